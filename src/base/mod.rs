@@ -1,0 +1,5 @@
+//! Mechanisms that know no domain type: settings, queues with gauges, time, backoff, sockets, draining.
+
+pub mod queue;
+pub mod settings;
+pub mod time;

@@ -1,0 +1,192 @@
+//! A bounded queue that can be looked at: every one has a capacity, a depth gauge, a wait histogram and a drop counter.
+//!
+//! Does not know what it carries. The policy when full is the caller's choice of method: [`Sender::send`] waits (the
+//! socket behind it is not read meanwhile), [`Sender::try_send`] refuses and counts a drop.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+use tokio::sync::mpsc;
+
+/// The label of every queue metric.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct QueueLabel {
+    /// Which queue.
+    pub queue: &'static str,
+}
+
+/// `sidetone_queue_depth`, `sidetone_queue_wait_seconds`, `sidetone_queue_dropped_total`, by queue.
+#[derive(Debug, Clone)]
+pub struct QueueMetrics {
+    depth: Family<QueueLabel, Gauge>,
+    wait: Family<QueueLabel, Histogram, fn() -> Histogram>,
+    dropped: Family<QueueLabel, Counter<u64, AtomicU64>>,
+}
+
+fn wait_histogram() -> Histogram {
+    // 10 us to 10 s.
+    Histogram::new(exponential_buckets(0.000_01, 4.0, 11))
+}
+
+impl QueueMetrics {
+    /// Registers the three families.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            depth: Family::default(),
+            wait: Family::new_with_constructor(wait_histogram as fn() -> Histogram),
+            dropped: Family::default(),
+        };
+        registry.register("sidetone_queue_depth", "Items waiting in a bounded queue", metrics.depth.clone());
+        registry.register(
+            "sidetone_queue_wait_seconds",
+            "Time that an item waited in a bounded queue",
+            metrics.wait.clone(),
+        );
+        registry.register("sidetone_queue_dropped", "Items that a full queue refused", metrics.dropped.clone());
+        metrics
+    }
+
+    /// The gauges of one queue, shared by all its instances.
+    pub fn queue(&self, queue: &'static str) -> QueueGauges {
+        let label = QueueLabel { queue };
+        QueueGauges {
+            depth: self.depth.get_or_create(&label).clone(),
+            wait: self.wait.get_or_create(&label).clone(),
+            dropped: self.dropped.get_or_create(&label).clone(),
+        }
+    }
+}
+
+/// The gauges of one named queue.
+#[derive(Debug, Clone)]
+pub struct QueueGauges {
+    /// Items waiting now, over all instances.
+    pub depth: Gauge,
+    /// Seconds that an item waited.
+    pub wait: Histogram,
+    /// Items refused because the queue was full.
+    pub dropped: Counter<u64, AtomicU64>,
+}
+
+struct Item<T> {
+    value: T,
+    since: Instant,
+}
+
+/// The producing end.
+pub struct Sender<T> {
+    inner: mpsc::Sender<Item<T>>,
+    gauges: Arc<QueueGauges>,
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), gauges: Arc::clone(&self.gauges) }
+    }
+}
+
+/// The consuming end.
+pub struct Receiver<T> {
+    inner: mpsc::Receiver<Item<T>>,
+    gauges: Arc<QueueGauges>,
+}
+
+/// Why a value could not be queued.
+#[derive(Debug)]
+pub enum SendError<T> {
+    /// The queue is full; the drop was counted.
+    Full(T),
+    /// The receiver is gone.
+    Closed(T),
+}
+
+/// A queue of `capacity` items.
+pub fn bounded<T>(capacity: usize, gauges: &Arc<QueueGauges>) -> (Sender<T>, Receiver<T>) {
+    let (sender, receiver) = mpsc::channel(capacity);
+    (Sender { inner: sender, gauges: Arc::clone(gauges) }, Receiver { inner: receiver, gauges: Arc::clone(gauges) })
+}
+
+impl<T> Sender<T> {
+    /// Waits for room.
+    ///
+    /// # Errors
+    /// The value, where the receiver is gone.
+    ///
+    /// # Cancel safety
+    /// Cancelled, the value is lost with the future; it was not queued.
+    pub async fn send(&self, value: T) -> Result<(), T> {
+        self.gauges.depth.inc();
+        let sent = self.inner.send(Item { value, since: Instant::now() }).await;
+        sent.map_err(|mpsc::error::SendError(item)| {
+            self.gauges.depth.dec();
+            item.value
+        })
+    }
+
+    /// Queues at once or refuses.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] (counted) or [`SendError::Closed`].
+    pub fn try_send(&self, value: T) -> Result<(), SendError<T>> {
+        match self.inner.try_send(Item { value, since: Instant::now() }) {
+            Ok(()) => {
+                self.gauges.depth.inc();
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Full(item)) => {
+                self.gauges.dropped.inc();
+                Err(SendError::Full(item.value))
+            }
+            Err(mpsc::error::TrySendError::Closed(item)) => Err(SendError::Closed(item.value)),
+        }
+    }
+
+    /// Whether the receiver is gone.
+    pub fn is_closed(&self) -> bool {
+        self.inner.is_closed()
+    }
+
+    /// Whether both ends belong to the same queue.
+    pub fn same_queue(&self, other: &Self) -> bool {
+        self.inner.same_channel(&other.inner)
+    }
+}
+
+impl<T> Receiver<T> {
+    /// The next item; `None` once all senders are gone and the queue is empty.
+    ///
+    /// # Cancel safety
+    /// Safe: an item is either returned or still queued.
+    pub async fn recv(&mut self) -> Option<T> {
+        let item = self.inner.recv().await?;
+        Some(self.account(item))
+    }
+
+    /// The next item, if one is there now.
+    pub fn try_recv(&mut self) -> Option<T> {
+        let item = self.inner.try_recv().ok()?;
+        Some(self.account(item))
+    }
+
+    fn account(&self, item: Item<T>) -> T {
+        self.gauges.depth.dec();
+        self.gauges.wait.observe(item.since.elapsed().as_secs_f64());
+        item.value
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        self.inner.close();
+        while self.inner.try_recv().is_ok() {
+            self.gauges.depth.dec();
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Reading a TOML table key by key, so that *every* problem of a file is found in one go, each with its key path, what
+//! was found and what is allowed.
+//!
+//! Knows no section: each module reads its own with a [`Section`] and hands what it could not read to [`Problems`].
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use toml::{Table, Value};
+
+/// One thing that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Key path, such as `analyses.summary.debounce_ms`.
+    pub path: String,
+    /// What is wrong and what is allowed.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.path, self.message)
+    }
+}
+
+/// All that is wrong, in the order in which it was found.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// Adds one.
+    pub fn push(&mut self, path: impl Into<String>, message: impl Into<String>) {
+        self.0.push(Problem { path: path.into(), message: message.into() });
+    }
+
+    /// Nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What is wrong.
+    pub fn into_vec(self) -> Vec<Problem> {
+        self.0
+    }
+}
+
+/// A secret, and where it came from (which may be shown).
+#[derive(Clone)]
+pub struct Secret {
+    /// `env:VAR` or `file:PATH`.
+    pub source: String,
+    /// The value; redacted in `Debug`.
+    pub value: SecretString,
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Secret({})", self.source)
+    }
+}
+
+/// One table of the file, read key by key. [`Section::finish`] reports the keys that nobody asked for.
+pub struct Section<'a> {
+    path: String,
+    table: Table,
+    asked: Vec<&'static str>,
+    problems: &'a mut Problems,
+}
+
+/// A short, single-line form of what was found, for messages.
+pub fn found(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => format!("{text:?}"),
+        other => other.to_string(),
+    };
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.chars().count() > 60 { format!("{}…", text.chars().take(60).collect::<String>()) } else { text }
+}
+
+impl<'a> Section<'a> {
+    /// Reads `value` as the table at `path`; anything else is a problem and reads as an empty table.
+    pub fn new(path: impl Into<String>, value: Option<Value>, problems: &'a mut Problems) -> Self {
+        let path = path.into();
+        let table = match value {
+            None => Table::new(),
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                problems.push(path.clone(), format!("expected a table, found {}", found(&other)));
+                Table::new()
+            }
+        };
+        Self { path, table, asked: Vec::new(), problems }
+    }
+
+    /// The key path of `key`.
+    pub fn at(&self, key: &str) -> String {
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Whether the table has `key`.
+    pub fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
+    /// Reports a problem at `key`.
+    pub fn problem(&mut self, key: &str, message: impl Into<String>) {
+        let path = self.at(key);
+        self.problems.push(path, message);
+    }
+
+    /// The problems found so far, for nested sections.
+    pub fn problems(&mut self) -> &mut Problems {
+        self.problems
+    }
+
+    /// Takes the raw value of `key`.
+    pub fn take(&mut self, key: &'static str) -> Option<Value> {
+        self.asked.push(key);
+        self.table.remove(key)
+    }
+
+    /// Takes all that is left, as `(key, value)`: for tables whose keys are names.
+    pub fn take_rest(&mut self) -> Vec<(String, Value)> {
+        std::mem::take(&mut self.table).into_iter().collect()
+    }
+
+    fn read<T>(&mut self, key: &'static str, expected: &str, read: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+        let value = self.take(key)?;
+        let result = read(&value);
+        if result.is_none() {
+            self.problem(key, format!("expected {expected}, found {}", found(&value)));
+        }
+        result
+    }
+
+    /// An integer within `range`.
+    pub fn integer(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let expected = format!("an integer from {} to {}", range.start(), range.end());
+        self.read(key, &expected, |value| {
+            let number = u64::try_from(value.as_integer()?).ok()?;
+            range.contains(&number).then_some(number)
+        })
+    }
+
+    /// A number within `range`.
+    pub fn number(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
+        let expected = format!("a number from {} to {}", range.start(), range.end());
+        self.read(key, &expected, |value| {
+            #[expect(clippy::cast_precision_loss, reason = "configuration numbers are small")]
+            let number = value.as_float().or_else(|| value.as_integer().map(|integer| integer as f64))?;
+            range.contains(&number).then_some(number)
+        })
+    }
+
+    /// A duration in ms within `range` (ms); the key ends in `_ms`.
+    pub fn millis(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<Duration> {
+        self.integer(key, range).map(Duration::from_millis)
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&mut self, key: &'static str) -> Option<bool> {
+        self.read(key, "true or false", Value::as_bool)
+    }
+
+    /// A string that is not empty.
+    pub fn string(&mut self, key: &'static str) -> Option<String> {
+        self.read(key, "a string that is not empty", |value| {
+            value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+        })
+    }
+
+    /// One of `allowed`.
+    pub fn choice(&mut self, key: &'static str, allowed: &[&'static str]) -> Option<&'static str> {
+        let expected = format!("one of {}", allowed.join(", "));
+        self.read(key, &expected, |value| {
+            let text = value.as_str()?;
+            allowed.iter().copied().find(|choice| *choice == text)
+        })
+    }
+
+    /// A list of strings.
+    pub fn strings(&mut self, key: &'static str) -> Option<Vec<String>> {
+        self.read(key, "a list of strings", |value| {
+            value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+        })
+    }
+
+    /// A list of tables, each with its path (`routes.summary.variants[0]`).
+    pub fn tables(&mut self, key: &'static str) -> Option<Vec<(String, Value)>> {
+        let path = self.at(key);
+        self.read(key, "a list of tables", |value| {
+            let items = value.as_array()?;
+            items
+                .iter()
+                .enumerate()
+                .map(|(index, item)| item.is_table().then(|| (format!("{path}[{index}]"), item.clone())))
+                .collect()
+        })
+    }
+
+    /// A secret given as `env:VAR` or `file:PATH`; the value itself never stands in a file.
+    pub fn secret(&mut self, key: &'static str) -> Option<Secret> {
+        let source = self.string(key)?;
+        match resolve_secret(&source) {
+            Ok(value) => Some(Secret { source, value }),
+            Err(message) => {
+                self.problem(key, message);
+                None
+            }
+        }
+    }
+
+    /// Reports every key that was not asked for, with those that could have been.
+    pub fn finish(self) {
+        let Self { path, table, mut asked, problems } = self;
+        asked.sort_unstable();
+        for key in table.keys() {
+            let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            problems.push(at, format!("unknown key; there are: {}", asked.join(", ")));
+        }
+    }
+}
+
+/// Resolves `env:VAR` or `file:PATH`.
+fn resolve_secret(source: &str) -> Result<SecretString, String> {
+    let value = if let Some(name) = source.strip_prefix("env:") {
+        std::env::var(name)
+            .map_err(|_| format!("environment variable {name} is not set; export it, or use \"file:PATH\""))?
+    } else if let Some(path) = source.strip_prefix("file:") {
+        std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?
+    } else {
+        return Err("expected \"env:VAR\" or \"file:PATH\" (secrets do not stand in the file itself)".to_owned());
+    };
+    let value = value.trim();
+    if value.is_empty() {
+        return Err(format!("{source} is empty"));
+    }
+    Ok(SecretString::from(value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_found_at_once_with_path_and_choices() {
+        let table: Table = toml::from_str("a = \"soon\"\nb = 5\nc = \"x\"\nextra = 1").expect("toml");
+        let mut problems = Problems::default();
+        let mut section = Section::new("s", Some(Value::Table(table)), &mut problems);
+        assert_eq!(section.integer("a", 0..=9), None);
+        assert_eq!(section.integer("b", 0..=9), Some(5));
+        assert_eq!(section.choice("c", &["y", "z"]), None);
+        section.finish();
+        let lines: Vec<String> = problems.into_vec().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "s.a: expected an integer from 0 to 9, found \"soon\"",
+                "s.c: expected one of y, z, found \"x\"",
+                "s.extra: unknown key; there are: a, b, c",
+            ]
+        );
+    }
+}

@@ -1,0 +1,13 @@
+//! Sidetone: streaming speech-to-text in over WebSocket, LLM insight out.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod analysis;
+pub mod base;
+pub mod context;
+pub mod gateway;
+pub mod hub;
+pub mod journal;
+pub mod llm;
+pub mod stt;
+pub mod types;

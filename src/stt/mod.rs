@@ -1,0 +1,51 @@
+//! STT dialects: the wire formats of speech-to-text vendors, sans-IO. Text frames in, [`SttEvent`]s out.
+//!
+//! A decoder knows no socket, no clock, no call and no turn number: it names turns by the vendor's own ids
+//! ([`crate::types::TurnKey`]), and whoever owns the call numbers, cuts and deduplicates them.
+
+use crate::types::SttEvent;
+
+/// The wire format of one STT vendor.
+pub trait Dialect: Send + Sync {
+    /// The name in `dialect=` and in `stream.started`.
+    fn name(&self) -> &'static str;
+    /// A vendor's frame that carries a final turn, for `GET /v1/dialects` and the docs.
+    fn example(&self) -> &'static str;
+    /// A decoder for a new connection. It remembers nothing of earlier ones.
+    fn open(&self) -> Box<dyn Decoder>;
+    /// Whether finals name their turn. Where they do not, a producer that reconnects resends by frame count.
+    fn names_turns(&self) -> bool;
+    /// Whether a final that mixes speakers is cut. Only the `sidetone` dialect says no: its producer numbers turns.
+    fn splits(&self) -> bool {
+        true
+    }
+}
+
+/// Decodes the frames of one connection, in order.
+pub trait Decoder: Send {
+    /// Appends what `frame` says, zero or more events.
+    ///
+    /// # Errors
+    /// The frame is unusable; `out` is unchanged, and so is the decoder.
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError>;
+
+    /// Whether speech that the vendor called final lives in this decoder alone, waiting for its turn's end.
+    fn holding(&self) -> bool {
+        false
+    }
+
+    /// The stream is over: what is held becomes final turns.
+    fn finish(&mut self, out: &mut Vec<SttEvent>) {
+        let _ = out;
+    }
+}
+
+/// Why a frame was not understood. The message says what, where and what is allowed, and holds no transcript text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct DecodeError {
+    /// `bad_json` or `bad_field`.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+}

@@ -1,0 +1,201 @@
+//! Sequenced events: the facts of a call, as they are journaled and go out.
+//!
+//! The wire form is one JSON object whose first fields are `type`, `call_id`, `seq` and `at`; [`encode`] writes it once
+//! per event, and every reader shares the bytes.
+
+use std::io::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+use super::{CallId, Insight, InsightFailure, JsonMap, Seq, StreamId, Turn};
+
+/// Where and when an event stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// The call.
+    pub call_id: CallId,
+    /// Its position in the call.
+    pub seq: Seq,
+    /// RFC 3339, UTC, ms.
+    pub at: String,
+}
+
+/// A fact of a call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type")]
+pub enum Event {
+    /// The call began; its first event.
+    #[serde(rename = "call.started")]
+    CallStarted {
+        /// Names this history of the call.
+        epoch: String,
+        /// What the producer knew at the start.
+        meta: JsonMap,
+    },
+    /// `meta` was merged; this is the whole of it now.
+    #[serde(rename = "call.updated")]
+    CallUpdated {
+        /// All of it.
+        meta: JsonMap,
+    },
+    /// A stream began, or came back after a gap.
+    #[serde(rename = "stream.started")]
+    StreamStarted {
+        /// The stream.
+        stream_id: StreamId,
+        /// Its wire format.
+        dialect: String,
+        /// The vendor's session id.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        vendor_session: Option<String>,
+        /// Call time of stream time 0.
+        offset_ms: u64,
+    },
+    /// A stream ended.
+    #[serde(rename = "stream.ended")]
+    StreamEnded {
+        /// The stream.
+        stream_id: StreamId,
+        /// Why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// A turn became final.
+    #[serde(rename = "turn.final")]
+    TurnFinal {
+        /// As it stands.
+        turn: Turn,
+    },
+    /// A turn was corrected.
+    #[serde(rename = "turn.revised")]
+    TurnRevised {
+        /// As it stands now.
+        turn: Turn,
+        /// Which of `text`, `speaker`, `times`, `language` changed.
+        changed: Vec<String>,
+    },
+    /// Speech of which nothing is known.
+    #[serde(rename = "gap")]
+    Gap {
+        /// The stream that came after the hole.
+        stream_id: StreamId,
+        /// `stt_disconnect`, `tap_overrun`, …
+        cause: String,
+        /// Start of the hole, call time.
+        from_ms: u64,
+        /// End of the hole, call time.
+        to_ms: u64,
+    },
+    /// An analysis has a new result.
+    #[serde(rename = "insight.updated")]
+    InsightUpdated {
+        /// The result.
+        insight: Insight,
+    },
+    /// A run of an analysis failed.
+    #[serde(rename = "insight.failed")]
+    InsightFailed {
+        /// What and why.
+        #[serde(flatten)]
+        failure: InsightFailure,
+    },
+    /// The conversation's last event.
+    #[serde(rename = "call.completed")]
+    CallCompleted {
+        /// Final rev by rolling analysis.
+        r#final: JsonMap,
+        /// Reason by analysis that has no final insight.
+        missing: JsonMap,
+        /// What the call cost; `null` where a price is unknown.
+        cost_usd: Option<f64>,
+    },
+    /// The call cannot go on; what it had stays readable.
+    #[serde(rename = "call.failed")]
+    CallFailed {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+impl Event {
+    /// The wire `type`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::CallStarted { .. } => "call.started",
+            Self::CallUpdated { .. } => "call.updated",
+            Self::StreamStarted { .. } => "stream.started",
+            Self::StreamEnded { .. } => "stream.ended",
+            Self::TurnFinal { .. } => "turn.final",
+            Self::TurnRevised { .. } => "turn.revised",
+            Self::Gap { .. } => "gap",
+            Self::InsightUpdated { .. } => "insight.updated",
+            Self::InsightFailed { .. } => "insight.failed",
+            Self::CallCompleted { .. } => "call.completed",
+            Self::CallFailed { .. } => "call.failed",
+        }
+    }
+
+    /// The analysis that it is about, for filters.
+    pub fn analysis(&self) -> Option<&str> {
+        match self {
+            Self::InsightUpdated { insight } => Some(&insight.analysis),
+            Self::InsightFailed { failure } => Some(&failure.analysis),
+            _ => None,
+        }
+    }
+}
+
+/// Writes the wire form: `{"type":…,"call_id":…,"seq":…,"at":…, …}`.
+///
+/// `call.started` and `call.failed`, like every other event, carry their own fields after the stamp. A turn's `words`
+/// are left out: they travel as a private field of the record (see `session::record`).
+pub fn encode(stamp: &Stamp, event: &Event) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    // Kind, id and time hold no character that JSON would escape.
+    let head = write!(
+        out,
+        "{{\"type\":\"{}\",\"call_id\":\"{}\",\"seq\":{},\"at\":\"{}\"",
+        event.kind(),
+        stamp.call_id,
+        stamp.seq,
+        stamp.at
+    );
+    debug_assert!(head.is_ok(), "writing to memory cannot fail");
+    let Ok(body) = serde_json::to_vec(event) else {
+        return out;
+    };
+    // `body` is `{"type":"…",…}`: its tag is written already, so what follows the first comma is joined on.
+    let tag_len = br#"{"type":"""#.len() + event.kind().len();
+    out.extend_from_slice(&body[tag_len..]);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoding_is_valid_json_and_reads_back() {
+        let stamp = Stamp { call_id: CallId::parse("c_1").expect("id"), seq: 7, at: "2026-01-01T00:00:00.000Z".into() };
+        let events = [
+            Event::CallStarted { epoch: "e".into(), meta: JsonMap::new() },
+            Event::StreamEnded { stream_id: StreamId::parse("s_1").expect("id"), reason: None },
+            Event::InsightFailed {
+                failure: InsightFailure {
+                    analysis: "summary".into(),
+                    turn: None,
+                    code: "timeout".into(),
+                    message: "m".into(),
+                    temporary: true,
+                    last_good_rev: None,
+                },
+            },
+        ];
+        for event in events {
+            let bytes = encode(&stamp, &event);
+            assert_eq!(serde_json::from_slice::<Stamp>(&bytes).expect("stamp"), stamp);
+            assert_eq!(serde_json::from_slice::<Event>(&bytes).expect("event"), event);
+            assert!(bytes.starts_with(br#"{"type":""#));
+        }
+    }
+}

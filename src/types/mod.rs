@@ -1,0 +1,25 @@
+//! Plain data shared by every layer: identifiers, turns, what a decoder emits, events and insights.
+//!
+//! Knows no socket, no clock, no journal and no LLM. Everything here is `Send`, cheap to clone and has no behaviour
+//! beyond validation and its own wire form.
+
+pub mod event;
+pub mod id;
+pub mod insight;
+pub mod stt;
+pub mod transcript;
+pub mod turn;
+
+pub use event::{Event, Stamp};
+pub use id::{CallId, IdError, StreamId};
+pub use insight::{Coverage, Evidence, Insight, InsightFailure, LatencyMs, Provenance, Status, TokenUsage};
+pub use stt::{EndScope, Final, Revision, SttEvent, TurnKey};
+pub use transcript::Transcript;
+pub use turn::{Turn, Word};
+
+/// Position of an event in its call: dense, from 1. 0 means "before the first event".
+pub type Seq = u64;
+/// Ordinal of a turn in its call: dense, from 0, never changed once given.
+pub type TurnNo = u64;
+/// A JSON object, as in `meta`.
+pub type JsonMap = serde_json::Map<String, serde_json::Value>;
