@@ -3,3 +3,4 @@
 pub mod queue;
 pub mod settings;
 pub mod time;
+pub mod ws;

@@ -1,0 +1,368 @@
+//! WebSockets, both ends: the upgrade, one size and buffer policy, and writes that notice a peer which reads no more.
+//!
+//! Knows no message. A [`Socket`] is used by one task: it reads with [`Socket::recv`] (cancel safe, for `select!`) and
+//! writes with [`Socket::send`].
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{SinkExt, StreamExt};
+use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+pub use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+/// Read buffer of a socket, bytes. tungstenite's own 128 KiB would be most of an idle call's memory.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Frames are gathered up to this size before a write, bytes; a flush writes what is there.
+const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// A write that takes no byte for this long has failed (DESIGN 5.1, 5.2).
+pub const WRITE_STALL: Duration = Duration::from_secs(10);
+/// Time that a peer has to answer our close frame.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// What a peer sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming {
+    /// A text message.
+    Text(Utf8Bytes),
+    /// A binary message.
+    Binary(Bytes),
+    /// A ping (answered already).
+    Ping,
+    /// An answer to our ping.
+    Pong,
+    /// The peer closed; code 1005 where it named none.
+    Closed {
+        /// RFC 6455 code.
+        code: u16,
+        /// Its reason.
+        reason: String,
+    },
+}
+
+/// Why a socket can be used no more.
+#[derive(Debug, thiserror::Error)]
+pub enum WsError {
+    /// A message over the limit. The socket can still be closed with a code of our choice.
+    #[error("a message of {size} bytes is over the limit of {limit}")]
+    TooLarge {
+        /// Its size.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A text message that is not UTF-8, or a broken frame.
+    #[error("the peer broke the WebSocket protocol: {0}")]
+    Protocol(String),
+    /// The connection is gone without a close frame.
+    #[error("the connection was lost: {0}")]
+    Lost(String),
+    /// The peer took no byte for [`WRITE_STALL`].
+    #[error("the peer took no byte for {} s", WRITE_STALL.as_secs())]
+    Stalled,
+}
+
+/// A stream that counts what was written, so that a slow write is told from a stalled one.
+#[derive(Debug)]
+pub struct Progress<S> {
+    inner: S,
+    written: Arc<AtomicU64>,
+}
+
+impl<S> Progress<S> {
+    fn new(inner: S) -> Self {
+        Self { inner, written: Arc::default() }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Progress<S> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Progress<S> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.inner).poll_write(cx, buf);
+        if let Poll::Ready(Ok(count)) = &result {
+            this.written.fetch_add(*count as u64, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
+
+/// A WebSocket after its handshake, at either end.
+#[derive(Debug)]
+pub struct Socket<S> {
+    inner: WebSocketStream<S>,
+    written: Arc<AtomicU64>,
+}
+
+/// The server's end of an upgraded HTTP connection.
+pub type ServerSocket = Socket<Progress<TokioIo<Upgraded>>>;
+/// The client's end.
+pub type ClientSocket = Socket<MaybeTlsStream<Progress<TcpStream>>>;
+
+fn config(max_message_bytes: usize) -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_message_size(Some(max_message_bytes))
+        .max_frame_size(Some(max_message_bytes))
+}
+
+/// A validated upgrade: the response to send, and the socket that it becomes.
+pub struct Upgrade {
+    on_upgrade: hyper::upgrade::OnUpgrade,
+    max_message_bytes: usize,
+}
+
+impl Upgrade {
+    /// Checks the handshake of `request` and makes the 101 response. `protocol` is echoed as the subprotocol.
+    ///
+    /// # Errors
+    /// A sentence for a 400 where this is no WebSocket handshake.
+    pub fn new<B, R>(
+        request: &mut Request<B>,
+        max_message_bytes: usize,
+        protocol: Option<&str>,
+        body: impl FnOnce() -> R,
+    ) -> Result<(Self, Response<R>), String> {
+        let mut response = create_response_with_body(request, body)
+            .map_err(|error| format!("this path takes a WebSocket upgrade: {error}"))?;
+        if let Some(value) = protocol.and_then(|name| HeaderValue::from_str(name).ok()) {
+            response.headers_mut().insert(http::header::SEC_WEBSOCKET_PROTOCOL, value);
+        }
+        let on_upgrade = hyper::upgrade::on(request);
+        Ok((Self { on_upgrade, max_message_bytes }, response))
+    }
+
+    /// The socket, once the response has gone out.
+    ///
+    /// # Errors
+    /// The client went away first.
+    pub async fn socket(self) -> Result<ServerSocket, WsError> {
+        let upgraded = self.on_upgrade.await.map_err(|error| WsError::Lost(error.to_string()))?;
+        let stream = Progress::new(TokioIo::new(upgraded));
+        let written = Arc::clone(&stream.written);
+        let inner = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(self.max_message_bytes))).await;
+        Ok(Socket { inner, written })
+    }
+}
+
+/// Why a dial failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The URL is not `ws:` or `wss:` with a host.
+    #[error("{0}")]
+    Url(String),
+    /// No connection, or it was lost in the handshake.
+    #[error("cannot connect: {0}")]
+    Connect(String),
+    /// The server answered the upgrade with an HTTP status of its own.
+    #[error("the server answered the upgrade with HTTP {status}{}", if body.is_empty() { String::new() } else { format!(": {body}") })]
+    Status {
+        /// The status.
+        status: u16,
+        /// The first 512 bytes of the body, as text.
+        body: String,
+    },
+    /// Not connected in time.
+    #[error("no connection within {0:?}")]
+    Timeout(Duration),
+}
+
+/// Dials `url` with `headers` added to the handshake; the whole of it takes at most `timeout`.
+///
+/// # Errors
+/// See [`DialError`].
+///
+/// # Cancel safety
+/// Cancelled, the connection is dropped.
+pub async fn connect(
+    url: &str,
+    headers: &HeaderMap,
+    max_message_bytes: usize,
+    timeout: Duration,
+) -> Result<ClientSocket, DialError> {
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+    let mut request = url.into_client_request().map_err(|error| DialError::Url(format!("{url}: {error}")))?;
+    for (name, value) in headers {
+        request.headers_mut().append(name.clone(), value.clone());
+    }
+    let uri = request.uri();
+    let tls = match uri.scheme_str() {
+        Some("ws") => false,
+        Some("wss") => true,
+        other => {
+            return Err(DialError::Url(format!("{url}: expected ws:// or wss://, found {}", other.unwrap_or("none"))));
+        }
+    };
+    let host = uri.host().ok_or_else(|| DialError::Url(format!("{url}: no host")))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    let dial = async {
+        let stream =
+            TcpStream::connect((host.as_str(), port)).await.map_err(|error| DialError::Connect(error.to_string()))?;
+        stream.set_nodelay(true).map_err(|error| DialError::Connect(error.to_string()))?;
+        let stream = Progress::new(stream);
+        let written = Arc::clone(&stream.written);
+        let config = Some(config(max_message_bytes));
+        match tokio_tungstenite::client_async_tls_with_config(request, stream, config, None).await {
+            Ok((inner, _)) => Ok(Socket { inner, written }),
+            Err(tungstenite::Error::Http(response)) => {
+                let status = response.status().as_u16();
+                let body = response.into_body().unwrap_or_default();
+                let body = String::from_utf8_lossy(&body[..body.len().min(512)]).trim().to_owned();
+                Err(DialError::Status { status, body })
+            }
+            Err(error) => Err(DialError::Connect(error.to_string())),
+        }
+    };
+    // The handshake future holds the TLS state; on the heap it does not swell every caller's future.
+    tokio::time::timeout(timeout, Box::pin(dial)).await.map_err(|_| DialError::Timeout(timeout))?
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// The next message. After `Closed` or an error there is none.
+    ///
+    /// # Errors
+    /// See [`WsError`].
+    ///
+    /// # Cancel safety
+    /// Safe: a message is either returned or still to come.
+    pub async fn recv(&mut self) -> Result<Incoming, WsError> {
+        loop {
+            let message = match self.inner.next().await {
+                None => return Err(WsError::Lost("end of stream".to_owned())),
+                Some(Err(error)) => return Err(classify(error)),
+                Some(Ok(message)) => message,
+            };
+            return Ok(match message {
+                Message::Text(text) => Incoming::Text(text),
+                Message::Binary(bytes) => Incoming::Binary(bytes),
+                Message::Ping(_) => Incoming::Ping,
+                Message::Pong(_) => Incoming::Pong,
+                Message::Close(None) => Incoming::Closed { code: 1005, reason: String::new() },
+                Message::Close(Some(frame)) => {
+                    Incoming::Closed { code: frame.code.into(), reason: frame.reason.to_string() }
+                }
+                Message::Frame(_) => continue,
+            });
+        }
+    }
+
+    /// Writes text messages, in order, and flushes once.
+    ///
+    /// # Errors
+    /// [`WsError::Stalled`] once the peer has taken no byte for [`WRITE_STALL`], or [`WsError::Lost`].
+    ///
+    /// # Cancel safety
+    /// Not safe: cancelled, some of the messages may have been written.
+    pub async fn send(&mut self, frames: impl IntoIterator<Item = Utf8Bytes>) -> Result<(), WsError> {
+        self.send_messages(frames.into_iter().map(Message::Text)).await
+    }
+
+    /// Writes one binary message and flushes.
+    ///
+    /// # Errors
+    /// As [`Socket::send`].
+    pub async fn send_binary(&mut self, bytes: Bytes) -> Result<(), WsError> {
+        self.send_messages([Message::Binary(bytes)]).await
+    }
+
+    /// Sends a ping.
+    ///
+    /// # Errors
+    /// As [`Socket::send`].
+    pub async fn ping(&mut self) -> Result<(), WsError> {
+        self.send_messages([Message::Ping(Bytes::new())]).await
+    }
+
+    async fn send_messages(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<(), WsError> {
+        let written = Arc::clone(&self.written);
+        let inner = &mut self.inner;
+        let write = async move {
+            for message in messages {
+                inner.feed(message).await?;
+            }
+            inner.flush().await
+        };
+        watched(&written, write).await?.map_err(classify)
+    }
+
+    /// Sends a close frame with `code` and `reason` (cut to what a close frame holds) and waits shortly for the peer's.
+    /// What the peer sends meanwhile is dropped.
+    pub async fn close(mut self, code: u16, reason: &str) {
+        let mut end = reason.len().min(123);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
+        let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from(&reason[..end]) };
+        let farewell = async {
+            if self.inner.close(Some(frame)).await.is_ok() {
+                while let Some(Ok(_)) = self.inner.next().await {}
+            }
+        };
+        // A peer that does not answer is left to the operating system.
+        let _ = tokio::time::timeout(CLOSE_WAIT, farewell).await;
+    }
+}
+
+/// Runs `write` to its end as long as bytes go out.
+async fn watched<T>(written: &AtomicU64, write: impl Future<Output = T>) -> Result<T, WsError> {
+    let mut write = std::pin::pin!(write);
+    loop {
+        let before = written.load(Ordering::Relaxed);
+        tokio::select! {
+            biased;
+            done = &mut write => return Ok(done),
+            () = tokio::time::sleep(WRITE_STALL) => {
+                if written.load(Ordering::Relaxed) == before {
+                    return Err(WsError::Stalled);
+                }
+            }
+        }
+    }
+}
+
+fn classify(error: tungstenite::Error) -> WsError {
+    use tungstenite::error::CapacityError;
+    match error {
+        tungstenite::Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+            WsError::TooLarge { size, limit: max_size }
+        }
+        tungstenite::Error::Protocol(
+            tungstenite::error::ProtocolError::ResetWithoutClosingHandshake
+            | tungstenite::error::ProtocolError::SendAfterClosing,
+        )
+        | tungstenite::Error::ConnectionClosed
+        | tungstenite::Error::AlreadyClosed => WsError::Lost("closed".to_owned()),
+        tungstenite::Error::Protocol(error) => WsError::Protocol(error.to_string()),
+        tungstenite::Error::Utf8(error) => WsError::Protocol(format!("text is not UTF-8: {error}")),
+        other => WsError::Lost(other.to_string()),
+    }
+}
