@@ -69,6 +69,10 @@ pub struct Entry {
     pub open_streams: u32,
     /// Turns so far, as of the last entry change.
     pub turns: u64,
+    /// Number of the newest connection of each open stream: tells a resent frame count of that connection from one of
+    /// an earlier connection, although the newer one may not have led to a record yet.
+    #[serde(default)]
+    pub connections: std::collections::BTreeMap<String, u64>,
 }
 
 /// An append that is durable.
@@ -120,7 +124,7 @@ pub enum JournalError {
 /// The log of events.
 pub trait Journal: Send + Sync {
     /// Appends `batch` to `call`, atomically, if its head is `after` (0 for a new call). `entry` is the call's directory
-    /// entry if it changed; for a new call it must be given.
+    /// entry if it changed; for a new call it must be given. An empty batch with an entry changes the entry alone.
     ///
     /// Called by one writer per call at a time, with one append in flight.
     fn append(&self, call: &CallId, after: Seq, batch: Vec<NewRecord>, entry: Option<Entry>) -> CommitFuture;

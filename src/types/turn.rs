@@ -59,7 +59,8 @@ pub struct Turn {
     /// 0 to 1, where the vendor gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f32>,
-    /// Words with their times; empty where the vendor gave none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Words with their times; empty where the vendor gave none. Not part of the wire form: they are a private field of
+    /// the record, joined on for readers that ask.
+    #[serde(default, skip_serializing)]
     pub words: Vec<Word>,
 }
