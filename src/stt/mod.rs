@@ -3,7 +3,20 @@
 //! A decoder knows no socket, no clock, no call and no turn number: it names turns by the vendor's own ids
 //! ([`crate::types::TurnKey`]), and whoever owns the call numbers, cuts and deduplicates them.
 
+mod assemblyai;
+mod sidetone;
+mod wire;
+
 use crate::types::SttEvent;
+
+/// Every dialect, in the order in which they are listed. To add one: a file, a line here, and a folder of fixtures in
+/// `tests/golden/stt`.
+pub static DIALECTS: &[&dyn Dialect] = &[&sidetone::Sidetone, &assemblyai::AssemblyAi];
+
+/// The dialect of that name.
+pub fn dialect(name: &str) -> Option<&'static dyn Dialect> {
+    DIALECTS.iter().copied().find(|dialect| dialect.name() == name)
+}
 
 /// The wire format of one STT vendor.
 pub trait Dialect: Send + Sync {

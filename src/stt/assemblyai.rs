@@ -1,0 +1,359 @@
+//! AssemblyAI Universal-Streaming v3 (`wss://streaming.assemblyai.com/v3/ws`).
+//!
+//! Accepts whatever the models of the vendor's Python package 1.8.2 accept, among it numbers and booleans written as
+//! strings, and does without the fields that a turn can do without. What a frame's `utterance` holds is never used: it
+//! is filled at utterance boundaries only.
+
+use std::fmt;
+
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::wire::{self, Text};
+use super::{DecodeError, Decoder, Dialect};
+use crate::types::{EndScope, Final, Revision, SttEvent, TurnKey, Word};
+
+/// The dialect.
+pub(super) struct AssemblyAi;
+
+impl Dialect for AssemblyAi {
+    fn name(&self) -> &'static str {
+        "assemblyai"
+    }
+
+    fn example(&self) -> &'static str {
+        r#"{"type":"Turn","turn_order":0,"turn_is_formatted":true,"end_of_turn":true,"transcript":"Hello there.","end_of_turn_confidence":1,"words":[{"start":160,"end":420,"text":"Hello","confidence":0.97,"word_is_final":true,"speaker":"A"},{"start":440,"end":800,"text":"there.","confidence":0.99,"word_is_final":true,"speaker":"A"}],"speaker_label":"A"}"#
+    }
+
+    fn open(&self) -> Box<dyn Decoder> {
+        Box::new(AssemblyAiDecoder)
+    }
+
+    fn names_turns(&self) -> bool {
+        true
+    }
+}
+
+struct AssemblyAiDecoder;
+
+/// Messages that say nothing of turns.
+const SILENT: [&str; 6] =
+    ["SpeechStarted", "Heartbeat", "Silence", "Warning", "LLMGatewayResponse", "LlmGatewayResponse"];
+
+#[derive(Deserialize)]
+struct TurnFrame<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    turn_order: Int,
+    #[serde(default)]
+    turn_is_formatted: Flag,
+    end_of_turn: Flag,
+    #[serde(borrow)]
+    transcript: Text<'a>,
+    #[serde(borrow, default)]
+    words: Option<Vec<WordField<'a>>>,
+    #[serde(borrow, default)]
+    language_code: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    speaker_label: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct WordField<'a> {
+    start: Int,
+    end: Int,
+    #[serde(borrow)]
+    text: Text<'a>,
+    #[serde(default)]
+    confidence: Option<Float>,
+    #[serde(borrow, default)]
+    speaker: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RevisionFrame<'a> {
+    #[serde(borrow, default)]
+    revisions: Vec<RevisionItem<'a>>,
+}
+
+#[derive(Deserialize)]
+struct RevisionItem<'a> {
+    turn_order: Int,
+    #[serde(borrow, default)]
+    speaker_label: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    words: Vec<WordField<'a>>,
+}
+
+#[derive(Deserialize)]
+struct BeginFrame<'a> {
+    #[serde(borrow)]
+    id: Text<'a>,
+}
+
+#[derive(Deserialize)]
+struct ErrorFrame<'a> {
+    #[serde(default)]
+    error_code: Option<Int>,
+    #[serde(borrow)]
+    error: Text<'a>,
+}
+
+impl Decoder for AssemblyAiDecoder {
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        // Nearly every frame is a Turn; its `type` may come last, so it is read in one pass on the bare guess.
+        if frame.contains(r#""Turn""#)
+            && let Ok(turn) = serde_json::from_str::<TurnFrame<'_>>(frame)
+            && turn.kind.as_str() == "Turn"
+        {
+            out.push(event(turn));
+            return Ok(());
+        }
+        let Some(kind) = wire::kind("type", frame)? else {
+            // The form of an older API, still parsed by both of the vendor's packages.
+            if let Ok(error) = wire::parse::<ErrorFrame<'_>>("Error", frame) {
+                out.push(vendor_error(error));
+                return Ok(());
+            }
+            return Err(wire::bad_field("type", "a message type such as \"Turn\"", None));
+        };
+        match kind.as_str() {
+            "Turn" => out.push(event(wire::parse("Turn", frame)?)),
+            "Begin" => {
+                let begin: BeginFrame<'_> = wire::parse("Begin", frame)?;
+                out.push(SttEvent::Begin { vendor_session: Some(begin.id.into_string()) });
+            }
+            "SpeakerRevision" => {
+                let message: RevisionFrame<'_> = wire::parse("SpeakerRevision", frame)?;
+                out.extend(message.revisions.into_iter().map(revision));
+            }
+            "Termination" => {
+                out.push(SttEvent::End { reason: Some("Termination".to_owned()), scope: EndScope::Stream });
+            }
+            "Error" => out.push(vendor_error(wire::parse("Error", frame)?)),
+            silent if SILENT.contains(&silent) => {}
+            other => out.push(wire::other(other, frame)?),
+        }
+        Ok(())
+    }
+}
+
+fn event(turn: TurnFrame<'_>) -> SttEvent {
+    let key = key(turn.turn_order);
+    let speaker = turn.speaker_label.map(Text::into_string);
+    let fields = turn.words.unwrap_or_default();
+    if !turn.end_of_turn.0 {
+        return SttEvent::Partial { key, speaker, text: partial_text(turn.transcript, &fields) };
+    }
+    let words = words(fields);
+    let (start_ms, end_ms) = wire::span(&words);
+    SttEvent::Final(Box::new(Final {
+        key,
+        formatted: turn.turn_is_formatted.0,
+        text: turn.transcript.into_string(),
+        speaker,
+        words,
+        start_ms,
+        end_ms,
+        language: turn.language_code.map(Text::into_string),
+        confidence: None,
+    }))
+}
+
+/// Universal-Streaming puts only words that are final into a partial's `transcript`: where the words say more, they
+/// are the text.
+fn partial_text(transcript: Text<'_>, words: &[WordField<'_>]) -> String {
+    let solid = |text: &str| text.bytes().filter(|byte| !byte.is_ascii_whitespace()).count();
+    let spoken: usize = words.iter().map(|word| solid(word.text.as_str())).sum();
+    if spoken <= solid(transcript.as_str()) {
+        return transcript.into_string();
+    }
+    let mut text = String::with_capacity(spoken + words.len());
+    for word in words {
+        if !text.is_empty() {
+            text.push(' ');
+        }
+        text.push_str(word.text.as_str());
+    }
+    text
+}
+
+fn words(fields: Vec<WordField<'_>>) -> Vec<Word> {
+    fields
+        .into_iter()
+        .map(|word| {
+            let start_ms = word.start.millis();
+            Word {
+                text: word.text.into_string(),
+                start_ms,
+                end_ms: word.end.millis().max(start_ms),
+                speaker: word.speaker.map(Text::into_string),
+                confidence: word.confidence.map(Float::confidence),
+            }
+        })
+        .collect()
+}
+
+fn revision(item: RevisionItem<'_>) -> SttEvent {
+    SttEvent::Revise(Box::new(Revision {
+        key: key(item.turn_order),
+        speaker: item.speaker_label.map(Text::into_string),
+        text: None,
+        words: words(item.words),
+    }))
+}
+
+fn vendor_error(frame: ErrorFrame<'_>) -> SttEvent {
+    let code = frame.error_code.map_or_else(|| "error".to_owned(), |code| code.0.to_string());
+    SttEvent::VendorError { code, message: frame.error.into_string() }
+}
+
+fn key(turn_order: Int) -> TurnKey {
+    TurnKey::Vendor(turn_order.0.to_string())
+}
+
+/// An integer as pydantic reads one: also `12.0`, `"12"` and `true`.
+#[derive(Debug, Clone, Copy)]
+struct Int(i64);
+
+impl Int {
+    fn millis(self) -> u64 {
+        u64::try_from(self.0).unwrap_or(0)
+    }
+}
+
+/// A number as pydantic reads one: also `"0.5"` and `true`.
+#[derive(Debug, Clone, Copy)]
+struct Float(f64);
+
+impl Float {
+    fn confidence(self) -> f32 {
+        #[expect(clippy::cast_possible_truncation, reason = "a confidence needs no more digits")]
+        let confidence = self.0.clamp(0.0, 1.0) as f32;
+        confidence
+    }
+}
+
+/// A boolean as pydantic reads one: also 0, 1 and the usual words.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flag(bool);
+
+/// Largest magnitude of an integer that is exact as a float; beyond, nothing is a time or a turn's number.
+const MAX_EXACT: i64 = 1 << 53;
+
+fn whole(value: f64) -> Option<i64> {
+    #[expect(clippy::cast_precision_loss, reason = "2^53 is exact")]
+    let exact = value.fract() == 0.0 && value.abs() <= MAX_EXACT as f64;
+    #[expect(clippy::cast_possible_truncation, reason = "checked")]
+    exact.then_some(value as i64)
+}
+
+struct ReadInt;
+
+impl Visitor<'_> for ReadInt {
+    type Value = Int;
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an integer")
+    }
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Int, E> {
+        if value.abs() > MAX_EXACT {
+            return Err(E::invalid_value(Unexpected::Signed(value), &self));
+        }
+        Ok(Int(value))
+    }
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Int, E> {
+        match i64::try_from(value) {
+            Ok(value) if value <= MAX_EXACT => Ok(Int(value)),
+            _ => Err(E::invalid_value(Unexpected::Unsigned(value), &self)),
+        }
+    }
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Int, E> {
+        whole(value).map(Int).ok_or_else(|| E::invalid_value(Unexpected::Float(value), &self))
+    }
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Int, E> {
+        Ok(Int(i64::from(value)))
+    }
+    fn visit_str<E: Error>(self, text: &str) -> Result<Int, E> {
+        let number = text.trim().parse::<f64>().ok().and_then(whole);
+        number.map(Int).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+impl<'de> Deserialize<'de> for Int {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ReadInt)
+    }
+}
+
+struct ReadFloat;
+
+impl Visitor<'_> for ReadFloat {
+    type Value = Float;
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a number")
+    }
+    #[expect(clippy::cast_precision_loss, reason = "scores are small")]
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Float, E> {
+        Ok(Float(value as f64))
+    }
+    #[expect(clippy::cast_precision_loss, reason = "scores are small")]
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Float, E> {
+        Ok(Float(value as f64))
+    }
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Float, E> {
+        Ok(Float(value))
+    }
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Float, E> {
+        Ok(Float(f64::from(u8::from(value))))
+    }
+    fn visit_str<E: Error>(self, text: &str) -> Result<Float, E> {
+        let number = text.trim().parse::<f64>().ok().filter(|number| !number.is_nan());
+        number.map(Float).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
+    }
+}
+
+impl<'de> Deserialize<'de> for Float {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ReadFloat)
+    }
+}
+
+struct ReadFlag;
+
+impl Visitor<'_> for ReadFlag {
+    type Value = Flag;
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("true or false")
+    }
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Flag, E> {
+        Ok(Flag(value))
+    }
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Flag, E> {
+        match value {
+            0 | 1 => Ok(Flag(value == 1)),
+            _ => Err(E::invalid_value(Unexpected::Unsigned(value), &self)),
+        }
+    }
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Flag, E> {
+        match whole(value) {
+            Some(number @ (0 | 1)) => Ok(Flag(number == 1)),
+            _ => Err(E::invalid_value(Unexpected::Float(value), &self)),
+        }
+    }
+    fn visit_str<E: Error>(self, text: &str) -> Result<Flag, E> {
+        match text.to_ascii_lowercase().as_str() {
+            "1" | "true" | "t" | "yes" | "y" | "on" => Ok(Flag(true)),
+            "0" | "false" | "f" | "no" | "n" | "off" => Ok(Flag(false)),
+            _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Flag {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ReadFlag)
+    }
+}
+
+#[cfg(test)]
+mod tests;
