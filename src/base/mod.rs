@@ -1,5 +1,6 @@
 //! Mechanisms that know no domain type: settings, queues with gauges, time, backoff, sockets, draining.
 
+pub mod drain;
 pub mod queue;
 pub mod settings;
 pub mod time;

@@ -9,6 +9,7 @@ pub mod insight;
 pub mod stt;
 pub mod transcript;
 pub mod turn;
+pub mod view;
 
 pub use event::{Event, Stamp};
 pub use id::{CallId, IdError, StreamId};

@@ -1,0 +1,139 @@
+//! The configuration: one TOML file, read whole, all problems at once.
+//!
+//! Composes the sections that the modules own; knows no default of theirs. `Config::load` reads no network and binds
+//! nothing, so that `sidetone check` and start-up say the same.
+
+mod sections;
+
+use std::path::Path;
+
+use toml::{Table, Value};
+
+pub use sections::{IngestConfig, LimitsConfig, ServerConfig, ShutdownConfig, SubscribeConfig};
+
+use crate::analysis::Registry as Analyses;
+use crate::base::settings::{Problem, Problems};
+use crate::{gateway, journal, sink};
+
+/// Everything that a daemon is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[server]`
+    pub server: ServerConfig,
+    /// `[journal]`
+    pub journal: journal::Config,
+    /// `[ingest]`
+    pub ingest: IngestConfig,
+    /// `[subscribe]`
+    pub subscribe: SubscribeConfig,
+    /// `[shutdown]`
+    pub shutdown: ShutdownConfig,
+    /// `[limits]`
+    pub limits: LimitsConfig,
+    /// `[endpoints.*]`, `[models.*]`, `[routes.*]`, `[gateway]`
+    pub gateway: gateway::Config,
+    /// `[analyses.*]` and the built-in ones.
+    pub analyses: Analyses,
+    /// `[[sink]]`
+    pub sinks: Vec<sink::Config>,
+}
+
+/// Sections that the file may have.
+const SECTIONS: &[&str] = &[
+    "analyses", "endpoints", "gateway", "ingest", "journal", "limits", "models", "routes", "server", "shutdown", "sink",
+    "subscribe",
+];
+
+impl Config {
+    /// Reads `path`, or the defaults where there is none.
+    ///
+    /// # Errors
+    /// Every problem of the file, in its order.
+    pub fn load(path: Option<&Path>) -> Result<Self, Vec<Problem>> {
+        let problem = |message: String| {
+            vec![Problem { path: path.map_or_else(String::new, |path| path.display().to_string()), message }]
+        };
+        let text = match path {
+            None => String::new(),
+            Some(path) => std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?,
+        };
+        let base = path.and_then(Path::parent).unwrap_or(Path::new("."));
+        Self::parse(&text, base).map_err(|problems| match (problems.as_slice(), path) {
+            ([Problem { path: at, message }], Some(_)) if at.is_empty() => problem(message.clone()),
+            _ => problems,
+        })
+    }
+
+    /// Reads TOML text; relative paths in it are taken from `base`.
+    ///
+    /// # Errors
+    /// Every problem of the text.
+    pub fn parse(text: &str, base: &Path) -> Result<Self, Vec<Problem>> {
+        let mut root: Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| vec![Problem { path: String::new(), message: error.to_string() }])?;
+        let mut problems = Problems::default();
+        let mut take = |name: &str| root.remove(name);
+        let server = ServerConfig::read(take("server"), &mut problems);
+        let journal = journal::Config::read(take("journal"), &mut problems);
+        let ingest = IngestConfig::read(take("ingest"), &mut problems);
+        let subscribe = SubscribeConfig::read(take("subscribe"), &mut problems);
+        let shutdown = ShutdownConfig::read(take("shutdown"), &mut problems);
+        let limits = LimitsConfig::read(take("limits"), &mut problems);
+        let gateway = gateway::Config::read(
+            take("endpoints"),
+            take("models"),
+            take("routes"),
+            take("gateway"),
+            &mut problems,
+        );
+        let analyses = Analyses::read(take("analyses"), base, &mut problems);
+        let sinks = read_sinks(take("sink"), analyses.names(), &mut problems);
+        for (name, _) in root {
+            problems.push(name, format!("unknown section; there are: {}", SECTIONS.join(", ")));
+        }
+        let config = Self { server, journal, ingest, subscribe, shutdown, limits, gateway, analyses, sinks };
+        config.cross_check(&mut problems);
+        if problems.is_empty() { Ok(config) } else { Err(problems.into_vec()) }
+    }
+
+    /// What one section alone cannot see.
+    fn cross_check(&self, problems: &mut Problems) {
+        for name in &self.ingest.analyses {
+            if self.analyses.get(name).is_none() {
+                problems.push(
+                    "ingest.analyses",
+                    format!("no analysis {name:?}; there are: {}", self.analyses.names().join(", ")),
+                );
+            }
+        }
+        for name in self.analyses.names() {
+            let Some(analysis) = self.analyses.get(name) else { continue };
+            let target = analysis.settings.route.as_deref();
+            if let Err(message) = self.gateway.check_analysis(name, target) {
+                problems.push(format!("analyses.{name}.route"), message);
+            }
+        }
+    }
+
+    /// Analyses that a call runs unless it names its own.
+    pub fn default_analyses(&self) -> Vec<String> {
+        if self.ingest.analyses.is_empty() { self.analyses.defaults() } else { self.ingest.analyses.clone() }
+    }
+}
+
+fn read_sinks(value: Option<Value>, analyses: Vec<String>, problems: &mut Problems) -> Vec<sink::Config> {
+    let items = match value {
+        None => Vec::new(),
+        Some(Value::Array(items)) => items,
+        Some(other) => {
+            problems.push("sink", format!("expected [[sink]] tables, found {}", crate::base::settings::found(&other)));
+            Vec::new()
+        }
+    };
+    items
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, item)| sink::Config::read(format!("sink[{index}]"), item, &analyses, problems))
+        .collect()
+}

@@ -1,0 +1,152 @@
+//! Sections that belong to the daemon as a whole.
+
+use std::time::Duration;
+
+use toml::Value;
+
+use crate::base::settings::{Problems, Secret, Section};
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// `[server]`: who may talk to us.
+#[derive(Debug, Clone, Default)]
+pub struct ServerConfig {
+    /// Further names that a `Host` header may have (lower case, without port).
+    pub hosts: Vec<String>,
+    /// Further origins that a browser may come from, such as `https://dash.example.com`.
+    pub origins: Vec<String>,
+    /// One key with every scope.
+    pub key: Option<Secret>,
+}
+
+impl ServerConfig {
+    pub(super) fn read(value: Option<Value>, problems: &mut Problems) -> Self {
+        let mut section = Section::new("server", value, problems);
+        let hosts = section.strings("hosts").unwrap_or_default();
+        let origins = section.strings("origins").unwrap_or_default();
+        for origin in &origins {
+            if !origin.starts_with("http://") && !origin.starts_with("https://") {
+                section.problem("origins", format!("expected \"http://HOST\" or \"https://HOST\", found {origin:?}"));
+            }
+        }
+        let key = section.secret("key");
+        section.finish();
+        let origins = origins.into_iter().map(|origin| origin.trim_end_matches('/').to_ascii_lowercase()).collect();
+        Self { hosts: hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(), origins, key }
+    }
+}
+
+/// `[ingest]`: how calls come in and when they are over.
+#[derive(Debug, Clone)]
+pub struct IngestConfig {
+    /// Analyses of a call that names none; empty = `summary`, `sentiment` and every analysis with a section of its own.
+    pub analyses: Vec<String>,
+    /// A call without a live socket completes after this time.
+    pub idle_timeout: Duration,
+    /// A call completes this long after its last stream ended.
+    pub linger: Duration,
+    /// A call with a live socket on which nothing is said completes after this time.
+    pub max_silence: Duration,
+    /// Largest message, bytes.
+    pub max_frame_bytes: usize,
+    /// Final runs at a call's end have this long.
+    pub final_timeout: Duration,
+}
+
+impl IngestConfig {
+    pub(super) fn read(value: Option<Value>, problems: &mut Problems) -> Self {
+        let mut section = Section::new("ingest", value, problems);
+        let mut millis = |key, default| section.millis(key, 0..=30 * DAY_MS).unwrap_or(Duration::from_millis(default));
+        let idle_timeout = millis("idle_timeout_ms", 300_000);
+        let linger = millis("linger_ms", 2_000);
+        let max_silence = millis("max_silence_ms", 3_600_000);
+        let final_timeout = millis("final_timeout_ms", 30_000);
+        let max_frame_bytes = section.integer("max_frame_bytes", 1024..=64 * 1024 * 1024).unwrap_or(1024 * 1024);
+        let analyses = section.strings("analyses").unwrap_or_default();
+        section.finish();
+        let max_frame_bytes = usize::try_from(max_frame_bytes).unwrap_or(1024 * 1024);
+        Self { analyses, idle_timeout, linger, max_silence, max_frame_bytes, final_timeout }
+    }
+}
+
+/// `[subscribe]`.
+#[derive(Debug, Clone)]
+pub struct SubscribeConfig {
+    /// A socket that has not subscribed by then is closed.
+    pub subscribe_timeout: Duration,
+}
+
+impl SubscribeConfig {
+    pub(super) fn read(value: Option<Value>, problems: &mut Problems) -> Self {
+        let mut section = Section::new("subscribe", value, problems);
+        let subscribe_timeout = section.millis("subscribe_timeout_ms", 100..=DAY_MS).unwrap_or(Duration::from_secs(10));
+        section.finish();
+        Self { subscribe_timeout }
+    }
+}
+
+/// `[shutdown]`.
+#[derive(Debug, Clone)]
+pub struct ShutdownConfig {
+    /// After SIGTERM, everything is over by then.
+    pub deadline: Duration,
+}
+
+impl ShutdownConfig {
+    pub(super) fn read(value: Option<Value>, problems: &mut Problems) -> Self {
+        let mut section = Section::new("shutdown", value, problems);
+        let deadline = section.millis("deadline_ms", 0..=DAY_MS).unwrap_or(Duration::from_secs(10));
+        section.finish();
+        Self { deadline }
+    }
+}
+
+/// `[limits]`: what is refused, by name.
+#[derive(Debug, Clone)]
+pub struct LimitsConfig {
+    /// Connections at once.
+    pub connections: usize,
+    /// Connections at once from one address.
+    pub per_address: usize,
+    /// Calls open at once.
+    pub open_calls: usize,
+    /// New calls a second, with a burst of as many.
+    pub new_calls_per_s: u32,
+    /// Subscriptions of one socket.
+    pub subscriptions_per_socket: usize,
+    /// Calls named in one subscription.
+    pub calls_per_subscription: usize,
+    /// A call's `meta` as JSON, bytes.
+    pub meta_bytes: usize,
+    /// Text of one turn, bytes.
+    pub turn_bytes: usize,
+}
+
+impl LimitsConfig {
+    pub(super) fn read(value: Option<Value>, problems: &mut Problems) -> Self {
+        let mut section = Section::new("limits", value, problems);
+        let mut count = |key, default: u64, max: u64| {
+            let number = section.integer(key, 1..=max).unwrap_or(default);
+            usize::try_from(number).unwrap_or(usize::MAX)
+        };
+        let connections = count("connections", 20_000, 1_000_000);
+        let per_address = count("per_address", 20_000, 1_000_000);
+        let open_calls = count("open_calls", 20_000, 1_000_000);
+        let new_calls_per_s = count("new_calls_per_s", 5_000, 1_000_000);
+        let subscriptions_per_socket = count("subscriptions_per_socket", 32, 10_000);
+        let calls_per_subscription = count("calls_per_subscription", 1_000, 100_000);
+        let meta_bytes = count("meta_bytes", 16 * 1024, 512 * 1024);
+        let turn_bytes = count("turn_bytes", 64 * 1024, 512 * 1024);
+        section.finish();
+        Self {
+            connections,
+            per_address,
+            open_calls,
+            new_calls_per_s: u32::try_from(new_calls_per_s).unwrap_or(u32::MAX),
+            subscriptions_per_socket,
+            calls_per_subscription,
+            meta_bytes,
+            turn_bytes,
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What a session is told, and how it answers the connections attached to it.
+//!
+//! Everything towards a session goes through one bounded queue; everything back is a latest-value cell per connection
+//! ([`Outlet`]), so that a connection that reads nothing can never make a session wait.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::{Notify, oneshot};
+
+use crate::stt::Dialect;
+use crate::types::{JsonMap, Seq, StreamId, SttEvent};
+use crate::types::view::View;
+
+/// Number of a connection in its call, from 1; durable, so that it is never given twice.
+pub type ConnectionNo = u64;
+
+/// Errors that wait for a connection's writer; older ones are what a producer needs to see.
+const OUTLET_ERRORS: usize = 64;
+
+/// A producer that wants to feed a stream.
+pub struct Attach {
+    /// The stream.
+    pub stream: StreamId,
+    /// Its wire format.
+    pub dialect: &'static dyn Dialect,
+    /// Call time of stream time 0, where the producer knows it.
+    pub offset_ms: Option<u64>,
+    /// Merged into the call's.
+    pub meta: JsonMap,
+    /// Analyses that the call is to run besides those that it runs; empty = the default ones for a new call.
+    pub analyses: Vec<String>,
+    /// Where answers go.
+    pub outlet: Arc<Outlet>,
+    /// Told once all earlier frames of the stream are applied and the call's first event is durable.
+    pub reply: oneshot::Sender<Attached>,
+}
+
+/// What a producer is told.
+#[derive(Debug)]
+pub enum Attached {
+    /// Go on.
+    Welcome(Welcome),
+    /// The call is completed, and this stream was part of it.
+    Completed(Welcome),
+    /// The call is completed, and this stream is new; or it has failed.
+    Refused {
+        /// `call_completed` or `call_failed`.
+        code: &'static str,
+        /// For people.
+        message: String,
+        /// Close code.
+        close: u16,
+    },
+}
+
+/// The content of `welcome`.
+#[derive(Debug, Clone)]
+pub struct Welcome {
+    /// The call's epoch.
+    pub epoch: String,
+    /// The number of this connection.
+    pub connection: ConnectionNo,
+    /// Highest durable turn of the stream.
+    pub acked: Option<u64>,
+    /// Frames covered of the stream's previous connection.
+    pub frames: Option<u64>,
+    /// Latest insights by name.
+    pub insights: serde_json::Map<String, serde_json::Value>,
+    /// The call's head: events after it are new to the connection.
+    pub seq: Seq,
+}
+
+/// Frames of one connection, in order.
+#[derive(Debug)]
+pub struct Frames {
+    /// Which connection.
+    pub connection: ConnectionNo,
+    /// The stream that it feeds.
+    pub stream: StreamId,
+    /// Text messages of the connection so far, this one included.
+    pub count: u64,
+    /// Those of them that do not wait in the decoder.
+    pub covered: u64,
+    /// What this frame said.
+    pub events: Vec<SttEvent>,
+    /// When it was read.
+    pub received: Instant,
+}
+
+/// What a session can be told.
+pub enum Command {
+    /// A producer connects.
+    Attach(Attach),
+    /// It sent something.
+    Frames(Frames),
+    /// It is gone; nothing of it comes after this.
+    Detach {
+        /// Which connection.
+        connection: ConnectionNo,
+        /// The stream that it fed.
+        stream: StreamId,
+    },
+    /// Run an analysis now.
+    Run {
+        /// Which.
+        analysis: String,
+        /// Told the head after which the insight will come, or why not.
+        reply: oneshot::Sender<Result<Seq, RunRefusal>>,
+    },
+    /// The call as it stands.
+    View {
+        /// Told.
+        reply: oneshot::Sender<Arc<View>>,
+    },
+    /// A stretch of speech was lost on the way here.
+    Gap {
+        /// The stream.
+        stream: StreamId,
+        /// Why.
+        cause: &'static str,
+        /// Start, stream time.
+        from_ms: u64,
+        /// End, stream time.
+        to_ms: u64,
+    },
+}
+
+/// Why an analysis is not run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RunRefusal {
+    /// No such analysis; these there are.
+    #[error("no analysis {0:?}; there are: {1}")]
+    Unknown(String, String),
+    /// It runs once a turn, by itself.
+    #[error("analysis {0:?} runs once per turn and cannot be asked for as a whole")]
+    PerTurn(String),
+    /// The call has no turn yet.
+    #[error("the call has no turn yet; there is nothing to ask about")]
+    NoTurns,
+    /// The daemon is stopping, or the call has failed.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+/// The newest acknowledgement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// Frames of the connection that are covered.
+    pub frames: u64,
+    /// Highest durable turn of the stream.
+    pub turn_order: Option<u64>,
+}
+
+/// Something that went wrong, as the producer is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Complaint {
+    /// Stable code.
+    pub code: &'static str,
+    /// For people.
+    pub message: String,
+    /// Whether it ends the connection.
+    pub fatal: bool,
+    /// Whether it passes by itself.
+    pub temporary: bool,
+}
+
+/// How a connection is to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Goodbye {
+    /// Told before.
+    pub complaint: Option<Complaint>,
+    /// Close code.
+    pub code: u16,
+    /// Close reason.
+    pub reason: &'static str,
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    ack: Option<Ack>,
+    complaints: VecDeque<Complaint>,
+    goodbye: Option<Goodbye>,
+}
+
+/// A connection's inbox from its session: the newest ack, a few complaints, a goodbye. Never waits.
+#[derive(Debug, Default)]
+pub struct Outlet {
+    cell: Mutex<Cell>,
+    wake: Notify,
+}
+
+/// What an outlet held.
+#[derive(Debug, Default)]
+pub struct Outbound {
+    /// Newest ack.
+    pub ack: Option<Ack>,
+    /// In order.
+    pub complaints: Vec<Complaint>,
+    /// Last of all.
+    pub goodbye: Option<Goodbye>,
+}
+
+impl Outlet {
+    fn change(&self, change: impl FnOnce(&mut Cell)) {
+        change(&mut self.cell.lock().unwrap_or_else(PoisonError::into_inner));
+        self.wake.notify_one();
+    }
+
+    /// Replaces the ack by a newer one.
+    pub fn ack(&self, ack: Ack) {
+        self.change(|cell| cell.ack = Some(ack));
+    }
+
+    /// Adds a complaint; beyond 64 unread ones, further ones are dropped.
+    pub fn complain(&self, complaint: Complaint) {
+        self.change(|cell| {
+            if cell.complaints.len() < OUTLET_ERRORS {
+                cell.complaints.push_back(complaint);
+            }
+        });
+    }
+
+    /// Ends the connection. The first goodbye stands.
+    pub fn close(&self, goodbye: Goodbye) {
+        self.change(|cell| {
+            cell.goodbye.get_or_insert(goodbye);
+        });
+    }
+
+    /// Waits until there is something.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is taken before it is returned.
+    pub async fn next(&self) -> Outbound {
+        loop {
+            {
+                let mut cell = self.cell.lock().unwrap_or_else(PoisonError::into_inner);
+                if cell.ack.is_some() || !cell.complaints.is_empty() || cell.goodbye.is_some() {
+                    return Outbound {
+                        ack: cell.ack.take(),
+                        complaints: cell.complaints.drain(..).collect(),
+                        goodbye: cell.goodbye.take(),
+                    };
+                }
+            }
+            self.wake.notified().await;
+        }
+    }
+}
