@@ -1,0 +1,36 @@
+//! One turn as one line of a prompt: `[12] B (1:05): text`.
+//!
+//! Knows no prompt around it. The ordinal comes first, because evidence names it; everything that others wrote is
+//! escaped, so that a line is one turn whatever was said in it.
+
+use std::fmt::Write as _;
+
+use super::escape;
+use crate::types::Turn;
+
+/// Appends the turn's line, its line feed included. Turns without text have none.
+pub(super) fn render(turn: &Turn, out: &mut String) {
+    if !has_line(turn) {
+        return;
+    }
+    let seconds = turn.start_ms / 1_000;
+    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    // Writing to a String cannot fail.
+    let _ = write!(out, "[{}] ", turn.turn);
+    if let Some(speaker) = turn.speaker.as_deref().filter(|speaker| !speaker.is_empty()) {
+        out.push_str(&escape::label(speaker));
+        out.push(' ');
+    }
+    let _ = if hours > 0 {
+        write!(out, "({hours}:{minutes:02}:{seconds:02}): ")
+    } else {
+        write!(out, "({minutes}:{seconds:02}): ")
+    };
+    out.push_str(&escape::text(turn.text.trim()));
+    out.push('\n');
+}
+
+/// Whether the turn is in prompts at all.
+pub(super) fn has_line(turn: &Turn) -> bool {
+    !turn.text.trim().is_empty()
+}

@@ -1,0 +1,164 @@
+//! What the turn table needs beside the turns themselves to be rebuilt exactly: private fields of journal records.
+//!
+//! Knows no journal. Everything empty is left out, and words are arrays, because this is written once per turn.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::overlay::Overlay;
+use crate::types::{Final, Revision, TurnKey, TurnNo, Word};
+
+/// How many digests of one vendor turn are remembered; the oldest leave first.
+pub(super) const MAX_DIGESTS: usize = 32;
+
+/// Private fields of a turn's record: never go out.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct TurnPrivate {
+    /// The turn's words, which its event leaves out.
+    #[serde(default, rename = "w", with = "compact", skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<Word>,
+    /// The vendor's turn that it is (a part of).
+    #[serde(default, rename = "v", skip_serializing_if = "Option::is_none")]
+    pub(super) vendor: Option<VendorTurn>,
+    /// Other vendor turns of the stream that changed since the last record without a change of any turn: revisions
+    /// that came early, finals that said nothing new.
+    #[serde(default, rename = "o", skip_serializing_if = "Vec::is_empty")]
+    pub(super) others: Vec<VendorTurn>,
+}
+
+/// One turn as the vendor counts them: one part, or several once it was cut.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct VendorTurn {
+    #[serde(rename = "k")]
+    pub key: TurnKey,
+    /// Ordinals of its parts, in order. Rebuilt from the turns themselves.
+    #[serde(skip)]
+    pub parts: Vec<TurnNo>,
+    /// Where it was cut; `None` until a final with word speakers came.
+    #[serde(default, rename = "c", skip_serializing_if = "Option::is_none")]
+    pub cuts: Option<Vec<u64>>,
+    /// Digests of the finals applied.
+    #[serde(default, rename = "d", skip_serializing_if = "Vec::is_empty")]
+    pub digests: Vec<u64>,
+    /// Whether one of them was formatted.
+    #[serde(default, rename = "f", skip_serializing_if = "std::ops::Not::not")]
+    pub formatted: bool,
+    /// Speakers as revised.
+    #[serde(default, rename = "s", skip_serializing_if = "Option::is_none")]
+    pub overlay: Option<Overlay>,
+    /// Revisions that came before the turn, in order; times are call times.
+    #[serde(default, rename = "e", skip_serializing_if = "Vec::is_empty")]
+    pub early: Vec<EarlyRevision>,
+}
+
+impl VendorTurn {
+    pub(super) fn new(key: TurnKey) -> Self {
+        Self {
+            key,
+            parts: Vec::new(),
+            cuts: None,
+            digests: Vec::new(),
+            formatted: false,
+            overlay: None,
+            early: Vec::new(),
+        }
+    }
+
+    pub(super) fn remember(&mut self, digest: u64) {
+        if self.digests.len() == MAX_DIGESTS {
+            self.digests.remove(0);
+        }
+        self.digests.push(digest);
+    }
+}
+
+/// A revision that waits for its turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct EarlyRevision {
+    #[serde(default, rename = "s", skip_serializing_if = "Option::is_none")]
+    pub speaker: Option<String>,
+    #[serde(default, rename = "t", skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+    #[serde(default, rename = "w", with = "compact", skip_serializing_if = "Vec::is_empty")]
+    pub words: Vec<Word>,
+}
+
+impl EarlyRevision {
+    /// `revision` with its words in call time.
+    pub(super) fn of(revision: &Revision, offset_ms: u64) -> Self {
+        Self {
+            speaker: revision.speaker.clone(),
+            text: revision.text.clone(),
+            words: shifted(&revision.words, offset_ms),
+        }
+    }
+}
+
+/// `words` in call time, none ending before it starts.
+pub(super) fn shifted(words: &[Word], offset_ms: u64) -> Vec<Word> {
+    words
+        .iter()
+        .map(|word| {
+            let start_ms = word.start_ms.saturating_add(offset_ms);
+            let end_ms = word.end_ms.saturating_add(offset_ms).max(start_ms);
+            Word { start_ms, end_ms, ..word.clone() }
+        })
+        .collect()
+}
+
+/// A digest of what a final says: FNV-1a (64 bit, Fowler, Noll and Vo) over its fields, each ended by a byte that no
+/// text holds. Confidences are left out: vendors change them when they send a final again.
+pub(super) fn digest(last: &Final) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut eat = |bytes: &[u8]| {
+        for byte in bytes.iter().chain(&[0xff]) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    let label = |label: &Option<String>| label.as_ref().map_or(String::new(), |label| format!("={label}"));
+    let time = |time: Option<u64>| time.map_or([0xfe; 8], u64::to_le_bytes);
+    eat(&[u8::from(last.formatted)]);
+    eat(last.text.as_bytes());
+    eat(label(&last.speaker).as_bytes());
+    eat(label(&last.language).as_bytes());
+    eat(&time(last.start_ms));
+    eat(&time(last.end_ms));
+    for word in &last.words {
+        eat(word.text.as_bytes());
+        eat(&word.start_ms.to_le_bytes());
+        eat(&word.end_ms.to_le_bytes());
+        eat(label(&word.speaker).as_bytes());
+    }
+    hash
+}
+
+/// Words as `[text, start_ms, length_ms, speaker, confidence]`.
+mod compact {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Compact<'a>(#[serde(borrow)] Cow<'a, str>, u64, u64, #[serde(borrow)] Option<Cow<'a, str>>, Option<f32>);
+
+    pub(super) fn serialize<S: Serializer>(words: &[Word], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(words.iter().map(|word| {
+            let length = word.end_ms.saturating_sub(word.start_ms);
+            let speaker = word.speaker.as_deref().map(Cow::Borrowed);
+            Compact(Cow::Borrowed(&word.text), word.start_ms, length, speaker, word.confidence)
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Word>, D::Error> {
+        let words = Vec::<Compact<'_>>::deserialize(deserializer)?;
+        Ok(words
+            .into_iter()
+            .map(|Compact(text, start_ms, length, speaker, confidence)| Word {
+                text: text.into_owned(),
+                start_ms,
+                end_ms: start_ms.saturating_add(length),
+                speaker: speaker.map(Cow::into_owned),
+                confidence,
+            })
+            .collect())
+    }
+}
