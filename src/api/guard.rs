@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use http::{Method, Request};
 
+use super::config::ServerConfig;
 use super::error::ApiError;
-use crate::config::ServerConfig;
 
 /// The rules of one listener.
 #[derive(Debug, Clone)]

@@ -175,6 +175,11 @@ impl<T> Receiver<T> {
         Some(self.account(item))
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.inner.is_empty()
+    }
+
     fn account(&self, item: Item<T>) -> T {
         self.gauges.depth.dec();
         self.gauges.wait.observe(item.since.elapsed().as_secs_f64());

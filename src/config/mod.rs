@@ -3,16 +3,15 @@
 //! Composes the sections that the modules own; knows no default of theirs. `Config::load` reads no network and binds
 //! nothing, so that `sidetone check` and start-up say the same.
 
-mod sections;
-
 use std::path::Path;
 
 use toml::{Table, Value};
 
-pub use sections::{IngestConfig, LimitsConfig, ServerConfig, ShutdownConfig, SubscribeConfig};
-
 use crate::analysis::Registry as Analyses;
+use crate::api::config::{ServerConfig, SubscribeConfig};
+use crate::base::drain::ShutdownConfig;
 use crate::base::settings::{Problem, Problems};
+use crate::session::config::{IngestConfig, LimitsConfig};
 use crate::{gateway, journal, sink};
 
 /// Everything that a daemon is told.

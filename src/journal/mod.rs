@@ -69,7 +69,7 @@ pub struct Entry {
     pub open_streams: u32,
     /// Turns so far, as of the last entry change.
     pub turns: u64,
-    /// Number of the newest connection of each open stream: tells a resent frame count of that connection from one of
+    /// Number of the newest connection of each stream: tells a resent frame count of that connection from one of
     /// an earlier connection, although the newer one may not have led to a record yet.
     #[serde(default)]
     pub connections: std::collections::BTreeMap<String, u64>,

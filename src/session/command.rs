@@ -92,9 +92,9 @@ pub struct Frames {
 /// What a session can be told.
 pub enum Command {
     /// A producer connects.
-    Attach(Attach),
+    Attach(Box<Attach>),
     /// It sent something.
-    Frames(Frames),
+    Frames(Box<Frames>),
     /// It is gone; nothing of it comes after this.
     Detach {
         /// Which connection.

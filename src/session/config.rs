@@ -1,40 +1,12 @@
-//! Sections that belong to the daemon as a whole.
+//! `[ingest]` and `[limits]`: when a call is over, and what is refused.
 
 use std::time::Duration;
 
 use toml::Value;
 
-use crate::base::settings::{Problems, Secret, Section};
+use crate::base::settings::{Problems, Section};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-
-/// `[server]`: who may talk to us.
-#[derive(Debug, Clone, Default)]
-pub struct ServerConfig {
-    /// Further names that a `Host` header may have (lower case, without port).
-    pub hosts: Vec<String>,
-    /// Further origins that a browser may come from, such as `https://dash.example.com`.
-    pub origins: Vec<String>,
-    /// One key with every scope.
-    pub key: Option<Secret>,
-}
-
-impl ServerConfig {
-    pub(super) fn read(value: Option<Value>, problems: &mut Problems) -> Self {
-        let mut section = Section::new("server", value, problems);
-        let hosts = section.strings("hosts").unwrap_or_default();
-        let origins = section.strings("origins").unwrap_or_default();
-        for origin in &origins {
-            if !origin.starts_with("http://") && !origin.starts_with("https://") {
-                section.problem("origins", format!("expected \"http://HOST\" or \"https://HOST\", found {origin:?}"));
-            }
-        }
-        let key = section.secret("key");
-        section.finish();
-        let origins = origins.into_iter().map(|origin| origin.trim_end_matches('/').to_ascii_lowercase()).collect();
-        Self { hosts: hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(), origins, key }
-    }
-}
 
 /// `[ingest]`: how calls come in and when they are over.
 #[derive(Debug, Clone)]
@@ -54,7 +26,8 @@ pub struct IngestConfig {
 }
 
 impl IngestConfig {
-    pub(super) fn read(value: Option<Value>, problems: &mut Problems) -> Self {
+    /// Reads the section; what cannot be read is a problem and keeps its default.
+    pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
         let mut section = Section::new("ingest", value, problems);
         let mut millis = |key, default| section.millis(key, 0..=30 * DAY_MS).unwrap_or(Duration::from_millis(default));
         let idle_timeout = millis("idle_timeout_ms", 300_000);
@@ -66,38 +39,6 @@ impl IngestConfig {
         section.finish();
         let max_frame_bytes = usize::try_from(max_frame_bytes).unwrap_or(1024 * 1024);
         Self { analyses, idle_timeout, linger, max_silence, max_frame_bytes, final_timeout }
-    }
-}
-
-/// `[subscribe]`.
-#[derive(Debug, Clone)]
-pub struct SubscribeConfig {
-    /// A socket that has not subscribed by then is closed.
-    pub subscribe_timeout: Duration,
-}
-
-impl SubscribeConfig {
-    pub(super) fn read(value: Option<Value>, problems: &mut Problems) -> Self {
-        let mut section = Section::new("subscribe", value, problems);
-        let subscribe_timeout = section.millis("subscribe_timeout_ms", 100..=DAY_MS).unwrap_or(Duration::from_secs(10));
-        section.finish();
-        Self { subscribe_timeout }
-    }
-}
-
-/// `[shutdown]`.
-#[derive(Debug, Clone)]
-pub struct ShutdownConfig {
-    /// After SIGTERM, everything is over by then.
-    pub deadline: Duration,
-}
-
-impl ShutdownConfig {
-    pub(super) fn read(value: Option<Value>, problems: &mut Problems) -> Self {
-        let mut section = Section::new("shutdown", value, problems);
-        let deadline = section.millis("deadline_ms", 0..=DAY_MS).unwrap_or(Duration::from_secs(10));
-        section.finish();
-        Self { deadline }
     }
 }
 
@@ -123,7 +64,8 @@ pub struct LimitsConfig {
 }
 
 impl LimitsConfig {
-    pub(super) fn read(value: Option<Value>, problems: &mut Problems) -> Self {
+    /// Reads the section; what cannot be read is a problem and keeps its default.
+    pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
         let mut section = Section::new("limits", value, problems);
         let mut count = |key, default: u64, max: u64| {
             let number = section.integer(key, 1..=max).unwrap_or(default);

@@ -1,0 +1,55 @@
+//! `[server]` and `[subscribe]`: who may talk to us, and how long a subscriber may stay mute.
+
+use std::time::Duration;
+
+use toml::Value;
+
+use crate::base::settings::{Problems, Secret, Section};
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// `[server]`: who may talk to us.
+#[derive(Debug, Clone, Default)]
+pub struct ServerConfig {
+    /// Further names that a `Host` header may have (lower case, without port).
+    pub hosts: Vec<String>,
+    /// Further origins that a browser may come from, such as `https://dash.example.com`.
+    pub origins: Vec<String>,
+    /// One key with every scope.
+    pub key: Option<Secret>,
+}
+
+impl ServerConfig {
+    /// Reads the section; what cannot be read is a problem and keeps its default.
+    pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
+        let mut section = Section::new("server", value, problems);
+        let hosts = section.strings("hosts").unwrap_or_default();
+        let origins = section.strings("origins").unwrap_or_default();
+        for origin in &origins {
+            if !origin.starts_with("http://") && !origin.starts_with("https://") {
+                section.problem("origins", format!("expected \"http://HOST\" or \"https://HOST\", found {origin:?}"));
+            }
+        }
+        let key = section.secret("key");
+        section.finish();
+        let origins = origins.into_iter().map(|origin| origin.trim_end_matches('/').to_ascii_lowercase()).collect();
+        Self { hosts: hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(), origins, key }
+    }
+}
+
+/// `[subscribe]`.
+#[derive(Debug, Clone)]
+pub struct SubscribeConfig {
+    /// A socket that has not subscribed by then is closed.
+    pub subscribe_timeout: Duration,
+}
+
+impl SubscribeConfig {
+    /// Reads the section; what cannot be read is a problem and keeps its default.
+    pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
+        let mut section = Section::new("subscribe", value, problems);
+        let subscribe_timeout = section.millis("subscribe_timeout_ms", 100..=DAY_MS).unwrap_or(Duration::from_secs(10));
+        section.finish();
+        Self { subscribe_timeout }
+    }
+}

@@ -1,0 +1,126 @@
+//! Counters of sessions: turns, insights, jobs. No label is ever a call.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::types::Event;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabel {
+    r#type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnalysisLabel {
+    analysis: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobLabel {
+    analysis: String,
+    outcome: &'static str,
+}
+
+/// What sessions count.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    events: Family<EventLabel, Counter<u64, AtomicU64>>,
+    jobs: Family<JobLabel, Counter<u64, AtomicU64>>,
+    stages: Family<StageLabel, Histogram, fn() -> Histogram>,
+    degraded: Family<AnalysisLabel, Counter<u64, AtomicU64>>,
+    /// Jobs out now.
+    pub jobs_running: Gauge,
+    /// Jobs that wait for a permit.
+    pub permits_waiting: Gauge,
+    /// Sessions in memory.
+    pub sessions: Gauge,
+    /// Partials that came in.
+    pub partials: Counter<u64, AtomicU64>,
+    /// Vendor messages of a type that their dialect does not know.
+    pub unknown_messages: Counter<u64, AtomicU64>,
+    /// Errors that STT vendors reported.
+    pub vendor_errors: Counter<u64, AtomicU64>,
+    /// Sessions that panicked and were rebuilt, or failed.
+    pub panics: Counter<u64, AtomicU64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabel {
+    stage: &'static str,
+}
+
+fn stage_histogram() -> Histogram {
+    // 1 ms to 33 s.
+    Histogram::new(exponential_buckets(0.001, 2.0, 16))
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            events: Family::default(),
+            jobs: Family::default(),
+            stages: Family::new_with_constructor(stage_histogram as fn() -> Histogram),
+            degraded: Family::default(),
+            jobs_running: Gauge::default(),
+            permits_waiting: Gauge::default(),
+            sessions: Gauge::default(),
+            partials: Counter::default(),
+            unknown_messages: Counter::default(),
+            vendor_errors: Counter::default(),
+            panics: Counter::default(),
+        };
+        let mut add = |name: &str, help: &str, metric: Box<dyn prometheus_client::registry::Metric>| {
+            registry.register(format!("sidetone_session_{name}"), help, metric);
+        };
+        add("events", "Sequenced events by type", Box::new(metrics.events.clone()));
+        add("jobs", "Jobs ended, by analysis and outcome", Box::new(metrics.jobs.clone()));
+        add("insight_seconds", "Where an insight's time went, by stage", Box::new(metrics.stages.clone()));
+        add("degraded_insights", "Insights made in a lesser way", Box::new(metrics.degraded.clone()));
+        add("jobs_running", "Jobs out now", Box::new(metrics.jobs_running.clone()));
+        add("permits_waiting", "Jobs that wait for a permit", Box::new(metrics.permits_waiting.clone()));
+        add("sessions", "Sessions in memory", Box::new(metrics.sessions.clone()));
+        add("partials", "Partials that came in", Box::new(metrics.partials.clone()));
+        add("unknown_messages", "Vendor messages of an unknown type", Box::new(metrics.unknown_messages.clone()));
+        add("vendor_errors", "Errors that STT vendors reported", Box::new(metrics.vendor_errors.clone()));
+        add("panics", "Sessions that panicked", Box::new(metrics.panics.clone()));
+        metrics
+    }
+
+    /// Counts an event.
+    pub fn event(&self, event: &Event) {
+        self.events.get_or_create(&EventLabel { r#type: event.kind() }).inc();
+        if let Event::InsightUpdated { insight } = event {
+            let latency = &insight.latency_ms;
+            let stages = [
+                ("debounce", Some(latency.debounce)),
+                ("queue", Some(latency.queue)),
+                ("first_token", latency.first_token),
+                ("model", Some(latency.model)),
+                ("total", Some(latency.total)),
+            ];
+            for (stage, ms) in stages {
+                if let Some(ms) = ms {
+                    #[expect(clippy::cast_precision_loss, reason = "a histogram of ms")]
+                    let seconds = ms as f64 / 1000.0;
+                    self.stages.get_or_create(&StageLabel { stage }).observe(seconds);
+                }
+            }
+            if insight.degraded {
+                self.degraded.get_or_create(&AnalysisLabel { analysis: insight.analysis.clone() }).inc();
+            }
+        }
+    }
+
+    /// Counts a job's end.
+    pub fn job(&self, analysis: &str, ok: bool) {
+        let outcome = if ok { "ok" } else { "failed" };
+        self.jobs.get_or_create(&JobLabel { analysis: analysis.to_owned(), outcome }).inc();
+    }
+}

@@ -1,0 +1,251 @@
+//! When which analysis of a call runs: one slot per rolling analysis, one small queue per per-turn analysis.
+//!
+//! Pure: knows no task, no permit and no clock but the ms that it is given. LLM slowness is coalesced here: a rolling
+//! analysis has at most one job in flight and one dirty bit.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use crate::analysis::trigger::Trigger;
+use crate::analysis::{Analysis, Scope};
+use crate::context::Window;
+use crate::types::TurnNo;
+
+/// Jobs of a per-turn analysis in flight for one call.
+pub const TURN_JOBS: usize = 4;
+/// Turns of a per-turn analysis that may wait for one call.
+pub const TURN_WAITING: usize = 64;
+/// First wait before a failed job is tried again, ms.
+const RETRY_FIRST_MS: u64 = 500;
+/// Longest such wait, ms: an LLM that is well again is noticed within it.
+const RETRY_MAX_MS: u64 = 4_000;
+
+/// Where a rolling analysis stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing to do, or not due.
+    Idle,
+    /// Fired; waits for a permit.
+    Queued {
+        /// Why it fired.
+        reason: &'static str,
+        /// When.
+        fired_ms: u64,
+    },
+    /// A job is out.
+    Running,
+}
+
+/// Where the last run of an analysis stands, once the call is ending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Last {
+    /// Still to be run.
+    Due,
+    /// Its insight is final.
+    Done,
+    /// It will not come, and why.
+    Missing(String),
+}
+
+/// One rolling analysis of a call.
+pub struct Rolling {
+    /// The question.
+    pub analysis: Arc<Analysis>,
+    /// When it is due.
+    pub trigger: Trigger,
+    /// Where its context begins.
+    pub window: Window,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Something came since the snapshot of the newest job, or that job failed.
+    pub dirty: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// When a failed job is tried again.
+    pub retry_at_ms: Option<u64>,
+    /// Asked for by hand since the last snapshot.
+    pub manual: bool,
+    /// The last run.
+    pub last: Last,
+    /// When the newest turn came.
+    pub newest_turn_ms: u64,
+}
+
+impl Rolling {
+    /// A slot that has run nothing.
+    pub fn new(analysis: Arc<Analysis>) -> Self {
+        let trigger = Trigger::new(&analysis.settings.triggers);
+        let window = Window::new(analysis.settings.max_context_tokens);
+        let last = Last::Due;
+        Self {
+            analysis,
+            trigger,
+            window,
+            phase: Phase::Idle,
+            dirty: false,
+            failures: 0,
+            retry_at_ms: None,
+            manual: false,
+            last,
+            newest_turn_ms: 0,
+        }
+    }
+
+    /// A new turn of about `tokens`.
+    pub fn turn(&mut self, now_ms: u64, tokens: u64) {
+        self.dirty = true;
+        self.newest_turn_ms = now_ms;
+        self.trigger.on_turn(now_ms, tokens);
+    }
+
+    /// A turn was corrected.
+    pub fn revision(&mut self, now_ms: u64) {
+        self.dirty = true;
+        self.trigger.on_revision(now_ms);
+    }
+
+    /// When [`Rolling::fire`] may say yes without anything else happening.
+    pub fn next_ms(&self) -> Option<u64> {
+        if self.phase != Phase::Idle {
+            return None;
+        }
+        [self.trigger.next_deadline(), self.retry_at_ms].into_iter().flatten().min()
+    }
+
+    /// Why it is to run now, if it is. The caller queues it.
+    pub fn fire(&mut self, now_ms: u64) -> Option<&'static str> {
+        if self.phase != Phase::Idle {
+            return None;
+        }
+        if self.manual {
+            return Some("manual");
+        }
+        if let Some(reason) = self.trigger.poll(now_ms) {
+            return Some(reason.as_str());
+        }
+        self.retry_at_ms.filter(|at| *at <= now_ms).map(|_| "retry")
+    }
+
+    /// A snapshot was taken: what comes from here on is news.
+    pub fn started(&mut self, now_ms: u64) {
+        self.phase = Phase::Running;
+        self.dirty = false;
+        self.manual = false;
+        self.retry_at_ms = None;
+        self.trigger.ran(now_ms);
+    }
+
+    /// The job gave an insight.
+    pub fn succeeded(&mut self) {
+        self.phase = Phase::Idle;
+        self.failures = 0;
+    }
+
+    /// The job failed: it is dirty, and tried again after a while if that may help. `jitter` is from 0 to 1.
+    pub fn failed(&mut self, now_ms: u64, temporary: bool, jitter: f64) {
+        self.phase = Phase::Idle;
+        self.dirty = true;
+        self.retry_at_ms = temporary.then(|| now_ms + backoff_ms(self.failures, jitter));
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// Wait before try `failures + 1`: doubles up to the maximum, of which a quarter is jitter.
+pub fn backoff_ms(failures: u32, jitter: f64) -> u64 {
+    let full = RETRY_FIRST_MS.saturating_mul(1 << failures.min(16)).min(RETRY_MAX_MS);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a few seconds")]
+    let part = (full as f64 / 4.0 * jitter.clamp(0.0, 1.0)) as u64;
+    full - part
+}
+
+/// One per-turn analysis of a call.
+pub struct PerTurn {
+    /// The question.
+    pub analysis: Arc<Analysis>,
+    /// Turns that wait, oldest first.
+    pub waiting: VecDeque<TurnNo>,
+    /// Turns whose job is out.
+    pub running: BTreeSet<TurnNo>,
+}
+
+impl PerTurn {
+    /// A queue that has run nothing.
+    pub fn new(analysis: Arc<Analysis>) -> Self {
+        Self { analysis, waiting: VecDeque::new(), running: BTreeSet::new() }
+    }
+
+    /// Queues `turn`; `false` where the queue is full: then this turn gets no result.
+    pub fn turn(&mut self, turn: TurnNo) -> bool {
+        let room = self.waiting.len() < TURN_WAITING;
+        if room {
+            self.waiting.push_back(turn);
+        }
+        room
+    }
+
+    /// The next turn to ask about, if one may go out now. The caller starts it.
+    pub fn next(&mut self) -> Option<TurnNo> {
+        if self.running.len() >= TURN_JOBS {
+            return None;
+        }
+        let turn = self.waiting.pop_front()?;
+        self.running.insert(turn);
+        Some(turn)
+    }
+
+    /// Nothing waits and nothing is out.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+}
+
+/// All analyses of one call.
+#[derive(Default)]
+pub struct Schedule {
+    /// Over the whole context.
+    pub rolling: Vec<Rolling>,
+    /// Once a turn.
+    pub per_turn: Vec<PerTurn>,
+}
+
+impl Schedule {
+    /// Adds `analysis`, unless it is there; whether it was added.
+    pub fn add(&mut self, analysis: &Arc<Analysis>) -> bool {
+        if self.rolling(&analysis.name).is_some() || self.per_turn(&analysis.name).is_some() {
+            return false;
+        }
+        match analysis.scope {
+            Scope::Rolling => self.rolling.push(Rolling::new(Arc::clone(analysis))),
+            Scope::Turn => self.per_turn.push(PerTurn::new(Arc::clone(analysis))),
+        }
+        true
+    }
+
+    /// The rolling analysis `name`.
+    pub fn rolling(&mut self, name: &str) -> Option<&mut Rolling> {
+        self.rolling.iter_mut().find(|slot| *slot.analysis.name == *name)
+    }
+
+    /// The per-turn analysis `name`.
+    pub fn per_turn(&mut self, name: &str) -> Option<&mut PerTurn> {
+        self.per_turn.iter_mut().find(|queue| *queue.analysis.name == *name)
+    }
+
+    /// When something may be due next.
+    pub fn next_ms(&self) -> Option<u64> {
+        self.rolling.iter().filter_map(Rolling::next_ms).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn backoff_doubles_to_its_cap_and_jitter_only_shortens() {
+        let full: Vec<u64> = (0..6).map(|failures| backoff_ms(failures, 0.0)).collect();
+        assert_eq!(full, [500, 1000, 2000, 4000, 4000, 4000]);
+        assert_eq!(backoff_ms(3, 1.0), 3000);
+        assert_eq!(backoff_ms(u32::MAX, 0.5), 3500);
+    }
+}

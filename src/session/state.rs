@@ -1,0 +1,287 @@
+//! The state of one call, as a fold over its events: the same code runs live and when a call is rebuilt.
+//!
+//! Knows no task, no clock and no journal. Turns are the one part that a live call changes before the event exists
+//! (the turn table decides what the event is); everything else changes by [`CallState::fold`] alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::record::{Decoded, Mark, Private};
+use crate::base::time;
+use crate::context::Context;
+use crate::context::turns::Turns;
+use crate::journal::{CallState as State, Entry};
+use crate::stt::Dialect;
+use crate::types::view::{StreamView, View};
+use crate::types::{CallId, Event, Insight, JsonMap, Seq, StreamId, TurnNo};
+
+/// One STT session of the call.
+pub struct Stream {
+    /// Its id.
+    pub id: StreamId,
+    /// Its wire format; `None` where this build does not know the dialect of an old recording.
+    pub dialect: Option<&'static dyn Dialect>,
+    /// The dialect's name.
+    pub dialect_name: String,
+    /// Call time of stream time 0.
+    pub offset_ms: u64,
+    /// The vendor's session id.
+    pub vendor_session: Option<String>,
+    /// Whether it has ended.
+    pub ended: bool,
+    /// Where its producer was at the newest record that it led to.
+    pub mark: Option<Mark>,
+}
+
+/// What is known of one analysis of the call.
+#[derive(Debug, Default, Clone)]
+pub struct Standing {
+    /// Newest insight, where the analysis is rolling.
+    pub latest: Option<Arc<Insight>>,
+    /// Newest insight by turn, where it is per turn.
+    pub by_turn: BTreeMap<TurnNo, Arc<Insight>>,
+    /// Turns whose run failed for good.
+    pub failed_turns: BTreeSet<TurnNo>,
+    /// Newest rev.
+    pub rev: u64,
+    /// Variant and prompt id of the first job.
+    pub pinned: Option<(String, String)>,
+}
+
+/// One call.
+pub struct CallState {
+    /// Its id.
+    pub call_id: CallId,
+    /// Names its history.
+    pub epoch: String,
+    /// ms since 1970.
+    pub started_at_ms: i64,
+    /// Open, completed or failed.
+    pub status: State,
+    /// The end was decided: no turn comes any more.
+    pub ending: bool,
+    /// Position of the newest event, durable or about to be.
+    pub head: Seq,
+    /// All of it.
+    pub meta: JsonMap,
+    /// Its turns.
+    pub turns: Turns,
+    /// What jobs see of them.
+    pub context: Context,
+    /// In order of their beginning.
+    pub streams: Vec<Stream>,
+    /// Names of the analyses that it runs.
+    pub analyses: Vec<String>,
+    /// By name.
+    pub standings: BTreeMap<String, Standing>,
+    /// Newest connection number given.
+    pub connections: u64,
+    /// Newest connection by stream.
+    pub newest_connection: BTreeMap<StreamId, u64>,
+    /// Cost of all insights so far; `None` once one of them had an unknown cost.
+    pub cost_usd: Option<f64>,
+}
+
+impl CallState {
+    /// A call without events.
+    pub fn new(call_id: CallId) -> Self {
+        Self {
+            call_id,
+            epoch: String::new(),
+            started_at_ms: 0,
+            status: State::Open,
+            ending: false,
+            head: 0,
+            meta: JsonMap::new(),
+            turns: Turns::new(),
+            context: Context::new(),
+            streams: Vec::new(),
+            analyses: Vec::new(),
+            standings: BTreeMap::new(),
+            connections: 0,
+            newest_connection: BTreeMap::new(),
+            cost_usd: Some(0.0),
+        }
+    }
+
+    /// Takes what the directory knows better than the log: the epoch and the connections.
+    pub fn adopt(&mut self, entry: &Entry) {
+        self.epoch.clone_from(&entry.epoch);
+        for (stream, connection) in &entry.connections {
+            if let Ok(stream) = StreamId::parse(stream) {
+                self.connections = self.connections.max(*connection);
+                self.newest_connection.insert(stream, *connection);
+            }
+        }
+    }
+
+    /// What the directory is to know.
+    pub fn entry(&self, now_ms: i64) -> Entry {
+        Entry {
+            call_id: self.call_id.clone(),
+            epoch: self.epoch.clone(),
+            state: self.status,
+            meta: self.meta.clone(),
+            started_at_ms: self.started_at_ms,
+            ended_at_ms: (self.status != State::Open).then_some(now_ms),
+            open_streams: u32::try_from(self.streams.iter().filter(|stream| !stream.ended).count()).unwrap_or(u32::MAX),
+            turns: self.turns.len() as u64,
+            connections: self
+                .newest_connection
+                .iter()
+                .map(|(stream, connection)| (stream.to_string(), *connection))
+                .collect(),
+        }
+    }
+
+    /// The stream `id`, if it has begun.
+    pub fn stream(&self, id: &StreamId) -> Option<&Stream> {
+        self.streams.iter().find(|stream| stream.id == *id)
+    }
+
+    /// The stream `id`, if it has begun.
+    pub fn stream_mut(&mut self, id: &StreamId) -> Option<&mut Stream> {
+        self.streams.iter_mut().find(|stream| stream.id == *id)
+    }
+
+    /// Frames covered of the stream's newest connection, and the newest frame of it that had an effect: as far as
+    /// records tell.
+    pub fn marked(&self, stream: &StreamId, connection: u64) -> (u64, u64) {
+        self.stream(stream)
+            .and_then(|stream| stream.mark.as_ref())
+            .filter(|mark| mark.connection == connection)
+            .map_or((0, 0), |mark| (mark.covered, mark.frame))
+    }
+
+    /// Rebuilds from a record: turns as well as all the rest.
+    ///
+    /// # Errors
+    /// The record does not follow from those before it; for the log.
+    pub fn restore(&mut self, decoded: Decoded) -> Result<(), String> {
+        let Decoded { seq, at, mut event, mut private } = decoded;
+        self.head = seq;
+        if let Event::TurnFinal { turn } | Event::TurnRevised { turn, .. } = &mut event {
+            let number = turn.turn;
+            let known = private.turn.take().unwrap_or_default();
+            self.turns.restore(turn.clone(), known).map_err(|error| format!("event {seq}: {error}"))?;
+            if let Some(turn) = self.turns.get(number) {
+                self.context.upsert(turn);
+            }
+        }
+        self.fold(&event, &private, &at);
+        Ok(())
+    }
+
+    /// Applies all of `event` but its turn.
+    pub fn fold(&mut self, event: &Event, private: &Private, at: &str) {
+        for name in &private.analyses {
+            if !self.analyses.contains(name) {
+                self.analyses.push(name.clone());
+            }
+        }
+        match event {
+            Event::CallStarted { epoch, meta } => {
+                self.epoch.clone_from(epoch);
+                self.meta.clone_from(meta);
+                self.started_at_ms = time::parse_rfc3339(at).unwrap_or(0);
+            }
+            Event::CallUpdated { meta } => self.meta.clone_from(meta),
+            Event::StreamStarted { stream_id, dialect, vendor_session, offset_ms } => {
+                if self.stream(stream_id).is_none() {
+                    self.streams.push(Stream {
+                        id: stream_id.clone(),
+                        dialect: crate::stt::dialect(dialect),
+                        dialect_name: dialect.clone(),
+                        offset_ms: *offset_ms,
+                        vendor_session: vendor_session.clone(),
+                        ended: false,
+                        mark: None,
+                    });
+                }
+            }
+            Event::StreamEnded { stream_id, .. } => {
+                if let Some(stream) = self.stream_mut(stream_id) {
+                    stream.ended = true;
+                }
+            }
+            Event::InsightUpdated { insight } => self.fold_insight(insight, private),
+            Event::InsightFailed { failure } => {
+                if let Some(turn) = failure.turn {
+                    self.standings.entry(failure.analysis.clone()).or_default().failed_turns.insert(turn);
+                }
+            }
+            Event::CallCompleted { .. } => self.status = State::Completed,
+            Event::CallFailed { .. } => self.status = State::Failed,
+            Event::TurnFinal { .. } | Event::TurnRevised { .. } | Event::Gap { .. } => {}
+        }
+        if let Some(mark) = &private.mark
+            && let Some(stream) = self.stream_mut(&mark.stream)
+        {
+            stream.mark = Some(mark.clone());
+        }
+        self.ending |= private.ending;
+    }
+
+    fn fold_insight(&mut self, insight: &Insight, private: &Private) {
+        self.cost_usd = self.cost_usd.zip(insight.provenance.cost_usd).map(|(sum, cost)| sum + cost);
+        let standing = self.standings.entry(insight.analysis.clone()).or_default();
+        if let Some((_, variant, prompt)) = &private.pinned {
+            standing.pinned.get_or_insert_with(|| (variant.clone(), prompt.clone()));
+        }
+        let shared = Arc::new(insight.clone());
+        match insight.turn {
+            Some(turn) => {
+                standing.by_turn.insert(turn, shared);
+            }
+            None => {
+                standing.rev = insight.rev;
+                standing.latest = Some(shared);
+            }
+        }
+    }
+
+    /// The newest insights by name, as snapshots and `welcome` show them.
+    pub fn insights(&self) -> BTreeMap<String, Value> {
+        let mut shown = BTreeMap::new();
+        for (name, standing) in &self.standings {
+            if let Some(latest) = &standing.latest {
+                shown.insert(name.clone(), json!(latest));
+            } else if !standing.by_turn.is_empty() {
+                let turns: serde_json::Map<String, Value> =
+                    standing.by_turn.iter().map(|(turn, insight)| (turn.to_string(), json!(insight))).collect();
+                shown.insert(name.clone(), json!({ "turns": turns }));
+            }
+        }
+        shown
+    }
+
+    /// The call as it stands.
+    pub fn view(&self) -> View {
+        View {
+            call_id: self.call_id.clone(),
+            epoch: self.epoch.clone(),
+            seq: self.head,
+            status: match self.status {
+                State::Open => "open",
+                State::Completed => "completed",
+                State::Failed => "failed",
+            },
+            started_at: time::rfc3339_ms(self.started_at_ms),
+            meta: self.meta.clone(),
+            turns: self.turns.iter().cloned().collect(),
+            streams: self
+                .streams
+                .iter()
+                .map(|stream| StreamView {
+                    stream_id: stream.id.clone(),
+                    dialect: stream.dialect_name.clone(),
+                    offset_ms: stream.offset_ms,
+                    ended: stream.ended,
+                })
+                .collect(),
+            insights: self.insights(),
+        }
+    }
+}

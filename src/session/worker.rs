@@ -1,0 +1,143 @@
+//! One job: an analysis asked of a snapshot. Runs beside the session, which only hears of its end.
+//!
+//! Knows no journal and no sequence number. Dropping the future cancels the request upstream.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::analysis::{Analysis, Facts, Prompt};
+use crate::context::Snapshot;
+use crate::gateway::{Arm, Ask, Gateway};
+use crate::hub::{Hub, LiveFrame, LiveKind};
+use crate::types::{CallId, Evidence, TokenUsage, TurnNo};
+
+/// Which run of which analysis.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct JobKey {
+    /// The analysis.
+    pub analysis: Arc<str>,
+    /// The turn, where it is per turn.
+    pub turn: Option<TurnNo>,
+}
+
+/// Everything that a job needs.
+pub struct Job {
+    /// Which.
+    pub key: JobKey,
+    /// The question.
+    pub analysis: Arc<Analysis>,
+    /// Its words.
+    pub prompt: Arc<Prompt>,
+    /// Who is asked.
+    pub arm: Arc<Arm>,
+    /// What it is about.
+    pub snapshot: Snapshot,
+    /// What else is known of the call.
+    pub facts: Facts,
+    /// The call.
+    pub call: CallId,
+    /// The rev that its insight will have.
+    pub rev: u64,
+    /// At most this long, all attempts and the repair included.
+    pub deadline: Option<Duration>,
+}
+
+/// A good answer.
+#[derive(Debug)]
+pub struct Answered {
+    /// Valid under the schema, without its evidence.
+    pub value: serde_json::Value,
+    /// Checked against the snapshot.
+    pub evidence: Vec<Evidence>,
+    /// The logical model that answered.
+    pub model: String,
+    /// The endpoint that answered.
+    pub endpoint: String,
+    /// HTTP calls made.
+    pub attempts: u32,
+    /// Tokens.
+    pub usage: TokenUsage,
+    /// US dollars.
+    pub cost_usd: Option<f64>,
+    /// A lesser way made it.
+    pub degraded: bool,
+    /// To the first token.
+    pub first_token: Option<Duration>,
+    /// To the end.
+    pub took: Duration,
+}
+
+/// No answer.
+#[derive(Debug, Clone)]
+pub struct Failed {
+    /// Stable code.
+    pub code: String,
+    /// For people; no transcript text.
+    pub message: String,
+    /// Whether trying again may help.
+    pub temporary: bool,
+}
+
+/// Asks, streams deltas to the hub, reads and checks the answer.
+///
+/// # Errors
+/// Why there is no answer.
+///
+/// # Cancel safety
+/// Cancelled, the request upstream is aborted and nothing is published.
+pub async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answered, Failed> {
+    let began = Instant::now();
+    let request = job.analysis.request(&job.prompt, &job.snapshot, &job.facts);
+    let ask = Ask {
+        arm: Arc::clone(&job.arm),
+        request,
+        transcript: Some(job.snapshot.transcript()),
+        task: Some(Arc::clone(&job.key.analysis)),
+        call: Some(job.call.clone()),
+        deltas: hub.wants_deltas(&job.call).then(|| deltas(job, hub)),
+        deadline: job.deadline,
+    };
+    let answer = gateway.infer(ask).await.map_err(|error| Failed {
+        code: error.code().to_owned(),
+        message: error.message().to_owned(),
+        temporary: error.temporary(),
+    })?;
+    let reading = job.analysis.read(&answer.text, &job.snapshot).map_err(|error| Failed {
+        code: "schema_mismatch".to_owned(),
+        message: error.to_string(),
+        temporary: true,
+    })?;
+    Ok(Answered {
+        value: reading.value,
+        evidence: reading.evidence,
+        model: answer.model.to_string(),
+        endpoint: answer.endpoint.to_string(),
+        attempts: answer.attempts,
+        usage: answer.usage,
+        cost_usd: answer.cost_usd,
+        degraded: answer.degraded,
+        first_token: answer.first_token,
+        took: began.elapsed(),
+    })
+}
+
+/// Sends each piece of the answer to who watches, with its offset in characters.
+fn deltas(job: &Job, hub: &Hub) -> Box<dyn FnMut(crate::gateway::Delta<'_>) + Send> {
+    let hub = hub.clone();
+    let call = job.call.clone();
+    let key = job.key.clone();
+    let rev = job.rev;
+    Box::new(move |delta| {
+        let mut frame = json!({
+            "type": "insight.delta", "call_id": call, "analysis": &*key.analysis, "rev": rev,
+            "offset": delta.offset, "text": delta.text,
+        });
+        if let Some(turn) = key.turn {
+            frame["turn"] = json!(turn);
+        }
+        let frame = bytes::Bytes::from(frame.to_string());
+        hub.live(&call, LiveFrame { kind: LiveKind::Delta { analysis: Arc::clone(&key.analysis) }, frame });
+    })
+}
