@@ -148,6 +148,29 @@ impl<T> Sender<T> {
         }
     }
 
+    /// Queues at once, or gives the value back to be kept by the caller until there is room: nothing is dropped.
+    ///
+    /// # Errors
+    /// The value, in [`SendError::Full`] or [`SendError::Closed`].
+    pub fn offer(&self, value: T) -> Result<(), SendError<T>> {
+        match self.inner.try_send(Item { value, since: Instant::now() }) {
+            Ok(()) => {
+                self.gauges.depth.inc();
+                Ok(())
+            }
+            Err(mpsc::error::TrySendError::Full(item)) => Err(SendError::Full(item.value)),
+            Err(mpsc::error::TrySendError::Closed(item)) => Err(SendError::Closed(item.value)),
+        }
+    }
+
+    /// Waits until there is room, without taking it; `false` once the receiver is gone.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn room(&self) -> bool {
+        self.inner.reserve().await.is_ok()
+    }
+
     /// Whether the receiver is gone.
     pub fn is_closed(&self) -> bool {
         self.inner.is_closed()

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
 
@@ -85,8 +84,6 @@ pub struct Frames {
     pub covered: u64,
     /// What this frame said.
     pub events: Vec<SttEvent>,
-    /// When it was read.
-    pub received: Instant,
 }
 
 /// What a session can be told.

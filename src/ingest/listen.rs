@@ -1,0 +1,390 @@
+//! `GET /v1/ingest`: the socket of one producer (DESIGN 5.1).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::Metrics;
+use super::params::{self, Params, Results};
+use super::pump::Pump;
+use crate::base::queue::{SendError, Sender};
+use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
+use crate::hub::{Filter, Hub, Include, Interest, Item, Kind, Reader};
+use crate::session::command::{
+    Ack, Attach, Attached, Command, Complaint, Frames, Goodbye, Outbound, Outlet, Welcome,
+};
+use crate::session::{SessionError, Sessions};
+
+/// Bytes of events taken from the hub at once.
+const READ_BYTES: usize = 64 * 1024;
+/// We ping so often; two unanswered pings end the connection.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// What `reconnect` tells a producer to wait.
+const RECONNECT_AFTER_MS: u64 = 1_500;
+
+/// What an ingest socket uses.
+#[derive(Clone)]
+pub struct Deps {
+    /// The calls.
+    pub sessions: Sessions,
+    /// Their events.
+    pub hub: Hub,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+/// Serves `socket` until either side ends it. Never fails: what goes wrong is told to the producer.
+pub async fn serve(mut socket: ServerSocket, query: &str, deps: &Deps) {
+    deps.metrics.connections.inc();
+    let session = deps.sessions.deps();
+    match params::read(query, &session.analyses, &session.limits) {
+        Err(complaint) => farewell(socket, Some(complaint), 4400, "bad parameter").await,
+        Ok(params) => {
+            let complaints: Vec<Utf8Bytes> = params.complaints.iter().map(error_frame).collect();
+            if complaints.is_empty() || socket.send(complaints).await.is_ok() {
+                connect(socket, params, deps).await;
+            }
+        }
+    }
+    deps.metrics.connections.dec();
+}
+
+/// Attaches to the call's session and runs the connection.
+async fn connect(socket: ServerSocket, params: Params, deps: &Deps) {
+    let outlet = Arc::new(Outlet::default());
+    let (commands, attached) = match attach(&params, &outlet, deps).await {
+        Ok(found) => found,
+        Err(error) => {
+            let (complaint, close) = session_complaint(&error);
+            return farewell(socket, Some(complaint), close, "refused").await;
+        }
+    };
+    let welcome = match attached {
+        Attached::Refused { code, message, close } => {
+            let complaint = Complaint { code, message, fatal: true, temporary: false };
+            return farewell(socket, Some(complaint), close, code).await;
+        }
+        Attached::Welcome(welcome) | Attached::Completed(welcome) => welcome,
+    };
+    // A call that is over is read from its beginning: its last event is what is to be shown.
+    let completed = welcome.connection == 0;
+    let after = if completed { 0 } else { welcome.seq };
+    let reader = deps.hub.reader(Interest::Calls(vec![(params.call.clone(), after)]));
+    let results = if completed { Results::None } else { params.results };
+    let mut connection = Connection {
+        pump: Pump::new(params.dialect),
+        filter: filter(results, &session_analyses(deps)),
+        results,
+        frames: deps.metrics.frames(params.dialect.name()),
+        socket,
+        commands: commands.clone(),
+        waiting: None,
+        outlet,
+        reader,
+        unanswered_pings: 0,
+        params,
+        deps,
+        welcome,
+    };
+    let ended = connection.run().await;
+    let Connection { socket, params, welcome, .. } = connection;
+    // Everything read is queued before this; the session takes it first.
+    let gone = Command::Detach { connection: welcome.connection, stream: params.stream };
+    let _ = commands.send(gone).await;
+    if let End::Close { complaint, code, reason } = ended {
+        farewell(socket, complaint, code, reason).await;
+    }
+}
+
+fn session_analyses(deps: &Deps) -> Vec<String> {
+    deps.sessions.deps().analyses.names()
+}
+
+fn filter(results: Results, analyses: &[String]) -> Filter {
+    Filter {
+        analyses: (results == Results::None).then(Vec::new),
+        include: Include { turns: results == Results::All, words: false, partials: false, deltas: false },
+        latest: analyses.to_vec(),
+    }
+}
+
+async fn attach(
+    params: &Params,
+    outlet: &Arc<Outlet>,
+    deps: &Deps,
+) -> Result<(Sender<Command>, Attached), SessionError> {
+    for _ in 0..3 {
+        let (reply, answer) = oneshot::channel();
+        let attach = Attach {
+            stream: params.stream.clone(),
+            dialect: params.dialect,
+            offset_ms: params.offset_ms,
+            meta: params.meta.clone(),
+            analyses: params.analyses.clone(),
+            outlet: Arc::clone(outlet),
+            reply,
+        };
+        let commands = deps.sessions.tell(&params.call, true, Command::Attach(Box::new(attach))).await?;
+        // An answer that never comes means that the session was just leaving, or was rebuilt: ask again.
+        if let Ok(attached) = answer.await {
+            return Ok((commands, attached));
+        }
+    }
+    Err(SessionError::Failed(params.call.clone()))
+}
+
+/// How a connection ends.
+enum End {
+    /// The peer is gone.
+    Gone,
+    /// We close it.
+    Close { complaint: Option<Complaint>, code: u16, reason: &'static str },
+}
+
+struct Connection<'a> {
+    socket: ServerSocket,
+    commands: Sender<Command>,
+    /// A command for which the session's queue had no room: the socket is not read until it has.
+    waiting: Option<Command>,
+    outlet: Arc<Outlet>,
+    reader: Reader,
+    filter: Filter,
+    results: Results,
+    pump: Pump,
+    frames: prometheus_client::metrics::counter::Counter<u64, std::sync::atomic::AtomicU64>,
+    unanswered_pings: u32,
+    params: Params,
+    deps: &'a Deps,
+    welcome: Welcome,
+}
+
+impl Connection<'_> {
+    async fn run(&mut self) -> End {
+        if let Err(error) = self.socket.send([self.welcome_frame()]).await {
+            return lost(&error);
+        }
+        let stop = self.deps.sessions.deps().drain.stop.clone();
+        let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {
+                    let frame = json!({"type": "reconnect", "after_ms": RECONNECT_AFTER_MS, "grace_ms": 0});
+                    let _ = self.socket.send([Utf8Bytes::from(frame.to_string())]).await;
+                    return End::Close { complaint: None, code: 1001, reason: "the daemon is stopping" };
+                }
+                outbound = self.outlet.next() => {
+                    if let Some(end) = self.outbound(outbound).await {
+                        return end;
+                    }
+                }
+                batch = self.reader.next(READ_BYTES) => {
+                    let Ok(batch) = batch else {
+                        return End::Close { complaint: None, code: 1013, reason: "behind retention; reconnect" };
+                    };
+                    if let Some(end) = self.events(&batch.items).await {
+                        return end;
+                    }
+                }
+                room = self.commands.room(), if self.waiting.is_some() => {
+                    if let Some(command) = self.waiting.take()
+                        && (!room || !self.pass(command))
+                    {
+                        return restarted();
+                    }
+                }
+                incoming = self.socket.recv(), if self.waiting.is_none() => {
+                    if let Some(end) = self.incoming(incoming) {
+                        return end;
+                    }
+                }
+                _ = pings.tick() => {
+                    if self.unanswered_pings >= 2 {
+                        return End::Gone;
+                    }
+                    self.unanswered_pings += 1;
+                    if let Err(error) = self.socket.ping().await {
+                        return lost(&error);
+                    }
+                }
+            }
+        }
+    }
+
+    fn welcome_frame(&self) -> Utf8Bytes {
+        let welcome = &self.welcome;
+        let frame = json!({
+            "type": "welcome", "version": 1, "call_id": self.params.call, "epoch": welcome.epoch,
+            "stream_id": self.params.stream, "acked": welcome.acked, "frames": welcome.frames,
+            "insights": welcome.insights,
+        });
+        Utf8Bytes::from(frame.to_string())
+    }
+
+    fn incoming(&mut self, incoming: Result<Incoming, WsError>) -> Option<End> {
+        match incoming {
+            Ok(Incoming::Text(text)) => self.frame(&text),
+            Ok(Incoming::Binary(_)) => {
+                self.complain("bad_frame", "expected a text message with one JSON object, found a binary one".into());
+                None
+            }
+            Ok(Incoming::Ping | Incoming::Pong) => {
+                self.unanswered_pings = 0;
+                None
+            }
+            Ok(Incoming::Closed { .. }) => Some(End::Gone),
+            Err(WsError::TooLarge { size, limit }) => Some(End::Close {
+                complaint: Some(Complaint {
+                    code: "frame_too_large",
+                    message: format!("a frame of {size} bytes is over the limit of {limit} (ingest.max_frame_bytes)"),
+                    fatal: true,
+                    temporary: false,
+                }),
+                code: 4413,
+                reason: "frame too large",
+            }),
+            Err(WsError::Protocol(message)) => Some(End::Close {
+                complaint: Some(Complaint { code: "bad_frame", message, fatal: true, temporary: false }),
+                code: 4400,
+                reason: "bad frame",
+            }),
+            Err(error) => Some(lost(&error)),
+        }
+    }
+
+    fn frame(&mut self, text: &str) -> Option<End> {
+        self.frames.inc();
+        let (events, complaint) = self.pump.feed(text);
+        if let Some(complaint) = complaint {
+            self.deps.metrics.refused(complaint.code);
+            self.outlet.complain(complaint);
+        }
+        let frames = Frames {
+            connection: self.welcome.connection,
+            stream: self.params.stream.clone(),
+            count: self.pump.count,
+            covered: self.pump.covered,
+            events,
+        };
+        (!self.pass(Command::Frames(Box::new(frames)))).then(restarted)
+    }
+
+    /// Queues a command, or keeps it until there is room; `false` where the session is gone.
+    fn pass(&mut self, command: Command) -> bool {
+        match self.commands.offer(command) {
+            Ok(()) => true,
+            Err(SendError::Full(command)) => {
+                self.waiting = Some(command);
+                true
+            }
+            Err(SendError::Closed(_)) => false,
+        }
+    }
+
+    fn complain(&self, code: &'static str, message: String) {
+        self.deps.metrics.refused(code);
+        self.outlet.complain(Complaint { code, message, fatal: false, temporary: false });
+    }
+
+    async fn outbound(&mut self, outbound: Outbound) -> Option<End> {
+        let complaints = outbound.complaints.iter().map(error_frame);
+        let ack = outbound.ack.map(|ack| self.ack_frame(ack));
+        let frames: Vec<Utf8Bytes> = complaints.chain(ack).collect();
+        if let Err(error) = self.socket.send(frames).await {
+            return Some(lost(&error));
+        }
+        let Goodbye { complaint, code, reason } = outbound.goodbye?;
+        Some(End::Close { complaint, code, reason })
+    }
+
+    fn ack_frame(&self, ack: Ack) -> Utf8Bytes {
+        let turn_order = ack.turn_order.map_or_else(|| "null".to_owned(), |order| order.to_string());
+        Utf8Bytes::from(format!(
+            "{{\"type\":\"ack\",\"stream_id\":\"{}\",\"frames\":{},\"turn_order\":{turn_order}}}",
+            self.params.stream, ack.frames
+        ))
+    }
+
+    /// Events of the call: those that were asked for, and its end in any case.
+    async fn events(&mut self, items: &[Item]) -> Option<End> {
+        let mut frames = Vec::new();
+        let mut over = None;
+        for item in self.filter.pick(items, &self.deps.hub) {
+            let Item::Event(frame) = item else { continue };
+            let wanted = match self.results {
+                Results::All => true,
+                Results::Insights => frame.kind().is_insight(),
+                Results::None => false,
+            };
+            if wanted || frame.kind().ends_call() {
+                frames.push(frame.text().clone());
+            }
+            match frame.kind() {
+                Kind::CallCompleted => over = Some((1000, "call completed")),
+                kind if kind.ends_call() => over = Some((4500, "call failed")),
+                _ => {}
+            }
+            if over.is_some() {
+                break;
+            }
+        }
+        if !frames.is_empty()
+            && let Err(error) = self.socket.send(frames).await
+        {
+            return Some(lost(&error));
+        }
+        over.map(|(code, reason)| End::Close { complaint: None, code, reason })
+    }
+}
+
+/// The session was rebuilt under the connection.
+fn restarted() -> End {
+    End::Close {
+        complaint: Some(Complaint {
+            code: "session_restarted",
+            message: "the call is being taken up again from its journal; reconnect and resend from welcome.frames".into(),
+            fatal: true,
+            temporary: true,
+        }),
+        code: 1001,
+        reason: "session restarted",
+    }
+}
+
+fn lost(error: &WsError) -> End {
+    match error {
+        WsError::Stalled => End::Close { complaint: None, code: 1013, reason: "the peer reads too slowly" },
+        _ => End::Gone,
+    }
+}
+
+fn session_complaint(error: &SessionError) -> (Complaint, u16) {
+    let (code, temporary, close) = match error {
+        SessionError::Limit { .. } => ("rate_limited", true, 4429),
+        SessionError::Failed(_) => ("call_failed", false, 4500),
+        SessionError::Journal(_) => ("journal_unavailable", true, 4500),
+        SessionError::Stopping => ("stopping", true, 1001),
+        SessionError::UnknownCall(_) => ("unknown_call", false, 4500),
+    };
+    (Complaint { code, message: error.to_string(), fatal: true, temporary }, close)
+}
+
+fn error_frame(complaint: &Complaint) -> Utf8Bytes {
+    let Complaint { code, message, fatal, temporary } = complaint;
+    let frame: Value =
+        json!({"type": "error", "code": code, "message": message, "fatal": fatal, "temporary": temporary});
+    Utf8Bytes::from(frame.to_string())
+}
+
+async fn farewell(mut socket: ServerSocket, complaint: Option<Complaint>, code: u16, reason: &'static str) {
+    if let Some(complaint) = &complaint
+        && socket.send([error_frame(complaint)]).await.is_err()
+    {
+        return;
+    }
+    socket.close(code, reason).await;
+}

@@ -1,0 +1,49 @@
+//! Counters of ingest connections.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DialectLabel {
+    dialect: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabel {
+    code: &'static str,
+}
+
+/// What ingest counts.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    frames: Family<DialectLabel, Counter<u64, AtomicU64>>,
+    refused: Family<CodeLabel, Counter<u64, AtomicU64>>,
+    /// Connections now.
+    pub connections: Gauge,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("sidetone_ingest_frames", "Text frames read, by dialect", metrics.frames.clone());
+        registry.register("sidetone_ingest_refused_frames", "Frames refused, by error code", metrics.refused.clone());
+        registry.register("sidetone_ingest_connections", "Producers connected", metrics.connections.clone());
+        metrics
+    }
+
+    /// The counter of one dialect's frames.
+    pub fn frames(&self, dialect: &'static str) -> Counter<u64, AtomicU64> {
+        self.frames.get_or_create(&DialectLabel { dialect }).clone()
+    }
+
+    /// Counts a refusal.
+    pub fn refused(&self, code: &'static str) {
+        self.refused.get_or_create(&CodeLabel { code }).inc();
+    }
+}

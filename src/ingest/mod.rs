@@ -1,0 +1,12 @@
+//! Ingest: turns come in, from producers that connect to us.
+//!
+//! Knows sockets and dialects; knows no context, no analysis and no journal. A connection's task reads frames, lets the
+//! stream's decoder make events of them, and hands these to the call's session; acks and insights go back on the same
+//! socket. Ingest never waits for an LLM; when a session's queue is full, its sockets are not read.
+
+pub mod listen;
+mod metrics;
+mod params;
+mod pump;
+
+pub use metrics::Metrics;

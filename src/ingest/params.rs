@@ -1,0 +1,112 @@
+//! The query of `GET /v1/ingest`.
+
+use crate::analysis::Registry as Analyses;
+use crate::session::command::Complaint;
+use crate::session::config::LimitsConfig;
+use crate::stt::{self, Dialect};
+use crate::types::{CallId, JsonMap, StreamId};
+
+/// Which frames go back on the producer's own socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Results {
+    /// Acks, errors and `call.completed` only.
+    None,
+    /// Insights too.
+    Insights,
+    /// Every sequenced event.
+    All,
+}
+
+/// The query, read.
+pub(super) struct Params {
+    pub(super) call: CallId,
+    pub(super) stream: StreamId,
+    pub(super) dialect: &'static dyn Dialect,
+    pub(super) analyses: Vec<String>,
+    pub(super) results: Results,
+    pub(super) offset_ms: Option<u64>,
+    pub(super) meta: JsonMap,
+    /// Non-fatal: names of analyses that there are not.
+    pub(super) complaints: Vec<Complaint>,
+}
+
+fn bad(name: &str, message: impl std::fmt::Display) -> Complaint {
+    Complaint { code: "bad_parameter", message: format!("{name}: {message}"), fatal: true, temporary: false }
+}
+
+/// Reads the query.
+///
+/// # Errors
+/// The first parameter that is wrong: it is fatal, and the socket is closed with 4400.
+pub(super) fn read(query: &str, analyses: &Analyses, limits: &LimitsConfig) -> Result<Params, Complaint> {
+    let mut params = Params {
+        call: CallId::mint(),
+        stream: StreamId::mint(),
+        dialect: stt::dialect("sidetone").ok_or_else(|| bad("dialect", "the sidetone dialect is missing"))?,
+        analyses: Vec::new(),
+        results: Results::Insights,
+        offset_ms: None,
+        meta: JsonMap::new(),
+        complaints: Vec::new(),
+    };
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "call_id" => params.call = CallId::parse(&value).map_err(|error| bad("call_id", error))?,
+            "stream_id" => params.stream = StreamId::parse(&value).map_err(|error| bad("stream_id", error))?,
+            "dialect" => {
+                params.dialect = stt::dialect(&value).ok_or_else(|| {
+                    let names: Vec<&str> = stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
+                    bad("dialect", format_args!("no dialect {value:?}; there are: {}", names.join(", ")))
+                })?;
+            }
+            "analyses" => read_analyses(&value, analyses, &mut params),
+            "results" => {
+                params.results = match &*value {
+                    "none" => Results::None,
+                    "insights" => Results::Insights,
+                    "all" => Results::All,
+                    other => {
+                        return Err(bad("results", format_args!("expected none, insights or all, found {other:?}")));
+                    }
+                }
+            }
+            "offset_ms" => {
+                let offset = value
+                    .parse()
+                    .map_err(|_| bad("offset_ms", format_args!("expected an integer >= 0, found {value:?}")))?;
+                params.offset_ms = Some(offset);
+            }
+            "meta" => params.meta = read_meta(&value, limits)?,
+            // Unknown parameters are ignored, as unknown fields are.
+            _ => {}
+        }
+    }
+    Ok(params)
+}
+
+fn read_analyses(value: &str, analyses: &Analyses, params: &mut Params) {
+    for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        if analyses.get(name).is_some() {
+            params.analyses.push(name.to_owned());
+        } else {
+            params.complaints.push(Complaint {
+                code: "unknown_analysis",
+                message: format!("no analysis {name:?}; there are: {}", analyses.names().join(", ")),
+                fatal: false,
+                temporary: false,
+            });
+        }
+    }
+}
+
+fn read_meta(value: &str, limits: &LimitsConfig) -> Result<JsonMap, Complaint> {
+    if value.len() > limits.meta_bytes {
+        return Err(bad(
+            "meta",
+            format_args!("{} bytes are over the limit of {} (limits.meta_bytes)", value.len(), limits.meta_bytes),
+        ));
+    }
+    serde_json::from_str(value).map_err(|error| {
+        bad("meta", format_args!("expected a JSON object (line {}, column {})", error.line(), error.column()))
+    })
+}
