@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Analyses: named questions asked of a call, as data.
+
+pub mod trigger;

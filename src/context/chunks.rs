@@ -3,6 +3,7 @@
 //! Knows no number given to a turn (that is [`super::Turns`]) and no prompt. A new turn costs O(1), a revision one
 //! chunk, a snapshot O(chunks). Rendered text is made when a snapshot asks for it, and can be forgotten.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 
 use super::snapshot::{Piece, Snapshot};
@@ -12,6 +13,8 @@ use crate::types::{Turn, TurnNo};
 /// Tokens of transcript that a prompt holds at most, unless an analysis says otherwise.
 pub const DEFAULT_BUDGET_TOKENS: u64 = 16_000;
 
+/// How many replacements [`Context::revised_since`] remembers.
+const MAX_REPLACED: usize = 256;
 /// Turns in a full chunk.
 const CHUNK_TURNS: usize = 32;
 
@@ -23,6 +26,8 @@ pub struct Context {
     /// Lines of the tail's turns.
     tail_lines: Vec<Arc<str>>,
     revision: u64,
+    /// The newest replacements: the context's revision after each, and the turn.
+    replaced: VecDeque<(u64, TurnNo)>,
 }
 
 /// Where one analysis' prompts begin: stays until they would be over budget, then leaves in one step down to half.
@@ -60,6 +65,11 @@ impl Window {
     pub fn new(budget_tokens: u64) -> Self {
         Self { budget_tokens, from: 0 }
     }
+
+    /// Changes the budget; the start stays where it is.
+    pub fn set_budget(&mut self, budget_tokens: u64) {
+        self.budget_tokens = budget_tokens;
+    }
 }
 
 impl Default for Window {
@@ -82,6 +92,12 @@ impl Context {
         let cost = u32::try_from(tokens::estimate(&text)).unwrap_or(u32::MAX);
         let index = usize::try_from(turn.turn).unwrap_or(usize::MAX);
         let in_full = self.full.len() * CHUNK_TURNS;
+        if index < self.len() {
+            if self.replaced.len() == MAX_REPLACED {
+                self.replaced.pop_front();
+            }
+            self.replaced.push_back((self.revision, turn.turn));
+        }
         if index < in_full {
             let mut chunk = self.full[index / CHUNK_TURNS].with_room();
             chunk.replace(index % CHUNK_TURNS, turn, cost);
@@ -113,6 +129,15 @@ impl Context {
     /// How many times a turn was taken or replaced.
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Whether a turn up to the ordinal `to` was replaced after the context had that revision. Says yes where that is
+    /// longer ago than it remembers.
+    pub fn revised_since(&self, revision: u64, to: Option<TurnNo>) -> bool {
+        let forgotten = self.replaced.len() == MAX_REPLACED
+            && self.replaced.front().is_some_and(|(oldest, _)| *oldest > revision.saturating_add(1));
+        let newest = self.replaced.iter().rev().take_while(|(at, _)| *at > revision);
+        to.is_some_and(|to| forgotten || newest.into_iter().any(|(_, turn)| *turn <= to))
     }
 
     /// Estimated tokens of one turn's line: what triggers count.

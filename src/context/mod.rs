@@ -14,7 +14,7 @@ mod overlay;
 mod saved;
 mod snapshot;
 pub mod tokens;
-mod turns;
+pub mod turns;
 
 pub use chunks::{Context, DEFAULT_BUDGET_TOKENS, Window};
 pub use saved::TurnPrivate;

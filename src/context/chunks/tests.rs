@@ -80,6 +80,25 @@ fn a_snapshot_of_earlier_turns_never_takes_the_window_back() {
     assert_eq!(window.from, from);
 }
 
+#[test]
+fn revisions_of_covered_turns_are_known() {
+    let mut context = Context::new();
+    for number in 0..40 {
+        context.upsert(&turn(number, "A", "x", number));
+    }
+    let revision = context.revision();
+    context.upsert(&turn(40, "A", "new turns revise nothing", 0));
+    assert!(!context.revised_since(revision, Some(40)));
+    context.upsert(&turn(39, "B", "x", 39));
+    assert!(context.revised_since(revision, Some(39)));
+    assert!(!context.revised_since(revision, Some(38)) && !context.revised_since(revision, None));
+    assert!(!context.revised_since(context.revision(), Some(40)));
+    for _ in 0..MAX_REPLACED {
+        context.upsert(&turn(40, "A", "y", 0));
+    }
+    assert!(context.revised_since(revision, Some(3)), "too long ago to know");
+}
+
 /// Text as a forger would like it, and ordinary text.
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![

@@ -1,0 +1,157 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn rules() -> Triggers {
+    Triggers { every_n_turns: Some(2), debounce_ms: Some(100), max_wait_ms: Some(300), ..Triggers::OFF }
+}
+
+#[test]
+fn due_by_turns_it_waits_for_silence() {
+    let mut trigger = Trigger::new(&rules());
+    trigger.on_turn(0, 10);
+    assert_eq!((trigger.next_deadline(), trigger.poll(9_999)), (None, None), "one turn is not two");
+    trigger.on_turn(50, 10);
+    assert_eq!(trigger.next_deadline(), Some(150));
+    trigger.on_turn(140, 10);
+    assert_eq!(trigger.poll(150), None);
+    assert_eq!((trigger.next_deadline(), trigger.poll(240)), (Some(240), Some(Reason::Debounce)));
+    assert_eq!(trigger.poll(241), Some(Reason::Debounce), "until it ran");
+    trigger.ran(241);
+    assert_eq!((trigger.next_deadline(), trigger.poll(9_999)), (None, None));
+}
+
+#[test]
+fn people_who_never_pause_get_it_after_the_longest_wait() {
+    let mut trigger = Trigger::new(&rules());
+    let fired = (0..100).map(|step| step * 50).find(|now| {
+        trigger.on_turn(*now, 1);
+        trigger.poll(*now) == Some(Reason::MaxWait)
+    });
+    assert_eq!(fired, Some(350), "due at 50, and 300 more");
+}
+
+#[test]
+fn without_a_debounce_it_fires_at_once() {
+    let mut trigger = Trigger::new(&Triggers { every_n_turns: Some(1), ..Triggers::OFF });
+    trigger.on_turn(7, 1);
+    assert_eq!((trigger.next_deadline(), trigger.poll(7)), (Some(7), Some(Reason::Turns)));
+}
+
+#[test]
+fn the_interval_runs_from_the_last_run_and_wants_news() {
+    let mut trigger = Trigger::new(&Triggers { interval_ms: Some(1_000), ..Triggers::OFF });
+    assert_eq!((trigger.next_deadline(), trigger.poll(5_000)), (None, None));
+    trigger.on_turn(5_000, 1);
+    assert_eq!((trigger.next_deadline(), trigger.poll(5_999)), (Some(6_000), None));
+    assert_eq!(trigger.poll(6_000), Some(Reason::Interval));
+    trigger.ran(6_000);
+    assert_eq!(trigger.poll(60_000), None, "nothing new");
+    trigger.on_revision(60_000);
+    assert_eq!(trigger.poll(60_000), Some(Reason::Interval), "a correction is news, and the interval is long over");
+}
+
+#[test]
+fn the_floor_of_tokens_holds_for_every_rule() {
+    let all = Triggers { interval_ms: Some(10), min_new_tokens: Some(50), every_n_turns: Some(1), ..Triggers::OFF };
+    let mut trigger = Trigger::new(&all);
+    trigger.on_turn(0, 49);
+    assert_eq!((trigger.next_deadline(), trigger.poll(9_999)), (None, None));
+    trigger.on_turn(10_000, 1);
+    assert_eq!(trigger.poll(10_000), Some(Reason::Turns));
+}
+
+#[test]
+fn what_is_off_never_fires() {
+    let mut trigger = Trigger::new(&Triggers::OFF);
+    trigger.on_turn(0, 1_000_000);
+    trigger.on_revision(1);
+    assert_eq!((trigger.next_deadline(), trigger.poll(u64::MAX)), (None, None));
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Turn(u64),
+    Revision,
+    Wait(u64),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..40_u64).prop_map(Step::Turn),
+        1 => Just(Step::Revision),
+        3 => (1..400_u64).prop_map(Step::Wait),
+    ]
+}
+
+fn any_rules() -> impl Strategy<Value = Triggers> {
+    let maybe = |range: std::ops::Range<u64>| prop::option::of(range);
+    (maybe(1..6), maybe(1..600), maybe(1..60), maybe(1..200), maybe(1..500)).prop_map(
+        |(turns, interval, tokens, debounce, wait)| Triggers {
+            every_n_turns: turns,
+            interval_ms: interval,
+            min_new_tokens: tokens,
+            debounce_ms: debounce,
+            max_wait_ms: wait,
+            on_end: true,
+        },
+    )
+}
+
+proptest! {
+    /// Driven by its own deadlines alone: never below a threshold, never starved past the longest wait, and never a
+    /// deadline that passes without an answer.
+    #[test]
+    fn it_fires_when_it_may_and_whenever_it_must(rules in any_rules(), steps in prop::collection::vec(any_step(), 1..120)) {
+        let mut trigger = Trigger::new(&rules);
+        let (mut now, mut last_run) = (0_u64, None::<u64>);
+        let (mut turns, mut tokens, mut news) = (0_u64, 0_u64, false);
+        let (mut due_since, mut last_turn, mut first_news) = (None::<u64>, 0_u64, None::<u64>);
+        for step in steps {
+            let until = match step {
+                Step::Turn(cost) => {
+                    (turns, tokens, news, last_turn) = (turns + 1, tokens + cost, true, now);
+                    first_news.get_or_insert(now);
+                    trigger.on_turn(now, cost);
+                    now
+                }
+                Step::Revision => {
+                    news = true;
+                    first_news.get_or_insert(now);
+                    trigger.on_revision(now);
+                    now
+                }
+                Step::Wait(ms) => now + ms,
+            };
+            // The rules, said again as plainly as they can be.
+            let enough = rules.min_new_tokens.is_none_or(|floor| tokens >= floor);
+            let by_turns = rules.every_n_turns.is_some_and(|every| turns >= every);
+            let interval_at = rules.interval_ms.filter(|_| news).and_then(|ms| Some(last_run.or(first_news)? + ms));
+            loop {
+                let by_interval = interval_at.is_some_and(|at| at <= now);
+                if enough && (by_turns || by_interval) {
+                    due_since.get_or_insert(now);
+                }
+                let quiet = rules.debounce_ms.is_none_or(|ms| now >= last_turn + ms);
+                let waited = due_since.is_some_and(|since| rules.max_wait_ms.is_some_and(|ms| now >= since + ms));
+                let must = due_since.is_some() && (quiet || waited);
+                let fired = trigger.poll(now);
+                prop_assert_eq!(fired.is_some(), must, "at {} {:?} {:?}", now, rules, trigger);
+                if fired.is_some() {
+                    trigger.ran(now);
+                    last_run = Some(now);
+                    (turns, tokens, news, due_since) = (0, 0, false, None);
+                    break;
+                }
+                match trigger.next_deadline() {
+                    Some(at) if at <= until => {
+                        prop_assert!(at > now, "a deadline that passed without an answer");
+                        now = at;
+                    }
+                    _ => break,
+                }
+            }
+            now = now.max(until);
+        }
+    }
+}
