@@ -4,14 +4,44 @@
 //! ([`crate::types::TurnKey`]), and whoever owns the call numbers, cuts and deduplicates them.
 
 mod assemblyai;
+mod aws;
+mod deepgram;
+mod deepgram_flux;
+mod elevenlabs;
+mod gladia;
+mod google;
+mod held;
+mod openai_realtime;
+mod recall;
 mod sidetone;
+mod soniox;
+mod speechmatics;
+#[cfg(test)]
+mod tests;
+mod twilio;
 mod wire;
+mod zoom;
 
 use crate::types::SttEvent;
 
 /// Every dialect, in the order in which they are listed. To add one: a file, a line here, and a folder of fixtures in
 /// `tests/golden/stt`.
-pub static DIALECTS: &[&dyn Dialect] = &[&sidetone::Sidetone, &assemblyai::AssemblyAi];
+pub static DIALECTS: &[&dyn Dialect] = &[
+    &sidetone::Sidetone,
+    &assemblyai::AssemblyAi,
+    &deepgram::Deepgram,
+    &deepgram_flux::DeepgramFlux,
+    &openai_realtime::OpenAiRealtime,
+    &speechmatics::Speechmatics,
+    &gladia::Gladia,
+    &soniox::Soniox,
+    &elevenlabs::ElevenLabs,
+    &google::Google,
+    &aws::Aws,
+    &twilio::Twilio,
+    &recall::Recall,
+    &zoom::Zoom,
+];
 
 /// The dialect of that name.
 pub fn dialect(name: &str) -> Option<&'static dyn Dialect> {

@@ -49,6 +49,13 @@ pub(super) struct Share(pub f32);
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Score(pub f32);
 
+impl Seconds {
+    /// ms.
+    pub(super) fn ms(self) -> u64 {
+        self.0
+    }
+}
+
 /// A speaker or channel label: a string as it is, an integer as its decimal digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Label(pub String);
@@ -130,21 +137,16 @@ pub(super) fn bad_field(path: &str, expected: &str, found: Option<&Value>) -> De
     DecodeError { code: "bad_field", message }
 }
 
-/// Words joined as written text: by spaces, but not before a mark that attaches to the word before it.
-pub(super) fn join(words: &[Word]) -> String {
-    let mut text = String::with_capacity(words.iter().map(|word| word.text.len() + 1).sum());
-    for word in words {
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        text.push_str(&word.text);
-    }
-    text
-}
-
 /// First start and last end of `words`.
 pub(super) fn span(words: &[Word]) -> (Option<u64>, Option<u64>) {
     (words.iter().map(|word| word.start_ms).min(), words.iter().map(|word| word.end_ms).max())
+}
+
+/// The label that all labelled words share; `None` where they differ, or have none.
+pub(super) fn common_speaker(words: &[Word]) -> Option<String> {
+    let mut labels = words.iter().filter_map(|word| word.speaker.as_deref());
+    let first = labels.next()?;
+    labels.all(|label| label == first).then(|| first.to_owned())
 }
 
 /// The slow way, after the fast one has failed: finds what to say.
@@ -169,7 +171,14 @@ fn explain<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> DecodeError {
         let message = format!("{path}.{}: given more than once", field.trim_matches('`'));
         return DecodeError { code: "bad_field", message };
     }
-    let expected = inner.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected);
+    // The words of serde's own types, in ours.
+    let expected = match inner.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected) {
+        "a boolean" => "true or false",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        derived if derived.starts_with("struct ") => "an object",
+        expected => expected,
+    };
     bad_field(&path, expected, found.or(Some(&Value::Null)))
 }
 

@@ -1,0 +1,235 @@
+//! Deepgram v1 (`wss://api.deepgram.com/v1/listen`).
+//!
+//! Finals are segments; a turn is what lies between two ends, which are `speech_final`, `UtteranceEnd` and the answer to
+//! a client's `Finalize`. Channels have turns of their own; where there are several, labels are `ch0`, or `ch0:1` with
+//! diarization.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::held::{Held, Segment};
+use super::wire::{self, Label, Natural, Score, Seconds, Text};
+use super::{DecodeError, Decoder, Dialect};
+use crate::types::{EndScope, SttEvent, TurnKey, Word};
+
+/// The dialect.
+pub(super) struct Deepgram;
+
+impl Dialect for Deepgram {
+    fn name(&self) -> &'static str {
+        "deepgram"
+    }
+
+    fn example(&self) -> &'static str {
+        r#"{"type":"Results","channel_index":[0,1],"duration":1.98,"start":5.99,"is_final":true,"speech_final":true,"channel":{"alternatives":[{"transcript":"Tell me more.","confidence":0.99,"words":[{"word":"tell","start":6.07,"end":6.31,"confidence":0.99,"punctuated_word":"Tell","speaker":0},{"word":"me","start":6.31,"end":6.45,"confidence":0.99,"punctuated_word":"me","speaker":0},{"word":"more","start":6.45,"end":6.9,"confidence":0.99,"punctuated_word":"more.","speaker":0}]}]}}"#
+    }
+
+    fn open(&self) -> Box<dyn Decoder> {
+        Box::new(DeepgramDecoder::default())
+    }
+
+    fn names_turns(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Default)]
+struct DeepgramDecoder {
+    begun: bool,
+    channels: BTreeMap<u64, Channel>,
+}
+
+#[derive(Default)]
+struct Channel {
+    held: Held,
+    label: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Results<'a> {
+    #[serde(default)]
+    channel_index: Vec<Natural>,
+    #[serde(default)]
+    duration: Seconds,
+    #[serde(default)]
+    start: Seconds,
+    is_final: Option<bool>,
+    speech_final: Option<bool>,
+    from_finalize: Option<bool>,
+    #[serde(borrow)]
+    channel: ChannelField<'a>,
+    #[serde(borrow)]
+    metadata: Option<Metadata<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    request_id: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ChannelField<'a> {
+    #[serde(borrow)]
+    alternatives: Vec<Alternative<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Alternative<'a> {
+    #[serde(borrow)]
+    transcript: Text<'a>,
+    confidence: Option<Score>,
+    #[serde(borrow, default)]
+    languages: Option<Vec<Text<'a>>>,
+    #[serde(borrow, default)]
+    words: Vec<WordField<'a>>,
+}
+
+#[derive(Deserialize)]
+struct WordField<'a> {
+    #[serde(borrow)]
+    word: Text<'a>,
+    #[serde(borrow)]
+    punctuated_word: Option<Text<'a>>,
+    start: Seconds,
+    end: Seconds,
+    confidence: Option<Score>,
+    speaker: Option<Label>,
+    #[serde(borrow)]
+    language: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct UtteranceEnd {
+    #[serde(default)]
+    channel: Vec<Natural>,
+}
+
+#[derive(Deserialize)]
+struct ErrorFrame<'a> {
+    #[serde(borrow)]
+    code: Option<Text<'a>>,
+    #[serde(borrow)]
+    variant: Option<Text<'a>>,
+    #[serde(borrow)]
+    description: Option<Text<'a>>,
+    #[serde(borrow)]
+    message: Option<Text<'a>>,
+}
+
+impl Decoder for DeepgramDecoder {
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        let Some(kind) = wire::kind("type", frame)? else {
+            return Err(wire::bad_field("type", "a message type such as \"Results\"", None));
+        };
+        match kind.as_str() {
+            "Results" => self.results(wire::parse("Results", frame)?, out),
+            "UtteranceEnd" => {
+                let end: UtteranceEnd = wire::parse("UtteranceEnd", frame)?;
+                let index = end.channel.first().map_or(0, |index| index.0);
+                if let Some(channel) = self.channels.get_mut(&index) {
+                    out.extend(channel.held.take(channel.label.as_deref()));
+                }
+            }
+            "Metadata" => {
+                self.finish(out);
+                out.push(SttEvent::End { reason: Some("Metadata".to_owned()), scope: EndScope::Stream });
+            }
+            "Error" => {
+                let error: ErrorFrame<'_> = wire::parse("Error", frame)?;
+                let text = |text: Option<Text<'_>>| text.map(Text::into_string);
+                out.push(SttEvent::VendorError {
+                    code: text(error.code).or(text(error.variant)).unwrap_or_else(|| "error".to_owned()),
+                    message: text(error.description).or(text(error.message)).unwrap_or_default(),
+                });
+            }
+            "SpeechStarted" | "Finalized" | "ConfigureSuccess" | "ConfigureFailure" | "Warning" => {}
+            other => {
+                let event = wire::other(other, frame)?;
+                if matches!(event, SttEvent::End { .. }) {
+                    self.finish(out);
+                }
+                out.push(event);
+            }
+        }
+        Ok(())
+    }
+
+    fn holding(&self) -> bool {
+        self.channels.values().any(|channel| !channel.held.is_empty())
+    }
+
+    fn finish(&mut self, out: &mut Vec<SttEvent>) {
+        let mut channels: Vec<_> = self.channels.values_mut().collect();
+        channels.sort_by_key(|channel| channel.held.start_ms());
+        for channel in channels {
+            out.extend(channel.held.take(channel.label.as_deref()));
+        }
+    }
+}
+
+impl DeepgramDecoder {
+    fn results(&mut self, results: Results<'_>, out: &mut Vec<SttEvent>) {
+        if !self.begun
+            && let Some(id) = results.metadata.and_then(|metadata| metadata.request_id)
+        {
+            self.begun = true;
+            out.push(SttEvent::Begin { vendor_session: Some(id.into_string()) });
+        }
+        let index = results.channel_index.first().map_or(0, |index| index.0);
+        let several = results.channel_index.get(1).is_some_and(|count| count.0 > 1);
+        let prefix = several.then(|| format!("ch{index}"));
+        let segment = results.channel.alternatives.into_iter().next().map(|alternative| {
+            let end = results.start.ms() + results.duration.ms();
+            segment(alternative, prefix.as_deref(), results.start.ms(), end)
+        });
+        let channel = self.channels.entry(index).or_default();
+        channel.label = prefix;
+        let label = channel.label.as_deref();
+        if results.is_final.unwrap_or(false) {
+            if let Some(segment) = segment.filter(|segment| !segment.text.trim().is_empty()) {
+                channel.held.push(segment, " ");
+            }
+            let over = results.speech_final.unwrap_or(false) || results.from_finalize.unwrap_or(false);
+            if over || channel.held.is_full() {
+                out.extend(channel.held.take(label));
+            }
+        } else if let Some(segment) = segment {
+            let speaker = wire::common_speaker(&segment.words).or_else(|| label.map(str::to_owned));
+            let text = channel.held.with(&segment.text, " ");
+            out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+        }
+    }
+}
+
+fn segment(alternative: Alternative<'_>, prefix: Option<&str>, start_ms: u64, end_ms: u64) -> Segment {
+    let mut language = alternative.languages.and_then(|languages| languages.into_iter().next()).map(Text::into_string);
+    let words = alternative
+        .words
+        .into_iter()
+        .map(|word| {
+            if language.is_none() {
+                language = word.language.map(Text::into_string);
+            }
+            Word {
+                text: word.punctuated_word.unwrap_or(word.word).into_string(),
+                start_ms: word.start.ms(),
+                end_ms: word.end.ms().max(word.start.ms()),
+                speaker: word.speaker.map(|Label(speaker)| match prefix {
+                    Some(prefix) => format!("{prefix}:{speaker}"),
+                    None => speaker,
+                }),
+                confidence: word.confidence.map(|score| score.0),
+            }
+        })
+        .collect();
+    Segment {
+        text: alternative.transcript.into_string(),
+        words,
+        start_ms: Some(start_ms),
+        end_ms: Some(end_ms),
+        language,
+        confidence: alternative.confidence.map(|score| score.0),
+    }
+}

@@ -1,0 +1,136 @@
+//! Deepgram Flux (`wss://api.deepgram.com/v2/listen`).
+//!
+//! Only `EndOfTurn` is final: an `EagerEndOfTurn` may still be resumed.
+
+use serde::Deserialize;
+
+use super::wire::{self, Label, Score, Seconds, Text};
+use super::{DecodeError, Decoder, Dialect};
+use crate::types::{Final, SttEvent, TurnKey, Word};
+
+/// The dialect.
+pub(super) struct DeepgramFlux;
+
+impl Dialect for DeepgramFlux {
+    fn name(&self) -> &'static str {
+        "deepgram_flux"
+    }
+
+    fn example(&self) -> &'static str {
+        r#"{"type":"TurnInfo","request_id":"r-1","sequence_id":12,"event":"EndOfTurn","turn_index":0,"audio_window_start":0.0,"audio_window_end":2.64,"transcript":"Hello there.","words":[{"word":"Hello","confidence":0.98,"start":0.4,"end":0.8},{"word":"there.","confidence":0.98,"start":0.9,"end":1.3}],"end_of_turn_confidence":0.83,"trigger":"model"}"#
+    }
+
+    fn open(&self) -> Box<dyn Decoder> {
+        Box::new(FluxDecoder)
+    }
+
+    fn names_turns(&self) -> bool {
+        true
+    }
+}
+
+struct FluxDecoder;
+
+#[derive(Deserialize)]
+struct TurnInfo<'a> {
+    #[serde(borrow)]
+    event: Text<'a>,
+    turn_index: Label,
+    #[serde(default)]
+    audio_window_start: Option<Seconds>,
+    #[serde(default)]
+    audio_window_end: Option<Seconds>,
+    #[serde(borrow)]
+    transcript: Text<'a>,
+    #[serde(borrow, default)]
+    words: Vec<WordField<'a>>,
+    #[serde(borrow)]
+    languages: Option<Vec<Text<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct WordField<'a> {
+    #[serde(borrow)]
+    word: Text<'a>,
+    confidence: Option<Score>,
+    start: Option<Seconds>,
+    end: Option<Seconds>,
+}
+
+#[derive(Deserialize)]
+struct Connected<'a> {
+    #[serde(borrow)]
+    request_id: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ErrorFrame<'a> {
+    #[serde(borrow)]
+    code: Text<'a>,
+    #[serde(borrow)]
+    description: Option<Text<'a>>,
+}
+
+impl Decoder for FluxDecoder {
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        let Some(kind) = wire::kind("type", frame)? else {
+            return Err(wire::bad_field("type", "a message type such as \"TurnInfo\"", None));
+        };
+        match kind.as_str() {
+            "TurnInfo" => out.extend(turn(wire::parse("TurnInfo", frame)?)),
+            "Connected" => {
+                let connected: Connected<'_> = wire::parse("Connected", frame)?;
+                out.push(SttEvent::Begin { vendor_session: connected.request_id.map(Text::into_string) });
+            }
+            "Error" => {
+                let error: ErrorFrame<'_> = wire::parse("Error", frame)?;
+                out.push(SttEvent::VendorError {
+                    code: error.code.into_string(),
+                    message: error.description.map(Text::into_string).unwrap_or_default(),
+                });
+            }
+            "Warning" | "ConfigureSuccess" | "ConfigureFailure" => {}
+            other => out.push(wire::other(other, frame)?),
+        }
+        Ok(())
+    }
+}
+
+fn turn(turn: TurnInfo<'_>) -> Option<SttEvent> {
+    let key = TurnKey::Vendor(turn.turn_index.0);
+    match turn.event.as_str() {
+        "EndOfTurn" => {}
+        "Update" | "StartOfTurn" | "EagerEndOfTurn" | "TurnResumed" => {
+            return Some(SttEvent::Partial { key, speaker: None, text: turn.transcript.into_string() });
+        }
+        other => return Some(SttEvent::Unknown { kind: format!("TurnInfo.{other}") }),
+    }
+    // Times of words are a feature that a session may lack; words without times are of no use to anyone.
+    let words: Option<Vec<Word>> = turn
+        .words
+        .into_iter()
+        .map(|word| {
+            let (start_ms, end_ms) = (word.start?.ms(), word.end?.ms());
+            Some(Word {
+                text: word.word.into_string(),
+                start_ms,
+                end_ms: end_ms.max(start_ms),
+                speaker: None,
+                confidence: word.confidence.map(|score| score.0),
+            })
+        })
+        .collect();
+    let words = words.unwrap_or_default();
+    let (first, last) = wire::span(&words);
+    Some(SttEvent::Final(Box::new(Final {
+        key,
+        formatted: true,
+        text: turn.transcript.into_string(),
+        speaker: None,
+        words,
+        start_ms: first.or(turn.audio_window_start.map(Seconds::ms)),
+        end_ms: last.or(turn.audio_window_end.map(Seconds::ms)),
+        language: turn.languages.and_then(|languages| languages.into_iter().next()).map(Text::into_string),
+        confidence: None,
+    })))
+}

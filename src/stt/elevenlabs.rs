@@ -1,0 +1,250 @@
+//! ElevenLabs Scribe realtime (`wss://api.elevenlabs.io/v1/speech-to-text/realtime`). The discriminator is
+//! `message_type`.
+//!
+//! A commit may be told up to three times: `committed_transcript`, then with timestamps, then with speakers. Where
+//! commits carry a `segment_index` that is the turn's name; elsewhere one of the first two is used, by what the
+//! session's configuration or the first pair says.
+
+use serde::Deserialize;
+
+use super::wire::{self, Label, Seconds, Text};
+use super::{DecodeError, Decoder, Dialect};
+use crate::types::{Final, SttEvent, TurnKey, Word};
+
+/// The vendor's errors that do not say so in an `error` field of their own.
+const ERRORS: [&str; 14] = [
+    "error",
+    "auth_error",
+    "chunk_size_exceeded",
+    "commit_throttled",
+    "input_error",
+    "insufficient_audio_activity",
+    "invalid_request",
+    "queue_overflow",
+    "quota_exceeded",
+    "rate_limited",
+    "resource_exhausted",
+    "session_time_limit_exceeded",
+    "transcriber_error",
+    "unaccepted_terms",
+];
+
+/// The dialect.
+pub(super) struct ElevenLabs;
+
+impl Dialect for ElevenLabs {
+    fn name(&self) -> &'static str {
+        "elevenlabs"
+    }
+
+    fn example(&self) -> &'static str {
+        r#"{"message_type":"committed_transcript_with_timestamps","text":"Hello there.","language_code":"en","words":[{"text":"Hello","start":0.1,"end":0.5,"type":"word","logprob":-0.02},{"text":" ","start":0.5,"end":0.6,"type":"spacing","logprob":0},{"text":"there.","start":0.6,"end":1.0,"type":"word","logprob":-0.04}]}"#
+    }
+
+    fn open(&self) -> Box<dyn Decoder> {
+        Box::new(ElevenLabsDecoder::default())
+    }
+
+    fn names_turns(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Default)]
+struct ElevenLabsDecoder {
+    /// Whether commits come again with timestamps; `None` until known.
+    timestamps: Option<bool>,
+    /// A commit that waits for the next message, which tells.
+    waiting: Option<Box<Final>>,
+}
+
+#[derive(Deserialize)]
+struct Partial<'a> {
+    #[serde(borrow)]
+    text: Text<'a>,
+}
+
+#[derive(Deserialize)]
+struct Commit<'a> {
+    #[serde(borrow)]
+    text: Text<'a>,
+    segment_index: Option<Label>,
+    #[serde(borrow)]
+    language_code: Option<Text<'a>>,
+    #[serde(borrow)]
+    words: Option<Vec<WordField<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct WordField<'a> {
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+    start: Option<Seconds>,
+    end: Option<Seconds>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    speaker_id: Option<Label>,
+    logprob: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Merged {
+    from_speaker_id: Label,
+    to_speaker_id: Label,
+}
+
+#[derive(Deserialize)]
+struct Started<'a> {
+    #[serde(borrow)]
+    session_id: Option<Text<'a>>,
+    config: Option<Config>,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    include_timestamps: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct ErrorFrame<'a> {
+    #[serde(borrow)]
+    error: Option<Text<'a>>,
+}
+
+impl Decoder for ElevenLabsDecoder {
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        let Some(kind) = wire::kind("message_type", frame)? else {
+            if wire::kind("type", frame).is_ok_and(|kind| kind.is_some_and(|kind| kind.as_str() == "end")) {
+                out.push(wire::end(frame)?);
+                return Ok(());
+            }
+            return Err(wire::bad_field("message_type", "a message type such as \"committed_transcript\"", None));
+        };
+        let timestamped = kind.as_str() == "committed_transcript_with_timestamps";
+        let (timestamps, waiting) = (self.timestamps, self.waiting.take());
+        if waiting.is_some() && !timestamped {
+            self.timestamps = Some(false);
+        }
+        let mut events = Vec::new();
+        if let Err(error) = self.message(kind.as_str(), frame, &mut events) {
+            (self.timestamps, self.waiting) = (timestamps, waiting);
+            return Err(error);
+        }
+        let again = |waiting: &Final| {
+            timestamped
+                && events.iter().any(|event| matches!(event, SttEvent::Final(turn) if turn.text == waiting.text))
+        };
+        out.extend(waiting.filter(|waiting| !again(waiting)).map(SttEvent::Final));
+        out.append(&mut events);
+        Ok(())
+    }
+
+    fn holding(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    fn finish(&mut self, out: &mut Vec<SttEvent>) {
+        out.extend(self.waiting.take().map(SttEvent::Final));
+    }
+}
+
+impl ElevenLabsDecoder {
+    fn message(&mut self, kind: &str, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        match kind {
+            "partial_transcript" => {
+                let partial: Partial<'_> = wire::parse("partial_transcript", frame)?;
+                let text = partial.text.into_string();
+                out.push(SttEvent::Partial { key: TurnKey::Next, speaker: None, text });
+            }
+            "committed_transcript" => {
+                let commit: Commit<'_> = wire::parse("committed_transcript", frame)?;
+                if commit.segment_index.is_some() {
+                    named(commit, out);
+                } else {
+                    match self.timestamps {
+                        None => self.waiting = Some(Box::new(turn(commit))),
+                        Some(false) => out.push(SttEvent::Final(Box::new(turn(commit)))),
+                        Some(true) => {}
+                    }
+                }
+            }
+            "committed_transcript_with_timestamps" => {
+                let commit: Commit<'_> = wire::parse("committed_transcript_with_timestamps", frame)?;
+                self.timestamps = Some(true);
+                if commit.segment_index.is_some() {
+                    named(commit, out);
+                } else {
+                    out.push(SttEvent::Final(Box::new(turn(commit))));
+                }
+            }
+            "diarized_transcript" => {
+                let commit: Commit<'_> = wire::parse("diarized_transcript", frame)?;
+                if commit.segment_index.is_none() {
+                    return Err(wire::bad_field("diarized_transcript.segment_index", "an integer", None));
+                }
+                named(commit, out);
+            }
+            "speakers_merged" => {
+                let merged: Merged = wire::parse("speakers_merged", frame)?;
+                out.push(SttEvent::MergeSpeakers { from: merged.from_speaker_id.0, to: merged.to_speaker_id.0 });
+            }
+            "session_started" => {
+                let started: Started<'_> = wire::parse("session_started", frame)?;
+                self.timestamps = started.config.and_then(|config| config.include_timestamps);
+                out.push(SttEvent::Begin { vendor_session: started.session_id.map(Text::into_string) });
+            }
+            "warning" | "committed_transcript_entities" => {}
+            error if ERRORS.contains(&error) => {
+                let message: ErrorFrame<'_> = wire::parse(error, frame)?;
+                let message = message.error.map(Text::into_string).unwrap_or_default();
+                out.push(SttEvent::VendorError { code: error.to_owned(), message });
+            }
+            other => out.push(SttEvent::Unknown { kind: other.to_owned() }),
+        }
+        Ok(())
+    }
+}
+
+/// A commit with a name: its partial, which has none, is void.
+fn named(commit: Commit<'_>, out: &mut Vec<SttEvent>) {
+    out.push(SttEvent::Partial { key: TurnKey::Next, speaker: None, text: String::new() });
+    out.push(SttEvent::Final(Box::new(turn(commit))));
+}
+
+fn turn(commit: Commit<'_>) -> Final {
+    let words: Vec<Word> = commit
+        .words
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|word| word.kind.as_ref().is_none_or(|kind| kind.as_str() != "spacing"))
+        .filter_map(|word| {
+            let start_ms = word.start?.ms();
+            Some(Word {
+                text: word.text?.as_str().trim().to_owned(),
+                start_ms,
+                end_ms: word.end.map_or(start_ms, |end| end.ms().max(start_ms)),
+                speaker: word.speaker_id.map(|Label(speaker)| speaker),
+                confidence: word.logprob.map(probability),
+            })
+        })
+        .collect();
+    let (start_ms, end_ms) = wire::span(&words);
+    Final {
+        key: commit.segment_index.map_or(TurnKey::Next, |Label(index)| TurnKey::Vendor(index)),
+        formatted: true,
+        text: commit.text.as_str().trim().to_owned(),
+        speaker: wire::common_speaker(&words),
+        words,
+        start_ms,
+        end_ms,
+        language: commit.language_code.map(Text::into_string),
+        confidence: None,
+    }
+}
+
+/// A confidence from the logarithm of a probability.
+fn probability(logprob: f64) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a confidence needs no more digits")]
+    let confidence = logprob.exp().clamp(0.0, 1.0) as f32;
+    confidence
+}

@@ -1,0 +1,178 @@
+//! Gladia v2 live (the WebSocket that `POST https://api.gladia.io/v2/live` names).
+//!
+//! An utterance is a turn. Labels are the diarized speaker's number; on channels above 0, `ch1` or `ch1:0`.
+
+use serde::Deserialize;
+
+use super::wire::{self, Label, Natural, Score, Seconds, Text};
+use super::{DecodeError, Decoder, Dialect};
+use crate::types::{EndScope, Final, SttEvent, TurnKey, Word};
+
+/// Messages that say nothing of turns: lifecycle, add-ons and what comes after the recording.
+const SILENT: [&str; 13] = [
+    "start_recording",
+    "end_recording",
+    "speech_start",
+    "speech_end",
+    "translation",
+    "named_entity_recognition",
+    "sentiment_analysis",
+    "post_transcript",
+    "post_final_transcript",
+    "post_summarization",
+    "post_chapterization",
+    "chapterization",
+    "messages_to_llm",
+];
+
+/// The dialect.
+pub(super) struct Gladia;
+
+impl Dialect for Gladia {
+    fn name(&self) -> &'static str {
+        "gladia"
+    }
+
+    fn example(&self) -> &'static str {
+        r#"{"session_id":"4a39145c","created_at":"2026-09-01T12:00:00.123Z","type":"transcript","data":{"id":"00-00000011","is_final":true,"utterance":{"start":1.2,"end":2.4,"confidence":0.93,"channel":0,"speaker":1,"words":[{"word":"Hello","start":1.2,"end":1.5,"confidence":0.95},{"word":" there.","start":1.6,"end":2.4,"confidence":0.95}],"text":"Hello there.","language":"en"}}}"#
+    }
+
+    fn open(&self) -> Box<dyn Decoder> {
+        Box::new(GladiaDecoder)
+    }
+
+    fn names_turns(&self) -> bool {
+        true
+    }
+}
+
+struct GladiaDecoder;
+
+#[derive(Deserialize)]
+struct Transcript<'a> {
+    #[serde(borrow)]
+    data: Data<'a>,
+}
+
+#[derive(Deserialize)]
+struct Data<'a> {
+    #[serde(borrow)]
+    id: Text<'a>,
+    is_final: bool,
+    #[serde(borrow)]
+    utterance: Utterance<'a>,
+}
+
+#[derive(Deserialize)]
+struct Utterance<'a> {
+    #[serde(borrow)]
+    text: Text<'a>,
+    start: Option<Seconds>,
+    end: Option<Seconds>,
+    confidence: Option<Score>,
+    channel: Option<Natural>,
+    speaker: Option<Label>,
+    #[serde(borrow)]
+    language: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    words: Vec<WordField<'a>>,
+}
+
+#[derive(Deserialize)]
+struct WordField<'a> {
+    #[serde(borrow)]
+    word: Text<'a>,
+    start: Seconds,
+    end: Seconds,
+    confidence: Option<Score>,
+}
+
+#[derive(Deserialize)]
+struct Session<'a> {
+    #[serde(borrow)]
+    session_id: Option<Text<'a>>,
+}
+
+/// The acknowledgement of something that the client sent.
+#[derive(Deserialize)]
+struct Ack<'a> {
+    #[serde(borrow)]
+    error: Option<ErrorField<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ErrorField<'a> {
+    code: Option<Label>,
+    status_code: Option<Label>,
+    #[serde(borrow)]
+    message: Option<Text<'a>>,
+}
+
+impl Decoder for GladiaDecoder {
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        let Some(kind) = wire::kind("type", frame)? else {
+            return Err(wire::bad_field("type", "a message type such as \"transcript\"", None));
+        };
+        match kind.as_str() {
+            "transcript" => out.push(event(wire::parse::<Transcript<'_>>("transcript", frame)?.data)),
+            "start_session" => {
+                let session: Session<'_> = wire::parse("start_session", frame)?;
+                out.push(SttEvent::Begin { vendor_session: session.session_id.map(Text::into_string) });
+            }
+            "end_session" => {
+                out.push(SttEvent::End { reason: Some("end_session".to_owned()), scope: EndScope::Stream });
+            }
+            what @ ("audio_chunk" | "stop_recording" | "error") => {
+                let ack: Ack<'_> = wire::parse(what, frame)?;
+                if let Some(error) = ack.error {
+                    let code = error.code.or(error.status_code);
+                    out.push(SttEvent::VendorError {
+                        code: code.map_or_else(|| what.to_owned(), |Label(code)| code),
+                        message: error.message.map(Text::into_string).unwrap_or_default(),
+                    });
+                }
+            }
+            silent if SILENT.contains(&silent) => {}
+            other => out.push(wire::other(other, frame)?),
+        }
+        Ok(())
+    }
+}
+
+fn event(data: Data<'_>) -> SttEvent {
+    let key = TurnKey::Vendor(data.id.into_string());
+    let utterance = data.utterance;
+    let text = utterance.text.as_str().trim().to_owned();
+    let speaker = match (utterance.channel.map_or(0, |channel| channel.0), utterance.speaker) {
+        (0, speaker) => speaker.map(|Label(speaker)| speaker),
+        (channel, None) => Some(format!("ch{channel}")),
+        (channel, Some(Label(speaker))) => Some(format!("ch{channel}:{speaker}")),
+    };
+    if !data.is_final {
+        return SttEvent::Partial { key, speaker, text };
+    }
+    let words: Vec<Word> = utterance
+        .words
+        .into_iter()
+        .map(|word| Word {
+            text: word.word.as_str().trim().to_owned(),
+            start_ms: word.start.ms(),
+            end_ms: word.end.ms().max(word.start.ms()),
+            speaker: None,
+            confidence: word.confidence.map(|score| score.0),
+        })
+        .collect();
+    let (first, last) = wire::span(&words);
+    let start_ms = utterance.start.map(Seconds::ms).or(first);
+    SttEvent::Final(Box::new(Final {
+        key,
+        formatted: true,
+        text,
+        speaker,
+        words,
+        start_ms,
+        end_ms: utterance.end.map(Seconds::ms).or(last).map(|end| end.max(start_ms.unwrap_or(0))),
+        language: utterance.language.map(Text::into_string),
+        confidence: utterance.confidence.map(|score| score.0),
+    }))
+}

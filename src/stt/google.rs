@@ -1,0 +1,215 @@
+//! Google Cloud Speech `StreamingRecognize` responses as JSON (the proto3 mapping; v2, and v1's names for the same).
+//!
+//! A final result is a turn. With diarization its words are all words since the audio began: only those after the turn
+//! before are the turn's. Labels of channels are `ch1`, or `ch1:2` with diarization.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+
+use super::wire::{self, Label, Natural, Score, Text};
+use super::{DecodeError, Decoder, Dialect};
+use crate::types::{Final, SttEvent, TurnKey, Word};
+
+/// The dialect.
+pub(super) struct Google;
+
+impl Dialect for Google {
+    fn name(&self) -> &'static str {
+        "google"
+    }
+
+    fn example(&self) -> &'static str {
+        r#"{"results":[{"alternatives":[{"transcript":" that is it","confidence":0.98,"words":[{"startOffset":"1.200s","endOffset":"1.500s","word":"that","speakerLabel":"1"},{"startOffset":"1.500s","endOffset":"1.700s","word":"is","speakerLabel":"1"},{"startOffset":"1.700s","endOffset":"2s","word":"it","speakerLabel":"1"}]}],"isFinal":true,"resultEndOffset":"2.640s","languageCode":"en-US"}]}"#
+    }
+
+    fn open(&self) -> Box<dyn Decoder> {
+        Box::new(GoogleDecoder::default())
+    }
+
+    fn names_turns(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Default)]
+struct GoogleDecoder {
+    /// Where the last final's words ended, by channel.
+    ends: BTreeMap<u64, u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    #[serde(borrow)]
+    results: Option<Vec<ResultField<'a>>>,
+    #[serde(borrow)]
+    error: Option<Status<'a>>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow, alias = "speech_event_type")]
+    speech_event_type: Option<Text<'a>>,
+    metadata: Option<serde::de::IgnoredAny>,
+    #[serde(alias = "total_billed_time")]
+    total_billed_time: Option<serde::de::IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Status<'a> {
+    code: Option<Label>,
+    #[serde(borrow)]
+    message: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ResultField<'a> {
+    #[serde(borrow, default)]
+    alternatives: Vec<Alternative<'a>>,
+    #[serde(default, alias = "is_final")]
+    is_final: bool,
+    #[serde(alias = "result_end_offset", alias = "resultEndTime")]
+    result_end_offset: Option<Offset>,
+    #[serde(alias = "channel_tag")]
+    channel_tag: Option<Natural>,
+    #[serde(borrow, alias = "language_code")]
+    language_code: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Alternative<'a> {
+    #[serde(borrow, default)]
+    transcript: Text<'a>,
+    confidence: Option<Score>,
+    #[serde(borrow, default)]
+    words: Vec<WordField<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WordField<'a> {
+    #[serde(borrow)]
+    word: Text<'a>,
+    #[serde(alias = "start_offset", alias = "startTime")]
+    start_offset: Option<Offset>,
+    #[serde(alias = "end_offset", alias = "endTime")]
+    end_offset: Option<Offset>,
+    confidence: Option<Score>,
+    #[serde(alias = "speaker_label", alias = "speakerTag")]
+    speaker_label: Option<Label>,
+}
+
+/// A protobuf `Duration` in JSON, such as `"1.200s"`, in ms.
+struct Offset(u64);
+
+impl<'de> Deserialize<'de> for Offset {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Text::deserialize(deserializer)?;
+        let seconds = text.as_str().strip_suffix('s').and_then(|seconds| seconds.parse::<f64>().ok());
+        let seconds = seconds.filter(|seconds| seconds.is_finite()).ok_or_else(|| {
+            let found = serde::de::Unexpected::Str(text.as_str());
+            serde::de::Error::invalid_value(found, &"a duration such as \"1.200s\"")
+        })?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+        let millis = (seconds * 1000.0).round().clamp(0.0, 9.0e15) as u64;
+        Ok(Self(millis))
+    }
+}
+
+impl Decoder for GoogleDecoder {
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        let response: Response<'_> = wire::parse("response", frame)?;
+        if let Some(error) = response.error {
+            out.push(SttEvent::VendorError {
+                code: error.code.map_or_else(|| "error".to_owned(), |Label(code)| code),
+                message: error.message.map(Text::into_string).unwrap_or_default(),
+            });
+            return Ok(());
+        }
+        let Some(results) = response.results else {
+            let known = response.metadata.is_some()
+                || response.total_billed_time.is_some()
+                || response.speech_event_type.is_some();
+            if let Some(kind) = response.kind {
+                out.push(wire::other(kind.as_str(), frame)?);
+            } else if !known {
+                out.push(SttEvent::Unknown { kind: "untyped".to_owned() });
+            }
+            return Ok(());
+        };
+        let mut partial: Option<(String, Option<String>)> = None;
+        for result in results {
+            if result.is_final {
+                out.extend(self.turn(result));
+                continue;
+            }
+            // What follows the first interim result goes on with it.
+            let channel = result.channel_tag.map_or(0, |tag| tag.0);
+            if let Some(best) = result.alternatives.into_iter().next() {
+                let (text, _) = partial.get_or_insert_with(|| (String::new(), channel_label(channel)));
+                text.push_str(best.transcript.as_str());
+            }
+        }
+        if let Some((text, speaker)) = partial {
+            out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text: text.trim().to_owned() });
+        }
+        Ok(())
+    }
+}
+
+impl GoogleDecoder {
+    fn turn(&mut self, result: ResultField<'_>) -> Option<SttEvent> {
+        let channel = result.channel_tag.map_or(0, |tag| tag.0);
+        let best = result.alternatives.into_iter().next()?;
+        let text = best.transcript.as_str().trim().to_owned();
+        let end = self.ends.entry(channel).or_default();
+        let mut words: Vec<Word> = best
+            .words
+            .into_iter()
+            .filter_map(|word| {
+                let end_ms = word.end_offset?.0;
+                // Offsets of zero are left out of proto3's JSON.
+                let start_ms = word.start_offset.map_or(0, |offset| offset.0).min(end_ms);
+                let speaker = word.speaker_label.map(|Label(label)| label).filter(|label| !label.is_empty());
+                Some(Word {
+                    text: word.word.into_string(),
+                    start_ms,
+                    end_ms,
+                    speaker: match (channel, speaker) {
+                        (0, speaker) => speaker,
+                        (_, None) => None,
+                        (_, Some(speaker)) => Some(format!("ch{channel}:{speaker}")),
+                    },
+                    confidence: word.confidence.map(|score| score.0).filter(|score| *score > 0.0),
+                })
+            })
+            .filter(|word| word.middle_ms() >= *end)
+            .collect();
+        // After a reconnect the turn before is not known: the turn's words are the last ones.
+        let spoken = text.split_whitespace().count();
+        if spoken > 1 && words.len() > spoken {
+            words.drain(..words.len() - spoken);
+        }
+        let (first, last) = wire::span(&words);
+        let end_ms = last.or(result.result_end_offset.map(|offset| offset.0));
+        *end = (*end).max(last.unwrap_or(0));
+        Some(SttEvent::Final(Box::new(Final {
+            key: TurnKey::Next,
+            formatted: true,
+            text,
+            speaker: wire::common_speaker(&words).or_else(|| {
+                if words.iter().any(|word| word.speaker.is_some()) { None } else { channel_label(channel) }
+            }),
+            words,
+            start_ms: first,
+            end_ms,
+            language: result.language_code.map(Text::into_string),
+            // Zero means unset.
+            confidence: best.confidence.map(|score| score.0).filter(|score| *score > 0.0),
+        })))
+    }
+}
+
+fn channel_label(channel: u64) -> Option<String> {
+    (channel > 0).then(|| format!("ch{channel}"))
+}

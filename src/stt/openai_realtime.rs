@@ -1,0 +1,309 @@
+//! OpenAI Realtime transcription sessions (`wss://api.openai.com/v1/realtime?intent=transcription`).
+//!
+//! An item is a turn. Completions may come in any order; a turn's times come from the voice detection's messages, or from
+//! the segments of a diarizing model, whose speakers the transcript's words take over.
+
+use serde::Deserialize;
+
+use super::wire::{self, Label, Natural, Seconds, Text};
+use super::{DecodeError, Decoder, Dialect};
+use crate::types::{Final, SttEvent, TurnKey, Word};
+
+/// Items remembered, finished ones included. More are never in the air at once.
+const MAX_ITEMS: usize = 64;
+/// Text of a partial kept for one item.
+const MAX_PARTIAL_BYTES: usize = 64 << 10;
+
+/// Messages that say nothing of turns.
+const SILENT: [&str; 16] = [
+    "session.updated",
+    "transcription_session.updated",
+    "conversation.created",
+    "conversation.item.created",
+    "conversation.item.added",
+    "conversation.item.done",
+    "conversation.item.retrieved",
+    "conversation.item.truncated",
+    "conversation.item.deleted",
+    "input_audio_buffer.committed",
+    "input_audio_buffer.cleared",
+    "input_audio_buffer.timeout_triggered",
+    "input_audio_buffer.dtmf_event_received",
+    "rate_limits.updated",
+    "output_audio_buffer.started",
+    "output_audio_buffer.stopped",
+];
+
+/// The dialect.
+pub(super) struct OpenAiRealtime;
+
+impl Dialect for OpenAiRealtime {
+    fn name(&self) -> &'static str {
+        "openai_realtime"
+    }
+
+    fn example(&self) -> &'static str {
+        r#"{"type":"conversation.item.input_audio_transcription.completed","event_id":"event_1","item_id":"item_003","content_index":0,"transcript":"Hello, how are you?","usage":{"type":"duration","seconds":2}}"#
+    }
+
+    fn open(&self) -> Box<dyn Decoder> {
+        Box::new(OpenAiDecoder::default())
+    }
+
+    fn names_turns(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Default)]
+struct OpenAiDecoder {
+    /// Oldest first.
+    items: Vec<Item>,
+}
+
+#[derive(Default)]
+struct Item {
+    id: String,
+    partial: String,
+    start_ms: Option<u64>,
+    end_ms: Option<u64>,
+    segments: Vec<Segment>,
+    done: bool,
+}
+
+struct Segment {
+    id: String,
+    text: String,
+    speaker: String,
+    start_ms: u64,
+    end_ms: u64,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    item_id: Text<'a>,
+    #[serde(borrow)]
+    delta: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Completed<'a> {
+    #[serde(borrow)]
+    item_id: Text<'a>,
+    #[serde(borrow)]
+    transcript: Text<'a>,
+    #[serde(borrow)]
+    languages: Option<Vec<Language<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Language<'a> {
+    #[serde(borrow)]
+    code: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct SegmentFrame<'a> {
+    #[serde(borrow)]
+    item_id: Text<'a>,
+    #[serde(borrow)]
+    id: Text<'a>,
+    #[serde(borrow)]
+    text: Text<'a>,
+    speaker: Label,
+    start: Seconds,
+    end: Seconds,
+}
+
+#[derive(Deserialize)]
+struct Speech<'a> {
+    #[serde(borrow)]
+    item_id: Text<'a>,
+    audio_start_ms: Option<Natural>,
+    audio_end_ms: Option<Natural>,
+}
+
+#[derive(Deserialize)]
+struct ErrorFrame<'a> {
+    #[serde(borrow)]
+    item_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    error: ErrorField<'a>,
+}
+
+#[derive(Deserialize)]
+struct ErrorField<'a> {
+    #[serde(borrow)]
+    code: Option<Text<'a>>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    message: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct SessionFrame<'a> {
+    #[serde(borrow)]
+    session: Option<Session<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Session<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+}
+
+impl Decoder for OpenAiDecoder {
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        let Some(kind) = wire::kind("type", frame)? else {
+            return Err(wire::bad_field(
+                "type",
+                "a message type such as \"conversation.item.input_audio_transcription.completed\"",
+                None,
+            ));
+        };
+        let what = kind.as_str().rsplit('.').next().unwrap_or_default();
+        match kind.as_str() {
+            "conversation.item.input_audio_transcription.delta" => {
+                let delta: Delta<'_> = wire::parse(what, frame)?;
+                let item = self.item(delta.item_id.as_str(), out);
+                if let Some(text) = delta.delta.filter(|_| !item.done && item.partial.len() < MAX_PARTIAL_BYTES) {
+                    item.partial.push_str(text.as_str());
+                    let (key, text) = (key(&item.id), item.partial.clone());
+                    out.push(SttEvent::Partial { key, speaker: None, text });
+                }
+            }
+            "conversation.item.input_audio_transcription.completed" => {
+                let completed: Completed<'_> = wire::parse(what, frame)?;
+                let item = self.item(completed.item_id.as_str(), out);
+                let language = completed.languages.and_then(|languages| languages.into_iter().find_map(|one| one.code));
+                out.push(item.complete(completed.transcript.into_string(), language.map(Text::into_string)));
+            }
+            "conversation.item.input_audio_transcription.segment" => {
+                let segment: SegmentFrame<'_> = wire::parse(what, frame)?;
+                let item = self.item(segment.item_id.as_str(), out);
+                if !item.done && item.segments.iter().all(|other| other.id != segment.id.as_str()) {
+                    item.segments.push(Segment {
+                        id: segment.id.into_string(),
+                        text: segment.text.into_string(),
+                        speaker: segment.speaker.0,
+                        start_ms: segment.start.ms(),
+                        end_ms: segment.end.ms().max(segment.start.ms()),
+                    });
+                }
+            }
+            "conversation.item.input_audio_transcription.failed" => {
+                let error: ErrorFrame<'_> = wire::parse(what, frame)?;
+                if let Some(id) = &error.item_id {
+                    out.push(SttEvent::Partial { key: key(id.as_str()), speaker: None, text: String::new() });
+                }
+                out.push(vendor_error(error.error));
+            }
+            "error" => out.push(vendor_error(wire::parse::<ErrorFrame<'_>>(what, frame)?.error)),
+            "input_audio_buffer.speech_started" | "input_audio_buffer.speech_stopped" => {
+                let speech: Speech<'_> = wire::parse(what, frame)?;
+                let item = self.item(speech.item_id.as_str(), out);
+                item.start_ms = speech.audio_start_ms.map(|start| start.0).or(item.start_ms);
+                item.end_ms = speech.audio_end_ms.map(|end| end.0).or(item.end_ms);
+            }
+            "session.created" | "transcription_session.created" => {
+                let frame: SessionFrame<'_> = wire::parse(what, frame)?;
+                let id = frame.session.and_then(|session| session.id);
+                out.push(SttEvent::Begin { vendor_session: id.map(Text::into_string) });
+            }
+            silent if SILENT.contains(&silent) || silent.starts_with("response.") => {}
+            other => {
+                let event = wire::other(other, frame)?;
+                if matches!(event, SttEvent::End { .. }) {
+                    self.finish(out);
+                }
+                out.push(event);
+            }
+        }
+        Ok(())
+    }
+
+    fn holding(&self) -> bool {
+        self.items.iter().any(Item::holds)
+    }
+
+    fn finish(&mut self, out: &mut Vec<SttEvent>) {
+        out.extend(self.items.iter_mut().filter_map(Item::abandon));
+    }
+}
+
+impl OpenAiDecoder {
+    /// The item of that id; the oldest makes room for a new one.
+    fn item(&mut self, id: &str, out: &mut Vec<SttEvent>) -> &mut Item {
+        let index = self.items.iter().position(|item| item.id == id).unwrap_or_else(|| {
+            if self.items.len() == MAX_ITEMS {
+                out.extend(self.items.remove(0).abandon());
+            }
+            self.items.push(Item { id: id.to_owned(), ..Item::default() });
+            self.items.len() - 1
+        });
+        &mut self.items[index]
+    }
+}
+
+impl Item {
+    fn holds(&self) -> bool {
+        !self.done && !self.segments.is_empty()
+    }
+
+    /// The item's transcript is there. Said again, it gives the same.
+    fn complete(&mut self, text: String, language: Option<String>) -> SttEvent {
+        self.done = true;
+        self.partial = String::new();
+        let words: Vec<Word> = self.segments.iter().flat_map(words).collect();
+        let (first, last) = wire::span(&words);
+        let start_ms = first.or(self.start_ms);
+        SttEvent::Final(Box::new(Final {
+            key: key(&self.id),
+            formatted: true,
+            text,
+            speaker: wire::common_speaker(&words),
+            words,
+            start_ms,
+            end_ms: last.or(self.end_ms.map(|end| end.max(start_ms.unwrap_or(0)))),
+            language,
+            confidence: None,
+        }))
+    }
+
+    /// Its transcript will not come: its segments are all there is.
+    fn abandon(&mut self) -> Option<SttEvent> {
+        let text = self.segments.iter().map(|segment| segment.text.trim()).collect::<Vec<_>>().join(" ");
+        self.holds().then(|| self.complete(text, None))
+    }
+}
+
+/// A segment's words, its time shared out by their lengths.
+fn words(segment: &Segment) -> Vec<Word> {
+    let total: usize = segment.text.split_whitespace().map(|word| word.chars().count()).sum();
+    let at =
+        |chars: usize| segment.start_ms + (segment.end_ms - segment.start_ms) * chars as u64 / (total as u64).max(1);
+    let mut before = 0;
+    segment
+        .text
+        .split_whitespace()
+        .map(|text| {
+            let start_ms = at(before);
+            before += text.chars().count();
+            let (text, speaker) = (text.to_owned(), Some(segment.speaker.clone()));
+            Word { text, start_ms, end_ms: at(before), speaker, confidence: None }
+        })
+        .collect()
+}
+
+fn key(item_id: &str) -> TurnKey {
+    TurnKey::Vendor(item_id.to_owned())
+}
+
+fn vendor_error(error: ErrorField<'_>) -> SttEvent {
+    SttEvent::VendorError {
+        code: error.code.or(error.kind).map_or_else(|| "error".to_owned(), Text::into_string),
+        message: error.message.map(Text::into_string).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,129 @@
+//! Recall.ai real-time endpoints: `transcript.data` and `transcript.partial_data` events. The discriminator is `event`.
+//!
+//! A label is the participant's name; without one, the participant's number.
+
+use serde::Deserialize;
+
+use super::wire::{self, Label, Seconds, Text};
+use super::{DecodeError, Decoder, Dialect};
+use crate::types::{Final, SttEvent, TurnKey, Word};
+
+/// The dialect.
+pub(super) struct Recall;
+
+impl Dialect for Recall {
+    fn name(&self) -> &'static str {
+        "recall"
+    }
+
+    fn example(&self) -> &'static str {
+        r#"{"event":"transcript.data","data":{"data":{"words":[{"text":"Hello","start_timestamp":{"relative":1.2},"end_timestamp":{"relative":1.5}},{"text":"there.","start_timestamp":{"relative":1.6},"end_timestamp":{"relative":2.1}}],"language_code":"en","participant":{"id":100,"name":"Ana Ruiz","is_host":true,"platform":"desktop","extra_data":{},"email":null}},"realtime_endpoint":{"id":"e-1","metadata":{}},"transcript":{"id":"t-1","metadata":{}},"recording":{"id":"r-1","metadata":{}},"bot":{"id":"b-1","metadata":{}}}}"#
+    }
+
+    fn open(&self) -> Box<dyn Decoder> {
+        Box::new(RecallDecoder)
+    }
+
+    fn names_turns(&self) -> bool {
+        false
+    }
+}
+
+struct RecallDecoder;
+
+#[derive(Deserialize)]
+struct Event<'a> {
+    #[serde(borrow)]
+    data: Outer<'a>,
+}
+
+#[derive(Deserialize)]
+struct Outer<'a> {
+    #[serde(borrow)]
+    data: Inner<'a>,
+}
+
+#[derive(Deserialize)]
+struct Inner<'a> {
+    #[serde(borrow)]
+    words: Vec<WordField<'a>>,
+    #[serde(borrow)]
+    language_code: Option<Text<'a>>,
+    #[serde(borrow)]
+    participant: Option<Participant<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Participant<'a> {
+    id: Option<Label>,
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct WordField<'a> {
+    #[serde(borrow)]
+    text: Text<'a>,
+    start_timestamp: Option<Timestamp>,
+    end_timestamp: Option<Timestamp>,
+}
+
+#[derive(Deserialize)]
+struct Timestamp {
+    relative: Option<Seconds>,
+}
+
+impl Decoder for RecallDecoder {
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        let Some(kind) = wire::kind("event", frame)? else {
+            if wire::kind("type", frame).is_ok_and(|kind| kind.is_some_and(|kind| kind.as_str() == "end")) {
+                out.push(wire::end(frame)?);
+                return Ok(());
+            }
+            return Err(wire::bad_field("event", "an event such as \"transcript.data\"", None));
+        };
+        match kind.as_str() {
+            "transcript.data" => out.push(turn(wire::parse::<Event<'_>>("transcript.data", frame)?.data.data, true)),
+            "transcript.partial_data" => {
+                out.push(turn(wire::parse::<Event<'_>>("transcript.partial_data", frame)?.data.data, false));
+            }
+            "transcript.provider_data" | "transcript.done" | "transcript.processing" => {}
+            other if other.starts_with("participant_events.") => {}
+            other => out.push(SttEvent::Unknown { kind: other.to_owned() }),
+        }
+        Ok(())
+    }
+}
+
+fn turn(data: Inner<'_>, is_final: bool) -> SttEvent {
+    let text = data.words.iter().map(|word| word.text.as_str().trim()).collect::<Vec<_>>().join(" ");
+    let speaker = data.participant.and_then(|participant| {
+        let name = participant.name.map(Text::into_string).filter(|name| !name.is_empty());
+        name.or(participant.id.map(|Label(id)| id))
+    });
+    if !is_final {
+        return SttEvent::Partial { key: TurnKey::Next, speaker, text };
+    }
+    let words: Vec<Word> = data
+        .words
+        .into_iter()
+        .filter_map(|word| {
+            let start_ms = word.start_timestamp?.relative?.ms();
+            let end = word.end_timestamp.and_then(|end| end.relative).map_or(start_ms, Seconds::ms);
+            let text = word.text.as_str().trim().to_owned();
+            Some(Word { text, start_ms, end_ms: end.max(start_ms), speaker: None, confidence: None })
+        })
+        .collect();
+    let (start_ms, end_ms) = wire::span(&words);
+    SttEvent::Final(Box::new(Final {
+        key: TurnKey::Next,
+        formatted: true,
+        text,
+        speaker,
+        words,
+        start_ms,
+        end_ms,
+        language: data.language_code.map(Text::into_string),
+        confidence: None,
+    }))
+}

@@ -1,0 +1,176 @@
+//! Soniox (`wss://stt-rt.soniox.com/transcribe-websocket`). Messages have no type.
+//!
+//! Tokens are pieces of words that carry their own spaces; a final one comes once. A turn ends by the token `<end>`
+//! (endpoint detection) or `<fin>` (the client's `finalize`). Tokens of a translation are left out.
+
+use serde::Deserialize;
+
+use super::held::{Held, Segment};
+use super::wire::{self, Label, Natural, Score, Text};
+use super::{DecodeError, Decoder, Dialect};
+use crate::types::{EndScope, SttEvent, TurnKey, Word};
+
+/// The dialect.
+pub(super) struct Soniox;
+
+impl Dialect for Soniox {
+    fn name(&self) -> &'static str {
+        "soniox"
+    }
+
+    fn example(&self) -> &'static str {
+        r#"{"tokens":[{"text":"Hi","start_ms":600,"end_ms":760,"confidence":0.97,"is_final":true,"speaker":"1","language":"en"},{"text":" there.","start_ms":760,"end_ms":1100,"confidence":0.95,"is_final":true,"speaker":"1","language":"en"},{"text":"<end>","is_final":true}],"final_audio_proc_ms":1100,"total_audio_proc_ms":1400}"#
+    }
+
+    fn open(&self) -> Box<dyn Decoder> {
+        Box::new(SonioxDecoder::default())
+    }
+
+    fn names_turns(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Default)]
+struct SonioxDecoder {
+    held: Held,
+}
+
+#[derive(Deserialize)]
+struct Response<'a> {
+    #[serde(borrow)]
+    tokens: Option<Vec<Token<'a>>>,
+    finished: Option<bool>,
+    error_code: Option<Label>,
+    #[serde(borrow)]
+    error_message: Option<Text<'a>>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    final_audio_proc_ms: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Token<'a> {
+    #[serde(borrow)]
+    text: Text<'a>,
+    start_ms: Option<Natural>,
+    end_ms: Option<Natural>,
+    confidence: Option<Score>,
+    #[serde(default)]
+    is_final: bool,
+    speaker: Option<Label>,
+    #[serde(borrow)]
+    language: Option<Text<'a>>,
+    #[serde(borrow)]
+    translation_status: Option<Text<'a>>,
+}
+
+impl Decoder for SonioxDecoder {
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        let response: Response<'_> = wire::parse("response", frame)?;
+        if let Some(kind) = &response.kind {
+            let event = wire::other(kind.as_str(), frame)?;
+            if matches!(event, SttEvent::End { .. }) {
+                self.finish(out);
+            }
+            out.push(event);
+            return Ok(());
+        }
+        if let Some(Label(code)) = response.error_code {
+            let message = response.error_message.map(Text::into_string).unwrap_or_default();
+            out.push(SttEvent::VendorError { code, message });
+            return Ok(());
+        }
+        if response.tokens.is_none() && response.finished.is_none() && response.final_audio_proc_ms.is_none() {
+            out.push(SttEvent::Unknown { kind: "untyped".to_owned() });
+            return Ok(());
+        }
+        self.tokens(response.tokens.unwrap_or_default(), out);
+        if response.finished.unwrap_or(false) {
+            self.finish(out);
+            out.push(SttEvent::End { reason: Some("finished".to_owned()), scope: EndScope::Stream });
+        }
+        Ok(())
+    }
+
+    fn holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    fn finish(&mut self, out: &mut Vec<SttEvent>) {
+        out.extend(self.held.take(None));
+    }
+}
+
+impl SonioxDecoder {
+    fn tokens(&mut self, tokens: Vec<Token<'_>>, out: &mut Vec<SttEvent>) {
+        let mut more = String::new();
+        let mut speaker = None;
+        let mut spoken = false;
+        for token in tokens {
+            let text = token.text.as_str();
+            if token.translation_status.as_ref().is_some_and(|status| status.as_str() == "translation") {
+                continue;
+            }
+            if matches!(text, "<end>" | "<fin>") {
+                if token.is_final {
+                    out.extend(self.held.take(None));
+                }
+                continue;
+            }
+            spoken = true;
+            if token.is_final {
+                self.hold(token);
+                if self.held.is_full() {
+                    out.extend(self.held.take(None));
+                }
+            } else {
+                more.push_str(text);
+                speaker = token.speaker.map(|Label(speaker)| speaker).or(speaker);
+            }
+        }
+        let text = self.held.with(&more, "");
+        if spoken && !text.is_empty() {
+            let speaker = speaker.or_else(|| self.held.speaker());
+            out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+        }
+    }
+
+    fn hold(&mut self, token: Token<'_>) {
+        let speaker = token.speaker.map(|Label(speaker)| speaker);
+        let mut text = token.text.into_string();
+        let mut words = Vec::new();
+        if self.held.last_word().is_some_and(|word| word.speaker != speaker) && !text.starts_with(char::is_whitespace) {
+            text.insert(0, ' ');
+        }
+        match self.held.last_word() {
+            // A piece without a space before it goes on with the word, unless someone else says it.
+            Some(word) if !text.starts_with(char::is_whitespace) && word.speaker == speaker => {
+                word.text.push_str(text.trim());
+                if let Some(Natural(end)) = token.end_ms {
+                    word.end_ms = word.end_ms.max(end);
+                }
+            }
+            _ => {
+                if let (Some(Natural(start_ms)), false) = (token.start_ms, text.trim().is_empty()) {
+                    words.push(Word {
+                        text: text.trim().to_owned(),
+                        start_ms,
+                        end_ms: token.end_ms.map_or(start_ms, |Natural(end)| end.max(start_ms)),
+                        speaker,
+                        confidence: token.confidence.map(|score| score.0),
+                    });
+                }
+            }
+        }
+        let segment = Segment {
+            text,
+            words,
+            start_ms: token.start_ms.map(|start| start.0),
+            end_ms: token.end_ms.map(|end| end.0),
+            language: token.language.map(Text::into_string),
+            confidence: None,
+        };
+        self.held.push(segment, "");
+    }
+}

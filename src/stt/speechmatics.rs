@@ -1,0 +1,232 @@
+//! Speechmatics real time (`wss://eu.rt.speechmatics.com/v2`). The discriminator is `message`.
+//!
+//! Finals are segments; a turn ends by `EndOfUtterance`, which the session must ask for. Channels have turns of their
+//! own, labelled by the channel's name, or `NAME:S1` with diarization.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::held::{Held, Segment};
+use super::wire::{self, Label, Score, Seconds, Text};
+use super::{DecodeError, Decoder, Dialect};
+use crate::types::{EndScope, SttEvent, TurnKey, Word};
+
+/// Messages that say nothing of turns.
+const SILENT: [&str; 10] = [
+    "AudioAdded",
+    "ChannelAudioAdded",
+    "AddTranslation",
+    "AddPartialTranslation",
+    "AudioEventStarted",
+    "AudioEventEnded",
+    "SpeakersResult",
+    "RecognitionConfigSet",
+    "Info",
+    "Warning",
+];
+
+/// The dialect.
+pub(super) struct Speechmatics;
+
+impl Dialect for Speechmatics {
+    fn name(&self) -> &'static str {
+        "speechmatics"
+    }
+
+    fn example(&self) -> &'static str {
+        r#"{"message":"AddTranscript","format":"2.9","metadata":{"start_time":0.0,"end_time":1.2,"transcript":"Hello. "},"results":[{"type":"word","start_time":0.1,"end_time":0.5,"alternatives":[{"content":"Hello","confidence":0.97,"language":"en","speaker":"S1"}]},{"type":"punctuation","start_time":0.5,"end_time":0.5,"attaches_to":"previous","is_eos":true,"alternatives":[{"content":".","confidence":1.0,"speaker":"S1"}]}]}"#
+    }
+
+    fn open(&self) -> Box<dyn Decoder> {
+        Box::new(SpeechmaticsDecoder::default())
+    }
+
+    fn names_turns(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Default)]
+struct SpeechmaticsDecoder {
+    /// By channel name; `""` where there is but one.
+    channels: BTreeMap<String, Held>,
+}
+
+#[derive(Deserialize)]
+struct Transcript<'a> {
+    #[serde(borrow)]
+    metadata: Metadata<'a>,
+    #[serde(borrow, default)]
+    results: Vec<ResultField<'a>>,
+    #[serde(borrow)]
+    channel: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Metadata<'a> {
+    start_time: Option<Seconds>,
+    end_time: Option<Seconds>,
+    #[serde(borrow)]
+    transcript: Text<'a>,
+}
+
+#[derive(Deserialize)]
+struct ResultField<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    start_time: Seconds,
+    end_time: Seconds,
+    #[serde(borrow)]
+    attaches_to: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    alternatives: Vec<Alternative<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Alternative<'a> {
+    #[serde(borrow)]
+    content: Text<'a>,
+    confidence: Option<Score>,
+    #[serde(borrow)]
+    language: Option<Text<'a>>,
+    speaker: Option<Label>,
+}
+
+#[derive(Deserialize)]
+struct Utterance<'a> {
+    #[serde(borrow)]
+    channel: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Started<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ErrorFrame<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    #[serde(borrow)]
+    reason: Option<Text<'a>>,
+}
+
+impl Decoder for SpeechmaticsDecoder {
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        let Some(kind) = wire::kind("message", frame)? else {
+            if wire::kind("type", frame).is_ok_and(|kind| kind.is_some_and(|kind| kind.as_str() == "end")) {
+                let end = wire::end(frame)?;
+                self.finish(out);
+                out.push(end);
+                return Ok(());
+            }
+            return Err(wire::bad_field("message", "a message type such as \"AddTranscript\"", None));
+        };
+        match kind.as_str() {
+            "AddTranscript" => {
+                let (channel, mark, segment) = segment(wire::parse("AddTranscript", frame)?);
+                let held = self.channels.entry(channel.clone()).or_default();
+                if let Some(word) = held.last_word() {
+                    word.text.push_str(&mark);
+                }
+                // Segments carry their own spaces.
+                held.push(segment, "");
+                if held.is_full() {
+                    out.extend(held.take(label(&channel)));
+                }
+            }
+            "AddPartialTranscript" => {
+                let (channel, _, segment) = segment(wire::parse("AddPartialTranscript", frame)?);
+                let held = self.channels.entry(channel.clone()).or_default();
+                let text = held.with(&segment.text, "");
+                let speaker = wire::common_speaker(&segment.words).or_else(|| label(&channel).map(str::to_owned));
+                out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+            }
+            "EndOfUtterance" => {
+                let end: Utterance<'_> = wire::parse("EndOfUtterance", frame)?;
+                let channel = end.channel.as_ref().map_or("", Text::as_str);
+                if let Some(held) = self.channels.get_mut(channel) {
+                    out.extend(held.take(label(channel)));
+                }
+            }
+            "EndOfTranscript" => {
+                self.finish(out);
+                out.push(SttEvent::End { reason: Some("EndOfTranscript".to_owned()), scope: EndScope::Stream });
+            }
+            "RecognitionStarted" => {
+                let started: Started<'_> = wire::parse("RecognitionStarted", frame)?;
+                out.push(SttEvent::Begin { vendor_session: started.id.map(Text::into_string) });
+            }
+            "Error" => {
+                let error: ErrorFrame<'_> = wire::parse("Error", frame)?;
+                out.push(SttEvent::VendorError {
+                    code: error.kind.into_string(),
+                    message: error.reason.map(Text::into_string).unwrap_or_default(),
+                });
+            }
+            silent if SILENT.contains(&silent) => {}
+            other => out.push(SttEvent::Unknown { kind: other.to_owned() }),
+        }
+        Ok(())
+    }
+
+    fn holding(&self) -> bool {
+        self.channels.values().any(|held| !held.is_empty())
+    }
+
+    fn finish(&mut self, out: &mut Vec<SttEvent>) {
+        let mut channels: Vec<_> = self.channels.iter_mut().collect();
+        channels.sort_by_key(|(_, held)| held.start_ms());
+        for (channel, held) in channels {
+            out.extend(held.take(label(channel)));
+        }
+    }
+}
+
+fn label(channel: &str) -> Option<&str> {
+    Some(channel).filter(|channel| !channel.is_empty())
+}
+
+/// The channel, marks that belong to the word before the segment, and the segment.
+fn segment(transcript: Transcript<'_>) -> (String, String, Segment) {
+    let channel = transcript.channel.map(Text::into_string).unwrap_or_default();
+    let mut words: Vec<Word> = Vec::with_capacity(transcript.results.len());
+    let mut language = None;
+    let (mut before, mut prefix) = (String::new(), String::new());
+    for result in transcript.results {
+        let Some(best) = result.alternatives.into_iter().next() else { continue };
+        if result.kind.as_str() == "punctuation" {
+            match (result.attaches_to.as_ref().map(Text::as_str), words.last_mut()) {
+                // A mark that belongs to the word to come, such as an opening one.
+                (Some("next"), _) => prefix.push_str(best.content.as_str()),
+                (_, Some(word)) => word.text.push_str(best.content.as_str()),
+                (_, None) => before.push_str(best.content.as_str()),
+            }
+            continue;
+        }
+        if language.is_none() {
+            language = best.language.map(Text::into_string);
+        }
+        words.push(Word {
+            text: std::mem::take(&mut prefix) + best.content.as_str(),
+            start_ms: result.start_time.ms(),
+            end_ms: result.end_time.ms().max(result.start_time.ms()),
+            speaker: best.speaker.map(|Label(speaker)| match label(&channel) {
+                Some(channel) => format!("{channel}:{speaker}"),
+                None => speaker,
+            }),
+            confidence: best.confidence.map(|score| score.0),
+        });
+    }
+    let segment = Segment {
+        text: transcript.metadata.transcript.into_string(),
+        words,
+        start_ms: transcript.metadata.start_time.map(Seconds::ms),
+        end_ms: transcript.metadata.end_time.map(Seconds::ms),
+        language,
+        confidence: None,
+    };
+    (channel, before, segment)
+}

@@ -1,0 +1,291 @@
+//! What holds for every dialect: fixtures, listing, and that no frame can do harm.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::types::{Final, TurnKey, Word};
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/stt")
+}
+
+fn fixtures() -> Vec<(&'static dyn Dialect, String, Vec<String>)> {
+    let mut fixtures = Vec::new();
+    for dialect in DIALECTS {
+        for entry in std::fs::read_dir(golden().join(dialect.name())).expect("a folder of fixtures") {
+            let path = entry.expect("entry").path();
+            if path.extension().is_some_and(|extension| extension == "jsonl") {
+                let text = std::fs::read_to_string(&path).expect("fixture");
+                let name = path.file_stem().expect("name").to_string_lossy().into_owned();
+                fixtures.push((*dialect, name, text.lines().map(str::to_owned).collect()));
+            }
+        }
+    }
+    fixtures.sort_by_key(|(dialect, name, _)| (dialect.name(), name.clone()));
+    fixtures
+}
+
+/// One event on one line, as short as can be read.
+fn line(event: &SttEvent) -> String {
+    let key = |key: &TurnKey| match key {
+        TurnKey::Order(order) => format!("#{order}"),
+        TurnKey::Vendor(id) => format!("<{id}>"),
+        TurnKey::Next => "next".to_owned(),
+    };
+    let words = |words: &[Word]| {
+        let mut text = String::new();
+        for word in words {
+            let _ = write!(text, "\n    {}..{} {:?}", word.start_ms, word.end_ms, word.text);
+            word.speaker.iter().for_each(|speaker| text.push_str(&format!(" speaker={speaker}")));
+            word.confidence.iter().for_each(|confidence| text.push_str(&format!(" confidence={confidence:.2}")));
+        }
+        text
+    };
+    match event {
+        SttEvent::Final(turn) => format!(
+            "final {} {:?} formatted={} speaker={:?} {:?}..{:?} language={:?} confidence={:?}{}",
+            key(&turn.key),
+            turn.text,
+            turn.formatted,
+            turn.speaker,
+            turn.start_ms,
+            turn.end_ms,
+            turn.language,
+            turn.confidence,
+            words(&turn.words),
+        ),
+        SttEvent::Partial { key: turn, speaker, text } => format!("partial {} {text:?} speaker={speaker:?}", key(turn)),
+        SttEvent::Revise(turn) => {
+            format!("revise {} speaker={:?} text={:?}{}", key(&turn.key), turn.speaker, turn.text, words(&turn.words))
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+#[test]
+fn fixtures_decode_as_reviewed() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(golden());
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    for (dialect, name, frames) in fixtures() {
+        let mut decoder = dialect.open();
+        let mut text = String::new();
+        for (index, frame) in frames.iter().enumerate() {
+            let mut out = Vec::new();
+            let result = decoder.decode(frame, &mut out);
+            let _ = writeln!(text, "frame {index}{}", if decoder.holding() { " (holding)" } else { "" });
+            for event in &out {
+                let _ = writeln!(text, "  {}", line(event));
+            }
+            if let Err(error) = result {
+                assert!(out.is_empty());
+                let _ = writeln!(text, "  error {}: {}", error.code, error.message);
+            }
+        }
+        settings.set_snapshot_path(golden().join(dialect.name()));
+        settings.bind(|| insta::assert_snapshot!(name.as_str(), text));
+    }
+}
+
+#[test]
+fn every_folder_is_a_dialect_and_every_dialect_has_fixtures() {
+    let mut folders: Vec<String> = std::fs::read_dir(golden())
+        .expect("fixtures")
+        .map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    folders.sort();
+    let mut names: Vec<&str> = DIALECTS.iter().map(|dialect| dialect.name()).collect();
+    names.sort_unstable();
+    assert_eq!(folders, names);
+    for dialect in DIALECTS {
+        let frames = |name: &str| golden().join(dialect.name()).join(name).is_file();
+        assert!(frames("full.jsonl") && frames("unknown.jsonl"), "{}", dialect.name());
+        assert!(std::ptr::eq(
+            std::ptr::from_ref(*dialect).cast::<u8>(),
+            std::ptr::from_ref(super::dialect(dialect.name()).expect("found")).cast::<u8>()
+        ));
+    }
+    assert!(super::dialect("morse").is_none());
+}
+
+#[test]
+fn every_source_file_is_listed() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/stt");
+    for entry in std::fs::read_dir(source).expect("source") {
+        let name = entry.expect("entry").file_name().to_string_lossy().into_owned();
+        let Some(name) = name.strip_suffix(".rs") else { continue };
+        if !["mod", "tests", "wire", "held"].contains(&name) {
+            assert!(super::dialect(name).is_some(), "src/stt/{name}.rs is no line of DIALECTS");
+        }
+    }
+}
+
+#[test]
+fn examples_carry_a_final_turn() {
+    for dialect in DIALECTS {
+        let mut decoder = dialect.open();
+        let mut out = Vec::new();
+        decoder.decode(dialect.example(), &mut out).expect("the example decodes");
+        decoder.finish(&mut out);
+        assert!(
+            out.iter().any(|event| matches!(event, SttEvent::Final(turn) if !turn.text.is_empty())),
+            "{}",
+            dialect.name()
+        );
+    }
+}
+
+#[test]
+fn every_dialect_has_the_end_frame() {
+    for dialect in DIALECTS {
+        let mut out = Vec::new();
+        dialect.open().decode(r#"{"type":"end","reason":"hangup","scope":"call"}"#, &mut out).expect("decodes");
+        assert!(matches!(out[..], [SttEvent::End { scope: crate::types::EndScope::Call, .. }]), "{}", dialect.name());
+        let error = dialect.open().decode(r#"{"type":"end","scope":"all"}"#, &mut out).expect_err("a wrong scope");
+        assert_eq!(error.message, "end.scope: expected \"stream\" or \"call\", found \"all\"", "{}", dialect.name());
+    }
+}
+
+fn finals(decoder: &mut dyn Decoder, frames: &[String]) -> Vec<Final> {
+    let mut out = Vec::new();
+    for frame in frames {
+        let _ = decoder.decode(frame, &mut out);
+    }
+    out.into_iter().filter_map(the_final).collect()
+}
+
+fn the_final(event: SttEvent) -> Option<Final> {
+    match event {
+        SttEvent::Final(turn) => Some(*turn),
+        _ => None,
+    }
+}
+
+/// What a turn is, without the times that a decoder may have from frames that are not sent again.
+type Essence = (TurnKey, String, Vec<(String, Option<String>)>);
+
+fn essence(turns: &[Final]) -> Vec<Essence> {
+    turns
+        .iter()
+        .map(|turn| {
+            let words = turn.words.iter().map(|word| (word.text.clone(), word.speaker.clone())).collect();
+            (turn.key.clone(), turn.text.clone(), words)
+        })
+        .collect()
+}
+
+#[test]
+fn a_cut_anywhere_loses_and_doubles_nothing() {
+    for (dialect, name, frames) in fixtures() {
+        let to_the_end = |frames: &[String]| {
+            let mut decoder = dialect.open();
+            let mut turns = finals(&mut *decoder, frames);
+            let mut rest = Vec::new();
+            decoder.finish(&mut rest);
+            turns.extend(rest.into_iter().filter_map(the_final));
+            turns
+        };
+        let whole = to_the_end(&frames);
+        for cut in 0..=frames.len() {
+            let mut first = dialect.open();
+            let (mut acked, mut kept, mut beyond) = (0, Vec::new(), Vec::new());
+            for (index, frame) in frames[..cut].iter().enumerate() {
+                beyond.extend(finals(&mut *first, std::slice::from_ref(frame)));
+                if !first.holding() {
+                    acked = index + 1;
+                    kept.append(&mut beyond);
+                }
+            }
+            let again = to_the_end(&frames[acked..]);
+            let context = format!("{}/{name}, cut after {cut}, resent from {acked}", dialect.name());
+            assert!(essence(&again).starts_with(&essence(&beyond)), "{context}");
+            kept.extend(again);
+            assert_eq!(essence(&kept), essence(&whole), "{context}");
+        }
+    }
+}
+
+/// A frame with bytes changed, cut out, doubled or put in.
+fn mutated(frame: &str, edits: &[(usize, u8, u8)]) -> String {
+    let mut bytes = frame.as_bytes().to_vec();
+    for (at, how, byte) in edits {
+        let at = at % bytes.len().max(1);
+        match how % 4 {
+            0 if !bytes.is_empty() => bytes[at] = *byte,
+            1 if !bytes.is_empty() => drop(bytes.remove(at)),
+            2 => bytes.insert(at, *byte),
+            _ => {
+                let tail = bytes[at.min(bytes.len())..].to_vec();
+                bytes.extend(tail);
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn mutated_frames_do_no_harm(
+        picks in prop::collection::vec((any::<prop::sample::Index>(), prop::collection::vec((any::<usize>(), any::<u8>(), any::<u8>()), 0..4)), 1..30),
+        which in any::<prop::sample::Index>(),
+    ) {
+        let fixtures = fixtures();
+        let (dialect, _, frames) = &fixtures[which.index(fixtures.len())];
+        let mut decoder = dialect.open();
+        for (pick, edits) in picks {
+            let frame = mutated(&frames[pick.index(frames.len())], &edits);
+            let sentinel = SttEvent::Unknown { kind: "sentinel".to_owned() };
+            let mut out = vec![sentinel.clone()];
+            let holding = decoder.holding();
+            match decoder.decode(&frame, &mut out) {
+                Ok(()) => prop_assert_eq!(&out[0], &sentinel),
+                Err(error) => {
+                    prop_assert_eq!(out.len(), 1);
+                    prop_assert_eq!(decoder.holding(), holding);
+                    prop_assert!(!error.message.is_empty() && error.message.len() < 400, "{}", error.message);
+                }
+            }
+            for event in &out {
+                if let SttEvent::Final(turn) = event {
+                    prop_assert!(turn.words.iter().all(|word| word.start_ms <= word.end_ms));
+                    prop_assert!(turn.confidence.is_none_or(|confidence| (0.0..=1.0).contains(&confidence)));
+                }
+            }
+        }
+        let mut out = Vec::new();
+        decoder.finish(&mut out);
+        prop_assert!(!decoder.holding());
+    }
+
+    #[test]
+    fn frames_that_are_no_messages_do_no_harm(frame in ".{0,200}", which in any::<prop::sample::Index>()) {
+        let dialect = DIALECTS[which.index(DIALECTS.len())];
+        let mut out = Vec::new();
+        if dialect.open().decode(&frame, &mut out).is_err() {
+            prop_assert!(out.is_empty());
+        }
+    }
+
+    #[test]
+    fn named_turns_come_out_alike_in_any_order_and_repetition(
+        order in prop::collection::vec(any::<prop::sample::Index>(), 1..60),
+        which in 0..3_usize,
+    ) {
+        let name = ["sidetone", "assemblyai", "openai_realtime"][which];
+        let fixtures = fixtures();
+        let (dialect, _, frames) = fixtures.iter().find(|(dialect, case, _)| dialect.name() == name && case == "full").expect("full");
+        let whole = essence(&finals(&mut *dialect.open(), frames));
+        let shuffled: Vec<String> = order.iter().map(|index| frames[index.index(frames.len())].clone()).collect();
+        for (key, text, _) in essence(&finals(&mut *dialect.open(), &shuffled)) {
+            let known = whole.iter().any(|(other, whole, _)| *other == key && *whole == text);
+            // An item cut off before its completion is made of the segments that came.
+            prop_assert!(known || name == "openai_realtime", "{key:?}");
+        }
+    }
+}
