@@ -76,16 +76,37 @@ impl ApiError {
     }
 }
 
-impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
-        let document = serde_json::json!({
+impl ApiError {
+    /// The bytes of an HTTP/1.1 answer, for a connection that is refused before it is served.
+    pub fn to_http1(&self) -> Vec<u8> {
+        let body = self.document();
+        format!(
+            "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+             retry-after: {}\r\nconnection: close\r\n\r\n{body}",
+            self.status.as_u16(),
+            self.status.canonical_reason().unwrap_or("error"),
+            body.len(),
+            self.retry_after_s.unwrap_or(1),
+        )
+        .into_bytes()
+    }
+
+    fn document(&self) -> String {
+        serde_json::json!({
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or("error"),
             "status": self.status.as_u16(),
             "code": self.code,
             "detail": self.detail,
-        });
-        let mut response = (self.status, Body::from(document.to_string())).into_response();
+        })
+        .to_string()
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let document = self.document();
+        let mut response = (self.status, Body::from(document)).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));

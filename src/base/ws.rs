@@ -15,7 +15,7 @@ use futures::{SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -325,6 +325,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let farewell = async {
             if self.inner.close(Some(frame)).await.is_ok() {
                 while let Some(Ok(_)) = self.inner.next().await {}
+                // A connection that is dropped with unread bytes is reset, and the peer may never see our close frame.
+                let mut rest = [0u8; 4096];
+                while matches!(self.inner.get_mut().read(&mut rest).await, Ok(count) if count > 0) {}
             }
         };
         // A peer that does not answer is left to the operating system.

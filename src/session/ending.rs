@@ -20,7 +20,7 @@ fn ms(duration: Duration) -> u64 {
 
 impl Task {
     /// The first thing that a task does: after a rebuild, what was due is due again and timers run anew.
-    pub(super) fn resume(&mut self) {
+    pub(super) fn resume(&mut self, overdue: bool) {
         if self.state.head == 0 {
             return;
         }
@@ -29,9 +29,7 @@ impl Task {
         }
         self.plan_after_rebuild();
         self.note_ends();
-        if self.state.ending {
-            self.begin_ending();
-        }
+        self.state.ending |= overdue;
     }
 
     /// When time alone changes something next.

@@ -165,14 +165,27 @@ impl Sessions {
         Err(SessionError::Failed(call.clone()))
     }
 
-    /// Rebuilds the session of an open call whose timers must run, unless it is resident.
-    pub fn wake(&self, call: &CallId) {
-        if let Err(error) = self.sender(call, false) {
+    /// Takes up an open call whose timer ran out while it was not in memory, unless it is by now.
+    pub fn wake_overdue(&self, call: &CallId) {
+        self.wake(call, true);
+    }
+
+    /// Lets go of a call that was erased.
+    pub fn forget(&self, call: &CallId) {
+        locked(&self.0.slots).remove(call);
+    }
+
+    fn wake(&self, call: &CallId, overdue: bool) {
+        if let Err(error) = self.start(call, false, overdue) {
             tracing::warn!(call = %call, %error, "an open call could not be taken up again");
         }
     }
 
     fn sender(&self, call: &CallId, create: bool) -> Result<Sender<Command>, SessionError> {
+        self.start(call, create, false)
+    }
+
+    fn start(&self, call: &CallId, create: bool, overdue: bool) -> Result<Sender<Command>, SessionError> {
         if self.0.deps.drain.stopping() {
             return Err(SessionError::Stopping);
         }
@@ -196,7 +209,7 @@ impl Sessions {
         self.0.deps.metrics.sessions.inc();
         let this = self.clone();
         let call = call.clone();
-        let task = self.0.deps.drain.tasks.track_future(async move { this.supervise(call, generation, entry, receiver).await });
+        let task = self.0.deps.drain.tasks.track_future(async move { this.supervise(call, generation, entry, overdue, receiver).await });
         match Handle::try_current() {
             Ok(handle) => drop(handle.spawn(task)),
             Err(_) => {
@@ -222,9 +235,9 @@ impl Sessions {
         })
     }
 
-    async fn supervise(self, call: CallId, generation: u64, entry: Option<Entry>, receiver: Receiver<Command>) {
+    async fn supervise(self, call: CallId, generation: u64, entry: Option<Entry>, overdue: bool, receiver: Receiver<Command>) {
         let deps = Arc::clone(&self.0.deps);
-        let outcome = AssertUnwindSafe(run_session(Arc::clone(&deps), call.clone(), entry, receiver)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(run_session(Arc::clone(&deps), call.clone(), entry, overdue, receiver)).catch_unwind().await;
         {
             let mut slots = locked(&self.0.slots);
             if slots.get(&call).is_some_and(|slot| slot.generation == generation) {
@@ -252,13 +265,19 @@ impl Sessions {
             tracing::error!(call = %call, "the call failed twice within a minute and is given up; the others go on");
             deps.store.mark_failed(&call);
         } else if deps.store.entry(&call).is_some_and(|entry| entry.state == State::Open) {
-            self.wake(&call);
+            self.wake(&call, false);
         }
     }
 }
 
 /// Rebuilds what there is and runs the call's task.
-async fn run_session(deps: Arc<Deps>, call: CallId, entry: Option<Entry>, receiver: Receiver<Command>) -> Exit {
+async fn run_session(
+    deps: Arc<Deps>,
+    call: CallId,
+    entry: Option<Entry>,
+    overdue: bool,
+    receiver: Receiver<Command>,
+) -> Exit {
     let state = match entry {
         None => CallState::new(call.clone()),
         Some(entry) => match rebuild(&deps, &call, &entry) {
@@ -275,7 +294,7 @@ async fn run_session(deps: Arc<Deps>, call: CallId, entry: Option<Entry>, receiv
         },
     };
     let mut task = Box::new(Task::new(deps, state, receiver));
-    task.run().await
+    task.run(overdue).await
 }
 
 /// The state of `call` as its log tells it, and what is wrong with the log, if something is.

@@ -172,9 +172,10 @@ impl Task {
         u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Runs until the call has nothing more to do or the daemon stops.
-    pub(super) async fn run(&mut self) -> Exit {
-        self.resume();
+    /// Runs until the call has nothing more to do or the daemon stops. `overdue`: a timer ran out while the call was not
+    /// in memory.
+    pub(super) async fn run(&mut self, overdue: bool) -> Exit {
+        self.resume(overdue);
         let drain = self.deps.drain.clone();
         loop {
             if let Err(exit) = self.settle() {

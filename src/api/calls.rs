@@ -1,0 +1,251 @@
+//! `/v1/calls…`: calls, their turns and events; running an analysis now; erasing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::error::ApiError;
+use super::query::Query;
+use crate::hub::{Interest, Item, Kind};
+use crate::journal::{CallState, JournalError};
+use crate::session::SessionError;
+use crate::session::command::RunRefusal;
+use crate::types::view::View;
+use crate::types::{CallId, Seq};
+
+const CALLS_LIMIT: usize = 200;
+const TURNS_LIMIT: usize = 5_000;
+const EVENTS_LIMIT: usize = 5_000;
+/// Longest wait for an insight that was asked for, ms.
+const WAIT_LIMIT_MS: u64 = 120_000;
+/// Bytes of events read at once.
+const READ_BYTES: usize = 256 * 1024;
+
+type Answer = Result<Response, ApiError>;
+
+fn call_id(text: &str) -> Result<CallId, ApiError> {
+    CallId::parse(text).map_err(|error| ApiError::bad_request("bad_parameter", format!("call_id: {error}")))
+}
+
+fn unknown(call: &CallId) -> ApiError {
+    ApiError::not_found("unknown_call", format!("no call {call}; GET /v1/calls lists those there are"))
+}
+
+fn journal_error(call: &CallId, error: &JournalError) -> ApiError {
+    match error {
+        JournalError::UnknownCall => unknown(call),
+        JournalError::Gone { .. } => ApiError::gone("gone", error.to_string()),
+        JournalError::Damaged { .. } => ApiError::internal(error.to_string()),
+        _ => ApiError::unavailable("journal_unavailable", error.to_string()),
+    }
+}
+
+fn session_error(error: &SessionError) -> ApiError {
+    match error {
+        SessionError::UnknownCall(call) => unknown(call),
+        SessionError::Failed(_) => ApiError::conflict("call_failed", error.to_string()),
+        SessionError::Journal(_) => ApiError::unavailable("journal_unavailable", error.to_string()),
+        SessionError::Limit { .. } => ApiError::unavailable("rate_limited", error.to_string()),
+        SessionError::Stopping => ApiError::unavailable("stopping", error.to_string()),
+    }
+}
+
+async fn view(api: &Api, call: &CallId) -> Result<Arc<View>, ApiError> {
+    api.sessions.view(call).await.map_err(|error| session_error(&error))?.ok_or_else(|| unknown(call))
+}
+
+fn summary(view: &View) -> Value {
+    json!({
+        "call_id": view.call_id, "state": view.status, "started_at": view.started_at, "turns": view.turns.len(),
+        "meta": view.meta, "insights": view.insights,
+    })
+}
+
+/// `GET /v1/calls?state=&limit=&after=`
+pub(super) async fn list(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Answer {
+    let query = Query::new(query.as_deref());
+    let state = match query.text("state") {
+        None => None,
+        Some("open") => Some(CallState::Open),
+        Some("completed") => Some(CallState::Completed),
+        Some("failed") => Some(CallState::Failed),
+        Some(other) => {
+            return Err(ApiError::bad_request(
+                "bad_parameter",
+                format!("state: expected open, completed or failed, found {other:?}"),
+            ));
+        }
+    };
+    let limit = query.limit(50, CALLS_LIMIT)?;
+    let after = query.text("after").map(call_id).transpose()?;
+    let entries = api.store.page(state, after.as_ref(), limit + 1);
+    let more = entries.len() > limit;
+    let mut calls = Vec::new();
+    let mut last = None;
+    for entry in entries.into_iter().take(limit) {
+        // A call that was erased since the page was made is simply not in it.
+        if let Ok(Some(view)) = api.sessions.view(&entry.call_id).await {
+            calls.push(summary(&view));
+        }
+        last = Some(entry.call_id);
+    }
+    Ok(Json(json!({"calls": calls, "next": last.filter(|_| more)})).into_response())
+}
+
+/// `GET /v1/calls/{id}`
+pub(super) async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Answer {
+    let view = view(&api, &call_id(&id)?).await?;
+    let mut shown = summary(&view);
+    shown["epoch"] = json!(view.epoch);
+    shown["seq"] = json!(view.seq);
+    shown["streams"] = view
+        .streams
+        .iter()
+        .map(|stream| {
+            json!({
+                "stream_id": stream.stream_id, "dialect": stream.dialect, "offset_ms": stream.offset_ms,
+                "state": if stream.ended { "ended" } else { "open" },
+            })
+        })
+        .collect();
+    Ok(Json(shown).into_response())
+}
+
+/// `GET /v1/calls/{id}/turns?from=&to=&after=&limit=`
+pub(super) async fn turns(State(api): State<Arc<Api>>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Answer {
+    let query = Query::new(query.as_deref());
+    let from = query.number::<u64>("from")?.unwrap_or(0);
+    let to = query.number::<u64>("to")?.unwrap_or(u64::MAX);
+    let after = query.number::<u64>("after")?;
+    let limit = query.limit(1_000, TURNS_LIMIT)?;
+    let view = view(&api, &call_id(&id)?).await?;
+    let mut wanted = view
+        .turns
+        .iter()
+        .filter(|turn| turn.turn >= from && turn.turn <= to && after.is_none_or(|after| turn.turn > after));
+    let turns: Vec<_> = wanted.by_ref().take(limit).collect();
+    let next = wanted.next().and(turns.last().map(|turn| turn.turn));
+    Ok(Json(json!({"turns": turns, "next": next})).into_response())
+}
+
+/// `GET /v1/calls/{id}/events?after=SEQ&limit=`
+pub(super) async fn events(State(api): State<Arc<Api>>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Answer {
+    let query = Query::new(query.as_deref());
+    let call = call_id(&id)?;
+    let mut after: Seq = query.number("after")?.unwrap_or(0);
+    let limit = query.limit(1_000, EVENTS_LIMIT)?;
+    if api.store.entry(&call).is_none() {
+        return Err(unknown(&call));
+    }
+    // Frames are spliced as they are: they were encoded once.
+    let mut body = b"{\"events\":[".to_vec();
+    let mut given = 0;
+    let mut more = false;
+    'reading: loop {
+        let records = api.store.read(&call, after, READ_BYTES).map_err(|error| journal_error(&call, &error))?;
+        if records.is_empty() {
+            break;
+        }
+        for record in records {
+            if given == limit {
+                more = true;
+                break 'reading;
+            }
+            if given > 0 {
+                body.push(b',');
+            }
+            body.extend_from_slice(&record.frame);
+            given += 1;
+            after = record.seq;
+        }
+    }
+    let next = if more { after.to_string() } else { "null".to_owned() };
+    body.extend_from_slice(format!("],\"next_after\":{next}}}").as_bytes());
+    Ok(([(CONTENT_TYPE, "application/json")], Body::from(body)).into_response())
+}
+
+/// `POST /v1/calls/{id}/analyses/{name}?wait_ms=`
+pub(super) async fn run(
+    State(api): State<Arc<Api>>,
+    Path((id, name)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+) -> Answer {
+    let query = Query::new(query.as_deref());
+    let call = call_id(&id)?;
+    let wait_ms = query.number::<u64>("wait_ms")?.unwrap_or(0);
+    if wait_ms > WAIT_LIMIT_MS {
+        return Err(ApiError::bad_request("bad_parameter", format!("wait_ms: expected 0 to {WAIT_LIMIT_MS}, found {wait_ms}")));
+    }
+    let asked = api.sessions.run(&call, &name).await.map_err(|error| session_error(&error))?;
+    let after_seq = asked.map_err(|refusal| match &refusal {
+        RunRefusal::Unknown(..) => ApiError::not_found("unknown_analysis", refusal.to_string()),
+        RunRefusal::PerTurn(_) | RunRefusal::NoTurns => ApiError::conflict("cannot_run", refusal.to_string()),
+        RunRefusal::Unavailable(_) => ApiError::unavailable("unavailable", refusal.to_string()),
+    })?;
+    let accepted = || {
+        let body = Json(json!({"analysis": name, "after_seq": after_seq}));
+        Ok((StatusCode::ACCEPTED, body).into_response())
+    };
+    if wait_ms == 0 {
+        return accepted();
+    }
+    match tokio::time::timeout(Duration::from_millis(wait_ms), outcome(&api, &call, &name, after_seq)).await {
+        Ok(answer) => answer,
+        Err(_) => accepted(),
+    }
+}
+
+/// The result of a run that was asked for after `after_seq`.
+async fn outcome(api: &Api, call: &CallId, name: &str, after_seq: Seq) -> Answer {
+    let mut reader = api.hub.reader(Interest::Calls(vec![(call.clone(), after_seq)]));
+    loop {
+        let batch = reader
+            .next(READ_BYTES)
+            .await
+            .map_err(|error| ApiError::unavailable("journal_unavailable", error.to_string()))?;
+        for item in batch.items {
+            let Item::Event(frame) = item else { continue };
+            if frame.analysis().is_none_or(|analysis| &**analysis != name) {
+                continue;
+            }
+            let event: Value = serde_json::from_str(frame.text().as_str()).unwrap_or_default();
+            match frame.kind() {
+                // What was out already when this was asked for is not its answer.
+                Kind::InsightUpdated if event["insight"]["trigger"] == "manual" => {
+                    return Ok(Json(event["insight"].clone()).into_response());
+                }
+                Kind::InsightFailed => {
+                    let code = event["code"].as_str().unwrap_or("failed");
+                    let message = event["message"].as_str().unwrap_or("no message");
+                    return Err(ApiError::upstream("insight_failed", format!("{code}: {message}")));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// `DELETE /v1/calls/{id}`
+pub(super) async fn erase(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Answer {
+    let call = call_id(&id)?;
+    let Some(entry) = api.store.entry(&call) else { return Err(unknown(&call)) };
+    if entry.state == CallState::Open {
+        return Err(ApiError::conflict("call_open", format!("call {call} is open; only completed calls can be erased")));
+    }
+    match api.store.erase(&call) {
+        Ok(true) => {
+            api.sessions.forget(&call);
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
+        Ok(false) => Err(unknown(&call)),
+        Err(error) => Err(journal_error(&call, &error)),
+    }
+}

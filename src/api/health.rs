@@ -1,0 +1,42 @@
+//! Liveness, readiness, metrics and version.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use serde_json::json;
+
+use super::Api;
+use super::error::ApiError;
+
+/// The process answers.
+pub(super) async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// The daemon takes calls: the journal takes appends and no shutdown has begun.
+pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
+    if api.drain.stopping() {
+        return ApiError::unavailable("stopping", "the daemon is stopping").into_response();
+    }
+    match api.store.health() {
+        Ok(()) => "ready\n".into_response(),
+        Err(error) => ApiError::unavailable("journal_unavailable", error.to_string()).into_response(),
+    }
+}
+
+/// Prometheus' text format.
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    let mut text = String::new();
+    if prometheus_client::encoding::text::encode(&mut text, &api.registry).is_err() {
+        return ApiError::internal("the metrics cannot be written").into_response();
+    }
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+}
+
+/// What runs here.
+pub(super) async fn version() -> Response {
+    Json(json!({"name": "sidetone", "version": env!("CARGO_PKG_VERSION"), "wire": 1})).into_response()
+}

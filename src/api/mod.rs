@@ -1,0 +1,145 @@
+//! The HTTP surface: calls, health, metrics, and the upgrades to the two WebSocket paths (DESIGN 5.5).
+//!
+//! Knows no journal format and no analysis; every handler asks the module that owns the answer. Only `api::error` knows
+//! status codes.
+
+mod calls;
+pub mod config;
+pub mod error;
+pub mod guard;
+mod health;
+mod query;
+pub mod subscribe;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::Request;
+use prometheus_client::registry::Registry;
+use tower_service::Service as _;
+
+use self::config::SubscribeConfig;
+use self::error::ApiError;
+use self::guard::Guard;
+use crate::base::drain::Drain;
+use crate::base::ws::Upgrade;
+use crate::hub::Hub;
+use crate::ingest;
+use crate::journal::Store;
+use crate::session::Sessions;
+
+/// Largest message that a subscriber may send, bytes.
+const SUBSCRIBE_FRAME_BYTES: usize = 1024 * 1024;
+
+/// What handlers use.
+pub struct Api {
+    /// The calls.
+    pub sessions: Sessions,
+    /// Their events, live.
+    pub hub: Hub,
+    /// Their events, all.
+    pub store: Arc<dyn Store>,
+    /// Sockets of producers.
+    pub ingest: ingest::Metrics,
+    /// `[subscribe]`
+    pub subscribe: SubscribeConfig,
+    /// Counters of subscribers.
+    pub subscribers: subscribe::Metrics,
+    /// Everything that is counted.
+    pub registry: Arc<Registry>,
+    /// Stopping.
+    pub drain: Drain,
+}
+
+/// All paths of one listener. Cheap to clone.
+#[derive(Clone)]
+pub struct Service {
+    guard: Arc<Guard>,
+    router: Router,
+}
+
+impl Service {
+    /// The paths over `api`, behind `guard`.
+    pub fn new(api: Arc<Api>, guard: Guard) -> Self {
+        let router = Router::new()
+            .route("/v1/ingest", get(ingest_socket))
+            .route("/v1/subscribe", get(subscribe_socket))
+            .route("/v1/calls", get(calls::list))
+            .route("/v1/calls/{id}", get(calls::show).delete(calls::erase))
+            .route("/v1/calls/{id}/turns", get(calls::turns))
+            .route("/v1/calls/{id}/events", get(calls::events))
+            .route("/v1/calls/{id}/analyses/{name}", post(calls::run))
+            .route("/healthz", get(health::live))
+            .route("/readyz", get(health::ready))
+            .route("/metrics", get(health::metrics))
+            .route("/version", get(health::version))
+            .method_not_allowed_fallback(|| async { ApiError::method_not_allowed("another method") })
+            .fallback(|| async { ApiError::not_found("unknown_path", "no such path; see the README for those there are") })
+            .with_state(api);
+        Self { guard: Arc::new(guard), router }
+    }
+
+    /// Answers one request.
+    pub async fn respond<B>(&self, request: Request<B>, _peer: SocketAddr) -> Response
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        if let Err(refusal) = self.guard.check(&request) {
+            return refusal.into_response();
+        }
+        let request = request.map(Body::new);
+        match self.router.clone().call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
+    let session = api.sessions.deps();
+    let upgrade = Upgrade::new(&mut request, session.ingest.max_frame_bytes, None, Body::empty);
+    let (upgrade, response) = match upgrade {
+        Ok(upgraded) => upgraded,
+        Err(message) => return ApiError::bad_request("not_a_websocket", message).into_response(),
+    };
+    let query = request.uri().query().unwrap_or("").to_owned();
+    let deps =
+        ingest::listen::Deps { sessions: api.sessions.clone(), hub: api.hub.clone(), metrics: api.ingest.clone() };
+    // Answered first, initialised after: the upgrade goes out before a session is looked for.
+    let tasks = api.drain.tasks.clone();
+    tasks.spawn(async move {
+        if let Ok(socket) = upgrade.socket().await {
+            ingest::listen::serve(socket, &query, &deps).await;
+        }
+    });
+    response
+}
+
+async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
+    let offered = request
+        .headers()
+        .get_all(http::header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|protocol| protocol.trim() == subscribe::SUBPROTOCOL);
+    let protocol = offered.then_some(subscribe::SUBPROTOCOL);
+    let upgrade = Upgrade::new(&mut request, SUBSCRIBE_FRAME_BYTES, protocol, Body::empty);
+    let (upgrade, response) = match upgrade {
+        Ok(upgraded) => upgraded,
+        Err(message) => return ApiError::bad_request("not_a_websocket", message).into_response(),
+    };
+    let tasks = api.drain.tasks.clone();
+    tasks.spawn(async move {
+        if let Ok(socket) = upgrade.socket().await {
+            subscribe::serve(socket, api.subscribe_deps(), api.drain.stop.clone()).await;
+        }
+    });
+    response
+}

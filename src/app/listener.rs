@@ -1,0 +1,134 @@
+//! Accepts connections and deals them out to the runtimes, to the one with the fewest first.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+
+use super::limits::Gates;
+use crate::api::Service;
+use crate::api::error::ApiError;
+use crate::base::drain::Drain;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// A request's head must have come by then.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Wait after a failed accept (out of descriptors), so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds `address`; the address may be taken up again at once after a restart.
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let fd = socket(family, SocketType::STREAM, None)?;
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    bind(&fd, &address)?;
+    listen(&fd, BACKLOG)?;
+    let listener = TcpListener::from(fd);
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+/// Accepts until the daemon stops.
+pub(super) async fn accept(listener: TcpListener, service: Service, gates: Gates, runtimes: Vec<Handle>, drain: Drain) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "the listener cannot be used");
+            return;
+        }
+    };
+    let loads: Vec<Arc<AtomicUsize>> = runtimes.iter().map(|_| Arc::default()).collect();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let pass = match gates.enter(peer.ip()) {
+            Ok(pass) => pass,
+            Err(message) => {
+                refuse(stream, &message);
+                continue;
+            }
+        };
+        // hyper leaves Nagle's algorithm on, which with delayed acknowledgements stalls small frames by 40 ms.
+        let prepared = stream.set_nodelay(true).and_then(|()| stream.into_std());
+        let Ok(stream) = prepared else { continue };
+        let Some((index, load)) = loads.iter().enumerate().min_by_key(|(_, load)| load.load(Ordering::Relaxed)) else {
+            return;
+        };
+        let load = Load::new(load);
+        let service = service.clone();
+        let stop = drain.stop.clone();
+        let serve = async move {
+            let (_load, _pass) = (load, pass);
+            let Ok(stream) = TcpStream::from_std(stream) else { return };
+            serve(stream, peer, service, stop).await;
+        };
+        runtimes[index].spawn(drain.tasks.track_future(serve));
+    }
+}
+
+async fn serve(stream: TcpStream, peer: SocketAddr, service: Service, stop: tokio_util::sync::CancellationToken) {
+    let handler = hyper::service::service_fn(move |request| {
+        let service = service.clone();
+        async move { Ok::<_, std::convert::Infallible>(service.respond(request, peer).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), handler)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        biased;
+        // A connection that ends badly is the peer's affair.
+        _ = connection.as_mut() => {}
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+/// Answers 503 and closes, without reading.
+fn refuse(mut stream: TcpStream, message: &str) {
+    let answer = ApiError::unavailable("rate_limited", message).to_http1();
+    tokio::spawn(async move {
+        // Best effort: the peer may be gone, and waits for nothing longer than this.
+        let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&answer)).await;
+    });
+}
+
+/// One connection on a runtime.
+struct Load(Arc<AtomicUsize>);
+
+impl Load {
+    fn new(load: &Arc<AtomicUsize>) -> Self {
+        load.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(load))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,186 @@
+//! The wiring: the only place that knows every module. Starts a daemon from a [`Config`] and stops it again.
+//!
+//! Threads: one `current_thread` runtime a core. A connection, the session that it opened and the requests of that
+//! session's jobs stay on one of them, so that the hot path never wakes another core.
+
+mod limits;
+mod listener;
+mod recovery;
+mod workers;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
+
+use self::workers::Workers;
+use crate::api::guard::Guard;
+use crate::api::{self, Api, Service};
+use crate::base::drain::Drain;
+use crate::base::queue::QueueMetrics;
+use crate::config::Config;
+use crate::gateway::{self, Gateway};
+use crate::hub::{self, Hub};
+use crate::journal::{self, Store};
+use crate::session::{self, Sessions};
+use crate::{ingest, sink};
+
+/// Jobs at once, over all calls. Endpoints have limits of their own; this one bounds memory.
+const JOBS: usize = 512;
+/// Before the deadline of a shutdown, jobs still out are aborted so that what is left can be written.
+const ABORT_MARGIN: Duration = Duration::from_millis(500);
+/// Retention is looked at so often.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Why a daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Without a key, only this machine may connect.
+    #[error(
+        "{0} is not a loopback address: without a key anyone who reaches it could read every call; \
+         listen on 127.0.0.1 (a reverse proxy can add TLS and authentication)"
+    )]
+    NotLoopback(SocketAddr),
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The journal cannot be opened.
+    #[error("{0}")]
+    Journal(String),
+    /// The gateway cannot be built.
+    #[error("{0}")]
+    Gateway(String),
+    /// Threads or descriptors are not to be had.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// A daemon that runs.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    drain: Drain,
+    store: Arc<dyn Store>,
+    workers: Workers,
+    deadline: Duration,
+}
+
+/// Starts a daemon on `listen` (port 0: a free one).
+///
+/// Blocks for file work only; call it outside of async code.
+///
+/// # Errors
+/// See [`StartError`]; nothing is left running.
+pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> {
+    check_address(listen)?;
+    limits::raise_open_files();
+    let mut registry = Registry::default();
+    let queues = QueueMetrics::register(&mut registry);
+    let store: Arc<dyn Store> = journal::open(&config.journal, journal::Metrics::register(&mut registry))
+        .map_err(|error| StartError::Journal(error.to_string()))?;
+    let hub = Hub::new(Arc::clone(&store), hub::Config::default(), hub::Metrics::register(&mut registry));
+    store.set_tail(Arc::new(hub.clone()));
+    let gateway = Gateway::new(config.gateway.clone(), gateway::Metrics::register(&mut registry))
+        .map_err(|error| StartError::Gateway(error.to_string()))?;
+    let workers = Workers::start()?;
+    let drain = Drain::default();
+    let deps = Arc::new(session::Deps {
+        store: Arc::clone(&store),
+        hub: hub.clone(),
+        gateway,
+        default_analyses: config.default_analyses(),
+        analyses: Arc::new(config.analyses.clone()),
+        ingest: config.ingest.clone(),
+        limits: config.limits.clone(),
+        permits: Arc::new(Semaphore::new(JOBS)),
+        metrics: session::Metrics::register(&mut registry),
+        queue: Arc::new(queues.queue("session")),
+        drain: drain.clone(),
+    });
+    let sessions = Sessions::new(deps, workers.handles());
+    let ingest_metrics = ingest::Metrics::register(&mut registry);
+    let subscribers = api::subscribe::Metrics::register(&mut registry);
+    let sink_metrics = sink::Metrics::register(&mut registry);
+    let bound = listener::bind(listen).map_err(|error| StartError::Listen { address: listen, error })?;
+    let address = bound.local_addr()?;
+    let api = Arc::new(Api {
+        sessions: sessions.clone(),
+        hub: hub.clone(),
+        store: Arc::clone(&store),
+        ingest: ingest_metrics,
+        subscribe: config.subscribe.clone(),
+        subscribers,
+        registry: Arc::new(registry),
+        drain: drain.clone(),
+    });
+    let service = Service::new(api, Guard::new(&config.server, address, false));
+    workers.spawn(recovery::run(sessions, Arc::clone(&store), config.ingest.clone(), drain.clone()));
+    workers.spawn(sweep(Arc::clone(&store), drain.clone()));
+    for sink in config.sinks {
+        let dir = config.journal.dir.join("sinks");
+        let run = sink::run(sink, dir, hub.clone(), sink_metrics.clone(), drain.stop.clone());
+        workers.spawn(drain.tasks.track_future(run));
+    }
+    let gates = limits::Gates::new(&config.limits);
+    workers.spawn_first(listener::accept(bound, service, gates, workers.handles(), drain.clone()));
+    tracing::info!(%address, journal = %config.journal.dir.display(), "sidetone is up");
+    Ok(Running { address, drain, store, workers, deadline: config.shutdown.deadline })
+}
+
+impl Running {
+    /// Base URL of its HTTP surface.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Finishes what is in hand, ends no call, and returns once everything is written; at the latest after the
+    /// configured deadline.
+    pub fn stop(self) {
+        let Self { drain, store, workers, deadline, .. } = self;
+        drain.stop.cancel();
+        drain.tasks.close();
+        let tasks = drain.tasks.clone();
+        let patience = deadline.saturating_sub(ABORT_MARGIN);
+        if !workers.wait(async move { tasks.wait().await }, patience) {
+            tracing::warn!(left = drain.tasks.len(), "the shutdown deadline is near; what is left is aborted");
+            drain.kill.cancel();
+            let tasks = drain.tasks.clone();
+            workers.wait(async move { tasks.wait().await }, ABORT_MARGIN);
+        }
+        store.close();
+        workers.stop();
+    }
+}
+
+fn check_address(listen: SocketAddr) -> Result<(), StartError> {
+    let loopback = match listen.ip() {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback(),
+    };
+    if loopback { Ok(()) } else { Err(StartError::NotLoopback(listen)) }
+}
+
+/// Erases what has left retention, at start and hourly.
+async fn sweep(store: Arc<dyn Store>, drain: Drain) {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    loop {
+        tokio::select! {
+            biased;
+            () = drain.stop.cancelled() => return,
+            _ = ticks.tick() => {
+                let store = Arc::clone(&store);
+                // Reads and unlinks files: not on a runtime's thread.
+                if tokio::task::spawn_blocking(move || store.sweep(crate::base::time::unix_ms())).await.is_err() {
+                    tracing::error!("the retention sweep panicked");
+                }
+            }
+        }
+    }
+}
