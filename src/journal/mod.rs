@@ -6,6 +6,34 @@
 //! Order: `seq` is dense per call, from 1. `order` is the order of commits over all calls of this daemon, strictly
 //! rising, over restarts too, with holes; it is what a cursor of a `*` subscription names.
 
+mod append;
+mod config;
+mod directory;
+mod embedded;
+mod files;
+mod folder;
+mod frame;
+mod health;
+mod locks;
+mod log;
+mod medium;
+mod metrics;
+mod open;
+mod record;
+mod retention;
+mod scan;
+mod sequencer;
+mod state;
+mod store;
+mod sync;
+#[cfg(test)]
+mod tests;
+
+pub use config::{Config, Durability};
+pub use embedded::{Embedded, open};
+pub use metrics::Metrics;
+pub use open::OpenError;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -126,7 +154,10 @@ pub trait Journal: Send + Sync {
     /// Appends `batch` to `call`, atomically, if its head is `after` (0 for a new call). `entry` is the call's directory
     /// entry if it changed; for a new call it must be given. An empty batch with an entry changes the entry alone.
     ///
-    /// Called by one writer per call at a time, with one append in flight.
+    /// Called by one writer per call at a time, with one append in flight. (Where a new writer comes while the batch of
+    /// its predecessor is on its way, it waits for that one's end.)
+    ///
+    /// The future resolves after the tail has heard of the batch.
     fn append(&self, call: &CallId, after: Seq, batch: Vec<NewRecord>, entry: Option<Entry>) -> CommitFuture;
 
     /// Records with `seq > after`, in order, at least one if there is one, at most about `max_bytes` of frames.
@@ -150,13 +181,14 @@ pub trait Journal: Send + Sync {
     /// `Unavailable`.
     fn since(&self, after: u64) -> Result<Vec<(CallId, Seq)>, JournalError>;
 
-    /// The newest `order` committed, for cursors that start now.
+    /// All up to this `order` was announced: the tail has heard of it, and `read` returns it. For cursors that start now.
     fn order(&self) -> u64;
 
     /// Names the journal's history as a whole: changes whenever open calls' epochs do. Part of a `*` cursor.
     fn generation(&self) -> u64;
 
-    /// Registers the listener that hears of every commit, in `seq` order per call, once it is durable. At most one.
+    /// Registers the listener that hears of every commit, in the order of `order` over all calls, once it is durable.
+    /// At most one.
     fn set_tail(&self, tail: Arc<dyn Tail>);
 
     /// Whether appends work now (`/readyz`).
@@ -169,9 +201,10 @@ pub trait Journal: Send + Sync {
     fn close(&self);
 }
 
-/// Hears of commits. Called on the writer's thread: must not block.
+/// Hears of commits. Called on a writer's or a sync thread: must not block, and must not call the journal.
 pub trait Tail: Send + Sync {
-    /// `records` of `call` are durable.
+    /// `records` of `call` are durable. Calls of this come one after the other, in the order of `order`: a reader that has
+    /// seen all up to some `order` has missed nothing before it.
     fn committed(&self, call: &CallId, records: &[Arc<Record>]);
     /// The call's log is gone (erased or past its retention).
     fn erased(&self, call: &CallId);

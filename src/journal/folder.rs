@@ -1,0 +1,177 @@
+//! The journal's folder: its layout, its permissions, its lock.
+//!
+//! ```text
+//! DIR/lock                     held while a daemon has the journal open; says which process
+//! DIR/state                    see `state`
+//! DIR/directory.log            see `directory`
+//! DIR/calls/3f/c_42.log        one log a call, in 256 folders
+//! ```
+//!
+//! Does not know what is in the files. Everything is readable by its owner alone.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::OpenError;
+use crate::types::CallId;
+
+const CALLS: &str = "calls";
+
+/// The folder, locked for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Folder {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder if it is not there, makes it private, and locks it.
+    pub(super) fn open(dir: &Path) -> Result<Self, OpenError> {
+        let failed = |what: &'static str| move |error| OpenError::Folder { dir: dir.to_owned(), what, error };
+        private_dir(dir).map_err(failed("create"))?;
+        make_private(dir).map_err(failed("make private"))?;
+        let lock = options().create(true).truncate(false).open(dir.join("lock")).map_err(failed("write to"))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let owner = fs::read_to_string(dir.join("lock")).unwrap_or_default();
+                let owner = owner.trim().parse::<u32>().map_or(String::new(), |pid| format!(" (process {pid})"));
+                return Err(OpenError::Locked { dir: dir.to_owned(), owner });
+            }
+            Err(error) => return Err(failed("lock")(error.into())),
+        }
+        let note = |mut lock: &File| {
+            lock.set_len(0)?;
+            writeln!(lock, "{}", std::process::id())
+        };
+        // Only a help for people: on a full disk the daemon still starts.
+        drop(note(&lock));
+        let calls = dir.join(CALLS);
+        if !calls.is_dir() {
+            private_dir(&calls).map_err(failed("write to"))?;
+        }
+        for shard in 0..=u8::MAX {
+            private_dir(&calls.join(format!("{shard:02x}"))).map_err(failed("write to"))?;
+        }
+        Ok(Self { dir: dir.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Opens a file of the folder, if it is there.
+    pub(super) fn existing(&self, name: &str) -> io::Result<Option<File>> {
+        found(options().open(self.dir.join(name)))
+    }
+
+    /// An empty file of the folder.
+    pub(super) fn create(&self, name: &str) -> io::Result<File> {
+        options().create(true).truncate(true).open(self.dir.join(name))
+    }
+
+    /// Puts a file in another's place, and makes that survive the loss of power.
+    pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.dir.join(from), self.dir.join(to))?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    /// Removes a file of the folder, if it is there.
+    pub(super) fn remove(&self, name: &str) -> io::Result<()> {
+        found(fs::remove_file(self.dir.join(name))).map(drop)
+    }
+
+    /// Makes all that was ever written to the folder survive the loss of power, by syncing its file system.
+    pub(super) fn sync_all(&self) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(File::open(&self.dir)?)?)
+    }
+
+    /// The path of a call's log.
+    pub(super) fn log_path(&self, call: &CallId) -> PathBuf {
+        self.shard_path(call).join(format!("{call}.log"))
+    }
+
+    fn shard_path(&self, call: &CallId) -> PathBuf {
+        self.dir.join(CALLS).join(format!("{:02x}", shard(call)))
+    }
+
+    /// Opens a call's log, if it is there.
+    pub(super) fn open_log(&self, call: &CallId) -> io::Result<Option<File>> {
+        found(options().open(self.log_path(call)))
+    }
+
+    /// Creates a call's log. What the directory does not know but has this name already (its entry was lost with the
+    /// machine's power) is set aside, not overwritten.
+    pub(super) fn create_log(&self, call: &CallId) -> io::Result<File> {
+        let path = self.log_path(call);
+        match options().create_new(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                tracing::warn!(path = %path.display(), "a log that no entry knows is set aside as .orphan");
+                fs::rename(&path, path.with_extension("orphan"))?;
+                options().create_new(true).open(&path)
+            }
+            other => other,
+        }
+    }
+
+    /// Removes a call's log, if it is there.
+    pub(super) fn remove_log(&self, call: &CallId) -> io::Result<()> {
+        found(fs::remove_file(self.log_path(call))).map(drop)
+    }
+
+    /// Bytes of a call's log; 0 without one.
+    pub(super) fn log_bytes(&self, call: &CallId) -> u64 {
+        fs::metadata(self.log_path(call)).map_or(0, |metadata| metadata.len())
+    }
+
+    /// Makes the name of a call's new log survive the loss of power.
+    pub(super) fn sync_log_name(&self, call: &CallId) -> io::Result<()> {
+        File::open(self.shard_path(call))?.sync_all()
+    }
+
+    /// Every file below `calls`.
+    pub(super) fn log_files(&self) -> impl Iterator<Item = PathBuf> {
+        let shards = fs::read_dir(self.dir.join(CALLS)).into_iter().flatten().flatten();
+        shards.flat_map(|shard| fs::read_dir(shard.path()).into_iter().flatten().flatten()).map(|file| file.path())
+    }
+}
+
+/// Which of 256 folders a call's log is in, and which shard of anything else it belongs to. Part of the format.
+pub(super) fn shard(call: &CallId) -> u8 {
+    crc32fast::hash(call.as_str().as_bytes()) as u8
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+fn private_dir(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Takes the permissions of others from the folder itself, unless it is one that is shared by its nature (sticky, or
+/// another user's): what lies in it is private either way.
+fn make_private(dir: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(dir)?;
+    let mode = metadata.mode();
+    let ours = metadata.uid() == rustix::process::geteuid().as_raw();
+    if mode & 0o077 != 0 && mode & 0o1000 == 0 && ours {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+fn found<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}

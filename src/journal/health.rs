@@ -1,0 +1,43 @@
+//! Whether writing works now.
+//!
+//! Knows no file: those who write tell it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::JournalError;
+use super::locks::lock;
+
+/// The last failure, until something was written again.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    failing: AtomicBool,
+    message: Mutex<String>,
+}
+
+impl Health {
+    /// A write or a sync failed.
+    pub(super) fn failed(&self, message: &str) {
+        message.clone_into(&mut lock(&self.message));
+        if !self.failing.swap(true, Ordering::AcqRel) {
+            tracing::error!(message, "the journal is unavailable");
+        }
+    }
+
+    /// A write succeeded.
+    pub(super) fn works(&self) {
+        if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::AcqRel) {
+            tracing::info!("the journal is available again");
+        }
+    }
+
+    /// Whether the last write failed.
+    pub(super) fn failing(&self) -> bool {
+        self.failing.load(Ordering::Acquire)
+    }
+
+    /// As [`super::Journal::health`].
+    pub(super) fn check(&self) -> Result<(), JournalError> {
+        if self.failing() { Err(JournalError::Unavailable(lock(&self.message).clone())) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,278 @@
+//! Reading a call's log: whole, to know what is in it; from a position; and backwards from its end.
+//!
+//! Knows no lock and no store: files and bytes in, facts out.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::frame::{
+    FILE_HEADER, HEADER, Kind, Next, Opening, Scanner, TRAILER, check_file_header, framed, intact, payload_len, u32_at,
+};
+use super::record::{Stored, decode};
+use super::{Record, Seq};
+
+/// Bytes of log between two marks.
+const STRIDE: u64 = 32 << 10;
+/// How much is read at once from the end of a file.
+const TAIL_CHUNK: u64 = 4 << 10;
+
+/// Where a record begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) seq: Seq,
+    pub(super) order: u64,
+    pub(super) at: u64,
+}
+
+/// Some of a log's records, the first among them, at least one in [`STRIDE`] bytes (or one a record, where they are
+/// longer): in order.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Marks(Vec<Mark>);
+
+impl Marks {
+    /// Notes a record, if it is far enough behind the last one noted.
+    pub(super) fn note(&mut self, mark: Mark) {
+        if self.0.last().is_none_or(|last| mark.at - last.at >= STRIDE) {
+            self.0.push(mark);
+        }
+    }
+
+    /// Forgets the records behind `head`.
+    pub(super) fn cut(&mut self, head: Seq) {
+        self.0.truncate(self.0.partition_point(|mark| mark.seq <= head));
+    }
+
+    /// The last mark at or before `seq`.
+    pub(super) fn by_seq(&self, seq: Seq) -> Option<Mark> {
+        let behind = self.0.partition_point(|mark| mark.seq <= seq);
+        self.0.get(behind.checked_sub(1)?).copied()
+    }
+}
+
+/// How a log ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// With a whole batch.
+    Clean,
+    /// With a write that did not get there whole.
+    Torn(&'static str),
+    /// With something unreadable, and maybe more behind it.
+    Damaged(String),
+}
+
+/// What is in a log.
+#[derive(Debug)]
+pub(super) struct Contents {
+    /// Bytes up to the end of the last whole batch.
+    pub(super) len: u64,
+    pub(super) head: Seq,
+    /// Of the last record; 0 without any.
+    pub(super) order: u64,
+    pub(super) marks: Marks,
+    pub(super) ending: Ending,
+}
+
+/// Reads a whole log of `end` bytes, and checks every record.
+pub(super) fn scan(file: &File, end: u64) -> io::Result<Contents> {
+    let mut contents = Contents { len: 0, head: 0, order: 0, marks: Marks::default(), ending: Ending::Clean };
+    if end == 0 {
+        return Ok(contents);
+    }
+    match check_file_header(file, Kind::Call, end)? {
+        Opening::Good => contents.len = FILE_HEADER as u64,
+        Opening::Torn => {
+            contents.ending = Ending::Torn("the first write is cut off");
+            return Ok(contents);
+        }
+        Opening::Version(message) => {
+            contents.ending = Ending::Damaged(message);
+            return Ok(contents);
+        }
+        Opening::Strange => {
+            contents.ending = Ending::Damaged("it does not begin as a journal file".to_owned());
+            return Ok(contents);
+        }
+    }
+    let mut scanner = Scanner::new(file, contents.len, end);
+    // The last record read; `contents` stands at the last whole batch.
+    let (mut seq, mut order, mut remaining) = (0, 0, 0);
+    loop {
+        let (at, stored) = match scanner.next()? {
+            Next::Record { at, payload } => (at, decode(payload)),
+            Next::End if remaining > 0 => {
+                contents.ending = Ending::Torn("the rest of a batch is cut off");
+                break;
+            }
+            Next::End => break,
+            Next::Torn(reason) => {
+                contents.ending = Ending::Torn(reason);
+                break;
+            }
+            Next::Damaged(reason) => {
+                contents.ending = Ending::Damaged(format!("{reason} at byte {}", scanner.position()));
+                break;
+            }
+        };
+        let wrong = match &stored {
+            None => Some("a record is shorter than it says"),
+            Some(stored) if stored.seq != seq + 1 => Some("a record is out of sequence"),
+            Some(stored) if stored.order <= order => Some("a record is out of order"),
+            Some(stored) if remaining > 0 && stored.remaining != remaining - 1 => Some("a batch is not whole"),
+            Some(_) => None,
+        };
+        let (None, Some(stored)) = (wrong, stored) else {
+            let reason = wrong.unwrap_or_default();
+            contents.ending = Ending::Damaged(format!("{reason} at byte {at}"));
+            break;
+        };
+        (seq, order, remaining) = (stored.seq, stored.order, stored.remaining);
+        contents.marks.note(Mark { seq, order, at });
+        if remaining == 0 {
+            (contents.len, contents.head, contents.order) = (scanner.position(), seq, order);
+        }
+    }
+    contents.marks.cut(contents.head);
+    Ok(contents)
+}
+
+/// What [`records`] found.
+pub(super) struct Batch {
+    pub(super) records: Vec<Arc<Record>>,
+    /// Why it stopped before it had all that was asked for.
+    pub(super) damage: Option<String>,
+}
+
+/// Records with `after < seq <= head` from `mark` on, about `max_bytes` of frames but at least one; `end` is the good
+/// length of the file. They share one buffer.
+pub(super) fn records(file: &File, mark: Mark, end: u64, after: Seq, head: Seq, max_bytes: usize) -> io::Result<Batch> {
+    let mut batch = Batch { records: Vec::new(), damage: None };
+    let (mut at, mut expected, mut taken) = (mark.at, mark.seq, 0);
+    // From a mark to the record wanted is a stride at most; a record that does not fit is read again with what follows.
+    let mut want = (max_bytes as u64).saturating_add(STRIDE);
+    while expected <= head && (taken < max_bytes || batch.records.is_empty()) {
+        let size = want.min(end - at) as usize;
+        let chunk = Bytes::from(read_up_to(file, at, size)?);
+        let mut used = 0;
+        while expected <= head && (taken < max_bytes || batch.records.is_empty()) {
+            let rest = &chunk[used..];
+            if rest.len() < HEADER {
+                want = want.max(HEADER as u64);
+                break;
+            }
+            let Some(size) = payload_len(rest).map(framed) else {
+                batch.damage = Some(format!("no record begins at byte {} any more", at + used as u64));
+                return Ok(batch);
+            };
+            if rest.len() < size {
+                want = want.max(size as u64);
+                break;
+            }
+            let start = used + HEADER;
+            let stored = intact(&rest[..size]).then(|| decode(&chunk[start..used + size - TRAILER])).flatten();
+            let Some(stored) = stored.filter(|stored| stored.seq == expected) else {
+                batch.damage = Some(format!("the record at byte {} is no longer what it was", at + used as u64));
+                return Ok(batch);
+            };
+            if stored.seq > after {
+                taken += stored.frame.len();
+                batch.records.push(Arc::new(Record {
+                    seq: stored.seq,
+                    order: stored.order,
+                    frame: chunk.slice(start + stored.frame.start..start + stored.frame.end),
+                    private: chunk.slice(start + stored.private.start..start + stored.private.end),
+                }));
+            }
+            used += size;
+            expected += 1;
+        }
+        // All there is was looked at, or what was there before is no longer.
+        if used == 0 && (size as u64 == end - at || chunk.len() < size) {
+            batch.damage = Some(format!("the file ends at byte {end}, before event {expected}"));
+            return Ok(batch);
+        }
+        at += used as u64;
+    }
+    Ok(batch)
+}
+
+/// `size` bytes from `at`, or as many as there are: behind what readers may see, a file may shrink.
+fn read_up_to(file: &File, at: u64, size: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; size];
+    let mut got = 0;
+    while got < size {
+        match file.read_at(&mut bytes[got..], at + got as u64) {
+            Ok(0) => break,
+            Ok(more) => got += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(got);
+    Ok(bytes)
+}
+
+/// Reads a log backwards. Frames that do not check out end it: only a whole scan can say why.
+pub(super) struct Backwards<'f> {
+    file: &'f File,
+    /// End of the frame to be read next.
+    end: u64,
+    /// Bytes before `base + buffer.len()`, from `base` on.
+    buffer: Vec<u8>,
+    base: u64,
+}
+
+impl<'f> Backwards<'f> {
+    pub(super) fn new(file: &'f File, end: u64) -> Self {
+        Self { file, end, buffer: Vec::new(), base: end }
+    }
+
+    /// The record before, or `None` at the beginning or where none checks out.
+    pub(super) fn next(&mut self) -> io::Result<Option<Stored>> {
+        Ok(self.frame()?.and_then(|frame| decode(&frame[HEADER..frame.len() - TRAILER])))
+    }
+
+    /// Where the record that came last begins.
+    pub(super) fn position(&self) -> u64 {
+        self.end
+    }
+
+    /// The frame before.
+    pub(super) fn frame(&mut self) -> io::Result<Option<&[u8]>> {
+        let smallest = framed(0) as u64;
+        if self.end < FILE_HEADER as u64 + smallest {
+            return Ok(None);
+        }
+        let trailer = self.bytes(TRAILER as u64)?;
+        let size = framed(!u32_at(trailer, 0) as usize) as u64;
+        if size > self.end - FILE_HEADER as u64 {
+            return Ok(None);
+        }
+        let frame = self.bytes(size)?;
+        if payload_len(frame).map(framed) != Some(frame.len()) || !intact(frame) {
+            return Ok(None);
+        }
+        self.end -= size;
+        let start = (self.end - self.base) as usize;
+        Ok(Some(&self.buffer[start..start + size as usize]))
+    }
+
+    /// The `size` bytes before `end`; they are there.
+    fn bytes(&mut self, size: u64) -> io::Result<&[u8]> {
+        if self.end - size < self.base {
+            self.buffer.truncate((self.end - self.base) as usize);
+            let want = size.max(TAIL_CHUNK).min(self.end);
+            let more = want as usize - self.buffer.len();
+            let mut buffer = vec![0; want as usize];
+            self.file.read_exact_at(&mut buffer[..more], self.end - want)?;
+            buffer[more..].copy_from_slice(&self.buffer);
+            self.buffer = buffer;
+            self.base = self.end - want;
+        }
+        let stop = (self.end - self.base) as usize;
+        Ok(&self.buffer[stop - size as usize..stop])
+    }
+}

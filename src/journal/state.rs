@@ -1,0 +1,93 @@
+//! `state`: what one run of the daemon tells the next, in one small JSON file that is replaced whole.
+//!
+//! Knows no call. Without the file the journal counts as restored from somewhere else: delete it after putting a backup
+//! in place, so that open calls get new epochs.
+
+use std::io::{self, Write as _};
+
+use serde::{Deserialize, Serialize};
+
+use super::OpenError;
+use super::config::Durability;
+use super::folder::Folder;
+use super::frame::{VERSION, version_message};
+
+/// How many orders are reserved at once.
+pub(super) const BLOCK: u64 = 1 << 20;
+
+const FILE: &str = "state";
+const DRAFT: &str = "state.new";
+
+/// The file's content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    /// Version of the whole folder's format.
+    pub(super) version: u32,
+    /// The machine's boot when it was written; empty where the system does not tell.
+    pub(super) boot_id: String,
+    /// The daemon shut down, and synced everything before.
+    pub(super) clean: bool,
+    /// What an acknowledged event of this run survives.
+    pub(super) durability: Durability,
+    /// Names the journal's history.
+    pub(super) generation: u64,
+    /// No order at or above it was handed out.
+    pub(super) order: u64,
+}
+
+impl State {
+    /// That of a journal that never was.
+    pub(super) fn fresh(durability: Durability) -> Self {
+        // Random, so that a cursor of an earlier journal in the same place does not fit; room to count up in 2^53.
+        let generation = u64::from(rand::random::<u32>()) << 16 | 1;
+        Self { version: VERSION.into(), boot_id: String::new(), clean: true, durability, generation, order: 1 }
+    }
+
+    /// Reads the file, if it is there.
+    pub(super) fn read(folder: &Folder) -> Result<Option<Self>, OpenError> {
+        let path = folder.path().join(FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(OpenError::Read { path, error }),
+        };
+        let damaged = |error: serde_json::Error| OpenError::Damaged {
+            path: path.clone(),
+            message: format!(
+                "{error}; if this journal is to be used as it is, delete this file: open calls get new epochs"
+            ),
+        };
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let Versioned { version } = serde_json::from_str(&text).map_err(damaged)?;
+        // Migrations of older versions go here, one arm each; there is no older version yet.
+        if version != u32::from(VERSION) {
+            let dir = folder.path().to_owned();
+            return Err(OpenError::Version { dir, message: version_message(version) });
+        }
+        serde_json::from_str(&text).map(Some).map_err(damaged)
+    }
+
+    /// Replaces the file, and makes that survive the loss of power.
+    pub(super) fn write(&self, folder: &Folder) -> io::Result<()> {
+        let mut file = folder.create(DRAFT)?;
+        serde_json::to_writer(&mut file, self)?;
+        file.write_all(b"\n")?;
+        file.sync_all()?;
+        folder.rename(DRAFT, FILE)
+    }
+
+    /// Whether what the last run acknowledged may have been lost: the machine went down without the daemon having shut
+    /// down, and syncing was left to the background. A system that does not tell its boots may have.
+    pub(super) fn may_have_lost(&self, boot_id: &str) -> bool {
+        let rebooted = self.boot_id.is_empty() || self.boot_id != boot_id;
+        self.durability == Durability::Process && !self.clean && rebooted
+    }
+}
+
+/// The machine's present boot; empty where the system does not tell.
+pub(super) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
+}

@@ -1,0 +1,314 @@
+//! The embedded store: appends inline on the caller's thread, reads from files.
+//!
+//! Locks, in the order in which they may be taken: a log's content, the directory, the sequencer; the file cache and
+//! the shards of the map come last. While a log's content is locked, another log's is only tried. Does not know what an
+//! event is, and starts no thread (see `sync`).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::config::Config;
+use super::directory::{Calls, Slot};
+use super::files::Files;
+use super::folder::shard;
+use super::health::Health;
+use super::locks::lock;
+use super::log::{Content, Ground, Log};
+use super::scan::records;
+use super::sequencer::Sequencer;
+use super::state::{BLOCK, State};
+use super::sync::Work;
+use super::{CallState, JournalError, Record, Seq};
+use crate::base::time::unix_ms;
+use crate::types::CallId;
+
+const SHARDS: usize = 64;
+
+/// What the store's threads and its callers share.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) ground: Ground,
+    pub(super) calls: Calls,
+    pub(super) sequencer: Arc<Sequencer>,
+    pub(super) state: Mutex<State>,
+    pub(super) files: Files,
+    pub(super) health: Health,
+    pub(super) work: Work,
+    pub(super) closed: AtomicBool,
+    /// What an earlier run wrote may not survive the loss of power yet.
+    pub(super) unsettled: AtomicBool,
+    logs: [Mutex<HashMap<CallId, Arc<Log>>>; SHARDS],
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: Config,
+        ground: Ground,
+        calls: Calls,
+        state: State,
+        sequencer: Arc<Sequencer>,
+        files: Files,
+        unsettled: bool,
+    ) -> Self {
+        Self {
+            config,
+            ground,
+            calls,
+            sequencer,
+            state: Mutex::new(state),
+            files,
+            health: Health::default(),
+            work: Work::default(),
+            closed: AtomicBool::new(false),
+            unsettled: AtomicBool::new(unsettled),
+            logs: std::array::from_fn(|_| Mutex::default()),
+        }
+    }
+
+    fn shard(&self, call: &CallId) -> MutexGuard<'_, HashMap<CallId, Arc<Log>>> {
+        lock(&self.logs[usize::from(shard(call)) % SHARDS])
+    }
+
+    /// The log of a call that the directory knows, or with `new` is about to; made if it was not touched yet.
+    pub(super) fn find(&self, call: &CallId, new: bool) -> Option<Arc<Log>> {
+        if let Some(log) = self.shard(call).get(call) {
+            return Some(Arc::clone(log));
+        }
+        let log = match self.calls.with(call, Slot::open) {
+            Some(open) => Log::untouched(call.clone(), open),
+            None if new => Log::empty(call.clone()),
+            None => return None,
+        };
+        Some(Arc::clone(self.shard(call).entry(call.clone()).or_insert(log)))
+    }
+
+    /// Whether a log may be forgotten until it is touched again; if so, it is. The caller has its content locked, and
+    /// marks it retired.
+    pub(super) fn retire(&self, log: &Log) -> bool {
+        let over = self.over_or_unknown(log);
+        if over {
+            self.shard(&log.call).remove(&log.call);
+        }
+        over
+    }
+
+    /// Whether a log grows no more, as far as the directory knows.
+    pub(super) fn over_or_unknown(&self, log: &Log) -> bool {
+        self.calls.with(&log.call, |slot| !slot.open()).unwrap_or(true)
+    }
+
+    /// A log's file was opened, and its content is still locked.
+    pub(super) fn opened(&self, log: &Arc<Log>) {
+        self.files.opened(log, &self.ground, |log| self.retire(log));
+    }
+
+    /// Reads a log whose content is locked, unless that was done.
+    pub(super) fn load(&self, log: &Arc<Log>, content: &mut Content) -> Result<(), JournalError> {
+        if content.loaded {
+            return Ok(());
+        }
+        content.load(log, &self.ground).map_err(|error| self.unreadable(&error))?;
+        if content.file.is_some() {
+            self.opened(log);
+        }
+        if content.head == 0 && content.damage.is_none() {
+            self.missing(log, content);
+        }
+        Ok(())
+    }
+
+    /// The directory knows a call of which the log has nothing.
+    fn missing(&self, log: &Arc<Log>, content: &mut Content) {
+        let Some((known, open)) = self.calls.with(&log.call, |slot| (slot.head, slot.open())) else { return };
+        if known == 0 && open {
+            // A crash came between the entry and the first event: the call never was.
+            tracing::info!(call_id = %log.call, "an entry without an event is forgotten");
+            self.erase_log(log, content);
+        } else if !open && content.file.is_none() {
+            // Erased, but the disk was too full to say so.
+            tracing::warn!(call_id = %log.call, "the log of a call that is over is gone; the call is forgotten");
+            self.erase_log(log, content);
+        } else {
+            content.damaged(&log.call, &self.ground, 0, format!("its log is empty, but there were {known} events"));
+        }
+    }
+
+    /// Erases a log and its entry, for good; its content is locked.
+    pub(super) fn erase_log(&self, log: &Arc<Log>, content: &mut Content) {
+        content.retired = true;
+        content.close_file(&self.ground);
+        self.files.forget(log);
+        // The entry first: a log without an entry is swept some time, an entry without a log would look like a call.
+        // But on a full disk it is the log that makes room.
+        let noted = self.calls.remove(&log.call);
+        if let Err(error) = self.ground.folder.remove_log(&log.call) {
+            self.failed("erase a call", &error);
+        }
+        if noted.is_err()
+            && let Err(error) = self.calls.remove(&log.call)
+        {
+            self.failed("erase a call", &error);
+        }
+        self.shard(&log.call).remove(&log.call);
+    }
+
+    /// Notes a failed write or sync, for `health` and the caller.
+    pub(super) fn failed(&self, what: &str, error: &io::Error) -> JournalError {
+        self.ground.metrics.failures.inc();
+        let message = format!("cannot {what} in {}: {error}", self.ground.folder.path().display());
+        self.health.failed(&message);
+        JournalError::Unavailable(message)
+    }
+
+    fn unreadable(&self, error: &io::Error) -> JournalError {
+        self.ground.metrics.failures.inc();
+        JournalError::Unavailable(format!("cannot read in {}: {error}", self.ground.folder.path().display()))
+    }
+
+    /// Reserves `count` orders, and another block.
+    pub(super) fn reserve_block(&self, count: u64) -> io::Result<()> {
+        let mut state = lock(&self.state);
+        let reserved = State { order: state.order + count + BLOCK, ..state.clone() };
+        reserved.write(&self.ground.folder)?;
+        self.sequencer.extend(reserved.order);
+        *state = reserved;
+        Ok(())
+    }
+
+    pub(super) fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Result<Vec<Arc<Record>>, JournalError> {
+        loop {
+            let log = self.find(call, false).ok_or(JournalError::UnknownCall)?;
+            let mut content = log.content();
+            if content.retired {
+                continue;
+            }
+            self.load(&log, &mut content)?;
+            if content.retired {
+                return Err(JournalError::UnknownCall);
+            }
+            let head = log.visible();
+            if head == 0 && content.damage.is_none() {
+                return Err(JournalError::UnknownCall);
+            }
+            let (true, Some(mark)) = (after < head, content.mark_for(after)) else {
+                return content.damage_error().map_or_else(|| Ok(Vec::new()), Err);
+            };
+            let file = self.file(&log, &mut content)?;
+            let end = content.end.len;
+            // What readers may see never changes: it is read without the lock.
+            drop(content);
+            let found = records(&file, mark, end, after, head, max_bytes).map_err(|error| self.unreadable(&error))?;
+            if let Some(message) = found.damage {
+                let last = found.records.last().map_or(after, |record| record.seq);
+                let mut content = log.content();
+                content.damaged(call, &self.ground, last, message);
+                if found.records.is_empty() {
+                    return content.damage_error().map_or_else(|| Ok(Vec::new()), Err);
+                }
+            }
+            return Ok(found.records);
+        }
+    }
+
+    /// The file of a log that has one.
+    pub(super) fn file(&self, log: &Arc<Log>, content: &mut Content) -> Result<Arc<File>, JournalError> {
+        let found = content.open_file(&log.call, &self.ground).map_err(|error| self.unreadable(&error))?;
+        let Some((file, opened)) = found else {
+            return Err(self.unreadable(&io::ErrorKind::NotFound.into()));
+        };
+        if opened {
+            self.opened(log);
+        }
+        Ok(file)
+    }
+
+    pub(super) fn head(&self, call: &CallId) -> Result<Seq, JournalError> {
+        loop {
+            let log = self.find(call, false).ok_or(JournalError::UnknownCall)?;
+            let mut content = log.content();
+            if content.retired {
+                continue;
+            }
+            self.load(&log, &mut content)?;
+            if content.retired {
+                return Err(JournalError::UnknownCall);
+            }
+            return match (content.damage_error(), log.visible()) {
+                (Some(damage), _) => Err(damage),
+                (None, 0) => Err(JournalError::UnknownCall),
+                (None, head) => Ok(head),
+            };
+        }
+    }
+
+    pub(super) fn since(&self, after: u64) -> Result<Vec<(CallId, Seq)>, JournalError> {
+        let newer = |slot: &&Slot| slot.open() || slot.newest_order > after;
+        let calls: Vec<CallId> =
+            self.calls.all(|slots| slots.filter(newer).map(|slot| slot.entry.call_id.clone()).collect());
+        let mut found = Vec::new();
+        for call in calls {
+            while let Some(log) = self.find(&call, false) {
+                let mut content = log.content();
+                if content.retired {
+                    continue;
+                }
+                let first = content.first_after(&log, &self.ground, after).map_err(|error| self.unreadable(&error))?;
+                if !content.loaded && self.retire(&log) {
+                    content.retired = true;
+                }
+                found.extend(first.map(|first| (call.clone(), first)));
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    pub(super) fn mark_failed(&self, call: &CallId) {
+        while let Some(log) = self.find(call, false) {
+            let mut content = log.content();
+            if content.retired {
+                continue;
+            }
+            let Some(mut slot) =
+                self.calls.with(call, Slot::clone).filter(|slot| slot.entry.state != CallState::Failed)
+            else {
+                return;
+            };
+            slot.entry.state = CallState::Failed;
+            slot.entry.ended_at_ms = Some(unix_ms());
+            slot.entry.open_streams = 0;
+            // A file that cannot be read at all has nothing newer than what was known.
+            slot.newest_order = content.newest_order(&log, &self.ground).unwrap_or(0);
+            slot.head = slot.head.max(content.head);
+            content.open = false;
+            if let Err(error) = self.calls.put(slot.clone()) {
+                self.failed("mark a call as failed", &error);
+                self.calls.put_in_memory(slot);
+            }
+            return;
+        }
+    }
+
+    pub(super) fn erase(&self, call: &CallId) -> Result<bool, JournalError> {
+        while let Some(log) = self.find(call, false) {
+            let mut content = log.content();
+            if content.retired {
+                continue;
+            }
+            if self.calls.with(call, Slot::open) != Some(false) {
+                return Ok(false);
+            }
+            self.erase_log(&log, &mut content);
+            drop(content);
+            self.ground.metrics.erased.inc();
+            if let Some(tail) = self.sequencer.tail() {
+                tail.erased(call);
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,235 @@
+//! What happens behind the callers' backs: syncing, probing, reserving, sweeping. All threads of the store are here.
+//!
+//! With `"process"`, one thread syncs what was written about every second. With `"machine"`, some threads sync each
+//! batch before it is announced; while they are at it, the kernel lets their syncs share a commit.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::append::Unsynced;
+use super::config::Durability;
+use super::directory::Slot;
+use super::locks::lock;
+use super::log::{Ground, Log};
+use super::state::BLOCK;
+use super::store::Shared;
+use crate::base::time::unix_ms;
+
+/// How long what was written may wait for the background sync.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How soon a journal that cannot write is tried again.
+const PROBE_EVERY: Duration = Duration::from_millis(250);
+const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
+/// As much as a call may have waiting for a journal that cannot write.
+const PROBE_BYTES: usize = 256 << 10;
+const PROBE_FILE: &str = "probe";
+/// Syncs at once, with `"machine"`.
+const SYNCERS: usize = 4;
+
+/// What waits for the threads.
+#[derive(Default)]
+pub(super) struct Work {
+    /// Logs written since they were last synced, each once.
+    dirty: Mutex<Vec<Arc<Log>>>,
+    /// Batches to be synced before they count, at most one a call.
+    queue: Mutex<Queue>,
+    arrived: Condvar,
+    stop: Mutex<bool>,
+    stopped: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    batches: VecDeque<Unsynced>,
+    stop: bool,
+}
+
+impl Work {
+    /// `log` was written and is not among the dirty ones.
+    pub(super) fn dirty(&self, log: &Arc<Log>) {
+        lock(&self.dirty).push(Arc::clone(log));
+    }
+
+    /// A batch was written.
+    pub(super) fn unsynced(&self, batch: Unsynced) {
+        lock(&self.queue).batches.push_back(batch);
+        self.arrived.notify_one();
+    }
+
+    fn next(&self) -> Option<Unsynced> {
+        let mut queue = lock(&self.queue);
+        loop {
+            if let Some(batch) = queue.batches.pop_front() {
+                return Some(batch);
+            }
+            if queue.stop {
+                return None;
+            }
+            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Tells all threads to end once they have done what is there.
+    pub(super) fn stop(&self) {
+        *lock(&self.stop) = true;
+        self.stopped.notify_all();
+        lock(&self.queue).stop = true;
+        self.arrived.notify_all();
+    }
+
+    /// Waits for `time`; `false` if it is time to stop.
+    fn pause(&self, time: Duration) -> bool {
+        let stop = lock(&self.stop);
+        let wait = self.stopped.wait_timeout_while(stop, time, |stop| !*stop);
+        !*wait.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Starts the threads.
+pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
+    let mut threads = Vec::new();
+    let mut spawn = |name: String, work: Box<dyn FnOnce(&Shared) + Send>| {
+        let shared = Arc::clone(shared);
+        Builder::new().name(name).spawn(move || work(&shared)).map(|thread| threads.push(thread))
+    };
+    spawn("journal-sync".to_owned(), Box::new(keep))?;
+    spawn("journal-sweep".to_owned(), Box::new(sweep))?;
+    if shared.config.durability == Durability::Machine {
+        for number in 0..SYNCERS {
+            spawn(format!("journal-sync-{number}"), Box::new(settle_batches))?;
+        }
+    }
+    Ok(threads)
+}
+
+/// The background: syncs, probes, reserves.
+fn keep(shared: &Shared) {
+    loop {
+        let failing = shared.health.failing();
+        if !shared.work.pause(if failing { PROBE_EVERY } else { SYNC_EVERY }) {
+            return;
+        }
+        if shared.health.failing() {
+            match probe(&shared.ground) {
+                Ok(()) => shared.health.works(),
+                Err(error) => drop(shared.failed("write", &error)),
+            }
+        }
+        if shared.sequencer.left() < BLOCK / 2
+            && let Err(error) = shared.reserve_block(0)
+        {
+            shared.failed("reserve positions", &error);
+        }
+        sync_dirty(shared);
+    }
+}
+
+fn sweep(shared: &Shared) {
+    loop {
+        shared.sweep(unix_ms());
+        if !shared.work.pause(SWEEP_EVERY) {
+            return;
+        }
+    }
+}
+
+/// Syncs what was written in the background. What fails is tried again the next time.
+pub(super) fn sync_dirty(shared: &Shared) -> bool {
+    let logs = std::mem::take(&mut *lock(&shared.work.dirty));
+    let mut good = true;
+    if shared.unsettled.load(Ordering::Acquire) {
+        match shared.ground.folder.sync_all() {
+            Ok(()) => shared.unsettled.store(false, Ordering::Release),
+            Err(error) => {
+                good = false;
+                shared.failed("sync", &error);
+            }
+        }
+    }
+    for log in logs {
+        // Before it is synced: what is written during the sync needs another one.
+        log.syncing();
+        if let Err(error) = sync_log(shared, &log) {
+            good = false;
+            shared.failed("sync", &error);
+            if log.needs_sync() {
+                shared.work.dirty(&log);
+            }
+        }
+    }
+    if let Err(error) = shared.calls.sync_if_changed() {
+        good = false;
+        shared.failed("sync", &error);
+    }
+    good
+}
+
+fn sync_log(shared: &Shared, log: &Arc<Log>) -> io::Result<()> {
+    let (file, unnamed) = {
+        let mut content = log.content();
+        let Some(file) = content.borrow_file(log, &shared.ground)? else { return Ok(()) };
+        (file, std::mem::take(&mut content.unnamed))
+    };
+    let started = Instant::now();
+    shared.ground.medium.sync(&file)?;
+    if unnamed && let Err(error) = shared.ground.folder.sync_log_name(&log.call) {
+        log.content().unnamed = true;
+        return Err(error);
+    }
+    shared.ground.metrics.sync_seconds.observe(started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn settle_batches(shared: &Shared) {
+    while let Some(batch) = shared.work.next() {
+        settle_batch(shared, batch);
+    }
+}
+
+/// Syncs a batch, then its entry, and has it announced; or takes it back.
+fn settle_batch(shared: &Shared, batch: Unsynced) {
+    let Unsynced { ticket, durable, before, new, entry } = batch;
+    let log = Arc::clone(&durable.log);
+    let known = shared.calls.with(&log.call, Slot::clone);
+    let changes_entry = new || entry.is_some();
+    let synced = sync_log(shared, &log)
+        .and_then(|()| entry.map_or(Ok(()), |entry| shared.set_entry(&mut log.content(), entry)))
+        .and_then(|()| if changes_entry { shared.calls.sync() } else { Ok(()) });
+    match synced {
+        Ok(()) => {
+            shared.health.works();
+            // Somebody waits for every batch here, so there is nothing to be told.
+            drop(ticket.durable(durable));
+        }
+        Err(error) => {
+            let failure = shared.failed("sync", &error);
+            let mut content = log.content();
+            shared.take_back(&log, &mut content, before);
+            if let Some(known) = known.filter(|_| !new && changes_entry) {
+                content.open = known.open();
+                if let Err(error) = shared.calls.put(known.clone()) {
+                    shared.failed("take an entry back", &error);
+                    shared.calls.put_in_memory(known);
+                }
+            }
+            drop(content);
+            drop(ticket);
+            if let Some(answer) = durable.answer {
+                drop(answer.send(Err(failure)));
+            }
+        }
+    }
+}
+
+/// Whether there is room and a working disk.
+fn probe(ground: &Ground) -> io::Result<()> {
+    let written = ground.folder.create(PROBE_FILE).and_then(|file| {
+        ground.medium.write(&file, &vec![0; PROBE_BYTES], 0)?;
+        ground.medium.sync(&file)
+    });
+    written.and(ground.folder.remove(PROBE_FILE))
+}
