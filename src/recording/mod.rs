@@ -1,0 +1,215 @@
+//! Recordings: a call's vendor frames and their times, as JSON Lines. Reads and writes the form; knows no file system,
+//! no socket and no dialect: a frame is text that is never looked into.
+//!
+//! One line is `{"at_ms": N, "message": {…}}`: a frame, verbatim, and its time since the start of the call. The first
+//! line may be `{"recording": {"version": 1, "dialect": "assemblyai", "title": "…", "license": "…"}}`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// The version of the form that is written, and the newest that is read.
+pub const VERSION: u32 = 1;
+
+/// The dialect of a recording that does not name one.
+pub const DEFAULT_DIALECT: &str = "assemblyai";
+
+/// What the optional first line says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of the form.
+    pub version: u32,
+    /// The wire format of the frames.
+    #[serde(default = "default_dialect")]
+    pub dialect: String,
+    /// What it is, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Under which terms it may be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
+}
+
+impl Default for Header {
+    fn default() -> Self {
+        Self { version: VERSION, dialect: default_dialect(), title: None, license: None }
+    }
+}
+
+fn default_dialect() -> String {
+    DEFAULT_DIALECT.to_owned()
+}
+
+/// A vendor's frame, and when it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frame {
+    /// Time since the start of the call. Never before the frame above it.
+    pub at: Duration,
+    /// One JSON object, byte for byte as it stands in the file.
+    pub message: Box<str>,
+}
+
+/// A whole recording.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recording {
+    /// The first line, or what stands for it.
+    pub header: Header,
+    /// In order; at least one.
+    pub frames: Vec<Frame>,
+}
+
+impl Recording {
+    /// Time of the last frame.
+    pub fn duration(&self) -> Duration {
+        self.frames.last().map_or(Duration::ZERO, |frame| frame.at)
+    }
+}
+
+/// Why a text is no recording, or not a whole one. Lines count from 1. Messages hold no transcript text.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordingError {
+    /// The first line is of another form: this is some other file.
+    #[error("no recording: expected a first line {{\"at_ms\": N, \"message\": {{…}}}} or {{\"recording\": {{…}}}}, {0}")]
+    NotARecording(String),
+    /// It begins as a recording, and a later line cannot be read.
+    #[error("line {line}: {message}")]
+    Damaged {
+        /// Where.
+        line: usize,
+        /// What was found, and what is allowed.
+        message: String,
+    },
+    /// Made by a newer program.
+    #[error("its version is {0}; this program reads up to {VERSION}")]
+    Version(u32),
+    /// A header without a frame.
+    #[error("it holds no frame")]
+    Empty,
+}
+
+#[derive(Deserialize)]
+struct FrameLine {
+    at_ms: u64,
+    message: Box<RawValue>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HeaderLine {
+    recording: Header,
+}
+
+/// Reads a recording. Empty lines are skipped, fields that are not known are ignored.
+///
+/// # Errors
+/// [`RecordingError::NotARecording`] when already the first line has another form, so that a caller that walks a folder
+/// can tell other files from damaged recordings.
+pub fn parse(text: &str) -> Result<Recording, RecordingError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut lines = text
+        .lines()
+        .enumerate()
+        .map(|(index, line)| (index + 1, line.trim()))
+        .filter(|(_, line)| !line.is_empty())
+        .peekable();
+    let Some(&(_, first)) = lines.peek() else {
+        return Err(RecordingError::NotARecording("found nothing".to_owned()));
+    };
+    let mut recording = Recording::default();
+    if let Ok(line) = serde_json::from_str::<HeaderLine>(first) {
+        if line.recording.version > VERSION {
+            return Err(RecordingError::Version(line.recording.version));
+        }
+        recording.header = line.recording;
+        lines.next();
+    } else if let Err(message) = read_frame(first) {
+        return Err(RecordingError::NotARecording(message));
+    }
+    for (line, text) in lines {
+        let frame = read_frame(text).map_err(|message| RecordingError::Damaged { line, message })?;
+        if recording.frames.last().is_some_and(|last| frame.at < last.at) {
+            return Err(RecordingError::Damaged { line, message: "at_ms is less than on the line before".to_owned() });
+        }
+        recording.frames.push(frame);
+    }
+    if recording.frames.is_empty() {
+        return Err(RecordingError::Empty);
+    }
+    Ok(recording)
+}
+
+fn read_frame(text: &str) -> Result<Frame, String> {
+    let line: FrameLine = serde_json::from_str(text).map_err(|error| {
+        // A message of serde_json can quote what it found; only its place is safe to show.
+        format!("found something else at column {} ({:?})", error.column(), error.classify())
+    })?;
+    let message = line.message.get();
+    if !message.starts_with('{') {
+        return Err("message is no JSON object".to_owned());
+    }
+    Ok(Frame { at: Duration::from_millis(line.at_ms), message: message.into() })
+}
+
+/// The first line, without its line break.
+pub fn write_header(header: &Header) -> String {
+    serde_json::json!({ "recording": header }).to_string()
+}
+
+/// A frame's line, without its line break. `message` must be one JSON value; line breaks between its tokens become
+/// spaces.
+pub fn write_frame(at: Duration, message: &str) -> String {
+    // Inside JSON strings a raw line break is not allowed, so every one in valid JSON is white space.
+    let message = message.replace(['\n', '\r'], " ");
+    format!("{{\"at_ms\":{},\"message\":{}}}", at.as_millis(), message.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TURN: &str = r#"{"type":"Turn",  "x":1}"#;
+
+    #[test]
+    fn what_is_written_reads_back_byte_for_byte() {
+        let header = Header { dialect: "sidetone".into(), title: Some("Two people".into()), ..Header::default() };
+        let text = [
+            write_header(&header),
+            write_frame(Duration::from_millis(0), TURN),
+            String::new(),
+            write_frame(Duration::from_millis(1200), "{\n\"type\":\"end\"}"),
+        ]
+        .join("\n");
+        let recording = parse(&text).expect("recording");
+        assert_eq!(recording.header, header);
+        assert_eq!(&*recording.frames[0].message, TURN);
+        assert_eq!(&*recording.frames[1].message, r#"{ "type":"end"}"#);
+        assert_eq!(recording.duration(), Duration::from_millis(1200));
+    }
+
+    #[test]
+    fn a_recording_without_a_first_line_is_assemblyai() {
+        let recording = parse(&format!("\u{feff}{{\"at_ms\":0,\"message\":{TURN}}}\r\n")).expect("recording");
+        assert_eq!(recording.header, Header::default());
+        assert_eq!(recording.header.dialect, "assemblyai");
+    }
+
+    #[test]
+    fn other_files_are_told_from_damaged_recordings() {
+        for other in ["", "\n\n", "hello", "[]", r#"{"kind":"turn","call_id":"a"}"#, r#"{"at_ms":1}"#] {
+            assert!(matches!(parse(other), Err(RecordingError::NotARecording(_))), "{other}");
+        }
+        let good = write_frame(Duration::from_millis(5), TURN);
+        for (bad, what) in [
+            ("{", "column"),
+            (r#"{"at_ms":-1,"message":{}}"#, "column"),
+            (r#"{"at_ms":9,"message":"secret words"}"#, "object"),
+            (r#"{"at_ms":4,"message":{}}"#, "less than"),
+        ] {
+            let error = parse(&format!("{good}\n{bad}\n")).expect_err(bad);
+            assert!(matches!(error, RecordingError::Damaged { line: 2, .. }), "{error}");
+            assert!(error.to_string().contains(what) && !error.to_string().contains("secret"), "{error}");
+        }
+        assert_eq!(parse(r#"{"recording":{"version":2}}"#), Err(RecordingError::Version(2)));
+        assert_eq!(parse(r#"{"recording":{"version":1}}"#), Err(RecordingError::Empty));
+    }
+}
