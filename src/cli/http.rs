@@ -1,0 +1,98 @@
+//! The clients' HTTP: one `GET`, one JSON answer. Knows no path of the daemon.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::reconnect::{Again, Backoff};
+use super::target::Target;
+
+/// Whole time of one request.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest answer that is read, bytes.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// `GET path`: the JSON of a 200, or `None` for a 404.
+///
+/// # Errors
+/// No connection, another status (with what the daemon said), or an answer that is no JSON.
+///
+/// # Cancel safety
+/// Cancelled, the connection is dropped.
+pub async fn get(target: &Target, path: &str) -> Result<Option<Value>> {
+    let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, path))
+        .await
+        .map_err(|_| anyhow!("no answer from {} within {} s", target.http(path), TIMEOUT.as_secs()))?
+        .with_context(|| format!("cannot get {}", target.http(path)))?;
+    if status == StatusCode::NOT_FOUND {
+        return Ok(None);
+    }
+    if status != StatusCode::OK {
+        bail!("{} answered {status}: {}", target.http(path), reason(&body));
+    }
+    let value = serde_json::from_slice(&body).with_context(|| format!("{} answered no JSON", target.http(path)))?;
+    Ok(Some(value))
+}
+
+/// [`get`], again and again until it works or `patience` is over: it outlives a restart of the daemon.
+///
+/// # Errors
+/// The last failure.
+///
+/// # Cancel safety
+/// As [`get`].
+pub async fn get_patiently(target: &Target, path: &str, patience: Duration) -> Result<Option<Value>> {
+    let deadline = Instant::now() + patience;
+    let mut backoff = Backoff::default();
+    loop {
+        match get(target, path).await {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(backoff.next(Again::Now)).await,
+            answer => return answer,
+        }
+    }
+}
+
+async fn exchange(target: &Target, path: &str) -> Result<(StatusCode, Bytes)> {
+    let stream = TcpStream::connect(target.authority()).await?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::builder()
+        .method(Method::GET)
+        .uri(path)
+        .header(http::header::HOST, target.authority())
+        .body(Full::<Bytes>::default())?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
+            .collect()
+            .await
+            .map_err(|error| anyhow!("reading the answer: {error}"))?;
+        anyhow::Ok((status, body.to_bytes()))
+    };
+    // The connection has to be driven while the answer is awaited, and ends with it.
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        biased;
+        done = &mut answer => done,
+        closed = connection => {
+            closed?;
+            answer.await
+        }
+    }
+}
+
+/// What a problem document says, or the start of whatever else came.
+fn reason(body: &[u8]) -> String {
+    let document: Option<Value> = serde_json::from_slice(body).ok();
+    let said = document.as_ref().and_then(|value| {
+        ["detail", "title"].iter().find_map(|key| value.get(key)?.as_str().map(str::to_owned))
+    });
+    said.unwrap_or_else(|| String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned())
+}

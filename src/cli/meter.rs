@@ -1,0 +1,53 @@
+//! What a long command says while it works: a progress bar on a terminal, and notes on stderr. Knows no command.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use owo_colors::OwoColorize as _;
+
+/// A progress bar (hidden where stderr is no terminal) and a place for notes that does not tear it.
+#[derive(Debug, Clone)]
+pub struct Meter {
+    bar: ProgressBar,
+}
+
+impl Meter {
+    /// A bar to `length` of `unit`. Nothing is drawn with `quiet`, or where stderr is no terminal.
+    pub fn new(length: usize, unit: &str, quiet: bool) -> Self {
+        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(length as u64) };
+        bar.set_length(length as u64);
+        let template = format!("{{bar:32.cyan/blue}} {{human_pos}}/{{human_len}} {unit}  {{elapsed}}  {{msg:.dim}}");
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        if !quiet {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        Self { bar }
+    }
+
+    /// `count` more are done.
+    pub fn advance(&self, count: usize) {
+        self.bar.inc(count as u64);
+    }
+
+    /// What stands beside the bar.
+    pub fn status(&self, text: impl Into<std::borrow::Cow<'static, str>>) {
+        self.bar.set_message(text);
+    }
+
+    /// A line on stderr, above the bar.
+    pub fn note(&self, text: &str) {
+        self.bar.suspend(|| anstream::eprintln!("{}", text));
+    }
+
+    /// A warning on stderr, above the bar.
+    pub fn warn(&self, text: &str) {
+        self.bar.suspend(|| anstream::eprintln!("{} {text}", "warning:".yellow().bold()));
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,90 @@
+//! When a client comes back: what each close code means for it, and how long it waits. Knows no socket.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+/// What a client does after a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// At once (with the backoff of repeated failures).
+    Now,
+    /// After a few seconds: coming back at once makes it worse.
+    Later,
+    /// Coming back cannot help.
+    Never,
+}
+
+/// What a close code of the daemon asks for. The table of the README, as code.
+pub fn after_close(code: u16) -> Again {
+    match code {
+        1008 | 4400 | 4401 | 4403 | 4409 | 4410 | 4413 => Again::Never,
+        4429 | 4500 | 1011 => Again::Later,
+        // 1001 going away, 1005 and 1006 lost, 1012 restart, 1013 too slow, 4408 no subscribe in time.
+        _ => Again::Now,
+    }
+}
+
+/// What an HTTP status instead of the upgrade asks for.
+pub fn after_status(status: u16) -> Again {
+    match status {
+        429 => Again::Later,
+        400..=499 => Again::Never,
+        _ => Again::Later,
+    }
+}
+
+/// Waits that double from 50 ms to 5 s, each shortened by up to a half at random, so that clients of a restarted daemon
+/// do not come back as one.
+#[derive(Debug, Default)]
+pub struct Backoff {
+    failures: u32,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(50);
+    const LONGEST: Duration = Duration::from_secs(5);
+
+    /// The next wait. `Later` begins at 2 s.
+    pub fn next(&mut self, again: Again) -> Duration {
+        let full = Self::FIRST.saturating_mul(1 << self.failures.min(10)).min(Self::LONGEST);
+        let full = if again == Again::Later { full.max(Duration::from_secs(2)) } else { full };
+        self.failures = self.failures.saturating_add(1);
+        full.mul_f64(rand::rng().random_range(0.5..=1.0))
+    }
+
+    /// The connection works: the next failure is the first one again.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_their_limit_and_start_over() {
+        let mut backoff = Backoff::default();
+        let waits: Vec<Duration> = (0..12).map(|_| backoff.next(Again::Now)).collect();
+        assert!(waits[0] <= Duration::from_millis(50) && waits[0] >= Duration::from_millis(25), "{waits:?}");
+        assert!(waits[11] >= Duration::from_millis(2500) && waits[11] <= Duration::from_secs(5), "{waits:?}");
+        backoff.reset();
+        assert!(backoff.next(Again::Now) <= Duration::from_millis(50));
+        assert!(backoff.next(Again::Later) >= Duration::from_secs(1));
+    }
+
+    #[test]
+    fn only_what_a_client_cannot_mend_is_never() {
+        for code in [4400, 4401, 4403, 4409, 4410, 4413] {
+            assert_eq!(after_close(code), Again::Never, "{code}");
+        }
+        for code in [1001, 1006, 1013, 4408] {
+            assert_eq!(after_close(code), Again::Now, "{code}");
+        }
+        for code in [4429, 4500] {
+            assert_eq!(after_close(code), Again::Later, "{code}");
+        }
+        assert_eq!((after_status(403), after_status(503)), (Again::Never, Again::Later));
+    }
+}

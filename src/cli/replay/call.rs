@@ -1,0 +1,447 @@
+//! One call's producer: a client of `GET /v1/ingest` (DESIGN 5.1) that plays a recording, comes back after a drop, sends
+//! again what is not covered, and waits for `call.completed`.
+//!
+//! Knows no other call, and nothing of the daemon but its sockets.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use futures::FutureExt as _;
+use http::HeaderMap;
+use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
+
+use crate::base::ws::{self, ClientSocket, DialError, Incoming, Utf8Bytes, WsError};
+use crate::cli::http;
+use crate::cli::meter::Meter;
+use crate::cli::reconnect::{Again, Backoff, after_close, after_status};
+use crate::cli::target::Target;
+use crate::recording::Recording;
+use crate::stt::Dialect;
+
+use super::Speed;
+use super::expected::{Expected, Listed};
+use super::outbox::Outbox;
+use super::stats::CallReport;
+
+/// Frames go out in batches of at most so many bytes, so that answers are read in between.
+const BATCH_BYTES: usize = 16 * 1024;
+/// At most so many bytes are unacknowledged; beyond, the producer waits for an ack.
+const WINDOW_BYTES: usize = 256 * 1024;
+/// ... but not for longer than this: frames that change nothing need not be acknowledged.
+const WINDOW_WAIT: Duration = Duration::from_millis(250);
+/// Time for a connection and its handshake.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for `welcome`.
+const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest frame that the daemon sends, with room to spare.
+const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Time for acks before a connection that the daemon asked us to leave is left.
+const DRAIN_WAIT: Duration = Duration::from_secs(2);
+/// Turns are listed in pages of so many.
+const PAGE: usize = 1000;
+
+/// What to play, and how.
+pub struct Play<'a> {
+    /// The daemon.
+    pub target: &'a Target,
+    /// The call's id, not taken yet.
+    pub call_id: &'a str,
+    /// What to play.
+    pub recording: &'a Recording,
+    /// Its dialect.
+    pub dialect: &'static dyn Dialect,
+    /// Analyses to ask for; empty = what the daemon runs by default.
+    pub analyses: &'a [String],
+    /// What is known of the call, a JSON object.
+    pub meta: Option<&'a str>,
+    /// How fast.
+    pub speed: Speed,
+    /// How long without any progress before it is given up.
+    pub patience: Duration,
+    /// Where progress is shown.
+    pub meter: &'a Meter,
+}
+
+/// Plays a recording to its `call.completed`. What was reached is reported even where that failed.
+///
+/// # Cancel safety
+/// Cancelled, the connection drops; the call stays open at the daemon.
+pub async fn play(play: Play<'_>) -> (CallReport, Result<()>) {
+    let mut producer = Producer::new(play);
+    let played = producer.run().await;
+    let listed = producer.list_turns().await;
+    let sent = producer.outbox.furthest();
+    let (listed, result) = match (listed, played) {
+        (Ok(listed), played) => (listed, played),
+        (Err(error), Ok(())) => (Vec::new(), Err(error)),
+        (Err(_), Err(error)) => (Vec::new(), Err(error)),
+    };
+    (producer.report(&listed, sent), result)
+}
+
+/// How a connection ended, short of an error that ends the call's replay.
+enum End {
+    Completed,
+    Dropped { again: Again, wait: Option<Duration>, why: String },
+}
+
+impl End {
+    fn lost(error: &WsError) -> Self {
+        Self::Dropped { again: Again::Now, wait: None, why: error.to_string() }
+    }
+}
+
+struct Arrival {
+    analysis: String,
+    newest: u64,
+    at: Instant,
+}
+
+struct Producer<'a> {
+    play: Play<'a>,
+    url: String,
+    stream_id: String,
+    frames: Vec<Utf8Bytes>,
+    /// Bytes of all frames before each index, and of all.
+    offsets: Vec<usize>,
+    expected: Expected,
+    is_final: Vec<bool>,
+    outbox: Outbox,
+    first_sent: Vec<Option<Instant>>,
+    started: Option<Instant>,
+    connections: usize,
+    said: HashSet<String>,
+    insights: HashSet<String>,
+    arrivals: Vec<Arrival>,
+    covered: HashSet<(String, u64)>,
+    report: CallReport,
+}
+
+impl<'a> Producer<'a> {
+    fn new(play: Play<'a>) -> Self {
+        let recording = play.recording;
+        let expected = Expected::read(play.dialect, recording.frames.iter().map(|frame| &*frame.message));
+        let mut frames: Vec<Utf8Bytes> =
+            recording.frames.iter().map(|frame| Utf8Bytes::from(&*frame.message)).collect();
+        if !expected.ends {
+            frames.push(Utf8Bytes::from_static(r#"{"type":"end"}"#));
+        }
+        let mut offsets = vec![0];
+        offsets.extend(frames.iter().scan(0, |sum, frame| {
+            *sum += frame.len();
+            Some(*sum)
+        }));
+        let mut is_final = vec![false; frames.len()];
+        for index in &expected.final_frames {
+            is_final[*index] = true;
+        }
+        // Chosen here and not by the daemon: a connection that is lost before its welcome can be resumed too.
+        let stream_id = "s_1".to_owned();
+        let mut query = vec![
+            ("call_id", play.call_id.to_owned()),
+            ("stream_id", stream_id.clone()),
+            ("dialect", play.dialect.name().to_owned()),
+            // A recording's times are those of its call.
+            ("offset_ms", "0".to_owned()),
+        ];
+        if !play.analyses.is_empty() {
+            query.push(("analyses", play.analyses.join(",")));
+        }
+        if let Some(meta) = play.meta {
+            query.push(("meta", meta.to_owned()));
+        }
+        Self {
+            url: play.target.ws("/v1/ingest", &query),
+            stream_id,
+            first_sent: vec![None; frames.len()],
+            frames,
+            offsets,
+            expected,
+            is_final,
+            outbox: Outbox::default(),
+            started: None,
+            connections: 0,
+            said: HashSet::new(),
+            insights: HashSet::new(),
+            arrivals: Vec::new(),
+            covered: HashSet::new(),
+            report: CallReport::default(),
+            play,
+        }
+    }
+
+    async fn run(&mut self) -> Result<()> {
+        let mut backoff = Backoff::default();
+        let mut lost_at: Option<Instant> = None;
+        loop {
+            let (again, wait, why) = match ws::connect(&self.url, &HeaderMap::new(), MAX_MESSAGE_BYTES, DIAL_TIMEOUT).await
+            {
+                Ok(socket) => {
+                    let welcomed = self.connections;
+                    let end = Box::pin(self.converse(socket)).await?;
+                    if self.connections > welcomed {
+                        backoff.reset();
+                        lost_at = None;
+                    }
+                    match end {
+                        End::Completed => return Ok(()),
+                        End::Dropped { again, wait, why } => (again, wait, why),
+                    }
+                }
+                Err(error) => {
+                    let again = match &error {
+                        DialError::Url(_) => Again::Never,
+                        DialError::Status { status, .. } => after_status(*status),
+                        DialError::Connect(_) | DialError::Timeout(_) => Again::Now,
+                    };
+                    (again, None, error.to_string())
+                }
+            };
+            if again == Again::Never {
+                bail!("{why}");
+            }
+            let since = *lost_at.get_or_insert_with(Instant::now);
+            if since.elapsed() > self.play.patience {
+                bail!("no connection for {} s: {why}", self.play.patience.as_secs());
+            }
+            self.play.meter.status(format!("{}: reconnecting", self.play.call_id));
+            tokio::time::sleep(wait.unwrap_or_else(|| backoff.next(again))).await;
+        }
+    }
+
+    async fn converse(&mut self, mut socket: ClientSocket) -> Result<End> {
+        let welcome = match tokio::time::timeout(WELCOME_TIMEOUT, self.welcome(&mut socket)).await {
+            Ok(Ok(welcome)) => welcome,
+            Ok(Err(end)) => return end,
+            Err(_) => {
+                let why = format!("no welcome within {} s", WELCOME_TIMEOUT.as_secs());
+                return Ok(End::Dropped { again: Again::Later, wait: None, why });
+            }
+        };
+        self.connections += 1;
+        self.outbox.welcomed(welcome["frames"].as_u64());
+        if let Some(insights) = welcome["insights"].as_object() {
+            insights.values().for_each(|insight| self.insight(insight));
+        }
+        let started = *self.started.get_or_insert_with(Instant::now);
+        let mut heard = Instant::now();
+        let mut window_full: Option<Instant> = None;
+        let mut draining: Option<(Instant, Duration)> = None;
+        loop {
+            while let Some(incoming) = socket.recv().now_or_never() {
+                heard = Instant::now();
+                if let Some(end) = self.incoming(incoming, &mut draining)? {
+                    return Ok(self.leave(socket, end).await);
+                }
+            }
+            let now = Instant::now();
+            if let Some((until, after)) = draining {
+                if self.outbox.acked() == self.outbox.next() || now >= until {
+                    socket.close(1001, "as asked").await;
+                    let why = "the daemon asked to come back".to_owned();
+                    return Ok(End::Dropped { again: Again::Now, wait: Some(after), why });
+                }
+            }
+            let full = self.offsets[self.outbox.next()] - self.offsets[self.outbox.acked()] > WINDOW_BYTES;
+            window_full = if full { window_full.or(Some(now)) } else { None };
+            let window_open = window_full.is_none_or(|since| now.duration_since(since) >= WINDOW_WAIT);
+            if draining.is_none() && window_open {
+                let batch = self.batch(started, now);
+                if !batch.is_empty() {
+                    window_full = None;
+                    if let Err(error) = socket.send(batch).await {
+                        return Ok(End::lost(&error));
+                    }
+                    continue;
+                }
+            }
+            let done = self.outbox.next() == self.frames.len();
+            let patience = done.then(|| heard + self.play.patience);
+            let wake = [
+                draining.map(|(until, _)| until),
+                window_full.map(|since| since + WINDOW_WAIT),
+                (draining.is_none() && window_full.is_none()).then(|| self.due(started)).flatten(),
+                patience,
+            ];
+            let wake = wake.into_iter().flatten().min().unwrap_or(now + Duration::from_secs(1));
+            tokio::select! {
+                incoming = socket.recv() => {
+                    heard = Instant::now();
+                    if let Some(end) = self.incoming(incoming, &mut draining)? {
+                        return Ok(self.leave(socket, end).await);
+                    }
+                }
+                () = sleep_until(wake) => {
+                    if patience.is_some_and(|until| Instant::now() >= until) {
+                        bail!(
+                            "all frames are sent, and nothing was heard for {} s: the call did not complete",
+                            self.play.patience.as_secs()
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    async fn leave(&self, socket: ClientSocket, end: End) -> End {
+        if matches!(end, End::Completed) {
+            socket.close(1000, "done").await;
+        }
+        end
+    }
+
+    /// Waits for `welcome`; `Err` where the connection ends before it.
+    async fn welcome(&mut self, socket: &mut ClientSocket) -> Result<Value, Result<End>> {
+        loop {
+            match socket.recv().await {
+                Ok(Incoming::Text(text)) => {
+                    let frame: Value = serde_json::from_str(&text).unwrap_or_default();
+                    if frame["type"] == "welcome" {
+                        return Ok(frame);
+                    }
+                    if let Some(end) = self.frame(&frame, &mut None).transpose() {
+                        return Err(end);
+                    }
+                }
+                other => {
+                    if let Some(end) = self.incoming(other, &mut None).transpose() {
+                        return Err(end);
+                    }
+                }
+            }
+        }
+    }
+
+    fn incoming(
+        &mut self,
+        incoming: Result<Incoming, WsError>,
+        draining: &mut Option<(Instant, Duration)>,
+    ) -> Result<Option<End>> {
+        match incoming {
+            Ok(Incoming::Text(text)) => {
+                let frame: Value = serde_json::from_str(&text).unwrap_or_default();
+                self.frame(&frame, draining)
+            }
+            Ok(Incoming::Closed { code, reason }) => {
+                let why = format!("the daemon closed the connection: {code} {reason}");
+                Ok(Some(End::Dropped { again: after_close(code), wait: None, why }))
+            }
+            Ok(Incoming::Binary(_) | Incoming::Ping | Incoming::Pong) => Ok(None),
+            Err(error @ (WsError::TooLarge { .. } | WsError::Protocol(_))) => Err(anyhow!(error)),
+            Err(error) => Ok(Some(End::lost(&error))),
+        }
+    }
+
+    fn frame(&mut self, frame: &Value, draining: &mut Option<(Instant, Duration)>) -> Result<Option<End>> {
+        match frame["type"].as_str().unwrap_or_default() {
+            "ack" => {
+                let now = Instant::now();
+                for index in self.outbox.acknowledged(frame["frames"].as_u64().unwrap_or(0)) {
+                    if let (true, Some(sent)) = (self.is_final[index], self.first_sent[index]) {
+                        self.report.acks.push(now - sent);
+                    }
+                }
+            }
+            "insight.updated" => self.insight(&frame["insight"]),
+            "insight.failed" => self.report.failures += 1,
+            "call.completed" => return Ok(Some(End::Completed)),
+            "reconnect" => {
+                let ms = |key: &str| Duration::from_millis(frame[key].as_u64().unwrap_or(1000));
+                *draining = Some((Instant::now() + ms("grace_ms").min(DRAIN_WAIT), ms("after_ms")));
+            }
+            "error" => {
+                let code = frame["code"].as_str().unwrap_or("error");
+                let message = frame["message"].as_str().unwrap_or_default();
+                let fatal = frame["fatal"].as_bool().unwrap_or(false);
+                let temporary = frame["temporary"].as_bool().unwrap_or(false);
+                if fatal && !temporary {
+                    bail!("the daemon refused: {code}: {message}");
+                }
+                if self.said.insert(code.to_owned()) {
+                    self.play.meter.warn(&format!("{}: {code}: {message}", self.play.call_id));
+                }
+                if fatal {
+                    let why = format!("{code}: {message}");
+                    return Ok(Some(End::Dropped { again: Again::Later, wait: None, why }));
+                }
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn insight(&mut self, insight: &Value) {
+        let (Some(id), Some(analysis)) = (insight["id"].as_str(), insight["analysis"].as_str()) else { return };
+        if !self.insights.insert(id.to_owned()) {
+            return;
+        }
+        let newest = insight["turn"].as_u64().or_else(|| insight["covers"]["to"].as_u64());
+        let Some(newest) = newest else { return };
+        // A later insight over the same turns (the final one, say) did not wait for a turn.
+        if self.covered.insert((analysis.to_owned(), newest)) {
+            self.arrivals.push(Arrival { analysis: analysis.to_owned(), newest, at: Instant::now() });
+        }
+    }
+
+    /// When the next frame is due; `None` once all are sent.
+    fn due(&self, started: Instant) -> Option<Instant> {
+        let index = self.outbox.next();
+        (index < self.frames.len()).then(|| {
+            // The `end` of our own comes with the last frame.
+            let at = self.play.recording.frames.get(index).map_or(self.play.recording.duration(), |frame| frame.at);
+            started + self.play.speed.scale(at)
+        })
+    }
+
+    /// The frames that are due, marked as sent.
+    fn batch(&mut self, started: Instant, now: Instant) -> Vec<Utf8Bytes> {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        let fresh = self.outbox.furthest();
+        while bytes < BATCH_BYTES && self.due(started).is_some_and(|due| due <= now) {
+            let index = self.outbox.next();
+            self.outbox.sent();
+            self.first_sent[index].get_or_insert(now);
+            bytes += self.frames[index].len();
+            batch.push(self.frames[index].clone());
+        }
+        self.play.meter.advance(self.outbox.furthest() - fresh);
+        batch
+    }
+
+    /// All turns of the call as the daemon has them.
+    async fn list_turns(&self) -> Result<Vec<Listed>> {
+        let mut turns = Vec::new();
+        let mut after = String::new();
+        loop {
+            let path = format!("/v1/calls/{}/turns?limit={PAGE}{after}", self.play.call_id);
+            let Some(page) = http::get_patiently(self.play.target, &path, self.play.patience).await? else { break };
+            turns.extend(serde_json::from_value::<Vec<Listed>>(page["turns"].clone())?);
+            after = match &page["next"] {
+                Value::Null => break,
+                Value::String(next) => format!("&after={next}"),
+                next => format!("&after={next}"),
+            };
+        }
+        Ok(turns)
+    }
+
+    fn report(self, listed: &[Listed], sent: usize) -> CallReport {
+        let found = self.expected.find(listed, &self.stream_id, sent);
+        let mut report = self.report;
+        report.turns = listed.len();
+        report.lost = found.lost;
+        report.insights = self.insights.len();
+        report.resent = self.outbox.resent();
+        report.reconnects = self.connections.saturating_sub(1);
+        for arrival in self.arrivals {
+            let sent = found.frame_of.get(&arrival.newest).and_then(|frame| self.first_sent[*frame]);
+            if let Some(sent) = sent {
+                report.insight_times.entry(arrival.analysis).or_default().push(arrival.at - sent);
+            }
+        }
+        report
+    }
+}

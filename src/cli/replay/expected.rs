@@ -1,0 +1,221 @@
+//! What a recording says, read by the same decoder as the daemon's: which final turns its frames carry, so that the turns
+//! which the daemon lists at the end can be held against them. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::stt::{Decoder, Dialect};
+use crate::types::{SttEvent, TurnKey};
+
+/// The final turns of a recording, and whether it says where it ends.
+#[derive(Debug, Default)]
+pub struct Expected {
+    /// Turns that the vendor names -> the first frame that carried a final of them.
+    named: BTreeMap<Named, usize>,
+    /// Finals without an id, in order: frame and text.
+    unnamed: Vec<(usize, String)>,
+    /// Frames that carry a final.
+    pub final_frames: Vec<usize>,
+    /// Whether the frames hold the vendor's own end.
+    pub ends: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Named {
+    Order(u64),
+    Vendor(String),
+}
+
+/// The part of a turn that matters here, as `GET …/turns` lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Listed {
+    /// Ordinal in the call.
+    pub turn: u64,
+    /// Its stream.
+    pub stream_id: String,
+    /// Number in its stream.
+    pub turn_order: u64,
+    /// The vendor's id.
+    #[serde(default)]
+    pub vendor_turn: Option<String>,
+    /// What was said.
+    #[serde(default)]
+    pub text: String,
+}
+
+/// What came of holding the listed turns against the expected ones.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Finals that no listed turn answers.
+    pub lost: usize,
+    /// Ordinal in the call -> the frame that first carried it.
+    pub frame_of: BTreeMap<u64, usize>,
+}
+
+impl Expected {
+    /// Reads `frames` in order. Frames that the dialect refuses carry no final.
+    pub fn read<'a>(dialect: &dyn Dialect, frames: impl Iterator<Item = &'a str>) -> Self {
+        let mut expected = Self::default();
+        let mut decoder: Box<dyn Decoder> = dialect.open();
+        let mut events = Vec::new();
+        let mut last = 0;
+        for (index, frame) in frames.enumerate() {
+            last = index;
+            if decoder.decode(frame, &mut events).is_ok() {
+                expected.take(index, &mut events);
+            }
+        }
+        decoder.finish(&mut events);
+        expected.take(last, &mut events);
+        expected
+    }
+
+    fn take(&mut self, frame: usize, events: &mut Vec<SttEvent>) {
+        for event in events.drain(..) {
+            match event {
+                SttEvent::End { .. } => self.ends = true,
+                SttEvent::Final(turn) if !turn.text.trim().is_empty() => {
+                    match turn.key {
+                        TurnKey::Order(order) => {
+                            self.named.entry(Named::Order(order)).or_insert(frame);
+                        }
+                        TurnKey::Vendor(id) => {
+                            self.named.entry(Named::Vendor(id)).or_insert(frame);
+                        }
+                        TurnKey::Next => self.unnamed.push((frame, turn.text)),
+                    }
+                    if self.final_frames.last() != Some(&frame) {
+                        self.final_frames.push(frame);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// How many different turns are to be there.
+    pub fn turns(&self) -> usize {
+        self.named.len() + self.unnamed.len()
+    }
+
+    /// Holds the turns of `stream` against what was sent, as long as it came before frame `sent`.
+    pub fn find(&self, listed: &[Listed], stream: &str, sent: usize) -> Found {
+        let mut found = Found::default();
+        let mine = || listed.iter().filter(|turn| turn.stream_id == stream);
+        let mut answered: BTreeMap<Named, bool> =
+            self.named.iter().filter(|(_, frame)| **frame < sent).map(|(name, _)| (name.clone(), false)).collect();
+        for turn in mine() {
+            let by_order = Named::Order(turn.turn_order);
+            let name = turn.vendor_turn.clone().map(Named::Vendor).filter(|name| self.named.contains_key(name));
+            let name = name.unwrap_or(by_order);
+            if let Some(frame) = self.named.get(&name) {
+                found.frame_of.insert(turn.turn, *frame);
+                answered.insert(name, true);
+            }
+        }
+        found.lost = answered.values().filter(|answered| !**answered).count();
+        self.find_unnamed(mine(), sent, &mut found);
+        found
+    }
+
+    /// Finals without ids are found by their words, in order: each by one turn, or by the parts that it was cut into.
+    fn find_unnamed<'a>(&self, listed: impl Iterator<Item = &'a Listed>, sent: usize, found: &mut Found) {
+        let mut turns = listed.filter(|turn| !turn.text.trim().is_empty()).peekable();
+        for (frame, text) in self.unnamed.iter().filter(|(frame, _)| *frame < sent) {
+            let wanted: Vec<&str> = text.split_whitespace().collect();
+            let mut rest = wanted.as_slice();
+            while let Some(turn) = turns.peek() {
+                let words: Vec<&str> = turn.text.split_whitespace().collect();
+                let Some(after) = rest.strip_prefix(words.as_slice()) else { break };
+                found.frame_of.insert(turn.turn, *frame);
+                rest = after;
+                turns.next();
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            if !rest.is_empty() {
+                found.lost += 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stt;
+
+    fn listed(turn: u64, vendor_turn: Option<&str>, text: &str) -> Listed {
+        Listed {
+            turn,
+            stream_id: "s".into(),
+            turn_order: turn,
+            vendor_turn: vendor_turn.map(str::to_owned),
+            text: text.into(),
+        }
+    }
+
+    fn turn(order: u64, formatted: bool, text: &str) -> String {
+        let end = order * 1000 + 900;
+        format!(
+            r#"{{"type":"Turn","turn_order":{order},"turn_is_formatted":{formatted},"end_of_turn":true,"transcript":"{text}","end_of_turn_confidence":1,"words":[{{"start":{},"end":{end},"text":"{text}","confidence":1,"word_is_final":true}}]}}"#,
+            order * 1000
+        )
+    }
+
+    #[test]
+    fn double_finals_are_one_turn_and_cut_ones_are_found_by_any_part() {
+        let frames = [
+            r#"{"type":"Begin","id":"b","expires_at":1}"#.to_owned(),
+            turn(0, false, "hi"),
+            turn(0, true, "Hi."),
+            turn(1, true, "Yes."),
+            turn(2, true, ""),
+            r#"{"type":"Termination","audio_duration_seconds":1,"session_duration_seconds":1}"#.to_owned(),
+        ];
+        let dialect = stt::dialect("assemblyai").expect("dialect");
+        let expected = Expected::read(dialect, frames.iter().map(String::as_str));
+        assert!(expected.ends);
+        assert_eq!((expected.turns(), expected.final_frames.clone()), (2, vec![1, 2, 3]));
+
+        let all = [listed(0, Some("0"), "Hi."), listed(1, Some("1"), "Y"), listed(2, Some("1"), "es.")];
+        let found = expected.find(&all, "s", frames.len());
+        assert_eq!(found.lost, 0);
+        assert_eq!(found.frame_of, BTreeMap::from([(0, 1), (1, 3), (2, 3)]));
+        assert_eq!(expected.find(&all[..1], "s", frames.len()).lost, 1);
+        // What was never sent is not lost, and other streams answer nothing.
+        assert_eq!(expected.find(&[], "s", 2).lost, 1);
+        assert_eq!(expected.find(&all, "other", frames.len()).lost, 2);
+    }
+
+    #[test]
+    fn finals_without_ids_are_found_by_their_words_in_order() {
+        let expected = Expected {
+            unnamed: vec![(0, "one two".into()), (1, "three".into()), (2, "one two".into())],
+            ..Expected::default()
+        };
+        let texts = |texts: &[&str]| -> Vec<Listed> {
+            texts.iter().enumerate().map(|(index, text)| listed(index as u64, None, text)).collect()
+        };
+        assert_eq!(expected.find(&texts(&["one", "two", "three", "one  two"]), "s", 3).lost, 0);
+        assert_eq!(expected.find(&texts(&["one two", "one two"]), "s", 3).lost, 1);
+        assert_eq!(expected.find(&texts(&["one", "three", "one two"]), "s", 3).lost, 1);
+    }
+
+    #[test]
+    fn a_producers_own_numbers_are_found_by_turn_order() {
+        let dialect = stt::dialect("sidetone").expect("dialect");
+        let frames = [
+            r#"{"type":"turn","turn_order":5,"speaker":"a","text":"Hello.","start_ms":0,"end_ms":10}"#,
+            r#"{"type":"partial","turn_order":6,"text":"I"}"#,
+        ];
+        let expected = Expected::read(dialect, frames.into_iter());
+        assert!(!expected.ends);
+        let mut turn = listed(0, None, "Hello.");
+        turn.turn_order = 5;
+        assert_eq!(expected.find(&[turn], "s", 2).lost, 0);
+        assert_eq!(expected.find(&[], "s", 2).lost, 1);
+    }
+}

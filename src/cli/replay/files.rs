@@ -1,0 +1,106 @@
+//! Finding recordings: files as given, folders walked in order, hidden files left alone. Other files are skipped, by
+//! name.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::recording::{self, Recording, RecordingError};
+
+/// Whole recordings are kept in memory while they play; anything longer than this is no call, bytes.
+const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// What a walk found, in order of the arguments, within a folder by name.
+#[derive(Debug, Default)]
+pub struct Walk {
+    /// Recordings. They are read again when their turn comes, so that a folder of any size fits.
+    pub recordings: Vec<PathBuf>,
+    /// Files that are no recordings, and why.
+    pub skipped: Vec<(PathBuf, String)>,
+    /// Recordings that cannot be played, and why.
+    pub damaged: Vec<(PathBuf, String)>,
+}
+
+/// Reads every file of `paths` once, folders all the way down.
+///
+/// # Errors
+/// A path that cannot be read at all.
+pub fn walk(paths: &[PathBuf]) -> Result<Walk> {
+    let mut walk = Walk::default();
+    for path in paths {
+        visit(path, &mut walk).with_context(|| format!("cannot read {}", path.display()))?;
+    }
+    Ok(walk)
+}
+
+fn visit(path: &Path, walk: &mut Walk) -> Result<()> {
+    if path.is_dir() {
+        let mut entries = std::fs::read_dir(path)?.collect::<std::io::Result<Vec<_>>>()?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let path = entry.path();
+            // Hidden files were put away on purpose.
+            if entry.file_name().to_string_lossy().starts_with('.') {
+                continue;
+            }
+            visit(&path, walk).with_context(|| format!("in {}", path.display()))?;
+        }
+        return Ok(());
+    }
+    match load(path)? {
+        Ok(_) => walk.recordings.push(path.to_owned()),
+        Err(error @ RecordingError::NotARecording(_)) => walk.skipped.push((path.to_owned(), error.to_string())),
+        Err(error) => walk.damaged.push((path.to_owned(), error.to_string())),
+    }
+    Ok(())
+}
+
+/// Reads one recording.
+///
+/// # Errors
+/// Outer: the file cannot be read. Inner: it is no recording, or a damaged one.
+pub fn load(path: &Path) -> Result<Result<Recording, RecordingError>> {
+    let size = std::fs::metadata(path)?.len();
+    if size > MAX_FILE_BYTES {
+        return Ok(Err(RecordingError::NotARecording(format!("found {size} bytes; at most {MAX_FILE_BYTES} are read"))));
+    }
+    let bytes = std::fs::read(path)?;
+    Ok(match std::str::from_utf8(&bytes) {
+        Ok(text) => recording::parse(text),
+        Err(_) => Err(RecordingError::NotARecording("found bytes that are not UTF-8".to_owned())),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_walked_in_order_and_other_files_named() {
+        let folder = tempfile::tempdir().expect("folder");
+        let put = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+            std::fs::write(path, text).expect("write");
+        };
+        let good = r#"{"at_ms":0,"message":{"type":"Begin"}}"#;
+        put("b.jsonl", good);
+        put("a/c.jsonl", good);
+        put("labels.jsonl", r#"{"kind":"turn"}"#);
+        put("z.jsonl", &format!("{good}\n{{"));
+        put(".hidden.jsonl", good);
+        put("picture.png", "\u{fffd}");
+        std::fs::write(folder.path().join("raw"), [0xff, 0xfe]).expect("write");
+        let walk = walk(&[folder.path().to_owned()]).expect("walk");
+        let names = |paths: Vec<&PathBuf>| -> Vec<String> {
+            paths.into_iter().map(|path| path.strip_prefix(folder.path()).expect("inside").display().to_string()).collect()
+        };
+        assert_eq!(names(walk.recordings.iter().collect()), ["a/c.jsonl", "b.jsonl"]);
+        assert_eq!(
+            names(walk.skipped.iter().map(|(path, _)| path).collect()),
+            ["labels.jsonl", "picture.png", "raw"]
+        );
+        assert_eq!(names(walk.damaged.iter().map(|(path, _)| path).collect()), ["z.jsonl"]);
+        assert!(super::walk(&[folder.path().join("nowhere")]).is_err());
+    }
+}

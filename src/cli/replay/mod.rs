@@ -1,0 +1,333 @@
+//! `sidetone replay`: plays recordings into a daemon, as many at a time as asked for, and tells what came of it.
+
+mod call;
+mod expected;
+mod files;
+mod outbox;
+mod stats;
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::Args;
+use futures::StreamExt as _;
+use owo_colors::OwoColorize as _;
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use crate::recording::Recording;
+use crate::stt;
+use crate::types::id::{self, MAX_ID_BYTES};
+
+use super::meter::Meter;
+use super::target::{DEFAULT_LISTEN, Target};
+use super::{http, name_list};
+
+pub use call::{Play, play};
+pub use stats::{CallReport, Totals};
+
+/// Options of `sidetone replay`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sidetone replay call.jsonl                            in real time, to the daemon on this machine
+  sidetone replay recordings/ --speed max               a whole folder, as fast as the daemon takes it
+  sidetone replay call.jsonl --calls 100 --concurrency 100 --speed 4
+  sidetone replay recordings/ --speed max --json | tail -n 1
+
+Exit code: 0 when the daemon has every final turn, 1 when anything was lost or a call failed.")]
+pub struct ReplayArgs {
+    /// Recordings, or folders of them (walked in order of name; other files are skipped and named)
+    #[arg(required = true, value_name = "FILE|DIR")]
+    paths: Vec<PathBuf>,
+    /// The daemon
+    #[arg(long, value_name = "URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
+    to: String,
+    /// Times real time, such as 4 or 0.5, or "max"
+    #[arg(long, value_name = "N|max", default_value = "1")]
+    speed: Speed,
+    /// Play each recording as N calls, named with -1 to -N
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    calls: Option<u32>,
+    /// Calls at a time
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    concurrency: u32,
+    /// Id of the call, for a single recording; default: the file's name
+    #[arg(long, value_name = "ID", value_parser = call_id)]
+    call_id: Option<String>,
+    /// Analyses to run; default: those of the daemon's configuration
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = name_list)]
+    analyses: Vec<String>,
+    /// What is known of the calls, a JSON object
+    #[arg(long, value_name = "JSON", value_parser = json_object)]
+    meta: Option<String>,
+    /// Seconds without any progress after which a call is given up
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    patience: u64,
+    /// Figures as JSON: a line a call, and last a line with the sums
+    #[arg(long)]
+    json: bool,
+}
+
+/// How fast a recording is played.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Speed {
+    /// Times real time.
+    Times(f64),
+    /// As fast as the daemon takes it.
+    Max,
+}
+
+impl Speed {
+    /// When something at `at` is due.
+    pub fn scale(self, at: Duration) -> Duration {
+        match self {
+            Self::Times(factor) => at.div_f64(factor),
+            Self::Max => Duration::ZERO,
+        }
+    }
+}
+
+impl FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        match text.trim_end_matches('x').parse::<f64>() {
+            Ok(factor) if (0.001..=10_000.0).contains(&factor) => Ok(Self::Times(factor)),
+            _ => Err("expected a number from 0.001 to 10000 (times real time), or \"max\"".to_owned()),
+        }
+    }
+}
+
+fn call_id(text: &str) -> Result<String, String> {
+    id::check(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+fn json_object(text: &str) -> Result<String, String> {
+    let object: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| format!("expected a JSON object: {error}"))?;
+    Ok(serde_json::Value::Object(object).to_string())
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Nothing could be played at all; what happened to single calls is told, and is in the exit code.
+///
+/// # Cancel safety
+/// Cancelled, connections drop; the calls stay open at the daemon.
+pub async fn run(args: ReplayArgs) -> Result<ExitCode> {
+    let target: Target = args.to.parse().map_err(|error| anyhow!("--to: {error}"))?;
+    let walk = files::walk(&args.paths)?;
+    for (path, why) in &walk.skipped {
+        anstream::eprintln!("skipped {}: {why}", path.display());
+    }
+    for (path, why) in &walk.damaged {
+        anstream::eprintln!("{} {}: {why}", "damaged".red(), path.display());
+    }
+    if walk.recordings.is_empty() {
+        bail!("no recording among {} files; a recording is JSON Lines of {{\"at_ms\":N,\"message\":{{…}}}}",
+            walk.skipped.len() + walk.damaged.len());
+    }
+    if args.call_id.is_some() && walk.recordings.len() > 1 {
+        bail!("--call-id names one call, and there are {} recordings", walk.recordings.len());
+    }
+    http::get(&target, "/version")
+        .await
+        .with_context(|| format!("no daemon at {target}; `sidetone serve` starts one, --to names another"))?;
+
+    let jobs = jobs(&walk.recordings, args.calls, args.call_id.as_deref());
+    let meter = Meter::new(jobs.len(), "calls", false);
+    let shared = Arc::new(Shared { target, meter: meter.clone(), ids: Mutex::default(), args });
+    let started = Instant::now();
+    let mut totals = Totals::default();
+    totals.failed += walk.damaged.len();
+    let concurrency = shared.args.concurrency as usize;
+    let mut calls = futures::stream::iter(jobs)
+        .map(|job| {
+            let shared = Arc::clone(&shared);
+            async move { (shared.call(&job).await, job) }
+        })
+        .buffer_unordered(concurrency);
+    while let Some(((call_id, report, result), job)) = calls.next().await {
+        meter.advance(1);
+        if let Err(error) = &result {
+            totals.failed += 1;
+            meter.warn(&format!("{call_id}: {error:#}"));
+        }
+        if report.lost > 0 {
+            meter.warn(&format!("{call_id}: {} final turns are lost", report.lost));
+        }
+        if shared.args.json {
+            print_line(&json!({
+                "call_id": call_id,
+                "file": job.path.display().to_string(),
+                "turns": report.turns,
+                "insights": report.insights,
+                "lost": report.lost,
+                "reconnects": report.reconnects,
+                "error": result.err().map(|error| format!("{error:#}")),
+            }))?;
+        }
+        totals.add(report);
+    }
+    meter.finish();
+    if shared.args.json {
+        print_line(&totals.last_line())?;
+    } else {
+        print_summary(&mut totals, started.elapsed())?;
+    }
+    Ok(if totals.clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Job {
+    path: PathBuf,
+    wanted_id: String,
+}
+
+/// Every recording, `copies` times.
+fn jobs(recordings: &[PathBuf], copies: Option<u32>, call_id: Option<&str>) -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for path in recordings {
+        let name = call_id.map_or_else(|| stem_id(path), str::to_owned);
+        match copies {
+            None => jobs.push(Job { path: path.clone(), wanted_id: name }),
+            Some(copies) => jobs.extend(
+                (1..=copies).map(|copy| Job { path: path.clone(), wanted_id: suffixed(&name, &format!("-{copy}")) }),
+            ),
+        }
+    }
+    jobs
+}
+
+/// The file's stem, other characters as `_`.
+fn stem_id(path: &Path) -> String {
+    id::sanitize(&path.file_stem().unwrap_or_default().to_string_lossy())
+}
+
+/// `name` and `suffix`, within the length of an id.
+fn suffixed(name: &str, suffix: &str) -> String {
+    let room = MAX_ID_BYTES - suffix.len();
+    // Ids are ASCII.
+    format!("{}{suffix}", &name[..name.len().min(room)])
+}
+
+struct Shared {
+    target: Target,
+    meter: Meter,
+    /// Ids given out by this replay: the daemon knows of a call only once it has begun.
+    ids: Mutex<HashSet<String>>,
+    args: ReplayArgs,
+}
+
+impl Shared {
+    async fn call(&self, job: &Job) -> (String, CallReport, Result<()>) {
+        match self.prepare(job).await {
+            Err(error) => (job.wanted_id.clone(), CallReport::default(), Err(error)),
+            Ok((call_id, recording, dialect)) => {
+                let play = Play {
+                    target: &self.target,
+                    call_id: &call_id,
+                    recording: &recording,
+                    dialect,
+                    analyses: &self.args.analyses,
+                    meta: self.args.meta.as_deref(),
+                    speed: self.args.speed,
+                    patience: self.patience(),
+                    meter: &self.meter,
+                };
+                let (report, result) = Box::pin(call::play(play)).await;
+                (call_id, report, result)
+            }
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(self.args.patience)
+    }
+
+    async fn prepare(&self, job: &Job) -> Result<(String, Recording, &'static dyn stt::Dialect)> {
+        let recording = files::load(&job.path)?.with_context(|| format!("{}", job.path.display()))?;
+        let name = &recording.header.dialect;
+        let dialect = stt::dialect(name).ok_or_else(|| {
+            let known: Vec<&str> = stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
+            anyhow!("{}: no dialect {name:?}; there are: {}", job.path.display(), known.join(", "))
+        })?;
+        Ok((self.claim(&job.wanted_id).await?, recording, dialect))
+    }
+
+    /// The first of `wanted`, `wanted.2`, `wanted.3`, … that neither the daemon nor this replay has.
+    async fn claim(&self, wanted: &str) -> Result<String> {
+        let mut ids = self.ids.lock().await;
+        let mut candidate = wanted.to_owned();
+        let mut number = 1;
+        loop {
+            let taken = ids.contains(&candidate)
+                || http::get_patiently(&self.target, &format!("/v1/calls/{candidate}"), self.patience()).await?.is_some();
+            if !taken {
+                break;
+            }
+            number += 1;
+            candidate = suffixed(wanted, &format!(".{number}"));
+        }
+        if number > 1 {
+            self.meter.note(&format!("{wanted} is taken; this one is {candidate}"));
+        }
+        ids.insert(candidate.clone());
+        Ok(candidate)
+    }
+}
+
+fn print_line(value: &impl serde::Serialize) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, value)?;
+    writeln!(out)?;
+    out.flush()?;
+    Ok(())
+}
+
+fn print_summary(totals: &mut Totals, took: Duration) -> Result<()> {
+    let mut out = anstream::stdout().lock();
+    for (label, text) in totals.rows(took) {
+        let text = if label == "lost" && text != "nothing" { format!("{}", text.red().bold()) } else { text };
+        writeln!(out, "{:<18}{text}", label.dimmed())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speeds_scale_time() {
+        let at = Duration::from_secs(10);
+        assert_eq!("2".parse::<Speed>().expect("speed").scale(at), Duration::from_secs(5));
+        assert_eq!("0.5x".parse::<Speed>().expect("speed").scale(at), Duration::from_secs(20));
+        assert_eq!("max".parse::<Speed>().expect("speed").scale(at), Duration::ZERO);
+        for bad in ["0", "-1", "nan", "inf", "fast", ""] {
+            assert!(bad.parse::<Speed>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn calls_are_named_after_their_file() {
+        let names = |jobs: Vec<Job>| -> Vec<String> { jobs.into_iter().map(|job| job.wanted_id).collect() };
+        let paths = [PathBuf::from("a/two words.jsonl"), PathBuf::from("b.c.jsonl")];
+        assert_eq!(names(jobs(&paths, None, None)), ["two_words", "b.c"]);
+        assert_eq!(names(jobs(&paths, Some(2), None)), ["two_words-1", "two_words-2", "b.c-1", "b.c-2"]);
+        assert_eq!(names(jobs(&paths[..1], Some(1), Some("x"))), ["x-1"]);
+        let long = suffixed(&"x".repeat(128), ".12");
+        assert!(id::check(&long).is_ok() && long.ends_with("x.12"), "{long}");
+    }
+}

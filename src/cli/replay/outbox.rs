@@ -1,0 +1,141 @@
+//! What has been sent, what is acknowledged, and what has to be sent again: the producer's side of DESIGN 5.1's frame
+//! counts. Pure; frames are known by their index in the recording.
+
+/// The positions of one stream's producer.
+///
+/// `acked <= next` always; a frame below `acked` is never sent again.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Index of the first frame of the newest connection that was welcomed.
+    base: usize,
+    /// Index of the frame to send next.
+    next: usize,
+    /// Frames that the daemon has said to be covered.
+    acked: usize,
+    /// The highest `next` so far.
+    furthest: usize,
+    resent: usize,
+}
+
+impl Outbox {
+    /// A connection was welcomed; `covered` is `welcome.frames`: how many frames of the connection before it are covered.
+    ///
+    /// A count above what that connection was sent cannot be about it (its own welcome was lost, say), and is not
+    /// believed: then everything that is not acknowledged goes out again.
+    pub fn welcomed(&mut self, covered: Option<u64>) {
+        let sent = self.next - self.base;
+        let resume = match covered.and_then(|count| usize::try_from(count).ok()) {
+            Some(count) if count <= sent => self.base + count,
+            _ => self.acked,
+        };
+        self.acked = self.acked.max(resume);
+        self.base = self.acked;
+        self.next = self.acked;
+    }
+
+    /// `ack.frames` of this connection. Returns the indexes that it newly covers.
+    pub fn acknowledged(&mut self, frames: u64) -> std::ops::Range<usize> {
+        let before = self.acked;
+        let count = usize::try_from(frames).unwrap_or(usize::MAX);
+        self.acked = self.base.saturating_add(count).min(self.next).max(before);
+        before..self.acked
+    }
+
+    /// The frame at [`Outbox::next`] has been written.
+    pub fn sent(&mut self) {
+        if self.next < self.furthest {
+            self.resent += 1;
+        }
+        self.next += 1;
+        self.furthest = self.furthest.max(self.next);
+    }
+
+    /// Index of the frame to send next; the number of frames once all are sent.
+    pub fn next(&self) -> usize {
+        self.next
+    }
+
+    /// Index of the first frame that is not acknowledged.
+    pub fn acked(&self) -> usize {
+        self.acked
+    }
+
+    /// How many different frames have been sent.
+    pub fn furthest(&self) -> usize {
+        self.furthest
+    }
+
+    /// Frames sent more than once, each time counted.
+    pub fn resent(&self) -> usize {
+        self.resent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn send(outbox: &mut Outbox, count: usize) {
+        for _ in 0..count {
+            outbox.sent();
+        }
+    }
+
+    #[test]
+    fn a_drop_resends_from_what_the_daemon_covers() {
+        let mut outbox = Outbox::default();
+        outbox.welcomed(None);
+        send(&mut outbox, 40);
+        assert_eq!(outbox.acknowledged(30), 0..30);
+        assert_eq!(outbox.acknowledged(20), 30..30);
+        outbox.welcomed(Some(33));
+        assert_eq!(outbox.next(), 33);
+        send(&mut outbox, 10);
+        // Counts are per connection: 5 of the second one.
+        assert_eq!(outbox.acknowledged(5), 33..38);
+        outbox.welcomed(Some(7));
+        assert_eq!(outbox.next(), 40);
+        assert_eq!(outbox.resent(), 7);
+    }
+
+    #[test]
+    fn a_count_that_cannot_be_right_is_not_believed() {
+        let mut outbox = Outbox::default();
+        outbox.welcomed(None);
+        send(&mut outbox, 40);
+        outbox.acknowledged(33);
+        outbox.welcomed(Some(33));
+        send(&mut outbox, 2);
+        // Of the connection before the last: the daemon never saw the last one.
+        outbox.welcomed(Some(33));
+        assert_eq!(outbox.next(), 33);
+        // The daemon saw a connection of which we did not see the welcome: nothing of it, so what is not acked.
+        outbox.welcomed(Some(0));
+        assert_eq!(outbox.next(), 33);
+        outbox.acknowledged(u64::MAX);
+        assert_eq!(outbox.acked(), 33);
+    }
+
+    proptest! {
+        /// Against a daemon that covers what it likes and loses the rest at every drop: every frame arrives, in order.
+        #[test]
+        fn every_frame_arrives(steps in prop::collection::vec((0usize..20, 0usize..20, any::<bool>()), 1..40)) {
+            let mut outbox = Outbox::default();
+            let mut covered: Vec<usize> = Vec::new();
+            outbox.welcomed(None);
+            for (sent, kept, acks) in steps {
+                let arrived: Vec<usize> = (0..sent).map(|_| { let index = outbox.next(); outbox.sent(); index }).collect();
+                let kept = kept.min(arrived.len());
+                covered.extend(&arrived[..kept]);
+                if acks {
+                    outbox.acknowledged(kept as u64);
+                }
+                outbox.welcomed(Some(kept as u64));
+            }
+            prop_assert_eq!(covered.clone(), (0..covered.len()).collect::<Vec<_>>());
+            prop_assert_eq!(outbox.next(), covered.len());
+        }
+    }
+}

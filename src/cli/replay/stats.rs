@@ -1,0 +1,198 @@
+//! The figures of a replay: what is counted per call, their sum, and how both are shown. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Latencies, for percentiles by nearest rank.
+#[derive(Debug, Default, Clone)]
+pub struct Samples(Vec<Duration>);
+
+impl Samples {
+    /// Adds one.
+    pub fn push(&mut self, sample: Duration) {
+        self.0.push(sample);
+    }
+
+    /// Adds all of `other`.
+    pub fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
+    /// How many.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The median and the 99th percentile, in ms; `null` without a sample.
+    pub fn quantiles(&mut self) -> Quantiles {
+        self.0.sort_unstable();
+        Quantiles { p50: self.rank(0.50), p99: self.rank(0.99) }
+    }
+
+    /// The smallest sample that at least the share `quantile` of all samples does not exceed (nearest rank), in ms.
+    fn rank(&self, quantile: f64) -> Option<f64> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the length")]
+        let rank = (quantile * self.0.len() as f64).ceil() as usize;
+        let sample = self.0.get(rank.max(1) - 1)?;
+        // A hundredth of a millisecond is as fine as it is true.
+        Some((sample.as_secs_f64() * 100_000.0).round() / 100.0)
+    }
+}
+
+/// Two quantiles, ms.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Quantiles {
+    /// Median.
+    pub p50: Option<f64>,
+    /// 99th percentile.
+    pub p99: Option<f64>,
+}
+
+/// What came of one call.
+#[derive(Debug, Default)]
+pub struct CallReport {
+    /// Turns that the daemon lists.
+    pub turns: usize,
+    /// Different insights that arrived.
+    pub insights: usize,
+    /// Jobs that failed.
+    pub failures: usize,
+    /// Finals sent that the daemon does not list.
+    pub lost: usize,
+    /// Frames sent more than once.
+    pub resent: usize,
+    /// Connections after the first.
+    pub reconnects: usize,
+    /// From a frame with a final to its ack.
+    pub acks: Samples,
+    /// From the frame of the newest turn covered to the first insight that covers it, by analysis.
+    pub insight_times: BTreeMap<String, Samples>,
+}
+
+/// The sum over all calls.
+#[derive(Debug, Default)]
+pub struct Totals {
+    /// Calls begun.
+    pub calls: usize,
+    /// Calls that ended in an error.
+    pub failed: usize,
+    sum: CallReport,
+}
+
+/// The last line of `--json`, exactly.
+#[derive(Debug, Serialize)]
+pub struct LastLine {
+    calls: usize,
+    turns: usize,
+    insights: usize,
+    lost: usize,
+    ack_ms: Quantiles,
+    insight_ms: Quantiles,
+}
+
+impl Totals {
+    /// Adds a call.
+    pub fn add(&mut self, call: CallReport) {
+        let sum = &mut self.sum;
+        self.calls += 1;
+        sum.turns += call.turns;
+        sum.insights += call.insights;
+        sum.failures += call.failures;
+        sum.lost += call.lost;
+        sum.resent += call.resent;
+        sum.reconnects += call.reconnects;
+        sum.acks.extend(call.acks);
+        for (analysis, samples) in call.insight_times {
+            sum.insight_times.entry(analysis).or_default().extend(samples);
+        }
+    }
+
+    /// Whether all went well.
+    pub fn clean(&self) -> bool {
+        self.sum.lost == 0 && self.failed == 0
+    }
+
+    /// The last line of `--json`.
+    pub fn last_line(&mut self) -> LastLine {
+        let mut insight_times = Samples::default();
+        self.sum.insight_times.values().for_each(|samples| insight_times.extend(samples.clone()));
+        LastLine {
+            calls: self.calls,
+            turns: self.sum.turns,
+            insights: self.sum.insights,
+            lost: self.sum.lost,
+            ack_ms: self.sum.acks.quantiles(),
+            insight_ms: insight_times.quantiles(),
+        }
+    }
+
+    /// The summary for people: label and text, a row each.
+    pub fn rows(&mut self, took: Duration) -> Vec<(String, String)> {
+        let line = self.last_line();
+        let sum = &mut self.sum;
+        let mut rows: Vec<(String, String)> = vec![
+            ("calls".into(), with_note(line.calls, self.failed, "failed")),
+            ("turns".into(), line.turns.to_string()),
+            ("insights".into(), with_note(line.insights, sum.failures, "failed jobs")),
+            ("turn to ack".into(), latency(line.ack_ms)),
+            ("turn to insight".into(), latency(line.insight_ms)),
+        ];
+        if sum.insight_times.len() > 1 {
+            for (analysis, samples) in &mut sum.insight_times {
+                rows.push((format!("  {analysis}"), latency(samples.quantiles())));
+            }
+        }
+        if sum.reconnects > 0 {
+            rows.push(("reconnects".into(), format!("{} ({} frames sent again)", sum.reconnects, sum.resent)));
+        }
+        rows.push(("lost".into(), if line.lost == 0 { "nothing".to_owned() } else { format!("{} final turns", line.lost) }));
+        rows.push(("took".into(), format!("{:.1} s", took.as_secs_f64())));
+        rows
+    }
+}
+
+fn with_note(count: usize, noted: usize, note: &str) -> String {
+    if noted == 0 { count.to_string() } else { format!("{count} ({noted} {note})") }
+}
+
+fn latency(quantiles: Quantiles) -> String {
+    match (quantiles.p50, quantiles.p99) {
+        (Some(p50), Some(p99)) => format!("{} p50, {} p99", millis(p50), millis(p99)),
+        _ => "none measured".to_owned(),
+    }
+}
+
+fn millis(value: f64) -> String {
+    if value < 10.0 { format!("{value:.2} ms") } else { format!("{value:.0} ms") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_by_nearest_rank() {
+        let mut samples = Samples::default();
+        assert_eq!(samples.quantiles(), Quantiles { p50: None, p99: None });
+        samples.push(Duration::from_micros(1234));
+        assert_eq!(samples.quantiles(), Quantiles { p50: Some(1.23), p99: Some(1.23) });
+        let mut samples = Samples((1..=200).rev().map(Duration::from_millis).collect());
+        assert_eq!(samples.quantiles(), Quantiles { p50: Some(100.0), p99: Some(198.0) });
+        assert_eq!(samples.len(), 200);
+    }
+
+    #[test]
+    fn the_last_line_has_the_documented_keys_and_no_other() {
+        let mut totals = Totals::default();
+        totals.add(CallReport { turns: 3, insights: 2, lost: 1, ..CallReport::default() });
+        let line = serde_json::to_string(&totals.last_line()).expect("json");
+        assert_eq!(
+            line,
+            r#"{"calls":1,"turns":3,"insights":2,"lost":1,"ack_ms":{"p50":null,"p99":null},"insight_ms":{"p50":null,"p99":null}}"#
+        );
+        assert!(!totals.clean());
+    }
+}
