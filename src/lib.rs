@@ -4,10 +4,12 @@
 
 pub mod analysis;
 pub mod base;
+pub mod cli;
 pub mod context;
 pub mod gateway;
 pub mod hub;
 pub mod journal;
 pub mod llm;
+pub mod recording;
 pub mod stt;
 pub mod types;

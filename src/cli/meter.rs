@@ -7,13 +7,13 @@ use owo_colors::OwoColorize as _;
 
 /// A progress bar (hidden where stderr is no terminal) and a place for notes that does not tear it.
 #[derive(Debug, Clone)]
-pub struct Meter {
+pub(crate) struct Meter {
     bar: ProgressBar,
 }
 
 impl Meter {
     /// A bar to `length` of `unit`. Nothing is drawn with `quiet`, or where stderr is no terminal.
-    pub fn new(length: usize, unit: &str, quiet: bool) -> Self {
+    pub(crate) fn new(length: usize, unit: &str, quiet: bool) -> Self {
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(length as u64) };
         bar.set_length(length as u64);
         let template = format!("{{bar:32.cyan/blue}} {{human_pos}}/{{human_len}} {unit}  {{elapsed}}  {{msg:.dim}}");
@@ -27,27 +27,27 @@ impl Meter {
     }
 
     /// `count` more are done.
-    pub fn advance(&self, count: usize) {
+    pub(crate) fn advance(&self, count: usize) {
         self.bar.inc(count as u64);
     }
 
     /// What stands beside the bar.
-    pub fn status(&self, text: impl Into<std::borrow::Cow<'static, str>>) {
+    pub(crate) fn status(&self, text: impl Into<std::borrow::Cow<'static, str>>) {
         self.bar.set_message(text);
     }
 
     /// A line on stderr, above the bar.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         self.bar.suspend(|| anstream::eprintln!("{}", text));
     }
 
     /// A warning on stderr, above the bar.
-    pub fn warn(&self, text: &str) {
+    pub(crate) fn warn(&self, text: &str) {
         self.bar.suspend(|| anstream::eprintln!("{} {text}", "warning:".yellow().bold()));
     }
 
     /// Takes the bar away.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 }

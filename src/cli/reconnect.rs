@@ -6,7 +6,7 @@ use rand::RngExt as _;
 
 /// What a client does after a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Again {
+pub(crate) enum Again {
     /// At once (with the backoff of repeated failures).
     Now,
     /// After a few seconds: coming back at once makes it worse.
@@ -16,7 +16,7 @@ pub enum Again {
 }
 
 /// What a close code of the daemon asks for. The table of the README, as code.
-pub fn after_close(code: u16) -> Again {
+pub(crate) fn after_close(code: u16) -> Again {
     match code {
         1008 | 4400 | 4401 | 4403 | 4409 | 4410 | 4413 => Again::Never,
         4429 | 4500 | 1011 => Again::Later,
@@ -26,7 +26,7 @@ pub fn after_close(code: u16) -> Again {
 }
 
 /// What an HTTP status instead of the upgrade asks for.
-pub fn after_status(status: u16) -> Again {
+pub(crate) fn after_status(status: u16) -> Again {
     match status {
         429 => Again::Later,
         400..=499 => Again::Never,
@@ -37,7 +37,7 @@ pub fn after_status(status: u16) -> Again {
 /// Waits that double from 50 ms to 5 s, each shortened by up to a half at random, so that clients of a restarted daemon
 /// do not come back as one.
 #[derive(Debug, Default)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
@@ -46,7 +46,7 @@ impl Backoff {
     const LONGEST: Duration = Duration::from_secs(5);
 
     /// The next wait. `Later` begins at 2 s.
-    pub fn next(&mut self, again: Again) -> Duration {
+    pub(crate) fn next(&mut self, again: Again) -> Duration {
         let full = Self::FIRST.saturating_mul(1 << self.failures.min(10)).min(Self::LONGEST);
         let full = if again == Again::Later { full.max(Duration::from_secs(2)) } else { full };
         self.failures = self.failures.saturating_add(1);
@@ -54,7 +54,7 @@ impl Backoff {
     }
 
     /// The connection works: the next failure is the first one again.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }

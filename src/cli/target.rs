@@ -6,32 +6,32 @@ use std::str::FromStr;
 use url::Url;
 
 /// Where a daemon listens unless it is told otherwise, and where the clients look for it.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:7700";
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7700";
 
 /// A daemon's address: `http://HOST:PORT`, `ws://HOST:PORT` or `HOST:PORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     authority: String,
 }
 
 impl Target {
     /// The daemon at `addr`.
-    pub fn at(addr: std::net::SocketAddr) -> Self {
+    pub(crate) fn at(addr: std::net::SocketAddr) -> Self {
         Self { authority: addr.to_string() }
     }
 
     /// `HOST:PORT`, as in the `Host` header.
-    pub fn authority(&self) -> &str {
+    pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 
     /// `http://HOST:PORT` and `path`, which begins with a slash.
-    pub fn http(&self, path: &str) -> String {
+    pub(crate) fn http(&self, path: &str) -> String {
         format!("http://{}{path}", self.authority)
     }
 
     /// `ws://HOST:PORT`, `path`, and `query` form-encoded.
-    pub fn ws(&self, path: &str, query: &[(&str, String)]) -> String {
+    pub(crate) fn ws(&self, path: &str, query: &[(&str, String)]) -> String {
         let mut url = format!("ws://{}{path}", self.authority);
         if !query.is_empty() {
             let mut pairs = url::form_urlencoded::Serializer::new(String::new());

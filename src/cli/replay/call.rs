@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use crate::base::ws::{self, ClientSocket, DialError, Incoming, Utf8Bytes, WsError};
-use crate::cli::http;
+use crate::cli::fetch;
 use crate::cli::meter::Meter;
 use crate::cli::reconnect::{Again, Backoff, after_close, after_status};
 use crate::cli::target::Target;
@@ -43,32 +43,32 @@ const DRAIN_WAIT: Duration = Duration::from_secs(2);
 const PAGE: usize = 1000;
 
 /// What to play, and how.
-pub struct Play<'a> {
+pub(crate) struct Play<'a> {
     /// The daemon.
-    pub target: &'a Target,
+    pub(crate) target: &'a Target,
     /// The call's id, not taken yet.
-    pub call_id: &'a str,
+    pub(crate) call_id: &'a str,
     /// What to play.
-    pub recording: &'a Recording,
+    pub(crate) recording: &'a Recording,
     /// Its dialect.
-    pub dialect: &'static dyn Dialect,
+    pub(crate) dialect: &'static dyn Dialect,
     /// Analyses to ask for; empty = what the daemon runs by default.
-    pub analyses: &'a [String],
+    pub(crate) analyses: &'a [String],
     /// What is known of the call, a JSON object.
-    pub meta: Option<&'a str>,
+    pub(crate) meta: Option<&'a str>,
     /// How fast.
-    pub speed: Speed,
+    pub(crate) speed: Speed,
     /// How long without any progress before it is given up.
-    pub patience: Duration,
+    pub(crate) patience: Duration,
     /// Where progress is shown.
-    pub meter: &'a Meter,
+    pub(crate) meter: &'a Meter,
 }
 
 /// Plays a recording to its `call.completed`. What was reached is reported even where that failed.
 ///
 /// # Cancel safety
 /// Cancelled, the connection drops; the call stays open at the daemon.
-pub async fn play(play: Play<'_>) -> (CallReport, Result<()>) {
+pub(crate) async fn play(play: Play<'_>) -> (CallReport, Result<()>) {
     let mut producer = Producer::new(play);
     let played = producer.run().await;
     let listed = producer.list_turns().await;
@@ -176,29 +176,29 @@ impl<'a> Producer<'a> {
         let mut backoff = Backoff::default();
         let mut lost_at: Option<Instant> = None;
         loop {
-            let (again, wait, why) = match ws::connect(&self.url, &HeaderMap::new(), MAX_MESSAGE_BYTES, DIAL_TIMEOUT).await
-            {
-                Ok(socket) => {
-                    let welcomed = self.connections;
-                    let end = Box::pin(self.converse(socket)).await?;
-                    if self.connections > welcomed {
-                        backoff.reset();
-                        lost_at = None;
+            let (again, wait, why) =
+                match ws::connect(&self.url, &HeaderMap::new(), MAX_MESSAGE_BYTES, DIAL_TIMEOUT).await {
+                    Ok(socket) => {
+                        let welcomed = self.connections;
+                        let end = Box::pin(self.converse(socket)).await?;
+                        if self.connections > welcomed {
+                            backoff.reset();
+                            lost_at = None;
+                        }
+                        match end {
+                            End::Completed => return Ok(()),
+                            End::Dropped { again, wait, why } => (again, wait, why),
+                        }
                     }
-                    match end {
-                        End::Completed => return Ok(()),
-                        End::Dropped { again, wait, why } => (again, wait, why),
+                    Err(error) => {
+                        let again = match &error {
+                            DialError::Url(_) => Again::Never,
+                            DialError::Status { status, .. } => after_status(*status),
+                            DialError::Connect(_) | DialError::Timeout(_) => Again::Now,
+                        };
+                        (again, None, error.to_string())
                     }
-                }
-                Err(error) => {
-                    let again = match &error {
-                        DialError::Url(_) => Again::Never,
-                        DialError::Status { status, .. } => after_status(*status),
-                        DialError::Connect(_) | DialError::Timeout(_) => Again::Now,
-                    };
-                    (again, None, error.to_string())
-                }
-            };
+                };
             if again == Again::Never {
                 bail!("{why}");
             }
@@ -237,12 +237,12 @@ impl<'a> Producer<'a> {
                 }
             }
             let now = Instant::now();
-            if let Some((until, after)) = draining {
-                if self.outbox.acked() == self.outbox.next() || now >= until {
-                    socket.close(1001, "as asked").await;
-                    let why = "the daemon asked to come back".to_owned();
-                    return Ok(End::Dropped { again: Again::Now, wait: Some(after), why });
-                }
+            if let Some((until, after)) = draining
+                && (self.outbox.acked() == self.outbox.next() || now >= until)
+            {
+                socket.close(1001, "as asked").await;
+                let why = "the daemon asked to come back".to_owned();
+                return Ok(End::Dropped { again: Again::Now, wait: Some(after), why });
             }
             let full = self.offsets[self.outbox.next()] - self.offsets[self.outbox.acked()] > WINDOW_BYTES;
             window_full = if full { window_full.or(Some(now)) } else { None };
@@ -417,7 +417,7 @@ impl<'a> Producer<'a> {
         let mut after = String::new();
         loop {
             let path = format!("/v1/calls/{}/turns?limit={PAGE}{after}", self.play.call_id);
-            let Some(page) = http::get_patiently(self.play.target, &path, self.play.patience).await? else { break };
+            let Some(page) = fetch::get_patiently(self.play.target, &path, self.play.patience).await? else { break };
             turns.extend(serde_json::from_value::<Vec<Listed>>(page["turns"].clone())?);
             after = match &page["next"] {
                 Value::Null => break,

@@ -10,15 +10,15 @@ use crate::types::{SttEvent, TurnKey};
 
 /// The final turns of a recording, and whether it says where it ends.
 #[derive(Debug, Default)]
-pub struct Expected {
+pub(crate) struct Expected {
     /// Turns that the vendor names -> the first frame that carried a final of them.
     named: BTreeMap<Named, usize>,
     /// Finals without an id, in order: frame and text.
     unnamed: Vec<(usize, String)>,
     /// Frames that carry a final.
-    pub final_frames: Vec<usize>,
+    pub(crate) final_frames: Vec<usize>,
     /// Whether the frames hold the vendor's own end.
-    pub ends: bool,
+    pub(crate) ends: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,33 +29,33 @@ enum Named {
 
 /// The part of a turn that matters here, as `GET …/turns` lists it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Listed {
+pub(crate) struct Listed {
     /// Ordinal in the call.
-    pub turn: u64,
+    pub(crate) turn: u64,
     /// Its stream.
-    pub stream_id: String,
+    pub(crate) stream_id: String,
     /// Number in its stream.
-    pub turn_order: u64,
+    pub(crate) turn_order: u64,
     /// The vendor's id.
     #[serde(default)]
-    pub vendor_turn: Option<String>,
+    pub(crate) vendor_turn: Option<String>,
     /// What was said.
     #[serde(default)]
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// What came of holding the listed turns against the expected ones.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// Finals that no listed turn answers.
-    pub lost: usize,
+    pub(crate) lost: usize,
     /// Ordinal in the call -> the frame that first carried it.
-    pub frame_of: BTreeMap<u64, usize>,
+    pub(crate) frame_of: BTreeMap<u64, usize>,
 }
 
 impl Expected {
     /// Reads `frames` in order. Frames that the dialect refuses carry no final.
-    pub fn read<'a>(dialect: &dyn Dialect, frames: impl Iterator<Item = &'a str>) -> Self {
+    pub(crate) fn read<'a>(dialect: &dyn Dialect, frames: impl Iterator<Item = &'a str>) -> Self {
         let mut expected = Self::default();
         let mut decoder: Box<dyn Decoder> = dialect.open();
         let mut events = Vec::new();
@@ -95,12 +95,13 @@ impl Expected {
     }
 
     /// How many different turns are to be there.
-    pub fn turns(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn turns(&self) -> usize {
         self.named.len() + self.unnamed.len()
     }
 
     /// Holds the turns of `stream` against what was sent, as long as it came before frame `sent`.
-    pub fn find(&self, listed: &[Listed], stream: &str, sent: usize) -> Found {
+    pub(crate) fn find(&self, listed: &[Listed], stream: &str, sent: usize) -> Found {
         let mut found = Found::default();
         let mine = || listed.iter().filter(|turn| turn.stream_id == stream);
         let mut answered: BTreeMap<Named, bool> =

@@ -12,20 +12,20 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// What a walk found, in order of the arguments, within a folder by name.
 #[derive(Debug, Default)]
-pub struct Walk {
+pub(crate) struct Walk {
     /// Recordings. They are read again when their turn comes, so that a folder of any size fits.
-    pub recordings: Vec<PathBuf>,
+    pub(crate) recordings: Vec<PathBuf>,
     /// Files that are no recordings, and why.
-    pub skipped: Vec<(PathBuf, String)>,
+    pub(crate) skipped: Vec<(PathBuf, String)>,
     /// Recordings that cannot be played, and why.
-    pub damaged: Vec<(PathBuf, String)>,
+    pub(crate) damaged: Vec<(PathBuf, String)>,
 }
 
 /// Reads every file of `paths` once, folders all the way down.
 ///
 /// # Errors
 /// A path that cannot be read at all.
-pub fn walk(paths: &[PathBuf]) -> Result<Walk> {
+pub(crate) fn walk(paths: &[PathBuf]) -> Result<Walk> {
     let mut walk = Walk::default();
     for path in paths {
         visit(path, &mut walk).with_context(|| format!("cannot read {}", path.display()))?;
@@ -59,10 +59,12 @@ fn visit(path: &Path, walk: &mut Walk) -> Result<()> {
 ///
 /// # Errors
 /// Outer: the file cannot be read. Inner: it is no recording, or a damaged one.
-pub fn load(path: &Path) -> Result<Result<Recording, RecordingError>> {
+pub(crate) fn load(path: &Path) -> Result<Result<Recording, RecordingError>> {
     let size = std::fs::metadata(path)?.len();
     if size > MAX_FILE_BYTES {
-        return Ok(Err(RecordingError::NotARecording(format!("found {size} bytes; at most {MAX_FILE_BYTES} are read"))));
+        return Ok(Err(RecordingError::NotARecording(format!(
+            "found {size} bytes; at most {MAX_FILE_BYTES} are read"
+        ))));
     }
     let bytes = std::fs::read(path)?;
     Ok(match std::str::from_utf8(&bytes) {
@@ -93,13 +95,13 @@ mod tests {
         std::fs::write(folder.path().join("raw"), [0xff, 0xfe]).expect("write");
         let walk = walk(&[folder.path().to_owned()]).expect("walk");
         let names = |paths: Vec<&PathBuf>| -> Vec<String> {
-            paths.into_iter().map(|path| path.strip_prefix(folder.path()).expect("inside").display().to_string()).collect()
+            paths
+                .into_iter()
+                .map(|path| path.strip_prefix(folder.path()).expect("inside").display().to_string())
+                .collect()
         };
         assert_eq!(names(walk.recordings.iter().collect()), ["a/c.jsonl", "b.jsonl"]);
-        assert_eq!(
-            names(walk.skipped.iter().map(|(path, _)| path).collect()),
-            ["labels.jsonl", "picture.png", "raw"]
-        );
+        assert_eq!(names(walk.skipped.iter().map(|(path, _)| path).collect()), ["labels.jsonl", "picture.png", "raw"]);
         assert_eq!(names(walk.damaged.iter().map(|(path, _)| path).collect()), ["z.jsonl"]);
         assert!(super::walk(&[folder.path().join("nowhere")]).is_err());
     }

@@ -27,10 +27,10 @@ use crate::types::id::{self, MAX_ID_BYTES};
 
 use super::meter::Meter;
 use super::target::{DEFAULT_LISTEN, Target};
-use super::{http, name_list};
+use super::{fetch, name_list};
 
-pub use call::{Play, play};
-pub use stats::{CallReport, Totals};
+pub(crate) use call::{Play, play};
+pub(crate) use stats::{CallReport, Totals};
 
 /// Options of `sidetone replay`.
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ Examples:
   sidetone replay recordings/ --speed max --json | tail -n 1
 
 Exit code: 0 when the daemon has every final turn, 1 when anything was lost or a call failed.")]
-pub struct ReplayArgs {
+pub(crate) struct ReplayArgs {
     /// Recordings, or folders of them (walked in order of name; other files are skipped and named)
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
@@ -77,7 +77,7 @@ pub struct ReplayArgs {
 
 /// How fast a recording is played.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Speed {
+pub(crate) enum Speed {
     /// Times real time.
     Times(f64),
     /// As fast as the daemon takes it.
@@ -86,7 +86,7 @@ pub enum Speed {
 
 impl Speed {
     /// When something at `at` is due.
-    pub fn scale(self, at: Duration) -> Duration {
+    pub(crate) fn scale(self, at: Duration) -> Duration {
         match self {
             Self::Times(factor) => at.div_f64(factor),
             Self::Max => Duration::ZERO,
@@ -126,7 +126,7 @@ fn json_object(text: &str) -> Result<String, String> {
 ///
 /// # Cancel safety
 /// Cancelled, connections drop; the calls stay open at the daemon.
-pub async fn run(args: ReplayArgs) -> Result<ExitCode> {
+pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
     let target: Target = args.to.parse().map_err(|error| anyhow!("--to: {error}"))?;
     let walk = files::walk(&args.paths)?;
     for (path, why) in &walk.skipped {
@@ -136,13 +136,15 @@ pub async fn run(args: ReplayArgs) -> Result<ExitCode> {
         anstream::eprintln!("{} {}: {why}", "damaged".red(), path.display());
     }
     if walk.recordings.is_empty() {
-        bail!("no recording among {} files; a recording is JSON Lines of {{\"at_ms\":N,\"message\":{{…}}}}",
-            walk.skipped.len() + walk.damaged.len());
+        bail!(
+            "no recording among {} files; a recording is JSON Lines of {{\"at_ms\":N,\"message\":{{…}}}}",
+            walk.skipped.len() + walk.damaged.len()
+        );
     }
     if args.call_id.is_some() && walk.recordings.len() > 1 {
         bail!("--call-id names one call, and there are {} recordings", walk.recordings.len());
     }
-    http::get(&target, "/version")
+    fetch::get(&target, "/version")
         .await
         .with_context(|| format!("no daemon at {target}; `sidetone serve` starts one, --to names another"))?;
 
@@ -273,7 +275,9 @@ impl Shared {
         let mut number = 1;
         loop {
             let taken = ids.contains(&candidate)
-                || http::get_patiently(&self.target, &format!("/v1/calls/{candidate}"), self.patience()).await?.is_some();
+                || fetch::get_patiently(&self.target, &format!("/v1/calls/{candidate}"), self.patience())
+                    .await?
+                    .is_some();
             if !taken {
                 break;
             }

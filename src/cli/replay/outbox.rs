@@ -5,7 +5,7 @@
 ///
 /// `acked <= next` always; a frame below `acked` is never sent again.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     /// Index of the first frame of the newest connection that was welcomed.
     base: usize,
     /// Index of the frame to send next.
@@ -22,7 +22,7 @@ impl Outbox {
     ///
     /// A count above what that connection was sent cannot be about it (its own welcome was lost, say), and is not
     /// believed: then everything that is not acknowledged goes out again.
-    pub fn welcomed(&mut self, covered: Option<u64>) {
+    pub(crate) fn welcomed(&mut self, covered: Option<u64>) {
         let sent = self.next - self.base;
         let resume = match covered.and_then(|count| usize::try_from(count).ok()) {
             Some(count) if count <= sent => self.base + count,
@@ -34,7 +34,7 @@ impl Outbox {
     }
 
     /// `ack.frames` of this connection. Returns the indexes that it newly covers.
-    pub fn acknowledged(&mut self, frames: u64) -> std::ops::Range<usize> {
+    pub(crate) fn acknowledged(&mut self, frames: u64) -> std::ops::Range<usize> {
         let before = self.acked;
         let count = usize::try_from(frames).unwrap_or(usize::MAX);
         self.acked = self.base.saturating_add(count).min(self.next).max(before);
@@ -42,7 +42,7 @@ impl Outbox {
     }
 
     /// The frame at [`Outbox::next`] has been written.
-    pub fn sent(&mut self) {
+    pub(crate) fn sent(&mut self) {
         if self.next < self.furthest {
             self.resent += 1;
         }
@@ -51,22 +51,22 @@ impl Outbox {
     }
 
     /// Index of the frame to send next; the number of frames once all are sent.
-    pub fn next(&self) -> usize {
+    pub(crate) fn next(&self) -> usize {
         self.next
     }
 
     /// Index of the first frame that is not acknowledged.
-    pub fn acked(&self) -> usize {
+    pub(crate) fn acked(&self) -> usize {
         self.acked
     }
 
     /// How many different frames have been sent.
-    pub fn furthest(&self) -> usize {
+    pub(crate) fn furthest(&self) -> usize {
         self.furthest
     }
 
     /// Frames sent more than once, each time counted.
-    pub fn resent(&self) -> usize {
+    pub(crate) fn resent(&self) -> usize {
         self.resent
     }
 }

@@ -7,27 +7,27 @@ use serde::Serialize;
 
 /// Latencies, for percentiles by nearest rank.
 #[derive(Debug, Default, Clone)]
-pub struct Samples(Vec<Duration>);
+pub(crate) struct Samples(Vec<Duration>);
 
 impl Samples {
     /// Adds one.
-    pub fn push(&mut self, sample: Duration) {
+    pub(crate) fn push(&mut self, sample: Duration) {
         self.0.push(sample);
     }
 
     /// Adds all of `other`.
-    pub fn extend(&mut self, other: Self) {
+    pub(crate) fn extend(&mut self, other: Self) {
         self.0.extend(other.0);
     }
 
     /// How many.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// The median and the 99th percentile, in ms; `null` without a sample.
-    pub fn quantiles(&mut self) -> Quantiles {
+    pub(crate) fn quantiles(&mut self) -> Quantiles {
         self.0.sort_unstable();
         Quantiles { p50: self.rank(0.50), p99: self.rank(0.99) }
     }
@@ -44,7 +44,7 @@ impl Samples {
 
 /// Two quantiles, ms.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Quantiles {
+pub(crate) struct Quantiles {
     /// Median.
     pub p50: Option<f64>,
     /// 99th percentile.
@@ -53,38 +53,38 @@ pub struct Quantiles {
 
 /// What came of one call.
 #[derive(Debug, Default)]
-pub struct CallReport {
+pub(crate) struct CallReport {
     /// Turns that the daemon lists.
-    pub turns: usize,
+    pub(crate) turns: usize,
     /// Different insights that arrived.
-    pub insights: usize,
+    pub(crate) insights: usize,
     /// Jobs that failed.
-    pub failures: usize,
+    pub(crate) failures: usize,
     /// Finals sent that the daemon does not list.
-    pub lost: usize,
+    pub(crate) lost: usize,
     /// Frames sent more than once.
-    pub resent: usize,
+    pub(crate) resent: usize,
     /// Connections after the first.
-    pub reconnects: usize,
+    pub(crate) reconnects: usize,
     /// From a frame with a final to its ack.
-    pub acks: Samples,
+    pub(crate) acks: Samples,
     /// From the frame of the newest turn covered to the first insight that covers it, by analysis.
-    pub insight_times: BTreeMap<String, Samples>,
+    pub(crate) insight_times: BTreeMap<String, Samples>,
 }
 
 /// The sum over all calls.
 #[derive(Debug, Default)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Calls begun.
-    pub calls: usize,
+    pub(crate) calls: usize,
     /// Calls that ended in an error.
-    pub failed: usize,
+    pub(crate) failed: usize,
     sum: CallReport,
 }
 
 /// The last line of `--json`, exactly.
 #[derive(Debug, Serialize)]
-pub struct LastLine {
+pub(crate) struct LastLine {
     calls: usize,
     turns: usize,
     insights: usize,
@@ -95,7 +95,7 @@ pub struct LastLine {
 
 impl Totals {
     /// Adds a call.
-    pub fn add(&mut self, call: CallReport) {
+    pub(crate) fn add(&mut self, call: CallReport) {
         let sum = &mut self.sum;
         self.calls += 1;
         sum.turns += call.turns;
@@ -111,12 +111,12 @@ impl Totals {
     }
 
     /// Whether all went well.
-    pub fn clean(&self) -> bool {
+    pub(crate) fn clean(&self) -> bool {
         self.sum.lost == 0 && self.failed == 0
     }
 
     /// The last line of `--json`.
-    pub fn last_line(&mut self) -> LastLine {
+    pub(crate) fn last_line(&mut self) -> LastLine {
         let mut insight_times = Samples::default();
         self.sum.insight_times.values().for_each(|samples| insight_times.extend(samples.clone()));
         LastLine {
@@ -130,7 +130,7 @@ impl Totals {
     }
 
     /// The summary for people: label and text, a row each.
-    pub fn rows(&mut self, took: Duration) -> Vec<(String, String)> {
+    pub(crate) fn rows(&mut self, took: Duration) -> Vec<(String, String)> {
         let line = self.last_line();
         let sum = &mut self.sum;
         let mut rows: Vec<(String, String)> = vec![
@@ -148,7 +148,10 @@ impl Totals {
         if sum.reconnects > 0 {
             rows.push(("reconnects".into(), format!("{} ({} frames sent again)", sum.reconnects, sum.resent)));
         }
-        rows.push(("lost".into(), if line.lost == 0 { "nothing".to_owned() } else { format!("{} final turns", line.lost) }));
+        rows.push((
+            "lost".into(),
+            if line.lost == 0 { "nothing".to_owned() } else { format!("{} final turns", line.lost) },
+        ));
         rows.push(("took".into(), format!("{:.1} s", took.as_secs_f64())));
         rows
     }

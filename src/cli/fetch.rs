@@ -26,7 +26,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 ///
 /// # Cancel safety
 /// Cancelled, the connection is dropped.
-pub async fn get(target: &Target, path: &str) -> Result<Option<Value>> {
+pub(crate) async fn get(target: &Target, path: &str) -> Result<Option<Value>> {
     let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, path))
         .await
         .map_err(|_| anyhow!("no answer from {} within {} s", target.http(path), TIMEOUT.as_secs()))?
@@ -48,7 +48,7 @@ pub async fn get(target: &Target, path: &str) -> Result<Option<Value>> {
 ///
 /// # Cancel safety
 /// As [`get`].
-pub async fn get_patiently(target: &Target, path: &str, patience: Duration) -> Result<Option<Value>> {
+pub(crate) async fn get_patiently(target: &Target, path: &str, patience: Duration) -> Result<Option<Value>> {
     let deadline = Instant::now() + patience;
     let mut backoff = Backoff::default();
     loop {
@@ -91,8 +91,8 @@ async fn exchange(target: &Target, path: &str) -> Result<(StatusCode, Bytes)> {
 /// What a problem document says, or the start of whatever else came.
 fn reason(body: &[u8]) -> String {
     let document: Option<Value> = serde_json::from_slice(body).ok();
-    let said = document.as_ref().and_then(|value| {
-        ["detail", "title"].iter().find_map(|key| value.get(key)?.as_str().map(str::to_owned))
-    });
+    let said = document
+        .as_ref()
+        .and_then(|value| ["detail", "title"].iter().find_map(|key| value.get(key)?.as_str().map(str::to_owned)));
     said.unwrap_or_else(|| String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned())
 }

@@ -1,0 +1,103 @@
+//! The command line: what people and scripts type. One file or folder per command; each is a client of the daemon's
+//! public contract, except those that are the daemon.
+//!
+//! Exit codes: 0 well, 1 not well, 2 the command line was not understood.
+
+mod fetch;
+mod meter;
+mod reconnect;
+mod replay;
+mod screen;
+mod target;
+mod watch;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use owo_colors::OwoColorize as _;
+
+/// Turns of live conversations in, insights of LLMs out, while the conversation goes on
+#[derive(Debug, Parser)]
+#[command(
+    name = "sidetone",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "\
+Start here:
+  sidetone demo                                    a bundled call, no key and no network needed
+  sidetone serve                                   the daemon
+  sidetone replay call.jsonl                       a recording into the daemon
+  sidetone watch                                   what the daemon makes of it"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Play recordings into a daemon
+    Replay(Box<replay::ReplayArgs>),
+    /// Show calls and insights live
+    Watch(watch::WatchArgs),
+}
+
+/// Runs the command that was typed.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            anstream::eprintln!("{} {error:#}", "error:".red().bold());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Replay(args) => client(replay::run(*args)),
+        Command::Watch(args) => client(watch::run(args)),
+    }
+}
+
+/// Runs a client command on a runtime of its own.
+fn client(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(command)
+}
+
+/// A name in a list: not empty, and nothing that a list separates.
+fn name_list(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if name.is_empty() || name.contains([',', ' ']) {
+        return Err("expected names separated by commas, such as summary,sentiment".to_owned());
+    }
+    Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("sidetone {}", command.get_name())), "{}", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! An insight's value as lines for people: any JSON, for users define their own schemas. Pure, and without colour.
+
+use serde_json::{Map, Value};
+
+use super::text::harmless;
+
+/// Strings longer than this stand on lines of their own.
+const SHORT_CHARS: usize = 48;
+
+/// One line, and how deep it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// Steps of indentation.
+    pub(crate) depth: usize,
+    /// The text, harmless, not wrapped yet.
+    pub(crate) text: String,
+}
+
+/// `value` as lines. Short fields of an object share a line; what is empty is left out.
+pub(crate) fn lines(value: &Value) -> Vec<Line> {
+    let mut lines = Vec::new();
+    write(value, 0, &mut lines);
+    if lines.is_empty() {
+        lines.push(Line { depth: 0, text: "(nothing)".to_owned() });
+    }
+    lines
+}
+
+fn write(value: &Value, depth: usize, lines: &mut Vec<Line>) {
+    match value {
+        Value::Object(fields) => object(fields, depth, lines),
+        Value::Array(items) => {
+            for item in items {
+                let mut inner = Vec::new();
+                write(item, depth, &mut inner);
+                if let Some(first) = inner.first_mut() {
+                    first.text.insert_str(0, "- ");
+                }
+                for line in inner.iter_mut().skip(1) {
+                    line.depth += 1;
+                }
+                lines.append(&mut inner);
+            }
+        }
+        other => {
+            if let Some(text) = scalar(other) {
+                lines.push(Line { depth, text });
+            }
+        }
+    }
+}
+
+fn object(fields: &Map<String, Value>, depth: usize, lines: &mut Vec<Line>) {
+    let mut long = Vec::new();
+    let mut short = Vec::new();
+    for (name, value) in fields {
+        match inline(value) {
+            Some(text) if text.is_empty() => {}
+            Some(text) => short.push(format!("{} {text}", label(name))),
+            None => long.push((name, value)),
+        }
+    }
+    // A text alone needs no label: the analysis' name stands above it.
+    let alone = fields.len() == 1;
+    for (name, value) in &long {
+        match value {
+            Value::String(text) if alone => lines.push(Line { depth, text: harmless(text) }),
+            Value::String(text) => lines.push(Line { depth, text: format!("{}: {}", label(name), harmless(text)) }),
+            _ => {}
+        }
+    }
+    if !short.is_empty() {
+        lines.push(Line { depth, text: short.join(" · ") });
+    }
+    for (name, value) in long {
+        if !value.is_string() {
+            lines.push(Line { depth, text: format!("{}:", label(name)) });
+            write(value, depth + 1, lines);
+        }
+    }
+}
+
+/// A value that fits beside others; `Some("")` for nothing, `None` where it needs lines of its own.
+fn inline(value: &Value) -> Option<String> {
+    match value {
+        Value::Array(items) if items.is_empty() => Some(String::new()),
+        Value::Object(fields) if fields.is_empty() => Some(String::new()),
+        Value::Array(items) => {
+            let texts: Vec<String> = items.iter().filter_map(scalar).collect();
+            let text = texts.join(", ");
+            (texts.len() == items.len() && text.chars().count() <= SHORT_CHARS).then_some(text)
+        }
+        Value::Object(_) => None,
+        other => {
+            let text = scalar(other).unwrap_or_default();
+            (text.chars().count() <= SHORT_CHARS).then_some(text)
+        }
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => Some(String::new()),
+        Value::Bool(true) => Some("yes".to_owned()),
+        Value::Bool(false) => Some("no".to_owned()),
+        Value::Number(number) => Some(match number.as_f64() {
+            Some(float) if !number.is_i64() && !number.is_u64() => {
+                let text = format!("{float:+.2}");
+                if text == "-0.00" { "+0.00".to_owned() } else { text }
+            }
+            _ => number.to_string(),
+        }),
+        Value::String(text) => Some(harmless(text)),
+        Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+fn label(name: &str) -> String {
+    harmless(&name.replace('_', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn shown(value: &Value) -> Vec<String> {
+        lines(value).into_iter().map(|line| format!("{}{}", "  ".repeat(line.depth), line.text)).collect()
+    }
+
+    #[test]
+    fn any_value_becomes_lines() {
+        let long = "The customer cannot reach the internet since this morning and wants it back.";
+        assert_eq!(shown(&json!({ "summary": long })), [long]);
+        assert_eq!(
+            shown(&json!({"overall": "negative", "score": -0.4211, "trend": null, "done": false, "tags": ["a", "b"]})),
+            ["overall negative · score -0.42 · done no · tags a, b"]
+        );
+        assert_eq!(
+            shown(&json!({"summary": long, "speakers": {"A": {"label": "neutral", "score": 0.0}}, "items": [
+                {"who": "B", "what": "calls back"}, {"who": "A", "what": long}]})),
+            [
+                format!("summary: {long}"),
+                "speakers:".into(),
+                "  A:".into(),
+                "    label neutral · score +0.00".into(),
+                "items:".into(),
+                "  - who B · what calls back".into(),
+                format!("  - what: {long}"),
+                "    who A".into(),
+            ]
+        );
+        assert_eq!(shown(&json!([])), ["(nothing)"]);
+        assert_eq!(shown(&json!("\u{1b}[2J")), ["\u{fffd}[2J"]);
+    }
+}

@@ -1,0 +1,183 @@
+//! A subscriber's connection: subscribes, hands on every frame, and after a drop goes on where it was (DESIGN 5.2).
+//!
+//! Knows no terminal: frames go to a function.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use http::{HeaderMap, HeaderValue, header};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::base::ws::{self, ClientSocket, DialError, Incoming, Utf8Bytes};
+use crate::cli::reconnect::{Again, Backoff, after_close, after_status};
+use crate::cli::target::Target;
+
+use super::positions::Positions;
+
+/// Time for a connection and its handshake.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest frame that the daemon sends, with room to spare.
+const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// How often the daemon pings, unless it says otherwise.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// What the function that takes the frames hears.
+pub(crate) enum Heard<'a> {
+    /// A frame: its text, and what it says.
+    Frame(&'a str, &'a Value),
+    /// The connection is gone; another is tried.
+    Lost(&'a str),
+    /// It is back.
+    Back,
+}
+
+enum End {
+    Done,
+    Dropped { again: Again, wait: Option<Duration>, why: String },
+}
+
+/// Follows `positions` until `take` breaks. The first connection has to succeed; after it, drops are outlived.
+///
+/// # Errors
+/// No connection at first; the daemon refused what was asked for; a close code that means "never"; or what `take` says.
+///
+/// # Cancel safety
+/// Cancelled, the connection drops; a frame may have been received and not handed on.
+pub(crate) async fn follow(
+    target: &Target,
+    positions: &mut Positions,
+    mut take: impl FnMut(Heard<'_>) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let url = target.ws("/v1/subscribe", &[]);
+    let mut headers = HeaderMap::new();
+    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("sidetone.v1"));
+    let mut backoff = Backoff::default();
+    let mut connected = false;
+    let mut lost = false;
+    loop {
+        let (again, wait, why) = match ws::connect(&url, &headers, MAX_MESSAGE_BYTES, DIAL_TIMEOUT).await {
+            Ok(socket) => {
+                connected = true;
+                if std::mem::take(&mut lost) && take(Heard::Back)?.is_break() {
+                    return Ok(());
+                }
+                let since = Instant::now();
+                match Box::pin(converse(socket, positions, &mut take)).await? {
+                    End::Done => return Ok(()),
+                    End::Dropped { again, wait, why } => {
+                        // A connection that held is no failure to back off from.
+                        if since.elapsed() > Duration::from_secs(1) {
+                            backoff.reset();
+                        }
+                        (again, wait, why)
+                    }
+                }
+            }
+            Err(error) => {
+                let again = match &error {
+                    DialError::Url(_) => Again::Never,
+                    DialError::Status { status, .. } => after_status(*status),
+                    DialError::Connect(_) | DialError::Timeout(_) => Again::Now,
+                };
+                (again, None, error.to_string())
+            }
+        };
+        if !connected {
+            bail!("no daemon at {target}: {why}; `sidetone serve` starts one, --to names another");
+        }
+        if again == Again::Never {
+            bail!("{why}");
+        }
+        if !std::mem::replace(&mut lost, true) && take(Heard::Lost(&why))?.is_break() {
+            return Ok(());
+        }
+        tokio::time::sleep(wait.unwrap_or_else(|| backoff.next(again))).await;
+    }
+}
+
+async fn converse(
+    mut socket: ClientSocket,
+    positions: &mut Positions,
+    take: &mut impl FnMut(Heard<'_>) -> Result<ControlFlow<()>>,
+) -> Result<End> {
+    let dropped = |why: String| End::Dropped { again: Again::Now, wait: None, why };
+    let subscribe = Utf8Bytes::from(positions.subscribe().to_string());
+    if let Err(error) = socket.send([subscribe]).await {
+        return Ok(dropped(error.to_string()));
+    }
+    let mut ping_interval = PING_INTERVAL;
+    loop {
+        // Two pings without a sound: the other end is gone, although nothing said so.
+        let text = match tokio::time::timeout(ping_interval * 5 / 2, socket.recv()).await {
+            Err(_) => return Ok(dropped("nothing was heard, not even a ping".to_owned())),
+            Ok(Err(error)) => return Ok(dropped(error.to_string())),
+            Ok(Ok(Incoming::Closed { code: 1000, .. })) => return Ok(End::Done),
+            Ok(Ok(Incoming::Closed { code, reason })) => {
+                let why = format!("the daemon closed the connection: {code} {reason}");
+                return Ok(End::Dropped { again: after_close(code), wait: None, why });
+            }
+            Ok(Ok(Incoming::Text(text))) => text,
+            Ok(Ok(_)) => continue,
+        };
+        let Ok(frame) = serde_json::from_str::<Value>(&text) else { continue };
+        if positions.accept(&frame) && take(Heard::Frame(&text, &frame))?.is_break() {
+            socket.close(1000, "done").await;
+            return Ok(End::Done);
+        }
+        match frame["type"].as_str().unwrap_or_default() {
+            "welcome" => {
+                if let Some(interval) = frame["ping_interval_ms"].as_u64() {
+                    ping_interval = Duration::from_millis(interval.max(1000));
+                }
+            }
+            "error" if frame["id"] == "1" || frame["fatal"] == true => {
+                let said = format!("{}: {}", text_of(&frame["code"]), text_of(&frame["message"]));
+                if frame["temporary"] == true {
+                    return Ok(End::Dropped { again: Again::Later, wait: None, why: said });
+                }
+                bail!("the daemon refused: {said}");
+            }
+            "reconnect" => {
+                let wait = Duration::from_millis(frame["after_ms"].as_u64().unwrap_or(1000));
+                let why = "the daemon asked to come back".to_owned();
+                // What it still has to say comes before its close frame.
+                return Ok(drain(socket, positions, take, frame["grace_ms"].as_u64()).await?.unwrap_or(End::Dropped {
+                    again: Again::Now,
+                    wait: Some(wait),
+                    why,
+                }));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Takes what comes until the daemon closes, for as long as it asked us to leave in, at most 2 s.
+async fn drain(
+    mut socket: ClientSocket,
+    positions: &mut Positions,
+    take: &mut impl FnMut(Heard<'_>) -> Result<ControlFlow<()>>,
+    grace_ms: Option<u64>,
+) -> Result<Option<End>> {
+    let until = Instant::now() + Duration::from_millis(grace_ms.unwrap_or(0)).min(Duration::from_secs(2));
+    while let Ok(Ok(incoming)) = tokio::time::timeout_at(until, socket.recv()).await {
+        match incoming {
+            Incoming::Text(text) => {
+                let Ok(frame) = serde_json::from_str::<Value>(&text) else { continue };
+                if positions.accept(&frame) && take(Heard::Frame(&text, &frame))?.is_break() {
+                    return Ok(Some(End::Done));
+                }
+            }
+            Incoming::Closed { .. } => return Ok(None),
+            _ => {}
+        }
+    }
+    socket.close(1001, "as asked").await;
+    Ok(None)
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

@@ -1,0 +1,107 @@
+//! `sidetone watch`: subscribes to a daemon and shows what comes, for people or as NDJSON.
+
+mod follow;
+mod positions;
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use owo_colors::OwoColorize as _;
+
+use super::name_list;
+use super::screen::Screen;
+use super::target::{DEFAULT_LISTEN, Target};
+
+pub(crate) use follow::{Heard, follow};
+pub(crate) use positions::{Positions, Selection};
+
+/// Options of `sidetone watch`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sidetone watch                                  every call of the daemon on this machine
+  sidetone watch --call c_42 --analyses summary   one call, one analysis; it need not exist yet
+  sidetone watch --json | jq 'select(.type == \"insight.updated\") | .insight.value'
+
+A restart of the daemon is outlived: each event is shown once, in order. Ctrl-C ends.")]
+pub(crate) struct WatchArgs {
+    /// The daemon
+    #[arg(long, value_name = "URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
+    to: String,
+    /// A call, several times for several; default: all, those to come too
+    #[arg(long = "call", value_name = "ID")]
+    calls: Vec<String>,
+    /// Analyses to show; default: all
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = name_list)]
+    analyses: Vec<String>,
+    /// Without turns that are still being spoken
+    #[arg(long)]
+    no_partials: bool,
+    /// The daemon's frames as they come, one a line
+    #[arg(long)]
+    json: bool,
+    /// End once the calls named with --call have completed
+    #[arg(long, requires = "calls")]
+    until_completed: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// No daemon, or it refused what was asked for.
+///
+/// # Cancel safety
+/// Cancelled, the connection drops.
+pub(crate) async fn run(args: WatchArgs) -> Result<ExitCode> {
+    let target: Target = args.to.parse().map_err(|error| anyhow!("--to: {error}"))?;
+    let single = args.calls.len() == 1;
+    let mut open: HashSet<String> = args.calls.iter().cloned().collect();
+    let selection = if args.calls.is_empty() { Selection::All } else { Selection::Calls(args.calls) };
+    let include = if args.no_partials { vec!["turns"] } else { vec!["turns", "partials"] };
+    let mut positions = Positions::new(selection, args.analyses, include);
+    let mut screen = Screen::stdout(!single);
+    if !args.json {
+        anstream::eprintln!("{}", format!("watching {target}; Ctrl-C ends").dimmed());
+    }
+    let taken = follow(&target, &mut positions, |heard| {
+        match heard {
+            Heard::Frame(text, frame) => {
+                if args.json {
+                    let mut out = std::io::stdout().lock();
+                    // Frames are one line by contract; a line break could only stand between tokens.
+                    writeln!(out, "{}", text.replace(['\n', '\r'], " "))?;
+                    out.flush()?;
+                } else {
+                    screen.frame(frame)?;
+                }
+                if frame["type"] == "call.completed" || frame["state"]["status"] == "completed" {
+                    open.remove(frame["call_id"].as_str().unwrap_or_default());
+                    if args.until_completed && open.is_empty() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+            }
+            Heard::Lost(why) => {
+                screen.pause()?;
+                anstream::eprintln!("{} {why}; coming back", "lost:".yellow());
+            }
+            Heard::Back => anstream::eprintln!("{}", "back".green()),
+        }
+        Ok(ControlFlow::Continue(()))
+    })
+    .await;
+    match taken {
+        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) => Err(error),
+        Ok(()) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The reader of our output (`head`, say) has had enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
