@@ -47,7 +47,7 @@ pub(crate) struct ReplayArgs {
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
     /// The daemon
-    #[arg(long, value_name = "URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
+    #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
     to: String,
     /// Times real time, such as 4 or 0.5, or "max"
     #[arg(long, value_name = "N|max", default_value = "1")]

@@ -30,7 +30,7 @@ Examples:
 A restart of the daemon is outlived: each event is shown once, in order. Ctrl-C ends.")]
 pub(crate) struct WatchArgs {
     /// The daemon
-    #[arg(long, value_name = "URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
+    #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
     to: String,
     /// A call, several times for several; default: all, those to come too
     #[arg(long = "call", value_name = "ID")]
