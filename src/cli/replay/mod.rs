@@ -310,28 +310,4 @@ fn print_summary(totals: &mut Totals, took: Duration) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn speeds_scale_time() {
-        let at = Duration::from_secs(10);
-        assert_eq!("2".parse::<Speed>().expect("speed").scale(at), Duration::from_secs(5));
-        assert_eq!("0.5x".parse::<Speed>().expect("speed").scale(at), Duration::from_secs(20));
-        assert_eq!("max".parse::<Speed>().expect("speed").scale(at), Duration::ZERO);
-        for bad in ["0", "-1", "nan", "inf", "fast", ""] {
-            assert!(bad.parse::<Speed>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn calls_are_named_after_their_file() {
-        let names = |jobs: Vec<Job>| -> Vec<String> { jobs.into_iter().map(|job| job.wanted_id).collect() };
-        let paths = [PathBuf::from("a/two words.jsonl"), PathBuf::from("b.c.jsonl")];
-        assert_eq!(names(jobs(&paths, None, None)), ["two_words", "b.c"]);
-        assert_eq!(names(jobs(&paths, Some(2), None)), ["two_words-1", "two_words-2", "b.c-1", "b.c-2"]);
-        assert_eq!(names(jobs(&paths[..1], Some(1), Some("x"))), ["x-1"]);
-        let long = suffixed(&"x".repeat(128), ".12");
-        assert!(id::check(&long).is_ok() && long.ends_with("x.12"), "{long}");
-    }
-}
+mod tests;

@@ -1,0 +1,237 @@
+//! The producer against a scripted daemon that drops, lies low and comes back: every frame takes effect once, in order.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming as Body;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::base::ws::{Incoming, ServerSocket, Upgrade, Utf8Bytes};
+use crate::recording::{self, Header};
+
+/// What the daemon does on one connection.
+#[derive(Clone, Copy)]
+struct Act {
+    /// Frames to read.
+    read: usize,
+    /// Of these, how many take effect.
+    cover: usize,
+    /// Whether they are acknowledged.
+    ack: bool,
+    then: Then,
+}
+
+#[derive(Clone, Copy)]
+enum Then {
+    Drop,
+    Close(u16),
+    AskToLeave,
+    Refuse,
+    Complete,
+}
+
+#[derive(Default)]
+struct State {
+    connections: usize,
+    applied: Vec<String>,
+    covered: Option<u64>,
+}
+
+struct Daemon {
+    target: Target,
+    state: Arc<Mutex<State>>,
+}
+
+impl Daemon {
+    async fn start(script: Vec<Act>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let target = Target::at(listener.local_addr().expect("addr"));
+        let state = Arc::new(Mutex::new(State::default()));
+        let shared = Arc::clone(&state);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (state, script) = (Arc::clone(&shared), script.clone());
+                let service = service_fn(move |request| answer(request, Arc::clone(&state), script.clone()));
+                tokio::spawn(
+                    hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .with_upgrades(),
+                );
+            }
+        });
+        Self { target, state }
+    }
+
+    async fn play(&self, frames: usize) -> (CallReport, Result<()>) {
+        let recording = recording(frames);
+        let meter = Meter::new(0, "frames", true);
+        let play = Play {
+            target: &self.target,
+            call_id: "c",
+            recording: &recording,
+            dialect: stt::dialect("sidetone").expect("dialect"),
+            analyses: &[],
+            meta: None,
+            speed: Speed::Max,
+            patience: Duration::from_secs(5),
+            meter: &meter,
+        };
+        Box::pin(call::play(play)).await
+    }
+
+    fn applied(&self) -> Vec<String> {
+        self.state.lock().expect("lock").applied.clone()
+    }
+}
+
+fn recording(turns: usize) -> Recording {
+    let frame =
+        |index| format!(r#"{{"type":"turn","turn_order":{index},"text":"word {index}","start_ms":0,"end_ms":1}}"#);
+    Recording {
+        header: Header { dialect: "sidetone".into(), ..Header::default() },
+        frames: (0..turns).map(|index| recording::Frame { at: Duration::ZERO, message: frame(index).into() }).collect(),
+    }
+}
+
+async fn answer(
+    mut request: Request<Body>,
+    state: Arc<Mutex<State>>,
+    script: Vec<Act>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.uri().path() == "/v1/ingest" {
+        let (upgrade, response) = Upgrade::new(&mut request, 1 << 20, None, Full::default).expect("handshake");
+        tokio::spawn(async move { converse(upgrade.socket().await.expect("socket"), &state, &script).await });
+        return Ok(response);
+    }
+    let turns: Vec<Value> = state
+        .lock()
+        .expect("lock")
+        .applied
+        .iter()
+        .filter_map(|frame| serde_json::from_str::<Value>(frame).ok())
+        .filter(|frame| frame["type"] == "turn")
+        .enumerate()
+        .map(|(ordinal, frame)| {
+            json!({"turn": ordinal, "stream_id": "s_1", "turn_order": frame["turn_order"], "text": frame["text"]})
+        })
+        .collect();
+    let known = request.uri().path().ends_with("/turns");
+    let status = if known { StatusCode::OK } else { StatusCode::NOT_FOUND };
+    let body = json!({"turns": turns, "next": null}).to_string();
+    Ok(Response::builder().status(status).body(Full::from(body)).expect("response"))
+}
+
+async fn converse(mut socket: ServerSocket, state: &Mutex<State>, script: &[Act]) {
+    let (act, covered) = {
+        let mut state = state.lock().expect("lock");
+        state.connections += 1;
+        (script[state.connections - 1], state.covered.replace(0))
+    };
+    let send = |frame: Value| [Utf8Bytes::from(frame.to_string())];
+    socket.send(send(json!({"type":"welcome","frames":covered,"acked":null,"insights":{}}))).await.expect("welcome");
+    let mut frames = Vec::new();
+    while frames.len() < act.read {
+        match socket.recv().await {
+            Ok(Incoming::Text(text)) => frames.push(text.to_string()),
+            _ => break,
+        }
+    }
+    {
+        let mut state = state.lock().expect("lock");
+        state.applied.extend(frames.into_iter().take(act.cover));
+        state.covered = Some(act.cover as u64);
+    }
+    if act.ack {
+        let _ = socket.send(send(json!({"type":"ack","frames":act.cover,"turn_order":null}))).await;
+    }
+    match act.then {
+        Then::Drop => drop(socket),
+        Then::Close(code) => socket.close(code, "scripted").await,
+        Then::AskToLeave => {
+            let _ = socket.send(send(json!({"type":"reconnect","after_ms":10,"grace_ms":200}))).await;
+            while let Ok(Incoming::Text(_) | Incoming::Ping | Incoming::Pong) = socket.recv().await {}
+        }
+        Then::Refuse => {
+            let error = json!({"type":"error","code":"scripted","message":"no","fatal":true,"temporary":false});
+            let _ = socket.send(send(error)).await;
+            socket.close(4400, "scripted").await;
+        }
+        Then::Complete => {
+            let insight = json!({"id":"i_1","analysis":"summary","covers":{"from":0,"to":1},"value":{}});
+            let _ = socket.send(send(json!({"type":"insight.updated","insight":insight}))).await;
+            let _ = socket.send(send(json!({"type":"call.completed","call_id":"c","seq":9}))).await;
+            socket.close(1000, "done").await;
+        }
+    }
+}
+
+/// What has to have taken effect: every frame once, in order, and the end that the recording did not have.
+fn whole(turns: usize) -> Vec<String> {
+    let mut frames: Vec<String> = recording(turns).frames.iter().map(|frame| frame.message.to_string()).collect();
+    frames.push(r#"{"type":"end"}"#.to_owned());
+    frames
+}
+
+#[tokio::test]
+async fn what_a_drop_did_not_cover_is_sent_again_and_nothing_else() {
+    let daemon = Daemon::start(vec![
+        Act { read: 7, cover: 5, ack: true, then: Then::Drop },
+        Act { read: 4, cover: 4, ack: false, then: Then::Close(1001) },
+        Act { read: 0, cover: 0, ack: false, then: Then::Close(1013) },
+        Act { read: 5, cover: 3, ack: true, then: Then::AskToLeave },
+        Act { read: 9, cover: 9, ack: true, then: Then::Complete },
+    ])
+    .await;
+    let (report, result) = daemon.play(20).await;
+    result.expect("played");
+    assert_eq!(daemon.applied(), whole(20));
+    assert_eq!((report.lost, report.turns, report.reconnects, report.insights), (0, 20, 4, 1));
+    assert!(report.resent > 0);
+    assert_eq!(report.insight_times["summary"].len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_ends_it_and_what_was_sent_counts_as_lost() {
+    let daemon = Daemon::start(vec![Act { read: 3, cover: 1, ack: true, then: Then::Refuse }]).await;
+    let (report, result) = daemon.play(3).await;
+    let error = result.expect_err("refused").to_string();
+    assert!(error.contains("scripted: no"), "{error}");
+    assert_eq!((report.turns, report.lost), (1, 2));
+}
+
+#[tokio::test]
+async fn codes_that_mean_never_are_not_answered_by_another_connection() {
+    let daemon = Daemon::start(vec![Act { read: 1, cover: 1, ack: false, then: Then::Close(4409) }]).await;
+    let (_, result) = daemon.play(1).await;
+    assert!(result.expect_err("superseded").to_string().contains("4409"));
+    assert_eq!(daemon.state.lock().expect("lock").connections, 1);
+}
+
+#[test]
+fn speeds_scale_time() {
+    let at = Duration::from_secs(10);
+    assert_eq!("2".parse::<Speed>().expect("speed").scale(at), Duration::from_secs(5));
+    assert_eq!("0.5x".parse::<Speed>().expect("speed").scale(at), Duration::from_secs(20));
+    assert_eq!("max".parse::<Speed>().expect("speed").scale(at), Duration::ZERO);
+    for bad in ["0", "-1", "nan", "inf", "fast", ""] {
+        assert!(bad.parse::<Speed>().is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn calls_are_named_after_their_file() {
+    let names = |jobs: Vec<Job>| -> Vec<String> { jobs.into_iter().map(|job| job.wanted_id).collect() };
+    let paths = [PathBuf::from("a/two words.jsonl"), PathBuf::from("b.c.jsonl")];
+    assert_eq!(names(jobs(&paths, None, None)), ["two_words", "b.c"]);
+    assert_eq!(names(jobs(&paths, Some(2), None)), ["two_words-1", "two_words-2", "b.c-1", "b.c-2"]);
+    assert_eq!(names(jobs(&paths[..1], Some(1), Some("x"))), ["x-1"]);
+    let long = suffixed(&"x".repeat(128), ".12");
+    assert!(id::check(&long).is_ok() && long.ends_with("x.12"), "{long}");
+}
