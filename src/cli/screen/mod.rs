@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use text::{clock, harmless, tail, wrap};
 
-pub(crate) use value::lines as value_lines;
+use value::{Line, lines as value_lines};
 
 /// Columns where the width is not known.
 const DEFAULT_WIDTH: usize = 100;
@@ -48,7 +48,7 @@ pub(crate) struct Screen<W: Write> {
 struct Call {
     speakers: Vec<String>,
     /// The value last shown, by analysis.
-    shown: HashMap<String, Value>,
+    shown: HashMap<String, Vec<Line>>,
 }
 
 impl Screen<anstream::Stdout> {
@@ -179,11 +179,11 @@ impl<W: Write> Screen<W> {
             facts.push("final".to_owned());
         }
         let value = &insight["value"];
+        let lines = value_lines(value);
         let state = self.calls.entry(call.to_owned()).or_default();
-        let same = per_turn.is_none() && state.shown.get(&analysis) == Some(value);
-        if per_turn.is_none() {
-            state.shown.insert(analysis.clone(), value.clone());
-        }
+        let before = if per_turn.is_none() { state.shown.insert(analysis.clone(), lines.clone()) } else { None };
+        let before = before.unwrap_or_default();
+        let same = before == lines;
         if same {
             facts.push("unchanged".to_owned());
         }
@@ -192,20 +192,23 @@ impl<W: Write> Screen<W> {
         let facts = facts.join(" · ");
         writeln!(self.out, "{}{:>7}  {} {}", name.dimmed(), "▌".yellow(), analysis.bold(), facts.dimmed())?;
         if !same {
-            self.value(call, value)?;
+            self.value(call, &lines, &before)?;
         }
         Ok(())
     }
 
-    fn value(&mut self, call: &str, value: &Value) -> io::Result<()> {
+    /// Writes `lines`; those that were there `before` step back.
+    fn value(&mut self, call: &str, lines: &[Line], before: &[Line]) -> io::Result<()> {
         let name = self.name(call);
-        for line in value_lines(value) {
+        for line in lines {
+            let known = before.contains(line);
             let indent = line.depth * 2;
             let bullet = if line.text.starts_with("- ") { 2 } else { 0 };
             let room = self.width.saturating_sub(self.margin() + 4 + indent + bullet);
             for (index, text) in wrap(&line.text, room).iter().enumerate() {
                 let hang = if index == 0 { indent } else { indent + bullet };
-                writeln!(self.out, "{}{:>7}  {:hang$}{}", name.dimmed(), "▌".yellow(), "", tinted(text))?;
+                let text = if known { text.dimmed().to_string() } else { tinted(text) };
+                writeln!(self.out, "{}{:>7}  {:hang$}{text}", name.dimmed(), "▌".yellow(), "")?;
             }
         }
         Ok(())

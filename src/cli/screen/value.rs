@@ -4,8 +4,12 @@ use serde_json::{Map, Value};
 
 use super::text::harmless;
 
-/// Strings longer than this stand on lines of their own.
+/// Texts longer than this stand on lines of their own.
 const SHORT_CHARS: usize = 48;
+/// Lists longer than this do.
+const SHORT_LIST_CHARS: usize = 72;
+/// Fields that need no label in front of what they hold.
+const PLAIN: [&str; 5] = ["speaker", "name", "label", "score", "value"];
 
 /// One line, and how deep it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,10 +20,17 @@ pub(crate) struct Line {
     pub(crate) text: String,
 }
 
-/// `value` as lines. Short fields of an object share a line; what is empty is left out.
+/// An insight's `value` as lines. Short fields of an object share a line; what is empty is left out, and so is
+/// `evidence`, which an insight carries beside its value too.
 pub(crate) fn lines(value: &Value) -> Vec<Line> {
     let mut lines = Vec::new();
-    write(value, 0, &mut lines);
+    match value {
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(name, _)| *name != "evidence");
+            object(&fields.map(|(name, value)| (name.clone(), value.clone())).collect(), 0, &mut lines);
+        }
+        other => write(other, 0, &mut lines),
+    }
     if lines.is_empty() {
         lines.push(Line { depth: 0, text: "(nothing)".to_owned() });
     }
@@ -51,6 +62,9 @@ fn write(value: &Value, depth: usize, lines: &mut Vec<Line>) {
 }
 
 fn object(fields: &Map<String, Value>, depth: usize, lines: &mut Vec<Line>) {
+    if let Some(text) = sentence(fields) {
+        return lines.push(Line { depth, text });
+    }
     let mut long = Vec::new();
     let mut short = Vec::new();
     for (name, value) in fields {
@@ -80,22 +94,48 @@ fn object(fields: &Map<String, Value>, depth: usize, lines: &mut Vec<Line>) {
     }
 }
 
+/// An object that is a `text` with a few short things about it, as one line.
+fn sentence(fields: &Map<String, Value>) -> Option<String> {
+    let text = harmless(fields.get("text")?.as_str()?);
+    let mut about = Vec::new();
+    for (name, value) in fields.iter().filter(|(name, _)| *name != "text") {
+        match inline(value)? {
+            short if short.is_empty() => {}
+            short if PLAIN.contains(&name.as_str()) => about.push(short),
+            short => about.push(format!("{} {short}", label(name))),
+        }
+    }
+    Some(if about.is_empty() { text } else { format!("{text} ({})", about.join(", ")) })
+}
+
 /// A value that fits beside others; `Some("")` for nothing, `None` where it needs lines of its own.
 fn inline(value: &Value) -> Option<String> {
     match value {
         Value::Array(items) if items.is_empty() => Some(String::new()),
-        Value::Object(fields) if fields.is_empty() => Some(String::new()),
         Value::Array(items) => {
-            let texts: Vec<String> = items.iter().filter_map(scalar).collect();
+            let texts: Vec<String> =
+                items.iter().map(|item| scalar(item).or_else(|| plain(item))).collect::<Option<_>>()?;
             let text = texts.join(", ");
-            (texts.len() == items.len() && text.chars().count() <= SHORT_CHARS).then_some(text)
+            (text.chars().count() <= SHORT_LIST_CHARS).then_some(text)
         }
-        Value::Object(_) => None,
+        Value::Object(fields) if fields.is_empty() => Some(String::new()),
+        Value::Object(_) => plain(value),
         other => {
             let text = scalar(other).unwrap_or_default();
             (text.chars().count() <= SHORT_CHARS).then_some(text)
         }
     }
+}
+
+/// An object that says all by its values: `{"label": "negative", "score": -0.4}` is `negative -0.40`.
+fn plain(value: &Value) -> Option<String> {
+    let fields = value.as_object()?;
+    let texts: Vec<String> = fields
+        .iter()
+        .map(|(name, value)| PLAIN.contains(&name.as_str()).then(|| scalar(value)).flatten())
+        .collect::<Option<_>>()?;
+    let text = texts.join(" ");
+    (text.chars().count() <= SHORT_CHARS).then_some(text)
 }
 
 fn scalar(value: &Value) -> Option<String> {
@@ -143,13 +183,24 @@ mod tests {
             [
                 format!("summary: {long}"),
                 "speakers:".into(),
-                "  A:".into(),
-                "    label neutral · score +0.00".into(),
+                "  A neutral +0.00".into(),
                 "items:".into(),
                 "  - who B · what calls back".into(),
                 format!("  - what: {long}"),
                 "    who A".into(),
             ]
+        );
+        assert_eq!(
+            shown(&json!({"overall": {"label": "negative", "score": -0.4}, "speakers": [
+                {"speaker": "A", "label": "neutral", "score": 0.0}, {"speaker": "B", "label": "negative", "score": -0.8}],
+                "trend": "stable", "evidence": [{"turn": 1, "quote": "x"}]})),
+            ["overall negative -0.40 · speakers A neutral +0.00, B negative -0.80 · trend stable"]
+        );
+        assert_eq!(
+            shown(
+                &json!({"headline": long, "points": [{"text": "It is down.", "speaker": "B"}, {"text": "So.", "speaker": null}]})
+            ),
+            [format!("headline: {long}"), "points:".into(), "  - It is down. (B)".into(), "  - So.".into()]
         );
         assert_eq!(shown(&json!([])), ["(nothing)"]);
         assert_eq!(shown(&json!("\u{1b}[2J")), ["\u{fffd}[2J"]);
