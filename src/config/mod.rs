@@ -10,7 +10,7 @@ use toml::{Table, Value};
 use crate::analysis::Registry as Analyses;
 use crate::api::config::{ServerConfig, SubscribeConfig};
 use crate::base::drain::ShutdownConfig;
-use crate::base::settings::{Problem, Problems};
+use crate::base::settings::{Problem, Problems, Section};
 use crate::session::config::{IngestConfig, LimitsConfig};
 use crate::{gateway, journal, sink};
 
@@ -37,12 +37,6 @@ pub struct Config {
     pub sinks: Vec<sink::Config>,
 }
 
-/// Sections that the file may have.
-const SECTIONS: &[&str] = &[
-    "analyses", "endpoints", "gateway", "ingest", "journal", "limits", "models", "routes", "server", "shutdown", "sink",
-    "subscribe",
-];
-
 impl Config {
     /// Reads `path`, or the defaults where there is none.
     ///
@@ -68,29 +62,29 @@ impl Config {
     /// # Errors
     /// Every problem of the text.
     pub fn parse(text: &str, base: &Path) -> Result<Self, Vec<Problem>> {
-        let mut root: Table = text
+        let table: Table = text
             .parse()
             .map_err(|error: toml::de::Error| vec![Problem { path: String::new(), message: error.to_string() }])?;
         let mut problems = Problems::default();
-        let mut take = |name: &str| root.remove(name);
-        let server = ServerConfig::read(take("server"), &mut problems);
-        let journal = journal::Config::read(take("journal"), &mut problems);
-        let ingest = IngestConfig::read(take("ingest"), &mut problems);
-        let subscribe = SubscribeConfig::read(take("subscribe"), &mut problems);
-        let shutdown = ShutdownConfig::read(take("shutdown"), &mut problems);
-        let limits = LimitsConfig::read(take("limits"), &mut problems);
-        let gateway = gateway::Config::read(
-            take("endpoints"),
-            take("models"),
-            take("routes"),
-            take("gateway"),
-            &mut problems,
-        );
-        let analyses = Analyses::read(take("analyses"), base, &mut problems);
-        let sinks = read_sinks(take("sink"), analyses.names(), &mut problems);
-        for (name, _) in root {
-            problems.push(name, format!("unknown section; there are: {}", SECTIONS.join(", ")));
-        }
+        let mut root = Section::new("", Some(Value::Table(table)), &mut problems);
+        let value = root.take("server");
+        let server = ServerConfig::read(value, root.problems());
+        let value = root.take("journal");
+        let journal = journal::Config::read(value, root.problems());
+        let value = root.take("ingest");
+        let ingest = IngestConfig::read(value, root.problems());
+        let value = root.take("subscribe");
+        let subscribe = SubscribeConfig::read(value, root.problems());
+        let value = root.take("shutdown");
+        let shutdown = ShutdownConfig::read(value, root.problems());
+        let value = root.take("limits");
+        let limits = LimitsConfig::read(value, root.problems());
+        let gateway = gateway::Config::read(&mut root);
+        let value = root.take("analyses");
+        let analyses = Analyses::read(value, base, root.problems());
+        let value = root.take("sink");
+        let sinks = read_sinks(value, &analyses.names(), root.problems());
+        root.finish();
         let config = Self { server, journal, ingest, subscribe, shutdown, limits, gateway, analyses, sinks };
         config.cross_check(&mut problems);
         if problems.is_empty() { Ok(config) } else { Err(problems.into_vec()) }
@@ -121,7 +115,7 @@ impl Config {
     }
 }
 
-fn read_sinks(value: Option<Value>, analyses: Vec<String>, problems: &mut Problems) -> Vec<sink::Config> {
+fn read_sinks(value: Option<Value>, analyses: &[String], problems: &mut Problems) -> Vec<sink::Config> {
     let items = match value {
         None => Vec::new(),
         Some(Value::Array(items)) => items,
@@ -133,6 +127,6 @@ fn read_sinks(value: Option<Value>, analyses: Vec<String>, problems: &mut Proble
     items
         .into_iter()
         .enumerate()
-        .filter_map(|(index, item)| sink::Config::read(format!("sink[{index}]"), item, &analyses, problems))
+        .filter_map(|(index, item)| sink::Config::read(format!("sink[{index}]"), item, analyses, problems))
         .collect()
 }

@@ -9,7 +9,7 @@ use super::record::{Mark, Private};
 use super::state::Stream;
 use super::task::{Effect, Left, Live, Task};
 use crate::base::time;
-use crate::context::turns::{Change, ChangeKind};
+use crate::context::turns::{Change, ChangeKind, TurnError};
 use crate::hub::{LiveFrame, LiveKind};
 use crate::journal::CallState as State;
 use crate::types::{EndScope, Event, JsonMap, StreamId, SttEvent, TurnKey, id};
@@ -177,9 +177,12 @@ impl Task {
                 self.speech(&frames, event);
             }
         }
+        // A revision that waits for its turn lives in memory alone until the stream's next record.
+        let waits = self.state.turns.holding(&frames.stream);
         let Some(live) = self.live.get_mut(&frames.stream) else { return };
-        let unacked = frames.covered.saturating_sub(live.covered);
-        live.covered = frames.covered.max(live.covered);
+        let covered = if waits { live.covered } else { frames.covered.max(live.covered) };
+        let unacked = covered - live.covered;
+        live.covered = covered;
         let changed = self.state.head > before;
         if changed {
             live.effect = frames.count;
@@ -295,7 +298,11 @@ impl Task {
         if let Err(error) =
             self.state.turns.apply(stream, splits, offset_ms, arrival_ms, event, &mut changes)
         {
-            self.complain(stream, error.code(), error.to_string());
+            let code = match error {
+                TurnError::TooManyEarly => "too_many_revisions",
+                TurnError::Unnamed | TurnError::Hole { .. } => "bad_field",
+            };
+            self.complain(stream, code, error.to_string());
             return;
         }
         for change in changes {
@@ -307,12 +314,7 @@ impl Task {
         let Change { turn, kind, private: known } = change;
         self.state.context.upsert(&turn);
         let now = self.now();
-        let private = Private {
-            words: turn.words.clone(),
-            turn: Some(known),
-            mark: Some(self.mark(frames)),
-            ..Private::default()
-        };
+        let private = Private { turn: Some(known), mark: Some(self.mark(frames)), ..Private::default() };
         let event_turn = crate::types::Turn { words: Vec::new(), ..(*turn).clone() };
         match kind {
             ChangeKind::New => {

@@ -1,13 +1,13 @@
 //! What a record holds beside its event: the private fields from which a session is rebuilt exactly.
 //!
-//! Never goes out, but for `words`, which readers may ask for.
+//! Never goes out, but for a turn's words, which readers may ask for.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::context::turns::TurnPrivate;
 use crate::journal::{NewRecord, Record};
-use crate::types::{Event, Seq, Stamp, StreamId, Word};
+use crate::types::{Event, Seq, Stamp, StreamId};
 
 /// How far a connection had come when a record was written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +29,7 @@ pub struct Mark {
 /// Private fields of a record; all optional.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Private {
-    /// Words of the turn, in call time.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub words: Vec<Word>,
-    /// What the turn table needs beyond the turn.
+    /// What the turn table needs beyond the turn, its words among it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn: Option<TurnPrivate>,
     /// Where the producer was.
@@ -77,7 +74,7 @@ pub struct Decoded {
     pub private: Private,
 }
 
-/// Reads a record back. A turn gets its words back from the private fields.
+/// Reads a record back.
 ///
 /// # Errors
 /// What is wrong with it, for the log; never transcript text.
@@ -86,14 +83,11 @@ pub fn decode(record: &Record) -> Result<Decoded, String> {
         format!("event {}: {part} cannot be read (line {}, column {})", record.seq, error.line(), error.column())
     };
     let stamp: Stamp = serde_json::from_slice(&record.frame).map_err(|error| wrong("stamp", &error))?;
-    let mut event: Event = serde_json::from_slice(&record.frame).map_err(|error| wrong("event", &error))?;
-    let mut private: Private = if record.private.is_empty() {
+    let event: Event = serde_json::from_slice(&record.frame).map_err(|error| wrong("event", &error))?;
+    let private: Private = if record.private.is_empty() {
         Private::default()
     } else {
         serde_json::from_slice(&record.private).map_err(|error| wrong("private fields", &error))?
     };
-    if let Event::TurnFinal { turn } | Event::TurnRevised { turn, .. } = &mut event {
-        turn.words = std::mem::take(&mut private.words);
-    }
     Ok(Decoded { seq: record.seq, at: stamp.at, event, private })
 }
