@@ -1,0 +1,246 @@
+//! A frame: a journal record, looked into once, shared by every reader.
+//!
+//! Knows the few fields of an event by which readers choose; not what the event means.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::base::ws::Utf8Bytes;
+use crate::journal::Record;
+use crate::types::{CallId, JsonMap, Seq, TurnNo};
+
+/// Which event a frame holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// `call.started`
+    CallStarted,
+    /// `call.updated`
+    CallUpdated,
+    /// `call.completed`
+    CallCompleted,
+    /// `call.failed`
+    CallFailed,
+    /// `stream.started`, `stream.ended`, `gap`, and whatever is added later: a call event of no further interest.
+    CallEvent,
+    /// `turn.final`
+    TurnFinal,
+    /// `turn.revised`
+    TurnRevised,
+    /// `insight.updated`
+    InsightUpdated,
+    /// `insight.failed`
+    InsightFailed,
+}
+
+impl Kind {
+    fn of(text: &str) -> Self {
+        // `types::event::encode` writes the type first.
+        let tag = text.strip_prefix(r#"{"type":""#).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        match tag {
+            "call.started" => Self::CallStarted,
+            "call.updated" => Self::CallUpdated,
+            "call.completed" => Self::CallCompleted,
+            "call.failed" => Self::CallFailed,
+            "turn.final" => Self::TurnFinal,
+            "turn.revised" => Self::TurnRevised,
+            "insight.updated" => Self::InsightUpdated,
+            "insight.failed" => Self::InsightFailed,
+            _ => Self::CallEvent,
+        }
+    }
+
+    /// `turn.final` or `turn.revised`.
+    pub fn is_turn(self) -> bool {
+        matches!(self, Self::TurnFinal | Self::TurnRevised)
+    }
+
+    /// `insight.updated` or `insight.failed`.
+    pub fn is_insight(self) -> bool {
+        matches!(self, Self::InsightUpdated | Self::InsightFailed)
+    }
+
+    /// The call's last event: `call.completed` or `call.failed`.
+    pub fn ends_call(self) -> bool {
+        matches!(self, Self::CallCompleted | Self::CallFailed)
+    }
+}
+
+/// One event, as readers share it.
+#[derive(Debug)]
+pub struct Frame {
+    call: CallId,
+    record: Arc<Record>,
+    text: Utf8Bytes,
+    kind: Kind,
+    analysis: Option<Arc<str>>,
+    turn: Option<TurnNo>,
+}
+
+#[derive(Deserialize)]
+struct Subject<'a> {
+    #[serde(borrow)]
+    analysis: Cow<'a, str>,
+    #[serde(default)]
+    turn: Option<TurnNo>,
+}
+
+#[derive(Deserialize)]
+struct Updated<'a> {
+    #[serde(borrow)]
+    insight: Subject<'a>,
+}
+
+#[derive(Deserialize)]
+struct WithMeta {
+    meta: JsonMap,
+}
+
+#[derive(Deserialize)]
+struct WithEpoch {
+    epoch: String,
+}
+
+#[derive(Deserialize)]
+struct Private<'a> {
+    #[serde(default, borrow)]
+    words: Option<&'a RawValue>,
+}
+
+impl Frame {
+    /// Looks into `record`. `None` if its frame is not UTF-8, which no writer of ours makes.
+    pub fn new(call: &CallId, record: Arc<Record>) -> Option<Arc<Self>> {
+        let text = Utf8Bytes::try_from(record.frame.clone()).ok()?;
+        let kind = Kind::of(&text);
+        let subject = match kind {
+            Kind::InsightUpdated => serde_json::from_str::<Updated<'_>>(&text).ok().map(|updated| updated.insight),
+            Kind::InsightFailed => serde_json::from_str::<Subject<'_>>(&text).ok(),
+            _ => None,
+        };
+        let (analysis, turn) =
+            subject.map_or((None, None), |subject| (Some(Arc::from(subject.analysis.as_ref())), subject.turn));
+        Some(Arc::new(Self { call: call.clone(), record, text, kind, analysis, turn }))
+    }
+
+    /// The call.
+    pub fn call(&self) -> &CallId {
+        &self.call
+    }
+
+    /// Position in the call.
+    pub fn seq(&self) -> Seq {
+        self.record.seq
+    }
+
+    /// Position among all commits of this daemon.
+    pub fn order(&self) -> u64 {
+        self.record.order
+    }
+
+    /// The wire form, one JSON object; a clone shares the bytes.
+    pub fn text(&self) -> &Utf8Bytes {
+        &self.text
+    }
+
+    /// Which event it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The analysis that an insight event is about.
+    pub fn analysis(&self) -> Option<&Arc<str>> {
+        self.analysis.as_ref()
+    }
+
+    /// The turn that a per-turn insight event is about.
+    pub fn turn(&self) -> Option<TurnNo> {
+        self.turn
+    }
+
+    /// Private fields as JSON, or empty. Never goes out as it is.
+    pub fn private(&self) -> &Bytes {
+        &self.record.private
+    }
+
+    /// The turn's words as a JSON array, where the record has some.
+    pub fn words(&self) -> Option<&str> {
+        if !self.kind.is_turn() || self.record.private.is_empty() {
+            return None;
+        }
+        let private: Private<'_> = serde_json::from_slice(&self.record.private).ok()?;
+        private.words.map(RawValue::get).filter(|words| *words != "[]")
+    }
+
+    /// The whole `meta` that a `call.started` or `call.updated` carries.
+    pub fn meta(&self) -> Option<JsonMap> {
+        if !matches!(self.kind, Kind::CallStarted | Kind::CallUpdated) {
+            return None;
+        }
+        serde_json::from_str::<WithMeta>(&self.text).ok().map(|event| event.meta)
+    }
+
+    /// The epoch that a `call.started` carries.
+    pub fn epoch(&self) -> Option<String> {
+        if self.kind != Kind::CallStarted {
+            return None;
+        }
+        serde_json::from_str::<WithEpoch>(&self.text).ok().map(|event| event.epoch)
+    }
+
+    /// What it costs in memory, about.
+    pub(super) fn bytes(&self) -> usize {
+        const OVERHEAD: usize = 256;
+        self.record.frame.len() + self.record.private.len() + OVERHEAD
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::event::encode;
+    use crate::types::{Event, InsightFailure, Stamp};
+
+    fn frame(event: &Event, private: &'static str) -> Arc<Frame> {
+        let call = CallId::parse("c_1").expect("id");
+        let stamp = Stamp { call_id: call.clone(), seq: 3, at: "2026-01-01T00:00:00.000Z".into() };
+        let record = Record {
+            seq: 3,
+            order: 9,
+            frame: encode(&stamp, event).into(),
+            private: Bytes::from_static(private.as_bytes()),
+        };
+        Frame::new(&call, Arc::new(record)).expect("frame")
+    }
+
+    #[test]
+    fn an_insight_event_tells_its_analysis_and_turn() {
+        let failure = InsightFailure {
+            analysis: "tone".into(),
+            turn: Some(7),
+            code: "timeout".into(),
+            message: String::new(),
+            temporary: true,
+            last_good_rev: None,
+        };
+        let frame = frame(&Event::InsightFailed { failure }, "");
+        assert_eq!(frame.kind(), Kind::InsightFailed);
+        assert_eq!(frame.analysis().map(AsRef::as_ref), Some("tone"));
+        assert_eq!(frame.turn(), Some(7));
+        assert_eq!((frame.seq(), frame.order()), (3, 9));
+    }
+
+    #[test]
+    fn meta_and_epoch_are_read_where_an_event_has_them() {
+        let meta: JsonMap = serde_json::from_str(r#"{"team":"billing"}"#).expect("json");
+        let started = frame(&Event::CallStarted { epoch: "e7".into(), meta: meta.clone() }, "");
+        assert_eq!(started.meta(), Some(meta));
+        assert_eq!(started.epoch().as_deref(), Some("e7"));
+        assert_eq!(started.words(), None);
+        let failed = frame(&Event::CallFailed { reason: "r".into() }, r#"{"words":[1]}"#);
+        assert_eq!((failed.meta(), failed.epoch(), failed.words()), (None, None, None));
+        assert!(failed.kind().ends_call());
+    }
+}

@@ -1,0 +1,146 @@
+//! What a publisher leaves for a reader: which of its calls have news, and a small lossy buffer of live frames.
+//!
+//! Knows no position and no journal. Everything here is done under a lock that is held for a few instructions, so that a
+//! publisher never waits for a reader.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::{Dropped, Live, LiveKind};
+use crate::types::Seq;
+
+/// Live frames that wait for one reader, at most.
+const LIVE_FRAMES: usize = 64;
+/// Their bytes, at most (the newest one always fits).
+const LIVE_BYTES: usize = 16 * 1024;
+
+const PARTIALS: u8 = 1;
+const DELTAS: u8 = 2;
+
+/// A live frame, and the sequenced event after which it was published: it must not overtake those before it, nor be
+/// overtaken by those after it.
+#[derive(Debug, Clone)]
+pub(super) struct Waiting {
+    pub live: Arc<Live>,
+    /// The call's newest `seq` at that time; 0 = not known.
+    pub after: Seq,
+    /// The newest `order` at that time.
+    pub after_order: u64,
+}
+
+#[derive(Debug, Default)]
+struct Mail {
+    dirty: Vec<usize>,
+    live: VecDeque<Waiting>,
+    live_bytes: usize,
+    dropped: Dropped,
+}
+
+/// One reader's mailbox.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    mail: Mutex<Mail>,
+    wants: AtomicU8,
+    notify: Arc<Notify>,
+}
+
+/// A reader's standing order with one call's tail, or with the tail of all.
+#[derive(Debug)]
+pub(super) struct Watch {
+    pub mailbox: Arc<Mailbox>,
+    slot: usize,
+    dirty: AtomicBool,
+}
+
+impl Watch {
+    pub(super) fn new(mailbox: &Arc<Mailbox>, slot: usize) -> Arc<Self> {
+        Arc::new(Self { mailbox: Arc::clone(mailbox), slot, dirty: AtomicBool::new(false) })
+    }
+
+    /// Says that there is news. What is new must be readable before this is called. Nothing is done where the reader
+    /// has not yet looked since the last time.
+    pub(super) fn mark(&self) {
+        if !self.dirty.swap(true, Ordering::AcqRel) {
+            self.mailbox.lock().dirty.push(self.slot);
+            self.mailbox.notify.notify_one();
+        }
+    }
+
+    /// To be called before looking: what is published from now on marks again.
+    pub(super) fn clear(&self) {
+        self.dirty.swap(false, Ordering::AcqRel);
+    }
+}
+
+impl Mailbox {
+    pub(super) fn new(notify: Arc<Notify>) -> Arc<Self> {
+        Arc::new(Self { mail: Mutex::default(), wants: AtomicU8::new(0), notify })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Mail> {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn notify(&self) -> &Arc<Notify> {
+        &self.notify
+    }
+
+    /// Which live frames are wanted from now on.
+    pub(super) fn want(&self, partials: bool, deltas: bool) {
+        let wants = if partials { PARTIALS } else { 0 } | if deltas { DELTAS } else { 0 };
+        self.wants.store(wants, Ordering::Relaxed);
+    }
+
+    /// Whether live frames of this kind are wanted.
+    pub(super) fn wants(&self, kind: &LiveKind) -> bool {
+        let bit = match kind {
+            LiveKind::Partial => PARTIALS,
+            LiveKind::Delta { .. } => DELTAS,
+        };
+        self.wants.load(Ordering::Relaxed) & bit != 0
+    }
+
+    /// Takes the slots that have news.
+    pub(super) fn take_dirty(&self, into: &mut VecDeque<usize>) {
+        into.extend(self.lock().dirty.drain(..));
+    }
+
+    /// Adds a live frame; the oldest go where there is no room.
+    pub(super) fn push_live(&self, waiting: Waiting) {
+        let mut mail = self.lock();
+        mail.live_bytes += waiting.live.text.len();
+        mail.live.push_back(waiting);
+        while mail.live.len() > 1 && (mail.live.len() > LIVE_FRAMES || mail.live_bytes > LIVE_BYTES) {
+            if let Some(oldest) = mail.live.pop_front() {
+                mail.live_bytes -= oldest.live.text.len();
+                mail.dropped.count(&oldest.live.kind);
+            }
+        }
+        drop(mail);
+        self.notify.notify_one();
+    }
+
+    /// Takes the live frames for which `ready` says yes, in order, and what was dropped since the last time.
+    pub(super) fn take_live(&self, mut ready: impl FnMut(&Waiting) -> bool) -> (Vec<Waiting>, Option<Dropped>) {
+        let mut mail = self.lock();
+        let dropped = std::mem::take(&mut mail.dropped);
+        let dropped = (dropped != Dropped::default()).then_some(dropped);
+        if mail.live.is_empty() {
+            return (Vec::new(), dropped);
+        }
+        let (taken, kept): (Vec<_>, VecDeque<_>) = mail.live.drain(..).partition(|waiting| ready(waiting));
+        mail.live_bytes = kept.iter().map(|waiting| waiting.live.text.len()).sum();
+        mail.live = kept;
+        (taken, dropped)
+    }
+
+    /// Forgets live frames of calls for which `gone` says yes.
+    pub(super) fn forget_live(&self, gone: impl Fn(&Live) -> bool) {
+        let mut mail = self.lock();
+        mail.live.retain(|waiting| !gone(&waiting.live));
+        mail.live_bytes = mail.live.iter().map(|waiting| waiting.live.text.len()).sum();
+    }
+}
