@@ -131,9 +131,15 @@ impl Mailbox {
         if mail.live.is_empty() {
             return (Vec::new(), dropped);
         }
-        let (taken, kept): (Vec<_>, VecDeque<_>) = mail.live.drain(..).partition(|waiting| ready(waiting));
-        mail.live_bytes = kept.iter().map(|waiting| waiting.live.text.len()).sum();
-        mail.live = kept;
+        let mut taken = Vec::new();
+        mail.live.retain(|waiting| {
+            let is_ready = ready(waiting);
+            if is_ready {
+                taken.push(waiting.clone());
+            }
+            !is_ready
+        });
+        mail.live_bytes = mail.live.iter().map(|waiting| waiting.live.text.len()).sum();
         (taken, dropped)
     }
 

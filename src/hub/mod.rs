@@ -1,1 +1,244 @@
-//! Placeholder.
+//! The hub: the journal's live tail.
+//!
+//! It keeps the newest frames (shared, capped in bytes) and wakes readers. A [`Reader`] is a set of positions: newest
+//! frames come from memory, older ones from the journal, by one code path; resuming just sets a position. A slow reader
+//! only falls behind itself. Beside the journal pass only live frames (partials and insight deltas), through a small
+//! lossy buffer per reader.
+//!
+//! Does not know subscriptions, sockets or wire errors. Publishing never waits for a reader, costs O(interested
+//! readers), and encodes nothing.
+//!
+//! Two kinds of interest: [`Interest::Calls`], a position (`seq`) in each of some calls, and [`Interest::All`], one
+//! position (`order`) in everything.
+
+mod cursor;
+mod filter;
+mod frame;
+mod mailbox;
+mod merge;
+mod reader;
+mod ring;
+mod splice;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio::sync::Notify;
+
+pub use cursor::Cursor;
+pub use filter::{Filter, Include, contains};
+pub use frame::{Frame, Kind};
+pub use reader::{Batch, Interest, Item, Reader};
+pub use splice::Prefix;
+
+use self::ring::Rings;
+use crate::base::ws::Utf8Bytes;
+use crate::journal::{Record, Store, Tail};
+use crate::types::{CallId, Seq};
+
+/// How much the hub keeps in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Newest frames of one call, bytes; the newest four always, as long as `ring_bytes` allows.
+    pub call_bytes: usize,
+    /// Newest frames of all calls together, bytes.
+    pub ring_bytes: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { call_bytes: 64 * 1024, ring_bytes: 4 * 1024 * 1024 }
+    }
+}
+
+/// What a live frame is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LiveKind {
+    /// `turn.partial`
+    Partial,
+    /// `insight.delta`
+    Delta {
+        /// Of which analysis.
+        analysis: Arc<str>,
+    },
+}
+
+/// A frame that has no `seq` and is not kept.
+#[derive(Debug, Clone)]
+pub struct LiveFrame {
+    /// What it is.
+    pub kind: LiveKind,
+    /// The wire form: one JSON object, without `subscription`.
+    pub frame: Bytes,
+}
+
+/// A live frame as readers share it.
+#[derive(Debug)]
+pub struct Live {
+    /// The call.
+    pub call: CallId,
+    /// What it is.
+    pub kind: LiveKind,
+    /// The wire form.
+    pub text: Utf8Bytes,
+}
+
+/// Live frames that a reader's buffer had no room for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Partials.
+    pub partials: u64,
+    /// Deltas.
+    pub deltas: u64,
+}
+
+impl Dropped {
+    fn count(&mut self, kind: &LiveKind) {
+        match kind {
+            LiveKind::Partial => self.partials += 1,
+            LiveKind::Delta { .. } => self.deltas += 1,
+        }
+    }
+}
+
+/// Why a reader cannot go on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum HubError {
+    /// The reader's position has left retention, or its call was erased. The reader goes on without that call.
+    #[error("call {call}: what comes after event {after} has left retention")]
+    Gone {
+        /// The call.
+        call: CallId,
+        /// The reader's position in it.
+        after: Seq,
+    },
+    /// The call's log is damaged behind the reader's position. The reader goes on without that call.
+    #[error("call {call}: {message}")]
+    Damaged {
+        /// The call.
+        call: CallId,
+        /// What the journal says.
+        message: String,
+    },
+    /// The journal cannot be read now. Nothing is lost: try again later.
+    #[error("the journal cannot be read: {0}")]
+    Unavailable(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FromLabel {
+    from: &'static str,
+}
+
+/// `sidetone_hub_readers`, `sidetone_hub_ring_bytes`, `sidetone_hub_read_frames_total{from}`,
+/// `sidetone_hub_dropped_partials_total`, `sidetone_hub_dropped_deltas_total`.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    readers: Gauge,
+    ring_bytes: Gauge,
+    from_memory: Counter,
+    from_journal: Counter,
+    dropped_partials: Counter,
+    dropped_deltas: Counter,
+}
+
+impl Metrics {
+    /// Registers them all.
+    pub fn register(registry: &mut Registry) -> Self {
+        let read: Family<FromLabel, Counter> = Family::default();
+        // One statement each: what `get_or_create` returns holds the family's lock.
+        let from_memory = read.get_or_create(&FromLabel { from: "memory" }).clone();
+        let from_journal = read.get_or_create(&FromLabel { from: "journal" }).clone();
+        let metrics = Self {
+            readers: Gauge::default(),
+            ring_bytes: Gauge::default(),
+            from_memory,
+            from_journal,
+            dropped_partials: Counter::default(),
+            dropped_deltas: Counter::default(),
+        };
+        registry.register("sidetone_hub_readers", "Readers of the journal's tail", metrics.readers.clone());
+        registry.register(
+            "sidetone_hub_ring_bytes",
+            "Bytes of the newest frames kept in memory",
+            metrics.ring_bytes.clone(),
+        );
+        registry.register("sidetone_hub_read_frames", "Frames that readers took, by where they were found", read);
+        registry.register(
+            "sidetone_hub_dropped_partials",
+            "Partials that a slow reader did not get",
+            metrics.dropped_partials.clone(),
+        );
+        registry.register(
+            "sidetone_hub_dropped_deltas",
+            "Insight deltas that a slow reader did not get",
+            metrics.dropped_deltas.clone(),
+        );
+        metrics
+    }
+}
+
+struct Inner {
+    journal: Arc<dyn Store>,
+    rings: Rings,
+    metrics: Metrics,
+}
+
+/// The journal's live tail. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub(Arc<Inner>);
+
+impl Hub {
+    /// A hub over `journal`. It hears of commits once it is given to [`crate::journal::Journal::set_tail`], which must
+    /// be done before the first append.
+    pub fn new(journal: Arc<dyn Store>, config: Config, metrics: Metrics) -> Self {
+        let rings = Rings::new(config, journal.order());
+        Self(Arc::new(Inner { journal, rings, metrics }))
+    }
+
+    /// Gives a live frame to the readers of `call` that want such. Never waits; a reader whose buffer is full loses its
+    /// oldest ones and is told how many.
+    pub fn live(&self, call: &CallId, frame: LiveFrame) {
+        self.0.rings.live(call, frame);
+    }
+
+    /// A reader.
+    pub fn reader(&self, interest: Interest) -> Reader {
+        self.reader_with(interest, Arc::new(Notify::new()))
+    }
+
+    /// A reader that wakes `notify`: one task can wait for several readers.
+    pub fn reader_with(&self, interest: Interest, notify: Arc<Notify>) -> Reader {
+        Reader::new(Arc::clone(&self.0), interest, notify)
+    }
+
+    /// The newest `insight.updated` of a rolling analysis, where the hub remembers it: what is older is superseded.
+    pub fn newest_insight(&self, call: &CallId, analysis: &str) -> Option<Seq> {
+        self.0.rings.newest_insight(call, analysis)
+    }
+
+    /// The journal behind it.
+    pub fn journal(&self) -> &Arc<dyn Store> {
+        &self.0.journal
+    }
+}
+
+impl Tail for Hub {
+    fn committed(&self, call: &CallId, records: &[Arc<Record>]) {
+        let bytes = self.0.rings.publish(call, records);
+        self.0.metrics.ring_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    fn erased(&self, call: &CallId) {
+        self.0.rings.erase(call);
+    }
+}

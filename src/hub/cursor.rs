@@ -1,0 +1,55 @@
+//! The cursor of a subscription to all calls, as it goes over the wire: opaque to clients, `GENERATION.ORDER` to us.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A position in everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cursor {
+    /// Which history (`Journal::generation`).
+    pub generation: u64,
+    /// Every event up to this `order` was delivered. `None`: snapshots are still to come, so that nothing can be
+    /// resumed from here.
+    pub order: Option<u64>,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.order {
+            Some(order) => write!(formatter, "{:x}.{order:x}", self.generation),
+            None => write!(formatter, "{:x}.-", self.generation),
+        }
+    }
+}
+
+/// A string that is no cursor of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected a cursor as this daemon gave it")]
+pub struct BadCursor;
+
+impl FromStr for Cursor {
+    type Err = BadCursor;
+
+    fn from_str(text: &str) -> Result<Self, BadCursor> {
+        let (generation, order) = text.split_once('.').ok_or(BadCursor)?;
+        let number = |text: &str| u64::from_str_radix(text, 16).map_err(|_| BadCursor);
+        let order = if order == "-" { None } else { Some(number(order)?) };
+        Ok(Self { generation: number(generation)?, order })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_wrote_and_nothing_else() {
+        for order in [None, Some(0), Some(u64::MAX)] {
+            let cursor = Cursor { generation: 0xbeef, order };
+            assert_eq!(cursor.to_string().parse(), Ok(cursor));
+        }
+        for bad in ["", ".", "1", "1.", ".1", "x.1", "1.1.1", "1 .1"] {
+            assert_eq!(bad.parse::<Cursor>(), Err(BadCursor), "{bad}");
+        }
+    }
+}
