@@ -153,12 +153,7 @@ impl Merge {
     }
 
     /// Reads a chunk of a call ahead. Nothing = the call has no more up to `upto`.
-    fn fill(
-        &mut self,
-        journal: &dyn Journal,
-        index: usize,
-        failed: &mut VecDeque<HubError>,
-    ) -> Result<(), HubError> {
+    fn fill(&mut self, journal: &dyn Journal, index: usize, failed: &mut VecDeque<HubError>) -> Result<(), HubError> {
         let source = &mut self.sources[index];
         match journal.read(&source.call, source.read_to, self.chunk) {
             Ok(records) => {

@@ -191,6 +191,7 @@ impl Reader {
     /// # Errors
     /// As [`Reader::next`].
     pub fn try_next(&mut self, max_bytes: usize) -> Result<Option<Batch>, HubError> {
+        let max_bytes = max_bytes.max(1);
         if let Some(error) = self.failed.pop_front() {
             return Err(error);
         }
@@ -373,12 +374,7 @@ impl Slot {
 
 impl All {
     /// The frames after the position, which moves, and whether a long read goes on.
-    fn read(
-        &mut self,
-        hub: &Inner,
-        max_bytes: usize,
-        failed: &mut VecDeque<HubError>,
-    ) -> (Vec<Arc<Frame>>, bool) {
+    fn read(&mut self, hub: &Inner, max_bytes: usize, failed: &mut VecDeque<HubError>) -> (Vec<Arc<Frame>>, bool) {
         self.watch.clear();
         loop {
             if let Some(merge) = &mut self.merge {

@@ -52,8 +52,7 @@ fn push(text: &Utf8Bytes, members: &str, cursor: Option<Cursor>, words: Option<&
     }
     let frame = text.as_str();
     let (start, rest) = frame.split_at(head(frame).min(frame.len()));
-    let mut out =
-        String::with_capacity(frame.len() + members.len() + words.map_or(0, |words| words.len() + 16) + 48);
+    let mut out = String::with_capacity(frame.len() + members.len() + words.map_or(0, |words| words.len() + 16) + 48);
     out.push_str(start);
     out.push_str(members);
     if let Some(cursor) = cursor {
