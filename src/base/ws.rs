@@ -11,7 +11,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{SinkExt, StreamExt};
+use futures::stream::{SplitSink, SplitStream};
+use futures::{FutureExt as _, SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -246,7 +247,119 @@ pub async fn connect(
     tokio::time::timeout(timeout, Box::pin(dial)).await.map_err(|_| DialError::Timeout(timeout))?
 }
 
+/// The reading half of a [`Socket`].
+#[derive(Debug)]
+pub struct ReadHalf<S>(SplitStream<WebSocketStream<S>>);
+
+/// The writing half of a [`Socket`].
+#[derive(Debug)]
+pub struct WriteHalf<S> {
+    inner: SplitSink<WebSocketStream<S>, Message>,
+    written: Arc<AtomicU64>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ReadHalf<S> {
+    /// As [`Socket::recv`].
+    ///
+    /// # Errors
+    /// See [`WsError`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn recv(&mut self) -> Result<Incoming, WsError> {
+        read(&mut self.0).await
+    }
+
+    /// The next message, if it is there already.
+    ///
+    /// # Errors
+    /// See [`WsError`].
+    pub fn ready(&mut self) -> Option<Result<Incoming, WsError>> {
+        self.recv().now_or_never()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WriteHalf<S> {
+    /// Writes data messages as they are, in order, and flushes once. Pings, pongs and closes are each side's own affair
+    /// and are left out.
+    ///
+    /// # Errors
+    /// As [`Socket::send`].
+    ///
+    /// # Cancel safety
+    /// Not safe: cancelled, some of the messages may have been written.
+    pub async fn relay(&mut self, messages: impl IntoIterator<Item = Incoming>) -> Result<(), WsError> {
+        let messages = messages.into_iter().filter_map(|message| match message {
+            Incoming::Text(text) => Some(Message::Text(text)),
+            Incoming::Binary(bytes) => Some(Message::Binary(bytes)),
+            Incoming::Ping | Incoming::Pong | Incoming::Closed { .. } => None,
+        });
+        write_all(&mut self.inner, &self.written, messages).await
+    }
+
+    /// Sends a ping.
+    ///
+    /// # Errors
+    /// As [`Socket::send`].
+    pub async fn ping(&mut self) -> Result<(), WsError> {
+        write_all(&mut self.inner, &self.written, [Message::Ping(Bytes::new())]).await
+    }
+}
+
+async fn read<S>(stream: &mut S) -> Result<Incoming, WsError>
+where
+    S: futures::Stream<Item = Result<Message, tungstenite::Error>> + Unpin,
+{
+    loop {
+        let message = match stream.next().await {
+            None => return Err(WsError::Lost("end of stream".to_owned())),
+            Some(Err(error)) => return Err(classify(error)),
+            Some(Ok(message)) => message,
+        };
+        return Ok(match message {
+            Message::Text(text) => Incoming::Text(text),
+            Message::Binary(bytes) => Incoming::Binary(bytes),
+            Message::Ping(_) => Incoming::Ping,
+            Message::Pong(_) => Incoming::Pong,
+            Message::Close(None) => Incoming::Closed { code: 1005, reason: String::new() },
+            Message::Close(Some(frame)) => {
+                Incoming::Closed { code: frame.code.into(), reason: frame.reason.to_string() }
+            }
+            Message::Frame(_) => continue,
+        });
+    }
+}
+
+async fn write_all<S>(
+    sink: &mut S,
+    written: &AtomicU64,
+    messages: impl IntoIterator<Item = Message>,
+) -> Result<(), WsError>
+where
+    S: futures::Sink<Message, Error = tungstenite::Error> + Unpin,
+{
+    let write = async move {
+        for message in messages {
+            sink.feed(message).await?;
+        }
+        sink.flush().await
+    };
+    watched(written, write).await?.map_err(classify)
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// Two halves that are used by one task each, or by one task in turn: a slow write does not keep from reading.
+    pub fn split(self) -> (ReadHalf<S>, WriteHalf<S>) {
+        let (sink, stream) = self.inner.split();
+        (ReadHalf(stream), WriteHalf { inner: sink, written: self.written })
+    }
+
+    /// The socket of two halves; `None` where they are not of one socket.
+    pub fn join(read: ReadHalf<S>, write: WriteHalf<S>) -> Option<Self> {
+        let inner = read.0.reunite(write.inner).ok()?;
+        Some(Self { inner, written: write.written })
+    }
+
     /// The next message. After `Closed` or an error there is none.
     ///
     /// # Errors
@@ -255,24 +368,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// # Cancel safety
     /// Safe: a message is either returned or still to come.
     pub async fn recv(&mut self) -> Result<Incoming, WsError> {
-        loop {
-            let message = match self.inner.next().await {
-                None => return Err(WsError::Lost("end of stream".to_owned())),
-                Some(Err(error)) => return Err(classify(error)),
-                Some(Ok(message)) => message,
-            };
-            return Ok(match message {
-                Message::Text(text) => Incoming::Text(text),
-                Message::Binary(bytes) => Incoming::Binary(bytes),
-                Message::Ping(_) => Incoming::Ping,
-                Message::Pong(_) => Incoming::Pong,
-                Message::Close(None) => Incoming::Closed { code: 1005, reason: String::new() },
-                Message::Close(Some(frame)) => {
-                    Incoming::Closed { code: frame.code.into(), reason: frame.reason.to_string() }
-                }
-                Message::Frame(_) => continue,
-            });
-        }
+        read(&mut self.inner).await
     }
 
     /// Writes text messages, in order, and flushes once.
@@ -303,15 +399,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     async fn send_messages(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<(), WsError> {
-        let written = Arc::clone(&self.written);
-        let inner = &mut self.inner;
-        let write = async move {
-            for message in messages {
-                inner.feed(message).await?;
-            }
-            inner.flush().await
-        };
-        watched(&written, write).await?.map_err(classify)
+        write_all(&mut self.inner, &self.written, messages).await
     }
 
     /// Sends a close frame with `code` and `reason` (cut to what a close frame holds) and waits shortly for the peer's.

@@ -114,8 +114,11 @@ struct ErrorFrame<'a> {
 impl Decoder for ElevenLabsDecoder {
     fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("message_type", frame)? else {
-            if wire::kind("type", frame).is_ok_and(|kind| kind.is_some_and(|kind| kind.as_str() == "end")) {
-                out.push(wire::end(frame)?);
+            if let Some(event) = wire::own(frame)? {
+                if matches!(event, SttEvent::End { .. }) {
+                    self.finish(out);
+                }
+                out.push(event);
                 return Ok(());
             }
             return Err(wire::bad_field("message_type", "a message type such as \"committed_transcript\"", None));

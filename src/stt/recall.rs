@@ -76,8 +76,8 @@ struct Timestamp {
 impl Decoder for RecallDecoder {
     fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("event", frame)? else {
-            if wire::kind("type", frame).is_ok_and(|kind| kind.is_some_and(|kind| kind.as_str() == "end")) {
-                out.push(wire::end(frame)?);
+            if let Some(event) = wire::own(frame)? {
+                out.push(event);
                 return Ok(());
             }
             return Err(wire::bad_field("event", "an event such as \"transcript.data\"", None));

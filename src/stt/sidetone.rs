@@ -2,11 +2,11 @@
 //!
 //! Strict, unlike the vendors' dialects: whoever writes these frames reads our errors.
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::wire::{self, Natural, Share, Text};
 use super::{DecodeError, Decoder, Dialect};
-use crate::types::{Final, JsonMap, Revision, SttEvent, TurnKey, Word};
+use crate::types::{Final, Revision, SttEvent, TurnKey, Word};
 
 /// The dialect.
 pub(super) struct Sidetone;
@@ -82,29 +82,6 @@ struct ReviseFrame<'a> {
     words: Option<Vec<WordField<'a>>>,
 }
 
-#[derive(Deserialize)]
-struct MetaFrame {
-    meta: Object,
-}
-
-struct Object(JsonMap);
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> serde::de::Visitor<'de> for Read {
-            type Value = Object;
-            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("an object")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Object, A::Error> {
-                JsonMap::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Object)
-            }
-        }
-        deserializer.deserialize_map(Read)
-    }
-}
-
 impl Decoder for SidetoneDecoder {
     fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("type", frame)? else {
@@ -121,7 +98,6 @@ impl Decoder for SidetoneDecoder {
                 }
             }
             "revise" => revise(wire::parse("revise", frame)?)?,
-            "meta" => SttEvent::Meta(wire::parse::<MetaFrame>("meta", frame)?.meta.0),
             other => wire::other(other, frame)?,
         });
         Ok(())

@@ -116,10 +116,11 @@ struct ErrorFrame<'a> {
 impl Decoder for SpeechmaticsDecoder {
     fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("message", frame)? else {
-            if wire::kind("type", frame).is_ok_and(|kind| kind.is_some_and(|kind| kind.as_str() == "end")) {
-                let end = wire::end(frame)?;
-                self.finish(out);
-                out.push(end);
+            if let Some(event) = wire::own(frame)? {
+                if matches!(event, SttEvent::End { .. }) {
+                    self.finish(out);
+                }
+                out.push(event);
                 return Ok(());
             }
             return Err(wire::bad_field("message", "a message type such as \"AddTranscript\"", None));

@@ -140,8 +140,11 @@ fn examples_carry_a_final_turn() {
 }
 
 #[test]
-fn every_dialect_has_the_end_frame() {
+fn every_dialect_has_the_end_and_the_meta_frame() {
     for dialect in DIALECTS {
+        let mut said = Vec::new();
+        dialect.open().decode(r#"{"type":"meta","meta":{"team":"billing"}}"#, &mut said).expect("decodes");
+        assert!(matches!(&said[..], [SttEvent::Meta(meta)] if meta["team"] == "billing"), "{}", dialect.name());
         let mut out = Vec::new();
         dialect.open().decode(r#"{"type":"end","reason":"hangup","scope":"call"}"#, &mut out).expect("decodes");
         assert!(matches!(out[..], [SttEvent::End { scope: crate::types::EndScope::Call, .. }]), "{}", dialect.name());

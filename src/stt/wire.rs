@@ -12,7 +12,7 @@ use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
 use super::DecodeError;
-use crate::types::{EndScope, SttEvent, Word};
+use crate::types::{EndScope, JsonMap, SttEvent, Word};
 
 /// Largest integer that every JSON implementation keeps exactly.
 const MAX_INTEGER: u64 = (1 << 53) - 1;
@@ -91,19 +91,46 @@ pub(super) fn kind<'a>(key: &'static str, frame: &'a str) -> Result<Option<Text<
     })
 }
 
-/// A frame of a type that the dialect does not know: `end`, which every dialect has, or something to count.
+/// A frame of a type that the dialect does not know: `end` or `meta`, which every dialect has, or something to count.
 ///
 /// # Errors
-/// An `end` with wrong fields.
+/// An `end` or a `meta` with wrong fields.
 pub(super) fn other(kind: &str, frame: &str) -> Result<SttEvent, DecodeError> {
-    if kind == "end" { end(frame) } else { Ok(SttEvent::Unknown { kind: kind.to_owned() }) }
+    match kind {
+        "end" => end(frame),
+        "meta" => meta(frame),
+        other => Ok(SttEvent::Unknown { kind: other.to_owned() }),
+    }
+}
+
+/// An `end` or `meta`, for dialects whose own frames have another discriminator than `type`.
+///
+/// # Errors
+/// As [`other`].
+pub(super) fn own(frame: &str) -> Result<Option<SttEvent>, DecodeError> {
+    match kind("type", frame) {
+        Ok(Some(kind)) if matches!(kind.as_str(), "end" | "meta") => other(kind.as_str(), frame).map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The frame `{"type":"meta","meta":{…}}`.
+///
+/// # Errors
+/// Wrong fields.
+fn meta(frame: &str) -> Result<SttEvent, DecodeError> {
+    #[derive(serde::Deserialize)]
+    struct Meta {
+        meta: Object,
+    }
+    Ok(SttEvent::Meta(parse::<Meta>("meta", frame)?.meta.0))
 }
 
 /// The frame `{"type":"end","reason":…,"scope":…}`.
 ///
 /// # Errors
 /// Wrong fields.
-pub(super) fn end(frame: &str) -> Result<SttEvent, DecodeError> {
+fn end(frame: &str) -> Result<SttEvent, DecodeError> {
     #[derive(serde::Deserialize)]
     struct End<'a> {
         #[serde(borrow)]
@@ -230,6 +257,25 @@ fn shown(value: &Value) -> String {
         Value::String(text) => format!("a string of {} characters", text.chars().count()),
         Value::Array(_) => "an array".to_owned(),
         Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+/// Any JSON object.
+struct Object(JsonMap);
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> Visitor<'de> for Read {
+            type Value = Object;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object, A::Error> {
+                JsonMap::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Read)
     }
 }
 
