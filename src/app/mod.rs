@@ -54,9 +54,6 @@ pub enum StartError {
     /// The journal cannot be opened.
     #[error("{0}")]
     Journal(String),
-    /// The gateway cannot be built.
-    #[error("{0}")]
-    Gateway(String),
     /// Threads or descriptors are not to be had.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -83,12 +80,12 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     limits::raise_open_files();
     let mut registry = Registry::default();
     let queues = QueueMetrics::register(&mut registry);
-    let store: Arc<dyn Store> = journal::open(&config.journal, journal::Metrics::register(&mut registry))
+    let journal = journal::open(&config.journal, journal::Metrics::register(&mut registry))
         .map_err(|error| StartError::Journal(error.to_string()))?;
+    let store: Arc<dyn Store> = Arc::clone(&journal) as Arc<dyn Store>;
     let hub = Hub::new(Arc::clone(&store), hub::Config::default(), hub::Metrics::register(&mut registry));
     store.set_tail(Arc::new(hub.clone()));
-    let gateway = Gateway::new(config.gateway.clone(), gateway::Metrics::register(&mut registry))
-        .map_err(|error| StartError::Gateway(error.to_string()))?;
+    let gateway = Gateway::new(config.gateway.clone(), gateway::Metrics::register(&mut registry), None);
     let workers = Workers::start()?;
     let drain = Drain::default();
     let deps = Arc::new(session::Deps {
@@ -122,7 +119,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     });
     let service = Service::new(api, Guard::new(&config.server, address, false));
     workers.spawn(recovery::run(sessions, Arc::clone(&store), config.ingest.clone(), drain.clone()));
-    workers.spawn(sweep(Arc::clone(&store), drain.clone()));
+    workers.spawn(sweep(journal, drain.clone()));
     for sink in config.sinks {
         let dir = config.journal.dir.join("sinks");
         let run = sink::run(sink, dir, hub.clone(), sink_metrics.clone(), drain.stop.clone());
@@ -168,16 +165,16 @@ fn check_address(listen: SocketAddr) -> Result<(), StartError> {
 }
 
 /// Erases what has left retention, at start and hourly.
-async fn sweep(store: Arc<dyn Store>, drain: Drain) {
+async fn sweep(journal: Arc<journal::Embedded>, drain: Drain) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         tokio::select! {
             biased;
             () = drain.stop.cancelled() => return,
             _ = ticks.tick() => {
-                let store = Arc::clone(&store);
+                let journal = Arc::clone(&journal);
                 // Reads and unlinks files: not on a runtime's thread.
-                if tokio::task::spawn_blocking(move || store.sweep(crate::base::time::unix_ms())).await.is_err() {
+                if tokio::task::spawn_blocking(move || journal.sweep(crate::base::time::unix_ms())).await.is_err() {
                     tracing::error!("the retention sweep panicked");
                 }
             }

@@ -83,7 +83,7 @@ impl Config {
         let value = root.take("analyses");
         let analyses = Analyses::read(value, base, root.problems());
         let value = root.take("sink");
-        let sinks = read_sinks(value, &analyses.names(), root.problems());
+        let sinks = read_sinks(value, analyses.names(), root.problems());
         root.finish();
         let config = Self { server, journal, ingest, subscribe, shutdown, limits, gateway, analyses, sinks };
         config.cross_check(&mut problems);
@@ -111,7 +111,7 @@ impl Config {
 
     /// Analyses that a call runs unless it names its own.
     pub fn default_analyses(&self) -> Vec<String> {
-        if self.ingest.analyses.is_empty() { self.analyses.defaults() } else { self.ingest.analyses.clone() }
+        if self.ingest.analyses.is_empty() { self.analyses.defaults().to_vec() } else { self.ingest.analyses.clone() }
     }
 }
 

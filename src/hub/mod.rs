@@ -211,6 +211,11 @@ impl Hub {
         self.0.rings.live(call, frame);
     }
 
+    /// Whether any reader of `call` wants live frames of this kind: what nobody wants need not be encoded.
+    pub fn wants(&self, call: &CallId, kind: &LiveKind) -> bool {
+        self.0.rings.wants(call, kind)
+    }
+
     /// A reader.
     pub fn reader(&self, interest: Interest) -> Reader {
         self.reader_with(interest, Arc::new(Notify::new()))

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::mailbox::{Waiting, Watch};
-use super::{Config, Frame, Kind, Live, LiveFrame};
+use super::{Config, Frame, Kind, Live, LiveFrame, LiveKind};
 use crate::base::ws::Utf8Bytes;
 use crate::journal::Record;
 use crate::types::{CallId, Seq};
@@ -217,6 +217,13 @@ impl Rings {
         for watch in wanted {
             watch.mailbox.push_live(Waiting { live: Arc::clone(&live), after, after_order });
         }
+    }
+
+    /// Whether anyone wants live frames of `kind` of `call`.
+    pub(super) fn wants(&self, call: &CallId, kind: &LiveKind) -> bool {
+        let wanted = |watchers: &Watchers| watchers.iter().any(|watch| watch.mailbox.wants(kind));
+        let here = self.shard(call).get(call).is_some_and(|tail| wanted(&tail.watchers));
+        here || (self.all_watchers.load(Ordering::Relaxed) > 0 && wanted(&lock(&self.all).watchers))
     }
 
     /// Registers `watch` for `call`. What is published from now on marks it.

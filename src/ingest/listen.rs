@@ -100,7 +100,7 @@ async fn connect(socket: ServerSocket, params: Params, deps: &Deps) {
 }
 
 fn session_analyses(deps: &Deps) -> Vec<String> {
-    deps.sessions.deps().analyses.names()
+    deps.sessions.deps().analyses.names().to_vec()
 }
 
 fn filter(results: Results, analyses: &[String]) -> Filter {

@@ -1,11 +1,11 @@
 //! From frames to events: one decoder per connection, frames counted, what it holds told from what it let go.
 //!
-//! Knows no socket. `end` and `meta` are understood on every dialect: they are the producer's words, not the vendor's.
+//! Knows no socket.
 
 use std::collections::HashSet;
 
 use crate::session::command::Complaint;
-use crate::stt::{self, Decoder, Dialect};
+use crate::stt::{Decoder, Dialect};
 use crate::types::SttEvent;
 
 /// Types of unknown messages that are told one by one; beyond that they are only counted.
@@ -14,7 +14,6 @@ const UNKNOWN_TOLD: usize = 32;
 /// The frames of one connection.
 pub(super) struct Pump {
     decoder: Box<dyn Decoder>,
-    control: Option<Box<dyn Decoder>>,
     strict: bool,
     unknown: HashSet<String>,
     /// Text messages so far.
@@ -27,8 +26,7 @@ impl Pump {
     /// For a new connection.
     pub(super) fn new(dialect: &'static dyn Dialect) -> Self {
         let strict = dialect.name() == "sidetone";
-        let control = if strict { None } else { stt::dialect("sidetone").map(Dialect::open) };
-        Self { decoder: dialect.open(), control, strict, unknown: HashSet::new(), count: 0, covered: 0 }
+        Self { decoder: dialect.open(), strict, unknown: HashSet::new(), count: 0, covered: 0 }
     }
 
     /// Takes the next frame: what it said, and what is wrong with it.
@@ -36,10 +34,13 @@ impl Pump {
         self.count += 1;
         let mut events = Vec::new();
         let mut complaint = None;
-        if !self.control_frame(text, &mut events)
-            && let Err(error) = self.decoder.decode(text, &mut events)
-        {
+        if let Err(error) = self.decoder.decode(text, &mut events) {
             complaint = Some(Complaint { code: error.code, message: error.message, fatal: false, temporary: false });
+        }
+        // What the decoder still holds belongs to the stream that ends here.
+        if let Some(end @ SttEvent::End { .. }) = events.pop_if(|event| matches!(event, SttEvent::End { .. })) {
+            self.decoder.finish(&mut events);
+            events.push(end);
         }
         if !self.decoder.holding() {
             self.covered = self.count;
@@ -48,30 +49,6 @@ impl Pump {
             complaint = complaint.or_else(|| self.unknown_type(&events));
         }
         (events, complaint)
-    }
-
-    /// `end` and `meta` on another dialect.
-    fn control_frame(&mut self, text: &str, events: &mut Vec<SttEvent>) -> bool {
-        let Some(control) = &mut self.control else { return false };
-        if !text.contains("\"end\"") && !text.contains("\"meta\"") {
-            return false;
-        }
-        let mut said = Vec::new();
-        if control.decode(text, &mut said).is_err() {
-            return false;
-        }
-        match said.as_slice() {
-            [SttEvent::End { .. }] => {
-                self.decoder.finish(events);
-                events.append(&mut said);
-                true
-            }
-            [SttEvent::Meta(_)] => {
-                events.append(&mut said);
-                true
-            }
-            _ => false,
-        }
     }
 
     /// Told once per type.
@@ -93,6 +70,7 @@ impl Pump {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stt;
     use crate::types::EndScope;
 
     #[test]

@@ -9,7 +9,7 @@ use super::record::{Mark, Private};
 use super::state::Stream;
 use super::task::{Effect, Left, Live, Task};
 use crate::base::time;
-use crate::context::turns::{Change, ChangeKind, TurnError};
+use crate::context::{Change, ChangeKind, TurnError};
 use crate::hub::{LiveFrame, LiveKind};
 use crate::journal::CallState as State;
 use crate::types::{EndScope, Event, JsonMap, StreamId, SttEvent, TurnKey, id};
@@ -261,7 +261,7 @@ impl Task {
     fn partial(&mut self, stream: &StreamId, key: &TurnKey, speaker: Option<&str>, text: &str) {
         let Some(turn_order) = self.state.turns.partial_order(stream, key) else { return };
         self.deps.metrics.partials.inc();
-        if !self.deps.hub.wants_partials(&self.state.call_id) {
+        if !self.deps.hub.wants(&self.state.call_id, &LiveKind::Partial) {
             return;
         }
         let mut frame = json!({

@@ -23,7 +23,7 @@ impl Task {
         for name in self.state.analyses.clone() {
             match self.deps.analyses.get(&name) {
                 Some(analysis) => {
-                    self.schedule.add(&analysis);
+                    self.schedule.add(analysis);
                 }
                 None => tracing::warn!(call = %self.state.call_id, analysis = name, "no such analysis any more; skipped"),
             }
@@ -168,7 +168,7 @@ impl Task {
             }
         };
         let prompt = match analysis.prompt(arm.prompt.as_deref()) {
-            Ok(prompt) => prompt,
+            Ok(prompt) => Arc::clone(prompt),
             Err(error) => {
                 let failed = Failed { code: "bad_prompt".into(), message: error.to_string(), temporary: false };
                 return self.job_failed(&key, is_final, failed);
@@ -183,12 +183,8 @@ impl Task {
             None => self.state.standings.get(&*name).map_or(0, |standing| standing.rev),
             Some(_) => 0,
         };
-        let facts = Facts {
-            call_id: self.state.call_id.clone(),
-            meta: self.state.meta.clone(),
-            turn: key.turn,
-            ..Facts::default()
-        };
+        let facts =
+            Facts { call_id: self.state.call_id.clone(), meta: self.state.meta.clone(), turn: key.turn };
         let deadline = is_final.then(|| Duration::from_millis(self.final_left(now)));
         let job = Job {
             key: key.clone(),
@@ -411,7 +407,7 @@ impl Task {
                 Some(RunRefusal::Unavailable("the call has failed".to_owned()))
             }
             Some(analysis) => {
-                self.schedule.add(&analysis);
+                self.schedule.add(analysis);
                 if let Some(slot) = self.schedule.rolling(name) {
                     slot.manual = true;
                     slot.retry_at_ms = None;

@@ -76,20 +76,17 @@ impl Metrics {
             vendor_errors: Counter::default(),
             panics: Counter::default(),
         };
-        let mut add = |name: &str, help: &str, metric: Box<dyn prometheus_client::registry::Metric>| {
-            registry.register(format!("sidetone_session_{name}"), help, metric);
-        };
-        add("events", "Sequenced events by type", Box::new(metrics.events.clone()));
-        add("jobs", "Jobs ended, by analysis and outcome", Box::new(metrics.jobs.clone()));
-        add("insight_seconds", "Where an insight's time went, by stage", Box::new(metrics.stages.clone()));
-        add("degraded_insights", "Insights made in a lesser way", Box::new(metrics.degraded.clone()));
-        add("jobs_running", "Jobs out now", Box::new(metrics.jobs_running.clone()));
-        add("permits_waiting", "Jobs that wait for a permit", Box::new(metrics.permits_waiting.clone()));
-        add("sessions", "Sessions in memory", Box::new(metrics.sessions.clone()));
-        add("partials", "Partials that came in", Box::new(metrics.partials.clone()));
-        add("unknown_messages", "Vendor messages of an unknown type", Box::new(metrics.unknown_messages.clone()));
-        add("vendor_errors", "Errors that STT vendors reported", Box::new(metrics.vendor_errors.clone()));
-        add("panics", "Sessions that panicked", Box::new(metrics.panics.clone()));
+        registry.register("sidetone_session_events", "Sequenced events by type", metrics.events.clone());
+        registry.register("sidetone_session_jobs", "Jobs ended, by analysis and outcome", metrics.jobs.clone());
+        registry.register("sidetone_session_insight_seconds", "Where an insight's time went, by stage", metrics.stages.clone());
+        registry.register("sidetone_session_degraded_insights", "Insights made in a lesser way", metrics.degraded.clone());
+        registry.register("sidetone_session_jobs_running", "Jobs out now", metrics.jobs_running.clone());
+        registry.register("sidetone_session_permits_waiting", "Jobs that wait for a permit", metrics.permits_waiting.clone());
+        registry.register("sidetone_session_sessions", "Sessions in memory", metrics.sessions.clone());
+        registry.register("sidetone_session_partials", "Partials that came in", metrics.partials.clone());
+        registry.register("sidetone_session_unknown_messages", "Vendor messages of an unknown type", metrics.unknown_messages.clone());
+        registry.register("sidetone_session_vendor_errors", "Errors that STT vendors reported", metrics.vendor_errors.clone());
+        registry.register("sidetone_session_panics", "Sessions that panicked", metrics.panics.clone());
         metrics
     }
 

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::context::turns::TurnPrivate;
+use crate::context::TurnPrivate;
 use crate::journal::{NewRecord, Record};
 use crate::types::{Event, Seq, Stamp, StreamId};
 

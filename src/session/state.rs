@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 
 use super::record::{Decoded, Mark, Private};
 use crate::base::time;
-use crate::context::Context;
-use crate::context::turns::Turns;
+use crate::context::{Context, Turns};
 use crate::journal::{CallState as State, Entry};
 use crate::stt::Dialect;
 use crate::types::view::{StreamView, View};

@@ -89,14 +89,19 @@ pub struct Failed {
 /// Cancelled, the request upstream is aborted and nothing is published.
 pub async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answered, Failed> {
     let began = Instant::now();
-    let request = job.analysis.request(&job.prompt, &job.snapshot, &job.facts);
+    let request = job.analysis.request(&job.prompt, &job.snapshot, &job.facts).map_err(|error| Failed {
+        code: "bad_prompt".to_owned(),
+        message: error.to_string(),
+        temporary: false,
+    })?;
+    let delta = LiveKind::Delta { analysis: Arc::clone(&job.key.analysis) };
     let ask = Ask {
         arm: Arc::clone(&job.arm),
         request,
         transcript: Some(job.snapshot.transcript()),
         task: Some(Arc::clone(&job.key.analysis)),
         call: Some(job.call.clone()),
-        deltas: hub.wants_deltas(&job.call).then(|| deltas(job, hub)),
+        deltas: hub.wants(&job.call, &delta).then(|| deltas(job, hub)),
         deadline: job.deadline,
     };
     let answer = gateway.infer(ask).await.map_err(|error| Failed {
@@ -104,7 +109,7 @@ pub async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answered, Fa
         message: error.message().to_owned(),
         temporary: error.temporary(),
     })?;
-    let reading = job.analysis.read(&answer.text, &job.snapshot).map_err(|error| Failed {
+    let reading = job.analysis.read_answer(&answer.text, &job.snapshot).map_err(|error| Failed {
         code: "schema_mismatch".to_owned(),
         message: error.to_string(),
         temporary: true,
