@@ -1,1 +1,167 @@
-//! Placeholder.
+//! The LLM gateway: names to models, models to endpoints, and one request over as many of them as it takes.
+//!
+//! Knows no client's protocol and no session: it is asked by [`Gateway::infer`] for whole answers. It reports every HTTP
+//! call that it makes to a [`Recorder`].
+
+mod attempt;
+mod breaker;
+mod catalogue;
+pub mod config;
+mod error;
+mod http;
+mod infer;
+mod metrics;
+mod run;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+pub use attempt::Frame;
+pub use catalogue::Arm;
+pub use config::Config;
+pub use error::{AttemptFailure, GatewayError};
+pub use metrics::Metrics;
+
+use crate::llm::{ChatRequest, ChatResponse};
+use crate::types::{AttemptBegun, AttemptDone, CallId, TokenUsage, Transcript};
+
+/// Takes the report of every attempt. Called on the request's way: must neither block nor fail.
+pub trait Recorder: Send + Sync {
+    /// An attempt is about to be made: durable, as far as it can be, when this returns.
+    fn begun(&self, attempt: AttemptBegun);
+    /// It ended.
+    fn done(&self, attempt: AttemptDone);
+}
+
+/// The gateway. Clones are the same gateway.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    catalogue: ArcSwap<catalogue::Catalogue>,
+    http: http::Http,
+    metrics: Metrics,
+    recorder: Option<Arc<dyn Recorder>>,
+    validators: infer::Validators,
+}
+
+/// Gets an answer's text as it comes.
+pub type Deltas = Box<dyn FnMut(Delta<'_>) + Send>;
+
+/// What is asked.
+pub struct Ask {
+    /// Who is to answer.
+    pub arm: Arc<Arm>,
+    /// The request. A `response_format` with a schema is kept, whatever the vendor can.
+    pub request: ChatRequest,
+    /// What the embedded provider reads instead of the prompt.
+    pub transcript: Option<Arc<Transcript>>,
+    /// The analysis that asks.
+    pub task: Option<Arc<str>>,
+    /// The call that it is about.
+    pub call: Option<CallId>,
+    /// Gets the text as it comes.
+    pub deltas: Option<Deltas>,
+    /// For the whole request, if it is to be less than the model's own.
+    pub deadline: Option<Duration>,
+}
+
+impl Ask {
+    /// A request of an arm, with nothing else.
+    pub fn new(arm: Arc<Arm>, request: ChatRequest) -> Self {
+        Self { arm, request, transcript: None, task: None, call: None, deltas: None, deadline: None }
+    }
+}
+
+/// A piece of an answer's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Delta<'a> {
+    /// Where it goes, in bytes of UTF-8; 0 = the text starts over (another attempt, or a repair).
+    pub offset: u64,
+    /// The piece.
+    pub text: &'a str,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The text; valid JSON under the schema, where one was asked for.
+    pub text: String,
+    /// The whole answer.
+    pub response: ChatResponse,
+    /// The endpoint that answered.
+    pub endpoint: Arc<str>,
+    /// The logical model.
+    pub model: Arc<str>,
+    /// The vendor's name of the model.
+    pub vendor_model: Arc<str>,
+    /// HTTP calls made; 0 = the embedded provider.
+    pub attempts: u32,
+    /// Tokens, a repair's included.
+    pub usage: TokenUsage,
+    /// Cost in US dollars; `None` where no price is known.
+    pub cost_usd: Option<f64>,
+    /// The embedded provider made it.
+    pub degraded: bool,
+    /// From the request to its first token; `None` where the answer did not come as a stream.
+    pub first_token: Option<Duration>,
+}
+
+impl Gateway {
+    /// A gateway over a validated configuration. `recorder` gets every attempt.
+    pub fn new(config: Config, metrics: Metrics, recorder: Option<Arc<dyn Recorder>>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                catalogue: ArcSwap::from_pointee(catalogue::Catalogue::new(config)),
+                http: http::Http::default(),
+                metrics,
+                recorder,
+                validators: infer::Validators::default(),
+            }),
+        }
+    }
+
+    /// Replaces the catalogue. Requests in flight, and arms that are pinned, keep what they have.
+    pub fn reload(&self, config: Config) {
+        let catalogue = Arc::new(catalogue::Catalogue::new(config));
+        self.inner.catalogue.store(Arc::clone(&catalogue));
+        self.inner.http.retain(|uid| catalogue.has_endpoint(uid));
+    }
+
+    /// Looks a name up: a route (its variant by weighted rendezvous hashing over the route, `sticky_key` and the
+    /// variants' names), a logical model, `endpoint/vendor-model`, a bare vendor id, then `default_route`.
+    ///
+    /// # Errors
+    /// `model_not_found`, naming what there is.
+    pub fn resolve(&self, target: &str, sticky_key: &str) -> Result<Arc<Arm>, GatewayError> {
+        self.inner.catalogue.load().resolve(target, sticky_key)
+    }
+
+    /// The arm of the embedded provider.
+    pub fn local(&self) -> Arc<Arm> {
+        Arc::clone(self.inner.catalogue.load().local())
+    }
+
+    /// Every configured name that [`Gateway::resolve`] knows, for messages.
+    pub fn names(&self) -> Vec<String> {
+        self.inner.catalogue.load().names()
+    }
+
+    /// Asks for a whole answer.
+    ///
+    /// # Errors
+    /// No candidate gave a usable answer within the deadline.
+    ///
+    /// # Cancel safety
+    /// Dropped, the request under way is aborted upstream, and its attempt is reported as aborted.
+    pub async fn infer(&self, ask: Ask) -> Result<Answer, GatewayError> {
+        infer::infer(&self.inner, ask).await
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -3,6 +3,7 @@
 //! Knows no socket, no clock, no journal and no LLM. Everything here is `Send`, cheap to clone and has no behaviour
 //! beyond validation and its own wire form.
 
+pub mod attempt;
 pub mod event;
 pub mod id;
 pub mod insight;
@@ -11,6 +12,7 @@ pub mod transcript;
 pub mod turn;
 pub mod view;
 
+pub use attempt::{AttemptBegun, AttemptDone, Outcome};
 pub use event::{Event, Stamp};
 pub use id::{CallId, IdError, StreamId};
 pub use insight::{Coverage, Evidence, Insight, InsightFailure, LatencyMs, Provenance, Status, TokenUsage};

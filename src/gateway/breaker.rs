@@ -1,0 +1,161 @@
+//! Circuit breakers: an endpoint's model that keeps failing is left alone for a while, then probed by one request.
+//!
+//! Does not know what failed, nor what time it is: the caller says both.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Failures in a row that open it.
+const THRESHOLD: u32 = 5;
+/// The first time that it stays open.
+const FIRST: Duration = Duration::from_secs(2);
+/// The longest time that it stays open. DESIGN allows 15 s; less finds a recovered vendor sooner, at one request a probe.
+const LONGEST: Duration = Duration::from_secs(8);
+
+/// One breaker.
+#[derive(Debug, Default)]
+pub(super) struct Breaker {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    failures: u32,
+    open: Option<Open>,
+    /// The vendor said when to come back: no request before.
+    cooling_until: Option<Instant>,
+    last_code: &'static str,
+}
+
+#[derive(Debug)]
+struct Open {
+    until: Instant,
+    span: Duration,
+    probing: bool,
+}
+
+/// Whether a request may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// It may.
+    Go,
+    /// It may, as the probe that decides.
+    Probe,
+    /// It may not, for so long (zero: a probe is on its way); the newest failure had this code.
+    Wait(Duration, &'static str),
+}
+
+impl Breaker {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Asks for leave. A [`Leave::Probe`] must be followed by [`Breaker::succeeded`], [`Breaker::failed`] or
+    /// [`Breaker::given_up`].
+    pub(super) fn ask(&self, now: Instant) -> Leave {
+        let mut state = self.state();
+        if let Some(until) = state.cooling_until {
+            if now < until {
+                return Leave::Wait(until - now, "rate_limited");
+            }
+            state.cooling_until = None;
+        }
+        let code = state.last_code;
+        match &mut state.open {
+            None => Leave::Go,
+            Some(open) if now < open.until => Leave::Wait(open.until - now, code),
+            Some(open) if open.probing => Leave::Wait(Duration::ZERO, code),
+            Some(open) => {
+                open.probing = true;
+                Leave::Probe
+            }
+        }
+    }
+
+    /// An answer came.
+    pub(super) fn succeeded(&self) {
+        let mut state = self.state();
+        state.failures = 0;
+        state.open = None;
+    }
+
+    /// A failure that speaks against the endpoint. Gives whether it opened just now.
+    pub(super) fn failed(&self, now: Instant, code: &'static str) -> bool {
+        let mut state = self.state();
+        state.failures = state.failures.saturating_add(1);
+        state.last_code = code;
+        let span = match &state.open {
+            // A request that was let through before it opened says nothing new.
+            Some(open) if !open.probing => return false,
+            Some(open) => (open.span * 2).min(LONGEST),
+            None if state.failures >= THRESHOLD => FIRST,
+            None => return false,
+        };
+        let opened = state.open.is_none();
+        state.open = Some(Open { until: now + span, span, probing: false });
+        opened
+    }
+
+    /// A probe that was given up, or failed by the request's own fault: the next request probes.
+    pub(super) fn given_up(&self) {
+        if let Some(open) = &mut self.state().open {
+            open.probing = false;
+        }
+    }
+
+    /// The vendor said when to come back.
+    pub(super) fn cool(&self, until: Instant) {
+        let mut state = self.state();
+        // A shorter time never replaces a longer one.
+        state.cooling_until = Some(state.cooling_until.map_or(until, |known| known.max(until)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opens_probes_doubles_and_closes() {
+        let breaker = Breaker::default();
+        let start = Instant::now();
+        for _ in 0..4 {
+            assert!(!breaker.failed(start, "refused"));
+        }
+        assert_eq!(breaker.ask(start), Leave::Go);
+        assert!(breaker.failed(start, "refused"));
+        assert_eq!(breaker.ask(start), Leave::Wait(FIRST, "refused"));
+        let mut now = start;
+        let mut waits = Vec::new();
+        for _ in 0..4 {
+            let Leave::Wait(wait, _) = breaker.ask(now) else { panic!("not open") };
+            waits.push(wait.as_secs());
+            now += wait;
+            assert_eq!(breaker.ask(now), Leave::Probe);
+            assert_eq!(
+                breaker.ask(now),
+                Leave::Wait(Duration::ZERO, if waits.len() == 1 { "refused" } else { "timeout" })
+            );
+            assert!(!breaker.failed(now, "timeout"));
+        }
+        assert_eq!(waits, [2, 4, 8, 8]);
+        now += LONGEST;
+        assert_eq!(breaker.ask(now), Leave::Probe);
+        breaker.given_up();
+        assert_eq!(breaker.ask(now), Leave::Probe);
+        breaker.succeeded();
+        assert_eq!(breaker.ask(now), Leave::Go);
+    }
+
+    #[test]
+    fn a_longer_cooling_is_never_cut_short() {
+        let breaker = Breaker::default();
+        let now = Instant::now();
+        breaker.cool(now + Duration::from_secs(9));
+        breaker.cool(now + Duration::from_secs(1));
+        assert_eq!(breaker.ask(now), Leave::Wait(Duration::from_secs(9), "rate_limited"));
+        assert_eq!(breaker.ask(now + Duration::from_secs(9)), Leave::Go);
+    }
+}

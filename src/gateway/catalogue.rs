@@ -1,0 +1,380 @@
+//! The running catalogue: names to arms, arms to the endpoints behind them. Immutable but for what is learned about each
+//! endpoint's model; a reload builds a new one and requests in flight keep theirs.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use secrecy::ExposeSecret as _;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Semaphore;
+
+use super::breaker::Breaker;
+use super::config::{Candidate, Clocks, Config, EndpointConfig, RETRIES, vendor_id_is_valid};
+use super::error::GatewayError;
+use crate::llm::SchemaMode;
+use crate::types::JsonMap;
+
+/// Most pass-through models whose state is remembered.
+const MAX_TARGETS: usize = 4096;
+
+/// Who will answer: a route's variant, or a model asked by name. Pinned by whoever needs it to stay the same.
+#[derive(Debug)]
+pub struct Arm {
+    /// The route, or the name that was asked.
+    pub route: Arc<str>,
+    /// The route's variant; `default` where there is no choice.
+    pub variant: Arc<str>,
+    /// The logical model, or `endpoint/vendor-model`.
+    pub model: Arc<str>,
+    /// Version of the prompt.
+    pub prompt: Option<Arc<str>>,
+    /// Parameters that win over the request's.
+    pub params: JsonMap,
+    pub(super) candidates: Vec<Target>,
+    pub(super) clocks: Clocks,
+    pub(super) retries: u32,
+}
+
+impl Arm {
+    /// Whether only the embedded provider is behind it.
+    pub fn local(&self) -> bool {
+        self.candidates.iter().all(|candidate| matches!(candidate, Target::Local))
+    }
+
+    /// The arm of the embedded provider.
+    pub(super) fn embedded() -> Self {
+        let local: Arc<str> = Arc::from("local");
+        Self {
+            route: Arc::clone(&local),
+            variant: Arc::from("default"),
+            model: local,
+            prompt: None,
+            params: JsonMap::new(),
+            candidates: vec![Target::Local],
+            clocks: Clocks::default(),
+            retries: 0,
+        }
+    }
+}
+
+/// One candidate.
+#[derive(Debug, Clone)]
+pub(super) enum Target {
+    Local,
+    Remote(Arc<Remote>),
+}
+
+/// An endpoint's model, and what was learned about it.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) vendor_model: Arc<str>,
+    pub(super) breaker: Breaker,
+    schema_step: AtomicU8,
+}
+
+impl Remote {
+    /// How an answer under a schema is had here, as far as is known, with the steps that are left below it.
+    pub(super) fn schema_modes(&self) -> &'static [SchemaMode] {
+        let modes = self.endpoint.schema_modes;
+        let step = usize::from(self.schema_step.load(Ordering::Relaxed)).min(modes.len().saturating_sub(1));
+        &modes[step..]
+    }
+
+    /// A lesser mode worked where the better ones did not.
+    pub(super) fn learn_schema_mode(&self, mode: SchemaMode) {
+        let step = self.endpoint.schema_modes.iter().position(|known| *known == mode).unwrap_or(0);
+        self.schema_step.store(u8::try_from(step).unwrap_or(0), Ordering::Relaxed);
+    }
+}
+
+/// A configured endpoint.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// Names its connection pools; never used twice.
+    pub(super) uid: u64,
+    pub(super) name: Arc<str>,
+    pub(super) config: EndpointConfig,
+    pub(super) permits: Option<Arc<Semaphore>>,
+    schema_modes: &'static [SchemaMode],
+}
+
+impl Endpoint {
+    fn new(config: EndpointConfig) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let schema_modes = match config.structured_output {
+            None => config.provider.schema_modes(),
+            Some(SchemaMode::JsonSchema) => &[SchemaMode::JsonSchema],
+            Some(SchemaMode::JsonObject) => &[SchemaMode::JsonObject],
+            Some(SchemaMode::Prompt) => &[SchemaMode::Prompt],
+        };
+        Self {
+            uid: NEXT.fetch_add(1, Ordering::Relaxed),
+            name: Arc::from(config.name.as_str()),
+            permits: config.max_concurrency.map(|permits| Arc::new(Semaphore::new(permits))),
+            schema_modes,
+            config,
+        }
+    }
+
+    /// The key itself.
+    pub(super) fn key(&self) -> Option<&str> {
+        self.config.key.as_ref().map(|key| key.value.expose_secret())
+    }
+}
+
+/// All names that can be asked.
+#[derive(Debug)]
+pub(super) struct Catalogue {
+    endpoints: Vec<Arc<Endpoint>>,
+    models: HashMap<Arc<str>, Arc<Arm>>,
+    routes: HashMap<Arc<str>, Route>,
+    default_route: Option<String>,
+    local: Arc<Arm>,
+    targets: Targets,
+}
+
+#[derive(Debug)]
+struct Route {
+    arms: Vec<(f64, Arc<Arm>)>,
+}
+
+/// By endpoint and vendor model.
+type Known = HashMap<(u64, Arc<str>), Arc<Remote>>;
+
+#[derive(Debug, Default)]
+struct Targets(Mutex<Known>);
+
+impl Targets {
+    fn get(&self, endpoint: &Arc<Endpoint>, vendor_model: &str) -> Arc<Remote> {
+        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let name: Arc<str> = Arc::from(vendor_model);
+        if let Some(remote) = known.get(&(endpoint.uid, Arc::clone(&name))) {
+            return Arc::clone(remote);
+        }
+        let remote = Arc::new(Remote {
+            endpoint: Arc::clone(endpoint),
+            vendor_model: Arc::clone(&name),
+            breaker: Breaker::default(),
+            schema_step: AtomicU8::new(0),
+        });
+        // Beyond the cap a name that nobody configured has no memory of its own.
+        if known.len() < MAX_TARGETS {
+            known.insert((endpoint.uid, name), Arc::clone(&remote));
+        }
+        remote
+    }
+}
+
+impl Catalogue {
+    pub(super) fn new(config: Config) -> Self {
+        let endpoints: Vec<Arc<Endpoint>> =
+            config.endpoints.into_iter().map(|endpoint| Arc::new(Endpoint::new(endpoint))).collect();
+        let mut catalogue = Self {
+            endpoints,
+            models: HashMap::new(),
+            routes: HashMap::new(),
+            default_route: config.default_route,
+            local: Arc::new(Arm::embedded()),
+            targets: Targets::default(),
+        };
+        for model in config.models {
+            let name: Arc<str> = Arc::from(model.name.as_str());
+            let arm = Arm {
+                route: Arc::clone(&name),
+                variant: Arc::from("default"),
+                model: Arc::clone(&name),
+                prompt: None,
+                params: JsonMap::new(),
+                candidates: model.candidates.iter().filter_map(|candidate| catalogue.target(candidate)).collect(),
+                clocks: model.clocks,
+                retries: model.retries,
+            };
+            catalogue.models.insert(name, Arc::new(arm));
+        }
+        for route in config.routes {
+            let name: Arc<str> = Arc::from(route.name.as_str());
+            let arms = route
+                .variants
+                .into_iter()
+                .filter_map(|variant| {
+                    let base = catalogue.by_model(&variant.model)?;
+                    let arm = Arm {
+                        route: Arc::clone(&name),
+                        variant: Arc::from(variant.name),
+                        model: Arc::clone(&base.model),
+                        prompt: variant.prompt.map(Arc::from),
+                        params: variant.params,
+                        candidates: base.candidates.clone(),
+                        clocks: base.clocks,
+                        retries: base.retries,
+                    };
+                    Some((variant.weight, Arc::new(arm)))
+                })
+                .collect();
+            catalogue.routes.insert(name, Route { arms });
+        }
+        catalogue
+    }
+
+    fn target(&self, candidate: &Candidate) -> Option<Target> {
+        match candidate {
+            Candidate::Local => Some(Target::Local),
+            Candidate::Remote { endpoint, vendor_model } => {
+                let endpoint = self.endpoints.iter().find(|known| *known.name == **endpoint)?;
+                Some(Target::Remote(self.targets.get(endpoint, vendor_model)))
+            }
+        }
+    }
+
+    /// A logical model, `local`, `endpoint/vendor-model`, or a bare vendor id that an endpoint is known to have.
+    fn by_model(&self, name: &str) -> Option<Arc<Arm>> {
+        if let Some(arm) = self.models.get(name) {
+            return Some(Arc::clone(arm));
+        }
+        if name == "local" {
+            return Some(Arc::clone(&self.local));
+        }
+        let named = name.split_once('/').and_then(|(endpoint, vendor_model)| {
+            let endpoint = self.endpoints.iter().find(|known| *known.name == *endpoint)?;
+            Some((endpoint, vendor_model))
+        });
+        let bare = || {
+            let has = |endpoint: &&Arc<Endpoint>| endpoint.config.models.iter().any(|known| known == name);
+            self.endpoints.iter().find(has).map(|endpoint| (endpoint, name))
+        };
+        let (endpoint, vendor_model) = named.or_else(bare)?;
+        vendor_id_is_valid(vendor_model).then(|| {
+            let model: Arc<str> = Arc::from(format!("{}/{vendor_model}", endpoint.name));
+            Arc::new(Arm {
+                route: Arc::from(name),
+                variant: Arc::from("default"),
+                model,
+                prompt: None,
+                params: JsonMap::new(),
+                candidates: vec![Target::Remote(self.targets.get(endpoint, vendor_model))],
+                clocks: Clocks::default(),
+                retries: RETRIES,
+            })
+        })
+    }
+
+    /// Looks `target` up: a route, a model, `endpoint/vendor-model`, a bare vendor id, then the default route.
+    pub(super) fn resolve(&self, target: &str, sticky_key: &str) -> Result<Arc<Arm>, GatewayError> {
+        if let Some(arm) = self.routes.get(target).and_then(|route| route.choose(target, sticky_key)) {
+            return Ok(arm);
+        }
+        if let Some(arm) = self.by_model(target) {
+            return Ok(arm);
+        }
+        if let Some(name) = &self.default_route
+            && let Some(arm) = self.routes.get(name.as_str()).and_then(|route| route.choose(name, sticky_key))
+        {
+            return Ok(arm);
+        }
+        if self.endpoints.is_empty() {
+            return Ok(Arc::clone(&self.local));
+        }
+        let shown: String = target.chars().take(200).collect();
+        Err(GatewayError::new("model_not_found", format!("no model {shown:?}; there are: {}", self.names().join(", "))))
+    }
+
+    /// Every configured name: routes, then models, then endpoints as `name/…`.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut routes: Vec<String> = self.routes.keys().map(|name| name.to_string()).collect();
+        let mut models: Vec<String> = self.models.keys().map(|name| name.to_string()).collect();
+        routes.sort_unstable();
+        models.sort_unstable();
+        let endpoints = self.endpoints.iter().map(|endpoint| format!("{}/…", endpoint.name));
+        let local = std::iter::once("local".to_owned());
+        routes.into_iter().chain(models).chain(endpoints).chain(local).collect()
+    }
+
+    /// Whether an endpoint is one of these.
+    pub(super) fn has_endpoint(&self, uid: u64) -> bool {
+        self.endpoints.iter().any(|endpoint| endpoint.uid == uid)
+    }
+
+    pub(super) fn local(&self) -> &Arc<Arm> {
+        &self.local
+    }
+}
+
+impl Route {
+    /// Weighted rendezvous hashing: each variant draws a number from (route, key, variant) and the smallest
+    /// `-ln(draw) / weight` wins. A change of one weight moves only the keys that must move; nothing is remembered.
+    fn choose(&self, route: &str, sticky_key: &str) -> Option<Arc<Arm>> {
+        if let [(_, arm)] = self.arms.as_slice() {
+            return Some(Arc::clone(arm));
+        }
+        let score = |weight: f64, variant: &str| -draw(route, sticky_key, variant).ln() / weight;
+        self.arms
+            .iter()
+            .filter(|(weight, _)| *weight > 0.0)
+            .min_by(|(weight_a, a), (weight_b, b)| {
+                score(*weight_a, &a.variant).total_cmp(&score(*weight_b, &b.variant))
+            })
+            .map(|(_, arm)| Arc::clone(arm))
+    }
+}
+
+/// A number in (0, 1), the same on every machine for ever: SHA-256, as no hash of the standard library promises that.
+fn draw(route: &str, key: &str, variant: &str) -> f64 {
+    let mut hash = Sha256::new();
+    for part in [route, key, variant] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part.as_bytes());
+    }
+    let digest = hash.finalize();
+    let bits = digest.iter().take(8).fold(0u64, |bits, byte| (bits << 8) | u64::from(*byte));
+    #[expect(clippy::cast_precision_loss, reason = "53 bits are kept, which is what an f64 holds")]
+    let fraction = (bits >> 11) as f64;
+    (fraction + 0.5) / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::config::{RouteConfig, VariantConfig};
+
+    fn split(a: f64, b: f64) -> Vec<bool> {
+        let variant = |name: &str, weight| VariantConfig {
+            name: name.into(),
+            model: "local".into(),
+            weight,
+            prompt: None,
+            params: JsonMap::new(),
+        };
+        let config = Config {
+            routes: vec![RouteConfig { name: "r".into(), variants: vec![variant("a", a), variant("b", b)] }],
+            ..Config::default()
+        };
+        let catalogue = Catalogue::new(config);
+        (0..10_000).map(|key| &*catalogue.resolve("r", &format!("call-{key}")).expect("arm").variant == "a").collect()
+    }
+
+    #[test]
+    fn shares_are_kept_and_a_change_of_weights_moves_only_what_must() {
+        let before = split(90.0, 10.0);
+        let share = before.iter().filter(|a| **a).count();
+        assert!((8_880..=9_120).contains(&share), "{share}");
+        assert_eq!(before, split(90.0, 10.0), "the same after a restart");
+        assert_eq!(before, split(0.9, 0.1), "only the proportion counts");
+        let after = split(80.0, 20.0);
+        let to_b = before.iter().zip(&after).filter(|(was_a, is_a)| **was_a && !**is_a).count();
+        let to_a = before.iter().zip(&after).filter(|(was_a, is_a)| !**was_a && **is_a).count();
+        assert!((880..=1_120).contains(&to_b), "{to_b}");
+        assert_eq!(to_a, 0);
+    }
+
+    #[test]
+    fn without_endpoints_everything_is_local() {
+        let catalogue = Catalogue::new(Config::default());
+        for name in ["summary", "gpt-5", "local", "a/b"] {
+            let arm = catalogue.resolve(name, "k").expect("local");
+            assert!(arm.local());
+            assert_eq!((&*arm.route, &*arm.model), ("local", "local"));
+        }
+    }
+}

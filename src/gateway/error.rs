@@ -1,0 +1,178 @@
+//! What can go wrong with a request, in the gateway's stable codes. Knows no HTTP status of ours.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::llm::{Class, VendorError};
+
+/// One attempt that failed, or a candidate that was not asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttemptFailure {
+    /// The endpoint.
+    pub endpoint: Arc<str>,
+    /// The vendor's name of the model.
+    pub model: Arc<str>,
+    /// HTTP status, where one came.
+    pub status: Option<u16>,
+    /// Stable code.
+    pub code: &'static str,
+    /// What happened; may hold the vendor's words. For the caller, not for third parties.
+    pub message: String,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}: {}", .0.code, .0.message)]
+pub struct GatewayError(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    code: &'static str,
+    message: String,
+    temporary: bool,
+    param: Option<String>,
+    retry_after: Option<Duration>,
+    attempts: Vec<AttemptFailure>,
+}
+
+impl GatewayError {
+    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            code,
+            message: message.into(),
+            temporary: false,
+            param: None,
+            retry_after: None,
+            attempts: Vec::new(),
+        }))
+    }
+
+    pub(super) fn temporarily(mut self) -> Self {
+        self.0.temporary = true;
+        self
+    }
+
+    pub(super) fn with_attempts(mut self, attempts: Vec<AttemptFailure>) -> Self {
+        self.0.attempts = attempts;
+        self
+    }
+
+    pub(super) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+        self.0.retry_after = retry_after;
+        self
+    }
+
+    pub(super) fn with_param(mut self, param: Option<String>) -> Self {
+        self.0.param = param;
+        self
+    }
+
+    /// Stable code: `refused`, `timeout`, `upstream_error`, `upstream_auth`, `rate_limited`, `quota_exhausted`,
+    /// `interrupted`, `malformed`, `schema_mismatch`, `model_not_found`, `unsupported`, `invalid_request`,
+    /// `overloaded`, `budget_exhausted`, `content_filtered`.
+    pub fn code(&self) -> &'static str {
+        self.0.code
+    }
+
+    /// What happened, in our own words: no text of a call, no vendor's words, no secret.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Whether the same request may succeed later with nothing changed.
+    pub fn temporary(&self) -> bool {
+        self.0.temporary
+    }
+
+    /// The field of the request that is wrong.
+    pub fn param(&self) -> Option<&str> {
+        self.0.param.as_deref()
+    }
+
+    /// When to come back, where a vendor said.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// Every attempt, in order.
+    pub fn attempts(&self) -> &[AttemptFailure] {
+        &self.0.attempts
+    }
+}
+
+/// A failure of one attempt, as the scheduler sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) code: &'static str,
+    pub(super) status: Option<u16>,
+    pub(super) message: String,
+    /// The same candidate may do better a little later.
+    pub(super) retry: bool,
+    /// When, where the vendor said.
+    pub(super) retry_after: Option<Duration>,
+    /// It speaks against the endpoint, not the request.
+    pub(super) counts: bool,
+    /// A later request may succeed.
+    pub(super) temporary: bool,
+    /// It says the vendor's schema mode may be what it does not take.
+    pub(super) maybe_schema: bool,
+}
+
+impl Failure {
+    pub(super) fn timeout(what: &str, after: Duration) -> Self {
+        Self {
+            code: "timeout",
+            status: None,
+            message: format!("{what} within {} ms", after.as_millis()),
+            retry: false,
+            retry_after: None,
+            counts: true,
+            temporary: true,
+            maybe_schema: false,
+        }
+    }
+
+    pub(super) fn transport(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            status: None,
+            message: message.into(),
+            retry: true,
+            retry_after: None,
+            counts: true,
+            temporary: true,
+            maybe_schema: false,
+        }
+    }
+
+    /// What the request itself is to blame for at this candidate.
+    pub(super) fn request(code: &'static str, message: impl Into<String>) -> Self {
+        Self { retry: false, counts: false, temporary: false, ..Self::transport(code, message) }
+    }
+
+    /// The endpoint has no room; nothing was sent.
+    pub(super) fn busy(code: &'static str, message: impl Into<String>) -> Self {
+        Self { retry: false, counts: false, ..Self::transport(code, message) }
+    }
+
+    pub(super) fn vendor(error: VendorError, retry_after: Option<Duration>) -> Self {
+        let code = match error.class {
+            Class::Invalid => "invalid_request",
+            Class::Auth => "upstream_auth",
+            Class::NotFound => "model_not_found",
+            Class::RateLimited => "rate_limited",
+            Class::Exhausted => "quota_exhausted",
+            Class::Upstream => "upstream_error",
+        };
+        Self {
+            code,
+            status: Some(error.status),
+            message: error.message,
+            retry: error.retry,
+            retry_after,
+            counts: matches!(error.class, Class::Upstream | Class::Auth),
+            temporary: matches!(error.class, Class::RateLimited | Class::Upstream | Class::Exhausted),
+            maybe_schema: matches!(error.status, 400 | 422 | 500),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The gateway's metrics, by endpoint, model, route and variant. No call is ever a label.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::types::{AttemptBegun, AttemptDone};
+
+type Counters<L> = Family<L, Counter<u64, AtomicU64>>;
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// What the gateway counts. Cheap to clone; clones count together.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    attempts: Counters<OutcomeLabels>,
+    inflight: Family<AttemptLabels, Gauge>,
+    first_token: Histograms<AttemptLabels>,
+    duration: Histograms<AttemptLabels>,
+    tokens: Counters<TokenLabels>,
+    pub(super) breakers_opened: Counters<EndpointLabels>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct AttemptLabels {
+    endpoint: Arc<str>,
+    model: Arc<str>,
+    route: Arc<str>,
+    variant: Arc<str>,
+}
+
+impl AttemptLabels {
+    pub(super) fn new(begun: &AttemptBegun) -> Self {
+        Self {
+            endpoint: Arc::clone(&begun.endpoint),
+            model: Arc::clone(&begun.model),
+            route: Arc::clone(&begun.route),
+            variant: Arc::clone(&begun.variant),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    endpoint: Arc<str>,
+    model: Arc<str>,
+    route: Arc<str>,
+    variant: Arc<str>,
+    outcome: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    endpoint: Arc<str>,
+    model: Arc<str>,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct EndpointLabels {
+    pub(super) endpoint: Arc<str>,
+}
+
+fn seconds() -> Histogram {
+    // 1 ms to 65 s.
+    Histogram::new(exponential_buckets(0.001, 2.0, 17))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            attempts: Family::default(),
+            inflight: Family::default(),
+            first_token: Family::new_with_constructor(seconds as fn() -> Histogram),
+            duration: Family::new_with_constructor(seconds as fn() -> Histogram),
+            tokens: Family::default(),
+            breakers_opened: Family::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Registers all of them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register(
+            "sidetone_gateway_attempts",
+            "HTTP calls to LLM endpoints that ended",
+            metrics.attempts.clone(),
+        );
+        registry.register("sidetone_gateway_inflight_attempts", "HTTP calls under way", metrics.inflight.clone());
+        registry.register(
+            "sidetone_gateway_first_token_seconds",
+            "From the request to the first token",
+            metrics.first_token.clone(),
+        );
+        registry.register("sidetone_gateway_duration_seconds", "From the request to its end", metrics.duration.clone());
+        registry.register("sidetone_gateway_tokens", "Tokens as the vendors counted them", metrics.tokens.clone());
+        registry.register(
+            "sidetone_gateway_breakers_opened",
+            "How often an endpoint's circuit breaker opened",
+            metrics.breakers_opened.clone(),
+        );
+        metrics
+    }
+
+    pub(super) fn begun(&self, labels: &AttemptLabels) {
+        self.inflight.get_or_create(labels).inc();
+    }
+
+    pub(super) fn done(&self, labels: &AttemptLabels, done: &AttemptDone) {
+        self.inflight.get_or_create(labels).dec();
+        #[expect(clippy::cast_precision_loss, reason = "a histogram wants no more")]
+        let seconds = |us: u64| us as f64 / 1e6;
+        self.duration.get_or_create(labels).observe(seconds(done.total_us));
+        if let Some(us) = done.first_token_us {
+            self.first_token.get_or_create(labels).observe(seconds(us));
+        }
+        let AttemptLabels { endpoint, model, route, variant } = labels.clone();
+        for (kind, tokens) in [("input", done.input), ("cached", done.cached), ("output", done.output)] {
+            if let Some(tokens) = tokens {
+                let labels = TokenLabels { endpoint: Arc::clone(&endpoint), model: Arc::clone(&model), kind };
+                self.tokens.get_or_create(&labels).inc_by(tokens);
+            }
+        }
+        let outcome = done.outcome.as_str();
+        let code = done.code.unwrap_or_default();
+        self.attempts.get_or_create(&OutcomeLabels { endpoint, model, route, variant, outcome, code }).inc();
+    }
+}

@@ -1,0 +1,360 @@
+//! The attempt scheduler: one request over its candidates, by retries and failovers, inside one deadline. Streams and
+//! plain requests alike: an attempt counts as good once its commit point is reached.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::Inner;
+use super::attempt::{self, Context, Opened, Row};
+use super::breaker::Leave;
+use super::catalogue::{Arm, Remote, Target};
+use super::error::{AttemptFailure, Failure, GatewayError};
+use super::metrics::EndpointLabels;
+use crate::llm::{ChatRequest, ResponseFormat, SchemaMode};
+use crate::types::{AttemptBegun, CallId};
+
+/// First wait before a retry; doubles, with jitter.
+const BACKOFF: Duration = Duration::from_millis(100);
+/// Longest wait before a retry, unless the vendor says more.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// Who asks: for the rows.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Asker {
+    pub(super) key: Option<Arc<str>>,
+    pub(super) call: Option<CallId>,
+    pub(super) analysis: Option<Arc<str>>,
+}
+
+/// One request on its way.
+pub(super) struct Run<'a> {
+    inner: &'a Inner,
+    arm: &'a Arm,
+    asker: Asker,
+    deadline: Instant,
+    keep_raw: bool,
+    id: i64,
+    candidates: Vec<Progress>,
+    failures: Vec<AttemptFailure>,
+    last: Option<Failure>,
+    /// HTTP calls made.
+    pub(super) attempts: u32,
+    repairing: bool,
+    current: usize,
+}
+
+/// How far one candidate is.
+struct Progress {
+    target: Target,
+    tries: u32,
+    ready_at: Instant,
+    dead: bool,
+    /// Steps down the schema modes, in this request.
+    schema_step: usize,
+    stepping: bool,
+}
+
+/// What the scheduler came to.
+pub(super) enum Reached {
+    /// An attempt at its commit point.
+    Opened(Opened),
+    /// The embedded provider's turn.
+    Local,
+}
+
+/// The next unique number of an attempt or a request: grows with time, also over restarts.
+fn next_id() -> i64 {
+    static LAST: AtomicI64 = AtomicI64::new(0);
+    // 2^20 numbers a millisecond last until the year 2248.
+    let now = crate::base::time::unix_ms() << 20;
+    let step = |last: i64| Some(now.max(last + 1));
+    match LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step) {
+        Ok(last) | Err(last) => now.max(last + 1),
+    }
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(inner: &'a Inner, arm: &'a Arm, asker: Asker, deadline: Instant, keep_raw: bool) -> Self {
+        let now = Instant::now();
+        let candidates = arm
+            .candidates
+            .iter()
+            .map(|target| Progress {
+                target: target.clone(),
+                tries: 0,
+                ready_at: now,
+                dead: false,
+                schema_step: 0,
+                stepping: false,
+            })
+            .collect();
+        Self {
+            inner,
+            arm,
+            asker,
+            deadline,
+            keep_raw,
+            id: next_id(),
+            candidates,
+            failures: Vec::new(),
+            last: None,
+            attempts: 0,
+            repairing: false,
+            current: 0,
+        }
+    }
+
+    /// The next attempt is a repair: all candidates may be asked again, first the one that answered.
+    pub(super) fn repair(&mut self) {
+        let now = Instant::now();
+        self.repairing = true;
+        for progress in &mut self.candidates {
+            progress.tries = 0;
+            progress.ready_at = now;
+        }
+        self.candidates.swap(0, self.current);
+        self.current = 0;
+    }
+
+    /// Goes on until an attempt reaches its commit point.
+    ///
+    /// # Errors
+    /// No candidate is left, or the deadline has come.
+    ///
+    /// # Cancel safety
+    /// Dropped, the attempt under way is aborted and its row completed.
+    pub(super) async fn next(&mut self, request: &ChatRequest) -> Result<Reached, GatewayError> {
+        loop {
+            let Some(position) = self.pick() else { return Err(self.error()) };
+            let ready_at = self.candidates[position].ready_at;
+            if ready_at > Instant::now() {
+                if ready_at >= self.deadline {
+                    return Err(self.error());
+                }
+                sleep_until(ready_at).await;
+            }
+            if Instant::now() >= self.deadline {
+                self.last.get_or_insert_with(|| Failure::timeout("no answer", self.arm.clocks.total));
+                return Err(self.error());
+            }
+            self.current = position;
+            let remote = match &self.candidates[position].target {
+                Target::Local => return Ok(Reached::Local),
+                Target::Remote(remote) => Arc::clone(remote),
+            };
+            if let Some(opened) = self.attempt(position, &remote, request).await {
+                return Ok(Reached::Opened(opened));
+            }
+        }
+    }
+
+    /// The candidate to ask next: the one that is ready first, in their order.
+    fn pick(&self) -> Option<usize> {
+        let now = Instant::now();
+        let tries = self.arm.retries + 1;
+        self.candidates
+            .iter()
+            .enumerate()
+            .filter(|(_, progress)| !progress.dead && (progress.tries < tries || progress.stepping))
+            .min_by_key(|(position, progress)| (progress.ready_at.max(now), *position))
+            .map(|(position, _)| position)
+    }
+
+    async fn attempt(&mut self, position: usize, remote: &Arc<Remote>, request: &ChatRequest) -> Option<Opened> {
+        let stepping = std::mem::take(&mut self.candidates[position].stepping);
+        let leave = remote.breaker.ask(Instant::now());
+        if let Leave::Wait(wait, code) = leave {
+            let message = format!("not asked: it keeps failing; the next try is in {} ms", wait.as_millis());
+            self.candidates[position].dead = true;
+            self.note(remote, Failure { retry_after: Some(wait), ..Failure::busy(code, message) });
+            return None;
+        }
+        let mut probe = Probe { remote, pending: leave == Leave::Probe };
+        let permit = match attempt::admit(remote, self.deadline).await {
+            Ok(permit) => permit,
+            Err(failure) => {
+                self.candidates[position].dead = true;
+                self.note(remote, failure);
+                return None;
+            }
+        };
+        let why = match (&self.last, self.candidates[position].tries) {
+            _ if stepping => "schema_step",
+            (None, _) if self.repairing => "repair",
+            (None, _) => "first",
+            (Some(_), 0) => "failover",
+            (Some(_), _) => "retry",
+        };
+        let modes = remote.schema_modes();
+        let mode_step = self.candidates[position].schema_step.min(modes.len().saturating_sub(1));
+        let schema_mode = modes.get(mode_step).copied().unwrap_or(SchemaMode::Prompt);
+        self.candidates[position].tries += u32::from(!stepping);
+        self.attempts += 1;
+        let row = Row::begin(self.begun(remote, why), self.inner.recorder.as_ref(), &self.inner.metrics);
+        let context = Context {
+            http: &self.inner.http,
+            arm: self.arm,
+            request,
+            schema_mode,
+            deadline: self.deadline,
+            plain_header: self.plain_header(),
+            keep_raw: self.keep_raw,
+        };
+        match attempt::open(context, remote, permit, row).await {
+            Ok(opened) => {
+                probe.pending = false;
+                remote.breaker.succeeded();
+                if mode_step > 0 {
+                    remote.learn_schema_mode(schema_mode);
+                    self.candidates[position].schema_step = 0;
+                }
+                Some(opened)
+            }
+            Err((failure, row)) => {
+                row.fail(&failure);
+                probe.pending &= !failure.counts;
+                let has_schema = matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }));
+                let step = has_schema && failure.maybe_schema && mode_step + 1 < modes.len();
+                self.failed(position, remote, failure, step);
+                None
+            }
+        }
+    }
+
+    /// An attempt failed beyond its commit point, by a failure that is noted here as any other.
+    pub(super) fn broke(&mut self, failure: Failure) {
+        let position = self.current;
+        if let Target::Remote(remote) = &self.candidates[position].target {
+            let remote = Arc::clone(remote);
+            self.failed(position, &remote, failure, false);
+        }
+    }
+
+    fn failed(&mut self, position: usize, remote: &Arc<Remote>, failure: Failure, step: bool) {
+        let now = Instant::now();
+        // A refusal of the schema mode says nothing about the endpoint.
+        if failure.counts && !step && remote.breaker.failed(now, failure.code) {
+            let endpoint = Arc::clone(&remote.endpoint.name);
+            tracing::warn!(%endpoint, model = %remote.vendor_model, code = failure.code, "circuit breaker opened");
+            self.inner.metrics.breakers_opened.get_or_create(&EndpointLabels { endpoint }).inc();
+        }
+        if let (Some(after), "rate_limited") = (failure.retry_after, failure.code) {
+            remote.breaker.cool(now + after);
+        }
+        let progress = &mut self.candidates[position];
+        if step {
+            progress.schema_step += 1;
+            progress.stepping = true;
+        } else if failure.retry {
+            let doubled = BACKOFF.saturating_mul(1 << progress.tries.saturating_sub(1).min(10)).min(MAX_BACKOFF);
+            let jittered = doubled.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+            progress.ready_at = now + failure.retry_after.unwrap_or(jittered).max(jittered);
+        } else {
+            progress.dead = true;
+        }
+        self.note(remote, failure);
+    }
+
+    fn note(&mut self, remote: &Remote, failure: Failure) {
+        tracing::debug!(
+            endpoint = %remote.endpoint.name, model = %remote.vendor_model, code = failure.code, status = failure.status,
+            "attempt failed"
+        );
+        self.failures.push(AttemptFailure {
+            endpoint: Arc::clone(&remote.endpoint.name),
+            model: Arc::clone(&remote.vendor_model),
+            status: failure.status,
+            code: failure.code,
+            message: failure.message.clone(),
+        });
+        self.last = Some(failure);
+    }
+
+    /// A plain answer comes whole, after all of its tokens: its header may take a fair share of the time that is left.
+    fn plain_header(&self) -> Instant {
+        let now = Instant::now();
+        let left = self.deadline.saturating_duration_since(now);
+        let fresh = self.candidates.iter().filter(|progress| !progress.dead && progress.tries == 0).count();
+        let share = left / u32::try_from(fresh + 1).unwrap_or(u32::MAX);
+        self.deadline.min(now + share.max(self.arm.clocks.header))
+    }
+
+    fn begun(&self, remote: &Remote, why: &'static str) -> AttemptBegun {
+        AttemptBegun {
+            id: next_id(),
+            request: self.id,
+            at_ms: crate::base::time::unix_ms(),
+            key: self.asker.key.clone(),
+            call: self.asker.call.clone(),
+            analysis: self.asker.analysis.clone(),
+            route: Arc::clone(&self.arm.route),
+            variant: Arc::clone(&self.arm.variant),
+            model: Arc::clone(&self.arm.model),
+            endpoint: Arc::clone(&remote.endpoint.name),
+            vendor_model: Arc::clone(&remote.vendor_model),
+            number: self.attempts,
+            why,
+        }
+    }
+
+    /// The endpoint and the vendor's model of the newest attempt.
+    pub(super) fn current(&self) -> Option<(Arc<str>, Arc<str>)> {
+        match &self.candidates.get(self.current)?.target {
+            Target::Remote(remote) => Some((Arc::clone(&remote.endpoint.name), Arc::clone(&remote.vendor_model))),
+            Target::Local => None,
+        }
+    }
+
+    /// The failures so far.
+    pub(super) fn take_failures(&mut self) -> Vec<AttemptFailure> {
+        std::mem::take(&mut self.failures)
+    }
+
+    /// All have failed: the last failure's class speaks for all.
+    pub(super) fn error(&mut self) -> GatewayError {
+        let failure = self.last.take().unwrap_or_else(|| Failure::busy("unsupported", "no candidate"));
+        let last = self.failures.last();
+        let place = last.map_or_else(String::new, |last| format!(" of {}/{}", last.endpoint, last.model));
+        let status = failure.status.map_or_else(String::new, |status| format!(" (HTTP {status})"));
+        let what = match failure.code {
+            "refused" => "connection refused",
+            "timeout" => "no answer in time",
+            "rate_limited" => "too many requests for now",
+            "quota_exhausted" => "the vendor's quota or spending limit is used up",
+            "upstream_auth" => "the vendor does not accept the configured key",
+            "invalid_request" => "the vendor does not take this request",
+            "model_not_found" => "the vendor has no such model",
+            "interrupted" => "the answer was cut off",
+            "malformed" => "the answer made no sense",
+            "overloaded" => "no free place (max_concurrency)",
+            "unsupported" => "it cannot do what is asked",
+            _ => "the vendor failed",
+        };
+        let tried = self.failures.len();
+        let message = format!("{what}: last failure{place}{status}, of {tried} in all");
+        let mut error = GatewayError::new(failure.code, message)
+            .with_attempts(std::mem::take(&mut self.failures))
+            .with_retry_after(failure.retry_after);
+        if failure.temporary {
+            error = error.temporarily();
+        }
+        error
+    }
+}
+
+/// Leave to probe, given back if the probe says nothing.
+struct Probe<'a> {
+    remote: &'a Remote,
+    pending: bool,
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        if self.pending {
+            self.remote.breaker.given_up();
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! The gateway against scripted servers on real sockets.
+
+pub(crate) mod fake;
+mod whole;
+
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::base::settings::{Problems, Section};
+
+/// Keeps every report.
+#[derive(Default)]
+pub(crate) struct Tape {
+    pub(crate) begun: Mutex<Vec<AttemptBegun>>,
+    pub(crate) done: Mutex<Vec<AttemptDone>>,
+}
+
+impl Recorder for Tape {
+    fn begun(&self, attempt: AttemptBegun) {
+        self.begun.lock().expect("tape").push(attempt);
+    }
+    fn done(&self, attempt: AttemptDone) {
+        self.done.lock().expect("tape").push(attempt);
+    }
+}
+
+impl Tape {
+    pub(crate) fn outcomes(&self) -> Vec<(&'static str, Option<&'static str>)> {
+        self.done.lock().expect("tape").iter().map(|done| (done.outcome.as_str(), done.code)).collect()
+    }
+
+    pub(crate) fn whys(&self) -> Vec<&'static str> {
+        self.begun.lock().expect("tape").iter().map(|begun| begun.why).collect()
+    }
+}
+
+pub(crate) fn config(text: &str) -> Config {
+    let table: toml::Table = toml::from_str(text).expect("TOML");
+    let mut problems = Problems::default();
+    let mut root = Section::new("", Some(toml::Value::Table(table)), &mut problems);
+    let config = Config::read(&mut root);
+    root.finish();
+    assert!(problems.is_empty(), "{:?}", problems.into_vec());
+    config
+}
+
+pub(crate) fn gateway(text: &str) -> (Gateway, Arc<Tape>) {
+    let tape = Arc::new(Tape::default());
+    let recorder: Arc<dyn Recorder> = Arc::clone(&tape) as _;
+    (Gateway::new(config(text), Metrics::default(), Some(recorder)), tape)
+}
+
+/// One model `m` over the fakes, in order, with short clocks.
+pub(crate) fn over(fakes: &[&fake::Fake], extra: &str) -> (Gateway, Arc<Tape>) {
+    let mut text = String::new();
+    for (index, fake) in fakes.iter().enumerate() {
+        text.push_str(&format!(
+            "[endpoints.e{index}]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\n",
+            fake.url
+        ));
+    }
+    let candidates: Vec<String> = (0..fakes.len()).map(|index| format!("\"e{index}/v\"")).collect();
+    text.push_str(&format!(
+        "[models.m]\ncandidates = [{}]\nconnect_timeout_ms = 300\nheader_timeout_ms = 300\nfirst_token_timeout_ms = 300\n\
+         between_tokens_timeout_ms = 300\ntotal_timeout_ms = 5000\n{extra}",
+        candidates.join(", ")
+    ));
+    gateway(&text)
+}

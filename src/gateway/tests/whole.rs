@@ -1,0 +1,241 @@
+//! Whole answers: `infer`.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::fake::{Fake, Step, chunk, data, end, plain, reply, sse_head, stream, text};
+use super::*;
+use crate::llm::{Message, ResponseFormat, Role};
+
+fn ask(gateway: &Gateway) -> Ask {
+    let request = ChatRequest { messages: vec![Message::text(Role::User, "hi")], ..ChatRequest::default() };
+    Ask::new(gateway.resolve("m", "k").expect("arm"), request)
+}
+
+fn ask_schema(gateway: &Gateway) -> Ask {
+    let mut ask = ask(gateway);
+    let schema = json!({"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]});
+    ask.request.response_format =
+        Some(ResponseFormat::JsonSchema { name: "s".into(), schema: Arc::new(schema), strict: true });
+    ask
+}
+
+#[tokio::test]
+async fn a_stream_becomes_an_answer_with_deltas_and_a_row() {
+    let fake = Fake::start(vec![stream(&["Hel", "lo"])]).await;
+    let (gateway, tape) = over(&[&fake], "");
+    let deltas = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&deltas);
+    let mut ask = ask(&gateway);
+    ask.deltas = Some(Box::new(move |delta| sink.lock().expect("deltas").push((delta.offset, delta.text.to_owned()))));
+    let answer = gateway.infer(ask).await.expect("answer");
+    assert_eq!(answer.text, "Hello");
+    assert_eq!((&*answer.endpoint, &*answer.model, &*answer.vendor_model), ("e0", "m", "v"));
+    assert_eq!(answer.attempts, 1);
+    assert_eq!(answer.usage, TokenUsage { input: Some(9), cached: Some(4), output: Some(2) });
+    assert!(answer.first_token.is_some());
+    assert_eq!(*deltas.lock().expect("deltas"), [(0, "Hel".to_owned()), (3, "lo".to_owned())]);
+    assert_eq!(tape.outcomes(), [("ok", None)]);
+    let sent = fake.body(0);
+    assert_eq!(sent["stream"], true);
+    assert_eq!(sent["stream_options"], json!({"include_usage":true}));
+}
+
+#[tokio::test]
+async fn connections_are_kept_and_plain_json_will_do() {
+    let fake = Fake::start(vec![stream(&["a"]), stream(&["b"]), plain("c")]).await;
+    let (gateway, _) = over(&[&fake], "");
+    for expected in ["a", "b", "c"] {
+        let answer = gateway.infer(ask(&gateway)).await.expect("answer");
+        assert_eq!(answer.text, expected);
+        assert_eq!(answer.first_token.is_none(), expected == "c");
+    }
+    assert_eq!(fake.seen.lock().expect("seen").connections, 1);
+}
+
+#[tokio::test]
+async fn every_failure_before_and_in_a_stream_moves_on() {
+    let bad: Vec<(&str, fake::Reply)> = vec![
+        ("upstream_error", reply(500, "", "{}")),
+        ("upstream_error", reply(503, "", "<html>")),
+        ("upstream_error", reply(529, "", r#"{"type":"error","error":{"type":"overloaded_error","message":"m"}}"#)),
+        ("rate_limited", reply(429, "retry-after: 60\r\n", "{}")),
+        ("quota_exhausted", reply(429, "", r#"{"error":{"code":"insufficient_quota","message":"m"}}"#)),
+        ("upstream_auth", reply(401, "", "{}")),
+        ("invalid_request", reply(400, "", "{}")),
+        ("invalid_request", reply(413, "", "{}")),
+        ("model_not_found", reply(404, "", "{}")),
+        ("malformed", reply(200, "", "<html>login</html>")),
+        ("malformed", reply(200, "", "{\"choices\":[{\"mess")),
+        ("timeout", vec![Step::Hang]),
+        ("timeout", vec![sse_head(), Step::Hang]),
+        ("timeout", vec![sse_head(), text("x"), Step::Hang]),
+        ("upstream_error", vec![Step::Close]),
+        ("upstream_error", vec![Step::Reset]),
+        ("interrupted", vec![sse_head(), text("x"), Step::Close]),
+        ("interrupted", vec![sse_head(), text("x"), Step::Reset]),
+        ("interrupted", vec![sse_head(), text("x"), end()]),
+        ("upstream_error", vec![sse_head(), data(r#"{"error":{"message":"Overloaded","code":503}}"#), end()]),
+        ("upstream_error", vec![sse_head(), text("x"), data(r#"{"error":{"message":"Overloaded"}}"#), end()]),
+        ("malformed", vec![sse_head(), data("{nonsense"), end()]),
+    ];
+    for (code, first) in bad {
+        let broken = Fake::start(vec![first.clone()]).await;
+        let good = Fake::start(vec![stream(&["fine"])]).await;
+        let (gateway, tape) = over(&[&broken, &good], "retries = 0");
+        let mut deltas = String::new();
+        let answer = gateway.infer(ask(&gateway)).await.unwrap_or_else(|error| panic!("{first:?}: {error}"));
+        deltas.push_str(&answer.text);
+        assert_eq!((deltas.as_str(), &*answer.endpoint, answer.attempts), ("fine", "e1", 2), "{first:?}");
+        // A pooled connection that fails before its first byte may be tried once more below us.
+        assert!(broken.requests() >= 1);
+        let outcomes = tape.outcomes();
+        assert_eq!(outcomes.len(), 2, "{first:?}");
+        assert_eq!(outcomes[0].1, Some(code), "{first:?}");
+        assert_eq!(tape.whys(), ["first", "failover"]);
+        // Alone, the same failure is the request's error.
+        let (gateway, _) = over(&[&broken], "retries = 0");
+        let error = gateway.infer(ask(&gateway)).await.expect_err("fails");
+        assert_eq!(error.code(), code, "{first:?}");
+        assert_eq!(error.attempts().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn refused_is_retried_then_told() {
+    let fake = Fake::start(vec![plain("x")]).await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
+    let (gateway, tape) = gateway(&format!(
+        "[endpoints.e0]\nprovider = \"openai_compatible\"\nbase_url = \"http://{free}/v1\"\n[models.m]\ncandidates = [\"e0/v\"]"
+    ));
+    let error = gateway.infer(ask(&gateway)).await.expect_err("refused");
+    assert_eq!((error.code(), error.temporary(), error.attempts().len()), ("refused", true, 3), "{error:?}");
+    assert_eq!(tape.whys(), ["first", "retry", "retry"]);
+    drop(fake);
+}
+
+#[tokio::test]
+async fn a_malformed_line_and_a_split_event_are_survived() {
+    let mut steps = vec![sse_head(), chunk("data: {bad\n\n: comment\n\n")];
+    steps.push(chunk("data: {\"choices\":[{\"index\":0,"));
+    steps.push(Step::Wait(Duration::from_millis(5)));
+    steps.push(chunk("\"delta\":{\"content\":\"gr\u{fc}\u{df}\"}}]}\r\n\r\n"));
+    steps.extend(fake::finish());
+    let fake = Fake::start(vec![steps]).await;
+    let (gateway, _) = over(&[&fake], "");
+    assert_eq!(gateway.infer(ask(&gateway)).await.expect("answer").text, "gr\u{fc}\u{df}");
+}
+
+#[tokio::test]
+async fn schemas_step_down_once_and_are_remembered() {
+    let fake =
+        Fake::start(vec![reply(500, "", "{}"), plain("```json\n{\"a\":1,}\n```"), stream(&["{\"a\":", "2}"])]).await;
+    let (gateway, tape) = over(&[&fake], "");
+    let answer = gateway.infer(ask_schema(&gateway)).await.expect("answer");
+    assert_eq!((answer.text.as_str(), answer.attempts), ("{\"a\":1}", 2));
+    assert_eq!(fake.body(0)["response_format"]["type"], "json_schema");
+    assert_eq!(fake.body(1)["response_format"]["type"], "json_object");
+    assert_eq!(tape.whys(), ["first", "schema_step"]);
+    let answer = gateway.infer(ask_schema(&gateway)).await.expect("answer");
+    assert_eq!((answer.text.as_str(), answer.attempts), ("{\"a\":2}", 1));
+    assert_eq!(fake.body(2)["response_format"]["type"], "json_object");
+}
+
+#[tokio::test]
+async fn one_repair_round_then_a_typed_failure() {
+    let fake = Fake::start(vec![stream(&["{\"a\":\"x\"}"]), stream(&["{\"a\":3}"])]).await;
+    let (gateway, tape) = over(&[&fake], "");
+    let answer = gateway.infer(ask_schema(&gateway)).await.expect("answer");
+    assert_eq!((answer.text.as_str(), answer.attempts, answer.usage.input), ("{\"a\":3}", 2, Some(18)));
+    assert_eq!(tape.whys(), ["first", "repair"]);
+    let messages = fake.body(1)["messages"].as_array().cloned().expect("messages");
+    assert_eq!(messages.len(), 3);
+    assert_eq!(messages[1]["content"], "{\"a\":\"x\"}");
+
+    fake.script(vec![stream(&["no"])]);
+    let error = gateway.infer(ask_schema(&gateway)).await.expect_err("mismatch");
+    assert_eq!((error.code(), error.temporary()), ("schema_mismatch", true));
+    assert_eq!(fake.requests(), 4);
+}
+
+#[tokio::test]
+async fn a_dropped_request_is_aborted_upstream_at_once() {
+    let fake = Fake::start(vec![vec![sse_head(), text("x"), Step::Hang]]).await;
+    let (gateway, tape) = over(&[&fake], "");
+    let (started, has_started) = tokio::sync::oneshot::channel();
+    let mut started = Some(started);
+    let mut ask = ask(&gateway);
+    ask.deltas = Some(Box::new(move |_| {
+        if let Some(started) = started.take() {
+            let _ = started.send(());
+        }
+    }));
+    let asked = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { gateway.infer(ask).await }
+    });
+    has_started.await.expect("started");
+    asked.abort();
+    let aborted = Instant::now();
+    while fake.seen.lock().expect("seen").aborted == 0 {
+        assert!(aborted.elapsed() < Duration::from_secs(2), "never aborted");
+        tokio::task::yield_now().await;
+    }
+    assert!(aborted.elapsed() < Duration::from_millis(50), "{:?}", aborted.elapsed());
+    let _ = asked.await;
+    assert_eq!(tape.outcomes(), [("aborted", None)]);
+}
+
+#[tokio::test]
+async fn the_breaker_fails_fast_and_lets_one_probe_through() {
+    let fake = Fake::start(vec![reply(500, "", "{}")]).await;
+    let (gateway, tape) = over(&[&fake], "retries = 0");
+    for _ in 0..5 {
+        assert_eq!(gateway.infer(ask(&gateway)).await.expect_err("500").code(), "upstream_error");
+    }
+    let error = gateway.infer(ask(&gateway)).await.expect_err("open");
+    assert_eq!((error.code(), error.temporary()), ("upstream_error", true));
+    assert!(error.retry_after().is_some());
+    assert_eq!((fake.requests(), tape.outcomes().len()), (5, 5));
+    fake.script(vec![plain("well")]);
+    tokio::time::sleep(Duration::from_millis(2050)).await;
+    let answer = gateway.infer(ask(&gateway)).await.expect("probe");
+    assert_eq!(answer.text, "well");
+    assert_eq!(gateway.infer(ask(&gateway)).await.expect("closed").text, "well");
+}
+
+#[tokio::test]
+async fn the_deadline_is_shared_by_all_attempts() {
+    let fake = Fake::start(vec![vec![Step::Hang]]).await;
+    let (gateway, _) = over(&[&fake, &fake], "");
+    let mut ask = ask(&gateway);
+    ask.deadline = Some(Duration::from_millis(400));
+    let started = Instant::now();
+    let error = gateway.infer(ask).await.expect_err("timeout");
+    assert_eq!((error.code(), error.attempts().len()), ("timeout", 2));
+    assert!(started.elapsed() < Duration::from_millis(600), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn max_concurrency_holds_and_says_its_name() {
+    let fake = Fake::start(vec![vec![sse_head(), text("x"), Step::Hang]]).await;
+    let (gateway, _) = gateway(&format!(
+        "[endpoints.e0]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\nmax_concurrency = 1\n[models.m]\n\
+         candidates = [\"e0/v\"]\nretries = 0",
+        fake.url
+    ));
+    let first = tokio::spawn({
+        let gateway = gateway.clone();
+        let ask = ask(&gateway);
+        async move { gateway.infer(ask).await }
+    });
+    while fake.requests() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let error = gateway.infer(ask(&gateway)).await.expect_err("full");
+    assert_eq!(error.code(), "overloaded");
+    assert!(error.attempts()[0].message.contains("endpoints.e0.max_concurrency is 1"), "{error:?}");
+    assert_eq!(fake.requests(), 1);
+    first.abort();
+}

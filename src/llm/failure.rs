@@ -1,0 +1,316 @@
+//! Vendors' refusals: what class they are of, whether trying again can help, and when.
+//!
+//! Knows no clock: a date in `retry-after` is given as a date.
+
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+use serde_json::Value;
+
+/// Longest message of a vendor that is kept, in bytes.
+const MAX_MESSAGE_BYTES: usize = 500;
+
+/// What kind of failure it is; decides what happens next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// The vendor does not take this request: no retry; another candidate may.
+    Invalid,
+    /// Our key is not accepted, or not for this.
+    Auth,
+    /// No such model there.
+    NotFound,
+    /// Too many requests or tokens for now.
+    RateLimited,
+    /// A quota or spending limit is used up: waiting does not help soon.
+    Exhausted,
+    /// The vendor is in trouble: 5xx, 529, 408, 409.
+    Upstream,
+}
+
+impl Class {
+    /// Whether the same request may succeed at the same vendor, a little later.
+    pub fn retryable(self) -> bool {
+        matches!(self, Self::RateLimited | Self::Upstream)
+    }
+}
+
+/// When to come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// After so long.
+    In(Duration),
+    /// At this time.
+    At(SystemTime),
+}
+
+/// A vendor's refusal.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("status {status}: {message}")]
+pub struct VendorError {
+    /// What kind it is.
+    pub class: Class,
+    /// HTTP status; for an error inside a stream, the one that it stands for.
+    pub status: u16,
+    /// The vendor's own code or type.
+    pub code: Option<String>,
+    /// The vendor's words, shortened. May speak of the caller's request; not for third parties.
+    pub message: String,
+    /// When to come back, where the vendor says.
+    pub retry_after: Option<RetryAfter>,
+    /// Whether a retry can help; normally that of the class.
+    pub retry: bool,
+}
+
+impl VendorError {
+    /// An error of a class, with its usual rule for retries.
+    pub fn new(status: u16, code: Option<String>, message: impl Into<String>) -> Self {
+        let class = class_of(status);
+        Self { class, status, code, message: shorten(message.into()), retry_after: None, retry: class.retryable() }
+    }
+
+    /// The same, known to be of another class.
+    #[must_use]
+    pub fn of_class(mut self, class: Class) -> Self {
+        self.class = class;
+        self.retry = class.retryable();
+        self
+    }
+}
+
+fn class_of(status: u16) -> Class {
+    match status {
+        401 | 403 => Class::Auth,
+        402 => Class::Exhausted,
+        404 => Class::NotFound,
+        408 | 409 => Class::Upstream,
+        429 => Class::RateLimited,
+        400..=499 => Class::Invalid,
+        _ => Class::Upstream,
+    }
+}
+
+/// Codes and types of 429s (and 400s) after which waiting is useless: OpenAI's spend limits, Anthropic's.
+const EXHAUSTED: &[&str] = &[
+    "insufficient_quota",
+    "credit_balance_exhausted",
+    "organization_usage_limit_exceeded",
+    "organization_spend_limit_exceeded",
+    "project_spend_limit_exceeded",
+    "enforced_spend_limit_reached",
+    "billing_error",
+    "billing_hard_limit_reached",
+];
+
+/// Codes of 400s that are really about the key.
+const AUTH: &[&str] = &["invalid_api_key", "API_KEY_INVALID", "authentication_error", "permission_error"];
+
+/// Reads an error answer of any of the known shapes: OpenAI's `{"error":{…}}`, AssemblyAI's flat and old ones,
+/// Anthropic's `{"type":"error","error":{…}}`, Google's (also wrapped in a list), or no JSON at all.
+pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> VendorError {
+    let parsed: Option<Value> = serde_json::from_slice(body).ok();
+    let parsed = parsed.map(|value| match value {
+        Value::Array(mut items) if items.len() == 1 => items.remove(0),
+        other => other,
+    });
+    let mut error = match &parsed {
+        Some(value) => read_value(status, value),
+        None => VendorError::new(status, None, describe_other(headers, body)),
+    };
+    if let Some(after) = retry_after(headers) {
+        error.retry_after = Some(after);
+    }
+    // Anthropic's rule: a spend limit is a 429 that says no time. Others leave the header out and mean it well, so the
+    // code decides; `x-should-retry` has the last word (OpenAI's and Anthropic's SDKs obey it).
+    match headers.get("x-should-retry").and_then(|value| value.to_str().ok()) {
+        Some("true") => error.retry = true,
+        Some("false") => error.retry = false,
+        _ => {}
+    }
+    error
+}
+
+/// Reads an error object that came as JSON, in a body or in a stream.
+pub fn read_value(status: u16, value: &Value) -> VendorError {
+    let inner = match value.get("error") {
+        Some(Value::Object(inner)) => inner,
+        _ => match value.as_object() {
+            Some(outer) => outer,
+            None => return VendorError::new(status, None, "an error that is no JSON object"),
+        },
+    };
+    let text = |key: &str| inner.get(key).and_then(Value::as_str);
+    let mut message = text("message").or_else(|| text("error")).or_else(|| text("detail")).unwrap_or("no message");
+    let nested;
+    if message == "no message"
+        && let Some(errors) = value.pointer("/metadata/errors").and_then(Value::as_array)
+    {
+        nested = errors.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; ");
+        message = &nested;
+    }
+    let details = inner.get("details");
+    let codes: Vec<&str> = [
+        text("code"),
+        text("type"),
+        text("status"),
+        details.and_then(|details| details.get("error_code")).and_then(Value::as_str),
+        google_reason(details),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let mut error = VendorError::new(status, codes.first().map(|code| (*code).to_owned()), message);
+    if codes.iter().any(|code| EXHAUSTED.contains(code)) || (status == 429 && message.contains("limit: 0")) {
+        error = error.of_class(Class::Exhausted);
+    } else if status == 400
+        && (codes.iter().any(|code| AUTH.contains(code))
+            || message.contains("does not have access to this LLM Gateway"))
+    {
+        error = error.of_class(Class::Auth);
+    } else if codes.contains(&"model_not_found") {
+        error = error.of_class(Class::NotFound);
+    }
+    if status == 429 {
+        error.retry_after = google_retry(details).or_else(|| retry_in_message(message));
+    }
+    error
+}
+
+/// `details[].reason` of a `google.rpc.ErrorInfo`.
+fn google_reason(details: Option<&Value>) -> Option<&str> {
+    details?.as_array()?.iter().find_map(|detail| detail.get("reason")?.as_str())
+}
+
+/// `details[].retryDelay` of a `google.rpc.RetryInfo`, such as `46s` or `0.5s`.
+fn google_retry(details: Option<&Value>) -> Option<RetryAfter> {
+    let delay = details?.as_array()?.iter().find_map(|detail| detail.get("retryDelay")?.as_str())?;
+    seconds(delay.strip_suffix('s')?)
+}
+
+/// `Please retry in 46s.`, as Google and OpenAI (`try again in 1.2s`) write it into the message.
+fn retry_in_message(message: &str) -> Option<RetryAfter> {
+    let (_, rest) = message.split_once("retry in ").or_else(|| message.split_once("try again in "))?;
+    let end = rest.find(|character: char| !(character.is_ascii_digit() || character == '.'))?;
+    let number = rest[..end].trim_end_matches('.');
+    match &rest[end..] {
+        unit if unit.starts_with("ms") => number.parse::<f64>().ok().map(|ms| RetryAfter::In(millis(ms))),
+        unit if unit.starts_with('s') => seconds(number),
+        _ => None,
+    }
+}
+
+/// `retry-after-ms`, then `retry-after` in seconds (also fractions) or as an HTTP date.
+pub fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    if let Some(ms) = text("retry-after-ms").and_then(|ms| ms.parse::<f64>().ok()).filter(|ms| *ms >= 0.0) {
+        return Some(RetryAfter::In(millis(ms)));
+    }
+    let value = text("retry-after")?;
+    seconds(value).or_else(|| httpdate::parse_http_date(value).ok().map(RetryAfter::At))
+}
+
+fn millis(ms: f64) -> Duration {
+    Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX)
+}
+
+fn seconds(text: &str) -> Option<RetryAfter> {
+    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds >= 0.0)?;
+    Some(RetryAfter::In(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
+}
+
+fn describe_other(headers: &HeaderMap, body: &[u8]) -> String {
+    let kind = headers.get("content-type").and_then(|value| value.to_str().ok()).unwrap_or("no content type");
+    let head = String::from_utf8_lossy(&body[..body.len().min(64)]);
+    if head.trim_start().starts_with('<') {
+        return format!("an HTML or XML page of {} bytes instead of JSON", body.len());
+    }
+    if body.is_empty() {
+        return "an empty body".to_owned();
+    }
+    if kind.starts_with("text/plain") {
+        return String::from_utf8_lossy(body).trim().to_owned();
+    }
+    format!("{} bytes of {kind} that are no JSON", body.len())
+}
+
+fn shorten(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE_BYTES {
+        super::cut(&mut message, MAX_MESSAGE_BYTES);
+        message.push('…');
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn read_case(status: u16, headers: &[(&'static str, &str)], body: &str) -> VendorError {
+        let headers = headers
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_str(value).expect("header")))
+            .collect();
+        read(status, &headers, body.as_bytes())
+    }
+
+    #[test]
+    fn each_vendors_shapes() {
+        let openai = read_case(
+            429,
+            &[],
+            r#"{"error":{"message":"m","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#,
+        );
+        assert_eq!((openai.class, openai.retry), (Class::Exhausted, false));
+        let anthropic = read_case(
+            429,
+            &[("retry-after", "7")],
+            r#"{"type":"error","error":{"type":"rate_limit_error","message":"m"},"request_id":"r"}"#,
+        );
+        assert_eq!(anthropic.retry_after, Some(RetryAfter::In(Duration::from_secs(7))));
+        assert!(anthropic.retry);
+        let spend = read_case(
+            429,
+            &[],
+            r#"{"type":"error","error":{"type":"rate_limit_error","message":"m","details":{"error_code":"enforced_spend_limit_reached"}}}"#,
+        );
+        assert_eq!((spend.class, spend.retry), (Class::Exhausted, false));
+        let google = read_case(
+            429,
+            &[],
+            r#"[{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[{"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"46s"}]}}]"#,
+        );
+        assert_eq!(google.retry_after, Some(RetryAfter::In(Duration::from_secs(46))));
+        let key = read_case(
+            400,
+            &[],
+            r#"{"error":{"code":400,"message":"API key not valid","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}]}}"#,
+        );
+        assert_eq!(key.class, Class::Auth);
+        let none = read_case(429, &[], r#"{"error":{"message":"Quota exceeded, limit: 0. Please retry in 46s."}}"#);
+        assert_eq!(none.class, Class::Exhausted);
+        let flat = read_case(
+            400,
+            &[],
+            r#"{"code":400,"message":"invalid request body","request_id":"r","metadata":{"errors":["x"]}}"#,
+        );
+        assert_eq!((flat.class, flat.message.as_str()), (Class::Invalid, "invalid request body"));
+        let old = read_case(401, &[], r#"{"error":"Authentication error","status":"error","request_id":"r"}"#);
+        assert_eq!((old.class, old.message.as_str()), (Class::Auth, "Authentication error"));
+        let page = read_case(503, &[("content-type", "text/html")], "<html>");
+        assert_eq!(page.message, "an HTML or XML page of 6 bytes instead of JSON");
+        assert!(read_case(529, &[], "{}").retry);
+        assert!(!read_case(500, &[("x-should-retry", "false")], "{}").retry);
+    }
+
+    #[test]
+    fn retry_after_in_all_its_forms() {
+        let of = |name, value| read_case(429, &[(name, value)], "{}").retry_after;
+        assert_eq!(of("retry-after-ms", "250"), Some(RetryAfter::In(Duration::from_millis(250))));
+        assert_eq!(of("retry-after", "1.5"), Some(RetryAfter::In(Duration::from_millis(1500))));
+        assert!(matches!(of("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT"), Some(RetryAfter::At(_))));
+        assert_eq!(of("retry-after", "soon"), None);
+        assert_eq!(of("retry-after", "-1"), None);
+        assert_eq!(retry_in_message("Please try again in 20ms."), Some(RetryAfter::In(Duration::from_millis(20))));
+    }
+}

@@ -1,0 +1,190 @@
+//! Writing JSON straight into a body buffer: a prompt is escaped once, and no tree of it is ever built.
+//!
+//! Does not know what is written.
+
+use serde::Serialize;
+
+use super::Text;
+
+/// Characters that JSON strings must escape get their escape letter, `u` for the `\u00xx` form, the rest 0.
+const ESCAPES: [u8; 256] = {
+    let mut table = [0u8; 256];
+    let mut byte = 0;
+    while byte < 0x20 {
+        table[byte] = b'u';
+        byte += 1;
+    }
+    table[0x08] = b'b';
+    table[0x09] = b't';
+    table[0x0a] = b'n';
+    table[0x0c] = b'f';
+    table[0x0d] = b'r';
+    table[b'"' as usize] = b'"';
+    table[b'\\' as usize] = b'\\';
+    table
+};
+
+/// Whether one of eight bytes has to be escaped: the usual "has a byte less than / equal to" tricks on one word.
+const fn needs_escape(word: u64) -> bool {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let quote = word ^ (LOW * b'"' as u64);
+    let slash = word ^ (LOW * b'\\' as u64);
+    let control = word.wrapping_sub(LOW * 0x20);
+    ((quote.wrapping_sub(LOW) & !quote) | (slash.wrapping_sub(LOW) & !slash) | (control & !word)) & HIGH != 0
+}
+
+/// Appends `text` escaped, without quotes.
+pub fn escape(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let bytes = text.as_bytes();
+    let mut written = 0;
+    let mut at = 0;
+    while at < bytes.len() {
+        if let Some(chunk) = bytes[at..].first_chunk::<8>()
+            && !needs_escape(u64::from_le_bytes(*chunk))
+        {
+            at += 8;
+            continue;
+        }
+        let stop = bytes.len().min(at + 8);
+        while at < stop {
+            let byte = bytes[at];
+            let escape = ESCAPES[usize::from(byte)];
+            if escape != 0 {
+                out.extend_from_slice(&bytes[written..at]);
+                out.extend_from_slice(&[b'\\', escape]);
+                if escape == b'u' {
+                    out.extend_from_slice(&[b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+                }
+                written = at + 1;
+            }
+            at += 1;
+        }
+    }
+    out.extend_from_slice(&bytes[written..]);
+}
+
+/// Appends a JSON string.
+pub fn string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    escape(out, text);
+    out.push(b'"');
+}
+
+/// Appends a rope as one JSON string.
+pub fn text(out: &mut Vec<u8>, text: &Text) {
+    out.push(b'"');
+    for segment in text.segments() {
+        escape(out, segment);
+    }
+    out.push(b'"');
+}
+
+/// Appends any plain value. What cannot be serialised (no type here is such) is written as `null`.
+pub fn value(out: &mut Vec<u8>, value: &impl Serialize) {
+    let start = out.len();
+    if serde_json::to_writer(&mut *out, value).is_err() {
+        out.truncate(start);
+        out.extend_from_slice(b"null");
+    }
+}
+
+/// An object that is being written; [`Object::end`] closes it.
+pub struct Object<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+}
+
+impl<'a> Object<'a> {
+    /// Opens an object.
+    pub fn new(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        Self { out, first: true }
+    }
+
+    /// Writes the name of the next field and gives the buffer for its value.
+    pub fn key(&mut self, name: &str) -> &mut Vec<u8> {
+        if !self.first {
+            self.out.push(b',');
+        }
+        self.first = false;
+        string(self.out, name);
+        self.out.push(b':');
+        self.out
+    }
+
+    /// A string field.
+    pub fn string(&mut self, name: &str, text: &str) {
+        string(self.key(name), text);
+    }
+
+    /// A field of any plain value.
+    pub fn value(&mut self, name: &str, field: &impl Serialize) {
+        value(self.key(name), field);
+    }
+
+    /// A field, if there is a value.
+    pub fn option(&mut self, name: &str, field: Option<&impl Serialize>) {
+        if let Some(field) = field {
+            self.value(name, field);
+        }
+    }
+
+    /// Closes the object.
+    pub fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
+/// Writes a list, one call of `write` an item.
+pub fn list<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Vec<u8>, T)) {
+    out.push(b'[');
+    for (position, item) in items.into_iter().enumerate() {
+        if position > 0 {
+            out.push(b',');
+        }
+        write(out, item);
+    }
+    out.push(b']');
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn escaping_reads_back(text in "\\PC{0,20}[\u{0}-\u{7f}]{0,40}\\PC{0,20}") {
+            let mut out = Vec::new();
+            string(&mut out, &text);
+            prop_assert_eq!(serde_json::from_slice::<String>(&out).expect("valid JSON"), text);
+        }
+    }
+
+    #[test]
+    fn every_byte_at_every_place_of_a_word() {
+        for byte in 0..=0x7fu8 {
+            for place in 0..20 {
+                let mut text = "x".repeat(20);
+                text.insert(place, char::from(byte));
+                let mut out = Vec::new();
+                string(&mut out, &text);
+                assert_eq!(serde_json::from_slice::<String>(&out).expect("valid JSON"), text, "{byte} at {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn objects_and_lists() {
+        let mut out = Vec::new();
+        let mut object = Object::new(&mut out);
+        object.string("a", "x\n");
+        object.option("b", None::<&u8>);
+        list(object.key("c"), [1, 2], |out, item| value(out, &item));
+        object.end();
+        assert_eq!(out, br#"{"a":"x\n","c":[1,2]}"#);
+    }
+}

@@ -1,0 +1,400 @@
+//! OpenAI's answers and chunks, as its many imitators write them: fields left out, usage under two names, tool calls on
+//! the choice, finish reasons in the vendor's own words.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::llm::{
+    ChatResponse, Choice, Finish, Piece, StreamDecoder, StreamError, ToolCall, Usage, failure, response, sse,
+};
+use crate::types::JsonMap;
+
+#[derive(Deserialize)]
+struct WireAnswer {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    request_id: Option<String>,
+    #[serde(default)]
+    created: Option<u64>,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    choices: Option<Vec<WireChoice>>,
+    #[serde(default)]
+    usage: Option<WireUsage>,
+    #[serde(default)]
+    error: Option<Value>,
+    #[serde(default)]
+    system_fingerprint: Option<Value>,
+    #[serde(default)]
+    service_tier: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct WireChoice {
+    #[serde(default)]
+    index: Option<u32>,
+    #[serde(default)]
+    message: Option<WireMessage>,
+    #[serde(default)]
+    delta: Option<WireMessage>,
+    /// Where AssemblyAI's reference has them.
+    #[serde(default)]
+    tool_calls: Option<Vec<WireToolCall>>,
+    #[serde(default)]
+    finish_reason: Option<String>,
+    #[serde(default)]
+    logprobs: Option<Value>,
+}
+
+#[derive(Deserialize, Default)]
+struct WireMessage {
+    #[serde(default)]
+    content: Option<WireText>,
+    #[serde(default)]
+    refusal: Option<String>,
+    #[serde(default)]
+    reasoning_content: Option<WireText>,
+    /// OpenRouter's and Groq's name; newer vLLM sends both.
+    #[serde(default)]
+    reasoning: Option<WireText>,
+    /// AssemblyAI's name.
+    #[serde(default)]
+    thinking: Option<WireText>,
+    #[serde(default)]
+    tool_calls: Option<Vec<WireToolCall>>,
+    #[serde(default)]
+    annotations: Option<Value>,
+    #[serde(default)]
+    audio: Option<Value>,
+}
+
+impl WireMessage {
+    /// The thinking, under whichever name it came.
+    fn take_reasoning(&mut self) -> Option<String> {
+        let wire = self.reasoning_content.take().or(self.reasoning.take()).or(self.thinking.take());
+        wire.and_then(WireText::into_text)
+    }
+}
+
+/// Text, or content parts with text in them (Mistral's reasoning models).
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WireText {
+    Text(String),
+    Parts(Vec<Value>),
+    Other(serde::de::IgnoredAny),
+}
+
+impl WireText {
+    fn into_text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Parts(parts) => {
+                let texts: String = parts.iter().filter_map(|part| part.get("text")?.as_str()).collect();
+                Some(texts)
+            }
+            Self::Other(_) => None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireToolCall {
+    #[serde(default)]
+    index: Option<u32>,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    function: Option<WireFunction>,
+    #[serde(default)]
+    extra_content: Option<Value>,
+}
+
+#[derive(Deserialize, Default)]
+struct WireFunction {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    arguments: Option<WireArguments>,
+}
+
+/// A JSON text, or (Ollama's older servers) the object itself.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum WireArguments {
+    Text(String),
+    Value(Value),
+}
+
+impl WireArguments {
+    fn into_text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Value(value) => value.to_string(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireUsage {
+    #[serde(default)]
+    prompt_tokens: Option<u64>,
+    #[serde(default)]
+    completion_tokens: Option<u64>,
+    #[serde(default)]
+    input_tokens: Option<u64>,
+    #[serde(default)]
+    output_tokens: Option<u64>,
+    #[serde(default)]
+    prompt_tokens_details: Option<PromptDetails>,
+    #[serde(default)]
+    completion_tokens_details: Option<CompletionDetails>,
+    /// DeepSeek's name.
+    #[serde(default)]
+    prompt_cache_hit_tokens: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct PromptDetails {
+    #[serde(default)]
+    cached_tokens: Option<u64>,
+    #[serde(default)]
+    cache_write_tokens: Option<u64>,
+    /// AssemblyAI's names for what Anthropic wrote to its cache.
+    #[serde(default)]
+    cache_creation: Option<CacheCreation>,
+}
+
+#[derive(Deserialize)]
+struct CacheCreation {
+    #[serde(default)]
+    ephemeral_5m_input_tokens: Option<u64>,
+    #[serde(default)]
+    ephemeral_1h_input_tokens: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct CompletionDetails {
+    #[serde(default)]
+    reasoning_tokens: Option<u64>,
+}
+
+impl WireUsage {
+    /// OpenAI's prompt tokens include the cached ones, its completion tokens the reasoning.
+    fn into_usage(self) -> Usage {
+        let prompt = self.prompt_tokens_details;
+        let written = prompt.as_ref().and_then(|details| {
+            let created = details.cache_creation.as_ref().and_then(|created| {
+                let parts = [created.ephemeral_5m_input_tokens, created.ephemeral_1h_input_tokens];
+                parts.iter().any(Option::is_some).then(|| parts.iter().flatten().sum())
+            });
+            details.cache_write_tokens.or(created)
+        });
+        Usage {
+            input: self.prompt_tokens.or(self.input_tokens),
+            cached: prompt.and_then(|details| details.cached_tokens).or(self.prompt_cache_hit_tokens),
+            cache_write: written,
+            output: self.completion_tokens.or(self.output_tokens),
+            reasoning: self.completion_tokens_details.and_then(|details| details.reasoning_tokens),
+        }
+    }
+}
+
+/// Reads a whole answer.
+pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
+    let wire: WireAnswer = serde_json::from_slice(body).map_err(|error| malformed("the answer", &error))?;
+    if let Some(error) = wire.error.filter(|error| !error.is_null()) {
+        return Err(StreamError::Vendor(in_band(error)));
+    }
+    let Some(choices) = wire.choices.filter(|choices| !choices.is_empty()) else {
+        return Err(StreamError::Malformed("the answer has no choices".to_owned()));
+    };
+    let mut response = ChatResponse {
+        id: wire.id.or(wire.request_id).unwrap_or_default(),
+        created: wire.created,
+        model: wire.model.unwrap_or_default(),
+        usage: wire.usage.map(WireUsage::into_usage).unwrap_or_default(),
+        ..ChatResponse::default()
+    };
+    for (key, value) in [("system_fingerprint", wire.system_fingerprint), ("service_tier", wire.service_tier)] {
+        if let Some(value) = value {
+            response.rest.insert(key.to_owned(), value);
+        }
+    }
+    for choice in choices {
+        merge_choice(&mut response.choices, choice);
+    }
+    response.choices.sort_by_key(|choice| choice.index);
+    Ok(response)
+}
+
+/// A choice without an index belongs to the first: AssemblyAI may send text and calls as separate choices.
+fn merge_choice(choices: &mut Vec<Choice>, wire: WireChoice) {
+    let index = wire.index.unwrap_or(0);
+    let position = match choices.iter().position(|choice| choice.index == index) {
+        Some(position) => position,
+        None => {
+            choices.push(Choice { index, ..Choice::default() });
+            choices.len() - 1
+        }
+    };
+    let choice = &mut choices[position];
+    let mut message = wire.message.or(wire.delta).unwrap_or_default();
+    append(&mut choice.reasoning, message.take_reasoning());
+    append(&mut choice.text, message.content.and_then(WireText::into_text));
+    append(&mut choice.refusal, message.refusal);
+    let calls = message.tool_calls.into_iter().flatten().chain(wire.tool_calls.into_iter().flatten());
+    for call in calls {
+        let function = call.function.unwrap_or_default();
+        let mut rest = JsonMap::new();
+        if let Some(extra) = call.extra_content {
+            rest.insert("extra_content".to_owned(), extra);
+        }
+        choice.tool_calls.push(ToolCall {
+            id: call.id.unwrap_or_else(|| format!("call_{}_{}", index, choice.tool_calls.len())),
+            name: function.name.unwrap_or_default(),
+            arguments: function.arguments.map(WireArguments::into_text).unwrap_or_default(),
+            rest,
+        });
+    }
+    for (key, value) in [("annotations", message.annotations), ("audio", message.audio)] {
+        if let Some(value) = value.filter(|value| !value.is_null()) {
+            choice.rest.insert(key.to_owned(), value);
+        }
+    }
+    choice.logprobs = wire.logprobs.filter(|value| !value.is_null()).or(choice.logprobs.take());
+    let finish = wire.finish_reason.as_deref().map(|reason| Finish::parse(reason).unwrap_or(Finish::Stop));
+    choice.finish = finish.or(choice.finish);
+    if choice.finish == Some(Finish::Stop) && !choice.tool_calls.is_empty() {
+        choice.finish = Some(Finish::ToolCalls);
+    }
+}
+
+fn append(ours: &mut Option<String>, more: Option<String>) {
+    if let Some(more) = more {
+        ours.get_or_insert_default().push_str(&more);
+    }
+}
+
+/// An error object inside a 200: its `code` is the status that it stands for, if it is one.
+fn in_band(error: Value) -> failure::VendorError {
+    let status = error.get("code").or_else(|| error.get("status")).and_then(Value::as_u64);
+    let named = match error.get("type").or_else(|| error.get("code")).and_then(Value::as_str) {
+        Some("rate_limit_error" | "rate_limit_exceeded" | "insufficient_quota") => Some(429),
+        Some("invalid_request_error") => Some(400),
+        _ => None,
+    };
+    let status = status.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
+    failure::read_value(status.or(named).unwrap_or(500), &serde_json::json!({ "error": error }))
+}
+
+fn malformed(what: &str, error: &serde_json::Error) -> StreamError {
+    StreamError::Malformed(format!("{what} is none of OpenAI's: {}", response::describe(error)))
+}
+
+/// Decodes one stream.
+#[derive(Default)]
+pub(super) struct Decoder {
+    started: bool,
+    /// Of a vendor that gives no index: calls seen so far, by choice.
+    calls: Vec<(u32, u32)>,
+}
+
+impl StreamDecoder for Decoder {
+    fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
+        if event.data == b"[DONE]" {
+            out.push(Piece::Done);
+            return Ok(());
+        }
+        if event.data.is_empty() {
+            return Ok(());
+        }
+        let chunk: WireAnswer = serde_json::from_slice(event.data).map_err(|error| malformed("a chunk", &error))?;
+        if let Some(error) = chunk.error.filter(|error| !error.is_null()) {
+            return Err(StreamError::Vendor(in_band(error)));
+        }
+        if event.name == "error" {
+            let value: Value = serde_json::from_slice(event.data).unwrap_or_default();
+            return Err(StreamError::Vendor(in_band(value)));
+        }
+        if !self.started {
+            self.started = true;
+            out.push(Piece::Start {
+                id: chunk.id.or(chunk.request_id).unwrap_or_default(),
+                model: chunk.model.unwrap_or_default(),
+                created: chunk.created,
+            });
+        }
+        for choice in chunk.choices.into_iter().flatten() {
+            self.choice(choice, out);
+        }
+        if let Some(usage) = chunk.usage {
+            out.push(Piece::Usage(usage.into_usage()));
+        }
+        Ok(())
+    }
+}
+
+impl Decoder {
+    fn choice(&mut self, wire: WireChoice, out: &mut Vec<Piece>) {
+        let choice = wire.index.unwrap_or(0);
+        let mut delta = wire.delta.or(wire.message).unwrap_or_default();
+        let not_empty = |text: Option<WireText>| text.and_then(WireText::into_text).filter(|text| !text.is_empty());
+        if let Some(text) = delta.take_reasoning().filter(|text| !text.is_empty()) {
+            out.push(Piece::Reasoning { choice, text });
+        }
+        if let Some(text) = not_empty(delta.content) {
+            out.push(Piece::Text { choice, text });
+        }
+        if let Some(text) = delta.refusal.filter(|text| !text.is_empty()) {
+            out.push(Piece::Refusal { choice, text });
+        }
+        for call in delta.tool_calls.into_iter().flatten().chain(wire.tool_calls.into_iter().flatten()) {
+            let index = self.call_index(choice, call.index, call.id.is_some());
+            let function = call.function.unwrap_or_default();
+            out.push(Piece::ToolCall {
+                choice,
+                index,
+                id: call.id.filter(|id| !id.is_empty()),
+                name: function.name.filter(|name| !name.is_empty()),
+                arguments: function.arguments.map(WireArguments::into_text).unwrap_or_default(),
+            });
+        }
+        if let Some(value) = wire.logprobs.filter(|value| !value.is_null()) {
+            out.push(Piece::Logprobs { choice, value });
+        }
+        if let Some(reason) = wire.finish_reason {
+            let mut reason = Finish::parse(&reason).unwrap_or(Finish::Stop);
+            if reason == Finish::Stop && self.calls.iter().any(|(of, count)| *of == choice && *count > 0) {
+                reason = Finish::ToolCalls;
+            }
+            out.push(Piece::Finish { choice, reason });
+        }
+    }
+
+    /// The vendor's index; without one (Gemini's compatible API), a call with an id is a new call.
+    fn call_index(&mut self, choice: u32, given: Option<u32>, has_id: bool) -> u32 {
+        let position = match self.calls.iter().position(|(of, _)| *of == choice) {
+            Some(position) => position,
+            None => {
+                self.calls.push((choice, 0));
+                self.calls.len() - 1
+            }
+        };
+        let count = &mut self.calls[position].1;
+        match given {
+            Some(index) => {
+                *count = (*count).max(index.saturating_add(1));
+                index
+            }
+            None => {
+                if has_id || *count == 0 {
+                    *count += 1;
+                }
+                *count - 1
+            }
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! OpenAI's chat completions, and all that speak it: one struct of differences, one value a vendor.
+//!
+//! Sources: the `openai` package's types; AssemblyAI's LLM Gateway reference; the servers' own documentation.
+
+mod decode;
+
+use http::header::{AUTHORIZATION, HeaderName};
+use serde_json::Value;
+
+use super::json::{self, Object};
+use super::{
+    Call, ChatRequest, ChatResponse, Content, Message, Provider, ResponseFormat, Role, SchemaMode, StreamDecoder,
+    StreamError, Tool, ToolCall, ToolChoice, Unsupported, Wire, schema, secret_header,
+};
+
+/// How the key travels.
+#[derive(Debug, Clone, Copy)]
+enum Auth {
+    /// `Authorization: Bearer KEY`.
+    Bearer,
+    /// `api-key: KEY`.
+    ApiKey,
+}
+
+/// What tells one OpenAI-compatible vendor from another.
+#[derive(Debug)]
+pub(super) struct OpenAi {
+    name: &'static str,
+    base_url: Option<&'static str>,
+    auth: Auth,
+    /// The name of the token limit: OpenAI's reasoning models refuse the older one, most others know only that.
+    max_tokens: &'static str,
+    /// Whether the role `developer` is known; else it is sent as `system`.
+    developer: bool,
+    /// Whether `stream_options` is known.
+    stream_options: bool,
+    schema_modes: &'static [SchemaMode],
+}
+
+const ALL_MODES: &[SchemaMode] = &[SchemaMode::JsonSchema, SchemaMode::JsonObject, SchemaMode::Prompt];
+
+const BASE: OpenAi = OpenAi {
+    name: "openai_compatible",
+    base_url: None,
+    auth: Auth::Bearer,
+    max_tokens: "max_tokens",
+    developer: false,
+    stream_options: true,
+    schema_modes: ALL_MODES,
+};
+
+pub(super) static OPENAI: OpenAi = OpenAi {
+    name: "openai",
+    base_url: Some("https://api.openai.com/v1"),
+    max_tokens: "max_completion_tokens",
+    developer: true,
+    ..BASE
+};
+pub(super) static COMPATIBLE: OpenAi = BASE;
+pub(super) static ASSEMBLYAI: OpenAi =
+    OpenAi { name: "assemblyai", base_url: Some("https://llm-gateway.assemblyai.com/v1"), ..BASE };
+/// Azure's `v1` API: `https://RESOURCE.openai.azure.com/openai/v1`.
+pub(super) static AZURE: OpenAi =
+    OpenAi { name: "azure", auth: Auth::ApiKey, max_tokens: "max_completion_tokens", developer: true, ..BASE };
+pub(super) static GROQ: OpenAi = OpenAi {
+    name: "groq",
+    base_url: Some("https://api.groq.com/openai/v1"),
+    max_tokens: "max_completion_tokens",
+    ..BASE
+};
+/// llama.cpp's servers: the Python one answers 500 to `json_schema`, both constrain `json_object` with a schema.
+pub(super) static LLAMACPP: OpenAi = OpenAi {
+    name: "llamacpp",
+    base_url: Some("http://127.0.0.1:8080/v1"),
+    schema_modes: &[SchemaMode::JsonObject, SchemaMode::Prompt],
+    ..BASE
+};
+pub(super) static MISTRAL: OpenAi =
+    OpenAi { name: "mistral", base_url: Some("https://api.mistral.ai/v1"), stream_options: false, ..BASE };
+pub(super) static OLLAMA: OpenAi = OpenAi { name: "ollama", base_url: Some("http://127.0.0.1:11434/v1"), ..BASE };
+pub(super) static OPENROUTER: OpenAi =
+    OpenAi { name: "openrouter", base_url: Some("https://openrouter.ai/api/v1"), ..BASE };
+pub(super) static TOGETHER: OpenAi = OpenAi { name: "together", base_url: Some("https://api.together.xyz/v1"), ..BASE };
+pub(super) static VLLM: OpenAi = OpenAi { name: "vllm", base_url: Some("http://127.0.0.1:8000/v1"), ..BASE };
+
+impl Provider for OpenAi {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn base_url(&self) -> Option<&'static str> {
+        self.base_url
+    }
+
+    fn schema_modes(&self) -> &'static [SchemaMode] {
+        self.schema_modes
+    }
+
+    fn encode(&self, request: &ChatRequest, call: &Call<'_>) -> Result<Wire, Unsupported> {
+        let mut body = Vec::with_capacity(body_size(request));
+        self.write_body(&mut body, request, call);
+        let mut headers = Vec::with_capacity(1);
+        if let Some(key) = call.key {
+            headers.push(match self.auth {
+                Auth::Bearer => secret_header(AUTHORIZATION, &format!("Bearer {key}"))?,
+                Auth::ApiKey => secret_header(HeaderName::from_static("api-key"), key)?,
+            });
+        }
+        Ok(Wire { path: "/chat/completions".to_owned(), headers, body })
+    }
+
+    fn answer(&self, body: &[u8]) -> Result<ChatResponse, StreamError> {
+        decode::answer(body)
+    }
+
+    fn stream(&self) -> Box<dyn StreamDecoder> {
+        Box::new(decode::Decoder::default())
+    }
+
+    fn speaks_openai(&self) -> bool {
+        true
+    }
+}
+
+/// A little over what the prompt needs, so that the body is allocated once.
+fn body_size(request: &ChatRequest) -> usize {
+    let prompt: usize = request
+        .messages
+        .iter()
+        .map(|message| match &message.content {
+            Content::Text(text) => text.len(),
+            _ => 256,
+        })
+        .sum();
+    1024 + prompt + prompt / 16
+}
+
+impl OpenAi {
+    fn write_body(&self, body: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>) {
+        let mut object = Object::new(body);
+        object.string("model", call.model);
+        let instruction = match (&request.response_format, call.schema_mode) {
+            (Some(ResponseFormat::JsonSchema { schema, .. }), SchemaMode::JsonObject | SchemaMode::Prompt) => {
+                Some(schema::instruction(schema))
+            }
+            _ => None,
+        };
+        self.write_messages(object.key("messages"), &request.messages, instruction.as_deref());
+        if call.stream {
+            object.value("stream", &true);
+            if self.stream_options {
+                object.key("stream_options").extend_from_slice(br#"{"include_usage":true}"#);
+            }
+        }
+        object.option("temperature", request.temperature.as_ref());
+        object.option("top_p", request.top_p.as_ref());
+        object.option(self.max_tokens, request.max_tokens.as_ref());
+        if !request.stop.is_empty() {
+            object.value("stop", &request.stop);
+        }
+        object.option("n", request.n.as_ref());
+        object.option("seed", request.seed.as_ref());
+        object.option("presence_penalty", request.presence_penalty.as_ref());
+        object.option("frequency_penalty", request.frequency_penalty.as_ref());
+        if !request.tools.is_empty() {
+            json::list(object.key("tools"), &request.tools, write_tool);
+        }
+        match &request.tool_choice {
+            None => {}
+            Some(ToolChoice::None) => object.string("tool_choice", "none"),
+            Some(ToolChoice::Auto) => object.string("tool_choice", "auto"),
+            Some(ToolChoice::Required) => object.string("tool_choice", "required"),
+            Some(ToolChoice::Named(name)) => {
+                let out = object.key("tool_choice");
+                out.extend_from_slice(br#"{"type":"function","function":{"name":"#);
+                json::string(out, name);
+                out.extend_from_slice(b"}}");
+            }
+            Some(ToolChoice::Other(value)) => object.value("tool_choice", value),
+        }
+        object.option("parallel_tool_calls", request.parallel_tool_calls.as_ref());
+        match (&request.response_format, call.schema_mode) {
+            (None | Some(ResponseFormat::Text), _) | (Some(ResponseFormat::JsonSchema { .. }), SchemaMode::Prompt) => {}
+            (Some(ResponseFormat::JsonObject), _) => {
+                object.key("response_format").extend_from_slice(br#"{"type":"json_object"}"#);
+            }
+            (Some(ResponseFormat::JsonSchema { schema, .. }), SchemaMode::JsonObject) => {
+                let out = object.key("response_format");
+                out.extend_from_slice(br#"{"type":"json_object","schema":"#);
+                json::value(out, schema);
+                out.push(b'}');
+            }
+            (Some(ResponseFormat::JsonSchema { name, schema, strict }), SchemaMode::JsonSchema) => {
+                let out = object.key("response_format");
+                out.extend_from_slice(br#"{"type":"json_schema","json_schema":{"name":"#);
+                json::string(out, name);
+                out.extend_from_slice(b",\"schema\":");
+                json::value(out, schema);
+                out.extend_from_slice(b",\"strict\":");
+                json::value(out, strict);
+                out.extend_from_slice(b"}}");
+            }
+        }
+        object.option("reasoning_effort", request.reasoning_effort.as_ref());
+        object.option("user", request.user.as_ref());
+        for (key, value) in &request.rest {
+            object.value(key, value);
+        }
+        object.end();
+    }
+
+    fn write_messages(&self, out: &mut Vec<u8>, messages: &[Message], instruction: Option<&str>) {
+        // Many chat templates allow one system message only, and only as the first: the instruction joins it.
+        let joins = instruction.is_some()
+            && messages
+                .first()
+                .is_some_and(|first| first.role.instructs() && matches!(first.content, Content::Text(_)));
+        let added = instruction.filter(|_| !joins).map(|text| Message::text(Role::System, text));
+        let mut rest = messages;
+        let joined = match (instruction, messages.split_first()) {
+            (Some(instruction), Some((first, others))) if joins => {
+                rest = others;
+                let mut first = first.clone();
+                if let Content::Text(text) = &mut first.content {
+                    text.push("\n\n");
+                    text.push(instruction);
+                }
+                Some(first)
+            }
+            _ => None,
+        };
+        json::list(out, added.iter().chain(&joined).chain(rest), |out, message| self.write_message(out, message));
+    }
+
+    fn write_message(&self, out: &mut Vec<u8>, message: &Message) {
+        let mut object = Object::new(out);
+        let role = if message.role == Role::Developer && !self.developer { Role::System } else { message.role };
+        object.string("role", role.as_str());
+        match &message.content {
+            Content::Text(text) => json::text(object.key("content"), text),
+            Content::Parts(parts) => object.value("content", parts),
+            // Required of all but assistants that call something.
+            Content::None => object.value("content", &Value::Null),
+        }
+        object.option("name", message.name.as_ref());
+        if !message.tool_calls.is_empty() {
+            json::list(object.key("tool_calls"), &message.tool_calls, write_tool_call);
+        }
+        object.option("tool_call_id", message.tool_call_id.as_ref());
+        object.option("refusal", message.refusal.as_ref());
+        for (key, value) in &message.rest {
+            object.value(key, value);
+        }
+        object.end();
+    }
+}
+
+fn write_tool(out: &mut Vec<u8>, tool: &Tool) {
+    match tool {
+        Tool::Other(value) => json::value(out, value),
+        Tool::Function(function) => {
+            out.extend_from_slice(br#"{"type":"function","function":"#);
+            let mut object = Object::new(out);
+            object.string("name", &function.name);
+            object.option("description", function.description.as_ref());
+            object.option("parameters", function.parameters.as_ref());
+            object.option("strict", function.strict.as_ref());
+            object.end();
+            out.push(b'}');
+        }
+    }
+}
+
+/// Writes a tool call as OpenAI has it; also for answers to OpenAI's clients.
+pub(super) fn write_tool_call(out: &mut Vec<u8>, call: &ToolCall) {
+    let mut object = Object::new(out);
+    object.string("id", &call.id);
+    object.string("type", "function");
+    let function = object.key("function");
+    let mut inner = Object::new(function);
+    inner.string("name", &call.name);
+    inner.string("arguments", &call.arguments);
+    inner.end();
+    for (key, value) in &call.rest {
+        object.value(key, value);
+    }
+    object.end();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn body(provider: &OpenAi, request: &ChatRequest, mode: SchemaMode) -> Value {
+        let call = Call { model: "m", key: Some("k"), stream: true, schema_mode: mode, api_version: None };
+        let wire = provider.encode(request, &call).expect("encodes");
+        serde_json::from_slice(&wire.body).expect("JSON")
+    }
+
+    #[test]
+    fn a_client_request_goes_through_unchanged() {
+        let sent = json!({
+            "model":"m",
+            "messages":[
+                {"role":"developer","content":"be\nbrief"},
+                {"role":"user","content":[{"type":"text","text":"hi"}],"name":"ann"},
+                {"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{}"},"extra_content":{"google":{"thought_signature":"x"}}}]},
+                {"role":"tool","content":"1","tool_call_id":"c"}],
+            "stream":true,"stream_options":{"include_usage":true},
+            "temperature":0.5,"top_p":1.0,"max_completion_tokens":5,"stop":["x"],"n":2,"seed":-1,
+            "tools":[{"type":"function","function":{"name":"f","description":"d","parameters":{"type":"object"},"strict":true}},{"type":"custom","custom":{}}],
+            "tool_choice":{"type":"function","function":{"name":"f"}},"parallel_tool_calls":false,
+            "response_format":{"type":"json_schema","json_schema":{"name":"s","schema":{"type":"object"},"strict":true}},
+            "reasoning_effort":"low","user":"u","service_tier":"flex","metadata":{"a":"b"}});
+        let (request, model) = ChatRequest::from_json(sent.to_string().as_bytes()).expect("request");
+        assert_eq!(model.as_deref(), Some("m"));
+        assert_eq!(body(&OPENAI, &request, SchemaMode::JsonSchema), sent);
+    }
+
+    #[test]
+    fn schemas_are_emulated_where_the_vendor_has_no_mode() {
+        let mut request = ChatRequest {
+            messages: vec![Message::text(Role::System, "rules"), Message::text(Role::User, "go")],
+            response_format: Some(ResponseFormat::JsonSchema {
+                name: "s".into(),
+                schema: Arc::new(json!({"type":"object"})),
+                strict: true,
+            }),
+            ..ChatRequest::default()
+        };
+        let sent = body(&COMPATIBLE, &request, SchemaMode::JsonObject);
+        assert_eq!(sent["response_format"], json!({"type":"json_object","schema":{"type":"object"}}));
+        let system = sent["messages"][0]["content"].as_str().expect("text");
+        assert!(system.starts_with("rules\n\nAnswer with one JSON value"), "{system}");
+        assert_eq!(sent["messages"].as_array().map(Vec::len), Some(2));
+        request.messages.remove(0);
+        let sent = body(&COMPATIBLE, &request, SchemaMode::Prompt);
+        assert_eq!(sent.get("response_format"), None);
+        assert_eq!(sent["messages"][0]["role"], "system");
+        assert_eq!(sent["messages"][1]["content"], "go");
+    }
+
+    #[test]
+    fn wrong_fields_are_named() {
+        for (body, param) in [
+            (r#"{"messages":[{"role":"user","content":5}]}"#, Some("messages[0].content")),
+            (r#"{"messages":[{"role":"boss"}]}"#, Some("messages[0].role")),
+            (r#"{"messages":[],"tools":[{}]}"#, Some("tools[0]")),
+            (r#"{"messages":[],"temperature":"hot"}"#, Some("temperature")),
+            (r#"{"messages":[]"#, None),
+        ] {
+            let error = ChatRequest::from_json(body.as_bytes()).expect_err(body);
+            if let Some(param) = param {
+                assert_eq!(error.param.as_deref(), Some(param), "{error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! JSON out of what models write when they were asked for JSON: code fences, prose around it, raw line breaks in
+//! strings, trailing commas, comments, single quotes, Python's constants, closing brackets that never came.
+//!
+//! Does not know the schema. What cannot be read without guessing at content is refused.
+
+use serde_json::{Map, Number, Value};
+
+/// Deepest nesting that is read.
+const MAX_DEPTH: usize = 64;
+
+/// Reads `text` as JSON, repairing it where that needs no guess.
+///
+/// The second value says whether the text was JSON already (white space around it aside).
+pub fn parse(text: &str) -> Option<(Value, bool)> {
+    let trimmed = text.trim();
+    if let Ok(value) = serde_json::from_str(trimmed) {
+        return Some((value, true));
+    }
+    repair(trimmed).map(|value| (value, false))
+}
+
+fn repair(text: &str) -> Option<Value> {
+    let text = text.trim_start_matches('\u{feff}');
+    // The first bracket from which something whole can be read: prose may hold brackets too.
+    let starts = text.char_indices().filter(|(_, character)| matches!(character, '{' | '['));
+    let mut best: Option<Value> = None;
+    for (start, _) in starts.take(16) {
+        let mut reader = Reader { text: &text[start..], at: 0, depth: 0 };
+        let Some(value) = reader.value() else { continue };
+        if value.is_object() {
+            return Some(value);
+        }
+        best.get_or_insert(value);
+    }
+    best
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    at: usize,
+    depth: usize,
+}
+
+impl Reader<'_> {
+    fn peek(&self) -> Option<char> {
+        self.text[self.at..].chars().next()
+    }
+
+    fn bump(&mut self) -> Option<char> {
+        let next = self.peek()?;
+        self.at += next.len_utf8();
+        Some(next)
+    }
+
+    fn skip(&mut self) {
+        loop {
+            let rest = &self.text[self.at..];
+            let trimmed = rest.trim_start();
+            self.at += rest.len() - trimmed.len();
+            if trimmed.starts_with("//") {
+                self.at += trimmed.find('\n').unwrap_or(trimmed.len());
+            } else if trimmed.starts_with("/*") {
+                self.at += trimmed.find("*/").map_or(trimmed.len(), |end| end + 2);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn value(&mut self) -> Option<Value> {
+        self.skip();
+        match self.peek()? {
+            '{' => self.nested(Self::object),
+            '[' => self.nested(Self::array),
+            '"' | '\'' | '\u{201c}' => self.string().map(Value::String),
+            _ => self.scalar(),
+        }
+    }
+
+    fn nested(&mut self, read: fn(&mut Self) -> Option<Value>) -> Option<Value> {
+        self.depth += 1;
+        let value = if self.depth > MAX_DEPTH { None } else { read(self) };
+        self.depth -= 1;
+        value
+    }
+
+    fn object(&mut self) -> Option<Value> {
+        self.bump();
+        let mut map = Map::new();
+        loop {
+            self.skip();
+            match self.peek() {
+                // Cut off between two fields: what is there is whole.
+                None => return Some(Value::Object(map)),
+                Some('}') => {
+                    self.bump();
+                    return Some(Value::Object(map));
+                }
+                Some(',') => {
+                    self.bump();
+                }
+                Some(_) => {
+                    let key = self.key()?;
+                    self.skip();
+                    if self.bump()? != ':' {
+                        return None;
+                    }
+                    let value = self.value()?;
+                    map.insert(key, value);
+                }
+            }
+        }
+    }
+
+    fn array(&mut self) -> Option<Value> {
+        self.bump();
+        let mut items = Vec::new();
+        loop {
+            self.skip();
+            match self.peek() {
+                None => return Some(Value::Array(items)),
+                Some(']') => {
+                    self.bump();
+                    return Some(Value::Array(items));
+                }
+                Some(',') => {
+                    self.bump();
+                }
+                Some(_) => items.push(self.value()?),
+            }
+        }
+    }
+
+    fn key(&mut self) -> Option<String> {
+        if matches!(self.peek()?, '"' | '\'' | '\u{201c}') {
+            return self.string();
+        }
+        let rest = &self.text[self.at..];
+        let end =
+            rest.find(|character: char| !(character.is_alphanumeric() || matches!(character, '_' | '-' | '$')))?;
+        (end > 0).then(|| {
+            self.at += end;
+            rest[..end].to_owned()
+        })
+    }
+
+    fn string(&mut self) -> Option<String> {
+        let close = match self.bump()? {
+            '\u{201c}' => '\u{201d}',
+            quote => quote,
+        };
+        let mut out = String::new();
+        loop {
+            // A string whose end never came is refused: its rest is unknown.
+            match self.bump()? {
+                '\\' => self.escaped(&mut out)?,
+                character if character == close && self.closes(close) => return Some(out),
+                // Raw line breaks and tabs stand for themselves.
+                character => out.push(character),
+            }
+        }
+    }
+
+    /// Whether the quote just read ends the string: inside one, an unescaped quote is followed by more words.
+    fn closes(&self, quote: char) -> bool {
+        let rest = self.text[self.at..].trim_start();
+        match rest.chars().next() {
+            None | Some(',' | '}' | ']' | ':' | '/') => true,
+            // A quote that starts the next field or item, its comma forgotten.
+            Some('\n') => true,
+            Some(next) => quote != '"' && next != quote && !next.is_alphanumeric(),
+        }
+    }
+
+    fn escaped(&mut self, out: &mut String) -> Option<()> {
+        match self.bump()? {
+            'n' => out.push('\n'),
+            't' => out.push('\t'),
+            'r' => out.push('\r'),
+            'b' => out.push('\u{8}'),
+            'f' => out.push('\u{c}'),
+            'u' => {
+                let unit = self.hex4()?;
+                let code = if (0xd800..0xdc00).contains(&unit) {
+                    let low = self.text[self.at..].starts_with("\\u").then(|| {
+                        self.at += 2;
+                        self.hex4()
+                    })??;
+                    if !(0xdc00..0xe000).contains(&low) {
+                        return None;
+                    }
+                    0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00)
+                } else {
+                    unit
+                };
+                out.push(char::from_u32(code)?);
+            }
+            // `\'` and the like: the character itself; `\"`, `\\` and `\/` are the same rule.
+            other => out.push(other),
+        }
+        Some(())
+    }
+
+    fn hex4(&mut self) -> Option<u32> {
+        let digits = self.text.get(self.at..self.at + 4)?;
+        self.at += 4;
+        u32::from_str_radix(digits, 16).ok()
+    }
+
+    fn scalar(&mut self) -> Option<Value> {
+        let rest = &self.text[self.at..];
+        let end = rest
+            .find(|character: char| character.is_whitespace() || matches!(character, ',' | '}' | ']' | ':' | '/'))
+            .unwrap_or(rest.len());
+        let word = &rest[..end];
+        self.at += end;
+        Some(match word {
+            "true" | "True" | "TRUE" => Value::Bool(true),
+            "false" | "False" | "FALSE" => Value::Bool(false),
+            "null" | "None" | "undefined" | "NULL" => Value::Null,
+            number => {
+                let number = number.strip_prefix('+').unwrap_or(number);
+                Value::Number(serde_json::from_str::<Number>(number).ok()?)
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_models_write() {
+        let cases = [
+            ("{\"a\":\"x\ny\"}", json!({"a":"x\ny"})),
+            ("```json\n{\"a\":1}\n```", json!({"a":1})),
+            ("Sure! Here is the [JSON] you asked for:\n{\"a\":[1,2,],}\nHope it helps {x}", json!({"a":[1,2]})),
+            ("{'a': 'it\\'s', b: True, // why\n c: None}", json!({"a":"it's","b":true,"c":null})),
+            ("{\"a\": {\"b\": [1, 2", json!({"a":{"b":[1,2]}})),
+            ("{\"a\":\"she said \"no\" twice\"}", json!({"a":"she said \"no\" twice"})),
+            ("{\"a\":\"\\ud83d\\ude00\"} trailing", json!({"a":"\u{1f600}"})),
+            ("\u{feff}[{\"a\":+1}]", json!({"a":1})),
+        ];
+        for (text, expected) in cases {
+            let (value, clean) = parse(text).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(value, expected, "{text}");
+            assert!(!clean, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_would_need_a_guess_is_refused() {
+        for text in ["", "no json", "{\"a\":\"cut in the mid", "{\"a\" 1}", "{a: b c}"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        let deep = "[".repeat(100_000);
+        assert_eq!(repair(&deep), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_input_ends_and_json_stays_itself(text in "[\\[\\]{}\",:a-c0-2\\\\\n' ]{0,60}") {
+            if let (Ok(strict), found) = (serde_json::from_str::<Value>(&text), parse(&text)) {
+                prop_assert_eq!(found, Some((strict, true)));
+            }
+        }
+    }
+}

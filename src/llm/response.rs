@@ -1,0 +1,329 @@
+//! The canonical answer: OpenAI's chat completion, whole or in pieces.
+//!
+//! Does not know which vendor gave it.
+
+use serde_json::Value;
+
+use super::ToolCall;
+use crate::types::{JsonMap, TokenUsage};
+
+/// An answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ChatResponse {
+    /// The vendor's id of the answer.
+    pub id: String,
+    /// Unix seconds, where the vendor says.
+    pub created: Option<u64>,
+    /// The vendor's name of the model that answered.
+    pub model: String,
+    /// The answers, by index.
+    pub choices: Vec<Choice>,
+    /// Tokens.
+    pub usage: Usage,
+    /// All other fields that an OpenAI client may know (`system_fingerprint`, `service_tier`).
+    pub rest: JsonMap,
+}
+
+/// One of the answers.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Choice {
+    /// Which.
+    pub index: u32,
+    /// What was said.
+    pub text: Option<String>,
+    /// What was thought, where the vendor shows it.
+    pub reasoning: Option<String>,
+    /// Why nothing is said.
+    pub refusal: Option<String>,
+    /// What is called.
+    pub tool_calls: Vec<ToolCall>,
+    /// Why it ended; `None` while it has not.
+    pub finish: Option<Finish>,
+    /// Token probabilities, as they came.
+    pub logprobs: Option<Value>,
+    /// All other fields of the message, as they came.
+    pub rest: JsonMap,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// It was complete, or a stop string came.
+    Stop,
+    /// The token limit.
+    Length,
+    /// Tools are called.
+    ToolCalls,
+    /// The vendor withheld it.
+    ContentFilter,
+}
+
+impl Finish {
+    /// As OpenAI spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stop => "stop",
+            Self::Length => "length",
+            Self::ToolCalls => "tool_calls",
+            Self::ContentFilter => "content_filter",
+        }
+    }
+
+    /// Reads OpenAI's spelling, and the vendors' own ones that OpenAI-compatible servers let through.
+    pub fn parse(reason: &str) -> Option<Self> {
+        Some(match reason {
+            "stop" | "end_turn" | "stop_sequence" | "pause_turn" | "STOP" | "eos" | "COMPLETE" => Self::Stop,
+            "length" | "max_tokens" | "MAX_TOKENS" | "model_length" | "model_context_window_exceeded" => Self::Length,
+            "tool_calls" | "function_call" | "tool_use" | "TOOL_CALL" => Self::ToolCalls,
+            "content_filter" | "refusal" | "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII"
+            | "LANGUAGE" => Self::ContentFilter,
+            _ => return None,
+        })
+    }
+}
+
+/// Tokens as the vendor counted them. Unknown is `None`, never zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Prompt tokens, those read from and written to a cache included.
+    pub input: Option<u64>,
+    /// Those of `input` that were read from the vendor's cache.
+    pub cached: Option<u64>,
+    /// Those of `input` that were written to the vendor's cache.
+    pub cache_write: Option<u64>,
+    /// Completion tokens, reasoning included.
+    pub output: Option<u64>,
+    /// Those of `output` that were reasoning.
+    pub reasoning: Option<u64>,
+}
+
+impl Usage {
+    /// Takes over every number that `later` has: vendors report cumulatively.
+    pub fn update(&mut self, later: Self) {
+        self.input = later.input.or(self.input);
+        self.cached = later.cached.or(self.cached);
+        self.cache_write = later.cache_write.or(self.cache_write);
+        self.output = later.output.or(self.output);
+        self.reasoning = later.reasoning.or(self.reasoning);
+    }
+
+    /// Adds another request's tokens; a number that either does not know stays what the other knows.
+    pub fn add(&mut self, other: Self) {
+        let sum = |ours: Option<u64>, theirs: Option<u64>| match (ours, theirs) {
+            (Some(ours), Some(theirs)) => Some(ours + theirs),
+            (ours, theirs) => ours.or(theirs),
+        };
+        self.input = sum(self.input, other.input);
+        self.cached = sum(self.cached, other.cached);
+        self.cache_write = sum(self.cache_write, other.cache_write);
+        self.output = sum(self.output, other.output);
+        self.reasoning = sum(self.reasoning, other.reasoning);
+    }
+
+    /// Nothing is known.
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl From<Usage> for TokenUsage {
+    fn from(usage: Usage) -> Self {
+        Self { input: usage.input, cached: usage.cached, output: usage.output }
+    }
+}
+
+/// A piece of an answer that comes as a stream.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Piece {
+    /// The stream began; says nothing yet.
+    Start {
+        /// The vendor's id of the answer.
+        id: String,
+        /// The vendor's name of the model.
+        model: String,
+        /// Unix seconds, where the vendor says.
+        created: Option<u64>,
+    },
+    /// More of the text.
+    Text {
+        /// Of which answer.
+        choice: u32,
+        /// The words.
+        text: String,
+    },
+    /// More of the thinking.
+    Reasoning {
+        /// Of which answer.
+        choice: u32,
+        /// The words.
+        text: String,
+    },
+    /// More of a refusal.
+    Refusal {
+        /// Of which answer.
+        choice: u32,
+        /// The words.
+        text: String,
+    },
+    /// More of a tool call.
+    ToolCall {
+        /// Of which answer.
+        choice: u32,
+        /// Which of its calls: a counter of calls, from 0.
+        index: u32,
+        /// Given with the call's first piece.
+        id: Option<String>,
+        /// Given with the call's first piece.
+        name: Option<String>,
+        /// More of the arguments.
+        arguments: String,
+    },
+    /// Token probabilities, as they came.
+    Logprobs {
+        /// Of which answer.
+        choice: u32,
+        /// OpenAI's `logprobs` object.
+        value: Value,
+    },
+    /// An answer ended.
+    Finish {
+        /// Which.
+        choice: u32,
+        /// Why.
+        reason: Finish,
+    },
+    /// Tokens so far.
+    Usage(Usage),
+    /// The stream ended as it should.
+    Done,
+}
+
+impl Piece {
+    /// Whether it is the answer itself, or part of it: from here on no other vendor can take over unseen.
+    pub fn is_semantic(&self) -> bool {
+        match self {
+            Self::Text { text, .. } | Self::Reasoning { text, .. } | Self::Refusal { text, .. } => !text.is_empty(),
+            Self::ToolCall { .. } | Self::Finish { .. } => true,
+            Self::Start { .. } | Self::Usage(_) | Self::Logprobs { .. } | Self::Done => false,
+        }
+    }
+}
+
+impl ChatResponse {
+    /// Lays a piece onto what has come so far.
+    pub fn absorb(&mut self, piece: &Piece) {
+        match piece {
+            Piece::Start { id, model, created } => {
+                if self.id.is_empty() {
+                    self.id.clone_from(id);
+                }
+                if self.model.is_empty() {
+                    self.model.clone_from(model);
+                }
+                self.created = self.created.or(*created);
+            }
+            Piece::Text { choice, text } => self.choice(*choice).text.get_or_insert_default().push_str(text),
+            Piece::Reasoning { choice, text } => {
+                self.choice(*choice).reasoning.get_or_insert_default().push_str(text);
+            }
+            Piece::Refusal { choice, text } => self.choice(*choice).refusal.get_or_insert_default().push_str(text),
+            Piece::ToolCall { choice, index, id, name, arguments } => {
+                let calls = &mut self.choice(*choice).tool_calls;
+                let index = (*index as usize).min(MAX_TOOL_CALLS);
+                if calls.len() <= index {
+                    calls.resize_with(index + 1, ToolCall::default);
+                }
+                let call = &mut calls[index];
+                if let Some(id) = id {
+                    call.id.clone_from(id);
+                }
+                if let Some(name) = name {
+                    call.name.clone_from(name);
+                }
+                call.arguments.push_str(arguments);
+            }
+            Piece::Logprobs { choice, value } => absorb_logprobs(&mut self.choice(*choice).logprobs, value),
+            Piece::Finish { choice, reason } => self.choice(*choice).finish = Some(*reason),
+            Piece::Usage(usage) => self.usage.update(*usage),
+            Piece::Done => {}
+        }
+    }
+
+    /// The text of the first answer.
+    pub fn text(&self) -> &str {
+        self.choices.first().and_then(|choice| choice.text.as_deref()).unwrap_or_default()
+    }
+
+    /// Whether every answer that began has ended.
+    pub fn finished(&self) -> bool {
+        !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finish.is_some())
+    }
+
+    fn choice(&mut self, index: u32) -> &mut Choice {
+        if let Some(position) = self.choices.iter().position(|choice| choice.index == index) {
+            return &mut self.choices[position];
+        }
+        let position = self.choices.partition_point(|choice| choice.index < index);
+        self.choices.insert(position, Choice { index, ..Choice::default() });
+        &mut self.choices[position]
+    }
+}
+
+/// What a parser found wrong, without the text that it found it in.
+pub(super) fn describe(error: &serde_json::Error) -> String {
+    use serde_json::error::Category;
+    let what = match error.classify() {
+        Category::Io | Category::Eof => "it ends in the middle",
+        Category::Syntax => "it is no JSON",
+        Category::Data => "a field is of another type",
+    };
+    format!("{what} (line {} column {})", error.line(), error.column())
+}
+
+/// A vendor that numbers its calls absurdly shall not make us allocate.
+const MAX_TOOL_CALLS: usize = 1023;
+
+fn absorb_logprobs(ours: &mut Option<Value>, more: &Value) {
+    match ours {
+        None => *ours = Some(more.clone()),
+        Some(ours) => {
+            for list in ["content", "refusal"] {
+                if let (Some(Value::Array(ours)), Some(Value::Array(more))) = (ours.get_mut(list), more.get(list)) {
+                    ours.extend(more.iter().cloned());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_become_one_answer() {
+        let mut answer = ChatResponse::default();
+        for piece in [
+            Piece::Start { id: "a".into(), model: "m".into(), created: Some(1) },
+            Piece::Text { choice: 0, text: "Hel".into() },
+            Piece::Text { choice: 0, text: "lo".into() },
+            Piece::ToolCall {
+                choice: 0,
+                index: 1,
+                id: Some("c2".into()),
+                name: Some("g".into()),
+                arguments: "{".into(),
+            },
+            Piece::ToolCall { choice: 0, index: 1, id: None, name: None, arguments: "}".into() },
+            Piece::Usage(Usage { input: Some(3), ..Usage::default() }),
+            Piece::Usage(Usage { output: Some(2), ..Usage::default() }),
+            Piece::Finish { choice: 0, reason: Finish::ToolCalls },
+        ] {
+            answer.absorb(&piece);
+        }
+        assert_eq!(answer.text(), "Hello");
+        assert_eq!(answer.choices[0].tool_calls[1].arguments, "{}");
+        assert_eq!(answer.usage, Usage { input: Some(3), output: Some(2), ..Usage::default() });
+        assert!(answer.finished());
+    }
+}
