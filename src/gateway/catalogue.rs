@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use super::breaker::Breaker;
-use super::config::{Candidate, Clocks, Config, EndpointConfig, RETRIES, vendor_id_is_valid};
+use super::config::{Candidate, Clocks, Config, EndpointConfig, Names, RETRIES, vendor_id_is_valid};
 use super::error::GatewayError;
 use crate::llm::SchemaMode;
 use crate::types::JsonMap;
@@ -133,6 +133,7 @@ pub(super) struct Catalogue {
     default_route: Option<String>,
     local: Arc<Arm>,
     targets: Targets,
+    names: Names,
 }
 
 #[derive(Debug)]
@@ -169,6 +170,7 @@ impl Targets {
 
 impl Catalogue {
     pub(super) fn new(config: Config) -> Self {
+        let names = Names::of(&config);
         let endpoints: Vec<Arc<Endpoint>> =
             config.endpoints.into_iter().map(|endpoint| Arc::new(Endpoint::new(endpoint))).collect();
         let mut catalogue = Self {
@@ -178,6 +180,7 @@ impl Catalogue {
             default_route: config.default_route,
             local: Arc::new(Arm::embedded()),
             targets: Targets::default(),
+            names,
         };
         for model in config.models {
             let name: Arc<str> = Arc::from(model.name.as_str());
@@ -280,6 +283,29 @@ impl Catalogue {
         Err(GatewayError::new("model_not_found", format!("no model {shown:?}; there are: {}", self.names().join(", "))))
     }
 
+    /// The same, but the variant is known already. One that is no more is chosen anew.
+    pub(super) fn resolve_pinned(
+        &self,
+        target: &str,
+        sticky_key: &str,
+        variant: Option<&str>,
+    ) -> Result<Arc<Arm>, GatewayError> {
+        let pinned = variant.and_then(|variant| {
+            let default = || self.routes.get(self.default_route.as_deref()?);
+            let route = self.routes.get(target).or_else(default)?;
+            route.arms.iter().map(|(_, arm)| arm).find(|arm| &*arm.variant == variant)
+        });
+        match pinned {
+            Some(arm) => Ok(Arc::clone(arm)),
+            None => self.resolve(target, sticky_key),
+        }
+    }
+
+    /// What an analysis asks. A configuration where it has nothing to ask does not load; then its own name will tell.
+    pub(super) fn analysis_target(&self, analysis: &str, route: Option<&str>) -> String {
+        self.names.target(analysis, route).unwrap_or_else(|_| analysis.to_owned())
+    }
+
     /// Every configured name: routes, then models, then endpoints as `name/…`.
     pub(super) fn names(&self) -> Vec<String> {
         let mut routes: Vec<String> = self.routes.keys().map(|name| name.to_string()).collect();
@@ -296,6 +322,7 @@ impl Catalogue {
         self.endpoints.iter().any(|endpoint| endpoint.uid == uid)
     }
 
+    /// The embedded provider.
     pub(super) fn local(&self) -> &Arc<Arm> {
         &self.local
     }

@@ -185,7 +185,7 @@ async fn drain(live: &mut Live, deltas: &mut Option<Deltas>) -> Result<ChatRespo
             response.absorb(&piece);
             if let (Some(deltas), Piece::Text { choice: 0, text }) = (deltas.as_mut(), &piece) {
                 deltas(Delta { offset, text });
-                offset += text.len() as u64;
+                offset += text.chars().count() as u64;
             }
         }
     }

@@ -80,7 +80,7 @@ impl Ask {
 /// A piece of an answer's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delta<'a> {
-    /// Where it goes, in bytes of UTF-8; 0 = the text starts over (another attempt, or a repair).
+    /// Where it goes, in characters (Unicode scalar values); 0 = the text starts over (another attempt, or a repair).
     pub offset: u64,
     /// The piece.
     pub text: &'a str,
@@ -112,8 +112,23 @@ pub struct Answer {
 }
 
 impl Gateway {
-    /// A gateway over a validated configuration. `recorder` gets every attempt.
-    pub fn new(config: Config, metrics: Metrics, recorder: Option<Arc<dyn Recorder>>) -> Self {
+    /// A gateway over a validated configuration that reports its attempts to nobody.
+    ///
+    /// # Errors
+    /// None yet; building the catalogue may come to fail.
+    pub fn new(config: Config, metrics: Metrics) -> Result<Self, GatewayError> {
+        Ok(Self::build(config, metrics, None))
+    }
+
+    /// The same; `recorder` gets every attempt.
+    ///
+    /// # Errors
+    /// As [`Gateway::new`].
+    pub fn recorded(config: Config, metrics: Metrics, recorder: Arc<dyn Recorder>) -> Result<Self, GatewayError> {
+        Ok(Self::build(config, metrics, Some(recorder)))
+    }
+
+    fn build(config: Config, metrics: Metrics, recorder: Option<Arc<dyn Recorder>>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 catalogue: ArcSwap::from_pointee(catalogue::Catalogue::new(config)),
@@ -139,6 +154,24 @@ impl Gateway {
     /// `model_not_found`, naming what there is.
     pub fn resolve(&self, target: &str, sticky_key: &str) -> Result<Arc<Arm>, GatewayError> {
         self.inner.catalogue.load().resolve(target, sticky_key)
+    }
+
+    /// The same for whoever has chosen once already: `variant` stays while the route has it.
+    ///
+    /// # Errors
+    /// As [`Gateway::resolve`].
+    pub fn resolve_pinned(
+        &self,
+        target: &str,
+        sticky_key: &str,
+        variant: Option<&str>,
+    ) -> Result<Arc<Arm>, GatewayError> {
+        self.inner.catalogue.load().resolve_pinned(target, sticky_key, variant)
+    }
+
+    /// The name that an analysis asks: its own `route`, a route of its name, the default route, the only model, `local`.
+    pub fn target(&self, analysis: &str, route: Option<&str>) -> String {
+        self.inner.catalogue.load().analysis_target(analysis, route)
     }
 
     /// The arm of the embedded provider.

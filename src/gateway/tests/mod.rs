@@ -47,7 +47,7 @@ pub(crate) fn config(text: &str) -> Config {
 pub(crate) fn gateway(text: &str) -> (Gateway, Arc<Tape>) {
     let tape = Arc::new(Tape::default());
     let recorder: Arc<dyn Recorder> = Arc::clone(&tape) as _;
-    (Gateway::new(config(text), Metrics::default(), Some(recorder)), tape)
+    (Gateway::recorded(config(text), Metrics::default(), recorder).expect("gateway"), tape)
 }
 
 /// One model `m` over the fakes, in order, with short clocks.
