@@ -54,6 +54,9 @@ pub enum StartError {
     /// The journal cannot be opened.
     #[error("{0}")]
     Journal(String),
+    /// The gateway cannot be built.
+    #[error("{0}")]
+    Gateway(String),
     /// Threads or descriptors are not to be had.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -85,7 +88,8 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     let store: Arc<dyn Store> = Arc::clone(&journal) as Arc<dyn Store>;
     let hub = Hub::new(Arc::clone(&store), hub::Config::default(), hub::Metrics::register(&mut registry));
     store.set_tail(Arc::new(hub.clone()));
-    let gateway = Gateway::new(config.gateway.clone(), gateway::Metrics::register(&mut registry), None);
+    let gateway = Gateway::new(config.gateway.clone(), gateway::Metrics::register(&mut registry))
+        .map_err(|error| StartError::Gateway(error.to_string()))?;
     let workers = Workers::start()?;
     let drain = Drain::default();
     let deps = Arc::new(session::Deps {
