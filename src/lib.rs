@@ -3,13 +3,18 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod analysis;
+pub mod api;
+pub mod app;
 pub mod base;
 pub mod cli;
+pub mod config;
 pub mod context;
 pub mod gateway;
 pub mod hub;
+pub mod ingest;
 pub mod journal;
 pub mod llm;
 pub mod recording;
+pub mod session;
 pub mod stt;
 pub mod types;

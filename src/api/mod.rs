@@ -9,7 +9,6 @@ pub mod error;
 pub mod guard;
 mod health;
 mod query;
-pub mod subscribe;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,9 +32,6 @@ use crate::ingest;
 use crate::journal::Store;
 use crate::session::Sessions;
 
-/// Largest message that a subscriber may send, bytes.
-const SUBSCRIBE_FRAME_BYTES: usize = 1024 * 1024;
-
 /// What handlers use.
 pub struct Api {
     /// The calls.
@@ -48,8 +44,6 @@ pub struct Api {
     pub ingest: ingest::Metrics,
     /// `[subscribe]`
     pub subscribe: SubscribeConfig,
-    /// Counters of subscribers.
-    pub subscribers: subscribe::Metrics,
     /// Everything that is counted.
     pub registry: Arc<Registry>,
     /// Stopping.
@@ -68,7 +62,6 @@ impl Service {
     pub fn new(api: Arc<Api>, guard: Guard) -> Self {
         let router = Router::new()
             .route("/v1/ingest", get(ingest_socket))
-            .route("/v1/subscribe", get(subscribe_socket))
             .route("/v1/calls", get(calls::list))
             .route("/v1/calls/{id}", get(calls::show).delete(calls::erase))
             .route("/v1/calls/{id}/turns", get(calls::turns))
@@ -116,29 +109,6 @@ async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) 
     tasks.spawn(async move {
         if let Ok(socket) = upgrade.socket().await {
             ingest::listen::serve(socket, &query, &deps).await;
-        }
-    });
-    response
-}
-
-async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
-    let offered = request
-        .headers()
-        .get_all(http::header::SEC_WEBSOCKET_PROTOCOL)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|protocol| protocol.trim() == subscribe::SUBPROTOCOL);
-    let protocol = offered.then_some(subscribe::SUBPROTOCOL);
-    let upgrade = Upgrade::new(&mut request, SUBSCRIBE_FRAME_BYTES, protocol, Body::empty);
-    let (upgrade, response) = match upgrade {
-        Ok(upgraded) => upgraded,
-        Err(message) => return ApiError::bad_request("not_a_websocket", message).into_response(),
-    };
-    let tasks = api.drain.tasks.clone();
-    tasks.spawn(async move {
-        if let Ok(socket) = upgrade.socket().await {
-            subscribe::serve(socket, api.subscribe_deps(), api.drain.stop.clone()).await;
         }
     });
     response

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use self::workers::Workers;
 use crate::api::guard::Guard;
-use crate::api::{self, Api, Service};
+use crate::api::{Api, Service};
 use crate::base::drain::Drain;
 use crate::base::queue::QueueMetrics;
 use crate::config::Config;
@@ -25,7 +25,7 @@ use crate::gateway::{self, Gateway};
 use crate::hub::{self, Hub};
 use crate::journal::{self, Store};
 use crate::session::{self, Sessions};
-use crate::{ingest, sink};
+use crate::ingest;
 
 /// Jobs at once, over all calls. Endpoints have limits of their own; this one bounds memory.
 const JOBS: usize = 512;
@@ -107,8 +107,6 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     });
     let sessions = Sessions::new(deps, workers.handles());
     let ingest_metrics = ingest::Metrics::register(&mut registry);
-    let subscribers = api::subscribe::Metrics::register(&mut registry);
-    let sink_metrics = sink::Metrics::register(&mut registry);
     let bound = listener::bind(listen).map_err(|error| StartError::Listen { address: listen, error })?;
     let address = bound.local_addr()?;
     let api = Arc::new(Api {
@@ -117,18 +115,12 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         store: Arc::clone(&store),
         ingest: ingest_metrics,
         subscribe: config.subscribe.clone(),
-        subscribers,
         registry: Arc::new(registry),
         drain: drain.clone(),
     });
     let service = Service::new(api, Guard::new(&config.server, address, false));
     workers.spawn(recovery::run(sessions, Arc::clone(&store), config.ingest.clone(), drain.clone()));
     workers.spawn(sweep(journal, drain.clone()));
-    for sink in config.sinks {
-        let dir = config.journal.dir.join("sinks");
-        let run = sink::run(sink, dir, hub.clone(), sink_metrics.clone(), drain.stop.clone());
-        workers.spawn(drain.tasks.track_future(run));
-    }
     let gates = limits::Gates::new(&config.limits);
     workers.spawn_first(listener::accept(bound, service, gates, workers.handles(), drain.clone()));
     tracing::info!(%address, journal = %config.journal.dir.display(), "sidetone is up");

@@ -12,7 +12,7 @@ use crate::api::config::{ServerConfig, SubscribeConfig};
 use crate::base::drain::ShutdownConfig;
 use crate::base::settings::{Problem, Problems, Section};
 use crate::session::config::{IngestConfig, LimitsConfig};
-use crate::{gateway, journal, sink};
+use crate::{gateway, journal};
 
 /// Everything that a daemon is told.
 #[derive(Debug, Clone)]
@@ -33,8 +33,6 @@ pub struct Config {
     pub gateway: gateway::Config,
     /// `[analyses.*]` and the built-in ones.
     pub analyses: Analyses,
-    /// `[[sink]]`
-    pub sinks: Vec<sink::Config>,
 }
 
 impl Config {
@@ -82,10 +80,8 @@ impl Config {
         let gateway = gateway::Config::read(&mut root);
         let value = root.take("analyses");
         let analyses = Analyses::read(value, base, root.problems());
-        let value = root.take("sink");
-        let sinks = read_sinks(value, analyses.names(), root.problems());
         root.finish();
-        let config = Self { server, journal, ingest, subscribe, shutdown, limits, gateway, analyses, sinks };
+        let config = Self { server, journal, ingest, subscribe, shutdown, limits, gateway, analyses };
         config.cross_check(&mut problems);
         if problems.is_empty() { Ok(config) } else { Err(problems.into_vec()) }
     }
@@ -113,20 +109,4 @@ impl Config {
     pub fn default_analyses(&self) -> Vec<String> {
         if self.ingest.analyses.is_empty() { self.analyses.defaults().to_vec() } else { self.ingest.analyses.clone() }
     }
-}
-
-fn read_sinks(value: Option<Value>, analyses: &[String], problems: &mut Problems) -> Vec<sink::Config> {
-    let items = match value {
-        None => Vec::new(),
-        Some(Value::Array(items)) => items,
-        Some(other) => {
-            problems.push("sink", format!("expected [[sink]] tables, found {}", crate::base::settings::found(&other)));
-            Vec::new()
-        }
-    };
-    items
-        .into_iter()
-        .enumerate()
-        .filter_map(|(index, item)| sink::Config::read(format!("sink[{index}]"), item, analyses, problems))
-        .collect()
 }
