@@ -1,3 +1,279 @@
-//! Analyses: named questions asked of a call, as data.
+//! Analyses: named questions asked of a call, as data: a folder of prompt versions, a JSON schema and settings.
+//!
+//! Knows no clock, no task and no LLM vendor: it makes requests out of snapshots and insights' values out of answers.
+//! The built-in analyses are folders like a user's. To add one, see [`builtin`].
+//!
+//! A folder holds:
+//! * `v1.j2`, `v2.j2`, …: prompt versions. Messages begin with a line `=== system ===`, `=== user ===` or
+//!   `=== assistant ===`; the rest is a Jinja template. Variables: `transcript`, `meta`, `call_id`, and `turns` (how many),
+//!   or, per turn, `turn`, `speaker`, `text`, `language`. All of them come in escaped.
+//! * `schema.json`: what the answer must be. A top-level `evidence` of `{turn, quote}` is lifted out of the value, checked
+//!   against the transcript, and published beside it.
+//! * `analysis.toml`, which may be absent: `title`, `scope`, `route`, `prompt`, triggers and limits.
 
+mod builtin;
+mod evidence;
+pub mod folder;
+mod position;
+mod prompt;
+mod registry;
+mod settings;
 pub mod trigger;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+pub use folder::{Fault, Folder, load_dir};
+pub use prompt::{Prompt, RenderError};
+pub use registry::Registry;
+pub use settings::Settings;
+
+use crate::context::Snapshot;
+use crate::llm::schema::{SchemaError, Validator, Verdict};
+use crate::llm::{ChatRequest, ResponseFormat, repair};
+use crate::types::{CallId, Evidence, JsonMap, TurnNo};
+
+/// What an analysis is asked of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The whole context, again and again.
+    Rolling,
+    /// Each final turn, once.
+    Turn,
+}
+
+/// A named question.
+#[derive(Debug)]
+pub struct Analysis {
+    /// Its name: an id.
+    pub name: Arc<str>,
+    /// What it is asked of.
+    pub scope: Scope,
+    /// How it runs.
+    pub settings: Settings,
+    /// What an answer must be.
+    pub schema: Arc<Value>,
+    validator: Validator,
+    /// Whether vendors' strict modes take the schema as it is.
+    strict: bool,
+    /// Newest last.
+    prompts: Vec<Arc<Prompt>>,
+}
+
+/// What a prompt may say beside the transcript.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The call.
+    pub call_id: CallId,
+    /// What the producer knows of it.
+    pub meta: JsonMap,
+    /// The turn, where the analysis is per turn.
+    pub turn: Option<TurnNo>,
+}
+
+/// An answer, read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// Valid under the schema, but for the evidence that was lifted out of it.
+    pub value: Value,
+    /// Checked against the snapshot.
+    pub evidence: Vec<Evidence>,
+}
+
+/// Why an analysis could not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AnalysisError {
+    /// A variant names a prompt version that the analysis does not have.
+    #[error("analysis {analysis} has no prompt version {version:?}; there are: {known}")]
+    UnknownVersion {
+        /// The analysis.
+        analysis: Arc<str>,
+        /// The version asked for.
+        version: String,
+        /// Those there are.
+        known: String,
+    },
+    /// The answer is not what the schema wants.
+    #[error("the answer is not valid under the schema of analysis {analysis}")]
+    Invalid {
+        /// The analysis.
+        analysis: Arc<str>,
+        /// Why, for the model that is to repair it. Quotes the answer: not for logs.
+        detail: String,
+    },
+}
+
+impl Analysis {
+    /// Reads an analysis from its folder, and what the configuration says over it.
+    ///
+    /// # Errors
+    /// All that is wrong with its files, with line and column.
+    fn of_folder(name: &str, folder: &Folder, config: &settings::Given) -> Result<Self, Vec<Fault>> {
+        let mut faults = Vec::new();
+        let given = Settings::of_folder(name, folder).unwrap_or_else(|found| {
+            faults.extend(found);
+            settings::Given::default()
+        });
+        let settings = Settings::laid(name, &given, config);
+        let compiled = folder
+            .file("schema.json")
+            .ok_or_else(|| Fault::whole("schema.json", "there is none; it says what an answer must be"))
+            .and_then(compile);
+        let source = folder.file("schema.json").unwrap_or_default();
+        let mut prompts = Vec::new();
+        for (file, text) in folder.files().filter(|(file, _)| prompt::version_of(file).is_some()) {
+            match Prompt::read(name, file, text, source, settings.scope) {
+                Ok(prompt) => prompts.push(Arc::new(prompt)),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        prompts.sort_by_key(|prompt| age(&prompt.version));
+        if prompts.is_empty() && faults.is_empty() {
+            faults.push(Fault::whole("v1.j2", "there is none; it is the prompt"));
+        }
+        if let Some(wanted) = &settings.prompt
+            && faults.is_empty()
+            && prompts.iter().all(|prompt| *prompt.version != **wanted)
+        {
+            faults.push(Fault::whole("analysis.toml", format!("prompt: there is no {wanted}.j2")));
+        }
+        match compiled {
+            Ok((schema, validator)) if faults.is_empty() => {
+                let strict = is_strict(&schema);
+                let (name, scope) = (Arc::from(name), settings.scope);
+                Ok(Self { name, scope, settings, schema: Arc::new(schema), validator, strict, prompts })
+            }
+            Ok(_) => Err(faults),
+            Err(fault) => {
+                faults.push(fault);
+                Err(faults)
+            }
+        }
+    }
+
+    /// A prompt version; without a name, the one that the settings name, else the newest.
+    ///
+    /// # Errors
+    /// There is no such version.
+    pub fn prompt(&self, version: Option<&str>) -> Result<Arc<Prompt>, AnalysisError> {
+        let wanted = version.or(self.settings.prompt.as_deref());
+        let found = match wanted {
+            Some(wanted) => self.prompts.iter().find(|prompt| *prompt.version == *wanted),
+            None => self.prompts.last(),
+        };
+        found.cloned().ok_or_else(|| AnalysisError::UnknownVersion {
+            analysis: Arc::clone(&self.name),
+            version: wanted.unwrap_or_default().to_owned(),
+            known: self.prompts.iter().map(|prompt| &*prompt.version).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// The request that asks `prompt` of `snapshot`. The transcript's lines are shared with the snapshot.
+    ///
+    /// # Errors
+    /// The template fails on what is known of this call.
+    pub fn request(&self, prompt: &Prompt, snapshot: &Snapshot, facts: &Facts) -> Result<ChatRequest, RenderError> {
+        Ok(ChatRequest {
+            messages: prompt.render(snapshot, facts)?,
+            max_tokens: self.settings.max_output_tokens,
+            temperature: self.settings.temperature,
+            response_format: Some(ResponseFormat::JsonSchema {
+                name: schema_name(&self.name),
+                schema: Arc::clone(&self.schema),
+                strict: self.strict,
+            }),
+            ..ChatRequest::default()
+        })
+    }
+
+    /// Reads an answer to `snapshot`: nearly-JSON is repaired, the value checked, its evidence verified.
+    ///
+    /// # Errors
+    /// The answer is not valid under the schema.
+    pub fn read(&self, answer: &str, snapshot: &Snapshot) -> Result<Reading, AnalysisError> {
+        let invalid = |detail: String| AnalysisError::Invalid { analysis: Arc::clone(&self.name), detail };
+        let text = match self.validator.check(answer) {
+            Verdict::Valid(text) => text,
+            Verdict::Invalid(detail) => return Err(invalid(detail)),
+        };
+        let Some((mut value, _)) = repair::parse(&text) else {
+            return Err(invalid("the answer is not JSON".to_owned()));
+        };
+        let evidence = evidence::lift(&mut value, snapshot);
+        Ok(Reading { value, evidence })
+    }
+}
+
+/// Reads and compiles `schema.json`.
+fn compile(source: &str) -> Result<(Value, Validator), Fault> {
+    const FILE: &str = "schema.json";
+    let schema: Value = serde_json::from_str(source).map_err(|error| {
+        // The parser's own words end with the place that the fault names already.
+        let message = error.to_string();
+        let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message).to_owned();
+        Fault { file: FILE.to_owned(), at: Some((error.line(), error.column())), message }
+    })?;
+    if !schema.is_object() {
+        return Err(Fault::at(FILE, source, 0, "expected a JSON schema: an object"));
+    }
+    match Validator::compile(&schema) {
+        Ok(validator) => Ok((schema, validator)),
+        Err(error) => {
+            let place = match &error {
+                SchemaError::RemoteRef(target) => {
+                    pointer_to(&schema, &|key, value| key.ends_with("ef") && value.as_str() == Some(target))
+                }
+                SchemaError::Invalid(_) => {
+                    jsonschema::meta::validate(&schema).err().map(|error| error.instance_path().to_string())
+                }
+                SchemaError::TooDeep | SchemaError::TooLarge(_) => None,
+            };
+            let offset = position::json(source, place.as_deref().unwrap_or_default());
+            Err(Fault::at(FILE, source, offset, error.to_string()))
+        }
+    }
+}
+
+/// The JSON pointer of the first member that `wanted` says yes to.
+fn pointer_to(value: &Value, wanted: &dyn Fn(&str, &Value) -> bool) -> Option<String> {
+    let below = |key: &str, value: &Value| {
+        let step = format!("/{}", key.replace('~', "~0").replace('/', "~1"));
+        if wanted(key, value) { Some(step) } else { pointer_to(value, wanted).map(|rest| step + &rest) }
+    };
+    match value {
+        Value::Object(map) => map.iter().find_map(|(key, value)| below(key, value)),
+        Value::Array(items) => items.iter().enumerate().find_map(|(index, value)| below(&index.to_string(), value)),
+        _ => None,
+    }
+}
+
+/// Whether vendors' strict modes take a schema: every object closed, all its properties required.
+fn is_strict(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => {
+            let closed = map.get("properties").and_then(Value::as_object).is_none_or(|properties| {
+                let required = map.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                map.get("additionalProperties") == Some(&Value::Bool(false))
+                    && properties.keys().all(|key| required.iter().any(|name| name == key))
+            });
+            closed && map.values().all(is_strict)
+        }
+        Value::Array(items) => items.iter().all(is_strict),
+        _ => true,
+    }
+}
+
+/// The analysis' name as vendors want a schema's: `[A-Za-z0-9_-]{1,64}`.
+fn schema_name(name: &str) -> String {
+    let allowed = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
+    name.chars().take(64).map(|character| if allowed(character) { character } else { '_' }).collect()
+}
+
+/// Sorts versions: `v2` before `v10`, other names before numbered ones.
+fn age(version: &str) -> (u64, String) {
+    (version.strip_prefix('v').and_then(|number| number.parse().ok()).unwrap_or(0), version.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

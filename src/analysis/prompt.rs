@@ -1,0 +1,345 @@
+//! One version of an analysis' prompt: a template file of messages, checked when it is read.
+//!
+//! Knows no transcript's text: the template is rendered with a mark where the transcript goes, and the lines of a
+//! snapshot, shared and not copied, take the mark's place. Nothing that is inserted is ever read as a template.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use minijinja::value::{Enumerator, Object, Value};
+use minijinja::{Environment, UndefinedBehavior};
+use sha2::{Digest as _, Sha256};
+
+use super::folder::Fault;
+use super::{Facts, Scope, position};
+use crate::context::{Snapshot, escape};
+use crate::llm::{Message, Role, Text};
+use crate::types::{JsonMap, Turn};
+
+/// Stands for the transcript while a template is rendered. Escaping keeps its characters out of everything else.
+const MARK: &str = "\u{fdd0}transcript\u{fdd1}";
+/// What a rolling analysis may use.
+const ROLLING_VARIABLES: &[&str] = &["call_id", "meta", "transcript", "turns"];
+/// What a per-turn analysis may use.
+const TURN_VARIABLES: &[&str] = &["call_id", "language", "meta", "speaker", "text", "transcript", "turn"];
+
+/// One version of a prompt.
+pub struct Prompt {
+    /// `v1`, …: the file's name without its ending.
+    pub version: Arc<str>,
+    /// Of the template and the schema: SHA-256, its first 8 hex digits.
+    pub hash8: Arc<str>,
+    /// `analysis/version@hash8`, as in an insight's provenance.
+    pub id: Arc<str>,
+    /// Whether it holds the transcript (always, where the analysis is rolling).
+    pub has_transcript: bool,
+    roles: Vec<Role>,
+    /// Messages that say the same every time.
+    fixed: Vec<Option<Text>>,
+    /// One template for each message, named by its position.
+    templates: Environment<'static>,
+}
+
+impl fmt::Debug for Prompt {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Prompt({})", self.id)
+    }
+}
+
+/// A template that could not be rendered for one call, although it could when it was read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("prompt {id} cannot be rendered: {message}")]
+pub struct RenderError {
+    /// The prompt.
+    pub id: Arc<str>,
+    /// What went wrong, where. Nothing of the call.
+    pub message: String,
+}
+
+impl Prompt {
+    /// Reads the template file `file` of the analysis `name`.
+    ///
+    /// # Errors
+    /// What is wrong with it, with line and column.
+    pub(super) fn read(name: &str, file: &str, source: &str, schema: &str, scope: Scope) -> Result<Self, Fault> {
+        let version = version_of(file).ok_or_else(|| Fault::whole(file, "expected a name such as v1.j2"))?;
+        if let Some(at) = source.find(['\u{fdd0}', '\u{fdd1}']) {
+            return Err(Fault::at(file, source, at, "noncharacters are not allowed"));
+        }
+        let mut templates = Environment::new();
+        templates.set_undefined_behavior(UndefinedBehavior::Chainable);
+        let mut roles = Vec::new();
+        for (role, start, text) in messages(file, source)? {
+            // The lines before it are blanked, so that errors name the file's own lines.
+            let padded = format!("{}{text}", "\n".repeat(source[..start].matches('\n').count()));
+            templates
+                .add_template_owned(roles.len().to_string(), padded.clone())
+                .map_err(|error| fault(file, &padded, &error))?;
+            check_variables(file, &padded, &templates, roles.len(), scope)?;
+            roles.push(role);
+        }
+        let digest = Sha256::digest(format!("{source}\0{schema}").as_bytes());
+        let hash8 = hex::encode(&digest[..4]);
+        let mut prompt = Self {
+            version: version.into(),
+            id: format!("{name}/{version}@{hash8}").into(),
+            hash8: hash8.into(),
+            has_transcript: false,
+            fixed: vec![None; roles.len()],
+            roles,
+            templates,
+        };
+        prompt.try_out(file, scope)?;
+        Ok(prompt)
+    }
+
+    /// The messages for one job.
+    ///
+    /// # Errors
+    /// The template fails on what is known of this call (its `meta`, say).
+    pub(super) fn render(&self, snapshot: &Snapshot, facts: &Facts) -> Result<Vec<Message>, RenderError> {
+        let wrong = |message: String| RenderError { id: Arc::clone(&self.id), message };
+        let mut variables: Option<Value> = None;
+        let mut seen = 0;
+        let mut out = Vec::with_capacity(self.roles.len());
+        for (index, role) in self.roles.iter().enumerate() {
+            if let Some(text) = &self.fixed[index] {
+                out.push(Message::text(*role, text.clone()));
+                continue;
+            }
+            let variables = variables.get_or_insert_with(|| context(snapshot, facts));
+            let rendered = self
+                .templates
+                .get_template(&index.to_string())
+                .and_then(|template| template.render(variables.clone()))
+                .map_err(|error| wrong(brief(&error)))?;
+            let mut text = Text::default();
+            let mut parts = rendered.trim().split(MARK);
+            if let Some(first) = parts.next() {
+                text.push(first);
+            }
+            for part in parts {
+                seen += 1;
+                for line in snapshot.lines() {
+                    text.push(line);
+                }
+                text.push(part);
+            }
+            out.push(Message::text(*role, text));
+        }
+        if seen != usize::from(self.has_transcript) {
+            return Err(wrong(format!("the transcript stood {seen} times in it")));
+        }
+        Ok(out)
+    }
+
+    /// Renders with made-up facts: finds unknown filters, and how often the transcript stands in it.
+    fn try_out(&mut self, file: &str, scope: Scope) -> Result<(), Fault> {
+        let mut meta = JsonMap::new();
+        let mut counts = Vec::new();
+        for with_meta in [false, true] {
+            if with_meta {
+                meta.insert("agent".to_owned(), "Ada".into());
+            }
+            let variables = sample(scope, &meta);
+            let mut count = 0;
+            for index in 0..self.roles.len() {
+                let template = self.templates.get_template(&index.to_string());
+                let template = template.map_err(|error| Fault::whole(file, brief(&error)))?;
+                let rendered =
+                    template.render(variables.clone()).map_err(|error| fault(file, template.source(), &error))?;
+                count += rendered.matches(MARK).count();
+                if template.undeclared_variables(false).is_empty() {
+                    self.fixed[index] = Some(Text::from(rendered.trim()));
+                }
+            }
+            counts.push(count);
+        }
+        let allowed = match scope {
+            Scope::Rolling => 1..=1,
+            Scope::Turn => 0..=1,
+        };
+        let count = counts[1];
+        if counts[0] != count || !allowed.contains(&count) {
+            let what = if scope == Scope::Rolling { "exactly once" } else { "at most once" };
+            let whole: String =
+                self.templates.templates().map(|(_, template)| template.source().to_owned()).max().unwrap_or_default();
+            let message = format!(
+                "{{{{ transcript }}}} must stand in it {what}, by itself and whatever is known of a call; it stands \
+                 there {count} times"
+            );
+            return Err(match position::variable(&whole, "transcript") {
+                Some(at) => Fault::at(file, &whole, at, message),
+                None => Fault { file: file.to_owned(), at: Some((1, 1)), message },
+            });
+        }
+        self.has_transcript = count == 1;
+        Ok(())
+    }
+}
+
+/// The version that a file of this name holds.
+pub(super) fn version_of(file: &str) -> Option<&str> {
+    let version = file.strip_suffix(".j2")?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (!version.is_empty() && !version.starts_with('.') && version.bytes().all(allowed)).then_some(version)
+}
+
+/// The messages of a template file: role, byte offset, text. Without any `=== role ===` line, all of it is the user's.
+fn messages<'a>(file: &str, source: &'a str) -> Result<Vec<(Role, usize, &'a str)>, Fault> {
+    let mut messages: Vec<(Role, usize, &str)> = Vec::new();
+    let mut begun: Option<(Role, usize)> = None;
+    let mut offset = 0;
+    for line in source.split_inclusive('\n') {
+        let heading = line.trim().strip_prefix("===").and_then(|rest| rest.strip_suffix("===")).map(str::trim);
+        if let Some(heading) = heading {
+            let role = match heading {
+                "system" => Role::System,
+                "user" => Role::User,
+                "assistant" => Role::Assistant,
+                _ => {
+                    let message =
+                        format!("expected === system ===, === user === or === assistant ===, found {:?}", line.trim());
+                    return Err(Fault::at(file, source, offset, message));
+                }
+            };
+            match begun {
+                Some((role, start)) => messages.push((role, start, &source[start..offset])),
+                None if source[..offset].trim().is_empty() => {}
+                None => return Err(Fault::at(file, source, 0, "text before the first === role === line")),
+            }
+            begun = Some((role, offset + line.len()));
+        }
+        offset += line.len();
+    }
+    let (role, start) = begun.unwrap_or((Role::User, 0));
+    messages.push((role, start, &source[start..]));
+    if let Some((_, start, _)) = messages.iter().find(|(_, _, text)| text.trim().is_empty()) {
+        return Err(Fault::at(file, source, start.saturating_sub(1), "the message is empty"));
+    }
+    if messages.iter().all(|(role, _, _)| *role != Role::User) {
+        return Err(Fault::at(file, source, 0, "there is no === user === message"));
+    }
+    Ok(messages)
+}
+
+fn check_variables(
+    file: &str,
+    source: &str,
+    templates: &Environment<'_>,
+    index: usize,
+    scope: Scope,
+) -> Result<(), Fault> {
+    let template = templates.get_template(&index.to_string()).map_err(|error| fault(file, source, &error))?;
+    let known = match scope {
+        Scope::Rolling => ROLLING_VARIABLES,
+        Scope::Turn => TURN_VARIABLES,
+    };
+    let mut unknown: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+    unknown.retain(|name| !known.contains(&name.as_str()) && !templates.globals().any(|(global, _)| global == name));
+    unknown.sort_by_key(|name| position::variable(source, name));
+    let Some(name) = unknown.first() else { return Ok(()) };
+    let message = format!("unknown variable {name:?}; there are: {}", known.join(", "));
+    Err(match position::variable(source, name) {
+        Some(at) => Fault::at(file, source, at, message),
+        None => Fault::whole(file, message),
+    })
+}
+
+fn fault(file: &str, source: &str, error: &minijinja::Error) -> Fault {
+    match (error.range(), error.line()) {
+        (Some(range), _) => Fault::at(file, source, range.start, brief(error)),
+        (None, Some(line)) => Fault { file: file.to_owned(), at: Some((line, 1)), message: brief(error) },
+        (None, None) => Fault::whole(file, brief(error)),
+    }
+}
+
+/// What went wrong, without the template's text around it.
+fn brief(error: &minijinja::Error) -> String {
+    match error.detail() {
+        Some(detail) => format!("{}: {detail}", error.kind()),
+        None => error.kind().to_string(),
+    }
+}
+
+fn context(snapshot: &Snapshot, facts: &Facts) -> Value {
+    let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
+    variables.insert("transcript", Value::from(MARK));
+    variables.insert("call_id", Value::from(facts.call_id.as_str()));
+    variables.insert("meta", Value::from_object(Data(serde_json::Value::Object(facts.meta.clone()))));
+    match facts.turn.and_then(|turn| snapshot.turn(turn)) {
+        Some(turn) => turn_variables(&mut variables, turn),
+        None => {
+            variables.insert("turns", Value::from(snapshot.len()));
+        }
+    }
+    Value::from_pairs(variables)
+}
+
+fn turn_variables(variables: &mut BTreeMap<&str, Value>, turn: &Turn) {
+    let label = turn.speaker.as_deref().filter(|label| !label.is_empty()).unwrap_or("unknown");
+    variables.insert("turn", Value::from(turn.turn));
+    variables.insert("speaker", Value::from(escape::label(label).into_owned()));
+    variables.insert("text", Value::from(escape::text(turn.text.trim()).into_owned()));
+    variables.insert("language", Value::from(escape::label(turn.language.as_deref().unwrap_or_default()).into_owned()));
+}
+
+/// Made-up facts, to try a template with.
+fn sample(scope: Scope, meta: &JsonMap) -> Value {
+    let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
+    variables.insert("transcript", Value::from(MARK));
+    variables.insert("call_id", Value::from("c_1"));
+    variables.insert("meta", Value::from_object(Data(serde_json::Value::Object(meta.clone()))));
+    match scope {
+        Scope::Rolling => {
+            variables.insert("turns", Value::from(2));
+        }
+        Scope::Turn => {
+            for (name, value) in [("speaker", "A"), ("text", "Hello."), ("language", "en")] {
+                variables.insert(name, Value::from(value));
+            }
+            variables.insert("turn", Value::from(1));
+        }
+    }
+    Value::from_pairs(variables)
+}
+
+/// JSON that others wrote, as a template sees it: shown, it is one line of escaped JSON; its texts come out escaped.
+#[derive(Debug)]
+struct Data(serde_json::Value);
+
+impl Data {
+    fn value(value: &serde_json::Value) -> Value {
+        match value {
+            serde_json::Value::Null => Value::from(()),
+            serde_json::Value::Bool(flag) => Value::from(*flag),
+            serde_json::Value::String(text) => Value::from(escape::text(text).into_owned()),
+            serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
+                (Some(integer), _) => Value::from(integer),
+                (None, Some(float)) => Value::from(float),
+                (None, None) => Value::from(number.to_string()),
+            },
+            serde_json::Value::Array(items) => items.iter().map(Self::value).collect(),
+            serde_json::Value::Object(_) => Value::from_object(Self(value.clone())),
+        }
+    }
+}
+
+impl Object for Data {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        Some(Self::value(self.0.get(key.as_str()?)?))
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        let keys = self.0.as_object().into_iter().flat_map(|map| map.keys());
+        Enumerator::Values(keys.map(|key| Value::from(escape::text(key).into_owned())).collect())
+    }
+
+    fn render(self: &Arc<Self>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&escape::json(&self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests;

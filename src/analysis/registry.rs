@@ -1,0 +1,121 @@
+//! All analyses that a daemon knows: the built-in ones, and the user's.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use toml::Value;
+
+use super::folder::{Folder, load_dir};
+use super::settings::Given;
+use super::{Analysis, builtin};
+use crate::base::settings::{Problems, Section, found};
+use crate::types::id;
+
+/// Analyses that run where neither call nor configuration names any.
+const DEFAULTS: [&str; 2] = ["summary", "sentiment"];
+
+/// Analyses by name.
+#[derive(Debug, Clone, Default)]
+pub struct Registry {
+    by_name: BTreeMap<String, Arc<Analysis>>,
+    names: Vec<String>,
+    defaults: Vec<String>,
+}
+
+impl Registry {
+    /// Reads `[analyses.*]` over the built-in ones. A relative `dir` is taken from `base`. What is wrong goes to
+    /// `problems`, and the analysis is left out.
+    pub fn read(config: Option<Value>, base: &Path, problems: &mut Problems) -> Self {
+        let mut sections: Vec<(String, Value)> = match config {
+            None => Vec::new(),
+            Some(Value::Table(table)) => table.into_iter().collect(),
+            Some(other) => {
+                problems.push("analyses", format!("expected tables [analyses.NAME], found {}", found(&other)));
+                Vec::new()
+            }
+        };
+        let mut registry = Self::default();
+        for (name, files) in builtin::FOLDERS {
+            let section = sections.iter().position(|(section, _)| section == name).map(|at| sections.remove(at).1);
+            let given = section.is_some();
+            let folder = Folder::new(files.iter().copied());
+            registry.add(name, section, Some(folder), base, problems);
+            if given || DEFAULTS.contains(name) {
+                registry.defaults.push((*name).to_owned());
+            }
+        }
+        for (name, section) in sections {
+            if let Err(error) = id::check(&name) {
+                problems.push(format!("analyses.{name}"), error.to_string());
+                continue;
+            }
+            registry.add(&name, Some(section), None, base, problems);
+            registry.defaults.push(name);
+        }
+        registry.defaults.retain(|name| registry.by_name.contains_key(name));
+        registry.names = registry.by_name.keys().cloned().collect();
+        registry
+    }
+
+    /// The built-in analyses, as they come.
+    pub fn builtin() -> Self {
+        Self::read(None, Path::new("."), &mut Problems::default())
+    }
+
+    /// One analysis.
+    pub fn get(&self, name: &str) -> Option<&Arc<Analysis>> {
+        self.by_name.get(name)
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Those that a call runs unless somebody says otherwise: `summary`, `sentiment`, and every analysis that has a
+    /// section in the configuration.
+    pub fn defaults(&self) -> Vec<String> {
+        self.defaults.clone()
+    }
+
+    fn add(
+        &mut self,
+        name: &str,
+        section: Option<Value>,
+        embedded: Option<Folder>,
+        base: &Path,
+        problems: &mut Problems,
+    ) {
+        let path = format!("analyses.{name}");
+        let mut section = Section::new(path.clone(), section, problems);
+        let dir = section.string("dir");
+        let config = Given::read(&mut section);
+        section.finish();
+        let folder = match (dir, embedded) {
+            (Some(dir), _) => match load_dir(&base.join(dir)) {
+                Ok(folder) => folder,
+                Err(fault) => return problems.push(format!("{path}.dir"), fault.to_string()),
+            },
+            (None, Some(embedded)) => embedded,
+            (None, None) => {
+                let known: Vec<&str> = builtin::FOLDERS.iter().map(|(name, _)| *name).collect();
+                let message = format!(
+                    "expected the folder with its prompt and schema; only {} come without one",
+                    known.join(", ")
+                );
+                return problems.push(format!("{path}.dir"), message);
+            }
+        };
+        match Analysis::of_folder(name, &folder, &config) {
+            Ok(analysis) => {
+                self.by_name.insert(name.to_owned(), Arc::new(analysis));
+            }
+            Err(faults) => {
+                for fault in faults {
+                    problems.push(format!("{path}.dir"), fault.to_string());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! How an analysis runs: from its folder's `analysis.toml`, under what the configuration says.
+//!
+//! Knows no prompt and no schema.
+
+use toml::Value;
+
+use super::Scope;
+use super::folder::{Fault, Folder};
+use super::trigger::Triggers;
+use crate::base::settings::{Problems, Section};
+use crate::context::DEFAULT_BUDGET_TOKENS;
+
+/// Triggers of an analysis about which nobody says anything.
+const DEFAULT_TRIGGERS: Triggers = Triggers {
+    every_n_turns: Some(4),
+    interval_ms: None,
+    min_new_tokens: None,
+    debounce_ms: Some(1_500),
+    max_wait_ms: Some(8_000),
+    on_end: true,
+};
+/// One day, ms.
+const DAY_MS: u64 = 86_400_000;
+
+/// How an analysis runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// What it is called, for people.
+    pub title: String,
+    /// Over the whole context, or for each turn.
+    pub scope: Scope,
+    /// The route that is asked; `None` = the gateway's choice by the analysis' name.
+    pub route: Option<String>,
+    /// `on_revision = "refuse"`: a result is refused, and asked for again, if a turn that it covers was revised
+    /// meanwhile.
+    pub refuses_revised: bool,
+    /// When a rolling analysis runs. Of no meaning per turn.
+    pub triggers: Triggers,
+    /// Estimated tokens of transcript in a prompt, at most.
+    pub max_context_tokens: u64,
+    /// Tokens of the answer, at most.
+    pub max_output_tokens: Option<u64>,
+    /// Sent with the request, where it is set.
+    pub temperature: Option<f64>,
+    /// The prompt version that runs where no variant names one; `None` = the newest.
+    pub prompt: Option<String>,
+}
+
+impl Settings {
+    /// Reads `analysis.toml` of a folder, if there is one.
+    pub(super) fn of_folder(name: &str, folder: &Folder) -> Result<Given, Vec<Fault>> {
+        const FILE: &str = "analysis.toml";
+        let Some(source) = folder.file(FILE) else { return Ok(Given::default()) };
+        let table: toml::Table = source.parse().map_err(|error: toml::de::Error| {
+            let at = error.span().map_or(0, |span| span.start);
+            vec![Fault::at(FILE, source, at, error.message())]
+        })?;
+        let mut problems = Problems::default();
+        let mut section = Section::new(name, Some(Value::Table(table)), &mut problems);
+        let given = Given::read(&mut section);
+        section.finish();
+        if problems.is_empty() {
+            return Ok(given);
+        }
+        let faults = problems.into_vec().into_iter().map(|problem| {
+            let key = problem.path.rsplit('.').next().unwrap_or_default().to_owned();
+            let message = format!("{key}: {}", problem.message);
+            match line_of(source, &key) {
+                Some(at) => Fault::at(FILE, source, at, message),
+                None => Fault::whole(FILE, message),
+            }
+        });
+        Err(faults.collect())
+    }
+
+    /// The folder's settings under the configuration's.
+    pub(super) fn laid(name: &str, folder: &Given, config: &Given) -> Self {
+        Self {
+            title: config.title.clone().or_else(|| folder.title.clone()).unwrap_or_else(|| name.to_owned()),
+            scope: config.scope.or(folder.scope).unwrap_or(Scope::Rolling),
+            route: config.route.clone().or_else(|| folder.route.clone()),
+            refuses_revised: config.refuses_revised.or(folder.refuses_revised).unwrap_or(false),
+            triggers: triggers(folder, config),
+            max_context_tokens: config
+                .max_context_tokens
+                .or(folder.max_context_tokens)
+                .unwrap_or(DEFAULT_BUDGET_TOKENS),
+            max_output_tokens: config.max_output_tokens.or(folder.max_output_tokens),
+            temperature: config.temperature.or(folder.temperature),
+            prompt: config.prompt.clone().or_else(|| folder.prompt.clone()),
+        }
+    }
+}
+
+/// What one source says; `None` = nothing. Of numbers, 0 says "off".
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Given {
+    title: Option<String>,
+    scope: Option<Scope>,
+    route: Option<String>,
+    refuses_revised: Option<bool>,
+    every_n_turns: Option<u64>,
+    interval_ms: Option<u64>,
+    min_new_tokens: Option<u64>,
+    debounce_ms: Option<u64>,
+    max_wait_ms: Option<u64>,
+    on_end: Option<bool>,
+    max_context_tokens: Option<u64>,
+    max_output_tokens: Option<u64>,
+    temperature: Option<f64>,
+    prompt: Option<String>,
+}
+
+impl Given {
+    /// Reads what `section` says; its `dir` and unknown keys are the caller's.
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let scope = section.choice("scope", &["rolling", "turn"]);
+        Self {
+            title: section.string("title"),
+            scope: scope.map(|scope| if scope == "turn" { Scope::Turn } else { Scope::Rolling }),
+            route: section.string("route"),
+            refuses_revised: section.choice("on_revision", &["publish", "refuse"]).map(|choice| choice == "refuse"),
+            every_n_turns: section.integer("every_n_turns", 0..=1_000_000),
+            interval_ms: section.integer("interval_ms", 0..=DAY_MS),
+            min_new_tokens: section.integer("min_new_tokens", 0..=10_000_000),
+            debounce_ms: section.integer("debounce_ms", 0..=DAY_MS),
+            max_wait_ms: section.integer("max_wait_ms", 0..=DAY_MS),
+            on_end: section.boolean("on_end"),
+            max_context_tokens: section.integer("max_context_tokens", 100..=10_000_000),
+            max_output_tokens: section.integer("max_output_tokens", 1..=1_000_000),
+            temperature: section.number("temperature", 0.0..=2.0),
+            prompt: section.string("prompt"),
+        }
+    }
+
+    /// It says when the analysis becomes due.
+    fn says_when(&self) -> bool {
+        self.every_n_turns.is_some() || self.interval_ms.is_some()
+    }
+
+    /// It says anything of triggers.
+    fn says_triggers(&self) -> bool {
+        self.says_when()
+            || self.min_new_tokens.is_some()
+            || self.debounce_ms.is_some()
+            || self.max_wait_ms.is_some()
+            || self.on_end.is_some()
+    }
+
+    /// The triggers that it says, over `base`.
+    fn over(&self, base: Triggers) -> Triggers {
+        let lay = |given: Option<u64>, base: Option<u64>| given.or(base).filter(|value| *value > 0);
+        Triggers {
+            every_n_turns: lay(self.every_n_turns, base.every_n_turns),
+            interval_ms: lay(self.interval_ms, base.interval_ms),
+            min_new_tokens: lay(self.min_new_tokens, base.min_new_tokens),
+            debounce_ms: lay(self.debounce_ms, base.debounce_ms),
+            max_wait_ms: lay(self.max_wait_ms, base.max_wait_ms),
+            on_end: self.on_end.unwrap_or(base.on_end),
+        }
+    }
+}
+
+/// Who says when an analysis becomes due (`every_n_turns` or `interval_ms`) says all of it: what is absent there is
+/// off. A section that has only other keys changes just those of the folder's. Where nobody says anything, it runs as
+/// [`DEFAULT_TRIGGERS`] say.
+fn triggers(folder: &Given, config: &Given) -> Triggers {
+    let of_folder = if folder.says_triggers() { folder.over(Triggers::OFF) } else { Triggers::OFF };
+    if config.says_when() {
+        return config.over(Triggers { on_end: of_folder.on_end, ..Triggers::OFF });
+    }
+    if !folder.says_triggers() && !config.says_triggers() {
+        return DEFAULT_TRIGGERS;
+    }
+    config.over(of_folder)
+}
+
+/// The byte at which the line of `key` begins.
+fn line_of(source: &str, key: &str) -> Option<usize> {
+    let mut offset = 0;
+    for line in source.split_inclusive('\n') {
+        if line.trim_start().strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('=')) {
+            return Some(offset);
+        }
+        offset += line.len();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(source: &str) -> Given {
+        Settings::of_folder("x", &Folder::new([("analysis.toml", source)])).expect("settings")
+    }
+
+    #[test]
+    fn who_says_when_says_all_of_it() {
+        let folder = given("every_n_turns = 4\ndebounce_ms = 1500\nmax_wait_ms = 8000\non_end = true");
+        let laid = |config: &str| Settings::laid("x", &folder, &given(config)).triggers;
+        let every = laid("every_n_turns = 1");
+        assert_eq!(
+            (every.every_n_turns, every.debounce_ms, every.max_wait_ms, every.on_end),
+            (Some(1), None, None, true)
+        );
+        let quicker = laid("debounce_ms = 10");
+        assert_eq!((quicker.every_n_turns, quicker.debounce_ms, quicker.max_wait_ms), (Some(4), Some(10), Some(8_000)));
+        assert_eq!(laid("debounce_ms = 0").debounce_ms, None, "0 is off");
+        assert_eq!(laid("").every_n_turns, Some(4));
+    }
+
+    #[test]
+    fn an_analysis_about_which_nobody_says_anything_still_runs() {
+        let none = Given::default();
+        assert_eq!(Settings::laid("x", &none, &none).triggers, DEFAULT_TRIGGERS);
+        let only_end = Settings::laid("x", &none, &given("on_end = true")).triggers;
+        assert_eq!(only_end, Triggers::OFF);
+        let turns = Settings::laid("x", &none, &given("every_n_turns = 2")).triggers;
+        assert_eq!((turns.every_n_turns, turns.debounce_ms, turns.on_end), (Some(2), None, true));
+    }
+
+    #[test]
+    fn faults_name_line_and_column() {
+        let read = |source: &str| {
+            let faults = Settings::of_folder("x", &Folder::new([("analysis.toml", source)])).expect_err("faults");
+            faults.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            read("title = \"T\"\nscope = \"call\"\nspeed = 1\n"),
+            [
+                "analysis.toml:2:1: scope: expected one of rolling, turn, found \"call\"",
+                "analysis.toml:3:1: speed: unknown key; there are: debounce_ms, every_n_turns, interval_ms, \
+                 max_context_tokens, max_output_tokens, max_wait_ms, min_new_tokens, on_end, on_revision, prompt, \
+                 route, scope, temperature, title",
+            ]
+        );
+        assert!(read("title = \n")[0].starts_with("analysis.toml:1:9: "), "{:?}", read("title = \n"));
+    }
+}
