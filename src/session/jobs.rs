@@ -168,7 +168,7 @@ impl Task {
             }
         };
         let prompt = match analysis.prompt(arm.prompt.as_deref()) {
-            Ok(prompt) => Arc::clone(prompt),
+            Ok(prompt) => prompt,
             Err(error) => {
                 let failed = Failed { code: "bad_prompt".into(), message: error.to_string(), temporary: false };
                 return self.job_failed(&key, is_final, failed);

@@ -109,7 +109,7 @@ pub async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answered, Fa
         message: error.message().to_owned(),
         temporary: error.temporary(),
     })?;
-    let reading = job.analysis.read_answer(&answer.text, &job.snapshot).map_err(|error| Failed {
+    let reading = job.analysis.read(&answer.text, &job.snapshot).map_err(|error| Failed {
         code: "schema_mismatch".to_owned(),
         message: error.to_string(),
         temporary: true,
