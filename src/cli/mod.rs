@@ -10,6 +10,8 @@ mod meter;
 mod reconnect;
 mod replay;
 mod screen;
+#[cfg(test)]
+mod scripted;
 mod serve;
 mod settings;
 mod target;
