@@ -3,11 +3,17 @@
 //!
 //! Exit codes: 0 well, 1 not well, 2 the command line was not understood.
 
+mod check;
+mod demo;
 mod fetch;
 mod meter;
 mod reconnect;
 mod replay;
 mod screen;
+#[cfg(test)]
+mod scripted;
+mod serve;
+mod settings;
 mod target;
 mod watch;
 
@@ -38,10 +44,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show what it does: a bundled call through a daemon of its own
+    Demo(demo::DemoArgs),
+    /// Run the daemon
+    Serve(serve::ServeArgs),
     /// Play recordings into a daemon
     Replay(Box<replay::ReplayArgs>),
     /// Show calls and insights live
     Watch(watch::WatchArgs),
+    /// Find every problem of a configuration
+    Check(check::CheckArgs),
 }
 
 /// Runs the command that was typed.
@@ -58,6 +70,9 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Replay(args) => client(replay::run(*args)),
         Command::Watch(args) => client(watch::run(args)),
     }

@@ -93,6 +93,20 @@ pub(crate) struct LastLine {
     insight_ms: Quantiles,
 }
 
+impl LastLine {
+    /// The figures as one sentence.
+    pub(crate) fn sentence(&self) -> String {
+        let lost = if self.lost == 0 { "nothing lost".to_owned() } else { format!("{} lost", self.lost) };
+        format!(
+            "{} turns, {} insights, {lost}; turn to ack {}; turn to insight {}",
+            self.turns,
+            self.insights,
+            latency(self.ack_ms),
+            latency(self.insight_ms)
+        )
+    }
+}
+
 impl Totals {
     /// Adds a call.
     pub(crate) fn add(&mut self, call: CallReport) {

@@ -1,19 +1,12 @@
 //! The producer against a scripted daemon that drops, lies low and comes back: every frame takes effect once, in order.
 
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::body::Incoming as Body;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use super::*;
-use crate::base::ws::{Incoming, ServerSocket, Upgrade, Utf8Bytes};
+use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes};
+use crate::cli::scripted;
 use crate::recording::{self, Header};
 
 /// What the daemon does on one connection.
@@ -51,21 +44,16 @@ struct Daemon {
 
 impl Daemon {
     async fn start(script: Vec<Act>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let target = Target::at(listener.local_addr().expect("addr"));
         let state = Arc::new(Mutex::new(State::default()));
-        let shared = Arc::clone(&state);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (state, script) = (Arc::clone(&shared), script.clone());
-                let service = service_fn(move |request| answer(request, Arc::clone(&state), script.clone()));
-                tokio::spawn(
-                    hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .with_upgrades(),
-                );
-            }
-        });
+        let (talking, asked) = (Arc::clone(&state), Arc::clone(&state));
+        let target = scripted::daemon(
+            move |number, socket| {
+                let (state, act) = (Arc::clone(&talking), script[number]);
+                async move { converse(socket, &state, act).await }
+            },
+            move |path| path.ends_with("/turns").then(|| listed(&asked)),
+        )
+        .await;
         Self { target, state }
     }
 
@@ -100,39 +88,25 @@ fn recording(turns: usize) -> Recording {
     }
 }
 
-async fn answer(
-    mut request: Request<Body>,
-    state: Arc<Mutex<State>>,
-    script: Vec<Act>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
-    if request.uri().path() == "/v1/ingest" {
-        let (upgrade, response) = Upgrade::new(&mut request, 1 << 20, None, Full::default).expect("handshake");
-        tokio::spawn(async move { converse(upgrade.socket().await.expect("socket"), &state, &script).await });
-        return Ok(response);
-    }
-    let turns: Vec<Value> = state
-        .lock()
-        .expect("lock")
-        .applied
-        .iter()
-        .filter_map(|frame| serde_json::from_str::<Value>(frame).ok())
+/// The turns that took effect, as `GET …/turns` lists them.
+fn listed(state: &Mutex<State>) -> Value {
+    let applied = state.lock().expect("lock").applied.clone();
+    let frames = applied.iter().filter_map(|frame| serde_json::from_str::<Value>(frame).ok());
+    let turns: Vec<Value> = frames
         .filter(|frame| frame["type"] == "turn")
         .enumerate()
         .map(|(ordinal, frame)| {
             json!({"turn": ordinal, "stream_id": "s_1", "turn_order": frame["turn_order"], "text": frame["text"]})
         })
         .collect();
-    let known = request.uri().path().ends_with("/turns");
-    let status = if known { StatusCode::OK } else { StatusCode::NOT_FOUND };
-    let body = json!({"turns": turns, "next": null}).to_string();
-    Ok(Response::builder().status(status).body(Full::from(body)).expect("response"))
+    json!({"turns": turns, "next": null})
 }
 
-async fn converse(mut socket: ServerSocket, state: &Mutex<State>, script: &[Act]) {
-    let (act, covered) = {
+async fn converse(mut socket: ServerSocket, state: &Mutex<State>, act: Act) {
+    let covered = {
         let mut state = state.lock().expect("lock");
         state.connections += 1;
-        (script[state.connections - 1], state.covered.replace(0))
+        state.covered.replace(0)
     };
     let send = |frame: Value| [Utf8Bytes::from(frame.to_string())];
     socket.send(send(json!({"type":"welcome","frames":covered,"acked":null,"insights":{}}))).await.expect("welcome");

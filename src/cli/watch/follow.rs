@@ -181,3 +181,92 @@ async fn drain(
 fn text_of(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::base::ws::ServerSocket;
+    use crate::cli::scripted;
+    use crate::cli::watch::Selection;
+
+    async fn say(socket: &mut ServerSocket, frames: &[Value]) {
+        let frames: Vec<Utf8Bytes> = frames.iter().map(|frame| Utf8Bytes::from(frame.to_string())).collect();
+        socket.send(frames).await.expect("send");
+    }
+
+    fn turn(seq: u64) -> Value {
+        json!({"type": "turn.final", "call_id": "c", "seq": seq, "turn": {}})
+    }
+
+    #[tokio::test]
+    async fn a_restart_is_outlived_and_each_event_is_seen_once() {
+        let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
+        let noted = Arc::clone(&asked);
+        let target = scripted::daemon(
+            move |number, mut socket| {
+                let asked = Arc::clone(&noted);
+                async move {
+                    say(&mut socket, &[json!({"type": "welcome", "version": 1, "ping_interval_ms": 20_000})]).await;
+                    let Ok(Incoming::Text(text)) = socket.recv().await else { panic!("no subscribe") };
+                    asked.lock().expect("lock").push(serde_json::from_str(&text).expect("json"));
+                    match number {
+                        0 => {
+                            let started = json!({"type": "call.started", "call_id": "c", "epoch": "e", "seq": 1});
+                            say(&mut socket, &[started, turn(2)]).await;
+                            drop(socket);
+                        }
+                        1 => {
+                            let back = json!({"type": "reconnect", "after_ms": 5, "grace_ms": 1000});
+                            say(&mut socket, &[turn(2), turn(3), back, turn(4)]).await;
+                            socket.close(1001, "").await;
+                        }
+                        _ => {
+                            say(&mut socket, &[turn(4), turn(5)]).await;
+                            let _ = socket.recv().await;
+                        }
+                    }
+                }
+            },
+            |_| None,
+        )
+        .await;
+        let mut positions = Positions::new(Selection::Calls(vec!["c".into()]), vec![], vec!["turns"]);
+        let (mut seen, mut lost) = (Vec::new(), 0);
+        follow(&target, &mut positions, |heard| {
+            match heard {
+                Heard::Frame(_, frame) => seen.extend(frame["seq"].as_u64()),
+                Heard::Lost(_) => lost += 1,
+                Heard::Back => {}
+            }
+            Ok(if seen.last() == Some(&5) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+        .await
+        .expect("followed");
+        assert_eq!((seen, lost), (vec![1, 2, 3, 4, 5], 2));
+        let asked = asked.lock().expect("lock");
+        assert_eq!(asked[0]["resume"], Value::Null);
+        assert_eq!(asked[1]["resume"], json!({"c": {"epoch": "e", "seq": 2}}));
+        assert_eq!(asked[2]["resume"], json!({"c": {"epoch": "e", "seq": 4}}));
+    }
+
+    #[tokio::test]
+    async fn a_refused_subscribe_is_an_error_that_says_why() {
+        let target = scripted::daemon(
+            |_, mut socket| async move {
+                let refusal = json!({"type": "error", "id": "1", "code": "unknown_analysis", "message": "there are: a",
+                    "fatal": false, "temporary": false});
+                say(&mut socket, &[refusal]).await;
+                let _ = socket.recv().await;
+            },
+            |_| None,
+        )
+        .await;
+        let mut positions = Positions::new(Selection::All, vec!["b".into()], vec![]);
+        let error = follow(&target, &mut positions, |_| Ok(ControlFlow::Continue(()))).await.expect_err("refused");
+        assert!(error.to_string().contains("unknown_analysis: there are: a"), "{error}");
+    }
+}

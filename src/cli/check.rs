@@ -1,0 +1,63 @@
+//! `sidetone check`: is this configuration right? Reads files, no network.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use owo_colors::OwoColorize as _;
+
+use crate::config::Config;
+
+use super::settings;
+
+/// Options of `sidetone check`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sidetone check --config sidetone.toml
+  sidetone check && systemctl restart sidetone
+
+One line a problem, with its key path, what was found and what is allowed. Exit code: 0 when all is well, else 1.")]
+pub(crate) struct CheckArgs {
+    /// The configuration; without it, the defaults are checked
+    #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// None; problems are printed.
+pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
+    match Config::load(args.config.as_deref()) {
+        Ok(config) => {
+            let of = args.config.as_ref().map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
+            anstream::println!("{} {of}: {}", "OK".green().bold(), inventory(&config));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(problems) => {
+            for problem in &problems {
+                anstream::println!("{}", settings::line(problem));
+            }
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// What a daemon with this configuration would have.
+fn inventory(config: &Config) -> String {
+    let names = |what: &str, names: Vec<String>| {
+        if names.is_empty() { format!("no {what}") } else { format!("{what} {}", names.join(", ")) }
+    };
+    let endpoints = config.gateway.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+    let routes = config.gateway.routes.iter().map(|route| route.name.clone()).collect();
+    [
+        names("analyses", config.analyses.names()),
+        names("routes", routes),
+        names("endpoints", endpoints),
+        format!("{} sinks", config.sinks.len()),
+        format!("journal in {}", config.journal.dir.display()),
+    ]
+    .join("; ")
+}

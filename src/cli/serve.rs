@@ -1,0 +1,111 @@
+//! `sidetone serve`: the daemon, in the foreground, until SIGTERM or SIGINT.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::app;
+
+use super::settings;
+use super::target::DEFAULT_LISTEN;
+
+/// Options of `sidetone serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sidetone serve                                    defaults, on 127.0.0.1:7700
+  sidetone serve --config /etc/sidetone.toml
+  sidetone serve --listen 127.0.0.1:0               a free port; the first line on stdout says which
+
+The log goes to stderr. SIDETONE_LOG sets what is in it, such as \"debug\" or \"sidetone::session=debug,info\".
+SIGTERM ends it in order: no call ends, and the next start goes on with all of them.")]
+pub(crate) struct ServeArgs {
+    /// The configuration; without it, the defaults and the embedded provider
+    #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where to listen; port 0 is a free one
+    #[arg(long, value_name = "ADDR", default_value = DEFAULT_LISTEN)]
+    listen: SocketAddr,
+    /// Form of the log
+    #[arg(long, value_enum, default_value_t = LogForm::Text)]
+    log: LogForm,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogForm {
+    /// For people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// It did not start.
+pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
+    start_log(args.log, "info");
+    let config = settings::load(args.config.as_deref())?;
+    // The handlers stand before the address is told: who reads it may send a signal at once.
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let mut stop = runtime.block_on(async { Stop::listen() })?;
+    let running = app::start(config, args.listen)?;
+    {
+        let mut out = std::io::stdout().lock();
+        // Whoever started us may have closed stdout; that is no reason not to serve.
+        let _ = writeln!(out, "listening on {}", running.url()).and_then(|()| out.flush());
+    }
+    runtime.block_on(stop.wait());
+    tracing::info!("stopping; a second signal ends at once");
+    std::thread::spawn(move || {
+        runtime.block_on(stop.wait());
+        std::process::exit(1);
+    });
+    running.stop();
+    Ok(ExitCode::SUCCESS)
+}
+
+/// SIGTERM and SIGINT.
+pub(crate) struct Stop {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stop {
+    /// From now on the signals are ours. Call it on a runtime.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub(crate) fn listen() -> Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next one.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Sends the log to stderr. `level` holds unless SIDETONE_LOG says otherwise.
+fn start_log(form: LogForm, level: &str) {
+    let filter = EnvFilter::try_from_env("SIDETONE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A log that is set already (in a test, say) stays.
+    let _ = match form {
+        LogForm::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogForm::Json => log.json().flatten_event(true).try_init(),
+    };
+}
