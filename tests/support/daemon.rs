@@ -1,0 +1,326 @@
+//! The real binary as a process: started on a free port, killed on drop, restarted on the same port.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::http::{self, Reply};
+use super::{Json, eventually};
+
+/// Limits that no test but the limits' own wants to meet.
+pub const WIDE_LIMITS: &str = "
+[limits]
+connections = 60000
+per_address = 60000
+open_calls = 60000
+new_calls_per_s = 60000
+";
+
+/// The daemon, running or not.
+pub struct Daemon {
+    binary: PathBuf,
+    child: Option<Child>,
+    /// Where the configuration, the journal and stderr live.
+    pub dir: PathBuf,
+    _owned: Option<TempDir>,
+    /// The port that it keeps over restarts.
+    pub port: u16,
+    prefix: Vec<String>,
+    env: Vec<(String, String)>,
+    /// From the spawn to the first line, at the newest start.
+    pub start_took: Duration,
+}
+
+/// A port that is free now and that no outgoing connection takes by chance (below the ephemeral range).
+pub fn free_port() -> u16 {
+    loop {
+        let port = 12_000 + rand::random::<u16>() % 18_000;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+impl Daemon {
+    /// Starts it with `config` in a folder of its own. `[journal] dir` is added where `config` has no `[journal]`.
+    pub async fn start(config: &str) -> Self {
+        let owned = tempfile::tempdir().expect("temporary folder");
+        let mut daemon = Self::prepare(config, owned.path());
+        daemon._owned = Some(owned);
+        daemon.up().await;
+        daemon
+    }
+
+    /// Starts it with `config` in `dir`.
+    pub async fn start_in(config: &str, dir: &Path) -> Self {
+        let mut daemon = Self::prepare(config, dir);
+        daemon.up().await;
+        daemon
+    }
+
+    /// Everything but the start.
+    pub fn prepare(config: &str, dir: &Path) -> Self {
+        let daemon = Self {
+            binary: PathBuf::from(env!("CARGO_BIN_EXE_sidetone")),
+            child: None,
+            dir: dir.to_owned(),
+            _owned: None,
+            port: free_port(),
+            prefix: Vec::new(),
+            env: Vec::new(),
+            start_took: Duration::ZERO,
+        };
+        daemon.configure(config);
+        daemon
+    }
+
+    /// Runs it under `prefix` (such as `taskset -c 0`).
+    pub fn under(mut self, prefix: &[&str]) -> Self {
+        self.prefix = prefix.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Sets a variable of its environment.
+    pub fn with_env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Writes the configuration for the next start.
+    pub fn configure(&self, config: &str) {
+        let mut text = config.to_owned();
+        if !text.contains("[journal]") {
+            text.push_str(&format!("\n[journal]\ndir = {:?}\n", self.dir.join("journal").display().to_string()));
+        }
+        std::fs::write(self.dir.join("sidetone.toml"), text).expect("write configuration");
+    }
+
+    /// The configuration file.
+    pub fn config_path(&self) -> PathBuf {
+        self.dir.join("sidetone.toml")
+    }
+
+    /// Starts it and waits for its first line.
+    pub async fn up(&mut self) {
+        let begun = Instant::now();
+        let first = self.spawn();
+        let line = tokio::time::timeout(Duration::from_secs(60), first).await;
+        let line = line.ok().and_then(Result::ok).unwrap_or_default();
+        self.start_took = begun.elapsed();
+        let expected = format!("listening on http://127.0.0.1:{}", self.port);
+        assert_eq!(line.trim_end(), expected, "first line of stdout; stderr: {}", self.stderr_tail());
+    }
+
+    /// Starts it; the receiver gets its first line.
+    pub fn spawn(&mut self) -> tokio::sync::oneshot::Receiver<String> {
+        assert!(self.child.is_none(), "it runs already");
+        let stderr =
+            File::options().create(true).append(true).open(self.dir.join("stderr")).expect("open file for stderr");
+        let mut words: Vec<String> = self.prefix.clone();
+        words.push(self.binary.display().to_string());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .args(["serve", "--config"])
+            .arg(self.config_path())
+            .args(["--listen", &format!("127.0.0.1:{}", self.port)])
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(stderr);
+        let mut child = command.spawn().expect("start the binary");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        self.child = Some(child);
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let mut lines = BufReader::new(stdout);
+            let mut first = String::new();
+            let _ = lines.read_line(&mut first);
+            let _ = sender.send(first);
+            // Whatever follows is read and dropped, so that the pipe never fills.
+            let _ = std::io::copy(&mut lines, &mut std::io::sink());
+        });
+        receiver
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill9(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGKILL and a new start on the same port.
+    pub async fn restart(&mut self) {
+        self.kill9();
+        self.up().await;
+    }
+
+    /// Sends SIGTERM.
+    pub fn sigterm(&self) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("pid");
+        kill_process(pid, Signal::TERM).expect("send SIGTERM");
+    }
+
+    /// Waits for the end, at most `within`.
+    pub async fn ended(&mut self, within: Duration) -> ExitStatus {
+        let child = std::cell::RefCell::new(self.child.as_mut().expect("it runs"));
+        let status = eventually("the daemon ends", within, || {
+            let status = child.borrow_mut().try_wait().expect("wait");
+            async move { status }
+        })
+        .await;
+        self.child = None;
+        status
+    }
+
+    /// Whether the process runs.
+    pub fn runs(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// `ws://127.0.0.1:PORT` and `path`.
+    pub fn ws(&self, path: &str) -> String {
+        format!("ws://127.0.0.1:{}{path}", self.port)
+    }
+
+    /// `GET path`.
+    pub async fn get(&self, path: &str) -> Reply {
+        http::request(self.port, "GET", path, &[], None).await
+    }
+
+    /// `GET path`, which must be 200 and JSON.
+    pub async fn get_json(&self, path: &str) -> Json {
+        let reply = self.get(path).await;
+        assert_eq!(reply.status, 200, "GET {path}: {}", reply.text());
+        reply.json()
+    }
+
+    /// `POST path` with a JSON body.
+    pub async fn post(&self, path: &str, body: &Json) -> Reply {
+        http::request(self.port, "POST", path, &[("content-type", "application/json")], Some(body.to_string())).await
+    }
+
+    /// `DELETE path`.
+    pub async fn delete(&self, path: &str) -> Reply {
+        http::request(self.port, "DELETE", path, &[], None).await
+    }
+
+    /// All turns of a call, over all pages.
+    pub async fn turns(&self, call: &str) -> Vec<Json> {
+        let mut turns = Vec::new();
+        let mut path = format!("/v1/calls/{call}/turns");
+        loop {
+            let page = self.get_json(&path).await;
+            turns.extend(page["turns"].as_array().expect("turns").iter().cloned());
+            match &page["next"] {
+                Json::Null => return turns,
+                Json::String(next) => path = format!("/v1/calls/{call}/turns?after={next}"),
+                next => path = format!("/v1/calls/{call}/turns?after={next}"),
+            }
+        }
+    }
+
+    /// All events of a call, over all pages.
+    pub async fn events(&self, call: &str) -> Vec<Json> {
+        let mut events: Vec<Json> = Vec::new();
+        let mut after = 0;
+        loop {
+            let page = self.get_json(&format!("/v1/calls/{call}/events?after={after}")).await;
+            events.extend(page["events"].as_array().expect("events").iter().cloned());
+            match page["next_after"].as_u64() {
+                None => return events,
+                Some(next) => {
+                    assert!(next > after, "next_after must rise");
+                    after = next;
+                }
+            }
+        }
+    }
+
+    /// Waits until the call is completed, at most `within`.
+    pub async fn completed(&self, call: &str, within: Duration) -> Json {
+        eventually(&format!("call {call} is completed"), within, || async {
+            let reply = self.get(&format!("/v1/calls/{call}")).await;
+            (reply.status == 200).then(|| reply.json()).filter(|call| call["state"] == "completed")
+        })
+        .await
+    }
+
+    /// Sum of a metric's samples whose line contains all of `labels`.
+    pub async fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.get("/metrics").await.text();
+        text.lines()
+            .filter(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Resident memory in bytes.
+    pub fn rss(&self) -> u64 {
+        rss_of(self.pid())
+    }
+
+    /// CPU time so far (user and system).
+    pub fn cpu(&self) -> Duration {
+        cpu_of(self.pid())
+    }
+
+    /// The end of what it wrote to stderr.
+    pub fn stderr_tail(&self) -> String {
+        let text = std::fs::read_to_string(self.dir.join("stderr")).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill9();
+        if std::thread::panicking() {
+            println!("--- the daemon's stderr, last lines\n{}\n---", self.stderr_tail());
+        }
+    }
+}
+
+/// Resident memory of a process in bytes.
+pub fn rss_of(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+/// CPU time of a process, user and system, in steps of the kernel's clock tick (10 ms).
+pub fn cpu_of(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The second field, in brackets, may hold spaces: count from behind it.
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+    Duration::from_millis((ticks(11) + ticks(12)) * 10)
+}
+
+/// Runs a subcommand to its end.
+pub async fn run(args: &[&str]) -> std::process::Output {
+    let args: Vec<String> = args.iter().map(|&word| word.to_owned()).collect();
+    tokio::task::spawn_blocking(move || {
+        Command::new(env!("CARGO_BIN_EXE_sidetone")).args(&args).stdin(Stdio::null()).output().expect("run the binary")
+    })
+    .await
+    .expect("join")
+}
