@@ -18,12 +18,14 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("hub", &["journal"]),
     ("session", &["analysis", "context", "gateway", "journal", "stt", "llm"]),
     ("sink", &["hub", "journal"]),
-    ("ingest", &["stt", "session"]),
-    ("api", &["session", "hub", "journal", "ledger", "gateway"]),
+    // `config` composes sections and names nobody of its own layer, so its neighbours may name it.
+    ("ingest", &["stt", "session", "config"]),
+    ("api", &["session", "hub", "journal", "ledger", "gateway", "config"]),
+    ("config", &["stt", "llm", "analysis", "context", "gateway", "journal", "ledger", "hub", "session", "sink"]),
 ];
 
 /// Modules that may name every module below the application.
-const NAME_ALL: &[&str] = &["config", "app", "cli", "main"];
+const NAME_ALL: &[&str] = &["app", "cli", "main"];
 
 /// The wiring and what stands on it: named by each other alone.
 const TOP: &[&str] = &["app", "cli", "main"];

@@ -6,4 +6,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bad_input;
+mod crash;
+mod hardened;
+mod ingest;
 mod layers;
+mod outage;
+mod recordings;
+mod scale;
+mod subscribe;
