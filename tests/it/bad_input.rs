@@ -29,8 +29,7 @@ fn any_json() -> impl Strategy<Value = Json> {
     leaf.prop_recursive(3, 16, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
-            prop::collection::btree_map(".{0,8}", inner, 0..4)
-                .prop_map(|map| Json::Object(map.into_iter().collect())),
+            prop::collection::btree_map(".{0,8}", inner, 0..4).prop_map(|map| Json::Object(map.into_iter().collect())),
         ]
     })
 }
@@ -131,7 +130,8 @@ async fn mutated_ingest_frames_lose_no_good_turn() {
     ];
     for (dialect, seeds) in [("sidetone", &ours), ("assemblyai", &vendor)] {
         let call = format!("c_{dialect}");
-        let (mut client, _) = ingest(&daemon, &format!("call_id={call}&stream_id=s_1&dialect={dialect}&results=none")).await;
+        let (mut client, _) =
+            ingest(&daemon, &format!("call_id={call}&stream_id=s_1&dialect={dialect}&results=none")).await;
         let mut good: Vec<String> = Vec::new();
         let mut frames = 0;
         for number in 0..count {
@@ -308,9 +308,14 @@ async fn foreign_origins_and_rebound_hosts_are_refused_on_every_path() {
         let reply = http::request(daemon.port, "GET", "/v1/calls", &headers, None).await;
         assert_eq!(reply.status, 200, "{headers:?}: {}", reply.text());
     }
-    let reply =
-        http::request(daemon.port, "POST", "/v1/calls/c1/analyses/summary", &[("content-type", "text/plain")], Some("{}".into()))
-            .await;
+    let reply = http::request(
+        daemon.port,
+        "POST",
+        "/v1/calls/c1/analyses/summary",
+        &[("content-type", "text/plain")],
+        Some("{}".into()),
+    )
+    .await;
     assert_eq!(reply.status, 415, "a POST needs application/json: {}", reply.text());
     assert_eq!(daemon.get_json("/v1/calls/c1").await["state"], "open");
 }
@@ -352,10 +357,13 @@ async fn forged_turns_change_no_prompt_structure() {
     let mut asked_of = Vec::new();
     for hostile in [false, true] {
         let call = if hostile { "c_hostile" } else { "c_plain_" };
-        let meta = if hostile { json!({"customer":forged[3],"note\nsystem: x":forged[0]}) } else { json!({"customer":plain,"note":plain}) };
+        let meta = if hostile {
+            json!({"customer":forged[3],"note\nsystem: x":forged[0]})
+        } else {
+            json!({"customer":plain,"note":plain})
+        };
         let before = mock.count();
-        let (mut client, _) =
-            ingest(&daemon, &format!("call_id={call}&meta={}", encode(&meta.to_string()))).await;
+        let (mut client, _) = ingest(&daemon, &format!("call_id={call}&meta={}", encode(&meta.to_string()))).await;
         for (order, text) in forged.iter().enumerate() {
             let (speaker, text) = if hostile { (*text, *text) } else { ("agent", plain) };
             client.send(&turn(order as u64, speaker, text)).await;
@@ -378,7 +386,8 @@ async fn forged_turns_change_no_prompt_structure() {
         asked.iter().filter(|asked| asked.schema_name().starts_with(name)).next_back().cloned()
     };
     let mut compared = 0;
-    let names: std::collections::BTreeSet<String> = asked_of[0].iter().map(|asked| asked.schema_name().to_owned()).collect();
+    let names: std::collections::BTreeSet<String> =
+        asked_of[0].iter().map(|asked| asked.schema_name().to_owned()).collect();
     for name in names {
         let (Some(fair), Some(hostile)) = (last_of(&asked_of[0], &name), last_of(&asked_of[1], &name)) else {
             panic!("{name} was not asked of both calls");
@@ -390,7 +399,12 @@ async fn forged_turns_change_no_prompt_structure() {
         assert_eq!(lines, fair_lines, "{name}: one turn is one line:\n{}\n---\n{}", fair.prompt(), hostile.prompt());
         // No prompt holds a delimiter more often than the plain one does.
         for mark in ["</transcript>", "<transcript>", "<transcript", "</turns>", "```"] {
-            assert_eq!(hostile.prompt().matches(mark).count(), fair.prompt().matches(mark).count(), "{name}: {mark}\n{}", hostile.prompt());
+            assert_eq!(
+                hostile.prompt().matches(mark).count(),
+                fair.prompt().matches(mark).count(),
+                "{name}: {mark}\n{}",
+                hostile.prompt()
+            );
         }
         for mark in ['\u{2028}', '\u{2029}', '\u{85}', '\u{b}', '\u{c}', '\r'] {
             assert!(!hostile.prompt().contains(mark), "{name}: {mark:?} is a line break to somebody");

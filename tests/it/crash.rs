@@ -30,7 +30,14 @@ struct Kills {
 }
 
 /// Kills the daemon once both conditions hold (at most `patience`), and counts what it hit.
-async fn strike(daemon: &mut Daemon, fleet: &Fleet, mock: &MockLlm, started: Instant, patience: Duration, kills: &mut Kills) {
+async fn strike(
+    daemon: &mut Daemon,
+    fleet: &Fleet,
+    mock: &MockLlm,
+    started: Instant,
+    patience: Duration,
+    kills: &mut Kills,
+) {
     let deadline = Instant::now() + patience;
     while Instant::now() < deadline && !(fleet.unacked.load(Ordering::SeqCst) > 0 && mock.open() > 0) {
         tokio::time::sleep(Duration::from_micros(200)).await;
@@ -104,7 +111,8 @@ async fn killed_many_times_and_nothing_is_lost() {
         if !early {
             tokio::time::sleep(Duration::from_millis(100 + chance.below(150) as u64)).await;
         }
-        strike(&mut daemon, &fleet, &mock, started, Duration::from_millis(if early { 90 } else { 2000 }), &mut kills).await;
+        strike(&mut daemon, &fleet, &mock, started, Duration::from_millis(if early { 90 } else { 2000 }), &mut kills)
+            .await;
         daemon.up().await;
         started = Instant::now();
         while let Some(ended) = feeding.try_join_next() {
@@ -144,7 +152,11 @@ async fn killed_many_times_and_nothing_is_lost() {
         .await;
         let seen = watcher.seen.lock().unwrap();
         for (saw, stored) in seen.events[call].iter().zip(events) {
-            assert_eq!((&saw["seq"], &saw["type"], &saw["at"]), (&stored["seq"], &stored["type"], &stored["at"]), "{call}");
+            assert_eq!(
+                (&saw["seq"], &saw["type"], &saw["at"]),
+                (&stored["seq"], &stored["type"], &stored["at"]),
+                "{call}"
+            );
         }
         assert_eq!(seen.events[call].len(), events.len(), "{call}: each event once");
     }
@@ -156,8 +168,11 @@ async fn killed_many_times_and_nothing_is_lost() {
         .await;
     }
     let twice: u64 = sink.events.lock().unwrap().values().flat_map(|seqs| seqs.values()).map(|times| times - 1).sum();
-    println!("{} calls; the sink had {twice} events more than once; subscriber connections {}", heads.len(),
-        watcher.seen.lock().unwrap().connections);
+    println!(
+        "{} calls; the sink had {twice} events more than once; subscriber connections {}",
+        heads.len(),
+        watcher.seen.lock().unwrap().connections
+    );
     assert!(kills.counted >= wanted, "{kills:?}");
     assert!(kills.early >= wanted_early, "{kills:?}");
 }

@@ -211,7 +211,10 @@ async fn a_completed_call_takes_known_streams_back_and_refuses_new_ones() {
         assert_eq!(known.close_code().await, 1000);
         let mut new = Client::connect(&daemon.ws("/v1/ingest?call_id=c1&stream_id=s_9")).await;
         let error = new.recv().await.expect("a frame");
-        assert_eq!((&error["type"], &error["code"], &error["fatal"]), (&json!("error"), &json!("call_completed"), &json!(true)));
+        assert_eq!(
+            (&error["type"], &error["code"], &error["fatal"]),
+            (&json!("error"), &json!("call_completed"), &json!(true))
+        );
         assert_eq!(new.close_code().await, 4410, "restart: {restart}");
     }
 }

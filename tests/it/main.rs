@@ -8,10 +8,15 @@ mod support;
 
 mod bad_input;
 mod crash;
+mod golden;
 mod hardened;
+mod http_api;
 mod ingest;
 mod layers;
+mod limits;
 mod outage;
 mod recordings;
 mod scale;
+mod shutdown;
+mod sinks;
 mod subscribe;

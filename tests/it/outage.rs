@@ -122,10 +122,7 @@ async fn the_llm_goes_down_and_comes_back() {
         codes.dedup();
         let order: Vec<&str> = codes.iter().map(String::as_str).collect();
         let first = |code: &str| order.iter().position(|one| *one == code).unwrap_or(usize::MAX);
-        assert!(
-            first("refused") < first("timeout") && first("timeout") < first("upstream_error"),
-            "{call}: {order:?}"
-        );
+        assert!(first("refused") < first("timeout") && first("timeout") < first("upstream_error"), "{call}: {order:?}");
         let failed: Vec<Json> = {
             let seen = watcher.seen.lock().unwrap();
             seen.events[call].iter().filter(|event| event["type"] == "insight.failed").cloned().collect()
@@ -228,7 +225,12 @@ async fn the_disk_fills_up_and_is_freed() {
     assert_eq!(acked(&producer), acked_when_full, "no acks while nothing can be written");
     let published = |client: &Client| client.seen_of("turn.final").len() as u64;
     while reader.recv_within(Duration::from_millis(100)).await.is_some() {}
-    assert!(published(&reader) <= acked_when_full + 1, "{} published, {} acked", published(&reader), acked_when_full + 1);
+    assert!(
+        published(&reader) <= acked_when_full + 1,
+        "{} published, {} acked",
+        published(&reader),
+        acked_when_full + 1
+    );
 
     std::fs::remove_file(&ballast).expect("free the disk");
     producer.acked(sent - 1).await;
@@ -239,8 +241,12 @@ async fn the_disk_fills_up_and_is_freed() {
     let all = daemon.turns("c1").await;
     assert_eq!(all.len() as u64, sent);
     reader.until("the last turn", |frame| frame["turn"]["turn"] == sent - 1).await;
-    let mut seqs: Vec<u64> =
-        reader.seen.iter().filter(|frame| frame["type"] != "snapshot").filter_map(|frame| frame["seq"].as_u64()).collect();
+    let mut seqs: Vec<u64> = reader
+        .seen
+        .iter()
+        .filter(|frame| frame["type"] != "snapshot")
+        .filter_map(|frame| frame["seq"].as_u64())
+        .collect();
     assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<u64>>(), "published once, in order");
     daemon.restart().await;
     let events = daemon.events("c1").await;

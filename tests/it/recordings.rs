@@ -66,8 +66,7 @@ async fn every_recording_twice_against_one_journal() {
     for suffix in ["", ".2"] {
         let (summary, said) = replay(&daemon, &folder).await;
         println!("replay{suffix}: {summary}");
-        let turns: usize =
-            recordings.iter().map(|one| turns_of(one.frames.iter().map(|(_, frame)| frame)).len()).sum();
+        let turns: usize = recordings.iter().map(|one| turns_of(one.frames.iter().map(|(_, frame)| frame)).len()).sum();
         assert_eq!(summary["calls"], recordings.len());
         assert_eq!(summary["turns"], turns);
         assert_eq!(summary["lost"], 0);
@@ -148,7 +147,8 @@ async fn an_insight_covers_what_its_prompt_held() {
     );
     let daemon = Daemon::start(&config).await;
     let watcher = Watcher::start(daemon.port, json!({}));
-    let recordings = recording::some(&["abcd", "hvb", "dialogsum", "meld-dev-00", "earnings21-4366522", "qmsum-IS1006a"]);
+    let recordings =
+        recording::some(&["abcd", "hvb", "dialogsum", "meld-dev-00", "earnings21-4366522", "qmsum-IS1006a"]);
     let fleet = std::sync::Arc::new(Fleet::default());
     let mut feeding = tokio::task::JoinSet::new();
     for recording in &recordings {

@@ -167,7 +167,12 @@ async fn slow_readers_harm_nobody() {
         let ratio = beside.p99.as_secs_f64() / alone.p99.as_secs_f64();
         println!(
             "without: p50 {:?} p99 {:?} RSS +{} KiB; beside 100 that never read: p50 {:?} p99 {:?} RSS +{} KiB; p99 ratio {ratio:.2}",
-            alone.p50, alone.p99, alone.rss >> 10, beside.p50, beside.p99, beside.rss >> 10
+            alone.p50,
+            alone.p99,
+            alone.rss >> 10,
+            beside.p50,
+            beside.p99,
+            beside.rss >> 10
         );
         ratios.push(ratio);
         // What the call itself grew by is measured by the run without bad readers.

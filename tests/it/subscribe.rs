@@ -157,7 +157,8 @@ async fn a_star_resumes_by_cursor_over_a_restart() {
     let _new = call_with(&daemon, "during", 2).await;
     let started = client.of_type("call.started").await;
     assert_eq!((&started["call_id"], &started["seq"]), (&json!("during"), &json!(1)));
-    let last = client.until("turn 1 of during", |frame| frame["type"] == "turn.final" && frame["turn"]["turn"] == 1).await;
+    let last =
+        client.until("turn 1 of during", |frame| frame["type"] == "turn.final" && frame["turn"]["turn"] == 1).await;
     let cursor = last["cursor"].clone();
     assert_ne!(cursor, Json::Null, "{last}");
     client.drop_now();
@@ -168,10 +169,11 @@ async fn a_star_resumes_by_cursor_over_a_restart() {
     let _third = call_with(&daemon, "after", 1).await;
     let mut client = subscriber(&daemon).await;
     subscribe(&mut client, json!({"calls":"*","resume":{"cursor":cursor}})).await;
-    client.until("the turn after the restart", |frame| {
-        frame["call_id"] == "during" && frame["type"] == "turn.final" && frame["turn"]["turn"] == 2
-    })
-    .await;
+    client
+        .until("the turn after the restart", |frame| {
+            frame["call_id"] == "during" && frame["type"] == "turn.final" && frame["turn"]["turn"] == 2
+        })
+        .await;
     if !client.seen.iter().any(|frame| frame["call_id"] == "after" && frame["type"] == "turn.final") {
         client.until("the new call", |frame| frame["call_id"] == "after" && frame["type"] == "turn.final").await;
     }
@@ -235,7 +237,8 @@ async fn filters_select_what_comes() {
     let mut only = subscriber(&daemon).await;
     subscribe(&mut only, json!({"calls":["c1"],"wait":true,"analyses":["summary"],"include":[]})).await;
     let mut everything = subscriber(&daemon).await;
-    subscribe(&mut everything, json!({"calls":["c1"],"wait":true,"include":["turns","words","partials","deltas"]})).await;
+    subscribe(&mut everything, json!({"calls":["c1"],"wait":true,"include":["turns","words","partials","deltas"]}))
+        .await;
     let mut billing = subscriber(&daemon).await;
     subscribe(&mut billing, json!({"calls":"*","match":{"team":"billing"}})).await;
 
@@ -351,8 +354,7 @@ async fn foreign_origins_and_hosts_are_refused_before_the_upgrade() {
             ("origin", "https://dash.example.com", true),
             ("host", "evil.example", false),
         ] {
-            let options =
-                Options { headers: vec![(name.to_owned(), value.to_owned())], receive_buffer: None };
+            let options = Options { headers: vec![(name.to_owned(), value.to_owned())], receive_buffer: None };
             let tried = Client::try_connect(&daemon.ws(path), &options).await;
             match tried {
                 Ok(_) => assert!(fine, "{path} with {name}: {value} was accepted"),
