@@ -7,12 +7,11 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
 use super::Api;
-use super::error::ApiError;
+use super::error::{ApiError, accepted, no_content};
 use super::query::Query;
 use crate::hub::{Interest, Item, Kind};
 use crate::journal::{CallState, JournalError};
@@ -190,16 +189,13 @@ pub(super) async fn run(
         RunRefusal::PerTurn(_) | RunRefusal::NoTurns => ApiError::conflict("cannot_run", refusal.to_string()),
         RunRefusal::Unavailable(_) => ApiError::unavailable("unavailable", refusal.to_string()),
     })?;
-    let accepted = || {
-        let body = Json(json!({"analysis": name, "after_seq": after_seq}));
-        Ok((StatusCode::ACCEPTED, body).into_response())
-    };
+    let later = || Ok(accepted(Json(json!({"analysis": name, "after_seq": after_seq}))));
     if wait_ms == 0 {
-        return accepted();
+        return later();
     }
     match tokio::time::timeout(Duration::from_millis(wait_ms), outcome(&api, &call, &name, after_seq)).await {
         Ok(answer) => answer,
-        Err(_) => accepted(),
+        Err(_) => later(),
     }
 }
 
@@ -243,7 +239,7 @@ pub(super) async fn erase(State(api): State<Arc<Api>>, Path(id): Path<String>) -
     match api.store.erase(&call) {
         Ok(true) => {
             api.sessions.forget(&call);
-            Ok(StatusCode::NO_CONTENT.into_response())
+            Ok(no_content())
         }
         Ok(false) => Err(unknown(&call)),
         Err(error) => Err(journal_error(&call, &error)),

@@ -1,10 +1,20 @@
-//! HTTP errors: the only place that knows status codes. Problem documents (RFC 9457) everywhere but on the gateway's
+//! HTTP errors, and the two good answers that are not 200: the only place that knows status codes. Problem documents (RFC 9457) everywhere but on the gateway's
 //! OpenAI-shaped paths.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
+
+/// 202: the work goes on, `body` says how to hear of its end.
+pub(super) fn accepted(body: impl IntoResponse) -> Response {
+    (StatusCode::ACCEPTED, body).into_response()
+}
+
+/// 204: done, nothing to say.
+pub(super) fn no_content() -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}
 
 /// An answer that is a problem document.
 #[derive(Debug)]

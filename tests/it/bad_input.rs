@@ -383,7 +383,7 @@ async fn forged_turns_change_no_prompt_structure() {
         }
     }
     let last_of = |asked: &[crate::support::llm::Asked], name: &str| {
-        asked.iter().filter(|asked| asked.schema_name().starts_with(name)).next_back().cloned()
+        asked.iter().rfind(|asked| asked.schema_name().starts_with(name)).cloned()
     };
     let mut compared = 0;
     let names: std::collections::BTreeSet<String> =

@@ -171,7 +171,7 @@ async fn sinks_filter_as_subscribers_do_and_a_dead_one_harms_nobody() {
         frames.iter().any(|frame| frame["type"] == "call.completed").then_some(())
     })
     .await;
-    let frames = some.frames.lock().unwrap();
+    let frames = some.frames.lock().unwrap().clone();
     for frame in frames.iter().filter(|frame| frame["seq"].is_u64()) {
         assert_eq!(frame["call_id"], "c2", "{frame}");
         assert_ne!(frame["type"], "turn.final", "{frame}");

@@ -190,7 +190,7 @@ impl Producer {
 pub fn sidetone_frames(turns: u64, end: bool) -> Vec<String> {
     let mut frames: Vec<String> = (0..turns)
         .map(|order| {
-            let speaker = if order % 2 == 0 { "agent" } else { "customer" };
+            let speaker = if order.is_multiple_of(2) { "agent" } else { "customer" };
             super::ws::turn(order, speaker, &format!("Sentence number {order} of this call.")).to_string()
         })
         .collect();

@@ -131,6 +131,7 @@ fn least(schema: &Json) -> Json {
 async fn upgrade(stream: TcpStream) -> Option<(WebSocketStream<TcpStream>, String)> {
     let config = WebSocketConfig::default().read_buffer_size(4 * 1024).write_buffer_size(0);
     let mut path = String::new();
+    #[expect(clippy::result_large_err, reason = "the callback's type is tungstenite's")]
     let note = |request: &Upgrade, response: Upgraded| {
         path = request.uri().path().to_owned();
         Ok(response)
