@@ -79,7 +79,7 @@ impl Guard {
     fn origin_allowed(&self, origin: &str, host: &str) -> bool {
         let origin = origin.trim_end_matches('/').to_ascii_lowercase();
         let own = format!("{}://{}", if self.tls { "https" } else { "http" }, host.to_ascii_lowercase());
-        origin == own || self.origins.iter().any(|allowed| *allowed == origin)
+        origin == own || self.origins.contains(&origin)
     }
 }
 

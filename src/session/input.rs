@@ -25,7 +25,7 @@ const INTERNAL: u16 = 4500;
 const SUPERSEDED: u16 = 4409;
 
 impl Task {
-    pub(super) fn attach(&mut self, attach: Box<Attach>) {
+    pub(super) fn attach(&mut self, attach: Attach) {
         if let Some(older) = self.live.get(&attach.stream) {
             // The newer one wins, but only after what the older one has read is applied: it waits for its farewell.
             older.outlet.close(Goodbye {
@@ -41,7 +41,6 @@ impl Task {
             self.taking_over.push(attach);
             return;
         }
-        let attach = *attach;
         if self.state.status != State::Open || self.state.ending {
             self.attach_late(attach);
             return;
@@ -97,7 +96,10 @@ impl Task {
         } else {
             Attached::Refused {
                 code: "call_completed",
-                message: format!("call {} is completed and takes no new stream; use another call_id", self.state.call_id),
+                message: format!(
+                    "call {} is completed and takes no new stream; use another call_id",
+                    self.state.call_id
+                ),
                 close: CALL_COMPLETED,
             }
         };
@@ -122,7 +124,7 @@ impl Task {
         }
         let connection = *self.state.newest_connection.get(stream)?;
         let (covered, effect) = self.state.marked(stream, connection);
-        Some(Left { connection, covered, effect })
+        Some(Left { covered, effect })
     }
 
     /// The call's first event, or what a further producer adds to it.
@@ -134,8 +136,7 @@ impl Task {
             self.plan_analyses();
             return;
         }
-        let added: Vec<String> =
-            analyses.iter().filter(|name| !self.state.analyses.contains(name)).cloned().collect();
+        let added: Vec<String> = analyses.iter().filter(|name| !self.state.analyses.contains(name)).cloned().collect();
         self.merge_meta(meta, added);
     }
 
@@ -295,9 +296,7 @@ impl Task {
         let Some(known) = self.state.stream(stream) else { return };
         let (offset_ms, splits) = (known.offset_ms, known.dialect.is_none_or(|dialect| dialect.splits()));
         let mut changes = Vec::new();
-        if let Err(error) =
-            self.state.turns.apply(stream, splits, offset_ms, arrival_ms, event, &mut changes)
-        {
+        if let Err(error) = self.state.turns.apply(stream, splits, offset_ms, arrival_ms, event, &mut changes) {
             let code = match error {
                 TurnError::TooManyEarly => "too_many_revisions",
                 TurnError::Unnamed | TurnError::Hole { .. } => "bad_field",
@@ -340,7 +339,9 @@ impl Task {
             self.complain(
                 stream,
                 "bad_field",
-                format!("meta.meta: the call's meta would be {size} bytes, over the limit of {limit} (limits.meta_bytes)"),
+                format!(
+                    "meta.meta: the call's meta would be {size} bytes, over the limit of {limit} (limits.meta_bytes)"
+                ),
             );
             return;
         }
@@ -366,7 +367,7 @@ impl Task {
             return;
         }
         if let Some(live) = self.live.remove(stream) {
-            let left = Left { connection, covered: live.covered, effect: live.effect.max(live.suppress) };
+            let left = Left { covered: live.covered, effect: live.effect.max(live.suppress) };
             self.left.insert(stream.clone(), left);
         }
         if self.live.is_empty() {

@@ -12,9 +12,9 @@ use crate::context::Window;
 use crate::types::TurnNo;
 
 /// Jobs of a per-turn analysis in flight for one call.
-pub const TURN_JOBS: usize = 4;
+pub(super) const TURN_JOBS: usize = 4;
 /// Turns of a per-turn analysis that may wait for one call.
-pub const TURN_WAITING: usize = 64;
+pub(super) const TURN_WAITING: usize = 64;
 /// First wait before a failed job is tried again, ms.
 const RETRY_FIRST_MS: u64 = 500;
 /// Longest such wait, ms: an LLM that is well again is noticed within it.
@@ -22,7 +22,7 @@ const RETRY_MAX_MS: u64 = 4_000;
 
 /// Where a rolling analysis stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Phase {
+pub(super) enum Phase {
     /// Nothing to do, or not due.
     Idle,
     /// Fired; waits for a permit.
@@ -38,7 +38,7 @@ pub enum Phase {
 
 /// Where the last run of an analysis stands, once the call is ending.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Last {
+pub(super) enum Last {
     /// Still to be run.
     Due,
     /// Its insight is final.
@@ -48,32 +48,32 @@ pub enum Last {
 }
 
 /// One rolling analysis of a call.
-pub struct Rolling {
+pub(super) struct Rolling {
     /// The question.
-    pub analysis: Arc<Analysis>,
+    pub(super) analysis: Arc<Analysis>,
     /// When it is due.
-    pub trigger: Trigger,
+    pub(super) trigger: Trigger,
     /// Where its context begins.
-    pub window: Window,
+    pub(super) window: Window,
     /// Where it stands.
-    pub phase: Phase,
+    pub(super) phase: Phase,
     /// Something came since the snapshot of the newest job, or that job failed.
-    pub dirty: bool,
+    pub(super) dirty: bool,
     /// Failures in a row.
-    pub failures: u32,
+    pub(super) failures: u32,
     /// When a failed job is tried again.
-    pub retry_at_ms: Option<u64>,
+    pub(super) retry_at_ms: Option<u64>,
     /// Asked for by hand since the last snapshot.
-    pub manual: bool,
+    pub(super) manual: bool,
     /// The last run.
-    pub last: Last,
+    pub(super) last: Last,
     /// When the newest turn came.
-    pub newest_turn_ms: u64,
+    pub(super) newest_turn_ms: u64,
 }
 
 impl Rolling {
     /// A slot that has run nothing.
-    pub fn new(analysis: Arc<Analysis>) -> Self {
+    pub(super) fn new(analysis: Arc<Analysis>) -> Self {
         let trigger = Trigger::new(&analysis.settings.triggers);
         let window = Window::new(analysis.settings.max_context_tokens);
         let last = Last::Due;
@@ -92,20 +92,20 @@ impl Rolling {
     }
 
     /// A new turn of about `tokens`.
-    pub fn turn(&mut self, now_ms: u64, tokens: u64) {
+    pub(super) fn turn(&mut self, now_ms: u64, tokens: u64) {
         self.dirty = true;
         self.newest_turn_ms = now_ms;
         self.trigger.on_turn(now_ms, tokens);
     }
 
     /// A turn was corrected.
-    pub fn revision(&mut self, now_ms: u64) {
+    pub(super) fn revision(&mut self, now_ms: u64) {
         self.dirty = true;
         self.trigger.on_revision(now_ms);
     }
 
     /// When [`Rolling::fire`] may say yes without anything else happening.
-    pub fn next_ms(&self) -> Option<u64> {
+    pub(super) fn next_ms(&self) -> Option<u64> {
         if self.phase != Phase::Idle {
             return None;
         }
@@ -113,7 +113,7 @@ impl Rolling {
     }
 
     /// Why it is to run now, if it is. The caller queues it.
-    pub fn fire(&mut self, now_ms: u64) -> Option<&'static str> {
+    pub(super) fn fire(&mut self, now_ms: u64) -> Option<&'static str> {
         if self.phase != Phase::Idle {
             return None;
         }
@@ -127,7 +127,7 @@ impl Rolling {
     }
 
     /// A snapshot was taken: what comes from here on is news.
-    pub fn started(&mut self, now_ms: u64) {
+    pub(super) fn started(&mut self, now_ms: u64) {
         self.phase = Phase::Running;
         self.dirty = false;
         self.manual = false;
@@ -136,13 +136,13 @@ impl Rolling {
     }
 
     /// The job gave an insight.
-    pub fn succeeded(&mut self) {
+    pub(super) fn succeeded(&mut self) {
         self.phase = Phase::Idle;
         self.failures = 0;
     }
 
     /// The job failed: it is dirty, and tried again after a while if that may help. `jitter` is from 0 to 1.
-    pub fn failed(&mut self, now_ms: u64, temporary: bool, jitter: f64) {
+    pub(super) fn failed(&mut self, now_ms: u64, temporary: bool, jitter: f64) {
         self.phase = Phase::Idle;
         self.dirty = true;
         self.retry_at_ms = temporary.then(|| now_ms + backoff_ms(self.failures, jitter));
@@ -151,31 +151,36 @@ impl Rolling {
 }
 
 /// Wait before try `failures + 1`: doubles up to the maximum, of which a quarter is jitter.
-pub fn backoff_ms(failures: u32, jitter: f64) -> u64 {
+pub(super) fn backoff_ms(failures: u32, jitter: f64) -> u64 {
     let full = RETRY_FIRST_MS.saturating_mul(1 << failures.min(16)).min(RETRY_MAX_MS);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a few seconds")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a few seconds"
+    )]
     let part = (full as f64 / 4.0 * jitter.clamp(0.0, 1.0)) as u64;
     full - part
 }
 
 /// One per-turn analysis of a call.
-pub struct PerTurn {
+pub(super) struct PerTurn {
     /// The question.
-    pub analysis: Arc<Analysis>,
+    pub(super) analysis: Arc<Analysis>,
     /// Turns that wait, oldest first.
-    pub waiting: VecDeque<TurnNo>,
+    pub(super) waiting: VecDeque<TurnNo>,
     /// Turns whose job is out.
-    pub running: BTreeSet<TurnNo>,
+    pub(super) running: BTreeSet<TurnNo>,
 }
 
 impl PerTurn {
     /// A queue that has run nothing.
-    pub fn new(analysis: Arc<Analysis>) -> Self {
+    pub(super) fn new(analysis: Arc<Analysis>) -> Self {
         Self { analysis, waiting: VecDeque::new(), running: BTreeSet::new() }
     }
 
     /// Queues `turn`; `false` where the queue is full: then this turn gets no result.
-    pub fn turn(&mut self, turn: TurnNo) -> bool {
+    pub(super) fn turn(&mut self, turn: TurnNo) -> bool {
         let room = self.waiting.len() < TURN_WAITING;
         if room {
             self.waiting.push_back(turn);
@@ -184,7 +189,7 @@ impl PerTurn {
     }
 
     /// The next turn to ask about, if one may go out now. The caller starts it.
-    pub fn next(&mut self) -> Option<TurnNo> {
+    pub(super) fn next(&mut self) -> Option<TurnNo> {
         if self.running.len() >= TURN_JOBS {
             return None;
         }
@@ -194,23 +199,23 @@ impl PerTurn {
     }
 
     /// Nothing waits and nothing is out.
-    pub fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
     }
 }
 
 /// All analyses of one call.
 #[derive(Default)]
-pub struct Schedule {
+pub(super) struct Schedule {
     /// Over the whole context.
-    pub rolling: Vec<Rolling>,
+    pub(super) rolling: Vec<Rolling>,
     /// Once a turn.
-    pub per_turn: Vec<PerTurn>,
+    pub(super) per_turn: Vec<PerTurn>,
 }
 
 impl Schedule {
     /// Adds `analysis`, unless it is there; whether it was added.
-    pub fn add(&mut self, analysis: &Arc<Analysis>) -> bool {
+    pub(super) fn add(&mut self, analysis: &Arc<Analysis>) -> bool {
         if self.rolling(&analysis.name).is_some() || self.per_turn(&analysis.name).is_some() {
             return false;
         }
@@ -222,17 +227,17 @@ impl Schedule {
     }
 
     /// The rolling analysis `name`.
-    pub fn rolling(&mut self, name: &str) -> Option<&mut Rolling> {
+    pub(super) fn rolling(&mut self, name: &str) -> Option<&mut Rolling> {
         self.rolling.iter_mut().find(|slot| *slot.analysis.name == *name)
     }
 
     /// The per-turn analysis `name`.
-    pub fn per_turn(&mut self, name: &str) -> Option<&mut PerTurn> {
+    pub(super) fn per_turn(&mut self, name: &str) -> Option<&mut PerTurn> {
         self.per_turn.iter_mut().find(|queue| *queue.analysis.name == *name)
     }
 
     /// When something may be due next.
-    pub fn next_ms(&self) -> Option<u64> {
+    pub(super) fn next_ms(&self) -> Option<u64> {
         self.rolling.iter().filter_map(Rolling::next_ms).min()
     }
 }

@@ -17,75 +17,75 @@ use crate::types::view::{StreamView, View};
 use crate::types::{CallId, Event, Insight, JsonMap, Seq, StreamId, TurnNo};
 
 /// One STT session of the call.
-pub struct Stream {
+pub(super) struct Stream {
     /// Its id.
-    pub id: StreamId,
+    pub(super) id: StreamId,
     /// Its wire format; `None` where this build does not know the dialect of an old recording.
-    pub dialect: Option<&'static dyn Dialect>,
+    pub(super) dialect: Option<&'static dyn Dialect>,
     /// The dialect's name.
-    pub dialect_name: String,
+    pub(super) dialect_name: String,
     /// Call time of stream time 0.
-    pub offset_ms: u64,
+    pub(super) offset_ms: u64,
     /// The vendor's session id.
-    pub vendor_session: Option<String>,
+    pub(super) vendor_session: Option<String>,
     /// Whether it has ended.
-    pub ended: bool,
+    pub(super) ended: bool,
     /// Where its producer was at the newest record that it led to.
-    pub mark: Option<Mark>,
+    pub(super) mark: Option<Mark>,
 }
 
 /// What is known of one analysis of the call.
 #[derive(Debug, Default, Clone)]
-pub struct Standing {
+pub(super) struct Standing {
     /// Newest insight, where the analysis is rolling.
-    pub latest: Option<Arc<Insight>>,
+    pub(super) latest: Option<Arc<Insight>>,
     /// Newest insight by turn, where it is per turn.
-    pub by_turn: BTreeMap<TurnNo, Arc<Insight>>,
+    pub(super) by_turn: BTreeMap<TurnNo, Arc<Insight>>,
     /// Turns whose run failed for good.
-    pub failed_turns: BTreeSet<TurnNo>,
+    pub(super) failed_turns: BTreeSet<TurnNo>,
     /// Newest rev.
-    pub rev: u64,
+    pub(super) rev: u64,
     /// Variant and prompt id of the first job.
-    pub pinned: Option<(String, String)>,
+    pub(super) pinned: Option<(String, String)>,
 }
 
 /// One call.
-pub struct CallState {
+pub(super) struct CallState {
     /// Its id.
-    pub call_id: CallId,
+    pub(super) call_id: CallId,
     /// Names its history.
-    pub epoch: String,
+    pub(super) epoch: String,
     /// ms since 1970.
-    pub started_at_ms: i64,
+    pub(super) started_at_ms: i64,
     /// Open, completed or failed.
-    pub status: State,
+    pub(super) status: State,
     /// The end was decided: no turn comes any more.
-    pub ending: bool,
+    pub(super) ending: bool,
     /// Position of the newest event, durable or about to be.
-    pub head: Seq,
+    pub(super) head: Seq,
     /// All of it.
-    pub meta: JsonMap,
+    pub(super) meta: JsonMap,
     /// Its turns.
-    pub turns: Turns,
+    pub(super) turns: Turns,
     /// What jobs see of them.
-    pub context: Context,
+    pub(super) context: Context,
     /// In order of their beginning.
-    pub streams: Vec<Stream>,
+    pub(super) streams: Vec<Stream>,
     /// Names of the analyses that it runs.
-    pub analyses: Vec<String>,
+    pub(super) analyses: Vec<String>,
     /// By name.
-    pub standings: BTreeMap<String, Standing>,
+    pub(super) standings: BTreeMap<String, Standing>,
     /// Newest connection number given.
-    pub connections: u64,
+    pub(super) connections: u64,
     /// Newest connection by stream.
-    pub newest_connection: BTreeMap<StreamId, u64>,
+    pub(super) newest_connection: BTreeMap<StreamId, u64>,
     /// Cost of all insights so far; `None` once one of them had an unknown cost.
-    pub cost_usd: Option<f64>,
+    pub(super) cost_usd: Option<f64>,
 }
 
 impl CallState {
     /// A call without events.
-    pub fn new(call_id: CallId) -> Self {
+    pub(super) fn new(call_id: CallId) -> Self {
         Self {
             call_id,
             epoch: String::new(),
@@ -106,7 +106,7 @@ impl CallState {
     }
 
     /// Takes what the directory knows better than the log: the epoch and the connections.
-    pub fn adopt(&mut self, entry: &Entry) {
+    pub(super) fn adopt(&mut self, entry: &Entry) {
         self.epoch.clone_from(&entry.epoch);
         for (stream, connection) in &entry.connections {
             if let Ok(stream) = StreamId::parse(stream) {
@@ -117,7 +117,7 @@ impl CallState {
     }
 
     /// What the directory is to know.
-    pub fn entry(&self, now_ms: i64) -> Entry {
+    pub(super) fn entry(&self, now_ms: i64) -> Entry {
         Entry {
             call_id: self.call_id.clone(),
             epoch: self.epoch.clone(),
@@ -136,18 +136,18 @@ impl CallState {
     }
 
     /// The stream `id`, if it has begun.
-    pub fn stream(&self, id: &StreamId) -> Option<&Stream> {
+    pub(super) fn stream(&self, id: &StreamId) -> Option<&Stream> {
         self.streams.iter().find(|stream| stream.id == *id)
     }
 
     /// The stream `id`, if it has begun.
-    pub fn stream_mut(&mut self, id: &StreamId) -> Option<&mut Stream> {
+    pub(super) fn stream_mut(&mut self, id: &StreamId) -> Option<&mut Stream> {
         self.streams.iter_mut().find(|stream| stream.id == *id)
     }
 
     /// Frames covered of the stream's newest connection, and the newest frame of it that had an effect: as far as
     /// records tell.
-    pub fn marked(&self, stream: &StreamId, connection: u64) -> (u64, u64) {
+    pub(super) fn marked(&self, stream: &StreamId, connection: u64) -> (u64, u64) {
         self.stream(stream)
             .and_then(|stream| stream.mark.as_ref())
             .filter(|mark| mark.connection == connection)
@@ -158,7 +158,7 @@ impl CallState {
     ///
     /// # Errors
     /// The record does not follow from those before it; for the log.
-    pub fn restore(&mut self, decoded: Decoded) -> Result<(), String> {
+    pub(super) fn restore(&mut self, decoded: Decoded) -> Result<(), String> {
         let Decoded { seq, at, mut event, mut private } = decoded;
         self.head = seq;
         if let Event::TurnFinal { turn } | Event::TurnRevised { turn, .. } = &mut event {
@@ -174,7 +174,7 @@ impl CallState {
     }
 
     /// Applies all of `event` but its turn.
-    pub fn fold(&mut self, event: &Event, private: &Private, at: &str) {
+    pub(super) fn fold(&mut self, event: &Event, private: &Private, at: &str) {
         for name in &private.analyses {
             if !self.analyses.contains(name) {
                 self.analyses.push(name.clone());
@@ -242,7 +242,7 @@ impl CallState {
     }
 
     /// The newest insights by name, as snapshots and `welcome` show them.
-    pub fn insights(&self) -> BTreeMap<String, Value> {
+    pub(super) fn insights(&self) -> BTreeMap<String, Value> {
         let mut shown = BTreeMap::new();
         for (name, standing) in &self.standings {
             if let Some(latest) = &standing.latest {
@@ -257,7 +257,7 @@ impl CallState {
     }
 
     /// The call as it stands.
-    pub fn view(&self) -> View {
+    pub(super) fn view(&self) -> View {
         View {
             call_id: self.call_id.clone(),
             epoch: self.epoch.clone(),
@@ -276,6 +276,7 @@ impl CallState {
                 .map(|stream| StreamView {
                     stream_id: stream.id.clone(),
                     dialect: stream.dialect_name.clone(),
+                    vendor_session: stream.vendor_session.clone(),
                     offset_ms: stream.offset_ms,
                     ended: stream.ended,
                 })

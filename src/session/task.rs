@@ -52,7 +52,6 @@ pub(super) struct Live {
 /// Where the previous connection of a stream was when it went.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Left {
-    pub(super) connection: ConnectionNo,
     pub(super) covered: u64,
     pub(super) effect: u64,
 }
@@ -118,7 +117,7 @@ pub(super) struct Task {
     pub(super) live: HashMap<StreamId, Live>,
     pub(super) left: HashMap<StreamId, Left>,
     /// Producers that wait for the older connection of their stream to be gone.
-    pub(super) taking_over: Vec<Box<Attach>>,
+    pub(super) taking_over: Vec<Attach>,
     pub(super) jobs: JoinSet<Outcome>,
     pub(super) clock: Instant,
     /// Since when no socket is live; `None` while one is.
@@ -221,7 +220,7 @@ impl Task {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Attach(attach) => self.attach(attach),
+            Command::Attach(attach) => self.attach(*attach),
             Command::Frames(frames) => self.frames(*frames),
             Command::Detach { connection, stream } => self.detach(connection, &stream),
             Command::Run { analysis, reply } => self.run_now(&analysis, reply),
@@ -307,7 +306,8 @@ impl Task {
                     tracing::error!(call = %self.state.call_id, message, "the journal does not take appends");
                     self.complain_to_all(&Complaint {
                         code: "journal_unavailable",
-                        message: "the journal takes no writes at the moment; nothing is acknowledged until it does".into(),
+                        message: "the journal takes no writes at the moment; nothing is acknowledged until it does"
+                            .into(),
                         fatal: false,
                         temporary: true,
                     });

@@ -15,69 +15,69 @@ use crate::types::{CallId, Evidence, TokenUsage, TurnNo};
 
 /// Which run of which analysis.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct JobKey {
+pub(super) struct JobKey {
     /// The analysis.
-    pub analysis: Arc<str>,
+    pub(super) analysis: Arc<str>,
     /// The turn, where it is per turn.
-    pub turn: Option<TurnNo>,
+    pub(super) turn: Option<TurnNo>,
 }
 
 /// Everything that a job needs.
-pub struct Job {
+pub(super) struct Job {
     /// Which.
-    pub key: JobKey,
+    pub(super) key: JobKey,
     /// The question.
-    pub analysis: Arc<Analysis>,
+    pub(super) analysis: Arc<Analysis>,
     /// Its words.
-    pub prompt: Arc<Prompt>,
+    pub(super) prompt: Arc<Prompt>,
     /// Who is asked.
-    pub arm: Arc<Arm>,
+    pub(super) arm: Arc<Arm>,
     /// What it is about.
-    pub snapshot: Snapshot,
+    pub(super) snapshot: Snapshot,
     /// What else is known of the call.
-    pub facts: Facts,
+    pub(super) facts: Facts,
     /// The call.
-    pub call: CallId,
+    pub(super) call: CallId,
     /// The rev that its insight will have.
-    pub rev: u64,
+    pub(super) rev: u64,
     /// At most this long, all attempts and the repair included.
-    pub deadline: Option<Duration>,
+    pub(super) deadline: Option<Duration>,
 }
 
 /// A good answer.
 #[derive(Debug)]
-pub struct Answered {
+pub(super) struct Answered {
     /// Valid under the schema, without its evidence.
-    pub value: serde_json::Value,
+    pub(super) value: serde_json::Value,
     /// Checked against the snapshot.
-    pub evidence: Vec<Evidence>,
+    pub(super) evidence: Vec<Evidence>,
     /// The logical model that answered.
-    pub model: String,
+    pub(super) model: String,
     /// The endpoint that answered.
-    pub endpoint: String,
+    pub(super) endpoint: String,
     /// HTTP calls made.
-    pub attempts: u32,
+    pub(super) attempts: u32,
     /// Tokens.
-    pub usage: TokenUsage,
+    pub(super) usage: TokenUsage,
     /// US dollars.
-    pub cost_usd: Option<f64>,
+    pub(super) cost_usd: Option<f64>,
     /// A lesser way made it.
-    pub degraded: bool,
+    pub(super) degraded: bool,
     /// To the first token.
-    pub first_token: Option<Duration>,
+    pub(super) first_token: Option<Duration>,
     /// To the end.
-    pub took: Duration,
+    pub(super) took: Duration,
 }
 
 /// No answer.
 #[derive(Debug, Clone)]
-pub struct Failed {
+pub(super) struct Failed {
     /// Stable code.
-    pub code: String,
+    pub(super) code: String,
     /// For people; no transcript text.
-    pub message: String,
+    pub(super) message: String,
     /// Whether trying again may help.
-    pub temporary: bool,
+    pub(super) temporary: bool,
 }
 
 /// Asks, streams deltas to the hub, reads and checks the answer.
@@ -87,7 +87,7 @@ pub struct Failed {
 ///
 /// # Cancel safety
 /// Cancelled, the request upstream is aborted and nothing is published.
-pub async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answered, Failed> {
+pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answered, Failed> {
     let began = Instant::now();
     let request = job.analysis.request(&job.prompt, &job.snapshot, &job.facts).map_err(|error| Failed {
         code: "bad_prompt".to_owned(),

@@ -90,7 +90,7 @@ pub enum Event {
     #[serde(rename = "insight.updated")]
     InsightUpdated {
         /// The result.
-        insight: Insight,
+        insight: Box<Insight>,
     },
     /// A run of an analysis failed.
     #[serde(rename = "insight.failed")]

@@ -14,6 +14,8 @@ pub struct StreamView {
     pub stream_id: StreamId,
     /// Its wire format.
     pub dialect: String,
+    /// The vendor's session id.
+    pub vendor_session: Option<String>,
     /// Call time of stream time 0.
     pub offset_ms: u64,
     /// Whether it has ended.
