@@ -404,7 +404,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Sends a close frame with `code` and `reason` (cut to what a close frame holds) and waits shortly for the peer's.
     /// What the peer sends meanwhile is dropped.
-    pub async fn close(mut self, code: u16, reason: &str) {
+    pub async fn close(self, code: u16, reason: &str) {
+        self.close_within(code, reason, CLOSE_WAIT).await;
+    }
+
+    /// [`Socket::close`], waiting at most `wait` for the peer to take it and answer.
+    pub async fn close_within(mut self, code: u16, reason: &str, wait: Duration) {
         let mut end = reason.len().min(123);
         while !reason.is_char_boundary(end) {
             end -= 1;
@@ -419,7 +424,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             }
         };
         // A peer that does not answer is left to the operating system.
-        let _ = tokio::time::timeout(CLOSE_WAIT, farewell).await;
+        let _ = tokio::time::timeout(wait, farewell).await;
     }
 }
 

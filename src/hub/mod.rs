@@ -231,6 +231,11 @@ impl Hub {
         self.0.rings.newest_insight(call, analysis)
     }
 
+    /// The newest `order` that readers can have.
+    pub fn newest(&self) -> u64 {
+        self.0.rings.newest()
+    }
+
     /// The journal behind it.
     pub fn journal(&self) -> &Arc<dyn Store> {
         &self.0.journal

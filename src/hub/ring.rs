@@ -293,6 +293,11 @@ impl Rings {
         self.shard(call).get(call).map_or(0, |tail| tail.head)
     }
 
+    /// The newest `order` heard of.
+    pub(super) fn newest(&self) -> u64 {
+        lock(&self.all).newest
+    }
+
     pub(super) fn newest_insight(&self, call: &CallId, analysis: &str) -> Option<Seq> {
         let shard = self.shard(call);
         let tail = shard.get(call)?;

@@ -1,0 +1,170 @@
+//! The scope of a subscription to named calls: one position in each.
+//!
+//! A call is read by the reader from its snapshot on, or from where it is resumed; while a snapshot is owed it is not
+//! read at all.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::frames::Standing as Reply;
+use crate::hub::{Frame, Hub, Interest, Kind, Reader, contains};
+use crate::journal::JournalError;
+use crate::types::view::View;
+use crate::types::{CallId, JsonMap, Seq};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It does not exist yet.
+    Absent,
+    /// Its `meta` does not match.
+    Outside,
+    /// Its snapshot is owed.
+    Joining,
+    /// Its events go through.
+    Following,
+}
+
+/// Named calls.
+pub(super) struct List {
+    calls: HashMap<CallId, Standing>,
+    owed: VecDeque<CallId>,
+}
+
+impl List {
+    /// Looks every call up. `Err` is (code, message), and nothing is open.
+    pub(super) fn open(
+        calls: Vec<CallId>,
+        resume: &HashMap<CallId, (String, Seq)>,
+        wanted: &JsonMap,
+        wait: bool,
+        hub: &Hub,
+        notify: &Arc<Notify>,
+    ) -> Result<(Self, Reader, Vec<(CallId, Reply)>), (&'static str, String)> {
+        let mut list = Self { calls: HashMap::with_capacity(calls.len()), owed: VecDeque::new() };
+        let mut positions = Vec::new();
+        let mut replies = Vec::new();
+        for call in calls {
+            let Some(entry) = hub.journal().entry(&call) else {
+                if !wait {
+                    return Err(("unknown_call", unknown(&call, hub)));
+                }
+                positions.push((call.clone(), 0));
+                replies.push((call.clone(), Reply { epoch: None, seq: 0, recovered: false }));
+                list.calls.insert(call, Standing::Absent);
+                continue;
+            };
+            let head = match hub.journal().head(&call) {
+                Ok(head) => head,
+                Err(JournalError::Damaged { after, .. }) => after,
+                Err(error) => return Err(("journal_unavailable", format!("call {call}: {error}"))),
+            };
+            if !contains(&entry.meta, wanted) {
+                positions.push((call.clone(), head));
+                list.calls.insert(call, Standing::Outside);
+                continue;
+            }
+            let position = resume.get(&call).filter(|(epoch, seq)| {
+                *epoch == entry.epoch && *seq <= head && hub.journal().read(&call, *seq, 1).is_ok()
+            });
+            let standing = match position {
+                Some((_, seq)) => {
+                    positions.push((call.clone(), *seq));
+                    Standing::Following
+                }
+                None => {
+                    list.owed.push_back(call.clone());
+                    Standing::Joining
+                }
+            };
+            replies.push((
+                call.clone(),
+                Reply { epoch: Some(entry.epoch), seq: head, recovered: standing == Standing::Following },
+            ));
+            list.calls.insert(call, standing);
+        }
+        let reader = hub.reader_with(Interest::Calls(positions), Arc::clone(notify));
+        Ok((list, reader, replies))
+    }
+
+    /// Whether the event goes through.
+    pub(super) fn admit(&mut self, frame: &Frame, wanted: &JsonMap, reader: &mut Reader) -> bool {
+        let Some(standing) = self.calls.get_mut(frame.call()) else { return false };
+        match *standing {
+            Standing::Following => {
+                // The update by which the call leaves is the last that is told of it.
+                if !wanted.is_empty() && matches_now(frame, wanted) == Some(false) {
+                    *standing = Standing::Outside;
+                }
+                true
+            }
+            Standing::Absent => {
+                let matches = matches_now(frame, wanted).unwrap_or(true);
+                *standing = if matches { Standing::Following } else { Standing::Outside };
+                matches
+            }
+            Standing::Outside => {
+                if matches_now(frame, wanted) == Some(true) {
+                    *standing = Standing::Joining;
+                    self.owed.push_back(frame.call().clone());
+                    reader.remove(frame.call());
+                }
+                false
+            }
+            Standing::Joining => false,
+        }
+    }
+
+    /// Whether live frames of the call go through.
+    pub(super) fn follows(&self, call: &CallId) -> bool {
+        self.calls.get(call) == Some(&Standing::Following)
+    }
+
+    /// The next call whose snapshot is owed.
+    pub(super) fn next_view(&mut self) -> Option<CallId> {
+        self.owed.pop_front()
+    }
+
+    /// The call is owed still.
+    pub(super) fn owe_again(&mut self, call: CallId) {
+        self.owed.push_front(call);
+    }
+
+    /// Takes the view; `true` if its snapshot is to be sent.
+    pub(super) fn viewed(
+        &mut self,
+        call: &CallId,
+        view: Option<&View>,
+        wanted: &JsonMap,
+        reader: &mut Reader,
+    ) -> bool {
+        let standing = match view {
+            None => Standing::Absent,
+            Some(view) if contains(&view.meta, wanted) => Standing::Following,
+            Some(_) => Standing::Outside,
+        };
+        self.calls.insert(call.clone(), standing);
+        reader.add(call, view.map_or(0, |view| view.seq));
+        standing == Standing::Following
+    }
+}
+
+/// Whether the `meta` that the event carries matches; `None` if it carries none.
+pub(super) fn matches_now(frame: &Frame, wanted: &JsonMap) -> Option<bool> {
+    if !matches!(frame.kind(), Kind::CallStarted | Kind::CallUpdated) {
+        return None;
+    }
+    Some(wanted.is_empty() || frame.meta().is_some_and(|meta| contains(&meta, wanted)))
+}
+
+fn unknown(call: &CallId, hub: &Hub) -> String {
+    const SHOWN: usize = 5;
+    let open = hub.journal().page(Some(crate::journal::CallState::Open), None, SHOWN + 1);
+    let mut names: Vec<&str> = open.iter().map(|entry| entry.call_id.as_str()).take(SHOWN).collect();
+    if open.len() > SHOWN {
+        names.push("…");
+    }
+    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    format!("no call '{call}'; with \"wait\": true it need not exist yet; open calls: {names}")
+}

@@ -1,0 +1,346 @@
+//! The loop of one subscriber's socket: one task that reads, pings, gathers frames and writes them, and closes.
+//!
+//! Holds at most one batch of frames and one snapshot at a time: what waits beyond that waits in the journal.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::request::{self, Refusal, Request};
+use super::subscription::Subscription;
+use super::{CodeLabel, Deps, ViewError, frames};
+use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
+use crate::hub::HubError;
+use crate::types::CallId;
+use crate::types::view::View;
+
+/// Time between our pings; two of them unanswered close the socket.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// Frames gathered for one write, bytes.
+const BATCH_BYTES: usize = 32 * 1024;
+/// After the journal could not be read, it is tried again so much later.
+const RETRY: Duration = Duration::from_secs(1);
+/// Unknown types that are told of, at most; later ones are skipped in silence.
+const UNKNOWN_TYPES: usize = 64;
+/// Once told to reconnect, a subscriber is closed when nothing has come for this time,
+const DRAIN_QUIET: Duration = Duration::from_millis(300);
+/// or after this time.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
+/// A peer that took no byte may still read our close frame for this time.
+const STALLED_CLOSE_WAIT: Duration = Duration::from_secs(20);
+
+/// How a socket ends.
+enum End {
+    /// It is gone, or the peer closed it.
+    Peer,
+    /// We close it.
+    Close(u16, String),
+    /// It took no byte: we close it, and wait for it to read that.
+    Stalled,
+}
+
+type PendingView = BoxFuture<'static, (String, CallId, Result<Option<Arc<View>>, ViewError>)>;
+
+struct Session {
+    deps: Arc<Deps>,
+    notify: Arc<Notify>,
+    subscriptions: Vec<Subscription>,
+    /// Subscriptions made so far.
+    made: u64,
+    /// Which subscription is read first in the next round.
+    first: usize,
+    out: Vec<Utf8Bytes>,
+    unknown_types: HashSet<String>,
+    /// Neither journal nor views are asked before.
+    retry_at: Option<Instant>,
+}
+
+/// Serves one subscriber.
+pub(super) async fn serve(mut socket: ServerSocket, deps: Arc<Deps>, stop: CancellationToken) {
+    deps.metrics.sockets.inc();
+    let mut session = Session {
+        deps: Arc::clone(&deps),
+        notify: Arc::new(Notify::new()),
+        subscriptions: Vec::new(),
+        made: 0,
+        first: 0,
+        out: vec![frames::welcome(PING_INTERVAL.as_millis())],
+        unknown_types: HashSet::new(),
+        retry_at: None,
+    };
+    let end = session.run(&mut socket, &stop).await;
+    #[expect(clippy::cast_possible_wrap, reason = "a handful")]
+    deps.metrics.subscriptions.dec_by(session.subscriptions.len() as i64);
+    // Readers are given back before a close that may take its time.
+    drop(session);
+    let (code, reason) = match &end {
+        End::Peer => (None, ""),
+        End::Close(code, reason) => (Some(*code), reason.as_str()),
+        End::Stalled => (Some(1013), "no byte was taken for 10 s; reconnect and resume"),
+    };
+    if let Some(code) = code {
+        tracing::debug!(code, reason, "a subscriber is closed");
+        deps.metrics.closed.get_or_create(&CodeLabel { code }).inc();
+        if matches!(end, End::Stalled) {
+            tokio::select! {
+                () = socket.close_within(code, reason, STALLED_CLOSE_WAIT) => {}
+                () = stop.cancelled() => {}
+            }
+        } else {
+            socket.close(code, reason).await;
+        }
+    }
+    deps.metrics.sockets.dec();
+}
+
+async fn maybe(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Session {
+    async fn run(&mut self, socket: &mut ServerSocket, stop: &CancellationToken) -> End {
+        let notify = Arc::clone(&self.notify);
+        let mut health = self.deps.health.clone();
+        let mut has_health = true;
+        if !*health.borrow_and_update() {
+            self.out.push(journal_unavailable());
+        }
+        let mut pings = tokio::time::interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut unanswered = 0;
+        let must_subscribe_by = Instant::now() + self.deps.subscribe_timeout;
+        let mut drain_end: Option<Instant> = None;
+        let mut quiet_end: Option<Instant> = None;
+        let mut view: Option<PendingView> = None;
+        loop {
+            let busy = match self.gather() {
+                Ok(busy) => busy,
+                Err(end) => return end,
+            };
+            if !self.out.is_empty() {
+                self.deps.metrics.frames.inc_by(self.out.len() as u64);
+                match socket.send(self.out.drain(..)).await {
+                    Ok(()) => {}
+                    Err(WsError::Stalled) => return End::Stalled,
+                    Err(_) => return End::Peer,
+                }
+                quiet_end = drain_end.map(|end| end.min(Instant::now() + DRAIN_QUIET));
+            }
+            if view.is_none() && self.retry_at.is_none() {
+                view = self.next_view();
+            }
+            tokio::select! {
+                biased;
+                incoming = socket.recv() => {
+                    unanswered = 0;
+                    if let Err(end) = self.take(incoming) {
+                        return self.say_last(socket, end).await;
+                    }
+                }
+                (subscription, call, result) = async {
+                    match &mut view {
+                        Some(view) => view.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    view = None;
+                    self.take_view(&subscription, call, result);
+                }
+                () = stop.cancelled(), if drain_end.is_none() => {
+                    let after_ms = 500 + rand::random::<u64>() % 2000;
+                    self.out.push(frames::reconnect(after_ms, DRAIN_GRACE.as_millis()));
+                    drain_end = Some(Instant::now() + DRAIN_GRACE);
+                }
+                () = maybe(quiet_end) => {
+                    return End::Close(1001, "going away; reconnect and resume".to_owned());
+                }
+                _ = pings.tick() => {
+                    if unanswered >= 2 {
+                        return End::Close(1013, "two pings were not answered; reconnect and resume".to_owned());
+                    }
+                    unanswered += 1;
+                    match socket.ping().await {
+                        Ok(()) => {}
+                        Err(WsError::Stalled) => return End::Stalled,
+                        Err(_) => return End::Peer,
+                    }
+                }
+                () = tokio::time::sleep_until(must_subscribe_by), if self.made == 0 => {
+                    let timeout = self.deps.subscribe_timeout.as_millis();
+                    let reason = format!("no subscribe within {timeout} ms (subscribe.subscribe_timeout_ms)");
+                    return End::Close(4408, reason);
+                }
+                changed = health.changed(), if has_health => {
+                    has_health = changed.is_ok();
+                    if has_health && !*health.borrow_and_update() {
+                        self.out.push(journal_unavailable());
+                    }
+                }
+                () = maybe(self.retry_at) => self.retry_at = None,
+                () = std::future::ready(()), if busy => {}
+                () = notify.notified(), if !busy => {}
+            }
+        }
+    }
+
+    /// Says what is left to say before a close.
+    async fn say_last(&mut self, socket: &mut ServerSocket, end: End) -> End {
+        if !matches!(end, End::Peer) && !self.out.is_empty() && socket.send(self.out.drain(..)).await.is_err() {
+            return End::Peer;
+        }
+        end
+    }
+
+    /// Takes frames from every subscription in turn; whether there may be more.
+    fn gather(&mut self) -> Result<bool, End> {
+        if self.retry_at.is_some() {
+            return Ok(false);
+        }
+        let count = self.subscriptions.len();
+        let mut busy = false;
+        for index in 0..count {
+            let bytes: usize = self.out.iter().map(|frame| frame.len()).sum();
+            let Some(left) = BATCH_BYTES.checked_sub(bytes).filter(|left| *left > 0) else {
+                self.first = (self.first + index) % count;
+                return Ok(true);
+            };
+            let subscription = &mut self.subscriptions[(self.first + index) % count];
+            match subscription.poll(&self.deps, left, &mut self.out) {
+                Ok(more) => busy |= more,
+                Err(error @ HubError::Gone { .. }) => {
+                    return Err(End::Close(1013, format!("{error}; resume without it")));
+                }
+                Err(error @ HubError::Damaged { .. }) => {
+                    self.out.push(frames::error(None, "call_damaged", &error.to_string(), false, false));
+                    busy = true;
+                }
+                Err(HubError::Unavailable(_)) => {
+                    self.out.push(journal_unavailable());
+                    self.retry_at = Some(Instant::now() + RETRY);
+                    return Ok(false);
+                }
+            }
+        }
+        if count > 0 {
+            self.first = (self.first + 1) % count;
+        }
+        Ok(busy)
+    }
+
+    fn next_view(&mut self) -> Option<PendingView> {
+        let deps = Arc::clone(&self.deps);
+        let (subscription, call) = self
+            .subscriptions
+            .iter_mut()
+            .find_map(|subscription| Some((subscription.id().to_owned(), subscription.next_view(&deps)?)))?;
+        Some(Box::pin(async move {
+            let result = deps.views.view(&call).await;
+            (subscription, call, result)
+        }))
+    }
+
+    fn take_view(&mut self, subscription: &str, call: CallId, result: Result<Option<Arc<View>>, ViewError>) {
+        // It may have been given up meanwhile.
+        let Some(subscription) = self.subscriptions.iter_mut().find(|known| known.id() == subscription) else {
+            return;
+        };
+        match result {
+            Ok(view) => self.out.extend(subscription.viewed(&call, view.as_deref(), &self.deps)),
+            Err(error) => {
+                let message = format!("call {call} cannot be shown now: {error}");
+                self.out.push(frames::error(None, "journal_unavailable", &message, false, true));
+                subscription.not_viewed(call);
+                self.retry_at = Some(Instant::now() + RETRY);
+            }
+        }
+    }
+
+    fn take(&mut self, incoming: Result<Incoming, WsError>) -> Result<(), End> {
+        match incoming {
+            Ok(Incoming::Text(text)) => {
+                match request::parse(&text, &self.deps) {
+                    Ok(request) => self.answer(request),
+                    Err(refusal) => self.refuse(&refusal),
+                }
+                Ok(())
+            }
+            Ok(Incoming::Binary(_)) => {
+                let message = "expected a text frame with a JSON object, found a binary frame".to_owned();
+                self.refuse(&Refusal { id: None, code: "bad_json", message });
+                Ok(())
+            }
+            Ok(Incoming::Ping | Incoming::Pong) => Ok(()),
+            Ok(Incoming::Closed { .. }) | Err(WsError::Lost(_)) => Err(End::Peer),
+            Err(WsError::Stalled) => Err(End::Stalled),
+            Err(error @ WsError::TooLarge { .. }) => {
+                let reason = error.to_string();
+                self.out.push(frames::error(None, "frame_too_large", &reason, true, false));
+                Err(End::Close(4413, reason))
+            }
+            Err(WsError::Protocol(message)) => Err(End::Close(4400, message)),
+        }
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        self.out.push(frames::refused(refusal));
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Ping { id } => self.out.push(frames::pong(id.as_ref())),
+            Request::Subscribe(subscribe) => {
+                let limit = self.deps.subscriptions_per_socket;
+                let id = subscribe.id.clone();
+                if self.subscriptions.len() >= limit {
+                    let message = format!("limits.subscriptions_per_socket is {limit}; unsubscribe one first");
+                    return self.refuse(&Refusal { id, code: "too_many_subscriptions", message });
+                }
+                let name = format!("sub_{}", self.made + 1);
+                match Subscription::open(*subscribe, name, &self.deps, &self.notify) {
+                    Ok((subscription, reply)) => {
+                        self.made += 1;
+                        self.subscriptions.push(subscription);
+                        self.deps.metrics.subscriptions.inc();
+                        self.out.push(reply);
+                    }
+                    Err(refusal) => self.refuse(&refusal),
+                }
+            }
+            Request::Unsubscribe { id, subscription } => {
+                match self.subscriptions.iter().position(|known| known.id() == subscription) {
+                    Some(index) => {
+                        self.subscriptions.remove(index);
+                        self.deps.metrics.subscriptions.dec();
+                        self.out.push(frames::unsubscribed(id.as_ref(), &subscription));
+                    }
+                    None => {
+                        let there: Vec<&str> = self.subscriptions.iter().map(Subscription::id).collect();
+                        let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+                        let message = format!("subscription: no such subscription; there are: {there}");
+                        self.refuse(&Refusal { id, code: "unknown_subscription", message });
+                    }
+                }
+            }
+            Request::Unknown { id, kind } => {
+                let kind: String = kind.chars().take(60).collect();
+                if self.unknown_types.len() < UNKNOWN_TYPES && self.unknown_types.insert(kind.clone()) {
+                    let message = format!("type: expected one of subscribe, unsubscribe, ping, found {kind:?}");
+                    self.refuse(&Refusal { id, code: "unknown_type", message });
+                }
+            }
+        }
+    }
+}
+
+fn journal_unavailable() -> Utf8Bytes {
+    let message = "the journal cannot be used now; nothing is lost, and all goes on by itself";
+    frames::error(None, "journal_unavailable", message, false, true)
+}

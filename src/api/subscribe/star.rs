@@ -1,0 +1,268 @@
+//! The scope of a subscription to all calls: one position in everything, and snapshots of the open calls at the
+//! reader's pace.
+//!
+//! Snapshots are made in order of `call_id`, page by page, while events go on. Events of a call that has not had its
+//! turn are not let through: the first of them brings its snapshot forward. A call that began meanwhile needs none.
+//! While any snapshot is owed, or contains more than the events delivered so far, cursors say so and cannot be resumed.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use super::list::matches_now;
+use crate::hub::{Cursor, Frame, Hub, Interest, Kind, Reader, contains};
+use crate::journal::CallState;
+use crate::types::view::View;
+use crate::types::{CallId, JsonMap, Seq};
+
+/// Calls looked up at once.
+const PAGE: usize = 64;
+/// Bytes of a log read at once to find a call's `meta` of old.
+const FOLD_BYTES: usize = 64 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Its `meta` does not match.
+    Outside,
+    /// Its snapshot is owed, and must hold events up to this one, which were not let through.
+    Joining(Seq),
+    /// Events above this one go through.
+    Following(Seq),
+}
+
+/// Open calls that have not had their turn.
+struct Pager {
+    /// Calls up to this one have.
+    after: Option<CallId>,
+    page: VecDeque<CallId>,
+    /// Where the next page begins.
+    next: Option<CallId>,
+}
+
+/// All calls.
+pub(super) struct Star {
+    generation: u64,
+    recovered: bool,
+    /// Calls of which more is known than that their events go through. Without `match` it is emptied once all snapshots
+    /// are behind; with it, a call is in it while it is open.
+    known: HashMap<CallId, Standing>,
+    joining: usize,
+    owed: VecDeque<CallId>,
+    pager: Option<Pager>,
+    /// Snapshots hold nothing of a higher `order`.
+    settled_at: u64,
+}
+
+impl Star {
+    /// From `cursor`, if it can be met, else from the present.
+    pub(super) fn open(cursor: Option<&str>, wanted: &JsonMap, hub: &Hub, notify: &Arc<Notify>) -> (Self, Reader) {
+        let generation = hub.journal().generation();
+        let newest = hub.newest();
+        let position = cursor
+            .and_then(|cursor| cursor.parse::<Cursor>().ok())
+            .filter(|cursor| cursor.generation == generation)
+            .and_then(|cursor| cursor.order)
+            .filter(|order| *order <= newest);
+        let after = position.unwrap_or(newest);
+        // First the position, then the pages: a call that begins between them is in both, none is in neither.
+        let reader = hub.reader_with(Interest::All { after }, Arc::clone(notify));
+        let mut star = Self {
+            generation,
+            recovered: position.is_some(),
+            known: HashMap::new(),
+            joining: 0,
+            owed: VecDeque::new(),
+            pager: position.is_none().then(|| Pager { after: None, page: VecDeque::new(), next: None }),
+            settled_at: 0,
+        };
+        star.turn_page(wanted, hub);
+        (star, reader)
+    }
+
+    /// Whether the cursor was met.
+    pub(super) fn is_recovered(&self) -> bool {
+        self.recovered
+    }
+
+    /// The cursor once everything up to `order` has been delivered.
+    pub(super) fn cursor(&self, order: u64) -> Cursor {
+        let whole = self.pager.is_none() && self.joining == 0 && order >= self.settled_at;
+        Cursor { generation: self.generation, order: whole.then_some(order) }
+    }
+
+    /// Everything up to `order` has been delivered and nothing is waiting.
+    pub(super) fn settle(&mut self, order: u64, wanted: &JsonMap) {
+        if wanted.is_empty() && !self.known.is_empty() && self.cursor(order).order.is_some() {
+            self.known = HashMap::new();
+        }
+    }
+
+    /// Whether the event goes through.
+    pub(super) fn admit(&mut self, frame: &Frame, wanted: &JsonMap, hub: &Hub) -> bool {
+        let Some(standing) = self.standing(frame, wanted, hub) else { return true };
+        let call = frame.call();
+        if !wanted.is_empty() && frame.kind().ends_call() && !matches!(standing, Standing::Joining(_)) {
+            self.known.remove(call);
+        }
+        match standing {
+            Standing::Following(floor) => {
+                if frame.seq() <= floor {
+                    return false;
+                }
+                // The update by which the call leaves is the last that is told of it.
+                if !wanted.is_empty() && matches_now(frame, wanted) == Some(false) {
+                    self.known.insert(call.clone(), Standing::Outside);
+                }
+                true
+            }
+            Standing::Outside => {
+                if matches_now(frame, wanted) == Some(true) {
+                    self.join(call, frame.seq());
+                    self.owed.push_back(call.clone());
+                }
+                false
+            }
+            Standing::Joining(_) => {
+                self.known.insert(call.clone(), Standing::Joining(frame.seq()));
+                false
+            }
+        }
+    }
+
+    /// How the call stands before this event; `None` where its events simply go through.
+    fn standing(&mut self, frame: &Frame, wanted: &JsonMap, hub: &Hub) -> Option<Standing> {
+        let call = frame.call();
+        if let Some(standing) = self.known.get(call) {
+            return Some(*standing);
+        }
+        let standing = if wanted.is_empty() {
+            let had_its_turn = self.pager.as_ref().is_none_or(|pager| pager.after.as_ref() >= Some(call));
+            if had_its_turn {
+                return None;
+            }
+            if frame.seq() == 1 { Standing::Following(0) } else { Standing::Joining(0) }
+        } else if frame.kind() == Kind::CallStarted {
+            if matches_now(frame, wanted) == Some(true) { Standing::Following(0) } else { Standing::Outside }
+        } else if self.recovered {
+            let matched = meta_before(call, frame.seq(), hub).is_some_and(|meta| contains(&meta, wanted));
+            if matched { Standing::Following(0) } else { Standing::Outside }
+        } else {
+            let matches = hub.journal().entry(call).is_some_and(|entry| contains(&entry.meta, wanted));
+            if matches { Standing::Joining(0) } else { Standing::Outside }
+        };
+        if let Standing::Joining(_) = standing {
+            self.join(call, frame.seq());
+            self.owed.push_back(call.clone());
+        } else {
+            self.known.insert(call.clone(), standing);
+        }
+        Some(standing)
+    }
+
+    fn join(&mut self, call: &CallId, seen: Seq) {
+        if !matches!(self.known.insert(call.clone(), Standing::Joining(seen)), Some(Standing::Joining(_))) {
+            self.joining += 1;
+        }
+    }
+
+    /// Whether live frames of the call go through.
+    pub(super) fn follows(&self, call: &CallId, wanted: &JsonMap) -> bool {
+        match self.known.get(call) {
+            Some(Standing::Following(_)) => true,
+            Some(Standing::Outside | Standing::Joining(_)) => false,
+            None => {
+                wanted.is_empty() && self.pager.as_ref().is_none_or(|pager| pager.after.as_ref() >= Some(call))
+            }
+        }
+    }
+
+    /// The next call whose snapshot is owed.
+    pub(super) fn next_view(&mut self, wanted: &JsonMap, hub: &Hub) -> Option<CallId> {
+        if let Some(call) = self.owed.pop_front() {
+            return Some(call);
+        }
+        loop {
+            let pager = self.pager.as_mut()?;
+            let call = pager.page.pop_front()?;
+            pager.after = Some(call.clone());
+            self.turn_page(wanted, hub);
+            if !self.known.contains_key(&call) {
+                self.join(&call, 0);
+                return Some(call);
+            }
+        }
+    }
+
+    /// Fills an empty page; without any further open call, the pager is done. Done early, so that the last snapshot is
+    /// known to be the last.
+    fn turn_page(&mut self, wanted: &JsonMap, hub: &Hub) {
+        while let Some(pager) = &mut self.pager
+            && pager.page.is_empty()
+        {
+            let entries = hub.journal().page(Some(CallState::Open), pager.next.as_ref(), PAGE);
+            let Some(last) = entries.last() else {
+                self.pager = None;
+                return;
+            };
+            pager.next = Some(last.call_id.clone());
+            pager.page = entries
+                .into_iter()
+                .filter(|entry| contains(&entry.meta, wanted))
+                .map(|entry| entry.call_id)
+                .filter(|call| !self.known.contains_key(call))
+                .collect();
+        }
+    }
+
+    /// The call is owed still.
+    pub(super) fn owe_again(&mut self, call: CallId) {
+        self.owed.push_front(call);
+    }
+
+    /// Takes the view; `true` if its snapshot is to be sent.
+    pub(super) fn viewed(&mut self, call: &CallId, view: Option<&View>, wanted: &JsonMap, hub: &Hub) -> bool {
+        let seen = match self.known.get(call) {
+            Some(Standing::Joining(seen)) => *seen,
+            _ => return false,
+        };
+        if let Some(view) = view
+            && view.seq < seen
+        {
+            // Events that were held back are not in it yet.
+            self.owed.push_back(call.clone());
+            return false;
+        }
+        self.joining -= 1;
+        match view {
+            None => {
+                self.known.remove(call);
+                false
+            }
+            Some(view) if contains(&view.meta, wanted) => {
+                self.known.insert(call.clone(), Standing::Following(view.seq));
+                self.settled_at = self.settled_at.max(hub.newest());
+                true
+            }
+            Some(_) => {
+                self.known.insert(call.clone(), Standing::Outside);
+                false
+            }
+        }
+    }
+}
+
+/// The call's `meta` before its event `seq`, from its log.
+fn meta_before(call: &CallId, seq: Seq, hub: &Hub) -> Option<JsonMap> {
+    let mut meta = None;
+    let mut after = 0;
+    while after + 1 < seq {
+        let records = hub.journal().read(call, after, FOLD_BYTES).ok()?;
+        after = records.last()?.seq;
+        let before = records.into_iter().take_while(|record| record.seq < seq);
+        for frame in before.filter_map(|record| Frame::new(call, record)) {
+            meta = frame.meta().or(meta);
+        }
+    }
+    meta
+}
