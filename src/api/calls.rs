@@ -181,7 +181,10 @@ pub(super) async fn run(
     let call = call_id(&id)?;
     let wait_ms = query.number::<u64>("wait_ms")?.unwrap_or(0);
     if wait_ms > WAIT_LIMIT_MS {
-        return Err(ApiError::bad_request("bad_parameter", format!("wait_ms: expected 0 to {WAIT_LIMIT_MS}, found {wait_ms}")));
+        return Err(ApiError::bad_request(
+            "bad_parameter",
+            format!("wait_ms: expected 0 to {WAIT_LIMIT_MS}, found {wait_ms}"),
+        ));
     }
     let asked = api.sessions.run(&call, &name).await.map_err(|error| session_error(&error))?;
     let after_seq = asked.map_err(|refusal| match &refusal {
@@ -234,7 +237,10 @@ pub(super) async fn erase(State(api): State<Arc<Api>>, Path(id): Path<String>) -
     let call = call_id(&id)?;
     let Some(entry) = api.store.entry(&call) else { return Err(unknown(&call)) };
     if entry.state == CallState::Open {
-        return Err(ApiError::conflict("call_open", format!("call {call} is open; only completed calls can be erased")));
+        return Err(ApiError::conflict(
+            "call_open",
+            format!("call {call} is open; only completed calls can be erased"),
+        ));
     }
     match api.store.erase(&call) {
         Ok(true) => {

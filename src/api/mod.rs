@@ -72,7 +72,9 @@ impl Service {
             .route("/metrics", get(health::metrics))
             .route("/version", get(health::version))
             .method_not_allowed_fallback(|| async { ApiError::method_not_allowed("another method") })
-            .fallback(|| async { ApiError::not_found("unknown_path", "no such path; see the README for those there are") })
+            .fallback(|| async {
+                ApiError::not_found("unknown_path", "no such path; see the README for those there are")
+            })
             .with_state(api);
         Self { guard: Arc::new(guard), router }
     }

@@ -23,9 +23,9 @@ use crate::base::queue::QueueMetrics;
 use crate::config::Config;
 use crate::gateway::{self, Gateway};
 use crate::hub::{self, Hub};
+use crate::ingest;
 use crate::journal::{self, Store};
 use crate::session::{self, Sessions};
-use crate::ingest;
 
 /// Jobs at once, over all calls. Endpoints have limits of their own; this one bounds memory.
 const JOBS: usize = 512;

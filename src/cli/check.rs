@@ -53,10 +53,9 @@ fn inventory(config: &Config) -> String {
     let endpoints = config.gateway.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let routes = config.gateway.routes.iter().map(|route| route.name.clone()).collect();
     [
-        names("analyses", config.analyses.names()),
+        names("analyses", config.analyses.names().to_vec()),
         names("routes", routes),
         names("endpoints", endpoints),
-        format!("{} sinks", config.sinks.len()),
         format!("journal in {}", config.journal.dir.display()),
     ]
     .join("; ")

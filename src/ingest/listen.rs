@@ -13,9 +13,7 @@ use super::pump::Pump;
 use crate::base::queue::{SendError, Sender};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
 use crate::hub::{Filter, Hub, Include, Interest, Item, Kind, Reader};
-use crate::session::command::{
-    Ack, Attach, Attached, Command, Complaint, Frames, Goodbye, Outbound, Outlet, Welcome,
-};
+use crate::session::command::{Ack, Attach, Attached, Command, Complaint, Frames, Goodbye, Outbound, Outlet, Welcome};
 use crate::session::{SessionError, Sessions};
 
 /// Bytes of events taken from the hub at once.
@@ -346,7 +344,8 @@ fn restarted() -> End {
     End::Close {
         complaint: Some(Complaint {
             code: "session_restarted",
-            message: "the call is being taken up again from its journal; reconnect and resend from welcome.frames".into(),
+            message: "the call is being taken up again from its journal; reconnect and resend from welcome.frames"
+                .into(),
             fatal: true,
             temporary: true,
         }),

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, oneshot};
 
 use crate::stt::Dialect;
-use crate::types::{JsonMap, Seq, StreamId, SttEvent};
 use crate::types::view::View;
+use crate::types::{JsonMap, Seq, StreamId, SttEvent};
 
 /// Number of a connection in its call, from 1; durable, so that it is never given twice.
 pub type ConnectionNo = u64;

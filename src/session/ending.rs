@@ -44,7 +44,12 @@ impl Task {
                 [linger, idle, silence].into_iter().flatten().min()
             });
             let retry = self.state.ending.then(|| {
-                self.schedule.rolling.iter().filter(|slot| slot.last == Last::Due).filter_map(|slot| slot.retry_at_ms).min()
+                self.schedule
+                    .rolling
+                    .iter()
+                    .filter(|slot| slot.last == Last::Due)
+                    .filter_map(|slot| slot.retry_at_ms)
+                    .min()
             });
             let due = if self.state.turns.is_empty() { None } else { self.schedule.next_ms() };
             [ending, open.flatten(), retry.flatten(), due].into_iter().flatten().min()
@@ -81,7 +86,8 @@ impl Task {
         }
         let now = self.now();
         let late = self.final_left(now) == 0;
-        let runs = self.schedule.rolling.iter().any(|slot| slot.last == Last::Due && slot.analysis.settings.triggers.on_end);
+        let runs =
+            self.schedule.rolling.iter().any(|slot| slot.last == Last::Due && slot.analysis.settings.triggers.on_end);
         let turns = self.schedule.per_turn.iter().any(|queue| !queue.is_idle());
         let nothing_said = self.state.turns.is_empty();
         if late || nothing_said || !(runs || turns) {

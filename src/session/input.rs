@@ -97,7 +97,10 @@ impl Task {
         } else {
             Attached::Refused {
                 code: "call_completed",
-                message: format!("call {} is completed and takes no new stream; use another call_id", self.state.call_id),
+                message: format!(
+                    "call {} is completed and takes no new stream; use another call_id",
+                    self.state.call_id
+                ),
                 close: CALL_COMPLETED,
             }
         };
@@ -134,8 +137,7 @@ impl Task {
             self.plan_analyses();
             return;
         }
-        let added: Vec<String> =
-            analyses.iter().filter(|name| !self.state.analyses.contains(name)).cloned().collect();
+        let added: Vec<String> = analyses.iter().filter(|name| !self.state.analyses.contains(name)).cloned().collect();
         self.merge_meta(meta, added);
     }
 
@@ -295,9 +297,7 @@ impl Task {
         let Some(known) = self.state.stream(stream) else { return };
         let (offset_ms, splits) = (known.offset_ms, known.dialect.is_none_or(|dialect| dialect.splits()));
         let mut changes = Vec::new();
-        if let Err(error) =
-            self.state.turns.apply(stream, splits, offset_ms, arrival_ms, event, &mut changes)
-        {
+        if let Err(error) = self.state.turns.apply(stream, splits, offset_ms, arrival_ms, event, &mut changes) {
             let code = match error {
                 TurnError::TooManyEarly => "too_many_revisions",
                 TurnError::Unnamed | TurnError::Hole { .. } => "bad_field",
@@ -340,7 +340,9 @@ impl Task {
             self.complain(
                 stream,
                 "bad_field",
-                format!("meta.meta: the call's meta would be {size} bytes, over the limit of {limit} (limits.meta_bytes)"),
+                format!(
+                    "meta.meta: the call's meta would be {size} bytes, over the limit of {limit} (limits.meta_bytes)"
+                ),
             );
             return;
         }

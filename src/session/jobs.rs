@@ -13,9 +13,7 @@ use super::worker::{self, Answered, Failed, Job, JobKey};
 use crate::analysis::{Analysis, Facts};
 use crate::context::Snapshot;
 use crate::journal::CallState as State;
-use crate::types::{
-    Event, Insight, InsightFailure, LatencyMs, Provenance, Seq, Status, Turn, id,
-};
+use crate::types::{Event, Insight, InsightFailure, LatencyMs, Provenance, Seq, Status, Turn, id};
 
 impl Task {
     /// Takes up the analyses that the call is to run.
@@ -25,7 +23,9 @@ impl Task {
                 Some(analysis) => {
                     self.schedule.add(analysis);
                 }
-                None => tracing::warn!(call = %self.state.call_id, analysis = name, "no such analysis any more; skipped"),
+                None => {
+                    tracing::warn!(call = %self.state.call_id, analysis = name, "no such analysis any more; skipped")
+                }
             }
         }
     }
@@ -110,7 +110,8 @@ impl Task {
         }
         for index in 0..self.schedule.per_turn.len() {
             while let Some(turn) = self.schedule.per_turn[index].next() {
-                let key = JobKey { analysis: Arc::clone(&self.schedule.per_turn[index].analysis.name), turn: Some(turn) };
+                let key =
+                    JobKey { analysis: Arc::clone(&self.schedule.per_turn[index].analysis.name), turn: Some(turn) };
                 self.ask_permit(key);
             }
         }
@@ -183,8 +184,7 @@ impl Task {
             None => self.state.standings.get(&*name).map_or(0, |standing| standing.rev),
             Some(_) => 0,
         };
-        let facts =
-            Facts { call_id: self.state.call_id.clone(), meta: self.state.meta.clone(), turn: key.turn };
+        let facts = Facts { call_id: self.state.call_id.clone(), meta: self.state.meta.clone(), turn: key.turn };
         let deadline = is_final.then(|| Duration::from_millis(self.final_left(now)));
         let job = Job {
             key: key.clone(),
@@ -303,7 +303,8 @@ impl Task {
         if done.is_final || done.key.turn.is_some() {
             return false;
         }
-        let refuses = self.schedule.rolling(&done.key.analysis).is_some_and(|slot| slot.analysis.settings.refuses_revised);
+        let refuses =
+            self.schedule.rolling(&done.key.analysis).is_some_and(|slot| slot.analysis.settings.refuses_revised);
         refuses && self.state.context.revised_since(done.covers.revision, done.covers.to)
     }
 
@@ -311,7 +312,8 @@ impl Task {
         let now = self.now();
         let Done { key, result, covers, snapshot_len, route, variant, prompt, reason, is_final, .. } = done;
         let Ok(answered) = result else { return };
-        let Answered { value, evidence, model, endpoint, attempts, usage, cost_usd, degraded, first_token, took } = answered;
+        let Answered { value, evidence, model, endpoint, attempts, usage, cost_usd, degraded, first_token, took } =
+            answered;
         let standing = self.state.standings.entry(key.analysis.to_string()).or_default();
         let rev = match key.turn {
             None => standing.rev + 1,
@@ -327,7 +329,11 @@ impl Task {
             degraded,
             turn: key.turn,
             covers,
-            behind_turns: if key.turn.is_some() { 0 } else { (self.state.turns.len() as u64).saturating_sub(snapshot_len) },
+            behind_turns: if key.turn.is_some() {
+                0
+            } else {
+                (self.state.turns.len() as u64).saturating_sub(snapshot_len)
+            },
             trigger: reason.to_owned(),
             value,
             evidence,
@@ -434,7 +440,8 @@ impl Task {
         for key in out {
             let failed = Failed {
                 code: "shutdown".to_owned(),
-                message: "the daemon stopped while this was being asked; it is asked again after the restart".to_owned(),
+                message: "the daemon stopped while this was being asked; it is asked again after the restart"
+                    .to_owned(),
                 temporary: true,
             };
             self.publish_failure(&key, failed);

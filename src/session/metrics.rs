@@ -78,14 +78,34 @@ impl Metrics {
         };
         registry.register("sidetone_session_events", "Sequenced events by type", metrics.events.clone());
         registry.register("sidetone_session_jobs", "Jobs ended, by analysis and outcome", metrics.jobs.clone());
-        registry.register("sidetone_session_insight_seconds", "Where an insight's time went, by stage", metrics.stages.clone());
-        registry.register("sidetone_session_degraded_insights", "Insights made in a lesser way", metrics.degraded.clone());
+        registry.register(
+            "sidetone_session_insight_seconds",
+            "Where an insight's time went, by stage",
+            metrics.stages.clone(),
+        );
+        registry.register(
+            "sidetone_session_degraded_insights",
+            "Insights made in a lesser way",
+            metrics.degraded.clone(),
+        );
         registry.register("sidetone_session_jobs_running", "Jobs out now", metrics.jobs_running.clone());
-        registry.register("sidetone_session_permits_waiting", "Jobs that wait for a permit", metrics.permits_waiting.clone());
+        registry.register(
+            "sidetone_session_permits_waiting",
+            "Jobs that wait for a permit",
+            metrics.permits_waiting.clone(),
+        );
         registry.register("sidetone_session_sessions", "Sessions in memory", metrics.sessions.clone());
         registry.register("sidetone_session_partials", "Partials that came in", metrics.partials.clone());
-        registry.register("sidetone_session_unknown_messages", "Vendor messages of an unknown type", metrics.unknown_messages.clone());
-        registry.register("sidetone_session_vendor_errors", "Errors that STT vendors reported", metrics.vendor_errors.clone());
+        registry.register(
+            "sidetone_session_unknown_messages",
+            "Vendor messages of an unknown type",
+            metrics.unknown_messages.clone(),
+        );
+        registry.register(
+            "sidetone_session_vendor_errors",
+            "Errors that STT vendors reported",
+            metrics.vendor_errors.clone(),
+        );
         registry.register("sidetone_session_panics", "Sessions that panicked", metrics.panics.clone());
         metrics
     }

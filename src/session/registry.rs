@@ -209,7 +209,12 @@ impl Sessions {
         self.0.deps.metrics.sessions.inc();
         let this = self.clone();
         let call = call.clone();
-        let task = self.0.deps.drain.tasks.track_future(async move { this.supervise(call, generation, entry, overdue, receiver).await });
+        let task = self
+            .0
+            .deps
+            .drain
+            .tasks
+            .track_future(async move { this.supervise(call, generation, entry, overdue, receiver).await });
         match Handle::try_current() {
             Ok(handle) => drop(handle.spawn(task)),
             Err(_) => {
@@ -235,9 +240,18 @@ impl Sessions {
         })
     }
 
-    async fn supervise(self, call: CallId, generation: u64, entry: Option<Entry>, overdue: bool, receiver: Receiver<Command>) {
+    async fn supervise(
+        self,
+        call: CallId,
+        generation: u64,
+        entry: Option<Entry>,
+        overdue: bool,
+        receiver: Receiver<Command>,
+    ) {
         let deps = Arc::clone(&self.0.deps);
-        let outcome = AssertUnwindSafe(run_session(Arc::clone(&deps), call.clone(), entry, overdue, receiver)).catch_unwind().await;
+        let outcome = AssertUnwindSafe(run_session(Arc::clone(&deps), call.clone(), entry, overdue, receiver))
+            .catch_unwind()
+            .await;
         {
             let mut slots = locked(&self.0.slots);
             if slots.get(&call).is_some_and(|slot| slot.generation == generation) {

@@ -153,7 +153,12 @@ impl Rolling {
 /// Wait before try `failures + 1`: doubles up to the maximum, of which a quarter is jitter.
 pub fn backoff_ms(failures: u32, jitter: f64) -> u64 {
     let full = RETRY_FIRST_MS.saturating_mul(1 << failures.min(16)).min(RETRY_MAX_MS);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a few seconds")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a few seconds"
+    )]
     let part = (full as f64 / 4.0 * jitter.clamp(0.0, 1.0)) as u64;
     full - part
 }

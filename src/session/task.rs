@@ -307,7 +307,8 @@ impl Task {
                     tracing::error!(call = %self.state.call_id, message, "the journal does not take appends");
                     self.complain_to_all(&Complaint {
                         code: "journal_unavailable",
-                        message: "the journal takes no writes at the moment; nothing is acknowledged until it does".into(),
+                        message: "the journal takes no writes at the moment; nothing is acknowledged until it does"
+                            .into(),
                         fatal: false,
                         temporary: true,
                     });
