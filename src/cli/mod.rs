@@ -8,6 +8,7 @@ mod demo;
 mod fetch;
 mod meter;
 mod reconnect;
+mod render;
 mod replay;
 mod screen;
 #[cfg(test)]
@@ -52,6 +53,8 @@ enum Command {
     Replay(Box<replay::ReplayArgs>),
     /// Show calls and insights live
     Watch(watch::WatchArgs),
+    /// Show the prompt that a recording would send, and its estimated tokens
+    Render(render::RenderArgs),
     /// Find every problem of a configuration
     Check(check::CheckArgs),
 }
@@ -72,6 +75,7 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Render(args) => render::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Replay(args) => client(replay::run(*args)),
         Command::Watch(args) => client(watch::run(args)),

@@ -30,6 +30,7 @@ use super::target::{DEFAULT_LISTEN, Target};
 use super::{fetch, name_list};
 
 pub(crate) use call::{Play, play};
+pub(crate) use files::load;
 pub(crate) use stats::{CallReport, Totals};
 
 /// Options of `sidetone replay`.
@@ -213,7 +214,7 @@ fn jobs(recordings: &[PathBuf], copies: Option<u32>, call_id: Option<&str>) -> V
 }
 
 /// The file's stem, other characters as `_`.
-fn stem_id(path: &Path) -> String {
+pub(crate) fn stem_id(path: &Path) -> String {
     id::sanitize(&path.file_stem().unwrap_or_default().to_string_lossy())
 }
 

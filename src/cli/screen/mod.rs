@@ -12,8 +12,9 @@ use std::io::{self, IsTerminal as _, Write};
 use owo_colors::{AnsiColors, OwoColorize as _, Style};
 use serde_json::Value;
 
-use text::{clock, harmless, tail, wrap};
+use text::{clock, tail, wrap};
 
+pub(crate) use text::harmless;
 use value::{Line, lines as value_lines};
 
 /// Columns where the width is not known.

@@ -1,0 +1,203 @@
+//! `sidetone render`: the prompt that an analysis would send of a recording, without sending it.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::Args;
+use owo_colors::OwoColorize as _;
+
+use crate::analysis::trigger::Trigger;
+use crate::analysis::{Analysis, Facts, Scope};
+use crate::context::tokens::estimate;
+use crate::context::{ChangeKind, Context, Snapshot, Turns, Window};
+use crate::llm::{Content, Message};
+use crate::recording::Recording;
+use crate::stt::{self, Dialect};
+use crate::types::{CallId, JsonMap, StreamId, SttEvent};
+
+use super::replay::{load, stem_id};
+use super::screen::harmless;
+use super::settings;
+
+/// Options of `sidetone render`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sidetone render call.jsonl --analysis summary            the last prompt, when the call is over
+  sidetone render call.jsonl --analysis summary --at 12    as it would be asked after turn 12
+  sidetone render call.jsonl --analysis mine --config sidetone.toml > prompt.txt
+
+The prompt goes to stdout, what is to be said about it to stderr. Tokens are an estimate: each vendor counts otherwise.")]
+pub(crate) struct RenderArgs {
+    /// A recording
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The analysis
+    #[arg(long, value_name = "NAME")]
+    analysis: String,
+    /// Number of the last turn that is known, from 0; default: the call is over. Of a per-turn analysis: the turn
+    #[arg(long, value_name = "TURN")]
+    at: Option<u64>,
+    /// Version of the prompt; default: the one that would run
+    #[arg(long, value_name = "VERSION")]
+    prompt: Option<String>,
+    /// The configuration; without it, the built-in analyses
+    #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What was asked for is not there.
+pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
+    let config = settings::load(args.config.as_deref())?;
+    let analysis = config
+        .analyses
+        .get(&args.analysis)
+        .ok_or_else(|| anyhow!("no analysis {:?}; there are: {}", args.analysis, config.analyses.names().join(", ")))?;
+    let recording = load(&args.file)
+        .and_then(|recording| recording.map_err(Into::into))
+        .with_context(|| format!("cannot read {}", args.file.display()))?;
+    let dialect = stt::dialect(&recording.header.dialect)
+        .ok_or_else(|| anyhow!("{}: no dialect {:?}", args.file.display(), recording.header.dialect))?;
+    let moment = moment(&recording, dialect, analysis, args.at)?;
+    let prompt = analysis.prompt(args.prompt.as_deref())?;
+    let call_id = CallId::parse(&stem_id(&args.file))?;
+    let facts = Facts { call_id, meta: moment.meta, turn: moment.turn };
+    let request = analysis.request(&prompt, &moment.snapshot, &facts)?;
+
+    let mut total = 0;
+    for message in &request.messages {
+        let text = text_of(message);
+        total += estimate(&text);
+        anstream::println!("{}", format!("=== {} ===", message.role.as_str()).bold());
+        print(&text)?;
+    }
+    let covers = moment.snapshot.covers();
+    let span = match (covers.from, covers.to) {
+        (Some(from), Some(to)) => format!("turns {from} to {to}"),
+        _ => "no turn".to_owned(),
+    };
+    anstream::eprintln!("{}", format!("{}; {span}; estimated tokens: {total}", prompt.id).dimmed());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// To the byte, unless a terminal would obey what was said.
+fn print(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if !out.is_terminal() {
+        return writeln!(out, "{text}");
+    }
+    text.lines().try_for_each(|line| writeln!(out, "{}", harmless(line)))
+}
+
+fn text_of(message: &Message) -> String {
+    match &message.content {
+        Content::Text(text) => text.to_string(),
+        other => format!("{other:?}"),
+    }
+}
+
+/// What an analysis sees.
+struct Moment {
+    snapshot: Snapshot,
+    meta: JsonMap,
+    turn: Option<u64>,
+}
+
+/// Plays `recording` in its own time up to turn `at`, or to its end, with the runs that the analysis would have had on
+/// the way: they decide where its window begins.
+fn moment(recording: &Recording, dialect: &dyn Dialect, analysis: &Analysis, at: Option<u64>) -> Result<Moment> {
+    let stream = StreamId::parse("s_1")?;
+    let budget = analysis.settings.max_context_tokens;
+    let (mut turns, mut context, mut window) = (Turns::new(), Context::new(), Window::new(budget));
+    let mut trigger = Trigger::new(&analysis.settings.triggers);
+    let mut decoder = dialect.open();
+    let mut meta = JsonMap::new();
+    let (mut events, mut changes) = (Vec::new(), Vec::new());
+    let last = recording.frames.len();
+    for index in 0..=last {
+        let frame = recording.frames.get(index);
+        let now = u64::try_from(frame.map_or(recording.duration(), |frame| frame.at).as_millis()).unwrap_or(u64::MAX);
+        while let Some(due) = trigger.next_deadline().filter(|due| *due <= now) {
+            if trigger.poll(due).is_none() {
+                break;
+            }
+            context.snapshot(&mut window);
+            trigger.ran(due);
+        }
+        match frame {
+            // Frames that the daemon would refuse say nothing here either.
+            Some(frame) => {
+                let _ = decoder.decode(&frame.message, &mut events);
+            }
+            None => decoder.finish(&mut events),
+        }
+        for event in events.drain(..) {
+            if let SttEvent::Meta(more) = &event {
+                meta.extend(more.clone());
+            }
+            // A revision that names no turn changes nothing.
+            let _ = turns.apply(&stream, dialect.splits(), 0, now, &event, &mut changes);
+        }
+        for change in changes.drain(..) {
+            context.upsert(&change.turn);
+            match change.kind {
+                ChangeKind::New => trigger.on_turn(now, context.tokens(change.turn.turn)),
+                ChangeKind::Revised(_) => trigger.on_revision(now),
+            }
+        }
+        if at.is_some_and(|at| (context.len() as u64) > at) {
+            break;
+        }
+    }
+    let count = context.len() as u64;
+    if count == 0 {
+        bail!("the recording has no turn, so nothing would be asked");
+    }
+    if let Some(at) = at.filter(|at| *at >= count) {
+        bail!("--at {at}: the recording has turns 0 to {}", count - 1);
+    }
+    Ok(match (analysis.scope, at) {
+        (Scope::Turn, at) => {
+            let turn = at.unwrap_or(count - 1);
+            Moment { snapshot: context.snapshot_turn(turn), meta, turn: Some(turn) }
+        }
+        (Scope::Rolling, Some(at)) => Moment { snapshot: context.snapshot_to(&mut window, at + 1), meta, turn: None },
+        (Scope::Rolling, None) => Moment { snapshot: context.snapshot_final(budget), meta, turn: None },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::Registry;
+    use crate::recording;
+
+    const CALL: &str = include_str!("../../config/demo/call.jsonl");
+
+    fn prompt(name: &str, at: Option<u64>) -> Result<String> {
+        let recording = recording::parse(CALL)?;
+        let dialect = stt::dialect(&recording.header.dialect).expect("dialect");
+        let analysis = Registry::builtin().get(name).expect("analysis").clone();
+        let moment = moment(&recording, dialect, &analysis, at)?;
+        let facts = Facts { call_id: CallId::parse("c")?, meta: moment.meta, turn: moment.turn };
+        let request = analysis.request(&analysis.prompt(None)?, &moment.snapshot, &facts)?;
+        Ok(request.messages.iter().map(text_of).collect())
+    }
+
+    #[test]
+    fn a_prompt_holds_what_was_said_up_to_then_and_nothing_later() {
+        let early = prompt("summary", Some(3)).expect("prompt");
+        assert!(early.contains("Daniel Okafor") && !early.contains("Mill Street"), "{early}");
+        let whole = prompt("summary", None).expect("prompt");
+        assert!(whole.contains("Daniel Okafor") && whole.contains("Goodbye!"), "{whole}");
+        let turn = prompt("sentiment_turn", Some(7)).expect("prompt");
+        assert!(turn.contains("terrible service") && !turn.contains("Okafor"), "{turn}");
+        let error = prompt("summary", Some(99)).expect_err("no such turn").to_string();
+        assert!(error.contains("turns 0 to 36"), "{error}");
+    }
+}
