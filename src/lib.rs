@@ -16,5 +16,6 @@ pub mod journal;
 pub mod llm;
 pub mod recording;
 pub mod session;
+pub mod standin;
 pub mod stt;
 pub mod types;

@@ -1,0 +1,90 @@
+//! What a stand-in can be told to do wrong.
+
+use std::str::FromStr;
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// The connection is gone without a close frame.
+    Drop,
+    /// A clean close, 1000, without `Termination`.
+    Cut,
+    /// Nothing more comes; the connection stays.
+    Stall,
+    /// Broken JSON, a binary message and a `Turn` with wrong fields; then all goes on.
+    Garble,
+    /// Every frame comes a second late.
+    Slow,
+    /// `Error` and close with this code.
+    Error(u16),
+    /// The upgrade is answered, and then nothing: no `Begin`.
+    Mute,
+    /// The upgrade is refused with 503.
+    Refuse,
+}
+
+/// A fault, and when it happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// What.
+    pub trouble: Trouble,
+    /// After so many turns have ended; 0 = before the first.
+    pub after_turns: usize,
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    /// Reads `KIND` or `KIND@TURNS` (`=` and `:` for `@` too).
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (kind, turns) = text.split_once(['@', '=', ':']).map_or((text, None), |(kind, turns)| (kind, Some(turns)));
+        let (trouble, default) = match kind {
+            "drop" => (Trouble::Drop, 1),
+            "cut" => (Trouble::Cut, 1),
+            "stall" => (Trouble::Stall, 1),
+            "garble" => (Trouble::Garble, 1),
+            "slow" => (Trouble::Slow, 0),
+            "mute" => (Trouble::Mute, 0),
+            "refuse" => (Trouble::Refuse, 0),
+            "1008" => (Trouble::Error(1008), 0),
+            "3005" => (Trouble::Error(3005), 1),
+            "3008" => (Trouble::Error(3008), 1),
+            other => {
+                return Err(format!(
+                    "no fault {other:?}; there are: drop, cut, stall, garble, slow, mute, refuse, 1008, 3005, 3008, \
+                     each with @TURNS after which it happens"
+                ));
+            }
+        };
+        let after_turns = match turns {
+            None => default,
+            Some(turns) => turns.parse().map_err(|_| format!("expected a number of turns after @, found {turns:?}"))?,
+        };
+        Ok(Self { trouble, after_turns })
+    }
+}
+
+/// The vendor's words for an error code.
+pub(super) fn error_text(code: u16) -> &'static str {
+    match code {
+        1008 => "Unauthorized Connection: Invalid API key",
+        3006 => "User Input Validation Error",
+        3007 => "Input Duration Error: expected between 50 and 1000 ms",
+        3008 => "Session Expired: Maximum session duration exceeded",
+        _ => "Session Cancelled: An error occurred",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_read_with_and_without_a_place() {
+        assert_eq!("drop@3".parse(), Ok(Fault { trouble: Trouble::Drop, after_turns: 3 }));
+        assert_eq!("cut=2".parse(), Ok(Fault { trouble: Trouble::Cut, after_turns: 2 }));
+        assert_eq!("1008".parse(), Ok(Fault { trouble: Trouble::Error(1008), after_turns: 0 }));
+        assert!("melt".parse::<Fault>().is_err_and(|message| message.contains("garble")));
+        assert!("drop@soon".parse::<Fault>().is_err());
+    }
+}

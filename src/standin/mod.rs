@@ -1,0 +1,193 @@
+//! A stand-in for the STT vendor: serves recordings over AssemblyAI's v3 protocol, to any client or to our own proxy,
+//! with faults on request. It recognises nothing: audio only paces it.
+//!
+//! Knows no call and no daemon; it is what clients and the proxy are tried against without a key.
+
+mod fault;
+mod script;
+mod session;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+pub use fault::{Fault, Trouble};
+pub use script::Script;
+
+use crate::base::ws::Upgrade;
+
+/// The vendor's limit on a message, bytes.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// The vendor's bounds on a token's life, s.
+const TOKEN_SECONDS: std::ops::RangeInclusive<u64> = 1..=600;
+
+/// When the frames of a recording go out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Pace {
+    /// At their recorded times, so many times faster.
+    Clock(f64),
+    /// When so much audio has come.
+    Audio,
+    /// At once.
+    Max,
+}
+
+/// How to behave.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// When frames go out.
+    pub pace: Pace,
+    /// What goes wrong, in each of the first [`Options::faulty_sessions`] sessions.
+    pub fault: Option<Fault>,
+    /// Sessions that have the fault; those after it are well. `None` = all.
+    pub faulty_sessions: Option<usize>,
+    /// The only key that is taken; `None` takes any, or none.
+    pub key: Option<String>,
+    /// Every session gets an id of its own in `Begin` instead of the recorded one.
+    pub fresh_ids: bool,
+    /// Adds what recordings may lack: `SpeechStarted`, `Heartbeat`, a `SpeakerRevision` at the end.
+    pub extras: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { pace: Pace::Clock(1.0), fault: None, faulty_sessions: None, key: None, fresh_ids: false, extras: false }
+    }
+}
+
+struct Shared {
+    scripts: Vec<Arc<Script>>,
+    options: Options,
+    sessions: AtomicUsize,
+}
+
+/// Serves `scripts`, one a session in turn (or the one that the query names as `recording=`), until `stop`.
+///
+/// # Cancel safety
+/// Cancelled, sessions under way go on to their end.
+pub async fn serve(listener: TcpListener, scripts: Vec<Script>, options: Options, stop: CancellationToken) {
+    let scripts = scripts.into_iter().map(Arc::new).collect();
+    let shared = Arc::new(Shared { scripts, options, sessions: AtomicUsize::new(0) });
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let shared = Arc::clone(&shared);
+                let stop = stop.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = stop.cancelled() => {}
+                        () = connection(stream, shared) => {}
+                    }
+                });
+            }
+            // Out of descriptors, as a rule: those in use come back.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let handler = hyper::service::service_fn(move |request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(respond(request, shared)) }
+    });
+    // A connection that ends badly is the peer's affair.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), handler)
+        .with_upgrades()
+        .await;
+}
+
+fn respond(request: Request<Incoming>, shared: Arc<Shared>) -> Response<Full<Bytes>> {
+    match request.uri().path() {
+        "/v3/ws" | "/" => upgrade(request, shared),
+        "/v3/ws/health" => answer(StatusCode::OK, &json!({"status": "ok"})),
+        "/v3/token" => token(&request, &shared),
+        path => {
+            answer(StatusCode::NOT_FOUND, &json!({"error": format!("no path {path}; there are /v3/ws, /v3/token")}))
+        }
+    }
+}
+
+fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>) -> Response<Full<Bytes>> {
+    let index = shared.sessions.fetch_add(1, Ordering::Relaxed);
+    let faulty = shared.options.faulty_sessions.is_none_or(|sessions| index < sessions);
+    let fault = shared.options.fault.filter(|_| faulty);
+    if fault.is_some_and(|fault| fault.trouble == Trouble::Refuse) {
+        return answer(StatusCode::SERVICE_UNAVAILABLE, &json!({"error": "Service unavailable"}));
+    }
+    let query: HashMap<String, String> =
+        url::form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()).into_owned().collect();
+    let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let credential = header.or_else(|| query.get("token").cloned());
+    let named = query.get("recording").and_then(|name| shared.scripts.iter().find(|script| script.name == *name));
+    let Some(script) = named.or_else(|| shared.scripts.get(index % shared.scripts.len().max(1))).map(Arc::clone) else {
+        return answer(StatusCode::SERVICE_UNAVAILABLE, &json!({"error": "no recording"}));
+    };
+    match Upgrade::new(&mut request, MAX_MESSAGE_BYTES, None, Full::default) {
+        Err(message) => answer(StatusCode::BAD_REQUEST, &json!({"error": message})),
+        Ok((upgrade, response)) => {
+            tokio::spawn(async move {
+                if let Ok(socket) = upgrade.socket().await {
+                    session::run(socket, &script, &shared.options, fault, &query, credential.as_deref()).await;
+                }
+            });
+            response
+        }
+    }
+}
+
+/// The vendor's token endpoint, with its observed 422 for anything that is wrong with the request.
+fn token(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
+    let query: HashMap<String, String> =
+        url::form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()).into_owned().collect();
+    let unprocessable = |at: [&str; 2], message: &str| {
+        let detail = json!({"detail": [{"type": "value_error", "loc": at, "msg": message, "input": null}]});
+        answer(StatusCode::UNPROCESSABLE_ENTITY, &detail)
+    };
+    let Some(key) = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()) else {
+        return unprocessable(["header", "authorization"], "Field required");
+    };
+    if shared.options.key.as_deref().is_some_and(|expected| key.trim_start_matches("Bearer ") != expected) {
+        return answer(StatusCode::UNAUTHORIZED, &json!({"error": "Unauthorized"}));
+    }
+    let seconds = query.get("expires_in_seconds").and_then(|seconds| seconds.parse::<u64>().ok());
+    match seconds.filter(|seconds| TOKEN_SECONDS.contains(seconds)) {
+        None => unprocessable(["query", "expires_in_seconds"], "Input should be an integer from 1 to 600"),
+        Some(seconds) => {
+            // A key's holder may do with the token what the key may: nothing here is worth guarding better.
+            let token = shared.options.key.clone().unwrap_or_else(|| "standin-token".to_owned());
+            answer(StatusCode::OK, &json!({"token": token, "expires_in_seconds": seconds}))
+        }
+    }
+}
+
+fn answer(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests;
