@@ -50,13 +50,7 @@ impl Folder {
         };
         // Only a help for people: on a full disk the daemon still starts.
         drop(note(&lock));
-        let calls = dir.join(CALLS);
-        if !calls.is_dir() {
-            private_dir(&calls).map_err(failed("write to"))?;
-        }
-        for shard in 0..=u8::MAX {
-            private_dir(&calls.join(format!("{shard:02x}"))).map_err(failed("write to"))?;
-        }
+        make_shards(dir).map_err(failed("write to"))?;
         Ok(Self { dir: dir.to_owned(), _lock: lock })
     }
 
@@ -150,6 +144,21 @@ fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
     options
+}
+
+/// Makes the folders of the call logs, and their names survive the loss of power.
+fn make_shards(dir: &Path) -> io::Result<()> {
+    let calls = dir.join(CALLS);
+    // The last one that is made.
+    if calls.join("ff").is_dir() {
+        return Ok(());
+    }
+    private_dir(&calls)?;
+    for shard in 0..=u8::MAX {
+        private_dir(&calls.join(format!("{shard:02x}")))?;
+    }
+    File::open(calls)?.sync_all()?;
+    File::open(dir)?.sync_all()
 }
 
 fn private_dir(dir: &Path) -> io::Result<()> {

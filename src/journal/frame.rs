@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The frame's header has a checksum of its own, so that a length that was damaged is never taken for a record that
-//! was cut off. The length comes again at the end, inverted (so that it is never zero), to read a file backwards.
+//! was cut off. The length comes again at the end, inverted (so that its last byte is never zero), to read a file backwards.
 //! Does not know what a payload means.
 
 use std::fs::File;
@@ -138,7 +138,7 @@ impl<'f> Scanner<'f> {
             return Ok(Next::Torn("a record's header is cut off"));
         }
         let Some(len) = payload_len(self.bytes(HEADER)?) else {
-            return Ok(if all_zero(self.file, self.at, self.end)? {
+            return Ok(if all_zero(self.file, self.at + HEADER as u64, self.end)? {
                 Next::Torn("zeros up to the end")
             } else {
                 Next::Damaged("no record begins here")
@@ -150,8 +150,8 @@ impl<'f> Scanner<'f> {
         }
         if !intact(self.bytes(size)?) {
             // A file that grew before all of its bytes reached the disk ends in zeros; no whole record does.
-            let trailer = self.at + (size - TRAILER) as u64;
-            return Ok(if all_zero(self.file, trailer, self.end)? {
+            let last = self.at + (size - 1) as u64;
+            return Ok(if all_zero(self.file, last, self.end)? {
                 Next::Torn("zeros at the end of a record, up to the end")
             } else {
                 Next::Damaged("a record does not match its checksum")
@@ -200,7 +200,8 @@ pub(super) fn check_file_header(file: &File, kind: Kind, end: u64) -> io::Result
     if found == expected {
         return Ok(Opening::Good);
     }
-    if found.len() < FILE_HEADER && expected.starts_with(&found) || all_zero(file, 0, end)? {
+    let same = found.iter().zip(expected).take_while(|(found, expected)| *found == expected).count();
+    if all_zero(file, same as u64, end)? {
         return Ok(Opening::Torn);
     }
     let whole = found.len() == FILE_HEADER && crc32fast::hash(&found[..12]) == u32_at(&found, 12);

@@ -66,5 +66,12 @@ impl End {
     pub(super) fn cut(&mut self, medium: &dyn Medium, file: &File, len: u64) {
         self.len = len;
         self.dirty = medium.truncate(file, len).is_err();
+        if self.dirty {
+            // Zeros up to the end count as torn, should the daemon be killed before; they take no room.
+            let behind = file.metadata().map_or(0, |metadata| metadata.len().saturating_sub(len));
+            if let Err(error) = medium.write(file, &vec![0; behind as usize], len) {
+                tracing::error!(%error, "a failed write can neither be cut nor be blotted out");
+            }
+        }
     }
 }

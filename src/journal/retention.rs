@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::locks::lock;
 use super::store::Shared;
 use crate::types::CallId;
 
@@ -13,6 +14,8 @@ impl Shared {
     /// Erases calls that are past their retention, and the oldest ones of those that are over while all logs together
     /// are too large. Compacts the directory if it is worth it.
     pub(super) fn sweep(&self, now_ms: i64) {
+        // Two at once would both make the same room.
+        let _one = lock(&self.sweeping);
         if let Some(retention) = self.config.retention {
             let before = now_ms.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX));
             let old = self.over(|ended_at_ms| ended_at_ms <= before);

@@ -40,6 +40,8 @@ pub(super) struct Shared {
     pub(super) closed: AtomicBool,
     /// What an earlier run wrote may not survive the loss of power yet.
     pub(super) unsettled: AtomicBool,
+    /// Held while calls are erased that are past their retention.
+    pub(super) sweeping: Mutex<()>,
     logs: [Mutex<HashMap<CallId, Arc<Log>>>; SHARDS],
 }
 
@@ -64,6 +66,7 @@ impl Shared {
             work: Work::default(),
             closed: AtomicBool::new(false),
             unsettled: AtomicBool::new(unsettled),
+            sweeping: Mutex::new(()),
             logs: std::array::from_fn(|_| Mutex::default()),
         }
     }

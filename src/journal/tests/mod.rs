@@ -1,6 +1,11 @@
 //! The store as its callers see it, in a folder of its own.
 
 mod appending;
+mod damage;
+mod failing;
+mod restart;
+mod retention;
+mod syncing;
 
 use std::future::Future;
 use std::os::unix::fs::FileExt;
@@ -25,7 +30,8 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Self {
-        let dir = tempfile::tempdir().expect("temporary folder");
+        // In memory where there is such a place: hundreds of journals are made here.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("temporary folder");
         let config = Config { retention: None, ..Config::at(dir.path().join("journal")) };
         let metrics = Metrics::default();
         Self { dir, config, boot_id: "boot 1".into(), medium: Arc::new(Disk), open_files: 1000, metrics }
