@@ -9,6 +9,7 @@ pub mod error;
 pub mod guard;
 mod health;
 mod query;
+pub mod subscribe;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,19 +19,25 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures::future::BoxFuture;
 use http::Request;
 use prometheus_client::registry::Registry;
 use tower_service::Service as _;
 
-use self::config::SubscribeConfig;
 use self::error::ApiError;
 use self::guard::Guard;
+use self::subscribe::ViewError;
 use crate::base::drain::Drain;
 use crate::base::ws::Upgrade;
 use crate::hub::Hub;
 use crate::ingest;
 use crate::journal::Store;
 use crate::session::Sessions;
+use crate::types::CallId;
+use crate::types::view::View;
+
+/// Largest message that a subscriber may send, bytes.
+const SUBSCRIBE_FRAME_BYTES: usize = 1024 * 1024;
 
 /// What handlers use.
 pub struct Api {
@@ -42,8 +49,8 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// Sockets of producers.
     pub ingest: ingest::Metrics,
-    /// `[subscribe]`
-    pub subscribe: SubscribeConfig,
+    /// Sockets of subscribers.
+    pub subscribe: Arc<subscribe::Deps>,
     /// Everything that is counted.
     pub registry: Arc<Registry>,
     /// Stopping.
@@ -62,6 +69,7 @@ impl Service {
     pub fn new(api: Arc<Api>, guard: Guard) -> Self {
         let router = Router::new()
             .route("/v1/ingest", get(ingest_socket))
+            .route("/v1/subscribe", get(subscribe_socket))
             .route("/v1/calls", get(calls::list))
             .route("/v1/calls/{id}", get(calls::show).delete(calls::erase))
             .route("/v1/calls/{id}/turns", get(calls::turns))
@@ -114,4 +122,36 @@ async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) 
         }
     });
     response
+}
+
+async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
+    let offered = request
+        .headers()
+        .get_all(http::header::SEC_WEBSOCKET_PROTOCOL)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|protocol| protocol.trim() == subscribe::SUBPROTOCOL);
+    let protocol = offered.then_some(subscribe::SUBPROTOCOL);
+    let upgrade = Upgrade::new(&mut request, SUBSCRIBE_FRAME_BYTES, protocol, Body::empty);
+    let (upgrade, response) = match upgrade {
+        Ok(upgraded) => upgraded,
+        Err(message) => return ApiError::bad_request("not_a_websocket", message).into_response(),
+    };
+    let tasks = api.drain.tasks.clone();
+    tasks.spawn(async move {
+        if let Ok(socket) = upgrade.socket().await {
+            subscribe::serve(socket, Arc::clone(&api.subscribe), api.drain.stop.clone()).await;
+        }
+    });
+    response
+}
+
+/// Calls as their sessions show them.
+pub struct SessionViews(pub Sessions);
+
+impl subscribe::Views for SessionViews {
+    fn view<'a>(&'a self, call: &'a CallId) -> BoxFuture<'a, Result<Option<Arc<View>>, ViewError>> {
+        Box::pin(async move { self.0.view(call).await.map_err(|error| ViewError(error.to_string())) })
+    }
 }

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use self::workers::Workers;
 use crate::api::guard::Guard;
-use crate::api::{Api, Service};
+use crate::api::{Api, Service, SessionViews, subscribe};
 use crate::base::drain::Drain;
 use crate::base::queue::QueueMetrics;
 use crate::config::Config;
@@ -106,15 +106,26 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         drain: drain.clone(),
     });
     let sessions = Sessions::new(deps, workers.handles());
+    let subscribe_metrics = subscribe::Metrics::register(&mut registry);
     let ingest_metrics = ingest::Metrics::register(&mut registry);
     let bound = listener::bind(listen).map_err(|error| StartError::Listen { address: listen, error })?;
     let address = bound.local_addr()?;
+    let subscribers = subscribe::Deps {
+        hub: hub.clone(),
+        views: Arc::new(SessionViews(sessions.clone())),
+        analyses: config.analyses.names().to_vec(),
+        subscribe_timeout: config.subscribe.subscribe_timeout,
+        subscriptions_per_socket: config.limits.subscriptions_per_socket,
+        calls_per_subscription: config.limits.calls_per_subscription,
+        health: workers.within(|| subscribe::watch_health(Arc::clone(&store), drain.stop.clone())),
+        metrics: subscribe_metrics,
+    };
     let api = Arc::new(Api {
         sessions: sessions.clone(),
         hub: hub.clone(),
         store: Arc::clone(&store),
         ingest: ingest_metrics,
-        subscribe: config.subscribe.clone(),
+        subscribe: Arc::new(subscribers),
         registry: Arc::new(registry),
         drain: drain.clone(),
     });

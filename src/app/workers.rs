@@ -67,6 +67,12 @@ impl Workers {
         }
     }
 
+    /// Runs `start` within the last runtime, so that it may spawn.
+    pub(super) fn within<T>(&self, start: impl FnOnce() -> T) -> T {
+        let _guard = self.handles.last().map(Handle::enter);
+        start()
+    }
+
     /// Blocks until `done` is over, or `patience` is; whether it was over.
     pub(super) fn wait(&self, done: impl Future<Output = ()> + Send + 'static, patience: Duration) -> bool {
         let (sender, receiver) = mpsc::sync_channel(1);

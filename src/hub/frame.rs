@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::base::ws::Utf8Bytes;
+use crate::context::TurnPrivate;
 use crate::journal::Record;
 use crate::types::{CallId, JsonMap, Seq, TurnNo};
 
@@ -105,9 +105,9 @@ struct WithEpoch {
 }
 
 #[derive(Deserialize)]
-struct Private<'a> {
-    #[serde(default, borrow)]
-    words: Option<&'a RawValue>,
+struct Private {
+    #[serde(default)]
+    turn: Option<TurnPrivate>,
 }
 
 impl Frame {
@@ -166,12 +166,13 @@ impl Frame {
     }
 
     /// The turn's words as a JSON array, where the record has some.
-    pub fn words(&self) -> Option<&str> {
+    pub fn words(&self) -> Option<String> {
         if !self.kind.is_turn() || self.record.private.is_empty() {
             return None;
         }
-        let private: Private<'_> = serde_json::from_slice(&self.record.private).ok()?;
-        private.words.map(RawValue::get).filter(|words| *words != "[]")
+        let private: Private = serde_json::from_slice(&self.record.private).ok()?;
+        let words = private.turn?.words;
+        if words.is_empty() { None } else { serde_json::to_string(&words).ok() }
     }
 
     /// The whole `meta` that a `call.started` or `call.updated` carries.
@@ -239,7 +240,7 @@ mod tests {
         assert_eq!(started.meta(), Some(meta));
         assert_eq!(started.epoch().as_deref(), Some("e7"));
         assert_eq!(started.words(), None);
-        let failed = frame(&Event::CallFailed { reason: "r".into() }, r#"{"words":[1]}"#);
+        let failed = frame(&Event::CallFailed { reason: "r".into() }, r#"{"turn":{"w":[["hi",0,5]]}}"#);
         assert_eq!((failed.meta(), failed.epoch(), failed.words()), (None, None, None));
         assert!(failed.kind().ends_call());
     }

@@ -28,7 +28,8 @@ impl Prefix {
 
     /// `frame` as it goes out to this reader, with its `words` where those are wanted.
     pub fn event(&self, frame: &Frame, cursor: Option<Cursor>, words: bool) -> Utf8Bytes {
-        push(frame.text(), &self.members, cursor, if words { frame.words() } else { None })
+        let words = if words { frame.words() } else { None };
+        push(frame.text(), &self.members, cursor, words.as_deref())
     }
 
     /// `live` as it goes out to this reader.

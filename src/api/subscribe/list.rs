@@ -132,13 +132,7 @@ impl List {
     }
 
     /// Takes the view; `true` if its snapshot is to be sent.
-    pub(super) fn viewed(
-        &mut self,
-        call: &CallId,
-        view: Option<&View>,
-        wanted: &JsonMap,
-        reader: &mut Reader,
-    ) -> bool {
+    pub(super) fn viewed(&mut self, call: &CallId, view: Option<&View>, wanted: &JsonMap, reader: &mut Reader) -> bool {
         let standing = match view {
             None => Standing::Absent,
             Some(view) if contains(&view.meta, wanted) => Standing::Following,

@@ -171,9 +171,7 @@ impl Star {
         match self.known.get(call) {
             Some(Standing::Following(_)) => true,
             Some(Standing::Outside | Standing::Joining(_)) => false,
-            None => {
-                wanted.is_empty() && self.pager.as_ref().is_none_or(|pager| pager.after.as_ref() >= Some(call))
-            }
+            None => wanted.is_empty() && self.pager.as_ref().is_none_or(|pager| pager.after.as_ref() >= Some(call)),
         }
     }
 

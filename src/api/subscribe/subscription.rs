@@ -84,12 +84,7 @@ impl Subscription {
     }
 
     /// The next frames, of about `max_bytes`; `false` if there is nothing now.
-    pub(super) fn poll(
-        &mut self,
-        deps: &Deps,
-        max_bytes: usize,
-        out: &mut Vec<Utf8Bytes>,
-    ) -> Result<bool, HubError> {
+    pub(super) fn poll(&mut self, deps: &Deps, max_bytes: usize, out: &mut Vec<Utf8Bytes>) -> Result<bool, HubError> {
         let mut order = self.reader.order().unwrap_or(0);
         let words = self.filter.include.words;
         // Words are several times their turn.
