@@ -14,10 +14,11 @@ use super::catalogue::{Arm, Remote};
 use super::error::Failure;
 use super::http::{Http, Response};
 use super::metrics::{AttemptLabels, Metrics};
+use super::price::{self, Price};
 use crate::llm::{
     Call, ChatRequest, ChatResponse, Finish, Piece, RetryAfter, SchemaMode, StreamDecoder, StreamError, Usage, sse,
 };
-use crate::types::{AttemptDone, Outcome};
+use crate::types::{AttemptBegun, AttemptDone, Outcome};
 
 /// Longest body of a plain answer.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -69,12 +70,14 @@ pub(super) struct Row {
     recorder: Option<Arc<dyn Recorder>>,
     metrics: Metrics,
     labels: AttemptLabels,
+    price: Option<Price>,
 }
 
 impl Row {
     /// Writes the begun row.
     pub(super) fn begin(
-        begun: crate::types::AttemptBegun,
+        begun: AttemptBegun,
+        price: Option<Price>,
         recorder: Option<&Arc<dyn Recorder>>,
         metrics: &Metrics,
     ) -> Self {
@@ -103,6 +106,7 @@ impl Row {
             recorder: recorder.map(Arc::clone),
             metrics: metrics.clone(),
             labels,
+            price,
         }
     }
 
@@ -112,8 +116,11 @@ impl Row {
         }
     }
 
+    /// Tokens so far, and what they cost.
     pub(super) fn usage(&mut self, usage: Usage) {
+        let cost = self.price.and_then(|price| price::cost(price, usage));
         self.edit(|done| {
+            done.cost_pico = cost;
             done.input = usage.input;
             done.cached = usage.cached;
             done.cache_write = usage.cache_write;
@@ -124,6 +131,11 @@ impl Row {
 
     fn first_token(&mut self, after: Duration) {
         self.edit(|done| done.first_token_us = Some(micros(after)));
+    }
+
+    /// What it cost, as far as is known.
+    pub(super) fn cost(&self) -> Option<i64> {
+        self.done.as_ref()?.cost_pico
     }
 
     /// It ended well.
@@ -266,6 +278,7 @@ async fn open_inner(
         between: clocks.between_tokens,
         ended: false,
         first_token: None,
+        waited: Duration::ZERO,
         row: None,
         _permit: permit,
     });
@@ -333,8 +346,19 @@ pub(super) struct Live {
     between: Duration,
     ended: bool,
     pub(super) first_token: Option<Duration>,
+    /// How long the network and the vendor were waited for, beyond the commit point.
+    pub(super) waited: Duration,
     row: Option<Row>,
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Live {
+    /// Given up in the middle: the tokens so far are in the row.
+    fn drop(&mut self) {
+        if let Some(row) = &mut self.row {
+            row.usage(self.tape.usage);
+        }
+    }
 }
 
 /// What has been decoded of a stream.
@@ -422,15 +446,16 @@ impl Live {
         self.tape.usage
     }
 
-    /// Completes the row.
-    pub(super) fn close(&mut self, failure: Option<&Failure>) {
-        if let Some(mut row) = self.row.take() {
-            row.usage(self.tape.usage);
-            match failure {
-                None => row.succeed(),
-                Some(failure) => row.fail(failure),
-            }
+    /// Completes the row. Gives what the attempt cost, as far as is known.
+    pub(super) fn close(&mut self, failure: Option<&Failure>) -> Option<i64> {
+        let mut row = self.row.take()?;
+        row.usage(self.tape.usage);
+        let cost = row.cost();
+        match failure {
+            None => row.succeed(),
+            Some(failure) => row.fail(failure),
         }
+        cost
     }
 
     async fn read(&mut self, until: Instant) -> Result<(), Failure> {
@@ -439,7 +464,9 @@ impl Live {
             return Ok(());
         };
         let now = Instant::now();
-        let bytes = match timeout_at(until, response.chunk()).await {
+        let came = timeout_at(until, response.chunk()).await;
+        self.waited += now.elapsed();
+        let bytes = match came {
             Ok(Ok(Some(bytes))) => bytes,
             Ok(Ok(None)) => return self.end_of_body(),
             Ok(Err(failure)) => {

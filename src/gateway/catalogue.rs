@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use super::breaker::Breaker;
 use super::config::{Candidate, Clocks, Config, EndpointConfig, Names, RETRIES, vendor_id_is_valid};
 use super::error::GatewayError;
+use super::price::{self, Price};
 use crate::llm::SchemaMode;
 use crate::types::JsonMap;
 
@@ -72,9 +73,15 @@ pub(super) struct Remote {
     pub(super) vendor_model: Arc<str>,
     pub(super) breaker: Breaker,
     schema_step: AtomicU8,
+    prices: Vec<Price>,
 }
 
 impl Remote {
+    /// The price that holds now.
+    pub(super) fn price(&self, now_ms: i64) -> Option<Price> {
+        price::at(&self.prices, now_ms)
+    }
+
     /// How an answer under a schema is had here, as far as is known, with the steps that are left below it.
     pub(super) fn schema_modes(&self) -> &'static [SchemaMode] {
         let modes = self.endpoint.schema_modes;
@@ -118,6 +125,14 @@ impl Endpoint {
         }
     }
 
+    fn prices(&self, vendor_model: &str) -> Vec<Price> {
+        let of = |name: &str| -> Vec<Price> {
+            self.config.prices.iter().filter(|(model, _)| model == name).map(|(_, price)| *price).collect()
+        };
+        let own = of(vendor_model);
+        if own.is_empty() { of("*") } else { own }
+    }
+
     /// The key itself.
     pub(super) fn key(&self) -> Option<&str> {
         self.config.key.as_ref().map(|key| key.value.expose_secret())
@@ -159,6 +174,7 @@ impl Targets {
             vendor_model: Arc::clone(&name),
             breaker: Breaker::default(),
             schema_step: AtomicU8::new(0),
+            prices: endpoint.prices(vendor_model),
         });
         // Beyond the cap a name that nobody configured has no memory of its own.
         if known.len() < MAX_TARGETS {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use toml::Value;
 
+use super::price::{Price, per_million};
 use crate::base::settings::{Secret, Section, found};
 use crate::llm::{self, Provider, SchemaMode};
 use crate::types::JsonMap;
@@ -44,6 +45,8 @@ pub struct EndpointConfig {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Vendor ids that are known to be there, for bare names.
     pub models: Vec<String>,
+    /// Prices by vendor id; `*` holds for those that have none of their own.
+    pub prices: Vec<(String, Price)>,
 }
 
 impl std::fmt::Debug for EndpointConfig {
@@ -288,6 +291,7 @@ fn read_endpoint(root: &mut Section<'_>, name: &str, value: Value) -> Option<End
         api_version: section.string("api_version"),
         headers: read_headers(&mut section),
         models: section.strings("models").unwrap_or_default(),
+        prices: read_prices(&mut section),
     };
     section.finish();
     (provider.is_some() && base_url.is_some()).then_some(endpoint)
@@ -334,6 +338,44 @@ fn read_headers(section: &mut Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
         }
     }
     headers
+}
+
+/// `prices = [{model, from, input, cached, cache_write, output}]`, US dollars a million tokens.
+fn read_prices(section: &mut Section<'_>) -> Vec<(String, Price)> {
+    let mut prices = Vec::new();
+    for (path, table) in section.tables("prices").unwrap_or_default() {
+        let mut price = Section::new(path, Some(table), section.problems());
+        let model = price.string("model");
+        if model.is_none() && !price.has("model") {
+            price.problem("model", "missing; expected a vendor's model id, or \"*\" for all others");
+        }
+        let from = price.string("from");
+        let from_ms = from.as_deref().map_or(Some(0), |date| {
+            let date: jiff::civil::Date = date.parse().ok()?;
+            Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond())
+        });
+        if from_ms.is_none() {
+            price.problem("from", format!("expected a date as 2026-01-31 (it begins in UTC), found {from:?}"));
+        }
+        let range = 0.0..=1e6;
+        let input = price.number("input", range.clone());
+        let output = price.number("output", range.clone());
+        for (key, value) in [("input", input), ("output", output)] {
+            if value.is_none() && !price.has(key) {
+                price.problem(key, "expected US dollars a million tokens");
+            }
+        }
+        let cached = price.number("cached", range.clone()).or(input);
+        let cache_write = price.number("cache_write", range).or(input);
+        price.finish();
+        if let (Some(model), Some(from_ms), Some(input), Some(cached), Some(cache_write), Some(output)) =
+            (model, from_ms, input, cached, cache_write, output)
+        {
+            let [input, cached, cache_write, output] = [input, cached, cache_write, output].map(per_million);
+            prices.push((model, Price { from_ms, input, cached, cache_write, output }));
+        }
+    }
+    prices
 }
 
 /// Vendor ids: `[A-Za-z0-9._:@/+-]{1,200}`, no `..`.

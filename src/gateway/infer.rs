@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::Instant;
@@ -10,9 +11,10 @@ use tokio::time::Instant;
 use super::attempt::{self, Live, Opened, Row};
 use super::error::{Failure, GatewayError};
 use super::run::{Asker, Reached, Run};
-use super::{Answer, Arm, Ask, Delta, Deltas, Inner};
+use super::{Answer, Arm, Delta, Deltas, Inner, price};
 use crate::llm::schema::{self, Validator, Verdict};
-use crate::llm::{ChatRequest, ChatResponse, Message, Piece, ResponseFormat, Role, Usage, local};
+use crate::llm::{ChatRequest, ChatResponse, Finish, Message, Piece, RequestError, ResponseFormat, Role, Usage, local};
+use crate::types::Transcript;
 
 /// Most compiled schemas that are kept.
 const MAX_VALIDATORS: usize = 256;
@@ -49,65 +51,111 @@ impl Validators {
     }
 }
 
+/// What is asked, by whomever.
+pub(super) struct Question {
+    pub(super) arm: Arc<Arm>,
+    pub(super) request: ChatRequest,
+    pub(super) transcript: Option<Arc<Transcript>>,
+    pub(super) asker: Asker,
+    pub(super) deltas: Option<Deltas>,
+    pub(super) deadline: Option<Duration>,
+}
+
+impl Question {
+    /// Lays the variant's parameters over the request and checks it whole: beyond this, a failure is an attempt's.
+    pub(super) fn prepare(&mut self, inner: &Inner) -> Result<Option<Validator>, GatewayError> {
+        let invalid =
+            |error: RequestError| GatewayError::new("invalid_request", error.message.clone()).with_param(error.param);
+        self.request.apply_params(&self.arm.params).map_err(invalid)?;
+        self.request.check().map_err(invalid)?;
+        match &self.request.response_format {
+            Some(ResponseFormat::JsonSchema { schema, .. }) => inner.validators.get(schema).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    pub(super) fn until(&self) -> Instant {
+        let total = self.arm.clocks.total;
+        Instant::now() + self.deadline.map_or(total, |deadline| deadline.min(total))
+    }
+}
+
 /// One complete answer, before its schema is looked at.
 struct Got {
     response: ChatResponse,
     endpoint: Arc<str>,
     vendor_model: Arc<str>,
-    first_token: Option<std::time::Duration>,
+    first_token: Option<Duration>,
     degraded: bool,
 }
 
-pub(super) async fn infer(inner: &Inner, mut ask: Ask) -> Result<Answer, GatewayError> {
-    let arm = Arc::clone(&ask.arm);
-    ask.request
-        .apply_params(&arm.params)
-        .map_err(|error| GatewayError::new("invalid_request", error.message.clone()).with_param(error.param))?;
-    ask.request.stream = true;
-    ask.request.include_usage = true;
-    let validator = match &ask.request.response_format {
-        Some(ResponseFormat::JsonSchema { schema, .. }) => Some(inner.validators.get(schema)?),
-        _ => None,
-    };
-    let limit = ask.deadline.map_or(arm.clocks.total, |deadline| deadline.min(arm.clocks.total));
-    let deadline = Instant::now() + limit;
-    let asker = Asker { key: None, call: ask.call.clone(), analysis: ask.task.clone() };
-    let mut run = Run::new(inner, &arm, asker, deadline, false);
-    let mut usage = Usage::default();
-    let mut got = complete(&mut run, &mut ask, &mut usage).await?;
+/// What all attempts of a request took together.
+#[derive(Default)]
+struct Bill {
+    usage: Usage,
+    /// `None` once an answer's price is unknown.
+    cost: Option<i64>,
+    unknown: bool,
+}
+
+impl Bill {
+    fn add(&mut self, usage: Usage, cost: Option<i64>) {
+        self.usage.add(usage);
+        match cost {
+            Some(cost) => self.cost = Some(self.cost.unwrap_or(0).saturating_add(cost)),
+            None => self.unknown = true,
+        }
+    }
+
+    fn cost(&self) -> Option<i64> {
+        self.cost.filter(|_| !self.unknown)
+    }
+}
+
+/// Asks for a whole answer; `request.stream` says how it comes from the vendor.
+pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answer, GatewayError> {
+    let validator = question.prepare(inner)?;
+    let arm = Arc::clone(&question.arm);
+    let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), false);
+    let mut bill = Bill::default();
+    let mut got = complete(&mut run, &mut question, &mut bill).await?;
     let mut text = got.response.text().to_owned();
-    if let Some(validator) = validator {
+    // A refusal and a call of tools are answers of another form.
+    let checked =
+        got.response.choices.first().is_none_or(|choice| choice.refusal.is_none() && choice.tool_calls.is_empty());
+    if let Some(validator) = validator.filter(|_| checked) {
         text = match validator.check(&text) {
             Verdict::Valid(text) => text,
             Verdict::Invalid(_) if got.degraded => return Err(mismatch(&mut run)),
             Verdict::Invalid(errors) => {
-                ask.request.messages.push(Message::text(Role::Assistant, text));
-                ask.request.messages.push(Message::text(Role::User, schema::repair_request(&errors)));
+                question.request.messages.push(Message::text(Role::Assistant, text));
+                question.request.messages.push(Message::text(Role::User, schema::repair_request(&errors)));
                 run.repair();
-                got = complete(&mut run, &mut ask, &mut usage).await?;
+                got = complete(&mut run, &mut question, &mut bill).await?;
                 match validator.check(got.response.text()) {
                     Verdict::Valid(text) => text,
                     Verdict::Invalid(_) => return Err(mismatch(&mut run)),
                 }
             }
         };
+        if let Some(choice) = got.response.choices.first_mut() {
+            choice.text = Some(text.clone());
+        }
     }
-    Ok(answer(&arm, got, text, run.attempts, usage))
-}
-
-fn answer(arm: &Arm, got: Got, text: String, attempts: u32, usage: Usage) -> Answer {
-    Answer {
+    let cost = if got.degraded { Some(0) } else { bill.cost() };
+    Ok(Answer {
         text,
         response: got.response,
         endpoint: got.endpoint,
         model: Arc::clone(&arm.model),
         vendor_model: got.vendor_model,
-        attempts,
-        usage: usage.into(),
-        cost_usd: got.degraded.then_some(0.0),
+        attempts: run.attempts,
+        usage: bill.usage.into(),
+        cost_usd: cost.map(price::usd),
         degraded: got.degraded,
         first_token: got.first_token,
-    }
+        waited: run.waited,
+    })
 }
 
 fn mismatch(run: &mut Run<'_>) -> GatewayError {
@@ -118,27 +166,30 @@ fn mismatch(run: &mut Run<'_>) -> GatewayError {
 }
 
 /// Asks until a whole answer is there; what breaks off in the middle is asked anew.
-async fn complete(run: &mut Run<'_>, ask: &mut Ask, usage: &mut Usage) -> Result<Got, GatewayError> {
+async fn complete(run: &mut Run<'_>, question: &mut Question, bill: &mut Bill) -> Result<Got, GatewayError> {
     loop {
-        match run.next(&ask.request).await? {
-            Reached::Local => return embedded(ask).await,
+        match run.next(&question.request).await? {
+            Reached::Local => {
+                return embedded(question).await;
+            }
             Reached::Opened(Opened::Whole(response, row)) => {
-                usage.add(response.usage);
-                if let Some(got) = whole(run, *response, *row, ask) {
+                bill.add(response.usage, row.cost());
+                if let Some(got) = at_once(run, *response, *row, question) {
                     return Ok(got);
                 }
             }
             Reached::Opened(Opened::Stream(mut live)) => {
-                let drained = drain(&mut live, &mut ask.deltas).await;
-                usage.add(live.usage());
+                let drained = drain(&mut live, &mut question.deltas).await;
+                run.waited += live.waited;
+                let usage = live.usage();
                 match drained {
                     Ok(response) if attempt::withheld(&response) => {
                         let failure = filtered();
-                        live.close(Some(&failure));
+                        bill.add(usage, live.close(Some(&failure)));
                         run.broke(failure);
                     }
                     Ok(response) => {
-                        live.close(None);
+                        bill.add(usage, live.close(None));
                         return Ok(Got {
                             response,
                             endpoint: Arc::clone(&live.remote.endpoint.name),
@@ -148,7 +199,7 @@ async fn complete(run: &mut Run<'_>, ask: &mut Ask, usage: &mut Usage) -> Result
                         });
                     }
                     Err(failure) => {
-                        live.close(Some(&failure));
+                        bill.add(usage, live.close(Some(&failure)));
                         run.broke(failure);
                     }
                 }
@@ -161,7 +212,7 @@ fn filtered() -> Failure {
     Failure::request("content_filtered", "the vendor withheld the whole answer")
 }
 
-fn whole(run: &mut Run<'_>, response: ChatResponse, row: Row, ask: &mut Ask) -> Option<Got> {
+fn at_once(run: &mut Run<'_>, response: ChatResponse, row: Row, question: &mut Question) -> Option<Got> {
     if attempt::withheld(&response) {
         let failure = filtered();
         row.fail(&failure);
@@ -169,7 +220,7 @@ fn whole(run: &mut Run<'_>, response: ChatResponse, row: Row, ask: &mut Ask) -> 
         return None;
     }
     row.succeed();
-    if let Some(deltas) = &mut ask.deltas {
+    if let Some(deltas) = &mut question.deltas {
         deltas(Delta { offset: 0, text: response.text() });
     }
     let (endpoint, vendor_model) = run.current()?;
@@ -192,9 +243,19 @@ async fn drain(live: &mut Live, deltas: &mut Option<Deltas>) -> Result<ChatRespo
     Ok(response)
 }
 
-async fn embedded(ask: &mut Ask) -> Result<Got, GatewayError> {
-    let (task, transcript) = (ask.task.clone(), ask.transcript.clone());
-    let request: ChatRequest = ask.request.clone();
+async fn embedded(question: &mut Question) -> Result<Got, GatewayError> {
+    let response = ask_embedded(&question.request, &question.asker, question.transcript.clone()).await?;
+    let local: Arc<str> = Arc::from("local");
+    Ok(Got { response, endpoint: Arc::clone(&local), vendor_model: local, first_token: None, degraded: true })
+}
+
+/// Asks the embedded provider, off the runtime's threads.
+pub(super) async fn ask_embedded(
+    request: &ChatRequest,
+    asker: &Asker,
+    transcript: Option<Arc<Transcript>>,
+) -> Result<ChatResponse, GatewayError> {
+    let (task, request) = (asker.analysis.clone(), request.clone());
     let answered =
         tokio::task::spawn_blocking(move || local::answer(task.as_deref(), &request, transcript.as_deref())).await;
     let answer = match answered {
@@ -204,7 +265,6 @@ async fn embedded(ask: &mut Ask) -> Result<Got, GatewayError> {
     };
     let mut response = ChatResponse { model: "local".to_owned(), ..ChatResponse::default() };
     response.absorb(&Piece::Text { choice: 0, text: answer.text });
-    response.absorb(&Piece::Finish { choice: 0, reason: crate::llm::Finish::Stop });
-    let local: Arc<str> = Arc::from("local");
-    Ok(Got { response, endpoint: Arc::clone(&local), vendor_model: local, first_token: None, degraded: true })
+    response.absorb(&Piece::Finish { choice: 0, reason: Finish::Stop });
+    Ok(response)
 }

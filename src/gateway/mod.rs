@@ -11,7 +11,10 @@ mod error;
 mod http;
 mod infer;
 mod metrics;
+pub mod price;
 mod run;
+mod stream;
+pub mod transcript;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +26,7 @@ pub use catalogue::Arm;
 pub use config::Config;
 pub use error::{AttemptFailure, GatewayError};
 pub use metrics::Metrics;
+pub use stream::{Provenance, Stream};
 
 use crate::llm::{ChatRequest, ChatResponse};
 use crate::types::{AttemptBegun, AttemptDone, CallId, TokenUsage, Transcript};
@@ -77,6 +81,37 @@ impl Ask {
     }
 }
 
+/// What a client asks.
+pub struct Query {
+    /// Who is to answer.
+    pub arm: Arc<Arm>,
+    /// The request.
+    pub request: ChatRequest,
+    /// What the embedded provider reads instead of the prompt.
+    pub transcript: Option<Arc<Transcript>>,
+    /// The client's key, by name.
+    pub key: Option<Arc<str>>,
+    /// The call that it is about.
+    pub call: Option<CallId>,
+    /// For the whole request, if it is to be less than the model's own.
+    pub deadline: Option<Duration>,
+}
+
+impl Query {
+    fn question(self, stream: bool) -> infer::Question {
+        let mut request = self.request;
+        request.stream = stream;
+        infer::Question {
+            arm: self.arm,
+            request,
+            transcript: self.transcript,
+            asker: run::Asker { key: self.key, call: self.call, analysis: None },
+            deltas: None,
+            deadline: self.deadline,
+        }
+    }
+}
+
 /// A piece of an answer's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delta<'a> {
@@ -109,6 +144,8 @@ pub struct Answer {
     pub degraded: bool,
     /// From the request to its first token; `None` where the answer did not come as a stream.
     pub first_token: Option<Duration>,
+    /// How long the network and the vendor were waited for.
+    pub waited: Duration,
 }
 
 impl Gateway {
@@ -192,7 +229,36 @@ impl Gateway {
     /// # Cancel safety
     /// Dropped, the request under way is aborted upstream, and its attempt is reported as aborted.
     pub async fn infer(&self, ask: Ask) -> Result<Answer, GatewayError> {
-        infer::infer(&self.inner, ask).await
+        let mut request = ask.request;
+        request.stream = true;
+        request.include_usage = true;
+        let asker = run::Asker { key: None, call: ask.call, analysis: ask.task };
+        let Ask { arm, transcript, deltas, deadline, .. } =
+            Ask { request: ChatRequest::default(), call: None, task: None, ..ask };
+        infer::whole(&self.inner, infer::Question { arm, request, transcript, asker, deltas, deadline }).await
+    }
+
+    /// Asks for a whole answer on a client's behalf; it comes whole from the vendor, too.
+    ///
+    /// # Errors
+    /// As [`Gateway::infer`].
+    ///
+    /// # Cancel safety
+    /// As [`Gateway::infer`].
+    pub async fn complete(&self, query: Query) -> Result<Answer, GatewayError> {
+        infer::whole(&self.inner, query.question(false)).await
+    }
+
+    /// Asks for a stream on a client's behalf. Returns at the commit point: the first token is there, and no other vendor
+    /// can take over any more.
+    ///
+    /// # Errors
+    /// As [`Gateway::infer`].
+    ///
+    /// # Cancel safety
+    /// As [`Gateway::infer`]; so is dropping the stream.
+    pub async fn stream(&self, query: Query) -> Result<Stream, GatewayError> {
+        stream::open(&self.inner, query.question(true)).await
     }
 }
 

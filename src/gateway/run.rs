@@ -42,6 +42,8 @@ pub(super) struct Run<'a> {
     last: Option<Failure>,
     /// HTTP calls made.
     pub(super) attempts: u32,
+    /// How long the network and the vendors were waited for.
+    pub(super) waited: Duration,
     repairing: bool,
     current: usize,
 }
@@ -102,6 +104,7 @@ impl<'a> Run<'a> {
             failures: Vec::new(),
             last: None,
             attempts: 0,
+            waited: Duration::ZERO,
             repairing: false,
             current: 0,
         }
@@ -193,7 +196,9 @@ impl<'a> Run<'a> {
         let schema_mode = modes.get(mode_step).copied().unwrap_or(SchemaMode::Prompt);
         self.candidates[position].tries += u32::from(!stepping);
         self.attempts += 1;
-        let row = Row::begin(self.begun(remote, why), self.inner.recorder.as_ref(), &self.inner.metrics);
+        let begun = self.begun(remote, why);
+        let price = remote.price(begun.at_ms);
+        let row = Row::begin(begun, price, self.inner.recorder.as_ref(), &self.inner.metrics);
         let context = Context {
             http: &self.inner.http,
             arm: self.arm,
@@ -203,7 +208,10 @@ impl<'a> Run<'a> {
             plain_header: self.plain_header(),
             keep_raw: self.keep_raw,
         };
-        match attempt::open(context, remote, permit, row).await {
+        let asked = Instant::now();
+        let opened = attempt::open(context, remote, permit, row).await;
+        self.waited += asked.elapsed();
+        match opened {
             Ok(opened) => {
                 probe.pending = false;
                 remote.breaker.succeeded();

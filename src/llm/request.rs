@@ -258,6 +258,48 @@ impl ChatRequest {
         wire.into_request()
     }
 
+    /// Checks what every vendor would refuse.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn check(&self) -> Result<(), RequestError> {
+        if self.messages.is_empty() {
+            return Err(RequestError::field("messages", "expected at least one message"));
+        }
+        let ranges = [
+            ("temperature", self.temperature, 0.0..=2.0),
+            ("top_p", self.top_p, 0.0..=1.0),
+            ("presence_penalty", self.presence_penalty, -2.0..=2.0),
+            ("frequency_penalty", self.frequency_penalty, -2.0..=2.0),
+        ];
+        for (name, value, range) in ranges {
+            if let Some(value) = value.filter(|value| !range.contains(value)) {
+                let message = format!("expected a number from {} to {}, found {value}", range.start(), range.end());
+                return Err(RequestError::field(name, message));
+            }
+        }
+        if self.max_tokens == Some(0) {
+            return Err(RequestError::field("max_tokens", "expected a number of 1 or more, found 0"));
+        }
+        if let Some(n) = self.n.filter(|n| !(1..=128).contains(n)) {
+            return Err(RequestError::field("n", format!("expected a number from 1 to 128, found {n}")));
+        }
+        for (position, message) in self.messages.iter().enumerate() {
+            if message.role == Role::Tool && message.tool_call_id.is_none() {
+                let param = format!("messages[{position}].tool_call_id");
+                return Err(RequestError::field(param, "missing; a tool's message names the call that it answers"));
+            }
+        }
+        if let Some(ToolChoice::Named(name)) = &self.tool_choice {
+            let known =
+                self.tools.iter().any(|tool| matches!(tool, Tool::Function(function) if function.name == *name));
+            if !known {
+                return Err(RequestError::field("tool_choice", format!("no tool {name:?} among tools")));
+            }
+        }
+        Ok(())
+    }
+
     /// Lays a variant's parameters over the request: they win over what the caller sent, so that an arm is what its
     /// configuration says whoever asks.
     ///

@@ -1,6 +1,7 @@
 //! The gateway against scripted servers on real sockets.
 
 pub(crate) mod fake;
+mod streams;
 mod whole;
 
 use std::sync::{Arc, Mutex};

@@ -1,0 +1,209 @@
+//! Streams for clients: frames as they come, once the commit point is behind.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::attempt::{Frame, Live, Opened, Row};
+use super::error::{Failure, GatewayError};
+use super::infer::{Question, ask_embedded};
+use super::run::{Reached, Run};
+use super::{AttemptFailure, Inner, price};
+use crate::llm::schema::{Validator, Verdict};
+use crate::llm::{ChatResponse, Piece, Usage};
+
+/// Who answers a stream.
+#[derive(Debug, Clone)]
+pub struct Provenance {
+    /// The route asked.
+    pub route: Arc<str>,
+    /// Its variant.
+    pub variant: Arc<str>,
+    /// The logical model.
+    pub model: Arc<str>,
+    /// The endpoint.
+    pub endpoint: Arc<str>,
+    /// The vendor's name of the model.
+    pub vendor_model: Arc<str>,
+    /// HTTP calls made; 0 = the embedded provider.
+    pub attempts: u32,
+}
+
+/// A stream behind its commit point. Dropped in the middle, the request is aborted upstream.
+pub struct Stream {
+    /// Who answers.
+    pub provenance: Provenance,
+    source: Source,
+    usage: Usage,
+    cost: Option<i64>,
+    /// The text so far, where a schema is to be kept.
+    checked: Option<(Validator, String)>,
+    failures: Vec<AttemptFailure>,
+    /// How long the network and the vendors were waited for until the commit point.
+    pub waited: Duration,
+}
+
+enum Source {
+    Live(Box<Live>),
+    Whole(VecDeque<Frame>, Option<Row>),
+    Ended,
+}
+
+pub(super) async fn open(inner: &Inner, mut question: Question) -> Result<Stream, GatewayError> {
+    let validator = question.prepare(inner)?;
+    let arm = Arc::clone(&question.arm);
+    let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), true);
+    let mut provenance = Provenance {
+        route: Arc::clone(&arm.route),
+        variant: Arc::clone(&arm.variant),
+        model: Arc::clone(&arm.model),
+        endpoint: Arc::from("local"),
+        vendor_model: Arc::from("local"),
+        attempts: 0,
+    };
+    let (source, usage) = match run.next(&question.request).await? {
+        Reached::Local => {
+            let response = ask_embedded(&question.request, &question.asker, question.transcript.take()).await?;
+            (Source::Whole(frames(&response), None), Usage::default())
+        }
+        Reached::Opened(Opened::Whole(response, row)) => (Source::Whole(frames(&response), Some(*row)), response.usage),
+        Reached::Opened(Opened::Stream(live)) => (Source::Live(live), Usage::default()),
+    };
+    if let Some((endpoint, vendor_model)) = run.current() {
+        provenance.endpoint = endpoint;
+        provenance.vendor_model = vendor_model;
+    }
+    provenance.attempts = run.attempts;
+    let waited = run.waited;
+    Ok(Stream {
+        cost: (provenance.attempts == 0).then_some(0),
+        provenance,
+        source,
+        usage,
+        checked: validator.map(|validator| (validator, String::new())),
+        failures: run.take_failures(),
+        waited,
+    })
+}
+
+/// A whole answer as the frames of a stream.
+fn frames(response: &ChatResponse) -> VecDeque<Frame> {
+    let start = Piece::Start { id: response.id.clone(), model: response.model.clone(), created: response.created };
+    let mut frames = VecDeque::new();
+    let mut push = |pieces: Vec<Piece>| frames.push_back(Frame { pieces, raw: None });
+    push(vec![start]);
+    for answer in &response.choices {
+        let choice = answer.index;
+        let mut pieces = Vec::new();
+        let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        pieces.extend(text(&answer.reasoning).map(|text| Piece::Reasoning { choice, text }));
+        pieces.extend(text(&answer.text).map(|text| Piece::Text { choice, text }));
+        pieces.extend(text(&answer.refusal).map(|text| Piece::Refusal { choice, text }));
+        for (index, call) in (0..).zip(&answer.tool_calls) {
+            pieces.push(Piece::ToolCall {
+                choice,
+                index,
+                id: Some(call.id.clone()),
+                name: Some(call.name.clone()),
+                arguments: call.arguments.clone(),
+            });
+        }
+        pieces.extend(answer.finish.map(|reason| Piece::Finish { choice, reason }));
+        push(pieces);
+    }
+    push(vec![Piece::Usage(response.usage), Piece::Done]);
+    frames
+}
+
+impl Stream {
+    /// The next frames; `false` after the last. Whatever came at once is given at once.
+    ///
+    /// # Errors
+    /// The stream was interrupted, stalled or broken: what came before it is all there is.
+    ///
+    /// # Cancel safety
+    /// Safe: no frame is lost.
+    pub async fn next(&mut self, out: &mut Vec<Frame>) -> Result<bool, GatewayError> {
+        let from = out.len();
+        let more = match &mut self.source {
+            Source::Live(live) => match live.next(out).await {
+                Ok(more) => more,
+                Err(failure) => return Err(self.broke(&failure)),
+            },
+            Source::Whole(frames, _) => {
+                out.extend(frames.drain(..));
+                out.len() > from
+            }
+            Source::Ended => false,
+        };
+        if let Some((_, text)) = &mut self.checked {
+            for piece in out[from..].iter().flat_map(|frame| &frame.pieces) {
+                if let Piece::Text { choice: 0, text: more } = piece {
+                    text.push_str(more);
+                }
+            }
+        }
+        if more {
+            return Ok(true);
+        }
+        self.end()?;
+        Ok(false)
+    }
+
+    /// Tokens, as far as the vendor told.
+    pub fn usage(&self) -> Usage {
+        match &self.source {
+            Source::Live(live) => live.usage(),
+            _ => self.usage,
+        }
+    }
+
+    /// Cost in US dollars, once the stream has ended; `None` where no price is known.
+    pub fn cost_usd(&self) -> Option<f64> {
+        self.cost.map(price::usd)
+    }
+
+    fn end(&mut self) -> Result<(), GatewayError> {
+        self.usage = self.usage();
+        match std::mem::replace(&mut self.source, Source::Ended) {
+            Source::Live(mut live) => self.cost = live.close(None),
+            Source::Whole(_, Some(row)) => {
+                self.cost = row.cost();
+                row.succeed();
+            }
+            Source::Whole(_, None) | Source::Ended => {}
+        }
+        if let Some((validator, text)) = self.checked.take()
+            && !text.is_empty()
+            && let Verdict::Invalid(_) = validator.check(&text)
+        {
+            let message = "the answer is not valid under the schema; what has been streamed cannot be repaired";
+            return Err(GatewayError::new("schema_mismatch", message).temporarily());
+        }
+        Ok(())
+    }
+
+    fn broke(&mut self, failure: &Failure) -> GatewayError {
+        self.usage = self.usage();
+        if let Source::Live(mut live) = std::mem::replace(&mut self.source, Source::Ended) {
+            self.cost = live.close(Some(failure));
+        }
+        let mut attempts = std::mem::take(&mut self.failures);
+        attempts.push(AttemptFailure {
+            endpoint: Arc::clone(&self.provenance.endpoint),
+            model: Arc::clone(&self.provenance.vendor_model),
+            status: failure.status,
+            code: failure.code,
+            message: failure.message.clone(),
+        });
+        let what = match failure.code {
+            "timeout" => "the answer stalled",
+            "malformed" => "the stream made no sense",
+            "interrupted" => "the stream was cut",
+            _ => "the vendor broke the answer off",
+        };
+        let error = GatewayError::new(failure.code, format!("{what}; what came before is all there is"));
+        let error = error.with_attempts(attempts).with_retry_after(failure.retry_after);
+        if failure.temporary { error.temporarily() } else { error }
+    }
+}

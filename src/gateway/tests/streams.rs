@@ -1,0 +1,174 @@
+//! Streams and plain answers for clients.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::fake::{Fake, Step, chunk, data, end, finish, plain, reply, sse_head, stream, text};
+use super::*;
+use crate::llm::{Message, Piece, ResponseFormat, Role};
+
+fn query(gateway: &Gateway) -> Query {
+    let request = ChatRequest { messages: vec![Message::text(Role::User, "hi")], ..ChatRequest::default() };
+    Query {
+        arm: gateway.resolve("m", "k").expect("arm"),
+        request,
+        transcript: None,
+        key: None,
+        call: None,
+        deadline: None,
+    }
+}
+
+async fn read(mut stream: Stream) -> (String, Result<(), GatewayError>, Stream) {
+    let mut said = String::new();
+    let mut frames = Vec::new();
+    loop {
+        let more = stream.next(&mut frames).await;
+        for piece in frames.drain(..).flat_map(|frame| frame.pieces) {
+            if let Piece::Text { text, .. } = piece {
+                said.push_str(&text);
+            }
+        }
+        match more {
+            Ok(true) => {}
+            Ok(false) => return (said, Ok(()), stream),
+            Err(error) => return (said, Err(error), stream),
+        }
+    }
+}
+
+#[tokio::test]
+async fn failover_is_invisible_until_the_first_token() {
+    let preamble =
+        || data(r#"{"id":"x","model":"m-1","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#);
+    for broken in [
+        vec![sse_head(), preamble(), data(r#"{"error":{"message":"Overloaded","code":529}}"#), end()],
+        vec![sse_head(), preamble(), Step::Close],
+        vec![sse_head(), preamble(), Step::Hang],
+        vec![sse_head(), chunk(": thinking\n\n"), Step::Hang],
+    ] {
+        let (first, second) = (Fake::start(vec![broken]).await, Fake::start(vec![stream(&["a", "b"])]).await);
+        let (gateway, tape) = over(&[&first, &second], "");
+        let opened = gateway.stream(query(&gateway)).await.expect("stream");
+        assert_eq!((&*opened.provenance.endpoint, opened.provenance.attempts), ("e1", 2));
+        let (said, ended, stream) = read(opened).await;
+        assert_eq!((said.as_str(), ended.is_ok()), ("ab", true));
+        assert_eq!(stream.usage().cached, Some(4));
+        assert_eq!(tape.outcomes().iter().map(|(outcome, _)| *outcome).collect::<Vec<_>>(), ["failed", "ok"]);
+    }
+}
+
+#[tokio::test]
+async fn after_the_first_token_a_broken_stream_is_told_and_partial() {
+    for (code, tail) in [
+        ("interrupted", vec![Step::Close]),
+        ("interrupted", vec![end()]),
+        ("timeout", vec![Step::Hang]),
+        ("upstream_error", vec![data(r#"{"error":{"message":"Overloaded"}}"#), end()]),
+        ("malformed", vec![data("{x"), end()]),
+    ] {
+        let mut steps = vec![sse_head(), text("half")];
+        steps.push(data(r#"{"id":"x","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}"#));
+        steps.extend(tail);
+        let (first, second) = (Fake::start(vec![steps]).await, Fake::start(vec![plain("never")]).await);
+        let (gateway, tape) = over(&[&first, &second], "");
+        let (said, ended, stream) = read(gateway.stream(query(&gateway)).await.expect("stream")).await;
+        let error = ended.expect_err("broken");
+        assert_eq!((said.as_str(), error.code(), error.attempts().len()), ("half", code, 1));
+        assert_eq!(stream.usage().input, Some(5));
+        assert_eq!(tape.outcomes(), [("partial", Some(code))]);
+        assert_eq!(tape.done.lock().expect("tape")[0].input, Some(5));
+        assert_eq!(second.requests(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_endless_stream_ends_at_the_deadline() {
+    let mut steps = vec![sse_head()];
+    for _ in 0..100 {
+        steps.push(text("x"));
+        steps.push(Step::Wait(Duration::from_millis(20)));
+    }
+    let fake = Fake::start(vec![steps]).await;
+    let (gateway, tape) = over(&[&fake], "");
+    let mut query = query(&gateway);
+    query.deadline = Some(Duration::from_millis(300));
+    let started = Instant::now();
+    let (_, ended, _) = read(gateway.stream(query).await.expect("stream")).await;
+    assert_eq!(ended.expect_err("deadline").code(), "timeout");
+    assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+    assert_eq!(tape.outcomes(), [("partial", Some("timeout"))]);
+}
+
+#[tokio::test]
+async fn a_dropped_stream_is_aborted_and_its_row_written() {
+    let fake = Fake::start(vec![vec![sse_head(), text("x"), Step::Hang]]).await;
+    let (gateway, tape) = over(&[&fake], "");
+    let stream = gateway.stream(query(&gateway)).await.expect("stream");
+    let dropped = Instant::now();
+    drop(stream);
+    assert_eq!(tape.outcomes(), [("aborted", None)]);
+    while fake.seen.lock().expect("seen").aborted == 0 {
+        assert!(dropped.elapsed() < Duration::from_secs(2), "never aborted");
+        tokio::task::yield_now().await;
+    }
+    assert!(dropped.elapsed() < Duration::from_millis(20), "{:?}", dropped.elapsed());
+}
+
+#[tokio::test]
+async fn a_stream_without_its_end_mark_is_whole_if_every_answer_ended() {
+    let mut steps = vec![sse_head(), text("x")];
+    steps.push(data(r#"{"id":"x","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#));
+    steps.push(Step::Hang);
+    let mut doubled = vec![sse_head(), text("x")];
+    doubled.extend(finish());
+    doubled.insert(doubled.len() - 1, chunk("data: [DONE]\n\n"));
+    let fake = Fake::start(vec![steps, doubled]).await;
+    let (gateway, _) = over(&[&fake], "");
+    for _ in 0..2 {
+        let (said, ended, _) = read(gateway.stream(query(&gateway)).await.expect("stream")).await;
+        assert_eq!((said.as_str(), ended.is_ok()), ("x", true));
+    }
+}
+
+#[tokio::test]
+async fn plain_requests_are_plain_upstream_and_priced() {
+    let fake = Fake::start(vec![reply(500, "", "{}"), plain("well")]).await;
+    let text = format!(
+        "[endpoints.e0]\nprovider = \"openai\"\nbase_url = \"{}\"\nprices = [{{model = \"v\", input = 1.0, output = 2.0}}]\n\
+         [models.m]\ncandidates = [\"e0/v\"]",
+        fake.url
+    );
+    let (gateway, tape) = gateway(&text);
+    let answer = gateway.complete(query(&gateway)).await.expect("answer");
+    assert_eq!((answer.text.as_str(), answer.attempts), ("well", 2));
+    assert_eq!(answer.cost_usd, Some((9.0 + 4.0) / 1e6));
+    assert_eq!(fake.body(0).get("stream"), None);
+    let costs: Vec<_> = tape.done.lock().expect("tape").iter().map(|done| done.cost_pico).collect();
+    assert_eq!(costs, [None, Some(13_000_000)]);
+}
+
+#[tokio::test]
+async fn a_request_that_no_vendor_takes_makes_no_attempt() {
+    let fake = Fake::start(vec![plain("x")]).await;
+    let (gateway, tape) = over(&[&fake], "");
+    let mut query = query(&gateway);
+    query.request.temperature = Some(9.0);
+    let error = gateway.complete(query).await.expect_err("invalid");
+    assert_eq!((error.code(), error.param()), ("invalid_request", Some("temperature")));
+    assert!(tape.begun.lock().expect("tape").is_empty());
+}
+
+#[tokio::test]
+async fn a_streamed_answer_that_breaks_its_schema_ends_in_an_error() {
+    let fake = Fake::start(vec![stream(&["{\"a\":", "\"x\"}"])]).await;
+    let (gateway, _) = over(&[&fake], "");
+    let mut query = query(&gateway);
+    let schema = json!({"type":"object","properties":{"a":{"type":"integer"}}});
+    query.request.response_format =
+        Some(ResponseFormat::JsonSchema { name: "s".into(), schema: Arc::new(schema), strict: true });
+    let (said, ended, _) = read(gateway.stream(query).await.expect("stream")).await;
+    assert_eq!(said, "{\"a\":\"x\"}");
+    assert_eq!(ended.expect_err("mismatch").code(), "schema_mismatch");
+}

@@ -1,0 +1,350 @@
+//! The `transcript` extension: which turns of a conversation a request wants, how they are written, and where they go.
+//!
+//! Knows no call: whoever has the turns hands them in. What was said is data: one turn is one line, and nothing in it can
+//! look like the next.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::llm::{ChatRequest, Content, Message, RequestError, Role, Text};
+use crate::types::{CallId, StreamId, Transcript, Turn};
+
+/// `transcript` of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec {
+    /// Where the turns come from.
+    pub source: Source,
+    /// Which of them.
+    pub window: Window,
+    /// How they are written.
+    pub render: Render,
+}
+
+/// Where the turns come from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// A call, live or recorded.
+    Call(CallId),
+    /// The request itself.
+    Turns(Transcript),
+    /// The request itself, written already.
+    Text(String),
+}
+
+/// Which turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Window {
+    /// All of them.
+    #[default]
+    All,
+    /// The newest so many.
+    Turns(usize),
+    /// The newest that take no more than about so many tokens (a token is taken for four bytes).
+    Tokens(usize),
+    /// Those that overlap a stretch of call time, ms, the end excluded.
+    Span {
+        /// From.
+        from_ms: u64,
+        /// To.
+        to_ms: u64,
+    },
+}
+
+/// How turns are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Render {
+    /// `speaker: text`, a line a turn.
+    #[default]
+    Dialogue,
+    /// The same after `[m:ss]`.
+    Timed,
+    /// A JSON array of `{speaker, text, start_ms, end_ms}`.
+    Json,
+    /// The texts, a line a turn.
+    Plain,
+}
+
+#[derive(Deserialize)]
+struct WireSpec {
+    #[serde(default)]
+    call_id: Option<String>,
+    #[serde(default)]
+    turns: Option<Vec<WireTurn>>,
+    #[serde(default)]
+    text: Option<String>,
+    #[serde(default)]
+    window: Option<WireWindow>,
+    #[serde(default)]
+    render: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireTurn {
+    #[serde(default)]
+    speaker: Option<String>,
+    text: String,
+    #[serde(default)]
+    start_ms: u64,
+    #[serde(default)]
+    end_ms: u64,
+}
+
+#[derive(Deserialize)]
+struct WireWindow {
+    #[serde(default)]
+    turns: Option<usize>,
+    #[serde(default)]
+    tokens: Option<usize>,
+    #[serde(default)]
+    from_ms: Option<u64>,
+    #[serde(default)]
+    to_ms: Option<u64>,
+}
+
+impl Spec {
+    /// Reads the extension.
+    ///
+    /// # Errors
+    /// The field that is wrong, and what is allowed.
+    pub fn read(value: serde_json::Value) -> Result<Self, RequestError> {
+        let wire: WireSpec = serde_path_to_error::deserialize(value)
+            .map_err(|error| RequestError::field(format!("transcript.{}", error.path()), error.inner().to_string()))?;
+        let source = match (wire.call_id, wire.turns, wire.text) {
+            (Some(call), None, None) => Source::Call(
+                CallId::parse(&call).map_err(|error| RequestError::field("transcript.call_id", error.to_string()))?,
+            ),
+            (None, Some(turns), None) => Source::Turns(read_turns(turns)),
+            (None, None, Some(text)) => Source::Text(text),
+            _ => return Err(RequestError::field("transcript", "expected exactly one of call_id, turns, text")),
+        };
+        let window = match wire.window {
+            None => Window::All,
+            Some(WireWindow { turns: Some(turns), tokens: None, from_ms: None, to_ms: None }) => Window::Turns(turns),
+            Some(WireWindow { turns: None, tokens: Some(tokens), from_ms: None, to_ms: None }) => {
+                Window::Tokens(tokens)
+            }
+            Some(WireWindow { turns: None, tokens: None, from_ms, to_ms }) if from_ms.is_some() || to_ms.is_some() => {
+                Window::Span { from_ms: from_ms.unwrap_or(0), to_ms: to_ms.unwrap_or(u64::MAX) }
+            }
+            Some(_) => {
+                let allowed = "expected {\"turns\":N}, {\"tokens\":N} or {\"from_ms\":N,\"to_ms\":N}";
+                return Err(RequestError::field("transcript.window", allowed));
+            }
+        };
+        let render = match wire.render.as_deref() {
+            None | Some("dialogue") => Render::Dialogue,
+            Some("timed") => Render::Timed,
+            Some("json") => Render::Json,
+            Some("plain") => Render::Plain,
+            Some(other) => {
+                let message = format!("expected dialogue, timed, json or plain, found {other:?}");
+                return Err(RequestError::field("transcript.render", message));
+            }
+        };
+        Ok(Self { source, window, render })
+    }
+
+    /// Picks the turns of the window. `None` where the source is text.
+    pub fn select(&self, turns: &[Arc<Turn>]) -> Transcript {
+        let spoken = turns.iter().filter(|turn| !turn.text.is_empty());
+        let turns: Vec<Arc<Turn>> = match self.window {
+            Window::All => spoken.map(Arc::clone).collect(),
+            Window::Turns(newest) => {
+                let all: Vec<_> = spoken.map(Arc::clone).collect();
+                all[all.len().saturating_sub(newest)..].to_vec()
+            }
+            Window::Tokens(tokens) => {
+                let mut left = tokens.saturating_mul(4);
+                let mut picked = Vec::new();
+                for turn in spoken.rev() {
+                    let bytes = turn.text.len() + turn.speaker.as_ref().map_or(0, String::len) + 3;
+                    let Some(rest) = left.checked_sub(bytes) else { break };
+                    left = rest;
+                    picked.push(Arc::clone(turn));
+                }
+                picked.reverse();
+                picked
+            }
+            Window::Span { from_ms, to_ms } => spoken
+                .filter(|turn| turn.start_ms < to_ms && turn.end_ms.max(turn.start_ms + 1) > from_ms)
+                .map(Arc::clone)
+                .collect(),
+        };
+        Transcript { turns }
+    }
+
+    /// Writes the turns.
+    pub fn render(&self, transcript: &Transcript) -> String {
+        let mut out = String::new();
+        if self.render == Render::Json {
+            let turns: Vec<serde_json::Value> = transcript
+                .turns
+                .iter()
+                .map(|turn| {
+                    serde_json::json!({
+                        "speaker": turn.speaker, "text": turn.text, "start_ms": turn.start_ms, "end_ms": turn.end_ms,
+                    })
+                })
+                .collect();
+            return serde_json::Value::Array(turns).to_string();
+        }
+        for turn in &transcript.turns {
+            if !out.is_empty() {
+                out.push('\n');
+            }
+            if self.render == Render::Timed {
+                let seconds = turn.start_ms / 1000;
+                // Writing to a string does not fail.
+                let _ = write!(out, "[{}:{:02}] ", seconds / 60, seconds % 60);
+            }
+            if let (Some(speaker), Render::Dialogue | Render::Timed) = (&turn.speaker, self.render) {
+                line(&mut out, speaker, true);
+                out.push_str(": ");
+            }
+            line(&mut out, &turn.text, false);
+        }
+        out
+    }
+}
+
+/// Appends text as part of one line: whatever ends a line is written `\n`, and in a label a colon is written `\:`.
+fn line(out: &mut String, text: &str, label: bool) {
+    for character in text.chars() {
+        match character {
+            '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => out.push_str("\\n"),
+            ':' if label => out.push_str("\\:"),
+            other => out.push(other),
+        }
+    }
+}
+
+fn read_turns(turns: Vec<WireTurn>) -> Transcript {
+    let Ok(stream_id) = StreamId::parse("request") else { return Transcript::default() };
+    let turns = (0..)
+        .zip(turns)
+        .map(|(number, turn)| {
+            Arc::new(Turn {
+                turn: number,
+                stream_id: stream_id.clone(),
+                turn_order: number,
+                vendor_turn: None,
+                rev: 0,
+                speaker: turn.speaker,
+                text: turn.text,
+                start_ms: turn.start_ms,
+                end_ms: turn.end_ms.max(turn.start_ms),
+                language: None,
+                confidence: None,
+                words: Vec::new(),
+            })
+        })
+        .collect();
+    Transcript { turns }
+}
+
+/// Puts a written transcript where the first system, developer or user message says `{{ transcript }}`, else behind
+/// everything as a user message. What is inserted is never looked at again.
+pub fn insert(request: &mut ChatRequest, written: &str) {
+    let written: Arc<str> = Arc::from(written);
+    for message in &mut request.messages {
+        if matches!(message.role, Role::Assistant | Role::Tool) {
+            continue;
+        }
+        match &mut message.content {
+            Content::None => {}
+            Content::Text(text) => {
+                let whole = text.to_string();
+                if let Some((before, after)) = split(&whole) {
+                    *text = Text::from(vec![Arc::from(before), written, Arc::from(after)]);
+                    return;
+                }
+            }
+            Content::Parts(parts) => {
+                for part in parts {
+                    let Some(text) = part.get("text").and_then(serde_json::Value::as_str) else { continue };
+                    if let Some((before, after)) = split(text) {
+                        let whole = format!("{before}{written}{after}");
+                        part["text"] = serde_json::Value::String(whole);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+    request.messages.push(Message::text(Role::User, written));
+}
+
+/// The text around the placeholder: the vendor's spelling, with or without its spaces.
+fn split(text: &str) -> Option<(&str, &str)> {
+    let start =
+        ["{{ transcript }}", "{{transcript}}"].iter().filter_map(|tag| Some((text.find(tag)?, tag.len()))).min();
+    let (start, length) = start?;
+    Some((&text[..start], &text[start + length..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn spec(mut value: serde_json::Value) -> Spec {
+        value["turns"] = json!([
+            {"speaker":"A","text":"one\ntwo","start_ms":1000,"end_ms":2000},
+            {"speaker":"B: C","text":"{{ transcript }}","start_ms":61_000,"end_ms":62_000},
+            {"text":"","start_ms":70_000},
+            {"text":"three","start_ms":125_000,"end_ms":126_000}]);
+        Spec::read(value).expect("spec")
+    }
+
+    fn written(value: serde_json::Value) -> String {
+        let spec = spec(value);
+        let Source::Turns(transcript) = &spec.source else { panic!("turns") };
+        spec.render(&spec.select(&transcript.turns))
+    }
+
+    #[test]
+    fn renders_and_windows() {
+        assert_eq!(written(json!({})), "A: one\\ntwo\nB\\: C: {{ transcript }}\nthree");
+        assert_eq!(
+            written(json!({"render":"timed"})),
+            "[0:01] A: one\\ntwo\n[1:01] B\\: C: {{ transcript }}\n[2:05] three"
+        );
+        assert_eq!(written(json!({"render":"plain","window":{"turns":1}})), "three");
+        assert_eq!(written(json!({"render":"plain","window":{"tokens":3}})), "three");
+        assert_eq!(written(json!({"window":{"from_ms":1500,"to_ms":61_000}})), "A: one\\ntwo");
+        let json: serde_json::Value = serde_json::from_str(&written(json!({"render":"json"}))).expect("JSON");
+        assert_eq!(json[0], json!({"speaker":"A","text":"one\ntwo","start_ms":1000,"end_ms":2000}));
+        for bad in [
+            json!({"text":"x","call_id":"c"}),
+            json!({}),
+            json!({"text":"x","render":"xml"}),
+            json!({"text":"x","window":{"turns":1,"tokens":2}}),
+            json!({"text":"x","window":{}}),
+            json!({"call_id":"a/b"}),
+            json!({"turns":[{"speaker":"A"}]}),
+        ] {
+            assert!(Spec::read(bad.clone()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn inserted_once_and_never_in_what_was_inserted_or_in_results() {
+        let text = |role, text: &str| Message::text(role, text);
+        let mut request = ChatRequest {
+            messages: vec![
+                text(Role::Tool, "{{ transcript }}"),
+                text(Role::User, "Sum up: {{ transcript }} and {{ transcript }}"),
+            ],
+            ..ChatRequest::default()
+        };
+        insert(&mut request, "A: {{ transcript }}");
+        assert_eq!(request.messages[0].content.plain(), "{{ transcript }}");
+        assert_eq!(request.messages[1].content.plain(), "Sum up: A: {{ transcript }} and {{ transcript }}");
+        let mut request = ChatRequest { messages: vec![text(Role::System, "rules")], ..ChatRequest::default() };
+        insert(&mut request, "x");
+        assert_eq!(request.messages[1], text(Role::User, "x"));
+    }
+}
