@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["types", "base"],
     &["stt", "llm", "analysis", "context", "recording"],
-    &["gateway", "journal", "ledger", "hub"],
+    &["gateway", "journal", "ledger", "hub", "standin"],
     &["session", "sink"],
     &["ingest", "api", "config"],
     &["app"],

@@ -1,0 +1,114 @@
+//! The query of `GET /v3/ws`: what is ours is taken out, the rest goes upstream byte for byte.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::types::{CallId, JsonMap, StreamId};
+
+/// The query, divided.
+#[derive(Debug, Default)]
+pub(super) struct Query {
+    /// What goes upstream, as it came, without `token`.
+    pub(super) upstream: String,
+    /// A temporary token, as it came.
+    pub(super) token: Option<String>,
+    /// The in-stream question; or what is wrong with it.
+    pub(super) llm_gateway: Option<Result<LlmGateway, String>>,
+    /// Our own parameter.
+    pub(super) sidetone: Sidetone,
+    /// What is wrong with it; it cannot be told to a client that speaks the vendor's protocol.
+    pub(super) complaint: Option<String>,
+    /// Turns end twice: unformatted, then formatted.
+    pub(super) formats: bool,
+}
+
+/// `llm_gateway={"model","messages","max_tokens"}`, the vendor's own form.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct LlmGateway {
+    /// A route, a model or a vendor's model.
+    #[serde(default)]
+    pub(super) model: String,
+    /// The question; `{{turn}}` and its like stand for what was said.
+    pub(super) messages: Vec<Value>,
+    /// Everything else goes with the request.
+    #[serde(flatten)]
+    pub(super) rest: JsonMap,
+}
+
+/// `sidetone={"call_id","stream_id","analyses","meta","results"}`.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Sidetone {
+    pub(super) call_id: Option<CallId>,
+    pub(super) stream_id: Option<StreamId>,
+    #[serde(default)]
+    pub(super) analyses: Vec<String>,
+    #[serde(default)]
+    pub(super) meta: JsonMap,
+    /// `none` (the default here), `insights` or `all`.
+    pub(super) results: Option<String>,
+}
+
+impl Sidetone {
+    /// Whether insights come down the client's socket.
+    pub(super) fn wants_insights(&self) -> bool {
+        matches!(self.results.as_deref(), Some("insights" | "all"))
+    }
+}
+
+/// Divides the query.
+pub(super) fn read(query: &str) -> Query {
+    let mut read = Query::default();
+    let mut upstream: Vec<&str> = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let Some((name, value)) = url::form_urlencoded::parse(pair.as_bytes()).next() else { continue };
+        match &*name {
+            "token" => read.token = Some(value.into_owned()),
+            "llm_gateway" => {
+                let question = serde_json::from_str(&value);
+                read.llm_gateway = Some(question.map_err(|error| {
+                    format!("llm_gateway: expected {{\"model\",\"messages\"}}, but at column {} it is something else", error.column())
+                }));
+            }
+            "sidetone" => match serde_json::from_str(&value) {
+                Ok(sidetone) => read.sidetone = sidetone,
+                Err(error) => {
+                    read.complaint = Some(format!("sidetone: not understood at column {}", error.column()));
+                }
+            },
+            other => {
+                if other == "format_turns" {
+                    read.formats = matches!(value.to_ascii_lowercase().as_str(), "true" | "1");
+                }
+                upstream.push(pair);
+            }
+        }
+    }
+    read.upstream = upstream.join("&");
+    read
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_ours_passes_byte_for_byte() {
+        let query = read(
+            "sample_rate=16000&keyterms_prompt=%5B%22a+b%22%5D&sidetone=%7B%22call_id%22%3A%22c_1%22%2C%22results%22%3A%22insights%22%7D&format_turns=True&llm_gateway=%7B%22model%22%3A%22fast%22%2C%22messages%22%3A%5B%5D%2C%22max_tokens%22%3A5%7D&x=%zz&token=t",
+        );
+        assert_eq!(query.upstream, "sample_rate=16000&keyterms_prompt=%5B%22a+b%22%5D&format_turns=True&x=%zz");
+        assert_eq!(query.token.as_deref(), Some("t"));
+        assert!(query.formats && query.sidetone.wants_insights());
+        assert_eq!(query.sidetone.call_id.expect("call").as_str(), "c_1");
+        let question = query.llm_gateway.expect("asked").expect("valid");
+        assert_eq!((question.model.as_str(), question.rest["max_tokens"].as_u64()), ("fast", Some(5)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_kept_for_where_it_can_be_told() {
+        let query = read("llm_gateway=nonsense&sidetone=%7B%22call_id%22%3A%22a%2Fb%22%7D");
+        assert!(query.llm_gateway.is_some_and(|question| question.is_err()));
+        assert!(query.complaint.is_some());
+        assert!(!query.sidetone.wants_insights());
+    }
+}

@@ -1,0 +1,217 @@
+//! The tap: a copy of the vendor's frames on their way to the pipeline. Offering one never waits.
+//!
+//! When the pipeline is behind, partials are dropped first; finals wait, up to a limit in bytes; a final that must be
+//! dropped is remembered as a hole.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Deserialize;
+use tokio::sync::Notify;
+
+use crate::base::queue::QueueGauges;
+use crate::base::ws::Utf8Bytes;
+
+/// Beyond this, partials are not kept, bytes.
+const PARTIALS_BYTES: usize = 256 << 10;
+/// Finals wait up to this, bytes.
+const FINALS_BYTES: usize = 8 << 20;
+
+/// A stretch of speech that was dropped, stream time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hole {
+    pub(super) from_ms: u64,
+    pub(super) to_ms: u64,
+}
+
+/// What comes out.
+#[derive(Debug)]
+pub(super) enum Tapped {
+    Frame(Utf8Bytes),
+    Hole(Hole),
+    /// Nothing more comes.
+    Over,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    frames: VecDeque<Utf8Bytes>,
+    bytes: usize,
+    hole: Option<Hole>,
+    over: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Notify,
+    gauges: Arc<QueueGauges>,
+}
+
+/// The relay's end. Dropped, the tap is over.
+#[derive(Debug)]
+pub(super) struct Tap(Arc<Shared>);
+
+/// The pipeline's end.
+#[derive(Debug)]
+pub(super) struct Drawn(Arc<Shared>);
+
+#[derive(Deserialize)]
+struct Turn {
+    end_of_turn: Option<bool>,
+    #[serde(default)]
+    words: Vec<Word>,
+}
+
+#[derive(Deserialize)]
+struct Word {
+    start: u64,
+    end: u64,
+}
+
+/// A tap whose queue is counted in `gauges`.
+pub(super) fn tap(gauges: &Arc<QueueGauges>) -> (Tap, Drawn) {
+    let shared =
+        Arc::new(Shared { state: Mutex::default(), wake: Notify::new(), gauges: Arc::clone(gauges) });
+    (Tap(Arc::clone(&shared)), Drawn(shared))
+}
+
+fn locked(shared: &Shared) -> MutexGuard<'_, State> {
+    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tap {
+    /// Takes a copy of a frame. The text is shared, not copied.
+    pub(super) fn offer(&self, text: &Utf8Bytes) {
+        let mut state = locked(&self.0);
+        if state.bytes + text.len() > PARTIALS_BYTES && !self.make_room(&mut state, text) {
+            return;
+        }
+        state.bytes += text.len();
+        state.frames.push_back(text.clone());
+        drop(state);
+        self.0.gauges.depth.inc();
+        self.0.wake.notify_one();
+    }
+
+    /// The pipeline is behind: `false` where this frame is not kept.
+    fn make_room(&self, state: &mut State, text: &Utf8Bytes) -> bool {
+        let turn = serde_json::from_str::<Turn>(text).ok();
+        if turn.as_ref().is_some_and(|turn| turn.end_of_turn == Some(false)) {
+            self.0.gauges.dropped.inc();
+            return false;
+        }
+        if state.bytes + text.len() <= FINALS_BYTES {
+            return true;
+        }
+        self.drop_partials(state);
+        if state.bytes + text.len() <= FINALS_BYTES {
+            return true;
+        }
+        self.0.gauges.dropped.inc();
+        let words = turn.map(|turn| turn.words).unwrap_or_default();
+        let (first, last) = (words.first().map(|word| word.start), words.last().map(|word| word.end));
+        let lost = Hole { from_ms: first.unwrap_or(0), to_ms: last.unwrap_or(0) };
+        state.hole = Some(match state.hole {
+            None => lost,
+            Some(hole) => {
+                Hole { from_ms: hole.from_ms.min(lost.from_ms), to_ms: hole.to_ms.max(lost.to_ms) }
+            }
+        });
+        false
+    }
+
+    fn drop_partials(&self, state: &mut State) {
+        let before = state.frames.len();
+        state.frames.retain(|frame| {
+            !serde_json::from_str::<Turn>(frame).is_ok_and(|turn| turn.end_of_turn == Some(false))
+        });
+        let dropped = before - state.frames.len();
+        state.bytes = state.frames.iter().map(|frame| frame.len()).sum();
+        self.0.gauges.dropped.inc_by(dropped as u64);
+        self.0.gauges.depth.dec_by(i64::try_from(dropped).unwrap_or(0));
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        locked(&self.0).over = true;
+        self.0.wake.notify_one();
+    }
+}
+
+impl Drawn {
+    /// The next frame; a hole comes before the frame that came after it.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(super) async fn next(&mut self) -> Tapped {
+        loop {
+            {
+                let mut state = locked(&self.0);
+                if let Some(frame) = state.frames.pop_front() {
+                    state.bytes -= frame.len();
+                    self.0.gauges.depth.dec();
+                    return Tapped::Frame(frame);
+                }
+                // What was dropped came after all that waited.
+                if let Some(hole) = state.hole.take() {
+                    return Tapped::Hole(hole);
+                }
+                if state.over {
+                    return Tapped::Over;
+                }
+            }
+            self.0.wake.notified().await;
+        }
+    }
+}
+
+impl Drop for Drawn {
+    fn drop(&mut self) {
+        let left = locked(&self.0).frames.len();
+        self.0.gauges.depth.dec_by(i64::try_from(left).unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+    use crate::base::queue::QueueMetrics;
+
+    fn turn(order: usize, last: bool, bytes: usize) -> Utf8Bytes {
+        let text = "x".repeat(bytes);
+        Utf8Bytes::from(format!(
+            r#"{{"type":"Turn","turn_order":{order},"end_of_turn":{last},"transcript":"{text}","words":[{{"start":{order}00,"end":{order}50}}]}}"#
+        ))
+    }
+
+    #[tokio::test]
+    async fn partials_go_first_then_finals_leave_a_hole() {
+        let gauges = Arc::new(QueueMetrics::register(&mut Registry::default()).queue("tap"));
+        let (tap, mut drawn) = tap(&gauges);
+        tap.offer(&turn(0, false, 1000));
+        for order in 1..100 {
+            tap.offer(&turn(order, false, 10_000));
+            tap.offer(&turn(order, true, 100_000));
+        }
+        let dropped = gauges.dropped.get();
+        drop(tap);
+        let (mut finals, mut partials, mut hole) = (0, 0, None);
+        loop {
+            match drawn.next().await {
+                Tapped::Frame(frame) if frame.contains(r#""end_of_turn":true"#) => finals += 1,
+                Tapped::Frame(_) => partials += 1,
+                Tapped::Hole(found) => hole = Some(found),
+                Tapped::Over => break,
+            }
+        }
+        assert_eq!(partials, 0, "those that waited made room");
+        assert!((80..=84).contains(&finals), "8 MiB of 100 kB each: {finals}");
+        assert_eq!(hole, Some(Hole { from_ms: (finals as u64 + 1) * 100, to_ms: 9950 }));
+        assert_eq!(dropped, 100 + 99 - finals as u64);
+        assert_eq!(gauges.depth.get(), 0);
+    }
+}
