@@ -185,7 +185,7 @@ mod tests {
         let analysis = Registry::builtin().get(name).expect("analysis").clone();
         let moment = moment(&recording, dialect, &analysis, at)?;
         let facts = Facts { call_id: CallId::parse("c")?, meta: moment.meta, turn: moment.turn };
-        let request = analysis.request(&analysis.prompt(None)?, &moment.snapshot, &facts)?;
+        let request = analysis.request(&*analysis.prompt(None)?, &moment.snapshot, &facts)?;
         Ok(request.messages.iter().map(text_of).collect())
     }
 

@@ -58,6 +58,9 @@ pub(crate) async fn follow(
     let mut lost = false;
     loop {
         let (again, wait, why) = match ws::connect(&url, &headers, MAX_MESSAGE_BYTES, DIAL_TIMEOUT).await {
+            Err(error @ (DialError::Connect(_) | DialError::Timeout(_))) if !connected => {
+                bail!("no daemon at {target}: {error}; `sidetone serve` starts one, --to names another");
+            }
             Ok(socket) => {
                 connected = true;
                 if std::mem::take(&mut lost) && take(Heard::Back)?.is_break() {
@@ -84,11 +87,8 @@ pub(crate) async fn follow(
                 (again, None, error.to_string())
             }
         };
-        if !connected {
-            bail!("no daemon at {target}: {why}; `sidetone serve` starts one, --to names another");
-        }
         if again == Again::Never {
-            bail!("{why}");
+            bail!("{target}: {why}");
         }
         if !std::mem::replace(&mut lost, true) && take(Heard::Lost(&why))?.is_break() {
             return Ok(());
