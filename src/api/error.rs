@@ -1,10 +1,16 @@
 //! HTTP errors, and the two good answers that are not 200: the only place that knows status codes. Problem documents (RFC 9457) everywhere but on the gateway's
 //! OpenAI-shaped paths.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
+
+use crate::gateway::{AttemptFailure, GatewayError};
+use crate::llm::RequestError;
+use crate::types::CallId;
 
 /// 202: the work goes on, `body` says how to hear of its end.
 pub(super) fn accepted(body: impl IntoResponse) -> Response {
@@ -110,6 +116,148 @@ impl ApiError {
             "detail": self.detail,
         })
         .to_string()
+    }
+}
+
+/// An answer of OpenAI's shape: `{"error":{message, type, param, code}}`, with `attempts` where any were made.
+#[derive(Debug)]
+pub struct OpenAiError {
+    status: StatusCode,
+    code: &'static str,
+    param: Option<String>,
+    message: String,
+    attempts: Vec<serde_json::Value>,
+    retry_after: Option<Duration>,
+}
+
+impl OpenAiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, param: None, message: message.into(), attempts: Vec::new(), retry_after: None }
+    }
+
+    /// 400 at a field.
+    pub fn bad_request(param: Option<&str>, message: impl Into<String>) -> Self {
+        let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request", message);
+        Self { param: param.map(str::to_owned), ..error }
+    }
+
+    /// 400: the request is none.
+    pub fn request(error: &RequestError) -> Self {
+        Self::bad_request(error.param.as_deref(), error.message.clone())
+    }
+
+    /// 401: no key, or one that is not known.
+    pub fn unauthenticated(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", message)
+    }
+
+    /// 403: the key has another scope.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    /// 404: no such call.
+    pub fn unknown_call(call: &CallId) -> Self {
+        let error = Self::new(StatusCode::NOT_FOUND, "unknown_call", format!("transcript.call_id: no call {call}"));
+        Self { param: Some("transcript.call_id".to_owned()), ..error }
+    }
+
+    /// 413.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
+    }
+
+    /// 502: an answer that no repair makes JSON.
+    pub fn unrepairable() -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "schema_mismatch",
+            "json-repair: the answer cannot be made JSON without guessing",
+        )
+    }
+
+    /// 503.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
+    /// What the gateway says; `before` are the errors of the requests that this one was a fallback for.
+    ///
+    /// With one candidate the vendor's own class stands, but that 401, 403 and 402 are about our key and not the
+    /// caller's; with several it is 502, or 504 where the last attempt ended by a clock.
+    pub fn gateway(error: &GatewayError, before: &[GatewayError]) -> Self {
+        let attempts: Vec<&AttemptFailure> =
+            before.iter().flat_map(GatewayError::attempts).chain(error.attempts()).collect();
+        let one = attempts.first().is_some_and(|first| {
+            attempts.iter().all(|other| (&other.endpoint, &other.model) == (&first.endpoint, &first.model))
+        });
+        let vendors = attempts.last().and_then(|last| last.status).filter(|_| one);
+        let status = match (error.code(), vendors) {
+            ("invalid_request" | "unsupported", None) if attempts.is_empty() => StatusCode::BAD_REQUEST,
+            ("model_not_found", None) if attempts.is_empty() => StatusCode::NOT_FOUND,
+            ("budget_exhausted", _) => StatusCode::PAYMENT_REQUIRED,
+            ("overloaded", _) => StatusCode::SERVICE_UNAVAILABLE,
+            ("timeout", _) => StatusCode::GATEWAY_TIMEOUT,
+            ("unsupported", _) if one => StatusCode::BAD_REQUEST,
+            ("invalid_request" | "model_not_found" | "rate_limited" | "upstream_error", Some(status)) => {
+                StatusCode::from_u16(status)
+                    .ok()
+                    .filter(|status| status.as_u16() >= 400)
+                    .unwrap_or(StatusCode::BAD_GATEWAY)
+            }
+            ("quota_exhausted", Some(429)) => StatusCode::TOO_MANY_REQUESTS,
+            _ => StatusCode::BAD_GATEWAY,
+        };
+        Self {
+            status,
+            code: error.code(),
+            param: error.param().map(str::to_owned),
+            message: error.message().to_owned(),
+            attempts: attempts
+                .iter()
+                .map(|attempt| {
+                    serde_json::json!({
+                        "endpoint": &*attempt.endpoint, "model": &*attempt.model, "status": attempt.status,
+                        "code": attempt.code, "message": attempt.message,
+                    })
+                })
+                .collect(),
+            retry_after: error.retry_after(),
+        }
+    }
+
+    /// The JSON document.
+    pub fn body(&self) -> String {
+        let kind = match self.status.as_u16() {
+            400 | 404 | 413 | 422 => "invalid_request_error",
+            401 => "authentication_error",
+            402 => "insufficient_quota",
+            403 => "permission_error",
+            429 => "rate_limit_error",
+            _ => "api_error",
+        };
+        let mut error = serde_json::json!({
+            "message": self.message, "type": kind, "param": self.param, "code": self.code,
+        });
+        if !self.attempts.is_empty() {
+            error["attempts"] = serde_json::Value::Array(self.attempts.clone());
+        }
+        serde_json::json!({ "error": error }).to_string()
+    }
+}
+
+impl IntoResponse for OpenAiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Body::from(self.body())).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // A request that was retried here already gains nothing by the client's own retries.
+        let retry = HeaderValue::from_static(if self.retry_after.is_some() { "true" } else { "false" });
+        headers.insert(http::HeaderName::from_static("x-should-retry"), retry);
+        if let Some(after) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0)));
+        }
+        response
     }
 }
 

@@ -4,10 +4,12 @@
 //! status codes.
 
 mod calls;
+mod chat;
 pub mod config;
 pub mod error;
 pub mod guard;
 mod health;
+mod models;
 mod query;
 pub mod subscribe;
 
@@ -75,6 +77,11 @@ impl Service {
             .route("/v1/calls/{id}/turns", get(calls::turns))
             .route("/v1/calls/{id}/events", get(calls::events))
             .route("/v1/calls/{id}/analyses/{name}", post(calls::run))
+            .route("/v1/chat/completions", post(chat::complete))
+            .route("/chat/completions", post(chat::complete))
+            .route("/v1/models", get(models::list))
+            .route("/models", get(models::list))
+            .route("/v1/models/{*id}", get(models::show))
             .route("/healthz", get(health::live))
             .route("/readyz", get(health::ready))
             .route("/metrics", get(health::metrics))

@@ -9,6 +9,7 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
+use super::ModelEntry;
 use super::breaker::Breaker;
 use super::config::{Candidate, Clocks, Config, EndpointConfig, Names, RETRIES, vendor_id_is_valid};
 use super::error::GatewayError;
@@ -64,6 +65,15 @@ impl Arm {
 pub(super) enum Target {
     Local,
     Remote(Arc<Remote>),
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Local => formatter.write_str("local"),
+            Self::Remote(remote) => write!(formatter, "{}/{}", remote.endpoint.name, remote.vendor_model),
+        }
+    }
 }
 
 /// An endpoint's model, and what was learned about it.
@@ -331,6 +341,53 @@ impl Catalogue {
         let endpoints = self.endpoints.iter().map(|endpoint| format!("{}/…", endpoint.name));
         let local = std::iter::once("local".to_owned());
         routes.into_iter().chain(models).chain(endpoints).chain(local).collect()
+    }
+
+    /// Routes, models and vendors' models that are named in the configuration.
+    pub(super) fn entries(&self) -> Vec<ModelEntry> {
+        let ours = |id: &str, kind: &'static str, arms: &[&Arc<Arm>]| ModelEntry {
+            id: id.to_owned(),
+            kind,
+            owned_by: "sidetone".to_owned(),
+            candidates: arms.iter().flat_map(|arm| arm.candidates.iter().map(Target::to_string)).collect(),
+            ..ModelEntry::default()
+        };
+        let mut routes: Vec<ModelEntry> = self
+            .routes
+            .iter()
+            .map(|(name, route)| ours(name, "route", &route.arms.iter().map(|(_, arm)| arm).collect::<Vec<_>>()))
+            .collect();
+        let mut models: Vec<ModelEntry> = self.models.iter().map(|(name, arm)| ours(name, "model", &[arm])).collect();
+        models.push(ours("local", "model", &[&self.local]));
+        routes.sort_by(|a, b| a.id.cmp(&b.id));
+        models.sort_by(|a, b| a.id.cmp(&b.id));
+        let mut vendors = std::collections::BTreeMap::new();
+        for arm in
+            self.models.values().chain(self.routes.values().flat_map(|route| route.arms.iter().map(|(_, arm)| arm)))
+        {
+            for target in &arm.candidates {
+                if let Target::Remote(remote) = target {
+                    vendors.insert(target.to_string(), Arc::clone(remote));
+                }
+            }
+        }
+        for endpoint in &self.endpoints {
+            for vendor_model in &endpoint.config.models {
+                vendors
+                    .entry(format!("{}/{vendor_model}", endpoint.name))
+                    .or_insert_with(|| self.targets.get(endpoint, vendor_model));
+            }
+        }
+        let now_ms = crate::base::time::unix_ms();
+        let vendors = vendors.into_iter().map(|(id, remote)| ModelEntry {
+            candidates: vec![id.clone()],
+            id,
+            kind: "vendor",
+            owned_by: remote.endpoint.name.to_string(),
+            pricing: remote.price(now_ms).map_or(serde_json::Value::Null, price::to_json),
+            ..ModelEntry::default()
+        });
+        routes.into_iter().chain(models).chain(vendors).collect()
     }
 
     /// Whether an endpoint is one of these.

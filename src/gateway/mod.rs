@@ -148,6 +148,27 @@ pub struct Answer {
     pub waited: Duration,
 }
 
+/// A name that can be asked, for `GET /v1/models`.
+#[derive(Debug, Clone, Default)]
+pub struct ModelEntry {
+    /// The name.
+    pub id: String,
+    /// `route`, `model`, `vendor`.
+    pub kind: &'static str,
+    /// The endpoint, for a vendor's model; else `sidetone`.
+    pub owned_by: String,
+    /// `endpoint/vendor-model`, in failover order (of all variants, for a route).
+    pub candidates: Vec<String>,
+    /// Tokens, where known.
+    pub context_length: Option<u64>,
+    /// US dollars a million tokens, where known.
+    pub pricing: serde_json::Value,
+    /// When the vendor will retire it, RFC 3339, where known.
+    pub retirement_date: Option<String>,
+    /// What the vendor says that it takes, where known.
+    pub supported_parameters: Option<Vec<String>>,
+}
+
 impl Gateway {
     /// A gateway over a validated configuration that reports its attempts to nobody.
     ///
@@ -214,6 +235,11 @@ impl Gateway {
     /// The arm of the embedded provider.
     pub fn local(&self) -> Arc<Arm> {
         Arc::clone(self.inner.catalogue.load().local())
+    }
+
+    /// Every name that can be asked and is known beforehand: routes, models, vendors' models.
+    pub fn models(&self) -> Vec<ModelEntry> {
+        self.inner.catalogue.load().entries()
     }
 
     /// Every configured name that [`Gateway::resolve`] knows, for messages.

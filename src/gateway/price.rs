@@ -32,6 +32,15 @@ pub fn usd(pico: i64) -> f64 {
     pico / 1e12
 }
 
+/// US dollars a million tokens, for people.
+pub(super) fn to_json(price: Price) -> serde_json::Value {
+    let million = |pico: i64| usd(pico.saturating_mul(1_000_000));
+    serde_json::json!({
+        "input": million(price.input), "cached": million(price.cached), "cache_write": million(price.cache_write),
+        "output": million(price.output),
+    })
+}
+
 /// The price that holds at a time.
 pub(super) fn at(prices: &[Price], now_ms: i64) -> Option<Price> {
     prices.iter().filter(|price| price.from_ms <= now_ms).max_by_key(|price| price.from_ms).copied()

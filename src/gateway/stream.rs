@@ -45,7 +45,7 @@ pub struct Stream {
 
 enum Source {
     Live(Box<Live>),
-    Whole(VecDeque<Frame>, Option<Row>),
+    Whole(VecDeque<Frame>, Option<Box<Row>>),
     Ended,
 }
 
@@ -66,7 +66,7 @@ pub(super) async fn open(inner: &Inner, mut question: Question) -> Result<Stream
             let response = ask_embedded(&question.request, &question.asker, question.transcript.take()).await?;
             (Source::Whole(frames(&response), None), Usage::default())
         }
-        Reached::Opened(Opened::Whole(response, row)) => (Source::Whole(frames(&response), Some(*row)), response.usage),
+        Reached::Opened(Opened::Whole(response, row)) => (Source::Whole(frames(&response), Some(row)), response.usage),
         Reached::Opened(Opened::Stream(live)) => (Source::Live(live), Usage::default()),
     };
     if let Some((endpoint, vendor_model)) = run.current() {

@@ -17,6 +17,8 @@ mod text;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+pub(crate) use openai::write_tool_call;
+
 pub use failure::{Class, RetryAfter, VendorError};
 pub use request::{
     ChatRequest, Content, Function, Message, RequestError, ResponseFormat, Role, Tool, ToolCall, ToolChoice,

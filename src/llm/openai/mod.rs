@@ -272,7 +272,7 @@ fn write_tool(out: &mut Vec<u8>, tool: &Tool) {
 }
 
 /// Writes a tool call as OpenAI has it; also for answers to OpenAI's clients.
-pub(super) fn write_tool_call(out: &mut Vec<u8>, call: &ToolCall) {
+pub(crate) fn write_tool_call(out: &mut Vec<u8>, call: &ToolCall) {
     let mut object = Object::new(out);
     object.string("id", &call.id);
     object.string("type", "function");

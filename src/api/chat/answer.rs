@@ -1,0 +1,186 @@
+//! Whole completions as JSON: OpenAI's shape, with AssemblyAI's fields beside it and ours in `sidetone`.
+
+use std::time::Duration;
+
+use crate::llm::json::{self, Object};
+use crate::llm::{ChatResponse, Choice, Usage};
+use crate::types::id;
+
+/// Where an answer came from.
+pub(super) struct Facts<'a> {
+    pub(super) route: &'a str,
+    pub(super) variant: &'a str,
+    pub(super) model: &'a str,
+    pub(super) endpoint: &'a str,
+    pub(super) attempts: u32,
+    pub(super) cost_usd: Option<f64>,
+}
+
+/// Writes a completion.
+pub(super) fn whole(response: &ChatResponse, facts: &Facts<'_>, named: &str, took: Duration) -> Vec<u8> {
+    let text: usize = response.choices.iter().filter_map(|choice| choice.text.as_ref()).map(String::len).sum();
+    let mut out = Vec::with_capacity(1200 + text + text / 8);
+    let mut object = Object::new(&mut out);
+    let minted;
+    let id = if response.id.is_empty() {
+        minted = mint_id();
+        &minted
+    } else {
+        &response.id
+    };
+    object.string("id", id);
+    object.string("request_id", id);
+    object.string("object", "chat.completion");
+    object.value("created", &response.created.unwrap_or_else(unix_seconds));
+    object.string("model", model_name(&response.model, facts));
+    json::list(object.key("choices"), &response.choices, write_choice);
+    usage(object.key("usage"), response.usage);
+    for (key, value) in &response.rest {
+        object.value(key, value);
+    }
+    let mut request = Object::new(object.key("request"));
+    request.string("model", named);
+    request.end();
+    object.value("http_status_code", &200);
+    object.value("llm_status_code", &200);
+    object.value("response_time", &u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    sidetone(object.key("sidetone"), facts);
+    object.end();
+    out
+}
+
+/// The vendor's name of the model, or ours where it says none.
+pub(super) fn model_name<'a>(vendor: &'a str, facts: &Facts<'a>) -> &'a str {
+    if vendor.is_empty() { facts.model } else { vendor }
+}
+
+/// Unix seconds, now.
+pub(super) fn unix_seconds() -> u64 {
+    u64::try_from(crate::base::time::unix_ms() / 1000).unwrap_or(0)
+}
+
+/// An id for an answer whose vendor gave none.
+pub(super) fn mint_id() -> String {
+    format!("chatcmpl-{}", id::random_suffix())
+}
+
+/// Writes the provenance object.
+pub(super) fn sidetone(out: &mut Vec<u8>, facts: &Facts<'_>) {
+    let mut object = Object::new(out);
+    object.string("route", facts.route);
+    object.string("variant", facts.variant);
+    object.string("model", facts.model);
+    object.string("endpoint", facts.endpoint);
+    object.value("attempts", &facts.attempts);
+    object.value("cost_usd", &facts.cost_usd);
+    object.end();
+}
+
+/// Writes usage under both namings, details complete; `null` where the vendor did not count.
+pub(super) fn usage(out: &mut Vec<u8>, usage: Usage) {
+    let (Some(input), Some(output)) = (usage.input, usage.output) else {
+        out.extend_from_slice(b"null");
+        return;
+    };
+    let mut object = Object::new(out);
+    for (name, tokens) in [
+        ("prompt_tokens", input),
+        ("input_tokens", input),
+        ("completion_tokens", output),
+        ("output_tokens", output),
+        ("total_tokens", input.saturating_add(output)),
+    ] {
+        object.value(name, &tokens);
+    }
+    let written = usage.cache_write.unwrap_or(0);
+    for name in ["prompt_tokens_details", "input_tokens_details"] {
+        let mut details = Object::new(object.key(name));
+        details.value("cached_tokens", &usage.cached.unwrap_or(0));
+        details.value("cache_write_tokens", &written);
+        details.value("audio_tokens", &0);
+        if name == "prompt_tokens_details" {
+            let mut creation = Object::new(details.key("cache_creation"));
+            creation.value("ephemeral_5m_input_tokens", &written);
+            creation.value("ephemeral_1h_input_tokens", &0);
+            creation.end();
+        }
+        details.end();
+    }
+    for name in ["completion_tokens_details", "output_tokens_details"] {
+        let mut details = Object::new(object.key(name));
+        details.value("reasoning_tokens", &usage.reasoning.unwrap_or(0));
+        for zero in ["audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens"] {
+            details.value(zero, &0);
+        }
+        details.end();
+    }
+    object.end();
+}
+
+fn write_choice(out: &mut Vec<u8>, choice: &Choice) {
+    let mut object = Object::new(out);
+    object.value("index", &choice.index);
+    let mut message = Object::new(object.key("message"));
+    message.string("role", "assistant");
+    message.value("content", &choice.text);
+    message.value("refusal", &choice.refusal);
+    if let Some(reasoning) = &choice.reasoning {
+        message.string("reasoning_content", reasoning);
+    }
+    if !choice.tool_calls.is_empty() {
+        json::list(message.key("tool_calls"), &choice.tool_calls, crate::llm::write_tool_call);
+    }
+    for (key, value) in &choice.rest {
+        message.value(key, value);
+    }
+    message.end();
+    object.value("logprobs", &choice.logprobs);
+    object.value("finish_reason", &choice.finish.map_or("stop", crate::llm::Finish::as_str));
+    object.end();
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::llm::{Finish, ToolCall};
+
+    #[test]
+    fn a_superset_that_every_client_takes() {
+        let response = ChatResponse {
+            id: "x".into(),
+            created: Some(5),
+            model: "v".into(),
+            choices: vec![Choice {
+                text: Some("hi".into()),
+                tool_calls: vec![ToolCall {
+                    id: "c".into(),
+                    name: "f".into(),
+                    arguments: "{}".into(),
+                    ..ToolCall::default()
+                }],
+                finish: Some(Finish::ToolCalls),
+                ..Choice::default()
+            }],
+            usage: Usage { input: Some(3), cached: Some(1), output: Some(2), ..Usage::default() },
+            ..ChatResponse::default()
+        };
+        let facts = Facts { route: "r", variant: "a", model: "m", endpoint: "e", attempts: 1, cost_usd: None };
+        let body = whole(&response, &facts, "r", Duration::from_millis(1));
+        let value: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!((&value["id"], &value["request_id"]), (&json!("x"), &json!("x")));
+        assert_eq!(value["usage"]["total_tokens"], 5);
+        assert_eq!(value["usage"]["input_tokens"], value["usage"]["prompt_tokens"]);
+        assert_eq!(value["usage"]["prompt_tokens_details"]["cached_tokens"], 1);
+        assert_eq!(value["choices"][0]["message"]["tool_calls"][0]["function"]["name"], "f");
+        assert_eq!(value["choices"][0]["finish_reason"], "tool_calls");
+        assert_eq!(
+            value["sidetone"],
+            json!({"route":"r","variant":"a","model":"m","endpoint":"e","attempts":1,"cost_usd":null})
+        );
+        let unknown = ChatResponse { usage: Usage::default(), ..response };
+        let value: Value = serde_json::from_slice(&whole(&unknown, &facts, "r", Duration::ZERO)).expect("JSON");
+        assert_eq!(value["usage"], Value::Null);
+    }
+}

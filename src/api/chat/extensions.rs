@@ -1,0 +1,175 @@
+//! What a chat request may say beyond OpenAI's schema: `transcript`, and AssemblyAI's `fallbacks`, `fallback_config`,
+//! `post_processing_steps` and `prompt`.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::gateway::transcript::Spec;
+use crate::llm::{ChatRequest, Message, RequestError, Role};
+use crate::types::JsonMap;
+
+/// Most fallbacks of one request, as AssemblyAI has it.
+const MAX_FALLBACKS: usize = 2;
+
+/// The extensions of one request.
+#[derive(Debug, Default)]
+pub(super) struct Extensions {
+    /// `transcript`
+    pub(super) transcript: Option<Spec>,
+    /// `fallbacks`, as many as `fallback_config.depth` allows.
+    pub(super) fallbacks: Vec<Fallback>,
+    /// `post_processing_steps` has `json-repair`.
+    pub(super) repair_json: bool,
+    /// `max_timeout`, seconds, for the whole request.
+    pub(super) deadline: Option<Duration>,
+}
+
+/// Another request in place of one that failed: a model, and what differs from the caller's own.
+#[derive(Debug)]
+pub(super) struct Fallback {
+    pub(super) model: String,
+    overrides: JsonMap,
+}
+
+impl Fallback {
+    /// Lays its differences over the caller's request; what it does not say is inherited.
+    pub(super) fn lay_over(&self, request: &mut ChatRequest) -> Result<(), RequestError> {
+        let mut overrides = self.overrides.clone();
+        if let Some(messages) = overrides.remove("messages") {
+            let body = serde_json::json!({ "messages": messages }).to_string();
+            let (given, _) = ChatRequest::from_json(body.as_bytes())?;
+            request.messages = given.messages;
+        }
+        request.apply_params(&overrides)
+    }
+}
+
+impl Extensions {
+    /// Takes them out of the request: no vendor sees them.
+    ///
+    /// # Errors
+    /// The first that is wrong.
+    pub(super) fn take(request: &mut ChatRequest) -> Result<Self, RequestError> {
+        let mut extensions = Self::default();
+        if request.rest.is_empty() {
+            return Ok(extensions);
+        }
+        let mut take = |name: &str| request.rest.shift_remove(name).filter(|value| !value.is_null());
+        extensions.transcript = take("transcript").map(Spec::read).transpose()?;
+        let depth = match take("fallback_config").as_ref().and_then(|config| config.get("depth")) {
+            None => MAX_FALLBACKS,
+            Some(depth) => depth
+                .as_u64()
+                .and_then(|depth| usize::try_from(depth).ok())
+                .filter(|depth| (1..=MAX_FALLBACKS).contains(depth))
+                .ok_or_else(|| {
+                    RequestError::field("fallback_config.depth", format!("expected 1 or 2, found {depth}"))
+                })?,
+        };
+        extensions.fallbacks = read_fallbacks(take("fallbacks"), depth)?;
+        extensions.repair_json = read_steps(take("post_processing_steps"))?;
+        if take("transcript_id").is_some() {
+            let message = "this gateway holds no transcripts of that service; give \"transcript\" instead";
+            return Err(RequestError::field("transcript_id", message));
+        }
+        extensions.deadline = match take("max_timeout") {
+            None => None,
+            Some(seconds) => {
+                let seconds = seconds.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+                let seconds = seconds.filter(|seconds| !seconds.is_zero());
+                Some(seconds.ok_or_else(|| RequestError::field("max_timeout", "expected seconds above 0"))?)
+            }
+        };
+        let prompt = take("prompt");
+        if let Some(prompt) = prompt.as_ref().and_then(Value::as_str)
+            && request.messages.is_empty()
+        {
+            request.messages.push(Message::text(Role::User, prompt));
+        }
+        Ok(extensions)
+    }
+}
+
+fn read_fallbacks(value: Option<Value>, depth: usize) -> Result<Vec<Fallback>, RequestError> {
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let Value::Array(items) = value else {
+        return Err(RequestError::field("fallbacks", "expected a list of {\"model\":…}"));
+    };
+    items
+        .into_iter()
+        .take(depth)
+        .enumerate()
+        .map(|(position, item)| {
+            let (model, overrides) = match item {
+                Value::String(model) => (Some(model), JsonMap::new()),
+                Value::Object(mut overrides) => {
+                    let model = overrides.shift_remove("model");
+                    (model.and_then(|model| model.as_str().map(str::to_owned)), overrides)
+                }
+                _ => (None, JsonMap::new()),
+            };
+            let model = model.ok_or_else(|| {
+                RequestError::field(format!("fallbacks[{position}].model"), "expected a model's name")
+            })?;
+            Ok(Fallback { model, overrides })
+        })
+        .collect()
+}
+
+fn read_steps(value: Option<Value>) -> Result<bool, RequestError> {
+    let Some(value) = value else { return Ok(false) };
+    let kinds: Option<Vec<&str>> =
+        value.as_array().and_then(|steps| steps.iter().map(|step| step.get("type")?.as_str()).collect());
+    match kinds {
+        Some(kinds) if kinds.iter().all(|kind| *kind == "json-repair") => Ok(!kinds.is_empty()),
+        _ => Err(RequestError::field("post_processing_steps", "expected a list of {\"type\":\"json-repair\"}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn take(body: &Value) -> Result<(Extensions, ChatRequest), RequestError> {
+        let (mut request, _) = ChatRequest::from_json(body.to_string().as_bytes()).expect("request");
+        Extensions::take(&mut request).map(|extensions| (extensions, request))
+    }
+
+    #[test]
+    fn taken_out_and_laid_over() {
+        let body = json!({
+            "messages":[{"role":"user","content":"a"}], "temperature":0.1, "top_k":5,
+            "transcript":{"text":"x"}, "post_processing_steps":[{"type":"json-repair"}], "max_timeout":1.5,
+            "fallbacks":[{"model":"b","temperature":0.9,"messages":[{"role":"user","content":"c"}]},"d","e"],
+            "fallback_config":{"depth":2,"retry":true}});
+        let (extensions, request) = take(&body).expect("extensions");
+        assert_eq!(request.rest.keys().collect::<Vec<_>>(), ["top_k"]);
+        assert!(extensions.repair_json);
+        assert_eq!(extensions.deadline, Some(Duration::from_millis(1500)));
+        assert_eq!(extensions.fallbacks.len(), 2);
+        let mut laid = request.clone();
+        extensions.fallbacks[0].lay_over(&mut laid).expect("overrides");
+        assert_eq!((laid.temperature, laid.messages[0].content.plain().as_str()), (Some(0.9), "c"));
+        assert_eq!(laid.rest, request.rest);
+    }
+
+    #[test]
+    fn wrong_ones_are_named() {
+        for (extra, param) in [
+            (json!({"fallback_config":{"depth":3}}), "fallback_config.depth"),
+            (json!({"fallbacks":[{"temperature":1}]}), "fallbacks[0].model"),
+            (json!({"post_processing_steps":[{"type":"x"}]}), "post_processing_steps"),
+            (json!({"transcript":{"text":"x","render":"y"}}), "transcript.render"),
+            (json!({"transcript_id":"t"}), "transcript_id"),
+        ] {
+            let mut body = json!({"messages":[]});
+            for (key, value) in extra.as_object().expect("object") {
+                body[key] = value.clone();
+            }
+            assert_eq!(take(&body).expect_err("wrong").param.as_deref(), Some(param));
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! `POST /v1/chat/completions` (also without `/v1`): OpenAI's schema over every model there is.
+//!
+//! Knows no vendor: the gateway does. Reads the request and its extensions, asks, and writes the answer so that OpenAI's,
+//! LiteLLM's and AssemblyAI's own clients take it.
+
+mod answer;
+mod extensions;
+mod sse;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+
+use self::answer::Facts;
+use self::extensions::{Extensions, Fallback};
+use super::Api;
+use super::error::OpenAiError;
+use crate::gateway::transcript::{self, Source, Spec};
+use crate::gateway::{Answer, Arm, Gateway, GatewayError, Query};
+use crate::llm::{ChatRequest, repair};
+use crate::types::{CallId, Transcript, id};
+
+/// Longest request body.
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+
+/// One request on its way: what each of its fallbacks shares.
+struct Asked {
+    gateway: Gateway,
+    began: Instant,
+    deadline: Option<Duration>,
+    transcript: Option<(Arc<Transcript>, String)>,
+    call: Option<CallId>,
+    repair_json: bool,
+}
+
+/// One candidate request: the caller's own, or one of its fallbacks.
+struct Turn {
+    arm: Arc<Arm>,
+    /// What was asked for by name.
+    named: String,
+    request: ChatRequest,
+}
+
+/// Answers a chat completion.
+pub(super) async fn complete(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
+    let began = Instant::now();
+    match respond(&api, request, began).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn respond(api: &Api, http: Request<Body>, began: Instant) -> Result<Response, OpenAiError> {
+    let (parts, body) = http.into_parts();
+    let body: Bytes = axum::body::to_bytes(body, MAX_BODY_BYTES)
+        .await
+        .map_err(|_| OpenAiError::too_large(format!("the body is longer than {MAX_BODY_BYTES} bytes, or was cut")))?;
+    let (mut request, model) = ChatRequest::from_json(&body).map_err(|error| OpenAiError::request(&error))?;
+    drop(body);
+    let extensions = Extensions::take(&mut request).map_err(|error| OpenAiError::request(&error))?;
+    let gateway = api.sessions.deps().gateway.clone();
+    let sticky = sticky_key(&extensions, &request, &parts.headers);
+    let transcript = match &extensions.transcript {
+        None => None,
+        Some(spec) => Some(read_transcript(api, spec).await?),
+    };
+    let call = match extensions.transcript.as_ref().map(|spec| &spec.source) {
+        Some(Source::Call(call)) => Some(call.clone()),
+        _ => None,
+    };
+    let streamed = request.stream;
+    let include_usage = request.include_usage;
+    let turns = turns(&gateway, request, model, extensions.fallbacks, &sticky)?;
+    let asked =
+        Asked { gateway, began, deadline: extensions.deadline, transcript, call, repair_json: extensions.repair_json };
+    if streamed { stream(asked, turns, include_usage).await } else { plain(&asked, turns).await }
+}
+
+/// Variants stick to the call, else the user, else the header, else nothing.
+fn sticky_key(extensions: &Extensions, request: &ChatRequest, headers: &HeaderMap) -> String {
+    if let Some(Spec { source: Source::Call(call), .. }) = &extensions.transcript {
+        return call.to_string();
+    }
+    let header = || headers.get("sidetone-session").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    request.user.clone().or_else(header).unwrap_or_else(id::random_suffix)
+}
+
+async fn read_transcript(api: &Api, spec: &Spec) -> Result<(Arc<Transcript>, String), OpenAiError> {
+    let selected = match &spec.source {
+        Source::Text(text) => return Ok((Arc::default(), text.clone())),
+        Source::Turns(transcript) => spec.select(&transcript.turns),
+        Source::Call(call) => {
+            let view = api.sessions.view(call).await.map_err(|error| OpenAiError::unavailable(error.to_string()))?;
+            let view = view.ok_or_else(|| OpenAiError::unknown_call(call))?;
+            spec.select(&view.turns)
+        }
+    };
+    let written = spec.render(&selected);
+    Ok((Arc::new(selected), written))
+}
+
+/// The caller's request and its fallbacks, each with who will answer. Every name must be known before anything is asked.
+fn turns(
+    gateway: &Gateway,
+    request: ChatRequest,
+    model: Option<String>,
+    fallbacks: Vec<Fallback>,
+    sticky: &str,
+) -> Result<Vec<Turn>, OpenAiError> {
+    let resolve = |name: &str| gateway.resolve(name, sticky).map_err(|error| OpenAiError::gateway(&error, &[]));
+    let named = model.unwrap_or_default();
+    if named.is_empty() && gateway.resolve("", sticky).is_err() {
+        let message = format!("model: missing; there are: {}", gateway.names().join(", "));
+        return Err(OpenAiError::bad_request(Some("model"), message));
+    }
+    let mut turns = vec![Turn { arm: resolve(&named)?, named, request }];
+    for fallback in fallbacks {
+        let mut request = turns[0].request.clone();
+        fallback.lay_over(&mut request).map_err(|error| OpenAiError::request(&error))?;
+        turns.push(Turn { arm: resolve(&fallback.model)?, named: fallback.model, request });
+    }
+    Ok(turns)
+}
+
+impl Asked {
+    fn query(&self, turn: &Turn) -> Query {
+        let mut request = turn.request.clone();
+        if let Some((_, written)) = &self.transcript {
+            transcript::insert(&mut request, written);
+        }
+        Query {
+            arm: Arc::clone(&turn.arm),
+            request,
+            transcript: self.transcript.as_ref().map(|(turns, _)| Arc::clone(turns)),
+            key: None,
+            call: self.call.clone(),
+            deadline: self.deadline.map(|deadline| deadline.saturating_sub(self.began.elapsed())),
+        }
+    }
+}
+
+async fn plain(asked: &Asked, turns: Vec<Turn>) -> Result<Response, OpenAiError> {
+    let mut failed: Vec<GatewayError> = Vec::new();
+    for turn in turns {
+        match asked.gateway.complete(asked.query(&turn)).await {
+            Ok(mut answer) => {
+                if asked.repair_json {
+                    repair_answer(&mut answer)?;
+                }
+                return Ok(write_plain(asked, &turn, &answer));
+            }
+            Err(error) if stops(&error) => return Err(OpenAiError::gateway(&error, &failed)),
+            Err(error) => failed.push(error),
+        }
+    }
+    Err(all_failed(failed))
+}
+
+/// What the request itself is at fault for no other model can help with.
+fn stops(error: &GatewayError) -> bool {
+    matches!(error.code(), "invalid_request" | "budget_exhausted") && error.attempts().is_empty()
+}
+
+fn all_failed(mut failed: Vec<GatewayError>) -> OpenAiError {
+    match failed.pop() {
+        Some(last) => OpenAiError::gateway(&last, &failed),
+        None => OpenAiError::bad_request(None, "nobody to ask"),
+    }
+}
+
+/// AssemblyAI's `json-repair`: of the text and of tools' arguments.
+fn repair_answer(answer: &mut Answer) -> Result<(), OpenAiError> {
+    for choice in &mut answer.response.choices {
+        let texts = choice.text.iter_mut().chain(choice.tool_calls.iter_mut().map(|call| &mut call.arguments));
+        for text in texts.filter(|text| !text.is_empty()) {
+            match repair::parse(text) {
+                Some((_, true)) => {}
+                Some((value, false)) => *text = value.to_string(),
+                None => return Err(OpenAiError::unrepairable()),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write_plain(asked: &Asked, turn: &Turn, answer: &Answer) -> Response {
+    let facts = Facts {
+        route: &turn.arm.route,
+        variant: &turn.arm.variant,
+        model: &answer.model,
+        endpoint: &answer.endpoint,
+        attempts: answer.attempts,
+        cost_usd: answer.cost_usd,
+    };
+    let body = answer::whole(&answer.response, &facts, &turn.named, asked.began.elapsed());
+    let mut response = Response::new(Body::from(body));
+    headers(response.headers_mut(), &facts, turn);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let overhead = asked.began.elapsed().saturating_sub(answer.waited);
+    let micros = u64::try_from(overhead.as_micros()).unwrap_or(u64::MAX);
+    headers.insert(HeaderName::from_static("sidetone-overhead-us"), HeaderValue::from(micros));
+    response
+}
+
+/// Provenance, as headers.
+fn headers(headers: &mut HeaderMap, facts: &Facts<'_>, turn: &Turn) {
+    let mut put = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    put("sidetone-route", facts.route);
+    put("sidetone-variant", facts.variant);
+    put("sidetone-model", facts.model);
+    put("sidetone-endpoint", facts.endpoint);
+    put("sidetone-attempts", &facts.attempts.to_string());
+    if let Some(cost) = facts.cost_usd {
+        put("sidetone-cost-usd", &cost.to_string());
+    }
+    if *turn.arm.route != *turn.named {
+        put("sidetone-model-substituted", &turn.arm.route);
+    }
+}
+
+async fn stream(asked: Asked, turns: Vec<Turn>, include_usage: bool) -> Result<Response, OpenAiError> {
+    let mut failed: Vec<GatewayError> = Vec::new();
+    for turn in turns {
+        match asked.gateway.stream(asked.query(&turn)).await {
+            Ok(stream) => {
+                let overhead = asked.began.elapsed().saturating_sub(stream.waited);
+                let provenance = stream.provenance.clone();
+                let facts = Facts {
+                    route: &provenance.route,
+                    variant: &provenance.variant,
+                    model: &provenance.model,
+                    endpoint: &provenance.endpoint,
+                    attempts: provenance.attempts,
+                    cost_usd: None,
+                };
+                let mut response = Response::new(sse::body(stream, include_usage));
+                headers(response.headers_mut(), &facts, &turn);
+                let headers = response.headers_mut();
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+                headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+                let micros = u64::try_from(overhead.as_micros()).unwrap_or(u64::MAX);
+                headers.insert(HeaderName::from_static("sidetone-overhead-us"), HeaderValue::from(micros));
+                return Ok(response);
+            }
+            Err(error) if stops(&error) => return Err(OpenAiError::gateway(&error, &failed)),
+            Err(error) => failed.push(error),
+        }
+    }
+    Err(all_failed(failed))
+}

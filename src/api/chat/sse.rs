@@ -1,0 +1,204 @@
+//! Streamed completions: OpenAI's chunks, as they come. A chunk of OpenAI's own dialect goes through as it is; nothing
+//! waits for a timer. A broken stream ends with an error event and without `[DONE]`.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use futures::stream;
+
+use super::answer::{Facts, mint_id, sidetone, unix_seconds, usage};
+use crate::api::error::OpenAiError;
+use crate::gateway::{Frame, Stream};
+use crate::llm::json::{self, Object};
+use crate::llm::{Finish, Piece};
+
+/// A line of comment goes out after this long without a chunk, so that no proxy between takes the line for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// The body of a streamed answer.
+pub(super) fn body(stream: Stream, include_usage: bool) -> Body {
+    let writer = Writer {
+        stream,
+        include_usage,
+        frames: Vec::new(),
+        id: String::new(),
+        model: String::new(),
+        created: 0,
+        finishes: Vec::new(),
+        over: false,
+    };
+    Body::from_stream(stream::unfold(writer, |mut writer| async move {
+        let bytes = writer.next().await?;
+        Some((Ok::<_, Infallible>(bytes), writer))
+    }))
+}
+
+struct Writer {
+    stream: Stream,
+    include_usage: bool,
+    frames: Vec<Frame>,
+    id: String,
+    model: String,
+    created: u64,
+    /// Ends of answers that wait for the stream's, which carries the provenance.
+    finishes: Vec<(u32, Finish)>,
+    over: bool,
+}
+
+impl Writer {
+    /// Everything that can go out now, in one piece.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.over {
+            return None;
+        }
+        loop {
+            let mut out = Vec::new();
+            match tokio::time::timeout(KEEP_ALIVE, self.stream.next(&mut self.frames)).await {
+                Err(_) => out.extend_from_slice(b": keep-alive\n\n"),
+                Ok(Ok(more)) => {
+                    for frame in std::mem::take(&mut self.frames) {
+                        self.frame(&mut out, &frame);
+                    }
+                    if !more {
+                        self.end(&mut out);
+                    }
+                }
+                Ok(Err(error)) => {
+                    for frame in std::mem::take(&mut self.frames) {
+                        self.frame(&mut out, &frame);
+                    }
+                    self.over = true;
+                    out.extend_from_slice(b"data: ");
+                    out.extend_from_slice(OpenAiError::gateway(&error, &[]).body().as_bytes());
+                    out.extend_from_slice(b"\n\n");
+                }
+            }
+            if !out.is_empty() {
+                return Some(Bytes::from(out));
+            }
+        }
+    }
+
+    fn frame(&mut self, out: &mut Vec<u8>, frame: &Frame) {
+        for piece in &frame.pieces {
+            if let Piece::Start { id, model, created } = piece {
+                self.id = if id.is_empty() { mint_id() } else { id.clone() };
+                self.model = if model.is_empty() { self.stream.provenance.model.to_string() } else { model.clone() };
+                self.created = created.unwrap_or_else(unix_seconds);
+            }
+        }
+        let rewrite = |piece: &Piece| matches!(piece, Piece::Finish { .. } | Piece::Usage(_) | Piece::Done);
+        if let Some(raw) = &frame.raw
+            && !frame.pieces.iter().any(rewrite)
+        {
+            out.extend_from_slice(b"data: ");
+            out.extend_from_slice(raw);
+            out.extend_from_slice(b"\n\n");
+            return;
+        }
+        for piece in &frame.pieces {
+            self.piece(out, piece);
+        }
+    }
+
+    fn piece(&mut self, out: &mut Vec<u8>, piece: &Piece) {
+        match piece {
+            Piece::Start { .. } => self.delta(out, 0, |delta| {
+                delta.string("role", "assistant");
+                delta.string("content", "");
+            }),
+            Piece::Text { choice, text } => self.delta(out, *choice, |delta| delta.string("content", text)),
+            Piece::Reasoning { choice, text } => {
+                self.delta(out, *choice, |delta| delta.string("reasoning_content", text));
+            }
+            Piece::Refusal { choice, text } => self.delta(out, *choice, |delta| delta.string("refusal", text)),
+            Piece::ToolCall { choice, index, id, name, arguments } => self.delta(out, *choice, |delta| {
+                json::list(delta.key("tool_calls"), [()], |out, ()| {
+                    let mut call = Object::new(out);
+                    call.value("index", index);
+                    if let Some(id) = id {
+                        call.string("id", id);
+                        call.string("type", "function");
+                    }
+                    let mut function = Object::new(call.key("function"));
+                    function.option("name", name.as_ref());
+                    function.string("arguments", arguments);
+                    function.end();
+                    call.end();
+                });
+            }),
+            Piece::Finish { choice, reason } => self.finishes.push((*choice, *reason)),
+            Piece::Logprobs { .. } | Piece::Usage(_) | Piece::Done => {}
+        }
+    }
+
+    fn delta(&self, out: &mut Vec<u8>, choice: u32, write: impl Fn(&mut Object<'_>)) {
+        self.chunk(out, |chunk| {
+            json::list(chunk.key("choices"), [()], |out, ()| {
+                let mut object = Object::new(out);
+                object.value("index", &choice);
+                let mut delta = Object::new(object.key("delta"));
+                write(&mut delta);
+                delta.end();
+                object.key("finish_reason").extend_from_slice(b"null");
+                object.end();
+            });
+        });
+    }
+
+    fn chunk(&self, out: &mut Vec<u8>, write: impl FnOnce(&mut Object<'_>)) {
+        out.extend_from_slice(b"data: ");
+        let mut chunk = Object::new(out);
+        chunk.string("id", &self.id);
+        chunk.string("object", "chat.completion.chunk");
+        chunk.value("created", &self.created);
+        chunk.string("model", &self.model);
+        write(&mut chunk);
+        chunk.end();
+        out.extend_from_slice(b"\n\n");
+    }
+
+    /// The ends of the answers, usage if it was asked for, provenance on whichever is last, `[DONE]`.
+    fn end(&mut self, out: &mut Vec<u8>) {
+        self.over = true;
+        let finishes = std::mem::take(&mut self.finishes);
+        let last = finishes.len().saturating_sub(1);
+        for (position, (choice, reason)) in finishes.into_iter().enumerate() {
+            let with_facts = position == last && !self.include_usage;
+            self.chunk(out, |chunk| {
+                json::list(chunk.key("choices"), [()], |out, ()| {
+                    let mut object = Object::new(out);
+                    object.value("index", &choice);
+                    object.key("delta").extend_from_slice(b"{}");
+                    object.string("finish_reason", reason.as_str());
+                    object.end();
+                });
+                if with_facts {
+                    self.facts(chunk);
+                }
+            });
+        }
+        if self.include_usage {
+            self.chunk(out, |chunk| {
+                chunk.key("choices").extend_from_slice(b"[]");
+                usage(chunk.key("usage"), self.stream.usage());
+                self.facts(chunk);
+            });
+        }
+        out.extend_from_slice(b"data: [DONE]\n\n");
+    }
+
+    fn facts(&self, chunk: &mut Object<'_>) {
+        let provenance = &self.stream.provenance;
+        let facts = Facts {
+            route: &provenance.route,
+            variant: &provenance.variant,
+            model: &provenance.model,
+            endpoint: &provenance.endpoint,
+            attempts: provenance.attempts,
+            cost_usd: self.stream.cost_usd(),
+        };
+        sidetone(chunk.key("sidetone"), &facts);
+    }
+}
