@@ -4,4 +4,5 @@ pub mod drain;
 pub mod queue;
 pub mod settings;
 pub mod time;
+pub mod tls;
 pub mod ws;

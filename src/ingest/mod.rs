@@ -7,6 +7,7 @@
 pub mod listen;
 mod metrics;
 mod params;
+pub mod proxy;
 mod pump;
 
 pub use metrics::Metrics;

@@ -140,14 +140,19 @@ async fn ask(question: &Result<LlmGateway, String>, turn: Question, found: Found
             Err(failure) => failure,
         },
     };
-    if data.get("failed").is_some() { deps.metrics.failed_answers.inc() } else { deps.metrics.answers.inc() };
+    if data.get("failed").is_some() {
+        deps.metrics.failed_answers.inc()
+    } else {
+        deps.metrics.answers.inc()
+    };
     let frame = response(turn.turn_order, &turn.transcript, &data);
     Injection { turn_order: Some(turn.turn_order), frame }
 }
 
 async fn infer(question: &LlmGateway, turn: &Question, call: Option<CallId>, deps: &Deps) -> Result<Answer, Value> {
     let gateway = &deps.sessions.deps().gateway;
-    let wanted = ["transcript", "summary"].iter().any(|name| question.messages.iter().any(|message| names(message, name)));
+    let wanted =
+        ["transcript", "summary"].iter().any(|name| question.messages.iter().any(|message| names(message, name)));
     let view = match &call {
         Some(call) if wanted => deps.sessions.view(call).await.ok().flatten(),
         _ => None,
@@ -189,8 +194,8 @@ fn alone(turn: &Question) -> Transcript {
 fn request(question: &LlmGateway, turn: &Question, view: Option<&View>) -> Result<ChatRequest, Value> {
     let mut body = question.rest.clone();
     body.insert("messages".to_owned(), Value::Array(question.messages.clone()));
-    let bad = |error: serde_json::Error| failed("bad_llm_gateway", &format!("llm_gateway: {error}"), false);
-    let mut request: ChatRequest = serde_json::from_value(Value::Object(body)).map_err(bad)?;
+    let (mut request, _) = ChatRequest::from_json(Value::Object(body).to_string().as_bytes())
+        .map_err(|error| failed("bad_llm_gateway", &format!("llm_gateway: {error}"), false))?;
     request.stream = false;
     request.include_usage = false;
     for message in &mut request.messages {
@@ -289,7 +294,7 @@ fn summary(view: Option<&View>) -> String {
 /// A chat completion, in the vendor's form and OpenAI's at once.
 fn data(answer: &Answer) -> Value {
     let usage = answer.usage;
-    let (input, output) = (usage.input, usage.output);
+    let (input, output) = (usage.input.unwrap_or(0), usage.output.unwrap_or(0));
     let id = if answer.response.id.is_empty() { crate::types::id::random_suffix() } else { answer.response.id.clone() };
     json!({
         "id": id, "request_id": id, "object": "chat.completion", "model": answer.vendor_model,
@@ -376,8 +381,7 @@ mod tests {
 
     #[test]
     fn nothing_injected_has_a_top_level_error() {
-        let frame: Value =
-            serde_json::from_str(&response(1, "x", &failed("timeout", "late", true))).expect("JSON");
+        let frame: Value = serde_json::from_str(&response(1, "x", &failed("timeout", "late", true))).expect("JSON");
         assert!(frame.get("error").is_none() && frame["data"]["failed"]["code"] == "timeout");
     }
 }

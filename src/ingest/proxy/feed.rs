@@ -147,7 +147,10 @@ impl Feed {
             }
         }
         let speech = events.iter().any(|event| {
-            matches!(event, SttEvent::Begin { .. } | SttEvent::Final(_) | SttEvent::Partial { .. } | SttEvent::Revise(_))
+            matches!(
+                event,
+                SttEvent::Begin { .. } | SttEvent::Final(_) | SttEvent::Partial { .. } | SttEvent::Revise(_)
+            )
         });
         speech && self.call.is_some()
     }
@@ -183,7 +186,9 @@ impl Feed {
         let mut meta = self.sidetone.meta.clone();
         loop {
             let outlet = Arc::new(Outlet::default());
-            match attach(&self.deps.sessions, &call, self, meta.clone(), &outlet).await {
+            let like =
+                Like { stream: self.stream.clone(), dialect: self.dialect, analyses: self.sidetone.analyses.clone() };
+            match attach(&self.deps.sessions, &call, like, &meta, &outlet).await {
                 Ok((commands, Attached::Welcome(welcome))) => {
                     self.found.send_replace(Some((call.clone(), welcome.seq)));
                     self.call = Some(call);
@@ -210,21 +215,28 @@ impl Feed {
     }
 }
 
+/// What every attempt to attach has in common.
+struct Like {
+    stream: StreamId,
+    dialect: &'static dyn stt::Dialect,
+    analyses: Vec<String>,
+}
+
 async fn attach(
     sessions: &Sessions,
     call: &CallId,
-    feed: &Feed,
-    meta: JsonMap,
+    like: Like,
+    meta: &JsonMap,
     outlet: &Arc<Outlet>,
 ) -> Result<(Sender<Command>, Attached), SessionError> {
     for _ in 0..TRIES {
         let (reply, answer) = oneshot::channel();
         let attach = Attach {
-            stream: feed.stream.clone(),
-            dialect: feed.dialect,
+            stream: like.stream.clone(),
+            dialect: like.dialect,
             offset_ms: None,
             meta: meta.clone(),
-            analyses: feed.sidetone.analyses.clone(),
+            analyses: like.analyses.clone(),
             outlet: Arc::clone(outlet),
             reply,
         };

@@ -46,7 +46,11 @@ impl Metrics {
             "Frames relayed that the pipeline could not read",
             metrics.garbled.clone(),
         );
-        registry.register("sidetone_proxy_tap_overruns", "Holes because the pipeline was behind", metrics.overruns.clone());
+        registry.register(
+            "sidetone_proxy_tap_overruns",
+            "Holes because the pipeline was behind",
+            metrics.overruns.clone(),
+        );
         registry.register("sidetone_proxy_refused_calls", "Streams relayed without a call", metrics.refused.clone());
         registry.register("sidetone_proxy_answers", "In-stream answers sent", metrics.answers.clone());
         registry.register(

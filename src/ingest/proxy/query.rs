@@ -66,7 +66,10 @@ pub(super) fn read(query: &str) -> Query {
             "llm_gateway" => {
                 let question = serde_json::from_str(&value);
                 read.llm_gateway = Some(question.map_err(|error| {
-                    format!("llm_gateway: expected {{\"model\",\"messages\"}}, but at column {} it is something else", error.column())
+                    format!(
+                        "llm_gateway: expected {{\"model\",\"messages\"}}, but at column {} it is something else",
+                        error.column()
+                    )
                 }));
             }
             "sidetone" => match serde_json::from_str(&value) {

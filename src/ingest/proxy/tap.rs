@@ -71,8 +71,7 @@ struct Word {
 
 /// A tap whose queue is counted in `gauges`.
 pub(super) fn tap(gauges: &Arc<QueueGauges>) -> (Tap, Drawn) {
-    let shared =
-        Arc::new(Shared { state: Mutex::default(), wake: Notify::new(), gauges: Arc::clone(gauges) });
+    let shared = Arc::new(Shared { state: Mutex::default(), wake: Notify::new(), gauges: Arc::clone(gauges) });
     (Tap(Arc::clone(&shared)), Drawn(shared))
 }
 
@@ -114,18 +113,16 @@ impl Tap {
         let lost = Hole { from_ms: first.unwrap_or(0), to_ms: last.unwrap_or(0) };
         state.hole = Some(match state.hole {
             None => lost,
-            Some(hole) => {
-                Hole { from_ms: hole.from_ms.min(lost.from_ms), to_ms: hole.to_ms.max(lost.to_ms) }
-            }
+            Some(hole) => Hole { from_ms: hole.from_ms.min(lost.from_ms), to_ms: hole.to_ms.max(lost.to_ms) },
         });
         false
     }
 
     fn drop_partials(&self, state: &mut State) {
         let before = state.frames.len();
-        state.frames.retain(|frame| {
-            !serde_json::from_str::<Turn>(frame).is_ok_and(|turn| turn.end_of_turn == Some(false))
-        });
+        state
+            .frames
+            .retain(|frame| !serde_json::from_str::<Turn>(frame).is_ok_and(|turn| turn.end_of_turn == Some(false)));
         let dropped = before - state.frames.len();
         state.bytes = state.frames.iter().map(|frame| frame.len()).sum();
         self.0.gauges.dropped.inc_by(dropped as u64);

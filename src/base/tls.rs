@@ -1,0 +1,209 @@
+//! TLS, both ends, by rustls: a client that trusts what the system trusts, a server whose certificate can be replaced
+//! while it serves.
+//!
+//! Knows no protocol above it.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
+use toml::Value;
+
+use super::settings::{Problems, Section};
+
+/// A client has this long to shake hands.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The files are looked at so often.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Shakes hands with the server `host` on `stream`.
+///
+/// # Errors
+/// Its certificate is not trusted, or it speaks no TLS.
+pub async fn connect(stream: TcpStream, host: &str) -> io::Result<client::TlsStream<TcpStream>> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    TlsConnector::from(client_config()?).connect(name, stream).await
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The system's roots; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
+fn client_config() -> io::Result<Arc<ClientConfig>> {
+    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
+    if let Some(config) = CONFIG.get() {
+        return Ok(Arc::clone(config));
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::clone(CONFIG.get_or_init(|| Arc::new(config))))
+}
+
+/// `[tls]`: certificate chain and private key, PEM.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// The key.
+    pub key: PathBuf,
+}
+
+impl TlsConfig {
+    /// Reads the section; relative paths are taken from `base`. `None` where there is none, or where it is wrong.
+    pub fn read(value: Option<Value>, base: &Path, problems: &mut Problems) -> Option<Self> {
+        value.as_ref()?;
+        let mut section = Section::new("tls", value, problems);
+        let (cert, key) = (section.string("cert"), section.string("key"));
+        for (name, found) in [("cert", &cert), ("key", &key)] {
+            if found.is_none() && !section.has(name) {
+                section.problem(name, "required, the path of a PEM file");
+            }
+        }
+        section.finish();
+        let config = Self { cert: base.join(cert?), key: base.join(key?) };
+        match load(&config) {
+            Ok(_) => Some(config),
+            Err(error) => {
+                problems.push(error.key, error.message);
+                None
+            }
+        }
+    }
+}
+
+/// What is wrong with the files.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{key}: {message}")]
+pub struct TlsError {
+    key: &'static str,
+    message: String,
+}
+
+/// The server's end. Clones share the certificate.
+#[derive(Clone)]
+pub struct Acceptor {
+    files: TlsConfig,
+    current: Arc<ArcSwap<ServerConfig>>,
+}
+
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_tuple("Acceptor").field(&self.files).finish()
+    }
+}
+
+impl Acceptor {
+    /// An acceptor with the certificate of `files`.
+    ///
+    /// # Errors
+    /// A file cannot be read, or the two do not belong together.
+    pub fn new(files: TlsConfig) -> Result<Self, TlsError> {
+        let current = Arc::new(ArcSwap::new(load(&files)?));
+        Ok(Self { files, current })
+    }
+
+    /// Shakes hands with a client.
+    ///
+    /// # Errors
+    /// It speaks no TLS, trusts us not, or takes too long.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<server::TlsStream<TcpStream>> {
+        let acceptor = TlsAcceptor::from(self.current.load_full());
+        tokio::time::timeout(HANDSHAKE, acceptor.accept(stream))
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time"))?
+    }
+
+    /// Takes the files up anew.
+    ///
+    /// # Errors
+    /// They cannot be used; what was in use stays.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        self.current.store(load(&self.files)?);
+        Ok(())
+    }
+
+    /// Takes the files up anew whenever they change; never ends.
+    pub async fn watch(self) {
+        let mut known = self.changed();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let now = self.changed();
+            if now == known {
+                continue;
+            }
+            // A certificate and its key are replaced one after the other: what does not fit yet is tried again.
+            match self.reload() {
+                Ok(()) => {
+                    known = now;
+                    tracing::info!(cert = %self.files.cert.display(), "the TLS certificate was replaced");
+                }
+                Err(error) => tracing::warn!(%error, "the TLS certificate in use stays"),
+            }
+        }
+    }
+
+    fn changed(&self) -> [Option<SystemTime>; 2] {
+        [&self.files.cert, &self.files.key].map(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok())
+    }
+}
+
+fn load(files: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
+    let wrong =
+        |key, path: &Path, error: &dyn fmt::Display| TlsError { key, message: format!("{}: {error}", path.display()) };
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.cert)
+        .and_then(Iterator::collect)
+        .map_err(|error| wrong("tls.cert", &files.cert, &error))?;
+    if chain.is_empty() {
+        return Err(wrong("tls.cert", &files.cert, &"it holds no certificate"));
+    }
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong("tls.key", &files.key, &error))?;
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| wrong("tls.cert", &files.cert, &error))?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|error| wrong("tls.key", &files.key, &error))?;
+    Ok(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(folder: &Path, names: &[&str]) -> TlsConfig {
+        let made = rcgen::generate_simple_self_signed(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let made = made.expect("certificate");
+        let files = TlsConfig { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
+        std::fs::write(&files.cert, made.cert.pem()).expect("write");
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).expect("write");
+        files
+    }
+
+    #[test]
+    fn files_are_checked_and_replaced_whole() {
+        let folder = tempfile::tempdir().expect("folder");
+        let acceptor = Acceptor::new(put(folder.path(), &["localhost"])).expect("acceptor");
+        let before = acceptor.current.load_full();
+        let other = tempfile::tempdir().expect("folder");
+        std::fs::copy(put(other.path(), &["localhost"]).key, folder.path().join("key.pem")).expect("copy");
+        assert!(acceptor.reload().is_err_and(|error| error.to_string().starts_with("tls.key: ")));
+        assert!(Arc::ptr_eq(&before, &acceptor.current.load_full()), "what was in use stays");
+        put(folder.path(), &["localhost"]);
+        acceptor.reload().expect("reload");
+        assert!(!Arc::ptr_eq(&before, &acceptor.current.load_full()));
+    }
+}

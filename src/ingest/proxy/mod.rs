@@ -1,0 +1,158 @@
+//! The drop-in proxy, `GET /v3/ws`: relays a client's session to its STT vendor message by message, byte for byte, while
+//! a copy of what the vendor says goes to the pipeline (DESIGN 5.3).
+//!
+//! The relay knows no call: it offers frames to a [`tap`], which never makes it wait, and takes frames to inject from a
+//! queue. It stops reading a side when the other takes nothing, so that TCP pushes back as it would without us.
+
+mod answer;
+mod config;
+mod feed;
+mod metrics;
+mod query;
+mod relay;
+mod tap;
+mod token;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+
+pub use config::SttConfig;
+pub use metrics::Metrics;
+pub use token::{TokenAnswer, Tokens, answer as answer_token};
+
+use self::answer::{INJECTED, Questions, WAITING};
+use self::query::Query;
+use self::relay::{Answers, Ended, Relay};
+use crate::base::queue::QueueGauges;
+use crate::base::ws::{self, ServerSocket, Utf8Bytes};
+use crate::hub::Hub;
+use crate::session::Sessions;
+
+/// The vendor's limit on a message, which is also its clients', bytes.
+pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// An upstream that is not connected, or says nothing, for this long is given up.
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
+/// The vendor's version header.
+const VERSION: HeaderName = HeaderName::from_static("assemblyai-version");
+/// Reason of every close that an `Error` frame explains, in the vendor's words.
+const SEE_ERROR: &str = "See Error message for details";
+
+/// What a proxied session uses.
+#[derive(Clone)]
+pub struct Deps {
+    /// The calls.
+    pub sessions: Sessions,
+    /// Their events.
+    pub hub: Hub,
+    /// Counters.
+    pub metrics: Metrics,
+    /// `[stt]`
+    pub config: Arc<SttConfig>,
+    /// Our own short-lived tokens.
+    pub tokens: Arc<Tokens>,
+    /// The tap's gauges.
+    pub tap: Arc<QueueGauges>,
+}
+
+/// Relays `socket` until either side ends it. `query` and `headers` are those of its upgrade.
+pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, deps: &Deps) {
+    deps.metrics.sessions.inc();
+    let query = query::read(query);
+    if let Some(complaint) = &query.complaint {
+        tracing::warn!(complaint, "the parameter is ignored; the vendor's protocol has no way to tell the client");
+    }
+    match upstream(&query, headers, deps) {
+        Err((code, message)) => refuse(socket, code, &message).await,
+        Ok((url, headers)) => match ws::connect(&url, &headers, MAX_MESSAGE_BYTES, UPSTREAM_TIMEOUT).await {
+            Ok(upstream) => session(socket, upstream, query, deps).await,
+            Err(error) => {
+                deps.metrics.upstream_failures.inc();
+                // The URL holds the client's query, which is nobody else's business.
+                tracing::warn!(%error, upstream = deps.config.socket_url, "the STT upstream is not to be had");
+                refuse(socket, 3005, &format!("Session Cancelled: the STT upstream is not to be had: {error}")).await;
+            }
+        },
+    }
+    deps.metrics.sessions.dec();
+}
+
+/// Where to dial, and with which headers.
+fn upstream(query: &Query, client: &HeaderMap, deps: &Deps) -> Result<(String, HeaderMap), (u16, String)> {
+    let mut headers = HeaderMap::new();
+    for name in [VERSION, USER_AGENT] {
+        if let Some(value) = client.get(&name) {
+            headers.insert(name, value.clone());
+        }
+    }
+    let mut upstream = query.upstream.clone();
+    match &deps.config.api_key {
+        Some(key) => {
+            if let Some(token) = &query.token {
+                deps.tokens.check(token).map_err(|message| (1008, format!("Unauthorized Connection: {message}")))?;
+            }
+            let value = HeaderValue::from_str(key.value.expose_secret())
+                .map_err(|_| (3005, "Session Cancelled: [stt] api_key is no header value".to_owned()))?;
+            headers.insert(AUTHORIZATION, value);
+        }
+        None => {
+            if let Some(value) = client.get(AUTHORIZATION) {
+                headers.insert(AUTHORIZATION, value.clone());
+            }
+            if let Some(token) = &query.token {
+                let token: String = url::form_urlencoded::byte_serialize(token.as_bytes()).collect();
+                upstream =
+                    if upstream.is_empty() { format!("token={token}") } else { format!("{upstream}&token={token}") };
+            }
+        }
+    }
+    let url = &deps.config.socket_url;
+    Ok((if upstream.is_empty() { url.clone() } else { format!("{url}?{upstream}") }, headers))
+}
+
+/// Relays between two sockets that are both up.
+async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query, deps: &Deps) {
+    let drain = deps.sessions.deps().drain.clone();
+    let (tap, drawn) = tap::tap(&deps.tap);
+    let (found, known) = watch::channel(None);
+    let (inject, injections) = mpsc::channel(INJECTED);
+    let newest = Arc::new(AtomicI64::new(-1));
+    let insights = query.sidetone.wants_insights();
+    drain.tasks.spawn(feed::run(drawn, query.sidetone, found, deps.clone()));
+    let answers = query.llm_gateway.map(|question| {
+        let (ask, asked) = mpsc::channel(WAITING);
+        drain.tasks.spawn(answer::answer(question, asked, inject.clone(), known.clone(), deps.clone()));
+        Answers { questions: Questions::new(query.formats), ask }
+    });
+    let watcher =
+        insights.then(|| drain.tasks.spawn(answer::insights(known, Arc::clone(&newest), inject.clone(), deps.clone())));
+    drop(inject);
+    let relay = Relay { tap, answers, injections, newest, kill: drain.kill.clone(), metrics: deps.metrics.clone() };
+    let (socket, ended) = relay.run(client, upstream, UPSTREAM_TIMEOUT).await;
+    if let Some(watcher) = watcher {
+        watcher.abort();
+    }
+    let Some(socket) = socket else { return };
+    match ended {
+        Ended::Client => {}
+        Ended::Closed { code, reason } => socket.close(code, &reason).await,
+        Ended::Failed(message) => {
+            deps.metrics.upstream_failures.inc();
+            refuse(socket, 3005, &format!("Session Cancelled: {message}")).await;
+        }
+    }
+}
+
+/// Tells the client in the vendor's form.
+async fn refuse(mut socket: ServerSocket, code: u16, message: &str) {
+    let frame = json!({"type": "Error", "error_code": code, "error": message});
+    if socket.send([Utf8Bytes::from(frame.to_string())]).await.is_ok() {
+        socket.close(code, SEE_ERROR).await;
+    }
+}

@@ -1,0 +1,315 @@
+//! The relay itself: two directions, each with backpressure of its own, and an orderly end.
+//!
+//! Knows frames only as far as it must: `Termination` is held for answers in flight, `Terminate` is sent upstream for a
+//! client that went without it, because the vendor bills open sockets.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::Metrics;
+use super::answer::{Injection, Question, Questions, failed, response};
+use super::tap::Tap;
+use crate::base::ws::{Incoming, ReadHalf, Socket, Utf8Bytes, WriteHalf, WsError};
+
+/// Messages written in one go, if they are there.
+const BATCH: usize = 32;
+/// `Termination` waits so long for answers in flight; the vendor's last finals so long after a client that went away.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// After a write upstream failed, its last frames and its close frame are waited for.
+const LAST_READ: Duration = Duration::from_secs(2);
+/// The client's goodbye.
+const TERMINATE: &str = r#"{"type":"Terminate"}"#;
+
+/// How the client's session ended.
+pub(super) enum Ended {
+    /// By the client.
+    Client,
+    /// By the vendor: with this close frame.
+    Closed { code: u16, reason: String },
+    /// By nobody in order: the client is to be told.
+    Failed(String),
+}
+
+/// The in-stream question.
+pub(super) struct Answers {
+    pub(super) questions: Questions,
+    pub(super) ask: mpsc::Sender<Question>,
+}
+
+/// One session being relayed.
+pub(super) struct Relay {
+    pub(super) tap: Tap,
+    pub(super) answers: Option<Answers>,
+    pub(super) injections: mpsc::Receiver<Injection>,
+    /// The newest turn of which the vendor spoke.
+    pub(super) newest: Arc<AtomicI64>,
+    /// The daemon's time is up.
+    pub(super) kill: CancellationToken,
+    pub(super) metrics: Metrics,
+}
+
+/// What ended one direction.
+enum Stopped {
+    ClientGone,
+    ClientBroke(String),
+    UpstreamClosed { code: u16, reason: String },
+    UpstreamGone(String),
+    UpstreamMute,
+    Killed,
+}
+
+impl Relay {
+    /// Relays until either side ends it. Gives the client's socket back, to be closed.
+    pub(super) async fn run<C, U>(
+        mut self,
+        client: Socket<C>,
+        upstream: Socket<U>,
+        patience: Duration,
+    ) -> (Option<Socket<C>>, Ended)
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+        U: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (mut client_in, mut client_out) = client.split();
+        let (mut upstream_in, mut upstream_out) = upstream.split();
+        let terminated = std::cell::Cell::new(false);
+        let metrics = self.metrics.clone();
+        let stopped = {
+            let up = up(&mut client_in, &mut upstream_out, &terminated, &metrics);
+            let down = self.down(&mut upstream_in, &mut client_out, patience);
+            let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
+            tokio::select! {
+                biased;
+                stopped = &mut down => stopped,
+                stopped = &mut up => match stopped {
+                    // Its last frames may say why.
+                    Stopped::UpstreamGone(why) => {
+                        timeout(LAST_READ, &mut down).await.unwrap_or(Stopped::UpstreamGone(why))
+                    }
+                    stopped => stopped,
+                },
+            }
+        };
+        let ended = match stopped {
+            Stopped::ClientGone | Stopped::ClientBroke(_) => {
+                if !terminated.get() {
+                    let goodbye = Incoming::Text(Utf8Bytes::from_static(TERMINATE));
+                    // An upstream that takes nothing any more has nothing to say either.
+                    let _ = timeout(LAST_WORDS, upstream_out.relay([goodbye])).await;
+                }
+                self.last_words(&mut upstream_in, terminated.get()).await;
+                match stopped {
+                    Stopped::ClientBroke(why) => Ended::Failed(why),
+                    _ => Ended::Client,
+                }
+            }
+            Stopped::UpstreamClosed { code, reason } => {
+                // 1005 and 1006 cannot be sent.
+                let code = if matches!(code, 1005 | 1006 | 1015) { 3005 } else { code };
+                Ended::Closed { code, reason }
+            }
+            Stopped::UpstreamGone(why) => Ended::Closed { code: 3005, reason: why },
+            Stopped::UpstreamMute => {
+                Ended::Failed(format!("the STT upstream said nothing for {} s", patience.as_secs()))
+            }
+            Stopped::Killed => Ended::Failed("the daemon is stopping".to_owned()),
+        };
+        if let Some(upstream) = Socket::join(upstream_in, upstream_out) {
+            upstream.close(1000, "").await;
+        }
+        (Socket::join(client_in, client_out), ended)
+    }
+
+    /// From the vendor to the client.
+    async fn down<C, U>(&mut self, upstream: &mut ReadHalf<U>, client: &mut WriteHalf<C>, patience: Duration) -> Stopped
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+        U: AsyncRead + AsyncWrite + Unpin,
+    {
+        let kill = self.kill.clone();
+        let began = Instant::now() + patience;
+        let mut heard = false;
+        let mut injecting = true;
+        loop {
+            let first = tokio::select! {
+                biased;
+                first = upstream.recv() => first,
+                injection = self.injections.recv(), if injecting => {
+                    let Some(injection) = injection else {
+                        injecting = false;
+                        continue;
+                    };
+                    let frame = self.take(injection);
+                    if client.relay(frame.map(Incoming::Text)).await.is_err() {
+                        return Stopped::ClientGone;
+                    }
+                    continue;
+                }
+                () = tokio::time::sleep_until(began), if !heard => return Stopped::UpstreamMute,
+                () = kill.cancelled() => return Stopped::Killed,
+            };
+            heard = true;
+            let mut batch = Vec::new();
+            let mut next = Some(first);
+            let mut stopped = None;
+            while let Some(message) = next.take() {
+                match message {
+                    Ok(Incoming::Closed { code, reason }) => stopped = Some(Stopped::UpstreamClosed { code, reason }),
+                    Ok(message) => {
+                        if let Incoming::Text(text) = &message {
+                            self.tap.offer(text);
+                            if let Err(stopped) = self.look(text, &mut batch, client).await {
+                                return stopped;
+                            }
+                        }
+                        batch.push(message);
+                        if batch.len() < BATCH {
+                            next = upstream.ready();
+                        }
+                    }
+                    Err(error) => stopped = Some(Stopped::UpstreamGone(error.to_string())),
+                }
+            }
+            self.metrics.relayed.inc_by(batch.len() as u64);
+            if client.relay(batch).await.is_err() {
+                return Stopped::ClientGone;
+            }
+            if let Some(stopped) = stopped {
+                return stopped;
+            }
+        }
+    }
+
+    /// Asks of turns that end; holds `Termination` for answers in flight, with `batch` sent before.
+    async fn look<C>(
+        &mut self,
+        text: &Utf8Bytes,
+        batch: &mut Vec<Incoming>,
+        client: &mut WriteHalf<C>,
+    ) -> Result<(), Stopped>
+    where
+        C: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Some(answers) = &mut self.answers else { return Ok(()) };
+        if let Some(question) = answers.questions.see(text) {
+            let (order, transcript) = (question.turn_order, question.transcript.clone());
+            self.newest.fetch_max(order, Ordering::Relaxed);
+            if answers.ask.try_send(question).is_err() {
+                answers.questions.open.remove(&order);
+                self.metrics.failed_answers.inc();
+                let data = failed("overloaded", "too many turns wait for an answer", true);
+                batch.push(Incoming::Text(response(order, &transcript, &data)));
+            }
+            return Ok(());
+        }
+        if answers.questions.open.is_empty() || !is_termination(text) {
+            return Ok(());
+        }
+        client.relay(batch.drain(..)).await.map_err(|_| Stopped::ClientGone)?;
+        let deadline = Instant::now() + LAST_WORDS;
+        while self.answers.as_ref().is_some_and(|answers| !answers.questions.open.is_empty()) {
+            let Ok(Some(injection)) = timeout_at(deadline, self.injections.recv()).await else { break };
+            let frame = self.take(injection);
+            let sent = client.relay(frame.map(Incoming::Text)).await;
+            sent.map_err(|_| Stopped::ClientGone)?;
+        }
+        let late = self.answers.as_mut().map(|answers| std::mem::take(&mut answers.questions.open)).unwrap_or_default();
+        for (order, transcript) in late {
+            self.metrics.failed_answers.inc();
+            let data = failed("timeout", "the session ended before the answer came", true);
+            batch.push(Incoming::Text(response(order, &transcript, &data)));
+        }
+        Ok(())
+    }
+
+    /// An injected frame that is still wanted.
+    fn take(&mut self, injection: Injection) -> Option<Utf8Bytes> {
+        if let (Some(order), Some(answers)) = (injection.turn_order, &mut self.answers) {
+            // One that was given up has been answered already.
+            answers.questions.open.remove(&order)?;
+        }
+        Some(injection.frame)
+    }
+
+    /// What the vendor still says once the client is gone. Its `Termination` is the client's word only where the client
+    /// asked for it: a client that dropped may come back to its call.
+    async fn last_words<U>(&mut self, upstream: &mut ReadHalf<U>, terminated: bool)
+    where
+        U: AsyncRead + AsyncWrite + Unpin,
+    {
+        let listen = async {
+            while let Ok(message) = upstream.recv().await {
+                match message {
+                    Incoming::Text(text) => {
+                        let last = is_termination(&text);
+                        if !last || terminated {
+                            self.tap.offer(&text);
+                        }
+                        if last {
+                            return;
+                        }
+                    }
+                    Incoming::Closed { .. } => return,
+                    _ => {}
+                }
+            }
+        };
+        // Whatever comes later than that is not waited for.
+        let _ = timeout(LAST_WORDS, listen).await;
+    }
+}
+
+fn is_termination(text: &str) -> bool {
+    // The scan is cheap; only a frame that says the word is read.
+    text.contains(r#""Termination""#)
+        && serde_json::from_str::<serde_json::Value>(text).is_ok_and(|frame| frame["type"] == "Termination")
+}
+
+/// From the client to the vendor.
+async fn up<C, U>(
+    client: &mut ReadHalf<C>,
+    upstream: &mut WriteHalf<U>,
+    terminated: &std::cell::Cell<bool>,
+    metrics: &Metrics,
+) -> Stopped
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    U: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        let mut batch = Vec::new();
+        let mut next = Some(client.recv().await);
+        let mut stopped = None;
+        while let Some(message) = next.take() {
+            match message {
+                Ok(Incoming::Closed { .. }) => stopped = Some(Stopped::ClientGone),
+                Ok(message) => {
+                    if let Incoming::Text(text) = &message
+                        && text.contains(r#""Terminate""#)
+                    {
+                        terminated.set(true);
+                    }
+                    batch.push(message);
+                    if batch.len() < BATCH {
+                        next = client.ready();
+                    }
+                }
+                Err(error @ WsError::TooLarge { .. }) => stopped = Some(Stopped::ClientBroke(error.to_string())),
+                Err(_) => stopped = Some(Stopped::ClientGone),
+            }
+        }
+        metrics.relayed.inc_by(batch.len() as u64);
+        if let Err(error) = upstream.relay(batch).await {
+            return Stopped::UpstreamGone(error.to_string());
+        }
+        if let Some(stopped) = stopped {
+            return stopped;
+        }
+    }
+}

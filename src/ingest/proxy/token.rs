@@ -1,0 +1,197 @@
+//! `GET /v3/token`: our own short-lived tokens, where the vendor's key is ours to keep; the vendor's, elsewhere.
+
+use std::time::Duration;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use sha2::Sha256;
+use tokio::net::TcpStream;
+
+use super::Deps;
+
+/// The vendor's bounds on a token's life, s.
+const LIFE: std::ops::RangeInclusive<u64> = 1..=600;
+/// The vendor's bounds on the session that it opens, s.
+const SESSION: std::ops::RangeInclusive<u64> = 60..=10_800;
+/// The vendor's answer is read up to this, bytes.
+const MAX_BODY_BYTES: usize = 64 << 10;
+/// The vendor has this long to answer.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Makes and checks tokens. A restart of the daemon voids them all.
+#[derive(Debug)]
+pub struct Tokens {
+    secret: [u8; 32],
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self { secret: rand::random() }
+    }
+}
+
+impl Tokens {
+    /// A token that is good for `life` from `now_ms` (ms since 1970).
+    pub fn mint(&self, now_ms: i64, life: Duration) -> String {
+        let until = now_ms.saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
+        let nonce: u64 = rand::random();
+        let claim = format!("{until:x}.{nonce:x}");
+        format!("stk.{claim}.{}", hex::encode(self.tag(&claim)))
+    }
+
+    /// Whether a token is ours and still good.
+    ///
+    /// # Errors
+    /// Why not, in the vendor's words.
+    pub fn check(&self, token: &str) -> Result<(), &'static str> {
+        self.check_at(token, crate::base::time::unix_ms())
+    }
+
+    fn check_at(&self, token: &str, now_ms: i64) -> Result<(), &'static str> {
+        const INVALID: &str = "Invalid API key";
+        let (claim, tag) = token.strip_prefix("stk.").and_then(|rest| rest.rsplit_once('.')).ok_or(INVALID)?;
+        let tag = hex::decode(tag).map_err(|_| INVALID)?;
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).map_err(|_| INVALID)?;
+        mac.update(claim.as_bytes());
+        mac.verify_slice(&tag).map_err(|_| INVALID)?;
+        let until = claim.split('.').next().and_then(|until| i64::from_str_radix(until, 16).ok()).ok_or(INVALID)?;
+        if now_ms < until { Ok(()) } else { Err("Signature has expired") }
+    }
+
+    fn tag(&self, claim: &str) -> Vec<u8> {
+        // A key of any length is a key to HMAC.
+        Hmac::<Sha256>::new_from_slice(&self.secret).map_or(Vec::new(), |mut mac| {
+            mac.update(claim.as_bytes());
+            mac.finalize().into_bytes().to_vec()
+        })
+    }
+}
+
+/// What the token endpoint answers.
+#[derive(Debug, PartialEq)]
+pub enum TokenAnswer {
+    /// 200.
+    Token(Value),
+    /// A parameter is wrong: the vendor's 422, with this body.
+    Unprocessable(Value),
+    /// What the vendor answered: status and body, as they came.
+    Vendor(u16, Vec<u8>),
+    /// The vendor is not to be had.
+    Unavailable(String),
+}
+
+/// Answers `GET /v3/token` with `query` and `headers`.
+pub async fn answer(query: &str, headers: &HeaderMap, deps: &Deps) -> TokenAnswer {
+    if deps.config.api_key.is_some() {
+        return mint(query, &deps.tokens, crate::base::time::unix_ms());
+    }
+    match tokio::time::timeout(TIMEOUT, Box::pin(ask(query, headers, &deps.config.token_url))).await {
+        Ok(Ok((status, body))) => TokenAnswer::Vendor(status, body),
+        Ok(Err(message)) => TokenAnswer::Unavailable(message),
+        Err(_) => TokenAnswer::Unavailable(format!("no answer within {} s", TIMEOUT.as_secs())),
+    }
+}
+
+fn mint(query: &str, tokens: &Tokens, now_ms: i64) -> TokenAnswer {
+    let (mut life, mut wrong) = (None, Vec::new());
+    for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        let range = match &*name {
+            "expires_in_seconds" => LIFE,
+            "max_session_duration_seconds" => SESSION,
+            _ => continue,
+        };
+        let number = value.parse::<u64>().ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            let message = format!("Input should be an integer from {} to {}", range.start(), range.end());
+            wrong.push(json!({"type": "value_error", "loc": ["query", name], "msg": message, "input": value}));
+        } else if name == "expires_in_seconds" {
+            life = number;
+        }
+    }
+    if life.is_none() && wrong.is_empty() {
+        let at = ["query", "expires_in_seconds"];
+        wrong.push(json!({"type": "missing", "loc": at, "msg": "Field required", "input": null}));
+    }
+    match life.filter(|_| wrong.is_empty()) {
+        Some(life) => {
+            let token = tokens.mint(now_ms, Duration::from_secs(life));
+            TokenAnswer::Token(json!({"token": token, "expires_in_seconds": life}))
+        }
+        None => TokenAnswer::Unprocessable(json!({"detail": wrong})),
+    }
+}
+
+/// Asks the vendor, with what the client sent.
+async fn ask(query: &str, headers: &HeaderMap, url: &str) -> Result<(u16, Vec<u8>), String> {
+    let parsed = url::Url::parse(url).map_err(|error| error.to_string())?;
+    let host = parsed.host_str().ok_or("the upstream has no host")?.trim_matches(['[', ']']).to_owned();
+    let tls = parsed.scheme() == "https";
+    let port = parsed.port_or_known_default().unwrap_or(if tls { 443 } else { 80 });
+    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| error.to_string())?;
+    let mut request = Request::get(format!("{}?{query}", parsed.path())).header(http::header::HOST, parsed.authority());
+    if let Some(value) = headers.get(AUTHORIZATION) {
+        request = request.header(AUTHORIZATION, value);
+    }
+    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| error.to_string())?;
+    if tls {
+        let stream = crate::base::tls::connect(stream, &host).await.map_err(|error| error.to_string())?;
+        send(TokioIo::new(stream), request).await
+    } else {
+        send(TokioIo::new(stream), request).await
+    }
+}
+
+async fn send<I>(io: I, request: Request<Empty<bytes::Bytes>>) -> Result<(u16, Vec<u8>), String>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+{
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(io).await.map_err(|error| error.to_string())?;
+    let exchange = async {
+        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let status = response.status().as_u16();
+        let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
+        Ok((status, body.map_err(|error| error.to_string())?.to_bytes().to_vec()))
+    };
+    tokio::select! {
+        answer = exchange => answer,
+        // It ends only after the exchange, unless it breaks.
+        broken = connection => Err(broken.err().map_or("closed".to_owned(), |error| error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_ours_whole_and_in_time() {
+        let tokens = Tokens::default();
+        let token = tokens.mint(1_000, Duration::from_secs(60));
+        assert_eq!(tokens.check_at(&token, 60_999), Ok(()));
+        assert_eq!(tokens.check_at(&token, 61_000), Err("Signature has expired"));
+        assert_eq!(Tokens::default().check_at(&token, 1_000), Err("Invalid API key"));
+        for broken in ["", "stk.", "AQI", &token.replace("stk.", "stk.f"), &token[..token.len() - 2]] {
+            assert!(tokens.check_at(broken, 1_000).is_err(), "{broken}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_checked_as_the_vendor_does() {
+        let tokens = Tokens::default();
+        let mint = |query: &str| mint(query, &tokens, 0);
+        assert!(matches!(mint("expires_in_seconds=60"), TokenAnswer::Token(body) if body["expires_in_seconds"] == 60));
+        for wrong in [
+            "",
+            "expires_in_seconds=601",
+            "expires_in_seconds=x",
+            "expires_in_seconds=9&max_session_duration_seconds=5",
+        ] {
+            assert!(matches!(mint(wrong), TokenAnswer::Unprocessable(body) if body["detail"][0]["loc"][0] == "query"));
+        }
+    }
+}
