@@ -5,6 +5,9 @@ const url = process.argv[2] ?? "ws://127.0.0.1:7700";
 const once = process.argv.includes("--once");
 let cursor;
 
+const showTurn = (call, turn) => console.log(call, turn.speaker, turn.text);
+const showInsight = (call, insight) => console.log(call, insight.analysis, JSON.stringify(insight.value));
+
 function connect() {
   const socket = new WebSocket(`${url}/v1/subscribe`, "sidetone.v1");
   socket.on("open", () => {
@@ -13,17 +16,20 @@ function connect() {
   });
   socket.on("message", (data) => {
     const frame = JSON.parse(data);
+    const call = frame.call_id;
     cursor = frame.cursor ?? cursor;
     switch (frame.type) {
       case "snapshot": // a call that was open before we came
-        return console.log(frame.call_id, "has", frame.state.turns?.length ?? 0, "turns");
+        frame.state.turns?.forEach((turn) => showTurn(call, turn));
+        // Of a per-turn analysis there is one insight a turn; the others have a value.
+        return Object.values(frame.state.insights).forEach((insight) => insight.value && showInsight(call, insight));
       case "turn.final":
       case "turn.revised":
-        return console.log(frame.call_id, frame.turn.speaker, frame.turn.text);
+        return showTurn(call, frame.turn);
       case "insight.updated":
-        return console.log(frame.call_id, frame.insight.analysis, JSON.stringify(frame.insight.value));
+        return showInsight(call, frame.insight);
       case "call.completed":
-        console.log(frame.call_id, "completed");
+        console.log(call, "completed");
         return once && process.exit(0);
       case "error":
         return console.error(frame.code, frame.message);

@@ -2,6 +2,12 @@
 import asyncio, json, sys
 import websockets
 
+def show_turn(call, turn):
+    print(call, turn.get("speaker"), turn["text"])
+
+def show_insight(call, insight):
+    print(call, insight["analysis"], json.dumps(insight["value"]))
+
 async def main(url):
     cursor = None
     async for socket in websockets.connect(f"{url}/v1/subscribe", subprotocols=["sidetone.v1"]):
@@ -13,18 +19,22 @@ async def main(url):
             async for text in socket:
                 frame = json.loads(text)
                 cursor = frame.get("cursor", cursor)
+                call = frame.get("call_id")
                 match frame["type"]:
                     case "snapshot":                         # a call that was open before we came
-                        print(frame["call_id"], "has", len(frame["state"].get("turns", [])), "turns")
+                        for turn in frame["state"].get("turns", []):
+                            show_turn(call, turn)
+                        for insight in frame["state"]["insights"].values():
+                            if "value" in insight:           # of a per-turn analysis: one a turn
+                                show_insight(call, insight)
                     case "turn.final" | "turn.revised":
-                        print(frame["call_id"], frame["turn"].get("speaker"), frame["turn"]["text"])
+                        show_turn(call, frame["turn"])
                     case "turn.partial":                     # may be dropped when we are slow
-                        print(frame["call_id"], "...", frame["text"], end="\r")
+                        print(call, "...", frame["text"], end="\r")
                     case "insight.updated":
-                        insight = frame["insight"]
-                        print(frame["call_id"], insight["analysis"], json.dumps(insight["value"]))
+                        show_insight(call, frame["insight"])
                     case "call.completed":
-                        print(frame["call_id"], "completed", flush=True)
+                        print(call, "completed", flush=True)
                         if "--once" in sys.argv:
                             return
                     case "error":
