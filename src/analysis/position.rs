@@ -4,7 +4,8 @@
 
 /// Line and column, from 1, of the byte `offset`; columns count characters.
 pub(super) fn line_column(source: &str, offset: usize) -> (usize, usize) {
-    let before = &source[..source.floor_char_boundary(offset.min(source.len()))];
+    let end = (0..=offset.min(source.len())).rev().find(|end| source.is_char_boundary(*end)).unwrap_or(0);
+    let before = &source[..end];
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }

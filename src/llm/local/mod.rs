@@ -1,7 +1,35 @@
-//! The embedded provider: answers from the structured transcript, without any model. Knows no prompt and no I/O.
+//! The embedded provider: answers from the structured transcript, without any model.
+//!
+//! Knows no prompt and no I/O, and says what it is: sentiment by lexicon and rules, summaries by extraction. The same
+//! transcript gives the same answer. What it cannot do it refuses.
 
-use super::{ChatRequest, ChatResponse};
-use crate::types::Transcript;
+mod extract;
+mod lexicon;
+mod sentiment;
+mod words;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::ChatRequest;
+use crate::types::{Transcript, Turn};
+
+pub use extract::{Passage, extract};
+pub use sentiment::{Mood, mood};
+
+/// Words of a quote, at most.
+const QUOTE_WORDS: usize = 24;
+/// Quotes of a summary, at most.
+const SUMMARY_QUOTES: usize = 5;
+/// Quotes of a sentiment, at most.
+const SENTIMENT_QUOTES: usize = 4;
+/// Words of a headline, at most.
+const HEADLINE_WORDS: usize = 20;
+/// Turns from which on a trend can be told.
+const TREND_TURNS: usize = 6;
+/// From which difference of mean scores on a trend is one.
+const TREND_STEP: f64 = 0.12;
 
 /// An answer of the embedded provider.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -14,19 +42,142 @@ pub struct LocalAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocalError {
     /// It has no way to do this.
-    #[error("the embedded provider cannot answer this; it does summary, sentiment and sentiment_turn of a transcript")]
-    Unsupported,
+    #[error(
+        "the embedded provider does summary, sentiment and sentiment_turn of a transcript, not {0}; configure an \
+         endpoint for anything else"
+    )]
+    Unsupported(String),
+    /// There is nothing to answer from.
+    #[error("the embedded provider answers from the transcript that travels with a request, and there is none")]
+    NoTranscript,
 }
 
-/// Answers `task` from the transcript.
+/// Answers `task` from the transcript; without a task, with a plain summary of it.
 ///
 /// # Errors
-/// The task is none that it can do, or there is no transcript.
+/// The task is none that it can do, or there is no transcript with text.
 pub fn answer(
     task: Option<&str>,
     request: &ChatRequest,
     transcript: Option<&Transcript>,
 ) -> Result<LocalAnswer, LocalError> {
-    let _ = (task, request, transcript, std::marker::PhantomData::<ChatResponse>);
-    Err(LocalError::Unsupported)
+    if let Some(task) = task.filter(|task| !matches!(*task, "summary" | "sentiment" | "sentiment_turn")) {
+        return Err(LocalError::Unsupported(format!("analysis {task:?}")));
+    }
+    if task.is_none() && (!request.tools.is_empty() || request.response_format.is_some()) {
+        return Err(LocalError::Unsupported("tools or answers in a caller's format".to_owned()));
+    }
+    let turns: Vec<&Turn> =
+        transcript.map(|transcript| transcript.turns.iter().map(AsRef::as_ref).collect()).unwrap_or_default();
+    let Some(newest) = turns.last() else { return Err(LocalError::NoTranscript) };
+    let text = match task {
+        Some("summary") => summary(&turns).to_string(),
+        Some("sentiment") => sentiment(&turns).to_string(),
+        Some(_) => {
+            let mood = mood(&newest.text);
+            json!({ "label": mood.label(), "score": rounded(mood.score) }).to_string()
+        }
+        None => plain(&turns),
+    };
+    Ok(LocalAnswer { text })
 }
+
+fn summary(turns: &[&Turn]) -> Value {
+    let passages = extract(turns);
+    let best = passages.iter().max_by(|one, other| one.score.total_cmp(&other.score));
+    let headline = best.map(|passage| shortened(&passage.text, HEADLINE_WORDS)).unwrap_or_default();
+    let points: Vec<Value> =
+        passages.iter().map(|passage| json!({ "text": passage.text, "speaker": passage.speaker })).collect();
+    let mut quoted: Vec<&Passage> = passages.iter().collect();
+    quoted.sort_by(|one, other| other.score.total_cmp(&one.score));
+    quoted.truncate(SUMMARY_QUOTES);
+    quoted.sort_by_key(|passage| passage.place);
+    let evidence: Vec<Value> =
+        quoted.iter().map(|passage| json!({ "turn": passage.turn, "quote": quote(&passage.verbatim) })).collect();
+    json!({ "headline": headline, "points": points, "evidence": evidence })
+}
+
+/// A summary as text: who said what matters, a line each.
+fn plain(turns: &[&Turn]) -> String {
+    let lines = extract(turns).into_iter().map(|passage| match passage.speaker {
+        Some(speaker) => format!("{speaker}: {}", passage.text),
+        None => passage.text,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn sentiment(turns: &[&Turn]) -> Value {
+    let moods: Vec<Mood> = turns.iter().map(|turn| mood(&turn.text)).collect();
+    let mut by_speaker: BTreeMap<&str, Vec<&Mood>> = BTreeMap::new();
+    for (turn, mood) in turns.iter().zip(&moods) {
+        if let Some(speaker) = turn.speaker.as_deref().filter(|speaker| !speaker.is_empty()) {
+            by_speaker.entry(speaker).or_default().push(mood);
+        }
+    }
+    let judged = |moods: &mut dyn Iterator<Item = &Mood>| {
+        let score = sentiment::together(moods);
+        (sentiment::label_of_many(score), rounded(score))
+    };
+    let (label, score) = judged(&mut moods.iter());
+    let speakers: Vec<Value> = by_speaker
+        .into_iter()
+        .map(|(speaker, moods)| {
+            let (label, score) = judged(&mut moods.into_iter());
+            json!({ "speaker": speaker, "label": label, "score": score })
+        })
+        .collect();
+    let mut telling: Vec<(&Turn, &Mood)> =
+        turns.iter().copied().zip(&moods).filter(|(_, mood)| mood.label() != "neutral").collect();
+    telling.sort_by(|one, other| other.1.score.abs().total_cmp(&one.1.score.abs()));
+    telling.truncate(SENTIMENT_QUOTES);
+    telling.sort_by_key(|(turn, _)| turn.turn);
+    let evidence: Vec<Value> =
+        telling.iter().map(|(turn, _)| json!({ "turn": turn.turn, "quote": quote(&turn.text) })).collect();
+    json!({
+        "overall": { "label": label, "score": score },
+        "speakers": speakers,
+        "trend": trend(&moods),
+        "evidence": evidence,
+    })
+}
+
+/// The last third against what came before.
+fn trend(moods: &[Mood]) -> &'static str {
+    if moods.len() < TREND_TURNS {
+        return "stable";
+    }
+    let (before, latest) = moods.split_at(moods.len() - moods.len() / 3);
+    let step = sentiment::together(&mut latest.iter()) - sentiment::together(&mut before.iter());
+    if step >= TREND_STEP {
+        "improving"
+    } else if step <= -TREND_STEP {
+        "worsening"
+    } else {
+        "stable"
+    }
+}
+
+/// The first words, as they were said.
+fn quote(text: &str) -> String {
+    let text = text.trim();
+    let spaces = text.char_indices().filter(|(_, character)| character.is_whitespace());
+    spaces.map(|(at, _)| at).nth(QUOTE_WORDS - 1).map_or(text, |end| &text[..end]).to_owned()
+}
+
+/// The first words, with an ellipsis where some are left out.
+fn shortened(text: &str, words: usize) -> String {
+    let mut kept: Vec<&str> = text.split_whitespace().take(words + 1).collect();
+    if kept.len() <= words {
+        return kept.join(" ");
+    }
+    kept.truncate(words);
+    format!("{}…", kept.join(" ").trim_end_matches([',', ';', ':', '.']))
+}
+
+/// Two decimals.
+fn rounded(score: f64) -> f64 {
+    (score * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests;
