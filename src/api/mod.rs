@@ -82,6 +82,7 @@ impl Service {
             .route("/v1/models", get(models::list))
             .route("/models", get(models::list))
             .route("/v1/models/{*id}", get(models::show))
+            .route("/", get(dashboard))
             .route("/healthz", get(health::live))
             .route("/readyz", get(health::ready))
             .route("/metrics", get(health::metrics))
@@ -161,4 +162,18 @@ impl subscribe::Views for SessionViews {
     fn view<'a>(&'a self, call: &'a CallId) -> BoxFuture<'a, Result<Option<Arc<View>>, ViewError>> {
         Box::pin(async move { self.0.view(call).await.map_err(|error| ViewError(error.to_string())) })
     }
+}
+
+/// The dashboard: one page, no build step, everything in it.
+async fn dashboard() -> Response {
+    const PAGE: &str = include_str!("dashboard.html");
+    // Nothing but itself and this server's own sockets: text of a call can never become a script or a request.
+    const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
+                          connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+    let headers = [
+        (http::header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (http::header::CONTENT_SECURITY_POLICY, POLICY),
+        (http::header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, PAGE).into_response()
 }
