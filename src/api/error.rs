@@ -22,6 +22,17 @@ pub(super) fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
 }
 
+/// 422: the STT vendor's own form of a wrong parameter.
+pub(super) fn unprocessable(body: impl IntoResponse) -> Response {
+    (StatusCode::UNPROCESSABLE_ENTITY, body).into_response()
+}
+
+/// What a vendor answered, as it came.
+pub(super) fn relayed(status: u16, body: Vec<u8>) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
+    (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
 /// An answer that is a problem document.
 #[derive(Debug)]
 pub struct ApiError {

@@ -11,6 +11,7 @@ pub mod guard;
 mod health;
 mod models;
 mod query;
+mod stt;
 pub mod subscribe;
 
 use std::net::SocketAddr;
@@ -51,6 +52,8 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// Sockets of producers.
     pub ingest: ingest::Metrics,
+    /// Proxied STT sessions.
+    pub proxy: ingest::proxy::Deps,
     /// Sockets of subscribers.
     pub subscribe: Arc<subscribe::Deps>,
     /// Everything that is counted.
@@ -71,6 +74,9 @@ impl Service {
     pub fn new(api: Arc<Api>, guard: Guard) -> Self {
         let router = Router::new()
             .route("/v1/ingest", get(ingest_socket))
+            .route("/v1/dialects", get(stt::dialects))
+            .route("/v3/ws", get(stt::socket))
+            .route("/v3/token", get(stt::token))
             .route("/v1/subscribe", get(subscribe_socket))
             .route("/v1/calls", get(calls::list))
             .route("/v1/calls/{id}", get(calls::show).delete(calls::erase))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
@@ -16,6 +16,7 @@ use super::limits::Gates;
 use crate::api::Service;
 use crate::api::error::ApiError;
 use crate::base::drain::Drain;
+use crate::base::tls::Acceptor;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -38,7 +39,14 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts until the daemon stops.
-pub(super) async fn accept(listener: TcpListener, service: Service, gates: Gates, runtimes: Vec<Handle>, drain: Drain) {
+pub(super) async fn accept(
+    listener: TcpListener,
+    tls: Option<Acceptor>,
+    service: Service,
+    gates: Gates,
+    runtimes: Vec<Handle>,
+    drain: Drain,
+) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -75,18 +83,29 @@ pub(super) async fn accept(listener: TcpListener, service: Service, gates: Gates
             return;
         };
         let load = Load::new(load);
-        let service = service.clone();
+        let (service, tls) = (service.clone(), tls.clone());
         let stop = drain.stop.clone();
         let serve = async move {
             let (_load, _pass) = (load, pass);
             let Ok(stream) = TcpStream::from_std(stream) else { return };
-            serve(stream, peer, service, stop).await;
+            match tls {
+                None => serve(stream, peer, service, stop).await,
+                Some(tls) => {
+                    // A client that does not trust the certificate says so on its own side.
+                    if let Ok(stream) = Box::pin(tls.accept(stream)).await {
+                        serve(stream, peer, service, stop).await;
+                    }
+                }
+            }
         };
         runtimes[index].spawn(drain.tasks.track_future(serve));
     }
 }
 
-async fn serve(stream: TcpStream, peer: SocketAddr, service: Service, stop: tokio_util::sync::CancellationToken) {
+async fn serve<S>(stream: S, peer: SocketAddr, service: Service, stop: tokio_util::sync::CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let handler = hyper::service::service_fn(move |request| {
         let service = service.clone();
         async move { Ok::<_, std::convert::Infallible>(service.respond(request, peer).await) }

@@ -20,6 +20,7 @@ use crate::api::guard::Guard;
 use crate::api::{Api, Service, SessionViews, subscribe};
 use crate::base::drain::Drain;
 use crate::base::queue::QueueMetrics;
+use crate::base::tls::{Acceptor, TlsError};
 use crate::config::Config;
 use crate::gateway::{self, Gateway};
 use crate::hub::{self, Hub};
@@ -54,6 +55,9 @@ pub enum StartError {
     /// The journal cannot be opened.
     #[error("{0}")]
     Journal(String),
+    /// The certificate cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// The gateway cannot be built.
     #[error("{0}")]
     Gateway(String),
@@ -66,6 +70,7 @@ pub enum StartError {
 pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
+    secure: bool,
     drain: Drain,
     store: Arc<dyn Store>,
     workers: Workers,
@@ -108,6 +113,15 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     let sessions = Sessions::new(deps, workers.handles());
     let subscribe_metrics = subscribe::Metrics::register(&mut registry);
     let ingest_metrics = ingest::Metrics::register(&mut registry);
+    let proxy = ingest::proxy::Deps {
+        sessions: sessions.clone(),
+        hub: hub.clone(),
+        metrics: ingest::proxy::Metrics::register(&mut registry),
+        config: Arc::new(config.stt.clone()),
+        tokens: Arc::default(),
+        tap: Arc::new(queues.queue("stt_tap")),
+    };
+    let tls = config.tls.clone().map(Acceptor::new).transpose()?;
     let bound = listener::bind(listen).map_err(|error| StartError::Listen { address: listen, error })?;
     let address = bound.local_addr()?;
     let subscribers = subscribe::Deps {
@@ -125,23 +139,28 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         hub: hub.clone(),
         store: Arc::clone(&store),
         ingest: ingest_metrics,
+        proxy,
         subscribe: Arc::new(subscribers),
         registry: Arc::new(registry),
         drain: drain.clone(),
     });
-    let service = Service::new(api, Guard::new(&config.server, address, false));
+    let service = Service::new(api, Guard::new(&config.server, address, tls.is_some()));
     workers.spawn(recovery::run(sessions, Arc::clone(&store), config.ingest.clone(), drain.clone()));
     workers.spawn(sweep(journal, drain.clone()));
     let gates = limits::Gates::new(&config.limits);
-    workers.spawn_first(listener::accept(bound, service, gates, workers.handles(), drain.clone()));
+    let secure = tls.is_some();
+    if let Some(tls) = tls.clone() {
+        workers.spawn(tls.watch());
+    }
+    workers.spawn_first(listener::accept(bound, tls, service, gates, workers.handles(), drain.clone()));
     tracing::info!(%address, journal = %config.journal.dir.display(), "sidetone is up");
-    Ok(Running { address, drain, store, workers, deadline: config.shutdown.deadline })
+    Ok(Running { address, secure, drain, store, workers, deadline: config.shutdown.deadline })
 }
 
 impl Running {
     /// Base URL of its HTTP surface.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", if self.secure { "https" } else { "http" }, self.address)
     }
 
     /// Finishes what is in hand, ends no call, and returns once everything is written; at the latest after the

@@ -11,6 +11,8 @@ use crate::analysis::Registry as Analyses;
 use crate::api::config::{ServerConfig, SubscribeConfig};
 use crate::base::drain::ShutdownConfig;
 use crate::base::settings::{Problem, Problems, Section};
+use crate::base::tls::TlsConfig;
+use crate::ingest::proxy::SttConfig;
 use crate::session::config::{IngestConfig, LimitsConfig};
 use crate::{gateway, journal};
 
@@ -33,6 +35,10 @@ pub struct Config {
     pub gateway: gateway::Config,
     /// `[analyses.*]` and the built-in ones.
     pub analyses: Analyses,
+    /// `[stt]`
+    pub stt: SttConfig,
+    /// `[tls]`
+    pub tls: Option<TlsConfig>,
 }
 
 impl Config {
@@ -80,8 +86,12 @@ impl Config {
         let gateway = gateway::Config::read(&mut root);
         let value = root.take("analyses");
         let analyses = Analyses::read(value, base, root.problems());
+        let value = root.take("stt");
+        let stt = SttConfig::read(value, root.problems());
+        let value = root.take("tls");
+        let tls = TlsConfig::read(value, base, root.problems());
         root.finish();
-        let config = Self { server, journal, ingest, subscribe, shutdown, limits, gateway, analyses };
+        let config = Self { server, journal, ingest, subscribe, shutdown, limits, gateway, analyses, stt, tls };
         config.cross_check(&mut problems);
         if problems.is_empty() { Ok(config) } else { Err(problems.into_vec()) }
     }

@@ -4,7 +4,7 @@
 //! client that went without it, because the vendor bills open sockets.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -78,7 +78,7 @@ impl Relay {
     {
         let (mut client_in, mut client_out) = client.split();
         let (mut upstream_in, mut upstream_out) = upstream.split();
-        let terminated = std::cell::Cell::new(false);
+        let terminated = AtomicBool::new(false);
         let metrics = self.metrics.clone();
         let stopped = {
             let up = up(&mut client_in, &mut upstream_out, &terminated, &metrics);
@@ -98,12 +98,12 @@ impl Relay {
         };
         let ended = match stopped {
             Stopped::ClientGone | Stopped::ClientBroke(_) => {
-                if !terminated.get() {
+                if !terminated.load(Ordering::Relaxed) {
                     let goodbye = Incoming::Text(Utf8Bytes::from_static(TERMINATE));
                     // An upstream that takes nothing any more has nothing to say either.
                     let _ = timeout(LAST_WORDS, upstream_out.relay([goodbye])).await;
                 }
-                self.last_words(&mut upstream_in, terminated.get()).await;
+                self.last_words(&mut upstream_in, terminated.load(Ordering::Relaxed)).await;
                 match stopped {
                     Stopped::ClientBroke(why) => Ended::Failed(why),
                     _ => Ended::Client,
@@ -275,7 +275,7 @@ fn is_termination(text: &str) -> bool {
 async fn up<C, U>(
     client: &mut ReadHalf<C>,
     upstream: &mut WriteHalf<U>,
-    terminated: &std::cell::Cell<bool>,
+    terminated: &AtomicBool,
     metrics: &Metrics,
 ) -> Stopped
 where
@@ -293,7 +293,7 @@ where
                     if let Incoming::Text(text) = &message
                         && text.contains(r#""Terminate""#)
                     {
-                        terminated.set(true);
+                        terminated.store(true, Ordering::Relaxed);
                     }
                     batch.push(message);
                     if batch.len() < BATCH {

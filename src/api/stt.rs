@@ -1,0 +1,61 @@
+//! The STT paths: the drop-in proxy's socket and tokens, and the dialects that ingest understands.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::Request;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::error::{self, ApiError};
+use crate::base::ws::Upgrade;
+use crate::ingest::proxy::{self, TokenAnswer};
+use crate::stt::DIALECTS;
+
+/// `GET /v1/dialects`.
+pub(super) async fn dialects() -> Response {
+    let dialects: Vec<Value> = DIALECTS
+        .iter()
+        .map(|dialect| {
+            let example: Value = serde_json::from_str(dialect.example()).unwrap_or(Value::Null);
+            json!({"name": dialect.name(), "names_turns": dialect.names_turns(), "example": example})
+        })
+        .collect();
+    Json(json!({"dialects": dialects})).into_response()
+}
+
+/// `GET /v3/ws`: upgraded at once, dialled after.
+pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
+    let (upgrade, response) = match Upgrade::new(&mut request, proxy::MAX_MESSAGE_BYTES, None, Body::empty) {
+        Ok(upgraded) => upgraded,
+        Err(message) => return ApiError::bad_request("not_a_websocket", message).into_response(),
+    };
+    let query = request.uri().query().unwrap_or("").to_owned();
+    let headers = request.headers().clone();
+    let tasks = api.drain.tasks.clone();
+    tasks.spawn(async move {
+        if let Ok(socket) = upgrade.socket().await {
+            proxy::serve(socket, &query, &headers, &api.proxy).await;
+        }
+    });
+    response
+}
+
+/// `GET /v3/token`.
+pub(super) async fn token(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
+    let query = request.uri().query().unwrap_or("").to_owned();
+    let headers = request.headers().clone();
+    drop(request);
+    match proxy::answer_token(&query, &headers, &api.proxy).await {
+        TokenAnswer::Token(body) => Json(body).into_response(),
+        TokenAnswer::Unprocessable(body) => error::unprocessable(Json(body)),
+        TokenAnswer::Vendor(status, body) => error::relayed(status, body),
+        TokenAnswer::Unavailable(message) => {
+            ApiError::upstream("stt_unavailable", format!("the STT upstream is not to be had: {message}"))
+                .into_response()
+        }
+    }
+}
