@@ -51,9 +51,9 @@ pub async fn serve(mut socket: ServerSocket, query: &str, deps: &Deps) {
 }
 
 /// Attaches to the call's session and runs the connection.
-async fn connect(socket: ServerSocket, params: Params, deps: &Deps) {
+async fn connect(mut socket: ServerSocket, params: Params, deps: &Deps) {
     let outlet = Arc::new(Outlet::default());
-    let (commands, attached) = match attach(&params, &outlet, deps).await {
+    let (commands, attached) = match attach(&mut socket, &params, &outlet, deps).await {
         Ok(found) => found,
         Err(error) => {
             let (complaint, close) = session_complaint(&error);
@@ -110,6 +110,7 @@ fn filter(results: Results, analyses: &[String]) -> Filter {
 }
 
 async fn attach(
+    socket: &mut ServerSocket,
     params: &Params,
     outlet: &Arc<Outlet>,
     deps: &Deps,
@@ -127,11 +128,33 @@ async fn attach(
         };
         let commands = deps.sessions.tell(&params.call, true, Command::Attach(Box::new(attach))).await?;
         // An answer that never comes means that the session was just leaving, or was rebuilt: ask again.
-        if let Ok(attached) = answer.await {
+        if let Ok(attached) = until_answered(socket, outlet, answer).await {
             return Ok((commands, attached));
         }
     }
     Err(SessionError::Failed(params.call.clone()))
+}
+
+/// Waits for the session's answer; a producer that has to wait, because the journal takes no writes, is told why.
+async fn until_answered(
+    socket: &mut ServerSocket,
+    outlet: &Outlet,
+    mut answer: oneshot::Receiver<Attached>,
+) -> Result<Attached, oneshot::error::RecvError> {
+    loop {
+        tokio::select! {
+            biased;
+            answered = &mut answer => return answered,
+            outbound = outlet.next() => {
+                if let Some(goodbye) = outbound.goodbye {
+                    outlet.close(goodbye);
+                    return answer.await;
+                }
+                // A producer that is gone is noticed once it is attached.
+                let _ = socket.send(outbound.complaints.iter().map(error_frame)).await;
+            }
+        }
+    }
 }
 
 /// How a connection ends.
