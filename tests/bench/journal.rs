@@ -1,0 +1,385 @@
+//! What the journal costs, beside the least that could do the same, in the same run.
+//!
+//! * *inline*: appends of two events (as one turn makes) on the caller's thread, beside a bare `write` of as many bytes
+//!   with a checksum to a file per call; closed loop, then paced as a quiet daemon's are, so that cores sleep between.
+//! * *machine*: from append to durable acknowledgement, beside a bare group-committing writer: one thread, one file,
+//!   everything that waits written and synced at once.
+//! * *cold*: opening 10,000 open calls, the memory of one that was touched, and reads.
+//!
+//! `cargo bench --bench journal [-- ROW…]`, rows: `inline paced machine cold`. Figures of a busy machine are no figures.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::fs::File;
+use std::hint::black_box;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::mpsc as std_mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use sidetone::journal::{
+    self, CallState, Config, Directory as _, Durability, Embedded, Entry, Journal as _, NewRecord,
+};
+use sidetone::types::{CallId, JsonMap};
+use tokio::sync::oneshot;
+
+const CALLS: usize = 100;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    let wanted = |row: &str| args.is_empty() || args.iter().any(|arg| arg == row);
+    if wanted("inline") {
+        inline();
+    }
+    if wanted("paced") {
+        paced();
+    }
+    if wanted("machine") {
+        machine();
+    }
+    if wanted("cold") {
+        cold();
+    }
+}
+
+// --- what is written ---
+
+/// Two events of a turn: the turn itself, with its words as private fields, and an insight.
+fn turn() -> Vec<NewRecord> {
+    let event = |bytes: usize| Bytes::from(format!("{{\"type\":\"turn.final\",\"text\":\"{:x<bytes$}\"}}", ""));
+    vec![
+        NewRecord { frame: event(350), private: event(500) },
+        NewRecord { frame: event(700), private: Bytes::from_static(b"{}") },
+    ]
+}
+
+fn entry(call: &CallId) -> Entry {
+    Entry {
+        call_id: call.clone(),
+        epoch: "0123456789abcdefghjk".to_owned(),
+        state: CallState::Open,
+        meta: JsonMap::new(),
+        started_at_ms: 1_700_000_000_000,
+        ended_at_ms: None,
+        open_streams: 1,
+        turns: 0,
+        connections: std::collections::BTreeMap::new(),
+    }
+}
+
+fn calls(count: usize) -> Vec<CallId> {
+    (0..count).map(|number| CallId::parse(&format!("c_{number:0>20}")).expect("id")).collect()
+}
+
+fn config(dir: &tempfile::TempDir, durability: Durability) -> Config {
+    Config { durability, ..Config::at(dir.path()) }
+}
+
+fn open(config: &Config) -> Arc<Embedded> {
+    journal::open(config, journal::Metrics::default()).expect("journal")
+}
+
+/// The journal's side: each call's head.
+struct Appender {
+    store: Arc<Embedded>,
+    calls: Vec<CallId>,
+    heads: Vec<u64>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Appender {
+    fn new(store: &Arc<Embedded>, calls: Vec<CallId>) -> Self {
+        let heads = vec![0; calls.len()];
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+        let mut appender = Self { store: Arc::clone(store), calls, heads, runtime };
+        for which in 0..appender.calls.len() {
+            appender.append(which, turn());
+        }
+        appender
+    }
+
+    fn append(&mut self, which: usize, batch: Vec<NewRecord>) {
+        let call = &self.calls[which];
+        let entry = (self.heads[which] == 0).then(|| entry(call));
+        let future = self.store.append(call, self.heads[which], batch, entry);
+        self.heads[which] = self.runtime.block_on(future).expect("commit").head;
+    }
+}
+
+/// The floor: a file per call, a length and a checksum before each event, one `write`.
+struct Bare {
+    files: Vec<File>,
+    buffer: Vec<u8>,
+}
+
+impl Bare {
+    fn new(dir: &tempfile::TempDir, count: usize) -> Self {
+        let files = (0..count).map(|number| File::create(dir.path().join(number.to_string())).expect("file")).collect();
+        Self { files, buffer: Vec::new() }
+    }
+
+    fn append(&mut self, which: usize, batch: &[NewRecord]) {
+        self.buffer.clear();
+        encode(&mut self.buffer, batch);
+        self.files[which].write_all(&self.buffer).expect("written");
+    }
+}
+
+fn encode(buffer: &mut Vec<u8>, batch: &[NewRecord]) {
+    for record in batch {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&record.frame);
+        crc.update(&record.private);
+        buffer.extend_from_slice(&(record.frame.len() as u32).to_le_bytes());
+        buffer.extend_from_slice(&crc.finalize().to_le_bytes());
+        buffer.extend_from_slice(&record.frame);
+        buffer.extend_from_slice(&record.private);
+    }
+}
+
+// --- figures ---
+
+struct Times(Vec<Duration>);
+
+impl Times {
+    fn at(&mut self, part: f64) -> Duration {
+        self.0.sort_unstable();
+        self.0[((self.0.len() - 1) as f64 * part) as usize]
+    }
+
+    fn row(&mut self, name: &str, floor: Option<&mut Self>) {
+        let (p50, p99, max) = (self.at(0.5), self.at(0.99), self.at(1.0));
+        let ratio = floor.map_or(String::new(), |floor| {
+            let ratio = |part: f64| self.at(part).as_secs_f64() / floor.at(part).as_secs_f64();
+            format!("   {:.2}x {:.2}x of the floor", ratio(0.5), ratio(0.99))
+        });
+        println!("  {name:<34} p50 {p50:>9.1?}  p99 {p99:>9.1?}  max {max:>9.1?}{ratio}");
+    }
+}
+
+// --- rows ---
+
+fn inline() {
+    println!("inline, closed loop, {CALLS} calls, two events an append");
+    let (dir, bare_dir) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    let store = open(&config(&dir, Durability::Process));
+    let mut appender = Appender::new(&store, calls(CALLS));
+    let mut bare = Bare::new(&bare_dir, CALLS);
+    let (mut ours, mut floor) = (Times(Vec::new()), Times(Vec::new()));
+    let (mut ours_total, mut floor_total) = (Duration::ZERO, Duration::ZERO);
+    // Turn by turn in short stretches, so that what else the machine does hits both.
+    for _ in 0..50 {
+        for _ in 0..10 {
+            for which in 0..CALLS {
+                let batch = turn();
+                let started = Instant::now();
+                appender.append(which, batch);
+                let took = started.elapsed();
+                ours_total += took;
+                ours.0.push(took);
+            }
+        }
+        for _ in 0..10 {
+            for which in 0..CALLS {
+                let batch = turn();
+                let started = Instant::now();
+                bare.append(which, &batch);
+                let took = started.elapsed();
+                floor_total += took;
+                floor.0.push(took);
+            }
+        }
+    }
+    floor.row("bare write", None);
+    ours.row("journal", Some(&mut floor));
+    let per_second = |times: &Times, total: Duration| (times.0.len() * 2) as f64 / total.as_secs_f64();
+    println!(
+        "  events/s on one thread             bare {:.0}, journal {:.0} (aim 50,000)",
+        per_second(&floor, floor_total),
+        per_second(&ours, ours_total)
+    );
+    let threads = 2;
+    let rounds = 300;
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for part in 0..threads {
+            let store = &store;
+            scope.spawn(move || {
+                let names = (0..CALLS).map(|number| CallId::parse(&format!("t_{part}_{number}")).expect("id"));
+                let mut appender = Appender::new(store, names.collect());
+                for _ in 0..rounds {
+                    for which in 0..CALLS {
+                        appender.append(which, turn());
+                    }
+                }
+            });
+        }
+    });
+    let events = (threads * (rounds + 1) * CALLS * 2) as f64;
+    println!("  events/s on {threads} threads              journal {:.0}", events / started.elapsed().as_secs_f64());
+    store.close();
+}
+
+fn paced() {
+    println!("inline, 250 appends/s over {CALLS} calls, 8 s, the syncer at work");
+    let (dir, bare_dir) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
+    let store = open(&config(&dir, Durability::Process));
+    let mut appender = Appender::new(&store, calls(CALLS));
+    let mut bare = Bare::new(&bare_dir, CALLS);
+    let (mut ours, mut floor) = (Times(Vec::new()), Times(Vec::new()));
+    let begin = Instant::now();
+    for number in 0..2000_u32 {
+        let due = begin + Duration::from_millis(4) * number;
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        let which = number as usize % CALLS;
+        // The first of the two warms the caches for the second: they take turns.
+        for turn_of_ours in [number % 2 == 0, number % 2 == 1] {
+            let batch = turn();
+            let started = Instant::now();
+            if turn_of_ours {
+                appender.append(which, batch);
+                ours.0.push(started.elapsed());
+            } else {
+                bare.append(which, &batch);
+                floor.0.push(started.elapsed());
+            }
+        }
+    }
+    floor.row("bare write", None);
+    ours.row("journal", Some(&mut floor));
+    store.close();
+}
+
+fn machine() {
+    for writers in [1, 10, 100] {
+        println!("durability \"machine\", {writers} calls, each with one append in flight, 3 s each");
+        let mut floor = group_commit(writers);
+        floor.row("bare group commit", None);
+        machine_journal(writers).row("journal", Some(&mut floor));
+    }
+}
+
+const MACHINE_TIME: Duration = Duration::from_secs(3);
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime")
+}
+
+fn machine_journal(writers: usize) -> Times {
+    let dir = tempfile::tempdir().expect("dir");
+    let store = open(&config(&dir, Durability::Machine));
+    let times = runtime().block_on(async {
+        let tasks = calls(writers).into_iter().map(|call| {
+            let store = Arc::clone(&store);
+            tokio::task::spawn(async move {
+                let mut head = store.append(&call, 0, turn(), Some(entry(&call))).await.expect("commit").head;
+                let (begin, mut times) = (Instant::now(), Vec::new());
+                while begin.elapsed() < MACHINE_TIME {
+                    let started = Instant::now();
+                    head = store.append(&call, head, turn(), None).await.expect("commit").head;
+                    times.push(started.elapsed());
+                }
+                times
+            })
+        });
+        gather(tasks.collect()).await
+    });
+    store.close();
+    times
+}
+
+/// The floor: everything that waits is written to one file and synced at once.
+fn group_commit(writers: usize) -> Times {
+    type Wanted = (Vec<NewRecord>, oneshot::Sender<()>);
+    let dir = tempfile::tempdir().expect("dir");
+    let mut file = File::create(dir.path().join("log")).expect("file");
+    let (sender, receiver) = std_mpsc::sync_channel::<Wanted>(writers);
+    let writer = thread::spawn(move || {
+        let mut buffer = Vec::new();
+        while let Ok(first) = receiver.recv() {
+            let group: Vec<Wanted> = std::iter::once(first).chain(receiver.try_iter()).collect();
+            buffer.clear();
+            group.iter().for_each(|(batch, _)| encode(&mut buffer, batch));
+            file.write_all(&buffer).expect("written");
+            file.sync_data().expect("synced");
+            group.into_iter().for_each(|(_, done)| done.send(()).expect("told"));
+        }
+    });
+    let times = runtime().block_on(async {
+        let tasks = (0..writers).map(|_| {
+            let sender = sender.clone();
+            tokio::task::spawn(async move {
+                let (begin, mut times) = (Instant::now(), Vec::new());
+                while begin.elapsed() < MACHINE_TIME {
+                    let started = Instant::now();
+                    let (done, told) = oneshot::channel();
+                    sender.send((turn(), done)).expect("sent");
+                    told.await.expect("durable");
+                    times.push(started.elapsed());
+                }
+                times
+            })
+        });
+        gather(tasks.collect()).await
+    });
+    drop(sender);
+    writer.join().expect("ended");
+    times
+}
+
+async fn gather(tasks: Vec<tokio::task::JoinHandle<Vec<Duration>>>) -> Times {
+    let mut times = Vec::new();
+    for task in tasks {
+        times.extend(task.await.expect("ran"));
+    }
+    println!("  {:.0} appends/s", times.len() as f64 / MACHINE_TIME.as_secs_f64());
+    Times(times)
+}
+
+fn cold() {
+    const OPEN: usize = 10_000;
+    println!("cold, {OPEN} open calls of 20 turns");
+    let dir = tempfile::tempdir().expect("dir");
+    let config = config(&dir, Durability::Process);
+    let names = calls(OPEN);
+    let store = open(&config);
+    let mut appender = Appender::new(&store, names.clone());
+    for _ in 1..20 {
+        (0..OPEN).for_each(|which| appender.append(which, turn()));
+    }
+    drop(appender);
+    drop(store);
+    let before = resident();
+    let started = Instant::now();
+    let store = open(&config);
+    println!("  opened in {:.1?}; {} bytes a call", started.elapsed(), (resident() - before) / OPEN);
+    let started = Instant::now();
+    black_box(store.since(store.order()).expect("since"));
+    println!("  since(now), nothing touched yet: {:.1?}", started.elapsed());
+    let mut touch = Times(Vec::new());
+    let before = resident();
+    for call in &names {
+        let started = Instant::now();
+        black_box(store.head(call).expect("head"));
+        touch.0.push(started.elapsed());
+    }
+    touch.row("first touch of a call", None);
+    println!("  {} bytes a call once touched, beyond its entry", resident().saturating_sub(before) / OPEN);
+    let mut read = Times(Vec::new());
+    for call in names.iter().cycle().step_by(7).take(20_000) {
+        let started = Instant::now();
+        black_box(store.read(call, 8, 64 << 10).expect("read"));
+        read.0.push(started.elapsed());
+    }
+    read.row("read of the rest of a call", None);
+    assert_eq!(store.open_calls().len(), OPEN);
+    store.close();
+}
+
+/// Bytes of memory that the process has.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/statm").expect("statm");
+    let pages: usize = status.split(' ').nth(1).expect("resident").parse().expect("pages");
+    pages * 4096
+}
