@@ -129,6 +129,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         views: Arc::new(SessionViews(sessions.clone())),
         analyses: config.analyses.names().to_vec(),
         subscribe_timeout: config.subscribe.subscribe_timeout,
+        ping_interval: subscribe::PING_INTERVAL,
         subscriptions_per_socket: config.limits.subscriptions_per_socket,
         calls_per_subscription: config.limits.calls_per_subscription,
         health: workers.within(|| subscribe::watch_health(Arc::clone(&store), drain.stop.clone())),

@@ -140,6 +140,11 @@ impl Memory {
         self.add(call, &event)
     }
 
+    /// All records of `call`, whatever has left retention.
+    pub(crate) fn log(&self, call: &CallId) -> Vec<Arc<Record>> {
+        self.state.lock().expect("lock").calls.get(call).map(|(_, log)| log.clone()).unwrap_or_default()
+    }
+
     /// Events of `call` up to `oldest` leave retention.
     pub(crate) fn forget(&self, call: &CallId, oldest: Seq) {
         self.state.lock().expect("lock").oldest.insert(call.clone(), oldest);

@@ -41,6 +41,9 @@ use crate::types::view::View;
 /// The subprotocol that is echoed when offered.
 pub const SUBPROTOCOL: &str = "sidetone.v1";
 
+/// Time between our pings (DESIGN 5.2), for [`Deps::ping_interval`].
+pub const PING_INTERVAL: Duration = Duration::from_secs(20);
+
 /// How often the journal is asked whether it works.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -66,6 +69,8 @@ pub struct Deps {
     pub analyses: Vec<String>,
     /// `subscribe.subscribe_timeout_ms`
     pub subscribe_timeout: Duration,
+    /// Time between our pings; two of them unanswered close the socket.
+    pub ping_interval: Duration,
     /// `limits.subscriptions_per_socket`
     pub subscriptions_per_socket: usize,
     /// `limits.calls_per_subscription`

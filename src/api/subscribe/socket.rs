@@ -19,8 +19,6 @@ use crate::hub::HubError;
 use crate::types::CallId;
 use crate::types::view::View;
 
-/// Time between our pings; two of them unanswered close the socket.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Frames gathered for one write, bytes.
 const BATCH_BYTES: usize = 32 * 1024;
 /// After the journal could not be read, it is tried again so much later.
@@ -69,7 +67,7 @@ pub(super) async fn serve(mut socket: ServerSocket, deps: Arc<Deps>, stop: Cance
         subscriptions: Vec::new(),
         made: 0,
         first: 0,
-        out: vec![frames::welcome(PING_INTERVAL.as_millis())],
+        out: vec![frames::welcome(deps.ping_interval.as_millis())],
         unknown_types: HashSet::new(),
         retry_at: None,
     };
@@ -113,7 +111,8 @@ impl Session {
         if !*health.borrow_and_update() {
             self.out.push(journal_unavailable());
         }
-        let mut pings = tokio::time::interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
+        let interval = self.deps.ping_interval;
+        let mut pings = tokio::time::interval_at(Instant::now() + interval, interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut unanswered = 0;
         let must_subscribe_by = Instant::now() + self.deps.subscribe_timeout;

@@ -52,6 +52,8 @@ pub(super) struct Star {
     pager: Option<Pager>,
     /// Snapshots hold nothing of a higher `order`.
     settled_at: u64,
+    /// `meta` as the pager saw it may be that of up to this `order`.
+    paged_at: u64,
 }
 
 impl Star {
@@ -75,6 +77,7 @@ impl Star {
             owed: VecDeque::new(),
             pager: position.is_none().then(|| Pager { after: None, page: VecDeque::new(), next: None }),
             settled_at: 0,
+            paged_at: 0,
         };
         star.turn_page(wanted, hub);
         (star, reader)
@@ -102,7 +105,9 @@ impl Star {
     pub(super) fn admit(&mut self, frame: &Frame, wanted: &JsonMap, hub: &Hub) -> bool {
         let Some(standing) = self.standing(frame, wanted, hub) else { return true };
         let call = frame.call();
-        if !wanted.is_empty() && frame.kind().ends_call() && !matches!(standing, Standing::Joining(_)) {
+        let is_past_snapshots = self.is_past_pages(frame.order()) && frame.order() > self.settled_at;
+        if frame.kind().ends_call() && is_past_snapshots && !matches!(standing, Standing::Joining(_)) {
+            // Not followed for ever: should an event of it come yet, its log tells how it stood.
             self.known.remove(call);
         }
         match standing {
@@ -144,7 +149,7 @@ impl Star {
             if frame.seq() == 1 { Standing::Following(0) } else { Standing::Joining(0) }
         } else if frame.kind() == Kind::CallStarted {
             if matches_now(frame, wanted) == Some(true) { Standing::Following(0) } else { Standing::Outside }
-        } else if self.recovered {
+        } else if self.is_past_pages(frame.order()) {
             let matched = meta_before(call, frame.seq(), hub).is_some_and(|meta| contains(&meta, wanted));
             if matched { Standing::Following(0) } else { Standing::Outside }
         } else {
@@ -158,6 +163,12 @@ impl Star {
             self.known.insert(call.clone(), standing);
         }
         Some(standing)
+    }
+
+    /// Whether events of this `order` come after all that the pager saw: then a call is followed if its `meta` matched
+    /// before the event, and not else.
+    fn is_past_pages(&self, order: u64) -> bool {
+        self.pager.is_none() && order > self.paged_at
     }
 
     fn join(&mut self, call: &CallId, seen: Seq) {
@@ -186,7 +197,9 @@ impl Star {
             pager.after = Some(call.clone());
             self.turn_page(wanted, hub);
             if !self.known.contains_key(&call) {
-                self.join(&call, 0);
+                // What is before the reader's position comes by the snapshot or not at all.
+                let head = hub.journal().head(&call).unwrap_or(0);
+                self.join(&call, head);
                 return Some(call);
             }
         }
@@ -199,6 +212,7 @@ impl Star {
             && pager.page.is_empty()
         {
             let entries = hub.journal().page(Some(CallState::Open), pager.next.as_ref(), PAGE);
+            self.paged_at = self.paged_at.max(hub.newest());
             let Some(last) = entries.last() else {
                 self.pager = None;
                 return;

@@ -1,0 +1,246 @@
+//! A client that believes nothing: under random publishing, reading, late views, cuts and resumes, every event comes
+//! once, in order, and a call that was not followed begins with a snapshot or its first event.
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::api::subscribe::request::{self, Request};
+use crate::api::subscribe::subscription::Subscription;
+use crate::base::ws::Utf8Bytes;
+use crate::hub::testing::{call, object, turn};
+use crate::journal::{CallState, Journal as _};
+
+const CALLS: u8 = 5;
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// Publish in a call; a call begins with its first event.
+    Publish(u8),
+    /// Its `meta` changes sides.
+    Flip(u8),
+    Complete(u8),
+    Poll(u16),
+    /// Take a view that lags by so many events.
+    View(u8),
+    Cut,
+}
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let op = prop_oneof![
+        6 => (0..CALLS).prop_map(Op::Publish),
+        1 => (0..CALLS).prop_map(Op::Flip),
+        1 => (0..CALLS).prop_map(Op::Complete),
+        4 => (1..2000_u16).prop_map(Op::Poll),
+        4 => (0..3_u8).prop_map(Op::View),
+        1 => Just(Op::Cut),
+    ];
+    proptest::collection::vec(op, 1..120)
+}
+
+struct Model {
+    hub: Hub,
+    store: Arc<Memory>,
+    deps: Deps,
+    request: Value,
+    subscription: Option<Subscription>,
+    /// The next `seq` of each call that the client follows.
+    next: HashMap<String, Seq>,
+    epochs: HashMap<String, String>,
+    cursor: Option<String>,
+    /// Calls that had ended when the client subscribed anew.
+    ended: HashSet<String>,
+    /// A view that was asked for, at the position of then.
+    owed: Option<(CallId, Seq)>,
+}
+
+impl Model {
+    fn new(request: Value, ring: usize) -> Self {
+        let (hub, store) = hub::testing::hub(hub::Config { call_bytes: ring / 2, ring_bytes: ring });
+        let deps = deps(&hub, &store);
+        let (next, epochs) = (HashMap::new(), HashMap::new());
+        let ended = HashSet::new();
+        let mut model =
+            Self { hub, store, deps, request, subscription: None, next, epochs, cursor: None, ended, owed: None };
+        model.subscribe();
+        model
+    }
+
+    fn subscribe(&mut self) {
+        let mut request = self.request.clone();
+        if let (Some(cursor), "*") = (&self.cursor, request["calls"].as_str().unwrap_or("")) {
+            request["resume"] = json!({"cursor": cursor});
+        } else if request["calls"].is_array() {
+            let positions =
+                self.next.iter().map(|(id, next)| (id.clone(), json!({"epoch": self.epochs[id], "seq": next - 1})));
+            request["resume"] = Value::Object(positions.collect());
+        }
+        let Ok(Request::Subscribe(request)) = request::parse(&request.to_string(), &self.deps) else {
+            panic!("a valid request");
+        };
+        let (subscription, reply) =
+            Subscription::open(*request, "sub_1".into(), &self.deps, &Arc::new(Notify::new())).expect("opens");
+        self.subscription = Some(subscription);
+        let reply: Value = serde_json::from_str(&reply).expect("json");
+        if let Some(cursor) = reply["cursor"].as_str() {
+            self.cursor = Some(cursor.to_owned());
+            if reply["recovered"] == false {
+                self.next.clear();
+                let calls = self.store.page(Some(CallState::Completed), None, usize::MAX);
+                self.ended = calls.into_iter().map(|entry| entry.call_id.to_string()).collect();
+            }
+        } else {
+            let calls = reply["calls"].as_object().expect("calls");
+            self.next.retain(|id, _| calls.get(id).is_some_and(|standing| standing["recovered"] == true));
+        }
+    }
+
+    fn take(&mut self, frames: Vec<Utf8Bytes>) {
+        for frame in frames {
+            let frame: Value = serde_json::from_str(&frame).expect("json");
+            let id = frame["call_id"].as_str().expect("call").to_owned();
+            let seq = frame["seq"].as_u64().expect("seq");
+            let kind = frame["type"].as_str().expect("type");
+            if let Some(cursor) = frame["cursor"].as_str() {
+                self.cursor = Some(cursor.to_owned());
+            }
+            if kind == "snapshot" {
+                assert!(!self.next.contains_key(&id), "a snapshot of a call that was followed: {frame}");
+                self.next.insert(id.clone(), seq + 1);
+                self.epochs.insert(id, "e1".into());
+                continue;
+            }
+            match self.next.get(&id) {
+                Some(expected) => assert_eq!(seq, *expected, "{frame}"),
+                // A call that was over before: it had no snapshot, and may still get an event.
+                None if seq > 1 => assert!(self.ended.contains(&id), "{frame}"),
+                None => {}
+            }
+            self.epochs.insert(id.clone(), "e1".into());
+            self.next.insert(id.clone(), seq + 1);
+            if kind == "call.updated" && self.request["match"].is_object() && frame["meta"]["team"] != "a" {
+                self.next.remove(&id);
+            }
+        }
+    }
+
+    fn poll(&mut self, bytes: usize) -> bool {
+        let mut out = Vec::new();
+        let subscription = self.subscription.as_mut().expect("open");
+        let more = subscription.poll(&self.deps, bytes, &mut out).expect("readable");
+        self.take(out);
+        more
+    }
+
+    fn view(&mut self, lag: Seq) -> bool {
+        let subscription = self.subscription.as_mut().expect("open");
+        let Some((call, at)) = self.owed.take() else {
+            self.owed = subscription.next_view(&self.deps).map(|call| {
+                let head = self.store.head(&call).unwrap_or(0);
+                (call, head.saturating_sub(lag).max(1))
+            });
+            return self.owed.is_some();
+        };
+        let view = fold(&self.store, &call, at);
+        let out = subscription.viewed(&call, view.as_ref(), &self.deps);
+        self.take(out.into_iter().collect());
+        true
+    }
+
+    fn apply(&mut self, op: &Op) {
+        let id = |index: &u8| call(&format!("c_{index}"));
+        match op {
+            Op::Publish(index) => {
+                let call = id(index);
+                if self.store.entry(&call).is_none() {
+                    self.store.start(&call, if index % 2 == 0 { r#"{"team":"a"}"# } else { r#"{"team":"b"}"# });
+                } else {
+                    self.store.add(&call, &Event::TurnFinal { turn: turn(0, "hello") });
+                }
+            }
+            Op::Flip(index) => {
+                if let Some(entry) = self.store.entry(&id(index)) {
+                    let meta = if entry.meta["team"] == "a" { r#"{"team":"b"}"# } else { r#"{"team":"a"}"# };
+                    self.store.add(&id(index), &Event::CallUpdated { meta: object(meta) });
+                }
+            }
+            Op::Complete(index) => {
+                if self.store.entry(&id(index)).is_some() {
+                    self.store.complete(&id(index));
+                }
+            }
+            Op::Poll(bytes) => {
+                self.poll(usize::from(*bytes));
+            }
+            Op::View(lag) => {
+                self.view(Seq::from(*lag));
+            }
+            Op::Cut => {
+                self.subscription = None;
+                self.owed = None;
+                self.subscribe();
+            }
+        }
+    }
+
+    /// Everything that is waiting comes; then the client has every call that it should.
+    fn finish(&mut self) {
+        for _ in 0..10_000 {
+            if !self.poll(500) && !self.view(0) {
+                break;
+            }
+        }
+        let subscription = self.subscription.as_mut().expect("open");
+        assert!(subscription.next_view(&self.deps).is_none(), "nothing is owed");
+        for index in 0..CALLS {
+            let id = call(&format!("c_{index}"));
+            let head = self.store.head(&id).unwrap_or(0);
+            let entry = self.store.entry(&id);
+            let matches =
+                entry.as_ref().is_some_and(|entry| !self.request["match"].is_object() || entry.meta["team"] == "a");
+            match self.next.get(id.as_str()) {
+                Some(next) => assert_eq!(*next, head + 1, "{id} is behind"),
+                None => {
+                    let open = entry.is_some_and(|entry| entry.state == CallState::Open);
+                    assert!(!(open && matches), "{id} is open, matches, and is not followed");
+                }
+            }
+        }
+        assert!(self.hub.newest() >= 1 || self.next.is_empty());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn all_calls(ops in ops(), ring in 0..6000_usize) {
+        let mut model = Model::new(json!({"type": "subscribe", "calls": "*"}), ring);
+        ops.iter().for_each(|op| model.apply(op));
+        model.finish();
+    }
+
+    #[test]
+    fn named_calls(ops in ops(), ring in 0..6000_usize) {
+        let request = json!({"type": "subscribe", "calls": ["c_0", "c_1", "c_2", "c_3"], "wait": true});
+        let mut model = Model::new(request, ring);
+        // The fifth call is nobody's business.
+        ops.iter().for_each(|op| model.apply(op));
+        let fifth = model.store.head(&call("c_4")).unwrap_or(0);
+        if fifth > 0 {
+            prop_assert!(!model.next.contains_key("c_4"));
+            model.next.insert("c_4".into(), fifth + 1);
+        }
+        model.finish();
+    }
+
+    #[test]
+    fn matching_calls(ops in ops(), ring in 0..6000_usize) {
+        let request = json!({"type": "subscribe", "calls": "*", "match": {"team": "a"}});
+        let mut model = Model::new(request, ring);
+        ops.iter().for_each(|op| model.apply(op));
+        model.finish();
+    }
+}
