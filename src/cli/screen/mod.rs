@@ -133,7 +133,8 @@ impl<W: Write> Screen<W> {
         let speaker = word(&frame["speaker"]);
         let name = self.name(call);
         let room = self.width.saturating_sub(self.margin() + speaker.chars().count() + 4);
-        let line = format!("{name}{:>7}  {speaker}  {}", "···", tail(&text, room));
+        let speaker = if speaker.is_empty() { speaker } else { format!("{speaker}  ") };
+        let line = format!("{name}{:>7}  {speaker}{}", "···", tail(&text, room));
         self.pause()?;
         write!(self.out, "{}", line.dimmed())?;
         self.partial = true;
@@ -217,10 +218,15 @@ impl<W: Write> Screen<W> {
 
     fn failed(&mut self, call: &str, frame: &Value) -> io::Result<()> {
         let again = if frame["temporary"] == true { "; it is tried again" } else { "" };
-        let line = format!("{} failed: {}{again}", word(&frame["analysis"]), word(&frame["code"]));
+        let message = word(&frame["message"]);
+        let why = if message.is_empty() { String::new() } else { format!(": {message}") };
+        let line = format!("{} failed: {}{why}{again}", word(&frame["analysis"]), word(&frame["code"]));
         self.pause()?;
         let name = self.name(call);
-        writeln!(self.out, "{}{:>7}  {}", name.dimmed(), "▌".red(), line.red())
+        for text in wrap(&line, self.width.saturating_sub(self.margin() + 4)) {
+            writeln!(self.out, "{}{:>7}  {}", name.dimmed(), "▌".red(), text.red())?;
+        }
+        Ok(())
     }
 
     fn snapshot(&mut self, call: &str, frame: &Value) -> io::Result<()> {
