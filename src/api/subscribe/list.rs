@@ -26,6 +26,9 @@ enum Standing {
     Following,
 }
 
+/// A list as it is opened: itself, its reader, and what `subscribed` says of each call.
+pub(super) type Opened = (List, Reader, Vec<(CallId, Reply)>);
+
 /// Named calls.
 pub(super) struct List {
     calls: HashMap<CallId, Standing>,
@@ -41,7 +44,7 @@ impl List {
         wait: bool,
         hub: &Hub,
         notify: &Arc<Notify>,
-    ) -> Result<(Self, Reader, Vec<(CallId, Reply)>), (&'static str, String)> {
+    ) -> Result<Opened, (&'static str, String)> {
         let mut list = Self { calls: HashMap::with_capacity(calls.len()), owed: VecDeque::new() };
         let mut positions = Vec::new();
         let mut replies = Vec::new();
