@@ -3,8 +3,10 @@
 //!
 //! Exit codes: 0 well, 1 not well, 2 the command line was not understood.
 
+mod cert;
 mod check;
 mod demo;
+mod dialects;
 mod fetch;
 mod meter;
 mod reconnect;
@@ -53,6 +55,10 @@ enum Command {
     Replay(Box<replay::ReplayArgs>),
     /// Show calls and insights live
     Watch(watch::WatchArgs),
+    /// List the STT wire formats that are understood
+    Dialects(dialects::DialectsArgs),
+    /// Make a certificate for local use
+    Cert(cert::CertArgs),
     /// Show the prompt that a recording would send, and its estimated tokens
     Render(render::RenderArgs),
     /// Find every problem of a configuration
@@ -79,6 +85,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Check(args) => check::run(&args),
         Command::Replay(args) => client(replay::run(*args)),
         Command::Watch(args) => client(watch::run(args)),
+        Command::Dialects(args) => dialects::run(&args),
+        Command::Cert(args) => cert::run(&args),
     }
 }
 

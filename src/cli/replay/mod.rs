@@ -4,6 +4,7 @@ mod call;
 mod expected;
 mod files;
 mod outbox;
+mod standin;
 mod stats;
 
 use std::collections::HashSet;
@@ -41,6 +42,7 @@ Examples:
   sidetone replay recordings/ --speed max               a whole folder, as fast as the daemon takes it
   sidetone replay call.jsonl --calls 100 --concurrency 100 --speed 4
   sidetone replay recordings/ --speed max --json | tail -n 1
+  sidetone replay --as-stt call.jsonl --listen 127.0.0.1:9000   as if by the STT vendor
 
 Exit code: 0 when the daemon has every final turn, 1 when anything was lost or a call failed.")]
 pub(crate) struct ReplayArgs {
@@ -74,6 +76,8 @@ pub(crate) struct ReplayArgs {
     /// Figures as JSON: a line a call, and last a line with the sums
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    standin: standin::StandinArgs,
 }
 
 /// How fast a recording is played.
@@ -128,6 +132,9 @@ fn json_object(text: &str) -> Result<String, String> {
 /// # Cancel safety
 /// Cancelled, connections drop; the calls stay open at the daemon.
 pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
+    if args.standin.as_stt {
+        return standin::run(args.standin, &args.paths, args.speed).await;
+    }
     let target: Target = args.to.parse().map_err(|error| anyhow!("--to: {error}"))?;
     let walk = files::walk(&args.paths)?;
     for (path, why) in &walk.skipped {

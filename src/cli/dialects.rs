@@ -1,0 +1,128 @@
+//! `sidetone dialects`: the STT wire formats that are understood, and what is made of a file of frames.
+
+use std::io::{BufRead as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use owo_colors::OwoColorize as _;
+use serde_json::{Value, json};
+
+use crate::stt::{self, DIALECTS, Dialect};
+use crate::types::{SttEvent, TurnKey, Word};
+
+/// Options of `sidetone dialects`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sidetone dialects                                  names, each with an example frame
+  sidetone dialects deepgram --decode frames.jsonl   what is made of frames, one a line
+  sidetone dialects --json")]
+pub(crate) struct DialectsArgs {
+    /// One dialect only
+    #[arg(value_name = "NAME")]
+    name: Option<String>,
+    /// Decode frames, one JSON object a line (\"-\": standard input), into one JSON line a frame
+    #[arg(long, value_name = "FILE", requires = "name")]
+    decode: Option<PathBuf>,
+    /// The list as JSON, as GET /v1/dialects has it
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// No such dialect, or the file cannot be read.
+pub(crate) fn run(args: &DialectsArgs) -> Result<ExitCode> {
+    let chosen: Vec<&'static dyn Dialect> = match &args.name {
+        None => DIALECTS.to_vec(),
+        Some(name) => match stt::dialect(name) {
+            Some(dialect) => vec![dialect],
+            None => {
+                let names: Vec<&str> = DIALECTS.iter().map(|dialect| dialect.name()).collect();
+                bail!("no dialect {name:?}; there are: {}", names.join(", "));
+            }
+        },
+    };
+    if let (Some(path), [dialect]) = (&args.decode, chosen.as_slice()) {
+        return decode(*dialect, path);
+    }
+    if args.json {
+        let list: Vec<Value> = chosen
+            .iter()
+            .map(|dialect| {
+                let example: Value = serde_json::from_str(dialect.example()).unwrap_or(Value::Null);
+                json!({"name": dialect.name(), "names_turns": dialect.names_turns(), "example": example})
+            })
+            .collect();
+        anstream::println!("{}", json!({ "dialects": list }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    for dialect in chosen {
+        anstream::println!("{}", dialect.name().bold());
+        anstream::println!("  {}", dialect.example());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn decode(dialect: &dyn Dialect, path: &PathBuf) -> Result<ExitCode> {
+    let input: Box<dyn std::io::BufRead> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin().lock())
+    } else {
+        let file = std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Box::new(std::io::BufReader::new(file))
+    };
+    let mut decoder = dialect.open();
+    let mut out = std::io::stdout().lock();
+    for line in input.lines() {
+        let line = line.with_context(|| format!("cannot read {}", path.display()))?;
+        let mut events = Vec::new();
+        let said = match decoder.decode(&line, &mut events) {
+            Ok(()) => json!({"events": events.iter().map(shown).collect::<Vec<_>>(), "holding": decoder.holding()}),
+            Err(error) => json!({"error": {"code": error.code, "message": error.message}}),
+        };
+        writeln!(out, "{said}")?;
+    }
+    let mut rest = Vec::new();
+    decoder.finish(&mut rest);
+    if !rest.is_empty() {
+        writeln!(out, "{}", json!({"events": rest.iter().map(shown).collect::<Vec<_>>(), "holding": false}))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn key(key: &TurnKey) -> Value {
+    match key {
+        TurnKey::Order(order) => json!(order),
+        TurnKey::Vendor(id) => json!(id),
+        TurnKey::Next => Value::Null,
+    }
+}
+
+fn words(words: &[Word]) -> Value {
+    serde_json::to_value(words).unwrap_or(Value::Null)
+}
+
+fn shown(event: &SttEvent) -> Value {
+    match event {
+        SttEvent::Begin { vendor_session } => json!({"begin": {"vendor_session": vendor_session}}),
+        SttEvent::Partial { key: turn, speaker, text } => {
+            json!({"partial": {"turn": key(turn), "speaker": speaker, "text": text}})
+        }
+        SttEvent::Final(turn) => json!({"final": {
+            "turn": key(&turn.key), "formatted": turn.formatted, "text": turn.text, "speaker": turn.speaker,
+            "start_ms": turn.start_ms, "end_ms": turn.end_ms, "language": turn.language,
+            "confidence": turn.confidence, "words": words(&turn.words),
+        }}),
+        SttEvent::Revise(turn) => json!({"revise": {
+            "turn": key(&turn.key), "speaker": turn.speaker, "text": turn.text, "words": words(&turn.words),
+        }}),
+        SttEvent::MergeSpeakers { from, to } => json!({"merge_speakers": {"from": from, "to": to}}),
+        SttEvent::Meta(meta) => json!({ "meta": meta }),
+        SttEvent::End { reason, scope } => json!({"end": {"reason": reason, "scope": scope}}),
+        SttEvent::VendorError { code, message } => json!({"vendor_error": {"code": code, "message": message}}),
+        SttEvent::Unknown { kind } => json!({"unknown": {"type": kind}}),
+    }
+}

@@ -1,0 +1,105 @@
+//! `sidetone replay --as-stt`: recordings served as if by the STT vendor.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+use owo_colors::OwoColorize as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::{Speed, files};
+use crate::standin::{self, Fault, Options, Pace, Script};
+
+/// What paces the frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum PaceBy {
+    /// The recorded times, by --speed
+    Clock,
+    /// The audio that the client sends
+    Audio,
+}
+
+/// Options of `--as-stt`.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "As STT vendor")]
+pub(super) struct StandinArgs {
+    /// Serve the recordings over AssemblyAI's v3 protocol, one a session in turn, to any client or to the daemon's proxy
+    #[arg(long)]
+    pub(super) as_stt: bool,
+    /// Where to listen; port 0 is a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", requires = "as_stt")]
+    listen: SocketAddr,
+    /// What paces the frames
+    #[arg(long, value_name = "BY", default_value = "clock", requires = "as_stt")]
+    pace: PaceBy,
+    /// What goes wrong: drop, cut, stall, garble, slow, mute, refuse, 1008, 3005 or 3008, with @TURNS after which
+    #[arg(long, value_name = "KIND[@TURNS]", requires = "as_stt")]
+    fault: Option<Fault>,
+    /// Only the first N sessions have the fault
+    #[arg(long, value_name = "N", requires = "fault")]
+    faulty_sessions: Option<usize>,
+    /// The only API key that is taken; default: any
+    #[arg(long, value_name = "KEY", requires = "as_stt")]
+    require_key: Option<String>,
+    /// Every session gets an id of its own, not the recorded one
+    #[arg(long, requires = "as_stt")]
+    fresh_ids: bool,
+    /// Add SpeechStarted, Heartbeat and a closing SpeakerRevision
+    #[arg(long, requires = "as_stt")]
+    extras: bool,
+}
+
+/// Serves until it is interrupted.
+///
+/// # Errors
+/// Nothing to serve, or the address is taken.
+pub(super) async fn run(args: StandinArgs, paths: &[PathBuf], speed: Speed) -> Result<ExitCode> {
+    let walk = files::walk(paths)?;
+    let mut scripts = Vec::new();
+    for path in &walk.recordings {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let recording = files::load(path)?.with_context(|| path.display().to_string())?;
+        match Script::new(name, &recording) {
+            Ok(script) => scripts.push(script),
+            Err(why) => anstream::eprintln!("skipped {}: {why}", path.display()),
+        }
+    }
+    for (path, why) in walk.skipped.iter().chain(&walk.damaged) {
+        anstream::eprintln!("skipped {}: {why}", path.display());
+    }
+    if scripts.is_empty() {
+        bail!("no assemblyai recording among {} files", walk.recordings.len() + walk.skipped.len());
+    }
+    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+    let address = listener.local_addr()?;
+    anstream::println!("listening on ws://{address}");
+    anstream::println!(
+        "{} recordings over AssemblyAI's v3 protocol; point a daemon here: {}",
+        scripts.len(),
+        format!("[stt] upstream = \"ws://{address}\"").bold()
+    );
+    std::io::stdout().flush()?;
+    let pace = match (args.pace, speed) {
+        (PaceBy::Audio, _) => Pace::Audio,
+        (PaceBy::Clock, Speed::Max) => Pace::Max,
+        (PaceBy::Clock, Speed::Times(times)) => Pace::Clock(times),
+    };
+    let options = Options {
+        pace,
+        fault: args.fault,
+        faulty_sessions: args.faulty_sessions,
+        key: args.require_key,
+        fresh_ids: args.fresh_ids,
+        extras: args.extras,
+    };
+    let stop = CancellationToken::new();
+    tokio::select! {
+        () = standin::serve(listener, scripts, options, stop) => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C")?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
