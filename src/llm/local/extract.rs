@@ -11,17 +11,17 @@ use super::words;
 use crate::types::{Turn, TurnNo};
 
 /// Words of a passage, where its sentences allow.
-const PASSAGE_WORDS: usize = 25;
+const PASSAGE_WORDS: usize = 30;
 /// Words of a summary of a conversation without end.
-const MOST_WORDS: f64 = 140.0;
+const MOST_WORDS: f64 = 130.0;
 /// Words of conversation over which the summary grows to 63 % of [`MOST_WORDS`].
 const GROWTH_WORDS: f64 = 550.0;
 /// How far one passage may go over the budget.
-const OVER: f64 = 1.25;
+const OVER: f64 = 1.2;
 /// How a passage's length discounts what it adds.
 const LENGTH_POWER: f64 = 0.5;
 /// Weight of a word that was covered before.
-const REPEATED: f64 = 0.25;
+const REPEATED: f64 = 0.1;
 /// Of a word that several speakers say.
 const SHARED: f64 = 1.3;
 /// Of a word that only one passage says.

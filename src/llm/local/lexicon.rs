@@ -84,6 +84,20 @@ pub(super) static PHRASES: &[(&str, f64)] = &[
     ("thanks so much", 0.5),
     ("so much fun", 0.3),
     ("makes sense", 0.3),
+    ("thank you", 0.35),
+    ("thanks", 0.35),
+    ("see you", 0.4),
+    ("talk to you", 0.4),
+    ("take care", 0.4),
+    ("have a good", 0.5),
+    ("good morning", 0.4),
+    ("good afternoon", 0.4),
+    ("good evening", 0.4),
+    ("good night", 0.4),
+    ("sounds good", 0.4),
+    ("got it", 0.3),
+    ("here you go", 0.4),
+    ("no worries", 0.7),
 ];
 
 /// Turn what follows them within three words.

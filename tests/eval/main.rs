@@ -1,0 +1,140 @@
+//! How good the embedded provider is, on human labels and human summaries, beside the baselines: `scripts/eval-local`.
+//!
+//! Prints the figures and fails where a published baseline is not met. Skips, and says so, where the recordings are not
+//! there (`SIDETONE_RECORDINGS`, or `../shared/recordings`): they are others' data and no part of the project.
+
+mod baselines;
+mod data;
+mod rouge;
+
+use std::process::ExitCode;
+
+use data::{Call, Set};
+use sidetone::llm::ChatRequest;
+use sidetone::llm::local;
+use sidetone::types::Transcript;
+
+/// Published figures that the embedded provider must not be below: MELD dev (best of VADER and AFINN), DialogSum test and
+/// QMSum test (best of first turns and centroid).
+const MELD: (f64, f64) = (0.471, 0.402);
+const DIALOGSUM: (f64, f64) = (0.307, 0.245);
+const QMSUM: (f64, f64) = (0.212, 0.116);
+
+fn main() -> ExitCode {
+    // Test runners ask what there is before they run it.
+    let asked = |flag: &str| std::env::args().any(|argument| argument == flag);
+    if asked("--list") {
+        if !asked("--ignored") {
+            println!("local: test");
+        }
+        return ExitCode::SUCCESS;
+    }
+    let Some(calls) = data::load() else {
+        println!("eval: SKIPPED: no recordings at {}; set SIDETONE_RECORDINGS", data::folder().display());
+        println!("0 passed, 0 failed, 1 skipped");
+        return ExitCode::SUCCESS;
+    };
+    let good = [
+        sentiment(&calls),
+        summaries("DialogSum", Set::DialogSum, 2, DIALOGSUM, &calls),
+        summaries("QMSum", Set::QmSum, 5, QMSUM, &calls),
+    ];
+    let failed = good.iter().filter(|good| !**good).count();
+    println!("{} passed, {failed} failed", good.len() - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Accuracy and macro-F1 of the three classes.
+fn sentiment(calls: &[Call]) -> bool {
+    println!("\nsentiment of a turn, three classes: accuracy, macro-F1 (F1 of negative, neutral, positive)");
+    let methods: [(&str, &dyn Fn(&str) -> &'static str); 4] = [
+        ("always neutral", &|_| "neutral"),
+        ("VADER at 0.05", &|text| baselines::vader(text, 0.05)),
+        ("VADER at 0.40", &|text| baselines::vader(text, 0.40)),
+        ("local", &|text| local::mood(text).label()),
+    ];
+    let mut figures = (0.0, 0.0);
+    for (title, part, human) in [
+        ("MELD, human labels", "meld-", true),
+        ("  its train files", "meld-train", true),
+        ("  its dev files", "meld-dev", true),
+        ("HVB, a model's labels", "hvb-", false),
+    ] {
+        let of_part = calls.iter().filter(|call| call.name.starts_with(part));
+        let pairs: Vec<(&str, &str)> = of_part.flat_map(Call::labelled).collect();
+        println!("{title}: {} turns", pairs.len());
+        for (name, judge) in &methods {
+            let score = Score::of(pairs.iter().map(|(text, gold)| (*gold, judge(text))));
+            println!("  {name:<18} {score}");
+            if *name == "local" && part == "meld-" && human {
+                figures = (score.accuracy, score.macro_f1);
+            }
+        }
+    }
+    println!("  published for MELD dev: VADER 0.471, 0.390; AFINN 0.437, 0.402");
+    figures.0 >= MELD.0 && figures.1 >= MELD.1
+}
+
+/// ROUGE-1 and ROUGE-L of the extract.
+fn summaries(title: &str, set: Set, turns: usize, floor: (f64, f64), calls: &[Call]) -> bool {
+    let calls: Vec<&Call> = calls.iter().filter(|call| call.set == set && call.summary.is_some()).collect();
+    println!("\n{title}, {} human summaries: ROUGE-1, ROUGE-L (F1, no stemming), words", calls.len());
+    let methods: [(String, &dyn Fn(&Call) -> String); 4] = [
+        (format!("first {turns} turns"), &|call| baselines::first(call, turns)),
+        (format!("longest {turns} turns"), &|call| baselines::longest(call, turns)),
+        (format!("centroid {turns} turns"), &|call| baselines::centroid(call, turns)),
+        ("local".to_owned(), &extract),
+    ];
+    let mut figures = (0.0, 0.0);
+    for (name, summarise) in &methods {
+        let (mut one, mut longest, mut length) = (0.0, 0.0, 0.0);
+        for call in &calls {
+            let (made, human) =
+                (rouge::tokens(&summarise(call)), rouge::tokens(call.summary.as_deref().unwrap_or_default()));
+            one += rouge::one(&made, &human);
+            longest += rouge::longest(&made, &human);
+            length += made.len() as f64;
+        }
+        let count = calls.len() as f64;
+        figures = (one / count, longest / count);
+        println!("  {name:<18} {:.3} {:.3} {:>5.0}", figures.0, figures.1, length / count);
+    }
+    println!("  published for its test split: {:.3}, {:.3} at best", floor.0, floor.1);
+    figures.0 >= floor.0 && figures.1 >= floor.1
+}
+
+/// The points of the embedded provider's own summary.
+fn extract(call: &Call) -> String {
+    let transcript = Transcript { turns: call.turns.clone() };
+    let answer = local::answer(Some("summary"), &ChatRequest::default(), Some(&transcript)).expect("an answer");
+    let value: serde_json::Value = serde_json::from_str(&answer.text).expect("JSON");
+    let points = value["points"].as_array().expect("points").iter();
+    points.map(|point| point["text"].as_str().expect("text")).collect::<Vec<_>>().join(" ")
+}
+
+struct Score {
+    accuracy: f64,
+    macro_f1: f64,
+    f1: [f64; 3],
+}
+
+impl Score {
+    fn of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let pairs: Vec<(&str, &str)> = pairs.collect();
+        let right = pairs.iter().filter(|(gold, found)| gold == found).count();
+        let f1 = ["negative", "neutral", "positive"].map(|class| {
+            let both = pairs.iter().filter(|(gold, found)| *gold == class && *found == class).count();
+            let either = pairs.iter().map(|(gold, found)| usize::from(*gold == class) + usize::from(*found == class));
+            let either: usize = either.sum();
+            if either == 0 { 0.0 } else { 2.0 * both as f64 / either as f64 }
+        });
+        Self { accuracy: right as f64 / pairs.len().max(1) as f64, macro_f1: f1.iter().sum::<f64>() / 3.0, f1 }
+    }
+}
+
+impl std::fmt::Display for Score {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [negative, neutral, positive] = self.f1;
+        write!(formatter, "{:.3} {:.3}  ({negative:.2} {neutral:.2} {positive:.2})", self.accuracy, self.macro_f1)
+    }
+}
