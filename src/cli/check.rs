@@ -60,3 +60,53 @@ fn inventory(config: &Config) -> String {
     ]
     .join("; ")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../config/sidetone.toml");
+
+    #[test]
+    fn the_example_is_right_as_it_stands_and_says_the_defaults() {
+        let example = Config::parse(EXAMPLE, Path::new(".")).expect("the example");
+        let default = Config::parse("", Path::new(".")).expect("the defaults");
+        assert_eq!(format!("{example:?}"), format!("{default:?}"));
+    }
+
+    /// What is commented out is right too, but for what it refers to outside of the file.
+    #[test]
+    fn no_key_of_the_example_is_unknown_or_of_another_form() {
+        let text: Vec<&str> = EXAMPLE
+            .lines()
+            .map(|line| match line.strip_prefix("# ") {
+                Some(rest) if is_toml(rest) => rest,
+                _ => line,
+            })
+            .collect();
+        let problems = match Config::parse(&text.join("\n"), Path::new(".")) {
+            Ok(_) => Vec::new(),
+            Err(problems) => problems,
+        };
+        let outside = ["is not set", "cannot be read", "cannot read", "No such file"];
+        let wrong: Vec<String> = problems
+            .iter()
+            .map(settings::line)
+            .filter(|line| !outside.iter().any(|reason| line.contains(reason)))
+            .filter(|line| !line.starts_with("sink: "))
+            .collect();
+        assert!(wrong.is_empty(), "{wrong:#?}");
+        assert!(problems.len() > 3, "the environment answers for too much: {problems:?}");
+    }
+
+    /// A commented-out line of the example that is TOML and no prose.
+    fn is_toml(line: &str) -> bool {
+        let name = line.split('=').next().unwrap_or_default().trim();
+        line.starts_with('[')
+            || line.starts_with("  {")
+            || line.starts_with(']')
+            || (line.contains('=') && name.chars().all(|character| character.is_ascii_lowercase() || character == '_'))
+    }
+}
