@@ -38,7 +38,7 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
     let tasks = api.drain.tasks.clone();
     tasks.spawn(async move {
         if let Ok(socket) = upgrade.socket().await {
-            proxy::serve(socket, &query, &headers, &api.proxy).await;
+            Box::pin(proxy::serve(socket, &query, &headers, &api.proxy)).await;
         }
     });
     response

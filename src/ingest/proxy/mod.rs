@@ -71,7 +71,7 @@ pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, deps:
     match upstream(&query, headers, deps) {
         Err((code, message)) => refuse(socket, code, &message).await,
         Ok((url, headers)) => match ws::connect(&url, &headers, MAX_MESSAGE_BYTES, UPSTREAM_TIMEOUT).await {
-            Ok(upstream) => session(socket, upstream, query, deps).await,
+            Ok(upstream) => Box::pin(session(socket, upstream, query, deps)).await,
             Err(error) => {
                 deps.metrics.upstream_failures.inc();
                 // The URL holds the client's query, which is nobody else's business.
