@@ -62,6 +62,11 @@ pub struct Api {
     pub drain: Drain,
 }
 
+/// What counts a connection for as long as it lives. The listener puts it on each request, and an upgraded socket keeps
+/// it: to the HTTP server, the connection is over with the upgrade.
+#[derive(Clone)]
+pub struct Hold(pub Arc<dyn std::any::Any + Send + Sync>);
+
 /// All paths of one listener. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
@@ -130,7 +135,9 @@ async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) 
         ingest::listen::Deps { sessions: api.sessions.clone(), hub: api.hub.clone(), metrics: api.ingest.clone() };
     // Answered first, initialised after: the upgrade goes out before a session is looked for.
     let tasks = api.drain.tasks.clone();
+    let hold = request.extensions_mut().remove::<Hold>();
     tasks.spawn(async move {
+        let _hold = hold;
         if let Ok(socket) = upgrade.socket().await {
             ingest::listen::serve(socket, &query, &deps).await;
         }
@@ -153,7 +160,9 @@ async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body
         Err(message) => return ApiError::bad_request("not_a_websocket", message).into_response(),
     };
     let tasks = api.drain.tasks.clone();
+    let hold = request.extensions_mut().remove::<Hold>();
     tasks.spawn(async move {
+        let _hold = hold;
         if let Ok(socket) = upgrade.socket().await {
             subscribe::serve(socket, Arc::clone(&api.subscribe), api.drain.stop.clone()).await;
         }

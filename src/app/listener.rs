@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use super::limits::Gates;
-use crate::api::Service;
 use crate::api::error::ApiError;
+use crate::api::{Hold, Service};
 use crate::base::drain::Drain;
 use crate::base::tls::Acceptor;
 
@@ -86,14 +86,14 @@ pub(super) async fn accept(
         let (service, tls) = (service.clone(), tls.clone());
         let stop = drain.stop.clone();
         let serve = async move {
-            let (_load, _pass) = (load, pass);
+            let hold = Hold(Arc::new((load, pass)));
             let Ok(stream) = TcpStream::from_std(stream) else { return };
             match tls {
-                None => serve(stream, peer, service, stop).await,
+                None => serve(stream, peer, service, hold, stop).await,
                 Some(tls) => {
                     // A client that does not trust the certificate says so on its own side.
                     if let Ok(stream) = Box::pin(tls.accept(stream)).await {
-                        serve(stream, peer, service, stop).await;
+                        serve(stream, peer, service, hold, stop).await;
                     }
                 }
             }
@@ -102,12 +102,13 @@ pub(super) async fn accept(
     }
 }
 
-async fn serve<S>(stream: S, peer: SocketAddr, service: Service, stop: tokio_util::sync::CancellationToken)
+async fn serve<S>(stream: S, peer: SocketAddr, service: Service, hold: Hold, stop: tokio_util::sync::CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let handler = hyper::service::service_fn(move |request| {
+    let handler = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         let service = service.clone();
+        request.extensions_mut().insert(hold.clone());
         async move { Ok::<_, std::convert::Infallible>(service.respond(request, peer).await) }
     });
     let connection = http1::Builder::new()

@@ -171,8 +171,7 @@ async fn a_revision_moves_a_boundary_inside_a_cut_turn() {
             }
             revisions.push(json!({"turn_order":frame["turn_order"],"speaker_label":words[0]["speaker"],"words":words}));
         }
-        recording.frames.push((1, json!({"type":"SpeakerRevision","revisions":revisions})));
-        // And a formatted final after the cut whose words differ: laid over the cuts.
+        // A formatted final after the cut whose words differ is laid over the cuts.
         for frame in mixed.iter().step_by(4) {
             let mut late = frame.clone();
             let mut words = late["words"].as_array().expect("words").clone();
@@ -184,6 +183,7 @@ async fn a_revision_moves_a_boundary_inside_a_cut_turn() {
             late["words"] = json!(words);
             recording.frames.push((1, late));
         }
+        recording.frames.push((1, json!({"type":"SpeakerRevision","revisions":revisions})));
         recording.frames.extend(end);
     }
     feed_and_check(hardened).await;

@@ -111,7 +111,7 @@ impl Producer {
             assert!(durable >= outcome.acked, "{}: acked {:?}, now only {durable:?}", self.call, outcome.acked);
             base += welcome["frames"].as_u64().unwrap_or(0) as usize;
             assert!(base <= self.frames.len(), "{}: more frames covered than were sent", self.call);
-            if self.feed(&mut client, base, &mut outcome).await {
+            if self.feed(&mut client, base, &mut outcome, deadline).await {
                 break;
             }
         }
@@ -119,22 +119,23 @@ impl Producer {
     }
 
     /// One connection. `true` once the call is completed.
-    async fn feed(&self, client: &mut Client, base: usize, outcome: &mut Outcome) -> bool {
+    async fn feed(&self, client: &mut Client, base: usize, outcome: &mut Outcome, deadline: Instant) -> bool {
         let fleet = &*self.fleet;
         fleet.connected.fetch_add(1, Ordering::SeqCst);
-        let (mut sent, mut acked) = (0, 0);
+        // An ack is promised for a frame that changed something: where none comes, the window begins anew at `mark`.
+        let (mut sent, mut acked, mut mark) = (0, 0, 0);
         let mut times: Vec<Instant> = Vec::new();
         let mut completed = false;
         loop {
             let more = base + sent < self.frames.len();
             let pace = Duration::from_micros(fleet.pace_us.load(Ordering::Relaxed));
-            let may_send = more && sent - acked < self.window;
+            let may_send = more && sent - mark < self.window;
             let received = if may_send {
                 if pace.is_zero() { client.recv_within(Duration::ZERO).await } else { client.recv_within(pace).await }
             } else if more {
-                client.recv_within(Duration::from_secs(30)).await
+                client.recv_within(Duration::from_millis(60)).await
             } else {
-                client.recv_within(Duration::from_secs(60)).await
+                client.recv_within(Duration::from_secs(1)).await
             };
             match received {
                 Some(frame) if frame["type"] == "ack" => {
@@ -143,6 +144,7 @@ impl Producer {
                     outcome.ack_times.extend(times[acked..now].iter().map(Instant::elapsed));
                     fleet.unacked.fetch_sub((now - acked) as i64, Ordering::SeqCst);
                     acked = now;
+                    mark = mark.max(now);
                     outcome.acked = outcome.acked.max(frame["turn_order"].as_u64());
                     continue;
                 }
@@ -168,8 +170,10 @@ impl Producer {
                 sent += 1;
                 fleet.sent.fetch_add(1, Ordering::Relaxed);
                 fleet.unacked.fetch_add(1, Ordering::SeqCst);
-            } else if fleet.stop.load(Ordering::Relaxed) {
+            } else if fleet.stop.load(Ordering::Relaxed) || Instant::now() > deadline {
                 break;
+            } else {
+                mark = sent;
             }
         }
         let unacked = sent - acked;
