@@ -16,6 +16,7 @@ pub mod journal;
 pub mod llm;
 pub mod recording;
 pub mod session;
+pub mod sink;
 pub mod standin;
 pub mod stt;
 pub mod types;

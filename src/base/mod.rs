@@ -1,6 +1,8 @@
 //! Mechanisms that know no domain type: settings, queues with gauges, time, backoff, sockets, draining.
 
+pub mod backoff;
 pub mod drain;
+pub mod post;
 pub mod queue;
 pub mod settings;
 pub mod time;

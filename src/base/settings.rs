@@ -224,7 +224,10 @@ impl<'a> Section<'a> {
 }
 
 /// Resolves `env:VAR` or `file:PATH`.
-fn resolve_secret(source: &str) -> Result<SecretString, String> {
+///
+/// # Errors
+/// What is wrong with the name, or with what it names; never the value.
+pub fn resolve_secret(source: &str) -> Result<SecretString, String> {
     let value = if let Some(name) = source.strip_prefix("env:") {
         std::env::var(name)
             .map_err(|_| format!("environment variable {name} is not set; export it, or use \"file:PATH\""))?

@@ -1,0 +1,235 @@
+//! `[[sink]]`: one consumer.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use toml::Value;
+use url::Url;
+
+use super::{Kind, SINKS};
+use crate::base::settings::{Problems, Secret, Section, found, resolve_secret};
+use crate::hub::{Filter, Include};
+use crate::types::CallId;
+
+/// Events of one webhook request, at most.
+const MAX_BATCH: u64 = 1000;
+
+/// One consumer.
+#[derive(Clone)]
+pub struct Config {
+    /// How it is spoken to.
+    pub kind: &'static dyn Kind,
+    /// Names its files and metrics; unique.
+    pub name: String,
+    /// Where it is.
+    pub url: Url,
+    /// These calls only; `None` = all.
+    pub calls: Option<Vec<CallId>>,
+    /// What of them.
+    pub filter: Filter,
+    /// Headers of every request or handshake.
+    pub headers: HeaderMap,
+    /// Key of the signature (webhooks).
+    pub secret: Option<Secret>,
+    /// Events in one request (webhooks): 1 = the event itself is the body.
+    pub batch: usize,
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may hold a key.
+        formatter.debug_struct("Config").field("kind", &self.kind.name()).field("name", &self.name).finish()
+    }
+}
+
+impl Config {
+    /// Reads the table at `path`; `analyses` are those that there are. `None` where something is wrong.
+    pub fn read(path: String, value: Value, analyses: &[String], problems: &mut Problems) -> Option<Self> {
+        let mut section = Section::new(path, Some(value), problems);
+        let kinds: Vec<&'static str> = SINKS.iter().map(|kind| kind.name()).collect();
+        let kind_name = required(&mut section, "kind", |section| section.choice("kind", &kinds));
+        let kind = SINKS.iter().copied().find(|kind| Some(kind.name()) == kind_name);
+        let url = required(&mut section, "url", |section| section.string("url"));
+        let url = url.and_then(|url| read_url(&mut section, &url, kind));
+        let calls = read_calls(&mut section);
+        let filter = read_filter(&mut section, analyses);
+        let headers = read_headers(&mut section);
+        let secret = section.secret("secret");
+        let batch = section.integer("batch", 1..=MAX_BATCH).unwrap_or(1);
+        let name = section.string("name").filter(|name| {
+            let valid = crate::types::id::check(name).is_ok();
+            if !valid {
+                section.problem("name", format!("expected letters, digits and _ . ~ : -, found {name:?}"));
+            }
+            valid
+        });
+        section.finish();
+        let (kind, url) = (kind?, url?);
+        let name = name.unwrap_or_else(|| derived_name(kind, &url));
+        let batch = usize::try_from(batch).unwrap_or(1);
+        Some(Self { kind, name, url, calls, filter, headers, secret, batch })
+    }
+}
+
+fn required<T>(
+    section: &mut Section<'_>,
+    key: &'static str,
+    read: impl FnOnce(&mut Section<'_>) -> Option<T>,
+) -> Option<T> {
+    if !section.has(key) {
+        section.problem(key, "is required");
+    }
+    read(section)
+}
+
+/// Stable over restarts: a sink keeps its position as long as its kind and URL stay.
+fn derived_name(kind: &dyn Kind, url: &Url) -> String {
+    let digest = Sha256::digest(format!("{} {url}", kind.name()));
+    format!("{}-{}", kind.name(), hex::encode(&digest[..6]))
+}
+
+fn read_url(section: &mut Section<'_>, text: &str, kind: Option<&'static dyn Kind>) -> Option<Url> {
+    let schemes = kind.map_or(&[][..], |kind| kind.schemes());
+    let url = Url::parse(text).ok().filter(|url| url.host_str().is_some_and(|host| !host.is_empty()));
+    match url {
+        Some(url) if kind.is_none() || schemes.contains(&url.scheme()) => Some(url),
+        _ => {
+            let expected: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://HOST/…")).collect();
+            let expected = if expected.is_empty() { "a URL with a host".to_owned() } else { expected.join(" or ") };
+            section.problem("url", format!("expected {expected}, found {text:?}"));
+            None
+        }
+    }
+}
+
+fn read_calls(section: &mut Section<'_>) -> Option<Vec<CallId>> {
+    match section.take("calls") {
+        None => None,
+        Some(Value::String(all)) if all == "*" => None,
+        Some(Value::Array(items)) => {
+            let mut calls = Vec::new();
+            for item in &items {
+                match item.as_str().map(CallId::parse) {
+                    Some(Ok(call)) => calls.push(call),
+                    _ => section.problem("calls", format!("expected call ids, found {}", found(item))),
+                }
+            }
+            Some(calls)
+        }
+        Some(other) => {
+            section.problem("calls", format!("expected \"*\" or a list of call ids, found {}", found(&other)));
+            None
+        }
+    }
+}
+
+fn read_filter(section: &mut Section<'_>, analyses: &[String]) -> Filter {
+    let names = section.strings("analyses");
+    for name in names.iter().flatten() {
+        if !analyses.contains(name) {
+            section.problem("analyses", format!("no analysis {name:?}; there are: {}", analyses.join(", ")));
+        }
+    }
+    let include = match section.strings("include") {
+        None => Include::default(),
+        Some(names) => Include::from_names(names.iter().map(String::as_str)).unwrap_or_else(|name| {
+            section.problem("include", format!("expected any of {}, found {name:?}", Include::NAMES.join(", ")));
+            Include::default()
+        }),
+    };
+    Filter { analyses: names, include, latest: Vec::new() }
+}
+
+/// Values may be `env:VAR` or `file:PATH`.
+fn read_headers(section: &mut Section<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let table = match section.take("headers") {
+        None => return headers,
+        Some(Value::Table(table)) => table,
+        Some(other) => {
+            section.problem("headers", format!("expected a table of header = \"value\", found {}", found(&other)));
+            return headers;
+        }
+    };
+    for (name, value) in table {
+        let read = || -> Result<(HeaderName, HeaderValue), String> {
+            let header = HeaderName::try_from(name.as_str()).map_err(|_| format!("{name:?} is no header name"))?;
+            let text = value.as_str().ok_or_else(|| format!("{name}: expected a string, found {}", found(&value)))?;
+            let text = if text.starts_with("env:") || text.starts_with("file:") {
+                resolve_secret(text).map_err(|message| format!("{name}: {message}"))?
+            } else {
+                SecretString::from(text.to_owned())
+            };
+            let mut value = HeaderValue::try_from(text.expose_secret())
+                .map_err(|_| format!("{name}: the value has characters that a header cannot hold"))?;
+            value.set_sensitive(true);
+            Ok((header, value))
+        };
+        match read() {
+            Ok((name, value)) => {
+                headers.append(name, value);
+            }
+            Err(message) => section.problem("headers", message),
+        }
+    }
+    headers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Option<Config>, Vec<String>) {
+        let mut problems = Problems::default();
+        let value = Value::Table(text.parse().expect("toml"));
+        let config = Config::read("sink[0]".into(), value, &["summary".into()], &mut problems);
+        (config, problems.into_vec().iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn reads_everything() {
+        let (config, problems) = read(
+            "kind = \"webhook\"\nurl = \"https://hooks.example.com/x\"\ncalls = [\"c_1\"]\nanalyses = [\"summary\"]\n\
+             include = []\nbatch = 10\nname = \"crm\"\nheaders = { x-team = \"billing\" }",
+        );
+        assert_eq!(problems, [""; 0]);
+        let config = config.expect("valid");
+        assert_eq!((config.kind.name(), config.name.as_str(), config.batch), ("webhook", "crm", 10));
+        assert!(!config.filter.include.turns);
+        assert_eq!(config.headers["x-team"], "billing");
+        assert!(!format!("{config:?}").contains("hooks"));
+    }
+
+    #[test]
+    fn a_name_is_derived_and_stable() {
+        let name = |path: &str| {
+            let (config, _) = read(&format!("kind = \"websocket\"\nurl = \"ws://localhost:1/{path}\""));
+            config.expect("valid").name
+        };
+        assert!(crate::types::id::check(&name("a")).is_ok());
+        assert!(name("a").starts_with("websocket-"));
+        assert_eq!(name("a"), name("a"));
+        assert_ne!(name("a"), name("b"));
+    }
+
+    #[test]
+    fn every_problem_is_found() {
+        let (config, problems) = read(
+            "kind = \"fax\"\nurl = \"x\"\ncalls = 5\nanalyses = [\"mood\"]\ninclude = [\"all\"]\nname = \"a/b\"\n\
+             headers = { \"a b\" = \"c\" }\nsecret = \"plain\"\nretries = 5",
+        );
+        assert!(config.is_none());
+        for path in ["kind", "url", "calls", "analyses", "include", "name", "headers", "secret", "retries"] {
+            assert!(
+                problems.iter().any(|problem| problem.starts_with(&format!("sink[0].{path}: "))),
+                "{path}: {problems:?}"
+            );
+        }
+        assert!(read("").1.iter().any(|problem| problem == "sink[0].kind: is required"));
+        assert!(
+            read("kind = \"webhook\"\nurl = \"ws://x/\"").1[0].contains("expected http://HOST/… or https://HOST/…")
+        );
+    }
+}

@@ -1,0 +1,141 @@
+//! Sinks: configured consumers of everything that the hub has, at least once, from a stored position.
+//!
+//! A sink is a task of its own with a reader of the hub: a slow or dead one falls behind by itself and touches nothing
+//! else. Its position is stored only after its consumer has taken what is before it. Kinds are in [`SINKS`]; a new kind
+//! is one file and one line there. Knows no session and no subscriber.
+
+mod config;
+mod dead;
+mod feed;
+mod position;
+#[cfg(test)]
+mod tests;
+mod webhook;
+mod websocket;
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+
+use futures::future::BoxFuture;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+pub use config::Config;
+
+use self::feed::Feed;
+use self::position::Position;
+use crate::hub::Hub;
+
+/// One kind of consumer.
+pub trait Kind: Send + Sync {
+    /// Its name in the configuration.
+    fn name(&self) -> &'static str;
+
+    /// URL schemes that it speaks.
+    fn schemes(&self) -> &'static [&'static str];
+
+    /// Delivers until `stop`, then what is left, for a few seconds at most.
+    fn run(&self, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()>;
+}
+
+/// All kinds.
+pub static SINKS: &[&dyn Kind] = &[&websocket::WebSocket, &webhook::Webhook];
+
+/// What a kind works with.
+pub struct Sink {
+    config: Config,
+    feed: Feed,
+    position: Position,
+    dir: PathBuf,
+    metrics: SinkMetrics,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SinkLabel {
+    sink: String,
+}
+
+/// `sidetone_sink_delivered_frames_total`, `sidetone_sink_retries_total`, `sidetone_sink_dead_letters_total`,
+/// `sidetone_sink_behind_events`, by sink.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    delivered: Family<SinkLabel, Counter>,
+    retries: Family<SinkLabel, Counter>,
+    dead_letters: Family<SinkLabel, Counter>,
+    behind: Family<SinkLabel, Gauge<u64, AtomicU64>>,
+}
+
+/// Those of one sink.
+#[derive(Debug, Clone)]
+struct SinkMetrics {
+    delivered: Counter,
+    retries: Counter,
+    dead_letters: Counter,
+    behind: Gauge<u64, AtomicU64>,
+}
+
+impl Metrics {
+    /// Registers them all.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self {
+            delivered: Family::default(),
+            retries: Family::default(),
+            dead_letters: Family::default(),
+            behind: Family::default(),
+        };
+        registry.register(
+            "sidetone_sink_delivered_frames",
+            "Frames that a sink's consumer has taken, resent ones too",
+            metrics.delivered.clone(),
+        );
+        registry.register("sidetone_sink_retries", "Failed tries to reach a sink's consumer", metrics.retries.clone());
+        registry.register(
+            "sidetone_sink_dead_letters",
+            "Events that a sink's consumer refused for good",
+            metrics.dead_letters.clone(),
+        );
+        registry.register(
+            "sidetone_sink_behind_events",
+            "Events of all calls that came after a sink's stored position, about",
+            metrics.behind.clone(),
+        );
+        metrics
+    }
+
+    fn of(&self, name: &str) -> SinkMetrics {
+        let label = SinkLabel { sink: name.to_owned() };
+        SinkMetrics {
+            delivered: self.delivered.get_or_create(&label).clone(),
+            retries: self.retries.get_or_create(&label).clone(),
+            dead_letters: self.dead_letters.get_or_create(&label).clone(),
+            behind: self.behind.get_or_create(&label).clone(),
+        }
+    }
+}
+
+/// Runs one sink until `stop`. `dir` holds the positions and dead letters of all sinks; a sink without a position begins
+/// at the present.
+///
+/// # Cancel safety
+/// Cancelled, frames since the stored position may be delivered again by the next run.
+pub async fn run(config: Config, dir: PathBuf, hub: Hub, metrics: Metrics, stop: CancellationToken) {
+    let name = config.name.clone();
+    let newest = hub.newest();
+    let (file, loading) = (dir.clone(), name.clone());
+    let position = match tokio::task::spawn_blocking(move || Position::load(&file, &loading, newest)).await {
+        Ok(Ok(position)) => position,
+        Ok(Err(error)) => {
+            tracing::error!(sink = name, %error, "the sink is off: its position cannot be kept");
+            return;
+        }
+        Err(_) => return,
+    };
+    tracing::info!(sink = name, kind = config.kind.name(), order = position.order(), "the sink is up");
+    let feed = Feed::new(&config, hub);
+    let kind = config.kind;
+    kind.run(Sink { metrics: metrics.of(&name), config, feed, position, dir }, stop).await;
+}

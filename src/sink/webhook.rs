@@ -1,0 +1,235 @@
+//! `kind = "webhook"`: events are posted, in order, signed.
+//!
+//! One request at a time. An answer of 2xx takes it. 408, 429, 5xx and no answer are tried again until they work; any
+//! other answer is tried a few times, then the events are dead letters and the next ones have their turn.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use hmac::{Hmac, KeyInit, Mac};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::Sha256;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::feed::Piece;
+use super::{Kind, Sink, dead};
+use crate::base::backoff::Backoff;
+use crate::base::post::{Answer, PostError, Poster};
+use crate::base::time::unix_ms;
+
+const SIGNATURE: HeaderName = HeaderName::from_static("sidetone-signature");
+const EVENT_ID: HeaderName = HeaderName::from_static("sidetone-event-id");
+/// Events read at once, bytes.
+const BATCH_BYTES: usize = 64 * 1024;
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// A refusal that is no matter of time is final after so many tries.
+const REFUSALS: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// `retry-after` is honoured up to this time.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
+/// After a stop, events still go out for this time.
+const STOP_GRACE: Duration = Duration::from_secs(3);
+/// After a stop, no event for this time ends it.
+const STOP_QUIET: Duration = Duration::from_millis(300);
+
+/// The kind.
+pub(super) struct Webhook;
+
+impl Kind for Webhook {
+    fn name(&self) -> &'static str {
+        "webhook"
+    }
+
+    fn schemes(&self) -> &'static [&'static str] {
+        &["http", "https"]
+    }
+
+    fn run(&self, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        Box::pin(run(sink, stop))
+    }
+}
+
+async fn run(mut sink: Sink, stop: CancellationToken) {
+    match Poster::new(&sink.config.url) {
+        Ok(mut poster) => {
+            let deadline = async {
+                stop.cancelled().await;
+                tokio::time::sleep(STOP_GRACE).await;
+            };
+            tokio::select! {
+                () = deliver(&mut sink, &mut poster, &stop) => {}
+                () = deadline => {}
+            }
+        }
+        // The configuration has checked it.
+        Err(error) => tracing::error!(sink = sink.config.name, error, "the sink is off"),
+    }
+    sink.position.store().await;
+}
+
+/// Delivers until everything is delivered after a stop.
+async fn deliver(sink: &mut Sink, poster: &mut Poster, stop: &CancellationToken) {
+    let Sink { config, feed, position, metrics, dir } = sink;
+    let mut tap = feed.tap(&config.name, position.order(), false);
+    let mut headers = config.headers.clone();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(concat!("sidetone/", env!("CARGO_PKG_VERSION"))));
+    loop {
+        let quiet = async {
+            stop.cancelled().await;
+            tokio::time::sleep(STOP_QUIET).await;
+        };
+        let store = async {
+            match position.due() {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let (pieces, upto) = tokio::select! {
+            biased;
+            next = tap.next(BATCH_BYTES) => next,
+            () = store => {
+                position.store().await;
+                continue;
+            }
+            () = quiet => return,
+        };
+        for request in pieces.chunks(config.batch) {
+            let Some(last) = request.last() else { continue };
+            let as_list = config.batch > 1;
+            let secret = config.secret.as_ref();
+            match deliver_one(poster, &mut headers, request, as_list, secret, &metrics.retries).await {
+                Ok(()) => {
+                    metrics.delivered.inc_by(request.len() as u64);
+                }
+                Err(status) => {
+                    metrics.dead_letters.inc_by(request.len() as u64);
+                    let count = request.len();
+                    tracing::warn!(sink = config.name, status, count, "events were refused for good: dead letters");
+                    let frames = request.iter().map(|piece| piece.text.to_string()).collect();
+                    dead::keep(dir, &config.name, status, frames).await;
+                }
+            }
+            position.advance(last.order).await;
+            metrics.behind.set(feed.newest().saturating_sub(position.order()));
+        }
+        position.advance(upto).await;
+        metrics.behind.set(feed.newest().saturating_sub(position.order()));
+    }
+}
+
+/// Posts until it is taken, or refused for good with a status.
+async fn deliver_one(
+    poster: &mut Poster,
+    headers: &mut HeaderMap,
+    pieces: &[Piece],
+    as_list: bool,
+    secret: Option<&crate::base::settings::Secret>,
+    retries: &prometheus_client::metrics::counter::Counter,
+) -> Result<(), u16> {
+    let body = body(pieces, as_list);
+    if let Some((call, seq)) = pieces.first().and_then(|piece| piece.event.as_ref())
+        && let Ok(id) = HeaderValue::try_from(format!("{call}:{seq}"))
+    {
+        headers.insert(EVENT_ID, id);
+    }
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut refusals = 0;
+    loop {
+        if let Some(secret) = secret {
+            // Signed anew each time: receivers refuse an old time.
+            headers.insert(SIGNATURE, signature(&secret.value, unix_ms() / 1000, &body));
+        }
+        let asked_for = match judge(poster.post(headers, body.clone(), TIMEOUT).await) {
+            Verdict::Taken => return Ok(()),
+            Verdict::Later(asked_for) => asked_for,
+            Verdict::Refused(status) => {
+                refusals += 1;
+                if refusals >= REFUSALS {
+                    return Err(status);
+                }
+                None
+            }
+        };
+        retries.inc();
+        let pause = backoff.pause().max(asked_for.unwrap_or_default().min(LONGEST_RETRY_AFTER));
+        tokio::time::sleep_until(Instant::now() + pause).await;
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Taken,
+    /// Try again, not before the time that it asked for.
+    Later(Option<Duration>),
+    Refused(u16),
+}
+
+fn judge(answer: Result<Answer, PostError>) -> Verdict {
+    match answer {
+        Ok(Answer { status: 200..=299, .. }) => Verdict::Taken,
+        Ok(Answer { status: 408 | 429 | 500.., retry_after }) => Verdict::Later(retry_after),
+        // A redirect too: none is followed.
+        Ok(Answer { status, .. }) => Verdict::Refused(status),
+        Err(error) => {
+            tracing::debug!(%error, "a webhook is tried again");
+            Verdict::Later(None)
+        }
+    }
+}
+
+/// The event itself, or `{"events":[…]}`.
+fn body(pieces: &[Piece], as_list: bool) -> Bytes {
+    match pieces {
+        [piece] if !as_list => Bytes::from(piece.text.clone()),
+        _ => {
+            let texts: Vec<&str> = pieces.iter().map(|piece| piece.text.as_str()).collect();
+            Bytes::from(format!(r#"{{"events":[{}]}}"#, texts.join(",")))
+        }
+    }
+}
+
+/// `t=TIME,v1=HEX`: HMAC-SHA256 under the secret over `TIME.BODY`, with the time in seconds since 1970.
+pub(super) fn signature(secret: &SecretString, unix_s: i64, body: &[u8]) -> HeaderValue {
+    // Any length is a key to HMAC (RFC 2104).
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()) else {
+        return HeaderValue::from_static("");
+    };
+    mac.update(format!("{unix_s}.").as_bytes());
+    mac.update(body);
+    let text = format!("t={unix_s},v1={}", hex::encode(mac.finalize().into_bytes()));
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signature_is_reproducible() {
+        // echo -n '1.{"a":1}' | openssl dgst -sha256 -hmac whsec
+        let value = signature(&SecretString::from("whsec"), 1, br#"{"a":1}"#);
+        assert_eq!(
+            value.to_str().expect("text"),
+            "t=1,v1=cb62c9bd121311db4a1653a3a18764331d231d5714181d7a65d4606804c0109a"
+        );
+    }
+
+    #[test]
+    fn answers_are_judged_by_class() {
+        let answer = |status| Ok(Answer { status, retry_after: Some(Duration::from_secs(9)) });
+        assert_eq!(judge(answer(204)), Verdict::Taken);
+        for status in [408, 429, 500, 503, 599] {
+            assert_eq!(judge(answer(status)), Verdict::Later(Some(Duration::from_secs(9))), "{status}");
+        }
+        for status in [301, 400, 401, 404, 410, 422] {
+            assert_eq!(judge(answer(status)), Verdict::Refused(status), "{status}");
+        }
+        let lost = PostError::Unreachable { host: "h".into(), message: "m".into() };
+        assert_eq!(judge(Err(lost)), Verdict::Later(None));
+    }
+}
