@@ -24,9 +24,9 @@ use crate::base::tls::{Acceptor, TlsError};
 use crate::config::Config;
 use crate::gateway::{self, Gateway};
 use crate::hub::{self, Hub};
-use crate::ingest;
 use crate::journal::{self, Store};
 use crate::session::{self, Sessions};
+use crate::{ingest, sink};
 
 /// Jobs at once, over all calls. Endpoints have limits of their own; this one bounds memory.
 const JOBS: usize = 512;
@@ -111,6 +111,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         drain: drain.clone(),
     });
     let sessions = Sessions::new(deps, workers.handles());
+    let sink_metrics = sink::Metrics::register(&mut registry);
     let subscribe_metrics = subscribe::Metrics::register(&mut registry);
     let ingest_metrics = ingest::Metrics::register(&mut registry);
     let proxy = ingest::proxy::Deps {
@@ -148,6 +149,11 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     let service = Service::new(api, Guard::new(&config.server, address, tls.is_some()));
     workers.spawn(recovery::run(sessions, Arc::clone(&store), config.ingest.clone(), drain.clone()));
     workers.spawn(sweep(journal, drain.clone()));
+    for sink in config.sinks {
+        let dir = config.journal.dir.join("sinks");
+        let run = sink::run(sink, dir, hub.clone(), sink_metrics.clone(), drain.stop.clone());
+        workers.spawn(drain.tasks.track_future(run));
+    }
     let gates = limits::Gates::new(&config.limits);
     let secure = tls.is_some();
     if let Some(tls) = tls.clone() {

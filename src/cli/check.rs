@@ -56,6 +56,7 @@ fn inventory(config: &Config) -> String {
         names("analyses", config.analyses.names().to_vec()),
         names("routes", routes),
         names("endpoints", endpoints),
+        names("sinks", config.sinks.iter().map(|sink| sink.name.clone()).collect()),
         format!("journal in {}", config.journal.dir.display()),
     ]
     .join("; ")

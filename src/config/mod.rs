@@ -14,7 +14,7 @@ use crate::base::settings::{Problem, Problems, Section};
 use crate::base::tls::TlsConfig;
 use crate::ingest::proxy::SttConfig;
 use crate::session::config::{IngestConfig, LimitsConfig};
-use crate::{gateway, journal};
+use crate::{gateway, journal, sink};
 
 /// Everything that a daemon is told.
 #[derive(Debug, Clone)]
@@ -39,6 +39,8 @@ pub struct Config {
     pub stt: SttConfig,
     /// `[tls]`
     pub tls: Option<TlsConfig>,
+    /// `[[sink]]`
+    pub sinks: Vec<sink::Config>,
 }
 
 impl Config {
@@ -90,8 +92,10 @@ impl Config {
         let stt = SttConfig::read(value, root.problems());
         let value = root.take("tls");
         let tls = TlsConfig::read(value, base, root.problems());
+        let value = root.take("sink");
+        let sinks = sink::Config::read_all(value, analyses.names(), root.problems());
         root.finish();
-        let config = Self { server, journal, ingest, subscribe, shutdown, limits, gateway, analyses, stt, tls };
+        let config = Self { server, journal, ingest, subscribe, shutdown, limits, gateway, analyses, stt, tls, sinks };
         config.cross_check(&mut problems);
         if problems.is_empty() { Ok(config) } else { Err(problems.into_vec()) }
     }

@@ -45,6 +45,31 @@ impl fmt::Debug for Config {
 }
 
 impl Config {
+    /// Reads all `[[sink]]` tables; `analyses` are those that there are. Two sinks cannot share a name, for they would
+    /// share a position.
+    pub fn read_all(value: Option<Value>, analyses: &[String], problems: &mut Problems) -> Vec<Self> {
+        let items = match value {
+            None => return Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(other) => {
+                problems.push("sink", format!("expected [[sink]] tables, found {}", found(&other)));
+                return Vec::new();
+            }
+        };
+        let mut sinks: Vec<Self> = Vec::new();
+        for (index, item) in items.into_iter().enumerate() {
+            let path = format!("sink[{index}]");
+            let Some(sink) = Self::read(path.clone(), item, analyses, problems) else { continue };
+            if sinks.iter().any(|other| other.name == sink.name) {
+                let message = format!("there is another sink {:?} (same kind and URL get one name)", sink.name);
+                problems.push(format!("{path}.name"), message);
+                continue;
+            }
+            sinks.push(sink);
+        }
+        sinks
+    }
+
     /// Reads the table at `path`; `analyses` are those that there are. `None` where something is wrong.
     pub fn read(path: String, value: Value, analyses: &[String], problems: &mut Problems) -> Option<Self> {
         let mut section = Section::new(path, Some(value), problems);
@@ -212,6 +237,18 @@ mod tests {
         assert!(name("a").starts_with("websocket-"));
         assert_eq!(name("a"), name("a"));
         assert_ne!(name("a"), name("b"));
+    }
+
+    #[test]
+    fn two_sinks_cannot_share_a_position() {
+        let mut problems = Problems::default();
+        let table: toml::Table =
+            "[[sink]]\nkind = \"webhook\"\nurl = \"http://x/\"\n[[sink]]\nkind = \"webhook\"\nurl = \"http://x/\""
+                .parse()
+                .expect("toml");
+        let sinks = Config::read_all(table.get("sink").cloned(), &[], &mut problems);
+        assert_eq!(sinks.len(), 1);
+        assert_eq!(problems.into_vec()[0].path, "sink[1].name");
     }
 
     #[test]
