@@ -4,7 +4,10 @@
 //! Knows no socket, no clock, no URL's host and no configuration. To add a vendor: one file here with a [`Provider`], one
 //! line in [`PROVIDERS`], one folder of fixtures under `tests/golden/llm/`, which the golden test picks up.
 
+mod anthropic;
+mod emulate;
 pub mod failure;
+mod google;
 pub mod json;
 pub mod local;
 mod openai;
@@ -29,6 +32,8 @@ pub use text::Text;
 /// Every vendor, by the name in `provider = "…"`.
 pub static PROVIDERS: &[&dyn Provider] = &[
     &openai::OPENAI,
+    &anthropic::ANTHROPIC,
+    &google::GOOGLE,
     &openai::COMPATIBLE,
     &openai::ASSEMBLYAI,
     &openai::AZURE,
@@ -175,3 +180,6 @@ pub(crate) fn cut(text: &mut String, bytes: usize) {
     }
     text.truncate(end);
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ mod decode;
 use http::header::{AUTHORIZATION, HeaderName};
 use serde_json::Value;
 
+use super::emulate;
 use super::json::{self, Object};
 use super::{
     Call, ChatRequest, ChatResponse, Content, Message, Provider, ResponseFormat, Role, SchemaMode, StreamDecoder,
@@ -244,9 +245,11 @@ impl OpenAi {
         }
         object.option("name", message.name.as_ref());
         if !message.tool_calls.is_empty() {
-            json::list(object.key("tool_calls"), &message.tool_calls, write_tool_call);
+            json::list(object.key("tool_calls"), &message.tool_calls, |out, call| {
+                write_call(out, call, emulate::bare_call_id(&call.id));
+            });
         }
-        object.option("tool_call_id", message.tool_call_id.as_ref());
+        object.option("tool_call_id", message.tool_call_id.as_deref().map(emulate::bare_call_id).as_ref());
         object.option("refusal", message.refusal.as_ref());
         for (key, value) in &message.rest {
             object.value(key, value);
@@ -273,8 +276,12 @@ fn write_tool(out: &mut Vec<u8>, tool: &Tool) {
 
 /// Writes a tool call as OpenAI has it; also for answers to OpenAI's clients.
 pub(crate) fn write_tool_call(out: &mut Vec<u8>, call: &ToolCall) {
+    write_call(out, call, &call.id);
+}
+
+fn write_call(out: &mut Vec<u8>, call: &ToolCall, id: &str) {
     let mut object = Object::new(out);
-    object.string("id", &call.id);
+    object.string("id", id);
     object.string("type", "function");
     let function = object.key("function");
     let mut inner = Object::new(function);
