@@ -189,7 +189,7 @@ mod tests {
     async fn partials_go_first_then_finals_leave_a_hole() {
         let gauges = Arc::new(QueueMetrics::register(&mut Registry::default()).queue("tap"));
         let (tap, mut drawn) = tap(&gauges);
-        tap.offer(&turn(0, false, 1000));
+        tap.offer(&turn(1, false, 1000));
         for order in 1..100 {
             tap.offer(&turn(order, false, 10_000));
             tap.offer(&turn(order, true, 100_000));
