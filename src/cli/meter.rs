@@ -28,7 +28,8 @@ impl Meter {
 
     /// `count` more are done.
     pub(crate) fn advance(&self, count: usize) {
-        self.bar.inc(count as u64);
+        let left = self.bar.length().unwrap_or(0).saturating_sub(self.bar.position());
+        self.bar.inc(left.min(count as u64));
     }
 
     /// What stands beside the bar.

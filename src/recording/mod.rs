@@ -115,7 +115,7 @@ pub fn parse(text: &str) -> Result<Recording, RecordingError> {
         .filter(|(_, line)| !line.is_empty())
         .peekable();
     let Some(&(_, first)) = lines.peek() else {
-        return Err(RecordingError::NotARecording("found nothing".to_owned()));
+        return Err(RecordingError::NotARecording("it is empty"));
     };
     let mut recording = Recording::default();
     if let Ok(line) = serde_json::from_str::<HeaderLine>(first) {
@@ -124,8 +124,8 @@ pub fn parse(text: &str) -> Result<Recording, RecordingError> {
         }
         recording.header = line.recording;
         lines.next();
-    } else if let Err(message) = read_frame(first) {
-        return Err(RecordingError::NotARecording(message));
+    } else if read_frame(first).is_err() {
+        return Err(RecordingError::NotARecording(r#"its first line is not {"at_ms": N, "message": {…}}"#));
     }
     for (line, text) in lines {
         let frame = read_frame(text).map_err(|message| RecordingError::Damaged { line, message })?;

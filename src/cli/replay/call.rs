@@ -206,7 +206,6 @@ impl<'a> Producer<'a> {
             if since.elapsed() > self.play.patience {
                 bail!("no connection for {} s: {why}", self.play.patience.as_secs());
             }
-            self.play.meter.status(format!("{}: reconnecting", self.play.call_id));
             tokio::time::sleep(wait.unwrap_or_else(|| backoff.next(again))).await;
         }
     }

@@ -13,8 +13,9 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
 /// What a walk found, in order of the arguments, within a folder by name.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
-    /// Recordings. They are read again when their turn comes, so that a folder of any size fits.
-    pub(crate) recordings: Vec<PathBuf>,
+    /// Recordings, and how many frames they hold. They are read again when their turn comes, so that a folder of any
+    /// size fits.
+    pub(crate) recordings: Vec<(PathBuf, usize)>,
     /// Files that are no recordings, and why.
     pub(crate) skipped: Vec<(PathBuf, String)>,
     /// Recordings that cannot be played, and why.
@@ -48,7 +49,7 @@ fn visit(path: &Path, walk: &mut Walk) -> Result<()> {
         return Ok(());
     }
     match load(path)? {
-        Ok(_) => walk.recordings.push(path.to_owned()),
+        Ok(recording) => walk.recordings.push((path.to_owned(), recording.frames.len())),
         Err(error @ RecordingError::NotARecording(_)) => walk.skipped.push((path.to_owned(), error.to_string())),
         Err(error) => walk.damaged.push((path.to_owned(), error.to_string())),
     }
@@ -69,7 +70,7 @@ pub(crate) fn load(path: &Path) -> Result<Result<Recording, RecordingError>> {
     let bytes = std::fs::read(path)?;
     Ok(match std::str::from_utf8(&bytes) {
         Ok(text) => recording::parse(text),
-        Err(_) => Err(RecordingError::NotARecording("found bytes that are not UTF-8".to_owned())),
+        Err(_) => Err(RecordingError::NotARecording("it is not UTF-8")),
     })
 }
 
@@ -100,7 +101,7 @@ mod tests {
                 .map(|path| path.strip_prefix(folder.path()).expect("inside").display().to_string())
                 .collect()
         };
-        assert_eq!(names(walk.recordings.iter().collect()), ["a/c.jsonl", "b.jsonl"]);
+        assert_eq!(names(walk.recordings.iter().map(|(path, _)| path).collect()), ["a/c.jsonl", "b.jsonl"]);
         assert_eq!(names(walk.skipped.iter().map(|(path, _)| path).collect()), ["labels.jsonl", "picture.png", "raw"]);
         assert_eq!(names(walk.damaged.iter().map(|(path, _)| path).collect()), ["z.jsonl"]);
         assert!(super::walk(&[folder.path().join("nowhere")]).is_err());

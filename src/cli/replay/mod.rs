@@ -156,8 +156,12 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
         .await
         .with_context(|| format!("no daemon at {target}; `sidetone serve` starts one, --to names another"))?;
 
-    let jobs = jobs(&walk.recordings, args.calls, args.call_id.as_deref());
-    let meter = Meter::new(jobs.len(), "calls", false);
+    let frames: usize = walk.recordings.iter().map(|(_, frames)| frames).sum();
+    let paths: Vec<PathBuf> = walk.recordings.into_iter().map(|(path, _)| path).collect();
+    let jobs = jobs(&paths, args.calls, args.call_id.as_deref());
+    let all = jobs.len();
+    let meter = Meter::new(frames * args.calls.unwrap_or(1) as usize, "frames", false);
+    meter.status(format!("0 of {all} calls complete"));
     let shared = Arc::new(Shared { target, meter: meter.clone(), ids: Mutex::default(), args });
     let started = Instant::now();
     let mut totals = Totals::default();
@@ -166,11 +170,11 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
     let mut calls = futures::stream::iter(jobs)
         .map(|job| {
             let shared = Arc::clone(&shared);
-            async move { (shared.call(&job).await, job) }
+            tokio::spawn(async move { (shared.call(&job).await, job) })
         })
         .buffer_unordered(concurrency);
-    while let Some(((call_id, report, result), job)) = calls.next().await {
-        meter.advance(1);
+    while let Some(played) = calls.next().await {
+        let ((call_id, report, result), job) = played.context("a call's task ended early")?;
         if let Err(error) = &result {
             totals.failed += 1;
             meter.warn(&format!("{call_id}: {error:#}"));
@@ -190,6 +194,7 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
             }))?;
         }
         totals.add(report);
+        meter.status(format!("{} of {all} calls complete", totals.calls));
     }
     meter.finish();
     if shared.args.json {

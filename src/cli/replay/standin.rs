@@ -60,7 +60,7 @@ pub(super) struct StandinArgs {
 pub(super) async fn run(args: StandinArgs, paths: &[PathBuf], speed: Speed) -> Result<ExitCode> {
     let walk = files::walk(paths)?;
     let mut scripts = Vec::new();
-    for path in &walk.recordings {
+    for (path, _) in &walk.recordings {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let recording = files::load(path)?.with_context(|| path.display().to_string())?;
         match Script::new(name, &recording) {

@@ -151,11 +151,11 @@ impl<W: Write> Screen<W> {
         let lines = wrap(&format!("{}{mark}", word(&turn["text"])), room);
         self.pause()?;
         for (index, line) in lines.iter().enumerate() {
-            let name = self.name(call);
             if index == 0 {
+                let name = self.name(call);
                 writeln!(self.out, "{}{:>7}  {}  {line}", name.dimmed(), head.dimmed(), speaker.style(style))?;
             } else {
-                writeln!(self.out, "{}{:>7}  {:indent$}{line}", name.dimmed(), "", "")?;
+                writeln!(self.out, "{}{:>7}  {:indent$}{line}", self.name(""), "", "")?;
             }
         }
         Ok(())
@@ -194,14 +194,14 @@ impl<W: Write> Screen<W> {
         let facts = facts.join(" · ");
         writeln!(self.out, "{}{:>7}  {} {}", name.dimmed(), "▌".yellow(), analysis.bold(), facts.dimmed())?;
         if !same {
-            self.value(call, &lines, &before)?;
+            self.value(&lines, &before)?;
         }
         Ok(())
     }
 
     /// Writes `lines`; those that were there `before` step back.
-    fn value(&mut self, call: &str, lines: &[Line], before: &[Line]) -> io::Result<()> {
-        let name = self.name(call);
+    fn value(&mut self, lines: &[Line], before: &[Line]) -> io::Result<()> {
+        let name = self.name("");
         for line in lines {
             let known = before.contains(line);
             let indent = line.depth * 2;
@@ -210,7 +210,7 @@ impl<W: Write> Screen<W> {
             for (index, text) in wrap(&line.text, room).iter().enumerate() {
                 let hang = if index == 0 { indent } else { indent + bullet };
                 let text = if known { text.dimmed().to_string() } else { tinted(text) };
-                writeln!(self.out, "{}{:>7}  {:hang$}{text}", name.dimmed(), "▌".yellow(), "")?;
+                writeln!(self.out, "{name}{:>7}  {:hang$}{text}", "▌".yellow(), "")?;
             }
         }
         Ok(())
