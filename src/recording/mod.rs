@@ -70,10 +70,8 @@ impl Recording {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordingError {
     /// The first line is of another form: this is some other file.
-    #[error(
-        "no recording: expected a first line {{\"at_ms\": N, \"message\": {{…}}}} or {{\"recording\": {{…}}}}, {0}"
-    )]
-    NotARecording(String),
+    #[error("no recording: {0}")]
+    NotARecording(&'static str),
     /// It begins as a recording, and a later line cannot be read.
     #[error("line {line}: {message}")]
     Damaged {
