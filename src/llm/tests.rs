@@ -192,7 +192,7 @@ fn names_are_unique() {
     let request = ChatRequest { messages: vec![Message::text(Role::User, "x")], ..ChatRequest::default() };
     for provider in PROVIDERS {
         let call = Call { model: "m", key: None, stream: true, schema_mode: SchemaMode::Prompt, api_version: None };
-        let wire = provider.encode(&request, &call).expect(provider.name());
+        let wire = provider.encode(&request, &call).unwrap_or_else(|error| panic!("{}: {error}", provider.name()));
         assert!(serde_json::from_slice::<Value>(&wire.body).is_ok_and(|body| body != json!({})), "{}", provider.name());
     }
 }
