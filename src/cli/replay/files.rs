@@ -63,9 +63,7 @@ fn visit(path: &Path, walk: &mut Walk) -> Result<()> {
 pub(crate) fn load(path: &Path) -> Result<Result<Recording, RecordingError>> {
     let size = std::fs::metadata(path)?.len();
     if size > MAX_FILE_BYTES {
-        return Ok(Err(RecordingError::NotARecording(format!(
-            "found {size} bytes; at most {MAX_FILE_BYTES} are read"
-        ))));
+        return Ok(Err(RecordingError::NotARecording("it is larger than 1 GiB")));
     }
     let bytes = std::fs::read(path)?;
     Ok(match std::str::from_utf8(&bytes) {
