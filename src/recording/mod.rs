@@ -71,7 +71,7 @@ impl Recording {
 pub enum RecordingError {
     /// The first line is of another form: this is some other file.
     #[error("no recording: {0}")]
-    NotARecording(std::borrow::Cow<'static, str>),
+    NotARecording(&'static str),
     /// It begins as a recording, and a later line cannot be read.
     #[error("line {line}: {message}")]
     Damaged {
@@ -113,7 +113,7 @@ pub fn parse(text: &str) -> Result<Recording, RecordingError> {
         .filter(|(_, line)| !line.is_empty())
         .peekable();
     let Some(&(_, first)) = lines.peek() else {
-        return Err(RecordingError::NotARecording("it is empty".into()));
+        return Err(RecordingError::NotARecording("it is empty"));
     };
     let mut recording = Recording::default();
     if let Ok(line) = serde_json::from_str::<HeaderLine>(first) {
@@ -123,7 +123,7 @@ pub fn parse(text: &str) -> Result<Recording, RecordingError> {
         recording.header = line.recording;
         lines.next();
     } else if read_frame(first).is_err() {
-        return Err(RecordingError::NotARecording(r#"its first line is not {"at_ms": N, "message": {…}}"#.into()));
+        return Err(RecordingError::NotARecording(r#"its first line is not {"at_ms": N, "message": {…}}"#));
     }
     for (line, text) in lines {
         let frame = read_frame(text).map_err(|message| RecordingError::Damaged { line, message })?;

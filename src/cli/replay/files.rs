@@ -68,7 +68,7 @@ pub(crate) fn load(path: &Path) -> Result<Result<Recording, RecordingError>> {
     let bytes = std::fs::read(path)?;
     Ok(match std::str::from_utf8(&bytes) {
         Ok(text) => recording::parse(text),
-        Err(_) => Err(RecordingError::NotARecording("it is not UTF-8".into())),
+        Err(_) => Err(RecordingError::NotARecording("it is not UTF-8")),
     })
 }
 
