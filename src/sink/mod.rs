@@ -118,24 +118,32 @@ impl Metrics {
 }
 
 /// Runs one sink until `stop`. `dir` holds the positions and dead letters of all sinks; a sink without a position begins
-/// at the present.
+/// at the present, which is when this is called, not when the future is first polled.
 ///
 /// # Cancel safety
 /// Cancelled, frames since the stored position may be delivered again by the next run.
-pub async fn run(config: Config, dir: PathBuf, hub: Hub, metrics: Metrics, stop: CancellationToken) {
-    let name = config.name.clone();
+pub fn run(
+    config: Config,
+    dir: PathBuf,
+    hub: Hub,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> + Send + 'static {
     let newest = hub.newest();
-    let (file, loading) = (dir.clone(), name.clone());
-    let position = match tokio::task::spawn_blocking(move || Position::load(&file, &loading, newest)).await {
-        Ok(Ok(position)) => position,
-        Ok(Err(error)) => {
-            tracing::error!(sink = name, %error, "the sink is off: its position cannot be kept");
-            return;
-        }
-        Err(_) => return,
-    };
-    tracing::info!(sink = name, kind = config.kind.name(), order = position.order(), "the sink is up");
-    let feed = Feed::new(&config, hub);
-    let kind = config.kind;
-    kind.run(Sink { metrics: metrics.of(&name), config, feed, position, dir }, stop).await;
+    async move {
+        let name = config.name.clone();
+        let (file, loading) = (dir.clone(), name.clone());
+        let position = match tokio::task::spawn_blocking(move || Position::load(&file, &loading, newest)).await {
+            Ok(Ok(position)) => position,
+            Ok(Err(error)) => {
+                tracing::error!(sink = name, %error, "the sink is off: its position cannot be kept");
+                return;
+            }
+            Err(_) => return,
+        };
+        tracing::info!(sink = name, kind = config.kind.name(), order = position.order(), "the sink is up");
+        let feed = Feed::new(&config, hub);
+        let kind = config.kind;
+        kind.run(Sink { metrics: metrics.of(&name), config, feed, position, dir }, stop).await;
+    }
 }
