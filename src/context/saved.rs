@@ -2,9 +2,7 @@
 //!
 //! Knows no journal. Everything empty is left out, and words are arrays, because this is written once per turn.
 
-use std::borrow::Cow;
-
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::overlay::Overlay;
 use crate::types::{Final, Revision, TurnKey, TurnNo, Word};
@@ -16,7 +14,7 @@ pub(super) const MAX_DIGESTS: usize = 32;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TurnPrivate {
     /// The turn's words, which its event leaves out.
-    #[serde(default, rename = "w", with = "compact", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, rename = "w", with = "crate::types::words", skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<Word>,
     /// The vendor's turn that it is (a part of).
     #[serde(default, rename = "v", skip_serializing_if = "Option::is_none")]
@@ -80,7 +78,7 @@ pub(super) struct EarlyRevision {
     pub speaker: Option<String>,
     #[serde(default, rename = "t", skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
-    #[serde(default, rename = "w", with = "compact", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, rename = "w", with = "crate::types::words", skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<Word>,
 }
 
@@ -131,34 +129,4 @@ pub(super) fn digest(last: &Final) -> u64 {
         eat(label(&word.speaker).as_bytes());
     }
     hash
-}
-
-/// Words as `[text, start_ms, length_ms, speaker, confidence]`.
-mod compact {
-    use super::*;
-
-    #[derive(Serialize, Deserialize)]
-    struct Compact<'a>(#[serde(borrow)] Cow<'a, str>, u64, u64, #[serde(borrow)] Option<Cow<'a, str>>, Option<f32>);
-
-    pub(super) fn serialize<S: Serializer>(words: &[Word], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(words.iter().map(|word| {
-            let length = word.end_ms.saturating_sub(word.start_ms);
-            let speaker = word.speaker.as_deref().map(Cow::Borrowed);
-            Compact(Cow::Borrowed(&word.text), word.start_ms, length, speaker, word.confidence)
-        }))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Word>, D::Error> {
-        let words = Vec::<Compact<'_>>::deserialize(deserializer)?;
-        Ok(words
-            .into_iter()
-            .map(|Compact(text, start_ms, length, speaker, confidence)| Word {
-                text: text.into_owned(),
-                start_ms,
-                end_ms: start_ms.saturating_add(length),
-                speaker: speaker.map(Cow::into_owned),
-                confidence,
-            })
-            .collect())
-    }
 }

@@ -9,9 +9,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use crate::base::ws::Utf8Bytes;
-use crate::context::TurnPrivate;
 use crate::journal::Record;
-use crate::types::{CallId, JsonMap, Seq, TurnNo};
+use crate::types::{CallId, JsonMap, Seq, TurnNo, Word};
 
 /// Which event a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -107,7 +106,14 @@ struct WithEpoch {
 #[derive(Deserialize)]
 struct Private {
     #[serde(default)]
-    turn: Option<TurnPrivate>,
+    turn: Option<TurnWords>,
+}
+
+/// The one private field that may go out.
+#[derive(Deserialize)]
+struct TurnWords {
+    #[serde(default, rename = "w", with = "crate::types::words")]
+    words: Vec<Word>,
 }
 
 impl Frame {

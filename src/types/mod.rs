@@ -11,6 +11,7 @@ pub mod stt;
 pub mod transcript;
 pub mod turn;
 pub mod view;
+pub mod words;
 
 pub use attempt::{AttemptBegun, AttemptDone, Outcome};
 pub use event::{Event, Stamp};
