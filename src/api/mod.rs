@@ -13,6 +13,7 @@ mod models;
 mod query;
 mod stt;
 pub mod subscribe;
+mod usage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use crate::base::ws::Upgrade;
 use crate::hub::Hub;
 use crate::ingest;
 use crate::journal::Store;
+use crate::ledger::Ledger;
 use crate::session::Sessions;
 use crate::types::CallId;
 use crate::types::view::View;
@@ -50,6 +52,8 @@ pub struct Api {
     pub hub: Hub,
     /// Their events, all.
     pub store: Arc<dyn Store>,
+    /// What the gateway used.
+    pub ledger: Ledger,
     /// Sockets of producers.
     pub ingest: ingest::Metrics,
     /// Proxied STT sessions.
@@ -88,6 +92,7 @@ impl Service {
             .route("/v1/calls/{id}/turns", get(calls::turns))
             .route("/v1/calls/{id}/events", get(calls::events))
             .route("/v1/calls/{id}/analyses/{name}", post(calls::run))
+            .route("/v1/usage", get(usage::usage))
             .route("/v1/chat/completions", post(chat::complete))
             .route("/chat/completions", post(chat::complete))
             .route("/v1/models", get(models::list))

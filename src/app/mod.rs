@@ -3,6 +3,7 @@
 //! Threads: one `current_thread` runtime a core. A connection, the session that it opened and the requests of that
 //! session's jobs stay on one of them, so that the hot path never wakes another core.
 
+mod books;
 mod limits;
 mod listener;
 mod recovery;
@@ -25,6 +26,7 @@ use crate::config::Config;
 use crate::gateway::{self, Gateway};
 use crate::hub::{self, Hub};
 use crate::journal::{self, Store};
+use crate::ledger::Ledger;
 use crate::session::{self, Sessions};
 use crate::{ingest, sink};
 
@@ -58,6 +60,9 @@ pub enum StartError {
     /// The certificate cannot be used.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// The ledger cannot be opened.
+    #[error("{0}")]
+    Ledger(String),
     /// The gateway cannot be built.
     #[error("{0}")]
     Gateway(String),
@@ -93,7 +98,12 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     let store: Arc<dyn Store> = Arc::clone(&journal) as Arc<dyn Store>;
     let hub = Hub::new(Arc::clone(&store), hub::Config::default(), hub::Metrics::register(&mut registry));
     store.set_tail(Arc::new(hub.clone()));
-    let gateway = Gateway::new(config.gateway.clone(), gateway::Metrics::register(&mut registry))
+    let ledger =
+        Ledger::open(&config.journal.dir.join("ledger")).map_err(|error| StartError::Ledger(error.to_string()))?;
+    books::note_config(&ledger, &config.gateway).map_err(|error| StartError::Ledger(error.to_string()))?;
+    let attempts = Arc::new(books::Books(ledger.clone()));
+    let metrics = gateway::Metrics::register(&mut registry);
+    let gateway = Gateway::recorded(config.gateway.clone(), metrics, attempts)
         .map_err(|error| StartError::Gateway(error.to_string()))?;
     let workers = Workers::start()?;
     let drain = Drain::default();
@@ -140,6 +150,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         sessions: sessions.clone(),
         hub: hub.clone(),
         store: Arc::clone(&store),
+        ledger,
         ingest: ingest_metrics,
         proxy,
         subscribe: Arc::new(subscribers),

@@ -27,7 +27,7 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// # Cancel safety
 /// Cancelled, the connection is dropped.
 pub(crate) async fn get(target: &Target, path: &str) -> Result<Option<Value>> {
-    let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, path))
+    let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, Method::GET, path, Bytes::new()))
         .await
         .map_err(|_| anyhow!("no answer from {} within {} s", target.http(path), TIMEOUT.as_secs()))?
         .with_context(|| format!("cannot get {}", target.http(path)))?;
@@ -39,6 +39,25 @@ pub(crate) async fn get(target: &Target, path: &str) -> Result<Option<Value>> {
     }
     let value = serde_json::from_slice(&body).with_context(|| format!("{} answered no JSON", target.http(path)))?;
     Ok(Some(value))
+}
+
+/// `POST path` with a JSON body: the JSON of a 200.
+///
+/// # Errors
+/// No connection, another status (with what the daemon said), or an answer that is no JSON.
+///
+/// # Cancel safety
+/// Cancelled, the connection is dropped.
+pub(crate) async fn post(target: &Target, path: &str, body: &Value) -> Result<Value> {
+    let body = Bytes::from(body.to_string());
+    let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, Method::POST, path, body))
+        .await
+        .map_err(|_| anyhow!("no answer from {} within {} s", target.http(path), TIMEOUT.as_secs()))?
+        .with_context(|| format!("cannot post to {}", target.http(path)))?;
+    if status != StatusCode::OK {
+        bail!("{} answered {status}: {}", target.http(path), reason(&body));
+    }
+    serde_json::from_slice(&body).with_context(|| format!("{} answered no JSON", target.http(path)))
 }
 
 /// [`get`], again and again until it works or `patience` is over: it outlives a restart of the daemon.
@@ -59,14 +78,15 @@ pub(crate) async fn get_patiently(target: &Target, path: &str, patience: Duratio
     }
 }
 
-async fn exchange(target: &Target, path: &str) -> Result<(StatusCode, Bytes)> {
+async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes)> {
     let stream = TcpStream::connect(target.authority()).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::builder()
-        .method(Method::GET)
+        .method(method)
         .uri(path)
         .header(http::header::HOST, target.authority())
-        .body(Full::<Bytes>::default())?;
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(body))?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
@@ -91,8 +111,9 @@ async fn exchange(target: &Target, path: &str) -> Result<(StatusCode, Bytes)> {
 /// What a problem document says, or the start of whatever else came.
 fn reason(body: &[u8]) -> String {
     let document: Option<Value> = serde_json::from_slice(body).ok();
-    let said = document
-        .as_ref()
-        .and_then(|value| ["detail", "title"].iter().find_map(|key| value.get(key)?.as_str().map(str::to_owned)));
+    let said = document.as_ref().and_then(|value| {
+        let said = ["/detail", "/title", "/error/message"].iter().find_map(|key| value.pointer(key)?.as_str());
+        said.map(str::to_owned)
+    });
     said.unwrap_or_else(|| String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned())
 }

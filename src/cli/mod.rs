@@ -9,6 +9,7 @@ mod demo;
 mod dialects;
 mod fetch;
 mod meter;
+mod models;
 mod reconnect;
 mod render;
 mod replay;
@@ -17,7 +18,9 @@ mod screen;
 mod scripted;
 mod serve;
 mod settings;
+mod table;
 mod target;
+mod usage;
 mod watch;
 
 use std::process::ExitCode;
@@ -63,6 +66,10 @@ enum Command {
     Render(render::RenderArgs),
     /// Find every problem of a configuration
     Check(check::CheckArgs),
+    /// Show what the LLMs were used for, and what it cost
+    Usage(usage::UsageArgs),
+    /// List the models that can be asked
+    Models(models::ModelsArgs),
 }
 
 /// Runs the command that was typed.
@@ -83,6 +90,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Serve(args) => serve::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Usage(args) => client(usage::run(args)),
+        Command::Models(args) => client(models::run(args)),
         Command::Replay(args) => client(replay::run(*args)),
         Command::Watch(args) => client(watch::run(args)),
         Command::Dialects(args) => dialects::run(&args),

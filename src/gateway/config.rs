@@ -173,6 +173,28 @@ impl Config {
         config
     }
 
+    /// Endpoints, models, routes and prices as `(kind, name, detail)`, for the bill. No secret is in it: of a key only
+    /// where it comes from.
+    pub fn inventory(&self) -> Vec<(&'static str, String, String)> {
+        let mut items = Vec::new();
+        for endpoint in &self.endpoints {
+            let key = endpoint.key.as_ref().map_or("none", |key| key.source.as_str());
+            let detail = format!("{} {} key {key}", endpoint.provider.name(), endpoint.base_url);
+            items.push(("endpoint", endpoint.name.clone(), detail));
+            for (model, price) in &endpoint.prices {
+                let name = format!("{}/{model} from {}", endpoint.name, crate::base::time::rfc3339_ms(price.from_ms));
+                items.push(("price", name, super::price::to_json(*price).to_string()));
+            }
+        }
+        for model in &self.models {
+            items.push(("model", model.name.clone(), format!("{:?} {:?}", model.candidates, model.clocks)));
+        }
+        for route in &self.routes {
+            items.push(("route", route.name.clone(), format!("{:?}", route.variants)));
+        }
+        items
+    }
+
     /// Whether an analysis has somebody to ask, by its own `route` or without one.
     ///
     /// # Errors

@@ -1,0 +1,118 @@
+//! The ledger on real files.
+
+use super::*;
+use crate::types::{CallId, Outcome};
+
+fn begun(id: i64) -> AttemptBegun {
+    AttemptBegun {
+        id,
+        request: id,
+        at_ms: 1_000 * id,
+        key: None,
+        call: Some(CallId::parse("c_1").expect("id")),
+        analysis: Some("summary".into()),
+        route: "r".into(),
+        variant: "a".into(),
+        model: "m".into(),
+        endpoint: if id % 2 == 0 { "even" } else { "odd" }.into(),
+        vendor_model: "v".into(),
+        number: 1,
+        why: "first",
+    }
+}
+
+fn done(id: i64, cost: Option<i64>) -> AttemptDone {
+    AttemptDone {
+        id,
+        outcome: Outcome::Ok,
+        code: None,
+        status: Some(200),
+        input: cost.map(|_| 10),
+        cached: None,
+        cache_write: None,
+        output: cost.map(|_| 2),
+        reasoning: None,
+        cost_pico: cost,
+        first_token_us: Some(5),
+        total_us: 9,
+    }
+}
+
+fn outcomes(ledger: &Ledger) -> Vec<(String, i64)> {
+    let query = UsageQuery { group_by: vec!["outcome".into()], ..UsageQuery::default() };
+    let rows = ledger.usage(&query).expect("usage");
+    rows.into_iter().map(|row| (row.group[0].1.clone().unwrap_or_default(), row.attempts)).collect()
+}
+
+#[test]
+fn rows_are_summed_and_unknown_is_not_zero() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ledger = Ledger::open(folder.path()).expect("ledger");
+    for id in 1..=4 {
+        ledger.begun(&begun(id));
+        ledger.done(&done(id, (id != 4).then_some(1_000 * id)));
+    }
+    let query = UsageQuery { group_by: vec!["endpoint".into(), "call".into()], ..UsageQuery::default() };
+    let rows = ledger.usage(&query).expect("usage");
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0].group, [("endpoint".into(), Some("even".into())), ("call".into(), Some("c_1".into()))]);
+    assert_eq!((rows[0].attempts, rows[0].input, rows[0].cost_pico, rows[0].unpriced), (2, Some(10), Some(2_000), 1));
+    assert_eq!((rows[1].attempts, rows[1].cached, rows[1].cost_pico, rows[1].unpriced), (2, None, Some(4_000), 0));
+    let query = UsageQuery { from_ms: Some(4_000), ..UsageQuery::default() };
+    let rows = ledger.usage(&query).expect("usage");
+    assert_eq!((rows[0].attempts, rows[0].input, rows[0].cost_pico), (1, None, None));
+    let wrong = UsageQuery { group_by: vec!["id; DROP TABLE attempts".into()], ..UsageQuery::default() };
+    assert!(matches!(ledger.usage(&wrong), Err(LedgerError::Query(_))));
+    assert_eq!(ledger.spent_since(2_000).expect("sum"), 5_000);
+    assert_eq!(ledger.spent_by_call("c_1").expect("sum"), 6_000);
+}
+
+#[test]
+fn a_kill_loses_no_row_and_doubles_none() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ledger = Ledger::open(folder.path()).expect("ledger");
+    ledger.begun(&begun(1));
+    ledger.done(&done(1, None));
+    assert_eq!(outcomes(&ledger), [("ok".into(), 1)]);
+    ledger.begun(&begun(2));
+    ledger.done(&done(2, None));
+    ledger.begun(&begun(3));
+    // The process ends here: nothing is closed, nothing taken over.
+    std::mem::forget(ledger.clone());
+    {
+        use std::io::Write as _;
+        let mut log = std::fs::OpenOptions::new().append(true).open(folder.path().join("attempts.log")).expect("log");
+        log.write_all(b"deadbeef {\"b\":4,\"tor").expect("torn");
+    }
+    let ledger = Ledger::open(folder.path()).expect("reopened");
+    assert_eq!(outcomes(&ledger), [("ok".into(), 2), ("unknown".into(), 1)]);
+    ledger.begun(&begun(5));
+    ledger.done(&done(5, None));
+    assert_eq!(outcomes(&ledger), [("ok".into(), 3), ("unknown".into(), 1)]);
+}
+
+#[test]
+fn a_damaged_line_costs_only_itself_and_a_long_log_begins_anew() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ledger = Ledger::open(folder.path()).expect("ledger");
+    locked(&ledger.0.log).append(b"00000000 {\"b\":7}\n");
+    ledger.begun(&begun(1));
+    assert_eq!(outcomes(&ledger), [("begun".into(), 1)]);
+    let end = locked(&ledger.0.log).read_from(0, 0).expect("part").bytes.len() as u64 + 17;
+    locked(&ledger.0.log).rotate(end, 1).expect("rotated");
+    ledger.done(&done(1, None));
+    ledger.begun(&begun(2));
+    assert_eq!(outcomes(&ledger), [("begun".into(), 1), ("ok".into(), 1)]);
+}
+
+#[test]
+fn changes_are_kept_once() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ledger = Ledger::open(folder.path()).expect("ledger");
+    for (detail, at) in [("1", 1), ("1", 2), ("2", 3), ("1", 4)] {
+        ledger.configured("price", "a/m", detail, at).expect("kept");
+    }
+    let count: i64 =
+        locked(&ledger.0.store).query_row("SELECT COUNT(*) FROM changes", [], |row| row.get(0)).expect("count");
+    assert_eq!(count, 3);
+}

@@ -1,0 +1,98 @@
+//! Sums of the ledger, by whatever is asked for.
+
+use rusqlite::Connection;
+use rusqlite::types::Value;
+
+use super::LedgerError;
+
+/// What rows can be grouped by.
+pub const GROUPS: &[&str] = &[
+    "endpoint",
+    "route",
+    "variant",
+    "model",
+    "vendor_model",
+    "key",
+    "call",
+    "analysis",
+    "outcome",
+    "code",
+    "why",
+    "day",
+];
+
+/// What is asked of the ledger.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UsageQuery {
+    /// Of [`GROUPS`], in the order in which they are to come.
+    pub group_by: Vec<String>,
+    /// From this time on, Unix ms.
+    pub from_ms: Option<i64>,
+    /// Before this time, Unix ms.
+    pub to_ms: Option<i64>,
+}
+
+/// One row of the sums.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UsageRow {
+    /// The value of each group, as asked; `None` where rows have none.
+    pub group: Vec<(String, Option<String>)>,
+    /// HTTP calls.
+    pub attempts: i64,
+    /// Prompt tokens; `None` where no attempt told. So are the others.
+    pub input: Option<i64>,
+    /// Of them, read from a cache.
+    pub cached: Option<i64>,
+    /// Completion tokens.
+    pub output: Option<i64>,
+    /// Pico-dollars, of those attempts whose cost is known.
+    pub cost_pico: Option<i64>,
+    /// How many attempts have no known cost.
+    pub unpriced: i64,
+}
+
+pub(super) fn run(store: &Connection, query: &UsageQuery) -> Result<Vec<UsageRow>, LedgerError> {
+    let mut columns = Vec::new();
+    for group in &query.group_by {
+        if !GROUPS.contains(&group.as_str()) {
+            let allowed = GROUPS.join(", ");
+            return Err(LedgerError::Query(format!("group_by: expected of {allowed}, found {group:?}")));
+        }
+        columns.push(match group.as_str() {
+            "day" => "date(at_ms / 1000, 'unixepoch')".to_owned(),
+            other => format!("\"{other}\""),
+        });
+    }
+    let numbers: Vec<String> = (1..=columns.len()).map(|number| number.to_string()).collect();
+    let select = columns.iter().map(|column| format!("{column}, ")).collect::<String>();
+    let grouped =
+        if numbers.is_empty() { String::new() } else { format!(" GROUP BY {0} ORDER BY {0}", numbers.join(", ")) };
+    let sql = format!(
+        "SELECT {select}COUNT(*), SUM(input), SUM(cached), SUM(output), SUM(cost_pico), \
+         SUM(cost_pico IS NULL) FROM attempts WHERE at_ms >= ?1 AND at_ms < ?2{grouped}"
+    );
+    let mut statement = store.prepare_cached(&sql)?;
+    let bounds = (query.from_ms.unwrap_or(i64::MIN), query.to_ms.unwrap_or(i64::MAX));
+    let width = columns.len();
+    let rows = statement.query_map(bounds, |row| {
+        let mut group = Vec::with_capacity(width);
+        for (position, name) in query.group_by.iter().enumerate() {
+            let value = match row.get::<_, Value>(position)? {
+                Value::Text(text) => Some(text),
+                Value::Integer(number) => Some(number.to_string()),
+                _ => None,
+            };
+            group.push((name.clone(), value));
+        }
+        Ok(UsageRow {
+            group,
+            attempts: row.get(width)?,
+            input: row.get(width + 1)?,
+            cached: row.get(width + 2)?,
+            output: row.get(width + 3)?,
+            cost_pico: row.get(width + 4)?,
+            unpriced: row.get::<_, Option<i64>>(width + 5)?.unwrap_or(0),
+        })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
