@@ -79,13 +79,13 @@ async fn the_llm_goes_down_and_comes_back() {
     })
     .await;
 
-    let all_failed_with = |code: &'static str| {
-        let calls = calls.clone();
-        let watcher = &watcher;
-        eventually(code, Duration::from_secs(40), move || {
-            let all = calls.iter().all(|call| failures(watcher, call).last().is_some_and(|last| last == code));
-            async move { all.then_some(()) }
-        })
+    let all_failed_with = async |code: &str| {
+        let deadline = Instant::now() + Duration::from_secs(40);
+        while !calls.iter().all(|call| failures(&watcher, call).last().is_some_and(|last| last == code)) {
+            let so_far: Vec<Vec<String>> = calls.iter().map(|call| failures(&watcher, call)).collect();
+            assert!(Instant::now() < deadline, "never {code} of every call: {so_far:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     };
     mock.refuse();
     all_failed_with("refused").await;

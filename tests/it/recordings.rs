@@ -78,7 +78,7 @@ async fn every_recording_twice_against_one_journal() {
             check_final_summary(&daemon, &call).await;
         }
     }
-    let listed = daemon.get_json("/v1/calls?state=completed&limit=1000").await;
+    let listed = daemon.get_json("/v1/calls?state=completed&limit=200").await;
     assert_eq!(listed["calls"].as_array().expect("calls").len(), recordings.len() * 2);
 }
 
