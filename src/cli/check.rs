@@ -96,7 +96,6 @@ mod tests {
             .iter()
             .map(settings::line)
             .filter(|line| !outside.iter().any(|reason| line.contains(reason)))
-            .filter(|line| !line.starts_with("sink: "))
             .collect();
         assert!(wrong.is_empty(), "{wrong:#?}");
         assert!(problems.len() > 3, "the environment answers for too much: {problems:?}");
