@@ -173,13 +173,15 @@ fn look_around(target: &Target) {
   curl {url}/v1/calls/{CALL_ID}
   curl '{url}/v1/calls/{CALL_ID}/turns?limit=5'
   curl -X POST -H 'content-type: application/json' '{}'
+  curl -H 'content-type: application/json' {url}/v1/chat/completions -d '{}'
   curl {url}/metrics
-  sidetone watch --to {url}
+  sidetone watch --to {url}                    (and {url}/ in a browser)
   sidetone replay YOUR-RECORDING.jsonl --to {url}
 
 README.md shows an agent and a dashboard in thirty lines each.",
         "The daemon stays up".bold(),
         target.http(&ask_path("summary")),
+        r#"{"model": "local", "transcript": {"call_id": "demo"}, "messages": [{"role": "user", "content": "What happened?"}]}"#,
     );
 }
 
