@@ -151,7 +151,7 @@ impl Times {
     fn row(&mut self, name: &str, floor: Option<&mut Self>) {
         let (p50, p99, max) = (self.at(0.5), self.at(0.99), self.at(1.0));
         let ratio = floor.map_or(String::new(), |floor| {
-            let ratio = |part: f64| self.at(part).as_secs_f64() / floor.at(part).as_secs_f64();
+            let mut ratio = |part: f64| self.at(part).as_secs_f64() / floor.at(part).as_secs_f64();
             format!("   {:.2}x {:.2}x of the floor", ratio(0.5), ratio(0.99))
         });
         println!("  {name:<34} p50 {p50:>9.1?}  p99 {p99:>9.1?}  max {max:>9.1?}{ratio}");
