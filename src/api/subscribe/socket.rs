@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,13 @@ const BATCH_BYTES: usize = 32 * 1024;
 const RETRY: Duration = Duration::from_secs(1);
 /// Unknown types that are told of, at most; later ones are skipped in silence.
 const UNKNOWN_TYPES: usize = 64;
+/// A new subscription's first snapshots go out with its `subscribed`, so that what happens once the client has read that
+/// comes as events: as many as this,
+const EAGER_SNAPSHOTS: usize = 16;
+/// of so many bytes in all,
+const EAGER_BYTES: usize = 128 * 1024;
+/// if they can be had within this time.
+const EAGER_TIME: Duration = Duration::from_secs(1);
 /// Once told to reconnect, a subscriber is closed when nothing has come for this time,
 const DRAIN_QUIET: Duration = Duration::from_millis(300);
 /// or after this time.
@@ -54,6 +61,8 @@ struct Session {
     first: usize,
     out: Vec<Utf8Bytes>,
     unknown_types: HashSet<String>,
+    /// A subscription was made since the last write.
+    is_new: bool,
     /// Neither journal nor views are asked before.
     retry_at: Option<Instant>,
 }
@@ -69,6 +78,7 @@ pub(super) async fn serve(mut socket: ServerSocket, deps: Arc<Deps>, stop: Cance
         first: 0,
         out: vec![frames::welcome(deps.ping_interval.as_millis())],
         unknown_types: HashSet::new(),
+        is_new: false,
         retry_at: None,
     };
     let end = session.run(&mut socket, &stop).await;
@@ -103,14 +113,28 @@ async fn maybe(at: Option<Instant>) {
     }
 }
 
+/// Resolves when the journal stops working.
+async fn falls_ill(mut health: watch::Receiver<bool>) -> watch::Receiver<bool> {
+    loop {
+        if health.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        if !*health.borrow_and_update() {
+            return health;
+        }
+    }
+}
+
 impl Session {
     async fn run(&mut self, socket: &mut ServerSocket, stop: &CancellationToken) -> End {
         let notify = Arc::clone(&self.notify);
         let mut health = self.deps.health.clone();
-        let mut has_health = true;
         if !*health.borrow_and_update() {
             self.out.push(journal_unavailable());
         }
+        // Made once, not in every round: making them takes locks that all sockets share.
+        let mut sick = std::pin::pin!(falls_ill(health));
+        let mut stopped = std::pin::pin!(stop.cancelled());
         let interval = self.deps.ping_interval;
         let mut pings = tokio::time::interval_at(Instant::now() + interval, interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -120,6 +144,9 @@ impl Session {
         let mut quiet_end: Option<Instant> = None;
         let mut view: Option<PendingView> = None;
         loop {
+            if std::mem::take(&mut self.is_new) {
+                self.eager(&mut view).await;
+            }
             let busy = match self.gather() {
                 Ok(busy) => busy,
                 Err(end) => return end,
@@ -153,7 +180,7 @@ impl Session {
                     view = None;
                     self.take_view(&subscription, call, result);
                 }
-                () = stop.cancelled(), if drain_end.is_none() => {
+                () = &mut stopped, if drain_end.is_none() => {
                     let after_ms = 500 + rand::random::<u64>() % 2000;
                     self.out.push(frames::reconnect(after_ms, DRAIN_GRACE.as_millis()));
                     drain_end = Some(Instant::now() + DRAIN_GRACE);
@@ -177,15 +204,30 @@ impl Session {
                     let reason = format!("no subscribe within {timeout} ms (subscribe.subscribe_timeout_ms)");
                     return End::Close(4408, reason);
                 }
-                changed = health.changed(), if has_health => {
-                    has_health = changed.is_ok();
-                    if has_health && !*health.borrow_and_update() {
-                        self.out.push(journal_unavailable());
-                    }
+                health = &mut sick => {
+                    self.out.push(journal_unavailable());
+                    sick.set(falls_ill(health));
                 }
                 () = maybe(self.retry_at) => self.retry_at = None,
                 () = std::future::ready(()), if busy => {}
                 () = notify.notified(), if !busy => {}
+            }
+        }
+    }
+
+    /// Gathers the first snapshots that are owed.
+    async fn eager(&mut self, view: &mut Option<PendingView>) {
+        let until = Instant::now() + EAGER_TIME;
+        for _ in 0..EAGER_SNAPSHOTS {
+            if view.is_none() && self.retry_at.is_none() {
+                *view = self.next_view();
+            }
+            let Some(pending) = view else { return };
+            let Ok((subscription, call, result)) = tokio::time::timeout_at(until, pending).await else { return };
+            *view = None;
+            self.take_view(&subscription, call, result);
+            if self.out.iter().map(|frame| frame.len()).sum::<usize>() > EAGER_BYTES {
+                return;
             }
         }
     }
@@ -306,6 +348,7 @@ impl Session {
                 match Subscription::open(*subscribe, name, &self.deps, &self.notify) {
                     Ok((subscription, reply)) => {
                         self.made += 1;
+                        self.is_new = true;
                         self.subscriptions.push(subscription);
                         self.deps.metrics.subscriptions.inc();
                         self.out.push(reply);

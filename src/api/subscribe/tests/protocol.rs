@@ -364,6 +364,27 @@ async fn subscriptions_of_one_socket_are_independent() {
 }
 
 #[tokio::test]
+async fn what_happens_after_subscribed_comes_as_events() {
+    let server = Server::start().await;
+    for name in ["c_1", "c_2", "c_3"] {
+        server.store.start(&call(name), "{}");
+    }
+    for calls in [json!("*"), json!(["c_1", "c_2", "c_3"])] {
+        let mut client = server.client().await;
+        client.ask(subscribe(calls)).await;
+        for name in ["c_1", "c_2", "c_3"] {
+            server.store.add(&call(name), &final_turn(0));
+        }
+        for _ in 0..3 {
+            assert_eq!(client.next().await["type"], "snapshot");
+        }
+        for _ in 0..3 {
+            assert_eq!(client.next().await["type"], "turn.final");
+        }
+    }
+}
+
+#[tokio::test]
 async fn live_frames_come_where_asked_for_and_losses_are_told() {
     let server = Server::start().await;
     server.store.start(&call("c_1"), "{}");
