@@ -136,8 +136,12 @@ async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) 
         Err(message) => return ApiError::bad_request("not_a_websocket", message).into_response(),
     };
     let query = request.uri().query().unwrap_or("").to_owned();
-    let deps =
-        ingest::listen::Deps { sessions: api.sessions.clone(), hub: api.hub.clone(), metrics: api.ingest.clone() };
+    let deps = ingest::listen::Deps {
+        sessions: api.sessions.clone(),
+        hub: api.hub.clone(),
+        metrics: api.ingest.clone(),
+        recorder: api.proxy.recorder.clone(),
+    };
     // Answered first, initialised after: the upgrade goes out before a session is looked for.
     let tasks = api.drain.tasks.clone();
     let hold = request.extensions_mut().remove::<Hold>();

@@ -124,6 +124,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     let sink_metrics = sink::Metrics::register(&mut registry);
     let subscribe_metrics = subscribe::Metrics::register(&mut registry);
     let ingest_metrics = ingest::Metrics::register(&mut registry);
+    let recorder = ingest::record::Recorder::start(config.record.clone(), &mut registry)?;
     let proxy = ingest::proxy::Deps {
         sessions: sessions.clone(),
         hub: hub.clone(),
@@ -131,7 +132,9 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         config: Arc::new(config.stt.clone()),
         tokens: Arc::default(),
         tap: Arc::new(queues.queue("stt_tap")),
+        recorder: recorder.clone(),
     };
+    let source_metrics = ingest::source::Metrics::register(&mut registry);
     let tls = config.tls.clone().map(Acceptor::new).transpose()?;
     let bound = listener::bind(listen).map_err(|error| StartError::Listen { address: listen, error })?;
     let address = bound.local_addr()?;
@@ -158,7 +161,11 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         drain: drain.clone(),
     });
     let service = Service::new(api, Guard::new(&config.server, address, tls.is_some()));
-    workers.spawn(recovery::run(sessions, Arc::clone(&store), config.ingest.clone(), drain.clone()));
+    workers.spawn(recovery::run(sessions.clone(), Arc::clone(&store), config.ingest.clone(), drain.clone()));
+    for source in config.sources.clone() {
+        let run = ingest::source::run(source, sessions.clone(), recorder.clone(), source_metrics.clone());
+        workers.spawn(drain.tasks.track_future(run));
+    }
     workers.spawn(sweep(journal, drain.clone()));
     for sink in config.sinks {
         let dir = config.journal.dir.join("sinks");

@@ -11,6 +11,7 @@ mod fetch;
 mod meter;
 mod models;
 mod reconnect;
+mod record;
 mod render;
 mod replay;
 mod screen;
@@ -18,6 +19,7 @@ mod screen;
 mod scripted;
 mod serve;
 mod settings;
+mod stream;
 mod table;
 mod target;
 mod usage;
@@ -58,6 +60,10 @@ enum Command {
     Replay(Box<replay::ReplayArgs>),
     /// Show calls and insights live
     Watch(watch::WatchArgs),
+    /// Record a call of a running daemon
+    Record(record::RecordArgs),
+    /// Stream a WAV file to an STT endpoint, or through the daemon to one
+    Stream(stream::StreamArgs),
     /// List the STT wire formats that are understood
     Dialects(dialects::DialectsArgs),
     /// Make a certificate for local use
@@ -94,6 +100,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Models(args) => client(models::run(args)),
         Command::Replay(args) => client(replay::run(*args)),
         Command::Watch(args) => client(watch::run(args)),
+        Command::Record(args) => client(record::run(args)),
+        Command::Stream(args) => client(stream::run(args)),
         Command::Dialects(args) => dialects::run(&args),
         Command::Cert(args) => cert::run(&args),
     }

@@ -13,6 +13,8 @@ use crate::base::drain::ShutdownConfig;
 use crate::base::settings::{Problem, Problems, Section};
 use crate::base::tls::TlsConfig;
 use crate::ingest::proxy::SttConfig;
+use crate::ingest::record::RecordConfig;
+use crate::ingest::source::SourceConfig;
 use crate::session::config::{IngestConfig, LimitsConfig};
 use crate::{gateway, journal, sink};
 
@@ -39,6 +41,10 @@ pub struct Config {
     pub stt: SttConfig,
     /// `[tls]`
     pub tls: Option<TlsConfig>,
+    /// `[record]`
+    pub record: Option<RecordConfig>,
+    /// `[[source]]`
+    pub sources: Vec<SourceConfig>,
     /// `[[sink]]`
     pub sinks: Vec<sink::Config>,
 }
@@ -92,10 +98,28 @@ impl Config {
         let stt = SttConfig::read(value, root.problems());
         let value = root.take("tls");
         let tls = TlsConfig::read(value, base, root.problems());
+        let value = root.take("record");
+        let record = RecordConfig::read(value, base, root.problems());
+        let value = root.take("source");
+        let sources = SourceConfig::read(value, analyses.names(), root.problems());
         let value = root.take("sink");
         let sinks = sink::Config::read_all(value, analyses.names(), root.problems());
         root.finish();
-        let config = Self { server, journal, ingest, subscribe, shutdown, limits, gateway, analyses, stt, tls, sinks };
+        let config = Self {
+            server,
+            journal,
+            ingest,
+            subscribe,
+            shutdown,
+            limits,
+            gateway,
+            analyses,
+            stt,
+            tls,
+            record,
+            sources,
+            sinks,
+        };
         config.cross_check(&mut problems);
         if problems.is_empty() { Ok(config) } else { Err(problems.into_vec()) }
     }

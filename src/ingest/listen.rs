@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use super::Metrics;
 use super::params::{self, Params, Results};
 use super::pump::Pump;
+use super::record::{Recorder, Track};
 use crate::base::queue::{SendError, Sender};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
 use crate::hub::{Filter, Hub, Include, Interest, Item, Kind, Reader};
@@ -32,6 +33,8 @@ pub struct Deps {
     pub hub: Hub,
     /// Counters.
     pub metrics: Metrics,
+    /// `[record]`
+    pub recorder: Recorder,
 }
 
 /// Serves `socket` until either side ends it. Never fails: what goes wrong is told to the producer.
@@ -72,7 +75,9 @@ async fn connect(mut socket: ServerSocket, params: Params, deps: &Deps) {
     let after = if completed { 0 } else { welcome.seq };
     let reader = deps.hub.reader(Interest::Calls(vec![(params.call.clone(), after)]));
     let results = if completed { Results::None } else { params.results };
+    let track = deps.recorder.track(&params.call, &params.stream, params.dialect.name());
     let mut connection = Connection {
+        track,
         pump: Pump::new(params.dialect),
         filter: filter(results, &session_analyses(deps)),
         results,
@@ -166,6 +171,7 @@ enum End {
 }
 
 struct Connection<'a> {
+    track: Option<Track>,
     socket: ServerSocket,
     commands: Sender<Command>,
     /// A command for which the session's queue had no room: the socket is not read until it has.
@@ -277,8 +283,11 @@ impl Connection<'_> {
         }
     }
 
-    fn frame(&mut self, text: &str) -> Option<End> {
+    fn frame(&mut self, text: &Utf8Bytes) -> Option<End> {
         self.frames.inc();
+        if let Some(track) = &self.track {
+            track.frame(text);
+        }
         let (events, complaint) = self.pump.feed(text);
         if let Some(complaint) = complaint {
             self.deps.metrics.refused(complaint.code);

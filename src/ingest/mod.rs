@@ -4,10 +4,13 @@
 //! stream's decoder make events of them, and hands these to the call's session; acks and insights go back on the same
 //! socket. Ingest never waits for an LLM; when a session's queue is full, its sockets are not read.
 
+mod feed;
 pub mod listen;
 mod metrics;
 mod params;
 pub mod proxy;
 mod pump;
+pub mod record;
+pub mod source;
 
 pub use metrics::Metrics;

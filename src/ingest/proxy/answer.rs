@@ -12,9 +12,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::Deps;
-use super::feed::Found;
 use super::query::LlmGateway;
+use super::{Deps, Found};
 use crate::base::ws::Utf8Bytes;
 use crate::gateway::{Answer, Ask};
 use crate::hub::{Filter, Include, Interest, Item};

@@ -6,6 +6,8 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use super::super::feed::Counters;
+
 /// What the proxy counts.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
@@ -15,14 +17,10 @@ pub struct Metrics {
     pub relayed: Counter<u64, AtomicU64>,
     /// Upstreams that could not be had, or said nothing.
     pub upstream_failures: Counter<u64, AtomicU64>,
-    /// Frames taken to the pipeline.
-    pub frames: Counter<u64, AtomicU64>,
-    /// Frames that the pipeline could not read; they were relayed as they came.
-    pub garbled: Counter<u64, AtomicU64>,
+    /// The way to the pipeline.
+    pub(super) feed: Counters,
     /// Holes because the pipeline was behind.
     pub overruns: Counter<u64, AtomicU64>,
-    /// Streams relayed without a call, because none could be had.
-    pub refused: Counter<u64, AtomicU64>,
     /// In-stream answers sent.
     pub answers: Counter<u64, AtomicU64>,
     /// In-stream answers that failed or came too late.
@@ -40,18 +38,22 @@ impl Metrics {
             "STT upstreams that refused, did not answer or were no WebSocket",
             metrics.upstream_failures.clone(),
         );
-        registry.register("sidetone_proxy_tapped_frames", "Frames taken to the pipeline", metrics.frames.clone());
+        registry.register("sidetone_proxy_tapped_frames", "Frames taken to the pipeline", metrics.feed.frames.clone());
         registry.register(
             "sidetone_proxy_garbled_frames",
             "Frames relayed that the pipeline could not read",
-            metrics.garbled.clone(),
+            metrics.feed.garbled.clone(),
         );
         registry.register(
             "sidetone_proxy_tap_overruns",
             "Holes because the pipeline was behind",
             metrics.overruns.clone(),
         );
-        registry.register("sidetone_proxy_refused_calls", "Streams relayed without a call", metrics.refused.clone());
+        registry.register(
+            "sidetone_proxy_refused_calls",
+            "Streams relayed without a call",
+            metrics.feed.refused.clone(),
+        );
         registry.register("sidetone_proxy_answers", "In-stream answers sent", metrics.answers.clone());
         registry.register(
             "sidetone_proxy_failed_answers",

@@ -6,7 +6,6 @@
 
 mod answer;
 mod config;
-mod feed;
 mod metrics;
 mod query;
 mod relay;
@@ -30,10 +29,15 @@ pub use token::{TokenAnswer, Tokens, answer as answer_token};
 use self::answer::{INJECTED, Questions, WAITING};
 use self::query::Query;
 use self::relay::{Answers, Ended, Relay};
+use self::tap::{Drawn, Tapped};
+use super::feed::{Feed, Stream};
+use super::record::Recorder;
 use crate::base::queue::QueueGauges;
 use crate::base::ws::{self, ServerSocket, Utf8Bytes};
 use crate::hub::Hub;
 use crate::session::Sessions;
+use crate::stt;
+use crate::types::{CallId, Seq, StreamId};
 
 /// The vendor's limit on a message, which is also its clients', bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
@@ -59,7 +63,12 @@ pub struct Deps {
     pub tokens: Arc<Tokens>,
     /// The tap's gauges.
     pub tap: Arc<QueueGauges>,
+    /// `[record]`
+    pub recorder: Recorder,
 }
+
+/// The call that a stream feeds, once it is known, and the position from which its events are new.
+type Found = Option<(CallId, Seq)>;
 
 /// Relays `socket` until either side ends it. `query` and `headers` are those of its upgrade.
 pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, deps: &Deps) {
@@ -124,7 +133,18 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     let (inject, injections) = mpsc::channel(INJECTED);
     let newest = Arc::new(AtomicI64::new(-1));
     let insights = query.sidetone.wants_insights();
-    drain.tasks.spawn(feed::run(drawn, query.sidetone, found, deps.clone()));
+    if let Some(dialect) = stt::dialect("assemblyai") {
+        let sidetone = query.sidetone;
+        let stream = Stream {
+            stream: sidetone.stream_id.unwrap_or_else(StreamId::mint),
+            dialect,
+            call: sidetone.call_id,
+            meta: sidetone.meta,
+            analyses: sidetone.analyses,
+        };
+        let feed = Feed::new(stream, deps.sessions.clone(), deps.recorder.clone(), deps.metrics.feed.clone());
+        drain.tasks.spawn(pour(drawn, feed, found, deps.metrics.clone()));
+    }
     let answers = query.llm_gateway.map(|question| {
         let (ask, asked) = mpsc::channel(WAITING);
         drain.tasks.spawn(answer::answer(question, asked, inject.clone(), known.clone(), deps.clone()));
@@ -147,6 +167,36 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
             refuse(socket, 3005, &format!("Session Cancelled: {message}")).await;
         }
     }
+}
+
+/// From the tap to the session. May wait for the session as long as it likes: nothing waits for it.
+async fn pour(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, metrics: Metrics) {
+    loop {
+        let tapped = tokio::select! {
+            tapped = drawn.next() => tapped,
+            () = feed.listen() => continue,
+        };
+        match tapped {
+            Tapped::Frame(text) => {
+                feed.frame(text).await;
+                found.send_if_modified(|known| {
+                    let call = feed.call();
+                    let new =
+                        call.is_some() && known.as_ref().map(|(call, _)| call) != call.as_ref().map(|(call, _)| call);
+                    if new {
+                        *known = call;
+                    }
+                    new
+                });
+            }
+            Tapped::Hole(hole) => {
+                metrics.overruns.inc();
+                feed.gap("tap_overrun", hole.from_ms, hole.to_ms).await;
+            }
+            Tapped::Over => break,
+        }
+    }
+    feed.detach().await;
 }
 
 /// Tells the client in the vendor's form.

@@ -1,0 +1,298 @@
+//! `sidetone stream`: a WAV file to a v3 endpoint at the pace of speech, turns and answers shown as they come.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use bytes::Bytes;
+use clap::Args;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
+use owo_colors::OwoColorize as _;
+use serde_json::Value;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::screen::harmless;
+use super::target::DEFAULT_LISTEN;
+use crate::base::ws::{self, Incoming, Utf8Bytes};
+
+/// Audio in one message.
+const CHUNK: Duration = Duration::from_millis(50);
+/// After the audio, the vendor has this long to finish.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// Rates that the vendor takes, Hz.
+const RATES: std::ops::RangeInclusive<u32> = 8_000..=96_000;
+
+/// Options of `sidetone stream`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sidetone stream call.wav                                           through the daemon on this machine
+  sidetone stream call.wav --to wss://streaming.assemblyai.com --api-key-env ASSEMBLYAI_API_KEY
+  sidetone stream call.wav --param speaker_labels=true --analyses summary,sentiment
+
+The file is PCM16 or mu-law; several channels are mixed into one.")]
+pub(crate) struct StreamArgs {
+    /// The recording
+    #[arg(value_name = "FILE.wav")]
+    file: PathBuf,
+    /// The endpoint; without a path, /v3/ws
+    #[arg(long, value_name = "URL", default_value_t = format!("ws://{DEFAULT_LISTEN}"))]
+    to: String,
+    /// Environment variable that holds the API key
+    #[arg(long, value_name = "VAR")]
+    api_key_env: Option<String>,
+    /// A further parameter of the query, several times for several
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = pair)]
+    params: Vec<(String, String)>,
+    /// Id of the call, at a daemon; default: the vendor's session id
+    #[arg(long, value_name = "ID")]
+    call_id: Option<String>,
+    /// Analyses whose insights come down the same socket, at a daemon
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    analyses: Vec<String>,
+    /// Times real time
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=100))]
+    speed: u16,
+    /// The endpoint's messages as they come, one a line
+    #[arg(long)]
+    json: bool,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The file is of another kind, or the endpoint is not to be had.
+pub(crate) async fn run(args: StreamArgs) -> Result<ExitCode> {
+    let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
+    let audio = Audio::read(&bytes).map_err(|why| anyhow!("{}: {why}", args.file.display()))?;
+    let url = url(&args, &audio)?;
+    let mut headers = HeaderMap::new();
+    if let Some(variable) = &args.api_key_env {
+        let key = std::env::var(variable).map_err(|_| anyhow!("environment variable {variable} is not set"))?;
+        let mut value = HeaderValue::from_str(key.trim()).with_context(|| format!("{variable} is no header value"))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    let socket = ws::connect(&url, &headers, MAX_MESSAGE_BYTES, Duration::from_secs(10)).await?;
+    let (mut reader, mut writer) = socket.split();
+    let chunks = audio.chunks();
+    let speak = async {
+        let mut ticks = interval(CHUNK / u32::from(args.speed));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        for chunk in chunks {
+            ticks.tick().await;
+            if writer.relay([Incoming::Binary(chunk)]).await.is_err() {
+                return;
+            }
+        }
+        let goodbye = Utf8Bytes::from_static(r#"{"type":"Terminate"}"#);
+        // An endpoint that is gone says so on the reading side.
+        let _ = writer.relay([Incoming::Text(goodbye)]).await;
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    let began = Instant::now();
+    let listen = async {
+        loop {
+            match reader.recv().await {
+                Ok(Incoming::Text(text)) => show(&text, args.json, began),
+                Ok(Incoming::Closed { code, reason }) => return Ok((code, reason)),
+                Ok(_) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    tokio::select! {
+        ended = listen => match ended {
+            Ok((1000, _)) => Ok(ExitCode::SUCCESS),
+            Ok((code, reason)) => bail!("the endpoint closed the session: {code} {}", harmless(&reason)),
+            Err(error) => Err(error.into()),
+        },
+        () = speak => bail!("the endpoint did not end the session within {} s", LAST_WORDS.as_secs()),
+    }
+}
+
+fn url(args: &StreamArgs, audio: &Audio) -> Result<String> {
+    let to = args.to.replacen("http", "ws", 1);
+    let mut url = url::Url::parse(&to).with_context(|| format!("--to: {to:?} is no URL"))?;
+    if !matches!(url.scheme(), "ws" | "wss") {
+        bail!("--to: expected ws://, wss://, http:// or https://, found {}", args.to);
+    }
+    if matches!(url.path(), "" | "/") {
+        url.set_path("/v3/ws");
+    }
+    {
+        let mut query = url.query_pairs_mut();
+        query.append_pair("sample_rate", &audio.rate.to_string()).append_pair("encoding", audio.encoding());
+        for (name, value) in &args.params {
+            query.append_pair(name, value);
+        }
+        if args.call_id.is_some() || !args.analyses.is_empty() {
+            let results = if args.analyses.is_empty() { "none" } else { "insights" };
+            let ours = serde_json::json!({"call_id": args.call_id, "analyses": args.analyses, "results": results});
+            query.append_pair("sidetone", &ours.to_string());
+        }
+    }
+    Ok(url.into())
+}
+
+fn show(text: &str, json: bool, began: Instant) {
+    if json {
+        anstream::println!("{text}");
+        return;
+    }
+    let message: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+    let at = format!("{:7.1}s", began.elapsed().as_secs_f32());
+    let text = |value: &Value| harmless(value.as_str().unwrap_or_default());
+    match message["type"].as_str().unwrap_or_default() {
+        "Begin" => anstream::println!("{} session {}", at.dimmed(), text(&message["id"])),
+        "Turn" if message["end_of_turn"] == true => {
+            let speaker = message["speaker_label"].as_str().map(|label| format!("{}: ", harmless(label)));
+            let speaker = speaker.unwrap_or_default();
+            anstream::println!("{} {}{}", at.dimmed(), speaker.bold(), text(&message["transcript"]));
+        }
+        "LLMGatewayResponse" => {
+            let data = &message["data"];
+            let shown = match (&data["choices"][0]["message"]["content"], &data["insight"]) {
+                (Value::String(answer), _) => harmless(answer),
+                (_, Value::Object(insight)) => {
+                    let name = insight.get("analysis").and_then(Value::as_str).unwrap_or_default();
+                    let value = insight.get("value").map(Value::to_string).unwrap_or_default();
+                    format!("{name} {}", harmless(&value))
+                }
+                _ => harmless(&data.to_string()),
+            };
+            anstream::println!("{} {}", at.dimmed(), shown.cyan());
+        }
+        "Error" => anstream::eprintln!("{} {} {}", "error:".red(), message["error_code"], text(&message["error"])),
+        _ => {}
+    }
+}
+
+/// What is in a WAV file, one channel.
+#[derive(Debug, PartialEq, Eq)]
+struct Audio {
+    rate: u32,
+    mulaw: bool,
+    bytes: Vec<u8>,
+}
+
+impl Audio {
+    fn encoding(&self) -> &'static str {
+        if self.mulaw { "pcm_mulaw" } else { "pcm_s16le" }
+    }
+
+    /// The audio in messages; the last is filled up with silence, for the vendor takes no short ones.
+    fn chunks(&self) -> Vec<Bytes> {
+        let sample = if self.mulaw { 1 } else { 2 };
+        let samples = self.rate as usize * usize::try_from(CHUNK.as_millis()).unwrap_or(50) / 1000;
+        let silence = if self.mulaw { 0xff } else { 0 };
+        self.bytes
+            .chunks(samples * sample)
+            .map(|chunk| {
+                let mut chunk = chunk.to_vec();
+                chunk.resize(samples * sample, silence);
+                Bytes::from(chunk)
+            })
+            .collect()
+    }
+
+    /// Reads a RIFF file.
+    fn read(file: &[u8]) -> Result<Self, String> {
+        if file.len() < 12 || &file[..4] != b"RIFF" || &file[8..12] != b"WAVE" {
+            return Err("no WAV file".to_owned());
+        }
+        let (mut format, mut data) = (None, None);
+        let mut rest = &file[12..];
+        while rest.len() >= 8 && data.is_none() {
+            let size = u32::from_le_bytes([rest[4], rest[5], rest[6], rest[7]]) as usize;
+            // A file that was cut short, or written to a pipe, says more than it has.
+            let end = (8 + size).min(rest.len());
+            match &rest[..4] {
+                b"fmt " if end >= 24 => format = Some(&rest[8..end]),
+                b"data" => data = Some(&rest[8..end]),
+                _ => {}
+            }
+            rest = rest.get(end + size % 2..).unwrap_or_default();
+        }
+        let format = format.ok_or("it has no format")?;
+        let data = data.ok_or("it has no audio")?;
+        let short = |at: usize| u16::from_le_bytes([format[at], format[at + 1]]);
+        // 0xFFFE says that the kind is in the extension.
+        let kind = if short(0) == 0xfffe && format.len() >= 26 { short(24) } else { short(0) };
+        let (channels, bits) = (usize::from(short(2)), short(14));
+        let rate = u32::from_le_bytes([format[4], format[5], format[6], format[7]]);
+        if !RATES.contains(&rate) || channels == 0 {
+            return Err(format!(
+                "expected {} to {} Hz, found {rate} Hz in {channels} channels",
+                RATES.start(),
+                RATES.end()
+            ));
+        }
+        match (kind, bits) {
+            (1, 16) => Ok(Self { rate, mulaw: false, bytes: mixed(data, channels) }),
+            (7, 8) if channels == 1 => Ok(Self { rate, mulaw: true, bytes: data.to_vec() }),
+            _ => Err(format!(
+                "expected PCM16, or mu-law in one channel; found format {kind} with {bits} bits in {channels}"
+            )),
+        }
+    }
+}
+
+fn mixed(data: &[u8], channels: usize) -> Vec<u8> {
+    if channels == 1 {
+        return data[..data.len() / 2 * 2].to_vec();
+    }
+    data.chunks_exact(2 * channels)
+        .flat_map(|frame| {
+            let sum: i32 = frame.chunks_exact(2).map(|pair| i32::from(i16::from_le_bytes([pair[0], pair[1]]))).sum();
+            let mean = sum / i32::try_from(channels).unwrap_or(1);
+            i16::try_from(mean).unwrap_or(0).to_le_bytes()
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wav(kind: u16, channels: u16, rate: u32, bits: u16, data: &[u8]) -> Vec<u8> {
+        let mut file = b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0".to_vec();
+        file.extend(kind.to_le_bytes());
+        file.extend(channels.to_le_bytes());
+        file.extend(rate.to_le_bytes());
+        file.extend((rate * u32::from(channels) * u32::from(bits) / 8).to_le_bytes());
+        file.extend((channels * bits / 8).to_le_bytes());
+        file.extend(bits.to_le_bytes());
+        file.extend(b"LIST\x03\0\0\0abc\0data");
+        file.extend(u32::try_from(data.len()).expect("short").to_le_bytes());
+        file.extend(data);
+        file
+    }
+
+    #[test]
+    fn files_are_read_mixed_and_cut() {
+        let stereo: Vec<u8> = [100i16, 300, -2, -4].iter().flat_map(|sample| sample.to_le_bytes()).collect();
+        let audio = Audio::read(&wav(1, 2, 8000, 16, &stereo)).expect("stereo");
+        assert_eq!(audio.bytes, [200i16.to_le_bytes(), (-3i16).to_le_bytes()].concat());
+        let chunks = audio.chunks();
+        assert_eq!((chunks.len(), chunks[0].len()), (1, 800));
+        let mulaw = Audio::read(&wav(7, 1, 8000, 8, &[0; 401])).expect("mu-law");
+        assert_eq!((mulaw.encoding(), mulaw.chunks().len(), mulaw.chunks()[1][399]), ("pcm_mulaw", 2, 0xff));
+    }
+
+    #[test]
+    fn other_files_are_told_what_is_expected() {
+        assert!(Audio::read(b"hello").is_err());
+        assert!(Audio::read(&wav(3, 1, 16000, 32, &[0; 8])).is_err_and(|why| why.contains("PCM16")));
+        assert!(Audio::read(&wav(1, 1, 4000, 16, &[0; 8])).is_err_and(|why| why.contains("8000 to 96000")));
+        assert!(Audio::read(&wav(1, 1, 8000, 16, &[])[..30]).is_err());
+    }
+}

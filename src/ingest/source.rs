@@ -1,0 +1,387 @@
+//! `[[source]]`: WebSockets that we dial, and that emit turns.
+//!
+//! A source is dialled again whenever its connection ends, with capped, jittered backoff; every connection is a new
+//! stream of its call, so that the call shows a gap. One socket may carry several calls.
+
+use std::collections::HashMap;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde_json::Value as Json;
+use tokio::time::Instant;
+use toml::Value;
+
+use super::feed::{Counters, Feed, Stream};
+use super::record::Recorder;
+use crate::base::settings::{Problems, Section, found};
+use crate::base::ws::{self, ClientSocket, Incoming, Utf8Bytes};
+use crate::session::Sessions;
+use crate::stt::{self, Dialect};
+use crate::types::{CallId, JsonMap, StreamId, id};
+
+/// Largest message of a source, bytes.
+const MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// A dial takes at most this long.
+const DIAL: Duration = Duration::from_secs(10);
+/// Between dials: at first, and at most.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// A connection that lasted this long was a good one: the next wait is the first again.
+const GOOD: Duration = Duration::from_secs(60);
+/// Calls that one connection may carry.
+const MAX_CALLS: usize = 4096;
+/// We ping so often; two unanswered pings end the connection.
+const PING: Duration = Duration::from_secs(20);
+
+/// How the call of a frame is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Naming {
+    /// All frames are of this call.
+    Fixed(CallId),
+    /// A JSON pointer to the id in the frame; frames without it go to the call named before them.
+    Pointer(String),
+    /// The vendor's session id, or a fresh id where it names none.
+    Session,
+}
+
+/// One `[[source]]`.
+#[derive(Clone)]
+pub struct SourceConfig {
+    name: String,
+    url: String,
+    headers: Vec<(HeaderName, SecretString)>,
+    dialect: &'static dyn Dialect,
+    naming: Naming,
+    analyses: Vec<String>,
+    meta: JsonMap,
+}
+
+impl std::fmt::Debug for SourceConfig {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("SourceConfig").field("name", &self.name).field("dialect", &self.dialect.name()).finish()
+    }
+}
+
+impl SourceConfig {
+    /// Reads all `[[source]]` tables; `analyses` are the names that there are.
+    pub fn read(value: Option<Value>, analyses: &[String], problems: &mut Problems) -> Vec<Self> {
+        let items = match value {
+            None => Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(other) => {
+                problems.push("source", format!("expected [[source]] tables, found {}", found(&other)));
+                Vec::new()
+            }
+        };
+        items
+            .into_iter()
+            .enumerate()
+            .filter_map(|(index, item)| Self::read_one(format!("source[{index}]"), item, analyses, problems))
+            .collect()
+    }
+
+    fn read_one(path: String, value: Value, analyses: &[String], problems: &mut Problems) -> Option<Self> {
+        let mut section = Section::new(path.clone(), Some(value), problems);
+        let name = section.string("name").unwrap_or_else(|| path.clone());
+        let url = section.string("url");
+        match &url {
+            None if !section.has("url") => section.problem("url", "required, \"ws://…\" or \"wss://…\""),
+            Some(url) if !url.starts_with("ws://") && !url.starts_with("wss://") => {
+                section.problem("url", format!("expected \"ws://…\" or \"wss://…\", found {url:?}"));
+            }
+            _ => {}
+        }
+        let dialect = section.string("dialect").unwrap_or_else(|| "sidetone".to_owned());
+        let names: Vec<&'static str> = stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
+        let found = stt::dialect(&dialect);
+        if found.is_none() {
+            section.problem("dialect", format!("no dialect {dialect:?}; there are: {}", names.join(", ")));
+        }
+        let (fixed, pointer) = (section.string("call_id"), section.string("call_id_at"));
+        let naming = match (fixed, pointer) {
+            (Some(_), Some(_)) => {
+                section.problem("call_id_at", "call_id is given too; only one of them can name the call");
+                None
+            }
+            (Some(fixed), None) => match CallId::parse(&fixed) {
+                Ok(call) => Some(Naming::Fixed(call)),
+                Err(error) => {
+                    section.problem("call_id", error.to_string());
+                    None
+                }
+            },
+            (None, Some(pointer)) if pointer.starts_with('/') => Some(Naming::Pointer(pointer)),
+            (None, Some(pointer)) => {
+                section.problem(
+                    "call_id_at",
+                    format!("expected a JSON pointer such as \"/data/bot/id\", found {pointer:?}"),
+                );
+                None
+            }
+            (None, None) => Some(Naming::Session),
+        };
+        let wanted = section.strings("analyses").unwrap_or_default();
+        for name in wanted.iter().filter(|name| !analyses.contains(name)) {
+            section.problem("analyses", format!("no analysis {name:?}; there are: {}", analyses.join(", ")));
+        }
+        let meta = match section.take("meta").map(serde_json::to_value) {
+            None => JsonMap::new(),
+            Some(Ok(Json::Object(meta))) => meta,
+            Some(_) => {
+                section.problem("meta", "expected a table");
+                JsonMap::new()
+            }
+        };
+        let headers = section.take("headers");
+        section.finish();
+        let headers = read_headers(format!("{path}.headers"), headers, problems);
+        Some(Self { name, url: url?, headers, dialect: found?, naming: naming?, analyses: wanted, meta })
+    }
+}
+
+/// A header's value may be a secret, `env:VAR` or `file:PATH`.
+fn read_headers(path: String, value: Option<Value>, problems: &mut Problems) -> Vec<(HeaderName, SecretString)> {
+    let table = match value {
+        None => return Vec::new(),
+        Some(Value::Table(table)) => table,
+        Some(other) => {
+            problems.push(path, format!("expected a table, found {}", found(&other)));
+            return Vec::new();
+        }
+    };
+    let mut headers = Vec::new();
+    for (name, value) in table {
+        let at = format!("{path}.{name}");
+        let Ok(header) = HeaderName::try_from(name.as_str()) else {
+            problems.push(at, "expected the name of an HTTP header");
+            continue;
+        };
+        let secret = value.as_str().is_some_and(|text| text.starts_with("env:") || text.starts_with("file:"));
+        let text = if secret {
+            let mut holder = toml::Table::new();
+            holder.insert("value".to_owned(), value);
+            let mut section = Section::new(at.clone(), Some(Value::Table(holder)), problems);
+            section.secret("value").map(|secret| secret.value)
+        } else {
+            value.as_str().map(|text| SecretString::from(text.to_owned()))
+        };
+        match text {
+            Some(text) if HeaderValue::from_str(text.expose_secret()).is_ok() => headers.push((header, text)),
+            Some(_) => problems.push(at, "expected a header's value: visible characters only"),
+            None if !secret => problems.push(at, "expected a string"),
+            None => {}
+        }
+    }
+    headers
+}
+
+/// What sources count.
+#[derive(Debug, Clone, Default)]
+pub struct Metrics {
+    connected: Gauge,
+    dials: Counter<u64, AtomicU64>,
+    failures: Counter<u64, AtomicU64>,
+    feed: Counters,
+}
+
+impl Metrics {
+    /// Registers everything.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("sidetone_source_connections", "Sources connected", metrics.connected.clone());
+        registry.register("sidetone_source_dials", "Dials of sources", metrics.dials.clone());
+        registry.register("sidetone_source_failed_dials", "Dials of sources that failed", metrics.failures.clone());
+        registry.register("sidetone_source_frames", "Frames of sources", metrics.feed.frames.clone());
+        registry.register(
+            "sidetone_source_garbled_frames",
+            "Frames of sources not understood",
+            metrics.feed.garbled.clone(),
+        );
+        registry.register(
+            "sidetone_source_refused_calls",
+            "Streams of sources without a call",
+            metrics.feed.refused.clone(),
+        );
+        metrics
+    }
+}
+
+/// Dials a source, again and again, until the daemon stops.
+pub async fn run(config: SourceConfig, sessions: Sessions, recorder: Recorder, metrics: Metrics) {
+    let stop = sessions.deps().drain.stop.clone();
+    let mut headers = HeaderMap::new();
+    for (name, value) in &config.headers {
+        if let Ok(mut value) = HeaderValue::from_str(value.expose_secret()) {
+            value.set_sensitive(true);
+            headers.append(name.clone(), value);
+        }
+    }
+    let mut wait = BACKOFF.0;
+    loop {
+        metrics.dials.inc();
+        let began = Instant::now();
+        let dialled = tokio::select! {
+            () = stop.cancelled() => return,
+            dialled = ws::connect(&config.url, &headers, MAX_MESSAGE_BYTES, DIAL) => dialled,
+        };
+        match dialled {
+            Ok(socket) => {
+                metrics.connected.inc();
+                tracing::info!(source = config.name, "connected");
+                let why = listen(socket, &config, &sessions, &recorder, &metrics).await;
+                metrics.connected.dec();
+                let Some(why) = why else { return };
+                tracing::warn!(source = config.name, why, "lost; dialling again");
+            }
+            Err(error) => {
+                metrics.failures.inc();
+                tracing::warn!(source = config.name, %error, "not to be had; dialling again");
+            }
+        }
+        wait = if began.elapsed() > GOOD { BACKOFF.0 } else { (wait * 2).min(BACKOFF.1) };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))) => {}
+        }
+    }
+}
+
+/// Feeds what comes on one connection; tells why it ended, or `None` where the daemon stops.
+async fn listen(
+    mut socket: ClientSocket,
+    config: &SourceConfig,
+    sessions: &Sessions,
+    recorder: &Recorder,
+    metrics: &Metrics,
+) -> Option<String> {
+    let stop = sessions.deps().drain.stop.clone();
+    let mut feeds: HashMap<Option<CallId>, Feed> = HashMap::new();
+    let mut last: Option<CallId> = None;
+    let mut pings = tokio::time::interval_at(Instant::now() + PING, PING);
+    let mut unanswered = 0;
+    let why = loop {
+        let incoming = tokio::select! {
+            () = stop.cancelled() => break None,
+            incoming = socket.recv() => incoming,
+            () = heed(&mut feeds) => continue,
+            _ = pings.tick() => {
+                unanswered += 1;
+                if unanswered > 2 || socket.ping().await.is_err() {
+                    break Some("it answers no ping".to_owned());
+                }
+                continue;
+            }
+        };
+        unanswered = 0;
+        let text = match incoming {
+            Ok(Incoming::Text(text)) => text,
+            Ok(Incoming::Closed { code, reason }) => break Some(format!("closed: {code} {reason}")),
+            Ok(_) => continue,
+            Err(error) => break Some(error.to_string()),
+        };
+        let call = name(config, &text, &mut last);
+        if !feeds.contains_key(&call) {
+            if feeds.len() >= MAX_CALLS {
+                tracing::warn!(
+                    source = config.name,
+                    "more than {MAX_CALLS} calls on one connection; the rest is dropped"
+                );
+                continue;
+            }
+            let stream = Stream {
+                stream: StreamId::mint(),
+                dialect: config.dialect,
+                call: call.clone(),
+                meta: config.meta.clone(),
+                analyses: config.analyses.clone(),
+            };
+            let feed = Feed::new(stream, sessions.clone(), recorder.clone(), metrics.feed.clone());
+            feeds.insert(call.clone(), feed);
+        }
+        if let Some(feed) = feeds.get_mut(&call) {
+            // While a session takes nothing, the socket is not read.
+            feed.frame(text).await;
+        }
+    };
+    for (_, feed) in feeds {
+        feed.detach().await;
+    }
+    if why.is_none() {
+        socket.close(1001, "the daemon is stopping").await;
+    }
+    why
+}
+
+/// Waits for the next word of any session.
+async fn heed(feeds: &mut HashMap<Option<CallId>, Feed>) {
+    if feeds.is_empty() {
+        return std::future::pending().await;
+    }
+    let waits: Vec<_> = feeds.values_mut().map(|feed| Box::pin(feed.listen())).collect();
+    futures::future::select_all(waits).await;
+}
+
+/// The call of a frame, as far as the configuration names it.
+fn name(config: &SourceConfig, text: &Utf8Bytes, last: &mut Option<CallId>) -> Option<CallId> {
+    match &config.naming {
+        Naming::Fixed(call) => Some(call.clone()),
+        Naming::Session => None,
+        Naming::Pointer(pointer) => {
+            let frame: Json = serde_json::from_str(text).unwrap_or(Json::Null);
+            let named = match frame.pointer(pointer) {
+                Some(Json::String(text)) => Some(id::sanitize(text)),
+                Some(Json::Number(number)) => Some(id::sanitize(&number.to_string())),
+                _ => None,
+            };
+            if let Some(call) = named.and_then(|named| CallId::parse(&named).ok()) {
+                *last = Some(call);
+            }
+            last.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Vec<SourceConfig>, Vec<String>) {
+        let mut problems = Problems::default();
+        let value = text.parse::<toml::Table>().expect("toml").remove("source");
+        let sources = SourceConfig::read(value, &["summary".to_owned()], &mut problems);
+        (sources, problems.into_vec().iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_source_is_read_whole_with_all_its_problems() {
+        let (sources, problems) = read(
+            "[[source]]\nurl = \"ws://127.0.0.1:1\"\ndialect = \"recall\"\ncall_id_at = \"/data/bot/id\"\nanalyses = [\"summary\"]\nmeta = { team = \"x\" }\nheaders = { X-Team = \"a\" }",
+        );
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(sources[0].naming, Naming::Pointer("/data/bot/id".to_owned()));
+        assert_eq!(sources[0].headers.len(), 1);
+        let (sources, problems) =
+            read("[[source]]\nurl = \"http://x\"\ndialect = \"morse\"\ncall_id = \"a/b\"\nanalyses = [\"moood\"]");
+        assert!(sources.is_empty());
+        let starts = ["source[0].url", "source[0].dialect", "source[0].call_id", "source[0].analyses"];
+        assert!(problems.iter().zip(starts).all(|(problem, start)| problem.starts_with(start)), "{problems:?}");
+        assert_eq!(read("source = 5").1.len(), 1);
+    }
+
+    #[test]
+    fn calls_are_named_by_the_frame_or_by_the_one_before() {
+        let (sources, _) = read("[[source]]\nurl = \"ws://x\"\ncall_id_at = \"/call\"");
+        let mut last = None;
+        let mut named = |text: &'static str| {
+            name(&sources[0], &Utf8Bytes::from_static(text), &mut last).map(|call| call.to_string())
+        };
+        assert_eq!(named("{}"), None);
+        assert_eq!(named(r#"{"call":"a b"}"#).as_deref(), Some("a_b"));
+        assert_eq!(named(r#"{"x":1}"#).as_deref(), Some("a_b"));
+        assert_eq!(named(r#"{"call":7}"#).as_deref(), Some("7"));
+    }
+}
