@@ -223,9 +223,10 @@ impl<'a> Run<'a> {
             }
             Err((failure, row)) => {
                 row.fail(&failure);
-                probe.pending &= !failure.counts;
                 let has_schema = matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }));
                 let step = has_schema && failure.maybe_schema && mode_step + 1 < modes.len();
+                // Only a failure that the breaker is told of decides the probe; any other gives it back.
+                probe.pending &= !failure.counts || step;
                 self.failed(position, remote, failure, step);
                 None
             }

@@ -83,7 +83,13 @@ async fn the_llm_goes_down_and_comes_back() {
         let deadline = Instant::now() + Duration::from_secs(40);
         while !calls.iter().all(|call| failures(&watcher, call).last().is_some_and(|last| last == code)) {
             let so_far: Vec<Vec<String>> = calls.iter().map(|call| failures(&watcher, call)).collect();
-            assert!(Instant::now() < deadline, "never {code} of every call: {so_far:?}");
+            assert!(
+                Instant::now() < deadline,
+                "never {code} of every call: {} requests, {} open; {:?}",
+                mock.count(),
+                mock.open(),
+                so_far.iter().map(|codes| (codes.len(), codes.last().cloned())).collect::<Vec<_>>()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
