@@ -52,16 +52,14 @@ pub(super) fn lay(
         .unwrap_or(start_ms)
         .max(start_ms);
     let overlay = vendor.overlay.as_ref();
+    let now = first.and_then(|part| part.speaker.as_deref());
     if cuts.is_empty() {
         let revised = overlay.and_then(|overlay| {
-            let by_words = cut::majority(&words).filter(|_| !overlay.stretches.is_empty());
+            let by_words = cut::majority(&words, now).filter(|_| !overlay.stretches.is_empty());
             overlay.label.as_deref().or(by_words)
         });
-        let speaker = revised
-            .or(last.speaker.as_deref())
-            .or_else(|| cut::majority(&words))
-            .or_else(|| first.and_then(|part| part.speaker.as_deref()))
-            .map(str::to_owned);
+        let speaker =
+            revised.or(last.speaker.as_deref()).or_else(|| cut::majority(&words, now)).or(now).map(str::to_owned);
         return vec![Content { text: last.text.clone(), words, speaker, start_ms, end_ms }];
     }
     let without_words = words.is_empty();
@@ -79,11 +77,9 @@ pub(super) fn lay(
         let kept = current.get(part).filter(|_| current.len() == count);
         let edge = |index: Option<usize>, otherwise: u64| index.map_or(otherwise, |index| cuts[index]);
         let times = (words.iter().map(|word| word.start_ms).min(), words.iter().map(|word| word.end_ms).max());
-        let speaker = label_alone
-            .or_else(|| cut::majority(&words))
-            .or_else(|| kept.and_then(|part| part.speaker.as_deref()))
-            .or(last.speaker.as_deref())
-            .map(str::to_owned);
+        let now = kept.and_then(|part| part.speaker.as_deref());
+        let speaker =
+            label_alone.or_else(|| cut::majority(&words, now)).or(now).or(last.speaker.as_deref()).map(str::to_owned);
         if without_words {
             words.clear();
         }

@@ -34,8 +34,9 @@ pub(super) fn part_of(cuts: &[u64], middle_ms: u64) -> usize {
     cuts.partition_point(|cut| *cut <= middle_ms)
 }
 
-/// The speaker of most of the words' time; among equals, the one that spoke first. `None` where no word has one.
-pub(super) fn majority<'a>(words: impl IntoIterator<Item = &'a Word>) -> Option<&'a str> {
+/// The speaker of most of the words' time; among equals `current`, if it is one of them, else the one that spoke first.
+/// `None` where no word has a speaker.
+pub(super) fn majority<'a>(words: impl IntoIterator<Item = &'a Word>, current: Option<&str>) -> Option<&'a str> {
     let mut times: Vec<(&str, u64)> = Vec::new();
     for word in words {
         let Some(speaker) = word.speaker.as_deref() else { continue };
@@ -47,7 +48,9 @@ pub(super) fn majority<'a>(words: impl IntoIterator<Item = &'a Word>) -> Option<
         }
     }
     let most = times.iter().map(|(_, sum)| *sum).max()?;
-    times.into_iter().find(|(_, sum)| *sum == most).map(|(speaker, _)| speaker)
+    times.retain(|(_, sum)| *sum == most);
+    let kept = times.iter().find(|(speaker, _)| current == Some(*speaker));
+    kept.or(times.first()).map(|(speaker, _)| *speaker)
 }
 
 /// The text of each of `count` parts: slices of `text` around their words where all words are found in it in order,
@@ -173,8 +176,12 @@ mod tests {
 
     #[test]
     fn the_majority_is_of_time_not_of_words() {
-        assert_eq!(majority(&[word("a", 0, 10, "A"), word("b", 10, 20, "A"), word("c", 20, 90, "B")]), Some("B"));
-        assert_eq!(majority(&[word("a", 0, 10, "A"), word("b", 10, 20, "B")]), Some("A"));
-        assert_eq!(majority(&[word("a", 0, 10, "")]), None);
+        assert_eq!(majority(&[word("a", 0, 10, "A"), word("b", 10, 20, "A"), word("c", 20, 90, "B")], None), Some("B"));
+        let tied = [word("a", 0, 10, "A"), word("b", 10, 20, "B")];
+        assert_eq!(
+            (majority(&tied, None), majority(&tied, Some("B")), majority(&tied, Some("C"))),
+            (Some("A"), Some("B"), Some("A"))
+        );
+        assert_eq!(majority(&[word("a", 0, 10, "")], Some("A")), None);
     }
 }

@@ -317,7 +317,7 @@ impl Turns {
                 let whole = if single { overlay.label.as_deref() } else { overlay.label_alone() };
                 let by_words = || {
                     let words = if content.words.is_empty() { &revision.words } else { &content.words };
-                    cut::majority(words)
+                    cut::majority(words, content.speaker.as_deref())
                 };
                 if let Some(speaker) = whole.or_else(by_words).map(str::to_owned) {
                     content.speaker = Some(speaker);

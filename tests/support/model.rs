@@ -40,6 +40,8 @@ struct VendorTurn {
     text: String,
     label: Option<String>,
     words: Vec<Word>,
+    /// Revisions of its speakers, in order: they hold for finals that come after them too.
+    revisions: Vec<Json>,
 }
 
 /// Applies the frames and gives the turns in ordinal order.
@@ -53,6 +55,7 @@ pub fn turns_of<'a>(frames: impl IntoIterator<Item = &'a Json>) -> Vec<Expected>
                 for revision in frame["revisions"].as_array().into_iter().flatten() {
                     if let Some(turn) = turns.get_mut(&revision["turn_order"].to_string()) {
                         apply_revision(turn, revision);
+                        turn.revisions.push(revision.clone());
                     }
                 }
             }
@@ -95,6 +98,10 @@ fn apply_final(turns: &mut BTreeMap<String, VendorTurn>, next: &mut u64, frame: 
                 *next += 1;
             }
         }
+    }
+    for revision in std::mem::take(&mut turn.revisions) {
+        apply_revision(turn, &revision);
+        turn.revisions.push(revision);
     }
 }
 
