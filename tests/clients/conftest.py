@@ -156,9 +156,14 @@ def start(tmp_path):
     running = []
 
     class Start:
-        def call(self, name="call"):
+        def call(self, name="call", doubles=True):
+            """The made-up call; without doubles, turns end once, as the vendor's newer models have it."""
             path = tmp_path / f"{name}.jsonl"
-            path.write_text("".join(json.dumps({"at_ms": at, "message": message}) + "\n" for at, message in CALL))
+            rows = [
+                (at, message) for at, message in CALL
+                if doubles or message.get("turn_is_formatted", True) or not message["end_of_turn"]
+            ]
+            path.write_text("".join(json.dumps({"at_ms": at, "message": message}) + "\n" for at, message in rows))
             return path
 
         def vendor(self, *files, speed="20", more=()):
@@ -166,10 +171,10 @@ def start(tmp_path):
             running.append(process)
             return process
 
-        def daemon(self, vendor, config="", more=()):
+        def daemon(self, vendor, config="", stt="", more=()):
             folder = tmp_path / f"daemon{len(running)}"
             folder.mkdir()
-            text = f'[stt]\nupstream = "{vendor.ws}"\n[journal]\ndir = "{folder}/journal"\n{config}'
+            text = f'[stt]\nupstream = "{vendor.ws}"\n{stt}\n[journal]\ndir = "{folder}/journal"\n{config}'
             (folder / "sidetone.toml").write_text(text)
             process = Process("serve", "--config", folder / "sidetone.toml", "--listen", "127.0.0.1:0", *more)
             running.append(process)
