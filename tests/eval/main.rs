@@ -45,10 +45,15 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// From a turn's text to its label.
+type Labeller<'a> = &'a dyn Fn(&str) -> &'static str;
+/// From a call to its summary.
+type Summariser<'a> = &'a dyn Fn(&Call) -> String;
+
 /// Accuracy and macro-F1 of the three classes.
 fn sentiment(calls: &[Call]) -> bool {
     println!("\nsentiment of a turn, three classes: accuracy, macro-F1 (F1 of negative, neutral, positive)");
-    let methods: [(&str, &dyn Fn(&str) -> &'static str); 4] = [
+    let methods: [(&str, Labeller<'_>); 4] = [
         ("always neutral", &|_| "neutral"),
         ("VADER at 0.05", &|text| baselines::vader(text, 0.05)),
         ("VADER at 0.40", &|text| baselines::vader(text, 0.40)),
@@ -80,7 +85,7 @@ fn sentiment(calls: &[Call]) -> bool {
 fn summaries(title: &str, set: Set, turns: usize, floor: (f64, f64), calls: &[Call]) -> bool {
     let calls: Vec<&Call> = calls.iter().filter(|call| call.set == set && call.summary.is_some()).collect();
     println!("\n{title}, {} human summaries: ROUGE-1, ROUGE-L (F1, no stemming), words", calls.len());
-    let methods: [(String, &dyn Fn(&Call) -> String); 4] = [
+    let methods: [(String, Summariser<'_>); 4] = [
         (format!("first {turns} turns"), &|call| baselines::first(call, turns)),
         (format!("longest {turns} turns"), &|call| baselines::longest(call, turns)),
         (format!("centroid {turns} turns"), &|call| baselines::centroid(call, turns)),
