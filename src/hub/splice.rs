@@ -6,6 +6,9 @@
 use super::{Cursor, Frame, Live};
 use crate::base::ws::Utf8Bytes;
 
+/// No frame of ours is over 1 MiB; what is joined in beside the words is small.
+const MAX_FRAME_BYTES: usize = 1024 * 1024 - 1024;
+
 /// What every push to one reader begins with.
 #[derive(Debug, Clone, Default)]
 pub struct Prefix {
@@ -29,6 +32,8 @@ impl Prefix {
     /// `frame` as it goes out to this reader, with its `words` where those are wanted.
     pub fn event(&self, frame: &Frame, cursor: Option<Cursor>, words: bool) -> Utf8Bytes {
         let words = if words { frame.words() } else { None };
+        // Words that would make the frame too large are left out; `GET …/turns` has the turn.
+        let words = words.filter(|words| frame.text().len() + words.len() < MAX_FRAME_BYTES);
         push(frame.text(), &self.members, cursor, words.as_deref())
     }
 

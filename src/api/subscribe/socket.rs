@@ -37,7 +37,7 @@ const DRAIN_QUIET: Duration = Duration::from_millis(300);
 /// or after this time.
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
 /// A peer that took no byte may still read our close frame for this time.
-const STALLED_CLOSE_WAIT: Duration = Duration::from_secs(20);
+const STALLED_CLOSE_WAIT: Duration = Duration::from_secs(60);
 
 /// How a socket ends.
 enum End {
