@@ -14,7 +14,7 @@ use crate::base::settings::{Problems, Section};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// The death of the daemon: handed to the operating system, synced in the background about every second.
+    /// The death of the daemon: handed to the operating system, synced in the background every ten seconds.
     #[default]
     Process,
     /// The loss of power: synced before it is acknowledged.
