@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod hub;
 pub mod ingest;
 pub mod journal;
+pub mod keys;
 pub mod ledger;
 pub mod llm;
 pub mod recording;

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 
+use super::auth::Refusal;
 use crate::gateway::{AttemptFailure, GatewayError};
 use crate::llm::RequestError;
 use crate::types::CallId;
@@ -55,6 +56,15 @@ impl ApiError {
     /// 401: no key, or one that is not known.
     pub fn unauthenticated(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+    }
+
+    /// 401 or 403: the request's key.
+    pub fn refused(refusal: &Refusal) -> Self {
+        if refusal.known {
+            Self::forbidden(refusal.code(), refusal.message.clone())
+        } else {
+            Self::unauthenticated(refusal.message.clone())
+        }
     }
 
     /// 403.
@@ -157,14 +167,10 @@ impl OpenAiError {
         Self::bad_request(error.param.as_deref(), error.message.clone())
     }
 
-    /// 401: no key, or one that is not known.
-    pub fn unauthenticated(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", message)
-    }
-
-    /// 403: the key has another scope.
-    pub fn forbidden(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    /// 401 or 403: the request's key.
+    pub fn refused(refusal: &Refusal) -> Self {
+        let status = if refusal.known { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
+        Self::new(status, refusal.code(), refusal.message.clone())
     }
 
     /// 404: no such call.

@@ -3,6 +3,7 @@
 //! Knows no journal format and no analysis; every handler asks the module that owns the answer. Only `api::error` knows
 //! status codes.
 
+pub mod auth;
 mod calls;
 mod chat;
 pub mod config;
@@ -28,14 +29,16 @@ use http::Request;
 use prometheus_client::registry::Registry;
 use tower_service::Service as _;
 
-use self::error::ApiError;
+use self::auth::Refusal;
+use self::error::{ApiError, OpenAiError};
 use self::guard::Guard;
 use self::subscribe::ViewError;
 use crate::base::drain::Drain;
-use crate::base::ws::Upgrade;
+use crate::base::ws::{ServerSocket, Upgrade};
 use crate::hub::Hub;
 use crate::ingest;
 use crate::journal::Store;
+use crate::keys::Keys;
 use crate::ledger::Ledger;
 use crate::session::Sessions;
 use crate::types::CallId;
@@ -54,6 +57,8 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// What the gateway used.
     pub ledger: Ledger,
+    /// Who may do what.
+    pub keys: Keys,
     /// Sockets of producers.
     pub ingest: ingest::Metrics,
     /// Proxied STT sessions.
@@ -75,12 +80,15 @@ pub struct Hold(pub Arc<dyn std::any::Any + Send + Sync>);
 #[derive(Clone)]
 pub struct Service {
     guard: Arc<Guard>,
+    keys: Keys,
+    tokens: Arc<ingest::proxy::Tokens>,
     router: Router,
 }
 
 impl Service {
     /// The paths over `api`, behind `guard`.
     pub fn new(api: Arc<Api>, guard: Guard) -> Self {
+        let (keys, tokens) = (api.keys.clone(), Arc::clone(&api.proxy.tokens));
         let router = Router::new()
             .route("/v1/ingest", get(ingest_socket))
             .route("/v1/dialects", get(stt::dialects))
@@ -108,7 +116,7 @@ impl Service {
                 ApiError::not_found("unknown_path", "no such path; see the README for those there are")
             })
             .with_state(api);
-        Self { guard: Arc::new(guard), router }
+        Self { guard: Arc::new(guard), keys, tokens, router }
     }
 
     /// Answers one request.
@@ -120,7 +128,19 @@ impl Service {
         if let Err(refusal) = self.guard.check(&request) {
             return refusal.into_response();
         }
-        let request = request.map(Body::new);
+        let mut request = request.map(Body::new);
+        let path = request.uri().path();
+        match auth::check(&request, &self.keys, &self.tokens) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller);
+            }
+            // Told by a close code after the upgrade: a browser cannot see a status there.
+            Err(refusal) if auth::is_socket(path) => {
+                request.extensions_mut().insert(refusal);
+            }
+            Err(refusal) if auth::is_chat(path) => return OpenAiError::refused(&refusal).into_response(),
+            Err(refusal) => return ApiError::refused(&refusal).into_response(),
+        }
         match self.router.clone().call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -145,13 +165,28 @@ async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) 
     // Answered first, initialised after: the upgrade goes out before a session is looked for.
     let tasks = api.drain.tasks.clone();
     let hold = request.extensions_mut().remove::<Hold>();
+    let refusal = request.extensions_mut().remove::<Refusal>();
     tasks.spawn(async move {
         let _hold = hold;
         if let Ok(socket) = upgrade.socket().await {
+            if let Some(refusal) = refusal {
+                return refuse(socket, &refusal).await;
+            }
             ingest::listen::serve(socket, &query, &deps).await;
         }
     });
     response
+}
+
+/// Says why, and closes: 4401 or 4403.
+async fn refuse(mut socket: ServerSocket, refusal: &Refusal) {
+    let (code, message) = (refusal.code(), &refusal.message);
+    let error = serde_json::json!({
+        "type": "error", "code": code, "message": message, "fatal": true, "temporary": false,
+    });
+    if socket.send([error.to_string().into()]).await.is_ok() {
+        socket.close(refusal.close_code(), code).await;
+    }
 }
 
 async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
@@ -170,9 +205,13 @@ async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body
     };
     let tasks = api.drain.tasks.clone();
     let hold = request.extensions_mut().remove::<Hold>();
+    let refusal = request.extensions_mut().remove::<Refusal>();
     tasks.spawn(async move {
         let _hold = hold;
         if let Ok(socket) = upgrade.socket().await {
+            if let Some(refusal) = refusal {
+                return refuse(socket, &refusal).await;
+            }
             subscribe::serve(socket, Arc::clone(&api.subscribe), api.drain.stop.clone()).await;
         }
     });

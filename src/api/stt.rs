@@ -10,6 +10,7 @@ use http::Request;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::auth::Refusal;
 use super::error::{self, ApiError};
 use crate::base::ws::Upgrade;
 use crate::ingest::proxy::{self, TokenAnswer};
@@ -35,9 +36,19 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
     };
     let query = request.uri().query().unwrap_or("").to_owned();
     let headers = request.headers().clone();
+    let refusal = request.extensions_mut().remove::<Refusal>();
     let tasks = api.drain.tasks.clone();
     tasks.spawn(async move {
-        if let Ok(socket) = upgrade.socket().await {
+        if let Ok(mut socket) = upgrade.socket().await {
+            if let Some(refusal) = refusal {
+                // In the vendor's own form: its SDKs read nothing else.
+                let message = format!("Unauthorized Connection: {}", refusal.message);
+                let error = json!({"type": "Error", "error_code": 1008, "error": message});
+                if socket.send([error.to_string().into()]).await.is_ok() {
+                    socket.close(1008, "Unauthorized Connection").await;
+                }
+                return;
+            }
             Box::pin(proxy::serve(socket, &query, &headers, &api.proxy)).await;
         }
     });

@@ -26,6 +26,7 @@ use crate::config::Config;
 use crate::gateway::{self, Gateway};
 use crate::hub::{self, Hub};
 use crate::journal::{self, Store};
+use crate::keys::{self, Keys};
 use crate::ledger::Ledger;
 use crate::session::{self, Sessions};
 use crate::{ingest, sink};
@@ -43,7 +44,7 @@ pub enum StartError {
     /// Without a key, only this machine may connect.
     #[error(
         "{0} is not a loopback address: without a key anyone who reaches it could read every call; \
-         listen on 127.0.0.1 (a reverse proxy can add TLS and authentication)"
+         listen on 127.0.0.1, or make a key first (`sidetone key create --scope admin --name NAME`)"
     )]
     NotLoopback(SocketAddr),
     /// The address is taken, or not ours.
@@ -89,7 +90,8 @@ pub struct Running {
 /// # Errors
 /// See [`StartError`]; nothing is left running.
 pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> {
-    check_address(listen)?;
+    let keys = Keys::new(keys::path(&config.journal.dir), config.server.key.as_ref().map(|key| &key.value));
+    check_address(listen, &keys)?;
     limits::raise_open_files();
     let mut registry = Registry::default();
     let queues = QueueMetrics::register(&mut registry);
@@ -154,6 +156,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         hub: hub.clone(),
         store: Arc::clone(&store),
         ledger,
+        keys,
         ingest: ingest_metrics,
         proxy,
         subscribe: Arc::new(subscribers),
@@ -207,12 +210,12 @@ impl Running {
     }
 }
 
-fn check_address(listen: SocketAddr) -> Result<(), StartError> {
+fn check_address(listen: SocketAddr, keys: &Keys) -> Result<(), StartError> {
     let loopback = match listen.ip() {
         IpAddr::V4(ip) => ip.is_loopback(),
         IpAddr::V6(ip) => ip.is_loopback(),
     };
-    if loopback { Ok(()) } else { Err(StartError::NotLoopback(listen)) }
+    if loopback || keys.needed() { Ok(()) } else { Err(StartError::NotLoopback(listen)) }
 }
 
 /// Erases what has left retention, at start and hourly.

@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod dialects;
 mod fetch;
+mod key;
 mod meter;
 mod models;
 mod reconnect;
@@ -72,6 +73,8 @@ enum Command {
     Render(render::RenderArgs),
     /// Find every problem of a configuration
     Check(check::CheckArgs),
+    /// Make, list and revoke client keys
+    Key(key::KeyArgs),
     /// Show what the LLMs were used for, and what it cost
     Usage(usage::UsageArgs),
     /// List the models that can be asked
@@ -96,6 +99,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Serve(args) => serve::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Key(args) => key::run(&args),
         Command::Usage(args) => client(usage::run(args)),
         Command::Models(args) => client(models::run(args)),
         Command::Replay(args) => client(replay::run(*args)),

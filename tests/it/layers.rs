@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["types", "base"],
     &["stt", "llm", "analysis", "context", "recording"],
-    &["gateway", "journal", "ledger", "hub", "standin"],
+    &["gateway", "journal", "keys", "ledger", "hub", "standin"],
     &["session", "sink"],
     &["ingest", "api", "config", "standin"],
     &["app"],
@@ -33,6 +33,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
 const NARROW: &[(&str, &[&str])] = &[
     ("gateway", &["types", "base", "llm"]),
     ("journal", &["types", "base"]),
+    ("keys", &["types", "base"]),
     ("ledger", &["types", "base"]),
     ("hub", &["types", "base", "journal"]),
     ("sink", &["types", "base", "hub", "journal"]),

@@ -19,9 +19,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use self::answer::Facts;
 use self::extensions::{Extensions, Fallback};
 use super::Api;
+use super::auth::{Caller, Refusal};
 use super::error::OpenAiError;
 use crate::gateway::transcript::{self, Source, Spec};
 use crate::gateway::{Answer, Arm, Gateway, GatewayError, Query};
+use crate::keys::Scope;
 use crate::llm::{ChatRequest, repair};
 use crate::types::{CallId, Transcript, id};
 
@@ -35,6 +37,7 @@ struct Asked {
     deadline: Option<Duration>,
     transcript: Option<(Arc<Transcript>, String)>,
     call: Option<CallId>,
+    key: Option<Arc<str>>,
     repair_json: bool,
 }
 
@@ -56,7 +59,8 @@ pub(super) async fn complete(State(api): State<Arc<Api>>, request: Request<Body>
 }
 
 async fn respond(api: &Api, http: Request<Body>, began: Instant) -> Result<Response, OpenAiError> {
-    let (parts, body) = http.into_parts();
+    let (mut parts, body) = http.into_parts();
+    let caller = parts.extensions.remove::<Caller>().unwrap_or(Caller(None));
     let body: Bytes = axum::body::to_bytes(body, MAX_BODY_BYTES)
         .await
         .map_err(|_| OpenAiError::too_large(format!("the body is longer than {MAX_BODY_BYTES} bytes, or was cut")))?;
@@ -65,19 +69,31 @@ async fn respond(api: &Api, http: Request<Body>, began: Instant) -> Result<Respo
     let extensions = Extensions::take(&mut request).map_err(|error| OpenAiError::request(&error))?;
     let gateway = api.sessions.deps().gateway.clone();
     let sticky = sticky_key(&extensions, &request, &parts.headers);
-    let transcript = match &extensions.transcript {
-        None => None,
-        Some(spec) => Some(read_transcript(api, spec).await?),
-    };
     let call = match extensions.transcript.as_ref().map(|spec| &spec.source) {
         Some(Source::Call(call)) => Some(call.clone()),
         _ => None,
     };
+    if call.is_some() && !caller.may(Scope::Subscribe) {
+        let message = "transcript.call_id reads a call, which needs a key with the scope subscribe too".to_owned();
+        return Err(OpenAiError::refused(&Refusal { known: true, message }));
+    }
+    let transcript = match &extensions.transcript {
+        None => None,
+        Some(spec) => Some(read_transcript(api, spec).await?),
+    };
+    let key = caller.0.map(|identity| identity.name);
     let streamed = request.stream;
     let include_usage = request.include_usage;
     let turns = turns(&gateway, request, model, extensions.fallbacks, &sticky)?;
-    let asked =
-        Asked { gateway, began, deadline: extensions.deadline, transcript, call, repair_json: extensions.repair_json };
+    let asked = Asked {
+        gateway,
+        began,
+        deadline: extensions.deadline,
+        transcript,
+        call,
+        key,
+        repair_json: extensions.repair_json,
+    };
     if streamed { stream(asked, turns, include_usage).await } else { plain(&asked, turns).await }
 }
 
@@ -137,7 +153,7 @@ impl Asked {
             arm: Arc::clone(&turn.arm),
             request,
             transcript: self.transcript.as_ref().map(|(turns, _)| Arc::clone(turns)),
-            key: None,
+            key: self.key.clone(),
             call: self.call.clone(),
             deadline: self.deadline.map(|deadline| deadline.saturating_sub(self.began.elapsed())),
         }
