@@ -32,5 +32,5 @@ pub(super) fn render(turn: &Turn, out: &mut String) {
 
 /// Whether the turn is in prompts at all.
 pub(super) fn has_line(turn: &Turn) -> bool {
-    !turn.text.trim().is_empty()
+    turn.text.chars().any(|character| !character.is_whitespace())
 }
