@@ -39,6 +39,13 @@ pub(super) struct Unsynced {
     pub(super) entry: Option<Entry>,
 }
 
+impl Unsynced {
+    /// Its log has something to be synced.
+    pub(super) fn written(&self) -> bool {
+        !self.durable.commit.records.is_empty()
+    }
+}
+
 /// A batch that was written, or an entry alone that is to be changed.
 struct Written {
     ticket: Ticket,

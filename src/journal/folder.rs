@@ -25,6 +25,7 @@ const CALLS: &str = "calls";
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: PathBuf,
+    handle: File,
     _lock: File,
 }
 
@@ -51,7 +52,8 @@ impl Folder {
         // Only a help for people: on a full disk the daemon still starts.
         drop(note(&lock));
         make_shards(dir).map_err(failed("write to"))?;
-        Ok(Self { dir: dir.to_owned(), _lock: lock })
+        let handle = File::open(dir).map_err(failed("open"))?;
+        Ok(Self { dir: dir.to_owned(), handle, _lock: lock })
     }
 
     /// Where it is.
@@ -72,7 +74,7 @@ impl Folder {
     /// Puts a file in another's place, and makes that survive the loss of power.
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.dir.join(from), self.dir.join(to))?;
-        File::open(&self.dir)?.sync_all()
+        self.handle.sync_all()
     }
 
     /// Removes a file of the folder, if it is there.
@@ -80,9 +82,9 @@ impl Folder {
         found(fs::remove_file(self.dir.join(name))).map(drop)
     }
 
-    /// Makes all that was ever written to the folder survive the loss of power, by syncing its file system.
-    pub(super) fn sync_all(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(File::open(&self.dir)?)?)
+    /// The folder as a file.
+    pub(super) fn handle(&self) -> &File {
+        &self.handle
     }
 
     /// The path of a call's log.

@@ -15,6 +15,8 @@ pub(super) trait Medium: Send + Sync {
     fn truncate(&self, file: &File, len: u64) -> io::Result<()>;
     /// Makes content and length of `file` survive the loss of power.
     fn sync(&self, file: &File) -> io::Result<()>;
+    /// Makes all that was written to the file system of `dir` survive the loss of power.
+    fn sync_all(&self, dir: &File) -> io::Result<()>;
 }
 
 /// The real one.
@@ -31,6 +33,10 @@ impl Medium for Disk {
 
     fn sync(&self, file: &File) -> io::Result<()> {
         file.sync_data()
+    }
+
+    fn sync_all(&self, dir: &File) -> io::Result<()> {
+        Ok(rustix::fs::syncfs(dir)?)
     }
 }
 

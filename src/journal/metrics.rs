@@ -14,7 +14,7 @@ pub struct Metrics {
     pub appended_bytes: Counter,
     /// Seconds of an append on the caller's thread; with `"machine"`, without the wait for the sync.
     pub append_seconds: Histogram,
-    /// Seconds of one fdatasync of one file.
+    /// Seconds of one sync, of a log or of all of them at once.
     pub sync_seconds: Histogram,
     /// Writes, syncs and truncations that failed.
     pub failures: Counter,
@@ -66,7 +66,7 @@ impl Metrics {
         );
         registry.register(
             "sidetone_journal_sync_seconds",
-            "Time of one sync of one journal file",
+            "Time of one sync of a call log, or of all at once",
             metrics.sync_seconds.clone(),
         );
         registry.register("sidetone_journal_open_files", "Call logs open as files", metrics.open_files.clone());

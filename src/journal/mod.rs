@@ -21,6 +21,7 @@ mod metrics;
 mod open;
 mod record;
 mod retention;
+mod rounds;
 mod scan;
 mod sequencer;
 mod state;

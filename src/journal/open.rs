@@ -147,7 +147,7 @@ pub(super) fn open_in(config: &Config, metrics: Metrics, around: Surroundings) -
     };
     calls.compact_if_worth_it(&ground.folder).map_err(write)?;
     if unsettled && config.durability == Durability::Machine {
-        ground.folder.sync_all().map_err(write)?;
+        ground.medium.sync_all(ground.folder.handle()).map_err(write)?;
         unsettled = false;
     }
     // Last: a crash before it leaves all of the above to be done again.

@@ -1,7 +1,7 @@
 //! What happens behind the callers' backs: syncing, probing, reserving, sweeping. All threads of the store are here.
 //!
-//! With `"process"`, one thread syncs what was written every ten seconds. With `"machine"`, some threads sync each
-//! batch before it is announced; while they are at it, the kernel lets their syncs share a commit.
+//! With `"process"`, one thread syncs what was written every ten seconds. With `"machine"`, another one syncs each batch
+//! before it is announced (see `rounds`).
 
 use std::collections::VecDeque;
 use std::io;
@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::append::Unsynced;
 use super::config::Durability;
-use super::directory::Slot;
 use super::locks::lock;
 use super::log::{Ground, Log};
+use super::rounds::rounds;
 use super::state::BLOCK;
 use super::store::Shared;
 use crate::base::time::unix_ms;
@@ -28,8 +28,6 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 /// As much as a call may have waiting for a journal that cannot write.
 const PROBE_BYTES: usize = 256 << 10;
 const PROBE_FILE: &str = "probe";
-/// Syncs at once, with `"machine"`.
-const SYNCERS: usize = 4;
 
 /// What waits for the threads.
 #[derive(Default)]
@@ -61,17 +59,12 @@ impl Work {
         self.arrived.notify_one();
     }
 
-    fn next(&self) -> Option<Unsynced> {
-        let mut queue = lock(&self.queue);
-        loop {
-            if let Some(batch) = queue.batches.pop_front() {
-                return Some(batch);
-            }
-            if queue.stop {
-                return None;
-            }
-            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
-        }
+    /// All batches that wait, at least one; `None` once it is time to stop and none is left.
+    pub(super) fn round(&self) -> Option<VecDeque<Unsynced>> {
+        let queue = lock(&self.queue);
+        let wait = self.arrived.wait_while(queue, |queue| queue.batches.is_empty() && !queue.stop);
+        let batches = std::mem::take(&mut wait.unwrap_or_else(PoisonError::into_inner).batches);
+        (!batches.is_empty()).then_some(batches)
     }
 
     /// Tells all threads to end once they have done what is there.
@@ -92,17 +85,17 @@ impl Work {
 
 /// Starts the threads.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
+    // A daemon that was killed may have left it, and on a disk that is short of room.
+    shared.ground.folder.remove(PROBE_FILE)?;
     let mut threads = Vec::new();
-    let mut spawn = |name: String, work: Box<dyn FnOnce(&Shared) + Send>| {
+    let mut spawn = |name: &str, work: fn(&Shared)| {
         let shared = Arc::clone(shared);
-        Builder::new().name(name).spawn(move || work(&shared)).map(|thread| threads.push(thread))
+        Builder::new().name(name.to_owned()).spawn(move || work(&shared)).map(|thread| threads.push(thread))
     };
-    spawn("journal-sync".to_owned(), Box::new(keep))?;
-    spawn("journal-sweep".to_owned(), Box::new(sweep))?;
+    spawn("journal-sync", keep)?;
+    spawn("journal-sweep", sweep)?;
     if shared.config.durability == Durability::Machine {
-        for number in 0..SYNCERS {
-            spawn(format!("journal-sync-{number}"), Box::new(settle_batches))?;
-        }
+        spawn("journal-commit", rounds)?;
     }
     Ok(threads)
 }
@@ -143,7 +136,7 @@ pub(super) fn sync_dirty(shared: &Shared) -> bool {
     let logs = std::mem::take(&mut *lock(&shared.work.dirty));
     let mut good = true;
     if shared.unsettled.load(Ordering::Acquire) {
-        match shared.ground.folder.sync_all() {
+        match shared.ground.medium.sync_all(shared.ground.folder.handle()) {
             Ok(()) => shared.unsettled.store(false, Ordering::Release),
             Err(error) => {
                 good = false;
@@ -169,61 +162,21 @@ pub(super) fn sync_dirty(shared: &Shared) -> bool {
     good
 }
 
-fn sync_log(shared: &Shared, log: &Arc<Log>) -> io::Result<()> {
+/// Syncs a log, and its name if that is new.
+pub(super) fn sync_log(shared: &Shared, log: &Arc<Log>) -> io::Result<()> {
     let (file, unnamed) = {
         let mut content = log.content();
         let Some(file) = content.borrow_file(log, &shared.ground)? else { return Ok(()) };
         (file, std::mem::take(&mut content.unnamed))
     };
     let started = Instant::now();
-    shared.ground.medium.sync(&file)?;
-    if unnamed && let Err(error) = shared.ground.folder.sync_log_name(&log.call) {
-        log.content().unnamed = true;
-        return Err(error);
-    }
+    let named = || if unnamed { shared.ground.folder.sync_log_name(&log.call) } else { Ok(()) };
+    let synced = shared.ground.medium.sync(&file).and_then(|()| named());
     shared.ground.metrics.sync_seconds.observe(started.elapsed().as_secs_f64());
-    Ok(())
-}
-
-fn settle_batches(shared: &Shared) {
-    while let Some(batch) = shared.work.next() {
-        settle_batch(shared, batch);
+    if synced.is_err() {
+        log.content().unnamed |= unnamed;
     }
-}
-
-/// Syncs a batch, then its entry, and has it announced; or takes it back.
-fn settle_batch(shared: &Shared, batch: Unsynced) {
-    let Unsynced { ticket, durable, before, new, entry } = batch;
-    let log = Arc::clone(&durable.log);
-    let known = shared.calls.with(&log.call, Slot::clone);
-    let changes_entry = new || entry.is_some();
-    let synced = sync_log(shared, &log)
-        .and_then(|()| entry.map_or(Ok(()), |entry| shared.set_entry(&mut log.content(), entry)))
-        .and_then(|()| if changes_entry { shared.calls.sync() } else { Ok(()) });
-    match synced {
-        Ok(()) => {
-            shared.health.works();
-            // Somebody waits for every batch here, so there is nothing to be told.
-            drop(ticket.durable(durable));
-        }
-        Err(error) => {
-            let failure = shared.failed("sync", &error);
-            let mut content = log.content();
-            shared.take_back(&log, &mut content, before);
-            if let Some(known) = known.filter(|_| !new && changes_entry) {
-                content.open = known.open();
-                if let Err(error) = shared.calls.put(known.clone()) {
-                    shared.failed("take an entry back", &error);
-                    shared.calls.put_in_memory(known);
-                }
-            }
-            drop(content);
-            drop(ticket);
-            if let Some(answer) = durable.answer {
-                drop(answer.send(Err(failure)));
-            }
-        }
-    }
+    synced
 }
 
 /// Whether there is room and a working disk.

@@ -12,14 +12,16 @@
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Write as _;
-use std::sync::Arc;
+use std::process::Command;
 use std::sync::mpsc as std_mpsc;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sidetone::journal::{
-    self, CallState, Config, Directory as _, Durability, Embedded, Entry, Journal as _, NewRecord,
+    self, CallState, Commit, Config, Directory as _, Durability, Embedded, Entry, Journal as _, NewRecord,
 };
 use sidetone::types::{CallId, JsonMap};
 use tokio::sync::oneshot;
@@ -28,6 +30,11 @@ const CALLS: usize = 100;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
+    if let [row, dir] = args.as_slice()
+        && row == "fill"
+    {
+        return fill(dir);
+    }
     let wanted = |row: &str| args.is_empty() || args.iter().any(|arg| arg == row);
     if wanted("inline") {
         inline();
@@ -45,13 +52,16 @@ fn main() {
 
 // --- what is written ---
 
-/// Two events of a turn: the turn itself, with its words as private fields, and an insight.
+/// Two events of a turn: the turn itself, with its words as private fields, and an insight. Clones share the bytes.
 fn turn() -> Vec<NewRecord> {
-    let event = |bytes: usize| Bytes::from(format!("{{\"type\":\"turn.final\",\"text\":\"{:x<bytes$}\"}}", ""));
-    vec![
-        NewRecord { frame: event(350), private: event(500) },
-        NewRecord { frame: event(700), private: Bytes::from_static(b"{}") },
-    ]
+    static TURN: LazyLock<[NewRecord; 2]> = LazyLock::new(|| {
+        let event = |bytes: usize| Bytes::from(format!("{{\"type\":\"turn.final\",\"text\":\"{:x<bytes$}\"}}", ""));
+        [
+            NewRecord { frame: event(350), private: event(500) },
+            NewRecord { frame: event(700), private: Bytes::from_static(b"{}") },
+        ]
+    });
+    TURN.to_vec()
 }
 
 fn entry(call: &CallId) -> Entry {
@@ -85,25 +95,30 @@ struct Appender {
     store: Arc<Embedded>,
     calls: Vec<CallId>,
     heads: Vec<u64>,
-    runtime: tokio::runtime::Runtime,
 }
 
 impl Appender {
     fn new(store: &Arc<Embedded>, calls: Vec<CallId>) -> Self {
         let heads = vec![0; calls.len()];
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
-        let mut appender = Self { store: Arc::clone(store), calls, heads, runtime };
+        let mut appender = Self { store: Arc::clone(store), calls, heads };
         for which in 0..appender.calls.len() {
             appender.append(which, turn());
         }
         appender
     }
 
-    fn append(&mut self, which: usize, batch: Vec<NewRecord>) {
+    fn append(&mut self, which: usize, batch: Vec<NewRecord>) -> Commit {
         let call = &self.calls[which];
         let entry = (self.heads[which] == 0).then(|| entry(call));
-        let future = self.store.append(call, self.heads[which], batch, entry);
-        self.heads[which] = self.runtime.block_on(future).expect("commit").head;
+        let mut future = self.store.append(call, self.heads[which], batch, entry);
+        let commit = match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(commit) => commit,
+            // Another thread's batch comes first.
+            Poll::Pending => futures::executor::block_on(future),
+        };
+        let commit = commit.expect("commit");
+        self.heads[which] = commit.head;
+        commit
     }
 }
 
@@ -174,8 +189,9 @@ fn inline() {
             for which in 0..CALLS {
                 let batch = turn();
                 let started = Instant::now();
-                appender.append(which, batch);
+                let commit = appender.append(which, batch);
                 let took = started.elapsed();
+                drop(commit);
                 ours_total += took;
                 ours.0.push(took);
             }
@@ -238,8 +254,9 @@ fn paced() {
             let batch = turn();
             let started = Instant::now();
             if turn_of_ours {
-                appender.append(which, batch);
+                let commit = appender.append(which, batch);
                 ours.0.push(started.elapsed());
+                drop(commit);
             } else {
                 bare.append(which, &batch);
                 floor.0.push(started.elapsed());
@@ -253,20 +270,33 @@ fn paced() {
 
 fn machine() {
     for writers in [1, 10, 100] {
-        println!("durability \"machine\", {writers} calls, each with one append in flight, 3 s each");
-        let mut floor = group_commit(writers);
+        println!(
+            "durability \"machine\", {writers} calls, each with one append in flight, {STRETCHES} x {STRETCH:?} each"
+        );
+        let (mut ours, mut floor) = (Times(Vec::new()), Times(Vec::new()));
+        for _ in 0..STRETCHES {
+            floor.0.append(&mut group_commit(writers));
+            ours.0.append(&mut machine_journal(writers));
+        }
         floor.row("bare group commit", None);
-        machine_journal(writers).row("journal", Some(&mut floor));
+        ours.row("journal", Some(&mut floor));
+        let per_second = |times: &Times| times.0.len() as f64 / (STRETCH * STRETCHES).as_secs_f64();
+        println!(
+            "  appends/s                          bare {:.0}, journal {:.0}",
+            per_second(&floor),
+            per_second(&ours)
+        );
     }
 }
 
-const MACHINE_TIME: Duration = Duration::from_secs(3);
+const STRETCH: Duration = Duration::from_millis(500);
+const STRETCHES: u32 = 8;
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime")
 }
 
-fn machine_journal(writers: usize) -> Times {
+fn machine_journal(writers: usize) -> Vec<Duration> {
     let dir = tempfile::tempdir().expect("dir");
     let store = open(&config(&dir, Durability::Machine));
     let times = runtime().block_on(async {
@@ -275,7 +305,7 @@ fn machine_journal(writers: usize) -> Times {
             tokio::task::spawn(async move {
                 let mut head = store.append(&call, 0, turn(), Some(entry(&call))).await.expect("commit").head;
                 let (begin, mut times) = (Instant::now(), Vec::new());
-                while begin.elapsed() < MACHINE_TIME {
+                while begin.elapsed() < STRETCH {
                     let started = Instant::now();
                     head = store.append(&call, head, turn(), None).await.expect("commit").head;
                     times.push(started.elapsed());
@@ -290,7 +320,7 @@ fn machine_journal(writers: usize) -> Times {
 }
 
 /// The floor: everything that waits is written to one file and synced at once.
-fn group_commit(writers: usize) -> Times {
+fn group_commit(writers: usize) -> Vec<Duration> {
     type Wanted = (Vec<NewRecord>, oneshot::Sender<()>);
     let dir = tempfile::tempdir().expect("dir");
     let mut file = File::create(dir.path().join("log")).expect("file");
@@ -311,7 +341,7 @@ fn group_commit(writers: usize) -> Times {
             let sender = sender.clone();
             tokio::task::spawn(async move {
                 let (begin, mut times) = (Instant::now(), Vec::new());
-                while begin.elapsed() < MACHINE_TIME {
+                while begin.elapsed() < STRETCH {
                     let started = Instant::now();
                     let (done, told) = oneshot::channel();
                     sender.send((turn(), done)).expect("sent");
@@ -328,28 +358,33 @@ fn group_commit(writers: usize) -> Times {
     times
 }
 
-async fn gather(tasks: Vec<tokio::task::JoinHandle<Vec<Duration>>>) -> Times {
+async fn gather(tasks: Vec<tokio::task::JoinHandle<Vec<Duration>>>) -> Vec<Duration> {
     let mut times = Vec::new();
     for task in tasks {
         times.extend(task.await.expect("ran"));
     }
-    println!("  {:.0} appends/s", times.len() as f64 / MACHINE_TIME.as_secs_f64());
-    Times(times)
+    times
+}
+
+const OPEN: usize = 10_000;
+
+/// Leaves a journal as a killed daemon would.
+fn fill(dir: &str) {
+    let store = open(&Config::at(dir));
+    let mut appender = Appender::new(&store, calls(OPEN));
+    for _ in 1..20 {
+        (0..OPEN).for_each(|which| drop(appender.append(which, turn())));
+    }
 }
 
 fn cold() {
-    const OPEN: usize = 10_000;
     println!("cold, {OPEN} open calls of 20 turns");
     let dir = tempfile::tempdir().expect("dir");
-    let config = config(&dir, Durability::Process);
-    let names = calls(OPEN);
-    let store = open(&config);
-    let mut appender = Appender::new(&store, names.clone());
-    for _ in 1..20 {
-        (0..OPEN).for_each(|which| appender.append(which, turn()));
-    }
-    drop(appender);
-    drop(store);
+    // A process of its own, so that the memory counted below is new.
+    let this = std::env::current_exe().expect("this");
+    let filled = Command::new(this).arg("fill").arg(dir.path()).status().expect("ran");
+    assert!(filled.success());
+    let (names, config) = (calls(OPEN), config(&dir, Durability::Process));
     let before = resident();
     let started = Instant::now();
     let store = open(&config);

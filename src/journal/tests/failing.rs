@@ -51,6 +51,10 @@ impl Medium for Flaky {
     fn sync(&self, file: &File) -> io::Result<()> {
         Disk.sync(file)
     }
+
+    fn sync_all(&self, dir: &File) -> io::Result<()> {
+        Disk.sync_all(dir)
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@ mod damage;
 mod failing;
 mod restart;
 mod retention;
+mod sequencing;
 mod syncing;
 
 use std::future::Future;
