@@ -263,6 +263,10 @@ async fn a_client_that_drops_is_terminated_for_and_may_come_back() {
         (daemon.turns("c1").await.len() == 2).then_some(())
     })
     .await;
+    eventually("the first session is over", PATIENCE, || async {
+        (daemon.metric("sidetone_proxy_sessions", &[]).await == 0.0).then_some(())
+    })
+    .await;
     let client = dial(&daemon, &call("c1")).await;
     let (mut upstream, _) = connections.recv().await.unwrap();
     for frame in [json!({"type": "Begin", "id": "v-2", "expires_at": 1}), turn(0, true), json!({"type": "Termination"})]
