@@ -15,6 +15,7 @@ mod ingest;
 mod layers;
 mod limits;
 mod outage;
+mod proxy;
 mod recordings;
 mod scale;
 mod shutdown;

@@ -120,6 +120,8 @@ impl Relay {
             }
             Stopped::Killed => Ended::Failed("the daemon is stopping".to_owned()),
         };
+        // The pipeline need not wait for the vendor's goodbye: whoever comes back to the call finds its stream gone.
+        drop(self);
         if let Some(upstream) = Socket::join(upstream_in, upstream_out) {
             upstream.close(1000, "").await;
         }
