@@ -96,7 +96,9 @@ impl Task {
             let slot = &mut self.schedule.rolling[index];
             let last_run = self.state.ending && slot.last == Last::Due && slot.analysis.settings.triggers.on_end;
             let reason = if last_run && slot.phase == Phase::Idle {
-                (slot.retry_at_ms.is_none_or(|at| at <= now)).then_some("end")
+                // A completed call is at its end for ever: what is asked for then is still a run by hand.
+                let reason = if slot.manual { "manual" } else { "end" };
+                (slot.retry_at_ms.is_none_or(|at| at <= now)).then_some(reason)
             } else if self.state.status == State::Open && !self.state.ending || slot.manual {
                 slot.fire(now)
             } else {

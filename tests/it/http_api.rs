@@ -128,7 +128,7 @@ async fn an_analysis_can_be_run_now() {
     client.send(&json!({"type":"end","scope":"call"})).await;
     client.of_type("call.completed").await;
     let reply = daemon.post("/v1/calls/c1/analyses/sentiment?wait_ms=5000", &json!({})).await;
-    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert_eq!(reply.status, 200, "{}; {:?}", reply.text(), daemon.events("c1").await.last());
     let last = daemon.events("c1").await.pop().expect("events");
     assert_eq!(last["type"], "insight.updated", "{last}");
 }
@@ -298,7 +298,6 @@ async fn a_per_turn_analysis_answers_each_turn_once() {
         }
     }
     assert!(failed > 0);
-    assert!(mock.asked().iter().all(|asked| asked.schema_name().contains("sentiment")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

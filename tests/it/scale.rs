@@ -1,5 +1,6 @@
 //! Many open calls, and readers that do not read.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -78,7 +79,7 @@ struct Run {
     p50: Duration,
     p99: Duration,
     rss: u64,
-    bad: Vec<Client>,
+    codes: BTreeMap<u16, usize>,
 }
 
 /// `events` turns at `rate` a second to `good` readers that read and `bad` ones that never do.
@@ -87,8 +88,8 @@ async fn run(daemon: &Daemon, call: &str, events: u64, rate: u64, good: usize, b
     let frame = json!({"id":"1","type":"subscribe","calls":[call],"wait":true});
     let mut bad_ones = Vec::new();
     for _ in 0..bad {
-        // As little room as the kernel allows, so that not reading shows.
-        let options = Options { headers: Vec::new(), receive_buffer: Some(4096) };
+        // Little room, so that not reading shows.
+        let options = Options { headers: Vec::new(), receive_buffer: Some(65_536) };
         let mut client = Client::try_connect(&url, &options).await.expect("connect");
         client.send(&frame).await;
         client.of_type("subscribed").await;
@@ -126,7 +127,7 @@ async fn run(daemon: &Daemon, call: &str, events: u64, rate: u64, good: usize, b
     }
     let (mut producer, _) = ingest(daemon, &format!("call_id={call}&stream_id=s_1&results=none")).await;
     let before = daemon.rss();
-    let text = "a sentence of some length that stands for what people say ".repeat(10);
+    let text = "a sentence of some length that stands for what people say ".repeat(28);
     let begun = clock.elapsed();
     for order in 0..events {
         let at = begun + Duration::from_micros(order * 1_000_000 / rate);
@@ -150,13 +151,46 @@ async fn run(daemon: &Daemon, call: &str, events: u64, rate: u64, good: usize, b
     }
     readers.abort_all();
     let rss = daemon.rss().saturating_sub(before);
-    Run { p50: percentile(&mut times, 0.5), p99: percentile(&mut times, 0.99), rss, bad: bad_ones }
+    let codes = close_codes(bad_ones).await;
+    Run { p50: percentile(&mut times, 0.5), p99: percentile(&mut times, 0.99), rss, codes }
+}
+
+/// Reads each to its end at last: the close frame is what comes after all that the kernel still held.
+async fn close_codes(clients: Vec<Client>) -> BTreeMap<u16, usize> {
+    let mut reading = tokio::task::JoinSet::new();
+    for client in clients {
+        let mut raw = client.into_raw();
+        reading.spawn(async move {
+            let (mut tail, mut bytes) = (Vec::new(), vec![0; 256 * 1024]);
+            loop {
+                let reading = tokio::time::timeout(Duration::from_secs(60), raw.read(&mut bytes)).await;
+                let count = reading.ok().and_then(Result::ok).unwrap_or(0);
+                tail.extend_from_slice(&bytes[..count]);
+                tail.drain(..tail.len().saturating_sub(128));
+                // A close frame: 0x88, length, code, reason, and nothing after it.
+                let close = (0..tail.len().saturating_sub(3))
+                    .find(|&at| tail[at] == 0x88 && at + 2 + usize::from(tail[at + 1]) == tail.len());
+                match close {
+                    Some(at) => return u16::from_be_bytes([tail[at + 2], tail[at + 3]]),
+                    None if count == 0 => return 1006,
+                    None => {}
+                }
+            }
+        });
+    }
+    let mut codes = BTreeMap::new();
+    while let Some(code) = reading.join_next().await {
+        *codes.entry(code.expect("join")).or_insert(0) += 1;
+    }
+    codes
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_readers_harm_nobody() {
     let _machine = alone().await;
-    let (events, rate) = (knob("SLOW_EVENTS", 10_000) as u64, knob("SLOW_RATE", 300) as u64);
+    // Without optimisations, two cores do not carry 10,000 events to 100 readers in a time that a suite has.
+    let (events, rate) = if cfg!(debug_assertions) { (4_000, 120) } else { (10_000, 400) };
+    let (events, rate) = (knob("SLOW_EVENTS", events) as u64, knob("SLOW_RATE", rate) as u64);
     let config = format!("{WIDE_LIMITS}[ingest]\nanalyses = [\"summary\"]\n");
     let mut ratios = Vec::new();
     for attempt in 0..3 {
@@ -178,12 +212,8 @@ async fn slow_readers_harm_nobody() {
         // What the call itself grew by is measured by the run without bad readers.
         let own = alone.rss * 3;
         assert!(beside.rss < own + (16 << 20), "RSS grew by {} KiB, by itself {} KiB", beside.rss >> 10, own >> 10);
-        let mut codes = std::collections::BTreeMap::new();
-        for mut client in beside.bad {
-            *codes.entry(client.close_code().await).or_insert(0) += 1;
-        }
-        println!("the bad ones ended in {codes:?}");
-        assert_eq!(codes.get(&1013), Some(&100), "{codes:?}");
+        println!("the bad ones ended in {:?}", beside.codes);
+        assert_eq!(beside.codes.get(&1013), Some(&100), "{:?}", beside.codes);
         // A closed reader resumes where it was.
         if attempt == 0 {
             let mut client = crate::support::ws::subscriber(&daemon).await;
