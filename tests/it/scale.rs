@@ -193,7 +193,7 @@ async fn slow_readers_harm_nobody() {
     let (events, rate) = (knob("SLOW_EVENTS", events) as u64, knob("SLOW_RATE", rate) as u64);
     let config = format!("{WIDE_LIMITS}[ingest]\nanalyses = [\"summary\"]\n");
     let mut ratios = Vec::new();
-    for attempt in 0..3 {
+    for attempt in 0..2 {
         let daemon = Daemon::start(&config).await;
         // The first run warms up; its RSS is that of the call's own text.
         let alone = run(&daemon, "without", events / 3, rate, 100, 0).await;
@@ -231,7 +231,7 @@ async fn slow_readers_harm_nobody() {
             return;
         }
     }
-    panic!("p99 beside slow readers over p99 without them: {ratios:?}, in three attempts never 1.2");
+    panic!("p99 beside slow readers over p99 without them: {ratios:?}, in two attempts never 1.2");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
