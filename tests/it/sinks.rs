@@ -20,6 +20,14 @@ async fn feed(daemon: &Daemon, call: &str, turns: u64, meta: &Json) {
     client.of_type("call.completed").await;
 }
 
+/// The position of the daemon's one sink, as its file has it.
+fn stored_order(daemon: &Daemon) -> u64 {
+    let files = std::fs::read_dir(daemon.dir.join("journal/sinks")).into_iter().flatten().flatten();
+    let stored = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "json"));
+    let positions = stored.filter_map(|file| std::fs::read(file.path()).ok());
+    positions.filter_map(|bytes| serde_json::from_slice::<Value>(&bytes).ok()?["order"].as_u64()).max().unwrap_or(0)
+}
+
 async fn has_all(sink: &SocketSink, daemon: &Daemon, call: &str) {
     let head = daemon.events(call).await.len() as u64;
     eventually(&format!("the sink has all of {call}"), Duration::from_secs(30), || async {
@@ -39,6 +47,10 @@ async fn a_websocket_sink_gets_everything_over_restarts_of_either_side() {
     for frame in sink.frames.lock().unwrap().iter().filter(|frame| frame["seq"].is_u64()) {
         assert!(frame["type"].is_string() && frame["at"].is_string(), "the frames of a subscription: {frame}");
     }
+    eventually("the position behind c1 is stored", Duration::from_secs(30), || async {
+        (stored_order(&daemon) >= daemon.events("c1").await.len() as u64).then_some(())
+    })
+    .await;
     // The sink is away: what is said meanwhile comes later.
     sink.refuse();
     feed(&daemon, "c2", 20, &json!({})).await;
