@@ -25,7 +25,7 @@ fn stored_order(daemon: &Daemon) -> u64 {
     let files = std::fs::read_dir(daemon.dir.join("journal/sinks")).into_iter().flatten().flatten();
     let stored = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "json"));
     let positions = stored.filter_map(|file| std::fs::read(file.path()).ok());
-    positions.filter_map(|bytes| serde_json::from_slice::<Value>(&bytes).ok()?["order"].as_u64()).max().unwrap_or(0)
+    positions.filter_map(|bytes| serde_json::from_slice::<Json>(&bytes).ok()?["order"].as_u64()).max().unwrap_or(0)
 }
 
 async fn has_all(sink: &SocketSink, daemon: &Daemon, call: &str) {
