@@ -153,19 +153,23 @@ async fn floor(listener: TcpListener, llm: &str) {
             while let Some(Ok(message)) = socket.next().await {
                 let Ok(text) = message.to_text() else { continue };
                 let Ok(turn) = serde_json::from_str::<Json>(text) else { continue };
-                let body = json!({"model":"m","messages":[{"role":"user","content":turn["text"]}]}).to_string();
-                let request = client.post(&*url).header("content-type", "application/json").body(body);
-                let Ok(reply) = request.send().await else { continue };
-                let Ok(bytes) = reply.bytes().await else { continue };
-                let Ok(answer) = serde_json::from_slice::<Json>(&bytes) else { continue };
-                let said = json!({"type":"insight","to":turn["turn_order"],
-                    "text":answer["choices"][0]["message"]["content"]});
+                // Boxed: an idle call holds no request's state.
+                let Some(text) = Box::pin(ask(&client, &url, &turn)).await else { continue };
+                let said = json!({"type":"insight","to":turn["turn_order"],"text":text});
                 if socket.send(Message::text(said.to_string())).await.is_err() {
                     return;
                 }
             }
         });
     }
+}
+
+async fn ask(client: &reqwest::Client, url: &str, turn: &Json) -> Option<Json> {
+    let body = json!({"model":"m","messages":[{"role":"user","content":turn["text"]}]}).to_string();
+    let request = client.post(url).header("content-type", "application/json").body(body);
+    let bytes = request.send().await.ok()?.bytes().await.ok()?;
+    let mut answer = serde_json::from_slice::<Json>(&bytes).ok()?;
+    Some(answer["choices"][0]["message"]["content"].take())
 }
 
 /// Every text frame on `/in` goes to every socket on another path.
