@@ -81,6 +81,8 @@ pub struct Running {
     store: Arc<dyn Store>,
     workers: Workers,
     deadline: Duration,
+    gateway: Gateway,
+    ledger: Ledger,
 }
 
 /// Starts a daemon on `listen` (port 0: a free one).
@@ -105,14 +107,15 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     books::note_config(&ledger, &config.gateway).map_err(|error| StartError::Ledger(error.to_string()))?;
     let attempts = Arc::new(books::Books(ledger.clone()));
     let metrics = gateway::Metrics::register(&mut registry);
-    let gateway = Gateway::recorded(config.gateway.clone(), metrics, attempts)
+    let budget = books::budget(&ledger, &config.limits).map_err(|error| StartError::Ledger(error.to_string()))?;
+    let gateway = Gateway::recorded(config.gateway.clone(), metrics, attempts, Some(budget))
         .map_err(|error| StartError::Gateway(error.to_string()))?;
     let workers = Workers::start()?;
     let drain = Drain::default();
     let deps = Arc::new(session::Deps {
         store: Arc::clone(&store),
         hub: hub.clone(),
-        gateway,
+        gateway: gateway.clone(),
         default_analyses: config.default_analyses(),
         analyses: Arc::new(config.analyses.clone()),
         ingest: config.ingest.clone(),
@@ -155,7 +158,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         sessions: sessions.clone(),
         hub: hub.clone(),
         store: Arc::clone(&store),
-        ledger,
+        ledger: ledger.clone(),
         keys,
         ingest: ingest_metrics,
         proxy,
@@ -182,10 +185,20 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     }
     workers.spawn_first(listener::accept(bound, tls, service, gates, workers.handles(), drain.clone()));
     tracing::info!(%address, journal = %config.journal.dir.display(), "sidetone is up");
-    Ok(Running { address, secure, drain, store, workers, deadline: config.shutdown.deadline })
+    Ok(Running { address, secure, drain, store, workers, deadline: config.shutdown.deadline, gateway, ledger })
 }
 
 impl Running {
+    /// Takes over the endpoints, models and routes of another configuration; requests in flight keep what they have. All
+    /// else stays as it was until a restart.
+    pub fn reload(&self, config: &Config) {
+        self.gateway.reload(config.gateway.clone());
+        if let Err(error) = books::note_config(&self.ledger, &config.gateway) {
+            tracing::error!(%error, "the new configuration is not in the ledger");
+        }
+        tracing::info!("endpoints, models and routes are reloaded; other sections hold from the next start on");
+    }
+
     /// Base URL of its HTTP surface.
     pub fn url(&self) -> String {
         format!("{}://{}", if self.secure { "https" } else { "http" }, self.address)

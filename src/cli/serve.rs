@@ -2,8 +2,9 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -15,6 +16,9 @@ use crate::app;
 use super::settings;
 use super::target::DEFAULT_LISTEN;
 
+/// How often the configuration's file is looked at.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Options of `sidetone serve`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -24,6 +28,7 @@ Examples:
   sidetone serve --listen 127.0.0.1:0               a free port; the first line on stdout says which
 
 The log goes to stderr. SIDETONE_LOG sets what is in it, such as \"debug\" or \"sidetone::session=debug,info\".
+SIGHUP, or a change of the file, reloads endpoints, models and routes.
 SIGTERM ends it in order: no call ends, and the next start goes on with all of them.")]
 pub(crate) struct ServeArgs {
     /// The configuration; without it, the defaults and the embedded provider
@@ -62,7 +67,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
         // Whoever started us may have closed stdout; that is no reason not to serve.
         let _ = writeln!(out, "listening on {}", running.url()).and_then(|()| out.flush());
     }
-    runtime.block_on(stop.wait());
+    runtime.block_on(serve_until_stopped(&mut stop, &running, args.config.as_deref()));
     tracing::info!("stopping; a second signal ends at once");
     std::thread::spawn(move || {
         runtime.block_on(stop.wait());
@@ -70,6 +75,34 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     });
     running.stop();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for the end; meanwhile SIGHUP, and a change of the file, reload the configuration. One that does not validate
+/// changes nothing, and says so.
+async fn serve_until_stopped(stop: &mut Stop, running: &app::Running, config: Option<&Path>) {
+    let stamp = || std::fs::metadata(config?).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
+    let mut seen = stamp();
+    let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
+    let mut hangup = signal(SignalKind::hangup()).ok();
+    loop {
+        let asked = async {
+            match &mut hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.wait() => return,
+            _ = asked => {}
+            _ = ticks.tick() => if stamp() == seen { continue },
+        }
+        seen = stamp();
+        match settings::load(config) {
+            Ok(config) => running.reload(&config),
+            Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
+        }
+    }
 }
 
 /// SIGTERM and SIGINT.

@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Recorder;
+use super::budget::Reservation;
 use super::catalogue::{Arm, Remote};
 use super::error::Failure;
 use super::http::{Http, Response};
@@ -71,17 +72,21 @@ pub(super) struct Row {
     metrics: Metrics,
     labels: AttemptLabels,
     price: Option<Price>,
+    reservation: Option<Reservation>,
+    remote: Arc<Remote>,
 }
 
 impl Row {
     /// Writes the begun row.
     pub(super) fn begin(
         begun: AttemptBegun,
-        price: Option<Price>,
+        remote: &Arc<Remote>,
+        reservation: Option<Reservation>,
         recorder: Option<&Arc<dyn Recorder>>,
         metrics: &Metrics,
     ) -> Self {
         let labels = AttemptLabels::new(&begun);
+        let price = remote.price(begun.at_ms);
         metrics.begun(&labels);
         let done = AttemptDone {
             id: begun.id,
@@ -107,6 +112,8 @@ impl Row {
             metrics: metrics.clone(),
             labels,
             price,
+            reservation,
+            remote: Arc::clone(remote),
         }
     }
 
@@ -157,6 +164,12 @@ impl Drop for Row {
     fn drop(&mut self) {
         let Some(mut done) = self.done.take() else { return };
         done.total_us = micros(self.started.elapsed());
+        if let Some(cost) = done.cost_pico {
+            self.remote.learn_cost(cost);
+        }
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(done.cost_pico, done.first_token_us.is_some());
+        }
         self.metrics.done(&self.labels, &done);
         if let Some(recorder) = &self.recorder {
             recorder.done(done);

@@ -2,7 +2,7 @@
 //! endpoint's model; a reload builds a new one and requests in flight keep theirs.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use secrecy::ExposeSecret as _;
@@ -84,9 +84,21 @@ pub(super) struct Remote {
     pub(super) breaker: Breaker,
     schema_step: AtomicU8,
     prices: Vec<Price>,
+    /// The dearest attempt so far, pico-dollars; negative before the first.
+    dearest: AtomicI64,
 }
 
 impl Remote {
+    /// What an attempt has cost here at most; `None` before the first whose cost is known.
+    pub(super) fn dearest(&self) -> Option<i64> {
+        Some(self.dearest.load(Ordering::Relaxed)).filter(|cost| *cost >= 0)
+    }
+
+    /// An attempt cost this much.
+    pub(super) fn learn_cost(&self, cost: i64) {
+        self.dearest.fetch_max(cost, Ordering::Relaxed);
+    }
+
     /// The price that holds now.
     pub(super) fn price(&self, now_ms: i64) -> Option<Price> {
         price::at(&self.prices, now_ms)
@@ -185,6 +197,7 @@ impl Targets {
             breaker: Breaker::default(),
             schema_step: AtomicU8::new(0),
             prices: endpoint.prices(vendor_model),
+            dearest: AtomicI64::new(-1),
         });
         // Beyond the cap a name that nobody configured has no memory of its own.
         if known.len() < MAX_TARGETS {

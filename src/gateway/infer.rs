@@ -74,6 +74,12 @@ impl Question {
         }
     }
 
+    /// Whether an answer is none: an analysis has no use for one that the vendor withheld. A client is shown it, with
+    /// its `finish_reason`.
+    fn moves_on(&self, response: &ChatResponse) -> bool {
+        self.asker.analysis.is_some() && attempt::withheld(response)
+    }
+
     pub(super) fn until(&self) -> Instant {
         let total = self.arm.clocks.total;
         Instant::now() + self.deadline.map_or(total, |deadline| deadline.min(total))
@@ -118,7 +124,13 @@ pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answe
     let arm = Arc::clone(&question.arm);
     let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), false);
     let mut bill = Bill::default();
-    let mut got = complete(&mut run, &mut question, &mut bill).await?;
+    let mut got = match complete(&mut run, &mut question, &mut bill).await {
+        // An analysis goes on with what costs nothing, until the limit lifts; a client is told.
+        Err(error) if error.code() == "budget_exhausted" && question.asker.analysis.is_some() => {
+            embedded(&mut question).await.map_err(|_| error)?
+        }
+        got => got?,
+    };
     let mut text = got.response.text().to_owned();
     // A refusal and a call of tools are answers of another form.
     let checked =
@@ -183,7 +195,7 @@ async fn complete(run: &mut Run<'_>, question: &mut Question, bill: &mut Bill) -
                 run.waited += live.waited;
                 let usage = live.usage();
                 match drained {
-                    Ok(response) if attempt::withheld(&response) => {
+                    Ok(response) if question.moves_on(&response) => {
                         let failure = filtered();
                         bill.add(usage, live.close(Some(&failure)));
                         run.broke(failure);
@@ -213,7 +225,7 @@ fn filtered() -> Failure {
 }
 
 fn at_once(run: &mut Run<'_>, response: ChatResponse, row: Row, question: &mut Question) -> Option<Got> {
-    if attempt::withheld(&response) {
+    if question.moves_on(&response) {
         let failure = filtered();
         row.fail(&failure);
         run.broke(failure);

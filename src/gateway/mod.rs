@@ -5,6 +5,7 @@
 
 mod attempt;
 mod breaker;
+pub mod budget;
 mod catalogue;
 pub mod config;
 mod error;
@@ -50,6 +51,7 @@ struct Inner {
     http: http::Http,
     metrics: Metrics,
     recorder: Option<Arc<dyn Recorder>>,
+    budget: Option<Arc<budget::Budget>>,
     validators: infer::Validators,
 }
 
@@ -175,24 +177,35 @@ impl Gateway {
     /// # Errors
     /// None yet; building the catalogue may come to fail.
     pub fn new(config: Config, metrics: Metrics) -> Result<Self, GatewayError> {
-        Ok(Self::build(config, metrics, None))
+        Ok(Self::build(config, metrics, None, None))
     }
 
-    /// The same; `recorder` gets every attempt.
+    /// The same; `recorder` gets every attempt, and `budget` is kept.
     ///
     /// # Errors
     /// As [`Gateway::new`].
-    pub fn recorded(config: Config, metrics: Metrics, recorder: Arc<dyn Recorder>) -> Result<Self, GatewayError> {
-        Ok(Self::build(config, metrics, Some(recorder)))
+    pub fn recorded(
+        config: Config,
+        metrics: Metrics,
+        recorder: Arc<dyn Recorder>,
+        budget: Option<budget::Budget>,
+    ) -> Result<Self, GatewayError> {
+        Ok(Self::build(config, metrics, Some(recorder), budget))
     }
 
-    fn build(config: Config, metrics: Metrics, recorder: Option<Arc<dyn Recorder>>) -> Self {
+    fn build(
+        config: Config,
+        metrics: Metrics,
+        recorder: Option<Arc<dyn Recorder>>,
+        budget: Option<budget::Budget>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 catalogue: ArcSwap::from_pointee(catalogue::Catalogue::new(config)),
                 http: http::Http::default(),
                 metrics,
                 recorder,
+                budget: budget.map(Arc::new),
                 validators: infer::Validators::default(),
             }),
         }

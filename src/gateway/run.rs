@@ -148,7 +148,7 @@ impl<'a> Run<'a> {
                 Target::Local => return Ok(Reached::Local),
                 Target::Remote(remote) => Arc::clone(remote),
             };
-            if let Some(opened) = self.attempt(position, &remote, request).await {
+            if let Some(opened) = self.attempt(position, &remote, request).await? {
                 return Ok(Reached::Opened(opened));
             }
         }
@@ -166,14 +166,19 @@ impl<'a> Run<'a> {
             .map(|(position, _)| position)
     }
 
-    async fn attempt(&mut self, position: usize, remote: &Arc<Remote>, request: &ChatRequest) -> Option<Opened> {
+    async fn attempt(
+        &mut self,
+        position: usize,
+        remote: &Arc<Remote>,
+        request: &ChatRequest,
+    ) -> Result<Option<Opened>, GatewayError> {
         let stepping = std::mem::take(&mut self.candidates[position].stepping);
         let leave = remote.breaker.ask(Instant::now());
         if let Leave::Wait(wait, code) = leave {
             let message = format!("not asked: it keeps failing; the next try is in {} ms", wait.as_millis());
             self.candidates[position].dead = true;
             self.note(remote, Failure { retry_after: Some(wait), ..Failure::busy(code, message) });
-            return None;
+            return Ok(None);
         }
         let mut probe = Probe { remote, pending: leave == Leave::Probe };
         let permit = match attempt::admit(remote, self.deadline).await {
@@ -181,8 +186,12 @@ impl<'a> Run<'a> {
             Err(failure) => {
                 self.candidates[position].dead = true;
                 self.note(remote, failure);
-                return None;
+                return Ok(None);
             }
+        };
+        let reservation = match &self.inner.budget {
+            None => None,
+            Some(budget) => budget.reserve(self.asker.call.as_ref(), remote, request, self.deadline).await?,
         };
         let why = match (&self.last, self.candidates[position].tries) {
             _ if stepping => "schema_step",
@@ -197,8 +206,7 @@ impl<'a> Run<'a> {
         self.candidates[position].tries += u32::from(!stepping);
         self.attempts += 1;
         let begun = self.begun(remote, why);
-        let price = remote.price(begun.at_ms);
-        let row = Row::begin(begun, price, self.inner.recorder.as_ref(), &self.inner.metrics);
+        let row = Row::begin(begun, remote, reservation, self.inner.recorder.as_ref(), &self.inner.metrics);
         let context = Context {
             http: &self.inner.http,
             arm: self.arm,
@@ -219,7 +227,7 @@ impl<'a> Run<'a> {
                     remote.learn_schema_mode(schema_mode);
                     self.candidates[position].schema_step = 0;
                 }
-                Some(opened)
+                Ok(Some(opened))
             }
             Err((failure, row)) => {
                 row.fail(&failure);
@@ -228,7 +236,7 @@ impl<'a> Run<'a> {
                 // Only a failure that the breaker is told of decides the probe; any other gives it back.
                 probe.pending &= !failure.counts || step;
                 self.failed(position, remote, failure, step);
-                None
+                Ok(None)
             }
         }
     }

@@ -61,6 +61,10 @@ pub struct LimitsConfig {
     pub meta_bytes: usize,
     /// Text of one turn, bytes.
     pub turn_bytes: usize,
+    /// What a call's LLM requests may cost, US dollars; `None` = no limit.
+    pub usd_per_call: Option<f64>,
+    /// What all LLM requests of a day (UTC) may cost, US dollars; `None` = no limit.
+    pub usd_per_day: Option<f64>,
 }
 
 impl LimitsConfig {
@@ -79,6 +83,8 @@ impl LimitsConfig {
         let calls_per_subscription = count("calls_per_subscription", 1_000, 100_000);
         let meta_bytes = count("meta_bytes", 16 * 1024, 512 * 1024);
         let turn_bytes = count("turn_bytes", 64 * 1024, 512 * 1024);
+        let usd_per_call = section.number("usd_per_call", 0.0..=1e6);
+        let usd_per_day = section.number("usd_per_day", 0.0..=1e6);
         section.finish();
         Self {
             connections,
@@ -89,6 +95,8 @@ impl LimitsConfig {
             calls_per_subscription,
             meta_bytes,
             turn_bytes,
+            usd_per_call,
+            usd_per_day,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The gateway against scripted servers on real sockets.
 
+mod budgets;
 pub(crate) mod fake;
 mod streams;
 mod whole;
@@ -48,7 +49,7 @@ pub(crate) fn config(text: &str) -> Config {
 pub(crate) fn gateway(text: &str) -> (Gateway, Arc<Tape>) {
     let tape = Arc::new(Tape::default());
     let recorder: Arc<dyn Recorder> = Arc::clone(&tape) as _;
-    (Gateway::recorded(config(text), Metrics::default(), recorder).expect("gateway"), tape)
+    (Gateway::recorded(config(text), Metrics::default(), recorder, None).expect("gateway"), tape)
 }
 
 /// One model `m` over the fakes, in order, with short clocks.

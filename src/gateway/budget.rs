@@ -1,0 +1,212 @@
+//! Caps on money, by call and by day: reserved before each attempt, settled after it, released if it cost nothing.
+//! Requests at once cannot overspend together.
+//!
+//! Knows no ledger: what was spent before is told to it. A day is one of UTC. Where no price is known, nothing is counted.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::catalogue::Remote;
+use super::error::GatewayError;
+use super::price::{self, Price};
+use crate::base::time::unix_ms;
+use crate::llm::{ChatRequest, Content};
+use crate::types::CallId;
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// Calls whose sum is kept in memory; others are asked for again.
+const MAX_CALLS: usize = 65_536;
+/// What an answer is taken to be at most, where the request does not say, tokens.
+const OUTPUT_TOKENS: u64 = 1024;
+
+/// What a call has spent before, pico-dollars.
+pub type SpentByCall = Box<dyn Fn(&CallId) -> i64 + Send + Sync>;
+
+/// The caps. `None` = none.
+pub struct Budget {
+    per_call: Option<i64>,
+    per_day: Option<i64>,
+    spent_by_call: SpentByCall,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    day: i64,
+    today: Purse,
+    calls: HashMap<CallId, Purse>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Purse {
+    spent: i64,
+    reserved: i64,
+}
+
+/// Money that is set aside for one attempt; released when dropped unsettled.
+pub(super) struct Reservation {
+    budget: Arc<Budget>,
+    call: Option<CallId>,
+    day: i64,
+    amount: i64,
+    estimate: i64,
+}
+
+enum Verdict {
+    Reserved(Reservation),
+    /// Others hold what is left; it may come free.
+    Wait,
+    Refused(&'static str, i64),
+}
+
+impl Budget {
+    /// Caps in US dollars; `spent_today` and `spent_by_call` are what the ledger knows from before, in pico-dollars.
+    pub fn new(
+        usd_per_call: Option<f64>,
+        usd_per_day: Option<f64>,
+        spent_today: i64,
+        spent_by_call: SpentByCall,
+    ) -> Self {
+        // A dollar is a million times what `per_million` gives for one.
+        let pico = |usd: f64| price::per_million(usd).saturating_mul(1_000_000);
+        let today = Purse { spent: spent_today, reserved: 0 };
+        Self {
+            per_call: usd_per_call.map(pico),
+            per_day: usd_per_day.map(pico),
+            spent_by_call,
+            state: Mutex::new(State { day: unix_ms() / DAY_MS, today, calls: HashMap::new() }),
+            changed: Notify::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets money aside for an attempt. Where others hold what is left, waits for them until the deadline.
+    ///
+    /// # Errors
+    /// `budget_exhausted`, naming the limit.
+    pub(super) async fn reserve(
+        self: &Arc<Self>,
+        call: Option<&CallId>,
+        remote: &Remote,
+        request: &ChatRequest,
+        deadline: Instant,
+    ) -> Result<Option<Reservation>, GatewayError> {
+        let Some(price) = remote.price(unix_ms()).filter(|_| self.per_call.is_some() || self.per_day.is_some()) else {
+            return Ok(None);
+        };
+        let estimate = estimate(price, request);
+        loop {
+            let changed = self.changed.notified();
+            // What this model is known to cost at most; before the first answer nothing is, and one goes ahead alone.
+            let amount = remote.dearest().map(|dearest| dearest.max(estimate));
+            match self.try_reserve(call, amount, estimate) {
+                Verdict::Reserved(reservation) => return Ok(Some(reservation)),
+                Verdict::Refused(limit, cap) => {
+                    let cap = price::usd(cap);
+                    let message =
+                        format!("{limit} is {cap} USD, and what is left of it is not enough for this request");
+                    return Err(GatewayError::new("budget_exhausted", message).temporarily());
+                }
+                Verdict::Wait if timeout_at(deadline, changed).await.is_err() => {
+                    let message = "other requests hold what is left of limits.usd_per_call or limits.usd_per_day";
+                    return Err(GatewayError::new("budget_exhausted", message).temporarily());
+                }
+                Verdict::Wait => {}
+            }
+        }
+    }
+
+    fn try_reserve(self: &Arc<Self>, call: Option<&CallId>, amount: Option<i64>, estimate: i64) -> Verdict {
+        let mut state = self.state();
+        let day = unix_ms() / DAY_MS;
+        if state.day != day {
+            state.day = day;
+            state.today = Purse::default();
+        }
+        if let Some(call) = call.filter(|_| self.per_call.is_some())
+            && !state.calls.contains_key(call)
+        {
+            if state.calls.len() >= MAX_CALLS {
+                state.calls.retain(|_, purse| purse.reserved > 0);
+            }
+            let spent = (self.spent_by_call)(call);
+            state.calls.insert(call.clone(), Purse { spent, reserved: 0 });
+        }
+        let of_call = call.and_then(|call| state.calls.get(call)).copied().zip(self.per_call);
+        let purses =
+            [("limits.usd_per_call", of_call), ("limits.usd_per_day", self.per_day.map(|cap| (state.today, cap)))];
+        let mut left = i64::MAX;
+        for (limit, purse) in purses {
+            let Some((purse, cap)) = purse else { continue };
+            let unspent = cap.saturating_sub(purse.spent);
+            if unspent < amount.unwrap_or(estimate).max(1) {
+                return Verdict::Refused(limit, cap);
+            }
+            let free = unspent.saturating_sub(purse.reserved);
+            if free < amount.unwrap_or(unspent).max(1) {
+                return Verdict::Wait;
+            }
+            left = left.min(free);
+        }
+        let amount = amount.unwrap_or(left);
+        state.today.reserved = state.today.reserved.saturating_add(amount);
+        if let Some(purse) = call.and_then(|call| state.calls.get_mut(call)) {
+            purse.reserved = purse.reserved.saturating_add(amount);
+        }
+        Verdict::Reserved(Reservation { budget: Arc::clone(self), call: call.cloned(), day, amount, estimate })
+    }
+}
+
+impl Reservation {
+    /// The attempt is over. `cost` as far as is known; where it is not, an attempt that gave tokens counts as estimated.
+    pub(super) fn settle(self, cost: Option<i64>, gave_tokens: bool) {
+        let cost = cost.unwrap_or(if gave_tokens { self.estimate } else { 0 });
+        let mut state = self.budget.state();
+        if state.day == self.day {
+            state.today.spent = state.today.spent.saturating_add(cost);
+        }
+        if let Some(purse) = self.call.as_ref().and_then(|call| state.calls.get_mut(call)) {
+            purse.spent = purse.spent.saturating_add(cost);
+        }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut state = self.budget.state();
+        if state.day == self.day {
+            state.today.reserved = state.today.reserved.saturating_sub(self.amount);
+        }
+        if let Some(purse) = self.call.as_ref().and_then(|call| state.calls.get_mut(call)) {
+            purse.reserved = purse.reserved.saturating_sub(self.amount);
+        }
+        drop(state);
+        self.budget.changed.notify_waiters();
+    }
+}
+
+/// What a request may cost: a token for three bytes of prompt, and all the tokens that it may answer with.
+fn estimate(price: Price, request: &ChatRequest) -> i64 {
+    let bytes: usize = request
+        .messages
+        .iter()
+        .map(|message| match &message.content {
+            Content::Text(text) => text.len(),
+            Content::None => 0,
+            Content::Parts(parts) => parts.iter().map(|part| part.to_string().len()).sum(),
+        })
+        .sum();
+    let count = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
+    let output = request.max_tokens.unwrap_or(OUTPUT_TOKENS).saturating_mul(u64::from(request.n.unwrap_or(1)));
+    let dearest_input = price.input.max(price.cache_write);
+    count(bytes as u64 / 3 + 16)
+        .saturating_mul(dearest_input)
+        .saturating_add(count(output).saturating_mul(price.output))
+}

@@ -1,0 +1,84 @@
+//! Caps on money under requests at once.
+
+use std::time::Duration;
+
+use super::fake::{Fake, Step, plain, stream};
+use super::*;
+use crate::gateway::budget::Budget;
+use crate::llm::{Message, Role};
+
+fn capped(fake: &Fake, per_call: Option<f64>, per_day: Option<f64>, spent: i64) -> (Gateway, Arc<Tape>) {
+    // 9 prompt tokens and 2 of the answer, as the fake counts them: one dollar.
+    let text = format!(
+        "[endpoints.e0]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\n\
+         prices = [{{model = \"*\", input = 100000, output = 50000}}]\n[models.m]\ncandidates = [\"e0/v\"]",
+        fake.url
+    );
+    let tape = Arc::new(Tape::default());
+    let recorder: Arc<dyn Recorder> = Arc::clone(&tape) as _;
+    let budget = Budget::new(per_call, per_day, spent, Box::new(|_| 0));
+    let gateway = Gateway::recorded(config(&text), Metrics::default(), recorder, Some(budget)).expect("gateway");
+    (gateway, tape)
+}
+
+fn query(gateway: &Gateway, call: Option<&str>) -> Query {
+    let mut request = ChatRequest { messages: vec![Message::text(Role::User, "hi")], ..ChatRequest::default() };
+    request.max_tokens = Some(2);
+    let call = call.map(|call| CallId::parse(call).expect("id"));
+    Query { arm: gateway.resolve("m", "k").expect("arm"), request, transcript: None, key: None, call, deadline: None }
+}
+
+#[tokio::test]
+async fn a_hundred_at_once_spend_what_the_cap_allows_and_never_more() {
+    let mut slow = vec![Step::Wait(Duration::from_millis(20))];
+    slow.extend(plain("x"));
+    let fake = Fake::start(vec![slow]).await;
+    for (per_call, per_day, limit) in
+        [(None, Some(30.0), "limits.usd_per_day"), (Some(30.0), None, "limits.usd_per_call")]
+    {
+        let (gateway, tape) = capped(&fake, per_call, per_day, 0);
+        let asked = (0..100).map(|_| {
+            let gateway = gateway.clone();
+            tokio::spawn(async move { gateway.complete(query(&gateway, Some("c_1"))).await })
+        });
+        let (mut answered, mut refused) = (0, 0);
+        for asked in asked.collect::<Vec<_>>() {
+            match asked.await.expect("task") {
+                Ok(answer) => {
+                    assert_eq!(answer.cost_usd, Some(1.0));
+                    answered += 1;
+                }
+                Err(error) => {
+                    assert_eq!(error.code(), "budget_exhausted");
+                    assert!(error.message().contains(limit), "{error}");
+                    refused += 1;
+                }
+            }
+        }
+        // The estimate is above what the fake takes: the last places may stay unused, but none is taken twice.
+        assert!((28..=30).contains(&answered), "{answered} answered");
+        assert_eq!((answered + refused, tape.outcomes().len()), (100, answered));
+    }
+}
+
+#[tokio::test]
+async fn what_was_spent_before_counts_and_failures_cost_nothing() {
+    let fake = Fake::start(vec![fake::reply(400, "", "{}"), plain("x")]).await;
+    let (gateway, _) = capped(&fake, None, Some(30.0), 25_000_000_000_000);
+    assert_eq!(gateway.complete(query(&gateway, None)).await.expect_err("400").code(), "invalid_request");
+    let mut answered = 0;
+    while gateway.complete(query(&gateway, None)).await.is_ok() {
+        answered += 1;
+    }
+    assert!((3..=5).contains(&answered), "{answered}");
+}
+
+#[tokio::test]
+async fn a_stream_that_is_given_up_frees_its_reservation() {
+    let fake = Fake::start(vec![vec![fake::sse_head(), fake::text("x"), Step::Hang], stream(&["y"])]).await;
+    // The estimate is 1.70 USD, and an answer that was begun counts as that: what is left is enough for one more.
+    let (gateway, tape) = capped(&fake, None, Some(3.5), 0);
+    drop(gateway.stream(query(&gateway, None)).await.expect("stream"));
+    assert_eq!(tape.outcomes(), [("aborted", None)]);
+    assert!(gateway.complete(query(&gateway, None)).await.is_ok());
+}
