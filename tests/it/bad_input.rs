@@ -423,7 +423,7 @@ async fn text_of_a_call_is_in_no_log_and_no_metric() {
     mock.script(|_| crate::support::llm::Step::Say("no json, but xylophone".to_owned(), Duration::ZERO));
     let config = format!("{}\n[ingest]\nlinger_ms = 50\nfinal_timeout_ms = 800\n", mock.config(""));
     let dir = tempfile::tempdir().expect("folder");
-    let mut daemon = Daemon::prepare(&config, dir.path()).with_env("RUST_LOG", "debug");
+    let mut daemon = Daemon::prepare(&config, dir.path()).with_env("SIDETONE_LOG", "debug");
     daemon.up().await;
     let (mut client, _) = ingest(&daemon, "call_id=c_secret&stream_id=s_1").await;
     client.send(&turn(0, "marmalade", "My xylophone number is platypus.")).await;
