@@ -20,7 +20,7 @@ use crate::base::ws::{self, Incoming, Utf8Bytes};
 /// Audio in one message.
 const CHUNK: Duration = Duration::from_millis(50);
 /// After the audio, the vendor has this long to finish.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+const LAST_WORDS: Duration = Duration::from_secs(30);
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// Rates that the vendor takes, Hz.
 const RATES: std::ops::RangeInclusive<u32> = 8_000..=96_000;

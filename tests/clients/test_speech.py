@@ -28,9 +28,9 @@ def test_a_wav_file_becomes_turns_and_insights(start):
     assert ready.wait(30)
     daemon = start.daemon(SimpleNamespace(ws=f"ws://127.0.0.1:{ports[0]}"))
     assets = Path(importlib.util.find_spec("moonshine_voice").origin).parent / "assets"
-    audio = assets / "beckett.wav"
+    audio = assets / "clone-test.wav"
     done = subprocess.run(
-        [BINARY, "stream", audio, "--to", daemon.url, "--call-id", "spoken", "--speed", "2"],
+        [BINARY, "stream", audio, "--to", daemon.url, "--call-id", "spoken"],
         capture_output=True, text=True, timeout=180,
     )
     print(done.stdout)

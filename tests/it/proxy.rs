@@ -21,7 +21,7 @@ use crate::support::{Chance, Json, eventually, json, seed, shared};
 type Socket = WebSocketStream<TcpStream>;
 
 const LIMIT: usize = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn wide() -> Option<WebSocketConfig> {
     Some(WebSocketConfig::default().max_message_size(Some(4 * LIMIT)).max_frame_size(Some(4 * LIMIT)))
@@ -79,7 +79,7 @@ fn turn(order: u64, last: bool) -> Json {
 
 async fn daemon(upstream: &str, more: &str) -> Daemon {
     Daemon::start(&format!(
-        "[stt]\nupstream = \"{upstream}\"\n{more}\n[ingest]\nlinger_ms = 50\nidle_timeout_ms = 1500\n"
+        "[stt]\nupstream = \"{upstream}\"\n{more}\n[ingest]\nlinger_ms = 50\nidle_timeout_ms = 10000\n"
     ))
     .await
 }
@@ -144,7 +144,7 @@ async fn messages_pass_byte_for_byte_both_ways() {
     let client = dial(&daemon, "&x=%7B%22a+b&y=1").await;
     let (upstream, request) = tokio::time::timeout(PATIENCE, connections.recv()).await.unwrap().unwrap();
     assert_eq!(request.uri().to_string(), "/v3/ws?sample_rate=16000&x=%7B%22a+b&y=1");
-    let count = crate::support::knob("PROXY_MESSAGES", 150);
+    let count = crate::support::knob("PROXY_MESSAGES", 60);
     let exchange = |socket: Socket, messages: Vec<Message>, expected: usize| async move {
         let (mut writer, mut reader) = socket.split();
         let send = async {
