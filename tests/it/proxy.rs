@@ -78,10 +78,13 @@ fn turn(order: u64, last: bool) -> Json {
 }
 
 async fn daemon(upstream: &str, more: &str) -> Daemon {
-    Daemon::start(&format!(
-        "[stt]\nupstream = \"{upstream}\"\n{more}\n[ingest]\nlinger_ms = 50\nidle_timeout_ms = 10000\n"
-    ))
-    .await
+    daemon_with(upstream, more, 10_000).await
+}
+
+/// A call that nobody is connected to completes after `idle_ms`.
+async fn daemon_with(upstream: &str, more: &str, idle_ms: u64) -> Daemon {
+    let ingest = format!("[ingest]\nlinger_ms = 50\nidle_timeout_ms = {idle_ms}\n");
+    Daemon::start(&format!("[stt]\nupstream = \"{upstream}\"\n{more}\n{ingest}")).await
 }
 
 async fn dial(daemon: &Daemon, query: &str) -> Socket {
@@ -190,7 +193,7 @@ async fn whatever_goes_wrong_upstream_no_final_is_lost_and_the_call_completes() 
     ] {
         let (url, _stop) =
             standin(Some(fault), Options { pace: Pace::Clock(20.0), fresh_ids: true, ..Options::default() }).await;
-        let daemon = daemon(&url, "").await;
+        let daemon = daemon_with(&url, "", 1500).await;
         let (heard, closed) = hear(dial(&daemon, &call("c1")).await).await;
         assert_eq!(closed, Some(code), "{fault}: {heard:?}");
         let last: Json = heard.last().map_or(Json::Null, |text| serde_json::from_str(text).unwrap());
