@@ -22,6 +22,8 @@ use crate::base::time::unix_ms;
 /// How long what was written may wait for the background sync. At 1 s, a hundred calls of a turn a second each cost an
 /// fdatasync a turn, more than all the rest of it.
 const SYNC_EVERY: Duration = Duration::from_secs(10);
+/// How soon it is noticed that the journal cannot write, and that positions run out.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How soon a journal that cannot write is tried again.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
@@ -102,9 +104,10 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
 
 /// The background: syncs, probes, reserves.
 fn keep(shared: &Shared) {
+    let mut synced_at = Instant::now();
     loop {
         let failing = shared.health.failing();
-        if !shared.work.pause(if failing { PROBE_EVERY } else { SYNC_EVERY }) {
+        if !shared.work.pause(if failing { PROBE_EVERY } else { LOOK_EVERY }) {
             return;
         }
         if shared.health.failing() {
@@ -118,7 +121,10 @@ fn keep(shared: &Shared) {
         {
             shared.failed("reserve positions", &error);
         }
-        sync_dirty(shared);
+        if failing || synced_at.elapsed() >= SYNC_EVERY {
+            synced_at = Instant::now();
+            sync_dirty(shared);
+        }
     }
 }
 
