@@ -13,6 +13,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -20,6 +22,8 @@ use super::OpenError;
 use crate::types::CallId;
 
 const CALLS: &str = "calls";
+/// How long another daemon may take to let go of the lock.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 /// The folder, locked for as long as this lives.
 #[derive(Debug)]
@@ -36,7 +40,7 @@ impl Folder {
         private_dir(dir).map_err(failed("create"))?;
         make_private(dir).map_err(failed("make private"))?;
         let lock = options().create(true).truncate(false).open(dir.join("lock")).map_err(failed("write to"))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match exclusive(&lock) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let owner = fs::read_to_string(dir.join("lock")).unwrap_or_default();
@@ -146,6 +150,17 @@ fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);
     options
+}
+
+/// Locks the file. One that is just ending may have it for a moment still, in a child that it has forked.
+fn exclusive(lock: &File) -> rustix::io::Result<()> {
+    let give_up = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < give_up => thread::sleep(LOCK_PATIENCE / 20),
+            result => return result,
+        }
+    }
 }
 
 /// Makes the folders of the call logs, and their names survive the loss of power.

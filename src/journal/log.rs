@@ -212,7 +212,7 @@ impl Content {
         Some(JournalError::Damaged { after: *after, message: message.clone() })
     }
 
-    /// The order of the last record without reading more than that; 0 without any.
+    /// The order of the last record; 0 without any. Reads no more than that one, unless it is torn.
     pub(super) fn newest_order(&mut self, log: &Log, ground: &Ground) -> io::Result<u64> {
         if self.loaded || self.peeked {
             return Ok(self.order);
@@ -292,7 +292,7 @@ impl Content {
         for (order, record) in (order..).zip(batch) {
             self.head += 1;
             self.order = order;
-            self.marks.note(Mark { seq: self.head, order, at });
+            self.marks.note(Mark { seq: self.head, at });
             at += size(record);
         }
         Ok(buffer.len())

@@ -12,7 +12,7 @@ use super::JournalError;
 use super::append::Unsynced;
 use super::directory::Slot;
 use super::store::Shared;
-use super::sync::sync_log;
+use super::sync::{sync_all, sync_log};
 
 /// Syncs what arrives, until the end.
 pub(super) fn rounds(shared: &Shared) {
@@ -65,14 +65,12 @@ fn sync_logs(shared: &Shared, round: &mut [Waiting], costs: &mut Costs) {
         return;
     }
     let started = Instant::now();
-    let synced = shared.ground.medium.sync_all(shared.ground.folder.handle());
-    shared.ground.metrics.sync_seconds.observe(started.elapsed().as_secs_f64());
+    let synced = sync_all(shared, round.iter().map(|waiting| &waiting.batch.durable.log));
     Costs::note(&mut costs.system, started);
     match synced {
         Ok(()) => {
             for waiting in round {
                 waiting.line = false;
-                waiting.batch.durable.log.content().unnamed = false;
             }
         }
         Err(error) => {

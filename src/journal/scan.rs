@@ -24,7 +24,6 @@ const TAIL_CHUNK: u64 = 4 << 10;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) seq: Seq,
-    pub(super) order: u64,
     pub(super) at: u64,
 }
 
@@ -130,7 +129,7 @@ pub(super) fn scan(file: &File, end: u64) -> io::Result<Contents> {
             break;
         };
         (seq, order, remaining) = (stored.seq, stored.order, stored.remaining);
-        contents.marks.note(Mark { seq, order, at });
+        contents.marks.note(Mark { seq, at });
         if remaining == 0 {
             (contents.len, contents.head, contents.order) = (scanner.position(), seq, order);
         }

@@ -12,8 +12,8 @@ use super::config::Durability;
 use super::folder::Folder;
 use super::frame::{VERSION, version_message};
 
-/// How many orders are reserved at once.
-pub(super) const BLOCK: u64 = 1 << 20;
+/// How many orders are reserved at once; few in tests, so that they get to the end of it.
+pub(super) const BLOCK: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
 const FILE: &str = "state";
 const DRAFT: &str = "state.new";

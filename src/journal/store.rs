@@ -258,7 +258,11 @@ impl Shared {
                 if content.retired {
                     continue;
                 }
+                let had_file = content.file.is_some();
                 let first = content.first_after(&log, &self.ground, after).map_err(|error| self.unreadable(&error))?;
+                if !had_file && content.file.is_some() {
+                    self.opened(&log);
+                }
                 if !content.loaded && self.retire(&log) {
                     content.retired = true;
                 }
@@ -283,8 +287,12 @@ impl Shared {
             slot.entry.state = CallState::Failed;
             slot.entry.ended_at_ms = Some(unix_ms());
             slot.entry.open_streams = 0;
-            // A file that cannot be read at all has nothing newer than what was known.
-            slot.newest_order = content.newest_order(&log, &self.ground).unwrap_or(0);
+            // A file that cannot be read at all has nothing that a cursor could resume at.
+            let loaded = self.load(&log, &mut content);
+            if content.retired {
+                return;
+            }
+            slot.newest_order = loaded.map_or(0, |()| content.order);
             slot.head = slot.head.max(content.head);
             content.open = false;
             if let Err(error) = self.calls.put(slot.clone()) {

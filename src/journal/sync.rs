@@ -19,13 +19,15 @@ use super::state::BLOCK;
 use super::store::Shared;
 use crate::base::time::unix_ms;
 
-/// How long what was written may wait for the background sync. At 1 s, a hundred calls of a turn a second each cost an
-/// fdatasync a turn, more than all the rest of it.
+/// How long what was written may wait for the background sync. Every second would cost, with a hundred calls of a turn a
+/// second each, a sync a turn: more than all the rest of it.
 const SYNC_EVERY: Duration = Duration::from_secs(10);
-/// How soon it is noticed that the journal cannot write, and that positions run out.
+/// How soon a failure is noticed by the one who probes, and positions run short.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How soon a journal that cannot write is tried again.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
+/// More logs than these are synced at once, with their file system.
+const MANY: usize = 8;
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 /// As much as a call may have waiting for a journal that cannot write.
 const PROBE_BYTES: usize = 256 << 10;
@@ -104,13 +106,13 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
 
 /// The background: syncs, probes, reserves.
 fn keep(shared: &Shared) {
-    let mut synced_at = Instant::now();
+    let mut synced = Instant::now();
     loop {
         let failing = shared.health.failing();
         if !shared.work.pause(if failing { PROBE_EVERY } else { LOOK_EVERY }) {
             return;
         }
-        if shared.health.failing() {
+        if failing {
             match probe(&shared.ground) {
                 Ok(()) => shared.health.works(),
                 Err(error) => drop(shared.failed("write", &error)),
@@ -121,9 +123,9 @@ fn keep(shared: &Shared) {
         {
             shared.failed("reserve positions", &error);
         }
-        if failing || synced_at.elapsed() >= SYNC_EVERY {
-            synced_at = Instant::now();
+        if synced.elapsed() >= SYNC_EVERY {
             sync_dirty(shared);
+            synced = Instant::now();
         }
     }
 }
@@ -139,33 +141,43 @@ fn sweep(shared: &Shared) {
 
 /// Syncs what was written in the background. What fails is tried again the next time.
 pub(super) fn sync_dirty(shared: &Shared) -> bool {
-    let logs = std::mem::take(&mut *lock(&shared.work.dirty));
-    let mut good = true;
-    if shared.unsettled.load(Ordering::Acquire) {
-        match shared.ground.medium.sync_all(shared.ground.folder.handle()) {
-            Ok(()) => shared.unsettled.store(false, Ordering::Release),
-            Err(error) => {
-                good = false;
-                shared.failed("sync", &error);
-            }
+    let mut logs = std::mem::take(&mut *lock(&shared.work.dirty));
+    // Before they are synced: what is written during the sync needs another one.
+    logs.iter().for_each(|log| log.syncing());
+    let result = if logs.len() > MANY || shared.unsettled.load(Ordering::Acquire) {
+        let synced = sync_all(shared, logs.iter());
+        shared.unsettled.fetch_and(synced.is_err(), Ordering::AcqRel);
+        if synced.is_ok() {
+            logs.clear();
         }
+        synced
+    } else {
+        let synced = |log: &Arc<Log>| sync_log(shared, log);
+        let mut first = Ok(());
+        logs.retain(|log| synced(log).map_err(|error| first = Err(error)).is_err());
+        first
+    };
+    for log in logs.into_iter().filter(|log| log.needs_sync()) {
+        shared.work.dirty(&log);
     }
-    for log in logs {
-        // Before it is synced: what is written during the sync needs another one.
-        log.syncing();
-        if let Err(error) = sync_log(shared, &log) {
-            good = false;
+    match result.and(shared.calls.sync_if_changed()) {
+        Ok(()) => true,
+        Err(error) => {
             shared.failed("sync", &error);
-            if log.needs_sync() {
-                shared.work.dirty(&log);
-            }
+            false
         }
     }
-    if let Err(error) = shared.calls.sync_if_changed() {
-        good = false;
-        shared.failed("sync", &error);
+}
+
+/// Syncs everything that was written to the journal's file system, these logs and their names among it.
+pub(super) fn sync_all<'l>(shared: &Shared, logs: impl Iterator<Item = &'l Arc<Log>>) -> io::Result<()> {
+    let started = Instant::now();
+    let synced = shared.ground.medium.sync_all(shared.ground.folder.handle());
+    shared.ground.metrics.sync_seconds.observe(started.elapsed().as_secs_f64());
+    if synced.is_ok() {
+        logs.for_each(|log| log.content().unnamed = false);
     }
-    good
+    synced
 }
 
 /// Syncs a log, and its name if that is new.

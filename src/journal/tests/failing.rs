@@ -34,8 +34,8 @@ impl Medium for Flaky {
         // What lies over bytes that are there needs no room.
         let over = file.metadata()?.len().saturating_sub(offset);
         let needed = (bytes.len() as u64).saturating_sub(over);
-        let had = self.room.load(Ordering::SeqCst);
-        self.room.store(had.saturating_sub(needed), Ordering::SeqCst);
+        let take = |room: u64| Some(room.saturating_sub(needed));
+        let had = self.room.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).expect("taken");
         let missing = needed.saturating_sub(had);
         Disk.write(file, &bytes[..bytes.len() - missing as usize], offset)?;
         if missing > 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
