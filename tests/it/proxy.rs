@@ -250,8 +250,7 @@ async fn an_upstream_that_says_nothing_is_given_up_after_10_s() {
 async fn a_client_that_drops_is_terminated_for_and_may_come_back() {
     let _machine = shared().await;
     let (url, mut connections) = vendor().await;
-    // The linger is long enough for the client to come back on a busy machine.
-    let daemon = Daemon::start(&format!("[stt]\nupstream = \"{url}\"\n[ingest]\nlinger_ms = 3000\n")).await;
+    let daemon = daemon(&url, "").await;
     let client = dial(&daemon, &call("c1")).await;
     let (mut upstream, _) = connections.recv().await.unwrap();
     let say = |value: Json| Message::Text(Utf8Bytes::from(value.to_string()));
