@@ -35,7 +35,7 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
         Err(message) => return ApiError::bad_request("not_a_websocket", message).into_response(),
     };
     let query = request.uri().query().unwrap_or("").to_owned();
-    let headers = request.headers().clone();
+    let headers = vendors_headers(&api, request.headers());
     let refusal = request.extensions_mut().remove::<Refusal>();
     let tasks = api.drain.tasks.clone();
     tasks.spawn(async move {
@@ -58,7 +58,7 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
 /// `GET /v3/token`.
 pub(super) async fn token(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
     let query = request.uri().query().unwrap_or("").to_owned();
-    let headers = request.headers().clone();
+    let headers = vendors_headers(&api, request.headers());
     drop(request);
     match proxy::answer_token(&query, &headers, &api.proxy).await {
         TokenAnswer::Token(body) => Json(body).into_response(),
@@ -69,4 +69,13 @@ pub(super) async fn token(State(api): State<Arc<Api>>, request: Request<Body>) -
                 .into_response()
         }
     }
+}
+
+/// The client's headers as far as they may go to the vendor: a key of ours never leaves us.
+fn vendors_headers(api: &Api, headers: &http::HeaderMap) -> http::HeaderMap {
+    let mut headers = headers.clone();
+    if api.keys.needed() {
+        headers.remove(http::header::AUTHORIZATION);
+    }
+    headers
 }
