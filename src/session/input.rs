@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::command::{Ack, Attach, Attached, Complaint, ConnectionNo, Frames, Goodbye, Welcome};
 use super::record::{Mark, Private};
-use super::state::Stream;
+use super::state::{STT_DISCONNECT, Stream};
 use super::task::{Effect, Left, Live, Task};
 use crate::base::time;
 use crate::context::{Change, ChangeKind, TurnError};
@@ -240,7 +240,7 @@ impl Task {
         self.emit(&started, &Private { mark: Some(mark), ..Private::default() });
         if let Some(from_ms) = hole {
             let to_ms = offset_ms.max(from_ms);
-            let gap = Event::Gap { stream_id: stream.clone(), cause: "stt_disconnect".into(), from_ms, to_ms };
+            let gap = Event::Gap { stream_id: stream.clone(), cause: STT_DISCONNECT.into(), from_ms, to_ms };
             self.emit(&gap, &Private::default());
         }
         self.entry_changed = true;
@@ -392,7 +392,8 @@ impl Task {
     /// Starts and stops the linger clock.
     pub(super) fn note_ends(&mut self) {
         let leg_live = self.live.keys().any(|id| self.state.stream(id).is_none_or(|stream| !stream.ended));
-        let all_ended = !self.state.streams.is_empty() && self.state.streams.iter().all(|stream| stream.ended);
+        let all_ended =
+            !self.state.streams.is_empty() && self.state.streams.iter().all(|stream| stream.ended || stream.replaced);
         self.ended_since = (all_ended && !leg_live).then(|| self.ended_since.unwrap_or_else(|| self.now()));
     }
 

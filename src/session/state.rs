@@ -16,6 +16,9 @@ use crate::stt::Dialect;
 use crate::types::view::{StreamView, View};
 use crate::types::{CallId, Event, Insight, JsonMap, Seq, StreamId, TurnNo};
 
+/// Cause of a gap: a stream was lost, and another came in its place.
+pub(super) const STT_DISCONNECT: &str = "stt_disconnect";
+
 /// One STT session of the call.
 pub(super) struct Stream {
     /// Its id.
@@ -30,6 +33,8 @@ pub(super) struct Stream {
     pub(super) vendor_session: Option<String>,
     /// Whether it has ended.
     pub(super) ended: bool,
+    /// It was lost without an end, and another stream came in its place, after a gap: nothing waits for its end.
+    pub(super) replaced: bool,
     /// Where its producer was at the newest record that it led to.
     pub(super) mark: Option<Mark>,
 }
@@ -125,7 +130,8 @@ impl CallState {
             meta: self.meta.clone(),
             started_at_ms: self.started_at_ms,
             ended_at_ms: (self.status != State::Open).then_some(now_ms),
-            open_streams: u32::try_from(self.streams.iter().filter(|stream| !stream.ended).count()).unwrap_or(u32::MAX),
+            open_streams: u32::try_from(self.streams.iter().filter(|stream| !stream.ended && !stream.replaced).count())
+                .unwrap_or(u32::MAX),
             turns: self.turns.len() as u64,
             connections: self
                 .newest_connection
@@ -196,6 +202,7 @@ impl CallState {
                         offset_ms: *offset_ms,
                         vendor_session: vendor_session.clone(),
                         ended: false,
+                        replaced: false,
                         mark: None,
                     });
                 }
@@ -213,6 +220,11 @@ impl CallState {
             }
             Event::CallCompleted { .. } => self.status = State::Completed,
             Event::CallFailed { .. } => self.status = State::Failed,
+            Event::Gap { stream_id, cause, .. } if cause == STT_DISCONNECT => {
+                for stream in &mut self.streams {
+                    stream.replaced |= !stream.ended && stream.id != *stream_id;
+                }
+            }
             Event::TurnFinal { .. } | Event::TurnRevised { .. } | Event::Gap { .. } => {}
         }
         if let Some(mark) = &private.mark
