@@ -1,0 +1,133 @@
+//! `[endpoints.NAME]`: where may be asked, with which key. Knows no model's candidates.
+
+use http::{HeaderName, HeaderValue};
+use toml::Value;
+
+use super::name_is_valid;
+use super::prices::read_prices;
+use crate::base::settings::{Secret, Section, found};
+use crate::gateway::price::Price;
+use crate::llm::{self, Provider, SchemaMode};
+
+/// A configured instance of a provider.
+#[derive(Clone)]
+pub struct EndpointConfig {
+    /// Its name.
+    pub name: String,
+    /// Its wire format.
+    pub provider: &'static dyn Provider,
+    /// As the vendor's own SDK has it, without a slash at the end.
+    pub base_url: String,
+    /// Its key.
+    pub key: Option<Secret>,
+    /// Requests at once; absent = any number.
+    pub max_concurrency: Option<usize>,
+    /// How answers under a schema are had; `None` = found out.
+    pub structured_output: Option<SchemaMode>,
+    /// The vendor's API version.
+    pub api_version: Option<String>,
+    /// Headers to add to every request.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Vendor ids that are known to be there, for bare names.
+    pub models: Vec<String>,
+    /// Prices by vendor id; `*` holds for those that have none of their own.
+    pub prices: Vec<(String, Price)>,
+}
+
+impl std::fmt::Debug for EndpointConfig {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("EndpointConfig")
+            .field("name", &self.name)
+            .field("provider", &self.provider.name())
+            .field("base_url", &self.base_url)
+            .field("key", &self.key)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn read_endpoint(root: &mut Section<'_>, name: &str, value: Value) -> Option<EndpointConfig> {
+    let path = format!("endpoints.{name}");
+    if !name_is_valid(name) || name == "local" {
+        let rule = "expected a name of A-Z a-z 0-9 _ . ~ : - other than \"local\", which is built in";
+        root.problems().push(path, rule);
+        return None;
+    }
+    let mut section = Section::new(path, Some(value), root.problems());
+    let choices: Vec<&'static str> = llm::PROVIDERS.iter().map(|provider| provider.name()).collect();
+    let provider = match section.has("provider") {
+        true => section.choice("provider", &choices),
+        false => {
+            section.take("provider");
+            section.problem("provider", format!("missing; expected one of {}", choices.join(", ")));
+            None
+        }
+    };
+    let provider = provider.and_then(llm::provider);
+    let base_url = read_base_url(&mut section, provider);
+    let endpoint = EndpointConfig {
+        name: name.to_owned(),
+        provider: provider.unwrap_or(llm::PROVIDERS[0]),
+        base_url: base_url.clone().unwrap_or_default(),
+        key: section.secret("api_key"),
+        max_concurrency: section
+            .integer("max_concurrency", 1..=1_000_000)
+            .and_then(|number| usize::try_from(number).ok()),
+        structured_output: match section.choice("structured_output", &["auto", "json_schema", "json_object", "prompt"])
+        {
+            Some("json_schema") => Some(SchemaMode::JsonSchema),
+            Some("json_object") => Some(SchemaMode::JsonObject),
+            Some("prompt") => Some(SchemaMode::Prompt),
+            _ => None,
+        },
+        api_version: section.string("api_version"),
+        headers: read_headers(&mut section),
+        models: section.strings("models").unwrap_or_default(),
+        prices: read_prices(&mut section),
+    };
+    section.finish();
+    (provider.is_some() && base_url.is_some()).then_some(endpoint)
+}
+
+fn read_base_url(section: &mut Section<'_>, provider: Option<&'static dyn Provider>) -> Option<String> {
+    let configured = section.string("base_url");
+    let text = match (configured, provider.and_then(Provider::base_url)) {
+        (Some(text), _) => text,
+        (None, Some(default)) => default.to_owned(),
+        (None, None) => {
+            if let Some(provider) = provider {
+                let message = format!("missing; {} has no base URL of its own", provider.name());
+                section.problem("base_url", message);
+            }
+            return None;
+        }
+    };
+    match url::Url::parse(&text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.query().is_none() => {
+            Some(text.trim_end_matches('/').to_owned())
+        }
+        _ => {
+            section.problem("base_url", format!("expected an http or https URL without a query, found {text:?}"));
+            None
+        }
+    }
+}
+
+fn read_headers(section: &mut Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let Some(value) = section.take("headers") else { return Vec::new() };
+    let Value::Table(table) = value else {
+        section.problem("headers", format!("expected a table of strings, found {}", found(&value)));
+        return Vec::new();
+    };
+    let mut headers = Vec::new();
+    for (name, value) in table {
+        let header = HeaderName::from_bytes(name.as_bytes())
+            .ok()
+            .zip(value.as_str().and_then(|value| HeaderValue::from_str(value).ok()));
+        match header {
+            Some(header) => headers.push(header),
+            None => section.problem(&format!("headers.{name}"), "expected a header name and a string that fits it"),
+        }
+    }
+    headers
+}

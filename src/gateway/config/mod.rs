@@ -1,0 +1,109 @@
+//! `[endpoints] [models] [routes] [gateway]`: what may be asked, where, and under which names. Knows no running state.
+
+mod endpoints;
+mod models;
+mod prices;
+mod routes;
+mod target;
+
+pub use endpoints::EndpointConfig;
+pub use models::{Candidate, Clocks, ModelConfig};
+pub(super) use models::{RETRIES, vendor_id_is_valid};
+pub use routes::{RouteConfig, VariantConfig};
+pub(super) use target::Names;
+use toml::Value;
+
+use crate::base::settings::Section;
+
+/// The catalogue as configured. All names in it refer to something.
+#[derive(Debug, Clone, Default)]
+pub struct Config {
+    /// In the order of the file.
+    pub endpoints: Vec<EndpointConfig>,
+    /// Logical models.
+    pub models: Vec<ModelConfig>,
+    /// Routes.
+    pub routes: Vec<RouteConfig>,
+    /// Who answers for a name that is nothing else.
+    pub default_route: Option<String>,
+}
+
+impl Config {
+    /// Takes `endpoints`, `models`, `routes` and `gateway` out of the root table. Problems go to the root's.
+    pub fn read(root: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        for (name, value) in named(root, "endpoints") {
+            if let Some(endpoint) = endpoints::read_endpoint(root, &name, value) {
+                config.endpoints.push(endpoint);
+            }
+        }
+        for (name, value) in named(root, "models") {
+            let model = models::read_model(root, &name, value, &config.endpoints);
+            config.models.push(model);
+        }
+        for (name, value) in named(root, "routes") {
+            let route = routes::read_route(root, &name, value, &config);
+            config.routes.push(route);
+        }
+        let table = root.take("gateway");
+        let mut gateway = Section::new("gateway", table, root.problems());
+        config.default_route = gateway.string("default_route");
+        if let Some(route) = &config.default_route
+            && !config.routes.iter().any(|known| known.name == *route)
+        {
+            let message =
+                format!("no route {route:?}; there are: {}", names(config.routes.iter().map(|known| &known.name)));
+            gateway.problem("default_route", message);
+        }
+        gateway.finish();
+        config
+    }
+
+    /// Endpoints, models, routes and prices as `(kind, name, detail)`, for the bill. No secret is in it: of a key only
+    /// where it comes from.
+    pub fn inventory(&self) -> Vec<(&'static str, String, String)> {
+        let mut items = Vec::new();
+        for endpoint in &self.endpoints {
+            let key = endpoint.key.as_ref().map_or("none", |key| key.source.as_str());
+            let detail = format!("{} {} key {key}", endpoint.provider.name(), endpoint.base_url);
+            items.push(("endpoint", endpoint.name.clone(), detail));
+            for (model, price) in &endpoint.prices {
+                let name = format!("{}/{model} from {}", endpoint.name, crate::base::time::rfc3339_ms(price.from_ms));
+                items.push(("price", name, crate::gateway::price::to_json(*price).to_string()));
+            }
+        }
+        for model in &self.models {
+            items.push(("model", model.name.clone(), format!("{:?} {:?}", model.candidates, model.clocks)));
+        }
+        for route in &self.routes {
+            items.push(("route", route.name.clone(), format!("{:?}", route.variants)));
+        }
+        items
+    }
+
+    /// Whether an analysis has somebody to ask, by its own `route` or without one.
+    ///
+    /// # Errors
+    /// What is wrong with `analyses.NAME.route`, and what is allowed.
+    pub fn check_analysis(&self, analysis: &str, route: Option<&str>) -> Result<(), String> {
+        Names::of(self).target(analysis, route).map(|_| ())
+    }
+}
+
+/// The named tables under `key`, in the order of their names.
+fn named(root: &mut Section<'_>, key: &'static str) -> Vec<(String, Value)> {
+    let table = root.take(key);
+    Section::new(key, table, root.problems()).take_rest()
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn name_is_valid(name: &str) -> bool {
+    crate::types::id::check(name).is_ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! `[models.NAME]`: candidates in failover order, and the clocks of a request.
+
+use std::time::Duration;
+
+use toml::Value;
+
+use super::endpoints::EndpointConfig;
+use super::{name_is_valid, names};
+use crate::base::settings::Section;
+
+/// Where a request may go: `endpoint/vendor-model`, or the embedded `local`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Candidate {
+    /// The embedded provider.
+    Local,
+    /// An endpoint's model.
+    Remote {
+        /// The endpoint's name.
+        endpoint: String,
+        /// The vendor's name of the model.
+        vendor_model: String,
+    },
+}
+
+/// A logical model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// Its name.
+    pub name: String,
+    /// In failover order.
+    pub candidates: Vec<Candidate>,
+    /// Its clocks.
+    pub clocks: Clocks,
+    /// How often one candidate may be asked again.
+    pub retries: u32,
+}
+
+/// The four clocks, and the deadline that all attempts of a request share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clocks {
+    /// To a connection.
+    pub connect: Duration,
+    /// From the request to the response's header.
+    pub header: Duration,
+    /// From the header to the first token.
+    pub first_token: Duration,
+    /// From token to token.
+    pub between_tokens: Duration,
+    /// For the whole request.
+    pub total: Duration,
+}
+
+impl Default for Clocks {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            header: Duration::from_secs(8),
+            first_token: Duration::from_secs(8),
+            between_tokens: Duration::from_secs(8),
+            total: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The default of `retries`.
+pub(in crate::gateway) const RETRIES: u32 = 2;
+
+/// Vendor ids: `[A-Za-z0-9._:@/+-]{1,200}`, no `..`.
+pub(in crate::gateway) fn vendor_id_is_valid(id: &str) -> bool {
+    (1..=200).contains(&id.len())
+        && !id.contains("..")
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'@' | b'/' | b'+' | b'-'))
+}
+
+/// Reads `endpoint/vendor-model` or `local`.
+pub(super) fn read_candidate(text: &str, endpoints: &[EndpointConfig]) -> Result<Candidate, String> {
+    if text == "local" {
+        return Ok(Candidate::Local);
+    }
+    let Some((endpoint, vendor_model)) = text.split_once('/') else {
+        return Err(format!("expected \"endpoint/vendor-model\" or \"local\", found {text:?}"));
+    };
+    if !endpoints.iter().any(|known| known.name == endpoint) {
+        let known = names(endpoints.iter().map(|known| &known.name));
+        return Err(format!("no endpoint {endpoint:?}; there are: {known}"));
+    }
+    if !vendor_id_is_valid(vendor_model) {
+        return Err(format!("expected a vendor's model id of A-Z a-z 0-9 . _ : @ / + -, found {vendor_model:?}"));
+    }
+    Ok(Candidate::Remote { endpoint: endpoint.to_owned(), vendor_model: vendor_model.to_owned() })
+}
+
+pub(super) fn read_model(
+    root: &mut Section<'_>,
+    name: &str,
+    value: Value,
+    endpoints: &[EndpointConfig],
+) -> ModelConfig {
+    let mut section = Section::new(format!("models.{name}"), Some(value), root.problems());
+    if !name_is_valid(name) || name == "local" {
+        section.problem("", "expected a name of A-Z a-z 0-9 _ . ~ : - other than \"local\", which is built in");
+    }
+    let mut candidates = Vec::new();
+    let texts = section.strings("candidates");
+    if texts.as_ref().is_none_or(Vec::is_empty) {
+        section.problem("candidates", "expected at least one \"endpoint/vendor-model\"");
+    }
+    for (position, text) in texts.unwrap_or_default().iter().enumerate() {
+        match read_candidate(text, endpoints) {
+            Ok(candidate) => candidates.push(candidate),
+            Err(message) => section.problem(&format!("candidates[{position}]"), message),
+        }
+    }
+    let defaults = Clocks::default();
+    let range = 1..=3_600_000;
+    let clocks = Clocks {
+        connect: section.millis("connect_timeout_ms", range.clone()).unwrap_or(defaults.connect),
+        header: section.millis("header_timeout_ms", range.clone()).unwrap_or(defaults.header),
+        first_token: section.millis("first_token_timeout_ms", range.clone()).unwrap_or(defaults.first_token),
+        between_tokens: section.millis("between_tokens_timeout_ms", range.clone()).unwrap_or(defaults.between_tokens),
+        total: section.millis("total_timeout_ms", range).unwrap_or(defaults.total),
+    };
+    let retries = section.integer("retries", 0..=10).and_then(|number| u32::try_from(number).ok()).unwrap_or(RETRIES);
+    section.finish();
+    ModelConfig { name: name.to_owned(), candidates, clocks, retries }
+}

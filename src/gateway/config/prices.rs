@@ -1,0 +1,42 @@
+//! `[endpoints.NAME] prices`: what a million tokens cost, and from when on.
+
+use crate::base::settings::Section;
+use crate::gateway::price::{Price, per_million};
+
+/// `prices = [{model, from, input, cached, cache_write, output}]`, US dollars a million tokens.
+pub(super) fn read_prices(section: &mut Section<'_>) -> Vec<(String, Price)> {
+    let mut prices = Vec::new();
+    for (path, table) in section.tables("prices").unwrap_or_default() {
+        let mut price = Section::new(path, Some(table), section.problems());
+        let model = price.string("model");
+        if model.is_none() && !price.has("model") {
+            price.problem("model", "missing; expected a vendor's model id, or \"*\" for all others");
+        }
+        let from = price.string("from");
+        let from_ms = from.as_deref().map_or(Some(0), |date| {
+            let date: jiff::civil::Date = date.parse().ok()?;
+            Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond())
+        });
+        if from_ms.is_none() {
+            price.problem("from", format!("expected a date as 2026-01-31 (it begins in UTC), found {from:?}"));
+        }
+        let range = 0.0..=1e6;
+        let input = price.number("input", range.clone());
+        let output = price.number("output", range.clone());
+        for (key, value) in [("input", input), ("output", output)] {
+            if value.is_none() && !price.has(key) {
+                price.problem(key, "expected US dollars a million tokens");
+            }
+        }
+        let cached = price.number("cached", range.clone()).or(input);
+        let cache_write = price.number("cache_write", range).or(input);
+        price.finish();
+        if let (Some(model), Some(from_ms), Some(input), Some(cached), Some(cache_write), Some(output)) =
+            (model, from_ms, input, cached, cache_write, output)
+        {
+            let [input, cached, cache_write, output] = [input, cached, cache_write, output].map(per_million);
+            prices.push((model, Price { from_ms, input, cached, cache_write, output }));
+        }
+    }
+    prices
+}

@@ -1,0 +1,102 @@
+//! `[routes.NAME]`: names with weighted variants.
+
+use std::collections::HashSet;
+
+use toml::Value;
+
+use super::models::read_candidate;
+use super::{Config, name_is_valid, names};
+use crate::base::settings::{Section, found};
+use crate::llm;
+use crate::types::JsonMap;
+
+/// A route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteConfig {
+    /// Its name.
+    pub name: String,
+    /// At least one.
+    pub variants: Vec<VariantConfig>,
+}
+
+/// One arm of a route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VariantConfig {
+    /// Its name, unique in the route.
+    pub name: String,
+    /// A logical model, or `endpoint/vendor-model`.
+    pub model: String,
+    /// Its share, relative to the others; 0 = never chosen.
+    pub weight: f64,
+    /// Version of the prompt.
+    pub prompt: Option<String>,
+    /// Parameters that win over the request's.
+    pub params: JsonMap,
+}
+
+pub(super) fn read_route(root: &mut Section<'_>, name: &str, value: Value, config: &Config) -> RouteConfig {
+    let mut section = Section::new(format!("routes.{name}"), Some(value), root.problems());
+    if !name_is_valid(name) {
+        section.problem("", "expected a name of A-Z a-z 0-9 _ . ~ : -");
+    }
+    let tables = section.tables("variants");
+    if tables.as_ref().is_none_or(Vec::is_empty) {
+        section.problem("variants", "expected a list with at least one {name, model, weight, prompt, params}");
+    }
+    let mut variants = Vec::new();
+    let mut seen = HashSet::new();
+    for (path, table) in tables.unwrap_or_default() {
+        let mut variant = Section::new(path, Some(table), section.problems());
+        let name = variant.string("name").unwrap_or_else(|| "default".to_owned());
+        if !seen.insert(name.clone()) {
+            variant.problem("name", format!("{name:?} is there twice"));
+        }
+        let model = match variant.string("model") {
+            Some(model) => {
+                let known = model == "local"
+                    || config.models.iter().any(|known| known.name == model)
+                    || (model.contains('/') && read_candidate(&model, &config.endpoints).is_ok());
+                if !known {
+                    let known = names(config.models.iter().map(|known| &known.name));
+                    variant.problem(
+                        "model",
+                        format!("no model {model:?}; there are: {known}, local, and any \"endpoint/vendor-model\""),
+                    );
+                }
+                model
+            }
+            None => {
+                if !variant.has("model") {
+                    variant.problem("model", "missing; expected a model's name or \"endpoint/vendor-model\"");
+                }
+                String::new()
+            }
+        };
+        let weight = variant.number("weight", 0.0..=1e6).unwrap_or(1.0);
+        let prompt = variant.string("prompt");
+        let params = read_params(&mut variant);
+        variant.finish();
+        variants.push(VariantConfig { name, model, weight, prompt, params });
+    }
+    if !variants.is_empty() && variants.iter().all(|variant| variant.weight <= 0.0) {
+        section.problem("variants", "expected at least one variant with a weight above 0");
+    }
+    section.finish();
+    RouteConfig { name: name.to_owned(), variants }
+}
+
+fn read_params(variant: &mut Section<'_>) -> JsonMap {
+    let Some(value) = variant.take("params") else { return JsonMap::new() };
+    match serde_json::to_value(&value) {
+        Ok(serde_json::Value::Object(params)) => {
+            if let Err(error) = llm::ChatRequest::default().apply_params(&params) {
+                variant.problem("params", error.message);
+            }
+            params
+        }
+        _ => {
+            variant.problem("params", format!("expected a table of request parameters, found {}", found(&value)));
+            JsonMap::new()
+        }
+    }
+}

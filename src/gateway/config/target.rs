@@ -1,0 +1,60 @@
+//! Which name an analysis asks.
+
+use super::{Config, names};
+
+/// Which names there are, and which of them an analysis asks.
+#[derive(Debug, Clone, Default)]
+pub(in crate::gateway) struct Names {
+    routes: Vec<String>,
+    models: Vec<String>,
+    endpoints: Vec<String>,
+    default_route: Option<String>,
+}
+
+impl Names {
+    pub(in crate::gateway) fn of(config: &Config) -> Self {
+        Self {
+            routes: config.routes.iter().map(|route| route.name.clone()).collect(),
+            models: config.models.iter().map(|model| model.name.clone()).collect(),
+            endpoints: config.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect(),
+            default_route: config.default_route.clone(),
+        }
+    }
+
+    /// The target of an analysis: its own `route`, a route of its name, the default route, the only model; without
+    /// endpoints the embedded provider. `Err` says what is missing.
+    pub(in crate::gateway) fn target(&self, analysis: &str, route: Option<&str>) -> Result<String, String> {
+        if let Some(route) = route {
+            let endpoint = route.split_once('/').map(|(endpoint, _)| endpoint);
+            let known = route == "local"
+                || self.endpoints.is_empty()
+                || self.routes.iter().chain(&self.models).any(|name| name == route)
+                || endpoint.is_some_and(|endpoint| self.endpoints.iter().any(|name| name == endpoint));
+            return if known {
+                Ok(route.to_owned())
+            } else {
+                let routes = names(self.routes.iter());
+                let models = names(self.models.iter());
+                Err(format!(
+                    "no route or model {route:?}; routes: {routes}; models: {models}; or \"endpoint/vendor-model\""
+                ))
+            };
+        }
+        if self.routes.iter().any(|name| name == analysis) {
+            return Ok(analysis.to_owned());
+        }
+        if let Some(route) = &self.default_route {
+            return Ok(route.clone());
+        }
+        if self.endpoints.is_empty() {
+            return Ok("local".to_owned());
+        }
+        match self.models.as_slice() {
+            [model] => Ok(model.clone()),
+            _ => Err(format!(
+                "missing; expected a route or model, or a route named {analysis:?}, or [gateway] default_route (\"local\" is \
+                 the embedded provider)"
+            )),
+        }
+    }
+}

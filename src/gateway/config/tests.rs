@@ -1,0 +1,78 @@
+//! A whole catalogue, and every problem with its place.
+
+use std::time::Duration;
+
+use toml::Value;
+
+use super::*;
+use crate::base::settings::Problems;
+
+fn read(text: &str) -> (Config, Vec<String>) {
+    let table: toml::Table = toml::from_str(text).expect("TOML");
+    let mut problems = Problems::default();
+    let mut root = Section::new("", Some(Value::Table(table)), &mut problems);
+    let config = Config::read(&mut root);
+    root.finish();
+    (config, problems.into_vec().iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_whole_catalogue() {
+    let (config, problems) = read(
+        r#"
+        [endpoints.a]
+        provider = "openai_compatible"
+        base_url = "http://127.0.0.1:9/v1/"
+        max_concurrency = 4
+        structured_output = "json_object"
+        [models.fast]
+        candidates = ["a/some/model:1", "local"]
+        total_timeout_ms = 9000
+        [routes.summary]
+        variants = [{name = "x", model = "fast", weight = 0.9, params = {temperature = 0.1}}, {name = "y", model = "a/other"}]
+        [gateway]
+        default_route = "summary"
+        "#,
+    );
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(config.endpoints[0].base_url, "http://127.0.0.1:9/v1");
+    assert_eq!(config.models[0].clocks.total, Duration::from_secs(9));
+    assert_eq!(config.models[0].candidates.len(), 2);
+    assert_eq!(config.routes[0].variants[0].params["temperature"], 0.1);
+}
+
+#[test]
+fn all_problems_at_once_with_their_places() {
+    let (_, problems) = read(
+        r#"
+        [endpoints.a]
+        provider = "openai_compatible"
+        [endpoints.b]
+        provider = "openay"
+        [models.m]
+        candidates = ["c/x", "noslash"]
+        [routes.r]
+        variants = [{name = "x", model = "mm", weight = -1}, {name = "x", model = "m", params = {temperature = "hot"}}]
+        [gateway]
+        default_route = "q"
+        speed = 1
+        "#,
+    );
+    let places: Vec<&str> = problems.iter().filter_map(|line| line.split_once(": ").map(|(place, _)| place)).collect();
+    assert_eq!(
+        places,
+        [
+            "endpoints.a.base_url",
+            "endpoints.b.provider",
+            "models.m.candidates[0]",
+            "models.m.candidates[1]",
+            "routes.r.variants[0].model",
+            "routes.r.variants[0].weight",
+            "routes.r.variants[1].name",
+            "routes.r.variants[1].params",
+            "gateway.default_route",
+            "gateway.speed",
+        ],
+        "{problems:#?}"
+    );
+}
