@@ -50,7 +50,7 @@ pub(super) struct Star {
     joining: usize,
     owed: VecDeque<CallId>,
     pager: Option<Pager>,
-    /// Snapshots hold nothing of a higher `order`.
+    /// Views hold nothing of a higher `order`.
     settled_at: u64,
     /// `meta` as the pager saw it may be that of up to this `order`.
     paged_at: u64,
@@ -246,6 +246,8 @@ impl Star {
             return false;
         }
         self.joining -= 1;
+        // A view that brings no snapshot is of the present too: who resumed before it would see the events in between.
+        self.settled_at = self.settled_at.max(hub.newest());
         match view {
             None => {
                 self.known.remove(call);
@@ -253,7 +255,6 @@ impl Star {
             }
             Some(view) if contains(&view.meta, wanted) => {
                 self.known.insert(call.clone(), Standing::Following(view.seq));
-                self.settled_at = self.settled_at.max(hub.newest());
                 true
             }
             Some(_) => {

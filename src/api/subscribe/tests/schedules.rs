@@ -11,7 +11,7 @@ use crate::api::subscribe::request::{self, Request};
 use crate::api::subscribe::subscription::Subscription;
 use crate::base::ws::Utf8Bytes;
 use crate::hub::testing::{call, object, turn};
-use crate::journal::{CallState, Journal as _};
+use crate::journal::{CallState, Entry, Journal as _};
 
 const CALLS: u8 = 5;
 
@@ -133,6 +133,10 @@ impl Model {
         self.store.entry(&call(id)).is_some_and(|entry| entry.state == CallState::Completed)
     }
 
+    fn open(&self, call: &CallId) -> Option<Entry> {
+        self.store.entry(call).filter(|entry| entry.state == CallState::Open)
+    }
+
     fn poll(&mut self, bytes: usize) -> bool {
         let mut out = Vec::new();
         let subscription = self.subscription.as_mut().expect("open");
@@ -167,14 +171,15 @@ impl Model {
                     self.store.add(&call, &Event::TurnFinal { turn: turn(0, "hello") });
                 }
             }
+            // A completed call takes no `meta` any more, and completes once; it may still get a manual insight.
             Op::Flip(index) => {
-                if let Some(entry) = self.store.entry(&id(index)) {
+                if let Some(entry) = self.open(&id(index)) {
                     let meta = if entry.meta["team"] == "a" { r#"{"team":"b"}"# } else { r#"{"team":"a"}"# };
                     self.store.add(&id(index), &Event::CallUpdated { meta: object(meta) });
                 }
             }
             Op::Complete(index) => {
-                if self.store.entry(&id(index)).is_some() {
+                if self.open(&id(index)).is_some() {
                     self.store.complete(&id(index));
                 }
             }
@@ -220,13 +225,7 @@ impl Model {
 }
 
 proptest! {
-    // A fixed seed: with random ones, 2 of 27 runs found a schedule of `match` on a completed call that changes
-    // its meta, about which this model is wrong or the subscription is. Set PROPTEST_RNG_SEED to look for it.
-    #![proptest_config(ProptestConfig {
-        failure_persistence: None,
-        rng_seed: proptest::test_runner::RngSeed::Fixed(7),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn all_calls(ops in ops(), ring in 0..6000_usize) {
