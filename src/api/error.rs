@@ -223,6 +223,8 @@ impl OpenAiError {
                     .unwrap_or(StatusCode::BAD_GATEWAY)
             }
             ("quota_exhausted", Some(429)) => StatusCode::TOO_MANY_REQUESTS,
+            // Not asked, for the vendor said when to come back.
+            ("rate_limited", None) if one => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::BAD_GATEWAY,
         };
         Self {

@@ -411,10 +411,10 @@ impl Tape {
                 _ => {}
             }
         }
-        if self.keep_raw && !done {
+        if self.keep_raw && !done && self.decoder.as_openai() {
             frame.raw = Some(event.data.into());
         }
-        if !frame.pieces.is_empty() {
+        if !frame.pieces.is_empty() || frame.raw.is_some() {
             self.held.push_back(frame);
         }
         Ok(done)

@@ -132,9 +132,9 @@ pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answe
         got => got?,
     };
     let mut text = got.response.text().to_owned();
-    // A refusal and a call of tools are answers of another form.
-    let checked =
-        got.response.choices.first().is_none_or(|choice| choice.refusal.is_none() && choice.tool_calls.is_empty());
+    // A refusal, an answer that the vendor withheld and a call of tools are answers of another form.
+    let checked = !attempt::withheld(&got.response)
+        && got.response.choices.first().is_none_or(|choice| choice.refusal.is_none() && choice.tool_calls.is_empty());
     if let Some(validator) = validator.filter(|_| checked) {
         text = match validator.check(&text) {
             Verdict::Valid(text) => text,

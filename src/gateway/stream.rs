@@ -4,13 +4,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::attempt::{Frame, Live, Opened, Row};
 use super::error::{Failure, GatewayError};
 use super::infer::{Question, ask_embedded};
 use super::run::{Reached, Run};
 use super::{AttemptFailure, Inner, price};
 use crate::llm::schema::{Validator, Verdict};
-use crate::llm::{ChatResponse, Piece, Usage};
+use crate::llm::{ChatResponse, Piece, THINKING_BLOCKS, Usage};
 
 /// Who answers a stream.
 #[derive(Debug, Clone)]
@@ -97,6 +99,8 @@ fn frames(response: &ChatResponse) -> VecDeque<Frame> {
         let mut pieces = Vec::new();
         let text = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
         pieces.extend(text(&answer.reasoning).map(|text| Piece::Reasoning { choice, text }));
+        let thinking = answer.rest.get(THINKING_BLOCKS).and_then(Value::as_array).into_iter().flatten();
+        pieces.extend(thinking.map(|block| Piece::Thinking { choice, block: block.clone() }));
         pieces.extend(text(&answer.text).map(|text| Piece::Text { choice, text }));
         pieces.extend(text(&answer.refusal).map(|text| Piece::Refusal { choice, text }));
         for (index, call) in (0..).zip(&answer.tool_calls) {
@@ -108,6 +112,7 @@ fn frames(response: &ChatResponse) -> VecDeque<Frame> {
                 arguments: call.arguments.clone(),
             });
         }
+        pieces.extend(answer.logprobs.clone().map(|value| Piece::Logprobs { choice, value }));
         pieces.extend(answer.finish.map(|reason| Piece::Finish { choice, reason }));
         push(pieces);
     }

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
-use super::{ChatRequest, ResponseFormat, SchemaMode, ToolCall, Unsupported, repair, schema};
+use super::{ChatRequest, Message, ResponseFormat, Role, SchemaMode, ToolCall, Unsupported, repair, schema};
 
-/// Hints that change no answer that anybody could tell: left out where the vendor does not know them.
+/// Hints that change no answer that anybody could tell: left out where the vendor does not know them. So is `seed`, which
+/// is best effort at OpenAI too: refusing it would cost the caller a candidate.
 const HINTS: &[&str] = &[
     "logprobs",
     "metadata",
@@ -15,7 +17,6 @@ const HINTS: &[&str] = &[
     "prompt_cache_key",
     "prompt_cache_options",
     "prompt_cache_retention",
-    "reasoning",
     "safety_identifier",
     "service_tier",
     "store",
@@ -65,6 +66,31 @@ pub(super) fn instruction(request: &ChatRequest, mode: SchemaMode, json_mode: bo
     }
 }
 
+/// `reasoning.max_tokens`, as AssemblyAI and OpenRouter have it: how many tokens the model may think.
+///
+/// # Errors
+/// `reasoning` says something else: what the vendor has no word for.
+pub(super) fn thinking_tokens(request: &ChatRequest, vendor: &str) -> Result<Option<u64>, Unsupported> {
+    let Some(reasoning) = request.rest.get("reasoning").filter(|reasoning| !reasoning.is_null()) else {
+        return Ok(None);
+    };
+    let tokens = reasoning.get("max_tokens").and_then(Value::as_u64);
+    let alone = reasoning.as_object().is_some_and(|reasoning| reasoning.len() == 1);
+    if alone && tokens.is_some() {
+        return Ok(tokens);
+    }
+    Err(Unsupported(format!("{vendor} takes of reasoning either effort or max_tokens")))
+}
+
+/// Whether nothing of a message would be left: vendors refuse such messages, OpenAI does not.
+pub(super) fn says_nothing(message: &Message) -> bool {
+    message.role != Role::Tool
+        && message.tool_calls.is_empty()
+        && message.refusal.as_deref().unwrap_or_default().is_empty()
+        && !message.rest.contains_key("thinking_blocks")
+        && message.content.is_empty()
+}
+
 /// A tool call's arguments as a value; models are told to write JSON, and nearly do.
 pub(super) fn arguments(call: &ToolCall) -> Result<Value, Unsupported> {
     if call.arguments.trim().is_empty() {
@@ -101,6 +127,13 @@ pub(super) fn bare_call_id(id: &str) -> &str {
     id.split_once(SIGNATURE).map_or(id, |(id, _)| id)
 }
 
+/// Letters and digits that stand for an id which a vendor does not take: the same for the same id.
+pub(super) fn digest(id: &str, length: usize) -> String {
+    const ALPHABET: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    let hash = Sha256::digest(id.as_bytes());
+    hash.iter().take(length).map(|byte| char::from(ALPHABET[usize::from(byte % 62)])).collect()
+}
+
 /// The signature in an id.
 pub(super) fn call_signature(id: &str) -> Option<&str> {
     id.split_once(SIGNATURE).map(|(_, signature)| signature)
@@ -129,9 +162,37 @@ pub(super) fn closed(schema: &Arc<Value>) -> Value {
     strip(schema, &|key| !REFUSED.contains(&key), true)
 }
 
-/// The schema with only those keywords that a vendor takes.
-pub(super) fn only(schema: &Arc<Value>, allowed: &[&str]) -> Value {
-    strip(schema, &|key| allowed.contains(&key), false)
+/// The schema with only those keywords that a vendor takes. `const` and `definitions`, which have another spelling each,
+/// are written in that one.
+pub(super) fn only(schema: &Value, allowed: &[&str]) -> Value {
+    strip(&respelled(schema), &|key| allowed.contains(&key), false)
+}
+
+fn respelled(schema: &Value) -> Value {
+    match schema {
+        Value::Object(map) => {
+            let mut out = serde_json::Map::new();
+            for (key, value) in map {
+                let (key, value) = match (key.as_str(), value) {
+                    ("properties" | "$defs" | "definitions", Value::Object(named)) => {
+                        let named = named.iter().map(|(name, schema)| (name.clone(), respelled(schema))).collect();
+                        (if key == "properties" { "properties" } else { "$defs" }, Value::Object(named))
+                    }
+                    ("const", value) if !value.is_object() => ("enum", Value::Array(vec![value.clone()])),
+                    ("$ref", Value::String(target)) => {
+                        ("$ref", Value::String(target.replacen("#/definitions/", "#/$defs/", 1)))
+                    }
+                    // Values of the caller's own.
+                    ("enum" | "default" | "examples", value) => (key.as_str(), value.clone()),
+                    (key, value) => (key, respelled(value)),
+                };
+                out.insert(key.to_owned(), value);
+            }
+            Value::Object(out)
+        }
+        Value::Array(items) => Value::Array(items.iter().map(respelled).collect()),
+        other => other.clone(),
+    }
 }
 
 fn strip(schema: &Value, keep: &dyn Fn(&str) -> bool, close: bool) -> Value {
@@ -183,6 +244,22 @@ mod tests {
                 "type":"object","additionalProperties":false,
                 "properties":{"minimum":{"type":"integer"},"list":{"type":"array","items":{"type":"object","properties":{},"additionalProperties":false}}},
                 "required":["minimum"]})
+        );
+    }
+
+    #[test]
+    fn what_has_another_spelling_is_written_in_it() {
+        let schema = json!({
+            "type":"object","minProperties":1,
+            "properties":{"const":{"const":"a"},"definitions":{"$ref":"#/definitions/x"}},
+            "definitions":{"x":{"enum":[{"const":1}]}}});
+        let allowed = ["type", "properties", "enum", "$ref", "$defs"];
+        assert_eq!(
+            only(&schema, &allowed),
+            json!({
+                "type":"object",
+                "properties":{"const":{"enum":["a"]},"definitions":{"$ref":"#/$defs/x"}},
+                "$defs":{"x":{"enum":[{"const":1}]}}})
         );
     }
 

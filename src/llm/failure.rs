@@ -139,14 +139,13 @@ pub fn read_value(status: u16, value: &Value) -> VendorError {
         },
     };
     let text = |key: &str| inner.get(key).and_then(Value::as_str);
-    let mut message = text("message").or_else(|| text("error")).or_else(|| text("detail")).unwrap_or("no message");
-    let nested;
-    if message == "no message"
-        && let Some(errors) = value.pointer("/metadata/errors").and_then(Value::as_array)
-    {
-        nested = errors.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; ");
-        message = &nested;
-    }
+    let nested = listed(value);
+    let said = text("message").or_else(|| text("error")).or_else(|| text("detail"));
+    let message = match (said, nested) {
+        (Some(said), Some(nested)) => format!("{said}: {nested}"),
+        (Some(said), None) => said.to_owned(),
+        (None, nested) => nested.unwrap_or_else(|| "no message".to_owned()),
+    };
     let details = inner.get("details");
     let codes: Vec<&str> = [
         text("code"),
@@ -158,7 +157,7 @@ pub fn read_value(status: u16, value: &Value) -> VendorError {
     .into_iter()
     .flatten()
     .collect();
-    let mut error = VendorError::new(status, codes.first().map(|code| (*code).to_owned()), message);
+    let mut error = VendorError::new(status, codes.first().map(|code| (*code).to_owned()), message.as_str());
     if codes.iter().any(|code| EXHAUSTED.contains(code)) || (status == 429 && message.contains("limit: 0")) {
         error = error.of_class(Class::Exhausted);
     } else if status == 400
@@ -170,9 +169,28 @@ pub fn read_value(status: u16, value: &Value) -> VendorError {
         error = error.of_class(Class::NotFound);
     }
     if status == 429 {
-        error.retry_after = google_retry(details).or_else(|| retry_in_message(message));
+        error.retry_after = google_retry(details).or_else(|| retry_in_message(&message));
     }
     error
+}
+
+/// What is said in a list: AssemblyAI's `metadata.errors`, and the `detail` of those that check their parameters by
+/// their place (Mistral, which also puts it below `message`, and vLLM).
+fn listed(value: &Value) -> Option<String> {
+    let list =
+        ["/metadata/errors", "/detail", "/message/detail"].iter().find_map(|path| value.pointer(path)?.as_array())?;
+    let said = |item: &Value| {
+        if let Some(text) = item.as_str() {
+            return Some(text.to_owned());
+        }
+        let place = item.get("loc").and_then(Value::as_array).map(|place| {
+            let names = place.iter().map(|name| name.as_str().map_or_else(|| name.to_string(), str::to_owned));
+            names.collect::<Vec<_>>().join(".")
+        });
+        let message = item.get("msg").and_then(Value::as_str)?;
+        Some(place.map_or_else(|| message.to_owned(), |place| format!("{place}: {message}")))
+    };
+    Some(list.iter().filter_map(said).collect::<Vec<_>>().join("; ")).filter(|text| !text.is_empty())
 }
 
 /// `details[].reason` of a `google.rpc.ErrorInfo`.
@@ -294,7 +312,7 @@ mod tests {
             &[],
             r#"{"code":400,"message":"invalid request body","request_id":"r","metadata":{"errors":["x"]}}"#,
         );
-        assert_eq!((flat.class, flat.message.as_str()), (Class::Invalid, "invalid request body"));
+        assert_eq!((flat.class, flat.message.as_str()), (Class::Invalid, "invalid request body: x"));
         let old = read_case(401, &[], r#"{"error":"Authentication error","status":"error","request_id":"r"}"#);
         assert_eq!((old.class, old.message.as_str()), (Class::Auth, "Authentication error"));
         let page = read_case(503, &[("content-type", "text/html")], "<html>");

@@ -21,6 +21,7 @@ mod text;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) use openai::write_tool_call;
+pub(crate) use response::THINKING_BLOCKS;
 
 pub use failure::{Class, RetryAfter, VendorError};
 pub use request::{
@@ -148,6 +149,12 @@ pub trait StreamDecoder: Send {
     /// # Errors
     /// [`StreamError::Malformed`]: the event is to be skipped, the stream may go on. [`StreamError::Vendor`]: it is over.
     fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError>;
+
+    /// Whether the event just decoded is what OpenAI itself would send, so that it can go to an OpenAI client as it came.
+    /// Asked of vendors that [speak OpenAI's format](Provider::speaks_openai) only.
+    fn as_openai(&self) -> bool {
+        true
+    }
 }
 
 /// Why an event or a body was not understood.

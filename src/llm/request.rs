@@ -331,7 +331,7 @@ impl ChatRequest {
             tool_choice: "tool_choice";
             parallel_tool_calls: "parallel_tool_calls";
             response_format: "response_format";
-            reasoning_effort: "reasoning_effort";
+            reasoning_effort: "reasoning_effort" | "reasoning";
             user: "user";
         }
         self.rest.extend(given.rest);
@@ -467,7 +467,17 @@ impl<'de> Deserialize<'de> for WireContent {
 }
 
 impl Wire {
-    fn into_request(self) -> Result<(ChatRequest, Option<String>), RequestError> {
+    /// `reasoning_effort`, or AssemblyAI's and OpenRouter's `reasoning` where it says nothing but the same.
+    fn take_effort(&mut self) -> Option<String> {
+        let Some(Value::Object(reasoning)) = self.rest.get("reasoning") else { return self.reasoning_effort.take() };
+        let effort = reasoning.get("effort").filter(|_| reasoning.len() == 1).and_then(Value::as_str);
+        let Some(effort) = effort.map(str::to_owned) else { return self.reasoning_effort.take() };
+        self.rest.shift_remove("reasoning");
+        self.reasoning_effort.take().or(Some(effort))
+    }
+
+    fn into_request(mut self) -> Result<(ChatRequest, Option<String>), RequestError> {
+        let reasoning_effort = self.take_effort();
         let request = ChatRequest {
             messages: self.messages.into_iter().map(WireMessage::into_message).collect(),
             temperature: self.temperature,
@@ -486,7 +496,7 @@ impl Wire {
             tool_choice: self.tool_choice.map(read_tool_choice).transpose()?,
             parallel_tool_calls: self.parallel_tool_calls,
             response_format: self.response_format.map(read_response_format).transpose()?,
-            reasoning_effort: self.reasoning_effort,
+            reasoning_effort,
             user: self.user,
             stream: self.stream.unwrap_or(false),
             include_usage: self.stream_options.and_then(|options| options.include_usage).unwrap_or(false),

@@ -178,6 +178,13 @@ pub enum Piece {
         /// More of the arguments.
         arguments: String,
     },
+    /// A block of thinking, whole, as the vendor signed it: it must come back with the calls that follow it.
+    Thinking {
+        /// Of which answer.
+        choice: u32,
+        /// The vendor's own object.
+        block: Value,
+    },
     /// Token probabilities, as they came.
     Logprobs {
         /// Of which answer.
@@ -204,7 +211,7 @@ impl Piece {
         match self {
             Self::Text { text, .. } | Self::Reasoning { text, .. } | Self::Refusal { text, .. } => !text.is_empty(),
             Self::ToolCall { .. } | Self::Finish { .. } => true,
-            Self::Start { .. } | Self::Usage(_) | Self::Logprobs { .. } | Self::Done => false,
+            Self::Start { .. } | Self::Thinking { .. } | Self::Usage(_) | Self::Logprobs { .. } | Self::Done => false,
         }
     }
 }
@@ -241,6 +248,13 @@ impl ChatResponse {
                     call.name.clone_from(name);
                 }
                 call.arguments.push_str(arguments);
+            }
+            Piece::Thinking { choice, block } => {
+                let blocks =
+                    self.choice(*choice).rest.entry(THINKING_BLOCKS).or_insert_with(|| Value::Array(Vec::new()));
+                if let Value::Array(blocks) = blocks {
+                    blocks.push(block.clone());
+                }
             }
             Piece::Logprobs { choice, value } => absorb_logprobs(&mut self.choice(*choice).logprobs, value),
             Piece::Finish { choice, reason } => self.choice(*choice).finish = Some(*reason),
@@ -279,6 +293,9 @@ pub(super) fn describe(error: &serde_json::Error) -> String {
     };
     format!("{what} (line {} column {})", error.line(), error.column())
 }
+
+/// The field of an assistant's message that holds its signed thinking: LiteLLM's name, which clients send back.
+pub(crate) const THINKING_BLOCKS: &str = "thinking_blocks";
 
 /// A vendor that numbers its calls absurdly shall not make us allocate.
 const MAX_TOOL_CALLS: usize = 1023;

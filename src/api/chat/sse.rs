@@ -11,7 +11,7 @@ use super::answer::{Facts, mint_id, sidetone, unix_seconds, usage};
 use crate::api::error::OpenAiError;
 use crate::gateway::{Frame, Stream};
 use crate::llm::json::{self, Object};
-use crate::llm::{Finish, Piece};
+use crate::llm::{Finish, Piece, THINKING_BLOCKS};
 
 /// A line of comment goes out after this long without a chunk, so that no proxy between takes the line for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -128,19 +128,36 @@ impl Writer {
                     call.end();
                 });
             }),
-            Piece::Finish { choice, reason } => self.finishes.push((*choice, *reason)),
-            Piece::Logprobs { .. } | Piece::Usage(_) | Piece::Done => {}
+            Piece::Thinking { choice, block } => {
+                self.delta(out, *choice, |delta| delta.value(THINKING_BLOCKS, &[block]));
+            }
+            Piece::Logprobs { choice, value } => self.choice(out, *choice, |object| {
+                object.key("delta").extend_from_slice(b"{}");
+                object.value("logprobs", value);
+            }),
+            Piece::Finish { choice, reason } => {
+                self.finishes.retain(|(ended, _)| ended != choice);
+                self.finishes.push((*choice, *reason));
+            }
+            Piece::Usage(_) | Piece::Done => {}
         }
     }
 
     fn delta(&self, out: &mut Vec<u8>, choice: u32, write: impl Fn(&mut Object<'_>)) {
+        self.choice(out, choice, |object| {
+            let mut delta = Object::new(object.key("delta"));
+            write(&mut delta);
+            delta.end();
+        });
+    }
+
+    /// A chunk with one answer that goes on.
+    fn choice(&self, out: &mut Vec<u8>, choice: u32, write: impl Fn(&mut Object<'_>)) {
         self.chunk(out, |chunk| {
             json::list(chunk.key("choices"), [()], |out, ()| {
                 let mut object = Object::new(out);
                 object.value("index", &choice);
-                let mut delta = Object::new(object.key("delta"));
-                write(&mut delta);
-                delta.end();
+                write(&mut object);
                 object.key("finish_reason").extend_from_slice(b"null");
                 object.end();
             });

@@ -2,7 +2,7 @@
 //! the choice, finish reasons in the vendor's own words.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::llm::{
     ChatResponse, Choice, Finish, Piece, StreamDecoder, StreamError, ToolCall, Usage, failure, response, sse,
@@ -29,6 +29,22 @@ struct WireAnswer {
     system_fingerprint: Option<Value>,
     #[serde(default)]
     service_tier: Option<Value>,
+    /// Groq's place for usage, beside OpenAI's.
+    #[serde(default)]
+    x_groq: Option<WireGroq>,
+}
+
+#[derive(Deserialize)]
+struct WireGroq {
+    #[serde(default)]
+    usage: Option<WireUsage>,
+}
+
+impl WireAnswer {
+    fn take_usage(&mut self) -> Option<Usage> {
+        let beside = self.x_groq.take().and_then(|groq| groq.usage);
+        self.usage.take().or(beside).map(WireUsage::into_usage)
+    }
 }
 
 #[derive(Deserialize)]
@@ -46,6 +62,18 @@ struct WireChoice {
     finish_reason: Option<String>,
     #[serde(default)]
     logprobs: Option<Value>,
+    /// OpenRouter's, of a model behind it that broke off.
+    #[serde(default)]
+    error: Option<Value>,
+}
+
+impl WireChoice {
+    /// The error that ended this answer.
+    fn broken(&mut self) -> Option<StreamError> {
+        let error = self.error.take().filter(|error| !error.is_null());
+        let broken = error.is_some() || self.finish_reason.as_deref() == Some("error");
+        broken.then(|| StreamError::Vendor(in_band(error.unwrap_or_else(|| json!({"message": "the model broke off"})))))
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -68,13 +96,20 @@ struct WireMessage {
     annotations: Option<Value>,
     #[serde(default)]
     audio: Option<Value>,
+    /// OpenRouter's signed thinking, to be sent back.
+    #[serde(default)]
+    reasoning_details: Option<Value>,
 }
 
 impl WireMessage {
-    /// The thinking, under whichever name it came.
-    fn take_reasoning(&mut self) -> Option<String> {
-        let wire = self.reasoning_content.take().or(self.reasoning.take()).or(self.thinking.take());
-        wire.and_then(WireText::into_text)
+    /// The thinking, under whichever name it came, and what is said.
+    fn take_texts(&mut self) -> (Option<String>, Option<String>) {
+        let thinking = self.reasoning_content.take().or(self.reasoning.take()).or(self.thinking.take());
+        let thinking = thinking.and_then(|text| text.split().1);
+        match self.content.take().map(WireText::split) {
+            None => (thinking, None),
+            Some((within, text)) => (thinking.or(within), text),
+        }
     }
 }
 
@@ -88,15 +123,17 @@ enum WireText {
 }
 
 impl WireText {
-    fn into_text(self) -> Option<String> {
-        match self {
-            Self::Text(text) => Some(text),
-            Self::Parts(parts) => {
-                let texts: String = parts.iter().filter_map(|part| part.get("text")?.as_str()).collect();
-                Some(texts)
-            }
-            Self::Other(_) => None,
-        }
+    /// Parts of thinking, and of text.
+    fn split(self) -> (Option<String>, Option<String>) {
+        let parts = match self {
+            Self::Text(text) => return (None, Some(text)),
+            Self::Parts(parts) => parts,
+            Self::Other(_) => return (None, None),
+        };
+        let texts = |parts: &[Value]| parts.iter().filter_map(|part| part.get("text")?.as_str()).collect::<String>();
+        let thinking: String =
+            parts.iter().filter_map(|part| part.get("thinking")?.as_array()).map(|inner| texts(inner)).collect();
+        (Some(thinking).filter(|text| !text.is_empty()), Some(texts(&parts)))
     }
 }
 
@@ -204,10 +241,11 @@ impl WireUsage {
 
 /// Reads a whole answer.
 pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
-    let wire: WireAnswer = serde_json::from_slice(body).map_err(|error| malformed("the answer", &error))?;
-    if let Some(error) = wire.error.filter(|error| !error.is_null()) {
+    let mut wire: WireAnswer = serde_json::from_slice(body).map_err(|error| malformed("the answer", &error))?;
+    if let Some(error) = wire.error.take().filter(|error| !error.is_null()) {
         return Err(StreamError::Vendor(in_band(error)));
     }
+    let usage = wire.take_usage().unwrap_or_default();
     let Some(choices) = wire.choices.filter(|choices| !choices.is_empty()) else {
         return Err(StreamError::Malformed("the answer has no choices".to_owned()));
     };
@@ -215,7 +253,7 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
         id: wire.id.or(wire.request_id).unwrap_or_default(),
         created: wire.created,
         model: wire.model.unwrap_or_default(),
-        usage: wire.usage.map(WireUsage::into_usage).unwrap_or_default(),
+        usage,
         ..ChatResponse::default()
     };
     for (key, value) in [("system_fingerprint", wire.system_fingerprint), ("service_tier", wire.service_tier)] {
@@ -223,7 +261,10 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
             response.rest.insert(key.to_owned(), value);
         }
     }
-    for choice in choices {
+    for mut choice in choices {
+        if let Some(error) = choice.broken() {
+            return Err(error);
+        }
         merge_choice(&mut response.choices, choice);
     }
     response.choices.sort_by_key(|choice| choice.index);
@@ -242,8 +283,9 @@ fn merge_choice(choices: &mut Vec<Choice>, wire: WireChoice) {
     };
     let choice = &mut choices[position];
     let mut message = wire.message.or(wire.delta).unwrap_or_default();
-    append(&mut choice.reasoning, message.take_reasoning());
-    append(&mut choice.text, message.content.and_then(WireText::into_text));
+    let (thinking, text) = message.take_texts();
+    append(&mut choice.reasoning, thinking);
+    append(&mut choice.text, text);
     append(&mut choice.refusal, message.refusal);
     let calls = message.tool_calls.into_iter().flatten().chain(wire.tool_calls.into_iter().flatten());
     for call in calls {
@@ -253,13 +295,21 @@ fn merge_choice(choices: &mut Vec<Choice>, wire: WireChoice) {
             rest.insert("extra_content".to_owned(), extra);
         }
         choice.tool_calls.push(ToolCall {
-            id: call.id.unwrap_or_else(|| format!("call_{}_{}", index, choice.tool_calls.len())),
+            id: call
+                .id
+                .filter(|id| !id.is_empty())
+                .unwrap_or_else(|| format!("call_{}_{}", index, choice.tool_calls.len())),
             name: function.name.unwrap_or_default(),
             arguments: function.arguments.map(WireArguments::into_text).unwrap_or_default(),
             rest,
         });
     }
-    for (key, value) in [("annotations", message.annotations), ("audio", message.audio)] {
+    let others = [
+        ("annotations", message.annotations),
+        ("audio", message.audio),
+        ("reasoning_details", message.reasoning_details),
+    ];
+    for (key, value) in others {
         if let Some(value) = value.filter(|value| !value.is_null()) {
             choice.rest.insert(key.to_owned(), value);
         }
@@ -281,13 +331,13 @@ fn append(ours: &mut Option<String>, more: Option<String>) {
 /// An error object inside a 200: its `code` is the status that it stands for, if it is one.
 fn in_band(error: Value) -> failure::VendorError {
     let status = error.get("code").or_else(|| error.get("status")).and_then(Value::as_u64);
-    let named = match error.get("type").or_else(|| error.get("code")).and_then(Value::as_str) {
-        Some("rate_limit_error" | "rate_limit_exceeded" | "insufficient_quota") => Some(429),
-        Some("invalid_request_error") => Some(400),
+    let named = ["type", "code"].iter().find_map(|key| match error.get(key)?.as_str()? {
+        "rate_limit_error" | "rate_limit_exceeded" | "insufficient_quota" => Some(429),
+        "invalid_request_error" => Some(400),
         _ => None,
-    };
+    });
     let status = status.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
-    failure::read_value(status.or(named).unwrap_or(500), &serde_json::json!({ "error": error }))
+    failure::read_value(status.or(named).unwrap_or(500), &json!({ "error": error }))
 }
 
 fn malformed(what: &str, error: &serde_json::Error) -> StreamError {
@@ -300,10 +350,13 @@ pub(super) struct Decoder {
     started: bool,
     /// Of a vendor that gives no index: calls seen so far, by choice.
     calls: Vec<(u32, u32)>,
+    /// The chunk just read is not as OpenAI has it: its client would overlook something.
+    foreign: bool,
 }
 
 impl StreamDecoder for Decoder {
     fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
+        self.foreign = false;
         if event.data == b"[DONE]" {
             out.push(Piece::Done);
             return Ok(());
@@ -311,49 +364,59 @@ impl StreamDecoder for Decoder {
         if event.data.is_empty() {
             return Ok(());
         }
-        let chunk: WireAnswer = serde_json::from_slice(event.data).map_err(|error| malformed("a chunk", &error))?;
-        if let Some(error) = chunk.error.filter(|error| !error.is_null()) {
+        let mut chunk: WireAnswer = serde_json::from_slice(event.data).map_err(|error| malformed("a chunk", &error))?;
+        if let Some(error) = chunk.error.take().filter(|error| !error.is_null()) {
             return Err(StreamError::Vendor(in_band(error)));
         }
         if event.name == "error" {
             let value: Value = serde_json::from_slice(event.data).unwrap_or_default();
             return Err(StreamError::Vendor(in_band(value)));
         }
-        if !self.started {
+        // Azure's first chunk tells of its filters alone, without an id.
+        let begins = chunk.id.as_ref().is_some_and(|id| !id.is_empty())
+            || chunk.request_id.is_some()
+            || chunk.choices.as_ref().is_some_and(|choices| !choices.is_empty());
+        let usage = chunk.take_usage();
+        if !self.started && begins {
             self.started = true;
             out.push(Piece::Start {
                 id: chunk.id.or(chunk.request_id).unwrap_or_default(),
                 model: chunk.model.unwrap_or_default(),
-                created: chunk.created,
+                created: chunk.created.filter(|created| *created > 0),
             });
         }
-        for choice in chunk.choices.into_iter().flatten() {
+        for mut choice in chunk.choices.into_iter().flatten() {
+            if let Some(error) = choice.broken() {
+                return Err(error);
+            }
             self.choice(choice, out);
         }
-        if let Some(usage) = chunk.usage {
-            out.push(Piece::Usage(usage.into_usage()));
-        }
+        out.extend(usage.map(Piece::Usage));
         Ok(())
+    }
+
+    fn as_openai(&self) -> bool {
+        !self.foreign
     }
 }
 
 impl Decoder {
     fn choice(&mut self, wire: WireChoice, out: &mut Vec<Piece>) {
         let choice = wire.index.unwrap_or(0);
+        self.foreign |= wire.index.is_none() || wire.delta.is_none() || wire.tool_calls.is_some();
         let mut delta = wire.delta.or(wire.message).unwrap_or_default();
-        let not_empty = |text: Option<WireText>| text.and_then(WireText::into_text).filter(|text| !text.is_empty());
-        if let Some(text) = delta.take_reasoning().filter(|text| !text.is_empty()) {
-            out.push(Piece::Reasoning { choice, text });
-        }
-        if let Some(text) = not_empty(delta.content) {
-            out.push(Piece::Text { choice, text });
-        }
+        self.foreign |= delta.thinking.is_some() || matches!(delta.content, Some(WireText::Parts(_)));
+        let (thinking, text) = delta.take_texts();
+        let not_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
+        out.extend(not_empty(thinking).map(|text| Piece::Reasoning { choice, text }));
+        out.extend(not_empty(text).map(|text| Piece::Text { choice, text }));
         if let Some(text) = delta.refusal.filter(|text| !text.is_empty()) {
             out.push(Piece::Refusal { choice, text });
         }
         for call in delta.tool_calls.into_iter().flatten().chain(wire.tool_calls.into_iter().flatten()) {
             let index = self.call_index(choice, call.index, call.id.is_some());
             let function = call.function.unwrap_or_default();
+            self.foreign |= call.index.is_none() || matches!(function.arguments, Some(WireArguments::Value(_)));
             out.push(Piece::ToolCall {
                 choice,
                 index,

@@ -4,6 +4,8 @@
 
 mod decode;
 
+use std::borrow::Cow;
+
 use http::header::{AUTHORIZATION, HeaderName};
 use serde_json::Value;
 
@@ -11,7 +13,7 @@ use super::emulate;
 use super::json::{self, Object};
 use super::{
     Call, ChatRequest, ChatResponse, Content, Message, Provider, ResponseFormat, Role, SchemaMode, StreamDecoder,
-    StreamError, Tool, ToolCall, ToolChoice, Unsupported, Wire, schema, secret_header,
+    StreamError, THINKING_BLOCKS, Tool, ToolCall, ToolChoice, Unsupported, Wire, secret_header,
 };
 
 /// How the key travels.
@@ -35,7 +37,43 @@ pub(super) struct OpenAi {
     developer: bool,
     /// Whether `stream_options` is known.
     stream_options: bool,
+    /// Whether there is a JSON mode without a schema; else it is asked for in words.
+    json_object: bool,
+    /// Whether fields that other vendors put into an assistant's message (its thinking, signatures of its calls) may
+    /// come back with it: strict vendors refuse what they do not know.
+    extras: bool,
+    /// Whether the effort is `reasoning.effort`.
+    reasoning_object: bool,
+    /// The name of `seed`.
+    seed: &'static str,
+    /// Whether `user` is known.
+    user: bool,
+    /// Tool calls' ids that the vendor takes; others are mapped into that form.
+    call_ids: CallIds,
+    /// What the vendor is known to leave out without a word: `n`, `tool_choice`, `logit_bias`.
+    ignores: &'static [&'static str],
     schema_modes: &'static [SchemaMode],
+}
+
+/// What a tool call's id may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CallIds {
+    /// At most 40 characters.
+    Short,
+    /// Nine letters and digits.
+    Nine,
+}
+
+impl CallIds {
+    /// The id itself where it fits, else one that is the same for the same id: call and result stay together.
+    fn fit(self, id: &str) -> Cow<'_, str> {
+        let id = emulate::bare_call_id(id);
+        let (fits, length) = match self {
+            Self::Short => (id.len() <= 40, 40),
+            Self::Nine => (id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()), 9),
+        };
+        if fits { Cow::Borrowed(id) } else { Cow::Owned(emulate::digest(id, length)) }
+    }
 }
 
 const ALL_MODES: &[SchemaMode] = &[SchemaMode::JsonSchema, SchemaMode::JsonObject, SchemaMode::Prompt];
@@ -47,6 +85,13 @@ const BASE: OpenAi = OpenAi {
     max_tokens: "max_tokens",
     developer: false,
     stream_options: true,
+    json_object: true,
+    extras: true,
+    reasoning_object: false,
+    seed: "seed",
+    user: true,
+    call_ids: CallIds::Short,
+    ignores: &[],
     schema_modes: ALL_MODES,
 };
 
@@ -55,18 +100,34 @@ pub(super) static OPENAI: OpenAi = OpenAi {
     base_url: Some("https://api.openai.com/v1"),
     max_tokens: "max_completion_tokens",
     developer: true,
+    extras: false,
     ..BASE
 };
 pub(super) static COMPATIBLE: OpenAi = BASE;
-pub(super) static ASSEMBLYAI: OpenAi =
-    OpenAi { name: "assemblyai", base_url: Some("https://llm-gateway.assemblyai.com/v1"), ..BASE };
+/// AssemblyAI's LLM Gateway. It refuses what a model does not support, and documents no `json_object`.
+pub(super) static ASSEMBLYAI: OpenAi = OpenAi {
+    name: "assemblyai",
+    base_url: Some("https://llm-gateway.assemblyai.com/v1"),
+    json_object: false,
+    extras: false,
+    reasoning_object: true,
+    schema_modes: &[SchemaMode::JsonSchema, SchemaMode::Prompt],
+    ..BASE
+};
 /// Azure's `v1` API: `https://RESOURCE.openai.azure.com/openai/v1`.
-pub(super) static AZURE: OpenAi =
-    OpenAi { name: "azure", auth: Auth::ApiKey, max_tokens: "max_completion_tokens", developer: true, ..BASE };
+pub(super) static AZURE: OpenAi = OpenAi {
+    name: "azure",
+    auth: Auth::ApiKey,
+    max_tokens: "max_completion_tokens",
+    developer: true,
+    extras: false,
+    ..BASE
+};
 pub(super) static GROQ: OpenAi = OpenAi {
     name: "groq",
     base_url: Some("https://api.groq.com/openai/v1"),
     max_tokens: "max_completion_tokens",
+    extras: false,
     ..BASE
 };
 /// llama.cpp's servers: the Python one answers 500 to `json_schema`, both constrain `json_object` with a schema.
@@ -76,9 +137,24 @@ pub(super) static LLAMACPP: OpenAi = OpenAi {
     schema_modes: &[SchemaMode::JsonObject, SchemaMode::Prompt],
     ..BASE
 };
-pub(super) static MISTRAL: OpenAi =
-    OpenAi { name: "mistral", base_url: Some("https://api.mistral.ai/v1"), stream_options: false, ..BASE };
-pub(super) static OLLAMA: OpenAi = OpenAi { name: "ollama", base_url: Some("http://127.0.0.1:11434/v1"), ..BASE };
+/// Mistral refuses fields that it does not know; usage comes with the last chunk without being asked for.
+pub(super) static MISTRAL: OpenAi = OpenAi {
+    name: "mistral",
+    base_url: Some("https://api.mistral.ai/v1"),
+    stream_options: false,
+    extras: false,
+    seed: "random_seed",
+    user: false,
+    call_ids: CallIds::Nine,
+    ..BASE
+};
+/// Ollama leaves out what it does not know without a word.
+pub(super) static OLLAMA: OpenAi = OpenAi {
+    name: "ollama",
+    base_url: Some("http://127.0.0.1:11434/v1"),
+    ignores: &["n", "tool_choice", "logit_bias"],
+    ..BASE
+};
 pub(super) static OPENROUTER: OpenAi =
     OpenAi { name: "openrouter", base_url: Some("https://openrouter.ai/api/v1"), ..BASE };
 pub(super) static TOGETHER: OpenAi = OpenAi { name: "together", base_url: Some("https://api.together.xyz/v1"), ..BASE };
@@ -98,6 +174,7 @@ impl Provider for OpenAi {
     }
 
     fn encode(&self, request: &ChatRequest, call: &Call<'_>) -> Result<Wire, Unsupported> {
+        self.refuse(request)?;
         let mut body = Vec::with_capacity(body_size(request));
         self.write_body(&mut body, request, call);
         let mut headers = Vec::with_capacity(1);
@@ -137,15 +214,24 @@ fn body_size(request: &ChatRequest) -> usize {
 }
 
 impl OpenAi {
+    /// Refuses what would be left out without a word.
+    fn refuse(&self, request: &ChatRequest) -> Result<(), Unsupported> {
+        let asked = |what: &&&str| match **what {
+            "n" => request.n.is_some_and(|n| n > 1),
+            // `none` can be had by leaving the tools out.
+            "tool_choice" => !matches!(&request.tool_choice, None | Some(ToolChoice::None | ToolChoice::Auto)),
+            other => request.rest.get(other).is_some_and(|value| !value.is_null()),
+        };
+        match self.ignores.iter().find(asked) {
+            None => Ok(()),
+            Some(what) => Err(Unsupported(format!("{} ignores {what}", self.name))),
+        }
+    }
+
     fn write_body(&self, body: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>) {
         let mut object = Object::new(body);
         object.string("model", call.model);
-        let instruction = match (&request.response_format, call.schema_mode) {
-            (Some(ResponseFormat::JsonSchema { schema, .. }), SchemaMode::JsonObject | SchemaMode::Prompt) => {
-                Some(schema::instruction(schema))
-            }
-            _ => None,
-        };
+        let instruction = emulate::instruction(request, call.schema_mode, self.json_object);
         self.write_messages(object.key("messages"), &request.messages, instruction.as_deref());
         if call.stream {
             object.value("stream", &true);
@@ -160,14 +246,16 @@ impl OpenAi {
             object.value("stop", &request.stop);
         }
         object.option("n", request.n.as_ref());
-        object.option("seed", request.seed.as_ref());
+        object.option(self.seed, request.seed.as_ref());
         object.option("presence_penalty", request.presence_penalty.as_ref());
         object.option("frequency_penalty", request.frequency_penalty.as_ref());
-        if !request.tools.is_empty() {
+        let without_tools = self.ignores.contains(&"tool_choice") && request.tool_choice == Some(ToolChoice::None);
+        if !request.tools.is_empty() && !without_tools {
             json::list(object.key("tools"), &request.tools, write_tool);
         }
         match &request.tool_choice {
             None => {}
+            Some(_) if without_tools => {}
             Some(ToolChoice::None) => object.string("tool_choice", "none"),
             Some(ToolChoice::Auto) => object.string("tool_choice", "auto"),
             Some(ToolChoice::Required) => object.string("tool_choice", "required"),
@@ -182,6 +270,7 @@ impl OpenAi {
         object.option("parallel_tool_calls", request.parallel_tool_calls.as_ref());
         match (&request.response_format, call.schema_mode) {
             (None | Some(ResponseFormat::Text), _) | (Some(ResponseFormat::JsonSchema { .. }), SchemaMode::Prompt) => {}
+            (Some(ResponseFormat::JsonObject), _) if !self.json_object => {}
             (Some(ResponseFormat::JsonObject), _) => {
                 object.key("response_format").extend_from_slice(br#"{"type":"json_object"}"#);
             }
@@ -202,8 +291,15 @@ impl OpenAi {
                 out.extend_from_slice(b"}}");
             }
         }
-        object.option("reasoning_effort", request.reasoning_effort.as_ref());
-        object.option("user", request.user.as_ref());
+        match &request.reasoning_effort {
+            Some(effort) if self.reasoning_object => {
+                let mut reasoning = Object::new(object.key("reasoning"));
+                reasoning.string("effort", effort);
+                reasoning.end();
+            }
+            effort => object.option("reasoning_effort", effort.as_ref()),
+        }
+        object.option("user", request.user.as_ref().filter(|_| self.user));
         for (key, value) in &request.rest {
             object.value(key, value);
         }
@@ -246,13 +342,17 @@ impl OpenAi {
         object.option("name", message.name.as_ref());
         if !message.tool_calls.is_empty() {
             json::list(object.key("tool_calls"), &message.tool_calls, |out, call| {
-                write_call(out, call, emulate::bare_call_id(&call.id));
+                let kept = |key: &str| self.extras || key != "extra_content";
+                write_call(out, call, &self.call_ids.fit(&call.id), kept);
             });
         }
-        object.option("tool_call_id", message.tool_call_id.as_deref().map(emulate::bare_call_id).as_ref());
+        object.option("tool_call_id", message.tool_call_id.as_deref().map(|id| self.call_ids.fit(id)).as_ref());
         object.option("refusal", message.refusal.as_ref());
         for (key, value) in &message.rest {
-            object.value(key, value);
+            let thinking = matches!(key.as_str(), "reasoning_content" | "reasoning_details" | THINKING_BLOCKS);
+            if self.extras || !thinking {
+                object.value(key, value);
+            }
         }
         object.end();
     }
@@ -276,10 +376,10 @@ fn write_tool(out: &mut Vec<u8>, tool: &Tool) {
 
 /// Writes a tool call as OpenAI has it; also for answers to OpenAI's clients.
 pub(crate) fn write_tool_call(out: &mut Vec<u8>, call: &ToolCall) {
-    write_call(out, call, &call.id);
+    write_call(out, call, &call.id, |_| true);
 }
 
-fn write_call(out: &mut Vec<u8>, call: &ToolCall, id: &str) {
+fn write_call(out: &mut Vec<u8>, call: &ToolCall, id: &str, kept: impl Fn(&str) -> bool) {
     let mut object = Object::new(out);
     object.string("id", id);
     object.string("type", "function");
@@ -288,7 +388,7 @@ fn write_call(out: &mut Vec<u8>, call: &ToolCall, id: &str) {
     inner.string("name", &call.name);
     inner.string("arguments", &call.arguments);
     inner.end();
-    for (key, value) in &call.rest {
+    for (key, value) in call.rest.iter().filter(|(key, _)| kept(key)) {
         object.value(key, value);
     }
     object.end();
@@ -325,7 +425,13 @@ mod tests {
             "reasoning_effort":"low","user":"u","service_tier":"flex","metadata":{"a":"b"}});
         let (request, model) = ChatRequest::from_json(sent.to_string().as_bytes()).expect("request");
         assert_eq!(model.as_deref(), Some("m"));
-        assert_eq!(body(&OPENAI, &request, SchemaMode::JsonSchema), sent);
+        assert_eq!(body(&OpenAi { extras: true, ..OPENAI }, &request, SchemaMode::JsonSchema), sent);
+        // A field of another vendor's, which OpenAI refuses.
+        let mut strict = sent;
+        if let Some(Value::Object(call)) = strict.pointer_mut("/messages/2/tool_calls/0") {
+            call.remove("extra_content");
+        }
+        assert_eq!(body(&OPENAI, &request, SchemaMode::JsonSchema), strict);
     }
 
     #[test]

@@ -1,15 +1,15 @@
 //! Google's Gemini API, `generateContent`. Sources: the `google-genai` package's types and its API client.
 
+mod decode;
+
 use http::header::HeaderName;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::emulate::{self, image_source, refuse_unknown};
 use super::json::{self, Object};
 use super::{
-    Call, ChatRequest, ChatResponse, Content, Finish, Message, Piece, Provider, ResponseFormat, Role, SchemaMode,
-    StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Usage, VendorError, Wire, failure, response,
-    secret_header, sse,
+    Call, ChatRequest, ChatResponse, Content, Message, Provider, ResponseFormat, Role, SchemaMode, StreamDecoder,
+    StreamError, Tool, ToolChoice, Unsupported, Wire, secret_header,
 };
 
 /// Gemini.
@@ -81,31 +81,11 @@ impl Provider for Google {
     }
 
     fn answer(&self, body: &[u8]) -> Result<ChatResponse, StreamError> {
-        let wire = read(body, "the answer")?;
-        let mut pieces = Vec::new();
-        let mut decoder = Decoder::default();
-        let mut answer = ChatResponse::default();
-        let extras = decoder.take(wire, &mut pieces)?;
-        for piece in &pieces {
-            answer.absorb(piece);
-        }
-        if answer.choices.is_empty() {
-            return Err(StreamError::Malformed("the answer has no candidates".to_owned()));
-        }
-        for (choice, index, signature) in extras {
-            let choice = answer.choices.iter_mut().find(|known| known.index == choice);
-            if let Some(call) = choice.and_then(|choice| choice.tool_calls.get_mut(index as usize)) {
-                call.rest.insert("extra_content".to_owned(), json!({"google": {"thought_signature": signature}}));
-            }
-        }
-        for choice in &mut answer.choices {
-            choice.finish = choice.finish.or(Some(Finish::Stop));
-        }
-        Ok(answer)
+        decode::answer(body)
     }
 
     fn stream(&self) -> Box<dyn StreamDecoder> {
-        Box::new(Decoder::default())
+        Box::new(decode::Decoder::default())
     }
 }
 
@@ -137,11 +117,11 @@ fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>) -> Resu
     }
     write_contents(object.key("contents"), &request.messages)?;
     write_tools(&mut object, request)?;
-    write_config(&mut object, request, call);
+    write_config(&mut object, request, call)?;
     for (key, value) in &request.rest {
         if NATIVE.contains(&key.as_str()) {
             object.value(key, value);
-        } else if key != "top_k" {
+        } else if !matches!(key.as_str(), "top_k" | "reasoning") {
             refuse_unknown(key, "Gemini")?;
         }
     }
@@ -149,7 +129,7 @@ fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>) -> Resu
     Ok(())
 }
 
-fn write_config(object: &mut Object<'_>, request: &ChatRequest, call: &Call<'_>) {
+fn write_config(object: &mut Object<'_>, request: &ChatRequest, call: &Call<'_>) -> Result<(), Unsupported> {
     let mut config = Object::new(object.key("generationConfig"));
     config.option("temperature", request.temperature.as_ref());
     config.option("topP", request.top_p.as_ref());
@@ -172,10 +152,13 @@ fn write_config(object: &mut Object<'_>, request: &ChatRequest, call: &Call<'_>)
         }
         _ => {}
     }
-    if let Some(effort) = &request.reasoning_effort {
+    if let Some(tokens) = emulate::thinking_tokens(request, "Gemini")? {
+        config.value("thinkingConfig", &json!({ "thinkingBudget": tokens }));
+    } else if let Some(effort) = &request.reasoning_effort {
         config.value("thinkingConfig", &thinking(effort, call.model));
     }
     config.end();
+    Ok(())
 }
 
 /// Gemini 2.5 takes a budget of tokens, later ones a level.
@@ -196,9 +179,11 @@ fn thinking(effort: &str, model: &str) -> Value {
 
 /// Consecutive messages of one role become one.
 fn write_contents(out: &mut Vec<u8>, messages: &[Message]) -> Result<(), Unsupported> {
-    let spoken: Vec<&Message> = messages.iter().filter(|message| !message.role.instructs()).collect();
+    let spoken: Vec<&Message> =
+        messages.iter().filter(|message| !message.role.instructs() && !emulate::says_nothing(message)).collect();
     if spoken.is_empty() {
-        return Err(Unsupported("Gemini needs at least one message that is not a system message".to_owned()));
+        let message = "Gemini needs at least one message that says something and is not a system message";
+        return Err(Unsupported(message.to_owned()));
     }
     out.push(b'[');
     let mut from = 0;
@@ -272,6 +257,10 @@ fn write_parts(out: &mut Vec<u8>, message: &Message, all: &[Message], first: &mu
             }
         }
     }
+    if let Some(refusal) = message.refusal.as_deref().filter(|refusal| !refusal.is_empty()) {
+        next(out);
+        json::value(out, &json!({ "text": refusal }));
+    }
     for call in &message.tool_calls {
         next(out);
         let id = emulate::bare_call_id(&call.id);
@@ -287,7 +276,7 @@ fn write_parts(out: &mut Vec<u8>, message: &Message, all: &[Message], first: &mu
 
 fn write_part(part: &Value) -> Result<Value, Unsupported> {
     match part.get("type").and_then(Value::as_str) {
-        Some("text") => Ok(json!({ "text": part.get("text") })),
+        Some("text" | "refusal") => Ok(json!({ "text": part.get("text").or_else(|| part.get("refusal")) })),
         Some("image_url") => match image_source(part) {
             Some((Some(media), data)) => Ok(json!({"inlineData": {"mimeType": media, "data": data}})),
             Some((None, url)) => Ok(json!({"fileData": {"fileUri": url}})),
@@ -320,7 +309,7 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
                     declaration["description"] = json!(description);
                 }
                 if let Some(parameters) = &function.parameters {
-                    declaration["parametersJsonSchema"] = parameters.clone();
+                    declaration["parametersJsonSchema"] = emulate::only(parameters, SCHEMA_KEYWORDS);
                 }
                 declarations.push(declaration);
             }
@@ -330,7 +319,11 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
         tools.insert(0, json!({ "functionDeclarations": declarations }));
     }
     object.value("tools", &tools);
+    // Arguments that must follow their schema strictly: the mode in which Gemini sees to it.
+    let strict =
+        request.tools.iter().any(|tool| matches!(tool, Tool::Function(function) if function.strict == Some(true)));
     let config = match &request.tool_choice {
+        None | Some(ToolChoice::Auto) if strict => json!({"mode": "VALIDATED"}),
         None => return Ok(()),
         Some(ToolChoice::None) => json!({"mode": "NONE"}),
         Some(ToolChoice::Auto) => json!({"mode": "AUTO"}),
@@ -344,255 +337,13 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
     Ok(())
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireAnswer {
-    #[serde(default)]
-    candidates: Vec<WireCandidate>,
-    #[serde(default)]
-    usage_metadata: Option<WireUsage>,
-    #[serde(default)]
-    model_version: Option<String>,
-    #[serde(default)]
-    response_id: Option<String>,
-    #[serde(default)]
-    prompt_feedback: Option<WireFeedback>,
-    #[serde(default)]
-    error: Option<Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireCandidate {
-    #[serde(default)]
-    index: u32,
-    #[serde(default)]
-    content: Option<WireContent>,
-    #[serde(default)]
-    finish_reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct WireContent {
-    #[serde(default)]
-    parts: Vec<WirePart>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WirePart {
-    #[serde(default)]
-    text: Option<String>,
-    #[serde(default)]
-    thought: bool,
-    #[serde(default)]
-    function_call: Option<WireCall>,
-    #[serde(default)]
-    thought_signature: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct WireCall {
-    #[serde(default)]
-    id: Option<String>,
-    name: String,
-    #[serde(default)]
-    args: Option<Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireFeedback {
-    #[serde(default)]
-    block_reason: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WireUsage {
-    #[serde(default)]
-    prompt_token_count: Option<u64>,
-    #[serde(default)]
-    tool_use_prompt_token_count: Option<u64>,
-    #[serde(default)]
-    cached_content_token_count: Option<u64>,
-    #[serde(default)]
-    candidates_token_count: Option<u64>,
-    #[serde(default)]
-    thoughts_token_count: Option<u64>,
-}
-
-impl WireUsage {
-    /// Gemini's prompt count includes the cached tokens; its candidates' count leaves the thoughts out.
-    fn into_usage(self) -> Usage {
-        let output = match (self.candidates_token_count, self.thoughts_token_count) {
-            (None, None) => None,
-            (answer, thoughts) => Some(answer.unwrap_or(0) + thoughts.unwrap_or(0)),
-        };
-        Usage {
-            input: self.prompt_token_count.map(|tokens| tokens + self.tool_use_prompt_token_count.unwrap_or(0)),
-            cached: self.cached_content_token_count,
-            cache_write: None,
-            output,
-            reasoning: self.thoughts_token_count,
-        }
-    }
-}
-
-fn read(body: &[u8], what: &str) -> Result<WireAnswer, StreamError> {
-    let malformed = |error: serde_json::Error| {
-        StreamError::Malformed(format!("{what} is none of Gemini's: {}", response::describe(&error)))
-    };
-    let wire: WireAnswer = if body.trim_ascii_start().starts_with(b"[") {
-        let mut items: Vec<WireAnswer> = serde_json::from_slice(body).map_err(malformed)?;
-        items.pop().ok_or_else(|| StreamError::Malformed(format!("{what} is an empty list")))?
-    } else {
-        serde_json::from_slice(body).map_err(malformed)?
-    };
-    match wire.error {
-        Some(error) => {
-            let status = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
-            let status = status.filter(|status| *status >= 400).unwrap_or(500);
-            Err(StreamError::Vendor(failure::read_value(status, &json!({ "error": error }))))
-        }
-        None => Ok(wire),
-    }
-}
-
-/// Decodes one stream; a whole answer is a stream of one event.
-#[derive(Default)]
-struct Decoder {
-    started: bool,
-    id: String,
-    /// Function calls so far, by candidate.
-    calls: Vec<(u32, u32)>,
-}
-
-impl StreamDecoder for Decoder {
-    fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
-        if event.data.is_empty() {
-            return Ok(());
-        }
-        let wire = read(event.data, "a chunk")?;
-        self.take(wire, out).map(|_| ())
-    }
-}
-
-/// Choice, call, and the signature that must come back with it.
-type Signatures = Vec<(u32, u32, String)>;
-
-impl Decoder {
-    fn take(&mut self, wire: WireAnswer, out: &mut Vec<Piece>) -> Result<Signatures, StreamError> {
-        if !self.started {
-            self.started = true;
-            self.id = wire.response_id.unwrap_or_default();
-            let model = wire.model_version.unwrap_or_default();
-            out.push(Piece::Start { id: self.id.clone(), model, created: None });
-        }
-        if let Some(usage) = wire.usage_metadata {
-            out.push(Piece::Usage(usage.into_usage()));
-        }
-        let blocked = wire.prompt_feedback.is_some_and(|feedback| feedback.block_reason.is_some());
-        if blocked && wire.candidates.is_empty() {
-            out.push(Piece::Finish { choice: 0, reason: Finish::ContentFilter });
-        }
-        let mut signatures = Vec::new();
-        for candidate in wire.candidates {
-            self.candidate(candidate, out, &mut signatures)?;
-        }
-        Ok(signatures)
-    }
-
-    fn candidate(
-        &mut self,
-        candidate: WireCandidate,
-        out: &mut Vec<Piece>,
-        signatures: &mut Signatures,
-    ) -> Result<(), StreamError> {
-        let choice = candidate.index;
-        for part in candidate.content.into_iter().flat_map(|content| content.parts) {
-            if let Some(call) = part.function_call {
-                let index = self.count(choice);
-                let minted =
-                    || format!("call_{}_{choice}_{index}", self.id.replace(|c: char| !c.is_alphanumeric(), ""));
-                let id = call.id.filter(|id| !id.is_empty()).unwrap_or_else(minted);
-                out.push(Piece::ToolCall {
-                    choice,
-                    index,
-                    id: Some(emulate::signed_call_id(&id, part.thought_signature.as_deref())),
-                    name: Some(call.name),
-                    arguments: call.args.map_or_else(|| "{}".to_owned(), |args| args.to_string()),
-                });
-                signatures.extend(part.thought_signature.map(|signature| (choice, index, signature)));
-            } else if let Some(text) = part.text.filter(|text| !text.is_empty()) {
-                out.push(if part.thought { Piece::Reasoning { choice, text } } else { Piece::Text { choice, text } });
-            }
-        }
-        match candidate.finish_reason.as_deref() {
-            None | Some("FINISH_REASON_UNSPECIFIED") => {}
-            Some(
-                reason @ ("MALFORMED_FUNCTION_CALL"
-                | "MALFORMED_RESPONSE"
-                | "OTHER"
-                | "UNEXPECTED_TOOL_CALL"
-                | "TOO_MANY_TOOL_CALLS"),
-            ) => {
-                let message = format!("the answer ended with {reason}");
-                return Err(StreamError::Vendor(VendorError::new(500, Some(reason.to_owned()), message)));
-            }
-            Some(reason @ "MISSING_THOUGHT_SIGNATURE") => {
-                let message = "a tool call came back without the signature that was in its id";
-                return Err(StreamError::Vendor(VendorError::new(400, Some(reason.to_owned()), message)));
-            }
-            Some(reason) => {
-                let called = self.calls.iter().any(|(of, count)| *of == choice && *count > 0);
-                let reason = match Finish::parse(reason) {
-                    Some(Finish::Stop) | None if called => Finish::ToolCalls,
-                    Some(reason) => reason,
-                    None if reason.starts_with("IMAGE_") || reason == "MODEL_ARMOR" => Finish::ContentFilter,
-                    None => Finish::Stop,
-                };
-                out.push(Piece::Finish { choice, reason });
-            }
-        }
-        Ok(())
-    }
-
-    /// The number of the candidate's next call.
-    fn count(&mut self, choice: u32) -> u32 {
-        let position = match self.calls.iter().position(|(of, _)| *of == choice) {
-            Some(position) => position,
-            None => {
-                self.calls.push((choice, 0));
-                self.calls.len() - 1
-            }
-        };
-        self.calls[position].1 += 1;
-        self.calls[position].1 - 1
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::{Choice, ToolCall};
-    use crate::types::JsonMap;
 
     #[test]
     fn model_ids_are_one_path_segment() {
         assert_eq!(path_segment("gemini-3.5-flash"), "gemini-3.5-flash");
         assert_eq!(path_segment("a/b:c"), "a%2Fb%3Ac");
-    }
-
-    #[test]
-    fn a_call_without_id_gets_one() {
-        let body = br#"{"responseId":"r-1","candidates":[{"content":{"parts":[{"functionCall":{"name":"f"}}]}}]}"#;
-        let answer = GOOGLE.answer(body).expect("answer");
-        let expected =
-            ToolCall { id: "call_r1_0_0".into(), name: "f".into(), arguments: "{}".into(), rest: JsonMap::new() };
-        assert_eq!(
-            answer.choices,
-            [Choice { tool_calls: vec![expected], finish: Some(Finish::Stop), ..Choice::default() }]
-        );
     }
 }

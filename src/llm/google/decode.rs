@@ -1,0 +1,287 @@
+//! Gemini's answers and chunks, which have one shape.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::llm::{
+    ChatResponse, Finish, Piece, StreamDecoder, StreamError, Usage, VendorError, emulate, failure, response, sse,
+};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireAnswer {
+    #[serde(default)]
+    candidates: Vec<WireCandidate>,
+    #[serde(default)]
+    usage_metadata: Option<WireUsage>,
+    #[serde(default)]
+    model_version: Option<String>,
+    #[serde(default)]
+    response_id: Option<String>,
+    #[serde(default)]
+    prompt_feedback: Option<WireFeedback>,
+    #[serde(default)]
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireCandidate {
+    #[serde(default)]
+    index: u32,
+    #[serde(default)]
+    content: Option<WireContent>,
+    #[serde(default)]
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireContent {
+    #[serde(default)]
+    parts: Vec<WirePart>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WirePart {
+    #[serde(default)]
+    text: Option<String>,
+    #[serde(default)]
+    thought: bool,
+    #[serde(default)]
+    function_call: Option<WireCall>,
+    #[serde(default)]
+    thought_signature: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct WireCall {
+    #[serde(default)]
+    id: Option<String>,
+    name: String,
+    #[serde(default)]
+    args: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireFeedback {
+    #[serde(default)]
+    block_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireUsage {
+    #[serde(default)]
+    prompt_token_count: Option<u64>,
+    #[serde(default)]
+    tool_use_prompt_token_count: Option<u64>,
+    #[serde(default)]
+    cached_content_token_count: Option<u64>,
+    #[serde(default)]
+    candidates_token_count: Option<u64>,
+    #[serde(default)]
+    thoughts_token_count: Option<u64>,
+    #[serde(default)]
+    total_token_count: Option<u64>,
+}
+
+impl WireUsage {
+    /// Gemini's prompt count includes the cached tokens; its candidates' count leaves the thoughts out.
+    ///
+    /// A count of zero is left out; the total tells whether it was.
+    fn into_usage(self) -> Usage {
+        let input = self.prompt_token_count.map(|tokens| tokens + self.tool_use_prompt_token_count.unwrap_or(0));
+        let output = match (self.candidates_token_count, self.thoughts_token_count) {
+            (None, None) => self.total_token_count.zip(input).and_then(|(total, input)| total.checked_sub(input)),
+            (answer, thoughts) => Some(answer.unwrap_or(0) + thoughts.unwrap_or(0)),
+        };
+        Usage {
+            input,
+            cached: self.cached_content_token_count,
+            cache_write: None,
+            output,
+            reasoning: self.thoughts_token_count,
+        }
+    }
+}
+
+fn read(body: &[u8], what: &str) -> Result<WireAnswer, StreamError> {
+    let malformed = |error: serde_json::Error| {
+        StreamError::Malformed(format!("{what} is none of Gemini's: {}", response::describe(&error)))
+    };
+    let wire: WireAnswer = if body.trim_ascii_start().starts_with(b"[") {
+        let mut items: Vec<WireAnswer> = serde_json::from_slice(body).map_err(malformed)?;
+        items.pop().ok_or_else(|| StreamError::Malformed(format!("{what} is an empty list")))?
+    } else {
+        serde_json::from_slice(body).map_err(malformed)?
+    };
+    match wire.error {
+        Some(error) => {
+            let status = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+            let status = status.filter(|status| *status >= 400).unwrap_or(500);
+            Err(StreamError::Vendor(failure::read_value(status, &json!({ "error": error }))))
+        }
+        None => Ok(wire),
+    }
+}
+
+/// Reads a whole answer: a stream of one event.
+pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
+    let wire = read(body, "the answer")?;
+    let mut pieces = Vec::new();
+    let mut decoder = Decoder::default();
+    let mut answer = ChatResponse::default();
+    let extras = decoder.take(wire, &mut pieces)?;
+    for piece in &pieces {
+        answer.absorb(piece);
+    }
+    if answer.choices.is_empty() {
+        return Err(StreamError::Malformed("the answer has no candidates".to_owned()));
+    }
+    for (choice, index, signature) in extras {
+        let choice = answer.choices.iter_mut().find(|known| known.index == choice);
+        if let Some(call) = choice.and_then(|choice| choice.tool_calls.get_mut(index as usize)) {
+            call.rest.insert("extra_content".to_owned(), json!({"google": {"thought_signature": signature}}));
+        }
+    }
+    for choice in &mut answer.choices {
+        choice.finish = choice.finish.or(Some(Finish::Stop));
+    }
+    Ok(answer)
+}
+
+/// Decodes one stream.
+#[derive(Default)]
+pub(super) struct Decoder {
+    started: bool,
+    id: String,
+    /// Function calls so far, by candidate.
+    calls: Vec<(u32, u32)>,
+}
+
+impl StreamDecoder for Decoder {
+    fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
+        if event.data.is_empty() {
+            return Ok(());
+        }
+        let wire = read(event.data, "a chunk")?;
+        self.take(wire, out).map(|_| ())
+    }
+}
+
+/// Choice, call, and the signature that must come back with it.
+type Signatures = Vec<(u32, u32, String)>;
+
+impl Decoder {
+    fn take(&mut self, wire: WireAnswer, out: &mut Vec<Piece>) -> Result<Signatures, StreamError> {
+        if !self.started {
+            self.started = true;
+            self.id = wire.response_id.unwrap_or_default();
+            let model = wire.model_version.unwrap_or_default();
+            out.push(Piece::Start { id: self.id.clone(), model, created: None });
+        }
+        if let Some(usage) = wire.usage_metadata {
+            out.push(Piece::Usage(usage.into_usage()));
+        }
+        let blocked = wire.prompt_feedback.is_some_and(|feedback| feedback.block_reason.is_some());
+        if blocked && wire.candidates.is_empty() {
+            // However many answers were asked for, none will come.
+            out.push(Piece::Finish { choice: 0, reason: Finish::ContentFilter });
+            out.push(Piece::Done);
+        }
+        let mut signatures = Vec::new();
+        for candidate in wire.candidates {
+            self.candidate(candidate, out, &mut signatures)?;
+        }
+        Ok(signatures)
+    }
+
+    fn candidate(
+        &mut self,
+        candidate: WireCandidate,
+        out: &mut Vec<Piece>,
+        signatures: &mut Signatures,
+    ) -> Result<(), StreamError> {
+        let choice = candidate.index;
+        for part in candidate.content.into_iter().flat_map(|content| content.parts) {
+            if let Some(call) = part.function_call {
+                let index = self.count(choice);
+                let minted =
+                    || format!("call_{}_{choice}_{index}", self.id.replace(|c: char| !c.is_alphanumeric(), ""));
+                let id = call.id.filter(|id| !id.is_empty()).unwrap_or_else(minted);
+                out.push(Piece::ToolCall {
+                    choice,
+                    index,
+                    id: Some(emulate::signed_call_id(&id, part.thought_signature.as_deref())),
+                    name: Some(call.name),
+                    arguments: call.args.map_or_else(|| "{}".to_owned(), |args| args.to_string()),
+                });
+                signatures.extend(part.thought_signature.map(|signature| (choice, index, signature)));
+            } else if let Some(text) = part.text.filter(|text| !text.is_empty()) {
+                out.push(if part.thought { Piece::Reasoning { choice, text } } else { Piece::Text { choice, text } });
+            }
+        }
+        match candidate.finish_reason.as_deref() {
+            None | Some("FINISH_REASON_UNSPECIFIED") => {}
+            Some(
+                reason @ ("MALFORMED_FUNCTION_CALL"
+                | "MALFORMED_RESPONSE"
+                | "OTHER"
+                | "UNEXPECTED_TOOL_CALL"
+                | "TOO_MANY_TOOL_CALLS"),
+            ) => {
+                let message = format!("the answer ended with {reason}");
+                return Err(StreamError::Vendor(VendorError::new(500, Some(reason.to_owned()), message)));
+            }
+            Some(reason @ "MISSING_THOUGHT_SIGNATURE") => {
+                let message = "a tool call came back without the signature that was in its id";
+                return Err(StreamError::Vendor(VendorError::new(400, Some(reason.to_owned()), message)));
+            }
+            Some(reason) => {
+                let called = self.calls.iter().any(|(of, count)| *of == choice && *count > 0);
+                let reason = match Finish::parse(reason) {
+                    Some(Finish::Stop) | None if called => Finish::ToolCalls,
+                    Some(reason) => reason,
+                    None if reason.starts_with("IMAGE_") || reason == "MODEL_ARMOR" => Finish::ContentFilter,
+                    None => Finish::Stop,
+                };
+                out.push(Piece::Finish { choice, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of the candidate's next call.
+    fn count(&mut self, choice: u32) -> u32 {
+        let position = match self.calls.iter().position(|(of, _)| *of == choice) {
+            Some(position) => position,
+            None => {
+                self.calls.push((choice, 0));
+                self.calls.len() - 1
+            }
+        };
+        self.calls[position].1 += 1;
+        self.calls[position].1 - 1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::llm::{Choice, ToolCall};
+    use crate::types::JsonMap;
+
+    #[test]
+    fn a_call_without_id_gets_one() {
+        let body = br#"{"responseId":"r-1","candidates":[{"content":{"parts":[{"functionCall":{"name":"f"}}]}}]}"#;
+        let answer = answer(body).expect("answer");
+        let expected =
+            ToolCall { id: "call_r1_0_0".into(), name: "f".into(), arguments: "{}".into(), rest: JsonMap::new() };
+        assert_eq!(
+            answer.choices,
+            [Choice { tool_calls: vec![expected], finish: Some(Finish::Stop), ..Choice::default() }]
+        );
+    }
+}
