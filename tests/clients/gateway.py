@@ -1,0 +1,120 @@
+"""What the gateway's suites share: one daemon before a fake of each vendor, and OpenAI's own client at it."""
+
+import importlib
+import json
+import os
+import re
+
+import pytest
+from conftest import Process
+
+
+def need(name):
+    """A package of requirements-gateway.txt; without it the tests are skipped, but never in CI."""
+    return importlib.import_module(name) if os.environ.get("CI") == "true" else pytest.importorskip(name)
+
+
+openai, *_ = map(need, ("openai", "anthropic", "google.genai"))
+from fakes.anthropic_messages import Anthropic  # noqa: E402
+from fakes.gemini import Gemini  # noqa: E402
+from fakes.openai_chat import AssemblyAi, OpenAi  # noqa: E402
+
+# Endpoint: fake, provider, what its base URL ends with, more of its section.
+ENDPOINTS = {
+    "openai": (OpenAi, "openai", "/v1", ""),
+    "assemblyai": (AssemblyAi, "assemblyai", "/v1", ""),
+    "anthropic": (Anthropic, "anthropic", "", ""),
+    "anthropic_old": (Anthropic, "anthropic", "", 'api_version = "2023-06-01"\n'),
+    "google": (Gemini, "google", "", ""),
+}
+
+
+class Gateway:
+    """The daemon; `fakes` by endpoint."""
+
+    def __init__(self, folder):
+        self.fakes = {name: fake() for name, (fake, *_) in ENDPOINTS.items()}
+        (folder / "key").write_text("vendor-key")
+        config = f'[journal]\ndir = "{folder}/journal"\n'
+        for name, (_, provider, path, more) in ENDPOINTS.items():
+            config += (
+                f'[endpoints.{name}]\nprovider = "{provider}"\nbase_url = "{self.fakes[name].url}{path}"\n'
+                f'api_key = "file:{folder}/key"\n{more}'
+                f'prices = [{{ model = "*", input = 1.0, cached = 0.1, output = 2.0 }}]\n'
+            )
+        config += '[models.fast]\ncandidates = ["openai/gpt-x"]\n[routes.live]\nvariants = [{ name = "a", model = "fast" }]\n'
+        (folder / "sidetone.toml").write_text(config)
+        self.process = Process("serve", "--config", folder / "sidetone.toml", "--listen", "127.0.0.1:0")
+        self.url = self.process.url
+        self.client = openai.OpenAI(base_url=f"{self.url}/v1", api_key="k", max_retries=0)
+
+    def stop(self):
+        self.process.stop()
+        for fake in self.fakes.values():
+            fake.stop()
+
+    def ask(self, model, stream, **request):
+        """A completion as a dictionary, the same whether it was streamed."""
+        request.setdefault("messages", [{"role": "user", "content": "hi"}])
+        create = self.client.chat.completions.create
+        if not stream:
+            return create(model=model, **request).to_dict()
+        chunks = create(model=model, stream=True, stream_options={"include_usage": True}, **request)
+        return collect(chunk.to_dict() for chunk in chunks)
+
+
+def collect(chunks):
+    """What an OpenAI client makes of a stream: one completion."""
+    whole = {"choices": [], "usage": None}
+    for chunk in chunks:
+        whole["usage"] = chunk.get("usage") or whole["usage"]
+        whole["model"], whole["sidetone"] = chunk["model"], chunk.get("sidetone")
+        for part in chunk["choices"]:
+            while len(whole["choices"]) <= part["index"]:
+                empty = {"role": "assistant", "content": None, "refusal": None}
+                whole["choices"].append({"message": empty, "finish_reason": None, "logprobs": None})
+            choice = whole["choices"][part["index"]]
+            message = choice["message"]
+            for key in ("content", "refusal", "reasoning_content"):
+                if part["delta"].get(key):
+                    message[key] = (message.get(key) or "") + part["delta"][key]
+            message.setdefault("thinking_blocks", []).extend(part["delta"].get("thinking_blocks", []))
+            for call in part["delta"].get("tool_calls", []):
+                calls = message.setdefault("tool_calls", [])
+                if call["index"] == len(calls):
+                    calls.append({"id": call["id"], "type": call["type"], "function": {"name": "", "arguments": ""}})
+                known = calls[call["index"]]["function"]
+                known["name"] += call["function"].get("name") or ""
+                known["arguments"] += call["function"].get("arguments") or ""
+            if (part.get("logprobs") or {}).get("content"):
+                choice["logprobs"] = choice["logprobs"] or {"content": []}
+                choice["logprobs"]["content"] += part["logprobs"]["content"]
+            choice["finish_reason"] = part.get("finish_reason") or choice["finish_reason"]
+    return whole
+
+
+def at(value, path):
+    """`a.0.b` of a document; ABSENT where there is no such place."""
+    for step in re.split(r"(?<!\\)\.", path):
+        step = step.replace("\\.", ".")
+        try:
+            value = value[int(step)] if isinstance(value, list) else value[step]
+        except (KeyError, IndexError, TypeError):
+            return ABSENT
+    return value
+
+
+ABSENT = "(absent)"
+
+
+def check(document, expected):
+    """Every path of `expected` has its value."""
+    found = {path: at(document, path) for path in expected}
+    assert found == expected, json.dumps(document, indent=1)[:4000]
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    gateway = Gateway(tmp_path_factory.mktemp("gateway"))
+    yield gateway
+    gateway.stop()
