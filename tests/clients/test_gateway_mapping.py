@@ -69,7 +69,7 @@ ASKED = [
     ("openai", "effort, as others have it", {"extra_body": {"reasoning": {"effort": "low"}}},
      {"reasoning_effort": "low", "reasoning": ABSENT}),
     ("openai", "logprobs", {"logprobs": True, "top_logprobs": 2}, {"logprobs": True, "top_logprobs": 2}),
-    ("openai", "n", {"n": 1}, {"n": 1}),
+    ("openai", "n", {"n": 2}, {"n": 2}),
     ("openai", "hints", {"user": "u", "metadata": {"a": "b"}, "service_tier": "flex", "store": True},
      {"user": "u", "metadata": {"a": "b"}, "service_tier": "flex", "store": True}),
     ("openai", "image", {"messages": [IMAGE]}, {"messages.0.content.1.type": "image_url"}),
@@ -137,7 +137,7 @@ ASKED = [
     ("google", "sampling", {"temperature": 0.5, "top_p": 0.9, "seed": 3, "presence_penalty": 1, "frequency_penalty": 1}, {
         "generationConfig": {"temperature": 0.5, "topP": 0.9, "seed": 3, "presencePenalty": 1.0, "frequencyPenalty": 1.0}}),
     ("google", "limit and stop", {"max_tokens": 5, "stop": "x"}, {"generationConfig": {"maxOutputTokens": 5, "stopSequences": ["x"]}}),
-    ("google", "n", {"n": 1}, {"generationConfig.candidateCount": 1}),
+    ("google", "n", {"n": 2}, {"generationConfig.candidateCount": 2}),
     ("google", "tools", {"tools": [tool()]}, {
         "tools.0.functionDeclarations.0.name": "f", "toolConfig": ABSENT,
         "tools.0.functionDeclarations.0.parametersJsonSchema.properties": {"kind": {"enum": ["a"]}, "n": {"type": "integer", "minimum": 1}}}),
@@ -184,7 +184,8 @@ def test_asked(gateway, endpoint, name, request_, expected, stream):
             gateway.ask(f"{endpoint}/m", stream, **request_)
         assert expected in json.dumps(error.value.body), error.value.body
         return
-    gateway.ask(f"{endpoint}/m", stream, **request_)
+    answer = gateway.ask(f"{endpoint}/m", stream, **request_)
+    assert [choice["message"]["content"] for choice in answer["choices"]] == [VALID] * request_.get("n", 1)
     assert len(fake.requests) == before + 1
     check(fake.last(), expected)
 

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from conftest import BINARY
 from gateway import gateway as gateway  # the fixture
 from gateway import need, openai
 from pydantic import BaseModel
@@ -129,13 +130,18 @@ def test_openai_errors_of_our_own(gateway, start, llm):
     assert error.value.status_code == 402 and error.value.code == "budget_exhausted"
 
 
-def test_openai_errors_of_keys(start, llm, monkeypatch):
+def test_openai_errors_of_keys(start, llm, monkeypatch, tmp_path):
     monkeypatch.setenv("SIDETONE_TEST_KEY", "the-right-key")
     daemon = start.daemon(start.vendor(), llm.config() + '\n[server]\nkey = "env:SIDETONE_TEST_KEY"\n')
     client = openai.OpenAI(base_url=f"{daemon.url}/v1", api_key="the-right-key", max_retries=0)
     assert client.chat.completions.create(model="fast", messages=USER).choices[0].message.content
     with pytest.raises(openai.AuthenticationError):
         client.with_options(api_key="a-wrong-key").chat.completions.create(model="fast", messages=USER)
+    config = next(tmp_path.glob("daemon*/sidetone.toml"))
+    made = [BINARY, "key", "create", "--scope", "ingest", "--name", "ears", "--config", config]
+    ears = subprocess.run(made, check=True, capture_output=True, text=True).stdout.split()[-1]
+    with pytest.raises(openai.PermissionDeniedError):
+        client.with_options(api_key=ears).chat.completions.create(model="fast", messages=USER)
 
 
 # ---- litellm

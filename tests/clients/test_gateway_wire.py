@@ -21,15 +21,17 @@ def sse(*chunks):
     return "".join(f"data: {chunk}\n\n" for chunk in chunks)
 
 
-def post(gateway, model, **request):
-    """The lines of a streamed answer, as they came, and its headers."""
+def post(gateway, model, after="Hel", **request):
+    """The lines of a streamed answer, as they came, and its headers. What the vendor says later it says after `after`."""
+    for fake in gateway.fakes.values():
+        fake.go.clear()
     body = json.dumps({"model": model, "messages": USER, "stream": True, **request}).encode()
     asked = urllib.request.Request(f"{gateway.url}/v1/chat/completions", body, {"content-type": "application/json"})
     with urllib.request.urlopen(asked) as answer:
         text = ""
         while line := answer.readline().decode():
             text += line
-            if "Hel" in line:  # What is to come after the first word may come.
+            if after in line:
                 for fake in gateway.fakes.values():
                     fake.go.set()
         return text.split("\n\n")[:-1], answer.headers
@@ -46,6 +48,12 @@ def test_chunks_of_the_same_dialect_pass_byte_for_byte(gateway):
     assert len(lines) == 4
     assert headers["sidetone-endpoint"] == "openai" and headers["sidetone-attempts"] == "1"
     assert int(headers["sidetone-overhead-us"]) > 0 and headers["content-type"].startswith("text/event-stream")
+
+
+def test_a_comment_keeps_the_line_alive(gateway):
+    gateway.fakes["openai"].script["slow"] = Raw(sse(BEGIN, HELLO), sse(STOP, "[DONE]"))
+    lines, _ = post(gateway, "openai/slow", after=": keep-alive")
+    assert lines[:2] == [f"data: {BEGIN}", f"data: {HELLO}"] and lines[2] == ": keep-alive" and lines[-1] == "data: [DONE]"
 
 
 def test_usage_comes_when_it_is_asked_for(gateway):

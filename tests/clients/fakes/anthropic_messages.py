@@ -82,7 +82,7 @@ class Anthropic(Fake):
         for index, call in enumerate(reply.calls):
             yield {"type": "tool_use", "id": call.id or f"toolu_{index}", "name": call.name, "input": call.arguments}
 
-    def answer(self, reply, model):
+    def answer(self, reply, model, body):
         return {"id": "msg_1", "type": "message", "role": "assistant", "model": model,
                 "content": list(self.blocks(reply)), "stop_reason": self.finish(reply), "stop_sequence": None,
                 "stop_details": None, "usage": self.usage(reply)}
@@ -92,7 +92,7 @@ class Anthropic(Fake):
             return f"event: {kind}\ndata: {json.dumps({'type': kind, **more})}\n\n"
 
         usage = self.usage(reply)
-        begun = {**self.answer(reply, model), "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
+        begun = {**self.answer(reply, model, body), "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
         yield event("message_start", message=begun)
         yield event("ping")
         for index, block in enumerate(self.blocks(reply)):

@@ -77,23 +77,24 @@ class Gemini(Fake):
             inner = {"name": call.name, "args": call.arguments, **({"id": call.id} if call.id else {})}
             yield {"functionCall": inner, **({"thoughtSignature": call.signature} if call.signature else {})}
 
-    def wrap(self, reply, model, parts, **more):
-        candidate = {"index": 0, "content": {"role": "model", "parts": parts}, **more}
-        return {"candidates": [candidate], "modelVersion": model, "responseId": "resp1", "usageMetadata": self.usage(reply),
+    def wrap(self, reply, model, body, parts, **more):
+        candidate = {"content": {"role": "model", "parts": parts}, **more}
+        count = body.get("generationConfig", {}).get("candidateCount") or 1
+        return {"candidates": [{"index": index, **candidate} for index in range(count)], "modelVersion": model, "responseId": "resp1", "usageMetadata": self.usage(reply),
                 **reply.more}
 
-    def answer(self, reply, model):
+    def answer(self, reply, model, body):
         if "promptFeedback" in reply.more:
             return {**reply.more, "usageMetadata": {"promptTokenCount": 20, "totalTokenCount": 20}, "modelVersion": model,
                     "responseId": "resp1"}
         parts = list(self.parts(reply, lambda text: [text] if text else []))
-        return self.wrap(reply, model, parts, finishReason=reply.finish or "STOP", safetyRatings=[])
+        return self.wrap(reply, model, body, parts, finishReason=reply.finish or "STOP", safetyRatings=[])
 
     def events(self, reply, model, body):
         if "promptFeedback" in reply.more:
-            yield f"data: {json.dumps(self.answer(reply, model))}\r\n\r\n"
+            yield f"data: {json.dumps(self.answer(reply, model, body))}\r\n\r\n"
             return
         parts = list(self.parts(reply, thirds)) or [{"text": ""}]
         for position, part in enumerate(parts):
             last = {"finishReason": reply.finish or "STOP"} if position == len(parts) - 1 else {}
-            yield f"data: {json.dumps(self.wrap(reply, model, [part], **last))}\r\n\r\n"
+            yield f"data: {json.dumps(self.wrap(reply, model, body, [part], **last))}\r\n\r\n"

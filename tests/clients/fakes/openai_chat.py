@@ -63,7 +63,7 @@ class OpenAi(Fake):
     def usage(self, reply):
         return reply.usage or USAGE
 
-    def answer(self, reply, model):
+    def answer(self, reply, model, body):
         message = {"role": "assistant", "content": reply.text or None, "refusal": reply.more.get("refusal")}
         if reply.thinking:
             message["reasoning_content"] = reply.thinking
@@ -71,7 +71,8 @@ class OpenAi(Fake):
             message["tool_calls"] = self.calls(reply, indexed=False)
         choice = {"index": 0, "message": message, "logprobs": reply.more.get("logprobs"), "finish_reason": self.finish(reply)}
         return {"id": "chatcmpl-1", "object": "chat.completion", "created": 1790000000, "model": model,
-                "service_tier": "default", "system_fingerprint": None, "choices": [choice], "usage": self.usage(reply)}
+                "service_tier": "default", "system_fingerprint": None,
+                "choices": [{**choice, "index": index} for index in range(body.get("n") or 1)], "usage": self.usage(reply)}
 
     def chunk(self, model, delta, finish=None, **more):
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
@@ -92,12 +93,17 @@ class OpenAi(Fake):
 
     def events(self, reply, model, body):
         data = lambda value: f"data: {json.dumps(value)}\n\n"  # noqa: E731
+
+        def each(chunk):
+            for index in range(body.get("n") or 1):
+                yield data({**chunk, "choices": [{**chunk["choices"][0], "index": index}]})
+
         for delta in self.deltas(reply):
             chunk = self.chunk(model, delta)
             if "content" in delta and delta["content"] and reply.more.get("logprobs"):
                 chunk["choices"][0]["logprobs"] = reply.more["logprobs"]
-            yield data(chunk)
-        yield data(self.chunk(model, {}, self.finish(reply)))
+            yield from each(chunk)
+        yield from each(self.chunk(model, {}, self.finish(reply)))
         if (body.get("stream_options") or {}).get("include_usage"):
             yield data({**self.chunk(model, {}), "choices": [], "usage": self.usage(reply)})
         yield "data: [DONE]\n\n"
@@ -138,7 +144,7 @@ class AssemblyAi(OpenAi):
     def finish(self, reply):
         return reply.finish or ("tool_use" if reply.calls else "end_turn")
 
-    def answer(self, reply, model):
+    def answer(self, reply, model, body):
         choices = []
         if reply.text or not reply.calls:
             message = {"role": "assistant", "content": reply.text}

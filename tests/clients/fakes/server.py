@@ -88,7 +88,7 @@ class Fake:
                     return self.stream(fake.raw(reply), reply.cut)
                 if streamed:
                     return self.stream(fake.events(reply, model, body))
-                return self.json(200, fake.answer(reply, model))
+                return self.json(200, fake.answer(reply, model, body))
 
             def json(self, status, body, headers=None):
                 text = (body if isinstance(body, str) else json.dumps(body)).encode()
@@ -154,7 +154,7 @@ class Fake:
         """Checks a request. Gives its model, and whether it wants a stream."""
         raise NotImplementedError
 
-    def answer(self, reply, model):
+    def answer(self, reply, model, body):
         raise NotImplementedError
 
     def events(self, reply, model, body):
