@@ -47,7 +47,7 @@ fn journal_error(call: &CallId, error: &JournalError) -> ApiError {
     }
 }
 
-fn session_error(error: &SessionError) -> ApiError {
+pub(super) fn session_error(error: &SessionError) -> ApiError {
     match error {
         SessionError::UnknownCall(call) => unknown(call),
         SessionError::Failed(_) => ApiError::conflict("call_failed", error.to_string()),

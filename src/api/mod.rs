@@ -10,10 +10,11 @@ pub mod config;
 pub mod error;
 pub mod guard;
 mod health;
-mod models;
+pub mod models;
 mod query;
 mod stt;
 pub mod subscribe;
+mod transcripts;
 mod usage;
 
 use std::net::SocketAddr;
@@ -100,12 +101,14 @@ impl Service {
             .route("/v1/calls/{id}/turns", get(calls::turns))
             .route("/v1/calls/{id}/events", get(calls::events))
             .route("/v1/calls/{id}/analyses/{name}", post(calls::run))
+            .route("/v1/transcripts", post(transcripts::post))
             .route("/v1/usage", get(usage::usage))
             .route("/v1/chat/completions", post(chat::complete))
             .route("/chat/completions", post(chat::complete))
             .route("/v1/models", get(models::list))
             .route("/models", get(models::list))
             .route("/v1/models/{*id}", get(models::show))
+            .route("/models/{*id}", get(models::show))
             .route("/", get(dashboard))
             .route("/healthz", get(health::live))
             .route("/readyz", get(health::ready))

@@ -9,20 +9,42 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::error::OpenAiError;
-use crate::gateway::ModelEntry;
+use crate::gateway::{EndpointEntry, Gateway, ModelEntry};
 
 fn entry(model: &ModelEntry) -> Value {
+    let traits = &model.traits;
     json!({
         "id": model.id, "object": "model", "created": 0, "owned_by": model.owned_by, "kind": model.kind,
-        "candidates": model.candidates, "context_length": model.context_length, "pricing": model.pricing,
-        "retirement_date": model.retirement_date, "supported_parameters": model.supported_parameters,
+        "candidates": model.candidates, "configured": model.configured, "context_length": traits.context_length,
+        "max_output_tokens": traits.max_output_tokens, "pricing": model.pricing,
+        "retirement_date": model.retirement_date, "warning": model.warning,
+        "supported_parameters": traits.parameters,
+        "capabilities": {
+            "tools": traits.tools, "json_schema": traits.json_schema, "vision": traits.vision,
+            "reasoning": traits.reasoning, "parallel_tools": traits.parallel_tools, "stream": traits.stream,
+        },
     })
 }
 
-/// All of them, in OpenAI's list.
+fn endpoint(endpoint: &EndpointEntry) -> Value {
+    json!({
+        "name": endpoint.name, "provider": endpoint.provider, "discover": endpoint.discover,
+        "models": endpoint.models, "listed_at": endpoint.listed_at, "error": endpoint.error,
+    })
+}
+
+/// All of them, in OpenAI's list, and how the vendors' own lists stand.
+pub fn document(gateway: &Gateway) -> Value {
+    let (models, endpoints) = (gateway.models(), gateway.endpoints());
+    json!({
+        "object": "list", "data": models.iter().map(entry).collect::<Vec<_>>(),
+        "endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+    })
+}
+
+/// The list.
 pub(super) async fn list(State(api): State<Arc<Api>>) -> Response {
-    let models = api.sessions.deps().gateway.models();
-    Json(json!({"object": "list", "data": models.iter().map(entry).collect::<Vec<_>>()})).into_response()
+    Json(document(&api.sessions.deps().gateway)).into_response()
 }
 
 /// One of them.

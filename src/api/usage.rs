@@ -1,4 +1,4 @@
-//! `GET /v1/usage?group_by=endpoint,route,…&from=&to=`: what was used, and what it cost.
+//! `GET /v1/usage?group_by=endpoint,route,…&from=&to=&changes=`: what was used, what it cost, and what was configured.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use super::Api;
 use super::error::ApiError;
 use super::query::Query;
-use crate::base::time::parse_rfc3339;
-use crate::ledger::{LedgerError, UsageQuery, UsageRow};
+use crate::base::time::{parse_rfc3339, rfc3339_ms};
+use crate::ledger::{Change, GONE, LedgerError, UsageQuery, UsageRow};
 
 /// Sums up the ledger.
 pub(super) async fn usage(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
@@ -25,12 +25,28 @@ pub(super) async fn usage(State(api): State<Arc<Api>>, RawQuery(query): RawQuery
         from_ms: time(&query, "from")?,
         to_ms: time(&query, "to")?,
     };
+    let changes = match query.text("changes") {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(other) => {
+            let message = format!("changes: expected true or false, found {other:?}");
+            return Err(ApiError::bad_request("bad_parameter", message));
+        }
+    };
     let ledger = api.ledger.clone();
-    let rows = tokio::task::spawn_blocking(move || ledger.usage(&asked))
-        .await
-        .map_err(|_| ApiError::internal("the ledger's query failed"))?;
-    match rows {
-        Ok(rows) => Ok(Json(json!({ "rows": rows.iter().map(shown).collect::<Vec<_>>() })).into_response()),
+    let read = move || -> Result<Value, LedgerError> {
+        let rows: Vec<Value> = ledger.usage(&asked)?.iter().map(shown).collect();
+        let mut answer = json!({ "rows": rows });
+        if changes {
+            let changes = ledger.changes(asked.from_ms, asked.to_ms)?;
+            answer["changes"] = changes.iter().map(changed).collect();
+        }
+        Ok(answer)
+    };
+    let answer =
+        tokio::task::spawn_blocking(read).await.map_err(|_| ApiError::internal("the ledger's query failed"))?;
+    match answer {
+        Ok(answer) => Ok(Json(answer).into_response()),
         Err(error @ LedgerError::Query(_)) => Err(ApiError::bad_request("bad_parameter", error.to_string())),
         Err(error) => Err(ApiError::unavailable("ledger_unavailable", error.to_string())),
     }
@@ -47,10 +63,20 @@ fn time(query: &Query, name: &str) -> Result<Option<i64>, ApiError> {
     parsed.map(Some).ok_or_else(expected)
 }
 
+/// What was configured; `detail` is null where it is no more.
+fn changed(change: &Change) -> Value {
+    let detail = Some(&change.detail).filter(|detail| *detail != GONE);
+    json!({"at": rfc3339_ms(change.at_ms), "kind": change.kind, "name": change.name, "detail": detail})
+}
+
 fn shown(row: &UsageRow) -> Value {
     let mut shown: Map<String, Value> = row.group.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
     shown.insert("attempts".to_owned(), json!(row.attempts));
-    shown.insert("tokens".to_owned(), json!({"input": row.input, "cached": row.cached, "output": row.output}));
+    let tokens = json!({
+        "input": row.input, "cached": row.cached, "cache_write": row.cache_write, "output": row.output,
+        "reasoning": row.reasoning,
+    });
+    shown.insert("tokens".to_owned(), tokens);
     shown.insert("cost_usd".to_owned(), json!(row.cost_pico.map(crate::gateway::price::usd)));
     shown.insert("unpriced".to_owned(), json!(row.unpriced));
     Value::Object(shown)

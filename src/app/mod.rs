@@ -6,7 +6,9 @@
 mod books;
 mod limits;
 mod listener;
+mod otel;
 mod recovery;
+mod reload;
 mod workers;
 
 use std::net::{IpAddr, SocketAddr};
@@ -67,6 +69,9 @@ pub enum StartError {
     /// The gateway cannot be built.
     #[error("{0}")]
     Gateway(String),
+    /// Spans cannot be exported.
+    #[error("{0}")]
+    Telemetry(String),
     /// Threads or descriptors are not to be had.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -81,8 +86,8 @@ pub struct Running {
     store: Arc<dyn Store>,
     workers: Workers,
     deadline: Duration,
-    gateway: Gateway,
-    ledger: Ledger,
+    reloader: reload::Reloader,
+    spans: Option<Arc<otel::Spans>>,
 }
 
 /// Starts a daemon on `listen` (port 0: a free one).
@@ -92,6 +97,7 @@ pub struct Running {
 /// # Errors
 /// See [`StartError`]; nothing is left running.
 pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> {
+    let started = reload::Sections::of(&config);
     let keys = Keys::new(keys::path(&config.journal.dir), config.server.key.as_ref().map(|key| &key.value));
     check_address(listen, &keys)?;
     limits::raise_open_files();
@@ -104,13 +110,18 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     store.set_tail(Arc::new(hub.clone()));
     let ledger =
         Ledger::open(&config.journal.dir.join("ledger")).map_err(|error| StartError::Ledger(error.to_string()))?;
-    books::note_config(&ledger, &config.gateway).map_err(|error| StartError::Ledger(error.to_string()))?;
-    let attempts = Arc::new(books::Books(ledger.clone()));
+    let inventory = books::Inventory::new(ledger.clone(), keys::path(&config.journal.dir));
+    inventory.note_config(&config.gateway).map_err(|error| StartError::Ledger(error.to_string()))?;
+    inventory.note_keys();
+    let workers = Workers::start()?;
+    let spans =
+        otel::Spans::start(&config.telemetry, workers.handles().last().cloned()).map_err(StartError::Telemetry)?;
+    let attempts = Arc::new(books::Books { ledger: ledger.clone(), spans: spans.clone() });
     let metrics = gateway::Metrics::register(&mut registry);
+    let reloads = reload::Metrics::register(&mut registry);
     let budget = books::budget(&ledger, &config.limits).map_err(|error| StartError::Ledger(error.to_string()))?;
     let gateway = Gateway::recorded(config.gateway.clone(), metrics, attempts, Some(budget))
         .map_err(|error| StartError::Gateway(error.to_string()))?;
-    let workers = Workers::start()?;
     let drain = Drain::default();
     let deps = Arc::new(session::Deps {
         store: Arc::clone(&store),
@@ -173,11 +184,13 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         workers.spawn(drain.tasks.track_future(run));
     }
     workers.spawn(sweep(journal, drain.clone()));
+    workers.spawn(gateway.clone().keep_listings(drain.stop.clone()));
     for sink in config.sinks {
         let dir = config.journal.dir.join("sinks");
         let run = sink::run(sink, dir, hub.clone(), sink_metrics.clone(), drain.stop.clone());
         workers.spawn(drain.tasks.track_future(run));
     }
+    let reloader = reload::Reloader::new(started, gateway, inventory, reloads);
     let gates = limits::Gates::new(&config.limits);
     let secure = tls.is_some();
     if let Some(tls) = tls.clone() {
@@ -185,18 +198,23 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     }
     workers.spawn_first(listener::accept(bound, tls, service, gates, workers.handles(), drain.clone()));
     tracing::info!(%address, journal = %config.journal.dir.display(), "sidetone is up");
-    Ok(Running { address, secure, drain, store, workers, deadline: config.shutdown.deadline, gateway, ledger })
+    Ok(Running { address, secure, drain, store, workers, deadline: config.shutdown.deadline, reloader, spans })
 }
 
 impl Running {
-    /// Takes over the endpoints, models and routes of another configuration; requests in flight keep what they have. All
-    /// else stays as it was until a restart.
+    /// Takes over what of another configuration can be taken over; requests in flight keep what they have.
     pub fn reload(&self, config: &Config) {
-        self.gateway.reload(config.gateway.clone());
-        if let Err(error) = books::note_config(&self.ledger, &config.gateway) {
-            tracing::error!(%error, "the new configuration is not in the ledger");
-        }
-        tracing::info!("endpoints, models and routes are reloaded; other sections hold from the next start on");
+        self.reloader.take_over(config);
+    }
+
+    /// The configuration was to be reloaded and does not validate: all stays as it was. Counted, for whoever watches.
+    pub fn reload_refused(&self) {
+        self.reloader.refused();
+    }
+
+    /// Looks at the key file, so that a key made or revoked meanwhile is on the bill by name.
+    pub fn note_keys(&self) {
+        self.reloader.inventory.note_keys();
     }
 
     /// Base URL of its HTTP surface.
@@ -207,7 +225,7 @@ impl Running {
     /// Finishes what is in hand, ends no call, and returns once everything is written; at the latest after the
     /// configured deadline.
     pub fn stop(self) {
-        let Self { drain, store, workers, deadline, .. } = self;
+        let Self { drain, store, workers, deadline, spans, .. } = self;
         drain.stop.cancel();
         drain.tasks.close();
         let tasks = drain.tasks.clone();
@@ -219,6 +237,9 @@ impl Running {
             workers.wait(async move { tasks.wait().await }, ABORT_MARGIN);
         }
         store.close();
+        if let Some(spans) = spans {
+            spans.close();
+        }
         workers.stop();
     }
 }

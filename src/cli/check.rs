@@ -34,6 +34,10 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
         Ok(config) => {
             let of = args.config.as_ref().map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
             anstream::println!("{} {of}: {}", "OK".green().bold(), inventory(&config));
+            for (model, date) in config.gateway.retiring(crate::base::time::unix_ms()) {
+                let warning = format!("{model} is to be retired at {date}: name another in its place");
+                anstream::println!("{} {warning}", "WARN".yellow().bold());
+            }
             Ok(ExitCode::SUCCESS)
         }
         Err(problems) => {
@@ -91,7 +95,7 @@ mod tests {
             Ok(_) => Vec::new(),
             Err(problems) => problems,
         };
-        let outside = ["is not set", "cannot be read", "cannot read", "No such file"];
+        let outside = ["was built without", "is not set", "cannot be read", "cannot read", "No such file"];
         let wrong: Vec<String> = problems
             .iter()
             .map(settings::line)

@@ -1,28 +1,39 @@
-//! `sidetone models`: every name that the gateway knows; with `--probe`, whether it answers.
+//! `sidetone models`: every name that the gateway knows; with `--probe`, whether each endpoint answers.
+//!
+//! Asks a running daemon, or, with `--config`, makes a gateway of its own from a configuration: the same names before a
+//! daemon ever ran with it.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
 
-use super::fetch;
-use super::table;
 use super::target::{DEFAULT_LISTEN, Target};
+use super::{fetch, settings, table};
+use crate::api::models::document;
+use crate::gateway::{Gateway, Metrics, Query};
+use crate::llm::{ChatRequest, Message, Role};
 
 /// Options of `sidetone models`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sidetone models            routes, models, and the vendors' models behind them
-  sidetone models --probe    asks each vendor's model for one token")]
+  sidetone models                            routes, models, and the vendors' models behind them
+  sidetone models --probe                    asks each endpoint for one token, with each of its configured models
+  sidetone models --probe --config new.toml  the same without a daemon, before the file is put in its place")]
 pub(crate) struct ModelsArgs {
     /// The daemon
     #[arg(long, value_name = "URL", default_value = DEFAULT_LISTEN)]
     to: Target,
-    /// Ask each vendor's model for one token
+    /// No daemon: what this configuration has
+    #[arg(long, value_name = "FILE", conflicts_with = "to")]
+    config: Option<PathBuf>,
+    /// Ask each endpoint for one token: with each model that is configured, else with one of its list
     #[arg(long)]
     probe: bool,
     /// As JSON, as GET /v1/models has it
@@ -30,49 +41,148 @@ pub(crate) struct ModelsArgs {
     json: bool,
 }
 
+/// Who is asked.
+enum Source {
+    Daemon(Target),
+    Own(Gateway),
+}
+
+impl Source {
+    async fn list(&self) -> Result<Value> {
+        match self {
+            Self::Daemon(target) => {
+                fetch::get(target, "/v1/models").await?.ok_or_else(|| anyhow!("{target} has no /v1/models"))
+            }
+            Self::Own(gateway) => {
+                gateway.list_now().await;
+                Ok(document(gateway))
+            }
+        }
+    }
+
+    /// Asks for one token.
+    async fn probe(&self, id: &str) -> Result<()> {
+        const PROMPT: &str = "Say: ok";
+        match self {
+            Self::Daemon(target) => {
+                let body = json!({"model": id, "max_tokens": 1, "messages": [{"role": "user", "content": PROMPT}]});
+                fetch::post(target, "/v1/chat/completions", &body).await?;
+            }
+            Self::Own(gateway) => {
+                let request = ChatRequest {
+                    messages: vec![Message::text(Role::User, PROMPT)],
+                    max_tokens: Some(1),
+                    ..ChatRequest::default()
+                };
+                let arm = gateway.resolve(id, "")?;
+                let query = Query { arm, request, transcript: None, key: None, call: None, deadline: None };
+                gateway.complete(query).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Runs the command. Exit code 1 if a probe fails.
 ///
 /// # Errors
-/// The daemon does not answer, or not well.
+/// The daemon does not answer, or not well; the configuration is not right.
 pub(crate) async fn run(args: ModelsArgs) -> Result<ExitCode> {
-    let Some(answer) = fetch::get(&args.to, "/v1/models").await? else { bail!("{} has no /v1/models", args.to) };
+    let source = match &args.config {
+        None => Source::Daemon(args.to),
+        Some(path) => Source::Own(Gateway::new(settings::load(Some(path))?.gateway, Metrics::default())?),
+    };
+    let answer = source.list().await?;
     if args.json {
         anstream::println!("{answer}");
         return Ok(ExitCode::SUCCESS);
     }
-    let models = answer.get("data").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let text = |model: &Value, key: &str| model.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let items = |name: &str| answer.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut failed = 0;
     if args.probe {
-        let mut failed = 0;
-        for model in models.iter().filter(|model| text(model, "kind") == "vendor") {
-            failed += u32::from(!probe(&args.to, &text(model, "id")).await);
+        let probes = to_probe(items("data"));
+        if probes.is_empty() {
+            bail!("no vendor's model is configured or listed: there is nothing to probe");
         }
-        return Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        for id in probes {
+            failed += u32::from(!probe(&source, id).await);
+        }
+    } else {
+        anstream::print!("{}", table::draw(&lines(items("data")), 3));
     }
-    let mut lines = vec![["NAME", "KIND", "CANDIDATES", "USD/M IN", "USD/M OUT"].map(str::to_owned).to_vec()];
-    for model in models {
-        let price = |key: &str| {
-            let price = model.pointer(&format!("/pricing/{key}")).and_then(Value::as_f64);
-            price.map_or_else(String::new, |price| price.to_string())
-        };
-        let candidates: Vec<&str> =
-            model.get("candidates").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
-        let kind = text(model, "kind");
-        let shown = if kind == "vendor" { String::new() } else { candidates.join(" > ") };
-        lines.push(vec![text(model, "id"), kind, shown, price("input"), price("output")]);
+    for model in items("data") {
+        if let Some(warning) = model.get("warning").and_then(Value::as_str) {
+            anstream::println!("{} {}: {warning}", "WARN".yellow(), text(model, "id"));
+        }
     }
-    anstream::print!("{}", table::draw(&lines, 3));
-    Ok(ExitCode::SUCCESS)
+    for endpoint in items("endpoints") {
+        if let Some(error) = endpoint.get("error").and_then(Value::as_str) {
+            anstream::println!("{} {}: {error}", "WARN".yellow(), text(endpoint, "name"));
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn probe(target: &Target, id: &str) -> bool {
-    let body = json!({"model": id, "max_tokens": 1, "messages": [{"role": "user", "content": "Say: ok"}]});
+fn text<'a>(item: &'a Value, key: &str) -> &'a str {
+    item.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A head, then a line a name.
+fn lines(models: &[Value]) -> Vec<Vec<String>> {
+    let head = ["name", "kind", "candidates", "context", "$/M in", "$/M out"];
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
+    for model in models {
+        let number = |path: &str| {
+            let number = model.pointer(path).filter(|number| number.is_number());
+            number.map_or_else(String::new, ToString::to_string)
+        };
+        let candidates = model.get("candidates").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let candidates: Vec<&str> = candidates.iter().filter_map(Value::as_str).collect();
+        let kind = text(model, "kind");
+        let shown = if kind == "vendor" { String::new() } else { candidates.join(" > ") };
+        let prices = ["/context_length", "/pricing/input", "/pricing/output"].map(number);
+        lines.push([text(model, "id").to_owned(), kind.to_owned(), shown].into_iter().chain(prices).collect());
+    }
+    lines
+}
+
+/// The configured models of each endpoint; where it has none, the first of its list.
+fn to_probe(models: &[Value]) -> Vec<&str> {
+    let vendors = || models.iter().filter(|model| text(model, "kind") == "vendor");
+    let configured = |model: &&Value| model.get("configured").and_then(Value::as_bool) != Some(false);
+    let mut done: BTreeSet<&str> = vendors().filter(configured).map(|model| text(model, "owned_by")).collect();
+    vendors().filter(|model| configured(model) || done.insert(text(model, "owned_by"))).map(|m| text(m, "id")).collect()
+}
+
+async fn probe(source: &Source, id: &str) -> bool {
     let began = Instant::now();
-    let answered = fetch::post(target, "/v1/chat/completions", &body).await;
+    let answered = source.probe(id).await;
     let took = began.elapsed().as_millis();
-    match answered {
-        Ok(_) => anstream::println!("{} {id} {took} ms", "ok    ".green()),
-        Err(ref error) => anstream::println!("{} {id} {took} ms: {error:#}", "failed".red()),
+    match &answered {
+        Ok(()) => anstream::println!("{} {id} {took} ms", "ok    ".green()),
+        Err(error) => anstream::println!("{} {id} {took} ms: {error:#}", "failed".red()),
     }
     answered.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_endpoint_is_probed_with_what_is_configured_else_with_one_of_its_list() {
+        let model = |id: &str, kind: &str, configured: bool| {
+            let owner = id.split('/').next().unwrap_or_default();
+            json!({"id": id, "kind": kind, "owned_by": owner, "configured": configured})
+        };
+        let models = [
+            model("route", "route", true),
+            model("a/1", "vendor", false),
+            model("a/2", "vendor", true),
+            model("a/3", "vendor", true),
+            model("b/1", "vendor", false),
+            model("b/2", "vendor", false),
+        ];
+        assert_eq!(to_probe(&models), ["a/2", "a/3", "b/1"]);
+    }
 }

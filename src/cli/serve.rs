@@ -28,7 +28,8 @@ Examples:
   sidetone serve --listen 127.0.0.1:0               a free port; the first line on stdout says which
 
 The log goes to stderr. SIDETONE_LOG sets what is in it, such as \"debug\" or \"sidetone::session=debug,info\".
-SIGHUP, or a change of the file, reloads endpoints, models and routes.
+SIGHUP, or a change of the file, reloads endpoints, models, routes, prices and the caps on money; a file that does not
+validate changes nothing, and the log says so.
 SIGTERM ends it in order: no call ends, and the next start goes on with all of them.")]
 pub(crate) struct ServeArgs {
     /// The configuration; without it, the defaults and the embedded provider
@@ -95,12 +96,20 @@ async fn serve_until_stopped(stop: &mut Stop, running: &app::Running, config: Op
             biased;
             () = stop.wait() => return,
             _ = asked => {}
-            _ = ticks.tick() => if stamp() == seen { continue },
+            _ = ticks.tick() => {
+                running.note_keys();
+                if stamp() == seen {
+                    continue;
+                }
+            }
         }
         seen = stamp();
         match settings::load(config) {
             Ok(config) => running.reload(&config),
-            Err(error) => tracing::error!("the configuration stays as it was: {error:#}"),
+            Err(error) => {
+                running.reload_refused();
+                tracing::error!("the configuration stays as it was: {error:#}");
+            }
         }
     }
 }

@@ -15,12 +15,14 @@ use super::target::{DEFAULT_LISTEN, Target};
 Examples:
   sidetone usage                                             by endpoint, since ever
   sidetone usage --group-by route,variant --from 2026-01-01
-  sidetone usage --group-by day,vendor_model --format csv > bill.csv")]
+  sidetone usage --group-by day,vendor_model --format csv > bill.csv
+  sidetone usage --changes --from 2026-01-01                 prices, routes, keys: what held from when on")]
 pub(crate) struct UsageArgs {
     /// The daemon
     #[arg(long, value_name = "URL", default_value = DEFAULT_LISTEN)]
     to: Target,
-    /// Of endpoint, route, variant, model, vendor_model, key, call, analysis, outcome, code, why, day; or none
+    /// Of endpoint, route, variant, model, vendor_model, key, call, analysis, outcome, code, why, status, number, request,
+    /// hour, day, month; or none
     #[arg(long, value_name = "NAMES", default_value = "endpoint")]
     group_by: String,
     /// From this day or time on (UTC)
@@ -29,6 +31,9 @@ pub(crate) struct UsageArgs {
     /// Before this day or time (UTC)
     #[arg(long, value_name = "TIME")]
     before: Option<String>,
+    /// Endpoints, models, routes, prices and keys as they were configured, instead of sums
+    #[arg(long, conflicts_with = "group_by")]
+    changes: bool,
     /// How it is shown
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -47,7 +52,10 @@ enum Format {
 /// The daemon does not answer, or not well.
 pub(crate) async fn run(args: UsageArgs) -> Result<ExitCode> {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
-    query.append_pair("group_by", &args.group_by);
+    query.append_pair("group_by", if args.changes { "none" } else { &args.group_by });
+    if args.changes {
+        query.append_pair("changes", "true");
+    }
     for (name, value) in [("from", &args.from), ("to", &args.before)] {
         if let Some(value) = value {
             query.append_pair(name, value);
@@ -62,28 +70,51 @@ pub(crate) async fn run(args: UsageArgs) -> Result<ExitCode> {
     }
     let groups: Vec<&str> =
         if args.group_by == "none" { Vec::new() } else { args.group_by.split(',').map(str::trim).collect() };
-    let rows = answer.get("rows").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let lines = lines(&groups, rows);
+    let items = |name: &str| answer.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let (lines, texts) = match args.changes {
+        true => (changes(items("changes")), 4),
+        false => (lines(&groups, items("rows")), groups.len()),
+    };
     match args.format {
         Format::Csv => lines.iter().for_each(|line| anstream::println!("{}", csv(line))),
-        _ => anstream::print!("{}", super::table::draw(&lines, groups.len())),
+        _ => anstream::print!("{}", super::table::draw(&lines, texts)),
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// Null is an empty cell, never zero.
+fn text(value: Option<&Value>) -> String {
+    match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    }
+}
+
+/// A head, then a line a change.
+fn changes(changes: &[Value]) -> Vec<Vec<String>> {
+    let mut lines = vec![["at", "kind", "name", "detail"].map(str::to_owned).to_vec()];
+    for change in changes {
+        let gone = change.get("detail").is_none_or(Value::is_null);
+        let mut line = ["at", "kind", "name"].map(|key| text(change.get(key))).to_vec();
+        line.push(if gone { "gone".to_owned() } else { text(change.get("detail")) });
+        lines.push(line);
+    }
+    lines
+}
+
 /// A head, then a line a row.
 fn lines(groups: &[&str], rows: &[Value]) -> Vec<Vec<String>> {
-    let head = groups.iter().copied().chain(["attempts", "input", "cached", "output", "cost_usd", "unpriced"]);
+    let numbers = ["attempts", "input", "cached", "cache_write", "output", "reasoning", "cost_usd", "unpriced"];
+    let head = groups.iter().copied().chain(numbers);
     let mut lines = vec![head.map(str::to_owned).collect::<Vec<_>>()];
     for row in rows {
-        let text = |value: Option<&Value>| match value {
-            None | Some(Value::Null) => String::new(),
-            Some(Value::String(text)) => text.clone(),
-            Some(other) => other.to_string(),
-        };
         let mut line: Vec<String> = groups.iter().map(|group| text(row.get(group))).collect();
         line.push(text(row.get("attempts")));
-        line.extend(["input", "cached", "output"].map(|kind| text(row.pointer(&format!("/tokens/{kind}")))));
+        line.extend(
+            ["input", "cached", "cache_write", "output", "reasoning"]
+                .map(|kind| text(row.pointer(&format!("/tokens/{kind}")))),
+        );
         line.push(row.get("cost_usd").and_then(Value::as_f64).map_or_else(String::new, |cost| format!("{cost:.6}")));
         line.push(text(row.get("unpriced")));
         lines.push(line);
@@ -111,7 +142,7 @@ mod tests {
             json!({"route":"a,b","attempts":3,"tokens":{"input":5,"cached":null,"output":1},"cost_usd":null,"unpriced":3}),
         ];
         let lines = lines(&["route"], &rows);
-        assert_eq!(csv(&lines[0]), "route,attempts,input,cached,output,cost_usd,unpriced");
-        assert_eq!(csv(&lines[1]), "\"a,b\",3,5,,1,,3");
+        assert_eq!(csv(&lines[0]), "route,attempts,input,cached,cache_write,output,reasoning,cost_usd,unpriced");
+        assert_eq!(csv(&lines[1]), "\"a,b\",3,5,,,1,,,3");
     }
 }

@@ -3,7 +3,11 @@
 //! Composes the sections that the modules own; knows no default of theirs. `Config::load` reads no network and binds
 //! nothing, so that `sidetone check` and start-up say the same.
 
+mod telemetry;
+
 use std::path::Path;
+
+pub use telemetry::TelemetryConfig;
 
 use toml::{Table, Value};
 
@@ -41,6 +45,8 @@ pub struct Config {
     pub stt: SttConfig,
     /// `[tls]`
     pub tls: Option<TlsConfig>,
+    /// `[telemetry]`
+    pub telemetry: TelemetryConfig,
     /// `[record]`
     pub record: Option<RecordConfig>,
     /// `[[source]]`
@@ -98,6 +104,8 @@ impl Config {
         let stt = SttConfig::read(value, root.problems());
         let value = root.take("tls");
         let tls = TlsConfig::read(value, base, root.problems());
+        let value = root.take("telemetry");
+        let telemetry = TelemetryConfig::read(value, root.problems());
         let value = root.take("record");
         let record = RecordConfig::read(value, base, root.problems());
         let value = root.take("source");
@@ -116,6 +124,7 @@ impl Config {
             analyses,
             stt,
             tls,
+            telemetry,
             record,
             sources,
             sinks,

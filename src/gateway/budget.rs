@@ -4,6 +4,7 @@
 //! Knows no ledger: what was spent before is told to it. A day is one of UTC. Where no price is known, nothing is counted.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -27,8 +28,8 @@ pub type SpentByCall = Box<dyn Fn(&CallId) -> i64 + Send + Sync>;
 
 /// The caps. `None` = none.
 pub struct Budget {
-    per_call: Option<i64>,
-    per_day: Option<i64>,
+    /// Whether there is any cap: without one, a request does not even take the lock.
+    capped: AtomicBool,
     spent_by_call: SpentByCall,
     state: Mutex<State>,
     changed: Notify,
@@ -36,6 +37,8 @@ pub struct Budget {
 
 #[derive(Default)]
 struct State {
+    per_call: Option<i64>,
+    per_day: Option<i64>,
     day: i64,
     today: Purse,
     calls: HashMap<CallId, Purse>,
@@ -56,6 +59,11 @@ pub(super) struct Reservation {
     estimate: i64,
 }
 
+/// Pico-dollars: a dollar is a million times what `per_million` gives for one.
+fn pico(usd: f64) -> i64 {
+    price::per_million(usd).saturating_mul(1_000_000)
+}
+
 enum Verdict {
     Reserved(Reservation),
     /// Others hold what is left; it may come free.
@@ -71,16 +79,38 @@ impl Budget {
         spent_today: i64,
         spent_by_call: SpentByCall,
     ) -> Self {
-        // A dollar is a million times what `per_million` gives for one.
-        let pico = |usd: f64| price::per_million(usd).saturating_mul(1_000_000);
         let today = Purse { spent: spent_today, reserved: 0 };
-        Self {
+        let state = State {
             per_call: usd_per_call.map(pico),
             per_day: usd_per_day.map(pico),
+            day: unix_ms() / DAY_MS,
+            today,
+            calls: HashMap::new(),
+        };
+        Self {
+            capped: AtomicBool::new(usd_per_call.is_some() || usd_per_day.is_some()),
             spent_by_call,
-            state: Mutex::new(State { day: unix_ms() / DAY_MS, today, calls: HashMap::new() }),
+            state: Mutex::new(state),
             changed: Notify::new(),
         }
+    }
+
+    /// Other caps from now on, in US dollars. What was spent while there was no cap on a day was not counted here:
+    /// `spent_today` is what the ledger knows of it.
+    pub(super) fn cap(&self, usd_per_call: Option<f64>, usd_per_day: Option<f64>, spent_today: i64) {
+        let mut state = self.state();
+        if state.per_call.is_none() && state.per_day.is_none() {
+            state.day = unix_ms() / DAY_MS;
+            state.today.spent = spent_today;
+        }
+        if state.per_call.is_none() {
+            state.calls.retain(|_, purse| purse.reserved > 0);
+        }
+        state.per_call = usd_per_call.map(pico);
+        state.per_day = usd_per_day.map(pico);
+        self.capped.store(usd_per_call.is_some() || usd_per_day.is_some(), Ordering::Relaxed);
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,7 +128,7 @@ impl Budget {
         request: &ChatRequest,
         deadline: Instant,
     ) -> Result<Option<Reservation>, GatewayError> {
-        let Some(price) = remote.price(unix_ms()).filter(|_| self.per_call.is_some() || self.per_day.is_some()) else {
+        let Some(price) = remote.price(unix_ms()).filter(|_| self.capped.load(Ordering::Relaxed)) else {
             return Ok(None);
         };
         let estimate = estimate(price, request);
@@ -130,7 +160,7 @@ impl Budget {
             state.day = day;
             state.today = Purse::default();
         }
-        if let Some(call) = call.filter(|_| self.per_call.is_some())
+        if let Some(call) = call.filter(|_| state.per_call.is_some())
             && !state.calls.contains_key(call)
         {
             if state.calls.len() >= MAX_CALLS {
@@ -139,9 +169,9 @@ impl Budget {
             let spent = (self.spent_by_call)(call);
             state.calls.insert(call.clone(), Purse { spent, reserved: 0 });
         }
-        let of_call = call.and_then(|call| state.calls.get(call)).copied().zip(self.per_call);
+        let of_call = call.and_then(|call| state.calls.get(call)).copied().zip(state.per_call);
         let purses =
-            [("limits.usd_per_call", of_call), ("limits.usd_per_day", self.per_day.map(|cap| (state.today, cap)))];
+            [("limits.usd_per_call", of_call), ("limits.usd_per_day", state.per_day.map(|cap| (state.today, cap)))];
         let mut left = i64::MAX;
         for (limit, purse) in purses {
             let Some((purse, cap)) = purse else { continue };

@@ -9,19 +9,20 @@ use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
-use super::ModelEntry;
 use super::breaker::Breaker;
 use super::config::{Candidate, Clocks, Config, EndpointConfig, Names, RETRIES, vendor_id_is_valid};
 use super::error::GatewayError;
+use super::listing::Listings;
 use super::price::{self, Price};
 use crate::llm::SchemaMode;
+use crate::llm::models::Traits;
 use crate::types::JsonMap;
 
 /// Most pass-through models whose state is remembered.
 const MAX_TARGETS: usize = 4096;
 
 /// Who will answer: a route's variant, or a model asked by name. Pinned by whoever needs it to stay the same.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Arm {
     /// The route, or the name that was asked.
     pub route: Arc<str>,
@@ -42,6 +43,21 @@ impl Arm {
     /// Whether only the embedded provider is behind it.
     pub fn local(&self) -> bool {
         self.candidates.iter().all(|candidate| matches!(candidate, Target::Local))
+    }
+
+    /// The same, each candidate asked but once.
+    #[must_use]
+    pub fn asked_once(&self) -> Self {
+        Self { retries: 0, ..self.clone() }
+    }
+
+    /// Tokens that every candidate has room for, prompt and answer together, as far as is known.
+    pub fn context_length(&self) -> Option<u64> {
+        let lengths = self.candidates.iter().filter_map(|candidate| match candidate {
+            Target::Local => None,
+            Target::Remote(remote) => remote.traits().context_length,
+        });
+        lengths.min()
     }
 
     /// The arm of the embedded provider.
@@ -83,7 +99,6 @@ pub(super) struct Remote {
     pub(super) vendor_model: Arc<str>,
     pub(super) breaker: Breaker,
     schema_step: AtomicU8,
-    prices: Vec<Price>,
     /// The dearest attempt so far, pico-dollars; negative before the first.
     dearest: AtomicI64,
 }
@@ -101,13 +116,20 @@ impl Remote {
 
     /// The price that holds now.
     pub(super) fn price(&self, now_ms: i64) -> Option<Price> {
-        price::at(&self.prices, now_ms)
+        self.endpoint.price(&self.vendor_model, now_ms)
+    }
+
+    /// What is known of it.
+    pub(super) fn traits(&self) -> Traits {
+        self.endpoint.traits(&self.vendor_model)
     }
 
     /// How an answer under a schema is had here, as far as is known, with the steps that are left below it.
     pub(super) fn schema_modes(&self) -> &'static [SchemaMode] {
         let modes = self.endpoint.schema_modes;
-        let step = usize::from(self.schema_step.load(Ordering::Relaxed)).min(modes.len().saturating_sub(1));
+        let lacks = modes.first() == Some(&SchemaMode::JsonSchema) && self.traits().json_schema == Some(false);
+        let step = usize::from(self.schema_step.load(Ordering::Relaxed)).max(usize::from(lacks));
+        let step = step.min(modes.len().saturating_sub(1));
         &modes[step..]
     }
 
@@ -126,11 +148,13 @@ pub(super) struct Endpoint {
     pub(super) name: Arc<str>,
     pub(super) config: EndpointConfig,
     pub(super) permits: Option<Arc<Semaphore>>,
+    /// What the vendor says of its models.
+    pub(super) listings: Arc<Listings>,
     schema_modes: &'static [SchemaMode],
 }
 
 impl Endpoint {
-    fn new(config: EndpointConfig) -> Self {
+    fn new(config: EndpointConfig, previous: Option<&Catalogue>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let schema_modes = match config.structured_output {
             None => config.provider.schema_modes(),
@@ -138,21 +162,46 @@ impl Endpoint {
             Some(SchemaMode::JsonObject) => &[SchemaMode::JsonObject],
             Some(SchemaMode::Prompt) => &[SchemaMode::Prompt],
         };
+        let same = |known: &&Arc<Self>| {
+            *known.name == *config.name
+                && known.config.base_url == config.base_url
+                && known.config.provider.name() == config.provider.name()
+        };
+        let before = previous.filter(|_| config.discover.is_some()).and_then(|known| known.endpoints.iter().find(same));
         Self {
             uid: NEXT.fetch_add(1, Ordering::Relaxed),
             name: Arc::from(config.name.as_str()),
             permits: config.max_concurrency.map(|permits| Arc::new(Semaphore::new(permits))),
+            listings: before.map_or_else(Arc::default, |before| Arc::clone(&before.listings)),
             schema_modes,
             config,
         }
     }
 
-    fn prices(&self, vendor_model: &str) -> Vec<Price> {
-        let of = |name: &str| -> Vec<Price> {
-            self.config.prices.iter().filter(|(model, _)| model == name).map(|(_, price)| *price).collect()
+    /// The price of a model that holds at a time: its own, that of `*`, else what the vendor lists.
+    pub(super) fn price(&self, vendor_model: &str, now_ms: i64) -> Option<Price> {
+        let of = |name: &str| {
+            let mut prices = self.config.prices.iter().filter(|(model, _)| model == name).map(|(_, price)| *price);
+            let first = prices.next()?;
+            Some(price::at(std::iter::once(first).chain(prices), now_ms))
         };
-        let own = of(vendor_model);
-        if own.is_empty() { of("*") } else { own }
+        match of(vendor_model).or_else(|| of("*")) {
+            Some(price) => price,
+            None => self.listings.current()?.get(vendor_model)?.price,
+        }
+    }
+
+    /// What is known of a model: as configured for it, for `*`, and as the vendor lists it.
+    pub(super) fn traits(&self, vendor_model: &str) -> Traits {
+        let configured = |name| self.config.capabilities.iter().filter(move |(model, _)| model == name).map(|(_, t)| t);
+        let mut traits = Traits::default();
+        for own in configured(vendor_model).chain(configured("*")) {
+            traits = traits.or(own);
+        }
+        match self.listings.current().as_ref().and_then(|listing| listing.get(vendor_model)) {
+            Some(listed) => traits.or(&listed.traits),
+            None => traits,
+        }
     }
 
     /// The key itself.
@@ -196,7 +245,6 @@ impl Targets {
             vendor_model: Arc::clone(&name),
             breaker: Breaker::default(),
             schema_step: AtomicU8::new(0),
-            prices: endpoint.prices(vendor_model),
             dearest: AtomicI64::new(-1),
         });
         // Beyond the cap a name that nobody configured has no memory of its own.
@@ -208,10 +256,11 @@ impl Targets {
 }
 
 impl Catalogue {
-    pub(super) fn new(config: Config) -> Self {
+    /// From a configuration; `previous` is the catalogue whose lists of models are still good.
+    pub(super) fn new(config: Config, previous: Option<&Self>) -> Self {
         let names = Names::of(&config);
         let endpoints: Vec<Arc<Endpoint>> =
-            config.endpoints.into_iter().map(|endpoint| Arc::new(Endpoint::new(endpoint))).collect();
+            config.endpoints.into_iter().map(|endpoint| Arc::new(Endpoint::new(endpoint, previous))).collect();
         let mut catalogue = Self {
             endpoints,
             models: HashMap::new(),
@@ -283,7 +332,9 @@ impl Catalogue {
             Some((endpoint, vendor_model))
         });
         let bare = || {
-            let has = |endpoint: &&Arc<Endpoint>| endpoint.config.models.iter().any(|known| known == name);
+            let has = |endpoint: &&Arc<Endpoint>| {
+                endpoint.config.models.iter().any(|known| known == name) || endpoint.listings.has(name)
+            };
             self.endpoints.iter().find(has).map(|endpoint| (endpoint, name))
         };
         let (endpoint, vendor_model) = named.or_else(bare)?;
@@ -356,51 +407,33 @@ impl Catalogue {
         routes.into_iter().chain(models).chain(endpoints).chain(local).collect()
     }
 
-    /// Routes, models and vendors' models that are named in the configuration.
-    pub(super) fn entries(&self) -> Vec<ModelEntry> {
-        let ours = |id: &str, kind: &'static str, arms: &[&Arc<Arm>]| ModelEntry {
-            id: id.to_owned(),
-            kind,
-            owned_by: "sidetone".to_owned(),
-            candidates: arms.iter().flat_map(|arm| arm.candidates.iter().map(Target::to_string)).collect(),
-            ..ModelEntry::default()
-        };
-        let mut routes: Vec<ModelEntry> = self
-            .routes
-            .iter()
-            .map(|(name, route)| ours(name, "route", &route.arms.iter().map(|(_, arm)| arm).collect::<Vec<_>>()))
-            .collect();
-        let mut models: Vec<ModelEntry> = self.models.iter().map(|(name, arm)| ours(name, "model", &[arm])).collect();
-        models.push(ours("local", "model", &[&self.local]));
-        routes.sort_by(|a, b| a.id.cmp(&b.id));
-        models.sort_by(|a, b| a.id.cmp(&b.id));
-        let mut vendors = std::collections::BTreeMap::new();
-        for arm in
-            self.models.values().chain(self.routes.values().flat_map(|route| route.arms.iter().map(|(_, arm)| arm)))
-        {
-            for target in &arm.candidates {
-                if let Target::Remote(remote) = target {
-                    vendors.insert(target.to_string(), Arc::clone(remote));
-                }
-            }
-        }
-        for endpoint in &self.endpoints {
-            for vendor_model in &endpoint.config.models {
-                vendors
-                    .entry(format!("{}/{vendor_model}", endpoint.name))
-                    .or_insert_with(|| self.targets.get(endpoint, vendor_model));
-            }
-        }
-        let now_ms = crate::base::time::unix_ms();
-        let vendors = vendors.into_iter().map(|(id, remote)| ModelEntry {
-            candidates: vec![id.clone()],
-            id,
-            kind: "vendor",
-            owned_by: remote.endpoint.name.to_string(),
-            pricing: remote.price(now_ms).map_or(serde_json::Value::Null, price::to_json),
-            ..ModelEntry::default()
+    /// In the order of the configuration.
+    pub(super) fn endpoints(&self) -> &[Arc<Endpoint>] {
+        &self.endpoints
+    }
+
+    /// Logical models.
+    pub(super) fn models(&self) -> impl Iterator<Item = (&str, &Arc<Arm>)> {
+        self.models.iter().map(|(name, arm)| (&**name, arm))
+    }
+
+    /// Routes, each with its variants.
+    pub(super) fn routes(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &Arc<Arm>>)> {
+        self.routes.iter().map(|(name, route)| (&**name, route.arms.iter().map(|(_, arm)| arm)))
+    }
+
+    /// Every vendor's model that the configuration names; one may come more than once.
+    pub(super) fn configured(&self) -> Vec<Arc<Remote>> {
+        let arms =
+            self.models.values().chain(self.routes.values().flat_map(|route| route.arms.iter().map(|(_, arm)| arm)));
+        let candidates = arms.flat_map(|arm| &arm.candidates).filter_map(|target| match target {
+            Target::Local => None,
+            Target::Remote(remote) => Some(Arc::clone(remote)),
         });
-        routes.into_iter().chain(models).chain(vendors).collect()
+        let named = self.endpoints.iter().flat_map(|endpoint| {
+            endpoint.config.models.iter().map(|vendor_model| self.targets.get(endpoint, vendor_model))
+        });
+        candidates.chain(named).collect()
     }
 
     /// Whether an endpoint is one of these.
@@ -463,7 +496,7 @@ mod tests {
             routes: vec![RouteConfig { name: "r".into(), variants: vec![variant("a", a), variant("b", b)] }],
             ..Config::default()
         };
-        let catalogue = Catalogue::new(config);
+        let catalogue = Catalogue::new(config, None);
         (0..10_000).map(|key| &*catalogue.resolve("r", &format!("call-{key}")).expect("arm").variant == "a").collect()
     }
 
@@ -483,7 +516,7 @@ mod tests {
 
     #[test]
     fn without_endpoints_everything_is_local() {
-        let catalogue = Catalogue::new(Config::default());
+        let catalogue = Catalogue::new(Config::default(), None);
         for name in ["summary", "gpt-5", "local", "a/b"] {
             let arm = catalogue.resolve(name, "k").expect("local");
             assert!(arm.local());

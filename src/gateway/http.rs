@@ -10,6 +10,7 @@ use std::sync::{Mutex, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::runtime;
 
@@ -21,6 +22,9 @@ use crate::llm::Wire;
 const MAX_IDLE: usize = 256;
 /// Vendors and their load balancers close idle connections after a minute or more.
 const IDLE: Duration = Duration::from_secs(55);
+
+/// Longest document that is read whole.
+const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 
 type Key = (runtime::Id, u64, Duration);
 
@@ -46,15 +50,52 @@ impl Http {
     /// # Cancel safety
     /// Dropped, the request is aborted and its connection closed.
     pub(super) async fn post(&self, endpoint: &Endpoint, wire: Wire, connect: Duration) -> Result<Response, Failure> {
+        self.send(Method::POST, endpoint, wire, connect).await
+    }
+
+    /// Gets a whole document: its status, header and body.
+    ///
+    /// # Errors
+    /// The transport's failure, sorted; a body of more than 16 MiB.
+    ///
+    /// # Cancel safety
+    /// As [`Http::post`].
+    pub(super) async fn get(
+        &self,
+        endpoint: &Endpoint,
+        wire: Wire,
+        connect: Duration,
+    ) -> Result<(u16, HeaderMap, Vec<u8>), Failure> {
+        let mut response = self.send(Method::GET, endpoint, wire, connect).await?;
+        let mut body = Vec::new();
+        while let Some(bytes) = response.chunk().await? {
+            body.extend_from_slice(&bytes);
+            if body.len() > MAX_DOCUMENT_BYTES {
+                let message = format!("an answer of more than {MAX_DOCUMENT_BYTES} bytes");
+                return Err(Failure::transport("malformed", message));
+            }
+        }
+        Ok((response.status, response.headers, body))
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        endpoint: &Endpoint,
+        wire: Wire,
+        connect: Duration,
+    ) -> Result<Response, Failure> {
         let client = self.client(endpoint, connect)?;
         let mut headers = HeaderMap::with_capacity(2 + wire.headers.len() + endpoint.config.headers.len());
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if method == Method::POST {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
         for (name, value) in &endpoint.config.headers {
             headers.insert(name, value.clone());
         }
         headers.extend(wire.headers);
         let url = format!("{}{}", endpoint.config.base_url, wire.path);
-        let sent = client.post(url).headers(headers).body(wire.body).send().await;
+        let sent = client.request(method, url).headers(headers).body(wire.body).send().await;
         let mut inner = sent.map_err(|error| sort(&error, connect))?;
         let headers = std::mem::take(inner.headers_mut());
         Ok(Response { status: inner.status().as_u16(), headers, inner })

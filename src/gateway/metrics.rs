@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::price::usd;
 use crate::types::{AttemptBegun, AttemptDone};
 
 type Counters<L> = Family<L, Counter<u64, AtomicU64>>;
@@ -23,7 +24,23 @@ pub struct Metrics {
     first_token: Histograms<AttemptLabels>,
     duration: Histograms<AttemptLabels>,
     tokens: Counters<TokenLabels>,
+    cost: Family<AttemptLabels, Counter<f64, AtomicU64>>,
     pub(super) breakers_opened: Counters<EndpointLabels>,
+    listings: Counters<ListingLabels>,
+    listed: Family<EndpointLabels, Gauge>,
+    retires: Family<ModelLabels, Gauge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListingLabels {
+    endpoint: Arc<str>,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    endpoint: Arc<str>,
+    vendor_model: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -59,6 +76,8 @@ struct OutcomeLabels {
 struct TokenLabels {
     endpoint: Arc<str>,
     model: Arc<str>,
+    route: Arc<str>,
+    variant: Arc<str>,
     kind: &'static str,
 }
 
@@ -80,7 +99,11 @@ impl Default for Metrics {
             first_token: Family::new_with_constructor(seconds as fn() -> Histogram),
             duration: Family::new_with_constructor(seconds as fn() -> Histogram),
             tokens: Family::default(),
+            cost: Family::default(),
             breakers_opened: Family::default(),
+            listings: Family::default(),
+            listed: Family::default(),
+            retires: Family::default(),
         }
     }
 }
@@ -103,11 +126,43 @@ impl Metrics {
         registry.register("sidetone_gateway_duration_seconds", "From the request to its end", metrics.duration.clone());
         registry.register("sidetone_gateway_tokens", "Tokens as the vendors counted them", metrics.tokens.clone());
         registry.register(
+            "sidetone_gateway_cost_dollars",
+            "US dollars, of the attempts whose cost is known",
+            metrics.cost.clone(),
+        );
+        registry.register(
             "sidetone_gateway_breakers_opened",
             "How often an endpoint's circuit breaker opened",
             metrics.breakers_opened.clone(),
         );
+        registry.register(
+            "sidetone_gateway_model_lists",
+            "How often a vendor's list of models was read, or could not be",
+            metrics.listings.clone(),
+        );
+        registry.register("sidetone_gateway_listed_models", "Models of the newest list", metrics.listed.clone());
+        registry.register(
+            "sidetone_gateway_model_retires_timestamp_seconds",
+            "When a configured model is to be retired, Unix time",
+            metrics.retires.clone(),
+        );
         metrics
+    }
+
+    /// A list was read, with so many models; `None`: it could not be.
+    pub(super) fn listed(&self, endpoint: &Arc<str>, models: Option<usize>) {
+        let outcome = if models.is_some() { "ok" } else { "failed" };
+        self.listings.get_or_create(&ListingLabels { endpoint: Arc::clone(endpoint), outcome }).inc();
+        if let Some(models) = models {
+            let labels = EndpointLabels { endpoint: Arc::clone(endpoint) };
+            self.listed.get_or_create(&labels).set(i64::try_from(models).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A configured model is to be retired then.
+    pub(super) fn retires(&self, endpoint: &Arc<str>, vendor_model: &Arc<str>, retires_ms: i64) {
+        let labels = ModelLabels { endpoint: Arc::clone(endpoint), vendor_model: Arc::clone(vendor_model) };
+        self.retires.get_or_create(&labels).set(retires_ms / 1000);
     }
 
     pub(super) fn begun(&self, labels: &AttemptLabels) {
@@ -122,12 +177,22 @@ impl Metrics {
         if let Some(us) = done.first_token_us {
             self.first_token.get_or_create(labels).observe(seconds(us));
         }
+        if let Some(pico) = done.cost_pico {
+            self.cost.get_or_create(labels).inc_by(usd(pico));
+        }
         let AttemptLabels { endpoint, model, route, variant } = labels.clone();
-        for (kind, tokens) in [("input", done.input), ("cached", done.cached), ("output", done.output)] {
-            if let Some(tokens) = tokens {
-                let labels = TokenLabels { endpoint: Arc::clone(&endpoint), model: Arc::clone(&model), kind };
-                self.tokens.get_or_create(&labels).inc_by(tokens);
-            }
+        for (kind, tokens) in [
+            ("input", done.input),
+            ("cached", done.cached),
+            ("cache_write", done.cache_write),
+            ("output", done.output),
+            ("reasoning", done.reasoning),
+        ] {
+            let Some(tokens) = tokens else { continue };
+            let (endpoint, model) = (Arc::clone(&endpoint), Arc::clone(&model));
+            let labels =
+                TokenLabels { endpoint, model, route: Arc::clone(&route), variant: Arc::clone(&variant), kind };
+            self.tokens.get_or_create(&labels).inc_by(tokens);
         }
         let outcome = done.outcome.as_str();
         let code = done.code.unwrap_or_default();

@@ -8,9 +8,12 @@ mod breaker;
 pub mod budget;
 mod catalogue;
 pub mod config;
+mod entries;
 mod error;
+mod fit;
 mod http;
 mod infer;
+mod listing;
 mod metrics;
 pub mod price;
 mod run;
@@ -25,12 +28,14 @@ use arc_swap::ArcSwap;
 pub use attempt::Frame;
 pub use catalogue::Arm;
 pub use config::Config;
+pub use entries::ModelEntry;
 pub use error::{AttemptFailure, GatewayError};
+pub use listing::EndpointEntry;
 pub use metrics::Metrics;
 pub use stream::{Provenance, Stream};
 
 use crate::llm::{ChatRequest, ChatResponse};
-use crate::types::{AttemptBegun, AttemptDone, CallId, TokenUsage, Transcript};
+use crate::types::{AttemptBegun, AttemptDone, CallId, RequestDone, TokenUsage, Transcript};
 
 /// Takes the report of every attempt. Called on the request's way: must neither block nor fail.
 pub trait Recorder: Send + Sync {
@@ -38,6 +43,10 @@ pub trait Recorder: Send + Sync {
     fn begun(&self, attempt: AttemptBegun);
     /// It ended.
     fn done(&self, attempt: AttemptDone);
+    /// A request is over; its last attempt may still be giving its answer.
+    fn over(&self, _request: RequestDone) {}
+    /// What holds from now on of a kind, as `(name, detail)`. Called off the request's way; may block.
+    fn noted(&self, _kind: &'static str, _items: Vec<(String, String)>) {}
 }
 
 /// The gateway. Clones are the same gateway.
@@ -53,6 +62,8 @@ struct Inner {
     recorder: Option<Arc<dyn Recorder>>,
     budget: Option<Arc<budget::Budget>>,
     validators: infer::Validators,
+    /// The catalogue is another.
+    reloaded: tokio::sync::Notify,
 }
 
 /// Gets an answer's text as it comes.
@@ -150,27 +161,6 @@ pub struct Answer {
     pub waited: Duration,
 }
 
-/// A name that can be asked, for `GET /v1/models`.
-#[derive(Debug, Clone, Default)]
-pub struct ModelEntry {
-    /// The name.
-    pub id: String,
-    /// `route`, `model`, `vendor`.
-    pub kind: &'static str,
-    /// The endpoint, for a vendor's model; else `sidetone`.
-    pub owned_by: String,
-    /// `endpoint/vendor-model`, in failover order (of all variants, for a route).
-    pub candidates: Vec<String>,
-    /// Tokens, where known.
-    pub context_length: Option<u64>,
-    /// US dollars a million tokens, where known.
-    pub pricing: serde_json::Value,
-    /// When the vendor will retire it, RFC 3339, where known.
-    pub retirement_date: Option<String>,
-    /// What the vendor says that it takes, where known.
-    pub supported_parameters: Option<Vec<String>>,
-}
-
 impl Gateway {
     /// A gateway over a validated configuration that reports its attempts to nobody.
     ///
@@ -201,21 +191,31 @@ impl Gateway {
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
-                catalogue: ArcSwap::from_pointee(catalogue::Catalogue::new(config)),
+                catalogue: ArcSwap::from_pointee(catalogue::Catalogue::new(config, None)),
                 http: http::Http::default(),
                 metrics,
                 recorder,
                 budget: budget.map(Arc::new),
                 validators: infer::Validators::default(),
+                reloaded: tokio::sync::Notify::new(),
             }),
         }
     }
 
     /// Replaces the catalogue. Requests in flight, and arms that are pinned, keep what they have.
     pub fn reload(&self, config: Config) {
-        let catalogue = Arc::new(catalogue::Catalogue::new(config));
+        let catalogue = Arc::new(catalogue::Catalogue::new(config, Some(&self.inner.catalogue.load())));
         self.inner.catalogue.store(Arc::clone(&catalogue));
         self.inner.http.retain(|uid| catalogue.has_endpoint(uid));
+        self.inner.reloaded.notify_one();
+    }
+
+    /// Other caps on money from now on, US dollars; `spent_today` is what was spent since the day of UTC began,
+    /// pico-dollars. A gateway without a budget has none to change.
+    pub fn cap(&self, usd_per_call: Option<f64>, usd_per_day: Option<f64>, spent_today: i64) {
+        if let Some(budget) = &self.inner.budget {
+            budget.cap(usd_per_call, usd_per_day, spent_today);
+        }
     }
 
     /// Looks a name up: a route (its variant by weighted rendezvous hashing over the route, `sticky_key` and the
@@ -252,7 +252,7 @@ impl Gateway {
 
     /// Every name that can be asked and is known beforehand: routes, models, vendors' models.
     pub fn models(&self) -> Vec<ModelEntry> {
-        self.inner.catalogue.load().entries()
+        entries::all(&self.inner.catalogue.load())
     }
 
     /// Every configured name that [`Gateway::resolve`] knows, for messages.

@@ -42,8 +42,8 @@ pub(super) fn to_json(price: Price) -> serde_json::Value {
 }
 
 /// The price that holds at a time.
-pub(super) fn at(prices: &[Price], now_ms: i64) -> Option<Price> {
-    prices.iter().filter(|price| price.from_ms <= now_ms).max_by_key(|price| price.from_ms).copied()
+pub(super) fn at(prices: impl Iterator<Item = Price>, now_ms: i64) -> Option<Price> {
+    prices.filter(|price| price.from_ms <= now_ms).max_by_key(|price| price.from_ms)
 }
 
 /// What an attempt cost; `None` where its tokens are not known.
@@ -84,8 +84,7 @@ mod tests {
     fn the_newest_price_that_has_begun_holds() {
         let price = |from_ms, input| Price { from_ms, input, cached: 0, cache_write: 0, output: 0 };
         let prices = [price(10, 1), price(30, 3), price(20, 2)];
-        assert_eq!(at(&prices, 5), None);
-        assert_eq!(at(&prices, 29).map(|price| price.input), Some(2));
-        assert_eq!(at(&prices, 99).map(|price| price.input), Some(3));
+        let at = |now_ms| at(prices.into_iter(), now_ms).map(|price| price.input);
+        assert_eq!((at(5), at(29), at(99)), (None, Some(2), Some(3)));
     }
 }

@@ -12,9 +12,10 @@ use super::attempt::{self, Context, Opened, Row};
 use super::breaker::Leave;
 use super::catalogue::{Arm, Remote, Target};
 use super::error::{AttemptFailure, Failure, GatewayError};
+use super::fit::fit;
 use super::metrics::EndpointLabels;
 use crate::llm::{ChatRequest, ResponseFormat, SchemaMode};
-use crate::types::{AttemptBegun, CallId};
+use crate::types::{AttemptBegun, CallId, RequestDone};
 
 /// First wait before a retry; doubles, with jitter.
 const BACKOFF: Duration = Duration::from_millis(100);
@@ -37,6 +38,9 @@ pub(super) struct Run<'a> {
     deadline: Instant,
     keep_raw: bool,
     id: i64,
+    at_ms: i64,
+    /// Why it has no answer.
+    code: Option<&'static str>,
     candidates: Vec<Progress>,
     failures: Vec<AttemptFailure>,
     last: Option<Failure>,
@@ -100,6 +104,8 @@ impl<'a> Run<'a> {
             deadline,
             keep_raw,
             id: next_id(),
+            at_ms: crate::base::time::unix_ms(),
+            code: None,
             candidates,
             failures: Vec::new(),
             last: None,
@@ -173,6 +179,15 @@ impl<'a> Run<'a> {
         request: &ChatRequest,
     ) -> Result<Option<Opened>, GatewayError> {
         let stepping = std::mem::take(&mut self.candidates[position].stepping);
+        let request = match fit(remote, request) {
+            Ok(request) => request,
+            Err(message) => {
+                self.candidates[position].dead = true;
+                self.note(remote, Failure::request("unsupported", message));
+                return Ok(None);
+            }
+        };
+        let request: &ChatRequest = &request;
         let leave = remote.breaker.ask(Instant::now());
         if let Leave::Wait(wait, code) = leave {
             let message = format!("not asked: it keeps failing; the next try is in {} ms", wait.as_millis());
@@ -287,7 +302,10 @@ impl<'a> Run<'a> {
             code: failure.code,
             message: failure.message.clone(),
         });
-        self.last = Some(failure);
+        // What could not even be asked says less than a candidate that failed.
+        if failure.code != "unsupported" || self.last.is_none() {
+            self.last = Some(failure);
+        }
     }
 
     /// A plain answer comes whole, after all of its tokens: its header may take a fair share of the time that is left.
@@ -311,6 +329,7 @@ impl<'a> Run<'a> {
             variant: Arc::clone(&self.arm.variant),
             model: Arc::clone(&self.arm.model),
             endpoint: Arc::clone(&remote.endpoint.name),
+            provider: remote.endpoint.config.provider.name(),
             vendor_model: Arc::clone(&remote.vendor_model),
             number: self.attempts,
             why,
@@ -333,6 +352,7 @@ impl<'a> Run<'a> {
     /// All have failed: the last failure's class speaks for all.
     pub(super) fn error(&mut self) -> GatewayError {
         let failure = self.last.take().unwrap_or_else(|| Failure::busy("unsupported", "no candidate"));
+        self.code = Some(failure.code);
         let last = self.failures.last();
         let place = last.map_or_else(String::new, |last| format!(" of {}/{}", last.endpoint, last.model));
         let status = failure.status.map_or_else(String::new, |status| format!(" (HTTP {status})"));
@@ -347,7 +367,7 @@ impl<'a> Run<'a> {
             "interrupted" => "the answer was cut off",
             "malformed" => "the answer made no sense",
             "overloaded" => "no free place (max_concurrency)",
-            "unsupported" => "it cannot do what is asked",
+            "unsupported" => failure.message.as_str(),
             _ => "the vendor failed",
         };
         let tried = self.failures.len();
@@ -359,6 +379,24 @@ impl<'a> Run<'a> {
             error = error.temporarily();
         }
         error
+    }
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        let Some(recorder) = &self.inner.recorder else { return };
+        recorder.over(RequestDone {
+            id: self.id,
+            at_ms: self.at_ms,
+            key: self.asker.key.take(),
+            call: self.asker.call.take(),
+            analysis: self.asker.analysis.take(),
+            route: Arc::clone(&self.arm.route),
+            variant: Arc::clone(&self.arm.variant),
+            model: Arc::clone(&self.arm.model),
+            attempts: self.attempts,
+            code: self.code,
+        });
     }
 }
 

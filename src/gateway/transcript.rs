@@ -11,6 +11,9 @@ use serde::Deserialize;
 use crate::llm::{ChatRequest, Content, Message, RequestError, Role, Text};
 use crate::types::{CallId, StreamId, Transcript, Turn};
 
+/// What a token is taken for.
+const BYTES_PER_TOKEN: usize = 4;
+
 /// `transcript` of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
@@ -133,6 +136,11 @@ impl Spec {
                 return Err(RequestError::field("transcript.window", allowed));
             }
         };
+        if matches!((&source, window), (Source::Text(_), Window::Turns(_) | Window::Span { .. })) {
+            let message =
+                "a text has no turns and no times: expected {\"tokens\":N}, or \"turns\" in place of \"text\"";
+            return Err(RequestError::field("transcript.window", message));
+        }
         let render = match wire.render.as_deref() {
             None | Some("dialogue") => Render::Dialogue,
             Some("timed") => Render::Timed,
@@ -146,7 +154,34 @@ impl Spec {
         Ok(Self { source, window, render })
     }
 
-    /// Picks the turns of the window. `None` where the source is text.
+    /// The same for a model that has room for so many tokens: where no window is named, what does not fit is left out.
+    #[must_use]
+    pub fn fitting(&self, room: Option<usize>) -> Self {
+        let window = match (self.window, room) {
+            (Window::All, Some(room)) => Window::Tokens(room),
+            (window, _) => window,
+        };
+        Self { window, ..self.clone() }
+    }
+
+    /// What of a text is in the window: its end, from the beginning of a line where there is one.
+    pub fn cut<'a>(&self, text: &'a str) -> &'a str {
+        let Window::Tokens(tokens) = self.window else { return text };
+        let Some(mut from) = text.len().checked_sub(tokens.saturating_mul(BYTES_PER_TOKEN)).filter(|from| *from > 0)
+        else {
+            return text;
+        };
+        while !text.is_char_boundary(from) {
+            from += 1;
+        }
+        let tail = &text[from..];
+        match tail.split_once('\n') {
+            Some((_, lines)) if !text[..from].ends_with('\n') && !lines.is_empty() => lines,
+            _ => tail,
+        }
+    }
+
+    /// Picks the turns of the window.
     pub fn select(&self, turns: &[Arc<Turn>]) -> Transcript {
         let spoken = turns.iter().filter(|turn| !turn.text.is_empty());
         let turns: Vec<Arc<Turn>> = match self.window {
@@ -156,7 +191,7 @@ impl Spec {
                 all[all.len().saturating_sub(newest)..].to_vec()
             }
             Window::Tokens(tokens) => {
-                let mut left = tokens.saturating_mul(4);
+                let mut left = tokens.saturating_mul(BYTES_PER_TOKEN);
                 let mut picked = Vec::new();
                 for turn in spoken.rev() {
                     let bytes = turn.text.len() + turn.speaker.as_ref().map_or(0, String::len) + 3;
@@ -328,6 +363,25 @@ mod tests {
         ] {
             assert!(Spec::read(bad.clone()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn without_a_window_all_that_fits_is_taken_from_the_end() {
+        let whole = spec(json!({"render":"plain"}));
+        let Source::Turns(transcript) = &whole.source else { panic!("turns") };
+        let written = |room| {
+            let fitting = whole.fitting(room);
+            fitting.render(&fitting.select(&transcript.turns))
+        };
+        assert_eq!(written(None), written(Some(1000)));
+        assert_eq!(written(Some(3)), "three");
+        assert_eq!(written(Some(0)), "");
+        let named = spec(json!({"window":{"turns":2}}));
+        assert_eq!(named.fitting(Some(1)).window, Window::Turns(2), "a named window stands");
+        let text = Spec::read(json!({"text":"first line\nsecond line\nthird","window":{"tokens":5}})).expect("spec");
+        assert_eq!(text.cut("first line\nsecond line\nthird"), "second line\nthird");
+        assert_eq!(text.cut("short"), "short");
+        assert_eq!(text.cut("ééééééééééééééé"), "éééééééééé");
     }
 
     #[test]

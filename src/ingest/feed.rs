@@ -251,13 +251,14 @@ impl Feed {
 }
 
 /// What every attempt to attach has in common.
-struct Like<'a> {
-    stream: StreamId,
-    dialect: &'static dyn Dialect,
-    analyses: &'a [String],
+pub(super) struct Like<'a> {
+    pub(super) stream: StreamId,
+    pub(super) dialect: &'static dyn Dialect,
+    pub(super) analyses: &'a [String],
 }
 
-async fn attach(
+/// Attaches a connection to a call, which is made where it is not known.
+pub(super) async fn attach(
     sessions: &Sessions,
     call: &CallId,
     like: Like<'_>,

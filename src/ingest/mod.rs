@@ -12,5 +12,6 @@ pub mod proxy;
 mod pump;
 pub mod record;
 pub mod source;
+pub mod whole;
 
 pub use metrics::Metrics;

@@ -4,6 +4,7 @@
 //! when the call returns, a few microseconds); SQLite takes the log over a little later, in batches, off the request's
 //! way. A row found begun at start-up is `unknown`. Money is whole pico-dollars.
 
+mod changes;
 mod line;
 mod log;
 mod usage;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+pub use changes::{Change, GONE};
 pub use usage::{GROUPS, UsageQuery, UsageRow};
 
 use crate::types::{AttemptBegun, AttemptDone};
@@ -119,24 +121,21 @@ impl Ledger {
         locked(&self.0.log).append(&line::done(attempt));
     }
 
-    /// Keeps what is configured under a name, if it is not what was kept last: keys, routes and prices are in the bill.
+    /// Keeps what is configured now: `items`, as `(kind, name, detail)`, are all that there is of `kinds`. What is as it
+    /// was last is not kept again; what is no more is kept as [`GONE`].
     ///
     /// # Errors
     /// The database cannot be written.
-    pub fn configured(&self, kind: &str, name: &str, detail: &str, now_ms: i64) -> Result<(), LedgerError> {
-        let store = locked(&self.0.store);
-        let last: Option<String> = store
-            .prepare_cached("SELECT detail FROM changes WHERE kind = ?1 AND name = ?2 ORDER BY id DESC LIMIT 1")?
-            .query_map((kind, name), |row| row.get(0))?
-            .next()
-            .transpose()?;
-        if last.as_deref() != Some(detail) {
-            store.execute(
-                "INSERT INTO changes (at_ms, kind, name, detail) VALUES (?1, ?2, ?3, ?4)",
-                (now_ms, kind, name, detail),
-            )?;
-        }
-        Ok(())
+    pub fn configured(&self, kinds: &[&str], items: &[(&str, &str, &str)], now_ms: i64) -> Result<(), LedgerError> {
+        changes::note(&mut locked(&self.0.store), kinds, items, now_ms)
+    }
+
+    /// What was configured from `from_ms` on and before `to_ms`, the oldest first.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub fn changes(&self, from_ms: Option<i64>, to_ms: Option<i64>) -> Result<Vec<Change>, LedgerError> {
+        changes::list(&locked(&self.0.store), from_ms.unwrap_or(i64::MIN), to_ms.unwrap_or(i64::MAX))
     }
 
     /// Sums up. Blocks for the database: call it off the async threads.

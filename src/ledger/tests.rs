@@ -15,6 +15,7 @@ fn begun(id: i64) -> AttemptBegun {
         variant: "a".into(),
         model: "m".into(),
         endpoint: if id % 2 == 0 { "even" } else { "odd" }.into(),
+        provider: "openai",
         vendor_model: "v".into(),
         number: 1,
         why: "first",
@@ -106,13 +107,30 @@ fn a_damaged_line_costs_only_itself_and_a_long_log_begins_anew() {
 }
 
 #[test]
-fn changes_are_kept_once() {
+fn changes_are_kept_once_and_what_is_gone_is_said() {
     let folder = tempfile::tempdir().expect("folder");
     let ledger = Ledger::open(folder.path()).expect("ledger");
-    for (detail, at) in [("1", 1), ("1", 2), ("2", 3), ("1", 4)] {
-        ledger.configured("price", "a/m", detail, at).expect("kept");
+    let price = |detail| [("price", "a/m", detail), ("route", "r", "x")];
+    for (items, at) in [(price("1"), 1), (price("1"), 2), (price("2"), 3)] {
+        ledger.configured(&["price", "route"], &items, at).expect("kept");
     }
-    let count: i64 =
-        locked(&ledger.0.store).query_row("SELECT COUNT(*) FROM changes", [], |row| row.get(0)).expect("count");
-    assert_eq!(count, 3);
+    ledger.configured(&["price"], &[], 4).expect("kept");
+    ledger.configured(&["price"], &[], 5).expect("kept");
+    ledger.configured(&["price"], &price("2")[..1], 6).expect("kept");
+    let shown = |from, to| -> Vec<(i64, String, String)> {
+        let changes = ledger.changes(from, to).expect("changes");
+        changes.into_iter().map(|change| (change.at_ms, change.name, change.detail)).collect()
+    };
+    let change = |at, name: &str, detail: &str| (at, name.to_owned(), detail.to_owned());
+    assert_eq!(
+        shown(None, None),
+        [
+            change(1, "a/m", "1"),
+            change(1, "r", "x"),
+            change(3, "a/m", "2"),
+            change(4, "a/m", GONE),
+            change(6, "a/m", "2")
+        ]
+    );
+    assert_eq!(shown(Some(3), Some(4)), [change(3, "a/m", "2")]);
 }

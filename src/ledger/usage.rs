@@ -18,7 +18,12 @@ pub const GROUPS: &[&str] = &[
     "outcome",
     "code",
     "why",
+    "status",
+    "number",
+    "request",
+    "hour",
     "day",
+    "month",
 ];
 
 /// What is asked of the ledger.
@@ -43,8 +48,12 @@ pub struct UsageRow {
     pub input: Option<i64>,
     /// Of them, read from a cache.
     pub cached: Option<i64>,
+    /// Of them, written to a cache.
+    pub cache_write: Option<i64>,
     /// Completion tokens.
     pub output: Option<i64>,
+    /// Of them, reasoning.
+    pub reasoning: Option<i64>,
     /// Pico-dollars, of those attempts whose cost is known.
     pub cost_pico: Option<i64>,
     /// How many attempts have no known cost.
@@ -59,7 +68,9 @@ pub(super) fn run(store: &Connection, query: &UsageQuery) -> Result<Vec<UsageRow
             return Err(LedgerError::Query(format!("group_by: expected of {allowed}, found {group:?}")));
         }
         columns.push(match group.as_str() {
+            "hour" => "strftime('%Y-%m-%dT%H:00:00Z', at_ms / 1000, 'unixepoch')".to_owned(),
             "day" => "date(at_ms / 1000, 'unixepoch')".to_owned(),
+            "month" => "strftime('%Y-%m', at_ms / 1000, 'unixepoch')".to_owned(),
             other => format!("\"{other}\""),
         });
     }
@@ -69,7 +80,7 @@ pub(super) fn run(store: &Connection, query: &UsageQuery) -> Result<Vec<UsageRow
         if numbers.is_empty() { String::new() } else { format!(" GROUP BY {0} ORDER BY {0}", numbers.join(", ")) };
     let sql = format!(
         "SELECT {select}COUNT(*), SUM(input), SUM(cached), SUM(output), SUM(cost_pico), \
-         SUM(cost_pico IS NULL) FROM attempts WHERE at_ms >= ?1 AND at_ms < ?2{grouped}"
+         SUM(cost_pico IS NULL), SUM(cache_write), SUM(reasoning) FROM attempts WHERE at_ms >= ?1 AND at_ms < ?2{grouped}"
     );
     let mut statement = store.prepare_cached(&sql)?;
     let bounds = (query.from_ms.unwrap_or(i64::MIN), query.to_ms.unwrap_or(i64::MAX));
@@ -92,6 +103,8 @@ pub(super) fn run(store: &Connection, query: &UsageQuery) -> Result<Vec<UsageRow
             output: row.get(width + 3)?,
             cost_pico: row.get(width + 4)?,
             unpriced: row.get::<_, Option<i64>>(width + 5)?.unwrap_or(0),
+            cache_write: row.get(width + 6)?,
+            reasoning: row.get(width + 7)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

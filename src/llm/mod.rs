@@ -10,6 +10,7 @@ pub mod failure;
 mod google;
 pub mod json;
 pub mod local;
+pub mod models;
 mod openai;
 pub mod repair;
 mod request;
@@ -83,6 +84,22 @@ pub trait Provider: Send + Sync {
         failure::read(status, headers, body)
     }
 
+    /// Asks for a page of its list of models; the body is empty, it is a GET.
+    ///
+    /// # Errors
+    /// The vendor has none.
+    fn list(&self, _call: &ListCall<'_>) -> Result<Wire, Unsupported> {
+        Err(Unsupported(format!("{} has no list of models", self.name())))
+    }
+
+    /// Reads a page of its list of models.
+    ///
+    /// # Errors
+    /// The body is none.
+    fn read_list(&self, body: &[u8]) -> Result<models::Page, StreamError> {
+        models::openai(body, false)
+    }
+
     /// Whether its chunks are OpenAI's own, so that they can go to an OpenAI client as they came.
     fn speaks_openai(&self) -> bool {
         false
@@ -124,6 +141,17 @@ pub struct Call<'a> {
     pub schema_mode: SchemaMode,
     /// The vendor's API version, where one is configured.
     pub api_version: Option<&'a str>,
+}
+
+/// What asking for a list of models needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct ListCall<'a> {
+    /// The key, if there is one.
+    pub key: Option<&'a str>,
+    /// The vendor's API version, where one is configured.
+    pub api_version: Option<&'a str>,
+    /// Where the page before said to go on.
+    pub page: Option<&'a str>,
 }
 
 /// A request as it goes over the wire.

@@ -27,6 +27,8 @@ pub struct AttemptBegun {
     pub model: Arc<str>,
     /// The endpoint.
     pub endpoint: Arc<str>,
+    /// Its wire format.
+    pub provider: &'static str,
     /// The vendor's name of the model.
     pub vendor_model: Arc<str>,
     /// Which attempt of its request it is, from 1.
@@ -87,4 +89,29 @@ pub struct AttemptDone {
     pub first_token_us: Option<u64>,
     /// From the request to its end, us.
     pub total_us: u64,
+}
+
+/// A request is over: no further attempt is made for it. The last one may still be giving its answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RequestDone {
+    /// What its attempts share.
+    pub id: i64,
+    /// When it came, Unix time, ms.
+    pub at_ms: i64,
+    /// The client's key by name.
+    pub key: Option<Arc<str>>,
+    /// The call that it is about.
+    pub call: Option<CallId>,
+    /// The analysis that asks.
+    pub analysis: Option<Arc<str>>,
+    /// The route asked.
+    pub route: Arc<str>,
+    /// The variant of the route.
+    pub variant: Arc<str>,
+    /// The logical model.
+    pub model: Arc<str>,
+    /// HTTP calls made for it.
+    pub attempts: u32,
+    /// Why it has no answer; `None` where it has one, or nobody wanted it any more.
+    pub code: Option<&'static str>,
 }

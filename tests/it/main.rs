@@ -7,6 +7,9 @@
 mod support;
 
 mod bad_input;
+mod bill;
+mod catalogue;
+mod chat_extensions;
 mod crash;
 mod golden;
 mod hardened;
@@ -14,10 +17,13 @@ mod http_api;
 mod ingest;
 mod layers;
 mod limits;
+mod otel;
 mod outage;
 mod proxy;
 mod recordings;
+mod reload;
 mod scale;
 mod shutdown;
 mod sinks;
 mod subscribe;
+mod variants;

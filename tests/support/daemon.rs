@@ -21,6 +21,16 @@ open_calls = 60000
 new_calls_per_s = 60000
 ";
 
+/// For configurations whose endpoints are there for clients alone: analyses ask nobody.
+pub const LOCAL_ANALYSES: &str = "
+[analyses.summary]
+route = \"local\"
+[analyses.sentiment]
+route = \"local\"
+[analyses.sentiment_turn]
+route = \"local\"
+";
+
 /// The daemon, running or not.
 pub struct Daemon {
     binary: PathBuf,
@@ -166,6 +176,17 @@ impl Daemon {
     pub fn sigterm(&self) {
         let pid = Pid::from_raw(self.pid() as i32).expect("pid");
         kill_process(pid, Signal::TERM).expect("send SIGTERM");
+    }
+
+    /// Sends SIGHUP.
+    pub fn sighup(&self) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("pid");
+        kill_process(pid, Signal::HUP).expect("send SIGHUP");
+    }
+
+    /// Everything that it wrote to stderr.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("stderr")).unwrap_or_default()
     }
 
     /// Waits for the end, at most `within`.

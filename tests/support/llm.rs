@@ -78,6 +78,7 @@ type Script = Arc<dyn Fn(&Asked) -> Step + Send + Sync>;
 
 struct State {
     script: Mutex<Script>,
+    models: Mutex<Option<Json>>,
     asked: Mutex<HashMap<u64, Asked>>,
     keep: AtomicBool,
     number: AtomicU64,
@@ -103,6 +104,7 @@ impl MockLlm {
     pub async fn start_at(port: u16) -> Self {
         let state = Arc::new(State {
             script: Mutex::new(Arc::new(|_| Step::Answer(Duration::ZERO))),
+            models: Mutex::new(None),
             asked: Mutex::new(HashMap::new()),
             keep: AtomicBool::new(true),
             number: AtomicU64::new(0),
@@ -137,6 +139,11 @@ impl MockLlm {
     /// What it does from now on.
     pub fn script(&self, script: impl Fn(&Asked) -> Step + Send + Sync + 'static) {
         *self.state.script.lock().expect("lock") = Arc::new(script);
+    }
+
+    /// The list of models that it gives; `None`: 503.
+    pub fn models(&self, list: Option<Json>) {
+        *self.state.models.lock().expect("lock") = list;
     }
 
     /// Whether requests are kept (they are at first).
@@ -237,6 +244,11 @@ impl Drop for Open {
 }
 
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.method() == hyper::Method::GET {
+        let list = state.models.lock().expect("lock").clone().filter(|_| request.uri().path() == "/v1/models");
+        let (status, body) = list.map_or((503, Json::Null), |list| (200, list));
+        return Ok(plain(status, body.to_string().into(), "application/json"));
+    }
     let Ok(body) = request.into_body().collect().await else {
         return Ok(plain(400, b"{}".as_slice().into(), "application/json"));
     };

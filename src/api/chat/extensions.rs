@@ -19,6 +19,8 @@ pub(super) struct Extensions {
     pub(super) transcript: Option<Spec>,
     /// `fallbacks`, as many as `fallback_config.depth` allows.
     pub(super) fallbacks: Vec<Fallback>,
+    /// `fallback_config.retry` is false: each model is asked once.
+    pub(super) once: bool,
     /// `post_processing_steps` has `json-repair`.
     pub(super) repair_json: bool,
     /// `max_timeout`, seconds, for the whole request.
@@ -57,18 +59,14 @@ impl Extensions {
         }
         let mut take = |name: &str| request.rest.shift_remove(name).filter(|value| !value.is_null());
         extensions.transcript = take("transcript").map(Spec::read).transpose()?;
-        let depth = match take("fallback_config").as_ref().and_then(|config| config.get("depth")) {
-            None => MAX_FALLBACKS,
-            Some(depth) => depth
-                .as_u64()
-                .and_then(|depth| usize::try_from(depth).ok())
-                .filter(|depth| (1..=MAX_FALLBACKS).contains(depth))
-                .ok_or_else(|| {
-                    RequestError::field("fallback_config.depth", format!("expected 1 or 2, found {depth}"))
-                })?,
-        };
+        let (depth, once) = read_config(take("fallback_config"))?;
+        extensions.once = once;
         extensions.fallbacks = read_fallbacks(take("fallbacks"), depth)?;
         extensions.repair_json = read_steps(take("post_processing_steps"))?;
+        if extensions.repair_json && request.stream {
+            let message = "what is streamed cannot be repaired; ask without \"stream\", or without it";
+            return Err(RequestError::field("post_processing_steps", message));
+        }
         if take("transcript_id").is_some() {
             let message = "this gateway holds no transcripts of that service; give \"transcript\" instead";
             return Err(RequestError::field("transcript_id", message));
@@ -89,6 +87,36 @@ impl Extensions {
         }
         Ok(extensions)
     }
+}
+
+/// How many fallbacks count, and whether each model is asked but once.
+fn read_config(value: Option<Value>) -> Result<(usize, bool), RequestError> {
+    let config = match value {
+        None => return Ok((MAX_FALLBACKS, false)),
+        Some(Value::Object(config)) => config,
+        Some(other) => {
+            let message = format!("expected {{\"depth\":1 or 2,\"retry\":true or false}}, found {other}");
+            return Err(RequestError::field("fallback_config", message));
+        }
+    };
+    let given = |name: &str| config.get(name).filter(|value| !value.is_null());
+    let depth = match given("depth") {
+        None => MAX_FALLBACKS,
+        Some(depth) => depth
+            .as_u64()
+            .and_then(|depth| usize::try_from(depth).ok())
+            .filter(|depth| (1..=MAX_FALLBACKS).contains(depth))
+            .ok_or_else(|| RequestError::field("fallback_config.depth", format!("expected 1 or 2, found {depth}")))?,
+    };
+    let once = match given("retry") {
+        None | Some(Value::Bool(true)) => false,
+        Some(Value::Bool(false)) => true,
+        Some(other) => {
+            let message = format!("expected true or false, found {other}");
+            return Err(RequestError::field("fallback_config.retry", message));
+        }
+    };
+    Ok((depth, once))
 }
 
 fn read_fallbacks(value: Option<Value>, depth: usize) -> Result<Vec<Fallback>, RequestError> {
@@ -147,7 +175,7 @@ mod tests {
             "fallback_config":{"depth":2,"retry":true}});
         let (extensions, request) = take(&body).expect("extensions");
         assert_eq!(request.rest.keys().collect::<Vec<_>>(), ["top_k"]);
-        assert!(extensions.repair_json);
+        assert!(extensions.repair_json && !extensions.once);
         assert_eq!(extensions.deadline, Some(Duration::from_millis(1500)));
         assert_eq!(extensions.fallbacks.len(), 2);
         let mut laid = request.clone();
@@ -160,6 +188,10 @@ mod tests {
     fn wrong_ones_are_named() {
         for (extra, param) in [
             (json!({"fallback_config":{"depth":3}}), "fallback_config.depth"),
+            (json!({"fallback_config":{"retry":"no"}}), "fallback_config.retry"),
+            (json!({"fallback_config":2}), "fallback_config"),
+            (json!({"post_processing_steps":[{"type":"json-repair"}],"stream":true}), "post_processing_steps"),
+            (json!({"transcript":{"text":"x","window":{"turns":1}}}), "transcript.window"),
             (json!({"fallbacks":[{"temperature":1}]}), "fallbacks[0].model"),
             (json!({"post_processing_steps":[{"type":"x"}]}), "post_processing_steps"),
             (json!({"transcript":{"text":"x","render":"y"}}), "transcript.render"),

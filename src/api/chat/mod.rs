@@ -27,6 +27,8 @@ use crate::keys::Scope;
 use crate::llm::{ChatRequest, repair};
 use crate::types::{CallId, Transcript, id};
 
+/// What an answer is taken to be at most, where the request does not say, tokens.
+const OUTPUT_TOKENS: u64 = 1024;
 /// Longest request body.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
@@ -35,10 +37,38 @@ struct Asked {
     gateway: Gateway,
     began: Instant,
     deadline: Option<Duration>,
-    transcript: Option<(Arc<Transcript>, String)>,
+    transcript: Option<Given>,
     call: Option<CallId>,
     key: Option<Arc<str>>,
     repair_json: bool,
+}
+
+/// The transcript that a request brings or names, before it is known who is to read it.
+struct Given {
+    spec: Spec,
+    turns: Vec<Arc<crate::types::Turn>>,
+}
+
+impl Given {
+    /// What fits of it, and as it is written.
+    fn for_room(&self, room: Option<usize>) -> (Arc<Transcript>, String) {
+        let spec = self.spec.fitting(room);
+        if let Source::Text(text) = &spec.source {
+            return (Arc::default(), spec.cut(text).to_owned());
+        }
+        let selected = spec.select(&self.turns);
+        let written = spec.render(&selected);
+        (Arc::new(selected), written)
+    }
+}
+
+/// Tokens that are left for a transcript beside the rest of the request, where the model's context is known.
+fn room(arm: &Arm, request: &ChatRequest) -> Option<usize> {
+    let bytes: usize = request.messages.iter().map(|message| message.content.plain().len()).sum();
+    let rest = (bytes / 3) as u64 + request.max_tokens.unwrap_or(OUTPUT_TOKENS) + 64;
+    // A token is taken for four bytes, which not every language keeps to: a quarter is left free.
+    let left = arm.context_length()?.saturating_sub(rest) / 4 * 3;
+    usize::try_from(left).ok()
 }
 
 /// One candidate request: the caller's own, or one of its fallbacks.
@@ -77,14 +107,19 @@ async fn respond(api: &Api, http: Request<Body>, began: Instant) -> Result<Respo
         let message = "transcript.call_id reads a call, which needs a key with the scope subscribe too".to_owned();
         return Err(OpenAiError::refused(&Refusal { known: true, message }));
     }
-    let transcript = match &extensions.transcript {
+    let transcript = match extensions.transcript {
         None => None,
         Some(spec) => Some(read_transcript(api, spec).await?),
     };
     let key = caller.0.map(|identity| identity.name);
     let streamed = request.stream;
     let include_usage = request.include_usage;
-    let turns = turns(&gateway, request, model, extensions.fallbacks, &sticky)?;
+    let mut turns = turns(&gateway, request, model, extensions.fallbacks, &sticky)?;
+    if extensions.once {
+        for turn in &mut turns {
+            turn.arm = Arc::new(turn.arm.asked_once());
+        }
+    }
     let asked = Asked {
         gateway,
         began,
@@ -106,18 +141,16 @@ fn sticky_key(extensions: &Extensions, request: &ChatRequest, headers: &HeaderMa
     request.user.clone().or_else(header).unwrap_or_else(id::random_suffix)
 }
 
-async fn read_transcript(api: &Api, spec: &Spec) -> Result<(Arc<Transcript>, String), OpenAiError> {
-    let selected = match &spec.source {
-        Source::Text(text) => return Ok((Arc::default(), text.clone())),
-        Source::Turns(transcript) => spec.select(&transcript.turns),
+async fn read_transcript(api: &Api, spec: Spec) -> Result<Given, OpenAiError> {
+    let turns = match &spec.source {
+        Source::Text(_) => Vec::new(),
+        Source::Turns(transcript) => transcript.turns.clone(),
         Source::Call(call) => {
             let view = api.sessions.view(call).await.map_err(|error| OpenAiError::unavailable(error.to_string()))?;
-            let view = view.ok_or_else(|| OpenAiError::unknown_call(call))?;
-            spec.select(&view.turns)
+            view.ok_or_else(|| OpenAiError::unknown_call(call))?.turns.clone()
         }
     };
-    let written = spec.render(&selected);
-    Ok((Arc::new(selected), written))
+    Ok(Given { spec, turns })
 }
 
 /// The caller's request and its fallbacks, each with who will answer. Every name must be known before anything is asked.
@@ -146,13 +179,14 @@ fn turns(
 impl Asked {
     fn query(&self, turn: &Turn) -> Query {
         let mut request = turn.request.clone();
-        if let Some((_, written)) = &self.transcript {
+        let given = self.transcript.as_ref().map(|given| given.for_room(room(&turn.arm, &request)));
+        if let Some((_, written)) = &given {
             transcript::insert(&mut request, written);
         }
         Query {
             arm: Arc::clone(&turn.arm),
             request,
-            transcript: self.transcript.as_ref().map(|(turns, _)| Arc::clone(turns)),
+            transcript: given.map(|(turns, _)| turns),
             key: self.key.clone(),
             call: self.call.clone(),
             deadline: self.deadline.map(|deadline| deadline.saturating_sub(self.began.elapsed())),

@@ -1,13 +1,20 @@
 //! `[endpoints.NAME]`: where may be asked, with which key. Knows no model's candidates.
 
+use std::time::Duration;
+
 use http::{HeaderName, HeaderValue};
 use toml::Value;
 
+use super::capabilities::read_capabilities;
 use super::name_is_valid;
 use super::prices::read_prices;
 use crate::base::settings::{Secret, Section, found};
 use crate::gateway::price::Price;
-use crate::llm::{self, Provider, SchemaMode};
+use crate::llm::models::Traits;
+use crate::llm::{self, ListCall, Provider, SchemaMode};
+
+/// How often a list of models is read unless it is said.
+const DISCOVER_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A configured instance of a provider.
 #[derive(Clone)]
@@ -30,6 +37,10 @@ pub struct EndpointConfig {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Vendor ids that are known to be there, for bare names.
     pub models: Vec<String>,
+    /// How often the vendor's own list of models is read; `None` = never.
+    pub discover: Option<Duration>,
+    /// What models can do, by vendor id; `*` holds for all.
+    pub capabilities: Vec<(String, Traits)>,
     /// Prices by vendor id; `*` holds for those that have none of their own.
     pub prices: Vec<(String, Price)>,
 }
@@ -83,10 +94,22 @@ pub(super) fn read_endpoint(root: &mut Section<'_>, name: &str, value: Value) ->
         api_version: section.string("api_version"),
         headers: read_headers(&mut section),
         models: section.strings("models").unwrap_or_default(),
+        discover: read_discover(&mut section, provider),
+        capabilities: read_capabilities(&mut section),
         prices: read_prices(&mut section),
     };
     section.finish();
     (provider.is_some() && base_url.is_some()).then_some(endpoint)
+}
+
+fn read_discover(section: &mut Section<'_>, provider: Option<&'static dyn Provider>) -> Option<Duration> {
+    let discover = section.boolean("discover").unwrap_or(false);
+    let interval = section.millis("discover_interval_ms", 1_000..=604_800_000).unwrap_or(DISCOVER_INTERVAL);
+    let asked = ListCall { key: None, api_version: None, page: None };
+    if let Some(Err(error)) = provider.filter(|_| discover).map(|provider| provider.list(&asked)) {
+        section.problem("discover", error.to_string());
+    }
+    discover.then_some(interval)
 }
 
 fn read_base_url(section: &mut Section<'_>, provider: Option<&'static dyn Provider>) -> Option<String> {

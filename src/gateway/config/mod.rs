@@ -1,5 +1,6 @@
 //! `[endpoints] [models] [routes] [gateway]`: what may be asked, where, and under which names. Knows no running state.
 
+mod capabilities;
 mod endpoints;
 mod models;
 mod prices;
@@ -14,6 +15,9 @@ pub(super) use target::Names;
 use toml::Value;
 
 use crate::base::settings::Section;
+
+/// What [`Config::inventory`] has.
+pub const INVENTORY: &[&str] = &["endpoint", "model", "route", "price"];
 
 /// The catalogue as configured. All names in it refer to something.
 #[derive(Debug, Clone, Default)]
@@ -81,6 +85,20 @@ impl Config {
         items
     }
 
+    /// Models whose configured date of retirement is near or past, as `(endpoint/model, date)`.
+    pub fn retiring(&self, now_ms: i64) -> Vec<(String, String)> {
+        let all = self.endpoints.iter().flat_map(|endpoint| {
+            endpoint
+                .capabilities
+                .iter()
+                .map(|(model, traits)| (format!("{}/{model}", endpoint.name), traits.retires_ms))
+        });
+        let near = all.filter_map(|(name, retires_ms)| Some((name, retires_ms?)));
+        near.filter(|(_, retires_ms)| super::listing::retires_soon(*retires_ms, now_ms))
+            .map(|(name, retires_ms)| (name, crate::base::time::rfc3339_ms(retires_ms)))
+            .collect()
+    }
+
     /// Whether an analysis has somebody to ask, by its own `route` or without one.
     ///
     /// # Errors
@@ -99,6 +117,20 @@ fn named(root: &mut Section<'_>, key: &'static str) -> Vec<(String, Value)> {
 fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
     let names: Vec<&str> = names.map(String::as_str).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// A day of UTC, as Unix ms of its beginning.
+fn read_day(section: &mut Section<'_>, key: &'static str) -> Option<i64> {
+    let text = section.string(key)?;
+    let begins = || {
+        let date: jiff::civil::Date = text.parse().ok()?;
+        Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond())
+    };
+    let day = begins();
+    if day.is_none() {
+        section.problem(key, format!("expected a date as 2026-01-31 (it begins in UTC), found {text:?}"));
+    }
+    day
 }
 
 fn name_is_valid(name: &str) -> bool {

@@ -12,14 +12,7 @@ pub(super) fn read_prices(section: &mut Section<'_>) -> Vec<(String, Price)> {
         if model.is_none() && !price.has("model") {
             price.problem("model", "missing; expected a vendor's model id, or \"*\" for all others");
         }
-        let from = price.string("from");
-        let from_ms = from.as_deref().map_or(Some(0), |date| {
-            let date: jiff::civil::Date = date.parse().ok()?;
-            Some(date.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_millisecond())
-        });
-        if from_ms.is_none() {
-            price.problem("from", format!("expected a date as 2026-01-31 (it begins in UTC), found {from:?}"));
-        }
+        let from_ms = super::read_day(&mut price, "from").unwrap_or(0);
         let range = 0.0..=1e6;
         let input = price.number("input", range.clone());
         let output = price.number("output", range.clone());
@@ -31,8 +24,8 @@ pub(super) fn read_prices(section: &mut Section<'_>) -> Vec<(String, Price)> {
         let cached = price.number("cached", range.clone()).or(input);
         let cache_write = price.number("cache_write", range).or(input);
         price.finish();
-        if let (Some(model), Some(from_ms), Some(input), Some(cached), Some(cache_write), Some(output)) =
-            (model, from_ms, input, cached, cache_write, output)
+        if let (Some(model), Some(input), Some(cached), Some(cache_write), Some(output)) =
+            (model, input, cached, cache_write, output)
         {
             let [input, cached, cache_write, output] = [input, cached, cache_write, output].map(per_million);
             prices.push((model, Price { from_ms, input, cached, cache_write, output }));

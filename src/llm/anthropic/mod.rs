@@ -4,13 +4,14 @@
 mod decode;
 
 use http::header::{HeaderName, HeaderValue};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use super::emulate::{self, image_source, refuse_unknown};
 use super::json::{self, Object};
 use super::{
-    Call, ChatRequest, ChatResponse, Content, Message, Provider, ResponseFormat, Role, SchemaMode, StreamDecoder,
-    StreamError, THINKING_BLOCKS, Tool, ToolChoice, Unsupported, Wire, secret_header,
+    Call, ChatRequest, ChatResponse, Content, ListCall, Message, Provider, ResponseFormat, Role, SchemaMode,
+    StreamDecoder, StreamError, THINKING_BLOCKS, Tool, ToolChoice, Unsupported, Wire, models, secret_header,
 };
 
 /// Anthropic.
@@ -50,13 +51,18 @@ impl Provider for Anthropic {
         let version = call.api_version.unwrap_or(NEWEST);
         let mut body = Vec::with_capacity(4096);
         write_body(&mut body, request, call, version)?;
-        let version = HeaderValue::from_str(version)
-            .map_err(|_| Unsupported("api_version has characters that no header can hold".to_owned()))?;
-        let mut headers = vec![(HeaderName::from_static("anthropic-version"), version)];
-        if let Some(key) = call.key {
-            headers.push(secret_header(HeaderName::from_static("x-api-key"), key)?);
-        }
-        Ok(Wire { path: "/v1/messages".to_owned(), headers, body })
+        Ok(Wire { path: "/v1/messages".to_owned(), headers: headers(call.key, version)?, body })
+    }
+
+    fn list(&self, call: &ListCall<'_>) -> Result<Wire, Unsupported> {
+        let after =
+            call.page.map_or_else(String::new, |id| format!("&after_id={}", utf8_percent_encode(id, NON_ALPHANUMERIC)));
+        let headers = headers(call.key, call.api_version.unwrap_or(NEWEST))?;
+        Ok(Wire { path: format!("/v1/models?limit=1000{after}"), headers, body: Vec::new() })
+    }
+
+    fn read_list(&self, body: &[u8]) -> Result<models::Page, StreamError> {
+        models::anthropic(body)
     }
 
     fn answer(&self, body: &[u8]) -> Result<ChatResponse, StreamError> {
@@ -66,6 +72,16 @@ impl Provider for Anthropic {
     fn stream(&self) -> Box<dyn StreamDecoder> {
         Box::new(decode::Decoder::default())
     }
+}
+
+fn headers(key: Option<&str>, version: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Unsupported> {
+    let version = HeaderValue::from_str(version)
+        .map_err(|_| Unsupported("api_version has characters that no header can hold".to_owned()))?;
+    let mut headers = vec![(HeaderName::from_static("anthropic-version"), version)];
+    if let Some(key) = key {
+        headers.push(secret_header(HeaderName::from_static("x-api-key"), key)?);
+    }
+    Ok(headers)
 }
 
 /// Opus from 4.7 and the fifth family on refuse sampling parameters in either version.

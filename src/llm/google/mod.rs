@@ -2,14 +2,14 @@
 
 mod decode;
 
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use super::emulate::{self, image_source, refuse_unknown};
 use super::json::{self, Object};
 use super::{
-    Call, ChatRequest, ChatResponse, Content, Message, Provider, ResponseFormat, Role, SchemaMode, StreamDecoder,
-    StreamError, Tool, ToolChoice, Unsupported, Wire, secret_header,
+    Call, ChatRequest, ChatResponse, Content, ListCall, Message, Provider, ResponseFormat, Role, SchemaMode,
+    StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Wire, models, secret_header,
 };
 
 /// Gemini.
@@ -68,16 +68,23 @@ impl Provider for Google {
         write_body(&mut body, request, call)?;
         let version = call.api_version.unwrap_or("v1beta");
         let method = if call.stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
-        let mut headers = Vec::new();
-        if let Some(key) = call.key {
-            headers.push(secret_header(HeaderName::from_static("x-goog-api-key"), key)?);
-        }
         // `models/x` and `tunedModels/x` are names of their own.
         let model = match call.model.split_once('/') {
             Some((kind @ ("models" | "tunedModels"), name)) => format!("{kind}/{}", path_segment(name)),
             _ => format!("models/{}", path_segment(call.model)),
         };
-        Ok(Wire { path: format!("/{version}/{model}:{method}"), headers, body })
+        Ok(Wire { path: format!("/{version}/{model}:{method}"), headers: headers(call.key)?, body })
+    }
+
+    fn list(&self, call: &ListCall<'_>) -> Result<Wire, Unsupported> {
+        let version = call.api_version.unwrap_or("v1beta");
+        let page = call.page.map_or_else(String::new, |token| format!("&pageToken={}", path_segment(token)));
+        let path = format!("/{version}/models?pageSize=1000{page}");
+        Ok(Wire { path, headers: headers(call.key)?, body: Vec::new() })
+    }
+
+    fn read_list(&self, body: &[u8]) -> Result<models::Page, StreamError> {
+        models::google(body)
     }
 
     fn answer(&self, body: &[u8]) -> Result<ChatResponse, StreamError> {
@@ -87,6 +94,11 @@ impl Provider for Google {
     fn stream(&self) -> Box<dyn StreamDecoder> {
         Box::new(decode::Decoder::default())
     }
+}
+
+fn headers(key: Option<&str>) -> Result<Vec<(HeaderName, HeaderValue)>, Unsupported> {
+    let header = key.map(|key| secret_header(HeaderName::from_static("x-goog-api-key"), key));
+    Ok(header.transpose()?.into_iter().collect())
 }
 
 /// Percent-encodes a vendor's model id as one path segment.

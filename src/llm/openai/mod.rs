@@ -6,14 +6,14 @@ mod decode;
 
 use std::borrow::Cow;
 
-use http::header::{AUTHORIZATION, HeaderName};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::emulate;
 use super::json::{self, Object};
 use super::{
-    Call, ChatRequest, ChatResponse, Content, Message, Provider, ResponseFormat, Role, SchemaMode, StreamDecoder,
-    StreamError, THINKING_BLOCKS, Tool, ToolCall, ToolChoice, Unsupported, Wire, secret_header,
+    Call, ChatRequest, ChatResponse, Content, ListCall, Message, Provider, ResponseFormat, Role, SchemaMode,
+    StreamDecoder, StreamError, THINKING_BLOCKS, Tool, ToolCall, ToolChoice, Unsupported, Wire, models, secret_header,
 };
 
 /// How the key travels.
@@ -177,14 +177,15 @@ impl Provider for OpenAi {
         self.refuse(request)?;
         let mut body = Vec::with_capacity(body_size(request));
         self.write_body(&mut body, request, call);
-        let mut headers = Vec::with_capacity(1);
-        if let Some(key) = call.key {
-            headers.push(match self.auth {
-                Auth::Bearer => secret_header(AUTHORIZATION, &format!("Bearer {key}"))?,
-                Auth::ApiKey => secret_header(HeaderName::from_static("api-key"), key)?,
-            });
-        }
-        Ok(Wire { path: "/chat/completions".to_owned(), headers, body })
+        Ok(Wire { path: "/chat/completions".to_owned(), headers: self.headers(call.key)?, body })
+    }
+
+    fn list(&self, call: &ListCall<'_>) -> Result<Wire, Unsupported> {
+        Ok(Wire { path: "/models".to_owned(), headers: self.headers(call.key)?, body: Vec::new() })
+    }
+
+    fn read_list(&self, body: &[u8]) -> Result<models::Page, StreamError> {
+        models::openai(body, self.name == ASSEMBLYAI.name)
     }
 
     fn answer(&self, body: &[u8]) -> Result<ChatResponse, StreamError> {
@@ -226,6 +227,14 @@ impl OpenAi {
             None => Ok(()),
             Some(what) => Err(Unsupported(format!("{} ignores {what}", self.name))),
         }
+    }
+
+    fn headers(&self, key: Option<&str>) -> Result<Vec<(HeaderName, HeaderValue)>, Unsupported> {
+        let header = key.map(|key| match self.auth {
+            Auth::Bearer => secret_header(AUTHORIZATION, &format!("Bearer {key}")),
+            Auth::ApiKey => secret_header(HeaderName::from_static("api-key"), key),
+        });
+        Ok(header.transpose()?.into_iter().collect())
     }
 
     fn write_body(&self, body: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>) {

@@ -1,0 +1,162 @@
+//! `POST /v1/transcripts`: a whole recording at once. It becomes a call like any other, whose analyses run when it ends;
+//! the answer is what they came to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::Request;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::calls::session_error;
+use super::error::ApiError;
+use crate::hub::{Interest, Item, Kind};
+use crate::ingest::whole::{Whole, WholeError};
+use crate::stt;
+use crate::types::{CallId, JsonMap, Seq};
+
+/// Longest body.
+const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of events read at once.
+const READ_BYTES: usize = 256 * 1024;
+/// What a call takes beyond its final runs.
+const MARGIN: Duration = Duration::from_secs(30);
+
+#[derive(Deserialize)]
+struct Posted {
+    #[serde(default)]
+    call_id: Option<String>,
+    #[serde(default)]
+    meta: JsonMap,
+    #[serde(default)]
+    analyses: Vec<String>,
+    /// Turns as in our own dialect; their numbers are their places.
+    #[serde(default)]
+    turns: Option<Vec<JsonMap>>,
+    /// Lines of a recording, or a vendor's frames as they are.
+    #[serde(default)]
+    recording: Option<Vec<Value>>,
+    #[serde(default)]
+    dialect: Option<String>,
+}
+
+fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::bad_request("bad_field", message)
+}
+
+impl Posted {
+    fn read(body: &[u8]) -> Result<Self, ApiError> {
+        let mut reader = serde_json::Deserializer::from_slice(body);
+        serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            let (path, message) = (error.path().to_string(), error.inner().to_string());
+            bad(if path == "." { message } else { format!("{path}: {message}") })
+        })
+    }
+
+    /// The frames, checked.
+    fn whole(&mut self) -> Result<Whole, ApiError> {
+        let (name, default, frames): (&str, &str, Vec<String>) = match (self.turns.take(), self.recording.take()) {
+            (Some(turns), None) => ("turns", "sidetone", turns.into_iter().enumerate().map(turn).collect()),
+            (None, Some(lines)) => {
+                // A line of a recording, `{"at_ms":N,"message":{…}}`, or the message alone.
+                let text = |line: Value| {
+                    line.get("message").filter(|_| line.get("type").is_none()).unwrap_or(&line).to_string()
+                };
+                ("recording", "assemblyai", lines.into_iter().map(text).collect())
+            }
+            _ => return Err(bad("expected exactly one of turns, recording")),
+        };
+        let dialect = self.dialect.as_deref().unwrap_or(default);
+        if name == "turns" && dialect != "sidetone" {
+            return Err(bad(format!("dialect: turns are in the dialect sidetone, not {dialect:?}; give a recording")));
+        }
+        let dialect = stt::dialect(dialect).ok_or_else(|| {
+            let known: Vec<&str> = stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
+            bad(format!("dialect: no dialect {dialect:?}; there are: {}", known.join(", ")))
+        })?;
+        let whole = Whole::read(dialect, frames.iter().map(String::as_str))
+            .map_err(|(position, complaint)| bad(format!("{name}[{position}]: {}", complaint.message)))?;
+        if whole.has_turns() { Ok(whole) } else { Err(bad(format!("{name}: no turn is in it"))) }
+    }
+
+    fn call(&self, api: &Api) -> Result<CallId, ApiError> {
+        let Some(name) = &self.call_id else { return Ok(CallId::mint()) };
+        let call = CallId::parse(name).map_err(|error| bad(format!("call_id: {error}")))?;
+        if api.store.entry(&call).is_some() { Err(taken(&call)) } else { Ok(call) }
+    }
+}
+
+fn turn((number, mut turn): (usize, JsonMap)) -> String {
+    turn.insert("type".to_owned(), json!("turn"));
+    turn.insert("turn_order".to_owned(), json!(number));
+    Value::Object(turn).to_string()
+}
+
+fn taken(call: &CallId) -> ApiError {
+    ApiError::conflict("call_exists", format!("call {call} is there already; give another call_id, or none"))
+}
+
+/// Takes a recording and answers with its insights.
+///
+/// # Cancel safety
+/// A client that goes away leaves the call: it completes, and can be read under `/v1/calls`.
+pub(super) async fn post(State(api): State<Arc<Api>>, request: Request<Body>) -> Result<Response, ApiError> {
+    let body: Bytes = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES)
+        .await
+        .map_err(|_| bad(format!("the body is longer than {MAX_BODY_BYTES} bytes, or was cut")))?;
+    let mut posted = Posted::read(&body)?;
+    drop(body);
+    let deps = Arc::clone(api.sessions.deps());
+    if let Some(name) = posted.analyses.iter().find(|name| deps.analyses.get(name).is_none()) {
+        let known = deps.analyses.names().join(", ");
+        return Err(ApiError::bad_request("unknown_analysis", format!("no analysis {name:?}; there are: {known}")));
+    }
+    let whole = posted.whole()?;
+    let call = posted.call(&api)?;
+    let Posted { meta, analyses, .. } = posted;
+    // On a task of its own: a client that goes away does not leave half a call.
+    let feeding = {
+        let (api, call) = (Arc::clone(&api), call.clone());
+        tokio::spawn(async move { whole.feed(&api.sessions, &call, &meta, &analyses).await })
+    };
+    let after = match feeding.await {
+        Ok(Ok(after)) => after,
+        Ok(Err(WholeError::Taken)) => return Err(taken(&call)),
+        Ok(Err(WholeError::Session(error))) => return Err(session_error(&error)),
+        Err(_) => return Err(ApiError::internal("the recording could not be fed")),
+    };
+    let patience = deps.ingest.final_timeout + MARGIN;
+    let completed = tokio::time::timeout(patience, completed(&api, &call, after)).await.map_err(|_| {
+        let message = format!("call {call} is not complete after {} s; GET /v1/calls/{call}", patience.as_secs());
+        ApiError::unavailable("timeout", message)
+    })??;
+    let view = api.sessions.view(&call).await.map_err(|error| session_error(&error))?;
+    let view = view.ok_or_else(|| ApiError::internal("the call is gone"))?;
+    let answer = json!({
+        "call_id": call, "state": view.status, "turns": view.turns.len(), "insights": view.insights,
+        "missing": completed.get("missing"), "cost_usd": completed.get("cost_usd"),
+    });
+    Ok(Json(answer).into_response())
+}
+
+/// Waits for the call's end, and gives its last event.
+async fn completed(api: &Api, call: &CallId, after: Seq) -> Result<Value, ApiError> {
+    let mut reader = api.hub.reader(Interest::Calls(vec![(call.clone(), after)]));
+    loop {
+        let batch = reader.next(READ_BYTES).await;
+        let batch = batch.map_err(|error| ApiError::unavailable("journal_unavailable", error.to_string()))?;
+        for item in batch.items {
+            let Item::Event(frame) = item else { continue };
+            match frame.kind() {
+                Kind::CallCompleted => return Ok(serde_json::from_str(frame.text().as_str()).unwrap_or_default()),
+                Kind::CallFailed => return Err(ApiError::conflict("call_failed", format!("call {call} has failed"))),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! A configuration that changes while the daemon runs: what is taken over at once, and what is only told of.
+//!
+//! Endpoints, models, routes, prices, the default route and the caps on money change at once; requests in flight and what
+//! is pinned keep what they have. Everything else is part of how the daemon was built, and holds from the next start on.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use super::books::Inventory;
+use crate::config::Config;
+use crate::gateway::Gateway;
+use crate::session::config::LimitsConfig;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    outcome: &'static str,
+}
+
+/// What is counted of reloads.
+#[derive(Debug, Default)]
+pub(super) struct Metrics {
+    reloads: Family<Labels, Counter>,
+    valid: Gauge,
+    loaded: Gauge,
+}
+
+impl Metrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        registry.register("sidetone_config_reloads", "Reloads of the configuration", metrics.reloads.clone());
+        registry.register(
+            "sidetone_config_valid",
+            "1: the newest configuration holds; 0: it does not validate, and the one before holds",
+            metrics.valid.clone(),
+        );
+        registry.register(
+            "sidetone_config_loaded_timestamp_seconds",
+            "When the configuration that holds was loaded, Unix time",
+            metrics.loaded.clone(),
+        );
+        metrics.loaded();
+        metrics
+    }
+
+    fn loaded(&self) {
+        self.valid.set(1);
+        self.loaded.set(crate::base::time::unix_ms() / 1000);
+    }
+
+    fn count(&self, outcome: &'static str) {
+        self.reloads.get_or_create(&Labels { outcome }).inc();
+    }
+}
+
+/// The sections that hold for as long as the daemon runs, each by name, as they were at its start.
+pub(super) struct Sections(Vec<(&'static str, String)>);
+
+impl Sections {
+    pub(super) fn of(config: &Config) -> Self {
+        // The caps on money are taken over.
+        let limits = LimitsConfig { usd_per_call: None, usd_per_day: None, ..config.limits.clone() };
+        Self(vec![
+            ("server", format!("{:?}", config.server)),
+            ("journal", format!("{:?}", config.journal)),
+            ("ingest", format!("{:?}", config.ingest)),
+            ("subscribe", format!("{:?}", config.subscribe)),
+            ("shutdown", format!("{:?}", config.shutdown)),
+            ("limits", format!("{limits:?}")),
+            ("analyses", format!("{:?}", config.analyses)),
+            ("stt", format!("{:?}", config.stt)),
+            ("tls", format!("{:?}", config.tls)),
+            ("record", format!("{:?}", config.record)),
+            ("source", format!("{:?}", config.sources)),
+            ("telemetry", format!("{:?}", config.telemetry)),
+            ("sink", format!("{:?}", config.sinks)),
+        ])
+    }
+
+    fn changed(&self, other: &Self) -> Vec<&'static str> {
+        let pairs = self.0.iter().zip(&other.0);
+        pairs.filter(|(was, is)| was.1 != is.1).map(|(was, _)| was.0).collect()
+    }
+}
+
+/// Takes configurations over.
+pub(super) struct Reloader {
+    started: Sections,
+    gateway: Gateway,
+    pub(super) inventory: Inventory,
+    metrics: Metrics,
+}
+
+impl Reloader {
+    pub(super) fn new(started: Sections, gateway: Gateway, inventory: Inventory, metrics: Metrics) -> Self {
+        Self { started, gateway, inventory, metrics }
+    }
+
+    pub(super) fn take_over(&self, config: &Config) {
+        self.gateway.reload(config.gateway.clone());
+        match self.inventory.spent_today() {
+            Ok(spent) => self.gateway.cap(config.limits.usd_per_call, config.limits.usd_per_day, spent),
+            Err(error) => tracing::error!(%error, "the caps on money stay as they were: the ledger cannot be read"),
+        }
+        if let Err(error) = self.inventory.note_config(&config.gateway) {
+            tracing::error!(%error, "the new configuration is not in the ledger");
+        }
+        self.metrics.count("ok");
+        self.metrics.loaded();
+        tracing::info!("endpoints, models, routes, prices and the caps on money are reloaded");
+        let changed = self.started.changed(&Sections::of(config));
+        if !changed.is_empty() {
+            tracing::warn!(
+                sections = changed.join(", "),
+                "what changed in these sections holds from the next start on"
+            );
+        }
+    }
+
+    pub(super) fn refused(&self) {
+        self.metrics.count("refused");
+        self.metrics.valid.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn sections_that_need_a_start_are_named() {
+        let sections = |text: &str| Sections::of(&Config::parse(text, Path::new(".")).expect("configuration"));
+        let plain = sections("");
+        let other = sections("[limits]\nusd_per_day = 5\nopen_calls = 7\n[ingest]\nlinger_ms = 1\n");
+        assert_eq!(plain.changed(&other), ["ingest", "limits"]);
+        let capped = sections(
+            "[limits]\nusd_per_day = 5\n[endpoints.a]\nprovider = \"openai\"\n\
+             [models.m]\ncandidates = [\"a/x\"]\n",
+        );
+        assert_eq!(plain.changed(&capped), [""; 0]);
+    }
+}

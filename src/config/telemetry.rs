@@ -1,0 +1,57 @@
+//! `[telemetry]`: where spans go. The daemon sends them only where it is built with the cargo feature `otel`.
+
+use toml::Value;
+use url::Url;
+
+use crate::base::settings::{Problems, Section};
+
+/// `[telemetry]`
+#[derive(Debug, Clone, Default)]
+pub struct TelemetryConfig {
+    /// Where OTLP is taken over HTTP, its path included; `None` = no spans.
+    pub otlp_endpoint: Option<Url>,
+}
+
+impl TelemetryConfig {
+    /// Reads the section.
+    pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
+        let mut section = Section::new("telemetry", value, problems);
+        let text = section.string("otlp_endpoint");
+        let mut otlp_endpoint = None;
+        if let Some(text) = text {
+            match Url::parse(&text) {
+                Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => {
+                    otlp_endpoint = Some(with_path(url));
+                }
+                _ => section.problem("otlp_endpoint", format!("expected an http or https URL, found {text:?}")),
+            }
+            if !cfg!(feature = "otel") {
+                let message = "this daemon was built without OpenTelemetry; build it with `--features otel`, or take this \
+                               key out";
+                section.problem("otlp_endpoint", message);
+            }
+        }
+        section.finish();
+        Self { otlp_endpoint }
+    }
+}
+
+/// A collector's base URL stands for its path of traces.
+fn with_path(mut url: Url) -> Url {
+    if url.path() == "/" {
+        url.set_path("/v1/traces");
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_url_gets_the_path_of_traces() {
+        let path = |text: &str| with_path(Url::parse(text).expect("URL")).to_string();
+        assert_eq!(path("http://127.0.0.1:4318"), "http://127.0.0.1:4318/v1/traces");
+        assert_eq!(path("https://otel.example.com/custom"), "https://otel.example.com/custom");
+    }
+}

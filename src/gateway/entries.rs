@@ -1,0 +1,86 @@
+//! What `GET /v1/models` shows: routes, models, and vendors' models, with all that is known of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::catalogue::{Arm, Catalogue, Endpoint, Target};
+use super::listing::retires_soon;
+use super::price;
+use crate::base::time::{rfc3339_ms, unix_ms};
+use crate::llm::models::Traits;
+
+/// A name that can be asked, for `GET /v1/models`.
+#[derive(Debug, Clone, Default)]
+pub struct ModelEntry {
+    /// The name.
+    pub id: String,
+    /// `route`, `model`, `vendor`.
+    pub kind: &'static str,
+    /// The endpoint, for a vendor's model; else `sidetone`.
+    pub owned_by: String,
+    /// `endpoint/vendor-model`, in failover order (of all variants, for a route).
+    pub candidates: Vec<String>,
+    /// It is named in the configuration, not only in a vendor's list.
+    pub configured: bool,
+    /// What a vendor's model can do, where known.
+    pub traits: Traits,
+    /// US dollars a million tokens, where known.
+    pub pricing: serde_json::Value,
+    /// When the vendor will retire it, RFC 3339, where known.
+    pub retirement_date: Option<String>,
+    /// What is wrong with it: a retirement that is near.
+    pub warning: Option<String>,
+}
+
+fn ours(id: &str, kind: &'static str, arms: &[&Arc<Arm>]) -> ModelEntry {
+    ModelEntry {
+        id: id.to_owned(),
+        kind,
+        owned_by: "sidetone".to_owned(),
+        candidates: arms.iter().flat_map(|arm| arm.candidates.iter().map(Target::to_string)).collect(),
+        configured: true,
+        ..ModelEntry::default()
+    }
+}
+
+fn vendors(endpoint: &Endpoint, vendor_model: &str, configured: bool, now_ms: i64) -> ModelEntry {
+    let id = format!("{}/{vendor_model}", endpoint.name);
+    let traits = endpoint.traits(vendor_model);
+    let retirement_date = traits.retires_ms.map(rfc3339_ms);
+    let near = traits.retires_ms.is_some_and(|retires_ms| retires_soon(retires_ms, now_ms));
+    ModelEntry {
+        candidates: vec![id.clone()],
+        id,
+        kind: "vendor",
+        owned_by: endpoint.name.to_string(),
+        configured,
+        pricing: endpoint.price(vendor_model, now_ms).map_or(serde_json::Value::Null, price::to_json),
+        warning: retirement_date.as_ref().filter(|_| near).map(|date| format!("the vendor retires it at {date}")),
+        retirement_date,
+        traits,
+    }
+}
+
+/// Routes, models, and vendors' models that are configured or listed.
+pub(super) fn all(catalogue: &Catalogue) -> Vec<ModelEntry> {
+    let now_ms = unix_ms();
+    let mut routes: Vec<ModelEntry> =
+        catalogue.routes().map(|(name, arms)| ours(name, "route", &arms.collect::<Vec<_>>())).collect();
+    let mut models: Vec<ModelEntry> = catalogue.models().map(|(name, arm)| ours(name, "model", &[arm])).collect();
+    models.push(ours("local", "model", &[catalogue.local()]));
+    routes.sort_by(|a, b| a.id.cmp(&b.id));
+    models.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut of_vendors = BTreeMap::new();
+    for remote in catalogue.configured() {
+        let entry = vendors(&remote.endpoint, &remote.vendor_model, true, now_ms);
+        of_vendors.insert(entry.id.clone(), entry);
+    }
+    for endpoint in catalogue.endpoints() {
+        let Some(listing) = endpoint.listings.current() else { continue };
+        for vendor_model in listing.names() {
+            let id = format!("{}/{vendor_model}", endpoint.name);
+            of_vendors.entry(id).or_insert_with(|| vendors(endpoint, vendor_model, false, now_ms));
+        }
+    }
+    routes.into_iter().chain(models).chain(of_vendors.into_values()).collect()
+}

@@ -1,0 +1,167 @@
+//! Whether a model can do what is asked, before it is asked: what is known to be lacking is made up for where that
+//! changes nothing, else the candidate is passed over with the reason. Nothing is left out in silence.
+//!
+//! A JSON schema is not looked at here: every model can be had to keep one (see `Remote::schema_modes`).
+
+use std::borrow::Cow;
+
+use super::catalogue::Remote;
+use crate::llm::models::Traits;
+use crate::llm::{ChatRequest, Content};
+
+/// Bytes of a prompt that no tokeniser makes fewer than one token of, but for runs of one character.
+const BYTES_PER_TOKEN: u64 = 8;
+
+/// The request as the model takes it.
+///
+/// # Errors
+/// What the model lacks, and how to say otherwise.
+pub(super) fn fit<'a>(remote: &Remote, request: &'a ChatRequest) -> Result<Cow<'a, ChatRequest>, String> {
+    fit_to(&remote.traits(), request).map_err(|lacks| {
+        let (endpoint, model) = (&remote.endpoint.name, &remote.vendor_model);
+        format!("{endpoint}/{model} {lacks} (by the vendor's list, or endpoints.{endpoint}.capabilities)")
+    })
+}
+
+fn fit_to<'a>(traits: &Traits, request: &'a ChatRequest) -> Result<Cow<'a, ChatRequest>, String> {
+    let no = |what: &str| Err(format!("cannot do {what}"));
+    if traits.tools == Some(false) && !request.tools.is_empty() {
+        return no("tools");
+    }
+    if traits.vision == Some(false) && has_image(request) {
+        return no("images");
+    }
+    let effort = request.reasoning_effort.as_deref();
+    if traits.reasoning == Some(false) && effort.is_some_and(|effort| effort != "none") {
+        return no("reasoning_effort");
+    }
+    if let (Some(most), Some(asked)) = (traits.max_output_tokens, request.max_tokens)
+        && asked > most
+    {
+        return Err(format!("gives {most} tokens at most, and {asked} are asked for"));
+    }
+    if let Some(most) = traits.context_length {
+        let least = prompt_bytes(request) / BYTES_PER_TOKEN;
+        if least > most {
+            return Err(format!("holds {most} tokens, and the prompt has more than {least}"));
+        }
+    }
+    let mut fitted = Cow::Borrowed(request);
+    if traits.parallel_tools == Some(false) && request.parallel_tool_calls.is_some() {
+        // It never calls two at once, which satisfies either wish.
+        fitted.to_mut().parallel_tool_calls = None;
+    }
+    if traits.reasoning == Some(false) && effort.is_some() {
+        fitted.to_mut().reasoning_effort = None;
+    }
+    if traits.stream == Some(false) && request.stream {
+        // Asked whole, and handed on in pieces.
+        fitted.to_mut().stream = false;
+    }
+    if let Some(parameters) = &traits.parameters
+        && let Some(name) = sent(&fitted).find(|name| !parameters.iter().any(|known| known == name))
+    {
+        return Err(format!("does not take {name}"));
+    }
+    Ok(fitted)
+}
+
+/// Those fields of the request that change its answer and that lists of parameters name.
+fn sent(request: &ChatRequest) -> impl Iterator<Item = &'static str> {
+    let given = |name: &str| request.rest.contains_key(name);
+    [
+        ("temperature", request.temperature.is_some()),
+        ("top_p", request.top_p.is_some()),
+        ("top_k", given("top_k")),
+        ("stop", !request.stop.is_empty()),
+        ("seed", request.seed.is_some()),
+        ("presence_penalty", request.presence_penalty.is_some_and(|penalty| penalty != 0.0)),
+        ("frequency_penalty", request.frequency_penalty.is_some_and(|penalty| penalty != 0.0)),
+        ("logit_bias", given("logit_bias")),
+        ("logprobs", given("logprobs")),
+        ("parallel_tool_calls", request.parallel_tool_calls == Some(false)),
+    ]
+    .into_iter()
+    .filter_map(|(name, there)| there.then_some(name))
+}
+
+fn has_image(request: &ChatRequest) -> bool {
+    request.messages.iter().any(|message| match &message.content {
+        Content::Parts(parts) => parts.iter().any(|part| part.get("image_url").is_some()),
+        _ => false,
+    })
+}
+
+/// Text only: how many tokens an image takes is the vendor's affair.
+fn prompt_bytes(request: &ChatRequest) -> u64 {
+    let text = |part: &serde_json::Value| part.get("text").and_then(|text| text.as_str()).map_or(0, str::len);
+    let bytes = request.messages.iter().map(|message| match &message.content {
+        Content::Text(whole) => whole.len(),
+        Content::Parts(parts) => parts.iter().map(text).sum(),
+        Content::None => 0,
+    });
+    bytes.sum::<usize>() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn request(body: serde_json::Value) -> ChatRequest {
+        let mut whole = json!({"model":"m","messages":[{"role":"user","content":"hello, hello, hello"}]});
+        for (key, value) in body.as_object().expect("object") {
+            whole[key] = value.clone();
+        }
+        ChatRequest::from_json(whole.to_string().as_bytes()).expect("request").0
+    }
+
+    #[test]
+    fn what_is_lacking_is_named() {
+        let none = Traits {
+            tools: Some(false),
+            vision: Some(false),
+            reasoning: Some(false),
+            context_length: Some(100),
+            max_output_tokens: Some(50),
+            parameters: Some(vec!["temperature".into()]),
+            ..Traits::default()
+        };
+        let image = json!([{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x/y.png"}}]}]);
+        for (body, lacks) in [
+            (json!({"tools":[{"type":"function","function":{"name":"f"}}]}), "cannot do tools"),
+            (json!({"messages":image}), "cannot do images"),
+            (json!({"reasoning_effort":"low"}), "cannot do reasoning_effort"),
+            (json!({"max_tokens":51}), "gives 50 tokens at most, and 51 are asked for"),
+            (
+                json!({"messages":[{"role":"user","content":"x".repeat(808)}]}),
+                "holds 100 tokens, and the prompt has more than 101",
+            ),
+            (json!({"stop":["x"]}), "does not take stop"),
+            (json!({"parallel_tool_calls":false}), "does not take parallel_tool_calls"),
+        ] {
+            assert_eq!(fit_to(&none, &request(body.clone())).map(|_| ()), Err(lacks.to_owned()), "{body}");
+            assert!(fit_to(&Traits::default(), &request(body)).is_ok(), "unknown is not no");
+        }
+        assert!(fit_to(&none, &request(json!({"temperature":0.5,"max_tokens":50}))).is_ok());
+    }
+
+    #[test]
+    fn what_changes_nothing_is_made_up_for() {
+        let lacking = Traits {
+            parallel_tools: Some(false),
+            reasoning: Some(false),
+            stream: Some(false),
+            parameters: Some(vec!["tools".into()]),
+            ..Traits::default()
+        };
+        let asked = request(json!({"parallel_tool_calls":false,"reasoning_effort":"none","stream":true}));
+        let fitted = fit_to(&lacking, &asked).expect("fits");
+        assert_eq!(
+            (fitted.parallel_tool_calls, fitted.reasoning_effort.as_deref(), fitted.stream),
+            (None, None, false)
+        );
+        assert!(matches!(fit_to(&lacking, &request(json!({}))), Ok(Cow::Borrowed(_))));
+    }
+}

@@ -1,0 +1,92 @@
+//! A whole recording at once: read before anything is made of it, then fed to a new call through the same decoder and the
+//! same session as a live one.
+//!
+//! Knows no HTTP, and does not wait for what the call comes to.
+
+use std::sync::Arc;
+
+use super::feed::{Like, attach};
+use super::pump::Pump;
+use crate::session::command::{Attached, Command, Complaint, Frames, Outlet};
+use crate::session::{SessionError, Sessions};
+use crate::stt::Dialect;
+use crate::types::{CallId, JsonMap, Seq, StreamId, SttEvent};
+
+/// Completes the call behind its last frame.
+const END: &str = r#"{"type":"end","reason":"recording","scope":"call"}"#;
+
+/// A recording that makes sense.
+pub struct Whole {
+    dialect: &'static dyn Dialect,
+    /// What each frame says, and how many frames are let go of by then.
+    frames: Vec<(u64, Vec<SttEvent>)>,
+}
+
+/// Why a recording is not taken.
+#[derive(Debug)]
+pub enum WholeError {
+    /// There is no session for it.
+    Session(SessionError),
+    /// The call is there already.
+    Taken,
+}
+
+impl Whole {
+    /// Reads all frames.
+    ///
+    /// # Errors
+    /// The position of the first that cannot be used, and why.
+    pub fn read<'a>(
+        dialect: &'static dyn Dialect,
+        frames: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, (usize, Complaint)> {
+        let mut pump = Pump::new(dialect);
+        let mut read = Vec::new();
+        for (position, frame) in frames.into_iter().enumerate() {
+            let (mut events, complaint) = pump.feed(frame);
+            if let Some(complaint) = complaint {
+                return Err((position, complaint));
+            }
+            // A recording's own end would complete the call after its linger only, and what follows would be lost.
+            events.retain(|event| !matches!(event, SttEvent::End { .. }));
+            read.push((pump.covered, events));
+        }
+        let (events, _) = pump.feed(END);
+        read.push((pump.covered, events));
+        Ok(Self { dialect, frames: read })
+    }
+
+    /// Whether any speech is in it.
+    pub fn has_turns(&self) -> bool {
+        self.frames.iter().flat_map(|(_, events)| events).any(|event| matches!(event, SttEvent::Final(_)))
+    }
+
+    /// Feeds it to `call`, which must be new. The call completes by itself; its events come after the position returned.
+    ///
+    /// # Errors
+    /// See [`WholeError`].
+    ///
+    /// # Cancel safety
+    /// Cancelled, the call has a part of the recording, and completes once it is idle.
+    pub async fn feed(
+        self,
+        sessions: &Sessions,
+        call: &CallId,
+        meta: &JsonMap,
+        analyses: &[String],
+    ) -> Result<Seq, WholeError> {
+        let outlet = Arc::new(Outlet::default());
+        let stream = StreamId::mint();
+        let like = Like { stream: stream.clone(), dialect: self.dialect, analyses };
+        let attached = attach(sessions, call, like, meta, &outlet).await.map_err(WholeError::Session)?;
+        let (commands, Attached::Welcome(welcome)) = attached else { return Err(WholeError::Taken) };
+        let lost = || WholeError::Session(SessionError::Failed(call.clone()));
+        for (count, (covered, events)) in (1..).zip(self.frames) {
+            let frames = Frames { connection: welcome.connection, stream: stream.clone(), count, covered, events };
+            commands.send(Command::Frames(Box::new(frames))).await.map_err(|_| lost())?;
+        }
+        let gone = Command::Detach { connection: welcome.connection, stream };
+        commands.send(gone).await.map_err(|_| lost())?;
+        Ok(welcome.seq)
+    }
+}

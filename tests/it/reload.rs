@@ -1,0 +1,222 @@
+//! The configuration of a daemon that runs: taken over without dropping a request, or refused as a whole and said so.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::support::daemon::{Daemon, run};
+use crate::support::llm::MockLlm;
+use crate::support::{Json, eventually, json, shared};
+
+const WAIT: Duration = Duration::from_secs(60);
+
+/// An LLM that begins its answers and ends them when it is let go.
+struct Held {
+    base_url: String,
+    begun: watch::Receiver<usize>,
+    go: watch::Sender<bool>,
+}
+
+impl Held {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let base_url = format!("http://{}/v1", listener.local_addr().expect("address"));
+        let (count, begun) = watch::channel(0);
+        let (go, let_go) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(answer(socket, count.clone(), let_go.clone()));
+            }
+        });
+        Self { base_url, begun, go }
+    }
+}
+
+async fn answer(mut socket: TcpStream, begun: watch::Sender<usize>, mut go: watch::Receiver<bool>) {
+    let mut bytes = Vec::new();
+    let body = loop {
+        if socket.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+            return;
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head
+            .to_ascii_lowercase()
+            .split("content-length: ")
+            .nth(1)
+            .and_then(|rest| rest.split("\r\n").next()?.trim().parse::<usize>().ok());
+        if length.is_some_and(|length| body.len() >= length) {
+            break body.to_owned();
+        }
+    };
+    let chunk = |delta: Json, finish: Json| {
+        let event = json!({"id":"c","object":"chat.completion.chunk","created":0,"model":"held",
+            "choices":[{"index":0,"delta":delta,"finish_reason":finish}]});
+        format!("data: {event}\n\n")
+    };
+    let streamed = body.contains("\"stream\":true");
+    if streamed {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+        let first = chunk(json!({"role":"assistant","content":"first "}), Json::Null);
+        let _ = socket.write_all(format!("{head}{first}").as_bytes()).await;
+    }
+    begun.send_modify(|count| *count += 1);
+    let _ = go.wait_for(|go| *go).await;
+    let rest = if streamed {
+        format!("{}{}data: [DONE]\n\n", chunk(json!({"content":"last"}), Json::Null), chunk(json!({}), json!("stop")))
+    } else {
+        let body = json!({"id":"c","object":"chat.completion","created":0,"model":"held",
+            "choices":[{"index":0,"message":{"role":"assistant","content":"whole"},"finish_reason":"stop"}]})
+        .to_string();
+        let length = body.len();
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
+    };
+    let _ = socket.write_all(rest.as_bytes()).await;
+}
+
+fn config(base_url: &str, more: &str) -> String {
+    format!(
+        "[endpoints.e]\nprovider = \"openai_compatible\"\nbase_url = \"{base_url}\"\n\
+         prices = [{{ model = \"*\", input = 1, output = 2 }}]\n\
+         [models.m]\ncandidates = [\"e/held\"]\nheader_timeout_ms = 60000\nfirst_token_timeout_ms = 60000\n\
+         between_tokens_timeout_ms = 60000\ntotal_timeout_ms = 120000\n\
+         [routes.r]\nvariants = [{{ name = \"a\", model = \"m\" }}]\n{more}"
+    )
+}
+
+fn ask(stream: bool) -> Json {
+    json!({"model":"r","stream":stream,"messages":[{"role":"user","content":"Hello."}]})
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_in_flight_keep_what_they_have() {
+    let _machine = shared().await;
+    let (held, mock) = (Held::start().await, MockLlm::start().await);
+    let daemon = Daemon::start(&config(&held.base_url, "")).await;
+    let (plain, streamed) = (ask(false), ask(true));
+    let ends = async {
+        tokio::join!(daemon.post("/v1/chat/completions", &plain), daemon.post("/v1/chat/completions", &streamed))
+    };
+    let reloads = async {
+        let mut begun = held.begun.clone();
+        tokio::time::timeout(WAIT, begun.wait_for(|count| *count == 2)).await.expect("both begun").expect("held");
+        // By signal, then by the change of the file alone: each time the next request goes elsewhere, the two stay.
+        daemon.configure(&config(&mock.base_url(), ""));
+        daemon.sighup();
+        goes_to_mock(&daemon, &mock).await;
+        daemon.configure(&config(&mock.base_url(), "[gateway]\ndefault_route = \"r\"\n"));
+        eventually("the changed file is taken over", WAIT, || async {
+            let body = json!({"model":"anything","messages":[{"role":"user","content":"Hello."}]});
+            (daemon.post("/v1/chat/completions", &body).await.status == 200).then_some(())
+        })
+        .await;
+        held.go.send_replace(true);
+    };
+    let ((plain, streamed), ()) = tokio::join!(ends, reloads);
+    assert_eq!(plain.status, 200, "{}", plain.text());
+    assert_eq!(plain.json()["choices"][0]["message"]["content"], "whole");
+    let text = streamed.text();
+    assert!(text.contains("first ") && text.contains("last") && text.trim_end().ends_with("[DONE]"), "{text}");
+    let outcomes = daemon.get_json("/v1/usage?group_by=outcome").await;
+    let bad = outcomes["rows"].as_array().expect("rows").iter().find(|row| row["outcome"] != "ok");
+    assert_eq!(bad, None, "nothing was cut: {outcomes}");
+}
+
+async fn goes_to_mock(daemon: &Daemon, mock: &MockLlm) {
+    let before = mock.count();
+    eventually("requests go to the new endpoint", WAIT, || async {
+        // Whoever still asks the old one is not waited for.
+        let asked = tokio::time::timeout(Duration::from_secs(2), async {
+            daemon.post("/v1/chat/completions", &ask(false)).await.status == 200
+        });
+        (asked.await == Ok(true) && mock.count() > before).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_does_not_validate_changes_nothing_and_says_so() {
+    let _machine = shared().await;
+    let mock = MockLlm::start().await;
+    let good = config(&mock.base_url(), "");
+    let daemon = Daemon::start(&good).await;
+    assert!((daemon.metric("sidetone_config_valid", &[]).await - 1.0).abs() < 0.5);
+    daemon.configure(&good.replace("model = \"m\"", "model = \"nobody\""));
+    daemon.sighup();
+    eventually("the refusal is counted", WAIT, || async {
+        (daemon.metric("sidetone_config_reloads_total", &["refused"]).await >= 1.0).then_some(())
+    })
+    .await;
+    assert!(daemon.metric("sidetone_config_valid", &[]).await < 0.5);
+    let log = daemon.log();
+    assert!(log.contains("routes.r.variants[0].model") && log.contains("stays as it was"), "{log}");
+    assert_eq!(daemon.post("/v1/chat/completions", &ask(false)).await.status, 200);
+    // Not even TOML.
+    daemon.configure("[endpoints");
+    eventually("the change is seen and refused", WAIT, || async {
+        (daemon.metric("sidetone_config_reloads_total", &["refused"]).await >= 2.0).then_some(())
+    })
+    .await;
+    assert_eq!(daemon.post("/v1/chat/completions", &ask(true)).await.status, 200);
+    // Right again, with a section that cannot change while it runs.
+    daemon.configure(&format!("{good}\n[ingest]\nlinger_ms = 77\n"));
+    eventually("the good one holds", WAIT, || async {
+        (daemon.metric("sidetone_config_valid", &[]).await > 0.5).then_some(())
+    })
+    .await;
+    let log = daemon.log();
+    assert!(log.contains("holds from the next start on") && log.contains("ingest"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prices_routes_keys_and_caps_change_at_once_and_are_on_record() {
+    let _machine = shared().await;
+    let mock = MockLlm::start().await;
+    let good = config(&mock.base_url(), "");
+    let daemon = Daemon::start(&good).await;
+    let cost = daemon.post("/v1/chat/completions", &ask(false)).await.json()["sidetone"]["cost_usd"].as_f64();
+    daemon.configure(&format!(
+        "{}\n[limits]\nusd_per_day = 0.000000001\n",
+        good.replace("output = 2", "output = 3").replace("name = \"a\"", "name = \"b\"")
+    ));
+    daemon.sighup();
+    eventually("the cap holds", WAIT, || async {
+        let reply = daemon.post("/v1/chat/completions", &ask(false)).await;
+        (reply.status == 402 && reply.text().contains("limits.usd_per_day")).then_some(())
+    })
+    .await;
+    assert!(cost.is_some_and(|cost| cost > 0.0), "{cost:?}");
+    daemon.configure(&good.replace("[routes.r]", "[routes.other]"));
+    daemon.sighup();
+    eventually("the cap lifts and the route is gone", WAIT, || async {
+        let reply = daemon.post("/v1/chat/completions", &ask(false)).await;
+        (reply.status == 404).then_some(())
+    })
+    .await;
+    let path = daemon.config_path().display().to_string();
+    let made = run(&["key", "create", "--scope", "admin", "--name", "boss", "--config", &path]).await;
+    assert!(made.status.success());
+    let key = String::from_utf8_lossy(&made.stdout).trim().to_owned();
+    let bearer = format!("Bearer {key}");
+    let changes = eventually("the key is on record", WAIT, || async {
+        let path = "/v1/usage?group_by=none&changes=true";
+        let reply = crate::support::http::request(daemon.port, "GET", path, &[("authorization", &bearer)], None).await;
+        let changes = reply.json()["changes"].as_array().cloned().unwrap_or_default();
+        changes.iter().any(|change| change["kind"] == "key").then_some(changes)
+    })
+    .await;
+    let of = |kind: &str, name: &str| -> Vec<Json> {
+        let named = changes.iter().filter(|change| change["kind"] == kind && change["name"] == name);
+        named.map(|change| change["detail"].clone()).collect()
+    };
+    let prices = of("price", "e/* from 1970-01-01T00:00:00.000Z");
+    let outputs: Vec<bool> =
+        ["2.0", "3.0", "2.0"].iter().zip(&prices).map(|(output, price)| price.to_string().contains(output)).collect();
+    assert_eq!(outputs, [true; 3], "{prices:?}");
+    let routes = of("route", "r");
+    assert_eq!((routes.len(), routes.last()), (3, Some(&Json::Null)), "made, changed, gone: {routes:?}");
+    assert_eq!(of("key", "boss"), [json!("scopes admin")]);
+    assert!(!json!(changes).to_string().contains(&key), "a key is on the bill by name alone");
+}
