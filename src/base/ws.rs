@@ -16,7 +16,7 @@ use futures::{FutureExt as _, SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -418,7 +418,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let farewell = async {
             if self.inner.close(Some(frame)).await.is_ok() {
                 while let Some(Ok(_)) = self.inner.next().await {}
-                // A connection that is dropped with unread bytes is reset, and the peer may never see our close frame.
+                // The peer sees the end at once, but a connection that is dropped with unread bytes is reset, and the
+                // peer may never see our close frame: so what it still sends is read.
+                let _ = self.inner.get_mut().shutdown().await;
                 let mut rest = [0u8; 4096];
                 while matches!(self.inner.get_mut().read(&mut rest).await, Ok(count) if count > 0) {}
             }
@@ -460,5 +462,27 @@ fn classify(error: tungstenite::Error) -> WsError {
         tungstenite::Error::Protocol(error) => WsError::Protocol(error.to_string()),
         tungstenite::Error::Utf8(error) => WsError::Protocol(format!("text is not UTF-8: {error}")),
         other => WsError::Lost(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_peer_sees_the_end_as_soon_as_it_has_answered_the_close() {
+        let (ours, theirs) = tokio::io::duplex(4096);
+        let inner = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+        let server = Socket { inner, written: Arc::default() };
+        // The peer keeps its half open: that must not be waited for before it is told.
+        let closing = tokio::spawn(server.close_within(1000, "done", Duration::from_secs(3600)));
+        let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+        let patience = Duration::from_secs(20);
+        let close = tokio::time::timeout(patience, client.next()).await.expect("a close frame");
+        assert!(matches!(close, Some(Ok(Message::Close(Some(_))))), "{close:?}");
+        let end = async { while client.next().await.is_some() {} };
+        tokio::time::timeout(patience, end).await.expect("the end of the stream");
+        drop(client);
+        tokio::time::timeout(patience, closing).await.expect("our own end").expect("no panic");
     }
 }

@@ -38,17 +38,12 @@ pub struct Deps {
 }
 
 /// Serves `socket` until either side ends it. Never fails: what goes wrong is told to the producer.
-pub async fn serve(mut socket: ServerSocket, query: &str, deps: &Deps) {
+pub async fn serve(socket: ServerSocket, query: &str, deps: &Deps) {
     deps.metrics.connections.inc();
     let session = deps.sessions.deps();
     match params::read(query, &session.analyses, &session.limits) {
         Err(complaint) => farewell(socket, Some(complaint), 4400, "bad parameter").await,
-        Ok(params) => {
-            let complaints: Vec<Utf8Bytes> = params.complaints.iter().map(error_frame).collect();
-            if complaints.is_empty() || socket.send(complaints).await.is_ok() {
-                connect(socket, params, deps).await;
-            }
-        }
+        Ok(params) => connect(socket, params, deps).await,
     }
     deps.metrics.connections.dec();
 }
@@ -190,7 +185,10 @@ struct Connection<'a> {
 
 impl Connection<'_> {
     async fn run(&mut self) -> End {
-        if let Err(error) = self.socket.send([self.welcome_frame()]).await {
+        // The welcome is the first frame, whatever else there is to say.
+        let complaints = self.params.complaints.iter().map(error_frame);
+        let greeting: Vec<Utf8Bytes> = std::iter::once(self.welcome_frame()).chain(complaints).collect();
+        if let Err(error) = self.socket.send(greeting).await {
             return lost(&error);
         }
         let stop = self.deps.sessions.deps().drain.stop.clone();

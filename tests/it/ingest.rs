@@ -358,10 +358,8 @@ async fn an_unknown_analysis_is_said_and_harms_nothing() {
     let _machine = shared().await;
     let daemon = Daemon::start(QUICK).await;
     let (mut client, _) = ingest(&daemon, "call_id=c1&analyses=summary,moood").await;
-    let error = match client.seen_of("error").first() {
-        Some(error) => (*error).clone(),
-        None => client.of_type("error").await,
-    };
+    assert_eq!(client.seen.len(), 1, "the welcome is the first frame");
+    let error = client.of_type("error").await;
     assert_eq!((&error["code"], &error["fatal"]), (&json!("unknown_analysis"), &json!(false)));
     let message = error["message"].as_str().unwrap_or_default();
     assert!(message.contains("moood") && message.contains("summary") && message.contains("sentiment"), "{message}");

@@ -46,23 +46,24 @@ async fn a_socket_is_greeted_and_may_ping() {
     assert!(welcome["ping_interval_ms"].as_u64().is_some_and(|ms| ms >= 1000));
     client.send(&json!({"id":"3","type":"ping"})).await;
     assert_eq!(client.recv().await.expect("pong"), json!({"id":"3","type":"pong"}));
-    // The subprotocol is echoed when offered.
-    let reply = crate::support::http::request(
-        daemon.port,
-        "GET",
-        "/v1/subscribe",
-        &[
-            ("connection", "upgrade"),
-            ("upgrade", "websocket"),
-            ("sec-websocket-version", "13"),
-            ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="),
-            ("sec-websocket-protocol", "sidetone.v1"),
-        ],
-        None,
-    )
-    .await;
-    assert_eq!(reply.status, 101);
-    assert_eq!(reply.header("sec-websocket-protocol"), Some("sidetone.v1"));
+    // The subprotocol is echoed when offered, and the key beside it never is.
+    for path in ["/v1/subscribe", "/v1/ingest"] {
+        let reply = crate::support::http::request(
+            daemon.port,
+            "GET",
+            path,
+            &[
+                ("connection", "upgrade"),
+                ("upgrade", "websocket"),
+                ("sec-websocket-version", "13"),
+                ("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA=="),
+                ("sec-websocket-protocol", "sidetone.key.sk-1, sidetone.v1"),
+            ],
+            None,
+        )
+        .await;
+        assert_eq!((reply.status, reply.header("sec-websocket-protocol")), (101, Some("sidetone.v1")), "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

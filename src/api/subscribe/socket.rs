@@ -314,8 +314,8 @@ impl Session {
                 Ok(())
             }
             Ok(Incoming::Binary(_)) => {
-                let message = "expected a text frame with a JSON object, found a binary frame".to_owned();
-                self.refuse(&Refusal { id: None, code: "bad_json", message });
+                let message = "expected a text message with one JSON object, found a binary one".to_owned();
+                self.refuse(&Refusal { id: None, code: "bad_frame", message });
                 Ok(())
             }
             Ok(Incoming::Ping | Incoming::Pong) => Ok(()),

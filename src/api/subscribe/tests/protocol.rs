@@ -326,7 +326,7 @@ async fn one_wrong_thing_refuses_the_whole_frame_and_the_socket_stays() {
         assert_eq!(client.next().await["code"], "bad_json");
     }
     client.socket.send_binary(bytes::Bytes::from_static(b"x")).await.expect("sent");
-    assert_eq!(client.next().await["code"], "bad_json");
+    assert_eq!(client.next().await["code"], "bad_frame");
     // An unknown type is told of once.
     client.say(json!({"type": "dance"})).await;
     client.say(json!({"type": "dance"})).await;
