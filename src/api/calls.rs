@@ -30,8 +30,12 @@ const READ_BYTES: usize = 256 * 1024;
 
 type Answer = Result<Response, ApiError>;
 
+fn bad(name: &str, what: &dyn std::fmt::Display) -> ApiError {
+    ApiError::bad_request("bad_parameter", format!("{name}: {what}"))
+}
+
 fn call_id(text: &str) -> Result<CallId, ApiError> {
-    CallId::parse(text).map_err(|error| ApiError::bad_request("bad_parameter", format!("call_id: {error}")))
+    CallId::parse(text).map_err(|error| bad("call_id", &error))
 }
 
 fn unknown(call: &CallId) -> ApiError {
@@ -84,7 +88,8 @@ pub(super) async fn list(State(api): State<Arc<Api>>, RawQuery(query): RawQuery)
         }
     };
     let limit = query.limit(50, CALLS_LIMIT)?;
-    let after = query.text("after").map(call_id).transpose()?;
+    let after =
+        query.text("after").map(|after| CallId::parse(after).map_err(|error| bad("after", &error))).transpose()?;
     let entries = api.store.page(state, after.as_ref(), limit + 1);
     let more = entries.len() > limit;
     let mut calls = Vec::new();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 
 use super::auth::Refusal;
@@ -41,6 +41,23 @@ pub struct ApiError {
     code: &'static str,
     detail: String,
     retry_after_s: Option<u64>,
+}
+
+/// The answer to another method than a path takes says which it takes, as its `Allow` header does.
+pub(super) fn name_methods(response: Response, is_chat: bool) -> Response {
+    if response.status() != StatusCode::METHOD_NOT_ALLOWED {
+        return response;
+    }
+    let Some(allow) = response.headers().get(ALLOW).cloned() else { return response };
+    let methods = allow.to_str().unwrap_or_default().replace(',', ", ");
+    let mut answer = if is_chat {
+        let message = format!("this path takes {methods}");
+        OpenAiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message).into_response()
+    } else {
+        ApiError::method_not_allowed(&methods).into_response()
+    };
+    answer.headers_mut().insert(ALLOW, allow);
+    answer
 }
 
 impl ApiError {
@@ -248,7 +265,7 @@ impl OpenAiError {
     /// The JSON document.
     pub fn body(&self) -> String {
         let kind = match self.status.as_u16() {
-            400 | 404 | 413 | 422 => "invalid_request_error",
+            400 | 404 | 405 | 413 | 422 => "invalid_request_error",
             401 => "authentication_error",
             402 => "insufficient_quota",
             403 => "permission_error",

@@ -114,7 +114,7 @@ impl Service {
             .route("/readyz", get(health::ready))
             .route("/metrics", get(health::metrics))
             .route("/version", get(health::version))
-            .method_not_allowed_fallback(|| async { ApiError::method_not_allowed("another method") })
+            .method_not_allowed_fallback(|| async { ApiError::method_not_allowed("other methods") })
             .fallback(|| async {
                 ApiError::not_found("unknown_path", "no such path; see the README for those there are")
             })
@@ -144,8 +144,9 @@ impl Service {
             Err(refusal) if auth::is_chat(path) => return OpenAiError::refused(&refusal).into_response(),
             Err(refusal) => return ApiError::refused(&refusal).into_response(),
         }
+        let is_chat = auth::is_chat(request.uri().path());
         match self.router.clone().call(request).await {
-            Ok(response) => response,
+            Ok(response) => error::name_methods(response, is_chat),
             Err(never) => match never {},
         }
     }
@@ -153,7 +154,8 @@ impl Service {
 
 async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
     let session = api.sessions.deps();
-    let upgrade = Upgrade::new(&mut request, session.ingest.max_frame_bytes, None, Body::empty);
+    let protocol = protocol(&request);
+    let upgrade = Upgrade::new(&mut request, session.ingest.max_frame_bytes, protocol, Body::empty);
     let (upgrade, response) = match upgrade {
         Ok(upgraded) => upgraded,
         Err(message) => return ApiError::bad_request("not_a_websocket", message).into_response(),
@@ -192,7 +194,9 @@ async fn refuse(mut socket: ServerSocket, refusal: &Refusal) {
     }
 }
 
-async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
+/// `sidetone.v1`, where the client offers it: a browser, which brings its key as a subprotocol, gives up a socket that
+/// takes none of its offers.
+fn protocol(request: &Request<Body>) -> Option<&'static str> {
     let offered = request
         .headers()
         .get_all(http::header::SEC_WEBSOCKET_PROTOCOL)
@@ -200,7 +204,11 @@ async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|protocol| protocol.trim() == subscribe::SUBPROTOCOL);
-    let protocol = offered.then_some(subscribe::SUBPROTOCOL);
+    offered.then_some(subscribe::SUBPROTOCOL)
+}
+
+async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
+    let protocol = protocol(&request);
     let upgrade = Upgrade::new(&mut request, SUBSCRIBE_FRAME_BYTES, protocol, Body::empty);
     let (upgrade, response) = match upgrade {
         Ok(upgraded) => upgraded,
@@ -235,7 +243,7 @@ async fn dashboard() -> Response {
     const PAGE: &str = include_str!("dashboard.html");
     // Nothing but itself and this server's own sockets: text of a call can never become a script or a request.
     const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
-                          connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+                          connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
     let headers = [
         (http::header::CONTENT_TYPE, "text/html; charset=utf-8"),
         (http::header::CONTENT_SECURITY_POLICY, POLICY),

@@ -50,7 +50,9 @@ pub enum StartError {
     )]
     NotLoopback(SocketAddr),
     /// The address is taken, or not ours.
-    #[error("cannot listen on {address}: {error}")]
+    #[error(
+        "cannot listen on {address}: {error}; --listen ADDR names another address, and with port 0 a free port is taken"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

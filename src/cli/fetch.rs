@@ -8,11 +8,13 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::reconnect::{Again, Backoff};
-use super::target::Target;
+use super::target::{Target, next_step};
+use crate::base::tls;
 
 /// Whole time of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -79,14 +81,26 @@ pub(crate) async fn get_patiently(target: &Target, path: &str, patience: Duratio
 }
 
 async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes)> {
-    let stream = TcpStream::connect(target.authority()).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::builder()
+    let mut request = Request::builder()
         .method(method)
         .uri(path)
         .header(http::header::HOST, target.authority())
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Full::new(body))?;
+    request.headers_mut().extend(target.headers());
+    let stream = TcpStream::connect(target.authority()).await?;
+    if target.is_tls() {
+        ask(tls::connect(stream, target.host()).await?, request).await
+    } else {
+        ask(stream, request).await
+    }
+}
+
+async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let answer = async {
         let response = sender.send_request(request).await?;
         let status = response.status();
@@ -108,12 +122,15 @@ async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> R
     }
 }
 
-/// What a problem document says, or the start of whatever else came.
+/// What a problem document says and the next step, or the start of whatever else came.
 fn reason(body: &[u8]) -> String {
     let document: Option<Value> = serde_json::from_slice(body).ok();
+    let code =
+        |value: &Value| ["/code", "/error/code"].iter().find_map(|key| Some(next_step(value.pointer(key)?.as_str()?)));
+    let next = document.as_ref().and_then(code).unwrap_or_default();
     let said = document.as_ref().and_then(|value| {
         let said = ["/detail", "/title", "/error/message"].iter().find_map(|key| value.pointer(key)?.as_str());
-        said.map(str::to_owned)
+        said.map(|said| format!("{said}{next}"))
     });
     said.unwrap_or_else(|| String::from_utf8_lossy(&body[..body.len().min(200)]).trim().to_owned())
 }

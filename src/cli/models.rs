@@ -28,7 +28,7 @@ Examples:
   sidetone models --probe --config new.toml  the same without a daemon, before the file is put in its place")]
 pub(crate) struct ModelsArgs {
     /// The daemon
-    #[arg(long, value_name = "URL", default_value = DEFAULT_LISTEN)]
+    #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value = DEFAULT_LISTEN)]
     to: Target,
     /// No daemon: what this configuration has
     #[arg(long, value_name = "FILE", conflicts_with = "to")]

@@ -1,23 +1,48 @@
-//! Where the daemon is: what people type after `--to`, and the URLs made from it. Knows no socket.
+//! Where the daemon is and what opens it: what people type after `--to`, the URLs made from it, and the key of the
+//! environment. Knows no socket.
 
 use std::fmt;
 use std::str::FromStr;
 
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 use url::Url;
 
 /// Where a daemon listens unless it is told otherwise, and where the clients look for it.
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7700";
 
-/// A daemon's address: `http://HOST:PORT`, `ws://HOST:PORT` or `HOST:PORT`.
+/// The environment variable that holds the key, where the daemon wants one.
+const KEY_VARIABLE: &str = "SIDETONE_KEY";
+
+/// A daemon's address: `http://HOST:PORT`, `https://…`, `ws://…`, `wss://…` or `HOST:PORT`; and the key of the
+/// environment, which no `Debug` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     authority: String,
+    is_tls: bool,
+    key: Option<HeaderValue>,
 }
 
 impl Target {
     /// The daemon at `addr`.
     pub(crate) fn at(addr: std::net::SocketAddr) -> Self {
-        Self { authority: addr.to_string() }
+        Self { authority: addr.to_string(), is_tls: false, key: None }
+    }
+
+    /// Whether TLS is spoken.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.is_tls
+    }
+
+    /// The host alone, as in the certificate.
+    pub(crate) fn host(&self) -> &str {
+        let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// What each request has to bring.
+    pub(crate) fn headers(&self) -> HeaderMap {
+        self.key.iter().map(|key| (AUTHORIZATION, key.clone())).collect()
     }
 
     /// `HOST:PORT`, as in the `Host` header.
@@ -25,14 +50,14 @@ impl Target {
         &self.authority
     }
 
-    /// `http://HOST:PORT` and `path`, which begins with a slash.
+    /// `http://HOST:PORT` (or `https:`) and `path`, which begins with a slash.
     pub(crate) fn http(&self, path: &str) -> String {
-        format!("http://{}{path}", self.authority)
+        format!("http{}://{}{path}", self.s(), self.authority)
     }
 
-    /// `ws://HOST:PORT`, `path`, and `query` form-encoded.
+    /// `ws://HOST:PORT` (or `wss:`), `path`, and `query` form-encoded.
     pub(crate) fn ws(&self, path: &str, query: &[(&str, String)]) -> String {
-        let mut url = format!("ws://{}{path}", self.authority);
+        let mut url = format!("ws{}://{}{path}", self.s(), self.authority);
         if !query.is_empty() {
             let mut pairs = url::form_urlencoded::Serializer::new(String::new());
             for (name, value) in query {
@@ -43,6 +68,28 @@ impl Target {
         }
         url
     }
+
+    fn s(&self) -> &'static str {
+        if self.is_tls { "s" } else { "" }
+    }
+}
+
+/// The next step after the daemon refused with `code`, as the end of a sentence; most often none.
+pub(crate) fn next_step(code: &str) -> &'static str {
+    match code {
+        "unauthenticated" => "; set SIDETONE_KEY to a key of this daemon (`sidetone key create` makes one)",
+        "forbidden" => "; set SIDETONE_KEY to a key with that scope",
+        _ => "",
+    }
+}
+
+/// The key as a header; `None` where the variable is not set or empty.
+fn key(variable: Option<String>) -> Result<Option<HeaderValue>, String> {
+    let Some(key) = variable.filter(|key| !key.trim().is_empty()) else { return Ok(None) };
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim()))
+        .map_err(|_| format!("{KEY_VARIABLE}: expected a key as `sidetone key create` prints it"))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
 }
 
 impl fmt::Display for Target {
@@ -58,17 +105,18 @@ impl FromStr for Target {
         let expected = || format!("expected http://HOST:PORT, such as http://{DEFAULT_LISTEN}, found {text:?}");
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let url = Url::parse(&full).map_err(|_| expected())?;
-        match url.scheme() {
-            "http" | "ws" => {}
-            "https" | "wss" => return Err(format!("{}; TLS is not spoken by this client", expected())),
+        let is_tls = match url.scheme() {
+            "http" | "ws" => false,
+            "https" | "wss" => true,
             _ => return Err(expected()),
-        }
+        };
         if !matches!(url.path(), "" | "/") || url.query().is_some() || !url.username().is_empty() {
             return Err(format!("{}: no path, no query and no user belong there", expected()));
         }
         let host = url.host_str().ok_or_else(expected)?;
         let port = url.port_or_known_default().unwrap_or(80);
-        Ok(Self { authority: format!("{host}:{port}") })
+        let key = key(std::env::var(KEY_VARIABLE).ok())?;
+        Ok(Self { authority: format!("{host}:{port}"), is_tls, key })
     }
 }
 
@@ -84,12 +132,28 @@ mod tests {
             ("localhost:7700", "localhost:7700"),
             ("http://[::1]:9", "[::1]:9"),
             ("http://localhost", "localhost:80"),
+            ("https://voice.lan", "voice.lan:443"),
         ] {
             assert_eq!(typed.parse::<Target>().expect(typed).authority(), authority);
         }
-        for typed in ["", "https://x:1", "http://x:1/v1/ingest", "ftp://x", "http://x:99999", "http://u@x:1"] {
+        for typed in ["", "http://x:1/v1/ingest", "ftp://x", "http://x:99999", "http://u@x:1"] {
             assert!(typed.parse::<Target>().expect_err(typed).contains("http://HOST:PORT"), "{typed}");
         }
+    }
+
+    #[test]
+    fn tls_and_keys_are_brought_and_not_shown() {
+        let plain: Target = "http://[::1]:9".parse().expect("target");
+        assert_eq!((plain.http("/a"), plain.host()), ("http://[::1]:9/a".to_owned(), "::1"));
+        let mut target: Target = "wss://voice.lan".parse().expect("target");
+        assert_eq!(target.http("/a"), "https://voice.lan:443/a");
+        assert_eq!(target.ws("/b", &[]), "wss://voice.lan:443/b");
+        assert_eq!(target.host(), "voice.lan");
+        target.key = key(Some(" sk-1 \n".to_owned())).expect("a key");
+        assert_eq!(target.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes), Some(&b"Bearer sk-1"[..]));
+        assert!(!format!("{target:?}").contains("sk-1"), "{target:?}");
+        assert_eq!(key(Some("  ".to_owned())), Ok(None));
+        assert!(key(Some("a\nb".to_owned())).expect_err("no header").contains("SIDETONE_KEY"));
     }
 
     #[test]

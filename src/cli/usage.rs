@@ -19,7 +19,7 @@ Examples:
   sidetone usage --changes --from 2026-01-01                 prices, routes, keys: what held from when on")]
 pub(crate) struct UsageArgs {
     /// The daemon
-    #[arg(long, value_name = "URL", default_value = DEFAULT_LISTEN)]
+    #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value = DEFAULT_LISTEN)]
     to: Target,
     /// Of endpoint, route, variant, model, vendor_model, key, call, analysis, outcome, code, why, status, number, request,
     /// hour, day, month; or none

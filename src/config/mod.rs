@@ -82,7 +82,7 @@ impl Config {
     pub fn parse(text: &str, base: &Path) -> Result<Self, Vec<Problem>> {
         let table: Table = text
             .parse()
-            .map_err(|error: toml::de::Error| vec![Problem { path: String::new(), message: error.to_string() }])?;
+            .map_err(|error: toml::de::Error| vec![Problem { path: String::new(), message: syntax(text, &error) }])?;
         let mut problems = Problems::default();
         let mut root = Section::new("", Some(Value::Table(table)), &mut problems);
         let value = root.take("server");
@@ -156,4 +156,13 @@ impl Config {
     pub fn default_analyses(&self) -> Vec<String> {
         if self.ingest.analyses.is_empty() { self.analyses.defaults().to_vec() } else { self.ingest.analyses.clone() }
     }
+}
+
+/// What is no TOML, and where: `line 3, column 9: …`.
+fn syntax(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().lines().collect::<Vec<_>>().join(", ");
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return message };
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {message}")
 }

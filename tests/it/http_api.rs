@@ -184,10 +184,13 @@ async fn health_version_and_metrics() {
         assert!(name.starts_with("sidetone_"), "{line}");
     }
     let page = daemon.get("/").await;
-    assert!(page.status == 200 || page.status == 404, "{}", page.status);
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
     assert_problem(&daemon.get("/nowhere").await, 404, &[]);
     let reply = daemon.delete("/healthz").await;
-    assert_eq!(reply.status, 405, "{}", reply.text());
+    assert_eq!(reply.header("allow"), Some("GET,HEAD"));
+    assert_problem(&reply, 405, &["GET, HEAD"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,6 +262,12 @@ async fn check_names_every_problem_at_once() {
     ] {
         assert!(said.lines().any(|line| line.starts_with(start)), "{start} is missing:\n{said}");
     }
+    let torn = dir.path().join("torn.toml");
+    std::fs::write(&torn, "[ingest]\nlinger_ms = 5\nidle_timeout_ms\n").expect("write");
+    let output = run(&["check", "--config", &torn.display().to_string()]).await;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.code() == Some(1) && said.lines().count() == 1, "{said}");
+    assert!(said.contains("torn.toml: line 3, column "), "{said}");
     let good = Daemon::prepare("[ingest]\nlinger_ms = 5\n", dir.path()).config_path().display().to_string();
     let output = run(&["check", "--config", &good]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

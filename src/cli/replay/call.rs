@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use futures::FutureExt as _;
-use http::HeaderMap;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
@@ -16,7 +15,7 @@ use crate::base::ws::{self, ClientSocket, DialError, Incoming, Utf8Bytes, WsErro
 use crate::cli::fetch;
 use crate::cli::meter::Meter;
 use crate::cli::reconnect::{Again, Backoff, after_close, after_status};
-use crate::cli::target::Target;
+use crate::cli::target::{Target, next_step};
 use crate::recording::Recording;
 use crate::stt::Dialect;
 
@@ -177,7 +176,7 @@ impl<'a> Producer<'a> {
         let mut lost_at: Option<Instant> = None;
         loop {
             let (again, wait, why) =
-                match ws::connect(&self.url, &HeaderMap::new(), MAX_MESSAGE_BYTES, DIAL_TIMEOUT).await {
+                match ws::connect(&self.url, &self.play.target.headers(), MAX_MESSAGE_BYTES, DIAL_TIMEOUT).await {
                     Ok(socket) => {
                         let welcomed = self.connections;
                         let end = Box::pin(self.converse(socket)).await?;
@@ -356,7 +355,7 @@ impl<'a> Producer<'a> {
                 let fatal = frame["fatal"].as_bool().unwrap_or(false);
                 let temporary = frame["temporary"].as_bool().unwrap_or(false);
                 if fatal && !temporary {
-                    bail!("the daemon refused: {code}: {message}");
+                    bail!("the daemon refused: {code}: {message}{}", next_step(code));
                 }
                 if self.said.insert(code.to_owned()) {
                     self.play.meter.warn(&format!("{}: {code}: {message}", self.play.call_id));

@@ -44,6 +44,7 @@ Examples:
   sidetone replay recordings/ --speed max --json | tail -n 1
   sidetone replay --as-stt call.jsonl --listen 127.0.0.1:9000   as if by the STT vendor
 
+Where the daemon wants a key, SIDETONE_KEY holds it.
 Exit code: 0 when the daemon has every final turn, 1 when anything was lost or a call failed.")]
 pub(crate) struct ReplayArgs {
     /// Recordings, or folders of them (walked in order of name; other files are skipped and named)

@@ -6,13 +6,13 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderValue, header};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::base::ws::{self, ClientSocket, DialError, Incoming, Utf8Bytes};
 use crate::cli::reconnect::{Again, Backoff, after_close, after_status};
-use crate::cli::target::Target;
+use crate::cli::target::{Target, next_step};
 
 use super::positions::Positions;
 
@@ -51,7 +51,7 @@ pub(crate) async fn follow(
     mut take: impl FnMut(Heard<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<()> {
     let url = target.ws("/v1/subscribe", &[]);
-    let mut headers = HeaderMap::new();
+    let mut headers = target.headers();
     headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("sidetone.v1"));
     let mut backoff = Backoff::default();
     let mut connected = false;
@@ -137,7 +137,7 @@ async fn converse(
                 if frame["temporary"] == true {
                     return Ok(End::Dropped { again: Again::Later, wait: None, why: said });
                 }
-                bail!("the daemon refused: {said}");
+                bail!("the daemon refused: {said}{}", next_step(text_of(&frame["code"])));
             }
             "reconnect" => {
                 let wait = Duration::from_millis(frame["after_ms"].as_u64().unwrap_or(1000));

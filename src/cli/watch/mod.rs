@@ -27,6 +27,7 @@ Examples:
   sidetone watch --call c_42 --analyses summary   one call, one analysis; it need not exist yet
   sidetone watch --json | jq 'select(.type == \"insight.updated\") | .insight.value'
 
+Where the daemon wants a key, SIDETONE_KEY holds it.
 A restart of the daemon is outlived: each event is shown once, in order. Ctrl-C ends.")]
 pub(crate) struct WatchArgs {
     /// The daemon

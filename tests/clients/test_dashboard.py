@@ -1,0 +1,177 @@
+"""The dashboard in a real browser: a call as it goes on, its insights and their evidence, a restart of the daemon, keys."""
+
+import json
+import os
+import signal
+import subprocess
+from contextlib import ExitStack
+
+import pytest
+from websockets.sync.client import connect
+
+import browser
+from conftest import BINARY, Process
+
+if browser.PATH is None and os.environ.get("CI") != "true":
+    pytest.skip("SKIPPED: no Chromium (Debian: apt install chromium); the dashboard is not tested", allow_module_level=True)
+
+FORGED = '<img src=x onerror="document.title=\'owned\'">'
+SAID = [
+    ("agent", "Good morning, how can I help you today?"),
+    ("customer", "I am really angry, this is a terrible service and my order is late."),
+    ("agent", "I am sorry about that, it is awful. I will send a new one today."),
+    (FORGED, f"Great, thank you {FORGED}, that is wonderful and I am very happy now."),
+]
+
+
+@pytest.fixture
+def page(tmp_path):
+    assert browser.PATH, "CI has to test the dashboard: install chromium"
+    page = browser.Browser(tmp_path / "profile")
+    yield page
+    page.close()
+
+
+def serve(folder, port=0, config=""):
+    (folder / "sidetone.toml").write_text(
+        f'[journal]\ndir = "{folder}/journal"\n{config}\n[analyses.summary]\nevery_n_turns = 2\ndebounce_ms = 50\n'
+        "[analyses.sentiment]\nevery_n_turns = 1\ndebounce_ms = 50\n")
+    return Process("serve", "--config", folder / "sidetone.toml", "--listen", f"127.0.0.1:{port}")
+
+
+@pytest.fixture
+def produce():
+    """Makes producers, which go with the test."""
+    with ExitStack() as sockets:
+        yield lambda *arguments, **more: Producer(sockets, *arguments, **more)
+
+
+class Producer:
+    def __init__(self, sockets, daemon, call, **more):
+        url = f"{daemon.ws}/v1/ingest?call_id={call}&stream_id=s_1&results=none"
+        self.socket = sockets.enter_context(connect(url, **more))
+        assert json.loads(self.socket.recv())["type"] == "welcome"
+
+    def send(self, **frame):
+        self.socket.send(json.dumps(frame))
+
+    def turn(self, order):
+        speaker, text = SAID[order]
+        self.send(type="turn", turn_order=order, speaker=speaker, text=text, start_ms=order * 4000, end_ms=order * 4000 + 3000)
+
+
+TURNS = "[...document.querySelectorAll('.turn:not(.partial)')].map(turn => turn.innerText)"
+
+
+def has(page, text):
+    return page.until(f"document.body.innerText.includes({json.dumps(text)})")
+
+
+def test_a_call_is_shown_as_it_goes_on_and_over_a_restart(tmp_path, page, produce):
+    daemon = serve(tmp_path)
+    try:
+        page.open(f"{daemon.url}/")
+        has(page, "No call yet")
+        page.until("document.querySelector('#state').dataset.is === 'live'")
+        call = produce(daemon, "c_1")
+        call.send(type="meta", meta={"customer": "Ms. Shah"})
+        call.send(type="partial", turn_order=0, speaker="agent", text="Good mor")
+        page.until("document.querySelector('.turn.partial')?.innerText.includes('Good mor')")
+        call.turn(0)
+        call.turn(1)
+        page.until(f"{TURNS}.length === 2 && !document.querySelector('.partial')")
+        assert "customer" in page.run(f"{TURNS}[1]") and "terrible service" in page.run(f"{TURNS}[1]")
+        has(page, "Ms. Shah")
+        # Insights with what they rest on: the quote leads to the turn.
+        page.until("document.querySelector('[aria-label=sentiment] .bar.negative')")
+        page.until("document.querySelector('.evidence')")
+        page.run("[...document.querySelectorAll('.evidence')].find(quote => quote.innerText.includes('terrible')).click()")
+        assert "terrible service" in page.until("document.querySelector('.turn.shown mark')?.innerText")
+        call.send(type="revise", turn_order=1, text="I am angry, the order is late.")
+        page.until(f"{TURNS}[1].includes('the order is late') && {TURNS}[1].includes('corrected')")
+
+        # The daemon dies; the page says so, comes back by itself and goes on where it was.
+        port = int(daemon.url.rsplit(":", 1)[1])
+        daemon.process.send_signal(signal.SIGKILL)
+        daemon.process.wait()
+        page.until("document.querySelector('#state').dataset.is === 'off'")
+        daemon = serve(tmp_path, port)
+        page.until("document.querySelector('#state').dataset.is === 'live'")
+        call = produce(daemon, "c_1")
+        call.turn(2)
+        call.turn(3)
+        page.until(f"{TURNS}.length === 4")
+        # What was said is text, and never markup.
+        assert page.run("document.querySelectorAll('img').length") == 0
+        assert FORGED in page.run(f"{TURNS}[3]") and page.run("document.title") != "owned"
+        page.until("document.querySelector('svg.trend polyline')")
+
+        # By the keyboard: another call, found by its name, and back.
+        produce(daemon, "other").send(type="turn", turn_order=0, speaker="b", text="Hello from another call.")
+        page.until("document.querySelectorAll('.call').length === 2")
+        page.press("/")
+        page.type("othe")
+        page.until("document.querySelectorAll('.call').length === 1")
+        page.press("Escape")
+        page.until("document.querySelectorAll('.call').length === 2")
+        page.press("k")
+        has(page, "Hello from another call.")
+        page.press("j")
+        page.until(f"{TURNS}.length === 4")
+
+        call.send(type="end", scope="call")
+        page.until("document.querySelector('#title').innerText.includes('completed')")
+        page.until("[...document.querySelectorAll('.card')].every(card => card.innerText.includes('final'))")
+
+        # Who comes when it is over sees the same, and how it came there.
+        before = page.run(TURNS)
+        page.open("about:blank")
+        page.open(f"{daemon.url}/#c_1", width=390, height=780, scheme="dark")
+        page.until(f"{TURNS}.length === 4")
+        assert [turn.split() for turn in page.run(TURNS)] == [turn.split() for turn in before]
+        page.run("document.querySelector('#tabs [data-pane=insights]').click()")
+        page.until("document.querySelector('svg.trend polyline')?.getBoundingClientRect().width > 100")
+        assert page.run("document.documentElement.scrollWidth") <= 390, "a phone needs no sideways scrolling"
+        dark = page.run("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+        assert sum(dark) < 150, f"dark is dark: {dark}"
+        # It asks nobody but its daemon, and nothing went wrong but what the restart explains.
+        own = (daemon.url, daemon.ws, "data:", "about:")
+        assert [url for url in page.requests if not url.startswith(own)] == []
+        assert [t for t in page.troubles if "WebSocket" not in json.dumps(t)] == []
+    finally:
+        daemon.stop()
+
+
+def test_a_key_is_asked_for_and_kept_for_the_tab(tmp_path, page, produce):
+    folder = tmp_path / "daemon"
+    folder.mkdir()
+    os.environ["SIDETONE_TEST_DASHBOARD_KEY"] = key = "sk-dashboard-0123456789abcdef"
+    daemon = serve(folder, config='[server]\nkey = "env:SIDETONE_TEST_DASHBOARD_KEY"')
+    try:
+        call = produce(daemon, "c_1", additional_headers={"authorization": f"Bearer {key}"})
+        call.turn(0)
+        page.open(f"{daemon.url}/")
+        for given in ["wrong", key]:
+            page.until("document.querySelector('#ask').open")
+            page.run("document.querySelector('#ask input').value = ''; document.querySelector('#ask input').focus()")
+            page.type(given)
+            page.run("document.querySelector('#ask button').click()")
+        page.until(f"{TURNS}.length === 1")
+        page.open(f"{daemon.url}/?again")
+        page.until(f"{TURNS}.length === 1")
+        assert key not in page.run("document.documentElement.outerHTML")
+        # The command line takes the key from the environment, and says so where it is missing.
+        watch = [BINARY, "watch", "--to", daemon.url, "--json"]
+        bare = {name: value for name, value in os.environ.items() if name != "SIDETONE_KEY"}
+        refused = subprocess.run(watch, capture_output=True, text=True, timeout=30, env=bare)
+        assert refused.returncode == 1 and "SIDETONE_KEY" in refused.stderr, refused
+        watching = subprocess.Popen(watch, stdout=subprocess.PIPE, text=True, env={**bare, "SIDETONE_KEY": key})
+        try:
+            frames = (json.loads(line) for line in watching.stdout)
+            assert any(frame["type"] == "snapshot" for frame in frames)
+        finally:
+            watching.kill()
+            watching.wait()
+    finally:
+        del os.environ["SIDETONE_TEST_DASHBOARD_KEY"]
+        daemon.stop()
