@@ -254,7 +254,7 @@ impl OpenAiError {
                 .map(|attempt| {
                     serde_json::json!({
                         "endpoint": &*attempt.endpoint, "model": &*attempt.model, "status": attempt.status,
-                        "code": attempt.code, "message": attempt.message,
+                        "code": attempt.code, "why": attempt.why, "message": attempt.message,
                     })
                 })
                 .collect(),

@@ -119,7 +119,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     let spans =
         otel::Spans::start(&config.telemetry, workers.handles().last().cloned()).map_err(StartError::Telemetry)?;
     let attempts = Arc::new(books::Books { ledger: ledger.clone(), spans: spans.clone() });
-    let metrics = gateway::Metrics::register(&mut registry);
+    let metrics = gateway::Metrics::register(&mut registry, &queues);
     let reloads = reload::Metrics::register(&mut registry);
     let budget = books::budget(&ledger, &config.limits).map_err(|error| StartError::Ledger(error.to_string()))?;
     let gateway = Gateway::recorded(config.gateway.clone(), metrics, attempts, Some(budget))

@@ -79,6 +79,12 @@ pub fn found(value: &Value) -> String {
     if text.chars().count() > 60 { format!("{}…", text.chars().take(60).collect::<String>()) } else { text }
 }
 
+/// An integer counts as a number.
+fn number(value: &Value) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "configuration numbers are small")]
+    value.as_float().or_else(|| value.as_integer().map(|integer| integer as f64))
+}
+
 impl<'a> Section<'a> {
     /// Reads `value` as the table at `path`; anything else is a problem and reads as an empty table.
     pub fn new(path: impl Into<String>, value: Option<Value>, problems: &'a mut Problems) -> Self {
@@ -147,16 +153,20 @@ impl<'a> Section<'a> {
     /// A number within `range`.
     pub fn number(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Option<f64> {
         let expected = format!("a number from {} to {}", range.start(), range.end());
-        self.read(key, &expected, |value| {
-            #[expect(clippy::cast_precision_loss, reason = "configuration numbers are small")]
-            let number = value.as_float().or_else(|| value.as_integer().map(|integer| integer as f64))?;
-            range.contains(&number).then_some(number)
-        })
+        self.read(key, &expected, |value| number(value).filter(|number| range.contains(number)))
     }
 
     /// A duration in ms within `range` (ms); the key ends in `_ms`.
     pub fn millis(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<Duration> {
         self.integer(key, range).map(Duration::from_millis)
+    }
+
+    /// A list of numbers within `range`.
+    pub fn numbers(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Option<Vec<f64>> {
+        let expected = format!("a list of numbers from {} to {}", range.start(), range.end());
+        self.read(key, &expected, |value| {
+            value.as_array()?.iter().map(|item| number(item).filter(|number| range.contains(number))).collect()
+        })
     }
 
     /// `true` or `false`.

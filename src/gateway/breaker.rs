@@ -3,6 +3,7 @@
 //! Does not know what failed, nor what time it is: the caller says both.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,6 +18,8 @@ const LONGEST: Duration = Duration::from_secs(8);
 /// One breaker.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
+    /// Something has failed since the last answer: only then is there anything to look at.
+    troubled: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -24,8 +27,6 @@ pub(super) struct Breaker {
 struct State {
     failures: u32,
     open: Option<Open>,
-    /// The vendor said when to come back: no request before.
-    cooling_until: Option<Instant>,
     last_code: &'static str,
 }
 
@@ -47,6 +48,17 @@ pub(super) enum Leave {
     Wait(Duration, &'static str),
 }
 
+/// Where a breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Requests go.
+    Closed = 0,
+    /// One request probes.
+    HalfOpen = 1,
+    /// No request goes.
+    Open = 2,
+}
+
 impl Breaker {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -55,13 +67,10 @@ impl Breaker {
     /// Asks for leave. A [`Leave::Probe`] must be followed by [`Breaker::succeeded`], [`Breaker::failed`] or
     /// [`Breaker::given_up`].
     pub(super) fn ask(&self, now: Instant) -> Leave {
-        let mut state = self.state();
-        if let Some(until) = state.cooling_until {
-            if now < until {
-                return Leave::Wait(until - now, "rate_limited");
-            }
-            state.cooling_until = None;
+        if !self.troubled.load(Ordering::Acquire) {
+            return Leave::Go;
         }
+        let mut state = self.state();
         let code = state.last_code;
         match &mut state.open {
             None => Leave::Go,
@@ -74,16 +83,33 @@ impl Breaker {
         }
     }
 
-    /// An answer came.
-    pub(super) fn succeeded(&self) {
+    /// Where it stands.
+    pub(super) fn phase(&self) -> Phase {
+        if !self.troubled.load(Ordering::Acquire) {
+            return Phase::Closed;
+        }
+        match &self.state().open {
+            None => Phase::Closed,
+            Some(open) if open.probing => Phase::HalfOpen,
+            Some(_) => Phase::Open,
+        }
+    }
+
+    /// An answer came. Gives whether it closed just now.
+    pub(super) fn succeeded(&self) -> bool {
+        if !self.troubled.load(Ordering::Acquire) {
+            return false;
+        }
         let mut state = self.state();
         state.failures = 0;
-        state.open = None;
+        self.troubled.store(false, Ordering::Release);
+        state.open.take().is_some()
     }
 
     /// A failure that speaks against the endpoint. Gives whether it opened just now.
     pub(super) fn failed(&self, now: Instant, code: &'static str) -> bool {
         let mut state = self.state();
+        self.troubled.store(true, Ordering::Release);
         state.failures = state.failures.saturating_add(1);
         state.last_code = code;
         let span = match &state.open {
@@ -103,13 +129,6 @@ impl Breaker {
         if let Some(open) = &mut self.state().open {
             open.probing = false;
         }
-    }
-
-    /// The vendor said when to come back.
-    pub(super) fn cool(&self, until: Instant) {
-        let mut state = self.state();
-        // A shorter time never replaces a longer one.
-        state.cooling_until = Some(state.cooling_until.map_or(until, |known| known.max(until)));
     }
 }
 
@@ -145,17 +164,9 @@ mod tests {
         assert_eq!(breaker.ask(now), Leave::Probe);
         breaker.given_up();
         assert_eq!(breaker.ask(now), Leave::Probe);
-        breaker.succeeded();
-        assert_eq!(breaker.ask(now), Leave::Go);
-    }
-
-    #[test]
-    fn a_longer_cooling_is_never_cut_short() {
-        let breaker = Breaker::default();
-        let now = Instant::now();
-        breaker.cool(now + Duration::from_secs(9));
-        breaker.cool(now + Duration::from_secs(1));
-        assert_eq!(breaker.ask(now), Leave::Wait(Duration::from_secs(9), "rate_limited"));
-        assert_eq!(breaker.ask(now + Duration::from_secs(9)), Leave::Go);
+        assert_eq!(breaker.phase(), Phase::HalfOpen);
+        assert!(breaker.succeeded());
+        assert_eq!((breaker.ask(now), breaker.phase()), (Leave::Go, Phase::Closed));
+        assert!(!breaker.succeeded());
     }
 }

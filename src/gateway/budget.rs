@@ -13,15 +13,14 @@ use tokio::time::{Instant, timeout_at};
 use super::catalogue::Remote;
 use super::error::GatewayError;
 use super::price::{self, Price};
+use super::rate::Need;
 use crate::base::time::unix_ms;
-use crate::llm::{ChatRequest, Content};
+use crate::llm::ChatRequest;
 use crate::types::CallId;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Calls whose sum is kept in memory; others are asked for again.
 const MAX_CALLS: usize = 65_536;
-/// What an answer is taken to be at most, where the request does not say, tokens.
-const OUTPUT_TOKENS: u64 = 1024;
 
 /// What a call has spent before, pico-dollars.
 pub type SpentByCall = Box<dyn Fn(&CallId) -> i64 + Send + Sync>;
@@ -128,15 +127,10 @@ impl Budget {
         request: &ChatRequest,
         deadline: Instant,
     ) -> Result<Option<Reservation>, GatewayError> {
-        let Some(price) = remote.price(unix_ms()).filter(|_| self.capped.load(Ordering::Relaxed)) else {
-            return Ok(None);
-        };
-        let estimate = estimate(price, request);
+        let Some((amount, estimate)) = self.amount(remote, request) else { return Ok(None) };
         loop {
             let changed = self.changed.notified();
-            // What this model is known to cost at most; before the first answer nothing is, and one goes ahead alone.
-            let amount = remote.dearest().map(|dearest| dearest.max(estimate));
-            match self.try_reserve(call, amount, estimate) {
+            match self.try_reserve(call, amount(), estimate) {
                 Verdict::Reserved(reservation) => return Ok(Some(reservation)),
                 Verdict::Refused(limit, cap) => {
                     let cap = price::usd(cap);
@@ -151,6 +145,32 @@ impl Budget {
                 Verdict::Wait => {}
             }
         }
+    }
+
+    /// Sets money aside if it is there now; `Err` if it is not.
+    pub(super) fn reserve_now(
+        self: &Arc<Self>,
+        call: Option<&CallId>,
+        remote: &Remote,
+        request: &ChatRequest,
+    ) -> Result<Option<Reservation>, ()> {
+        let Some((amount, estimate)) = self.amount(remote, request) else { return Ok(None) };
+        match self.try_reserve(call, amount(), estimate) {
+            Verdict::Reserved(reservation) => Ok(Some(reservation)),
+            Verdict::Wait | Verdict::Refused(..) => Err(()),
+        }
+    }
+
+    /// What an attempt is taken to cost: what this model is known to cost at most (before the first answer nothing is,
+    /// and one goes ahead alone), and the estimate. `None` where nothing is capped or no price is known.
+    fn amount<'a>(
+        &self,
+        remote: &'a Remote,
+        request: &ChatRequest,
+    ) -> Option<(impl Fn() -> Option<i64> + use<'a>, i64)> {
+        let price = remote.price(unix_ms()).filter(|_| self.capped.load(Ordering::Relaxed))?;
+        let estimate = estimate(price, Need::of(request));
+        Some((move || remote.dearest().map(|dearest| dearest.max(estimate)), estimate))
     }
 
     fn try_reserve(self: &Arc<Self>, call: Option<&CallId>, amount: Option<i64>, estimate: i64) -> Verdict {
@@ -222,21 +242,9 @@ impl Drop for Reservation {
     }
 }
 
-/// What a request may cost: a token for three bytes of prompt, and all the tokens that it may answer with.
-fn estimate(price: Price, request: &ChatRequest) -> i64 {
-    let bytes: usize = request
-        .messages
-        .iter()
-        .map(|message| match &message.content {
-            Content::Text(text) => text.len(),
-            Content::None => 0,
-            Content::Parts(parts) => parts.iter().map(|part| part.to_string().len()).sum(),
-        })
-        .sum();
+/// What a request may cost at most.
+pub(super) fn estimate(price: Price, need: Need) -> i64 {
     let count = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
-    let output = request.max_tokens.unwrap_or(OUTPUT_TOKENS).saturating_mul(u64::from(request.n.unwrap_or(1)));
     let dearest_input = price.input.max(price.cache_write);
-    count(bytes as u64 / 3 + 16)
-        .saturating_mul(dearest_input)
-        .saturating_add(count(output).saturating_mul(price.output))
+    count(need.input).saturating_mul(dearest_input).saturating_add(count(need.output).saturating_mul(price.output))
 }

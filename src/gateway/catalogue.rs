@@ -7,13 +7,16 @@ use std::sync::{Arc, Mutex};
 
 use secrecy::ExposeSecret as _;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 
 use super::breaker::Breaker;
-use super::config::{Candidate, Clocks, Config, EndpointConfig, Names, RETRIES, vendor_id_is_valid};
+use super::config::{Balance, Candidate, Clocks, Config, EndpointConfig, Names, RETRIES, vendor_id_is_valid};
 use super::error::GatewayError;
+use super::gate::Gate;
 use super::listing::Listings;
+use super::pace::{Allowance, Pace};
 use super::price::{self, Price};
+use super::rate::Told;
+use crate::base::queue::QueueGauges;
 use crate::llm::SchemaMode;
 use crate::llm::models::Traits;
 use crate::types::JsonMap;
@@ -37,6 +40,9 @@ pub struct Arm {
     pub(super) candidates: Vec<Target>,
     pub(super) clocks: Clocks,
     pub(super) retries: u32,
+    pub(super) balance: Balance,
+    /// The quantile of an endpoint's own time to the first token after which a second attempt is made.
+    pub(super) hedge: Option<f64>,
 }
 
 impl Arm {
@@ -72,6 +78,8 @@ impl Arm {
             candidates: vec![Target::Local],
             clocks: Clocks::default(),
             retries: 0,
+            balance: Balance::Order,
+            hedge: None,
         }
     }
 }
@@ -98,6 +106,9 @@ pub(super) struct Remote {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) vendor_model: Arc<str>,
     pub(super) breaker: Breaker,
+    /// What the vendor tells of its limits.
+    pub(super) told: Arc<Told>,
+    pub(super) pace: Pace,
     schema_step: AtomicU8,
     /// The dearest attempt so far, pico-dollars; negative before the first.
     dearest: AtomicI64,
@@ -147,7 +158,9 @@ pub(super) struct Endpoint {
     pub(super) uid: u64,
     pub(super) name: Arc<str>,
     pub(super) config: EndpointConfig,
-    pub(super) permits: Option<Arc<Semaphore>>,
+    pub(super) gate: Arc<Gate>,
+    /// How many of its requests may be hedged.
+    pub(super) hedges: Allowance,
     /// What the vendor says of its models.
     pub(super) listings: Arc<Listings>,
     schema_modes: &'static [SchemaMode],
@@ -167,11 +180,15 @@ impl Endpoint {
                 && known.config.base_url == config.base_url
                 && known.config.provider.name() == config.provider.name()
         };
-        let before = previous.filter(|_| config.discover.is_some()).and_then(|known| known.endpoints.iter().find(same));
+        let before = previous.and_then(|known| known.endpoints.iter().find(same));
+        // A minute's count and a queue go on over a reload.
+        let gate = before.filter(|before| before.config.limits == config.limits).map(|before| Arc::clone(&before.gate));
+        let before = before.filter(|_| config.discover.is_some());
         Self {
             uid: NEXT.fetch_add(1, Ordering::Relaxed),
             name: Arc::from(config.name.as_str()),
-            permits: config.max_concurrency.map(|permits| Arc::new(Semaphore::new(permits))),
+            gate: gate.unwrap_or_else(|| Arc::new(Gate::new(config.limits))),
+            hedges: Allowance::default(),
             listings: before.map_or_else(Arc::default, |before| Arc::clone(&before.listings)),
             schema_modes,
             config,
@@ -244,6 +261,8 @@ impl Targets {
             endpoint: Arc::clone(endpoint),
             vendor_model: Arc::clone(&name),
             breaker: Breaker::default(),
+            told: Arc::default(),
+            pace: Pace::default(),
             schema_step: AtomicU8::new(0),
             dearest: AtomicI64::new(-1),
         });
@@ -281,6 +300,8 @@ impl Catalogue {
                 candidates: model.candidates.iter().filter_map(|candidate| catalogue.target(candidate)).collect(),
                 clocks: model.clocks,
                 retries: model.retries,
+                balance: model.balance,
+                hedge: model.hedge_quantile,
             };
             catalogue.models.insert(name, Arc::new(arm));
         }
@@ -300,6 +321,8 @@ impl Catalogue {
                         candidates: base.candidates.clone(),
                         clocks: base.clocks,
                         retries: base.retries,
+                        balance: base.balance.clone(),
+                        hedge: base.hedge,
                     };
                     Some((variant.weight, Arc::new(arm)))
                 })
@@ -349,6 +372,8 @@ impl Catalogue {
                 candidates: vec![Target::Remote(self.targets.get(endpoint, vendor_model))],
                 clocks: Clocks::default(),
                 retries: RETRIES,
+                balance: Balance::Order,
+                hedge: None,
             })
         })
     }
@@ -434,6 +459,13 @@ impl Catalogue {
             endpoint.config.models.iter().map(|vendor_model| self.targets.get(endpoint, vendor_model))
         });
         candidates.chain(named).collect()
+    }
+
+    /// Where the endpoints' queues are shown.
+    pub(super) fn show(&self, gauges: &QueueGauges) {
+        for endpoint in &self.endpoints {
+            endpoint.gate.show(gauges);
+        }
     }
 
     /// Whether an endpoint is one of these.

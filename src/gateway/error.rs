@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::config::EndpointConfig;
+use super::gate::{Cause, Refusal};
 use crate::llm::{Class, VendorError};
 
 /// One attempt that failed, or a candidate that was not asked.
@@ -16,6 +18,8 @@ pub struct AttemptFailure {
     pub status: Option<u16>,
     /// Stable code.
     pub code: &'static str,
+    /// Why the attempt was made: `first`, `retry`, `failover`, `hedge`, `repair`, `schema_step`; `None` = it was not.
+    pub why: Option<&'static str>,
     /// What happened; may hold the vendor's words. For the caller, not for third parties.
     pub message: String,
 }
@@ -116,6 +120,8 @@ pub(super) struct Failure {
     pub(super) temporary: bool,
     /// It says the vendor's schema mode may be what it does not take.
     pub(super) maybe_schema: bool,
+    /// Nothing was sent, and the message is our own.
+    pub(super) unsent: bool,
 }
 
 impl Failure {
@@ -129,6 +135,7 @@ impl Failure {
             counts: true,
             temporary: true,
             maybe_schema: false,
+            unsent: false,
         }
     }
 
@@ -142,6 +149,7 @@ impl Failure {
             counts: true,
             temporary: true,
             maybe_schema: false,
+            unsent: false,
         }
     }
 
@@ -152,7 +160,42 @@ impl Failure {
 
     /// The endpoint has no room; nothing was sent.
     pub(super) fn busy(code: &'static str, message: impl Into<String>) -> Self {
-        Self { retry: false, counts: false, ..Self::transport(code, message) }
+        Self { retry: false, counts: false, unsent: true, ..Self::transport(code, message) }
+    }
+
+    /// A refusal of an endpoint's gate, with the name of its limit.
+    pub(super) fn no_room(endpoint: &EndpointConfig, refusal: Refusal) -> Self {
+        let EndpointConfig { name, limits, .. } = endpoint;
+        let count = |limit: Option<u64>| limit.map_or_else(String::new, |limit| limit.to_string());
+        let in_ms = refusal.wait.unwrap_or_default().as_millis();
+        let (code, message) = match refusal.cause {
+            Cause::Places => {
+                let (within, places) = (limits.max_wait.as_millis(), limits.places.unwrap_or_default());
+                ("overloaded", format!("no place within {within} ms: endpoints.{name}.max_concurrency is {places}"))
+            }
+            Cause::Waiting => (
+                "overloaded",
+                format!("not asked: endpoints.{name}.max_waiting is {}, and so many wait", limits.max_waiting),
+            ),
+            Cause::Requests => {
+                let limit = count(limits.requests);
+                (
+                    "rate_limited",
+                    format!("not asked: endpoints.{name}.requests_per_minute is {limit}; room in {in_ms} ms"),
+                )
+            }
+            Cause::Tokens => {
+                let limit = count(limits.tokens);
+                (
+                    "rate_limited",
+                    format!("not asked: endpoints.{name}.tokens_per_minute is {limit}; room in {in_ms} ms"),
+                )
+            }
+            Cause::Vendor => {
+                ("rate_limited", format!("not asked: by the vendor's word {name} has no room for {in_ms} ms"))
+            }
+        };
+        Self { retry_after: refusal.wait, ..Self::busy(code, message) }
     }
 
     pub(super) fn vendor(error: VendorError, retry_after: Option<Duration>) -> Self {
@@ -170,9 +213,10 @@ impl Failure {
             message: error.message,
             retry: error.retry,
             retry_after,
-            counts: matches!(error.class, Class::Upstream | Class::Auth),
+            counts: matches!(error.class, Class::Upstream | Class::Auth | Class::Exhausted),
             temporary: matches!(error.class, Class::RateLimited | Class::Upstream | Class::Exhausted),
             maybe_schema: matches!(error.status, 400 | 422 | 500),
+            unsent: false,
         }
     }
 }

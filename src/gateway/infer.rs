@@ -8,8 +8,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::attempt::{self, Live, Opened, Row};
+use super::attempt::{self, Opened};
 use super::error::{Failure, GatewayError};
+use super::live::Live;
+use super::row::Row;
 use super::run::{Asker, Reached, Run};
 use super::{Answer, Arm, Delta, Deltas, Inner, price};
 use crate::llm::schema::{self, Validator, Verdict};
@@ -122,7 +124,7 @@ impl Bill {
 pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answer, GatewayError> {
     let validator = question.prepare(inner)?;
     let arm = Arc::clone(&question.arm);
-    let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), false);
+    let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), &question.request, false);
     let mut bill = Bill::default();
     let mut got = match complete(&mut run, &mut question, &mut bill).await {
         // An analysis goes on with what costs nothing, until the limit lifts; a client is told.

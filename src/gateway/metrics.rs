@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -10,8 +11,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use super::catalogue::Remote;
 use super::price::usd;
+use crate::base::queue::{QueueGauges, QueueMetrics};
 use crate::types::{AttemptBegun, AttemptDone};
+
+/// The label of the queues before the endpoints.
+const QUEUE: &str = "gateway";
 
 type Counters<L> = Family<L, Counter<u64, AtomicU64>>;
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -26,6 +32,12 @@ pub struct Metrics {
     tokens: Counters<TokenLabels>,
     cost: Family<AttemptLabels, Counter<f64, AtomicU64>>,
     pub(super) breakers_opened: Counters<EndpointLabels>,
+    breakers: Family<BreakerLabels, Gauge>,
+    hedges: Counters<HedgeLabels>,
+    shifts: Counters<ShiftLabels>,
+    waits: Histograms<EndpointLabels>,
+    /// The queues before the endpoints, all together.
+    pub(super) queue: QueueGauges,
     listings: Counters<ListingLabels>,
     listed: Family<EndpointLabels, Gauge>,
     retires: Family<ModelLabels, Gauge>,
@@ -86,6 +98,24 @@ pub(super) struct EndpointLabels {
     pub(super) endpoint: Arc<str>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BreakerLabels {
+    endpoint: Arc<str>,
+    model: Arc<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HedgeLabels {
+    endpoint: Arc<str>,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ShiftLabels {
+    endpoint: Arc<str>,
+    cause: &'static str,
+}
+
 fn seconds() -> Histogram {
     // 1 ms to 65 s.
     Histogram::new(exponential_buckets(0.001, 2.0, 17))
@@ -104,14 +134,19 @@ impl Default for Metrics {
             listings: Family::default(),
             listed: Family::default(),
             retires: Family::default(),
+            breakers: Family::default(),
+            hedges: Family::default(),
+            shifts: Family::default(),
+            waits: Family::new_with_constructor(seconds as fn() -> Histogram),
+            queue: QueueMetrics::register(&mut Registry::default()).queue(QUEUE),
         }
     }
 }
 
 impl Metrics {
-    /// Registers all of them.
-    pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+    /// Registers all of them; the queue's are among `queues`.
+    pub fn register(registry: &mut Registry, queues: &QueueMetrics) -> Self {
+        let metrics = Self { queue: queues.queue(QUEUE), ..Self::default() };
         registry.register(
             "sidetone_gateway_attempts",
             "HTTP calls to LLM endpoints that ended",
@@ -146,6 +181,26 @@ impl Metrics {
             "When a configured model is to be retired, Unix time",
             metrics.retires.clone(),
         );
+        registry.register(
+            "sidetone_gateway_breaker_state",
+            "Circuit breakers that were ever open: 0 closed, 1 half open, 2 open",
+            metrics.breakers.clone(),
+        );
+        registry.register(
+            "sidetone_gateway_hedges",
+            "Requests whose endpoint was slow: the hedge won, or lost, or was not allowed (refused)",
+            metrics.hedges.clone(),
+        );
+        registry.register(
+            "sidetone_gateway_shifts",
+            "Candidates that were passed over without being asked, by what kept them",
+            metrics.shifts.clone(),
+        );
+        registry.register(
+            "sidetone_gateway_wait_seconds",
+            "Waits for an endpoint's place or rate that were granted",
+            metrics.waits.clone(),
+        );
         metrics
     }
 
@@ -163,6 +218,28 @@ impl Metrics {
     pub(super) fn retires(&self, endpoint: &Arc<str>, vendor_model: &Arc<str>, retires_ms: i64) {
         let labels = ModelLabels { endpoint: Arc::clone(endpoint), vendor_model: Arc::clone(vendor_model) };
         self.retires.get_or_create(&labels).set(retires_ms / 1000);
+    }
+
+    /// The breaker of an endpoint's model changed.
+    pub(super) fn breaker(&self, remote: &Remote) {
+        let labels =
+            BreakerLabels { endpoint: Arc::clone(&remote.endpoint.name), model: Arc::clone(&remote.vendor_model) };
+        self.breakers.get_or_create(&labels).set(remote.breaker.phase() as i64);
+    }
+
+    /// A slow endpoint's request was hedged, or could not be: `won`, `lost`, `failed`, `refused`.
+    pub(super) fn hedge(&self, endpoint: &Arc<str>, outcome: &'static str) {
+        self.hedges.get_or_create(&HedgeLabels { endpoint: Arc::clone(endpoint), outcome }).inc();
+    }
+
+    /// A candidate was not asked.
+    pub(super) fn shift(&self, endpoint: &Arc<str>, cause: &'static str) {
+        self.shifts.get_or_create(&ShiftLabels { endpoint: Arc::clone(endpoint), cause }).inc();
+    }
+
+    /// A place or a rate was waited for.
+    pub(super) fn waited(&self, endpoint: &Arc<str>, waited: Duration) {
+        self.waits.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).observe(waited.as_secs_f64());
     }
 
     pub(super) fn begun(&self, labels: &AttemptLabels) {

@@ -4,6 +4,7 @@
 //! call that it makes to a [`Recorder`].
 
 mod attempt;
+mod balance;
 mod breaker;
 pub mod budget;
 mod catalogue;
@@ -11,11 +12,16 @@ pub mod config;
 mod entries;
 mod error;
 mod fit;
+mod gate;
 mod http;
 mod infer;
 mod listing;
+mod live;
 mod metrics;
+mod pace;
 pub mod price;
+mod rate;
+mod row;
 mod run;
 mod stream;
 pub mod transcript;
@@ -25,12 +31,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-pub use attempt::Frame;
 pub use catalogue::Arm;
 pub use config::Config;
 pub use entries::ModelEntry;
 pub use error::{AttemptFailure, GatewayError};
 pub use listing::EndpointEntry;
+pub use live::Frame;
 pub use metrics::Metrics;
 pub use stream::{Provenance, Stream};
 
@@ -189,9 +195,11 @@ impl Gateway {
         recorder: Option<Arc<dyn Recorder>>,
         budget: Option<budget::Budget>,
     ) -> Self {
+        let catalogue = catalogue::Catalogue::new(config, None);
+        catalogue.show(&metrics.queue);
         Self {
             inner: Arc::new(Inner {
-                catalogue: ArcSwap::from_pointee(catalogue::Catalogue::new(config, None)),
+                catalogue: ArcSwap::from_pointee(catalogue),
                 http: http::Http::default(),
                 metrics,
                 recorder,
@@ -205,6 +213,7 @@ impl Gateway {
     /// Replaces the catalogue. Requests in flight, and arms that are pinned, keep what they have.
     pub fn reload(&self, config: Config) {
         let catalogue = Arc::new(catalogue::Catalogue::new(config, Some(&self.inner.catalogue.load())));
+        catalogue.show(&self.inner.metrics.queue);
         self.inner.catalogue.store(Arc::clone(&catalogue));
         self.inner.http.retain(|uid| catalogue.has_endpoint(uid));
         self.inner.reloaded.notify_one();

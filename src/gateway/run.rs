@@ -1,6 +1,9 @@
-//! The attempt scheduler: one request over its candidates, by retries and failovers, inside one deadline. Streams and
-//! plain requests alike: an attempt counts as good once its commit point is reached.
+//! The attempt scheduler: one request over its candidates, by retries, failovers and at most one hedge, inside one
+//! deadline. Streams and plain requests alike: an attempt counts as good once its commit point is reached.
 
+mod hedge;
+
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -8,12 +11,17 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::Inner;
-use super::attempt::{self, Context, Opened, Row};
-use super::breaker::Leave;
+use super::attempt::{self, Context, Opened, Start};
+use super::balance;
+use super::breaker::{Leave, Phase};
+use super::budget::Reservation;
 use super::catalogue::{Arm, Remote, Target};
 use super::error::{AttemptFailure, Failure, GatewayError};
 use super::fit::fit;
-use super::metrics::EndpointLabels;
+use super::gate::{Party, Permit, Refusal};
+use super::metrics::{EndpointLabels, Metrics};
+use super::rate::Need;
+use super::row::Row;
 use crate::llm::{ChatRequest, ResponseFormat, SchemaMode};
 use crate::types::{AttemptBegun, CallId, RequestDone};
 
@@ -21,6 +29,8 @@ use crate::types::{AttemptBegun, CallId, RequestDone};
 const BACKOFF: Duration = Duration::from_millis(100);
 /// Longest wait before a retry, unless the vendor says more.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// A candidate that is passed over is not looked at again before this.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
 
 /// Who asks: for the rows.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +59,7 @@ pub(super) struct Run<'a> {
     /// How long the network and the vendors were waited for.
     pub(super) waited: Duration,
     repairing: bool,
+    hedged: bool,
     current: usize,
 }
 
@@ -61,7 +72,25 @@ struct Progress {
     /// Steps down the schema modes, in this request.
     schema_step: usize,
     stepping: bool,
+    /// It was passed over once already, and that is noted.
+    shifted: bool,
+    /// Why it was asked last.
+    why: Option<&'static str>,
 }
+
+/// An attempt on its way.
+struct Flight<'a, 'r> {
+    position: usize,
+    remote: Arc<Remote>,
+    /// As this model takes it.
+    request: Cow<'r, ChatRequest>,
+    row: Row,
+    probe: Probe<'a>,
+    mode_step: usize,
+    schema_mode: SchemaMode,
+}
+
+type Landed = Result<Start, Failure>;
 
 /// What the scheduler came to.
 pub(super) enum Reached {
@@ -83,18 +112,26 @@ fn next_id() -> i64 {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(inner: &'a Inner, arm: &'a Arm, asker: Asker, deadline: Instant, keep_raw: bool) -> Self {
+    pub(super) fn new(
+        inner: &'a Inner,
+        arm: &'a Arm,
+        asker: Asker,
+        deadline: Instant,
+        request: &ChatRequest,
+        keep_raw: bool,
+    ) -> Self {
         let now = Instant::now();
-        let candidates = arm
-            .candidates
-            .iter()
+        let candidates = balance::arrange(arm, request)
+            .into_iter()
             .map(|target| Progress {
-                target: target.clone(),
+                target,
                 tries: 0,
                 ready_at: now,
                 dead: false,
                 schema_step: 0,
                 stepping: false,
+                shifted: false,
+                why: None,
             })
             .collect();
         Self {
@@ -112,6 +149,7 @@ impl<'a> Run<'a> {
             attempts: 0,
             waited: Duration::ZERO,
             repairing: false,
+            hedged: false,
             current: 0,
         }
     }
@@ -120,6 +158,7 @@ impl<'a> Run<'a> {
     pub(super) fn repair(&mut self) {
         let now = Instant::now();
         self.repairing = true;
+        self.last = None;
         for progress in &mut self.candidates {
             progress.tries = 0;
             progress.ready_at = now;
@@ -149,12 +188,16 @@ impl<'a> Run<'a> {
                 self.last.get_or_insert_with(|| Failure::timeout("no answer", self.arm.clocks.total));
                 return Err(self.error());
             }
-            self.current = position;
             let remote = match &self.candidates[position].target {
-                Target::Local => return Ok(Reached::Local),
+                Target::Local => {
+                    self.current = position;
+                    return Ok(Reached::Local);
+                }
                 Target::Remote(remote) => Arc::clone(remote),
             };
-            if let Some(opened) = self.attempt(position, &remote, request).await? {
+            if let Some(flight) = self.board(position, remote, request).await?
+                && let Some(opened) = self.fly(flight, request).await
+            {
                 return Ok(Reached::Opened(opened));
             }
         }
@@ -163,96 +206,177 @@ impl<'a> Run<'a> {
     /// The candidate to ask next: the one that is ready first, in their order.
     fn pick(&self) -> Option<usize> {
         let now = Instant::now();
-        let tries = self.arm.retries + 1;
-        self.candidates
-            .iter()
-            .enumerate()
-            .filter(|(_, progress)| !progress.dead && (progress.tries < tries || progress.stepping))
-            .min_by_key(|(position, progress)| (progress.ready_at.max(now), *position))
-            .map(|(position, _)| position)
+        (0..self.candidates.len())
+            .filter(|position| self.may_try(*position))
+            .min_by_key(|position| (self.candidates[*position].ready_at.max(now), *position))
     }
 
-    async fn attempt(
+    fn may_try(&self, position: usize) -> bool {
+        let progress = &self.candidates[position];
+        !progress.dead && (progress.tries <= self.arm.retries || progress.stepping)
+    }
+
+    /// Gets all that an attempt needs: leave of the breaker, a place, rates, money. `None`: it has to be another.
+    async fn board<'r>(
         &mut self,
         position: usize,
-        remote: &Arc<Remote>,
-        request: &ChatRequest,
-    ) -> Result<Option<Opened>, GatewayError> {
-        let stepping = std::mem::take(&mut self.candidates[position].stepping);
-        let request = match fit(remote, request) {
+        remote: Arc<Remote>,
+        request: &'r ChatRequest,
+    ) -> Result<Option<Flight<'a, 'r>>, GatewayError> {
+        let request = match fit(&remote, request) {
             Ok(request) => request,
             Err(message) => {
                 self.candidates[position].dead = true;
-                self.note(remote, Failure::request("unsupported", message));
+                self.note(&remote, Failure::request("unsupported", message), None);
                 return Ok(None);
             }
         };
-        let request: &ChatRequest = &request;
         let leave = remote.breaker.ask(Instant::now());
         if let Leave::Wait(wait, code) = leave {
             let message = format!("not asked: it keeps failing; the next try is in {} ms", wait.as_millis());
             self.candidates[position].dead = true;
-            self.note(remote, Failure { retry_after: Some(wait), ..Failure::busy(code, message) });
+            self.inner.metrics.shift(&remote.endpoint.name, "breaker");
+            self.note(&remote, Failure { retry_after: Some(wait), ..Failure::busy(code, message) }, None);
             return Ok(None);
         }
-        let mut probe = Probe { remote, pending: leave == Leave::Probe };
-        let permit = match attempt::admit(remote, self.deadline).await {
+        let metrics = &self.inner.metrics;
+        let probe = Probe { remote: Arc::clone(&remote), metrics, pending: leave == Leave::Probe };
+        if probe.pending {
+            self.inner.metrics.breaker(&remote);
+        }
+        let gate = &remote.endpoint.gate;
+        let entered = gate.enter(&remote.told, || self.party(), || Need::of(&request), self.deadline).await;
+        let permit = match entered {
             Ok(permit) => permit,
-            Err(failure) => {
-                self.candidates[position].dead = true;
-                self.note(remote, failure);
+            Err(refusal) => {
+                self.shift(position, &remote, refusal);
                 return Ok(None);
             }
         };
+        if let Some(waited) = permit.as_ref().map(|permit| permit.waited).filter(|waited| !waited.is_zero()) {
+            self.inner.metrics.waited(&remote.endpoint.name, waited);
+        }
         let reservation = match &self.inner.budget {
             None => None,
-            Some(budget) => budget.reserve(self.asker.call.as_ref(), remote, request, self.deadline).await?,
+            Some(budget) => budget.reserve(self.asker.call.as_ref(), &remote, &request, self.deadline).await?,
         };
-        let why = match (&self.last, self.candidates[position].tries) {
-            _ if stepping => "schema_step",
-            (None, _) if self.repairing => "repair",
-            (None, _) => "first",
-            (Some(_), 0) => "failover",
-            (Some(_), _) => "retry",
+        let progress = &self.candidates[position];
+        let why = match &self.last {
+            _ if progress.stepping => "schema_step",
+            _ if progress.tries > 0 => "retry",
+            None if self.repairing => "repair",
+            _ if self.attempts == 0 && position == 0 => "first",
+            _ => "failover",
         };
+        Ok(Some(self.launch(position, remote, probe, permit, reservation, why, request)))
+    }
+
+    /// The attempt begins: it is counted, and its row written.
+    #[expect(clippy::too_many_arguments, reason = "all that an attempt has")]
+    fn launch<'r>(
+        &mut self,
+        position: usize,
+        remote: Arc<Remote>,
+        probe: Probe<'a>,
+        permit: Option<Permit>,
+        reservation: Option<Reservation>,
+        why: &'static str,
+        request: Cow<'r, ChatRequest>,
+    ) -> Flight<'a, 'r> {
         let modes = remote.schema_modes();
-        let mode_step = self.candidates[position].schema_step.min(modes.len().saturating_sub(1));
+        let progress = &mut self.candidates[position];
+        let mode_step = progress.schema_step.min(modes.len().saturating_sub(1));
         let schema_mode = modes.get(mode_step).copied().unwrap_or(SchemaMode::Prompt);
-        self.candidates[position].tries += u32::from(!stepping);
+        progress.tries += u32::from(!std::mem::take(&mut progress.stepping));
+        progress.why = Some(why);
         self.attempts += 1;
-        let begun = self.begun(remote, why);
-        let row = Row::begin(begun, remote, reservation, self.inner.recorder.as_ref(), &self.inner.metrics);
-        let context = Context {
-            http: &self.inner.http,
-            arm: self.arm,
+        if self.arm.hedge.is_some() && why != "hedge" {
+            remote.endpoint.hedges.earn();
+        }
+        let begun = self.begun(&remote, why);
+        let (recorder, metrics) = (self.inner.recorder.as_ref(), &self.inner.metrics);
+        let row = Row::begin(begun, &remote, reservation, permit, request.stream, recorder, metrics);
+        Flight { position, remote, request, row, probe, mode_step, schema_mode }
+    }
+
+    /// Goes on to the commit point of an attempt, or of its hedge.
+    async fn fly(&mut self, mut flight: Flight<'a, '_>, request: &ChatRequest) -> Option<Opened> {
+        let asked = Instant::now();
+        let opened = match self.hedge_after(&flight.remote, &flight.request) {
+            // Two attempts take twice the memory: on the heap, for those who want them.
+            Some(after) => Box::pin(self.race(flight, after, request)).await,
+            None => {
+                let context = self.context(flight.schema_mode, &flight.request);
+                let landed = attempt::open(context, &flight.remote, &mut flight.row).await;
+                self.land(flight, landed)
+            }
+        };
+        self.waited += asked.elapsed();
+        opened
+    }
+
+    fn context<'r>(&self, schema_mode: SchemaMode, request: &'r ChatRequest) -> Context<'r>
+    where
+        'a: 'r,
+    {
+        let (inner, arm): (&'a Inner, &'a Arm) = (self.inner, self.arm);
+        Context {
+            http: &inner.http,
+            arm,
             request,
             schema_mode,
             deadline: self.deadline,
             plain_header: self.plain_header(),
             keep_raw: self.keep_raw,
-        };
-        let asked = Instant::now();
-        let opened = attempt::open(context, remote, permit, row).await;
-        self.waited += asked.elapsed();
-        match opened {
-            Ok(opened) => {
+        }
+    }
+
+    /// An attempt reached its commit point, or failed before it.
+    fn land(&mut self, flight: Flight<'a, '_>, landed: Landed) -> Option<Opened> {
+        let Flight { position, remote, request, row, mut probe, mode_step, schema_mode } = flight;
+        match landed {
+            Ok(start) => {
                 probe.pending = false;
-                remote.breaker.succeeded();
+                if remote.breaker.succeeded() {
+                    self.inner.metrics.breaker(&remote);
+                }
                 if mode_step > 0 {
                     remote.learn_schema_mode(schema_mode);
                     self.candidates[position].schema_step = 0;
                 }
-                Ok(Some(opened))
+                self.current = position;
+                Some(Opened::new(start, row))
             }
-            Err((failure, row)) => {
+            Err(failure) => {
                 row.fail(&failure);
                 let has_schema = matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }));
-                let step = has_schema && failure.maybe_schema && mode_step + 1 < modes.len();
+                let step = has_schema && failure.maybe_schema && mode_step + 1 < remote.schema_modes().len();
                 // Only a failure that the breaker is told of decides the probe; any other gives it back.
                 probe.pending &= !failure.counts || step;
-                self.failed(position, remote, failure, step);
-                Ok(None)
+                self.failed(position, &remote, failure, step);
+                None
             }
+        }
+    }
+
+    /// A candidate has no room now: it is passed over until it has, or for good.
+    fn shift(&mut self, position: usize, remote: &Remote, refusal: Refusal) {
+        self.inner.metrics.shift(&remote.endpoint.name, refusal.cause.as_str());
+        let progress = &mut self.candidates[position];
+        match refusal.wait {
+            Some(wait) => progress.ready_at = Instant::now() + wait.max(LEAST_WAIT),
+            None => progress.dead = true,
+        }
+        if !std::mem::replace(&mut progress.shifted, true) {
+            self.note(remote, Failure::no_room(&remote.endpoint.config, refusal), None);
+        }
+    }
+
+    /// Who shares one turn in a queue.
+    fn party(&self) -> Party {
+        match &self.asker.call {
+            Some(call) => Party::Call(call.clone()),
+            None => Party::Key(self.asker.key.clone()),
         }
     }
 
@@ -273,8 +397,11 @@ impl<'a> Run<'a> {
             tracing::warn!(%endpoint, model = %remote.vendor_model, code = failure.code, "circuit breaker opened");
             self.inner.metrics.breakers_opened.get_or_create(&EndpointLabels { endpoint }).inc();
         }
+        if failure.counts && remote.breaker.phase() != Phase::Closed {
+            self.inner.metrics.breaker(remote);
+        }
         if let (Some(after), "rate_limited") = (failure.retry_after, failure.code) {
-            remote.breaker.cool(now + after);
+            remote.told.cool(now + after);
         }
         let progress = &mut self.candidates[position];
         if step {
@@ -287,19 +414,22 @@ impl<'a> Run<'a> {
         } else {
             progress.dead = true;
         }
-        self.note(remote, failure);
+        let why = progress.why;
+        self.note(remote, failure, why);
     }
 
-    fn note(&mut self, remote: &Remote, failure: Failure) {
+    /// Remembers a failure; `why` the attempt was made, if one was.
+    fn note(&mut self, remote: &Remote, failure: Failure, why: Option<&'static str>) {
         tracing::debug!(
             endpoint = %remote.endpoint.name, model = %remote.vendor_model, code = failure.code, status = failure.status,
-            "attempt failed"
+            why, "attempt failed"
         );
         self.failures.push(AttemptFailure {
             endpoint: Arc::clone(&remote.endpoint.name),
             model: Arc::clone(&remote.vendor_model),
             status: failure.status,
             code: failure.code,
+            why,
             message: failure.message.clone(),
         });
         // What could not even be asked says less than a candidate that failed.
@@ -357,6 +487,7 @@ impl<'a> Run<'a> {
         let place = last.map_or_else(String::new, |last| format!(" of {}/{}", last.endpoint, last.model));
         let status = failure.status.map_or_else(String::new, |status| format!(" (HTTP {status})"));
         let what = match failure.code {
+            _ if failure.unsent => failure.message.as_str(),
             "refused" => "connection refused",
             "timeout" => "no answer in time",
             "rate_limited" => "too many requests for now",
@@ -366,7 +497,6 @@ impl<'a> Run<'a> {
             "model_not_found" => "the vendor has no such model",
             "interrupted" => "the answer was cut off",
             "malformed" => "the answer made no sense",
-            "overloaded" => "no free place (max_concurrency)",
             "unsupported" => failure.message.as_str(),
             _ => "the vendor failed",
         };
@@ -402,7 +532,8 @@ impl Drop for Run<'_> {
 
 /// Leave to probe, given back if the probe says nothing.
 struct Probe<'a> {
-    remote: &'a Remote,
+    remote: Arc<Remote>,
+    metrics: &'a Metrics,
     pending: bool,
 }
 
@@ -410,6 +541,7 @@ impl Drop for Probe<'_> {
     fn drop(&mut self) {
         if self.pending {
             self.remote.breaker.given_up();
+            self.metrics.breaker(&self.remote);
         }
     }
 }

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::attempt::{Frame, Live, Opened, Row};
+use super::attempt::Opened;
 use super::error::{Failure, GatewayError};
 use super::infer::{Question, ask_embedded};
+use super::live::{Frame, Live};
+use super::row::Row;
 use super::run::{Reached, Run};
 use super::{AttemptFailure, Inner, price};
 use crate::llm::schema::{Validator, Verdict};
@@ -54,7 +56,7 @@ enum Source {
 pub(super) async fn open(inner: &Inner, mut question: Question) -> Result<Stream, GatewayError> {
     let validator = question.prepare(inner)?;
     let arm = Arc::clone(&question.arm);
-    let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), true);
+    let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), &question.request, true);
     let mut provenance = Provenance {
         route: Arc::clone(&arm.route),
         variant: Arc::clone(&arm.variant),
@@ -190,7 +192,9 @@ impl Stream {
 
     fn broke(&mut self, failure: &Failure) -> GatewayError {
         self.usage = self.usage();
+        let mut why = None;
         if let Source::Live(mut live) = std::mem::replace(&mut self.source, Source::Ended) {
+            why = live.why();
             self.cost = live.close(Some(failure));
         }
         let mut attempts = std::mem::take(&mut self.failures);
@@ -199,6 +203,7 @@ impl Stream {
             model: Arc::clone(&self.provenance.vendor_model),
             status: failure.status,
             code: failure.code,
+            why,
             message: failure.message.clone(),
         });
         let what = match failure.code {

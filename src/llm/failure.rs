@@ -122,7 +122,8 @@ pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> VendorError {
     // Anthropic's rule: a spend limit is a 429 that says no time. Others leave the header out and mean it well, so the
     // code decides; `x-should-retry` has the last word (OpenAI's and Anthropic's SDKs obey it).
     match headers.get("x-should-retry").and_then(|value| value.to_str().ok()) {
-        Some("true") => error.retry = true,
+        // But no word of a header fills an empty purse.
+        Some("true") => error.retry = error.class != Class::Exhausted,
         Some("false") => error.retry = false,
         _ => {}
     }
@@ -319,6 +320,8 @@ mod tests {
         assert_eq!(page.message, "an HTML or XML page of 6 bytes instead of JSON");
         assert!(read_case(529, &[], "{}").retry);
         assert!(!read_case(500, &[("x-should-retry", "false")], "{}").retry);
+        let told_to = read_case(429, &[("x-should-retry", "true")], r#"{"error":{"code":"insufficient_quota"}}"#);
+        assert!(!told_to.retry);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod emulate;
 pub mod failure;
 mod google;
 pub mod json;
+pub mod limits;
 pub mod local;
 pub mod models;
 mod openai;

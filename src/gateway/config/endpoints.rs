@@ -27,8 +27,8 @@ pub struct EndpointConfig {
     pub base_url: String,
     /// Its key.
     pub key: Option<Secret>,
-    /// Requests at once; absent = any number.
-    pub max_concurrency: Option<usize>,
+    /// What it is limited to.
+    pub limits: Limits,
     /// How answers under a schema are had; `None` = found out.
     pub structured_output: Option<SchemaMode>,
     /// The vendor's API version.
@@ -57,6 +57,27 @@ impl std::fmt::Debug for EndpointConfig {
     }
 }
 
+/// What an endpoint is limited to. Without any of the first three nothing is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests at once.
+    pub places: Option<usize>,
+    /// Requests in any minute.
+    pub requests: Option<u64>,
+    /// Tokens in any minute, of prompts and answers together.
+    pub tokens: Option<u64>,
+    /// Requests that may wait.
+    pub max_waiting: usize,
+    /// How long one may wait before the next candidate has its turn.
+    pub max_wait: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { places: None, requests: None, tokens: None, max_waiting: 1000, max_wait: Duration::from_secs(2) }
+    }
+}
+
 pub(super) fn read_endpoint(root: &mut Section<'_>, name: &str, value: Value) -> Option<EndpointConfig> {
     let path = format!("endpoints.{name}");
     if !name_is_valid(name) || name == "local" {
@@ -81,9 +102,7 @@ pub(super) fn read_endpoint(root: &mut Section<'_>, name: &str, value: Value) ->
         provider: provider.unwrap_or(llm::PROVIDERS[0]),
         base_url: base_url.clone().unwrap_or_default(),
         key: section.secret("api_key"),
-        max_concurrency: section
-            .integer("max_concurrency", 1..=1_000_000)
-            .and_then(|number| usize::try_from(number).ok()),
+        limits: read_limits(&mut section),
         structured_output: match section.choice("structured_output", &["auto", "json_schema", "json_object", "prompt"])
         {
             Some("json_schema") => Some(SchemaMode::JsonSchema),
@@ -110,6 +129,18 @@ fn read_discover(section: &mut Section<'_>, provider: Option<&'static dyn Provid
         section.problem("discover", error.to_string());
     }
     discover.then_some(interval)
+}
+
+fn read_limits(section: &mut Section<'_>) -> Limits {
+    let count = |number: u64| usize::try_from(number).ok();
+    let defaults = Limits::default();
+    Limits {
+        places: section.integer("max_concurrency", 1..=1_000_000).and_then(count),
+        requests: section.integer("requests_per_minute", 1..=10_000_000),
+        tokens: section.integer("tokens_per_minute", 1..=1_000_000_000_000),
+        max_waiting: section.integer("max_waiting", 0..=1_000_000).and_then(count).unwrap_or(defaults.max_waiting),
+        max_wait: section.millis("max_wait_ms", 0..=3_600_000).unwrap_or(defaults.max_wait),
+    }
 }
 
 fn read_base_url(section: &mut Section<'_>, provider: Option<&'static dyn Provider>) -> Option<String> {

@@ -7,8 +7,8 @@ mod prices;
 mod routes;
 mod target;
 
-pub use endpoints::EndpointConfig;
-pub use models::{Candidate, Clocks, ModelConfig};
+pub use endpoints::{EndpointConfig, Limits};
+pub use models::{Balance, Candidate, Clocks, ModelConfig};
 pub(super) use models::{RETRIES, vendor_id_is_valid};
 pub use routes::{RouteConfig, VariantConfig};
 pub(super) use target::Names;
@@ -77,7 +77,9 @@ impl Config {
             }
         }
         for model in &self.models {
-            items.push(("model", model.name.clone(), format!("{:?} {:?}", model.candidates, model.clocks)));
+            let hedge = model.hedge_quantile;
+            let detail = format!("{:?} {:?} {:?} hedge {hedge:?}", model.candidates, model.clocks, model.balance);
+            items.push(("model", model.name.clone(), detail));
         }
         for route in &self.routes {
             items.push(("route", route.name.clone(), format!("{:?}", route.variants)));

@@ -33,6 +33,24 @@ pub struct ModelConfig {
     pub clocks: Clocks,
     /// How often one candidate may be asked again.
     pub retries: u32,
+    /// Which candidate is asked first.
+    pub balance: Balance,
+    /// After which quantile of its own time to the first token a request is asked a second time in parallel.
+    pub hedge_quantile: Option<f64>,
+}
+
+/// Which candidate is asked first; the others follow when it fails. `local` is last, but for [`Balance::Order`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Balance {
+    /// The first in the list.
+    #[default]
+    Order,
+    /// By chance, each by its weight; one weight a candidate, `local` left out.
+    Weight(Vec<f64>),
+    /// Of two by chance, the one that is expected to answer first.
+    Latency,
+    /// The cheapest for this request; an unknown price is the dearest.
+    Cost,
 }
 
 /// The four clocks, and the deadline that all attempts of a request share.
@@ -123,6 +141,34 @@ pub(super) fn read_model(
         total: section.millis("total_timeout_ms", range).unwrap_or(defaults.total),
     };
     let retries = section.integer("retries", 0..=10).and_then(|number| u32::try_from(number).ok()).unwrap_or(RETRIES);
+    let remote = candidates.iter().filter(|candidate| **candidate != Candidate::Local).count();
+    let balance = read_balance(&mut section, remote);
+    let hedge_quantile = section.number("hedge_quantile", 0.5..=0.999);
     section.finish();
-    ModelConfig { name: name.to_owned(), candidates, clocks, retries }
+    ModelConfig { name: name.to_owned(), candidates, clocks, retries, balance, hedge_quantile }
+}
+
+fn read_balance(section: &mut Section<'_>, remote: usize) -> Balance {
+    let balance = section.choice("balance", &["order", "weight", "latency", "cost"]);
+    let weighted = section.has("weights");
+    let weights = section.numbers("weights", 0.0..=1e6);
+    if balance != Some("weight") && weighted {
+        section.problem("weights", "has a meaning only with balance = \"weight\"");
+    }
+    match balance {
+        Some("weight") => {
+            let weights = weights.unwrap_or_default();
+            if weights.len() != remote || weights.iter().all(|weight| *weight <= 0.0) {
+                let message = format!(
+                    "expected {remote} numbers, one a candidate (local left out), at least one above 0; found {}",
+                    weights.len()
+                );
+                section.problem("weights", message);
+            }
+            Balance::Weight(weights)
+        }
+        Some("latency") => Balance::Latency,
+        Some("cost") => Balance::Cost,
+        _ => Balance::Order,
+    }
 }

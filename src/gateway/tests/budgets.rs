@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::fake::{Fake, Step, plain, stream};
 use super::*;
 use crate::gateway::budget::Budget;
-use crate::llm::{Message, Role};
 
 fn capped(fake: &Fake, per_call: Option<f64>, per_day: Option<f64>, spent: i64) -> (Gateway, Arc<Tape>) {
     // 9 prompt tokens and 2 of the answer, as the fake counts them: one dollar.

@@ -1,7 +1,10 @@
 //! The gateway against scripted servers on real sockets.
 
+mod balance;
 mod budgets;
 pub(crate) mod fake;
+mod hedging;
+mod rates;
 mod streams;
 mod whole;
 
@@ -9,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::base::settings::{Problems, Section};
+use crate::llm::{Message, Role};
 
 /// Keeps every report.
 #[derive(Default)]
@@ -54,11 +58,17 @@ pub(crate) fn gateway(text: &str) -> (Gateway, Arc<Tape>) {
 
 /// One model `m` over the fakes, in order, with short clocks.
 pub(crate) fn over(fakes: &[&fake::Fake], extra: &str) -> (Gateway, Arc<Tape>) {
+    limited(fakes, &[], extra)
+}
+
+/// The same, with further keys of each endpoint.
+pub(crate) fn limited(fakes: &[&fake::Fake], limits: &[&str], extra: &str) -> (Gateway, Arc<Tape>) {
     let mut text = String::new();
     for (index, fake) in fakes.iter().enumerate() {
         text.push_str(&format!(
-            "[endpoints.e{index}]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\n",
-            fake.url
+            "[endpoints.e{index}]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\n{}\n",
+            fake.url,
+            limits.get(index).unwrap_or(&""),
         ));
     }
     let candidates: Vec<String> = (0..fakes.len()).map(|index| format!("\"e{index}/v\"")).collect();
@@ -68,4 +78,17 @@ pub(crate) fn over(fakes: &[&fake::Fake], extra: &str) -> (Gateway, Arc<Tape>) {
         candidates.join(", ")
     ));
     gateway(&text)
+}
+
+/// A request that a client makes.
+pub(crate) fn query(gateway: &Gateway) -> Query {
+    let request = ChatRequest { messages: vec![Message::text(Role::User, "hi")], ..ChatRequest::default() };
+    Query {
+        arm: gateway.resolve("m", "k").expect("arm"),
+        request,
+        transcript: None,
+        key: None,
+        call: None,
+        deadline: None,
+    }
 }

@@ -6,19 +6,7 @@ use serde_json::json;
 
 use super::fake::{Fake, Step, chunk, data, end, finish, plain, reply, sse_head, stream, text};
 use super::*;
-use crate::llm::{Message, Piece, ResponseFormat, Role};
-
-fn query(gateway: &Gateway) -> Query {
-    let request = ChatRequest { messages: vec![Message::text(Role::User, "hi")], ..ChatRequest::default() };
-    Query {
-        arm: gateway.resolve("m", "k").expect("arm"),
-        request,
-        transcript: None,
-        key: None,
-        call: None,
-        deadline: None,
-    }
-}
+use crate::llm::{Piece, ResponseFormat};
 
 async fn read(mut stream: Stream) -> (String, Result<(), GatewayError>, Stream) {
     let mut said = String::new();

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::fake::{Fake, Step, chunk, data, end, plain, reply, sse_head, stream, text};
 use super::*;
-use crate::llm::{Message, ResponseFormat, Role};
+use crate::llm::ResponseFormat;
 
 fn ask(gateway: &Gateway) -> Ask {
     let request = ChatRequest { messages: vec![Message::text(Role::User, "hi")], ..ChatRequest::default() };

@@ -1,0 +1,173 @@
+//! The row of an attempt: what the ledger, the metrics and the budget are told of it, exactly once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Recorder;
+use super::budget::Reservation;
+use super::catalogue::Remote;
+use super::error::Failure;
+use super::gate::Permit;
+use super::metrics::{AttemptLabels, Metrics};
+use super::price::{self, Price};
+use super::rate::Need;
+use crate::llm::Usage;
+use crate::types::{AttemptBegun, AttemptDone, Outcome};
+
+/// The attempt's row: completed exactly once, as aborted if by nobody else.
+pub(super) struct Row {
+    done: Option<AttemptDone>,
+    pub(super) started: Instant,
+    recorder: Option<Arc<dyn Recorder>>,
+    metrics: Metrics,
+    labels: AttemptLabels,
+    price: Option<Price>,
+    reservation: Option<Reservation>,
+    permit: Option<Permit>,
+    remote: Arc<Remote>,
+    /// Why the attempt was made.
+    pub(super) why: &'static str,
+    streamed: bool,
+}
+
+impl Row {
+    /// Writes the begun row. `permit` and `reservation` are kept, and settled, to the end of the attempt.
+    pub(super) fn begin(
+        begun: AttemptBegun,
+        remote: &Arc<Remote>,
+        reservation: Option<Reservation>,
+        mut permit: Option<Permit>,
+        streamed: bool,
+        recorder: Option<&Arc<dyn Recorder>>,
+        metrics: &Metrics,
+    ) -> Self {
+        let labels = AttemptLabels::new(&begun);
+        let price = remote.price(begun.at_ms);
+        let why = begun.why;
+        metrics.begun(&labels);
+        remote.pace.begin();
+        if let Some(permit) = &mut permit {
+            permit.sent();
+        }
+        let done = AttemptDone {
+            id: begun.id,
+            outcome: Outcome::Aborted,
+            code: None,
+            status: None,
+            input: None,
+            cached: None,
+            cache_write: None,
+            output: None,
+            reasoning: None,
+            cost_pico: None,
+            first_token_us: None,
+            total_us: 0,
+        };
+        if let Some(recorder) = recorder {
+            recorder.begun(begun);
+        }
+        Self {
+            done: Some(done),
+            started: Instant::now(),
+            recorder: recorder.map(Arc::clone),
+            metrics: metrics.clone(),
+            labels,
+            price,
+            reservation,
+            permit,
+            remote: Arc::clone(remote),
+            why,
+            streamed,
+        }
+    }
+
+    pub(super) fn edit(&mut self, edit: impl FnOnce(&mut AttemptDone)) {
+        if let Some(done) = &mut self.done {
+            edit(done);
+        }
+    }
+
+    /// Tokens so far, and what they cost.
+    pub(super) fn usage(&mut self, usage: Usage) {
+        let cost = self.price.and_then(|price| price::cost(price, usage));
+        self.edit(|done| {
+            done.cost_pico = cost;
+            done.input = usage.input;
+            done.cached = usage.cached;
+            done.cache_write = usage.cache_write;
+            done.output = usage.output;
+            done.reasoning = usage.reasoning;
+        });
+    }
+
+    /// The first token, or a whole answer, came.
+    pub(super) fn first_token(&mut self, after: Duration) {
+        self.edit(|done| done.first_token_us = Some(micros(after)));
+        self.remote.pace.answered(self.streamed, after, Instant::now());
+    }
+
+    /// What it cost, as far as is known.
+    pub(super) fn cost(&self) -> Option<i64> {
+        self.done.as_ref()?.cost_pico
+    }
+
+    /// It ended well.
+    pub(super) fn succeed(mut self) {
+        self.edit(|done| done.outcome = Outcome::Ok);
+    }
+
+    /// Another attempt of the same request was faster.
+    pub(super) fn lose(mut self) {
+        // It would have taken longer still. Of the hedge itself it is not known how much longer.
+        if self.why != "hedge" {
+            self.remote.pace.answered(self.streamed, self.started.elapsed(), Instant::now());
+        }
+        self.edit(|done| done.code = Some("hedge_lost"));
+    }
+
+    /// It ended by a failure, before or after the first token.
+    pub(super) fn fail(mut self, failure: &Failure) {
+        if failure.counts {
+            self.remote.pace.failed(self.started.elapsed(), Instant::now());
+        }
+        self.edit(|done| {
+            done.outcome = if done.first_token_us.is_some() { Outcome::Partial } else { Outcome::Failed };
+            done.code = Some(failure.code);
+            done.status = failure.status.or(done.status);
+        });
+    }
+}
+
+impl Drop for Row {
+    fn drop(&mut self) {
+        let Some(mut done) = self.done.take() else { return };
+        done.total_us = micros(self.started.elapsed());
+        self.remote.pace.end();
+        if let Some(cost) = done.cost_pico {
+            self.remote.learn_cost(cost);
+        }
+        if let Some(reservation) = self.reservation.take() {
+            reservation.settle(done.cost_pico, done.first_token_us.is_some());
+        }
+        if let Some(permit) = &mut self.permit {
+            let refused = done.status.is_some_and(|status| status != 200);
+            match (done.input, done.output) {
+                (None, None) if refused => permit.settle(Need::NOTHING),
+                (None, None) => {}
+                (input, output) => {
+                    permit.settle(Need { input: input.unwrap_or(0), output: output.unwrap_or(0) });
+                }
+            }
+        }
+        self.metrics.done(&self.labels, &done);
+        if let Some(recorder) = &self.recorder {
+            recorder.done(done);
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,116 @@
+//! Which candidate is asked first.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::*;
+use crate::gateway::balance::arrange;
+use crate::gateway::catalogue::{Remote, Target};
+
+/// A model `m` over `e0/v`, `local`, `e1/v`, `e2/v`.
+fn model(extra: &str) -> Arc<Arm> {
+    let prices =
+        ["prices = [{model = \"*\", input = 5, output = 20}]", "", "prices = [{model = \"*\", input = 1, output = 4}]"];
+    let mut text = String::new();
+    for (index, prices) in prices.iter().enumerate() {
+        text.push_str(&format!(
+            "[endpoints.e{index}]\nprovider = \"openai_compatible\"\nbase_url = \"http://127.0.0.1:9\"\n{prices}\n"
+        ));
+    }
+    let text = format!("{text}[models.m]\ncandidates = [\"e0/v\", \"local\", \"e1/v\", \"e2/v\"]\n{extra}");
+    gateway(&text).0.resolve("m", "k").expect("arm")
+}
+
+fn arranged(arm: &Arm) -> Vec<String> {
+    let names = arrange(arm, &ChatRequest::default());
+    names.iter().map(|target| target.to_string().replace("/v", "")).collect()
+}
+
+fn remote(arm: &Arm, name: &str) -> Arc<Remote> {
+    let found = arm.candidates.iter().find_map(|target| match target {
+        Target::Remote(remote) if *remote.endpoint.name == *name => Some(Arc::clone(remote)),
+        _ => None,
+    });
+    found.expect("candidate")
+}
+
+#[test]
+fn the_list_decides_unless_told_otherwise() {
+    for extra in ["", "balance = \"order\""] {
+        assert_eq!(arranged(&model(extra)), ["e0", "local", "e1", "e2"]);
+    }
+}
+
+#[test]
+fn cost_wants_the_cheapest_first_and_the_unknown_last() {
+    assert_eq!(arranged(&model("balance = \"cost\"")), ["e2", "e0", "e1", "local"]);
+}
+
+#[test]
+fn weights_share_the_requests() {
+    let arm = model("balance = \"weight\"\nweights = [3, 1, 0]");
+    let mut first = 0;
+    for _ in 0..2_000 {
+        let order = arranged(&arm);
+        assert_eq!(order[2..], ["e2", "local"], "without a weight it is there for failures only");
+        first += usize::from(order[0] == "e0");
+    }
+    // 1,500 expected; ten standard deviations.
+    assert!((1_300..1_700).contains(&first), "{first}");
+}
+
+#[test]
+fn latency_wants_the_fastest_and_does_not_pile_upon_it() {
+    let arm = model("balance = \"latency\"");
+    let now = Instant::now();
+    for (name, ms) in [("e0", 900), ("e1", 90), ("e2", 400)] {
+        remote(&arm, name).pace.answered(true, Duration::from_millis(ms), now);
+    }
+    let mut firsts = [0; 3];
+    for _ in 0..300 {
+        let order = arranged(&arm);
+        assert_eq!(order[3], "local");
+        let first = ["e0", "e1", "e2"].iter().position(|name| *name == order[0]).expect("first");
+        firsts[first] += 1;
+        assert_eq!(order.iter().filter(|name| **name == order[1]).count(), 1);
+    }
+    // The fastest wins whenever it is one of the two that are compared, the slowest never.
+    assert_eq!(firsts[0], 0);
+    assert!(firsts[1] > firsts[2] && firsts[2] > 0, "{firsts:?}");
+    // Twenty on their way make the fast one slow.
+    for _ in 0..20 {
+        remote(&arm, "e1").pace.begin();
+    }
+    assert!((0..50).all(|_| arranged(&arm)[0] != "e1"));
+}
+
+#[test]
+fn weights_must_fit_the_candidates() {
+    let problems = |extra: &str| {
+        let table: toml::Table = toml::from_str(&format!(
+            "[endpoints.e]\nprovider = \"openai\"\n[models.m]\ncandidates = [\"e/a\", \"e/b\", \"local\"]\n{extra}"
+        ))
+        .expect("TOML");
+        let mut problems = Problems::default();
+        let mut root = Section::new("", Some(toml::Value::Table(table)), &mut problems);
+        Config::read(&mut root);
+        root.finish();
+        problems.into_vec().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let weights =
+        "models.m.weights: expected 2 numbers, one a candidate (local left out), at least one above 0; found ";
+    assert_eq!(problems("balance = \"weight\"\nweights = [1, 2.5]"), "");
+    assert_eq!(problems("balance = \"weight\""), format!("{weights}0"));
+    assert_eq!(problems("balance = \"weight\"\nweights = [1, 2, 3]"), format!("{weights}3"));
+    assert_eq!(problems("balance = \"weight\"\nweights = [0, 0]"), format!("{weights}2"));
+    assert_eq!(problems("weights = [1, 2]"), "models.m.weights: has a meaning only with balance = \"weight\"");
+    assert_eq!(
+        problems("balance = \"luck\""),
+        "models.m.balance: expected one of order, weight, latency, cost, found \"luck\""
+    );
+    assert_eq!(
+        problems("hedge_quantile = 95"),
+        "models.m.hedge_quantile: expected a number from 0.5 to 0.999, found 95"
+    );
+}

@@ -1,0 +1,136 @@
+//! Hedges: a second attempt beside a slow one.
+
+use std::time::{Duration, Instant};
+
+use super::fake::{Fake, Reply, Step, plain, reply, sse_head, stream, text};
+use super::*;
+
+const HEDGED: &str = "hedge_quantile = 0.9";
+
+/// So many answers make a quantile, and earn one hedge.
+async fn warm(gateway: &Gateway, streamed: bool) {
+    for _ in 0..20 {
+        ask(gateway, streamed).await.expect("answer");
+    }
+}
+
+/// Asks, and gives the text and the number of attempts.
+async fn ask(gateway: &Gateway, streamed: bool) -> Result<(String, u32), GatewayError> {
+    if streamed {
+        let request = ChatRequest { messages: query(gateway).request.messages, ..ChatRequest::default() };
+        let answer = gateway.infer(Ask::new(gateway.resolve("m", "k")?, request)).await?;
+        Ok((answer.text, answer.attempts))
+    } else {
+        let answer = gateway.complete(query(gateway)).await?;
+        Ok((answer.text, answer.attempts))
+    }
+}
+
+fn good(streamed: bool, said: &str) -> Reply {
+    if streamed { stream(&[said]) } else { plain(said) }
+}
+
+async fn aborted(fake: &Fake, count: usize) {
+    let since = Instant::now();
+    while fake.seen.lock().expect("seen").aborted < count {
+        assert!(since.elapsed() < Duration::from_secs(5), "never aborted");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The rows after the warming up: why, outcome, code.
+fn rows(tape: &Tape) -> Vec<(&'static str, &'static str, Option<&'static str>)> {
+    let (begun, done) = (tape.begun.lock().expect("tape"), tape.done.lock().expect("tape"));
+    assert_eq!(begun.len(), done.len(), "every row is completed");
+    let of = |id| done.iter().find(|done| done.id == id).expect("row");
+    begun.iter().skip(20).map(|begun| (begun.why, of(begun.id).outcome.as_str(), of(begun.id).code)).collect()
+}
+
+#[tokio::test]
+async fn the_next_candidate_wins_and_the_slow_one_is_aborted() {
+    for streamed in [true, false] {
+        let (slow, other) =
+            (Fake::start(vec![good(streamed, "a")]).await, Fake::start(vec![good(streamed, "b")]).await);
+        let (gateway, tape) = over(&[&slow, &other], HEDGED);
+        warm(&gateway, streamed).await;
+        slow.script(vec![if streamed { vec![sse_head(), Step::Hang] } else { vec![Step::Hang] }]);
+        assert_eq!(ask(&gateway, streamed).await.expect("answer"), ("b".to_owned(), 2));
+        assert_eq!(rows(&tape), [("first", "aborted", Some("hedge_lost")), ("hedge", "ok", None)]);
+        aborted(&slow, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn alone_it_is_asked_again_and_one_in_twenty_at_most() {
+    let fake = Fake::start(vec![plain("a")]).await;
+    let (gateway, tape) = over(&[&fake], HEDGED);
+    warm(&gateway, false).await;
+    fake.script(vec![vec![Step::Hang], plain("b"), vec![Step::Hang]]);
+    assert_eq!(ask(&gateway, false).await.expect("answer"), ("b".to_owned(), 2));
+    aborted(&fake, 1).await;
+    // The allowance is spent: the next slow one has its clock alone.
+    let query = Query { deadline: Some(Duration::from_millis(300)), ..query(&gateway) };
+    assert_eq!(gateway.complete(query).await.expect_err("slow").code(), "timeout");
+    let expected =
+        [("first", "aborted", Some("hedge_lost")), ("hedge", "ok", None), ("first", "failed", Some("timeout"))];
+    assert_eq!(rows(&tape), expected);
+}
+
+#[tokio::test]
+async fn the_first_may_still_win_and_then_the_hedge_is_aborted() {
+    let (first, other) = (Fake::start(vec![plain("a")]).await, Fake::start(vec![vec![Step::Hang]]).await);
+    let (gateway, tape) = over(&[&first, &other], HEDGED);
+    warm(&gateway, false).await;
+    // Late enough to be hedged, in time for the clock.
+    let mut late = vec![Step::Wait(Duration::from_millis(200))];
+    late.extend(plain("late"));
+    first.script(vec![late]);
+    assert_eq!(ask(&gateway, false).await.expect("answer"), ("late".to_owned(), 2));
+    assert_eq!(rows(&tape), [("first", "ok", None), ("hedge", "aborted", Some("hedge_lost"))]);
+    aborted(&other, 1).await;
+}
+
+#[tokio::test]
+async fn when_both_fail_the_rest_has_its_turn() {
+    let broken = reply(400, "", "{}");
+    let (first, second, third) = (
+        Fake::start(vec![plain("a")]).await,
+        Fake::start(vec![broken.clone()]).await,
+        Fake::start(vec![plain("c")]).await,
+    );
+    let (gateway, tape) = over(&[&first, &second, &third], HEDGED);
+    warm(&gateway, false).await;
+    let mut late = vec![Step::Wait(Duration::from_millis(100))];
+    late.extend(broken);
+    first.script(vec![late]);
+    assert_eq!(ask(&gateway, false).await.expect("answer"), ("c".to_owned(), 3));
+    let failed = Some("invalid_request");
+    assert_eq!(rows(&tape), [("first", "failed", failed), ("hedge", "failed", failed), ("failover", "ok", None)]);
+}
+
+#[tokio::test]
+async fn a_hedge_waits_for_nothing_and_nothing_is_hedged_unasked() {
+    // The other has no place, and the slow one itself has none.
+    let (slow, other) =
+        (Fake::start(vec![plain("a")]).await, Fake::start(vec![vec![sse_head(), text("x"), Step::Hang]]).await);
+    let places = ["max_concurrency = 1", "max_concurrency = 1"];
+    let (gateway, tape) = limited(&[&slow, &other], &places, HEDGED);
+    warm(&gateway, false).await;
+    let vendor = gateway.resolve("e1/v", "k").expect("arm");
+    let held = gateway.stream(Query { arm: vendor, ..query(&gateway) }).await.expect("stream");
+    let mut late = vec![Step::Wait(Duration::from_millis(100))];
+    late.extend(plain("late"));
+    slow.script(vec![late]);
+    assert_eq!(ask(&gateway, false).await.expect("answer"), ("late".to_owned(), 1));
+    drop(held);
+    assert!(!tape.whys().contains(&"hedge"));
+
+    let (gateway, tape) = over(&[&slow, &other], "");
+    slow.script(vec![plain("a")]);
+    warm(&gateway, false).await;
+    let mut late = vec![Step::Wait(Duration::from_millis(100))];
+    late.extend(plain("late"));
+    slow.script(vec![late]);
+    assert_eq!(ask(&gateway, false).await.expect("answer"), ("late".to_owned(), 1));
+    assert!(!tape.whys().contains(&"hedge"));
+}

@@ -1,0 +1,131 @@
+//! Rates and places: waiting, or another candidate, before the vendor refuses.
+
+use std::time::{Duration, Instant};
+
+use super::fake::{Fake, Step, plain, reply, sse_head, stream, text};
+use super::*;
+
+/// A plain answer with further headers.
+fn telling(headers: &str) -> fake::Reply {
+    let mut reply = plain("x");
+    if let Some(Step::Write(text)) = reply.first_mut() {
+        *text = text.replacen("content-length", &format!("{headers}content-length"), 1);
+    }
+    reply
+}
+
+#[tokio::test]
+async fn a_configured_rate_shifts_to_the_next_candidate_and_names_itself() {
+    let (first, second) = (Fake::start(vec![plain("a")]).await, Fake::start(vec![plain("b")]).await);
+    let (gateway, tape) = limited(&[&first, &second], &["requests_per_minute = 2"], "");
+    let mut said = String::new();
+    for _ in 0..4 {
+        said.push_str(&gateway.complete(query(&gateway)).await.expect("answer").text);
+    }
+    assert_eq!((said.as_str(), first.requests(), second.requests()), ("aabb", 2, 2));
+    assert_eq!(tape.whys(), ["first", "first", "failover", "failover"]);
+    // Alone, it is told at once: a minute is more than the request has.
+    let (gateway, tape) = limited(&[&first], &["requests_per_minute = 1"], "");
+    gateway.complete(query(&gateway)).await.expect("answer");
+    let error = gateway.complete(query(&gateway)).await.expect_err("no room");
+    assert_eq!((error.code(), error.temporary()), ("rate_limited", true));
+    assert!(error.message().contains("endpoints.e0.requests_per_minute is 1"), "{error}");
+    assert!(error.retry_after().is_some_and(|after| after > Duration::from_secs(30)));
+    assert_eq!((error.attempts().len(), error.attempts()[0].why), (1, None));
+    assert_eq!(tape.outcomes().len(), 1);
+}
+
+#[tokio::test]
+async fn tokens_are_estimated_and_settled() {
+    let slow = vec![Step::Wait(Duration::from_millis(50))];
+    let mut answer = slow.clone();
+    answer.extend(plain("a"));
+    let (first, second) = (Fake::start(vec![answer]).await, Fake::start(vec![plain("b")]).await);
+    // An estimate is 1,040; an answer takes 11.
+    let (gateway, _) = limited(&[&first, &second], &["tokens_per_minute = 1500"], "");
+    for _ in 0..5 {
+        assert_eq!(gateway.complete(query(&gateway)).await.expect("answer").text, "a");
+    }
+    let (one, other) = tokio::join!(gateway.complete(query(&gateway)), gateway.complete(query(&gateway)));
+    let said = [one.expect("answer").text, other.expect("answer").text];
+    assert_eq!(said, ["a", "b"], "two estimates are too much at once");
+}
+
+#[tokio::test]
+async fn what_the_headers_tell_is_kept_before_the_vendor_refuses() {
+    let headers =
+        "x-ratelimit-limit-requests: 2\r\nx-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1m\r\n";
+    let (first, second) = (Fake::start(vec![telling(headers)]).await, Fake::start(vec![plain("b")]).await);
+    let (gateway, tape) = over(&[&first, &second], "");
+    gateway.complete(query(&gateway)).await.expect("answer");
+    assert_eq!(gateway.complete(query(&gateway)).await.expect("answer").text, "b");
+    assert_eq!((first.requests(), tape.whys()), (1, vec!["first", "failover"]));
+
+    // Alone, and soon whole again, it is waited for.
+    let headers = "x-ratelimit-limit: 1\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 0.3\r\n";
+    let fake = Fake::start(vec![telling(headers), reply(429, "", "{}"), plain("late")]).await;
+    let (gateway, tape) = over(&[&fake], "");
+    gateway.complete(query(&gateway)).await.expect("answer");
+    fake.script(vec![plain("later")]);
+    let asked = Instant::now();
+    assert_eq!(gateway.complete(query(&gateway)).await.expect("answer").text, "later");
+    assert!(asked.elapsed() > Duration::from_millis(200), "{:?}", asked.elapsed());
+    assert_eq!(tape.whys(), ["first", "first"]);
+}
+
+#[tokio::test]
+async fn what_429_says_holds_for_those_that_come_after() {
+    for header in ["retry-after: 1\r\n", "retry-after-ms: 1000\r\n"] {
+        let fake = Fake::start(vec![reply(429, header, "{}"), plain("x")]).await;
+        let (gateway, tape) = over(&[&fake], "retries = 0");
+        assert_eq!(gateway.complete(query(&gateway)).await.expect_err("429").code(), "rate_limited");
+        let asked = Instant::now();
+        gateway.complete(query(&gateway)).await.expect("waited for");
+        assert!(asked.elapsed() > Duration::from_millis(800), "{:?}", asked.elapsed());
+        assert_eq!(tape.outcomes(), [("failed", Some("rate_limited")), ("ok", None)]);
+    }
+    let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(3600);
+    let at = at.strftime("%a, %d %b %Y %H:%M:%S GMT");
+    let fake = Fake::start(vec![reply(429, &format!("retry-after: {at}\r\n"), "{}"), plain("x")]).await;
+    let (gateway, _) = over(&[&fake], "");
+    for _ in 0..2 {
+        let error = gateway.complete(query(&gateway)).await.expect_err("429");
+        assert_eq!(error.code(), "rate_limited");
+        assert!(error.retry_after().is_some_and(|after| after > Duration::from_secs(3000)), "{error:?}");
+    }
+    assert_eq!(fake.requests(), 1, "neither a retry nor another request before its time");
+}
+
+#[tokio::test]
+async fn a_spending_limit_is_never_retried_and_opens_the_breaker() {
+    let spent = r#"{"error":{"message":"m","type":"insufficient_quota","code":"insufficient_quota"}}"#;
+    let fake = Fake::start(vec![reply(429, "x-should-retry: true\r\n", spent)]).await;
+    let (gateway, _) = over(&[&fake], "");
+    for _ in 0..8 {
+        let error = gateway.complete(query(&gateway)).await.expect_err("spent");
+        assert_eq!(error.code(), "quota_exhausted");
+    }
+    assert_eq!(fake.requests(), 5);
+}
+
+#[tokio::test]
+async fn a_place_is_free_again_when_the_stream_is_dropped() {
+    let fake = Fake::start(vec![vec![sse_head(), text("x"), Step::Hang], stream(&["y"])]).await;
+    let (gateway, tape) = limited(&[&fake], &["max_concurrency = 1\nmax_wait_ms = 60000"], "");
+    let held = gateway.stream(query(&gateway)).await.expect("stream");
+    let waits = tokio::spawn({
+        let gateway = gateway.clone();
+        async move { gateway.complete(query(&gateway)).await }
+    });
+    tokio::task::yield_now().await;
+    drop(held);
+    assert_eq!(waits.await.expect("task").expect("answer").text, "y");
+    assert_eq!(tape.whys(), ["first", "first"]);
+    // Without patience the next candidate is taken at once.
+    fake.script(vec![vec![sse_head(), text("x"), Step::Hang]]);
+    let other = Fake::start(vec![plain("z")]).await;
+    let (gateway, tape) = limited(&[&fake, &other], &["max_concurrency = 1\nmax_wait_ms = 0"], "");
+    let _held = gateway.stream(query(&gateway)).await.expect("stream");
+    assert_eq!(gateway.complete(query(&gateway)).await.expect("answer").text, "z");
+    assert_eq!(tape.whys(), ["first", "failover"]);
+}
