@@ -64,15 +64,8 @@ pub fn check<B>(request: &Request<B>, keys: &Keys, tokens: &Tokens) -> Result<Ca
     if need == Need::Nothing {
         return Ok(Caller(None));
     }
-    // Short-lived tokens stand in for the key that they were made with, on the one path that takes them.
-    if path == "/v3/ws"
-        && let Some(token) = parameter(query, "token")
-        && tokens.check(&token).is_ok()
-    {
-        let scopes = vec![Scope::Ingest, Scope::Gateway];
-        return Ok(Caller(Some(Identity { name: std::sync::Arc::from("token"), scopes })));
-    }
-    let identity = brought(request.headers()).and_then(|key| keys.find(&key)).ok_or_else(|| Refusal {
+    let identity = token(request, tokens).or_else(|| brought(request.headers()).and_then(|key| keys.find(&key)));
+    let identity = identity.ok_or_else(|| Refusal {
         known: false,
         message:
             "a key is needed, as \"Authorization: Bearer KEY\" or as subprotocol \"sidetone.key.KEY\"; this request \
@@ -91,6 +84,19 @@ pub fn check<B>(request: &Request<B>, keys: &Keys, tokens: &Tokens) -> Result<Ca
             message: format!("key {:?} lacks the scope {}, which this needs", &*identity.name, scope.as_str()),
         }),
     }
+}
+
+/// Short-lived tokens stand in for the key that they were made with, on the one path that takes them: in the query, as the
+/// vendor's JavaScript package sends them, or where a key would be, as its Python package does.
+fn token<B>(request: &Request<B>, tokens: &Tokens) -> Option<Identity> {
+    if request.uri().path() != "/v3/ws" {
+        return None;
+    }
+    let token = parameter(request.uri().query().unwrap_or(""), "token").or_else(|| brought(request.headers()))?;
+    let grant = tokens.check(&token).ok()?;
+    let mut scopes = vec![Scope::Ingest];
+    scopes.extend(grant.gateway.then_some(Scope::Gateway));
+    Some(Identity { name: std::sync::Arc::from("token"), scopes })
 }
 
 fn parameter(query: &str, name: &str) -> Option<String> {
@@ -212,6 +218,18 @@ mod tests {
                 ] {
                     assert_eq!(ask(&all, method, path, Some((name, &value))), expected, "{path} with {scope:?}");
                 }
+            }
+        }
+        let tokens = Tokens::default();
+        for gateway in [false, true] {
+            let token = tokens.mint(crate::base::time::unix_ms(), std::time::Duration::from_secs(60), gateway);
+            for (path, open) in [("/v3/ws?", true), ("/v3/ws?llm_gateway=%7B%7D", gateway), ("/v3/token?", false)] {
+                let ask = |request: http::request::Builder| {
+                    check(&request.body(()).expect("request"), &all, &tokens).map_err(|refusal| refusal.close_code())
+                };
+                let in_query = ask(Request::get(format!("{path}&token={token}")));
+                let in_header = ask(Request::get(path).header("authorization", &token));
+                assert_eq!((in_query.is_ok(), in_header.is_ok()), (open, open), "{path} with {gateway}");
             }
         }
         let both = keys::create(&file, "both", &[Scope::Gateway, Scope::Subscribe]).expect("made");

@@ -9,11 +9,12 @@ use axum::response::{IntoResponse, Response};
 use http::Request;
 use serde_json::{Value, json};
 
-use super::Api;
-use super::auth::Refusal;
+use super::auth::{Caller, Refusal};
 use super::error::{self, ApiError};
+use super::{Api, Hold};
 use crate::base::ws::Upgrade;
 use crate::ingest::proxy::{self, TokenAnswer};
+use crate::keys::Scope;
 use crate::stt::DIALECTS;
 
 /// `GET /v1/dialects`.
@@ -37,15 +38,17 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
     let query = request.uri().query().unwrap_or("").to_owned();
     let headers = vendors_headers(&api, request.headers());
     let refusal = request.extensions_mut().remove::<Refusal>();
+    let hold = request.extensions_mut().remove::<Hold>();
     let tasks = api.drain.tasks.clone();
     tasks.spawn(async move {
+        let _hold = hold;
         if let Ok(mut socket) = upgrade.socket().await {
             if let Some(refusal) = refusal {
                 // In the vendor's own form: its SDKs read nothing else.
                 let message = format!("Unauthorized Connection: {}", refusal.message);
                 let error = json!({"type": "Error", "error_code": 1008, "error": message});
                 if socket.send([error.to_string().into()]).await.is_ok() {
-                    socket.close(1008, "Unauthorized Connection").await;
+                    socket.close(1008, proxy::SEE_ERROR).await;
                 }
                 return;
             }
@@ -59,8 +62,9 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
 pub(super) async fn token(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
     let query = request.uri().query().unwrap_or("").to_owned();
     let headers = vendors_headers(&api, request.headers());
+    let gateway = request.extensions().get::<Caller>().is_some_and(|caller| caller.may(Scope::Gateway));
     drop(request);
-    match proxy::answer_token(&query, &headers, &api.proxy).await {
+    match proxy::answer_token(&query, &headers, gateway, &api.proxy).await {
         TokenAnswer::Token(body) => Json(body).into_response(),
         TokenAnswer::Unprocessable(body) => error::unprocessable(Json(body)),
         TokenAnswer::Vendor(status, body) => error::relayed(status, body),

@@ -192,7 +192,9 @@ impl Audio {
     /// The audio in messages; the last is filled up with silence, for the vendor takes no short ones.
     fn chunks(&self) -> Vec<Bytes> {
         let sample = if self.mulaw { 1 } else { 2 };
-        let samples = self.rate as usize * usize::try_from(CHUNK.as_millis()).unwrap_or(50) / 1000;
+        let samples = self.rate as usize * usize::try_from(CHUNK.as_millis()).unwrap_or(50);
+        // Rounded up: the vendor takes nothing below 50 ms.
+        let samples = samples.div_ceil(1000);
         let silence = if self.mulaw { 0xff } else { 0 };
         self.bytes
             .chunks(samples * sample)

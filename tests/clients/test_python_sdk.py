@@ -2,8 +2,14 @@
 
 import asyncio
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
+import urllib.request
+from pathlib import Path
 
 import pytest
 import websockets
@@ -21,13 +27,15 @@ def question(model="fast"):
     return models.LLMGatewayConfig(model=model, messages=messages, max_tokens=100)
 
 
-def stream(host, chunks=200, **parameters):
+def stream(host, chunks=200, options=None, **parameters):
     """Every event of a session, as the synchronous client hands it out."""
     events, over = [], threading.Event()
-    client = sdk.StreamingClient(sdk.StreamingClientOptions(api_host=host, api_key="k", connect_timeout=5))
+    options = sdk.StreamingClientOptions(api_host=host, connect_timeout=5, **(options or {"api_key": "k"}))
+    client = sdk.StreamingClient(options)
     for kind in sdk.StreamingEvents.__members__.values():
         client.on(kind, lambda _, event: events.append(event))
     client.on(sdk.StreamingEvents.Termination, lambda *_: over.set())
+    client.on(sdk.StreamingEvents.Error, lambda *_: over.set())
     client.connect(sdk.StreamingParameters(sample_rate=16000, format_turns=True, **parameters))
     for _ in range(chunks):
         if over.wait(0.02):
@@ -114,6 +122,53 @@ def test_every_recording_byte_for_byte(start):
     print(f"{len(recordings())} recordings")
 
 
+@pytest.mark.skipif(not recordings(), reason="no recordings here")
+def test_every_recording_as_the_packages_objects(start):
+    """Each session is the next recording, at either vendor: the package has no way to ask for one by name."""
+    # One of each set, unless all are asked for: that takes two minutes.
+    some = list({path.stem.split("-")[0]: path for path in recordings()}.values())
+    some = recordings() if os.environ.get("SIDETONE_ALL_RECORDINGS") else some
+    direct, behind = (start.vendor(*some, speed="max") for _ in range(2))
+    daemon = start.daemon(behind)
+
+    async def session(host):
+        events = []
+        client = sdk.AsyncStreamingClient(
+            sdk.StreamingClientOptions(api_host=host, api_key="k", connect_timeout=20, terminate_timeout=60)
+        )
+        for kind in sdk.StreamingEvents.__members__.values():
+            client.on(kind, lambda _, event: events.append(event))
+        await client.connect(sdk.StreamingParameters(sample_rate=16000, format_turns=True))
+        await client.disconnect(terminate=True)
+        return events
+
+    async def both():
+        return await asyncio.gather(session(direct.ws), session(daemon.ws))
+
+    for path in some:
+        expected, heard = asyncio.run(both())
+        assert type(expected[-1]).__name__ == "TerminationEvent" and len(expected) > 10, path.stem
+        # How long the session lasted is the one thing that is not recorded.
+        assert heard[:-1] == expected[:-1] and type(heard[-1]) is type(expected[-1]), path.stem
+
+
+def test_a_token_of_ours_is_taken_where_the_package_puts_it(start, tmp_path):
+    (tmp_path / "key").write_text("the-real-key")
+    vendor = start.vendor(more=["--require-key", "the-real-key"])
+    daemon = start.daemon(
+        vendor, '[server]\nkey = "env:OUR_KEY"\n', stt=f'api_key = "file:{tmp_path}/key"',
+        environment={"OUR_KEY": "our-own-key-of-some-length"},
+    )
+    request = urllib.request.Request(
+        daemon.url + "/v3/token?expires_in_seconds=60", headers={"Authorization": "our-own-key-of-some-length"}
+    )
+    with urllib.request.urlopen(request) as answer:
+        token = json.load(answer)["token"]
+    for credential, taken in (({"token": token}, True), ({"api_key": "our-own-key-of-some-length"}, True), ({"api_key": "x"}, False)):
+        events = stream(daemon.ws, **{"options": credential})
+        assert (len([event for event in events if type(event).__name__ == "TurnEvent"]) == 4 * FINALS) is taken, credential
+
+
 def test_an_answer_comes_once_a_turn(start, llm):
     daemon = start.daemon(start.vendor(), llm.config())
     events = stream(daemon.ws, llm_gateway=question())
@@ -131,10 +186,25 @@ def test_an_unknown_model_fails_each_turn_and_nothing_else(start, llm):
     assert [answer.data["failed"]["code"] for answer in found] == ["model_not_found"] * FINALS
 
 
-def test_a_frozen_llm_delays_nothing(start, llm):
+SERVE_LLM = "from conftest import Llm; print(Llm().config(), flush=True); import threading; threading.Event().wait()"
+
+
+@pytest.fixture
+def frozen():
+    """The configuration of an LLM in a process of its own, which is stopped."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE_LLM], cwd=Path(__file__).parent, stdout=subprocess.PIPE, text=True
+    )
+    config = "".join(iter(process.stdout.readline, "\n"))
+    os.kill(process.pid, signal.SIGSTOP)
+    yield config
+    process.kill()
+    process.wait()
+
+
+def test_a_frozen_llm_delays_nothing(start, frozen):
     vendor = start.vendor()
-    daemon = start.daemon(vendor, llm.config())
-    llm.open.clear()
+    daemon = start.daemon(vendor, frozen)
     heard = []
 
     async def timed(url):
@@ -150,8 +220,10 @@ def test_a_frozen_llm_delays_nothing(start, llm):
     began = time.monotonic()
     asyncio.run(timed(f"{daemon.ws}/v3/ws?sample_rate=16000&format_turns=true&llm_gateway={quote(gateway)}"))
     turns = [at - began for at, message in heard if message["type"] == "Turn"]
-    # The recording's last turn is at 3.3 s, played 20 times faster.
-    assert len(turns) == 4 * FINALS and max(turns) < 0.165 + 0.5, turns
+    # The recording's last turn is at 3.3 s, played 20 times faster; an answer is waited for at the very end, 3 s.
+    assert len(turns) == 4 * FINALS and max(turns) < 2, turns
+    kinds = [message["type"] for _, message in heard]
+    assert "LLMGatewayResponse" not in kinds[: kinds.index("SpeakerRevision")]
     late = [message for _, message in heard if message["type"] == "LLMGatewayResponse"]
     assert [message["data"]["failed"]["code"] for message in late] == ["timeout"] * FINALS
     assert heard[-1][1]["type"] == "Termination"

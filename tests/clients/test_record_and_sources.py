@@ -23,7 +23,7 @@ def test_what_was_recorded_replays_to_the_same_turns_and_the_same_events(start, 
     direct = stream(vendor.ws)
     tape = subprocess.Popen([BINARY, "record", "taped", "--to", daemon.url, "-o", tmp_path / "tape.jsonl"])
     from urllib.parse import quote
-    named = quote(json.dumps({"call_id": "taped"}))
+    named = quote(json.dumps({"call_id": "taped", "results": "none"}))
     heard, _ = asyncio.run(hear(f"{daemon.ws}/v3/ws?sample_rate=16000&sidetone={named}"))
     daemon.completed("taped")
     turns = kept(daemon.turns("taped"))

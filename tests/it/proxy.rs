@@ -95,7 +95,9 @@ async fn dial(daemon: &Daemon, query: &str) -> Socket {
 }
 
 fn call(id: &str) -> String {
-    let ours: String = url::form_urlencoded::byte_serialize(json!({ "call_id": id }).to_string().as_bytes()).collect();
+    let ours: String =
+        url::form_urlencoded::byte_serialize(json!({ "call_id": id, "results": "none" }).to_string().as_bytes())
+            .collect();
     format!("&sidetone={ours}")
 }
 

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use config::SttConfig;
 pub use metrics::Metrics;
-pub use token::{TokenAnswer, Tokens, answer as answer_token};
+pub use token::{Grant, TokenAnswer, Tokens, answer as answer_token};
 
 use self::answer::{INJECTED, Questions, WAITING};
 use self::query::Query;
@@ -46,7 +46,7 @@ const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// The vendor's version header.
 const VERSION: HeaderName = HeaderName::from_static("assemblyai-version");
 /// Reason of every close that an `Error` frame explains, in the vendor's words.
-const SEE_ERROR: &str = "See Error message for details";
+pub const SEE_ERROR: &str = "See Error message for details";
 
 /// What a proxied session uses.
 #[derive(Clone)]
@@ -100,27 +100,24 @@ fn upstream(query: &Query, client: &HeaderMap, deps: &Deps) -> Result<(String, H
             headers.insert(name, value.clone());
         }
     }
-    let mut upstream = query.upstream.clone();
-    match &deps.config.api_key {
+    let upstream = match &deps.config.api_key {
         Some(key) => {
             if let Some(token) = &query.token {
-                deps.tokens.check(token).map_err(|message| (1008, format!("Unauthorized Connection: {message}")))?;
+                let checked = deps.tokens.check(token);
+                checked.map_err(|message| (1008, format!("Unauthorized Connection: {message}")))?;
             }
             let value = HeaderValue::from_str(key.value.expose_secret())
                 .map_err(|_| (3005, "Session Cancelled: [stt] api_key is no header value".to_owned()))?;
             headers.insert(AUTHORIZATION, value);
+            &query.upstream
         }
         None => {
             if let Some(value) = client.get(AUTHORIZATION) {
                 headers.insert(AUTHORIZATION, value.clone());
             }
-            if let Some(token) = &query.token {
-                let token: String = url::form_urlencoded::byte_serialize(token.as_bytes()).collect();
-                upstream =
-                    if upstream.is_empty() { format!("token={token}") } else { format!("{upstream}&token={token}") };
-            }
+            &query.upstream_with_token
         }
-    }
+    };
     let url = &deps.config.socket_url;
     Ok((if upstream.is_empty() { url.clone() } else { format!("{url}?{upstream}") }, headers))
 }
@@ -132,7 +129,7 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     let (found, known) = watch::channel(None);
     let (inject, injections) = mpsc::channel(INJECTED);
     let newest = Arc::new(AtomicI64::new(-1));
-    let insights = query.sidetone.wants_insights();
+    let insights = query.insights;
     if let Some(dialect) = stt::dialect("assemblyai") {
         let sidetone = query.sidetone;
         let stream = Stream {
@@ -153,6 +150,7 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     let watcher =
         insights.then(|| drain.tasks.spawn(answer::insights(known, Arc::clone(&newest), inject.clone(), deps.clone())));
     drop(inject);
+    let newest = insights.then_some(newest);
     let relay = Relay { tap, answers, injections, newest, kill: drain.kill.clone(), metrics: deps.metrics.clone() };
     let (socket, ended) = relay.run(client, upstream, UPSTREAM_TIMEOUT).await;
     if let Some(watcher) = watcher {
@@ -162,6 +160,10 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     match ended {
         Ended::Client => {}
         Ended::Closed { code, reason } => socket.close(code, &reason).await,
+        // The client's doing, which it had better not repeat: the vendor's code for that.
+        Ended::Refused(message) => {
+            refuse(socket, 3006, &format!("User Input Validation Error: {message}")).await;
+        }
         Ended::Failed(message) => {
             deps.metrics.upstream_failures.inc();
             refuse(socket, 3005, &format!("Session Cancelled: {message}")).await;

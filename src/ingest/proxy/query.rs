@@ -10,6 +10,8 @@ use crate::types::{CallId, JsonMap, StreamId};
 pub(super) struct Query {
     /// What goes upstream, as it came, without `token`.
     pub(super) upstream: String,
+    /// The same with `token`, where it stood: for a vendor's token, which is not ours to read.
+    pub(super) upstream_with_token: String,
     /// A temporary token, as it came.
     pub(super) token: Option<String>,
     /// The in-stream question; or what is wrong with it.
@@ -18,6 +20,8 @@ pub(super) struct Query {
     pub(super) sidetone: Sidetone,
     /// What is wrong with it; it cannot be told to a client that speaks the vendor's protocol.
     pub(super) complaint: Option<String>,
+    /// Insights come down the client's socket. Without `sidetone` a client hears what the vendor says, and nothing else.
+    pub(super) insights: bool,
     /// Turns end twice: unformatted, then formatted.
     pub(super) formats: bool,
 }
@@ -44,25 +48,32 @@ pub(super) struct Sidetone {
     pub(super) analyses: Vec<String>,
     #[serde(default)]
     pub(super) meta: JsonMap,
-    /// `none` (the default here), `insights` or `all`.
+    /// `none`, `insights` (the default, as on ingest) or `all`.
     pub(super) results: Option<String>,
 }
 
 impl Sidetone {
-    /// Whether insights come down the client's socket.
-    pub(super) fn wants_insights(&self) -> bool {
-        matches!(self.results.as_deref(), Some("insights" | "all"))
+    /// Whether insights come down the client's socket, for a client that sent this.
+    fn wants_insights(&self) -> Result<bool, String> {
+        match self.results.as_deref() {
+            None | Some("insights" | "all") => Ok(true),
+            Some("none") => Ok(false),
+            Some(_) => Err("sidetone.results: expected none, insights or all; taken for none".to_owned()),
+        }
     }
 }
 
 /// Divides the query.
 pub(super) fn read(query: &str) -> Query {
     let mut read = Query::default();
-    let mut upstream: Vec<&str> = Vec::new();
+    let (mut upstream, mut with_token): (Vec<&str>, Vec<&str>) = Default::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let Some((name, value)) = url::form_urlencoded::parse(pair.as_bytes()).next() else { continue };
         match &*name {
-            "token" => read.token = Some(value.into_owned()),
+            "token" => {
+                read.token = Some(value.into_owned());
+                with_token.push(pair);
+            }
             "llm_gateway" => {
                 let question = serde_json::from_str(&value);
                 read.llm_gateway = Some(question.map_err(|error| {
@@ -73,7 +84,13 @@ pub(super) fn read(query: &str) -> Query {
                 }));
             }
             "sidetone" => match serde_json::from_str(&value) {
-                Ok(sidetone) => read.sidetone = sidetone,
+                Ok(sidetone) => {
+                    read.sidetone = sidetone;
+                    match read.sidetone.wants_insights() {
+                        Ok(wanted) => read.insights = wanted,
+                        Err(complaint) => read.complaint = Some(complaint),
+                    }
+                }
                 Err(error) => {
                     read.complaint = Some(format!("sidetone: not understood at column {}", error.column()));
                 }
@@ -83,10 +100,12 @@ pub(super) fn read(query: &str) -> Query {
                     read.formats = matches!(value.to_ascii_lowercase().as_str(), "true" | "1");
                 }
                 upstream.push(pair);
+                with_token.push(pair);
             }
         }
     }
     read.upstream = upstream.join("&");
+    read.upstream_with_token = with_token.join("&");
     read
 }
 
@@ -97,11 +116,12 @@ mod tests {
     #[test]
     fn what_is_not_ours_passes_byte_for_byte() {
         let query = read(
-            "sample_rate=16000&keyterms_prompt=%5B%22a+b%22%5D&sidetone=%7B%22call_id%22%3A%22c_1%22%2C%22results%22%3A%22insights%22%7D&format_turns=True&llm_gateway=%7B%22model%22%3A%22fast%22%2C%22messages%22%3A%5B%5D%2C%22max_tokens%22%3A5%7D&x=%zz&token=t",
+            "token=t%2Fu&sample_rate=16000&keyterms_prompt=%5B%22a+b%22%5D&sidetone=%7B%22call_id%22%3A%22c_1%22%7D&format_turns=True&llm_gateway=%7B%22model%22%3A%22fast%22%2C%22messages%22%3A%5B%5D%2C%22max_tokens%22%3A5%7D&x=%zz",
         );
         assert_eq!(query.upstream, "sample_rate=16000&keyterms_prompt=%5B%22a+b%22%5D&format_turns=True&x=%zz");
-        assert_eq!(query.token.as_deref(), Some("t"));
-        assert!(query.formats && query.sidetone.wants_insights());
+        assert_eq!(query.upstream_with_token, format!("token=t%2Fu&{}", query.upstream));
+        assert_eq!(query.token.as_deref(), Some("t/u"));
+        assert!(query.formats && query.insights);
         assert_eq!(query.sidetone.call_id.expect("call").as_str(), "c_1");
         let question = query.llm_gateway.expect("asked").expect("valid");
         assert_eq!((question.model.as_str(), question.rest["max_tokens"].as_u64()), ("fast", Some(5)));
@@ -112,6 +132,9 @@ mod tests {
         let query = read("llm_gateway=nonsense&sidetone=%7B%22call_id%22%3A%22a%2Fb%22%7D");
         assert!(query.llm_gateway.is_some_and(|question| question.is_err()));
         assert!(query.complaint.is_some());
-        assert!(!query.sidetone.wants_insights());
+        assert!(!query.insights && !read("sample_rate=16000").insights);
+        let results = |wanted: &str| read(&format!("sidetone=%7B%22results%22%3A%22{wanted}%22%7D"));
+        assert!(results("all").insights && !results("none").insights);
+        assert!(!results("some").insights && results("some").complaint.is_some());
     }
 }

@@ -34,6 +34,8 @@ pub(super) enum Ended {
     Closed { code: u16, reason: String },
     /// By nobody in order: the client is to be told.
     Failed(String),
+    /// By something that the client may not send.
+    Refused(String),
 }
 
 /// The in-stream question.
@@ -47,8 +49,8 @@ pub(super) struct Relay {
     pub(super) tap: Tap,
     pub(super) answers: Option<Answers>,
     pub(super) injections: mpsc::Receiver<Injection>,
-    /// The newest turn of which the vendor spoke.
-    pub(super) newest: Arc<AtomicI64>,
+    /// The newest turn of which the vendor spoke, where somebody wants to know.
+    pub(super) newest: Option<Arc<AtomicI64>>,
     /// The daemon's time is up.
     pub(super) kill: CancellationToken,
     pub(super) metrics: Metrics,
@@ -105,7 +107,7 @@ impl Relay {
                 }
                 self.last_words(&mut upstream_in, terminated.load(Ordering::Relaxed)).await;
                 match stopped {
-                    Stopped::ClientBroke(why) => Ended::Failed(why),
+                    Stopped::ClientBroke(why) => Ended::Refused(why),
                     _ => Ended::Client,
                 }
             }
@@ -164,13 +166,16 @@ impl Relay {
                 match message {
                     Ok(Incoming::Closed { code, reason }) => stopped = Some(Stopped::UpstreamClosed { code, reason }),
                     Ok(message) => {
+                        let mut after = None;
                         if let Incoming::Text(text) = &message {
                             self.tap.offer(text);
-                            if let Err(stopped) = self.look(text, &mut batch, client).await {
-                                return stopped;
-                            }
+                            after = match self.look(text, &mut batch, client).await {
+                                Ok(after) => after,
+                                Err(stopped) => return stopped,
+                            };
                         }
                         batch.push(message);
+                        batch.extend(after.map(Incoming::Text));
                         if batch.len() < BATCH {
                             next = upstream.ready();
                         }
@@ -188,30 +193,35 @@ impl Relay {
         }
     }
 
-    /// Asks of turns that end; holds `Termination` for answers in flight, with `batch` sent before.
+    /// Asks of turns that end; holds `Termination` for answers in flight, with `batch` sent before. Gives what is to
+    /// follow the frame.
     async fn look<C>(
         &mut self,
         text: &Utf8Bytes,
         batch: &mut Vec<Incoming>,
         client: &mut WriteHalf<C>,
-    ) -> Result<(), Stopped>
+    ) -> Result<Option<Utf8Bytes>, Stopped>
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
-        let Some(answers) = &mut self.answers else { return Ok(()) };
+        if let Some(newest) = &self.newest
+            && let Some(order) = turn_order(text)
+        {
+            newest.fetch_max(order, Ordering::Relaxed);
+        }
+        let Some(answers) = &mut self.answers else { return Ok(None) };
         if let Some(question) = answers.questions.see(text) {
             let (order, transcript) = (question.turn_order, question.transcript.clone());
-            self.newest.fetch_max(order, Ordering::Relaxed);
             if answers.ask.try_send(question).is_err() {
                 answers.questions.open.remove(&order);
                 self.metrics.failed_answers.inc();
                 let data = failed("overloaded", "too many turns wait for an answer", true);
-                batch.push(Incoming::Text(response(order, &transcript, &data)));
+                return Ok(Some(response(order, &transcript, &data)));
             }
-            return Ok(());
+            return Ok(None);
         }
         if answers.questions.open.is_empty() || !is_termination(text) {
-            return Ok(());
+            return Ok(None);
         }
         client.relay(batch.drain(..)).await.map_err(|_| Stopped::ClientGone)?;
         let deadline = Instant::now() + LAST_WORDS;
@@ -227,7 +237,7 @@ impl Relay {
             let data = failed("timeout", "the session ended before the answer came", true);
             batch.push(Incoming::Text(response(order, &transcript, &data)));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// An injected frame that is still wanted.
@@ -265,6 +275,18 @@ impl Relay {
         // Whatever comes later than that is not waited for.
         let _ = timeout(LAST_WORDS, listen).await;
     }
+}
+
+/// Of which turn a frame speaks.
+fn turn_order(text: &str) -> Option<i64> {
+    #[derive(serde::Deserialize)]
+    struct Turn {
+        turn_order: i64,
+    }
+    if !text.contains(r#""Turn""#) {
+        return None;
+    }
+    serde_json::from_str::<Turn>(text).ok().map(|turn| turn.turn_order)
 }
 
 fn is_termination(text: &str) -> bool {

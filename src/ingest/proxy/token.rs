@@ -35,31 +35,33 @@ impl Default for Tokens {
 }
 
 impl Tokens {
-    /// A token that is good for `life` from `now_ms` (ms since 1970).
-    pub fn mint(&self, now_ms: i64, life: Duration) -> String {
+    /// A token that is good for `life` from `now_ms` (ms since 1970); `gateway` says whether models may be asked with it.
+    pub fn mint(&self, now_ms: i64, life: Duration, gateway: bool) -> String {
         let until = now_ms.saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
         let nonce: u64 = rand::random();
-        let claim = format!("{until:x}.{nonce:x}");
+        let claim = format!("{until:x}.{}.{nonce:x}", u8::from(gateway));
         format!("stk.{claim}.{}", hex::encode(self.tag(&claim)))
     }
 
-    /// Whether a token is ours and still good.
+    /// What a token that is ours and still good opens.
     ///
     /// # Errors
-    /// Why not, in the vendor's words.
-    pub fn check(&self, token: &str) -> Result<(), &'static str> {
+    /// Why it opens nothing, in the vendor's words.
+    pub fn check(&self, token: &str) -> Result<Grant, &'static str> {
         self.check_at(token, crate::base::time::unix_ms())
     }
 
-    fn check_at(&self, token: &str, now_ms: i64) -> Result<(), &'static str> {
+    fn check_at(&self, token: &str, now_ms: i64) -> Result<Grant, &'static str> {
         const INVALID: &str = "Invalid API key";
         let (claim, tag) = token.strip_prefix("stk.").and_then(|rest| rest.rsplit_once('.')).ok_or(INVALID)?;
         let tag = hex::decode(tag).map_err(|_| INVALID)?;
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).map_err(|_| INVALID)?;
         mac.update(claim.as_bytes());
         mac.verify_slice(&tag).map_err(|_| INVALID)?;
-        let until = claim.split('.').next().and_then(|until| i64::from_str_radix(until, 16).ok()).ok_or(INVALID)?;
-        if now_ms < until { Ok(()) } else { Err("Signature has expired") }
+        let mut parts = claim.split('.');
+        let until = parts.next().and_then(|until| i64::from_str_radix(until, 16).ok()).ok_or(INVALID)?;
+        let gateway = parts.next() == Some("1");
+        if now_ms < until { Ok(Grant { gateway }) } else { Err("Signature has expired") }
     }
 
     fn tag(&self, claim: &str) -> Vec<u8> {
@@ -69,6 +71,13 @@ impl Tokens {
             mac.finalize().into_bytes().to_vec()
         })
     }
+}
+
+/// What a token opens beside the proxy itself: no more than the key that it was made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Grant {
+    /// `llm_gateway` too.
+    pub gateway: bool,
 }
 
 /// What the token endpoint answers.
@@ -84,10 +93,10 @@ pub enum TokenAnswer {
     Unavailable(String),
 }
 
-/// Answers `GET /v3/token` with `query` and `headers`.
-pub async fn answer(query: &str, headers: &HeaderMap, deps: &Deps) -> TokenAnswer {
+/// Answers `GET /v3/token` with `query` and `headers`; `gateway`: the caller may ask models.
+pub async fn answer(query: &str, headers: &HeaderMap, gateway: bool, deps: &Deps) -> TokenAnswer {
     if deps.config.api_key.is_some() {
-        return mint(query, &deps.tokens, crate::base::time::unix_ms());
+        return mint(query, &deps.tokens, crate::base::time::unix_ms(), gateway);
     }
     match tokio::time::timeout(TIMEOUT, Box::pin(ask(query, headers, &deps.config.token_url))).await {
         Ok(Ok((status, body))) => TokenAnswer::Vendor(status, body),
@@ -96,7 +105,7 @@ pub async fn answer(query: &str, headers: &HeaderMap, deps: &Deps) -> TokenAnswe
     }
 }
 
-fn mint(query: &str, tokens: &Tokens, now_ms: i64) -> TokenAnswer {
+fn mint(query: &str, tokens: &Tokens, now_ms: i64, gateway: bool) -> TokenAnswer {
     let (mut life, mut wrong) = (None, Vec::new());
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let range = match &*name {
@@ -118,7 +127,7 @@ fn mint(query: &str, tokens: &Tokens, now_ms: i64) -> TokenAnswer {
     }
     match life.filter(|_| wrong.is_empty()) {
         Some(life) => {
-            let token = tokens.mint(now_ms, Duration::from_secs(life));
+            let token = tokens.mint(now_ms, Duration::from_secs(life), gateway);
             TokenAnswer::Token(json!({"token": token, "expires_in_seconds": life}))
         }
         None => TokenAnswer::Unprocessable(json!({"detail": wrong})),
@@ -171,8 +180,12 @@ mod tests {
     #[test]
     fn tokens_are_ours_whole_and_in_time() {
         let tokens = Tokens::default();
-        let token = tokens.mint(1_000, Duration::from_secs(60));
-        assert_eq!(tokens.check_at(&token, 60_999), Ok(()));
+        for gateway in [false, true] {
+            let token = tokens.mint(1_000, Duration::from_secs(60), gateway);
+            assert_eq!(tokens.check_at(&token, 60_999), Ok(Grant { gateway }));
+        }
+        let token = tokens.mint(1_000, Duration::from_secs(60), false);
+        assert!(tokens.check_at(&token.replacen(".0.", ".1.", 1), 1_000).is_err());
         assert_eq!(tokens.check_at(&token, 61_000), Err("Signature has expired"));
         assert_eq!(Tokens::default().check_at(&token, 1_000), Err("Invalid API key"));
         for broken in ["", "stk.", "AQI", &token.replace("stk.", "stk.f"), &token[..token.len() - 2]] {
@@ -183,7 +196,7 @@ mod tests {
     #[test]
     fn parameters_are_checked_as_the_vendor_does() {
         let tokens = Tokens::default();
-        let mint = |query: &str| mint(query, &tokens, 0);
+        let mint = |query: &str| mint(query, &tokens, 0, false);
         assert!(matches!(mint("expires_in_seconds=60"), TokenAnswer::Token(body) if body["expires_in_seconds"] == 60));
         for wrong in [
             "",

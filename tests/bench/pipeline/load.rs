@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use serde_json::Value as Json;
 
-use super::wire::{self, Reader, Writer};
+use super::common::wire::{self, Reader, Writer};
 
 /// What an incoming frame says about the turns sent.
 pub enum Heard {

@@ -7,11 +7,11 @@
 //! `cargo bench --bench pipeline [-- --long] [-- ROW…]`, rows: `one hundred thousand capacity memory ack fanout`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod load;
-mod process;
 mod roles;
 mod rows;
-mod wire;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();

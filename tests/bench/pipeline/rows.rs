@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
+use super::common::process::Process;
+use super::common::{ms, percentile, wire};
 use super::load::Load;
-use super::process::Process;
-use super::wire;
 
 /// Runs the rows that were asked for, or all.
 pub async fn all(long: bool, only: &[&str]) {
@@ -65,16 +65,6 @@ fn config(llm: u16) -> String {
 
 fn ingest_path(call: usize) -> String {
     format!("/v1/ingest?call_id=c{call}&stream_id=s_1&results=insights")
-}
-
-fn percentile(samples: &mut [Duration], fraction: f64) -> Duration {
-    samples.sort_unstable();
-    let rank = (samples.len() as f64 * fraction).ceil() as usize;
-    samples.get(rank.saturating_sub(1)).copied().unwrap_or_default()
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1000.0
 }
 
 async fn stats(llm: &Process) -> (u64, u64) {

@@ -46,6 +46,11 @@ pub fn frame(text: &str) -> Vec<u8> {
     frame_of(0x81, text.as_bytes())
 }
 
+/// A masked binary frame.
+pub fn binary(bytes: &[u8]) -> Vec<u8> {
+    frame_of(0x82, bytes)
+}
+
 fn frame_of(head: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![head];
     match payload.len() {
