@@ -220,6 +220,53 @@ async fn whatever_goes_wrong_upstream_no_final_is_lost_and_the_call_completes() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vendor_that_stalls_keeps_its_finals_and_the_client_that_gave_it_up_comes_back() {
+    let _machine = shared().await;
+    let (url, _stop) =
+        standin(Some("stall@2"), Options { pace: Pace::Clock(20.0), fresh_ids: true, ..Options::default() }).await;
+    let daemon = daemon(&url, "").await;
+    let mut client = dial(&daemon, &call("c1")).await;
+    // Begin, and two turns of a partial and a final each; then nothing, and nothing of ours either.
+    for _ in 0..5 {
+        tokio::time::timeout(PATIENCE, client.next()).await.expect("a message").unwrap().unwrap();
+    }
+    eventually("the finals are in the call", PATIENCE, || async {
+        (texts(&daemon.turns("c1").await) == TURNS[..2]).then_some(())
+    })
+    .await;
+    drop(client);
+    eventually("the vendor's last words are not waited for any longer", PATIENCE, || async {
+        (daemon.metric("sidetone_proxy_sessions", &[]).await == 0.0).then_some(())
+    })
+    .await;
+    let (heard, closed) = hear(dial(&daemon, &call("c1")).await).await;
+    assert_eq!((heard.len(), closed), (10, Some(1000)));
+    daemon.completed("c1", PATIENCE).await;
+    let expected: Vec<&str> = TURNS[..2].iter().chain(&TURNS).copied().collect();
+    assert_eq!(texts(&daemon.turns("c1").await), expected);
+    assert_eq!(daemon.events("c1").await.iter().filter(|event| event["type"] == "gap").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_over_the_limit_is_refused_in_the_vendors_form_and_one_at_it_passes() {
+    let _machine = shared().await;
+    let (url, mut connections) = vendor().await;
+    let daemon = daemon(&url, "").await;
+    let mut client = dial(&daemon, "").await;
+    let (mut upstream, _) = connections.recv().await.unwrap();
+    client.send(Message::Binary(Bytes::from(vec![7; LIMIT]))).await.unwrap();
+    let passed = tokio::time::timeout(PATIENCE, upstream.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(passed.len(), LIMIT);
+    client.send(Message::Binary(Bytes::from(vec![7; LIMIT + 1]))).await.unwrap();
+    let told = tokio::time::timeout(PATIENCE, upstream.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(told.to_text().unwrap(), r#"{"type":"Terminate"}"#);
+    drop(upstream);
+    let (heard, closed) = hear(client).await;
+    let error: Json = serde_json::from_str(&heard[0]).unwrap();
+    assert_eq!((error["error_code"].as_u64(), closed), (Some(3006), Some(3006)), "{heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_is_relayed_and_left_out_and_a_slow_vendor_is_waited_for() {
     let _machine = shared().await;
     let (url, _stop) = standin(Some("garble@1"), Options { pace: Pace::Clock(20.0), ..Options::default() }).await;
