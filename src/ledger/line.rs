@@ -1,5 +1,7 @@
 //! One line of the log: a begun or a done row, as JSON with a checksum.
 
+use std::collections::HashMap;
+
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
@@ -42,15 +44,6 @@ struct Done<'a> {
     cost_pico: Option<i64>,
     first_token_us: Option<i64>,
     total_us: i64,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Line<'a> {
-    #[serde(borrow)]
-    Begun(Begun<'a>),
-    #[serde(borrow)]
-    Done(Done<'a>),
 }
 
 fn signed(number: u64) -> i64 {
@@ -104,59 +97,105 @@ pub(super) fn done(attempt: &AttemptDone) -> Vec<u8> {
     })
 }
 
-/// Brings a line into the database. One that is damaged is told and left out: nothing else hangs on it.
-pub(super) fn store(connection: &Connection, line: &[u8]) -> rusqlite::Result<()> {
-    let line = line.strip_suffix(b"\n").unwrap_or(line);
-    let whole = line.split_at_checked(9).filter(|(sum, body)| {
-        std::str::from_utf8(&sum[..8]).is_ok_and(|sum| u32::from_str_radix(sum, 16) == Ok(crc32fast::hash(body)))
-    });
-    let Some(parsed) = whole.and_then(|(_, body)| serde_json::from_slice::<Line<'_>>(body).ok()) else {
-        tracing::error!(bytes = line.len(), "a damaged line of the ledger's log is left out");
-        return Ok(());
-    };
-    match parsed {
-        Line::Begun(row) => {
-            let mut insert = connection.prepare_cached(
-                "INSERT OR IGNORE INTO attempts (id, request, at_ms, key, call, analysis, route, variant, model, \
-                 endpoint, vendor_model, number, why, outcome) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, \
-                 ?12, ?13, 'begun')",
-            )?;
-            insert.execute(rusqlite::params![
-                row.b,
-                row.request,
-                row.at_ms,
-                row.key,
-                row.call,
-                row.analysis,
-                row.route,
-                row.variant,
-                row.model,
-                row.endpoint,
-                row.vendor_model,
-                row.number,
-                row.why
-            ])?;
-        }
-        Line::Done(row) => {
-            let mut update = connection.prepare_cached(
-                "UPDATE attempts SET outcome = ?2, code = ?3, status = ?4, input = ?5, cached = ?6, cache_write = ?7, \
-                 output = ?8, reasoning = ?9, cost_pico = ?10, first_token_us = ?11, total_us = ?12 WHERE id = ?1",
-            )?;
-            update.execute(rusqlite::params![
-                row.d,
-                row.outcome,
-                row.code,
-                row.status,
-                row.input,
-                row.cached,
-                row.cache_write,
-                row.output,
-                row.reasoning,
-                row.cost_pico,
-                row.first_token_us,
-                row.total_us
-            ])?;
-        }
+/// Lines on their way into the database: a row that began and ended in one batch of them, as nearly all do, is one insert.
+pub(super) struct Intake<'a> {
+    connection: &'a Connection,
+    begun: HashMap<i64, Begun<'a>>,
+}
+
+impl<'a> Intake<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        Self { connection, begun: HashMap::new() }
     }
+
+    /// Takes the next line. One that is damaged is told and left out: nothing else hangs on it.
+    pub(super) fn take(&mut self, line: &'a [u8]) -> rusqlite::Result<()> {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let whole = line.split_at_checked(9).filter(|(sum, body)| {
+            std::str::from_utf8(&sum[..8]).is_ok_and(|sum| u32::from_str_radix(sum, 16) == Ok(crc32fast::hash(body)))
+        });
+        let body = whole.map_or(&[][..], |(_, body)| body);
+        if body.starts_with(b"{\"b\":") {
+            if let Ok(row) = serde_json::from_slice::<Begun<'_>>(body) {
+                self.begun.insert(row.b, row);
+                return Ok(());
+            }
+        } else if let Ok(row) = serde_json::from_slice::<Done<'_>>(body) {
+            return match self.begun.remove(&row.d) {
+                Some(begun) => insert(self.connection, &begun, Some(&row)),
+                None => complete(self.connection, &row),
+            };
+        }
+        tracing::error!(bytes = line.len(), "a damaged line of the ledger's log is left out");
+        Ok(())
+    }
+
+    /// Keeps those that have only begun.
+    pub(super) fn finish(self) -> rusqlite::Result<()> {
+        self.begun.values().try_for_each(|begun| insert(self.connection, begun, None))
+    }
+}
+
+/// A row, whole or as it began. A log that is read a second time changes nothing.
+fn insert(connection: &Connection, begun: &Begun<'_>, done: Option<&Done<'_>>) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached(
+        "INSERT OR IGNORE INTO attempts (id, request, at_ms, key, call, analysis, route, variant, model, endpoint, \
+         vendor_model, number, why, outcome, code, status, input, cached, cache_write, output, reasoning, cost_pico, \
+         first_token_us, total_us) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, \
+         ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
+    )?;
+    let inserted = insert.execute(rusqlite::params![
+        begun.b,
+        begun.request,
+        begun.at_ms,
+        begun.key,
+        begun.call,
+        begun.analysis,
+        begun.route,
+        begun.variant,
+        begun.model,
+        begun.endpoint,
+        begun.vendor_model,
+        begun.number,
+        begun.why,
+        done.map_or("begun", |done| &done.outcome),
+        done.and_then(|done| done.code.as_deref()),
+        done.and_then(|done| done.status),
+        done.and_then(|done| done.input),
+        done.and_then(|done| done.cached),
+        done.and_then(|done| done.cache_write),
+        done.and_then(|done| done.output),
+        done.and_then(|done| done.reasoning),
+        done.and_then(|done| done.cost_pico),
+        done.and_then(|done| done.first_token_us),
+        done.map(|done| done.total_us),
+    ])?;
+    match done {
+        // It was there already, as it began.
+        Some(done) if inserted == 0 => complete(connection, done),
+        _ => Ok(()),
+    }
+}
+
+/// The end of a row that is in the database.
+fn complete(connection: &Connection, done: &Done<'_>) -> rusqlite::Result<()> {
+    let mut update = connection.prepare_cached(
+        "UPDATE attempts SET outcome = ?2, code = ?3, status = ?4, input = ?5, cached = ?6, cache_write = ?7, \
+         output = ?8, reasoning = ?9, cost_pico = ?10, first_token_us = ?11, total_us = ?12 WHERE id = ?1",
+    )?;
+    update.execute(rusqlite::params![
+        done.d,
+        done.outcome,
+        done.code,
+        done.status,
+        done.input,
+        done.cached,
+        done.cache_write,
+        done.output,
+        done.reasoning,
+        done.cost_pico,
+        done.first_token_us,
+        done.total_us
+    ])?;
     Ok(())
 }

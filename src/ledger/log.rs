@@ -3,7 +3,8 @@
 //! Its first line names its generation; a log that was taken over is begun anew under the next.
 
 use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use super::LedgerError;
@@ -55,8 +56,7 @@ impl Log {
     /// Begins anew, empty.
     fn begin(&mut self, generation: i64) -> std::io::Result<()> {
         self.file.set_len(0)?;
-        self.file.seek(SeekFrom::Start(0))?;
-        self.file.write_all(format!("{generation:016x}\n").as_bytes())?;
+        self.file.write_all_at(format!("{generation:016x}\n").as_bytes(), 0)?;
         self.generation = generation;
         self.end = 17;
         Ok(())
@@ -105,8 +105,7 @@ impl Log {
     }
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.file.seek(SeekFrom::Start(self.end))?;
-        if let Err(error) = self.file.write_all(bytes) {
+        if let Err(error) = self.file.write_all_at(bytes, self.end) {
             // Half a line is no line.
             let _ = self.file.set_len(self.end);
             return Err(error);

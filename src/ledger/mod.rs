@@ -21,8 +21,9 @@ pub use usage::{GROUPS, UsageQuery, UsageRow};
 
 use crate::types::{AttemptBegun, AttemptDone};
 
-/// How often the log is taken over.
-const TAKE_OVER: Duration = Duration::from_millis(250);
+/// How often the log is taken over, unless somebody asks for sums first. A transaction costs about a millisecond, however
+/// little it holds.
+const TAKE_OVER: Duration = Duration::from_secs(2);
 /// From this size on, a log that is taken over is begun anew.
 const ROTATE_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -172,25 +173,30 @@ impl Ledger {
     /// Takes the log over into the database, each line once, whatever happens in between.
     fn take_over(&self) -> Result<(), LedgerError> {
         let mut store = locked(&self.0.store);
+        while self.take_part(&mut store)? {}
+        Ok(())
+    }
+
+    /// Takes the next stretch of the log over; `false` where there is none.
+    fn take_part(&self, store: &mut Connection) -> Result<bool, LedgerError> {
         let (generation, offset): (i64, i64) =
             store.query_row("SELECT generation, position FROM taken", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let part = locked(&self.0.log).read_from(generation, u64::try_from(offset).unwrap_or(0))?;
-        if part.bytes.is_empty() && part.generation == generation {
-            return Ok(());
+        // Half a line is not taken: the rest of it is in the next stretch.
+        let whole = part.bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        if whole == 0 && part.generation == generation {
+            return Ok(false);
         }
         let transaction = store.transaction()?;
-        let mut end = part.from;
-        for text in part.bytes.split_inclusive(|byte| *byte == b'\n') {
-            if !text.ends_with(b"\n") {
-                break;
-            }
-            end += text.len() as u64;
-            line::store(&transaction, text)?;
-        }
+        let mut intake = line::Intake::new(&transaction);
+        part.bytes[..whole].split_inclusive(|byte| *byte == b'\n').try_for_each(|line| intake.take(line))?;
+        intake.finish()?;
+        let end = part.from + whole as u64;
         let position = i64::try_from(end).unwrap_or(i64::MAX);
         transaction.execute("UPDATE taken SET generation = ?1, position = ?2", (part.generation, position))?;
         transaction.commit()?;
-        locked(&self.0.log).rotate(end, ROTATE_BYTES)
+        locked(&self.0.log).rotate(end, ROTATE_BYTES)?;
+        Ok(whole > 0)
     }
 }
 
