@@ -31,7 +31,7 @@ pub use settings::Settings;
 
 use crate::context::Snapshot;
 use crate::llm::schema::{SchemaError, Validator, Verdict};
-use crate::llm::{ChatRequest, ResponseFormat, repair};
+use crate::llm::{ChatRequest, ResponseFormat};
 use crate::types::{CallId, Evidence, JsonMap, TurnNo};
 
 /// What an analysis is asked of.
@@ -192,13 +192,11 @@ impl Analysis {
     /// # Errors
     /// The answer is not valid under the schema.
     pub fn read(&self, answer: &str, snapshot: &Snapshot) -> Result<Reading, AnalysisError> {
-        let invalid = |detail: String| AnalysisError::Invalid { analysis: Arc::clone(&self.name), detail };
-        let text = match self.validator.check(answer) {
-            Verdict::Valid(text) => text,
-            Verdict::Invalid(detail) => return Err(invalid(detail)),
-        };
-        let Some((mut value, _)) = repair::parse(&text) else {
-            return Err(invalid("the answer is not JSON".to_owned()));
+        let mut value = match self.validator.check(answer) {
+            Verdict::Valid(_, value) => value,
+            Verdict::Invalid(detail) => {
+                return Err(AnalysisError::Invalid { analysis: Arc::clone(&self.name), detail });
+            }
         };
         let evidence = evidence::lift(&mut value, snapshot);
         Ok(Reading { value, evidence })

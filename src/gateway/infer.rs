@@ -21,34 +21,48 @@ use crate::types::Transcript;
 /// Most compiled schemas that are kept.
 const MAX_VALIDATORS: usize = 256;
 
-/// Compiled schemas, by the schema itself.
+/// Compiled schemas.
 #[derive(Default)]
-pub(super) struct Validators(Mutex<HashMap<u64, (Arc<Value>, Validator)>>);
+pub(super) struct Validators(Mutex<Compiled>);
+
+#[derive(Default)]
+struct Compiled {
+    /// By the hash of the schema.
+    by_hash: HashMap<u64, (Arc<Value>, Validator)>,
+    /// By the address of a schema that `by_hash` keeps alive: an analysis asks with the same one every time.
+    by_address: HashMap<usize, Validator>,
+}
 
 impl Validators {
     pub(super) fn get(&self, schema: &Arc<Value>) -> Result<Validator, GatewayError> {
+        let address = Arc::as_ptr(schema).addr();
+        if let Some(validator) = self.lock().by_address.get(&address) {
+            return Ok(validator.clone());
+        }
         let mut hasher = DefaultHasher::new();
         schema.hash(&mut hasher);
         let hash = hasher.finish();
-        let known = |cache: &HashMap<u64, (Arc<Value>, Validator)>| {
-            cache.get(&hash).filter(|(known, _)| Arc::ptr_eq(known, schema) || known == schema).map(|(_, v)| v.clone())
-        };
-        if let Some(validator) = known(&self.lock()) {
-            return Ok(validator);
+        if let Some((known, validator)) = self.lock().by_hash.get(&hash)
+            && known == schema
+        {
+            return Ok(validator.clone());
         }
         let validator = Validator::compile(schema).map_err(|error| {
             GatewayError::new("invalid_request", format!("response_format: {error}"))
                 .with_param(Some("response_format".to_owned()))
         })?;
         let mut cache = self.lock();
-        if cache.len() >= MAX_VALIDATORS {
-            cache.clear();
+        if cache.by_hash.len() >= MAX_VALIDATORS {
+            *cache = Compiled::default();
         }
-        cache.insert(hash, (Arc::clone(schema), validator.clone()));
+        if let Some((replaced, _)) = cache.by_hash.insert(hash, (Arc::clone(schema), validator.clone())) {
+            cache.by_address.remove(&Arc::as_ptr(&replaced).addr());
+        }
+        cache.by_address.insert(address, validator.clone());
         Ok(validator)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, (Arc<Value>, Validator)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Compiled> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
@@ -139,7 +153,7 @@ pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answe
         && got.response.choices.first().is_none_or(|choice| choice.refusal.is_none() && choice.tool_calls.is_empty());
     if let Some(validator) = validator.filter(|_| checked) {
         text = match validator.check(&text) {
-            Verdict::Valid(text) => text,
+            Verdict::Valid(text, _) => text,
             Verdict::Invalid(_) if got.degraded => return Err(mismatch(&mut run)),
             Verdict::Invalid(errors) => {
                 question.request.messages.push(Message::text(Role::Assistant, text));
@@ -147,7 +161,7 @@ pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answe
                 run.repair();
                 got = complete(&mut run, &mut question, &mut bill).await?;
                 match validator.check(got.response.text()) {
-                    Verdict::Valid(text) => text,
+                    Verdict::Valid(text, _) => text,
                     Verdict::Invalid(_) => return Err(mismatch(&mut run)),
                 }
             }

@@ -44,8 +44,8 @@ impl std::fmt::Debug for Validator {
 /// What a text is under a schema.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// It is JSON and valid; this is its text, repaired where that was needed.
-    Valid(String),
+    /// It is JSON and valid; this is its text, repaired where that was needed, and what it says.
+    Valid(String, Value),
     /// It is not, and this is why: for the model, in its own terms (it may quote the answer).
     Invalid(String),
 }
@@ -87,7 +87,7 @@ impl Validator {
         if !errors.is_empty() {
             return Verdict::Invalid(errors.join("\n"));
         }
-        Verdict::Valid(if clean { text.trim().to_owned() } else { value.to_string() })
+        Verdict::Valid(if clean { text.trim().to_owned() } else { value.to_string() }, value)
     }
 }
 
@@ -149,8 +149,8 @@ mod tests {
     fn valid_repaired_and_invalid() {
         let schema = json!({"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]});
         let validator = Validator::compile(&schema).expect("schema");
-        assert_eq!(validator.check(" {\"a\": 1}\n"), Verdict::Valid("{\"a\": 1}".into()));
-        assert_eq!(validator.check("```\n{\"a\":1,}\n```"), Verdict::Valid("{\"a\":1}".into()));
+        assert_eq!(validator.check(" {\"a\": 1}\n"), Verdict::Valid("{\"a\": 1}".into(), json!({"a": 1})));
+        assert_eq!(validator.check("```\n{\"a\":1,}\n```"), Verdict::Valid("{\"a\":1}".into(), json!({"a": 1})));
         let Verdict::Invalid(errors) = validator.check("{\"a\":\"x\"}") else { panic!("valid") };
         assert!(errors.starts_with("/a: "), "{errors}");
         assert!(matches!(validator.check("hm"), Verdict::Invalid(_)));
