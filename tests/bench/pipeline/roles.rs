@@ -26,7 +26,7 @@ pub fn run(args: &[String]) {
         println!("port:{}", listener.local_addr().expect("address").port());
         match args[0].as_str() {
             "llm" => llm(listener).await,
-            "floor" => floor(listener, &args[1]).await,
+            "floor" => floor(listener, &args[1], args.get(2).map_or(0, |bytes| bytes.parse().expect("bytes"))).await,
             "fanout" => fanout(listener).await,
             "writer" => writer(listener, &args[1]).await,
             other => panic!("no role {other}"),
@@ -140,21 +140,24 @@ async fn upgrade(stream: TcpStream) -> Option<(WebSocketStream<TcpStream>, Strin
     Some((socket, path))
 }
 
-/// The floor: each turn is one request, each answer one frame.
-async fn floor(listener: TcpListener, llm: &str) {
+/// The floor: each turn is one request, each answer one frame. With `pad`, a request has about that many bytes: what a
+/// relay would send that had a context, without the work of keeping one.
+async fn floor(listener: TcpListener, llm: &str, pad: usize) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true).build().expect("client");
     let url: Arc<str> = format!("http://127.0.0.1:{llm}/floor/v1/chat/completions").into();
+    let pad: Arc<str> =
+        "[1] customer (0:04): words of an earlier turn ".chars().cycle().take(pad).collect::<String>().into();
     loop {
         let stream = accept(&listener).await;
-        let (client, url) = (client.clone(), Arc::clone(&url));
+        let (client, url, pad) = (client.clone(), Arc::clone(&url), Arc::clone(&pad));
         tokio::spawn(async move {
             let Some((mut socket, _)) = upgrade(stream).await else { return };
             while let Some(Ok(message)) = socket.next().await {
                 let Ok(text) = message.to_text() else { continue };
                 let Ok(turn) = serde_json::from_str::<Json>(text) else { continue };
                 // Boxed: an idle call holds no request's state.
-                let Some(text) = Box::pin(ask(&client, &url, &turn)).await else { continue };
+                let Some(text) = Box::pin(ask(&client, &url, &pad, &turn)).await else { continue };
                 let said = json!({"type":"insight","to":turn["turn_order"],"text":text});
                 if socket.send(Message::text(said.to_string())).await.is_err() {
                     return;
@@ -164,8 +167,13 @@ async fn floor(listener: TcpListener, llm: &str) {
     }
 }
 
-async fn ask(client: &reqwest::Client, url: &str, turn: &Json) -> Option<Json> {
-    let body = json!({"model":"m","messages":[{"role":"user","content":turn["text"]}]}).to_string();
+async fn ask(client: &reqwest::Client, url: &str, pad: &str, turn: &Json) -> Option<Json> {
+    let body = if pad.is_empty() {
+        json!({"model":"m","messages":[{"role":"user","content":turn["text"]}]}).to_string()
+    } else {
+        let text = turn["text"].to_string();
+        ["{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"", pad, &text[1..], "}]}"].concat()
+    };
     let request = client.post(url).header("content-type", "application/json").body(body);
     let bytes = request.send().await.ok()?.bytes().await.ok()?;
     let mut answer = serde_json::from_slice::<Json>(&bytes).ok()?;

@@ -13,7 +13,8 @@ use super::load::Load;
 /// Runs the rows that were asked for, or all.
 pub async fn all(long: bool, only: &[&str]) {
     let wanted = |name: &str| only.is_empty() || only.contains(&name);
-    println!("turn to insight, every_n_turns = 1, no debounce, journal on; ratios to the floor in brackets\n");
+    println!("turn to insight, every_n_turns = 1, no debounce, journal on; ratios to the floor in brackets");
+    println!("floor: a bare relay; padded: the same, its requests as large as the daemon's\n");
     println!(
         "{:<10} {:>6} {:>7} {:<7} {:>9} {:>15} {:>15} {:>9} {:>15} {:>8} {:>8} {:>9}",
         "row",
@@ -113,19 +114,23 @@ async fn measure(target: &Process, llm: &Process, mut load: Load, seconds: u64, 
 
 async fn latency(name: &str, calls: usize, rate: f64, seconds: u64, history: u64) {
     let turns = history + (rate * seconds as f64 / calls as f64).ceil() as u64 + 1;
-    let floor = {
+    let relay = async |pad: &str| {
         let llm = Process::role(None, &["llm"]);
-        let floor = Process::role(None, &["floor", &llm.port.to_string()]);
+        let floor = Process::role(None, &["floor", &llm.port.to_string(), pad]);
         let load = Load::open(floor.port, |_| "/".to_owned(), calls, turns).await;
         // The floor has no history; a few turns warm its connections up.
         measure(&floor, &llm, load, seconds, rate, 3.min(turns)).await
     };
+    let floor = relay("0").await;
     let llm = Process::role(None, &["llm"]);
     let daemon = Process::daemon(None, &config(llm.port));
     let load = Load::open(daemon.port, ingest_path, calls, turns).await;
     let ours = measure(&daemon, &llm, load, seconds, rate, history).await;
     line(name, calls, rate, "floor", 0, &floor, None);
     line(name, calls, rate, "daemon", history, &ours, Some(&floor));
+    let padded = relay(&format!("{:.0}", ours.prompt)).await;
+    line(name, calls, rate, "padded", 0, &padded, None);
+    line(name, calls, rate, "daemon", history, &ours, Some(&padded));
 }
 
 fn line(name: &str, calls: usize, rate: f64, target: &str, history: u64, run: &Measured, floor: Option<&Measured>) {
@@ -153,20 +158,21 @@ async fn capacity(time: Duration) {
         "{:<7} {:>9} {:>9} {:>12} {:>10} {:>14} {:>9}",
         "target", "turns/s", "core use", "CPU us/turn", "LLM/turn", "turns/s at 100%", "prompt B"
     );
-    let mut floor_cpu = None;
-    for target in ["floor", "daemon"] {
+    let (mut daemon, mut prompt) = (0.0, 0.0);
+    let mut floors = Vec::new();
+    for target in ["floor", "daemon", "padded"] {
         let llm = Process::role(Some(1), &["llm"]);
-        let process = if target == "floor" {
-            Process::role(Some(0), &["floor", &llm.port.to_string()])
-        } else {
-            Process::daemon(Some(0), &config(llm.port))
+        let process = match target {
+            "daemon" => Process::daemon(Some(0), &config(llm.port)),
+            "padded" => Process::role(Some(0), &["floor", &llm.port.to_string(), &format!("{prompt:.0}")]),
+            _ => Process::role(Some(0), &["floor", &llm.port.to_string()]),
         };
         let (mut turns, mut took, mut cpu, mut requests, mut bytes) = (0, Duration::ZERO, Duration::ZERO, 0, 0);
         let mut round = 0;
         // Calls end at 300 turns: new ones begin, as in life.
         while took < time {
             let path = |call: usize| {
-                if target == "floor" { "/".to_owned() } else { ingest_path(call + round * 64) }
+                if target == "daemon" { ingest_path(call + round * 64) } else { "/".to_owned() }
             };
             let load = Load::open(process.port, path, 64, 300).await;
             let (before_cpu, before) = (process.cpu(), stats(&llm).await);
@@ -181,17 +187,23 @@ async fn capacity(time: Duration) {
         }
         let per_turn = cpu.as_secs_f64() * 1e6 / turns as f64;
         println!(
-            "{target:<7} {:>9.0} {:>8.0}% {:>12.1} {:>10.2} {:>14.0} {:>9.0}{}",
+            "{target:<7} {:>9.0} {:>8.0}% {:>12.1} {:>10.2} {:>14.0} {:>9.0}",
             turns as f64 / took.as_secs_f64(),
             100.0 * cpu.as_secs_f64() / took.as_secs_f64(),
             per_turn,
             requests as f64 / turns as f64,
             1e6 / per_turn,
             bytes as f64 / turns as f64,
-            floor_cpu.map_or(String::new(), |floor: f64| format!("   CPU {:.2}x of the floor", per_turn / floor))
         );
-        floor_cpu = floor_cpu.or(Some(per_turn));
+        if target == "daemon" {
+            (daemon, prompt) = (per_turn, bytes as f64 / turns as f64);
+        } else {
+            floors.push((target, per_turn));
+        }
     }
+    let ratios: Vec<String> =
+        floors.iter().map(|(target, per_turn)| format!("{:.2}x of {target}", daemon / per_turn)).collect();
+    println!("CPU {}", ratios.join(", "));
 }
 
 /// 64 calls of 300 turns are 19,200 turns: a round ends before they run out, whatever the speed.
