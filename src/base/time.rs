@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 /// RFC 3339 in UTC with ms, such as `2026-01-31T12:00:00.123Z`.
 pub fn rfc3339(at: Timestamp) -> String {
-    at.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+    format!("{at:.3}")
 }
 
 /// Milliseconds since 1970 as [`rfc3339`]; saturates at the ends of the calendar.

@@ -118,7 +118,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Progress<S> {
 /// A WebSocket after its handshake, at either end.
 #[derive(Debug)]
 pub struct Socket<S> {
-    inner: WebSocketStream<S>,
+    /// On the heap: every future that a socket is moved through would hold a copy's worth of room otherwise.
+    inner: Box<WebSocketStream<S>>,
     written: Arc<AtomicU64>,
 }
 
@@ -170,7 +171,7 @@ impl Upgrade {
         let stream = Progress::new(TokioIo::new(upgraded));
         let written = Arc::clone(&stream.written);
         let inner = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(self.max_message_bytes))).await;
-        Ok(Socket { inner, written })
+        Ok(Socket { inner: Box::new(inner), written })
     }
 }
 
@@ -233,7 +234,7 @@ pub async fn connect(
         let written = Arc::clone(&stream.written);
         let config = Some(config(max_message_bytes));
         match tokio_tungstenite::client_async_tls_with_config(request, stream, config, None).await {
-            Ok((inner, _)) => Ok(Socket { inner, written }),
+            Ok((inner, _)) => Ok(Socket { inner: Box::new(inner), written }),
             Err(tungstenite::Error::Http(response)) => {
                 let status = response.status().as_u16();
                 let body = response.into_body().unwrap_or_default();
@@ -350,14 +351,14 @@ where
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Two halves that are used by one task each, or by one task in turn: a slow write does not keep from reading.
     pub fn split(self) -> (ReadHalf<S>, WriteHalf<S>) {
-        let (sink, stream) = self.inner.split();
+        let (sink, stream) = (*self.inner).split();
         (ReadHalf(stream), WriteHalf { inner: sink, written: self.written })
     }
 
     /// The socket of two halves; `None` where they are not of one socket.
     pub fn join(read: ReadHalf<S>, write: WriteHalf<S>) -> Option<Self> {
         let inner = read.0.reunite(write.inner).ok()?;
-        Some(Self { inner, written: write.written })
+        Some(Self { inner: Box::new(inner), written: write.written })
     }
 
     /// The next message. After `Closed` or an error there is none.
@@ -368,7 +369,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// # Cancel safety
     /// Safe: a message is either returned or still to come.
     pub async fn recv(&mut self) -> Result<Incoming, WsError> {
-        read(&mut self.inner).await
+        read(&mut *self.inner).await
     }
 
     /// Writes text messages, in order, and flushes once.
@@ -399,7 +400,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     }
 
     async fn send_messages(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<(), WsError> {
-        write_all(&mut self.inner, &self.written, messages).await
+        write_all(&mut *self.inner, &self.written, messages).await
     }
 
     /// Sends a close frame with `code` and `reason` (cut to what a close frame holds) and waits shortly for the peer's.
@@ -416,12 +417,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
         let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from(&reason[..end]) };
         let farewell = async {
-            if self.inner.close(Some(frame)).await.is_ok() {
+            if (*self.inner).close(Some(frame)).await.is_ok() {
                 while let Some(Ok(_)) = self.inner.next().await {}
                 // The peer sees the end at once, but a connection that is dropped with unread bytes is reset, and the
                 // peer may never see our close frame: so what it still sends is read.
                 let _ = self.inner.get_mut().shutdown().await;
-                let mut rest = [0u8; 4096];
+                // On the heap: every open socket's future would hold it.
+                let mut rest = vec![0u8; 4096];
                 while matches!(self.inner.get_mut().read(&mut rest).await, Ok(count) if count > 0) {}
             }
         };
@@ -473,7 +475,7 @@ mod tests {
     async fn the_peer_sees_the_end_as_soon_as_it_has_answered_the_close() {
         let (ours, theirs) = tokio::io::duplex(4096);
         let inner = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
-        let server = Socket { inner, written: Arc::default() };
+        let server = Socket { inner: Box::new(inner), written: Arc::default() };
         // The peer keeps its half open: that must not be waited for before it is told.
         let closing = tokio::spawn(server.close_within(1000, "done", Duration::from_secs(3600)));
         let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;

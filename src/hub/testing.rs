@@ -64,7 +64,7 @@ pub(crate) fn turn(number: TurnNo, text: &str) -> Turn {
 /// An insight event.
 pub(crate) fn insight(analysis: &str, rev: u64, turn: Option<TurnNo>) -> Event {
     Event::InsightUpdated {
-        insight: Box::new(Insight {
+        insight: Arc::new(Insight {
             id: format!("i_{rev}"),
             analysis: analysis.into(),
             rev,

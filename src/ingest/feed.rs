@@ -15,7 +15,7 @@ use super::pump::Pump;
 use super::record::{Recorder, Track};
 use crate::base::queue::Sender;
 use crate::base::ws::Utf8Bytes;
-use crate::session::command::{Attach, Attached, Command, Frames, Outlet, Welcome};
+use crate::session::command::{Attach, Attached, Command, Detach, Frames, Gap, Outlet, Welcome};
 use crate::session::{SessionError, Sessions};
 use crate::stt::Dialect;
 use crate::types::id::{self, MAX_ID_BYTES};
@@ -140,17 +140,17 @@ impl Feed {
     /// Tells the session of a stretch that was lost.
     pub(super) async fn gap(&mut self, cause: &'static str, from_ms: u64, to_ms: u64) {
         if let Some(attached) = &self.attached {
-            let gap = Command::Gap { stream: self.like.stream.clone(), cause, from_ms, to_ms };
+            let gap = Gap { stream: self.like.stream.clone(), cause, from_ms, to_ms };
             // A session that is gone is found out by the next frame.
-            let _ = attached.commands.send(gap).await;
+            let _ = attached.commands.send(Command::Gap(Box::new(gap))).await;
         }
     }
 
     /// The connection is gone; the stream has ended only if its last frames said so.
     pub(super) async fn detach(self) {
         if let Some(attached) = self.attached {
-            let gone = Command::Detach { connection: attached.welcome.connection, stream: self.like.stream };
-            let _ = attached.commands.send(gone).await;
+            let gone = Detach { connection: attached.welcome.connection, stream: self.like.stream };
+            let _ = attached.commands.send(Command::Detach(Box::new(gone))).await;
         }
     }
 

@@ -14,7 +14,9 @@ use super::record::{Recorder, Track};
 use crate::base::queue::{SendError, Sender};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
 use crate::hub::{Filter, Hub, Include, Interest, Item, Kind, Reader};
-use crate::session::command::{Ack, Attach, Attached, Command, Complaint, Frames, Goodbye, Outbound, Outlet, Welcome};
+use crate::session::command::{
+    Ack, Attach, Attached, Command, Complaint, Detach, Frames, Goodbye, Outbound, Outlet, Welcome,
+};
 use crate::session::{SessionError, Sessions};
 
 /// Bytes of events taken from the hub at once.
@@ -90,7 +92,7 @@ async fn connect(mut socket: ServerSocket, params: Params, deps: &Deps) {
     let ended = connection.run().await;
     let Connection { socket, params, welcome, .. } = connection;
     // Everything read is queued before this; the session takes it first.
-    let gone = Command::Detach { connection: welcome.connection, stream: params.stream };
+    let gone = Command::Detach(Box::new(Detach { connection: welcome.connection, stream: params.stream }));
     let _ = commands.send(gone).await;
     if let End::Close { complaint, code, reason } = ended {
         farewell(socket, complaint, code, reason).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::feed::{Like, attach};
 use super::pump::Pump;
-use crate::session::command::{Attached, Command, Complaint, Frames, Outlet};
+use crate::session::command::{Attached, Command, Complaint, Detach, Frames, Outlet};
 use crate::session::{SessionError, Sessions};
 use crate::stt::Dialect;
 use crate::types::{CallId, JsonMap, Seq, StreamId, SttEvent};
@@ -85,7 +85,7 @@ impl Whole {
             let frames = Frames { connection: welcome.connection, stream: stream.clone(), count, covered, events };
             commands.send(Command::Frames(Box::new(frames))).await.map_err(|_| lost())?;
         }
-        let gone = Command::Detach { connection: welcome.connection, stream };
+        let gone = Command::Detach(Box::new(Detach { connection: welcome.connection, stream }));
         commands.send(gone).await.map_err(|_| lost())?;
         Ok(welcome.seq)
     }

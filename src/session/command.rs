@@ -86,42 +86,48 @@ pub struct Frames {
     pub events: Vec<SttEvent>,
 }
 
-/// What a session can be told.
+/// A producer is gone; nothing of it comes after this.
+pub struct Detach {
+    /// Which connection.
+    pub connection: ConnectionNo,
+    /// The stream that it fed.
+    pub stream: StreamId,
+}
+
+/// An analysis is to run now.
+pub struct Run {
+    /// Which.
+    pub analysis: String,
+    /// Told the head after which the insight will come, or why not.
+    pub reply: oneshot::Sender<Result<Seq, RunRefusal>>,
+}
+
+/// A stretch of speech was lost on the way here.
+pub struct Gap {
+    /// The stream.
+    pub stream: StreamId,
+    /// Why.
+    pub cause: &'static str,
+    /// Start, stream time.
+    pub from_ms: u64,
+    /// End, stream time.
+    pub to_ms: u64,
+}
+
+/// What a session can be told. Small, because every open call has room for 32 of them.
 pub enum Command {
     /// A producer connects.
     Attach(Box<Attach>),
     /// It sent something.
     Frames(Box<Frames>),
-    /// It is gone; nothing of it comes after this.
-    Detach {
-        /// Which connection.
-        connection: ConnectionNo,
-        /// The stream that it fed.
-        stream: StreamId,
-    },
-    /// Run an analysis now.
-    Run {
-        /// Which.
-        analysis: String,
-        /// Told the head after which the insight will come, or why not.
-        reply: oneshot::Sender<Result<Seq, RunRefusal>>,
-    },
-    /// The call as it stands.
-    View {
-        /// Told.
-        reply: oneshot::Sender<Arc<View>>,
-    },
-    /// A stretch of speech was lost on the way here.
-    Gap {
-        /// The stream.
-        stream: StreamId,
-        /// Why.
-        cause: &'static str,
-        /// Start, stream time.
-        from_ms: u64,
-        /// End, stream time.
-        to_ms: u64,
-    },
+    /// It is gone.
+    Detach(Box<Detach>),
+    /// Run an analysis.
+    Run(Box<Run>),
+    /// Tell the call as it stands.
+    View(oneshot::Sender<Arc<View>>),
+    /// Something was lost.
+    Gap(Box<Gap>),
 }
 
 /// Why an analysis is not run.

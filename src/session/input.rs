@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::command::{Ack, Attach, Attached, Complaint, ConnectionNo, Frames, Goodbye, Welcome};
+use super::command::{Ack, Attach, Attached, Complaint, ConnectionNo, Frames, Gap, Goodbye, Welcome};
 use super::record::{Mark, Private};
 use super::state::{STT_DISCONNECT, Stream};
 use super::task::{Effect, Left, Live, Task};
@@ -380,7 +380,8 @@ impl Task {
         }
     }
 
-    pub(super) fn gap(&mut self, stream: StreamId, cause: &'static str, from_ms: u64, to_ms: u64) {
+    pub(super) fn gap(&mut self, gap: Gap) {
+        let Gap { stream, cause, from_ms, to_ms } = gap;
         if self.state.status != State::Open || self.state.head == 0 {
             return;
         }

@@ -348,7 +348,7 @@ impl Task {
                 total: now.saturating_sub(done.newest_turn_ms),
             },
         };
-        self.emit(&Event::InsightUpdated { insight: Box::new(insight) }, &Private { pinned, ..Private::default() });
+        self.emit(&Event::InsightUpdated { insight: Arc::new(insight) }, &Private { pinned, ..Private::default() });
         match key.turn {
             Some(turn) => {
                 if let Some(queue) = self.schedule.per_turn(&key.analysis) {

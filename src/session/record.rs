@@ -52,7 +52,7 @@ impl Private {
             return Bytes::new();
         }
         // Plain data into memory: cannot fail.
-        serde_json::to_vec(self).map(Bytes::from).unwrap_or_default()
+        serde_json::to_vec(self).map(|json| Bytes::from(json.into_boxed_slice())).unwrap_or_default()
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::Deps;
-use super::command::{Command, RunRefusal};
+use super::command::{Command, Run, RunRefusal};
 use super::record;
 use super::state::CallState;
 use super::task::{Exit, Task};
@@ -134,7 +134,7 @@ impl Sessions {
             let resident = locked(&self.0.slots).get(call).map(|slot| slot.sender.clone());
             let Some(sender) = resident else { break };
             let (reply, answer) = oneshot::channel();
-            if sender.send(Command::View { reply }).await.is_ok()
+            if sender.send(Command::View(reply)).await.is_ok()
                 && let Ok(view) = answer.await
             {
                 return Ok(Some(view));
@@ -156,7 +156,7 @@ impl Sessions {
     pub async fn run(&self, call: &CallId, analysis: &str) -> Result<Result<Seq, RunRefusal>, SessionError> {
         for _ in 0..TRIES {
             let (reply, answer) = oneshot::channel();
-            let command = Command::Run { analysis: analysis.to_owned(), reply };
+            let command = Command::Run(Box::new(Run { analysis: analysis.to_owned(), reply }));
             self.tell(call, false, command).await?;
             if let Ok(answer) = answer.await {
                 return Ok(answer);

@@ -220,7 +220,11 @@ impl Schedule {
             return false;
         }
         match analysis.scope {
-            Scope::Rolling => self.rolling.push(Rolling::new(Arc::clone(analysis))),
+            Scope::Rolling => {
+                // A call runs a few, known from its start: no room is held for more.
+                self.rolling.reserve_exact(1);
+                self.rolling.push(Rolling::new(Arc::clone(analysis)));
+            }
             Scope::Turn => self.per_turn.push(PerTurn::new(Arc::clone(analysis))),
         }
         true

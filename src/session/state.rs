@@ -79,7 +79,7 @@ pub(super) struct CallState {
     /// Names of the analyses that it runs.
     pub(super) analyses: Vec<String>,
     /// By name.
-    pub(super) standings: BTreeMap<String, Standing>,
+    pub(super) standings: BTreeMap<String, Box<Standing>>,
     /// Newest connection number given.
     pub(super) connections: u64,
     /// Newest connection by stream.
@@ -195,6 +195,8 @@ impl CallState {
             Event::CallUpdated { meta } => self.meta.clone_from(meta),
             Event::StreamStarted { stream_id, dialect, vendor_session, offset_ms } => {
                 if self.stream(stream_id).is_none() {
+                    // Most calls have one or two.
+                    self.streams.reserve_exact(1);
                     self.streams.push(Stream {
                         id: stream_id.clone(),
                         dialect: crate::stt::dialect(dialect),
@@ -235,13 +237,13 @@ impl CallState {
         self.ending |= private.ending;
     }
 
-    fn fold_insight(&mut self, insight: &Insight, private: &Private) {
+    fn fold_insight(&mut self, insight: &Arc<Insight>, private: &Private) {
         self.cost_usd = self.cost_usd.zip(insight.provenance.cost_usd).map(|(sum, cost)| sum + cost);
         let standing = self.standings.entry(insight.analysis.clone()).or_default();
         if let Some((_, variant, prompt)) = &private.pinned {
             standing.pinned.get_or_insert_with(|| (variant.clone(), prompt.clone()));
         }
-        let shared = Arc::new(insight.clone());
+        let shared = Arc::clone(insight);
         match insight.turn {
             Some(turn) => {
                 standing.by_turn.insert(turn, shared);

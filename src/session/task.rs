@@ -222,13 +222,13 @@ impl Task {
         match command {
             Command::Attach(attach) => self.attach(*attach),
             Command::Frames(frames) => self.frames(*frames),
-            Command::Detach { connection, stream } => self.detach(connection, &stream),
-            Command::Run { analysis, reply } => self.run_now(&analysis, reply),
-            Command::View { reply } => {
+            Command::Detach(gone) => self.detach(gone.connection, &gone.stream),
+            Command::Run(run) => self.run_now(&run.analysis, run.reply),
+            Command::View(reply) => {
                 let view = Arc::new(self.state.view());
                 self.effects.push(Effect::View(reply, view));
             }
-            Command::Gap { stream, cause, from_ms, to_ms } => self.gap(stream, cause, from_ms, to_ms),
+            Command::Gap(gap) => self.gap(*gap),
         }
     }
 

@@ -4,6 +4,7 @@
 //! per event, and every reader shares the bytes.
 
 use std::io::Write as _;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -90,7 +91,7 @@ pub enum Event {
     #[serde(rename = "insight.updated")]
     InsightUpdated {
         /// The result.
-        insight: Box<Insight>,
+        insight: Arc<Insight>,
     },
     /// A run of an analysis failed.
     #[serde(rename = "insight.failed")]
@@ -150,7 +151,16 @@ impl Event {
 /// `call.started` and `call.failed`, like every other event, carry their own fields after the stamp. A turn's `words`
 /// are left out: they travel as a private field of the record (see `session::record`).
 pub fn encode(stamp: &Stamp, event: &Event) -> Vec<u8> {
-    let mut out = Vec::with_capacity(512);
+    let mut body = Vec::with_capacity(1024);
+    let encoded = serde_json::to_writer(&mut body, event);
+    debug_assert!(encoded.is_ok(), "plain data into memory cannot fail");
+    // `body` is `{"type":"…",…}`: the stamp goes between its tag and what follows the first comma.
+    let tag_len = br#"{"type":"""#.len() + event.kind().len();
+    let rest = body.get(tag_len..).unwrap_or_default();
+    // Exactly as long as it will be, for it is kept as it is.
+    let digits = stamp.seq.checked_ilog10().map_or(1, |log| log as usize + 1);
+    let stamp_len = br#","call_id":"","seq":,"at":"""#.len() + stamp.call_id.as_str().len() + digits + stamp.at.len();
+    let mut out = Vec::with_capacity(tag_len + stamp_len + rest.len());
     // Kind, id and time hold no character that JSON would escape.
     let head = write!(
         out,
@@ -161,12 +171,7 @@ pub fn encode(stamp: &Stamp, event: &Event) -> Vec<u8> {
         stamp.at
     );
     debug_assert!(head.is_ok(), "writing to memory cannot fail");
-    let Ok(body) = serde_json::to_vec(event) else {
-        return out;
-    };
-    // `body` is `{"type":"…",…}`: its tag is written already, so what follows the first comma is joined on.
-    let tag_len = br#"{"type":"""#.len() + event.kind().len();
-    out.extend_from_slice(&body[tag_len..]);
+    out.extend_from_slice(rest);
     out
 }
 
@@ -195,6 +200,7 @@ mod tests {
             let bytes = encode(&stamp, &event);
             assert_eq!(serde_json::from_slice::<Stamp>(&bytes).expect("stamp"), stamp);
             assert_eq!(serde_json::from_slice::<Event>(&bytes).expect("event"), event);
+            assert_eq!(bytes.len(), bytes.capacity());
             assert!(bytes.starts_with(br#"{"type":""#));
         }
     }

@@ -45,7 +45,7 @@ pub const SUBPROTOCOL: &str = "sidetone.v1";
 pub const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// How often the journal is asked whether it works.
-const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
+const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a call could not be shown now. Trying again is right.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -63,9 +63,10 @@ fn fold(store: &Memory, call: &CallId, upto: Seq) -> Option<View> {
             Event::InsightUpdated { insight } => {
                 let value = json!(insight);
                 match insight.turn {
-                    None => view.insights.insert(insight.analysis, value),
+                    None => view.insights.insert(insight.analysis.clone(), value),
                     Some(turn) => {
-                        let slot = view.insights.entry(insight.analysis).or_insert_with(|| json!({"turns": {}}));
+                        let slot =
+                            view.insights.entry(insight.analysis.clone()).or_insert_with(|| json!({"turns": {}}));
                         slot["turns"][turn.to_string()] = value;
                         None
                     }
