@@ -244,18 +244,10 @@ impl ChatRequest {
     /// # Errors
     /// The first field that is wrong.
     pub fn from_json(body: &[u8]) -> Result<(Self, Option<String>), RequestError> {
-        let mut deserializer = serde_json::Deserializer::from_slice(body);
-        let wire: Wire = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
-            let path = error.path().to_string();
-            let param = (path != ".").then_some(path);
-            let message = match &param {
-                Some(param) => format!("{param}: {}", error.inner()),
-                None => error.inner().to_string(),
-            };
-            RequestError { param, message }
-        })?;
-        deserializer.end().map_err(|error| RequestError { param: None, message: error.to_string() })?;
-        wire.into_request()
+        match serde_json::from_slice::<Wire>(body) {
+            Ok(wire) => wire.into_request(),
+            Err(error) => Err(where_it_fails(body, &error)),
+        }
     }
 
     /// Checks what every vendor would refuse.
@@ -336,6 +328,18 @@ impl ChatRequest {
         }
         self.rest.extend(given.rest);
         Ok(())
+    }
+}
+
+/// Reads a body that is wrong once more, this time with an eye on the path: a good one does not pay for that.
+fn where_it_fails(body: &[u8], error: &serde_json::Error) -> RequestError {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    match serde_path_to_error::deserialize::<_, Wire>(&mut deserializer) {
+        Err(error) if error.path().to_string() != "." => {
+            let param = error.path().to_string();
+            RequestError { message: format!("{param}: {}", error.inner()), param: Some(param) }
+        }
+        _ => RequestError { param: None, message: error.to_string() },
     }
 }
 

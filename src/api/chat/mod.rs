@@ -177,8 +177,9 @@ fn turns(
 }
 
 impl Asked {
-    fn query(&self, turn: &Turn) -> Query {
-        let mut request = turn.request.clone();
+    /// Takes the turn's request out: each is asked once.
+    fn query(&self, turn: &mut Turn) -> Query {
+        let mut request = std::mem::take(&mut turn.request);
         let given = self.transcript.as_ref().map(|given| given.for_room(room(&turn.arm, &request)));
         if let Some((_, written)) = &given {
             transcript::insert(&mut request, written);
@@ -196,8 +197,8 @@ impl Asked {
 
 async fn plain(asked: &Asked, turns: Vec<Turn>) -> Result<Response, OpenAiError> {
     let mut failed: Vec<GatewayError> = Vec::new();
-    for turn in turns {
-        match asked.gateway.complete(asked.query(&turn)).await {
+    for mut turn in turns {
+        match asked.gateway.complete(asked.query(&mut turn)).await {
             Ok(mut answer) => {
                 if asked.repair_json {
                     repair_answer(&mut answer)?;
@@ -280,8 +281,8 @@ fn headers(headers: &mut HeaderMap, facts: &Facts<'_>, turn: &Turn) {
 
 async fn stream(asked: Asked, turns: Vec<Turn>, include_usage: bool) -> Result<Response, OpenAiError> {
     let mut failed: Vec<GatewayError> = Vec::new();
-    for turn in turns {
-        match asked.gateway.stream(asked.query(&turn)).await {
+    for mut turn in turns {
+        match asked.gateway.stream(asked.query(&mut turn)).await {
             Ok(stream) => {
                 let overhead = asked.began.elapsed().saturating_sub(stream.waited);
                 let provenance = stream.provenance.clone();

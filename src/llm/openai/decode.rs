@@ -4,6 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::plain;
 use crate::llm::{
     ChatResponse, Choice, Finish, Piece, StreamDecoder, StreamError, ToolCall, Usage, failure, response, sse,
 };
@@ -362,6 +363,15 @@ impl StreamDecoder for Decoder {
             return Ok(());
         }
         if event.data.is_empty() {
+            return Ok(());
+        }
+        if self.started
+            && event.name != "error"
+            && let Some(text) = plain::text(event.data)
+        {
+            if !text.is_empty() {
+                out.push(Piece::Text { choice: 0, text: text.into_owned() });
+            }
             return Ok(());
         }
         let mut chunk: WireAnswer = serde_json::from_slice(event.data).map_err(|error| malformed("a chunk", &error))?;

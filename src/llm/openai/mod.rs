@@ -3,6 +3,7 @@
 //! Sources: the `openai` package's types; AssemblyAI's LLM Gateway reference; the servers' own documentation.
 
 mod decode;
+mod plain;
 
 use std::borrow::Cow;
 

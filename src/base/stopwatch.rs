@@ -1,0 +1,48 @@
+//! How long a future was waited for, and not worked at.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+/// Runs `future`; gives what it gave, and for how long it was pending. The time within its own polls does not count, so
+/// that what it computes is not taken for waiting.
+///
+/// # Cancel safety
+/// As `future`'s.
+pub async fn waiting<F: Future>(future: F) -> (F::Output, Duration) {
+    let mut future = pin!(future);
+    let mut waited = Duration::ZERO;
+    let mut since: Option<Instant> = None;
+    let output = poll_fn(|context| {
+        if let Some(since) = since.take() {
+            waited += since.elapsed();
+        }
+        let polled = future.as_mut().poll(context);
+        if let Poll::Pending = polled {
+            since = Some(Instant::now());
+        }
+        polled
+    })
+    .await;
+    (output, waited)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_no_waiting() {
+        let pause = Duration::from_millis(20);
+        let began = Instant::now();
+        let (_, waited) = waiting(async {
+            std::thread::sleep(pause);
+            tokio::time::sleep(pause).await;
+            std::thread::sleep(pause);
+        })
+        .await;
+        assert!(waited >= pause - Duration::from_millis(2), "{waited:?}");
+        assert!(waited <= began.elapsed() - 2 * pause, "{waited:?}");
+    }
+}

@@ -1,0 +1,58 @@
+//! What the gateway adds: each figure beside direct calls to the same mock vendor, in the same run, in alternating
+//! windows. The daemon is alone on the first core; mock and generator share the next one (or have one each).
+//!
+//! `cargo bench --bench gateway [-- ROW…]`, rows: `plain saturated slow stream flood abort memory`. `--rounds N` repeats
+//! each window pair (medians count). Other gateways are measured beside ours with `--mock PORT` (where they look for the
+//! vendor) and `--peer NAME,PID,PORT,PATH,MODEL,KEY` each; `scripts/compare-gateways` does all of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
+
+mod client;
+#[path = "../common/mod.rs"]
+mod common;
+mod mock;
+mod rows;
+
+use self::rows::{Bench, Target};
+
+/// Where the gateway under test runs, and where the generator does.
+const CORES: (u8, u8) = (0, 1);
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    if let Some(position) = args.iter().position(|arg| arg == "--role") {
+        return runtime().block_on(mock::run(args.get(position + 2).map(String::as_str).unwrap_or("0")));
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores > 1 {
+        let pid = std::process::id().to_string();
+        let pinned = std::process::Command::new("taskset").args(["-cp", &CORES.1.to_string(), &pid]).output();
+        assert!(
+            pinned.is_ok_and(|output| output.status.success()),
+            "taskset (util-linux) is needed to keep cores apart"
+        );
+    } else {
+        println!("one core only: gateway, mock and generator share it, and the figures say little");
+    }
+    let value = |name: &str| {
+        let position = args.iter().position(|arg| arg == name)?;
+        args.get(position + 1).cloned()
+    };
+    let peers: Vec<Target> =
+        args.windows(2).filter(|pair| pair[0] == "--peer").map(|pair| Target::peer(&pair[1])).collect();
+    let mut only = Vec::new();
+    let mut words = args.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--rounds" | "--mock" | "--peer" => drop(words.next()),
+            flag if flag.starts_with("--") => {}
+            row => only.push(row.to_owned()),
+        }
+    }
+    let rounds = value("--rounds").map_or(5, |text| text.parse().expect("--rounds: a number"));
+    let mock = value("--mock").unwrap_or_else(|| "0".to_owned());
+    runtime().block_on(async {
+        let bench = Bench::start(if cores > 1 { Some(CORES) } else { None }, cores > 2, &mock, peers, rounds).await;
+        bench.rows(&only).await;
+    });
+}
