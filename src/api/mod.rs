@@ -19,6 +19,7 @@ mod usage;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -77,6 +78,10 @@ pub struct Api {
 #[derive(Clone)]
 pub struct Hold(pub Arc<dyn std::any::Any + Send + Sync>);
 
+/// When a request was taken up, before anything was looked at.
+#[derive(Clone, Copy)]
+struct Began(Instant);
+
 /// All paths of one listener. Cheap to clone.
 #[derive(Clone)]
 pub struct Service {
@@ -128,10 +133,12 @@ impl Service {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
+        let began = Instant::now();
         if let Err(refusal) = self.guard.check(&request) {
             return refusal.into_response();
         }
         let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Began(began));
         let path = request.uri().path();
         match auth::check(&request, &self.keys, &self.tokens) {
             Ok(caller) => {

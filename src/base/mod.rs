@@ -1,10 +1,11 @@
-//! Mechanisms that know no domain type: settings, queues with gauges, time, backoff, sockets, draining.
+//! Mechanisms that know no domain type: settings, queues with gauges, time, stopwatches, backoff, sockets, draining.
 
 pub mod backoff;
 pub mod drain;
 pub mod post;
 pub mod queue;
 pub mod settings;
+pub mod stopwatch;
 pub mod time;
 pub mod tls;
 pub mod ws;

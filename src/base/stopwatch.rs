@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// Runs `future`; gives what it gave, and for how long it was pending. The time within its own polls does not count, so
@@ -19,7 +18,7 @@ pub async fn waiting<F: Future>(future: F) -> (F::Output, Duration) {
             waited += since.elapsed();
         }
         let polled = future.as_mut().poll(context);
-        if let Poll::Pending = polled {
+        if polled.is_pending() {
             since = Some(Instant::now());
         }
         polled

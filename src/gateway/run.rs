@@ -22,6 +22,7 @@ use super::gate::{Party, Permit, Refusal};
 use super::metrics::{EndpointLabels, Metrics};
 use super::rate::Need;
 use super::row::Row;
+use crate::base::stopwatch::waiting;
 use crate::llm::{ChatRequest, ResponseFormat, SchemaMode};
 use crate::types::{AttemptBegun, CallId, RequestDone};
 
@@ -301,17 +302,20 @@ impl<'a> Run<'a> {
 
     /// Goes on to the commit point of an attempt, or of its hedge.
     async fn fly(&mut self, mut flight: Flight<'a, '_>, request: &ChatRequest) -> Option<Opened> {
-        let asked = Instant::now();
-        let opened = match self.hedge_after(&flight.remote, &flight.request) {
-            // Two attempts take twice the memory: on the heap, for those who want them.
-            Some(after) => Box::pin(self.race(flight, after, request)).await,
-            None => {
-                let context = self.context(flight.schema_mode, &flight.request);
-                let landed = attempt::open(context, &flight.remote, &mut flight.row).await;
-                self.land(flight, landed)
+        // Writing the request and reading the answer is work of ours.
+        let (opened, waited) = waiting(async {
+            match self.hedge_after(&flight.remote, &flight.request) {
+                // Two attempts take twice the memory: on the heap, for those who want them.
+                Some(after) => Box::pin(self.race(flight, after, request)).await,
+                None => {
+                    let context = self.context(flight.schema_mode, &flight.request);
+                    let landed = attempt::open(context, &flight.remote, &mut flight.row).await;
+                    self.land(flight, landed)
+                }
             }
-        };
-        self.waited += asked.elapsed();
+        })
+        .await;
+        self.waited += waited;
         opened
     }
 

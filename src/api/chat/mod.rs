@@ -18,9 +18,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use self::answer::Facts;
 use self::extensions::{Extensions, Fallback};
-use super::Api;
 use super::auth::{Caller, Refusal};
 use super::error::OpenAiError;
+use super::{Api, Began};
 use crate::gateway::transcript::{self, Source, Spec};
 use crate::gateway::{Answer, Arm, Gateway, GatewayError, Query};
 use crate::keys::Scope;
@@ -31,6 +31,9 @@ use crate::types::{CallId, Transcript, id};
 const OUTPUT_TOKENS: u64 = 1024;
 /// Longest request body.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// Our own part of the time, in microseconds: reading, checking, writing and reading again, the ledger's row, the body;
+/// all but the waiting for a vendor. Of a stream, until its first token.
+const OVERHEAD: HeaderName = HeaderName::from_static("sidetone-overhead-us");
 
 /// One request on its way: what each of its fallbacks shares.
 struct Asked {
@@ -81,15 +84,15 @@ struct Turn {
 
 /// Answers a chat completion.
 pub(super) async fn complete(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
-    let began = Instant::now();
-    match respond(&api, request, began).await {
+    match respond(&api, request).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn respond(api: &Api, http: Request<Body>, began: Instant) -> Result<Response, OpenAiError> {
+async fn respond(api: &Api, http: Request<Body>) -> Result<Response, OpenAiError> {
     let (mut parts, body) = http.into_parts();
+    let began = parts.extensions.get::<Began>().map_or_else(Instant::now, |began| began.0);
     let caller = parts.extensions.remove::<Caller>().unwrap_or(Caller(None));
     let body: Bytes = axum::body::to_bytes(body, MAX_BODY_BYTES)
         .await
@@ -177,6 +180,12 @@ fn turns(
 }
 
 impl Asked {
+    /// What was not waiting, so far.
+    fn overhead(&self, waited: Duration) -> HeaderValue {
+        let own = self.began.elapsed().saturating_sub(waited);
+        HeaderValue::from(u64::try_from(own.as_micros()).unwrap_or(u64::MAX))
+    }
+
     /// Takes the turn's request out: each is asked once.
     fn query(&self, turn: &mut Turn) -> Query {
         let mut request = std::mem::take(&mut turn.request);
@@ -253,9 +262,7 @@ fn write_plain(asked: &Asked, turn: &Turn, answer: &Answer) -> Response {
     headers(response.headers_mut(), &facts, turn);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let overhead = asked.began.elapsed().saturating_sub(answer.waited);
-    let micros = u64::try_from(overhead.as_micros()).unwrap_or(u64::MAX);
-    headers.insert(HeaderName::from_static("sidetone-overhead-us"), HeaderValue::from(micros));
+    headers.insert(OVERHEAD, asked.overhead(answer.waited));
     response
 }
 
@@ -284,7 +291,7 @@ async fn stream(asked: Asked, turns: Vec<Turn>, include_usage: bool) -> Result<R
     for mut turn in turns {
         match asked.gateway.stream(asked.query(&mut turn)).await {
             Ok(stream) => {
-                let overhead = asked.began.elapsed().saturating_sub(stream.waited);
+                let waited = stream.waited;
                 let provenance = stream.provenance.clone();
                 let facts = Facts {
                     route: &provenance.route,
@@ -299,8 +306,7 @@ async fn stream(asked: Asked, turns: Vec<Turn>, include_usage: bool) -> Result<R
                 let headers = response.headers_mut();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
                 headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-                let micros = u64::try_from(overhead.as_micros()).unwrap_or(u64::MAX);
-                headers.insert(HeaderName::from_static("sidetone-overhead-us"), HeaderValue::from(micros));
+                headers.insert(OVERHEAD, asked.overhead(waited));
                 return Ok(response);
             }
             Err(error) if stops(&error) => return Err(OpenAiError::gateway(&error, &failed)),
