@@ -4,8 +4,11 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::FutureExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::attempt::{Context, malformed, redact};
@@ -20,6 +23,22 @@ use crate::llm::{Piece, StreamDecoder, StreamError, Usage, sse};
 const AT_HAND: Duration = Duration::from_millis(2);
 /// And how long beside the request.
 const CLOSING: Duration = Duration::from_millis(250);
+
+/// Most chunks that go on together.
+const MAX_GATHERED: usize = 32;
+
+/// Lets every other task that is ready go first, once.
+async fn turn() {
+    let mut gone = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut gone, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
 
 /// One event of a stream.
 #[derive(Debug, Default)]
@@ -144,19 +163,31 @@ impl Live {
     /// # Cancel safety
     /// Safe: no frame is lost. Dropping the stream aborts the request.
     pub(super) async fn next(&mut self, out: &mut Vec<Frame>) -> Result<bool, Failure> {
-        loop {
-            if !self.tape.held.is_empty() {
-                out.extend(self.tape.held.drain(..));
-                return Ok(true);
-            }
-            if self.ended {
-                return Ok(false);
-            }
+        let from = out.len();
+        let mut came = Ok(());
+        while came.is_ok() && self.tape.held.is_empty() && !self.ended {
             let until = self.deadline.min(Instant::now() + self.between);
-            if let Err(failure) = self.read(until).await {
-                return Err(redact(failure, &self.remote));
-            }
+            came = self.read(until).await;
         }
+        if came.is_ok() && !self.tape.held.is_empty() {
+            came = self.gather().await;
+        }
+        // What came before a failure is not lost with it.
+        out.extend(self.tape.held.drain(..));
+        came.map_err(|failure| redact(failure, &self.remote))?;
+        Ok(out.len() > from)
+    }
+
+    /// Takes what is on this side of the network already, without waiting: the HTTP client's task hands one chunk over at a
+    /// time, and a write for each would cost more than all the rest.
+    async fn gather(&mut self) -> Result<(), Failure> {
+        for _ in 0..MAX_GATHERED {
+            turn().await;
+            let Some(response) = &mut self.response else { return Ok(()) };
+            let Some(came) = response.chunk().now_or_never() else { return Ok(()) };
+            self.took(came).await?;
+        }
+        Ok(())
     }
 
     /// Tokens as far as the vendor told.
@@ -190,21 +221,27 @@ impl Live {
         let now = Instant::now();
         let came = timeout_at(until, response.chunk()).await;
         self.waited += now.elapsed();
-        let bytes = match came {
-            Ok(Ok(Some(bytes))) => bytes,
-            Ok(Ok(None)) => return self.end_of_body(),
-            Ok(Err(failure)) => {
-                return if self.tape.complete() { self.finish().await } else { Err(failure) };
-            }
+        match came {
+            Ok(came) => self.took(came).await,
             // All was said; only the end of the body is missing.
-            Err(_) if self.tape.complete() => return self.finish().await,
+            Err(_) if self.tape.complete() => self.finish().await,
             Err(_) => {
                 let what = if until == self.deadline { "no end of the answer" } else { "no further token" };
-                return Err(Failure::timeout(what, until - now));
+                Err(Failure::timeout(what, until - now))
             }
-        };
-        self.parser.push(&bytes).map_err(|error| malformed(error.to_string()))?;
-        self.drain_parser().await
+        }
+    }
+
+    async fn took(&mut self, came: Result<Option<Bytes>, Failure>) -> Result<(), Failure> {
+        match came {
+            Ok(Some(bytes)) => {
+                self.parser.push(&bytes).map_err(|error| malformed(error.to_string()))?;
+                self.drain_parser().await
+            }
+            Ok(None) => self.end_of_body(),
+            Err(_) if self.tape.complete() => self.finish().await,
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn drain_parser(&mut self) -> Result<(), Failure> {

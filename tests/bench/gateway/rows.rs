@@ -4,8 +4,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::task::LocalSet;
-
 use super::client::{Connection, Stamp};
 use super::common::percentile;
 use super::common::process::{self, Process};
@@ -172,18 +170,17 @@ impl Bench {
     async fn connect(&self, count: usize, answer: &str) -> Vec<(Rc<[u8]>, Vec<Rc<RefCell<Connection>>>)> {
         let mut all = Vec::new();
         for target in &self.targets {
-            let request: Rc<[u8]> = target.request(answer).into();
             let mut connections = Vec::new();
             for _ in 0..count {
                 let mut connection = Connection::open(target.port).await;
                 if answer.contains('c') {
-                    connection.stream(&request, |_| {}).await;
+                    connection.stream(&target.request("d0c3"), |_| {}).await;
                 } else {
-                    connection.plain(&request).await;
+                    connection.plain(&target.request("d0")).await;
                 }
                 connections.push(Rc::new(RefCell::new(connection)));
             }
-            all.push((request, connections));
+            all.push((target.request(answer).into(), connections));
         }
         all
     }
@@ -201,20 +198,20 @@ impl Bench {
                 let (request, connections) = &connections[position];
                 let window = Rc::new(RefCell::new(Window::default()));
                 let (cpu, began) = (target.cpu(), Instant::now());
-                let tasks = LocalSet::new();
-                for (number, connection) in connections.iter().enumerate() {
+                let work = connections.iter().enumerate().map(|(number, connection)| {
                     let (request, connection) = (Rc::clone(request), Rc::clone(connection));
                     let (window, work) = (Rc::clone(&window), work.clone());
-                    // Not in step with each other: a tenth of a millisecond and a bit between them.
+                    // Not in step with each other.
                     let pause = Duration::from_micros(640) * number as u32;
-                    tasks.spawn_local(async move {
+                    async move {
                         if has_timers(&request) {
                             tokio::time::sleep(pause).await;
                         }
                         work(&mut connection.borrow_mut(), &request, &window).await;
-                    });
-                }
-                tasks.await;
+                    }
+                });
+                // Not tasks: a failure in one ends the bench.
+                futures::future::join_all(work).await;
                 let mut window = Rc::into_inner(window).expect("all tasks are over").into_inner();
                 window.took = began.elapsed();
                 window.cpu = target.cpu().saturating_sub(cpu);
