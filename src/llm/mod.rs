@@ -5,6 +5,7 @@
 //! line in [`PROVIDERS`], one folder of fixtures under `tests/golden/llm/`, which the golden test picks up.
 
 mod anthropic;
+mod cohere;
 mod emulate;
 pub mod failure;
 mod google;
@@ -37,6 +38,7 @@ pub static PROVIDERS: &[&dyn Provider] = &[
     &openai::OPENAI,
     &anthropic::ANTHROPIC,
     &google::GOOGLE,
+    &cohere::COHERE,
     &openai::COMPATIBLE,
     &openai::ASSEMBLYAI,
     &openai::AZURE,

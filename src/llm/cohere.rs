@@ -1,0 +1,379 @@
+//! Cohere's chat API, version 2. Sources: the `cohere` package's types; the documentation's "Streaming" and "Tool use".
+
+use http::header::AUTHORIZATION;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::emulate::{self, refuse_unknown};
+use super::json::{self, Object};
+use super::{
+    Call, ChatRequest, ChatResponse, Content, Finish, Message, Piece, Provider, ResponseFormat, Role, SchemaMode,
+    StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Usage, VendorError, Wire, response, secret_header, sse,
+};
+
+/// Cohere.
+pub(super) static COHERE: Cohere = Cohere;
+
+#[derive(Debug)]
+pub(super) struct Cohere;
+
+/// Fields of the API that go through as they came.
+const NATIVE: &[&str] = &["documents", "citation_options", "safety_mode", "priority"];
+
+impl Provider for Cohere {
+    fn name(&self) -> &'static str {
+        "cohere"
+    }
+
+    fn base_url(&self) -> Option<&'static str> {
+        Some("https://api.cohere.com")
+    }
+
+    fn schema_modes(&self) -> &'static [SchemaMode] {
+        &[SchemaMode::JsonSchema, SchemaMode::Prompt]
+    }
+
+    fn encode(&self, request: &ChatRequest, call: &Call<'_>) -> Result<Wire, Unsupported> {
+        emulate::refuse(request, "Cohere", &["n", "logprobs"])?;
+        if request.parallel_tool_calls == Some(false) && !request.tools.is_empty() {
+            return Err(Unsupported("Cohere does not support parallel_tool_calls = false".to_owned()));
+        }
+        let mut body = Vec::with_capacity(4096);
+        write_body(&mut body, request, call)?;
+        let mut headers = Vec::new();
+        if let Some(key) = call.key {
+            headers.push(secret_header(AUTHORIZATION, &format!("Bearer {key}"))?);
+        }
+        Ok(Wire { path: "/v2/chat".to_owned(), headers, body })
+    }
+
+    fn answer(&self, body: &[u8]) -> Result<ChatResponse, StreamError> {
+        let wire: WireAnswer = serde_json::from_slice(body).map_err(|error| malformed("the answer", &error))?;
+        let Some(message) = wire.message else {
+            return Err(StreamError::Malformed("the answer has no message".to_owned()));
+        };
+        let mut answer = ChatResponse::default();
+        let mut pieces = vec![Piece::Start { id: wire.id.unwrap_or_default(), model: String::new(), created: None }];
+        pieces.extend(message.tool_plan.map(|text| Piece::Reasoning { choice: 0, text }));
+        pieces.extend(message.content.into_iter().flatten().flat_map(WireContent::into_pieces));
+        for (index, call) in (0..).zip(message.tool_calls.into_iter().flatten()) {
+            pieces.push(call.into_piece(index));
+        }
+        pieces.extend(wire.usage.map(|usage| Piece::Usage(usage.into_usage())));
+        pieces.push(Piece::Finish { choice: 0, reason: finish(wire.finish_reason.as_deref(), None)? });
+        pieces.iter().for_each(|piece| answer.absorb(piece));
+        Ok(answer)
+    }
+
+    fn stream(&self) -> Box<dyn StreamDecoder> {
+        Box::new(Decoder)
+    }
+}
+
+fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>) -> Result<(), Unsupported> {
+    let mut object = Object::new(out);
+    object.string("model", call.model);
+    let instruction = emulate::instruction(request, call.schema_mode, true);
+    let added = instruction.map(|text| Message::text(Role::System, text));
+    let spoken: Vec<&Message> =
+        added.iter().chain(&request.messages).filter(|message| !emulate::says_nothing(message)).collect();
+    let mut refused = Ok(());
+    json::list(object.key("messages"), spoken, |out, message| {
+        let written = write_message(out, message);
+        refused = std::mem::replace(&mut refused, Ok(())).and(written);
+    });
+    refused?;
+    object.value("stream", &call.stream);
+    object.option("temperature", request.temperature.as_ref());
+    object.option("p", request.top_p.as_ref());
+    object.option("k", request.rest.get("top_k"));
+    object.option("max_tokens", request.max_tokens.as_ref());
+    if !request.stop.is_empty() {
+        object.value("stop_sequences", &request.stop);
+    }
+    object.option("seed", request.seed.as_ref());
+    object.option("presence_penalty", request.presence_penalty.as_ref());
+    object.option("frequency_penalty", request.frequency_penalty.as_ref());
+    write_tools(&mut object, request)?;
+    match (&request.response_format, call.schema_mode) {
+        (Some(ResponseFormat::JsonSchema { schema, .. }), SchemaMode::JsonSchema) => {
+            object.value("response_format", &json!({"type": "json_object", "json_schema": schema}));
+        }
+        (Some(ResponseFormat::JsonObject), _) => object.value("response_format", &json!({"type": "json_object"})),
+        _ => {}
+    }
+    if let Some(tokens) = emulate::thinking_tokens(request, "Cohere")? {
+        object.value("thinking", &json!({"type": "enabled", "token_budget": tokens}));
+    } else if let Some(effort) = request.reasoning_effort.as_deref() {
+        object.value("thinking", &json!({"type": if effort == "none" { "disabled" } else { "enabled" }}));
+    }
+    for (key, value) in &request.rest {
+        if NATIVE.contains(&key.as_str()) {
+            object.value(key, value);
+        } else if !matches!(key.as_str(), "top_k" | "reasoning") {
+            refuse_unknown(key, "Cohere")?;
+        }
+    }
+    object.end();
+    Ok(())
+}
+
+fn write_message(out: &mut Vec<u8>, message: &Message) -> Result<(), Unsupported> {
+    let mut object = Object::new(out);
+    let role = if message.role == Role::Developer { Role::System } else { message.role };
+    object.string("role", role.as_str());
+    let named = message.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+    match &message.content {
+        Content::Text(text) if !text.is_empty() => {
+            let out = object.key("content");
+            out.push(b'"');
+            json::escape(out, &named);
+            text.segments().iter().for_each(|segment| json::escape(out, segment));
+            out.push(b'"');
+        }
+        Content::Parts(parts) => {
+            let known = |part: &&Value| matches!(part.get("type").and_then(Value::as_str), Some("text" | "image_url"));
+            if let Some(part) = parts.iter().find(|part| !known(part)) {
+                let kind = part.get("type").and_then(Value::as_str).unwrap_or("none");
+                return Err(Unsupported(format!("Cohere takes no content part of type {kind:?}")));
+            }
+            object.value("content", parts);
+        }
+        // Required of a tool's result.
+        _ if message.role == Role::Tool => object.string("content", ""),
+        _ => object.option("content", message.refusal.as_ref()),
+    }
+    if !message.tool_calls.is_empty() {
+        json::list(object.key("tool_calls"), &message.tool_calls, |out, call| {
+            let function = json!({"name": call.name, "arguments": call.arguments});
+            json::value(out, &json!({"id": emulate::bare_call_id(&call.id), "type": "function", "function": function}));
+        });
+    }
+    object.option("tool_call_id", message.tool_call_id.as_deref().map(emulate::bare_call_id).as_ref());
+    object.end();
+    Ok(())
+}
+
+fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Unsupported> {
+    let mut tools = Vec::with_capacity(request.tools.len());
+    for tool in &request.tools {
+        let Tool::Function(function) = tool else {
+            return Err(Unsupported("Cohere takes no tools but functions".to_owned()));
+        };
+        // One that must be called is the only one that is offered.
+        if matches!(&request.tool_choice, Some(ToolChoice::Named(name)) if *name != function.name) {
+            continue;
+        }
+        let parameters = function.parameters.clone().unwrap_or_else(|| json!({"type": "object", "properties": {}}));
+        let mut declared = json!({"name": function.name, "parameters": parameters});
+        if let Some(description) = &function.description {
+            declared["description"] = json!(description);
+        }
+        tools.push(json!({"type": "function", "function": declared}));
+    }
+    if tools.is_empty() {
+        return Ok(());
+    }
+    object.value("tools", &tools);
+    if request.tools.iter().any(|tool| matches!(tool, Tool::Function(function) if function.strict == Some(true))) {
+        object.value("strict_tools", &true);
+    }
+    match &request.tool_choice {
+        None | Some(ToolChoice::Auto) => {}
+        Some(ToolChoice::None) => object.string("tool_choice", "NONE"),
+        Some(ToolChoice::Required | ToolChoice::Named(_)) => object.string("tool_choice", "REQUIRED"),
+        Some(ToolChoice::Other(_)) => {
+            return Err(Unsupported("Cohere takes tool_choice none, auto, required or a function".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct WireAnswer {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    finish_reason: Option<String>,
+    #[serde(default)]
+    message: Option<WireMessage>,
+    #[serde(default)]
+    usage: Option<WireUsage>,
+}
+
+#[derive(Deserialize)]
+struct WireMessage {
+    #[serde(default)]
+    content: Option<OneOrMany<WireContent>>,
+    #[serde(default)]
+    tool_plan: Option<String>,
+    #[serde(default)]
+    tool_calls: Option<OneOrMany<WireCall>>,
+}
+
+/// An answer has a list where an event has the one thing that it tells of.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    Many(Vec<T>),
+    One(T),
+}
+
+impl<T> IntoIterator for OneOrMany<T> {
+    type Item = T;
+    type IntoIter = std::vec::IntoIter<T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        match self {
+            Self::Many(items) => items.into_iter(),
+            Self::One(item) => vec![item].into_iter(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireContent {
+    #[serde(default)]
+    text: Option<String>,
+    #[serde(default)]
+    thinking: Option<String>,
+}
+
+impl WireContent {
+    fn into_pieces(self) -> impl Iterator<Item = Piece> {
+        let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+        let thinking = said(self.thinking).map(|text| Piece::Reasoning { choice: 0, text });
+        thinking.into_iter().chain(said(self.text).map(|text| Piece::Text { choice: 0, text }))
+    }
+}
+
+#[derive(Deserialize)]
+struct WireCall {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    function: Option<WireFunction>,
+}
+
+#[derive(Deserialize, Default)]
+struct WireFunction {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    arguments: Option<String>,
+}
+
+impl WireCall {
+    fn into_piece(self, index: u32) -> Piece {
+        let function = self.function.unwrap_or_default();
+        let arguments = function.arguments.unwrap_or_default();
+        Piece::ToolCall { choice: 0, index, id: self.id, name: function.name, arguments }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireUsage {
+    #[serde(default)]
+    billed_units: Option<WireTokens>,
+    #[serde(default)]
+    tokens: Option<WireTokens>,
+    #[serde(default)]
+    cached_tokens: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct WireTokens {
+    #[serde(default)]
+    input_tokens: Option<f64>,
+    #[serde(default)]
+    output_tokens: Option<f64>,
+}
+
+impl WireUsage {
+    /// What is billed leaves out what Cohere itself adds to the prompt; cached tokens are among the prompt's.
+    fn into_usage(self) -> Usage {
+        let billed = self.billed_units.filter(|billed| billed.input_tokens.is_some() || billed.output_tokens.is_some());
+        let tokens = billed.or(self.tokens);
+        let whole = |count: f64| (0.0..9e15).contains(&count).then(|| count.round() as u64);
+        Usage {
+            input: tokens.as_ref().and_then(|tokens| tokens.input_tokens).and_then(whole),
+            cached: self.cached_tokens.and_then(whole),
+            output: tokens.as_ref().and_then(|tokens| tokens.output_tokens).and_then(whole),
+            ..Usage::default()
+        }
+    }
+}
+
+fn malformed(what: &str, error: &serde_json::Error) -> StreamError {
+    StreamError::Malformed(format!("{what} is none of Cohere's: {}", response::describe(error)))
+}
+
+fn finish(reason: Option<&str>, message: Option<String>) -> Result<Finish, StreamError> {
+    match reason {
+        Some(reason @ ("ERROR" | "TIMEOUT")) => {
+            let status = if reason == "TIMEOUT" { 504 } else { 500 };
+            let message = message.unwrap_or_else(|| format!("the answer ended with {reason}"));
+            Err(StreamError::Vendor(VendorError::new(status, Some(reason.to_owned()), message)))
+        }
+        reason => Ok(reason.and_then(Finish::parse).unwrap_or(Finish::Stop)),
+    }
+}
+
+#[derive(Deserialize)]
+struct WireEvent {
+    #[serde(default)]
+    r#type: String,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    index: u32,
+    #[serde(default)]
+    delta: Option<WireDelta>,
+}
+
+#[derive(Deserialize, Default)]
+struct WireDelta {
+    #[serde(default)]
+    message: Option<WireMessage>,
+    #[serde(default)]
+    finish_reason: Option<String>,
+    #[serde(default)]
+    error: Option<String>,
+    #[serde(default)]
+    usage: Option<WireUsage>,
+}
+
+/// Decodes one stream: its events stand each for themselves.
+struct Decoder;
+
+impl StreamDecoder for Decoder {
+    fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
+        if event.data == b"[DONE]" || event.data.is_empty() {
+            return Ok(());
+        }
+        let event: WireEvent = serde_json::from_slice(event.data).map_err(|error| malformed("an event", &error))?;
+        let delta = event.delta.unwrap_or_default();
+        match (event.r#type.as_str(), delta.message) {
+            ("message-start", _) => {
+                out.push(Piece::Start { id: event.id.unwrap_or_default(), model: String::new(), created: None });
+            }
+            ("content-start" | "content-delta", Some(message)) => {
+                out.extend(message.content.into_iter().flatten().flat_map(WireContent::into_pieces));
+            }
+            ("tool-plan-delta", Some(message)) => {
+                out.extend(message.tool_plan.map(|text| Piece::Reasoning { choice: 0, text }));
+            }
+            ("tool-call-start" | "tool-call-delta", Some(message)) => {
+                out.extend(message.tool_calls.into_iter().flatten().map(|call| call.into_piece(event.index)));
+            }
+            ("message-end", _) => {
+                out.extend(delta.usage.map(|usage| Piece::Usage(usage.into_usage())));
+                let reason = finish(delta.finish_reason.as_deref(), delta.error)?;
+                out.extend([Piece::Finish { choice: 0, reason }, Piece::Done]);
+            }
+            // Ends of contents and calls, citations, and what is yet to come.
+            _ => {}
+        }
+        Ok(())
+    }
+}
