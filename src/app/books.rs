@@ -75,12 +75,17 @@ pub(super) struct Inventory {
     ledger: Ledger,
     /// The key file, and its newest state that was written down.
     keys: PathBuf,
-    seen: Mutex<Option<(SystemTime, u64)>>,
+    seen: Mutex<Option<Stamp>>,
+    /// Where the key of the configuration comes from.
+    configured: Option<String>,
 }
 
+/// Of a file that may not be there.
+type Stamp = Option<(SystemTime, u64)>;
+
 impl Inventory {
-    pub(super) fn new(ledger: Ledger, keys: PathBuf) -> Self {
-        Self { ledger, keys, seen: Mutex::new(None) }
+    pub(super) fn new(ledger: Ledger, keys: PathBuf, configured: Option<String>) -> Self {
+        Self { ledger, keys, seen: Mutex::new(None), configured }
     }
 
     /// What was spent today, pico-dollars.
@@ -101,20 +106,19 @@ impl Inventory {
         let stamp = std::fs::metadata(&self.keys).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
         {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if *seen == stamp {
+            if *seen == Some(stamp) {
                 return;
             }
-            *seen = stamp;
+            *seen = Some(stamp);
         }
         // One that cannot be read is told of by whoever lets clients in.
         let Ok(entries) = keys::list(&self.keys) else { return };
-        let details: Vec<(String, String)> = entries
-            .into_iter()
-            .map(|entry| {
-                let revoked = entry.revoked_at.map_or_else(String::new, |at| format!(", revoked {at}"));
-                (entry.name, format!("scopes {}{revoked}", entry.scopes.join(",")))
-            })
-            .collect();
+        let made = entries.into_iter().map(|entry| {
+            let revoked = entry.revoked_at.map_or_else(String::new, |at| format!(", revoked {at}"));
+            (entry.name, format!("scopes {}{revoked}", entry.scopes.join(",")))
+        });
+        let configured = self.configured.iter().map(|from| ("server.key".to_owned(), format!("scopes admin, {from}")));
+        let details: Vec<(String, String)> = made.chain(configured).collect();
         let items: Vec<_> = details.iter().map(|(name, detail)| ("key", name.as_str(), detail.as_str())).collect();
         if let Err(error) = self.ledger.configured(&["key"], &items, crate::base::time::unix_ms()) {
             tracing::error!(%error, "the client keys are not in the ledger");

@@ -112,7 +112,11 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     store.set_tail(Arc::new(hub.clone()));
     let ledger =
         Ledger::open(&config.journal.dir.join("ledger")).map_err(|error| StartError::Ledger(error.to_string()))?;
-    let inventory = books::Inventory::new(ledger.clone(), keys::path(&config.journal.dir));
+    let inventory = books::Inventory::new(
+        ledger.clone(),
+        keys::path(&config.journal.dir),
+        config.server.key.as_ref().map(|key| key.source.clone()),
+    );
     inventory.note_config(&config.gateway).map_err(|error| StartError::Ledger(error.to_string()))?;
     inventory.note_keys();
     let workers = Workers::start()?;

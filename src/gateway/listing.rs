@@ -1,7 +1,7 @@
 //! Vendors' own lists of models (`discover = true`): read in the background, so that neither a start nor a request ever
 //! waits for one. A list that cannot be read leaves the last one as it was, and says so.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -259,7 +259,12 @@ async fn note_prices(inner: &Inner, endpoint: &Endpoint, listing: &Listing) {
 /// Of models that a route, a model or `models` names, not of all that are listed.
 fn warn_of_retirements(inner: &Inner, catalogue: &Catalogue) {
     let now_ms = unix_ms();
+    let mut seen = HashSet::new();
     for remote in catalogue.configured() {
+        // Many routes may lead to one model.
+        if !seen.insert((Arc::clone(&remote.endpoint.name), Arc::clone(&remote.vendor_model))) {
+            continue;
+        }
         let Some(retires_ms) = remote.traits().retires_ms else { continue };
         inner.metrics.retires(&remote.endpoint.name, &remote.vendor_model, retires_ms);
         if retires_soon(retires_ms, now_ms) {
