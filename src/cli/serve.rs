@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::app;
@@ -18,6 +18,9 @@ use super::target::DEFAULT_LISTEN;
 
 /// How often the configuration's file is looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A changed file that stays as it is for so long has been written to its end.
+const SETTLED: Duration = Duration::from_millis(100);
 
 /// Options of `sidetone serve`.
 #[derive(Debug, Args)]
@@ -61,14 +64,15 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     // The handlers stand before the address is told: who reads it may send a signal at once.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let mut stop = runtime.block_on(async { Stop::listen() })?;
+    let (mut stop, mut hangup) =
+        runtime.block_on(async { anyhow::Ok((Stop::listen()?, signal(SignalKind::hangup())?)) })?;
     let running = app::start(config, args.listen)?;
     {
         let mut out = std::io::stdout().lock();
         // Whoever started us may have closed stdout; that is no reason not to serve.
         let _ = writeln!(out, "listening on {}", running.url()).and_then(|()| out.flush());
     }
-    runtime.block_on(serve_until_stopped(&mut stop, &running, args.config.as_deref()));
+    runtime.block_on(serve_until_stopped(&mut stop, &mut hangup, &running, args.config.as_deref()));
     tracing::info!("stopping; a second signal ends at once");
     std::thread::spawn(move || {
         runtime.block_on(stop.wait());
@@ -80,25 +84,24 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
 
 /// Waits for the end; meanwhile SIGHUP, and a change of the file, reload the configuration. One that does not validate
 /// changes nothing, and says so.
-async fn serve_until_stopped(stop: &mut Stop, running: &app::Running, config: Option<&Path>) {
+async fn serve_until_stopped(stop: &mut Stop, hangup: &mut Signal, running: &app::Running, config: Option<&Path>) {
     let stamp = || std::fs::metadata(config?).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
     let mut seen = stamp();
     let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
-    let mut hangup = signal(SignalKind::hangup()).ok();
     loop {
-        let asked = async {
-            match &mut hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             biased;
             () = stop.wait() => return,
-            _ = asked => {}
+            _ = hangup.recv() => {}
             _ = ticks.tick() => {
                 running.note_keys();
-                if stamp() == seen {
+                let now = stamp();
+                if now == seen {
+                    continue;
+                }
+                // It may be being written: what still changes is looked at by the next tick.
+                tokio::time::sleep(SETTLED).await;
+                if stamp() != now {
                     continue;
                 }
             }
@@ -116,8 +119,8 @@ async fn serve_until_stopped(stop: &mut Stop, running: &app::Running, config: Op
 
 /// SIGTERM and SIGINT.
 pub(crate) struct Stop {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
 }
 
 impl Stop {

@@ -125,15 +125,13 @@ async fn requests_in_flight_keep_what_they_have() {
 }
 
 async fn goes_to_mock(daemon: &Daemon, mock: &MockLlm) {
-    let before = mock.count();
-    eventually("requests go to the new endpoint", WAIT, || async {
-        // Whoever still asks the old one is not waited for.
-        let asked = tokio::time::timeout(Duration::from_secs(2), async {
-            daemon.post("/v1/chat/completions", &ask(false)).await.status == 200
-        });
-        (asked.await == Ok(true) && mock.count() > before).then_some(())
+    eventually("the reload is counted", WAIT, || async {
+        (daemon.metric("sidetone_config_reloads_total", &["ok"]).await >= 1.0).then_some(())
     })
     .await;
+    let before = mock.count();
+    assert_eq!(daemon.post("/v1/chat/completions", &ask(false)).await.status, 200);
+    assert_eq!(mock.count(), before + 1, "requests go to the new endpoint");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
