@@ -95,7 +95,9 @@ mod tests {
             Ok(_) => Vec::new(),
             Err(problems) => problems,
         };
-        let outside = ["was built without", "is not set", "cannot be read", "cannot read", "No such file"];
+        // Nor does what has a meaning only beside another value of a key that stands there with its default.
+        let outside =
+            ["was built without", "is not set", "cannot be read", "cannot read", "No such file", "only with balance"];
         let wrong: Vec<String> = problems
             .iter()
             .map(settings::line)

@@ -171,6 +171,12 @@ impl Session<'_> {
         }
     }
 
+    /// Whether it says nothing any more: also where the next frame, which would show it, is not due yet.
+    fn is_mute(&self) -> bool {
+        let stalls = |fault: Fault| fault.trouble == Trouble::Stall && self.ended.len() >= fault.after_turns;
+        self.stalled || self.fault.is_some_and(stalls)
+    }
+
     /// Sends what is due.
     async fn step(&mut self) -> Option<End> {
         let mut frames = Vec::new();
@@ -256,8 +262,10 @@ impl Session<'_> {
                 };
                 match message["type"].as_str().unwrap_or("") {
                     "Terminate" => {
-                        let frames = if self.stalled { Vec::new() } else { self.rest() };
-                        (!self.stalled).then_some(())?;
+                        if self.is_mute() {
+                            return None;
+                        }
+                        let frames = self.rest();
                         Some(self.terminate(frames).await)
                     }
                     "ForceEndpoint" => {
