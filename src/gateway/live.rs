@@ -4,11 +4,9 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::FutureExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::attempt::{Context, malformed, redact};
@@ -23,22 +21,6 @@ use crate::llm::{Piece, StreamDecoder, StreamError, Usage, sse};
 const AT_HAND: Duration = Duration::from_millis(2);
 /// And how long beside the request.
 const CLOSING: Duration = Duration::from_millis(250);
-
-/// Most chunks that go on together.
-const MAX_GATHERED: usize = 32;
-
-/// Lets every other task that is ready go first, once.
-async fn turn() {
-    let mut gone = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut gone, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
 
 /// One event of a stream.
 #[derive(Debug, Default)]
@@ -169,25 +151,10 @@ impl Live {
             let until = self.deadline.min(Instant::now() + self.between);
             came = self.read(until).await;
         }
-        if came.is_ok() && !self.tape.held.is_empty() {
-            came = self.gather().await;
-        }
         // What came before a failure is not lost with it.
         out.extend(self.tape.held.drain(..));
         came.map_err(|failure| redact(failure, &self.remote))?;
         Ok(out.len() > from)
-    }
-
-    /// Takes what is on this side of the network already, without waiting: the HTTP client's task hands one chunk over at a
-    /// time, and a write for each would cost more than all the rest.
-    async fn gather(&mut self) -> Result<(), Failure> {
-        for _ in 0..MAX_GATHERED {
-            turn().await;
-            let Some(response) = &mut self.response else { return Ok(()) };
-            let Some(came) = response.chunk().now_or_never() else { return Ok(()) };
-            self.took(came).await?;
-        }
-        Ok(())
     }
 
     /// Tokens as far as the vendor told.

@@ -1,7 +1,6 @@
 //! The rows: windows against the mock itself and against each gateway, in turn; medians over the rounds.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::client::{Connection, Stamp};
@@ -166,53 +165,49 @@ impl Bench {
         }
     }
 
-    /// Opens connections to every target and asks each once: what is measured is the second request or a later one.
-    async fn connect(&self, count: usize, answer: &str) -> Vec<(Rc<[u8]>, Vec<Rc<RefCell<Connection>>>)> {
-        let mut all = Vec::new();
-        for target in &self.targets {
-            let mut connections = Vec::new();
-            for _ in 0..count {
-                let mut connection = Connection::open(target.port).await;
-                if answer.contains('c') {
-                    connection.stream(&target.request("d0c3"), |_| {}).await;
-                } else {
-                    connection.plain(&target.request("d0")).await;
-                }
-                connections.push(Rc::new(RefCell::new(connection)));
+    /// Opens connections to a target and asks each once: what is measured is the second request or a later one.
+    async fn connect(target: &Target, count: usize, answer: &str) -> Vec<RefCell<Connection>> {
+        let mut connections = Vec::new();
+        for _ in 0..count {
+            let mut connection = Connection::open(target.port).await;
+            if answer.contains('c') {
+                connection.stream(&target.request("d0c3"), |_| {}).await;
+            } else {
+                connection.plain(&target.request("d0")).await;
             }
-            all.push((target.request(answer).into(), connections));
+            connections.push(RefCell::new(connection));
         }
-        all
+        connections
     }
 
     /// `rounds` windows of each target, in turn. `work` runs on each of the connections at once and adds its samples.
     #[expect(clippy::await_holding_refcell_ref, reason = "a connection has one user")]
     async fn windows<F>(&self, count: usize, answer: &str, work: F) -> Vec<Vec<Window>>
     where
-        F: AsyncFn(&mut Connection, &[u8], &RefCell<Window>) + Clone + 'static,
+        F: AsyncFn(&mut Connection, &[u8], &RefCell<Window>),
     {
-        let connections = self.connect(count, answer).await;
         let mut results: Vec<Vec<Window>> = self.targets.iter().map(|_| Vec::new()).collect();
         for _ in 0..self.rounds {
             for (position, target) in self.targets.iter().enumerate() {
-                let (request, connections) = &connections[position];
-                let window = Rc::new(RefCell::new(Window::default()));
+                let request = target.request(answer);
+                // Anew for each window: others take their time, and idle connections are closed.
+                let connections = Self::connect(target, count, answer).await;
+                let window = RefCell::new(Window::default());
                 let (cpu, began) = (target.cpu(), Instant::now());
                 let work = connections.iter().enumerate().map(|(number, connection)| {
-                    let (request, connection) = (Rc::clone(request), Rc::clone(connection));
-                    let (window, work) = (Rc::clone(&window), work.clone());
+                    let (request, window, work) = (&request, &window, &work);
                     // Not in step with each other.
                     let pause = Duration::from_micros(640) * number as u32;
                     async move {
-                        if has_timers(&request) {
+                        if has_timers(request) {
                             tokio::time::sleep(pause).await;
                         }
-                        work(&mut connection.borrow_mut(), &request, &window).await;
+                        work(&mut connection.borrow_mut(), request, window).await;
                     }
                 });
                 // Not tasks: a failure in one ends the bench.
                 futures::future::join_all(work).await;
-                let mut window = Rc::into_inner(window).expect("all tasks are over").into_inner();
+                let mut window = window.into_inner();
                 window.took = began.elapsed();
                 window.cpu = target.cpu().saturating_sub(cpu);
                 results[position].push(window);
@@ -437,7 +432,11 @@ impl Bench {
             }
             let never = if never > 0 { format!("  {never} not within {} s", NEVER.as_secs()) } else { String::new() };
             let (p50, max) = (percentile(&mut times, 0.5), percentile(&mut times, 1.0));
-            println!("  {:<11} p50 {:>8.3}  max {:>8.3}{never}", target.name, millis(p50), millis(max));
+            if times.is_empty() {
+                println!("  {:<11}{never}", target.name);
+            } else {
+                println!("  {:<11} p50 {:>8.3}  max {:>8.3}{never}", target.name, millis(p50), millis(max));
+            }
         }
         println!();
     }
