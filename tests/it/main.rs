@@ -11,6 +11,7 @@ mod bill;
 mod catalogue;
 mod chat_extensions;
 mod crash;
+mod gateway_faults;
 mod golden;
 mod hardened;
 mod http_api;

@@ -6,12 +6,14 @@
 
 pub mod daemon;
 pub mod http;
+pub mod ledger;
 pub mod llm;
 pub mod model;
 pub mod producer;
 pub mod recording;
 pub mod sink;
 pub mod stats;
+pub mod vendor;
 pub mod watcher;
 pub mod ws;
 

@@ -1,0 +1,461 @@
+//! The rows of the matrix.
+
+use std::ops::RangeInclusive;
+use std::time::{Duration, SystemTime};
+
+use tokio::net::TcpListener;
+
+use crate::support::json;
+use crate::support::vendor::{Asked, Dialect, Step, Tokens, chunk, data, end, reply, stream_head, typed};
+
+/// What the caller must get.
+pub(super) enum Expect {
+    /// The fault does not exist in this form.
+    Skip,
+    /// An answer all the same.
+    Answer(String),
+    /// Nothing that could be shown: an error, or the next candidate's answer.
+    Fails { status: u16, code: &'static str, attempts: usize, retry_after: Option<RangeInclusive<u64>> },
+    /// The start of an answer, then an error event.
+    Broken { code: &'static str },
+}
+
+type Make = Box<dyn Fn(Dialect, &Asked) -> Vec<Step> + Send + Sync>;
+
+/// One fault.
+pub(super) struct Fault {
+    pub(super) name: &'static str,
+    /// Where it lives: `bad` is the scripted vendor.
+    pub(super) endpoint: &'static str,
+    pub(super) streamed: Expect,
+    pub(super) plain: Expect,
+    make: Make,
+}
+
+impl Fault {
+    pub(super) fn reply(&self, dialect: Dialect, asked: &Asked) -> Vec<Step> {
+        (self.make)(dialect, asked)
+    }
+}
+
+fn fails(status: u16, code: &'static str, attempts: usize) -> Expect {
+    Expect::Fails { status, code, attempts, retry_after: None }
+}
+
+/// The same whether streamed or not.
+fn both(
+    name: &'static str,
+    expect: fn() -> Expect,
+    make: impl Fn(Dialect, &Asked) -> Vec<Step> + Send + Sync + 'static,
+) -> Fault {
+    Fault { name, endpoint: "bad", streamed: expect(), plain: expect(), make: Box::new(make) }
+}
+
+fn elsewhere(name: &'static str, endpoint: &'static str, expect: fn() -> Expect) -> Fault {
+    Fault { name, endpoint, streamed: expect(), plain: expect(), make: Box::new(|_, _| vec![Step::Close]) }
+}
+
+/// A stream that goes wrong.
+fn stream(
+    name: &'static str,
+    expect: Expect,
+    make: impl Fn(Dialect, Tokens) -> Vec<Step> + Send + Sync + 'static,
+) -> Fault {
+    let make: Make = Box::new(move |dialect, asked| {
+        let tokens = Tokens::of(asked);
+        let mut steps = vec![stream_head()];
+        steps.extend(dialect.preamble(tokens).map(chunk));
+        steps.extend(make(dialect, tokens));
+        steps
+    });
+    Fault { name, endpoint: "bad", streamed: expect, plain: Expect::Skip, make }
+}
+
+/// A whole body that goes wrong.
+fn plain(
+    name: &'static str,
+    expect: Expect,
+    make: impl Fn(Dialect, &Asked) -> Vec<Step> + Send + Sync + 'static,
+) -> Fault {
+    Fault { name, endpoint: "bad", streamed: Expect::Skip, plain: expect, make: Box::new(make) }
+}
+
+/// A refusal by status.
+fn status(status: u16, name: &'static str, code: &'static str, ours: u16, attempts: usize) -> Fault {
+    let kind = match code {
+        "invalid_request" => "invalid_request_error",
+        "upstream_auth" => "authentication_error",
+        _ => "api_error",
+    };
+    let expect = || fails(ours, code, attempts);
+    Fault {
+        name,
+        endpoint: "bad",
+        streamed: expect(),
+        plain: expect(),
+        make: Box::new(move |dialect, _| reply(status, "", &dialect.error(status, kind, "no"))),
+    }
+}
+
+/// 429, with headers.
+fn limited(
+    name: &'static str,
+    attempts: usize,
+    after: RangeInclusive<u64>,
+    headers: impl Fn() -> String + Send + Sync + 'static,
+) -> Fault {
+    let expect = || Expect::Fails { status: 429, code: "rate_limited", attempts, retry_after: Some(after.clone()) };
+    let make: Make = Box::new(move |dialect, _| {
+        let kind = if dialect == Dialect::Google { "RESOURCE_EXHAUSTED" } else { "rate_limit_error" };
+        reply(429, &headers(), &dialect.error(429, kind, "slow down"))
+    });
+    Fault { name, endpoint: "bad", streamed: expect(), plain: expect(), make }
+}
+
+/// Endpoints of faults that are none of the scripted vendor's, as a configuration.
+pub(super) async fn endpoints(dialect: Dialect) -> String {
+    if dialect != Dialect::OpenAi {
+        return String::new();
+    }
+    let closed = TcpListener::bind("127.0.0.1:0").await.expect("bind").local_addr().expect("address");
+    // Whatever is said to it, this one answers with no TLS.
+    let noise = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let tls = noise.local_addr().expect("address");
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = noise.accept().await {
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut socket, b"220 mail.example.com ready\r\n").await;
+            let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
+        }
+    });
+    let untrusted = self_signed().await;
+    let endpoint =
+        |name: &str, url: String| format!("[endpoints.{name}]\nprovider = \"openai_compatible\"\nbase_url = \"{url}\"\n");
+    endpoint("closed", format!("http://{closed}/v1"))
+        + &endpoint("tls", format!("https://{tls}/v1"))
+        + &endpoint("untrusted", format!("https://{untrusted}/v1"))
+}
+
+/// A TLS server whose certificate nobody vouches for.
+async fn self_signed() -> std::net::SocketAddr {
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("certificate");
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .expect("certificate");
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let address = listener.local_addr().expect("address");
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let _ = acceptor.accept(socket).await;
+            });
+        }
+    });
+    address
+}
+
+pub(super) fn all(dialect: Dialect) -> Vec<Fault> {
+    let mut rows = streams(dialect);
+    rows.extend(bodies(dialect));
+    match dialect {
+        Dialect::OpenAi => {
+            rows.extend(refusals());
+            rows.extend(connections());
+        }
+        Dialect::Anthropic => rows.extend(anthropics()),
+        Dialect::Google => rows.extend(googles()),
+    }
+    rows
+}
+
+fn connections() -> Vec<Fault> {
+    vec![
+        elsewhere("refused", "closed", || fails(502, "refused", 2)),
+        elsewhere("tls-none", "tls", || fails(502, "upstream_error", 1)),
+        elsewhere("tls-untrusted", "untrusted", || fails(502, "upstream_error", 1)),
+        both("reset-unanswered", || fails(502, "upstream_error", 2), |_, _| vec![Step::Reset]),
+        both("closed-unanswered", || fails(502, "upstream_error", 2), |_, _| vec![Step::Close]),
+        both("silent", || fails(504, "timeout", 1), |_, _| vec![Step::Hang]),
+        both("half-a-head", || fails(504, "timeout", 1), |_, _| {
+            vec![Step::Write(b"HTTP/1.1 200 OK\r\ncontent-ty".to_vec()), Step::Hang]
+        }),
+        both("dripping-head", || fails(504, "timeout", 1), |_, _| {
+            vec![Step::Forever(b"x-drip: 1\r\n".to_vec(), Duration::from_millis(100))]
+        }),
+        both("no-http", || fails(502, "upstream_error", 2), |_, _| {
+            vec![Step::Write(b"+OK this is no web server\r\n".to_vec()), Step::Close]
+        }),
+        both("redirect", || fails(502, "upstream_error", 2), |_, _| {
+            reply(307, "location: http://127.0.0.1:9/\r\n", "")
+        }),
+    ]
+}
+
+fn refusals() -> Vec<Fault> {
+    let quota = |name, kind: &'static str| {
+        both(name, || fails(429, "quota_exhausted", 1), move |dialect, _| reply(429, "", &dialect.error(429, kind, "no")))
+    };
+    vec![
+        status(400, "400", "invalid_request", 400, 1),
+        status(401, "401", "upstream_auth", 502, 1),
+        status(403, "403", "upstream_auth", 502, 1),
+        status(404, "404", "model_not_found", 404, 1),
+        status(408, "408", "upstream_error", 408, 2),
+        status(413, "413", "invalid_request", 413, 1),
+        status(422, "422", "invalid_request", 422, 1),
+        status(500, "500", "upstream_error", 500, 2),
+        status(502, "502", "upstream_error", 502, 2),
+        status(503, "503", "upstream_error", 503, 2),
+        status(529, "529", "upstream_error", 529, 2),
+        both("400-key", || fails(502, "upstream_auth", 1), |dialect, _| {
+            reply(400, "", &dialect.error(400, "invalid_api_key", "no"))
+        }),
+        both("500-final", || fails(500, "upstream_error", 1), |dialect, _| {
+            reply(500, "x-should-retry: false\r\n", &dialect.error(500, "server_error", "no"))
+        }),
+        both("500-page", || fails(500, "upstream_error", 2), |_, _| {
+            typed(500, "text/html", "", "<html><h1>Bad gateway</h1></html>")
+        }),
+        both("401-cut", || fails(502, "upstream_auth", 1), |_, _| {
+            let head = "HTTP/1.1 401 X\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{\"error\":{\"mess";
+            vec![Step::Write(head.as_bytes().to_vec()), Step::Close]
+        }),
+        both("400-stalled", || fails(400, "invalid_request", 1), |_, _| {
+            let head = "HTTP/1.1 400 X\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{\"error\":{\"mess";
+            vec![Step::Write(head.as_bytes().to_vec()), Step::Hang]
+        }),
+        quota("429-quota", "insufficient_quota"),
+        quota("429-spend", "project_spend_limit_exceeded"),
+        limited("429-seconds", 2, 1..=1, || "retry-after: 1\r\n".to_owned()),
+        limited("429-fraction", 2, 1..=1, || "retry-after: 0.3\r\n".to_owned()),
+        limited("429-ms", 2, 1..=1, || "retry-after-ms: 250\r\n".to_owned()),
+        limited("429-date", 2, 1..=2, || {
+            let at = SystemTime::now() + Duration::from_secs(2);
+            format!("retry-after: {}\r\n", httpdate::fmt_http_date(at))
+        }),
+        // Nobody waits for an hour.
+        limited("429-hour", 1, 3590..=3600, || "retry-after: 3600\r\n".to_owned()),
+        limited("429-next-year", 1, 3000..=4000, || {
+            let at = SystemTime::now() + Duration::from_secs(3600);
+            format!("retry-after: {}\r\n", httpdate::fmt_http_date(at))
+        }),
+        both("429-bare", || fails(429, "rate_limited", 2), |dialect, _| {
+            reply(429, "", &dialect.error(429, "rate_limit_exceeded", "slow down"))
+        }),
+        both("429-final", || fails(429, "rate_limited", 1), |dialect, _| {
+            reply(429, "x-should-retry: false\r\n", &dialect.error(429, "rate_limit_exceeded", "slow down"))
+        }),
+        both("429-page", || fails(429, "rate_limited", 2), |_, _| typed(429, "text/html", "", "<html>busy</html>")),
+    ]
+}
+
+fn streams(dialect: Dialect) -> Vec<Fault> {
+    let broken = |code| Expect::Broken { code };
+    let text = |dialect: Dialect, text: &str, tokens| chunk(dialect.text(text, tokens));
+    let rest = |dialect: Dialect, tokens| chunk(dialect.finish(tokens).concat());
+    let mut rows = vec![
+        stream("stall-before-token", fails(504, "timeout", 1), |_, _| vec![Step::Hang]),
+        stream("comments-before-token", fails(504, "timeout", 1), |_, _| {
+            vec![Step::Forever(b"4\r\n: x\n\r\n".to_vec(), Duration::from_millis(100))]
+        }),
+        stream("stall-after-token", broken("timeout"), move |d, t| vec![text(d, "so", t), Step::Hang]),
+        stream("comments-after-token", broken("timeout"), move |d, t| {
+            vec![text(d, "so", t), Step::Forever(b"4\r\n: x\n\r\n".to_vec(), Duration::from_millis(100))]
+        }),
+        stream("error-after-preamble", fails(503, "upstream_error", 2), |d, _| vec![chunk(d.error_event()), end()]),
+        stream("error-after-token", broken("upstream_error"), move |d, t| {
+            vec![text(d, "so", t), chunk(d.error_event()), end()]
+        }),
+        stream("fin-before-token", fails(502, "interrupted", 2), |_, _| vec![Step::Close]),
+        stream("fin-after-token", broken("interrupted"), move |d, t| vec![text(d, "so", t), Step::Close]),
+        stream("rst-before-token", fails(502, "interrupted", 2), |_, _| {
+            vec![Step::Wait(Duration::from_millis(50)), Step::Reset]
+        }),
+        stream("rst-after-token", broken("interrupted"), move |d, t| {
+            // A reset overtakes what is not read yet: time for the token to be read first.
+            vec![text(d, "so", t), Step::Wait(Duration::from_millis(300)), Step::Reset]
+        }),
+        stream("end-before-finish", broken("interrupted"), move |d, t| vec![text(d, "so", t), end()]),
+        stream("malformed-line", Expect::Answer("so it is".to_owned()), move |d, t| {
+            vec![text(d, "so ", t), chunk("data: {\"choices\": [nonsense\n\n"), text(d, "it is", t), rest(d, t), end()]
+        }),
+        stream("nothing-but-nonsense", fails(502, "malformed", 2), |_, _| {
+            vec![chunk("data: {nonsense\n\n"), chunk("data: more of it\n\n"), end()]
+        }),
+        stream("split-utf8", Expect::Answer("Grüße, 世界 🎧".to_owned()), move |d, t| {
+            let all = d.text("Grüße, 世界 🎧", t);
+            let mut steps: Vec<Step> = all.as_bytes().chunks(1).map(chunk).collect();
+            steps.extend([rest(d, t), end()]);
+            steps
+        }),
+        stream("long-line", Expect::Answer("long ".repeat(200_000)), move |d, t| {
+            vec![text(d, &"long ".repeat(200_000), t), rest(d, t), end()]
+        }),
+        stream("huge-line", fails(502, "malformed", 2), move |d, t| {
+            vec![text(d, &"huge ".repeat(1_200_000), t), rest(d, t), end()]
+        }),
+        stream("slow-drip", Expect::Answer("drip".to_owned()), move |d, t| {
+            let mut steps = vec![text(d, "dr", t)];
+            let tail = d.text("ip", t) + &d.finish(t).concat();
+            for part in tail.as_bytes().chunks(tail.len().div_ceil(20)) {
+                steps.extend([Step::Wait(Duration::from_millis(60)), chunk(part)]);
+            }
+            steps.push(end());
+            steps
+        }),
+        stream("endless", broken("timeout"), move |d, t| {
+            let event = d.text("on and on ", t);
+            vec![Step::Forever(format!("{:x}\r\n{event}\r\n", event.len()).into_bytes(), Duration::from_millis(40))]
+        }),
+        stream("no-end-of-body", Expect::Answer("so".to_owned()), move |d, t| {
+            vec![text(d, "so", t), rest(d, t), Step::Hang]
+        }),
+    ];
+    if dialect == Dialect::OpenAi {
+        rows.push(stream("double-done", Expect::Answer("so".to_owned()), move |d, t| {
+            vec![text(d, "so", t), rest(d, t), chunk("data: [DONE]\n\n"), end()]
+        }));
+        rows.push(stream("no-done", Expect::Answer("so".to_owned()), move |d, t| {
+            let finish = d.finish(t);
+            vec![text(d, "so", t), chunk(finish[..2].concat()), end()]
+        }));
+    }
+    rows
+}
+
+fn bodies(dialect: Dialect) -> Vec<Fault> {
+    let cut = |ending: Step| {
+        move |dialect: Dialect, asked: &Asked| {
+            let body = dialect.whole("so it is", Tokens::of(asked));
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+            let start = head + &body[..body.len() / 2];
+            vec![Step::Write(start.into_bytes()), Step::Wait(Duration::from_millis(100)), ending.clone()]
+        }
+    };
+    let mut rows = vec![
+        both("html", || fails(502, "malformed", 2), |_, _| {
+            typed(200, "text/html", "", "<!DOCTYPE html><html><body>Log in</body></html>")
+        }),
+        both("html-as-json", || fails(502, "malformed", 2), |_, _| reply(200, "", "<html>Log in</html>")),
+        both("empty", || fails(502, "malformed", 2), |_, _| reply(200, "", "")),
+        both("truncated-json", || fails(502, "malformed", 2), |dialect, asked| {
+            let body = dialect.whole("so it is", Tokens::of(asked));
+            reply(200, "", &body[..body.len() / 2])
+        }),
+        both("error-in-200", || fails(503, "upstream_error", 2), |dialect, _| {
+            let kind = match dialect {
+                Dialect::OpenAi => return reply(200, "", &json!({"error":{"message":"no","code":503}}).to_string()),
+                Dialect::Anthropic => "overloaded_error",
+                Dialect::Google => "UNAVAILABLE",
+            };
+            reply(200, "", &dialect.error(503, kind, "no"))
+        }),
+        plain("fin-in-body", fails(502, "interrupted", 2), cut(Step::Close)),
+        plain("rst-in-body", fails(502, "interrupted", 2), cut(Step::Reset)),
+        plain("stall-in-body", fails(504, "timeout", 1), cut(Step::Hang)),
+        plain("wrong-content-type", Expect::Answer("so it is".to_owned()), |dialect, asked| {
+            typed(200, "text/plain", "", &dialect.whole("so it is", Tokens::of(asked)))
+        }),
+        plain("drip-body", Expect::Answer("so it is".to_owned()), |dialect, asked| {
+            let body = dialect.whole("so it is", Tokens::of(asked));
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+            let apart = Duration::from_millis(1200) / u32::try_from(body.len()).expect("short");
+            vec![Step::Write(head.into_bytes()), Step::Drip(body.into_bytes(), apart)]
+        }),
+        plain("endless-body", fails(502, "malformed", 2), |_, _| {
+            let spaces = " ".repeat(1 << 20);
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
+            let piece = format!("{:x}\r\n{spaces}\r\n", spaces.len());
+            vec![Step::Write(head.as_bytes().to_vec()), Step::Forever(piece.into_bytes(), Duration::ZERO)]
+        }),
+        // Asked for a stream, it answers at once; asked for an answer, it streams.
+        Fault {
+            name: "other-form",
+            endpoint: "bad",
+            streamed: Expect::Answer("so it is".to_owned()),
+            plain: Expect::Answer("so it is".to_owned()),
+            make: Box::new(|dialect, asked| {
+                let tokens = Tokens::of(asked);
+                if asked.stream {
+                    reply(200, "", &dialect.whole("so it is", tokens))
+                } else {
+                    dialect.streamed(&["so it ", "is"], tokens)
+                }
+            }),
+        },
+    ];
+    if dialect == Dialect::OpenAi {
+        rows.push(plain("huge-body", fails(502, "malformed", 2), |dialect, asked| {
+            reply(200, "", &dialect.whole(&"huge ".repeat(3_600_000), Tokens::of(asked)))
+        }));
+        rows.push(both("no-choices", || fails(502, "malformed", 2), |_, _| {
+            reply(200, "", &json!({"id":"x","object":"chat.completion"}).to_string())
+        }));
+    }
+    rows
+}
+
+fn anthropics() -> Vec<Fault> {
+    let spend = json!({"type":"error","error":{"type":"rate_limit_error","message":"no",
+        "details":{"error_code":"enforced_spend_limit_reached"}}});
+    vec![
+        status(529, "529", "upstream_error", 529, 2),
+        both("413", || fails(413, "invalid_request", 1), |d, _| reply(413, "", &d.error(413, "request_too_large", "no"))),
+        both("429-spend", || fails(429, "quota_exhausted", 1), move |_, _| reply(429, "", &spend.to_string())),
+        limited("429-seconds", 2, 1..=1, || "retry-after: 1\r\n".to_owned()),
+        both("402-billing", || fails(502, "quota_exhausted", 1), |d, _| reply(402, "", &d.error(402, "billing_error", "no"))),
+        // Its streams say that they are over; a connection that ends without that was cut.
+        stream("no-message-stop", Expect::Answer("so".to_owned()), |d, t| {
+            let finish = d.finish(t);
+            vec![chunk(d.text("so", t)), chunk(finish[..2].concat()), end()]
+        }),
+        stream("pings-after-token", Expect::Broken { code: "timeout" }, |d, t| {
+            let ping = "event: ping\ndata: {\"type\":\"ping\"}\n\n";
+            let again = format!("{:x}\r\n{ping}\r\n", ping.len()).into_bytes();
+            vec![chunk(d.text("so", t)), Step::Forever(again, Duration::from_millis(100))]
+        }),
+    ]
+}
+
+fn googles() -> Vec<Fault> {
+    let key = json!([{"error":{"code":400,"message":"API key not valid","status":"INVALID_ARGUMENT","details":[
+        {"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}]}}]);
+    let retry = |delay: &str| {
+        json!([{"error":{"code":429,"message":"no","status":"RESOURCE_EXHAUSTED","details":[
+            {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":delay}]}}])
+        .to_string()
+    };
+    let (soon, late) = (retry("0.4s"), retry("46s"));
+    let after = |attempts, after| Expect::Fails { status: 429, code: "rate_limited", attempts, retry_after: Some(after) };
+    vec![
+        both("400-key", || fails(502, "upstream_auth", 1), move |_, _| reply(400, "", &key.to_string())),
+        Fault {
+            name: "429-delay-soon",
+            endpoint: "bad",
+            streamed: after(2, 1..=1),
+            plain: after(2, 1..=1),
+            make: Box::new(move |_, _| reply(429, "", &soon)),
+        },
+        Fault {
+            name: "429-delay-late",
+            endpoint: "bad",
+            streamed: after(1, 40..=46),
+            plain: after(1, 40..=46),
+            make: Box::new(move |_, _| reply(429, "", &late)),
+        },
+        both("429-none-at-all", || fails(429, "quota_exhausted", 1), |d, _| {
+            reply(429, "", &d.error(429, "RESOURCE_EXHAUSTED", "Quota exceeded, limit: 0. Please retry in 46s."))
+        }),
+        status(503, "503", "upstream_error", 503, 2),
+        stream("blocked-prompt", Expect::Answer(String::new()), |_, t| {
+            let usage = json!({"promptTokenCount":t.input,"cachedContentTokenCount":t.cached,
+                "candidatesTokenCount":t.output,"totalTokenCount":t.input + t.output});
+            vec![chunk(data(&json!({"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":usage}))), end()]
+        }),
+    ]
+}
