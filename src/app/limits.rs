@@ -36,6 +36,11 @@ impl Gates {
         Self { connections: limits.connections, per_address: limits.per_address, counts: Arc::default() }
     }
 
+    /// How many are in.
+    pub(super) fn open(&self) -> usize {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).all
+    }
+
     /// Lets a connection in; it counts until the pass is dropped.
     ///
     /// # Errors

@@ -59,7 +59,7 @@ pub(super) async fn accept(
         let accepted = tokio::select! {
             biased;
             () = drain.stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            accepted = next(&listener) => accepted,
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -76,9 +76,7 @@ pub(super) async fn accept(
                 continue;
             }
         };
-        // hyper leaves Nagle's algorithm on, which with delayed acknowledgements stalls small frames by 40 ms.
-        let prepared = stream.set_nodelay(true).and_then(|()| stream.into_std());
-        let Ok(stream) = prepared else { continue };
+        let Ok(stream) = stream.into_std() else { continue };
         let Some((index, load)) = loads.iter().enumerate().min_by_key(|(_, load)| load.load(Ordering::Relaxed)) else {
             return;
         };
@@ -100,6 +98,15 @@ pub(super) async fn accept(
         };
         runtimes[index].spawn(drain.tasks.track_future(serve));
     }
+}
+
+/// The next connection; the only place that accepts one.
+///
+/// hyper leaves Nagle's algorithm on, which with delayed acknowledgements stalls small frames by 40 ms.
+async fn next(listener: &tokio::net::TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, peer) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, peer))
 }
 
 async fn serve<S>(stream: S, peer: SocketAddr, service: Service, hold: Hold, stop: tokio_util::sync::CancellationToken)
@@ -150,5 +157,22 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn every_accepted_connection_sends_at_once() {
+        let bound = bind("127.0.0.1:0".parse().expect("address")).expect("bind");
+        let address = bound.local_addr().expect("address");
+        let listener = tokio::net::TcpListener::from_std(bound).expect("listener");
+        for _ in 0..3 {
+            let _client = TcpStream::connect(address).await.expect("connect");
+            let (stream, _) = next(&listener).await.expect("accepted");
+            assert!(stream.nodelay().expect("the option can be read"));
+        }
     }
 }

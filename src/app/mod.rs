@@ -9,6 +9,7 @@ mod listener;
 mod otel;
 mod recovery;
 mod reload;
+mod vitals;
 mod workers;
 
 use std::net::{IpAddr, SocketAddr};
@@ -120,6 +121,8 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     inventory.note_config(&config.gateway).map_err(|error| StartError::Ledger(error.to_string()))?;
     inventory.note_keys();
     let workers = Workers::start()?;
+    let gates = limits::Gates::new(&config.limits);
+    registry.register_collector(Box::new(vitals::Vitals { runtimes: workers.handles(), gates: gates.clone() }));
     let spans =
         otel::Spans::start(&config.telemetry, workers.handles().last().cloned()).map_err(StartError::Telemetry)?;
     let attempts = Arc::new(books::Books { ledger: ledger.clone(), spans: spans.clone() });
@@ -197,7 +200,6 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         workers.spawn(drain.tasks.track_future(run));
     }
     let reloader = reload::Reloader::new(started, gateway, inventory, reloads);
-    let gates = limits::Gates::new(&config.limits);
     let secure = tls.is_some();
     if let Some(tls) = tls.clone() {
         workers.spawn(tls.watch());

@@ -147,6 +147,11 @@ impl Stop {
 /// Sends the log to stderr. `level` holds unless SIDETONE_LOG says otherwise.
 fn start_log(form: LogForm, level: &str) {
     let filter = EnvFilter::try_from_env("SIDETONE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // At TRACE it would write down whole requests, keys among their headers.
+    let filter = match "tungstenite::handshake=off".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A log that is set already (in a test, say) stays.
     let _ = match form {

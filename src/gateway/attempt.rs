@@ -90,7 +90,9 @@ async fn open_inner(context: Context<'_>, remote: &Arc<Remote>, row: &mut Row) -
     remote.told.learn(&limits::read(&response.headers), Instant::now());
     if response.status != 200 {
         let until = context.deadline.min(Instant::now() + clocks.between_tokens);
-        let (body, _) = read_body(&mut response, MAX_ERROR_BYTES, until).await?;
+        let mut body = Vec::new();
+        // Cut or stalled, what has come will do: the status says enough.
+        let _ = read_body(&mut response, &mut body, MAX_ERROR_BYTES, until).await;
         let error = provider.error(response.status, &response.headers, &body);
         let retry_after = error.retry_after.map(from_now);
         return Err(Failure::vendor(error, retry_after));
@@ -101,8 +103,8 @@ async fn open_inner(context: Context<'_>, remote: &Arc<Remote>, row: &mut Row) -
         } else {
             context.plain_header
         };
-        let (body, whole) = read_body(&mut response, MAX_BODY_BYTES, until).await?;
-        if !whole {
+        let mut body = Vec::new();
+        if !read_body(&mut response, &mut body, MAX_BODY_BYTES, until).await? {
             return Err(malformed(format!("an answer of more than {MAX_BODY_BYTES} bytes")));
         }
         let answer = provider.answer(&body).map_err(|error| match error {
@@ -139,28 +141,48 @@ pub(super) fn malformed(message: String) -> Failure {
     Failure::transport("malformed", message)
 }
 
-/// A vendor's words may repeat our key, in whole or in part.
+/// A vendor's words may repeat our key, in whole or in part, as it is or encoded.
 pub(super) fn redact(mut failure: Failure, remote: &Remote) -> Failure {
-    if let Some(key) = remote.endpoint.key()
-        && let Some(head) = key.get(..key.len().min(8))
-        && failure.message.contains(head)
-    {
+    if remote.endpoint.key().is_some_and(|key| repeats(&failure.message, key)) {
         failure.message = "(the vendor's message is withheld: it repeats the key)".to_owned();
     }
     failure
 }
 
-/// Reads a body up to `limit`; the second value says whether it is all.
-async fn read_body(response: &mut Response, limit: usize, until: Instant) -> Result<(Vec<u8>, bool), Failure> {
-    let mut body = Vec::new();
+/// Whether the start of `key` is in `message`: raw, percent-encoded, or in Base64 at any of its three alignments.
+fn repeats(message: &str, key: &str) -> bool {
+    let bytes = key.as_bytes();
+    let head = &bytes[..bytes.len().min(8)];
+    let raw = String::from_utf8_lossy(head);
+    let percent = percent_encoding::percent_encode(head, percent_encoding::NON_ALPHANUMERIC).to_string();
+    let in_base64 = bytes.windows(6).take(3).any(|part| {
+        let text = base64(part);
+        message.contains(&text) || message.contains(&text.replace('+', "-").replace('/', "_"))
+    });
+    message.contains(&*raw) || message.contains(&percent) || in_base64
+}
+
+/// Base64 of whole groups of three bytes.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for group in bytes.chunks_exact(3) {
+        let bits = group.iter().fold(0usize, |bits, byte| bits << 8 | usize::from(*byte));
+        text.extend([18, 12, 6, 0].map(|shift| char::from(DIGITS[bits >> shift & 63])));
+    }
+    text
+}
+
+/// Reads a body up to `limit`; gives whether that is all of it.
+async fn read_body(response: &mut Response, body: &mut Vec<u8>, limit: usize, until: Instant) -> Result<bool, Failure> {
     let started = Instant::now();
     loop {
         let chunk = timeout_at(until, response.chunk()).await;
         match chunk.map_err(|_| Failure::timeout("no whole body", until - started))?? {
-            None => return Ok((body, true)),
+            None => return Ok(true),
             Some(bytes) if body.len() + bytes.len() > limit => {
                 body.extend_from_slice(&bytes[..limit - body.len()]);
-                return Ok((body, false));
+                return Ok(false);
             }
             Some(bytes) => body.extend_from_slice(&bytes),
         }

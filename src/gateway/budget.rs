@@ -4,9 +4,10 @@
 //! Knows no ledger: what was spent before is told to it. A day is one of UTC. Where no price is known, nothing is counted.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
@@ -32,6 +33,8 @@ pub struct Budget {
     spent_by_call: SpentByCall,
     state: Mutex<State>,
     changed: Notify,
+    /// All that is set aside, US dollars.
+    reserved: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Default)]
@@ -41,6 +44,7 @@ struct State {
     day: i64,
     today: Purse,
     calls: HashMap<CallId, Purse>,
+    reserved: i64,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -85,12 +89,14 @@ impl Budget {
             day: unix_ms() / DAY_MS,
             today,
             calls: HashMap::new(),
+            reserved: 0,
         };
         Self {
             capped: AtomicBool::new(usd_per_call.is_some() || usd_per_day.is_some()),
             spent_by_call,
             state: Mutex::new(state),
             changed: Notify::new(),
+            reserved: Gauge::default(),
         }
     }
 
@@ -110,6 +116,16 @@ impl Budget {
         self.capped.store(usd_per_call.is_some() || usd_per_day.is_some(), Ordering::Relaxed);
         drop(state);
         self.changed.notify_waiters();
+    }
+
+    /// Shows what is set aside in `gauge`.
+    pub(super) fn metered(self, gauge: Gauge<f64, AtomicU64>) -> Self {
+        Self { reserved: gauge, ..self }
+    }
+
+    fn hold(&self, state: &mut State, amount: i64) {
+        state.reserved = state.reserved.saturating_add(amount);
+        self.reserved.set(price::usd(state.reserved));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -206,6 +222,7 @@ impl Budget {
             left = left.min(free);
         }
         let amount = amount.unwrap_or(left);
+        self.hold(&mut state, amount);
         state.today.reserved = state.today.reserved.saturating_add(amount);
         if let Some(purse) = call.and_then(|call| state.calls.get_mut(call)) {
             purse.reserved = purse.reserved.saturating_add(amount);
@@ -231,6 +248,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = self.budget.state();
+        self.budget.hold(&mut state, -self.amount);
         if state.day == self.day {
             state.today.reserved = state.today.reserved.saturating_sub(self.amount);
         }

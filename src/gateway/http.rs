@@ -191,6 +191,17 @@ fn cause(error: &reqwest::Error) -> String {
     text.unwrap_or_else(|| "no cause given".to_owned())
 }
 
+/// What TLS found wrong; connectors wrap it in more than one I/O error.
+fn tls_error(mut error: &std::io::Error) -> Option<&rustls::Error> {
+    loop {
+        let inner = error.get_ref()?;
+        if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
+            return Some(tls);
+        }
+        error = inner.downcast_ref::<std::io::Error>()?;
+    }
+}
+
 fn sort(error: &reqwest::Error, connect: Duration) -> Failure {
     if error.is_connect() && error.is_timeout() {
         return Failure { retry: true, ..Failure::timeout("no connection", connect) };
@@ -208,7 +219,7 @@ fn sort(error: &reqwest::Error, connect: Duration) -> Failure {
                 }
                 _ => {}
             }
-            if let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            if let Some(tls) = tls_error(error) {
                 return Failure { retry: false, ..Failure::transport("upstream_error", format!("TLS: {tls}")) };
             }
         }

@@ -40,6 +40,8 @@ pub(super) struct Live {
     deadline: Instant,
     between: Duration,
     ended: bool,
+    /// Since when the next token is waited for, over calls that were given up: comments and pings are no tokens.
+    waiting: Option<Instant>,
     pub(super) first_token: Option<Duration>,
     /// How long the network and the vendor were waited for, beyond the commit point.
     pub(super) waited: Duration,
@@ -126,6 +128,7 @@ impl Live {
             deadline: context.deadline,
             between: context.arm.clocks.between_tokens,
             ended: false,
+            waiting: None,
             first_token: None,
             waited: Duration::ZERO,
             row: None,
@@ -148,9 +151,10 @@ impl Live {
         let from = out.len();
         let mut came = Ok(());
         while came.is_ok() && self.tape.held.is_empty() && !self.ended {
-            let until = self.deadline.min(Instant::now() + self.between);
-            came = self.read(until).await;
+            let since = *self.waiting.get_or_insert_with(Instant::now);
+            came = self.read(self.deadline.min(since + self.between)).await;
         }
+        self.waiting = None;
         // What came before a failure is not lost with it.
         out.extend(self.tape.held.drain(..));
         came.map_err(|failure| redact(failure, &self.remote))?;
@@ -193,8 +197,12 @@ impl Live {
             // All was said; only the end of the body is missing.
             Err(_) if self.tape.complete() => self.finish().await,
             Err(_) => {
-                let what = if until == self.deadline { "no end of the answer" } else { "no further token" };
-                Err(Failure::timeout(what, until - now))
+                let (what, time) = if until == self.deadline {
+                    ("no end of the answer", until.saturating_duration_since(now))
+                } else {
+                    ("no further token", self.between)
+                };
+                Err(Failure::timeout(what, time))
             }
         }
     }

@@ -41,6 +41,8 @@ pub struct Metrics {
     listings: Counters<ListingLabels>,
     listed: Family<EndpointLabels, Gauge>,
     retires: Family<ModelLabels, Gauge>,
+    /// What budgets hold for attempts under way, US dollars.
+    pub(super) reserved: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -139,6 +141,7 @@ impl Default for Metrics {
             shifts: Family::default(),
             waits: Family::new_with_constructor(seconds as fn() -> Histogram),
             queue: QueueMetrics::register(&mut Registry::default()).queue(QUEUE),
+            reserved: Gauge::default(),
         }
     }
 }
@@ -153,6 +156,11 @@ impl Metrics {
             metrics.attempts.clone(),
         );
         registry.register("sidetone_gateway_inflight_attempts", "HTTP calls under way", metrics.inflight.clone());
+        registry.register(
+            "sidetone_gateway_reserved_usd",
+            "What [limits] usd_per_call and usd_per_day hold for attempts under way",
+            metrics.reserved.clone(),
+        );
         registry.register(
             "sidetone_gateway_first_token_seconds",
             "From the request to the first token",

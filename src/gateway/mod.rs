@@ -201,9 +201,9 @@ impl Gateway {
             inner: Arc::new(Inner {
                 catalogue: ArcSwap::from_pointee(catalogue),
                 http: http::Http::default(),
+                budget: budget.map(|budget| Arc::new(budget.metered(metrics.reserved.clone()))),
                 metrics,
                 recorder,
-                budget: budget.map(Arc::new),
                 validators: infer::Validators::default(),
                 reloaded: tokio::sync::Notify::new(),
             }),

@@ -338,9 +338,20 @@ pub fn cpu_of(pid: u32) -> Duration {
 
 /// Runs a subcommand to its end.
 pub async fn run(args: &[&str]) -> std::process::Output {
+    run_with(args, &[]).await
+}
+
+/// The same with variables in its environment.
+pub async fn run_with(args: &[&str], env: &[(&str, &str)]) -> std::process::Output {
+    let env: Vec<(String, String)> = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     let args: Vec<String> = args.iter().map(|&word| word.to_owned()).collect();
     tokio::task::spawn_blocking(move || {
-        Command::new(env!("CARGO_BIN_EXE_sidetone")).args(&args).stdin(Stdio::null()).output().expect("run the binary")
+        Command::new(env!("CARGO_BIN_EXE_sidetone"))
+            .args(&args)
+            .envs(env)
+            .stdin(Stdio::null())
+            .output()
+            .expect("run the binary")
     })
     .await
     .expect("join")

@@ -1,11 +1,9 @@
 //! The ledger as it lies on disk, read beside the daemon.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
-
-use super::eventually;
 
 /// One attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,18 +66,16 @@ pub fn rows(folder: &Path) -> Vec<Row> {
     read().expect("the ledger can be read")
 }
 
-/// The rows for which `wanted` holds, once there are `count` and all of them are complete.
+/// The rows for which `wanted` holds, once there are `count` and all of them are complete; what there is, if that does
+/// not come about.
 pub async fn settled(folder: &Path, count: usize, wanted: impl Fn(&Row) -> bool) -> Vec<Row> {
-    eventually(&format!("{count} complete rows"), Duration::from_secs(20), || {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
         let rows: Vec<Row> = rows(folder).into_iter().filter(|row| wanted(row)).collect();
-        let complete = rows.iter().all(|row| row.outcome != "begun");
-        let ready = (rows.len() >= count && complete).then_some(rows);
-        async move {
-            if ready.is_none() {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            ready
+        let complete = rows.len() >= count && rows.iter().all(|row| row.outcome != "begun");
+        if complete || Instant::now() > deadline {
+            return rows;
         }
-    })
-    .await
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod daemon;
+pub mod flaky;
 pub mod http;
 pub mod ledger;
 pub mod llm;

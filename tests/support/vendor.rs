@@ -77,6 +77,7 @@ struct State {
     asked: Mutex<Vec<Asked>>,
     number: std::sync::atomic::AtomicU64,
     keep: std::sync::atomic::AtomicBool,
+    slim: std::sync::atomic::AtomicBool,
 }
 
 /// The server. Ends when dropped.
@@ -108,6 +109,7 @@ impl Vendor {
             asked: Mutex::default(),
             number: Default::default(),
             keep: true.into(),
+            slim: false.into(),
         });
         let shared = Arc::clone(&state);
         let server = tokio::spawn(async move {
@@ -140,6 +142,11 @@ impl Vendor {
         self.state.keep.store(false, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// Requests are kept without their bodies from now on.
+    pub fn slim(&self) {
+        self.state.slim.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
     /// Its table in a configuration, as endpoint `name`; `more` holds further keys.
     pub fn endpoint(&self, name: &str, more: &str) -> String {
         let (provider, path) = match self.dialect {
@@ -147,10 +154,7 @@ impl Vendor {
             Dialect::Anthropic => ("anthropic", ""),
             Dialect::Google => ("google", ""),
         };
-        format!(
-            "[endpoints.{name}]\nprovider = \"{provider}\"\nbase_url = \"http://{}{path}\"\n{more}\n",
-            self.address
-        )
+        format!("[endpoints.{name}]\nprovider = \"{provider}\"\nbase_url = \"http://{}{path}\"\n{more}\n", self.address)
     }
 
     /// All requests so far.
@@ -177,7 +181,9 @@ async fn serve(socket: TcpStream, state: Arc<State>) {
         let number = state.number.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
         let asked = state.dialect.read(number, head, &body);
         if state.keep.load(std::sync::atomic::Ordering::Relaxed) {
-            locked(&state.asked).push(asked.clone());
+            let slim = state.slim.load(std::sync::atomic::Ordering::Relaxed);
+            let body = if slim { Json::Null } else { asked.body.clone() };
+            locked(&state.asked).push(Asked { body, ..asked.clone() });
         }
         let script = Arc::clone(&*locked(&state.script));
         let steps = script(&asked);
@@ -386,8 +392,10 @@ impl Dialect {
                 "choices":[{"index":0,"delta":{"content":text},"finish_reason":null}]})),
             Self::Anthropic => named(&json!({"type":"content_block_delta","index":0,
                 "delta":{"type":"text_delta","text":text}})),
-            Self::Google => data(&json!({"candidates":[{"index":0,"content":{"role":"model","parts":[{"text":text}]}}],
-                "usageMetadata":google_usage(tokens),"modelVersion":"v-1","responseId":"r"})),
+            Self::Google => {
+                data(&json!({"candidates":[{"index":0,"content":{"role":"model","parts":[{"text":text}]}}],
+                "usageMetadata":google_usage(tokens),"modelVersion":"v-1","responseId":"r"}))
+            }
         }
     }
 

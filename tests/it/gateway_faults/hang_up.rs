@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::CLOCKS;
+use super::{CLOCKS, QUIET};
 use crate::support::daemon::Daemon;
 use crate::support::ledger;
 use crate::support::vendor::{Asked, Dialect, Step, Tokens, Vendor, chunk, stream_head};
@@ -54,7 +54,7 @@ async fn aborts_the_request_upstream() {
     let _machine = shared().await;
     for dialect in [Dialect::OpenAi, Dialect::Anthropic, Dialect::Google] {
         let vendor = Vendor::start(dialect, move |asked| flowing(dialect, asked)).await;
-        let config = vendor.endpoint("e", "") + &format!("[models.m]\ncandidates = [\"e/v\"]\n{CLOCKS}");
+        let config = vendor.endpoint("e", "") + &format!("[models.m]\ncandidates = [\"e/v\"]\n{CLOCKS}") + QUIET;
         let daemon = Daemon::start(&config.replace("total_timeout_ms = 5000", "total_timeout_ms = 60000")).await;
         for (streamed, reset) in [(true, false), (true, true), (false, false), (false, true)] {
             let before = vendor.asked().len();

@@ -11,12 +11,15 @@ use self::rows::{Expect, Fault};
 use crate::support::daemon::Daemon;
 use crate::support::http::Reply;
 use crate::support::ledger::{self, Row};
-use crate::support::vendor::{Dialect, Tokens, Vendor};
+use crate::support::vendor::{Dialect, Step, Tokens, Vendor, chunk, stream_head};
 use crate::support::{Json, json, shared};
 
 /// Clocks short enough for a test, long enough for a busy machine.
 const CLOCKS: &str = "connect_timeout_ms = 2000\nheader_timeout_ms = 1500\nfirst_token_timeout_ms = 1500\n\
                       between_tokens_timeout_ms = 1500\ntotal_timeout_ms = 5000\nretries = 1\n";
+/// Analyses have somebody to ask who is none of the vendors.
+const QUIET: &str = "[gateway]\ndefault_route = \"quiet\"\n\
+                     [routes.quiet]\nvariants = [{name = \"a\", model = \"local\"}]\n";
 /// No request may take longer than its deadline; what a busy machine adds comes on top.
 const DEADLINE: Duration = Duration::from_secs(5 + 5);
 /// Requests at once.
@@ -62,12 +65,12 @@ async fn matrix(dialect: Dialect) {
     let faults: Vec<Arc<Fault>> = rows::all(dialect).into_iter().map(Arc::new).collect();
     let all = faults.clone();
     let bad = Vendor::start(dialect, move |asked| {
-        let fault = all.iter().find(|fault| asked.model.starts_with(&format!("{}-", fault.name)));
+        let fault = all.iter().find(|fault| Some(fault.name) == asked.model.rsplitn(3, '-').nth(2));
         fault.expect("a row of this name").reply(dialect, asked)
     })
     .await;
     let good = Vendor::good(Dialect::OpenAi).await;
-    let mut config = bad.endpoint("bad", "") + &good.endpoint("good", "") + &rows::endpoints(dialect).await;
+    let mut config = bad.endpoint("bad", "") + &good.endpoint("good", "") + &rows::endpoints(dialect).await + QUIET;
     let mut cases = Vec::new();
     for fault in &faults {
         for (streamed, expect) in [(true, &fault.streamed), (false, &fault.plain)] {
@@ -78,10 +81,8 @@ async fn matrix(dialect: Dialect) {
                 let case = Case { fault: Arc::clone(fault), streamed, rescued };
                 let model = case.model();
                 let second = if rescued { ", \"good/ok\"" } else { "" };
-                config += &format!(
-                    "[models.\"{model}\"]\ncandidates = [\"{}/{model}\"{second}]\n{CLOCKS}\n",
-                    fault.endpoint
-                );
+                config +=
+                    &format!("[models.\"{model}\"]\ncandidates = [\"{}/{model}\"{second}]\n{CLOCKS}\n", fault.endpoint);
                 cases.push(case);
             }
         }
@@ -269,4 +270,25 @@ fn audit(case: &Case, dialect: Dialect, bad: &Vendor, rows: &[Row]) -> Result<()
         }
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn comments_that_keep_the_line_alive_do_not_wind_the_clock_up() {
+    let _machine = shared().await;
+    let vendor = Vendor::start(Dialect::OpenAi, |asked| {
+        let text = Dialect::OpenAi.text("so", Tokens::of(asked));
+        vec![stream_head(), chunk(text), Step::Hang]
+    })
+    .await;
+    // Our own comment comes after 5 s.
+    let config = vendor.endpoint("e", "")
+        + QUIET
+        + "[models.m]\ncandidates = [\"e/v\"]\nbetween_tokens_timeout_ms = 6000\ntotal_timeout_ms = 25000\n";
+    let daemon = Daemon::start(&config).await;
+    let body = json!({"model":"m","stream":true,"messages":[{"role":"user","content":"hello"}]});
+    let reply = daemon.post("/v1/chat/completions", &body).await;
+    assert!(reply.text().contains(": keep-alive"), "{}", reply.text());
+    let events = events(&reply).expect("a stream");
+    let last: Json = serde_json::from_str(events.last().expect("an event")).expect("JSON");
+    assert_eq!(last["error"]["attempts"][0]["message"], "no further token within 6000 ms", "{last}");
 }

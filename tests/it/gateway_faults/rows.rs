@@ -128,8 +128,9 @@ pub(super) async fn endpoints(dialect: Dialect) -> String {
         }
     });
     let untrusted = self_signed().await;
-    let endpoint =
-        |name: &str, url: String| format!("[endpoints.{name}]\nprovider = \"openai_compatible\"\nbase_url = \"{url}\"\n");
+    let endpoint = |name: &str, url: String| {
+        format!("[endpoints.{name}]\nprovider = \"openai_compatible\"\nbase_url = \"{url}\"\n")
+    };
     endpoint("closed", format!("http://{closed}/v1"))
         + &endpoint("tls", format!("https://{tls}/v1"))
         + &endpoint("untrusted", format!("https://{untrusted}/v1"))
@@ -181,24 +182,36 @@ fn connections() -> Vec<Fault> {
         both("reset-unanswered", || fails(502, "upstream_error", 2), |_, _| vec![Step::Reset]),
         both("closed-unanswered", || fails(502, "upstream_error", 2), |_, _| vec![Step::Close]),
         both("silent", || fails(504, "timeout", 1), |_, _| vec![Step::Hang]),
-        both("half-a-head", || fails(504, "timeout", 1), |_, _| {
-            vec![Step::Write(b"HTTP/1.1 200 OK\r\ncontent-ty".to_vec()), Step::Hang]
-        }),
-        both("dripping-head", || fails(504, "timeout", 1), |_, _| {
-            vec![Step::Forever(b"x-drip: 1\r\n".to_vec(), Duration::from_millis(100))]
-        }),
-        both("no-http", || fails(502, "upstream_error", 2), |_, _| {
-            vec![Step::Write(b"+OK this is no web server\r\n".to_vec()), Step::Close]
-        }),
-        both("redirect", || fails(502, "upstream_error", 2), |_, _| {
-            reply(307, "location: http://127.0.0.1:9/\r\n", "")
-        }),
+        both(
+            "half-a-head",
+            || fails(504, "timeout", 1),
+            |_, _| vec![Step::Write(b"HTTP/1.1 200 OK\r\ncontent-ty".to_vec()), Step::Hang],
+        ),
+        both(
+            "dripping-head",
+            || fails(504, "timeout", 1),
+            |_, _| vec![Step::Forever(b"x-drip: 1\r\n".to_vec(), Duration::from_millis(100))],
+        ),
+        both(
+            "no-http",
+            || fails(502, "upstream_error", 2),
+            |_, _| vec![Step::Write(b"+OK this is no web server\r\n".to_vec()), Step::Close],
+        ),
+        both(
+            "redirect",
+            || fails(502, "upstream_error", 2),
+            |_, _| reply(307, "location: http://127.0.0.1:9/\r\n", ""),
+        ),
     ]
 }
 
 fn refusals() -> Vec<Fault> {
     let quota = |name, kind: &'static str| {
-        both(name, || fails(429, "quota_exhausted", 1), move |dialect, _| reply(429, "", &dialect.error(429, kind, "no")))
+        both(
+            name,
+            || fails(429, "quota_exhausted", 1),
+            move |dialect, _| reply(429, "", &dialect.error(429, kind, "no")),
+        )
     };
     vec![
         status(400, "400", "invalid_request", 400, 1),
@@ -212,23 +225,39 @@ fn refusals() -> Vec<Fault> {
         status(502, "502", "upstream_error", 502, 2),
         status(503, "503", "upstream_error", 503, 2),
         status(529, "529", "upstream_error", 529, 2),
-        both("400-key", || fails(502, "upstream_auth", 1), |dialect, _| {
-            reply(400, "", &dialect.error(400, "invalid_api_key", "no"))
-        }),
-        both("500-final", || fails(500, "upstream_error", 1), |dialect, _| {
-            reply(500, "x-should-retry: false\r\n", &dialect.error(500, "server_error", "no"))
-        }),
-        both("500-page", || fails(500, "upstream_error", 2), |_, _| {
-            typed(500, "text/html", "", "<html><h1>Bad gateway</h1></html>")
-        }),
-        both("401-cut", || fails(502, "upstream_auth", 1), |_, _| {
-            let head = "HTTP/1.1 401 X\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{\"error\":{\"mess";
-            vec![Step::Write(head.as_bytes().to_vec()), Step::Close]
-        }),
-        both("400-stalled", || fails(400, "invalid_request", 1), |_, _| {
-            let head = "HTTP/1.1 400 X\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{\"error\":{\"mess";
-            vec![Step::Write(head.as_bytes().to_vec()), Step::Hang]
-        }),
+        both(
+            "400-key",
+            || fails(502, "upstream_auth", 1),
+            |dialect, _| reply(400, "", &dialect.error(400, "invalid_api_key", "no")),
+        ),
+        both(
+            "500-final",
+            || fails(500, "upstream_error", 1),
+            |dialect, _| reply(500, "x-should-retry: false\r\n", &dialect.error(500, "server_error", "no")),
+        ),
+        both(
+            "500-page",
+            || fails(500, "upstream_error", 2),
+            |_, _| typed(500, "text/html", "", "<html><h1>Bad gateway</h1></html>"),
+        ),
+        both(
+            "401-cut",
+            || fails(502, "upstream_auth", 1),
+            |_, _| {
+                let head =
+                    "HTTP/1.1 401 X\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{\"error\":{\"mess";
+                vec![Step::Write(head.as_bytes().to_vec()), Step::Close]
+            },
+        ),
+        both(
+            "400-stalled",
+            || fails(400, "invalid_request", 1),
+            |_, _| {
+                let head =
+                    "HTTP/1.1 400 X\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n{\"error\":{\"mess";
+                vec![Step::Write(head.as_bytes().to_vec()), Step::Hang]
+            },
+        ),
         quota("429-quota", "insufficient_quota"),
         quota("429-spend", "project_spend_limit_exceeded"),
         limited("429-seconds", 2, 1..=1, || "retry-after: 1\r\n".to_owned()),
@@ -244,12 +273,18 @@ fn refusals() -> Vec<Fault> {
             let at = SystemTime::now() + Duration::from_secs(3600);
             format!("retry-after: {}\r\n", httpdate::fmt_http_date(at))
         }),
-        both("429-bare", || fails(429, "rate_limited", 2), |dialect, _| {
-            reply(429, "", &dialect.error(429, "rate_limit_exceeded", "slow down"))
-        }),
-        both("429-final", || fails(429, "rate_limited", 1), |dialect, _| {
-            reply(429, "x-should-retry: false\r\n", &dialect.error(429, "rate_limit_exceeded", "slow down"))
-        }),
+        both(
+            "429-bare",
+            || fails(429, "rate_limited", 2),
+            |dialect, _| reply(429, "", &dialect.error(429, "rate_limit_exceeded", "slow down")),
+        ),
+        both(
+            "429-final",
+            || fails(429, "rate_limited", 1),
+            |dialect, _| {
+                reply(429, "x-should-retry: false\r\n", &dialect.error(429, "rate_limit_exceeded", "slow down"))
+            },
+        ),
         both("429-page", || fails(429, "rate_limited", 2), |_, _| typed(429, "text/html", "", "<html>busy</html>")),
     ]
 }
@@ -332,29 +367,42 @@ fn bodies(dialect: Dialect) -> Vec<Fault> {
     let cut = |ending: Step| {
         move |dialect: Dialect, asked: &Asked| {
             let body = dialect.whole("so it is", Tokens::of(asked));
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
             let start = head + &body[..body.len() / 2];
             vec![Step::Write(start.into_bytes()), Step::Wait(Duration::from_millis(100)), ending.clone()]
         }
     };
     let mut rows = vec![
-        both("html", || fails(502, "malformed", 2), |_, _| {
-            typed(200, "text/html", "", "<!DOCTYPE html><html><body>Log in</body></html>")
-        }),
+        both(
+            "html",
+            || fails(502, "malformed", 2),
+            |_, _| typed(200, "text/html", "", "<!DOCTYPE html><html><body>Log in</body></html>"),
+        ),
         both("html-as-json", || fails(502, "malformed", 2), |_, _| reply(200, "", "<html>Log in</html>")),
         both("empty", || fails(502, "malformed", 2), |_, _| reply(200, "", "")),
-        both("truncated-json", || fails(502, "malformed", 2), |dialect, asked| {
-            let body = dialect.whole("so it is", Tokens::of(asked));
-            reply(200, "", &body[..body.len() / 2])
-        }),
-        both("error-in-200", || fails(503, "upstream_error", 2), |dialect, _| {
-            let kind = match dialect {
-                Dialect::OpenAi => return reply(200, "", &json!({"error":{"message":"no","code":503}}).to_string()),
-                Dialect::Anthropic => "overloaded_error",
-                Dialect::Google => "UNAVAILABLE",
-            };
-            reply(200, "", &dialect.error(503, kind, "no"))
-        }),
+        both(
+            "truncated-json",
+            || fails(502, "malformed", 2),
+            |dialect, asked| {
+                let body = dialect.whole("so it is", Tokens::of(asked));
+                reply(200, "", &body[..body.len() / 2])
+            },
+        ),
+        both(
+            "error-in-200",
+            || fails(503, "upstream_error", 2),
+            |dialect, _| {
+                let kind = match dialect {
+                    Dialect::OpenAi => {
+                        return reply(200, "", &json!({"error":{"message":"no","code":503}}).to_string());
+                    }
+                    Dialect::Anthropic => "overloaded_error",
+                    Dialect::Google => "UNAVAILABLE",
+                };
+                reply(200, "", &dialect.error(503, kind, "no"))
+            },
+        ),
         plain("fin-in-body", fails(502, "interrupted", 2), cut(Step::Close)),
         plain("rst-in-body", fails(502, "interrupted", 2), cut(Step::Reset)),
         plain("stall-in-body", fails(504, "timeout", 1), cut(Step::Hang)),
@@ -363,7 +411,8 @@ fn bodies(dialect: Dialect) -> Vec<Fault> {
         }),
         plain("drip-body", Expect::Answer("so it is".to_owned()), |dialect, asked| {
             let body = dialect.whole("so it is", Tokens::of(asked));
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
             let apart = Duration::from_millis(1200) / u32::try_from(body.len()).expect("short");
             vec![Step::Write(head.into_bytes()), Step::Drip(body.into_bytes(), apart)]
         }),
@@ -393,9 +442,11 @@ fn bodies(dialect: Dialect) -> Vec<Fault> {
         rows.push(plain("huge-body", fails(502, "malformed", 2), |dialect, asked| {
             reply(200, "", &dialect.whole(&"huge ".repeat(3_600_000), Tokens::of(asked)))
         }));
-        rows.push(both("no-choices", || fails(502, "malformed", 2), |_, _| {
-            reply(200, "", &json!({"id":"x","object":"chat.completion"}).to_string())
-        }));
+        rows.push(both(
+            "no-choices",
+            || fails(502, "malformed", 2),
+            |_, _| reply(200, "", &json!({"id":"x","object":"chat.completion"}).to_string()),
+        ));
     }
     rows
 }
@@ -405,10 +456,18 @@ fn anthropics() -> Vec<Fault> {
         "details":{"error_code":"enforced_spend_limit_reached"}}});
     vec![
         status(529, "529", "upstream_error", 529, 2),
-        both("413", || fails(413, "invalid_request", 1), |d, _| reply(413, "", &d.error(413, "request_too_large", "no"))),
+        both(
+            "413",
+            || fails(413, "invalid_request", 1),
+            |d, _| reply(413, "", &d.error(413, "request_too_large", "no")),
+        ),
         both("429-spend", || fails(429, "quota_exhausted", 1), move |_, _| reply(429, "", &spend.to_string())),
         limited("429-seconds", 2, 1..=1, || "retry-after: 1\r\n".to_owned()),
-        both("402-billing", || fails(502, "quota_exhausted", 1), |d, _| reply(402, "", &d.error(402, "billing_error", "no"))),
+        both(
+            "402-billing",
+            || fails(502, "quota_exhausted", 1),
+            |d, _| reply(402, "", &d.error(402, "billing_error", "no")),
+        ),
         // Its streams say that they are over; a connection that ends without that was cut.
         stream("no-message-stop", Expect::Answer("so".to_owned()), |d, t| {
             let finish = d.finish(t);
@@ -431,7 +490,8 @@ fn googles() -> Vec<Fault> {
         .to_string()
     };
     let (soon, late) = (retry("0.4s"), retry("46s"));
-    let after = |attempts, after| Expect::Fails { status: 429, code: "rate_limited", attempts, retry_after: Some(after) };
+    let after =
+        |attempts, after| Expect::Fails { status: 429, code: "rate_limited", attempts, retry_after: Some(after) };
     vec![
         both("400-key", || fails(502, "upstream_auth", 1), move |_, _| reply(400, "", &key.to_string())),
         Fault {
@@ -448,9 +508,13 @@ fn googles() -> Vec<Fault> {
             plain: after(1, 40..=46),
             make: Box::new(move |_, _| reply(429, "", &late)),
         },
-        both("429-none-at-all", || fails(429, "quota_exhausted", 1), |d, _| {
-            reply(429, "", &d.error(429, "RESOURCE_EXHAUSTED", "Quota exceeded, limit: 0. Please retry in 46s."))
-        }),
+        both(
+            "429-none-at-all",
+            || fails(429, "quota_exhausted", 1),
+            |d, _| {
+                reply(429, "", &d.error(429, "RESOURCE_EXHAUSTED", "Quota exceeded, limit: 0. Please retry in 46s."))
+            },
+        ),
         status(503, "503", "upstream_error", 503, 2),
         stream("blocked-prompt", Expect::Answer(String::new()), |_, t| {
             let usage = json!({"promptTokenCount":t.input,"cachedContentTokenCount":t.cached,

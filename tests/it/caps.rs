@@ -1,0 +1,111 @@
+//! Caps on money: requests at once spend what the cap allows and never more.
+
+use std::sync::Arc;
+
+use crate::support::daemon::Daemon;
+use crate::support::ledger;
+use crate::support::vendor::{Dialect, Step, Tokens, Vendor};
+use crate::support::ws::{ingest, turn};
+use crate::support::{Json, json, shared};
+
+/// What every answer says that it took: at the prices below, one cent.
+const TOKENS: Tokens = Tokens { input: 100, cached: 0, output: 10 };
+const CENT: i64 = 10_000_000_000;
+
+/// A vendor that takes its time, and a daemon with a cap that asks it.
+async fn capped(cap: &str, second: &str) -> (Vendor, Daemon) {
+    let vendor = Vendor::start(Dialect::OpenAi, |asked| {
+        let schema = Dialect::OpenAi.schema(&asked.body);
+        let text = schema
+            .map_or_else(|| "fine".to_owned(), |schema| crate::support::llm::minimal(&schema, &schema).to_string());
+        let mut steps = vec![Step::Wait(std::time::Duration::from_millis(30))];
+        steps.extend(Dialect::OpenAi.answer(asked, &[&text], TOKENS));
+        steps
+    })
+    .await;
+    let prices = "prices = [{ model = \"*\", input = 100.0, output = 0.0 }]";
+    let config = vendor.endpoint("e", prices)
+        + &format!(
+            "[models.m]\ncandidates = [\"e/v\"{second}]\n[gateway]\ndefault_route = \"r\"\n\
+             [routes.r]\nvariants = [{{name = \"a\", model = \"m\"}}]\n[limits]\n{cap} = 0.30\n\
+             [ingest]\nlinger_ms = 50\nanalyses = [\"summary\"]\n[analyses.summary]\nevery_n_turns = 1\ndebounce_ms = 0\n"
+        );
+    let daemon = Daemon::start(&config).await;
+    (vendor, daemon)
+}
+
+/// Asks 100 times at once, every other time for a stream; gives how many were answered.
+async fn rush(daemon: &Arc<Daemon>, limit: &str, more: Json) -> usize {
+    let mut asking = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let daemon = Arc::clone(daemon);
+        let mut body = json!({"model":"m","stream":number % 2 == 0,"max_tokens":10,
+            "messages":[{"role":"user","content":"hello"}]});
+        for (key, value) in more.as_object().expect("an object") {
+            body[key] = value.clone();
+        }
+        asking.spawn(async move { daemon.post("/v1/chat/completions", &body).await });
+    }
+    let mut answered = 0;
+    while let Some(reply) = asking.join_next().await {
+        let reply = reply.expect("join");
+        if reply.status == 200 {
+            answered += 1;
+            continue;
+        }
+        assert_eq!(reply.status, 402, "{}", reply.text());
+        let error = &reply.json()["error"];
+        assert_eq!(error["code"], "budget_exhausted", "{error}");
+        assert!(error["message"].as_str().is_some_and(|message| message.contains(limit)), "{error}");
+    }
+    answered
+}
+
+async fn spent(daemon: &Daemon, count: usize) -> i64 {
+    let rows = ledger::settled(&daemon.dir, count, |_| true).await;
+    assert!(rows.iter().all(|row| row.outcome == "ok" && row.cost_pico == Some(CENT)), "{rows:?}");
+    rows.iter().filter_map(|row| row.cost_pico).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_at_once_spend_a_days_cap_and_not_a_cent_more() {
+    let _machine = shared().await;
+    let (vendor, daemon) = capped("usd_per_day", "").await;
+    let mut daemon = Arc::new(daemon);
+    assert_eq!(rush(&daemon, "limits.usd_per_day", json!({})).await, 30);
+    assert_eq!((vendor.count(), spent(&daemon, 30).await), (30, 30 * CENT));
+    assert_eq!(daemon.metric("sidetone_gateway_reserved_usd", &[]).await, 0.0);
+    // The ledger remembers over a restart.
+    Arc::get_mut(&mut daemon).expect("nobody else").restart().await;
+    assert_eq!(rush(&daemon, "limits.usd_per_day", json!({})).await, 0);
+    assert_eq!(vendor.count(), 30);
+    // An analysis goes on by what costs nothing, and says so.
+    let (mut client, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
+    client.send(&turn(0, "agent", "Hello.")).await;
+    let insight = client.of_type("insight.updated").await;
+    assert_eq!(insight["insight"]["degraded"], true, "{insight}");
+    assert_eq!(insight["insight"]["provenance"]["endpoint"], "local", "{insight}");
+    assert_eq!(vendor.count(), 30);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_calls_cap_is_its_own() {
+    let _machine = shared().await;
+    let (vendor, daemon) = capped("usd_per_call", "").await;
+    let daemon = Arc::new(daemon);
+    let (mut first, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
+    first.send(&turn(0, "agent", "Hello.")).await;
+    let insight = first.of_type("insight.updated").await;
+    assert_eq!(insight["insight"]["degraded"], false, "{insight}");
+    let about = json!({"transcript":{"call_id":"c1"}});
+    assert_eq!(rush(&daemon, "limits.usd_per_call", about).await, 29, "the insight was one of 30");
+    assert_eq!((vendor.count(), spent(&daemon, 30).await), (30, 30 * CENT));
+    first.send(&turn(1, "agent", "Hello again.")).await;
+    let insight = first.until("the next insight", |frame| frame["insight"]["covers"]["to"] == 1).await;
+    assert_eq!(insight["insight"]["degraded"], true, "{insight}");
+    // Another call has its own.
+    let (mut second, _) = ingest(&daemon, "call_id=c2&stream_id=s_1").await;
+    second.send(&turn(0, "agent", "Hello.")).await;
+    let insight = second.of_type("insight.updated").await;
+    assert_eq!(insight["insight"]["degraded"], false, "{insight}");
+}

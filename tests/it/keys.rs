@@ -1,0 +1,205 @@
+//! Who may do what: every path with every key, on a daemon that runs while its keys are made and revoked.
+
+use std::time::Duration;
+
+use crate::support::daemon::{Daemon, run};
+use crate::support::http::{self, Reply};
+use crate::support::ws::{Client, Options};
+use crate::support::{Json, eventually, json, shared};
+
+const SCOPES: [&str; 4] = ["ingest", "subscribe", "gateway", "admin"];
+
+/// Method, path, and the scopes that are needed, all of them; none = no key is needed.
+const PATHS: &[(&str, &str, &[&str])] = &[
+    ("GET", "/v3/token?expires_in_seconds=60", &["ingest"]),
+    ("GET", "/v1/calls", &["subscribe"]),
+    ("GET", "/v1/calls/c", &["subscribe"]),
+    ("GET", "/v1/calls/c/turns", &["subscribe"]),
+    ("GET", "/v1/calls/c/events", &["subscribe"]),
+    ("POST", "/v1/calls/c/analyses/summary", &["gateway", "subscribe"]),
+    ("DELETE", "/v1/calls/c", &["admin"]),
+    ("POST", "/v1/chat/completions", &["gateway"]),
+    ("POST", "/chat/completions", &["gateway"]),
+    ("GET", "/v1/models", &["gateway"]),
+    ("GET", "/models", &["gateway"]),
+    ("GET", "/v1/models/nobody", &["gateway"]),
+    ("GET", "/v1/usage", &["admin"]),
+    ("GET", "/metrics", &["admin"]),
+    ("GET", "/healthz", &[]),
+    ("GET", "/readyz", &[]),
+    ("GET", "/version", &[]),
+    ("GET", "/", &[]),
+];
+
+/// Sockets, in the same way.
+const SOCKETS: &[(&str, &[&str])] = &[
+    ("/v1/ingest?call_id=k", &["ingest"]),
+    ("/v1/subscribe", &["subscribe"]),
+    ("/v3/ws?sample_rate=16000", &["ingest"]),
+    ("/v3/ws?sample_rate=16000&llm_gateway=%7B%7D", &["ingest", "gateway"]),
+];
+
+async fn command(daemon: &Daemon, words: &[&str]) -> String {
+    let config = daemon.config_path().display().to_string();
+    let output = run(&[words, &["--config", &config]].concat()).await;
+    assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+async fn create(daemon: &Daemon, name: &str, scopes: &str) -> String {
+    let printed = command(daemon, &["key", "create", "--name", name, "--scope", scopes]).await;
+    let key = printed.split_whitespace().find(|word| word.starts_with("sk_"));
+    key.unwrap_or_else(|| panic!("no key in {printed:?}")).to_owned()
+}
+
+async fn ask(daemon: &Daemon, method: &str, path: &str, authorization: Option<&str>) -> Reply {
+    let mut headers = vec![("content-type", "application/json")];
+    headers.extend(authorization.map(|value| ("authorization", value)));
+    let body = (method == "POST").then(|| json!({"model":"local","messages":[]}).to_string());
+    http::request(daemon.port, method, path, &headers, body).await
+}
+
+/// The close code of a socket that is refused; `None` where it is let in.
+async fn refused(daemon: &Daemon, path: &str, headers: &[(&str, String)]) -> Option<u16> {
+    let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+    let mut client = Client::try_connect(&daemon.ws(path), &Options { headers, receive_buffer: None })
+        .await
+        .unwrap_or_else(|error| panic!("{path}: {error}"));
+    let first = client.recv().await.unwrap_or(Json::Null);
+    // The vendor's own form where its SDKs listen.
+    let refusal = first["code"] == "unauthenticated" || first["code"] == "forbidden" || first["error_code"] == 1008;
+    if refusal { Some(client.close_code().await) } else { None }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_path_with_every_key() {
+    let _machine = shared().await;
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
+    let daemon = Daemon::start(&format!("[stt]\nupstream = \"ws://{nowhere}\"\n")).await;
+    for (method, path, _) in PATHS {
+        let reply = ask(&daemon, method, path, None).await;
+        assert!(![401, 403].contains(&reply.status), "{path} without any key made: {}", reply.status);
+    }
+    let mut keys = Vec::new();
+    for scope in SCOPES {
+        keys.push((vec![scope], create(&daemon, scope, scope).await));
+    }
+    keys.push((vec!["ingest", "gateway"], create(&daemon, "both-1", "ingest,gateway").await));
+    keys.push((vec!["gateway", "subscribe"], create(&daemon, "both-2", "gateway,subscribe").await));
+    let gone = create(&daemon, "gone", "admin").await;
+    assert_eq!(ask(&daemon, "GET", "/metrics", Some(&gone)).await.status, 200, "a new key holds at once");
+    command(&daemon, &["key", "revoke", "gone"]).await;
+    let opens =
+        |scopes: &[&str], needed: &[&str]| scopes.contains(&"admin") || needed.iter().all(|need| scopes.contains(need));
+    for (method, path, needed) in PATHS {
+        for bad in [None, Some("sk_wrong"), Some(gone.as_str()), Some("")] {
+            let reply = ask(&daemon, method, path, bad).await;
+            assert_eq!(reply.status == 401, !needed.is_empty(), "{method} {path} with {bad:?}: {}", reply.status);
+        }
+        for (scopes, key) in &keys {
+            for value in [key.clone(), format!("Bearer {key}"), format!("bearer {key}")] {
+                let reply = ask(&daemon, method, path, Some(&value)).await;
+                let forbidden = !opens(scopes, needed);
+                assert_eq!(reply.status == 403, forbidden, "{method} {path} with {scopes:?}: {}", reply.status);
+                assert_ne!(reply.status, 401, "{method} {path} with {scopes:?}");
+                assert!(!reply.text().contains(key), "a key comes back: {}", reply.text());
+            }
+        }
+    }
+    for (path, needed) in SOCKETS {
+        let codes = if path.starts_with("/v3") { (1008, 1008) } else { (4401, 4403) };
+        for bad in [None, Some("sk_wrong"), Some(gone.as_str())] {
+            let headers: Vec<_> = bad.iter().map(|key| ("authorization", (*key).to_owned())).collect();
+            assert_eq!(refused(&daemon, path, &headers).await, Some(codes.0), "{path} with {bad:?}");
+        }
+        for (scopes, key) in &keys {
+            let expected = (!opens(scopes, needed)).then_some(codes.1);
+            let found = refused(&daemon, path, &[("authorization", format!("Bearer {key}"))]).await;
+            assert_eq!(found, expected, "{path} with {scopes:?}");
+        }
+    }
+    // As a subprotocol, which is never said back.
+    for (scopes, key) in &keys {
+        let offered = format!("sidetone.v1, sidetone.key.{key}");
+        let found = refused(&daemon, "/v1/subscribe", &[("sec-websocket-protocol", offered.clone())]).await;
+        assert_eq!(found, (!opens(scopes, &["subscribe"])).then_some(4403), "{scopes:?} as a subprotocol");
+        let upgrade = [
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-protocol", offered.as_str()),
+        ];
+        for path in ["/v1/subscribe", "/v1/ingest?call_id=k"] {
+            let reply = http::request(daemon.port, "GET", path, &upgrade, None).await;
+            assert_eq!(reply.status, 101);
+            assert!(reply.headers.iter().all(|(_, value)| !value.contains(key)), "{:?}", reply.headers);
+        }
+    }
+    let ingest = &keys[0].1;
+    // Without an STT key of ours there is nothing to mint tokens for; a token that is none opens nothing either way.
+    assert_eq!(refused(&daemon, "/v3/ws?sample_rate=16000&token=nonsense", &[]).await, Some(1008));
+    assert_eq!(refused(&daemon, &format!("/v3/ws?sample_rate=16000&token={ingest}"), &[]).await, Some(1008), "no key");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_ours_open_the_proxy_alone() {
+    let _machine = shared().await;
+    let nowhere = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
+    let dir = tempfile::tempdir().expect("folder");
+    let config = format!("[stt]\nupstream = \"ws://{nowhere}\"\napi_key = \"file:stt-key\"\n");
+    std::fs::write(dir.path().join("stt-key"), "the-vendors").expect("write");
+    let mut daemon = Daemon::prepare(&config, dir.path());
+    daemon.up().await;
+    let key = create(&daemon, "agent", "ingest").await;
+    let reply = ask(&daemon, "GET", "/v3/token?expires_in_seconds=60", Some(&key)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let token = reply.json()["token"].as_str().expect("a token").to_owned();
+    assert_eq!(refused(&daemon, &format!("/v3/ws?sample_rate=16000&token={token}"), &[]).await, None);
+    for path in ["/v1/ingest?call_id=k", "/v1/subscribe"] {
+        let join = if path.contains('?') { '&' } else { '?' };
+        assert_eq!(refused(&daemon, &format!("{path}{join}token={token}"), &[]).await, Some(4401), "{path}");
+    }
+    assert_eq!(ask(&daemon, "GET", &format!("/v1/calls?token={token}"), None).await.status, 401);
+    assert_eq!(ask(&daemon, "GET", "/v1/calls", Some(&token)).await.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_key_any_address_is_served() {
+    let _machine = shared().await;
+    use std::io::BufRead as _;
+    let dir = tempfile::tempdir().expect("folder");
+    let daemon = Daemon::prepare("", dir.path());
+    let key = create(&daemon, "boss", "admin").await;
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_sidetone"))
+        .args(["serve", "--listen", "0.0.0.0:0", "--config"])
+        .arg(daemon.config_path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("start");
+    let mut line = String::new();
+    std::io::BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
+    let port = line.trim_end().rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+    let port = port.unwrap_or_else(|| panic!("{line:?}"));
+    assert_eq!(http::request(port, "GET", "/v1/calls", &[], None).await.status, 401);
+    let reply = http::request(port, "GET", "/v1/calls", &[("authorization", &key)], None).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn revoking_the_last_key_opens_nothing() {
+    let _machine = shared().await;
+    let daemon = Daemon::start("").await;
+    let key = create(&daemon, "only", "admin").await;
+    command(&daemon, &["key", "revoke", "only"]).await;
+    eventually("refused", Duration::from_secs(5), || async {
+        (ask(&daemon, "GET", "/v1/calls", Some(&key)).await.status == 401).then_some(())
+    })
+    .await;
+    assert_eq!(ask(&daemon, "GET", "/v1/calls", None).await.status, 401);
+    let listed = command(&daemon, &["key", "list"]).await;
+    assert!(listed.contains("only") && !listed.contains(&key), "{listed}");
+}

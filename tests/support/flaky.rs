@@ -1,0 +1,53 @@
+//! Vendors that fail at random, for load: a seeded share of their answers is refused, cut, mute or nonsense.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::Chance;
+use super::llm::minimal;
+use super::vendor::{Asked, Dialect, Step, Tokens, Vendor, chunk, end, reply, stream_head};
+
+/// Starts one in which `percent` of the answers fail.
+pub async fn start(dialect: Dialect, percent: usize, seed: u64) -> Vendor {
+    let chance = Arc::new(Mutex::new(Chance(seed)));
+    Vendor::start(dialect, move |asked| {
+        let (fails, kind) = {
+            let mut chance = chance.lock().expect("lock");
+            (chance.below(100) < percent, chance.below(20))
+        };
+        if fails { fault(dialect, asked, kind) } else { good(dialect, asked) }
+    })
+    .await
+}
+
+/// An answer that is true to the schema, if there is one.
+fn good(dialect: Dialect, asked: &Asked) -> Vec<Step> {
+    let text = dialect
+        .schema(&asked.body)
+        .map_or_else(|| "A scripted answer.".to_owned(), |schema| minimal(&schema, &schema).to_string());
+    let middle = text.char_indices().nth(text.chars().count() / 2).map_or(0, |(at, _)| at);
+    dialect.answer(asked, &[&text[..middle], &text[middle..]], Tokens::of(asked))
+}
+
+fn fault(dialect: Dialect, asked: &Asked, kind: usize) -> Vec<Step> {
+    let tokens = Tokens::of(asked);
+    let status = |status: u16, headers: &str| reply(status, headers, &dialect.error(status, "api_error", "scripted"));
+    let start = || {
+        let mut steps = vec![stream_head()];
+        steps.extend(dialect.preamble(tokens).map(chunk));
+        steps
+    };
+    match kind {
+        0..4 => status(500, ""),
+        4..7 => status(503, ""),
+        7..9 => status(529, ""),
+        9..12 => status(429, "retry-after-ms: 60\r\n"),
+        12..14 => vec![Step::Reset],
+        14 => vec![Step::Close],
+        15 => vec![Step::Hang],
+        16 => [start(), vec![Step::Wait(Duration::from_millis(20)), Step::Close]].concat(),
+        17 => [start(), vec![chunk(dialect.text("so", tokens)), Step::Close]].concat(),
+        18 => [start(), vec![chunk(dialect.error_event()), end()]].concat(),
+        _ => reply(200, "", "<html>scripted</html>"),
+    }
+}
