@@ -147,8 +147,9 @@ async fn tokens_of_ours_open_the_proxy_alone() {
     let _machine = shared().await;
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
     let dir = tempfile::tempdir().expect("folder");
-    let config = format!("[stt]\nupstream = \"ws://{nowhere}\"\napi_key = \"file:stt-key\"\n");
-    std::fs::write(dir.path().join("stt-key"), "the-vendors").expect("write");
+    let file = dir.path().join("stt-key").display().to_string();
+    let config = format!("[stt]\nupstream = \"ws://{nowhere}\"\napi_key = \"file:{file}\"\n");
+    std::fs::write(&file, "the-vendors").expect("write");
     let mut daemon = Daemon::prepare(&config, dir.path());
     daemon.up().await;
     let key = create(&daemon, "agent", "ingest").await;

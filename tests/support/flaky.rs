@@ -1,11 +1,12 @@
 //! Vendors that fail at random, for load: a seeded share of their answers is refused, cut, mute or nonsense.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::Chance;
 use super::llm::minimal;
 use super::vendor::{Asked, Dialect, Step, Tokens, Vendor, chunk, end, reply, stream_head};
+use super::{Chance, Json};
 
 /// Starts one in which `percent` of the answers fail.
 pub async fn start(dialect: Dialect, percent: usize, seed: u64) -> Vendor {
@@ -24,9 +25,24 @@ pub async fn start(dialect: Dialect, percent: usize, seed: u64) -> Vendor {
 fn good(dialect: Dialect, asked: &Asked) -> Vec<Step> {
     let text = dialect
         .schema(&asked.body)
+        .map(|schema| whole(&schema))
         .map_or_else(|| "A scripted answer.".to_owned(), |schema| minimal(&schema, &schema).to_string());
     let middle = text.char_indices().nth(text.chars().count() / 2).map_or(0, |(at, _)| at);
     dialect.answer(asked, &[&text[..middle], &text[middle..]], Tokens::of(asked))
+}
+
+/// Vendors take less than a whole schema; the answer is held against all of it.
+fn whole(wire: &Json) -> Json {
+    const ALL: [&str; 3] = [
+        include_str!("../../src/analysis/summary/schema.json"),
+        include_str!("../../src/analysis/sentiment/schema.json"),
+        include_str!("../../src/analysis/sentiment_turn/schema.json"),
+    ];
+    let names = |schema: &Json| -> BTreeSet<String> {
+        schema["properties"].as_object().map(|fields| fields.keys().cloned().collect()).unwrap_or_default()
+    };
+    let all = ALL.iter().map(|text| serde_json::from_str::<Json>(text).expect("a schema"));
+    all.into_iter().find(|schema| names(schema) == names(wire)).unwrap_or_else(|| wire.clone())
 }
 
 fn fault(dialect: Dialect, asked: &Asked, kind: usize) -> Vec<Step> {

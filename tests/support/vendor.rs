@@ -28,8 +28,6 @@ pub enum Step {
     Write(Vec<u8>),
     /// Nothing for so long.
     Wait(Duration),
-    /// These bytes, one after the other, so far apart.
-    Drip(Vec<u8>, Duration),
     /// These bytes again and again, so far apart, until the client goes away.
     Forever(Vec<u8>, Duration),
     /// Nothing more, until the client goes away.
@@ -223,12 +221,6 @@ async fn play(writer: &mut OwnedWriteHalf, steps: Vec<Step>) -> Then {
         match step {
             Step::Write(bytes) => write(writer, &bytes).await,
             Step::Wait(time) => tokio::time::sleep(time).await,
-            Step::Drip(bytes, apart) => {
-                for byte in bytes {
-                    write(writer, &[byte]).await;
-                    tokio::time::sleep(apart).await;
-                }
-            }
             Step::Forever(bytes, apart) => loop {
                 write(writer, &bytes).await;
                 tokio::time::sleep(apart).await;

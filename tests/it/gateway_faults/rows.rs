@@ -190,7 +190,12 @@ fn connections() -> Vec<Fault> {
         both(
             "dripping-head",
             || fails(504, "timeout", 1),
-            |_, _| vec![Step::Forever(b"x-drip: 1\r\n".to_vec(), Duration::from_millis(100))],
+            |_, _| {
+                vec![
+                    Step::Write(b"HTTP/1.1 200 OK\r\n".to_vec()),
+                    Step::Forever(b"x-drip: 1\r\n".to_vec(), Duration::from_millis(100)),
+                ]
+            },
         ),
         both(
             "no-http",
@@ -289,6 +294,11 @@ fn refusals() -> Vec<Fault> {
     ]
 }
 
+/// The status that an overload inside a 200 stands for.
+fn overloaded(dialect: Dialect) -> u16 {
+    if dialect == Dialect::Anthropic { 529 } else { 503 }
+}
+
 fn streams(dialect: Dialect) -> Vec<Fault> {
     let broken = |code| Expect::Broken { code };
     let text = |dialect: Dialect, text: &str, tokens| chunk(dialect.text(text, tokens));
@@ -302,7 +312,9 @@ fn streams(dialect: Dialect) -> Vec<Fault> {
         stream("comments-after-token", broken("timeout"), move |d, t| {
             vec![text(d, "so", t), Step::Forever(b"4\r\n: x\n\r\n".to_vec(), Duration::from_millis(100))]
         }),
-        stream("error-after-preamble", fails(503, "upstream_error", 2), |d, _| vec![chunk(d.error_event()), end()]),
+        stream("error-after-preamble", fails(overloaded(dialect), "upstream_error", 2), |d, _| {
+            vec![chunk(d.error_event()), end()]
+        }),
         stream("error-after-token", broken("upstream_error"), move |d, t| {
             vec![text(d, "so", t), chunk(d.error_event()), end()]
         }),
@@ -389,20 +401,17 @@ fn bodies(dialect: Dialect) -> Vec<Fault> {
                 reply(200, "", &body[..body.len() / 2])
             },
         ),
-        both(
-            "error-in-200",
-            || fails(503, "upstream_error", 2),
-            |dialect, _| {
-                let kind = match dialect {
-                    Dialect::OpenAi => {
-                        return reply(200, "", &json!({"error":{"message":"no","code":503}}).to_string());
-                    }
-                    Dialect::Anthropic => "overloaded_error",
-                    Dialect::Google => "UNAVAILABLE",
-                };
-                reply(200, "", &dialect.error(503, kind, "no"))
-            },
-        ),
+        Fault {
+            name: "error-in-200",
+            endpoint: "bad",
+            streamed: fails(overloaded(dialect), "upstream_error", 2),
+            plain: fails(overloaded(dialect), "upstream_error", 2),
+            make: Box::new(|dialect, _| match dialect {
+                Dialect::OpenAi => reply(200, "", &json!({"error":{"message":"no","code":503}}).to_string()),
+                Dialect::Anthropic => reply(200, "", &dialect.error(529, "overloaded_error", "no")),
+                Dialect::Google => reply(200, "", &dialect.error(503, "UNAVAILABLE", "no")),
+            }),
+        },
         plain("fin-in-body", fails(502, "interrupted", 2), cut(Step::Close)),
         plain("rst-in-body", fails(502, "interrupted", 2), cut(Step::Reset)),
         plain("stall-in-body", fails(504, "timeout", 1), cut(Step::Hang)),
@@ -413,8 +422,11 @@ fn bodies(dialect: Dialect) -> Vec<Fault> {
             let body = dialect.whole("so it is", Tokens::of(asked));
             let head =
                 format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
-            let apart = Duration::from_millis(1200) / u32::try_from(body.len()).expect("short");
-            vec![Step::Write(head.into_bytes()), Step::Drip(body.into_bytes(), apart)]
+            let mut steps = vec![Step::Write(head.into_bytes())];
+            for part in body.as_bytes().chunks(body.len().div_ceil(12)) {
+                steps.extend([Step::Wait(Duration::from_millis(50)), Step::Write(part.to_vec())]);
+            }
+            steps
         }),
         plain("endless-body", fails(502, "malformed", 2), |_, _| {
             let spaces = " ".repeat(1 << 20);
@@ -490,6 +502,7 @@ fn googles() -> Vec<Fault> {
         .to_string()
     };
     let (soon, late) = (retry("0.4s"), retry("46s"));
+    let exhausted = || Expect::Fails { status: 429, code: "quota_exhausted", attempts: 1, retry_after: Some(40..=46) };
     let after =
         |attempts, after| Expect::Fails { status: 429, code: "rate_limited", attempts, retry_after: Some(after) };
     vec![
@@ -508,13 +521,15 @@ fn googles() -> Vec<Fault> {
             plain: after(1, 40..=46),
             make: Box::new(move |_, _| reply(429, "", &late)),
         },
-        both(
-            "429-none-at-all",
-            || fails(429, "quota_exhausted", 1),
-            |d, _| {
+        Fault {
+            name: "429-none-at-all",
+            endpoint: "bad",
+            streamed: exhausted(),
+            plain: exhausted(),
+            make: Box::new(|d, _| {
                 reply(429, "", &d.error(429, "RESOURCE_EXHAUSTED", "Quota exceeded, limit: 0. Please retry in 46s."))
-            },
-        ),
+            }),
+        },
         status(503, "503", "upstream_error", 503, 2),
         stream("blocked-prompt", Expect::Answer(String::new()), |_, t| {
             let usage = json!({"promptTokenCount":t.input,"cachedContentTokenCount":t.cached,
