@@ -32,7 +32,7 @@ fn echo(dialect: Dialect, asked: &Asked) -> Vec<crate::support::vendor::Step> {
         2 => format!("Incorrect key in ?key={}", encode(key)),
         _ => format!("Incorrect key {}***", &key[..12]),
     };
-    let status = if asked.number % 2 == 0 { 401 } else { 500 };
+    let status = if asked.number.is_multiple_of(2) { 401 } else { 500 };
     reply(status, "", &dialect.error(status, "invalid_api_key", &said))
 }
 
@@ -176,7 +176,11 @@ async fn what_was_said_is_in_no_log_above_trace() {
     let vendor = Vendor::start(Dialect::OpenAi, |asked| {
         let said = asked.body["messages"].to_string();
         let message = format!("cannot take {}", said.chars().take(4000).collect::<String>());
-        reply(if asked.number % 2 == 0 { 400 } else { 500 }, "", &Dialect::OpenAi.error(500, "server_error", &message))
+        reply(
+            if asked.number.is_multiple_of(2) { 400 } else { 500 },
+            "",
+            &Dialect::OpenAi.error(500, "server_error", &message),
+        )
     })
     .await;
     let config = vendor.endpoint("e", "")
