@@ -24,6 +24,9 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+/// A directive for the log's filter: at TRACE the library would write down whole handshakes, keys among their headers.
+pub const LOG_LIMIT: &str = "tungstenite::handshake=off";
+
 pub use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// Read buffer of a socket, bytes. tungstenite's own 128 KiB would be most of an idle call's memory.

@@ -147,8 +147,7 @@ impl Stop {
 /// Sends the log to stderr. `level` holds unless SIDETONE_LOG says otherwise.
 fn start_log(form: LogForm, level: &str) {
     let filter = EnvFilter::try_from_env("SIDETONE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    // At TRACE it would write down whole requests, keys among their headers.
-    let filter = match "tungstenite::handshake=off".parse() {
+    let filter = match crate::base::ws::LOG_LIMIT.parse() {
         Ok(directive) => filter.add_directive(directive),
         Err(_) => filter,
     };
