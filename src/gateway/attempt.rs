@@ -3,6 +3,7 @@
 //! Knows nothing of other candidates. An attempt that is dropped is aborted, and its row says so.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::{Instant, timeout_at};
 
@@ -32,6 +33,8 @@ pub(super) struct Context<'a> {
     pub(super) plain_header: Instant,
     /// Whether chunks are kept as they came.
     pub(super) keep_raw: bool,
+    /// Set once a vendor has begun to answer.
+    pub(super) answering: Option<&'a AtomicBool>,
 }
 
 /// The commit point of an attempt.
@@ -96,6 +99,9 @@ async fn open_inner(context: Context<'_>, remote: &Arc<Remote>, row: &mut Row) -
         let error = provider.error(response.status, &response.headers, &body);
         let retry_after = error.retry_after.map(from_now);
         return Err(Failure::vendor(error, retry_after));
+    }
+    if let Some(answering) = context.answering {
+        answering.store(true, Ordering::Relaxed);
     }
     if response.media_type() != "text/event-stream" {
         let until = if context.request.stream {

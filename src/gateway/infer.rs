@@ -138,7 +138,7 @@ impl Bill {
 pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answer, GatewayError> {
     let validator = question.prepare(inner)?;
     let arm = Arc::clone(&question.arm);
-    let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), &question.request, false);
+    let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), &question.request, false, None);
     let mut bill = Bill::default();
     let mut got = match complete(&mut run, &mut question, &mut bill).await {
         // An analysis goes on with what costs nothing, until the limit lifts; a client is told.

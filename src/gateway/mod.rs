@@ -27,6 +27,7 @@ mod stream;
 pub mod transcript;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -306,7 +307,19 @@ impl Gateway {
     /// # Cancel safety
     /// As [`Gateway::infer`]; so is dropping the stream.
     pub async fn stream(&self, query: Query) -> Result<Stream, GatewayError> {
-        stream::open(&self.inner, query.question(true)).await
+        self.stream_watched(query, &AtomicBool::new(false)).await
+    }
+
+    /// The same; `answering` is set once a vendor's good header is there: whoever waits for the first token then waits for
+    /// a model that thinks, though another may still take over.
+    ///
+    /// # Errors
+    /// As [`Gateway::infer`].
+    ///
+    /// # Cancel safety
+    /// As [`Gateway::stream`].
+    pub async fn stream_watched(&self, query: Query, answering: &AtomicBool) -> Result<Stream, GatewayError> {
+        stream::open(&self.inner, query.question(true), answering).await
     }
 }
 

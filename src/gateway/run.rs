@@ -5,7 +5,7 @@ mod hedge;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -48,6 +48,7 @@ pub(super) struct Run<'a> {
     asker: Asker,
     deadline: Instant,
     keep_raw: bool,
+    answering: Option<&'a AtomicBool>,
     id: i64,
     at_ms: i64,
     /// Why it has no answer.
@@ -120,6 +121,7 @@ impl<'a> Run<'a> {
         deadline: Instant,
         request: &ChatRequest,
         keep_raw: bool,
+        answering: Option<&'a AtomicBool>,
     ) -> Self {
         let now = Instant::now();
         let candidates = balance::arrange(arm, request)
@@ -141,6 +143,7 @@ impl<'a> Run<'a> {
             asker,
             deadline,
             keep_raw,
+            answering,
             id: next_id(),
             at_ms: crate::base::time::unix_ms(),
             code: None,
@@ -332,6 +335,7 @@ impl<'a> Run<'a> {
             deadline: self.deadline,
             plain_header: self.plain_header(),
             keep_raw: self.keep_raw,
+            answering: self.answering,
         }
     }
 

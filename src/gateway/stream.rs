@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -53,10 +54,16 @@ enum Source {
     Ended,
 }
 
-pub(super) async fn open(inner: &Inner, mut question: Question) -> Result<Stream, GatewayError> {
+/// `answering` is set once any vendor has begun to answer.
+pub(super) async fn open(
+    inner: &Inner,
+    mut question: Question,
+    answering: &AtomicBool,
+) -> Result<Stream, GatewayError> {
     let validator = question.prepare(inner)?;
     let arm = Arc::clone(&question.arm);
-    let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), &question.request, true);
+    let mut run =
+        Run::new(inner, &arm, question.asker.clone(), question.until(), &question.request, true, Some(answering));
     let mut provenance = Provenance {
         route: Arc::clone(&arm.route),
         variant: Arc::clone(&arm.variant),

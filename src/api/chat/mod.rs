@@ -8,6 +8,7 @@ mod extensions;
 mod sse;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -22,7 +23,7 @@ use super::auth::{Caller, Refusal};
 use super::error::OpenAiError;
 use super::{Api, Began};
 use crate::gateway::transcript::{self, Source, Spec};
-use crate::gateway::{Answer, Arm, Gateway, GatewayError, Query};
+use crate::gateway::{Answer, Arm, Gateway, GatewayError, Query, Stream};
 use crate::keys::Scope;
 use crate::llm::{ChatRequest, repair};
 use crate::types::{CallId, Transcript, id};
@@ -132,7 +133,7 @@ async fn respond(api: &Api, http: Request<Body>) -> Result<Response, OpenAiError
         key,
         repair_json: extensions.repair_json,
     };
-    if streamed { stream(asked, turns, include_usage).await } else { plain(&asked, turns).await }
+    if streamed { stream(asked, turns, include_usage, sse::KEEP_ALIVE).await } else { plain(&asked, turns).await }
 }
 
 /// Variants stick to the call, else the user, else the header, else nothing.
@@ -266,13 +267,15 @@ fn write_plain(asked: &Asked, turn: &Turn, answer: &Answer) -> Response {
     response
 }
 
+fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(HeaderName::from_static(name), value);
+    }
+}
+
 /// Provenance, as headers.
 fn headers(headers: &mut HeaderMap, facts: &Facts<'_>, turn: &Turn) {
-    let mut put = |name: &'static str, value: &str| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
-    };
+    let mut put = |name, value: &str| put(headers, name, value);
     put("sidetone-route", facts.route);
     put("sidetone-variant", facts.variant);
     put("sidetone-model", facts.model);
@@ -286,12 +289,17 @@ fn headers(headers: &mut HeaderMap, facts: &Facts<'_>, turn: &Turn) {
     }
 }
 
-async fn stream(asked: Asked, turns: Vec<Turn>, include_usage: bool) -> Result<Response, OpenAiError> {
-    let mut failed: Vec<GatewayError> = Vec::new();
-    for mut turn in turns {
-        match asked.gateway.stream(asked.query(&mut turn)).await {
-            Ok(stream) => {
-                let waited = stream.waited;
+/// Answers with a stream, at its first token. Where a vendor has begun to answer and no token is there at the end of a
+/// `pace`, the answer begins without: a proxy between takes a silent line for dead.
+async fn stream(asked: Asked, turns: Vec<Turn>, include_usage: bool, pace: Duration) -> Result<Response, OpenAiError> {
+    let answering = Arc::new(AtomicBool::new(false));
+    // The route and variant asked: those of the headers, if it is not known yet who answers.
+    let arm = turns.first().map(|turn| Arc::clone(&turn.arm));
+    let mut opening = Box::pin(open(asked, turns, Arc::clone(&answering)));
+    loop {
+        match tokio::time::timeout(pace, opening.as_mut()).await {
+            Ok(opened) => {
+                let Opened { stream, turn, overhead } = opened?;
                 let provenance = stream.provenance.clone();
                 let facts = Facts {
                     route: &provenance.route,
@@ -301,17 +309,51 @@ async fn stream(asked: Asked, turns: Vec<Turn>, include_usage: bool) -> Result<R
                     attempts: provenance.attempts,
                     cost_usd: None,
                 };
-                let mut response = Response::new(sse::body(stream, include_usage));
+                let mut response = event_stream(sse::body(stream, include_usage));
                 headers(response.headers_mut(), &facts, &turn);
-                let headers = response.headers_mut();
-                headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
-                headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-                headers.insert(OVERHEAD, asked.overhead(waited));
+                response.headers_mut().insert(OVERHEAD, overhead);
                 return Ok(response);
             }
+            Err(_) if answering.load(Ordering::Relaxed) => {
+                let opening = Box::pin(async move { opening.await.map(|opened| opened.stream) });
+                let mut response = event_stream(sse::early(opening, include_usage, pace));
+                if let Some(arm) = arm {
+                    put(response.headers_mut(), "sidetone-route", &arm.route);
+                    put(response.headers_mut(), "sidetone-variant", &arm.variant);
+                }
+                return Ok(response);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn event_stream(body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(http::header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// A stream at its first token, and whose it is.
+struct Opened {
+    stream: Stream,
+    turn: Turn,
+    overhead: HeaderValue,
+}
+
+async fn open(asked: Asked, turns: Vec<Turn>, answering: Arc<AtomicBool>) -> Result<Opened, OpenAiError> {
+    let mut failed: Vec<GatewayError> = Vec::new();
+    for mut turn in turns {
+        match asked.gateway.stream_watched(asked.query(&mut turn), &answering).await {
+            Ok(stream) => return Ok(Opened { overhead: asked.overhead(stream.waited), stream, turn }),
             Err(error) if stops(&error) => return Err(OpenAiError::gateway(&error, &failed)),
             Err(error) => failed.push(error),
         }
     }
     Err(all_failed(failed))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,12 @@
 //! Streamed completions: OpenAI's chunks, as they come. A chunk of OpenAI's own dialect goes through as it is; nothing
-//! waits for a timer. A broken stream ends with an error event and without `[DONE]`.
+//! waits for a timer. While a model thinks, comments keep the line alive. A broken stream ends with an error event and without `[DONE]`.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use futures::stream;
+use futures::{StreamExt as _, stream};
 
 use super::answer::{Facts, mint_id, sidetone, unix_seconds, usage};
 use crate::api::error::OpenAiError;
@@ -14,20 +15,58 @@ use crate::llm::json::{self, Object};
 use crate::llm::{Finish, Piece, THINKING_BLOCKS};
 
 /// A line of comment goes out after this long without a chunk, so that no proxy between takes the line for dead.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+const COMMENT: &[u8] = b": keep-alive\n\n";
+
+/// A stream on its way to its first token.
+pub(super) type Opening = Pin<Box<dyn Future<Output = Result<Stream, OpenAiError>> + Send>>;
+
+/// The body of an answer that is begun before its first token: a comment at once and every `pace`, then as [`body`]. A
+/// failure is an event, as no status can tell of it any more. Dropped, the request is aborted upstream.
+pub(super) fn early(opening: Opening, include_usage: bool, pace: Duration) -> Body {
+    let body = stream::once(async { Ok(Bytes::from_static(COMMENT)) });
+    Body::from_stream(body.chain(stream::unfold(Line::Opening(opening), move |mut line| async move {
+        let bytes = line.next(include_usage, pace).await?;
+        Some((Ok::<_, Infallible>(bytes), line))
+    })))
+}
+
+enum Line {
+    Opening(Opening),
+    Open(Box<Writer>),
+    Over,
+}
+
+impl Line {
+    async fn next(&mut self, include_usage: bool, pace: Duration) -> Option<Bytes> {
+        if let Self::Opening(opening) = self {
+            match tokio::time::timeout(pace, opening).await {
+                Err(_) => return Some(Bytes::from_static(COMMENT)),
+                Ok(Ok(stream)) => *self = Self::Open(Box::new(Writer::new(stream, include_usage))),
+                Ok(Err(error)) => {
+                    *self = Self::Over;
+                    let mut out = Vec::new();
+                    write_error(&mut out, &error);
+                    return Some(Bytes::from(out));
+                }
+            }
+        }
+        match self {
+            Self::Open(writer) => writer.next().await,
+            Self::Opening(_) | Self::Over => None,
+        }
+    }
+}
+
+fn write_error(out: &mut Vec<u8>, error: &OpenAiError) {
+    out.extend_from_slice(b"data: ");
+    out.extend_from_slice(error.body().as_bytes());
+    out.extend_from_slice(b"\n\n");
+}
 
 /// The body of a streamed answer.
 pub(super) fn body(stream: Stream, include_usage: bool) -> Body {
-    let writer = Writer {
-        stream,
-        include_usage,
-        frames: Vec::new(),
-        id: String::new(),
-        model: String::new(),
-        created: 0,
-        finishes: Vec::new(),
-        over: false,
-    };
+    let writer = Writer::new(stream, include_usage);
     Body::from_stream(stream::unfold(writer, |mut writer| async move {
         let bytes = writer.next().await?;
         Some((Ok::<_, Infallible>(bytes), writer))
@@ -47,6 +86,19 @@ struct Writer {
 }
 
 impl Writer {
+    fn new(stream: Stream, include_usage: bool) -> Self {
+        Self {
+            stream,
+            include_usage,
+            frames: Vec::new(),
+            id: String::new(),
+            model: String::new(),
+            created: 0,
+            finishes: Vec::new(),
+            over: false,
+        }
+    }
+
     /// Everything that can go out now, in one piece.
     async fn next(&mut self) -> Option<Bytes> {
         if self.over {
@@ -55,7 +107,7 @@ impl Writer {
         loop {
             let mut out = Vec::new();
             match tokio::time::timeout(KEEP_ALIVE, self.stream.next(&mut self.frames)).await {
-                Err(_) => out.extend_from_slice(b": keep-alive\n\n"),
+                Err(_) => out.extend_from_slice(COMMENT),
                 Ok(Ok(more)) => {
                     for frame in std::mem::take(&mut self.frames) {
                         self.frame(&mut out, &frame);
@@ -69,9 +121,7 @@ impl Writer {
                         self.frame(&mut out, &frame);
                     }
                     self.over = true;
-                    out.extend_from_slice(b"data: ");
-                    out.extend_from_slice(OpenAiError::gateway(&error, &[]).body().as_bytes());
-                    out.extend_from_slice(b"\n\n");
+                    write_error(&mut out, &OpenAiError::gateway(&error, &[]));
                 }
             }
             if !out.is_empty() {
