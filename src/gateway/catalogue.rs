@@ -2,7 +2,7 @@
 //! endpoint's model; a reload builds a new one and requests in flight keep theirs.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use secrecy::ExposeSecret as _;
@@ -110,6 +110,10 @@ pub(super) struct Remote {
     pub(super) told: Arc<Told>,
     pub(super) pace: Pace,
     schema_step: AtomicU8,
+    /// The mode has given an answer here: a server error is not about it.
+    schema_proven: AtomicBool,
+    /// A lesser mode worked right after a server error.
+    schema_doubted: AtomicBool,
     /// The dearest attempt so far, pico-dollars; negative before the first.
     dearest: AtomicI64,
 }
@@ -142,6 +146,22 @@ impl Remote {
         let step = usize::from(self.schema_step.load(Ordering::Relaxed)).max(usize::from(lacks));
         let step = step.min(modes.len().saturating_sub(1));
         &modes[step..]
+    }
+
+    /// The best mode that is left has given an answer.
+    pub(super) fn prove_schema_mode(&self) {
+        self.schema_proven.store(true, Ordering::Relaxed);
+        self.schema_doubted.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a server error can still be the vendor's way to refuse the mode, as some servers have it.
+    pub(super) fn schema_mode_in_question(&self) -> bool {
+        !self.schema_proven.load(Ordering::Relaxed)
+    }
+
+    /// A lesser mode worked after a server error; whether that was so before, and is no chance.
+    pub(super) fn doubt_schema_mode(&self) -> bool {
+        self.schema_doubted.swap(true, Ordering::Relaxed)
     }
 
     /// A lesser mode worked where the better ones did not.
@@ -264,6 +284,8 @@ impl Targets {
             told: Arc::default(),
             pace: Pace::default(),
             schema_step: AtomicU8::new(0),
+            schema_proven: AtomicBool::new(false),
+            schema_doubted: AtomicBool::new(false),
             dearest: AtomicI64::new(-1),
         });
         // Beyond the cap a name that nobody configured has no memory of its own.

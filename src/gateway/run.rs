@@ -74,6 +74,8 @@ struct Progress {
     /// Steps down the schema modes, in this request.
     schema_step: usize,
     stepping: bool,
+    /// A step was taken because of a server error, which may have been no more than that.
+    schema_doubtful: bool,
     /// It was passed over once already, and that is noted.
     shifted: bool,
     /// Why it was asked last.
@@ -133,6 +135,7 @@ impl<'a> Run<'a> {
                 dead: false,
                 schema_step: 0,
                 stepping: false,
+                schema_doubtful: false,
                 shifted: false,
                 why: None,
             })
@@ -348,17 +351,26 @@ impl<'a> Run<'a> {
                 if remote.breaker.succeeded() {
                     self.inner.metrics.breaker(&remote);
                 }
-                if mode_step > 0 {
+                let progress = &mut self.candidates[position];
+                if mode_step == 0 {
+                    if has_schema(&request) {
+                        remote.prove_schema_mode();
+                    }
+                } else if !progress.schema_doubtful || remote.doubt_schema_mode() {
                     remote.learn_schema_mode(schema_mode);
-                    self.candidates[position].schema_step = 0;
+                    progress.schema_step = 0;
                 }
                 self.current = position;
                 Some(Opened::new(start, row))
             }
             Err(failure) => {
                 row.fail(&failure);
-                let has_schema = matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }));
-                let step = has_schema && failure.maybe_schema && mode_step + 1 < remote.schema_modes().len();
+                let doubtful = failure.status == Some(500);
+                let step = has_schema(&request)
+                    && failure.maybe_schema
+                    && (!doubtful || remote.schema_mode_in_question())
+                    && mode_step + 1 < remote.schema_modes().len();
+                self.candidates[position].schema_doubtful |= step && doubtful;
                 // Only a failure that the breaker is told of decides the probe; any other gives it back.
                 probe.pending &= !failure.counts || step;
                 self.failed(position, &remote, failure, step);
@@ -552,4 +564,8 @@ impl Drop for Probe<'_> {
             self.metrics.breaker(&self.remote);
         }
     }
+}
+
+fn has_schema(request: &ChatRequest) -> bool {
+    matches!(request.response_format, Some(ResponseFormat::JsonSchema { .. }))
 }

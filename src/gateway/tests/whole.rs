@@ -128,18 +128,39 @@ async fn a_malformed_line_and_a_split_event_are_survived() {
 }
 
 #[tokio::test]
-async fn schemas_step_down_once_and_are_remembered() {
-    let fake =
-        Fake::start(vec![reply(500, "", "{}"), plain("```json\n{\"a\":1,}\n```"), stream(&["{\"a\":", "2}"])]).await;
+async fn schemas_step_down_and_are_remembered() {
+    for (status, times) in [(400, 1), (500, 2)] {
+        // A server error may be no more than that: only its second time is it remembered.
+        let mut script = Vec::new();
+        for _ in 0..times {
+            script.extend([reply(status, "", "{}"), plain("```json\n{\"a\":1,}\n```")]);
+        }
+        script.push(stream(&["{\"a\":", "2}"]));
+        let fake = Fake::start(script).await;
+        let (gateway, tape) = over(&[&fake], "");
+        for time in 0..times {
+            let answer = gateway.infer(ask_schema(&gateway)).await.expect("answer");
+            assert_eq!((answer.text.as_str(), answer.attempts), ("{\"a\":1}", 2));
+            assert_eq!(fake.body(2 * time)["response_format"]["type"], "json_schema");
+            assert_eq!(fake.body(2 * time + 1)["response_format"]["type"], "json_object");
+            assert_eq!(tape.whys()[2 * time..], ["first", "schema_step"]);
+        }
+        let answer = gateway.infer(ask_schema(&gateway)).await.expect("answer");
+        assert_eq!((answer.text.as_str(), answer.attempts), ("{\"a\":2}", 1));
+        assert_eq!(fake.body(2 * times)["response_format"]["type"], "json_object");
+    }
+}
+
+#[tokio::test]
+async fn a_schema_mode_that_has_answered_is_not_given_up_for_a_server_error() {
+    let good = || stream(&["{\"a\":", "2}"]);
+    let fake = Fake::start(vec![good(), reply(500, "", "{}"), good()]).await;
     let (gateway, tape) = over(&[&fake], "");
-    let answer = gateway.infer(ask_schema(&gateway)).await.expect("answer");
-    assert_eq!((answer.text.as_str(), answer.attempts), ("{\"a\":1}", 2));
-    assert_eq!(fake.body(0)["response_format"]["type"], "json_schema");
-    assert_eq!(fake.body(1)["response_format"]["type"], "json_object");
-    assert_eq!(tape.whys(), ["first", "schema_step"]);
-    let answer = gateway.infer(ask_schema(&gateway)).await.expect("answer");
-    assert_eq!((answer.text.as_str(), answer.attempts), ("{\"a\":2}", 1));
-    assert_eq!(fake.body(2)["response_format"]["type"], "json_object");
+    for _ in 0..2 {
+        assert_eq!(gateway.infer(ask_schema(&gateway)).await.expect("answer").text, "{\"a\":2}");
+    }
+    assert_eq!(tape.whys(), ["first", "first", "retry"]);
+    assert_eq!(fake.body(2)["response_format"]["type"], "json_schema");
 }
 
 #[tokio::test]
