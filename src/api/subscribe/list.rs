@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use super::frames::Standing as Reply;
 use crate::hub::{Frame, Hub, Interest, Kind, Reader, contains};
-use crate::journal::JournalError;
+use crate::journal::{Entry, JournalError};
 use crate::types::view::View;
 use crate::types::{CallId, JsonMap, Seq};
 
@@ -58,19 +58,13 @@ impl List {
                 list.calls.insert(call, Standing::Absent);
                 continue;
             };
-            let head = match hub.journal().head(&call) {
-                Ok(head) => head,
-                Err(JournalError::Damaged { after, .. }) => after,
-                Err(error) => return Err(("journal_unavailable", format!("call {call}: {error}"))),
-            };
+            let head = head(&call, hub)?;
             if !contains(&entry.meta, wanted) {
                 positions.push((call.clone(), head));
                 list.calls.insert(call, Standing::Outside);
                 continue;
             }
-            let position = resume.get(&call).filter(|(epoch, seq)| {
-                *epoch == entry.epoch && *seq <= head && hub.journal().read(&call, *seq, 1).is_ok()
-            });
+            let position = resume.get(&call).filter(|position| is_met(position, &entry, head, hub));
             let standing = match position {
                 Some((_, seq)) => {
                     positions.push((call.clone(), *seq));
@@ -145,6 +139,20 @@ impl List {
         reader.add(call, view.map_or(0, |view| view.seq));
         standing == Standing::Following
     }
+}
+
+/// The newest event of a call, of those that can be read. `Err` is (code, message).
+pub(super) fn head(call: &CallId, hub: &Hub) -> Result<Seq, (&'static str, String)> {
+    match hub.journal().head(call) {
+        Ok(head) => Ok(head),
+        Err(JournalError::Damaged { after, .. }) => Ok(after),
+        Err(error) => Err(("journal_unavailable", format!("call {call}: {error}"))),
+    }
+}
+
+/// Whether a call of which `entry` and `head` are known can be read on from (epoch, seq).
+pub(super) fn is_met((epoch, seq): &(String, Seq), entry: &Entry, head: Seq, hub: &Hub) -> bool {
+    *epoch == entry.epoch && *seq <= head && hub.journal().read(&entry.call_id, *seq, 1).is_ok()
 }
 
 /// Whether the `meta` that the event carries matches; `None` if it carries none.

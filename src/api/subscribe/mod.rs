@@ -11,6 +11,7 @@
 //! | `list`, `star` | the two scopes: named calls, all calls |
 //! | `socket` | the loop: reads, pings, writes, closes |
 
+mod backlog;
 mod frames;
 mod list;
 mod request;

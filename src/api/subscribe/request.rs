@@ -40,7 +40,7 @@ pub(super) enum Resume {
     No,
     /// In these calls, after (epoch, seq).
     Positions(HashMap<CallId, (String, Seq)>),
-    /// In everything.
+    /// In everything; only with [`Calls::All`].
     Cursor(String),
 }
 
@@ -163,7 +163,7 @@ fn subscribe(mut fields: Fields, deps: &Deps) -> Result<Subscribe, Refusal> {
     };
     let include = include(&mut fields)?;
     let latest = delivery(&mut fields, deps)?;
-    let resume = resume(&mut fields, &calls)?;
+    let resume = resume(&mut fields, &calls, deps)?;
     let filter = Filter { analyses, include, latest };
     Ok(Subscribe { id: fields.id, calls, wanted, wait, filter, resume })
 }
@@ -256,35 +256,42 @@ fn delivery(fields: &mut Fields, deps: &Deps) -> Result<Vec<String>, Refusal> {
     Ok(latest)
 }
 
-fn resume(fields: &mut Fields, calls: &Calls) -> Result<Resume, Refusal> {
-    const CURSOR: &str = "an object with the newest \"cursor\", as calls is \"*\"";
+fn resume(fields: &mut Fields, calls: &Calls, deps: &Deps) -> Result<Resume, Refusal> {
     let object = match fields.take("resume") {
         None => return Ok(Resume::No),
         Some(Value::Object(object)) if object.is_empty() => return Ok(Resume::No),
         Some(Value::Object(object)) => object,
         Some(other) => return Err(fields.bad("resume", "an object", &show(&other))),
     };
-    let these = match calls {
-        Calls::These(these) => these,
-        Calls::All => {
-            return match object.get("cursor") {
-                Some(Value::String(cursor)) => Ok(Resume::Cursor(cursor.clone())),
-                Some(other) => Err(fields.bad("resume.cursor", "a string", &show(other))),
-                None => Err(fields.bad("resume", CURSOR, "none")),
-            };
+    if let (Calls::All, Some(Value::String(cursor))) = (calls, object.get("cursor")) {
+        if object.len() > 1 {
+            let expected = "either the newest \"cursor\", or positions by call";
+            return Err(fields.bad("resume", expected, "both"));
         }
-    };
+        return Ok(Resume::Cursor(cursor.clone()));
+    }
+    let limit = deps.calls_per_subscription;
+    if object.len() > limit {
+        let message = format!("resume: {} calls; limits.calls_per_subscription is {limit}", object.len());
+        return Err(fields.refusal("too_many_calls", message));
+    }
     let mut positions = HashMap::new();
     for (name, value) in object {
         let path = format!("resume.{}", name.chars().take(MAX_SHOWN).collect::<String>());
         let call = fields.call(&path, &Value::String(name))?;
-        if !these.contains(&call) {
+        if let Calls::These(these) = calls
+            && !these.contains(&call)
+        {
             return Err(fields.refusal("bad_field", format!("{path}: expected only calls that `calls` names")));
         }
         let epoch = value.get("epoch").and_then(Value::as_str);
         let seq = value.get("seq").and_then(Value::as_u64);
         let (Some(epoch), Some(seq)) = (epoch, seq) else {
-            return Err(fields.bad(&path, "{\"epoch\": a string, \"seq\": an integer >= 0}", &show(&value)));
+            let expected = match calls {
+                Calls::All if path == "resume.cursor" => "the newest cursor, a string",
+                _ => "{\"epoch\": a string, \"seq\": an integer >= 0}",
+            };
+            return Err(fields.bad(&path, expected, &show(&value)));
         };
         positions.insert(call, (epoch.to_owned(), seq));
     }

@@ -3,15 +3,19 @@
 //!
 //! Snapshots are made in order of `call_id`, page by page, while events go on. Events of a call that has not had its
 //! turn are not let through: the first of them brings its snapshot forward. A call that began meanwhile needs none.
-//! While any snapshot is owed, or contains more than the events delivered so far, cursors say so and cannot be resumed.
+//! Calls that are resumed by their own positions come from a [`Backlog`] until they have caught up. While any call is
+//! behind or any snapshot owed, or contains more than the events delivered so far, cursors say so and cannot be resumed.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::list::matches_now;
-use crate::hub::{Cursor, Frame, Hub, Interest, Kind, Reader, contains};
+use super::backlog::Backlog;
+use super::frames::Standing as Reply;
+use super::list::{head, is_met, matches_now};
+use super::request::Resume;
+use crate::hub::{Batch, Cursor, Frame, Hub, HubError, Interest, Item, Kind, Reader, contains};
 use crate::journal::CallState;
 use crate::types::view::View;
 use crate::types::{CallId, JsonMap, Seq};
@@ -27,6 +31,8 @@ enum Standing {
     Outside,
     /// Its snapshot is owed, and must hold events up to this one, which were not let through.
     Joining(Seq),
+    /// Its events come from the backlog.
+    Resuming,
     /// Events above this one go through.
     Following(Seq),
 }
@@ -40,6 +46,9 @@ struct Pager {
     next: Option<CallId>,
 }
 
+/// A star as it is opened: itself, its reader, and what `subscribed` says of the calls that are resumed by name.
+pub(super) type Opened = (Star, Reader, Vec<(CallId, Reply)>);
+
 /// All calls.
 pub(super) struct Star {
     generation: u64,
@@ -47,7 +56,9 @@ pub(super) struct Star {
     /// Calls of which more is known than that their events go through. Without `match` it is emptied once all snapshots
     /// are behind; with it, a call is in it while it is open.
     known: HashMap<CallId, Standing>,
-    joining: usize,
+    /// Calls that are joining or resuming.
+    unsettled: usize,
+    backlog: Option<Backlog>,
     owed: VecDeque<CallId>,
     pager: Option<Pager>,
     /// Views hold nothing of a higher `order`.
@@ -57,12 +68,22 @@ pub(super) struct Star {
 }
 
 impl Star {
-    /// From `cursor`, if it can be met, else from the present.
-    pub(super) fn open(cursor: Option<&str>, wanted: &JsonMap, hub: &Hub, notify: &Arc<Notify>) -> (Self, Reader) {
+    /// From where it is resumed, if that can be met, else from the present. `Err` is (code, message), and nothing is
+    /// open.
+    pub(super) fn open(
+        resume: Resume,
+        wanted: &JsonMap,
+        hub: &Hub,
+        notify: &Arc<Notify>,
+    ) -> Result<Opened, (&'static str, String)> {
         let generation = hub.journal().generation();
         let newest = hub.newest();
+        let (cursor, positions) = match resume {
+            Resume::No => (None, HashMap::new()),
+            Resume::Cursor(cursor) => (cursor.parse::<Cursor>().ok(), HashMap::new()),
+            Resume::Positions(positions) => (None, positions),
+        };
         let position = cursor
-            .and_then(|cursor| cursor.parse::<Cursor>().ok())
             .filter(|cursor| cursor.generation == generation)
             .and_then(|cursor| cursor.order)
             .filter(|order| *order <= newest);
@@ -73,14 +94,112 @@ impl Star {
             generation,
             recovered: position.is_some(),
             known: HashMap::new(),
-            joining: 0,
+            unsettled: 0,
+            backlog: None,
             owed: VecDeque::new(),
             pager: position.is_none().then(|| Pager { after: None, page: VecDeque::new(), next: None }),
             settled_at: 0,
             paged_at: 0,
         };
+        let replies = star.resume(positions, wanted, hub, notify)?;
         star.turn_page(wanted, hub);
-        (star, reader)
+        Ok((star, reader, replies))
+    }
+
+    /// Looks up the calls that are resumed by name.
+    fn resume(
+        &mut self,
+        positions: HashMap<CallId, (String, Seq)>,
+        wanted: &JsonMap,
+        hub: &Hub,
+        notify: &Arc<Notify>,
+    ) -> Result<Vec<(CallId, Reply)>, (&'static str, String)> {
+        let mut replies = Vec::with_capacity(positions.len());
+        let mut behind = Vec::new();
+        for (call, position) in positions {
+            let Some(entry) = hub.journal().entry(&call) else {
+                // It may have been erased meanwhile, which is no mistake of who saw it.
+                replies.push((call, Reply { epoch: None, seq: 0, recovered: false }));
+                continue;
+            };
+            let newest = head(&call, hub)?;
+            if !contains(&entry.meta, wanted) {
+                continue;
+            }
+            let recovered = is_met(&position, &entry, newest, hub);
+            if !recovered {
+                self.join(&call, newest);
+                self.owed.push_back(call.clone());
+            } else if position.1 == newest {
+                self.known.insert(call.clone(), Standing::Following(newest));
+            } else {
+                self.known.insert(call.clone(), Standing::Resuming);
+                self.unsettled += 1;
+                behind.push((call.clone(), position.1, newest));
+            }
+            replies.push((call, Reply { epoch: Some(entry.epoch), seq: newest, recovered }));
+        }
+        self.backlog = (!behind.is_empty()).then(|| Backlog::open(behind, hub, notify));
+        Ok(replies)
+    }
+
+    /// What was missed in calls that are resumed by name: the next of it, if there is any now.
+    pub(super) fn missed(
+        &mut self,
+        max_bytes: usize,
+        wanted: &JsonMap,
+        hub: &Hub,
+    ) -> Result<Option<Vec<Item>>, HubError> {
+        let Some(backlog) = &mut self.backlog else { return Ok(None) };
+        let Some(Batch { mut items, .. }) = backlog.next(max_bytes)? else {
+            self.catch_up(hub);
+            return Ok(None);
+        };
+        items.retain(|item| match item {
+            Item::Event(frame) => self.admit_missed(frame, wanted, hub),
+            Item::Live(_) => false,
+        });
+        self.catch_up(hub);
+        Ok(Some(items))
+    }
+
+    fn admit_missed(&mut self, frame: &Frame, wanted: &JsonMap, hub: &Hub) -> bool {
+        let call = frame.call();
+        if self.known.get(call) != Some(&Standing::Resuming) {
+            return false;
+        }
+        // The update by which the call leaves is the last that is told of it.
+        if !wanted.is_empty() && matches_now(frame, wanted) == Some(false) {
+            let held = self.backlog.as_mut().map_or(0, |backlog| backlog.leave(call));
+            // The stream may have held back that it came in again.
+            if hub.journal().entry(call).is_some_and(|entry| contains(&entry.meta, wanted)) {
+                self.known.insert(call.clone(), Standing::Joining(held));
+                self.owed.push_back(call.clone());
+            } else {
+                self.settled(call.clone(), Standing::Outside, hub);
+            }
+        }
+        true
+    }
+
+    /// Calls that have caught up are followed in the stream from here on.
+    fn catch_up(&mut self, hub: &Hub) {
+        let Some(backlog) = &mut self.backlog else { return };
+        let caught_up = backlog.caught_up();
+        if backlog.is_done() {
+            self.backlog = None;
+        }
+        for (call, position) in caught_up {
+            self.settled(call, Standing::Following(position), hub);
+        }
+    }
+
+    /// The call's joining or resuming is over. What was sent of it is of the present: who resumed before it would see
+    /// the events in between.
+    fn settled(&mut self, call: CallId, standing: Standing, hub: &Hub) {
+        self.unsettled -= 1;
+        self.settled_at = self.settled_at.max(hub.newest());
+        self.known.insert(call, standing);
     }
 
     /// Whether the cursor was met.
@@ -90,7 +209,7 @@ impl Star {
 
     /// The cursor once everything up to `order` has been delivered.
     pub(super) fn cursor(&self, order: u64) -> Cursor {
-        let whole = self.pager.is_none() && self.joining == 0 && order >= self.settled_at;
+        let whole = self.pager.is_none() && self.unsettled == 0 && order >= self.settled_at;
         Cursor { generation: self.generation, order: whole.then_some(order) }
     }
 
@@ -106,7 +225,8 @@ impl Star {
         let Some(standing) = self.standing(frame, wanted, hub) else { return true };
         let call = frame.call();
         let is_past_snapshots = self.is_past_pages(frame.order()) && frame.order() > self.settled_at;
-        if frame.kind().ends_call() && is_past_snapshots && !matches!(standing, Standing::Joining(_)) {
+        let is_settled = matches!(standing, Standing::Following(_) | Standing::Outside);
+        if frame.kind().ends_call() && is_past_snapshots && is_settled {
             // Not followed for ever: should an event of it come yet, its log tells how it stood.
             self.known.remove(call);
         }
@@ -130,6 +250,12 @@ impl Star {
             }
             Standing::Joining(_) => {
                 self.known.insert(call.clone(), Standing::Joining(frame.seq()));
+                false
+            }
+            Standing::Resuming => {
+                if let Some(backlog) = &mut self.backlog {
+                    backlog.hold(call, frame.seq());
+                }
                 false
             }
         }
@@ -173,7 +299,7 @@ impl Star {
 
     fn join(&mut self, call: &CallId, seen: Seq) {
         if !matches!(self.known.insert(call.clone(), Standing::Joining(seen)), Some(Standing::Joining(_))) {
-            self.joining += 1;
+            self.unsettled += 1;
         }
     }
 
@@ -181,7 +307,7 @@ impl Star {
     pub(super) fn follows(&self, call: &CallId, wanted: &JsonMap) -> bool {
         match self.known.get(call) {
             Some(Standing::Following(_)) => true,
-            Some(Standing::Outside | Standing::Joining(_)) => false,
+            Some(Standing::Outside | Standing::Joining(_) | Standing::Resuming) => false,
             None => wanted.is_empty() && self.pager.as_ref().is_none_or(|pager| pager.after.as_ref() >= Some(call)),
         }
     }
@@ -245,23 +371,15 @@ impl Star {
             self.owed.push_back(call.clone());
             return false;
         }
-        self.joining -= 1;
-        // A view that brings no snapshot is of the present too: who resumed before it would see the events in between.
-        self.settled_at = self.settled_at.max(hub.newest());
-        match view {
-            None => {
-                self.known.remove(call);
-                false
-            }
-            Some(view) if contains(&view.meta, wanted) => {
-                self.known.insert(call.clone(), Standing::Following(view.seq));
-                true
-            }
-            Some(_) => {
-                self.known.insert(call.clone(), Standing::Outside);
-                false
-            }
+        let standing = match view {
+            Some(view) if contains(&view.meta, wanted) => Standing::Following(view.seq),
+            _ => Standing::Outside,
+        };
+        self.settled(call.clone(), standing, hub);
+        if view.is_none() {
+            self.known.remove(call);
         }
+        matches!(standing, Standing::Following(_))
     }
 }
 

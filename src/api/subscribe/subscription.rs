@@ -19,7 +19,7 @@ use crate::types::{CallId, JsonMap};
 
 enum Scope {
     List(List),
-    Star(Star),
+    Star(Box<Star>),
 }
 
 /// One subscription of one socket.
@@ -55,15 +55,11 @@ impl Subscription {
                 (Scope::List(list), reader, reply)
             }
             Calls::All => {
-                let cursor = match &resume {
-                    Resume::Cursor(cursor) => Some(cursor.as_str()),
-                    Resume::No | Resume::Positions(_) => None,
-                };
-                let (star, reader) = Star::open(cursor, &wanted, &deps.hub, notify);
+                let (star, reader, standings) = Star::open(resume, &wanted, &deps.hub, notify).map_err(refuse)?;
                 let position = star.cursor(reader.order().unwrap_or(0));
                 let all = (star.is_recovered(), position.to_string());
-                let reply = frames::subscribed(request_id.as_ref(), &id, &[], Some(all));
-                (Scope::Star(star), reader, reply)
+                let reply = frames::subscribed(request_id.as_ref(), &id, &standings, Some(all));
+                (Scope::Star(Box::new(star)), reader, reply)
             }
         };
         reader.want_live(filter.include.partials, filter.include.deltas);
@@ -88,7 +84,18 @@ impl Subscription {
         let mut order = self.reader.order().unwrap_or(0);
         let words = self.filter.include.words;
         // Words are several times their turn.
-        let Some(batch) = self.reader.try_next(if words { max_bytes / 4 } else { max_bytes })? else {
+        let max_bytes = if words { max_bytes / 4 } else { max_bytes };
+        if let Scope::Star(star) = &mut self.scope
+            && let Some(missed) = star.missed(max_bytes, &self.wanted, &deps.hub)?
+        {
+            for item in self.filter.pick(&missed, &deps.hub) {
+                if let Item::Event(frame) = item {
+                    out.push(self.prefix.event(frame, self.cursor(order), words));
+                }
+            }
+            return Ok(true);
+        }
+        let Some(batch) = self.reader.try_next(max_bytes)? else {
             if let Scope::Star(star) = &mut self.scope {
                 star.settle(order, &self.wanted);
             }

@@ -239,6 +239,53 @@ async fn everything_is_followed_by_one_cursor() {
 }
 
 #[tokio::test]
+async fn all_calls_resume_by_the_positions_of_some() {
+    let server = Server::start().await;
+    for name in ["c_behind", "c_level", "c_over", "c_other", "c_reborn", "c_silent"] {
+        server.store.start(&call(name), "{}");
+        server.store.add(&call(name), &final_turn(0));
+    }
+    server.store.complete(&call("c_over"));
+    server.store.complete(&call("c_silent"));
+    let mut client = server.client().await;
+    let mut request = subscribe(json!("*"));
+    request["resume"] = json!({
+        "c_behind": {"epoch": "e1", "seq": 1},
+        "c_level": {"epoch": "e1", "seq": 2},
+        "c_over": {"epoch": "e1", "seq": 1},
+        "c_reborn": {"epoch": "another", "seq": 2},
+    });
+    let subscribed = client.ask(request).await;
+    assert_eq!(subscribed["recovered"], false, "there are snapshots: {subscribed}");
+    let recovered =
+        ["c_behind", "c_level", "c_over", "c_reborn"].map(|name| subscribed["calls"][name]["recovered"].clone());
+    assert_eq!(recovered, [json!(true), json!(true), json!(true), json!(false)], "{subscribed}");
+    assert_eq!(subscribed["calls"].as_object().expect("calls").len(), 4, "{subscribed}");
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let frame = client.next().await;
+        let (name, kind) = (frame["call_id"].as_str().expect("a call"), frame["type"].as_str().expect("type"));
+        seen.push(format!("{name} {kind} {}", frame["seq"]));
+    }
+    seen.sort();
+    let expected = [
+        "c_behind turn.final 2",
+        "c_other snapshot 2",
+        "c_over call.completed 3",
+        "c_over turn.final 2",
+        "c_reborn snapshot 2",
+    ];
+    assert_eq!(seen, expected);
+    // From here on it is as any other, and has cursors.
+    for name in ["c_behind", "c_level", "c_other"] {
+        server.store.add(&call(name), &final_turn(1));
+        let event = client.next().await;
+        assert_eq!(format!("{} {}", event["call_id"].as_str().expect("id"), event["seq"]), format!("{name} 3"));
+        assert!(!event["cursor"].as_str().expect("a cursor").ends_with('-'), "{event}");
+    }
+}
+
+#[tokio::test]
 async fn match_follows_the_current_meta() {
     let server = Server::start().await;
     server.store.start(&call("c_in"), r#"{"team":"billing","n":1}"#);
@@ -307,7 +354,18 @@ async fn one_wrong_thing_refuses_the_whole_frame_and_the_socket_stays() {
         (json!({"wait": "yes"}), "bad_field", "wait: expected true or false"),
         (json!({"resume": {"c_2": {"epoch": "e", "seq": 1}}}), "bad_field", "resume.c_2"),
         (json!({"resume": {"c_1": {"epoch": "e", "seq": -1}}}), "bad_field", "resume.c_1"),
-        (json!({"calls": "*", "resume": {"c_1": {"epoch": "e", "seq": 1}}}), "bad_field", "cursor"),
+        (json!({"calls": "*", "resume": {"c_1": {"epoch": "e"}}}), "bad_field", "resume.c_1: expected {"),
+        (json!({"calls": "*", "resume": {"cursor": 5}}), "bad_field", "resume.cursor: expected the newest cursor"),
+        (
+            json!({"calls": "*", "resume": {"cursor": "7.1", "c_1": {"epoch": "e", "seq": 1}}}),
+            "bad_field",
+            r#"either the newest "cursor", or positions by call, found both"#,
+        ),
+        (
+            json!({"calls": "*", "resume": {"a": {}, "b": {}, "c": {}, "d": {}, "e": {}}}),
+            "too_many_calls",
+            "resume: 5 calls; limits.calls_per_subscription is 4",
+        ),
         (json!({"type": "unsubscribe", "subscription": "sub_9"}), "unknown_subscription", "there are: none"),
         (json!({"type": 5}), "bad_field", "type: expected one of subscribe, unsubscribe, ping"),
     ];

@@ -45,6 +45,8 @@ struct Model {
     store: Arc<Memory>,
     deps: Deps,
     request: Value,
+    /// It resumes by its position in each call that it follows, also where it has a cursor.
+    by_position: bool,
     subscription: Option<Subscription>,
     /// The next `seq` of each call that the client follows.
     next: HashMap<String, Seq>,
@@ -57,22 +59,36 @@ struct Model {
 }
 
 impl Model {
-    fn new(request: Value, ring: usize) -> Self {
+    fn new(request: Value, by_position: bool, ring: usize) -> Self {
         let (hub, store) = hub::testing::hub(hub::Config { call_bytes: ring / 2, ring_bytes: ring });
-        let deps = deps(&hub, &store);
+        let mut deps = deps(&hub, &store);
+        deps.calls_per_subscription = usize::from(CALLS);
         let (next, epochs) = (HashMap::new(), HashMap::new());
         let ended = HashSet::new();
-        let mut model =
-            Self { hub, store, deps, request, subscription: None, next, epochs, cursor: None, ended, owed: None };
+        let mut model = Self {
+            hub,
+            store,
+            deps,
+            request,
+            by_position,
+            subscription: None,
+            next,
+            epochs,
+            cursor: None,
+            ended,
+            owed: None,
+        };
         model.subscribe();
         model
     }
 
     fn subscribe(&mut self) {
         let mut request = self.request.clone();
-        if let (Some(cursor), "*") = (&self.cursor, request["calls"].as_str().unwrap_or("")) {
+        if !self.by_position
+            && let Some(cursor) = &self.cursor
+        {
             request["resume"] = json!({"cursor": cursor});
-        } else if request["calls"].is_array() {
+        } else if self.by_position {
             let positions =
                 self.next.iter().map(|(id, next)| (id.clone(), json!({"epoch": self.epochs[id], "seq": next - 1})));
             request["resume"] = Value::Object(positions.collect());
@@ -87,7 +103,8 @@ impl Model {
         if let Some(cursor) = reply["cursor"].as_str() {
             self.cursor = Some(cursor.to_owned());
             if reply["recovered"] == false {
-                self.next.clear();
+                let calls = reply["calls"].as_object().expect("calls");
+                self.next.retain(|id, _| calls.get(id).is_some_and(|standing| standing["recovered"] == true));
                 let calls = self.store.page(Some(CallState::Completed), None, usize::MAX);
                 self.ended = calls.into_iter().map(|entry| entry.call_id.to_string()).collect();
             }
@@ -228,8 +245,8 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn all_calls(ops in ops(), ring in 0..6000_usize) {
-        let mut model = Model::new(json!({"type": "subscribe", "calls": "*"}), ring);
+    fn all_calls(ops in ops(), by_position in any::<bool>(), ring in 0..6000_usize) {
+        let mut model = Model::new(json!({"type": "subscribe", "calls": "*"}), by_position, ring);
         ops.iter().for_each(|op| model.apply(op));
         model.finish();
     }
@@ -237,7 +254,7 @@ proptest! {
     #[test]
     fn named_calls(ops in ops(), ring in 0..6000_usize) {
         let request = json!({"type": "subscribe", "calls": ["c_0", "c_1", "c_2", "c_3"], "wait": true});
-        let mut model = Model::new(request, ring);
+        let mut model = Model::new(request, true, ring);
         // The fifth call is nobody's business.
         ops.iter().for_each(|op| model.apply(op));
         let fifth = model.store.head(&call("c_4")).unwrap_or(0);
@@ -249,9 +266,9 @@ proptest! {
     }
 
     #[test]
-    fn matching_calls(ops in ops(), ring in 0..6000_usize) {
+    fn matching_calls(ops in ops(), by_position in any::<bool>(), ring in 0..6000_usize) {
         let request = json!({"type": "subscribe", "calls": "*", "match": {"team": "a"}});
-        let mut model = Model::new(request, ring);
+        let mut model = Model::new(request, by_position, ring);
         ops.iter().for_each(|op| model.apply(op));
         model.finish();
     }
