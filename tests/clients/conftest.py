@@ -45,9 +45,27 @@ CALL = [
 FINALS = 4
 
 
+NO_RECORDINGS = f"no recordings in {RECORDINGS}: SIDETONE_RECORDINGS names their folder"
+# A second of mu-law silence at 8 kHz, the longest message that the vendor takes.
+SECOND = b"\xff" * 8000
+
+
 def recordings():
     """Every recording of the shared folder; none where it is absent."""
     return sorted(RECORDINGS.glob("[!.l]*.jsonl")) if RECORDINGS.is_dir() else []
+
+
+def some_recordings():
+    """One of each set; every one with SIDETONE_ALL_RECORDINGS, which takes minutes."""
+    if os.environ.get("SIDETONE_ALL_RECORDINGS"):
+        return recordings()
+    return list({path.stem.split("-")[0]: path for path in recordings()}.values())
+
+
+def seconds(recording):
+    """Whole seconds of audio that lead up to the recording's `Termination`, and not past it: the client says when."""
+    *_, last = recording.read_text().splitlines()
+    return (json.loads(last)["at_ms"] - 1) // 1000
 
 
 class Process:

@@ -4,10 +4,11 @@ import json
 import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import BINARY, CALL, FINALS
+from conftest import BINARY, CALL, FINALS, NO_RECORDINGS, recordings, seconds, some_recordings
 
 FOLDER = Path(os.environ.get("SIDETONE_CLIENTS_JS", "target/clients/js"))
 pytestmark = pytest.mark.skipif(
@@ -28,7 +29,7 @@ def secure(certificate):
 def node(certificate, *arguments, **more):
     environment = {**os.environ, "NODE_EXTRA_CA_CERTS": str(certificate / "cert.pem"), **more}
     done = subprocess.run(
-        ["node", FOLDER / "stream.mjs", *arguments], capture_output=True, text=True, timeout=60, env=environment
+        ["node", FOLDER / "stream.mjs", *arguments], capture_output=True, text=True, timeout=300, env=environment
     )
     assert done.returncode == 0, done.stderr
     return [(line["event"], line.get("value")) for line in map(json.loads, done.stdout.splitlines())]
@@ -43,6 +44,24 @@ def test_the_package_hears_every_turn_over_tls(start, certificate):
     assert turns == [message for _, message in CALL if message["type"] == "Turn"]
     assert not [value for event, value in events if event == "error"]
     assert events[-1] == ("close", [1000, "Session Ended"])
+
+
+@pytest.mark.skipif(not recordings(), reason=NO_RECORDINGS)
+def test_recordings_over_tls_are_heard_as_without_us(start, certificate):
+    """Sessions take the recordings in turn; a direct session has the package's insistence on `wss:` taken out."""
+    some = some_recordings()
+    direct, behind = (start.vendor(*some, more=["--pace", "audio"]) for _ in range(2))
+    daemon = start.daemon(behind, secure(certificate))
+    hosts = [direct.ws, daemon.ws.replace("127.0.0.1", "localhost")]
+    heard_in_all = 0
+    with ThreadPoolExecutor(2) as pool:
+        for path in some:
+            more = {"AUDIO_SECONDS": str(seconds(path) + 1)}
+            expected, heard = pool.map(lambda host: node(certificate, host + "/v3/ws", **more), hosts)
+            assert expected[0][0] == "open" and expected[-1] == ("close", [1000, "Session Ended"]), path.stem
+            assert len(expected) > 10 and heard == expected, path.stem
+            heard_in_all += len(heard)
+    print(f"{len(some)} recordings, {heard_in_all} events")
 
 
 def test_the_token_call_works_and_the_vendors_key_stays_with_us(start, certificate, tmp_path):
