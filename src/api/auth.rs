@@ -5,7 +5,7 @@
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, Method, Request};
 
-use crate::ingest::proxy::Tokens;
+use crate::ingest::proxy::{Grant, Tokens};
 use crate::keys::{Identity, Keys, Scope};
 
 /// What a request has to bring.
@@ -64,7 +64,8 @@ pub fn check<B>(request: &Request<B>, keys: &Keys, tokens: &Tokens) -> Result<Ca
     if need == Need::Nothing {
         return Ok(Caller(None));
     }
-    let identity = token(request, tokens).or_else(|| brought(request.headers()).and_then(|key| keys.find(&key)));
+    let token = (path == "/v3/ws").then(|| grant(query, request.headers(), tokens)).flatten().map(stand_in);
+    let identity = token.or_else(|| brought(request.headers()).and_then(|key| keys.find(&key)));
     let identity = identity.ok_or_else(|| Refusal {
         known: false,
         message:
@@ -86,17 +87,18 @@ pub fn check<B>(request: &Request<B>, keys: &Keys, tokens: &Tokens) -> Result<Ca
     }
 }
 
-/// Short-lived tokens stand in for the key that they were made with, on the one path that takes them: in the query, as the
-/// vendor's JavaScript package sends them, or where a key would be, as its Python package does.
-fn token<B>(request: &Request<B>, tokens: &Tokens) -> Option<Identity> {
-    if request.uri().path() != "/v3/ws" {
-        return None;
-    }
-    let token = parameter(request.uri().query().unwrap_or(""), "token").or_else(|| brought(request.headers()))?;
-    let grant = tokens.check(&token).ok()?;
+/// What a short-lived token of ours opens, where a request brings a good one: in the query, as the vendor's JavaScript
+/// package sends them, or where a key would be, as its Python package does.
+pub(super) fn grant(query: &str, headers: &HeaderMap, tokens: &Tokens) -> Option<Grant> {
+    let token = parameter(query, "token").or_else(|| brought(headers))?;
+    tokens.check(&token).ok()
+}
+
+/// Tokens stand in for the key that they were made with, on the one path that takes them.
+fn stand_in(grant: Grant) -> Identity {
     let mut scopes = vec![Scope::Ingest];
     scopes.extend(grant.gateway.then_some(Scope::Gateway));
-    Some(Identity { name: std::sync::Arc::from("token"), scopes })
+    Identity { name: std::sync::Arc::from("token"), scopes }
 }
 
 fn parameter(query: &str, name: &str) -> Option<String> {
@@ -222,7 +224,8 @@ mod tests {
         }
         let tokens = Tokens::default();
         for gateway in [false, true] {
-            let token = tokens.mint(crate::base::time::unix_ms(), std::time::Duration::from_secs(60), gateway);
+            let minute = std::time::Duration::from_secs(60);
+            let token = tokens.mint(crate::base::time::unix_ms(), minute, Grant { gateway, session: minute });
             for (path, open) in [("/v3/ws?", true), ("/v3/ws?llm_gateway=%7B%7D", gateway), ("/v3/token?", false)] {
                 let ask = |request: http::request::Builder| {
                     check(&request.body(()).expect("request"), &all, &tokens).map_err(|refusal| refusal.close_code())

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::Request;
 use serde_json::{Value, json};
 
-use super::auth::{Caller, Refusal};
+use super::auth::{self, Caller, Refusal};
 use super::error::{self, ApiError};
 use super::{Api, Hold};
 use crate::base::ws::Upgrade;
@@ -37,6 +37,7 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
     };
     let query = request.uri().query().unwrap_or("").to_owned();
     let headers = vendors_headers(&api, request.headers());
+    let limit = auth::grant(&query, request.headers(), &api.proxy.tokens).map(|grant| grant.session);
     let refusal = request.extensions_mut().remove::<Refusal>();
     let hold = request.extensions_mut().remove::<Hold>();
     let tasks = api.drain.tasks.clone();
@@ -52,7 +53,7 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
                 }
                 return;
             }
-            Box::pin(proxy::serve(socket, &query, &headers, &api.proxy)).await;
+            Box::pin(proxy::serve(socket, &query, &headers, limit, &api.proxy)).await;
         }
     });
     response

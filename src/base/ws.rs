@@ -470,18 +470,25 @@ fn classify(error: tungstenite::Error) -> WsError {
     }
 }
 
+/// Both ends of a WebSocket in memory, for tests: the server's, the client's.
+#[cfg(test)]
+pub(crate) async fn pair() -> [Socket<tokio::io::DuplexStream>; 2] {
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let server = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
+    let client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
+    [server, client].map(|inner| Socket { inner: Box::new(inner), written: Arc::default() })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
     async fn the_peer_sees_the_end_as_soon_as_it_has_answered_the_close() {
-        let (ours, theirs) = tokio::io::duplex(4096);
-        let inner = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
-        let server = Socket { inner: Box::new(inner), written: Arc::default() };
+        let [server, client] = pair().await;
+        let mut client = client.inner;
         // The peer keeps its half open: that must not be waited for before it is told.
         let closing = tokio::spawn(server.close_within(1000, "done", Duration::from_secs(3600)));
-        let mut client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
         let patience = Duration::from_secs(20);
         let close = tokio::time::timeout(patience, client.next()).await.expect("a close frame");
         assert!(matches!(close, Some(Ok(Message::Close(Some(_))))), "{close:?}");

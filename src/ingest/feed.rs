@@ -119,8 +119,20 @@ impl Feed {
         if self.refused || (self.attached.is_none() && !self.begins(&text)) {
             return;
         }
-        self.record(&text);
+        // The first frame is recorded once it is known which call the stream feeds: that may be one that continues another.
+        let first = self.track.is_none().then(|| text.clone());
+        if first.is_none() {
+            self.record(&text);
+        }
         self.unacked.push_back((0, text));
+        self.take().await;
+        if let Some(first) = first {
+            self.record(&first);
+        }
+    }
+
+    /// Takes what has not been taken yet to the session.
+    async fn take(&mut self) {
         for _ in 0..TRIES {
             if self.attached.is_none() && !self.attach().await {
                 (self.refused, self.sent) = (true, 0);

@@ -1,15 +1,18 @@
-//! `[record]`: live sessions written to files as they come, in the form of recordings; one file a stream.
+//! `[record]`: live sessions written to files as they come, in the form of recordings.
 //!
-//! Recording never makes a session wait: frames go through a bounded queue to a thread that writes them, and what that
-//! cannot take is dropped, counted, and noted in the daemon's log. Every write ends with a whole line, so that a killed
-//! daemon leaves files that can be replayed.
+//! A file holds one connection of one stream, as its decoder had it; a connection that comes back, a daemon that starts
+//! again and a file that is full each go on in the next. Recording never makes a session wait: frames go through a bounded
+//! queue to a thread that writes them, and what that or the disk cannot take is dropped, counted, and noted in the
+//! daemon's log. Every write ends with a whole line, so that a killed daemon leaves files that can be replayed.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
@@ -25,7 +28,7 @@ use crate::types::{CallId, StreamId};
 const QUEUE: usize = 8192;
 /// Files kept open.
 const MAX_OPEN: usize = 256;
-/// A stream is known this long after its last frame.
+/// A track whose end was not heard of is known this long after its last frame.
 const FORGET: Duration = Duration::from_secs(3600);
 /// Lines gathered before a write.
 const BATCH_BYTES: usize = 64 << 10;
@@ -60,11 +63,13 @@ impl RecordConfig {
 struct Line {
     track: Arc<Name>,
     at: Duration,
-    message: Utf8Bytes,
+    /// `None`: the track is over.
+    message: Option<Utf8Bytes>,
 }
 
 #[derive(Debug)]
 struct Name {
+    number: u64,
     stem: String,
     dialect: &'static str,
 }
@@ -73,6 +78,7 @@ struct Name {
 #[derive(Debug, Clone, Default)]
 pub struct Recorder {
     queue: Option<SyncSender<Line>>,
+    tracks: Arc<AtomicU64>,
     dropped: Counter<u64, AtomicU64>,
 }
 
@@ -84,22 +90,24 @@ impl Recorder {
     pub fn start(config: Option<RecordConfig>, registry: &mut Registry) -> std::io::Result<Self> {
         let dropped = Counter::default();
         registry.register("sidetone_record_dropped_frames", "Frames that were not recorded", dropped.clone());
-        let Some(config) = config else { return Ok(Self { queue: None, dropped }) };
+        let Some(config) = config else { return Ok(Self { dropped, ..Self::default() }) };
         std::fs::create_dir_all(&config.dir)?;
         let (queue, lines) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("record".to_owned()).spawn(move || write(&config, &lines))?;
-        Ok(Self { queue: Some(queue), dropped })
+        let writer = Writer { config, open: HashMap::new(), failing: false, dropped: dropped.clone() };
+        std::thread::Builder::new().name("record".to_owned()).spawn(move || writer.run(&lines))?;
+        Ok(Self { queue: Some(queue), tracks: Arc::default(), dropped })
     }
 
-    /// The track of a stream; `None` where nothing is recorded.
+    /// The track of one connection of a stream; `None` where nothing is recorded.
     pub fn track(&self, call: &CallId, stream: &StreamId, dialect: &'static str) -> Option<Track> {
         let queue = self.queue.clone()?;
-        let name = Arc::new(Name { stem: format!("{call}.{stream}"), dialect });
+        let number = self.tracks.fetch_add(1, Ordering::Relaxed);
+        let name = Arc::new(Name { number, stem: format!("{call}.{stream}"), dialect });
         Some(Track { name, queue, dropped: self.dropped.clone(), began: Instant::now() })
     }
 }
 
-/// A stream being recorded.
+/// A connection being recorded. Dropped, it is over.
 #[derive(Debug)]
 pub struct Track {
     name: Arc<Name>,
@@ -111,110 +119,195 @@ pub struct Track {
 impl Track {
     /// Records a frame, or counts it as dropped. Never waits.
     pub fn frame(&self, message: &Utf8Bytes) {
-        let line = Line { track: Arc::clone(&self.name), at: self.began.elapsed(), message: message.clone() };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.queue.try_send(line) {
+        if !self.put(Some(message.clone())) {
             self.dropped.inc();
         }
     }
+
+    fn put(&self, message: Option<Utf8Bytes>) -> bool {
+        self.queue.try_send(Line { track: Arc::clone(&self.name), at: self.began.elapsed(), message }).is_ok()
+    }
 }
 
-/// A stream's newest file.
+impl Drop for Track {
+    fn drop(&mut self) {
+        // Where the queue is full, the writer forgets the track by itself, later.
+        self.put(None);
+    }
+}
+
+/// A track's newest file.
 struct Open {
+    name: Arc<Name>,
     path: PathBuf,
     file: Option<File>,
     last: Instant,
+    /// Bytes of whole lines in the file.
     bytes: u64,
     number: u32,
-    /// Lines that are not written yet.
+    /// Lines that are not written yet, how many, and how long the first is where that is the file's first.
     pending: Vec<u8>,
+    lines: u64,
+    header: usize,
 }
 
-fn write(config: &RecordConfig, lines: &Receiver<Line>) {
-    let mut open: std::collections::HashMap<String, Open> = std::collections::HashMap::new();
-    while let Ok(first) = lines.recv() {
-        let mut gathered = 0;
-        let mut next = Some(first);
-        while let Some(line) = next.take() {
-            match add(config, &mut open, &line) {
-                Ok(bytes) => gathered += bytes,
-                Err(error) => tracing::warn!(%error, track = line.track.stem, "a frame is not recorded"),
+/// The thread that writes.
+struct Writer {
+    config: RecordConfig,
+    open: HashMap<u64, Open>,
+    /// Frames are being lost: said once, not once a frame.
+    failing: bool,
+    dropped: Counter<u64, AtomicU64>,
+}
+
+impl Writer {
+    fn run(mut self, lines: &Receiver<Line>) {
+        while let Ok(first) = lines.recv() {
+            let (mut gathered, mut over) = (0, Vec::new());
+            let mut next = Some(first);
+            while let Some(line) = next.take() {
+                match &line.message {
+                    Some(message) => gathered += self.add(&line, message),
+                    None => over.push(line.track.number),
+                }
+                if gathered < BATCH_BYTES {
+                    next = lines.try_recv().ok();
+                }
             }
-            if gathered < BATCH_BYTES {
-                next = lines.try_recv().ok();
+            let all: Vec<u64> = self.open.keys().copied().collect();
+            all.into_iter().for_each(|track| self.flush(track));
+            for track in over {
+                self.open.remove(&track);
+            }
+            if self.open.len() > MAX_OPEN {
+                // A file is taken up again where a stream goes on; one that does not is forgotten.
+                let now = Instant::now();
+                self.open.retain(|_, track| now.duration_since(track.last) < FORGET);
+                self.open.values_mut().for_each(|track| track.file = None);
             }
         }
-        for (stem, track) in &mut open {
-            if let Err(error) = flush(track) {
-                tracing::warn!(%error, track = stem, "frames are not recorded");
+    }
+
+    /// Adds a line to its track's file, which is made, or followed by another, as need be. Gives its length.
+    fn add(&mut self, line: &Line, message: &str) -> usize {
+        let message = if self.config.words { message.to_owned() } else { without_words(message) };
+        // What is no JSON object cannot stand in a recording.
+        if serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&message).is_err() {
+            return 0;
+        }
+        let mut text = recording::write_frame(line.at, &message);
+        text.push('\n');
+        let track = line.track.number;
+        let mut number = 1;
+        let limit = self.config.max_file_bytes;
+        if let Some(open) = self.open.get(&track)
+            && open.bytes + (open.pending.len() + text.len()) as u64 > limit
+            && open.bytes + open.lines > 0
+        {
+            number = open.number + 1;
+            self.flush(track);
+            self.open.remove(&track);
+        }
+        let open = match self.open.entry(track) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(vacant) => match begin(&self.config.dir, &line.track, number) {
+                Ok(open) => vacant.insert(open),
+                Err(error) => {
+                    self.lost(1, &line.track, &error);
+                    return text.len();
+                }
+            },
+        };
+        open.pending.extend_from_slice(text.as_bytes());
+        open.lines += 1;
+        open.last = Instant::now();
+        text.len()
+    }
+
+    /// Writes what is pending, or counts it as lost: what cannot be written now is not kept, or memory would go next.
+    fn flush(&mut self, track: u64) {
+        let Some(open) = self.open.get_mut(&track).filter(|open| open.lines > 0) else { return };
+        let (lines, written) = (open.lines, open.write());
+        let name = Arc::clone(&open.name);
+        match written {
+            Ok(()) if self.failing => {
+                self.failing = false;
+                tracing::info!("frames are recorded again");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                // A file that was taken away is not taken up again: the next frame begins another.
+                if error.kind() == std::io::ErrorKind::NotFound {
+                    self.open.remove(&track);
+                }
+                self.lost(lines, &name, &error);
             }
         }
-        if open.len() > MAX_OPEN {
-            // A file is taken up again where a stream goes on; one that does not is forgotten.
-            let now = Instant::now();
-            open.retain(|_, track| now.duration_since(track.last) < FORGET);
-            open.values_mut().for_each(|track| track.file = None);
+    }
+
+    fn lost(&mut self, frames: u64, track: &Name, error: &std::io::Error) {
+        self.dropped.inc_by(frames);
+        if !std::mem::replace(&mut self.failing, true) {
+            tracing::warn!(%error, track = track.stem, "frames are not recorded; the sessions go on");
         }
     }
 }
 
-fn flush(track: &mut Open) -> std::io::Result<()> {
-    if track.pending.is_empty() {
-        return Ok(());
+impl Open {
+    /// Writes what is pending, whole or not at all. Nothing is pending afterwards, but for a first line that is not there
+    /// yet.
+    fn write(&mut self) -> std::io::Result<()> {
+        let result = self.append();
+        self.lines = 0;
+        match result {
+            Ok(()) => {
+                self.bytes += self.pending.len() as u64;
+                self.header = 0;
+                self.pending.clear();
+            }
+            Err(_) => self.pending.truncate(self.header),
+        }
+        result
     }
-    let file = match &mut track.file {
-        Some(file) => file,
-        closed => closed.insert(OpenOptions::new().append(true).open(&track.path)?),
-    };
-    file.write_all(&track.pending)?;
-    track.bytes += track.pending.len() as u64;
-    track.pending.clear();
-    Ok(())
+
+    fn append(&mut self) -> std::io::Result<()> {
+        let file = match &mut self.file {
+            Some(file) => file,
+            closed => closed.insert(OpenOptions::new().append(true).open(&self.path)?),
+        };
+        let written = file.write_all(&self.pending);
+        if written.is_err() {
+            // Half a line would spoil all that may follow. If this fails too, nothing follows.
+            file.set_len(self.bytes)?;
+        }
+        written
+    }
 }
 
-/// Adds a line to its file, which is made, or followed by another, as need be.
-fn add(
-    config: &RecordConfig,
-    open: &mut std::collections::HashMap<String, Open>,
-    line: &Line,
-) -> std::io::Result<usize> {
-    let message = if config.words { line.message.to_string() } else { without_words(&line.message) };
-    // What is no JSON object cannot stand in a recording.
-    if serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&message).is_err() {
-        return Ok(0);
-    }
-    let mut text = recording::write_frame(line.at, &message);
-    text.push('\n');
-    let stem = &line.track.stem;
-    let full = open
-        .get(stem)
-        .is_some_and(|track| track.bytes + (track.pending.len() + text.len()) as u64 > config.max_file_bytes);
-    if full && let Some(mut track) = open.remove(stem) {
-        flush(&mut track)?;
-        open.insert(stem.clone(), begin(config, line, track.number + 1)?);
-    }
-    if !open.contains_key(stem) {
-        open.insert(stem.clone(), begin(config, line, 1)?);
-    }
-    if let Some(track) = open.get_mut(stem) {
-        track.pending.extend_from_slice(text.as_bytes());
-        track.last = Instant::now();
-    }
-    Ok(text.len())
-}
-
-/// The next file of a stream that is not there yet, with its first line.
-fn begin(config: &RecordConfig, line: &Line, number: u32) -> std::io::Result<Open> {
+/// The next file of a stream that is not there yet, with its first line pending.
+fn begin(dir: &Path, name: &Arc<Name>, number: u32) -> std::io::Result<Open> {
     let mut number = number;
     loop {
-        let stem = &line.track.stem;
-        let name = if number == 1 { format!("{stem}.jsonl") } else { format!("{stem}.{number}.jsonl") };
-        let path = config.dir.join(name);
+        let stem = &name.stem;
+        let path = dir.join(if number == 1 { format!("{stem}.jsonl") } else { format!("{stem}.{number}.jsonl") });
         match OpenOptions::new().create_new(true).append(true).open(&path) {
             Ok(file) => {
-                let header = Header { dialect: line.track.dialect.to_owned(), ..Header::default() };
+                let header = Header { dialect: name.dialect.to_owned(), ..Header::default() };
                 let mut pending = recording::write_header(&header).into_bytes();
                 pending.push(b'\n');
-                return Ok(Open { path, file: Some(file), last: Instant::now(), bytes: 0, number, pending });
+                let header = pending.len();
+                let (name, file) = (Arc::clone(name), Some(file));
+                return Ok(Open {
+                    name,
+                    path,
+                    file,
+                    last: Instant::now(),
+                    bytes: 0,
+                    number,
+                    pending,
+                    lines: 0,
+                    header,
+                });
             }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
             Err(error) => return Err(error),
@@ -254,11 +347,17 @@ mod tests {
         for frame in frames {
             track.frame(&Utf8Bytes::from_static(frame));
         }
+        drop(track);
         let wanted = frames.iter().filter(|frame| frame.starts_with('{')).count();
+        read(&config.dir, wanted)
+    }
+
+    /// The folder's recordings by name, once they hold so many frames.
+    fn read(dir: &Path, wanted: usize) -> Vec<(String, recording::Recording)> {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
             let mut files: Vec<_> =
-                std::fs::read_dir(&config.dir).expect("dir").map(|entry| entry.expect("entry").path()).collect();
+                std::fs::read_dir(dir).expect("dir").map(|entry| entry.expect("entry").path()).collect();
             files.sort();
             let read: Option<Vec<_>> = files
                 .iter()
@@ -297,5 +396,57 @@ mod tests {
         let config = RecordConfig { dir: folder.path().into(), words: false, max_file_bytes: 1 << 20 };
         let files = recorded(config, &[r#"{"type":"Turn","words":[{"text":"a"}],"x":[{"words":[1]}]}"#]);
         assert_eq!(&*files[0].1.frames[0].message, r#"{"type":"Turn","words":[],"x":[{"words":[]}]}"#);
+    }
+
+    #[test]
+    fn a_connection_that_comes_back_and_a_folder_with_files_go_on_in_the_next() {
+        let folder = tempfile::tempdir().expect("folder");
+        let config = RecordConfig { dir: folder.path().into(), words: true, max_file_bytes: 1 << 20 };
+        let (call, stream) = (CallId::parse("c_1").expect("id"), StreamId::parse("s_1").expect("id"));
+        std::fs::write(
+            folder.path().join("c_1.s_1.2.jsonl"),
+            format!("{}\n", recording::write_frame(Duration::ZERO, "{}")),
+        )
+        .expect("an earlier daemon's");
+        let recorder = Recorder::start(Some(config), &mut Registry::default()).expect("recorder");
+        // The first is still there, as a connection is that nobody has noticed is gone.
+        let tracks: Vec<Track> = (0..2).map(|_| recorder.track(&call, &stream, "deepgram").expect("track")).collect();
+        for text in [r#"{"n":1}"#, r#"{"n":2}"#] {
+            for track in &tracks {
+                track.frame(&Utf8Bytes::from_static(text));
+            }
+        }
+        let files = read(folder.path(), 5);
+        let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["c_1.s_1.2.jsonl", "c_1.s_1.3.jsonl", "c_1.s_1.jsonl"]);
+        for (_, recording) in &files[1..] {
+            let frames: Vec<&str> = recording.frames.iter().map(|frame| &*frame.message).collect();
+            assert_eq!(frames, [r#"{"n":1}"#, r#"{"n":2}"#]);
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_taken_away_is_followed_by_another() {
+        let folder = tempfile::tempdir().expect("folder");
+        let config = RecordConfig { dir: folder.path().into(), words: true, max_file_bytes: 1 << 20 };
+        let name = Arc::new(Name { number: 0, stem: "c.s".to_owned(), dialect: "sidetone" });
+        let dropped = Counter::default();
+        let mut writer = Writer { config, open: HashMap::new(), failing: false, dropped: dropped.clone() };
+        let mut put = |text: &str, close: bool| {
+            let line = Line { track: Arc::clone(&name), at: Duration::ZERO, message: None };
+            writer.add(&line, text);
+            if close {
+                writer.open.values_mut().for_each(|open| open.file = None);
+            }
+            writer.flush(0);
+            (writer.failing, dropped.get())
+        };
+        let path = folder.path().join("c.s.jsonl");
+        assert_eq!(put(r#"{"n":1}"#, false), (false, 0));
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(put(r#"{"n":2}"#, true), (true, 1));
+        assert_eq!(put(r#"{"n":3}"#, false), (false, 1));
+        let recording = recording::parse(&std::fs::read_to_string(&path).expect("text")).expect("recording");
+        assert_eq!((recording.frames.len(), &*recording.frames[0].message), (1, r#"{"n":3}"#));
     }
 }

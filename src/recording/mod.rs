@@ -57,6 +57,8 @@ pub struct Recording {
     pub header: Header,
     /// In order; at least one.
     pub frames: Vec<Frame>,
+    /// The last line was cut short, as by a crash of whoever wrote it, and is left out.
+    pub cut: bool,
 }
 
 impl Recording {
@@ -99,13 +101,15 @@ struct HeaderLine {
     recording: Header,
 }
 
-/// Reads a recording. Empty lines are skipped, fields that are not known are ignored.
+/// Reads a recording. Empty lines are skipped, fields that are not known are ignored, and so is a last line without a line
+/// break that cannot be read. A first line may come again further down, as where a recording's files are put together.
 ///
 /// # Errors
 /// [`RecordingError::NotARecording`] when already the first line has another form, so that a caller that walks a folder
 /// can tell other files from damaged recordings.
 pub fn parse(text: &str) -> Result<Recording, RecordingError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let torn = text.lines().count() + usize::from(text.ends_with('\n'));
     let mut lines = text
         .lines()
         .enumerate()
@@ -126,7 +130,17 @@ pub fn parse(text: &str) -> Result<Recording, RecordingError> {
         return Err(RecordingError::NotARecording(r#"its first line is not {"at_ms": N, "message": {…}}"#));
     }
     for (line, text) in lines {
-        let frame = read_frame(text).map_err(|message| RecordingError::Damaged { line, message })?;
+        let frame = match read_frame(text) {
+            Ok(frame) => frame,
+            Err(_) if serde_json::from_str::<HeaderLine>(text).is_ok_and(|line| line.recording == recording.header) => {
+                continue;
+            }
+            Err(_) if line == torn && !recording.frames.is_empty() => {
+                recording.cut = true;
+                break;
+            }
+            Err(message) => return Err(RecordingError::Damaged { line, message }),
+        };
         if recording.frames.last().is_some_and(|last| frame.at < last.at) {
             return Err(RecordingError::Damaged { line, message: "at_ms is less than on the line before".to_owned() });
         }
@@ -209,6 +223,14 @@ mod tests {
             assert!(matches!(error, RecordingError::Damaged { line: 2, .. }), "{error}");
             assert!(error.to_string().contains(what) && !error.to_string().contains("secret"), "{error}");
         }
+        let cut = parse(&format!("{good}\n{}", &good[..good.len() - 1])).expect("all but its last line");
+        assert!(cut.cut && cut.frames.len() == 1);
+        assert!(!parse(&good).expect("whole").cut);
+        let header = write_header(&Header::default());
+        let two = parse(&format!("{header}\n{good}\n{header}\n{good}\n")).expect("two files of one recording");
+        assert_eq!(two.frames.len(), 2);
+        let other = write_header(&Header { dialect: "zoom".to_owned(), ..Header::default() });
+        assert!(parse(&format!("{header}\n{good}\n{other}\n{good}\n")).is_err(), "of another dialect");
         assert_eq!(parse(r#"{"recording":{"version":2}}"#), Err(RecordingError::Version(2)));
         assert_eq!(parse(r#"{"recording":{"version":1}}"#), Err(RecordingError::Empty));
     }

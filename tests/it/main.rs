@@ -24,6 +24,8 @@ mod limits;
 mod otel;
 mod outage;
 mod proxy;
+mod proxy_answers;
+mod record;
 mod recordings;
 mod reload;
 mod scale;

@@ -1,12 +1,12 @@
 //! The LLM goes away and comes back; the disk fills up and is freed: calls go on, and what failed catches up by itself.
 
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::daemon::Daemon;
+use crate::support::disk::SmallDisk;
 use crate::support::llm::{MockLlm, Step};
 use crate::support::model::assert_dense;
 use crate::support::stats::percentile;
@@ -148,36 +148,6 @@ async fn the_llm_goes_down_and_comes_back() {
     println!("{count} acks through it all, p99 {p99:?}");
     assert!(p99 < Duration::from_millis(150), "ingest is unaffected: p99 {p99:?}");
     watcher.assert_faultless();
-}
-
-/// A small tmpfs, unmounted on drop.
-struct SmallDisk {
-    folder: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    fn mount(size: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().expect("folder");
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "none"])
-            .arg(folder.path())
-            .output()
-            .is_ok_and(|output| output.status.success());
-        if !mounted {
-            println!("SKIPPED: no small disk could be mounted (that takes root)");
-        }
-        mounted.then_some(Self { folder })
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.folder.path()).status();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

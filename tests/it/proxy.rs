@@ -7,48 +7,14 @@ use std::time::{Duration, Instant};
 use futures::{SinkExt as _, StreamExt as _};
 use sidetone::recording;
 use sidetone::standin::{self, Options, Pace, Script};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
-use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config, client_async_with_config};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::daemon::Daemon;
+use crate::support::stt::{PATIENCE, Socket, call, daemon, daemon_with, dial, hear, say, texts, turn, vendor};
 use crate::support::{Chance, Json, eventually, json, seed, shared};
 
-type Socket = WebSocketStream<TcpStream>;
-
 const LIMIT: usize = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn wide() -> Option<WebSocketConfig> {
-    Some(WebSocketConfig::default().max_message_size(Some(4 * LIMIT)).max_frame_size(Some(4 * LIMIT)))
-}
-
-/// A vendor whose connections the test holds: each comes with the path, the query and the headers of its upgrade.
-#[expect(clippy::result_large_err, reason = "the type is the library's")]
-async fn vendor() -> (String, mpsc::Receiver<(Socket, Request)>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("ws://{}", listener.local_addr().unwrap());
-    let (sender, receiver) = mpsc::channel(16);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let mut asked = None;
-            let note = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
-                asked = Some(request.clone());
-                Ok(response)
-            };
-            if let Ok(socket) = accept_hdr_async_with_config(stream, note, wide()).await
-                && sender.send((socket, asked.unwrap())).await.is_err()
-            {
-                return;
-            }
-        }
-    });
-    (url, receiver)
-}
 
 /// The stand-in over a made-up call of four turns.
 async fn standin(fault: Option<&str>, options: Options) -> (String, CancellationToken) {
@@ -69,53 +35,6 @@ async fn standin(fault: Option<&str>, options: Options) -> (String, Cancellation
     let options = Options { fault, faulty_sessions: Some(1), ..options };
     tokio::spawn(standin::serve(listener, vec![script], options, stop.clone()));
     (url, stop)
-}
-
-fn turn(order: u64, last: bool) -> Json {
-    json!({"type": "Turn", "turn_order": order, "turn_is_formatted": last, "end_of_turn": last,
-        "transcript": format!("Turn {order}."), "end_of_turn_confidence": 1.0,
-        "words": [{"start": 1000 * order, "end": 1000 * order + 800, "text": "Turn", "confidence": 1.0, "word_is_final": true}]})
-}
-
-async fn daemon(upstream: &str, more: &str) -> Daemon {
-    daemon_with(upstream, more, 10_000).await
-}
-
-/// A call that nobody is connected to completes after `idle_ms`.
-async fn daemon_with(upstream: &str, more: &str, idle_ms: u64) -> Daemon {
-    let ingest = format!("[ingest]\nlinger_ms = 50\nidle_timeout_ms = {idle_ms}\n");
-    Daemon::start(&format!("[stt]\nupstream = \"{upstream}\"\n{more}\n{ingest}")).await
-}
-
-async fn dial(daemon: &Daemon, query: &str) -> Socket {
-    let url = daemon.ws(&format!("/v3/ws?sample_rate=16000{query}"));
-    let stream = TcpStream::connect(("127.0.0.1", daemon.port)).await.unwrap();
-    stream.set_nodelay(true).unwrap();
-    client_async_with_config(url, stream, wide()).await.unwrap().0
-}
-
-fn call(id: &str) -> String {
-    let ours: String =
-        url::form_urlencoded::byte_serialize(json!({ "call_id": id, "results": "none" }).to_string().as_bytes())
-            .collect();
-    format!("&sidetone={ours}")
-}
-
-/// Everything up to the end: texts, and the close code.
-async fn hear(mut socket: Socket) -> (Vec<String>, Option<u16>) {
-    let mut heard = Vec::new();
-    loop {
-        match tokio::time::timeout(PATIENCE, socket.next()).await.expect("it ends") {
-            Some(Ok(Message::Text(text))) => heard.push(text.to_string()),
-            Some(Ok(Message::Close(frame))) => return (heard, frame.map(|frame| frame.code.into())),
-            Some(Ok(_)) => {}
-            Some(Err(_)) | None => return (heard, None),
-        }
-    }
-}
-
-fn texts(turns: &[Json]) -> Vec<&str> {
-    turns.iter().map(|turn| turn["text"].as_str().unwrap()).collect()
 }
 
 const TURNS: [&str; 4] = ["Turn 0.", "Turn 1.", "Turn 2.", "Turn 3."];
@@ -302,15 +221,14 @@ async fn a_client_that_drops_is_terminated_for_and_may_come_back() {
     let daemon = daemon(&url, "").await;
     let client = dial(&daemon, &call("c1")).await;
     let (mut upstream, _) = connections.recv().await.unwrap();
-    let say = |value: Json| Message::Text(Utf8Bytes::from(value.to_string()));
-    upstream.send(say(json!({"type": "Begin", "id": "v-1", "expires_at": 1}))).await.unwrap();
-    upstream.send(say(turn(0, true))).await.unwrap();
+    upstream.send(say(&json!({"type": "Begin", "id": "v-1", "expires_at": 1}))).await.unwrap();
+    upstream.send(say(&turn(0, true))).await.unwrap();
     drop(client);
     // The vendor bills open sockets: it is told, and its last final is kept.
     let told = tokio::time::timeout(PATIENCE, upstream.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(told.to_text().unwrap(), r#"{"type":"Terminate"}"#);
-    upstream.send(say(turn(1, true))).await.unwrap();
-    upstream.send(say(json!({"type": "Termination"}))).await.unwrap();
+    upstream.send(say(&turn(1, true))).await.unwrap();
+    upstream.send(say(&json!({"type": "Termination"}))).await.unwrap();
     eventually("both finals are in the call", PATIENCE, || async {
         (daemon.turns("c1").await.len() == 2).then_some(())
     })
@@ -323,7 +241,7 @@ async fn a_client_that_drops_is_terminated_for_and_may_come_back() {
     let (mut upstream, _) = connections.recv().await.unwrap();
     for frame in [json!({"type": "Begin", "id": "v-2", "expires_at": 1}), turn(0, true), json!({"type": "Termination"})]
     {
-        upstream.send(say(frame)).await.unwrap();
+        upstream.send(say(&frame)).await.unwrap();
     }
     upstream.close(None).await.unwrap();
     assert_eq!(hear(client).await.0.len(), 3);

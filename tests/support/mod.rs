@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod daemon;
+pub mod disk;
 pub mod flaky;
 pub mod http;
 pub mod ledger;
@@ -14,6 +15,7 @@ pub mod producer;
 pub mod recording;
 pub mod sink;
 pub mod stats;
+pub mod stt;
 pub mod vendor;
 pub mod watcher;
 pub mod ws;

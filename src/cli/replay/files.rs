@@ -20,6 +20,8 @@ pub(crate) struct Walk {
     pub(crate) skipped: Vec<(PathBuf, String)>,
     /// Recordings that cannot be played, and why.
     pub(crate) damaged: Vec<(PathBuf, String)>,
+    /// Those of the recordings whose last line was cut short.
+    pub(crate) cut: Vec<PathBuf>,
 }
 
 /// Reads every file of `paths` once, folders all the way down.
@@ -49,7 +51,10 @@ fn visit(path: &Path, walk: &mut Walk) -> Result<()> {
         return Ok(());
     }
     match load(path)? {
-        Ok(recording) => walk.recordings.push((path.to_owned(), recording.frames.len())),
+        Ok(recording) => {
+            walk.cut.extend(recording.cut.then(|| path.to_owned()));
+            walk.recordings.push((path.to_owned(), recording.frames.len()));
+        }
         Err(error @ RecordingError::NotARecording(_)) => walk.skipped.push((path.to_owned(), error.to_string())),
         Err(error) => walk.damaged.push((path.to_owned(), error.to_string())),
     }
@@ -68,6 +73,10 @@ pub(crate) fn load(path: &Path) -> Result<Result<Recording, RecordingError>> {
     let bytes = std::fs::read(path)?;
     Ok(match std::str::from_utf8(&bytes) {
         Ok(text) => recording::parse(text),
+        // Cut short in the middle of a letter.
+        Err(error) if error.error_len().is_none() => {
+            recording::parse(&String::from_utf8_lossy(&bytes[..error.valid_up_to()]))
+        }
         Err(_) => Err(RecordingError::NotARecording("it is not UTF-8")),
     })
 }
@@ -88,7 +97,8 @@ mod tests {
         put("b.jsonl", good);
         put("a/c.jsonl", good);
         put("labels.jsonl", r#"{"kind":"turn"}"#);
-        put("z.jsonl", &format!("{good}\n{{"));
+        put("y.jsonl", &format!("{good}\n{{"));
+        put("z.jsonl", &format!("{good}\n{{\n"));
         put(".hidden.jsonl", good);
         put("picture.png", "\u{fffd}");
         std::fs::write(folder.path().join("raw"), [0xff, 0xfe]).expect("write");
@@ -99,7 +109,8 @@ mod tests {
                 .map(|path| path.strip_prefix(folder.path()).expect("inside").display().to_string())
                 .collect()
         };
-        assert_eq!(names(walk.recordings.iter().map(|(path, _)| path).collect()), ["a/c.jsonl", "b.jsonl"]);
+        assert_eq!(names(walk.recordings.iter().map(|(path, _)| path).collect()), ["a/c.jsonl", "b.jsonl", "y.jsonl"]);
+        assert_eq!(names(walk.cut.iter().collect()), ["y.jsonl"]);
         assert_eq!(names(walk.skipped.iter().map(|(path, _)| path).collect()), ["labels.jsonl", "picture.png", "raw"]);
         assert_eq!(names(walk.damaged.iter().map(|(path, _)| path).collect()), ["z.jsonl"]);
         assert!(super::walk(&[folder.path().join("nowhere")]).is_err());

@@ -144,6 +144,9 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
     for (path, why) in &walk.damaged {
         anstream::eprintln!("{} {}: {why}", "damaged".red(), path.display());
     }
+    for path in &walk.cut {
+        anstream::eprintln!("{} is played without its last line, which was cut short", path.display());
+    }
     if walk.recordings.is_empty() {
         bail!(
             "no recording among {} files; a recording is JSON Lines of {{\"at_ms\":N,\"message\":{{…}}}}",

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -50,8 +51,10 @@ pub(super) struct Injection {
 /// Finds the turns that are to be answered, each once, among the vendor's frames.
 #[derive(Debug)]
 pub(super) struct Questions {
-    /// Turns end twice; only the formatted end counts.
-    formats: bool,
+    /// Turns end twice; the formatted end counts. The client may turn it on and off.
+    formats: Arc<AtomicBool>,
+    /// The newest turn that has ended unformatted while turns were to end twice.
+    unformatted: Option<Question>,
     asked: BTreeSet<i64>,
     /// Those without an answer yet.
     pub(super) open: BTreeMap<i64, String>,
@@ -71,21 +74,46 @@ struct TurnFrame {
 
 impl Questions {
     pub(super) fn new(formats: bool) -> Self {
-        Self { formats, asked: BTreeSet::new(), open: BTreeMap::new() }
+        let formats = Arc::new(AtomicBool::new(formats));
+        Self { formats, unformatted: None, asked: BTreeSet::new(), open: BTreeMap::new() }
     }
 
-    /// The turn that ends with this frame, the first time that it does.
-    pub(super) fn see(&mut self, frame: &str) -> Option<Question> {
-        if !frame.contains(r#""Turn""#) {
-            return None;
+    /// Whether turns end twice, for whoever hears the client say so.
+    pub(super) fn formats(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.formats)
+    }
+
+    /// The turns of which it is known with this frame, for the first time, how they end; `last`: it is the session's last.
+    pub(super) fn see(&mut self, frame: &str, last: bool) -> Vec<Question> {
+        let mut known = Vec::new();
+        let turn = frame.contains(r#""Turn""#).then(|| serde_json::from_str::<TurnFrame>(frame).ok()).flatten();
+        let ended = turn.filter(|turn| turn.kind == "Turn" && turn.end_of_turn);
+        // A turn that was spoken while the client turned formatting on ends but once: the next end tells.
+        if let Some(held) = self.unformatted.take() {
+            if last || ended.as_ref().is_some_and(|turn| turn.turn_order != held.turn_order) {
+                known.extend(self.once(held));
+            } else {
+                self.unformatted = Some(held);
+            }
         }
-        let turn: TurnFrame = serde_json::from_str(frame).ok()?;
-        let ends = turn.kind == "Turn" && turn.end_of_turn && (turn.turn_is_formatted || !self.formats);
-        if !ends || turn.transcript.trim().is_empty() || !self.asked.insert(turn.turn_order) {
+        let Some(turn) = ended.filter(|turn| !turn.transcript.trim().is_empty()) else { return known };
+        let formatted = turn.turn_is_formatted;
+        let turn = Question { turn_order: turn.turn_order, transcript: turn.transcript, speaker: turn.speaker_label };
+        if formatted || !self.formats.load(Ordering::Relaxed) {
+            self.unformatted = None;
+            known.extend(self.once(turn));
+        } else {
+            self.unformatted = Some(turn);
+        }
+        known
+    }
+
+    fn once(&mut self, turn: Question) -> Option<Question> {
+        if !self.asked.insert(turn.turn_order) {
             return None;
         }
         self.open.insert(turn.turn_order, turn.transcript.clone());
-        Some(Question { turn_order: turn.turn_order, transcript: turn.transcript, speaker: turn.speaker_label })
+        Some(turn)
     }
 }
 
@@ -367,15 +395,51 @@ mod tests {
                 "transcript": text, "words": []})
             .to_string()
         };
+        let see = |questions: &mut Questions, frame: &str, last: bool| {
+            questions.see(frame, last).into_iter().map(|turn| (turn.turn_order, turn.transcript)).collect::<Vec<_>>()
+        };
+        let asked =
+            |turns: &[(i64, &str)]| turns.iter().map(|&(order, text)| (order, text.to_owned())).collect::<Vec<_>>();
         let mut questions = Questions::new(true);
-        assert!(questions.see(&frame(0, false, false, "a")).is_none());
-        assert!(questions.see(&frame(0, false, true, "a b")).is_none());
-        assert_eq!(questions.see(&frame(0, true, true, "A b.")).map(|question| question.turn_order), Some(0));
-        assert!(questions.see(&frame(0, true, true, "A b.")).is_none());
-        assert!(questions.see(&frame(1, true, true, " ")).is_none());
+        for (frame, known) in [
+            (frame(0, false, false, "a"), asked(&[])),
+            (frame(0, false, true, "a b"), asked(&[])),
+            (frame(1, false, false, "c"), asked(&[])),
+            (frame(0, true, true, "A b."), asked(&[(0, "A b.")])),
+            (frame(0, true, true, "A b."), asked(&[])),
+            (frame(0, false, true, "a b"), asked(&[])),
+            (frame(1, true, true, " "), asked(&[])),
+        ] {
+            assert_eq!(see(&mut questions, &frame, false), known, "{frame}");
+        }
         let mut questions = Questions::new(false);
-        assert!(questions.see(&frame(0, false, true, "a b")).is_some());
+        assert_eq!(see(&mut questions, &frame(0, false, true, "a b"), false), asked(&[(0, "a b")]));
         assert_eq!(questions.open.len(), 1);
+    }
+
+    #[test]
+    fn a_turn_that_ends_but_once_is_asked_all_the_same() {
+        let frame = |order: i64, formatted: bool, text: &str| {
+            json!({"type": "Turn", "turn_order": order, "turn_is_formatted": formatted, "end_of_turn": true,
+                "transcript": text, "words": []})
+            .to_string()
+        };
+        let orders = |turns: Vec<Question>| turns.iter().map(|turn| turn.turn_order).collect::<Vec<_>>();
+        let mut questions = Questions::new(true);
+        assert_eq!(orders(questions.see(&frame(0, false, "a"), false)), Vec::<i64>::new());
+        assert_eq!(orders(questions.see(&frame(1, true, "B."), false)), vec![0, 1], "its formatted end will not come");
+        questions.formats().store(false, Ordering::Relaxed);
+        assert_eq!(orders(questions.see(&frame(2, false, "c"), false)), vec![2]);
+        assert_eq!(
+            orders(questions.see(&frame(2, true, "C."), false)),
+            Vec::<i64>::new(),
+            "in flight when it was turned off"
+        );
+        questions.formats().store(true, Ordering::Relaxed);
+        assert_eq!(orders(questions.see(&frame(3, false, "d"), false)), Vec::<i64>::new());
+        assert_eq!(orders(questions.see(&frame(4, false, ""), false)), vec![3], "the empty end of a session");
+        assert_eq!(orders(questions.see(&frame(5, false, "e"), false)), Vec::<i64>::new());
+        assert_eq!(orders(questions.see(r#"{"type":"Termination"}"#, true)), vec![5]);
     }
 
     #[test]

@@ -70,8 +70,8 @@ pub struct Deps {
 /// The call that a stream feeds, once it is known, and the position from which its events are new.
 type Found = Option<(CallId, Seq)>;
 
-/// Relays `socket` until either side ends it. `query` and `headers` are those of its upgrade.
-pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, deps: &Deps) {
+/// Relays `socket` until either side ends it, or it has lasted for `limit`. `query` and `headers` are those of its upgrade.
+pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, limit: Option<Duration>, deps: &Deps) {
     deps.metrics.sessions.inc();
     let query = query::read(query);
     if let Some(complaint) = &query.complaint {
@@ -80,7 +80,7 @@ pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, deps:
     match upstream(&query, headers, deps) {
         Err((code, message)) => refuse(socket, code, &message).await,
         Ok((url, headers)) => match ws::connect(&url, &headers, MAX_MESSAGE_BYTES, UPSTREAM_TIMEOUT).await {
-            Ok(upstream) => Box::pin(session(socket, upstream, query, deps)).await,
+            Ok(upstream) => Box::pin(session(socket, upstream, query, limit, deps)).await,
             Err(error) => {
                 deps.metrics.upstream_failures.inc();
                 // The URL holds the client's query, which is nobody else's business.
@@ -123,7 +123,7 @@ fn upstream(query: &Query, client: &HeaderMap, deps: &Deps) -> Result<(String, H
 }
 
 /// Relays between two sockets that are both up.
-async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query, deps: &Deps) {
+async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query, limit: Option<Duration>, deps: &Deps) {
     let drain = deps.sessions.deps().drain.clone();
     let (tap, drawn) = tap::tap(&deps.tap);
     let (found, known) = watch::channel(None);
@@ -151,8 +151,9 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
         insights.then(|| drain.tasks.spawn(answer::insights(known, Arc::clone(&newest), inject.clone(), deps.clone())));
     drop(inject);
     let newest = insights.then_some(newest);
-    let relay = Relay { tap, answers, injections, newest, kill: drain.kill.clone(), metrics: deps.metrics.clone() };
-    let (socket, ended) = relay.run(client, upstream, UPSTREAM_TIMEOUT).await;
+    let (kill, metrics) = (drain.kill.clone(), deps.metrics.clone());
+    let relay = Relay { tap, answers, injections, newest, limit, patience: UPSTREAM_TIMEOUT, kill, metrics };
+    let (socket, ended) = relay.run(client, upstream).await;
     if let Some(watcher) = watcher {
         watcher.abort();
     }
@@ -164,6 +165,7 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
         Ended::Refused(message) => {
             refuse(socket, 3006, &format!("User Input Validation Error: {message}")).await;
         }
+        Ended::Expired => refuse(socket, 3008, "Session Expired: Maximum session duration exceeded").await,
         Ended::Failed(message) => {
             deps.metrics.upstream_failures.inc();
             refuse(socket, 3005, &format!("Session Cancelled: {message}")).await;

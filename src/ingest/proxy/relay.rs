@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -36,6 +37,8 @@ pub(super) enum Ended {
     Failed(String),
     /// By something that the client may not send.
     Refused(String),
+    /// It has lasted as long as its token allows.
+    Expired,
 }
 
 /// The in-stream question.
@@ -51,6 +54,10 @@ pub(super) struct Relay {
     pub(super) injections: mpsc::Receiver<Injection>,
     /// The newest turn of which the vendor spoke, where somebody wants to know.
     pub(super) newest: Option<Arc<AtomicI64>>,
+    /// How long the session may last.
+    pub(super) limit: Option<Duration>,
+    /// How long the vendor may say nothing at the start.
+    pub(super) patience: Duration,
     /// The daemon's time is up.
     pub(super) kill: CancellationToken,
     pub(super) metrics: Metrics,
@@ -63,17 +70,13 @@ enum Stopped {
     UpstreamClosed { code: u16, reason: String },
     UpstreamGone(String),
     UpstreamMute,
+    Expired,
     Killed,
 }
 
 impl Relay {
     /// Relays until either side ends it. Gives the client's socket back, to be closed.
-    pub(super) async fn run<C, U>(
-        mut self,
-        client: Socket<C>,
-        upstream: Socket<U>,
-        patience: Duration,
-    ) -> (Option<Socket<C>>, Ended)
+    pub(super) async fn run<C, U>(mut self, client: Socket<C>, upstream: Socket<U>) -> (Option<Socket<C>>, Ended)
     where
         C: AsyncRead + AsyncWrite + Unpin,
         U: AsyncRead + AsyncWrite + Unpin,
@@ -83,8 +86,9 @@ impl Relay {
         let terminated = AtomicBool::new(false);
         let metrics = self.metrics.clone();
         let stopped = {
-            let up = up(&mut client_in, &mut upstream_out, &terminated, &metrics);
-            let down = self.down(&mut upstream_in, &mut client_out, patience);
+            let formats = self.answers.as_ref().map(|answers| answers.questions.formats());
+            let up = up(&mut client_in, &mut upstream_out, &terminated, formats.as_deref(), &metrics);
+            let down = self.down(&mut upstream_in, &mut client_out);
             let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
             tokio::select! {
                 biased;
@@ -99,7 +103,7 @@ impl Relay {
             }
         };
         let ended = match stopped {
-            Stopped::ClientGone | Stopped::ClientBroke(_) => {
+            Stopped::ClientGone | Stopped::ClientBroke(_) | Stopped::Expired => {
                 if !terminated.load(Ordering::Relaxed) {
                     let goodbye = Incoming::Text(Utf8Bytes::from_static(TERMINATE));
                     // An upstream that takes nothing any more has nothing to say either.
@@ -108,6 +112,7 @@ impl Relay {
                 self.last_words(&mut upstream_in, terminated.load(Ordering::Relaxed)).await;
                 match stopped {
                     Stopped::ClientBroke(why) => Ended::Refused(why),
+                    Stopped::Expired => Ended::Expired,
                     _ => Ended::Client,
                 }
             }
@@ -118,7 +123,7 @@ impl Relay {
             }
             Stopped::UpstreamGone(why) => Ended::Closed { code: 3005, reason: why },
             Stopped::UpstreamMute => {
-                Ended::Failed(format!("the STT upstream said nothing for {} s", patience.as_secs()))
+                Ended::Failed(format!("the STT upstream said nothing for {} s", self.patience.as_secs()))
             }
             Stopped::Killed => Ended::Failed("the daemon is stopping".to_owned()),
         };
@@ -131,13 +136,15 @@ impl Relay {
     }
 
     /// From the vendor to the client.
-    async fn down<C, U>(&mut self, upstream: &mut ReadHalf<U>, client: &mut WriteHalf<C>, patience: Duration) -> Stopped
+    async fn down<C, U>(&mut self, upstream: &mut ReadHalf<U>, client: &mut WriteHalf<C>) -> Stopped
     where
         C: AsyncRead + AsyncWrite + Unpin,
         U: AsyncRead + AsyncWrite + Unpin,
     {
         let kill = self.kill.clone();
-        let began = Instant::now() + patience;
+        let began = Instant::now();
+        // Made once: a timer is not for every message.
+        let mut expiry = std::pin::pin!(tokio::time::sleep(self.limit.unwrap_or_default()));
         let mut heard = false;
         let mut injecting = true;
         loop {
@@ -155,7 +162,8 @@ impl Relay {
                     }
                     continue;
                 }
-                () = tokio::time::sleep_until(began), if !heard => return Stopped::UpstreamMute,
+                () = tokio::time::sleep_until(began + self.patience), if !heard => return Stopped::UpstreamMute,
+                () = &mut expiry, if self.limit.is_some() => return Stopped::Expired,
                 () = kill.cancelled() => return Stopped::Killed,
             };
             heard = true;
@@ -166,7 +174,7 @@ impl Relay {
                 match message {
                     Ok(Incoming::Closed { code, reason }) => stopped = Some(Stopped::UpstreamClosed { code, reason }),
                     Ok(message) => {
-                        let mut after = None;
+                        let mut after = Vec::new();
                         if let Incoming::Text(text) = &message {
                             self.tap.offer(text);
                             after = match self.look(text, &mut batch, client).await {
@@ -175,7 +183,7 @@ impl Relay {
                             };
                         }
                         batch.push(message);
-                        batch.extend(after.map(Incoming::Text));
+                        batch.extend(after.into_iter().map(Incoming::Text));
                         if batch.len() < BATCH {
                             next = upstream.ready();
                         }
@@ -194,13 +202,13 @@ impl Relay {
     }
 
     /// Asks of turns that end; holds `Termination` for answers in flight, with `batch` sent before. Gives what is to
-    /// follow the frame.
+    /// follow the frame, which is nothing where it is the last.
     async fn look<C>(
         &mut self,
         text: &Utf8Bytes,
         batch: &mut Vec<Incoming>,
         client: &mut WriteHalf<C>,
-    ) -> Result<Option<Utf8Bytes>, Stopped>
+    ) -> Result<Vec<Utf8Bytes>, Stopped>
     where
         C: AsyncRead + AsyncWrite + Unpin,
     {
@@ -209,19 +217,24 @@ impl Relay {
         {
             newest.fetch_max(order, Ordering::Relaxed);
         }
-        let Some(answers) = &mut self.answers else { return Ok(None) };
-        if let Some(question) = answers.questions.see(text) {
+        let Some(answers) = &mut self.answers else { return Ok(Vec::new()) };
+        let last = is_termination(text);
+        let mut told = Vec::new();
+        for question in answers.questions.see(text, last) {
             let (order, transcript) = (question.turn_order, question.transcript.clone());
             if answers.ask.try_send(question).is_err() {
                 answers.questions.open.remove(&order);
                 self.metrics.failed_answers.inc();
                 let data = failed("overloaded", "too many turns wait for an answer", true);
-                return Ok(Some(response(order, &transcript, &data)));
+                told.push(response(order, &transcript, &data));
             }
-            return Ok(None);
         }
-        if answers.questions.open.is_empty() || !is_termination(text) {
-            return Ok(None);
+        if !last {
+            return Ok(told);
+        }
+        batch.extend(told.into_iter().map(Incoming::Text));
+        if answers.questions.open.is_empty() {
+            return Ok(Vec::new());
         }
         client.relay(batch.drain(..)).await.map_err(|_| Stopped::ClientGone)?;
         let deadline = Instant::now() + LAST_WORDS;
@@ -237,7 +250,7 @@ impl Relay {
             let data = failed("timeout", "the session ended before the answer came", true);
             batch.push(Incoming::Text(response(order, &transcript, &data)));
         }
-        Ok(None)
+        Ok(Vec::new())
     }
 
     /// An injected frame that is still wanted.
@@ -279,7 +292,7 @@ impl Relay {
 
 /// Of which turn a frame speaks.
 fn turn_order(text: &str) -> Option<i64> {
-    #[derive(serde::Deserialize)]
+    #[derive(Deserialize)]
     struct Turn {
         turn_order: i64,
     }
@@ -295,11 +308,27 @@ fn is_termination(text: &str) -> bool {
         && serde_json::from_str::<serde_json::Value>(text).is_ok_and(|frame| frame["type"] == "Termination")
 }
 
+/// Whether turns are formatted from this frame of the client on, where it says so.
+fn formats(text: &str) -> Option<bool> {
+    #[derive(Deserialize)]
+    struct Update<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: std::borrow::Cow<'a, str>,
+        format_turns: Option<bool>,
+    }
+    if !text.contains(r#""format_turns""#) {
+        return None;
+    }
+    let update: Update<'_> = serde_json::from_str(text).ok()?;
+    update.format_turns.filter(|_| update.kind == "UpdateConfiguration")
+}
+
 /// From the client to the vendor.
 async fn up<C, U>(
     client: &mut ReadHalf<C>,
     upstream: &mut WriteHalf<U>,
     terminated: &AtomicBool,
+    formatted: Option<&AtomicBool>,
     metrics: &Metrics,
 ) -> Stopped
 where
@@ -314,10 +343,13 @@ where
             match message {
                 Ok(Incoming::Closed { .. }) => stopped = Some(Stopped::ClientGone),
                 Ok(message) => {
-                    if let Incoming::Text(text) = &message
-                        && text.contains(r#""Terminate""#)
-                    {
-                        terminated.store(true, Ordering::Relaxed);
+                    if let Incoming::Text(text) = &message {
+                        if text.contains(r#""Terminate""#) {
+                            terminated.store(true, Ordering::Relaxed);
+                        }
+                        if let (Some(formatted), Some(wanted)) = (formatted, formats(text)) {
+                            formatted.store(wanted, Ordering::Relaxed);
+                        }
                     }
                     batch.push(message);
                     if batch.len() < BATCH {
@@ -334,6 +366,62 @@ where
         }
         if let Some(stopped) = stopped {
             return stopped;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::super::tap::{Tapped, tap};
+    use super::*;
+    use crate::base::queue::QueueMetrics;
+    use crate::base::ws::pair;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_ends_when_its_token_says_and_the_vendors_last_words_are_kept() {
+        let limit = Duration::from_secs(600);
+        let ([client_end, mut client], [mut vendor, vendor_end]) = (pair().await, pair().await);
+        let (tap, mut drawn) = tap(&Arc::new(QueueMetrics::register(&mut Registry::default()).queue("tap")));
+        let (_inject, injections) = mpsc::channel(1);
+        let relay = Relay {
+            tap,
+            answers: None,
+            injections,
+            newest: None,
+            limit: Some(limit),
+            patience: Duration::from_secs(10),
+            kill: CancellationToken::new(),
+            metrics: Metrics::default(),
+        };
+        let began = Instant::now();
+        let session = tokio::spawn(relay.run(client_end, vendor_end));
+        let said = [r#"{"type":"Begin","id":"v-1"}"#, r#"{"type":"Turn","turn_order":0}"#].map(Utf8Bytes::from_static);
+        vendor.send([said[0].clone()]).await.expect("sent");
+        assert_eq!(client.recv().await.expect("relayed"), Incoming::Text(said[0].clone()));
+        // Nothing more is said, and the clock runs: the vendor, which bills open sockets, is told.
+        assert_eq!(vendor.recv().await.expect("told"), Incoming::Text(Utf8Bytes::from_static(TERMINATE)));
+        assert_eq!(began.elapsed(), limit);
+        vendor.send([said[1].clone()]).await.expect("sent");
+        drop(vendor);
+        let (socket, ended) = session.await.expect("no panic");
+        assert!(socket.is_some() && matches!(ended, Ended::Expired));
+        for expected in &said {
+            assert!(matches!(drawn.next().await, Tapped::Frame(frame) if frame == *expected), "{expected}");
+        }
+    }
+
+    #[test]
+    fn a_client_says_whether_turns_are_formatted() {
+        for (frame, said) in [
+            (r#"{"format_turns":false,"type":"UpdateConfiguration"}"#, Some(false)),
+            (r#"{"type":"UpdateConfiguration","format_turns":true,"prompt":"x"}"#, Some(true)),
+            (r#"{"type":"UpdateConfiguration","prompt":"\"format_turns\""}"#, None),
+            (r#"{"type":"KeepAlive","format_turns":true}"#, None),
+            (r#"{"type":"UpdateConfiguration","format_turns":null}"#, None),
+        ] {
+            assert_eq!(formats(frame), said, "{frame}");
         }
     }
 }

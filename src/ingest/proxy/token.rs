@@ -35,11 +35,11 @@ impl Default for Tokens {
 }
 
 impl Tokens {
-    /// A token that is good for `life` from `now_ms` (ms since 1970); `gateway` says whether models may be asked with it.
-    pub fn mint(&self, now_ms: i64, life: Duration, gateway: bool) -> String {
+    /// A token that is good for `life` from `now_ms` (ms since 1970), and what it then opens.
+    pub fn mint(&self, now_ms: i64, life: Duration, grant: Grant) -> String {
         let until = now_ms.saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
         let nonce: u64 = rand::random();
-        let claim = format!("{until:x}.{}.{nonce:x}", u8::from(gateway));
+        let claim = format!("{until:x}.{}.{:x}.{nonce:x}", u8::from(grant.gateway), grant.session.as_secs());
         format!("stk.{claim}.{}", hex::encode(self.tag(&claim)))
     }
 
@@ -61,7 +61,9 @@ impl Tokens {
         let mut parts = claim.split('.');
         let until = parts.next().and_then(|until| i64::from_str_radix(until, 16).ok()).ok_or(INVALID)?;
         let gateway = parts.next() == Some("1");
-        if now_ms < until { Ok(Grant { gateway }) } else { Err("Signature has expired") }
+        let session = parts.next().and_then(|seconds| u64::from_str_radix(seconds, 16).ok()).ok_or(INVALID)?;
+        let grant = Grant { gateway, session: Duration::from_secs(session) };
+        if now_ms < until { Ok(grant) } else { Err("Signature has expired") }
     }
 
     fn tag(&self, claim: &str) -> Vec<u8> {
@@ -78,6 +80,8 @@ impl Tokens {
 pub struct Grant {
     /// `llm_gateway` too.
     pub gateway: bool,
+    /// How long its session may last.
+    pub session: Duration,
 }
 
 /// What the token endpoint answers.
@@ -106,19 +110,20 @@ pub async fn answer(query: &str, headers: &HeaderMap, gateway: bool, deps: &Deps
 }
 
 fn mint(query: &str, tokens: &Tokens, now_ms: i64, gateway: bool) -> TokenAnswer {
-    let (mut life, mut wrong) = (None, Vec::new());
+    let (mut life, mut session, mut wrong) = (None, *SESSION.end(), Vec::new());
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let range = match &*name {
             "expires_in_seconds" => LIFE,
             "max_session_duration_seconds" => SESSION,
             _ => continue,
         };
-        let number = value.parse::<u64>().ok().filter(|number| range.contains(number));
-        if number.is_none() {
-            let message = format!("Input should be an integer from {} to {}", range.start(), range.end());
-            wrong.push(json!({"type": "value_error", "loc": ["query", name], "msg": message, "input": value}));
-        } else if name == "expires_in_seconds" {
-            life = number;
+        match value.parse::<u64>().ok().filter(|number| range.contains(number)) {
+            Some(number) if name == "expires_in_seconds" => life = Some(number),
+            Some(number) => session = number,
+            None => {
+                let message = format!("Input should be an integer from {} to {}", range.start(), range.end());
+                wrong.push(json!({"type": "value_error", "loc": ["query", name], "msg": message, "input": value}));
+            }
         }
     }
     if life.is_none() && wrong.is_empty() {
@@ -127,7 +132,8 @@ fn mint(query: &str, tokens: &Tokens, now_ms: i64, gateway: bool) -> TokenAnswer
     }
     match life.filter(|_| wrong.is_empty()) {
         Some(life) => {
-            let token = tokens.mint(now_ms, Duration::from_secs(life), gateway);
+            let grant = Grant { gateway, session: Duration::from_secs(session) };
+            let token = tokens.mint(now_ms, Duration::from_secs(life), grant);
             TokenAnswer::Token(json!({"token": token, "expires_in_seconds": life}))
         }
         None => TokenAnswer::Unprocessable(json!({"detail": wrong})),
@@ -180,11 +186,12 @@ mod tests {
     #[test]
     fn tokens_are_ours_whole_and_in_time() {
         let tokens = Tokens::default();
+        let grant = |gateway| Grant { gateway, session: Duration::from_secs(600) };
         for gateway in [false, true] {
-            let token = tokens.mint(1_000, Duration::from_secs(60), gateway);
-            assert_eq!(tokens.check_at(&token, 60_999), Ok(Grant { gateway }));
+            let token = tokens.mint(1_000, Duration::from_secs(60), grant(gateway));
+            assert_eq!(tokens.check_at(&token, 60_999), Ok(grant(gateway)));
         }
-        let token = tokens.mint(1_000, Duration::from_secs(60), false);
+        let token = tokens.mint(1_000, Duration::from_secs(60), grant(false));
         assert!(tokens.check_at(&token.replacen(".0.", ".1.", 1), 1_000).is_err());
         assert_eq!(tokens.check_at(&token, 61_000), Err("Signature has expired"));
         assert_eq!(Tokens::default().check_at(&token, 1_000), Err("Invalid API key"));
@@ -197,7 +204,14 @@ mod tests {
     fn parameters_are_checked_as_the_vendor_does() {
         let tokens = Tokens::default();
         let mint = |query: &str| mint(query, &tokens, 0, false);
-        assert!(matches!(mint("expires_in_seconds=60"), TokenAnswer::Token(body) if body["expires_in_seconds"] == 60));
+        for (query, session) in
+            [("expires_in_seconds=60", 10_800), ("max_session_duration_seconds=600&expires_in_seconds=60", 600)]
+        {
+            let TokenAnswer::Token(body) = mint(query) else { panic!("{query}") };
+            assert_eq!(body["expires_in_seconds"], 60);
+            let grant = tokens.check_at(body["token"].as_str().expect("token"), 59_999).expect("good");
+            assert_eq!(grant.session, Duration::from_secs(session), "{query}");
+        }
         for wrong in [
             "",
             "expires_in_seconds=601",
