@@ -21,7 +21,7 @@ use crate::types::id;
 
 use super::meter::Meter;
 use super::replay::{self, CallReport, Play, Speed, Totals};
-use super::screen::Screen;
+use super::screen::{self, Screen};
 use super::serve::Stop;
 use super::target::Target;
 use super::watch::{Heard, Positions, Selection, follow};
@@ -83,9 +83,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
 async fn show(args: &DemoArgs, target: &Target) -> Result<ExitCode> {
     let mut stop = Stop::listen()?;
     let call = async {
-        let well = Box::pin(call(args, target)).await?;
+        let Some(well) = Box::pin(call(args, target)).await? else { return anyhow::Ok(ExitCode::SUCCESS) };
         if args.once {
-            return anyhow::Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         look_around(target);
         std::future::pending().await
@@ -99,8 +99,8 @@ async fn show(args: &DemoArgs, target: &Target) -> Result<ExitCode> {
     }
 }
 
-/// Plays the call and shows it. Whether all went well.
-async fn call(args: &DemoArgs, target: &Target) -> Result<bool> {
+/// Plays the call and shows it. Whether all went well; `None` where nobody reads on.
+async fn call(args: &DemoArgs, target: &Target) -> Result<Option<bool>> {
     let recording = recording::parse(CALL).context("the bundled call cannot be read")?;
     let dialect = stt::dialect(&recording.header.dialect).context("the bundled call's dialect is not known")?;
     let mut screen = Screen::stdout(false);
@@ -109,7 +109,7 @@ async fn call(args: &DemoArgs, target: &Target) -> Result<bool> {
         Speed::Times(factor) => format!("{factor} times as fast"),
     };
     let length = recording.duration().as_secs();
-    for line in [
+    let head = [
         format!("{}  {}", "sidetone demo".bold(), recording.header.title.clone().unwrap_or_default()),
         format!(
             "{:>13}  {}:{:02} min, {speed}; insights by the embedded provider, no model is asked",
@@ -117,11 +117,16 @@ async fn call(args: &DemoArgs, target: &Target) -> Result<bool> {
             length / 60,
             length % 60
         ),
+        format!("{:>13}  {}", "in a browser".dimmed(), target.http("/")),
         format!("{:>13}  {}", "subscribe".dimmed(), target.ws("/v1/subscribe", &[])),
         format!("{:>13}  POST {}", "ask".dimmed(), target.http(&ask_path("summary"))),
         String::new(),
-    ] {
-        screen.say(&line)?;
+    ];
+    for line in head {
+        match screen.say(&line).map_err(anyhow::Error::from) {
+            Err(error) if screen::is_broken_pipe(&error) => return Ok(None),
+            said => said?,
+        }
     }
     let mut positions =
         Positions::new(Selection::Calls(vec![CALL_ID.to_owned()]), Vec::new(), vec!["turns", "partials"]);
@@ -147,9 +152,12 @@ async fn call(args: &DemoArgs, target: &Target) -> Result<bool> {
         meter: &meter,
     });
     let (watched, (report, played)) = futures::join!(watching, Box::pin(playing));
-    watched.context("watching the call")?;
+    match watched {
+        Err(error) if screen::is_broken_pipe(&error) => return Ok(None),
+        watched => watched.context("watching the call")?,
+    }
     played.context("playing the call")?;
-    Ok(summarize(report))
+    Ok(Some(summarize(report)))
 }
 
 fn summarize(report: CallReport) -> bool {
@@ -175,7 +183,7 @@ fn look_around(target: &Target) {
   curl -X POST -H 'content-type: application/json' '{}'
   curl -H 'content-type: application/json' {url}/v1/chat/completions -d '{}'
   curl {url}/metrics
-  sidetone watch --to {url}                    (and {url}/ in a browser)
+  sidetone watch --to {url}
   sidetone replay YOUR-RECORDING.jsonl --to {url}
 
 README.md shows an agent and a dashboard in thirty lines each.",

@@ -16,6 +16,10 @@ pub(crate) fn load(path: Option<&Path>) -> Result<Config> {
         Ok(config) => Ok(config),
         Err(problems) => {
             let lines: Vec<String> = problems.iter().map(line).collect();
+            if let Some(path) = path.filter(|path| !path.exists()) {
+                let next = "without --config the defaults apply; config/sidetone.toml of the project shows every key";
+                bail!("{}\n{next}", lines.first().map_or(path.display().to_string(), Clone::clone));
+            }
             let at = path.map_or_else(String::new, |path| format!(" --config {}", path.display()));
             bail!("the configuration has problems:\n{}\n`sidetone check{at}` looks again", lines.join("\n"))
         }

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
 use super::request::{self, Refusal, Request};
@@ -113,27 +115,11 @@ async fn maybe(at: Option<Instant>) {
     }
 }
 
-/// Resolves when the journal stops working.
-async fn falls_ill(mut health: watch::Receiver<bool>) -> watch::Receiver<bool> {
-    loop {
-        if health.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-        if !*health.borrow_and_update() {
-            return health;
-        }
-    }
-}
-
 impl Session {
     async fn run(&mut self, socket: &mut ServerSocket, stop: &CancellationToken) -> End {
         let notify = Arc::clone(&self.notify);
-        let mut health = self.deps.health.clone();
-        if !*health.borrow_and_update() {
-            self.out.push(journal_unavailable());
-        }
         // Made once, not in every round: making them takes locks that all sockets share.
-        let mut sick = std::pin::pin!(falls_ill(health));
+        let mut health = WatchStream::new(self.deps.health.clone());
         let mut stopped = std::pin::pin!(stop.cancelled());
         let interval = self.deps.ping_interval;
         let mut pings = tokio::time::interval_at(Instant::now() + interval, interval);
@@ -204,9 +190,10 @@ impl Session {
                     let reason = format!("no subscribe within {timeout} ms (subscribe.subscribe_timeout_ms)");
                     return End::Close(4408, reason);
                 }
-                health = &mut sick => {
-                    self.out.push(journal_unavailable());
-                    sick.set(falls_ill(health));
+                Some(well) = health.next() => {
+                    if !well {
+                        self.out.push(journal_unavailable());
+                    }
                 }
                 () = maybe(self.retry_at) => self.retry_at = None,
                 () = std::future::ready(()), if busy => {}

@@ -17,6 +17,11 @@ use text::{clock, tail, wrap};
 pub(crate) use text::harmless;
 use value::{Line, lines as value_lines};
 
+/// The reader of our output (`head`, say) has had enough.
+pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
 /// Columns where the width is not known.
 const DEFAULT_WIDTH: usize = 100;
 /// Text wider than this is hard to read.

@@ -13,7 +13,7 @@ use clap::Args;
 use owo_colors::OwoColorize as _;
 
 use super::name_list;
-use super::screen::Screen;
+use super::screen::{self, Screen};
 use super::target::{DEFAULT_LISTEN, Target};
 
 pub(crate) use follow::{Heard, follow};
@@ -96,13 +96,8 @@ pub(crate) async fn run(args: WatchArgs) -> Result<ExitCode> {
     })
     .await;
     match taken {
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) if screen::is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
         Ok(()) => Ok(ExitCode::SUCCESS),
     }
-}
-
-/// The reader of our output (`head`, say) has had enough.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
