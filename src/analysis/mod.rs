@@ -30,7 +30,7 @@ pub use registry::Registry;
 pub use settings::Settings;
 
 use crate::context::Snapshot;
-use crate::llm::schema::{SchemaError, Validator, Verdict};
+use crate::llm::schema::{SchemaError, Validator};
 use crate::llm::{ChatRequest, ResponseFormat};
 use crate::types::{CallId, Evidence, JsonMap, TurnNo};
 
@@ -54,7 +54,6 @@ pub struct Analysis {
     pub settings: Settings,
     /// What an answer must be.
     pub schema: Arc<Value>,
-    validator: Validator,
     /// Whether vendors' strict modes take the schema as it is.
     strict: bool,
     /// Newest last.
@@ -75,7 +74,7 @@ pub struct Facts {
 /// An answer, read.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
-    /// Valid under the schema, but for the evidence that was lifted out of it.
+    /// The answer, but for the evidence that was lifted out of it.
     pub value: Value,
     /// Checked against the snapshot.
     pub evidence: Vec<Evidence>,
@@ -93,14 +92,6 @@ pub enum AnalysisError {
         version: String,
         /// Those there are.
         known: String,
-    },
-    /// The answer is not what the schema wants.
-    #[error("the answer is not valid under the schema of analysis {analysis}")]
-    Invalid {
-        /// The analysis.
-        analysis: Arc<str>,
-        /// Why, for the model that is to repair it. Quotes the answer: not for logs.
-        detail: String,
     },
 }
 
@@ -139,10 +130,10 @@ impl Analysis {
             faults.push(Fault::whole("analysis.toml", format!("prompt: there is no {wanted}.j2")));
         }
         match compiled {
-            Ok((schema, validator)) if faults.is_empty() => {
+            Ok(schema) if faults.is_empty() => {
                 let strict = is_strict(&schema);
                 let (name, scope) = (Arc::from(name), settings.scope);
-                Ok(Self { name, scope, settings, schema: Arc::new(schema), validator, strict, prompts })
+                Ok(Self { name, scope, settings, schema: Arc::new(schema), strict, prompts })
             }
             Ok(_) => Err(faults),
             Err(fault) => {
@@ -187,24 +178,15 @@ impl Analysis {
         })
     }
 
-    /// Reads an answer to `snapshot`: nearly-JSON is repaired, the value checked, its evidence verified.
-    ///
-    /// # Errors
-    /// The answer is not valid under the schema.
-    pub fn read(&self, answer: &str, snapshot: &Snapshot) -> Result<Reading, AnalysisError> {
-        let mut value = match self.validator.check(answer) {
-            Verdict::Valid(_, value) => value,
-            Verdict::Invalid(detail) => {
-                return Err(AnalysisError::Invalid { analysis: Arc::clone(&self.name), detail });
-            }
-        };
+    /// Reads an answer to `snapshot`, `value`, which is valid under the schema: its evidence is lifted out and verified.
+    pub fn read(mut value: Value, snapshot: &Snapshot) -> Reading {
         let evidence = evidence::lift(&mut value, snapshot);
-        Ok(Reading { value, evidence })
+        Reading { value, evidence }
     }
 }
 
-/// Reads and compiles `schema.json`.
-fn compile(source: &str) -> Result<(Value, Validator), Fault> {
+/// Reads `schema.json` and sees that it can be compiled.
+fn compile(source: &str) -> Result<Value, Fault> {
     const FILE: &str = "schema.json";
     let schema: Value = serde_json::from_str(source).map_err(|error| {
         // The parser's own words end with the place that the fault names already.
@@ -216,7 +198,7 @@ fn compile(source: &str) -> Result<(Value, Validator), Fault> {
         return Err(Fault::at(FILE, source, 0, "expected a JSON schema: an object"));
     }
     match Validator::compile(&schema) {
-        Ok(validator) => Ok((schema, validator)),
+        Ok(_) => Ok(schema),
         Err(error) => {
             let place = match &error {
                 SchemaError::RemoteRef(target) => {

@@ -13,10 +13,9 @@ use super::error::{Failure, GatewayError};
 use super::live::Live;
 use super::row::Row;
 use super::run::{Asker, Reached, Run};
-use super::{Answer, Arm, Delta, Deltas, Inner, price};
+use super::{Answer, Arm, Delta, Deltas, Inner, MakeTranscript, price};
 use crate::llm::schema::{self, Validator, Verdict};
 use crate::llm::{ChatRequest, ChatResponse, Finish, Message, Piece, RequestError, ResponseFormat, Role, Usage, local};
-use crate::types::Transcript;
 
 /// Most compiled schemas that are kept.
 const MAX_VALIDATORS: usize = 256;
@@ -71,7 +70,7 @@ impl Validators {
 pub(super) struct Question {
     pub(super) arm: Arc<Arm>,
     pub(super) request: ChatRequest,
-    pub(super) transcript: Option<Arc<Transcript>>,
+    pub(super) transcript: Option<MakeTranscript>,
     pub(super) asker: Asker,
     pub(super) deltas: Option<Deltas>,
     pub(super) deadline: Option<Duration>,
@@ -148,12 +147,13 @@ pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answe
         got => got?,
     };
     let mut text = got.response.text().to_owned();
+    let mut value = None;
     // A refusal, an answer that the vendor withheld and a call of tools are answers of another form.
     let checked = !attempt::withheld(&got.response)
         && got.response.choices.first().is_none_or(|choice| choice.refusal.is_none() && choice.tool_calls.is_empty());
     if let Some(validator) = validator.filter(|_| checked) {
-        text = match validator.check(&text) {
-            Verdict::Valid(text, _) => text,
+        let valid = match validator.check(&text) {
+            Verdict::Valid(text, value) => (text, value),
             Verdict::Invalid(_) if got.degraded => return Err(mismatch(&mut run)),
             Verdict::Invalid(errors) => {
                 question.request.messages.push(Message::text(Role::Assistant, text));
@@ -161,11 +161,13 @@ pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answe
                 run.repair();
                 got = complete(&mut run, &mut question, &mut bill).await?;
                 match validator.check(got.response.text()) {
-                    Verdict::Valid(text, _) => text,
+                    Verdict::Valid(text, value) => (text, value),
                     Verdict::Invalid(_) => return Err(mismatch(&mut run)),
                 }
             }
         };
+        text = valid.0;
+        value = Some(valid.1);
         if let Some(choice) = got.response.choices.first_mut() {
             choice.text = Some(text.clone());
         }
@@ -173,6 +175,7 @@ pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answe
     let cost = if got.degraded { Some(0) } else { bill.cost() };
     Ok(Answer {
         text,
+        value,
         response: got.response,
         endpoint: got.endpoint,
         model: Arc::clone(&arm.model),
@@ -281,11 +284,14 @@ async fn embedded(question: &mut Question) -> Result<Got, GatewayError> {
 pub(super) async fn ask_embedded(
     request: &ChatRequest,
     asker: &Asker,
-    transcript: Option<Arc<Transcript>>,
+    transcript: Option<MakeTranscript>,
 ) -> Result<ChatResponse, GatewayError> {
     let (task, request) = (asker.analysis.clone(), request.clone());
-    let answered =
-        tokio::task::spawn_blocking(move || local::answer(task.as_deref(), &request, transcript.as_deref())).await;
+    let answered = tokio::task::spawn_blocking(move || {
+        let transcript = transcript.map(|make| make());
+        local::answer(task.as_deref(), &request, transcript.as_deref())
+    })
+    .await;
     let answer = match answered {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => return Err(GatewayError::new("unsupported", error.to_string())),

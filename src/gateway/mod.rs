@@ -73,6 +73,9 @@ struct Inner {
     reloaded: tokio::sync::Notify,
 }
 
+/// Makes the transcript that the embedded provider reads.
+pub type MakeTranscript = Arc<dyn Fn() -> Arc<Transcript> + Send + Sync>;
+
 /// Gets an answer's text as it comes.
 pub type Deltas = Box<dyn FnMut(Delta<'_>) + Send>;
 
@@ -82,8 +85,8 @@ pub struct Ask {
     pub arm: Arc<Arm>,
     /// The request. A `response_format` with a schema is kept, whatever the vendor can.
     pub request: ChatRequest,
-    /// What the embedded provider reads instead of the prompt.
-    pub transcript: Option<Arc<Transcript>>,
+    /// What the embedded provider reads instead of the prompt; made when it is asked.
+    pub transcript: Option<MakeTranscript>,
     /// The analysis that asks.
     pub task: Option<Arc<str>>,
     /// The call that it is about.
@@ -108,7 +111,7 @@ pub struct Query {
     /// The request.
     pub request: ChatRequest,
     /// What the embedded provider reads instead of the prompt.
-    pub transcript: Option<Arc<Transcript>>,
+    pub transcript: Option<MakeTranscript>,
     /// The client's key, by name.
     pub key: Option<Arc<str>>,
     /// The call that it is about.
@@ -146,6 +149,9 @@ pub struct Delta<'a> {
 pub struct Answer {
     /// The text; valid JSON under the schema, where one was asked for.
     pub text: String,
+    /// What the text says, where a schema was asked for and the answer is one: not withheld, no refusal, no call of
+    /// tools.
+    pub value: Option<serde_json::Value>,
     /// The whole answer.
     pub response: ChatResponse,
     /// The endpoint that answered.

@@ -69,6 +69,10 @@ impl Validator {
         let Some((value, clean)) = repair::parse(text) else {
             return Verdict::Invalid("the answer is not JSON".to_owned());
         };
+        // Without errors to be told, it is several times as fast.
+        if self.0.is_valid(&value) {
+            return Verdict::Valid(if clean { text.trim().to_owned() } else { value.to_string() }, value);
+        }
         let errors: Vec<String> = self
             .0
             .iter_errors(&value)
@@ -84,10 +88,7 @@ impl Validator {
                 format!("{place}: {message}")
             })
             .collect();
-        if !errors.is_empty() {
-            return Verdict::Invalid(errors.join("\n"));
-        }
-        Verdict::Valid(if clean { text.trim().to_owned() } else { value.to_string() }, value)
+        Verdict::Invalid(errors.join("\n"))
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::analysis::{Analysis, Facts, Prompt};
 use crate::context::Snapshot;
-use crate::gateway::{Arm, Ask, Gateway};
+use crate::gateway::{Arm, Ask, Gateway, MakeTranscript};
 use crate::hub::{Hub, LiveFrame, LiveKind};
 use crate::types::{CallId, Evidence, TokenUsage, TurnNo};
 
@@ -98,7 +98,7 @@ pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answe
     let ask = Ask {
         arm: Arc::clone(&job.arm),
         request,
-        transcript: Some(job.snapshot.transcript()),
+        transcript: Some(reading(job)),
         task: Some(Arc::clone(&job.key.analysis)),
         call: Some(job.call.clone()),
         deltas: hub.wants(&job.call, &delta).then(|| deltas(job, hub)),
@@ -109,11 +109,12 @@ pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answe
         message: error.message().to_owned(),
         temporary: error.temporary(),
     })?;
-    let reading = job.analysis.read(&answer.text, &job.snapshot).map_err(|error| Failed {
+    let value = answer.value.ok_or_else(|| Failed {
         code: "schema_mismatch".to_owned(),
-        message: error.to_string(),
+        message: "the model refused, or called tools that it does not have, instead of answering".to_owned(),
         temporary: true,
     })?;
+    let reading = Analysis::read(value, &job.snapshot);
     Ok(Answered {
         value: reading.value,
         evidence: reading.evidence,
@@ -126,6 +127,12 @@ pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answe
         first_token: answer.first_token,
         took: began.elapsed(),
     })
+}
+
+/// The transcript for a provider that reads no prompt.
+fn reading(job: &Job) -> MakeTranscript {
+    let snapshot = job.snapshot.clone();
+    Arc::new(move || snapshot.transcript())
 }
 
 /// Sends each piece of the answer to who watches, with its offset in characters.

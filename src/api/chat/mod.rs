@@ -23,7 +23,7 @@ use super::auth::{Caller, Refusal};
 use super::error::OpenAiError;
 use super::{Api, Began};
 use crate::gateway::transcript::{self, Source, Spec};
-use crate::gateway::{Answer, Arm, Gateway, GatewayError, Query, Stream};
+use crate::gateway::{Answer, Arm, Gateway, GatewayError, MakeTranscript, Query, Stream};
 use crate::keys::Scope;
 use crate::llm::{ChatRequest, repair};
 use crate::types::{CallId, Transcript, id};
@@ -197,7 +197,7 @@ impl Asked {
         Query {
             arm: Arc::clone(&turn.arm),
             request,
-            transcript: given.map(|(turns, _)| turns),
+            transcript: given.map(|(turns, _)| -> MakeTranscript { Arc::new(move || Arc::clone(&turns)) }),
             key: self.key.clone(),
             call: self.call.clone(),
             deadline: self.deadline.map(|deadline| deadline.saturating_sub(self.began.elapsed())),

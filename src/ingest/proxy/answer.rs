@@ -194,7 +194,8 @@ async fn infer(question: &LlmGateway, turn: &Question, call: Option<CallId>, dep
     };
     let mut ask = Ask::new(arm.map_err(|error| refused(&error))?, request);
     ask.call = call;
-    ask.transcript = Some(Arc::new(alone(turn)));
+    let alone = Arc::new(alone(turn));
+    ask.transcript = Some(Arc::new(move || Arc::clone(&alone)));
     ask.task = Some(Arc::from("llm_gateway"));
     gateway.infer(ask).await.map_err(|error| refused(&error))
 }

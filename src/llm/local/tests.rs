@@ -1,9 +1,10 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::analysis::{Facts, Registry};
+use crate::analysis::{Analysis, Facts, Registry};
 use crate::context::{Context, Window};
 use crate::llm::ResponseFormat;
+use crate::llm::schema::{Validator, Verdict};
 use crate::types::{CallId, JsonMap, StreamId};
 
 /// A made-up call.
@@ -57,7 +58,9 @@ fn answers_are_true_to_the_built_in_schemas_and_their_quotes_to_the_turns() {
         let facts = Facts { call_id: CallId::parse("c_1").expect("id"), meta: JsonMap::new(), turn };
         let request = analysis.request(&analysis.prompt(None).expect("prompt"), &snapshot, &facts).expect("request");
         let answer = answer(Some(name), &request, Some(&snapshot.transcript())).expect("an answer");
-        let reading = analysis.read(&answer.text, &snapshot).expect("valid under the schema");
+        let validator = Validator::compile(&analysis.schema).expect("compiles");
+        let Verdict::Valid(_, value) = validator.check(&answer.text) else { panic!("invalid under the schema") };
+        let reading = Analysis::read(value, &snapshot);
         assert!(reading.evidence.iter().all(|quote| !quote.unverified), "{name} {:?}", reading.evidence);
         assert_eq!(reading.evidence.is_empty(), name == "sentiment_turn", "{name}");
     }
