@@ -10,6 +10,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::books::Inventory;
+use crate::base::metric::Register as _;
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::session::config::LimitsConfig;
@@ -29,20 +30,17 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        registry.register("sidetone_config_reloads", "Reloads of the configuration", metrics.reloads.clone());
-        registry.register(
-            "sidetone_config_valid",
-            "1: the newest configuration holds; 0: it does not validate, and the one before holds",
-            metrics.valid.clone(),
-        );
-        registry.register(
-            "sidetone_config_loaded_timestamp_seconds",
-            "When the configuration that holds was loaded, Unix time",
-            metrics.loaded.clone(),
-        );
-        metrics.loaded();
-        metrics
+        Self {
+            reloads: registry.metric("sidetone_config_reloads", "Reloads of the configuration"),
+            valid: registry.metric(
+                "sidetone_config_valid",
+                "1: the newest configuration holds; 0: it does not validate, and the one before holds",
+            ),
+            loaded: registry.metric(
+                "sidetone_config_loaded_timestamp_seconds",
+                "When the configuration that holds was loaded, Unix time",
+            ),
+        }
     }
 
     fn loaded(&self) {

@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod drain;
+pub mod metric;
 pub mod post;
 pub mod queue;
 pub mod settings;

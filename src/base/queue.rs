@@ -15,6 +15,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tokio::sync::mpsc;
 
+use super::metric::Register as _;
+
 /// The label of every queue metric.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct QueueLabel {
@@ -38,19 +40,15 @@ fn wait_histogram() -> Histogram {
 impl QueueMetrics {
     /// Registers the three families.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            depth: Family::default(),
-            wait: Family::new_with_constructor(wait_histogram as fn() -> Histogram),
-            dropped: Family::default(),
-        };
-        registry.register("sidetone_queue_depth", "Items waiting in a bounded queue", metrics.depth.clone());
-        registry.register(
-            "sidetone_queue_wait_seconds",
-            "Time that an item waited in a bounded queue",
-            metrics.wait.clone(),
-        );
-        registry.register("sidetone_queue_dropped", "Items that a full queue refused", metrics.dropped.clone());
-        metrics
+        Self {
+            depth: registry.metric("sidetone_queue_depth", "Items waiting in a bounded queue"),
+            wait: registry.add(
+                "sidetone_queue_wait_seconds",
+                "Time that an item waited in a bounded queue",
+                Family::new_with_constructor(wait_histogram as fn() -> Histogram),
+            ),
+            dropped: registry.metric("sidetone_queue_dropped", "Items that a full queue refused"),
+        }
     }
 
     /// The gauges of one queue, shared by all its instances.

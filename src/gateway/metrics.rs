@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 use super::catalogue::Remote;
 use super::price::usd;
+use crate::base::metric::Register as _;
 use crate::base::queue::{QueueGauges, QueueMetrics};
 use crate::types::{AttemptBegun, AttemptDone};
 
@@ -123,93 +124,67 @@ fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 17))
 }
 
+/// Registered nowhere.
 impl Default for Metrics {
     fn default() -> Self {
-        Self {
-            attempts: Family::default(),
-            inflight: Family::default(),
-            first_token: Family::new_with_constructor(seconds as fn() -> Histogram),
-            duration: Family::new_with_constructor(seconds as fn() -> Histogram),
-            tokens: Family::default(),
-            cost: Family::default(),
-            breakers_opened: Family::default(),
-            listings: Family::default(),
-            listed: Family::default(),
-            retires: Family::default(),
-            breakers: Family::default(),
-            hedges: Family::default(),
-            shifts: Family::default(),
-            waits: Family::new_with_constructor(seconds as fn() -> Histogram),
-            queue: QueueMetrics::register(&mut Registry::default()).queue(QUEUE),
-            reserved: Gauge::default(),
-        }
+        let mut registry = Registry::default();
+        let queues = QueueMetrics::register(&mut registry);
+        Self::register(&mut registry, &queues)
     }
 }
 
 impl Metrics {
     /// Registers all of them; the queue's are among `queues`.
     pub fn register(registry: &mut Registry, queues: &QueueMetrics) -> Self {
-        let metrics = Self { queue: queues.queue(QUEUE), ..Self::default() };
-        registry.register(
-            "sidetone_gateway_attempts",
-            "HTTP calls to LLM endpoints that ended",
-            metrics.attempts.clone(),
-        );
-        registry.register("sidetone_gateway_inflight_attempts", "HTTP calls under way", metrics.inflight.clone());
-        registry.register(
-            "sidetone_gateway_reserved_usd",
-            "What [limits] usd_per_call and usd_per_day hold for attempts under way",
-            metrics.reserved.clone(),
-        );
-        registry.register(
-            "sidetone_gateway_first_token_seconds",
-            "From the request to the first token",
-            metrics.first_token.clone(),
-        );
-        registry.register("sidetone_gateway_duration_seconds", "From the request to its end", metrics.duration.clone());
-        registry.register("sidetone_gateway_tokens", "Tokens as the vendors counted them", metrics.tokens.clone());
-        registry.register(
-            "sidetone_gateway_cost_dollars",
-            "US dollars, of the attempts whose cost is known",
-            metrics.cost.clone(),
-        );
-        registry.register(
-            "sidetone_gateway_breakers_opened",
-            "How often an endpoint's circuit breaker opened",
-            metrics.breakers_opened.clone(),
-        );
-        registry.register(
-            "sidetone_gateway_model_lists",
-            "How often a vendor's list of models was read, or could not be",
-            metrics.listings.clone(),
-        );
-        registry.register("sidetone_gateway_listed_models", "Models of the newest list", metrics.listed.clone());
-        registry.register(
-            "sidetone_gateway_model_retires_timestamp_seconds",
-            "When a configured model is to be retired, Unix time",
-            metrics.retires.clone(),
-        );
-        registry.register(
-            "sidetone_gateway_breaker_state",
-            "Circuit breakers that were ever open: 0 closed, 1 half open, 2 open",
-            metrics.breakers.clone(),
-        );
-        registry.register(
-            "sidetone_gateway_hedges",
-            "Requests whose endpoint was slow: the hedge won, or lost, or was not allowed (refused)",
-            metrics.hedges.clone(),
-        );
-        registry.register(
-            "sidetone_gateway_shifts",
-            "Candidates that were passed over without being asked, by what kept them",
-            metrics.shifts.clone(),
-        );
-        registry.register(
-            "sidetone_gateway_wait_seconds",
-            "Waits for an endpoint's place or rate that were granted",
-            metrics.waits.clone(),
-        );
-        metrics
+        Self {
+            attempts: registry.metric("sidetone_gateway_attempts", "HTTP calls to LLM endpoints that ended"),
+            inflight: registry.metric("sidetone_gateway_inflight_attempts", "HTTP calls under way"),
+            reserved: registry.metric(
+                "sidetone_gateway_reserved_usd",
+                "What [limits] usd_per_call and usd_per_day hold for attempts under way",
+            ),
+            first_token: registry.add(
+                "sidetone_gateway_first_token_seconds",
+                "From the request to the first token",
+                Family::new_with_constructor(seconds as fn() -> Histogram),
+            ),
+            duration: registry.add(
+                "sidetone_gateway_duration_seconds",
+                "From the request to its end",
+                Family::new_with_constructor(seconds as fn() -> Histogram),
+            ),
+            tokens: registry.metric("sidetone_gateway_tokens", "Tokens as the vendors counted them"),
+            cost: registry.metric("sidetone_gateway_cost_dollars", "US dollars, of the attempts whose cost is known"),
+            breakers_opened: registry
+                .metric("sidetone_gateway_breakers_opened", "How often an endpoint's circuit breaker opened"),
+            listings: registry.metric(
+                "sidetone_gateway_model_lists",
+                "How often a vendor's list of models was read, or could not be",
+            ),
+            listed: registry.metric("sidetone_gateway_listed_models", "Models of the newest list"),
+            retires: registry.metric(
+                "sidetone_gateway_model_retires_timestamp_seconds",
+                "When a configured model is to be retired, Unix time",
+            ),
+            breakers: registry.metric(
+                "sidetone_gateway_breaker_state",
+                "Circuit breakers that were ever open: 0 closed, 1 half open, 2 open",
+            ),
+            hedges: registry.metric(
+                "sidetone_gateway_hedges",
+                "Requests whose endpoint was slow: the hedge won, or lost, or was not allowed (refused)",
+            ),
+            shifts: registry.metric(
+                "sidetone_gateway_shifts",
+                "Candidates that were passed over without being asked, by what kept them",
+            ),
+            waits: registry.add(
+                "sidetone_gateway_wait_seconds",
+                "Waits for an endpoint's place or rate that were granted",
+                Family::new_with_constructor(seconds as fn() -> Histogram),
+            ),
+            queue: queues.queue(QUEUE),
+        }
     }
 
     /// A list was read, with so many models; `None`: it could not be.

@@ -41,6 +41,7 @@ pub use reader::{Batch, Interest, Item, Reader};
 pub use splice::Prefix;
 
 use self::ring::Rings;
+use crate::base::metric::Register as _;
 use crate::base::ws::Utf8Bytes;
 use crate::journal::{Record, Store, Tail};
 use crate::types::{CallId, Seq};
@@ -154,36 +155,21 @@ pub struct Metrics {
 impl Metrics {
     /// Registers them all.
     pub fn register(registry: &mut Registry) -> Self {
-        let read: Family<FromLabel, Counter> = Family::default();
+        let read: Family<FromLabel, Counter> =
+            registry.metric("sidetone_hub_read_frames", "Frames that readers took, by where they were found");
         // One statement each: what `get_or_create` returns holds the family's lock.
         let from_memory = read.get_or_create(&FromLabel { from: "memory" }).clone();
         let from_journal = read.get_or_create(&FromLabel { from: "journal" }).clone();
-        let metrics = Self {
-            readers: Gauge::default(),
-            ring_bytes: Gauge::default(),
+        Self {
+            readers: registry.metric("sidetone_hub_readers", "Readers of the journal's tail"),
+            ring_bytes: registry.metric("sidetone_hub_ring_bytes", "Bytes of the newest frames kept in memory"),
             from_memory,
             from_journal,
-            dropped_partials: Counter::default(),
-            dropped_deltas: Counter::default(),
-        };
-        registry.register("sidetone_hub_readers", "Readers of the journal's tail", metrics.readers.clone());
-        registry.register(
-            "sidetone_hub_ring_bytes",
-            "Bytes of the newest frames kept in memory",
-            metrics.ring_bytes.clone(),
-        );
-        registry.register("sidetone_hub_read_frames", "Frames that readers took, by where they were found", read);
-        registry.register(
-            "sidetone_hub_dropped_partials",
-            "Partials that a slow reader did not get",
-            metrics.dropped_partials.clone(),
-        );
-        registry.register(
-            "sidetone_hub_dropped_deltas",
-            "Insight deltas that a slow reader did not get",
-            metrics.dropped_deltas.clone(),
-        );
-        metrics
+            dropped_partials: registry
+                .metric("sidetone_hub_dropped_partials", "Partials that a slow reader did not get"),
+            dropped_deltas: registry
+                .metric("sidetone_hub_dropped_deltas", "Insight deltas that a slow reader did not get"),
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use crate::base::metric::Register as _;
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DialectLabel {
     dialect: &'static str,
@@ -30,11 +32,11 @@ pub struct Metrics {
 impl Metrics {
     /// Registers everything.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        registry.register("sidetone_ingest_frames", "Text frames read, by dialect", metrics.frames.clone());
-        registry.register("sidetone_ingest_refused_frames", "Frames refused, by error code", metrics.refused.clone());
-        registry.register("sidetone_ingest_connections", "Producers connected", metrics.connections.clone());
-        metrics
+        Self {
+            frames: registry.metric("sidetone_ingest_frames", "Text frames read, by dialect"),
+            refused: registry.metric("sidetone_ingest_refused_frames", "Frames refused, by error code"),
+            connections: registry.metric("sidetone_ingest_connections", "Producers connected"),
+        }
     }
 
     /// The counter of one dialect's frames.

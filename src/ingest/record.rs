@@ -19,6 +19,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use toml::Value;
 
+use crate::base::metric::Register as _;
 use crate::base::settings::{Problems, Section};
 use crate::base::ws::Utf8Bytes;
 use crate::recording::{self, Header};
@@ -88,8 +89,8 @@ impl Recorder {
     /// # Errors
     /// The folder cannot be made, or the thread not be started.
     pub fn start(config: Option<RecordConfig>, registry: &mut Registry) -> std::io::Result<Self> {
-        let dropped = Counter::default();
-        registry.register("sidetone_record_dropped_frames", "Frames that were not recorded", dropped.clone());
+        let dropped: Counter<u64, AtomicU64> =
+            registry.metric("sidetone_record_dropped_frames", "Frames that were not recorded");
         let Some(config) = config else { return Ok(Self { dropped, ..Self::default() }) };
         std::fs::create_dir_all(&config.dir)?;
         let (queue, lines) = sync_channel(QUEUE);

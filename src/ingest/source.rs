@@ -18,6 +18,7 @@ use toml::Value;
 
 use super::feed::{Counters, Feed, Stream};
 use super::record::Recorder;
+use crate::base::metric::Register as _;
 use crate::base::settings::{Problems, Section, found};
 use crate::base::ws::{self, ClientSocket, Incoming, Utf8Bytes};
 use crate::session::Sessions;
@@ -191,22 +192,16 @@ pub struct Metrics {
 impl Metrics {
     /// Registers everything.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        registry.register("sidetone_source_connections", "Sources connected", metrics.connected.clone());
-        registry.register("sidetone_source_dials", "Dials of sources", metrics.dials.clone());
-        registry.register("sidetone_source_failed_dials", "Dials of sources that failed", metrics.failures.clone());
-        registry.register("sidetone_source_frames", "Frames of sources", metrics.feed.frames.clone());
-        registry.register(
-            "sidetone_source_garbled_frames",
-            "Frames of sources not understood",
-            metrics.feed.garbled.clone(),
-        );
-        registry.register(
-            "sidetone_source_refused_calls",
-            "Streams of sources without a call",
-            metrics.feed.refused.clone(),
-        );
-        metrics
+        Self {
+            connected: registry.metric("sidetone_source_connections", "Sources connected"),
+            dials: registry.metric("sidetone_source_dials", "Dials of sources"),
+            failures: registry.metric("sidetone_source_failed_dials", "Dials of sources that failed"),
+            feed: Counters {
+                frames: registry.metric("sidetone_source_frames", "Frames of sources"),
+                garbled: registry.metric("sidetone_source_garbled_frames", "Frames of sources not understood"),
+                refused: registry.metric("sidetone_source_refused_calls", "Streams of sources without a call"),
+            },
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::base::metric::Register as _;
 use crate::types::Event;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -63,51 +64,24 @@ fn stage_histogram() -> Histogram {
 impl Metrics {
     /// Registers everything.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            events: Family::default(),
-            jobs: Family::default(),
-            stages: Family::new_with_constructor(stage_histogram as fn() -> Histogram),
-            degraded: Family::default(),
-            jobs_running: Gauge::default(),
-            permits_waiting: Gauge::default(),
-            sessions: Gauge::default(),
-            partials: Counter::default(),
-            unknown_messages: Counter::default(),
-            vendor_errors: Counter::default(),
-            panics: Counter::default(),
-        };
-        registry.register("sidetone_session_events", "Sequenced events by type", metrics.events.clone());
-        registry.register("sidetone_session_jobs", "Jobs ended, by analysis and outcome", metrics.jobs.clone());
-        registry.register(
-            "sidetone_session_insight_seconds",
-            "Where an insight's time went, by stage",
-            metrics.stages.clone(),
-        );
-        registry.register(
-            "sidetone_session_degraded_insights",
-            "Insights made in a lesser way",
-            metrics.degraded.clone(),
-        );
-        registry.register("sidetone_session_jobs_running", "Jobs out now", metrics.jobs_running.clone());
-        registry.register(
-            "sidetone_session_permits_waiting",
-            "Jobs that wait for a permit",
-            metrics.permits_waiting.clone(),
-        );
-        registry.register("sidetone_session_sessions", "Sessions in memory", metrics.sessions.clone());
-        registry.register("sidetone_session_partials", "Partials that came in", metrics.partials.clone());
-        registry.register(
-            "sidetone_session_unknown_messages",
-            "Vendor messages of an unknown type",
-            metrics.unknown_messages.clone(),
-        );
-        registry.register(
-            "sidetone_session_vendor_errors",
-            "Errors that STT vendors reported",
-            metrics.vendor_errors.clone(),
-        );
-        registry.register("sidetone_session_panics", "Sessions that panicked", metrics.panics.clone());
-        metrics
+        Self {
+            events: registry.metric("sidetone_session_events", "Sequenced events by type"),
+            jobs: registry.metric("sidetone_session_jobs", "Jobs ended, by analysis and outcome"),
+            stages: registry.add(
+                "sidetone_session_insight_seconds",
+                "Where an insight's time went, by stage",
+                Family::new_with_constructor(stage_histogram as fn() -> Histogram),
+            ),
+            degraded: registry.metric("sidetone_session_degraded_insights", "Insights made in a lesser way"),
+            jobs_running: registry.metric("sidetone_session_jobs_running", "Jobs out now"),
+            permits_waiting: registry.metric("sidetone_session_permits_waiting", "Jobs that wait for a permit"),
+            sessions: registry.metric("sidetone_session_sessions", "Sessions in memory"),
+            partials: registry.metric("sidetone_session_partials", "Partials that came in"),
+            unknown_messages: registry
+                .metric("sidetone_session_unknown_messages", "Vendor messages of an unknown type"),
+            vendor_errors: registry.metric("sidetone_session_vendor_errors", "Errors that STT vendors reported"),
+            panics: registry.metric("sidetone_session_panics", "Sessions that panicked"),
+        }
     }
 
     /// Counts an event.

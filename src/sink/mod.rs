@@ -28,6 +28,7 @@ pub use config::Config;
 
 use self::feed::Feed;
 use self::position::Position;
+use crate::base::metric::Register as _;
 use crate::hub::Hub;
 
 /// One kind of consumer.
@@ -81,29 +82,17 @@ struct SinkMetrics {
 impl Metrics {
     /// Registers them all.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            delivered: Family::default(),
-            retries: Family::default(),
-            dead_letters: Family::default(),
-            behind: Family::default(),
-        };
-        registry.register(
-            "sidetone_sink_delivered_frames",
-            "Frames that a sink's consumer has taken, resent ones too",
-            metrics.delivered.clone(),
-        );
-        registry.register("sidetone_sink_retries", "Failed tries to reach a sink's consumer", metrics.retries.clone());
-        registry.register(
-            "sidetone_sink_dead_letters",
-            "Events that a sink's consumer refused for good",
-            metrics.dead_letters.clone(),
-        );
-        registry.register(
-            "sidetone_sink_behind_events",
-            "Events of all calls that came after a sink's stored position, about",
-            metrics.behind.clone(),
-        );
-        metrics
+        Self {
+            delivered: registry
+                .metric("sidetone_sink_delivered_frames", "Frames that a sink's consumer has taken, resent ones too"),
+            retries: registry.metric("sidetone_sink_retries", "Failed tries to reach a sink's consumer"),
+            dead_letters: registry
+                .metric("sidetone_sink_dead_letters", "Events that a sink's consumer refused for good"),
+            behind: registry.metric(
+                "sidetone_sink_behind_events",
+                "Events of all calls that came after a sink's stored position, about",
+            ),
+        }
     }
 
     fn of(&self, name: &str) -> SinkMetrics {

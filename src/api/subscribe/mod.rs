@@ -33,6 +33,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::metric::Register as _;
 use crate::base::ws::ServerSocket;
 use crate::hub::Hub;
 use crate::journal::Store;
@@ -101,23 +102,14 @@ pub struct Metrics {
 impl Metrics {
     /// Registers them all.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self {
-            sockets: Gauge::default(),
-            subscriptions: Gauge::default(),
-            frames: Counter::default(),
-            snapshots: Counter::default(),
-            closed: Family::default(),
-        };
-        registry.register("sidetone_subscribe_sockets", "Open sockets of subscribers", metrics.sockets.clone());
-        registry.register("sidetone_subscribe_subscriptions", "Open subscriptions", metrics.subscriptions.clone());
-        registry.register("sidetone_subscribe_frames", "Frames sent to subscribers", metrics.frames.clone());
-        registry.register("sidetone_subscribe_snapshots", "Snapshots sent", metrics.snapshots.clone());
-        registry.register(
-            "sidetone_subscribe_closed",
-            "Sockets of subscribers that we closed, by close code",
-            metrics.closed.clone(),
-        );
-        metrics
+        Self {
+            sockets: registry.metric("sidetone_subscribe_sockets", "Open sockets of subscribers"),
+            subscriptions: registry.metric("sidetone_subscribe_subscriptions", "Open subscriptions"),
+            frames: registry.metric("sidetone_subscribe_frames", "Frames sent to subscribers"),
+            snapshots: registry.metric("sidetone_subscribe_snapshots", "Snapshots sent"),
+            closed: registry
+                .metric("sidetone_subscribe_closed", "Sockets of subscribers that we closed, by close code"),
+        }
     }
 }
 

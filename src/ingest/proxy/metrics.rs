@@ -8,6 +8,8 @@ use prometheus_client::registry::Registry;
 
 use super::super::feed::Counters;
 
+use crate::base::metric::Register as _;
+
 /// What the proxy counts.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
@@ -30,36 +32,23 @@ pub struct Metrics {
 impl Metrics {
     /// Registers everything.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        registry.register("sidetone_proxy_sessions", "STT sessions being relayed", metrics.sessions.clone());
-        registry.register("sidetone_proxy_relayed_messages", "Messages relayed, both ways", metrics.relayed.clone());
-        registry.register(
-            "sidetone_proxy_upstream_failures",
-            "STT upstreams that refused, did not answer or were no WebSocket",
-            metrics.upstream_failures.clone(),
-        );
-        registry.register("sidetone_proxy_tapped_frames", "Frames taken to the pipeline", metrics.feed.frames.clone());
-        registry.register(
-            "sidetone_proxy_garbled_frames",
-            "Frames relayed that the pipeline could not read",
-            metrics.feed.garbled.clone(),
-        );
-        registry.register(
-            "sidetone_proxy_tap_overruns",
-            "Holes because the pipeline was behind",
-            metrics.overruns.clone(),
-        );
-        registry.register(
-            "sidetone_proxy_refused_calls",
-            "Streams relayed without a call",
-            metrics.feed.refused.clone(),
-        );
-        registry.register("sidetone_proxy_answers", "In-stream answers sent", metrics.answers.clone());
-        registry.register(
-            "sidetone_proxy_failed_answers",
-            "In-stream answers that failed or came too late",
-            metrics.failed_answers.clone(),
-        );
-        metrics
+        Self {
+            sessions: registry.metric("sidetone_proxy_sessions", "STT sessions being relayed"),
+            relayed: registry.metric("sidetone_proxy_relayed_messages", "Messages relayed, both ways"),
+            upstream_failures: registry.metric(
+                "sidetone_proxy_upstream_failures",
+                "STT upstreams that refused, did not answer or were no WebSocket",
+            ),
+            overruns: registry.metric("sidetone_proxy_tap_overruns", "Holes because the pipeline was behind"),
+            answers: registry.metric("sidetone_proxy_answers", "In-stream answers sent"),
+            failed_answers: registry
+                .metric("sidetone_proxy_failed_answers", "In-stream answers that failed or came too late"),
+            feed: Counters {
+                frames: registry.metric("sidetone_proxy_tapped_frames", "Frames taken to the pipeline"),
+                garbled: registry
+                    .metric("sidetone_proxy_garbled_frames", "Frames relayed that the pipeline could not read"),
+                refused: registry.metric("sidetone_proxy_refused_calls", "Streams relayed without a call"),
+            },
+        }
     }
 }
