@@ -23,7 +23,7 @@ pub(crate) struct DialectsArgs {
     /// One dialect only
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// Decode frames, one JSON object a line (\"-\": standard input), into one JSON line a frame
+    /// Decode frames, one JSON object a line ("-": standard input), into one JSON line a frame
     #[arg(long, value_name = "FILE", requires = "name")]
     decode: Option<PathBuf>,
     /// The list as JSON, as GET /v1/dialects has it

@@ -291,6 +291,26 @@ mod tests {
     }
 
     #[test]
+    fn every_chunk_is_as_long_as_the_vendor_takes_at_any_rate() {
+        for rate in [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000] {
+            for (kind, bits, sample) in [(1, 16, 2), (7, 8, 1)] {
+                let data: Vec<u8> = (0..rate as usize * sample * 3 / 2).map(|byte| byte.to_le_bytes()[0]).collect();
+                let audio = Audio::read(&wav(kind, 1, rate, bits, &data)).expect("audio");
+                assert_eq!(audio.rate, rate, "it goes as it is");
+                let chunks = audio.chunks();
+                for chunk in &chunks {
+                    let ms = chunk.len() as f64 / sample as f64 * 1000.0 / f64::from(rate);
+                    assert!((50.0..51.0).contains(&ms), "{rate} Hz: {ms} ms");
+                }
+                let sent = chunks.concat();
+                assert_eq!(sent[..audio.bytes.len()], audio.bytes, "{rate} Hz");
+                assert!(sent.len() - audio.bytes.len() < chunks[0].len(), "{rate} Hz");
+            }
+        }
+        assert!(Audio::read(&wav(1, 1, 6_000, 16, &[0; 8])).is_err_and(|why| why.contains("8000 to 96000 Hz")));
+    }
+
+    #[test]
     fn other_files_are_told_what_is_expected() {
         assert!(Audio::read(b"hello").is_err());
         assert!(Audio::read(&wav(3, 1, 16000, 32, &[0; 8])).is_err_and(|why| why.contains("PCM16")));

@@ -72,7 +72,7 @@ struct WordField<'a> {
 
 #[derive(Deserialize)]
 struct RevisionFrame<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "wire::list")]
     revisions: Vec<RevisionItem<'a>>,
 }
 
@@ -81,7 +81,7 @@ struct RevisionItem<'a> {
     turn_order: Int,
     #[serde(borrow, default)]
     speaker_label: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "wire::list")]
     words: Vec<WordField<'a>>,
 }
 

@@ -64,7 +64,7 @@ struct ResultField<'a> {
     channel_id: Option<Text<'a>>,
     #[serde(borrow)]
     language_code: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "wire::list")]
     alternatives: Vec<Alternative<'a>>,
 }
 

@@ -48,7 +48,7 @@ struct Channel {
 
 #[derive(Deserialize)]
 struct Results<'a> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "wire::list")]
     channel_index: Vec<Natural>,
     #[serde(default)]
     duration: Seconds,
@@ -82,7 +82,7 @@ struct Alternative<'a> {
     confidence: Option<Score>,
     #[serde(borrow, default)]
     languages: Option<Vec<Text<'a>>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "wire::list")]
     words: Vec<WordField<'a>>,
 }
 
@@ -102,7 +102,7 @@ struct WordField<'a> {
 
 #[derive(Deserialize)]
 struct UtteranceEnd {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "wire::list")]
     channel: Vec<Natural>,
 }
 
@@ -145,13 +145,7 @@ impl Decoder for DeepgramDecoder {
                 });
             }
             "SpeechStarted" | "Finalized" | "ConfigureSuccess" | "ConfigureFailure" | "Warning" => {}
-            other => {
-                let event = wire::other(other, frame)?;
-                if matches!(event, SttEvent::End { .. }) {
-                    self.finish(out);
-                }
-                out.push(event);
-            }
+            other => self.own(wire::other(other, frame)?, out),
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ struct TurnInfo<'a> {
     audio_window_end: Option<Seconds>,
     #[serde(borrow)]
     transcript: Text<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "wire::list")]
     words: Vec<WordField<'a>>,
     #[serde(borrow)]
     languages: Option<Vec<Text<'a>>>,

@@ -11,7 +11,7 @@ use super::wire::{self, Label, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
-/// The vendor's errors that do not say so in an `error` field of their own.
+/// The vendor's errors. One that is not listed is known by its `error` field.
 const ERRORS: [&str; 14] = [
     "error",
     "auth_error",
@@ -115,10 +115,7 @@ impl Decoder for ElevenLabsDecoder {
     fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("message_type", frame)? else {
             if let Some(event) = wire::own(frame)? {
-                if matches!(event, SttEvent::End { .. }) {
-                    self.finish(out);
-                }
-                out.push(event);
+                self.own(event, out);
                 return Ok(());
             }
             return Err(wire::bad_field("message_type", "a message type such as \"committed_transcript\"", None));
@@ -202,7 +199,12 @@ impl ElevenLabsDecoder {
                 let message = message.error.map(Text::into_string).unwrap_or_default();
                 out.push(SttEvent::VendorError { code: error.to_owned(), message });
             }
-            other => out.push(SttEvent::Unknown { kind: other.to_owned() }),
+            other => out.push(match wire::parse::<ErrorFrame<'_>>(other, frame) {
+                Ok(ErrorFrame { error: Some(error) }) => {
+                    SttEvent::VendorError { code: other.to_owned(), message: error.into_string() }
+                }
+                _ => SttEvent::Unknown { kind: other.to_owned() },
+            }),
         }
         Ok(())
     }
@@ -227,7 +229,7 @@ fn turn(commit: Commit<'_>) -> Final {
                 start_ms,
                 end_ms: word.end.map_or(start_ms, |end| end.ms().max(start_ms)),
                 speaker: word.speaker_id.map(|Label(speaker)| speaker),
-                confidence: word.logprob.map(probability),
+                confidence: word.logprob.map(wire::probability),
             })
         })
         .collect();
@@ -243,11 +245,4 @@ fn turn(commit: Commit<'_>) -> Final {
         language: commit.language_code.map(Text::into_string),
         confidence: None,
     }
-}
-
-/// A confidence from the logarithm of a probability.
-fn probability(logprob: f64) -> f32 {
-    #[expect(clippy::cast_possible_truncation, reason = "a confidence needs no more digits")]
-    let confidence = logprob.exp().clamp(0.0, 1.0) as f32;
-    confidence
 }

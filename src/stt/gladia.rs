@@ -74,7 +74,7 @@ struct Utterance<'a> {
     speaker: Option<Label>,
     #[serde(borrow)]
     language: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "wire::list")]
     words: Vec<WordField<'a>>,
 }
 

@@ -64,7 +64,7 @@ struct Status<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ResultField<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "wire::list")]
     alternatives: Vec<Alternative<'a>>,
     #[serde(default, alias = "is_final")]
     is_final: bool,
@@ -81,7 +81,7 @@ struct Alternative<'a> {
     #[serde(borrow, default)]
     transcript: Text<'a>,
     confidence: Option<Score>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "wire::list")]
     words: Vec<WordField<'a>>,
 }
 

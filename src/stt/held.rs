@@ -44,7 +44,7 @@ impl Held {
 
     /// When the turn began, for the order of turns of several channels.
     pub(super) fn start_ms(&self) -> Option<u64> {
-        self.words.first().map(|word| word.start_ms).or(self.start_ms)
+        self.start_ms
     }
 
     /// Adds a segment; `separator` goes between its text and that before.
@@ -59,9 +59,11 @@ impl Held {
             self.confidence.0 += confidence * weight;
             self.confidence.1 += weight;
         }
+        // Words tell the time better than their segment, which may begin and end in silence.
+        let (first, last) = wire::span(&segment.words);
+        self.start_ms = self.start_ms.or(first).or(segment.start_ms);
+        self.end_ms = self.end_ms.max(last.or(segment.end_ms));
         self.words.extend(segment.words);
-        self.start_ms = self.start_ms.or(segment.start_ms);
-        self.end_ms = segment.end_ms.or(self.end_ms);
         self.language = self.language.take().or(segment.language);
     }
 
@@ -87,7 +89,6 @@ impl Held {
         if held.is_empty() {
             return None;
         }
-        let (first, last) = wire::span(&held.words);
         let confidence = (held.confidence.1 > 0.0).then(|| (held.confidence.0 / held.confidence.1).clamp(0.0, 1.0));
         Some(SttEvent::Final(Box::new(Final {
             key: TurnKey::Next,
@@ -98,8 +99,8 @@ impl Held {
                 speaker.filter(|_| unlabelled).map(str::to_owned)
             }),
             words: held.words,
-            start_ms: first.or(held.start_ms),
-            end_ms: last.or(held.end_ms),
+            start_ms: held.start_ms,
+            end_ms: held.end_ms,
             language: held.language,
             confidence,
         })))

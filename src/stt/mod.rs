@@ -77,6 +77,14 @@ pub trait Decoder: Send {
         false
     }
 
+    /// Appends what a frame of ours says (`end`, `meta`); before an end, what is held.
+    fn own(&mut self, event: SttEvent, out: &mut Vec<SttEvent>) {
+        if matches!(event, SttEvent::End { .. }) {
+            self.finish(out);
+        }
+        out.push(event);
+    }
+
     /// The stream is over: what is held becomes final turns.
     fn finish(&mut self, out: &mut Vec<SttEvent>) {
         let _ = out;

@@ -1,7 +1,8 @@
 //! OpenAI Realtime transcription sessions (`wss://api.openai.com/v1/realtime?intent=transcription`).
 //!
-//! An item is a turn. Completions may come in any order; a turn's times come from the voice detection's messages, or from
-//! the segments of a diarizing model, whose speakers the transcript's words take over.
+//! An item is a turn. Messages may come in any order; a turn's times come from the voice detection's messages, or from the
+//! segments of a diarizing model, whose speakers the transcript's words take over. A segment that comes after its item's
+//! transcript says the turn again, with what it adds.
 
 use serde::Deserialize;
 
@@ -67,8 +68,17 @@ struct Item {
     partial: String,
     start_ms: Option<u64>,
     end_ms: Option<u64>,
+    /// In order of time.
     segments: Vec<Segment>,
+    transcript: Option<Transcript>,
+    /// Its turn has been said: by its transcript, or without, where none will come.
     done: bool,
+}
+
+struct Transcript {
+    text: String,
+    language: Option<String>,
+    confidence: Option<f32>,
 }
 
 struct Segment {
@@ -95,6 +105,12 @@ struct Completed<'a> {
     transcript: Text<'a>,
     #[serde(borrow)]
     languages: Option<Vec<Language<'a>>>,
+    logprobs: Option<Vec<LogProb>>,
+}
+
+#[derive(Deserialize)]
+struct LogProb {
+    logprob: f64,
 }
 
 #[derive(Deserialize)]
@@ -178,25 +194,35 @@ impl Decoder for OpenAiDecoder {
                 let completed: Completed<'_> = wire::parse(what, frame)?;
                 let item = self.item(completed.item_id.as_str(), out);
                 let language = completed.languages.and_then(|languages| languages.into_iter().find_map(|one| one.code));
-                out.push(item.complete(completed.transcript.into_string(), language.map(Text::into_string)));
+                item.transcript = Some(Transcript {
+                    text: completed.transcript.into_string(),
+                    language: language.map(Text::into_string),
+                    confidence: completed.logprobs.as_deref().and_then(confidence),
+                });
+                out.push(item.turn());
             }
             "conversation.item.input_audio_transcription.segment" => {
                 let segment: SegmentFrame<'_> = wire::parse(what, frame)?;
                 let item = self.item(segment.item_id.as_str(), out);
-                if !item.done && item.segments.iter().all(|other| other.id != segment.id.as_str()) {
-                    item.segments.push(Segment {
-                        id: segment.id.into_string(),
-                        text: segment.text.into_string(),
-                        speaker: segment.speaker.0,
-                        start_ms: segment.start.ms(),
-                        end_ms: segment.end.ms().max(segment.start.ms()),
-                    });
+                if item.segments.iter().all(|other| other.id != segment.id.as_str()) {
+                    let (start_ms, end_ms) = (segment.start.ms(), segment.end.ms().max(segment.start.ms()));
+                    let place =
+                        item.segments.partition_point(|other| (other.start_ms, other.end_ms) <= (start_ms, end_ms));
+                    let (text, speaker) = (segment.text.into_string(), segment.speaker.0);
+                    item.segments
+                        .insert(place, Segment { id: segment.id.into_string(), text, speaker, start_ms, end_ms });
+                    if item.done {
+                        out.push(item.turn());
+                    }
                 }
             }
             "conversation.item.input_audio_transcription.failed" => {
                 let error: ErrorFrame<'_> = wire::parse(what, frame)?;
                 if let Some(id) = &error.item_id {
                     out.push(SttEvent::Partial { key: key(id.as_str()), speaker: None, text: String::new() });
+                    // Its segments, if there are any, are all that there will be.
+                    let item = self.item(id.as_str(), out);
+                    out.extend(item.abandon());
                 }
                 out.push(vendor_error(error.error));
             }
@@ -213,13 +239,7 @@ impl Decoder for OpenAiDecoder {
                 out.push(SttEvent::Begin { vendor_session: id.map(Text::into_string) });
             }
             silent if SILENT.contains(&silent) || silent.starts_with("response.") => {}
-            other => {
-                let event = wire::other(other, frame)?;
-                if matches!(event, SttEvent::End { .. }) {
-                    self.finish(out);
-                }
-                out.push(event);
-            }
+            other => self.own(wire::other(other, frame)?, out),
         }
         Ok(())
     }
@@ -252,30 +272,34 @@ impl Item {
         !self.done && !self.segments.is_empty()
     }
 
-    /// The item's transcript is there. Said again, it gives the same.
-    fn complete(&mut self, text: String, language: Option<String>) -> SttEvent {
+    /// The turn, as far as it is known; without a transcript, its text is that of its segments.
+    fn turn(&mut self) -> SttEvent {
         self.done = true;
         self.partial = String::new();
+        let (text, language, confidence) = match &self.transcript {
+            Some(said) => (said.text.clone(), said.language.clone(), said.confidence),
+            None => (self.segments.iter().map(|segment| segment.text.trim()).collect::<Vec<_>>().join(" "), None, None),
+        };
         let words: Vec<Word> = self.segments.iter().flat_map(words).collect();
         let (first, last) = wire::span(&words);
         let start_ms = first.or(self.start_ms);
         SttEvent::Final(Box::new(Final {
             key: key(&self.id),
-            formatted: true,
+            // What is put together from segments gives way to a transcript, never the other way round.
+            formatted: self.transcript.is_some(),
             text,
             speaker: wire::common_speaker(&words),
             words,
             start_ms,
             end_ms: last.or(self.end_ms.map(|end| end.max(start_ms.unwrap_or(0)))),
             language,
-            confidence: None,
+            confidence,
         }))
     }
 
     /// Its transcript will not come: its segments are all there is.
     fn abandon(&mut self) -> Option<SttEvent> {
-        let text = self.segments.iter().map(|segment| segment.text.trim()).collect::<Vec<_>>().join(" ");
-        self.holds().then(|| self.complete(text, None))
+        self.holds().then(|| self.turn())
     }
 }
 
@@ -295,6 +319,13 @@ fn words(segment: &Segment) -> Vec<Word> {
             Word { text, start_ms, end_ms: at(before), speaker, confidence: None }
         })
         .collect()
+}
+
+/// The mean probability of the tokens, as logarithms have it.
+fn confidence(tokens: &[LogProb]) -> Option<f32> {
+    #[expect(clippy::cast_precision_loss, reason = "a turn has few tokens")]
+    let mean = tokens.iter().map(|token| token.logprob).sum::<f64>() / tokens.len() as f64;
+    (!tokens.is_empty()).then(|| wire::probability(mean))
 }
 
 fn key(item_id: &str) -> TurnKey {

@@ -69,11 +69,7 @@ impl Decoder for SonioxDecoder {
     fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let response: Response<'_> = wire::parse("response", frame)?;
         if let Some(kind) = &response.kind {
-            let event = wire::other(kind.as_str(), frame)?;
-            if matches!(event, SttEvent::End { .. }) {
-                self.finish(out);
-            }
-            out.push(event);
+            self.own(wire::other(kind.as_str(), frame)?, out);
             return Ok(());
         }
         if let Some(Label(code)) = response.error_code {

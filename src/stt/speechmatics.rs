@@ -57,7 +57,7 @@ struct SpeechmaticsDecoder {
 struct Transcript<'a> {
     #[serde(borrow)]
     metadata: Metadata<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "wire::list")]
     results: Vec<ResultField<'a>>,
     #[serde(borrow)]
     channel: Option<Text<'a>>,
@@ -79,7 +79,7 @@ struct ResultField<'a> {
     end_time: Seconds,
     #[serde(borrow)]
     attaches_to: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "wire::list")]
     alternatives: Vec<Alternative<'a>>,
 }
 
@@ -117,10 +117,7 @@ impl Decoder for SpeechmaticsDecoder {
     fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("message", frame)? else {
             if let Some(event) = wire::own(frame)? {
-                if matches!(event, SttEvent::End { .. }) {
-                    self.finish(out);
-                }
-                out.push(event);
+                self.own(event, out);
                 return Ok(());
             }
             return Err(wire::bad_field("message", "a message type such as \"AddTranscript\"", None));

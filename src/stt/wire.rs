@@ -74,6 +74,11 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> Resul
     Err(explain::<T>(what, frame))
 }
 
+/// A list that a vendor may leave out or give as null.
+pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Option::<Vec<T>>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 /// The string at the top-level key `key`, which tells a frame's kind; `None` where there is none or it is null.
 ///
 /// # Errors
@@ -162,6 +167,13 @@ pub(super) fn bad_field(path: &str, expected: &str, found: Option<&Value>) -> De
         Some(value) => format!("{path}: expected {expected}, found {}", shown(value)),
     };
     DecodeError { code: "bad_field", message }
+}
+
+/// A confidence from the logarithm of a probability.
+pub(super) fn probability(logprob: f64) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a confidence needs no more digits")]
+    let confidence = logprob.exp().clamp(0.0, 1.0) as f32;
+    confidence
 }
 
 /// First start and last end of `words`.

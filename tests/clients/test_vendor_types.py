@@ -54,7 +54,7 @@ def test_openai_realtime():
     from pydantic import TypeAdapter
 
     adapter = TypeAdapter(realtime.RealtimeServerEvent)
-    for frame in frames("openai_realtime", "full"):
+    for frame in frames("openai_realtime", "full", "diarized"):
         # The package's type of a session is of its speech-to-speech kind.
         if not frame["type"].startswith("session."):
             assert type(adapter.validate_python(frame)).__name__ != "dict"
