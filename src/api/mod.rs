@@ -175,19 +175,29 @@ async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) 
         recorder: api.proxy.recorder.clone(),
     };
     // Answered first, initialised after: the upgrade goes out before a session is looked for.
-    let tasks = api.drain.tasks.clone();
+    go_on(&api, request, upgrade, |socket| async move { ingest::listen::serve(socket, &query, &deps).await });
+    response
+}
+
+/// Serves the socket once it is there; where the key was refused, it says so on it.
+fn go_on<F>(
+    api: &Api,
+    mut request: Request<Body>,
+    upgrade: Upgrade,
+    serve: impl FnOnce(ServerSocket) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send,
+{
     let hold = request.extensions_mut().remove::<Hold>();
     let refusal = request.extensions_mut().remove::<Refusal>();
-    tasks.spawn(async move {
+    api.drain.tasks.spawn(async move {
         let _hold = hold;
-        if let Ok(socket) = upgrade.socket().await {
-            if let Some(refusal) = refusal {
-                return refuse(socket, &refusal).await;
-            }
-            ingest::listen::serve(socket, &query, &deps).await;
+        let Ok(socket) = upgrade.socket().await else { return };
+        match refusal {
+            Some(refusal) => refuse(socket, &refusal).await,
+            None => serve(socket).await,
         }
     });
-    response
 }
 
 /// Says why, and closes: 4401 or 4403.
@@ -221,18 +231,8 @@ async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body
         Ok(upgraded) => upgraded,
         Err(message) => return ApiError::bad_request("not_a_websocket", message).into_response(),
     };
-    let tasks = api.drain.tasks.clone();
-    let hold = request.extensions_mut().remove::<Hold>();
-    let refusal = request.extensions_mut().remove::<Refusal>();
-    tasks.spawn(async move {
-        let _hold = hold;
-        if let Ok(socket) = upgrade.socket().await {
-            if let Some(refusal) = refusal {
-                return refuse(socket, &refusal).await;
-            }
-            subscribe::serve(socket, Arc::clone(&api.subscribe), api.drain.stop.clone()).await;
-        }
-    });
+    let (deps, stop) = (Arc::clone(&api.subscribe), api.drain.stop.clone());
+    go_on(&api, request, upgrade, |socket| subscribe::serve(socket, deps, stop));
     response
 }
 

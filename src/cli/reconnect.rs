@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
+use crate::base::ws::DialError;
+
 /// What a client does after a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {
@@ -25,8 +27,16 @@ pub(crate) fn after_close(code: u16) -> Again {
     }
 }
 
-/// What an HTTP status instead of the upgrade asks for.
-pub(crate) fn after_status(status: u16) -> Again {
+/// What a dial that brought no WebSocket asks for.
+pub(crate) fn after_dial(error: &DialError) -> Again {
+    match error {
+        DialError::Url(_) => Again::Never,
+        DialError::Status { status, .. } => after_status(*status),
+        DialError::Connect(_) | DialError::Timeout(_) => Again::Now,
+    }
+}
+
+fn after_status(status: u16) -> Again {
     match status {
         429 => Again::Later,
         400..=499 => Again::Never,

@@ -11,10 +11,10 @@ use futures::FutureExt as _;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
-use crate::base::ws::{self, ClientSocket, DialError, Incoming, Utf8Bytes, WsError};
+use crate::base::ws::{self, ClientSocket, Incoming, Utf8Bytes, WsError};
 use crate::cli::fetch;
 use crate::cli::meter::Meter;
-use crate::cli::reconnect::{Again, Backoff, after_close, after_status};
+use crate::cli::reconnect::{Again, Backoff, after_close, after_dial};
 use crate::cli::target::{Target, next_step};
 use crate::recording::Recording;
 use crate::stt::Dialect;
@@ -189,14 +189,7 @@ impl<'a> Producer<'a> {
                             End::Dropped { again, wait, why } => (again, wait, why),
                         }
                     }
-                    Err(error) => {
-                        let again = match &error {
-                            DialError::Url(_) => Again::Never,
-                            DialError::Status { status, .. } => after_status(*status),
-                            DialError::Connect(_) | DialError::Timeout(_) => Again::Now,
-                        };
-                        (again, None, error.to_string())
-                    }
+                    Err(error) => (after_dial(&error), None, error.to_string()),
                 };
             if again == Again::Never {
                 bail!("{why}");

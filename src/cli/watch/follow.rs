@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::base::ws::{self, ClientSocket, DialError, Incoming, Utf8Bytes};
-use crate::cli::reconnect::{Again, Backoff, after_close, after_status};
+use crate::cli::reconnect::{Again, Backoff, after_close, after_dial};
 use crate::cli::target::{Target, next_step};
 
 use super::positions::Positions;
@@ -78,14 +78,7 @@ pub(crate) async fn follow(
                     }
                 }
             }
-            Err(error) => {
-                let again = match &error {
-                    DialError::Url(_) => Again::Never,
-                    DialError::Status { status, .. } => after_status(*status),
-                    DialError::Connect(_) | DialError::Timeout(_) => Again::Now,
-                };
-                (again, None, error.to_string())
-            }
+            Err(error) => (after_dial(&error), None, error.to_string()),
         };
         if again == Again::Never {
             bail!("{target}: {why}");
