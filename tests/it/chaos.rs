@@ -101,7 +101,8 @@ async fn vendors_that_fail_at_random() {
     for (name, _) in &calls {
         tally.call(name, &daemon.events(name).await);
     }
-    let rows = ledger::settled(&daemon.dir, 1, |_| true).await;
+    let asked: u64 = vendors.iter().map(|(_, vendor)| vendor.count()).sum();
+    let rows = ledger::settled(&daemon.dir, asked as usize, |_| true).await;
     let requests: HashSet<i64> = rows.iter().map(|row| row.request).collect();
     let ratio = rows.len() as f64 / requests.len() as f64;
     println!(

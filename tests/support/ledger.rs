@@ -31,7 +31,7 @@ pub fn path(folder: &Path) -> PathBuf {
     folder.join("journal/ledger/ledger.sqlite")
 }
 
-/// All rows, in order. The log in front of the database is taken over four times a second: newest rows may be missing.
+/// All rows, in order. The log in front of the database is taken over every two seconds: newest rows may be missing.
 pub fn rows(folder: &Path) -> Vec<Row> {
     let read = || -> rusqlite::Result<Vec<Row>> {
         let store = Connection::open_with_flags(path(folder), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
