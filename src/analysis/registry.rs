@@ -21,6 +21,7 @@ pub struct Registry {
     by_name: BTreeMap<String, Arc<Analysis>>,
     names: Vec<String>,
     defaults: Vec<String>,
+    given: Vec<String>,
 }
 
 impl Registry {
@@ -44,6 +45,9 @@ impl Registry {
             if given || DEFAULTS.contains(name) {
                 registry.defaults.push((*name).to_owned());
             }
+            if given {
+                registry.given.push((*name).to_owned());
+            }
         }
         for (name, section) in sections {
             if let Err(error) = id::check(&name) {
@@ -51,7 +55,8 @@ impl Registry {
                 continue;
             }
             registry.add(&name, Some(section), None, base, problems);
-            registry.defaults.push(name);
+            registry.defaults.push(name.clone());
+            registry.given.push(name);
         }
         registry.defaults.retain(|name| registry.by_name.contains_key(name));
         registry.names = registry.by_name.keys().cloned().collect();
@@ -77,6 +82,11 @@ impl Registry {
     /// section in the configuration.
     pub fn defaults(&self) -> Vec<String> {
         self.defaults.clone()
+    }
+
+    /// Whether the configuration has a section of it.
+    pub fn is_given(&self, name: &str) -> bool {
+        self.given.iter().any(|given| given == name)
     }
 
     fn add(

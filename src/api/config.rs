@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use toml::Value;
 
-use crate::base::settings::{Problems, Secret, Section};
+use crate::base::secret::Secret;
+use crate::base::settings::{Problems, Section};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
 
+use super::connection;
 use super::limits::Gates;
 use crate::api::error::ApiError;
 use crate::api::{Hold, Service};
@@ -20,8 +20,6 @@ use crate::base::tls::Acceptor;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// A request's head must have come by then.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Wait after a failed accept (out of descriptors), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -109,30 +107,16 @@ async fn next(listener: &tokio::net::TcpListener) -> io::Result<(TcpStream, Sock
     Ok((stream, peer))
 }
 
-async fn serve<S>(stream: S, peer: SocketAddr, service: Service, hold: Hold, stop: tokio_util::sync::CancellationToken)
+async fn serve<S>(stream: S, peer: SocketAddr, service: Service, hold: Hold, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let handler = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+    let answer = |mut request: http::Request<hyper::body::Incoming>| {
         let service = service.clone();
         request.extensions_mut().insert(hold.clone());
-        async move { Ok::<_, std::convert::Infallible>(service.respond(request, peer).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), handler)
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    tokio::select! {
-        biased;
-        // A connection that ends badly is the peer's affair.
-        _ = connection.as_mut() => {}
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        }
-    }
+        async move { service.respond(request, peer).await }
+    };
+    connection::serve(stream, answer, stop).await;
 }
 
 /// Answers 503 and closes, without reading.

@@ -4,6 +4,7 @@
 //! session's jobs stay on one of them, so that the hot path never wakes another core.
 
 mod books;
+mod connection;
 mod limits;
 mod listener;
 mod otel;
@@ -101,6 +102,7 @@ pub struct Running {
 /// See [`StartError`]; nothing is left running.
 pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> {
     let started = reload::Sections::of(&config);
+    config.warning().iter().for_each(|warning| tracing::warn!("{warning}"));
     let keys = Keys::new(keys::path(&config.journal.dir), config.server.key.as_ref().map(|key| &key.value));
     check_address(listen, &keys)?;
     limits::raise_open_files();

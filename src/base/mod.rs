@@ -5,6 +5,7 @@ pub mod drain;
 pub mod metric;
 pub mod post;
 pub mod queue;
+pub mod secret;
 pub mod settings;
 pub mod stopwatch;
 pub mod time;

@@ -5,10 +5,14 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use secrecy::SecretString;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use secrecy::ExposeSecret as _;
 use toml::{Table, Value};
+
+use super::secret::{self, Secret};
 
 /// One thing that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,39 +29,32 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong, in the order in which it was found.
+/// All that is wrong with a file, in the order in which it was found.
 #[derive(Debug, Default)]
-pub struct Problems(Vec<Problem>);
+pub struct Problems {
+    all: Vec<Problem>,
+    folder: PathBuf,
+}
 
 impl Problems {
+    /// Of a file in this folder; without it, relative paths are taken from where the process runs.
+    pub fn in_folder(folder: &Path) -> Self {
+        Self { all: Vec::new(), folder: folder.to_owned() }
+    }
+
     /// Adds one.
     pub fn push(&mut self, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Problem { path: path.into(), message: message.into() });
+        self.all.push(Problem { path: path.into(), message: message.into() });
     }
 
     /// Nothing is wrong.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// What is wrong.
     pub fn into_vec(self) -> Vec<Problem> {
-        self.0
-    }
-}
-
-/// A secret, and where it came from (which may be shown).
-#[derive(Clone)]
-pub struct Secret {
-    /// `env:VAR` or `file:PATH`.
-    pub source: String,
-    /// The value; redacted in `Debug`.
-    pub value: SecretString,
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Secret({})", self.source)
+        self.all
     }
 }
 
@@ -77,6 +74,20 @@ pub fn found(value: &Value) -> String {
     };
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if text.chars().count() > 60 { format!("{}…", text.chars().take(60).collect::<String>()) } else { text }
+}
+
+fn header(name: &str, value: &Value, folder: &Path) -> Result<(HeaderName, HeaderValue), String> {
+    let name = HeaderName::try_from(name).map_err(|_| "expected the name of an HTTP header")?;
+    let text =
+        value.as_str().ok_or_else(|| format!("expected a string, found a value of type {}", value.type_str()))?;
+    let value = if secret::is_named(text) {
+        HeaderValue::from_str(secret::resolve(text, folder)?.expose_secret())
+    } else {
+        HeaderValue::from_str(text)
+    };
+    let mut value = value.map_err(|_| "the value has characters that a header cannot hold")?;
+    value.set_sensitive(true);
+    Ok((name, value))
 }
 
 /// An integer counts as a number.
@@ -103,6 +114,11 @@ impl<'a> Section<'a> {
     /// The key path of `key`.
     pub fn at(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+    }
+
+    /// Where relative paths are taken from.
+    pub fn folder(&self) -> &Path {
+        &self.problems.folder
     }
 
     /// Whether the table has `key`.
@@ -212,14 +228,44 @@ impl<'a> Section<'a> {
 
     /// A secret given as `env:VAR` or `file:PATH`; the value itself never stands in a file.
     pub fn secret(&mut self, key: &'static str) -> Option<Secret> {
-        let source = self.string(key)?;
-        match resolve_secret(&source) {
+        let value = self.take(key)?;
+        let Value::String(source) = value else {
+            let message = format!("expected \"env:VAR\" or \"file:PATH\", found a value of type {}", value.type_str());
+            self.problem(key, message);
+            return None;
+        };
+        match secret::resolve(&source, &self.problems.folder) {
             Ok(value) => Some(Secret { source, value }),
             Err(message) => {
                 self.problem(key, message);
                 None
             }
         }
+    }
+
+    /// A table of HTTP headers. A value is a string, `env:VAR` or `file:PATH`; all are taken for secrets.
+    pub fn headers(&mut self, key: &'static str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        let table = match self.take(key) {
+            None => return headers,
+            Some(Value::Table(table)) => table,
+            Some(other) => {
+                // What stands there may be a secret.
+                let message =
+                    format!("expected a table of header = \"value\", found a value of type {}", other.type_str());
+                self.problem(key, message);
+                return headers;
+            }
+        };
+        for (name, value) in table {
+            match header(&name, &value, &self.problems.folder) {
+                Ok((name, value)) => {
+                    headers.append(name, value);
+                }
+                Err(message) => self.problem(&format!("{key}.{name}"), message),
+            }
+        }
+        headers
     }
 
     /// Reports every key that was not asked for, with those that could have been.
@@ -231,26 +277,6 @@ impl<'a> Section<'a> {
             problems.push(at, format!("unknown key; there are: {}", asked.join(", ")));
         }
     }
-}
-
-/// Resolves `env:VAR` or `file:PATH`.
-///
-/// # Errors
-/// What is wrong with the name, or with what it names; never the value.
-pub fn resolve_secret(source: &str) -> Result<SecretString, String> {
-    let value = if let Some(name) = source.strip_prefix("env:") {
-        std::env::var(name)
-            .map_err(|_| format!("environment variable {name} is not set; export it, or use \"file:PATH\""))?
-    } else if let Some(path) = source.strip_prefix("file:") {
-        std::fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))?
-    } else {
-        return Err("expected \"env:VAR\" or \"file:PATH\" (secrets do not stand in the file itself)".to_owned());
-    };
-    let value = value.trim();
-    if value.is_empty() {
-        return Err(format!("{source} is empty"));
-    }
-    Ok(SecretString::from(value.to_owned()))
 }
 
 #[cfg(test)]

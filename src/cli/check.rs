@@ -34,8 +34,10 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
         Ok(config) => {
             let of = args.config.as_ref().map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
             anstream::println!("{} {of}: {}", "OK".green().bold(), inventory(&config));
-            for (model, date) in config.gateway.retiring(crate::base::time::unix_ms()) {
-                let warning = format!("{model} is to be retired at {date}: name another in its place");
+            let retiring = config.gateway.retiring(crate::base::time::unix_ms()).into_iter();
+            let retiring =
+                retiring.map(|(model, date)| format!("{model} is to be retired at {date}: name another in its place"));
+            for warning in retiring.chain(config.warning()) {
                 anstream::println!("{} {warning}", "WARN".yellow().bold());
             }
             Ok(ExitCode::SUCCESS)
@@ -55,10 +57,12 @@ fn inventory(config: &Config) -> String {
         if names.is_empty() { format!("no {what}") } else { format!("{what} {}", names.join(", ")) }
     };
     let endpoints = config.gateway.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
+    let models = config.gateway.models.iter().map(|model| model.name.clone()).collect();
     let routes = config.gateway.routes.iter().map(|route| route.name.clone()).collect();
     [
         names("analyses", config.analyses.names().to_vec()),
         names("routes", routes),
+        names("models", models),
         names("endpoints", endpoints),
         names("sinks", config.sinks.iter().map(|sink| sink.name.clone()).collect()),
         format!("journal in {}", config.journal.dir.display()),

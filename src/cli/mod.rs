@@ -11,6 +11,7 @@ mod fetch;
 mod key;
 mod meter;
 mod models;
+mod panics;
 mod reconnect;
 mod record;
 mod render;

@@ -13,8 +13,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::app;
 
-use super::settings;
 use super::target::DEFAULT_LISTEN;
+use super::{panics, settings};
 
 /// How often the configuration's file is looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
@@ -60,6 +60,7 @@ enum LogForm {
 /// It did not start.
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     start_log(args.log, "info");
+    panics::to_log();
     let config = settings::load(args.config.as_deref())?;
     // The handlers stand before the address is told: who reads it may send a signal at once.
     let runtime =

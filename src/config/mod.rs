@@ -83,7 +83,7 @@ impl Config {
         let table: Table = text
             .parse()
             .map_err(|error: toml::de::Error| vec![Problem { path: String::new(), message: syntax(text, &error) }])?;
-        let mut problems = Problems::default();
+        let mut problems = Problems::in_folder(base);
         let mut root = Section::new("", Some(Value::Table(table)), &mut problems);
         let value = root.take("server");
         let server = ServerConfig::read(value, root.problems());
@@ -146,10 +146,33 @@ impl Config {
         for name in self.analyses.names() {
             let Some(analysis) = self.analyses.get(name) else { continue };
             let target = analysis.settings.route.as_deref();
-            if let Err(message) = self.gateway.check_analysis(name, target) {
+            if let Err(message) = self.gateway.check_analysis(name, target)
+                && self.wants(name)
+            {
                 problems.push(format!("analyses.{name}.route"), message);
             }
         }
+    }
+
+    /// Whether somebody asked for this analysis; the built-in ones are there anyway.
+    fn wants(&self, analysis: &str) -> bool {
+        let named = |names: &[String]| names.iter().any(|name| name == analysis);
+        self.analyses.is_given(analysis)
+            || named(&self.ingest.analyses)
+            || self.sources.iter().any(|source| named(source.analyses()))
+    }
+
+    /// What is right, and may not be meant: that nothing says whom some analyses ask.
+    pub fn warning(&self) -> Option<String> {
+        let asks_none = |name: &&String| self.gateway.check_analysis(name, None).is_err() && !self.wants(name);
+        let unasked: Vec<&str> = self.analyses.names().iter().filter(asks_none).map(String::as_str).collect();
+        (!unasked.is_empty()).then(|| {
+            format!(
+                "analyses {}: no route and no default_route says whom they ask, so the embedded provider (local) answers \
+                 them; [routes.NAME] or [gateway] default_route gives them a model",
+                unasked.join(", ")
+            )
+        })
     }
 
     /// Analyses that a call runs unless it names its own.
@@ -166,3 +189,6 @@ fn syntax(text: &str, error: &toml::de::Error) -> String {
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
     format!("line {line}, column {column}: {message}")
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use toml::Value;
 use url::Url;
 
+use crate::base::secret::outline;
 use crate::base::settings::{Problems, Section};
 
 /// `[telemetry]`
@@ -20,10 +21,14 @@ impl TelemetryConfig {
         let mut otlp_endpoint = None;
         if let Some(text) = text {
             match Url::parse(&text) {
-                Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => {
+                // A user and a password would not be sent, and would be shown.
+                Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() && url.password().is_none() => {
                     otlp_endpoint = Some(with_path(url));
                 }
-                _ => section.problem("otlp_endpoint", format!("expected an http or https URL, found {text:?}")),
+                _ => {
+                    let message = format!("expected an http or https URL without a password, found {}", outline(&text));
+                    section.problem("otlp_endpoint", message);
+                }
             }
             if !cfg!(feature = "otel") {
                 let message = "this daemon was built without OpenTelemetry; build it with `--features otel`, or take this \

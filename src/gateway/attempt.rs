@@ -13,6 +13,7 @@ use super::http::{Http, Response};
 use super::live::Live;
 use super::rate::from_now;
 use super::row::Row;
+use crate::base::secret;
 use crate::llm::{Call, ChatRequest, ChatResponse, Finish, SchemaMode, StreamError, limits};
 
 /// Longest body of a plain answer.
@@ -149,34 +150,10 @@ pub(super) fn malformed(message: String) -> Failure {
 
 /// A vendor's words may repeat our key, in whole or in part, as it is or encoded.
 pub(super) fn redact(mut failure: Failure, remote: &Remote) -> Failure {
-    if remote.endpoint.key().is_some_and(|key| repeats(&failure.message, key)) {
+    if remote.endpoint.key().is_some_and(|key| secret::repeats(&failure.message, key)) {
         failure.message = "(the vendor's message is withheld: it repeats the key)".to_owned();
     }
     failure
-}
-
-/// Whether the start of `key` is in `message`: raw, percent-encoded, or in Base64 at any of its three alignments.
-fn repeats(message: &str, key: &str) -> bool {
-    let bytes = key.as_bytes();
-    let head = &bytes[..bytes.len().min(8)];
-    let raw = String::from_utf8_lossy(head);
-    let percent = percent_encoding::percent_encode(head, percent_encoding::NON_ALPHANUMERIC).to_string();
-    let in_base64 = bytes.windows(6).take(3).any(|part| {
-        let text = base64(part);
-        message.contains(&text) || message.contains(&text.replace('+', "-").replace('/', "_"))
-    });
-    message.contains(&*raw) || message.contains(&percent) || in_base64
-}
-
-/// Base64 of whole groups of three bytes.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks_exact(3) {
-        let bits = group.iter().fold(0usize, |bits, byte| bits << 8 | usize::from(*byte));
-        text.extend([18, 12, 6, 0].map(|shift| char::from(DIGITS[bits >> shift & 63])));
-    }
-    text
 }
 
 /// Reads a body up to `limit`; gives whether that is all of it.

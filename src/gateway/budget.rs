@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::futures::Notified;
 
 use super::catalogue::Remote;
 use super::error::GatewayError;
@@ -65,6 +65,16 @@ pub(super) struct Reservation {
 /// Pico-dollars: a dollar is a million times what `per_million` gives for one.
 fn pico(usd: f64) -> i64 {
     price::per_million(usd).saturating_mul(1_000_000)
+}
+
+/// What became of a request for money.
+pub(super) enum Reserved {
+    /// Nothing is capped, or no price is known.
+    Unneeded,
+    /// It is set aside.
+    Money(Reservation),
+    /// Others hold what is left; it may come free.
+    Later,
 }
 
 enum Verdict {
@@ -132,35 +142,37 @@ impl Budget {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets money aside for an attempt. Where others hold what is left, waits for them until the deadline.
+    /// Resolves once what is set aside has changed since this call; `None` where nothing is capped.
+    pub(super) fn watch(&self) -> Option<Notified<'_>> {
+        self.capped.load(Ordering::Relaxed).then(|| self.changed.notified())
+    }
+
+    /// Sets money aside for an attempt.
     ///
     /// # Errors
     /// `budget_exhausted`, naming the limit.
-    pub(super) async fn reserve(
+    pub(super) fn reserve(
         self: &Arc<Self>,
         call: Option<&CallId>,
         remote: &Remote,
         request: &ChatRequest,
-        deadline: Instant,
-    ) -> Result<Option<Reservation>, GatewayError> {
-        let Some((amount, estimate)) = self.amount(remote, request) else { return Ok(None) };
-        loop {
-            let changed = self.changed.notified();
-            match self.try_reserve(call, amount(), estimate) {
-                Verdict::Reserved(reservation) => return Ok(Some(reservation)),
-                Verdict::Refused(limit, cap) => {
-                    let cap = price::usd(cap);
-                    let message =
-                        format!("{limit} is {cap} USD, and what is left of it is not enough for this request");
-                    return Err(GatewayError::new("budget_exhausted", message).temporarily());
-                }
-                Verdict::Wait if timeout_at(deadline, changed).await.is_err() => {
-                    let message = "other requests hold what is left of limits.usd_per_call or limits.usd_per_day";
-                    return Err(GatewayError::new("budget_exhausted", message).temporarily());
-                }
-                Verdict::Wait => {}
+    ) -> Result<Reserved, GatewayError> {
+        let Some((amount, estimate)) = self.amount(remote, request) else { return Ok(Reserved::Unneeded) };
+        match self.try_reserve(call, amount(), estimate) {
+            Verdict::Reserved(reservation) => Ok(Reserved::Money(reservation)),
+            Verdict::Wait => Ok(Reserved::Later),
+            Verdict::Refused(limit, cap) => {
+                let cap = price::usd(cap);
+                let message = format!("{limit} is {cap} USD, and what is left of it is not enough for this request");
+                Err(GatewayError::new("budget_exhausted", message).temporarily())
             }
         }
+    }
+
+    /// What others held was not given back in time.
+    pub(super) fn held_by_others() -> GatewayError {
+        let message = "other requests hold what is left of limits.usd_per_call or limits.usd_per_day";
+        GatewayError::new("budget_exhausted", message).temporarily()
     }
 
     /// Sets money aside if it is there now; `Err` if it is not.

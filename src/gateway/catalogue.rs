@@ -105,10 +105,16 @@ impl std::fmt::Display for Target {
 pub(super) struct Remote {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) vendor_model: Arc<str>,
-    pub(super) breaker: Breaker,
+    pub(super) breaker: Arc<Breaker>,
     /// What the vendor tells of its limits.
     pub(super) told: Arc<Told>,
-    pub(super) pace: Pace,
+    pub(super) pace: Arc<Pace>,
+    learned: Arc<Learned>,
+}
+
+/// What the answers have shown.
+#[derive(Debug)]
+struct Learned {
     schema_step: AtomicU8,
     /// The mode has given an answer here: a server error is not about it.
     schema_proven: AtomicBool,
@@ -118,15 +124,50 @@ pub(super) struct Remote {
     dearest: AtomicI64,
 }
 
+impl Default for Learned {
+    fn default() -> Self {
+        Self {
+            schema_step: AtomicU8::new(0),
+            schema_proven: AtomicBool::new(false),
+            schema_doubted: AtomicBool::new(false),
+            dearest: AtomicI64::new(-1),
+        }
+    }
+}
+
 impl Remote {
+    fn new(endpoint: &Arc<Endpoint>, vendor_model: Arc<str>) -> Self {
+        Self {
+            endpoint: Arc::clone(endpoint),
+            vendor_model,
+            breaker: Arc::default(),
+            told: Arc::default(),
+            pace: Arc::default(),
+            learned: Arc::default(),
+        }
+    }
+
+    /// The same model of an endpoint that was reloaded.
+    fn after_reload(&self, endpoint: &Arc<Endpoint>) -> Self {
+        let as_before = endpoint.config.structured_output == self.endpoint.config.structured_output;
+        Self {
+            endpoint: Arc::clone(endpoint),
+            vendor_model: Arc::clone(&self.vendor_model),
+            breaker: Arc::clone(&self.breaker),
+            told: Arc::clone(&self.told),
+            pace: Arc::clone(&self.pace),
+            learned: if as_before { Arc::clone(&self.learned) } else { Arc::default() },
+        }
+    }
+
     /// What an attempt has cost here at most; `None` before the first whose cost is known.
     pub(super) fn dearest(&self) -> Option<i64> {
-        Some(self.dearest.load(Ordering::Relaxed)).filter(|cost| *cost >= 0)
+        Some(self.learned.dearest.load(Ordering::Relaxed)).filter(|cost| *cost >= 0)
     }
 
     /// An attempt cost this much.
     pub(super) fn learn_cost(&self, cost: i64) {
-        self.dearest.fetch_max(cost, Ordering::Relaxed);
+        self.learned.dearest.fetch_max(cost, Ordering::Relaxed);
     }
 
     /// The price that holds now.
@@ -143,38 +184,38 @@ impl Remote {
     pub(super) fn schema_modes(&self) -> &'static [SchemaMode] {
         let modes = self.endpoint.schema_modes;
         let lacks = modes.first() == Some(&SchemaMode::JsonSchema) && self.traits().json_schema == Some(false);
-        let step = usize::from(self.schema_step.load(Ordering::Relaxed)).max(usize::from(lacks));
+        let step = usize::from(self.learned.schema_step.load(Ordering::Relaxed)).max(usize::from(lacks));
         let step = step.min(modes.len().saturating_sub(1));
         &modes[step..]
     }
 
     /// The best mode that is left has given an answer.
     pub(super) fn prove_schema_mode(&self) {
-        self.schema_proven.store(true, Ordering::Relaxed);
-        self.schema_doubted.store(false, Ordering::Relaxed);
+        self.learned.schema_proven.store(true, Ordering::Relaxed);
+        self.learned.schema_doubted.store(false, Ordering::Relaxed);
     }
 
     /// Whether a server error can still be the vendor's way to refuse the mode, as some servers have it.
     pub(super) fn schema_mode_in_question(&self) -> bool {
-        !self.schema_proven.load(Ordering::Relaxed)
+        !self.learned.schema_proven.load(Ordering::Relaxed)
     }
 
     /// A lesser mode worked after a server error; whether that was so before, and is no chance.
     pub(super) fn doubt_schema_mode(&self) -> bool {
-        self.schema_doubted.swap(true, Ordering::Relaxed)
+        self.learned.schema_doubted.swap(true, Ordering::Relaxed)
     }
 
     /// A lesser mode worked where the better ones did not.
     pub(super) fn learn_schema_mode(&self, mode: SchemaMode) {
         let step = self.endpoint.schema_modes.iter().position(|known| *known == mode).unwrap_or(0);
-        self.schema_step.store(u8::try_from(step).unwrap_or(0), Ordering::Relaxed);
+        self.learned.schema_step.store(u8::try_from(step).unwrap_or(0), Ordering::Relaxed);
     }
 }
 
 /// A configured endpoint.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    /// Names its connection pools; never used twice.
+    /// Names its connection pools, and what was learned of its models: kept over a reload that leaves it where it was.
     pub(super) uid: u64,
     pub(super) name: Arc<str>,
     pub(super) config: EndpointConfig,
@@ -201,11 +242,14 @@ impl Endpoint {
                 && known.config.provider.name() == config.provider.name()
         };
         let before = previous.and_then(|known| known.endpoints.iter().find(same));
+        // What was learned under another key may not hold for this one.
+        let key = |config: &EndpointConfig| config.key.as_ref().map(|key| key.value.expose_secret().to_owned());
+        let kept = before.filter(|before| key(&before.config) == key(&config));
         // A minute's count and a queue go on over a reload.
         let gate = before.filter(|before| before.config.limits == config.limits).map(|before| Arc::clone(&before.gate));
         let before = before.filter(|_| config.discover.is_some());
         Self {
-            uid: NEXT.fetch_add(1, Ordering::Relaxed),
+            uid: kept.map_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed), |kept| kept.uid),
             name: Arc::from(config.name.as_str()),
             gate: gate.unwrap_or_else(|| Arc::new(Gate::new(config.limits))),
             hedges: Allowance::default(),
@@ -271,23 +315,23 @@ type Known = HashMap<(u64, Arc<str>), Arc<Remote>>;
 struct Targets(Mutex<Known>);
 
 impl Targets {
+    /// What is known of models whose endpoints are still there.
+    fn after_reload(&self, endpoints: &[Arc<Endpoint>]) -> Self {
+        let known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let kept = known.iter().filter_map(|((uid, model), remote)| {
+            let endpoint = endpoints.iter().find(|endpoint| endpoint.uid == *uid)?;
+            Some(((*uid, Arc::clone(model)), Arc::new(remote.after_reload(endpoint))))
+        });
+        Self(Mutex::new(kept.collect()))
+    }
+
     fn get(&self, endpoint: &Arc<Endpoint>, vendor_model: &str) -> Arc<Remote> {
         let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let name: Arc<str> = Arc::from(vendor_model);
         if let Some(remote) = known.get(&(endpoint.uid, Arc::clone(&name))) {
             return Arc::clone(remote);
         }
-        let remote = Arc::new(Remote {
-            endpoint: Arc::clone(endpoint),
-            vendor_model: Arc::clone(&name),
-            breaker: Breaker::default(),
-            told: Arc::default(),
-            pace: Pace::default(),
-            schema_step: AtomicU8::new(0),
-            schema_proven: AtomicBool::new(false),
-            schema_doubted: AtomicBool::new(false),
-            dearest: AtomicI64::new(-1),
-        });
+        let remote = Arc::new(Remote::new(endpoint, Arc::clone(&name)));
         // Beyond the cap a name that nobody configured has no memory of its own.
         if known.len() < MAX_TARGETS {
             known.insert((endpoint.uid, name), Arc::clone(&remote));
@@ -297,18 +341,20 @@ impl Targets {
 }
 
 impl Catalogue {
-    /// From a configuration; `previous` is the catalogue whose lists of models are still good.
+    /// From a configuration; `previous` is the catalogue whose lists of models are still good, and what it learned of
+    /// endpoints that are where they were.
     pub(super) fn new(config: Config, previous: Option<&Self>) -> Self {
         let names = Names::of(&config);
         let endpoints: Vec<Arc<Endpoint>> =
             config.endpoints.into_iter().map(|endpoint| Arc::new(Endpoint::new(endpoint, previous))).collect();
+        let targets = previous.map_or_else(Targets::default, |previous| previous.targets.after_reload(&endpoints));
         let mut catalogue = Self {
             endpoints,
             models: HashMap::new(),
             routes: HashMap::new(),
             default_route: config.default_route,
             local: Arc::new(Arm::embedded()),
-            targets: Targets::default(),
+            targets,
             names,
         };
         for model in config.models {
@@ -438,9 +484,9 @@ impl Catalogue {
         }
     }
 
-    /// What an analysis asks. A configuration where it has nothing to ask does not load; then its own name will tell.
+    /// What an analysis asks: the embedded provider where nothing says whom.
     pub(super) fn analysis_target(&self, analysis: &str, route: Option<&str>) -> String {
-        self.names.target(analysis, route).unwrap_or_else(|_| analysis.to_owned())
+        self.names.target(analysis, route).unwrap_or_else(|_| "local".to_owned())
     }
 
     /// Every configured name: routes, then models, then endpoints as `name/…`.
@@ -566,6 +612,52 @@ mod tests {
         let to_a = before.iter().zip(&after).filter(|(was_a, is_a)| !**was_a && **is_a).count();
         assert!((880..=1_120).contains(&to_b), "{to_b}");
         assert_eq!(to_a, 0);
+    }
+
+    #[test]
+    fn a_reload_keeps_what_was_learned_of_endpoints_that_stay() {
+        let read = |url: &str, key: &str, more: &str| {
+            let dir = tempfile::tempdir().expect("folder");
+            std::fs::write(dir.path().join("key"), key).expect("write");
+            let text = format!(
+                "[endpoints.e]\nprovider = \"openai_compatible\"\nbase_url = \"{url}\"\napi_key = \"file:key\"\n{more}\n\
+                 [models.m]\ncandidates = [\"e/v\"]"
+            );
+            let mut problems = crate::base::settings::Problems::in_folder(dir.path());
+            let table = toml::Value::Table(text.parse().expect("TOML"));
+            let config = Config::read(&mut crate::base::settings::Section::new("", Some(table), &mut problems));
+            assert!(problems.is_empty(), "{:?}", problems.into_vec());
+            config
+        };
+        let remote = |catalogue: &Catalogue, name: &str| match &catalogue.resolve(name, "k").expect("arm").candidates[0]
+        {
+            Target::Remote(remote) => Arc::clone(remote),
+            Target::Local => panic!("local"),
+        };
+        let catalogue = Catalogue::new(read("http://127.0.0.1:1/v1", "one", ""), None);
+        for name in ["m", "e/passed-through"] {
+            let learned = remote(&catalogue, name);
+            let now = tokio::time::Instant::now();
+            for _ in 0..5 {
+                learned.breaker.failed(now, "refused");
+            }
+            learned.learn_cost(7);
+        }
+        let uid = catalogue.endpoints()[0].uid;
+        for (url, key, more, kept) in [
+            ("http://127.0.0.1:1/v1", "one", "max_concurrency = 4\ndiscover = true", true),
+            ("http://127.0.0.1:2/v1", "one", "", false),
+            ("http://127.0.0.1:1/v1", "two", "", false),
+        ] {
+            let reloaded = Catalogue::new(read(url, key, more), Some(&catalogue));
+            for name in ["m", "e/passed-through"] {
+                let after = remote(&reloaded, name);
+                assert_eq!(after.breaker.phase() == super::super::breaker::Phase::Open, kept, "{url} {key} {name}");
+                assert_eq!(after.dearest(), kept.then_some(7), "{url} {key} {name}");
+                assert!(Arc::ptr_eq(&after.endpoint, &reloaded.endpoints()[0]), "its settings are the new ones");
+            }
+            assert_eq!(reloaded.endpoints()[0].uid == uid, kept, "its connections, too");
+        }
     }
 
     #[test]

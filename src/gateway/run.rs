@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Inner;
 use super::attempt::{self, Context, Opened, Start};
 use super::balance;
 use super::breaker::{Leave, Phase};
-use super::budget::Reservation;
+use super::budget::{Budget, Reservation, Reserved};
 use super::catalogue::{Arm, Remote, Target};
 use super::error::{AttemptFailure, Failure, GatewayError};
 use super::fit::fit;
@@ -251,22 +251,7 @@ impl<'a> Run<'a> {
         if probe.pending {
             self.inner.metrics.breaker(&remote);
         }
-        let gate = &remote.endpoint.gate;
-        let entered = gate.enter(&remote.told, || self.party(), || Need::of(&request), self.deadline).await;
-        let permit = match entered {
-            Ok(permit) => permit,
-            Err(refusal) => {
-                self.shift(position, &remote, refusal);
-                return Ok(None);
-            }
-        };
-        if let Some(waited) = permit.as_ref().map(|permit| permit.waited).filter(|waited| !waited.is_zero()) {
-            self.inner.metrics.waited(&remote.endpoint.name, waited);
-        }
-        let reservation = match &self.inner.budget {
-            None => None,
-            Some(budget) => budget.reserve(self.asker.call.as_ref(), &remote, &request, self.deadline).await?,
-        };
+        let Some((permit, reservation)) = self.admit(position, &remote, &request).await? else { return Ok(None) };
         let progress = &self.candidates[position];
         let why = match &self.last {
             _ if progress.stepping => "schema_step",
@@ -276,6 +261,43 @@ impl<'a> Run<'a> {
             _ => "failover",
         };
         Ok(Some(self.launch(position, remote, probe, permit, reservation, why, request)))
+    }
+
+    /// A place at the endpoint, and money. `None`: there is no place. Who waits for money holds no place meanwhile, which
+    /// may be what somebody else waits for.
+    async fn admit(
+        &mut self,
+        position: usize,
+        remote: &Remote,
+        request: &ChatRequest,
+    ) -> Result<Option<(Option<Permit>, Option<Reservation>)>, GatewayError> {
+        let inner = self.inner;
+        loop {
+            let changed = inner.budget.as_ref().and_then(|budget| budget.watch());
+            let gate = &remote.endpoint.gate;
+            let entered = gate.enter(&remote.told, || self.party(), || Need::of(request), self.deadline).await;
+            let permit = match entered {
+                Ok(permit) => permit,
+                Err(refusal) => {
+                    self.shift(position, remote, refusal);
+                    return Ok(None);
+                }
+            };
+            if let Some(waited) = permit.as_ref().map(|permit| permit.waited).filter(|waited| !waited.is_zero()) {
+                inner.metrics.waited(&remote.endpoint.name, waited);
+            }
+            let Some(budget) = &inner.budget else { return Ok(Some((permit, None))) };
+            match budget.reserve(self.asker.call.as_ref(), remote, request)? {
+                Reserved::Unneeded => return Ok(Some((permit, None))),
+                Reserved::Money(reservation) => return Ok(Some((permit, Some(reservation)))),
+                Reserved::Later => drop(permit),
+            }
+            if let Some(changed) = changed
+                && timeout_at(self.deadline, changed).await.is_err()
+            {
+                return Err(Budget::held_by_others());
+            }
+        }
     }
 
     /// The attempt begins: it is counted, and its row written.

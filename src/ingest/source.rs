@@ -7,11 +7,10 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value as Json;
 use tokio::time::Instant;
 use toml::Value;
@@ -19,6 +18,7 @@ use toml::Value;
 use super::feed::{Counters, Feed, Stream};
 use super::record::Recorder;
 use crate::base::metric::Register as _;
+use crate::base::secret::outline;
 use crate::base::settings::{Problems, Section, found};
 use crate::base::ws::{self, ClientSocket, Incoming, Utf8Bytes};
 use crate::session::Sessions;
@@ -54,7 +54,7 @@ enum Naming {
 pub struct SourceConfig {
     name: String,
     url: String,
-    headers: Vec<(HeaderName, SecretString)>,
+    headers: HeaderMap,
     dialect: &'static dyn Dialect,
     naming: Naming,
     analyses: Vec<String>,
@@ -68,6 +68,11 @@ impl std::fmt::Debug for SourceConfig {
 }
 
 impl SourceConfig {
+    /// Analyses that it names for its calls.
+    pub fn analyses(&self) -> &[String] {
+        &self.analyses
+    }
+
     /// Reads all `[[source]]` tables; `analyses` are the names that there are.
     pub fn read(value: Option<Value>, analyses: &[String], problems: &mut Problems) -> Vec<Self> {
         let items = match value {
@@ -92,7 +97,7 @@ impl SourceConfig {
         match &url {
             None if !section.has("url") => section.problem("url", "required, \"ws://…\" or \"wss://…\""),
             Some(url) if !url.starts_with("ws://") && !url.starts_with("wss://") => {
-                section.problem("url", format!("expected \"ws://…\" or \"wss://…\", found {url:?}"));
+                section.problem("url", format!("expected \"ws://…\" or \"wss://…\", found {}", outline(url)));
             }
             _ => {}
         }
@@ -137,47 +142,10 @@ impl SourceConfig {
                 JsonMap::new()
             }
         };
-        let headers = section.take("headers");
+        let headers = section.headers("headers");
         section.finish();
-        let headers = read_headers(format!("{path}.headers"), headers, problems);
         Some(Self { name, url: url?, headers, dialect: found?, naming: naming?, analyses: wanted, meta })
     }
-}
-
-/// A header's value may be a secret, `env:VAR` or `file:PATH`.
-fn read_headers(path: String, value: Option<Value>, problems: &mut Problems) -> Vec<(HeaderName, SecretString)> {
-    let table = match value {
-        None => return Vec::new(),
-        Some(Value::Table(table)) => table,
-        Some(other) => {
-            problems.push(path, format!("expected a table, found {}", found(&other)));
-            return Vec::new();
-        }
-    };
-    let mut headers = Vec::new();
-    for (name, value) in table {
-        let at = format!("{path}.{name}");
-        let Ok(header) = HeaderName::try_from(name.as_str()) else {
-            problems.push(at, "expected the name of an HTTP header");
-            continue;
-        };
-        let secret = value.as_str().is_some_and(|text| text.starts_with("env:") || text.starts_with("file:"));
-        let text = if secret {
-            let mut holder = toml::Table::new();
-            holder.insert("value".to_owned(), value);
-            let mut section = Section::new(at.clone(), Some(Value::Table(holder)), problems);
-            section.secret("value").map(|secret| secret.value)
-        } else {
-            value.as_str().map(|text| SecretString::from(text.to_owned()))
-        };
-        match text {
-            Some(text) if HeaderValue::from_str(text.expose_secret()).is_ok() => headers.push((header, text)),
-            Some(_) => problems.push(at, "expected a header's value: visible characters only"),
-            None if !secret => problems.push(at, "expected a string"),
-            None => {}
-        }
-    }
-    headers
 }
 
 /// What sources count.
@@ -208,20 +176,13 @@ impl Metrics {
 /// Dials a source, again and again, until the daemon stops.
 pub async fn run(config: SourceConfig, sessions: Sessions, recorder: Recorder, metrics: Metrics) {
     let stop = sessions.deps().drain.stop.clone();
-    let mut headers = HeaderMap::new();
-    for (name, value) in &config.headers {
-        if let Ok(mut value) = HeaderValue::from_str(value.expose_secret()) {
-            value.set_sensitive(true);
-            headers.append(name.clone(), value);
-        }
-    }
     let mut wait = BACKOFF.0;
     loop {
         metrics.dials.inc();
         let began = Instant::now();
         let dialled = tokio::select! {
             () = stop.cancelled() => return,
-            dialled = ws::connect(&config.url, &headers, MAX_MESSAGE_BYTES, DIAL) => dialled,
+            dialled = ws::connect(&config.url, &config.headers, MAX_MESSAGE_BYTES, DIAL) => dialled,
         };
         match dialled {
             Ok(socket) => {

@@ -60,7 +60,7 @@ impl Config {
         let retention_days = section.integer("retention_days", 0..=36_500).unwrap_or(DEFAULT_RETENTION_DAYS);
         let max_bytes = section.integer("max_bytes", 0..=u64::MAX >> 1).unwrap_or(0);
         let dir = match resolve(given.as_deref(), |name| std::env::var(name).ok().filter(|text| !text.is_empty())) {
-            Ok(dir) => dir,
+            Ok(dir) => section.folder().join(dir),
             Err(message) => {
                 section.problem("dir", message);
                 PathBuf::new()

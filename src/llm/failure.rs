@@ -116,7 +116,8 @@ pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> VendorError {
         Some(value) => read_value(status, value),
         None => VendorError::new(status, None, describe_other(headers, body)),
     };
-    if let Some(after) = retry_after(headers) {
+    // No wait fills an empty purse, whatever a vendor's machinery adds of its own accord.
+    if let Some(after) = retry_after(headers).filter(|_| error.class != Class::Exhausted) {
         error.retry_after = Some(after);
     }
     // Anthropic's rule: a spend limit is a 429 that says no time. Others leave the header out and mean it well, so the
@@ -169,7 +170,7 @@ pub fn read_value(status: u16, value: &Value) -> VendorError {
     } else if codes.contains(&"model_not_found") {
         error = error.of_class(Class::NotFound);
     }
-    if status == 429 {
+    if status == 429 && error.class != Class::Exhausted {
         error.retry_after = google_retry(details).or_else(|| retry_in_message(&message));
     }
     error
@@ -307,7 +308,7 @@ mod tests {
         );
         assert_eq!(key.class, Class::Auth);
         let none = read_case(429, &[], r#"{"error":{"message":"Quota exceeded, limit: 0. Please retry in 46s."}}"#);
-        assert_eq!(none.class, Class::Exhausted);
+        assert_eq!((none.class, none.retry_after), (Class::Exhausted, None));
         let flat = read_case(
             400,
             &[],

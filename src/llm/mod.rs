@@ -132,7 +132,7 @@ impl SchemaMode {
 }
 
 /// What an encoder needs to know beside the request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct Call<'a> {
     /// The vendor's name of the model.
     pub model: &'a str,
@@ -147,7 +147,7 @@ pub struct Call<'a> {
 }
 
 /// What asking for a list of models needs to know.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct ListCall<'a> {
     /// The key, if there is one.
     pub key: Option<&'a str>,

@@ -182,6 +182,24 @@ fn errors() {
 }
 
 #[test]
+fn no_request_shows_its_key() {
+    let key = "sk-oai/7h+Jk=LpQw-ErTyUiOpAs";
+    let request = ChatRequest { messages: vec![Message::text(Role::User, "x")], ..ChatRequest::default() };
+    for provider in PROVIDERS {
+        let call =
+            Call { model: "m", key: Some(key), stream: true, schema_mode: SchemaMode::Prompt, api_version: None };
+        let asked = ListCall { key: Some(key), api_version: None, page: None };
+        let wires = [provider.encode(&request, &call), provider.list(&asked)];
+        for wire in wires.into_iter().flatten() {
+            let carried = wire.headers.iter().any(|(_, value)| value.to_str().is_ok_and(|value| value.contains(key)));
+            assert!(carried, "{} sends no key", provider.name());
+            let shown = format!("{wire:?} {}", wire.path);
+            assert!(!crate::base::secret::repeats(&shown, key), "{}: {shown}", provider.name());
+        }
+    }
+}
+
+#[test]
 fn names_are_unique() {
     let mut names: Vec<&str> = PROVIDERS.iter().map(|provider| provider.name()).collect();
     let count = names.len();

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use secrecy::{ExposeSecret, SecretString};
+use http::HeaderMap;
 use sha2::{Digest, Sha256};
 use toml::Value;
 use url::Url;
 
 use super::{Kind, SINKS};
-use crate::base::settings::{Problems, Secret, Section, found, resolve_secret};
+use crate::base::secret::{Secret, outline};
+use crate::base::settings::{Problems, Section, found};
 use crate::hub::{Filter, Include};
 use crate::types::CallId;
 
@@ -80,7 +80,7 @@ impl Config {
         let url = url.and_then(|url| read_url(&mut section, &url, kind));
         let calls = read_calls(&mut section);
         let filter = read_filter(&mut section, analyses);
-        let headers = read_headers(&mut section);
+        let headers = section.headers("headers");
         let secret = section.secret("secret");
         let batch = section.integer("batch", 1..=MAX_BATCH).unwrap_or(1);
         let name = section.string("name").filter(|name| {
@@ -123,7 +123,7 @@ fn read_url(section: &mut Section<'_>, text: &str, kind: Option<&'static dyn Kin
         _ => {
             let expected: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://HOST/…")).collect();
             let expected = if expected.is_empty() { "a URL with a host".to_owned() } else { expected.join(" or ") };
-            section.problem("url", format!("expected {expected}, found {text:?}"));
+            section.problem("url", format!("expected {expected}, found {}", outline(text)));
             None
         }
     }
@@ -165,41 +165,6 @@ fn read_filter(section: &mut Section<'_>, analyses: &[String]) -> Filter {
         }),
     };
     Filter { analyses: names, include, latest: Vec::new() }
-}
-
-/// Values may be `env:VAR` or `file:PATH`.
-fn read_headers(section: &mut Section<'_>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    let table = match section.take("headers") {
-        None => return headers,
-        Some(Value::Table(table)) => table,
-        Some(other) => {
-            section.problem("headers", format!("expected a table of header = \"value\", found {}", found(&other)));
-            return headers;
-        }
-    };
-    for (name, value) in table {
-        let read = || -> Result<(HeaderName, HeaderValue), String> {
-            let header = HeaderName::try_from(name.as_str()).map_err(|_| format!("{name:?} is no header name"))?;
-            let text = value.as_str().ok_or_else(|| format!("{name}: expected a string, found {}", found(&value)))?;
-            let text = if text.starts_with("env:") || text.starts_with("file:") {
-                resolve_secret(text).map_err(|message| format!("{name}: {message}"))?
-            } else {
-                SecretString::from(text.to_owned())
-            };
-            let mut value = HeaderValue::try_from(text.expose_secret())
-                .map_err(|_| format!("{name}: the value has characters that a header cannot hold"))?;
-            value.set_sensitive(true);
-            Ok((header, value))
-        };
-        match read() {
-            Ok((name, value)) => {
-                headers.append(name, value);
-            }
-            Err(message) => section.problem("headers", message),
-        }
-    }
-    headers
 }
 
 #[cfg(test)]
@@ -258,7 +223,7 @@ mod tests {
              headers = { \"a b\" = \"c\" }\nsecret = \"plain\"\nretries = 5",
         );
         assert!(config.is_none());
-        for path in ["kind", "url", "calls", "analyses", "include", "name", "headers", "secret", "retries"] {
+        for path in ["kind", "url", "calls", "analyses", "include", "name", "headers.a b", "secret", "retries"] {
             assert!(
                 problems.iter().any(|problem| problem.starts_with(&format!("sink[0].{path}: "))),
                 "{path}: {problems:?}"

@@ -128,7 +128,7 @@ async fn deliver_one(
     headers: &mut HeaderMap,
     pieces: &[Piece],
     as_list: bool,
-    secret: Option<&crate::base::settings::Secret>,
+    secret: Option<&crate::base::secret::Secret>,
     retries: &prometheus_client::metrics::counter::Counter,
 ) -> Result<(), u16> {
     let body = body(pieces, as_list);

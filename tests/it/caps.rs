@@ -1,12 +1,13 @@
 //! Caps on money: requests at once spend what the cap allows and never more.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::support::daemon::Daemon;
 use crate::support::ledger;
-use crate::support::vendor::{Dialect, Step, Tokens, Vendor};
+use crate::support::vendor::{Dialect, Step, Tokens, Vendor, chunk, reply, stream_head};
 use crate::support::ws::{ingest, turn};
-use crate::support::{Json, json, shared};
+use crate::support::{Json, eventually, json, shared};
 
 /// What every answer says that it took: at the prices below, one cent.
 const TOKENS: Tokens = Tokens { input: 100, cached: 0, output: 10 };
@@ -18,7 +19,7 @@ async fn capped(cap: &str, second: &str) -> (Vendor, Daemon) {
         let schema = Dialect::OpenAi.schema(&asked.body);
         let text = schema
             .map_or_else(|| "fine".to_owned(), |schema| crate::support::llm::minimal(&schema, &schema).to_string());
-        let mut steps = vec![Step::Wait(std::time::Duration::from_millis(30))];
+        let mut steps = vec![Step::Wait(Duration::from_millis(30))];
         steps.extend(Dialect::OpenAi.answer(asked, &[&text], TOKENS));
         steps
     })
@@ -108,4 +109,53 @@ async fn a_calls_cap_is_its_own() {
     second.send(&turn(0, "agent", "Hello.")).await;
     let insight = second.of_type("insight.updated").await;
     assert_eq!(insight["insight"]["degraded"], false, "{insight}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failures_and_clients_that_leave_spend_no_more_and_hold_nothing_back() {
+    let _machine = shared().await;
+    let (vendor, daemon) = capped("usd_per_day", "").await;
+    let slow = |steps: Vec<Step>| [vec![Step::Wait(Duration::from_millis(30))], steps].concat();
+    vendor.script(move |asked| {
+        slow(match asked.number % 6 {
+            0 => reply(500, "", &Dialect::OpenAi.error(500, "server_error", "no")),
+            1 => vec![Step::Reset],
+            2 if asked.stream => vec![stream_head(), chunk(Dialect::OpenAi.text("so", TOKENS)), Step::Close],
+            _ => Dialect::OpenAi.answer(asked, &["fine"], TOKENS),
+        })
+    });
+    let daemon = Arc::new(daemon);
+    let ask = |number: usize| {
+        let daemon = Arc::clone(&daemon);
+        let body = json!({"model":"m","stream":number % 2 == 0,"max_tokens":10,
+            "messages":[{"role":"user","content":"hello"}]});
+        async move { daemon.post("/v1/chat/completions", &body).await.status }
+    };
+    let mut asking = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let asked = ask(number);
+        asking.spawn(async move {
+            // Every fifth client leaves, at any point.
+            let patience = if number % 5 == 4 { Duration::from_millis(number as u64) } else { Duration::from_secs(60) };
+            tokio::time::timeout(patience, asked).await.ok()
+        });
+    }
+    let mut by_status = std::collections::BTreeMap::<Option<u16>, usize>::new();
+    while let Some(status) = asking.join_next().await {
+        *by_status.entry(status.expect("join")).or_default() += 1;
+    }
+    vendor.script(move |asked| slow(Dialect::OpenAi.answer(asked, &["fine"], TOKENS)));
+    // What nobody holds back can be spent; a breaker may be open for a while yet.
+    eventually("the cap is spent", Duration::from_secs(60), || async { (ask(1).await == 402).then_some(()) }).await;
+    for gauge in ["sidetone_gateway_reserved_usd", "sidetone_gateway_inflight_attempts"] {
+        eventually(gauge, Duration::from_secs(20), || async { (daemon.metric(gauge, &[]).await == 0.0).then_some(()) })
+            .await;
+    }
+    let rows = ledger::settled(&daemon.dir, vendor.count() as usize, |_| true).await;
+    let spent: i64 = rows.iter().filter_map(|row| row.cost_pico).sum();
+    let unknown = rows.iter().filter(|row| row.outcome == "partial" || row.outcome == "aborted").count() as i64;
+    println!("{by_status:?}; {} attempts, {unknown} of unknown cost; {} cents spent", rows.len(), spent / CENT);
+    assert!(spent <= 30 * CENT, "{spent}");
+    // One that was begun and has no bill counts as estimated, which is less than a cent here.
+    assert!(spent > (29 - unknown) * CENT, "{spent} of {CENT} a request, {unknown} of unknown cost");
 }

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue};
+use http::HeaderMap;
 use toml::Value;
 
 use super::capabilities::read_capabilities;
 use super::name_is_valid;
 use super::prices::read_prices;
-use crate::base::settings::{Secret, Section, found};
+use crate::base::secret::{Secret, outline};
+use crate::base::settings::Section;
 use crate::gateway::price::Price;
 use crate::llm::models::Traits;
 use crate::llm::{self, ListCall, Provider, SchemaMode};
@@ -34,7 +35,7 @@ pub struct EndpointConfig {
     /// The vendor's API version.
     pub api_version: Option<String>,
     /// Headers to add to every request.
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub headers: HeaderMap,
     /// Vendor ids that are known to be there, for bare names.
     pub models: Vec<String>,
     /// How often the vendor's own list of models is read; `None` = never.
@@ -111,7 +112,7 @@ pub(super) fn read_endpoint(root: &mut Section<'_>, name: &str, value: Value) ->
             _ => None,
         },
         api_version: section.string("api_version"),
-        headers: read_headers(&mut section),
+        headers: section.headers("headers"),
         models: section.strings("models").unwrap_or_default(),
         discover: read_discover(&mut section, provider),
         capabilities: read_capabilities(&mut section),
@@ -157,31 +158,18 @@ fn read_base_url(section: &mut Section<'_>, provider: Option<&'static dyn Provid
         }
     };
     match url::Url::parse(&text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.query().is_none() => {
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() && is_bare(&url) => {
             Some(text.trim_end_matches('/').to_owned())
         }
         _ => {
-            section.problem("base_url", format!("expected an http or https URL without a query, found {text:?}"));
+            let message = format!("expected an http or https URL without user and query, found {}", outline(&text));
+            section.problem("base_url", message);
             None
         }
     }
 }
 
-fn read_headers(section: &mut Section<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    let Some(value) = section.take("headers") else { return Vec::new() };
-    let Value::Table(table) = value else {
-        section.problem("headers", format!("expected a table of strings, found {}", found(&value)));
-        return Vec::new();
-    };
-    let mut headers = Vec::new();
-    for (name, value) in table {
-        let header = HeaderName::from_bytes(name.as_bytes())
-            .ok()
-            .zip(value.as_str().and_then(|value| HeaderValue::from_str(value).ok()));
-        match header {
-            Some(header) => headers.push(header),
-            None => section.problem(&format!("headers.{name}"), "expected a header name and a string that fits it"),
-        }
-    }
-    headers
+/// A key belongs where it is known as one.
+fn is_bare(url: &url::Url) -> bool {
+    url.query().is_none() && url.username().is_empty() && url.password().is_none()
 }

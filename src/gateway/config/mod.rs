@@ -101,7 +101,7 @@ impl Config {
             .collect()
     }
 
-    /// Whether an analysis has somebody to ask, by its own `route` or without one.
+    /// Whether it is said whom an analysis asks, by its own `route` or without one.
     ///
     /// # Errors
     /// What is wrong with `analyses.NAME.route`, and what is allowed.

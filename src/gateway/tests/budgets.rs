@@ -81,3 +81,35 @@ async fn a_stream_that_is_given_up_frees_its_reservation() {
     assert_eq!(tape.outcomes(), [("aborted", None)]);
     assert!(gateway.complete(query(&gateway, None)).await.is_ok());
 }
+
+#[tokio::test]
+async fn who_waits_for_money_holds_no_place() {
+    let streaming = Fake::start(vec![vec![fake::sse_head(), fake::text("x"), Step::Hang]]).await;
+    let narrow = Fake::start(vec![plain("x")]).await;
+    let price = "prices = [{model = \"*\", input = 100000, output = 50000}]";
+    let text = format!(
+        "[endpoints.e0]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\n{price}\n\
+         [endpoints.e1]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\nmax_concurrency = 1\n{price}\n\
+         [models.m]\ncandidates = [\"e0/v\"]\n[models.n]\ncandidates = [\"e1/v\"]",
+        streaming.url, narrow.url
+    );
+    let budget = Budget::new(Some(10.0), None, 0, Box::new(|_| 0));
+    let recorder: Arc<dyn Recorder> = Arc::new(Tape::default());
+    let gateway = Gateway::recorded(config(&text), Metrics::default(), recorder, Some(budget)).expect("gateway");
+    let on =
+        |model: &str, call| Query { arm: gateway.resolve(model, "k").expect("arm"), ..query(&gateway, Some(call)) };
+    // The first attempt at a model holds all that its call has left.
+    let first = gateway.stream(on("m", "c_1")).await.expect("stream");
+    let second = tokio::spawn({
+        let (gateway, query) = (gateway.clone(), on("n", "c_1"));
+        async move { gateway.complete(query).await }
+    });
+    // Wherever the second one stands by now, another call's request finds the place.
+    for _ in 0..3 {
+        assert!(gateway.complete(on("n", "c_2")).await.is_ok());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!second.is_finished(), "it waits for the first");
+    drop(first);
+    assert!(second.await.expect("task").is_ok());
+}

@@ -2,7 +2,8 @@
 
 use toml::Value;
 
-use crate::base::settings::{Problems, Secret, Section};
+use crate::base::secret::{Secret, outline};
+use crate::base::settings::{Problems, Section};
 
 /// Where the vendor's own names for its hosts lead.
 const HOSTS: &[(&str, &str)] = &[
@@ -53,9 +54,11 @@ impl SttConfig {
 }
 
 fn check(upstream: &str) -> Result<String, String> {
-    let url = url::Url::parse(upstream).map_err(|_| format!("{upstream:?}"))?;
-    let known = matches!(url.scheme(), "ws" | "wss") && url.has_host() && url.query().is_none();
-    if known { Ok(upstream.trim_end_matches('/').to_owned()) } else { Err(format!("{upstream:?}")) }
+    let known = url::Url::parse(upstream).is_ok_and(|url| {
+        let bare = url.query().is_none() && url.username().is_empty() && url.password().is_none();
+        matches!(url.scheme(), "ws" | "wss") && url.has_host() && bare
+    });
+    if known { Ok(upstream.trim_end_matches('/').to_owned()) } else { Err(outline(upstream)) }
 }
 
 /// The socket's URL and the token endpoint's, of a base that may have the socket's path already.
@@ -92,7 +95,7 @@ mod tests {
         }
         assert_eq!(
             read("[stt]\nupstream = \"https://x\"").1,
-            ["stt.upstream: expected default, us, eu, \"wss://HOST\" or \"ws://HOST\", found \"https://x\""]
+            ["stt.upstream: expected default, us, eu, \"wss://HOST\" or \"ws://HOST\", found \"https://x/…\""]
         );
     }
 }

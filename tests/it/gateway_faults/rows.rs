@@ -415,6 +415,8 @@ fn bodies(dialect: Dialect) -> Vec<Fault> {
         plain("fin-in-body", fails(502, "interrupted", 2), cut(Step::Close)),
         plain("rst-in-body", fails(502, "interrupted", 2), cut(Step::Reset)),
         plain("stall-in-body", fails(504, "timeout", 1), cut(Step::Hang)),
+        mislabelled("stream-as-page", "text/html; charset=utf-8"),
+        mislabelled("stream-as-json", "application/json"),
         plain("wrong-content-type", Expect::Answer("so it is".to_owned()), |dialect, asked| {
             typed(200, "text/plain", "", &dialect.whole("so it is", Tokens::of(asked)))
         }),
@@ -463,6 +465,16 @@ fn bodies(dialect: Dialect) -> Vec<Fault> {
     rows
 }
 
+/// A good stream that says to be something else: nobody can show it as it comes.
+fn mislabelled(name: &'static str, kind: &'static str) -> Fault {
+    let make: Make = Box::new(move |dialect, asked| {
+        let tokens = Tokens::of(asked);
+        let preamble = dialect.preamble(tokens).unwrap_or_default();
+        typed(200, kind, "", &(preamble + &dialect.text("so it is", tokens) + &dialect.finish(tokens).concat()))
+    });
+    Fault { name, endpoint: "bad", streamed: fails(502, "malformed", 2), plain: Expect::Skip, make }
+}
+
 fn anthropics() -> Vec<Fault> {
     let spend = json!({"type":"error","error":{"type":"rate_limit_error","message":"no",
         "details":{"error_code":"enforced_spend_limit_reached"}}});
@@ -502,7 +514,6 @@ fn googles() -> Vec<Fault> {
         .to_string()
     };
     let (soon, late) = (retry("0.4s"), retry("46s"));
-    let exhausted = || Expect::Fails { status: 429, code: "quota_exhausted", attempts: 1, retry_after: Some(40..=46) };
     let after =
         |attempts, after| Expect::Fails { status: 429, code: "rate_limited", attempts, retry_after: Some(after) };
     vec![
@@ -521,15 +532,15 @@ fn googles() -> Vec<Fault> {
             plain: after(1, 40..=46),
             make: Box::new(move |_, _| reply(429, "", &late)),
         },
-        Fault {
-            name: "429-none-at-all",
-            endpoint: "bad",
-            streamed: exhausted(),
-            plain: exhausted(),
-            make: Box::new(|d, _| {
-                reply(429, "", &d.error(429, "RESOURCE_EXHAUSTED", "Quota exceeded, limit: 0. Please retry in 46s."))
-            }),
-        },
+        // Waiting helps nobody who has no quota at all, whatever the vendor advises.
+        both(
+            "429-none-at-all",
+            || fails(429, "quota_exhausted", 1),
+            |d, _| {
+                let message = "Quota exceeded, limit: 0. Please retry in 46s.";
+                reply(429, "retry-after: 46\r\n", &d.error(429, "RESOURCE_EXHAUSTED", message))
+            },
+        ),
         status(503, "503", "upstream_error", 503, 2),
         stream("blocked-prompt", Expect::Answer(String::new()), |_, t| {
             let usage = json!({"promptTokenCount":t.input,"cachedContentTokenCount":t.cached,

@@ -1,0 +1,66 @@
+//! What a panic says: where it was, and nothing that a value said.
+//!
+//! The message of a panic may hold what a call said (of a text cut in the middle of a character) or a key (of a result
+//! that was taken for granted). What stands in our own source is told; what was formatted at run time is not.
+
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::panic::PanicHookInfo;
+
+/// From now on, panics go to the log.
+pub(crate) fn to_log() {
+    std::panic::set_hook(Box::new(tell));
+}
+
+fn tell(info: &PanicHookInfo<'_>) {
+    let location = info.location().map_or_else(|| "a place unknown".to_owned(), ToString::to_string);
+    let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+    let backtrace = Backtrace::capture();
+    let message = said(info.payload());
+    match backtrace.status() {
+        BacktraceStatus::Captured => tracing::error!(location, thread, %backtrace, "panicked: {message}"),
+        _ => tracing::error!(location, thread, "panicked: {message}; RUST_BACKTRACE=1 shows the way there"),
+    }
+}
+
+fn said(payload: &(dyn Any + Send)) -> &str {
+    payload.downcast_ref::<&'static str>().copied().unwrap_or("(the message is withheld: it may hold what a call said)")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    const INSIDE: &str = "SIDETONE_TEST_PANICS";
+    const SECRET: &str = "sk-oai/7h+Jk=LpQw-ErTyUiOpAs";
+
+    /// The hook is the whole process's: a process of its own panics, in a task as a daemon's would.
+    #[test]
+    fn a_task_that_panics_tells_where_and_no_value() {
+        if std::env::var_os(INSIDE).is_some() {
+            tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+            to_log();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+            runtime.block_on(async {
+                let key: Result<(), String> = Err(SECRET.to_owned());
+                let _ = tokio::spawn(async move { key.expect("a key that is accepted") }).await;
+                let _ = tokio::spawn(async { panic!("the turn has no number") }).await;
+            });
+            return;
+        }
+        let name = "cli::panics::tests::a_task_that_panics_tells_where_and_no_value";
+        let output = Command::new(std::env::current_exe().expect("this test"))
+            .args(["--exact", name, "--nocapture"])
+            .env(INSIDE, "1")
+            .env_remove("RUST_BACKTRACE")
+            .output()
+            .expect("run");
+        let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert_eq!(told.matches("src/cli/panics.rs:").count(), 2, "{told}");
+        assert_eq!(told.matches("the message is withheld").count(), 1, "{told}");
+        assert!(told.contains("the turn has no number"), "{told}");
+        assert!(!crate::base::secret::repeats(&told, SECRET), "{told}");
+    }
+}

@@ -1,0 +1,76 @@
+//! What no section alone can see: whom analyses ask, and that no secret is shown.
+
+use std::path::Path;
+
+use super::*;
+use crate::base::secret::repeats;
+
+fn parse(text: &str) -> Result<Config, Vec<String>> {
+    Config::parse(text, Path::new(".")).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+const ENDPOINTS: &str = "[endpoints.a]\nprovider = \"openai\"\n[endpoints.b]\nprovider = \"anthropic\"\n\
+                         [models.one]\ncandidates = [\"a/x\", \"b/y\"]\n[models.two]\ncandidates = [\"b/y\"]\n";
+
+#[test]
+fn a_gateway_alone_needs_no_route() {
+    let config = parse(ENDPOINTS).expect("a gateway alone");
+    let warning = config.warning().expect("a warning");
+    assert!(warning.starts_with("analyses sentiment, sentiment_turn, summary: no route"), "{warning}");
+    let routed = parse(&format!(
+        "{ENDPOINTS}[gateway]\ndefault_route = \"r\"\n[routes.r]\nvariants = [{{name = \"v\", model = \"one\"}}]\n"
+    ));
+    assert_eq!(routed.expect("a route for all").warning(), None);
+    assert_eq!(parse("").expect("the defaults").warning(), None);
+}
+
+#[test]
+fn an_analysis_that_somebody_asked_for_needs_a_model() {
+    let source = "[[source]]\nurl = \"ws://127.0.0.1:1\"\nanalyses = [\"summary\"]\n";
+    for wanted in ["[analyses.summary]\nevery_n_turns = 2\n", "[ingest]\nanalyses = [\"summary\"]\n", source] {
+        let problems = parse(&format!("{ENDPOINTS}{wanted}")).expect_err(wanted);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].starts_with("analyses.summary.route: missing"), "{problems:?}");
+    }
+    assert!(parse(&format!("{ENDPOINTS}[analyses.summary]\nroute = \"local\"\n")).is_ok());
+}
+
+/// One of each kind of place that holds a secret, by name.
+const PLACES: &str = "[journal]\ndir = \"journal\"\n[server]\nkey = \"file:server\"\n[stt]\napi_key = \"file:stt\"\n\
+    [endpoints.a]\nprovider = \"openai\"\napi_key = \"file:openai\"\n\
+    headers = { x-one = \"file:header\", x-two = \"plain/9h+Jk=LpQw-ErTyUiOpAs\" }\n\
+    [models.m]\ncandidates = [\"a/x\"]\n\
+    [[sink]]\nkind = \"webhook\"\nurl = \"https://u:urlpw%2F8h%2BJk@h.example/hook?key=query/7h+Jk=LpQw\"\n\
+    secret = \"file:sink\"\nheaders = { authorization = \"file:sent\" }\n\
+    [[source]]\nurl = \"wss://h.example/?key=query/7h+Jk=LpQw\"\nheaders = { authorization = \"file:dialled\" }\n";
+
+#[test]
+fn no_form_of_a_configuration_shows_a_secret() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mut secrets =
+        vec!["plain/9h+Jk=LpQw-ErTyUiOpAs".to_owned(), "query/7h+Jk=LpQw".to_owned(), "urlpw/8h+Jk".to_owned()];
+    for name in ["server", "stt", "openai", "header", "sink", "sent", "dialled"] {
+        let secret = format!("{name}/7h+Jk=LpQw-ErTyUiOpAs");
+        std::fs::write(folder.path().join(name), &secret).expect("write");
+        secrets.push(secret);
+    }
+    // Relative names are taken from the folder of the configuration.
+    let config = Config::parse(PLACES, folder.path()).expect("a configuration");
+    assert_eq!(config.journal.dir, folder.path().join("journal"));
+    let mut shown = format!("{config:?} {config:#?} {:?} {:?}", config.gateway.inventory(), config.warning());
+    // Nor does what is said of a value in the wrong place, or of the wrong kind.
+    for wrong in [
+        "[server]\nkey = \"server/7h+Jk=LpQw-ErTyUiOpAs\"",
+        "[stt]\napi_key = [\"stt/7h+Jk=LpQw-ErTyUiOpAs\"]\nupstream = \"https://u:urlpw%2F8h%2BJk@x\"",
+        "[endpoints.a]\nprovider = \"openai\"\napi_key = \"openai/7h+Jk=LpQw-ErTyUiOpAs\"\n\
+         base_url = \"https://u:urlpw%2F8h%2BJk@x/v1\"\nheaders = \"header/7h+Jk=LpQw-ErTyUiOpAs\"",
+        "[[sink]]\nkind = \"webhook\"\nurl = \"ws://x/?key=query/7h+Jk=LpQw\"\nheaders = { a = [\"sent/7h+Jk=LpQw\"] }",
+        "[[source]]\nurl = \"http://x/?key=query/7h+Jk=LpQw\"\nheaders = { a = \"dialled/7h+Jk=LpQw\\n\" }",
+        "[telemetry]\notlp_endpoint = \"http://u:urlpw%2F8h%2BJk@x/\"",
+    ] {
+        shown += &format!("{:?}", Config::parse(wrong, folder.path()).map(|_| ()).expect_err(wrong));
+    }
+    assert!(shown.contains("file:openai") && shown.contains("expected"), "{shown}");
+    let told: Vec<&String> = secrets.iter().filter(|secret| repeats(&shown, secret)).collect();
+    assert!(told.is_empty(), "{told:?} in {shown}");
+}
