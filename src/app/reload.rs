@@ -30,7 +30,7 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
-        Self {
+        let metrics = Self {
             reloads: registry.metric("sidetone_config_reloads", "Reloads of the configuration"),
             valid: registry.metric(
                 "sidetone_config_valid",
@@ -40,7 +40,9 @@ impl Metrics {
                 "sidetone_config_loaded_timestamp_seconds",
                 "When the configuration that holds was loaded, Unix time",
             ),
-        }
+        };
+        metrics.loaded();
+        metrics
     }
 
     fn loaded(&self) {

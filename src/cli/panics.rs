@@ -44,8 +44,7 @@ mod tests {
             to_log();
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
             runtime.block_on(async {
-                let key: Result<(), String> = Err(SECRET.to_owned());
-                let _ = tokio::spawn(async move { key.expect("a key that is accepted") }).await;
+                let _ = tokio::spawn(async { panic!("this key is not accepted: {SECRET}") }).await;
                 let _ = tokio::spawn(async { panic!("the turn has no number") }).await;
             });
             return;

@@ -127,7 +127,7 @@ async fn failures_and_clients_that_leave_spend_no_more_and_hold_nothing_back() {
     let daemon = Arc::new(daemon);
     let ask = |number: usize| {
         let daemon = Arc::clone(&daemon);
-        let body = json!({"model":"m","stream":number % 2 == 0,"max_tokens":10,
+        let body = json!({"model":"m","stream":number.is_multiple_of(2),"max_tokens":10,
             "messages":[{"role":"user","content":"hello"}]});
         async move { daemon.post("/v1/chat/completions", &body).await.status }
     };
