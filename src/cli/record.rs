@@ -12,9 +12,11 @@ use clap::Args;
 use owo_colors::OwoColorize as _;
 use serde_json::{Map, Value, json};
 
+use super::fetch;
 use super::target::{DEFAULT_LISTEN, Target};
 use super::watch::{Heard, Positions, Selection, follow};
 use crate::recording::{self, Header};
+use crate::types::CallId;
 
 /// What a `turn` frame takes over from a turn as it goes out.
 const FIELDS: [&str; 6] = ["speaker", "text", "start_ms", "end_ms", "language", "confidence"];
@@ -51,10 +53,15 @@ pub(crate) struct RecordArgs {
 /// No daemon, or the file cannot be written.
 pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
     let target: Target = args.to.parse().map_err(|error| anyhow!("--to: {error}"))?;
+    CallId::parse(&args.call).map_err(|error| anyhow!("CALL: {error}"))?;
     let path = args.output.unwrap_or_else(|| PathBuf::from(format!("{}.jsonl", args.call)));
     if path.exists() && !args.force {
         bail!("{} is there; --force replaces it", path.display());
     }
+    // Before a file is made, or another replaced, for nothing.
+    fetch::get(&target, "/version")
+        .await
+        .with_context(|| format!("no daemon at {target}; `sidetone serve` starts one, --to names another"))?;
     let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     let mut tape = Tape { out: std::io::BufWriter::new(file), began: Instant::now(), base: Duration::ZERO, turns: 0 };
     tape.line(&recording::write_header(&Header { dialect: "sidetone".to_owned(), ..Header::default() }))?;

@@ -33,7 +33,8 @@ Examples:
   sidetone stream call.wav --to wss://streaming.assemblyai.com --api-key-env ASSEMBLYAI_API_KEY
   sidetone stream call.wav --param speaker_labels=true --analyses summary,sentiment
 
-The file is PCM16 or mu-law; several channels are mixed into one.")]
+The file is PCM of 16 bits, its channels mixed into one, or mu-law in one channel, at 8 to 96 kHz.
+To a daemon that wants a key: --api-key-env SIDETONE_KEY.")]
 pub(crate) struct StreamArgs {
     /// The recording
     #[arg(value_name = "FILE.wav")]
@@ -81,7 +82,12 @@ pub(crate) async fn run(args: StreamArgs) -> Result<ExitCode> {
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
-    let socket = ws::connect(&url, &headers, MAX_MESSAGE_BYTES, Duration::from_secs(10)).await?;
+    let socket =
+        ws::connect(url.as_str(), &headers, MAX_MESSAGE_BYTES, Duration::from_secs(10)).await.map_err(|error| {
+            // The query may hold what is nobody else's business.
+            let at = format!("{}{}", &url[..url::Position::BeforePath], url.path());
+            anyhow!("no session at {at}: {error}; `sidetone serve` starts a daemon, --to names another endpoint")
+        })?;
     let (mut reader, mut writer) = socket.split();
     let chunks = audio.chunks();
     let speak = async {
@@ -119,7 +125,7 @@ pub(crate) async fn run(args: StreamArgs) -> Result<ExitCode> {
     }
 }
 
-fn url(args: &StreamArgs, audio: &Audio) -> Result<String> {
+fn url(args: &StreamArgs, audio: &Audio) -> Result<url::Url> {
     let to = args.to.replacen("http", "ws", 1);
     let mut url = url::Url::parse(&to).with_context(|| format!("--to: {to:?} is no URL"))?;
     if !matches!(url.scheme(), "ws" | "wss") {
@@ -140,7 +146,7 @@ fn url(args: &StreamArgs, audio: &Audio) -> Result<String> {
             query.append_pair("sidetone", &ours.to_string());
         }
     }
-    Ok(url.into())
+    Ok(url)
 }
 
 fn show(text: &str, json: bool, began: Instant) {
@@ -225,7 +231,7 @@ impl Audio {
             rest = rest.get(end + size % 2..).unwrap_or_default();
         }
         let format = format.ok_or("it has no format")?;
-        let data = data.ok_or("it has no audio")?;
+        let data = data.filter(|data| !data.is_empty()).ok_or("it has no audio")?;
         let short = |at: usize| u16::from_le_bytes([format[at], format[at + 1]]);
         // 0xFFFE says that the kind is in the extension.
         let kind = if short(0) == 0xfffe && format.len() >= 26 { short(24) } else { short(0) };
@@ -241,9 +247,20 @@ impl Audio {
         match (kind, bits) {
             (1, 16) => Ok(Self { rate, mulaw: false, bytes: mixed(data, channels) }),
             (7, 8) if channels == 1 => Ok(Self { rate, mulaw: true, bytes: data.to_vec() }),
-            _ => Err(format!(
-                "expected PCM16, or mu-law in one channel; found format {kind} with {bits} bits in {channels}"
-            )),
+            _ => {
+                let name = match kind {
+                    1 => "PCM".to_owned(),
+                    3 => "floating point".to_owned(),
+                    6 => "A-law".to_owned(),
+                    7 => "mu-law".to_owned(),
+                    other => format!("format {other}"),
+                };
+                let channels = if channels == 1 { "one channel".to_owned() } else { format!("{channels} channels") };
+                Err(format!(
+                    "expected PCM of 16 bits, or mu-law in one channel; found {name} of {bits} bits in {channels} \
+                     (`ffmpeg -i FILE -c:a pcm_s16le OUT.wav` makes one)"
+                ))
+            }
         }
     }
 }
@@ -313,7 +330,11 @@ mod tests {
     #[test]
     fn other_files_are_told_what_is_expected() {
         assert!(Audio::read(b"hello").is_err());
-        assert!(Audio::read(&wav(3, 1, 16000, 32, &[0; 8])).is_err_and(|why| why.contains("PCM16")));
+        assert!(
+            Audio::read(&wav(3, 1, 16000, 32, &[0; 8]))
+                .is_err_and(|why| why.contains("floating point of 32 bits in one channel"))
+        );
+        assert_eq!(Audio::read(&wav(1, 1, 16000, 16, &[])), Err("it has no audio".to_owned()));
         assert!(Audio::read(&wav(1, 1, 4000, 16, &[0; 8])).is_err_and(|why| why.contains("8000 to 96000")));
         assert!(Audio::read(&wav(1, 1, 8000, 16, &[])[..30]).is_err());
     }

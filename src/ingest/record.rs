@@ -31,6 +31,8 @@ const QUEUE: usize = 8192;
 const MAX_OPEN: usize = 256;
 /// A track whose end was not heard of is known this long after its last frame.
 const FORGET: Duration = Duration::from_secs(3600);
+/// A loss of frames is told in the log where none came before it for so long.
+const QUIET: Duration = Duration::from_secs(60);
 /// Lines gathered before a write.
 const BATCH_BYTES: usize = 64 << 10;
 
@@ -94,7 +96,7 @@ impl Recorder {
         let Some(config) = config else { return Ok(Self { dropped, ..Self::default() }) };
         std::fs::create_dir_all(&config.dir)?;
         let (queue, lines) = sync_channel(QUEUE);
-        let writer = Writer { config, open: HashMap::new(), failing: false, dropped: dropped.clone() };
+        let writer = Writer { config, open: HashMap::new(), lost: None, dropped: dropped.clone() };
         std::thread::Builder::new().name("record".to_owned()).spawn(move || writer.run(&lines))?;
         Ok(Self { queue: Some(queue), tracks: Arc::default(), dropped })
     }
@@ -156,8 +158,8 @@ struct Open {
 struct Writer {
     config: RecordConfig,
     open: HashMap<u64, Open>,
-    /// Frames are being lost: said once, not once a frame.
-    failing: bool,
+    /// When frames were last lost.
+    lost: Option<Instant>,
     dropped: Counter<u64, AtomicU64>,
 }
 
@@ -230,25 +232,20 @@ impl Writer {
         let Some(open) = self.open.get_mut(&track).filter(|open| open.lines > 0) else { return };
         let (lines, written) = (open.lines, open.write());
         let name = Arc::clone(&open.name);
-        match written {
-            Ok(()) if self.failing => {
-                self.failing = false;
-                tracing::info!("frames are recorded again");
+        if let Err(error) = written {
+            // A file that was taken away is not taken up again: the next frame begins another.
+            if error.kind() == std::io::ErrorKind::NotFound {
+                self.open.remove(&track);
             }
-            Ok(()) => {}
-            Err(error) => {
-                // A file that was taken away is not taken up again: the next frame begins another.
-                if error.kind() == std::io::ErrorKind::NotFound {
-                    self.open.remove(&track);
-                }
-                self.lost(lines, &name, &error);
-            }
+            self.lost(lines, &name, &error);
         }
     }
 
     fn lost(&mut self, frames: u64, track: &Name, error: &std::io::Error) {
         self.dropped.inc_by(frames);
-        if !std::mem::replace(&mut self.failing, true) {
+        let now = Instant::now();
+        // Said once, not once a frame, nor whenever the last of the room is found and used up.
+        if self.lost.replace(now).is_none_or(|before| now.duration_since(before) > QUIET) {
             tracing::warn!(%error, track = track.stem, "frames are not recorded; the sessions go on");
         }
     }
@@ -432,7 +429,7 @@ mod tests {
         let config = RecordConfig { dir: folder.path().into(), words: true, max_file_bytes: 1 << 20 };
         let name = Arc::new(Name { number: 0, stem: "c.s".to_owned(), dialect: "sidetone" });
         let dropped = Counter::default();
-        let mut writer = Writer { config, open: HashMap::new(), failing: false, dropped: dropped.clone() };
+        let mut writer = Writer { config, open: HashMap::new(), lost: None, dropped: dropped.clone() };
         let mut put = |text: &str, close: bool| {
             let line = Line { track: Arc::clone(&name), at: Duration::ZERO, message: None };
             writer.add(&line, text);
@@ -440,13 +437,13 @@ mod tests {
                 writer.open.values_mut().for_each(|open| open.file = None);
             }
             writer.flush(0);
-            (writer.failing, dropped.get())
+            (writer.lost.is_some(), dropped.get())
         };
         let path = folder.path().join("c.s.jsonl");
         assert_eq!(put(r#"{"n":1}"#, false), (false, 0));
         std::fs::remove_file(&path).expect("removed");
         assert_eq!(put(r#"{"n":2}"#, true), (true, 1));
-        assert_eq!(put(r#"{"n":3}"#, false), (false, 1));
+        assert_eq!(put(r#"{"n":3}"#, false), (true, 1));
         let recording = recording::parse(&std::fs::read_to_string(&path).expect("text")).expect("recording");
         assert_eq!((recording.frames.len(), &*recording.frames[0].message), (1, r#"{"n":3}"#));
     }

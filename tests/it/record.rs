@@ -47,14 +47,15 @@ async fn replayed(daemon: &Daemon, path: &Path, call: &str) -> (Vec<Json>, Strin
     (daemon.turns(call).await, said)
 }
 
-/// What a turn is, whichever call it is in.
-fn essence(turns: &[Json], times: bool) -> Vec<Json> {
-    let kept: &[&str] = if times {
-        &["turn", "vendor_turn", "speaker", "text", "start_ms", "end_ms", "language", "confidence", "words"]
-    } else {
-        &["turn", "vendor_turn", "speaker", "text", "language", "confidence"]
+/// What a turn is, whichever call it is in. One whose frame carries no times is a point in time, that of its arrival, which
+/// is another each time.
+fn essence(turns: &[Json]) -> Vec<Json> {
+    let of = |turn: &Json| {
+        let times: &[&str] = if turn["start_ms"] == turn["end_ms"] { &[] } else { &["start_ms", "end_ms"] };
+        let kept = ["turn", "vendor_turn", "speaker", "text", "language", "confidence"];
+        kept.iter().chain(times).map(|&name| (name.to_owned(), turn[name].clone())).collect()
     };
-    turns.iter().map(|turn| kept.iter().map(|&name| (name.to_owned(), turn[name].clone())).collect()).collect()
+    turns.iter().map(of).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,9 +82,7 @@ async fn every_dialect_replays_to_the_same_turns() {
         let path = folder.path().join(format!("{name}.s.jsonl"));
         assert_eq!(read(&path).header.dialect, name);
         let (again, _) = replayed(&daemon, &path, &format!("{name}-again")).await;
-        // These two carry no times: their turns have those of their arrival.
-        let times = !["twilio", "zoom"].contains(&name);
-        assert_eq!(essence(&again, times), essence(&turns, times), "{name}");
+        assert_eq!(essence(&again), essence(&turns), "{name}");
         in_all += turns.len();
     }
     println!("{in_all} turns in {} dialects", listed["dialects"].as_array().unwrap().len());
@@ -95,13 +94,16 @@ async fn a_killed_daemon_leaves_whole_lines_and_the_next_one_another_file() {
     let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut daemon = Daemon::start_in(&config(folder.path(), ""), home.path()).await;
     let (mut producer, _) = ingest(&daemon, "call_id=c1&stream_id=s_1&results=none").await;
-    for order in 0..200 {
+    for order in 0..1000 {
         producer.send(&turn(order, "agent", &format!("{order} {}", "and so on ".repeat(40)))).await;
     }
-    // In the midst of it.
-    producer.acked(50).await;
-    daemon.kill9();
     let path = folder.path().join("c1.s_1.jsonl");
+    // In the midst of it.
+    eventually("something is written", PATIENCE, || async {
+        std::fs::metadata(&path).is_ok_and(|file| file.len() > 1000).then_some(())
+    })
+    .await;
+    daemon.kill9();
     let bytes = std::fs::read(&path).unwrap();
     // A kill may cut a write of many lines short; what is whole is all that counts.
     let recording = read(&path);
@@ -110,9 +112,9 @@ async fn a_killed_daemon_leaves_whole_lines_and_the_next_one_another_file() {
     let (turns, _) = replayed(&daemon, &path, "again").await;
     assert_eq!(turns.len(), recording.frames.len());
     // Either may have got further before the end.
-    let journalled = essence(&daemon.turns("c1").await, true);
+    let journalled = essence(&daemon.turns("c1").await);
     let both = turns.len().min(journalled.len());
-    assert_eq!(essence(&turns, true)[..both], journalled[..both]);
+    assert_eq!(essence(&turns)[..both], journalled[..both]);
     // The producer comes back, twice: each connection has a file, and none is written over.
     for connection in 2..4_u64 {
         let (mut producer, _) = ingest(&daemon, "call_id=c1&stream_id=s_1&results=none").await;
@@ -131,7 +133,7 @@ async fn a_killed_daemon_leaves_whole_lines_and_the_next_one_another_file() {
     std::fs::write(&cut, torn).unwrap();
     let (again, said) = replayed(&daemon, &cut, "torn").await;
     assert!(said.contains("cut short"), "{said}");
-    assert_eq!(essence(&again, true), essence(&turns, true)[..again.len()]);
+    assert_eq!(essence(&again), essence(&turns)[..again.len()]);
     assert!(turns.len() - again.len() <= usize::from(recording.cut));
 }
 
@@ -163,7 +165,7 @@ async fn a_full_file_is_followed_by_another_and_all_together_replay_to_the_same_
     let text: String = parts.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
     std::fs::write(&whole, text).unwrap();
     let (turns, _) = replayed(&daemon, &whole, "again").await;
-    assert_eq!(essence(&turns, true), essence(&daemon.turns("c1").await, true));
+    assert_eq!(essence(&turns), essence(&daemon.turns("c1").await));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -191,8 +193,11 @@ async fn a_full_disk_costs_recordings_and_nothing_else() {
         said = say(&mut producer).await;
     }
     let path = disk.path().join("c1.s_1.jsonl");
-    let full = read(&path);
-    assert!(!full.cut && !full.frames.is_empty(), "whole lines only");
+    eventually("there are whole lines only", PATIENCE, || async {
+        let full = recording::parse(&std::fs::read_to_string(&path).ok()?).ok()?;
+        (!full.cut && !full.frames.is_empty()).then_some(())
+    })
+    .await;
     assert_eq!(daemon.log().matches("frames are not recorded").count(), 1, "said once");
     std::fs::remove_file(&ballast).unwrap();
     let freed = said;
@@ -213,4 +218,22 @@ fn written_last(path: &Path) -> Option<u64> {
     let recording = recording::parse(&std::fs::read_to_string(path).ok()?).ok()?;
     let last: Json = serde_json::from_str(&recording.frames.last()?.message).ok()?;
     last["turn_order"].as_u64()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_makes_no_file_and_replaces_none_for_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("kept.jsonl");
+    std::fs::write(&path, "kept").unwrap();
+    let file = path.display().to_string();
+    let nobody = format!("http://127.0.0.1:{}", daemon::free_port());
+    for (call, why) in [("c1", "sidetone serve"), ("no id/", "CALL: expected")] {
+        for more in [["--force", "-o", &file], ["-o", "unused.jsonl", "--no-words"]] {
+            let output = daemon::run(&[&["record", call, "--to", &nobody][..], &more].concat()).await;
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!((output.status.code(), said.contains(why)), (Some(1), true), "{said}");
+        }
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "kept");
+    assert!(!Path::new("unused.jsonl").exists());
 }
