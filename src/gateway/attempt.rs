@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::catalogue::{Arm, Remote};
+use super::catalogue::Arm;
+use super::endpoint::Remote;
 use super::error::Failure;
 use super::http::{Http, Response};
 use super::live::Live;

@@ -3,8 +3,9 @@
 use tokio::time::Instant;
 
 use super::budget;
-use super::catalogue::{Arm, Remote, Target};
+use super::catalogue::{Arm, Target};
 use super::config::Balance;
+use super::endpoint::Remote;
 use super::rate::Need;
 use crate::llm::ChatRequest;
 

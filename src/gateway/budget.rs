@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use super::catalogue::Remote;
+use super::endpoint::Remote;
 use super::error::GatewayError;
 use super::price::{self, Price};
 use super::rate::Need;

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::catalogue::{Arm, Catalogue, Endpoint, Target};
+use super::catalogue::{Arm, Catalogue, Target};
+use super::endpoint::Endpoint;
 use super::listing::retires_soon;
 use super::price;
 use crate::base::time::{rfc3339_ms, unix_ms};

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use super::catalogue::Remote;
+use super::endpoint::Remote;
 use crate::llm::models::Traits;
 use crate::llm::{ChatRequest, Content};
 

@@ -14,7 +14,7 @@ use http::Method;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::runtime;
 
-use super::catalogue::Endpoint;
+use super::endpoint::Endpoint;
 use super::error::Failure;
 use crate::llm::Wire;
 

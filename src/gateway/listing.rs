@@ -10,8 +10,9 @@ use futures::future::join_all;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::catalogue::{Catalogue, Endpoint};
+use super::catalogue::Catalogue;
 use super::config::{Clocks, vendor_id_is_valid};
+use super::endpoint::Endpoint;
 use super::error::Failure;
 use super::price::{self, Price, per_million};
 use super::{Gateway, Inner};

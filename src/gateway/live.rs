@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::attempt::{Context, malformed, redact};
-use super::catalogue::Remote;
+use super::endpoint::Remote;
 use super::error::Failure;
 use super::http::Response;
 use super::rate::from_now;

@@ -11,7 +11,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use super::catalogue::Remote;
+use super::endpoint::Remote;
 use super::price::usd;
 use crate::base::metric::Register as _;
 use crate::base::queue::{QueueGauges, QueueMetrics};

@@ -9,6 +9,7 @@ mod breaker;
 pub mod budget;
 mod catalogue;
 pub mod config;
+mod endpoint;
 mod entries;
 mod error;
 mod fit;

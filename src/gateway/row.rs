@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Recorder;
 use super::budget::Reservation;
-use super::catalogue::Remote;
+use super::endpoint::Remote;
 use super::error::Failure;
 use super::gate::Permit;
 use super::metrics::{AttemptLabels, Metrics};

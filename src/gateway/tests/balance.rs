@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::gateway::balance::arrange;
-use crate::gateway::catalogue::{Remote, Target};
+use crate::gateway::catalogue::Target;
+use crate::gateway::endpoint::Remote;
 
 /// A model `m` over `e0/v`, `local`, `e1/v`, `e2/v`.
 fn model(extra: &str) -> Arc<Arm> {
