@@ -5,6 +5,8 @@
 use std::fmt;
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 
 /// So much of a secret's start gives it away, bytes.
@@ -66,21 +68,10 @@ pub fn repeats(text: &str, secret: &str) -> bool {
     let raw = String::from_utf8_lossy(head);
     let percent = percent_encoding::percent_encode(head, percent_encoding::NON_ALPHANUMERIC).to_string();
     let in_base64 = bytes.windows(6).take(3).any(|part| {
-        let encoded = base64(part);
+        let encoded = STANDARD.encode(part);
         text.contains(&encoded) || text.contains(&encoded.replace('+', "-").replace('/', "_"))
     });
     text.contains(&*raw) || text.contains(&percent) || in_base64
-}
-
-/// Base64 of whole groups of three bytes.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for group in bytes.chunks_exact(3) {
-        let bits = group.iter().fold(0usize, |bits, byte| bits << 8 | usize::from(*byte));
-        text.extend([18, 12, 6, 0].map(|shift| char::from(DIGITS[bits >> shift & 63])));
-    }
-    text
 }
 
 #[cfg(test)]
