@@ -24,7 +24,7 @@ impl Task {
                     self.schedule.add(analysis);
                 }
                 None => {
-                    tracing::warn!(call = %self.state.call_id, analysis = name, "no such analysis any more; skipped")
+                    tracing::warn!(call = %self.state.call_id, analysis = name, "no such analysis is configured; skipped")
                 }
             }
         }
