@@ -127,6 +127,11 @@ impl Remote {
         self.learned.schema_doubted.swap(true, Ordering::Relaxed)
     }
 
+    /// What a lesser mode gave after a server error was no use.
+    pub(super) fn trust_schema_mode(&self) {
+        self.learned.schema_doubted.store(false, Ordering::Relaxed);
+    }
+
     /// A lesser mode worked where the better ones did not.
     pub(super) fn learn_schema_mode(&self, mode: SchemaMode) {
         let step = self.endpoint.schema_modes.iter().position(|known| *known == mode).unwrap_or(0);

@@ -171,6 +171,14 @@ impl<'a> Run<'a> {
             progress.tries = 0;
             progress.ready_at = now;
         }
+        // A lesser schema mode, taken for a server error alone, has just broken the schema: that speaks for the better one.
+        let answered = &mut self.candidates[self.current];
+        if std::mem::take(&mut answered.schema_doubtful) {
+            answered.schema_step = 0;
+            if let Target::Remote(remote) = &answered.target {
+                remote.trust_schema_mode();
+            }
+        }
         self.candidates.swap(0, self.current);
         self.current = 0;
     }

@@ -164,6 +164,20 @@ async fn a_schema_mode_that_has_answered_is_not_given_up_for_a_server_error() {
 }
 
 #[tokio::test]
+async fn a_lesser_schema_mode_whose_answer_breaks_the_schema_is_not_kept() {
+    let good = || stream(&["{\"a\":2}"]);
+    let fake = Fake::start(vec![reply(500, "", "{}"), stream(&["no"]), good()]).await;
+    let (gateway, tape) = over(&[&fake], "");
+    for _ in 0..2 {
+        assert_eq!(gateway.infer(ask_schema(&gateway)).await.expect("answer").text, "{\"a\":2}");
+    }
+    assert_eq!(tape.whys(), ["first", "schema_step", "repair", "first"]);
+    for asked in [0, 2, 3] {
+        assert_eq!(fake.body(asked)["response_format"]["type"], "json_schema", "request {asked}");
+    }
+}
+
+#[tokio::test]
 async fn one_repair_round_then_a_typed_failure() {
     let fake = Fake::start(vec![stream(&["{\"a\":\"x\"}"]), stream(&["{\"a\":3}"])]).await;
     let (gateway, tape) = over(&[&fake], "");
