@@ -71,6 +71,8 @@ pub struct Trigger {
     /// Start of the interval: the last run, or the first news.
     interval_from_ms: Option<u64>,
     last_turn_ms: u64,
+    /// The last turn or correction.
+    last_news_ms: u64,
     due: Option<(u64, Reason)>,
 }
 
@@ -84,6 +86,7 @@ impl Trigger {
             revised: false,
             interval_from_ms: None,
             last_turn_ms: 0,
+            last_news_ms: 0,
             due: None,
         }
     }
@@ -93,6 +96,7 @@ impl Trigger {
         self.new_turns += 1;
         self.new_tokens = self.new_tokens.saturating_add(tokens);
         self.last_turn_ms = now_ms;
+        self.last_news_ms = now_ms;
         self.interval_from_ms.get_or_insert(now_ms);
         self.check(now_ms);
     }
@@ -100,6 +104,7 @@ impl Trigger {
     /// A turn was corrected: something new for the interval, but no new turn.
     pub fn on_revision(&mut self, now_ms: u64) {
         self.revised = true;
+        self.last_news_ms = now_ms;
         self.interval_from_ms.get_or_insert(now_ms);
         self.check(now_ms);
     }
@@ -140,11 +145,11 @@ impl Trigger {
             return;
         }
         let by_turns = self.rules.every_n_turns.is_some_and(|turns| self.new_turns >= turns);
-        // Due since the interval passed, not since somebody looked.
+        // Due since the interval passed and there was news, not since somebody looked.
         let by_interval = self.interval_at().filter(|at| *at <= now_ms);
         self.due = match by_interval {
             _ if by_turns => Some((now_ms, Reason::Turns)),
-            Some(at) => Some((at.max(self.last_turn_ms), Reason::Interval)),
+            Some(at) => Some((at.max(self.last_news_ms), Reason::Interval)),
             None => None,
         };
     }

@@ -33,6 +33,11 @@ fn an_analysis_that_somebody_asked_for_needs_a_model() {
         assert!(problems[0].starts_with("analyses.summary.route: missing"), "{problems:?}");
     }
     assert!(parse(&format!("{ENDPOINTS}[analyses.summary]\nroute = \"local\"\n")).is_ok());
+    for endpoints in ["", ENDPOINTS] {
+        let problems =
+            parse(&format!("{endpoints}[analyses.summary]\nroute = \"nowhere\"\n")).expect_err("no such route");
+        assert!(problems[0].starts_with("analyses.summary.route: no route or model \"nowhere\""), "{problems:?}");
+    }
 }
 
 /// One of each kind of place that holds a secret, by name.

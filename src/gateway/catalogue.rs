@@ -225,9 +225,6 @@ impl Catalogue {
         {
             return Ok(arm);
         }
-        if self.endpoints.is_empty() {
-            return Ok(Arc::clone(&self.local));
-        }
         let shown: String = target.chars().take(200).collect();
         Err(GatewayError::new("model_not_found", format!("no model {shown:?}; there are: {}", self.names().join(", "))))
     }
@@ -427,12 +424,13 @@ mod tests {
     }
 
     #[test]
-    fn without_endpoints_everything_is_local() {
+    fn without_endpoints_there_is_only_the_embedded_provider() {
         let catalogue = Catalogue::new(Config::default(), None);
-        for name in ["summary", "gpt-5", "local", "a/b"] {
-            let arm = catalogue.resolve(name, "k").expect("local");
-            assert!(arm.local());
-            assert_eq!((&*arm.route, &*arm.model), ("local", "local"));
-        }
+        let arm = catalogue.resolve("local", "k").expect("local");
+        assert!(arm.local());
+        assert_eq!((&*arm.route, &*arm.model), ("local", "local"));
+        assert_eq!(catalogue.analysis_target("summary", None), "local");
+        let error = catalogue.resolve("gpt-5", "k").expect_err("no such model");
+        assert_eq!((error.code(), error.message()), ("model_not_found", "no model \"gpt-5\"; there are: local"));
     }
 }

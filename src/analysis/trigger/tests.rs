@@ -52,6 +52,17 @@ fn the_interval_runs_from_the_last_run_and_wants_news() {
 }
 
 #[test]
+fn a_late_correction_makes_it_due_when_it_comes() {
+    let waits = Triggers { interval_ms: Some(10), debounce_ms: Some(500), max_wait_ms: Some(100), ..Triggers::OFF };
+    let mut trigger = Trigger::new(&waits);
+    trigger.on_turn(0, 1);
+    trigger.ran(110);
+    trigger.on_revision(300);
+    assert_eq!((trigger.next_deadline(), trigger.poll(399)), (Some(400), None), "due at 300, not at 120");
+    assert_eq!(trigger.poll(400), Some(Reason::MaxWait));
+}
+
+#[test]
 fn the_floor_of_tokens_holds_for_every_rule() {
     let all = Triggers { interval_ms: Some(10), min_new_tokens: Some(50), every_n_turns: Some(1), ..Triggers::OFF };
     let mut trigger = Trigger::new(&all);

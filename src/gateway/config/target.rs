@@ -21,13 +21,12 @@ impl Names {
         }
     }
 
-    /// The target of an analysis: its own `route`, a route of its name, the default route, the only model; without
-    /// endpoints the embedded provider. `Err` says what is missing.
+    /// The target of an analysis: its own `route`, a route of its name, the default route, the only model; where there are
+    /// no endpoints either, the embedded provider. `Err` says what is missing.
     pub(in crate::gateway) fn target(&self, analysis: &str, route: Option<&str>) -> Result<String, String> {
         if let Some(route) = route {
             let endpoint = route.split_once('/').map(|(endpoint, _)| endpoint);
             let known = route == "local"
-                || self.endpoints.is_empty()
                 || self.routes.iter().chain(&self.models).any(|name| name == route)
                 || endpoint.is_some_and(|endpoint| self.endpoints.iter().any(|name| name == endpoint));
             return if known {
@@ -36,7 +35,8 @@ impl Names {
                 let routes = names(self.routes.iter());
                 let models = names(self.models.iter());
                 Err(format!(
-                    "no route or model {route:?}; routes: {routes}; models: {models}; or \"endpoint/vendor-model\""
+                    "no route or model {route:?}; routes: {routes}; models: {models}; or \"endpoint/vendor-model\", or \
+                     \"local\", the embedded provider"
                 ))
             };
         }
