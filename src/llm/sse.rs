@@ -177,6 +177,14 @@ mod tests {
         assert!(refused);
     }
 
+    #[test]
+    fn one_cut_anywhere_changes_nothing() {
+        let bytes = STREAM.as_bytes();
+        for cut in 0..=bytes.len() {
+            assert_eq!(events(&[&bytes[..cut], &bytes[cut..]]), events(&[bytes]), "cut at {cut}");
+        }
+    }
+
     proptest! {
         #[test]
         fn cutting_changes_nothing(cuts in proptest::collection::vec(0..STREAM.len(), 0..12)) {
