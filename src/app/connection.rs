@@ -78,25 +78,26 @@ struct Progress {
 }
 
 /// A request between its head and the end of its answer.
-struct Answering(Arc<Progress>);
+struct Answering(Option<Arc<Progress>>);
 
 impl Answering {
     fn begin(progress: &Arc<Progress>) -> Self {
         progress.heads.fetch_add(1, Ordering::Relaxed);
         progress.answering.store(true, Ordering::Relaxed);
-        Self(Arc::clone(progress))
+        Self(Some(Arc::clone(progress)))
     }
 
-    /// After an upgrade there is no further head.
-    fn for_good(self) {
-        self.0.answering.store(true, Ordering::Relaxed);
-        std::mem::forget(self);
+    /// After an upgrade there is no further head: nothing tells that it is over.
+    fn for_good(mut self) {
+        self.0.take();
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.answering.store(false, Ordering::Relaxed);
+        if let Some(progress) = &self.0 {
+            progress.answering.store(false, Ordering::Relaxed);
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `frames` | what we say, beside the events themselves |
 //! | `subscription` | one subscription: what is owed, what is let through |
 //! | `list`, `star` | the two scopes: named calls, all calls |
+//! | `backlog` | what calls that all calls are resumed with have missed |
 //! | `socket` | the loop: reads, pings, writes, closes |
 
 mod backlog;

@@ -187,11 +187,14 @@ async fn infer(question: &LlmGateway, turn: &Question, call: Option<CallId>, dep
     let request = request(question, turn, view.as_deref())?;
     let key = call.as_ref().map_or("", CallId::as_str);
     let refused = |error: &crate::gateway::GatewayError| failed(error.code(), error.message(), error.temporary());
-    let arm = if question.model.is_empty() {
-        gateway.resolve(&gateway.target("llm_gateway", None), key)
-    } else {
-        gateway.resolve(&question.model, key)
-    };
+    let own = question.model.is_empty().then(|| gateway.target("llm_gateway", None));
+    // Which answers no questions of others.
+    if own.as_deref() == Some("local") {
+        let message =
+            "llm_gateway names no model, and neither [routes.llm_gateway] nor [gateway] default_route gives it one";
+        return Err(failed("model_not_found", message, false));
+    }
+    let arm = gateway.resolve(own.as_deref().unwrap_or(&question.model), key);
     let mut ask = Ask::new(arm.map_err(|error| refused(&error))?, request);
     ask.call = call;
     let alone = Arc::new(alone(turn));

@@ -7,7 +7,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use super::super::feed::Counters;
-
 use crate::base::metric::Register as _;
 
 /// What the proxy counts.
