@@ -142,6 +142,45 @@ def test_a_call_is_shown_as_it_goes_on_and_over_a_restart(tmp_path, page, produc
         daemon.stop()
 
 
+def test_a_past_that_comes_late_undoes_nothing(tmp_path, page, produce):
+    daemon = serve(tmp_path)
+    try:
+        page.open(f"{daemon.url}/")
+        page.until("document.querySelector('#state').dataset.is === 'live'")
+        # The answer with the past is held until what came after it is on the page.
+        page.run("""{
+            const real = window.fetch;
+            const go = new Promise(resolve => window.letGo = resolve);
+            window.fetch = async (...asked) => {
+                const answer = await real(...asked);
+                if (String(asked[0]).includes("/events")) {
+                    window.held = true;
+                    await go;
+                    const json = answer.json.bind(answer);
+                    answer.json = async () => {
+                        const past = await json();
+                        setTimeout(() => requestAnimationFrame(() => requestAnimationFrame(() => window.shownPast = true)));
+                        return past;
+                    };
+                }
+                return answer;
+            };
+        }""")
+        call = produce(daemon, "c_1")
+        page.until("document.querySelector('.call')")
+        page.run("document.querySelector('.call').click()")
+        page.until("window.held === true")
+        call.send(type="meta", meta={"customer": "Ms. Shah"})
+        call.turn(0)
+        has(page, "Ms. Shah")
+        page.until(f"{TURNS}.length === 1")
+        page.run("letGo()")
+        page.until("window.shownPast === true")
+        assert "Ms. Shah" in page.run("document.querySelector('#title').innerText")
+    finally:
+        daemon.stop()
+
+
 def test_a_key_is_asked_for_and_kept_for_the_tab(tmp_path, page, produce):
     folder = tmp_path / "daemon"
     folder.mkdir()
