@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Number;
 use serde_json::value::RawValue;
 
 /// The version of the form that is written, and the newest that is read.
@@ -19,6 +20,7 @@ pub const DEFAULT_DIALECT: &str = "assemblyai";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Version of the form.
+    #[serde(default = "first_version")]
     pub version: u32,
     /// The wire format of the frames.
     #[serde(default = "default_dialect")]
@@ -37,6 +39,10 @@ impl Default for Header {
     }
 }
 
+fn first_version() -> u32 {
+    1
+}
+
 fn default_dialect() -> String {
     DEFAULT_DIALECT.to_owned()
 }
@@ -44,7 +50,7 @@ fn default_dialect() -> String {
 /// A vendor's frame, and when it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Time since the start of the call. Never before the frame above it.
+    /// Time since the start of the call. Never before the frame above it: one that says so comes right after that.
     pub at: Duration,
     /// One JSON object, byte for byte as it stands in the file.
     pub message: Box<str>,
@@ -92,7 +98,7 @@ pub enum RecordingError {
 
 #[derive(Deserialize)]
 struct FrameLine {
-    at_ms: u64,
+    at_ms: Number,
     message: Box<RawValue>,
 }
 
@@ -130,7 +136,7 @@ pub fn parse(text: &str) -> Result<Recording, RecordingError> {
         return Err(RecordingError::NotARecording(r#"its first line is not {"at_ms": N, "message": {…}}"#));
     }
     for (line, text) in lines {
-        let frame = match read_frame(text) {
+        let mut frame = match read_frame(text) {
             Ok(frame) => frame,
             Err(_) if serde_json::from_str::<HeaderLine>(text).is_ok_and(|line| line.recording == recording.header) => {
                 continue;
@@ -141,8 +147,8 @@ pub fn parse(text: &str) -> Result<Recording, RecordingError> {
             }
             Err(message) => return Err(RecordingError::Damaged { line, message }),
         };
-        if recording.frames.last().is_some_and(|last| frame.at < last.at) {
-            return Err(RecordingError::Damaged { line, message: "at_ms is less than on the line before".to_owned() });
+        if let Some(last) = recording.frames.last() {
+            frame.at = frame.at.max(last.at);
         }
         recording.frames.push(frame);
     }
@@ -161,7 +167,16 @@ fn read_frame(text: &str) -> Result<Frame, String> {
     if !message.starts_with('{') {
         return Err("message is no JSON object".to_owned());
     }
-    Ok(Frame { at: Duration::from_millis(line.at_ms), message: message.into() })
+    let at = time(&line.at_ms).ok_or("at_ms is no time: expected a number >= 0")?;
+    Ok(Frame { at, message: message.into() })
+}
+
+/// Whole milliseconds, as they are written; others may come with a fraction.
+fn time(ms: &Number) -> Option<Duration> {
+    match ms.as_u64() {
+        Some(ms) => Some(Duration::from_millis(ms)),
+        None => Duration::try_from_secs_f64(ms.as_f64()? / 1000.0).ok(),
+    }
 }
 
 /// The first line, without its line break.
@@ -208,6 +223,16 @@ mod tests {
     }
 
     #[test]
+    fn times_may_have_a_fraction_and_order_is_that_of_the_lines() {
+        let lines =
+            [r#"{"recording":{"dialect":"sidetone"}}"#, r#"{"at_ms":9.5,"message":{}}"#, r#"{"at_ms":4,"message":{}}"#];
+        let recording = parse(&lines.join("\n")).expect("recording");
+        assert_eq!((recording.header.version, recording.header.dialect.as_str()), (1, "sidetone"));
+        let times: Vec<Duration> = recording.frames.iter().map(|frame| frame.at).collect();
+        assert_eq!(times, [Duration::from_micros(9500); 2]);
+    }
+
+    #[test]
     fn other_files_are_told_from_damaged_recordings() {
         for other in ["", "\n\n", "hello", "[]", r#"{"kind":"turn","call_id":"a"}"#, r#"{"at_ms":1}"#] {
             assert!(matches!(parse(other), Err(RecordingError::NotARecording(_))), "{other}");
@@ -215,9 +240,9 @@ mod tests {
         let good = write_frame(Duration::from_millis(5), TURN);
         for (bad, what) in [
             ("{", "column"),
-            (r#"{"at_ms":-1,"message":{}}"#, "column"),
+            (r#"{"at_ms":-1,"message":{}}"#, "at_ms"),
+            (r#"{"at_ms":"4","message":{}}"#, "column"),
             (r#"{"at_ms":9,"message":"secret words"}"#, "object"),
-            (r#"{"at_ms":4,"message":{}}"#, "less than"),
         ] {
             let error = parse(&format!("{good}\n{bad}\n")).expect_err(bad);
             assert!(matches!(error, RecordingError::Damaged { line: 2, .. }), "{error}");
