@@ -181,7 +181,7 @@ impl Task {
         if snapshot.is_empty() {
             return self.nothing_to_ask(&key);
         }
-        let newest_turn_ms = self.started(&key, now, fired_ms);
+        let news_ms = self.started(&key, now, fired_ms, reason);
         let rev = 1 + match key.turn {
             None => self.state.standings.get(&*name).map_or(0, |standing| standing.rev),
             Some(_) => 0,
@@ -217,7 +217,7 @@ impl Task {
                 result,
                 reason,
                 is_final,
-                newest_turn_ms,
+                news_ms,
                 fired_ms,
                 started_ms: now,
             }))
@@ -253,13 +253,14 @@ impl Task {
         }
     }
 
-    /// Marks the slot as running; when the newest turn of its snapshot came.
-    fn started(&mut self, key: &JobKey, now: u64, fired_ms: u64) -> u64 {
+    /// Marks the slot as running; since when its insight is waited for: the newest turn or correction of its snapshot, or
+    /// the moment at which it was asked for by hand.
+    fn started(&mut self, key: &JobKey, now: u64, fired_ms: u64, reason: &str) -> u64 {
         match key.turn {
             Some(_) => fired_ms,
             None => self.schedule.rolling(&key.analysis).map_or(now, |slot| {
                 slot.started(now);
-                slot.newest_turn_ms
+                if reason == "manual" { fired_ms } else { slot.news_ms }
             }),
         }
     }
@@ -284,12 +285,16 @@ impl Task {
     }
 
     fn job_done(&mut self, done: Done) {
+        let now = self.now();
         self.deps.metrics.job(&done.key.analysis, done.result.is_ok());
         match &done.result {
             Ok(_) if self.overtaken(&done) => {
                 if let Some(slot) = self.schedule.rolling(&done.key.analysis) {
                     slot.succeeded();
-                    slot.manual = true;
+                    match done.reason {
+                        "manual" => slot.manual = true,
+                        _ => slot.retry_at_ms = Some(now),
+                    }
                 }
             }
             Ok(_) => self.publish(done),
@@ -322,12 +327,16 @@ impl Task {
             Some(turn) => standing.by_turn.get(&turn).map_or(0, |insight| insight.rev) + 1,
         };
         let pinned = standing.pinned.is_none().then(|| (route.clone(), variant.clone(), prompt.clone()));
-        let debounce = done.fired_ms.saturating_sub(done.newest_turn_ms);
+        let debounce = done.fired_ms.saturating_sub(done.news_ms);
         let insight = Insight {
             id: format!("i_{}", id::random_suffix()),
             analysis: key.analysis.to_string(),
             rev,
-            status: if is_final || key.turn.is_some() { Status::Final } else { Status::Provisional },
+            status: if is_final || key.turn.is_some() || self.state.status == State::Completed {
+                Status::Final
+            } else {
+                Status::Provisional
+            },
             degraded,
             turn: key.turn,
             covers,
@@ -345,7 +354,7 @@ impl Task {
                 queue: done.started_ms.saturating_sub(done.fired_ms),
                 first_token: first_token.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
                 model: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-                total: now.saturating_sub(done.newest_turn_ms),
+                total: now.saturating_sub(done.news_ms),
             },
         };
         self.emit(&Event::InsightUpdated { insight: Arc::new(insight) }, &Private { pinned, ..Private::default() });

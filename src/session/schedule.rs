@@ -67,8 +67,8 @@ pub(super) struct Rolling {
     pub(super) manual: bool,
     /// The last run.
     pub(super) last: Last,
-    /// When the newest turn came.
-    pub(super) newest_turn_ms: u64,
+    /// When the newest turn or correction came.
+    pub(super) news_ms: u64,
 }
 
 impl Rolling {
@@ -87,20 +87,21 @@ impl Rolling {
             retry_at_ms: None,
             manual: false,
             last,
-            newest_turn_ms: 0,
+            news_ms: 0,
         }
     }
 
     /// A new turn of about `tokens`.
     pub(super) fn turn(&mut self, now_ms: u64, tokens: u64) {
         self.dirty = true;
-        self.newest_turn_ms = now_ms;
+        self.news_ms = now_ms;
         self.trigger.on_turn(now_ms, tokens);
     }
 
     /// A turn was corrected.
     pub(super) fn revision(&mut self, now_ms: u64) {
         self.dirty = true;
+        self.news_ms = now_ms;
         self.trigger.on_revision(now_ms);
     }
 

@@ -1,12 +1,13 @@
 //! The plain HTTP side: calls, turns, events, running an analysis now, erasing, health, version, metrics, and what each
 //! refusal says.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::support::daemon::{Daemon, run};
 use crate::support::llm::{MockLlm, Step};
 use crate::support::ws::{Client, encode, ingest, subscribe, subscriber, turn};
-use crate::support::{Json, json, shared};
+use crate::support::{Json, eventually, json, shared};
 
 async fn finished_call(daemon: &Daemon, call: &str, turns: u64) {
     let (mut client, _) = ingest(daemon, &format!("call_id={call}&stream_id=s_1&results=none")).await;
@@ -131,6 +132,9 @@ async fn an_analysis_can_be_run_now() {
     assert_eq!(reply.status, 200, "{}; {:?}", reply.text(), daemon.events("c1").await.last());
     let last = daemon.events("c1").await.pop().expect("events");
     assert_eq!(last["type"], "insight.updated", "{last}");
+    let insight = &last["insight"];
+    assert_eq!((&insight["trigger"], &insight["status"]), (&json!("manual"), &json!("final")), "{insight}");
+    assert_eq!(insight["latency_ms"]["debounce"], 0, "asked for by hand, it waited for nothing: {insight}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -307,6 +311,31 @@ async fn a_per_turn_analysis_answers_each_turn_once() {
         }
     }
     assert!(failed > 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_whose_turns_were_corrected_meanwhile_is_refused_and_asked_for_again() {
+    let _machine = shared().await;
+    let mock = MockLlm::start().await;
+    let asked = AtomicU64::new(0);
+    mock.script(move |_| {
+        let first = asked.fetch_add(1, Ordering::Relaxed) == 0;
+        Step::Answer(Duration::from_secs(if first { 3 } else { 0 }))
+    });
+    let config = format!(
+        "{}\n[ingest]\nanalyses = [\"summary\"]\n\
+         [analyses.summary]\nevery_n_turns = 1\ndebounce_ms = 0\non_revision = \"refuse\"\n",
+        mock.config("")
+    );
+    let daemon = Daemon::start(&config).await;
+    let (mut client, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
+    client.send(&turn(0, "agent", "Hello.")).await;
+    eventually("the question is out", Duration::from_secs(30), || async { (mock.count() == 1).then_some(()) }).await;
+    client.send(&json!({"type":"revise","turn_order":0,"speaker":"customer"})).await;
+    let insight = client.of_type("insight.updated").await["insight"].take();
+    assert_eq!((&insight["rev"], &insight["trigger"]), (&json!(1), &json!("retry")), "{insight}");
+    assert_eq!(insight["covers"]["revision"], 2, "the correction is in it: {insight}");
+    assert_eq!(mock.count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

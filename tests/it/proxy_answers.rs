@@ -171,6 +171,28 @@ async fn an_insight_answers_the_newest_turn_of_the_vendors() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_insight_into_one_turn_is_an_answer_to_that_turn() {
+    let _machine = shared().await;
+    let (url, mut connections) = vendor().await;
+    let daemon = daemon(&url, LOCAL_ANALYSES).await;
+    let ours = json!({"call_id": "c1", "analyses": ["sentiment_turn"]}).to_string();
+    let mut client = dial(&daemon, &format!("&sidetone={}", encode(&ours))).await;
+    let (mut upstream, _) = connections.recv().await.unwrap();
+    upstream.send(say(&begin("v-1"))).await.unwrap();
+    for order in [3, 7] {
+        upstream.send(say(&turn(order, true))).await.unwrap();
+    }
+    let mut answered = Vec::new();
+    while answered.len() < 2 {
+        let insight = answer(&mut client).await;
+        assert!(!insight["transcript"].as_str().unwrap_or_default().is_empty(), "{insight}");
+        answered.push((insight["data"]["insight"]["turn"].as_u64(), insight["turn_order"].as_u64()));
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, [(Some(0), Some(3)), (Some(1), Some(7))]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_of_connections_refuses_a_session_before_the_vendor_is_dialled() {
     let _machine = shared().await;
     let (url, mut connections) = vendor().await;

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -18,7 +18,7 @@ use super::{Deps, Found};
 use crate::base::ws::Utf8Bytes;
 use crate::gateway::{Answer, Ask};
 use crate::hub::{Filter, Include, Interest, Item};
-use crate::llm::{ChatRequest, Content, Message};
+use crate::llm::{ChatRequest, Content, Finish, Message};
 use crate::types::view::View;
 use crate::types::{CallId, StreamId, Transcript, Turn};
 
@@ -32,6 +32,9 @@ pub(super) const INJECTED: usize = 64;
 const TRANSCRIPT_BYTES: usize = 48 << 10;
 /// Bytes of events taken from the hub at once.
 const READ_BYTES: usize = 64 << 10;
+
+/// A call as it stands, and the stream that asks.
+type Seen<'a> = Option<(&'a View, &'a StreamId)>;
 
 /// A turn that is to be answered.
 #[derive(Debug, Clone)]
@@ -130,8 +133,9 @@ pub(super) fn failed(code: &str, message: &str, temporary: bool) -> Value {
     json!({"failed": {"code": code, "message": message, "temporary": temporary}})
 }
 
-/// Answers questions until there are no more, a few at a time, as they come.
+/// Answers questions about the turns of `stream` until there are no more, a few at a time, as they come.
 pub(super) async fn answer(
+    stream: StreamId,
     question: Result<LlmGateway, String>,
     mut questions: mpsc::Receiver<Question>,
     injections: mpsc::Sender<Injection>,
@@ -142,7 +146,7 @@ pub(super) async fn answer(
     loop {
         tokio::select! {
             next = questions.recv(), if asked.len() < IN_FLIGHT => match next {
-                Some(turn) => asked.push(ask(&question, turn, found.borrow().clone(), &deps)),
+                Some(turn) => asked.push(ask(&stream, &question, turn, found.borrow().clone(), &deps)),
                 None => break,
             },
             Some(injection) = asked.next() => {
@@ -159,10 +163,16 @@ pub(super) async fn answer(
     }
 }
 
-async fn ask(question: &Result<LlmGateway, String>, turn: Question, found: Found, deps: &Deps) -> Injection {
+async fn ask(
+    stream: &StreamId,
+    question: &Result<LlmGateway, String>,
+    turn: Question,
+    found: Found,
+    deps: &Deps,
+) -> Injection {
     let data = match question {
         Err(message) => failed("bad_llm_gateway", message, false),
-        Ok(question) => match infer(question, &turn, found.map(|(call, _)| call), deps).await {
+        Ok(question) => match infer(stream, question, &turn, found.map(|(call, _)| call), deps).await {
             Ok(answer) => data(&answer),
             Err(failure) => failure,
         },
@@ -176,7 +186,13 @@ async fn ask(question: &Result<LlmGateway, String>, turn: Question, found: Found
     Injection { turn_order: Some(turn.turn_order), frame }
 }
 
-async fn infer(question: &LlmGateway, turn: &Question, call: Option<CallId>, deps: &Deps) -> Result<Answer, Value> {
+async fn infer(
+    stream: &StreamId,
+    question: &LlmGateway,
+    turn: &Question,
+    call: Option<CallId>,
+    deps: &Deps,
+) -> Result<Answer, Value> {
     let gateway = &deps.sessions.deps().gateway;
     let wanted =
         ["transcript", "summary"].iter().any(|name| question.messages.iter().any(|message| names(message, name)));
@@ -184,7 +200,7 @@ async fn infer(question: &LlmGateway, turn: &Question, call: Option<CallId>, dep
         Some(call) if wanted => deps.sessions.view(call).await.ok().flatten(),
         _ => None,
     };
-    let request = request(question, turn, view.as_deref())?;
+    let request = request(question, turn, view.as_deref().map(|view| (view, stream)))?;
     let key = call.as_ref().map_or("", CallId::as_str);
     let refused = |error: &crate::gateway::GatewayError| failed(error.code(), error.message(), error.temporary());
     let own = question.model.is_empty().then(|| gateway.target("llm_gateway", None));
@@ -222,7 +238,7 @@ fn alone(turn: &Question) -> Transcript {
     Transcript { turns: vec![Arc::new(turn)] }
 }
 
-fn request(question: &LlmGateway, turn: &Question, view: Option<&View>) -> Result<ChatRequest, Value> {
+fn request(question: &LlmGateway, turn: &Question, view: Seen<'_>) -> Result<ChatRequest, Value> {
     let mut body = question.rest.clone();
     body.insert("messages".to_owned(), Value::Array(question.messages.clone()));
     let (mut request, _) = ChatRequest::from_json(Value::Object(body).to_string().as_bytes())
@@ -235,7 +251,7 @@ fn request(question: &LlmGateway, turn: &Question, view: Option<&View>) -> Resul
     Ok(request)
 }
 
-fn expand(message: &mut Message, turn: &Question, view: Option<&View>) {
+fn expand(message: &mut Message, turn: &Question, view: Seen<'_>) {
     match &mut message.content {
         Content::Text(text) => {
             let whole = text.to_string();
@@ -260,7 +276,7 @@ fn names(message: &Value, name: &str) -> bool {
 }
 
 /// Replaces each placeholder once; what is put in is never looked at again. Unknown ones stay.
-fn fill(template: &str, turn: &Question, view: Option<&View>) -> String {
+fn fill(template: &str, turn: &Question, view: Seen<'_>) -> String {
     let mut filled = String::with_capacity(template.len() + turn.transcript.len());
     let mut rest = template;
     while let Some(start) = rest.find("{{") {
@@ -293,19 +309,20 @@ fn spoken(speaker: Option<&str>, text: &str) -> String {
 }
 
 /// The newest turns that fit, and the turn itself, which the pipeline may not have yet.
-fn dialogue(turn: &Question, view: Option<&View>) -> String {
+fn dialogue(turn: &Question, view: Seen<'_>) -> String {
     let mut lines = Vec::new();
     let mut bytes = 0;
     let here = turn.turn_order.to_string();
     let last = spoken(turn.speaker.as_deref(), &turn.transcript);
-    let known = view.is_some_and(|view| {
-        view.turns.iter().rev().take(8).any(|known| known.vendor_turn.as_deref() == Some(here.as_str()))
+    let known = view.is_some_and(|(view, stream)| {
+        let of_it = |known: &Turn| known.stream_id == *stream && known.vendor_turn.as_deref() == Some(here.as_str());
+        view.turns.iter().rev().take(8).any(|known| of_it(known))
     });
     if !known {
         bytes += last.len();
         lines.push(last);
     }
-    for turn in view.map_or(&[][..], |view| &view.turns).iter().rev().filter(|turn| !turn.text.is_empty()) {
+    for turn in view.map_or(&[][..], |(view, _)| &view.turns).iter().rev().filter(|turn| !turn.text.is_empty()) {
         let line = spoken(turn.speaker.as_deref(), &turn.text);
         bytes += line.len() + 1;
         if bytes > TRANSCRIPT_BYTES {
@@ -317,19 +334,29 @@ fn dialogue(turn: &Question, view: Option<&View>) -> String {
     lines.join("\n")
 }
 
-fn summary(view: Option<&View>) -> String {
-    let Some(value) = view.and_then(|view| view.insights.get("summary")?.get("value")) else { return String::new() };
-    line(value.get("summary").and_then(Value::as_str).map_or_else(|| value.to_string(), str::to_owned).as_str())
+/// The newest summary as text: what the built-in analysis says, or a member `summary` of another's, or all that there is.
+fn summary(view: Seen<'_>) -> String {
+    let Some(value) = view.and_then(|(view, _)| view.insights.get("summary")?.get("value")) else {
+        return String::new();
+    };
+    let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+    let said = text(value, "summary").or_else(|| {
+        let points = value.get("points").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let points = points.iter().filter_map(|point| text(point, "text"));
+        Some(std::iter::once(text(value, "headline")?).chain(points).collect::<Vec<_>>().join(" "))
+    });
+    line(&said.unwrap_or_else(|| value.to_string()))
 }
 
 /// A chat completion, in the vendor's form and OpenAI's at once.
 fn data(answer: &Answer) -> Value {
     let usage = answer.usage;
     let (input, output) = (usage.input.unwrap_or(0), usage.output.unwrap_or(0));
+    let finish = answer.response.choices.first().and_then(|choice| choice.finish).unwrap_or(Finish::Stop).as_str();
     let id = if answer.response.id.is_empty() { crate::types::id::random_suffix() } else { answer.response.id.clone() };
     json!({
         "id": id, "request_id": id, "object": "chat.completion", "model": answer.vendor_model,
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": answer.text}, "finish_reason": "stop"}],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": answer.text}, "finish_reason": finish}],
         "usage": {
             "input_tokens": input, "output_tokens": output, "total_tokens": input + output,
             "prompt_tokens": input, "completion_tokens": output,
@@ -341,16 +368,18 @@ fn data(answer: &Answer) -> Value {
     })
 }
 
-/// Sends the call's insights down the client's socket, as answers to its newest turn.
+/// Sends the call's insights down the client's socket: those of one turn of this `stream` as answers to it, others as
+/// answers to the newest turn.
 pub(super) async fn insights(
+    stream: StreamId,
     mut found: watch::Receiver<Found>,
-    newest: Arc<std::sync::atomic::AtomicI64>,
+    newest: Arc<AtomicI64>,
     injections: mpsc::Sender<Injection>,
     deps: Deps,
 ) {
     let Ok((call, after)) = found.wait_for(Option::is_some).await.map(|found| found.clone().unzip()) else { return };
     let (Some(call), Some(after)) = (call, after) else { return };
-    let mut reader = deps.hub.reader(Interest::Calls(vec![(call, after)]));
+    let mut reader = deps.hub.reader(Interest::Calls(vec![(call.clone(), after)]));
     let filter = Filter {
         analyses: None,
         include: Include { turns: false, words: false, partials: false, deltas: false },
@@ -366,13 +395,24 @@ pub(super) async fn insights(
                 continue;
             }
             let event: Value = serde_json::from_str(frame.text()).unwrap_or(Value::Null);
-            let turn_order = newest.load(std::sync::atomic::Ordering::Relaxed).max(0);
-            let frame = response(turn_order, "", &event);
+            let (turn_order, transcript) = match of_turn(&event, &stream, &call, &deps).await {
+                Some((turn_order, transcript)) => (turn_order, transcript),
+                None => (newest.load(Ordering::Relaxed).max(0), String::new()),
+            };
+            let frame = response(turn_order, &transcript, &event);
             if injections.send(Injection { turn_order: None, frame }).await.is_err() {
                 return;
             }
         }
     }
+}
+
+/// The vendor's number and the text of the turn that a per-turn insight is about, if that is a turn of `stream`.
+async fn of_turn(event: &Value, stream: &StreamId, call: &CallId, deps: &Deps) -> Option<(i64, String)> {
+    let ordinal = event.pointer("/insight/turn").or_else(|| event.get("turn"))?.as_u64()?;
+    let view = deps.sessions.view(call).await.ok()??;
+    let turn = view.turns.get(usize::try_from(ordinal).ok()?).filter(|turn| turn.stream_id == *stream)?;
+    Some((turn.vendor_turn.as_deref()?.parse().ok()?, turn.text.to_string()))
 }
 
 #[cfg(test)]

@@ -130,10 +130,11 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     let (inject, injections) = mpsc::channel(INJECTED);
     let newest = Arc::new(AtomicI64::new(-1));
     let insights = query.insights;
+    let stream = query.sidetone.stream_id.clone().unwrap_or_else(StreamId::mint);
     if let Some(dialect) = stt::dialect("assemblyai") {
         let sidetone = query.sidetone;
         let stream = Stream {
-            stream: sidetone.stream_id.unwrap_or_else(StreamId::mint),
+            stream: stream.clone(),
             dialect,
             call: sidetone.call_id,
             meta: sidetone.meta,
@@ -144,11 +145,11 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     }
     let answers = query.llm_gateway.map(|question| {
         let (ask, asked) = mpsc::channel(WAITING);
-        drain.tasks.spawn(answer::answer(question, asked, inject.clone(), known.clone(), deps.clone()));
+        drain.tasks.spawn(answer::answer(stream.clone(), question, asked, inject.clone(), known.clone(), deps.clone()));
         Answers { questions: Questions::new(query.formats), ask }
     });
-    let watcher =
-        insights.then(|| drain.tasks.spawn(answer::insights(known, Arc::clone(&newest), inject.clone(), deps.clone())));
+    let watcher = insights
+        .then(|| drain.tasks.spawn(answer::insights(stream, known, Arc::clone(&newest), inject.clone(), deps.clone())));
     drop(inject);
     let newest = insights.then_some(newest);
     let (kill, metrics) = (drain.kill.clone(), deps.metrics.clone());
