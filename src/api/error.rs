@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
 use super::auth::Refusal;
+use super::body::BodyError;
 use crate::gateway::{AttemptFailure, GatewayError};
 use crate::llm::RequestError;
 use crate::types::CallId;
@@ -32,6 +33,13 @@ pub(super) fn unprocessable(body: impl IntoResponse) -> Response {
 pub(super) fn relayed(status: u16, body: Vec<u8>) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// A 401 says how a key comes.
+fn name_scheme(response: &mut Response) {
+    if response.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
 }
 
 /// An answer that is a problem document.
@@ -109,6 +117,14 @@ impl ApiError {
         Self::new(StatusCode::GONE, code, detail)
     }
 
+    /// 413 or 400: no body.
+    pub(super) fn no_body(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLong(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", error.to_string()),
+            BodyError::Cut => Self::bad_request("bad_body", error.to_string()),
+        }
+    }
+
     /// 415.
     pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
@@ -168,6 +184,12 @@ pub struct OpenAiError {
     retry_after: Option<Duration>,
 }
 
+impl From<ApiError> for OpenAiError {
+    fn from(error: ApiError) -> Self {
+        Self::new(error.status, error.code, error.detail)
+    }
+}
+
 impl OpenAiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self { status, code, param: None, message: message.into(), attempts: Vec::new(), retry_after: None }
@@ -196,9 +218,9 @@ impl OpenAiError {
         Self { param: Some("transcript.call_id".to_owned()), ..error }
     }
 
-    /// 413.
-    pub fn too_large(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
+    /// 413 or 400: no body.
+    pub(super) fn no_body(error: BodyError) -> Self {
+        ApiError::no_body(error).into()
     }
 
     /// 502: an answer that no repair makes JSON.
@@ -265,7 +287,7 @@ impl OpenAiError {
     /// The JSON document.
     pub fn body(&self) -> String {
         let kind = match self.status.as_u16() {
-            400 | 404 | 405 | 413 | 422 => "invalid_request_error",
+            400 | 404 | 405 | 413 | 415 | 422 => "invalid_request_error",
             401 => "authentication_error",
             402 => "insufficient_quota",
             403 => "permission_error",
@@ -293,6 +315,7 @@ impl IntoResponse for OpenAiError {
         if let Some(after) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0)));
         }
+        name_scheme(&mut response);
         response
     }
 }
@@ -302,6 +325,7 @@ impl IntoResponse for ApiError {
         let document = self.document();
         let mut response = (self.status, Body::from(document)).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        name_scheme(&mut response);
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

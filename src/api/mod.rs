@@ -4,6 +4,7 @@
 //! status codes.
 
 pub mod auth;
+mod body;
 mod calls;
 mod chat;
 pub mod config;
@@ -135,7 +136,8 @@ impl Service {
     {
         let began = Instant::now();
         if let Err(refusal) = self.guard.check(&request) {
-            return refusal.into_response();
+            let is_chat = auth::is_chat(request.uri().path());
+            return if is_chat { OpenAiError::from(refusal).into_response() } else { refusal.into_response() };
         }
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Began(began));

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::Request;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::Api;
 use super::calls::session_error;
 use super::error::ApiError;
+use super::{Api, body};
 use crate::hub::{Interest, Item, Kind};
 use crate::ingest::whole::{Whole, WholeError};
+use crate::llm::RequestError;
 use crate::stt;
 use crate::types::{CallId, JsonMap, Seq};
 
@@ -28,6 +29,7 @@ const READ_BYTES: usize = 256 * 1024;
 const MARGIN: Duration = Duration::from_secs(30);
 
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Posted {
     #[serde(default)]
     call_id: Option<String>,
@@ -52,10 +54,8 @@ fn bad(message: impl Into<String>) -> ApiError {
 impl Posted {
     fn read(body: &[u8]) -> Result<Self, ApiError> {
         let mut reader = serde_json::Deserializer::from_slice(body);
-        serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            let (path, message) = (error.path().to_string(), error.inner().to_string());
-            bad(if path == "." { message } else { format!("{path}: {message}") })
-        })
+        serde_path_to_error::deserialize(&mut reader)
+            .map_err(|error| bad(RequestError::read("", error.path(), error.inner()).message))
     }
 
     /// The frames, checked.
@@ -106,9 +106,8 @@ fn taken(call: &CallId) -> ApiError {
 /// # Cancel safety
 /// A client that goes away leaves the call: it completes, and can be read under `/v1/calls`.
 pub(super) async fn post(State(api): State<Arc<Api>>, request: Request<Body>) -> Result<Response, ApiError> {
-    let body: Bytes = axum::body::to_bytes(request.into_body(), MAX_BODY_BYTES)
-        .await
-        .map_err(|_| bad(format!("the body is longer than {MAX_BODY_BYTES} bytes, or was cut")))?;
+    let (parts, body) = request.into_parts();
+    let body = body::read(&parts.headers, body, MAX_BODY_BYTES).await.map_err(ApiError::no_body)?;
     let mut posted = Posted::read(&body)?;
     drop(body);
     let deps = Arc::clone(api.sessions.deps());

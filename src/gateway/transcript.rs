@@ -70,6 +70,7 @@ pub enum Render {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct WireSpec {
     #[serde(default)]
     call_id: Option<String>,
@@ -84,6 +85,7 @@ struct WireSpec {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct WireTurn {
     #[serde(default)]
     speaker: Option<String>,
@@ -95,6 +97,7 @@ struct WireTurn {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct WireWindow {
     #[serde(default)]
     turns: Option<usize>,
@@ -113,7 +116,7 @@ impl Spec {
     /// The field that is wrong, and what is allowed.
     pub fn read(value: serde_json::Value) -> Result<Self, RequestError> {
         let wire: WireSpec = serde_path_to_error::deserialize(value)
-            .map_err(|error| RequestError::field(format!("transcript.{}", error.path()), error.inner().to_string()))?;
+            .map_err(|error| RequestError::read("transcript", error.path(), error.inner()))?;
         let source = match (wire.call_id, wire.turns, wire.text) {
             (Some(call), None, None) => Source::Call(
                 CallId::parse(&call).map_err(|error| RequestError::field("transcript.call_id", error.to_string()))?,

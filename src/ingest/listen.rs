@@ -62,7 +62,7 @@ async fn connect(mut socket: ServerSocket, params: Params, deps: &Deps) {
     };
     let welcome = match attached {
         Attached::Refused { code, message, close } => {
-            let complaint = Complaint { code, message, fatal: true, temporary: false };
+            let complaint = Complaint { code, message, fatal: true, temporary: false, id: None };
             return farewell(socket, Some(complaint), close, code).await;
         }
         Attached::Welcome(welcome) | Attached::Completed(welcome) => welcome,
@@ -270,12 +270,13 @@ impl Connection<'_> {
                     message: format!("a frame of {size} bytes is over the limit of {limit} (ingest.max_frame_bytes)"),
                     fatal: true,
                     temporary: false,
+                    id: None,
                 }),
                 code: 4413,
                 reason: "frame too large",
             }),
             Err(WsError::Protocol(message)) => Some(End::Close {
-                complaint: Some(Complaint { code: "bad_frame", message, fatal: true, temporary: false }),
+                complaint: Some(Complaint { code: "bad_frame", message, fatal: true, temporary: false, id: None }),
                 code: 4400,
                 reason: "bad frame",
             }),
@@ -317,7 +318,7 @@ impl Connection<'_> {
 
     fn complain(&self, code: &'static str, message: String) {
         self.deps.metrics.refused(code);
-        self.outlet.complain(Complaint { code, message, fatal: false, temporary: false });
+        self.outlet.complain(Complaint { code, message, fatal: false, temporary: false, id: None });
     }
 
     async fn outbound(&mut self, outbound: Outbound) -> Option<End> {
@@ -380,6 +381,7 @@ fn restarted() -> End {
                 .into(),
             fatal: true,
             temporary: true,
+            id: None,
         }),
         code: 1001,
         reason: "session restarted",
@@ -401,13 +403,17 @@ fn session_complaint(error: &SessionError) -> (Complaint, u16) {
         SessionError::Stopping => ("stopping", true, 1001),
         SessionError::UnknownCall(_) => ("unknown_call", false, 4500),
     };
-    (Complaint { code, message: error.to_string(), fatal: true, temporary }, close)
+    (Complaint { code, message: error.to_string(), fatal: true, temporary, id: None }, close)
 }
 
 fn error_frame(complaint: &Complaint) -> Utf8Bytes {
-    let Complaint { code, message, fatal, temporary } = complaint;
-    let frame: Value =
-        json!({"type": "error", "code": code, "message": message, "fatal": fatal, "temporary": temporary});
+    let Complaint { code, message, fatal, temporary, id } = complaint;
+    let frame: Value = match id {
+        None => json!({"type": "error", "code": code, "message": message, "fatal": fatal, "temporary": temporary}),
+        Some(id) => {
+            json!({"id": id, "type": "error", "code": code, "message": message, "fatal": fatal, "temporary": temporary})
+        }
+    };
     Utf8Bytes::from(frame.to_string())
 }
 

@@ -31,7 +31,7 @@ pub(super) struct Params {
 }
 
 fn bad(name: &str, message: impl std::fmt::Display) -> Complaint {
-    Complaint { code: "bad_parameter", message: format!("{name}: {message}"), fatal: true, temporary: false }
+    Complaint { code: "bad_parameter", message: format!("{name}: {message}"), fatal: true, temporary: false, id: None }
 }
 
 /// Reads the query.
@@ -94,6 +94,7 @@ fn read_analyses(value: &str, analyses: &Analyses, params: &mut Params) {
                 message: format!("no analysis {name:?}; there are: {}", analyses.names().join(", ")),
                 fatal: false,
                 temporary: false,
+                id: None,
             });
         }
     }

@@ -4,12 +4,17 @@
 
 use std::collections::HashSet;
 
+use serde::Deserialize;
+use serde_json::Value;
+
 use crate::session::command::Complaint;
-use crate::stt::{Decoder, Dialect};
+use crate::stt::{DecodeError, Decoder, Dialect};
 use crate::types::SttEvent;
 
 /// Types of unknown messages that are told one by one; beyond that they are only counted.
 const UNKNOWN_TOLD: usize = 32;
+/// An `id` longer than this is not echoed.
+const MAX_ID_BYTES: usize = 256;
 
 /// The frames of one connection.
 pub(super) struct Pump {
@@ -35,7 +40,8 @@ impl Pump {
         let mut events = Vec::new();
         let mut complaint = None;
         if let Err(error) = self.decoder.decode(text, &mut events) {
-            complaint = Some(Complaint { code: error.code, message: error.message, fatal: false, temporary: false });
+            let DecodeError { code, message } = error;
+            complaint = Some(Complaint { code, message, fatal: false, temporary: false, id: None });
         }
         // What the decoder still holds belongs to the stream that ends here.
         if let Some(end @ SttEvent::End { .. }) = events.pop_if(|event| matches!(event, SttEvent::End { .. })) {
@@ -47,6 +53,9 @@ impl Pump {
         }
         if self.strict {
             complaint = complaint.or_else(|| self.unknown_type(&events));
+            if let Some(complaint) = &mut complaint {
+                complaint.id = id_of(text);
+            }
         }
         (events, complaint)
     }
@@ -63,7 +72,22 @@ impl Pump {
             message: format!("type: no frame type {shown:?}; there are: turn, partial, revise, meta, end"),
             fatal: false,
             temporary: false,
+            id: None,
         })
+    }
+}
+
+/// The `id` by which the producer knows its frame, if that can be read.
+fn id_of(text: &str) -> Option<Value> {
+    #[derive(Deserialize)]
+    struct Named {
+        id: Value,
+    }
+    let Named { id } = serde_json::from_str(text).ok()?;
+    match &id {
+        Value::Number(_) => Some(id),
+        Value::String(name) => (name.len() <= MAX_ID_BYTES).then_some(id),
+        _ => None,
     }
 }
 
@@ -91,5 +115,19 @@ mod tests {
         assert!(pump.feed(r#"{"type":"noise"}"#).1.is_none());
         assert_eq!(pump.feed("{").1.map(|complaint| complaint.code), Some("bad_json"));
         assert_eq!(pump.count, 3);
+    }
+    #[test]
+    fn a_complaint_has_the_id_of_its_frame() {
+        let id = |dialect: &str, frame: &str| {
+            let mut pump = Pump::new(stt::dialect(dialect).expect("dialect"));
+            pump.feed(frame).1.expect("complaint").id
+        };
+        assert_eq!(id("sidetone", r#"{"type":"turn","id":"a7"}"#), Some("a7".into()));
+        assert_eq!(id("sidetone", r#"{"type":"noise","id":7}"#), Some(7.into()));
+        for none in [r#"{"type":"turn"}"#, r#"{"type":"turn","id":{}}"#, "{", "[]"] {
+            assert_eq!(id("sidetone", none), None, "{none}");
+        }
+        // In a vendor's frame `id` is the vendor's.
+        assert_eq!(id("assemblyai", r#"{"type":"Begin","id":"x","expires_at":[]"#), None);
     }
 }

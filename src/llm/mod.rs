@@ -20,6 +20,7 @@ mod response;
 pub mod schema;
 pub mod sse;
 mod text;
+mod wrong;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -27,11 +28,10 @@ pub(crate) use openai::write_tool_call;
 pub(crate) use response::THINKING_BLOCKS;
 
 pub use failure::{Class, RetryAfter, VendorError};
-pub use request::{
-    ChatRequest, Content, Function, Message, RequestError, ResponseFormat, Role, Tool, ToolCall, ToolChoice,
-};
+pub use request::{ChatRequest, Content, Function, Message, ResponseFormat, Role, Tool, ToolCall, ToolChoice};
 pub use response::{ChatResponse, Choice, Finish, Piece, Usage};
 pub use text::Text;
+pub use wrong::RequestError;
 
 /// Every vendor, by the name in `provider = "…"`.
 pub static PROVIDERS: &[&dyn Provider] = &[

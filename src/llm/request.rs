@@ -8,7 +8,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Text;
+use super::{RequestError, Text};
 use crate::types::JsonMap;
 
 /// A request for a completion. The model is not in it: that is the gateway's to choose.
@@ -219,25 +219,6 @@ pub enum ResponseFormat {
     },
 }
 
-/// Why a request is not one. The message says where, what was found and what is allowed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct RequestError {
-    /// The field, as in `messages[0].content`.
-    pub param: Option<String>,
-    /// For people.
-    pub message: String,
-}
-
-impl RequestError {
-    /// A problem of one field.
-    pub fn field(param: impl Into<String>, message: impl Into<String>) -> Self {
-        let param = param.into();
-        let message = format!("{param}: {}", message.into());
-        Self { param: Some(param), message }
-    }
-}
-
 impl ChatRequest {
     /// Reads a request body; gives the request and the `model` that it names.
     ///
@@ -277,6 +258,11 @@ impl ChatRequest {
             return Err(RequestError::field("n", format!("expected a number from 1 to 128, found {n}")));
         }
         for (position, message) in self.messages.iter().enumerate() {
+            let speaks = matches!(message.role, Role::System | Role::Developer | Role::User);
+            if speaks && matches!(message.content, Content::None) {
+                let param = format!("messages[{position}].content");
+                return Err(RequestError::field(param, "missing; expected a string or a list of content parts"));
+            }
             if message.role == Role::Tool && message.tool_call_id.is_none() {
                 let param = format!("messages[{position}].tool_call_id");
                 return Err(RequestError::field(param, "missing; a tool's message names the call that it answers"));
@@ -302,7 +288,7 @@ impl ChatRequest {
             return Ok(());
         }
         let wire: Wire = serde_path_to_error::deserialize(Value::Object(params.clone()))
-            .map_err(|error| RequestError::field(error.path().to_string(), error.inner().to_string()))?;
+            .map_err(|error| RequestError::read("", error.path(), error.inner()))?;
         let (given, _) = wire.into_request()?;
         let given_keys = |name: &str| params.contains_key(name);
         macro_rules! take {
@@ -335,15 +321,13 @@ impl ChatRequest {
 fn where_it_fails(body: &[u8], error: &serde_json::Error) -> RequestError {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     match serde_path_to_error::deserialize::<_, Wire>(&mut deserializer) {
-        Err(error) if error.path().to_string() != "." => {
-            let param = error.path().to_string();
-            RequestError { message: format!("{param}: {}", error.inner()), param: Some(param) }
-        }
-        _ => RequestError { param: None, message: error.to_string() },
+        Err(error) => RequestError::read("", error.path(), error.inner()),
+        Ok(_) => RequestError { param: None, message: error.to_string() },
     }
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct Wire {
     #[serde(default)]
     model: Option<String>,
@@ -388,19 +372,21 @@ struct Wire {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct StreamOptions {
     #[serde(default)]
     include_usage: Option<bool>,
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a string or a list of strings")]
 enum Stop {
     One(String),
     Many(Vec<String>),
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct WireMessage {
     role: Role,
     #[serde(default)]
@@ -418,6 +404,7 @@ struct WireMessage {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct WireToolCall {
     #[serde(default)]
     id: String,
@@ -429,6 +416,7 @@ struct WireToolCall {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct WireFunctionCall {
     name: String,
     #[serde(default)]

@@ -167,6 +167,8 @@ pub struct Complaint {
     pub fatal: bool,
     /// Whether it passes by itself.
     pub temporary: bool,
+    /// The `id` of the frame that it answers, where that has one.
+    pub id: Option<serde_json::Value>,
 }
 
 /// How a connection is to end.

@@ -34,6 +34,7 @@ impl Task {
                     message: "another connection took this stream over".into(),
                     fatal: true,
                     temporary: false,
+                    id: None,
                 }),
                 code: SUPERSEDED,
                 reason: "superseded",
@@ -165,6 +166,7 @@ impl Task {
                     message: "the call was ended; this frame was not taken".into(),
                     fatal: false,
                     temporary: false,
+                    id: None,
                 });
             }
             return;
@@ -409,7 +411,7 @@ impl Task {
 
     fn complain(&self, stream: &StreamId, code: &'static str, message: String) {
         if let Some(live) = self.live.get(stream) {
-            live.outlet.complain(Complaint { code, message, fatal: false, temporary: false });
+            live.outlet.complain(Complaint { code, message, fatal: false, temporary: false, id: None });
         }
     }
 

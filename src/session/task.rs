@@ -84,7 +84,7 @@ pub(super) struct Done {
     pub(super) reason: &'static str,
     pub(super) is_final: bool,
     /// When the newest turn of the snapshot came, the trigger fired, and the job went out; ms of the session's clock.
-    pub(super) newest_turn_ms: u64,
+    pub(super) news_ms: u64,
     pub(super) fired_ms: u64,
     pub(super) started_ms: u64,
 }
@@ -310,6 +310,7 @@ impl Task {
                             .into(),
                         fatal: false,
                         temporary: true,
+                        id: None,
                     });
                 }
                 let wait = JOURNAL_RETRY.saturating_mul(1 << self.journal_failures.min(4)).min(Duration::from_secs(1));

@@ -319,6 +319,22 @@ async fn foreign_origins_and_rebound_hosts_are_refused_on_every_path() {
     )
     .await;
     assert_eq!(reply.status, 415, "a POST needs application/json: {}", reply.text());
+    // On the gateway's paths every error has OpenAI's shape, those of the door too.
+    for (header, status) in
+        [(("content-type", "text/plain"), 415), (("host", "evil.example"), 403), (("origin", "null"), 403)]
+    {
+        let reply = http::request(daemon.port, "POST", "/v1/chat/completions", &[header], Some("{}".into())).await;
+        assert_eq!(reply.status, status, "{header:?}: {}", reply.text());
+        assert!(reply.json()["error"]["message"].is_string(), "{header:?}: {}", reply.text());
+    }
+    // A client that sends all of what is too much still reads why it was not taken.
+    let json = [("content-type", "application/json")];
+    let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{}"}}]}}"#, "x".repeat(17 << 20));
+    let reply = http::request(daemon.port, "POST", "/v1/chat/completions", &json, Some(body)).await;
+    assert_eq!((reply.status, &reply.json()["error"]["code"]), (413, &json!("request_too_large")), "{}", reply.text());
+    let body = format!(r#"{{"turns":[{{"text":"{}"}}]}}"#, "x".repeat(65 << 20));
+    let reply = http::request(daemon.port, "POST", "/v1/transcripts", &json, Some(body)).await;
+    assert_eq!((reply.status, &reply.json()["code"]), (413, &json!("request_too_large")), "{}", reply.text());
     assert_eq!(daemon.get_json("/v1/calls/c1").await["state"], "open");
 }
 

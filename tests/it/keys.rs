@@ -95,6 +95,8 @@ async fn every_path_with_every_key() {
         for bad in [None, Some("sk_wrong"), Some(gone.as_str()), Some("")] {
             let reply = ask(&daemon, method, path, bad).await;
             assert_eq!(reply.status == 401, !needed.is_empty(), "{method} {path} with {bad:?}: {}", reply.status);
+            let scheme = (reply.status == 401).then_some("Bearer");
+            assert_eq!(reply.header("www-authenticate"), scheme, "{method} {path} with {bad:?}");
         }
         for (scopes, key) in &keys {
             for value in [key.clone(), format!("Bearer {key}"), format!("bearer {key}")] {

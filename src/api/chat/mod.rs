@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
@@ -21,7 +21,7 @@ use self::answer::Facts;
 use self::extensions::{Extensions, Fallback};
 use super::auth::{Caller, Refusal};
 use super::error::OpenAiError;
-use super::{Api, Began};
+use super::{Api, Began, body};
 use crate::gateway::transcript::{self, Source, Spec};
 use crate::gateway::{Answer, Arm, Gateway, GatewayError, MakeTranscript, Query, Stream};
 use crate::keys::Scope;
@@ -95,9 +95,7 @@ async fn respond(api: &Api, http: Request<Body>) -> Result<Response, OpenAiError
     let (mut parts, body) = http.into_parts();
     let began = parts.extensions.get::<Began>().map_or_else(Instant::now, |began| began.0);
     let caller = parts.extensions.remove::<Caller>().unwrap_or(Caller(None));
-    let body: Bytes = axum::body::to_bytes(body, MAX_BODY_BYTES)
-        .await
-        .map_err(|_| OpenAiError::too_large(format!("the body is longer than {MAX_BODY_BYTES} bytes, or was cut")))?;
+    let body = body::read(&parts.headers, body, MAX_BODY_BYTES).await.map_err(OpenAiError::no_body)?;
     let (mut request, model) = ChatRequest::from_json(&body).map_err(|error| OpenAiError::request(&error))?;
     drop(body);
     let extensions = Extensions::take(&mut request).map_err(|error| OpenAiError::request(&error))?;
