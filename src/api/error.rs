@@ -184,6 +184,13 @@ pub struct OpenAiError {
     retry_after: Option<Duration>,
 }
 
+fn attempt(attempt: &AttemptFailure) -> serde_json::Value {
+    serde_json::json!({
+        "endpoint": &*attempt.endpoint, "model": &*attempt.model, "status": attempt.status,
+        "code": attempt.code, "why": attempt.why, "message": attempt.message,
+    })
+}
+
 impl From<ApiError> for OpenAiError {
     fn from(error: ApiError) -> Self {
         Self::new(error.status, error.code, error.detail)
@@ -224,12 +231,10 @@ impl OpenAiError {
     }
 
     /// 502: an answer that no repair makes JSON.
-    pub fn unrepairable() -> Self {
-        Self::new(
-            StatusCode::BAD_GATEWAY,
-            "schema_mismatch",
-            "json-repair: the answer cannot be made JSON without guessing",
-        )
+    pub fn unrepairable(last: &AttemptFailure, before: &[GatewayError]) -> Self {
+        let message = "json-repair: the answer cannot be made JSON without guessing";
+        let attempts = before.iter().flat_map(GatewayError::attempts).chain([last]).map(attempt).collect();
+        Self { attempts, ..Self::new(StatusCode::BAD_GATEWAY, "schema_mismatch", message) }
     }
 
     /// 503.
@@ -271,15 +276,7 @@ impl OpenAiError {
             code: error.code(),
             param: error.param().map(str::to_owned),
             message: error.message().to_owned(),
-            attempts: attempts
-                .iter()
-                .map(|attempt| {
-                    serde_json::json!({
-                        "endpoint": &*attempt.endpoint, "model": &*attempt.model, "status": attempt.status,
-                        "code": attempt.code, "why": attempt.why, "message": attempt.message,
-                    })
-                })
-                .collect(),
+            attempts: attempts.into_iter().map(attempt).collect(),
             retry_after: error.retry_after(),
         }
     }

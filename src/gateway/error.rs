@@ -24,6 +24,14 @@ pub struct AttemptFailure {
     pub message: String,
 }
 
+impl AttemptFailure {
+    /// An answer that came and is not what was asked for.
+    pub(crate) fn mismatch(endpoint: Arc<str>, model: Arc<str>, why: Option<&'static str>) -> Self {
+        let message = "the answer is not valid under the schema".to_owned();
+        Self { endpoint, model, status: Some(200), code: "schema_mismatch", why, message }
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {}", .0.code, .0.message)]

@@ -156,13 +156,19 @@ pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answe
             Verdict::Valid(text, value) => (text, value),
             Verdict::Invalid(_) if got.degraded => return Err(mismatch(&mut run)),
             Verdict::Invalid(errors) => {
+                run.mismatched();
                 question.request.messages.push(Message::text(Role::Assistant, text));
                 question.request.messages.push(Message::text(Role::User, schema::repair_request(&errors)));
                 run.repair();
                 got = complete(&mut run, &mut question, &mut bill).await?;
                 match validator.check(got.response.text()) {
                     Verdict::Valid(text, value) => (text, value),
-                    Verdict::Invalid(_) => return Err(mismatch(&mut run)),
+                    Verdict::Invalid(_) => {
+                        if !got.degraded {
+                            run.mismatched();
+                        }
+                        return Err(mismatch(&mut run));
+                    }
                 }
             }
         };

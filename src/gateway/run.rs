@@ -525,6 +525,15 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// The newest answer broke the schema: an attempt that reached its end and helped nobody.
+    pub(super) fn mismatched(&mut self) {
+        let answered = &self.candidates[self.current];
+        if let Target::Remote(remote) = &answered.target {
+            let (endpoint, model) = (Arc::clone(&remote.endpoint.name), Arc::clone(&remote.vendor_model));
+            self.failures.push(AttemptFailure::mismatch(endpoint, model, answered.why));
+        }
+    }
+
     /// The failures so far.
     pub(super) fn take_failures(&mut self) -> Vec<AttemptFailure> {
         std::mem::take(&mut self.failures)

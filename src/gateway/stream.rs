@@ -179,8 +179,12 @@ impl Stream {
 
     fn end(&mut self) -> Result<(), GatewayError> {
         self.usage = self.usage();
+        let mut why = None;
         match std::mem::replace(&mut self.source, Source::Ended) {
-            Source::Live(mut live) => self.cost = live.close(None),
+            Source::Live(mut live) => {
+                why = live.why();
+                self.cost = live.close(None);
+            }
             Source::Whole(_, Some(row)) => {
                 self.cost = row.cost();
                 row.succeed();
@@ -192,7 +196,10 @@ impl Stream {
             && let Verdict::Invalid(_) = validator.check(&text)
         {
             let message = "the answer is not valid under the schema; what has been streamed cannot be repaired";
-            return Err(GatewayError::new("schema_mismatch", message).temporarily());
+            let (endpoint, model) = (Arc::clone(&self.provenance.endpoint), Arc::clone(&self.provenance.vendor_model));
+            let mut attempts = std::mem::take(&mut self.failures);
+            attempts.push(AttemptFailure::mismatch(endpoint, model, why));
+            return Err(GatewayError::new("schema_mismatch", message).temporarily().with_attempts(attempts));
         }
         Ok(())
     }

@@ -54,7 +54,7 @@ impl Pump {
         if self.strict {
             complaint = complaint.or_else(|| self.unknown_type(&events));
             if let Some(complaint) = &mut complaint {
-                complaint.id = id_of(text);
+                complaint.id = id_of(text).map(Box::new);
             }
         }
         (events, complaint)
@@ -120,7 +120,7 @@ mod tests {
     fn a_complaint_has_the_id_of_its_frame() {
         let id = |dialect: &str, frame: &str| {
             let mut pump = Pump::new(stt::dialect(dialect).expect("dialect"));
-            pump.feed(frame).1.expect("complaint").id
+            pump.feed(frame).1.expect("complaint").id.map(|id| *id)
         };
         assert_eq!(id("sidetone", r#"{"type":"turn","id":"a7"}"#), Some("a7".into()));
         assert_eq!(id("sidetone", r#"{"type":"noise","id":7}"#), Some(7.into()));

@@ -168,7 +168,7 @@ pub struct Complaint {
     /// Whether it passes by itself.
     pub temporary: bool,
     /// The `id` of the frame that it answers, where that has one.
-    pub id: Option<serde_json::Value>,
+    pub id: Option<Box<serde_json::Value>>,
 }
 
 /// How a connection is to end.

@@ -23,7 +23,7 @@ use super::auth::{Caller, Refusal};
 use super::error::OpenAiError;
 use super::{Api, Began, body};
 use crate::gateway::transcript::{self, Source, Spec};
-use crate::gateway::{Answer, Arm, Gateway, GatewayError, MakeTranscript, Query, Stream};
+use crate::gateway::{Answer, Arm, AttemptFailure, Gateway, GatewayError, MakeTranscript, Query, Stream};
 use crate::keys::Scope;
 use crate::llm::{ChatRequest, repair};
 use crate::types::{CallId, Transcript, id};
@@ -209,7 +209,7 @@ async fn plain(asked: &Asked, turns: Vec<Turn>) -> Result<Response, OpenAiError>
         match asked.gateway.complete(asked.query(&mut turn)).await {
             Ok(mut answer) => {
                 if asked.repair_json {
-                    repair_answer(&mut answer)?;
+                    repair_answer(&mut answer, &failed)?;
                 }
                 return Ok(write_plain(asked, &turn, &answer));
             }
@@ -232,15 +232,18 @@ fn all_failed(mut failed: Vec<GatewayError>) -> OpenAiError {
     }
 }
 
-/// AssemblyAI's `json-repair`: of the text and of tools' arguments.
-fn repair_answer(answer: &mut Answer) -> Result<(), OpenAiError> {
+/// AssemblyAI's `json-repair`: of the text and of tools' arguments. `before` are the errors of those that were asked first.
+fn repair_answer(answer: &mut Answer, before: &[GatewayError]) -> Result<(), OpenAiError> {
     for choice in &mut answer.response.choices {
         let texts = choice.text.iter_mut().chain(choice.tool_calls.iter_mut().map(|call| &mut call.arguments));
         for text in texts.filter(|text| !text.is_empty()) {
             match repair::parse(text) {
                 Some((_, true)) => {}
                 Some((value, false)) => *text = value.to_string(),
-                None => return Err(OpenAiError::unrepairable()),
+                None => {
+                    let (endpoint, model) = (Arc::clone(&answer.endpoint), Arc::clone(&answer.vendor_model));
+                    return Err(OpenAiError::unrepairable(&AttemptFailure::mismatch(endpoint, model, None), before));
+                }
             }
         }
     }

@@ -191,6 +191,9 @@ async fn one_repair_round_then_a_typed_failure() {
     fake.script(vec![stream(&["no"])]);
     let error = gateway.infer(ask_schema(&gateway)).await.expect_err("mismatch");
     assert_eq!((error.code(), error.temporary()), ("schema_mismatch", true));
+    let attempts: Vec<_> = error.attempts().iter().map(|failed| (failed.status, failed.code, failed.why)).collect();
+    let mismatch = |why| (Some(200), "schema_mismatch", Some(why));
+    assert_eq!(attempts, [mismatch("first"), mismatch("repair")]);
     assert_eq!(fake.requests(), 4);
 }
 
