@@ -77,12 +77,11 @@ impl Config {
             }
         }
         for model in &self.models {
-            let hedge = model.hedge_quantile;
-            let detail = format!("{:?} {:?} {:?} hedge {hedge:?}", model.candidates, model.clocks, model.balance);
-            items.push(("model", model.name.clone(), detail));
+            items.push(("model", model.name.clone(), model.to_json().to_string()));
         }
         for route in &self.routes {
-            items.push(("route", route.name.clone(), format!("{:?}", route.variants)));
+            let variants: Vec<serde_json::Value> = route.variants.iter().map(VariantConfig::to_json).collect();
+            items.push(("route", route.name.clone(), serde_json::Value::from(variants).to_string()));
         }
         items
     }

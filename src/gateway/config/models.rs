@@ -39,6 +39,30 @@ pub struct ModelConfig {
     pub hedge_quantile: Option<f64>,
 }
 
+impl ModelConfig {
+    /// Under the names that it is configured with.
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        let candidate = |candidate: &Candidate| match candidate {
+            Candidate::Local => "local".to_owned(),
+            Candidate::Remote { endpoint, vendor_model } => format!("{endpoint}/{vendor_model}"),
+        };
+        let candidates: Vec<String> = self.candidates.iter().map(candidate).collect();
+        let ms = |clock: Duration| u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
+        let (balance, weights) = match &self.balance {
+            Balance::Order => ("order", None),
+            Balance::Weight(weights) => ("weight", Some(weights)),
+            Balance::Latency => ("latency", None),
+            Balance::Cost => ("cost", None),
+        };
+        serde_json::json!({
+            "candidates": candidates, "retries": self.retries, "balance": balance, "weights": weights,
+            "hedge_quantile": self.hedge_quantile, "connect_timeout_ms": ms(self.clocks.connect),
+            "header_timeout_ms": ms(self.clocks.header), "first_token_timeout_ms": ms(self.clocks.first_token),
+            "between_tokens_timeout_ms": ms(self.clocks.between_tokens), "total_timeout_ms": ms(self.clocks.total),
+        })
+    }
+}
+
 /// Which candidate is asked first; the others follow when it fails. `local` is last, but for [`Balance::Order`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Balance {

@@ -34,6 +34,14 @@ pub struct VariantConfig {
     pub params: JsonMap,
 }
 
+impl VariantConfig {
+    /// Under the names that it is configured with.
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        let Self { name, model, weight, prompt, params } = self;
+        serde_json::json!({"name": name, "model": model, "weight": weight, "prompt": prompt, "params": params})
+    }
+}
+
 pub(super) fn read_route(root: &mut Section<'_>, name: &str, value: Value, config: &Config) -> RouteConfig {
     let mut section = Section::new(format!("routes.{name}"), Some(value), root.problems());
     if !name_is_valid(name) {
