@@ -6,6 +6,7 @@
 //! vendor) and `--peer NAME,PID,PORT,PATH,MODEL,KEY` each; `scripts/compare-gateways` does all of it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
 
+mod bare;
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
@@ -21,7 +22,11 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     if let Some(position) = args.iter().position(|arg| arg == "--role") {
-        return runtime().block_on(mock::run(args.get(position + 2).map(String::as_str).unwrap_or("0")));
+        let port = args.get(position + 2).map(String::as_str).unwrap_or("0");
+        return match args.get(position + 1).map(String::as_str) {
+            Some("bare") => runtime().block_on(bare::run(port.parse().expect("the vendor's port"))),
+            _ => runtime().block_on(mock::run(port)),
+        };
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if cores > 1 {

@@ -118,6 +118,7 @@ fn config(port: u16) -> String {
 impl Bench {
     pub async fn start(cores: Option<(u8, u8)>, third: bool, port: &str, peers: Vec<Target>, rounds: usize) -> Self {
         let mock = Process::role(cores.map(|(_, own)| if third { own + 1 } else { own }), &["mock", port]);
+        let bare = Process::role(cores.map(|(gateway, _)| gateway), &["bare", &mock.port.to_string()]);
         let daemon = Process::daemon(cores.map(|(gateway, _)| gateway), &config(mock.port));
         let target = |name: &str, port: u16, pid: Option<u32>| Target {
             name: name.to_owned(),
@@ -130,9 +131,13 @@ impl Bench {
         };
         // The daemon's first words come before all of it is up.
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let mut targets = vec![target("direct", mock.port, None), target("sidetone", daemon.port, Some(daemon.pid()))];
+        let mut targets = vec![
+            target("direct", mock.port, None),
+            target("bare relay", bare.port, Some(bare.pid())),
+            target("sidetone", daemon.port, Some(daemon.pid())),
+        ];
         targets.extend(peers);
-        Self { targets, rounds, _processes: vec![mock, daemon] }
+        Self { targets, rounds, _processes: vec![mock, bare, daemon] }
     }
 
     pub async fn rows(&self, only: &[String]) {
