@@ -31,7 +31,26 @@ type Key = (runtime::Id, u64, Duration);
 /// All pools.
 #[derive(Default)]
 pub(super) struct Http {
-    clients: Mutex<HashMap<Key, reqwest::Client>>,
+    clients: Mutex<HashMap<Key, Client>>,
+}
+
+/// A pool, and where it leads to.
+#[derive(Clone)]
+struct Client {
+    pool: reqwest::Client,
+    base: reqwest::Url,
+}
+
+impl Client {
+    /// The URL of a path that an endpoint's base is put before. To take the base apart once is a good part of what a
+    /// request costs.
+    fn url(&self, path: &str) -> reqwest::Url {
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let mut url = self.base.clone();
+        url.set_path(&[self.base.path().trim_end_matches('/'), path].concat());
+        url.set_query(query);
+        url
+    }
 }
 
 /// The header of a response has come.
@@ -94,21 +113,22 @@ impl Http {
             headers.insert(name, value.clone());
         }
         headers.extend(wire.headers);
-        let url = format!("{}{}", endpoint.config.base_url, wire.path);
-        let sent = client.request(method, url).headers(headers).body(wire.body).send().await;
+        let sent = client.pool.request(method, client.url(&wire.path)).headers(headers).body(wire.body).send().await;
         let mut inner = sent.map_err(|error| sort(&error, connect))?;
         let headers = std::mem::take(inner.headers_mut());
         Ok(Response { status: inner.status().as_u16(), headers, inner })
     }
 
-    fn client(&self, endpoint: &Endpoint, connect: Duration) -> Result<reqwest::Client, Failure> {
+    fn client(&self, endpoint: &Endpoint, connect: Duration) -> Result<Client, Failure> {
         let key = (runtime::Handle::current().id(), endpoint.uid, connect);
         let mut clients = self.clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let client = build(endpoint, connect)
-            .map_err(|error| Failure::transport("upstream_error", format!("no HTTP client: {error}")))?;
+        let failed = |error: String| Failure::transport("upstream_error", format!("no HTTP client: {error}"));
+        let base = reqwest::Url::parse(&endpoint.config.base_url).map_err(|error| failed(error.to_string()))?;
+        let pool = build(endpoint, connect).map_err(|error| failed(error.to_string()))?;
+        let client = Client { pool, base };
         clients.insert(key, client.clone());
         Ok(client)
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::attempt::{Context, malformed, redact};
@@ -21,6 +22,11 @@ use crate::llm::{Piece, StreamDecoder, StreamError, Usage, sse};
 const AT_HAND: Duration = Duration::from_millis(2);
 /// And how long beside the request.
 const CLOSING: Duration = Duration::from_millis(250);
+/// Reads that follow each other sooner than this are a burst: the vendor has more at hand than a model says, and what is
+/// there already goes on in one piece. A write costs more than all else of a chunk.
+const BURST: Duration = Duration::from_millis(1);
+/// Reads that a burst goes on with at most.
+const MOST_READS: usize = 16;
 
 /// One event of a stream.
 #[derive(Debug, Default)]
@@ -42,6 +48,8 @@ pub(super) struct Live {
     ended: bool,
     /// Since when the next token is waited for, over calls that were given up: comments and pings are no tokens.
     waiting: Option<Instant>,
+    /// When the network gave something last.
+    came: Option<Instant>,
     pub(super) first_token: Option<Duration>,
     /// How long the network and the vendor were waited for, beyond the commit point.
     pub(super) waited: Duration,
@@ -129,6 +137,7 @@ impl Live {
             between: context.arm.clocks.between_tokens,
             ended: false,
             waiting: None,
+            came: None,
             first_token: None,
             waited: Duration::ZERO,
             row: None,
@@ -140,7 +149,7 @@ impl Live {
         self.ended || self.tape.held.iter().flat_map(|frame| &frame.pieces).any(Piece::is_semantic)
     }
 
-    /// The next frames; `None` after the last. Whatever came in one read comes at once.
+    /// The next frames; `false` after the last. Whatever came in one read comes at once, and of a burst what is at hand.
     ///
     /// # Errors
     /// The stream was cut, stalled, or broke off with an error of the vendor's.
@@ -152,7 +161,13 @@ impl Live {
         let mut came = Ok(());
         while came.is_ok() && self.tape.held.is_empty() && !self.ended {
             let since = *self.waiting.get_or_insert_with(Instant::now);
+            let before = self.came;
             came = self.read(self.deadline.min(since + self.between)).await;
+            let now = Instant::now();
+            self.came = Some(now);
+            if came.is_ok() && before.is_some_and(|before| now - before < BURST) {
+                came = self.read_at_hand().await;
+            }
         }
         self.waiting = None;
         // What came before a failure is not lost with it.
@@ -207,6 +222,20 @@ impl Live {
         }
     }
 
+    /// Reads what has come already, and waits for nothing.
+    async fn read_at_hand(&mut self) -> Result<(), Failure> {
+        for _ in 0..MOST_READS {
+            // The connection's own task hands on one piece each time that it is given a turn.
+            give_turn().await;
+            let Some(response) = &mut self.response else { break };
+            match response.chunk().now_or_never() {
+                Some(came) => self.took(came).await?,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
     async fn took(&mut self, came: Result<Option<Bytes>, Failure>) -> Result<(), Failure> {
         match came {
             Ok(Some(bytes)) => {
@@ -258,4 +287,10 @@ impl Live {
         });
         Ok(())
     }
+}
+
+/// Lets the tasks that are ready run once. A task of its own tells that they did: whoever polls this may do so more than
+/// once a turn.
+async fn give_turn() {
+    let _ = tokio::spawn(std::future::ready(())).await;
 }

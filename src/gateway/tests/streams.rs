@@ -160,3 +160,30 @@ async fn a_streamed_answer_that_breaks_its_schema_ends_in_an_error() {
     assert_eq!(said, "{\"a\":\"x\"}");
     assert_eq!(ended.expect_err("mismatch").code(), "schema_mismatch");
 }
+
+#[tokio::test]
+async fn a_burst_goes_on_in_few_pieces_and_whole() {
+    let words: Vec<String> = (0..400).map(|number| format!("{number} ")).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let at_once = |steps: Vec<Step>| {
+        let bytes = steps.into_iter().map(|step| match step {
+            Step::Write(text) => text,
+            _ => panic!("a stream that never waits"),
+        });
+        vec![Step::Write(bytes.collect())]
+    };
+    let fake = Fake::start(vec![at_once(stream(&words))]).await;
+    let (gateway, _tape) = over(&[&fake], "");
+    let mut answer = gateway.stream(query(&gateway)).await.expect("stream");
+    let (mut text, mut pieces, mut frames) = (String::new(), 0, Vec::new());
+    while answer.next(&mut frames).await.expect("frames") {
+        pieces += 1;
+        for piece in frames.drain(..).flat_map(|frame| frame.pieces) {
+            if let Piece::Text { text: more, .. } = piece {
+                text.push_str(&more);
+            }
+        }
+    }
+    assert_eq!(text, words.concat());
+    assert!(pieces < words.len() / 4, "{} chunks in {pieces} pieces", words.len());
+}

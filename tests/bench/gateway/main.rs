@@ -1,5 +1,6 @@
 //! What the gateway adds: each figure beside direct calls to the same mock vendor, in the same run, in alternating
-//! windows. The daemon is alone on the first core; mock and generator share the next one (or have one each).
+//! windows, and beside a bare relay on the same HTTP libraries, which is the least that a gateway on them can take. The
+//! daemon is alone on the first core; mock and generator share the next one (or have one each).
 //!
 //! `cargo bench --bench gateway [-- ROW…]`, rows: `plain saturated slow stream flood abort memory`. `--rounds N` repeats
 //! each window pair (medians count). Other gateways are measured beside ours with `--mock PORT` (where they look for the

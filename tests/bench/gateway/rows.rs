@@ -142,7 +142,10 @@ impl Bench {
 
     pub async fn rows(&self, only: &[String]) {
         let wanted = |name: &str| only.is_empty() || only.iter().any(|row| row == name);
-        println!("direct = the mock vendor itself; medians of {} rounds, windows in turn; times in ms\n", self.rounds);
+        println!(
+            "direct = the mock vendor itself, bare relay = the same HTTP libraries and nothing else; medians of {} rounds, windows in turn; times in ms\n",
+            self.rounds
+        );
         if wanted("plain") {
             self.plain().await;
         }
