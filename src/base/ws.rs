@@ -489,7 +489,7 @@ mod tests {
         let mut client = client.inner;
         // The peer keeps its half open: that must not be waited for before it is told.
         let closing = tokio::spawn(server.close_within(1000, "done", Duration::from_secs(3600)));
-        let patience = Duration::from_secs(20);
+        let patience = Duration::from_secs(60);
         let close = tokio::time::timeout(patience, client.next()).await.expect("a close frame");
         assert!(matches!(close, Some(Ok(Message::Close(Some(_))))), "{close:?}");
         let end = async { while client.next().await.is_some() {} };

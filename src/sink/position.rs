@@ -107,13 +107,18 @@ mod tests {
         assert_eq!(position.order(), 7);
         assert_eq!(Position::load(&dir, "a", 9).expect("kept").order(), 7, "the first start is remembered");
         position.advance(8).await;
-        position.advance(9).await;
-        assert!(position.due().is_some());
+        // The next one waits for its time, unless the disk took longer than that for the one before.
+        let mut newest = 8;
+        while position.due().is_none() {
+            newest += 1;
+            assert!(newest < 1_000, "each one is stored at once");
+            position.advance(newest).await;
+        }
         position.store().await;
         assert!(position.due().is_none());
-        assert_eq!(Position::load(&dir, "a", 20).expect("kept").order(), 9);
+        assert_eq!(Position::load(&dir, "a", 2_000).expect("kept").order(), newest);
         assert_eq!(Position::load(&dir, "a", 3).expect("kept").order(), 3, "the journal was replaced");
         fs::write(dir.join("a.json"), "{").expect("broken");
-        assert!(Position::load(&dir, "a", 20).expect_err("broken").to_string().contains("a.json"));
+        assert!(Position::load(&dir, "a", 2_000).expect_err("broken").to_string().contains("a.json"));
     }
 }

@@ -51,7 +51,7 @@ impl Running {
 
     async fn stop(self) {
         self.stop.cancel();
-        tokio::time::timeout(Duration::from_secs(20), self.task).await.expect("in time").expect("no panic");
+        tokio::time::timeout(Duration::from_secs(60), self.task).await.expect("in time").expect("no panic");
     }
 }
 
@@ -110,7 +110,7 @@ impl Seen {
 }
 
 async fn next(frames: &mut mpsc::Receiver<Value>) -> Value {
-    tokio::time::timeout(Duration::from_secs(20), frames.recv()).await.expect("in time").expect("open")
+    tokio::time::timeout(Duration::from_secs(60), frames.recv()).await.expect("in time").expect("open")
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn webhook_receiver(statuses: &[u16]) -> (String, mpsc::Receiver<Posted>) 
 }
 
 async fn posted(posts: &mut mpsc::Receiver<Posted>) -> Posted {
-    tokio::time::timeout(Duration::from_secs(20), posts.recv()).await.expect("in time").expect("open")
+    tokio::time::timeout(Duration::from_secs(60), posts.recv()).await.expect("in time").expect("open")
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ async fn standin(options: Options) -> (String, CancellationToken) {
 /// All that comes, text by text, and how it closed. `say` is sent at the start.
 async fn hear(url: &str, say: &[&'static str]) -> (Vec<String>, Option<u16>) {
     let mut socket =
-        connect(url, &http::HeaderMap::new(), MAX_MESSAGE_BYTES, Duration::from_secs(5)).await.expect("connect");
+        connect(url, &http::HeaderMap::new(), MAX_MESSAGE_BYTES, Duration::from_secs(60)).await.expect("connect");
     socket.send(say.iter().map(|text| crate::base::ws::Utf8Bytes::from_static(text))).await.expect("send");
     let mut heard = Vec::new();
     loop {
@@ -51,7 +51,7 @@ async fn the_recording_comes_byte_for_byte_and_closes_as_the_vendor_does() {
 async fn audio_paces_and_terminate_ends_the_open_turn() {
     let (url, _stop) = standin(Options { pace: Pace::Audio, ..Options::default() }).await;
     let mut socket =
-        connect(&url, &http::HeaderMap::new(), MAX_MESSAGE_BYTES, Duration::from_secs(5)).await.expect("connect");
+        connect(&url, &http::HeaderMap::new(), MAX_MESSAGE_BYTES, Duration::from_secs(60)).await.expect("connect");
     for _ in 0..10 {
         // 900 ms of 16 kHz PCM16.
         socket.send_binary(Bytes::from(vec![0; 28_800])).await.expect("audio");
@@ -94,7 +94,7 @@ async fn faults_happen_on_cue() {
         assert_eq!(hear(&url, &[]).await.1, Some(1000), "the second session is well");
     }
     let (url, _stop) = standin(Options { fault: Some("refuse".parse().expect("fault")), ..Options::default() }).await;
-    let refused = connect(&url, &http::HeaderMap::new(), MAX_MESSAGE_BYTES, Duration::from_secs(5)).await;
+    let refused = connect(&url, &http::HeaderMap::new(), MAX_MESSAGE_BYTES, Duration::from_secs(60)).await;
     assert!(matches!(refused, Err(crate::base::ws::DialError::Status { status: 503, .. })));
 }
 

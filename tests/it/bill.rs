@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::daemon::{Daemon, run};
 use crate::support::llm::{MockLlm, Step};
-use crate::support::{Json, eventually, json, shared};
+use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 const GROUPS: [&str; 18] = [
     "endpoint",
@@ -52,10 +52,12 @@ async fn sums_by_anything_in_every_form() {
     // A client that goes away in the middle has a row too.
     mock.script(|_| Step::Stall);
     let body = ask("priced/slow");
-    let gone = tokio::time::timeout(Duration::from_millis(500), daemon.post("/v1/chat/completions", &body));
-    assert!(gone.await.is_err());
+    tokio::select! {
+        _ = daemon.post("/v1/chat/completions", &body) => panic!("nobody answers"),
+        () = eventually("the vendor is asked", PATIENCE, || async { (mock.open() > 0).then_some(()) }) => {}
+    }
 
-    let rows = eventually("all four rows are complete", Duration::from_secs(60), || async {
+    let rows = eventually("all four rows are complete", PATIENCE, || async {
         let rows = daemon.get_json("/v1/usage?group_by=endpoint,outcome,vendor_model").await["rows"].clone();
         let rows = rows.as_array().expect("rows").clone();
         (rows.len() == 4 && rows.iter().all(|row| row["outcome"] != "begun")).then_some(rows)

@@ -7,7 +7,7 @@ use crate::support::daemon::Daemon;
 use crate::support::ledger;
 use crate::support::vendor::{Dialect, Step, Tokens, Vendor, chunk, reply, stream_head};
 use crate::support::ws::{ingest, turn};
-use crate::support::{Json, eventually, json, shared};
+use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 /// What every answer says that it took: at the prices below, one cent.
 const TOKENS: Tokens = Tokens { input: 100, cached: 0, output: 10 };
@@ -146,10 +146,9 @@ async fn failures_and_clients_that_leave_spend_no_more_and_hold_nothing_back() {
     }
     vendor.script(move |asked| slow(Dialect::OpenAi.answer(asked, &["fine"], TOKENS)));
     // What nobody holds back can be spent; a breaker may be open for a while yet.
-    eventually("the cap is spent", Duration::from_secs(60), || async { (ask(1).await == 402).then_some(()) }).await;
+    eventually("the cap is spent", PATIENCE, || async { (ask(1).await == 402).then_some(()) }).await;
     for gauge in ["sidetone_gateway_reserved_usd", "sidetone_gateway_inflight_attempts"] {
-        eventually(gauge, Duration::from_secs(20), || async { (daemon.metric(gauge, &[]).await == 0.0).then_some(()) })
-            .await;
+        eventually(gauge, PATIENCE, || async { (daemon.metric(gauge, &[]).await == 0.0).then_some(()) }).await;
     }
     let rows = ledger::settled(&daemon.dir, vendor.count() as usize, |_| true).await;
     let spent: i64 = rows.iter().filter_map(|row| row.cost_pico).sum();

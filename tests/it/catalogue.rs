@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use crate::support::daemon::{Daemon, LOCAL_ANALYSES, run};
 use crate::support::llm::{MockLlm, Step};
-use crate::support::{Json, eventually, json, shared};
-
-const WAIT: Duration = Duration::from_secs(60);
+use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 fn ask(model: &str, more: Json) -> Json {
     let mut body = json!({"model":model,"messages":[{"role":"user","content":"Say something."}]});
@@ -27,7 +25,7 @@ fn schema() -> Json {
 }
 
 async fn listed(daemon: &Daemon, id: &str) -> Json {
-    eventually(&format!("{id} is listed"), WAIT, || async {
+    eventually(&format!("{id} is listed"), PATIENCE, || async {
         let list = daemon.get_json("/v1/models").await;
         list["data"].as_array().expect("data").iter().find(|model| model["id"] == id).cloned()
     })
@@ -79,7 +77,7 @@ async fn a_vendors_list_serves_bare_names_and_prices_and_outlives_its_failure() 
     assert!(noted, "{changes}");
 
     mock.models(None);
-    eventually("the failure is seen", WAIT, || async {
+    eventually("the failure is seen", PATIENCE, || async {
         let endpoints = daemon.get_json("/v1/models").await["endpoints"].clone();
         let zeta = endpoints.as_array()?.iter().find(|endpoint| endpoint["name"] == "zeta")?.clone();
         zeta["error"].as_str().filter(|error| error.contains("503")).map(|_| ())
@@ -210,7 +208,7 @@ async fn a_model_that_is_to_go_is_warned_of_everywhere() {
     let entry = listed(&daemon, "old/gone").await;
     assert!(entry["warning"].as_str().is_some_and(|warning| warning.contains("2020-01-01")), "{entry}");
     assert_eq!(listed(&daemon, "old/stays").await["warning"], Json::Null);
-    eventually("the log warns", WAIT, || async { daemon.log().contains("is to be retired").then_some(()) }).await;
+    eventually("the log warns", PATIENCE, || async { daemon.log().contains("is to be retired").then_some(()) }).await;
     let at = daemon.metric("sidetone_gateway_model_retires_timestamp_seconds", &["\"gone\""]).await;
     assert!((at - 1_577_836_800.0).abs() < 0.5, "{at}");
     let path = daemon.config_path().display().to_string();

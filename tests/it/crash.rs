@@ -12,7 +12,7 @@ use crate::support::producer::{Fleet, Outcome, Producer};
 use crate::support::recording::{self, Recording};
 use crate::support::sink::SocketSink;
 use crate::support::watcher::Watcher;
-use crate::support::{Chance, eventually, json, knob, seed, shared};
+use crate::support::{Chance, PATIENCE, eventually, json, knob, seed, shared};
 
 /// Counts that the test prints.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ async fn strike(
     daemon.kill9();
     kills.all += 1;
     // Now every connection must be seen to be gone: then it is known what each of them had unacked.
-    eventually("all producers see the kill", Duration::from_secs(10), || async {
+    eventually("all producers see the kill", PATIENCE, || async {
         (fleet.connected.load(Ordering::SeqCst) == 0 && mock.open() == 0).then_some(())
     })
     .await;
@@ -97,7 +97,7 @@ async fn killed_many_times_and_nothing_is_lost() {
     for _ in 0..6 {
         begin(&mut feeding, daemon.port);
     }
-    eventually("the subscriber has a cursor", Duration::from_secs(20), || async {
+    eventually("the subscriber has a cursor", PATIENCE, || async {
         watcher.seen.lock().unwrap().cursor.is_some().then_some(())
     })
     .await;
@@ -146,7 +146,7 @@ async fn killed_many_times_and_nothing_is_lost() {
         heads.push((call.clone(), events));
     }
     for (call, events) in &heads {
-        eventually(&format!("the subscriber has all of {call}"), Duration::from_secs(30), || async {
+        eventually(&format!("the subscriber has all of {call}"), PATIENCE, || async {
             (watcher.count(call) >= events.len()).then_some(())
         })
         .await;
@@ -162,7 +162,7 @@ async fn killed_many_times_and_nothing_is_lost() {
     }
     watcher.assert_faultless();
     for (call, events) in &heads {
-        eventually(&format!("the sink has all of {call}"), Duration::from_secs(30), || async {
+        eventually(&format!("the sink has all of {call}"), PATIENCE, || async {
             sink.missing(call, events.len() as u64).is_empty().then_some(())
         })
         .await;

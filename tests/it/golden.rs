@@ -93,7 +93,8 @@ async fn frames_of_a_call() {
     producer.of_type("error").await;
     producer.send(&turn(1, "agent", "How can I help?")).await;
     producer.of_type("insight.updated").await;
-    mock.script(|_| Step::Status(500));
+    // For good: what is temporary is tried again by a clock.
+    mock.script(|_| Step::Status(400));
     daemon.post("/v1/calls/c_42/analyses/summary", &json!({})).await;
     producer.of_type("insight.failed").await;
     mock.script(|_| Step::Answer(Duration::ZERO));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::daemon::{Daemon, run};
 use crate::support::llm::{MockLlm, Step};
 use crate::support::ws::{Client, encode, ingest, subscribe, subscriber, turn};
-use crate::support::{Json, eventually, json, shared};
+use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 async fn finished_call(daemon: &Daemon, call: &str, turns: u64) {
     let (mut client, _) = ingest(daemon, &format!("call_id={call}&stream_id=s_1&results=none")).await;
@@ -116,7 +116,7 @@ async fn an_analysis_can_be_run_now() {
     let insight = client.of_type("insight.updated").await;
     assert_eq!(insight["insight"]["trigger"], "manual");
     assert!(insight["seq"].as_u64() > accepted["after_seq"].as_u64());
-    let reply = daemon.post("/v1/calls/c1/analyses/summary?wait_ms=5000", &json!({})).await;
+    let reply = daemon.post("/v1/calls/c1/analyses/summary?wait_ms=30000", &json!({})).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
     let waited = reply.json();
     let insight = if waited["insight"].is_object() { &waited["insight"] } else { &waited };
@@ -128,7 +128,7 @@ async fn an_analysis_can_be_run_now() {
     // A completed call, too: its events go on after call.completed.
     client.send(&json!({"type":"end","scope":"call"})).await;
     client.of_type("call.completed").await;
-    let reply = daemon.post("/v1/calls/c1/analyses/sentiment?wait_ms=5000", &json!({})).await;
+    let reply = daemon.post("/v1/calls/c1/analyses/sentiment?wait_ms=30000", &json!({})).await;
     assert_eq!(reply.status, 200, "{}; {:?}", reply.text(), daemon.events("c1").await.last());
     let last = daemon.events("c1").await.pop().expect("events");
     assert_eq!(last["type"], "insight.updated", "{last}");
@@ -231,7 +231,7 @@ async fn only_loopback_is_served() {
     let daemon = Daemon::prepare("", dir.path());
     let config = daemon.config_path().display().to_string();
     let args = ["serve", "--config", &config, "--listen", "0.0.0.0:0"];
-    let output = tokio::time::timeout(Duration::from_secs(20), run(&args)).await.expect("refused at once");
+    let output = tokio::time::timeout(PATIENCE, run(&args)).await.expect("refused at once");
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("loopback"), "a sentence that says why: {said}");
@@ -356,13 +356,20 @@ async fn an_answer_that_breaks_its_schema_is_repaired_once_then_fails() {
     let failed = client.of_type("insight.failed").await;
     assert_eq!(failed["code"], "schema_mismatch", "{failed}");
     assert_eq!(failed["last_good_rev"], good["insight"]["rev"]);
-    assert_eq!(mock.count() - before, 2, "one repair round");
+    let asked: Vec<_> = mock.asked().into_iter().filter(|asked| asked.number > before).collect();
+    let repairs: Vec<bool> = asked.iter().map(|asked| !asked.text_of("assistant").is_empty()).collect();
+    // On a slow machine, the analysis is under way again by now.
+    assert_eq!(
+        (repairs[..2].to_vec(), repairs.get(2).unwrap_or(&false)),
+        (vec![false, true], &false),
+        "one repair round"
+    );
     let view = daemon.get_json("/v1/calls/c1").await;
     assert_eq!(view["insights"]["summary"]["id"], good["insight"]["id"], "the last good one is kept");
     // One round is enough when the second answer is right.
     let broken = std::sync::atomic::AtomicBool::new(true);
-    mock.script(move |_| {
-        if broken.swap(false, std::sync::atomic::Ordering::Relaxed) {
+    mock.script(move |asked| {
+        if asked.prompt().contains("And again.") && broken.swap(false, std::sync::atomic::Ordering::Relaxed) {
             Step::Say("not even json".to_owned(), Duration::ZERO)
         } else {
             Step::Answer(Duration::ZERO)

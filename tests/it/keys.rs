@@ -1,11 +1,9 @@
 //! Who may do what: every path with every key, on a daemon that runs while its keys are made and revoked.
 
-use std::time::Duration;
-
 use crate::support::daemon::{Daemon, run};
 use crate::support::http::{self, Reply};
 use crate::support::ws::{Client, Options};
-use crate::support::{Json, eventually, json, shared};
+use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 const SCOPES: [&str; 4] = ["ingest", "subscribe", "gateway", "admin"];
 
@@ -198,7 +196,7 @@ async fn revoking_the_last_key_opens_nothing() {
     let daemon = Daemon::start("").await;
     let key = create(&daemon, "only", "admin").await;
     command(&daemon, &["key", "revoke", "only"]).await;
-    eventually("refused", Duration::from_secs(5), || async {
+    eventually("refused", PATIENCE, || async {
         (ask(&daemon, "GET", "/v1/calls", Some(&key)).await.status == 401).then_some(())
     })
     .await;

@@ -34,8 +34,8 @@ mod built {
 
     use super::*;
     use crate::support::daemon::Daemon;
-    use crate::support::json;
     use crate::support::llm::{MockLlm, Step};
+    use crate::support::{PATIENCE, json};
 
     /// A field of a protobuf message.
     enum Field<'a> {
@@ -172,7 +172,7 @@ mod built {
         let body = json!({"model":"mock/bad","messages":[{"role":"user","content":"A secret sentence."}]});
         assert_ne!(daemon.post("/v1/chat/completions", &body).await.status, 200);
         daemon.sigterm();
-        daemon.ended(Duration::from_secs(30)).await;
+        daemon.ended(PATIENCE).await;
         let bodies = bodies.lock().expect("lock").clone();
         let spans: Vec<Span> = bodies
             .iter()

@@ -12,12 +12,15 @@ use crate::support::model::assert_dense;
 use crate::support::stats::percentile;
 use crate::support::watcher::Watcher;
 use crate::support::ws::{Client, ingest, subscribe, subscriber, turn};
-use crate::support::{Json, eventually, json, shared};
+use crate::support::{Json, PATIENCE, eventually, json, shared};
 
-/// A producer that says something every 100 ms and notes how long each ack took.
+/// How long a request waits for an LLM that says nothing.
+const STALL: Duration = Duration::from_millis(400);
+
+/// A producer that says something every 100 ms and notes when, and how long the ack took.
 struct Talker {
     stop: Arc<AtomicU64>,
-    task: tokio::task::JoinHandle<(u64, Vec<Duration>)>,
+    task: tokio::task::JoinHandle<Vec<(Instant, Duration)>>,
 }
 
 fn talk(mut client: Client) -> Talker {
@@ -29,7 +32,7 @@ fn talk(mut client: Client) -> Talker {
             let begun = Instant::now();
             client.send(&turn(order, "customer", &format!("Thing number {order} went wrong."))).await;
             client.acked(order).await;
-            times.push(begun.elapsed());
+            times.push((begun, begun.elapsed()));
             order += 1;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -38,7 +41,7 @@ fn talk(mut client: Client) -> Talker {
         while hold.load(Ordering::Relaxed) == 1 {
             client.recv_within(Duration::from_millis(50)).await;
         }
-        (order, times)
+        times
     });
     Talker { stop, task }
 }
@@ -56,12 +59,15 @@ fn failures(watcher: &Watcher, call: &str) -> Vec<String> {
 async fn the_llm_goes_down_and_comes_back() {
     let _machine = shared().await;
     let mock = MockLlm::start().await;
+    let stall = STALL.as_millis();
     let config = format!(
         "{}\n[ingest]\nanalyses = [\"summary\", \"sentiment\"]\n\
          [analyses.summary]\nevery_n_turns = 1\n[analyses.sentiment]\nevery_n_turns = 2\n",
-        mock.config(
-            "connect_timeout_ms = 400\nheader_timeout_ms = 400\nfirst_token_timeout_ms = 400\ntotal_timeout_ms = 800"
-        )
+        mock.config(&format!(
+            "connect_timeout_ms = {stall}\nheader_timeout_ms = {stall}\nfirst_token_timeout_ms = {stall}\n\
+             total_timeout_ms = {}",
+            2 * stall
+        ))
     );
     let daemon = Daemon::start(&config).await;
     let watcher = Watcher::start(daemon.port, json!({}));
@@ -74,13 +80,13 @@ async fn the_llm_goes_down_and_comes_back() {
         let seen = watcher.seen.lock().unwrap();
         seen.events.get(call).into_iter().flatten().filter(|event| event["type"] == "insight.updated").count()
     };
-    eventually("insights while all is well", Duration::from_secs(20), || async {
+    eventually("insights while all is well", PATIENCE, || async {
         calls.iter().all(|call| insights_of(call) >= 2).then_some(())
     })
     .await;
 
     let all_failed_with = async |code: &str| {
-        let deadline = Instant::now() + Duration::from_secs(40);
+        let deadline = Instant::now() + PATIENCE;
         while !calls.iter().all(|call| failures(&watcher, call).last().is_some_and(|last| last == code)) {
             let so_far: Vec<Vec<String>> = calls.iter().map(|call| failures(&watcher, call)).collect();
             assert!(
@@ -97,7 +103,9 @@ async fn the_llm_goes_down_and_comes_back() {
     all_failed_with("refused").await;
     mock.script(|_| Step::Stall);
     mock.accept();
+    let stalled = Instant::now();
     all_failed_with("timeout").await;
+    let stalled = stalled..Instant::now();
     mock.script(|_| Step::Status(500));
     all_failed_with("upstream_error").await;
 
@@ -109,7 +117,7 @@ async fn the_llm_goes_down_and_comes_back() {
     mock.script(|asked| Step::Answer(Duration::from_millis(asked.number % 5)));
     let well = Instant::now();
     for call in &calls {
-        eventually(&format!("{call}: insights that cover all turns"), Duration::from_secs(15), || async {
+        eventually(&format!("{call}: insights that cover all turns"), PATIENCE, || async {
             let turns = daemon.turns(call).await.len() as u64;
             let view = daemon.get_json(&format!("/v1/calls/{call}")).await;
             let covered = ["summary", "sentiment"].iter().all(|name| {
@@ -141,12 +149,15 @@ async fn the_llm_goes_down_and_comes_back() {
     let mut times = Vec::new();
     for talker in talkers {
         talker.stop.store(2, Ordering::Relaxed);
-        let (_, acks) = talker.task.await.expect("join");
-        times.extend(acks);
+        times.extend(talker.task.await.expect("join"));
     }
-    let (count, p99) = (times.len(), percentile(&mut times, 0.99));
-    println!("{count} acks through it all, p99 {p99:?}");
-    assert!(p99 < Duration::from_millis(150), "ingest is unaffected: p99 {p99:?}");
+    // Ingest is unaffected: an ack that waited for an LLM that says nothing would take as long as its request.
+    let count = times.len();
+    let mut beside: Vec<Duration> =
+        times.into_iter().filter(|(begun, _)| stalled.contains(begun)).map(|(_, took)| took).collect();
+    let median = percentile(&mut beside, 0.5);
+    println!("{count} acks through it all; {} beside a stalled LLM, median {median:?}", beside.len());
+    assert!(beside.len() >= 5 && median < STALL, "{} acks, median {median:?}", beside.len());
     watcher.assert_faultless();
 }
 
@@ -210,10 +221,7 @@ async fn the_disk_fills_up_and_is_freed() {
 
     std::fs::remove_file(&ballast).expect("free the disk");
     producer.acked(sent - 1).await;
-    eventually("ready again", Duration::from_secs(10), || async {
-        (daemon.get("/readyz").await.status == 200).then_some(())
-    })
-    .await;
+    eventually("ready again", PATIENCE, || async { (daemon.get("/readyz").await.status == 200).then_some(()) }).await;
     let all = daemon.turns("c1").await;
     assert_eq!(all.len() as u64, sent);
     reader.until("the last turn", |frame| frame["turn"]["turn"] == sent - 1).await;

@@ -11,8 +11,8 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::{Bytes, Message, Utf8Bytes};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::stt::{PATIENCE, Socket, call, daemon, daemon_with, dial, hear, say, texts, turn, vendor};
-use crate::support::{Chance, Json, eventually, json, seed, shared};
+use crate::support::stt::{Socket, call, daemon, dial, hear, say, texts, turn, vendor};
+use crate::support::{Chance, Json, PATIENCE, eventually, json, seed, shared};
 
 const LIMIT: usize = 1 << 20;
 
@@ -114,7 +114,7 @@ async fn whatever_goes_wrong_upstream_no_final_is_lost_and_the_call_completes() 
     ] {
         let (url, _stop) =
             standin(Some(fault), Options { pace: Pace::Clock(20.0), fresh_ids: true, ..Options::default() }).await;
-        let daemon = daemon_with(&url, "", 1500).await;
+        let daemon = daemon(&url, "").await;
         let (heard, closed) = hear(dial(&daemon, &call("c1")).await).await;
         assert_eq!(closed, Some(code), "{fault}: {heard:?}");
         let last: Json = heard.last().map_or(Json::Null, |text| serde_json::from_str(text).unwrap());
@@ -211,7 +211,7 @@ async fn an_upstream_that_says_nothing_is_given_up_after_10_s() {
     let (heard, closed) = hear(dial(&daemon, "").await).await;
     assert_eq!(closed, Some(3005));
     assert!(heard.len() == 1 && heard[0].contains("3005") && heard[0].contains("10 s"), "{heard:?}");
-    assert!((9.5..13.0).contains(&began.elapsed().as_secs_f32()), "{:?}", began.elapsed());
+    assert!(began.elapsed() >= Duration::from_millis(9_900), "{:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -302,9 +302,6 @@ async fn the_relay_waits_for_neither_side_alone() {
         client_out.send(Message::Binary(Bytes::from(vec![1; 3200]))).await.unwrap();
     }
     let done = Arc::clone(&heard);
-    eventually("the client's audio arrives", Duration::from_secs(5), || async {
-        (*done.lock().await == 50).then_some(())
-    })
-    .await;
+    eventually("the client's audio arrives", PATIENCE, || async { (*done.lock().await == 50).then_some(()) }).await;
     flood.abort();
 }

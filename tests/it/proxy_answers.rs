@@ -8,9 +8,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::daemon::{Daemon, LOCAL_ANALYSES};
 use crate::support::llm::{MockLlm, Step};
-use crate::support::stt::{PATIENCE, Socket, call, daemon, dial, hear, say, texts, turn, vendor};
+use crate::support::stt::{Socket, call, daemon, dial, hear, say, texts, turn, vendor};
 use crate::support::ws::{Client, Options, encode};
-use crate::support::{Json, eventually, json, shared};
+use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 /// The query that asks of each turn.
 fn asking() -> String {

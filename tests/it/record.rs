@@ -2,16 +2,13 @@
 //! daemon, of a file or of the disk, what is written is whole, and no call notices.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use sidetone::recording::{self, Recording};
 
 use crate::support::daemon::{self, Daemon};
 use crate::support::disk::SmallDisk;
 use crate::support::ws::{Client, ingest, turn};
-use crate::support::{Json, eventually, json, shared};
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 fn config(dir: &Path, more: &str) -> String {
     // No analyses: this is about turns.

@@ -9,7 +9,7 @@ use crate::support::model::{assert_dense, assert_turns, offset_of, turns_of};
 use crate::support::producer::{Fleet, Producer};
 use crate::support::recording::{self, Recording};
 use crate::support::watcher::Watcher;
-use crate::support::{Json, json, shared};
+use crate::support::{Json, PATIENCE, json, shared};
 
 /// Runs `sidetone replay … --json` and gives its summary.
 async fn replay(daemon: &Daemon, path: &str) -> (Json, String) {
@@ -91,7 +91,7 @@ async fn a_replay_into_nothing_says_so() {
     let path = file.display().to_string();
     let url = format!("http://127.0.0.1:{port}");
     let args = ["replay", &path, "--to", &url, "--speed", "max"];
-    let output = tokio::time::timeout(Duration::from_secs(60), run(&args)).await.expect("replay gives up by itself");
+    let output = tokio::time::timeout(PATIENCE, run(&args)).await.expect("replay gives up by itself");
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

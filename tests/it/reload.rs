@@ -1,16 +1,12 @@
 //! The configuration of a daemon that runs: taken over without dropping a request, or refused as a whole and said so.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::support::daemon::{Daemon, run};
 use crate::support::llm::MockLlm;
-use crate::support::{Json, eventually, json, shared};
-
-const WAIT: Duration = Duration::from_secs(60);
+use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 /// An LLM that begins its answers and ends them when it is let go.
 struct Held {
@@ -101,13 +97,13 @@ async fn requests_in_flight_keep_what_they_have() {
     };
     let reloads = async {
         let mut begun = held.begun.clone();
-        tokio::time::timeout(WAIT, begun.wait_for(|count| *count == 2)).await.expect("both begun").expect("held");
+        tokio::time::timeout(PATIENCE, begun.wait_for(|count| *count == 2)).await.expect("both begun").expect("held");
         // By signal, then by the change of the file alone: each time the next request goes elsewhere, the two stay.
         daemon.configure(&config(&mock.base_url(), ""));
         daemon.sighup();
         goes_to_mock(&daemon, &mock).await;
         daemon.configure(&config(&mock.base_url(), "[gateway]\ndefault_route = \"r\"\n"));
-        eventually("the changed file is taken over", WAIT, || async {
+        eventually("the changed file is taken over", PATIENCE, || async {
             let body = json!({"model":"anything","messages":[{"role":"user","content":"Hello."}]});
             (daemon.post("/v1/chat/completions", &body).await.status == 200).then_some(())
         })
@@ -125,7 +121,7 @@ async fn requests_in_flight_keep_what_they_have() {
 }
 
 async fn goes_to_mock(daemon: &Daemon, mock: &MockLlm) {
-    eventually("the reload is counted", WAIT, || async {
+    eventually("the reload is counted", PATIENCE, || async {
         (daemon.metric("sidetone_config_reloads_total", &["ok"]).await >= 1.0).then_some(())
     })
     .await;
@@ -143,7 +139,7 @@ async fn a_file_that_does_not_validate_changes_nothing_and_says_so() {
     assert!((daemon.metric("sidetone_config_valid", &[]).await - 1.0).abs() < 0.5);
     daemon.configure(&good.replace("model = \"m\"", "model = \"nobody\""));
     daemon.sighup();
-    eventually("the refusal is counted", WAIT, || async {
+    eventually("the refusal is counted", PATIENCE, || async {
         (daemon.metric("sidetone_config_reloads_total", &["refused"]).await >= 1.0).then_some(())
     })
     .await;
@@ -153,14 +149,14 @@ async fn a_file_that_does_not_validate_changes_nothing_and_says_so() {
     assert_eq!(daemon.post("/v1/chat/completions", &ask(false)).await.status, 200);
     // Not even TOML.
     daemon.configure("[endpoints");
-    eventually("the change is seen and refused", WAIT, || async {
+    eventually("the change is seen and refused", PATIENCE, || async {
         (daemon.metric("sidetone_config_reloads_total", &["refused"]).await >= 2.0).then_some(())
     })
     .await;
     assert_eq!(daemon.post("/v1/chat/completions", &ask(true)).await.status, 200);
     // Right again, with a section that cannot change while it runs.
     daemon.configure(&format!("{good}\n[ingest]\nlinger_ms = 77\n"));
-    eventually("the good one holds", WAIT, || async {
+    eventually("the good one holds", PATIENCE, || async {
         (daemon.metric("sidetone_config_valid", &[]).await > 0.5).then_some(())
     })
     .await;
@@ -180,7 +176,7 @@ async fn prices_routes_keys_and_caps_change_at_once_and_are_on_record() {
         good.replace("output = 2", "output = 3").replace("name = \"a\"", "name = \"b\"")
     ));
     daemon.sighup();
-    eventually("the cap holds", WAIT, || async {
+    eventually("the cap holds", PATIENCE, || async {
         let reply = daemon.post("/v1/chat/completions", &ask(false)).await;
         (reply.status == 402 && reply.text().contains("limits.usd_per_day")).then_some(())
     })
@@ -188,7 +184,7 @@ async fn prices_routes_keys_and_caps_change_at_once_and_are_on_record() {
     assert!(cost.is_some_and(|cost| cost > 0.0), "{cost:?}");
     daemon.configure(&good.replace("[routes.r]", "[routes.other]"));
     daemon.sighup();
-    eventually("the cap lifts and the route is gone", WAIT, || async {
+    eventually("the cap lifts and the route is gone", PATIENCE, || async {
         let reply = daemon.post("/v1/chat/completions", &ask(false)).await;
         (reply.status == 404).then_some(())
     })
@@ -198,7 +194,7 @@ async fn prices_routes_keys_and_caps_change_at_once_and_are_on_record() {
     assert!(made.status.success());
     let key = String::from_utf8_lossy(&made.stdout).trim().to_owned();
     let bearer = format!("Bearer {key}");
-    let changes = eventually("the key is on record", WAIT, || async {
+    let changes = eventually("the key is on record", PATIENCE, || async {
         let path = "/v1/usage?group_by=none&changes=true";
         let reply = crate::support::http::request(daemon.port, "GET", path, &[("authorization", &bearer)], None).await;
         let changes = reply.json()["changes"].as_array().cloned().unwrap_or_default();

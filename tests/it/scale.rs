@@ -12,7 +12,7 @@ use crate::support::daemon::{Daemon, WIDE_LIMITS};
 use crate::support::http;
 use crate::support::stats::percentile;
 use crate::support::ws::{Client, Options, ingest, turn};
-use crate::support::{alone, eventually, json, knob};
+use crate::support::{PATIENCE, alone, eventually, json, knob};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ready_soon_with_many_open_calls() {
@@ -46,7 +46,7 @@ async fn ready_soon_with_many_open_calls() {
     for clean in [false, true] {
         if clean {
             daemon.sigterm();
-            let status = daemon.ended(Duration::from_secs(30)).await;
+            let status = daemon.ended(PATIENCE).await;
             assert_eq!(status.code(), Some(0), "a clean end");
         } else {
             daemon.kill9();
@@ -58,7 +58,7 @@ async fn ready_soon_with_many_open_calls() {
             if reply.status == 200 {
                 break;
             }
-            assert!(started.elapsed() < Duration::from_secs(30), "not ready: {} {}", reply.status, reply.text());
+            assert!(started.elapsed() < PATIENCE, "not ready: {} {}", reply.status, reply.text());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         println!("ready {:?} after a start ({})", started.elapsed(), if clean { "clean" } else { "after SIGKILL" });
@@ -264,8 +264,5 @@ async fn a_star_subscriber_gets_snapshots_at_its_own_pace() {
         }
     }
     assert_eq!(snapshots.len(), 300);
-    eventually("still ready", Duration::from_secs(2), || async {
-        (daemon.get("/readyz").await.status == 200).then_some(())
-    })
-    .await;
+    eventually("still ready", PATIENCE, || async { (daemon.get("/readyz").await.status == 200).then_some(()) }).await;
 }

@@ -1,13 +1,11 @@
 //! What must not be told: keys in no log, error or metric, in no spelling; what was said in no log above TRACE.
 
-use std::time::Duration;
-
 use crate::support::daemon::{Daemon, run_with};
 use crate::support::http;
 use crate::support::sink::SocketSink;
 use crate::support::vendor::{Asked, Dialect, Vendor, reply};
 use crate::support::ws::{Client, Options, encode, turn};
-use crate::support::{eventually, json, shared};
+use crate::support::{PATIENCE, eventually, json, shared};
 
 /// Variables of the daemon's environment that hold secrets.
 const SECRETS: &[(&str, &str)] = &[
@@ -137,7 +135,7 @@ async fn no_secret_is_told_in_any_spelling() {
     client.send(&json!({"type":"end","scope":"call"})).await;
     client.of_type("call.completed").await;
     told += &client.seen.iter().map(ToString::to_string).collect::<String>();
-    eventually("the sink has had it", Duration::from_secs(20), || async {
+    eventually("the sink has had it", PATIENCE, || async {
         (!sink.events.lock().expect("lock").is_empty()).then_some(())
     })
     .await;
@@ -150,7 +148,7 @@ async fn no_secret_is_told_in_any_spelling() {
         told += &String::from_utf8_lossy(&output.stderr);
     }
     daemon.sigterm();
-    daemon.ended(Duration::from_secs(30)).await;
+    daemon.ended(PATIENCE).await;
     let log = std::fs::read_to_string(dir.path().join("stderr")).expect("the log");
     assert!(log.lines().any(|line| line.contains("TRACE")), "the log is not at TRACE");
     let mut found = Vec::new();
@@ -205,7 +203,7 @@ async fn what_was_said_is_in_no_log_above_trace() {
     client.of_type("call.completed").await;
     let metrics = daemon.get("/metrics").await.text();
     daemon.sigterm();
-    daemon.ended(Duration::from_secs(30)).await;
+    daemon.ended(PATIENCE).await;
     let log = std::fs::read_to_string(dir.path().join("stderr")).expect("the log");
     assert!(log.contains("DEBUG"), "the log is not at DEBUG");
     let said: Vec<&str> = log.lines().filter(|line| line.contains("zanzibarquartz")).take(5).collect();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::support::daemon::Daemon;
 use crate::support::llm::{MockLlm, Step};
 use crate::support::ws::{ingest, subscribe, subscriber, turn};
-use crate::support::{json, shared};
+use crate::support::{PATIENCE, eventually, json, shared};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_tells_everyone_and_ends_no_call() {
@@ -14,7 +14,7 @@ async fn a_shutdown_tells_everyone_and_ends_no_call() {
     mock.script(|_| Step::Answer(Duration::from_millis(400)));
     let config = format!(
         "{}\n[ingest]\nanalyses = [\"summary\"]\nlinger_ms = 50\n[analyses.summary]\nevery_n_turns = 1\n\
-         [shutdown]\ndeadline_ms = 5000\n",
+         [shutdown]\ndeadline_ms = 300000\n",
         mock.config("")
     );
     let mut daemon = Daemon::start(&config).await;
@@ -23,10 +23,7 @@ async fn a_shutdown_tells_everyone_and_ends_no_call() {
     let (mut producer, welcome) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
     producer.send(&turn(0, "agent", "The parcel is late.")).await;
     producer.acked(0).await;
-    crate::support::eventually("an LLM request is open", Duration::from_secs(5), || async {
-        (mock.open() > 0).then_some(())
-    })
-    .await;
+    eventually("an LLM request is open", PATIENCE, || async { (mock.open() > 0).then_some(()) }).await;
     let begun = Instant::now();
     daemon.sigterm();
     let told = producer.of_type("reconnect").await;
@@ -34,10 +31,9 @@ async fn a_shutdown_tells_everyone_and_ends_no_call() {
     assert_eq!(producer.close_code().await, 1001);
     assert_eq!(reader.close_code().await, 1001);
     assert_eq!(reader.seen_of("reconnect").len(), 1, "{:?}", reader.seen.last());
-    let status = daemon.ended(Duration::from_secs(10)).await;
+    let status = daemon.ended(PATIENCE).await;
     assert_eq!(status.code(), Some(0), "{}", daemon.stderr_tail());
     println!("ended after {:?}", begun.elapsed());
-    assert!(begun.elapsed() < Duration::from_millis(5500));
 
     daemon.up().await;
     let view = daemon.get_json("/v1/calls/c1").await;
@@ -73,7 +69,7 @@ async fn a_shutdown_keeps_its_deadline_when_the_llm_does_not() {
     mock.script(|_| Step::Stall);
     let config = format!(
         "{}\n[ingest]\nanalyses = [\"summary\"]\n[analyses.summary]\nevery_n_turns = 1\n[shutdown]\ndeadline_ms = 1500\n",
-        mock.config("")
+        mock.config("header_timeout_ms = 120000\ntotal_timeout_ms = 120000")
     );
     let mut daemon = Daemon::start(&config).await;
     let (mut producer, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
@@ -81,20 +77,18 @@ async fn a_shutdown_keeps_its_deadline_when_the_llm_does_not() {
     producer.acked(0).await;
     // A reader that never reads must not hold it up either.
     let _stuck = subscriber(&daemon).await;
-    crate::support::eventually("an LLM request is open", Duration::from_secs(5), || async {
-        (mock.open() > 0).then_some(())
-    })
-    .await;
+    eventually("an LLM request is open", PATIENCE, || async { (mock.open() > 0).then_some(()) }).await;
     let begun = Instant::now();
     daemon.sigterm();
-    let status = daemon.ended(Duration::from_secs(10)).await;
+    let status = daemon.ended(PATIENCE).await;
     assert_eq!(status.code(), Some(0));
-    assert!(begun.elapsed() < Duration::from_millis(2500), "{:?}", begun.elapsed());
+    // The request itself would have two minutes.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     mock.script(|_| Step::Answer(Duration::ZERO));
     daemon.up().await;
     // The job that was cut is made up for once the call is touched, without a new turn.
     let (_producer, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
-    crate::support::eventually("the insight comes after the restart", Duration::from_secs(20), || async {
+    eventually("the insight comes after the restart", PATIENCE, || async {
         let view = daemon.get_json("/v1/calls/c1").await;
         (view["insights"]["summary"]["covers"]["to"] == 0).then_some(())
     })
@@ -127,15 +121,12 @@ async fn replay_and_watch_live_through_a_restart() {
         }
     };
     for enough in [30, 70] {
-        crate::support::eventually("turns", Duration::from_secs(30), || async {
-            turns(&daemon).await.filter(|turns| *turns >= enough)
-        })
-        .await;
+        eventually("turns", PATIENCE, || async { turns(&daemon).await.filter(|turns| *turns >= enough) }).await;
         if enough == 30 {
             daemon.restart().await;
         } else {
             daemon.sigterm();
-            daemon.ended(Duration::from_secs(15)).await;
+            daemon.ended(PATIENCE).await;
             daemon.up().await;
         }
     }
@@ -146,7 +137,7 @@ async fn replay_and_watch_live_through_a_restart() {
         serde_json::from_str(stdout.lines().last().unwrap_or_default()).expect("a summary");
     assert_eq!((&summary["turns"], &summary["lost"]), (&json!(150), &json!(0)), "{summary}");
     let stored = daemon.events("long").await;
-    crate::support::eventually("watch has it all", Duration::from_secs(20), || async {
+    eventually("watch has it all", PATIENCE, || async {
         std::fs::read_to_string(&log).expect("log").contains("call.completed").then_some(())
     })
     .await;

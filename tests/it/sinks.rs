@@ -1,14 +1,12 @@
 //! Sinks: at least once over restarts, filters, signatures, retries, dead letters.
 
-use std::time::Duration;
-
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use crate::support::daemon::Daemon;
 use crate::support::sink::{HookSink, Posted, SocketSink};
 use crate::support::ws::{encode, ingest, turn};
-use crate::support::{Json, eventually, json, shared};
+use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 async fn feed(daemon: &Daemon, call: &str, turns: u64, meta: &Json) {
     let query = format!("call_id={call}&stream_id=s_1&meta={}", encode(&meta.to_string()));
@@ -30,7 +28,7 @@ fn stored_order(daemon: &Daemon) -> u64 {
 
 async fn has_all(sink: &SocketSink, daemon: &Daemon, call: &str) {
     let head = daemon.events(call).await.len() as u64;
-    eventually(&format!("the sink has all of {call}"), Duration::from_secs(30), || async {
+    eventually(&format!("the sink has all of {call}"), PATIENCE, || async {
         sink.missing(call, head).is_empty().then_some(())
     })
     .await;
@@ -47,7 +45,7 @@ async fn a_websocket_sink_gets_everything_over_restarts_of_either_side() {
     for frame in sink.frames.lock().unwrap().iter().filter(|frame| frame["seq"].is_u64()) {
         assert!(frame["type"].is_string() && frame["at"].is_string(), "the frames of a subscription: {frame}");
     }
-    eventually("the position behind c1 is stored", Duration::from_secs(30), || async {
+    eventually("the position behind c1 is stored", PATIENCE, || async {
         (stored_order(&daemon) >= daemon.events("c1").await.len() as u64).then_some(())
     })
     .await;
@@ -116,10 +114,8 @@ async fn a_webhook_is_signed_and_retried_and_dead_letters_are_kept() {
             .filter_map(|frame| frame["seq"].as_u64())
             .collect::<std::collections::BTreeSet<u64>>()
     };
-    eventually("all events were posted", Duration::from_secs(30), || async {
-        (delivered(&hook).len() == events.len()).then_some(())
-    })
-    .await;
+    eventually("all events were posted", PATIENCE, || async { (delivered(&hook).len() == events.len()).then_some(()) })
+        .await;
     for posted in hook.posted.lock().unwrap().iter() {
         assert!(signed(posted, b"a secret of some length"), "{:?}", posted.headers);
         assert_eq!(posted.header("content-type").map(|kind| kind.starts_with("application/json")), Some(true));
@@ -128,12 +124,12 @@ async fn a_webhook_is_signed_and_retried_and_dead_letters_are_kept() {
     hook.script(|body| if body.to_string().contains("Sentence 2.") { 400 } else { 200 });
     hook.posted.lock().unwrap().clear();
     feed(&daemon, "c2", 5, &json!({})).await;
-    eventually("the last event was posted", Duration::from_secs(60), || async {
+    eventually("the last event was posted", PATIENCE, || async {
         let posted = hook.posted.lock().unwrap().clone();
         posted.iter().flat_map(bodies).any(|frame| frame["type"] == "call.completed").then_some(())
     })
     .await;
-    eventually("a dead letter is counted", Duration::from_secs(60), || async {
+    eventually("a dead letter is counted", PATIENCE, || async {
         (daemon.metric("sidetone_sink_dead_letters", &[]).await >= 1.0).then_some(())
     })
     .await;
@@ -182,7 +178,7 @@ async fn sinks_filter_as_subscribers_do_and_a_dead_one_harms_nobody() {
     feed(&daemon, "c2", 3, &json!({})).await;
     has_all(&all, &daemon, "c1").await;
     has_all(&all, &daemon, "c2").await;
-    eventually("the filtered sink has the end of c2", Duration::from_secs(20), || async {
+    eventually("the filtered sink has the end of c2", PATIENCE, || async {
         let frames = some.frames.lock().unwrap();
         frames.iter().any(|frame| frame["type"] == "call.completed").then_some(())
     })

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::support::daemon::{Daemon, WIDE_LIMITS};
 use crate::support::http;
 use crate::support::vendor::Dialect;
-use crate::support::{Chance, alone, eventually, flaky, json, knob, seed};
+use crate::support::{Chance, PATIENCE, alone, eventually, flaky, json, knob, seed};
 
 /// Requests at once.
 const WORKERS: usize = 16;
@@ -164,7 +164,7 @@ async fn nothing_is_left_behind() {
     );
     // With the vendors gone, so are the pooled connections and their tasks.
     drop(vendors);
-    let left = eventually("all that was held is let go", Duration::from_secs(30), || async {
+    let left = eventually("all that was held is let go", PATIENCE, || async {
         let left = Left::of(&daemon).await;
         (left.inflight == 0.0
             && left.reserved == 0.0

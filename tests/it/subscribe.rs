@@ -69,13 +69,12 @@ async fn a_socket_is_greeted_and_may_ping() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_socket_that_never_subscribes_is_closed_4408() {
     let _machine = shared().await;
-    let daemon = Daemon::start("[subscribe]\nsubscribe_timeout_ms = 300\n").await;
-    let mut silent = subscriber(&daemon).await;
-    assert_eq!(silent.close_code().await, 4408);
+    let daemon = Daemon::start("[subscribe]\nsubscribe_timeout_ms = 3000\n").await;
     let mut good = subscriber(&daemon).await;
     subscribe(&mut good, json!({"calls":"*"})).await;
-    good.send(&json!({"id":"p","type":"ping"})).await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    let mut silent = subscriber(&daemon).await;
+    assert_eq!(silent.close_code().await, 4408);
+    // The one that came before it and has subscribed would be over by now.
     good.send(&json!({"id":"q","type":"ping"})).await;
     good.until("pong", |frame| frame["id"] == "q").await;
 }
@@ -318,6 +317,7 @@ async fn subscriptions_of_one_socket_are_independent() {
     }
     assert!(by.contains(&one) && by.contains(&two));
     client.send(&json!({"id":"off","type":"unsubscribe","subscription":one})).await;
+    client.of_type("unsubscribed").await;
     producer.send(&turn(2, "agent", "Once.")).await;
     let frame = client.until("turn 2", |frame| frame["turn"]["turn"] == 2).await;
     assert_eq!(frame["subscription"], two);

@@ -1,16 +1,13 @@
 //! A route's variants: shares are kept to the key, over restarts and reloads, and what is open keeps what it has.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::daemon::Daemon;
 use crate::support::llm::MockLlm;
 use crate::support::ws::{Client, turn};
-use crate::support::{eventually, json, knob, shared};
+use crate::support::{PATIENCE, eventually, json, knob, shared};
 
-const WAIT: Duration = Duration::from_secs(60);
 /// Connections at once.
 const LANES: usize = 16;
 
@@ -83,7 +80,7 @@ async fn shares_hold_over_restarts_and_a_new_weight_moves_only_what_it_must() {
     assert_eq!(before, split(daemon.port, keys).await, "the same after a restart");
     daemon.configure(&config(80, 20));
     daemon.sighup();
-    eventually("the new weights hold", WAIT, || async {
+    eventually("the new weights hold", PATIENCE, || async {
         (daemon.metric("sidetone_config_reloads_total", &["ok"]).await >= 1.0).then_some(())
     })
     .await;
@@ -125,7 +122,7 @@ async fn an_open_call_keeps_its_variant() {
     assert_eq!(variant, "a");
     daemon.configure(&config(0, 1));
     daemon.sighup();
-    eventually("the new weights hold", WAIT, || async {
+    eventually("the new weights hold", PATIENCE, || async {
         (daemon.metric("sidetone_config_reloads_total", &["ok"]).await >= 1.0).then_some(())
     })
     .await;

@@ -2,15 +2,17 @@
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::http::{self, Reply};
-use super::{Json, eventually};
+use super::{Json, PATIENCE, eventually};
 
 /// Limits that no test but the limits' own wants to meet.
 pub const WIDE_LIMITS: &str = "
@@ -46,11 +48,16 @@ pub struct Daemon {
     pub start_took: Duration,
 }
 
-/// A port that is free now and that no outgoing connection takes by chance (below the ephemeral range).
+/// A port that is this process's until it ends: no other test gets it while nobody listens there, and no outgoing
+/// connection takes it by chance (it is below the ephemeral range).
 pub fn free_port() -> u16 {
+    /// The UDP ports of the same numbers, which nobody needs: whoever holds one has the number.
+    static HELD: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     loop {
         let port = 12_000 + rand::random::<u16>() % 18_000;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let Ok(held) = UdpSocket::bind(("127.0.0.1", port)) else { continue };
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            HELD.lock().expect("lock").push(held);
             return port;
         }
     }
@@ -101,13 +108,15 @@ impl Daemon {
         self
     }
 
-    /// Writes the configuration for the next start.
+    /// Writes the configuration, as a whole: a daemon that runs must not read half of it.
     pub fn configure(&self, config: &str) {
         let mut text = config.to_owned();
         if !text.contains("[journal]") {
             text.push_str(&format!("\n[journal]\ndir = {:?}\n", self.dir.join("journal").display().to_string()));
         }
-        std::fs::write(self.dir.join("sidetone.toml"), text).expect("write configuration");
+        let fresh = self.dir.join("sidetone.toml.new");
+        std::fs::write(&fresh, text).expect("write configuration");
+        std::fs::rename(fresh, self.config_path()).expect("put the configuration in its place");
     }
 
     /// The configuration file.
@@ -119,7 +128,7 @@ impl Daemon {
     pub async fn up(&mut self) {
         let begun = Instant::now();
         let first = self.spawn();
-        let line = tokio::time::timeout(Duration::from_secs(60), first).await;
+        let line = tokio::time::timeout(PATIENCE, first).await;
         let line = line.ok().and_then(Result::ok).unwrap_or_default();
         self.start_took = begun.elapsed();
         let expected = format!("listening on http://127.0.0.1:{}", self.port);

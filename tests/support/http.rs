@@ -1,11 +1,9 @@
 //! A bare HTTP/1.1 client that says exactly the headers that a test wants, `Host` and `Origin` among them.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::Json;
+use super::{Json, PATIENCE};
 
 /// An answer.
 #[derive(Debug, Clone)]
@@ -38,10 +36,10 @@ impl Reply {
 /// One request on a connection of its own. `Host` is the loopback address unless `headers` says another.
 pub async fn request(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Reply {
     let exchange = exchange(port, method, path, headers, body);
-    match tokio::time::timeout(Duration::from_secs(30), exchange).await {
+    match tokio::time::timeout(PATIENCE, exchange).await {
         Ok(Ok(reply)) => reply,
         Ok(Err(_)) => Reply { status: 0, headers: Vec::new(), body: Vec::new() },
-        Err(_) => panic!("{method} {path}: no answer within 30 s"),
+        Err(_) => panic!("{method} {path}: no answer within {PATIENCE:?}"),
     }
 }
 

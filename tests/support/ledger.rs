@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::PATIENCE;
+
 /// One attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -35,7 +37,7 @@ pub fn path(folder: &Path) -> PathBuf {
 pub fn rows(folder: &Path) -> Vec<Row> {
     let read = || -> rusqlite::Result<Vec<Row>> {
         let store = Connection::open_with_flags(path(folder), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        store.busy_timeout(Duration::from_secs(10))?;
+        store.busy_timeout(PATIENCE)?;
         let mut statement = store.prepare(
             "SELECT id, request, key, call, analysis, model, endpoint, vendor_model, why, outcome, code, status, input, \
              cached, output, cost_pico FROM attempts ORDER BY id",
@@ -69,7 +71,7 @@ pub fn rows(folder: &Path) -> Vec<Row> {
 /// The rows for which `wanted` holds, once there are `count` and all of them are complete; what there is, if that does
 /// not come about.
 pub async fn settled(folder: &Path, count: usize, wanted: impl Fn(&Row) -> bool) -> Vec<Row> {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     loop {
         let rows: Vec<Row> = rows(folder).into_iter().filter(|row| wanted(row)).collect();
         let complete = rows.len() >= count && rows.iter().all(|row| row.outcome != "begun");

@@ -39,6 +39,9 @@ pub async fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().await
 }
 
+/// How long a test waits for what must come, before it fails: nothing here is that slow, however busy the machine is.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Polls `probe` until it gives a value, and fails the test with `what` when `within` has passed.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,

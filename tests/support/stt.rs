@@ -1,7 +1,5 @@
 //! The STT proxy's two neighbours: a vendor whose connections the test holds, and a client at `/v3/ws`.
 
-use std::time::Duration;
-
 use futures::StreamExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -11,13 +9,10 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async_with_config, client_async_with_config};
 
 use super::daemon::Daemon;
-use super::{Json, json};
+use super::{Json, PATIENCE, json};
 
 /// A connection, at either end.
 pub type Socket = WebSocketStream<TcpStream>;
-
-/// How long a test waits before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 fn wide() -> Option<WebSocketConfig> {
     Some(WebSocketConfig::default().max_message_size(Some(4 << 20)).max_frame_size(Some(4 << 20)))
@@ -55,13 +50,7 @@ pub fn turn(order: u64, last: bool) -> Json {
 
 /// A daemon whose STT vendor is `upstream`; `more` goes on in `[stt]`.
 pub async fn daemon(upstream: &str, more: &str) -> Daemon {
-    daemon_with(upstream, more, 10_000).await
-}
-
-/// The same; a call that nobody is connected to completes after `idle_ms`.
-pub async fn daemon_with(upstream: &str, more: &str, idle_ms: u64) -> Daemon {
-    let ingest = format!("[ingest]\nlinger_ms = 50\nidle_timeout_ms = {idle_ms}\n");
-    Daemon::start(&format!("[stt]\nupstream = \"{upstream}\"\n{more}\n{ingest}")).await
+    Daemon::start(&format!("[stt]\nupstream = \"{upstream}\"\n{more}\n[ingest]\nlinger_ms = 50\n")).await
 }
 
 /// Connects to the proxy; `query` goes on with `&`.

@@ -10,10 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::daemon::Daemon;
-use super::{Json, json};
-
-/// How long a test waits for a frame before it fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+use super::{Json, PATIENCE, json};
 
 /// A connection.
 pub struct Client {

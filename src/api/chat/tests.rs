@@ -6,7 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::gateway::tests::fake::{Fake, Step, reply, sse_head, stream as spoken};
-use crate::gateway::tests::{gateway, query};
+use crate::gateway::tests::{PATIENCE, gateway, query};
 
 const PACE: Duration = Duration::from_millis(20);
 /// Many paces, also on a busy machine.
@@ -127,5 +127,5 @@ async fn a_client_that_goes_while_the_model_thinks_aborts_it() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), aborted).await.expect("aborted");
+    tokio::time::timeout(PATIENCE, aborted).await.expect("aborted");
 }

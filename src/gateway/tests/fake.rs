@@ -14,6 +14,8 @@ pub(crate) enum Step {
     Write(String),
     /// Nothing, for so long.
     Wait(Duration),
+    /// Nothing, until another fake has had so many requests.
+    Until(Arc<Mutex<Seen>>, usize),
     /// The connection is closed with FIN.
     Close,
     /// The connection is reset.
@@ -92,6 +94,11 @@ async fn serve(mut socket: TcpStream, seen: Arc<Mutex<Seen>>, script: Arc<Mutex<
                     }
                 }
                 Step::Wait(duration) => tokio::time::sleep(duration).await,
+                Step::Until(other, requests) => {
+                    while other.lock().expect("seen").bodies.len() < requests {
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Step::Close => return,
                 Step::Reset => {
                     let _ = rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO));

@@ -9,10 +9,14 @@ mod streams;
 mod whole;
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::base::settings::{Problems, Section};
 use crate::llm::{Message, Role};
+
+/// How long a test waits for what must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Keeps every report.
 #[derive(Default)]
@@ -56,7 +60,10 @@ pub(crate) fn gateway(text: &str) -> (Gateway, Arc<Tape>) {
     (Gateway::recorded(config(text), Metrics::default(), recorder, None).expect("gateway"), tape)
 }
 
-/// One model `m` over the fakes, in order, with short clocks.
+/// Clocks of a model that is to run into them.
+pub(crate) const SHORT: &str = "header_timeout_ms = 300\nfirst_token_timeout_ms = 300\nbetween_tokens_timeout_ms = 300";
+
+/// One model `m` over the fakes, in order; no clock runs out by chance, however busy the machine is.
 pub(crate) fn over(fakes: &[&fake::Fake], extra: &str) -> (Gateway, Arc<Tape>) {
     limited(fakes, &[], extra)
 }
@@ -72,12 +79,21 @@ pub(crate) fn limited(fakes: &[&fake::Fake], limits: &[&str], extra: &str) -> (G
         ));
     }
     let candidates: Vec<String> = (0..fakes.len()).map(|index| format!("\"e{index}/v\"")).collect();
-    text.push_str(&format!(
-        "[models.m]\ncandidates = [{}]\nconnect_timeout_ms = 300\nheader_timeout_ms = 300\nfirst_token_timeout_ms = 300\n\
-         between_tokens_timeout_ms = 300\ntotal_timeout_ms = 5000\n{extra}",
-        candidates.join(", ")
-    ));
+    let candidates = candidates.join(", ");
+    let clocks =
+        ["connect", "header", "first_token", "between_tokens", "total"].map(|clock| format!("{clock}_timeout_ms"));
+    let long = clocks.iter().filter(|clock| !extra.contains(*clock)).map(|clock| format!("{clock} = 60000\n"));
+    text.push_str(&format!("[models.m]\ncandidates = [{candidates}]\n{}{extra}", long.collect::<String>()));
     gateway(&text)
+}
+
+/// Waits until the fake has seen so many requests given up.
+pub(crate) async fn aborted(fake: &fake::Fake, count: usize) {
+    let since = Instant::now();
+    while fake.seen.lock().expect("seen").aborted < count {
+        assert!(since.elapsed() < PATIENCE, "never aborted");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// A request that a client makes.

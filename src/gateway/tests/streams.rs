@@ -36,8 +36,9 @@ async fn failover_is_invisible_until_the_first_token() {
         vec![sse_head(), preamble(), Step::Hang],
         vec![sse_head(), chunk(": thinking\n\n"), Step::Hang],
     ] {
+        let hangs = matches!(broken.last(), Some(Step::Hang));
         let (first, second) = (Fake::start(vec![broken]).await, Fake::start(vec![stream(&["a", "b"])]).await);
-        let (gateway, tape) = over(&[&first, &second], "");
+        let (gateway, tape) = over(&[&first, &second], if hangs { SHORT } else { "" });
         let opened = gateway.stream(query(&gateway)).await.expect("stream");
         assert_eq!((&*opened.provenance.endpoint, opened.provenance.attempts), ("e1", 2));
         let (said, ended, stream) = read(opened).await;
@@ -60,7 +61,7 @@ async fn after_the_first_token_a_broken_stream_is_told_and_partial() {
         steps.push(data(r#"{"id":"x","choices":[],"usage":{"prompt_tokens":5,"completion_tokens":1}}"#));
         steps.extend(tail);
         let (first, second) = (Fake::start(vec![steps]).await, Fake::start(vec![plain("never")]).await);
-        let (gateway, tape) = over(&[&first, &second], "");
+        let (gateway, tape) = over(&[&first, &second], if code == "timeout" { SHORT } else { "" });
         let (said, ended, stream) = read(gateway.stream(query(&gateway)).await.expect("stream")).await;
         let error = ended.expect_err("broken");
         assert_eq!((said.as_str(), error.code(), error.attempts().len()), ("half", code, 1));
@@ -74,19 +75,19 @@ async fn after_the_first_token_a_broken_stream_is_told_and_partial() {
 #[tokio::test]
 async fn an_endless_stream_ends_at_the_deadline() {
     let mut steps = vec![sse_head()];
-    for _ in 0..100 {
+    for _ in 0..1_000 {
         steps.push(text("x"));
         steps.push(Step::Wait(Duration::from_millis(20)));
     }
     let fake = Fake::start(vec![steps]).await;
     let (gateway, tape) = over(&[&fake], "");
     let mut query = query(&gateway);
-    query.deadline = Some(Duration::from_millis(300));
+    query.deadline = Some(Duration::from_secs(1));
     let started = Instant::now();
     let (_, ended, _) = read(gateway.stream(query).await.expect("stream")).await;
     assert_eq!(ended.expect_err("deadline").code(), "timeout");
-    // The fake would go on for two seconds at least, and much longer on a busy machine.
-    assert!(started.elapsed() < Duration::from_millis(1_800), "{:?}", started.elapsed());
+    // The fake would go on for twenty seconds at least, and much longer on a busy machine.
+    assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     assert_eq!(tape.outcomes(), [("partial", Some("timeout"))]);
 }
 
@@ -95,13 +96,9 @@ async fn a_dropped_stream_is_aborted_and_its_row_written() {
     let fake = Fake::start(vec![vec![sse_head(), text("x"), Step::Hang]]).await;
     let (gateway, tape) = over(&[&fake], "");
     let stream = gateway.stream(query(&gateway)).await.expect("stream");
-    let dropped = Instant::now();
     drop(stream);
     assert_eq!(tape.outcomes(), [("aborted", None)]);
-    while fake.seen.lock().expect("seen").aborted == 0 {
-        assert!(dropped.elapsed() < Duration::from_secs(2), "never aborted");
-        tokio::task::yield_now().await;
-    }
+    aborted(&fake, 1).await;
 }
 
 #[tokio::test]
@@ -113,7 +110,7 @@ async fn a_stream_without_its_end_mark_is_whole_if_every_answer_ended() {
     doubled.extend(finish());
     doubled.insert(doubled.len() - 1, chunk("data: [DONE]\n\n"));
     let fake = Fake::start(vec![steps, doubled]).await;
-    let (gateway, _) = over(&[&fake], "");
+    let (gateway, _) = over(&[&fake], SHORT);
     for _ in 0..2 {
         let (said, ended, _) = read(gateway.stream(query(&gateway)).await.expect("stream")).await;
         assert_eq!((said.as_str(), ended.is_ok()), ("x", true));

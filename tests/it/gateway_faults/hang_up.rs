@@ -10,10 +10,7 @@ use crate::support::daemon::Daemon;
 use crate::support::ledger;
 use crate::support::vendor::{Asked, Dialect, Step, Tokens, Vendor, chunk, stream_head};
 use crate::support::ws::{ingest, turn};
-use crate::support::{eventually, json, shared};
-
-/// Generous: what is promised is 20 ms, and a busy machine is no reason to fail.
-const SOON: Duration = Duration::from_secs(2);
+use crate::support::{PATIENCE, eventually, json, shared};
 
 /// Tokens that flow for as long as somebody reads.
 fn flowing(dialect: Dialect, asked: &Asked) -> Vec<Step> {
@@ -59,14 +56,14 @@ async fn aborts_the_request_upstream() {
         for (streamed, reset) in [(true, false), (true, true), (false, false), (false, true)] {
             let before = vendor.asked().len();
             let socket = ask(&daemon, "m", streamed).await;
-            eventually("the vendor is asked", SOON * 5, || async { (vendor.asked().len() > before).then_some(()) })
+            eventually("the vendor is asked", PATIENCE, || async { (vendor.asked().len() > before).then_some(()) })
                 .await;
             let left = Instant::now();
             if reset {
                 rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).expect("linger");
             }
             drop(socket);
-            let asked = eventually("the vendor sees it", SOON, || async {
+            let asked = eventually("the vendor sees it", PATIENCE, || async {
                 vendor.asked().pop().filter(|asked| asked.hung_up.is_some())
             })
             .await;
@@ -96,10 +93,10 @@ async fn a_call_that_is_over_aborts_what_is_left_of_its_jobs() {
     let (mut client, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
     client.send(&turn(0, "agent", "Hello.")).await;
     client.acked(0).await;
-    eventually("a job is under way", SOON * 5, || async { (vendor.count() > 0).then_some(()) }).await;
+    eventually("a job is under way", PATIENCE, || async { (vendor.count() > 0).then_some(()) }).await;
     client.send(&json!({"type":"end","scope":"call"})).await;
     client.of_type("call.completed").await;
-    eventually("all of its requests are aborted", SOON * 5, || async {
+    eventually("all of its requests are aborted", PATIENCE, || async {
         vendor.asked().iter().all(|asked| asked.hung_up.is_some()).then_some(())
     })
     .await;

@@ -131,7 +131,7 @@ impl Server {
 
     async fn client(&self) -> Client {
         let socket =
-            ws::connect(&self.url, &http::HeaderMap::new(), 8 << 20, Duration::from_secs(5)).await.expect("connects");
+            ws::connect(&self.url, &http::HeaderMap::new(), 8 << 20, Duration::from_secs(60)).await.expect("connects");
         let mut client = Client { socket };
         let interval = u64::try_from(self.deps.ping_interval.as_millis()).expect("small");
         assert_eq!(client.next().await, json!({"type": "welcome", "version": 1, "ping_interval_ms": interval}));
