@@ -71,7 +71,7 @@ class Browser:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def until(self, script, within=30):
+    def until(self, script, within=60):
         """Waits until the expression is true, and returns it; an element is true."""
         script = f"(value => value instanceof Node || value)({script})"
         deadline = time.time() + within

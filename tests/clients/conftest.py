@@ -96,7 +96,7 @@ class Process:
                 return turns
             after = f"&after={page['next']}"
 
-    def completed(self, call, within=30):
+    def completed(self, call, within=60):
         deadline = time.time() + within
         while time.time() < deadline:
             try:

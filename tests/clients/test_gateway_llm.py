@@ -52,7 +52,7 @@ def model():
                                stderr=subprocess.DEVNULL, text=True)
     url = process.stdout.readline().strip()
     assert url, "the model server did not start"
-    deadline = time.time() + 60
+    deadline = time.time() + 300
     while True:
         try:
             urllib.request.urlopen(f"{url}/health").read()

@@ -30,36 +30,40 @@ def question(model="fast"):
     return models.LLMGatewayConfig(model=model, messages=messages, max_tokens=100)
 
 
-def stream(host, chunks=200, options=None, **parameters):
+def speaks(events):
+    """Whether the client still streams: until it hears the first turn end. The package drops what it has not handed out yet
+    when it streams into a session that the vendor has just ended."""
+    return not any(getattr(event, "end_of_turn", False) for event in events)
+
+
+def stream(host, options=None, **parameters):
     """Every event of a session, as the synchronous client hands it out."""
     events, over = [], threading.Event()
-    options = sdk.StreamingClientOptions(api_host=host, connect_timeout=5, **(options or {"api_key": "k"}))
+    options = sdk.StreamingClientOptions(api_host=host, connect_timeout=60, **(options or {"api_key": "k"}))
     client = sdk.StreamingClient(options)
     for kind in sdk.StreamingEvents.__members__.values():
         client.on(kind, lambda _, event: events.append(event))
     client.on(sdk.StreamingEvents.Termination, lambda *_: over.set())
     client.on(sdk.StreamingEvents.Error, lambda *_: over.set())
     client.connect(sdk.StreamingParameters(sample_rate=16000, format_turns=True, **parameters))
-    for _ in range(chunks):
-        if over.wait(0.02):
-            break
+    while speaks(events) and not over.wait(0.02):
         client.stream(SILENCE)
+    assert over.wait(60), events[-1:]
     client.disconnect(terminate=True)
     return events
 
 
 async def stream_async(host):
     events, over = [], asyncio.Event()
-    client = sdk.AsyncStreamingClient(sdk.StreamingClientOptions(api_host=host, api_key="k", connect_timeout=5))
+    client = sdk.AsyncStreamingClient(sdk.StreamingClientOptions(api_host=host, api_key="k", connect_timeout=60))
     for kind in sdk.StreamingEvents.__members__.values():
         client.on(kind, lambda _, event: events.append(event))
     client.on(sdk.StreamingEvents.Termination, lambda *_: over.set())
     await client.connect(sdk.StreamingParameters(sample_rate=16000, format_turns=True))
-    for _ in range(200):
-        if over.is_set():
-            break
+    while speaks(events) and not over.is_set():
         await client.stream(SILENCE)
         await asyncio.sleep(0.02)
+    await asyncio.wait_for(over.wait(), 60)
     await client.disconnect(terminate=True)
     return events
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import threading
+import time
 
 import pytest
 import websockets
@@ -27,9 +28,14 @@ def test_what_was_recorded_replays_to_the_same_turns_and_the_same_events(start, 
     heard, _ = asyncio.run(hear(f"{daemon.ws}/v3/ws?sample_rate=16000&sidetone={named}"))
     daemon.completed("taped")
     turns = kept(daemon.turns("taped"))
-    assert len(turns) == 4 and tape.wait(30) == 0
+    assert len(turns) == 4 and tape.wait(60) == 0
     [recorded] = (tmp_path / "recorded").glob("taped.*.jsonl")
-    lines = [json.loads(line) for line in recorded.read_text().splitlines()]
+    # No call waits for the file.
+    deadline = time.time() + 60
+    while (written := recorded.read_text()).count("\n") <= len(heard):
+        assert time.time() < deadline, f"{len(heard)} messages, and no more than this: {written}"
+        time.sleep(0.05)
+    lines = [json.loads(line) for line in written.splitlines()]
     assert lines[0]["recording"]["dialect"] == "assemblyai"
     assert [line["message"] for line in lines[1:]] == [json.loads(message) for message in heard]
     # Replayed into a daemon, as the vendor's frames and as our own: the same turns.
@@ -63,7 +69,7 @@ def test_a_source_is_dialled_again_and_its_call_shows_the_gap(start):
             await asyncio.Future()
 
     threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True).start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     daemon = start.daemon(
         start.vendor(),
         f'[[source]]\nurl = "ws://127.0.0.1:{ports[0]}/turns"\ncall_id_at = "/call/id"\nheaders = {{ X-Team = "billing" }}\n',

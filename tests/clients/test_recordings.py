@@ -52,7 +52,7 @@ def synchronous(host, audio):
     for _ in range(audio):
         client.stream(SECOND)
     client.disconnect(terminate=True)
-    assert over.wait(10), events[-1:]
+    assert over.wait(60), events[-1:]
     return events
 
 

@@ -25,7 +25,7 @@ def test_a_wav_file_becomes_turns_and_insights(start):
         ready.set()
 
     threading.Thread(target=lambda: loop.run_until_complete(recogniser.serve(started)), daemon=True).start()
-    assert ready.wait(30)
+    assert ready.wait(60)
     daemon = start.daemon(SimpleNamespace(ws=f"ws://127.0.0.1:{ports[0]}"))
     assets = Path(importlib.util.find_spec("moonshine_voice").origin).parent / "assets"
     audio = assets / "clone-test.wav"

@@ -495,12 +495,12 @@ async fn a_socket_that_does_not_subscribe_is_closed() {
 async fn pings_that_nobody_answers_close_the_socket() {
     let server = Server::start_with(|deps| deps.ping_interval = Duration::from_millis(20)).await;
     server.store.start(&call("c_1"), "{}");
+    let mut mute = server.client().await;
+    mute.ask(subscribe(json!(["c_1"]))).await;
     let mut reads = server.client().await;
     reads.ask(subscribe(json!(["c_1"]))).await;
     reads.next().await;
-    let mut mute = server.client().await;
-    mute.ask(subscribe(json!(["c_1"]))).await;
-    // The one answers by reading; the other does not read.
+    // The one answers by reading, from its first moment on; the other does not read.
     let mut pings = 0;
     while pings < 20 {
         assert_eq!(reads.socket.recv().await.expect("open"), Incoming::Ping);
