@@ -67,7 +67,6 @@ fn shortened(recording: recording::Recording, turns: usize) -> Vec<Json> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "scripts/chaos runs it"]
 async fn vendors_that_fail_at_random() {
     let _machine = alone().await;
     let seed = seed("chaos");
