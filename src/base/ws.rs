@@ -18,6 +18,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -35,6 +36,8 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 /// A write that takes no byte for this long has failed (DESIGN 5.1, 5.2).
 pub const WRITE_STALL: Duration = Duration::from_secs(10);
+/// How often a write that takes long is looked at.
+const WRITE_LOOK: Duration = Duration::from_millis(500);
 /// Time that a peer has to answer our close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 
@@ -438,16 +441,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 /// Runs `write` to its end as long as bytes go out.
 async fn watched<T>(written: &AtomicU64, write: impl Future<Output = T>) -> Result<T, WsError> {
     let mut write = std::pin::pin!(write);
+    let (mut seen, mut since) = (written.load(Ordering::Relaxed), Instant::now());
     loop {
-        let before = written.load(Ordering::Relaxed);
         tokio::select! {
             biased;
             done = &mut write => return Ok(done),
-            () = tokio::time::sleep(WRITE_STALL) => {
-                if written.load(Ordering::Relaxed) == before {
-                    return Err(WsError::Stalled);
-                }
-            }
+            () = tokio::time::sleep(WRITE_LOOK) => {}
+        }
+        let now = written.load(Ordering::Relaxed);
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        } else if since.elapsed() >= WRITE_STALL {
+            return Err(WsError::Stalled);
         }
     }
 }
@@ -496,5 +501,20 @@ mod tests {
         tokio::time::timeout(patience, end).await.expect("the end of the stream");
         drop(client);
         tokio::time::timeout(patience, closing).await.expect("our own end").expect("no panic");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_has_stalled_ten_seconds_after_its_last_byte() {
+        let written = AtomicU64::new(0);
+        let began = Instant::now();
+        let last = Duration::from_secs(9);
+        let write = async {
+            tokio::time::sleep(last).await;
+            written.fetch_add(1, Ordering::Relaxed);
+            std::future::pending::<()>().await;
+        };
+        assert!(matches!(watched(&written, write).await, Err(WsError::Stalled)));
+        let after = began.elapsed() - last;
+        assert!(after >= WRITE_STALL && after <= WRITE_STALL + 2 * WRITE_LOOK, "{after:?}");
     }
 }

@@ -54,7 +54,7 @@ impl Dialect for ElevenLabs {
 struct ElevenLabsDecoder {
     /// Whether commits come again with timestamps; `None` until known.
     timestamps: Option<bool>,
-    /// A commit that waits for the next message, which tells.
+    /// A commit that waits for its second telling, or for a message that tells that there is none.
     waiting: Option<Box<Final>>,
 }
 
@@ -122,7 +122,7 @@ impl Decoder for ElevenLabsDecoder {
         };
         let timestamped = kind.as_str() == "committed_transcript_with_timestamps";
         let (timestamps, waiting) = (self.timestamps, self.waiting.take());
-        if waiting.is_some() && !timestamped {
+        if waiting.is_some() && !timestamped && timestamps.is_none() {
             self.timestamps = Some(false);
         }
         let mut events = Vec::new();
@@ -134,7 +134,13 @@ impl Decoder for ElevenLabsDecoder {
             timestamped
                 && events.iter().any(|event| matches!(event, SttEvent::Final(turn) if turn.text == waiting.text))
         };
-        out.extend(waiting.filter(|waiting| !again(waiting)).map(SttEvent::Final));
+        let waiting = waiting.filter(|waiting| !again(waiting));
+        if timestamps == Some(true) && !timestamped && self.waiting.is_none() {
+            // Its second telling is still to come.
+            self.waiting = waiting;
+        } else {
+            out.extend(waiting.map(SttEvent::Final));
+        }
         out.append(&mut events);
         Ok(())
     }
@@ -162,9 +168,9 @@ impl ElevenLabsDecoder {
                     named(commit, out);
                 } else {
                     match self.timestamps {
-                        None => self.waiting = Some(Box::new(turn(commit))),
+                        // Kept also where it is told again: that may never come.
+                        None | Some(true) => self.waiting = Some(Box::new(turn(commit))),
                         Some(false) => out.push(SttEvent::Final(Box::new(turn(commit)))),
-                        Some(true) => {}
                     }
                 }
             }
