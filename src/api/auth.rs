@@ -4,9 +4,10 @@
 
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, Method, Request};
+use tokio_util::sync::CancellationToken;
 
 use crate::ingest::proxy::{Grant, Tokens};
-use crate::keys::{Identity, Keys, Scope};
+use crate::keys::{Identity, Keys, Scope, UNAUTHENTICATED};
 
 /// What a request has to bring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub struct Refusal {
 impl Refusal {
     /// `unauthenticated` or `forbidden`.
     pub fn code(&self) -> &'static str {
-        if self.known { "forbidden" } else { "unauthenticated" }
+        if self.known { "forbidden" } else { UNAUTHENTICATED }
     }
 
     /// The WebSocket close code.
@@ -44,6 +45,11 @@ impl Refusal {
 pub struct Caller(pub Option<Identity>);
 
 impl Caller {
+    /// Cancelled when the key is revoked with which the caller came; never where it needed none.
+    pub fn revoked(&self) -> CancellationToken {
+        self.0.as_ref().map(|identity| (*identity.revoked).clone()).unwrap_or_default()
+    }
+
     /// Whether the caller may.
     pub fn may(&self, scope: Scope) -> bool {
         self.0.as_ref().is_none_or(|identity| identity.may(scope))
@@ -64,7 +70,8 @@ pub fn check<B>(request: &Request<B>, keys: &Keys, tokens: &Tokens) -> Result<Ca
     if need == Need::Nothing {
         return Ok(Caller(None));
     }
-    let token = (path == "/v3/ws").then(|| grant(query, request.headers(), tokens)).flatten().map(stand_in);
+    let token = (path == "/v3/ws").then(|| grant(query, request.headers(), tokens)).flatten();
+    let token = token.and_then(|grant| stand_in(&grant, keys));
     let identity = token.or_else(|| brought(request.headers()).and_then(|key| keys.find(&key)));
     let identity = identity.ok_or_else(|| Refusal {
         known: false,
@@ -94,11 +101,12 @@ pub(super) fn grant(query: &str, headers: &HeaderMap, tokens: &Tokens) -> Option
     tokens.check(&token).ok()
 }
 
-/// Tokens stand in for the key that they were made with, on the one path that takes them.
-fn stand_in(grant: Grant) -> Identity {
+/// Tokens stand in for the key that they were made with, on the one path that takes them and for as long as it holds.
+fn stand_in(grant: &Grant, keys: &Keys) -> Option<Identity> {
+    let key = keys.named(grant.key.as_deref()?)?;
     let mut scopes = vec![Scope::Ingest];
     scopes.extend(grant.gateway.then_some(Scope::Gateway));
-    Identity { name: std::sync::Arc::from("token"), scopes }
+    Some(Identity { scopes, ..key })
 }
 
 fn parameter(query: &str, name: &str) -> Option<String> {
@@ -225,7 +233,13 @@ mod tests {
         let tokens = Tokens::default();
         for gateway in [false, true] {
             let minute = std::time::Duration::from_secs(60);
-            let token = tokens.mint(crate::base::time::unix_ms(), minute, Grant { gateway, session: minute });
+            let mint = |key: &str| {
+                let grant = Grant { gateway, session: minute, key: Some(key.into()) };
+                tokens.mint(crate::base::time::unix_ms(), minute, &grant)
+            };
+            let of_revoked = Request::get(format!("/v3/ws?token={}", mint("gone"))).body(()).expect("request");
+            assert!(check(&of_revoked, &all, &tokens).is_err_and(|refusal| refusal.close_code() == 4401));
+            let token = mint("ingest");
             for (path, open) in [("/v3/ws?", true), ("/v3/ws?llm_gateway=%7B%7D", gateway), ("/v3/token?", false)] {
                 let ask = |request: http::request::Builder| {
                     check(&request.body(()).expect("request"), &all, &tokens).map_err(|refusal| refusal.close_code())

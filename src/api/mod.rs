@@ -30,9 +30,10 @@ use axum::routing::{get, post};
 use futures::future::BoxFuture;
 use http::Request;
 use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
-use self::auth::Refusal;
+use self::auth::{Caller, Refusal};
 use self::error::{ApiError, OpenAiError};
 use self::guard::Guard;
 use self::subscribe::ViewError;
@@ -177,27 +178,30 @@ async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) 
         recorder: api.proxy.recorder.clone(),
     };
     // Answered first, initialised after: the upgrade goes out before a session is looked for.
-    go_on(&api, request, upgrade, |socket| async move { ingest::listen::serve(socket, &query, &deps).await });
+    go_on(&api, request, upgrade, |socket, revoked| async move {
+        ingest::listen::serve(socket, &query, revoked, &deps).await;
+    });
     response
 }
 
-/// Serves the socket once it is there; where the key was refused, it says so on it.
+/// Serves the socket once it is there, until its key is revoked; where the key was refused, it says so on it.
 fn go_on<F>(
     api: &Api,
     mut request: Request<Body>,
     upgrade: Upgrade,
-    serve: impl FnOnce(ServerSocket) -> F + Send + 'static,
+    serve: impl FnOnce(ServerSocket, CancellationToken) -> F + Send + 'static,
 ) where
     F: Future<Output = ()> + Send,
 {
     let hold = request.extensions_mut().remove::<Hold>();
     let refusal = request.extensions_mut().remove::<Refusal>();
+    let revoked = request.extensions().get::<Caller>().map(Caller::revoked).unwrap_or_default();
     api.drain.tasks.spawn(async move {
         let _hold = hold;
         let Ok(socket) = upgrade.socket().await else { return };
         match refusal {
             Some(refusal) => refuse(socket, &refusal).await,
-            None => serve(socket).await,
+            None => serve(socket, revoked).await,
         }
     });
 }
@@ -234,7 +238,7 @@ async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body
         Err(message) => return ApiError::bad_request("not_a_websocket", message).into_response(),
     };
     let (deps, stop) = (Arc::clone(&api.subscribe), api.drain.stop.clone());
-    go_on(&api, request, upgrade, |socket| subscribe::serve(socket, deps, stop));
+    go_on(&api, request, upgrade, |socket, revoked| subscribe::serve(socket, deps, stop, revoked));
     response
 }
 

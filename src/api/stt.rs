@@ -13,7 +13,7 @@ use super::auth::{self, Caller, Refusal};
 use super::error::{self, ApiError};
 use super::{Api, Hold};
 use crate::base::ws::Upgrade;
-use crate::ingest::proxy::{self, TokenAnswer};
+use crate::ingest::proxy::{self, Bounds, TokenAnswer};
 use crate::keys::Scope;
 use crate::stt::DIALECTS;
 
@@ -38,6 +38,8 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
     let query = request.uri().query().unwrap_or("").to_owned();
     let headers = vendors_headers(&api, request.headers());
     let limit = auth::grant(&query, request.headers(), &api.proxy.tokens).map(|grant| grant.session);
+    let bounds =
+        Bounds { limit, revoked: request.extensions().get::<Caller>().map(Caller::revoked).unwrap_or_default() };
     let refusal = request.extensions_mut().remove::<Refusal>();
     let hold = request.extensions_mut().remove::<Hold>();
     let tasks = api.drain.tasks.clone();
@@ -53,7 +55,7 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
                 }
                 return;
             }
-            Box::pin(proxy::serve(socket, &query, &headers, limit, &api.proxy)).await;
+            Box::pin(proxy::serve(socket, &query, &headers, bounds, &api.proxy)).await;
         }
     });
     response
@@ -63,9 +65,11 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
 pub(super) async fn token(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
     let query = request.uri().query().unwrap_or("").to_owned();
     let headers = vendors_headers(&api, request.headers());
-    let gateway = request.extensions().get::<Caller>().is_some_and(|caller| caller.may(Scope::Gateway));
+    let caller = request.extensions().get::<Caller>();
+    let gateway = caller.is_some_and(|caller| caller.may(Scope::Gateway));
+    let key = caller.and_then(|caller| caller.0.as_ref()).map(|identity| Arc::clone(&identity.name));
     drop(request);
-    match proxy::answer_token(&query, &headers, gateway, &api.proxy).await {
+    match proxy::answer_token(&query, &headers, gateway, key, &api.proxy).await {
         TokenAnswer::Token(body) => Json(body).into_response(),
         TokenAnswer::Unprocessable(body) => error::unprocessable(Json(body)),
         TokenAnswer::Vendor(status, body) => error::relayed(status, body),

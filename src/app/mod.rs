@@ -176,6 +176,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         health: workers.within(|| subscribe::watch_health(Arc::clone(&store), drain.stop.clone())),
         metrics: subscribe_metrics,
     };
+    let watched_keys = keys.clone();
     let api = Arc::new(Api {
         sessions: sessions.clone(),
         hub: hub.clone(),
@@ -195,6 +196,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         workers.spawn(drain.tasks.track_future(run));
     }
     workers.spawn(sweep(journal, drain.clone()));
+    workers.spawn(watched_keys.watch());
     workers.spawn(gateway.clone().keep_listings(drain.stop.clone()));
     for sink in config.sinks {
         let dir = config.journal.dir.join("sinks");

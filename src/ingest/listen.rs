@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 use super::params::{self, Params, Results};
@@ -14,6 +15,7 @@ use super::record::{Recorder, Track};
 use crate::base::queue::{SendError, Sender};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
 use crate::hub::{Filter, Hub, Include, Interest, Item, Kind, Reader};
+use crate::keys::{REVOKED, UNAUTHENTICATED};
 use crate::session::command::{
     Ack, Attach, Attached, Command, Complaint, Detach, Frames, Goodbye, Outbound, Outlet, Welcome,
 };
@@ -39,19 +41,20 @@ pub struct Deps {
     pub recorder: Recorder,
 }
 
-/// Serves `socket` until either side ends it. Never fails: what goes wrong is told to the producer.
-pub async fn serve(socket: ServerSocket, query: &str, deps: &Deps) {
+/// Serves `socket` until either side ends it, or `revoked` says that the producer's key holds no more. Never fails: what
+/// goes wrong is told to the producer.
+pub async fn serve(socket: ServerSocket, query: &str, revoked: CancellationToken, deps: &Deps) {
     deps.metrics.connections.inc();
     let session = deps.sessions.deps();
     match params::read(query, &session.analyses, &session.limits) {
         Err(complaint) => farewell(socket, Some(complaint), 4400, "bad parameter").await,
-        Ok(params) => connect(socket, params, deps).await,
+        Ok(params) => connect(socket, params, revoked, deps).await,
     }
     deps.metrics.connections.dec();
 }
 
 /// Attaches to the call's session and runs the connection.
-async fn connect(mut socket: ServerSocket, params: Params, deps: &Deps) {
+async fn connect(mut socket: ServerSocket, params: Params, revoked: CancellationToken, deps: &Deps) {
     let outlet = Arc::new(Outlet::default());
     let (commands, attached) = match attach(&mut socket, &params, &outlet, deps).await {
         Ok(found) => found,
@@ -89,7 +92,7 @@ async fn connect(mut socket: ServerSocket, params: Params, deps: &Deps) {
         deps,
         welcome,
     };
-    let ended = connection.run().await;
+    let ended = connection.run(&revoked).await;
     let Connection { socket, params, welcome, .. } = connection;
     // Everything read is queued before this; the session takes it first.
     let gone = Command::Detach(Box::new(Detach { connection: welcome.connection, stream: params.stream }));
@@ -186,7 +189,7 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    async fn run(&mut self) -> End {
+    async fn run(&mut self, revoked: &CancellationToken) -> End {
         // The welcome is the first frame, whatever else there is to say.
         let complaints = self.params.complaints.iter().map(error_frame);
         let greeting: Vec<Utf8Bytes> = std::iter::once(self.welcome_frame()).chain(complaints).collect();
@@ -203,6 +206,12 @@ impl Connection<'_> {
                     let frame = json!({"type": "reconnect", "after_ms": RECONNECT_AFTER_MS, "grace_ms": 0});
                     let _ = self.socket.send([Utf8Bytes::from(frame.to_string())]).await;
                     return End::Close { complaint: None, code: 1001, reason: "the daemon is stopping" };
+                }
+                () = revoked.cancelled() => {
+                    let complaint = Complaint {
+                        code: UNAUTHENTICATED, message: REVOKED.into(), fatal: true, temporary: false, id: None,
+                    };
+                    return End::Close { complaint: Some(complaint), code: 4401, reason: UNAUTHENTICATED };
                 }
                 outbound = self.outlet.next() => {
                     if let Some(end) = self.outbound(outbound).await {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Identity, KeyError, Scope, digest};
+use super::{CONFIGURED, Identity, KeyError, Scope, digest};
 use crate::base::time::{rfc3339_ms, unix_ms};
 use crate::types::id;
 
@@ -46,8 +46,24 @@ pub(super) struct Table {
 }
 
 impl Table {
+    /// Whether there is none, not even a revoked one.
     pub(super) fn is_empty(&self) -> bool {
         !self.any
+    }
+
+    /// Takes the place of `old`: a key that is still there keeps its signal, one that is not is told.
+    pub(super) fn replace(mut self, old: &Self) -> Self {
+        for (hash, identity) in &old.live {
+            match self.live.get_mut(hash) {
+                Some(same) => same.revoked = Arc::clone(&identity.revoked),
+                None => identity.revoked.cancel(),
+            }
+        }
+        self
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<Identity> {
+        self.live.values().find(|identity| &*identity.name == name).cloned()
     }
 
     pub(super) fn closed() -> Self {
@@ -79,7 +95,7 @@ pub(super) fn read(path: &Path) -> Result<Table, KeyError> {
         let scopes: Option<Vec<Scope>> = entry.scopes.iter().map(|scope| Scope::parse(scope)).collect();
         match (hex::decode_to_slice(&entry.sha256, &mut hash), scopes) {
             (Ok(()), Some(scopes)) => {
-                table.live.insert(hash, Identity { name: Arc::from(entry.name), scopes });
+                table.live.insert(hash, Identity::new(&entry.name, scopes));
             }
             _ => {
                 let reason = format!("key {:?} has no SHA-256 or an unknown scope", entry.name);
@@ -117,7 +133,7 @@ pub fn create(path: &Path, name: &str, scopes: &[Scope]) -> Result<String, KeyEr
     id::check(name).map_err(|error| KeyError::Name(error.to_string()))?;
     let key = format!("sk_{}{}", id::random_suffix(), id::random_suffix());
     change(path, |keys| {
-        if keys.iter().any(|entry| entry.name == name) {
+        if name == CONFIGURED || keys.iter().any(|entry| entry.name == name) {
             return Err(KeyError::Taken(name.to_owned()));
         }
         keys.push(Entry {

@@ -1,4 +1,5 @@
-//! Client keys: who may do what. Hashed at rest; a change of the file holds at once in a running daemon.
+//! Client keys: who may do what. Hashed at rest; a change of the file holds at once in a running daemon, for what comes
+//! and, within [`LOOK`], for what is open.
 //!
 //! Knows no HTTP. A key is 200 random bits, so that one SHA-256 of it is as good as it gets: there is nothing to guess.
 
@@ -6,14 +7,25 @@ mod file;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+use tokio_util::sync::CancellationToken;
 
 pub use file::{Entry, create, list, revoke};
 
 use file::{Stamp, Table};
+
+/// While nobody asks, the file is looked at so often, so that open sockets hear of a revocation.
+pub const LOOK: Duration = Duration::from_secs(1);
+/// The code of an error where a key is missing, unknown or revoked.
+pub const UNAUTHENTICATED: &str = "unauthenticated";
+/// What whoever came with a key is told when it is revoked.
+pub const REVOKED: &str = "the key that opened this socket is revoked; come back with another one";
+/// The name of the key of the configuration.
+const CONFIGURED: &str = "server.key";
 
 /// What a key opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,15 +61,21 @@ impl Scope {
 }
 
 /// Whose key it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Identity {
     /// The key's name.
     pub name: Arc<str>,
     /// What it opens.
     pub scopes: Vec<Scope>,
+    /// Cancelled when the key is revoked: what it opened is over then. Shared, as requests by the thousand hold one each.
+    pub revoked: Arc<CancellationToken>,
 }
 
 impl Identity {
+    fn new(name: &str, scopes: Vec<Scope>) -> Self {
+        Self { name: Arc::from(name), scopes, revoked: Arc::default() }
+    }
+
     /// Whether it opens this.
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.iter().any(|own| *own == scope || *own == Scope::Admin)
@@ -102,6 +120,7 @@ struct Inner {
     path: PathBuf,
     /// From the configuration: one key with every scope.
     configured: Option<[u8; 32]>,
+    /// The file as it was last seen, and the keys that hold.
     known: Mutex<(Option<Stamp>, Arc<Table>)>,
 }
 
@@ -131,26 +150,52 @@ impl Keys {
     pub fn find(&self, key: &str) -> Option<Identity> {
         let hash = digest(key);
         if self.0.configured.is_some_and(|own| own.ct_eq(&hash).into()) {
-            return Some(Identity { name: Arc::from("server.key"), scopes: vec![Scope::Admin] });
+            return Some(Identity::new(CONFIGURED, vec![Scope::Admin]));
         }
         self.table().find(&hash)
+    }
+
+    /// The key of this name, for what stands in for it; `None` for one that is unknown or revoked.
+    pub fn named(&self, name: &str) -> Option<Identity> {
+        if name == CONFIGURED {
+            return self.0.configured.map(|_| Identity::new(CONFIGURED, vec![Scope::Admin]));
+        }
+        self.table().named(name)
+    }
+
+    /// Looks at the file for ever, so that what a key opened hears of its end though nobody asks. Drop it to stop.
+    pub async fn watch(self) {
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            looks.tick().await;
+            self.table();
+        }
     }
 
     /// The file as it is now: looked at each time, read again only when it is another.
     fn table(&self) -> Arc<Table> {
         let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
         match file::stamp(&self.0.path) {
-            Ok(stamp) if known.0 != stamp => match file::read(&self.0.path) {
-                Ok(table) => *known = (stamp, Arc::new(table)),
+            Ok(stamp) if known.0 == stamp => {}
+            // Whoever removes keys revokes them; without its file, the daemon would be open to everybody.
+            Ok(None) => {
+                tracing::error!(path = %self.0.path.display(), "the key file is gone; the keys stay as they were");
+                known.0 = None;
+            }
+            Ok(stamp) => match file::read(&self.0.path) {
+                Ok(table) => *known = (stamp, Arc::new(table.replace(&known.1))),
                 // The last good ones hold; where there are none, nobody gets in.
                 Err(error) => {
                     tracing::error!(%error, "the key file cannot be read; the keys stay as they were");
-                    if known.0.is_none() {
+                    if matches!(error, KeyError::Damaged { .. }) {
+                        known.0 = stamp;
+                    }
+                    if known.1.is_empty() {
                         known.1 = Arc::new(Table::closed());
                     }
                 }
             },
-            Ok(_) => {}
             Err(error) => tracing::error!(%error, "the key file cannot be looked at; the keys stay as they were"),
         }
         Arc::clone(&known.1)
@@ -174,13 +219,13 @@ mod tests {
             (&*identity.name, identity.may(Scope::Ingest), identity.may(Scope::Gateway)),
             ("agent", true, false)
         );
-        assert_eq!(keys.find("wrong"), None);
+        assert!(keys.find("wrong").is_none());
         let text = std::fs::read_to_string(&path).expect("file");
         assert!(!text.contains(&key) && !text.contains(&key[3..15]));
         assert!(matches!(create(&path, "agent", &[Scope::Admin]), Err(KeyError::Taken(_))));
         assert!(matches!(revoke(&path, "nobody"), Err(KeyError::Unknown(_))));
         revoke(&path, "agent").expect("revoked");
-        assert_eq!(keys.find(&key), None);
+        assert!(keys.find(&key).is_none());
         assert!(keys.needed());
         let other = create(&path, "boss", &[Scope::Admin]).expect("made");
         assert!(keys.find(&other).expect("found").may(Scope::Gateway));
@@ -198,9 +243,42 @@ mod tests {
         std::fs::write(&path, "{nonsense").expect("file");
         let keys = Keys::new(path.clone(), Some(&SecretString::from("configured".to_owned())));
         assert!(keys.needed());
-        assert_eq!(keys.find("x"), None);
+        assert!(keys.find("x").is_none());
         assert!(keys.find("configured").expect("configured").may(Scope::Admin));
         let keys = Keys::new(path, None);
         assert!(keys.needed());
+    }
+
+    #[test]
+    fn who_holds_a_revoked_key_hears_of_it_and_nobody_else() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = path(folder.path());
+        let keys = Keys::new(path.clone(), Some(&SecretString::from("configured".to_owned())));
+        let agent = create(&path, "agent", &[Scope::Ingest]).expect("made");
+        let (first, configured) = (keys.find(&agent).expect("found"), keys.named("server.key").expect("configured"));
+        let boss = keys.find(&create(&path, "boss", &[Scope::Admin]).expect("made")).expect("found");
+        let again = keys.named("agent").expect("found");
+        revoke(&path, "agent").expect("revoked");
+        assert!(!first.revoked.is_cancelled(), "nobody has looked");
+        assert!(keys.named("agent").is_none());
+        assert!(first.revoked.is_cancelled() && again.revoked.is_cancelled());
+        assert!(!boss.revoked.is_cancelled() && !configured.revoked.is_cancelled());
+        assert!(matches!(create(&path, "server.key", &[Scope::Ingest]), Err(KeyError::Taken(_))));
+    }
+
+    #[test]
+    fn a_file_that_is_damaged_or_gone_changes_nothing() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = path(folder.path());
+        let keys = Keys::new(path.clone(), None);
+        let identity = keys.find(&create(&path, "agent", &[Scope::Ingest]).expect("made"));
+        let identity = identity.expect("found");
+        std::fs::write(&path, "{nonsense").expect("file");
+        assert!(keys.needed() && keys.named("agent").is_some());
+        std::fs::remove_file(&path).expect("removed");
+        assert!(keys.needed() && keys.named("agent").is_some());
+        assert!(!identity.revoked.is_cancelled());
+        create(&path, "other", &[Scope::Ingest]).expect("made");
+        assert!(keys.named("agent").is_none() && identity.revoked.is_cancelled());
     }
 }

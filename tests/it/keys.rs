@@ -1,8 +1,11 @@
 //! Who may do what: every path with every key, on a daemon that runs while its keys are made and revoked.
 
+use futures::{SinkExt as _, StreamExt as _};
+
 use crate::support::daemon::{Daemon, run};
 use crate::support::http::{self, Reply};
-use crate::support::ws::{Client, Options};
+use crate::support::stt::{call, say, texts, turn, vendor};
+use crate::support::ws::{self, Client, Options};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 const SCOPES: [&str; 4] = ["ingest", "subscribe", "gateway", "admin"];
@@ -203,4 +206,116 @@ async fn revoking_the_last_key_opens_nothing() {
     assert_eq!(ask(&daemon, "GET", "/v1/calls", None).await.status, 401);
     let listed = command(&daemon, &["key", "list"]).await;
     assert!(listed.contains("only") && !listed.contains(&key), "{listed}");
+}
+
+/// A socket opened with a key.
+async fn open(daemon: &Daemon, path: &str, key: Option<&str>) -> Client {
+    let headers = key.map(|key| ("authorization".to_owned(), key.to_owned())).into_iter().collect();
+    let options = Options { headers, receive_buffer: None };
+    Client::try_connect(&daemon.ws(path), &options).await.unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_keys_open_sockets_are_told_and_closed_and_nobody_elses() {
+    let _machine = shared().await;
+    let (url, mut connections) = vendor().await;
+    let dir = tempfile::tempdir().expect("folder");
+    let file = dir.path().join("stt-key").display().to_string();
+    std::fs::write(&file, "the-vendors").expect("write");
+    let config =
+        format!("[stt]\nupstream = \"{url}\"\napi_key = \"file:{file}\"\n[subscribe]\nsubscribe_timeout_ms = 600000\n");
+    let mut daemon = Daemon::prepare(&config, dir.path());
+    daemon.up().await;
+    // From before there were keys: nothing of it is revoked.
+    let mut early = open(&daemon, "/v1/ingest?call_id=early", None).await;
+    early.of_type("welcome").await;
+    let leaves = create(&daemon, "leaves", "ingest,subscribe").await;
+    let stays = create(&daemon, "stays", "admin").await;
+    let reply = ask(&daemon, "GET", "/v3/token?expires_in_seconds=600", Some(&leaves)).await;
+    let token = reply.json()["token"].as_str().expect("a token").to_owned();
+
+    // Each kind of socket: its path, what is sent on it, and the close code and error that end it. Those of the proxy come
+    // with what their vendor says.
+    let proxied = |id: &str| format!("/v3/ws?sample_rate=16000{}", call(id));
+    let spoken = ws::turn(0, "agent", "Hello there.");
+    let media = json!({"event": "media", "streamSid": "MZ1"});
+    let subscribe = json!({"id": "1", "type": "subscribe", "calls": "*"});
+    let rows: [(String, bool, Option<&Json>, u16); 6] = [
+        ("/v1/ingest?call_id=k1&stream_id=s1".to_owned(), true, Some(&spoken), 4401),
+        ("/v1/ingest?call_id=k2&dialect=twilio".to_owned(), true, Some(&media), 4401),
+        ("/v1/subscribe".to_owned(), true, Some(&subscribe), 4401),
+        ("/v1/subscribe?idle".to_owned(), true, None, 4401),
+        (proxied("k3"), true, None, 1008),
+        (format!("{}&token={token}", proxied("k4")), false, None, 1008),
+    ];
+    let mut sockets = Vec::new();
+    let mut vendors = Vec::new();
+    for (path, with_key, frame, code) in &rows {
+        let mut client = open(&daemon, path, with_key.then_some(leaves.as_str())).await;
+        if path.starts_with("/v3") {
+            let (mut upstream, _) = connections.recv().await.expect("dialled");
+            upstream.send(say(&json!({"type": "Begin", "id": "v", "expires_at": 1}))).await.expect("sent");
+            upstream.send(say(&turn(0, true))).await.expect("sent");
+            client.of_type("Turn").await;
+            vendors.push(upstream);
+        } else {
+            client.of_type("welcome").await;
+        }
+        if let Some(frame) = frame {
+            client.send(frame).await;
+            client.recv().await.unwrap_or_else(|| panic!("{path}: no answer"));
+        }
+        sockets.push((path, client, *code));
+    }
+    let mut others = [
+        open(&daemon, "/v1/ingest?call_id=k1&stream_id=s2", Some(&stays)).await,
+        open(&daemon, "/v1/subscribe", Some(&stays)).await,
+        early,
+    ];
+    command(&daemon, &["key", "revoke", "leaves"]).await;
+    // The vendor of a session that ends is told, and its last words are kept, as where a client drops.
+    for mut upstream in vendors {
+        let told = tokio::time::timeout(PATIENCE, upstream.next()).await.expect("in time");
+        assert_eq!(told.expect("open").expect("a message").to_text().expect("text"), r#"{"type":"Terminate"}"#);
+        upstream.send(say(&turn(1, true))).await.expect("sent");
+        upstream.send(say(&json!({"type": "Termination"}))).await.expect("sent");
+    }
+    for (path, mut client, code) in sockets {
+        if code == 1008 {
+            let error = client.of_type("Error").await;
+            assert_eq!(error["error_code"], 1008, "{path}: {error}");
+            assert!(error["error"].as_str().is_some_and(|error| error.contains("revoked")), "{path}: {error}");
+        } else {
+            let error = client.of_type("error").await;
+            let told = (&error["code"], &error["fatal"], &error["temporary"]);
+            assert_eq!(told, (&json!("unauthenticated"), &json!(true), &json!(false)), "{path}: {error}");
+        }
+        assert_eq!(client.close_code().await, code, "{path}");
+    }
+    // Nobody else notices; what was acknowledged is there, and no call has ended.
+    others[0].of_type("welcome").await;
+    for client in [0, 2] {
+        others[client].send(&ws::turn(0, "customer", "Good morning.")).await;
+        others[client].acked(0).await;
+    }
+    others[1].send(&json!({"id": "7", "type": "ping"})).await;
+    others[1].of_type("pong").await;
+    let mut again = open(&daemon, "/v1/ingest?call_id=k1&stream_id=s1", Some(&stays)).await;
+    assert_eq!(again.of_type("welcome").await["acked"], 0);
+    for (call, expected) in [
+        ("k1", &["Hello there.", "Good morning."][..]),
+        ("k3", &["Turn 0.", "Turn 1."]),
+        ("k4", &["Turn 0.", "Turn 1."]),
+    ] {
+        eventually(&format!("{call} has its turns"), PATIENCE, || async {
+            let reply = ask(&daemon, "GET", &format!("/v1/calls/{call}/turns"), Some(&stays)).await.json();
+            let turns = reply["turns"].as_array().cloned().unwrap_or_default();
+            (texts(&turns) == expected).then_some(())
+        })
+        .await;
+        let shown = ask(&daemon, "GET", &format!("/v1/calls/{call}"), Some(&stays)).await.json();
+        assert_eq!(shown["state"], "open", "{call}: {shown}");
+    }
+    // Neither the key nor what stood in for it opens anything again.
+    assert_eq!(refused(&daemon, &format!("/v3/ws?sample_rate=16000&token={token}"), &[]).await, Some(1008));
 }

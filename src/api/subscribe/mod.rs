@@ -115,13 +115,13 @@ impl Metrics {
 }
 
 /// Serves one subscriber until its socket is closed, by whichever side. Once `stop` is cancelled it is told to
-/// reconnect, gets what is still coming, and is closed.
+/// reconnect, gets what is still coming, and is closed; once `revoked` is, it is told so and closed.
 ///
 /// # Cancel safety
 /// Cancelled, the socket is dropped; subscriptions hold nothing that outlives them.
-pub async fn serve(socket: ServerSocket, deps: Arc<Deps>, stop: CancellationToken) {
+pub async fn serve(socket: ServerSocket, deps: Arc<Deps>, stop: CancellationToken, revoked: CancellationToken) {
     // On the heap: the future holds subscriptions and buffers.
-    Box::pin(socket::serve(socket, deps, stop)).await;
+    Box::pin(socket::serve(socket, deps, stop, revoked)).await;
 }
 
 /// Watches whether appends work, for [`Deps::health`]. Must be called within a runtime; ends with `stop`.

@@ -18,6 +18,7 @@ use super::subscription::Subscription;
 use super::{CodeLabel, Deps, ViewError, frames};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
 use crate::hub::HubError;
+use crate::keys::{REVOKED, UNAUTHENTICATED};
 use crate::types::CallId;
 use crate::types::view::View;
 
@@ -70,7 +71,12 @@ struct Session {
 }
 
 /// Serves one subscriber.
-pub(super) async fn serve(mut socket: ServerSocket, deps: Arc<Deps>, stop: CancellationToken) {
+pub(super) async fn serve(
+    mut socket: ServerSocket,
+    deps: Arc<Deps>,
+    stop: CancellationToken,
+    revoked: CancellationToken,
+) {
     deps.metrics.sockets.inc();
     let mut session = Session {
         deps: Arc::clone(&deps),
@@ -83,7 +89,7 @@ pub(super) async fn serve(mut socket: ServerSocket, deps: Arc<Deps>, stop: Cance
         is_new: false,
         retry_at: None,
     };
-    let end = session.run(&mut socket, &stop).await;
+    let end = session.run(&mut socket, &stop, &revoked).await;
     #[expect(clippy::cast_possible_wrap, reason = "a handful")]
     deps.metrics.subscriptions.dec_by(session.subscriptions.len() as i64);
     // Readers are given back before a close that may take its time.
@@ -116,11 +122,12 @@ async fn maybe(at: Option<Instant>) {
 }
 
 impl Session {
-    async fn run(&mut self, socket: &mut ServerSocket, stop: &CancellationToken) -> End {
+    async fn run(&mut self, socket: &mut ServerSocket, stop: &CancellationToken, revoked: &CancellationToken) -> End {
         let notify = Arc::clone(&self.notify);
         // Made once, not in every round: making them takes locks that all sockets share.
         let mut health = WatchStream::new(self.deps.health.clone());
         let mut stopped = std::pin::pin!(stop.cancelled());
+        let mut revoked = std::pin::pin!(revoked.cancelled());
         let interval = self.deps.ping_interval;
         let mut pings = tokio::time::interval_at(Instant::now() + interval, interval);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -151,6 +158,10 @@ impl Session {
             }
             tokio::select! {
                 biased;
+                () = &mut revoked => {
+                    self.out.push(frames::error(None, UNAUTHENTICATED, REVOKED, true, false));
+                    return self.say_last(socket, End::Close(4401, UNAUTHENTICATED.to_owned())).await;
+                }
                 incoming = socket.recv() => {
                     unanswered = 0;
                     if let Err(end) = self.take(incoming) {

@@ -21,6 +21,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 pub use config::SttConfig;
 pub use metrics::Metrics;
@@ -35,6 +36,7 @@ use super::record::Recorder;
 use crate::base::queue::QueueGauges;
 use crate::base::ws::{self, ServerSocket, Utf8Bytes};
 use crate::hub::Hub;
+use crate::keys::REVOKED;
 use crate::session::Sessions;
 use crate::stt;
 use crate::types::{CallId, Seq, StreamId};
@@ -70,8 +72,17 @@ pub struct Deps {
 /// The call that a stream feeds, once it is known, and the position from which its events are new.
 type Found = Option<(CallId, Seq)>;
 
-/// Relays `socket` until either side ends it, or it has lasted for `limit`. `query` and `headers` are those of its upgrade.
-pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, limit: Option<Duration>, deps: &Deps) {
+/// What ends a session that neither side ends.
+#[derive(Debug, Default)]
+pub struct Bounds {
+    /// How long it may last, where a token opened it.
+    pub limit: Option<Duration>,
+    /// Cancelled when its key is revoked.
+    pub revoked: CancellationToken,
+}
+
+/// Relays `socket` until either side ends it, or it meets its bounds. `query` and `headers` are those of its upgrade.
+pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, bounds: Bounds, deps: &Deps) {
     deps.metrics.sessions.inc();
     let query = query::read(query);
     if let Some(complaint) = &query.complaint {
@@ -80,7 +91,7 @@ pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, limit
     match upstream(&query, headers, deps) {
         Err((code, message)) => refuse(socket, code, &message).await,
         Ok((url, headers)) => match ws::connect(&url, &headers, MAX_MESSAGE_BYTES, UPSTREAM_TIMEOUT).await {
-            Ok(upstream) => Box::pin(session(socket, upstream, query, limit, deps)).await,
+            Ok(upstream) => Box::pin(session(socket, upstream, query, bounds, deps)).await,
             Err(error) => {
                 deps.metrics.upstream_failures.inc();
                 // The URL holds the client's query, which is nobody else's business.
@@ -123,7 +134,7 @@ fn upstream(query: &Query, client: &HeaderMap, deps: &Deps) -> Result<(String, H
 }
 
 /// Relays between two sockets that are both up.
-async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query, limit: Option<Duration>, deps: &Deps) {
+async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query, bounds: Bounds, deps: &Deps) {
     let drain = deps.sessions.deps().drain.clone();
     let (tap, drawn) = tap::tap(&deps.tap);
     let (found, known) = watch::channel(None);
@@ -153,7 +164,7 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     drop(inject);
     let newest = insights.then_some(newest);
     let (kill, metrics) = (drain.kill.clone(), deps.metrics.clone());
-    let relay = Relay { tap, answers, injections, newest, limit, patience: UPSTREAM_TIMEOUT, kill, metrics };
+    let relay = Relay { tap, answers, injections, newest, bounds, patience: UPSTREAM_TIMEOUT, kill, metrics };
     let (socket, ended) = relay.run(client, upstream).await;
     if let Some(watcher) = watcher {
         watcher.abort();
@@ -167,6 +178,7 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
             refuse(socket, 3006, &format!("User Input Validation Error: {message}")).await;
         }
         Ended::Expired => refuse(socket, 3008, "Session Expired: Maximum session duration exceeded").await,
+        Ended::Revoked => refuse(socket, 1008, &format!("Unauthorized Connection: {REVOKED}")).await,
         Ended::Failed(message) => {
             deps.metrics.upstream_failures.inc();
             refuse(socket, 3005, &format!("Session Cancelled: {message}")).await;

@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::Metrics;
 use super::answer::{Injection, Question, Questions, failed, response};
 use super::tap::Tap;
+use super::{Bounds, Metrics};
 use crate::base::ws::{Incoming, ReadHalf, Socket, Utf8Bytes, WriteHalf, WsError};
 
 /// Messages written in one go, if they are there.
@@ -39,6 +39,8 @@ pub(super) enum Ended {
     Refused(String),
     /// It has lasted as long as its token allows.
     Expired,
+    /// Its key is revoked.
+    Revoked,
 }
 
 /// The in-stream question.
@@ -54,8 +56,8 @@ pub(super) struct Relay {
     pub(super) injections: mpsc::Receiver<Injection>,
     /// The newest turn of which the vendor spoke, where somebody wants to know.
     pub(super) newest: Option<Arc<AtomicI64>>,
-    /// How long the session may last.
-    pub(super) limit: Option<Duration>,
+    /// What ends the session where neither side does.
+    pub(super) bounds: Bounds,
     /// How long the vendor may say nothing at the start.
     pub(super) patience: Duration,
     /// The daemon's time is up.
@@ -71,6 +73,7 @@ enum Stopped {
     UpstreamGone(String),
     UpstreamMute,
     Expired,
+    Revoked,
     Killed,
 }
 
@@ -103,7 +106,7 @@ impl Relay {
             }
         };
         let ended = match stopped {
-            Stopped::ClientGone | Stopped::ClientBroke(_) | Stopped::Expired => {
+            Stopped::ClientGone | Stopped::ClientBroke(_) | Stopped::Expired | Stopped::Revoked => {
                 if !terminated.load(Ordering::Relaxed) {
                     let goodbye = Incoming::Text(Utf8Bytes::from_static(TERMINATE));
                     // An upstream that takes nothing any more has nothing to say either.
@@ -113,6 +116,7 @@ impl Relay {
                 match stopped {
                     Stopped::ClientBroke(why) => Ended::Refused(why),
                     Stopped::Expired => Ended::Expired,
+                    Stopped::Revoked => Ended::Revoked,
                     _ => Ended::Client,
                 }
             }
@@ -141,10 +145,10 @@ impl Relay {
         C: AsyncRead + AsyncWrite + Unpin,
         U: AsyncRead + AsyncWrite + Unpin,
     {
-        let kill = self.kill.clone();
+        let (kill, revoked) = (self.kill.clone(), self.bounds.revoked.clone());
         let began = Instant::now();
         // Made once: a timer is not for every message.
-        let mut expiry = std::pin::pin!(tokio::time::sleep(self.limit.unwrap_or_default()));
+        let mut expiry = std::pin::pin!(tokio::time::sleep(self.bounds.limit.unwrap_or_default()));
         let mut heard = false;
         let mut injecting = true;
         loop {
@@ -163,7 +167,8 @@ impl Relay {
                     continue;
                 }
                 () = tokio::time::sleep_until(began + self.patience), if !heard => return Stopped::UpstreamMute,
-                () = &mut expiry, if self.limit.is_some() => return Stopped::Expired,
+                () = &mut expiry, if self.bounds.limit.is_some() => return Stopped::Expired,
+                () = revoked.cancelled() => return Stopped::Revoked,
                 () = kill.cancelled() => return Stopped::Killed,
             };
             heard = true;
@@ -390,7 +395,7 @@ mod tests {
             answers: None,
             injections,
             newest: None,
-            limit: Some(limit),
+            bounds: Bounds { limit: Some(limit), ..Bounds::default() },
             patience: Duration::from_secs(10),
             kill: CancellationToken::new(),
             metrics: Metrics::default(),

@@ -1,5 +1,6 @@
 //! `GET /v3/token`: our own short-lived tokens, where the vendor's key is ours to keep; the vendor's, elsewhere.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -41,10 +42,11 @@ impl Default for Tokens {
 
 impl Tokens {
     /// A token that is good for `life` from `now_ms` (ms since 1970), and what it then opens.
-    pub fn mint(&self, now_ms: i64, life: Duration, grant: Grant) -> String {
+    pub fn mint(&self, now_ms: i64, life: Duration, grant: &Grant) -> String {
         let until = now_ms.saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
         let nonce: u64 = rand::random();
-        let claim = format!("{until:x}.{}.{:x}.{nonce:x}", u8::from(grant.gateway), grant.session.as_secs());
+        let (gateway, session) = (u8::from(grant.gateway), grant.session.as_secs());
+        let claim = format!("{until:x}.{gateway}.{session:x}.{nonce:x}.{}", grant.key.as_deref().unwrap_or(""));
         format!("stk.{claim}.{}", hex::encode(self.tag(&claim)))
     }
 
@@ -63,11 +65,13 @@ impl Tokens {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).map_err(|_| INVALID)?;
         mac.update(claim.as_bytes());
         mac.verify_slice(&tag).map_err(|_| INVALID)?;
-        let mut parts = claim.split('.');
+        // The name of a key may have dots.
+        let mut parts = claim.splitn(5, '.');
         let until = parts.next().and_then(|until| i64::from_str_radix(until, 16).ok()).ok_or(INVALID)?;
         let gateway = parts.next() == Some("1");
         let session = parts.next().and_then(|seconds| u64::from_str_radix(seconds, 16).ok()).ok_or(INVALID)?;
-        let grant = Grant { gateway, session: Duration::from_secs(session) };
+        let key = parts.nth(1).filter(|name| !name.is_empty()).map(Arc::from);
+        let grant = Grant { gateway, session: Duration::from_secs(session), key };
         if now_ms < until { Ok(grant) } else { Err("Signature has expired") }
     }
 
@@ -81,12 +85,14 @@ impl Tokens {
 }
 
 /// What a token opens beside the proxy itself: no more than the key that it was made with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// `llm_gateway` too.
     pub gateway: bool,
     /// How long its session may last.
     pub session: Duration,
+    /// The name of the key that it was made with, where one was needed.
+    pub key: Option<Arc<str>>,
 }
 
 /// What the token endpoint answers.
@@ -102,10 +108,16 @@ pub enum TokenAnswer {
     Unavailable(String),
 }
 
-/// Answers `GET /v3/token` with `query` and `headers`; `gateway`: the caller may ask models.
-pub async fn answer(query: &str, headers: &HeaderMap, gateway: bool, deps: &Deps) -> TokenAnswer {
+/// Answers `GET /v3/token` with `query` and `headers`; `gateway`: the caller may ask models; `key`: its key's name.
+pub async fn answer(
+    query: &str,
+    headers: &HeaderMap,
+    gateway: bool,
+    key: Option<Arc<str>>,
+    deps: &Deps,
+) -> TokenAnswer {
     if deps.config.api_key.is_some() {
-        return mint(query, &deps.tokens, crate::base::time::unix_ms(), gateway);
+        return mint(query, &deps.tokens, crate::base::time::unix_ms(), gateway, key);
     }
     match tokio::time::timeout(TIMEOUT, Box::pin(ask(query, headers, &deps.config.token_url))).await {
         Ok(Ok((status, body))) => TokenAnswer::Vendor(status, body),
@@ -114,7 +126,7 @@ pub async fn answer(query: &str, headers: &HeaderMap, gateway: bool, deps: &Deps
     }
 }
 
-fn mint(query: &str, tokens: &Tokens, now_ms: i64, gateway: bool) -> TokenAnswer {
+fn mint(query: &str, tokens: &Tokens, now_ms: i64, gateway: bool, key: Option<Arc<str>>) -> TokenAnswer {
     let (mut life, mut session, mut wrong) = (None, *SESSION.end(), Vec::new());
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         let range = match &*name {
@@ -137,8 +149,8 @@ fn mint(query: &str, tokens: &Tokens, now_ms: i64, gateway: bool) -> TokenAnswer
     }
     match life.filter(|_| wrong.is_empty()) {
         Some(life) => {
-            let grant = Grant { gateway, session: Duration::from_secs(session) };
-            let token = tokens.mint(now_ms, Duration::from_secs(life), grant);
+            let grant = Grant { gateway, session: Duration::from_secs(session), key };
+            let token = tokens.mint(now_ms, Duration::from_secs(life), &grant);
             TokenAnswer::Token(json!({"token": token, "expires_in_seconds": life}))
         }
         None => TokenAnswer::Unprocessable(json!({"detail": wrong})),
@@ -191,12 +203,18 @@ mod tests {
     #[test]
     fn tokens_are_ours_whole_and_in_time() {
         let tokens = Tokens::default();
-        let grant = |gateway| Grant { gateway, session: Duration::from_secs(600) };
-        for gateway in [false, true] {
-            let token = tokens.mint(1_000, Duration::from_secs(60), grant(gateway));
-            assert_eq!(tokens.check_at(&token, 60_999), Ok(grant(gateway)));
+        let grant = |gateway, key: Option<&str>| {
+            let (session, key) = (Duration::from_secs(600), key.map(Arc::from));
+            Grant { gateway, session, key }
+        };
+        for grant in
+            [grant(false, None), grant(true, None), grant(false, Some("agent.7~a:b-c")), grant(true, Some("_"))]
+        {
+            let token = tokens.mint(1_000, Duration::from_secs(60), &grant);
+            assert_eq!(tokens.check_at(&token, 60_999), Ok(grant));
         }
-        let token = tokens.mint(1_000, Duration::from_secs(60), grant(false));
+        let token = tokens.mint(1_000, Duration::from_secs(60), &grant(false, Some("agent")));
+        assert!(tokens.check_at(&token.replacen(".agent.", ".boss.", 1), 1_000).is_err());
         assert!(tokens.check_at(&token.replacen(".0.", ".1.", 1), 1_000).is_err());
         assert_eq!(tokens.check_at(&token, 61_000), Err("Signature has expired"));
         assert_eq!(Tokens::default().check_at(&token, 1_000), Err("Invalid API key"));
@@ -214,7 +232,7 @@ mod tests {
     #[test]
     fn parameters_are_checked_as_the_vendor_does() {
         let tokens = Tokens::default();
-        let mint = |query: &str| mint(query, &tokens, 0, false);
+        let mint = |query: &str| mint(query, &tokens, 0, false, None);
         for (query, session) in
             [("expires_in_seconds=60", 10_800), ("max_session_duration_seconds=600&expires_in_seconds=60", 600)]
         {

@@ -150,7 +150,7 @@ async fn accept(listener: tokio::net::TcpListener, deps: Arc<Deps>, stop: Cancel
                         Upgrade::new(&mut request, 1 << 20, None, Empty::<bytes::Bytes>::new).expect("an upgrade");
                     tokio::spawn(async move {
                         if let Ok(socket) = upgrade.socket().await {
-                            serve(socket, deps, stop).await;
+                            serve(socket, deps, stop, CancellationToken::new()).await;
                         }
                     });
                     Ok::<_, Infallible>(response)
