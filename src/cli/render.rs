@@ -17,7 +17,7 @@ use crate::recording::Recording;
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, JsonMap, StreamId, SttEvent};
 
-use super::replay::{load, stem_id};
+use super::replay::{left_out, load, stem_id};
 use super::screen::harmless;
 use super::settings;
 
@@ -61,6 +61,9 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
     let recording = load(&args.file)
         .and_then(|recording| recording.map_err(Into::into))
         .with_context(|| format!("cannot read {}", args.file.display()))?;
+    for sentence in left_out(&args.file, &recording) {
+        anstream::eprintln!("{sentence}");
+    }
     let dialect = stt::dialect(&recording.header.dialect)
         .ok_or_else(|| anyhow!("{}: no dialect {:?}", args.file.display(), recording.header.dialect))?;
     let moment = moment(&recording, dialect, analysis, args.at)?;

@@ -13,6 +13,9 @@ use serde_json::value::RawValue;
 /// The version of the form that is written, and the newest that is read.
 pub const VERSION: u32 = 1;
 
+/// So many of the lines that cannot be read are told of one by one.
+pub const SKIPPED_SHOWN: usize = 20;
+
 /// The dialect of a recording that does not name one.
 pub const DEFAULT_DIALECT: &str = "assemblyai";
 
@@ -65,6 +68,19 @@ pub struct Recording {
     pub frames: Vec<Frame>,
     /// The last line was cut short, as by a crash of whoever wrote it, and is left out.
     pub cut: bool,
+    /// Lines that cannot be read, and are left out.
+    pub skipped: usize,
+    /// The first of them, [`SKIPPED_SHOWN`] at most.
+    pub damage: Vec<Damage>,
+}
+
+/// A line that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Where; lines count from 1.
+    pub line: usize,
+    /// What was found, and what is allowed. Holds no transcript text.
+    pub message: String,
 }
 
 impl Recording {
@@ -74,26 +90,29 @@ impl Recording {
     }
 }
 
-/// Why a text is no recording, or not a whole one. Lines count from 1. Messages hold no transcript text.
+/// Why a text is no recording, or none that can be played. Lines count from 1. Messages hold no transcript text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordingError {
     /// The first line is of another form: this is some other file.
     #[error("no recording: {0}")]
     NotARecording(&'static str),
-    /// It begins as a recording, and a later line cannot be read.
+    /// A header cannot be read, or says another thing than the one above it: nobody knows what the frames are.
     #[error("line {line}: {message}")]
-    Damaged {
+    Header {
         /// Where.
         line: usize,
-        /// What was found, and what is allowed.
+        /// What is wrong.
         message: String,
     },
     /// Made by a newer program.
     #[error("its version is {0}; this program reads up to {VERSION}")]
     Version(u32),
     /// A header without a frame.
-    #[error("it holds no frame")]
-    Empty,
+    #[error("it holds no frame{}", if *skipped == 0 { String::new() } else { format!(" that can be read, and {skipped} lines that cannot") })]
+    Empty {
+        /// Lines that cannot be read.
+        skipped: usize,
+    },
 }
 
 #[derive(Deserialize)]
@@ -102,35 +121,35 @@ struct FrameLine {
     message: Box<RawValue>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct HeaderLine {
-    recording: Header,
+    recording: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Reads a recording. Empty lines are skipped, fields that are not known are ignored, and so is a last line without a line
-/// break that cannot be read. A first line may come again further down, as where a recording's files are put together.
+/// break that cannot be read. Other lines that cannot be read are left out and told of. A first line may come again
+/// further down, as where a recording's files are put together.
 ///
 /// # Errors
 /// [`RecordingError::NotARecording`] when already the first line has another form, so that a caller that walks a folder
 /// can tell other files from damaged recordings.
-pub fn parse(text: &str) -> Result<Recording, RecordingError> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let torn = text.lines().count() + usize::from(text.ends_with('\n'));
-    let mut lines = text
-        .lines()
+pub fn parse<T: AsRef<[u8]> + ?Sized>(bytes: &T) -> Result<Recording, RecordingError> {
+    let bytes = bytes.as_ref();
+    let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
+    // Where the file ends with a line break, the last line is empty.
+    let last_line = bytes.split(|byte| *byte == b'\n').count();
+    let mut lines = bytes
+        .split(|byte| *byte == b'\n')
         .enumerate()
-        .map(|(index, line)| (index + 1, line.trim()))
+        .map(|(index, line)| (index + 1, line.trim_ascii()))
         .filter(|(_, line)| !line.is_empty())
         .peekable();
-    let Some(&(_, first)) = lines.peek() else {
+    let Some(&(line, first)) = lines.peek() else {
         return Err(RecordingError::NotARecording("it is empty"));
     };
     let mut recording = Recording::default();
-    if let Ok(line) = serde_json::from_str::<HeaderLine>(first) {
-        if line.recording.version > VERSION {
-            return Err(RecordingError::Version(line.recording.version));
-        }
-        recording.header = line.recording;
+    if let Some(header) = read_header(line, first) {
+        recording.header = header?;
         lines.next();
     } else if read_frame(first).is_err() {
         return Err(RecordingError::NotARecording(r#"its first line is not {"at_ms": N, "message": {…}}"#));
@@ -138,14 +157,24 @@ pub fn parse(text: &str) -> Result<Recording, RecordingError> {
     for (line, text) in lines {
         let mut frame = match read_frame(text) {
             Ok(frame) => frame,
-            Err(_) if serde_json::from_str::<HeaderLine>(text).is_ok_and(|line| line.recording == recording.header) => {
-                continue;
-            }
-            Err(_) if line == torn && !recording.frames.is_empty() => {
-                recording.cut = true;
-                break;
-            }
-            Err(message) => return Err(RecordingError::Damaged { line, message }),
+            Err(message) => match read_header(line, text).transpose()? {
+                Some(header) if header == recording.header => continue,
+                Some(_) => {
+                    let message = "another header than the first: these are frames of another recording".to_owned();
+                    return Err(RecordingError::Header { line, message });
+                }
+                None if line == last_line && !recording.frames.is_empty() => {
+                    recording.cut = true;
+                    break;
+                }
+                None => {
+                    recording.skipped += 1;
+                    if recording.damage.len() < SKIPPED_SHOWN {
+                        recording.damage.push(Damage { line, message });
+                    }
+                    continue;
+                }
+            },
         };
         if let Some(last) = recording.frames.last() {
             frame.at = frame.at.max(last.at);
@@ -153,15 +182,30 @@ pub fn parse(text: &str) -> Result<Recording, RecordingError> {
         recording.frames.push(frame);
     }
     if recording.frames.is_empty() {
-        return Err(RecordingError::Empty);
+        return Err(RecordingError::Empty { skipped: recording.skipped });
     }
     Ok(recording)
 }
 
-fn read_frame(text: &str) -> Result<Frame, String> {
+/// The header in a line that has one.
+fn read_header(line: usize, text: &[u8]) -> Option<Result<Header, RecordingError>> {
+    let found: HeaderLine = serde_json::from_slice(text).ok()?;
+    let header = serde_json::from_value::<Header>(found.recording.into()).map_err(|_| RecordingError::Header {
+        line,
+        message: r#"the header is not {"recording": {"version": N, "dialect": "…", "title": "…", "license": "…"}}"#
+            .into(),
+    });
+    Some(match header {
+        Ok(header) if header.version > VERSION => Err(RecordingError::Version(header.version)),
+        header => header,
+    })
+}
+
+fn read_frame(text: &[u8]) -> Result<Frame, String> {
+    let text = std::str::from_utf8(text).map_err(|error| format!("no UTF-8 from byte {}", error.valid_up_to() + 1))?;
     let line: FrameLine = serde_json::from_str(text).map_err(|error| {
         // A message of serde_json can quote what it found; only its place is safe to show.
-        format!("found something else at column {} ({:?})", error.column(), error.classify())
+        format!("no {{\"at_ms\": N, \"message\": {{…}}}} from column {} on ({:?})", error.column(), error.classify())
     })?;
     let message = line.message.get();
     if !message.starts_with('{') {
@@ -238,25 +282,52 @@ mod tests {
             assert!(matches!(parse(other), Err(RecordingError::NotARecording(_))), "{other}");
         }
         let good = write_frame(Duration::from_millis(5), TURN);
-        for (bad, what) in [
-            ("{", "column"),
-            (r#"{"at_ms":-1,"message":{}}"#, "at_ms"),
-            (r#"{"at_ms":"4","message":{}}"#, "column"),
-            (r#"{"at_ms":9,"message":"secret words"}"#, "object"),
-        ] {
-            let error = parse(&format!("{good}\n{bad}\n")).expect_err(bad);
-            assert!(matches!(error, RecordingError::Damaged { line: 2, .. }), "{error}");
-            assert!(error.to_string().contains(what) && !error.to_string().contains("secret"), "{error}");
-        }
         let cut = parse(&format!("{good}\n{}", &good[..good.len() - 1])).expect("all but its last line");
-        assert!(cut.cut && cut.frames.len() == 1);
+        assert!(cut.cut && cut.frames.len() == 1 && cut.skipped == 0);
         assert!(!parse(&good).expect("whole").cut);
+        let mut in_a_letter = format!("{good}\n{{\"at_ms\":9,\"message\":\"é").into_bytes();
+        in_a_letter.pop();
+        assert!(parse(&in_a_letter).expect("all but its last line").cut);
         let header = write_header(&Header::default());
         let two = parse(&format!("{header}\n{good}\n{header}\n{good}\n")).expect("two files of one recording");
         assert_eq!(two.frames.len(), 2);
-        let other = write_header(&Header { dialect: "zoom".to_owned(), ..Header::default() });
-        assert!(parse(&format!("{header}\n{good}\n{other}\n{good}\n")).is_err(), "of another dialect");
         assert_eq!(parse(r#"{"recording":{"version":2}}"#), Err(RecordingError::Version(2)));
-        assert_eq!(parse(r#"{"recording":{"version":1}}"#), Err(RecordingError::Empty));
+        assert_eq!(parse(r#"{"recording":{"version":1}}"#), Err(RecordingError::Empty { skipped: 0 }));
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_read_is_left_out_and_told_of() {
+        let good = write_frame(Duration::from_millis(5), TURN);
+        for (bad, what) in [
+            (&b"{"[..], "column"),
+            (b"\x00\x00\x00", "column"),
+            (br#"{"at_ms":-1,"message":{}}"#, "at_ms"),
+            (br#"{"at_ms":"4","message":{}}"#, "column"),
+            (br#"{"at_ms":9,"message":"secret words"}"#, "object"),
+            (b"{\"at_ms\":9,\"message\":{\"x\":\"secret \xff\"}}", "UTF-8"),
+        ] {
+            let text = [good.as_bytes(), bad, good.as_bytes(), b""].join(&b'\n');
+            let recording = parse(&text).expect("the rest of it");
+            let (line, message) = (recording.damage[0].line, &recording.damage[0].message);
+            assert_eq!((recording.frames.len(), recording.skipped, line, recording.cut), (2, 1, 2, false), "{message}");
+            assert!(message.contains(what) && !message.contains("secret"), "{message}");
+        }
+        let many = parse(&format!("{good}\n{}", "x\n".repeat(1000))).expect("a recording");
+        assert_eq!((many.frames.len(), many.skipped, many.damage.len()), (1, 1000, SKIPPED_SHOWN));
+    }
+
+    #[test]
+    fn a_damaged_header_is_an_error() {
+        let (header, good) = (write_header(&Header::default()), write_frame(Duration::ZERO, TURN));
+        let zoom = write_header(&Header { dialect: "zoom".to_owned(), ..Header::default() });
+        let wrong = r#"{"recording":{"version":1,"dialect":5}}"#;
+        for (text, line) in [
+            (format!("{wrong}\n{good}\n"), 1),
+            (format!("{header}\n{good}\n{wrong}\n{good}\n"), 3),
+            (format!("{header}\n{good}\n{zoom}\n{good}\n"), 3),
+        ] {
+            assert!(matches!(parse(&text), Err(RecordingError::Header { line: at, .. }) if at == line), "{text}");
+        }
+        assert_eq!(parse(&format!("{header}\nx\ny\n")), Err(RecordingError::Empty { skipped: 2 }));
     }
 }

@@ -83,6 +83,33 @@ async fn every_recording_twice_against_one_journal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_line_costs_that_line_and_no_more() {
+    let _machine = shared().await;
+    let folder = tempfile::tempdir().expect("folder");
+    let whole = recording::made_up("whole", 5, 1);
+    let file = whole.write(folder.path());
+    let lines = std::fs::read_to_string(&file).expect("read");
+    let at = lines.lines().position(|line| line.contains("\"at_ms\"")).expect("a frame") + 1;
+    let mut lines: Vec<&str> = lines.lines().collect();
+    lines.insert(at, "{\"at_ms\":5,\"mess\u{0}secret");
+    let damaged = folder.path().join("damaged.jsonl");
+    std::fs::write(&damaged, lines.join("\n") + "\n").expect("write");
+    let daemon = Daemon::start("").await;
+    let (summary, said) = replay(&daemon, &damaged.display().to_string()).await;
+    assert_eq!((&summary["turns"], &summary["lost"], &summary["skipped"]), (&json!(5), &json!(0), &json!(1)));
+    let place = format!("{}:{}: ", damaged.display(), at + 1);
+    assert!(said.contains(&place) && !said.contains("secret"), "{said}");
+    check_call(&daemon, "damaged", &whole).await;
+    let (summary, _) = replay(&daemon, &file.display().to_string()).await;
+    assert_eq!(summary.get("skipped"), None, "only where something was");
+    // A header that cannot be read says not what the frames are: nothing is played.
+    std::fs::write(&damaged, format!("{{\"recording\":{{\"dialect\":5}}}}\n{}\n", lines.join("\n"))).expect("write");
+    let output = run(&["replay", &damaged.display().to_string(), "--to", &daemon.url(), "--speed", "max"]).await;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(1) && said.contains("line 1: the header is not"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replay_into_nothing_says_so() {
     let _machine = shared().await;
     let folder = tempfile::tempdir().expect("folder");

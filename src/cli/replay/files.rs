@@ -20,8 +20,8 @@ pub(crate) struct Walk {
     pub(crate) skipped: Vec<(PathBuf, String)>,
     /// Recordings that cannot be played, and why.
     pub(crate) damaged: Vec<(PathBuf, String)>,
-    /// Those of the recordings whose last line was cut short.
-    pub(crate) cut: Vec<PathBuf>,
+    /// What the recordings are played without, a sentence each, and which lines these are.
+    pub(crate) left_out: Vec<String>,
 }
 
 /// Reads every file of `paths` once, folders all the way down.
@@ -52,7 +52,7 @@ fn visit(path: &Path, walk: &mut Walk) -> Result<()> {
     }
     match load(path)? {
         Ok(recording) => {
-            walk.cut.extend(recording.cut.then(|| path.to_owned()));
+            walk.left_out.extend(left_out(path, &recording));
             walk.recordings.push((path.to_owned(), recording.frames.len()));
         }
         Err(error @ RecordingError::NotARecording(_)) => walk.skipped.push((path.to_owned(), error.to_string())),
@@ -61,24 +61,29 @@ fn visit(path: &Path, walk: &mut Walk) -> Result<()> {
     Ok(())
 }
 
+/// What a recording lacks of its file, a sentence each.
+pub(crate) fn left_out(path: &Path, recording: &Recording) -> Vec<String> {
+    let path = path.display();
+    let damage = recording.damage.iter();
+    let mut said: Vec<String> =
+        damage.map(|damage| format!("{path}:{}: {}; the line is left out", damage.line, damage.message)).collect();
+    if recording.skipped > said.len() {
+        said.push(format!("{path}: {} more lines like these are left out", recording.skipped - said.len()));
+    }
+    said.extend(recording.cut.then(|| format!("{path}: its last line was cut short and is left out")));
+    said
+}
+
 /// Reads one recording.
 ///
 /// # Errors
-/// Outer: the file cannot be read. Inner: it is no recording, or a damaged one.
+/// Outer: the file cannot be read. Inner: it is no recording, or none that can be played.
 pub(crate) fn load(path: &Path) -> Result<Result<Recording, RecordingError>> {
     let size = std::fs::metadata(path)?.len();
     if size > MAX_FILE_BYTES {
         return Ok(Err(RecordingError::NotARecording("it is larger than 1 GiB")));
     }
-    let bytes = std::fs::read(path)?;
-    Ok(match std::str::from_utf8(&bytes) {
-        Ok(text) => recording::parse(text),
-        // Cut short in the middle of a letter.
-        Err(error) if error.error_len().is_none() => {
-            recording::parse(&String::from_utf8_lossy(&bytes[..error.valid_up_to()]))
-        }
-        Err(_) => Err(RecordingError::NotARecording("it is not UTF-8")),
-    })
+    Ok(recording::parse(&std::fs::read(path)?))
 }
 
 #[cfg(test)]
@@ -98,7 +103,8 @@ mod tests {
         put("a/c.jsonl", good);
         put("labels.jsonl", r#"{"kind":"turn"}"#);
         put("y.jsonl", &format!("{good}\n{{"));
-        put("z.jsonl", &format!("{good}\n{{\n"));
+        put("w.jsonl", &format!("{good}\n{{\n{good}\n"));
+        put("z.jsonl", &format!("{{\"recording\":{{\"dialect\":5}}}}\n{good}\n"));
         put(".hidden.jsonl", good);
         put("picture.png", "\u{fffd}");
         std::fs::write(folder.path().join("raw"), [0xff, 0xfe]).expect("write");
@@ -109,8 +115,12 @@ mod tests {
                 .map(|path| path.strip_prefix(folder.path()).expect("inside").display().to_string())
                 .collect()
         };
-        assert_eq!(names(walk.recordings.iter().map(|(path, _)| path).collect()), ["a/c.jsonl", "b.jsonl", "y.jsonl"]);
-        assert_eq!(names(walk.cut.iter().collect()), ["y.jsonl"]);
+        assert_eq!(
+            names(walk.recordings.iter().map(|(path, _)| path).collect()),
+            ["a/c.jsonl", "b.jsonl", "w.jsonl", "y.jsonl"]
+        );
+        let said = walk.left_out.join("\n");
+        assert!(said.contains("w.jsonl:2: ") && said.contains("y.jsonl: its last line"), "{said}");
         assert_eq!(names(walk.skipped.iter().map(|(path, _)| path).collect()), ["labels.jsonl", "picture.png", "raw"]);
         assert_eq!(names(walk.damaged.iter().map(|(path, _)| path).collect()), ["z.jsonl"]);
         assert!(super::walk(&[folder.path().join("nowhere")]).is_err());

@@ -31,7 +31,7 @@ use super::target::{DEFAULT_LISTEN, Target};
 use super::{fetch, name_list};
 
 pub(crate) use call::{Play, play};
-pub(crate) use files::load;
+pub(crate) use files::{left_out, load};
 pub(crate) use stats::{CallReport, Totals};
 
 /// Options of `sidetone replay`.
@@ -45,7 +45,9 @@ Examples:
   sidetone replay --as-stt call.jsonl --listen 127.0.0.1:9000   as if by the STT vendor
 
 Where the daemon wants a key, SIDETONE_KEY holds it.
-Exit code: 0 when the daemon has every final turn, 1 when anything was lost or a call failed.")]
+A line that cannot be read is named, counted as skipped, and left out; the rest is played.
+Exit code: 0 when the daemon has every final turn that was sent, 1 when anything was lost, a call failed or a recording
+could not be played.")]
 pub(crate) struct ReplayArgs {
     /// Recordings, or folders of them (walked in order of name; other files are skipped and named)
     #[arg(required = true, value_name = "FILE|DIR")]
@@ -144,8 +146,8 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
     for (path, why) in &walk.damaged {
         anstream::eprintln!("{} {}: {why}", "damaged".red(), path.display());
     }
-    for path in &walk.cut {
-        anstream::eprintln!("{} is played without its last line, which was cut short", path.display());
+    for sentence in &walk.left_out {
+        anstream::eprintln!("{sentence}");
     }
     if walk.recordings.is_empty() {
         bail!(
@@ -187,7 +189,7 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
             meter.warn(&format!("{call_id}: {} final turns are lost", report.lost));
         }
         if shared.args.json {
-            print_line(&json!({
+            let mut line = json!({
                 "call_id": call_id,
                 "file": job.path.display().to_string(),
                 "turns": report.turns,
@@ -195,7 +197,11 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
                 "lost": report.lost,
                 "reconnects": report.reconnects,
                 "error": result.err().map(|error| format!("{error:#}")),
-            }))?;
+            });
+            if report.skipped > 0 {
+                line["skipped"] = json!(report.skipped);
+            }
+            print_line(&line)?;
         }
         totals.add(report);
         meter.status(format!("{} of {all} calls complete", totals.calls));
@@ -266,6 +272,7 @@ impl Shared {
                     meter: &self.meter,
                 };
                 let (report, result) = Box::pin(call::play(play)).await;
+                let report = CallReport { skipped: recording.skipped, ..report };
                 (call_id, report, result)
             }
         }

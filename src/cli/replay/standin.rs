@@ -71,6 +71,9 @@ pub(super) async fn run(args: StandinArgs, paths: &[PathBuf], speed: Speed) -> R
     for (path, why) in walk.skipped.iter().chain(&walk.damaged) {
         anstream::eprintln!("skipped {}: {why}", path.display());
     }
+    for sentence in &walk.left_out {
+        anstream::eprintln!("{sentence}");
+    }
     if scripts.is_empty() {
         bail!("no assemblyai recording among {} files", walk.recordings.len() + walk.skipped.len());
     }

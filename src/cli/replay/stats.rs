@@ -62,6 +62,8 @@ pub(crate) struct CallReport {
     pub(crate) failures: usize,
     /// Finals sent that the daemon does not list.
     pub(crate) lost: usize,
+    /// Lines of the recording that cannot be read, and are left out.
+    pub(crate) skipped: usize,
     /// Frames sent more than once.
     pub(crate) resent: usize,
     /// Connections after the first.
@@ -89,8 +91,16 @@ pub(crate) struct LastLine {
     turns: usize,
     insights: usize,
     lost: usize,
+    /// Only there where something was.
+    #[serde(skip_serializing_if = "is_zero")]
+    skipped: usize,
     ack_ms: Quantiles,
     insight_ms: Quantiles,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl LastLine {
@@ -116,6 +126,7 @@ impl Totals {
         sum.insights += call.insights;
         sum.failures += call.failures;
         sum.lost += call.lost;
+        sum.skipped += call.skipped;
         sum.resent += call.resent;
         sum.reconnects += call.reconnects;
         sum.acks.extend(call.acks);
@@ -138,6 +149,7 @@ impl Totals {
             turns: self.sum.turns,
             insights: self.sum.insights,
             lost: self.sum.lost,
+            skipped: self.sum.skipped,
             ack_ms: self.sum.acks.quantiles(),
             insight_ms: insight_times.quantiles(),
         }
@@ -161,6 +173,9 @@ impl Totals {
         }
         if sum.reconnects > 0 {
             rows.push(("reconnects".into(), format!("{} ({} frames sent again)", sum.reconnects, sum.resent)));
+        }
+        if line.skipped > 0 {
+            rows.push(("skipped".into(), format!("{} lines that cannot be read", line.skipped)));
         }
         rows.push((
             "lost".into(),
@@ -211,5 +226,10 @@ mod tests {
             r#"{"calls":1,"turns":3,"insights":2,"lost":1,"ack_ms":{"p50":null,"p99":null},"insight_ms":{"p50":null,"p99":null}}"#
         );
         assert!(!totals.clean());
+        let mut totals = Totals::default();
+        totals.add(CallReport { turns: 3, skipped: 2, ..CallReport::default() });
+        let line = serde_json::to_value(totals.last_line()).expect("json");
+        assert_eq!(line["skipped"], 2);
+        assert!(totals.clean(), "all that could be sent is there");
     }
 }

@@ -85,7 +85,7 @@ fn recording(turns: usize) -> Recording {
     Recording {
         header: Header { dialect: "sidetone".into(), ..Header::default() },
         frames: (0..turns).map(|index| recording::Frame { at: Duration::ZERO, message: frame(index).into() }).collect(),
-        cut: false,
+        ..Recording::default()
     }
 }
 
