@@ -15,7 +15,7 @@ use super::row::Row;
 use super::run::{Asker, Reached, Run};
 use super::{Answer, Arm, Delta, Deltas, Inner, MakeTranscript, price};
 use crate::llm::schema::{self, Validator, Verdict};
-use crate::llm::{ChatRequest, ChatResponse, Finish, Message, Piece, RequestError, ResponseFormat, Role, Usage, local};
+use crate::llm::{ChatRequest, ChatResponse, Message, Piece, RequestError, ResponseFormat, Role, Usage, local};
 
 /// Most compiled schemas that are kept.
 const MAX_VALIDATORS: usize = 256;
@@ -142,7 +142,7 @@ pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answe
     let mut got = match complete(&mut run, &mut question, &mut bill).await {
         // An analysis goes on with what costs nothing, until the limit lifts; a client is told.
         Err(error) if error.code() == "budget_exhausted" && question.asker.analysis.is_some() => {
-            embedded(&mut question).await.map_err(|_| error)?
+            embedded(&mut question, &mut bill).await.map_err(|_| error)?
         }
         got => got?,
     };
@@ -178,7 +178,6 @@ pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answe
             choice.text = Some(text.clone());
         }
     }
-    let cost = if got.degraded { Some(0) } else { bill.cost() };
     Ok(Answer {
         text,
         value,
@@ -188,7 +187,7 @@ pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answe
         vendor_model: got.vendor_model,
         attempts: run.attempts,
         usage: bill.usage.into(),
-        cost_usd: cost.map(price::usd),
+        cost_usd: bill.cost().map(price::usd),
         degraded: got.degraded,
         first_token: got.first_token,
         waited: run.waited,
@@ -207,7 +206,7 @@ async fn complete(run: &mut Run<'_>, question: &mut Question, bill: &mut Bill) -
     loop {
         match run.next(&question.request).await? {
             Reached::Local => {
-                return embedded(question).await;
+                return embedded(question, bill).await;
             }
             Reached::Opened(Opened::Whole(response, row)) => {
                 bill.add(response.usage, row.cost());
@@ -280,8 +279,9 @@ async fn drain(live: &mut Live, deltas: &mut Option<Deltas>) -> Result<ChatRespo
     Ok(response)
 }
 
-async fn embedded(question: &mut Question) -> Result<Got, GatewayError> {
+async fn embedded(question: &mut Question, bill: &mut Bill) -> Result<Got, GatewayError> {
     let response = ask_embedded(&question.request, &question.asker, question.transcript.clone()).await?;
+    bill.add(response.usage, Some(0));
     let local: Arc<str> = Arc::from("local");
     Ok(Got { response, endpoint: Arc::clone(&local), vendor_model: local, first_token: None, degraded: true })
 }
@@ -298,13 +298,8 @@ pub(super) async fn ask_embedded(
         local::answer(task.as_deref(), &request, transcript.as_deref())
     })
     .await;
-    let answer = match answered {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => return Err(GatewayError::new("unsupported", error.to_string())),
-        Err(_) => return Err(GatewayError::new("upstream_error", "the embedded provider failed").temporarily()),
-    };
-    let mut response = ChatResponse { model: "local".to_owned(), ..ChatResponse::default() };
-    response.absorb(&Piece::Text { choice: 0, text: answer.text });
-    response.absorb(&Piece::Finish { choice: 0, reason: Finish::Stop });
-    Ok(response)
+    match answered {
+        Ok(answer) => answer.map_err(|error| GatewayError::new("unsupported", error.to_string())),
+        Err(_) => Err(GatewayError::new("upstream_error", "the embedded provider failed").temporarily()),
+    }
 }

@@ -75,7 +75,7 @@ pub(super) async fn open(
     let (source, usage) = match run.next(&question.request).await? {
         Reached::Local => {
             let response = ask_embedded(&question.request, &question.asker, question.transcript.take()).await?;
-            (Source::Whole(frames(&response), None), Usage::default())
+            (Source::Whole(frames(&response), None), response.usage)
         }
         Reached::Opened(Opened::Whole(response, row)) => (Source::Whole(frames(&response), Some(row)), response.usage),
         Reached::Opened(Opened::Stream(live)) => (Source::Live(live), Usage::default()),

@@ -113,7 +113,7 @@ fn summaries(title: &str, set: Set, turns: usize, floor: (f64, f64), calls: &[Ca
 fn extract(call: &Call) -> String {
     let transcript = Transcript { turns: call.turns.clone() };
     let answer = local::answer(Some("summary"), &ChatRequest::default(), Some(&transcript)).expect("an answer");
-    let value: serde_json::Value = serde_json::from_str(&answer.text).expect("JSON");
+    let value: serde_json::Value = serde_json::from_str(answer.text()).expect("JSON");
     let points = value["points"].as_array().expect("points").iter();
     points.map(|point| point["text"].as_str().expect("text")).collect::<Vec<_>>().join(" ")
 }

@@ -18,6 +18,28 @@ fn turns() -> Json {
     ])
 }
 
+/// What the embedded provider used, in an answer and in a stream that is asked for it: known, and nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_without_a_model_tells_of_no_tokens() {
+    let _machine = shared().await;
+    let daemon = Daemon::start("").await;
+    let plain = json!({"model":"local","messages":[{"role":"user","content":"Sum it up."}],"transcript":{"turns":turns()}});
+    let reply = daemon.post("/v1/chat/completions", &plain).await.json();
+    let mut streamed = plain.clone();
+    streamed["stream"] = json!(true);
+    streamed["stream_options"] = json!({"include_usage": true});
+    let text = daemon.post("/v1/chat/completions", &streamed).await.text();
+    let mut chunks = text.lines().filter_map(|line| serde_json::from_str::<Json>(line.strip_prefix("data: ")?).ok());
+    let last = chunks.next_back().unwrap_or_else(|| panic!("no chunk in {text}"));
+    assert_eq!(last["choices"], json!([]), "{text}");
+    for usage in [&reply["usage"], &last["usage"]] {
+        for name in ["prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens"] {
+            assert_eq!(usage[name], 0, "{name}: {usage}");
+        }
+    }
+    assert_eq!((&reply["sidetone"]["attempts"], &last["sidetone"]["cost_usd"]), (&json!(0), &json!(0.0)));
+}
+
 struct Bench {
     mock: MockLlm,
     daemon: Daemon,

@@ -34,9 +34,7 @@ pub(super) fn whole(response: &ChatResponse, facts: &Facts<'_>, named: &str, too
     object.value("created", &response.created.unwrap_or_else(unix_seconds));
     object.string("model", model_name(&response.model, facts));
     json::list(object.key("choices"), &response.choices, write_choice);
-    // The embedded provider reads no tokens and writes none: that is known, and clients that insist on numbers take it.
-    let embedded = Usage { input: Some(0), output: Some(0), ..Usage::default() };
-    usage(object.key("usage"), if facts.attempts == 0 { embedded } else { response.usage });
+    usage(object.key("usage"), response.usage);
     for (key, value) in &response.rest {
         object.value(key, value);
     }
@@ -184,8 +182,5 @@ mod tests {
         let unknown = ChatResponse { usage: Usage::default(), ..response };
         let value: Value = serde_json::from_slice(&whole(&unknown, &facts, "r", Duration::ZERO)).expect("JSON");
         assert_eq!(value["usage"], Value::Null);
-        let facts = Facts { attempts: 0, ..facts };
-        let value: Value = serde_json::from_slice(&whole(&unknown, &facts, "local", Duration::ZERO)).expect("JSON");
-        assert_eq!((&value["usage"]["prompt_tokens"], &value["usage"]["output_tokens"]), (&json!(0), &json!(0)));
     }
 }

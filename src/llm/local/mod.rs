@@ -12,12 +12,14 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::ChatRequest;
+use super::{ChatRequest, ChatResponse, Finish, Piece, Usage};
 use crate::types::{Transcript, Turn};
 
 pub use extract::{Passage, extract};
 pub use sentiment::{Mood, mood};
 
+/// The name of its one model.
+const NAME: &str = "local";
 /// Words of a quote, at most.
 const QUOTE_WORDS: usize = 24;
 /// Quotes of a summary, at most.
@@ -31,12 +33,8 @@ const TREND_TURNS: usize = 6;
 /// From which difference of mean scores on a trend is one.
 const TREND_STEP: f64 = 0.12;
 
-/// An answer of the embedded provider.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct LocalAnswer {
-    /// The answer: JSON text where the task's schema wants JSON.
-    pub text: String,
-}
+/// No model is asked, so that no token is read or written: known to be none, which clients that insist on numbers need.
+const USAGE: Usage = Usage { input: Some(0), cached: Some(0), cache_write: Some(0), output: Some(0), reasoning: Some(0) };
 
 /// Why the embedded provider does not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,7 +50,8 @@ pub enum LocalError {
     NoTranscript,
 }
 
-/// Answers `task` from the transcript; without a task, with a plain summary of it.
+/// Answers `task` from the transcript, in JSON where the task's schema wants that; without a task, with a plain summary
+/// of it.
 ///
 /// # Errors
 /// The task is none that it can do, or there is no transcript with text.
@@ -60,7 +59,7 @@ pub fn answer(
     task: Option<&str>,
     request: &ChatRequest,
     transcript: Option<&Transcript>,
-) -> Result<LocalAnswer, LocalError> {
+) -> Result<ChatResponse, LocalError> {
     if let Some(task) = task.filter(|task| !matches!(*task, "summary" | "sentiment" | "sentiment_turn")) {
         return Err(LocalError::Unsupported(format!("analysis {task:?}")));
     }
@@ -79,7 +78,10 @@ pub fn answer(
         }
         None => plain(&turns),
     };
-    Ok(LocalAnswer { text })
+    let mut response = ChatResponse { model: NAME.to_owned(), usage: USAGE, ..ChatResponse::default() };
+    response.absorb(&Piece::Text { choice: 0, text });
+    response.absorb(&Piece::Finish { choice: 0, reason: Finish::Stop });
+    Ok(response)
 }
 
 fn summary(turns: &[&Turn]) -> Value {

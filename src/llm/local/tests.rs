@@ -44,7 +44,7 @@ fn context(call: &[(&str, &str)]) -> Context {
 fn ask(task: &str, call: &[(&str, &str)]) -> Value {
     let transcript = context(call).snapshot(&mut Window::new(u64::MAX)).transcript();
     let answer = answer(Some(task), &ChatRequest::default(), Some(&transcript)).expect("an answer");
-    serde_json::from_str(&answer.text).expect("json")
+    serde_json::from_str(answer.text()).expect("json")
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn answers_are_true_to_the_built_in_schemas_and_their_quotes_to_the_turns() {
         let request = analysis.request(&analysis.prompt(None).expect("prompt"), &snapshot, &facts).expect("request");
         let answer = answer(Some(name), &request, Some(&snapshot.transcript())).expect("an answer");
         let validator = Validator::compile(&analysis.schema).expect("compiles");
-        let Verdict::Valid(_, value) = validator.check(&answer.text) else { panic!("invalid under the schema") };
+        let Verdict::Valid(_, value) = validator.check(answer.text()) else { panic!("invalid under the schema") };
         let reading = Analysis::read(value, &snapshot);
         assert!(reading.evidence.iter().all(|quote| !quote.unverified), "{name} {:?}", reading.evidence);
         assert_eq!(reading.evidence.is_empty(), name == "sentiment_turn", "{name}");
@@ -111,7 +111,8 @@ fn what_it_cannot_do_it_refuses() {
     assert_eq!(answer(Some("summary"), &plain, Some(&Transcript::default())), Err(LocalError::NoTranscript));
     let formatted = ChatRequest { response_format: Some(ResponseFormat::JsonObject), ..ChatRequest::default() };
     assert!(matches!(answer(None, &formatted, Some(&transcript)), Err(LocalError::Unsupported(_))));
-    let text = answer(None, &plain, Some(&transcript)).expect("a summary").text;
+    let text = answer(None, &plain, Some(&transcript)).expect("a summary");
+    let text = text.text().to_owned();
     assert!(text.lines().all(|line| line.starts_with("agent: ") || line.starts_with("customer: ")), "{text}");
 }
 
