@@ -65,7 +65,7 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
     };
     let welcome = match attached {
         Attached::Refused { code, message, close } => {
-            let complaint = Complaint { code, message, fatal: true, temporary: false, id: None };
+            let complaint = Complaint::new(code, message).fatal();
             return farewell(socket, Some(complaint), close, code).await;
         }
         Attached::Welcome(welcome) | Attached::Completed(welcome) => welcome,
@@ -208,9 +208,7 @@ impl Connection<'_> {
                     return End::Close { complaint: None, code: 1001, reason: "the daemon is stopping" };
                 }
                 () = revoked.cancelled() => {
-                    let complaint = Complaint {
-                        code: UNAUTHENTICATED, message: REVOKED.into(), fatal: true, temporary: false, id: None,
-                    };
+                    let complaint = Complaint::new(UNAUTHENTICATED, REVOKED).fatal();
                     return End::Close { complaint: Some(complaint), code: 4401, reason: UNAUTHENTICATED };
                 }
                 outbound = self.outlet.next() => {
@@ -273,19 +271,13 @@ impl Connection<'_> {
                 None
             }
             Ok(Incoming::Closed { .. }) => Some(End::Gone),
-            Err(WsError::TooLarge { size, limit }) => Some(End::Close {
-                complaint: Some(Complaint {
-                    code: "frame_too_large",
-                    message: format!("a frame of {size} bytes is over the limit of {limit} (ingest.max_frame_bytes)"),
-                    fatal: true,
-                    temporary: false,
-                    id: None,
-                }),
-                code: 4413,
-                reason: "frame too large",
-            }),
+            Err(WsError::TooLarge { size, limit }) => {
+                let message = format!("a frame of {size} bytes is over the limit of {limit} (ingest.max_frame_bytes)");
+                let complaint = Some(Complaint::new("frame_too_large", message).fatal());
+                Some(End::Close { complaint, code: 4413, reason: "frame too large" })
+            }
             Err(WsError::Protocol(message)) => Some(End::Close {
-                complaint: Some(Complaint { code: "bad_frame", message, fatal: true, temporary: false, id: None }),
+                complaint: Some(Complaint::new("bad_frame", message).fatal()),
                 code: 4400,
                 reason: "bad frame",
             }),
@@ -327,7 +319,7 @@ impl Connection<'_> {
 
     fn complain(&self, code: &'static str, message: String) {
         self.deps.metrics.refused(code);
-        self.outlet.complain(Complaint { code, message, fatal: false, temporary: false, id: None });
+        self.outlet.complain(Complaint::new(code, message));
     }
 
     async fn outbound(&mut self, outbound: Outbound) -> Option<End> {
@@ -383,18 +375,9 @@ impl Connection<'_> {
 
 /// The session was rebuilt under the connection.
 fn restarted() -> End {
-    End::Close {
-        complaint: Some(Complaint {
-            code: "session_restarted",
-            message: "the call is being taken up again from its journal; reconnect and resend from welcome.frames"
-                .into(),
-            fatal: true,
-            temporary: true,
-            id: None,
-        }),
-        code: 1001,
-        reason: "session restarted",
-    }
+    let message = "the call is being taken up again from its journal; reconnect and resend from welcome.frames";
+    let complaint = Some(Complaint::new("session_restarted", message).fatal().temporary());
+    End::Close { complaint, code: 1001, reason: "session restarted" }
 }
 
 fn lost(error: &WsError) -> End {
@@ -412,7 +395,7 @@ fn session_complaint(error: &SessionError) -> (Complaint, u16) {
         SessionError::Stopping => ("stopping", true, 1001),
         SessionError::UnknownCall(_) => ("unknown_call", false, 4500),
     };
-    (Complaint { code, message: error.to_string(), fatal: true, temporary, id: None }, close)
+    (Complaint { temporary, ..Complaint::new(code, error.to_string()).fatal() }, close)
 }
 
 fn error_frame(complaint: &Complaint) -> Utf8Bytes {

@@ -31,7 +31,7 @@ pub(super) struct Params {
 }
 
 fn bad(name: &str, message: impl std::fmt::Display) -> Complaint {
-    Complaint { code: "bad_parameter", message: format!("{name}: {message}"), fatal: true, temporary: false, id: None }
+    Complaint::new("bad_parameter", format!("{name}: {message}")).fatal()
 }
 
 /// Reads the query.
@@ -89,13 +89,8 @@ fn read_analyses(value: &str, analyses: &Analyses, params: &mut Params) {
         if analyses.get(name).is_some() {
             params.analyses.push(name.to_owned());
         } else {
-            params.complaints.push(Complaint {
-                code: "unknown_analysis",
-                message: format!("no analysis {name:?}; there are: {}", analyses.names().join(", ")),
-                fatal: false,
-                temporary: false,
-                id: None,
-            });
+            let message = format!("no analysis {name:?}; there are: {}", analyses.names().join(", "));
+            params.complaints.push(Complaint::new("unknown_analysis", message));
         }
     }
 }

@@ -41,7 +41,7 @@ impl Pump {
         let mut complaint = None;
         if let Err(error) = self.decoder.decode(text, &mut events) {
             let DecodeError { code, message } = error;
-            complaint = Some(Complaint { code, message, fatal: false, temporary: false, id: None });
+            complaint = Some(Complaint::new(code, message));
         }
         // What the decoder still holds belongs to the stream that ends here.
         if let Some(end @ SttEvent::End { .. }) = events.pop_if(|event| matches!(event, SttEvent::End { .. })) {
@@ -67,13 +67,8 @@ impl Pump {
             return None;
         }
         let shown: String = kind.chars().take(64).collect();
-        Some(Complaint {
-            code: "unknown_type",
-            message: format!("type: no frame type {shown:?}; there are: turn, partial, revise, meta, end"),
-            fatal: false,
-            temporary: false,
-            id: None,
-        })
+        let message = format!("type: no frame type {shown:?}; there are: turn, partial, revise, meta, end");
+        Some(Complaint::new("unknown_type", message))
     }
 }
 

@@ -171,6 +171,25 @@ pub struct Complaint {
     pub id: Option<Box<serde_json::Value>>,
 }
 
+impl Complaint {
+    /// One that leaves the connection open, and that does not pass by itself.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), fatal: false, temporary: false, id: None }
+    }
+
+    /// The same, ending the connection.
+    #[must_use]
+    pub fn fatal(self) -> Self {
+        Self { fatal: true, ..self }
+    }
+
+    /// The same, passing by itself.
+    #[must_use]
+    pub fn temporary(self) -> Self {
+        Self { temporary: true, ..self }
+    }
+}
+
 /// How a connection is to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Goodbye {

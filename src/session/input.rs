@@ -29,13 +29,7 @@ impl Task {
         if let Some(older) = self.live.get(&attach.stream) {
             // The newer one wins, but only after what the older one has read is applied: it waits for its farewell.
             older.outlet.close(Goodbye {
-                complaint: Some(Complaint {
-                    code: "superseded",
-                    message: "another connection took this stream over".into(),
-                    fatal: true,
-                    temporary: false,
-                    id: None,
-                }),
+                complaint: Some(Complaint::new("superseded", "another connection took this stream over").fatal()),
                 code: SUPERSEDED,
                 reason: "superseded",
             });
@@ -161,13 +155,8 @@ impl Task {
         let suppressed = frames.count <= live.suppress;
         if self.state.ending || self.state.status != State::Open {
             if !frames.events.is_empty() {
-                live.outlet.complain(Complaint {
-                    code: "call_completed",
-                    message: "the call was ended; this frame was not taken".into(),
-                    fatal: false,
-                    temporary: false,
-                    id: None,
-                });
+                let message = "the call was ended; this frame was not taken";
+                live.outlet.complain(Complaint::new("call_completed", message));
             }
             return;
         }
@@ -411,7 +400,7 @@ impl Task {
 
     fn complain(&self, stream: &StreamId, code: &'static str, message: String) {
         if let Some(live) = self.live.get(stream) {
-            live.outlet.complain(Complaint { code, message, fatal: false, temporary: false, id: None });
+            live.outlet.complain(Complaint::new(code, message));
         }
     }
 

@@ -83,7 +83,8 @@ pub(super) struct Done {
     pub(super) prompt: String,
     pub(super) reason: &'static str,
     pub(super) is_final: bool,
-    /// When the newest turn of the snapshot came, the trigger fired, and the job went out; ms of the session's clock.
+    /// When the newest of what the job is about came (a turn, or a correction of one), the trigger fired, and the job went
+    /// out; ms of the session's clock.
     pub(super) news_ms: u64,
     pub(super) fired_ms: u64,
     pub(super) started_ms: u64,
@@ -304,14 +305,8 @@ impl Task {
             Err(JournalError::Unavailable(message)) => {
                 if self.journal_failures == 0 {
                     tracing::error!(call = %self.state.call_id, message, "the journal does not take appends");
-                    self.complain_to_all(&Complaint {
-                        code: "journal_unavailable",
-                        message: "the journal takes no writes at the moment; nothing is acknowledged until it does"
-                            .into(),
-                        fatal: false,
-                        temporary: true,
-                        id: None,
-                    });
+                    let message = "the journal takes no writes at the moment; nothing is acknowledged until it does";
+                    self.complain_to_all(&Complaint::new("journal_unavailable", message).temporary());
                 }
                 let wait = JOURNAL_RETRY.saturating_mul(1 << self.journal_failures.min(4)).min(Duration::from_secs(1));
                 self.journal_failures = self.journal_failures.saturating_add(1);

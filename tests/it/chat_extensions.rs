@@ -23,7 +23,8 @@ fn turns() -> Json {
 async fn an_answer_without_a_model_tells_of_no_tokens() {
     let _machine = shared().await;
     let daemon = Daemon::start("").await;
-    let plain = json!({"model":"local","messages":[{"role":"user","content":"Sum it up."}],"transcript":{"turns":turns()}});
+    let plain =
+        json!({"model":"local","messages":[{"role":"user","content":"Sum it up."}],"transcript":{"turns":turns()}});
     let reply = daemon.post("/v1/chat/completions", &plain).await.json();
     let mut streamed = plain.clone();
     streamed["stream"] = json!(true);

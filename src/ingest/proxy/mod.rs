@@ -27,7 +27,7 @@ pub use config::SttConfig;
 pub use metrics::Metrics;
 pub use token::{Grant, TokenAnswer, Tokens, answer as answer_token};
 
-use self::answer::{INJECTED, Questions, WAITING};
+use self::answer::{Asker, INJECTED, Questions, WAITING};
 use self::query::Query;
 use self::relay::{Answers, Ended, Relay};
 use self::tap::{Drawn, Tapped};
@@ -156,7 +156,8 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     }
     let answers = query.llm_gateway.map(|question| {
         let (ask, asked) = mpsc::channel(WAITING);
-        drain.tasks.spawn(answer::answer(stream.clone(), question, asked, inject.clone(), known.clone(), deps.clone()));
+        let asker = Asker { stream: stream.clone(), question, found: known.clone(), deps: deps.clone() };
+        drain.tasks.spawn(asker.answer(asked, inject.clone()));
         Answers { questions: Questions::new(query.formats), ask }
     });
     let watcher = insights

@@ -34,7 +34,8 @@ const TREND_TURNS: usize = 6;
 const TREND_STEP: f64 = 0.12;
 
 /// No model is asked, so that no token is read or written: known to be none, which clients that insist on numbers need.
-const USAGE: Usage = Usage { input: Some(0), cached: Some(0), cache_write: Some(0), output: Some(0), reasoning: Some(0) };
+const USAGE: Usage =
+    Usage { input: Some(0), cached: Some(0), cache_write: Some(0), output: Some(0), reasoning: Some(0) };
 
 /// Why the embedded provider does not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
