@@ -36,7 +36,7 @@ struct Posted {
     #[serde(default)]
     meta: JsonMap,
     #[serde(default)]
-    analyses: Vec<String>,
+    analyses: Option<Vec<String>>,
     /// Turns as in our own dialect; their numbers are their places.
     #[serde(default)]
     turns: Option<Vec<JsonMap>>,
@@ -111,7 +111,7 @@ pub(super) async fn post(State(api): State<Arc<Api>>, request: Request<Body>) ->
     let mut posted = Posted::read(&body)?;
     drop(body);
     let deps = Arc::clone(api.sessions.deps());
-    if let Some(name) = posted.analyses.iter().find(|name| deps.analyses.get(name).is_none()) {
+    if let Some(name) = posted.analyses.iter().flatten().find(|name| deps.analyses.get(name).is_none()) {
         let known = deps.analyses.names().join(", ");
         return Err(ApiError::bad_request("unknown_analysis", format!("no analysis {name:?}; there are: {known}")));
     }
@@ -121,7 +121,7 @@ pub(super) async fn post(State(api): State<Arc<Api>>, request: Request<Body>) ->
     // On a task of its own: a client that goes away does not leave half a call.
     let feeding = {
         let (api, call) = (Arc::clone(&api), call.clone());
-        tokio::spawn(async move { whole.feed(&api.sessions, &call, &meta, &analyses).await })
+        tokio::spawn(async move { whole.feed(&api.sessions, &call, &meta, analyses.as_deref()).await })
     };
     let after = match feeding.await {
         Ok(Ok(after)) => after,

@@ -206,24 +206,47 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A list of strings.
+    /// The items of a list of `what`s. One that `read` does not take is a problem of its own, and `None` in its place, so
+    /// that it hides nothing of its neighbours.
+    fn items<T>(&mut self, key: &'static str, what: &str, read: impl Fn(Value) -> Option<T>) -> Option<Vec<Option<T>>> {
+        let items = match self.take(key)? {
+            Value::Array(items) => items,
+            other => {
+                self.problem(key, format!("expected a list of {what}s, found {}", found(&other)));
+                return None;
+            }
+        };
+        let mut list = Vec::with_capacity(items.len());
+        for (index, item) in items.into_iter().enumerate() {
+            let shown = found(&item);
+            let item = read(item);
+            if item.is_none() {
+                self.problem(&format!("{key}[{index}]"), format!("expected a {what}, found {shown}"));
+            }
+            list.push(item);
+        }
+        Some(list)
+    }
+
+    /// A list of strings, without the items that are none.
     pub fn strings(&mut self, key: &'static str) -> Option<Vec<String>> {
-        self.read(key, "a list of strings", |value| {
-            value.as_array()?.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+        Some(self.strings_in_place(key)?.into_iter().flatten().collect())
+    }
+
+    /// A list of strings, `None` in the place of an item that is none, which is a problem of its own.
+    pub fn strings_in_place(&mut self, key: &'static str) -> Option<Vec<Option<String>>> {
+        self.items(key, "string", |item| match item {
+            Value::String(text) => Some(text),
+            _ => None,
         })
     }
 
-    /// A list of tables, each with its path (`routes.summary.variants[0]`).
+    /// A list of tables, each with its path (`routes.summary.variants[0]`), without the items that are none.
     pub fn tables(&mut self, key: &'static str) -> Option<Vec<(String, Value)>> {
         let path = self.at(key);
-        self.read(key, "a list of tables", |value| {
-            let items = value.as_array()?;
-            items
-                .iter()
-                .enumerate()
-                .map(|(index, item)| item.is_table().then(|| (format!("{path}[{index}]"), item.clone())))
-                .collect()
-        })
+        let items = self.items(key, "table", |item| item.is_table().then_some(item))?;
+        let named = items.into_iter().enumerate().map(|(index, item)| Some((format!("{path}[{index}]"), item?)));
+        Some(named.flatten().collect())
     }
 
     /// A secret given as `env:VAR` or `file:PATH`; the value itself never stands in a file.

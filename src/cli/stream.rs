@@ -141,8 +141,10 @@ fn url(args: &StreamArgs, audio: &Audio) -> Result<url::Url> {
             query.append_pair(name, value);
         }
         if args.call_id.is_some() || !args.analyses.is_empty() {
-            let results = if args.analyses.is_empty() { "none" } else { "insights" };
-            let ours = serde_json::json!({"call_id": args.call_id, "analyses": args.analyses, "results": results});
+            // Not named, the call runs the default ones.
+            let analyses = Some(&args.analyses).filter(|names| !names.is_empty());
+            let results = if analyses.is_none() { "none" } else { "insights" };
+            let ours = serde_json::json!({"call_id": args.call_id, "analyses": analyses, "results": results});
             query.append_pair("sidetone", &ours.to_string());
         }
     }

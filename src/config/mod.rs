@@ -135,7 +135,7 @@ impl Config {
 
     /// What one section alone cannot see.
     fn cross_check(&self, problems: &mut Problems) {
-        for name in &self.ingest.analyses {
+        for name in self.ingest.analyses.iter().flatten() {
             if self.analyses.get(name).is_none() {
                 problems.push(
                     "ingest.analyses",
@@ -158,7 +158,7 @@ impl Config {
     fn wants(&self, analysis: &str) -> bool {
         let named = |names: &[String]| names.iter().any(|name| name == analysis);
         self.analyses.is_given(analysis)
-            || named(&self.ingest.analyses)
+            || self.ingest.analyses.as_deref().is_some_and(named)
             || self.sources.iter().any(|source| named(source.analyses()))
     }
 
@@ -177,7 +177,7 @@ impl Config {
 
     /// Analyses that a call runs unless it names its own.
     pub fn default_analyses(&self) -> Vec<String> {
-        if self.ingest.analyses.is_empty() { self.analyses.defaults().to_vec() } else { self.ingest.analyses.clone() }
+        self.ingest.analyses.clone().unwrap_or_else(|| self.analyses.defaults().to_vec())
     }
 }
 

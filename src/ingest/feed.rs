@@ -45,8 +45,8 @@ pub(super) struct Stream {
     pub(super) call: Option<CallId>,
     /// Merged into the call's.
     pub(super) meta: JsonMap,
-    /// Analyses that the call is to run.
-    pub(super) analyses: Vec<String>,
+    /// Analyses that the call is to run; `None`: as any call.
+    pub(super) analyses: Option<Vec<String>>,
 }
 
 struct Attachment {
@@ -234,8 +234,8 @@ impl Feed {
         let mut meta = self.like.meta.clone();
         loop {
             let outlet = Arc::new(Outlet::default());
-            let like =
-                Like { stream: self.like.stream.clone(), dialect: self.like.dialect, analyses: &self.like.analyses };
+            let Stream { stream, dialect, analyses, .. } = &self.like;
+            let like = Like { stream: stream.clone(), dialect: *dialect, analyses: analyses.as_deref() };
             match attach(&self.sessions, &call, like, &meta, &outlet).await {
                 Ok((commands, Attached::Welcome(welcome))) => {
                     self.like.call = Some(call);
@@ -266,7 +266,7 @@ impl Feed {
 pub(super) struct Like<'a> {
     pub(super) stream: StreamId,
     pub(super) dialect: &'static dyn Dialect,
-    pub(super) analyses: &'a [String],
+    pub(super) analyses: Option<&'a [String]>,
 }
 
 /// Attaches a connection to a call, which is made where it is not known.
@@ -284,7 +284,7 @@ pub(super) async fn attach(
             dialect: like.dialect,
             offset_ms: None,
             meta: meta.clone(),
-            analyses: like.analyses.to_vec(),
+            analyses: like.analyses.map(<[String]>::to_vec),
             outlet: Arc::clone(outlet),
             reply,
         };

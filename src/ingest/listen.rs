@@ -399,14 +399,18 @@ fn session_complaint(error: &SessionError) -> (Complaint, u16) {
 }
 
 fn error_frame(complaint: &Complaint) -> Utf8Bytes {
+    Utf8Bytes::from(error_of(complaint).to_string())
+}
+
+/// A complaint as the frame that tells of it.
+pub(super) fn error_of(complaint: &Complaint) -> Value {
     let Complaint { code, message, fatal, temporary, id } = complaint;
-    let frame: Value = match id {
+    match id {
         None => json!({"type": "error", "code": code, "message": message, "fatal": fatal, "temporary": temporary}),
         Some(id) => {
             json!({"id": id, "type": "error", "code": code, "message": message, "fatal": fatal, "temporary": temporary})
         }
-    };
-    Utf8Bytes::from(frame.to_string())
+    }
 }
 
 async fn farewell(mut socket: ServerSocket, complaint: Option<Complaint>, code: u16, reason: &'static str) {

@@ -22,7 +22,8 @@ pub(super) struct Params {
     pub(super) call: CallId,
     pub(super) stream: StreamId,
     pub(super) dialect: &'static dyn Dialect,
-    pub(super) analyses: Vec<String>,
+    /// As they were asked for, without those that there are not; `None`: none were named, empty: none are wanted.
+    pub(super) analyses: Option<Vec<String>>,
     pub(super) results: Results,
     pub(super) offset_ms: Option<u64>,
     pub(super) meta: JsonMap,
@@ -43,7 +44,7 @@ pub(super) fn read(query: &str, analyses: &Analyses, limits: &LimitsConfig) -> R
         call: CallId::mint(),
         stream: StreamId::mint(),
         dialect: stt::dialect("sidetone").ok_or_else(|| bad("dialect", "the sidetone dialect is missing"))?,
-        analyses: Vec::new(),
+        analyses: None,
         results: Results::Insights,
         offset_ms: None,
         meta: JsonMap::new(),
@@ -85,14 +86,20 @@ pub(super) fn read(query: &str, analyses: &Analyses, limits: &LimitsConfig) -> R
 }
 
 fn read_analyses(value: &str, analyses: &Analyses, params: &mut Params) {
-    for name in value.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-        if analyses.get(name).is_some() {
-            params.analyses.push(name.to_owned());
-        } else {
-            let message = format!("no analysis {name:?}; there are: {}", analyses.names().join(", "));
-            params.complaints.push(Complaint::new("unknown_analysis", message));
-        }
-    }
+    let names = value.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let (known, unknown) = known_analyses(names, analyses);
+    params.analyses.get_or_insert_default().extend(known);
+    params.complaints.extend(unknown);
+}
+
+/// Of the analyses that somebody named, those that there are, and a complaint for each of the others.
+pub(super) fn known_analyses(names: Vec<String>, analyses: &Analyses) -> (Vec<String>, Vec<Complaint>) {
+    let (known, unknown): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| analyses.get(name).is_some());
+    let complaint = |name| {
+        let message = format!("no analysis {name:?}; there are: {}", analyses.names().join(", "));
+        Complaint::new("unknown_analysis", message)
+    };
+    (known, unknown.into_iter().map(complaint).collect())
 }
 
 fn read_meta(value: &str, limits: &LimitsConfig) -> Result<JsonMap, Complaint> {

@@ -57,7 +57,7 @@ pub struct SourceConfig {
     headers: HeaderMap,
     dialect: &'static dyn Dialect,
     naming: Naming,
-    analyses: Vec<String>,
+    analyses: Option<Vec<String>>,
     meta: JsonMap,
 }
 
@@ -70,7 +70,7 @@ impl std::fmt::Debug for SourceConfig {
 impl SourceConfig {
     /// Analyses that it names for its calls.
     pub fn analyses(&self) -> &[String] {
-        &self.analyses
+        self.analyses.as_deref().unwrap_or_default()
     }
 
     /// Reads all `[[source]]` tables; `analyses` are the names that there are.
@@ -130,8 +130,8 @@ impl SourceConfig {
             }
             (None, None) => Some(Naming::Session),
         };
-        let wanted = section.strings("analyses").unwrap_or_default();
-        for name in wanted.iter().filter(|name| !analyses.contains(name)) {
+        let wanted = section.strings("analyses");
+        for name in wanted.iter().flatten().filter(|name| !analyses.contains(name)) {
             section.problem("analyses", format!("no analysis {name:?}; there are: {}", analyses.join(", ")));
         }
         let meta = match section.take("meta").map(serde_json::to_value) {

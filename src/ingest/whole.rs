@@ -73,7 +73,7 @@ impl Whole {
         sessions: &Sessions,
         call: &CallId,
         meta: &JsonMap,
-        analyses: &[String],
+        analyses: Option<&[String]>,
     ) -> Result<Seq, WholeError> {
         let outlet = Arc::new(Outlet::default());
         let stream = StreamId::mint();

@@ -28,8 +28,8 @@ pub struct Attach {
     pub offset_ms: Option<u64>,
     /// Merged into the call's.
     pub meta: JsonMap,
-    /// Analyses that the call is to run besides those that it runs; empty = the default ones for a new call.
-    pub analyses: Vec<String>,
+    /// Analyses that the call is to run besides those that it runs; `None` = the default ones for a new call.
+    pub analyses: Option<Vec<String>>,
     /// Where answers go.
     pub outlet: Arc<Outlet>,
     /// Told once all earlier frames of the stream are applied and the call's first event is durable.

@@ -11,8 +11,8 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// `[ingest]`: how calls come in and when they are over.
 #[derive(Debug, Clone)]
 pub struct IngestConfig {
-    /// Analyses of a call that names none; empty = `summary`, `sentiment` and every analysis with a section of its own.
-    pub analyses: Vec<String>,
+    /// Analyses of a call that does not say; `None` = `summary`, `sentiment` and every analysis with a section of its own.
+    pub analyses: Option<Vec<String>>,
     /// A call without a live socket completes after this time.
     pub idle_timeout: Duration,
     /// A call completes this long after its last stream ended.
@@ -35,7 +35,7 @@ impl IngestConfig {
         let max_silence = millis("max_silence_ms", 3_600_000);
         let final_timeout = millis("final_timeout_ms", 30_000);
         let max_frame_bytes = section.integer("max_frame_bytes", 1024..=64 * 1024 * 1024).unwrap_or(1024 * 1024);
-        let analyses = section.strings("analyses").unwrap_or_default();
+        let analyses = section.strings("analyses");
         section.finish();
         let max_frame_bytes = usize::try_from(max_frame_bytes).unwrap_or(1024 * 1024);
         Self { analyses, idle_timeout, linger, max_silence, max_frame_bytes, final_timeout }

@@ -45,7 +45,7 @@ impl Task {
         let connection = self.state.connections;
         self.state.newest_connection.insert(attach.stream.clone(), connection);
         self.entry_changed = true;
-        self.open_call(&attach.meta, &attach.analyses);
+        self.open_call(&attach.meta, attach.analyses);
         let acked = self.state.turns.acked(&attach.stream);
         let suppress = if attach.dialect.names_turns() {
             0
@@ -123,15 +123,16 @@ impl Task {
     }
 
     /// The call's first event, or what a further producer adds to it.
-    fn open_call(&mut self, meta: &JsonMap, analyses: &[String]) {
+    fn open_call(&mut self, meta: &JsonMap, analyses: Option<Vec<String>>) {
         if self.state.head == 0 {
-            let names = if analyses.is_empty() { self.deps.default_analyses.clone() } else { analyses.to_vec() };
+            let names = analyses.unwrap_or_else(|| self.deps.default_analyses.clone());
             let event = Event::CallStarted { epoch: id::random_suffix(), meta: meta.clone() };
             self.emit(&event, &Private { analyses: names, ..Private::default() });
             self.plan_analyses();
             return;
         }
-        let added: Vec<String> = analyses.iter().filter(|name| !self.state.analyses.contains(name)).cloned().collect();
+        let mut added = analyses.unwrap_or_default();
+        added.retain(|name| !self.state.analyses.contains(name));
         self.merge_meta(meta, added);
     }
 

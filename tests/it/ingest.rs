@@ -370,6 +370,36 @@ async fn an_unknown_analysis_is_said_and_harms_nothing() {
     assert_eq!(last["final"].as_object().map(serde_json::Map::len), Some(1), "{last}");
 }
 
+/// Whoever names no analysis gets the configured ones; whoever names none of them, `analyses=`, gets none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_analyses_named_and_none_wanted_are_two_things() {
+    let _machine = shared().await;
+    let quiet = format!("{QUICK}analyses = []\n");
+    for (config, query, runs) in [
+        (QUICK, "", 2),
+        (QUICK, "&analyses=", 0),
+        (QUICK, "&analyses=,summary", 1),
+        (&quiet, "", 0),
+        (&quiet, "&analyses=summary", 1),
+    ] {
+        let daemon = Daemon::start(config).await;
+        let (mut client, _) = ingest(&daemon, &format!("call_id=c1{query}")).await;
+        client.send(&turn(0, "agent", "Hello.")).await;
+        client.send(&json!({"type":"end","scope":"call"})).await;
+        client.of_type("call.completed").await;
+        assert!(client.seen_of("error").is_empty(), "{query}: {:?}", client.seen);
+        let last = daemon.events("c1").await.pop().expect("events");
+        assert_eq!(last["final"].as_object().map(serde_json::Map::len), Some(runs), "{query} with {config}: {last}");
+        let mut posted = json!({"turns": [{"speaker": "agent", "text": "Hello."}]});
+        if !query.is_empty() {
+            let names = query.trim_start_matches("&analyses=").split(',').filter(|name| !name.is_empty());
+            posted["analyses"] = names.collect();
+        }
+        let answer = daemon.post("/v1/transcripts", &posted).await.json();
+        assert_eq!(answer["insights"].as_object().map(serde_json::Map::len), Some(runs), "{query}: {answer}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frame_over_the_limit_closes_4413_and_touches_nobody_else() {
     let _machine = shared().await;

@@ -252,3 +252,41 @@ async fn a_session_over_the_limit_of_calls_is_relayed_without_one() {
     }
     daemon.completed("v-1", PATIENCE).await;
 }
+
+/// What is wrong with our own parameter comes in the form in which insights do, unless the client wants none of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_the_parameter_is_told_on_the_socket() {
+    let _machine = shared().await;
+    let (url, mut connections) = vendor().await;
+    let daemon = daemon(&url, "").await;
+    for (ours, code, says) in [
+        (r#"{"call_id":"c1","analyses":["summary","moood"]}"#, Some("unknown_analysis"), "moood"),
+        (r#"{"call_id":5}"#, Some("bad_parameter"), "column"),
+        (r#"{"call_id":"c3","analyses":["moood"],"results":"none"}"#, None, ""),
+    ] {
+        let mut client = dial(&daemon, &format!("&sidetone={}", encode(ours))).await;
+        let (mut upstream, _) = connections.recv().await.unwrap();
+        upstream.send(say(&begin("v-1"))).await.unwrap();
+        assert_eq!(next(&mut client).await["type"], "Begin", "{ours}");
+        if let Some(code) = code {
+            let told = answer(&mut client).await;
+            let error = &told["data"];
+            assert_eq!(
+                (&error["type"], &error["code"], &error["fatal"]),
+                (&json!("error"), &json!(code), &json!(false))
+            );
+            assert!(error["message"].as_str().is_some_and(|message| message.contains(says)), "{ours}: {told}");
+            assert!(told.get("error").is_none(), "which the vendor's client takes for the end: {told}");
+        }
+        upstream.send(say(&turn(0, true))).await.unwrap();
+        upstream.send(say(&termination())).await.unwrap();
+        upstream.close(None).await.unwrap();
+        let (heard, _) = hear(client).await;
+        assert!(heard.iter().any(|text| text.contains("Turn 0.")), "{ours}: {heard:?}");
+        let errors = heard.iter().filter(|text| text.contains(r#""error""#)).count();
+        assert_eq!(errors, 0, "told once, or not at all: {heard:?}");
+    }
+    daemon.completed("c1", PATIENCE).await;
+    let last = daemon.events("c1").await.pop().expect("events");
+    assert_eq!(last["final"].as_object().map(serde_json::Map::len), Some(1), "those that there are run: {last}");
+}

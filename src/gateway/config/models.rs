@@ -145,11 +145,15 @@ pub(super) fn read_model(
         section.problem("", "expected a name of A-Z a-z 0-9 _ . ~ : - other than \"local\", which is built in");
     }
     let mut candidates = Vec::new();
-    let texts = section.strings("candidates");
-    if texts.as_ref().is_none_or(Vec::is_empty) {
+    let is_given = section.has("candidates");
+    let texts = section.strings_in_place("candidates");
+    if texts.as_ref().map_or(!is_given, Vec::is_empty) {
         section.problem("candidates", "expected at least one \"endpoint/vendor-model\"");
     }
-    for (position, text) in texts.unwrap_or_default().iter().enumerate() {
+    let texts = texts.unwrap_or_default();
+    for (position, text) in texts.iter().enumerate() {
+        // One that is no string is told of already.
+        let Some(text) = text else { continue };
         match read_candidate(text, endpoints) {
             Ok(candidate) => candidates.push(candidate),
             Err(message) => section.problem(&format!("candidates[{position}]"), message),
@@ -165,7 +169,8 @@ pub(super) fn read_model(
         total: section.millis("total_timeout_ms", range).unwrap_or(defaults.total),
     };
     let retries = section.integer("retries", 0..=10).and_then(|number| u32::try_from(number).ok()).unwrap_or(RETRIES);
-    let remote = candidates.iter().filter(|candidate| **candidate != Candidate::Local).count();
+    // As they are listed: that one is wrong makes no weight wrong.
+    let remote = texts.iter().filter(|text| text.as_deref() != Some("local")).count();
     let balance = read_balance(&mut section, remote);
     let hedge_quantile = section.number("hedge_quantile", 0.5..=0.999);
     section.finish();

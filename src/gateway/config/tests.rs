@@ -50,9 +50,13 @@ fn all_problems_at_once_with_their_places() {
         [endpoints.b]
         provider = "openay"
         [models.m]
-        candidates = ["c/x", "noslash"]
+        candidates = ["c/x", 5, "noslash"]
+        balance = "weight"
+        weights = [1, 2, 3]
+        [models.n]
+        candidates = 7
         [routes.r]
-        variants = [{name = "x", model = "mm", weight = -1}, {name = "x", model = "m", params = {temperature = "hot"}}]
+        variants = ["x", {name = "x", model = "mm", weight = -1}, {name = "x", model = "m", params = {temperature = "hot"}}]
         [gateway]
         default_route = "q"
         speed = 1
@@ -64,12 +68,15 @@ fn all_problems_at_once_with_their_places() {
         [
             "endpoints.a.base_url",
             "endpoints.b.provider",
-            "models.m.candidates[0]",
             "models.m.candidates[1]",
-            "routes.r.variants[0].model",
-            "routes.r.variants[0].weight",
-            "routes.r.variants[1].name",
-            "routes.r.variants[1].params",
+            "models.m.candidates[0]",
+            "models.m.candidates[2]",
+            "models.n.candidates",
+            "routes.r.variants[0]",
+            "routes.r.variants[1].model",
+            "routes.r.variants[1].weight",
+            "routes.r.variants[2].name",
+            "routes.r.variants[2].params",
             "gateway.default_route",
             "gateway.speed",
         ],

@@ -13,12 +13,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
+use super::super::listen::error_of;
 use super::query::LlmGateway;
 use super::{Deps, Found};
 use crate::base::ws::Utf8Bytes;
 use crate::gateway::{Answer, Ask};
 use crate::hub::{Filter, Include, Interest, Item};
 use crate::llm::{ChatRequest, Content, Finish, Message};
+use crate::session::command::Complaint;
 use crate::types::view::View;
 use crate::types::{CallId, StreamId, Transcript, Turn};
 
@@ -368,6 +370,24 @@ fn data(answer: &Answer) -> Value {
             "degraded": answer.degraded,
         },
     })
+}
+
+/// Tells what is wrong with the client's own parameter, once the session has begun: as an ingest socket does, in the form
+/// in which insights come.
+pub(super) async fn tell(
+    complaints: Vec<Complaint>,
+    mut found: watch::Receiver<Found>,
+    injections: mpsc::Sender<Injection>,
+) {
+    if found.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
+    for complaint in &complaints {
+        let frame = response(0, "", &error_of(complaint));
+        if injections.send(Injection { turn_order: None, frame }).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Sends the call's insights down the client's socket: those of one turn of this `stream` as answers to it, others as

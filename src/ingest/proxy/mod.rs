@@ -84,9 +84,9 @@ pub struct Bounds {
 /// Relays `socket` until either side ends it, or it meets its bounds. `query` and `headers` are those of its upgrade.
 pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, bounds: Bounds, deps: &Deps) {
     deps.metrics.sessions.inc();
-    let query = query::read(query);
-    if let Some(complaint) = &query.complaint {
-        tracing::warn!(complaint, "the parameter is ignored; the vendor's protocol has no way to tell the client");
+    let query = query::read(query, &deps.sessions.deps().analyses);
+    for complaint in &query.complaints {
+        tracing::warn!(complaint.message, "a client's parameter sidetone");
     }
     match upstream(&query, headers, deps) {
         Err((code, message)) => refuse(socket, code, &message).await,
@@ -141,6 +141,7 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     let (inject, injections) = mpsc::channel(INJECTED);
     let newest = Arc::new(AtomicI64::new(-1));
     let insights = query.insights;
+    let wants_words = query.sidetone.results.as_deref() != Some("none");
     let stream = query.sidetone.stream_id.clone().unwrap_or_else(StreamId::mint);
     if let Some(dialect) = stt::dialect("assemblyai") {
         let sidetone = query.sidetone;
@@ -160,6 +161,9 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
         drain.tasks.spawn(asker.answer(asked, inject.clone()));
         Answers { questions: Questions::new(query.formats), ask }
     });
+    if !query.complaints.is_empty() && wants_words {
+        drain.tasks.spawn(answer::tell(query.complaints, known.clone(), inject.clone()));
+    }
     let watcher = insights
         .then(|| drain.tasks.spawn(answer::insights(stream, known, Arc::clone(&newest), inject.clone(), deps.clone())));
     drop(inject);

@@ -3,6 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::super::params::known_analyses;
+use crate::analysis::Registry as Analyses;
+use crate::session::command::Complaint;
 use crate::types::{CallId, JsonMap, StreamId};
 
 /// The query, divided.
@@ -18,8 +21,8 @@ pub(super) struct Query {
     pub(super) llm_gateway: Option<Result<LlmGateway, String>>,
     /// Our own parameter.
     pub(super) sidetone: Sidetone,
-    /// What is wrong with it; it cannot be told to a client that speaks the vendor's protocol.
-    pub(super) complaint: Option<String>,
+    /// What is wrong with it. The session goes on without.
+    pub(super) complaints: Vec<Complaint>,
     /// Insights come down the client's socket. Without `sidetone` a client hears what the vendor says, and nothing else.
     pub(super) insights: bool,
     /// Turns end twice: unformatted, then formatted.
@@ -44,8 +47,8 @@ pub(super) struct LlmGateway {
 pub(super) struct Sidetone {
     pub(super) call_id: Option<CallId>,
     pub(super) stream_id: Option<StreamId>,
-    #[serde(default)]
-    pub(super) analyses: Vec<String>,
+    /// `None`: as any call.
+    pub(super) analyses: Option<Vec<String>>,
     #[serde(default)]
     pub(super) meta: JsonMap,
     /// `none`, `insights` (the default, as on ingest) or `all`.
@@ -61,10 +64,19 @@ impl Sidetone {
             Some(_) => Err("sidetone.results: expected none, insights or all; taken for none".to_owned()),
         }
     }
+
+    /// Leaves out what there is not.
+    fn check(&mut self, analyses: &Analyses) -> Vec<Complaint> {
+        let Some(names) = self.analyses.take() else { return Vec::new() };
+        let (known, complaints) = known_analyses(names, analyses);
+        self.analyses = Some(known);
+        complaints
+    }
 }
 
 /// Divides the query.
-pub(super) fn read(query: &str) -> Query {
+pub(super) fn read(query: &str, analyses: &Analyses) -> Query {
+    let bad = |message| Complaint::new("bad_parameter", message);
     let mut read = Query::default();
     let (mut upstream, mut with_token): (Vec<&str>, Vec<&str>) = Default::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -86,13 +98,15 @@ pub(super) fn read(query: &str) -> Query {
             "sidetone" => match serde_json::from_str(&value) {
                 Ok(sidetone) => {
                     read.sidetone = sidetone;
+                    read.complaints.extend(read.sidetone.check(analyses));
                     match read.sidetone.wants_insights() {
                         Ok(wanted) => read.insights = wanted,
-                        Err(complaint) => read.complaint = Some(complaint),
+                        Err(message) => read.complaints.push(bad(message)),
                     }
                 }
                 Err(error) => {
-                    read.complaint = Some(format!("sidetone: not understood at column {}", error.column()));
+                    let message = format!("sidetone: not understood at column {}; it is ignored", error.column());
+                    read.complaints.push(bad(message));
                 }
             },
             other => {
@@ -113,9 +127,13 @@ pub(super) fn read(query: &str) -> Query {
 mod tests {
     use super::*;
 
+    fn query(query: &str) -> Query {
+        read(query, &Analyses::builtin())
+    }
+
     #[test]
     fn what_is_not_ours_passes_byte_for_byte() {
-        let query = read(
+        let query = query(
             "token=t%2Fu&sample_rate=16000&keyterms_prompt=%5B%22a+b%22%5D&sidetone=%7B%22call_id%22%3A%22c_1%22%7D&format_turns=True&llm_gateway=%7B%22model%22%3A%22fast%22%2C%22messages%22%3A%5B%5D%2C%22max_tokens%22%3A5%7D&x=%zz",
         );
         assert_eq!(query.upstream, "sample_rate=16000&keyterms_prompt=%5B%22a+b%22%5D&format_turns=True&x=%zz");
@@ -129,12 +147,23 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_kept_for_where_it_can_be_told() {
-        let query = read("llm_gateway=nonsense&sidetone=%7B%22call_id%22%3A%22a%2Fb%22%7D");
-        assert!(query.llm_gateway.is_some_and(|question| question.is_err()));
-        assert!(query.complaint.is_some());
-        assert!(!query.insights && !read("sample_rate=16000").insights);
-        let results = |wanted: &str| read(&format!("sidetone=%7B%22results%22%3A%22{wanted}%22%7D"));
+        let bad = query("llm_gateway=nonsense&sidetone=%7B%22call_id%22%3A%22a%2Fb%22%7D");
+        assert!(bad.llm_gateway.is_some_and(|question| question.is_err()));
+        assert_eq!(bad.complaints[0].code, "bad_parameter");
+        assert!(!bad.insights && !query("sample_rate=16000").insights);
+        let results = |wanted: &str| query(&format!("sidetone=%7B%22results%22%3A%22{wanted}%22%7D"));
         assert!(results("all").insights && !results("none").insights);
-        assert!(!results("some").insights && results("some").complaint.is_some());
+        assert!(!results("some").insights && !results("some").complaints.is_empty());
+    }
+
+    #[test]
+    fn analyses_that_there_are_not_are_told_of_and_none_is_none() {
+        let analyses = |names: &str| query(&format!("sidetone={{\"analyses\":{names}}}"));
+        let named = analyses(r#"["summary","moood"]"#);
+        assert_eq!(named.sidetone.analyses, Some(vec!["summary".to_owned()]));
+        assert_eq!(named.complaints.len(), 1);
+        assert!(named.complaints[0].message.contains("moood") && named.complaints[0].message.contains("sentiment"));
+        assert_eq!(analyses("[]").sidetone.analyses, Some(Vec::new()));
+        assert_eq!(analyses("null").sidetone.analyses, None);
     }
 }
