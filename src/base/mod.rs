@@ -1,9 +1,11 @@
-//! Mechanisms that know no domain type: settings, queues with gauges, time, stopwatches, backoff, sockets, draining.
+//! Mechanisms that know no domain type: settings, queues with gauges, time, stopwatches, backoff, sockets and their
+//! pulse, draining.
 
 pub mod backoff;
 pub mod drain;
 pub mod metric;
 pub mod post;
+pub mod pulse;
 pub mod queue;
 pub mod secret;
 pub mod settings;

@@ -24,6 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_util::sync::CancellationToken;
 
 /// A directive for the log's filter: at TRACE the library would write down whole handshakes, keys among their headers.
 pub const LOG_LIMIT: &str = "tungstenite::handshake=off";
@@ -40,6 +41,8 @@ pub const WRITE_STALL: Duration = Duration::from_secs(10);
 const WRITE_LOOK: Duration = Duration::from_millis(500);
 /// Time that a peer has to answer our close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
+/// The same for a peer that took no byte.
+const STALLED_CLOSE_WAIT: Duration = Duration::from_secs(60);
 
 /// What a peer sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -415,8 +418,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.close_within(code, reason, CLOSE_WAIT).await;
     }
 
+    /// [`Socket::close`] for a peer that took no byte for a while: it may still read what lies on its way, and our close
+    /// frame behind it, for a minute or until `give_up`.
+    pub async fn close_stalled(self, code: u16, reason: &str, give_up: &CancellationToken) {
+        tokio::select! {
+            () = self.close_within(code, reason, STALLED_CLOSE_WAIT) => {}
+            () = give_up.cancelled() => {}
+        }
+    }
+
     /// [`Socket::close`], waiting at most `wait` for the peer to take it and answer.
-    pub async fn close_within(mut self, code: u16, reason: &str, wait: Duration) {
+    async fn close_within(mut self, code: u16, reason: &str, wait: Duration) {
         let mut end = reason.len().min(123);
         while !reason.is_char_boundary(end) {
             end -= 1;

@@ -168,6 +168,10 @@ fn show(text: &str, json: bool, began: Instant) {
         }
         "LLMGatewayResponse" => {
             let data = &message["data"];
+            if data["type"] == "error" {
+                anstream::eprintln!("{} {} {}", "error:".red(), text(&data["code"]), text(&data["message"]));
+                return;
+            }
             let shown = match (&data["choices"][0]["message"]["content"], &data["insight"]) {
                 (Value::String(answer), _) => harmless(answer),
                 (_, Value::Object(insight)) => {

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 use super::params::{self, Params, Results};
 use super::pump::Pump;
 use super::record::{Recorder, Track};
+use crate::base::pulse::{Beat, Pulse};
 use crate::base::queue::{SendError, Sender};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
 use crate::hub::{Filter, Hub, Include, Interest, Item, Kind, Reader};
@@ -47,7 +47,7 @@ pub async fn serve(socket: ServerSocket, query: &str, revoked: CancellationToken
     deps.metrics.connections.inc();
     let session = deps.sessions.deps();
     match params::read(query, &session.analyses, &session.limits) {
-        Err(complaint) => farewell(socket, Some(complaint), 4400, "bad parameter").await,
+        Err(complaint) => farewell(socket, Some(complaint), 4400, "bad parameter", deps).await,
         Ok(params) => connect(socket, params, revoked, deps).await,
     }
     deps.metrics.connections.dec();
@@ -60,13 +60,13 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
         Ok(found) => found,
         Err(error) => {
             let (complaint, close) = session_complaint(&error);
-            return farewell(socket, Some(complaint), close, "refused").await;
+            return farewell(socket, Some(complaint), close, "refused", deps).await;
         }
     };
     let welcome = match attached {
         Attached::Refused { code, message, close } => {
             let complaint = Complaint::new(code, message).fatal();
-            return farewell(socket, Some(complaint), close, code).await;
+            return farewell(socket, Some(complaint), close, code, deps).await;
         }
         Attached::Welcome(welcome) | Attached::Completed(welcome) => welcome,
     };
@@ -87,7 +87,6 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
         waiting: None,
         outlet,
         reader,
-        unanswered_pings: 0,
         params,
         deps,
         welcome,
@@ -97,8 +96,14 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
     // Everything read is queued before this; the session takes it first.
     let gone = Command::Detach(Box::new(Detach { connection: welcome.connection, stream: params.stream }));
     let _ = commands.send(gone).await;
-    if let End::Close { complaint, code, reason } = ended {
-        farewell(socket, complaint, code, reason).await;
+    match ended {
+        End::Gone => {}
+        End::Close { complaint, code, reason } => farewell(socket, complaint, code, reason, deps).await,
+        End::Stalled => {
+            deps.metrics.closed(1013);
+            let stop = &deps.sessions.deps().drain.stop;
+            socket.close_stalled(1013, "no byte was taken for 10 s; reconnect and resend", stop).await;
+        }
     }
 }
 
@@ -168,6 +173,8 @@ enum End {
     Gone,
     /// We close it.
     Close { complaint: Option<Complaint>, code: u16, reason: &'static str },
+    /// It took no byte: we close it, and wait for it to read that.
+    Stalled,
 }
 
 struct Connection<'a> {
@@ -182,7 +189,6 @@ struct Connection<'a> {
     results: Results,
     pump: Pump,
     frames: prometheus_client::metrics::counter::Counter<u64, std::sync::atomic::AtomicU64>,
-    unanswered_pings: u32,
     params: Params,
     deps: &'a Deps,
     welcome: Welcome,
@@ -197,8 +203,7 @@ impl Connection<'_> {
             return lost(&error);
         }
         let stop = self.deps.sessions.deps().drain.stop.clone();
-        let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pulse = Pulse::new(PING_INTERVAL);
         loop {
             tokio::select! {
                 biased;
@@ -232,15 +237,16 @@ impl Connection<'_> {
                     }
                 }
                 incoming = self.socket.recv(), if self.waiting.is_none() => {
+                    pulse.heard();
                     if let Some(end) = self.incoming(incoming) {
                         return end;
                     }
                 }
-                _ = pings.tick() => {
-                    if self.unanswered_pings >= 2 {
-                        return End::Gone;
+                beat = pulse.beat(self.waiting.is_none()) => {
+                    if beat == Beat::Gone {
+                        let reason = "two pings were not answered; reconnect and resend";
+                        return End::Close { complaint: None, code: 1013, reason };
                     }
-                    self.unanswered_pings += 1;
                     if let Err(error) = self.socket.ping().await {
                         return lost(&error);
                     }
@@ -266,10 +272,7 @@ impl Connection<'_> {
                 self.complain("bad_frame", "expected a text message with one JSON object, found a binary one".into());
                 None
             }
-            Ok(Incoming::Ping | Incoming::Pong) => {
-                self.unanswered_pings = 0;
-                None
-            }
+            Ok(Incoming::Ping | Incoming::Pong) => None,
             Ok(Incoming::Closed { .. }) => Some(End::Gone),
             Err(WsError::TooLarge { size, limit }) => {
                 let message = format!("a frame of {size} bytes is over the limit of {limit} (ingest.max_frame_bytes)");
@@ -382,7 +385,7 @@ fn restarted() -> End {
 
 fn lost(error: &WsError) -> End {
     match error {
-        WsError::Stalled => End::Close { complaint: None, code: 1013, reason: "the peer reads too slowly" },
+        WsError::Stalled => End::Stalled,
         _ => End::Gone,
     }
 }
@@ -413,7 +416,14 @@ pub(super) fn error_of(complaint: &Complaint) -> Value {
     }
 }
 
-async fn farewell(mut socket: ServerSocket, complaint: Option<Complaint>, code: u16, reason: &'static str) {
+async fn farewell(
+    mut socket: ServerSocket,
+    complaint: Option<Complaint>,
+    code: u16,
+    reason: &'static str,
+    deps: &Deps,
+) {
+    deps.metrics.closed(code);
     if let Some(complaint) = &complaint
         && socket.send([error_frame(complaint)]).await.is_err()
     {

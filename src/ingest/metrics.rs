@@ -20,11 +20,17 @@ struct CodeLabel {
     code: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CloseLabel {
+    code: u16,
+}
+
 /// What ingest counts.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     frames: Family<DialectLabel, Counter<u64, AtomicU64>>,
     refused: Family<CodeLabel, Counter<u64, AtomicU64>>,
+    closed: Family<CloseLabel, Counter<u64, AtomicU64>>,
     /// Connections now.
     pub connections: Gauge,
 }
@@ -35,6 +41,7 @@ impl Metrics {
         Self {
             frames: registry.metric("sidetone_ingest_frames", "Text frames read, by dialect"),
             refused: registry.metric("sidetone_ingest_refused_frames", "Frames refused, by error code"),
+            closed: registry.metric("sidetone_ingest_closed", "Connections of producers that we closed, by close code"),
             connections: registry.metric("sidetone_ingest_connections", "Producers connected"),
         }
     }
@@ -47,5 +54,10 @@ impl Metrics {
     /// Counts a refusal.
     pub fn refused(&self, code: &'static str) {
         self.refused.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    /// Counts a connection that we close.
+    pub fn closed(&self, code: u16) {
+        self.closed.get_or_create(&CloseLabel { code }).inc();
     }
 }

@@ -18,6 +18,7 @@ use toml::Value;
 use super::feed::{Counters, Feed, Stream};
 use super::record::Recorder;
 use crate::base::metric::Register as _;
+use crate::base::pulse::{Beat, Pulse};
 use crate::base::secret::outline;
 use crate::base::settings::{Problems, Section, found};
 use crate::base::ws::{self, ClientSocket, Incoming, Utf8Bytes};
@@ -217,22 +218,20 @@ async fn listen(
     let stop = sessions.deps().drain.stop.clone();
     let mut feeds: HashMap<Option<CallId>, Feed> = HashMap::new();
     let mut last: Option<CallId> = None;
-    let mut pings = tokio::time::interval_at(Instant::now() + PING, PING);
-    let mut unanswered = 0;
+    let mut pulse = Pulse::new(PING);
     let why = loop {
         let incoming = tokio::select! {
             () = stop.cancelled() => break None,
             incoming = socket.recv() => incoming,
             () = heed(&mut feeds) => continue,
-            _ = pings.tick() => {
-                unanswered += 1;
-                if unanswered > 2 || socket.ping().await.is_err() {
+            beat = pulse.beat(true) => {
+                if beat == Beat::Gone || socket.ping().await.is_err() {
                     break Some("it answers no ping".to_owned());
                 }
                 continue;
             }
         };
-        unanswered = 0;
+        pulse.heard();
         let text = match incoming {
             Ok(Incoming::Text(text)) => text,
             Ok(Incoming::Closed { code, reason }) => break Some(format!("closed: {code} {reason}")),

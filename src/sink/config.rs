@@ -80,6 +80,17 @@ impl Config {
         let url = url.and_then(|url| read_url(&mut section, &url, kind));
         let calls = read_calls(&mut section);
         let filter = read_filter(&mut section, analyses);
+        if let Some(kind) = kind {
+            if !kind.takes_live() && (filter.include.partials || filter.include.deltas) {
+                let message = format!("kind = {:?} takes no partials and no deltas: they have no seq", kind.name());
+                section.problem("include", message);
+            }
+            for key in ["secret", "batch"] {
+                if section.has(key) && !kind.own_keys().contains(&key) {
+                    section.problem(key, format!("has no meaning with kind = {:?}", kind.name()));
+                }
+            }
+        }
         let headers = section.headers("headers");
         let secret = section.secret("secret");
         let batch = section.integer("batch", 1..=MAX_BATCH).unwrap_or(1);
@@ -230,6 +241,13 @@ mod tests {
             );
         }
         assert!(read("").1.iter().any(|problem| problem == "sink[0].kind: is required"));
+        // What a kind has no use for is not passed over in silence: nobody is to think that frames are signed.
+        let (_, problems) = read("kind = \"webhook\"\nurl = \"http://x/\"\ninclude = [\"turns\", \"deltas\"]");
+        assert!(problems[0].starts_with("sink[0].include: kind = \"webhook\""), "{problems:?}");
+        let (_, problems) =
+            read("kind = \"websocket\"\nurl = \"ws://x/\"\ninclude = [\"deltas\"]\nbatch = 5\nsecret = \"env:PATH\"");
+        let places: Vec<&str> = problems.iter().filter_map(|problem| problem.split(": ").next()).collect();
+        assert_eq!(places, ["sink[0].secret", "sink[0].batch"], "{problems:?}");
         assert!(
             read("kind = \"webhook\"\nurl = \"ws://x/\"").1[0].contains("expected http://HOST/… or https://HOST/…")
         );

@@ -39,6 +39,12 @@ pub trait Kind: Send + Sync {
     /// URL schemes that it speaks.
     fn schemes(&self) -> &'static [&'static str];
 
+    /// Keys of the configuration that have a meaning for it, beside those that all kinds have.
+    fn own_keys(&self) -> &'static [&'static str];
+
+    /// Whether it takes what has no `seq` too: partials and deltas.
+    fn takes_live(&self) -> bool;
+
     /// Delivers until `stop`, then what is left, for a few seconds at most.
     fn run(&self, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()>;
 }

@@ -48,6 +48,15 @@ impl Kind for Webhook {
         &["http", "https"]
     }
 
+    fn own_keys(&self) -> &'static [&'static str] {
+        &["secret", "batch"]
+    }
+
+    /// What is tried until it works has no use for what is stale by then.
+    fn takes_live(&self) -> bool {
+        false
+    }
+
     fn run(&self, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()> {
         Box::pin(run(sink, stop))
     }

@@ -42,6 +42,14 @@ impl Kind for WebSocket {
         &["ws", "wss"]
     }
 
+    fn own_keys(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn takes_live(&self) -> bool {
+        true
+    }
+
     fn run(&self, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()> {
         Box::pin(run(sink, stop))
     }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::daemon::Daemon;
-use crate::support::ws::{Client, encode, ingest, turn};
+use crate::support::ws::{Client, Options, encode, ingest, turn};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 /// Timers short enough for tests; no LLM but the embedded one.
@@ -448,4 +448,30 @@ async fn a_call_without_a_turn_runs_nothing() {
     assert!(client.seen_of("insight.updated").is_empty());
     let last = daemon.events("c1").await.pop().expect("events");
     assert_eq!((&last["final"], &last["missing"]), (&json!({}), &json!({})), "{last}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_that_does_not_read_is_told_so_when_it_does() {
+    let _machine = shared().await;
+    let daemon = Daemon::start(QUICK).await;
+    let options = Options { headers: Vec::new(), receive_buffer: Some(4096) };
+    let query = "call_id=c1&stream_id=s_1&results=all&analyses=";
+    let slow = daemon.ws(&format!("/v1/ingest?{query}"));
+    let mut slow = Client::try_connect(&slow, &options).await.expect("connect");
+    slow.send(&turn(0, "agent", "Hello.")).await;
+    slow.acked(0).await;
+    // From here on it reads nothing, while another leg makes more events than the kernel holds for it.
+    let (mut fast, _) = ingest(&daemon, "call_id=c1&stream_id=s_2&results=none").await;
+    let long = "many words ".repeat(4_000);
+    for order in 0..500 {
+        fast.send(&turn(order, "customer", &long)).await;
+    }
+    fast.acked(499).await;
+    eventually("the one that does not read is closed", PATIENCE, || async {
+        (daemon.metric("sidetone_ingest_closed_total", &["1013"]).await == 1.0).then_some(())
+    })
+    .await;
+    assert_eq!(slow.close_code().await, 1013);
+    let (_again, welcome) = ingest(&daemon, query).await;
+    assert_eq!(welcome["acked"], 0, "{welcome}");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::request::{self, Refusal, Request};
 use super::subscription::Subscription;
 use super::{CodeLabel, Deps, ViewError, frames};
+use crate::base::pulse::{Beat, Pulse};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
 use crate::hub::HubError;
 use crate::keys::{REVOKED, UNAUTHENTICATED};
@@ -39,8 +40,6 @@ const EAGER_TIME: Duration = Duration::from_secs(1);
 const DRAIN_QUIET: Duration = Duration::from_millis(300);
 /// or after this time.
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
-/// A peer that took no byte may still read our close frame for this time.
-const STALLED_CLOSE_WAIT: Duration = Duration::from_secs(60);
 
 /// How a socket ends.
 enum End {
@@ -103,10 +102,7 @@ pub(super) async fn serve(
         tracing::debug!(code, reason, "a subscriber is closed");
         deps.metrics.closed.get_or_create(&CodeLabel { code }).inc();
         if matches!(end, End::Stalled) {
-            tokio::select! {
-                () = socket.close_within(code, reason, STALLED_CLOSE_WAIT) => {}
-                () = stop.cancelled() => {}
-            }
+            socket.close_stalled(code, reason, &stop).await;
         } else {
             socket.close(code, reason).await;
         }
@@ -128,10 +124,7 @@ impl Session {
         let mut health = WatchStream::new(self.deps.health.clone());
         let mut stopped = std::pin::pin!(stop.cancelled());
         let mut revoked = std::pin::pin!(revoked.cancelled());
-        let interval = self.deps.ping_interval;
-        let mut pings = tokio::time::interval_at(Instant::now() + interval, interval);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut unanswered = 0;
+        let mut pulse = Pulse::new(self.deps.ping_interval);
         let must_subscribe_by = Instant::now() + self.deps.subscribe_timeout;
         let mut drain_end: Option<Instant> = None;
         let mut quiet_end: Option<Instant> = None;
@@ -163,7 +156,7 @@ impl Session {
                     return self.say_last(socket, End::Close(4401, UNAUTHENTICATED.to_owned())).await;
                 }
                 incoming = socket.recv() => {
-                    unanswered = 0;
+                    pulse.heard();
                     if let Err(end) = self.take(incoming) {
                         return self.say_last(socket, end).await;
                     }
@@ -185,11 +178,10 @@ impl Session {
                 () = maybe(quiet_end) => {
                     return End::Close(1001, "going away; reconnect and resume".to_owned());
                 }
-                _ = pings.tick() => {
-                    if unanswered >= 2 {
+                beat = pulse.beat(true) => {
+                    if beat == Beat::Gone {
                         return End::Close(1013, "two pings were not answered; reconnect and resume".to_owned());
                     }
-                    unanswered += 1;
                     match socket.ping().await {
                         Ok(()) => {}
                         Err(WsError::Stalled) => return End::Stalled,
