@@ -63,6 +63,8 @@ pub struct Section<'a> {
     path: String,
     table: Table,
     asked: Vec<&'static str>,
+    /// Those of the asked for that were there.
+    taken: Vec<&'static str>,
     problems: &'a mut Problems,
 }
 
@@ -108,7 +110,7 @@ impl<'a> Section<'a> {
                 Table::new()
             }
         };
-        Self { path, table, asked: Vec::new(), problems }
+        Self { path, table, asked: Vec::new(), taken: Vec::new(), problems }
     }
 
     /// The key path of `key`.
@@ -121,9 +123,9 @@ impl<'a> Section<'a> {
         &self.problems.folder
     }
 
-    /// Whether the table has `key`.
+    /// Whether the file gives `key`, read already or not, right or wrong.
     pub fn has(&self, key: &str) -> bool {
-        self.table.contains_key(key)
+        self.table.contains_key(key) || self.taken.contains(&key)
     }
 
     /// Reports a problem at `key`.
@@ -140,7 +142,9 @@ impl<'a> Section<'a> {
     /// Takes the raw value of `key`.
     pub fn take(&mut self, key: &'static str) -> Option<Value> {
         self.asked.push(key);
-        self.table.remove(key)
+        let value = self.table.remove(key);
+        self.taken.extend(value.is_some().then_some(key));
+        value
     }
 
     /// Takes all that is left, as `(key, value)`: for tables whose keys are names.
@@ -293,7 +297,7 @@ impl<'a> Section<'a> {
 
     /// Reports every key that was not asked for, with those that could have been.
     pub fn finish(self) {
-        let Self { path, table, mut asked, problems } = self;
+        let Self { path, table, mut asked, problems, .. } = self;
         asked.sort_unstable();
         for key in table.keys() {
             let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
@@ -314,6 +318,8 @@ mod tests {
         assert_eq!(section.integer("a", 0..=9), None);
         assert_eq!(section.integer("b", 0..=9), Some(5));
         assert_eq!(section.choice("c", &["y", "z"]), None);
+        // What is wrong is not missing too.
+        assert!(section.has("a") && section.has("extra") && !section.has("d"));
         section.finish();
         let lines: Vec<String> = problems.into_vec().iter().map(ToString::to_string).collect();
         assert_eq!(

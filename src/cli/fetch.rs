@@ -18,6 +18,8 @@ use crate::base::tls;
 
 /// Whole time of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Refusals that pass by themselves.
+const PASSING: [StatusCode; 2] = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
 /// Longest answer that is read, bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
@@ -29,17 +31,25 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// # Cancel safety
 /// Cancelled, the connection is dropped.
 pub(crate) async fn get(target: &Target, path: &str) -> Result<Option<Value>> {
-    let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, Method::GET, path, Bytes::new()))
+    let (status, body) = ask_for(target, path).await?;
+    read(target, path, status, &body)
+}
+
+async fn ask_for(target: &Target, path: &str) -> Result<(StatusCode, Bytes)> {
+    tokio::time::timeout(TIMEOUT, exchange(target, Method::GET, path, Bytes::new()))
         .await
         .map_err(|_| anyhow!("no answer from {} within {} s", target.http(path), TIMEOUT.as_secs()))?
-        .with_context(|| format!("cannot get {}", target.http(path)))?;
+        .with_context(|| format!("cannot get {}", target.http(path)))
+}
+
+fn read(target: &Target, path: &str, status: StatusCode, body: &[u8]) -> Result<Option<Value>> {
     if status == StatusCode::NOT_FOUND {
         return Ok(None);
     }
     if status != StatusCode::OK {
-        bail!("{} answered {status}: {}", target.http(path), reason(&body));
+        bail!("{} answered {status}: {}", target.http(path), reason(body));
     }
-    let value = serde_json::from_slice(&body).with_context(|| format!("{} answered no JSON", target.http(path)))?;
+    let value = serde_json::from_slice(body).with_context(|| format!("{} answered no JSON", target.http(path)))?;
     Ok(Some(value))
 }
 
@@ -62,10 +72,11 @@ pub(crate) async fn post(target: &Target, path: &str, body: &Value) -> Result<Va
     serde_json::from_slice(&body).with_context(|| format!("{} answered no JSON", target.http(path)))
 }
 
-/// [`get`], again and again until it works or `patience` is over: it outlives a restart of the daemon.
+/// [`get`], again and again until it works or `patience` is over: it outlives a restart of the daemon. What the daemon
+/// refuses, for the key say, it would refuse again.
 ///
 /// # Errors
-/// The last failure.
+/// The refusal, or the last failure.
 ///
 /// # Cancel safety
 /// As [`get`].
@@ -73,8 +84,11 @@ pub(crate) async fn get_patiently(target: &Target, path: &str, patience: Duratio
     let deadline = Instant::now() + patience;
     let mut backoff = Backoff::default();
     loop {
-        match get(target, path).await {
-            Err(_) if Instant::now() < deadline => tokio::time::sleep(backoff.next(Again::Now)).await,
+        let answer = ask_for(target, path).await;
+        let passes = |status: StatusCode| !status.is_client_error() || PASSING.contains(&status);
+        let again = answer.as_ref().map_or(true, |(status, _)| passes(*status)) && Instant::now() < deadline;
+        match answer.and_then(|(status, body)| read(target, path, status, &body)) {
+            Err(_) if again => tokio::time::sleep(backoff.next(Again::Now)).await,
             answer => return answer,
         }
     }

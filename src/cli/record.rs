@@ -58,18 +58,23 @@ pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
     if path.exists() && !args.force {
         bail!("{} is there; --force replaces it", path.display());
     }
-    // Before a file is made, or another replaced, for nothing.
     fetch::get(&target, "/version")
         .await
         .with_context(|| format!("no daemon at {target}; `sidetone serve` starts one, --to names another"))?;
-    let file = std::fs::File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    let mut tape = Tape { out: std::io::BufWriter::new(file), began: Instant::now(), base: Duration::ZERO, turns: 0 };
-    tape.line(&recording::write_header(&Header { dialect: "sidetone".to_owned(), ..Header::default() }))?;
+    // No file is made, and none replaced, before the daemon has agreed.
+    let mut tape = None;
     let include = if args.no_words { vec!["turns", "partials"] } else { vec!["turns", "words", "partials"] };
     let mut positions = Positions::new(Selection::Calls(vec![args.call.clone()]), Vec::new(), include);
     let taken = tokio::select! {
         taken = follow(&target, &mut positions, |heard| match heard {
-            Heard::Frame(_, frame) => tape.take(frame),
+            Heard::Frame(_, frame) => {
+                if tape.is_none() && frame["type"] == "subscribed" {
+                    let file = std::fs::File::create(&path);
+                    let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+                    tape = Some(Tape::begin(std::io::BufWriter::new(file))?);
+                }
+                tape.as_mut().map_or(Ok(ControlFlow::Continue(())), |tape| tape.take(frame))
+            }
             Heard::Lost(why) => {
                 anstream::eprintln!("{} {why}; coming back", "lost:".yellow());
                 Ok(ControlFlow::Continue(()))
@@ -79,7 +84,10 @@ pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot listen for Ctrl-C"),
     };
     taken?;
-    anstream::println!("{} turns in {}", tape.turns, path.display());
+    match tape {
+        Some(tape) => anstream::println!("{} turns in {}", tape.turns, path.display()),
+        None => anstream::eprintln!("nothing was recorded"),
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -92,6 +100,13 @@ struct Tape<W: std::io::Write> {
 }
 
 impl<W: std::io::Write> Tape<W> {
+    /// A recording that begins now.
+    fn begin(out: W) -> Result<Self> {
+        let mut tape = Self { out, began: Instant::now(), base: Duration::ZERO, turns: 0 };
+        tape.line(&recording::write_header(&Header { dialect: "sidetone".to_owned(), ..Header::default() }))?;
+        Ok(tape)
+    }
+
     fn take(&mut self, frame: &Value) -> Result<ControlFlow<()>> {
         match frame["type"].as_str().unwrap_or_default() {
             "snapshot" => {
@@ -164,9 +179,7 @@ mod tests {
 
     #[test]
     fn what_is_recorded_reads_back_as_the_same_turns() {
-        let mut tape = Tape { out: Vec::new(), began: Instant::now(), base: Duration::ZERO, turns: 0 };
-        tape.line(&recording::write_header(&Header { dialect: "sidetone".to_owned(), ..Header::default() }))
-            .expect("header");
+        let mut tape = Tape::begin(Vec::new()).expect("header");
         let turn = json!({"turn": 0, "stream_id": "s", "turn_order": 4, "rev": 0, "speaker": "A", "text": "One.",
             "start_ms": 5, "end_ms": 900, "words": [{"text": "One.", "start_ms": 5, "end_ms": 900}]});
         let revised = json!({"turn": 0, "stream_id": "s", "turn_order": 4, "rev": 1, "speaker": "B", "text": "One.",

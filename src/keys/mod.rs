@@ -6,6 +6,7 @@
 mod file;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -122,6 +123,8 @@ struct Inner {
     configured: Option<[u8; 32]>,
     /// The file as it was last seen, and the keys that hold.
     known: Mutex<(Option<Stamp>, Arc<Table>)>,
+    /// The file cannot be had, and that is said.
+    failing: AtomicBool,
 }
 
 /// The hash under which a key is kept.
@@ -138,7 +141,7 @@ impl Keys {
     /// The keys in a file, which need not be there, and the one of the configuration.
     pub fn new(path: PathBuf, configured: Option<&SecretString>) -> Self {
         let configured = configured.map(|key| digest(key.expose_secret()));
-        Self(Arc::new(Inner { path, configured, known: Mutex::new((None, Arc::default())) }))
+        Self(Arc::new(Inner { path, configured, known: Mutex::default(), failing: AtomicBool::new(false) }))
     }
 
     /// Whether a key is needed: as soon as one was ever made. Revoking the last one opens nothing.
@@ -177,17 +180,20 @@ impl Keys {
     fn table(&self) -> Arc<Table> {
         let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
         match file::stamp(&self.0.path) {
-            Ok(stamp) if known.0 == stamp => {}
+            Ok(stamp) if known.0 == stamp => self.0.failing.store(false, Ordering::Relaxed),
             // Whoever removes keys revokes them; without its file, the daemon would be open to everybody.
             Ok(None) => {
                 tracing::error!(path = %self.0.path.display(), "the key file is gone; the keys stay as they were");
                 known.0 = None;
             }
             Ok(stamp) => match file::read(&self.0.path) {
-                Ok(table) => *known = (stamp, Arc::new(table.replace(&known.1))),
+                Ok(table) => {
+                    *known = (stamp, Arc::new(table.replace(&known.1)));
+                    self.0.failing.store(false, Ordering::Relaxed);
+                }
                 // The last good ones hold; where there are none, nobody gets in.
                 Err(error) => {
-                    tracing::error!(%error, "the key file cannot be read; the keys stay as they were");
+                    self.failed(&error);
                     if matches!(error, KeyError::Damaged { .. }) {
                         known.0 = stamp;
                     }
@@ -196,9 +202,16 @@ impl Keys {
                     }
                 }
             },
-            Err(error) => tracing::error!(%error, "the key file cannot be looked at; the keys stay as they were"),
+            Err(error) => self.failed(&error),
         }
         Arc::clone(&known.1)
+    }
+
+    /// Said once, not at every look.
+    fn failed(&self, error: &KeyError) {
+        if !self.0.failing.swap(true, Ordering::Relaxed) {
+            tracing::error!(%error, "the key file cannot be read; the keys stay as they were");
+        }
     }
 }
 

@@ -2,11 +2,11 @@
 
 use futures::{SinkExt as _, StreamExt as _};
 
-use crate::support::daemon::{Daemon, run};
+use crate::support::daemon::{Daemon, run, run_with};
 use crate::support::http::{self, Reply};
 use crate::support::stt::{call, say, texts, turn, vendor};
 use crate::support::ws::{self, Client, Options};
-use crate::support::{Json, PATIENCE, eventually, json, shared};
+use crate::support::{Json, PATIENCE, eventually, json, recording, shared};
 
 const SCOPES: [&str; 4] = ["ingest", "subscribe", "gateway", "admin"];
 
@@ -318,4 +318,30 @@ async fn a_revoked_keys_open_sockets_are_told_and_closed_and_nobody_elses() {
     }
     // Neither the key nor what stood in for it opens anything again.
     assert_eq!(refused(&daemon, &format!("/v3/ws?sample_rate=16000&token={token}"), &[]).await, Some(1008));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_without_a_good_key_says_so_at_once() {
+    let _machine = shared().await;
+    let daemon = Daemon::start("").await;
+    let folder = tempfile::tempdir().expect("folder");
+    let file = recording::made_up("call", 3, 1).write(folder.path()).display().to_string();
+    let out = folder.path().join("out.jsonl").display().to_string();
+    let url = daemon.url();
+    let key = create(&daemon, "agent", "ingest").await;
+    let commands: [&[&str]; 3] = [
+        &["replay", &file, "--to", &url, "--speed", "max"],
+        &["watch", "--to", &url, "--json"],
+        &["record", "call", "--to", &url, "-o", &out],
+    ];
+    for command in commands {
+        for (key, says) in [("", "SIDETONE_KEY"), ("sk_wrong", "SIDETONE_KEY"), (&key, "the scope subscribe")] {
+            let ran = tokio::time::timeout(PATIENCE, run_with(command, &[("SIDETONE_KEY", key)])).await;
+            let output = ran.unwrap_or_else(|_| panic!("{command:?} with {key:?} goes on"));
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{command:?} with {key:?}: {said}");
+            assert!(said.contains(says) && !said.contains("sk_"), "{command:?} with {key:?}: {said}");
+            assert!(!std::path::Path::new(&out).exists(), "an empty recording is left");
+        }
+    }
 }

@@ -145,9 +145,8 @@ pub(super) fn read_model(
         section.problem("", "expected a name of A-Z a-z 0-9 _ . ~ : - other than \"local\", which is built in");
     }
     let mut candidates = Vec::new();
-    let is_given = section.has("candidates");
     let texts = section.strings_in_place("candidates");
-    if texts.as_ref().map_or(!is_given, Vec::is_empty) {
+    if texts.as_ref().map_or(!section.has("candidates"), Vec::is_empty) {
         section.problem("candidates", "expected at least one \"endpoint/vendor-model\"");
     }
     let texts = texts.unwrap_or_default();
