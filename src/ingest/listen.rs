@@ -202,17 +202,20 @@ impl Connection<'_> {
         if let Err(error) = self.socket.send(greeting).await {
             return lost(&error);
         }
+        // Made once, not for every frame: making them takes locks that all sockets share.
         let stop = self.deps.sessions.deps().drain.stop.clone();
+        let mut stopped = std::pin::pin!(stop.cancelled());
+        let mut revoked = std::pin::pin!(revoked.cancelled());
         let mut pulse = Pulse::new(PING_INTERVAL);
         loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => {
+                () = &mut stopped => {
                     let frame = json!({"type": "reconnect", "after_ms": RECONNECT_AFTER_MS, "grace_ms": 0});
                     let _ = self.socket.send([Utf8Bytes::from(frame.to_string())]).await;
                     return End::Close { complaint: None, code: 1001, reason: "the daemon is stopping" };
                 }
-                () = revoked.cancelled() => {
+                () = &mut revoked => {
                     let complaint = Complaint::new(UNAUTHENTICATED, REVOKED).fatal();
                     return End::Close { complaint: Some(complaint), code: 4401, reason: UNAUTHENTICATED };
                 }

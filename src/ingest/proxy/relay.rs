@@ -147,8 +147,9 @@ impl Relay {
     {
         let (kill, revoked) = (self.kill.clone(), self.bounds.revoked.clone());
         let began = Instant::now();
-        // Made once: a timer is not for every message.
+        // Made once: a timer, and a place in a list that all sessions share, are not for every message.
         let mut expiry = std::pin::pin!(tokio::time::sleep(self.bounds.limit.unwrap_or_default()));
+        let (mut killed, mut revoked) = (std::pin::pin!(kill.cancelled()), std::pin::pin!(revoked.cancelled()));
         let mut heard = false;
         let mut injecting = true;
         loop {
@@ -168,8 +169,8 @@ impl Relay {
                 }
                 () = tokio::time::sleep_until(began + self.patience), if !heard => return Stopped::UpstreamMute,
                 () = &mut expiry, if self.bounds.limit.is_some() => return Stopped::Expired,
-                () = revoked.cancelled() => return Stopped::Revoked,
-                () = kill.cancelled() => return Stopped::Killed,
+                () = &mut revoked => return Stopped::Revoked,
+                () = &mut killed => return Stopped::Killed,
             };
             heard = true;
             let mut batch = Vec::new();
