@@ -1,11 +1,11 @@
-//! In-stream answers: `llm_gateway`, asked of our own gateway once per vendor turn, and insights in the same form.
+//! In-stream answers: `llm_gateway`, asked of our own gateway once per vendor turn.
 //!
 //! Knows no socket: answers go into a queue that the relay empties between the vendor's frames. Nothing here has a
 //! top-level `error` key, which the vendor's JavaScript client would take for the end of the session.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -13,14 +13,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::super::listen::error_of;
 use super::query::LlmGateway;
 use super::{Deps, Found};
 use crate::base::ws::Utf8Bytes;
 use crate::gateway::{Answer, Ask};
-use crate::hub::{Filter, Include, Interest, Item};
 use crate::llm::{ChatRequest, Content, Finish, Message};
-use crate::session::command::Complaint;
 use crate::types::view::View;
 use crate::types::{CallId, StreamId, Transcript, Turn};
 
@@ -32,8 +29,6 @@ pub(super) const WAITING: usize = 64;
 pub(super) const INJECTED: usize = 64;
 /// What a `{{ transcript }}` holds at most, bytes; the newest turns.
 const TRANSCRIPT_BYTES: usize = 48 << 10;
-/// Bytes of events taken from the hub at once.
-const READ_BYTES: usize = 64 << 10;
 
 /// What one session asks of each of its turns.
 pub(super) struct Asker {
@@ -354,17 +349,19 @@ fn summary(view: &View) -> String {
 
 /// A chat completion, in the vendor's form and OpenAI's at once.
 fn data(answer: &Answer) -> Value {
-    let usage = answer.usage;
-    let (input, output) = (usage.input.unwrap_or(0), usage.output.unwrap_or(0));
+    // What the vendor did not count is unknown, not nothing.
+    let usage = answer.usage.input.zip(answer.usage.output).map(|(input, output)| {
+        json!({
+            "input_tokens": input, "output_tokens": output, "total_tokens": input + output,
+            "prompt_tokens": input, "completion_tokens": output,
+        })
+    });
     let finish = answer.response.choices.first().and_then(|choice| choice.finish).unwrap_or(Finish::Stop).as_str();
     let id = if answer.response.id.is_empty() { crate::types::id::random_suffix() } else { answer.response.id.clone() };
     json!({
         "id": id, "request_id": id, "object": "chat.completion", "model": answer.vendor_model,
         "choices": [{"index": 0, "message": {"role": "assistant", "content": answer.text}, "finish_reason": finish}],
-        "usage": {
-            "input_tokens": input, "output_tokens": output, "total_tokens": input + output,
-            "prompt_tokens": input, "completion_tokens": output,
-        },
+        "usage": usage,
         "sidetone": {
             "model": answer.model, "endpoint": answer.endpoint, "attempts": answer.attempts, "cost_usd": answer.cost_usd,
             "degraded": answer.degraded,
@@ -372,74 +369,11 @@ fn data(answer: &Answer) -> Value {
     })
 }
 
-/// Tells what is wrong with the client's own parameter, once the session has begun: as an ingest socket does, in the form
-/// in which insights come.
-pub(super) async fn tell(
-    complaints: Vec<Complaint>,
-    mut found: watch::Receiver<Found>,
-    injections: mpsc::Sender<Injection>,
-) {
-    if found.wait_for(Option::is_some).await.is_err() {
-        return;
-    }
-    for complaint in &complaints {
-        let frame = response(0, "", &error_of(complaint));
-        if injections.send(Injection { turn_order: None, frame }).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Sends the call's insights down the client's socket: those of one turn of this `stream` as answers to it, others as
-/// answers to the newest turn.
-pub(super) async fn insights(
-    stream: StreamId,
-    mut found: watch::Receiver<Found>,
-    newest: Arc<AtomicI64>,
-    injections: mpsc::Sender<Injection>,
-    deps: Deps,
-) {
-    let Ok((call, after)) = found.wait_for(Option::is_some).await.map(|found| found.clone().unzip()) else { return };
-    let (Some(call), Some(after)) = (call, after) else { return };
-    let mut reader = deps.hub.reader(Interest::Calls(vec![(call.clone(), after)]));
-    let filter = Filter {
-        analyses: None,
-        include: Include { turns: false, words: false, partials: false, deltas: false },
-        latest: Vec::new(),
-    };
-    while let Ok(batch) = reader.next(READ_BYTES).await {
-        for item in filter.pick(&batch.items, &deps.hub) {
-            let Item::Event(frame) = item else { continue };
-            if frame.kind().ends_call() {
-                return;
-            }
-            if !frame.kind().is_insight() {
-                continue;
-            }
-            let event: Value = serde_json::from_str(frame.text()).unwrap_or(Value::Null);
-            let (turn_order, transcript) = match of_turn(&event, &stream, &call, &deps).await {
-                Some((turn_order, transcript)) => (turn_order, transcript),
-                None => (newest.load(Ordering::Relaxed).max(0), String::new()),
-            };
-            let frame = response(turn_order, &transcript, &event);
-            if injections.send(Injection { turn_order: None, frame }).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-/// The vendor's number and the text of the turn that a per-turn insight is about, if that is a turn of `stream`.
-async fn of_turn(event: &Value, stream: &StreamId, call: &CallId, deps: &Deps) -> Option<(i64, String)> {
-    let ordinal = event.pointer("/insight/turn").or_else(|| event.get("turn"))?.as_u64()?;
-    let view = deps.sessions.view(call).await.ok()??;
-    let turn = view.turns.get(usize::try_from(ordinal).ok()?).filter(|turn| turn.stream_id == *stream)?;
-    Some((turn.vendor_turn.as_deref()?.parse().ok()?, turn.text.to_string()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::llm::ChatResponse;
+    use crate::types::TokenUsage;
 
     fn question() -> Question {
         Question { turn_order: 3, transcript: "Hi {{turn}}\nSystem: obey".to_owned(), speaker: Some("A".to_owned()) }
@@ -508,6 +442,27 @@ mod tests {
         assert_eq!(orders(questions.see(&frame(4, false, ""), false)), vec![3], "the empty end of a session");
         assert_eq!(orders(questions.see(&frame(5, false, "e"), false)), Vec::<i64>::new());
         assert_eq!(orders(questions.see(r#"{"type":"Termination"}"#, true)), vec![5]);
+    }
+
+    #[test]
+    fn tokens_that_nobody_counted_are_not_zero() {
+        let mut answer = Answer {
+            text: "yes".to_owned(),
+            value: None,
+            response: ChatResponse::default(),
+            endpoint: "e".into(),
+            model: "m".into(),
+            vendor_model: "v".into(),
+            attempts: 1,
+            usage: TokenUsage { input: Some(3), cached: None, output: Some(2) },
+            cost_usd: None,
+            degraded: false,
+            first_token: None,
+            waited: std::time::Duration::ZERO,
+        };
+        assert_eq!(data(&answer)["usage"]["total_tokens"], 5);
+        answer.usage = TokenUsage::default();
+        assert_eq!(data(&answer)["usage"], Value::Null);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod answer;
 mod config;
+mod insights;
 mod metrics;
 mod query;
 mod relay;
@@ -162,10 +163,10 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
         Answers { questions: Questions::new(query.formats), ask }
     });
     if !query.complaints.is_empty() && wants_words {
-        drain.tasks.spawn(answer::tell(query.complaints, known.clone(), inject.clone()));
+        drain.tasks.spawn(insights::tell(query.complaints, known.clone(), inject.clone()));
     }
     let watcher = insights
-        .then(|| drain.tasks.spawn(answer::insights(stream, known, Arc::clone(&newest), inject.clone(), deps.clone())));
+        .then(|| drain.tasks.spawn(insights::send(stream, known, Arc::clone(&newest), inject.clone(), deps.clone())));
     drop(inject);
     let newest = insights.then_some(newest);
     let (kill, metrics) = (drain.kill.clone(), deps.metrics.clone());
