@@ -7,18 +7,18 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::LedgerError;
+use super::{LedgerError, entry};
 
 /// Most bytes of rows that wait in memory while the file cannot be written.
 const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// Most bytes that are read at once.
-const PART_BYTES: u64 = 4 * 1024 * 1024;
+const PART_BYTES: u64 = 256 * 1024;
 
 pub(super) struct Log {
     path: PathBuf,
     file: File,
     generation: i64,
-    /// Where the next line goes.
+    /// Where the next entry goes.
     end: u64,
     /// Rows that the file did not take.
     waiting: Vec<u8>,
@@ -62,35 +62,38 @@ impl Log {
         Ok(())
     }
 
-    /// A line that was being written when the machine went down has no end: it is cut off, to begin the next one well.
+    /// An entry that was being written when the machine went down has no end: it is cut off, to begin the next one well.
     fn cut_torn_tail(&mut self) -> std::io::Result<()> {
-        let from = self.end.saturating_sub(64 * 1024).max(17);
-        let mut tail = Vec::new();
-        self.file.seek(SeekFrom::Start(from))?;
-        self.file.read_to_end(&mut tail)?;
-        let whole = tail.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        if whole < tail.len() {
-            self.end = from + whole as u64;
+        let mut entries = Vec::new();
+        self.file.seek(SeekFrom::Start(17))?;
+        self.file.read_to_end(&mut entries)?;
+        let mut rest = entries.as_slice();
+        while let Some((_, after)) = entry::split(rest) {
+            rest = after;
+        }
+        if !rest.is_empty() {
+            tracing::warn!(path = %self.path.display(), bytes = rest.len(), "the ledger's log ends in half an entry: cut off");
+            self.end -= rest.len() as u64;
             self.file.set_len(self.end)?;
         }
         Ok(())
     }
 
-    /// Appends a line. While the file refuses, lines wait in memory and go first once it takes them again.
-    pub(super) fn append(&mut self, line: &[u8]) {
+    /// Appends an entry. While the file refuses, entries wait in memory and go first once it takes them again.
+    pub(super) fn append(&mut self, entry: &[u8]) {
         if self.waiting.is_empty() {
-            match self.write(line) {
+            match self.write(entry) {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::error!(path = %self.path.display(), %error, "the ledger's log cannot be written")
                 }
             }
         }
-        if self.waiting.len() + line.len() > MAX_WAITING_BYTES {
+        if self.waiting.len() + entry.len() > MAX_WAITING_BYTES {
             tracing::error!("the ledger's log is full in memory too: a row is lost");
             return;
         }
-        self.waiting.extend_from_slice(line);
+        self.waiting.extend_from_slice(entry);
         self.flush();
     }
 
@@ -106,7 +109,7 @@ impl Log {
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         if let Err(error) = self.file.write_all_at(bytes, self.end) {
-            // Half a line is no line.
+            // Half an entry is none.
             let _ = self.file.set_len(self.end);
             return Err(error);
         }

@@ -5,7 +5,7 @@
 //! way. A row found begun at start-up is `unknown`. Money is whole pico-dollars.
 
 mod changes;
-mod line;
+mod entry;
 mod log;
 mod usage;
 
@@ -82,6 +82,8 @@ impl Ledger {
         let store = Connection::open(folder.join("ledger.sqlite"))?;
         store.pragma_update(None, "journal_mode", "WAL")?;
         store.pragma_update(None, "synchronous", "NORMAL")?;
+        // Rows are appended, and the sums read them through: more of a cache would serve neither.
+        store.pragma_update(None, "cache_size", -512)?;
         store.execute_batch(SCHEMA)?;
         let log = log::Log::open(&folder.join("attempts.log"))?;
         let ledger =
@@ -114,12 +116,12 @@ impl Ledger {
 
     /// Keeps a call that is about to be made. Durable over a kill of the process when it returns.
     pub fn begun(&self, attempt: &AttemptBegun) {
-        locked(&self.0.log).append(&line::begun(attempt));
+        locked(&self.0.log).append(&entry::begun(attempt));
     }
 
     /// Keeps a call's end.
     pub fn done(&self, attempt: &AttemptDone) {
-        locked(&self.0.log).append(&line::done(attempt));
+        locked(&self.0.log).append(&entry::done(attempt));
     }
 
     /// Keeps what is configured now: `items`, as `(kind, name, detail)`, are all that there is of `kinds`. What is as it
@@ -170,7 +172,7 @@ impl Ledger {
         Ok(store.query_row(sum, [call], |row| row.get(0))?)
     }
 
-    /// Takes the log over into the database, each line once, whatever happens in between.
+    /// Takes the log over into the database, each entry once, whatever happens in between.
     fn take_over(&self) -> Result<(), LedgerError> {
         let mut store = locked(&self.0.store);
         while self.take_part(&mut store)? {}
@@ -182,15 +184,19 @@ impl Ledger {
         let (generation, offset): (i64, i64) =
             store.query_row("SELECT generation, position FROM taken", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let part = locked(&self.0.log).read_from(generation, u64::try_from(offset).unwrap_or(0))?;
-        // Half a line is not taken: the rest of it is in the next stretch.
-        let whole = part.bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        if whole == 0 && part.generation == generation {
+        // Half an entry is not taken: the rest of it is in the next stretch.
+        if entry::split(&part.bytes).is_none() && part.generation == generation {
             return Ok(false);
         }
         let transaction = store.transaction()?;
-        let mut intake = line::Intake::new(&transaction);
-        part.bytes[..whole].split_inclusive(|byte| *byte == b'\n').try_for_each(|line| intake.take(line))?;
+        let mut intake = entry::Intake::new(&transaction);
+        let mut rest = part.bytes.as_slice();
+        while let Some((next, after)) = entry::split(rest) {
+            intake.take(next)?;
+            rest = after;
+        }
         intake.finish()?;
+        let whole = part.bytes.len() - rest.len();
         let end = part.from + whole as u64;
         let position = i64::try_from(end).unwrap_or(i64::MAX);
         transaction.execute("UPDATE taken SET generation = ?1, position = ?2", (part.generation, position))?;

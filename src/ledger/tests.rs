@@ -83,7 +83,8 @@ fn a_kill_loses_no_row_and_doubles_none() {
     {
         use std::io::Write as _;
         let mut log = std::fs::OpenOptions::new().append(true).open(folder.path().join("attempts.log")).expect("log");
-        log.write_all(b"deadbeef {\"b\":4,\"tor").expect("torn");
+        let whole = entry::begun(&begun(4));
+        log.write_all(&whole[..whole.len() - 3]).expect("torn");
     }
     let ledger = Ledger::open(folder.path()).expect("reopened");
     assert_eq!(outcomes(&ledger), [("ok".into(), 2), ("unknown".into(), 1)]);
@@ -93,10 +94,12 @@ fn a_kill_loses_no_row_and_doubles_none() {
 }
 
 #[test]
-fn a_damaged_line_costs_only_itself_and_a_long_log_begins_anew() {
+fn a_damaged_entry_costs_only_itself_and_a_long_log_begins_anew() {
     let folder = tempfile::tempdir().expect("folder");
     let ledger = Ledger::open(folder.path()).expect("ledger");
-    locked(&ledger.0.log).append(b"00000000 {\"b\":7}\n");
+    let mut damaged = entry::begun(&begun(7));
+    *damaged.last_mut().expect("a byte") ^= 1;
+    locked(&ledger.0.log).append(&damaged);
     ledger.begun(&begun(1));
     assert_eq!(outcomes(&ledger), [("begun".into(), 1)]);
     let end = locked(&ledger.0.log).read_from(0, 0).expect("part").bytes.len() as u64 + 17;
@@ -104,6 +107,22 @@ fn a_damaged_line_costs_only_itself_and_a_long_log_begins_anew() {
     ledger.done(&done(1, None));
     ledger.begun(&begun(2));
     assert_eq!(outcomes(&ledger), [("begun".into(), 1), ("ok".into(), 1)]);
+}
+
+#[test]
+fn zeros_at_the_end_are_no_entries() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ledger = Ledger::open(folder.path()).expect("ledger");
+    ledger.begun(&begun(1));
+    std::mem::forget(ledger);
+    let path = folder.path().join("attempts.log");
+    let length = std::fs::metadata(&path).expect("log").len();
+    // What some file systems leave where the machine went down before the data was there.
+    std::fs::OpenOptions::new().write(true).open(&path).expect("log").set_len(length + 4096).expect("longer");
+    let ledger = Ledger::open(folder.path()).expect("reopened");
+    assert_eq!(std::fs::metadata(&path).expect("log").len(), length);
+    ledger.begun(&begun(2));
+    assert_eq!(outcomes(&ledger), [("begun".into(), 1), ("unknown".into(), 1)]);
 }
 
 #[test]

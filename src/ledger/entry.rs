@@ -1,4 +1,4 @@
-//! One line of the log: a begun or a done row, as JSON with a checksum.
+//! One entry of the log: a begun or a done row, packed, under its length and a checksum.
 
 use std::collections::HashMap;
 
@@ -7,34 +7,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{AttemptBegun, AttemptDone};
 
+/// Length and checksum of what follows, each four bytes, little end first.
+const HEAD_BYTES: usize = 8;
+
 #[derive(Serialize, Deserialize)]
-struct Begun<'a> {
-    b: i64,
-    request: i64,
-    at_ms: i64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    key: Option<Text<'a>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    call: Option<Text<'a>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    analysis: Option<Text<'a>>,
-    route: Text<'a>,
-    variant: Text<'a>,
-    model: Text<'a>,
-    endpoint: Text<'a>,
-    vendor_model: Text<'a>,
-    number: u32,
-    why: Text<'a>,
+enum Entry<'a> {
+    #[serde(borrow)]
+    Begun(Begun<'a>),
+    #[serde(borrow)]
+    Done(Done<'a>),
 }
 
-type Text<'a> = std::borrow::Cow<'a, str>;
+#[derive(Serialize, Deserialize)]
+struct Begun<'a> {
+    id: i64,
+    request: i64,
+    at_ms: i64,
+    #[serde(borrow)]
+    key: Option<&'a str>,
+    call: Option<&'a str>,
+    analysis: Option<&'a str>,
+    route: &'a str,
+    variant: &'a str,
+    model: &'a str,
+    endpoint: &'a str,
+    vendor_model: &'a str,
+    number: u32,
+    why: &'a str,
+}
 
 #[derive(Serialize, Deserialize)]
 struct Done<'a> {
-    d: i64,
-    outcome: Text<'a>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    code: Option<Text<'a>>,
+    id: i64,
+    outcome: &'a str,
+    #[serde(borrow)]
+    code: Option<&'a str>,
     status: Option<u16>,
     input: Option<i64>,
     cached: Option<i64>,
@@ -50,41 +57,60 @@ fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn finish(value: &impl Serialize) -> Vec<u8> {
-    let mut line = vec![b' '; 9];
+fn pack(entry: &Entry<'_>) -> Vec<u8> {
+    let mut packed = Vec::with_capacity(256);
+    packed.resize(HEAD_BYTES, 0);
     // Plain structs of text and numbers always serialise.
-    let _ = serde_json::to_writer(&mut line, value);
-    let sum = format!("{:08x}", crc32fast::hash(&line[9..]));
-    line[..8].copy_from_slice(sum.as_bytes());
-    line.push(b'\n');
-    line
+    let mut packed = postcard::to_extend(entry, packed).unwrap_or_default();
+    if let Some((head, body)) = packed.split_at_mut_checked(HEAD_BYTES) {
+        let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
+        head[..4].copy_from_slice(&length.to_le_bytes());
+        head[4..].copy_from_slice(&crc32fast::hash(body).to_le_bytes());
+    }
+    packed
+}
+
+/// The first entry of a stretch, with its head, and what follows it; `None` where it is not there whole. None is empty.
+pub(super) fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, _) = bytes.split_first_chunk::<4>()?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length > 0)?;
+    bytes.split_at_checked(HEAD_BYTES.checked_add(length)?)
+}
+
+fn unpack(entry: &[u8]) -> Option<Entry<'_>> {
+    let (head, body) = entry.split_at_checked(HEAD_BYTES)?;
+    let sum = head[4..].try_into().ok().map(u32::from_le_bytes)?;
+    if sum != crc32fast::hash(body) {
+        return None;
+    }
+    postcard::from_bytes(body).ok()
 }
 
 /// A begun row.
 pub(super) fn begun(attempt: &AttemptBegun) -> Vec<u8> {
-    finish(&Begun {
-        b: attempt.id,
+    pack(&Entry::Begun(Begun {
+        id: attempt.id,
         request: attempt.request,
         at_ms: attempt.at_ms,
-        key: attempt.key.as_deref().map(Text::from),
-        call: attempt.call.as_ref().map(|call| Text::from(call.as_str())),
-        analysis: attempt.analysis.as_deref().map(Text::from),
-        route: Text::from(&*attempt.route),
-        variant: Text::from(&*attempt.variant),
-        model: Text::from(&*attempt.model),
-        endpoint: Text::from(&*attempt.endpoint),
-        vendor_model: Text::from(&*attempt.vendor_model),
+        key: attempt.key.as_deref(),
+        call: attempt.call.as_ref().map(|call| call.as_str()),
+        analysis: attempt.analysis.as_deref(),
+        route: &attempt.route,
+        variant: &attempt.variant,
+        model: &attempt.model,
+        endpoint: &attempt.endpoint,
+        vendor_model: &attempt.vendor_model,
         number: attempt.number,
-        why: Text::from(attempt.why),
-    })
+        why: attempt.why,
+    }))
 }
 
 /// A done row.
 pub(super) fn done(attempt: &AttemptDone) -> Vec<u8> {
-    finish(&Done {
-        d: attempt.id,
-        outcome: Text::from(attempt.outcome.as_str()),
-        code: attempt.code.map(Text::from),
+    pack(&Entry::Done(Done {
+        id: attempt.id,
+        outcome: attempt.outcome.as_str(),
+        code: attempt.code,
         status: attempt.status,
         input: attempt.input.map(signed),
         cached: attempt.cached.map(signed),
@@ -94,10 +120,10 @@ pub(super) fn done(attempt: &AttemptDone) -> Vec<u8> {
         cost_pico: attempt.cost_pico,
         first_token_us: attempt.first_token_us.map(signed),
         total_us: signed(attempt.total_us),
-    })
+    }))
 }
 
-/// Lines on their way into the database: a row that began and ended in one batch of them, as nearly all do, is one insert.
+/// Entries on their way into the database: a row that began and ended in one batch of them, as nearly all do, is one insert.
 pub(super) struct Intake<'a> {
     connection: &'a Connection,
     begun: HashMap<i64, Begun<'a>>,
@@ -108,26 +134,22 @@ impl<'a> Intake<'a> {
         Self { connection, begun: HashMap::new() }
     }
 
-    /// Takes the next line. One that is damaged is told and left out: nothing else hangs on it.
-    pub(super) fn take(&mut self, line: &'a [u8]) -> rusqlite::Result<()> {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
-        let whole = line.split_at_checked(9).filter(|(sum, body)| {
-            std::str::from_utf8(&sum[..8]).is_ok_and(|sum| u32::from_str_radix(sum, 16) == Ok(crc32fast::hash(body)))
-        });
-        let body = whole.map_or(&[][..], |(_, body)| body);
-        if body.starts_with(b"{\"b\":") {
-            if let Ok(row) = serde_json::from_slice::<Begun<'_>>(body) {
-                self.begun.insert(row.b, row);
-                return Ok(());
+    /// Takes the next entry. One that is damaged is told and left out: nothing else hangs on it.
+    pub(super) fn take(&mut self, entry: &'a [u8]) -> rusqlite::Result<()> {
+        match unpack(entry) {
+            Some(Entry::Begun(row)) => {
+                self.begun.insert(row.id, row);
+                Ok(())
             }
-        } else if let Ok(row) = serde_json::from_slice::<Done<'_>>(body) {
-            return match self.begun.remove(&row.d) {
+            Some(Entry::Done(row)) => match self.begun.remove(&row.id) {
                 Some(begun) => insert(self.connection, &begun, Some(&row)),
                 None => complete(self.connection, &row),
-            };
+            },
+            None => {
+                tracing::error!(bytes = entry.len(), "a damaged entry of the ledger's log is left out");
+                Ok(())
+            }
         }
-        tracing::error!(bytes = line.len(), "a damaged line of the ledger's log is left out");
-        Ok(())
     }
 
     /// Keeps those that have only begun.
@@ -145,7 +167,7 @@ fn insert(connection: &Connection, begun: &Begun<'_>, done: Option<&Done<'_>>) -
          ?18, ?19, ?20, ?21, ?22, ?23, ?24)",
     )?;
     let inserted = insert.execute(rusqlite::params![
-        begun.b,
+        begun.id,
         begun.request,
         begun.at_ms,
         begun.key,
@@ -158,8 +180,8 @@ fn insert(connection: &Connection, begun: &Begun<'_>, done: Option<&Done<'_>>) -
         begun.vendor_model,
         begun.number,
         begun.why,
-        done.map_or("begun", |done| &done.outcome),
-        done.and_then(|done| done.code.as_deref()),
+        done.map_or("begun", |done| done.outcome),
+        done.and_then(|done| done.code),
         done.and_then(|done| done.status),
         done.and_then(|done| done.input),
         done.and_then(|done| done.cached),
@@ -184,7 +206,7 @@ fn complete(connection: &Connection, done: &Done<'_>) -> rusqlite::Result<()> {
          output = ?8, reasoning = ?9, cost_pico = ?10, first_token_us = ?11, total_us = ?12 WHERE id = ?1",
     )?;
     update.execute(rusqlite::params![
-        done.d,
+        done.id,
         done.outcome,
         done.code,
         done.status,
