@@ -48,7 +48,7 @@ impl Provider for Cohere {
     }
 
     fn answer(&self, body: &[u8]) -> Result<ChatResponse, StreamError> {
-        let wire: WireAnswer = serde_json::from_slice(body).map_err(|error| malformed("the answer", &error))?;
+        let wire: WireAnswer = json::read(body).map_err(|error| malformed("the answer", &error))?;
         let Some(message) = wire.message else {
             return Err(StreamError::Malformed("the answer has no message".to_owned()));
         };
@@ -109,7 +109,7 @@ fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>) -> Resu
     }
     for (key, value) in &request.rest {
         if NATIVE.contains(&key.as_str()) {
-            object.value(key, value);
+            object.other(key, value);
         } else if !matches!(key.as_str(), "top_k" | "reasoning") {
             refuse_unknown(key, "Cohere")?;
         }
@@ -351,7 +351,7 @@ impl StreamDecoder for Decoder {
         if event.data == b"[DONE]" || event.data.is_empty() {
             return Ok(());
         }
-        let event: WireEvent = serde_json::from_slice(event.data).map_err(|error| malformed("an event", &error))?;
+        let event: WireEvent = json::read(event.data).map_err(|error| malformed("an event", &error))?;
         let delta = event.delta.unwrap_or_default();
         match (event.r#type.as_str(), delta.message) {
             ("message-start", _) => {

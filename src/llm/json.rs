@@ -1,8 +1,9 @@
-//! Writing JSON straight into a body buffer: a prompt is escaped once, and no tree of it is ever built.
+//! Writing JSON straight into a body buffer: a prompt is escaped once, and no tree of it is ever built. And reading it,
+//! a little faster.
 //!
 //! Does not know what is written.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Text;
 
@@ -81,6 +82,17 @@ pub fn text(out: &mut Vec<u8>, text: &Text) {
     out.push(b'"');
 }
 
+/// Reads a document that is one value. Checking all of it for UTF-8 at once is cheaper than each of its strings.
+///
+/// # Errors
+/// It is no JSON, or not of this form.
+pub fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => serde_json::from_str(text),
+        Err(_) => serde_json::from_slice(bytes),
+    }
+}
+
 /// Appends any plain value. What cannot be serialised (no type here is such) is written as `null`.
 pub fn value(out: &mut Vec<u8>, value: &impl Serialize) {
     let start = out.len();
@@ -103,29 +115,44 @@ impl<'a> Object<'a> {
         Self { out, first: true }
     }
 
-    /// Writes the name of the next field and gives the buffer for its value.
-    pub fn key(&mut self, name: &str) -> &mut Vec<u8> {
+    /// Writes the name of the next field and gives the buffer for its value. Names of ours need no escaping; those that
+    /// come from elsewhere go by [`Object::other`].
+    pub fn key(&mut self, name: &'static str) -> &mut Vec<u8> {
+        debug_assert!(name.bytes().all(|byte| ESCAPES[usize::from(byte)] == 0), "{name:?}");
+        self.out.reserve(name.len() + 4);
+        if !self.first {
+            self.out.push(b',');
+        }
+        self.first = false;
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.out
+    }
+
+    /// A field under a name that is not ours.
+    pub fn other(&mut self, name: &str, field: &impl Serialize) {
         if !self.first {
             self.out.push(b',');
         }
         self.first = false;
         string(self.out, name);
         self.out.push(b':');
-        self.out
+        value(self.out, field);
     }
 
     /// A string field.
-    pub fn string(&mut self, name: &str, text: &str) {
+    pub fn string(&mut self, name: &'static str, text: &str) {
         string(self.key(name), text);
     }
 
     /// A field of any plain value.
-    pub fn value(&mut self, name: &str, field: &impl Serialize) {
+    pub fn value(&mut self, name: &'static str, field: &impl Serialize) {
         value(self.key(name), field);
     }
 
     /// A field, if there is a value.
-    pub fn option(&mut self, name: &str, field: Option<&impl Serialize>) {
+    pub fn option(&mut self, name: &'static str, field: Option<&impl Serialize>) {
         if let Some(field) = field {
             self.value(name, field);
         }

@@ -8,7 +8,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{RequestError, Text};
+use super::{RequestError, Text, json};
 use crate::types::JsonMap;
 
 /// A request for a completion. The model is not in it: that is the gateway's to choose.
@@ -225,7 +225,7 @@ impl ChatRequest {
     /// # Errors
     /// The first field that is wrong.
     pub fn from_json(body: &[u8]) -> Result<(Self, Option<String>), RequestError> {
-        match serde_json::from_slice::<Wire>(body) {
+        match json::read::<Wire>(body) {
             Ok(wire) => wire.into_request(),
             Err(error) => Err(where_it_fails(body, &error)),
         }

@@ -36,7 +36,7 @@ pub(super) fn whole(response: &ChatResponse, facts: &Facts<'_>, named: &str, too
     json::list(object.key("choices"), &response.choices, write_choice);
     usage(object.key("usage"), response.usage);
     for (key, value) in &response.rest {
-        object.value(key, value);
+        object.other(key, value);
     }
     let mut request = Object::new(object.key("request"));
     request.string("model", named);
@@ -97,11 +97,11 @@ pub(super) fn usage(out: &mut Vec<u8>, usage: Usage) {
         let mut details = Object::new(object.key(name));
         details.value("cached_tokens", &usage.cached.unwrap_or(0));
         details.value("cache_write_tokens", &written);
-        details.value("audio_tokens", &0);
+        details.key("audio_tokens").push(b'0');
         if name == "prompt_tokens_details" {
             let mut creation = Object::new(details.key("cache_creation"));
             creation.value("ephemeral_5m_input_tokens", &written);
-            creation.value("ephemeral_1h_input_tokens", &0);
+            creation.key("ephemeral_1h_input_tokens").push(b'0');
             creation.end();
         }
         details.end();
@@ -109,8 +109,9 @@ pub(super) fn usage(out: &mut Vec<u8>, usage: Usage) {
     for name in ["completion_tokens_details", "output_tokens_details"] {
         let mut details = Object::new(object.key(name));
         details.value("reasoning_tokens", &usage.reasoning.unwrap_or(0));
+        // Nobody counts these.
         for zero in ["audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens"] {
-            details.value(zero, &0);
+            details.key(zero).push(b'0');
         }
         details.end();
     }
@@ -131,7 +132,7 @@ fn write_choice(out: &mut Vec<u8>, choice: &Choice) {
         json::list(message.key("tool_calls"), &choice.tool_calls, crate::llm::write_tool_call);
     }
     for (key, value) in &choice.rest {
-        message.value(key, value);
+        message.other(key, value);
     }
     message.end();
     object.value("logprobs", &choice.logprobs);

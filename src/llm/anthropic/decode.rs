@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::llm::json;
 use crate::llm::{
     ChatResponse, Choice, Finish, Piece, StreamDecoder, StreamError, THINKING_BLOCKS, ToolCall, Usage, failure,
     response, sse,
@@ -67,7 +68,7 @@ fn text_of<'a>(block: &'a Value, key: &str) -> &'a str {
 
 /// Reads a whole answer.
 pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
-    let value: Value = serde_json::from_slice(body).map_err(|error| malformed("the answer", &error))?;
+    let value: Value = json::read(body).map_err(|error| malformed("the answer", &error))?;
     match value.get("type").and_then(Value::as_str) {
         Some("error") => return Err(StreamError::Vendor(in_band(&value))),
         Some("message") => {}
@@ -142,7 +143,7 @@ pub(super) struct Decoder {
 
 impl StreamDecoder for Decoder {
     fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
-        let value: Value = serde_json::from_slice(event.data).map_err(|error| malformed("an event", &error))?;
+        let value: Value = json::read(event.data).map_err(|error| malformed("an event", &error))?;
         let index = value.get("index").and_then(Value::as_u64).unwrap_or(0);
         match value.get("type").and_then(Value::as_str) {
             Some("message_start") => {

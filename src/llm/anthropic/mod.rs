@@ -137,7 +137,7 @@ fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>, version
     }
     for (key, value) in &request.rest {
         if NATIVE.contains(&key.as_str()) {
-            object.value(key, value);
+            object.other(key, value);
         } else if !matches!(key.as_str(), "top_k" | "reasoning") {
             refuse_unknown(key, "Anthropic")?;
         }

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::llm::json;
 use crate::llm::{
     ChatResponse, Finish, Piece, StreamDecoder, StreamError, Usage, VendorError, emulate, failure, response, sse,
 };
@@ -112,10 +113,10 @@ fn read(body: &[u8], what: &str) -> Result<WireAnswer, StreamError> {
         StreamError::Malformed(format!("{what} is none of Gemini's: {}", response::describe(&error)))
     };
     let wire: WireAnswer = if body.trim_ascii_start().starts_with(b"[") {
-        let mut items: Vec<WireAnswer> = serde_json::from_slice(body).map_err(malformed)?;
+        let mut items: Vec<WireAnswer> = json::read(body).map_err(malformed)?;
         items.pop().ok_or_else(|| StreamError::Malformed(format!("{what} is an empty list")))?
     } else {
-        serde_json::from_slice(body).map_err(malformed)?
+        json::read(body).map_err(malformed)?
     };
     match wire.error {
         Some(error) => {

@@ -2,9 +2,11 @@
 //! the choice, finish reasons in the vendor's own words.
 
 use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::plain;
+use crate::llm::json;
 use crate::llm::{
     ChatResponse, Choice, Finish, Piece, StreamDecoder, StreamError, ToolCall, Usage, failure, response, sse,
 };
@@ -115,12 +117,53 @@ impl WireMessage {
 }
 
 /// Text, or content parts with text in them (Mistral's reasoning models).
-#[derive(Deserialize)]
-#[serde(untagged)]
 enum WireText {
     Text(String),
     Parts(Vec<Value>),
-    Other(serde::de::IgnoredAny),
+    Other,
+}
+
+// By hand: serde's untagged enums copy the text once more.
+impl<'de> Deserialize<'de> for WireText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = WireText;
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("text or content parts")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<WireText, E> {
+                Ok(WireText::Text(text.to_owned()))
+            }
+            fn visit_string<E>(self, text: String) -> Result<WireText, E> {
+                Ok(WireText::Text(text))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<WireText, A::Error> {
+                let mut values = Vec::new();
+                while let Some(part) = parts.next_element()? {
+                    values.push(part);
+                }
+                Ok(WireText::Parts(values))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireText, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(WireText::Other)
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<WireText, E> {
+                Ok(WireText::Other)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<WireText, E> {
+                Ok(WireText::Other)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<WireText, E> {
+                Ok(WireText::Other)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<WireText, E> {
+                Ok(WireText::Other)
+            }
+        }
+        deserializer.deserialize_any(TextVisitor)
+    }
 }
 
 impl WireText {
@@ -129,7 +172,7 @@ impl WireText {
         let parts = match self {
             Self::Text(text) => return (None, Some(text)),
             Self::Parts(parts) => parts,
-            Self::Other(_) => return (None, None),
+            Self::Other => return (None, None),
         };
         let texts = |parts: &[Value]| parts.iter().filter_map(|part| part.get("text")?.as_str()).collect::<String>();
         let thinking: String =
@@ -242,7 +285,7 @@ impl WireUsage {
 
 /// Reads a whole answer.
 pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
-    let mut wire: WireAnswer = serde_json::from_slice(body).map_err(|error| malformed("the answer", &error))?;
+    let mut wire: WireAnswer = json::read(body).map_err(|error| malformed("the answer", &error))?;
     if let Some(error) = wire.error.take().filter(|error| !error.is_null()) {
         return Err(StreamError::Vendor(in_band(error)));
     }
@@ -374,12 +417,12 @@ impl StreamDecoder for Decoder {
             }
             return Ok(());
         }
-        let mut chunk: WireAnswer = serde_json::from_slice(event.data).map_err(|error| malformed("a chunk", &error))?;
+        let mut chunk: WireAnswer = json::read(event.data).map_err(|error| malformed("a chunk", &error))?;
         if let Some(error) = chunk.error.take().filter(|error| !error.is_null()) {
             return Err(StreamError::Vendor(in_band(error)));
         }
         if event.name == "error" {
-            let value: Value = serde_json::from_slice(event.data).unwrap_or_default();
+            let value: Value = json::read(event.data).unwrap_or_default();
             return Err(StreamError::Vendor(in_band(value)));
         }
         // Azure's first chunk tells of its filters alone, without an id.

@@ -311,7 +311,7 @@ impl OpenAi {
         }
         object.option("user", request.user.as_ref().filter(|_| self.user));
         for (key, value) in &request.rest {
-            object.value(key, value);
+            object.other(key, value);
         }
         object.end();
     }
@@ -361,7 +361,7 @@ impl OpenAi {
         for (key, value) in &message.rest {
             let thinking = matches!(key.as_str(), "reasoning_content" | "reasoning_details" | THINKING_BLOCKS);
             if self.extras || !thinking {
-                object.value(key, value);
+                object.other(key, value);
             }
         }
         object.end();
@@ -399,7 +399,7 @@ fn write_call(out: &mut Vec<u8>, call: &ToolCall, id: &str, kept: impl Fn(&str) 
     inner.string("arguments", &call.arguments);
     inner.end();
     for (key, value) in call.rest.iter().filter(|(key, _)| kept(key)) {
-        object.value(key, value);
+        object.other(key, value);
     }
     object.end();
 }

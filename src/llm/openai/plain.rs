@@ -8,6 +8,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::llm::json;
+
 /// Anything that the decoder would look at, but for the text, has to be absent or null.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,7 +66,7 @@ struct Delta<'a> {
 
 /// The text of a chunk that says nothing else; `None` for every other.
 pub(super) fn text(data: &[u8]) -> Option<Cow<'_, str>> {
-    let Chunk { choices: [Choice { index: 0, delta, .. }], .. } = serde_json::from_slice(data).ok()? else {
+    let Chunk { choices: [Choice { index: 0, delta, .. }], .. } = json::read(data).ok()? else {
         return None;
     };
     Some(delta.content)
