@@ -56,9 +56,9 @@ pub(super) enum Opened {
 }
 
 impl Opened {
-    pub(super) fn new(start: Start, row: Row) -> Self {
+    pub(super) fn new(start: Start, row: Box<Row>) -> Self {
         match start {
-            Start::Whole(response) => Self::Whole(response, Box::new(row)),
+            Start::Whole(response) => Self::Whole(response, row),
             Start::Stream(mut live) => {
                 live.row = Some(row);
                 Self::Stream(live)

@@ -210,7 +210,7 @@ async fn complete(run: &mut Run<'_>, question: &mut Question, bill: &mut Bill) -
             }
             Reached::Opened(Opened::Whole(response, row)) => {
                 bill.add(response.usage, row.cost());
-                if let Some(got) = at_once(run, *response, *row, question) {
+                if let Some(got) = at_once(run, *response, row, question) {
                     return Ok(got);
                 }
             }
@@ -248,7 +248,7 @@ fn filtered() -> Failure {
     Failure::request("content_filtered", "the vendor withheld the whole answer")
 }
 
-fn at_once(run: &mut Run<'_>, response: ChatResponse, row: Row, question: &mut Question) -> Option<Got> {
+fn at_once(run: &mut Run<'_>, response: ChatResponse, row: Box<Row>, question: &mut Question) -> Option<Got> {
     if question.moves_on(&response) {
         let failure = filtered();
         row.fail(&failure);

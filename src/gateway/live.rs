@@ -53,7 +53,7 @@ pub(super) struct Live {
     pub(super) first_token: Option<Duration>,
     /// How long the network and the vendor were waited for, beyond the commit point.
     pub(super) waited: Duration,
-    pub(super) row: Option<Row>,
+    pub(super) row: Option<Box<Row>>,
 }
 
 impl Drop for Live {

@@ -1,7 +1,8 @@
 //! The gateway's metrics, by endpoint, model, route and variant. No call is ever a label.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -15,7 +16,7 @@ use super::endpoint::Remote;
 use super::price::usd;
 use crate::base::metric::Register as _;
 use crate::base::queue::{QueueGauges, QueueMetrics};
-use crate::types::{AttemptBegun, AttemptDone};
+use crate::types::{AttemptBegun, AttemptDone, Outcome};
 
 /// The label of the queues before the endpoints.
 const QUEUE: &str = "gateway";
@@ -26,6 +27,7 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 /// What the gateway counts. Cheap to clone; clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics {
+    meters: Arc<Mutex<HashMap<Place, Arc<Meters>>>>,
     attempts: Counters<OutcomeLabels>,
     inflight: Family<AttemptLabels, Gauge>,
     first_token: Histograms<AttemptLabels>,
@@ -66,6 +68,27 @@ pub(super) struct AttemptLabels {
     variant: Arc<str>,
 }
 
+/// Where the labels' texts lie: the same for every attempt of an arm at an endpoint.
+type Place = [usize; 4];
+
+/// What the attempts under the same labels count in: each looked up once, and not before there is something to count.
+#[derive(Debug)]
+pub(super) struct Meters {
+    /// Keeps the texts where they are.
+    labels: AttemptLabels,
+    inflight: Gauge,
+    duration: Histogram,
+    first_token: OnceLock<Histogram>,
+    cost: OnceLock<Counter<f64, AtomicU64>>,
+    tokens: [OnceLock<Counter<u64, AtomicU64>>; KINDS.len()],
+    succeeded: OnceLock<Counter<u64, AtomicU64>>,
+}
+
+/// Kinds of tokens, in the order of [`Meters::tokens`].
+const KINDS: [&str; 5] = ["input", "cached", "cache_write", "output", "reasoning"];
+/// Most meters that are remembered; names that pass through have theirs for one request.
+const MAX_METERS: usize = 1024;
+
 impl AttemptLabels {
     pub(super) fn new(begun: &AttemptBegun) -> Self {
         Self {
@@ -74,6 +97,10 @@ impl AttemptLabels {
             route: Arc::clone(&begun.route),
             variant: Arc::clone(&begun.variant),
         }
+    }
+
+    fn place(&self) -> Place {
+        [&self.endpoint, &self.model, &self.route, &self.variant].map(|text| text.as_ptr().addr())
     }
 }
 
@@ -137,6 +164,7 @@ impl Metrics {
     /// Registers all of them; the queue's are among `queues`.
     pub fn register(registry: &mut Registry, queues: &QueueMetrics) -> Self {
         Self {
+            meters: Arc::default(),
             attempts: registry.metric("sidetone_gateway_attempts", "HTTP calls to LLM endpoints that ended"),
             inflight: registry.metric("sidetone_gateway_inflight_attempts", "HTTP calls under way"),
             reserved: registry.metric(
@@ -225,37 +253,69 @@ impl Metrics {
         self.waits.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).observe(waited.as_secs_f64());
     }
 
-    pub(super) fn begun(&self, labels: &AttemptLabels) {
-        self.inflight.get_or_create(labels).inc();
+    /// An attempt begins: counted as under way until [`Metrics::done`].
+    pub(super) fn begun(&self, labels: AttemptLabels) -> Arc<Meters> {
+        let place = labels.place();
+        let mut known = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        let meters = match known.get(&place) {
+            Some(meters) => Arc::clone(meters),
+            None => {
+                if known.len() >= MAX_METERS {
+                    known.clear();
+                }
+                let meters = Arc::new(Meters {
+                    inflight: self.inflight.get_or_create_owned(&labels),
+                    duration: self.duration.get_or_create_owned(&labels),
+                    first_token: OnceLock::new(),
+                    cost: OnceLock::new(),
+                    tokens: Default::default(),
+                    succeeded: OnceLock::new(),
+                    labels,
+                });
+                known.insert(place, Arc::clone(&meters));
+                meters
+            }
+        };
+        drop(known);
+        meters.inflight.inc();
+        meters
     }
 
-    pub(super) fn done(&self, labels: &AttemptLabels, done: &AttemptDone) {
-        self.inflight.get_or_create(labels).dec();
+    /// An attempt is over.
+    pub(super) fn done(&self, meters: &Meters, done: &AttemptDone) {
+        let labels = &meters.labels;
+        meters.inflight.dec();
         #[expect(clippy::cast_precision_loss, reason = "a histogram wants no more")]
         let seconds = |us: u64| us as f64 / 1e6;
-        self.duration.get_or_create(labels).observe(seconds(done.total_us));
+        meters.duration.observe(seconds(done.total_us));
         if let Some(us) = done.first_token_us {
-            self.first_token.get_or_create(labels).observe(seconds(us));
+            let first_token = || self.first_token.get_or_create_owned(labels);
+            meters.first_token.get_or_init(first_token).observe(seconds(us));
         }
         if let Some(pico) = done.cost_pico {
-            self.cost.get_or_create(labels).inc_by(usd(pico));
+            meters.cost.get_or_init(|| self.cost.get_or_create_owned(labels)).inc_by(usd(pico));
         }
-        let AttemptLabels { endpoint, model, route, variant } = labels.clone();
-        for (kind, tokens) in [
-            ("input", done.input),
-            ("cached", done.cached),
-            ("cache_write", done.cache_write),
-            ("output", done.output),
-            ("reasoning", done.reasoning),
-        ] {
+        let AttemptLabels { endpoint, model, route, variant } = labels;
+        let counts = [done.input, done.cached, done.cache_write, done.output, done.reasoning];
+        for ((kind, counter), tokens) in KINDS.iter().zip(&meters.tokens).zip(counts) {
             let Some(tokens) = tokens else { continue };
-            let (endpoint, model) = (Arc::clone(&endpoint), Arc::clone(&model));
-            let labels =
-                TokenLabels { endpoint, model, route: Arc::clone(&route), variant: Arc::clone(&variant), kind };
-            self.tokens.get_or_create(&labels).inc_by(tokens);
+            let counter = counter.get_or_init(|| {
+                let (endpoint, model) = (Arc::clone(endpoint), Arc::clone(model));
+                let (route, variant) = (Arc::clone(route), Arc::clone(variant));
+                self.tokens.get_or_create_owned(&TokenLabels { endpoint, model, route, variant, kind })
+            });
+            counter.inc_by(tokens);
         }
-        let outcome = done.outcome.as_str();
-        let code = done.code.unwrap_or_default();
-        self.attempts.get_or_create(&OutcomeLabels { endpoint, model, route, variant, outcome, code }).inc();
+        let ended = || {
+            let (endpoint, model) = (Arc::clone(endpoint), Arc::clone(model));
+            let (route, variant) = (Arc::clone(route), Arc::clone(variant));
+            let (outcome, code) = (done.outcome.as_str(), done.code.unwrap_or_default());
+            self.attempts.get_or_create_owned(&OutcomeLabels { endpoint, model, route, variant, outcome, code })
+        };
+        if done.outcome == Outcome::Ok && done.code.is_none() {
+            meters.succeeded.get_or_init(ended).inc();
+        } else {
+            ended().inc();
+        }
     }
 }

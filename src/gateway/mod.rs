@@ -66,7 +66,7 @@ pub struct Gateway {
 struct Inner {
     catalogue: ArcSwap<catalogue::Catalogue>,
     http: http::Http,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     recorder: Option<Arc<dyn Recorder>>,
     budget: Option<Arc<budget::Budget>>,
     validators: infer::Validators,
@@ -210,7 +210,7 @@ impl Gateway {
                 catalogue: ArcSwap::from_pointee(catalogue),
                 http: http::Http::default(),
                 budget: budget.map(|budget| Arc::new(budget.metered(metrics.reserved.clone()))),
-                metrics,
+                metrics: Arc::new(metrics),
                 recorder,
                 validators: infer::Validators::default(),
                 reloaded: tokio::sync::Notify::new(),

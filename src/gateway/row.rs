@@ -10,7 +10,7 @@ use super::budget::Reservation;
 use super::endpoint::Remote;
 use super::error::Failure;
 use super::gate::Permit;
-use super::metrics::{AttemptLabels, Metrics};
+use super::metrics::{AttemptLabels, Meters, Metrics};
 use super::price::{self, Price};
 use super::rate::Need;
 use crate::llm::Usage;
@@ -21,8 +21,8 @@ pub(super) struct Row {
     done: Option<AttemptDone>,
     pub(super) started: Instant,
     recorder: Option<Arc<dyn Recorder>>,
-    metrics: Metrics,
-    labels: AttemptLabels,
+    metrics: Arc<Metrics>,
+    meters: Arc<Meters>,
     price: Option<Price>,
     reservation: Option<Reservation>,
     permit: Option<Permit>,
@@ -41,12 +41,11 @@ impl Row {
         mut permit: Option<Permit>,
         streamed: bool,
         recorder: Option<&Arc<dyn Recorder>>,
-        metrics: &Metrics,
+        metrics: &Arc<Metrics>,
     ) -> Self {
-        let labels = AttemptLabels::new(&begun);
+        let meters = metrics.begun(AttemptLabels::new(&begun));
         let price = remote.price(begun.at_ms);
         let why = begun.why;
-        metrics.begun(&labels);
         remote.pace.begin();
         if let Some(permit) = &mut permit {
             permit.sent();
@@ -72,8 +71,8 @@ impl Row {
             done: Some(done),
             started: Instant::now(),
             recorder: recorder.map(Arc::clone),
-            metrics: metrics.clone(),
-            labels,
+            metrics: Arc::clone(metrics),
+            meters,
             price,
             reservation,
             permit,
@@ -161,7 +160,7 @@ impl Drop for Row {
                 }
             }
         }
-        self.metrics.done(&self.labels, &done);
+        self.metrics.done(&self.meters, &done);
         if let Some(recorder) = &self.recorder {
             recorder.done(done);
         }

@@ -4,6 +4,7 @@
 mod hedge;
 
 use std::borrow::Cow;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -89,7 +90,7 @@ struct Flight<'a, 'r> {
     remote: Arc<Remote>,
     /// As this model takes it.
     request: Cow<'r, ChatRequest>,
-    row: Row,
+    row: Box<Row>,
     probe: Probe<'a>,
     mode_step: usize,
     schema_mode: SchemaMode,
@@ -255,7 +256,7 @@ impl<'a> Run<'a> {
             self.note(&remote, Failure { retry_after: Some(wait), ..Failure::busy(code, message) }, None);
             return Ok(None);
         }
-        let metrics = &self.inner.metrics;
+        let metrics = &*self.inner.metrics;
         let probe = Probe { remote: Arc::clone(&remote), metrics, pending: leave == Leave::Probe };
         if probe.pending {
             self.inner.metrics.breaker(&remote);
@@ -333,27 +334,28 @@ impl<'a> Run<'a> {
         }
         let begun = self.begun(&remote, why);
         let (recorder, metrics) = (self.inner.recorder.as_ref(), &self.inner.metrics);
-        let row = Row::begin(begun, &remote, reservation, permit, request.stream, recorder, metrics);
+        let row = Box::new(Row::begin(begun, &remote, reservation, permit, request.stream, recorder, metrics));
         Flight { position, remote, request, row, probe, mode_step, schema_mode }
     }
 
     /// Goes on to the commit point of an attempt, or of its hedge.
     async fn fly(&mut self, mut flight: Flight<'a, '_>, request: &ChatRequest) -> Option<Opened> {
         // Writing the request and reading the answer is work of ours.
-        let (opened, waited) = waiting(async {
-            match self.hedge_after(&flight.remote, &flight.request) {
-                // Two attempts take twice the memory: on the heap, for those who want them.
-                Some(after) => Box::pin(self.race(flight, after, request)).await,
-                None => {
-                    let context = self.context(flight.schema_mode, &flight.request);
-                    let landed = attempt::open(context, &flight.remote, &mut flight.row).await;
-                    self.land(flight, landed)
-                }
-            }
-        })
-        .await;
+        let after = self.hedge_after(&flight.remote, &flight.request);
+        if let Some(after) = after {
+            // Two attempts take twice the memory: on the heap, for those who want them.
+            let mut racing = Box::pin(self.race(flight, after, request));
+            let (opened, waited) = waiting(racing.as_mut()).await;
+            drop(racing);
+            self.waited += waited;
+            return opened;
+        }
+        let (landed, waited) = {
+            let context = self.context(flight.schema_mode, &flight.request);
+            waiting(pin!(attempt::open(context, &flight.remote, &mut flight.row))).await
+        };
         self.waited += waited;
-        opened
+        self.land(flight, landed)
     }
 
     fn context<'r>(&self, schema_mode: SchemaMode, request: &'r ChatRequest) -> Context<'r>

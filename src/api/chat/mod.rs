@@ -32,6 +32,13 @@ use crate::types::{CallId, Transcript, id};
 const OUTPUT_TOKENS: u64 = 1024;
 /// Longest request body.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+const ROUTE: HeaderName = HeaderName::from_static("sidetone-route");
+const VARIANT: HeaderName = HeaderName::from_static("sidetone-variant");
+const MODEL: HeaderName = HeaderName::from_static("sidetone-model");
+const ENDPOINT: HeaderName = HeaderName::from_static("sidetone-endpoint");
+const ATTEMPTS: HeaderName = HeaderName::from_static("sidetone-attempts");
+const COST: HeaderName = HeaderName::from_static("sidetone-cost-usd");
+const SUBSTITUTED: HeaderName = HeaderName::from_static("sidetone-model-substituted");
 /// Our own part of the time, in microseconds: reading, checking, writing and reading again, the ledger's row, the body;
 /// all but the waiting for a vendor. Of a stream, until its first token.
 const OVERHEAD: HeaderName = HeaderName::from_static("sidetone-overhead-us");
@@ -85,13 +92,14 @@ struct Turn {
 
 /// Answers a chat completion.
 pub(super) async fn complete(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
-    match respond(&api, request).await {
+    // On the heap, where it is made: the router would move it about.
+    match Box::pin(respond(api, request)).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn respond(api: &Api, http: Request<Body>) -> Result<Response, OpenAiError> {
+async fn respond(api: Arc<Api>, http: Request<Body>) -> Result<Response, OpenAiError> {
     let (mut parts, body) = http.into_parts();
     let began = parts.extensions.get::<Began>().map_or_else(Instant::now, |began| began.0);
     let caller = parts.extensions.remove::<Caller>().unwrap_or(Caller(None));
@@ -111,7 +119,7 @@ async fn respond(api: &Api, http: Request<Body>) -> Result<Response, OpenAiError
     }
     let transcript = match extensions.transcript {
         None => None,
-        Some(spec) => Some(read_transcript(api, spec).await?),
+        Some(spec) => Some(read_transcript(&api, spec).await?),
     };
     let key = caller.0.map(|identity| identity.name);
     let streamed = request.stream;
@@ -268,25 +276,25 @@ fn write_plain(asked: &Asked, turn: &Turn, answer: &Answer) -> Response {
     response
 }
 
-fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
+fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
-        headers.insert(HeaderName::from_static(name), value);
+        headers.insert(name, value);
     }
 }
 
 /// Provenance, as headers.
 fn headers(headers: &mut HeaderMap, facts: &Facts<'_>, turn: &Turn) {
-    let mut put = |name, value: &str| put(headers, name, value);
-    put("sidetone-route", facts.route);
-    put("sidetone-variant", facts.variant);
-    put("sidetone-model", facts.model);
-    put("sidetone-endpoint", facts.endpoint);
-    put("sidetone-attempts", &facts.attempts.to_string());
+    headers.reserve(10);
+    put(headers, ROUTE, facts.route);
+    put(headers, VARIANT, facts.variant);
+    put(headers, MODEL, facts.model);
+    put(headers, ENDPOINT, facts.endpoint);
+    headers.insert(ATTEMPTS, HeaderValue::from(facts.attempts));
     if let Some(cost) = facts.cost_usd {
-        put("sidetone-cost-usd", &cost.to_string());
+        put(headers, COST, &cost.to_string());
     }
     if *turn.arm.route != *turn.named {
-        put("sidetone-model-substituted", &turn.arm.route);
+        put(headers, SUBSTITUTED, &turn.arm.route);
     }
 }
 
@@ -319,8 +327,8 @@ async fn stream(asked: Asked, turns: Vec<Turn>, include_usage: bool, pace: Durat
                 let opening = Box::pin(async move { opening.await.map(|opened| opened.stream) });
                 let mut response = event_stream(sse::early(opening, include_usage, pace));
                 if let Some(arm) = arm {
-                    put(response.headers_mut(), "sidetone-route", &arm.route);
-                    put(response.headers_mut(), "sidetone-variant", &arm.variant);
+                    put(response.headers_mut(), ROUTE, &arm.route);
+                    put(response.headers_mut(), VARIANT, &arm.variant);
                 }
                 return Ok(response);
             }
