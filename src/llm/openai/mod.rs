@@ -4,6 +4,7 @@
 
 mod decode;
 mod plain;
+mod text;
 
 use std::borrow::Cow;
 

@@ -1,0 +1,72 @@
+//! What an answer says, as OpenAI's many imitators write it: a text, or content parts.
+//!
+//! Knows nothing else of an answer.
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+/// Text, or content parts with text in them (Mistral's reasoning models).
+pub(super) enum WireText {
+    Text(String),
+    Parts(Vec<Value>),
+    Other,
+}
+
+// By hand: serde's untagged enums copy the text once more.
+impl<'de> Deserialize<'de> for WireText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = WireText;
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("text or content parts")
+            }
+            fn visit_str<E>(self, text: &str) -> Result<WireText, E> {
+                Ok(WireText::Text(text.to_owned()))
+            }
+            fn visit_string<E>(self, text: String) -> Result<WireText, E> {
+                Ok(WireText::Text(text))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<WireText, A::Error> {
+                let mut values = Vec::new();
+                while let Some(part) = parts.next_element()? {
+                    values.push(part);
+                }
+                Ok(WireText::Parts(values))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireText, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(WireText::Other)
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<WireText, E> {
+                Ok(WireText::Other)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<WireText, E> {
+                Ok(WireText::Other)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<WireText, E> {
+                Ok(WireText::Other)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<WireText, E> {
+                Ok(WireText::Other)
+            }
+        }
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+impl WireText {
+    /// Parts of thinking, and of text.
+    pub(super) fn split(self) -> (Option<String>, Option<String>) {
+        let parts = match self {
+            Self::Text(text) => return (None, Some(text)),
+            Self::Parts(parts) => parts,
+            Self::Other => return (None, None),
+        };
+        let texts = |parts: &[Value]| parts.iter().filter_map(|part| part.get("text")?.as_str()).collect::<String>();
+        let thinking: String =
+            parts.iter().filter_map(|part| part.get("thinking")?.as_array()).map(|inner| texts(inner)).collect();
+        (Some(thinking).filter(|text| !text.is_empty()), Some(texts(&parts)))
+    }
+}
