@@ -1,39 +1,29 @@
 //! The attempt scheduler: one request over its candidates, by retries, failovers and at most one hedge, inside one
 //! deadline. Streams and plain requests alike: an attempt counts as good once its commit point is reached.
+//!
+//! Decides who is asked next, and what an attempt at its commit point means for its endpoint. What an attempt has to
+//! have first is [`board`]'s, what follows a failure is [`failures`]'. Knows nothing of an answer beyond its commit point.
 
+mod board;
+mod failures;
 mod hedge;
 
-use std::borrow::Cow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
+use self::board::Flight;
 use super::Inner;
 use super::attempt::{self, Context, Opened, Start};
 use super::balance;
-use super::breaker::{Leave, Phase};
-use super::budget::{Budget, Reservation, Reserved};
 use super::catalogue::{Arm, Target};
-use super::endpoint::Remote;
 use super::error::{AttemptFailure, Failure, GatewayError};
-use super::fit::fit;
-use super::gate::{Party, Permit, Refusal};
-use super::metrics::{EndpointLabels, Metrics};
-use super::rate::Need;
-use super::row::Row;
 use crate::base::stopwatch::waiting;
 use crate::llm::{ChatRequest, ResponseFormat, SchemaMode};
-use crate::types::{AttemptBegun, CallId, RequestDone};
-
-/// First wait before a retry; doubles, with jitter.
-const BACKOFF: Duration = Duration::from_millis(100);
-/// Longest wait before a retry, unless the vendor says more.
-const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// A candidate that is passed over is not looked at again before this.
-const LEAST_WAIT: Duration = Duration::from_millis(1);
+use crate::types::{CallId, RequestDone};
 
 /// Who asks: for the rows.
 #[derive(Debug, Clone, Default)]
@@ -82,18 +72,6 @@ struct Progress {
     shifted: bool,
     /// Why it was asked last.
     why: Option<&'static str>,
-}
-
-/// An attempt on its way.
-struct Flight<'a, 'r> {
-    position: usize,
-    remote: Arc<Remote>,
-    /// As this model takes it.
-    request: Cow<'r, ChatRequest>,
-    row: Box<Row>,
-    probe: Probe<'a>,
-    mode_step: usize,
-    schema_mode: SchemaMode,
 }
 
 type Landed = Result<Start, Failure>;
@@ -233,111 +211,6 @@ impl<'a> Run<'a> {
         !progress.dead && (progress.tries <= self.arm.retries || progress.stepping)
     }
 
-    /// Gets all that an attempt needs: leave of the breaker, a place, rates, money. `None`: it has to be another.
-    async fn board<'r>(
-        &mut self,
-        position: usize,
-        remote: Arc<Remote>,
-        request: &'r ChatRequest,
-    ) -> Result<Option<Flight<'a, 'r>>, GatewayError> {
-        let request = match fit(&remote, request) {
-            Ok(request) => request,
-            Err(message) => {
-                self.candidates[position].dead = true;
-                self.note(&remote, Failure::request("unsupported", message), None);
-                return Ok(None);
-            }
-        };
-        let leave = remote.breaker.ask(Instant::now());
-        if let Leave::Wait(wait, code) = leave {
-            let message = format!("not asked: it keeps failing; the next try is in {} ms", wait.as_millis());
-            self.candidates[position].dead = true;
-            self.inner.metrics.shift(&remote.endpoint.name, "breaker");
-            self.note(&remote, Failure { retry_after: Some(wait), ..Failure::busy(code, message) }, None);
-            return Ok(None);
-        }
-        let metrics = &*self.inner.metrics;
-        let probe = Probe { remote: Arc::clone(&remote), metrics, pending: leave == Leave::Probe };
-        if probe.pending {
-            self.inner.metrics.breaker(&remote);
-        }
-        let Some((permit, reservation)) = self.admit(position, &remote, &request).await? else { return Ok(None) };
-        let progress = &self.candidates[position];
-        let why = match &self.last {
-            _ if progress.stepping => "schema_step",
-            _ if progress.tries > 0 => "retry",
-            None if self.repairing => "repair",
-            _ if self.attempts == 0 && position == 0 => "first",
-            _ => "failover",
-        };
-        Ok(Some(self.launch(position, remote, probe, permit, reservation, why, request)))
-    }
-
-    /// A place at the endpoint, and money. `None`: there is no place. Who waits for money holds no place meanwhile, which
-    /// may be what somebody else waits for.
-    async fn admit(
-        &mut self,
-        position: usize,
-        remote: &Remote,
-        request: &ChatRequest,
-    ) -> Result<Option<(Option<Permit>, Option<Reservation>)>, GatewayError> {
-        let inner = self.inner;
-        loop {
-            let changed = inner.budget.as_ref().and_then(|budget| budget.watch());
-            let gate = &remote.endpoint.gate;
-            let entered = gate.enter(&remote.told, || self.party(), || Need::of(request), self.deadline).await;
-            let permit = match entered {
-                Ok(permit) => permit,
-                Err(refusal) => {
-                    self.shift(position, remote, refusal);
-                    return Ok(None);
-                }
-            };
-            if let Some(waited) = permit.as_ref().map(|permit| permit.waited).filter(|waited| !waited.is_zero()) {
-                inner.metrics.waited(&remote.endpoint.name, waited);
-            }
-            let Some(budget) = &inner.budget else { return Ok(Some((permit, None))) };
-            match budget.reserve(self.asker.call.as_ref(), remote, request)? {
-                Reserved::Unneeded => return Ok(Some((permit, None))),
-                Reserved::Money(reservation) => return Ok(Some((permit, Some(reservation)))),
-                Reserved::Later => drop(permit),
-            }
-            if let Some(changed) = changed
-                && timeout_at(self.deadline, changed).await.is_err()
-            {
-                return Err(Budget::held_by_others());
-            }
-        }
-    }
-
-    /// The attempt begins: it is counted, and its row written.
-    #[expect(clippy::too_many_arguments, reason = "all that an attempt has")]
-    fn launch<'r>(
-        &mut self,
-        position: usize,
-        remote: Arc<Remote>,
-        probe: Probe<'a>,
-        permit: Option<Permit>,
-        reservation: Option<Reservation>,
-        why: &'static str,
-        request: Cow<'r, ChatRequest>,
-    ) -> Flight<'a, 'r> {
-        let modes = remote.schema_modes();
-        let progress = &mut self.candidates[position];
-        let mode_step = progress.schema_step.min(modes.len().saturating_sub(1));
-        let schema_mode = modes.get(mode_step).copied().unwrap_or(SchemaMode::Prompt);
-        progress.tries += u32::from(!std::mem::take(&mut progress.stepping));
-        progress.why = Some(why);
-        self.attempts += 1;
-        if self.arm.hedge.is_some() && why != "hedge" {
-            remote.endpoint.hedges.earn();
-        }
-        let begun = self.begun(&remote, why);
-        let (recorder, metrics) = (self.inner.recorder.as_ref(), &self.inner.metrics);
-        let row = Box::new(Row::begin(begun, &remote, reservation, permit, request.stream, recorder, metrics));
-        Flight { position, remote, request, row, probe, mode_step, schema_mode }
-    }
-
     /// Goes on to the commit point of an attempt, or of its hedge.
     async fn fly(&mut self, mut flight: Flight<'a, '_>, request: &ChatRequest) -> Option<Opened> {
         // Writing the request and reading the answer is work of ours.
@@ -412,85 +285,6 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A candidate has no room now: it is passed over until it has, or for good.
-    fn shift(&mut self, position: usize, remote: &Remote, refusal: Refusal) {
-        self.inner.metrics.shift(&remote.endpoint.name, refusal.cause.as_str());
-        let progress = &mut self.candidates[position];
-        match refusal.wait {
-            Some(wait) => progress.ready_at = Instant::now() + wait.max(LEAST_WAIT),
-            None => progress.dead = true,
-        }
-        if !std::mem::replace(&mut progress.shifted, true) {
-            self.note(remote, Failure::no_room(&remote.endpoint.config, refusal), None);
-        }
-    }
-
-    /// Who shares one turn in a queue.
-    fn party(&self) -> Party {
-        match &self.asker.call {
-            Some(call) => Party::Call(call.clone()),
-            None => Party::Key(self.asker.key.clone()),
-        }
-    }
-
-    /// An attempt failed beyond its commit point, by a failure that is noted here as any other.
-    pub(super) fn broke(&mut self, failure: Failure) {
-        let position = self.current;
-        if let Target::Remote(remote) = &self.candidates[position].target {
-            let remote = Arc::clone(remote);
-            self.failed(position, &remote, failure, false);
-        }
-    }
-
-    fn failed(&mut self, position: usize, remote: &Arc<Remote>, failure: Failure, step: bool) {
-        let now = Instant::now();
-        // A refusal of the schema mode says nothing about the endpoint.
-        if failure.counts && !step && remote.breaker.failed(now, failure.code) {
-            let endpoint = Arc::clone(&remote.endpoint.name);
-            tracing::warn!(%endpoint, model = %remote.vendor_model, code = failure.code, "circuit breaker opened");
-            self.inner.metrics.breakers_opened.get_or_create(&EndpointLabels { endpoint }).inc();
-        }
-        if failure.counts && remote.breaker.phase() != Phase::Closed {
-            self.inner.metrics.breaker(remote);
-        }
-        if let (Some(after), "rate_limited") = (failure.retry_after, failure.code) {
-            remote.told.cool(now + after);
-        }
-        let progress = &mut self.candidates[position];
-        if step {
-            progress.schema_step += 1;
-            progress.stepping = true;
-        } else if failure.retry {
-            let doubled = BACKOFF.saturating_mul(1 << progress.tries.saturating_sub(1).min(10)).min(MAX_BACKOFF);
-            let jittered = doubled.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-            progress.ready_at = now + failure.retry_after.unwrap_or(jittered).max(jittered);
-        } else {
-            progress.dead = true;
-        }
-        let why = progress.why;
-        self.note(remote, failure, why);
-    }
-
-    /// Remembers a failure; `why` the attempt was made, if one was.
-    fn note(&mut self, remote: &Remote, failure: Failure, why: Option<&'static str>) {
-        tracing::debug!(
-            endpoint = %remote.endpoint.name, model = %remote.vendor_model, code = failure.code, status = failure.status,
-            why, "attempt failed"
-        );
-        self.failures.push(AttemptFailure {
-            endpoint: Arc::clone(&remote.endpoint.name),
-            model: Arc::clone(&remote.vendor_model),
-            status: failure.status,
-            code: failure.code,
-            why,
-            message: failure.message.clone(),
-        });
-        // What could not even be asked says less than a candidate that failed.
-        if failure.code != "unsupported" || self.last.is_none() {
-            self.last = Some(failure);
-        }
-    }
-
     /// A plain answer comes whole, after all of its tokens: its header may take a fair share of the time that is left.
     fn plain_header(&self) -> Instant {
         let now = Instant::now();
@@ -500,77 +294,12 @@ impl<'a> Run<'a> {
         self.deadline.min(now + share.max(self.arm.clocks.header))
     }
 
-    fn begun(&self, remote: &Remote, why: &'static str) -> AttemptBegun {
-        AttemptBegun {
-            id: next_id(),
-            request: self.id,
-            at_ms: crate::base::time::unix_ms(),
-            key: self.asker.key.clone(),
-            call: self.asker.call.clone(),
-            analysis: self.asker.analysis.clone(),
-            route: Arc::clone(&self.arm.route),
-            variant: Arc::clone(&self.arm.variant),
-            model: Arc::clone(&self.arm.model),
-            endpoint: Arc::clone(&remote.endpoint.name),
-            provider: remote.endpoint.config.provider.name(),
-            vendor_model: Arc::clone(&remote.vendor_model),
-            number: self.attempts,
-            why,
-        }
-    }
-
     /// The endpoint and the vendor's model of the newest attempt.
     pub(super) fn current(&self) -> Option<(Arc<str>, Arc<str>)> {
         match &self.candidates.get(self.current)?.target {
             Target::Remote(remote) => Some((Arc::clone(&remote.endpoint.name), Arc::clone(&remote.vendor_model))),
             Target::Local => None,
         }
-    }
-
-    /// The newest answer broke the schema: an attempt that reached its end and helped nobody.
-    pub(super) fn mismatched(&mut self) {
-        let answered = &self.candidates[self.current];
-        if let Target::Remote(remote) = &answered.target {
-            let (endpoint, model) = (Arc::clone(&remote.endpoint.name), Arc::clone(&remote.vendor_model));
-            self.failures.push(AttemptFailure::mismatch(endpoint, model, answered.why));
-        }
-    }
-
-    /// The failures so far.
-    pub(super) fn take_failures(&mut self) -> Vec<AttemptFailure> {
-        std::mem::take(&mut self.failures)
-    }
-
-    /// All have failed: the last failure's class speaks for all.
-    pub(super) fn error(&mut self) -> GatewayError {
-        let failure = self.last.take().unwrap_or_else(|| Failure::busy("unsupported", "no candidate"));
-        self.code = Some(failure.code);
-        let last = self.failures.last();
-        let place = last.map_or_else(String::new, |last| format!(" of {}/{}", last.endpoint, last.model));
-        let status = failure.status.map_or_else(String::new, |status| format!(" (HTTP {status})"));
-        let what = match failure.code {
-            _ if failure.unsent => failure.message.as_str(),
-            "refused" => "connection refused",
-            "timeout" => "no answer in time",
-            "rate_limited" => "too many requests for now",
-            "quota_exhausted" => "the vendor's quota or spending limit is used up",
-            "upstream_auth" => "the vendor does not accept the configured key",
-            "invalid_request" => "the vendor does not take this request",
-            "model_not_found" => "the vendor has no such model",
-            "interrupted" => "the answer was cut off",
-            "malformed" => "the answer made no sense",
-            "unsupported" => failure.message.as_str(),
-            _ => "the vendor failed",
-        };
-        let tried = self.failures.len();
-        let message = format!("{what}: last failure{place}{status}, of {tried} in all");
-        let mut error = GatewayError::new(failure.code, message)
-            .with_attempts(std::mem::take(&mut self.failures))
-            .with_retry_after(failure.retry_after);
-        if failure.temporary {
-            error = error.temporarily();
-        }
-        error
     }
 }
 
@@ -589,22 +318,6 @@ impl Drop for Run<'_> {
             attempts: self.attempts,
             code: self.code,
         });
-    }
-}
-
-/// Leave to probe, given back if the probe says nothing.
-struct Probe<'a> {
-    remote: Arc<Remote>,
-    metrics: &'a Metrics,
-    pending: bool,
-}
-
-impl Drop for Probe<'_> {
-    fn drop(&mut self) {
-        if self.pending {
-            self.remote.breaker.given_up();
-            self.metrics.breaker(&self.remote);
-        }
     }
 }
 

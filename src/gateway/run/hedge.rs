@@ -12,7 +12,8 @@ use std::time::Duration;
 use futures::future::{Either, select};
 use tokio::time::{Instant, timeout};
 
-use super::{Flight, Landed, Probe, Run};
+use super::board::{Flight, Pass, Probe};
+use super::{Landed, Run};
 use crate::gateway::attempt::{self, Opened};
 use crate::gateway::breaker::Phase;
 use crate::gateway::catalogue::Target;
@@ -101,8 +102,8 @@ impl<'a> Run<'a> {
                 break;
             }
             self.hedged = true;
-            let probe = Probe { remote: Arc::clone(&remote), metrics: &self.inner.metrics, pending: false };
-            return Some(self.launch(position, remote, probe, permit, reservation, "hedge", request));
+            let probe = Probe::new(&remote, &self.inner.metrics, false);
+            return Some(self.launch(position, remote, Pass { probe, permit, reservation }, "hedge", request));
         }
         self.inner.metrics.hedge(&slow_remote.endpoint.name, "refused");
         None

@@ -1,0 +1,149 @@
+//! What follows when a candidate failed or could not be asked: when it may be asked again, if at all, and what the caller
+//! is told once no candidate is left.
+//!
+//! The one place that moves a candidate on after a failure, and that words an error for all of them. Does not know which
+//! candidate is asked next, nor when an attempt counts as failed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Run;
+use crate::gateway::breaker::Phase;
+use crate::gateway::catalogue::Target;
+use crate::gateway::endpoint::Remote;
+use crate::gateway::error::{AttemptFailure, Failure, GatewayError};
+use crate::gateway::gate::Refusal;
+use crate::gateway::metrics::EndpointLabels;
+
+/// First wait before a retry; doubles, with jitter.
+const BACKOFF: Duration = Duration::from_millis(100);
+/// Longest wait before a retry, unless the vendor says more.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// A candidate that is passed over is not looked at again before this.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
+
+impl Run<'_> {
+    /// An attempt failed beyond its commit point, by a failure that is noted here as any other.
+    pub(in crate::gateway) fn broke(&mut self, failure: Failure) {
+        let position = self.current;
+        if let Target::Remote(remote) = &self.candidates[position].target {
+            let remote = Arc::clone(remote);
+            self.failed(position, &remote, failure, false);
+        }
+    }
+
+    /// An attempt failed; with `step`, it is made again in the next lesser schema mode.
+    pub(super) fn failed(&mut self, position: usize, remote: &Arc<Remote>, failure: Failure, step: bool) {
+        let now = Instant::now();
+        // A refusal of the schema mode says nothing about the endpoint.
+        if failure.counts && !step && remote.breaker.failed(now, failure.code) {
+            let endpoint = Arc::clone(&remote.endpoint.name);
+            tracing::warn!(%endpoint, model = %remote.vendor_model, code = failure.code, "circuit breaker opened");
+            self.inner.metrics.breakers_opened.get_or_create(&EndpointLabels { endpoint }).inc();
+        }
+        if failure.counts && remote.breaker.phase() != Phase::Closed {
+            self.inner.metrics.breaker(remote);
+        }
+        if let (Some(after), "rate_limited") = (failure.retry_after, failure.code) {
+            remote.told.cool(now + after);
+        }
+        let progress = &mut self.candidates[position];
+        if step {
+            progress.schema_step += 1;
+            progress.stepping = true;
+        } else if failure.retry {
+            let doubled = BACKOFF.saturating_mul(1 << progress.tries.saturating_sub(1).min(10)).min(MAX_BACKOFF);
+            let jittered = doubled.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+            progress.ready_at = now + failure.retry_after.unwrap_or(jittered).max(jittered);
+        } else {
+            progress.dead = true;
+        }
+        let why = progress.why;
+        self.note(remote, failure, why);
+    }
+
+    /// Remembers a failure; `why` the attempt was made, if one was.
+    pub(super) fn note(&mut self, remote: &Remote, failure: Failure, why: Option<&'static str>) {
+        tracing::debug!(
+            endpoint = %remote.endpoint.name, model = %remote.vendor_model, code = failure.code, status = failure.status,
+            why, "attempt failed"
+        );
+        self.failures.push(AttemptFailure {
+            endpoint: Arc::clone(&remote.endpoint.name),
+            model: Arc::clone(&remote.vendor_model),
+            status: failure.status,
+            code: failure.code,
+            why,
+            message: failure.message.clone(),
+        });
+        // What could not even be asked says less than a candidate that failed.
+        if failure.code != "unsupported" || self.last.is_none() {
+            self.last = Some(failure);
+        }
+    }
+
+    /// A candidate has no room now: it is passed over until it has, or for good.
+    pub(super) fn shift(&mut self, position: usize, remote: &Remote, refusal: Refusal) {
+        self.inner.metrics.shift(&remote.endpoint.name, refusal.cause.as_str());
+        let progress = &mut self.candidates[position];
+        match refusal.wait {
+            Some(wait) => progress.ready_at = Instant::now() + wait.max(LEAST_WAIT),
+            None => progress.dead = true,
+        }
+        if !std::mem::replace(&mut progress.shifted, true) {
+            self.note(remote, Failure::no_room(&remote.endpoint.config, refusal), None);
+        }
+    }
+
+    /// The newest answer broke the schema: an attempt that reached its end and helped nobody.
+    pub(in crate::gateway) fn mismatched(&mut self) {
+        let answered = &self.candidates[self.current];
+        if let Target::Remote(remote) = &answered.target {
+            let (endpoint, model) = (Arc::clone(&remote.endpoint.name), Arc::clone(&remote.vendor_model));
+            self.failures.push(AttemptFailure::mismatch(endpoint, model, answered.why));
+        }
+    }
+
+    /// The failures so far.
+    pub(in crate::gateway) fn take_failures(&mut self) -> Vec<AttemptFailure> {
+        std::mem::take(&mut self.failures)
+    }
+
+    /// All have failed: the last failure's class speaks for all.
+    pub(in crate::gateway) fn error(&mut self) -> GatewayError {
+        let failure = self.last.take().unwrap_or_else(|| Failure::busy("unsupported", "no candidate"));
+        self.code = Some(failure.code);
+        let last = self.failures.last();
+        let place = last.map_or_else(String::new, |last| format!(" of {}/{}", last.endpoint, last.model));
+        let status = failure.status.map_or_else(String::new, |status| format!(" (HTTP {status})"));
+        let tried = self.failures.len();
+        let message = format!("{}: last failure{place}{status}, of {tried} in all", in_words(&failure));
+        let mut error = GatewayError::new(failure.code, message)
+            .with_attempts(std::mem::take(&mut self.failures))
+            .with_retry_after(failure.retry_after);
+        if failure.temporary {
+            error = error.temporarily();
+        }
+        error
+    }
+}
+
+/// A failure in a few words: our own message where nothing was sent, else what its code means.
+fn in_words(failure: &Failure) -> &str {
+    match failure.code {
+        _ if failure.unsent => &failure.message,
+        "refused" => "connection refused",
+        "timeout" => "no answer in time",
+        "rate_limited" => "too many requests for now",
+        "quota_exhausted" => "the vendor's quota or spending limit is used up",
+        "upstream_auth" => "the vendor does not accept the configured key",
+        "invalid_request" => "the vendor does not take this request",
+        "model_not_found" => "the vendor has no such model",
+        "interrupted" => "the answer was cut off",
+        "malformed" => "the answer made no sense",
+        "unsupported" => &failure.message,
+        _ => "the vendor failed",
+    }
+}
