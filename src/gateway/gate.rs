@@ -1,10 +1,11 @@
 //! The gate of an endpoint: its places (`max_concurrency`), its rates, and the queue before them, which is fair between
 //! calls: whoever waits is let in by turns of calls, so that one call's burst holds up nobody else.
 //!
-//! Knows no candidate and no request: it is told what one needs, and what the vendor told of the model. An endpoint
-//! without limits has no gate to pass: nothing is locked and nothing is counted.
+//! Knows no candidate and no request: it is told what one needs, and what the vendor told of the model. Whose turn it is
+//! next, [`turns`] knows. An endpoint without limits has no gate to pass: nothing is locked and nothing is counted.
 
-use std::collections::{HashMap, VecDeque};
+mod turns;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+use self::turns::Turns;
 use super::config::Limits;
 use super::rate::{Need, Told, Window};
 use crate::base::queue::QueueGauges;
@@ -69,21 +71,16 @@ pub(super) struct Gate {
 
 #[derive(Debug)]
 struct State {
+    room: Room,
+    turns: Turns,
+}
+
+/// What is taken of the places and rates.
+#[derive(Debug)]
+struct Room {
     taken: usize,
     requests: Option<Window>,
     tokens: Option<Window>,
-    /// Whose turn it is next, and who waits.
-    turns: VecDeque<Party>,
-    waiting: HashMap<Party, VecDeque<Waiter>>,
-    next_ticket: u64,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    ticket: u64,
-    need: Need,
-    told: Arc<Told>,
-    grant: oneshot::Sender<Permit>,
 }
 
 /// Leave to send one request; its place is free again when dropped.
@@ -118,12 +115,12 @@ impl Drop for Permit {
         let amount = self.amount.unwrap_or(Need::NOTHING);
         self.told.settle(self.estimate, amount);
         {
-            let mut state = self.gate.state();
-            state.taken = state.taken.saturating_sub(1);
-            if let (Some(window), Some(slot), false) = (&mut state.requests, self.slots[0], self.sent) {
+            let room = &mut self.gate.state().room;
+            room.taken = room.taken.saturating_sub(1);
+            if let (Some(window), Some(slot), false) = (&mut room.requests, self.slots[0], self.sent) {
                 window.settle(slot, 1, 0);
             }
-            if let (Some(window), Some(slot)) = (&mut state.tokens, self.slots[1]) {
+            if let (Some(window), Some(slot)) = (&mut room.tokens, self.slots[1]) {
                 window.settle(slot, self.estimate.tokens(), amount.tokens());
             }
         }
@@ -136,12 +133,12 @@ impl Gate {
         Self {
             limits,
             state: Mutex::new(State {
-                taken: 0,
-                requests: limits.requests.map(Window::new),
-                tokens: limits.tokens.map(Window::new),
-                turns: VecDeque::new(),
-                waiting: HashMap::new(),
-                next_ticket: 0,
+                room: Room {
+                    taken: 0,
+                    requests: limits.requests.map(Window::new),
+                    tokens: limits.tokens.map(Window::new),
+                },
+                turns: Turns::default(),
             }),
             waiting: AtomicUsize::new(0),
             gauges: OnceLock::new(),
@@ -175,7 +172,7 @@ impl Gate {
         if self.waiting.load(Ordering::Relaxed) > 0 {
             return Err(Refusal { cause: Cause::Waiting, wait: None });
         }
-        self.take(&mut self.state(), told, need(), Instant::now()).map(Some)
+        self.take(&mut self.state().room, told, need(), Instant::now()).map(Some)
     }
 
     /// Lets a request in, or has it wait for its turn: at most [`Limits::max_wait`], and not at all where it is known
@@ -198,13 +195,13 @@ impl Gate {
         let (queued, mut granted) = {
             let mut state = self.state();
             if state.turns.is_empty() {
-                match self.take(&mut state, told, need, since) {
+                match self.take(&mut state.room, told, need, since) {
                     Ok(permit) => return Ok(Some(permit)),
                     Err(refusal) if self.hopeless(refusal, until - since) => return Err(refusal),
                     Err(_) => {}
                 }
             }
-            self.queue(&mut state, party(), told, need)?
+            self.queue(&mut state.turns, party(), told, need)?
         };
         // Those ahead may wait for another model's sake.
         self.pump();
@@ -213,7 +210,7 @@ impl Gate {
                 break Ok(permit);
             }
             let now = Instant::now();
-            let refusal = match self.refusal(&mut self.state(), told, need, now) {
+            let refusal = match self.refusal(&mut self.state().room, told, need, now) {
                 Some(refusal) if now >= until || self.hopeless(refusal, until - now) => break Err(refusal),
                 None if now >= until => break Err(Refusal { cause: Cause::Places, wait: None }),
                 refusal => refusal,
@@ -241,35 +238,29 @@ impl Gate {
     }
 
     /// What keeps a request out now. Rates first: of them it is known how long.
-    fn refusal(&self, state: &mut State, told: &Told, need: Need, now: Instant) -> Option<Refusal> {
+    fn refusal(&self, room: &mut Room, told: &Told, need: Need, now: Instant) -> Option<Refusal> {
         let waits = [
             (Cause::Vendor, told.wait(need, now)),
-            (Cause::Requests, state.requests.as_mut().map_or(Duration::ZERO, |window| window.wait(1, now))),
-            (Cause::Tokens, state.tokens.as_mut().map_or(Duration::ZERO, |window| window.wait(need.tokens(), now))),
+            (Cause::Requests, room.requests.as_mut().map_or(Duration::ZERO, |window| window.wait(1, now))),
+            (Cause::Tokens, room.tokens.as_mut().map_or(Duration::ZERO, |window| window.wait(need.tokens(), now))),
         ];
         if let Some((cause, wait)) = waits.into_iter().filter(|(_, wait)| !wait.is_zero()).max_by_key(|(_, wait)| *wait)
         {
             return Some(Refusal { cause, wait: Some(wait) });
         }
-        let full = self.limits.places.is_some_and(|places| state.taken >= places);
+        let full = self.limits.places.is_some_and(|places| room.taken >= places);
         full.then_some(Refusal { cause: Cause::Places, wait: None })
     }
 
-    fn take(
-        self: &Arc<Self>,
-        state: &mut State,
-        told: &Arc<Told>,
-        need: Need,
-        now: Instant,
-    ) -> Result<Permit, Refusal> {
-        if let Some(refusal) = self.refusal(state, told, need, now) {
+    fn take(self: &Arc<Self>, room: &mut Room, told: &Arc<Told>, need: Need, now: Instant) -> Result<Permit, Refusal> {
+        if let Some(refusal) = self.refusal(room, told, need, now) {
             return Err(refusal);
         }
-        state.taken += 1;
+        room.taken += 1;
         told.take(need, now);
         let slots = [
-            state.requests.as_mut().map(|window| window.add(1, now)),
-            state.tokens.as_mut().map(|window| window.add(need.tokens(), now)),
+            room.requests.as_mut().map(|window| window.add(1, now)),
+            room.tokens.as_mut().map(|window| window.add(need.tokens(), now)),
         ];
         let (gate, told) = (Arc::clone(self), Arc::clone(told));
         Ok(Permit { gate, told, estimate: need, slots, amount: None, sent: false, waited: Duration::ZERO })
@@ -278,7 +269,7 @@ impl Gate {
     /// Queues a request. A full queue makes room by refusing the newest of the call that has most in it.
     fn queue(
         self: &Arc<Self>,
-        state: &mut State,
+        turns: &mut Turns,
         party: Party,
         told: &Arc<Told>,
         need: Need,
@@ -287,22 +278,11 @@ impl Gate {
             if let Some(gauges) = self.gauges.get() {
                 gauges.dropped.inc();
             }
-            let own = state.waiting.get(&party).map_or(0, VecDeque::len);
-            let longest = state.waiting.values_mut().max_by_key(|waiters| waiters.len());
-            match longest.filter(|waiters| waiters.len() > own + 1) {
-                // Dropping its sender tells it; it leaves the counts by itself.
-                Some(waiters) => drop(waiters.pop_back()),
-                None => return Err(Refusal { cause: Cause::Waiting, wait: None }),
+            if !turns.make_room(&party) {
+                return Err(Refusal { cause: Cause::Waiting, wait: None });
             }
         }
-        let (grant, granted) = oneshot::channel();
-        let ticket = state.next_ticket;
-        state.next_ticket += 1;
-        let waiter = Waiter { ticket, need, told: Arc::clone(told), grant };
-        if !state.waiting.contains_key(&party) {
-            state.turns.push_back(party.clone());
-        }
-        state.waiting.entry(party.clone()).or_default().push_back(waiter);
+        let (ticket, granted) = turns.join(&party, told, need);
         self.waiting.fetch_add(1, Ordering::Relaxed);
         if let Some(gauges) = self.gauges.get() {
             gauges.depth.inc();
@@ -315,51 +295,15 @@ impl Gate {
         if self.waiting.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let mut granted = Vec::new();
-        {
+        let granted = {
             let now = Instant::now();
-            let mut guard = self.state();
-            let state = &mut *guard;
-            // Models that wait for their vendor's sake: others may pass them, nobody may pass within one.
-            let mut held: Vec<Arc<Told>> = Vec::new();
-            let mut position = 0;
-            while let Some(party) = state.turns.get(position).cloned() {
-                let Some((need, told)) = state.head(&party) else {
-                    state.turns.remove(position);
-                    state.waiting.remove(&party);
-                    continue;
-                };
-                if held.iter().any(|other| Arc::ptr_eq(other, &told)) {
-                    position += 1;
-                    continue;
-                }
-                match self.take(state, &told, need, now) {
-                    Ok(permit) => {
-                        if let Some(waiter) = state.waiting.get_mut(&party).and_then(VecDeque::pop_front) {
-                            granted.push((waiter.grant, permit));
-                        }
-                        state.turns.remove(position);
-                        state.turns.push_back(party);
-                    }
-                    Err(Refusal { cause: Cause::Vendor, .. }) => {
-                        held.push(told);
-                        position += 1;
-                    }
-                    Err(_) => break,
-                }
-            }
-        }
+            let State { room, turns } = &mut *self.state();
+            turns.serve(|told, need| self.take(room, told, need, now))
+        };
         for (grant, permit) in granted {
             // Whoever is gone gives it back by dropping it.
             let _ = grant.send(permit);
         }
-    }
-}
-
-impl State {
-    fn head(&self, party: &Party) -> Option<(Need, Arc<Told>)> {
-        let waiter = self.waiting.get(party)?.front()?;
-        Some((waiter.need, Arc::clone(&waiter.told)))
     }
 }
 
@@ -372,17 +316,7 @@ struct Queued {
 
 impl Drop for Queued {
     fn drop(&mut self) {
-        {
-            let mut guard = self.gate.state();
-            let state = &mut *guard;
-            if let Some(waiters) = state.waiting.get_mut(&self.party) {
-                waiters.retain(|waiter| waiter.ticket != self.ticket);
-                if waiters.is_empty() {
-                    state.waiting.remove(&self.party);
-                    state.turns.retain(|party| *party != self.party);
-                }
-            }
-        }
+        self.gate.state().turns.leave(&self.party, self.ticket);
         self.gate.waiting.fetch_sub(1, Ordering::Relaxed);
         if let Some(gauges) = self.gate.gauges.get() {
             gauges.depth.dec();
@@ -458,7 +392,7 @@ mod tests {
         }
         assert_eq!(order, "abcabaa");
         drop(held);
-        assert_eq!(gate.state().taken, 0);
+        assert_eq!(gate.state().room.taken, 0);
     }
 
     #[tokio::test]
@@ -483,7 +417,7 @@ mod tests {
         drop(held);
         assert!(of_b.await.expect("task").1.is_ok());
         let state = gate.state();
-        assert_eq!((state.taken, state.turns.len(), state.waiting.len()), (0, 0, 0));
+        assert_eq!((state.room.taken, state.turns.sizes()), (0, (0, 0)));
     }
 
     #[tokio::test]
