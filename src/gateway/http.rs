@@ -34,23 +34,11 @@ pub(super) struct Http {
     clients: Mutex<HashMap<Key, Client>>,
 }
 
-/// A pool, and where it leads to.
+/// A pool, and where it leads to: to take an endpoint's base apart once is a good part of what a request costs.
 #[derive(Clone)]
 struct Client {
     pool: reqwest::Client,
     base: reqwest::Url,
-}
-
-impl Client {
-    /// The URL of a path that an endpoint's base is put before. To take the base apart once is a good part of what a
-    /// request costs.
-    fn url(&self, path: &str) -> reqwest::Url {
-        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-        let mut url = self.base.clone();
-        url.set_path(&[self.base.path().trim_end_matches('/'), path].concat());
-        url.set_query(query);
-        url
-    }
 }
 
 /// The header of a response has come.
@@ -113,7 +101,8 @@ impl Http {
             headers.insert(name, value.clone());
         }
         headers.extend(wire.headers);
-        let sent = client.pool.request(method, client.url(&wire.path)).headers(headers).body(wire.body).send().await;
+        let url = behind(&client.base, &wire.path);
+        let sent = client.pool.request(method, url).headers(headers).body(wire.body).send().await;
         let mut inner = sent.map_err(|error| sort(&error, connect))?;
         let headers = std::mem::take(inner.headers_mut());
         Ok(Response { status: inner.status().as_u16(), headers, inner })
@@ -160,6 +149,15 @@ impl Response {
         let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         value.split(';').next().unwrap_or_default().trim()
     }
+}
+
+/// The URL of a path, with its query if it has one, behind an endpoint's base.
+fn behind(base: &reqwest::Url, path: &str) -> reqwest::Url {
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let mut url = base.clone();
+    url.set_path(&[base.path().trim_end_matches('/'), path].concat());
+    url.set_query(query);
+    url
 }
 
 fn build(endpoint: &Endpoint, connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
@@ -250,4 +248,25 @@ fn sort(error: &reqwest::Error, connect: Duration) -> Failure {
         if error.is_connect() { "refused" } else { "upstream_error" },
         format!("{what}: {}", cause(error)),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_put_behind_an_endpoints_base() {
+        for (base, path, expected) in [
+            ("http://127.0.0.1:9", "/v1/models", "http://127.0.0.1:9/v1/models"),
+            ("http://127.0.0.1:9/", "/v1/models", "http://127.0.0.1:9/v1/models"),
+            ("https://a.example/v1", "/chat/completions", "https://a.example/v1/chat/completions"),
+            ("https://a.example/v1/", "/chat/completions", "https://a.example/v1/chat/completions"),
+            ("https://a.example", "/m:stream?alt=sse", "https://a.example/m:stream?alt=sse"),
+            ("https://a.example/v1/", "/list?limit=9&after=a%2Fb", "https://a.example/v1/list?limit=9&after=a%2Fb"),
+            ("https://a.example/x/y", "/deployments/d?v=1?2", "https://a.example/x/y/deployments/d?v=1?2"),
+        ] {
+            let url = behind(&reqwest::Url::parse(base).expect("URL"), path);
+            assert_eq!(url.as_str(), expected, "{base} and {path}");
+        }
+    }
 }
