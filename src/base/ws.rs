@@ -3,11 +3,10 @@
 //! Knows no message. A [`Socket`] is used by one task: it reads with [`Socket::recv`] (cancel safe, for `select!`) and
 //! writes with [`Socket::send`].
 
-use std::io;
-use std::pin::Pin;
+mod progress;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use futures::{FutureExt as _, SinkExt, StreamExt};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::handshake::server::create_response_with_body;
@@ -25,6 +24,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
+
+use self::progress::Progress;
 
 /// A directive for the log's filter: at TRACE the library would write down whole handshakes, keys among their headers.
 pub const LOG_LIMIT: &str = "tungstenite::handshake=off";
@@ -86,44 +87,6 @@ pub enum WsError {
     Stalled,
 }
 
-/// A stream that counts what was written, so that a slow write is told from a stalled one.
-#[derive(Debug)]
-pub struct Progress<S> {
-    inner: S,
-    written: Arc<AtomicU64>,
-}
-
-impl<S> Progress<S> {
-    fn new(inner: S) -> Self {
-        Self { inner, written: Arc::default() }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Progress<S> {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Progress<S> {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let result = Pin::new(&mut this.inner).poll_write(cx, buf);
-        if let Poll::Ready(Ok(count)) = &result {
-            this.written.fetch_add(*count as u64, Ordering::Relaxed);
-        }
-        result
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
-    }
-}
-
 /// A WebSocket after its handshake, at either end.
 #[derive(Debug)]
 pub struct Socket<S> {
@@ -178,7 +141,7 @@ impl Upgrade {
     pub async fn socket(self) -> Result<ServerSocket, WsError> {
         let upgraded = self.on_upgrade.await.map_err(|error| WsError::Lost(error.to_string()))?;
         let stream = Progress::new(TokioIo::new(upgraded));
-        let written = Arc::clone(&stream.written);
+        let written = stream.written();
         let inner = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(self.max_message_bytes))).await;
         Ok(Socket { inner: Box::new(inner), written })
     }
@@ -240,7 +203,7 @@ pub async fn connect(
             TcpStream::connect((host.as_str(), port)).await.map_err(|error| DialError::Connect(error.to_string()))?;
         stream.set_nodelay(true).map_err(|error| DialError::Connect(error.to_string()))?;
         let stream = Progress::new(stream);
-        let written = Arc::clone(&stream.written);
+        let written = stream.written();
         let config = Some(config(max_message_bytes));
         match tokio_tungstenite::client_async_tls_with_config(request, stream, config, None).await {
             Ok((inner, _)) => Ok(Socket { inner: Box::new(inner), written }),
