@@ -173,12 +173,9 @@ async fn read_body(response: &mut Response, body: &mut Vec<u8>, limit: usize, un
     }
 }
 
-/// Whether an answer that ended is one: a vendor that withheld everything has a reason that is its own.
+/// Whether the vendor withheld an answer, or the rest of it, for a reason that is its own.
 pub(super) fn withheld(response: &ChatResponse) -> bool {
     response.choices.first().is_some_and(|choice| {
-        choice.finish == Some(Finish::ContentFilter)
-            && choice.text.as_deref().unwrap_or_default().is_empty()
-            && choice.refusal.is_none()
-            && choice.tool_calls.is_empty()
+        choice.finish == Some(Finish::ContentFilter) && choice.refusal.is_none() && choice.tool_calls.is_empty()
     })
 }

@@ -89,7 +89,7 @@ impl Question {
         }
     }
 
-    /// Whether an answer is none: an analysis has no use for one that the vendor withheld. A client is shown it, with
+    /// Whether an answer is none: an analysis has no use for one that the vendor withheld, be it the rest only. A client is shown it, with
     /// its `finish_reason`.
     fn moves_on(&self, response: &ChatResponse) -> bool {
         self.asker.analysis.is_some() && attempt::withheld(response)
@@ -245,7 +245,7 @@ async fn complete(run: &mut Run<'_>, question: &mut Question, bill: &mut Bill) -
 }
 
 fn filtered() -> Failure {
-    Failure::request("content_filtered", "the vendor withheld the whole answer")
+    Failure::request("content_filtered", "the vendor withheld the answer, or the rest of it")
 }
 
 fn at_once(run: &mut Run<'_>, response: ChatResponse, row: Box<Row>, question: &mut Question) -> Option<Got> {

@@ -15,7 +15,7 @@ use super::row::Row;
 use super::run::{Reached, Run};
 use super::{AttemptFailure, Inner, price};
 use crate::llm::schema::{Validator, Verdict};
-use crate::llm::{ChatResponse, Piece, THINKING_BLOCKS, Usage};
+use crate::llm::{ChatResponse, Finish, Piece, THINKING_BLOCKS, Usage};
 
 /// Who answers a stream.
 #[derive(Debug, Clone)]
@@ -41,11 +41,37 @@ pub struct Stream {
     source: Source,
     usage: Usage,
     cost: Option<i64>,
-    /// The text so far, where a schema is to be kept.
-    checked: Option<(Validator, String)>,
+    /// Where a schema is to be kept.
+    checked: Option<Checked>,
     failures: Vec<AttemptFailure>,
     /// How long the network and the vendors were waited for until the commit point.
     pub waited: Duration,
+}
+
+/// An answer that is looked at when it is whole.
+struct Checked {
+    validator: Validator,
+    /// The text so far.
+    text: String,
+    /// It is an answer of another form: a refusal, a call of tools, one that the vendor withheld.
+    other: bool,
+}
+
+impl Checked {
+    fn piece(&mut self, piece: &Piece) {
+        match piece {
+            Piece::Text { choice: 0, text } => self.text.push_str(text),
+            Piece::Refusal { choice: 0, .. }
+            | Piece::ToolCall { choice: 0, .. }
+            | Piece::Finish { choice: 0, reason: Finish::ContentFilter } => self.other = true,
+            _ => {}
+        }
+    }
+
+    /// Whether it is JSON under the schema as it stands: what has been streamed, nobody repairs.
+    fn holds(&self) -> bool {
+        self.other || matches!(self.validator.check(&self.text), Verdict::Valid(text, _) if text == self.text.trim())
+    }
 }
 
 enum Source {
@@ -91,7 +117,7 @@ pub(super) async fn open(
         provenance,
         source,
         usage,
-        checked: validator.map(|validator| (validator, String::new())),
+        checked: validator.map(|validator| Checked { validator, text: String::new(), other: false }),
         failures: run.take_failures(),
         waited,
     })
@@ -150,12 +176,8 @@ impl Stream {
             }
             Source::Ended => false,
         };
-        if let Some((_, text)) = &mut self.checked {
-            for piece in out[from..].iter().flat_map(|frame| &frame.pieces) {
-                if let Piece::Text { choice: 0, text: more } = piece {
-                    text.push_str(more);
-                }
-            }
+        if let Some(checked) = &mut self.checked {
+            out[from..].iter().flat_map(|frame| &frame.pieces).for_each(|piece| checked.piece(piece));
         }
         if more {
             return Ok(true);
@@ -191,10 +213,7 @@ impl Stream {
             }
             Source::Whole(_, None) | Source::Ended => {}
         }
-        if let Some((validator, text)) = self.checked.take()
-            && !text.is_empty()
-            && let Verdict::Invalid(_) = validator.check(&text)
-        {
+        if self.checked.take().is_some_and(|checked| !checked.text.is_empty() && !checked.holds()) {
             let message = "the answer is not valid under the schema; what has been streamed cannot be repaired";
             let (endpoint, model) = (Arc::clone(&self.provenance.endpoint), Arc::clone(&self.provenance.vendor_model));
             let mut attempts = std::mem::take(&mut self.failures);

@@ -137,7 +137,7 @@ fn write_message(out: &mut Vec<u8>, message: &Message) -> Result<(), Unsupported
                 let kind = part.get("type").and_then(Value::as_str).unwrap_or("none");
                 return Err(Unsupported(format!("Cohere takes no content part of type {kind:?}")));
             }
-            object.value("content", parts);
+            object.value("content", &emulate::parts(message, parts).collect::<Vec<_>>());
         }
         // Required of a tool's result.
         _ if message.role == Role::Tool => object.string("content", ""),

@@ -1,11 +1,12 @@
 //! What vendors that do not speak OpenAI's format lack, and how it is made up for or refused: never dropped in silence.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{ChatRequest, Message, ResponseFormat, Role, SchemaMode, ToolCall, Unsupported, repair, schema};
+use super::{ChatRequest, Content, Message, ResponseFormat, Role, SchemaMode, ToolCall, Unsupported, repair, schema};
 
 /// Hints that change no answer that anybody could tell: left out where the vendor does not know them. So is `seed`, which
 /// is best effort at OpenAI too: refusing it would cost the caller a candidate.
@@ -88,7 +89,38 @@ pub(super) fn says_nothing(message: &Message) -> bool {
         && message.tool_calls.is_empty()
         && message.refusal.as_deref().unwrap_or_default().is_empty()
         && !message.rest.contains_key("thinking_blocks")
-        && message.content.is_empty()
+        && blank(&message.content)
+}
+
+/// Whether a content is of white space, if anything: vendors refuse a text of that kind, OpenAI does not.
+pub(super) fn blank(content: &Content) -> bool {
+    match content {
+        Content::None => true,
+        Content::Text(text) => text.segments().iter().all(|segment| segment.trim().is_empty()),
+        Content::Parts(parts) => parts.iter().all(blank_part),
+    }
+}
+
+fn blank_part(part: &Value) -> bool {
+    let text = part.get("text").or_else(|| part.get("refusal")).and_then(Value::as_str);
+    matches!(part.get("type").and_then(Value::as_str), Some("text" | "refusal"))
+        && text.is_some_and(|text| text.trim().is_empty())
+}
+
+/// Those content parts of a message that say something, with the speaker's name before the first text.
+pub(super) fn parts<'a>(message: &'a Message, parts: &'a [Value]) -> impl Iterator<Item = Cow<'a, Value>> {
+    let mut name = message.name.as_deref().filter(|_| message.role != Role::Tool);
+    parts.iter().filter(|part| !blank_part(part)).map(move |part| {
+        let text = part.get("text").and_then(Value::as_str);
+        match text.and_then(|text| Some((name.take()?, text))) {
+            Some((name, text)) => {
+                let mut named = part.clone();
+                named["text"] = Value::String(format!("{name}: {text}"));
+                Cow::Owned(named)
+            }
+            None => Cow::Borrowed(part),
+        }
+    })
 }
 
 /// A tool call's arguments as a value; models are told to write JSON, and nearly do.

@@ -82,7 +82,11 @@ def collect(chunks):
             for key in ("content", "refusal", "reasoning_content"):
                 if part["delta"].get(key):
                     message[key] = (message.get(key) or "") + part["delta"][key]
-            message.setdefault("thinking_blocks", []).extend(part["delta"].get("thinking_blocks", []))
+            for block in part["delta"].get("thinking_blocks", []):
+                # `index` is its place in the list, as OpenAI's own client wants it of lists in a stream.
+                blocks = message.setdefault("thinking_blocks", [])
+                assert block.pop("index") == len(blocks)
+                blocks.append(block)
             for call in part["delta"].get("tool_calls", []):
                 calls = message.setdefault("tool_calls", [])
                 if call["index"] == len(calls):

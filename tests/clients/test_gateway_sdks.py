@@ -72,6 +72,25 @@ def test_openai_stream_helper(gateway, endpoint):
     assert whole.usage.completion_tokens_details.reasoning_tokens == 3
 
 
+def test_openai_stream_helper_with_thinking(gateway):
+    """Several blocks of thinking, and a call without arguments; what the client has of them goes back as it was."""
+    fake = gateway.fakes["anthropic"]
+    fake.script["m"] = Reply(thinking="hm hm", more={"redacted_thinking": ["one", "two"]}, calls=[Call("now", {})])
+    request = {"model": "anthropic/m", "tools": [{"type": "function", "function": {"name": "now"}}]}
+    with gateway.client.chat.completions.stream(**request, messages=USER) as events:
+        message = events.get_final_completion().choices[0].message
+    assert json.loads(message.tool_calls[0].function.arguments) == {}
+    call = message.tool_calls[0].to_dict()
+    again = [*USER, {**message.to_dict(), "tool_calls": [call]}, {"role": "tool", "tool_call_id": call["id"], "content": "noon"}]
+    gateway.client.chat.completions.create(**request, messages=again)
+    assert fake.last()["messages"][1]["content"] == [
+        {"type": "thinking", "thinking": "hm hm", "signature": "sig-of-thinking"},
+        {"type": "redacted_thinking", "data": "one"},
+        {"type": "redacted_thinking", "data": "two"},
+        {"type": "tool_use", "id": "toolu_0", "name": "now", "input": {}},
+    ]
+
+
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_openai_parse(gateway, endpoint):
     gateway.fakes[endpoint].script["m"] = Reply(text=MOOD)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use futures::{StreamExt as _, stream};
+use serde_json::Value;
 
 use super::answer::{Facts, mint_id, sidetone, unix_seconds, usage};
 use crate::api::error::OpenAiError;
@@ -80,6 +81,8 @@ struct Writer {
     id: String,
     model: String,
     created: u64,
+    /// Blocks of thinking that went out: OpenAI's clients tell them apart by their `index`.
+    thinking: u64,
     /// Ends of answers that wait for the stream's, which carries the provenance.
     finishes: Vec<(u32, Finish)>,
     over: bool,
@@ -94,6 +97,7 @@ impl Writer {
             id: String::new(),
             model: String::new(),
             created: 0,
+            thinking: 0,
             finishes: Vec::new(),
             over: false,
         }
@@ -179,7 +183,12 @@ impl Writer {
                 });
             }),
             Piece::Thinking { choice, block } => {
-                self.delta(out, *choice, |delta| delta.value(THINKING_BLOCKS, &[block]));
+                let mut block = block.clone();
+                if let Value::Object(fields) = &mut block {
+                    fields.insert("index".to_owned(), self.thinking.into());
+                    self.thinking += 1;
+                }
+                self.delta(out, *choice, |delta| delta.value(THINKING_BLOCKS, &[&block]));
             }
             Piece::Logprobs { choice, value } => self.choice(out, *choice, |object| {
                 object.key("delta").extend_from_slice(b"{}");

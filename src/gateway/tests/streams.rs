@@ -147,15 +147,35 @@ async fn a_request_that_no_vendor_takes_makes_no_attempt() {
 
 #[tokio::test]
 async fn a_streamed_answer_that_breaks_its_schema_ends_in_an_error() {
-    let fake = Fake::start(vec![stream(&["{\"a\":", "\"x\"}"])]).await;
-    let (gateway, _) = over(&[&fake], "");
-    let mut query = query(&gateway);
-    let schema = json!({"type":"object","properties":{"a":{"type":"integer"}}});
-    query.request.response_format =
-        Some(ResponseFormat::JsonSchema { name: "s".into(), schema: Arc::new(schema), strict: true });
-    let (said, ended, _) = read(gateway.stream(query).await.expect("stream")).await;
-    assert_eq!(said, "{\"a\":\"x\"}");
-    assert_eq!(ended.expect_err("mismatch").code(), "schema_mismatch");
+    // The second is JSON in a fence: nobody takes that away from what has been streamed.
+    for words in [["{\"a\":", "\"x\"}"], ["```json\n{\"a\":1}", "\n```"]] {
+        let fake = Fake::start(vec![stream(&words)]).await;
+        let (gateway, _) = over(&[&fake], "");
+        let (said, ended, _) = read(gateway.stream(under_schema(&gateway)).await.expect("stream")).await;
+        assert_eq!(said, words.concat());
+        assert_eq!(ended.expect_err("mismatch").code(), "schema_mismatch");
+    }
+}
+
+fn under_schema(gateway: &Gateway) -> Query {
+    let mut query = query(gateway);
+    let schema = Arc::new(json!({"type":"object","properties":{"a":{"type":"integer"}}}));
+    query.request.response_format = Some(ResponseFormat::JsonSchema { name: "s".into(), schema, strict: true });
+    query
+}
+
+#[tokio::test]
+async fn a_streamed_answer_of_another_form_needs_no_schema() {
+    let call = r#"{"tool_calls":[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]}"#;
+    for (delta, finish) in [(call, "tool_calls"), (r#"{"refusal":"I will not."}"#, "stop"), ("{}", "content_filter")] {
+        let part = |delta: &str| data(&format!(r#"{{"id":"x","choices":[{{"index":0,"delta":{delta}}}]}}"#));
+        let last = data(&format!(r#"{{"id":"x","choices":[{{"index":0,"delta":{{}},"finish_reason":"{finish}"}}]}}"#));
+        let fake = Fake::start(vec![vec![sse_head(), text("Well: "), part(delta), last, data("[DONE]"), end()]]).await;
+        let (gateway, _) = over(&[&fake], "");
+        let (said, ended, _) = read(gateway.stream(under_schema(&gateway)).await.expect("stream")).await;
+        assert_eq!(said, "Well: ");
+        ended.unwrap_or_else(|error| panic!("{finish}: {error:?}"));
+    }
 }
 
 #[tokio::test]

@@ -135,6 +135,8 @@ fn in_band(value: &Value) -> failure::VendorError {
 pub(super) struct Decoder {
     /// The vendor's block index of each call, in order: OpenAI counts calls, Anthropic blocks.
     calls: Vec<u64>,
+    /// The input with which a call began, until a part of it comes: a call without arguments has no other.
+    input: Option<String>,
     /// Prompt tokens come at the start, in parts that belong together.
     start: WireUsage,
     /// The block of thinking that is coming.
@@ -155,10 +157,12 @@ impl StreamDecoder for Decoder {
                 self.usage(&value, out);
             }
             Some("content_block_start") => {
+                self.flush_input(out);
                 let block = value.get("content_block").unwrap_or(&Value::Null);
                 match block.get("type").and_then(Value::as_str) {
                     Some("tool_use") => {
                         self.calls.push(index);
+                        self.input = Some(block.get("input").map_or_else(|| "{}".to_owned(), Value::to_string));
                         out.push(Piece::ToolCall {
                             choice: 0,
                             index: self.call(index),
@@ -185,20 +189,22 @@ impl StreamDecoder for Decoder {
                         out.push(Piece::Reasoning { choice: 0, text: text_of(delta, "thinking").to_owned() });
                     }
                     Some("signature_delta") => self.think("signature", text_of(delta, "signature")),
-                    Some("input_json_delta") if self.calls.contains(&index) => out.push(Piece::ToolCall {
-                        choice: 0,
-                        index: self.call(index),
-                        id: None,
-                        name: None,
-                        arguments: text_of(delta, "partial_json").to_owned(),
-                    }),
+                    Some("input_json_delta") if self.calls.contains(&index) => {
+                        let part = text_of(delta, "partial_json");
+                        if !part.is_empty() {
+                            self.input = None;
+                            out.push(self.arguments(index, part.to_owned()));
+                        }
+                    }
                     _ => {}
                 }
             }
             Some("content_block_stop") => {
                 out.extend(self.thinking.take().map(|block| Piece::Thinking { choice: 0, block }));
+                self.flush_input(out);
             }
             Some("message_delta") => {
+                self.flush_input(out);
                 self.usage(&value, out);
                 if let Some(reason) = value.pointer("/delta/stop_reason").and_then(Value::as_str) {
                     out.push(Piece::Finish { choice: 0, reason: finish(Some(reason)) });
@@ -217,6 +223,17 @@ impl Decoder {
     fn call(&self, block: u64) -> u32 {
         let position = self.calls.iter().position(|known| *known == block).unwrap_or(0);
         u32::try_from(position).unwrap_or(u32::MAX)
+    }
+
+    /// Gives a call that has got no arguments those with which it began.
+    fn flush_input(&mut self, out: &mut Vec<Piece>) {
+        if let (Some(input), Some(block)) = (self.input.take(), self.calls.last()) {
+            out.push(self.arguments(*block, input));
+        }
+    }
+
+    fn arguments(&self, block: u64, arguments: String) -> Piece {
+        Piece::ToolCall { choice: 0, index: self.call(block), id: None, name: None, arguments }
     }
 
     /// Lays a delta onto the block of thinking.

@@ -95,7 +95,8 @@ fn takes_sampling(version: &str, model: &str) -> bool {
 fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>, version: &str) -> Result<(), Unsupported> {
     let mut object = Object::new(out);
     object.string("model", call.model);
-    object.value("max_tokens", &request.max_tokens.unwrap_or(MAX_TOKENS));
+    let thinking = thinking_tokens(request)?;
+    object.value("max_tokens", &max_tokens(request, thinking)?);
     let instruction = emulate::instruction(request, call.schema_mode, false);
     write_system(&mut object, request, instruction.as_deref());
     write_messages(object.key("messages"), &request.messages)?;
@@ -132,8 +133,8 @@ fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>, version
     if let Some(user) = &request.user {
         object.value("metadata", &json!({ "user_id": user }));
     }
-    if let Some(tokens) = emulate::thinking_tokens(request, "Anthropic")? {
-        object.value("thinking", &json!({"type": "enabled", "budget_tokens": tokens.max(MIN_THINKING)}));
+    if let Some(tokens) = thinking {
+        object.value("thinking", &json!({"type": "enabled", "budget_tokens": tokens}));
     }
     for (key, value) in &request.rest {
         if NATIVE.contains(&key.as_str()) {
@@ -146,12 +147,33 @@ fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>, version
     Ok(())
 }
 
+fn thinking_tokens(request: &ChatRequest) -> Result<Option<u64>, Unsupported> {
+    Ok(emulate::thinking_tokens(request, "Anthropic")?.map(|tokens| tokens.max(MIN_THINKING)))
+}
+
+/// What is thought counts as well: there must be more than it alone may take.
+fn max_tokens(request: &ChatRequest, thinking: Option<u64>) -> Result<u64, Unsupported> {
+    // In Anthropic's own words, what goes together is for the caller to know; only a limit of ours must not be in the way.
+    let native =
+        request.rest.get("thinking").and_then(|thinking| thinking.get("budget_tokens")).and_then(Value::as_u64);
+    match (request.max_tokens, thinking) {
+        (Some(most), Some(thinking)) if most <= thinking => Err(Unsupported(format!(
+            "Anthropic takes max_tokens above the tokens of thinking only ({most} and {thinking}; it thinks {MIN_THINKING} at least)"
+        ))),
+        (Some(most), _) => Ok(most),
+        (None, thinking) => Ok(MAX_TOKENS.saturating_add(thinking.or(native).unwrap_or(0))),
+    }
+}
+
 /// System and developer messages, wherever they stand, joined.
 ///
 /// As one text, or as blocks where one of them marks the end of a prefix to be cached.
 fn write_system(object: &mut Object<'_>, request: &ChatRequest, instruction: Option<&str>) {
-    let instructions: Vec<&Message> =
-        request.messages.iter().filter(|message| message.role.instructs() && !message.content.is_empty()).collect();
+    let instructions: Vec<&Message> = request
+        .messages
+        .iter()
+        .filter(|message| message.role.instructs() && !emulate::blank(&message.content))
+        .collect();
     if instructions.is_empty() && instruction.is_none() {
         return;
     }
@@ -164,9 +186,11 @@ fn write_system(object: &mut Object<'_>, request: &ChatRequest, instruction: Opt
         let mut blocks = Blocks::open(out);
         for message in instructions {
             match &message.content {
-                Content::Parts(parts) => parts.iter().filter_map(text_block).for_each(|block| {
-                    json::value(blocks.next(), &block);
-                }),
+                Content::Parts(parts) => {
+                    for block in emulate::parts(message, parts).filter_map(|part| text_block(&part)) {
+                        json::value(blocks.next(), &block);
+                    }
+                }
                 content => write_text(&mut blocks, message, content),
             }
         }
@@ -262,8 +286,8 @@ fn write_result(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupp
         Content::Text(text) => json::text(object.key("content"), text),
         Content::None => object.string("content", ""),
         Content::Parts(parts) => {
-            let parts = parts.iter().map(block).collect::<Result<Vec<_>, _>>()?;
-            object.value("content", &parts);
+            let blocks = emulate::parts(message, parts).map(|part| block(&part)).collect::<Result<Vec<_>, _>>()?;
+            object.value("content", &blocks);
         }
     }
     object.end();
@@ -279,13 +303,18 @@ fn call_id(id: &str) -> String {
 fn write_blocks(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupported> {
     if let Some(Value::Array(thinking)) = message.rest.get(THINKING_BLOCKS) {
         for block in thinking {
-            json::value(blocks.next(), block);
+            // Its place in the list is for OpenAI's clients, which put a stream's blocks together by it.
+            let mut block = block.clone();
+            if let Value::Object(fields) = &mut block {
+                fields.remove("index");
+            }
+            json::value(blocks.next(), &block);
         }
     }
     match &message.content {
         Content::Parts(parts) => {
-            for part in parts {
-                json::value(blocks.next(), &block(part)?);
+            for part in emulate::parts(message, parts) {
+                json::value(blocks.next(), &block(&part)?);
             }
         }
         content => write_text(blocks, message, content),
@@ -307,7 +336,7 @@ fn write_blocks(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupp
 /// A message's text as a block; nothing where it is empty.
 fn write_text(blocks: &mut Blocks<'_>, message: &Message, content: &Content) {
     let Content::Text(text) = content else { return };
-    if text.is_empty() {
+    if emulate::blank(content) {
         return;
     }
     let mut object = Object::new(blocks.next());

@@ -61,7 +61,8 @@ impl Provider for Google {
 
     fn encode(&self, request: &ChatRequest, call: &Call<'_>) -> Result<Wire, Unsupported> {
         emulate::refuse(request, "Gemini", &["logprobs"])?;
-        if request.parallel_tool_calls == Some(false) && !request.tools.is_empty() {
+        let calls = !request.tools.is_empty() && request.tool_choice != Some(ToolChoice::None);
+        if request.parallel_tool_calls == Some(false) && calls {
             return Err(Unsupported("Gemini does not support parallel_tool_calls = false".to_owned()));
         }
         let mut body = Vec::with_capacity(4096);
@@ -111,8 +112,11 @@ fn path_segment(model: &str) -> String {
 fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>) -> Result<(), Unsupported> {
     let mut object = Object::new(out);
     let instruction = emulate::instruction(request, call.schema_mode, true);
-    let system: Vec<&Message> =
-        request.messages.iter().filter(|message| message.role.instructs() && !message.content.is_empty()).collect();
+    let system: Vec<&Message> = request
+        .messages
+        .iter()
+        .filter(|message| message.role.instructs() && !emulate::blank(&message.content))
+        .collect();
     if !system.is_empty() || instruction.is_some() {
         let mut content = Object::new(object.key("systemInstruction"));
         let texts = system.iter().map(|message| Some(*message)).chain(instruction.iter().map(|_| None));
@@ -249,7 +253,7 @@ fn write_parts(out: &mut Vec<u8>, message: &Message, all: &[Message], first: &mu
         return Ok(());
     }
     match &message.content {
-        Content::Text(text) if !text.is_empty() => {
+        Content::Text(text) if !emulate::blank(&message.content) => {
             next(out);
             let mut part = Object::new(out);
             let text_out = part.key("text");
@@ -263,9 +267,9 @@ fn write_parts(out: &mut Vec<u8>, message: &Message, all: &[Message], first: &mu
         }
         Content::None | Content::Text(_) => {}
         Content::Parts(parts) => {
-            for part in parts {
+            for part in emulate::parts(message, parts) {
                 next(out);
-                json::value(out, &write_part(part)?);
+                json::value(out, &write_part(&part)?);
             }
         }
     }

@@ -77,6 +77,8 @@ class Anthropic(Fake):
     def blocks(self, reply):
         if reply.thinking:
             yield {"type": "thinking", "thinking": reply.thinking, "signature": "sig-of-thinking"}
+        for data in reply.more.get("redacted_thinking", []):
+            yield {"type": "redacted_thinking", "data": data}
         if reply.text:
             yield {"type": "text", "text": reply.text}
         for index, call in enumerate(reply.calls):
@@ -100,9 +102,10 @@ class Anthropic(Fake):
                 "thinking": lambda: [("thinking_delta", "thinking", piece) for piece in thirds(block["thinking"])]
                 + [("signature_delta", "signature", block["signature"])],
                 "text": lambda: [("text_delta", "text", piece) for piece in thirds(block["text"])],
-                "tool_use": lambda: [("input_json_delta", "partial_json", piece) for piece in thirds(json.dumps(block["input"]))],
+                "tool_use": lambda: [("input_json_delta", "partial_json", piece) for piece in (thirds(json.dumps(block["input"])) if block["input"] else [""])],
+                "redacted_thinking": lambda: [],
             }[block["type"]]()
-            empty = {"thinking": {"thinking": "", "signature": ""}, "text": {"text": ""}, "tool_use": {"input": {}}}
+            empty = {"thinking": {"thinking": "", "signature": ""}, "text": {"text": ""}, "tool_use": {"input": {}}, "redacted_thinking": {}}
             yield event("content_block_start", index=index, content_block={**block, **empty[block["type"]]})
             for kind, key, piece in deltas:
                 yield event("content_block_delta", index=index, delta={"type": kind, key: piece})
