@@ -15,7 +15,7 @@ use super::live::Live;
 use super::rate::from_now;
 use super::row::Row;
 use crate::base::secret;
-use crate::llm::{Call, ChatRequest, ChatResponse, Finish, SchemaMode, StreamError, limits};
+use crate::llm::{ChatRequest, ChatResponse, Finish, StreamError, Wire, limits};
 
 /// Longest body of a plain answer.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -28,7 +28,6 @@ pub(super) struct Context<'a> {
     pub(super) http: &'a Http,
     pub(super) arm: &'a Arm,
     pub(super) request: &'a ChatRequest,
-    pub(super) schema_mode: SchemaMode,
     /// Of the whole request.
     pub(super) deadline: Instant,
     /// Until when a plain answer's header may take.
@@ -71,22 +70,18 @@ impl Opened {
 ///
 /// # Cancel safety
 /// Dropped, the request is aborted; the row is the caller's.
-pub(super) async fn open(context: Context<'_>, remote: &Arc<Remote>, row: &mut Row) -> Result<Start, Failure> {
-    open_inner(context, remote, row).await.map_err(|failure| redact(failure, remote))
+pub(super) async fn open(
+    context: Context<'_>,
+    wire: Wire,
+    remote: &Arc<Remote>,
+    row: &mut Row,
+) -> Result<Start, Failure> {
+    open_inner(context, wire, remote, row).await.map_err(|failure| redact(failure, remote))
 }
 
-async fn open_inner(context: Context<'_>, remote: &Arc<Remote>, row: &mut Row) -> Result<Start, Failure> {
+async fn open_inner(context: Context<'_>, wire: Wire, remote: &Arc<Remote>, row: &mut Row) -> Result<Start, Failure> {
     let provider = remote.endpoint.config.provider;
     let clocks = context.arm.clocks;
-    let call = Call {
-        model: &remote.vendor_model,
-        key: remote.endpoint.key(),
-        stream: context.request.stream,
-        schema_mode: context.schema_mode,
-        api_version: remote.endpoint.config.api_version.as_deref(),
-    };
-    let wire =
-        provider.encode(context.request, &call).map_err(|error| Failure::request("unsupported", error.to_string()))?;
     let header_until =
         if context.request.stream { context.deadline.min(row.started + clocks.header) } else { context.plain_header };
     let posted = timeout_at(header_until, context.http.post(&remote.endpoint, wire, clocks.connect)).await;

@@ -16,8 +16,8 @@ use super::listing::Listings;
 use super::pace::{Allowance, Pace};
 use super::price::{self, Price};
 use super::rate::Told;
-use crate::llm::SchemaMode;
 use crate::llm::models::Traits;
+use crate::llm::{Call, ChatRequest, SchemaMode, Unsupported, Wire};
 
 /// Most pass-through models whose state is remembered.
 const MAX_TARGETS: usize = 4096;
@@ -100,6 +100,18 @@ impl Remote {
     /// What is known of it.
     pub(super) fn traits(&self) -> Traits {
         self.endpoint.traits(&self.vendor_model)
+    }
+
+    /// The request as the vendor spells it.
+    pub(super) fn encode(&self, request: &ChatRequest, schema_mode: SchemaMode) -> Result<Wire, Unsupported> {
+        let call = Call {
+            model: &self.vendor_model,
+            key: self.endpoint.key(),
+            stream: request.stream,
+            schema_mode,
+            api_version: self.endpoint.config.api_version.as_deref(),
+        };
+        self.endpoint.config.provider.encode(request, &call)
     }
 
     /// How an answer under a schema is had here, as far as is known, with the steps that are left below it.

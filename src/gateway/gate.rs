@@ -451,7 +451,7 @@ mod tests {
         let gate = gate(places(1));
         let held = gate.try_enter(&Arc::default(), || NEED).expect("free");
         let slow = Arc::new(Told::default());
-        slow.cool(Instant::now() + Duration::from_secs(30));
+        slow.cool(Duration::from_secs(30), Instant::now());
         let waits = {
             let (gate, slow) = (Arc::clone(&gate), Arc::clone(&slow));
             tokio::spawn(async move { gate.enter(&slow, || Party::Key(None), || NEED, far()).await.is_ok() })

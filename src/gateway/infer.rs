@@ -79,14 +79,7 @@ pub(super) struct Question {
 impl Question {
     /// Lays the variant's parameters over the request and checks it whole: beyond this, a failure is an attempt's.
     pub(super) fn prepare(&mut self, inner: &Inner) -> Result<Option<Validator>, GatewayError> {
-        let invalid =
-            |error: RequestError| GatewayError::new("invalid_request", error.message.clone()).with_param(error.param);
-        self.request.apply_params(&self.arm.params).map_err(invalid)?;
-        self.request.check().map_err(invalid)?;
-        match &self.request.response_format {
-            Some(ResponseFormat::JsonSchema { schema, .. }) => inner.validators.get(schema).map(Some),
-            _ => Ok(None),
-        }
+        prepare(inner, &self.arm, &mut self.request)
     }
 
     /// Whether an answer is none: an analysis has no use for one that the vendor withheld, be it the rest only. A client is shown it, with
@@ -98,6 +91,18 @@ impl Question {
     pub(super) fn until(&self) -> Instant {
         let total = self.arm.clocks.total;
         Instant::now() + self.deadline.map_or(total, |deadline| deadline.min(total))
+    }
+}
+
+/// Lays the variant's parameters over a request and checks it whole.
+pub(super) fn prepare(inner: &Inner, arm: &Arm, request: &mut ChatRequest) -> Result<Option<Validator>, GatewayError> {
+    let invalid =
+        |error: RequestError| GatewayError::new("invalid_request", error.message.clone()).with_param(error.param);
+    request.apply_params(&arm.params).map_err(invalid)?;
+    request.check().map_err(invalid)?;
+    match &request.response_format {
+        Some(ResponseFormat::JsonSchema { schema, .. }) => inner.validators.get(schema).map(Some),
+        _ => Ok(None),
     }
 }
 

@@ -212,12 +212,12 @@ impl Live {
             // All was said; only the end of the body is missing.
             Err(_) if self.tape.complete() => self.finish().await,
             Err(_) => {
-                let (what, time) = if until == self.deadline {
-                    ("no end of the answer", until.saturating_duration_since(now))
-                } else {
-                    ("no further token", self.between)
-                };
-                Err(Failure::timeout(what, time))
+                let mut failure = Failure::timeout("no further token", self.between);
+                if until == self.deadline {
+                    "the time for the whole request ran out in the middle of the answer"
+                        .clone_into(&mut failure.message);
+                }
+                Err(failure)
             }
         }
     }

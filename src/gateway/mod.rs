@@ -305,6 +305,14 @@ impl Gateway {
         infer::whole(&self.inner, query.question(false)).await
     }
 
+    /// Looks at a request as it will be asked, without asking: for what is asked only after something else has failed.
+    ///
+    /// # Errors
+    /// `invalid_request`, with the parameter that is wrong.
+    pub fn check(&self, arm: &Arm, mut request: ChatRequest) -> Result<(), GatewayError> {
+        infer::prepare(&self.inner, arm, &mut request).map(|_| ())
+    }
+
     /// Asks for a stream on a client's behalf. Returns at the commit point: the first token is there, and no other vendor
     /// can take over any more.
     ///

@@ -19,6 +19,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 const SLOT: Duration = Duration::from_millis(100);
 /// A vendor that told of an empty limit is asked anew after this, though it be whole later only.
 const TRUST: Duration = Duration::from_secs(60);
+/// Whatever a vendor says, in seconds or as a date, it is back then: no clock counts to the end of a word that is none.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// For so long at most a vendor is believed that wants to be left alone.
+const COOLING: Duration = Duration::from_secs(60 * 60);
 /// Two ends of windows nearer than this are the same one.
 const SAME: Duration = Duration::from_secs(1);
 /// What an answer is taken to be at most, where the request does not say, tokens.
@@ -137,7 +141,7 @@ struct Bucket {
 
 impl Bucket {
     fn learned(limit: &Limit, now: Instant) -> Self {
-        let whole_at = now + from_now(limit.reset).min(TRUST * 24 * 60);
+        let whole_at = now + from_now(limit.reset);
         let whole = limit.limit.unwrap_or(f64::INFINITY);
         let seconds = (whole_at - now).as_secs_f64();
         let refill = match limit.limit {
@@ -193,7 +197,7 @@ impl Bucket {
 
     fn take(&mut self, amount: f64, now: Instant) {
         let more = if self.refill > 0.0 {
-            Duration::try_from_secs_f64(amount / self.refill).unwrap_or(TRUST)
+            Duration::try_from_secs_f64(amount / self.refill).unwrap_or(TRUST).min(LONGEST)
         } else {
             Duration::ZERO
         };
@@ -256,7 +260,8 @@ impl Told {
     }
 
     /// The vendor said when to come back. A shorter time never replaces a longer one.
-    pub(super) fn cool(&self, until: Instant) {
+    pub(super) fn cool(&self, after: Duration, now: Instant) {
+        let until = now + after.min(COOLING);
         let mut state = self.state();
         state.cooling_until = Some(state.cooling_until.map_or(until, |known| known.max(until)));
         self.any.store(true, Ordering::Release);
@@ -287,10 +292,11 @@ impl Told {
 
 /// A vendor's time, from now on.
 pub(super) fn from_now(after: RetryAfter) -> Duration {
-    match after {
+    let wait = match after {
         RetryAfter::In(duration) => duration,
         RetryAfter::At(time) => time.duration_since(SystemTime::now()).unwrap_or_default(),
-    }
+    };
+    wait.min(LONGEST)
 }
 
 #[cfg(test)]
@@ -387,8 +393,8 @@ mod tests {
     fn a_longer_cooling_is_never_cut_short() {
         let told = Told::default();
         let now = Instant::now();
-        told.cool(now + seconds(9));
-        told.cool(now + seconds(1));
+        told.cool(seconds(9), now);
+        told.cool(seconds(1), now);
         assert_eq!(told.wait(NEED, now), seconds(9));
         assert_eq!(told.wait(NEED, now + seconds(9)), Duration::ZERO);
     }

@@ -22,7 +22,7 @@ use super::balance;
 use super::catalogue::{Arm, Target};
 use super::error::{AttemptFailure, Failure, GatewayError};
 use crate::base::stopwatch::waiting;
-use crate::llm::{ChatRequest, ResponseFormat, SchemaMode};
+use crate::llm::{ChatRequest, ResponseFormat};
 use crate::types::{CallId, RequestDone};
 
 /// Who asks: for the rows.
@@ -224,14 +224,15 @@ impl<'a> Run<'a> {
             return opened;
         }
         let (landed, waited) = {
-            let context = self.context(flight.schema_mode, &flight.request);
-            waiting(pin!(attempt::open(context, &flight.remote, &mut flight.row))).await
+            let context = self.context(&flight.request);
+            let wire = std::mem::take(&mut flight.wire);
+            waiting(pin!(attempt::open(context, wire, &flight.remote, &mut flight.row))).await
         };
         self.waited += waited;
         self.land(flight, landed)
     }
 
-    fn context<'r>(&self, schema_mode: SchemaMode, request: &'r ChatRequest) -> Context<'r>
+    fn context<'r>(&self, request: &'r ChatRequest) -> Context<'r>
     where
         'a: 'r,
     {
@@ -240,7 +241,6 @@ impl<'a> Run<'a> {
             http: &inner.http,
             arm,
             request,
-            schema_mode,
             deadline: self.deadline,
             plain_header: self.plain_header(),
             keep_raw: self.keep_raw,
@@ -250,7 +250,7 @@ impl<'a> Run<'a> {
 
     /// An attempt reached its commit point, or failed before it.
     fn land(&mut self, flight: Flight<'a, '_>, landed: Landed) -> Option<Opened> {
-        let Flight { position, remote, request, row, mut probe, mode_step, schema_mode } = flight;
+        let Flight { position, remote, request, row, mut probe, mode_step, schema_mode, wire: _ } = flight;
         match landed {
             Ok(start) => {
                 probe.pending = false;

@@ -240,7 +240,7 @@ impl Stream {
             message: failure.message.clone(),
         });
         let what = match failure.code {
-            "timeout" => "the answer stalled",
+            "timeout" => "the answer stalled, or took too long",
             "malformed" => "the stream made no sense",
             "interrupted" => "the stream was cut",
             _ => "the vendor broke the answer off",

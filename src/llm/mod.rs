@@ -158,7 +158,7 @@ pub struct ListCall<'a> {
 }
 
 /// A request as it goes over the wire.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wire {
     /// What follows the base URL, query included.
     pub path: String,

@@ -26,6 +26,8 @@ pub struct Parser {
     lent: bool,
     /// The last line ended in CR: a LF that follows belongs to it.
     after_cr: bool,
+    /// A line was read: a byte order mark stands before the first only.
+    begun: bool,
 }
 
 /// One event: its name (empty where there is none) and its data.
@@ -108,7 +110,10 @@ impl Parser {
     }
 
     fn line(&mut self, start: usize, end: usize) {
-        let line = &self.buffer[start..end];
+        let mut line = &self.buffer[start..end];
+        if !std::mem::replace(&mut self.begun, true) {
+            line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        }
         let (field, value) = match line.iter().position(|byte| *byte == b':') {
             Some(colon) => (&line[..colon], &line[colon + 1..]),
             None => (line, &line[line.len()..]),
@@ -161,6 +166,12 @@ mod tests {
         let expected =
             [("a", "{\"x\":\"ä\u{1f600}\"}"), ("", "1\n2"), ("", "[DONE]")].map(|(a, b)| (a.to_owned(), b.to_owned()));
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_line() {
+        let found = events(&[b"\xef\xbb", b"\xbfdata: x\n\n\xef\xbb\xbfdata: y\n\ndata: z\n\n"]);
+        assert_eq!(found, [("".into(), "x".into()), ("".into(), "z".into())]);
     }
 
     #[test]

@@ -199,6 +199,7 @@ async fn fallbacks_and_repair_are_understood_as_assemblyai_has_them() {
         let reply = bench.daemon.post("/v1/chat/completions", &body).await;
         assert_eq!(reply.status, 200, "{}", reply.text());
         assert_eq!(reply.header("sidetone-model"), Some("other"));
+        assert_eq!(reply.header("sidetone-attempts"), Some("2"), "those that failed are counted");
         assert_eq!(bench.mock.count() - before, 2, "retry false: each is asked once");
         let asked = bench.mock.asked_number(bench.mock.count()).expect("asked").body;
         assert_eq!((&asked["temperature"], asked.get("fallbacks")), (&json!(0.9), None), "{asked}");
@@ -214,6 +215,10 @@ async fn fallbacks_and_repair_are_understood_as_assemblyai_has_them() {
         (json!({"fallback_config":{"depth":3}}), "fallback_config.depth"),
         (json!({"fallback_config":{"retry":1}}), "fallback_config.retry"),
         (json!({"fallbacks":[{"temperature":1}]}), "fallbacks[0].model"),
+        (
+            json!({"fallbacks":[{"model":"other"},{"model":"other","temperature":9}],"fallback_config":{"depth":2}}),
+            "fallbacks[1].temperature",
+        ),
         (json!({"post_processing_steps":[{"type":"translate"}]}), "post_processing_steps"),
         (json!({"post_processing_steps":[{"type":"json-repair"}],"stream":true}), "post_processing_steps"),
     ] {

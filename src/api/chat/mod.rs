@@ -163,7 +163,8 @@ async fn read_transcript(api: &Api, spec: Spec) -> Result<Given, OpenAiError> {
     Ok(Given { spec, turns })
 }
 
-/// The caller's request and its fallbacks, each with who will answer. Every name must be known before anything is asked.
+/// The caller's request and its fallbacks, each with who will answer. Every name must be known, and every fallback be a
+/// request that can be asked, before anything is.
 fn turns(
     gateway: &Gateway,
     request: ChatRequest,
@@ -178,10 +179,18 @@ fn turns(
         return Err(OpenAiError::bad_request(Some("model"), message));
     }
     let mut turns = vec![Turn { arm: resolve(&named)?, named, request }];
-    for fallback in fallbacks {
+    for (position, fallback) in fallbacks.into_iter().enumerate() {
         let mut request = turns[0].request.clone();
         fallback.lay_over(&mut request).map_err(|error| OpenAiError::request(&error))?;
-        turns.push(Turn { arm: resolve(&fallback.model)?, named: fallback.model, request });
+        let arm = resolve(&fallback.model)?;
+        gateway.check(&arm, request.clone()).map_err(|error| {
+            let param = format!("fallbacks[{position}].{}", error.param().unwrap_or_default());
+            OpenAiError::bad_request(
+                Some(param.trim_end_matches('.')),
+                format!("fallbacks[{position}]: {}", error.message()),
+            )
+        })?;
+        turns.push(Turn { arm, named: fallback.model, request });
     }
     Ok(turns)
 }
@@ -216,6 +225,7 @@ async fn plain(asked: &Asked, turns: Vec<Turn>) -> Result<Response, OpenAiError>
     for mut turn in turns {
         match asked.gateway.complete(asked.query(&mut turn)).await {
             Ok(mut answer) => {
+                answer.attempts += made(&failed);
                 if asked.repair_json {
                     repair_answer(&mut answer, &failed)?;
                 }
@@ -226,6 +236,12 @@ async fn plain(asked: &Asked, turns: Vec<Turn>) -> Result<Response, OpenAiError>
         }
     }
     Err(all_failed(failed))
+}
+
+/// HTTP calls that were made for those that failed.
+fn made(failed: &[GatewayError]) -> u32 {
+    let calls = failed.iter().flat_map(GatewayError::attempts).filter(|attempt| attempt.why.is_some()).count();
+    u32::try_from(calls).unwrap_or(u32::MAX)
 }
 
 /// What the request itself is at fault for no other model can help with.
@@ -356,7 +372,10 @@ async fn open(asked: Asked, turns: Vec<Turn>, answering: Arc<AtomicBool>) -> Res
     let mut failed: Vec<GatewayError> = Vec::new();
     for mut turn in turns {
         match asked.gateway.stream_watched(asked.query(&mut turn), &answering).await {
-            Ok(stream) => return Ok(Opened { overhead: asked.overhead(stream.waited), stream, turn }),
+            Ok(mut stream) => {
+                stream.provenance.attempts += made(&failed);
+                return Ok(Opened { overhead: asked.overhead(stream.waited), stream, turn });
+            }
             Err(error) if stops(&error) => return Err(OpenAiError::gateway(&error, &failed)),
             Err(error) => failed.push(error),
         }

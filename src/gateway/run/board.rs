@@ -18,7 +18,7 @@ use crate::gateway::gate::{Party, Permit};
 use crate::gateway::metrics::Metrics;
 use crate::gateway::rate::Need;
 use crate::gateway::row::Row;
-use crate::llm::{ChatRequest, SchemaMode};
+use crate::llm::{ChatRequest, SchemaMode, Wire};
 use crate::types::AttemptBegun;
 
 /// An attempt on its way.
@@ -31,6 +31,8 @@ pub(super) struct Flight<'a, 'r> {
     pub(super) probe: Probe<'a>,
     pub(super) mode_step: usize,
     pub(super) schema_mode: SchemaMode,
+    /// The request as its vendor spells it; taken out when it is sent.
+    pub(super) wire: Wire,
 }
 
 /// What an attempt has to have before it begins. Dropped unused, all of it is given back.
@@ -102,7 +104,7 @@ impl<'a> Run<'a> {
             _ if self.attempts == 0 && position == 0 => "first",
             _ => "failover",
         };
-        Ok(Some(self.launch(position, remote, Pass { probe, permit, reservation }, why, request)))
+        Ok(self.launch(position, remote, Pass { probe, permit, reservation }, why, request))
     }
 
     /// A place at the endpoint, and money. `None`: there is no place. Who waits for money holds no place meanwhile, which
@@ -142,7 +144,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The attempt begins: it is counted, and its row written.
+    /// The attempt begins: it is counted, and its row written. `None`: the vendor has no words for the request, and the
+    /// candidate is passed over.
     pub(super) fn launch<'r>(
         &mut self,
         position: usize,
@@ -150,12 +153,20 @@ impl<'a> Run<'a> {
         pass: Pass<'a>,
         why: &'static str,
         request: Cow<'r, ChatRequest>,
-    ) -> Flight<'a, 'r> {
-        let Pass { probe, permit, reservation } = pass;
+    ) -> Option<Flight<'a, 'r>> {
         let modes = remote.schema_modes();
-        let progress = &mut self.candidates[position];
-        let mode_step = progress.schema_step.min(modes.len().saturating_sub(1));
+        let mode_step = self.candidates[position].schema_step.min(modes.len().saturating_sub(1));
         let schema_mode = modes.get(mode_step).copied().unwrap_or(SchemaMode::Prompt);
+        let wire = match remote.encode(&request, schema_mode) {
+            Ok(wire) => wire,
+            Err(error) => {
+                self.candidates[position].dead = true;
+                self.note(&remote, Failure::request("unsupported", error.to_string()), None);
+                return None;
+            }
+        };
+        let Pass { probe, permit, reservation } = pass;
+        let progress = &mut self.candidates[position];
         progress.tries += u32::from(!std::mem::take(&mut progress.stepping));
         progress.why = Some(why);
         self.attempts += 1;
@@ -165,7 +176,7 @@ impl<'a> Run<'a> {
         let begun = self.begun(&remote, why);
         let (recorder, metrics) = (self.inner.recorder.as_ref(), &self.inner.metrics);
         let row = Box::new(Row::begin(begun, &remote, reservation, permit, request.stream, recorder, metrics));
-        Flight { position, remote, request, row, probe, mode_step, schema_mode }
+        Some(Flight { position, remote, request, row, probe, mode_step, schema_mode, wire })
     }
 
     /// Who shares one turn in a queue.

@@ -47,7 +47,7 @@ impl Run<'_> {
             self.inner.metrics.breaker(remote);
         }
         if let (Some(after), "rate_limited") = (failure.retry_after, failure.code) {
-            remote.told.cool(now + after);
+            remote.told.cool(after, now);
         }
         let progress = &mut self.candidates[position];
         if step {

@@ -41,8 +41,9 @@ impl<'a> Run<'a> {
         let (slow, position) = (Arc::clone(&first.remote), first.position);
         let mut second = None;
         let (one, other) = {
-            let context = self.context(first.schema_mode, &first.request);
-            let mut opening = pin!(attempt::open(context, &first.remote, &mut first.row));
+            let context = self.context(&first.request);
+            let wire = std::mem::take(&mut first.wire);
+            let mut opening = pin!(attempt::open(context, wire, &first.remote, &mut first.row));
             match timeout(after, opening.as_mut()).await {
                 Ok(landed) => (Some(landed), None),
                 Err(_) => {
@@ -50,8 +51,9 @@ impl<'a> Run<'a> {
                     match &mut second {
                         None => (Some(opening.await), None),
                         Some(second) => {
-                            let context = self.context(second.schema_mode, &second.request);
-                            let hedging = pin!(attempt::open(context, &second.remote, &mut second.row));
+                            let context = self.context(&second.request);
+                            let wire = std::mem::take(&mut second.wire);
+                            let hedging = pin!(attempt::open(context, wire, &second.remote, &mut second.row));
                             first_of(opening, hedging).await
                         }
                     }
@@ -103,7 +105,7 @@ impl<'a> Run<'a> {
             }
             self.hedged = true;
             let probe = Probe::new(&remote, &self.inner.metrics, false);
-            return Some(self.launch(position, remote, Pass { probe, permit, reservation }, "hedge", request));
+            return self.launch(position, remote, Pass { probe, permit, reservation }, "hedge", request);
         }
         self.inner.metrics.hedge(&slow_remote.endpoint.name, "refused");
         None

@@ -36,6 +36,28 @@ async fn a_configured_rate_shifts_to_the_next_candidate_and_names_itself() {
 }
 
 #[tokio::test]
+async fn a_vendors_word_beyond_all_time_is_a_long_wait_and_no_more() {
+    let endless = "99999999999999999999";
+    for header in [
+        format!("retry-after: {endless}\r\n"),
+        format!("retry-after-ms: {endless}999\r\n"),
+        "retry-after: Fri, 31 Dec 9999 23:59:59 GMT\r\n".to_owned(),
+        format!("x-ratelimit-limit-requests: 1\r\nx-ratelimit-remaining-requests: -1e300\r\nx-ratelimit-reset-requests: {endless}d\r\n"),
+        "x-ratelimit-limit-tokens: 1e-300\r\nx-ratelimit-remaining-tokens: -1e300\r\nx-ratelimit-reset-tokens: 9000000000000000000s\r\n".to_owned(),
+    ] {
+        let (first, second) = (Fake::start(vec![reply(429, &header, "{}")]).await, Fake::start(vec![plain("b")]).await);
+        let (gateway, _tape) = over(&[&first, &second], "");
+        for _ in 0..2 {
+            assert_eq!(gateway.complete(query(&gateway)).await.expect("the next one").text, "b", "{header}");
+        }
+        let (gateway, _tape) = over(&[&first], "retries = 0");
+        let error = gateway.complete(query(&gateway)).await.expect_err("nobody");
+        assert_eq!(error.code(), "rate_limited", "{header}");
+        assert!(error.retry_after().is_none_or(|after| after <= Duration::from_secs(86_400)), "{header}");
+    }
+}
+
+#[tokio::test]
 async fn tokens_are_estimated_and_settled() {
     let slow = vec![Step::Wait(Duration::from_millis(50))];
     let mut answer = slow.clone();

@@ -146,6 +146,31 @@ async fn a_request_that_no_vendor_takes_makes_no_attempt() {
 }
 
 #[tokio::test]
+async fn what_a_vendor_has_no_words_for_is_no_attempt() {
+    let fake = Fake::start(vec![plain("well")]).await;
+    let text = |candidates: &str| {
+        format!(
+            "[endpoints.a]\nprovider = \"anthropic\"\nbase_url = \"{0}\"\nmax_concurrency = 1\n\
+             [endpoints.b]\nprovider = \"openai\"\nbase_url = \"{0}\"\n[models.m]\ncandidates = {candidates}",
+            fake.url
+        )
+    };
+    for (candidates, whys) in [("[\"a/v\", \"b/v\"]", vec!["failover"]), ("[\"a/v\"]", vec![])] {
+        let (gateway, tape) = gateway(&text(candidates));
+        let mut query = query(&gateway);
+        query.request.n = Some(2);
+        match gateway.complete(query).await {
+            Ok(answer) => assert_eq!(answer.attempts, 1),
+            Err(error) => {
+                let attempts: Vec<_> = error.attempts().iter().map(|made| (made.code, made.why)).collect();
+                assert_eq!((error.code(), attempts), ("unsupported", vec![("unsupported", None)]));
+            }
+        }
+        assert_eq!((tape.whys(), fake.requests()), (whys, 1), "{candidates}");
+    }
+}
+
+#[tokio::test]
 async fn a_streamed_answer_that_breaks_its_schema_ends_in_an_error() {
     // The second is JSON in a fence: nobody takes that away from what has been streamed.
     for words in [["{\"a\":", "\"x\"}"], ["```json\n{\"a\":1}", "\n```"]] {
