@@ -30,8 +30,8 @@ pub(crate) struct ModelsArgs {
     /// The daemon
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value = DEFAULT_LISTEN)]
     to: Target,
-    /// No daemon: what this configuration has
-    #[arg(long, value_name = "FILE", conflicts_with = "to")]
+    /// No daemon, whatever --to or SIDETONE_URL says: what this configuration has
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Ask each endpoint for one token: with each model that is configured, else with one of its list
     #[arg(long)]

@@ -73,7 +73,7 @@ pub(crate) async fn run(args: UsageArgs) -> Result<ExitCode> {
     let items = |name: &str| answer.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let (lines, texts) = match args.changes {
         true => (changes(items("changes")), 4),
-        false => (lines(&groups, items("rows")), groups.len()),
+        false => (lines(&groups, items("rows"), args.format == Format::Csv), groups.len()),
     };
     match args.format {
         Format::Csv => lines.iter().for_each(|line| anstream::println!("{}", csv(line))),
@@ -103,8 +103,19 @@ fn changes(changes: &[Value]) -> Vec<Vec<String>> {
     lines
 }
 
+/// Dollars: for people to the millionth, for programs to the last place, of twelve.
+fn dollars(cost: f64, exact: bool) -> String {
+    if !exact {
+        return format!("{cost:.6}");
+    }
+    let text = format!("{cost:.12}");
+    let short = text.trim_end_matches('0');
+    // At least cents, as money is written.
+    text[..short.len().max(text.len() - 10)].to_owned()
+}
+
 /// A head, then a line a row.
-fn lines(groups: &[&str], rows: &[Value]) -> Vec<Vec<String>> {
+fn lines(groups: &[&str], rows: &[Value], exact: bool) -> Vec<Vec<String>> {
     let numbers = ["attempts", "input", "cached", "cache_write", "output", "reasoning", "cost_usd", "unpriced"];
     let head = groups.iter().copied().chain(numbers);
     let mut lines = vec![head.map(str::to_owned).collect::<Vec<_>>()];
@@ -115,7 +126,7 @@ fn lines(groups: &[&str], rows: &[Value]) -> Vec<Vec<String>> {
             ["input", "cached", "cache_write", "output", "reasoning"]
                 .map(|kind| text(row.pointer(&format!("/tokens/{kind}")))),
         );
-        line.push(row.get("cost_usd").and_then(Value::as_f64).map_or_else(String::new, |cost| format!("{cost:.6}")));
+        line.push(row.get("cost_usd").and_then(Value::as_f64).map_or_else(String::new, |cost| dollars(cost, exact)));
         line.push(text(row.get("unpriced")));
         lines.push(line);
     }
@@ -141,8 +152,20 @@ mod tests {
         let rows = [
             json!({"route":"a,b","attempts":3,"tokens":{"input":5,"cached":null,"output":1},"cost_usd":null,"unpriced":3}),
         ];
-        let lines = lines(&["route"], &rows);
+        let lines = lines(&["route"], &rows, true);
         assert_eq!(csv(&lines[0]), "route,attempts,input,cached,cache_write,output,reasoning,cost_usd,unpriced");
         assert_eq!(csv(&lines[1]), "\"a,b\",3,5,,,1,,,3");
+    }
+
+    #[test]
+    fn programs_get_the_last_place_of_a_cost() {
+        for (cost, shown, exact) in [
+            (0.001_183_500_001, "0.001184", "0.001183500001"),
+            (1e-12, "0.000000", "0.000000000001"),
+            (12.5, "12.500000", "12.50"),
+            (0.0, "0.000000", "0.00"),
+        ] {
+            assert_eq!((dollars(cost, false).as_str(), dollars(cost, true).as_str()), (shown, exact));
+        }
     }
 }

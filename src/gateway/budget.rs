@@ -77,6 +77,18 @@ pub(super) enum Reserved {
     Later,
 }
 
+/// What an attempt may cost, in pico-dollars.
+#[derive(Debug, Clone, Copy)]
+struct Likely {
+    /// Less than this must not be left.
+    least: i64,
+    /// What is set aside: what the model is known to have cost at most. Before its first answer nothing is, and one goes
+    /// ahead alone.
+    most: Option<i64>,
+    /// What it counts for where the vendor does not say.
+    estimate: i64,
+}
+
 enum Verdict {
     Reserved(Reservation),
     /// Others hold what is left; it may come free.
@@ -157,8 +169,8 @@ impl Budget {
         remote: &Remote,
         request: &ChatRequest,
     ) -> Result<Reserved, GatewayError> {
-        let Some((amount, estimate)) = self.amount(remote, request) else { return Ok(Reserved::Unneeded) };
-        match self.try_reserve(call, amount(), estimate) {
+        let Some(likely) = self.likely(remote, request) else { return Ok(Reserved::Unneeded) };
+        match self.try_reserve(call, likely) {
             Verdict::Reserved(reservation) => Ok(Reserved::Money(reservation)),
             Verdict::Wait => Ok(Reserved::Later),
             Verdict::Refused(limit, cap) => {
@@ -182,26 +194,28 @@ impl Budget {
         remote: &Remote,
         request: &ChatRequest,
     ) -> Result<Option<Reservation>, ()> {
-        let Some((amount, estimate)) = self.amount(remote, request) else { return Ok(None) };
-        match self.try_reserve(call, amount(), estimate) {
+        let Some(likely) = self.likely(remote, request) else { return Ok(None) };
+        match self.try_reserve(call, likely) {
             Verdict::Reserved(reservation) => Ok(Some(reservation)),
             Verdict::Wait | Verdict::Refused(..) => Err(()),
         }
     }
 
-    /// What an attempt is taken to cost: what this model is known to cost at most (before the first answer nothing is,
-    /// and one goes ahead alone), and the estimate. `None` where nothing is capped or no price is known.
-    fn amount<'a>(
-        &self,
-        remote: &'a Remote,
-        request: &ChatRequest,
-    ) -> Option<(impl Fn() -> Option<i64> + use<'a>, i64)> {
+    /// What an attempt is taken to cost; `None` where nothing is capped or no price is known.
+    fn likely(&self, remote: &Remote, request: &ChatRequest) -> Option<Likely> {
         let price = remote.price(unix_ms()).filter(|_| self.capped.load(Ordering::Relaxed))?;
-        let estimate = estimate(price, Need::of(request));
-        Some((move || remote.dearest().map(|dearest| dearest.max(estimate)), estimate))
+        let need = Need::of(request);
+        let estimate = estimate(price, need);
+        // How long an answer is that the request does not limit is a guess, for which nobody is refused.
+        let least = match request.max_tokens {
+            Some(_) => estimate,
+            None => self::estimate(price, Need { output: 1, ..need }),
+        };
+        Some(Likely { least, most: remote.dearest().map(|dearest| dearest.max(least)), estimate })
     }
 
-    fn try_reserve(self: &Arc<Self>, call: Option<&CallId>, amount: Option<i64>, estimate: i64) -> Verdict {
+    fn try_reserve(self: &Arc<Self>, call: Option<&CallId>, likely: Likely) -> Verdict {
+        let Likely { least, most: amount, estimate } = likely;
         let mut state = self.state();
         let day = unix_ms() / DAY_MS;
         if state.day != day {
@@ -224,7 +238,7 @@ impl Budget {
         for (limit, purse) in purses {
             let Some((purse, cap)) = purse else { continue };
             let unspent = cap.saturating_sub(purse.spent);
-            if unspent < amount.unwrap_or(estimate).max(1) {
+            if unspent < amount.unwrap_or(least).max(1) {
                 return Verdict::Refused(limit, cap);
             }
             let free = unspent.saturating_sub(purse.reserved);

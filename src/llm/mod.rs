@@ -64,6 +64,11 @@ pub trait Provider: Send + Sync {
     /// The base URL where none is configured; `None` = it must be.
     fn base_url(&self) -> Option<&'static str>;
 
+    /// The version of its API that is spoken where none is configured; `None` = its API has none to choose from.
+    fn api_version(&self) -> Option<&'static str> {
+        None
+    }
+
     /// How answers under a schema are had where nothing is configured or learned.
     fn schema_modes(&self) -> &'static [SchemaMode];
 

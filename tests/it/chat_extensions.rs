@@ -51,7 +51,7 @@ impl Bench {
         let mock = MockLlm::start().await;
         let config = format!(
             "[endpoints.mock]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\n\
-             capabilities = [{{ model = \"narrow\", context_length = 1700 }}]\n\
+             capabilities = [{{ model = \"narrow\", context_length = 1700 }}, {{ model = \"tiny\", context_length = 600 }}]\n\
              [models.m]\ncandidates = [\"mock/m\"]\nretries = 2\n[models.late]\ncandidates = [\"mock/late\"]\nretries = 2\n\
              [models.other]\ncandidates = [\"mock/other\"]\nretries = 2\n\
              {LOCAL_ANALYSES}",
@@ -155,6 +155,13 @@ async fn transcripts_are_written_as_asked_and_put_where_they_belong() {
     let prompt = bench.mock.asked_number(bench.mock.count()).expect("asked").prompt();
     assert!(prompt.ends_with("A: Sentence number 499.") && !prompt.contains("number 0."), "{}", prompt.len());
     assert!((2000..6800).contains(&prompt.len()), "{}", prompt.len());
+    // Nothing is said of the answer: what is kept free for it leaves room for the transcript.
+    let mut body = body;
+    body["model"] = json!("mock/tiny");
+    body["max_tokens"] = Json::Null;
+    assert_eq!(bench.daemon.post("/v1/chat/completions", &body).await.status, 200);
+    let prompt = bench.mock.asked_number(bench.mock.count()).expect("asked").prompt();
+    assert!(prompt.ends_with("A: Sentence number 499."), "{prompt}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

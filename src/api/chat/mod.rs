@@ -76,9 +76,10 @@ impl Given {
 /// Tokens that are left for a transcript beside the rest of the request, where the model's context is known.
 fn room(arm: &Arm, request: &ChatRequest) -> Option<usize> {
     let bytes: usize = request.messages.iter().map(|message| message.content.plain().len()).sum();
-    let rest = (bytes / 3) as u64 + request.max_tokens.unwrap_or(OUTPUT_TOKENS) + 64;
+    let context = arm.context_length()?;
+    let rest = (bytes / 3) as u64 + request.max_tokens.unwrap_or(OUTPUT_TOKENS.min(context / 4)) + 64;
     // A token is taken for four bytes, which not every language keeps to: a quarter is left free.
-    let left = arm.context_length()?.saturating_sub(rest) / 4 * 3;
+    let left = context.saturating_sub(rest) / 4 * 3;
     usize::try_from(left).ok()
 }
 

@@ -111,7 +111,7 @@ pub(super) fn read_endpoint(root: &mut Section<'_>, name: &str, value: Value) ->
             Some("prompt") => Some(SchemaMode::Prompt),
             _ => None,
         },
-        api_version: section.string("api_version"),
+        api_version: read_version(&mut section, provider),
         headers: section.headers("headers"),
         models: section.strings("models").unwrap_or_default(),
         discover: read_discover(&mut section, provider),
@@ -120,6 +120,17 @@ pub(super) fn read_endpoint(root: &mut Section<'_>, name: &str, value: Value) ->
     };
     section.finish();
     (provider.is_some() && base_url.is_some()).then_some(endpoint)
+}
+
+fn read_version(section: &mut Section<'_>, provider: Option<&'static dyn Provider>) -> Option<String> {
+    let version = section.string("api_version")?;
+    if let Some(provider) = provider.filter(|provider| provider.api_version().is_none()) {
+        let versioned = llm::PROVIDERS.iter().filter(|known| known.api_version().is_some());
+        let versioned: Vec<&str> = versioned.map(|known| known.name()).collect();
+        let message = format!("has a meaning only with provider {}, found {}", versioned.join(" or "), provider.name());
+        section.problem("api_version", message);
+    }
+    Some(version)
 }
 
 fn read_discover(section: &mut Section<'_>, provider: Option<&'static dyn Provider>) -> Option<Duration> {

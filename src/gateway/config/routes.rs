@@ -93,12 +93,27 @@ pub(super) fn read_route(root: &mut Section<'_>, name: &str, value: Value, confi
     RouteConfig { name: name.to_owned(), variants }
 }
 
+/// What is wrong whoever asks: callers shall not be told of it at every request.
+fn check_params(params: &JsonMap) -> Result<(), String> {
+    let message = llm::Message::text(llm::Role::User, "x");
+    let mut request = llm::ChatRequest { messages: vec![message], ..llm::ChatRequest::default() };
+    request.apply_params(params).map_err(|error| error.message)?;
+    if let Some(llm::ResponseFormat::JsonSchema { schema, .. }) = &request.response_format {
+        llm::schema::Validator::compile(schema).map_err(|error| format!("response_format: {error}"))?;
+    }
+    // The tool that must be called may be one of the caller's.
+    if request.tools.is_empty() {
+        request.tool_choice = None;
+    }
+    request.check().map_err(|error| error.message)
+}
+
 fn read_params(variant: &mut Section<'_>) -> JsonMap {
     let Some(value) = variant.take("params") else { return JsonMap::new() };
     match serde_json::to_value(&value) {
         Ok(serde_json::Value::Object(params)) => {
-            if let Err(error) = llm::ChatRequest::default().apply_params(&params) {
-                variant.problem("params", error.message);
+            if let Err(error) = check_params(&params) {
+                variant.problem("params", error);
             }
             params
         }

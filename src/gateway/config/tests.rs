@@ -49,6 +49,9 @@ fn all_problems_at_once_with_their_places() {
         provider = "openai_compatible"
         [endpoints.b]
         provider = "openay"
+        [endpoints.d]
+        provider = "openai"
+        api_version = "2026-10-21"
         [models.m]
         candidates = ["c/x", 5, "noslash"]
         balance = "weight"
@@ -56,7 +59,8 @@ fn all_problems_at_once_with_their_places() {
         [models.n]
         candidates = 7
         [routes.r]
-        variants = ["x", {name = "x", model = "mm", weight = -1}, {name = "x", model = "m", params = {temperature = "hot"}}]
+        variants = ["x", {name = "x", model = "mm", weight = -1}, {name = "x", model = "m", params = {temperature = "hot"}},
+            {name = "y", model = "local", params = {temperature = 9, tool_choice = {type = "function", function = {name = "f"}}}}, {name = "z", model = "local", params = {tool_choice = {type = "function", function = {name = "f"}}}}]
         [gateway]
         default_route = "q"
         speed = 1
@@ -68,6 +72,7 @@ fn all_problems_at_once_with_their_places() {
         [
             "endpoints.a.base_url",
             "endpoints.b.provider",
+            "endpoints.d.api_version",
             "models.m.candidates[1]",
             "models.m.candidates[0]",
             "models.m.candidates[2]",
@@ -77,6 +82,7 @@ fn all_problems_at_once_with_their_places() {
             "routes.r.variants[1].weight",
             "routes.r.variants[2].name",
             "routes.r.variants[2].params",
+            "routes.r.variants[3].params",
             "gateway.default_route",
             "gateway.speed",
         ],

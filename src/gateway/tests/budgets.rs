@@ -61,6 +61,21 @@ async fn a_hundred_at_once_spend_what_the_cap_allows_and_never_more() {
 }
 
 #[tokio::test]
+async fn nobody_is_refused_for_an_answer_whose_length_is_a_guess() {
+    let fake = Fake::start(vec![plain("x")]).await;
+    // Of tokens that nobody asked for, 1,024 would be 51 dollars.
+    let (gateway, _) = capped(&fake, None, Some(3.0), 0);
+    let unlimited = || {
+        let mut query = query(&gateway, None);
+        query.request.max_tokens = None;
+        query
+    };
+    assert!(gateway.complete(unlimited()).await.is_ok());
+    assert!(gateway.complete(unlimited()).await.is_ok());
+    assert_eq!(gateway.complete(unlimited()).await.expect_err("one dollar").code(), "budget_exhausted");
+}
+
+#[tokio::test]
 async fn what_was_spent_before_counts_and_failures_cost_nothing() {
     let fake = Fake::start(vec![fake::reply(400, "", "{}"), plain("x")]).await;
     let (gateway, _) = capped(&fake, None, Some(30.0), 25_000_000_000_000);

@@ -42,6 +42,10 @@ impl Provider for Anthropic {
         Some("https://api.anthropic.com")
     }
 
+    fn api_version(&self) -> Option<&'static str> {
+        Some(NEWEST)
+    }
+
     fn schema_modes(&self) -> &'static [SchemaMode] {
         &[SchemaMode::JsonSchema, SchemaMode::Prompt]
     }

@@ -18,6 +18,8 @@ pub(super) static GOOGLE: Google = Google;
 #[derive(Debug)]
 pub(super) struct Google;
 
+const VERSION: &str = "v1beta";
+
 /// Keywords of JSON Schema that `responseJsonSchema` takes.
 const SCHEMA_KEYWORDS: &[&str] = &[
     "$id",
@@ -55,6 +57,10 @@ impl Provider for Google {
         Some("https://generativelanguage.googleapis.com")
     }
 
+    fn api_version(&self) -> Option<&'static str> {
+        Some(VERSION)
+    }
+
     fn schema_modes(&self) -> &'static [SchemaMode] {
         &[SchemaMode::JsonSchema, SchemaMode::JsonObject, SchemaMode::Prompt]
     }
@@ -67,7 +73,7 @@ impl Provider for Google {
         }
         let mut body = Vec::with_capacity(4096);
         write_body(&mut body, request, call)?;
-        let version = call.api_version.unwrap_or("v1beta");
+        let version = call.api_version.unwrap_or(VERSION);
         let method = if call.stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
         // `models/x` and `tunedModels/x` are names of their own.
         let model = match call.model.split_once('/') {
@@ -78,7 +84,7 @@ impl Provider for Google {
     }
 
     fn list(&self, call: &ListCall<'_>) -> Result<Wire, Unsupported> {
-        let version = call.api_version.unwrap_or("v1beta");
+        let version = call.api_version.unwrap_or(VERSION);
         let page = call.page.map_or_else(String::new, |token| format!("&pageToken={}", path_segment(token)));
         let path = format!("/{version}/models?pageSize=1000{page}");
         Ok(Wire { path, headers: headers(call.key)?, body: Vec::new() })
