@@ -31,7 +31,7 @@ use crate::gateway::{self, Gateway};
 use crate::hub::{self, Hub};
 use crate::journal::{self, Store};
 use crate::keys::{self, Keys};
-use crate::ledger::Ledger;
+use crate::ledger::{self, Ledger};
 use crate::session::{self, Sessions};
 use crate::{ingest, sink};
 
@@ -113,8 +113,8 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     let store: Arc<dyn Store> = Arc::clone(&journal) as Arc<dyn Store>;
     let hub = Hub::new(Arc::clone(&store), hub::Config::default(), hub::Metrics::register(&mut registry));
     store.set_tail(Arc::new(hub.clone()));
-    let ledger =
-        Ledger::open(&config.journal.dir.join("ledger")).map_err(|error| StartError::Ledger(error.to_string()))?;
+    let ledger = Ledger::open(&config.journal.dir.join("ledger"), ledger::Metrics::register(&mut registry))
+        .map_err(|error| StartError::Ledger(error.to_string()))?;
     let inventory = books::Inventory::new(
         ledger.clone(),
         keys::path(&config.journal.dir),

@@ -1,4 +1,5 @@
-//! One entry of the log: a begun or a done row, packed, under its length and a checksum.
+//! One entry of the log: a begun or a done row, packed, under its length and a checksum; and how entries are found again
+//! among damaged ones.
 
 use std::collections::HashMap;
 
@@ -9,9 +10,13 @@ use crate::types::{AttemptBegun, AttemptDone};
 
 /// Length and checksum of what follows, each four bytes, little end first.
 const HEAD_BYTES: usize = 8;
+/// Longest body of an entry; what claims to be longer is damaged. Names are all that is in one: a few hundred bytes.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Longest entry.
+pub(super) const MAX_BYTES: usize = HEAD_BYTES + MAX_BODY_BYTES;
 
 #[derive(Serialize, Deserialize)]
-enum Entry<'a> {
+pub(super) enum Entry<'a> {
     #[serde(borrow)]
     Begun(Begun<'a>),
     #[serde(borrow)]
@@ -19,8 +24,8 @@ enum Entry<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Begun<'a> {
-    id: i64,
+pub(super) struct Begun<'a> {
+    pub(super) id: i64,
     request: i64,
     at_ms: i64,
     #[serde(borrow)]
@@ -37,8 +42,8 @@ struct Begun<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Done<'a> {
-    id: i64,
+pub(super) struct Done<'a> {
+    pub(super) id: i64,
     outcome: &'a str,
     #[serde(borrow)]
     code: Option<&'a str>,
@@ -70,20 +75,90 @@ fn pack(entry: &Entry<'_>) -> Vec<u8> {
     packed
 }
 
-/// The first entry of a stretch, with its head, and what follows it; `None` where it is not there whole. None is empty.
-pub(super) fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, _) = bytes.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length > 0)?;
-    bytes.split_at_checked(HEAD_BYTES.checked_add(length)?)
+/// What stands at the front of some bytes.
+enum Front<'a> {
+    /// An entry whose checksum holds, and the bytes that it is.
+    Entry(Entry<'a>, &'a [u8]),
+    /// No entry, whatever follows.
+    Nothing,
+    /// Too few bytes to tell.
+    Short,
 }
 
-fn unpack(entry: &[u8]) -> Option<Entry<'_>> {
-    let (head, body) = entry.split_at_checked(HEAD_BYTES)?;
-    let sum = head[4..].try_into().ok().map(u32::from_le_bytes)?;
-    if sum != crc32fast::hash(body) {
-        return None;
+fn front(bytes: &[u8]) -> Front<'_> {
+    let Some((head, rest)) = bytes.split_first_chunk::<HEAD_BYTES>() else { return Front::Short };
+    let [a, b, c, d, sum @ ..] = *head;
+    let length = usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(usize::MAX);
+    // None is empty: zeros, which some file systems leave behind, are no entries.
+    if length == 0 || length > MAX_BODY_BYTES {
+        return Front::Nothing;
     }
-    postcard::from_bytes(body).ok()
+    let Some((body, _)) = rest.split_at_checked(length) else { return Front::Short };
+    if u32::from_le_bytes(sum) != crc32fast::hash(body) {
+        return Front::Nothing;
+    }
+    match postcard::take_from_bytes(body) {
+        Ok((entry, [])) => Front::Entry(entry, &bytes[..HEAD_BYTES + length]),
+        _ => Front::Nothing,
+    }
+}
+
+/// The entries of a stretch of the log, each with the bytes that it is. What is damaged, a length too, is stepped over to
+/// the next entry whose checksum holds.
+pub(super) struct Entries<'a> {
+    bytes: &'a [u8],
+    /// Where the log ends, too: what is not whole here is not whole at all.
+    last: bool,
+    at: usize,
+    /// Damage between entries: where it begins first, and its bytes in all.
+    pub(super) skipped: Option<(usize, usize)>,
+}
+
+impl<'a> Entries<'a> {
+    pub(super) fn new(bytes: &'a [u8], last: bool) -> Self {
+        Self { bytes, last, at: 0, skipped: None }
+    }
+
+    /// Up to where it has been read; what follows is no entry, or none as yet.
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
+    fn skip_to(&mut self, to: usize) {
+        if to > self.at {
+            let (first, bytes) = self.skipped.unwrap_or((self.at, 0));
+            self.skipped = Some((first, bytes + to - self.at));
+            self.at = to;
+        }
+    }
+
+    /// Steps over what is left, for there will be no entry in it.
+    pub(super) fn skip_rest(&mut self) {
+        self.skip_to(self.bytes.len());
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (Entry<'a>, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut at = self.at;
+        while at < self.bytes.len() {
+            match front(&self.bytes[at..]) {
+                Front::Entry(entry, whole) => {
+                    self.skip_to(at);
+                    self.at += whole.len();
+                    return Some((entry, whole));
+                }
+                Front::Short if !self.last => break,
+                Front::Nothing | Front::Short => at += 1,
+            }
+        }
+        if !self.last {
+            self.skip_to(at);
+        }
+        None
+    }
 }
 
 /// A begun row.
@@ -134,21 +209,17 @@ impl<'a> Intake<'a> {
         Self { connection, begun: HashMap::new() }
     }
 
-    /// Takes the next entry. One that is damaged is told and left out: nothing else hangs on it.
-    pub(super) fn take(&mut self, entry: &'a [u8]) -> rusqlite::Result<()> {
-        match unpack(entry) {
-            Some(Entry::Begun(row)) => {
+    /// Takes the next entry.
+    pub(super) fn take(&mut self, entry: Entry<'a>) -> rusqlite::Result<()> {
+        match entry {
+            Entry::Begun(row) => {
                 self.begun.insert(row.id, row);
                 Ok(())
             }
-            Some(Entry::Done(row)) => match self.begun.remove(&row.id) {
+            Entry::Done(row) => match self.begun.remove(&row.id) {
                 Some(begun) => insert(self.connection, &begun, Some(&row)),
                 None => complete(self.connection, &row),
             },
-            None => {
-                tracing::error!(bytes = entry.len(), "a damaged entry of the ledger's log is left out");
-                Ok(())
-            }
         }
     }
 

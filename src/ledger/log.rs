@@ -1,18 +1,34 @@
 //! The log file in front of the database: appends that reach the operating system before they return, and its reading.
 //!
-//! Its first line names its generation; a log that was taken over is begun anew under the next.
+//! Its first line names its generation; a log that was taken over is begun anew under the next. Damage costs the entries
+//! that it hits, and no other.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{LedgerError, entry};
+use super::LedgerError;
+use super::entry::{self, Entries};
 
 /// Most bytes of rows that wait in memory while the file cannot be written.
 const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// Most bytes that are read at once.
-const PART_BYTES: u64 = 256 * 1024;
+const PART_BYTES: usize = 256 * 1024;
+/// A part holds an entry whole, or the reading would not go on.
+const _: () = assert!(PART_BYTES > entry::MAX_BYTES);
+/// The first line: the generation, in hexadecimal digits.
+const HEAD_BYTES: usize = 17;
+
+fn head(generation: i64) -> Vec<u8> {
+    format!("{generation:016x}\n").into_bytes()
+}
+
+fn generation(file: &[u8]) -> Option<i64> {
+    let (head, _) = file.split_first_chunk::<HEAD_BYTES>()?;
+    let digits = std::str::from_utf8(head.strip_suffix(b"\n")?).ok()?;
+    i64::from_str_radix(digits, 16).ok()
+}
 
 pub(super) struct Log {
     path: PathBuf,
@@ -29,51 +45,97 @@ pub(super) struct Part {
     pub(super) generation: i64,
     pub(super) from: u64,
     pub(super) bytes: Vec<u8>,
+    /// Nothing was written behind it so far.
+    pub(super) is_last: bool,
+}
+
+/// Bytes of a log that are no entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Skipped {
+    /// Where the first of them is in the file.
+    pub(super) offset: u64,
+    /// How many there are.
+    pub(super) bytes: u64,
+}
+
+impl Skipped {
+    /// What `entries`, read from `from` on, stepped over, after what was stepped over before.
+    pub(super) fn and(before: Option<Self>, entries: &Entries<'_>, from: u64) -> Option<Self> {
+        let Some((first, bytes)) = entries.skipped else { return before };
+        let now = Self { offset: from + first as u64, bytes: bytes as u64 };
+        Some(before.map_or(now, |before| Self { bytes: before.bytes + now.bytes, ..before }))
+    }
 }
 
 impl Log {
-    pub(super) fn open(path: &Path) -> Result<Self, LedgerError> {
+    /// Opens the log in `path`, whose generation was taken over up to a position, as `taken` says. A torn tail is cut off.
+    /// Of a log that is damaged elsewhere, or is not the one that was taken over, what is whole is kept under another
+    /// generation, so that all of it is read again; what was left out is told.
+    pub(super) fn open(path: &Path, taken: (i64, u64)) -> Result<(Self, Option<Skipped>), LedgerError> {
         let failed = |error| LedgerError::File { path: path.to_owned(), error };
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
-        let mut head = [0u8; 17];
-        let generation = match file.read_exact(&mut head) {
-            Ok(()) => std::str::from_utf8(&head[..16]).ok().and_then(|text| i64::from_str_radix(text, 16).ok()),
-            Err(_) => None,
-        };
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(failed)?;
         let mut log = Self { path: path.to_owned(), file, generation: 0, end: 0, waiting: Vec::new() };
-        match generation {
-            Some(generation) => {
-                log.generation = generation;
-                log.end = log.file.seek(SeekFrom::End(0)).map_err(failed)?;
-                log.cut_torn_tail().map_err(failed)?;
-            }
-            None => log.begin(1).map_err(failed)?,
+        let next = taken.0.wrapping_add(1);
+        if bytes.is_empty() {
+            log.begin(next).map_err(failed)?;
+            return Ok((log, None));
         }
-        Ok(log)
+        let generation = generation(&bytes);
+        // Without its first line, entries may begin anywhere.
+        let from = if generation.is_some() { HEAD_BYTES } else { 0 };
+        let mut entries = Entries::new(&bytes[from..], true);
+        let mut whole = Vec::with_capacity(bytes.len());
+        let mut boundary = generation != Some(taken.0) || taken.1 == from as u64;
+        while let Some((_, entry)) = entries.next() {
+            whole.extend_from_slice(entry);
+            boundary |= taken.1 == (from + entries.position()) as u64;
+        }
+        let end = from + entries.position();
+        match generation {
+            Some(generation) if entries.skipped.is_none() && boundary => {
+                log.generation = generation;
+                log.end = end as u64;
+                log.cut_torn_tail(bytes.len() - end).map_err(failed)?;
+                Ok((log, None))
+            }
+            _ => {
+                entries.skip_rest();
+                log.mend(next, &whole).map_err(failed)?;
+                Ok((log, Skipped::and(None, &entries, from as u64)))
+            }
+        }
     }
 
     /// Begins anew, empty.
     fn begin(&mut self, generation: i64) -> std::io::Result<()> {
         self.file.set_len(0)?;
-        self.file.write_all_at(format!("{generation:016x}\n").as_bytes(), 0)?;
+        self.file.write_all_at(&head(generation), 0)?;
         self.generation = generation;
-        self.end = 17;
+        self.end = HEAD_BYTES as u64;
+        Ok(())
+    }
+
+    /// Puts a file with these entries in the place of the damaged one.
+    fn mend(&mut self, generation: i64, entries: &[u8]) -> std::io::Result<()> {
+        let mended = self.path.with_extension("mended");
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&mended)?;
+        let bytes = [&head(generation), entries].concat();
+        file.write_all_at(&bytes, 0)?;
+        file.sync_all()?;
+        std::fs::rename(&mended, &self.path)?;
+        self.file = file;
+        self.generation = generation;
+        self.end = bytes.len() as u64;
         Ok(())
     }
 
     /// An entry that was being written when the machine went down has no end: it is cut off, to begin the next one well.
-    fn cut_torn_tail(&mut self) -> std::io::Result<()> {
-        let mut entries = Vec::new();
-        self.file.seek(SeekFrom::Start(17))?;
-        self.file.read_to_end(&mut entries)?;
-        let mut rest = entries.as_slice();
-        while let Some((_, after)) = entry::split(rest) {
-            rest = after;
-        }
-        if !rest.is_empty() {
-            tracing::warn!(path = %self.path.display(), bytes = rest.len(), "the ledger's log ends in half an entry: cut off");
-            self.end -= rest.len() as u64;
+    fn cut_torn_tail(&mut self, bytes: usize) -> std::io::Result<()> {
+        if bytes > 0 {
+            tracing::warn!(path = %self.path.display(), bytes, "the ledger's log ends in half an entry: cut off");
             self.file.set_len(self.end)?;
         }
         Ok(())
@@ -120,16 +182,19 @@ impl Log {
     /// Reads on from a position of a generation; from the start where the log is another by now.
     pub(super) fn read_from(&mut self, generation: i64, position: u64) -> Result<Part, LedgerError> {
         self.flush();
-        let same = generation == self.generation && (17..=self.end).contains(&position);
-        let from = if same { position } else { 17 };
-        let mut bytes = Vec::new();
+        let start = HEAD_BYTES as u64;
+        let same = generation == self.generation && (start..=self.end).contains(&position);
+        let from = if same { position } else { start };
+        let length = usize::try_from(self.end - from).unwrap_or(usize::MAX).min(PART_BYTES);
+        let mut bytes = Vec::with_capacity(length);
         let read = |log: &mut Self, bytes: &mut Vec<u8>| -> std::io::Result<()> {
             log.file.seek(SeekFrom::Start(from))?;
-            (&log.file).take((log.end - from).min(PART_BYTES)).read_to_end(bytes)?;
+            (&log.file).take(length as u64).read_to_end(bytes)?;
             Ok(())
         };
         read(self, &mut bytes).map_err(|error| LedgerError::File { path: self.path.clone(), error })?;
-        Ok(Part { generation: self.generation, from, bytes })
+        let is_last = from + bytes.len() as u64 == self.end;
+        Ok(Part { generation: self.generation, from, bytes, is_last })
     }
 
     /// Begins anew, if all of it is taken over and it has become long.
@@ -137,7 +202,7 @@ impl Log {
         if taken < longest || taken != self.end || !self.waiting.is_empty() {
             return Ok(());
         }
-        let next = self.generation + 1;
+        let next = self.generation.wrapping_add(1);
         self.begin(next).map_err(|error| LedgerError::File { path: self.path.clone(), error })
     }
 }

@@ -14,11 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
 use rusqlite::Connection;
 
 pub use changes::{Change, GONE};
 pub use usage::{GROUPS, UsageQuery, UsageRow};
 
+use crate::base::metric::Register as _;
 use crate::types::{AttemptBegun, AttemptDone};
 
 /// How often the log is taken over, unless somebody asks for sums first. A transaction costs about a millisecond, however
@@ -54,6 +57,32 @@ struct Shared {
     log: Mutex<log::Log>,
     store: Mutex<Connection>,
     keeper: Mutex<Option<Keeper>>,
+    metrics: Metrics,
+}
+
+/// `sidetone_ledger_skipped_bytes_total`.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    skipped_bytes: Counter,
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn register(registry: &mut Registry) -> Self {
+        let help = "Damaged bytes of the ledger's log that were left out: rows of the bill are lost";
+        Self { skipped_bytes: registry.metric("sidetone_ledger_skipped_bytes", help) }
+    }
+
+    fn skipped(&self, skipped: Option<log::Skipped>) {
+        if let Some(log::Skipped { offset, bytes }) = skipped {
+            tracing::warn!(
+                offset,
+                bytes,
+                "the ledger's log is damaged; these bytes are left out, what follows is taken"
+            );
+            self.skipped_bytes.inc_by(bytes);
+        }
+    }
 }
 
 struct Keeper {
@@ -71,7 +100,7 @@ impl Ledger {
     ///
     /// # Errors
     /// The folder or the database cannot be used.
-    pub fn open(folder: &Path) -> Result<Self, LedgerError> {
+    pub fn open(folder: &Path, metrics: Metrics) -> Result<Self, LedgerError> {
         let file_error = |error| LedgerError::File { path: folder.to_owned(), error };
         std::fs::create_dir_all(folder).map_err(file_error)?;
         #[cfg(unix)]
@@ -85,9 +114,14 @@ impl Ledger {
         // Rows are appended, and the sums read them through: more of a cache would serve neither.
         store.pragma_update(None, "cache_size", -512)?;
         store.execute_batch(SCHEMA)?;
-        let log = log::Log::open(&folder.join("attempts.log"))?;
-        let ledger =
-            Self(Arc::new(Shared { log: Mutex::new(log), store: Mutex::new(store), keeper: Mutex::new(None) }));
+        let (log, skipped) = log::Log::open(&folder.join("attempts.log"), taken(&store)?)?;
+        metrics.skipped(skipped);
+        let ledger = Self(Arc::new(Shared {
+            log: Mutex::new(log),
+            store: Mutex::new(store),
+            keeper: Mutex::new(None),
+            metrics,
+        }));
         ledger.take_over()?;
         locked(&ledger.0.store).execute("UPDATE attempts SET outcome = 'unknown' WHERE outcome = 'begun'", [])?;
         ledger.start_keeper()?;
@@ -175,35 +209,51 @@ impl Ledger {
     /// Takes the log over into the database, each entry once, whatever happens in between.
     fn take_over(&self) -> Result<(), LedgerError> {
         let mut store = locked(&self.0.store);
-        while self.take_part(&mut store)? {}
-        Ok(())
+        let mut skipped = None;
+        let taken = loop {
+            match self.take_part(&mut store, &mut skipped) {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        self.0.metrics.skipped(skipped);
+        taken
     }
 
     /// Takes the next stretch of the log over; `false` where there is none.
-    fn take_part(&self, store: &mut Connection) -> Result<bool, LedgerError> {
-        let (generation, offset): (i64, i64) =
-            store.query_row("SELECT generation, position FROM taken", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
-        let part = locked(&self.0.log).read_from(generation, u64::try_from(offset).unwrap_or(0))?;
-        // Half an entry is not taken: the rest of it is in the next stretch.
-        if entry::split(&part.bytes).is_none() && part.generation == generation {
+    fn take_part(&self, store: &mut Connection, skipped: &mut Option<log::Skipped>) -> Result<bool, LedgerError> {
+        let (generation, position) = taken(store)?;
+        let part = locked(&self.0.log).read_from(generation, position)?;
+        if part.bytes.is_empty() && (part.generation, part.from) == (generation, position) {
             return Ok(false);
         }
         let transaction = store.transaction()?;
         let mut intake = entry::Intake::new(&transaction);
-        let mut rest = part.bytes.as_slice();
-        while let Some((next, after)) = entry::split(rest) {
-            intake.take(next)?;
-            rest = after;
+        let mut entries = entry::Entries::new(&part.bytes, part.is_last);
+        for (entry, _) in entries.by_ref() {
+            intake.take(entry)?;
         }
         intake.finish()?;
-        let whole = part.bytes.len() - rest.len();
-        let end = part.from + whole as u64;
+        if part.is_last {
+            // Appends are whole when they are read: this is no entry that is still being written.
+            entries.skip_rest();
+        }
+        let end = part.from + entries.position() as u64;
         let position = i64::try_from(end).unwrap_or(i64::MAX);
         transaction.execute("UPDATE taken SET generation = ?1, position = ?2", (part.generation, position))?;
         transaction.commit()?;
+        *skipped = log::Skipped::and(*skipped, &entries, part.from);
         locked(&self.0.log).rotate(end, ROTATE_BYTES)?;
-        Ok(whole > 0)
+        Ok(entries.position() > 0)
     }
+}
+
+/// The log's generation that was taken over last, and up to where.
+fn taken(store: &Connection) -> Result<(i64, u64), LedgerError> {
+    let row: (i64, i64) =
+        store.query_row("SELECT generation, position FROM taken", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((row.0, u64::try_from(row.1).unwrap_or(0)))
 }
 
 impl Drop for Shared {

@@ -3,6 +3,12 @@
 use super::*;
 use crate::types::{CallId, Outcome};
 
+mod damage;
+
+fn open(folder: &Path) -> Ledger {
+    Ledger::open(folder, Metrics::register(&mut Registry::default())).expect("ledger")
+}
+
 fn begun(id: i64) -> AttemptBegun {
     AttemptBegun {
         id,
@@ -48,7 +54,7 @@ fn outcomes(ledger: &Ledger) -> Vec<(String, i64)> {
 #[test]
 fn rows_are_summed_and_unknown_is_not_zero() {
     let folder = tempfile::tempdir().expect("folder");
-    let ledger = Ledger::open(folder.path()).expect("ledger");
+    let ledger = open(folder.path());
     for id in 1..=4 {
         ledger.begun(&begun(id));
         ledger.done(&done(id, (id != 4).then_some(1_000 * id)));
@@ -71,7 +77,7 @@ fn rows_are_summed_and_unknown_is_not_zero() {
 #[test]
 fn a_kill_loses_no_row_and_doubles_none() {
     let folder = tempfile::tempdir().expect("folder");
-    let ledger = Ledger::open(folder.path()).expect("ledger");
+    let ledger = open(folder.path());
     ledger.begun(&begun(1));
     ledger.done(&done(1, None));
     assert_eq!(outcomes(&ledger), [("ok".into(), 1)]);
@@ -86,7 +92,7 @@ fn a_kill_loses_no_row_and_doubles_none() {
         let whole = entry::begun(&begun(4));
         log.write_all(&whole[..whole.len() - 3]).expect("torn");
     }
-    let ledger = Ledger::open(folder.path()).expect("reopened");
+    let ledger = open(folder.path());
     assert_eq!(outcomes(&ledger), [("ok".into(), 2), ("unknown".into(), 1)]);
     ledger.begun(&begun(5));
     ledger.done(&done(5, None));
@@ -96,7 +102,7 @@ fn a_kill_loses_no_row_and_doubles_none() {
 #[test]
 fn a_damaged_entry_costs_only_itself_and_a_long_log_begins_anew() {
     let folder = tempfile::tempdir().expect("folder");
-    let ledger = Ledger::open(folder.path()).expect("ledger");
+    let ledger = open(folder.path());
     let mut damaged = entry::begun(&begun(7));
     *damaged.last_mut().expect("a byte") ^= 1;
     locked(&ledger.0.log).append(&damaged);
@@ -112,14 +118,14 @@ fn a_damaged_entry_costs_only_itself_and_a_long_log_begins_anew() {
 #[test]
 fn zeros_at_the_end_are_no_entries() {
     let folder = tempfile::tempdir().expect("folder");
-    let ledger = Ledger::open(folder.path()).expect("ledger");
+    let ledger = open(folder.path());
     ledger.begun(&begun(1));
     std::mem::forget(ledger);
     let path = folder.path().join("attempts.log");
     let length = std::fs::metadata(&path).expect("log").len();
     // What some file systems leave where the machine went down before the data was there.
     std::fs::OpenOptions::new().write(true).open(&path).expect("log").set_len(length + 4096).expect("longer");
-    let ledger = Ledger::open(folder.path()).expect("reopened");
+    let ledger = open(folder.path());
     assert_eq!(std::fs::metadata(&path).expect("log").len(), length);
     ledger.begun(&begun(2));
     assert_eq!(outcomes(&ledger), [("begun".into(), 1), ("unknown".into(), 1)]);
@@ -128,7 +134,7 @@ fn zeros_at_the_end_are_no_entries() {
 #[test]
 fn changes_are_kept_once_and_what_is_gone_is_said() {
     let folder = tempfile::tempdir().expect("folder");
-    let ledger = Ledger::open(folder.path()).expect("ledger");
+    let ledger = open(folder.path());
     let price = |detail| [("price", "a/m", detail), ("route", "r", "x")];
     for (items, at) in [(price("1"), 1), (price("1"), 2), (price("2"), 3)] {
         ledger.configured(&["price", "route"], &items, at).expect("kept");
