@@ -3,6 +3,7 @@
 //! Knows no message. A [`Socket`] is used by one task: it reads with [`Socket::recv`] (cancel safe, for `select!`) and
 //! writes with [`Socket::send`].
 
+mod dial;
 mod progress;
 
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::stream::{SplitSink, SplitStream};
 use futures::{FutureExt as _, SinkExt, StreamExt};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -25,6 +26,7 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
+pub use self::dial::{DialError, connect};
 use self::progress::Progress;
 
 /// A directive for the log's filter: at TRACE the library would write down whole handshakes, keys among their headers.
@@ -145,79 +147,6 @@ impl Upgrade {
         let inner = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(self.max_message_bytes))).await;
         Ok(Socket { inner: Box::new(inner), written })
     }
-}
-
-/// Why a dial failed.
-#[derive(Debug, thiserror::Error)]
-pub enum DialError {
-    /// The URL is not `ws:` or `wss:` with a host.
-    #[error("{0}")]
-    Url(String),
-    /// No connection, or it was lost in the handshake.
-    #[error("cannot connect: {0}")]
-    Connect(String),
-    /// The server answered the upgrade with an HTTP status of its own.
-    #[error("the server answered the upgrade with HTTP {status}{}", if body.is_empty() { String::new() } else { format!(": {body}") })]
-    Status {
-        /// The status.
-        status: u16,
-        /// The first 512 bytes of the body, as text.
-        body: String,
-    },
-    /// Not connected in time.
-    #[error("no connection within {0:?}")]
-    Timeout(Duration),
-}
-
-/// Dials `url` with `headers` added to the handshake; the whole of it takes at most `timeout`.
-///
-/// # Errors
-/// See [`DialError`].
-///
-/// # Cancel safety
-/// Cancelled, the connection is dropped.
-pub async fn connect(
-    url: &str,
-    headers: &HeaderMap,
-    max_message_bytes: usize,
-    timeout: Duration,
-) -> Result<ClientSocket, DialError> {
-    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-    let mut request = url.into_client_request().map_err(|error| DialError::Url(format!("{url}: {error}")))?;
-    for (name, value) in headers {
-        request.headers_mut().append(name.clone(), value.clone());
-    }
-    let uri = request.uri();
-    let tls = match uri.scheme_str() {
-        Some("ws") => false,
-        Some("wss") => true,
-        other => {
-            return Err(DialError::Url(format!("{url}: expected ws:// or wss://, found {}", other.unwrap_or("none"))));
-        }
-    };
-    let host = uri.host().ok_or_else(|| DialError::Url(format!("{url}: no host")))?;
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    let dial = async {
-        let stream =
-            TcpStream::connect((host.as_str(), port)).await.map_err(|error| DialError::Connect(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| DialError::Connect(error.to_string()))?;
-        let stream = Progress::new(stream);
-        let written = stream.written();
-        let config = Some(config(max_message_bytes));
-        match tokio_tungstenite::client_async_tls_with_config(request, stream, config, None).await {
-            Ok((inner, _)) => Ok(Socket { inner: Box::new(inner), written }),
-            Err(tungstenite::Error::Http(response)) => {
-                let status = response.status().as_u16();
-                let body = response.into_body().unwrap_or_default();
-                let body = String::from_utf8_lossy(&body[..body.len().min(512)]).trim().to_owned();
-                Err(DialError::Status { status, body })
-            }
-            Err(error) => Err(DialError::Connect(error.to_string())),
-        }
-    };
-    // The handshake future holds the TLS state; on the heap it does not swell every caller's future.
-    tokio::time::timeout(timeout, Box::pin(dial)).await.map_err(|_| DialError::Timeout(timeout))?
 }
 
 /// The reading half of a [`Socket`].
@@ -379,6 +308,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// What the peer sends meanwhile is dropped.
     pub async fn close(self, code: u16, reason: &str) {
         self.close_within(code, reason, CLOSE_WAIT).await;
+    }
+
+    /// [`Socket::close`] with a last text message before it, for a peer that may have its socket no longer: whoever reads
+    /// gets both, and one that does not is cut as soon as the time for a close is over.
+    pub async fn dismiss(mut self, last: Utf8Bytes, code: u16, reason: &str) {
+        let until = Instant::now() + CLOSE_WAIT;
+        if let Ok(Ok(())) = tokio::time::timeout_at(until, self.send([last])).await {
+            self.close_within(code, reason, until - Instant::now()).await;
+        }
     }
 
     /// [`Socket::close`] for a peer that took no byte for a while: it may still read what lies on its way, and our close

@@ -91,9 +91,17 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
         deps,
         welcome,
     };
-    let ended = connection.run(&revoked).await;
-    let Connection { socket, params, welcome, .. } = connection;
+    // Heard in the middle of a write too: what is written then comes to its end only where the peer reads.
+    let ended = tokio::select! {
+        biased;
+        () = revoked.cancelled() => End::Revoked,
+        ended = connection.run() => ended,
+    };
+    let Connection { socket, params, welcome, waiting, .. } = connection;
     // Everything read is queued before this; the session takes it first.
+    if let Some(command) = waiting {
+        let _ = commands.send(command).await;
+    }
     let gone = Command::Detach(Box::new(Detach { connection: welcome.connection, stream: params.stream }));
     let _ = commands.send(gone).await;
     match ended {
@@ -102,7 +110,15 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
         End::Stalled => {
             deps.metrics.closed(1013);
             let stop = &deps.sessions.deps().drain.stop;
-            socket.close_stalled(1013, "no byte was taken for 10 s; reconnect and resend", stop).await;
+            tokio::select! {
+                () = socket.close_stalled(1013, "no byte was taken for 10 s; reconnect and resend", stop) => {}
+                () = revoked.cancelled() => {}
+            }
+        }
+        End::Revoked => {
+            deps.metrics.closed(4401);
+            let complaint = Complaint::new(UNAUTHENTICATED, REVOKED).fatal();
+            socket.dismiss(error_frame(&complaint), 4401, UNAUTHENTICATED).await;
         }
     }
 }
@@ -175,6 +191,8 @@ enum End {
     Close { complaint: Option<Complaint>, code: u16, reason: &'static str },
     /// It took no byte: we close it, and wait for it to read that.
     Stalled,
+    /// Its key is revoked: it is told, and cut where it does not read.
+    Revoked,
 }
 
 struct Connection<'a> {
@@ -195,7 +213,8 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    async fn run(&mut self, revoked: &CancellationToken) -> End {
+    /// Dropped at any point, the socket can be closed still.
+    async fn run(&mut self) -> End {
         // The welcome is the first frame, whatever else there is to say.
         let complaints = self.params.complaints.iter().map(error_frame);
         let greeting: Vec<Utf8Bytes> = std::iter::once(self.welcome_frame()).chain(complaints).collect();
@@ -205,7 +224,6 @@ impl Connection<'_> {
         // Made once, not for every frame: making them takes locks that all sockets share.
         let stop = self.deps.sessions.deps().drain.stop.clone();
         let mut stopped = std::pin::pin!(stop.cancelled());
-        let mut revoked = std::pin::pin!(revoked.cancelled());
         let mut pulse = Pulse::new(PING_INTERVAL);
         loop {
             tokio::select! {
@@ -214,10 +232,6 @@ impl Connection<'_> {
                     let frame = json!({"type": "reconnect", "after_ms": RECONNECT_AFTER_MS, "grace_ms": 0});
                     let _ = self.socket.send([Utf8Bytes::from(frame.to_string())]).await;
                     return End::Close { complaint: None, code: 1001, reason: "the daemon is stopping" };
-                }
-                () = &mut revoked => {
-                    let complaint = Complaint::new(UNAUTHENTICATED, REVOKED).fatal();
-                    return End::Close { complaint: Some(complaint), code: 4401, reason: UNAUTHENTICATED };
                 }
                 outbound = self.outlet.next() => {
                     if let Some(end) = self.outbound(outbound).await {

@@ -115,7 +115,8 @@ impl Metrics {
 }
 
 /// Serves one subscriber until its socket is closed, by whichever side. Once `stop` is cancelled it is told to
-/// reconnect, gets what is still coming, and is closed; once `revoked` is, it is told so and closed.
+/// reconnect, gets what is still coming, and is closed; once `revoked` is, it is told so and closed, whatever it has not
+/// read.
 ///
 /// # Cancel safety
 /// Cancelled, the socket is dropped; subscriptions hold nothing that outlives them.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
@@ -17,7 +18,7 @@ use super::request::{self, Refusal, Request};
 use super::subscription::Subscription;
 use super::{CodeLabel, Deps, ViewError, frames};
 use crate::base::pulse::{Beat, Pulse};
-use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
+use crate::base::ws::{Incoming, Socket, Utf8Bytes, WsError};
 use crate::hub::HubError;
 use crate::keys::{REVOKED, UNAUTHENTICATED};
 use crate::types::CallId;
@@ -49,6 +50,8 @@ enum End {
     Close(u16, String),
     /// It took no byte: we close it, and wait for it to read that.
     Stalled,
+    /// Its key is revoked: it is told, and cut where it does not read.
+    Revoked,
 }
 
 type PendingView = BoxFuture<'static, (String, CallId, Result<Option<Arc<View>>, ViewError>)>;
@@ -70,8 +73,8 @@ struct Session {
 }
 
 /// Serves one subscriber.
-pub(super) async fn serve(
-    mut socket: ServerSocket,
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    mut socket: Socket<S>,
     deps: Arc<Deps>,
     stop: CancellationToken,
     revoked: CancellationToken,
@@ -88,7 +91,12 @@ pub(super) async fn serve(
         is_new: false,
         retry_at: None,
     };
-    let end = session.run(&mut socket, &stop, &revoked).await;
+    // Heard in the middle of a write too: what is written then comes to its end only where the peer reads.
+    let end = tokio::select! {
+        biased;
+        () = revoked.cancelled() => End::Revoked,
+        end = session.run(&mut socket, &stop) => end,
+    };
     #[expect(clippy::cast_possible_wrap, reason = "a handful")]
     deps.metrics.subscriptions.dec_by(session.subscriptions.len() as i64);
     // Readers are given back before a close that may take its time.
@@ -97,14 +105,23 @@ pub(super) async fn serve(
         End::Peer => (None, ""),
         End::Close(code, reason) => (Some(*code), reason.as_str()),
         End::Stalled => (Some(1013), "no byte was taken for 10 s; reconnect and resume"),
+        End::Revoked => (Some(4401), UNAUTHENTICATED),
     };
     if let Some(code) = code {
         tracing::debug!(code, reason, "a subscriber is closed");
         deps.metrics.closed.get_or_create(&CodeLabel { code }).inc();
-        if matches!(end, End::Stalled) {
-            socket.close_stalled(code, reason, &stop).await;
-        } else {
-            socket.close(code, reason).await;
+        match end {
+            End::Revoked => {
+                let error = frames::error(None, UNAUTHENTICATED, REVOKED, true, false);
+                socket.dismiss(error, code, reason).await;
+            }
+            End::Stalled => {
+                tokio::select! {
+                    () = socket.close_stalled(code, reason, &stop) => {}
+                    () = revoked.cancelled() => {}
+                }
+            }
+            End::Peer | End::Close(..) => socket.close(code, reason).await,
         }
     }
     deps.metrics.sockets.dec();
@@ -118,12 +135,16 @@ async fn maybe(at: Option<Instant>) {
 }
 
 impl Session {
-    async fn run(&mut self, socket: &mut ServerSocket, stop: &CancellationToken, revoked: &CancellationToken) -> End {
+    /// Dropped at any point, the socket can be closed still.
+    async fn run<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        socket: &mut Socket<S>,
+        stop: &CancellationToken,
+    ) -> End {
         let notify = Arc::clone(&self.notify);
         // Made once, not in every round: making them takes locks that all sockets share.
         let mut health = WatchStream::new(self.deps.health.clone());
         let mut stopped = std::pin::pin!(stop.cancelled());
-        let mut revoked = std::pin::pin!(revoked.cancelled());
         let mut pulse = Pulse::new(self.deps.ping_interval);
         let must_subscribe_by = Instant::now() + self.deps.subscribe_timeout;
         let mut drain_end: Option<Instant> = None;
@@ -151,10 +172,6 @@ impl Session {
             }
             tokio::select! {
                 biased;
-                () = &mut revoked => {
-                    self.out.push(frames::error(None, UNAUTHENTICATED, REVOKED, true, false));
-                    return self.say_last(socket, End::Close(4401, UNAUTHENTICATED.to_owned())).await;
-                }
                 incoming = socket.recv() => {
                     pulse.heard();
                     if let Err(end) = self.take(incoming) {
@@ -223,7 +240,7 @@ impl Session {
     }
 
     /// Says what is left to say before a close.
-    async fn say_last(&mut self, socket: &mut ServerSocket, end: End) -> End {
+    async fn say_last<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: &mut Socket<S>, end: End) -> End {
         if !matches!(end, End::Peer) && !self.out.is_empty() && socket.send(self.out.drain(..)).await.is_err() {
             return End::Peer;
         }

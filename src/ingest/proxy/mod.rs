@@ -184,7 +184,10 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
             refuse(socket, 3006, &format!("User Input Validation Error: {message}")).await;
         }
         Ended::Expired => refuse(socket, 3008, "Session Expired: Maximum session duration exceeded").await,
-        Ended::Revoked => refuse(socket, 1008, &format!("Unauthorized Connection: {REVOKED}")).await,
+        Ended::Revoked => {
+            let error = error_frame(1008, &format!("Unauthorized Connection: {REVOKED}"));
+            socket.dismiss(error, 1008, SEE_ERROR).await;
+        }
         Ended::Failed(message) => {
             deps.metrics.upstream_failures.inc();
             refuse(socket, 3005, &format!("Session Cancelled: {message}")).await;
@@ -224,8 +227,11 @@ async fn pour(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, met
 
 /// Tells the client in the vendor's form.
 async fn refuse(mut socket: ServerSocket, code: u16, message: &str) {
-    let frame = json!({"type": "Error", "error_code": code, "error": message});
-    if socket.send([Utf8Bytes::from(frame.to_string())]).await.is_ok() {
+    if socket.send([error_frame(code, message)]).await.is_ok() {
         socket.close(code, SEE_ERROR).await;
     }
+}
+
+fn error_frame(code: u16, message: &str) -> Utf8Bytes {
+    Utf8Bytes::from(json!({"type": "Error", "error_code": code, "error": message}).to_string())
 }

@@ -88,6 +88,7 @@ impl Relay {
         let (mut upstream_in, mut upstream_out) = upstream.split();
         let terminated = AtomicBool::new(false);
         let metrics = self.metrics.clone();
+        let revoked = self.bounds.revoked.clone();
         let stopped = {
             let formats = self.answers.as_ref().map(|answers| answers.questions.formats());
             let up = up(&mut client_in, &mut upstream_out, &terminated, formats.as_deref(), &metrics);
@@ -95,6 +96,8 @@ impl Relay {
             let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
             tokio::select! {
                 biased;
+                // In the middle of a write to a client that does not read, too.
+                () = revoked.cancelled() => Stopped::Revoked,
                 stopped = &mut down => stopped,
                 stopped = &mut up => match stopped {
                     // Its last frames may say why.
@@ -145,11 +148,11 @@ impl Relay {
         C: AsyncRead + AsyncWrite + Unpin,
         U: AsyncRead + AsyncWrite + Unpin,
     {
-        let (kill, revoked) = (self.kill.clone(), self.bounds.revoked.clone());
+        let kill = self.kill.clone();
         let began = Instant::now();
         // Made once: a timer, and a place in a list that all sessions share, are not for every message.
         let mut expiry = std::pin::pin!(tokio::time::sleep(self.bounds.limit.unwrap_or_default()));
-        let (mut killed, mut revoked) = (std::pin::pin!(kill.cancelled()), std::pin::pin!(revoked.cancelled()));
+        let mut killed = std::pin::pin!(kill.cancelled());
         let mut heard = false;
         let mut injecting = true;
         loop {
@@ -169,7 +172,6 @@ impl Relay {
                 }
                 () = tokio::time::sleep_until(began + self.patience), if !heard => return Stopped::UpstreamMute,
                 () = &mut expiry, if self.bounds.limit.is_some() => return Stopped::Expired,
-                () = &mut revoked => return Stopped::Revoked,
                 () = &mut killed => return Stopped::Killed,
             };
             heard = true;
@@ -380,27 +382,49 @@ where
 mod tests {
     use prometheus_client::registry::Registry;
 
-    use super::super::tap::{Tapped, tap};
+    use super::super::tap::{Drawn, Tapped, tap};
     use super::*;
     use crate::base::queue::QueueMetrics;
     use crate::base::ws::pair;
+
+    fn relay(bounds: Bounds) -> (Relay, Drawn) {
+        let (tap, drawn) = tap(&Arc::new(QueueMetrics::register(&mut Registry::default()).queue("tap")));
+        let relay = Relay {
+            tap,
+            answers: None,
+            injections: mpsc::channel(1).1,
+            newest: None,
+            bounds,
+            patience: Duration::from_secs(10),
+            kill: CancellationToken::new(),
+            metrics: Metrics::default(),
+        };
+        (relay, drawn)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_loses_its_session_with_its_key_at_once() {
+        let ([client_end, client], [mut vendor, vendor_end]) = (pair().await, pair().await);
+        let revoked = CancellationToken::new();
+        let (relay, _drawn) = relay(Bounds { revoked: revoked.clone(), ..Bounds::default() });
+        let session = tokio::spawn(relay.run(client_end, vendor_end));
+        let turn = format!(r#"{{"type":"Turn","turn_order":0,"transcript":"{}"}}"#, "x".repeat(20_000));
+        vendor.send([Utf8Bytes::from(turn)]).await.expect("sent");
+        // The clock goes on once nobody has anything to do: the relay waits for a client that takes nothing.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        revoked.cancel();
+        assert_eq!(vendor.recv().await.expect("told"), Incoming::Text(Utf8Bytes::from_static(TERMINATE)));
+        drop(vendor);
+        let (socket, ended) = session.await.expect("no panic");
+        assert!(socket.is_some() && matches!(ended, Ended::Revoked));
+        drop(client);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_session_ends_when_its_token_says_and_the_vendors_last_words_are_kept() {
         let limit = Duration::from_secs(600);
         let ([client_end, mut client], [mut vendor, vendor_end]) = (pair().await, pair().await);
-        let (tap, mut drawn) = tap(&Arc::new(QueueMetrics::register(&mut Registry::default()).queue("tap")));
-        let (_inject, injections) = mpsc::channel(1);
-        let relay = Relay {
-            tap,
-            answers: None,
-            injections,
-            newest: None,
-            bounds: Bounds { limit: Some(limit), ..Bounds::default() },
-            patience: Duration::from_secs(10),
-            kill: CancellationToken::new(),
-            metrics: Metrics::default(),
-        };
+        let (relay, mut drawn) = relay(Bounds { limit: Some(limit), ..Bounds::default() });
         let began = Instant::now();
         let session = tokio::spawn(relay.run(client_end, vendor_end));
         let said = [r#"{"type":"Begin","id":"v-1"}"#, r#"{"type":"Turn","turn_order":0}"#].map(Utf8Bytes::from_static);

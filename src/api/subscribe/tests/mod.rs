@@ -1,6 +1,7 @@
 //! The protocol over real sockets, and its scopes under random schedules.
 
 mod protocol;
+mod revoked;
 mod schedules;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,64 @@
+//! A key that is revoked ends what it opened, whatever the subscriber does. The clock stands still while anybody has
+//! something to do, so that times are the protocol's own.
+
+use tokio::time::Instant;
+
+use super::*;
+use crate::api::subscribe::{CodeLabel, socket};
+use crate::base::ws::{Socket, WsError};
+use crate::hub::testing::{call, turn};
+
+/// A subscriber, behind a few KiB of buffer, of a call with a megabyte of events; it has read nothing for `wait`, and its
+/// key is revoked. What it is served by, its socket, the metrics.
+async fn unread(wait: Duration) -> (tokio::task::JoinHandle<()>, Socket<tokio::io::DuplexStream>, Metrics) {
+    let (hub, store) = hub::testing::hub(hub::Config { call_bytes: 4000, ring_bytes: 20_000 });
+    store.start(&call("c_1"), "{}");
+    for number in 0..1000 {
+        store.add(&call("c_1"), &Event::TurnFinal { turn: turn(number, &"x".repeat(1000)) });
+    }
+    let deps = Arc::new(deps(&hub, &store));
+    let metrics = deps.metrics.clone();
+    let [server, mut client] = ws::pair().await;
+    let revoked = CancellationToken::new();
+    let served = tokio::spawn(socket::serve(server, deps, CancellationToken::new(), revoked.clone()));
+    let subscribe = json!({"id": "1", "type": "subscribe", "calls": ["c_1"],
+                           "resume": {"c_1": {"epoch": "e1", "seq": 0}}});
+    client.send([subscribe.to_string().into()]).await.expect("sent");
+    tokio::time::sleep(wait).await;
+    revoked.cancel();
+    (served, client, metrics)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_nothing_is_cut() {
+    // In the middle of a write; and after a write took too long, while the close is waiting to be read.
+    for (wait, code) in [(1, 4401), (15, 1013)] {
+        let (served, client, metrics) = unread(Duration::from_secs(wait)).await;
+        let began = Instant::now();
+        served.await.expect("no panic");
+        assert!(began.elapsed() <= Duration::from_secs(2), "{code}: {:?}", began.elapsed());
+        assert_eq!(metrics.closed.get_or_create(&CodeLabel { code }).get(), 1, "{code}");
+        drop(client);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_reads_again_is_told_and_gets_no_more_events_before() {
+    let (served, mut client, _metrics) = unread(Duration::from_secs(1)).await;
+    let mut frames: Vec<Value> = Vec::new();
+    let code = loop {
+        match client.recv().await {
+            Ok(Incoming::Text(text)) => {
+                frames.push(serde_json::from_str(&text).expect("json"));
+                assert!(frames.len() < 100, "what was in hand, and no more");
+            }
+            Ok(Incoming::Closed { code, .. }) => break code,
+            Ok(Incoming::Ping | Incoming::Pong | Incoming::Binary(_)) => {}
+            Err(error) => panic!("no close frame: {error}"),
+        }
+    };
+    let error = frames.pop().expect("an error");
+    assert_eq!((&error["code"], &error["fatal"], code), (&json!("unauthenticated"), &json!(true), 4401));
+    assert!(matches!(client.recv().await, Err(WsError::Lost(_))));
+    served.await.expect("no panic");
+}
