@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -61,6 +61,8 @@ enum LogForm {
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     start_log(args.log, "info");
     panics::to_log();
+    // Before it is read: what is written from then on is a change.
+    let seen = stamp(args.config.as_deref());
     let config = settings::load(args.config.as_deref())?;
     // The handlers stand before the address is told: who reads it may send a signal at once.
     let runtime =
@@ -73,7 +75,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
         // Whoever started us may have closed stdout; that is no reason not to serve.
         let _ = writeln!(out, "listening on {}", running.url()).and_then(|()| out.flush());
     }
-    runtime.block_on(serve_until_stopped(&mut stop, &mut hangup, &running, args.config.as_deref()));
+    runtime.block_on(serve_until_stopped(&mut stop, &mut hangup, &running, args.config.as_deref(), seen));
     tracing::info!("stopping; a second signal ends at once");
     std::thread::spawn(move || {
         runtime.block_on(stop.wait());
@@ -83,11 +85,22 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What tells one state of a file from another.
+type Stamp = Option<(SystemTime, u64)>;
+
+fn stamp(config: Option<&Path>) -> Stamp {
+    std::fs::metadata(config?).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok()
+}
+
 /// Waits for the end; meanwhile SIGHUP, and a change of the file, reload the configuration. One that does not validate
 /// changes nothing, and says so.
-async fn serve_until_stopped(stop: &mut Stop, hangup: &mut Signal, running: &app::Running, config: Option<&Path>) {
-    let stamp = || std::fs::metadata(config?).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
-    let mut seen = stamp();
+async fn serve_until_stopped(
+    stop: &mut Stop,
+    hangup: &mut Signal,
+    running: &app::Running,
+    config: Option<&Path>,
+    mut seen: Stamp,
+) {
     let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
     loop {
         tokio::select! {
@@ -96,18 +109,18 @@ async fn serve_until_stopped(stop: &mut Stop, hangup: &mut Signal, running: &app
             _ = hangup.recv() => {}
             _ = ticks.tick() => {
                 running.note_keys();
-                let now = stamp();
+                let now = stamp(config);
                 if now == seen {
                     continue;
                 }
                 // It may be being written: what still changes is looked at by the next tick.
                 tokio::time::sleep(SETTLED).await;
-                if stamp() != now {
+                if stamp(config) != now {
                     continue;
                 }
             }
         }
-        seen = stamp();
+        seen = stamp(config);
         match settings::load(config) {
             Ok(config) => running.reload(&config),
             Err(error) => {

@@ -394,6 +394,9 @@ impl Decoder {
         self.foreign |= wire.index.is_none() || wire.delta.is_none() || wire.tool_calls.is_some();
         let mut delta = wire.delta.or(wire.message).unwrap_or_default();
         self.foreign |= delta.thinking.is_some() || matches!(delta.content, Some(WireText::Parts(_)));
+        // Thinking under a name of the vendor's own, without more of it that would get lost.
+        let renamed = delta.reasoning_content.is_none() && delta.reasoning_details.is_none();
+        self.foreign |= renamed && delta.reasoning.is_some();
         let (thinking, text) = delta.take_texts();
         let not_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
         out.extend(not_empty(thinking).map(|text| Piece::Reasoning { choice, text }));

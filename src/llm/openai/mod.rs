@@ -446,6 +446,20 @@ mod tests {
     }
 
     #[test]
+    fn thinking_has_one_name_in_a_stream_as_in_a_whole_answer() {
+        let as_it_is = |delta: &str| {
+            let data = format!(r#"{{"id":"x","choices":[{{"index":0,"delta":{delta},"finish_reason":null}}]}}"#);
+            let (mut decoder, mut out) = (OPENAI.stream(), Vec::new());
+            decoder.decode(crate::llm::sse::Event { name: "", data: data.as_bytes() }, &mut out).expect("chunk");
+            assert_eq!(out.last(), Some(&crate::llm::Piece::Reasoning { choice: 0, text: "hm".into() }));
+            decoder.as_openai()
+        };
+        assert!(!as_it_is(r#"{"reasoning":"hm"}"#), "no client looks for it there");
+        assert!(as_it_is(r#"{"reasoning":"hm","reasoning_content":"hm"}"#));
+        assert!(as_it_is(r#"{"reasoning":"hm","reasoning_details":[{"type":"reasoning.text","text":"hm"}]}"#));
+    }
+
+    #[test]
     fn schemas_are_emulated_where_the_vendor_has_no_mode() {
         let mut request = ChatRequest {
             messages: vec![Message::text(Role::System, "rules"), Message::text(Role::User, "go")],
