@@ -26,8 +26,12 @@ const MAX_CALLS: usize = 65_536;
 /// What a call has spent before, pico-dollars.
 pub type SpentByCall = Box<dyn Fn(&CallId) -> i64 + Send + Sync>;
 
+/// The time, Unix ms.
+type Clock = Box<dyn Fn() -> i64 + Send + Sync>;
+
 /// The caps. `None` = none.
 pub struct Budget {
+    clock: Clock,
     /// Whether there is any cap: without one, a request does not even take the lock.
     capped: AtomicBool,
     spent_by_call: SpentByCall,
@@ -104,16 +108,28 @@ impl Budget {
         spent_today: i64,
         spent_by_call: SpentByCall,
     ) -> Self {
+        Self::with_clock(usd_per_call, usd_per_day, spent_today, spent_by_call, Box::new(unix_ms))
+    }
+
+    /// By a clock other than the machine's.
+    pub(super) fn with_clock(
+        usd_per_call: Option<f64>,
+        usd_per_day: Option<f64>,
+        spent_today: i64,
+        spent_by_call: SpentByCall,
+        clock: Clock,
+    ) -> Self {
         let today = Purse { spent: spent_today, reserved: 0 };
         let state = State {
             per_call: usd_per_call.map(pico),
             per_day: usd_per_day.map(pico),
-            day: unix_ms() / DAY_MS,
+            day: clock() / DAY_MS,
             today,
             calls: HashMap::new(),
             reserved: 0,
         };
         Self {
+            clock,
             capped: AtomicBool::new(usd_per_call.is_some() || usd_per_day.is_some()),
             spent_by_call,
             state: Mutex::new(state),
@@ -127,7 +143,7 @@ impl Budget {
     pub(super) fn cap(&self, usd_per_call: Option<f64>, usd_per_day: Option<f64>, spent_today: i64) {
         let mut state = self.state();
         if state.per_call.is_none() && state.per_day.is_none() {
-            state.day = unix_ms() / DAY_MS;
+            state.day = (self.clock)() / DAY_MS;
             state.today.spent = spent_today;
         }
         if state.per_call.is_none() {
@@ -217,7 +233,7 @@ impl Budget {
     fn try_reserve(self: &Arc<Self>, call: Option<&CallId>, likely: Likely) -> Verdict {
         let Likely { least, most: amount, estimate } = likely;
         let mut state = self.state();
-        let day = unix_ms() / DAY_MS;
+        let day = (self.clock)() / DAY_MS;
         if state.day != day {
             state.day = day;
             state.today = Purse::default();

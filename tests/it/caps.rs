@@ -13,6 +13,15 @@ use crate::support::{Json, PATIENCE, eventually, json, shared};
 const TOKENS: Tokens = Tokens { input: 100, cached: 0, output: 10 };
 const CENT: i64 = 10_000_000_000;
 
+/// A day's cap is of a day of UTC: where midnight is near, the next day is waited for.
+async fn early_in_the_day() {
+    const DAY: u64 = 24 * 60 * 60;
+    let left = || DAY - std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs() % DAY;
+    while left() < 2 * PATIENCE.as_secs() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 /// A vendor that takes its time, and a daemon with a cap that asks it.
 async fn capped(cap: &str, second: &str) -> (Vendor, Daemon) {
     let vendor = Vendor::start(Dialect::OpenAi, |asked| {
@@ -71,6 +80,7 @@ async fn spent(daemon: &Daemon, count: usize) -> i64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_at_once_spend_a_days_cap_and_not_a_cent_more() {
     let _machine = shared().await;
+    early_in_the_day().await;
     let (vendor, daemon) = capped("usd_per_day", "").await;
     let mut daemon = Arc::new(daemon);
     assert_eq!(rush(&daemon, "limits.usd_per_day", json!({})).await, 30);
@@ -114,6 +124,7 @@ async fn a_calls_cap_is_its_own() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_and_clients_that_leave_spend_no_more_and_hold_nothing_back() {
     let _machine = shared().await;
+    early_in_the_day().await;
     let (vendor, daemon) = capped("usd_per_day", "").await;
     let slow = |steps: Vec<Step>| [vec![Step::Wait(Duration::from_millis(30))], steps].concat();
     vendor.script(move |asked| {

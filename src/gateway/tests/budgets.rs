@@ -1,12 +1,25 @@
 //! Caps on money under requests at once.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use super::fake::{Fake, Step, plain, stream};
 use super::*;
 use crate::gateway::budget::Budget;
 
+/// On a day that does not end.
 fn capped(fake: &Fake, per_call: Option<f64>, per_day: Option<f64>, spent: i64) -> (Gateway, Arc<Tape>) {
+    capped_at(fake, per_call, per_day, spent, &Arc::default())
+}
+
+/// By a clock that the test sets, Unix ms.
+fn capped_at(
+    fake: &Fake,
+    per_call: Option<f64>,
+    per_day: Option<f64>,
+    spent: i64,
+    clock: &Arc<AtomicI64>,
+) -> (Gateway, Arc<Tape>) {
     // 9 prompt tokens and 2 of the answer, as the fake counts them: one dollar.
     let text = format!(
         "[endpoints.e0]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\n\
@@ -15,7 +28,9 @@ fn capped(fake: &Fake, per_call: Option<f64>, per_day: Option<f64>, spent: i64) 
     );
     let tape = Arc::new(Tape::default());
     let recorder: Arc<dyn Recorder> = Arc::clone(&tape) as _;
-    let budget = Budget::new(per_call, per_day, spent, Box::new(|_| 0));
+    let clock = Arc::clone(clock);
+    let clock = Box::new(move || clock.load(Ordering::Relaxed));
+    let budget = Budget::with_clock(per_call, per_day, spent, Box::new(|_| 0), clock);
     let gateway = Gateway::recorded(config(&text), Metrics::default(), recorder, Some(budget)).expect("gateway");
     (gateway, tape)
 }
@@ -85,6 +100,28 @@ async fn what_was_spent_before_counts_and_failures_cost_nothing() {
         answered += 1;
     }
     assert!((3..=5).contains(&answered), "{answered}");
+}
+
+#[tokio::test]
+async fn a_day_ends_at_midnight_and_an_attempt_counts_on_the_day_on_which_it_began() {
+    const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+    let hanging = vec![fake::sse_head(), fake::text("x"), Step::Hang];
+    let fake = Fake::start(vec![hanging, plain("x")]).await;
+    let clock = Arc::new(AtomicI64::new(9 * DAY_MS - 1));
+    // Two dollars are left of the day: an attempt holds them.
+    let (gateway, _) = capped_at(&fake, None, Some(10.0), 8_000_000_000_000, &clock);
+    let over_midnight = gateway.stream(query(&gateway, None)).await.expect("stream");
+    clock.store(9 * DAY_MS, Ordering::Relaxed);
+    assert!(gateway.complete(query(&gateway, None)).await.is_ok());
+    drop(over_midnight);
+    // One dollar is spent, nothing is held: all that is left of ten can be had, and no more.
+    let mut answered = 1;
+    while gateway.complete(query(&gateway, None)).await.is_ok() {
+        answered += 1;
+    }
+    assert!((8..=10).contains(&answered), "{answered}");
+    clock.store(10 * DAY_MS - 1, Ordering::Relaxed);
+    assert!(gateway.complete(query(&gateway, None)).await.is_err(), "the day is the same");
 }
 
 #[tokio::test]
