@@ -212,6 +212,7 @@ async fn a_completed_call_takes_known_streams_back_and_refuses_new_ones() {
         }
         let (mut known, welcome) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
         assert_eq!(welcome["acked"], 0, "restart: {restart}");
+        assert_eq!(welcome["frames"], 2, "of the last connection that was taken; restart: {restart}");
         assert_eq!(known.recv().await.expect("a frame")["type"], "call.completed", "restart: {restart}");
         assert_eq!(known.close_code().await, 1000);
         let mut new = Client::connect(&daemon.ws("/v1/ingest?call_id=c1&stream_id=s_9")).await;
