@@ -9,9 +9,12 @@
 //! * The first final with word speakers decides the cuts; later content is laid over them by the words' middles.
 //! * Speakers given by a revision are laid over later finals too; a revision that comes before its turn waits for it.
 
+mod stream;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use self::stream::Stream;
 use super::content::{Content, lay, relabel, relay, texts_alone};
 use super::cut;
 use super::overlay::Overlay;
@@ -74,19 +77,6 @@ struct Slot {
     turn: Arc<Turn>,
     /// Its entry in the stream's `vendors`; `None` where the vendor names no turns.
     vendor: Option<usize>,
-}
-
-#[derive(Debug, Default)]
-struct Stream {
-    vendors: Vec<VendorTurn>,
-    by_key: HashMap<TurnKey, usize>,
-    /// The next dense `turn_order`.
-    next_order: u64,
-    highest: Option<u64>,
-    /// Vendor turns whose state changed without a change of a turn: saved with the stream's next change.
-    unsaved: Vec<usize>,
-    /// Early revisions that wait, over all vendor turns.
-    early: usize,
 }
 
 impl Turns {
@@ -489,47 +479,6 @@ impl Turns {
             .filter(|index| Some(*index) != vendor)
             .map(|index| stream.vendors[index].clone())
             .collect();
-    }
-}
-
-impl Stream {
-    fn insert(&mut self, vendor: VendorTurn) -> usize {
-        self.by_key.insert(vendor.key.clone(), self.vendors.len());
-        self.vendors.push(vendor);
-        self.vendors.len() - 1
-    }
-
-    fn count(&mut self, turn_order: u64) {
-        self.highest = self.highest.max(Some(turn_order));
-        self.next_order = self.next_order.max(turn_order.saturating_add(1));
-    }
-
-    fn mark_unsaved(&mut self, index: usize) {
-        if !self.unsaved.contains(&index) {
-            self.unsaved.push(index);
-        }
-    }
-
-    fn forget_early(&mut self, index: usize) {
-        let forgotten = std::mem::take(&mut self.vendors[index].early).len();
-        self.early -= forgotten;
-        if forgotten > 0 {
-            self.mark_unsaved(index);
-        }
-    }
-
-    fn restore(&mut self, saved: VendorTurn) -> usize {
-        self.early += saved.early.len();
-        match self.by_key.get(&saved.key) {
-            Some(&index) => {
-                let known = &mut self.vendors[index];
-                self.early -= known.early.len();
-                let parts = std::mem::take(&mut known.parts);
-                *known = VendorTurn { parts, ..saved };
-                index
-            }
-            None => self.insert(saved),
-        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! What vendors do wrong, one row a fault, streamed and not: the caller gets an answer or one clear error in time, what
 //! can move on does, and the ledger agrees with what the vendor saw.
 
+mod fault;
 mod hang_up;
 mod rows;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::rows::{Expect, Fault};
+use self::fault::{Expect, Fault};
 use crate::support::daemon::Daemon;
 use crate::support::http::Reply;
 use crate::support::ledger::{self, Row};

@@ -1,116 +1,12 @@
 //! The rows of the matrix.
 
-use std::ops::RangeInclusive;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 
+use super::fault::{Expect, Fault, Make, both, elsewhere, fails, limited, plain, status, stream};
 use crate::support::json;
-use crate::support::vendor::{Asked, Dialect, Step, Tokens, chunk, data, end, reply, stream_head, typed};
-
-/// What the caller must get.
-pub(super) enum Expect {
-    /// The fault does not exist in this form.
-    Skip,
-    /// An answer all the same.
-    Answer(String),
-    /// Nothing that could be shown: an error, or the next candidate's answer.
-    Fails { status: u16, code: &'static str, attempts: usize, retry_after: Option<RangeInclusive<u64>> },
-    /// The start of an answer, then an error event.
-    Broken { code: &'static str },
-}
-
-type Make = Box<dyn Fn(Dialect, &Asked) -> Vec<Step> + Send + Sync>;
-
-/// One fault.
-pub(super) struct Fault {
-    pub(super) name: &'static str,
-    /// Where it lives: `bad` is the scripted vendor.
-    pub(super) endpoint: &'static str,
-    pub(super) streamed: Expect,
-    pub(super) plain: Expect,
-    make: Make,
-}
-
-impl Fault {
-    pub(super) fn reply(&self, dialect: Dialect, asked: &Asked) -> Vec<Step> {
-        (self.make)(dialect, asked)
-    }
-}
-
-fn fails(status: u16, code: &'static str, attempts: usize) -> Expect {
-    Expect::Fails { status, code, attempts, retry_after: None }
-}
-
-/// The same whether streamed or not.
-fn both(
-    name: &'static str,
-    expect: fn() -> Expect,
-    make: impl Fn(Dialect, &Asked) -> Vec<Step> + Send + Sync + 'static,
-) -> Fault {
-    Fault { name, endpoint: "bad", streamed: expect(), plain: expect(), make: Box::new(make) }
-}
-
-fn elsewhere(name: &'static str, endpoint: &'static str, expect: fn() -> Expect) -> Fault {
-    Fault { name, endpoint, streamed: expect(), plain: expect(), make: Box::new(|_, _| vec![Step::Close]) }
-}
-
-/// A stream that goes wrong.
-fn stream(
-    name: &'static str,
-    expect: Expect,
-    make: impl Fn(Dialect, Tokens) -> Vec<Step> + Send + Sync + 'static,
-) -> Fault {
-    let make: Make = Box::new(move |dialect, asked| {
-        let tokens = Tokens::of(asked);
-        let mut steps = vec![stream_head()];
-        steps.extend(dialect.preamble(tokens).map(chunk));
-        steps.extend(make(dialect, tokens));
-        steps
-    });
-    Fault { name, endpoint: "bad", streamed: expect, plain: Expect::Skip, make }
-}
-
-/// A whole body that goes wrong.
-fn plain(
-    name: &'static str,
-    expect: Expect,
-    make: impl Fn(Dialect, &Asked) -> Vec<Step> + Send + Sync + 'static,
-) -> Fault {
-    Fault { name, endpoint: "bad", streamed: Expect::Skip, plain: expect, make: Box::new(make) }
-}
-
-/// A refusal by status.
-fn status(status: u16, name: &'static str, code: &'static str, ours: u16, attempts: usize) -> Fault {
-    let kind = match code {
-        "invalid_request" => "invalid_request_error",
-        "upstream_auth" => "authentication_error",
-        _ => "api_error",
-    };
-    let expect = || fails(ours, code, attempts);
-    Fault {
-        name,
-        endpoint: "bad",
-        streamed: expect(),
-        plain: expect(),
-        make: Box::new(move |dialect, _| reply(status, "", &dialect.error(status, kind, "no"))),
-    }
-}
-
-/// 429, with headers.
-fn limited(
-    name: &'static str,
-    attempts: usize,
-    after: RangeInclusive<u64>,
-    headers: impl Fn() -> String + Send + Sync + 'static,
-) -> Fault {
-    let expect = || Expect::Fails { status: 429, code: "rate_limited", attempts, retry_after: Some(after.clone()) };
-    let make: Make = Box::new(move |dialect, _| {
-        let kind = if dialect == Dialect::Google { "RESOURCE_EXHAUSTED" } else { "rate_limit_error" };
-        reply(429, &headers(), &dialect.error(429, kind, "slow down"))
-    });
-    Fault { name, endpoint: "bad", streamed: expect(), plain: expect(), make }
-}
+use crate::support::vendor::{Asked, Dialect, Step, Tokens, chunk, data, end, reply, typed};
 
 /// Endpoints of faults that are none of the scripted vendor's, as a configuration.
 pub(super) async fn endpoints(dialect: Dialect) -> String {

@@ -1,5 +1,6 @@
 //! The protocol over real sockets, and its scopes under random schedules.
 
+mod lifetime;
 mod protocol;
 mod revoked;
 mod schedules;
@@ -21,11 +22,19 @@ use tokio_util::sync::CancellationToken;
 use super::{Deps, Metrics, ViewError, Views, serve};
 use crate::base::ws::{self, ClientSocket, Incoming, Upgrade};
 use crate::context::TurnPrivate;
-use crate::hub::testing::Memory;
+use crate::hub::testing::{Memory, turn};
 use crate::hub::{self, Hub};
 use crate::journal::Directory as _;
 use crate::types::view::View;
 use crate::types::{CallId, Event, JsonMap, Seq, Word};
+
+fn final_turn(number: u64) -> Event {
+    Event::TurnFinal { turn: turn(number, "hello there") }
+}
+
+fn subscribe(calls: Value) -> Value {
+    json!({"id": "1", "type": "subscribe", "calls": calls})
+}
 
 /// Private fields of a turn's record, with one word.
 fn with_word(text: &str) -> String {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::api::subscribe::{CodeLabel, socket};
 use crate::base::ws::{Socket, WsError};
-use crate::hub::testing::{call, turn};
+use crate::hub::testing::call;
 
 /// A subscriber, behind a few KiB of buffer, of a call with a megabyte of events; it has read nothing for `wait`, and its
 /// key is revoked. What it is served by, its socket, the metrics.

@@ -1,0 +1,61 @@
+//! One stream's part of the table: the vendor turns that it had, and which turn comes next. Knows no turn's content.
+
+use std::collections::HashMap;
+
+use crate::context::saved::VendorTurn;
+use crate::types::TurnKey;
+
+/// What is known of one stream.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    pub(super) vendors: Vec<VendorTurn>,
+    pub(super) by_key: HashMap<TurnKey, usize>,
+    /// The next dense `turn_order`.
+    pub(super) next_order: u64,
+    pub(super) highest: Option<u64>,
+    /// Vendor turns whose state changed without a change of a turn: saved with the stream's next change.
+    pub(super) unsaved: Vec<usize>,
+    /// Early revisions that wait, over all vendor turns.
+    pub(super) early: usize,
+}
+
+impl Stream {
+    pub(super) fn insert(&mut self, vendor: VendorTurn) -> usize {
+        self.by_key.insert(vendor.key.clone(), self.vendors.len());
+        self.vendors.push(vendor);
+        self.vendors.len() - 1
+    }
+
+    pub(super) fn count(&mut self, turn_order: u64) {
+        self.highest = self.highest.max(Some(turn_order));
+        self.next_order = self.next_order.max(turn_order.saturating_add(1));
+    }
+
+    pub(super) fn mark_unsaved(&mut self, index: usize) {
+        if !self.unsaved.contains(&index) {
+            self.unsaved.push(index);
+        }
+    }
+
+    pub(super) fn forget_early(&mut self, index: usize) {
+        let forgotten = std::mem::take(&mut self.vendors[index].early).len();
+        self.early -= forgotten;
+        if forgotten > 0 {
+            self.mark_unsaved(index);
+        }
+    }
+
+    pub(super) fn restore(&mut self, saved: VendorTurn) -> usize {
+        self.early += saved.early.len();
+        match self.by_key.get(&saved.key) {
+            Some(&index) => {
+                let known = &mut self.vendors[index];
+                self.early -= known.early.len();
+                let parts = std::mem::take(&mut known.parts);
+                *known = VendorTurn { parts, ..saved };
+                index
+            }
+            None => self.insert(saved),
+        }
+    }
+}
