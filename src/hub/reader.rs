@@ -186,6 +186,11 @@ impl Reader {
         }
     }
 
+    /// Whether older events are still being looked for: that there is nothing now does not mean that there is nothing.
+    pub fn is_working(&self) -> bool {
+        self.working
+    }
+
     /// The next batch, if there is something now. `None`: the reader's `Notify` is woken when there may be.
     ///
     /// # Errors

@@ -1,8 +1,9 @@
 //! What a sink delivers: everything after a position, filtered, as the frames of a subscription to all calls.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::Config;
+use super::{Behind, Config};
 use crate::base::ws::Utf8Bytes;
 use crate::hub::{Cursor, Filter, Hub, HubError, Interest, Item, Prefix, Reader};
 use crate::types::{CallId, Seq};
@@ -27,6 +28,15 @@ pub(super) struct Feed {
     calls: Option<Vec<CallId>>,
     filter: Filter,
     generation: u64,
+    end: Mutex<End>,
+}
+
+/// Where a reader found nothing behind it. Orders have gaps, as wide as a restart makes them: they count as read.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    order: u64,
+    /// The newest order of that time.
+    newest: u64,
 }
 
 /// A reader from one position on.
@@ -34,25 +44,30 @@ pub(super) struct Tap<'a> {
     feed: &'a Feed,
     reader: Reader,
     name: &'a str,
+    behind: Option<Behind>,
 }
 
 impl Feed {
     pub(super) fn new(config: &Config, hub: Hub) -> Self {
         let generation = hub.journal().generation();
-        Self { hub, calls: config.calls.clone(), filter: config.filter.clone(), generation }
+        let end = Mutex::new(End { order: u64::MAX, newest: 0 });
+        Self { hub, calls: config.calls.clone(), filter: config.filter.clone(), generation, end }
     }
 
-    /// The newest `order` that there is.
-    pub(super) fn newest(&self) -> u64 {
-        self.hub.newest()
+    /// How many events came after `order`, about.
+    pub(super) fn behind(&self, order: u64) -> u64 {
+        let end = *self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = if order >= end.order { order.max(end.newest) } else { order };
+        self.hub.newest().saturating_sub(read)
     }
 
-    /// Reads after `order`; `live` frames too, where the filter wants them. `name` is for the log.
-    pub(super) fn tap<'a>(&'a self, name: &'a str, order: u64, live: bool) -> Tap<'a> {
+    /// Reads after `order`; `live` frames too, where the filter wants them. `name` is for the log. What is read counts as
+    /// delivered when more is asked for, if there is a gauge of what is `behind`.
+    pub(super) fn tap<'a>(&'a self, name: &'a str, order: u64, live: bool, behind: Option<Behind>) -> Tap<'a> {
         let reader = self.hub.reader(Interest::All { after: order });
         let include = self.filter.include;
         reader.want_live(live && include.partials, live && include.deltas);
-        Tap { feed: self, reader, name }
+        Tap { feed: self, reader, name, behind }
     }
 }
 
@@ -65,7 +80,18 @@ impl Tap<'_> {
     pub(super) async fn next(&mut self, max_bytes: usize) -> (Vec<Piece>, u64) {
         loop {
             let before = self.reader.order().unwrap_or(0);
-            match self.reader.next(max_bytes).await {
+            let newest = self.feed.hub.newest();
+            let read = match self.reader.try_next(max_bytes) {
+                Ok(None) => {
+                    if !self.reader.is_working() {
+                        self.ended(End { order: before, newest });
+                    }
+                    self.reader.next(max_bytes).await
+                }
+                Ok(Some(batch)) => Ok(batch),
+                Err(error) => Err(error),
+            };
+            match read {
                 Ok(batch) => {
                     let pieces = self.pieces(before, &batch.items);
                     return (pieces, self.reader.order().unwrap_or(before));
@@ -81,8 +107,15 @@ impl Tap<'_> {
         }
     }
 
+    fn ended(&self, end: End) {
+        *self.feed.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+        if let Some(behind) = &self.behind {
+            behind.set(self.feed.behind(end.order));
+        }
+    }
+
     fn pieces(&self, before: u64, items: &[Item]) -> Vec<Piece> {
-        let Feed { hub, calls, filter, generation } = self.feed;
+        let Feed { hub, calls, filter, generation, .. } = self.feed;
         let is_wanted = |call: &CallId| calls.as_ref().is_none_or(|calls| calls.contains(call));
         let prefix = Prefix::default();
         let mut order = before;

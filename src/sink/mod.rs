@@ -73,7 +73,7 @@ pub struct Metrics {
     delivered: Family<SinkLabel, Counter>,
     retries: Family<SinkLabel, Counter>,
     dead_letters: Family<SinkLabel, Counter>,
-    behind: Family<SinkLabel, Gauge<u64, AtomicU64>>,
+    behind: Family<SinkLabel, Behind>,
 }
 
 /// Those of one sink.
@@ -82,8 +82,11 @@ struct SinkMetrics {
     delivered: Counter,
     retries: Counter,
     dead_letters: Counter,
-    behind: Gauge<u64, AtomicU64>,
+    behind: Behind,
 }
+
+/// How far a sink is behind.
+type Behind = Gauge<u64, AtomicU64>;
 
 impl Metrics {
     /// Registers them all.

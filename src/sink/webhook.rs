@@ -83,7 +83,7 @@ async fn run(mut sink: Sink, stop: CancellationToken) {
 /// Delivers until everything is delivered after a stop.
 async fn deliver(sink: &mut Sink, poster: &mut Poster, stop: &CancellationToken) {
     let Sink { config, feed, position, metrics, dir } = sink;
-    let mut tap = feed.tap(&config.name, position.order(), false);
+    let mut tap = feed.tap(&config.name, position.order(), false, Some(metrics.behind.clone()));
     let mut headers = config.headers.clone();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(concat!("sidetone/", env!("CARGO_PKG_VERSION"))));
@@ -124,10 +124,10 @@ async fn deliver(sink: &mut Sink, poster: &mut Poster, stop: &CancellationToken)
                 }
             }
             position.advance(last.order).await;
-            metrics.behind.set(feed.newest().saturating_sub(position.order()));
+            metrics.behind.set(feed.behind(position.order()));
         }
         position.advance(upto).await;
-        metrics.behind.set(feed.newest().saturating_sub(position.order()));
+        metrics.behind.set(feed.behind(position.order()));
     }
 }
 

@@ -71,7 +71,7 @@ async fn run(mut sink: Sink, stop: CancellationToken) {
             Err(error) => error.to_string(),
         };
         sink.metrics.retries.inc();
-        sink.metrics.behind.set(sink.feed.newest().saturating_sub(sink.position.order()));
+        sink.metrics.behind.set(sink.feed.behind(sink.position.order()));
         let pause = backoff.pause();
         tracing::warn!(sink = sink.config.name, why, ?pause, "the sink's peer is away");
         tokio::select! {
@@ -104,7 +104,7 @@ async fn deliver(
     stop: &CancellationToken,
 ) -> Option<String> {
     let Sink { config, feed, position, metrics, .. } = sink;
-    let mut tap: Tap<'_> = feed.tap(&config.name, position.order(), true);
+    let mut tap: Tap<'_> = feed.tap(&config.name, position.order(), true, None);
     // Read, and sent as far as it is wanted.
     let mut read_to = position.order();
     let mut unconfirmed = 0;
@@ -121,7 +121,7 @@ async fn deliver(
             unconfirmed = 0;
             idle = Instant::now() + IDLE_PING;
         }
-        metrics.behind.set(feed.newest().saturating_sub(position.order()));
+        metrics.behind.set(feed.behind(position.order()));
         let is_stopping = grace.is_some();
         tokio::select! {
             biased;
