@@ -111,6 +111,9 @@ fn read(log: &mut log::Log) -> (Vec<i64>, Option<log::Skipped>) {
         let part = log.read_from(generation, position).expect("read");
         let mut entries = entry::Entries::new(&part.bytes, part.is_last);
         found.extend(entries.by_ref().map(|(entry, _)| id(&entry)));
+        if part.is_last {
+            entries.skip_rest();
+        }
         skipped = log::Skipped::and(skipped, &entries, part.from);
         (generation, position) = (part.generation, part.from + entries.position() as u64);
         if part.is_last {
