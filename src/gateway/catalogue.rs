@@ -10,6 +10,7 @@ use super::config::{Balance, Candidate, Clocks, Config, Names, RETRIES, vendor_i
 use super::endpoint::{Endpoint, Remote, Targets};
 use super::error::GatewayError;
 use crate::base::queue::QueueGauges;
+use crate::llm::SchemaMode;
 use crate::types::JsonMap;
 
 /// Who will answer: a route's variant, or a model asked by name. Pinned by whoever needs it to stay the same.
@@ -52,6 +53,15 @@ impl Arm {
             Target::Remote(remote) => remote.traits().context_length,
         });
         lengths.min()
+    }
+
+    /// Whether a schema is but asked for in words of the candidate that is first: an answer has to be read to its end,
+    /// and perhaps repaired, before any of it can be passed on.
+    pub(super) fn keeps_schemas_by_words(&self) -> bool {
+        self.candidates.first().is_some_and(|candidate| match candidate {
+            Target::Local => false,
+            Target::Remote(remote) => remote.schema_modes().first() == Some(&SchemaMode::Prompt),
+        })
     }
 
     /// The arm of the embedded provider.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -138,11 +139,15 @@ impl Bill {
     }
 }
 
-/// Asks for a whole answer; `request.stream` says how it comes from the vendor.
-pub(super) async fn whole(inner: &Inner, mut question: Question) -> Result<Answer, GatewayError> {
+/// Asks for a whole answer; `request.stream` says how it comes from the vendor. `answering` is set once one has begun.
+pub(super) async fn whole(
+    inner: &Inner,
+    mut question: Question,
+    answering: Option<&AtomicBool>,
+) -> Result<Answer, GatewayError> {
     let validator = question.prepare(inner)?;
     let arm = Arc::clone(&question.arm);
-    let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), &question.request, false, None);
+    let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), &question.request, false, answering);
     let mut bill = Bill::default();
     let mut got = match complete(&mut run, &mut question, &mut bill).await {
         // An analysis goes on with what costs nothing, until the limit lifts; a client is told.

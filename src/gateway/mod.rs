@@ -291,7 +291,7 @@ impl Gateway {
         let asker = run::Asker { key: None, call: ask.call, analysis: ask.task };
         let Ask { arm, transcript, deltas, deadline, .. } =
             Ask { request: ChatRequest::default(), call: None, task: None, ..ask };
-        infer::whole(&self.inner, infer::Question { arm, request, transcript, asker, deltas, deadline }).await
+        infer::whole(&self.inner, infer::Question { arm, request, transcript, asker, deltas, deadline }, None).await
     }
 
     /// Asks for a whole answer on a client's behalf; it comes whole from the vendor, too.
@@ -302,7 +302,7 @@ impl Gateway {
     /// # Cancel safety
     /// As [`Gateway::infer`].
     pub async fn complete(&self, query: Query) -> Result<Answer, GatewayError> {
-        infer::whole(&self.inner, query.question(false)).await
+        infer::whole(&self.inner, query.question(false), None).await
     }
 
     /// Looks at a request as it will be asked, without asking: for what is asked only after something else has failed.

@@ -32,6 +32,13 @@ pub fn usd(pico: i64) -> f64 {
     pico / 1e12
 }
 
+/// Pico-dollars for US dollars.
+pub(super) fn pico(usd: f64) -> i64 {
+    #[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
+    let pico = (usd * 1e12).round() as i64;
+    pico
+}
+
 /// US dollars a million tokens, for people.
 pub(super) fn to_json(price: Price) -> serde_json::Value {
     let million = |pico: i64| usd(pico.saturating_mul(1_000_000));

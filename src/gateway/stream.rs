@@ -9,11 +9,11 @@ use serde_json::Value;
 
 use super::attempt::Opened;
 use super::error::{Failure, GatewayError};
-use super::infer::{Question, ask_embedded};
+use super::infer::{self, Question, ask_embedded};
 use super::live::{Frame, Live};
 use super::row::Row;
 use super::run::{Reached, Run};
-use super::{AttemptFailure, Inner, price};
+use super::{Answer, Arm, AttemptFailure, Inner, price};
 use crate::llm::schema::{Validator, Verdict};
 use crate::llm::{ChatResponse, Finish, Piece, THINKING_BLOCKS, Usage};
 
@@ -88,6 +88,9 @@ pub(super) async fn open(
 ) -> Result<Stream, GatewayError> {
     let validator = question.prepare(inner)?;
     let arm = Arc::clone(&question.arm);
+    if validator.is_some() && arm.keeps_schemas_by_words() {
+        return Ok(at_once(&arm, &infer::whole(inner, question, Some(answering)).await?));
+    }
     let mut run =
         Run::new(inner, &arm, question.asker.clone(), question.until(), &question.request, true, Some(answering));
     let mut provenance = Provenance {
@@ -121,6 +124,26 @@ pub(super) async fn open(
         failures: run.take_failures(),
         waited,
     })
+}
+
+/// An answer that was had, checked and repaired as a whole.
+fn at_once(arm: &Arm, answer: &Answer) -> Stream {
+    Stream {
+        provenance: Provenance {
+            route: Arc::clone(&arm.route),
+            variant: Arc::clone(&arm.variant),
+            model: Arc::clone(&answer.model),
+            endpoint: Arc::clone(&answer.endpoint),
+            vendor_model: Arc::clone(&answer.vendor_model),
+            attempts: answer.attempts,
+        },
+        source: Source::Whole(frames(&answer.response), None),
+        usage: answer.response.usage,
+        cost: answer.cost_usd.map(price::pico),
+        checked: None,
+        failures: Vec::new(),
+        waited: answer.waited,
+    }
 }
 
 /// A whole answer as the frames of a stream.

@@ -182,6 +182,23 @@ async fn a_streamed_answer_that_breaks_its_schema_ends_in_an_error() {
     }
 }
 
+#[tokio::test]
+async fn a_schema_that_is_but_asked_for_in_words_is_kept_by_a_stream_too() {
+    let fenced = stream(&["```json\n{\"a\":", "1}\n```"]);
+    let wrong = stream(&["{\"a\":", "\"x\"}"]);
+    for (script, attempts) in [(vec![fenced.clone()], 1), (vec![wrong.clone(), fenced], 2)] {
+        let fake = Fake::start(script).await;
+        let (gateway, _) = limited(&[&fake], &["structured_output = \"prompt\""], "");
+        let (said, ended, answer) = read(gateway.stream(under_schema(&gateway)).await.expect("stream")).await;
+        ended.expect("valid");
+        assert_eq!((said.as_str(), answer.provenance.attempts), ("{\"a\":1}", attempts));
+    }
+    let fake = Fake::start(vec![wrong]).await;
+    let (gateway, _) = limited(&[&fake], &["structured_output = \"prompt\""], "");
+    let Err(error) = gateway.stream(under_schema(&gateway)).await else { panic!("a stream of what is not valid") };
+    assert_eq!((error.code(), fake.requests()), ("schema_mismatch", 2));
+}
+
 fn under_schema(gateway: &Gateway) -> Query {
     let mut query = query(gateway);
     let schema = Arc::new(json!({"type":"object","properties":{"a":{"type":"integer"}}}));
