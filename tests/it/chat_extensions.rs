@@ -212,6 +212,9 @@ async fn fallbacks_and_repair_are_understood_as_assemblyai_has_them() {
         assert_eq!((&asked["temperature"], asked.get("fallbacks")), (&json!(0.9), None), "{asked}");
         assert_eq!(asked["messages"][0]["content"], "x", "what is not said is inherited");
     }
+    // All that is said is a transcript.
+    let body = json!({"model":"m","transcript":{"text":"hello"},"messages":[],"fallbacks":["other"]});
+    assert_eq!(bench.daemon.post("/v1/chat/completions", &body).await.status, 200);
     let before = bench.mock.count();
     let reply =
         bench.daemon.post("/v1/chat/completions", &base(json!({"model":"late","fallbacks":[{"model":"other"}]}))).await;

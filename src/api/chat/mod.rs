@@ -125,7 +125,7 @@ async fn respond(api: Arc<Api>, http: Request<Body>) -> Result<Response, OpenAiE
     let key = caller.0.map(|identity| identity.name);
     let streamed = request.stream;
     let include_usage = request.include_usage;
-    let mut turns = turns(&gateway, request, model, extensions.fallbacks, &sticky)?;
+    let mut turns = turns(&gateway, request, model, extensions.fallbacks, &sticky, transcript.is_some())?;
     if extensions.once {
         for turn in &mut turns {
             turn.arm = Arc::new(turn.arm.asked_once());
@@ -172,6 +172,7 @@ fn turns(
     model: Option<String>,
     fallbacks: Vec<Fallback>,
     sticky: &str,
+    with_transcript: bool,
 ) -> Result<Vec<Turn>, OpenAiError> {
     let resolve = |name: &str| gateway.resolve(name, sticky).map_err(|error| OpenAiError::gateway(&error, &[]));
     let named = model.unwrap_or_default();
@@ -184,7 +185,12 @@ fn turns(
         let mut request = turns[0].request.clone();
         fallback.lay_over(&mut request).map_err(|error| OpenAiError::request(&error))?;
         let arm = resolve(&fallback.model)?;
-        gateway.check(&arm, request.clone()).map_err(|error| {
+        let mut asked = request.clone();
+        if with_transcript {
+            // Its text is of no account; that it is there may be.
+            transcript::insert(&mut asked, "");
+        }
+        gateway.check(&arm, asked).map_err(|error| {
             let param = format!("fallbacks[{position}].{}", error.param().unwrap_or_default());
             OpenAiError::bad_request(
                 Some(param.trim_end_matches('.')),
