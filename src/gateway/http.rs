@@ -4,6 +4,7 @@
 //! it: a pool is never shared between two.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::error::Error as _;
 use std::net::IpAddr;
 use std::sync::{Mutex, Once};
@@ -34,11 +35,21 @@ pub(super) struct Http {
     clients: Mutex<HashMap<Key, Client>>,
 }
 
-/// A pool, and where it leads to: to take an endpoint's base apart once is a good part of what a request costs.
-#[derive(Clone)]
+/// A pool, and where it leads to.
 struct Client {
     pool: reqwest::Client,
     base: reqwest::Url,
+    /// The newest path and its whole URL: to put URLs together is a good part of what a request costs, and most are alike.
+    newest: (String, reqwest::Url),
+}
+
+impl Client {
+    fn url(&mut self, path: &str) -> reqwest::Url {
+        if self.newest.0 != path {
+            self.newest = (path.to_owned(), behind(&self.base, path));
+        }
+        self.newest.1.clone()
+    }
 }
 
 /// The header of a response has come.
@@ -92,7 +103,7 @@ impl Http {
         wire: Wire,
         connect: Duration,
     ) -> Result<Response, Failure> {
-        let client = self.client(endpoint, connect)?;
+        let (pool, url) = self.pool(endpoint, connect, &wire.path)?;
         let mut headers = HeaderMap::with_capacity(2 + wire.headers.len() + endpoint.config.headers.len());
         if method == Method::POST {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -101,25 +112,33 @@ impl Http {
             headers.insert(name, value.clone());
         }
         headers.extend(wire.headers);
-        let url = behind(&client.base, &wire.path);
-        let sent = client.pool.request(method, url).headers(headers).body(wire.body).send().await;
-        let mut inner = sent.map_err(|error| sort(&error, connect))?;
+        let mut request = reqwest::Request::new(method, url);
+        *request.headers_mut() = headers;
+        *request.body_mut() = Some(wire.body.into());
+        let mut inner = pool.execute(request).await.map_err(|error| sort(&error, connect))?;
         let headers = std::mem::take(inner.headers_mut());
         Ok(Response { status: inner.status().as_u16(), headers, inner })
     }
 
-    fn client(&self, endpoint: &Endpoint, connect: Duration) -> Result<Client, Failure> {
+    /// The pool for an endpoint, and the URL of a path of it.
+    fn pool(
+        &self,
+        endpoint: &Endpoint,
+        connect: Duration,
+        path: &str,
+    ) -> Result<(reqwest::Client, reqwest::Url), Failure> {
         let key = (runtime::Handle::current().id(), endpoint.uid, connect);
         let mut clients = self.clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(client) = clients.get(&key) {
-            return Ok(client.clone());
-        }
-        let failed = |error: String| Failure::transport("upstream_error", format!("no HTTP client: {error}"));
-        let base = reqwest::Url::parse(&endpoint.config.base_url).map_err(|error| failed(error.to_string()))?;
-        let pool = build(endpoint, connect).map_err(|error| failed(error.to_string()))?;
-        let client = Client { pool, base };
-        clients.insert(key, client.clone());
-        Ok(client)
+        let client = match clients.entry(key) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let failed = |error: String| Failure::transport("upstream_error", format!("no HTTP client: {error}"));
+                let base = reqwest::Url::parse(&endpoint.config.base_url).map_err(|error| failed(error.to_string()))?;
+                let pool = build(endpoint, connect).map_err(|error| failed(error.to_string()))?;
+                place.insert(Client { pool, newest: (String::new(), behind(&base, "")), base })
+            }
+        };
+        Ok((client.pool.clone(), client.url(path)))
     }
 
     /// Forgets the pools of endpoints that are no more.
@@ -173,6 +192,8 @@ fn build(endpoint: &Endpoint, connect: Duration) -> Result<reqwest::Client, reqw
         .pool_max_idle_per_host(MAX_IDLE)
         .tcp_nodelay(true)
         .redirect(reqwest::redirect::Policy::none())
+        // Each attempt is counted, and retries are the scheduler's; nothing is kept of a request for another try.
+        .retry(reqwest::retry::never().max_retries_per_request(0))
         .referer(false)
         .user_agent(concat!("sidetone/", env!("CARGO_PKG_VERSION")));
     if is_near(url) {

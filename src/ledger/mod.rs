@@ -229,7 +229,7 @@ impl Ledger {
             return Ok(false);
         }
         let transaction = store.transaction()?;
-        let mut intake = entry::Intake::new(&transaction);
+        let mut intake = entry::Intake::new(&transaction)?;
         let mut entries = entry::Entries::new(&part.bytes, part.is_last);
         for (entry, _) in entries.by_ref() {
             intake.take(entry)?;

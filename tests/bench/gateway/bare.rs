@@ -1,5 +1,6 @@
-//! The floor of a gateway on these HTTP libraries: a relay that reads a request, passes it on and passes the answer back,
-//! and does nothing else. What a gateway takes beyond it, is its own.
+//! The floors of a gateway. The relay: on these HTTP libraries, it reads a request, passes it on and passes the answer
+//! back, and does nothing else; what a gateway takes beyond it, is its own. The pipe: it passes bytes on between two
+//! sockets and does not even know that they are HTTP; what it takes is the machine's, and no gateway can take less.
 
 use std::convert::Infallible;
 
@@ -10,10 +11,32 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
-/// Serves on loopback until killed; prints its port.
-pub async fn run(vendor: u16) {
+/// Serves as a pipe on loopback until killed; prints its port.
+pub async fn pipe(vendor: u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    println!("port:{}", listener.local_addr().expect("address").port());
+    loop {
+        let Ok((mut client, _)) = listener.accept().await else { continue };
+        tokio::spawn(async move {
+            let mut upstream = TcpStream::connect(("127.0.0.1", vendor)).await.expect("the vendor");
+            for stream in [&client, &upstream] {
+                stream.set_nodelay(true).expect("an option of every socket");
+            }
+            // Whoever hangs up ends it for both.
+            let (mut from_client, mut to_client) = client.split();
+            let (mut from_vendor, mut to_vendor) = upstream.split();
+            tokio::select! {
+                _ = tokio::io::copy(&mut from_client, &mut to_vendor) => {}
+                _ = tokio::io::copy(&mut from_vendor, &mut to_client) => {}
+            }
+        });
+    }
+}
+
+/// Serves as a relay on loopback until killed; prints its port.
+pub async fn relay(vendor: u16) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     println!("port:{}", listener.local_addr().expect("address").port());
     rustls::crypto::ring::default_provider().install_default().expect("the first one");
@@ -23,14 +46,18 @@ pub async fn run(vendor: u16) {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let _ = stream.set_nodelay(true);
         let client = client.clone();
-        let service = service_fn(move |request| relay(client.clone(), vendor, request));
+        let service = service_fn(move |request| pass_on(client.clone(), vendor, request));
         tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
 }
 
 type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, reqwest::Error>;
 
-async fn relay(client: reqwest::Client, vendor: u16, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn pass_on(
+    client: reqwest::Client,
+    vendor: u16,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     let body = request.into_body().collect().await.expect("a body").to_bytes();
     let post = client.post(format!("http://127.0.0.1:{vendor}{path}")).header("content-type", "application/json");

@@ -1,6 +1,7 @@
 //! What the gateway adds: each figure beside direct calls to the same mock vendor, in the same run, in alternating
-//! windows, and beside a bare relay on the same HTTP libraries, which is the least that a gateway on them can take. The
-//! daemon is alone on the first core; mock and generator share the next one (or have one each).
+//! windows, and beside two floors: a bare pipe between two sockets, which is the least that anything in between can take
+//! on this machine, and a bare relay on the same HTTP libraries, the least of a gateway on them. The gateway under test is
+//! alone on the first core; mock and generator share the next one (or have one each).
 //!
 //! `cargo bench --bench gateway [-- ROW…]`, rows: `plain saturated slow stream flood abort memory`. `--rounds N` repeats
 //! each window pair (medians count). Other gateways are measured beside ours with `--mock PORT` (where they look for the
@@ -25,7 +26,8 @@ fn main() {
     if let Some(position) = args.iter().position(|arg| arg == "--role") {
         let port = args.get(position + 2).map(String::as_str).unwrap_or("0");
         return match args.get(position + 1).map(String::as_str) {
-            Some("bare") => runtime().block_on(bare::run(port.parse().expect("the vendor's port"))),
+            Some("pipe") => runtime().block_on(bare::pipe(port.parse().expect("the vendor's port"))),
+            Some("relay") => runtime().block_on(bare::relay(port.parse().expect("the vendor's port"))),
             _ => runtime().block_on(mock::run(port)),
         };
     }

@@ -118,7 +118,8 @@ fn config(port: u16) -> String {
 impl Bench {
     pub async fn start(cores: Option<(u8, u8)>, third: bool, port: &str, peers: Vec<Target>, rounds: usize) -> Self {
         let mock = Process::role(cores.map(|(_, own)| if third { own + 1 } else { own }), &["mock", port]);
-        let bare = Process::role(cores.map(|(gateway, _)| gateway), &["bare", &mock.port.to_string()]);
+        let [pipe, relay] = ["pipe", "relay"]
+            .map(|role| Process::role(cores.map(|(gateway, _)| gateway), &[role, &mock.port.to_string()]));
         let daemon = Process::daemon(cores.map(|(gateway, _)| gateway), &config(mock.port));
         let target = |name: &str, port: u16, pid: Option<u32>| Target {
             name: name.to_owned(),
@@ -133,17 +134,18 @@ impl Bench {
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut targets = vec![
             target("direct", mock.port, None),
-            target("bare relay", bare.port, Some(bare.pid())),
+            target("bare pipe", pipe.port, Some(pipe.pid())),
+            target("bare relay", relay.port, Some(relay.pid())),
             target("sidetone", daemon.port, Some(daemon.pid())),
         ];
         targets.extend(peers);
-        Self { targets, rounds, _processes: vec![mock, bare, daemon] }
+        Self { targets, rounds, _processes: vec![mock, pipe, relay, daemon] }
     }
 
     pub async fn rows(&self, only: &[String]) {
         let wanted = |name: &str| only.is_empty() || only.iter().any(|row| row == name);
         println!(
-            "direct = the mock vendor itself, bare relay = the same HTTP libraries and nothing else; medians of {} rounds, windows in turn; times in ms\n",
+            "direct = the mock vendor itself, bare pipe = two sockets, bare relay = the same HTTP libraries and nothing else; medians of {} rounds, windows in turn; times in ms\n",
             self.rounds
         );
         if wanted("plain") {
