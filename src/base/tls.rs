@@ -30,27 +30,34 @@ const LOOK: Duration = Duration::from_secs(2);
 /// Its certificate is not trusted, or it speaks no TLS.
 pub async fn connect(stream: TcpStream, host: &str) -> io::Result<client::TlsStream<TcpStream>> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    TlsConnector::from(client_config()?).connect(name, stream).await
+    TlsConnector::from(client_config(true)?).connect(name, stream).await
 }
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// The system's roots; `SSL_CERT_FILE` and `SSL_CERT_DIR` name others.
-fn client_config() -> io::Result<Arc<ClientConfig>> {
-    static CONFIG: OnceLock<Arc<ClientConfig>> = OnceLock::new();
-    if let Some(config) = CONFIG.get() {
+/// What a client trusts: the system's roots (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others), or, for one that will see no
+/// certificate, nothing: the system's are not even read.
+///
+/// # Errors
+/// The cryptography at hand is not enough for TLS.
+pub fn client_config(roots: bool) -> io::Result<Arc<ClientConfig>> {
+    static CONFIGS: [OnceLock<Arc<ClientConfig>>; 2] = [const { OnceLock::new() }; 2];
+    let place = &CONFIGS[usize::from(roots)];
+    if let Some(config) = place.get() {
         return Ok(Arc::clone(config));
     }
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let mut trusted = RootCertStore::empty();
+    if roots {
+        trusted.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    }
     let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(io::Error::other)?
-        .with_root_certificates(roots)
+        .with_root_certificates(trusted)
         .with_no_client_auth();
-    Ok(Arc::clone(CONFIG.get_or_init(|| Arc::new(config))))
+    Ok(Arc::clone(place.get_or_init(|| Arc::new(config))))
 }
 
 /// `[tls]`: certificate chain and private key, PEM.

@@ -1,19 +1,25 @@
-//! The gateway's HTTP client: one connection pool per endpoint and runtime. The only place that knows reqwest.
+//! The gateway's HTTP client: one connection pool per endpoint and runtime. What goes straight to a vendor and what a
+//! proxy of the environment takes there are two kinds of pools.
 //!
 //! Several single-threaded runtimes may run in one process, and a pooled connection is driven by the runtime that opened
 //! it: a pool is never shared between two.
 
+mod proxied;
+mod straight;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::error::Error as _;
+use std::error::Error;
 use std::net::IpAddr;
-use std::sync::{Mutex, Once};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
+use http::{Method, Request, Uri};
+use hyper_util::client::proxy::matcher::Matcher;
 use tokio::runtime;
+use url::Url;
 
 use super::endpoint::Endpoint;
 use super::error::Failure;
@@ -23,7 +29,6 @@ use crate::llm::Wire;
 const MAX_IDLE: usize = 256;
 /// Vendors and their load balancers close idle connections after a minute or more.
 const IDLE: Duration = Duration::from_secs(55);
-
 /// Longest document that is read whole.
 const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 
@@ -37,26 +42,29 @@ pub(super) struct Http {
 
 /// A pool, and where it leads to.
 struct Client {
-    pool: reqwest::Client,
-    base: reqwest::Url,
-    /// The newest path and its whole URL: to put URLs together is a good part of what a request costs, and most are alike.
-    newest: (String, reqwest::Url),
+    pool: Pool,
+    base: Url,
+    /// The newest path and its whole address: to put one together is a good part of what a request costs, and most are
+    /// alike.
+    newest: (String, Uri),
 }
 
-impl Client {
-    fn url(&mut self, path: &str) -> reqwest::Url {
-        if self.newest.0 != path {
-            self.newest = (path.to_owned(), behind(&self.base, path));
-        }
-        self.newest.1.clone()
-    }
+#[derive(Clone)]
+enum Pool {
+    Straight(straight::Pool),
+    Proxied(proxied::Pool),
 }
 
 /// The header of a response has come.
 pub(super) struct Response {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
-    inner: reqwest::Response,
+    body: Body,
+}
+
+enum Body {
+    Straight(straight::Body),
+    Proxied(proxied::Body),
 }
 
 impl Http {
@@ -103,8 +111,11 @@ impl Http {
         wire: Wire,
         connect: Duration,
     ) -> Result<Response, Failure> {
-        let (pool, url) = self.pool(endpoint, connect, &wire.path)?;
-        let mut headers = HeaderMap::with_capacity(2 + wire.headers.len() + endpoint.config.headers.len());
+        let (pool, uri) = self.pool(endpoint, connect, &wire.path)?;
+        let mut request = Request::new(Bytes::from(wire.body));
+        let mut headers = HeaderMap::with_capacity(4 + wire.headers.len() + endpoint.config.headers.len());
+        headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+        headers.insert(USER_AGENT, HeaderValue::from_static(concat!("sidetone/", env!("CARGO_PKG_VERSION"))));
         if method == Method::POST {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -112,39 +123,50 @@ impl Http {
             headers.insert(name, value.clone());
         }
         headers.extend(wire.headers);
-        let mut request = reqwest::Request::new(method, url);
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        *request.body_mut() = Some(wire.body.into());
-        let mut inner = pool.execute(request).await.map_err(|error| sort(&error, connect))?;
-        let headers = std::mem::take(inner.headers_mut());
-        Ok(Response { status: inner.status().as_u16(), headers, inner })
+        match pool {
+            Pool::Straight(pool) => pool.send(request, connect).await,
+            Pool::Proxied(pool) => pool.send(request, connect).await,
+        }
     }
 
-    /// The pool for an endpoint, and the URL of a path of it.
-    fn pool(
-        &self,
-        endpoint: &Endpoint,
-        connect: Duration,
-        path: &str,
-    ) -> Result<(reqwest::Client, reqwest::Url), Failure> {
+    /// The pool for an endpoint, and the address of a path of it.
+    fn pool(&self, endpoint: &Endpoint, connect: Duration, path: &str) -> Result<(Pool, Uri), Failure> {
         let key = (runtime::Handle::current().id(), endpoint.uid, connect);
-        let mut clients = self.clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let client = match clients.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                let failed = |error: String| Failure::transport("upstream_error", format!("no HTTP client: {error}"));
-                let base = reqwest::Url::parse(&endpoint.config.base_url).map_err(|error| failed(error.to_string()))?;
-                let pool = build(endpoint, connect).map_err(|error| failed(error.to_string()))?;
-                place.insert(Client { pool, newest: (String::new(), behind(&base, "")), base })
-            }
+            Entry::Vacant(place) => place.insert(Client::new(&endpoint.config.base_url, connect)?),
         };
-        Ok((client.pool.clone(), client.url(path)))
+        Ok((client.pool.clone(), client.uri(path)?))
     }
 
     /// Forgets the pools of endpoints that are no more.
     pub(super) fn retain(&self, keep: impl Fn(u64) -> bool) {
-        let mut clients = self.clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.retain(|(_, uid, _), _| keep(*uid));
+    }
+}
+
+impl Client {
+    fn new(base_url: &str, connect: Duration) -> Result<Self, Failure> {
+        let base = Url::parse(base_url).map_err(|error| no_client(&error))?;
+        let root = behind(&base, "")?;
+        let pool = if !is_near(&base) && Matcher::from_system().intercept(&root).is_some() {
+            Pool::Proxied(proxied::Pool::new(connect)?)
+        } else {
+            Pool::Straight(straight::Pool::new(base.scheme() == "https", connect)?)
+        };
+        Ok(Self { pool, base, newest: (String::new(), root) })
+    }
+
+    fn uri(&mut self, path: &str) -> Result<Uri, Failure> {
+        if self.newest.0 != path {
+            self.newest = (path.to_owned(), behind(&self.base, path)?);
+        }
+        Ok(self.newest.1.clone())
     }
 }
 
@@ -157,10 +179,10 @@ impl Response {
     /// # Cancel safety
     /// Safe: no byte is lost.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        self.inner
-            .chunk()
-            .await
-            .map_err(|error| Failure::transport("interrupted", format!("the body was cut: {}", cause(&error))))
+        match &mut self.body {
+            Body::Straight(body) => body.chunk().await,
+            Body::Proxied(body) => body.chunk().await,
+        }
     }
 
     /// The media type, without parameters.
@@ -170,45 +192,18 @@ impl Response {
     }
 }
 
-/// The URL of a path, with its query if it has one, behind an endpoint's base.
-fn behind(base: &reqwest::Url, path: &str) -> reqwest::Url {
+/// The address of a path, with its query if it has one, behind an endpoint's base.
+fn behind(base: &Url, path: &str) -> Result<Uri, Failure> {
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let mut url = base.clone();
     url.set_path(&[base.path().trim_end_matches('/'), path].concat());
     url.set_query(query);
-    url
-}
-
-fn build(endpoint: &Endpoint, connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
-    static PROVIDER: Once = Once::new();
-    PROVIDER.call_once(|| {
-        // Somebody else may have installed one already; any will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
-    let url = &endpoint.config.base_url;
-    let mut builder = reqwest::Client::builder()
-        .connect_timeout(connect)
-        .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(MAX_IDLE)
-        .tcp_nodelay(true)
-        .redirect(reqwest::redirect::Policy::none())
-        // Each attempt is counted, and retries are the scheduler's; nothing is kept of a request for another try.
-        .retry(reqwest::retry::never().max_retries_per_request(0))
-        .referer(false)
-        .user_agent(concat!("sidetone/", env!("CARGO_PKG_VERSION")));
-    if is_near(url) {
-        builder = builder.no_proxy();
-    }
-    if url.starts_with("http://") {
-        // No certificate is ever looked at: the system's need not be loaded, nor be there.
-        builder = builder.http1_only().tls_certs_only([]);
-    }
-    builder.build()
+    url.as_str().parse().map_err(|error: http::uri::InvalidUri| no_client(&error))
 }
 
 /// Hosts that no proxy of the environment leads to: loopback and private addresses.
-fn is_near(url: &str) -> bool {
-    let Some(host) = url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)) else { return false };
+fn is_near(url: &Url) -> bool {
+    let Some(host) = url.host_str() else { return false };
     if host == "localhost" {
         return true;
     }
@@ -219,15 +214,22 @@ fn is_near(url: &str) -> bool {
     }
 }
 
-/// The innermost cause, which is the one that says something; never the URL.
-fn cause(error: &reqwest::Error) -> String {
-    let mut source = error.source();
-    let mut text = None;
-    while let Some(inner) = source {
-        text = Some(inner.to_string());
-        source = inner.source();
-    }
-    text.unwrap_or_else(|| "no cause given".to_owned())
+fn no_client(error: &dyn Error) -> Failure {
+    Failure::transport("upstream_error", format!("no HTTP client: {error}"))
+}
+
+fn cut(error: Option<&(dyn Error + 'static)>) -> Failure {
+    Failure::transport("interrupted", format!("the body was cut: {}", innermost(error)))
+}
+
+/// An error and its causes, outermost first.
+fn chain<'e>(error: Option<&'e (dyn Error + 'static)>) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(error, |error: &&'e (dyn Error + 'static)| Error::source(*error))
+}
+
+/// The innermost cause, which is the one that says something.
+fn innermost(error: Option<&(dyn Error + 'static)>) -> String {
+    chain(error).last().map_or_else(|| "no cause given".to_owned(), ToString::to_string)
 }
 
 /// What TLS found wrong; connectors wrap it in more than one I/O error.
@@ -241,34 +243,30 @@ fn tls_error(mut error: &std::io::Error) -> Option<&rustls::Error> {
     }
 }
 
-fn sort(error: &reqwest::Error, connect: Duration) -> Failure {
-    if error.is_connect() && error.is_timeout() {
-        return Failure { retry: true, ..Failure::timeout("no connection", connect) };
-    }
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if let Some(error) = inner.downcast_ref::<std::io::Error>() {
-            match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => return Failure::transport("refused", "connection refused"),
-                std::io::ErrorKind::ConnectionReset
-                | std::io::ErrorKind::ConnectionAborted
-                | std::io::ErrorKind::BrokenPipe
-                | std::io::ErrorKind::UnexpectedEof => {
-                    return Failure::transport("upstream_error", "the connection was reset before an answer");
-                }
-                _ => {}
+/// A connection took too long.
+fn overdue(connect: Duration) -> Failure {
+    Failure { retry: true, ..Failure::timeout("no connection", connect) }
+}
+
+/// What came in place of a response's header: by its causes, of which none names the URL.
+fn sort(error: Option<&(dyn Error + 'static)>, connecting: bool) -> Failure {
+    for error in chain(error).filter_map(|error| error.downcast_ref::<std::io::Error>()) {
+        match error.kind() {
+            std::io::ErrorKind::ConnectionRefused => return Failure::transport("refused", "connection refused"),
+            std::io::ErrorKind::ConnectionReset
+            | std::io::ErrorKind::ConnectionAborted
+            | std::io::ErrorKind::BrokenPipe
+            | std::io::ErrorKind::UnexpectedEof => {
+                return Failure::transport("upstream_error", "the connection was reset before an answer");
             }
-            if let Some(tls) = tls_error(error) {
-                return Failure { retry: false, ..Failure::transport("upstream_error", format!("TLS: {tls}")) };
-            }
+            _ => {}
         }
-        source = inner.source();
+        if let Some(tls) = tls_error(error) {
+            return Failure { retry: false, ..Failure::transport("upstream_error", format!("TLS: {tls}")) };
+        }
     }
-    let what = if error.is_connect() { "no connection" } else { "no answer" };
-    Failure::transport(
-        if error.is_connect() { "refused" } else { "upstream_error" },
-        format!("{what}: {}", cause(error)),
-    )
+    let (code, what) = if connecting { ("refused", "no connection") } else { ("upstream_error", "no answer") };
+    Failure::transport(code, format!("{what}: {}", innermost(error)))
 }
 
 #[cfg(test)]
@@ -286,8 +284,8 @@ mod tests {
             ("https://a.example/v1/", "/list?limit=9&after=a%2Fb", "https://a.example/v1/list?limit=9&after=a%2Fb"),
             ("https://a.example/x/y", "/deployments/d?v=1?2", "https://a.example/x/y/deployments/d?v=1?2"),
         ] {
-            let url = behind(&reqwest::Url::parse(base).expect("URL"), path);
-            assert_eq!(url.as_str(), expected, "{base} and {path}");
+            let uri = behind(&Url::parse(base).expect("URL"), path);
+            assert_eq!(uri.map(|uri| uri.to_string()).ok().as_deref(), Some(expected), "{base} and {path}");
         }
     }
 }
