@@ -35,3 +35,4 @@ mod sinks;
 mod soak;
 mod subscribe;
 mod variants;
+mod way_out;
