@@ -5,6 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use http::HeaderMap;
+use http::header::USER_AGENT;
 use serde_json::{Value, json};
 
 use super::Api;
@@ -26,6 +28,43 @@ fn entry(model: &ModelEntry) -> Value {
     })
 }
 
+/// Whether AssemblyAI's own package asks. It refuses a whole list for one entry that is not of its vendor's form, and that
+/// form knows no null. Nothing but its name tells that it wants it.
+fn is_assemblyai(headers: &HeaderMap) -> bool {
+    headers.get(USER_AGENT).and_then(|name| name.to_str().ok()).is_some_and(|name| name.contains("AssemblyAI/"))
+}
+
+/// AssemblyAI's fields over an entry's own. As in that vendor's lists, 0 is a number or a time that there is not; a price
+/// that is not known is -1, as OpenRouter has it, for 0 would be a price.
+fn in_assemblyais_form(model: &ModelEntry) -> Value {
+    let mut entry = entry(model);
+    let price = |name: &str| model.pricing.get(name).filter(|price| !price.is_null()).cloned();
+    let endpoints = model.candidates.iter().map(|candidate| candidate.split('/').next().unwrap_or_default());
+    let mut providers: Vec<Value> = endpoints.map(|name| json!({"id": name, "name": name})).collect();
+    providers.dedup();
+    let context_length = model.traits.context_length.unwrap_or(0);
+    let fields = json!({
+        "name": model.id, "creator": model.owned_by,
+        "description": format!("{} of {}: {}", model.kind, model.owned_by, model.candidates.join(", ")),
+        "context_length": context_length,
+        "top_provider": {
+            "is_moderated": false, "context_length": context_length,
+            "max_completion_tokens": model.traits.max_output_tokens.unwrap_or(0),
+        },
+        "pricing": {"global": {
+            "prompt": price("input").unwrap_or(json!(-1)), "completions": price("output").unwrap_or(json!(-1)),
+            "input_cache_read": price("cached"), "input_cache_write": price("cache_write"),
+        }},
+        "retirement_date": model.traits.retires_ms.map_or(0, |retires_ms| retires_ms / 1000),
+        "default_parameters": {}, "available_regions": [],
+        "default_provider": providers.first(), "providers": providers,
+    });
+    if let (Value::Object(entry), Value::Object(fields)) = (&mut entry, fields) {
+        entry.extend(fields);
+    }
+    entry
+}
+
 fn endpoint(endpoint: &EndpointEntry) -> Value {
     json!({
         "name": endpoint.name, "provider": endpoint.provider, "discover": endpoint.discover,
@@ -35,6 +74,10 @@ fn endpoint(endpoint: &EndpointEntry) -> Value {
 
 /// All of them, in OpenAI's list, and how the vendors' own lists stand.
 pub fn document(gateway: &Gateway) -> Value {
+    written(gateway, entry)
+}
+
+fn written(gateway: &Gateway, entry: impl Fn(&ModelEntry) -> Value) -> Value {
     let (models, endpoints) = (gateway.models(), gateway.endpoints());
     json!({
         "object": "list", "data": models.iter().map(entry).collect::<Vec<_>>(),
@@ -43,8 +86,10 @@ pub fn document(gateway: &Gateway) -> Value {
 }
 
 /// The list.
-pub(super) async fn list(State(api): State<Arc<Api>>) -> Response {
-    Json(document(&api.sessions.deps().gateway)).into_response()
+pub(super) async fn list(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let gateway = &api.sessions.deps().gateway;
+    Json(if is_assemblyai(&headers) { written(gateway, in_assemblyais_form) } else { document(gateway) })
+        .into_response()
 }
 
 /// One of them.

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 from conftest import BINARY
 from gateway import gateway as gateway  # the fixture
@@ -280,6 +281,18 @@ def test_assemblyai(gateway, assembly, endpoint):
         for part in chunk.choices:
             text += getattr(part.delta, "content", None) or ""
     assert text == "One two three."
+
+
+def test_assemblyai_lists_models(gateway, assembly):
+    plain = {model["id"]: model for model in httpx.get(f"{gateway.url}/v1/models").json()["data"]}
+    listed = {model.id: model for model in assembly.models.list().data}
+    assert listed.keys() == plain.keys() and "live" in listed
+    for name, model in listed.items():
+        own = plain[name]
+        assert model.context_length == (own["context_length"] or 0) and model.creator == own["owned_by"]
+        assert model.pricing.global_.prompt == (own["pricing"]["input"] if own["pricing"] else -1)
+        assert [provider.id for provider in model.providers][:1] == [model.default_provider.id]
+        assert model.retirement_date == 0 and own["retirement_date"] is None
 
 
 def test_assemblyai_fallbacks_and_errors(gateway, assembly):

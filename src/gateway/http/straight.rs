@@ -1,5 +1,5 @@
 //! Straight to a vendor: the pooled client of hyper, on which reqwest stands, without what that one does for every request
-//! and a call of a model has no use for (redirects, retries, reading its URL three times): about a fifth of the CPU that a
+//! and a call of a model has no use for (redirects, retries, reading its URL three times): about a sixth of the CPU that a
 //! request costs (`tests/bench/gateway`).
 
 use std::error::Error;
