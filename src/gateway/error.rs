@@ -45,6 +45,7 @@ struct Inner {
     param: Option<String>,
     retry_after: Option<Duration>,
     attempts: Vec<AttemptFailure>,
+    waited: Duration,
 }
 
 impl GatewayError {
@@ -56,6 +57,7 @@ impl GatewayError {
             param: None,
             retry_after: None,
             attempts: Vec::new(),
+            waited: Duration::ZERO,
         }))
     }
 
@@ -66,6 +68,11 @@ impl GatewayError {
 
     pub(super) fn with_attempts(mut self, attempts: Vec<AttemptFailure>) -> Self {
         self.0.attempts = attempts;
+        self
+    }
+
+    pub(super) fn with_waited(mut self, waited: Duration) -> Self {
+        self.0.waited = waited;
         self
     }
 
@@ -104,6 +111,11 @@ impl GatewayError {
     /// When to come back, where a vendor said.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// How long the network and the vendors were waited for, in vain.
+    pub fn waited(&self) -> Duration {
+        self.0.waited
     }
 
     /// Every attempt, in order.

@@ -209,6 +209,7 @@ fn mismatch(run: &mut Run<'_>) -> GatewayError {
     GatewayError::new("schema_mismatch", "the answer is not valid under the schema, after one repair round too")
         .temporarily()
         .with_attempts(attempts)
+        .with_waited(run.waited)
 }
 
 /// Asks until a whole answer is there; what breaks off in the middle is asked anew.

@@ -50,7 +50,7 @@ pub(super) struct Run<'a> {
     last: Option<Failure>,
     /// HTTP calls made.
     pub(super) attempts: u32,
-    /// How long the network and the vendors were waited for.
+    /// How long the network and the vendors were waited for, and until they could be asked again.
     pub(super) waited: Duration,
     repairing: bool,
     hedged: bool,
@@ -177,7 +177,9 @@ impl<'a> Run<'a> {
                 if ready_at >= self.deadline {
                     return Err(self.error());
                 }
+                let began = Instant::now();
                 sleep_until(ready_at).await;
+                self.waited += began.elapsed();
             }
             if Instant::now() >= self.deadline {
                 self.last.get_or_insert_with(|| Failure::timeout("no answer", self.arm.clocks.total));

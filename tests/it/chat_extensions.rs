@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::support::daemon::{Daemon, LOCAL_ANALYSES};
 use crate::support::llm::{MockLlm, Step};
+use crate::support::vendor::{self, Dialect, Tokens, Vendor, reply};
 use crate::support::ws::{Client, turn};
 use crate::support::{Json, json, shared};
 
@@ -289,4 +290,27 @@ async fn a_whole_recording_is_answered_at_once() {
     }
     let after = daemon.get_json("/v1/calls").await["calls"].as_array().map(Vec::len);
     assert_eq!(after, calls, "what is refused makes no call");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiting_for_vendors_is_no_overhead_of_ours() {
+    let _machine = shared().await;
+    const WAIT: Duration = Duration::from_secs(1);
+    let (slow, good) = (Vendor::good(Dialect::OpenAi).await, Vendor::good(Dialect::OpenAi).await);
+    let config = format!("{}{}", slow.endpoint("slow", ""), good.endpoint("good", ""));
+    let daemon = Daemon::start(&config).await;
+    for stream in [false, true] {
+        // One that fails late, before a fallback; and one that is to be asked again later.
+        slow.script(|_| [vec![vendor::Step::Wait(WAIT)], reply(503, "", "{}")].concat());
+        good.script(|asked| match asked.number.is_multiple_of(2) {
+            true => Dialect::OpenAi.answer(asked, &["fine"], Tokens::of(asked)),
+            false => reply(429, "retry-after: 1\r\n", "{}"),
+        });
+        let body = json!({"model":"slow/m","stream":stream,"messages":[{"role":"user","content":"x"}],
+            "fallbacks":[{"model":"good/m"}]});
+        let answer = daemon.post("/v1/chat/completions", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let overhead = answer.header("sidetone-overhead-us").and_then(|text| text.parse().ok()).expect("a number");
+        assert!(Duration::from_micros(overhead) < WAIT, "the waiting is in it: {overhead} us");
+    }
 }

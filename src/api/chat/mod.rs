@@ -233,6 +233,7 @@ async fn plain(asked: &Asked, turns: Vec<Turn>) -> Result<Response, OpenAiError>
         match asked.gateway.complete(asked.query(&mut turn)).await {
             Ok(mut answer) => {
                 answer.attempts += made(&failed);
+                answer.waited += waited(&failed);
                 if asked.repair_json {
                     repair_answer(&mut answer, &failed)?;
                 }
@@ -249,6 +250,11 @@ async fn plain(asked: &Asked, turns: Vec<Turn>) -> Result<Response, OpenAiError>
 fn made(failed: &[GatewayError]) -> u32 {
     let calls = failed.iter().flat_map(GatewayError::attempts).filter(|attempt| attempt.why.is_some()).count();
     u32::try_from(calls).unwrap_or(u32::MAX)
+}
+
+/// What they waited for.
+fn waited(failed: &[GatewayError]) -> Duration {
+    failed.iter().map(GatewayError::waited).sum()
 }
 
 /// What the request itself is at fault for no other model can help with.
@@ -381,6 +387,7 @@ async fn open(asked: Asked, turns: Vec<Turn>, answering: Arc<AtomicBool>) -> Res
         match asked.gateway.stream_watched(asked.query(&mut turn), &answering).await {
             Ok(mut stream) => {
                 stream.provenance.attempts += made(&failed);
+                stream.waited += waited(&failed);
                 return Ok(Opened { overhead: asked.overhead(stream.waited), stream, turn });
             }
             Err(error) if stops(&error) => return Err(OpenAiError::gateway(&error, &failed)),

@@ -122,6 +122,7 @@ impl Run<'_> {
         let message = format!("{}: last failure{place}{status}, of {tried} in all", in_words(&failure));
         let mut error = GatewayError::new(failure.code, message)
             .with_attempts(std::mem::take(&mut self.failures))
+            .with_waited(self.waited)
             .with_retry_after(failure.retry_after);
         if failure.temporary {
             error = error.temporarily();
