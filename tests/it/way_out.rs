@@ -53,6 +53,10 @@ async fn a_proxy_of_the_environment_takes_what_is_far_and_nothing_that_is_near()
         let codes: Vec<_> =
             attempts.iter().map(|attempt| (attempt["code"].clone(), attempt["status"].clone())).collect();
         assert!(codes.len() > 1, "{answer}");
+        let by_proxy = attempts
+            .iter()
+            .any(|attempt| attempt["message"].as_str().is_some_and(|text| text.starts_with("by proxy: ")));
+        assert_eq!(by_proxy, model == "far/m", "{answer}");
         told.push(codes);
     }
     assert_eq!(told[0], told[1]);

@@ -38,10 +38,13 @@ impl Pool {
     pub(super) async fn send(&self, request: Request<Bytes>, connect: Duration) -> Result<Response, Failure> {
         let request = reqwest::Request::try_from(request).map_err(|error| no_client(&error.without_url()))?;
         // Its own words name the URL.
-        let mut response = self.0.execute(request).await.map_err(|error| match error {
+        let response = self.0.execute(request).await.map_err(|error| match error {
             error if error.is_connect() && error.is_timeout() => overdue(connect),
             error => sort(error.source(), error.is_connect()),
-        })?;
+        });
+        // Whoever looks for the fault has to look there first.
+        let mut response =
+            response.map_err(|failure| Failure { message: format!("by proxy: {}", failure.message), ..failure })?;
         let headers = std::mem::take(response.headers_mut());
         Ok(Response { status: response.status().as_u16(), headers, body: super::Body::Proxied(Body(response)) })
     }
