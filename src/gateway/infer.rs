@@ -83,8 +83,8 @@ impl Question {
         prepare(inner, &self.arm, &mut self.request)
     }
 
-    /// Whether an answer is none: an analysis has no use for one that the vendor withheld, be it the rest only. A client is shown it, with
-    /// its `finish_reason`.
+    /// Whether an answer is none: an analysis has no use for one that the vendor withheld, in whole or in part. A client is
+    /// shown it, with its `finish_reason`.
     fn moves_on(&self, response: &ChatResponse) -> bool {
         self.asker.analysis.is_some() && attempt::withheld(response)
     }
