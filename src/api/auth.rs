@@ -212,6 +212,7 @@ mod tests {
             .collect();
         let revoked = keys::create(&file, "gone", &[Scope::Admin]).expect("made");
         keys::revoke(&file, "gone").expect("revoked");
+        std::thread::sleep(keys::FRESH);
         for (method, path, needed) in PATHS {
             let open = needed.is_empty();
             for bad in [None, Some("wrong"), Some(revoked.as_str())] {
@@ -250,6 +251,7 @@ mod tests {
             }
         }
         let both = keys::create(&file, "both", &[Scope::Gateway, Scope::Subscribe]).expect("made");
+        std::thread::sleep(keys::FRESH);
         assert_eq!(ask(&all, "POST", "/v1/calls/c/analyses/x", Some(("authorization", &both))), None);
     }
 }

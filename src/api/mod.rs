@@ -18,7 +18,6 @@ pub mod subscribe;
 mod transcripts;
 mod usage;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -26,9 +25,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use futures::future::BoxFuture;
-use http::Request;
+use http::header::ALLOW;
+use http::{Method, Request, StatusCode};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
@@ -75,28 +75,25 @@ pub struct Api {
     pub drain: Drain,
 }
 
-/// What counts a connection for as long as it lives. The listener puts it on each request, and an upgraded socket keeps
-/// it: to the HTTP server, the connection is over with the upgrade.
+/// What counts a connection for as long as it lives. It comes with each request, and an upgraded socket keeps it: to the
+/// HTTP server, the connection is over with the upgrade.
 #[derive(Clone)]
 pub struct Hold(pub Arc<dyn std::any::Any + Send + Sync>);
 
-/// When a request was taken up, before anything was looked at.
-#[derive(Clone, Copy)]
-struct Began(Instant);
-
 /// All paths of one listener. Cheap to clone.
 #[derive(Clone)]
-pub struct Service {
-    guard: Arc<Guard>,
-    keys: Keys,
-    tokens: Arc<ingest::proxy::Tokens>,
+pub struct Service(Arc<Inner>);
+
+struct Inner {
+    guard: Guard,
+    api: Arc<Api>,
     router: Router,
 }
 
 impl Service {
     /// The paths over `api`, behind `guard`.
     pub fn new(api: Arc<Api>, guard: Guard) -> Self {
-        let (keys, tokens) = (api.keys.clone(), Arc::clone(&api.proxy.tokens));
+        let [completions, short] = chat::PATHS;
         let router = Router::new()
             .route("/v1/ingest", get(ingest_socket))
             .route("/v1/dialects", get(stt::dialects))
@@ -110,8 +107,8 @@ impl Service {
             .route("/v1/calls/{id}/analyses/{name}", post(calls::run))
             .route("/v1/transcripts", post(transcripts::post))
             .route("/v1/usage", get(usage::usage))
-            .route("/v1/chat/completions", post(chat::complete))
-            .route("/chat/completions", post(chat::complete))
+            .route(completions, any(only_post))
+            .route(short, any(only_post))
             .route("/v1/models", get(models::list))
             .route("/models", get(models::list))
             .route("/v1/models/{*id}", get(models::show))
@@ -125,41 +122,49 @@ impl Service {
             .fallback(|| async {
                 ApiError::not_found("unknown_path", "no such path; see the README for those there are")
             })
-            .with_state(api);
-        Self { guard: Arc::new(guard), keys, tokens, router }
+            .with_state(Arc::clone(&api));
+        Self(Arc::new(Inner { guard, api, router }))
     }
 
-    /// Answers one request.
-    pub async fn respond<B>(&self, request: Request<B>, _peer: SocketAddr) -> Response
+    /// Answers one request of a connection that `hold` counts.
+    pub async fn respond<B>(&self, request: Request<B>, hold: Hold) -> Response
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
         let began = Instant::now();
-        if let Err(refusal) = self.guard.check(&request) {
-            let is_chat = auth::is_chat(request.uri().path());
+        let Inner { guard, api, router } = &*self.0;
+        let is_chat = auth::is_chat(request.uri().path());
+        if let Err(refusal) = guard.check(&request) {
             return if is_chat { OpenAiError::from(refusal).into_response() } else { refusal.into_response() };
         }
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Began(began));
-        let path = request.uri().path();
-        match auth::check(&request, &self.keys, &self.tokens) {
+        match auth::check(&request, &api.keys, &api.proxy.tokens) {
+            // Not routed: a router takes as much of a request's time as all of the above.
+            Ok(caller) if request.method() == Method::POST && chat::PATHS.contains(&request.uri().path()) => {
+                return chat::complete(Arc::clone(api), caller, request, began).await;
+            }
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
             }
             // Told by a close code after the upgrade: a browser cannot see a status there.
-            Err(refusal) if auth::is_socket(path) => {
+            Err(refusal) if auth::is_socket(request.uri().path()) => {
                 request.extensions_mut().insert(refusal);
             }
-            Err(refusal) if auth::is_chat(path) => return OpenAiError::refused(&refusal).into_response(),
+            Err(refusal) if is_chat => return OpenAiError::refused(&refusal).into_response(),
             Err(refusal) => return ApiError::refused(&refusal).into_response(),
         }
-        let is_chat = auth::is_chat(request.uri().path());
-        match self.router.clone().call(request).await {
+        request.extensions_mut().insert(hold);
+        match router.clone().call(request).await {
             Ok(response) => error::name_methods(response, is_chat),
             Err(never) => match never {},
         }
     }
+}
+
+/// What is left of a path to the router where [`Service::respond`] takes the POSTs itself.
+async fn only_post() -> Response {
+    (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "POST")]).into_response()
 }
 
 async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {

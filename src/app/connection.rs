@@ -15,9 +15,9 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// A request's head must have come this long after its first byte, the first one after the connection.
@@ -25,6 +25,9 @@ const HEAD: Duration = Duration::from_secs(10);
 /// A connection that is kept for the next request is closed after this: longer than clients and load balancers keep theirs
 /// (600 s at most), so that it is they who close.
 const IDLE: Duration = Duration::from_secs(620);
+/// While an answer is under way, it is looked so often whether it is over: hyper asks for no byte of a head before it is
+/// woken.
+const LOOK: Duration = Duration::from_secs(60);
 
 /// Answers the requests of a connection until it ends, or `stop` has come and the answer under way is told.
 pub(super) async fn serve<S, A, F, B>(stream: S, answer: A, stop: CancellationToken)
@@ -49,11 +52,10 @@ where
             Ok(response.map(|body| Told { body, _answering: Some(answering) }))
         }
     });
-    let stream = Timed { stream, progress: Arc::clone(&progress), begun: Some(0), overdue: None };
+    let stream = Timed { stream, progress: Arc::clone(&progress), begun: Some(0), clock: Clock::new() };
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // hyper's clock runs from the end of the answer before.
-        .header_read_timeout(IDLE)
+        // Both clocks are ours: hyper's is set and taken back with every request.
+        .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), handler)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -75,6 +77,8 @@ struct Progress {
     heads: AtomicU64,
     /// The newest request is not answered yet.
     answering: AtomicBool,
+    /// The protocol has changed: there will be no head.
+    upgraded: AtomicBool,
 }
 
 /// A request between its head and the end of its answer.
@@ -87,9 +91,10 @@ impl Answering {
         Self(Some(Arc::clone(progress)))
     }
 
-    /// After an upgrade there is no further head: nothing tells that it is over.
     fn for_good(mut self) {
-        self.0.take();
+        if let Some(progress) = self.0.take() {
+            progress.upgraded.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -127,30 +132,81 @@ impl<B: Body + Unpin> Body for Told<B> {
     }
 }
 
-/// A stream whose reads fail when a head takes too long.
+/// A stream whose reads fail when a head takes too long, or does not begin.
 struct Timed<S> {
     stream: S,
     progress: Arc<Progress>,
     /// The number of the head that has begun.
     begun: Option<u64>,
-    /// Runs for the head of that number. Set only where a head does not come in one piece.
-    overdue: Option<(u64, Pin<Box<Sleep>>)>,
+    clock: Clock,
 }
 
 impl<S> Timed<S> {
-    /// Whether the head under way has taken too long.
+    /// Whether the head that is waited for is overdue.
     fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let heads = self.progress.heads.load(Ordering::Relaxed);
-        if self.progress.answering.load(Ordering::Relaxed) || self.begun != Some(heads) {
-            self.overdue = None;
+        let progress = &self.progress;
+        if progress.upgraded.load(Ordering::Relaxed) {
             return Poll::Pending;
         }
-        if self.overdue.as_ref().is_none_or(|(of, _)| *of != heads) {
-            self.overdue = Some((heads, Box::pin(sleep(HEAD))));
+        let head = progress.heads.load(Ordering::Relaxed);
+        let stage = if progress.answering.load(Ordering::Relaxed) {
+            Stage::Answer
+        } else if self.begun == Some(head) {
+            Stage::Head
+        } else {
+            Stage::Idle
+        };
+        self.clock.poll(context, (head, stage))
+    }
+}
+
+/// What a connection is at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// No byte of the next head has come.
+    Idle,
+    /// Its first has.
+    Head,
+    /// It is being answered.
+    Answer,
+}
+
+/// The clock of a head, by its number. What it is set to may be too early, and then it is set again, but never too late:
+/// so a request does not have to touch it.
+struct Clock {
+    at: (u64, Stage),
+    due: Instant,
+    set: Pin<Box<Sleep>>,
+}
+
+impl Clock {
+    /// The first head has begun with the connection.
+    fn new() -> Self {
+        Self { at: (0, Stage::Head), due: Instant::now() + HEAD, set: Box::pin(sleep(HEAD)) }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>, at: (u64, Stage)) -> Poll<()> {
+        if self.at != at {
+            self.at = at;
+            self.due = Instant::now()
+                + match at.1 {
+                    Stage::Idle => IDLE,
+                    Stage::Head => HEAD,
+                    Stage::Answer => LOOK,
+                };
         }
-        match &mut self.overdue {
-            Some((_, sleep)) => sleep.as_mut().poll(context),
-            None => Poll::Pending,
+        if self.set.deadline() > self.due {
+            self.set.as_mut().reset(self.due);
+        }
+        loop {
+            ready!(self.set.as_mut().poll(context));
+            if self.set.deadline() < self.due {
+                self.set.as_mut().reset(self.due);
+            } else if at.1 == Stage::Answer {
+                self.due = Instant::now() + LOOK;
+            } else {
+                return Poll::Ready(());
+            }
         }
     }
 }
@@ -207,7 +263,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
 mod tests {
     use http_body_util::{BodyExt as _, Full};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -244,15 +299,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_answers_long_after_the_clock_of_a_head() {
-        let mut client = connected(Duration::ZERO);
-        for _ in 0..3 {
-            client.write_all(REQUEST).await.expect("write");
-            answered(&mut client).await;
-            sleep(HEAD * 20).await;
+        for takes in [Duration::ZERO, HEAD * 3] {
+            let mut client = connected(takes);
+            for _ in 0..3 {
+                client.write_all(REQUEST).await.expect("write");
+                answered(&mut client).await;
+                sleep(HEAD * 20).await;
+            }
+            // But not for ever.
+            let after = closed(&mut client).await;
+            assert!(after + HEAD * 20 >= IDLE && after < IDLE, "{after:?}");
         }
-        // But not for ever.
-        let after = closed(&mut client).await;
-        assert!(after + HEAD * 20 >= IDLE && after < IDLE, "{after:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -85,11 +85,11 @@ pub(super) async fn accept(
             let hold = Hold(Arc::new((load, pass)));
             let Ok(stream) = TcpStream::from_std(stream) else { return };
             match tls {
-                None => serve(stream, peer, service, hold, stop).await,
+                None => serve(stream, service, hold, stop).await,
                 Some(tls) => {
                     // A client that does not trust the certificate says so on its own side.
                     if let Ok(stream) = Box::pin(tls.accept(stream)).await {
-                        serve(stream, peer, service, hold, stop).await;
+                        serve(stream, service, hold, stop).await;
                     }
                 }
             }
@@ -107,14 +107,13 @@ async fn next(listener: &tokio::net::TcpListener) -> io::Result<(TcpStream, Sock
     Ok((stream, peer))
 }
 
-async fn serve<S>(stream: S, peer: SocketAddr, service: Service, hold: Hold, stop: CancellationToken)
+async fn serve<S>(stream: S, service: Service, hold: Hold, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let answer = |mut request: http::Request<hyper::body::Incoming>| {
-        let service = service.clone();
-        request.extensions_mut().insert(hold.clone());
-        async move { service.respond(request, peer).await }
+    let answer = |request: http::Request<hyper::body::Incoming>| {
+        let (service, hold) = (service.clone(), hold.clone());
+        async move { service.respond(request, hold).await }
     };
     connection::serve(stream, answer, stop).await;
 }

@@ -1,5 +1,5 @@
 //! Client keys: who may do what. Hashed at rest; a change of the file holds at once in a running daemon, for what comes
-//! and, within [`LOOK`], for what is open.
+//! (within [`FRESH`]) and for what is open (within [`LOOK`]).
 //!
 //! Knows no HTTP. A key is 200 random bits, so that one SHA-256 of it is as good as it gets: there is nothing to guess.
 
@@ -8,7 +8,7 @@ mod file;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::{Digest as _, Sha256};
@@ -21,6 +21,8 @@ use file::{Stamp, Table};
 
 /// While nobody asks, the file is looked at so often, so that open sockets hear of a revocation.
 pub const LOOK: Duration = Duration::from_secs(1);
+/// What was seen of the file holds for so long: requests by the thousand need no look each, which is a call of the system.
+pub const FRESH: Duration = Duration::from_millis(1);
 /// The code of an error where a key is missing, unknown or revoked.
 pub const UNAUTHENTICATED: &str = "unauthenticated";
 /// What whoever came with a key is told when it is revoked.
@@ -121,10 +123,19 @@ struct Inner {
     path: PathBuf,
     /// From the configuration: one key with every scope.
     configured: Option<[u8; 32]>,
-    /// The file as it was last seen, and the keys that hold.
-    known: Mutex<(Option<Stamp>, Arc<Table>)>,
+    known: Mutex<Known>,
     /// The file cannot be had, and that is said.
     failing: AtomicBool,
+}
+
+#[derive(Default)]
+struct Known {
+    /// When the file was looked at last.
+    looked: Option<Instant>,
+    /// As it was then.
+    stamp: Option<Stamp>,
+    /// The keys that hold.
+    table: Arc<Table>,
 }
 
 /// The hash under which a key is kept.
@@ -176,35 +187,44 @@ impl Keys {
         }
     }
 
-    /// The file as it is now: looked at each time, read again only when it is another.
+    /// The keys as they are now, or were [`FRESH`] ago. The file is read again only when it is another.
     fn table(&self) -> Arc<Table> {
         let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if known.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= FRESH) {
+            known.looked = Some(now);
+            self.look(&mut known);
+        }
+        Arc::clone(&known.table)
+    }
+
+    fn look(&self, known: &mut Known) {
         match file::stamp(&self.0.path) {
-            Ok(stamp) if known.0 == stamp => self.0.failing.store(false, Ordering::Relaxed),
+            Ok(stamp) if known.stamp == stamp => self.0.failing.store(false, Ordering::Relaxed),
             // Whoever removes keys revokes them; without its file, the daemon would be open to everybody.
             Ok(None) => {
                 tracing::error!(path = %self.0.path.display(), "the key file is gone; the keys stay as they were");
-                known.0 = None;
+                known.stamp = None;
             }
             Ok(stamp) => match file::read(&self.0.path) {
                 Ok(table) => {
-                    *known = (stamp, Arc::new(table.replace(&known.1)));
+                    known.table = Arc::new(table.replace(&known.table));
+                    known.stamp = stamp;
                     self.0.failing.store(false, Ordering::Relaxed);
                 }
                 // The last good ones hold; where there are none, nobody gets in.
                 Err(error) => {
                     self.failed(&error);
                     if matches!(error, KeyError::Damaged { .. }) {
-                        known.0 = stamp;
+                        known.stamp = stamp;
                     }
-                    if known.1.is_empty() {
-                        known.1 = Arc::new(Table::closed());
+                    if known.table.is_empty() {
+                        known.table = Arc::new(Table::closed());
                     }
                 }
             },
             Err(error) => self.failed(&error),
         }
-        Arc::clone(&known.1)
     }
 
     /// Said once, not at every look.
@@ -219,6 +239,11 @@ impl Keys {
 mod tests {
     use super::*;
 
+    /// Waits until a change of the file is sure to be seen.
+    fn settle() {
+        std::thread::sleep(FRESH);
+    }
+
     #[test]
     fn made_found_revoked_and_never_open_again() {
         let folder = tempfile::tempdir().expect("folder");
@@ -226,6 +251,7 @@ mod tests {
         let keys = Keys::new(path.clone(), None);
         assert!(!keys.needed());
         let key = create(&path, "agent", &[Scope::Ingest, Scope::Subscribe]).expect("made");
+        settle();
         assert!(keys.needed());
         let identity = keys.find(&key).expect("found");
         assert_eq!(
@@ -238,9 +264,11 @@ mod tests {
         assert!(matches!(create(&path, "agent", &[Scope::Admin]), Err(KeyError::Taken(_))));
         assert!(matches!(revoke(&path, "nobody"), Err(KeyError::Unknown(_))));
         revoke(&path, "agent").expect("revoked");
+        settle();
         assert!(keys.find(&key).is_none());
         assert!(keys.needed());
         let other = create(&path, "boss", &[Scope::Admin]).expect("made");
+        settle();
         assert!(keys.find(&other).expect("found").may(Scope::Gateway));
         let shown = list(&path).expect("list");
         assert_eq!(
@@ -269,10 +297,13 @@ mod tests {
         let keys = Keys::new(path.clone(), Some(&SecretString::from("configured".to_owned())));
         let agent = create(&path, "agent", &[Scope::Ingest]).expect("made");
         let (first, configured) = (keys.find(&agent).expect("found"), keys.named("server.key").expect("configured"));
-        let boss = keys.find(&create(&path, "boss", &[Scope::Admin]).expect("made")).expect("found");
+        let boss = create(&path, "boss", &[Scope::Admin]).expect("made");
+        settle();
+        let boss = keys.find(&boss).expect("found");
         let again = keys.named("agent").expect("found");
         revoke(&path, "agent").expect("revoked");
         assert!(!first.revoked.is_cancelled(), "nobody has looked");
+        settle();
         assert!(keys.named("agent").is_none());
         assert!(first.revoked.is_cancelled() && again.revoked.is_cancelled());
         assert!(!boss.revoked.is_cancelled() && !configured.revoked.is_cancelled());
@@ -287,11 +318,14 @@ mod tests {
         let identity = keys.find(&create(&path, "agent", &[Scope::Ingest]).expect("made"));
         let identity = identity.expect("found");
         std::fs::write(&path, "{nonsense").expect("file");
+        settle();
         assert!(keys.needed() && keys.named("agent").is_some());
         std::fs::remove_file(&path).expect("removed");
+        settle();
         assert!(keys.needed() && keys.named("agent").is_some());
         assert!(!identity.revoked.is_cancelled());
         create(&path, "other", &[Scope::Ingest]).expect("made");
+        settle();
         assert!(keys.named("agent").is_none() && identity.revoked.is_cancelled());
     }
 }

@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -21,13 +20,15 @@ use self::answer::Facts;
 use self::extensions::{Extensions, Fallback};
 use super::auth::{Caller, Refusal};
 use super::error::OpenAiError;
-use super::{Api, Began, body};
+use super::{Api, body};
 use crate::gateway::transcript::{self, Source, Spec};
 use crate::gateway::{Answer, Arm, AttemptFailure, Gateway, GatewayError, MakeTranscript, Query, Stream};
 use crate::keys::Scope;
 use crate::llm::{ChatRequest, repair};
 use crate::types::{CallId, Transcript, id};
 
+/// Where completions are asked for, by POST.
+pub(super) const PATHS: [&str; 2] = ["/v1/chat/completions", "/chat/completions"];
 /// What an answer is taken to be at most, where the request does not say, tokens.
 const OUTPUT_TOKENS: u64 = 1024;
 /// Longest request body.
@@ -91,19 +92,22 @@ struct Turn {
     request: ChatRequest,
 }
 
-/// Answers a chat completion.
-pub(super) async fn complete(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
-    // On the heap, where it is made: the router would move it about.
-    match Box::pin(respond(api, request)).await {
+/// Answers a chat completion that `caller` has asked for when it `began`.
+pub(super) async fn complete(api: Arc<Api>, caller: Caller, request: Request<Body>, began: Instant) -> Response {
+    // On the heap, where it is made: every connection would have room for one, and most ask for none.
+    match Box::pin(respond(api, caller, request, began)).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn respond(api: Arc<Api>, http: Request<Body>) -> Result<Response, OpenAiError> {
-    let (mut parts, body) = http.into_parts();
-    let began = parts.extensions.get::<Began>().map_or_else(Instant::now, |began| began.0);
-    let caller = parts.extensions.remove::<Caller>().unwrap_or(Caller(None));
+async fn respond(
+    api: Arc<Api>,
+    caller: Caller,
+    http: Request<Body>,
+    began: Instant,
+) -> Result<Response, OpenAiError> {
+    let (parts, body) = http.into_parts();
     let body = body::read(&parts.headers, body, MAX_BODY_BYTES).await.map_err(OpenAiError::no_body)?;
     let (mut request, model) = ChatRequest::from_json(&body).map_err(|error| OpenAiError::request(&error))?;
     drop(body);
