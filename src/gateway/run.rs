@@ -23,6 +23,7 @@ use super::catalogue::{Arm, Target};
 use super::error::{AttemptFailure, Failure, GatewayError};
 use crate::base::stopwatch::waiting;
 use crate::llm::{ChatRequest, ResponseFormat};
+use crate::types::attempt::first_id;
 use crate::types::{CallId, RequestDone};
 
 /// Who asks: for the rows.
@@ -84,14 +85,13 @@ pub(super) enum Reached {
     Local,
 }
 
-/// The next unique number of an attempt or a request: grows with time, also over restarts.
-fn next_id() -> i64 {
+/// The next unique number of an attempt or a request that begins now: grows with time, also over restarts.
+fn next_id(now_ms: i64) -> i64 {
     static LAST: AtomicI64 = AtomicI64::new(0);
-    // 2^20 numbers a millisecond last until the year 2248.
-    let now = crate::base::time::unix_ms() << 20;
-    let step = |last: i64| Some(now.max(last + 1));
+    let first = first_id(now_ms);
+    let step = |last: i64| Some(first.max(last + 1));
     match LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step) {
-        Ok(last) | Err(last) => now.max(last + 1),
+        Ok(last) | Err(last) => first.max(last + 1),
     }
 }
 
@@ -120,6 +120,7 @@ impl<'a> Run<'a> {
                 why: None,
             })
             .collect();
+        let at_ms = crate::base::time::unix_ms();
         Self {
             inner,
             arm,
@@ -127,8 +128,8 @@ impl<'a> Run<'a> {
             deadline,
             keep_raw,
             answering,
-            id: next_id(),
-            at_ms: crate::base::time::unix_ms(),
+            id: next_id(at_ms),
+            at_ms,
             code: None,
             candidates,
             failures: Vec::new(),

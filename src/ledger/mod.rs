@@ -22,6 +22,7 @@ pub use changes::{Change, GONE};
 pub use usage::{GROUPS, UsageQuery, UsageRow};
 
 use crate::base::metric::Register as _;
+use crate::types::attempt::first_id;
 use crate::types::{AttemptBegun, AttemptDone};
 
 /// How often the log is taken over, unless somebody asks for sums first. A transaction costs about a millisecond, however
@@ -191,8 +192,8 @@ impl Ledger {
     pub fn spent_since(&self, from_ms: i64) -> Result<i64, LedgerError> {
         self.take_over()?;
         let store = locked(&self.0.store);
-        let sum = "SELECT COALESCE(SUM(cost_pico), 0) FROM attempts WHERE at_ms >= ?1";
-        Ok(store.query_row(sum, [from_ms], |row| row.get(0))?)
+        let sum = "SELECT COALESCE(SUM(cost_pico), 0) FROM attempts WHERE id >= ?1 AND at_ms >= ?2";
+        Ok(store.query_row(sum, [first_id(from_ms), from_ms], |row| row.get(0))?)
     }
 
     /// What a call has spent.
@@ -277,7 +278,8 @@ CREATE TABLE IF NOT EXISTS attempts (
     input INTEGER, cached INTEGER, cache_write INTEGER, output INTEGER, reasoning INTEGER, cost_pico INTEGER,
     first_token_us INTEGER, total_us INTEGER
 ) STRICT;
-CREATE INDEX IF NOT EXISTS attempts_at ON attempts (at_ms);
+-- Of an earlier version; ids find a time as well.
+DROP INDEX IF EXISTS attempts_at;
 CREATE INDEX IF NOT EXISTS attempts_call ON attempts (call) WHERE call IS NOT NULL;
 CREATE TABLE IF NOT EXISTS changes (
     id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, detail TEXT NOT NULL

@@ -9,18 +9,20 @@ fn open(folder: &Path) -> Ledger {
     Ledger::open(folder, Metrics::register(&mut Registry::default())).expect("ledger")
 }
 
-fn begun(id: i64) -> AttemptBegun {
+/// The first attempt of a second.
+fn begun(second: i64) -> AttemptBegun {
+    let (id, at_ms) = (first_id(1_000 * second), 1_000 * second);
     AttemptBegun {
         id,
         request: id,
-        at_ms: 1_000 * id,
+        at_ms,
         key: None,
         call: Some(CallId::parse("c_1").expect("id")),
         analysis: Some("summary".into()),
         route: "r".into(),
         variant: "a".into(),
         model: "m".into(),
-        endpoint: if id % 2 == 0 { "even" } else { "odd" }.into(),
+        endpoint: if second % 2 == 0 { "even" } else { "odd" }.into(),
         provider: "openai",
         vendor_model: "v".into(),
         number: 1,
@@ -28,9 +30,9 @@ fn begun(id: i64) -> AttemptBegun {
     }
 }
 
-fn done(id: i64, cost: Option<i64>) -> AttemptDone {
+fn done(second: i64, cost: Option<i64>) -> AttemptDone {
     AttemptDone {
-        id,
+        id: first_id(1_000 * second),
         outcome: Outcome::Ok,
         code: None,
         status: Some(200),
@@ -72,6 +74,37 @@ fn rows_are_summed_and_unknown_is_not_zero() {
     assert!(matches!(ledger.usage(&wrong), Err(LedgerError::Query(_))));
     assert_eq!(ledger.spent_since(2_000).expect("sum"), 5_000);
     assert_eq!(ledger.spent_by_call("c_1").expect("sum"), 6_000);
+}
+
+#[test]
+fn a_time_is_found_by_the_ids() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ledger = open(folder.path());
+    for second in 1..=9 {
+        // The clock was set back: the id is not.
+        let at_ms = if second == 6 { 2_500 } else { 1_000 * second };
+        ledger.begun(&AttemptBegun { at_ms, ..begun(second) });
+        ledger.done(&done(second, Some(10)));
+    }
+    let attempts = |from_ms, to_ms| {
+        let query = UsageQuery { from_ms, to_ms, ..UsageQuery::default() };
+        ledger.usage(&query).expect("usage").iter().map(|row| row.attempts).sum::<i64>()
+    };
+    for (from, to, expected) in [
+        (None, None, 9),
+        (Some(i64::MIN), Some(i64::MAX), 9),
+        (Some(2_000), Some(3_000), 2),
+        (Some(2_001), Some(6_001), 4),
+        (Some(6_000), None, 3),
+        (None, Some(2_501), 3),
+        (Some(9_001), None, 0),
+    ] {
+        assert_eq!(attempts(from, to), expected, "{from:?} to {to:?}");
+    }
+    assert_eq!(ledger.spent_since(7_000).expect("sum"), 30);
+    let plan = "EXPLAIN QUERY PLAN SELECT SUM(cost_pico) FROM attempts WHERE id >= 1 AND at_ms >= 2";
+    let plan: String = locked(&ledger.0.store).query_row(plan, [], |row| row.get(3)).expect("plan");
+    assert!(plan.contains("PRIMARY KEY"), "{plan}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 use super::LedgerError;
+use crate::types::attempt::first_id;
 
 /// What rows can be grouped by.
 pub const GROUPS: &[&str] = &[
@@ -80,10 +81,12 @@ pub(super) fn run(store: &Connection, query: &UsageQuery) -> Result<Vec<UsageRow
         if numbers.is_empty() { String::new() } else { format!(" GROUP BY {0} ORDER BY {0}", numbers.join(", ")) };
     let sql = format!(
         "SELECT {select}COUNT(*), SUM(input), SUM(cached), SUM(output), SUM(cost_pico), \
-         SUM(cost_pico IS NULL), SUM(cache_write), SUM(reasoning) FROM attempts WHERE at_ms >= ?1 AND at_ms < ?2{grouped}"
+         SUM(cost_pico IS NULL), SUM(cache_write), SUM(reasoning) FROM attempts \
+         WHERE id >= ?3 AND at_ms >= ?1 AND at_ms < ?2{grouped}"
     );
     let mut statement = store.prepare_cached(&sql)?;
-    let bounds = (query.from_ms.unwrap_or(i64::MIN), query.to_ms.unwrap_or(i64::MAX));
+    let from_ms = query.from_ms.unwrap_or(i64::MIN);
+    let bounds = (from_ms, query.to_ms.unwrap_or(i64::MAX), first_id(from_ms));
     let width = columns.len();
     let rows = statement.query_map(bounds, |row| {
         let mut group = Vec::with_capacity(width);

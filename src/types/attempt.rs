@@ -4,10 +4,18 @@ use std::sync::Arc;
 
 use super::CallId;
 
+/// The least id of an attempt or a request that began at a time, Unix ms: ids grow with time, so that they find it. Where
+/// the clock was set back, an id may be that of a later time, never of an earlier one.
+///
+/// 2^20 ids a millisecond last until the year 2248.
+pub fn first_id(at_ms: i64) -> i64 {
+    at_ms.clamp(0, i64::MAX >> 20) << 20
+}
+
 /// An attempt is about to be made; known before its first byte goes out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptBegun {
-    /// Unique over restarts; grows with time.
+    /// Unique over restarts; [`first_id`] of its time or more.
     pub id: i64,
     /// The request that it serves: attempts of one request share it.
     pub request: i64,

@@ -101,12 +101,7 @@ pub(super) async fn complete(api: Arc<Api>, caller: Caller, request: Request<Bod
     }
 }
 
-async fn respond(
-    api: Arc<Api>,
-    caller: Caller,
-    http: Request<Body>,
-    began: Instant,
-) -> Result<Response, OpenAiError> {
+async fn respond(api: Arc<Api>, caller: Caller, http: Request<Body>, began: Instant) -> Result<Response, OpenAiError> {
     let (parts, body) = http.into_parts();
     let body = body::read(&parts.headers, body, MAX_BODY_BYTES).await.map_err(OpenAiError::no_body)?;
     let (mut request, model) = ChatRequest::from_json(&body).map_err(|error| OpenAiError::request(&error))?;

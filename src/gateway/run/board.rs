@@ -188,10 +188,11 @@ impl<'a> Run<'a> {
     }
 
     fn begun(&self, remote: &Remote, why: &'static str) -> AttemptBegun {
+        let at_ms = crate::base::time::unix_ms();
         AttemptBegun {
-            id: next_id(),
+            id: next_id(at_ms),
             request: self.id,
-            at_ms: crate::base::time::unix_ms(),
+            at_ms,
             key: self.asker.key.clone(),
             call: self.asker.call.clone(),
             analysis: self.asker.analysis.clone(),

@@ -60,10 +60,14 @@ fn entry(n: i64) -> Vec<u8> {
     if n % 2 == 0 { entry::begun(&begun(n)) } else { entry::done(&done(n - 1, Some(n))) }
 }
 
-fn id(entry: &entry::Entry<'_>) -> i64 {
+fn second(id: i64) -> i64 {
+    id / first_id(1_000)
+}
+
+fn number(entry: &entry::Entry<'_>) -> i64 {
     match entry {
-        entry::Entry::Begun(row) => row.id,
-        entry::Entry::Done(row) => row.id + 1,
+        entry::Entry::Begun(row) => second(row.id),
+        entry::Entry::Done(row) => second(row.id) + 1,
     }
 }
 
@@ -110,7 +114,7 @@ fn read(log: &mut log::Log) -> (Vec<i64>, Option<log::Skipped>) {
     loop {
         let part = log.read_from(generation, position).expect("read");
         let mut entries = entry::Entries::new(&part.bytes, part.is_last);
-        found.extend(entries.by_ref().map(|(entry, _)| id(&entry)));
+        found.extend(entries.by_ref().map(|(entry, _)| number(&entry)));
         if part.is_last {
             entries.skip_rest();
         }
@@ -182,7 +186,7 @@ fn rows(ledger: &Ledger) -> Vec<(i64, String, Option<i64>)> {
     ledger.usage(&UsageQuery::default()).expect("taken over");
     let store = locked(&ledger.0.store);
     let mut select = store.prepare("SELECT id, outcome, cost_pico FROM attempts ORDER BY id").expect("query");
-    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).expect("rows");
+    let rows = select.query_map([], |row| Ok((second(row.get(0)?), row.get(1)?, row.get(2)?))).expect("rows");
     rows.collect::<Result<_, _>>().expect("rows")
 }
 
