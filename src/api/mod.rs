@@ -27,8 +27,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use futures::future::BoxFuture;
-use http::header::ALLOW;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
@@ -107,8 +106,8 @@ impl Service {
             .route("/v1/calls/{id}/analyses/{name}", post(calls::run))
             .route("/v1/transcripts", post(transcripts::post))
             .route("/v1/usage", get(usage::usage))
-            .route(completions, any(only_post))
-            .route(short, any(only_post))
+            .route(completions, any(error::only_post))
+            .route(short, any(error::only_post))
             .route("/v1/models", get(models::list))
             .route("/models", get(models::list))
             .route("/v1/models/{*id}", get(models::show))
@@ -160,11 +159,6 @@ impl Service {
             Err(never) => match never {},
         }
     }
-}
-
-/// What is left of a path to the router where [`Service::respond`] takes the POSTs itself.
-async fn only_post() -> Response {
-    (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "POST")]).into_response()
 }
 
 async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
