@@ -21,6 +21,8 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A changed file that stays as it is for so long has been written to its end.
 const SETTLED: Duration = Duration::from_millis(100);
+/// A signal so soon after the first is the same wish once more.
+const ECHO: Duration = Duration::from_millis(250);
 
 /// Options of `sidetone serve`.
 #[derive(Debug, Args)]
@@ -78,7 +80,16 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     runtime.block_on(serve_until_stopped(&mut stop, &mut hangup, &running, args.config.as_deref(), seen));
     tracing::info!("stopping; a second signal ends at once");
     std::thread::spawn(move || {
-        runtime.block_on(stop.wait());
+        runtime.block_on(async {
+            // What forwards a signal (`timeout`, `npm run`) often sends it to us and to our whole group: that is one wish.
+            let echoes = async {
+                loop {
+                    stop.wait().await
+                }
+            };
+            let _: Result<(), _> = tokio::time::timeout(ECHO, echoes).await;
+            stop.wait().await;
+        });
         std::process::exit(1);
     });
     running.stop();

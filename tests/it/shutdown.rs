@@ -154,3 +154,43 @@ async fn replay_and_watch_live_through_a_restart() {
         .collect();
     assert_eq!(seqs, (1..=stored.len() as u64).collect::<Vec<u64>>(), "watch prints each seq once over restarts");
 }
+
+/// `timeout`, `npm run` and the like send a signal to the daemon and to its group: it comes twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_that_is_echoed_is_one_and_a_later_one_ends_at_once() {
+    let _machine = shared().await;
+    let mock = MockLlm::start().await;
+    mock.script(|_| Step::Stall);
+    let config = format!(
+        "{}\n[ingest]\nanalyses = [\"summary\"]\n[analyses.summary]\nevery_n_turns = 1\ndebounce_ms = 0\n\
+         [shutdown]\ndeadline_ms = 2000\n",
+        mock.config("")
+    );
+    let mut daemon = Daemon::start(&config).await;
+    let (mut producer, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
+    producer.send(&turn(0, "agent", "The parcel is late.")).await;
+    eventually("an LLM request is open", PATIENCE, || async { (mock.open() > 0).then_some(()) }).await;
+    // Two kinds, for the system makes one of two that are alike.
+    daemon.sigterm();
+    daemon.sigint();
+    producer.of_type("reconnect").await;
+    assert_eq!(producer.close_code().await, 1001);
+    let status = daemon.ended(PATIENCE).await;
+    assert_eq!(status.code(), Some(0), "{}", daemon.stderr_tail());
+
+    let mut daemon = Daemon::start(&config.replace("deadline_ms = 2000", "deadline_ms = 300000")).await;
+    let (mut producer, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
+    let open = mock.open();
+    producer.send(&turn(0, "agent", "The parcel is late.")).await;
+    eventually("another is open", PATIENCE, || async { (mock.open() > open).then_some(()) }).await;
+    daemon.sigterm();
+    producer.of_type("reconnect").await;
+    let impatience = async {
+        while daemon.runs() {
+            daemon.sigint();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, impatience).await.expect("a later signal ends it");
+    assert_eq!(daemon.ended(PATIENCE).await.code(), Some(1), "{}", daemon.stderr_tail());
+}

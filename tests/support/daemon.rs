@@ -187,6 +187,12 @@ impl Daemon {
         kill_process(pid, Signal::TERM).expect("send SIGTERM");
     }
 
+    /// Sends SIGINT.
+    pub fn sigint(&self) {
+        let pid = Pid::from_raw(self.pid() as i32).expect("pid");
+        kill_process(pid, Signal::INT).expect("send SIGINT");
+    }
+
     /// Sends SIGHUP.
     pub fn sighup(&self) {
         let pid = Pid::from_raw(self.pid() as i32).expect("pid");
