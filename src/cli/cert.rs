@@ -8,6 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use rcgen::{CertificateParams, DnType, IsCa, KeyPair, SanType};
 
+use super::out::say;
+
 /// Options of `sidetone cert`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -52,7 +54,7 @@ pub(crate) fn run(args: &CertArgs) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make {}", args.dir.display()))?;
     std::fs::write(&cert_path, cert).with_context(|| format!("cannot write {}", cert_path.display()))?;
     write_private(&key_path, &key).with_context(|| format!("cannot write {}", key_path.display()))?;
-    anstream::println!("{}\n{}", cert_path.display(), key_path.display());
+    say!("{}\n{}", cert_path.display(), key_path.display())?;
     Ok(ExitCode::SUCCESS)
 }
 

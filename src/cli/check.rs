@@ -9,6 +9,7 @@ use owo_colors::OwoColorize as _;
 
 use crate::config::Config;
 
+use super::out::say;
 use super::settings;
 
 /// Options of `sidetone check`.
@@ -28,23 +29,23 @@ pub(crate) struct CheckArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// None; problems are printed.
+/// The output cannot be written; problems are printed.
 pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     match Config::load(args.config.as_deref()) {
         Ok(config) => {
             let of = args.config.as_ref().map_or_else(|| "the defaults".to_owned(), |path| path.display().to_string());
-            anstream::println!("{} {of}: {}", "OK".green().bold(), inventory(&config));
+            say!("{} {of}: {}", "OK".green().bold(), inventory(&config))?;
             let retiring = config.gateway.retiring(crate::base::time::unix_ms()).into_iter();
             let retiring =
                 retiring.map(|(model, date)| format!("{model} is to be retired at {date}: name another in its place"));
             for warning in retiring.chain(config.warning()) {
-                anstream::println!("{} {warning}", "WARN".yellow().bold());
+                say!("{} {warning}", "WARN".yellow().bold())?;
             }
             Ok(ExitCode::SUCCESS)
         }
         Err(problems) => {
             for problem in &problems {
-                anstream::println!("{}", settings::line(problem));
+                say!("{}", settings::line(problem))?;
             }
             Ok(ExitCode::FAILURE)
         }

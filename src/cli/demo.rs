@@ -20,6 +20,7 @@ use crate::stt;
 use crate::types::id;
 
 use super::meter::Meter;
+use super::out::say;
 use super::replay::{self, CallReport, Play, Speed, Totals};
 use super::screen::{self, Screen};
 use super::serve::Stop;
@@ -87,13 +88,13 @@ async fn show(args: &DemoArgs, target: &Target) -> Result<ExitCode> {
         if args.once {
             return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        look_around(target);
+        look_around(target)?;
         std::future::pending().await
     };
     tokio::select! {
         done = call => done,
         () = stop.wait() => {
-            anstream::println!("\nstopped");
+            say!("\nstopped")?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -157,24 +158,24 @@ async fn call(args: &DemoArgs, target: &Target) -> Result<Option<bool>> {
         watched => watched.context("watching the call")?,
     }
     played.context("playing the call")?;
-    Ok(Some(summarize(report)))
+    summarize(report).map(Some)
 }
 
-fn summarize(report: CallReport) -> bool {
+fn summarize(report: CallReport) -> Result<bool> {
     let mut totals = Totals::default();
     totals.add(report);
     let line = totals.last_line();
-    anstream::println!("{:>7}  {}", "●".green(), line.sentence().dimmed());
-    totals.clean()
+    say!("{:>7}  {}", "●".green(), line.sentence().dimmed())?;
+    Ok(totals.clean())
 }
 
 fn ask_path(analysis: &str) -> String {
     format!("/v1/calls/{CALL_ID}/analyses/{analysis}?wait_ms=5000")
 }
 
-fn look_around(target: &Target) {
+fn look_around(target: &Target) -> Result<()> {
     let url = target.http("");
-    anstream::println!(
+    say!(
         "
 {} until Ctrl-C. Look around from another terminal:
 
@@ -190,7 +191,7 @@ README.md shows an agent and a dashboard in thirty lines each.",
         "The daemon stays up".bold(),
         target.http(&ask_path("summary")),
         r#"{"model": "local", "transcript": {"call_id": "demo"}, "messages": [{"role": "user", "content": "What happened?"}]}"#,
-    );
+    )
 }
 
 /// A private folder that goes with us.

@@ -1,6 +1,6 @@
 //! `sidetone dialects`: the STT wire formats that are understood, and what is made of a file of frames.
 
-use std::io::{BufRead as _, Write as _};
+use std::io::BufRead as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +9,7 @@ use clap::Args;
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
 
+use super::out::say;
 use crate::stt::{self, DIALECTS, Dialect};
 use crate::types::{SttEvent, TurnKey, Word};
 
@@ -57,12 +58,12 @@ pub(crate) fn run(args: &DialectsArgs) -> Result<ExitCode> {
                 json!({"name": dialect.name(), "names_turns": dialect.names_turns(), "example": example})
             })
             .collect();
-        anstream::println!("{}", json!({ "dialects": list }));
+        say!("{}", json!({ "dialects": list }))?;
         return Ok(ExitCode::SUCCESS);
     }
     for dialect in chosen {
-        anstream::println!("{}", dialect.name().bold());
-        anstream::println!("  {}", dialect.example());
+        say!("{}", dialect.name().bold())?;
+        say!("  {}", dialect.example())?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -75,7 +76,6 @@ fn decode(dialect: &dyn Dialect, path: &PathBuf) -> Result<ExitCode> {
         Box::new(std::io::BufReader::new(file))
     };
     let mut decoder = dialect.open();
-    let mut out = std::io::stdout().lock();
     for line in input.lines() {
         let line = line.with_context(|| format!("cannot read {}", path.display()))?;
         let mut events = Vec::new();
@@ -83,12 +83,12 @@ fn decode(dialect: &dyn Dialect, path: &PathBuf) -> Result<ExitCode> {
             Ok(()) => json!({"events": events.iter().map(shown).collect::<Vec<_>>(), "holding": decoder.holding()}),
             Err(error) => json!({"error": {"code": error.code, "message": error.message}}),
         };
-        writeln!(out, "{said}")?;
+        say!("{said}")?;
     }
     let mut rest = Vec::new();
     decoder.finish(&mut rest);
     if !rest.is_empty() {
-        writeln!(out, "{}", json!({"events": rest.iter().map(shown).collect::<Vec<_>>(), "holding": false}))?;
+        say!("{}", json!({"events": rest.iter().map(shown).collect::<Vec<_>>(), "holding": false}))?;
     }
     Ok(ExitCode::SUCCESS)
 }

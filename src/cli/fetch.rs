@@ -102,7 +102,9 @@ async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> R
         .header(http::header::CONTENT_TYPE, "application/json")
         .body(Full::new(body))?;
     request.headers_mut().extend(target.headers());
-    let stream = TcpStream::connect(target.authority()).await?;
+    let stream = TcpStream::connect(target.authority())
+        .await
+        .with_context(|| format!("no daemon at {target}; `sidetone serve` starts one, --to names another"))?;
     if target.is_tls() {
         ask(tls::connect(stream, target.host()).await?, request).await
     } else {

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
+use super::out::{self, say};
 use super::{settings, table};
 use crate::keys::{self, Scope};
 
@@ -68,7 +69,10 @@ pub(crate) fn run(args: &KeyArgs) -> Result<ExitCode> {
     };
     match &args.command {
         KeyCommand::Create { scopes, name, config } => {
-            anstream::println!("{}", keys::create(&path(config)?, name, scopes)?);
+            let key = keys::create(&path(config)?, name, scopes)?;
+            say!("{key}").with_context(|| {
+                format!("key {name:?} is made, and nobody has seen it: `sidetone key revoke {name}` takes it back")
+            })?;
         }
         KeyCommand::List { config } => {
             let mut lines = vec![["NAME", "SCOPES", "CREATED", "REVOKED"].map(str::to_owned).to_vec()];
@@ -76,11 +80,11 @@ pub(crate) fn run(args: &KeyArgs) -> Result<ExitCode> {
                 let revoked = entry.revoked_at.unwrap_or_default();
                 lines.push(vec![entry.name, entry.scopes.join(","), entry.created_at, revoked]);
             }
-            anstream::print!("{}", table::draw(&lines, usize::MAX));
+            out::lines(&table::draw(&lines, usize::MAX))?;
         }
         KeyCommand::Revoke { name, config } => {
             keys::revoke(&path(config)?, name)?;
-            anstream::println!("revoked {name}");
+            say!("revoked {name}")?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -11,6 +11,7 @@ mod fetch;
 mod key;
 mod meter;
 mod models;
+mod out;
 mod panics;
 mod reconnect;
 mod record;
@@ -32,6 +33,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use owo_colors::OwoColorize as _;
+
+use crate::types::id;
 
 /// Turns of live conversations in, insights of LLMs out, while the conversation goes on
 #[derive(Debug, Parser)]
@@ -120,6 +123,12 @@ fn client(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(command)
+}
+
+/// A call's id.
+fn call_id(text: &str) -> Result<String, String> {
+    id::check(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
 }
 
 /// A name in a list: not empty, and nothing that a list separates.

@@ -13,6 +13,7 @@ use clap::Args;
 use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
 
+use super::out::{self, say};
 use super::target::{DEFAULT_LISTEN, Target};
 use super::{fetch, settings, table};
 use crate::api::models::document;
@@ -94,7 +95,7 @@ pub(crate) async fn run(args: ModelsArgs) -> Result<ExitCode> {
     };
     let answer = source.list().await?;
     if args.json {
-        anstream::println!("{answer}");
+        say!("{answer}")?;
         return Ok(ExitCode::SUCCESS);
     }
     let items = |name: &str| answer.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -102,22 +103,24 @@ pub(crate) async fn run(args: ModelsArgs) -> Result<ExitCode> {
     if args.probe {
         let probes = to_probe(items("data"));
         if probes.is_empty() {
-            bail!("no vendor's model is configured or listed: there is nothing to probe");
+            bail!(
+                "no vendor's model is configured or listed: there is nothing to probe; [models.NAME] candidates or [endpoints.NAME] models name some"
+            );
         }
         for id in probes {
-            failed += u32::from(!probe(&source, id).await);
+            failed += u32::from(!probe(&source, id).await?);
         }
     } else {
-        anstream::print!("{}", table::draw(&lines(items("data")), 3));
+        out::lines(&table::draw(&lines(items("data")), 3))?;
     }
     for model in items("data") {
         if let Some(warning) = model.get("warning").and_then(Value::as_str) {
-            anstream::println!("{} {}: {warning}", "WARN".yellow(), text(model, "id"));
+            say!("{} {}: {warning}", "WARN".yellow(), text(model, "id"))?;
         }
     }
     for endpoint in items("endpoints") {
         if let Some(error) = endpoint.get("error").and_then(Value::as_str) {
-            anstream::println!("{} {}: {error}", "WARN".yellow(), text(endpoint, "name"));
+            say!("{} {}: {error}", "WARN".yellow(), text(endpoint, "name"))?;
         }
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -154,15 +157,16 @@ fn to_probe(models: &[Value]) -> Vec<&str> {
     vendors().filter(|model| configured(model) || done.insert(text(model, "owned_by"))).map(|m| text(m, "id")).collect()
 }
 
-async fn probe(source: &Source, id: &str) -> bool {
+/// Whether the model answered; it is said.
+async fn probe(source: &Source, id: &str) -> Result<bool> {
     let began = Instant::now();
     let answered = source.probe(id).await;
     let took = began.elapsed().as_millis();
     match &answered {
-        Ok(()) => anstream::println!("{} {id} {took} ms", "ok    ".green()),
-        Err(error) => anstream::println!("{} {id} {took} ms: {error:#}", "failed".red()),
+        Ok(()) => say!("{} {id} {took} ms", "ok    ".green())?,
+        Err(error) => say!("{} {id} {took} ms: {error:#}", "failed".red())?,
     }
-    answered.is_ok()
+    Ok(answered.is_ok())
 }
 
 #[cfg(test)]

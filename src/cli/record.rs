@@ -13,6 +13,7 @@ use owo_colors::OwoColorize as _;
 use serde_json::{Map, Value, json};
 
 use super::fetch;
+use super::out::say;
 use super::target::{DEFAULT_LISTEN, Target};
 use super::watch::{Heard, Positions, Selection, follow};
 use crate::recording::{self, Header};
@@ -58,9 +59,7 @@ pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
     if path.exists() && !args.force {
         bail!("{} is there; --force replaces it", path.display());
     }
-    fetch::get(&target, "/version")
-        .await
-        .with_context(|| format!("no daemon at {target}; `sidetone serve` starts one, --to names another"))?;
+    fetch::get(&target, "/version").await?;
     // No file is made, and none replaced, before the daemon has agreed.
     let mut tape = None;
     let include = if args.no_words { vec!["turns", "partials"] } else { vec!["turns", "words", "partials"] };
@@ -85,7 +84,7 @@ pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
     };
     taken?;
     match tape {
-        Some(tape) => anstream::println!("{} turns in {}", tape.turns, path.display()),
+        Some(tape) => say!("{} turns in {}", tape.turns, path.display())?,
         None => anstream::eprintln!("nothing was recorded"),
     }
     Ok(ExitCode::SUCCESS)

@@ -17,6 +17,7 @@ use crate::recording::Recording;
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, JsonMap, StreamId, SttEvent};
 
+use super::out::{self, say};
 use super::replay::{left_out, load, stem_id};
 use super::screen::harmless;
 use super::settings;
@@ -76,8 +77,8 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
     for message in &request.messages {
         let text = text_of(message);
         total += estimate(&text);
-        anstream::println!("{}", format!("=== {} ===", message.role.as_str()).bold());
-        print(&text)?;
+        say!("{}", format!("=== {} ===", message.role.as_str()).bold())?;
+        out::written(print(&text))?;
     }
     let covers = moment.snapshot.covers();
     let span = match (covers.from, covers.to) {

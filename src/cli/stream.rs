@@ -13,6 +13,8 @@ use owo_colors::OwoColorize as _;
 use serde_json::Value;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::call_id;
+use super::out::say;
 use super::screen::harmless;
 use super::target::DEFAULT_LISTEN;
 use crate::base::ws::{self, Incoming, Utf8Bytes};
@@ -49,7 +51,7 @@ pub(crate) struct StreamArgs {
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = pair)]
     params: Vec<(String, String)>,
     /// Id of the call, at a daemon; default: the vendor's session id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = call_id)]
     call_id: Option<String>,
     /// Analyses whose insights come down the same socket, at a daemon
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
@@ -108,10 +110,10 @@ pub(crate) async fn run(args: StreamArgs) -> Result<ExitCode> {
     let listen = async {
         loop {
             match reader.recv().await {
-                Ok(Incoming::Text(text)) => show(&text, args.json, began),
+                Ok(Incoming::Text(text)) => show(&text, args.json, began)?,
                 Ok(Incoming::Closed { code, reason }) => return Ok((code, reason)),
                 Ok(_) => {}
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
     };
@@ -119,7 +121,7 @@ pub(crate) async fn run(args: StreamArgs) -> Result<ExitCode> {
         ended = listen => match ended {
             Ok((1000, _)) => Ok(ExitCode::SUCCESS),
             Ok((code, reason)) => bail!("the endpoint closed the session: {code} {}", harmless(&reason)),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         },
         () = speak => bail!("the endpoint did not end the session within {} s", LAST_WORDS.as_secs()),
     }
@@ -151,26 +153,25 @@ fn url(args: &StreamArgs, audio: &Audio) -> Result<url::Url> {
     Ok(url)
 }
 
-fn show(text: &str, json: bool, began: Instant) {
+fn show(text: &str, json: bool, began: Instant) -> Result<()> {
     if json {
-        anstream::println!("{text}");
-        return;
+        return say!("{text}");
     }
     let message: Value = serde_json::from_str(text).unwrap_or(Value::Null);
     let at = format!("{:7.1}s", began.elapsed().as_secs_f32());
     let text = |value: &Value| harmless(value.as_str().unwrap_or_default());
     match message["type"].as_str().unwrap_or_default() {
-        "Begin" => anstream::println!("{} session {}", at.dimmed(), text(&message["id"])),
+        "Begin" => say!("{} session {}", at.dimmed(), text(&message["id"]))?,
         "Turn" if message["end_of_turn"] == true => {
             let speaker = message["speaker_label"].as_str().map(|label| format!("{}: ", harmless(label)));
             let speaker = speaker.unwrap_or_default();
-            anstream::println!("{} {}{}", at.dimmed(), speaker.bold(), text(&message["transcript"]));
+            say!("{} {}{}", at.dimmed(), speaker.bold(), text(&message["transcript"]))?;
         }
         "LLMGatewayResponse" => {
             let data = &message["data"];
             if data["type"] == "error" {
                 anstream::eprintln!("{} {} {}", "error:".red(), text(&data["code"]), text(&data["message"]));
-                return;
+                return Ok(());
             }
             let shown = match (&data["choices"][0]["message"]["content"], &data["insight"]) {
                 (Value::String(answer), _) => harmless(answer),
@@ -181,11 +182,12 @@ fn show(text: &str, json: bool, began: Instant) {
                 }
                 _ => harmless(&data.to_string()),
             };
-            anstream::println!("{} {}", at.dimmed(), shown.cyan());
+            say!("{} {}", at.dimmed(), shown.cyan())?;
         }
         "Error" => anstream::eprintln!("{} {} {}", "error:".red(), message["error_code"], text(&message["error"])),
         _ => {}
     }
+    Ok(())
 }
 
 /// What is in a WAV file, one channel.
@@ -221,7 +223,10 @@ impl Audio {
     /// Reads a RIFF file.
     fn read(file: &[u8]) -> Result<Self, String> {
         if file.len() < 12 || &file[..4] != b"RIFF" || &file[8..12] != b"WAVE" {
-            return Err("no WAV file".to_owned());
+            return Err(
+                "no WAV file: it does not begin with RIFF and WAVE (`ffmpeg -i FILE -c:a pcm_s16le OUT.wav` makes one)"
+                    .to_owned(),
+            );
         }
         let (mut format, mut data) = (None, None);
         let mut rest = &file[12..];

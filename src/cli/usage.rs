@@ -6,8 +6,9 @@ use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use super::fetch;
+use super::out::{self, say};
 use super::target::{DEFAULT_LISTEN, Target};
+use super::{fetch, table};
 
 /// Options of `sidetone usage`.
 #[derive(Debug, Args)]
@@ -65,19 +66,19 @@ pub(crate) async fn run(args: UsageArgs) -> Result<ExitCode> {
         bail!("{} has no /v1/usage", args.to);
     };
     if args.format == Format::Json {
-        anstream::println!("{answer}");
+        say!("{answer}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let groups: Vec<&str> =
-        if args.group_by == "none" { Vec::new() } else { args.group_by.split(',').map(str::trim).collect() };
+    let groups = args.group_by.split(',').map(str::trim).filter(|group| !matches!(*group, "" | "none"));
+    let groups: Vec<&str> = groups.collect();
     let items = |name: &str| answer.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let (lines, texts) = match args.changes {
         true => (changes(items("changes")), 4),
         false => (lines(&groups, items("rows"), args.format == Format::Csv), groups.len()),
     };
     match args.format {
-        Format::Csv => lines.iter().for_each(|line| anstream::println!("{}", csv(line))),
-        _ => anstream::print!("{}", super::table::draw(&lines, texts)),
+        Format::Csv => lines.iter().try_for_each(|line| say!("{}", csv(line)))?,
+        _ => out::lines(&table::draw(&lines, texts))?,
     }
     Ok(ExitCode::SUCCESS)
 }

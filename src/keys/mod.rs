@@ -108,7 +108,7 @@ pub enum KeyError {
     #[error("a key named {0:?} is there already; names are never used twice, so that old bills stay true")]
     Taken(String),
     /// No key of that name.
-    #[error("no key named {0:?}")]
+    #[error("no key named {0:?}; `sidetone key list` shows those there are")]
     Unknown(String),
     /// The name is none.
     #[error("name: {0}")]

@@ -345,3 +345,53 @@ async fn a_command_without_a_good_key_says_so_at_once() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_without_a_daemon_says_what_starts_one() {
+    let folder = tempfile::tempdir().expect("folder");
+    let file = recording::made_up("call", 3, 1).write(folder.path()).display().to_string();
+    let commands: [&[&str]; 6] = [
+        &["replay", &file],
+        &["watch"],
+        &["record", "call"],
+        &["models"],
+        &["usage"],
+        &["usage", "--changes", "--format", "csv"],
+    ];
+    for command in commands {
+        // Nobody can listen on port 0.
+        let nowhere = [("SIDETONE_URL", "http://127.0.0.1:0")];
+        let ran = tokio::time::timeout(PATIENCE, run_with(command, &nowhere)).await;
+        let output = ran.unwrap_or_else(|_| panic!("{command:?} goes on"));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        let steps = ["no daemon at http://127.0.0.1:0", "`sidetone serve` starts one", "--to names another"];
+        assert!(steps.iter().all(|step| said.matches(step).count() == 1), "{command:?}: {said}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn output_that_cannot_be_written_is_an_error_and_no_panic() {
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("sidetone.toml");
+    std::fs::write(&path, format!("[journal]\ndir = {:?}\n", folder.path().join("journal"))).expect("write");
+    let config = path.display().to_string();
+    let commands: [&[&str]; 5] = [
+        &["dialects"],
+        &["check", "--config", &config],
+        &["models", "--config", &config],
+        &["key", "list", "--config", &config],
+        &["key", "create", "--name", "unseen", "--scope", "admin", "--config", &config],
+    ];
+    for command in commands {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("open");
+        let mut binary = Command::new(env!("CARGO_BIN_EXE_sidetone"));
+        let output = binary.args(command).stdout(Stdio::from(full)).output().expect("run");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
+        assert!(said.contains("cannot write to standard output") && !said.contains("panicked"), "{command:?}: {said}");
+        assert_eq!(command.starts_with(&["key", "create"]), said.contains("key revoke unseen"), "{command:?}: {said}");
+    }
+}

@@ -8,7 +8,6 @@ mod standin;
 mod stats;
 
 use std::collections::HashSet;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -27,8 +26,9 @@ use crate::stt;
 use crate::types::id::{self, MAX_ID_BYTES};
 
 use super::meter::Meter;
+use super::out::say;
 use super::target::{DEFAULT_LISTEN, Target};
-use super::{fetch, name_list};
+use super::{call_id, fetch, name_list};
 
 pub(crate) use call::{Play, play};
 pub(crate) use files::{left_out, load};
@@ -116,11 +116,6 @@ impl FromStr for Speed {
     }
 }
 
-fn call_id(text: &str) -> Result<String, String> {
-    id::check(text).map_err(|error| error.to_string())?;
-    Ok(text.to_owned())
-}
-
 fn json_object(text: &str) -> Result<String, String> {
     let object: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(text).map_err(|error| format!("expected a JSON object: {error}"))?;
@@ -158,9 +153,7 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
     if args.call_id.is_some() && walk.recordings.len() > 1 {
         bail!("--call-id names one call, and there are {} recordings", walk.recordings.len());
     }
-    fetch::get(&target, "/version")
-        .await
-        .with_context(|| format!("no daemon at {target}; `sidetone serve` starts one, --to names another"))?;
+    fetch::get(&target, "/version").await?;
 
     let frames: usize = walk.recordings.iter().map(|(_, frames)| frames).sum();
     let paths: Vec<PathBuf> = walk.recordings.into_iter().map(|(path, _)| path).collect();
@@ -317,18 +310,13 @@ impl Shared {
 }
 
 fn print_line(value: &impl serde::Serialize) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    serde_json::to_writer(&mut out, value)?;
-    writeln!(out)?;
-    out.flush()?;
-    Ok(())
+    say!("{}", serde_json::to_string(value)?)
 }
 
 fn print_summary(totals: &mut Totals, took: Duration) -> Result<()> {
-    let mut out = anstream::stdout().lock();
     for (label, text) in totals.rows(took) {
         let text = if label == "lost" && text != "nothing" { format!("{}", text.red().bold()) } else { text };
-        writeln!(out, "{:<18}{text}", label.dimmed())?;
+        say!("{:<18}{text}", label.dimmed())?;
     }
     Ok(())
 }

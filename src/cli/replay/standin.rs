@@ -1,6 +1,5 @@
 //! `sidetone replay --as-stt`: recordings served as if by the STT vendor.
 
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,6 +10,7 @@ use owo_colors::OwoColorize as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::super::out::say;
 use super::{Speed, files};
 use crate::standin::{self, Fault, Options, Pace, Script};
 
@@ -79,13 +79,12 @@ pub(super) async fn run(args: StandinArgs, paths: &[PathBuf], speed: Speed) -> R
     }
     let listener = TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
-    anstream::println!("listening on ws://{address}");
-    anstream::println!(
+    say!("listening on ws://{address}")?;
+    say!(
         "{} recordings over AssemblyAI's v3 protocol; point a daemon here: {}",
         scripts.len(),
         format!("[stt] upstream = \"ws://{address}\"").bold()
-    );
-    std::io::stdout().flush()?;
+    )?;
     let pace = match (args.pace, speed) {
         (PaceBy::Audio, _) => Pace::Audio,
         (PaceBy::Clock, Speed::Max) => Pace::Max,

@@ -1,0 +1,52 @@
+//! The commands' standard output: what cannot be written (a full disk) is an error like any other, and a reader that has
+//! had enough (`head`) is none. Knows no command.
+
+use std::fmt;
+use std::io::{self, Write as _};
+
+use anyhow::{Context as _, Result};
+
+/// A line for standard output, as `println!` has it; colours go only where they are wanted.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::out::line(format_args!($($text)*)) };
+}
+pub(crate) use say;
+
+/// Writes a line; see [`say!`].
+///
+/// # Errors
+/// It cannot be written, for another reason than that nobody reads it.
+pub(crate) fn line(text: fmt::Arguments<'_>) -> Result<()> {
+    written(writeln!(anstream::stdout().lock(), "{text}"))
+}
+
+/// Writes lines that are complete already.
+///
+/// # Errors
+/// As [`line`].
+pub(crate) fn lines(text: &str) -> Result<()> {
+    written(anstream::stdout().lock().write_all(text.as_bytes()))
+}
+
+/// What became of a write to standard output.
+///
+/// # Errors
+/// As [`line`].
+pub(crate) fn written(result: io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_left_is_no_error_and_a_full_disk_is() {
+        assert!(written(Err(io::ErrorKind::BrokenPipe.into())).is_ok());
+        let full = written(Err(io::ErrorKind::StorageFull.into())).expect_err("full");
+        assert!(format!("{full:#}").starts_with("cannot write to standard output: "), "{full:#}");
+    }
+}
