@@ -280,7 +280,7 @@ impl OpenAiError {
             status,
             code: error.code(),
             param: error.param().map(str::to_owned),
-            message: error.message().to_owned(),
+            message: with_the_vendors_words(error, attempts.last().copied()),
             attempts: attempts.into_iter().map(attempt).collect(),
             retry_after: error.retry_after(),
         }
@@ -303,6 +303,15 @@ impl OpenAiError {
             error["attempts"] = serde_json::Value::Array(self.attempts.clone());
         }
         serde_json::json!({ "error": error }).to_string()
+    }
+}
+
+/// Many clients show the message alone: what the vendor says of the request stands in it.
+fn with_the_vendors_words(error: &GatewayError, last: Option<&AttemptFailure>) -> String {
+    let of_the_request = matches!(error.code(), "invalid_request" | "unsupported" | "model_not_found");
+    match last.filter(|last| of_the_request && last.status.is_some() && !last.message.is_empty()) {
+        Some(last) => format!("{}: {}", error.message(), last.message),
+        None => error.message().to_owned(),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, ORIGIN};
 use http::{Method, Request};
 
 use super::config::ServerConfig;
@@ -29,7 +29,7 @@ impl Guard {
     /// Checks a request before it is routed.
     ///
     /// # Errors
-    /// 403 for a foreign `Host` or `Origin`, 400 without `Host`, 415 for a POST that is no JSON.
+    /// 403 for a foreign `Host` or `Origin`, 400 without `Host`, 415 for a POST that is no JSON, or compressed.
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), ApiError> {
         let host = request
             .headers()
@@ -61,6 +61,13 @@ impl Guard {
             if !media.eq_ignore_ascii_case("application/json") {
                 return Err(ApiError::unsupported_media_type(format!(
                     "a POST needs content-type: application/json, found {media:?}"
+                )));
+            }
+            let coding =
+                request.headers().get(CONTENT_ENCODING).map_or("identity", |value| value.to_str().unwrap_or(""));
+            if !coding.trim().eq_ignore_ascii_case("identity") {
+                return Err(ApiError::unsupported_media_type(format!(
+                    "a POST's body is read as it is, without content-encoding, found {coding:?}"
                 )));
             }
         }
@@ -139,5 +146,18 @@ mod tests {
         };
         assert!(post("application/json; charset=utf-8").is_ok());
         assert!(post("text/plain").is_err());
+    }
+
+    #[test]
+    fn a_post_is_not_compressed() {
+        let post = |coding: &str| {
+            let request = Request::post("/v1/chat/completions").header(HOST, "localhost");
+            let request = request.header(CONTENT_TYPE, "application/json").header(CONTENT_ENCODING, coding);
+            guard().check(&request.body(()).expect("request"))
+        };
+        assert!(post("identity").is_ok() && post("Identity").is_ok());
+        for coding in ["gzip", "br", "gzip, identity", ""] {
+            assert!(post(coding).is_err(), "{coding}");
+        }
     }
 }

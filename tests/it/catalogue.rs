@@ -249,3 +249,20 @@ async fn models_are_printed_and_probed_with_a_daemon_and_without() {
         assert_eq!(mock.asked_number(mock.count()).expect("asked").body["max_tokens"], 1);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_vendor_says_of_a_request_is_in_the_message_of_the_error() {
+    let _machine = shared().await;
+    let mock = MockLlm::start().await;
+    let daemon = Daemon::start(&mock.config("retries = 0")).await;
+    for (status, told) in [(400, true), (404, true), (401, false)] {
+        mock.script(move |_| Step::Status(status));
+        for stream in [false, true] {
+            let reply = daemon.post("/v1/chat/completions", &ask("mocked", json!({"stream":stream}))).await;
+            let error = &reply.json()["error"];
+            let message = error["message"].as_str().unwrap_or_default();
+            assert_eq!(message.ends_with("of 1 in all: scripted"), told, "{error}");
+            assert_eq!(error["attempts"][0]["message"], "scripted", "{error}");
+        }
+    }
+}
