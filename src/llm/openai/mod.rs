@@ -50,6 +50,9 @@ pub(super) struct OpenAi {
     seed: &'static str,
     /// Whether `user` is known.
     user: bool,
+    /// Whether a parameter that asks for nothing but the default may stand there: it is refused where a model does not
+    /// list it.
+    defaults: bool,
     /// Tool calls' ids that the vendor takes; others are mapped into that form.
     call_ids: CallIds,
     /// What the vendor is known to leave out without a word: `n`, `tool_choice`, `logit_bias`.
@@ -92,6 +95,7 @@ const BASE: OpenAi = OpenAi {
     reasoning_object: false,
     seed: "seed",
     user: true,
+    defaults: true,
     call_ids: CallIds::Short,
     ignores: &[],
     schema_modes: ALL_MODES,
@@ -113,6 +117,8 @@ pub(super) static ASSEMBLYAI: OpenAi = OpenAi {
     json_object: false,
     extras: false,
     reasoning_object: true,
+    user: false,
+    defaults: false,
     schema_modes: &[SchemaMode::JsonSchema, SchemaMode::Prompt],
     ..BASE
 };
@@ -256,7 +262,7 @@ impl OpenAi {
         if !request.stop.is_empty() {
             object.value("stop", &request.stop);
         }
-        object.option("n", request.n.as_ref());
+        object.option("n", request.n.as_ref().filter(|n| self.defaults || **n != 1));
         object.option(self.seed, request.seed.as_ref());
         object.option("presence_penalty", request.presence_penalty.as_ref());
         object.option("frequency_penalty", request.frequency_penalty.as_ref());
@@ -278,7 +284,8 @@ impl OpenAi {
             }
             Some(ToolChoice::Other(value)) => object.value("tool_choice", value),
         }
-        object.option("parallel_tool_calls", request.parallel_tool_calls.as_ref());
+        let parallel = request.parallel_tool_calls.filter(|yes| self.defaults || !(*yes || request.tools.is_empty()));
+        object.option("parallel_tool_calls", parallel.as_ref());
         match (&request.response_format, call.schema_mode) {
             (None | Some(ResponseFormat::Text), _) | (Some(ResponseFormat::JsonSchema { .. }), SchemaMode::Prompt) => {}
             (Some(ResponseFormat::JsonObject), _) if !self.json_object => {}
@@ -311,7 +318,7 @@ impl OpenAi {
             effort => object.option("reasoning_effort", effort.as_ref()),
         }
         object.option("user", request.user.as_ref().filter(|_| self.user));
-        for (key, value) in &request.rest {
+        for (key, value) in request.rest.iter().filter(|(_, value)| self.defaults || !value.is_null()) {
             object.other(key, value);
         }
         object.end();
