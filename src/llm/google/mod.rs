@@ -195,7 +195,12 @@ fn thinking(effort: &str, model: &str) -> Value {
         };
         return json!({ "thinkingBudget": budget });
     }
-    let level = if effort == "none" { "MINIMAL".to_owned() } else { effort.to_ascii_uppercase() };
+    // Its levels go from MINIMAL to XHIGH.
+    let level = match effort {
+        "none" => "MINIMAL".to_owned(),
+        "max" => "XHIGH".to_owned(),
+        other => other.to_ascii_uppercase(),
+    };
     json!({ "thinkingLevel": level })
 }
 
