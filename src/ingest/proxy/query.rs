@@ -105,7 +105,12 @@ pub(super) fn read(query: &str, analyses: &Analyses) -> Query {
                     }
                 }
                 Err(error) => {
-                    let message = format!("sidetone: not understood at column {}; it is ignored", error.column());
+                    // The error's own words may quote what the caller said of the call.
+                    let message = format!(
+                        "sidetone: expected {{\"call_id\",\"stream_id\",\"analyses\",\"meta\",\"results\"}}, but at column {} it \
+                         is something else; it is ignored",
+                        error.column()
+                    );
                     read.complaints.push(bad(message));
                 }
             },
@@ -150,6 +155,9 @@ mod tests {
         let bad = query("llm_gateway=nonsense&sidetone=%7B%22call_id%22%3A%22a%2Fb%22%7D");
         assert!(bad.llm_gateway.is_some_and(|question| question.is_err()));
         assert_eq!(bad.complaints[0].code, "bad_parameter");
+        let unnamed = query("sidetone=%7B%22call_id%22%3A%22a%40b%22%7D");
+        let message = &unnamed.complaints[0].message;
+        assert!(message.contains("\"call_id\"") && message.contains("column") && !message.contains("a@b"), "{message}");
         assert!(!bad.insights && !query("sample_rate=16000").insights);
         let results = |wanted: &str| query(&format!("sidetone=%7B%22results%22%3A%22{wanted}%22%7D"));
         assert!(results("all").insights && !results("none").insights);
