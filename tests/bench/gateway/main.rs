@@ -6,8 +6,13 @@
 //! `cargo bench --bench gateway [-- ROW…]`, rows: `plain saturated slow stream flood abort memory`. `--rounds N` repeats
 //! each window pair (medians count). Other gateways are measured beside ours with `--mock PORT` (where they look for the
 //! vendor) and `--peer NAME,PID,PORT,PATH,MODEL,KEY` each; `scripts/compare-gateways` does all of it.
+//!
+//! A processor that has nothing to do sleeps, and a virtual one is woken by its host, which takes more than all else of a
+//! chunk that comes alone. `--awake` keeps the processors from it, by loops of idle priority: what is left is what the
+//! programs take.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub, missing_docs)]
 
+mod awake;
 mod bare;
 mod client;
 #[path = "../common/mod.rs"]
@@ -26,6 +31,7 @@ fn main() {
     if let Some(position) = args.iter().position(|arg| arg == "--role") {
         let port = args.get(position + 2).map(String::as_str).unwrap_or("0");
         return match args.get(position + 1).map(String::as_str) {
+            Some("awake") => awake::run(),
             Some("pipe") => runtime().block_on(bare::pipe(port.parse().expect("the vendor's port"))),
             Some("relay") => runtime().block_on(bare::relay(port.parse().expect("the vendor's port"))),
             _ => runtime().block_on(mock::run(port)),
@@ -42,6 +48,7 @@ fn main() {
     } else {
         println!("one core only: gateway, mock and generator share it, and the figures say little");
     }
+    let _awake = args.iter().any(|arg| arg == "--awake").then(|| awake::Awake::start(cores));
     let value = |name: &str| {
         let position = args.iter().position(|arg| arg == name)?;
         args.get(position + 1).cloned()
