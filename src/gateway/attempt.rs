@@ -34,6 +34,8 @@ pub(super) struct Context<'a> {
     pub(super) plain_header: Instant,
     /// Whether chunks are kept as they came.
     pub(super) keep_raw: bool,
+    /// At most one call of a tool is wanted. Not every vendor can be told so: of more, the first is handed on.
+    pub(super) one_call: bool,
     /// Set once a vendor has begun to answer.
     pub(super) answering: Option<&'a AtomicBool>,
 }
@@ -110,13 +112,16 @@ async fn open_inner(context: Context<'_>, wire: Wire, remote: &Arc<Remote>, row:
         if !read_body(&mut response, &mut body, MAX_BODY_BYTES, until).await? {
             return Err(malformed(format!("an answer of more than {MAX_BODY_BYTES} bytes")));
         }
-        let answer = provider.answer(&body).map_err(|error| match error {
+        let mut answer = provider.answer(&body).map_err(|error| match error {
             StreamError::Vendor(error) => Failure::vendor(error, None),
             StreamError::Malformed(_) if body.trim_ascii_start().starts_with(b"<") => {
                 malformed("an HTML page instead of an answer".to_owned())
             }
             StreamError::Malformed(message) => malformed(message),
         })?;
+        if context.one_call {
+            answer.choices.iter_mut().for_each(|choice| choice.tool_calls.truncate(1));
+        }
         row.usage(answer.usage);
         row.first_token(row.started.elapsed());
         return Ok(Start::Whole(Box::new(answer)));

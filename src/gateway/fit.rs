@@ -47,8 +47,10 @@ fn fit_to<'a>(traits: &Traits, request: &'a ChatRequest) -> Result<Cow<'a, ChatR
         }
     }
     let mut fitted = Cow::Borrowed(request);
-    if traits.parallel_tools == Some(false) && request.parallel_tool_calls.is_some() {
-        // It never calls two at once, which satisfies either wish.
+    let listed = |name: &str| traits.parameters.as_ref().is_none_or(|known| known.iter().any(|known| known == name));
+    if request.parallel_tool_calls.is_some() && (traits.parallel_tools == Some(false) || !listed("parallel_tool_calls"))
+    {
+        // It never calls two at once, which satisfies either wish; or only the first call is handed on, see `Context`.
         fitted.to_mut().parallel_tool_calls = None;
     }
     if traits.reasoning == Some(false) && effort.is_some() {
@@ -58,9 +60,7 @@ fn fit_to<'a>(traits: &Traits, request: &'a ChatRequest) -> Result<Cow<'a, ChatR
         // Asked whole, and handed on in pieces.
         fitted.to_mut().stream = false;
     }
-    if let Some(parameters) = &traits.parameters
-        && let Some(name) = sent(&fitted).find(|name| !parameters.iter().any(|known| known == name))
-    {
+    if let Some(name) = sent(&fitted).find(|name| !listed(name)) {
         return Err(format!("does not take {name}"));
     }
     Ok(fitted)
@@ -79,7 +79,6 @@ fn sent(request: &ChatRequest) -> impl Iterator<Item = &'static str> {
         ("frequency_penalty", request.frequency_penalty.is_some_and(|penalty| penalty != 0.0)),
         ("logit_bias", given("logit_bias")),
         ("logprobs", given("logprobs")),
-        ("parallel_tool_calls", request.parallel_tool_calls == Some(false)),
     ]
     .into_iter()
     .filter_map(|(name, there)| there.then_some(name))
@@ -139,7 +138,6 @@ mod tests {
                 "holds 100 tokens, and the prompt has more than 101",
             ),
             (json!({"stop":["x"]}), "does not take stop"),
-            (json!({"parallel_tool_calls":false}), "does not take parallel_tool_calls"),
         ] {
             assert_eq!(fit_to(&none, &request(body.clone())).map(|_| ()), Err(lacks.to_owned()), "{body}");
             assert!(fit_to(&Traits::default(), &request(body)).is_ok(), "unknown is not no");
@@ -163,5 +161,8 @@ mod tests {
             (None, None, false)
         );
         assert!(matches!(fit_to(&lacking, &request(json!({}))), Ok(Cow::Borrowed(_))));
+        let unlisted = Traits { parallel_tools: None, ..lacking };
+        assert_eq!(fit_to(&unlisted, &asked).expect("fits").parallel_tool_calls, None);
+        assert_eq!(fit_to(&Traits::default(), &asked).expect("fits").parallel_tool_calls, Some(false));
     }
 }

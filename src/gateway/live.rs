@@ -69,6 +69,8 @@ impl Drop for Live {
 struct Tape {
     decoder: Box<dyn StreamDecoder>,
     keep_raw: bool,
+    /// Calls beyond the first are left out.
+    one_call: bool,
     held: VecDeque<Frame>,
     usage: Usage,
     /// Answers asked for, and those that ended.
@@ -93,6 +95,12 @@ impl Tape {
                 return Err(Failure::vendor(error, retry_after));
             }
         }
+        let mut keep_raw = self.keep_raw;
+        if self.one_call {
+            let all = frame.pieces.len();
+            frame.pieces.retain(|piece| !matches!(piece, Piece::ToolCall { index: 1.., .. }));
+            keep_raw &= frame.pieces.len() == all;
+        }
         let mut done = false;
         for piece in &frame.pieces {
             match piece {
@@ -102,7 +110,7 @@ impl Tape {
                 _ => {}
             }
         }
-        if self.keep_raw && !done && self.decoder.as_openai() {
+        if keep_raw && !done && self.decoder.as_openai() {
             frame.raw = Some(event.data.into());
         }
         if !frame.pieces.is_empty() || frame.raw.is_some() {
@@ -122,6 +130,7 @@ impl Live {
         let tape = Tape {
             decoder: remote.endpoint.config.provider.stream(),
             keep_raw,
+            one_call: context.one_call,
             held: VecDeque::new(),
             usage: Usage::default(),
             expected: context.request.n.unwrap_or(1),

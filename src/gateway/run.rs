@@ -41,6 +41,7 @@ pub(super) struct Run<'a> {
     asker: Asker,
     deadline: Instant,
     keep_raw: bool,
+    one_call: bool,
     answering: Option<&'a AtomicBool>,
     id: i64,
     at_ms: i64,
@@ -127,6 +128,7 @@ impl<'a> Run<'a> {
             asker,
             deadline,
             keep_raw,
+            one_call: request.parallel_tool_calls == Some(false),
             answering,
             id: next_id(at_ms),
             at_ms,
@@ -247,6 +249,7 @@ impl<'a> Run<'a> {
             deadline: self.deadline,
             plain_header: self.plain_header(),
             keep_raw: self.keep_raw,
+            one_call: self.one_call,
             answering: self.answering,
         }
     }

@@ -35,9 +35,6 @@ impl Provider for Cohere {
 
     fn encode(&self, request: &ChatRequest, call: &Call<'_>) -> Result<Wire, Unsupported> {
         emulate::refuse(request, "Cohere", &["n", "logprobs"])?;
-        if request.parallel_tool_calls == Some(false) && !request.tools.is_empty() {
-            return Err(Unsupported("Cohere does not support parallel_tool_calls = false".to_owned()));
-        }
         let mut body = Vec::with_capacity(4096);
         write_body(&mut body, request, call)?;
         let mut headers = Vec::new();

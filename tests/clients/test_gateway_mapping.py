@@ -164,7 +164,7 @@ ASKED = [
     ("google", "nothing said", {"messages": EMPTY}, {"contents.0.parts.1.text": "again", "contents.1": ABSENT}),
     ("google", "a refusal before", {"messages": REFUSED}, {"contents.1.parts.0.text": "no"}),
     ("google", "logprobs", {"logprobs": True}, "Gemini does not support logprobs"),
-    ("google", "one call at a time", {"tools": [tool()], "parallel_tool_calls": False}, "Gemini does not support parallel_tool_calls"),
+    ("google", "one call at a time", {"tools": [tool()], "parallel_tool_calls": False}, {"parallel_tool_calls": ABSENT}),
     ("google", "result without its call", {"messages": [USER, {"role": "tool", "tool_call_id": "x", "content": "1"}]}, "no tool call"),
 ]
 
@@ -296,6 +296,17 @@ def test_refused(gateway, request, endpoint, status, body, headers, expected, st
     assert attempts[-1]["status"] == status and attempts[-1]["endpoint"] == endpoint
     if "retry-after" in headers:
         assert int(error.value.response.headers["retry-after"]) in range(50, 61)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("endpoint", ["openai", "assemblyai", "anthropic", "google"])
+def test_one_call_at_a_time_is_one_call(gateway, endpoint, stream):
+    """Whether or not the vendor can be told so, and heeds it."""
+    gateway.fakes[endpoint].script["m"] = Reply(text="so", calls=CALLS)
+    answer = gateway.ask(f"{endpoint}/m", stream, tools=[tool("f"), tool("g")], parallel_tool_calls=False)
+    made = answer["choices"][0]["message"]["tool_calls"]
+    assert [each["function"]["name"] for each in made] == ["f"] and json.loads(made[0]["function"]["arguments"]) == {"a": [1]}
+    assert answer["choices"][0]["finish_reason"] == "tool_calls"
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

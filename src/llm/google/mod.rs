@@ -67,10 +67,6 @@ impl Provider for Google {
 
     fn encode(&self, request: &ChatRequest, call: &Call<'_>) -> Result<Wire, Unsupported> {
         emulate::refuse(request, "Gemini", &["logprobs"])?;
-        let calls = !request.tools.is_empty() && request.tool_choice != Some(ToolChoice::None);
-        if request.parallel_tool_calls == Some(false) && calls {
-            return Err(Unsupported("Gemini does not support parallel_tool_calls = false".to_owned()));
-        }
         let mut body = Vec::with_capacity(4096);
         write_body(&mut body, request, call)?;
         let version = call.api_version.unwrap_or(VERSION);

@@ -284,8 +284,7 @@ impl OpenAi {
             }
             Some(ToolChoice::Other(value)) => object.value("tool_choice", value),
         }
-        let parallel = request.parallel_tool_calls.filter(|yes| self.defaults || !(*yes || request.tools.is_empty()));
-        object.option("parallel_tool_calls", parallel.as_ref());
+        object.option("parallel_tool_calls", request.parallel_tool_calls.as_ref().filter(|_| self.defaults));
         match (&request.response_format, call.schema_mode) {
             (None | Some(ResponseFormat::Text), _) | (Some(ResponseFormat::JsonSchema { .. }), SchemaMode::Prompt) => {}
             (Some(ResponseFormat::JsonObject), _) if !self.json_object => {}
