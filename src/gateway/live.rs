@@ -69,8 +69,10 @@ impl Drop for Live {
 struct Tape {
     decoder: Box<dyn StreamDecoder>,
     keep_raw: bool,
-    /// Calls beyond the first are left out.
+    /// Calls beyond an answer's first are left out.
     one_call: bool,
+    /// The first call of each answer, by their numbers.
+    first_calls: Vec<(u32, u32)>,
     held: VecDeque<Frame>,
     usage: Usage,
     /// Answers asked for, and those that ended.
@@ -95,12 +97,7 @@ impl Tape {
                 return Err(Failure::vendor(error, retry_after));
             }
         }
-        let mut keep_raw = self.keep_raw;
-        if self.one_call {
-            let all = frame.pieces.len();
-            frame.pieces.retain(|piece| !matches!(piece, Piece::ToolCall { index: 1.., .. }));
-            keep_raw &= frame.pieces.len() == all;
-        }
+        let keep_raw = self.keep_raw && !(self.one_call && self.leave_calls_out(&mut frame.pieces));
         let mut done = false;
         for piece in &frame.pieces {
             match piece {
@@ -119,6 +116,22 @@ impl Tape {
         Ok(done)
     }
 
+    /// Leaves out all calls but an answer's first; whether there were others.
+    fn leave_calls_out(&mut self, pieces: &mut Vec<Piece>) -> bool {
+        let all = pieces.len();
+        pieces.retain(|piece| {
+            let Piece::ToolCall { choice, index, .. } = piece else { return true };
+            match self.first_calls.iter().find(|(of, _)| of == choice) {
+                Some((_, first)) => first == index,
+                None => {
+                    self.first_calls.push((*choice, *index));
+                    true
+                }
+            }
+        });
+        pieces.len() < all
+    }
+
     /// Whether every answer has ended.
     fn complete(&self) -> bool {
         self.finished >= self.expected
@@ -131,6 +144,7 @@ impl Live {
             decoder: remote.endpoint.config.provider.stream(),
             keep_raw,
             one_call: context.one_call,
+            first_calls: Vec::new(),
             held: VecDeque::new(),
             usage: Usage::default(),
             expected: context.request.n.unwrap_or(1),

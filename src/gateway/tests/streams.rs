@@ -49,6 +49,39 @@ async fn failover_is_invisible_until_the_first_token() {
 }
 
 #[tokio::test]
+async fn where_one_call_is_wanted_the_first_of_each_answer_is_handed_on() {
+    // Numbered from 1, as not all vendors begin with 0.
+    let call = |choice, index, name| {
+        let call = json!({"index":index,"id":name,"type":"function","function":{"name":name,"arguments":"{}"}});
+        data(&json!({"choices":[{"index":choice,"delta":{"tool_calls":[call]}}]}).to_string())
+    };
+    let calls = [call(0, 1, "f"), call(1, 1, "g"), call(0, 2, "h"), call(1, 2, "i")];
+    for (parallel, expected) in
+        [(None, ["f", "g", "h", "i"].as_slice()), (Some(true), &["f", "g", "h", "i"]), (Some(false), &["f", "g"])]
+    {
+        let ends = [0, 1].map(|choice| {
+            data(&json!({"choices":[{"index":choice,"delta":{},"finish_reason":"tool_calls"}]}).to_string())
+        });
+        let steps = [vec![sse_head()], calls.to_vec(), ends.to_vec(), vec![data("[DONE]"), end()]].concat();
+        let (gateway, _) = over(&[&Fake::start(vec![steps]).await], "");
+        let mut query = query(&gateway);
+        query.request.parallel_tool_calls = parallel;
+        query.request.n = Some(2);
+        let mut stream = gateway.stream(query).await.expect("stream");
+        let mut frames = Vec::new();
+        while stream.next(&mut frames).await.expect("a whole stream") {}
+        let of_calls = frames.iter().flat_map(|frame| {
+            let raw = || String::from_utf8_lossy(frame.raw.as_deref().expect("as it came")).into_owned();
+            frame.pieces.iter().filter_map(move |piece| match piece {
+                Piece::ToolCall { name: Some(name), .. } if raw().contains(&format!("{name:?}")) => Some(name.as_str()),
+                _ => None,
+            })
+        });
+        assert_eq!(of_calls.collect::<Vec<_>>(), expected, "{parallel:?}");
+    }
+}
+
+#[tokio::test]
 async fn after_the_first_token_a_broken_stream_is_told_and_partial() {
     for (code, tail) in [
         ("interrupted", vec![Step::Close]),
