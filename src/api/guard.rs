@@ -74,6 +74,11 @@ impl Guard {
         Ok(())
     }
 
+    /// Further origins than this server's own.
+    pub(super) fn origins(&self) -> &[String] {
+        &self.origins
+    }
+
     fn host_allowed(&self, authority: &str) -> bool {
         let host = host_of(authority).to_ascii_lowercase();
         if host == "localhost" || self.hosts.iter().any(|allowed| *allowed == host || *allowed == authority) {

@@ -8,6 +8,7 @@ mod body;
 mod calls;
 mod chat;
 pub mod config;
+mod cors;
 pub mod error;
 pub mod guard;
 mod health;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
 use self::auth::{Caller, Refusal};
+use self::cors::Shared;
 use self::error::{ApiError, OpenAiError};
 use self::guard::Guard;
 use self::subscribe::ViewError;
@@ -132,11 +134,26 @@ impl Service {
         B::Error: Into<axum::BoxError>,
     {
         let began = Instant::now();
-        let Inner { guard, api, router } = &*self.0;
         let is_chat = auth::is_chat(request.uri().path());
-        if let Err(refusal) = guard.check(&request) {
+        if let Err(refusal) = self.0.guard.check(&request) {
             return if is_chat { OpenAiError::from(refusal).into_response() } else { refusal.into_response() };
         }
+        let Some(shared) = Shared::with(&request, self.0.guard.origins()) else {
+            return self.answer(request, hold, began, is_chat).await;
+        };
+        match shared.preflight(&request) {
+            Some(response) => response,
+            None => shared.mark(self.answer(request, hold, began, is_chat).await),
+        }
+    }
+
+    /// Answers a request that may be made.
+    async fn answer<B>(&self, request: Request<B>, hold: Hold, began: Instant, is_chat: bool) -> Response
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let Inner { api, router, .. } = &*self.0;
         let mut request = request.map(Body::new);
         match auth::check(&request, &api.keys, &api.proxy.tokens) {
             // Not routed: a router takes as much of a request's time as all of the above.

@@ -4,7 +4,9 @@ import json
 import os
 import signal
 import subprocess
+import threading
 from contextlib import ExitStack
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from websockets.sync.client import connect
@@ -214,3 +216,49 @@ def test_a_key_is_asked_for_and_kept_for_the_tab(tmp_path, page, produce):
     finally:
         del os.environ["SIDETONE_TEST_DASHBOARD_KEY"]
         daemon.stop()
+
+
+def elsewhere(stack):
+    """The origin of another server, whose page is empty."""
+    class Empty(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Empty))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    stack.callback(server.shutdown)
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def test_a_page_of_another_origin_reads_where_it_is_named(tmp_path, page, produce, monkeypatch):
+    key = "sk-elsewhere-0123456789abcdef"
+    monkeypatch.setenv("SIDETONE_TEST_DASHBOARD_KEY", key)
+    with ExitStack() as stack:
+        named, foreign = elsewhere(stack), elsewhere(stack)
+        daemon = serve(tmp_path, config=f'[server]\nkey = "env:SIDETONE_TEST_DASHBOARD_KEY"\norigins = ["{named}"]')
+        stack.callback(daemon.stop)
+        call = produce(daemon, "c_1", additional_headers={"authorization": f"Bearer {key}"})
+        call.turn(0)
+        question = {"model": "local", "transcript": {"call_id": "c_1"},
+                    "messages": [{"role": "user", "content": "What happened?"}]}
+        script = f"""(async () => {{
+            const ask = (path, more) => fetch("{daemon.url}" + path, {{...more, headers: {{
+                authorization: "Bearer {key}", "content-type": "application/json", "x-stainless-lang": "js"}}}});
+            try {{
+                const calls = await (await ask("/v1/calls")).json();
+                const answer = await ask("/v1/chat/completions", {{method: "POST", body: {json.dumps(json.dumps(question))}}});
+                const refused = await fetch("{daemon.url}/v1/calls");
+                return [calls.calls[0].call_id, (await answer.json()).object, answer.headers.get("sidetone-endpoint"), refused.status];
+            }} catch (error) {{
+                return String(error);
+            }}
+        }})()"""
+        page.open(f"{named}/")
+        assert page.run(script) == ["c_1", "chat.completion", "local", 401]
+        page.open(f"{foreign}/")
+        assert page.run(script) == "TypeError: Failed to fetch"

@@ -1,0 +1,105 @@
+//! Pages of the origins that `[server] origins` names: what a browser has to be told before it asks for them, and before
+//! it lets them read the answer (the CORS protocol of the Fetch standard, section 3.3).
+//!
+//! Who may talk to us at all is `guard`'s affair. Knows no path: what an answer is, keys and scopes say. No cookie is ever
+//! looked at, so none is asked for.
+
+use axum::response::Response;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+};
+use http::{HeaderName, HeaderValue, Method, Request};
+
+/// How long a browser may keep what it was told, seconds.
+const MAX_AGE: &str = "600";
+/// Asked for where a page of the public network wants to reach a loopback or private address.
+const REQUEST_PRIVATE: HeaderName = HeaderName::from_static("access-control-request-private-network");
+const ALLOW_PRIVATE: HeaderName = HeaderName::from_static("access-control-allow-private-network");
+
+/// An origin that may read answers.
+pub(super) struct Shared(HeaderValue);
+
+impl Shared {
+    /// The request's origin, if it is one of `origins`, lower-case and without a slash at the end.
+    pub(super) fn with<B>(request: &Request<B>, origins: &[String]) -> Option<Self> {
+        let origin = request.headers().get(ORIGIN)?;
+        let plain = origin.to_str().ok()?.trim_end_matches('/').to_ascii_lowercase();
+        origins.contains(&plain).then(|| Self(origin.clone()))
+    }
+
+    /// The answer to a browser that asks before it asks; `None` where this is no such request.
+    pub(super) fn preflight<B>(&self, request: &Request<B>) -> Option<Response> {
+        if request.method() != Method::OPTIONS || !request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
+            return None;
+        }
+        let mut response = Response::default();
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE"));
+        if let Some(wanted) = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS) {
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, wanted.clone());
+        }
+        if request.headers().contains_key(REQUEST_PRIVATE) {
+            headers.insert(ALLOW_PRIVATE, HeaderValue::from_static("true"));
+        }
+        headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
+        Some(self.mark(response))
+    }
+
+    /// Lets the origin's page read an answer, and all of its headers.
+    pub(super) fn mark(&self, mut response: Response) -> Response {
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.0.clone());
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
+        headers.append(VARY, HeaderValue::from_static("origin"));
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: &str = "https://Dash.Example.com";
+
+    fn request(method: Method, headers: &[(&str, &str)]) -> Request<()> {
+        let mut request = Request::builder().method(method).uri("/v1/calls");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("request")
+    }
+
+    fn shared(request: &Request<()>) -> Option<Shared> {
+        Shared::with(request, &["https://dash.example.com".to_owned()])
+    }
+
+    #[test]
+    fn a_named_origin_is_told_what_it_asks_and_no_other() {
+        assert!(shared(&request(Method::GET, &[])).is_none());
+        assert!(shared(&request(Method::GET, &[("origin", "https://dash.example.com.evil.example")])).is_none());
+        let asks = [
+            ("origin", OURS),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "authorization,content-type"),
+            ("access-control-request-private-network", "true"),
+        ];
+        let asked = request(Method::OPTIONS, &asks);
+        let told = shared(&asked).expect("named").preflight(&asked).expect("asked beforehand");
+        let header = |name: &str| told.headers().get(name).map(|value| value.to_str().expect("text"));
+        assert!(told.status().is_success());
+        assert_eq!(header("access-control-allow-origin"), Some(OURS));
+        assert_eq!(header("access-control-allow-headers"), Some("authorization,content-type"));
+        assert_eq!(header("access-control-allow-private-network"), Some("true"));
+        assert!(header("access-control-allow-methods").is_some_and(|methods| methods.contains("POST")));
+        assert_eq!(header("access-control-allow-credentials"), None);
+        // A request like any other.
+        for plain in [request(Method::OPTIONS, &asks[..1]), request(Method::POST, &asks)] {
+            assert!(shared(&plain).expect("named").preflight(&plain).is_none());
+        }
+        let answer = shared(&asked).expect("named").mark(Response::default());
+        assert_eq!(answer.headers()[ACCESS_CONTROL_ALLOW_ORIGIN], OURS);
+        assert_eq!(answer.headers()[VARY], "origin");
+    }
+}
