@@ -97,7 +97,7 @@ impl Tape {
                 return Err(Failure::vendor(error, retry_after));
             }
         }
-        let keep_raw = self.keep_raw && !(self.one_call && self.leave_calls_out(&mut frame.pieces));
+        let left_out = self.one_call && self.leave_calls_out(&mut frame.pieces);
         let mut done = false;
         for piece in &frame.pieces {
             match piece {
@@ -107,7 +107,7 @@ impl Tape {
                 _ => {}
             }
         }
-        if keep_raw && !done && self.decoder.as_openai() {
+        if self.keep_raw && !left_out && !done && self.decoder.as_openai() {
             frame.raw = Some(event.data.into());
         }
         if !frame.pieces.is_empty() || frame.raw.is_some() {
