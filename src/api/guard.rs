@@ -74,9 +74,9 @@ impl Guard {
         Ok(())
     }
 
-    /// Further origins than this server's own.
-    pub(super) fn origins(&self) -> &[String] {
-        &self.origins
+    /// Whether `[server] origins` names this origin.
+    pub(super) fn names(&self, origin: &str) -> bool {
+        self.origins.contains(&plain(origin))
     }
 
     fn host_allowed(&self, authority: &str) -> bool {
@@ -89,10 +89,14 @@ impl Guard {
 
     /// An origin is ours where it is the very host and scheme by which we were asked, or is configured.
     fn origin_allowed(&self, origin: &str, host: &str) -> bool {
-        let origin = origin.trim_end_matches('/').to_ascii_lowercase();
         let own = format!("{}://{}", if self.tls { "https" } else { "http" }, host.to_ascii_lowercase());
-        origin == own || self.origins.contains(&origin)
+        plain(origin) == own || self.names(origin)
     }
+}
+
+/// An origin as the configuration has them.
+fn plain(origin: &str) -> String {
+    origin.trim_end_matches('/').to_ascii_lowercase()
 }
 
 /// The host of `host[:port]`, IPv6 brackets taken off.

@@ -138,7 +138,7 @@ impl Service {
         if let Err(refusal) = self.0.guard.check(&request) {
             return if is_chat { OpenAiError::from(refusal).into_response() } else { refusal.into_response() };
         }
-        let Some(shared) = Shared::with(&request, self.0.guard.origins()) else {
+        let Some(shared) = Shared::with(&request, |origin| self.0.guard.names(origin)) else {
             return self.answer(request, hold, began, is_chat).await;
         };
         match shared.preflight(&request) {
