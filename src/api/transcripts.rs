@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::calls::session_error;
 use super::error::ApiError;
 use super::{Api, body};
+use crate::base::surrogates;
 use crate::hub::{Interest, Item, Kind};
 use crate::ingest::whole::{Whole, WholeError};
 use crate::llm::RequestError;
@@ -53,7 +54,10 @@ fn bad(message: impl Into<String>) -> ApiError {
 
 impl Posted {
     fn read(body: &[u8]) -> Result<Self, ApiError> {
-        let mut reader = serde_json::Deserializer::from_slice(body);
+        let body = std::str::from_utf8(body)
+            .map_err(|error| bad(format!("expected JSON in UTF-8; it is none from byte {} on", error.valid_up_to())))?;
+        let body = surrogates::repaired(body);
+        let mut reader = serde_json::Deserializer::from_str(&body);
         serde_path_to_error::deserialize(&mut reader)
             .map_err(|error| bad(RequestError::read("", error.path(), error.inner()).message))
     }

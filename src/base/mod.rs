@@ -1,5 +1,5 @@
 //! Mechanisms that know no domain type: settings, queues with gauges, time, stopwatches, backoff, sockets and their
-//! pulse, draining.
+//! pulse, draining, repair of JSON text.
 
 pub mod backoff;
 pub mod drain;
@@ -10,6 +10,7 @@ pub mod queue;
 pub mod secret;
 pub mod settings;
 pub mod stopwatch;
+pub mod surrogates;
 pub mod time;
 pub mod tls;
 pub mod ws;

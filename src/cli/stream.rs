@@ -17,6 +17,7 @@ use super::call_id;
 use super::out::say;
 use super::screen::harmless;
 use super::target::DEFAULT_LISTEN;
+use crate::base::surrogates;
 use crate::base::ws::{self, Incoming, Utf8Bytes};
 
 /// Audio in one message.
@@ -157,7 +158,7 @@ fn show(text: &str, json: bool, began: Instant) -> Result<()> {
     if json {
         return say!("{text}");
     }
-    let message: Value = serde_json::from_str(text).unwrap_or(Value::Null);
+    let message: Value = surrogates::from_str(text).unwrap_or(Value::Null);
     let at = format!("{:7.1}s", began.elapsed().as_secs_f32());
     let text = |value: &Value| harmless(value.as_str().unwrap_or_default());
     match message["type"].as_str().unwrap_or_default() {

@@ -1,6 +1,7 @@
 //! The query of `GET /v1/ingest`.
 
 use crate::analysis::Registry as Analyses;
+use crate::base::surrogates;
 use crate::session::command::Complaint;
 use crate::session::config::LimitsConfig;
 use crate::stt::{self, Dialect};
@@ -109,7 +110,7 @@ fn read_meta(value: &str, limits: &LimitsConfig) -> Result<JsonMap, Complaint> {
             format_args!("{} bytes are over the limit of {} (limits.meta_bytes)", value.len(), limits.meta_bytes),
         ));
     }
-    serde_json::from_str(value).map_err(|error| {
+    surrogates::from_str(value).map_err(|error| {
         bad("meta", format_args!("expected a JSON object (line {}, column {})", error.line(), error.column()))
     })
 }

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::base::surrogates;
 use crate::session::command::Complaint;
 use crate::stt::{DecodeError, Decoder, Dialect};
 use crate::types::SttEvent;
@@ -78,7 +79,7 @@ fn id_of(text: &str) -> Option<Value> {
     struct Named {
         id: Value,
     }
-    let Named { id } = serde_json::from_str(text).ok()?;
+    let Named { id } = surrogates::from_str(text).ok()?;
     match &id {
         Value::Number(_) => Some(id),
         Value::String(name) => (name.len() <= MAX_ID_BYTES).then_some(id),

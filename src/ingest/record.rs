@@ -17,10 +17,12 @@ use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
+use serde::de::IgnoredAny;
 use toml::Value;
 
 use crate::base::metric::Register as _;
 use crate::base::settings::{Problems, Section};
+use crate::base::surrogates;
 use crate::base::ws::Utf8Bytes;
 use crate::recording::{self, Header};
 use crate::types::{CallId, StreamId};
@@ -195,7 +197,7 @@ impl Writer {
     fn add(&mut self, line: &Line, message: &str) -> usize {
         let message = if self.config.words { message.to_owned() } else { without_words(message) };
         // What is no JSON object cannot stand in a recording.
-        if serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&message).is_err() {
+        if !message.trim_ascii_start().starts_with('{') || serde_json::from_str::<IgnoredAny>(&message).is_err() {
             return 0;
         }
         let mut text = recording::write_frame(line.at, &message);
@@ -329,7 +331,7 @@ fn without_words(message: &str) -> String {
             _ => {}
         }
     }
-    let Ok(mut value) = serde_json::from_str::<serde_json::Value>(message) else { return message.to_owned() };
+    let Ok(mut value) = surrogates::from_str::<serde_json::Value>(message) else { return message.to_owned() };
     clear(&mut value);
     value.to_string()
 }

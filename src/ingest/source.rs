@@ -21,6 +21,7 @@ use crate::base::metric::Register as _;
 use crate::base::pulse::{Beat, Pulse};
 use crate::base::secret::outline;
 use crate::base::settings::{Problems, Section, found};
+use crate::base::surrogates;
 use crate::base::ws::{self, ClientSocket, Incoming, Utf8Bytes};
 use crate::session::Sessions;
 use crate::stt::{self, Dialect};
@@ -286,7 +287,7 @@ fn name(config: &SourceConfig, text: &Utf8Bytes, last: &mut Option<CallId>) -> O
         Naming::Fixed(call) => Some(call.clone()),
         Naming::Session => None,
         Naming::Pointer(pointer) => {
-            let frame: Json = serde_json::from_str(text).unwrap_or(Json::Null);
+            let frame: Json = surrogates::from_str(text).unwrap_or(Json::Null);
             let named = match frame.pointer(pointer) {
                 Some(Json::String(text)) => Some(id::sanitize(text)),
                 Some(Json::Number(number)) => Some(id::sanitize(&number.to_string())),

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Number;
 use serde_json::value::RawValue;
 
+use crate::base::surrogates;
+
 /// The version of the form that is written, and the newest that is read.
 pub const VERSION: u32 = 1;
 
@@ -189,7 +191,7 @@ pub fn parse<T: AsRef<[u8]> + ?Sized>(bytes: &T) -> Result<Recording, RecordingE
 
 /// The header in a line that has one.
 fn read_header(line: usize, text: &[u8]) -> Option<Result<Header, RecordingError>> {
-    let found: HeaderLine = serde_json::from_slice(text).ok()?;
+    let found: HeaderLine = surrogates::from_slice(text).ok()?;
     let header = serde_json::from_value::<Header>(found.recording.into()).map_err(|_| RecordingError::Header {
         line,
         message: r#"the header is not {"recording": {"version": N, "dialect": "…", "title": "…", "license": "…"}}"#

@@ -100,7 +100,7 @@ struct ErrorFrame<'a> {
 }
 
 impl Decoder for AssemblyAiDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         // Nearly every frame is a Turn; its `type` may come last, so it is read in one pass on the bare guess.
         if frame.contains(r#""Turn""#)
             && let Ok(turn) = serde_json::from_str::<TurnFrame<'_>>(frame)

@@ -91,7 +91,7 @@ struct Item<'a> {
 }
 
 impl Decoder for AwsDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let event: Event<'_> = wire::parse("event", frame)?;
         if let Some(transcript) = event.transcript {
             out.extend(transcript.results.unwrap_or_default().into_iter().map(turn));

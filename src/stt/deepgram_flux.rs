@@ -72,7 +72,7 @@ struct ErrorFrame<'a> {
 }
 
 impl Decoder for FluxDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("type", frame)? else {
             return Err(wire::bad_field("type", "a message type such as \"TurnInfo\"", None));
         };

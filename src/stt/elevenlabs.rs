@@ -112,7 +112,7 @@ struct ErrorFrame<'a> {
 }
 
 impl Decoder for ElevenLabsDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("message_type", frame)? else {
             if let Some(event) = wire::own(frame)? {
                 self.own(event, out);

@@ -109,7 +109,7 @@ struct ErrorField<'a> {
 }
 
 impl Decoder for GladiaDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("type", frame)? else {
             return Err(wire::bad_field("type", "a message type such as \"transcript\"", None));
         };

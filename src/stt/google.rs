@@ -117,7 +117,7 @@ impl<'de> Deserialize<'de> for Offset {
 }
 
 impl Decoder for GoogleDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let response: Response<'_> = wire::parse("response", frame)?;
         if let Some(error) = response.error {
             out.push(SttEvent::VendorError {

@@ -22,6 +22,7 @@ mod twilio;
 mod wire;
 mod zoom;
 
+use crate::base::surrogates;
 use crate::types::SttEvent;
 
 /// Every dialect, in the order in which they are listed. To add one: a file, a line here, and a folder of fixtures in
@@ -66,11 +67,19 @@ pub trait Dialect: Send + Sync {
 
 /// Decodes the frames of one connection, in order.
 pub trait Decoder: Send {
-    /// Appends what `frame` says, zero or more events.
+    /// Appends what `frame` says, zero or more events. A lone surrogate escape in it counts as U+FFFD.
     ///
     /// # Errors
     /// The frame is unusable; `out` is unchanged, and so is the decoder.
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError>;
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        self.read(&surrogates::repaired(frame), out)
+    }
+
+    /// As [`Decoder::decode`], which is what callers use, for a frame without lone surrogate escapes.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError>;
 
     /// Whether speech that the vendor called final lives in this decoder alone, waiting for its turn's end.
     fn holding(&self) -> bool {

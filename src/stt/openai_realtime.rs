@@ -171,7 +171,7 @@ struct Session<'a> {
 }
 
 impl Decoder for OpenAiDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("type", frame)? else {
             return Err(wire::bad_field(
                 "type",

@@ -74,7 +74,7 @@ struct Timestamp {
 }
 
 impl Decoder for RecallDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("event", frame)? else {
             if let Some(event) = wire::own(frame)? {
                 out.push(event);

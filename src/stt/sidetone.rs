@@ -83,7 +83,7 @@ struct ReviseFrame<'a> {
 }
 
 impl Decoder for SidetoneDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("type", frame)? else {
             return Err(wire::bad_field("type", "one of turn, partial, revise, meta, end", None));
         };

@@ -66,7 +66,7 @@ struct Token<'a> {
 }
 
 impl Decoder for SonioxDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let response: Response<'_> = wire::parse("response", frame)?;
         if let Some(kind) = &response.kind {
             self.own(wire::other(kind.as_str(), frame)?, out);

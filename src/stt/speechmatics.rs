@@ -114,7 +114,7 @@ struct ErrorFrame<'a> {
 }
 
 impl Decoder for SpeechmaticsDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("message", frame)? else {
             if let Some(event) = wire::own(frame)? {
                 self.own(event, out);

@@ -1,5 +1,7 @@
 //! What holds for every dialect: fixtures, listing, and that no frame can do harm.
 
+mod surrogates;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 

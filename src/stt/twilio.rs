@@ -55,7 +55,7 @@ struct ErrorFrame<'a> {
 }
 
 impl Decoder for TwilioDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("type", frame)? else {
             return Err(wire::bad_field("type", "a message type such as \"prompt\"", None));
         };

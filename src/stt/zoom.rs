@@ -72,7 +72,7 @@ struct Content<'a> {
 }
 
 impl Decoder for ZoomDecoder {
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let message: Message<'_> = wire::parse("message", frame)?;
         let Some(Label(kind)) = message.msg_type else {
             let Some(kind) = message.kind else {

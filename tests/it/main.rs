@@ -34,5 +34,6 @@ mod shutdown;
 mod sinks;
 mod soak;
 mod subscribe;
+mod surrogates;
 mod variants;
 mod way_out;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use super::Deps;
+use crate::base::surrogates;
 use crate::hub::{Filter, Include};
 use crate::types::{CallId, JsonMap, Seq};
 
@@ -68,7 +69,7 @@ pub(super) enum Request {
 /// Reads a text frame. Whether calls exist is not looked at.
 pub(super) fn parse(text: &str, deps: &Deps) -> Result<Request, Refusal> {
     let refuse = |code, message: String| Refusal { id: None, code, message };
-    let mut object = match serde_json::from_str(text) {
+    let mut object = match surrogates::from_str(text) {
         Ok(Value::Object(object)) => object,
         Ok(other) => return Err(refuse("bad_json", format!("expected a JSON object, found {}", show(&other)))),
         Err(error) => {

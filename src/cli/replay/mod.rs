@@ -21,6 +21,7 @@ use owo_colors::OwoColorize as _;
 use serde_json::json;
 use tokio::sync::Mutex;
 
+use crate::base::surrogates;
 use crate::recording::Recording;
 use crate::stt;
 use crate::types::id::{self, MAX_ID_BYTES};
@@ -118,7 +119,7 @@ impl FromStr for Speed {
 
 fn json_object(text: &str) -> Result<String, String> {
     let object: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(text).map_err(|error| format!("expected a JSON object: {error}"))?;
+        surrogates::from_str(text).map_err(|error| format!("expected a JSON object: {error}"))?;
     Ok(serde_json::Value::Object(object).to_string())
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::query::LlmGateway;
 use super::{Deps, Found};
+use crate::base::surrogates;
 use crate::base::ws::Utf8Bytes;
 use crate::gateway::{Answer, Ask};
 use crate::llm::{ChatRequest, Content, Finish, Message};
@@ -102,7 +103,7 @@ impl Questions {
     /// The turns of which it is known with this frame, for the first time, how they end; `last`: it is the session's last.
     pub(super) fn see(&mut self, frame: &str, last: bool) -> Vec<Question> {
         let mut known = Vec::new();
-        let turn = frame.contains(r#""Turn""#).then(|| serde_json::from_str::<TurnFrame>(frame).ok()).flatten();
+        let turn = frame.contains(r#""Turn""#).then(|| surrogates::from_str::<TurnFrame>(frame).ok()).flatten();
         let ended = turn.filter(|turn| turn.kind == "Turn" && turn.end_of_turn);
         // A turn that was spoken while the client turned formatting on ends but once: the next end tells.
         if let Some(held) = self.unformatted.take() {

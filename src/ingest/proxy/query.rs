@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::super::params::known_analyses;
 use crate::analysis::Registry as Analyses;
+use crate::base::surrogates;
 use crate::session::command::Complaint;
 use crate::types::{CallId, JsonMap, StreamId};
 
@@ -87,7 +88,7 @@ pub(super) fn read(query: &str, analyses: &Analyses) -> Query {
                 with_token.push(pair);
             }
             "llm_gateway" => {
-                let question = serde_json::from_str(&value);
+                let question = surrogates::from_str(&value);
                 read.llm_gateway = Some(question.map_err(|error| {
                     format!(
                         "llm_gateway: expected {{\"model\",\"messages\"}}, but at column {} it is something else",
@@ -95,7 +96,7 @@ pub(super) fn read(query: &str, analyses: &Analyses) -> Query {
                     )
                 }));
             }
-            "sidetone" => match serde_json::from_str(&value) {
+            "sidetone" => match surrogates::from_str(&value) {
                 Ok(sidetone) => {
                     read.sidetone = sidetone;
                     read.complaints.extend(read.sidetone.check(analyses));

@@ -1,0 +1,61 @@
+//! A lone surrogate escape anywhere in a frame costs one character, in every dialect.
+
+use serde_json::Value;
+
+use super::{fixtures, line};
+use crate::stt::Dialect;
+
+/// A character that no fixture has, and that JSON writes as it is.
+const MARK: char = '\u{e000}';
+
+/// Puts the mark behind every string in `value` but those at `type`-like keys, by which a dialect knows its frames.
+fn mark(value: &mut Value, kept: &[&str]) {
+    match value {
+        Value::String(text) => text.push(MARK),
+        Value::Array(items) => items.iter_mut().for_each(|item| mark(item, kept)),
+        Value::Object(fields) => {
+            fields.iter_mut().filter(|(key, _)| !kept.contains(&key.as_str())).for_each(|(_, item)| mark(item, kept));
+        }
+        _ => {}
+    }
+}
+
+/// What a dialect makes of `frames`, the mark written as `escape`.
+fn decoded(dialect: &dyn Dialect, frames: &[String], escape: &str) -> Vec<String> {
+    let mut decoder = dialect.open();
+    let mut said = Vec::new();
+    for frame in frames {
+        let mut out = Vec::new();
+        match decoder.decode(&frame.replace(MARK, escape), &mut out) {
+            Ok(()) => said.extend(out.iter().map(line)),
+            Err(error) => said.push(error.message),
+        }
+    }
+    let mut out = Vec::new();
+    decoder.finish(&mut out);
+    said.extend(out.iter().map(line));
+    said
+}
+
+#[test]
+fn lone_surrogate_in_any_string_counts_as_the_replacement_character() {
+    let kept = ["type", "event", "message", "message_type", "Type", "attaches_to", "translation_status", "trigger"];
+    for (dialect, name, frames) in fixtures() {
+        let marked: Vec<String> = frames
+            .iter()
+            .filter_map(|frame| serde_json::from_str::<Value>(frame).ok())
+            .map(|mut frame| {
+                mark(&mut frame, &kept);
+                frame.to_string()
+            })
+            .collect();
+        let expected = decoded(dialect, &marked, "\u{fffd}");
+        if name == "full" {
+            let kept = expected.iter().any(|line| line.starts_with("final") && line.contains('\u{fffd}'));
+            assert!(kept, "{}: no turn holds the character\n{expected:#?}", dialect.name());
+        }
+        for escape in [r"\ud83d", r"\uDE00", r"\udBfF"] {
+            assert_eq!(decoded(dialect, &marked, escape), expected, "{}/{name} with {escape}", dialect.name());
+        }
+    }
+}
