@@ -8,9 +8,11 @@ use crate::stt::Dialect;
 /// A character that no fixture has, and that JSON writes as it is.
 const MARK: char = '\u{e000}';
 
-/// Puts the mark behind every string in `value` but those at `type`-like keys, by which a dialect knows its frames.
+/// Puts the mark behind every string in `value`, but for those at `kept` keys, by which a dialect knows its frames, and
+/// those that hold a number or a time.
 fn mark(value: &mut Value, kept: &[&str]) {
     match value {
+        Value::String(text) if text.starts_with(|first: char| first.is_ascii_digit()) => {}
         Value::String(text) => text.push(MARK),
         Value::Array(items) => items.iter_mut().for_each(|item| mark(item, kept)),
         Value::Object(fields) => {
