@@ -3,8 +3,8 @@
 
 pub mod backoff;
 pub mod drain;
+pub mod http;
 pub mod metric;
-pub mod post;
 pub mod pulse;
 pub mod queue;
 pub mod secret;

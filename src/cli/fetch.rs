@@ -5,16 +5,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
+use url::Url;
 
 use super::reconnect::{Again, Backoff};
 use super::target::{Target, next_step};
-use crate::base::tls;
+use crate::base::http::{Kind, Pool, uri};
 
 /// Whole time of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -95,47 +92,21 @@ pub(crate) async fn get_patiently(target: &Target, path: &str, patience: Duratio
 }
 
 async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes)> {
+    let url: Url = target.http(path).parse()?;
     let mut request = Request::builder()
         .method(method)
-        .uri(path)
-        .header(http::header::HOST, target.authority())
+        .uri(uri(&url)?)
         .header(http::header::CONTENT_TYPE, "application/json")
-        .body(Full::new(body))?;
+        .body(body)?;
     request.headers_mut().extend(target.headers());
-    let stream = TcpStream::connect(target.authority())
-        .await
-        .with_context(|| format!("no daemon at {target}; `sidetone serve` starts one, --to names another"))?;
-    if target.is_tls() {
-        ask(tls::connect(stream, target.host()).await?, request).await
-    } else {
-        ask(stream, request).await
-    }
-}
-
-async fn ask<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let answer = async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES)
-            .collect()
-            .await
-            .map_err(|error| anyhow!("reading the answer: {error}"))?;
-        anyhow::Ok((status, body.to_bytes()))
-    };
-    // The connection has to be driven while the answer is awaited, and ends with it.
-    let mut answer = std::pin::pin!(answer);
-    tokio::select! {
-        biased;
-        done = &mut answer => done,
-        closed = connection => {
-            closed?;
-            answer.await
+    let mut response = Pool::new(&url, TIMEOUT)?.send(request).await.map_err(|error| match error.kind() {
+        Kind::Refused | Kind::ConnectTimeout => {
+            anyhow!(error).context(format!("no daemon at {target}; `sidetone serve` starts one, --to names another"))
         }
-    }
+        _ => anyhow!(error),
+    })?;
+    let status = StatusCode::from_u16(response.status)?;
+    Ok((status, response.read(MAX_ANSWER_BYTES).await?.into()))
 }
 
 /// What a problem document says and the next step, or the start of whatever else came.

@@ -29,25 +29,9 @@ impl Target {
         Self { authority: addr.to_string(), is_tls: false, key: None }
     }
 
-    /// Whether TLS is spoken.
-    pub(crate) fn is_tls(&self) -> bool {
-        self.is_tls
-    }
-
-    /// The host alone, as in the certificate.
-    pub(crate) fn host(&self) -> &str {
-        let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
-        host.trim_start_matches('[').trim_end_matches(']')
-    }
-
     /// What each request has to bring.
     pub(crate) fn headers(&self) -> HeaderMap {
         self.key.iter().map(|key| (AUTHORIZATION, key.clone())).collect()
-    }
-
-    /// `HOST:PORT`, as in the `Host` header.
-    pub(crate) fn authority(&self) -> &str {
-        &self.authority
     }
 
     /// `http://HOST:PORT` (or `https:`) and `path`, which begins with a slash.
@@ -134,7 +118,7 @@ mod tests {
             ("http://localhost", "localhost:80"),
             ("https://voice.lan", "voice.lan:443"),
         ] {
-            assert_eq!(typed.parse::<Target>().expect(typed).authority(), authority);
+            assert_eq!(typed.parse::<Target>().expect(typed).authority, authority);
         }
         for typed in ["", "http://x:1/v1/ingest", "ftp://x", "http://x:99999", "http://u@x:1"] {
             assert!(typed.parse::<Target>().expect_err(typed).contains("http://HOST:PORT"), "{typed}");
@@ -144,11 +128,10 @@ mod tests {
     #[test]
     fn tls_and_keys_are_brought_and_not_shown() {
         let plain: Target = "http://[::1]:9".parse().expect("target");
-        assert_eq!((plain.http("/a"), plain.host()), ("http://[::1]:9/a".to_owned(), "::1"));
+        assert_eq!(plain.http("/a"), "http://[::1]:9/a");
         let mut target: Target = "wss://voice.lan".parse().expect("target");
         assert_eq!(target.http("/a"), "https://voice.lan:443/a");
         assert_eq!(target.ws("/b", &[]), "wss://voice.lan:443/b");
-        assert_eq!(target.host(), "voice.lan");
         target.key = key(Some(" sk-1 \n".to_owned())).expect("a key");
         assert_eq!(target.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes), Some(&b"Bearer sk-1"[..]));
         assert!(!format!("{target:?}").contains("sk-1"), "{target:?}");

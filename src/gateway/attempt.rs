@@ -10,10 +10,11 @@ use tokio::time::{Instant, timeout_at};
 use super::catalogue::Arm;
 use super::endpoint::Remote;
 use super::error::Failure;
-use super::http::{Http, Response};
+use super::http::Http;
 use super::live::Live;
 use super::rate::from_now;
 use super::row::Row;
+use crate::base::http::Response;
 use crate::base::secret;
 use crate::llm::{ChatRequest, ChatResponse, Finish, StreamError, Wire, limits};
 

@@ -1,34 +1,25 @@
-//! The gateway's HTTP client: one connection pool per endpoint and runtime. What goes straight to a vendor and what a
-//! proxy of the environment takes there are two kinds of pools.
+//! The gateway's requests over HTTP: one connection pool per endpoint and runtime, and transport failures as the scheduler
+//! sorts them.
 //!
 //! Several single-threaded runtimes may run in one process, and a pooled connection is driven by the runtime that opened
 //! it: a pool is never shared between two.
 
-mod proxied;
-mod straight;
-
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::error::Error;
-use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Method, Request, Uri};
-use hyper_util::client::proxy::matcher::Matcher;
 use tokio::runtime;
 use url::Url;
 
 use super::endpoint::Endpoint;
 use super::error::Failure;
+use crate::base::http::{self as client, HttpError, Kind, Pool, Response};
 use crate::llm::Wire;
 
-/// Idle connections that are kept, per endpoint and runtime.
-const MAX_IDLE: usize = 256;
-/// Vendors and their load balancers close idle connections after a minute or more.
-const IDLE: Duration = Duration::from_secs(55);
 /// Longest document that is read whole.
 const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 
@@ -40,31 +31,12 @@ pub(super) struct Http {
     clients: Mutex<HashMap<Key, Client>>,
 }
 
-/// A pool, and where it leads to.
+/// A pool and its endpoint's address.
 struct Client {
     pool: Pool,
     base: Url,
-    /// The newest path and its whole address: to put one together is a good part of what a request costs, and most are
-    /// alike.
+    /// The newest path and its address. Putting one together is a good part of a request's cost, and most are alike.
     newest: (String, Uri),
-}
-
-#[derive(Clone)]
-enum Pool {
-    Straight(straight::Pool),
-    Proxied(proxied::Pool),
-}
-
-/// The header of a response has come.
-pub(super) struct Response {
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    body: Body,
-}
-
-enum Body {
-    Straight(straight::Body),
-    Proxied(proxied::Body),
 }
 
 impl Http {
@@ -93,14 +65,7 @@ impl Http {
         connect: Duration,
     ) -> Result<(u16, HeaderMap, Vec<u8>), Failure> {
         let mut response = self.send(Method::GET, endpoint, wire, connect).await?;
-        let mut body = Vec::new();
-        while let Some(bytes) = response.chunk().await? {
-            body.extend_from_slice(&bytes);
-            if body.len() > MAX_DOCUMENT_BYTES {
-                let message = format!("an answer of more than {MAX_DOCUMENT_BYTES} bytes");
-                return Err(Failure::transport("malformed", message));
-            }
-        }
+        let body = response.read(MAX_DOCUMENT_BYTES).await?;
         Ok((response.status, response.headers, body))
     }
 
@@ -126,10 +91,7 @@ impl Http {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
-        match pool {
-            Pool::Straight(pool) => pool.send(request, connect).await,
-            Pool::Proxied(pool) => pool.send(request, connect).await,
-        }
+        Ok(pool.send(request).await?)
     }
 
     /// The pool for an endpoint, and the address of a path of it.
@@ -143,7 +105,7 @@ impl Http {
         Ok((client.pool.clone(), client.uri(path)?))
     }
 
-    /// Forgets the pools of endpoints that are no more.
+    /// Drops the pools of endpoints that `keep` refuses.
     pub(super) fn retain(&self, keep: impl Fn(u64) -> bool) {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         clients.retain(|(_, uid, _), _| keep(*uid));
@@ -152,13 +114,10 @@ impl Http {
 
 impl Client {
     fn new(base_url: &str, connect: Duration) -> Result<Self, Failure> {
-        let base = Url::parse(base_url).map_err(|error| no_client(&error))?;
+        let base = Url::parse(base_url)
+            .map_err(|error| Failure::transport("upstream_error", format!("no HTTP client: {error}")))?;
+        let pool = Pool::new(&base, connect)?;
         let root = behind(&base, "")?;
-        let pool = if !is_near(&base) && Matcher::from_system().intercept(&root).is_some() {
-            Pool::Proxied(proxied::Pool::new(connect)?)
-        } else {
-            Pool::Straight(straight::Pool::new(base.scheme() == "https", connect)?)
-        };
         Ok(Self { pool, base, newest: (String::new(), root) })
     }
 
@@ -170,103 +129,28 @@ impl Client {
     }
 }
 
-impl Response {
-    /// The next bytes of the body; `None` at its end.
-    ///
-    /// # Errors
-    /// The body was cut.
-    ///
-    /// # Cancel safety
-    /// Safe: no byte is lost.
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        match &mut self.body {
-            Body::Straight(body) => body.chunk().await,
-            Body::Proxied(body) => body.chunk().await,
-        }
-    }
-
-    /// The media type, without parameters.
-    pub(super) fn media_type(&self) -> &str {
-        let value = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        value.split(';').next().unwrap_or_default().trim()
-    }
-}
-
 /// The address of a path, with its query if it has one, behind an endpoint's base.
-fn behind(base: &Url, path: &str) -> Result<Uri, Failure> {
+fn behind(base: &Url, path: &str) -> Result<Uri, HttpError> {
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let mut url = base.clone();
     url.set_path(&[base.path().trim_end_matches('/'), path].concat());
     url.set_query(query);
-    url.as_str().parse().map_err(|error: http::uri::InvalidUri| no_client(&error))
+    client::uri(&url)
 }
 
-/// Hosts that no proxy of the environment leads to: loopback and private addresses.
-fn is_near(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    if host == "localhost" {
-        return true;
-    }
-    match host.trim_matches(['[', ']']).parse::<IpAddr>() {
-        Ok(IpAddr::V4(address)) => address.is_loopback() || address.is_private() || address.is_link_local(),
-        Ok(IpAddr::V6(address)) => address.is_loopback() || address.is_unique_local(),
-        Err(_) => false,
-    }
-}
-
-fn no_client(error: &dyn Error) -> Failure {
-    Failure::transport("upstream_error", format!("no HTTP client: {error}"))
-}
-
-fn cut(error: Option<&(dyn Error + 'static)>) -> Failure {
-    Failure::transport("interrupted", format!("the body was cut: {}", innermost(error)))
-}
-
-/// An error and its causes, outermost first.
-fn chain<'e>(error: Option<&'e (dyn Error + 'static)>) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
-    std::iter::successors(error, |error: &&'e (dyn Error + 'static)| Error::source(*error))
-}
-
-/// The innermost cause, which is the one that says something.
-fn innermost(error: Option<&(dyn Error + 'static)>) -> String {
-    chain(error).last().map_or_else(|| "no cause given".to_owned(), ToString::to_string)
-}
-
-/// What TLS found wrong; connectors wrap it in more than one I/O error.
-fn tls_error(mut error: &std::io::Error) -> Option<&rustls::Error> {
-    loop {
-        let inner = error.get_ref()?;
-        if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
-            return Some(tls);
-        }
-        error = inner.downcast_ref::<std::io::Error>()?;
-    }
-}
-
-/// A connection took too long.
-fn overdue(connect: Duration) -> Failure {
-    Failure { retry: true, ..Failure::timeout("no connection", connect) }
-}
-
-/// What came in place of a response's header: by its causes, of which none names the URL.
-fn sort(error: Option<&(dyn Error + 'static)>, connecting: bool) -> Failure {
-    for error in chain(error).filter_map(|error| error.downcast_ref::<std::io::Error>()) {
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        let message = error.to_string();
         match error.kind() {
-            std::io::ErrorKind::ConnectionRefused => return Failure::transport("refused", "connection refused"),
-            std::io::ErrorKind::ConnectionReset
-            | std::io::ErrorKind::ConnectionAborted
-            | std::io::ErrorKind::BrokenPipe
-            | std::io::ErrorKind::UnexpectedEof => {
-                return Failure::transport("upstream_error", "the connection was reset before an answer");
-            }
-            _ => {}
-        }
-        if let Some(tls) = tls_error(error) {
-            return Failure { retry: false, ..Failure::transport("upstream_error", format!("TLS: {tls}")) };
+            Kind::Refused => Self::transport("refused", message),
+            // The connection was late, not the model: the same candidate may do better at once.
+            Kind::ConnectTimeout => Self::transport("timeout", message),
+            Kind::Tls => Self { retry: false, ..Self::transport("upstream_error", message) },
+            Kind::NoClient | Kind::NoAnswer => Self::transport("upstream_error", message),
+            Kind::Cut => Self::transport("interrupted", message),
+            Kind::TooLong => Self::transport("malformed", message),
         }
     }
-    let (code, what) = if connecting { ("refused", "no connection") } else { ("upstream_error", "no answer") };
-    Failure::transport(code, format!("{what}: {}", innermost(error)))
 }
 
 #[cfg(test)]
@@ -274,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_put_behind_an_endpoints_base() {
+    fn path_is_put_behind_the_endpoints_base() {
         for (base, path, expected) in [
             ("http://127.0.0.1:9", "/v1/models", "http://127.0.0.1:9/v1/models"),
             ("http://127.0.0.1:9/", "/v1/models", "http://127.0.0.1:9/v1/models"),

@@ -13,9 +13,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::attempt::{Context, malformed, redact};
 use super::endpoint::Remote;
 use super::error::Failure;
-use super::http::Response;
 use super::rate::from_now;
 use super::row::Row;
+use crate::base::http::{HttpError, Response};
 use crate::llm::{Piece, StreamDecoder, StreamError, Usage, sse};
 
 /// How long the end of a finished stream is waited for.
@@ -259,7 +259,7 @@ impl Live {
         Ok(())
     }
 
-    async fn took(&mut self, came: Result<Option<Bytes>, Failure>) -> Result<(), Failure> {
+    async fn took(&mut self, came: Result<Option<Bytes>, HttpError>) -> Result<(), Failure> {
         match came {
             Ok(Some(bytes)) => {
                 self.parser.push(&bytes).map_err(|error| malformed(error.to_string()))?;
@@ -267,7 +267,7 @@ impl Live {
             }
             Ok(None) => self.end_of_body(),
             Err(_) if self.tape.complete() => self.finish().await,
-            Err(failure) => Err(failure),
+            Err(error) => Err(error.into()),
         }
     }
 

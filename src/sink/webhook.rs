@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::feed::Piece;
 use super::{Kind, Sink, dead};
 use crate::base::backoff::Backoff;
-use crate::base::post::{Answer, PostError, Poster};
+use crate::base::http::post::{Answer, PostError, Poster};
 use crate::base::time::unix_ms;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("sidetone-signature");
@@ -64,24 +64,24 @@ impl Kind for Webhook {
 
 async fn run(mut sink: Sink, stop: CancellationToken) {
     match Poster::new(&sink.config.url) {
-        Ok(mut poster) => {
+        Ok(poster) => {
             let deadline = async {
                 stop.cancelled().await;
                 tokio::time::sleep(STOP_GRACE).await;
             };
             tokio::select! {
-                () = deliver(&mut sink, &mut poster, &stop) => {}
+                () = deliver(&mut sink, &poster, &stop) => {}
                 () = deadline => {}
             }
         }
         // The configuration has checked it.
-        Err(error) => tracing::error!(sink = sink.config.name, error, "the sink is off"),
+        Err(error) => tracing::error!(sink = sink.config.name, %error, "the sink is off"),
     }
     sink.position.store().await;
 }
 
 /// Delivers until everything is delivered after a stop.
-async fn deliver(sink: &mut Sink, poster: &mut Poster, stop: &CancellationToken) {
+async fn deliver(sink: &mut Sink, poster: &Poster, stop: &CancellationToken) {
     let Sink { config, feed, position, metrics, dir } = sink;
     let mut tap = feed.tap(&config.name, position.order(), false, Some(metrics.behind.clone()));
     let mut headers = config.headers.clone();
@@ -133,7 +133,7 @@ async fn deliver(sink: &mut Sink, poster: &mut Poster, stop: &CancellationToken)
 
 /// Posts until it is taken, or refused for good with a status.
 async fn deliver_one(
-    poster: &mut Poster,
+    poster: &Poster,
     headers: &mut HeaderMap,
     pieces: &[Piece],
     as_list: bool,
@@ -238,7 +238,7 @@ mod tests {
         for status in [301, 400, 401, 404, 410, 422] {
             assert_eq!(judge(answer(status)), Verdict::Refused(status), "{status}");
         }
-        let lost = PostError::Unreachable { host: "h".into(), message: "m".into() };
+        let lost = PostError::Timeout { host: "h".into(), timeout: TIMEOUT };
         assert_eq!(judge(Err(lost)), Verdict::Later(None));
     }
 }

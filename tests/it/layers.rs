@@ -41,7 +41,10 @@ const NARROW: &[(&str, &[&str])] = &[
 
 /// Crates that only these files may name.
 const ONLY: &[(&str, &[&str])] = &[
-    ("reqwest", &["gateway/http"]),
+    ("reqwest", &["base/http"]),
+    ("hyper::client", &["base/http"]),
+    ("hyper_util::client", &["base/http"]),
+    ("hyper_rustls", &["base/http"]),
     ("tungstenite", &["base/ws", "ingest", "api/stream", "sink/websocket"]),
     ("rusqlite", &["ledger"]),
 ];
@@ -168,7 +171,7 @@ fn each_mechanism_has_one_home() {
             }
         }
         // Clients read statuses, and the stand-in plays somebody else's server.
-        let may_know = ["api/error.rs", "gateway/http", "cli/", "standin/"].iter().any(|home| file.starts_with(home));
+        let may_know = ["api/error.rs", "cli/", "standin/"].iter().any(|home| file.starts_with(home));
         if code.contains("StatusCode::") && !may_know {
             faults.push(format!("src/{file}: names HTTP status codes, which only api/error.rs may"));
         }

@@ -10,7 +10,7 @@ use opentelemetry_http::{HttpClient, HttpError};
 use tokio::runtime::Handle;
 use url::Url;
 
-use crate::base::post::Poster;
+use crate::base::http::post::Poster;
 
 /// For one batch.
 const TIMEOUT: Duration = Duration::from_secs(5);

@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Request};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use sha2::Sha256;
-use tokio::net::TcpStream;
 
 use super::Deps;
+use crate::base::http::{HttpError, Pool, uri};
 
 /// The vendor's bounds on a token's life, s.
 const LIFE: std::ops::RangeInclusive<u64> = 1..=600;
@@ -121,7 +120,7 @@ pub async fn answer(
     }
     match tokio::time::timeout(TIMEOUT, Box::pin(ask(query, headers, &deps.config.token_url))).await {
         Ok(Ok((status, body))) => TokenAnswer::Vendor(status, body),
-        Ok(Err(message)) => TokenAnswer::Unavailable(message),
+        Ok(Err(error)) => TokenAnswer::Unavailable(error.to_string()),
         Err(_) => TokenAnswer::Unavailable(format!("no answer within {} s", TIMEOUT.as_secs())),
     }
 }
@@ -157,43 +156,18 @@ fn mint(query: &str, tokens: &Tokens, now_ms: i64, gateway: bool, key: Option<Ar
     }
 }
 
-/// Asks the vendor, with what the client sent.
-async fn ask(query: &str, headers: &HeaderMap, url: &str) -> Result<(u16, Vec<u8>), String> {
-    let parsed = url::Url::parse(url).map_err(|error| error.to_string())?;
-    let host = parsed.host_str().ok_or("the upstream has no host")?.trim_matches(['[', ']']).to_owned();
-    let tls = parsed.scheme() == "https";
-    let port = parsed.port_or_known_default().unwrap_or(if tls { 443 } else { 80 });
-    let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| error.to_string())?;
-    let mut request = Request::get(format!("{}?{query}", parsed.path())).header(http::header::HOST, parsed.authority());
+/// Asks the vendor, with the client's query and `Authorization`.
+async fn ask(query: &str, headers: &HeaderMap, url: &str) -> Result<(u16, Vec<u8>), HttpError> {
+    let mut url = url::Url::parse(url).map_err(HttpError::no_client)?;
+    url.set_query(Some(query));
+    let mut request = Request::new(Bytes::new());
+    *request.uri_mut() = uri(&url)?;
     if let Some(value) = headers.get(AUTHORIZATION) {
-        request = request.header(AUTHORIZATION, value);
+        request.headers_mut().insert(AUTHORIZATION, value.clone());
     }
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| error.to_string())?;
-    if tls {
-        let stream = crate::base::tls::connect(stream, &host).await.map_err(|error| error.to_string())?;
-        send(TokioIo::new(stream), request).await
-    } else {
-        send(TokioIo::new(stream), request).await
-    }
-}
-
-async fn send<I>(io: I, request: Request<Empty<bytes::Bytes>>) -> Result<(u16, Vec<u8>), String>
-where
-    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
-{
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(io).await.map_err(|error| error.to_string())?;
-    let exchange = async {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), MAX_BODY_BYTES).collect().await;
-        Ok((status, body.map_err(|error| error.to_string())?.to_bytes().to_vec()))
-    };
-    tokio::select! {
-        answer = exchange => answer,
-        // It ends only after the exchange, unless it breaks.
-        broken = connection => Err(broken.err().map_or("closed".to_owned(), |error| error.to_string())),
-    }
+    let mut response = Pool::new(&url, TIMEOUT)?.send(request).await?;
+    let body = response.read(MAX_BODY_BYTES).await?;
+    Ok((response.status, body))
 }
 
 #[cfg(test)]

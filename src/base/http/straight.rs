@@ -1,6 +1,5 @@
-//! Straight to a vendor: the pooled client of hyper, on which reqwest stands, without what that one does for every request
-//! and a call of a model has no use for (redirects, retries, reading its URL three times): about a sixth of the CPU that a
-//! request costs (`tests/bench/gateway`).
+//! Straight to a host, by the pooled client of hyper on which reqwest stands. What reqwest adds to each request (redirects,
+//! retries, three readings of the URL) has no use here and costs a sixth of a gateway request's CPU (`tests/bench/gateway`).
 
 use std::error::Error;
 use std::pin::Pin;
@@ -19,29 +18,32 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::{IDLE, MAX_IDLE, Response, chain, cut, no_client, overdue, sort};
+use super::error::chain;
+use super::{HttpError, IDLE, MAX_IDLE, Response};
 use crate::base::tls;
-use crate::gateway::error::Failure;
 
-/// A peer that is gone without a word is found by probes this far apart, after so many of them.
+/// A peer that vanished is detected by this many probes, this far apart.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const PROBES: u32 = 3;
 
 #[derive(Clone)]
-pub(super) struct Pool(Arc<Client<Connector, Full<Bytes>>>);
+pub(super) struct Pool {
+    client: Arc<Client<Connector, Full<Bytes>>>,
+    connect: Duration,
+}
 
 pub(super) struct Body(Incoming);
 
 impl Pool {
-    /// Connections of TLS, or of none.
-    pub(super) fn new(tls: bool, connect: Duration) -> Result<Self, Failure> {
+    /// `tls`: whether the system's roots are needed.
+    pub(super) fn new(tls: bool, connect: Duration) -> Result<Self, HttpError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(KEEP_ALIVE));
         tcp.set_keepalive_interval(Some(KEEP_ALIVE));
         tcp.set_keepalive_retries(Some(PROBES));
-        let config = tls::client_config(tls).map_err(|error| no_client(&error))?;
+        let config = tls::client_config(tls).map_err(HttpError::no_client)?;
         let builder = HttpsConnectorBuilder::new().with_tls_config(config.as_ref().clone()).https_or_http();
         let builder = builder.enable_all_versions();
         let connector = Connector { inner: builder.wrap_connector(tcp), limit: connect };
@@ -51,15 +53,15 @@ impl Pool {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(MAX_IDLE)
             .build(connector);
-        Ok(Self(Arc::new(client)))
+        Ok(Self { client: Arc::new(client), connect })
     }
 
-    pub(super) async fn send(&self, request: Request<Bytes>, connect: Duration) -> Result<Response, Failure> {
-        let response = self.0.request(request.map(Full::new)).await.map_err(|error| {
+    pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Response, HttpError> {
+        let response = self.client.request(request.map(Full::new)).await.map_err(|error| {
             if chain(error.source()).any(|error| error.is::<Overdue>()) {
-                return overdue(connect);
+                return HttpError::connect_timeout(self.connect);
             }
-            sort(error.source(), error.is_connect())
+            HttpError::sort(error.source(), error.is_connect())
         })?;
         let (parts, body) = response.into_parts();
         Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body: super::Body::Straight(Body(body)) })
@@ -67,10 +69,10 @@ impl Pool {
 }
 
 impl Body {
-    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+    pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
         while let Some(frame) = self.0.frame().await {
-            let frame = frame.map_err(|error| cut(Some(&error)))?;
-            // Trailers say nothing.
+            let frame = frame.map_err(|error| HttpError::cut(Some(&error)))?;
+            // Trailers are left out.
             if let Ok(bytes) = frame.into_data() {
                 return Ok(Some(bytes));
             }
@@ -79,14 +81,14 @@ impl Body {
     }
 }
 
-/// Connects, with names looked up and hands shaken, within a limit.
+/// Looks the name up, connects and shakes hands, all within `limit`.
 #[derive(Clone)]
 struct Connector {
     inner: HttpsConnector<HttpConnector>,
     limit: Duration,
 }
 
-/// The limit of [`Connector`].
+/// The limit of [`Connector`] passed.
 #[derive(Debug, thiserror::Error)]
 #[error("no connection in time")]
 struct Overdue;

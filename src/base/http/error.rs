@@ -1,0 +1,106 @@
+//! Transport errors, sorted by what the caller can do about them. No message names a URL.
+
+use std::error::Error;
+use std::time::Duration;
+
+/// Why no response, or not all of one, came.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct HttpError {
+    kind: Kind,
+    message: String,
+}
+
+/// What failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing was sent: the address or the TLS set-up is unusable.
+    NoClient,
+    /// No connection: refused, no route, or no such name.
+    Refused,
+    /// No connection within the limit.
+    ConnectTimeout,
+    /// TLS failed; another try would fail in the same way.
+    Tls,
+    /// The connection was lost before the response's header. The server may have acted on the request.
+    NoAnswer,
+    /// The connection was lost within the body.
+    Cut,
+    /// The body is longer than the caller allows.
+    TooLong,
+}
+
+impl HttpError {
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// What failed.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Nothing was sent, for `reason`.
+    pub fn no_client(reason: impl std::fmt::Display) -> Self {
+        Self::new(Kind::NoClient, format!("no HTTP client: {reason}"))
+    }
+
+    pub(super) fn connect_timeout(limit: Duration) -> Self {
+        Self::new(Kind::ConnectTimeout, format!("no connection within {} ms", limit.as_millis()))
+    }
+
+    pub(super) fn too_long(limit: usize) -> Self {
+        Self::new(Kind::TooLong, format!("an answer of more than {limit} bytes"))
+    }
+
+    pub(super) fn cut(cause: Option<&(dyn Error + 'static)>) -> Self {
+        Self::new(Kind::Cut, format!("the body was cut: {}", innermost(cause)))
+    }
+
+    /// Sorts the failure of a request by its causes. `connecting`: it failed before it was sent.
+    pub(super) fn sort(cause: Option<&(dyn Error + 'static)>, connecting: bool) -> Self {
+        for error in chain(cause).filter_map(|error| error.downcast_ref::<std::io::Error>()) {
+            match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => return Self::new(Kind::Refused, "connection refused"),
+                std::io::ErrorKind::ConnectionReset
+                | std::io::ErrorKind::ConnectionAborted
+                | std::io::ErrorKind::BrokenPipe
+                | std::io::ErrorKind::UnexpectedEof => {
+                    return Self::new(Kind::NoAnswer, "the connection was reset before an answer");
+                }
+                _ => {}
+            }
+            if let Some(tls) = tls_error(error) {
+                return Self::new(Kind::Tls, format!("TLS: {tls}"));
+            }
+        }
+        let (kind, what) = if connecting { (Kind::Refused, "no connection") } else { (Kind::NoAnswer, "no answer") };
+        Self::new(kind, format!("{what}: {}", innermost(cause)))
+    }
+
+    /// Says that the proxy is where to look first.
+    pub(super) fn by_proxy(self) -> Self {
+        Self { message: format!("by proxy: {}", self.message), ..self }
+    }
+}
+
+/// An error and its causes, outermost first.
+pub(super) fn chain<'e>(error: Option<&'e (dyn Error + 'static)>) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(error, |error: &&'e (dyn Error + 'static)| Error::source(*error))
+}
+
+/// The innermost cause: libraries wrap the system's reason in their own words.
+fn innermost(error: Option<&(dyn Error + 'static)>) -> String {
+    chain(error).last().map_or_else(|| "no cause given".to_owned(), ToString::to_string)
+}
+
+/// The TLS error within an I/O error; connectors wrap it more than once.
+fn tls_error(mut error: &std::io::Error) -> Option<&rustls::Error> {
+    loop {
+        let inner = error.get_ref()?;
+        if let Some(tls) = inner.downcast_ref::<rustls::Error>() {
+            return Some(tls);
+        }
+        error = inner.downcast_ref::<std::io::Error>()?;
+    }
+}
