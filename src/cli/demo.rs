@@ -1,7 +1,12 @@
 //! `sidetone demo`: a daemon of its own, a bundled call played into it over a real socket, and what comes of it, live.
 //!
-//! It is a client like any other: what it shows came through `GET /v1/subscribe`.
+//! It is a client like any other: what it shows came through `GET /v1/subscribe`. It asks a real model where it finds one
+//! (see [`discovery`](super::discovery)), says so before, and does without where the model does not answer.
 
+mod fallback;
+mod model;
+
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::ControlFlow;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -19,18 +24,24 @@ use crate::recording;
 use crate::stt;
 use crate::types::id;
 
+use super::discovery;
 use super::meter::Meter;
 use super::out::say;
+use super::progress;
 use super::replay::{self, CallReport, Play, Speed, Totals};
 use super::screen::{self, Screen};
 use super::serve::Stop;
 use super::target::Target;
 use super::watch::{Heard, Positions, Selection, follow};
+use fallback::Fallback;
+use model::{Chosen, Need};
 
 /// The bundled call.
 const CALL: &str = include_str!("../../config/demo/call.jsonl");
 /// Its id in the demo's daemon.
 const CALL_ID: &str = "demo";
+/// Longest time without any progress: a model on this machine has 90 s for the last insight.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Insights that come a little more often than by default, for a call that is played fast.
 const CONFIG: &str = "
 [analyses.summary]
@@ -51,8 +62,11 @@ Examples:
   sidetone demo                 about a minute; then the daemon stays up until Ctrl-C
   sidetone demo --speed 1       in real time
   sidetone demo --once          exits when the call is complete
+  sidetone demo --local         asks no model, whatever is in the environment
 
-No key, no network and no file is needed: insights come from the embedded `local` provider.")]
+No key, no network and no file is needed: insights then come from the embedded `local` provider. Where a key of a known
+vendor is in the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY, GROQ_API_KEY, …) or an Ollama runs, its
+model is asked: the first lines say which, and what that costs at most.")]
 pub(crate) struct DemoArgs {
     /// Times real time, or "max"
     #[arg(long, value_name = "N|max", default_value = "4")]
@@ -60,6 +74,12 @@ pub(crate) struct DemoArgs {
     /// Exit when the call is complete
     #[arg(long)]
     once: bool,
+    /// Ask no model: insights come from the embedded provider
+    #[arg(long, conflicts_with = "endpoint")]
+    local: bool,
+    /// Of the models found, ask this endpoint's, such as openai or ollama
+    #[arg(long, value_name = "NAME")]
+    endpoint: Option<String>,
 }
 
 /// Runs the command.
@@ -67,24 +87,62 @@ pub(crate) struct DemoArgs {
 /// # Errors
 /// The daemon did not start, or the call did not complete.
 pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
-    let folder = Folder::create()?;
-    let text = format!("[journal]\ndir = {:?}\n{CONFIG}", folder.0.display().to_string());
-    let config = Config::parse(&text, Path::new(".")).map_err(|problems| {
-        let lines: Vec<String> = problems.iter().map(super::settings::line).collect();
-        anyhow!("the demo's own configuration is wrong: {}", lines.join("; "))
-    })?;
-    let running = app::start(config, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let result = runtime.block_on(show(args, &Target::at(running.address)));
+    let chosen = if args.local {
+        progress::step("Insights come from the embedded provider (--local); no model is asked");
+        None
+    } else {
+        runtime.block_on(find_model(args))?
+    };
+    let folder = Folder::create()?;
+    let mut text = format!("[journal]\ndir = {:?}\n{CONFIG}", folder.0.display().to_string());
+    text.extend(chosen.as_ref().map(|chosen| format!("\n{}", model::configuration(chosen))));
+    progress::step(
+        "Starting a daemon on a free loopback port; its journal is in a temporary folder, deleted at the end",
+    );
+    let running = app::start(parse(&text)?, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let result = runtime.block_on(show(args, chosen.as_ref(), &Target::at(running.address)));
     running.stop();
     result
 }
 
-async fn show(args: &DemoArgs, target: &Target) -> Result<ExitCode> {
+fn parse(text: &str) -> Result<Config> {
+    Config::parse(text, Path::new(".")).map_err(|problems| {
+        let lines: Vec<String> = problems.iter().map(super::settings::line).collect();
+        anyhow!("the demo's own configuration is wrong: {}", lines.join("; "))
+    })
+}
+
+/// Looks for a model, and says what it found.
+async fn find_model(args: &DemoArgs) -> Result<Option<Chosen>> {
+    progress::step("Looking for models: API keys in the environment, an Ollama on its usual port");
+    let discovery = discovery::look().await;
+    discovery.notes.iter().for_each(|note| progress::warn(note));
+    let Some(found) = model::choose(&discovery, args.endpoint.as_deref())? else {
+        progress::step(
+            "Found none: insights come from the embedded provider (local), which needs no key and no network",
+        );
+        return Ok(None);
+    };
+    let (recording, dialect) = bundled()?;
+    let need = Need::of(&recording, dialect, &parse(CONFIG)?.analyses, CALL_ID)?;
+    let chosen = Chosen { cap: found.price.map(|price| need.usd(price)), found };
+    model::announce(&chosen, &discovery, need);
+    Ok(Some(chosen))
+}
+
+/// The bundled call.
+fn bundled() -> Result<(recording::Recording, &'static dyn stt::Dialect)> {
+    let recording = recording::parse(CALL).context("the bundled call cannot be read")?;
+    let dialect = stt::dialect(&recording.header.dialect).context("the bundled call's dialect is not known")?;
+    Ok((recording, dialect))
+}
+
+async fn show(args: &DemoArgs, chosen: Option<&Chosen>, target: &Target) -> Result<ExitCode> {
     let mut stop = Stop::listen()?;
     let call = async {
-        let Some(well) = Box::pin(call(args, target)).await? else { return anyhow::Ok(ExitCode::SUCCESS) };
+        let Some(well) = Box::pin(call(args, chosen, target)).await? else { return anyhow::Ok(ExitCode::SUCCESS) };
         if args.once {
             return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
@@ -101,10 +159,11 @@ async fn show(args: &DemoArgs, target: &Target) -> Result<ExitCode> {
 }
 
 /// Plays the call and shows it. Whether all went well; `None` where nobody reads on.
-async fn call(args: &DemoArgs, target: &Target) -> Result<Option<bool>> {
-    let recording = recording::parse(CALL).context("the bundled call cannot be read")?;
-    let dialect = stt::dialect(&recording.header.dialect).context("the bundled call's dialect is not known")?;
-    let mut screen = Screen::stdout(false);
+async fn call(args: &DemoArgs, chosen: Option<&Chosen>, target: &Target) -> Result<Option<bool>> {
+    let (recording, dialect) = bundled()?;
+    let screen = RefCell::new(Screen::stdout(false));
+    let by =
+        chosen.map_or_else(|| "the embedded provider, no model is asked".to_owned(), |chosen| chosen.found.candidate());
     let speed = match args.speed {
         Speed::Max => "as fast as it goes".to_owned(),
         Speed::Times(factor) => format!("{factor} times as fast"),
@@ -112,28 +171,25 @@ async fn call(args: &DemoArgs, target: &Target) -> Result<Option<bool>> {
     let length = recording.duration().as_secs();
     let head = [
         format!("{}  {}", "sidetone demo".bold(), recording.header.title.clone().unwrap_or_default()),
-        format!(
-            "{:>13}  {}:{:02} min, {speed}; insights by the embedded provider, no model is asked",
-            "",
-            length / 60,
-            length % 60
-        ),
+        format!("{:>13}  {}:{:02} min, {speed}; insights by {by}", "", length / 60, length % 60),
         format!("{:>13}  {}", "in a browser".dimmed(), target.http("/")),
         format!("{:>13}  {}", "subscribe".dimmed(), target.ws("/v1/subscribe", &[])),
         format!("{:>13}  POST {}", "ask".dimmed(), target.http(&ask_path("summary"))),
         String::new(),
     ];
     for line in head {
-        match screen.say(&line).map_err(anyhow::Error::from) {
+        match screen.borrow_mut().say(&line).map_err(anyhow::Error::from) {
             Err(error) if screen::is_broken_pipe(&error) => return Ok(None),
             said => said?,
         }
     }
     let mut positions =
         Positions::new(Selection::Calls(vec![CALL_ID.to_owned()]), Vec::new(), vec!["turns", "partials"]);
+    let fallback = Fallback::watch(chosen);
     let watching = follow(target, &mut positions, |heard| {
         if let Heard::Frame(_, frame) = heard {
-            screen.frame(frame)?;
+            fallback.frame(frame);
+            screen.borrow_mut().frame(frame)?;
             if frame["type"] == "call.completed" {
                 return Ok(ControlFlow::Break(()));
             }
@@ -149,15 +205,34 @@ async fn call(args: &DemoArgs, target: &Target) -> Result<Option<bool>> {
         analyses: &[],
         meta: Some(r#"{"company":"Larkfield Broadband","team":"support"}"#),
         speed: args.speed,
-        patience: Duration::from_secs(60),
+        patience: PATIENCE,
         meter: &meter,
     });
-    let (watched, (report, played)) = futures::join!(watching, Box::pin(playing));
+    let explain = async || {
+        let Some(sentence) = fallback.sentence(target).await else { return anyhow::Ok(()) };
+        let line = format!("{:>7}  {}", "!".yellow().bold(), sentence.yellow());
+        Ok(screen.borrow_mut().say(&line)?)
+    };
+    let both = async { futures::join!(watching, Box::pin(playing)) };
+    let mut both = std::pin::pin!(both);
+    let (watched, (report, played)) = tokio::select! {
+        done = &mut both => done,
+        // That its reader is gone stops `watching` too.
+        explained = async { fallback.seen().await; explain().await } => {
+            drop(explained);
+            both.await
+        }
+    };
     match watched {
         Err(error) if screen::is_broken_pipe(&error) => return Ok(None),
         watched => watched.context("watching the call")?,
     }
     played.context("playing the call")?;
+    // It may have come with the last insight.
+    match explain().await {
+        Err(error) if screen::is_broken_pipe(&error) => return Ok(None),
+        explained => explained?,
+    }
     summarize(report).map(Some)
 }
 
@@ -221,8 +296,7 @@ mod tests {
 
     #[test]
     fn the_bundled_call_is_whole() {
-        let recording = recording::parse(CALL).expect("recording");
-        let dialect = stt::dialect(&recording.header.dialect).expect("dialect");
+        let (recording, dialect) = bundled().expect("recording");
         let mut decoder = dialect.open();
         let mut events = Vec::new();
         for frame in &recording.frames {

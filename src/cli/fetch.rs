@@ -32,6 +32,21 @@ pub(crate) async fn get(target: &Target, path: &str) -> Result<Option<Value>> {
     read(target, path, status, &body)
 }
 
+/// `GET path`: whether the answer is 200, whatever it says.
+///
+/// # Errors
+/// No connection, or another status (with what the daemon said).
+///
+/// # Cancel safety
+/// As [`get`].
+pub(crate) async fn status(target: &Target, path: &str) -> Result<()> {
+    let (status, body) = ask_for(target, path).await?;
+    if status == StatusCode::OK {
+        return Ok(());
+    }
+    bail!("{} answered {status}: {}", target.http(path), reason(&body))
+}
+
 async fn ask_for(target: &Target, path: &str) -> Result<(StatusCode, Bytes)> {
     tokio::time::timeout(TIMEOUT, exchange(target, Method::GET, path, Bytes::new()))
         .await

@@ -7,12 +7,17 @@ mod cert;
 mod check;
 mod demo;
 mod dialects;
+mod discovery;
 mod fetch;
+mod healthcheck;
+mod init;
 mod key;
 mod meter;
 mod models;
+mod notify;
 mod out;
 mod panics;
+mod progress;
 mod reconnect;
 mod record;
 mod render;
@@ -61,6 +66,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Run the daemon
     Serve(serve::ServeArgs),
+    /// Write a configuration that uses the models found here
+    Init(init::InitArgs),
     /// Play recordings into a daemon
     Replay(Box<replay::ReplayArgs>),
     /// Show calls and insights live
@@ -77,6 +84,8 @@ enum Command {
     Render(render::RenderArgs),
     /// Find every problem of a configuration
     Check(check::CheckArgs),
+    /// Ask whether a daemon is ready; for containers and scripts
+    Healthcheck(healthcheck::HealthcheckArgs),
     /// Make, list and revoke client keys
     Key(key::KeyArgs),
     /// Show what the LLMs were used for, and what it cost
@@ -101,6 +110,8 @@ fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Demo(args) => demo::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Init(args) => client(init::run(args)),
+        Command::Healthcheck(args) => client(healthcheck::run(args)),
         Command::Render(args) => render::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Key(args) => key::run(&args),

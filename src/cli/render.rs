@@ -12,7 +12,7 @@ use crate::analysis::trigger::Trigger;
 use crate::analysis::{Analysis, Facts, Scope};
 use crate::context::tokens::estimate;
 use crate::context::{ChangeKind, Context, Snapshot, Turns, Window};
-use crate::llm::{Content, Message};
+use crate::llm::{ChatRequest, Content, Message};
 use crate::recording::Recording;
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, JsonMap, StreamId, SttEvent};
@@ -105,11 +105,29 @@ fn text_of(message: &Message) -> String {
     }
 }
 
+/// The last request of `analysis` over `recording`, which is its longest.
+///
+/// # Errors
+/// The recording has no turn, or the prompt cannot be rendered.
+pub(super) fn last_request(
+    recording: &Recording,
+    dialect: &dyn Dialect,
+    analysis: &Analysis,
+    call_id: &str,
+) -> Result<(ChatRequest, u64)> {
+    let moment = moment(recording, dialect, analysis, None)?;
+    let facts = Facts { call_id: CallId::parse(call_id)?, meta: moment.meta, turn: moment.turn };
+    let request = analysis.request(&*analysis.prompt(None)?, &moment.snapshot, &facts)?;
+    Ok((request, moment.turns))
+}
+
 /// What an analysis sees.
 struct Moment {
     snapshot: Snapshot,
     meta: JsonMap,
     turn: Option<u64>,
+    /// Turns so far.
+    turns: u64,
 }
 
 /// Plays `recording` in its own time up to turn `at`, or to its end, with the runs that the analysis would have had on
@@ -168,10 +186,12 @@ fn moment(recording: &Recording, dialect: &dyn Dialect, analysis: &Analysis, at:
     Ok(match (analysis.scope, at) {
         (Scope::Turn, at) => {
             let turn = at.unwrap_or(count - 1);
-            Moment { snapshot: context.snapshot_turn(turn), meta, turn: Some(turn) }
+            Moment { snapshot: context.snapshot_turn(turn), meta, turn: Some(turn), turns: count }
         }
-        (Scope::Rolling, Some(at)) => Moment { snapshot: context.snapshot_to(&mut window, at + 1), meta, turn: None },
-        (Scope::Rolling, None) => Moment { snapshot: context.snapshot_final(budget), meta, turn: None },
+        (Scope::Rolling, Some(at)) => {
+            Moment { snapshot: context.snapshot_to(&mut window, at + 1), meta, turn: None, turns: count }
+        }
+        (Scope::Rolling, None) => Moment { snapshot: context.snapshot_final(budget), meta, turn: None, turns: count },
     })
 }
 

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use crate::app;
 
 use super::target::DEFAULT_LISTEN;
-use super::{panics, settings};
+use super::{discovery, notify, panics, settings};
 
 /// How often the configuration's file is looked at.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
@@ -23,6 +23,10 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 const SETTLED: Duration = Duration::from_millis(100);
 /// A signal so soon after the first is the same wish once more.
 const ECHO: Duration = Duration::from_millis(250);
+
+/// Said where there is no configuration, and models that it could use.
+const UNUSED: &str = "no configuration: the embedded provider (local) answers, and the models found are not used; \
+                      `sidetone init` writes a configuration with these lines";
 
 /// Options of `sidetone serve`.
 #[derive(Debug, Args)]
@@ -77,7 +81,12 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
         // Whoever started us may have closed stdout; that is no reason not to serve.
         let _ = writeln!(out, "listening on {}", running.url()).and_then(|()| out.flush());
     }
+    notify::state("READY=1");
+    if args.config.is_none() {
+        suggest(&runtime, args.log);
+    }
     runtime.block_on(serve_until_stopped(&mut stop, &mut hangup, &running, args.config.as_deref(), seen));
+    notify::state("STOPPING=1");
     tracing::info!("stopping; a second signal ends at once");
     std::thread::spawn(move || {
         runtime.block_on(async {
@@ -94,6 +103,32 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     });
     running.stop();
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says which models were found that no configuration uses, and the lines that would use them. Takes as long as an Ollama
+/// has to answer, on a task of its own.
+fn suggest(runtime: &tokio::runtime::Runtime, form: LogForm) {
+    runtime.spawn(async move {
+        let found = discovery::look().await;
+        found.notes.iter().for_each(|note| tracing::info!("{note}"));
+        let found = found.found;
+        if found.is_empty() {
+            tracing::info!("no configuration and no model found: the embedded provider (local) answers");
+            return;
+        }
+        let names: Vec<String> =
+            found.iter().map(|found| format!("{} ({})", found.candidate(), found.reason())).collect();
+        let names = names.join(", ");
+        let lines = discovery::configuration(&found);
+        match form {
+            LogForm::Json => tracing::info!(found = %names, configuration = %lines, "{UNUSED}"),
+            LogForm::Text => {
+                tracing::info!(found = %names, "{UNUSED}");
+                // Outside of the log, so that it can be copied as it is.
+                anstream::eprintln!("\n{lines}");
+            }
+        }
+    });
 }
 
 /// What tells one state of a file from another.

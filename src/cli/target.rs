@@ -29,6 +29,12 @@ impl Target {
         Self { authority: addr.to_string(), is_tls: false, key: None }
     }
 
+    /// The server of `url`, which is no daemon of ours: no key goes there. `None` where the URL has no host.
+    pub(crate) fn other(url: &Url) -> Option<Self> {
+        let authority = format!("{}:{}", url.host_str()?, url.port_or_known_default()?);
+        Some(Self { authority, is_tls: url.scheme() == "https", key: None })
+    }
+
     /// What each request has to bring.
     pub(crate) fn headers(&self) -> HeaderMap {
         self.key.iter().map(|key| (AUTHORIZATION, key.clone())).collect()

@@ -22,7 +22,7 @@ pub async fn start(dialect: Dialect, percent: usize, seed: u64) -> Vendor {
 }
 
 /// An answer that is true to the schema, if there is one.
-fn good(dialect: Dialect, asked: &Asked) -> Vec<Step> {
+pub fn good(dialect: Dialect, asked: &Asked) -> Vec<Step> {
     let text = dialect
         .schema(&asked.body)
         .map(|schema| whole(&schema))

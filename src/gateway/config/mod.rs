@@ -8,8 +8,9 @@ mod routes;
 mod target;
 
 pub use endpoints::{EndpointConfig, Limits};
+pub(super) use models::RETRIES;
+pub(crate) use models::vendor_id_is_valid;
 pub use models::{Balance, Candidate, Clocks, ModelConfig};
-pub(super) use models::{RETRIES, vendor_id_is_valid};
 pub use routes::{RouteConfig, VariantConfig};
 pub(super) use target::Names;
 use toml::Value;

@@ -108,7 +108,7 @@ impl Default for Clocks {
 pub(in crate::gateway) const RETRIES: u32 = 2;
 
 /// Vendor ids: `[A-Za-z0-9._:@/+-]{1,200}`, no `..`.
-pub(in crate::gateway) fn vendor_id_is_valid(id: &str) -> bool {
+pub(crate) fn vendor_id_is_valid(id: &str) -> bool {
     (1..=200).contains(&id.len())
         && !id.contains("..")
         && id

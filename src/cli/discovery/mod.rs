@@ -1,0 +1,137 @@
+//! Models that can be used without being configured: vendors whose key is in the environment, and an Ollama that runs.
+//!
+//! What is found is a pure function of the environment and of one probe; `demo`, `serve` and `init` share it. Knows the
+//! names of variables that hold keys, and never a key.
+
+mod lines;
+mod ollama;
+mod vendors;
+
+use url::Url;
+
+use crate::base::secret;
+
+pub(crate) use lines::{configuration, configuration_with, template};
+pub(crate) use ollama::Probe;
+use vendors::VENDORS;
+
+/// US dollars a million tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Price {
+    pub(crate) input: f64,
+    pub(crate) output: f64,
+}
+
+/// A model that can be asked, and where.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Found {
+    /// Name of the endpoint; also the provider's.
+    pub(crate) name: &'static str,
+    /// For people.
+    pub(crate) title: &'static str,
+    /// Where it is not the vendor's own.
+    pub(crate) base_url: Option<String>,
+    /// The variable that `base_url` comes from: what is asked there may have another price.
+    pub(crate) redirected_by: Option<&'static str>,
+    /// The variable that holds the key.
+    pub(crate) key: Option<&'static str>,
+    /// The vendor's name of the model.
+    pub(crate) model: String,
+    /// `None` = not known.
+    pub(crate) price: Option<Price>,
+    /// It may take a while to load, and computes on somebody's desk.
+    pub(crate) slow: bool,
+}
+
+impl Found {
+    /// `endpoint/vendor-model`, as in the configuration.
+    pub(crate) fn candidate(&self) -> String {
+        format!("{}/{}", self.name, self.model)
+    }
+
+    /// Why it counts as found, for people: never a key.
+    pub(crate) fn reason(&self) -> String {
+        let server = self.base_url.as_deref().map(origin);
+        match (self.key, self.redirected_by, server) {
+            (Some(key), Some(variable), Some(server)) => format!("{key} is set, and {variable} names {server}"),
+            (Some(key), ..) => format!("{key} is set"),
+            (None, _, Some(server)) => format!("it answers at {server}"),
+            (None, ..) => "it answers on its usual port".to_owned(),
+        }
+    }
+}
+
+/// Scheme, host and port of a URL, which hold no secret.
+fn origin(url: &str) -> String {
+    Url::parse(url).map_or_else(|_| secret::outline(url), |url| url.origin().ascii_serialization())
+}
+
+/// What there is to use, the preferred one first, and what could not be used.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Discovery {
+    pub(crate) found: Vec<Found>,
+    /// Why something that is there is not used, a sentence each.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Looks at this process's environment, and asks whether an Ollama runs.
+///
+/// # Cancel safety
+/// Safe.
+pub(crate) async fn look() -> Discovery {
+    let variable = |name: &str| std::env::var(name).ok();
+    let ollama = ollama::probe(variable(ollama::HOST_VARIABLE)).await;
+    discover(&variable, &ollama)
+}
+
+/// What an environment and a probe give.
+pub(crate) fn discover(variable: &dyn Fn(&str) -> Option<String>, ollama: &Probe) -> Discovery {
+    let set = |name: &&'static str| variable(name).is_some_and(|value| !value.trim().is_empty());
+    let mut discovery = Discovery::default();
+    for vendor in VENDORS {
+        let Some(key) = vendor.keys.iter().copied().find(set) else { continue };
+        let mut found = Found { key: Some(key), ..vendor.endpoint() };
+        if let Some(name) = vendor.base_urls.iter().copied().find(set) {
+            match base_url(&variable(name).unwrap_or_default(), vendor.path) {
+                Ok(url) => {
+                    found.base_url = Some(url);
+                    found.redirected_by = Some(name);
+                }
+                Err(problem) => {
+                    discovery
+                        .notes
+                        .push(format!("{} is not used, though {key} is set: {name}: {problem}", vendor.title));
+                    continue;
+                }
+            }
+        }
+        discovery.found.push(found);
+    }
+    if let Probe::Running { url, models } = ollama {
+        match models.first() {
+            Some(model) => discovery.found.push(ollama::endpoint(Some(url), model)),
+            None => discovery.notes.push(format!(
+                "Ollama runs at {} and has no model that answers a chat; `ollama pull {}` gets one",
+                origin(url),
+                ollama::EXAMPLE_MODEL
+            )),
+        }
+    }
+    discovery
+}
+
+/// A base URL of the environment, as the configuration takes it.
+fn base_url(text: &str, path: &str) -> Result<String, String> {
+    let text = text.trim().trim_end_matches('/');
+    let problem = || format!("expected an http or https URL without user and query, found {}", secret::outline(text));
+    let url = Url::parse(text).map_err(|_| problem())?;
+    let bare =
+        url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !bare {
+        return Err(problem());
+    }
+    Ok(if text.ends_with(path) { text.to_owned() } else { format!("{text}{path}") })
+}
+
+#[cfg(test)]
+mod tests;
