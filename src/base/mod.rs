@@ -1,5 +1,5 @@
 //! Mechanisms that know no domain type: settings, queues with gauges, time, stopwatches, backoff, sockets and their
-//! pulse, draining, repair of JSON text.
+//! pulse, draining, repair of JSON text, words of text.
 
 pub mod backoff;
 pub mod drain;
@@ -11,6 +11,7 @@ pub mod secret;
 pub mod settings;
 pub mod stopwatch;
 pub mod surrogates;
+pub mod text;
 pub mod time;
 pub mod tls;
 pub mod ws;

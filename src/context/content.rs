@@ -5,6 +5,7 @@
 use super::cut;
 use super::overlay::Overlay;
 use super::saved::VendorTurn;
+use crate::base::text;
 use crate::types::{Final, Turn, Word};
 
 /// A turn's content, before it has a number.
@@ -63,7 +64,7 @@ pub(super) fn lay(
         return vec![Content { text: last.text.clone(), words, speaker, start_ms, end_ms }];
     }
     let without_words = words.is_empty();
-    let words = if without_words { cut::interpolate(&last.text, start_ms, end_ms) } else { words };
+    let words = if without_words { text::interpolate(&last.text, start_ms, end_ms) } else { words };
     let count = cuts.len() + 1;
     let parts: Vec<usize> = words.iter().map(|word| cut::part_of(cuts, word.middle_ms())).collect();
     let texts = cut::texts(&last.text, &words, &parts, count);
@@ -106,10 +107,10 @@ pub(super) fn relay(cuts: &[u64], current: &[Content], words: &[Word]) -> Option
     }
     let moved = |(old, new): (&Word, &Word)| Word { start_ms: new.start_ms, end_ms: new.end_ms, ..old.clone() };
     let words: Vec<Word> = known().zip(words).map(moved).collect();
-    let text = current.iter().map(|part| part.text.as_str()).collect::<Vec<_>>().join(" ");
+    let whole = text::join(current.iter().map(|part| part.text.as_str()));
     let parts: Vec<usize> = words.iter().map(|word| cut::part_of(cuts, word.middle_ms())).collect();
     let mut contents = current.to_vec();
-    for (content, text) in contents.iter_mut().zip(cut::texts(&text, &words, &parts, current.len())) {
+    for (content, text) in contents.iter_mut().zip(cut::texts(&whole, &words, &parts, current.len())) {
         content.words.clear();
         content.text = text;
     }
@@ -133,7 +134,7 @@ pub(super) fn texts_alone(text: &str, cuts: &[u64], parts: &[Content]) -> Vec<St
     }
     let start_ms = parts.iter().map(|part| part.start_ms).min().unwrap_or_default();
     let end_ms = parts.iter().map(|part| part.end_ms).max().unwrap_or_default();
-    let words = cut::interpolate(text, start_ms, end_ms);
+    let words = text::interpolate(text, start_ms, end_ms);
     let of: Vec<usize> = words.iter().map(|word| cut::part_of(cuts, word.middle_ms())).collect();
     cut::texts(text, &words, &of, parts.len())
 }

@@ -3,6 +3,7 @@
 //! Knows no turn table: plain functions over words. Part `i` of a turn with the cut times `c` holds the words whose
 //! middle is in `c[i-1] .. c[i]`.
 
+use crate::base::text;
 use crate::types::Word;
 
 /// Times at which a final is cut: between runs of words of one speaker. A word without a speaker belongs to the run it
@@ -54,7 +55,7 @@ pub(super) fn majority<'a>(words: impl IntoIterator<Item = &'a Word>, current: O
 }
 
 /// The text of each of `count` parts: slices of `text` around their words where all words are found in it in order,
-/// else their words joined by a space. `parts[i]` is the part of `words[i]`.
+/// else their words joined, by a space where their script has one. `parts[i]` is the part of `words[i]`.
 pub(super) fn texts(text: &str, words: &[Word], parts: &[usize], count: usize) -> Vec<String> {
     let mut texts = vec![String::new(); count];
     let in_order = parts.is_sorted();
@@ -73,33 +74,15 @@ pub(super) fn texts(text: &str, words: &[Word], parts: &[usize], count: usize) -
     }
     for (word, part) in words.iter().zip(parts) {
         let text = &mut texts[*part];
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        text.push_str(word.text.trim());
+        let word = word.text.trim();
+        text.push_str(text::gap(text, word));
+        text.push_str(word);
     }
     texts
 }
 
-/// Words made of `text` alone, their times in proportion to their length: where a vendor sends new text without words.
-pub(super) fn interpolate(text: &str, start_ms: u64, end_ms: u64) -> Vec<Word> {
-    let tokens: Vec<&str> = text.split_whitespace().collect();
-    let total: u64 = tokens.iter().map(|token| token.chars().count() as u64).sum();
-    let span = end_ms.saturating_sub(start_ms);
-    let at = |done: u64| start_ms + span * done / total.max(1);
-    let mut done = 0;
-    tokens
-        .into_iter()
-        .map(|token| {
-            let from = at(done);
-            done += token.chars().count() as u64;
-            Word { text: token.to_owned(), start_ms: from, end_ms: at(done), speaker: None, confidence: None }
-        })
-        .collect()
-}
-
 /// Byte spans of the words in `text`, each after the one before with nothing but spaces and punctuation between.
-fn locate(text: &str, words: &[Word]) -> Option<Vec<(usize, usize)>> {
+fn locate(source: &str, words: &[Word]) -> Option<Vec<(usize, usize)>> {
     let mut from = 0;
     words
         .iter()
@@ -107,30 +90,16 @@ fn locate(text: &str, words: &[Word]) -> Option<Vec<(usize, usize)>> {
             let word = word.text.trim();
             let mut at = from;
             let end = loop {
-                if let Some(length) = prefix_length(&text[at..], word) {
+                if let Some(length) = text::prefix_of(&source[at..], word) {
                     break at + length;
                 }
-                let next = text[at..].chars().next().filter(|next| !next.is_alphanumeric())?;
+                let next = source[at..].chars().next().filter(|next| !next.is_alphanumeric())?;
                 at += next.len_utf8();
             };
             from = end;
             Some((at, end))
         })
         .collect()
-}
-
-/// The bytes of `text` that `word` takes at its start, letter case aside.
-fn prefix_length(text: &str, word: &str) -> Option<usize> {
-    if text.starts_with(word) {
-        return Some(word.len());
-    }
-    let mut rest = text.chars();
-    for expected in word.chars() {
-        if !rest.next()?.to_lowercase().eq(expected.to_lowercase()) {
-            return None;
-        }
-    }
-    Some(text.len() - rest.as_str().len())
 }
 
 /// Where the punctuation that directly follows `from` ends; at most `limit`.
@@ -172,6 +141,16 @@ mod tests {
         assert_eq!(texts("Hi again there Yes", &words, &[0, 0, 1], 2), ["Hi there", "Yes"]);
         assert_eq!(texts("Hi there Yes", &words, &[0, 1, 0], 2), ["Hi Yes", "there"]);
         assert_eq!(texts("Hi there Yes", &words, &[2, 2, 2], 3), ["", "", "Hi there Yes"]);
+        let words = [word("解約", 0, 1, "A"), word("したい", 2, 3, "A"), word("はい", 4, 5, "B")];
+        assert_eq!(texts("解約したい。はい。", &words, &[0, 0, 1], 2), ["解約したい。", "はい。"]);
+        assert_eq!(
+            texts("別の文", &words, &[0, 0, 1], 2),
+            ["解約したい", "はい"],
+            "no space where the script has none"
+        );
+        let words = [word("mo\u{308}chte", 0, 1, "A"), word("nein", 2, 3, "B")];
+        assert_eq!(texts("Möchte ich? Nein.", &words, &[0, 1], 2), ["mo\u{308}chte", "nein"]);
+        assert_eq!(texts("Möchte! Nein.", &words, &[0, 1], 2), ["Möchte!", "Nein."], "over normal forms");
     }
 
     #[test]

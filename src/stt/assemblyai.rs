@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::wire::{self, Text};
 use super::{DecodeError, Decoder, Dialect};
+use crate::base::text;
 use crate::types::{EndScope, Final, Revision, SttEvent, TurnKey, Word};
 
 /// The dialect.
@@ -168,14 +169,7 @@ fn partial_text(transcript: Text<'_>, words: &[WordField<'_>]) -> String {
     if spoken <= solid(transcript.as_str()) {
         return transcript.into_string();
     }
-    let mut text = String::with_capacity(spoken + words.len());
-    for word in words {
-        if !text.is_empty() {
-            text.push(' ');
-        }
-        text.push_str(word.text.as_str());
-    }
-    text
+    text::join(words.iter().map(|word| word.text.as_str()))
 }
 
 fn words(fields: Vec<WordField<'_>>) -> Vec<Word> {

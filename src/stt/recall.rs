@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::wire::{self, Label, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
+use crate::base::text;
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
 /// The dialect.
@@ -96,7 +97,7 @@ impl Decoder for RecallDecoder {
 }
 
 fn turn(data: Inner<'_>, is_final: bool) -> SttEvent {
-    let text = data.words.iter().map(|word| word.text.as_str().trim()).collect::<Vec<_>>().join(" ");
+    let text = text::join(data.words.iter().map(|word| word.text.as_str().trim()));
     let speaker = data.participant.and_then(|participant| {
         let name = participant.name.map(Text::into_string).filter(|name| !name.is_empty());
         name.or(participant.id.map(|Label(id)| id))

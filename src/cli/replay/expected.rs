@@ -124,11 +124,11 @@ impl Expected {
     fn find_unnamed<'a>(&self, listed: impl Iterator<Item = &'a Listed>, sent: usize, found: &mut Found) {
         let mut turns = listed.filter(|turn| !turn.text.trim().is_empty()).peekable();
         for (frame, text) in self.unnamed.iter().filter(|(frame, _)| *frame < sent) {
-            let wanted: Vec<&str> = text.split_whitespace().collect();
-            let mut rest = wanted.as_slice();
+            // White space does not count: a cut leaves it out, and some scripts have none to cut at.
+            let wanted = solid(text);
+            let mut rest = wanted.as_str();
             while let Some(turn) = turns.peek() {
-                let words: Vec<&str> = turn.text.split_whitespace().collect();
-                let Some(after) = rest.strip_prefix(words.as_slice()) else { break };
+                let Some(after) = rest.strip_prefix(solid(&turn.text).as_str()) else { break };
                 found.frame_of.insert(turn.turn, *frame);
                 rest = after;
                 turns.next();
@@ -141,6 +141,11 @@ impl Expected {
             }
         }
     }
+}
+
+/// A text without white space.
+fn solid(text: &str) -> String {
+    text.split_whitespace().collect()
 }
 
 #[cfg(test)]
@@ -203,6 +208,9 @@ mod tests {
         assert_eq!(expected.find(&texts(&["one", "two", "three", "one  two"]), "s", 3).lost, 0);
         assert_eq!(expected.find(&texts(&["one two", "one two"]), "s", 3).lost, 1);
         assert_eq!(expected.find(&texts(&["one", "three", "one two"]), "s", 3).lost, 1);
+        let unspaced = Expected { unnamed: vec![(0, "解約したい。".into())], ..Expected::default() };
+        assert_eq!(unspaced.find(&texts(&["解約", "したい。"]), "s", 1).lost, 0);
+        assert_eq!(unspaced.find(&texts(&["解約"]), "s", 1).lost, 1);
     }
 
     #[test]

@@ -1,0 +1,14 @@
+//! Text as words: where written words begin and end in any script, and one comparison of words for the whole product.
+//!
+//! Knows no language, no transcript and no prompt. Word boundaries are Unicode's (UAX 29). Scripts without spaces
+//! between words get no dictionary: each of their characters, with its marks, is cut as a word of its own. That is
+//! enough to share out times, to count and to compare; ICU's dictionaries would cut Japanese and Thai into real words,
+//! at the price of megabytes of data, and no result here would change.
+
+mod compare;
+mod cut;
+mod timing;
+
+pub use compare::{Quote, Words, fold, prefix_of};
+pub use cut::{count, gap, is_unspaced, join, words, written};
+pub use timing::interpolate;
