@@ -6,9 +6,11 @@
 //! A folder holds:
 //! * `v1.j2`, `v2.j2`, …: prompt versions. Messages begin with a line `=== system ===`, `=== user ===` or
 //!   `=== assistant ===`; the rest is a Jinja template. Variables: `transcript`, `meta`, `call_id`, and `turns` (how many),
-//!   or, per turn, `turn`, `speaker`, `text`, `language`. All of them come in escaped.
-//! * `schema.json`: what the answer must be. A top-level `evidence` of `{turn, quote}` is lifted out of the value, checked
-//!   against the transcript, and published beside it.
+//!   or, per turn, `turn` (its number), `speaker`, `text`, `language` and `before` (the lines of the `context_turns` turns
+//!   before it). All of them come in escaped.
+//! * `schema.json`: what the answer must be. Every `{turn, quote}` in an answer is checked against the transcript, and
+//!   marked `"unverified": true` where the words are not there. A top-level `evidence` of `{turn, quote}` is lifted out of
+//!   the value and published beside it.
 //! * `analysis.toml`, which may be absent: `title`, `scope`, `route`, `prompt`, triggers and limits.
 
 mod builtin;

@@ -3,26 +3,24 @@
 //! Knows no transcript's text: the template is rendered with a mark where the transcript goes, and the lines of a
 //! snapshot, shared and not copied, take the mark's place. Nothing that is inserted is ever read as a template.
 
-use std::collections::BTreeMap;
+mod check;
+mod variables;
+
 use std::fmt;
 use std::sync::Arc;
 
-use minijinja::value::{Enumerator, Object, Value};
+use minijinja::value::Value;
 use minijinja::{Environment, UndefinedBehavior};
 use sha2::{Digest as _, Sha256};
 
 use super::folder::Fault;
 use super::{Facts, Scope, position};
-use crate::context::{Snapshot, escape};
+use crate::context::Snapshot;
 use crate::llm::{Message, Role, Text};
-use crate::types::{JsonMap, Turn};
+use crate::types::JsonMap;
 
 /// Stands for the transcript while a template is rendered. Escaping keeps its characters out of everything else.
 const MARK: &str = "\u{fdd0}transcript\u{fdd1}";
-/// What a rolling analysis may use.
-const ROLLING_VARIABLES: &[&str] = &["call_id", "meta", "transcript", "turns"];
-/// What a per-turn analysis may use.
-const TURN_VARIABLES: &[&str] = &["call_id", "language", "meta", "speaker", "text", "transcript", "turn"];
 
 /// One version of a prompt.
 pub struct Prompt {
@@ -76,7 +74,7 @@ impl Prompt {
             templates
                 .add_template_owned(roles.len().to_string(), padded.clone())
                 .map_err(|error| fault(file, &padded, &error))?;
-            check_variables(file, &padded, &templates, roles.len(), scope)?;
+            check::variables(file, &padded, &templates, roles.len(), scope)?;
             roles.push(role);
         }
         let digest = Sha256::digest(format!("{source}\0{schema}").as_bytes());
@@ -108,7 +106,7 @@ impl Prompt {
                 out.push(Message::text(*role, text.clone()));
                 continue;
             }
-            let variables = variables.get_or_insert_with(|| context(snapshot, facts));
+            let variables = variables.get_or_insert_with(|| variables::of(snapshot, facts));
             let rendered = self
                 .templates
                 .get_template(&index.to_string())
@@ -142,7 +140,7 @@ impl Prompt {
             if with_meta {
                 meta.insert("agent".to_owned(), "Ada".into());
             }
-            let variables = sample(scope, &meta);
+            let variables = variables::sample(scope, &meta);
             let mut count = 0;
             for index in 0..self.roles.len() {
                 let template = self.templates.get_template(&index.to_string());
@@ -156,6 +154,7 @@ impl Prompt {
             }
             counts.push(count);
         }
+        check::undefined(file, &self.templates, scope)?;
         let allowed = match scope {
             Scope::Rolling => 1..=1,
             Scope::Turn => 0..=1,
@@ -224,29 +223,6 @@ fn messages<'a>(file: &str, source: &'a str) -> Result<Vec<(Role, usize, &'a str
     Ok(messages)
 }
 
-fn check_variables(
-    file: &str,
-    source: &str,
-    templates: &Environment<'_>,
-    index: usize,
-    scope: Scope,
-) -> Result<(), Fault> {
-    let template = templates.get_template(&index.to_string()).map_err(|error| fault(file, source, &error))?;
-    let known = match scope {
-        Scope::Rolling => ROLLING_VARIABLES,
-        Scope::Turn => TURN_VARIABLES,
-    };
-    let mut unknown: Vec<String> = template.undeclared_variables(false).into_iter().collect();
-    unknown.retain(|name| !known.contains(&name.as_str()) && !templates.globals().any(|(global, _)| global == name));
-    unknown.sort_by_key(|name| position::variable(source, name));
-    let Some(name) = unknown.first() else { return Ok(()) };
-    let message = format!("unknown variable {name:?}; there are: {}", known.join(", "));
-    Err(match position::variable(source, name) {
-        Some(at) => Fault::at(file, source, at, message),
-        None => Fault::whole(file, message),
-    })
-}
-
 fn fault(file: &str, source: &str, error: &minijinja::Error) -> Fault {
     match (error.range(), error.line()) {
         (Some(range), _) => Fault::at(file, source, range.start, brief(error)),
@@ -260,84 +236,6 @@ fn brief(error: &minijinja::Error) -> String {
     match error.detail() {
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),
-    }
-}
-
-fn context(snapshot: &Snapshot, facts: &Facts) -> Value {
-    let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
-    variables.insert("transcript", Value::from(MARK));
-    variables.insert("call_id", Value::from(facts.call_id.as_str()));
-    variables.insert("meta", Value::from_object(Data(serde_json::Value::Object(facts.meta.clone()))));
-    match facts.turn.and_then(|turn| snapshot.turn(turn)) {
-        Some(turn) => turn_variables(&mut variables, turn),
-        None => {
-            variables.insert("turns", Value::from(snapshot.len()));
-        }
-    }
-    Value::from_pairs(variables)
-}
-
-fn turn_variables(variables: &mut BTreeMap<&str, Value>, turn: &Turn) {
-    let label = turn.speaker.as_deref().filter(|label| !label.is_empty()).unwrap_or("unknown");
-    variables.insert("turn", Value::from(turn.turn));
-    variables.insert("speaker", Value::from(escape::label(label).into_owned()));
-    variables.insert("text", Value::from(escape::text(turn.text.trim()).into_owned()));
-    variables.insert("language", Value::from(escape::label(turn.language.as_deref().unwrap_or_default()).into_owned()));
-}
-
-/// Made-up facts, to try a template with.
-fn sample(scope: Scope, meta: &JsonMap) -> Value {
-    let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
-    variables.insert("transcript", Value::from(MARK));
-    variables.insert("call_id", Value::from("c_1"));
-    variables.insert("meta", Value::from_object(Data(serde_json::Value::Object(meta.clone()))));
-    match scope {
-        Scope::Rolling => {
-            variables.insert("turns", Value::from(2));
-        }
-        Scope::Turn => {
-            for (name, value) in [("speaker", "A"), ("text", "Hello."), ("language", "en")] {
-                variables.insert(name, Value::from(value));
-            }
-            variables.insert("turn", Value::from(1));
-        }
-    }
-    Value::from_pairs(variables)
-}
-
-/// JSON that others wrote, as a template sees it: shown, it is one line of escaped JSON; its texts come out escaped.
-#[derive(Debug)]
-struct Data(serde_json::Value);
-
-impl Data {
-    fn value(value: &serde_json::Value) -> Value {
-        match value {
-            serde_json::Value::Null => Value::from(()),
-            serde_json::Value::Bool(flag) => Value::from(*flag),
-            serde_json::Value::String(text) => Value::from(escape::text(text).into_owned()),
-            serde_json::Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-                (Some(integer), _) => Value::from(integer),
-                (None, Some(float)) => Value::from(float),
-                (None, None) => Value::from(number.to_string()),
-            },
-            serde_json::Value::Array(items) => items.iter().map(Self::value).collect(),
-            serde_json::Value::Object(_) => Value::from_object(Self(value.clone())),
-        }
-    }
-}
-
-impl Object for Data {
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        Some(Self::value(self.0.get(key.as_str()?)?))
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        let keys = self.0.as_object().into_iter().flat_map(|map| map.keys());
-        Enumerator::Values(keys.map(|key| Value::from(escape::text(key).into_owned())).collect())
-    }
-
-    fn render(self: &Arc<Self>, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&escape::json(&self.0))
     }
 }
 

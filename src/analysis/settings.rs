@@ -19,6 +19,10 @@ const DEFAULT_TRIGGERS: Triggers = Triggers {
     max_wait_ms: Some(8_000),
     on_end: true,
 };
+/// Turns that a per-turn prompt sees before its own.
+const DEFAULT_CONTEXT_TURNS: u64 = 6;
+/// At most this many: they are rendered anew for every turn.
+const MAX_CONTEXT_TURNS: u64 = 200;
 /// One day, ms.
 const DAY_MS: u64 = 86_400_000;
 
@@ -38,6 +42,8 @@ pub struct Settings {
     pub triggers: Triggers,
     /// Estimated tokens of transcript in a prompt, at most.
     pub max_context_tokens: u64,
+    /// Per turn: how many turns before it `before` holds, at most. Of no meaning over the whole context.
+    pub context_turns: usize,
     /// Tokens of the answer, at most.
     pub max_output_tokens: Option<u64>,
     /// Sent with the request, where it is set.
@@ -85,6 +91,10 @@ impl Settings {
                 .max_context_tokens
                 .or(folder.max_context_tokens)
                 .unwrap_or(DEFAULT_BUDGET_TOKENS),
+            context_turns: usize::try_from(
+                config.context_turns.or(folder.context_turns).unwrap_or(DEFAULT_CONTEXT_TURNS),
+            )
+            .unwrap_or(usize::MAX),
             max_output_tokens: config.max_output_tokens.or(folder.max_output_tokens),
             temperature: config.temperature.or(folder.temperature),
             prompt: config.prompt.clone().or_else(|| folder.prompt.clone()),
@@ -106,6 +116,7 @@ pub(super) struct Given {
     max_wait_ms: Option<u64>,
     on_end: Option<bool>,
     max_context_tokens: Option<u64>,
+    context_turns: Option<u64>,
     max_output_tokens: Option<u64>,
     temperature: Option<f64>,
     prompt: Option<String>,
@@ -127,6 +138,7 @@ impl Given {
             max_wait_ms: section.integer("max_wait_ms", 0..=DAY_MS),
             on_end: section.boolean("on_end"),
             max_context_tokens: section.integer("max_context_tokens", 100..=10_000_000),
+            context_turns: section.integer("context_turns", 0..=MAX_CONTEXT_TURNS),
             max_output_tokens: section.integer("max_output_tokens", 1..=1_000_000),
             temperature: section.number("temperature", 0.0..=2.0),
             prompt: section.string("prompt"),
@@ -230,8 +242,8 @@ mod tests {
             read("title = \"T\"\nscope = \"call\"\nspeed = 1\n"),
             [
                 "analysis.toml:2:1: scope: expected one of rolling, turn, found \"call\"",
-                "analysis.toml:3:1: speed: unknown key; there are: debounce_ms, every_n_turns, interval_ms, \
-                 max_context_tokens, max_output_tokens, max_wait_ms, min_new_tokens, on_end, on_revision, prompt, \
+                "analysis.toml:3:1: speed: unknown key; there are: context_turns, debounce_ms, every_n_turns, \
+                 interval_ms, max_context_tokens, max_output_tokens, max_wait_ms, min_new_tokens, on_end, on_revision, prompt, \
                  route, scope, temperature, title",
             ]
         );

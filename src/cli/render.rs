@@ -186,7 +186,8 @@ fn moment(recording: &Recording, dialect: &dyn Dialect, analysis: &Analysis, at:
     Ok(match (analysis.scope, at) {
         (Scope::Turn, at) => {
             let turn = at.unwrap_or(count - 1);
-            Moment { snapshot: context.snapshot_turn(turn), meta, turn: Some(turn), turns: count }
+            let snapshot = context.snapshot_turn(turn, analysis.settings.context_turns, budget);
+            Moment { snapshot, meta, turn: Some(turn), turns: count }
         }
         (Scope::Rolling, Some(at)) => {
             Moment { snapshot: context.snapshot_to(&mut window, at + 1), meta, turn: None, turns: count }

@@ -163,10 +163,25 @@ impl Context {
         Snapshot::new(self.revision, self.pieces(from, until), true)
     }
 
-    /// One turn alone.
-    pub fn snapshot_turn(&self, turn: TurnNo) -> Snapshot {
+    /// One turn alone, and beside it, not covered, at most `before` turns with text that come before it, as far as they
+    /// fit `budget_tokens`.
+    pub fn snapshot_turn(&self, turn: TurnNo, before: usize, budget_tokens: u64) -> Snapshot {
         let from = usize::try_from(turn).unwrap_or(usize::MAX).min(self.len());
-        Snapshot::new(self.revision, self.pieces(from, (from + 1).min(self.len())), true)
+        let pieces = self.pieces(from, (from + 1).min(self.len()));
+        let (mut tokens, mut earlier) = (0, Vec::new());
+        for index in (0..from).rev() {
+            if earlier.len() == before {
+                break;
+            }
+            let Some(known) = self.at(index).filter(|turn| line::has_line(turn)) else { continue };
+            tokens += self.tokens(known.turn);
+            if tokens > budget_tokens {
+                break;
+            }
+            earlier.push(Arc::clone(known));
+        }
+        earlier.reverse();
+        Snapshot::with_before(self.revision, pieces, true, earlier)
     }
 
     /// The last word on a call: the newest turns that fit, in order of `start_ms`.
@@ -219,6 +234,10 @@ impl Context {
             Some(chunk) => Some(chunk),
             None => (index == self.full.len()).then_some(&self.tail),
         }
+    }
+
+    fn at(&self, index: usize) -> Option<&Arc<Turn>> {
+        self.chunk(index / CHUNK_TURNS)?.turns.get(index % CHUNK_TURNS)
     }
 
     fn turns(&self, from: usize, until: usize) -> impl Iterator<Item = &Arc<Turn>> {

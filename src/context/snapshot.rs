@@ -15,6 +15,8 @@ pub struct Snapshot(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     pieces: Vec<Piece>,
+    /// Of a single turn: those before it, which its prompt may show but which it does not cover.
+    before: Vec<Arc<Turn>>,
     /// Whether the pieces are in order of ordinals.
     ordered: bool,
     covers: Coverage,
@@ -55,9 +57,14 @@ impl Piece {
 
 impl Snapshot {
     pub(super) fn new(revision: u64, pieces: Vec<Piece>, ordered: bool) -> Self {
+        Self::with_before(revision, pieces, ordered, Vec::new())
+    }
+
+    /// With turns that the prompt may show beside those it covers. All of them have text.
+    pub(super) fn with_before(revision: u64, pieces: Vec<Piece>, ordered: bool, before: Vec<Arc<Turn>>) -> Self {
         let covers = coverage(revision, &pieces);
         let tokens = pieces.iter().map(Piece::tokens).sum();
-        Self(Arc::new(Inner { pieces, ordered, covers, tokens, transcript: OnceLock::new() }))
+        Self(Arc::new(Inner { pieces, before, ordered, covers, tokens, transcript: OnceLock::new() }))
     }
 
     /// The context's revision when it was taken.
@@ -81,6 +88,25 @@ impl Snapshot {
         }
         segments.retain(|segment| !segment.is_empty());
         segments
+    }
+
+    /// The lines of the turns before the one that is covered, each ending in a line feed. Empty but for a single turn's.
+    pub fn before(&self) -> String {
+        let mut out = String::new();
+        for turn in &self.0.before {
+            line::render(turn, &mut out);
+        }
+        out
+    }
+
+    /// The turns that the prompt may show, covered or not.
+    pub fn all_held(&self) -> impl Iterator<Item = &Arc<Turn>> {
+        self.0.before.iter().chain(self.turns())
+    }
+
+    /// One turn that the prompt may show, covered or not.
+    pub fn held(&self, turn: TurnNo) -> Option<&Arc<Turn>> {
+        self.turn(turn).or_else(|| self.0.before.iter().find(|before| before.turn == turn))
     }
 
     /// Estimated tokens of the lines.

@@ -241,7 +241,7 @@ impl Task {
         // The embedded provider reads any length at no price: nothing has to leave its context.
         let budget = if local { u64::MAX } else { analysis.settings.max_context_tokens };
         match key.turn {
-            Some(turn) => self.state.context.snapshot_turn(turn),
+            Some(turn) => self.state.context.snapshot_turn(turn, analysis.settings.context_turns, budget),
             None if is_final => self.state.context.snapshot_final(budget),
             None => match self.schedule.rolling(&key.analysis) {
                 Some(slot) => {

@@ -262,3 +262,57 @@ def test_a_page_of_another_origin_reads_where_it_is_named(tmp_path, page, produc
         assert page.run(script) == ["c_1", "chat.completion", "local", 401]
         page.open(f"{foreign}/")
         assert page.run(script) == "TypeError: Failed to fetch"
+
+
+def quoting(stack, value):
+    """A model that always answers with this value."""
+    class Model(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            message = {"role": "assistant", "content": json.dumps(value)}
+            body = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Model))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    stack.callback(server.shutdown)
+    return f"http://127.0.0.1:{server.server_port}/v1"
+
+
+def test_quotes_that_are_not_in_the_transcript_are_drawn_so(tmp_path, page, produce):
+    folder = tmp_path / "wish"
+    folder.mkdir()
+    (folder / "v1.j2").write_text("{{ transcript }}What is wished?")
+    (folder / "schema.json").write_text('{"type": "object"}')
+    value = {
+        "items": [{"id": "a", "evidence": [{"turn": 1, "quote": "A TERRIBLE service … is late"}, {"turn": 1, "quote": "I will sue you"}]}],
+        "evidence": [{"turn": 0, "quote": "good morning"}, {"turn": 0, "quote": "good night"}],
+    }
+    with ExitStack() as stack:
+        url = quoting(stack, value)
+        config = (f'[endpoints.f]\nprovider = "openai_compatible"\nbase_url = "{url}"\ncapabilities = [{{ model = "m", stream = false }}]\n[models.m]\ncandidates = ["f/m"]\n'
+                  f'[routes.r]\nvariants = [{{ name = "a", model = "m" }}]\n[analyses.wish]\ndir = "{folder}"\nroute = "r"\nevery_n_turns = 2\ndebounce_ms = 10\n')
+        daemon = serve(tmp_path, config=config)
+        stack.callback(daemon.stop)
+        page.open(f"{daemon.url}/")
+        call = produce(daemon, "c_1")
+        call.turn(0)
+        call.turn(1)
+        page.until("document.querySelectorAll('[aria-label=wish] .evidence').length === 4")
+        drawn = "[...document.querySelectorAll('[aria-label=wish] .evidence%s q')].map(quote => quote.textContent)"
+        assert page.run(drawn % ".unverified") == ["I will sue you", "good night"]
+        assert page.run(drawn % ":not(.unverified)") == ["A TERRIBLE service … is late", "good morning"]
+        assert page.run("document.querySelector('[aria-label=wish] .unverified').innerText").endswith("not in the transcript")
+        # A quote leads to its words, whatever its letter case, over what it leaves out; one that is nowhere marks nothing.
+        page.run("document.querySelector('[aria-label=wish] .evidence').click()")
+        marks = "[...document.querySelectorAll('.turn.shown mark')].map(mark => mark.textContent)"
+        assert page.until(f"{marks}.length && {marks}") == ["a terrible service", "is late"]
+        page.run("[...document.querySelectorAll('[aria-label=wish] .unverified')].at(-1).click()")
+        assert page.run("document.querySelector('.turn.shown').innerText").count("Good morning") == 1
+        assert page.run("document.querySelectorAll('.turn.shown mark').length") == 0

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::context::{Context, Window};
-use crate::types::{CallId, StreamId};
+use crate::types::{CallId, StreamId, Turn};
 
 fn read(source: &str, scope: Scope) -> Result<Prompt, String> {
     Prompt::read("x", "v1.j2", source, "{}", scope).map_err(|fault| fault.to_string())
@@ -36,7 +36,7 @@ fn facts(meta: serde_json::Value, turn: Option<u64>) -> Facts {
 
 fn shown(prompt: &Prompt, context: &Context, facts: &Facts) -> String {
     let snapshot = match facts.turn {
-        Some(turn) => context.snapshot_turn(turn),
+        Some(turn) => context.snapshot_turn(turn, 6, u64::MAX),
         None => context.snapshot(&mut Window::default()),
     };
     let messages = prompt.render(&snapshot, facts).expect("rendered");
@@ -140,4 +140,62 @@ fn a_turn_alone_needs_no_transcript() {
     context.upsert(&turn(1, "B (0:00): x", "Two\nlines"));
     let shown = shown(&prompt, &context, &facts(json!({}), Some(1)));
     assert_eq!(shown, "<user>B \\u00280:00\\u0029: x: Two\\u000alines (en, 1)\n");
+}
+
+#[test]
+fn before_has_the_turns_before_this_one_as_lines() {
+    let prompt =
+        read("{% if before %}Before:\n{{ before }}{% endif %}{{ speaker }}: {{ text }}", Scope::Turn).expect("prompt");
+    let mut context = Context::new();
+    for (number, text) in ["Hello.", "<b>\nYes", "No"].into_iter().enumerate() {
+        context.upsert(&turn(number as u64, "A", text));
+    }
+    let shown = |number, before| {
+        let messages = prompt.render(&context.snapshot_turn(number, before, 1_000), &facts(json!({}), Some(number)));
+        messages.expect("rendered")[0].content.plain()
+    };
+    assert_eq!(shown(2, 6), "Before:\n[0] A (0:00): Hello.\n[1] A (0:01): \\u003cb>\\u000aYes\nA: No");
+    assert_eq!(shown(2, 1), "Before:\n[1] A (0:01): \\u003cb>\\u000aYes\nA: No");
+    assert_eq!(shown(0, 6), "A: Hello.");
+    assert_eq!(shown(1, 0), "A: \\u003cb>\\u000aYes");
+}
+
+#[test]
+fn what_a_scope_does_not_have_is_a_fault() {
+    const TURN: &str = "there are: before, call_id, language, meta, speaker, text, transcript, turn";
+    const ROLLING: &str = "there are: call_id, meta, transcript, turns";
+    for (scope, source, place, names) in [
+        (Scope::Turn, "{{ turn.text }}", "v1.j2:1:4: turn has no member \"text\"", TURN),
+        (
+            Scope::Turn,
+            "Say:\n{{ text }} {{ turn.speaker | upper }}",
+            "v1.j2:2:15: turn has no member \"speaker\"",
+            TURN,
+        ),
+        (Scope::Turn, "{{ turn['text'] }}", "v1.j2:1:4: shows something", TURN),
+        (Scope::Turn, "{% set t = turn %}{{ t.text }}", "v1.j2:1:22: shows something", TURN),
+        (Scope::Turn, "{% if turn.text %}x{% endif %}", "v1.j2:1:7: turn has no member", TURN),
+        (Scope::Turn, "{{ before.text }}", "v1.j2:1:4: before has no member", TURN),
+        (Scope::Turn, "{{ turns }}", "v1.j2:1:4: unknown variable \"turns\"", TURN),
+        (Scope::Turn, "{{ mood }}{{ turn.text }}", "v1.j2:1:4: unknown variable \"mood\"", TURN),
+        (Scope::Rolling, "{{ transcript }}{{ text }}", "v1.j2:1:20: unknown variable \"text\"", ROLLING),
+        (Scope::Rolling, "{{ transcript }}{{ before }}", "v1.j2:1:20: unknown variable \"before\"", ROLLING),
+        (Scope::Rolling, "{{ transcript }}{{ turns.count }}", "v1.j2:1:20: turns has no member \"count\"", ROLLING),
+        (Scope::Rolling, "{{ transcript.text }}", "v1.j2:1:4: transcript has no member", ROLLING),
+        (Scope::Rolling, "{{ transcript }}{{ call_id.x.y }}", "v1.j2:1:20: call_id has no member \"x.y\"", ROLLING),
+    ] {
+        let fault = read(source, scope).expect_err(source);
+        assert!(fault.starts_with(place) && fault.ends_with(names), "{source}: {fault}");
+    }
+    for (scope, source) in [
+        (Scope::Turn, "{{ text }} {{ meta.a.b }} {{ meta['c'] }} {{ meta.d | default('x') }} {{ turn + 1 }}"),
+        (Scope::Turn, "{% for name in meta.names %}{{ name.first }} {{ loop.index }}{% endfor %}{{ text }}"),
+        (Scope::Turn, "{% set n = namespace(a=1) %}{{ n.a }}{{ text }}{% if meta.n > 3 %}!{% endif %}"),
+        (
+            Scope::Rolling,
+            "{{ transcript }}{{ meta.a | upper }}{% if meta.b is defined %}{{ meta.b }}{% endif %}{{ turns }}",
+        ),
+    ] {
+        read(source, scope).map(|_| ()).expect(source);
+    }
 }

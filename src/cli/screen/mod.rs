@@ -15,7 +15,7 @@ use serde_json::Value;
 use text::{clock, tail, wrap};
 
 pub(crate) use text::harmless;
-use value::{Line, lines as value_lines};
+use value::{Line, lines as value_lines, unverified};
 
 /// The reader of our output (`head`, say) has had enough.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -186,7 +186,8 @@ impl<W: Write> Screen<W> {
             facts.push("final".to_owned());
         }
         let value = &insight["value"];
-        let lines = value_lines(value);
+        let mut lines = value_lines(value);
+        lines.extend(unverified(&insight["evidence"]));
         let state = self.calls.entry(call.to_owned()).or_default();
         let before = if per_turn.is_none() { state.shown.insert(analysis.clone(), lines.clone()) } else { None };
         let before = before.unwrap_or_default();

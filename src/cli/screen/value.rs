@@ -20,13 +20,13 @@ pub(crate) struct Line {
     pub(crate) text: String,
 }
 
-/// An insight's `value` as lines. Short fields of an object share a line; what is empty is left out, and so is
-/// `evidence`, which an insight carries beside its value too.
+/// An insight's `value` as lines. Short fields of an object share a line; what is empty is left out, and so is a list
+/// `evidence` of plain quotes, which an insight carries beside its value too.
 pub(crate) fn lines(value: &Value) -> Vec<Line> {
     let mut lines = Vec::new();
     match value {
         Value::Object(fields) => {
-            let fields = fields.iter().filter(|(name, _)| *name != "evidence");
+            let fields = fields.iter().filter(|(name, value)| *name != "evidence" || !is_plain_evidence(value));
             object(&fields.map(|(name, value)| (name.clone(), value.clone())).collect(), 0, &mut lines);
         }
         other => write(other, 0, &mut lines),
@@ -35,6 +35,29 @@ pub(crate) fn lines(value: &Value) -> Vec<Line> {
         lines.push(Line { depth: 0, text: "(nothing)".to_owned() });
     }
     lines
+}
+
+/// The quotes of an insight's `evidence` whose words are not in the transcript, a line each. The others need no word.
+pub(crate) fn unverified(evidence: &Value) -> Vec<Line> {
+    let quotes = evidence.as_array().into_iter().flatten().filter(|item| item["unverified"] == true);
+    quotes.filter_map(|item| Some(Line { depth: 0, text: quote(item.as_object()?)? })).collect()
+}
+
+/// A list of quotes that are in the transcript, and nothing but that.
+fn is_plain_evidence(value: &Value) -> bool {
+    let plain = |item: &Value| item.as_object().is_some_and(|fields| quote(fields).is_some() && fields.len() == 2);
+    value.as_array().is_some_and(|items| items.iter().all(plain))
+}
+
+/// A quote with its turn, and whether its words are there.
+fn quote(fields: &Map<String, Value>) -> Option<String> {
+    let words = harmless(fields.get("quote")?.as_str()?);
+    let place = match fields.get("turn")? {
+        Value::Null => "no turn".to_owned(),
+        turn => format!("turn {}", turn.as_i64()?),
+    };
+    let mark = if fields.get("unverified") == Some(&Value::Bool(true)) { ", not in the transcript" } else { "" };
+    Some(format!("“{words}” ({place}{mark})"))
 }
 
 fn write(value: &Value, depth: usize, lines: &mut Vec<Line>) {
@@ -62,6 +85,14 @@ fn write(value: &Value, depth: usize, lines: &mut Vec<Line>) {
 }
 
 fn object(fields: &Map<String, Value>, depth: usize, lines: &mut Vec<Line>) {
+    if let Some(quote) = quote(fields) {
+        let others = fields.iter().filter(|(name, _)| !["turn", "quote", "unverified"].contains(&name.as_str()));
+        let others: Map<String, Value> = others.map(|(name, value)| (name.clone(), value.clone())).collect();
+        if !others.is_empty() {
+            object(&others, depth, lines);
+        }
+        return lines.push(Line { depth, text: quote });
+    }
     if let Some(text) = sentence(fields) {
         return lines.push(Line { depth, text });
     }
@@ -167,6 +198,32 @@ mod tests {
 
     fn shown(value: &Value) -> Vec<String> {
         lines(value).into_iter().map(|line| format!("{}{}", "  ".repeat(line.depth), line.text)).collect()
+    }
+
+    #[test]
+    fn quotes_say_where_they_are_from_and_whether_they_are_there() {
+        assert_eq!(
+            shown(&json!({"items": [
+                {"id": "a", "evidence": [{"turn": 1, "quote": "I said so"}, {"turn": 2, "quote": "no", "unverified": true}]},
+                {"claim": "short", "turn": 3, "quote": "yes\u{1b}"}]})),
+            [
+                "items:",
+                "  - id a",
+                "    evidence:",
+                "      - “I said so” (turn 1)",
+                "      - “no” (turn 2, not in the transcript)",
+                "  - claim short",
+                "    “yes\u{fffd}” (turn 3)",
+            ]
+        );
+        assert_eq!(
+            shown(&json!({"level": "calm", "evidence": [{"turn": 1, "quote": "x", "unverified": true}]})),
+            ["level calm", "evidence:", "  - “x” (turn 1, not in the transcript)"]
+        );
+        let evidence = json!([{"turn": 1, "quote": "there"}, {"turn": 2, "quote": "made up", "unverified": true}]);
+        let texts: Vec<String> = unverified(&evidence).into_iter().map(|line| line.text).collect();
+        assert_eq!(texts, ["“made up” (turn 2, not in the transcript)"]);
+        assert_eq!(unverified(&Value::Null), []);
     }
 
     #[test]

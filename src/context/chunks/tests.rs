@@ -39,9 +39,28 @@ fn lines_are_compact_and_turns_without_text_have_none() {
     assert_eq!(covers.revision, 3);
     assert!(snapshot.turn(1).is_some() && snapshot.turn(2).is_none() && snapshot.turn(3).is_none());
     assert_eq!(snapshot.transcript().turns.len(), 2);
-    let alone = context.snapshot_turn(1);
+    let alone = context.snapshot_turn(1, 0, u64::MAX);
     assert_eq!((alone.covers().from, alone.covers().to, alone.len()), (Some(1), Some(1), 1));
-    assert!(context.snapshot_turn(9).is_empty());
+    assert!(context.snapshot_turn(9, 0, u64::MAX).is_empty());
+}
+
+#[test]
+fn snapshot_of_a_turn_has_the_turns_before_it_without_covering_them() {
+    let mut context = Context::new();
+    for (at, text) in ["Zero", "One", " ", "Three", "Four", "Five"].into_iter().enumerate() {
+        context.upsert(&turn(at as u64, "A", text, 0));
+    }
+    let snapshot = |turn, before, budget| context.snapshot_turn(turn, before, budget);
+    let four = snapshot(4, 2, u64::MAX);
+    assert_eq!(four.before(), "[1] A (0:00): One\n[3] A (0:00): Three\n", "a turn without text is none of them");
+    assert_eq!(prompt(&four), "[4] A (0:00): Four\n");
+    assert_eq!((four.covers().from, four.covers().to, four.covers().turns), (Some(4), Some(4), 1));
+    assert_eq!(four.transcript().turns.len(), 1);
+    assert!(four.held(3).is_some() && four.held(4).is_some() && four.held(0).is_none() && four.held(5).is_none());
+    assert_eq!(four.all_held().map(|turn| turn.turn).collect::<Vec<_>>(), [1, 3, 4]);
+    assert_eq!(snapshot(4, 0, u64::MAX).before(), "");
+    assert_eq!(snapshot(0, 6, u64::MAX).before(), "");
+    assert_eq!(snapshot(4, 6, context.tokens(3)).before(), "[3] A (0:00): Three\n", "as far as they fit");
 }
 
 #[test]
