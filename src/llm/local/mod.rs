@@ -3,9 +3,12 @@
 //! Knows no prompt and no I/O, and says what it is: sentiment by lexicon and rules, summaries by extraction. The same
 //! transcript gives the same answer. What it cannot do it refuses.
 
+mod clean;
 mod extract;
 mod lexicon;
+mod outcome;
 mod sentiment;
+mod service;
 mod words;
 
 use std::collections::BTreeMap;
@@ -13,9 +16,11 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{ChatRequest, ChatResponse, Finish, Piece, Usage};
+use crate::base::text;
 use crate::types::{Transcript, Turn};
 
-pub use extract::{Passage, extract};
+use extract::HEADLINE_WORDS;
+pub use extract::{Extract, Passage, extract};
 pub use sentiment::{Mood, mood};
 
 /// The name of its one model.
@@ -26,8 +31,6 @@ const QUOTE_WORDS: usize = 24;
 const SUMMARY_QUOTES: usize = 5;
 /// Quotes of a sentiment, at most.
 const SENTIMENT_QUOTES: usize = 4;
-/// Words of a headline, at most.
-const HEADLINE_WORDS: usize = 20;
 /// Turns from which on a trend can be told.
 const TREND_TURNS: usize = 6;
 /// From which difference of mean scores on a trend is one.
@@ -74,7 +77,7 @@ pub fn answer(
         Some("summary") => summary(&turns).to_string(),
         Some("sentiment") => sentiment(&turns).to_string(),
         Some(_) => {
-            let mood = mood(&newest.text);
+            let mood = moods(&turns).pop().unwrap_or_else(|| mood(&newest.text));
             json!({ "label": mood.label(), "score": rounded(mood.score) }).to_string()
         }
         None => plain(&turns),
@@ -86,31 +89,45 @@ pub fn answer(
 }
 
 fn summary(turns: &[&Turn]) -> Value {
-    let passages = extract(turns);
-    let best = passages.iter().max_by(|one, other| one.score.total_cmp(&other.score));
-    let headline = best.map(|passage| shortened(&passage.text, HEADLINE_WORDS)).unwrap_or_default();
+    let Extract { headline, points: passages } = extract(turns);
     let points: Vec<Value> =
         passages.iter().map(|passage| json!({ "text": passage.text, "speaker": passage.speaker })).collect();
     let mut quoted: Vec<&Passage> = passages.iter().collect();
     quoted.sort_by(|one, other| other.score.total_cmp(&one.score));
-    quoted.truncate(SUMMARY_QUOTES);
-    quoted.sort_by_key(|passage| passage.place);
+    quoted.truncate(SUMMARY_QUOTES - 1);
+    quoted.extend(&headline);
+    quoted.sort_by_key(|passage| passage.turn);
     let evidence: Vec<Value> =
         quoted.iter().map(|passage| json!({ "turn": passage.turn, "quote": quote(&passage.verbatim) })).collect();
+    let headline = headline.map(|passage| shortened(&passage.text, HEADLINE_WORDS)).unwrap_or_default();
     json!({ "headline": headline, "points": points, "evidence": evidence })
 }
 
-/// A summary as text: who said what matters, a line each.
+/// A summary as text: who said what matters, a line each, in reading order.
 fn plain(turns: &[&Turn]) -> String {
-    let lines = extract(turns).into_iter().map(|passage| match passage.speaker {
+    let Extract { headline, mut points } = extract(turns);
+    points.extend(headline);
+    // Stable: of one turn, the headline comes last.
+    points.sort_by_key(|passage| passage.turn);
+    let lines = points.into_iter().map(|passage| match passage.speaker {
         Some(speaker) => format!("{speaker}: {}", passage.text),
         None => passage.text,
     });
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// The mood of each turn. Politeness and sympathy of one who serves are not his mood.
+fn moods(turns: &[&Turn]) -> Vec<Mood> {
+    let servers = service::servers(turns);
+    let serves = |turn: &Turn| turn.speaker.as_deref().is_some_and(|speaker| servers.contains(&speaker));
+    turns
+        .iter()
+        .map(|turn| if serves(turn) { sentiment::mood_of_server(&turn.text) } else { mood(&turn.text) })
+        .collect()
+}
+
 fn sentiment(turns: &[&Turn]) -> Value {
-    let moods: Vec<Mood> = turns.iter().map(|turn| mood(&turn.text)).collect();
+    let moods = moods(turns);
     let mut by_speaker: BTreeMap<&str, Vec<&Mood>> = BTreeMap::new();
     for (turn, mood) in turns.iter().zip(&moods) {
         if let Some(speaker) = turn.speaker.as_deref().filter(|speaker| !speaker.is_empty()) {
@@ -163,18 +180,47 @@ fn trend(moods: &[Mood]) -> &'static str {
 /// The first words, as they were said.
 fn quote(text: &str) -> String {
     let text = text.trim();
-    let spaces = text.char_indices().filter(|(_, character)| character.is_whitespace());
-    spaces.map(|(at, _)| at).nth(QUOTE_WORDS - 1).map_or(text, |end| &text[..end]).to_owned()
+    text[..cut(text, QUOTE_WORDS)].to_owned()
 }
 
 /// The first words, with an ellipsis where some are left out.
 fn shortened(text: &str, words: usize) -> String {
-    let mut kept: Vec<&str> = text.split_whitespace().take(words + 1).collect();
-    if kept.len() <= words {
-        return kept.join(" ");
+    let text = text.trim();
+    let end = cut(text, words);
+    if end == text.len() {
+        return text.to_owned();
     }
-    kept.truncate(words);
-    format!("{}…", kept.join(" ").trim_end_matches([',', ';', ':', '.']))
+    format!("{}…", text[..end].trim_end_matches([',', ';', ':', '.', ' ']))
+}
+
+/// Where the first `words` written words end (in scripts without spaces, twice as many characters), never within a number
+/// that is said in several words.
+fn cut(text: &str, words: usize) -> usize {
+    let place = |slice: &str| slice.as_ptr().addr() - text.as_ptr().addr();
+    // Twice the room taken by each word, so that a character of a script without spaces takes half of one.
+    let (mut room, mut end, mut last) = (2 * words, 0, String::new());
+    for word in text::written(text) {
+        let took = if word.chars().any(text::is_unspaced) { 1 } else { 2 };
+        let bare = words::bare(word);
+        if room < took {
+            // Back to before the number that would be broken off.
+            let breaks = words::is_number(&last) && words::is_number(&bare);
+            return if breaks { before_number(&text[..end]) } else { end };
+        }
+        room -= took;
+        end = place(word) + word.len();
+        last = bare;
+    }
+    text.len()
+}
+
+/// Where the text ends without the numbers at its end; all of it where it is nothing else.
+fn before_number(text: &str) -> usize {
+    let mut kept = text;
+    while let Some(word) = text::written(kept).last().filter(|word| words::is_number(&words::bare(word))) {
+        kept = kept[..kept.len() - word.len()].trim_end();
+    }
+    if kept.is_empty() { text.len() } else { kept.len() }
 }
 
 /// Two decimals.

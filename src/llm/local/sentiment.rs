@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use vader_sentimental::SentimentIntensityAnalyzer;
 
 use super::lexicon::{self, PHRASES};
-use super::words;
+use super::{service, words};
 
 static VADER: LazyLock<SentimentIntensityAnalyzer<'static>> = LazyLock::new(SentimentIntensityAnalyzer::new);
 
@@ -63,11 +63,31 @@ impl Mood {
 /// The sentiment of a text.
 pub fn mood(text: &str) -> Mood {
     let spoken: Vec<String> = words::plain(text).collect();
-    let mut strength = VADER_WEIGHT * vader(text) + conversation(&spoken);
+    judged(text, &spoken)
+}
+
+/// The sentiment of one who serves: of what is left without politeness and sympathy, which go with serving. Exclamations
+/// of courtesy count as statements.
+pub(super) fn mood_of_server(text: &str) -> Mood {
+    let own = |word: &str| !service::is_sympathy(&word.to_lowercase().replace('’', "'"));
+    let mut kept = String::with_capacity(text.len());
+    for token in text.split_whitespace() {
+        let bare = token.trim_matches(|character: char| !character.is_alphanumeric());
+        if own(bare) {
+            kept.extend(token.chars().map(|character| if matches!(character, '!' | '！') { '.' } else { character }));
+            kept.push(' ');
+        }
+    }
+    let mood = mood(&kept);
+    Mood { weight: weight(words::plain(text).count()), ..mood }
+}
+
+fn judged(text: &str, spoken: &[String]) -> Mood {
+    let mut strength = VADER_WEIGHT * vader(text) + conversation(spoken);
     let exclaims = text.contains(['!', '！']);
     let asks = text.contains(['?', '？']);
     let (positive, negative) = if exclaims {
-        strength += manner(&spoken);
+        strength += manner(spoken);
         (0.0, 0.0)
     } else if asks {
         (QUESTION_POSITIVE, QUESTION_NEGATIVE)
@@ -83,9 +103,13 @@ pub fn mood(text: &str) -> Mood {
         NEUTRAL + (1.0 - NEUTRAL) * (1.0 - (-(size - threshold * 0.5) / 1.2).exp())
     };
     let silent = spoken.is_empty() && strength == 0.0;
+    Mood { score: if silent { 0.0 } else { score.copysign(strength) }, weight: weight(spoken.len()) }
+}
+
+fn weight(words: usize) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "at most 20")]
-    let weight = 3.0 + spoken.len().min(20) as f64;
-    Mood { score: if silent { 0.0 } else { score.copysign(strength) }, weight }
+    let weight = 3.0 + words.min(20) as f64;
+    weight
 }
 
 /// The mean of many turns: felt ones count in full, neutral ones less, or every call would be neutral.

@@ -71,10 +71,120 @@ fn a_summary_says_what_matters_and_who_said_it() {
     let summary = ask("summary", CALL);
     let points = summary["points"].as_array().expect("points");
     let said = points.iter().map(|point| point["text"].as_str().expect("text")).collect::<Vec<_>>().join(" ");
+    let said = format!("{} {said}", summary["headline"].as_str().expect("headline"));
     assert!(said.contains("bill") && said.contains("address"), "{said}");
     assert!(!said.contains("Um") && !said.contains("the, the"), "{said}");
     assert!(points.iter().all(|point| point["speaker"].is_string()));
     assert!(summary["headline"].as_str().expect("headline").split_whitespace().count() <= HEADLINE_WORDS);
+}
+
+/// Headline and points of a summary.
+fn said(call: &[(&str, &str)]) -> (String, Vec<String>) {
+    let summary = ask("summary", call);
+    let points = summary["points"].as_array().expect("points").iter();
+    let points = points.map(|point| point["text"].as_str().expect("text").to_owned()).collect();
+    (summary["headline"].as_str().expect("headline").to_owned(), points)
+}
+
+#[test]
+fn numbers_letters_and_names_are_the_speakers_own() {
+    let call = [
+        ("agent", "May I have the account number?"),
+        ("customer", "It's Daniel Okafor, and the account is four four one, seven zero nine, oh oh two."),
+        ("agent", "Four four one, seven zero nine, oh oh two, thank you, Mr. Okafor."),
+        ("customer", "The postcode is B B six, double seven. It is Tom Tom Street."),
+    ];
+    let (headline, points) = said(&call);
+    let all = format!("{headline} {}", points.join(" "));
+    assert!(all.contains("four four one, seven zero nine, oh oh two"), "{all}");
+    assert!(all.contains("B B six, double seven"), "{all}");
+    for said in points.iter().chain([&headline]) {
+        let verbatim = said.trim_end_matches('…');
+        assert!(call.iter().any(|(_, text)| text.contains(verbatim)), "{said}");
+    }
+}
+
+#[test]
+fn headline_never_ends_within_a_number() {
+    let long = "the number that I want you to write down for me very carefully please is this one here now \
+                four four one seven zero nine two two three five";
+    let text = shortened(long, HEADLINE_WORDS);
+    assert!(text.ends_with('…') && !text.contains("four"), "{text}");
+    assert_eq!(shortened("one two three four", 2), "one two…", "nothing but a number");
+    let japanese = "解約したいんですけど、手数料はかかりますかと聞きたいのですが、どうしたらいいですか教えてくださいお願いします。";
+    let short = shortened(japanese, 10);
+    assert_eq!(short.chars().filter(|character| *character != '、').count(), 21, "{short}");
+    assert!(japanese.starts_with(short.trim_end_matches('…')));
+}
+
+#[test]
+fn headline_says_the_outcome_and_no_point_repeats_it() {
+    let calls: [&[(&str, &str)]; 3] = [
+        CALL,
+        &[
+            ("agent", "Hello, how can I help you?"),
+            ("customer", "I need to return a pair of shoes that I bought, they have the wrong size."),
+            ("agent", "When did you buy the shoes?"),
+            ("customer", "I bought the shoes in November."),
+            ("agent", "Unfortunately that is more than 90 days, so we cannot accept the return of the shoes."),
+            ("customer", "Okay. Thanks anyway."),
+            ("agent", "Is there anything else I can help you with? Have a great day!"),
+        ],
+        &[
+            ("A", "My flight to Lisbon was cancelled and I need another flight."),
+            ("B", "Let me see what there is."),
+            ("A", "I have to be in Lisbon before Friday."),
+            ("B", "I have booked the flight to Lisbon on Thursday at 9:40 for you."),
+            ("A", "Great, thanks. Bye."),
+        ],
+    ];
+    for (call, outcome) in calls.into_iter().zip(["refund", "cannot accept", "9:40"]) {
+        let (headline, points) = said(call);
+        let all = format!("{headline} {}", points.join(" "));
+        assert!(all.contains(outcome), "{outcome}: {all}");
+        assert!(!headline.contains("help you") && !headline.contains("Thank"), "{headline}");
+        let words = |text: &str| words::content(text).into_iter().collect::<std::collections::HashSet<_>>();
+        for point in points {
+            let (one, two) = (words(&headline), words(&point));
+            assert!(one.intersection(&two).count() * 10 <= two.len() * 6, "{headline:?} again in {point:?}");
+        }
+    }
+}
+
+#[test]
+fn summary_follows_the_call_to_its_latest_turns() {
+    let first = ask("summary", &CALL[..4]);
+    let last = ask("summary", CALL);
+    assert_ne!(first["headline"], last["headline"], "it says what the call is about now");
+}
+
+#[test]
+fn politeness_and_sympathy_of_one_who_serves_are_not_his_mood() {
+    let call = [
+        ("A", "Thank you for calling Northwind, how can I help you today?"),
+        ("B", "My heating has been broken for a week and nobody comes. This is terrible!"),
+        ("A", "I'm so sorry to hear that, that is really frustrating. I apologize for the inconvenience."),
+        ("B", "I am really angry."),
+        ("A", "I understand, that is awful. Unfortunately there was a problem with the schedule, I'm sorry."),
+    ];
+    for (labels, server) in [(["A", "B"], "A"), (["agent", "customer"], "agent"), (["Support 2", "x"], "Support 2")] {
+        let call: Vec<(&str, &str)> =
+            call.iter().map(|(speaker, text)| (labels[usize::from(*speaker == "B")], *text)).collect();
+        let judged = ask("sentiment", &call);
+        let of = |label: &str| {
+            let all = judged["speakers"].as_array().expect("speakers");
+            all.iter().find(|entry| entry["speaker"] == label).expect("there")["label"].clone()
+        };
+        assert_eq!(of(server), "neutral", "{judged}");
+        assert_eq!(of(labels[1]), "negative", "{judged}");
+        assert_eq!(ask("sentiment_turn", &call[..3])["label"], "neutral");
+    }
+    let alone = [("agent", "I'm so sorry about that, I apologize for the trouble.")];
+    assert_eq!(ask("sentiment_turn", &alone)["label"], "neutral");
+    // Who does not serve feels what he says; nobody serves among equals.
+    assert_eq!(ask("sentiment_turn", &[("B", "I'm so sorry, this is awful.")])["label"], "negative");
+    let rude = [("agent", "How can I help you?"), ("customer", "Hi."), ("agent", "You are an idiot, shut up!")];
+    assert_eq!(ask("sentiment_turn", &rude)["label"], "negative", "an insult is no politeness");
 }
 
 #[test]

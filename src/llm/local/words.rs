@@ -1,9 +1,11 @@
-//! Words of spoken text: splitting, folding and cleaning.
+//! English words of spoken text: content words, numbers, sentences.
 //!
-//! Knows nothing of meaning but which words carry none.
+//! Knows no meaning but which words carry none, and which are numbers. The cutting is [`crate::base::text`]'s.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
+
+use crate::base::text;
 
 /// English words that carry no content, contractions and fillers of speech among them.
 static STOP_WORDS: &str = "a about above after again against all am an and any are aren't as at be because been before \
@@ -18,41 +20,53 @@ static STOP_WORDS: &str = "a about above after again against all am an and any a
     like know mean think thing things really actually kind sort gonna wanna lot bit maybe say said go going one two oh ah \
     hey hi hello also even still back way see look want need make good sure now";
 
-/// Sounds and markup that are no words.
-static FILLERS: &str = "um umm uh uhh er erm hmm mm mmm mhm mm-hmm uh-huh ah oh";
+/// Words of spoken numbers.
+static NUMBER_WORDS: &str = "zero oh nought nil one two three four five six seven eight nine ten eleven twelve thirteen \
+    fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred \
+    thousand million billion first second third fourth fifth sixth seventh eighth ninth tenth double triple half quarter";
 
-/// Words that nobody says twice on purpose.
-static LINKS: &str = "the a an i we he she it they you to of and in on is was my your our for that this with it's i'm";
+/// Words that begin a question.
+static ASKING: &str = "which what who where when why how can could may do does did is are would will";
 
-/// What people say while they think, when it stands between commas.
-static ASIDES: &[&str] = &["you know", "i mean", "sort of", "kind of"];
+/// A full stop behind these ends no sentence.
+static ABBREVIATIONS: &str = "mr mrs ms dr prof st no vs etc approx jr sr";
 
 static STOPS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| STOP_WORDS.split_whitespace().collect());
-static FILLER_SET: LazyLock<HashSet<&'static str>> = LazyLock::new(|| FILLERS.split_whitespace().collect());
+static NUMBERS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| NUMBER_WORDS.split_whitespace().collect());
 
-/// Lower-case words with their apostrophes; letters said three times or more are said twice.
+/// Folded words with their apostrophes; letters said three times or more are said twice.
 pub(super) fn plain(text: &str) -> impl Iterator<Item = String> {
-    let is_word = |character: char| character.is_alphanumeric() || matches!(character, '\'' | '’' | '‘');
-    text.split(move |character: char| !is_word(character)).map(fold).filter(|word| !word.is_empty())
+    text::words(text).map(fold).filter(|word| !word.is_empty())
 }
 
 /// Words that carry content, by their stems. In scripts without spaces each character is a word.
 pub(super) fn content(text: &str) -> Vec<String> {
-    let mut out = Vec::new();
-    for word in plain(text) {
-        if word.chars().any(is_unspaced) {
-            out.extend(word.chars().map(String::from));
-        } else if word.len() > 2 && !STOPS.contains(word.as_str()) {
-            out.push(stem(&word).to_owned());
-        }
-    }
-    out
+    let carries = |word: &String| word.chars().any(text::is_unspaced) || (word.len() > 2 && !is_stop(word));
+    plain(text).filter(carries).map(|word| stem(&word).to_owned()).collect()
+}
+
+/// A word that carries no content.
+pub(super) fn is_stop(word: &str) -> bool {
+    STOPS.contains(word)
+}
+
+/// A number, in digits or in words, or a part of one: `441`, `four`, `oh`, `third`, `twenty-one`. `word` is lower case.
+pub(super) fn is_number(word: &str) -> bool {
+    word.chars().any(char::is_numeric) || word.split('-').all(|part| NUMBERS.contains(part))
+}
+
+/// A letter that is spelled. `word` is lower case. The words `a` and `i` can be letters too: only what stands beside them
+/// tells.
+pub(super) fn is_letter(word: &str) -> bool {
+    let mut characters = word.chars();
+    characters.next().is_some_and(char::is_alphabetic)
+        && characters.next().is_none()
+        && !word.chars().any(text::is_unspaced)
 }
 
 /// How many words a text has.
 pub(super) fn count(text: &str) -> usize {
-    let unspaced = text.chars().filter(|character| is_unspaced(*character)).count();
-    if unspaced > 0 { unspaced } else { text.split_whitespace().count() }
+    text::count(text)
 }
 
 /// The sentences of a text, as they stand.
@@ -63,54 +77,54 @@ pub(super) fn sentences(text: &str) -> impl Iterator<Item = &str> {
         if rest.is_empty() {
             return None;
         }
-        let mut characters = rest.char_indices().peekable();
-        while let Some((at, character)) = characters.next() {
+        let end = rest.char_indices().find_map(|(at, character)| {
             let end = at + character.len_utf8();
-            let is_end = match character {
-                '.' | '?' | '!' => characters.peek().is_none_or(|(_, next)| next.is_whitespace()),
-                '。' | '？' | '！' => true,
-                _ => false,
-            };
-            if is_end {
-                let (sentence, after) = rest.split_at(end);
-                rest = after;
-                return Some(sentence);
-            }
-        }
-        Some(std::mem::take(&mut rest).trim_end())
+            ends_sentence(rest, at, end, character).then_some(end)
+        });
+        let (sentence, after) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = after;
+        Some(sentence.trim_end())
     })
 }
 
-/// The sentence without sounds, asides, stammers and repetitions.
-pub(super) fn cleaned(sentence: &str) -> String {
-    let unmarked = without_markup(sentence);
-    let mut kept: Vec<&str> = Vec::new();
-    for token in unmarked.split_whitespace() {
-        let bare = bare(token);
-        if bare.is_empty() && kept.is_empty() || FILLER_SET.contains(bare.as_str()) {
-            // The comma or stop after a sound stays with the word before it.
-            continue;
+/// Whether a text ends with a question, or is one that speech recognition gave no mark.
+pub(super) fn is_question(text: &str) -> bool {
+    let asks = || {
+        let first = plain(text).next().unwrap_or_default();
+        ASKING.split(' ').any(|word| word == first)
+    };
+    text.ends_with(['?', '？', '؟']) || (text.ends_with(char::is_alphanumeric) && asks())
+}
+
+/// Whether the mark at `at..end` ends a sentence.
+fn ends_sentence(text: &str, at: usize, end: usize, mark: char) -> bool {
+    let after = &text[end..];
+    match mark {
+        '。' | '？' | '！' | '।' | '؟' => true,
+        '?' | '!' => after.chars().next().is_none_or(char::is_whitespace),
+        '.' => {
+            let word = text[..at].rsplit(char::is_whitespace).next().unwrap_or_default();
+            let bare = word.trim_start_matches(|character: char| !character.is_alphanumeric());
+            // The initial of a name, or a title before it.
+            let initial =
+                bare.chars().count() == 1 && bare.chars().all(|letter| letter.is_uppercase() && letter != 'I');
+            let short = ABBREVIATIONS.split(' ').any(|known| bare.eq_ignore_ascii_case(known));
+            let goes_on = after.trim_start().chars().next().is_some_and(char::is_lowercase);
+            after.chars().next().is_none_or(|next| next.is_whitespace() && !initial && !short && !goes_on)
         }
-        if let Some(last) = kept.last().copied()
-            && is_stammer(last, &bare)
-        {
-            kept.pop();
-        }
-        kept.push(token);
-        drop_aside(&mut kept);
-        drop_repetition(&mut kept);
+        _ => false,
     }
-    let mut text = kept.join(" ");
-    for mark in [" ,", " .", " ?", " !"] {
-        text = text.replace(mark, &mark[1..]);
-    }
-    text.trim_matches([' ', ',', ';']).to_owned()
+}
+
+/// A token without what stands around its letters and digits, lower case.
+pub(super) fn bare(token: &str) -> String {
+    token.trim_matches(|character: char| !character.is_alphanumeric()).to_lowercase()
 }
 
 fn fold(word: &str) -> String {
     let mut folded = String::with_capacity(word.len());
     let (mut last, mut run) = ('\0', 0);
-    for character in word.trim_matches(['\'', '’', '‘']).chars().flat_map(char::to_lowercase) {
+    for character in text::fold(word).trim_matches(['\'', '’', '‘']).chars() {
         let character = if matches!(character, '’' | '‘') { '\'' } else { character };
         run = if character == last { run + 1 } else { 1 };
         last = character;
@@ -128,93 +142,9 @@ fn stem(word: &str) -> &str {
     shorter.filter(|shorter| shorter.len() >= 3).unwrap_or(word)
 }
 
-fn is_unspaced(character: char) -> bool {
-    matches!(character, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{e00}'..='\u{eff}')
-}
-
-fn bare(token: &str) -> String {
-    token.trim_matches(|character: char| !character.is_alphanumeric()).to_lowercase()
-}
-
-/// `last` is a first try at `word`: the same word, or its first letter or two.
-fn is_stammer(last: &str, word: &str) -> bool {
-    let first = bare(last);
-    if first.is_empty() || word.is_empty() {
-        return false;
-    }
-    if !last.ends_with(|character: char| character.is_alphanumeric() || character == '-') {
-        // "No, no" is meant, "the, the" is not.
-        return first == word && last.ends_with(',') && LINKS.split(' ').any(|link| link == word);
-    }
-    let fragment = first.chars().count() <= 2 && !is_short_word(&first) && word.chars().count() > first.chars().count();
-    first == word || (fragment && word.starts_with(&first))
-}
-
-fn is_short_word(word: &str) -> bool {
-    const SHORT: &str = "a i in to of on an he we me be no so do is it at as up us my or by if go am";
-    word.chars().any(|character| !character.is_ascii_alphabetic()) || SHORT.split(' ').any(|short| short == word)
-}
-
-/// Drops an aside that has just ended with a comma, after a comma or at the start.
-fn drop_aside(kept: &mut Vec<&str>) {
-    let Some(start) = kept.len().checked_sub(2) else { return };
-    let ends = kept[start + 1].ends_with(',');
-    let begins = start == 0 || kept[start - 1].ends_with(',');
-    if ends && begins {
-        let said = format!("{} {}", bare(kept[start]), bare(kept[start + 1]));
-        if ASIDES.contains(&said.as_str()) {
-            kept.truncate(start);
-        }
-    }
-}
-
-/// Drops two words that were said twice in a row.
-fn drop_repetition(kept: &mut Vec<&str>) {
-    let Some(start) = kept.len().checked_sub(4) else { return };
-    let same = |one: usize, other: usize| {
-        let one = bare(kept[start + one]);
-        !one.is_empty() && one == bare(kept[start + other])
-    };
-    if same(0, 2) && same(1, 3) {
-        kept.drain(start..start + 2);
-    }
-}
-
-/// Without `{…}` and `[…]`, in which transcribers note sounds.
-fn without_markup(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut depth = 0_usize;
-    for character in text.chars() {
-        match character {
-            '{' | '[' => depth += 1,
-            '}' | ']' => depth = depth.saturating_sub(1),
-            _ if depth == 0 => out.push(character),
-            _ => {}
-        }
-    }
-    // An opening bracket that nobody closes hides nothing.
-    if depth > 0 { text.to_owned() } else { out }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn speech_is_cleaned_and_sense_is_kept() {
-        for (said, clean) in [
-            ("Um so we we need a a f for the uh new remote.", "so we need a for the new remote."),
-            ("Don't you know that yellow means slow down?", "Don't you know that yellow means slow down?"),
-            ("It is, you know, quite, I mean, late.", "It is, quite, late."),
-            ("I think I think we go.", "I think we go."),
-            ("Hmm.", ""),
-            ("{vocalsound} Okay [laughs] then.", "Okay then."),
-            ("It's five [four", "It's five [four"),
-            ("No, no, the, the other.", "No, no, the other."),
-        ] {
-            assert_eq!(cleaned(said), clean, "{said}");
-        }
-    }
 
     #[test]
     fn sentences_end_where_they_end() {
@@ -222,6 +152,8 @@ mod tests {
         assert_eq!(split(" It is 3.5 km. Really? yes"), ["It is 3.5 km.", "Really?", "yes"]);
         assert_eq!(split("好。再见"), ["好。", "再见"]);
         assert_eq!(split("  "), [""; 0]);
+        assert_eq!(split("Thank you, Mr. Okafor. J. Smith is here."), ["Thank you, Mr. Okafor.", "J. Smith is here."]);
+        assert_eq!(split("Wait... let me see. So am I. Go on."), ["Wait... let me see.", "So am I.", "Go on."]);
     }
 
     #[test]
@@ -229,5 +161,18 @@ mod tests {
         assert_eq!(content("I'm waiting for the bills, the bill's late"), ["wait", "bill", "bill", "late"]);
         assert_eq!(content("会议"), ["会", "议"]);
         assert_eq!(plain("Nooooo — DON’T!").collect::<Vec<_>>(), ["noo", "don't"]);
+    }
+
+    #[test]
+    fn numbers_and_letters_are_known_by_their_words() {
+        assert!(["441", "four", "oh", "twenty-one", "3.5", "b2"].into_iter().all(is_number));
+        assert!(!["for", "to", "won", "well-known", "-"].into_iter().any(is_number));
+        assert!(
+            is_question("Is it?")
+                && is_question("which card would you like")
+                && !is_question("I see")
+                && !is_question("Is it.")
+        );
+        assert!(is_letter("b") && !is_letter("be") && !is_letter("会") && !is_letter("4"));
     }
 }
