@@ -36,5 +36,6 @@ mod sinks;
 mod soak;
 mod subscribe;
 mod surrogates;
+mod transcripts;
 mod variants;
 mod way_out;
