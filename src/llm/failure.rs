@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 use serde_json::Value;
 
+use super::{json, wait};
+
 /// Longest message of a vendor that is kept, in bytes.
 const MAX_MESSAGE_BYTES: usize = 500;
 
@@ -68,6 +70,14 @@ impl VendorError {
         Self { class, status, code, message: shorten(message.into()), retry_after: None, retry: class.retryable() }
     }
 
+    /// The same, with when to come back, where waiting can help.
+    fn waiting(mut self, told: impl FnOnce() -> Option<RetryAfter>) -> Self {
+        if matches!(self.class, Class::RateLimited | Class::Upstream) {
+            self.retry_after = told();
+        }
+        self
+    }
+
     /// The same, known to be of another class.
     #[must_use]
     pub fn of_class(mut self, class: Class) -> Self {
@@ -107,14 +117,18 @@ const AUTH: &[&str] = &["invalid_api_key", "API_KEY_INVALID", "authentication_er
 /// Reads an error answer of any of the known shapes: OpenAI's `{"error":{…}}`, AssemblyAI's flat and old ones,
 /// Anthropic's `{"type":"error","error":{…}}`, Google's (also wrapped in a list), or no JSON at all.
 pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> VendorError {
-    let parsed: Option<Value> = serde_json::from_slice(body).ok();
+    let parsed: Option<Value> = json::read(body).ok();
     let parsed = parsed.map(|value| match value {
         Value::Array(mut items) if items.len() == 1 => items.remove(0),
         other => other,
     });
     let mut error = match &parsed {
         Some(value) => read_value(status, value),
-        None => VendorError::new(status, None, describe_other(headers, body)),
+        None => {
+            let error = VendorError::new(status, None, describe_other(headers, body));
+            let page = body.trim_ascii_start().starts_with(b"<");
+            error.waiting(|| wait::in_text(&String::from_utf8_lossy(body)).filter(|_| !page))
+        }
     };
     // No wait fills an empty purse, whatever a vendor's machinery adds of its own accord.
     if let Some(after) = retry_after(headers).filter(|_| error.class != Class::Exhausted) {
@@ -170,10 +184,7 @@ pub fn read_value(status: u16, value: &Value) -> VendorError {
     } else if codes.contains(&"model_not_found") {
         error = error.of_class(Class::NotFound);
     }
-    if status == 429 && error.class != Class::Exhausted {
-        error.retry_after = google_retry(details).or_else(|| retry_in_message(&message));
-    }
-    error
+    error.waiting(|| wait::in_fields(value).or_else(|| wait::in_text(&message)))
 }
 
 /// What is said in a list: AssemblyAI's `metadata.errors`, and the `detail` of those that check their parameters by
@@ -200,41 +211,17 @@ fn google_reason(details: Option<&Value>) -> Option<&str> {
     details?.as_array()?.iter().find_map(|detail| detail.get("reason")?.as_str())
 }
 
-/// `details[].retryDelay` of a `google.rpc.RetryInfo`, such as `46s` or `0.5s`.
-fn google_retry(details: Option<&Value>) -> Option<RetryAfter> {
-    let delay = details?.as_array()?.iter().find_map(|detail| detail.get("retryDelay")?.as_str())?;
-    seconds(delay.strip_suffix('s')?)
-}
-
-/// `Please retry in 46s.`, as Google and OpenAI (`try again in 1.2s`) write it into the message.
-fn retry_in_message(message: &str) -> Option<RetryAfter> {
-    let (_, rest) = message.split_once("retry in ").or_else(|| message.split_once("try again in "))?;
-    let end = rest.find(|character: char| !(character.is_ascii_digit() || character == '.'))?;
-    let number = rest[..end].trim_end_matches('.');
-    match &rest[end..] {
-        unit if unit.starts_with("ms") => number.parse::<f64>().ok().map(|ms| RetryAfter::In(millis(ms))),
-        unit if unit.starts_with('s') => seconds(number),
-        _ => None,
-    }
-}
-
-/// `retry-after-ms`, then `retry-after` in seconds (also fractions) or as an HTTP date.
+/// `retry-after-ms`, then `retry-after`: seconds (also fractions), a span or a date.
 pub fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     if let Some(ms) = text("retry-after-ms").and_then(|ms| ms.parse::<f64>().ok()).filter(|ms| *ms >= 0.0) {
         return Some(RetryAfter::In(millis(ms)));
     }
-    let value = text("retry-after")?;
-    seconds(value).or_else(|| httpdate::parse_http_date(value).ok().map(RetryAfter::At))
+    wait::value(text("retry-after")?)
 }
 
 fn millis(ms: f64) -> Duration {
     Duration::try_from_secs_f64(ms / 1000.0).unwrap_or(Duration::MAX)
-}
-
-fn seconds(text: &str) -> Option<RetryAfter> {
-    let seconds = text.parse::<f64>().ok().filter(|seconds| *seconds >= 0.0)?;
-    Some(RetryAfter::In(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
 }
 
 fn describe_other(headers: &HeaderMap, body: &[u8]) -> String {
@@ -326,6 +313,29 @@ mod tests {
     }
 
     #[test]
+    fn wait_is_read_from_header_field_or_words_where_waiting_helps() {
+        let seconds = |seconds| Some(RetryAfter::In(Duration::from_secs(seconds)));
+        let words = r#"{"error":{"message":"Limit 900, used 899. Please try again in 1m12s."}}"#;
+        for status in [408, 409, 429, 500, 503, 529] {
+            assert_eq!(read_case(status, &[], words).retry_after, seconds(72), "{status}");
+        }
+        for status in [400, 401, 402, 404, 422] {
+            assert_eq!(read_case(status, &[], words).retry_after, None, "{status}");
+        }
+        assert_eq!(read_case(429, &[("retry-after", "7")], words).retry_after, seconds(7));
+        assert_eq!(read_case(429, &[("retry-after", "soon")], words).retry_after, seconds(72));
+        let both = r#"{"error":{"message":"try again in 1 minute","retry_after":9}}"#;
+        assert_eq!(read_case(429, &[], both).retry_after, seconds(9));
+        let nested = r#"{"detail":[{"msg":"Overloaded, retry after 3 seconds"}]}"#;
+        assert_eq!(read_case(503, &[], nested).retry_after, seconds(3));
+        let text = [("content-type", "text/plain")];
+        assert_eq!(read_case(503, &text, "Busy. Try again in 2 minutes").retry_after, seconds(120));
+        assert_eq!(read_case(503, &[], "<p>Try again in 2 minutes</p>").retry_after, None);
+        let spent = r#"{"error":{"code":"insufficient_quota","message":"try again in 1 minute"}}"#;
+        assert_eq!(read_case(429, &[], spent).retry_after, None);
+    }
+
+    #[test]
     fn retry_after_in_all_its_forms() {
         let of = |name, value| read_case(429, &[(name, value)], "{}").retry_after;
         assert_eq!(of("retry-after-ms", "250"), Some(RetryAfter::In(Duration::from_millis(250))));
@@ -333,6 +343,5 @@ mod tests {
         assert!(matches!(of("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT"), Some(RetryAfter::At(_))));
         assert_eq!(of("retry-after", "soon"), None);
         assert_eq!(of("retry-after", "-1"), None);
-        assert_eq!(retry_in_message("Please try again in 20ms."), Some(RetryAfter::In(Duration::from_millis(20))));
     }
 }

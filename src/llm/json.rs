@@ -82,11 +82,13 @@ pub fn text(out: &mut Vec<u8>, text: &Text) {
     out.push(b'"');
 }
 
-/// Reads a document that is one value. Checking all of it for UTF-8 at once is cheaper than each of its strings.
+/// Reads a document that is one value; a byte order mark before it is left out. Checking all of it for UTF-8 at once is
+/// cheaper than each of its strings.
 ///
 /// # Errors
 /// It is no JSON, or not of this form.
 pub fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     match std::str::from_utf8(bytes) {
         Ok(text) => serde_json::from_str(text),
         Err(_) => serde_json::from_slice(bytes),

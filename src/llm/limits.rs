@@ -2,11 +2,9 @@
 //!
 //! Knows no clock: when a limit is whole again is told as the vendor tells it, as a span or as a date.
 
-use std::time::{Duration, SystemTime};
-
 use http::HeaderMap;
 
-use super::RetryAfter;
+use super::{RetryAfter, wait};
 
 /// What is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,56 +61,15 @@ pub fn read(headers: &HeaderMap) -> Vec<Limit> {
             let text = |what: &str| headers.get(format!("{start}{what}{end}"))?.to_str().ok().map(str::trim);
             let remaining = text("remaining")?.parse().ok().filter(|number: &f64| number.is_finite())?;
             let limit = text("limit").and_then(|limit| limit.parse().ok()).filter(|limit: &f64| *limit > 0.0);
-            Some(Limit { unit, limit, remaining, reset: reset(text("reset")?)?, refills })
+            Some(Limit { unit, limit, remaining, reset: wait::value(text("reset")?)?, refills })
         })
         .collect()
 }
 
-/// A span (`6m0s`, `12ms`, `7`, `0.5`), a date (RFC 3339, HTTP), or a Unix time in seconds or milliseconds.
-fn reset(text: &str) -> Option<RetryAfter> {
-    if let Ok(number) = text.parse::<f64>() {
-        let of = |seconds: f64| Duration::try_from_secs_f64(seconds).ok();
-        return if number >= 1e12 {
-            SystemTime::UNIX_EPOCH.checked_add(of(number / 1e3)?).map(RetryAfter::At)
-        } else if number >= 1e9 {
-            SystemTime::UNIX_EPOCH.checked_add(of(number)?).map(RetryAfter::At)
-        } else {
-            of(number).map(RetryAfter::In)
-        };
-    }
-    if let Some(span) = span(text) {
-        return Some(RetryAfter::In(span));
-    }
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return Some(RetryAfter::At(SystemTime::from(time)));
-    }
-    httpdate::parse_http_date(text).ok().map(RetryAfter::At)
-}
-
-/// `1h2m3.5s`, `250ms`.
-fn span(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut seconds = 0.0;
-    while !rest.is_empty() {
-        let end = rest.find(|character: char| !(character.is_ascii_digit() || character == '.'))?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let (length, unit) = match rest {
-            rest if rest.starts_with("ms") => (2, 0.001),
-            rest if rest.starts_with('s') => (1, 1.0),
-            rest if rest.starts_with('m') => (1, 60.0),
-            rest if rest.starts_with('h') => (1, 3_600.0),
-            rest if rest.starts_with('d') => (1, 86_400.0),
-            _ => return None,
-        };
-        seconds += number * unit;
-        rest = &rest[length..];
-    }
-    Duration::try_from_secs_f64(seconds).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use http::{HeaderName, HeaderValue};
 
     use super::*;
@@ -157,21 +114,5 @@ mod tests {
         assert_eq!(assemblyai, [limit(Unit::Requests, Some(30.0), -2.0, seconds(41), false)]);
         assert_eq!(of(&[("x-ratelimit-remaining", "3")]), [], "without an end it says nothing");
         assert_eq!(of(&[("content-type", "text/html")]), []);
-    }
-
-    #[test]
-    fn spans_and_dates() {
-        let span = |seconds| Some(RetryAfter::In(Duration::from_secs_f64(seconds)));
-        for (text, seconds) in [("12ms", 0.012), ("1h2m3.5s", 3_723.5), ("7", 7.0), ("0.5", 0.5), ("1d", 86_400.0)] {
-            assert_eq!(reset(text), span(seconds), "{text}");
-        }
-        let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
-        for text in ["1700000000", "1700000000000", "2023-11-14T22:13:20Z", "Tue, 14 Nov 2023 22:13:20 GMT"] {
-            assert_eq!(reset(text), Some(RetryAfter::At(at)), "{text}");
-        }
-        for text in ["", "soon", "-1", "1x"] {
-            assert!(!matches!(reset(text), Some(RetryAfter::At(_))), "{text}");
-        }
-        assert_eq!((reset("soon"), reset("-1"), reset("1x")), (None, None, None));
     }
 }

@@ -20,6 +20,7 @@ mod response;
 pub mod schema;
 pub mod sse;
 mod text;
+mod wait;
 mod wrong;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
