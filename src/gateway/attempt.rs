@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::{Buf as _, Bytes};
 use tokio::time::{Instant, timeout_at};
 
 use super::catalogue::Arm;
@@ -16,7 +17,9 @@ use super::rate::from_now;
 use super::row::Row;
 use crate::base::http::Response;
 use crate::base::secret;
-use crate::llm::{ChatRequest, ChatResponse, Finish, StreamError, Wire, limits};
+use crate::llm::complete::Incomplete;
+use crate::llm::form::{self, Form};
+use crate::llm::{ChatRequest, ChatResponse, Finish, StreamError, VendorError, Wire, failure, limits};
 
 /// Longest body of a plain answer.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -91,34 +94,41 @@ async fn open_inner(context: Context<'_>, wire: Wire, remote: &Arc<Remote>, row:
     let mut response = posted.map_err(|_| Failure::timeout("no response header", header_until - row.started))??;
     row.edit(|done| done.status = Some(response.status));
     remote.told.learn(&limits::read(&response.headers), Instant::now());
-    if response.status != 200 {
+    if !(200..300).contains(&response.status) {
         let until = context.deadline.min(Instant::now() + clocks.between_tokens);
         let mut body = Vec::new();
         // Cut or stalled, what has come will do: the status says enough.
         let _ = read_body(&mut response, &mut body, MAX_ERROR_BYTES, until).await;
-        let error = provider.error(response.status, &response.headers, &body);
-        let retry_after = error.retry_after.map(from_now);
-        return Err(Failure::vendor(error, retry_after));
+        return Err(vendor(provider.error(response.status, &response.headers, &body)));
     }
     if let Some(answering) = context.answering {
         answering.store(true, Ordering::Relaxed);
     }
-    if response.media_type() != "text/event-stream" {
-        let until = if context.request.stream {
-            context.deadline.min(Instant::now() + clocks.first_token)
-        } else {
-            context.plain_header
-        };
-        let mut body = Vec::new();
+    let events = response.media_type().eq_ignore_ascii_case("text/event-stream");
+    let until = if context.request.stream || events {
+        context.deadline.min(Instant::now() + clocks.first_token)
+    } else {
+        context.plain_header
+    };
+    let (form, head) = begin(&mut response, events, until).await.map_err(|failure| match failure {
+        Failure { code: "timeout", .. } if events => Failure::timeout("no token", clocks.first_token),
+        other => other,
+    })?;
+    if form == Form::Document {
+        let mut body = Vec::from(head);
         if !read_body(&mut response, &mut body, MAX_BODY_BYTES, until).await? {
-            return Err(malformed(format!("an answer of more than {MAX_BODY_BYTES} bytes")));
+            return Err(malformed(too_long()));
         }
         let mut answer = provider.answer(&body).map_err(|error| match error {
-            StreamError::Vendor(error) => Failure::vendor(error, None),
+            StreamError::Vendor(error) => vendor(error),
+            StreamError::Incomplete { why, usage } => {
+                row.usage(usage);
+                incomplete(&why)
+            }
             StreamError::Malformed(_) if body.trim_ascii_start().starts_with(b"<") => {
                 malformed("an HTML page instead of an answer".to_owned())
             }
-            StreamError::Malformed(message) => malformed(message),
+            StreamError::Malformed(message) => failure::reported("", &body).map_or_else(|| malformed(message), vendor),
         })?;
         if context.one_call {
             answer.choices.iter_mut().for_each(|choice| choice.tool_calls.truncate(1));
@@ -128,7 +138,7 @@ async fn open_inner(context: Context<'_>, wire: Wire, remote: &Arc<Remote>, row:
         return Ok(Start::Whole(Box::new(answer)));
     }
     let keep_raw = context.keep_raw && provider.speaks_openai();
-    let mut live = Box::new(Live::new(context, remote, response, keep_raw));
+    let mut live = Box::new(Live::new(context, remote, response, head, keep_raw));
     let until = context.deadline.min(Instant::now() + clocks.first_token);
     while !live.committed() {
         let read = live.read(until).await;
@@ -150,12 +160,52 @@ pub(super) fn malformed(message: String) -> Failure {
     Failure::transport("malformed", message)
 }
 
+/// A vendor's error, which may say when to come back.
+pub(super) fn vendor(error: VendorError) -> Failure {
+    let retry_after = error.retry_after.map(from_now);
+    Failure::vendor(error, retry_after)
+}
+
+/// An answer that its vendor did not complete.
+pub(super) fn incomplete(why: &Incomplete) -> Failure {
+    let code = if matches!(why, Incomplete::Unread(_)) { "malformed" } else { "interrupted" };
+    Failure::transport(code, why.to_string())
+}
+
 /// A vendor's words may repeat our key, in whole or in part, as it is or encoded.
 pub(super) fn redact(mut failure: Failure, remote: &Remote) -> Failure {
     if remote.endpoint.key().is_some_and(|key| secret::repeats(&failure.message, key)) {
         failure.message = "(the vendor's message is withheld: it repeats the key)".to_owned();
     }
     failure
+}
+
+fn too_long() -> String {
+    format!("an answer of more than {MAX_BODY_BYTES} bytes")
+}
+
+/// Reads until the bytes tell the form of a body, which is nearly always at once. Gives it with what was read, without the
+/// blanks before it. `events`: the media type is that of an event stream.
+async fn begin(response: &mut Response, events: bool, until: Instant) -> Result<(Form, Bytes), Failure> {
+    let started = Instant::now();
+    let mut head = Bytes::new();
+    let mut blanks = 0;
+    loop {
+        let chunk = timeout_at(until, response.chunk()).await;
+        let Some(bytes) = chunk.map_err(|_| Failure::timeout("no whole body", until - started))?? else {
+            return Ok((if events { Form::Events } else { Form::Document }, head));
+        };
+        head = if head.is_empty() { bytes } else { [head, bytes].concat().into() };
+        let blank = form::blank(&head);
+        head.advance(blank);
+        blanks += blank;
+        if blanks > MAX_BODY_BYTES {
+            return Err(malformed(too_long()));
+        }
+        if let Some(form) = form::of(&head, events) {
+            return Ok((form, head));
+        }
+    }
 }
 
 /// Reads a body up to `limit`; gives whether that is all of it.

@@ -227,12 +227,12 @@ async fn fetch(inner: &Inner, endpoint: &Endpoint) -> Result<Vec<Listed>, Failur
         let wire = provider.list(&call).map_err(|error| Failure::request("unsupported", error.to_string()))?;
         let got = timeout(PAGE_TIMEOUT, inner.http.get(endpoint, wire, Clocks::default().connect)).await;
         let (status, headers, body) = got.map_err(|_| Failure::timeout("no list of models", PAGE_TIMEOUT))??;
-        if status != 200 {
+        if !(200..300).contains(&status) {
             return Err(Failure::vendor(provider.error(status, &headers, &body), None));
         }
         let page = provider.read_list(&body).map_err(|error| match error {
             StreamError::Vendor(error) => Failure::vendor(error, None),
-            StreamError::Malformed(message) => Failure::transport("malformed", message),
+            error => Failure::transport("malformed", error.to_string()),
         })?;
         listed.extend(page.models);
         next = page.next;

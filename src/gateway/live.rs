@@ -10,13 +10,13 @@ use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::attempt::{Context, malformed, redact};
+use super::attempt::{Context, incomplete, malformed, redact, vendor};
 use super::endpoint::Remote;
 use super::error::Failure;
-use super::rate::from_now;
 use super::row::Row;
 use crate::base::http::{HttpError, Response};
-use crate::llm::{Piece, StreamDecoder, StreamError, Usage, sse};
+use crate::llm::complete::Progress;
+use crate::llm::{Piece, StreamDecoder, StreamError, Usage, failure, sse};
 
 /// How long the end of a finished stream is waited for.
 const AT_HAND: Duration = Duration::from_millis(2);
@@ -41,6 +41,8 @@ pub struct Frame {
 pub(super) struct Live {
     pub(super) remote: Arc<Remote>,
     response: Option<Response>,
+    /// The first bytes of the body, until they are decoded.
+    head: Option<Bytes>,
     parser: sse::Parser,
     tape: Tape,
     deadline: Instant,
@@ -75,10 +77,9 @@ struct Tape {
     first_calls: Vec<(u32, u32)>,
     held: VecDeque<Frame>,
     usage: Usage,
-    /// Answers asked for, and those that ended.
-    expected: u32,
-    finished: u32,
-    malformed: u32,
+    /// Answers asked for.
+    asked: u32,
+    progress: Progress,
 }
 
 impl Tape {
@@ -89,31 +90,49 @@ impl Tape {
             Ok(()) => {}
             // One bad line does not kill a stream that goes on well.
             Err(StreamError::Malformed(_)) => {
-                self.malformed += 1;
+                if let Some(error) = failure::reported(event.name, event.data) {
+                    return Err(vendor(error));
+                }
+                // What is no object was no part of an answer.
+                if event.data.trim_ascii_start().starts_with(b"{") {
+                    self.progress.unread();
+                }
                 return Ok(false);
             }
             Err(StreamError::Vendor(error)) => {
-                let retry_after = error.retry_after.map(from_now);
-                return Err(Failure::vendor(error, retry_after));
+                // The tokens of an answer that failed are billed too.
+                self.count(&frame.pieces);
+                return Err(vendor(error));
             }
+            Err(StreamError::Incomplete { why, .. }) => return Err(incomplete(&why)),
         }
         let left_out = self.one_call && self.leave_calls_out(&mut frame.pieces);
+        self.count(&frame.pieces);
         let mut done = false;
         for piece in &frame.pieces {
-            match piece {
-                Piece::Usage(now) => self.usage.update(*now),
-                Piece::Finish { .. } => self.finished += 1,
-                Piece::Done => done = true,
-                _ => {}
-            }
+            self.progress.piece(piece);
+            done |= *piece == Piece::Done;
         }
-        if self.keep_raw && !left_out && !done && self.decoder.as_openai() {
-            frame.raw = Some(event.data.into());
+        if frame.pieces.is_empty()
+            && let Some(error) = failure::reported(event.name, event.data)
+        {
+            return Err(vendor(error));
+        }
+        if self.keep_raw && !left_out && !done && self.decoder.as_openai(event.data) {
+            frame.raw = Some(one_line(event.data));
         }
         if !frame.pieces.is_empty() || frame.raw.is_some() {
             self.held.push_back(frame);
         }
         Ok(done)
+    }
+
+    fn count(&mut self, pieces: &[Piece]) {
+        for piece in pieces {
+            if let Piece::Usage(now) = piece {
+                self.usage.update(*now);
+            }
+        }
     }
 
     /// Leaves out all calls but an answer's first; whether there were others.
@@ -132,14 +151,29 @@ impl Tape {
         pieces.len() < all
     }
 
-    /// Whether every answer has ended.
+    /// Whether every answer is complete, although the stream was cut or stalls.
     fn complete(&self) -> bool {
-        self.finished >= self.expected
+        self.progress.end(self.asked, false).is_ok()
+    }
+
+    /// Judges the stream at its end, and gives the answers the ends that their vendor left to the end mark.
+    fn conclude(&mut self) -> Result<(), Failure> {
+        let finishes = self.progress.end(self.asked, true).map_err(|why| incomplete(&why))?;
+        let finishes = finishes.into_iter().map(|(choice, reason)| Piece::Finish { choice, reason });
+        self.held.push_back(Frame { pieces: finishes.collect(), raw: None });
+        Ok(())
     }
 }
 
 impl Live {
-    pub(super) fn new(context: Context<'_>, remote: &Arc<Remote>, response: Response, keep_raw: bool) -> Self {
+    /// `head` is what of the body was read already.
+    pub(super) fn new(
+        context: Context<'_>,
+        remote: &Arc<Remote>,
+        response: Response,
+        head: Bytes,
+        keep_raw: bool,
+    ) -> Self {
         let tape = Tape {
             decoder: remote.endpoint.config.provider.stream(),
             keep_raw,
@@ -147,13 +181,13 @@ impl Live {
             first_calls: Vec::new(),
             held: VecDeque::new(),
             usage: Usage::default(),
-            expected: context.request.n.unwrap_or(1),
-            finished: 0,
-            malformed: 0,
+            asked: context.request.n.unwrap_or(1),
+            progress: Progress::default(),
         };
         Self {
             remote: Arc::clone(remote),
             response: Some(response),
+            head: Some(head),
             parser: sse::Parser::default(),
             tape,
             deadline: context.deadline,
@@ -223,6 +257,9 @@ impl Live {
 
     /// Reads once more from the network.
     pub(super) async fn read(&mut self, until: Instant) -> Result<(), Failure> {
+        if let Some(head) = self.head.take() {
+            return self.took(Ok(Some(head))).await;
+        }
         let Some(response) = &mut self.response else {
             self.ended = true;
             return Ok(());
@@ -274,6 +311,7 @@ impl Live {
     async fn drain_parser(&mut self) -> Result<(), Failure> {
         while let Some(event) = self.parser.next() {
             if self.tape.take(event)? {
+                self.tape.conclude()?;
                 return self.finish().await;
             }
         }
@@ -285,15 +323,9 @@ impl Live {
             self.tape.take(event)?;
         }
         self.response = None;
-        if self.tape.complete() {
-            self.ended = true;
-            return Ok(());
-        }
-        if self.tape.malformed > 0 {
-            let count = self.tape.malformed;
-            return Err(malformed(format!("the stream ended without an answer; {count} events made no sense")));
-        }
-        Err(Failure::transport("interrupted", "the stream ended in the middle of the answer"))
+        self.tape.conclude()?;
+        self.ended = true;
+        Ok(())
     }
 
     /// The answer is complete: lets the body end by itself, so that its connection can serve again. Its end is nearly
@@ -310,6 +342,15 @@ impl Live {
         });
         Ok(())
     }
+}
+
+/// JSON that came in several `data` lines as one: line breaks stand between its tokens only.
+fn one_line(data: &[u8]) -> Box<[u8]> {
+    let mut line: Box<[u8]> = data.into();
+    if line.contains(&b'\n') {
+        line.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
+    }
+    line
 }
 
 /// Lets the tasks that are ready run once. A task of its own tells that they did: whoever polls this may do so more than

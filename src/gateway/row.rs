@@ -151,7 +151,7 @@ impl Drop for Row {
             reservation.settle(done.cost_pico, done.first_token_us.is_some());
         }
         if let Some(permit) = &mut self.permit {
-            let refused = done.status.is_some_and(|status| status != 200);
+            let refused = done.status.is_some_and(|status| !(200..300).contains(&status));
             match (done.input, done.output) {
                 (None, None) if refused => permit.settle(Need::NOTHING),
                 (None, None) => {}

@@ -4,11 +4,12 @@ use http::header::AUTHORIZATION;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::complete;
 use super::emulate::{self, refuse_unknown};
 use super::json::{self, Object};
 use super::{
-    Call, ChatRequest, ChatResponse, Content, Finish, Message, Piece, Provider, ResponseFormat, Role, SchemaMode,
-    StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Usage, VendorError, Wire, response, secret_header, sse,
+    Call, ChatRequest, ChatResponse, Content, Message, Piece, Provider, ResponseFormat, Role, SchemaMode,
+    StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Usage, Wire, response, secret_header, sse,
 };
 
 /// Cohere.
@@ -57,9 +58,13 @@ impl Provider for Cohere {
             pieces.push(call.into_piece(index));
         }
         pieces.extend(wire.usage.map(|usage| Piece::Usage(usage.into_usage())));
-        pieces.push(Piece::Finish { choice: 0, reason: finish(wire.finish_reason.as_deref(), None)? });
+        complete::finish(0, wire.finish_reason.as_deref(), false, &mut pieces)?;
         pieces.iter().for_each(|piece| answer.absorb(piece));
-        Ok(answer)
+        let unknown = pieces.into_iter().filter_map(|piece| match piece {
+            Piece::UnknownFinish { choice, word } => Some((choice, word)),
+            _ => None,
+        });
+        complete::whole(answer, unknown.collect())
     }
 
     fn stream(&self) -> Box<dyn StreamDecoder> {
@@ -305,17 +310,6 @@ fn malformed(what: &str, error: &serde_json::Error) -> StreamError {
     StreamError::Malformed(format!("{what} is none of Cohere's: {}", response::describe(error)))
 }
 
-fn finish(reason: Option<&str>, message: Option<String>) -> Result<Finish, StreamError> {
-    match reason {
-        Some(reason @ ("ERROR" | "TIMEOUT")) => {
-            let status = if reason == "TIMEOUT" { 504 } else { 500 };
-            let message = message.unwrap_or_else(|| format!("the answer ended with {reason}"));
-            Err(StreamError::Vendor(VendorError::new(status, Some(reason.to_owned()), message)))
-        }
-        reason => Ok(reason.and_then(Finish::parse).unwrap_or(Finish::Stop)),
-    }
-}
-
 #[derive(Deserialize)]
 struct WireEvent {
     #[serde(default)]
@@ -345,7 +339,11 @@ struct Decoder;
 
 impl StreamDecoder for Decoder {
     fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
-        if event.data == b"[DONE]" || event.data.is_empty() {
+        if complete::is_mark(event.data) {
+            out.push(Piece::Done);
+            return Ok(());
+        }
+        if event.data.is_empty() {
             return Ok(());
         }
         let event: WireEvent = json::read(event.data).map_err(|error| malformed("an event", &error))?;
@@ -365,8 +363,12 @@ impl StreamDecoder for Decoder {
             }
             ("message-end", _) => {
                 out.extend(delta.usage.map(|usage| Piece::Usage(usage.into_usage())));
-                let reason = finish(delta.finish_reason.as_deref(), delta.error)?;
-                out.extend([Piece::Finish { choice: 0, reason }, Piece::Done]);
+                let why = delta.error.as_deref().filter(|why| !why.is_empty());
+                // An error without a reason is one all the same.
+                let word = delta.finish_reason.as_deref().or(why.map(|_| "ERROR"));
+                complete::reason(word, why)?;
+                complete::finish(0, word, false, out)?;
+                out.push(Piece::Done);
             }
             // Ends of contents and calls, citations, and what is yet to come.
             _ => {}

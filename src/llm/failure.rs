@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::{json, wait};
+use super::{json, sse, wait};
 
 /// Longest message of a vendor that is kept, in bytes.
 const MAX_MESSAGE_BYTES: usize = 500;
@@ -117,7 +117,7 @@ const AUTH: &[&str] = &["invalid_api_key", "API_KEY_INVALID", "authentication_er
 /// Reads an error answer of any of the known shapes: OpenAI's `{"error":{…}}`, AssemblyAI's flat and old ones,
 /// Anthropic's `{"type":"error","error":{…}}`, Google's (also wrapped in a list), or no JSON at all.
 pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> VendorError {
-    let parsed: Option<Value> = json::read(body).ok();
+    let parsed: Option<Value> = json::read(body).ok().or_else(|| in_event(body));
     let parsed = parsed.map(|value| match value {
         Value::Array(mut items) if items.len() == 1 => items.remove(0),
         other => other,
@@ -145,6 +145,89 @@ pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> VendorError {
     error
 }
 
+/// The JSON of an error's body that is an event stream of one event.
+fn in_event(body: &[u8]) -> Option<Value> {
+    let mut parser = sse::Parser::default();
+    parser.push(body).ok()?;
+    if let Some(event) = parser.next() {
+        return json::read(event.data).ok();
+    }
+    json::read(parser.finish()?.data).ok()
+}
+
+/// The error that an event or a body reports which is no part of any answer. `name` is the event's; events of other names
+/// than an error's are a vendor's own and no errors of the answer.
+pub fn reported(name: &str, data: &[u8]) -> Option<VendorError> {
+    let error = name == "error";
+    if !error && !matches!(name, "" | "message") {
+        return None;
+    }
+    let Ok(value) = json::read::<Value>(data) else {
+        return error.then(|| VendorError::new(500, None, String::from_utf8_lossy(data)));
+    };
+    let fields = match &value {
+        Value::Object(fields) => fields,
+        _ if error => return Some(VendorError::new(500, None, value.to_string())),
+        _ => return None,
+    };
+    let answers = ["choices", "candidates", "content", "message", "delta"];
+    let said = |value: &Value| match value {
+        Value::Null => false,
+        Value::Bool(flag) => *flag,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        // Codes of success.
+        Value::Number(number) => number.as_f64().is_some_and(|code| code != 0.0 && !(200.0..300.0).contains(&code)),
+    };
+    let said = |key: &str| fields.get(key).is_some_and(said);
+    let text = |key: &str| fields.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let kind = text("type").or(text("object")).unwrap_or_default();
+    let failed = error
+        || said("error")
+        || kind == "error"
+        || ["error_message", "error_msg", "errorMessage", "error_type", "error_code"].into_iter().any(said)
+        // MiniMax's.
+        || value.pointer("/base_resp/status_code").and_then(Value::as_i64).is_some_and(|code| code != 0)
+        // A bare problem, in the words of common frameworks.
+        || (!answers.iter().any(|key| fields.get(*key).is_some_and(|value| value.is_array() || value.is_object()))
+            && (said("detail") || (said("code") && (said("message") || said("msg")))));
+    failed.then(|| read_value(status_in(&value), &value))
+}
+
+/// The status that an error without one of its own stands for: a number in it, or what its type says.
+fn status_in(value: &Value) -> u16 {
+    let inner = value.get("error").filter(|error| error.is_object()).unwrap_or(value);
+    let numbers = ["status", "code", "status_code", "http_status_code", "error_code"];
+    let number = |key: &&str| match inner.get(*key)? {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    let number = numbers.iter().filter_map(number).find(|number| (400..600).contains(number));
+    if let Some(status) = number.and_then(|number| u16::try_from(number).ok()) {
+        return status;
+    }
+    let words = ["type", "code", "error_type", "error_code", "status"];
+    let words: String = words.iter().filter_map(|key| inner.get(*key)?.as_str()).collect();
+    let words: String = words.chars().filter(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase();
+    let known = [
+        ("ratelimit", 429),
+        ("toomanyrequests", 429),
+        ("quota", 429),
+        ("overloaded", 529),
+        ("unavailable", 503),
+        ("timeout", 504),
+        ("authentication", 401),
+        ("permission", 403),
+        ("notfound", 404),
+        ("badrequest", 400),
+        ("invalidrequest", 400),
+        ("contextlength", 400),
+    ];
+    known.iter().find(|(word, _)| words.contains(word)).map_or(500, |(_, status)| *status)
+}
+
 /// Reads an error object that came as JSON, in a body or in a stream.
 pub fn read_value(status: u16, value: &Value) -> VendorError {
     let inner = match value.get("error") {
@@ -156,7 +239,9 @@ pub fn read_value(status: u16, value: &Value) -> VendorError {
     };
     let text = |key: &str| inner.get(key).and_then(Value::as_str);
     let nested = listed(value);
-    let said = text("message").or_else(|| text("error")).or_else(|| text("detail"));
+    let names = ["message", "error", "detail", "error_message", "error_msg", "errorMessage", "msg"];
+    let said = names.iter().find_map(|name| text(name).filter(|text| !text.is_empty()));
+    let said = said.or_else(|| value.pointer("/base_resp/status_msg").and_then(Value::as_str));
     let message = match (said, nested) {
         (Some(said), Some(nested)) => format!("{said}: {nested}"),
         (Some(said), None) => said.to_owned(),
@@ -166,6 +251,7 @@ pub fn read_value(status: u16, value: &Value) -> VendorError {
     let codes: Vec<&str> = [
         text("code"),
         text("type"),
+        text("error_type"),
         text("status"),
         details.and_then(|details| details.get("error_code")).and_then(Value::as_str),
         google_reason(details),

@@ -6,8 +6,10 @@
 
 mod anthropic;
 mod cohere;
+pub mod complete;
 mod emulate;
 pub mod failure;
+pub mod form;
 mod google;
 pub mod json;
 pub mod limits;
@@ -187,10 +189,10 @@ pub trait StreamDecoder: Send {
     /// [`StreamError::Malformed`]: the event is to be skipped, the stream may go on. [`StreamError::Vendor`]: it is over.
     fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError>;
 
-    /// Whether the event just decoded is what OpenAI itself would send, so that it can go to an OpenAI client as it came.
-    /// Asked of vendors that [speak OpenAI's format](Provider::speaks_openai) only.
-    fn as_openai(&self) -> bool {
-        true
+    /// Whether the event just decoded, of which this is the data, is what OpenAI itself would send, so that it can go to an
+    /// OpenAI client as it came. Only vendors that [speak OpenAI's format](Provider::speaks_openai) have such events.
+    fn as_openai(&self, _data: &[u8]) -> bool {
+        false
     }
 }
 
@@ -203,6 +205,14 @@ pub enum StreamError {
     /// The vendor reports an error.
     #[error("{0}")]
     Vendor(VendorError),
+    /// A whole answer that is not complete.
+    #[error("{why}")]
+    Incomplete {
+        /// What is missing.
+        why: complete::Incomplete,
+        /// The tokens that it took all the same.
+        usage: Usage,
+    },
 }
 
 /// A header with a secret value.

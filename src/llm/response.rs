@@ -69,14 +69,28 @@ impl Finish {
         }
     }
 
-    /// Reads OpenAI's spelling, and the vendors' own ones that OpenAI-compatible servers let through.
-    pub fn parse(reason: &str) -> Option<Self> {
+    /// Reads OpenAI's spelling and the vendors' own ones, in lower case.
+    pub(super) fn parse(reason: &str) -> Option<Self> {
         Some(match reason {
-            "stop" | "end_turn" | "stop_sequence" | "pause_turn" | "STOP" | "eos" | "COMPLETE" => Self::Stop,
-            "length" | "max_tokens" | "MAX_TOKENS" | "model_length" | "model_context_window_exceeded" => Self::Length,
-            "tool_calls" | "function_call" | "tool_use" | "TOOL_CALL" => Self::ToolCalls,
-            "content_filter" | "refusal" | "SAFETY" | "RECITATION" | "BLOCKLIST" | "PROHIBITED_CONTENT" | "SPII"
-            | "LANGUAGE" => Self::ContentFilter,
+            "stop" | "end_turn" | "stop_sequence" | "stop_criteria_met" | "pause_turn" | "eos" | "eos_token"
+            | "endoftext" | "complete" | "finished" => Self::Stop,
+            "length" | "max_tokens" | "model_length" | "model_context_window_exceeded" => Self::Length,
+            "tool_calls" | "function_call" | "tool_use" | "tool_call" => Self::ToolCalls,
+            "content_filter"
+            | "content_filtered"
+            | "guardrail_intervened"
+            | "refusal"
+            | "safety"
+            | "sensitive"
+            | "recitation"
+            | "blocklist"
+            | "prohibited_content"
+            | "spii"
+            | "language"
+            | "model_armor"
+            | "image_safety"
+            | "image_prohibited_content"
+            | "image_recitation" => Self::ContentFilter,
             _ => return None,
         })
     }
@@ -199,9 +213,16 @@ pub enum Piece {
         /// Why.
         reason: Finish,
     },
+    /// The vendor ended an answer for a reason that is not known: not an end by itself.
+    UnknownFinish {
+        /// Which.
+        choice: u32,
+        /// The vendor's word, shortened.
+        word: String,
+    },
     /// Tokens so far.
     Usage(Usage),
-    /// The stream ended as it should.
+    /// The vendor's mark of the end of the stream.
     Done,
 }
 
@@ -210,8 +231,10 @@ impl Piece {
     pub fn is_semantic(&self) -> bool {
         match self {
             Self::Text { text, .. } | Self::Reasoning { text, .. } | Self::Refusal { text, .. } => !text.is_empty(),
-            Self::ToolCall { .. } | Self::Finish { .. } => true,
-            Self::Start { .. } | Self::Thinking { .. } | Self::Usage(_) | Self::Logprobs { .. } | Self::Done => false,
+            Self::ToolCall { .. } => true,
+            // An end with nothing before it may yet turn out to be none.
+            Self::Finish { .. } | Self::UnknownFinish { .. } | Self::Done => false,
+            Self::Start { .. } | Self::Thinking { .. } | Self::Usage(_) | Self::Logprobs { .. } => false,
         }
     }
 }
@@ -259,18 +282,13 @@ impl ChatResponse {
             Piece::Logprobs { choice, value } => absorb_logprobs(&mut self.choice(*choice).logprobs, value),
             Piece::Finish { choice, reason } => self.choice(*choice).finish = Some(*reason),
             Piece::Usage(usage) => self.usage.update(*usage),
-            Piece::Done => {}
+            Piece::UnknownFinish { .. } | Piece::Done => {}
         }
     }
 
     /// The text of the first answer.
     pub fn text(&self) -> &str {
         self.choices.first().and_then(|choice| choice.text.as_deref()).unwrap_or_default()
-    }
-
-    /// Whether every answer that began has ended.
-    pub fn finished(&self) -> bool {
-        !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finish.is_some())
     }
 
     fn choice(&mut self, index: u32) -> &mut Choice {
@@ -341,6 +359,6 @@ mod tests {
         assert_eq!(answer.text(), "Hello");
         assert_eq!(answer.choices[0].tool_calls[1].arguments, "{}");
         assert_eq!(answer.usage, Usage { input: Some(3), output: Some(2), ..Usage::default() });
-        assert!(answer.finished());
+        assert_eq!(answer.choices[0].finish, Some(Finish::ToolCalls));
     }
 }

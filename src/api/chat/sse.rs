@@ -142,7 +142,9 @@ impl Writer {
                 self.created = created.unwrap_or_else(unix_seconds);
             }
         }
-        let rewrite = |piece: &Piece| matches!(piece, Piece::Finish { .. } | Piece::Usage(_) | Piece::Done);
+        let rewrite = |piece: &Piece| {
+            matches!(piece, Piece::Finish { .. } | Piece::UnknownFinish { .. } | Piece::Usage(_) | Piece::Done)
+        };
         if let Some(raw) = &frame.raw
             && !frame.pieces.iter().any(rewrite)
         {
@@ -198,7 +200,7 @@ impl Writer {
                 self.finishes.retain(|(ended, _)| ended != choice);
                 self.finishes.push((*choice, *reason));
             }
-            Piece::Usage(_) | Piece::Done => {}
+            Piece::UnknownFinish { .. } | Piece::Usage(_) | Piece::Done => {}
         }
     }
 

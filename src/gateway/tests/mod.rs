@@ -2,10 +2,13 @@
 
 mod balance;
 mod budgets;
+mod complete;
 pub(crate) mod fake;
+mod forms;
 mod hedging;
 mod rates;
 mod streams;
+mod vendors;
 mod whole;
 
 use std::sync::{Arc, Mutex};

@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::llm::complete::{self, Reason};
 use crate::llm::json;
 use crate::llm::{
-    ChatResponse, Choice, Finish, Piece, StreamDecoder, StreamError, THINKING_BLOCKS, ToolCall, Usage, failure,
-    response, sse,
+    ChatResponse, Choice, Piece, StreamDecoder, StreamError, THINKING_BLOCKS, ToolCall, Usage, failure, response, sse,
 };
 use crate::types::JsonMap;
 
@@ -99,18 +99,20 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
         // To be sent back as they are: they are signed.
         choice.rest.insert(THINKING_BLOCKS.to_owned(), Value::Array(thinking));
     }
-    choice.finish = Some(finish(wire.stop_reason.as_deref()));
-    Ok(ChatResponse {
+    let mut unknown = Vec::new();
+    match complete::reason(wire.stop_reason.as_deref(), None)? {
+        Reason::Known(reason) => choice.finish = Some(reason),
+        Reason::Unknown(word) => unknown.push((0, word)),
+        Reason::Absent => {}
+    }
+    let response = ChatResponse {
         id: wire.id,
         model: wire.model,
         choices: vec![choice],
         usage: wire.usage.into_usage(),
         ..ChatResponse::default()
-    })
-}
-
-fn finish(reason: Option<&str>) -> Finish {
-    reason.and_then(Finish::parse).unwrap_or(Finish::Stop)
+    };
+    complete::whole(response, unknown)
 }
 
 /// An error that came with status 200: its type says which status it stands for.
@@ -145,6 +147,10 @@ pub(super) struct Decoder {
 
 impl StreamDecoder for Decoder {
     fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
+        if complete::is_mark(event.data) {
+            out.push(Piece::Done);
+            return Ok(());
+        }
         let value: Value = json::read(event.data).map_err(|error| malformed("an event", &error))?;
         let index = value.get("index").and_then(Value::as_u64).unwrap_or(0);
         match value.get("type").and_then(Value::as_str) {
@@ -206,9 +212,8 @@ impl StreamDecoder for Decoder {
             Some("message_delta") => {
                 self.flush_input(out);
                 self.usage(&value, out);
-                if let Some(reason) = value.pointer("/delta/stop_reason").and_then(Value::as_str) {
-                    out.push(Piece::Finish { choice: 0, reason: finish(Some(reason)) });
-                }
+                let reason = value.pointer("/delta/stop_reason").and_then(Value::as_str);
+                complete::finish(0, reason, false, out)?;
             }
             Some("message_stop") => out.push(Piece::Done),
             Some("error") => return Err(StreamError::Vendor(in_band(&value))),

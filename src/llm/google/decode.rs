@@ -3,10 +3,9 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::llm::complete::{self, Reason};
 use crate::llm::json;
-use crate::llm::{
-    ChatResponse, Finish, Piece, StreamDecoder, StreamError, Usage, VendorError, emulate, failure, response, sse,
-};
+use crate::llm::{ChatResponse, Finish, Piece, StreamDecoder, StreamError, Usage, emulate, failure, response, sse};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -108,37 +107,44 @@ impl WireUsage {
     }
 }
 
-fn read(body: &[u8], what: &str) -> Result<WireAnswer, StreamError> {
+/// The chunks of an event or a body: one, or a list of them.
+fn read(body: &[u8], what: &str) -> Result<Vec<WireAnswer>, StreamError> {
     let malformed = |error: serde_json::Error| {
         StreamError::Malformed(format!("{what} is none of Gemini's: {}", response::describe(&error)))
     };
-    let wire: WireAnswer = if body.trim_ascii_start().starts_with(b"[") {
-        let mut items: Vec<WireAnswer> = json::read(body).map_err(malformed)?;
-        items.pop().ok_or_else(|| StreamError::Malformed(format!("{what} is an empty list")))?
-    } else {
+    let mut wires: Vec<WireAnswer> = if body.trim_ascii_start().starts_with(b"[") {
         json::read(body).map_err(malformed)?
+    } else {
+        vec![json::read(body).map_err(malformed)?]
     };
-    match wire.error {
+    if wires.is_empty() {
+        return Err(StreamError::Malformed(format!("{what} is an empty list")));
+    }
+    match wires.iter_mut().find_map(|wire| wire.error.take()) {
         Some(error) => {
             let status = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
             let status = status.filter(|status| *status >= 400).unwrap_or(500);
             Err(StreamError::Vendor(failure::read_value(status, &json!({ "error": error }))))
         }
-        None => Ok(wire),
+        None => Ok(wires),
     }
 }
 
-/// Reads a whole answer: a stream of one event.
+/// Reads a whole answer: a stream of one event, or its chunks in a list.
 pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
-    let wire = read(body, "the answer")?;
     let mut pieces = Vec::new();
     let mut decoder = Decoder::default();
     let mut answer = ChatResponse::default();
-    let extras = decoder.take(wire, &mut pieces)?;
+    let mut extras = Vec::new();
+    let mut candidates = 0;
+    for wire in read(body, "the answer")? {
+        candidates += wire.candidates.len();
+        extras.extend(decoder.take(wire, &mut pieces)?);
+    }
     for piece in &pieces {
         answer.absorb(piece);
     }
-    if answer.choices.is_empty() {
+    if answer.choices.is_empty() && candidates == 0 {
         return Err(StreamError::Malformed("the answer has no candidates".to_owned()));
     }
     for (choice, index, signature) in extras {
@@ -147,10 +153,11 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
             call.rest.insert("extra_content".to_owned(), json!({"google": {"thought_signature": signature}}));
         }
     }
-    for choice in &mut answer.choices {
-        choice.finish = choice.finish.or(Some(Finish::Stop));
-    }
-    Ok(answer)
+    let unknown = pieces.into_iter().filter_map(|piece| match piece {
+        Piece::UnknownFinish { choice, word } => Some((choice, word)),
+        _ => None,
+    });
+    complete::whole(answer, unknown.collect())
 }
 
 /// Decodes one stream.
@@ -160,15 +167,20 @@ pub(super) struct Decoder {
     id: String,
     /// Function calls so far, by candidate.
     calls: Vec<(u32, u32)>,
+    /// Candidates that have had a part.
+    spoke: Vec<u32>,
 }
 
 impl StreamDecoder for Decoder {
     fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
+        if complete::is_mark(event.data) {
+            out.push(Piece::Done);
+            return Ok(());
+        }
         if event.data.is_empty() {
             return Ok(());
         }
-        let wire = read(event.data, "a chunk")?;
-        self.take(wire, out).map(|_| ())
+        read(event.data, "a chunk")?.into_iter().try_for_each(|wire| self.take(wire, out).map(drop))
     }
 }
 
@@ -207,6 +219,9 @@ impl Decoder {
     ) -> Result<(), StreamError> {
         let choice = candidate.index;
         for part in candidate.content.into_iter().flat_map(|content| content.parts) {
+            if !self.spoke.contains(&choice) {
+                self.spoke.push(choice);
+            }
             if let Some(call) = part.function_call {
                 let index = self.count(choice);
                 let minted =
@@ -224,34 +239,13 @@ impl Decoder {
                 out.push(if part.thought { Piece::Reasoning { choice, text } } else { Piece::Text { choice, text } });
             }
         }
-        match candidate.finish_reason.as_deref() {
-            None | Some("FINISH_REASON_UNSPECIFIED") => {}
-            Some(
-                reason @ ("MALFORMED_FUNCTION_CALL"
-                | "MALFORMED_RESPONSE"
-                | "OTHER"
-                | "UNEXPECTED_TOOL_CALL"
-                | "TOO_MANY_TOOL_CALLS"),
-            ) => {
-                let message = format!("the answer ended with {reason}");
-                return Err(StreamError::Vendor(VendorError::new(500, Some(reason.to_owned()), message)));
-            }
-            Some(reason @ "MISSING_THOUGHT_SIGNATURE") => {
-                let message = "a tool call came back without the signature that was in its id";
-                return Err(StreamError::Vendor(VendorError::new(400, Some(reason.to_owned()), message)));
-            }
-            Some(reason) => {
-                let called = self.calls.iter().any(|(of, count)| *of == choice && *count > 0);
-                let reason = match Finish::parse(reason) {
-                    Some(Finish::Stop) | None if called => Finish::ToolCalls,
-                    Some(reason) => reason,
-                    None if reason.starts_with("IMAGE_") || reason == "MODEL_ARMOR" => Finish::ContentFilter,
-                    None => Finish::Stop,
-                };
-                out.push(Piece::Finish { choice, reason });
-            }
+        let word = candidate.finish_reason.as_deref();
+        let called = self.calls.iter().any(|(of, count)| *of == choice && *count > 0);
+        // Gemini stops without a part where it failed to answer: that says nothing, not even that there is nothing to say.
+        if matches!(complete::reason(word, None)?, Reason::Known(Finish::Stop)) && !self.spoke.contains(&choice) {
+            return Ok(());
         }
-        Ok(())
+        complete::finish(choice, word, called, out)
     }
 
     /// The number of the candidate's next call.
@@ -276,13 +270,20 @@ mod tests {
 
     #[test]
     fn a_call_without_id_gets_one() {
-        let body = br#"{"responseId":"r-1","candidates":[{"content":{"parts":[{"functionCall":{"name":"f"}}]}}]}"#;
+        let body = br#"{"responseId":"r-1","candidates":[{"content":{"parts":[{"functionCall":{"name":"f"}}]},"finishReason":"STOP"}]}"#;
         let answer = answer(body).expect("answer");
         let expected =
             ToolCall { id: "call_r1_0_0".into(), name: "f".into(), arguments: "{}".into(), rest: JsonMap::new() };
         assert_eq!(
             answer.choices,
-            [Choice { tool_calls: vec![expected], finish: Some(Finish::Stop), ..Choice::default() }]
+            [Choice { tool_calls: vec![expected], finish: Some(Finish::ToolCalls), ..Choice::default() }]
         );
+    }
+
+    #[test]
+    fn chunks_in_a_list_are_one_answer() {
+        let body = br#"[{"candidates":[{"content":{"parts":[{"text":"a"}]}}]},
+            {"candidates":[{"content":{"parts":[{"text":"b"}]},"finishReason":"STOP"}]}]"#;
+        assert_eq!(answer(body).expect("answer").text(), "ab");
     }
 }

@@ -4,8 +4,9 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::plain;
 use super::text::WireText;
+use super::{plain, shape};
+use crate::llm::complete::{self, Reason};
 use crate::llm::json;
 use crate::llm::{
     ChatResponse, Choice, Finish, Piece, StreamDecoder, StreamError, ToolCall, Usage, failure, response, sse,
@@ -63,6 +64,9 @@ struct WireChoice {
     tool_calls: Option<Vec<WireToolCall>>,
     #[serde(default)]
     finish_reason: Option<String>,
+    /// OpenRouter's, in the words of the vendor behind it.
+    #[serde(default)]
+    native_finish_reason: Option<String>,
     #[serde(default)]
     logprobs: Option<Value>,
     /// OpenRouter's, of a model behind it that broke off.
@@ -74,8 +78,9 @@ impl WireChoice {
     /// The error that ended this answer.
     fn broken(&mut self) -> Option<StreamError> {
         let error = self.error.take().filter(|error| !error.is_null());
-        let broken = error.is_some() || self.finish_reason.as_deref() == Some("error");
-        broken.then(|| StreamError::Vendor(in_band(error.unwrap_or_else(|| json!({"message": "the model broke off"})))))
+        let error = error.map(|error| StreamError::Vendor(in_band(error)));
+        // The reason of the model behind a router may tell of a failure that the router's own does not.
+        error.or_else(|| complete::reason(self.native_finish_reason.as_deref(), None).err())
     }
 }
 
@@ -240,18 +245,23 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
             response.rest.insert(key.to_owned(), value);
         }
     }
+    let mut unknown = Vec::new();
     for mut choice in choices {
         if let Some(error) = choice.broken() {
             return Err(error);
         }
-        merge_choice(&mut response.choices, choice);
+        merge_choice(&mut response.choices, choice, &mut unknown)?;
     }
     response.choices.sort_by_key(|choice| choice.index);
-    Ok(response)
+    complete::whole(response, unknown)
 }
 
 /// A choice without an index belongs to the first: AssemblyAI may send text and calls as separate choices.
-fn merge_choice(choices: &mut Vec<Choice>, wire: WireChoice) {
+fn merge_choice(
+    choices: &mut Vec<Choice>,
+    wire: WireChoice,
+    unknown: &mut Vec<(u32, String)>,
+) -> Result<(), StreamError> {
     let index = wire.index.unwrap_or(0);
     let position = match choices.iter().position(|choice| choice.index == index) {
         Some(position) => position,
@@ -294,11 +304,15 @@ fn merge_choice(choices: &mut Vec<Choice>, wire: WireChoice) {
         }
     }
     choice.logprobs = wire.logprobs.filter(|value| !value.is_null()).or(choice.logprobs.take());
-    let finish = wire.finish_reason.as_deref().map(|reason| Finish::parse(reason).unwrap_or(Finish::Stop));
-    choice.finish = finish.or(choice.finish);
+    match complete::reason(wire.finish_reason.as_deref(), None)? {
+        Reason::Known(reason) => choice.finish = Some(reason),
+        Reason::Unknown(word) => unknown.push((index, word)),
+        Reason::Absent => {}
+    }
     if choice.finish == Some(Finish::Stop) && !choice.tool_calls.is_empty() {
         choice.finish = Some(Finish::ToolCalls);
     }
+    Ok(())
 }
 
 fn append(ours: &mut Option<String>, more: Option<String>) {
@@ -331,12 +345,15 @@ pub(super) struct Decoder {
     calls: Vec<(u32, u32)>,
     /// The chunk just read is not as OpenAI has it: its client would overlook something.
     foreign: bool,
+    /// It is as OpenAI has it.
+    plain: bool,
 }
 
 impl StreamDecoder for Decoder {
     fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
         self.foreign = false;
-        if event.data == b"[DONE]" {
+        self.plain = false;
+        if complete::is_mark(event.data) {
             out.push(Piece::Done);
             return Ok(());
         }
@@ -347,12 +364,19 @@ impl StreamDecoder for Decoder {
             && event.name != "error"
             && let Some(text) = plain::text(event.data)
         {
+            self.plain = true;
             if !text.is_empty() {
                 out.push(Piece::Text { choice: 0, text: text.into_owned() });
             }
             return Ok(());
         }
         let mut chunk: WireAnswer = json::read(event.data).map_err(|error| malformed("a chunk", &error))?;
+        let usage = chunk.take_usage();
+        let named = !matches!(event.name, "" | "message" | "error");
+        if named && usage.is_none() && chunk.choices.as_ref().is_none_or(Vec::is_empty) {
+            // The server's own, for readers who know its name.
+            return Ok(());
+        }
         if let Some(error) = chunk.error.take().filter(|error| !error.is_null()) {
             return Err(StreamError::Vendor(in_band(error)));
         }
@@ -360,11 +384,8 @@ impl StreamDecoder for Decoder {
             let value: Value = json::read(event.data).unwrap_or_default();
             return Err(StreamError::Vendor(in_band(value)));
         }
-        // Azure's first chunk tells of its filters alone, without an id.
-        let begins = chunk.id.as_ref().is_some_and(|id| !id.is_empty())
-            || chunk.request_id.is_some()
-            || chunk.choices.as_ref().is_some_and(|choices| !choices.is_empty());
-        let usage = chunk.take_usage();
+        // Azure's first chunk tells of its filters alone, and other servers send events of their own.
+        let begins = chunk.choices.as_ref().is_some_and(|choices| !choices.is_empty());
         if !self.started && begins {
             self.started = true;
             out.push(Piece::Start {
@@ -377,19 +398,19 @@ impl StreamDecoder for Decoder {
             if let Some(error) = choice.broken() {
                 return Err(error);
             }
-            self.choice(choice, out);
+            self.choice(choice, out)?;
         }
         out.extend(usage.map(Piece::Usage));
         Ok(())
     }
 
-    fn as_openai(&self) -> bool {
-        !self.foreign
+    fn as_openai(&self, data: &[u8]) -> bool {
+        self.plain || (!self.foreign && shape::is_chunk(data))
     }
 }
 
 impl Decoder {
-    fn choice(&mut self, wire: WireChoice, out: &mut Vec<Piece>) {
+    fn choice(&mut self, wire: WireChoice, out: &mut Vec<Piece>) -> Result<(), StreamError> {
         let choice = wire.index.unwrap_or(0);
         self.foreign |= wire.index.is_none() || wire.delta.is_none() || wire.tool_calls.is_some();
         let mut delta = wire.delta.or(wire.message).unwrap_or_default();
@@ -419,13 +440,8 @@ impl Decoder {
         if let Some(value) = wire.logprobs.filter(|value| !value.is_null()) {
             out.push(Piece::Logprobs { choice, value });
         }
-        if let Some(reason) = wire.finish_reason {
-            let mut reason = Finish::parse(&reason).unwrap_or(Finish::Stop);
-            if reason == Finish::Stop && self.calls.iter().any(|(of, count)| *of == choice && *count > 0) {
-                reason = Finish::ToolCalls;
-            }
-            out.push(Piece::Finish { choice, reason });
-        }
+        let called = self.calls.iter().any(|(of, count)| *of == choice && *count > 0);
+        complete::finish(choice, wire.finish_reason.as_deref(), called, out)
     }
 
     /// The vendor's index; without one (Gemini's compatible API), a call with an id is a new call.

@@ -4,6 +4,7 @@
 
 mod decode;
 mod plain;
+mod shape;
 mod text;
 
 use std::borrow::Cow;
@@ -454,11 +455,13 @@ mod tests {
     #[test]
     fn thinking_has_one_name_in_a_stream_as_in_a_whole_answer() {
         let as_it_is = |delta: &str| {
-            let data = format!(r#"{{"id":"x","choices":[{{"index":0,"delta":{delta},"finish_reason":null}}]}}"#);
+            let data = format!(
+                r#"{{"id":"x","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{delta},"finish_reason":null}}]}}"#
+            );
             let (mut decoder, mut out) = (OPENAI.stream(), Vec::new());
             decoder.decode(crate::llm::sse::Event { name: "", data: data.as_bytes() }, &mut out).expect("chunk");
             assert_eq!(out.last(), Some(&crate::llm::Piece::Reasoning { choice: 0, text: "hm".into() }));
-            decoder.as_openai()
+            decoder.as_openai(data.as_bytes())
         };
         assert!(!as_it_is(r#"{"reasoning":"hm"}"#), "no client looks for it there");
         assert!(as_it_is(r#"{"reasoning":"hm","reasoning_content":"hm"}"#));

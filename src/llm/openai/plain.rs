@@ -8,20 +8,21 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::shape;
 use crate::llm::json;
 
-/// Anything that the decoder would look at, but for the text, has to be absent or null.
+/// Of OpenAI's own [shape]; anything that the decoder would look at, but for the text, has to be absent or null.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Chunk<'a> {
-    #[serde(default, rename = "id")]
-    _id: Option<&'a str>,
-    #[serde(default, rename = "object")]
-    _object: IgnoredAny,
-    #[serde(default, rename = "created")]
-    _created: Option<u64>,
-    #[serde(default, rename = "model")]
-    _model: Option<&'a str>,
+    #[serde(rename = "id")]
+    _id: &'a str,
+    #[serde(rename = "object")]
+    _object: shape::Name,
+    #[serde(rename = "created")]
+    _created: u64,
+    #[serde(rename = "model")]
+    _model: &'a str,
     #[serde(default, rename = "system_fingerprint")]
     _system_fingerprint: IgnoredAny,
     #[serde(default, rename = "service_tier")]

@@ -1,0 +1,260 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::llm::{PROVIDERS, Provider, sse};
+
+const KNOWN: Reason = Reason::Known(Finish::Stop);
+
+fn unknown() -> Reason {
+    Reason::Unknown("odd".to_owned())
+}
+
+#[test]
+fn each_row_of_the_table_is_kept() {
+    let cut = Err(Incomplete::Cut);
+    let empty = Err(Incomplete::Empty);
+    let odd = || Err(Incomplete::Unknown("odd".to_owned()));
+    // Said, reason, then the outcomes: marked and closed, marked and cut, closed, cut.
+    let rows = [
+        (Said::Words, KNOWN, [Ok(Finish::Stop), Ok(Finish::Stop), Ok(Finish::Stop), Ok(Finish::Stop)]),
+        (Said::Words, unknown(), [Ok(Finish::Stop), Ok(Finish::Stop), odd(), odd()]),
+        (Said::Words, Reason::Absent, [Ok(Finish::Stop), Ok(Finish::Stop), cut.clone(), cut.clone()]),
+        (Said::Calls, KNOWN, [Ok(Finish::Stop), Ok(Finish::Stop), Ok(Finish::Stop), Ok(Finish::Stop)]),
+        (Said::Calls, unknown(), [Ok(Finish::ToolCalls), Ok(Finish::ToolCalls), odd(), odd()]),
+        (Said::Calls, Reason::Absent, [Ok(Finish::ToolCalls), Ok(Finish::ToolCalls), cut.clone(), cut.clone()]),
+        (Said::Nothing, KNOWN, [Ok(Finish::Stop), Ok(Finish::Stop), Ok(Finish::Stop), cut.clone()]),
+        (Said::Nothing, unknown(), [odd(), odd(), odd(), odd()]),
+        (Said::Nothing, Reason::Absent, [empty.clone(), empty.clone(), empty.clone(), empty.clone()]),
+        (Said::Nothing, Reason::Known(Finish::ToolCalls), [empty.clone(), empty.clone(), empty.clone(), empty]),
+        (
+            Said::Nothing,
+            Reason::Known(Finish::Length),
+            [Ok(Finish::Length), Ok(Finish::Length), Ok(Finish::Length), cut.clone()],
+        ),
+        (
+            Said::Nothing,
+            Reason::Known(Finish::ContentFilter),
+            [Ok(Finish::ContentFilter), Ok(Finish::ContentFilter), Ok(Finish::ContentFilter), cut],
+        ),
+        (
+            Said::Words,
+            Reason::Known(Finish::Length),
+            [Ok(Finish::Length), Ok(Finish::Length), Ok(Finish::Length), Ok(Finish::Length)],
+        ),
+    ];
+    for (said, reason, outcomes) in rows {
+        for ((marked, closed), outcome) in
+            [(true, true), (true, false), (false, true), (false, false)].into_iter().zip(outcomes)
+        {
+            assert_eq!(complete(said, &reason, marked, closed), outcome, "{said:?} {reason:?} {marked} {closed}");
+        }
+    }
+}
+
+#[test]
+fn word_of_a_vendor_is_known_a_failure_unknown_or_absent() {
+    for word in
+        ["stop", "STOP", "Stop", "end_turn", "COMPLETE", "eos", "eos_token", "FINISH_REASON_STOP", "stop-sequence"]
+    {
+        assert_eq!(reason(Some(word), None), Ok(Reason::Known(Finish::Stop)), "{word}");
+    }
+    for word in ["length", "MAX_TOKENS", "max_tokens", "model_length"] {
+        assert_eq!(reason(Some(word), None), Ok(Reason::Known(Finish::Length)), "{word}");
+    }
+    for word in ["tool_calls", "TOOL_CALL", "tool_use", "function_call"] {
+        assert_eq!(reason(Some(word), None), Ok(Reason::Known(Finish::ToolCalls)), "{word}");
+    }
+    for word in ["content_filter", "SAFETY", "refusal", "IMAGE_SAFETY", "MODEL_ARMOR", "sensitive"] {
+        assert_eq!(reason(Some(word), None), Ok(Reason::Known(Finish::ContentFilter)), "{word}");
+    }
+    for word in ["", " ", "null", "FINISH_REASON_UNSPECIFIED"] {
+        assert_eq!(reason(Some(word), None), Ok(Reason::Absent), "{word}");
+    }
+    assert_eq!(reason(None, None), Ok(Reason::Absent));
+    for (word, status) in [
+        ("error", 500),
+        ("ERROR", 500),
+        ("TIMEOUT", 504),
+        ("ERROR_TOXIC", 500),
+        ("ERROR_LIMIT", 500),
+        ("USER_CANCEL", 500),
+        ("abort", 500),
+        ("network_error", 500),
+        ("insufficient_system_resource", 503),
+        ("MALFORMED_FUNCTION_CALL", 500),
+        ("MALFORMED_RESPONSE", 500),
+        ("UNEXPECTED_TOOL_CALL", 500),
+        ("TOO_MANY_TOOL_CALLS", 500),
+        ("MISSING_THOUGHT_SIGNATURE", 400),
+        ("OTHER", 500),
+        ("NO_IMAGE", 500),
+        ("malformed_model_output", 500),
+    ] {
+        let Err(StreamError::Vendor(error)) = reason(Some(word), None) else { panic!("{word} is no failure") };
+        assert_eq!((error.status, error.code.as_deref()), (status, Some(word)));
+    }
+    for word in ["odd", "in_progress", "whatever it is"] {
+        assert_eq!(reason(Some(word), None), Ok(Reason::Unknown(word.to_owned())));
+    }
+    let long = "ä".repeat(500);
+    assert!(matches!(reason(Some(&long), None), Ok(Reason::Unknown(word)) if word.len() <= MAX_WORD_BYTES));
+}
+
+fn text(choice: u32) -> Piece {
+    Piece::Text { choice, text: "x".to_owned() }
+}
+
+fn stop(choice: u32) -> Piece {
+    Piece::Finish { choice, reason: Finish::Stop }
+}
+
+fn ended(pieces: &[Piece], unread: u32, asked: u32, closed: bool) -> Result<Vec<(u32, Finish)>, Incomplete> {
+    let mut progress = Progress::default();
+    pieces.iter().for_each(|piece| progress.piece(piece));
+    (0..unread).for_each(|_| progress.unread());
+    progress.end(asked, closed)
+}
+
+#[test]
+fn several_answers_have_to_end_each() {
+    let both = [text(0), text(1), stop(0), stop(1)];
+    assert_eq!(ended(&both, 0, 2, false), Ok(vec![(0, Finish::Stop), (1, Finish::Stop)]));
+    let one = [text(0), text(1), stop(0)];
+    assert_eq!(ended(&one, 0, 2, true), Err(Incomplete::Cut));
+    // The mark does not stand for a reason that its neighbour has.
+    assert_eq!(ended(&[&one[..], &[Piece::Done]].concat(), 0, 2, true), Err(Incomplete::Cut));
+    assert!(ended(&[text(0), text(1), Piece::Done], 0, 2, true).is_ok());
+    // Fewer than were asked for: only where the vendor says that this is all.
+    assert_eq!(ended(&[text(0), stop(0)], 0, 2, true), Err(Incomplete::Cut));
+    assert!(ended(&[text(0), stop(0), Piece::Done], 0, 2, true).is_ok());
+}
+
+#[test]
+fn words_after_a_finish_reason_show_that_it_was_none() {
+    assert_eq!(ended(&[stop(0), text(0)], 0, 1, true), Err(Incomplete::Cut));
+    assert!(ended(&[stop(0), text(0), stop(0)], 0, 1, false).is_ok());
+    assert!(ended(&[text(0), stop(0), Piece::Text { choice: 0, text: String::new() }], 0, 1, false).is_ok());
+}
+
+#[test]
+fn unread_events_are_forgiven_only_beside_words_and_a_known_end() {
+    assert!(ended(&[text(0), stop(0)], 1, 1, true).is_ok());
+    for pieces in [vec![], vec![Piece::Done], vec![stop(0), Piece::Done], vec![text(0), Piece::Done], vec![text(0)]] {
+        assert_eq!(ended(&pieces, 2, 1, true), Err(Incomplete::Unread(2)), "{pieces:?}");
+    }
+}
+
+#[test]
+fn thinking_alone_is_not_said() {
+    let thought = Piece::Reasoning { choice: 0, text: "hm".to_owned() };
+    assert_eq!(ended(&[thought.clone(), Piece::Done], 0, 1, true), Err(Incomplete::Empty));
+    assert_eq!(ended(&[thought.clone(), stop(0)], 0, 1, false), Err(Incomplete::Cut));
+    assert!(ended(&[thought, stop(0)], 0, 1, true).is_ok());
+}
+
+/// A whole answer of each wire format, with what it says and its finish reason as JSON.
+fn body(provider: &dyn Provider, said: bool, finish: &str) -> String {
+    match provider.name() {
+        "anthropic" => {
+            let content = if said { r#"[{"type":"text","text":"x"}]"# } else { "[]" };
+            format!(
+                r#"{{"type":"message","id":"i","model":"m","role":"assistant","content":{content},"stop_reason":{finish},"usage":{{"input_tokens":3,"output_tokens":1}}}}"#
+            )
+        }
+        "google" => {
+            let parts = if said { r#"[{"text":"x"}]"# } else { r#"[{"text":""}]"# };
+            format!(
+                r#"{{"candidates":[{{"index":0,"content":{{"role":"model","parts":{parts}}},"finishReason":{finish}}}],"usageMetadata":{{"promptTokenCount":3,"candidatesTokenCount":1}}}}"#
+            )
+        }
+        "cohere" => {
+            let content = if said { r#"[{"type":"text","text":"x"}]"# } else { "[]" };
+            format!(
+                r#"{{"id":"i","message":{{"role":"assistant","content":{content}}},"finish_reason":{finish},"usage":{{"tokens":{{"input_tokens":3,"output_tokens":1}}}}}}"#
+            )
+        }
+        _ => {
+            let content = if said { r#""x""# } else { r#""""# };
+            format!(
+                r#"{{"id":"i","object":"chat.completion","created":1,"model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":{content}}},"finish_reason":{finish}}}],"usage":{{"prompt_tokens":3,"completion_tokens":1}}}}"#
+            )
+        }
+    }
+}
+
+#[test]
+fn whole_body_of_each_provider_needs_a_known_finish_reason() {
+    for provider in PROVIDERS {
+        let native = match provider.name() {
+            "anthropic" => "\"end_turn\"",
+            "google" => "\"STOP\"",
+            "cohere" => "\"COMPLETE\"",
+            _ => "\"stop\"",
+        };
+        for said in [true, false] {
+            for (finish, good) in [(native, true), ("null", false), ("\"\"", false), ("\"odd\"", false)] {
+                let body = body(*provider, said, finish);
+                match provider.answer(body.as_bytes()) {
+                    Ok(answer) => {
+                        assert!(good, "{}: {body}", provider.name());
+                        assert_eq!(answer.choices[0].finish, Some(Finish::Stop), "{body}");
+                    }
+                    Err(StreamError::Incomplete { why, usage }) => {
+                        assert!(!good, "{}: {why}: {body}", provider.name());
+                        assert_eq!(usage.input, Some(3), "{}", provider.name());
+                    }
+                    Err(error) => panic!("{}: {error:?}: {body}", provider.name()),
+                }
+            }
+        }
+        let failed = body(*provider, true, "\"error\"");
+        assert!(matches!(provider.answer(failed.as_bytes()), Err(StreamError::Vendor(_))), "{}", provider.name());
+        let length = match provider.name() {
+            "anthropic" => "\"max_tokens\"",
+            "google" | "cohere" => "\"MAX_TOKENS\"",
+            _ => "\"length\"",
+        };
+        let answer = provider.answer(body(*provider, true, length).as_bytes()).expect("a truncated answer");
+        assert_eq!(answer.choices[0].finish, Some(Finish::Length), "{}", provider.name());
+    }
+}
+
+#[test]
+fn gemini_that_stops_without_a_part_says_nothing() {
+    let google = crate::llm::provider("google").expect("google");
+    let empty = r#"{"candidates":[{"content":{"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":3,"totalTokenCount":3}}"#;
+    assert!(matches!(google.answer(empty.as_bytes()), Err(StreamError::Incomplete { why: Incomplete::Empty, .. })));
+    // The same, early in a stream: what follows is the answer.
+    let text = r#"{"candidates":[{"content":{"parts":[{"text":"x"}]},"index":0}]}"#;
+    let last = r#"{"candidates":[{"content":{"role":"model"},"finishReason":"STOP","index":0}]}"#;
+    for (events, good) in [(vec![empty], false), (vec![empty, text], false), (vec![empty, text, last], true)] {
+        let (mut decoder, mut progress, mut out) = (google.stream(), Progress::default(), Vec::new());
+        for event in &events {
+            decoder.decode(sse::Event { name: "", data: event.as_bytes() }, &mut out).expect("a chunk");
+        }
+        out.iter().for_each(|piece| progress.piece(piece));
+        assert_eq!(progress.end(1, true).is_ok(), good, "{events:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn complete_answer_has_words_or_a_known_end(
+        said in prop_oneof![Just(Said::Nothing), Just(Said::Words), Just(Said::Calls)],
+        word in prop_oneof![Just(None), "[a-z_]{0,12}".prop_map(Some)],
+        marked: bool,
+        closed: bool,
+    ) {
+        let Ok(reason) = reason(word.as_deref(), None) else { return Ok(()) };
+        let outcome = complete(said, &reason, marked, closed);
+        let known = matches!(reason, Reason::Known(_));
+        prop_assert!(outcome.is_err() || known || (marked && said != Said::Nothing));
+        if let (Ok(finish), Reason::Known(told)) = (&outcome, &reason) {
+            prop_assert_eq!(finish, told);
+        }
+        // More evidence never makes a complete answer an incomplete one.
+        if complete(said, &reason, false, false).is_ok() {
+            prop_assert!(complete(said, &reason, marked, closed).is_ok());
+        }
+    }
+}
