@@ -4,9 +4,11 @@ use http::header::AUTHORIZATION;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::calls::{Calls, IdRule, unique_ids};
 use super::complete;
 use super::emulate::{self, refuse_unknown};
 use super::json::{self, Object};
+use super::lenient;
 use super::{
     Call, ChatRequest, ChatResponse, Content, Message, Piece, Provider, ResponseFormat, Role, SchemaMode,
     StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Usage, Wire, response, secret_header, sse,
@@ -17,6 +19,9 @@ pub(super) static COHERE: Cohere = Cohere;
 
 #[derive(Debug)]
 pub(super) struct Cohere;
+
+/// Cohere takes any id, and tells calls apart by them.
+const IDS: IdRule = IdRule { fits: |id| !id.is_empty(), length: 24 };
 
 /// Fields of the API that go through as they came.
 const NATIVE: &[&str] = &["documents", "citation_options", "safety_mode", "priority"];
@@ -47,16 +52,17 @@ impl Provider for Cohere {
 
     fn answer(&self, body: &[u8]) -> Result<ChatResponse, StreamError> {
         let wire: WireAnswer = json::read(body).map_err(|error| malformed("the answer", &error))?;
-        let Some(message) = wire.message else {
+        let Some(mut message) = wire.message else {
             return Err(StreamError::Malformed("the answer has no message".to_owned()));
         };
         let mut answer = ChatResponse::default();
         let mut pieces = vec![Piece::Start { id: wire.id.unwrap_or_default(), model: String::new(), created: None }];
-        pieces.extend(message.tool_plan.map(|text| Piece::Reasoning { choice: 0, text }));
-        pieces.extend(message.content.into_iter().flatten().flat_map(WireContent::into_pieces));
-        for (index, call) in (0..).zip(message.tool_calls.into_iter().flatten()) {
-            pieces.push(call.into_piece(index));
-        }
+        pieces.extend(message.tool_plan.take().map(|text| Piece::Reasoning { choice: 0, text }));
+        let mut decoder = Decoder::default();
+        let tool_calls = std::mem::take(&mut message.tool_calls);
+        pieces.extend(message.into_contents());
+        tool_calls.into_iter().try_for_each(|call| decoder.begin(None, call, &mut pieces))?;
+        decoder.calls.check(0)?;
         pieces.extend(wire.usage.map(|usage| Piece::Usage(usage.into_usage())));
         complete::finish(0, wire.finish_reason.as_deref(), false, &mut pieces)?;
         pieces.iter().for_each(|piece| answer.absorb(piece));
@@ -68,7 +74,7 @@ impl Provider for Cohere {
     }
 
     fn stream(&self) -> Box<dyn StreamDecoder> {
-        Box::new(Decoder)
+        Box::<Decoder>::default()
     }
 }
 
@@ -77,8 +83,9 @@ fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>) -> Resu
     object.string("model", call.model);
     let instruction = emulate::instruction(request, call.schema_mode, true);
     let added = instruction.map(|text| Message::text(Role::System, text));
+    let messages = unique_ids(&request.messages, IDS);
     let spoken: Vec<&Message> =
-        added.iter().chain(&request.messages).filter(|message| !emulate::says_nothing(message)).collect();
+        added.iter().chain(&*messages).filter(|message| !emulate::says_nothing(message)).collect();
     let mut refused = Ok(());
     json::list(object.key("messages"), spoken, |out, message| {
         let written = write_message(out, message);
@@ -191,57 +198,60 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
     Ok(())
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireAnswer {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     id: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     finish_reason: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     message: Option<WireMessage>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     usage: Option<WireUsage>,
 }
 
-#[derive(Deserialize)]
+/// An answer has lists where an event has the one thing that it tells of.
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireMessage {
-    #[serde(default)]
-    content: Option<OneOrMany<WireContent>>,
-    #[serde(default)]
+    content: Value,
+    #[serde(deserialize_with = "lenient::text")]
     tool_plan: Option<String>,
-    #[serde(default)]
-    tool_calls: Option<OneOrMany<WireCall>>,
+    #[serde(deserialize_with = "lenient::one_or_many")]
+    tool_calls: Vec<WireCall>,
 }
 
-/// An answer has a list where an event has the one thing that it tells of.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany<T> {
-    Many(Vec<T>),
-    One(T),
-}
-
-impl<T> IntoIterator for OneOrMany<T> {
-    type Item = T;
-    type IntoIter = std::vec::IntoIter<T>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        match self {
-            Self::Many(items) => items.into_iter(),
-            Self::One(item) => vec![item].into_iter(),
-        }
+impl WireMessage {
+    fn into_contents(self) -> Vec<Piece> {
+        let contents = match self.content {
+            Value::Array(contents) => contents,
+            Value::Null => Vec::new(),
+            one => vec![one],
+        };
+        contents.into_iter().filter_map(WireContent::read).flat_map(WireContent::into_pieces).collect()
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireContent {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     text: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     thinking: Option<String>,
 }
 
 impl WireContent {
+    /// A content, or the text itself in its place.
+    fn read(value: Value) -> Option<Self> {
+        match value {
+            Value::String(text) => Some(Self { text: Some(text), thinking: None }),
+            value @ Value::Object(_) => serde_json::from_value(value).ok(),
+            _ => None,
+        }
+    }
+
     fn into_pieces(self) -> impl Iterator<Item = Piece> {
         let said = |text: Option<String>| text.filter(|text| !text.is_empty());
         let thinking = said(self.thinking).map(|text| Piece::Reasoning { choice: 0, text });
@@ -249,46 +259,42 @@ impl WireContent {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireCall {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     id: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     function: Option<WireFunction>,
 }
 
 #[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireFunction {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     name: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::arguments")]
     arguments: Option<String>,
 }
 
-impl WireCall {
-    fn into_piece(self, index: u32) -> Piece {
-        let function = self.function.unwrap_or_default();
-        let arguments = function.arguments.unwrap_or_default();
-        Piece::ToolCall { choice: 0, index, id: self.id, name: function.name, arguments }
-    }
-}
-
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireUsage {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     billed_units: Option<WireTokens>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     tokens: Option<WireTokens>,
-    #[serde(default)]
-    cached_tokens: Option<f64>,
+    #[serde(deserialize_with = "lenient::count")]
+    cached_tokens: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireTokens {
-    #[serde(default)]
-    input_tokens: Option<f64>,
-    #[serde(default)]
-    output_tokens: Option<f64>,
+    #[serde(deserialize_with = "lenient::count")]
+    input_tokens: Option<u64>,
+    #[serde(deserialize_with = "lenient::count")]
+    output_tokens: Option<u64>,
 }
 
 impl WireUsage {
@@ -296,11 +302,10 @@ impl WireUsage {
     fn into_usage(self) -> Usage {
         let billed = self.billed_units.filter(|billed| billed.input_tokens.is_some() || billed.output_tokens.is_some());
         let tokens = billed.or(self.tokens);
-        let whole = |count: f64| (0.0..9e15).contains(&count).then(|| count.round() as u64);
         Usage {
-            input: tokens.as_ref().and_then(|tokens| tokens.input_tokens).and_then(whole),
-            cached: self.cached_tokens.and_then(whole),
-            output: tokens.as_ref().and_then(|tokens| tokens.output_tokens).and_then(whole),
+            input: tokens.as_ref().and_then(|tokens| tokens.input_tokens),
+            cached: self.cached_tokens,
+            output: tokens.as_ref().and_then(|tokens| tokens.output_tokens),
             ..Usage::default()
         }
     }
@@ -310,32 +315,57 @@ fn malformed(what: &str, error: &serde_json::Error) -> StreamError {
     StreamError::Malformed(format!("{what} is none of Cohere's: {}", response::describe(error)))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireEvent {
-    #[serde(default)]
-    r#type: String,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
+    r#type: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
     id: Option<String>,
-    #[serde(default)]
-    index: u32,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
+    index: Option<u64>,
+    #[serde(deserialize_with = "lenient::object")]
     delta: Option<WireDelta>,
 }
 
 #[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireDelta {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     message: Option<WireMessage>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     finish_reason: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     error: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     usage: Option<WireUsage>,
 }
 
-/// Decodes one stream: its events stand each for themselves.
-struct Decoder;
+/// Decodes one stream.
+#[derive(Default)]
+struct Decoder {
+    calls: Calls,
+    /// The vendor's number of each call that has begun, and ours.
+    begun: Vec<(Option<u64>, u32)>,
+}
+
+impl Decoder {
+    fn begin(&mut self, index: Option<u64>, call: WireCall, out: &mut Vec<Piece>) -> Result<(), StreamError> {
+        let function = call.function.unwrap_or_default();
+        let arguments = function.arguments.unwrap_or_default();
+        let begun = self.calls.begin(0, call.id, function.name, arguments, out)?;
+        self.begun.push((index, begun));
+        Ok(())
+    }
+
+    fn more(&mut self, index: Option<u64>, call: WireCall, out: &mut Vec<Piece>) {
+        let of_index = self.begun.iter().rev().find(|(known, _)| *known == index);
+        let arguments = call.function.and_then(|function| function.arguments);
+        if let (Some((_, begun)), Some(arguments)) = (of_index.or(self.begun.last()), arguments) {
+            self.calls.more(0, *begun, arguments, out);
+        }
+    }
+}
 
 impl StreamDecoder for Decoder {
     fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
@@ -346,20 +376,24 @@ impl StreamDecoder for Decoder {
         if event.data.is_empty() {
             return Ok(());
         }
+        let name = event.name;
         let event: WireEvent = json::read(event.data).map_err(|error| malformed("an event", &error))?;
         let delta = event.delta.unwrap_or_default();
-        match (event.r#type.as_str(), delta.message) {
+        match (event.r#type.as_deref().unwrap_or(name), delta.message) {
             ("message-start", _) => {
                 out.push(Piece::Start { id: event.id.unwrap_or_default(), model: String::new(), created: None });
             }
             ("content-start" | "content-delta", Some(message)) => {
-                out.extend(message.content.into_iter().flatten().flat_map(WireContent::into_pieces));
+                out.extend(message.into_contents());
             }
             ("tool-plan-delta", Some(message)) => {
                 out.extend(message.tool_plan.map(|text| Piece::Reasoning { choice: 0, text }));
             }
-            ("tool-call-start" | "tool-call-delta", Some(message)) => {
-                out.extend(message.tool_calls.into_iter().flatten().map(|call| call.into_piece(event.index)));
+            ("tool-call-start", Some(message)) => {
+                message.tool_calls.into_iter().try_for_each(|call| self.begin(event.index, call, out))?;
+            }
+            ("tool-call-delta", Some(message)) => {
+                message.tool_calls.into_iter().for_each(|call| self.more(event.index, call, out));
             }
             ("message-end", _) => {
                 out.extend(delta.usage.map(|usage| Piece::Usage(usage.into_usage())));
@@ -368,6 +402,7 @@ impl StreamDecoder for Decoder {
                 let word = delta.finish_reason.as_deref().or(why.map(|_| "ERROR"));
                 complete::reason(word, why)?;
                 complete::finish(0, word, false, out)?;
+                self.calls.check_end(0, out)?;
                 out.push(Piece::Done);
             }
             // Ends of contents and calls, citations, and what is yet to come.

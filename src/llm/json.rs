@@ -3,9 +3,13 @@
 //!
 //! Does not know what is written.
 
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::Text;
+use crate::base::surrogates;
 
 /// Characters that JSON strings must escape get their escape letter, `u` for the `\u00xx` form, the rest 0.
 const ESCAPES: [u8; 256] = {
@@ -82,17 +86,32 @@ pub fn text(out: &mut Vec<u8>, text: &Text) {
     out.push(b'"');
 }
 
-/// Reads a document that is one value; a byte order mark before it is left out. Checking all of it for UTF-8 at once is
-/// cheaper than each of its strings.
+/// Reads a document that is one value; a byte order mark before it is left out. What is no text in it, bytes that are no
+/// UTF-8 and halves of surrogate pairs, is read as U+FFFD. Checking all of it for UTF-8 at once is cheaper than each of
+/// its strings.
 ///
 /// # Errors
 /// It is no JSON, or not of this form.
-pub fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> serde_json::Result<T> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    match std::str::from_utf8(bytes) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(bytes),
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    match std::str::from_utf8(unmarked(bytes)) {
+        Ok(text) => surrogates::from_str(text),
+        Err(_) => serde_json::from_str(&whole(bytes)),
     }
+}
+
+/// A document as [`read`] takes it; borrowed where every parser would take it so.
+pub fn whole(bytes: &[u8]) -> Cow<'_, str> {
+    match String::from_utf8_lossy(unmarked(bytes)) {
+        Cow::Borrowed(text) => surrogates::repaired(text),
+        Cow::Owned(text) => match surrogates::repaired(&text) {
+            Cow::Borrowed(_) => Cow::Owned(text),
+            Cow::Owned(text) => Cow::Owned(text),
+        },
+    }
+}
+
+fn unmarked(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
 /// Appends any plain value. What cannot be serialised (no type here is such) is written as `null`.
@@ -204,6 +223,22 @@ mod tests {
                 assert_eq!(serde_json::from_slice::<String>(&out).expect("valid JSON"), text, "{byte} at {place}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_no_text_is_read_as_the_replacement_character() {
+        for (bytes, expected) in [
+            (&b"\"a\xffb\""[..], "a\u{fffd}b"),
+            (b"\"\xf0\x9f\x98\"", "\u{fffd}"),
+            (b"\"\\ud83d\"", "\u{fffd}"),
+            (b"\"\\ud83d \xff\"", "\u{fffd} \u{fffd}"),
+            (b"\xef\xbb\xbf\"a\"", "a"),
+            ("\"\u{e9}\\ud83d\\ude00\"".as_bytes(), "\u{e9}\u{1f600}"),
+        ] {
+            assert_eq!(read::<String>(bytes).expect("JSON"), expected, "{bytes:?}");
+            assert_eq!(serde_json::from_str::<String>(&whole(bytes)).expect("JSON"), expected, "{bytes:?}");
+        }
+        assert!(read::<String>(b"\"a").is_err());
     }
 
     #[test]

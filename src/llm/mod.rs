@@ -5,6 +5,7 @@
 //! line in [`PROVIDERS`], one folder of fixtures under `tests/golden/llm/`, which the golden test picks up.
 
 mod anthropic;
+mod calls;
 mod cohere;
 pub mod complete;
 mod emulate;
@@ -12,6 +13,7 @@ pub mod failure;
 pub mod form;
 mod google;
 pub mod json;
+mod lenient;
 pub mod limits;
 pub mod local;
 pub mod models;

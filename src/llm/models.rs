@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use super::StreamError;
+use super::{StreamError, json, lenient};
 use crate::base::time::parse_rfc3339;
 
 /// What is known of a model. `None` = not known.
@@ -87,7 +87,7 @@ pub struct Page {
 
 fn parse(body: &[u8], list: &str) -> Result<(Value, Vec<Value>), StreamError> {
     let malformed = || StreamError::Malformed("no list of models".to_owned());
-    let mut whole: Value = serde_json::from_slice(body).map_err(|_| malformed())?;
+    let mut whole: Value = json::read(body).map_err(|_| malformed())?;
     let items = match &mut whole {
         Value::Array(items) => std::mem::take(items),
         whole => match whole.get_mut(list).map(Value::take) {
@@ -110,7 +110,9 @@ fn openai_model(item: &Value, assemblyai: bool) -> Option<Listed> {
     if capability("completion_chat").or(capability("chat_completion")) == Some(false) {
         return None;
     }
-    let first = |paths: &[&str]| paths.iter().find_map(|path| item.pointer(path)?.as_u64()).filter(|count| *count > 0);
+    let first = |paths: &[&str]| {
+        paths.iter().find_map(|path| lenient::count_of(item.pointer(path)?)).filter(|count| *count > 0)
+    };
     let parameters = strings(item.get("supported_parameters"));
     let takes = |name: &str| parameters.as_ref().map(|names| names.iter().any(|known| known == name));
     let inputs = strings(item.pointer("/architecture/input_modalities"));
@@ -134,7 +136,7 @@ fn openai_model(item: &Value, assemblyai: bool) -> Option<Listed> {
             .find_map(|path| time(item.pointer(path)?)),
         parameters,
     };
-    let id = item.get("id")?.as_str()?.to_owned();
+    let id = id(item, "id")?;
     let retired = item.get("active").and_then(Value::as_bool) == Some(false);
     Some(Listed { id, traits, price: item.get("pricing").and_then(price), retired })
 }
@@ -148,16 +150,16 @@ pub(super) fn anthropic(body: &[u8]) -> Result<Page, StreamError> {
             json_schema: supports("structured_outputs"),
             vision: supports("image_input"),
             reasoning: supports("effort"),
-            context_length: item.get("max_input_tokens").and_then(Value::as_u64),
-            max_output_tokens: item.get("max_tokens").and_then(Value::as_u64),
+            context_length: item.get("max_input_tokens").and_then(lenient::count_of),
+            max_output_tokens: item.get("max_tokens").and_then(lenient::count_of),
             retires_ms: item.get("retires_at").and_then(time),
             ..Traits::default()
         };
         let retired = item.get("lifecycle").and_then(Value::as_str) == Some("retired");
-        Some(Listed { id: item.get("id")?.as_str()?.to_owned(), traits, price: None, retired })
+        Some(Listed { id: id(item, "id")?, traits, price: None, retired })
     });
     let more = whole.get("has_more").and_then(Value::as_bool) == Some(true);
-    let next = whole.get("last_id").and_then(Value::as_str).filter(|_| more).map(str::to_owned);
+    let next = whole.get("last_id").and_then(lenient::text_of).filter(|_| more);
     Ok(Page { models: models.collect(), next })
 }
 
@@ -169,31 +171,38 @@ pub(super) fn google(body: &[u8]) -> Result<Page, StreamError> {
         if methods.as_ref().is_some_and(|methods| !methods.iter().any(|method| method == "generateContent")) {
             return None;
         }
-        let name = item.get("name")?.as_str()?;
+        let name = id(item, "name")?;
         let traits = Traits {
             reasoning: item.get("thinking").and_then(Value::as_bool),
-            context_length: item.get("inputTokenLimit").and_then(Value::as_u64),
-            max_output_tokens: item.get("outputTokenLimit").and_then(Value::as_u64),
+            context_length: item.get("inputTokenLimit").and_then(lenient::count_of),
+            max_output_tokens: item.get("outputTokenLimit").and_then(lenient::count_of),
             ..Traits::default()
         };
-        let id = name.strip_prefix("models/").unwrap_or(name).to_owned();
+        let id = name.strip_prefix("models/").map(str::to_owned).unwrap_or(name);
         Some(Listed { id, traits, ..Listed::default() })
     });
     let next = whole.get("nextPageToken").and_then(Value::as_str).filter(|token| !token.is_empty());
     Ok(Page { models: models.collect(), next: next.map(str::to_owned) })
 }
 
+/// The id of a model; without one it cannot be asked.
+fn id(item: &Value, field: &str) -> Option<String> {
+    lenient::text_of(item.get(field)?).filter(|id| !id.is_empty())
+}
+
 fn strings(value: Option<&Value>) -> Option<Vec<String>> {
     let items = value?.as_array().filter(|items| !items.is_empty())?;
-    items.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+    let names: Vec<String> = items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect();
+    Some(names).filter(|names| !names.is_empty())
 }
 
 /// Unix seconds (0 = none), a date, or a time.
 fn time(value: &Value) -> Option<i64> {
     match value {
-        Value::Number(seconds) => seconds.as_i64().filter(|seconds| *seconds > 0)?.checked_mul(1000),
-        Value::String(text) => parse_rfc3339(text).or_else(|| parse_rfc3339(&format!("{text}T00:00:00Z"))),
-        _ => None,
+        Value::String(text) if text.parse::<f64>().is_err() => {
+            parse_rfc3339(text).or_else(|| parse_rfc3339(&format!("{text}T00:00:00Z")))
+        }
+        seconds => i64::try_from(lenient::count_of(seconds).filter(|seconds| *seconds > 0)?).ok()?.checked_mul(1000),
     }
 }
 
@@ -290,6 +299,21 @@ mod tests {
         let together = openai(br#"[{"id":"t","pricing":{"input":0.9,"output":0.9,"hourly":0}}]"#, false).expect("list");
         assert_eq!(together.models[0].price.map(|price| price.input), Some(0.9));
         assert!(openai(b"<html>", false).is_err() && openai(b"{\"error\":1}", false).is_err());
+    }
+
+    #[test]
+    fn counts_names_and_times_in_other_spellings_are_read() {
+        let listed = one(
+            json!({"id":7,"context_length":"131072","max_completion_tokens":4096.0,"retirement_date":"1796083200",
+                "supported_parameters":["tools",null],"pricing":null,"capabilities":null,"architecture":[]}),
+            false,
+        );
+        assert_eq!((listed.id.as_str(), listed.traits.context_length), ("7", Some(131_072)));
+        assert_eq!((listed.traits.max_output_tokens, listed.traits.tools), (Some(4096), Some(true)));
+        assert_eq!(listed.traits.retires_ms, Some(1_796_083_200_000));
+        let page = openai(br#"{"data":[null,{"id":null},"x",{"id":"m","context_length":-1}]}"#, false).expect("list");
+        let names: Vec<&str> = page.models.iter().map(|model| model.id.as_str()).collect();
+        assert_eq!((names, page.models[0].traits.context_length), (vec!["m"], None), "what has no name is left out");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{RequestError, Text};
+use super::{RequestError, Text, calls};
 use crate::types::JsonMap;
 
 /// A request for a completion. The model is not in it: that is the gateway's to choose.
@@ -229,6 +229,11 @@ impl ChatRequest {
         wire::read(body)
     }
 
+    /// Whether the answer is to be JSON.
+    pub fn wants_json(&self) -> bool {
+        matches!(self.response_format, Some(ResponseFormat::JsonObject | ResponseFormat::JsonSchema { .. }))
+    }
+
     /// Checks what every vendor would refuse.
     ///
     /// # Errors
@@ -265,6 +270,11 @@ impl ChatRequest {
                 let param = format!("messages[{position}].tool_call_id");
                 return Err(RequestError::field(param, "missing; a tool's message names the call that it answers"));
             }
+        }
+        if let Some((position, id)) = calls::stray_result(&self.messages) {
+            let param = format!("messages[{position}].tool_call_id");
+            let message = format!("no assistant message before it has a tool call {id:?}");
+            return Err(RequestError::field(param, message));
         }
         if let Some(ToolChoice::Named(name)) = &self.tool_choice {
             let known =

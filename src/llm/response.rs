@@ -187,7 +187,7 @@ pub enum Piece {
         index: u32,
         /// Given with the call's first piece.
         id: Option<String>,
-        /// Given with the call's first piece.
+        /// Given with the call's first piece; where the vendor gives it in pieces, more of it.
         name: Option<String>,
         /// More of the arguments.
         arguments: String,
@@ -268,7 +268,7 @@ impl ChatResponse {
                     call.id.clone_from(id);
                 }
                 if let Some(name) = name {
-                    call.name.clone_from(name);
+                    call.name.push_str(name);
                 }
                 call.arguments.push_str(arguments);
             }

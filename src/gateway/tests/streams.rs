@@ -50,14 +50,13 @@ async fn failover_is_invisible_until_the_first_token() {
 
 #[tokio::test]
 async fn where_one_call_is_wanted_the_first_of_each_answer_is_handed_on() {
-    // Numbered from 1, as not all vendors begin with 0.
     let call = |choice, index, name| {
         let call = json!({"index":index,"id":name,"type":"function","function":{"name":name,"arguments":"{}"}});
         let choices = json!([{"index":choice,"delta":{"tool_calls":[call]}}]);
         let own = json!({"id":"x","object":"chat.completion.chunk","created":1,"model":"m","choices":choices});
         data(&own.to_string())
     };
-    let calls = [call(0, 1, "f"), call(1, 1, "g"), call(0, 2, "h"), call(1, 2, "i")];
+    let calls = [call(0, 0, "f"), call(1, 0, "g"), call(0, 1, "h"), call(1, 1, "i")];
     for (parallel, expected) in
         [(None, ["f", "g", "h", "i"].as_slice()), (Some(true), &["f", "g", "h", "i"]), (Some(false), &["f", "g"])]
     {

@@ -1,46 +1,49 @@
 //! Anthropic's answers and events.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::llm::calls::Calls;
 use crate::llm::complete::{self, Reason};
-use crate::llm::json;
 use crate::llm::{
     ChatResponse, Choice, Piece, StreamDecoder, StreamError, THINKING_BLOCKS, ToolCall, Usage, failure, response, sse,
 };
+use crate::llm::{json, lenient};
 use crate::types::JsonMap;
 
 #[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireMessage {
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    model: String,
-    #[serde(default)]
-    content: Vec<Value>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
+    id: Option<String>,
+    #[serde(deserialize_with = "lenient::text")]
+    model: Option<String>,
+    content: Value,
+    #[serde(deserialize_with = "lenient::text")]
     stop_reason: Option<String>,
-    #[serde(default)]
-    usage: WireUsage,
+    #[serde(deserialize_with = "lenient::object")]
+    usage: Option<WireUsage>,
 }
 
 #[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireUsage {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     input_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     cache_creation_input_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     cache_read_input_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     output_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     output_tokens_details: Option<WireDetails>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireDetails {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     thinking_tokens: Option<u64>,
 }
 
@@ -62,39 +65,86 @@ fn malformed(what: &str, error: &serde_json::Error) -> StreamError {
     StreamError::Malformed(format!("{what} is none of Anthropic's: {}", response::describe(error)))
 }
 
-fn text_of<'a>(block: &'a Value, key: &str) -> &'a str {
-    block.get(key).and_then(Value::as_str).unwrap_or_default()
+fn text_of<'a>(value: &'a Value, key: &str) -> &'a str {
+    value.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The field as text, where there is any.
+fn some_text(value: &Value, key: &str) -> Option<String> {
+    lenient::text_of(value.get(key)?)
+}
+
+/// The type of an event, a block or a delta; where it is left out, the one whose field is there.
+fn kind_of<'a>(value: &'a Value, by_field: &[(&str, &'a str)]) -> &'a str {
+    let given = value.get("type").and_then(Value::as_str);
+    let told = || by_field.iter().find(|(field, _)| value.get(field).is_some_and(|field| !field.is_null()));
+    given.or_else(|| told().map(|(_, kind)| *kind)).unwrap_or_default()
+}
+
+const BLOCKS: &[(&str, &str)] = &[("text", "text"), ("thinking", "thinking"), ("input", "tool_use")];
+const DELTAS: &[(&str, &str)] = &[
+    ("text", "text_delta"),
+    ("thinking", "thinking_delta"),
+    ("signature", "signature_delta"),
+    ("partial_json", "input_json_delta"),
+];
+
+/// The input of a call: an object, or its JSON as text.
+fn input_of(block: &Value) -> String {
+    match block.get("input") {
+        None | Some(Value::Null) => "{}".to_owned(),
+        Some(Value::String(text)) if text.trim().is_empty() => "{}".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(input) => input.to_string(),
+    }
+}
+
+/// The error that an answer or an event reports in place of what it should say.
+fn error_in(value: &Value) -> bool {
+    let reported = |error: &Value| lenient::reported(error.clone()).is_some();
+    value.get("type").and_then(Value::as_str) == Some("error") || value.get("error").is_some_and(reported)
 }
 
 /// Reads a whole answer.
 pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
     let value: Value = json::read(body).map_err(|error| malformed("the answer", &error))?;
-    match value.get("type").and_then(Value::as_str) {
-        Some("error") => return Err(StreamError::Vendor(in_band(&value))),
-        Some("message") => {}
-        _ => return Err(StreamError::Malformed("the answer is no message".to_owned())),
+    if error_in(&value) {
+        return Err(StreamError::Vendor(in_band(&value)));
+    }
+    let is_message = value.get("type").and_then(Value::as_str) == Some("message");
+    if !is_message && !matches!(value.get("content"), Some(Value::Array(_) | Value::String(_))) {
+        return Err(StreamError::Malformed("the answer is no message: it has no content".to_owned()));
     }
     let wire: WireMessage = serde_json::from_value(value).map_err(|error| malformed("the answer", &error))?;
     let mut choice = Choice::default();
+    let mut calls = Calls::default();
+    let mut pieces = Vec::new();
     let mut thinking = Vec::new();
-    for block in wire.content {
-        match block.get("type").and_then(Value::as_str) {
-            Some("text") => choice.text.get_or_insert_default().push_str(text_of(&block, "text")),
-            Some("thinking") => {
+    let blocks = match wire.content {
+        Value::Array(blocks) => blocks,
+        Value::String(text) => vec![json!({ "text": text })],
+        _ => Vec::new(),
+    };
+    for block in blocks {
+        match kind_of(&block, BLOCKS) {
+            "text" => choice.text.get_or_insert_default().push_str(text_of(&block, "text")),
+            "thinking" => {
                 choice.reasoning.get_or_insert_default().push_str(text_of(&block, "thinking"));
                 thinking.push(block);
             }
-            Some("redacted_thinking") => thinking.push(block),
-            Some("tool_use") => choice.tool_calls.push(ToolCall {
-                id: text_of(&block, "id").to_owned(),
-                name: text_of(&block, "name").to_owned(),
-                arguments: block.get("input").map_or_else(|| "{}".to_owned(), Value::to_string),
-                rest: JsonMap::new(),
-            }),
+            "redacted_thinking" => thinking.push(block),
+            "tool_use" => {
+                let (id, name) = (some_text(&block, "id"), some_text(&block, "name"));
+                calls.begin(0, id, name, input_of(&block), &mut pieces)?;
+                if let Some(Piece::ToolCall { id: Some(id), name: Some(name), arguments, .. }) = pieces.pop() {
+                    choice.tool_calls.push(ToolCall { id, name, arguments, rest: JsonMap::new() });
+                }
+            }
             // Server tools' own blocks stay with the vendor.
             _ => {}
         }
     }
+    calls.check(0)?;
     if !thinking.is_empty() {
         // To be sent back as they are: they are signed.
         choice.rest.insert(THINKING_BLOCKS.to_owned(), Value::Array(thinking));
@@ -106,10 +156,10 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
         Reason::Absent => {}
     }
     let response = ChatResponse {
-        id: wire.id,
-        model: wire.model,
+        id: wire.id.unwrap_or_default(),
+        model: wire.model.unwrap_or_default(),
         choices: vec![choice],
-        usage: wire.usage.into_usage(),
+        usage: wire.usage.unwrap_or_default().into_usage(),
         ..ChatResponse::default()
     };
     complete::whole(response, unknown)
@@ -135,10 +185,11 @@ fn in_band(value: &Value) -> failure::VendorError {
 /// Decodes one stream.
 #[derive(Default)]
 pub(super) struct Decoder {
-    /// The vendor's block index of each call, in order: OpenAI counts calls, Anthropic blocks.
-    calls: Vec<u64>,
-    /// The input with which a call began, until a part of it comes: a call without arguments has no other.
-    input: Option<String>,
+    calls: Calls,
+    /// The blocks that have begun and not ended: the vendor's number, and which call it is, if it is one.
+    open: Vec<(Option<u64>, Option<u32>)>,
+    /// A call, and the input with which it began, until a part of it comes: a call without arguments has no other.
+    input: Option<(u32, String)>,
     /// Prompt tokens come at the start, in parts that belong together.
     start: WireUsage,
     /// The block of thinking that is coming.
@@ -152,71 +203,38 @@ impl StreamDecoder for Decoder {
             return Ok(());
         }
         let value: Value = json::read(event.data).map_err(|error| malformed("an event", &error))?;
-        let index = value.get("index").and_then(Value::as_u64).unwrap_or(0);
-        match value.get("type").and_then(Value::as_str) {
-            Some("message_start") => {
-                let message = value.get("message").cloned().unwrap_or_default();
-                let message: WireMessage =
-                    serde_json::from_value(message).map_err(|error| malformed("message_start", &error))?;
-                out.push(Piece::Start { id: message.id, model: message.model, created: None });
-                self.start = message.usage;
+        if error_in(&value) {
+            return Err(StreamError::Vendor(in_band(&value)));
+        }
+        let index = value.get("index").and_then(lenient::count_of);
+        let kind = value.get("type").and_then(Value::as_str).unwrap_or(event.name);
+        match kind {
+            "message_start" => {
+                let message = value.get("message").cloned().filter(Value::is_object);
+                let message: WireMessage = serde_json::from_value(message.unwrap_or_else(|| json!({})))
+                    .map_err(|error| malformed("message_start", &error))?;
+                let (id, model) = (message.id.unwrap_or_default(), message.model.unwrap_or_default());
+                out.push(Piece::Start { id, model, created: None });
+                self.start = message.usage.unwrap_or_default();
                 self.usage(&value, out);
             }
-            Some("content_block_start") => {
-                self.flush_input(out);
-                let block = value.get("content_block").unwrap_or(&Value::Null);
-                match block.get("type").and_then(Value::as_str) {
-                    Some("tool_use") => {
-                        self.calls.push(index);
-                        self.input = Some(block.get("input").map_or_else(|| "{}".to_owned(), Value::to_string));
-                        out.push(Piece::ToolCall {
-                            choice: 0,
-                            index: self.call(index),
-                            id: Some(text_of(block, "id").to_owned()),
-                            name: Some(text_of(block, "name").to_owned()),
-                            arguments: String::new(),
-                        });
-                    }
-                    Some("thinking" | "redacted_thinking") => self.thinking = Some(block.clone()),
-                    Some("text") if !text_of(block, "text").is_empty() => {
-                        out.push(Piece::Text { choice: 0, text: text_of(block, "text").to_owned() });
-                    }
-                    _ => {}
-                }
-            }
-            Some("content_block_delta") => {
-                let delta = value.get("delta").unwrap_or(&Value::Null);
-                match delta.get("type").and_then(Value::as_str) {
-                    Some("text_delta") => {
-                        out.push(Piece::Text { choice: 0, text: text_of(delta, "text").to_owned() });
-                    }
-                    Some("thinking_delta") => {
-                        self.think("thinking", text_of(delta, "thinking"));
-                        out.push(Piece::Reasoning { choice: 0, text: text_of(delta, "thinking").to_owned() });
-                    }
-                    Some("signature_delta") => self.think("signature", text_of(delta, "signature")),
-                    Some("input_json_delta") if self.calls.contains(&index) => {
-                        let part = text_of(delta, "partial_json");
-                        if !part.is_empty() {
-                            self.input = None;
-                            out.push(self.arguments(index, part.to_owned()));
-                        }
-                    }
-                    _ => {}
-                }
-            }
-            Some("content_block_stop") => {
+            "content_block_start" => self.begin(index, value.get("content_block").unwrap_or(&Value::Null), out)?,
+            "content_block_delta" => self.delta(index, value.get("delta").unwrap_or(&Value::Null), out),
+            "content_block_stop" => {
                 out.extend(self.thinking.take().map(|block| Piece::Thinking { choice: 0, block }));
                 self.flush_input(out);
+                let ended = self.open.iter().rposition(|(known, _)| *known == index);
+                let ended = ended.or(self.open.len().checked_sub(1));
+                ended.map(|position| self.open.remove(position));
             }
-            Some("message_delta") => {
+            "message_delta" => {
                 self.flush_input(out);
                 self.usage(&value, out);
                 let reason = value.pointer("/delta/stop_reason").and_then(Value::as_str);
                 complete::finish(0, reason, false, out)?;
+                self.calls.check_end(0, out)?;
             }
-            Some("message_stop") => out.push(Piece::Done),
-            Some("error") => return Err(StreamError::Vendor(in_band(&value))),
+            "message_stop" => out.push(Piece::Done),
             // `ping`, and what is yet to come.
             _ => {}
         }
@@ -225,20 +243,56 @@ impl StreamDecoder for Decoder {
 }
 
 impl Decoder {
-    fn call(&self, block: u64) -> u32 {
-        let position = self.calls.iter().position(|known| *known == block).unwrap_or(0);
-        u32::try_from(position).unwrap_or(u32::MAX)
+    fn begin(&mut self, index: Option<u64>, block: &Value, out: &mut Vec<Piece>) -> Result<(), StreamError> {
+        self.flush_input(out);
+        // Blocks come one after the other: a number that comes again is another block's.
+        self.open.retain(|(known, _)| *known != index);
+        let mut call = None;
+        match kind_of(block, BLOCKS) {
+            "tool_use" => {
+                let begun =
+                    self.calls.begin(0, some_text(block, "id"), some_text(block, "name"), String::new(), out)?;
+                self.input = Some((begun, input_of(block)));
+                call = Some(begun);
+            }
+            "thinking" | "redacted_thinking" => self.thinking = Some(block.clone()),
+            "text" if !text_of(block, "text").is_empty() => {
+                out.push(Piece::Text { choice: 0, text: text_of(block, "text").to_owned() });
+            }
+            _ => {}
+        }
+        self.open.push((index, call));
+        Ok(())
+    }
+
+    fn delta(&mut self, index: Option<u64>, delta: &Value, out: &mut Vec<Piece>) {
+        match kind_of(delta, DELTAS) {
+            "text_delta" => out.push(Piece::Text { choice: 0, text: text_of(delta, "text").to_owned() }),
+            "thinking_delta" => {
+                self.think("thinking", text_of(delta, "thinking"));
+                out.push(Piece::Reasoning { choice: 0, text: text_of(delta, "thinking").to_owned() });
+            }
+            "signature_delta" => self.think("signature", text_of(delta, "signature")),
+            "input_json_delta" => {
+                let of_index = self.open.iter().rev().find(|(known, _)| *known == index);
+                let block = of_index.or(self.open.last());
+                let part = text_of(delta, "partial_json");
+                if let Some((_, Some(call))) = block
+                    && !part.is_empty()
+                {
+                    self.input = None;
+                    self.calls.more(0, *call, part.to_owned(), out);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Gives a call that has got no arguments those with which it began.
     fn flush_input(&mut self, out: &mut Vec<Piece>) {
-        if let (Some(input), Some(block)) = (self.input.take(), self.calls.last()) {
-            out.push(self.arguments(*block, input));
+        if let Some((call, input)) = self.input.take() {
+            self.calls.more(0, call, input, out);
         }
-    }
-
-    fn arguments(&self, block: u64, arguments: String) -> Piece {
-        Piece::ToolCall { choice: 0, index: self.call(block), id: None, name: None, arguments }
     }
 
     /// Lays a delta onto the block of thinking.
@@ -252,7 +306,8 @@ impl Decoder {
 
     /// `message_delta.usage` is cumulative; what it leaves out stands as at the start.
     fn usage(&mut self, value: &Value, out: &mut Vec<Piece>) {
-        if let Some(Ok(later)) = value.get("usage").map(|usage| serde_json::from_value::<WireUsage>(usage.clone())) {
+        let later = value.get("usage").filter(|usage| usage.is_object()).cloned();
+        if let Some(Ok(later)) = later.map(serde_json::from_value::<WireUsage>) {
             let start = &mut self.start;
             start.input_tokens = later.input_tokens.or(start.input_tokens);
             start.cache_creation_input_tokens = later.cache_creation_input_tokens.or(start.cache_creation_input_tokens);

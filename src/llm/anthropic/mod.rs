@@ -7,6 +7,7 @@ use http::header::{HeaderName, HeaderValue};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use super::calls::{IdRule, unique_ids};
 use super::emulate::{self, image_source, refuse_unknown};
 use super::json::{self, Object};
 use super::{
@@ -28,6 +29,12 @@ const MAX_TOKENS: u64 = 4096;
 
 /// Least tokens of thinking that the API takes.
 const MIN_THINKING: u64 = 1024;
+
+/// Tool calls' ids that Anthropic takes: `[a-zA-Z0-9_-]+`, each once in a request.
+const IDS: IdRule = IdRule {
+    fits: |id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')),
+    length: 24,
+};
 
 /// Fields of the API that go through as they came.
 const NATIVE: &[&str] =
@@ -103,7 +110,7 @@ fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>, version
     object.value("max_tokens", &max_tokens(request, thinking)?);
     let instruction = emulate::instruction(request, call.schema_mode, false);
     write_system(&mut object, request, instruction.as_deref());
-    write_messages(object.key("messages"), &request.messages)?;
+    write_messages(object.key("messages"), &unique_ids(&request.messages, IDS))?;
     if call.stream {
         object.value("stream", &true);
     }
@@ -285,7 +292,7 @@ impl<'a> Blocks<'a> {
 fn write_result(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupported> {
     let mut object = Object::new(blocks.next());
     object.string("type", "tool_result");
-    object.string("tool_use_id", &call_id(message.tool_call_id.as_deref().unwrap_or_default()));
+    object.string("tool_use_id", emulate::bare_call_id(message.tool_call_id.as_deref().unwrap_or_default()));
     match &message.content {
         Content::Text(text) => json::text(object.key("content"), text),
         Content::None => object.string("content", ""),
@@ -296,12 +303,6 @@ fn write_result(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupp
     }
     object.end();
     Ok(())
-}
-
-/// Anthropic's ids are `[A-Za-z0-9_-]+`; other vendors' may not be.
-fn call_id(id: &str) -> String {
-    let id = emulate::bare_call_id(id);
-    id.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect()
 }
 
 fn write_blocks(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupported> {
@@ -329,7 +330,7 @@ fn write_blocks(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupp
     for call in &message.tool_calls {
         let mut object = Object::new(blocks.next());
         object.string("type", "tool_use");
-        object.string("id", &call_id(&call.id));
+        object.string("id", emulate::bare_call_id(&call.id));
         object.string("name", &call.name);
         object.value("input", &emulate::arguments(call)?);
         object.end();

@@ -3,87 +3,91 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::llm::calls::Calls;
 use crate::llm::complete::{self, Reason};
-use crate::llm::json;
 use crate::llm::{ChatResponse, Finish, Piece, StreamDecoder, StreamError, Usage, emulate, failure, response, sse};
+use crate::llm::{json, lenient};
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
 struct WireAnswer {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::list")]
     candidates: Vec<WireCandidate>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     usage_metadata: Option<WireUsage>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     model_version: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     response_id: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     prompt_feedback: Option<WireFeedback>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::error")]
     error: Option<Value>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
 struct WireCandidate {
-    #[serde(default)]
-    index: u32,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
+    index: Option<u32>,
+    #[serde(deserialize_with = "lenient::object")]
     content: Option<WireContent>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     finish_reason: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireContent {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::one_or_many")]
     parts: Vec<WirePart>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
 struct WirePart {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     text: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::flag")]
     thought: bool,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     function_call: Option<WireCall>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     thought_signature: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireCall {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     id: Option<String>,
-    name: String,
-    #[serde(default)]
-    args: Option<Value>,
+    #[serde(deserialize_with = "lenient::text")]
+    name: Option<String>,
+    #[serde(deserialize_with = "lenient::arguments")]
+    args: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
 struct WireFeedback {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     block_reason: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
 struct WireUsage {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     prompt_token_count: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     tool_use_prompt_token_count: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     cached_content_token_count: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     candidates_token_count: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     thoughts_token_count: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     total_token_count: Option<u64>,
 }
 
@@ -122,7 +126,7 @@ fn read(body: &[u8], what: &str) -> Result<Vec<WireAnswer>, StreamError> {
     }
     match wires.iter_mut().find_map(|wire| wire.error.take()) {
         Some(error) => {
-            let status = error.get("code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+            let status = error.get("code").and_then(lenient::count_of).and_then(|code| u16::try_from(code).ok());
             let status = status.filter(|status| *status >= 400).unwrap_or(500);
             Err(StreamError::Vendor(failure::read_value(status, &json!({ "error": error }))))
         }
@@ -164,9 +168,7 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
 #[derive(Default)]
 pub(super) struct Decoder {
     started: bool,
-    id: String,
-    /// Function calls so far, by candidate.
-    calls: Vec<(u32, u32)>,
+    calls: Calls,
     /// Candidates that have had a part.
     spoke: Vec<u32>,
 }
@@ -191,9 +193,8 @@ impl Decoder {
     fn take(&mut self, wire: WireAnswer, out: &mut Vec<Piece>) -> Result<Signatures, StreamError> {
         if !self.started {
             self.started = true;
-            self.id = wire.response_id.unwrap_or_default();
-            let model = wire.model_version.unwrap_or_default();
-            out.push(Piece::Start { id: self.id.clone(), model, created: None });
+            let (id, model) = (wire.response_id.unwrap_or_default(), wire.model_version.unwrap_or_default());
+            out.push(Piece::Start { id, model, created: None });
         }
         if let Some(usage) = wire.usage_metadata {
             out.push(Piece::Usage(usage.into_usage()));
@@ -217,48 +218,32 @@ impl Decoder {
         out: &mut Vec<Piece>,
         signatures: &mut Signatures,
     ) -> Result<(), StreamError> {
-        let choice = candidate.index;
+        let choice = candidate.index.unwrap_or(0);
         for part in candidate.content.into_iter().flat_map(|content| content.parts) {
             if !self.spoke.contains(&choice) {
                 self.spoke.push(choice);
             }
             if let Some(call) = part.function_call {
-                let index = self.count(choice);
-                let minted =
-                    || format!("call_{}_{choice}_{index}", self.id.replace(|c: char| !c.is_alphanumeric(), ""));
-                let id = call.id.filter(|id| !id.is_empty()).unwrap_or_else(minted);
-                out.push(Piece::ToolCall {
-                    choice,
-                    index,
-                    id: Some(emulate::signed_call_id(&id, part.thought_signature.as_deref())),
-                    name: Some(call.name),
-                    arguments: call.args.map_or_else(|| "{}".to_owned(), |args| args.to_string()),
-                });
+                let arguments = call.args.filter(|args| !args.trim().is_empty()).unwrap_or_else(|| "{}".to_owned());
+                let index = self.calls.begin(choice, call.id, call.name, arguments, out)?;
+                if let (Some(Piece::ToolCall { id: Some(id), .. }), Some(signature)) =
+                    (out.last_mut(), part.thought_signature.as_deref())
+                {
+                    *id = emulate::signed_call_id(id, Some(signature));
+                }
                 signatures.extend(part.thought_signature.map(|signature| (choice, index, signature)));
             } else if let Some(text) = part.text.filter(|text| !text.is_empty()) {
                 out.push(if part.thought { Piece::Reasoning { choice, text } } else { Piece::Text { choice, text } });
             }
         }
         let word = candidate.finish_reason.as_deref();
-        let called = self.calls.iter().any(|(of, count)| *of == choice && *count > 0);
+        let called = self.calls.any(choice);
         // Gemini stops without a part where it failed to answer: that says nothing, not even that there is nothing to say.
         if matches!(complete::reason(word, None)?, Reason::Known(Finish::Stop)) && !self.spoke.contains(&choice) {
             return Ok(());
         }
-        complete::finish(choice, word, called, out)
-    }
-
-    /// The number of the candidate's next call.
-    fn count(&mut self, choice: u32) -> u32 {
-        let position = match self.calls.iter().position(|(of, _)| *of == choice) {
-            Some(position) => position,
-            None => {
-                self.calls.push((choice, 0));
-                self.calls.len() - 1
-            }
-        };
-        self.calls[position].1 += 1;
-        self.calls[position].1 - 1
+        complete::finish(choice, word, called, out)?;
+        self.calls.check_end(choice, out)
     }
 }
 
@@ -271,9 +256,11 @@ mod tests {
     #[test]
     fn a_call_without_id_gets_one() {
         let body = br#"{"responseId":"r-1","candidates":[{"content":{"parts":[{"functionCall":{"name":"f"}}]},"finishReason":"STOP"}]}"#;
+        let again = answer(body).expect("answer");
         let answer = answer(body).expect("answer");
-        let expected =
-            ToolCall { id: "call_r1_0_0".into(), name: "f".into(), arguments: "{}".into(), rest: JsonMap::new() };
+        let id = answer.choices[0].tool_calls[0].id.clone();
+        assert!(!id.is_empty() && id != again.choices[0].tool_calls[0].id, "{id} names a call of another answer");
+        let expected = ToolCall { id, name: "f".into(), arguments: "{}".into(), rest: JsonMap::new() };
         assert_eq!(
             answer.choices,
             [Choice { tool_calls: vec![expected], finish: Some(Finish::ToolCalls), ..Choice::default() }]

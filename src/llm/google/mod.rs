@@ -2,9 +2,12 @@
 
 mod decode;
 
+use std::collections::HashMap;
+
 use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
+use super::calls::{IdRule, unique_ids};
 use super::emulate::{self, image_source, refuse_unknown};
 use super::json::{self, Object};
 use super::{
@@ -44,6 +47,9 @@ const SCHEMA_KEYWORDS: &[&str] = &[
     "required",
     "propertyOrdering",
 ];
+
+/// Gemini takes any id, and tells calls apart by them.
+const IDS: IdRule = IdRule { fits: |id| !id.is_empty(), length: 24 };
 
 /// Fields of the API that go through as they came.
 const NATIVE: &[&str] = &["safetySettings", "cachedContent", "labels"];
@@ -133,7 +139,7 @@ fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>) -> Resu
         });
         content.end();
     }
-    write_contents(object.key("contents"), &request.messages)?;
+    write_contents(object.key("contents"), &unique_ids(&request.messages, IDS))?;
     write_tools(&mut object, request)?;
     write_config(&mut object, request, call)?;
     for (key, value) in &request.rest {
@@ -208,6 +214,8 @@ fn write_contents(out: &mut Vec<u8>, messages: &[Message]) -> Result<(), Unsuppo
         let message = "Gemini needs at least one message that says something and is not a system message";
         return Err(Unsupported(message.to_owned()));
     }
+    let calls = messages.iter().flat_map(|message| &message.tool_calls);
+    let names: Names<'_> = calls.map(|call| (emulate::bare_call_id(&call.id), call.name.as_str())).collect();
     out.push(b'[');
     let mut from = 0;
     while from < spoken.len() {
@@ -222,7 +230,7 @@ fn write_contents(out: &mut Vec<u8>, messages: &[Message]) -> Result<(), Unsuppo
         parts.push(b'[');
         let mut first = true;
         for message in &spoken[from..from + length] {
-            write_parts(parts, message, messages, &mut first)?;
+            write_parts(parts, message, &names, &mut first)?;
         }
         parts.push(b']');
         content.end();
@@ -232,7 +240,10 @@ fn write_contents(out: &mut Vec<u8>, messages: &[Message]) -> Result<(), Unsuppo
     Ok(())
 }
 
-fn write_parts(out: &mut Vec<u8>, message: &Message, all: &[Message], first: &mut bool) -> Result<(), Unsupported> {
+/// What is called, by the call's id.
+type Names<'m> = HashMap<&'m str, &'m str>;
+
+fn write_parts(out: &mut Vec<u8>, message: &Message, names: &Names<'_>, first: &mut bool) -> Result<(), Unsupported> {
     let mut next = |out: &mut Vec<u8>| {
         if !*first {
             out.push(b',');
@@ -241,21 +252,19 @@ fn write_parts(out: &mut Vec<u8>, message: &Message, all: &[Message], first: &mu
     };
     if message.role == Role::Tool {
         next(out);
-        let id = message.tool_call_id.as_deref().unwrap_or_default();
-        let name = all
-            .iter()
-            .flat_map(|message| &message.tool_calls)
-            .find(|call| call.id == id)
-            .map(|call| call.name.as_str())
+        let id = emulate::bare_call_id(message.tool_call_id.as_deref().unwrap_or_default());
+        let name = names
+            .get(id)
+            .copied()
             .or(message.name.as_deref())
-            .ok_or_else(|| Unsupported(format!("no tool call {:?} before its result", emulate::bare_call_id(id))))?;
+            .ok_or_else(|| Unsupported(format!("no tool call {id:?} before its result")))?;
         // The response must be an object: anything else is wrapped.
         let result = match serde_json::from_str::<Value>(&message.content.plain()) {
             Ok(object @ Value::Object(_)) => object,
             Ok(other) => json!({ "result": other }),
             Err(_) => json!({ "result": message.content.plain() }),
         };
-        let response = json!({"id": emulate::bare_call_id(id), "name": name, "response": result});
+        let response = json!({"id": id, "name": name, "response": result});
         json::value(out, &json!({ "functionResponse": response }));
         return Ok(());
     }

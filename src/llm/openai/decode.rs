@@ -1,46 +1,48 @@
 //! OpenAI's answers and chunks, as its many imitators write them: fields left out, usage under two names, tool calls on
 //! the choice, finish reasons in the vendor's own words.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::text::WireText;
 use super::{plain, shape};
+use crate::llm::calls::{Calls, Part};
 use crate::llm::complete::{self, Reason};
-use crate::llm::json;
 use crate::llm::{
     ChatResponse, Choice, Finish, Piece, StreamDecoder, StreamError, ToolCall, Usage, failure, response, sse,
 };
-use crate::types::JsonMap;
+use crate::llm::{json, lenient};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireAnswer {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     id: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     request_id: Option<String>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     created: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     model: Option<String>,
-    #[serde(default)]
-    choices: Option<Vec<WireChoice>>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::list")]
+    choices: Vec<WireChoice>,
+    #[serde(deserialize_with = "lenient::object")]
     usage: Option<WireUsage>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::error")]
     error: Option<Value>,
-    #[serde(default)]
     system_fingerprint: Option<Value>,
-    #[serde(default)]
     service_tier: Option<Value>,
     /// Groq's place for usage, beside OpenAI's.
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     x_groq: Option<WireGroq>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireGroq {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     usage: Option<WireUsage>,
 }
 
@@ -51,154 +53,159 @@ impl WireAnswer {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireChoice {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     index: Option<u32>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     message: Option<WireMessage>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     delta: Option<WireMessage>,
     /// Where AssemblyAI's reference has them.
-    #[serde(default)]
-    tool_calls: Option<Vec<WireToolCall>>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::list")]
+    tool_calls: Vec<WireToolCall>,
+    #[serde(deserialize_with = "lenient::text")]
     finish_reason: Option<String>,
     /// OpenRouter's, in the words of the vendor behind it.
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     native_finish_reason: Option<String>,
-    #[serde(default)]
     logprobs: Option<Value>,
     /// OpenRouter's, of a model behind it that broke off.
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::error")]
     error: Option<Value>,
 }
 
 impl WireChoice {
     /// The error that ended this answer.
     fn broken(&mut self) -> Option<StreamError> {
-        let error = self.error.take().filter(|error| !error.is_null());
-        let error = error.map(|error| StreamError::Vendor(in_band(error)));
+        let error = self.error.take().map(|error| StreamError::Vendor(in_band(error)));
         // The reason of the model behind a router may tell of a failure that the router's own does not.
         error.or_else(|| complete::reason(self.native_finish_reason.as_deref(), None).err())
     }
 }
 
 #[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireMessage {
-    #[serde(default)]
     content: Option<WireText>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::text")]
     refusal: Option<String>,
-    #[serde(default)]
     reasoning_content: Option<WireText>,
     /// OpenRouter's and Groq's name; newer vLLM sends both.
-    #[serde(default)]
     reasoning: Option<WireText>,
     /// AssemblyAI's name.
-    #[serde(default)]
     thinking: Option<WireText>,
-    #[serde(default)]
-    tool_calls: Option<Vec<WireToolCall>>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::list")]
+    tool_calls: Vec<WireToolCall>,
+    /// OpenAI's form of before tools, one call.
+    #[serde(deserialize_with = "lenient::object")]
+    function_call: Option<WireFunction>,
     annotations: Option<Value>,
-    #[serde(default)]
     audio: Option<Value>,
     /// OpenRouter's signed thinking, to be sent back.
-    #[serde(default)]
     reasoning_details: Option<Value>,
 }
 
 impl WireMessage {
     /// The thinking, under whichever name it came, and what is said.
     fn take_texts(&mut self) -> (Option<String>, Option<String>) {
-        let thinking = self.reasoning_content.take().or(self.reasoning.take()).or(self.thinking.take());
-        let thinking = thinking.and_then(|text| text.split().1);
+        let names = [self.reasoning_content.take(), self.reasoning.take(), self.thinking.take()];
+        let thinking = names.into_iter().flatten().filter_map(WireText::thoughts).next();
         match self.content.take().map(WireText::split) {
             None => (thinking, None),
             Some((within, text)) => (thinking.or(within), text),
         }
     }
-}
 
-#[derive(Deserialize)]
-struct WireToolCall {
-    #[serde(default)]
-    index: Option<u32>,
-    #[serde(default)]
-    id: Option<String>,
-    #[serde(default)]
-    function: Option<WireFunction>,
-    #[serde(default)]
-    extra_content: Option<Value>,
-}
-
-#[derive(Deserialize, Default)]
-struct WireFunction {
-    #[serde(default)]
-    name: Option<String>,
-    #[serde(default)]
-    arguments: Option<WireArguments>,
-}
-
-/// A JSON text, or (Ollama's older servers) the object itself.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum WireArguments {
-    Text(String),
-    Value(Value),
-}
-
-impl WireArguments {
-    fn into_text(self) -> String {
-        match self {
-            Self::Text(text) => text,
-            Self::Value(value) => value.to_string(),
+    /// The calls: those of the message, those beside it in its choice that it has not, and a call of the older form.
+    fn take_calls(&mut self, beside: Vec<WireToolCall>) -> Vec<WireToolCall> {
+        let mut calls = std::mem::take(&mut self.tool_calls);
+        let others: Vec<WireToolCall> = beside.into_iter().filter(|call| !calls.contains(call)).collect();
+        calls.extend(others);
+        if calls.is_empty() {
+            let call = |function| WireToolCall { index: Some(0), function: Some(function), ..WireToolCall::default() };
+            calls.extend(self.function_call.take().map(call));
         }
+        calls
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default, PartialEq)]
+#[serde(default)]
+struct WireToolCall {
+    #[serde(deserialize_with = "lenient::count")]
+    index: Option<u64>,
+    #[serde(deserialize_with = "lenient::text")]
+    id: Option<String>,
+    #[serde(deserialize_with = "lenient::object")]
+    function: Option<WireFunction>,
+    extra_content: Option<Value>,
+}
+
+impl WireToolCall {
+    fn says_nothing(&self) -> bool {
+        let empty = |text: &Option<String>| text.as_deref().unwrap_or_default().trim().is_empty();
+        let function = self.function.as_ref();
+        function.is_none_or(|function| empty(&function.name) && empty(&function.arguments))
+    }
+}
+
+#[derive(Deserialize, Default, PartialEq)]
+#[serde(default)]
+struct WireFunction {
+    #[serde(deserialize_with = "lenient::text")]
+    name: Option<String>,
+    /// A JSON text, or (Ollama's older servers) the object itself.
+    #[serde(deserialize_with = "lenient::arguments")]
+    arguments: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct WireUsage {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     prompt_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     completion_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     input_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     output_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     prompt_tokens_details: Option<PromptDetails>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     completion_tokens_details: Option<CompletionDetails>,
     /// DeepSeek's name.
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     prompt_cache_hit_tokens: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct PromptDetails {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     cached_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     cache_write_tokens: Option<u64>,
     /// AssemblyAI's names for what Anthropic wrote to its cache.
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::object")]
     cache_creation: Option<CacheCreation>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct CacheCreation {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     ephemeral_5m_input_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     ephemeral_1h_input_tokens: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
+#[serde(default)]
 struct CompletionDetails {
-    #[serde(default)]
+    #[serde(deserialize_with = "lenient::count")]
     reasoning_tokens: Option<u64>,
 }
 
@@ -226,13 +233,13 @@ impl WireUsage {
 /// Reads a whole answer.
 pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
     let mut wire: WireAnswer = json::read(body).map_err(|error| malformed("the answer", &error))?;
-    if let Some(error) = wire.error.take().filter(|error| !error.is_null()) {
+    if let Some(error) = wire.error.take() {
         return Err(StreamError::Vendor(in_band(error)));
     }
     let usage = wire.take_usage().unwrap_or_default();
-    let Some(choices) = wire.choices.filter(|choices| !choices.is_empty()) else {
+    if wire.choices.is_empty() {
         return Err(StreamError::Malformed("the answer has no choices".to_owned()));
-    };
+    }
     let mut response = ChatResponse {
         id: wire.id.or(wire.request_id).unwrap_or_default(),
         created: wire.created,
@@ -245,12 +252,12 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
             response.rest.insert(key.to_owned(), value);
         }
     }
-    let mut unknown = Vec::new();
-    for mut choice in choices {
+    let (mut calls, mut unknown) = (Calls::default(), Vec::new());
+    for mut choice in wire.choices {
         if let Some(error) = choice.broken() {
             return Err(error);
         }
-        merge_choice(&mut response.choices, choice, &mut unknown)?;
+        merge_choice(&mut response.choices, choice, &mut calls, &mut unknown)?;
     }
     response.choices.sort_by_key(|choice| choice.index);
     complete::whole(response, unknown)
@@ -260,6 +267,7 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
 fn merge_choice(
     choices: &mut Vec<Choice>,
     wire: WireChoice,
+    calls: &mut Calls,
     unknown: &mut Vec<(u32, String)>,
 ) -> Result<(), StreamError> {
     let index = wire.index.unwrap_or(0);
@@ -275,24 +283,16 @@ fn merge_choice(
     let (thinking, text) = message.take_texts();
     append(&mut choice.reasoning, thinking);
     append(&mut choice.text, text);
-    append(&mut choice.refusal, message.refusal);
-    let calls = message.tool_calls.into_iter().flatten().chain(wire.tool_calls.into_iter().flatten());
-    for call in calls {
+    append(&mut choice.refusal, message.refusal.take());
+    let mut pieces = Vec::new();
+    for call in message.take_calls(wire.tool_calls).into_iter().filter(|call| !call.says_nothing()) {
         let function = call.function.unwrap_or_default();
-        let mut rest = JsonMap::new();
-        if let Some(extra) = call.extra_content {
-            rest.insert("extra_content".to_owned(), extra);
-        }
-        choice.tool_calls.push(ToolCall {
-            id: call
-                .id
-                .filter(|id| !id.is_empty())
-                .unwrap_or_else(|| format!("call_{}_{}", index, choice.tool_calls.len())),
-            name: function.name.unwrap_or_default(),
-            arguments: function.arguments.map(WireArguments::into_text).unwrap_or_default(),
-            rest,
-        });
+        calls.begin(index, call.id, function.name, function.arguments.unwrap_or_default(), &mut pieces)?;
+        let Some(Piece::ToolCall { id: Some(id), name: Some(name), arguments, .. }) = pieces.pop() else { continue };
+        let rest = call.extra_content.map(|extra| ("extra_content".to_owned(), extra)).into_iter().collect();
+        choice.tool_calls.push(ToolCall { id, name, arguments, rest });
     }
+    calls.check(index)?;
     let others = [
         ("annotations", message.annotations),
         ("audio", message.audio),
@@ -323,7 +323,7 @@ fn append(ours: &mut Option<String>, more: Option<String>) {
 
 /// An error object inside a 200: its `code` is the status that it stands for, if it is one.
 fn in_band(error: Value) -> failure::VendorError {
-    let status = error.get("code").or_else(|| error.get("status")).and_then(Value::as_u64);
+    let status = ["code", "status"].iter().find_map(|key| lenient::count_of(error.get(key)?));
     let named = ["type", "code"].iter().find_map(|key| match error.get(key)?.as_str()? {
         "rate_limit_error" | "rate_limit_exceeded" | "insufficient_quota" => Some(429),
         "invalid_request_error" => Some(400),
@@ -341,8 +341,7 @@ fn malformed(what: &str, error: &serde_json::Error) -> StreamError {
 #[derive(Default)]
 pub(super) struct Decoder {
     started: bool,
-    /// Of a vendor that gives no index: calls seen so far, by choice.
-    calls: Vec<(u32, u32)>,
+    calls: Calls,
     /// The chunk just read is not as OpenAI has it: its client would overlook something.
     foreign: bool,
     /// It is as OpenAI has it.
@@ -351,18 +350,20 @@ pub(super) struct Decoder {
 
 impl StreamDecoder for Decoder {
     fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
-        self.foreign = false;
+        let data = json::whole(event.data);
+        // Not as it came, where the client could not read that.
+        self.foreign = matches!(data, Cow::Owned(_));
         self.plain = false;
-        if complete::is_mark(event.data) {
+        if complete::is_mark(data.as_bytes()) {
             out.push(Piece::Done);
             return Ok(());
         }
-        if event.data.is_empty() {
+        if data.is_empty() {
             return Ok(());
         }
         if self.started
             && event.name != "error"
-            && let Some(text) = plain::text(event.data)
+            && let Some(text) = plain::text(&data)
         {
             self.plain = true;
             if !text.is_empty() {
@@ -370,22 +371,22 @@ impl StreamDecoder for Decoder {
             }
             return Ok(());
         }
-        let mut chunk: WireAnswer = json::read(event.data).map_err(|error| malformed("a chunk", &error))?;
+        let mut chunk: WireAnswer = serde_json::from_str(&data).map_err(|error| malformed("a chunk", &error))?;
         let usage = chunk.take_usage();
         let named = !matches!(event.name, "" | "message" | "error");
-        if named && usage.is_none() && chunk.choices.as_ref().is_none_or(Vec::is_empty) {
+        if named && usage.is_none() && chunk.choices.is_empty() {
             // The server's own, for readers who know its name.
             return Ok(());
         }
-        if let Some(error) = chunk.error.take().filter(|error| !error.is_null()) {
+        if let Some(error) = chunk.error.take() {
             return Err(StreamError::Vendor(in_band(error)));
         }
         if event.name == "error" {
-            let value: Value = json::read(event.data).unwrap_or_default();
+            let value: Value = serde_json::from_str(&data).unwrap_or_default();
             return Err(StreamError::Vendor(in_band(value)));
         }
         // Azure's first chunk tells of its filters alone, and other servers send events of their own.
-        let begins = chunk.choices.as_ref().is_some_and(|choices| !choices.is_empty());
+        let begins = !chunk.choices.is_empty();
         if !self.started && begins {
             self.started = true;
             out.push(Piece::Start {
@@ -394,7 +395,7 @@ impl StreamDecoder for Decoder {
                 created: chunk.created.filter(|created| *created > 0),
             });
         }
-        for mut choice in chunk.choices.into_iter().flatten() {
+        for mut choice in chunk.choices {
             if let Some(error) = choice.broken() {
                 return Err(error);
             }
@@ -405,16 +406,17 @@ impl StreamDecoder for Decoder {
     }
 
     fn as_openai(&self, data: &[u8]) -> bool {
-        self.plain || (!self.foreign && shape::is_chunk(data))
+        !self.foreign && (self.plain || shape::is_chunk(data))
     }
 }
 
 impl Decoder {
     fn choice(&mut self, wire: WireChoice, out: &mut Vec<Piece>) -> Result<(), StreamError> {
         let choice = wire.index.unwrap_or(0);
-        self.foreign |= wire.index.is_none() || wire.delta.is_none() || wire.tool_calls.is_some();
+        self.foreign |= wire.index.is_none() || wire.delta.is_none() || !wire.tool_calls.is_empty();
         let mut delta = wire.delta.or(wire.message).unwrap_or_default();
-        self.foreign |= delta.thinking.is_some() || matches!(delta.content, Some(WireText::Parts(_)));
+        self.foreign |= delta.thinking.is_some() || delta.function_call.is_some();
+        self.foreign |= !matches!(delta.content, None | Some(WireText::Text(_)));
         // Thinking under a name of the vendor's own, without more of it that would get lost.
         let renamed = delta.reasoning_content.is_none() && delta.reasoning_details.is_none();
         self.foreign |= renamed && delta.reasoning.is_some();
@@ -422,49 +424,19 @@ impl Decoder {
         let not_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
         out.extend(not_empty(thinking).map(|text| Piece::Reasoning { choice, text }));
         out.extend(not_empty(text).map(|text| Piece::Text { choice, text }));
-        if let Some(text) = delta.refusal.filter(|text| !text.is_empty()) {
+        if let Some(text) = not_empty(delta.refusal.take()) {
             out.push(Piece::Refusal { choice, text });
         }
-        for call in delta.tool_calls.into_iter().flatten().chain(wire.tool_calls.into_iter().flatten()) {
-            let index = self.call_index(choice, call.index, call.id.is_some());
-            let function = call.function.unwrap_or_default();
-            self.foreign |= call.index.is_none() || matches!(function.arguments, Some(WireArguments::Value(_)));
-            out.push(Piece::ToolCall {
-                choice,
-                index,
-                id: call.id.filter(|id| !id.is_empty()),
-                name: function.name.filter(|name| !name.is_empty()),
-                arguments: function.arguments.map(WireArguments::into_text).unwrap_or_default(),
-            });
+        for call in delta.take_calls(wire.tool_calls) {
+            let WireFunction { name, arguments } = call.function.unwrap_or_default();
+            let arguments = arguments.unwrap_or_default();
+            self.foreign |= !self.calls.part(choice, Part { index: call.index, id: call.id, name, arguments }, out)?;
         }
         if let Some(value) = wire.logprobs.filter(|value| !value.is_null()) {
             out.push(Piece::Logprobs { choice, value });
         }
-        let called = self.calls.iter().any(|(of, count)| *of == choice && *count > 0);
-        complete::finish(choice, wire.finish_reason.as_deref(), called, out)
-    }
-
-    /// The vendor's index; without one (Gemini's compatible API), a call with an id is a new call.
-    fn call_index(&mut self, choice: u32, given: Option<u32>, has_id: bool) -> u32 {
-        let position = match self.calls.iter().position(|(of, _)| *of == choice) {
-            Some(position) => position,
-            None => {
-                self.calls.push((choice, 0));
-                self.calls.len() - 1
-            }
-        };
-        let count = &mut self.calls[position].1;
-        match given {
-            Some(index) => {
-                *count = (*count).max(index.saturating_add(1));
-                index
-            }
-            None => {
-                if has_id || *count == 0 {
-                    *count += 1;
-                }
-                *count - 1
-            }
-        }
+        let called = self.calls.any(choice);
+        complete::finish(choice, wire.finish_reason.as_deref(), called, out)?;
+        self.calls.check_end(choice, out)
     }
 }

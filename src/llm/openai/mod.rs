@@ -7,11 +7,10 @@ mod plain;
 mod shape;
 mod text;
 
-use std::borrow::Cow;
-
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde_json::Value;
 
+use super::calls::{IdRule, unique_ids};
 use super::emulate;
 use super::json::{self, Object};
 use super::{
@@ -55,32 +54,17 @@ pub(super) struct OpenAi {
     /// list it.
     defaults: bool,
     /// Tool calls' ids that the vendor takes; others are mapped into that form.
-    call_ids: CallIds,
+    call_ids: IdRule,
     /// What the vendor is known to leave out without a word: `n`, `tool_choice`, `logit_bias`.
     ignores: &'static [&'static str],
     schema_modes: &'static [SchemaMode],
 }
 
-/// What a tool call's id may be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CallIds {
-    /// At most 40 characters.
-    Short,
-    /// Nine letters and digits.
-    Nine,
-}
-
-impl CallIds {
-    /// The id itself where it fits, else one that is the same for the same id: call and result stay together.
-    fn fit(self, id: &str) -> Cow<'_, str> {
-        let id = emulate::bare_call_id(id);
-        let (fits, length) = match self {
-            Self::Short => (id.len() <= 40, 40),
-            Self::Nine => (id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()), 9),
-        };
-        if fits { Cow::Borrowed(id) } else { Cow::Owned(emulate::digest(id, length)) }
-    }
-}
+/// At most 40 characters.
+const SHORT_IDS: IdRule = IdRule { fits: |id| (1..=40).contains(&id.len()), length: 32 };
+/// Nine letters and digits.
+const NINE_IDS: IdRule =
+    IdRule { fits: |id| id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()), length: 9 };
 
 const ALL_MODES: &[SchemaMode] = &[SchemaMode::JsonSchema, SchemaMode::JsonObject, SchemaMode::Prompt];
 
@@ -97,7 +81,7 @@ const BASE: OpenAi = OpenAi {
     seed: "seed",
     user: true,
     defaults: true,
-    call_ids: CallIds::Short,
+    call_ids: SHORT_IDS,
     ignores: &[],
     schema_modes: ALL_MODES,
 };
@@ -154,7 +138,7 @@ pub(super) static MISTRAL: OpenAi = OpenAi {
     extras: false,
     seed: "random_seed",
     user: false,
-    call_ids: CallIds::Nine,
+    call_ids: NINE_IDS,
     ..BASE
 };
 /// Ollama leaves out what it does not know without a word.
@@ -250,7 +234,8 @@ impl OpenAi {
         let mut object = Object::new(body);
         object.string("model", call.model);
         let instruction = emulate::instruction(request, call.schema_mode, self.json_object);
-        self.write_messages(object.key("messages"), &request.messages, instruction.as_deref());
+        let messages = unique_ids(&request.messages, self.call_ids);
+        self.write_messages(object.key("messages"), &messages, instruction.as_deref());
         if call.stream {
             object.value("stream", &true);
             if self.stream_options {
@@ -361,10 +346,10 @@ impl OpenAi {
         if !message.tool_calls.is_empty() {
             json::list(object.key("tool_calls"), &message.tool_calls, |out, call| {
                 let kept = |key: &str| self.extras || key != "extra_content";
-                write_call(out, call, &self.call_ids.fit(&call.id), kept);
+                write_call(out, call, emulate::bare_call_id(&call.id), kept);
             });
         }
-        object.option("tool_call_id", message.tool_call_id.as_deref().map(|id| self.call_ids.fit(id)).as_ref());
+        object.option("tool_call_id", message.tool_call_id.as_deref().map(emulate::bare_call_id).as_ref());
         object.option("refusal", message.refusal.as_ref());
         for (key, value) in &message.rest {
             let thinking = matches!(key.as_str(), "reasoning_content" | "reasoning_details" | THINKING_BLOCKS);

@@ -9,7 +9,6 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::shape;
-use crate::llm::json;
 
 /// Of OpenAI's own [shape]; anything that the decoder would look at, but for the text, has to be absent or null.
 #[derive(Deserialize)]
@@ -66,8 +65,8 @@ struct Delta<'a> {
 }
 
 /// The text of a chunk that says nothing else; `None` for every other.
-pub(super) fn text(data: &[u8]) -> Option<Cow<'_, str>> {
-    let Chunk { choices: [Choice { index: 0, delta, .. }], .. } = json::read(data).ok()? else {
+pub(super) fn text(data: &str) -> Option<Cow<'_, str>> {
+    let Chunk { choices: [Choice { index: 0, delta, .. }], .. } = serde_json::from_str(data).ok()? else {
         return None;
     };
     Some(delta.content)
@@ -83,9 +82,9 @@ mod tests {
             let text = format!(
                 "{{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"m\",\"choices\":[{choice}]{more}}}"
             );
-            text_of(text.as_bytes())
+            text_of(&text)
         };
-        fn text_of(data: &[u8]) -> Option<String> {
+        fn text_of(data: &str) -> Option<String> {
             text(data).map(Cow::into_owned)
         }
         let plain = r#"{"index":0,"delta":{"content":"a\u00e9\n"},"logprobs":null,"finish_reason":null}"#;

@@ -10,8 +10,6 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-use crate::llm::json;
-
 /// `chat.completion.chunk`, and nothing else.
 pub(super) struct Name;
 
@@ -130,7 +128,7 @@ struct Function {
 
 /// Whether the data of an event is such a chunk.
 pub(super) fn is_chunk(data: &[u8]) -> bool {
-    json::read::<Only<Chunk>>(data).is_ok()
+    std::str::from_utf8(data).is_ok_and(|text| serde_json::from_str::<Only<Chunk>>(text).is_ok())
 }
 
 #[cfg(test)]

@@ -3,13 +3,17 @@
 //! Knows nothing else of an answer.
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 /// Text, or content parts with text in them (Mistral's reasoning models).
 pub(super) enum WireText {
     Text(String),
     Parts(Vec<Value>),
+    /// Digits, where a number stands in the place of the text.
+    Number(String),
+    /// Nothing that could be said.
     Other,
 }
 
@@ -35,21 +39,20 @@ impl<'de> Deserialize<'de> for WireText {
                 }
                 Ok(WireText::Parts(values))
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireText, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-                Ok(WireText::Other)
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WireText, A::Error> {
+                Ok(WireText::Parts(vec![Value::deserialize(MapAccessDeserializer::new(map))?]))
             }
             fn visit_bool<E>(self, _: bool) -> Result<WireText, E> {
                 Ok(WireText::Other)
             }
-            fn visit_i64<E>(self, _: i64) -> Result<WireText, E> {
-                Ok(WireText::Other)
+            fn visit_i64<E>(self, number: i64) -> Result<WireText, E> {
+                Ok(WireText::Number(number.to_string()))
             }
-            fn visit_u64<E>(self, _: u64) -> Result<WireText, E> {
-                Ok(WireText::Other)
+            fn visit_u64<E>(self, number: u64) -> Result<WireText, E> {
+                Ok(WireText::Number(number.to_string()))
             }
-            fn visit_f64<E>(self, _: f64) -> Result<WireText, E> {
-                Ok(WireText::Other)
+            fn visit_f64<E>(self, number: f64) -> Result<WireText, E> {
+                Ok(WireText::Number(number.to_string()))
             }
         }
         deserializer.deserialize_any(TextVisitor)
@@ -60,13 +63,31 @@ impl WireText {
     /// Parts of thinking, and of text.
     pub(super) fn split(self) -> (Option<String>, Option<String>) {
         let parts = match self {
-            Self::Text(text) => return (None, Some(text)),
+            Self::Text(text) | Self::Number(text) => return (None, Some(text)),
             Self::Parts(parts) => parts,
             Self::Other => return (None, None),
         };
-        let texts = |parts: &[Value]| parts.iter().filter_map(|part| part.get("text")?.as_str()).collect::<String>();
-        let thinking: String =
-            parts.iter().filter_map(|part| part.get("thinking")?.as_array()).map(|inner| texts(inner)).collect();
+        let texts = |parts: &[Value]| parts.iter().filter_map(said).collect::<String>();
+        let thinking: String = parts
+            .iter()
+            .filter_map(|part| part.get("thinking"))
+            .map(|inner| match inner {
+                Value::Array(inner) => texts(inner),
+                Value::String(text) => text.clone(),
+                _ => String::new(),
+            })
+            .collect();
         (Some(thinking).filter(|text| !text.is_empty()), Some(texts(&parts)))
     }
+
+    /// What is thought, of a field that holds nothing else; `None` where that is nothing.
+    pub(super) fn thoughts(self) -> Option<String> {
+        let (within, text) = self.split();
+        text.filter(|text| !text.is_empty()).or(within)
+    }
+}
+
+/// The text of a part: a part that is only a text is one too.
+fn said(part: &Value) -> Option<&str> {
+    part.as_str().or_else(|| part.get("text")?.as_str())
 }

@@ -11,7 +11,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::{ChatRequest, Content, Message, ResponseFormat, Role, Tool, ToolCall, ToolChoice};
-use crate::llm::{RequestError, Text, json};
+use crate::llm::{RequestError, Text, json, lenient};
 use crate::types::JsonMap;
 
 /// A body: the request, and the `model` that it names.
@@ -31,7 +31,8 @@ pub(super) fn read_params(params: &JsonMap) -> Result<ChatRequest, RequestError>
 
 /// Reads a body that is wrong once more, this time with an eye on the path: a good one does not pay for that.
 fn where_it_fails(body: &[u8], error: &serde_json::Error) -> RequestError {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let body = json::whole(body);
+    let mut deserializer = serde_json::Deserializer::from_str(&body);
     match serde_path_to_error::deserialize::<_, Wire>(&mut deserializer) {
         Err(error) => RequestError::read("", error.path(), error.inner()),
         Ok(_) => RequestError { param: None, message: error.to_string() },
@@ -107,7 +108,7 @@ struct WireMessage {
     name: Option<String>,
     #[serde(default)]
     tool_calls: Option<Vec<WireToolCall>>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
     tool_call_id: Option<String>,
     #[serde(default)]
     refusal: Option<String>,
@@ -118,9 +119,9 @@ struct WireMessage {
 #[derive(Deserialize)]
 #[serde(expecting = "an object")]
 struct WireToolCall {
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::text")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     r#type: Option<String>,
     function: WireFunctionCall,
     #[serde(flatten)]
@@ -131,8 +132,9 @@ struct WireToolCall {
 #[serde(expecting = "an object")]
 struct WireFunctionCall {
     name: String,
-    #[serde(default)]
-    arguments: String,
+    /// A JSON text, or the object itself.
+    #[serde(default, deserialize_with = "lenient::arguments")]
+    arguments: Option<String>,
 }
 
 #[derive(Default)]
@@ -228,7 +230,8 @@ impl WireToolCall {
     fn into_call(self) -> ToolCall {
         // `type` is "function" wherever there is a function; it is written back as such.
         let _ = self.r#type;
-        ToolCall { id: self.id, name: self.function.name, arguments: self.function.arguments, rest: self.rest }
+        let (id, arguments) = (self.id.unwrap_or_default(), self.function.arguments.unwrap_or_default());
+        ToolCall { id, name: self.function.name, arguments, rest: self.rest }
     }
 }
 

@@ -1,0 +1,201 @@
+//! Tool calls and their results, as every vendor gets them and gives them.
+
+use std::collections::HashSet;
+
+use super::*;
+
+/// A conversation of other models' answers, which number their calls anew each time: the ids of each answer's calls, in
+/// the order in which their results come.
+const ANSWERS: &[&[&str]] = &[
+    &["call_0"],
+    &["call_0", "call_0"],
+    &["functions.find:0"],
+    &["functions/find:0", ""],
+    &["call_0~ts~sig", "AbCd12345"],
+];
+
+/// The conversation; a function is named after its place.
+fn conversation() -> Value {
+    let mut messages = vec![json!({"role":"user","content":"go"})];
+    for (at, ids) in ANSWERS.iter().enumerate() {
+        let call = |(number, id): (usize, &&str)| json!({"id":id,"type":"function","function":{"name":format!("f_{at}_{number}"),"arguments":"{}"}});
+        let calls: Vec<Value> = ids.iter().enumerate().map(call).collect();
+        messages.push(json!({"role":"assistant","content":null,"tool_calls":calls}));
+        for (number, id) in ids.iter().enumerate() {
+            messages.push(json!({"role":"tool","tool_call_id":id,"content":format!("{{\"of\":\"f_{at}_{number}\"}}")}));
+        }
+    }
+    json!({"model":"m","messages":messages})
+}
+
+/// The calls of a body, id and name, and its results, id and content.
+fn sent(provider: &dyn Provider, body: &Value) -> (Vec<(String, String)>, Vec<(String, String)>) {
+    let text = |value: &Value, path: &str| {
+        let value = value.pointer(path).unwrap_or_else(|| panic!("{path} of {value}"));
+        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    };
+    let (mut calls, mut results) = (Vec::new(), Vec::new());
+    let items = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    match provider.name() {
+        "google" => {
+            for part in items(&body["contents"]).iter().flat_map(|content| items(&content["parts"])) {
+                if part.get("functionCall").is_some() {
+                    calls.push((text(&part, "/functionCall/id"), text(&part, "/functionCall/name")));
+                } else if part.get("functionResponse").is_some() {
+                    let (named, of) =
+                        (text(&part, "/functionResponse/name"), text(&part, "/functionResponse/response/of"));
+                    assert_eq!(named, of, "a result has the name of its call");
+                    results.push((text(&part, "/functionResponse/id"), format!("{{\"of\":\"{of}\"}}")));
+                }
+            }
+        }
+        "anthropic" => {
+            for block in items(&body["messages"]).iter().flat_map(|message| items(&message["content"])) {
+                match block["type"].as_str() {
+                    Some("tool_use") => calls.push((text(&block, "/id"), text(&block, "/name"))),
+                    Some("tool_result") => results.push((text(&block, "/tool_use_id"), text(&block, "/content"))),
+                    _ => {}
+                }
+            }
+        }
+        _ => {
+            for message in items(&body["messages"]) {
+                let made = items(&message["tool_calls"]);
+                calls.extend(made.iter().map(|call| (text(call, "/id"), text(call, "/function/name"))));
+                if message["role"] == "tool" {
+                    results.push((text(&message, "/tool_call_id"), text(&message, "/content")));
+                }
+            }
+        }
+    }
+    (calls, results)
+}
+
+#[test]
+fn a_conversation_that_uses_ids_again_reaches_every_vendor_with_unique_ones() {
+    let (request, _) = ChatRequest::from_json(conversation().to_string().as_bytes()).expect("request");
+    request.check().expect("every result has its call");
+    for provider in PROVIDERS {
+        let name = provider.name();
+        let call = Call { model: "m", key: None, stream: false, schema_mode: SchemaMode::Prompt, api_version: None };
+        let body = || provider.encode(&request, &call).unwrap_or_else(|error| panic!("{name}: {error}")).body;
+        let (calls, results) = sent(*provider, &serde_json::from_slice(&body()).expect("JSON"));
+        assert_eq!(body(), body(), "{name}: the same request is the same body");
+        assert_eq!(calls.len(), ANSWERS.iter().map(|ids| ids.len()).sum::<usize>(), "{name}");
+        let ids: HashSet<&str> = calls.iter().map(|(id, _)| id.as_str()).collect();
+        assert_eq!(ids.len(), calls.len(), "{name}: ids are unique: {calls:?}");
+        let of = |(id, function): &(String, String)| (id.clone(), format!("{{\"of\":\"{function}\"}}"));
+        assert_eq!(results, calls.iter().map(of).collect::<Vec<_>>(), "{name}: each result has the id of its call");
+        for (id, _) in &calls {
+            let word = |id: &str| id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            let lawful = match name {
+                "mistral" => id.len() == 9 && word(id),
+                "anthropic" => !id.is_empty() && word(&id.replace(['_', '-'], "")),
+                _ => (1..=40).contains(&id.len()) && !id.contains("~ts~"),
+            };
+            assert!(lawful, "{name}: {id:?}");
+        }
+        assert!(name == "mistral" || calls[0].0 == "call_0", "{name}: an id that is lawful and free stays");
+        assert_eq!(calls.last().map(|(id, _)| id.as_str()), Some("AbCd12345"), "{name}");
+    }
+}
+
+#[test]
+fn a_result_that_answers_no_call_is_named() {
+    let mut body = conversation();
+    let messages = body["messages"].as_array_mut().expect("messages");
+    messages.push(json!({"role":"tool","tool_call_id":"call_9","content":"x"}));
+    let last = messages.len() - 1;
+    let (request, _) = ChatRequest::from_json(body.to_string().as_bytes()).expect("request");
+    let error = request.check().expect_err("no such call");
+    assert_eq!(error.param, Some(format!("messages[{last}].tool_call_id")));
+    assert!(error.message.contains("\"call_9\""), "{error}");
+}
+
+/// Whole answers with two calls of one function, and ids that tell nothing.
+#[test]
+fn whole_answers_have_unique_ids_with_every_vendor() {
+    for provider in PROVIDERS {
+        for ids in [[json!("x"), json!("x")], [json!(""), json!(null)], [json!(7), json!(7)], [json!("x"), json!("y")]]
+        {
+            let [first, second] = &ids;
+            let body = match provider.name() {
+                "google" => json!({"candidates":[{"content":{"parts":[
+                    {"functionCall":{"id":first,"name":"f","args":{"n":1}}},
+                    {"functionCall":{"id":second,"name":"f","args":{"n":2}}}]},"finishReason":"STOP"}]}),
+                "anthropic" => json!({"type":"message","content":[
+                    {"type":"tool_use","id":first,"name":"f","input":{"n":1}},
+                    {"type":"tool_use","id":second,"name":"f","input":{"n":2}}],"stop_reason":"tool_use"}),
+                "cohere" => json!({"message":{"tool_calls":[
+                    {"id":first,"function":{"name":"f","arguments":"{\"n\":1}"}},
+                    {"id":second,"function":{"name":"f","arguments":{"n":2}}}]},"finish_reason":"TOOL_CALL"}),
+                _ => json!({"choices":[{"index":0,"finish_reason":"tool_calls","message":{"content":null,"tool_calls":[
+                    {"id":first,"function":{"name":"f","arguments":"{\"n\":1}"}},
+                    {"id":second,"index":0,"function":{"name":"f","arguments":{"n":2}}}]}}]}),
+            };
+            let answer = provider.answer(body.to_string().as_bytes()).expect("answer");
+            let calls = &answer.choices[0].tool_calls;
+            let found: Vec<&str> = calls.iter().map(|call| call.arguments.as_str()).collect();
+            assert_eq!(found, ["{\"n\":1}", "{\"n\":2}"], "{} {ids:?}", provider.name());
+            assert!(calls[0].id != calls[1].id, "{} {ids:?}", provider.name());
+            assert!(calls.iter().all(|call| !call.id.is_empty()), "{} {ids:?}", provider.name());
+        }
+    }
+}
+
+/// Streams with two calls, each whole in a chunk, as vendors number them.
+#[test]
+fn streams_have_unique_ids_and_dense_indexes_with_every_vendor() {
+    let event = |provider: &dyn Provider, index: &Value, id: &Value, n: u32| -> Vec<Value> {
+        match provider.name() {
+            "google" => vec![json!({"candidates":[{"index":0,"content":{"parts":[
+                {"functionCall":{"id":id,"name":"f","args":{"n":n}}}]}}]})],
+            "anthropic" => vec![
+                json!({"type":"content_block_start","index":index,
+                    "content_block":{"type":"tool_use","id":id,"name":"f","input":{}}}),
+                json!({"type":"content_block_delta","index":index,
+                    "delta":{"type":"input_json_delta","partial_json":format!("{{\"n\":{n}}}")}}),
+                json!({"type":"content_block_stop","index":index}),
+            ],
+            "cohere" => vec![
+                json!({"type":"tool-call-start","index":index,"delta":{"message":{"tool_calls":
+                    {"id":id,"type":"function","function":{"name":"f","arguments":""}}}}}),
+                json!({"type":"tool-call-delta","index":index,"delta":{"message":{"tool_calls":
+                    {"function":{"arguments":format!("{{\"n\":{n}}}")}}}}}),
+            ],
+            _ => vec![json!({"id":"c","choices":[{"index":0,"delta":{"tool_calls":[
+                {"index":index,"id":id,"type":"function","function":{"name":"f","arguments":format!("{{\"n\":{n}}}")}}]}}]})],
+        }
+    };
+    for provider in PROVIDERS {
+        for (indexes, ids) in [
+            ([json!(0), json!(0)], [json!("x"), json!("y")]),
+            ([json!(0), json!(0)], [json!("x"), json!("x")]),
+            ([json!(0), json!(0)], [json!(null), json!(null)]),
+            ([json!(null), json!(null)], [json!("x"), json!("y")]),
+            ([json!(null), json!(null)], [json!(""), json!("")]),
+            ([json!("0"), json!("1")], [json!("x"), json!("y")]),
+            ([json!(1), json!(2)], [json!("x"), json!("y")]),
+            ([json!(3), json!(9)], [json!("x"), json!("x")]),
+            ([json!(-1), json!(1.0)], [json!(1), json!(2)]),
+        ] {
+            let what = format!("{} {indexes:?} {ids:?}", provider.name());
+            let (mut decoder, mut answer, mut out) = (provider.stream(), ChatResponse::default(), Vec::new());
+            for (number, (index, id)) in (1..).zip(indexes.iter().zip(&ids)) {
+                for event in event(*provider, index, id, number) {
+                    let data = event.to_string();
+                    decoder.decode(sse::Event { name: "", data: data.as_bytes() }, &mut out).expect(&what);
+                }
+            }
+            for piece in &out {
+                assert!(!matches!(piece, Piece::ToolCall { index, .. } if *index > 1), "{what}: {out:?}");
+                answer.absorb(piece);
+            }
+            let calls = &answer.choices[0].tool_calls;
+            let found: Vec<&str> = calls.iter().map(|call| call.arguments.as_str()).collect();
+            assert_eq!(found, ["{\"n\":1}", "{\"n\":2}"], "{what}");
+            assert!(calls.iter().all(|call| call.name == "f" && !call.id.is_empty()), "{what}: {calls:?}");
+            assert!(calls[0].id != calls[1].id, "{what}");
+        }
+    }
+}
