@@ -19,7 +19,7 @@ use crate::base::http::Response;
 use crate::base::secret;
 use crate::llm::complete::Incomplete;
 use crate::llm::form::{self, Form};
-use crate::llm::{ChatRequest, ChatResponse, Finish, StreamError, VendorError, Wire, failure, limits};
+use crate::llm::{ChatRequest, ChatResponse, Finish, StreamError, Thinking, VendorError, Wire, failure, limits};
 
 /// Longest body of a plain answer.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -130,6 +130,9 @@ async fn open_inner(context: Context<'_>, wire: Wire, remote: &Arc<Remote>, row:
             }
             StreamError::Malformed(message) => failure::reported("", &body).map_or_else(|| malformed(message), vendor),
         })?;
+        if Thinking::whole(remote.endpoint.config.think_tags, &mut answer) {
+            remote.learn_thinking(true);
+        }
         if context.one_call {
             answer.choices.iter_mut().for_each(|choice| choice.tool_calls.truncate(1));
         }

@@ -42,6 +42,8 @@ struct Learned {
     schema_proven: AtomicBool,
     /// A lesser mode worked right after a server error.
     schema_doubted: AtomicBool,
+    /// It thinks without an opening tag, as its prompt's template holds that.
+    thinks_unmarked: AtomicBool,
     /// The dearest attempt so far, pico-dollars; negative before the first.
     dearest: AtomicI64,
 }
@@ -52,6 +54,7 @@ impl Default for Learned {
             schema_step: AtomicU8::new(0),
             schema_proven: AtomicBool::new(false),
             schema_doubted: AtomicBool::new(false),
+            thinks_unmarked: AtomicBool::new(false),
             dearest: AtomicI64::new(-1),
         }
     }
@@ -80,6 +83,16 @@ impl Remote {
             pace: Arc::clone(&self.pace),
             learned: if as_before { Arc::clone(&self.learned) } else { Arc::default() },
         }
+    }
+
+    /// Whether it is known to think without an opening tag.
+    pub(super) fn thinks_unmarked(&self) -> bool {
+        self.learned.thinks_unmarked.load(Ordering::Relaxed)
+    }
+
+    /// Its newest answer shows whether it does.
+    pub(super) fn learn_thinking(&self, unmarked: bool) {
+        self.learned.thinks_unmarked.store(unmarked, Ordering::Relaxed);
     }
 
     /// What an attempt has cost here at most; `None` before the first whose cost is known.

@@ -16,7 +16,7 @@ use super::error::Failure;
 use super::row::Row;
 use crate::base::http::{HttpError, Response};
 use crate::llm::complete::Progress;
-use crate::llm::{Piece, StreamDecoder, StreamError, Usage, failure, sse};
+use crate::llm::{Piece, StreamDecoder, StreamError, Thinking, Usage, failure, sse};
 
 /// How long the end of a finished stream is waited for.
 const AT_HAND: Duration = Duration::from_millis(2);
@@ -70,6 +70,9 @@ impl Drop for Live {
 /// What has been decoded of a stream.
 struct Tape {
     decoder: Box<dyn StreamDecoder>,
+    thinking: Thinking,
+    /// The model said something, be it held back, since this was looked at.
+    spoke: bool,
     keep_raw: bool,
     /// Calls beyond an answer's first are left out.
     one_call: bool,
@@ -106,6 +109,9 @@ impl Tape {
             }
             Err(StreamError::Incomplete { why, .. }) => return Err(incomplete(&why)),
         }
+        let silent = frame.pieces.is_empty();
+        self.spoke |= frame.pieces.iter().any(Piece::is_semantic);
+        let set_aside = self.thinking.pieces(&mut frame.pieces);
         let left_out = self.one_call && self.leave_calls_out(&mut frame.pieces);
         self.count(&frame.pieces);
         let mut done = false;
@@ -113,12 +119,10 @@ impl Tape {
             self.progress.piece(piece);
             done |= *piece == Piece::Done;
         }
-        if frame.pieces.is_empty()
-            && let Some(error) = failure::reported(event.name, event.data)
-        {
+        if silent && let Some(error) = failure::reported(event.name, event.data) {
             return Err(vendor(error));
         }
-        if self.keep_raw && !left_out && !done && self.decoder.as_openai(event.data) {
+        if self.keep_raw && !set_aside && !left_out && !done && self.decoder.as_openai(event.data) {
             frame.raw = Some(one_line(event.data));
         }
         if !frame.pieces.is_empty() || frame.raw.is_some() {
@@ -151,6 +155,16 @@ impl Tape {
         pieces.len() < all
     }
 
+    /// The stream is over: gives out what was held back.
+    fn end(&mut self) {
+        let mut pieces = Vec::new();
+        self.thinking.end(&mut pieces);
+        if !pieces.is_empty() {
+            pieces.iter().for_each(|piece| self.progress.piece(piece));
+            self.held.push_back(Frame { pieces, raw: None });
+        }
+    }
+
     /// Whether every answer is complete, although the stream was cut or stalls.
     fn complete(&self) -> bool {
         self.progress.end(self.asked, false).is_ok()
@@ -176,6 +190,11 @@ impl Live {
     ) -> Self {
         let tape = Tape {
             decoder: remote.endpoint.config.provider.stream(),
+            thinking: Thinking::new(
+                remote.endpoint.config.think_tags,
+                context.request.wants_json() || remote.thinks_unmarked(),
+            ),
+            spoke: false,
             keep_raw,
             one_call: context.one_call,
             first_calls: Vec::new(),
@@ -201,9 +220,11 @@ impl Live {
         }
     }
 
-    /// Whether the commit point is reached: the first token is there, or the end.
+    /// Whether the commit point is reached: the first token is there, or the end. Thinking that does not go out counts.
     pub(super) fn committed(&self) -> bool {
-        self.ended || self.tape.held.iter().flat_map(|frame| &frame.pieces).any(Piece::is_semantic)
+        self.ended
+            || self.tape.thinking.withholds()
+            || self.tape.held.iter().flat_map(|frame| &frame.pieces).any(Piece::is_semantic)
     }
 
     /// The next frames; `false` after the last. Whatever came in one read comes at once, and of a burst what is at hand.
@@ -225,8 +246,17 @@ impl Live {
             if came.is_ok() && before.is_some_and(|before| now - before < BURST) {
                 came = self.read_at_hand().await;
             }
+            if std::mem::take(&mut self.tape.spoke) {
+                self.waiting = None;
+            }
+        }
+        if let Some(unmarked) = self.tape.thinking.unmarked().filter(|_| self.ended) {
+            self.remote.learn_thinking(unmarked);
         }
         self.waiting = None;
+        if came.is_err() {
+            self.tape.end();
+        }
         // What came before a failure is not lost with it.
         out.extend(self.tape.held.drain(..));
         came.map_err(|failure| redact(failure, &self.remote))?;
@@ -322,6 +352,7 @@ impl Live {
         if let Some(event) = self.parser.finish() {
             self.tape.take(event)?;
         }
+        self.tape.end();
         self.response = None;
         self.tape.conclude()?;
         self.ended = true;

@@ -24,6 +24,7 @@ mod response;
 pub mod schema;
 pub mod sse;
 mod text;
+mod thinking;
 mod wait;
 mod wrong;
 
@@ -36,6 +37,7 @@ pub use failure::{Class, RetryAfter, VendorError};
 pub use request::{ChatRequest, Content, Function, Message, ResponseFormat, Role, Tool, ToolCall, ToolChoice};
 pub use response::{ChatResponse, Choice, Finish, Piece, Usage};
 pub use text::Text;
+pub use thinking::{ThinkTags, Thinking};
 pub use wrong::RequestError;
 
 /// Every vendor, by the name in `provider = "…"`.

@@ -5,40 +5,66 @@
 
 use serde_json::{Map, Number, Value};
 
+use super::thinking;
+
 /// Deepest nesting that is read.
 const MAX_DEPTH: usize = 64;
 
-/// Reads `text` as JSON, repairing it where that needs no guess.
+/// Most work on one text, in characters read, as a multiple of its length: prose may be full of brackets that begin
+/// nothing.
+const MAX_WORK: usize = 16;
+
+/// Reads `text` as JSON, repairing it where that needs no guess. Thinking before it is left out; of several values the
+/// last object is meant, for models draft before they answer.
 ///
 /// The second value says whether the text was JSON already (white space around it aside).
 pub fn parse(text: &str) -> Option<(Value, bool)> {
+    parse_as(text, |_| true)
+}
+
+/// As [`parse`], with what is wanted: of several values, the last of those that are `valid` is meant, if any is.
+pub fn parse_as(text: &str, valid: impl Fn(&Value) -> bool) -> Option<(Value, bool)> {
     let trimmed = text.trim();
     if let Ok(value) = serde_json::from_str(trimmed) {
         return Some((value, true));
     }
-    repair(trimmed).map(|value| (value, false))
+    repair(&thinking::without(trimmed), valid).map(|value| (value, false))
 }
 
-fn repair(text: &str) -> Option<Value> {
-    let text = text.trim_start_matches('\u{feff}');
-    // The first bracket from which something whole can be read: prose may hold brackets too.
-    let starts = text.char_indices().filter(|(_, character)| matches!(character, '{' | '['));
-    let mut best: Option<Value> = None;
-    for (start, _) in starts.take(16) {
-        let mut reader = Reader { text: &text[start..], at: 0, depth: 0 };
-        let Some(value) = reader.value() else { continue };
-        if value.is_object() {
-            return Some(value);
+/// The value that is meant, of all that can be read one after the other: one that is valid before others, a whole one
+/// before one that was cut off, one in a code fence before one in prose, an object before a list; the last of those.
+fn repair(text: &str, valid: impl Fn(&Value) -> bool) -> Option<Value> {
+    let mut best: Option<((bool, bool, bool, bool), Value)> = None;
+    let (mut from, mut work) = (0, text.len().saturating_mul(MAX_WORK));
+    let (mut counted, mut fences) = (0, 0);
+    // Where a bracket begins nothing, the next may: prose holds brackets too.
+    while let Some(at) = text[from..].find(['{', '[']).map(|found| from + found) {
+        let mut reader = Reader { text: &text[at..], at: 0, depth: 0, cut: false };
+        let read = reader.value();
+        fences += text[counted..at].matches("```").count();
+        counted = at;
+        // In a list each item may be meant.
+        from = at + if read.as_ref().is_some_and(Value::is_object) { reader.at } else { 1 };
+        if let Some(value) = read {
+            let rank = (valid(&value), !reader.cut, fences % 2 == 1, value.is_object());
+            if best.as_ref().is_none_or(|(known, _)| rank >= *known) {
+                best = Some((rank, value));
+            }
         }
-        best.get_or_insert(value);
+        work = work.saturating_sub(reader.at.max(1));
+        if work == 0 {
+            break;
+        }
     }
-    best
+    best.map(|(_, value)| value)
 }
 
 struct Reader<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
+    /// Closing brackets never came.
+    cut: bool,
 }
 
 impl Reader<'_> {
@@ -91,7 +117,10 @@ impl Reader<'_> {
             self.skip();
             match self.peek() {
                 // Cut off between two fields: what is there is whole.
-                None => return Some(Value::Object(map)),
+                None => {
+                    self.cut = true;
+                    return Some(Value::Object(map));
+                }
                 Some('}') => {
                     self.bump();
                     return Some(Value::Object(map));
@@ -118,7 +147,10 @@ impl Reader<'_> {
         loop {
             self.skip();
             match self.peek() {
-                None => return Some(Value::Array(items)),
+                None => {
+                    self.cut = true;
+                    return Some(Value::Array(items));
+                }
                 Some(']') => {
                     self.bump();
                     return Some(Value::Array(items));
@@ -181,24 +213,26 @@ impl Reader<'_> {
             'f' => out.push('\u{c}'),
             'u' => {
                 let unit = self.hex4()?;
-                let code = if (0xd800..0xdc00).contains(&unit) {
-                    let low = self.text[self.at..].starts_with("\\u").then(|| {
-                        self.at += 2;
-                        self.hex4()
-                    })??;
-                    if !(0xdc00..0xe000).contains(&low) {
-                        return None;
-                    }
-                    0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00)
-                } else {
-                    unit
-                };
-                out.push(char::from_u32(code)?);
+                out.push(self.character(unit));
             }
             // `\'` and the like: the character itself; `\"`, `\\` and `\/` are the same rule.
             other => out.push(other),
         }
         Some(())
+    }
+
+    /// The character of a UTF-16 code unit, with the other half of a pair if that follows; a half alone is none.
+    fn character(&mut self, unit: u32) -> char {
+        let mut code = unit;
+        if (0xd800..0xdc00).contains(&unit) && self.text[self.at..].starts_with("\\u") {
+            let before = self.at;
+            self.at += 2;
+            match self.hex4() {
+                Some(low @ 0xdc00..0xe000) => code = 0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00),
+                _ => self.at = before,
+            }
+        }
+        char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
     }
 
     fn hex4(&mut self) -> Option<u32> {
@@ -253,12 +287,59 @@ mod tests {
     }
 
     #[test]
+    fn the_last_whole_object_is_meant_and_no_draft() {
+        let calm = json!({"level":"calm"});
+        let cases = [
+            "Maybe {\"level\":\"tense\"}? No: {\"level\":\"calm\"}",
+            "<think>maybe {\"level\":\"tense\"}</think>\n{\"level\":\"calm\",}",
+            "<think>\nmaybe {\"level\":\"tense\"}\n</think>\n\n```json\n{\"level\":\"calm\"}\n```",
+            "maybe {\"level\":\"tense\"}\n</think>\n{\"level\":\"calm\"}",
+            "{\"level\":\"tense\"}, or rather\n```json\n{\"level\":\"calm\"}\n```\nand not {\"level\":\"tense\"}.",
+            "{\"level\":\"calm\"}\nSources: [1], [2]",
+            "[\"tense\"] {\"level\":\"calm\"}",
+            "{\"level\":\"calm\"} then {\"level\":",
+            "{\"level\":\"calm\"} then {\"other\": {\"level\":\"tense\"",
+        ];
+        for text in cases {
+            assert_eq!(parse(text), Some((calm.clone(), false)), "{text}");
+        }
+        // What is valid goes before what is last.
+        let level = |value: &Value| value.get("level").is_some();
+        for text in ["{\"level\":\"calm\"}\nexample: {\"other\":1}", "{\"x\":{}} {\"level\":\"calm\"} {\"y\":[]}"] {
+            assert_eq!(parse_as(text, level), Some((calm.clone(), false)), "{text}");
+        }
+        assert_eq!(parse_as("[1] {\"a\":2}", Value::is_array), Some((json!([1]), false)));
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_the_replacement_character() {
+        for (text, expected) in [
+            ("{\"a\":\"x\\ud83d\",}", "x\u{fffd}"),
+            ("{\"a\":\"\\ude00x\",}", "\u{fffd}x"),
+            ("{\"a\":\"\\ud83d\\n\",}", "\u{fffd}\n"),
+            ("{\"a\":\"\\ud83d\\u0041\",}", "\u{fffd}A"),
+            ("{\"a\":\"\\ud83d\\ude00\",}", "\u{1f600}"),
+        ] {
+            assert_eq!(parse(text), Some((json!({ "a": expected }), false)), "{text}");
+        }
+    }
+
+    #[test]
+    fn prose_full_of_brackets_is_read_in_time() {
+        for text in ["{\"a\":[".repeat(20_000), "[{".repeat(50_000), "{x ".repeat(50_000), "\"[".repeat(50_000)] {
+            let began = std::time::Instant::now();
+            let _ = parse(&text);
+            assert!(began.elapsed() < std::time::Duration::from_secs(10), "{}", &text[..8]);
+        }
+    }
+
+    #[test]
     fn what_would_need_a_guess_is_refused() {
         for text in ["", "no json", "{\"a\":\"cut in the mid", "{\"a\" 1}", "{a: b c}"] {
             assert_eq!(parse(text), None, "{text}");
         }
         let deep = "[".repeat(100_000);
-        assert_eq!(repair(&deep), None);
+        assert_eq!(repair(&deep, |_| true), None);
     }
 
     proptest! {

@@ -273,6 +273,7 @@ impl ChatRequest {
         }
         if let Some((position, id)) = calls::stray_result(&self.messages) {
             let param = format!("messages[{position}].tool_call_id");
+            let id: String = id.chars().take(100).collect();
             let message = format!("no assistant message before it has a tool call {id:?}");
             return Err(RequestError::field(param, message));
         }

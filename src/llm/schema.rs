@@ -64,9 +64,9 @@ impl Validator {
             .map_err(|error| SchemaError::Invalid(error.to_string()))
     }
 
-    /// Checks a model's text, repairing nearly-JSON first.
+    /// Checks a model's text, repairing nearly-JSON first; of several values in it, the last that is valid counts.
     pub fn check(&self, text: &str) -> Verdict {
-        let Some((value, clean)) = repair::parse(text) else {
+        let Some((value, clean)) = repair::parse_as(text, |value| self.0.is_valid(value)) else {
             return Verdict::Invalid("the answer is not JSON".to_owned());
         };
         // Without errors to be told, it is several times as fast.

@@ -12,7 +12,7 @@ use crate::base::secret::{Secret, outline};
 use crate::base::settings::Section;
 use crate::gateway::price::Price;
 use crate::llm::models::Traits;
-use crate::llm::{self, ListCall, Provider, SchemaMode};
+use crate::llm::{self, ListCall, Provider, SchemaMode, ThinkTags};
 
 /// How often a list of models is read unless it is said.
 const DISCOVER_INTERVAL: Duration = Duration::from_secs(3600);
@@ -32,6 +32,8 @@ pub struct EndpointConfig {
     pub limits: Limits,
     /// How answers under a schema are had; `None` = found out.
     pub structured_output: Option<SchemaMode>,
+    /// What becomes of thinking that a model writes into its text.
+    pub think_tags: ThinkTags,
     /// The vendor's API version.
     pub api_version: Option<String>,
     /// Headers to add to every request.
@@ -111,6 +113,7 @@ pub(super) fn read_endpoint(root: &mut Section<'_>, name: &str, value: Value) ->
             Some("prompt") => Some(SchemaMode::Prompt),
             _ => None,
         },
+        think_tags: section.choice("think_tags", &ThinkTags::NAMES).and_then(ThinkTags::parse).unwrap_or_default(),
         api_version: read_version(&mut section, provider),
         headers: section.headers("headers"),
         models: section.strings("models").unwrap_or_default(),

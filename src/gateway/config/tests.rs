@@ -6,6 +6,7 @@ use toml::Value;
 
 use super::*;
 use crate::base::settings::Problems;
+use crate::llm::ThinkTags;
 
 fn read(text: &str) -> (Config, Vec<String>) {
     let table: toml::Table = toml::from_str(text).expect("TOML");
@@ -25,6 +26,7 @@ fn a_whole_catalogue() {
         base_url = "http://127.0.0.1:9/v1/"
         max_concurrency = 4
         structured_output = "json_object"
+        think_tags = "strip"
         [models.fast]
         candidates = ["a/some/model:1", "local"]
         total_timeout_ms = 9000
@@ -36,6 +38,7 @@ fn a_whole_catalogue() {
     );
     assert_eq!(problems, Vec::<String>::new());
     assert_eq!(config.endpoints[0].base_url, "http://127.0.0.1:9/v1");
+    assert_eq!(config.endpoints[0].think_tags, ThinkTags::Strip);
     assert_eq!(config.models[0].clocks.total, Duration::from_secs(9));
     assert_eq!(config.models[0].candidates.len(), 2);
     assert_eq!(config.routes[0].variants[0].params["temperature"], 0.1);
@@ -49,6 +52,9 @@ fn all_problems_at_once_with_their_places() {
         provider = "openai_compatible"
         [endpoints.b]
         provider = "openay"
+        [endpoints.cc]
+        provider = "openai"
+        think_tags = "hide"
         [endpoints.d]
         provider = "openai"
         api_version = "2026-10-21"
@@ -72,6 +78,7 @@ fn all_problems_at_once_with_their_places() {
         [
             "endpoints.a.base_url",
             "endpoints.b.provider",
+            "endpoints.cc.think_tags",
             "endpoints.d.api_version",
             "models.m.candidates[1]",
             "models.m.candidates[0]",
@@ -88,4 +95,7 @@ fn all_problems_at_once_with_their_places() {
         ],
         "{problems:#?}"
     );
+    let line =
+        problems.iter().find(|line| line.starts_with("endpoints.cc.think_tags")).map_or("", |line| line.as_str());
+    assert!(["auto", "keep", "strip", "hide"].iter().all(|name| line.contains(name)), "{line}");
 }

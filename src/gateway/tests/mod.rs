@@ -8,6 +8,7 @@ mod forms;
 mod hedging;
 mod rates;
 mod streams;
+mod thinking;
 mod vendors;
 mod whole;
 

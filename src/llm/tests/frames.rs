@@ -115,7 +115,8 @@ fn is_needed(place: &str, change: Change, several: bool) -> bool {
     // The number of an answer is what tells it from others; that of a call is not.
     let of_an_answer = *last == "index" && !keys.contains(&"tool_calls") && (several || change == Change::Renumber);
     // What stands within arguments or signed thinking is a value of the model's own.
-    let own = keys.iter().any(|key| matches!(*key, "args" | "arguments" | "input" | "extra_content" | "reasoning_details"));
+    let own =
+        keys.iter().any(|key| matches!(*key, "args" | "arguments" | "input" | "extra_content" | "reasoning_details"));
     // The place in a list is the item.
     let item = !place.ends_with(last);
     // An error that comes from nowhere is one.

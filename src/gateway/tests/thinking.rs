@@ -1,0 +1,116 @@
+//! Thinking that a model writes into its text, by every way that an answer goes.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::fake::{Fake, Reply, Step, finish, plain, sse_head, stream, text};
+use super::*;
+use crate::llm::{ChatResponse, ResponseFormat};
+
+const SAID: &str = "\n<think>\nmaybe {\"a\":1}\n</think>\n\n{\"a\":2}";
+
+/// Reasoning and text of a streamed answer, and how many of its chunks went out as they came.
+async fn streamed(gateway: &Gateway, query: Query) -> (Option<String>, String, usize) {
+    let mut stream = gateway.stream(query).await.expect("stream");
+    let (mut answer, mut frames, mut raw) = (ChatResponse::default(), Vec::new(), 0);
+    while stream.next(&mut frames).await.expect("a whole stream") {
+        for frame in frames.drain(..) {
+            raw += usize::from(frame.raw.is_some());
+            frame.pieces.iter().for_each(|piece| answer.absorb(piece));
+        }
+    }
+    let choice = answer.choices.remove(0);
+    (choice.reasoning, choice.text.unwrap_or_default(), raw)
+}
+
+fn in_parts(size: usize) -> Reply {
+    let letters: Vec<char> = SAID.chars().collect();
+    let parts: Vec<String> = letters.chunks(size).map(|part| part.iter().collect()).collect();
+    stream(&parts.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[tokio::test]
+async fn thinking_between_tags_becomes_what_the_endpoint_says() {
+    for (tags, reasoning, said) in [
+        ("", Some("maybe {\"a\":1}"), "{\"a\":2}"),
+        ("think_tags = \"auto\"", Some("maybe {\"a\":1}"), "{\"a\":2}"),
+        ("think_tags = \"keep\"", None, SAID),
+        ("think_tags = \"strip\"", None, "{\"a\":2}"),
+    ] {
+        for reply in [in_parts(1), in_parts(7), in_parts(1000), plain(SAID)] {
+            let fake = Fake::start(vec![reply]).await;
+            let (gateway, _) = limited(&[&fake], &[tags], "");
+            let (found, text, _) = streamed(&gateway, query(&gateway)).await;
+            assert_eq!((found.as_deref(), text.as_str()), (reasoning, said), "streamed, {tags}");
+            let answer = gateway.complete(query(&gateway)).await.expect("answer");
+            let choice = &answer.response.choices[0];
+            assert_eq!((choice.reasoning.as_deref(), &*answer.text), (reasoning, said), "whole, {tags}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_under_a_schema_is_what_stands_behind_the_thinking() {
+    let behind = SAID.split_once("<think>").map_or("", |(_, rest)| rest);
+    for (tags, said) in [("", SAID), ("think_tags = \"keep\"", SAID), ("think_tags = \"strip\"", SAID), ("", behind)] {
+        for reply in [stream(&[said]), plain(said)] {
+            let fake = Fake::start(vec![reply]).await;
+            let (gateway, _) = limited(&[&fake], &[tags], "");
+            let under_schema = || {
+                let mut query = query(&gateway);
+                let schema = Arc::new(json!({"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}));
+                let format = ResponseFormat::JsonSchema { name: "s".into(), schema, strict: true };
+                query.request.response_format = Some(format);
+                query
+            };
+            let answer = gateway.complete(under_schema()).await.expect("answer");
+            assert_eq!((answer.value, answer.attempts), (Some(json!({"a":2})), 1), "{tags} {said}");
+            if tags != "think_tags = \"keep\"" {
+                let (_, text, _) = streamed(&gateway, under_schema()).await;
+                assert_eq!(text, "{\"a\":2}", "{tags} {said}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn chunks_without_tags_go_out_as_they_came() {
+    let fake = Fake::start(vec![stream(&["It", " is <think> and", " </think>."])]).await;
+    let (gateway, _) = over(&[&fake], "");
+    let (reasoning, text, raw) = streamed(&gateway, query(&gateway)).await;
+    assert_eq!((reasoning, text.as_str()), (None, "It is <think> and </think>."));
+    assert_eq!(raw, 3, "chunks of text as they came");
+}
+
+#[tokio::test]
+async fn a_model_that_thinks_without_an_opening_tag_is_remembered() {
+    let unmarked = || stream(&["Okay, ", "hm.\n", "</think>", "\n\nIt", " is."]);
+    let fake = Fake::start(vec![unmarked(), unmarked(), stream(&["It", " is."]), stream(&["It", " is."])]).await;
+    let (gateway, _) = over(&[&fake], "");
+    // What has gone out cannot be taken back: the first answer teaches.
+    let (reasoning, text, _) = streamed(&gateway, query(&gateway)).await;
+    assert_eq!((reasoning.as_deref(), text.as_str()), (None, "Okay, hm.\n</think>\n\nIt is."));
+    let (reasoning, text, _) = streamed(&gateway, query(&gateway)).await;
+    assert_eq!((reasoning.as_deref(), text.as_str()), (Some("Okay, hm."), "It is."));
+    for raw in [0, 2] {
+        let (reasoning, text, as_it_came) = streamed(&gateway, query(&gateway)).await;
+        assert_eq!((reasoning, text.as_str(), as_it_came), (None, "It is.", raw), "without, nothing waits any more");
+    }
+}
+
+#[tokio::test]
+async fn thinking_that_is_left_out_keeps_the_clocks() {
+    let mut steps = vec![sse_head(), text("<think>")];
+    // Longer than a clock in all, and each wait much shorter.
+    for _ in 0..6 {
+        steps.extend([Step::Wait(Duration::from_millis(400)), text("hm ")]);
+    }
+    steps.push(text("</think>It is."));
+    steps.extend(finish());
+    let fake = Fake::start(vec![steps]).await;
+    let clocks = "first_token_timeout_ms = 2000\nbetween_tokens_timeout_ms = 2000";
+    let (gateway, _) = limited(&[&fake], &["think_tags = \"strip\""], clocks);
+    let (reasoning, text, _) = streamed(&gateway, query(&gateway)).await;
+    assert_eq!((reasoning, text.as_str()), (None, "It is."));
+}
