@@ -9,18 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::query::LlmGateway;
-use super::{Deps, Found};
-use crate::base::surrogates;
+use super::{Deps, Found, frames};
 use crate::base::ws::Utf8Bytes;
 use crate::gateway::{Answer, Ask};
 use crate::llm::{ChatRequest, Content, Finish, Message};
 use crate::types::view::View;
-use crate::types::{CallId, StreamId, Transcript, Turn};
+use crate::types::{CallId, Final, StreamId, SttEvent, Transcript, Turn};
 
 /// Questions asked at once, of one stream.
 const IN_FLIGHT: usize = 4;
@@ -77,16 +75,8 @@ pub(super) struct Questions {
     pub(super) open: BTreeMap<i64, String>,
 }
 
-#[derive(Deserialize)]
-struct TurnFrame {
-    #[serde(rename = "type")]
-    kind: String,
-    turn_order: i64,
-    end_of_turn: bool,
-    #[serde(default)]
-    turn_is_formatted: bool,
-    transcript: String,
-    speaker_label: Option<String>,
+fn question(turn: Final) -> Option<Question> {
+    Some(Question { turn_order: frames::order(&turn.key)?, transcript: turn.text, speaker: turn.speaker })
 }
 
 impl Questions {
@@ -103,19 +93,22 @@ impl Questions {
     /// The turns of which it is known with this frame, for the first time, how they end; `last`: it is the session's last.
     pub(super) fn see(&mut self, frame: &str, last: bool) -> Vec<Question> {
         let mut known = Vec::new();
-        let turn = frame.contains(r#""Turn""#).then(|| surrogates::from_str::<TurnFrame>(frame).ok()).flatten();
-        let ended = turn.filter(|turn| turn.kind == "Turn" && turn.end_of_turn);
+        let ended = if frame.contains(r#""Turn""#) { frames::events(frame) } else { Vec::new() };
+        let ended = ended.into_iter().find_map(|event| match event {
+            SttEvent::Final(turn) => Some((turn.formatted, question(*turn)?)),
+            _ => None,
+        });
         // A turn that was spoken while the client turned formatting on ends but once: the next end tells.
         if let Some(held) = self.unformatted.take() {
-            if last || ended.as_ref().is_some_and(|turn| turn.turn_order != held.turn_order) {
+            if last || ended.as_ref().is_some_and(|(_, turn)| turn.turn_order != held.turn_order) {
                 known.extend(self.once(held));
             } else {
                 self.unformatted = Some(held);
             }
         }
-        let Some(turn) = ended.filter(|turn| !turn.transcript.trim().is_empty()) else { return known };
-        let formatted = turn.turn_is_formatted;
-        let turn = Question { turn_order: turn.turn_order, transcript: turn.transcript, speaker: turn.speaker_label };
+        let Some((formatted, turn)) = ended.filter(|(_, turn)| !turn.transcript.trim().is_empty()) else {
+            return known;
+        };
         if formatted || !self.formats.load(Ordering::Relaxed) {
             self.unformatted = None;
             known.extend(self.once(turn));

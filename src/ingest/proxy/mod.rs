@@ -6,6 +6,7 @@
 
 mod answer;
 mod config;
+mod frames;
 mod insights;
 mod metrics;
 mod query;

@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{Injection, Question, Questions, failed, response};
 use super::tap::Tap;
-use super::{Bounds, Metrics};
+use super::{Bounds, Metrics, frames};
 use crate::base::ws::{Incoming, ReadHalf, Socket, Utf8Bytes, WriteHalf, WsError};
+use crate::types::SttEvent;
 
 /// Messages written in one go, if they are there.
 const BATCH: usize = 32;
@@ -300,20 +301,19 @@ impl Relay {
 
 /// Of which turn a frame speaks.
 fn turn_order(text: &str) -> Option<i64> {
-    #[derive(Deserialize)]
-    struct Turn {
-        turn_order: i64,
-    }
     if !text.contains(r#""Turn""#) {
         return None;
     }
-    serde_json::from_str::<Turn>(text).ok().map(|turn| turn.turn_order)
+    frames::events(text).iter().find_map(|event| match event {
+        SttEvent::Final(turn) => frames::order(&turn.key),
+        SttEvent::Partial { key, .. } => frames::order(key),
+        _ => None,
+    })
 }
 
 fn is_termination(text: &str) -> bool {
     // The scan is cheap; only a frame that says the word is read.
-    text.contains(r#""Termination""#)
-        && serde_json::from_str::<serde_json::Value>(text).is_ok_and(|frame| frame["type"] == "Termination")
+    text.contains(r#""Termination""#) && frames::events(text).iter().any(|event| matches!(event, SttEvent::End { .. }))
 }
 
 /// Whether turns are formatted from this frame of the client on, where it says so.

@@ -6,11 +6,12 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Deserialize;
 use tokio::sync::Notify;
 
+use super::frames;
 use crate::base::queue::QueueGauges;
 use crate::base::ws::Utf8Bytes;
+use crate::types::SttEvent;
 
 /// Beyond this, partials are not kept, bytes.
 const PARTIALS_BYTES: usize = 256 << 10;
@@ -56,17 +57,8 @@ pub(super) struct Tap(Arc<Shared>);
 #[derive(Debug)]
 pub(super) struct Drawn(Arc<Shared>);
 
-#[derive(Deserialize)]
-struct Turn {
-    end_of_turn: Option<bool>,
-    #[serde(default)]
-    words: Vec<Word>,
-}
-
-#[derive(Deserialize)]
-struct Word {
-    start: u64,
-    end: u64,
+fn is_partial(events: &[SttEvent]) -> bool {
+    events.iter().any(|event| matches!(event, SttEvent::Partial { .. }))
 }
 
 /// A tap whose queue is counted in `gauges`.
@@ -95,8 +87,8 @@ impl Tap {
 
     /// The pipeline is behind: `false` where this frame is not kept.
     fn make_room(&self, state: &mut State, text: &Utf8Bytes) -> bool {
-        let turn = serde_json::from_str::<Turn>(text).ok();
-        if turn.as_ref().is_some_and(|turn| turn.end_of_turn == Some(false)) {
+        let events = frames::events(text);
+        if is_partial(&events) {
             self.0.gauges.dropped.inc();
             return false;
         }
@@ -108,8 +100,13 @@ impl Tap {
             return true;
         }
         self.0.gauges.dropped.inc();
-        let words = turn.map(|turn| turn.words).unwrap_or_default();
-        let (first, last) = (words.first().map(|word| word.start), words.last().map(|word| word.end));
+        let (first, last) = events
+            .iter()
+            .find_map(|event| match event {
+                SttEvent::Final(turn) => Some((turn.start_ms, turn.end_ms)),
+                _ => None,
+            })
+            .unwrap_or_default();
         let lost = Hole { from_ms: first.unwrap_or(0), to_ms: last.unwrap_or(0) };
         state.hole = Some(match state.hole {
             None => lost,
@@ -120,9 +117,7 @@ impl Tap {
 
     fn drop_partials(&self, state: &mut State) {
         let before = state.frames.len();
-        state
-            .frames
-            .retain(|frame| !serde_json::from_str::<Turn>(frame).is_ok_and(|turn| turn.end_of_turn == Some(false)));
+        state.frames.retain(|frame| !is_partial(&frames::events(frame)));
         let dropped = before - state.frames.len();
         state.bytes = state.frames.iter().map(|frame| frame.len()).sum();
         self.0.gauges.dropped.inc_by(dropped as u64);
@@ -181,7 +176,7 @@ mod tests {
     fn turn(order: usize, last: bool, bytes: usize) -> Utf8Bytes {
         let text = "x".repeat(bytes);
         Utf8Bytes::from(format!(
-            r#"{{"type":"Turn","turn_order":{order},"end_of_turn":{last},"transcript":"{text}","words":[{{"start":{order}00,"end":{order}50}}]}}"#
+            r#"{{"type":"Turn","turn_order":{order},"end_of_turn":{last},"transcript":"{text}","words":[{{"text":"x","start":"{order}00","end":{order}50.0}}]}}"#
         ))
     }
 

@@ -1,0 +1,22 @@
+//! What the vendor's frames say, read by the dialect's own decoder: the relay, the tap and the answers see the same turns as
+//! the pipeline does, however a frame spells them.
+
+use crate::stt;
+use crate::types::{SttEvent, TurnKey};
+
+/// What a frame says; nothing where it cannot be read.
+pub(super) fn events(frame: &str) -> Vec<SttEvent> {
+    let mut events = Vec::new();
+    if let Some(dialect) = stt::dialect("assemblyai") {
+        let _ = dialect.open().decode(frame, &mut events);
+    }
+    events
+}
+
+/// The vendor's number of a turn.
+pub(super) fn order(key: &TurnKey) -> Option<i64> {
+    match key {
+        TurnKey::Vendor(id) => id.parse().ok(),
+        _ => None,
+    }
+}
