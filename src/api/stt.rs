@@ -23,7 +23,7 @@ pub(super) async fn dialects() -> Response {
         .iter()
         .map(|dialect| {
             let example: Value = serde_json::from_str(dialect.example()).unwrap_or(Value::Null);
-            json!({"name": dialect.name(), "names_turns": dialect.names_turns(), "example": example})
+            json!({"name": dialect.name(), "names_turns": dialect.names_turns(), "needs": dialect.needs(), "example": example})
         })
         .collect();
     Json(json!({"dialects": dialects})).into_response()

@@ -120,6 +120,11 @@ pub(super) async fn post(State(api): State<Arc<Api>>, request: Request<Body>) ->
         return Err(ApiError::bad_request("unknown_analysis", format!("no analysis {name:?}; there are: {known}")));
     }
     let whole = posted.whole()?;
+    let lost: Vec<Value> = whole
+        .lost()
+        .iter()
+        .map(|(position, error)| json!({"recording": position, "code": error.code, "message": error.message}))
+        .collect();
     let call = posted.call(&api)?;
     let Posted { meta, analyses, .. } = posted;
     // On a task of its own: a client that goes away does not leave half a call.
@@ -140,10 +145,13 @@ pub(super) async fn post(State(api): State<Arc<Api>>, request: Request<Body>) ->
     })??;
     let view = api.sessions.view(&call).await.map_err(|error| session_error(&error))?;
     let view = view.ok_or_else(|| ApiError::internal("the call is gone"))?;
-    let answer = json!({
+    let mut answer = json!({
         "call_id": call, "state": view.status, "turns": view.turns.len(), "insights": view.insights,
         "missing": completed.get("missing"), "cost_usd": completed.get("cost_usd"),
     });
+    if !lost.is_empty() {
+        answer["errors"] = lost.into();
+    }
     Ok(Json(answer).into_response())
 }
 

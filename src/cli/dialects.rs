@@ -10,7 +10,7 @@ use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
 
 use super::out::say;
-use crate::stt::{self, DIALECTS, Dialect};
+use crate::stt::{self, DIALECTS, DecodeError, Dialect};
 use crate::types::{SttEvent, TurnKey, Word};
 
 /// Options of `sidetone dialects`.
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &DialectsArgs) -> Result<ExitCode> {
             .iter()
             .map(|dialect| {
                 let example: Value = serde_json::from_str(dialect.example()).unwrap_or(Value::Null);
-                json!({"name": dialect.name(), "names_turns": dialect.names_turns(), "example": example})
+                json!({"name": dialect.name(), "names_turns": dialect.names_turns(), "needs": dialect.needs(), "example": example})
             })
             .collect();
         say!("{}", json!({ "dialects": list }))?;
@@ -80,8 +80,15 @@ fn decode(dialect: &dyn Dialect, path: &PathBuf) -> Result<ExitCode> {
         let line = line.with_context(|| format!("cannot read {}", path.display()))?;
         let mut events = Vec::new();
         let said = match decoder.decode(&line, &mut events) {
-            Ok(()) => json!({"events": events.iter().map(shown).collect::<Vec<_>>(), "holding": decoder.holding()}),
-            Err(error) => json!({"error": {"code": error.code, "message": error.message}}),
+            Ok(lost) => {
+                let mut said =
+                    json!({"events": events.iter().map(shown).collect::<Vec<_>>(), "holding": decoder.holding()});
+                if !lost.is_empty() {
+                    said["left_out"] = lost.iter().map(problem).collect();
+                }
+                said
+            }
+            Err(error) => json!({ "error": problem(&error) }),
         };
         say!("{said}")?;
     }
@@ -91,6 +98,10 @@ fn decode(dialect: &dyn Dialect, path: &PathBuf) -> Result<ExitCode> {
         say!("{}", json!({"events": rest.iter().map(shown).collect::<Vec<_>>(), "holding": false}))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn problem(error: &DecodeError) -> Value {
+    json!({"code": error.code, "message": error.message})
 }
 
 fn key(key: &TurnKey) -> Value {

@@ -26,13 +26,15 @@ pub(super) struct Pump {
     pub(super) count: u64,
     /// Those of them of which nothing waits in the decoder.
     pub(super) covered: u64,
+    /// What was wrong with the last frame cost a part of it alone.
+    pub(super) partly: bool,
 }
 
 impl Pump {
     /// For a new connection.
     pub(super) fn new(dialect: &'static dyn Dialect) -> Self {
         let strict = dialect.name() == "sidetone";
-        Self { decoder: dialect.open(), strict, unknown: HashSet::new(), count: 0, covered: 0 }
+        Self { decoder: dialect.open(), strict, unknown: HashSet::new(), count: 0, covered: 0, partly: false }
     }
 
     /// Takes the next frame: what it said, and what is wrong with it.
@@ -40,9 +42,17 @@ impl Pump {
         self.count += 1;
         let mut events = Vec::new();
         let mut complaint = None;
-        if let Err(error) = self.decoder.decode(text, &mut events) {
-            let DecodeError { code, message } = error;
-            complaint = Some(Complaint::new(code, message));
+        self.partly = false;
+        match self.decoder.decode(text, &mut events) {
+            Ok(lost) => {
+                if let [DecodeError { code, message, .. }, more @ ..] = &lost[..] {
+                    self.partly = true;
+                    let more = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
+                    let message = format!("{message}{more}; it is left out, and the rest of the frame is taken");
+                    complaint = Some(Complaint::new(code, message));
+                }
+            }
+            Err(DecodeError { code, message, .. }) => complaint = Some(Complaint::new(code, message)),
         }
         // What the decoder still holds belongs to the stream that ends here.
         if let Some(end @ SttEvent::End { .. }) = events.pop_if(|event| matches!(event, SttEvent::End { .. })) {

@@ -20,7 +20,12 @@ pub struct Whole {
     dialect: &'static dyn Dialect,
     /// What each frame says, and how many frames are let go of by then.
     frames: Vec<(u64, Vec<SttEvent>)>,
+    /// Parts of frames that could not be read: the frame's position, and what is wrong. At most [`LOST_SHOWN`].
+    lost: Vec<(usize, Complaint)>,
 }
+
+/// Parts of frames that could not be read are named one by one up to this number.
+const LOST_SHOWN: usize = 20;
 
 /// Why a recording is not taken.
 #[derive(Debug)]
@@ -41,11 +46,17 @@ impl Whole {
         frames: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, (usize, Complaint)> {
         let mut pump = Pump::new(dialect);
-        let mut read = Vec::new();
+        let (mut read, mut lost) = (Vec::new(), Vec::new());
         for (position, frame) in frames.into_iter().enumerate() {
             let (mut events, complaint) = pump.feed(frame);
-            if let Some(complaint) = complaint {
-                return Err((position, complaint));
+            match complaint {
+                Some(complaint) if pump.partly => {
+                    if lost.len() < LOST_SHOWN {
+                        lost.push((position, complaint));
+                    }
+                }
+                Some(complaint) => return Err((position, complaint)),
+                None => {}
             }
             // A recording's own end would complete the call after its linger only, and what follows would be lost.
             events.retain(|event| !matches!(event, SttEvent::End { .. }));
@@ -53,7 +64,12 @@ impl Whole {
         }
         let (events, _) = pump.feed(END);
         read.push((pump.covered, events));
-        Ok(Self { dialect, frames: read })
+        Ok(Self { dialect, frames: read, lost })
+    }
+
+    /// Parts of its frames that could not be read and are left out: the frame's position, and what is wrong.
+    pub fn lost(&self) -> &[(usize, Complaint)] {
+        &self.lost
     }
 
     /// Whether any speech is in it.

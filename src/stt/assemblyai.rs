@@ -9,7 +9,7 @@ use std::fmt;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::wire::{self, Text};
+use super::wire::{self, Flag, Label, Natural, Said, Says, Score, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::base::text;
 use crate::types::{EndScope, Final, Revision, SttEvent, TurnKey, Word};
@@ -33,6 +33,19 @@ impl Dialect for AssemblyAi {
     fn names_turns(&self) -> bool {
         true
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &[
+            "type",
+            "turn_order",
+            "end_of_turn",
+            "transcript",
+            "words[].text",
+            "revisions[].turn_order",
+            "revisions[].words[].text",
+            "error",
+        ]
+    }
 }
 
 struct AssemblyAiDecoder;
@@ -46,29 +59,33 @@ struct TurnFrame<'a> {
     #[serde(borrow, rename = "type")]
     kind: Text<'a>,
     turn_order: Int,
-    #[serde(default)]
-    turn_is_formatted: Flag,
+    turn_is_formatted: Option<Flag>,
     end_of_turn: Flag,
     #[serde(borrow)]
-    transcript: Text<'a>,
-    #[serde(borrow, default)]
-    words: Option<Vec<WordField<'a>>>,
+    transcript: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "wire::list")]
+    words: Vec<WordField<'a>>,
     #[serde(borrow, default)]
     language_code: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    speaker_label: Option<Text<'a>>,
+    speaker_label: Option<Label>,
+}
+
+impl Says for TurnFrame<'_> {
+    const TEXT: &'static str = "transcript";
+    fn says(&self) -> bool {
+        self.transcript.is_some() || !self.words.is_empty()
+    }
 }
 
 #[derive(Deserialize)]
 struct WordField<'a> {
-    start: Int,
-    end: Int,
+    start: Option<Natural>,
+    end: Option<Natural>,
     #[serde(borrow)]
     text: Text<'a>,
     #[serde(default)]
-    confidence: Option<Float>,
-    #[serde(borrow, default)]
-    speaker: Option<Text<'a>>,
+    confidence: Option<Score>,
+    speaker: Option<Label>,
 }
 
 #[derive(Deserialize)]
@@ -80,22 +97,20 @@ struct RevisionFrame<'a> {
 #[derive(Deserialize)]
 struct RevisionItem<'a> {
     turn_order: Int,
-    #[serde(borrow, default)]
-    speaker_label: Option<Text<'a>>,
+    speaker_label: Option<Label>,
     #[serde(borrow, default, deserialize_with = "wire::list")]
     words: Vec<WordField<'a>>,
 }
 
 #[derive(Deserialize)]
-struct BeginFrame<'a> {
-    #[serde(borrow)]
-    id: Text<'a>,
+struct BeginFrame {
+    id: Option<Label>,
 }
 
 #[derive(Deserialize)]
 struct ErrorFrame<'a> {
     #[serde(default)]
-    error_code: Option<Int>,
+    error_code: Option<Label>,
     #[serde(borrow)]
     error: Text<'a>,
 }
@@ -104,7 +119,7 @@ impl Decoder for AssemblyAiDecoder {
     fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         // Nearly every frame is a Turn; its `type` may come last, so it is read in one pass on the bare guess.
         if frame.contains(r#""Turn""#)
-            && let Ok(turn) = serde_json::from_str::<TurnFrame<'_>>(frame)
+            && let Ok(Said(turn)) = serde_json::from_str::<Said<TurnFrame<'_>>>(frame)
             && turn.kind.as_str() == "Turn"
         {
             out.push(event(turn));
@@ -119,10 +134,10 @@ impl Decoder for AssemblyAiDecoder {
             return Err(wire::bad_field("type", "a message type such as \"Turn\"", None));
         };
         match kind.as_str() {
-            "Turn" => out.push(event(wire::parse("Turn", frame)?)),
+            "Turn" => out.push(event(wire::parse::<Said<TurnFrame<'_>>>("Turn", frame)?.0)),
             "Begin" => {
-                let begin: BeginFrame<'_> = wire::parse("Begin", frame)?;
-                out.push(SttEvent::Begin { vendor_session: Some(begin.id.into_string()) });
+                let begin: BeginFrame = wire::parse("Begin", frame)?;
+                out.push(SttEvent::Begin { vendor_session: begin.id.map(|Label(id)| id) });
             }
             "SpeakerRevision" => {
                 let message: RevisionFrame<'_> = wire::parse("SpeakerRevision", frame)?;
@@ -141,17 +156,18 @@ impl Decoder for AssemblyAiDecoder {
 
 fn event(turn: TurnFrame<'_>) -> SttEvent {
     let key = key(turn.turn_order);
-    let speaker = turn.speaker_label.map(Text::into_string);
-    let fields = turn.words.unwrap_or_default();
+    let speaker = turn.speaker_label.map(|Label(speaker)| speaker);
+    let fields = turn.words;
     if !turn.end_of_turn.0 {
         return SttEvent::Partial { key, speaker, text: partial_text(turn.transcript, &fields) };
     }
+    let text = wire::text_or_words(turn.transcript, fields.iter().map(|word| word.text.as_str()));
     let words = words(fields);
     let (start_ms, end_ms) = wire::span(&words);
     SttEvent::Final(Box::new(Final {
         key,
-        formatted: turn.turn_is_formatted.0,
-        text: turn.transcript.into_string(),
+        formatted: turn.turn_is_formatted.is_some_and(|formatted| formatted.0),
+        text,
         speaker,
         words,
         start_ms,
@@ -163,8 +179,9 @@ fn event(turn: TurnFrame<'_>) -> SttEvent {
 
 /// Universal-Streaming puts only words that are final into a partial's `transcript`: where the words say more, they
 /// are the text.
-fn partial_text(transcript: Text<'_>, words: &[WordField<'_>]) -> String {
+fn partial_text(transcript: Option<Text<'_>>, words: &[WordField<'_>]) -> String {
     let solid = |text: &str| text.bytes().filter(|byte| !byte.is_ascii_whitespace()).count();
+    let transcript = transcript.unwrap_or_default();
     let spoken: usize = words.iter().map(|word| solid(word.text.as_str())).sum();
     if spoken <= solid(transcript.as_str()) {
         return transcript.into_string();
@@ -175,15 +192,15 @@ fn partial_text(transcript: Text<'_>, words: &[WordField<'_>]) -> String {
 fn words(fields: Vec<WordField<'_>>) -> Vec<Word> {
     fields
         .into_iter()
-        .map(|word| {
-            let start_ms = word.start.millis();
-            Word {
+        .filter_map(|word| {
+            let start_ms = word.start.or(word.end)?.0;
+            Some(Word {
                 text: word.text.into_string(),
                 start_ms,
-                end_ms: word.end.millis().max(start_ms),
-                speaker: word.speaker.map(Text::into_string),
-                confidence: word.confidence.map(Float::confidence),
-            }
+                end_ms: word.end.map_or(start_ms, |Natural(end)| end.max(start_ms)),
+                speaker: word.speaker.map(|Label(speaker)| speaker),
+                confidence: word.confidence.map(|score| score.0),
+            })
         })
         .collect()
 }
@@ -191,14 +208,14 @@ fn words(fields: Vec<WordField<'_>>) -> Vec<Word> {
 fn revision(item: RevisionItem<'_>) -> SttEvent {
     SttEvent::Revise(Box::new(Revision {
         key: key(item.turn_order),
-        speaker: item.speaker_label.map(Text::into_string),
+        speaker: item.speaker_label.map(|Label(speaker)| speaker),
         text: None,
         words: words(item.words),
     }))
 }
 
 fn vendor_error(frame: ErrorFrame<'_>) -> SttEvent {
-    let code = frame.error_code.map_or_else(|| "error".to_owned(), |code| code.0.to_string());
+    let code = frame.error_code.map_or_else(|| "error".to_owned(), |Label(code)| code);
     SttEvent::VendorError { code, message: frame.error.into_string() }
 }
 
@@ -209,28 +226,6 @@ fn key(turn_order: Int) -> TurnKey {
 /// An integer as pydantic reads one: also `12.0`, `"12"` and `true`.
 #[derive(Debug, Clone, Copy)]
 struct Int(i64);
-
-impl Int {
-    fn millis(self) -> u64 {
-        u64::try_from(self.0).unwrap_or(0)
-    }
-}
-
-/// A number as pydantic reads one: also `"0.5"` and `true`.
-#[derive(Debug, Clone, Copy)]
-struct Float(f64);
-
-impl Float {
-    fn confidence(self) -> f32 {
-        #[expect(clippy::cast_possible_truncation, reason = "a confidence needs no more digits")]
-        let confidence = self.0.clamp(0.0, 1.0) as f32;
-        confidence
-    }
-}
-
-/// A boolean as pydantic reads one: also 0, 1 and the usual words.
-#[derive(Debug, Clone, Copy, Default)]
-struct Flag(bool);
 
 /// Largest magnitude of an integer that is exact as a float; beyond, nothing is a time or a turn's number.
 const MAX_EXACT: i64 = 1 << 53;
@@ -276,76 +271,6 @@ impl Visitor<'_> for ReadInt {
 impl<'de> Deserialize<'de> for Int {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ReadInt)
-    }
-}
-
-struct ReadFloat;
-
-impl Visitor<'_> for ReadFloat {
-    type Value = Float;
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a number")
-    }
-    #[expect(clippy::cast_precision_loss, reason = "scores are small")]
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Float, E> {
-        Ok(Float(value as f64))
-    }
-    #[expect(clippy::cast_precision_loss, reason = "scores are small")]
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Float, E> {
-        Ok(Float(value as f64))
-    }
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Float, E> {
-        Ok(Float(value))
-    }
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Float, E> {
-        Ok(Float(f64::from(u8::from(value))))
-    }
-    fn visit_str<E: Error>(self, text: &str) -> Result<Float, E> {
-        let number = text.trim().parse::<f64>().ok().filter(|number| !number.is_nan());
-        number.map(Float).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &self))
-    }
-}
-
-impl<'de> Deserialize<'de> for Float {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ReadFloat)
-    }
-}
-
-struct ReadFlag;
-
-impl Visitor<'_> for ReadFlag {
-    type Value = Flag;
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("true or false")
-    }
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Flag, E> {
-        Ok(Flag(value))
-    }
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Flag, E> {
-        match value {
-            0 | 1 => Ok(Flag(value == 1)),
-            _ => Err(E::invalid_value(Unexpected::Unsigned(value), &self)),
-        }
-    }
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Flag, E> {
-        match whole(value) {
-            Some(number @ (0 | 1)) => Ok(Flag(number == 1)),
-            _ => Err(E::invalid_value(Unexpected::Float(value), &self)),
-        }
-    }
-    fn visit_str<E: Error>(self, text: &str) -> Result<Flag, E> {
-        match text.to_ascii_lowercase().as_str() {
-            "1" | "true" | "t" | "yes" | "y" | "on" => Ok(Flag(true)),
-            "0" | "false" | "f" | "no" | "n" | "off" => Ok(Flag(false)),
-            _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Flag {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ReadFlag)
     }
 }
 

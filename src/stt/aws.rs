@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use super::wire::{self, Label, Score, Seconds, Text};
+use super::wire::{self, Flag, Label, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
@@ -29,6 +29,18 @@ impl Dialect for Aws {
     fn names_turns(&self) -> bool {
         true
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &[
+            "Transcript",
+            "Transcript.Results",
+            "Transcript.Results[]",
+            "Transcript.Results[].Alternatives",
+            "Transcript.Results[].Alternatives[]",
+            "Transcript.Results[].Alternatives[].Transcript",
+            "Transcript.Results[].IsPartial",
+        ]
+    }
 }
 
 struct AwsDecoder;
@@ -47,25 +59,23 @@ struct Event<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Transcript<'a> {
-    #[serde(borrow, default)]
-    results: Option<Vec<ResultField<'a>>>,
+    #[serde(borrow, default, deserialize_with = "wire::list")]
+    results: Vec<ResultField<'a>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ResultField<'a> {
-    #[serde(borrow)]
-    result_id: Text<'a>,
+    result_id: Option<Label>,
     start_time: Option<Seconds>,
     end_time: Option<Seconds>,
-    #[serde(default)]
-    is_partial: bool,
+    is_partial: Option<Flag>,
     #[serde(borrow)]
     channel_id: Option<Text<'a>>,
     #[serde(borrow)]
     language_code: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "wire::list")]
-    alternatives: Vec<Alternative<'a>>,
+    alternatives: Vec<Said<Alternative<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -73,8 +83,15 @@ struct ResultField<'a> {
 struct Alternative<'a> {
     #[serde(borrow)]
     transcript: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    items: Option<Vec<Item<'a>>>,
+    #[serde(borrow, default, deserialize_with = "wire::list")]
+    items: Vec<Item<'a>>,
+}
+
+impl Says for Alternative<'_> {
+    const TEXT: &'static str = "Transcript";
+    fn says(&self) -> bool {
+        self.transcript.is_some() || self.items.iter().any(|item| item.content.is_some())
+    }
 }
 
 #[derive(Deserialize)]
@@ -85,7 +102,7 @@ struct Item<'a> {
     #[serde(borrow, rename = "Type")]
     kind: Option<Text<'a>>,
     #[serde(borrow)]
-    content: Text<'a>,
+    content: Option<Text<'a>>,
     confidence: Option<Score>,
     speaker: Option<Label>,
 }
@@ -94,7 +111,7 @@ impl Decoder for AwsDecoder {
     fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let event: Event<'_> = wire::parse("event", frame)?;
         if let Some(transcript) = event.transcript {
-            out.extend(transcript.results.unwrap_or_default().into_iter().map(turn));
+            out.extend(transcript.results.into_iter().map(turn));
         } else if let Some(kind) = event.kind {
             out.push(wire::other(kind.as_str(), frame)?);
         } else if let Some(message) = event.message {
@@ -108,26 +125,31 @@ impl Decoder for AwsDecoder {
 }
 
 fn turn(result: ResultField<'_>) -> SttEvent {
-    let key = TurnKey::Vendor(result.result_id.into_string());
+    let key = result.result_id.map_or(TurnKey::Next, |Label(id)| TurnKey::Vendor(id));
     let channel = result.channel_id.map(Text::into_string);
     let best = result.alternatives.into_iter().next();
-    let (text, items) = best.map_or_else(Default::default, |best| {
-        (best.transcript.map(Text::into_string).unwrap_or_default(), best.items.unwrap_or_default())
+    let (text, items) = best.map_or_else(Default::default, |Said(best)| {
+        let text = best.transcript.map_or_else(|| said(&best.items), Text::into_string);
+        (text, best.items)
     });
     let other_channel = channel.as_deref().filter(|channel| *channel != "ch_0");
     let mut words: Vec<Word> = Vec::with_capacity(items.len());
+    let mut kept = true;
     for item in items {
+        let Some(content) = item.content else { continue };
         if item.kind.as_ref().is_some_and(|kind| kind.as_str() == "punctuation") {
-            if let Some(word) = words.last_mut() {
-                word.text.push_str(item.content.as_str());
+            if let Some(word) = words.last_mut().filter(|_| kept) {
+                word.text.push_str(content.as_str());
             }
             continue;
         }
-        let Some(start) = item.start_time else { continue };
+        let times = wire::word_times(item.start_time, item.end_time);
+        kept = times.is_some();
+        let Some((start_ms, end_ms)) = times else { continue };
         words.push(Word {
-            text: item.content.into_string(),
-            start_ms: start.ms(),
-            end_ms: item.end_time.map_or(start, |end| end.max(start)).ms(),
+            text: content.into_string(),
+            start_ms,
+            end_ms,
             speaker: item.speaker.map(|Label(speaker)| match other_channel {
                 Some(channel) => format!("{channel}:{speaker}"),
                 None => speaker,
@@ -137,7 +159,7 @@ fn turn(result: ResultField<'_>) -> SttEvent {
     }
     let speaker = wire::common_speaker(&words)
         .or_else(|| if words.iter().any(|word| word.speaker.is_some()) { None } else { channel });
-    if result.is_partial {
+    if result.is_partial.is_some_and(|partial| partial.0) {
         return SttEvent::Partial { key, speaker, text };
     }
     let (first, last) = wire::span(&words);
@@ -153,4 +175,17 @@ fn turn(result: ResultField<'_>) -> SttEvent {
         language: result.language_code.map(Text::into_string),
         confidence: None,
     }))
+}
+
+/// What the items say: marks attach to the word before.
+fn said(items: &[Item<'_>]) -> String {
+    let mut text = String::new();
+    for item in items {
+        let Some(content) = &item.content else { continue };
+        if !text.is_empty() && item.kind.as_ref().is_none_or(|kind| kind.as_str() != "punctuation") {
+            text.push(' ');
+        }
+        text.push_str(content.as_str());
+    }
+    text
 }

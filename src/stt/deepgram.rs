@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::held::{Held, Segment};
-use super::wire::{self, Label, Natural, Score, Seconds, Text};
+use super::wire::{self, Flag, Label, Natural, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{EndScope, SttEvent, TurnKey, Word};
 
@@ -32,6 +32,17 @@ impl Dialect for Deepgram {
     fn names_turns(&self) -> bool {
         false
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &[
+            "type",
+            "is_final",
+            "channel",
+            "channel.alternatives",
+            "channel.alternatives[]",
+            "channel.alternatives[].transcript",
+        ]
+    }
 }
 
 #[derive(Default)]
@@ -50,13 +61,11 @@ struct Channel {
 struct Results<'a> {
     #[serde(default, deserialize_with = "wire::list")]
     channel_index: Vec<Natural>,
-    #[serde(default)]
-    duration: Seconds,
-    #[serde(default)]
-    start: Seconds,
-    is_final: Option<bool>,
-    speech_final: Option<bool>,
-    from_finalize: Option<bool>,
+    duration: Option<Seconds>,
+    start: Option<Seconds>,
+    is_final: Option<Flag>,
+    speech_final: Option<Flag>,
+    from_finalize: Option<Flag>,
     #[serde(borrow)]
     channel: ChannelField<'a>,
     #[serde(borrow)]
@@ -71,29 +80,36 @@ struct Metadata<'a> {
 
 #[derive(Deserialize)]
 struct ChannelField<'a> {
-    #[serde(borrow)]
-    alternatives: Vec<Alternative<'a>>,
+    #[serde(borrow, deserialize_with = "wire::list")]
+    alternatives: Vec<Said<Alternative<'a>>>,
 }
 
 #[derive(Deserialize)]
 struct Alternative<'a> {
     #[serde(borrow)]
-    transcript: Text<'a>,
+    transcript: Option<Text<'a>>,
     confidence: Option<Score>,
-    #[serde(borrow, default)]
-    languages: Option<Vec<Text<'a>>>,
+    #[serde(borrow, default, deserialize_with = "wire::list")]
+    languages: Vec<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "wire::list")]
     words: Vec<WordField<'a>>,
+}
+
+impl Says for Alternative<'_> {
+    const TEXT: &'static str = "transcript";
+    fn says(&self) -> bool {
+        self.transcript.is_some() || !self.words.is_empty()
+    }
 }
 
 #[derive(Deserialize)]
 struct WordField<'a> {
     #[serde(borrow)]
-    word: Text<'a>,
+    word: Option<Text<'a>>,
     #[serde(borrow)]
     punctuated_word: Option<Text<'a>>,
-    start: Seconds,
-    end: Seconds,
+    start: Option<Seconds>,
+    end: Option<Seconds>,
     confidence: Option<Score>,
     speaker: Option<Label>,
     #[serde(borrow)]
@@ -174,18 +190,20 @@ impl DeepgramDecoder {
         let index = results.channel_index.first().map_or(0, |index| index.0);
         let several = results.channel_index.get(1).is_some_and(|count| count.0 > 1);
         let prefix = several.then(|| format!("ch{index}"));
-        let segment = results.channel.alternatives.into_iter().next().map(|alternative| {
-            let end = results.start.ms() + results.duration.ms();
-            segment(alternative, prefix.as_deref(), results.start.ms(), end)
+        let segment = results.channel.alternatives.into_iter().next().map(|Said(alternative)| {
+            let (start_ms, length_ms) = (results.start.map(Seconds::ms), results.duration.map(Seconds::ms));
+            let end_ms = start_ms.zip(length_ms).map(|(start, length)| start.saturating_add(length));
+            segment(alternative, prefix.as_deref(), start_ms, end_ms)
         });
         let channel = self.channels.entry(index).or_default();
         channel.label = prefix;
         let label = channel.label.as_deref();
-        if results.is_final.unwrap_or(false) {
+        let set = |flag: Option<Flag>| flag.is_some_and(|flag| flag.0);
+        if set(results.is_final) {
             if let Some(segment) = segment.filter(|segment| !segment.text.trim().is_empty()) {
                 channel.held.push(segment, " ");
             }
-            let over = results.speech_final.unwrap_or(false) || results.from_finalize.unwrap_or(false);
+            let over = set(results.speech_final) || set(results.from_finalize);
             if over || channel.held.is_full() {
                 out.extend(channel.held.take(label));
             }
@@ -197,33 +215,29 @@ impl DeepgramDecoder {
     }
 }
 
-fn segment(alternative: Alternative<'_>, prefix: Option<&str>, start_ms: u64, end_ms: u64) -> Segment {
-    let mut language = alternative.languages.and_then(|languages| languages.into_iter().next()).map(Text::into_string);
+fn segment(alternative: Alternative<'_>, prefix: Option<&str>, start_ms: Option<u64>, end_ms: Option<u64>) -> Segment {
+    let mut language = alternative.languages.into_iter().next().map(Text::into_string);
+    let said = alternative.words.iter().filter_map(|word| word.punctuated_word.as_ref().or(word.word.as_ref()));
+    let text = wire::text_or_words(alternative.transcript, said.map(Text::as_str));
     let words = alternative
         .words
         .into_iter()
-        .map(|word| {
+        .filter_map(|word| {
             if language.is_none() {
                 language = word.language.map(Text::into_string);
             }
-            Word {
-                text: word.punctuated_word.unwrap_or(word.word).into_string(),
-                start_ms: word.start.ms(),
-                end_ms: word.end.ms().max(word.start.ms()),
+            let (start_ms, end_ms) = wire::word_times(word.start, word.end)?;
+            Some(Word {
+                text: word.punctuated_word.or(word.word)?.into_string(),
+                start_ms,
+                end_ms,
                 speaker: word.speaker.map(|Label(speaker)| match prefix {
                     Some(prefix) => format!("{prefix}:{speaker}"),
                     None => speaker,
                 }),
                 confidence: word.confidence.map(|score| score.0),
-            }
+            })
         })
         .collect();
-    Segment {
-        text: alternative.transcript.into_string(),
-        words,
-        start_ms: Some(start_ms),
-        end_ms: Some(end_ms),
-        language,
-        confidence: alternative.confidence.map(|score| score.0),
-    }
+    Segment { text, words, start_ms, end_ms, language, confidence: alternative.confidence.map(|score| score.0) }
 }

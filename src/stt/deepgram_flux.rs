@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use super::wire::{self, Label, Score, Seconds, Text};
+use super::wire::{self, Label, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
@@ -27,6 +27,10 @@ impl Dialect for DeepgramFlux {
     fn names_turns(&self) -> bool {
         true
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["type", "event", "transcript", "words[].word"]
+    }
 }
 
 struct FluxDecoder;
@@ -35,17 +39,24 @@ struct FluxDecoder;
 struct TurnInfo<'a> {
     #[serde(borrow)]
     event: Text<'a>,
-    turn_index: Label,
+    turn_index: Option<Label>,
     #[serde(default)]
     audio_window_start: Option<Seconds>,
     #[serde(default)]
     audio_window_end: Option<Seconds>,
     #[serde(borrow)]
-    transcript: Text<'a>,
+    transcript: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "wire::list")]
     words: Vec<WordField<'a>>,
-    #[serde(borrow)]
-    languages: Option<Vec<Text<'a>>>,
+    #[serde(borrow, default, deserialize_with = "wire::list")]
+    languages: Vec<Text<'a>>,
+}
+
+impl Says for TurnInfo<'_> {
+    const TEXT: &'static str = "transcript";
+    fn says(&self) -> bool {
+        self.transcript.is_some() || !self.words.is_empty()
+    }
 }
 
 #[derive(Deserialize)]
@@ -66,7 +77,7 @@ struct Connected<'a> {
 #[derive(Deserialize)]
 struct ErrorFrame<'a> {
     #[serde(borrow)]
-    code: Text<'a>,
+    code: Option<Text<'a>>,
     #[serde(borrow)]
     description: Option<Text<'a>>,
 }
@@ -77,7 +88,7 @@ impl Decoder for FluxDecoder {
             return Err(wire::bad_field("type", "a message type such as \"TurnInfo\"", None));
         };
         match kind.as_str() {
-            "TurnInfo" => out.extend(turn(wire::parse("TurnInfo", frame)?)),
+            "TurnInfo" => out.extend(turn(wire::parse::<Said<TurnInfo<'_>>>("TurnInfo", frame)?.0)),
             "Connected" => {
                 let connected: Connected<'_> = wire::parse("Connected", frame)?;
                 out.push(SttEvent::Begin { vendor_session: connected.request_id.map(Text::into_string) });
@@ -85,7 +96,7 @@ impl Decoder for FluxDecoder {
             "Error" => {
                 let error: ErrorFrame<'_> = wire::parse("Error", frame)?;
                 out.push(SttEvent::VendorError {
-                    code: error.code.into_string(),
+                    code: error.code.map_or_else(|| "error".to_owned(), Text::into_string),
                     message: error.description.map(Text::into_string).unwrap_or_default(),
                 });
             }
@@ -97,40 +108,40 @@ impl Decoder for FluxDecoder {
 }
 
 fn turn(turn: TurnInfo<'_>) -> Option<SttEvent> {
-    let key = TurnKey::Vendor(turn.turn_index.0);
+    let key = turn.turn_index.map_or(TurnKey::Next, |Label(index)| TurnKey::Vendor(index));
+    let text = wire::text_or_words(turn.transcript, turn.words.iter().map(|word| word.word.as_str()));
     match turn.event.as_str() {
         "EndOfTurn" => {}
         "Update" | "StartOfTurn" | "EagerEndOfTurn" | "TurnResumed" => {
-            return Some(SttEvent::Partial { key, speaker: None, text: turn.transcript.into_string() });
+            return Some(SttEvent::Partial { key, speaker: None, text });
         }
         other => return Some(SttEvent::Unknown { kind: format!("TurnInfo.{other}") }),
     }
     // Times of words are a feature that a session may lack; words without times are of no use to anyone.
-    let words: Option<Vec<Word>> = turn
+    let words: Vec<Word> = turn
         .words
         .into_iter()
-        .map(|word| {
-            let (start_ms, end_ms) = (word.start?.ms(), word.end?.ms());
+        .filter_map(|word| {
+            let (start_ms, end_ms) = wire::word_times(word.start, word.end)?;
             Some(Word {
                 text: word.word.into_string(),
                 start_ms,
-                end_ms: end_ms.max(start_ms),
+                end_ms,
                 speaker: None,
                 confidence: word.confidence.map(|score| score.0),
             })
         })
         .collect();
-    let words = words.unwrap_or_default();
     let (first, last) = wire::span(&words);
     Some(SttEvent::Final(Box::new(Final {
         key,
         formatted: true,
-        text: turn.transcript.into_string(),
+        text,
         speaker: None,
         words,
         start_ms: first.or(turn.audio_window_start.map(Seconds::ms)),
         end_ms: last.or(turn.audio_window_end.map(Seconds::ms)),
-        language: turn.languages.and_then(|languages| languages.into_iter().next()).map(Text::into_string),
+        language: turn.languages.into_iter().next().map(Text::into_string),
         confidence: None,
     })))
 }

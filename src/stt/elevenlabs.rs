@@ -7,7 +7,7 @@
 
 use serde::Deserialize;
 
-use super::wire::{self, Label, Seconds, Text};
+use super::wire::{self, Failure, Flag, Label, Real, Reported, Said, Says, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
@@ -48,6 +48,10 @@ impl Dialect for ElevenLabs {
     fn names_turns(&self) -> bool {
         false
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["message_type", "text", "segment_index"]
+    }
 }
 
 #[derive(Default)]
@@ -67,12 +71,19 @@ struct Partial<'a> {
 #[derive(Deserialize)]
 struct Commit<'a> {
     #[serde(borrow)]
-    text: Text<'a>,
+    text: Option<Text<'a>>,
     segment_index: Option<Label>,
     #[serde(borrow)]
     language_code: Option<Text<'a>>,
-    #[serde(borrow)]
-    words: Option<Vec<WordField<'a>>>,
+    #[serde(borrow, default, deserialize_with = "wire::list")]
+    words: Vec<WordField<'a>>,
+}
+
+impl Says for Commit<'_> {
+    const TEXT: &'static str = "text";
+    fn says(&self) -> bool {
+        self.text.is_some() || self.words.iter().any(|word| word.text.is_some())
+    }
 }
 
 #[derive(Deserialize)]
@@ -84,7 +95,7 @@ struct WordField<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
     speaker_id: Option<Label>,
-    logprob: Option<f64>,
+    logprob: Option<Real>,
 }
 
 #[derive(Deserialize)]
@@ -102,13 +113,18 @@ struct Started<'a> {
 
 #[derive(Deserialize)]
 struct Config {
-    include_timestamps: Option<bool>,
+    include_timestamps: Option<Flag>,
 }
 
 #[derive(Deserialize)]
-struct ErrorFrame<'a> {
-    #[serde(borrow)]
-    error: Option<Text<'a>>,
+struct ErrorFrame {
+    error: Option<Reported>,
+}
+
+impl ErrorFrame {
+    fn reported(self) -> Option<Failure> {
+        self.error?.0
+    }
 }
 
 impl Decoder for ElevenLabsDecoder {
@@ -163,7 +179,7 @@ impl ElevenLabsDecoder {
                 out.push(SttEvent::Partial { key: TurnKey::Next, speaker: None, text });
             }
             "committed_transcript" => {
-                let commit: Commit<'_> = wire::parse("committed_transcript", frame)?;
+                let Said(commit): Said<Commit<'_>> = wire::parse("committed_transcript", frame)?;
                 if commit.segment_index.is_some() {
                     named(commit, out);
                 } else {
@@ -175,7 +191,7 @@ impl ElevenLabsDecoder {
                 }
             }
             "committed_transcript_with_timestamps" => {
-                let commit: Commit<'_> = wire::parse("committed_transcript_with_timestamps", frame)?;
+                let Said(commit): Said<Commit<'_>> = wire::parse("committed_transcript_with_timestamps", frame)?;
                 self.timestamps = Some(true);
                 if commit.segment_index.is_some() {
                     named(commit, out);
@@ -184,7 +200,7 @@ impl ElevenLabsDecoder {
                 }
             }
             "diarized_transcript" => {
-                let commit: Commit<'_> = wire::parse("diarized_transcript", frame)?;
+                let Said(commit): Said<Commit<'_>> = wire::parse("diarized_transcript", frame)?;
                 if commit.segment_index.is_none() {
                     return Err(wire::bad_field("diarized_transcript.segment_index", "an integer", None));
                 }
@@ -196,20 +212,18 @@ impl ElevenLabsDecoder {
             }
             "session_started" => {
                 let started: Started<'_> = wire::parse("session_started", frame)?;
-                self.timestamps = started.config.and_then(|config| config.include_timestamps);
+                self.timestamps =
+                    started.config.and_then(|config| config.include_timestamps).map(|Flag(timestamps)| timestamps);
                 out.push(SttEvent::Begin { vendor_session: started.session_id.map(Text::into_string) });
             }
             "warning" | "committed_transcript_entities" => {}
             error if ERRORS.contains(&error) => {
-                let message: ErrorFrame<'_> = wire::parse(error, frame)?;
-                let message = message.error.map(Text::into_string).unwrap_or_default();
-                out.push(SttEvent::VendorError { code: error.to_owned(), message });
+                let message: ErrorFrame = wire::parse(error, frame)?;
+                out.push(message.reported().unwrap_or_default().event(error));
             }
-            other => out.push(match wire::parse::<ErrorFrame<'_>>(other, frame) {
-                Ok(ErrorFrame { error: Some(error) }) => {
-                    SttEvent::VendorError { code: other.to_owned(), message: error.into_string() }
-                }
-                _ => SttEvent::Unknown { kind: other.to_owned() },
+            other => out.push(match wire::parse::<ErrorFrame>(other, frame)?.reported() {
+                Some(failure) => failure.event(other),
+                None => SttEvent::Unknown { kind: other.to_owned() },
             }),
         }
         Ok(())
@@ -223,19 +237,20 @@ fn named(commit: Commit<'_>, out: &mut Vec<SttEvent>) {
 }
 
 fn turn(commit: Commit<'_>) -> Final {
+    let said = commit.words.iter().filter_map(|word| Some(word.text.as_ref()?.as_str()));
+    let text = wire::text_or_words(commit.text, said).trim().to_owned();
     let words: Vec<Word> = commit
         .words
-        .unwrap_or_default()
         .into_iter()
         .filter(|word| word.kind.as_ref().is_none_or(|kind| kind.as_str() != "spacing"))
         .filter_map(|word| {
-            let start_ms = word.start?.ms();
+            let (start_ms, end_ms) = wire::word_times(word.start, word.end)?;
             Some(Word {
                 text: word.text?.as_str().trim().to_owned(),
                 start_ms,
-                end_ms: word.end.map_or(start_ms, |end| end.ms().max(start_ms)),
+                end_ms,
                 speaker: word.speaker_id.map(|Label(speaker)| speaker),
-                confidence: word.logprob.map(wire::probability),
+                confidence: word.logprob.map(|Real(logprob)| wire::probability(logprob)),
             })
         })
         .collect();
@@ -243,7 +258,7 @@ fn turn(commit: Commit<'_>) -> Final {
     Final {
         key: commit.segment_index.map_or(TurnKey::Next, |Label(index)| TurnKey::Vendor(index)),
         formatted: true,
-        text: commit.text.as_str().trim().to_owned(),
+        text,
         speaker: wire::common_speaker(&words),
         words,
         start_ms,

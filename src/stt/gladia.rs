@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use super::wire::{self, Label, Natural, Score, Seconds, Text};
+use super::wire::{self, Flag, Label, Natural, Reported, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{EndScope, Final, SttEvent, TurnKey, Word};
 
@@ -44,6 +44,10 @@ impl Dialect for Gladia {
     fn names_turns(&self) -> bool {
         true
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["type", "data", "data.is_final", "data.utterance", "data.utterance.text", "data.utterance.words[].word"]
+    }
 }
 
 struct GladiaDecoder;
@@ -56,17 +60,16 @@ struct Transcript<'a> {
 
 #[derive(Deserialize)]
 struct Data<'a> {
+    id: Option<Label>,
+    is_final: Option<Flag>,
     #[serde(borrow)]
-    id: Text<'a>,
-    is_final: bool,
-    #[serde(borrow)]
-    utterance: Utterance<'a>,
+    utterance: Said<Utterance<'a>>,
 }
 
 #[derive(Deserialize)]
 struct Utterance<'a> {
     #[serde(borrow)]
-    text: Text<'a>,
+    text: Option<Text<'a>>,
     start: Option<Seconds>,
     end: Option<Seconds>,
     confidence: Option<Score>,
@@ -78,12 +81,19 @@ struct Utterance<'a> {
     words: Vec<WordField<'a>>,
 }
 
+impl Says for Utterance<'_> {
+    const TEXT: &'static str = "text";
+    fn says(&self) -> bool {
+        self.text.is_some() || !self.words.is_empty()
+    }
+}
+
 #[derive(Deserialize)]
 struct WordField<'a> {
     #[serde(borrow)]
     word: Text<'a>,
-    start: Seconds,
-    end: Seconds,
+    start: Option<Seconds>,
+    end: Option<Seconds>,
     confidence: Option<Score>,
 }
 
@@ -95,17 +105,8 @@ struct Session<'a> {
 
 /// The acknowledgement of something that the client sent.
 #[derive(Deserialize)]
-struct Ack<'a> {
-    #[serde(borrow)]
-    error: Option<ErrorField<'a>>,
-}
-
-#[derive(Deserialize)]
-struct ErrorField<'a> {
-    code: Option<Label>,
-    status_code: Option<Label>,
-    #[serde(borrow)]
-    message: Option<Text<'a>>,
+struct Ack {
+    error: Option<Reported>,
 }
 
 impl Decoder for GladiaDecoder {
@@ -123,14 +124,8 @@ impl Decoder for GladiaDecoder {
                 out.push(SttEvent::End { reason: Some("end_session".to_owned()), scope: EndScope::Stream });
             }
             what @ ("audio_chunk" | "stop_recording" | "error") => {
-                let ack: Ack<'_> = wire::parse(what, frame)?;
-                if let Some(error) = ack.error {
-                    let code = error.code.or(error.status_code);
-                    out.push(SttEvent::VendorError {
-                        code: code.map_or_else(|| what.to_owned(), |Label(code)| code),
-                        message: error.message.map(Text::into_string).unwrap_or_default(),
-                    });
-                }
+                let ack: Ack = wire::parse(what, frame)?;
+                out.extend(ack.error.and_then(|error| error.0).map(|failure| failure.event(what)));
             }
             silent if SILENT.contains(&silent) => {}
             other => out.push(wire::other(other, frame)?),
@@ -140,26 +135,25 @@ impl Decoder for GladiaDecoder {
 }
 
 fn event(data: Data<'_>) -> SttEvent {
-    let key = TurnKey::Vendor(data.id.into_string());
-    let utterance = data.utterance;
-    let text = utterance.text.as_str().trim().to_owned();
+    let key = data.id.map_or(TurnKey::Next, |Label(id)| TurnKey::Vendor(id));
+    let Said(utterance) = data.utterance;
+    let said = utterance.words.iter().map(|word| word.word.as_str());
+    let text = wire::text_or_words(utterance.text, said).trim().to_owned();
     let speaker = match (utterance.channel.map_or(0, |channel| channel.0), utterance.speaker) {
         (0, speaker) => speaker.map(|Label(speaker)| speaker),
         (channel, None) => Some(format!("ch{channel}")),
         (channel, Some(Label(speaker))) => Some(format!("ch{channel}:{speaker}")),
     };
-    if !data.is_final {
+    if !data.is_final.is_some_and(|is_final| is_final.0) {
         return SttEvent::Partial { key, speaker, text };
     }
     let words: Vec<Word> = utterance
         .words
         .into_iter()
-        .map(|word| Word {
-            text: word.word.as_str().trim().to_owned(),
-            start_ms: word.start.ms(),
-            end_ms: word.end.ms().max(word.start.ms()),
-            speaker: None,
-            confidence: word.confidence.map(|score| score.0),
+        .filter_map(|word| {
+            let (start_ms, end_ms) = wire::word_times(word.start, word.end)?;
+            let (text, confidence) = (word.word.as_str().trim().to_owned(), word.confidence.map(|score| score.0));
+            Some(Word { text, start_ms, end_ms, speaker: None, confidence })
         })
         .collect();
     let (first, last) = wire::span(&words);

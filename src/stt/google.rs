@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use super::wire::{self, Label, Natural, Score, Text};
+use super::wire::{self, Flag, Label, Natural, Reported, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
@@ -30,6 +31,18 @@ impl Dialect for Google {
     fn names_turns(&self) -> bool {
         false
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &[
+            "results",
+            "results[]",
+            "results[].isFinal",
+            "results[].alternatives",
+            "results[].alternatives[]",
+            "results[].alternatives[].transcript",
+            "results[].alternatives[].words[].word",
+        ]
+    }
 }
 
 #[derive(Default)]
@@ -41,24 +54,16 @@ struct GoogleDecoder {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Response<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "wire::optional_list")]
     results: Option<Vec<ResultField<'a>>>,
-    #[serde(borrow)]
-    error: Option<Status<'a>>,
+    error: Option<Reported>,
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
-    #[serde(borrow, alias = "speech_event_type")]
-    speech_event_type: Option<Text<'a>>,
-    metadata: Option<serde::de::IgnoredAny>,
+    #[serde(alias = "speech_event_type")]
+    speech_event_type: Option<IgnoredAny>,
+    metadata: Option<IgnoredAny>,
     #[serde(alias = "total_billed_time")]
-    total_billed_time: Option<serde::de::IgnoredAny>,
-}
-
-#[derive(Deserialize)]
-struct Status<'a> {
-    code: Option<Label>,
-    #[serde(borrow)]
-    message: Option<Text<'a>>,
+    total_billed_time: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -66,10 +71,13 @@ struct Status<'a> {
 struct ResultField<'a> {
     #[serde(borrow, default, deserialize_with = "wire::list")]
     alternatives: Vec<Alternative<'a>>,
-    #[serde(default, alias = "is_final")]
-    is_final: bool,
-    #[serde(alias = "result_end_offset", alias = "resultEndTime")]
-    result_end_offset: Option<Offset>,
+    #[serde(alias = "is_final")]
+    is_final: Option<Flag>,
+    #[serde(alias = "result_end_offset")]
+    result_end_offset: Option<Seconds>,
+    /// The name of version 1; a client may give both.
+    #[serde(alias = "result_end_time")]
+    result_end_time: Option<Seconds>,
     #[serde(alias = "channel_tag")]
     channel_tag: Option<Natural>,
     #[serde(borrow, alias = "language_code")]
@@ -78,8 +86,8 @@ struct ResultField<'a> {
 
 #[derive(Deserialize)]
 struct Alternative<'a> {
-    #[serde(borrow, default)]
-    transcript: Text<'a>,
+    #[serde(borrow)]
+    transcript: Option<Text<'a>>,
     confidence: Option<Score>,
     #[serde(borrow, default, deserialize_with = "wire::list")]
     words: Vec<WordField<'a>>,
@@ -90,40 +98,40 @@ struct Alternative<'a> {
 struct WordField<'a> {
     #[serde(borrow)]
     word: Text<'a>,
-    #[serde(alias = "start_offset", alias = "startTime")]
-    start_offset: Option<Offset>,
-    #[serde(alias = "end_offset", alias = "endTime")]
-    end_offset: Option<Offset>,
+    #[serde(alias = "start_offset")]
+    start_offset: Option<Seconds>,
+    #[serde(alias = "start_time")]
+    start_time: Option<Seconds>,
+    #[serde(alias = "end_offset")]
+    end_offset: Option<Seconds>,
+    #[serde(alias = "end_time")]
+    end_time: Option<Seconds>,
     confidence: Option<Score>,
-    #[serde(alias = "speaker_label", alias = "speakerTag")]
+    #[serde(alias = "speaker_label")]
     speaker_label: Option<Label>,
+    #[serde(alias = "speaker_tag")]
+    speaker_tag: Option<Label>,
 }
 
-/// A protobuf `Duration` in JSON, such as `"1.200s"`, in ms.
-struct Offset(u64);
+impl WordField<'_> {
+    /// The label; a tag of 0 means that nobody looked who spoke.
+    fn speaker(&mut self) -> Option<String> {
+        let label = self.speaker_label.take().filter(|Label(label)| !label.is_empty());
+        label.or(self.speaker_tag.take().filter(|Label(tag)| !matches!(tag.as_str(), "" | "0"))).map(|Label(text)| text)
+    }
+}
 
-impl<'de> Deserialize<'de> for Offset {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = Text::deserialize(deserializer)?;
-        let seconds = text.as_str().strip_suffix('s').and_then(|seconds| seconds.parse::<f64>().ok());
-        let seconds = seconds.filter(|seconds| seconds.is_finite()).ok_or_else(|| {
-            let found = serde::de::Unexpected::Str(text.as_str());
-            serde::de::Error::invalid_value(found, &"a duration such as \"1.200s\"")
-        })?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
-        let millis = (seconds * 1000.0).round().clamp(0.0, 9.0e15) as u64;
-        Ok(Self(millis))
+impl Alternative<'_> {
+    fn text(&self) -> String {
+        wire::text_or_words(self.transcript.clone(), self.words.iter().map(|word| word.word.as_str()))
     }
 }
 
 impl Decoder for GoogleDecoder {
     fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let response: Response<'_> = wire::parse("response", frame)?;
-        if let Some(error) = response.error {
-            out.push(SttEvent::VendorError {
-                code: error.code.map_or_else(|| "error".to_owned(), |Label(code)| code),
-                message: error.message.map(Text::into_string).unwrap_or_default(),
-            });
+        if let Some(failure) = response.error.and_then(|error| error.0) {
+            out.push(failure.event("error"));
             return Ok(());
         }
         let Some(results) = response.results else {
@@ -139,7 +147,7 @@ impl Decoder for GoogleDecoder {
         };
         let mut partial: Option<(String, Option<String>)> = None;
         for result in results {
-            if result.is_final {
+            if result.is_final.is_some_and(|is_final| is_final.0) {
                 out.extend(self.turn(result));
                 continue;
             }
@@ -147,7 +155,7 @@ impl Decoder for GoogleDecoder {
             let channel = result.channel_tag.map_or(0, |tag| tag.0);
             if let Some(best) = result.alternatives.into_iter().next() {
                 let (text, _) = partial.get_or_insert_with(|| (String::new(), channel_label(channel)));
-                text.push_str(best.transcript.as_str());
+                text.push_str(&best.text());
             }
         }
         if let Some((text, speaker)) = partial {
@@ -161,16 +169,17 @@ impl GoogleDecoder {
     fn turn(&mut self, result: ResultField<'_>) -> Option<SttEvent> {
         let channel = result.channel_tag.map_or(0, |tag| tag.0);
         let best = result.alternatives.into_iter().next()?;
-        let text = best.transcript.as_str().trim().to_owned();
+        let text = best.text().trim().to_owned();
         let end = self.ends.entry(channel).or_default();
         let mut words: Vec<Word> = best
             .words
             .into_iter()
-            .filter_map(|word| {
-                let end_ms = word.end_offset?.0;
+            .filter_map(|mut word| {
+                let start = word.start_offset.or(word.start_time);
+                let end_ms = word.end_offset.or(word.end_time).or(start)?.ms();
                 // Offsets of zero are left out of proto3's JSON.
-                let start_ms = word.start_offset.map_or(0, |offset| offset.0).min(end_ms);
-                let speaker = word.speaker_label.map(|Label(label)| label).filter(|label| !label.is_empty());
+                let start_ms = start.map_or(0, Seconds::ms).min(end_ms);
+                let speaker = word.speaker();
                 Some(Word {
                     text: word.word.into_string(),
                     start_ms,
@@ -191,7 +200,7 @@ impl GoogleDecoder {
             words.drain(..words.len() - spoken);
         }
         let (first, last) = wire::span(&words);
-        let end_ms = last.or(result.result_end_offset.map(|offset| offset.0));
+        let end_ms = last.or(result.result_end_offset.or(result.result_end_time).map(Seconds::ms));
         *end = (*end).max(last.unwrap_or(0));
         Some(SttEvent::Final(Box::new(Final {
             key: TurnKey::Next,

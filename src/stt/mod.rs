@@ -63,19 +63,30 @@ pub trait Dialect: Send + Sync {
     fn splits(&self) -> bool {
         true
     }
+    /// Fields without which a frame, or the element of a list that holds them, says nothing that can be used, and fields
+    /// that say what the rest means; a list's elements are `[]`. All else may be missing or null, which is no error, or
+    /// something that cannot be read, which costs that field alone.
+    fn needs(&self) -> &'static [&'static str] {
+        &[]
+    }
 }
 
 /// Decodes the frames of one connection, in order.
 pub trait Decoder: Send {
-    /// Appends what `frame` says, zero or more events. A lone surrogate escape in it counts as U+FFFD.
+    /// Appends what `frame` says, zero or more events. A lone surrogate escape in it counts as U+FFFD. Where a part of a
+    /// vendor's frame cannot be read, the rest counts; gives what was left out, one error each.
     ///
     /// # Errors
     /// The frame is unusable; `out` is unchanged, and so is the decoder.
-    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
-        self.read(&surrogates::repaired(frame), out)
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<Vec<DecodeError>, DecodeError> {
+        let frame = surrogates::repaired(frame);
+        match self.read(&frame, out) {
+            Ok(()) => Ok(Vec::new()),
+            Err(error) => wire::salvage(&frame, error, |frame| self.read(frame, out)),
+        }
     }
 
-    /// As [`Decoder::decode`], which is what callers use, for a frame without lone surrogate escapes.
+    /// As [`Decoder::decode`], which is what callers use, for a frame without lone surrogate escapes, and all or nothing.
     ///
     /// # Errors
     /// As [`Decoder::decode`].
@@ -108,4 +119,16 @@ pub struct DecodeError {
     pub code: &'static str,
     /// For people.
     pub message: String,
+    /// The part that is wrong, where the rest of the frame may be read without it.
+    fault: Option<Box<wire::Fault>>,
+}
+
+impl DecodeError {
+    fn new(code: &'static str, message: String) -> Self {
+        Self { code, message, fault: None }
+    }
+
+    fn at(self, fault: wire::Fault) -> Self {
+        Self { fault: Some(Box::new(fault)), ..self }
+    }
 }

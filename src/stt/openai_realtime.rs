@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use super::wire::{self, Label, Natural, Seconds, Text};
+use super::wire::{self, Label, Natural, Real, Reported, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
@@ -54,6 +54,10 @@ impl Dialect for OpenAiRealtime {
     fn names_turns(&self) -> bool {
         true
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["type", "item_id", "transcript", "id", "text", "start", "end", "delta"]
+    }
 }
 
 #[derive(Default)]
@@ -84,7 +88,7 @@ struct Transcript {
 struct Segment {
     id: String,
     text: String,
-    speaker: String,
+    speaker: Option<String>,
     start_ms: u64,
     end_ms: u64,
 }
@@ -103,14 +107,15 @@ struct Completed<'a> {
     item_id: Text<'a>,
     #[serde(borrow)]
     transcript: Text<'a>,
-    #[serde(borrow)]
-    languages: Option<Vec<Language<'a>>>,
-    logprobs: Option<Vec<LogProb>>,
+    #[serde(borrow, default, deserialize_with = "wire::list")]
+    languages: Vec<Language<'a>>,
+    #[serde(default, deserialize_with = "wire::list")]
+    logprobs: Vec<LogProb>,
 }
 
 #[derive(Deserialize)]
 struct LogProb {
-    logprob: f64,
+    logprob: Real,
 }
 
 #[derive(Deserialize)]
@@ -127,7 +132,7 @@ struct SegmentFrame<'a> {
     id: Text<'a>,
     #[serde(borrow)]
     text: Text<'a>,
-    speaker: Label,
+    speaker: Option<Label>,
     start: Seconds,
     end: Seconds,
 }
@@ -144,18 +149,7 @@ struct Speech<'a> {
 struct ErrorFrame<'a> {
     #[serde(borrow)]
     item_id: Option<Text<'a>>,
-    #[serde(borrow)]
-    error: ErrorField<'a>,
-}
-
-#[derive(Deserialize)]
-struct ErrorField<'a> {
-    #[serde(borrow)]
-    code: Option<Text<'a>>,
-    #[serde(borrow, rename = "type")]
-    kind: Option<Text<'a>>,
-    #[serde(borrow)]
-    message: Option<Text<'a>>,
+    error: Option<Reported>,
 }
 
 #[derive(Deserialize)]
@@ -193,11 +187,11 @@ impl Decoder for OpenAiDecoder {
             "conversation.item.input_audio_transcription.completed" => {
                 let completed: Completed<'_> = wire::parse(what, frame)?;
                 let item = self.item(completed.item_id.as_str(), out);
-                let language = completed.languages.and_then(|languages| languages.into_iter().find_map(|one| one.code));
+                let language = completed.languages.into_iter().find_map(|one| one.code);
                 item.transcript = Some(Transcript {
                     text: completed.transcript.into_string(),
                     language: language.map(Text::into_string),
-                    confidence: completed.logprobs.as_deref().and_then(confidence),
+                    confidence: confidence(&completed.logprobs),
                 });
                 out.push(item.turn());
             }
@@ -208,7 +202,7 @@ impl Decoder for OpenAiDecoder {
                     let (start_ms, end_ms) = (segment.start.ms(), segment.end.ms().max(segment.start.ms()));
                     let place =
                         item.segments.partition_point(|other| (other.start_ms, other.end_ms) <= (start_ms, end_ms));
-                    let (text, speaker) = (segment.text.into_string(), segment.speaker.0);
+                    let (text, speaker) = (segment.text.into_string(), segment.speaker.map(|Label(speaker)| speaker));
                     item.segments
                         .insert(place, Segment { id: segment.id.into_string(), text, speaker, start_ms, end_ms });
                     if item.done {
@@ -315,7 +309,7 @@ fn words(segment: &Segment) -> Vec<Word> {
         .map(|text| {
             let start_ms = at(before);
             before += text.chars().count();
-            let (text, speaker) = (text.to_owned(), Some(segment.speaker.clone()));
+            let (text, speaker) = (text.to_owned(), segment.speaker.clone());
             Word { text, start_ms, end_ms: at(before), speaker, confidence: None }
         })
         .collect()
@@ -324,7 +318,7 @@ fn words(segment: &Segment) -> Vec<Word> {
 /// The mean probability of the tokens, as logarithms have it.
 fn confidence(tokens: &[LogProb]) -> Option<f32> {
     #[expect(clippy::cast_precision_loss, reason = "a turn has few tokens")]
-    let mean = tokens.iter().map(|token| token.logprob).sum::<f64>() / tokens.len() as f64;
+    let mean = tokens.iter().map(|token| token.logprob.0).sum::<f64>() / tokens.len() as f64;
     (!tokens.is_empty()).then(|| wire::probability(mean))
 }
 
@@ -332,9 +326,6 @@ fn key(item_id: &str) -> TurnKey {
     TurnKey::Vendor(item_id.to_owned())
 }
 
-fn vendor_error(error: ErrorField<'_>) -> SttEvent {
-    SttEvent::VendorError {
-        code: error.code.or(error.kind).map_or_else(|| "error".to_owned(), Text::into_string),
-        message: error.message.map(Text::into_string).unwrap_or_default(),
-    }
+fn vendor_error(error: Option<Reported>) -> SttEvent {
+    error.and_then(|error| error.0).unwrap_or_default().event("error")
 }

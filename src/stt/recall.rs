@@ -28,6 +28,10 @@ impl Dialect for Recall {
     fn names_turns(&self) -> bool {
         false
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["event", "data", "data.data", "data.data.words", "data.data.words[]", "data.data.words[].text"]
+    }
 }
 
 struct RecallDecoder;
@@ -46,7 +50,7 @@ struct Outer<'a> {
 
 #[derive(Deserialize)]
 struct Inner<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "wire::list")]
     words: Vec<WordField<'a>>,
     #[serde(borrow)]
     language_code: Option<Text<'a>>,
@@ -109,10 +113,9 @@ fn turn(data: Inner<'_>, is_final: bool) -> SttEvent {
         .words
         .into_iter()
         .filter_map(|word| {
-            let start_ms = word.start_timestamp?.relative?.ms();
-            let end = word.end_timestamp.and_then(|end| end.relative).map_or(start_ms, Seconds::ms);
-            let text = word.text.as_str().trim().to_owned();
-            Some(Word { text, start_ms, end_ms: end.max(start_ms), speaker: None, confidence: None })
+            let relative = |timestamp: Option<Timestamp>| timestamp.and_then(|timestamp| timestamp.relative);
+            let (start_ms, end_ms) = wire::word_times(relative(word.start_timestamp), relative(word.end_timestamp))?;
+            Some(Word { text: word.text.as_str().trim().to_owned(), start_ms, end_ms, speaker: None, confidence: None })
         })
         .collect();
     let (start_ms, end_ms) = wire::span(&words);

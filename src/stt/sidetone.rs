@@ -4,7 +4,8 @@
 
 use serde::Deserialize;
 
-use super::wire::{self, Natural, Share, Text};
+use super::wire;
+use super::wire::strict::{Natural, Share, Text, parse};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, Revision, SttEvent, TurnKey, Word};
 
@@ -26,6 +27,10 @@ impl Dialect for Sidetone {
 
     fn names_turns(&self) -> bool {
         true
+    }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["type", "turn_order", "text"]
     }
 
     fn splits(&self) -> bool {
@@ -88,16 +93,16 @@ impl Decoder for SidetoneDecoder {
             return Err(wire::bad_field("type", "one of turn, partial, revise, meta, end", None));
         };
         out.push(match kind.as_str() {
-            "turn" => turn(wire::parse("turn", frame)?)?,
+            "turn" => turn(parse("turn", frame)?)?,
             "partial" => {
-                let partial: PartialFrame<'_> = wire::parse("partial", frame)?;
+                let partial: PartialFrame<'_> = parse("partial", frame)?;
                 SttEvent::Partial {
                     key: TurnKey::Order(partial.turn_order.0),
                     speaker: partial.speaker.map(Text::into_string),
                     text: partial.text.into_string(),
                 }
             }
-            "revise" => revise(wire::parse("revise", frame)?)?,
+            "revise" => revise(parse("revise", frame)?)?,
             other => wire::other(other, frame)?,
         });
         Ok(())
@@ -126,7 +131,7 @@ fn revise(frame: ReviseFrame<'_>) -> Result<SttEvent, DecodeError> {
     let words = words("revise", frame.words)?;
     if frame.text.is_none() && frame.speaker.is_none() && words.is_empty() {
         let message = "revise: expected at least one of speaker, text, words; found none".to_owned();
-        return Err(DecodeError { code: "bad_field", message });
+        return Err(DecodeError::new("bad_field", message));
     }
     Ok(SttEvent::Revise(Box::new(Revision {
         key: TurnKey::Order(frame.turn_order.0),
@@ -161,7 +166,7 @@ fn check_times(path: &str, start: Natural, end: Natural) -> Result<(), DecodeErr
         return Ok(());
     }
     let message = format!("{path}.end_ms: expected an integer >= start_ms ({}), found {}", start.0, end.0);
-    Err(DecodeError { code: "bad_field", message })
+    Err(DecodeError::new("bad_field", message))
 }
 
 #[cfg(test)]
@@ -173,7 +178,7 @@ mod tests {
         let mut out = Vec::new();
         let result = Sidetone.open().decode(frame, &mut out);
         match result {
-            Ok(()) => Ok(out.pop().expect("one event")),
+            Ok(_) => Ok(out.pop().expect("one event")),
             Err(error) => {
                 assert!(out.is_empty());
                 Err(format!("{}: {}", error.code, error.message))

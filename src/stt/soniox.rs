@@ -4,9 +4,10 @@
 //! (endpoint detection) or `<fin>` (the client's `finalize`). Tokens of a translation are left out.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::held::{Held, Segment};
-use super::wire::{self, Label, Natural, Score, Text};
+use super::wire::{self, Flag, Label, Natural, Score, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{EndScope, SttEvent, TurnKey, Word};
 
@@ -29,6 +30,10 @@ impl Dialect for Soniox {
     fn names_turns(&self) -> bool {
         false
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["tokens", "tokens[]", "tokens[].text", "tokens[].is_final", "tokens[].translation_status"]
+    }
 }
 
 #[derive(Default)]
@@ -38,15 +43,15 @@ struct SonioxDecoder {
 
 #[derive(Deserialize)]
 struct Response<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "wire::optional_list")]
     tokens: Option<Vec<Token<'a>>>,
-    finished: Option<bool>,
+    finished: Option<Flag>,
     error_code: Option<Label>,
     #[serde(borrow)]
     error_message: Option<Text<'a>>,
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
-    final_audio_proc_ms: Option<f64>,
+    final_audio_proc_ms: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -56,13 +61,18 @@ struct Token<'a> {
     start_ms: Option<Natural>,
     end_ms: Option<Natural>,
     confidence: Option<Score>,
-    #[serde(default)]
-    is_final: bool,
+    is_final: Option<Flag>,
     speaker: Option<Label>,
     #[serde(borrow)]
     language: Option<Text<'a>>,
     #[serde(borrow)]
     translation_status: Option<Text<'a>>,
+}
+
+impl Token<'_> {
+    fn is_final(&self) -> bool {
+        self.is_final.is_some_and(|is_final| is_final.0)
+    }
 }
 
 impl Decoder for SonioxDecoder {
@@ -72,7 +82,9 @@ impl Decoder for SonioxDecoder {
             self.own(wire::other(kind.as_str(), frame)?, out);
             return Ok(());
         }
-        if let Some(Label(code)) = response.error_code {
+        if let Some(Label(code)) =
+            response.error_code.filter(|Label(code)| !matches!(code.as_str(), "" | "0" | "false"))
+        {
             let message = response.error_message.map(Text::into_string).unwrap_or_default();
             out.push(SttEvent::VendorError { code, message });
             return Ok(());
@@ -82,7 +94,7 @@ impl Decoder for SonioxDecoder {
             return Ok(());
         }
         self.tokens(response.tokens.unwrap_or_default(), out);
-        if response.finished.unwrap_or(false) {
+        if response.finished.is_some_and(|finished| finished.0) {
             self.finish(out);
             out.push(SttEvent::End { reason: Some("finished".to_owned()), scope: EndScope::Stream });
         }
@@ -109,13 +121,13 @@ impl SonioxDecoder {
                 continue;
             }
             if matches!(text, "<end>" | "<fin>") {
-                if token.is_final {
+                if token.is_final() {
                     out.extend(self.held.take(None));
                 }
                 continue;
             }
             spoken = true;
-            if token.is_final {
+            if token.is_final() {
                 self.hold(token);
                 if self.held.is_full() {
                     out.extend(self.held.take(None));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::held::{Held, Segment};
-use super::wire::{self, Label, Score, Seconds, Text};
+use super::wire::{self, Label, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{EndScope, SttEvent, TurnKey, Word};
 
@@ -45,6 +45,10 @@ impl Dialect for Speechmatics {
     fn names_turns(&self) -> bool {
         false
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["message", "metadata", "metadata.transcript", "results[].alternatives[].content"]
+    }
 }
 
 #[derive(Default)]
@@ -56,27 +60,34 @@ struct SpeechmaticsDecoder {
 #[derive(Deserialize)]
 struct Transcript<'a> {
     #[serde(borrow)]
-    metadata: Metadata<'a>,
+    metadata: Option<Metadata<'a>>,
     #[serde(borrow, default, deserialize_with = "wire::list")]
     results: Vec<ResultField<'a>>,
     #[serde(borrow)]
     channel: Option<Text<'a>>,
 }
 
-#[derive(Deserialize)]
+impl Says for Transcript<'_> {
+    const TEXT: &'static str = "metadata.transcript";
+    fn says(&self) -> bool {
+        self.metadata.as_ref().is_some_and(|metadata| metadata.transcript.is_some()) || !self.results.is_empty()
+    }
+}
+
+#[derive(Default, Deserialize)]
 struct Metadata<'a> {
     start_time: Option<Seconds>,
     end_time: Option<Seconds>,
     #[serde(borrow)]
-    transcript: Text<'a>,
+    transcript: Option<Text<'a>>,
 }
 
 #[derive(Deserialize)]
 struct ResultField<'a> {
     #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
-    start_time: Seconds,
-    end_time: Seconds,
+    kind: Option<Text<'a>>,
+    start_time: Option<Seconds>,
+    end_time: Option<Seconds>,
     #[serde(borrow)]
     attaches_to: Option<Text<'a>>,
     #[serde(borrow, default, deserialize_with = "wire::list")]
@@ -108,7 +119,7 @@ struct Started<'a> {
 #[derive(Deserialize)]
 struct ErrorFrame<'a> {
     #[serde(borrow, rename = "type")]
-    kind: Text<'a>,
+    kind: Option<Text<'a>>,
     #[serde(borrow)]
     reason: Option<Text<'a>>,
 }
@@ -124,7 +135,7 @@ impl Decoder for SpeechmaticsDecoder {
         };
         match kind.as_str() {
             "AddTranscript" => {
-                let (channel, mark, segment) = segment(wire::parse("AddTranscript", frame)?);
+                let (channel, mark, segment) = segment(wire::parse::<Said<Transcript<'_>>>("AddTranscript", frame)?.0);
                 let held = self.channels.entry(channel.clone()).or_default();
                 if let Some(word) = held.last_word() {
                     word.text.push_str(&mark);
@@ -136,7 +147,8 @@ impl Decoder for SpeechmaticsDecoder {
                 }
             }
             "AddPartialTranscript" => {
-                let (channel, _, segment) = segment(wire::parse("AddPartialTranscript", frame)?);
+                let (channel, _, segment) =
+                    segment(wire::parse::<Said<Transcript<'_>>>("AddPartialTranscript", frame)?.0);
                 let held = self.channels.entry(channel.clone()).or_default();
                 let text = held.with(&segment.text, "");
                 let speaker = wire::common_speaker(&segment.words).or_else(|| label(&channel).map(str::to_owned));
@@ -160,7 +172,7 @@ impl Decoder for SpeechmaticsDecoder {
             "Error" => {
                 let error: ErrorFrame<'_> = wire::parse("Error", frame)?;
                 out.push(SttEvent::VendorError {
-                    code: error.kind.into_string(),
+                    code: error.kind.map_or_else(|| "error".to_owned(), Text::into_string),
                     message: error.reason.map(Text::into_string).unwrap_or_default(),
                 });
             }
@@ -193,24 +205,37 @@ fn segment(transcript: Transcript<'_>) -> (String, String, Segment) {
     let mut words: Vec<Word> = Vec::with_capacity(transcript.results.len());
     let mut language = None;
     let (mut before, mut prefix) = (String::new(), String::new());
+    let metadata = transcript.metadata.unwrap_or_default();
+    // What the results say, for a segment without a text.
+    let mut said = String::new();
+    let mut kept = true;
     for result in transcript.results {
         let Some(best) = result.alternatives.into_iter().next() else { continue };
-        if result.kind.as_str() == "punctuation" {
+        if result.kind.as_ref().is_some_and(|kind| kind.as_str() == "punctuation") {
             match (result.attaches_to.as_ref().map(Text::as_str), words.last_mut()) {
                 // A mark that belongs to the word to come, such as an opening one.
                 (Some("next"), _) => prefix.push_str(best.content.as_str()),
-                (_, Some(word)) => word.text.push_str(best.content.as_str()),
+                (_, Some(word)) if kept => word.text.push_str(best.content.as_str()),
+                (_, Some(_)) => {}
                 (_, None) => before.push_str(best.content.as_str()),
             }
+            said.push_str(best.content.as_str());
             continue;
         }
+        if !said.is_empty() && prefix.is_empty() {
+            said.push(' ');
+        }
+        said.push_str(best.content.as_str());
+        let times = wire::word_times(result.start_time, result.end_time);
+        kept = times.is_some();
+        let Some((start_ms, end_ms)) = times else { continue };
         if language.is_none() {
             language = best.language.map(Text::into_string);
         }
         words.push(Word {
             text: std::mem::take(&mut prefix) + best.content.as_str(),
-            start_ms: result.start_time.ms(),
-            end_ms: result.end_time.ms().max(result.start_time.ms()),
+            start_ms,
+            end_ms,
             speaker: best.speaker.map(|Label(speaker)| match label(&channel) {
                 Some(channel) => format!("{channel}:{speaker}"),
                 None => speaker,
@@ -219,10 +244,11 @@ fn segment(transcript: Transcript<'_>) -> (String, String, Segment) {
         });
     }
     let segment = Segment {
-        text: transcript.metadata.transcript.into_string(),
+        // Segments carry their own spaces.
+        text: metadata.transcript.map_or_else(|| said + " ", Text::into_string),
         words,
-        start_ms: transcript.metadata.start_time.map(Seconds::ms),
-        end_ms: transcript.metadata.end_time.map(Seconds::ms),
+        start_ms: metadata.start_time.map(Seconds::ms),
+        end_ms: metadata.end_time.map(Seconds::ms),
         language,
         confidence: None,
     };

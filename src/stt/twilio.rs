@@ -4,7 +4,7 @@
 
 use serde::Deserialize;
 
-use super::wire::{self, Text};
+use super::wire::{self, Flag, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, SttEvent, TurnKey};
 
@@ -27,6 +27,10 @@ impl Dialect for Twilio {
     fn names_turns(&self) -> bool {
         false
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["type", "voicePrompt", "last"]
+    }
 }
 
 struct TwilioDecoder;
@@ -38,7 +42,7 @@ struct Prompt<'a> {
     voice_prompt: Text<'a>,
     #[serde(borrow)]
     lang: Option<Text<'a>>,
-    last: Option<bool>,
+    last: Option<Flag>,
 }
 
 #[derive(Deserialize)]
@@ -79,7 +83,7 @@ impl Decoder for TwilioDecoder {
 
 fn prompt(prompt: Prompt<'_>) -> SttEvent {
     let text = prompt.voice_prompt.into_string();
-    if prompt.last == Some(false) {
+    if prompt.last == Some(Flag(false)) {
         return SttEvent::Partial { key: TurnKey::Next, speaker: None, text };
     }
     SttEvent::Final(Box::new(Final {

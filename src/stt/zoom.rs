@@ -39,6 +39,10 @@ impl Dialect for Zoom {
     fn names_turns(&self) -> bool {
         false
     }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["msg_type", "content", "content.data"]
+    }
 }
 
 struct ZoomDecoder;

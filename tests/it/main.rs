@@ -21,6 +21,7 @@ mod http_api;
 mod ingest;
 mod keys;
 mod layers;
+mod lenient;
 mod limits;
 mod otel;
 mod outage;

@@ -109,28 +109,68 @@ fn session_messages() {
 }
 
 #[test]
-fn errors_name_the_field() {
+fn frame_without_a_needed_field_is_refused_by_its_name() {
     for (frame, message) in [
-        (
-            turn("").replace("320,\"end\"", "\"late\",\"end\""),
-            "bad_field: Turn.words[1].start: expected an integer, found \"late\"",
-        ),
         (turn("").replace("\"turn_order\":4,", ""), "bad_field: Turn.turn_order: required, but missing"),
+        (
+            turn("").replace("\"turn_order\":4,", "\"turn_order\":\"soon\","),
+            "bad_field: Turn.turn_order: expected an integer, found \"soon\"",
+        ),
         (
             turn("").replace("true,\"transcript\"", "2,\"transcript\""),
             "bad_field: Turn.end_of_turn: expected true or false, found 2",
         ),
-        (turn(r#","speaker_label":7"#), "bad_field: Turn.speaker_label: expected a string, found 7"),
-        (r#"{"type":"Begin"}"#.to_owned(), "bad_field: Begin.id: required, but missing"),
+        (
+            r#"{"type":"Turn","turn_order":1,"end_of_turn":true,"words":[]}"#.to_owned(),
+            "bad_field: Turn.transcript: required, but missing",
+        ),
         (
             r#"{"type":null}"#.to_owned(),
             "bad_field: type: required, but missing; expected a message type such as \"Turn\"",
         ),
-        (
-            r#"{"type":"SpeakerRevision","revisions":[{}]}"#.to_owned(),
-            "bad_field: SpeakerRevision.revisions[0].turn_order: required, but missing",
-        ),
     ] {
         assert_eq!(decode(&frame), Err(message.to_owned()), "{frame}");
     }
+}
+
+#[test]
+fn part_that_cannot_be_read_costs_itself_alone() {
+    let decode = |frame: &str| {
+        let mut out = Vec::new();
+        let lost = AssemblyAi.open().decode(frame, &mut out).expect("decodes");
+        (out, lost.into_iter().map(|error| error.message).collect::<Vec<_>>())
+    };
+    let (out, lost) = decode(&turn("").replace("320,\"end\"", "\"late\",\"end\"").replace("310", "{}"));
+    let [SttEvent::Final(turn)] = &out[..] else { panic!("{out:?}") };
+    assert_eq!((turn.text.as_str(), turn.words.len(), turn.end_ms), ("hello there", 1, Some(300)));
+    let expected = [
+        "Turn.words[1].start: expected an integer >= 0, found \"late\"",
+        "Turn.words[1].end: expected an integer >= 0, found an object",
+    ];
+    assert_eq!(lost, expected);
+    let (out, lost) = decode(r#"{"type":"SpeakerRevision","revisions":[{},{"turn_order":2,"speaker_label":7}]}"#);
+    let [SttEvent::Revise(revised)] = &out[..] else { panic!("{out:?}") };
+    assert_eq!(revised.speaker.as_deref(), Some("7"));
+    assert_eq!(lost, ["SpeakerRevision.revisions[0].turn_order: required, but missing"]);
+    // A list of which too much is wrong goes as a whole, in few steps.
+    let words: Vec<_> = (0..5000).map(|_| serde_json::json!({"text": "x", "start": "late", "end": 1})).collect();
+    let frame = serde_json::json!({"type":"Turn","turn_order":0,"end_of_turn":true,"transcript":"kept","words":words});
+    let (out, lost) = decode(&frame.to_string());
+    let [SttEvent::Final(turn)] = &out[..] else { panic!("{out:?}") };
+    assert_eq!((turn.text.as_str(), turn.words.len()), ("kept", 0));
+    assert!(lost.len() < 70, "{}", lost.len());
+}
+
+#[test]
+fn times_may_have_a_fraction_and_fields_that_nobody_needs_may_be_anything() {
+    let turn = the_final(
+        r#"{"type":"Turn","turn_order":0,"end_of_turn":true,"transcript":"x","words":[{"text":"x","start":160.4,"end":"420.6"}],
+        "end_of_turn_confidence":{},"utterance":[],"speaker_confidence":"high"}"#,
+    );
+    assert_eq!((turn.start_ms, turn.end_ms), (Some(160), Some(421)));
+    assert_eq!(decode(r#"{"type":"Begin","expires_at":{}}"#), Ok(vec![SttEvent::Begin { vendor_session: None }]));
+    let words_alone = the_final(
+        r#"{"type":"Turn","turn_order":0,"end_of_turn":true,"words":[{"text":"said","start":1,"end":2},{"text":"here"}]}"#,
+    );
+    assert_eq!((words_alone.text.as_str(), words_alone.words.len()), ("said here", 1));
 }

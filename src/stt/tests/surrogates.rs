@@ -29,7 +29,10 @@ fn decoded(dialect: &dyn Dialect, frames: &[String], escape: &str) -> Vec<String
     for frame in frames {
         let mut out = Vec::new();
         match decoder.decode(&frame.replace(MARK, escape), &mut out) {
-            Ok(()) => said.extend(out.iter().map(line)),
+            Ok(lost) => {
+                said.extend(out.iter().map(line));
+                said.extend(lost.into_iter().map(|error| error.message));
+            }
             Err(error) => said.push(error.message),
         }
     }

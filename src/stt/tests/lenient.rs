@@ -1,0 +1,317 @@
+//! Any frame of any dialect with any one field removed, nulled, spelled otherwise or filled with something else: what is
+//! said in it is still delivered unless the field is one that the dialect needs ([`Dialect::needs`]); then the smallest
+//! part is lost, an error names the field, and nobody else's turn is touched.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{fixtures, line};
+use crate::stt::{DIALECTS, Dialect};
+use crate::types::SttEvent;
+
+/// Where a value stands, by keys and positions.
+type Path = Vec<Value>;
+
+/// Every place in `value`, the value itself left out.
+fn places(value: &Value) -> Vec<Path> {
+    fn walk(value: &Value, at: &mut Path, all: &mut Vec<Path>) {
+        let inside: Vec<(Value, &Value)> = match value {
+            Value::Object(fields) => fields.iter().map(|(key, field)| (json!(key), field)).collect(),
+            Value::Array(items) => items.iter().enumerate().map(|(index, item)| (json!(index), item)).collect(),
+            _ => Vec::new(),
+        };
+        for (step, value) in inside {
+            at.push(step);
+            all.push(at.clone());
+            walk(value, at, all);
+            at.pop();
+        }
+    }
+    let mut all = Vec::new();
+    walk(value, &mut Vec::new(), &mut all);
+    all
+}
+
+fn at<'v>(value: &'v mut Value, path: &[Value]) -> &'v mut Value {
+    path.iter().fold(value, |value, step| match step {
+        Value::String(key) => &mut value[key.as_str()],
+        step => &mut value[step.as_u64().expect("position") as usize],
+    })
+}
+
+/// `words[].text`, as [`Dialect::needs`] writes it.
+fn pattern(path: &[Value]) -> String {
+    path.iter().fold(String::new(), |text, step| match step {
+        Value::String(key) if text.is_empty() => key.clone(),
+        Value::String(key) => format!("{text}.{key}"),
+        _ => format!("{text}[]"),
+    })
+}
+
+/// A frame of the vendor's; `end` and `meta` are ours, and strict.
+fn vendors(frame: &str) -> Option<Value> {
+    serde_json::from_str::<Value>(frame)
+        .ok()
+        .filter(|frame| frame.is_object() && !matches!(frame["type"].as_str(), Some("end" | "meta")))
+}
+
+/// What is done to a field.
+#[derive(Debug, Clone)]
+enum Change {
+    Remove,
+    Put(Value),
+    /// The same value in another spelling.
+    Respell,
+    /// A number with a fraction.
+    Fraction,
+}
+
+const OTHERS: [&str; 8] = ["null", "{}", "[]", "{\"x\":[1]}", "[{\"x\":1}]", "\"soon\"", "7", "true"];
+
+fn changes() -> Vec<Change> {
+    let others = OTHERS.iter().map(|other| Change::Put(serde_json::from_str(other).expect("JSON")));
+    [Change::Remove, Change::Respell, Change::Fraction].into_iter().chain(others).collect()
+}
+
+/// The frame with the change made; `None` where the change is none.
+fn changed(frame: &Value, path: &[Value], change: &Change) -> Option<Value> {
+    let mut frame = frame.clone();
+    let (last, parent) = path.split_last()?;
+    match change {
+        Change::Remove => match at(&mut frame, parent) {
+            Value::Object(fields) => drop(fields.shift_remove(last.as_str()?)),
+            Value::Array(items) => drop(items.remove(usize::try_from(last.as_u64()?).ok()?)),
+            _ => return None,
+        },
+        Change::Put(other) => {
+            let value = at(&mut frame, path);
+            if value == other {
+                return None;
+            }
+            *value = other.clone();
+        }
+        Change::Respell => {
+            let value = at(&mut frame, path);
+            *value = match &*value {
+                Value::Number(number) => json!(number.to_string()),
+                Value::Bool(flag) => json!(flag.to_string()),
+                Value::String(text) => {
+                    let number = serde_json::from_str::<Value>(text).ok().filter(Value::is_number);
+                    number.filter(|number| number.to_string() == *text)?
+                }
+                _ => return None,
+            };
+        }
+        Change::Fraction => {
+            let value = at(&mut frame, path);
+            *value = json!(value.as_f64()? + 0.25);
+        }
+    }
+    Some(frame)
+}
+
+/// What a dialect makes of frames.
+#[derive(Debug, Default)]
+struct Said {
+    /// Texts of final turns, in order; of a turn that was said again, the newest.
+    turns: Vec<(String, String)>,
+    /// Every event on a line.
+    lines: Vec<String>,
+    /// Errors of frames and of parts of frames.
+    errors: Vec<String>,
+    /// Events of the frame in question.
+    of_frame: usize,
+}
+
+impl Said {
+    /// All that was said, without what lies between words.
+    fn text(&self) -> String {
+        self.turns.iter().flat_map(|(_, text)| text.chars()).filter(|letter| !letter.is_whitespace()).collect()
+    }
+
+    /// The same, whichever turn is first and wherever one ends.
+    fn letters(&self) -> Vec<char> {
+        let mut letters: Vec<char> = self.text().chars().collect();
+        letters.sort_unstable();
+        letters
+    }
+}
+
+fn said(dialect: &dyn Dialect, frames: &[String], special: usize) -> Said {
+    let mut decoder = dialect.open();
+    let mut said = Said::default();
+    let mut unnamed = 0;
+    for (index, frame) in frames.iter().enumerate() {
+        let mut out = Vec::new();
+        match decoder.decode(frame, &mut out) {
+            Ok(lost) => said.errors.extend(lost.into_iter().map(|error| error.message)),
+            Err(error) => {
+                assert!(out.is_empty());
+                said.errors.push(error.message);
+            }
+        }
+        if index == special {
+            said.of_frame = out.len();
+        }
+        if index + 1 == frames.len() {
+            decoder.finish(&mut out);
+        }
+        for event in out {
+            said.lines.push(line(&event));
+            let SttEvent::Final(turn) = event else { continue };
+            if turn.text.trim().is_empty() {
+                continue;
+            }
+            let key = match &turn.key {
+                crate::types::TurnKey::Next => {
+                    unnamed += 1;
+                    format!("next {unnamed}")
+                }
+                key => format!("{key:?}"),
+            };
+            match said.turns.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, text)) => *text = turn.text,
+                None => said.turns.push((key, turn.text)),
+            }
+        }
+    }
+    said
+}
+
+/// What `frames` say, and what they say without the frame at `index`.
+fn baseline(dialect: &dyn Dialect, frames: &[String], index: usize) -> (Said, Said) {
+    let mut without = frames.to_vec();
+    without.remove(index);
+    (said(dialect, frames, index), said(dialect, &without, usize::MAX))
+}
+
+/// Makes the change and says what is wrong with what came of it.
+fn verdict(
+    dialect: &dyn Dialect,
+    frames: &[String],
+    index: usize,
+    path: &[Value],
+    change: &Change,
+    (before, without): &(Said, Said),
+) -> Result<(), String> {
+    let mut frame: Value = serde_json::from_str(&frames[index]).map_err(|_| "no JSON")?;
+    let Some(changed) = changed(&frame, path, change) else { return Ok(()) };
+    let mut after = frames.to_vec();
+    after[index] = changed.to_string();
+    let after = said(dialect, &after, index);
+    let pattern = pattern(path);
+    let needed = dialect.needs().contains(&pattern.as_str());
+    let text = after.text();
+    let told = |what: &str| {
+        Err(format!("{}: {pattern} {change:?}: {what}\nbefore {before:#?}\nafter {after:#?}", dialect.name()))
+    };
+    // Whatever becomes of this frame, what the others say stands as it would without it.
+    for (_, other) in &without.turns {
+        let other: String = other.chars().filter(|letter| !letter.is_whitespace()).collect();
+        if !text.contains(&other) && before.text().contains(&other) {
+            return told(&format!("a turn of other frames is gone: {other:?}"));
+        }
+    }
+    if matches!(change, Change::Respell) {
+        return if after.turns == before.turns { Ok(()) } else { told("another spelling says something else") };
+    }
+    let absent = matches!(change, Change::Remove | Change::Put(Value::Null));
+    if !needed && absent && after.errors.len() > before.errors.len() {
+        return told("a field that nobody needs is asked for");
+    }
+    if after.letters() == before.letters() {
+        return Ok(());
+    }
+    if !needed {
+        return told("what was said is lost, and the field is not needed");
+    }
+    // Something was lost with a field that is needed: an error names it, unless the frame lawfully says something else, or
+    // nothing.
+    let name = path.iter().rev().find_map(Value::as_str).unwrap_or_default();
+    let named = after.errors.iter().any(|error| error.contains(name));
+    let list = at(&mut frame, path).is_array() || path.last().is_some_and(Value::is_u64);
+    let none = absent || matches!(change, Change::Put(Value::Array(_)));
+    let else_said = after.of_frame > 0 || after.letters() != without.letters();
+    if named || else_said || (list && none) { Ok(()) } else { told("no error names the field") }
+}
+
+#[test]
+fn one_changed_field_costs_no_more_than_it_says() {
+    let (mut tried, mut wrong) = (0, Vec::new());
+    for (dialect, _, frames) in fixtures().into_iter().filter(|(dialect, name, _)| dialect.splits() && name == "full") {
+        let mut seen = BTreeMap::<String, usize>::new();
+        for (index, frame) in frames.iter().enumerate() {
+            let Some(frame) = vendors(frame) else { continue };
+            let baseline = baseline(dialect, &frames, index);
+            for path in places(&frame) {
+                // The same field of a few frames stands for all of them.
+                let seen = seen.entry(pattern(&path)).or_default();
+                *seen += 1;
+                if *seen > 2 {
+                    continue;
+                }
+                for change in changes() {
+                    tried += 1;
+                    wrong.extend(verdict(dialect, &frames, index, &path, &change, &baseline).err());
+                }
+            }
+        }
+    }
+    let shown: Vec<&str> = wrong.iter().filter_map(|wrong| wrong.lines().next()).collect();
+    assert!(wrong.is_empty(), "{} of {tried}:\n{}\n\nthe first: {}", wrong.len(), shown.join("\n"), wrong[0]);
+    assert!(tried > 5000, "{tried}");
+}
+
+#[test]
+fn every_dialect_says_what_it_needs() {
+    for dialect in DIALECTS {
+        let fixtures = fixtures();
+        let frames =
+            fixtures.iter().filter(|(other, ..)| other.name() == dialect.name()).flat_map(|(.., frames)| frames);
+        let frames = frames.map(String::as_str).chain([dialect.example()]);
+        let places: Vec<String> = frames
+            .filter_map(|frame| serde_json::from_str::<Value>(frame).ok())
+            .flat_map(|frame| places(&frame))
+            .map(|path| pattern(&path))
+            .collect();
+        assert!(!dialect.needs().is_empty(), "{}: Dialect::needs names nothing", dialect.name());
+        for need in dialect.needs() {
+            assert!(places.iter().any(|place| place == need), "{}: no frame has {need}", dialect.name());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// As the table above, over every fixture, place and change, two changes in one frame included.
+    #[test]
+    fn changed_fields_leave_other_turns_alone(
+        which in any::<prop::sample::Index>(), frame in any::<prop::sample::Index>(),
+        place in any::<prop::sample::Index>(), change in any::<prop::sample::Index>(),
+        second in any::<prop::sample::Index>(), other in any::<prop::sample::Index>(),
+    ) {
+        let fixtures: Vec<_> = fixtures().into_iter().filter(|(dialect, ..)| dialect.splits()).collect();
+        let (dialect, _, frames) = &fixtures[which.index(fixtures.len())];
+        let index = frame.index(frames.len());
+        let Some(frame) = vendors(&frames[index]) else { return Ok(()) };
+        let all = changes();
+        let all_places = places(&frame);
+        prop_assume!(!all_places.is_empty());
+        let path = &all_places[place.index(all_places.len())];
+        let baseline = baseline(*dialect, frames, index);
+        if let Err(wrong) = verdict(*dialect, frames, index, path, &all[change.index(all.len())], &baseline) {
+            prop_assert!(false, "{}", wrong);
+        }
+        // A second change at will: nothing panics, and what others say stands.
+        let Some(once) = changed(&frame, path, &all[change.index(all.len())]) else { return Ok(()) };
+        let places = places(&once);
+        prop_assume!(!places.is_empty());
+        let Some(twice) = changed(&once, &places[second.index(places.len())], &all[other.index(all.len())]) else { return Ok(()) };
+        let mut after = frames.clone();
+        after[index] = twice.to_string();
+        said(*dialect, &after, index);
+    }
+}

@@ -1,0 +1,148 @@
+//! The slow way, after the fast one has failed: which part of a frame is wrong, in words and as a place.
+//!
+//! Knows no vendor.
+
+use serde::de::Deserialize;
+use serde_json::Value;
+use serde_path_to_error::{Path, Segment};
+
+use crate::stt::DecodeError;
+
+/// Longest string that an error repeats.
+const MAX_SHOWN_CHARS: usize = 24;
+
+/// A step into a JSON value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::stt) enum Step {
+    /// To an object's field.
+    Key(String),
+    /// To an array's element.
+    Index(usize),
+}
+
+/// What is wrong, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::stt) enum Fault {
+    /// A value that cannot be read.
+    Wrong(Vec<Step>),
+    /// A field that is needed and not there.
+    Missing(Vec<Step>),
+    /// A field that is given more than once.
+    Duplicate(Vec<Step>),
+}
+
+impl Fault {
+    /// From a place within a list to the whole list; `false` where there is no list.
+    pub(super) fn widen_to_list(&mut self) -> bool {
+        let (Self::Wrong(path) | Self::Missing(path) | Self::Duplicate(path)) = self;
+        let Some(last) = path.iter().rposition(|step| matches!(step, Step::Index(_))) else { return false };
+        path.truncate(last);
+        *self = Self::Wrong(std::mem::take(path));
+        true
+    }
+}
+
+/// Why `frame` is no `T`; `what` names the message.
+pub(super) fn explain<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> DecodeError {
+    let object = match object(frame) {
+        Ok(object) => object,
+        Err(error) => return error,
+    };
+    let mut json = serde_json::Deserializer::from_str(frame);
+    let error = match serde_path_to_error::deserialize::<_, T>(&mut json) {
+        Ok(_) => return DecodeError::new("bad_json", format!("{what}: not understood")),
+        Err(error) => error,
+    };
+    let steps = steps(error.path());
+    let (path, found) = locate(what, &steps, &object);
+    let inner = error.inner().to_string();
+    let inner = inner.split(" at line ").next().unwrap_or_default();
+    let field = |name: &str| steps.iter().cloned().chain([Step::Key(name.to_owned())]).collect();
+    if let Some(name) = inner.strip_prefix("missing field ") {
+        let name = name.trim_matches('`');
+        let error = DecodeError::new("bad_field", format!("{path}.{name}: required, but missing"));
+        return error.at(Fault::Missing(field(name)));
+    }
+    if let Some(name) = inner.strip_prefix("duplicate field ") {
+        let name = name.trim_matches('`');
+        let error = DecodeError::new("bad_field", format!("{path}.{name}: given more than once"));
+        return error.at(Fault::Duplicate(field(name)));
+    }
+    // The words of serde's own types, in ours.
+    let expected = match inner.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected) {
+        "a boolean" => "true or false",
+        "a sequence" => "an array",
+        "a map" => "an object",
+        derived if derived.starts_with("struct ") => "an object",
+        expected => expected,
+    };
+    bad_field(&path, expected, found.or(Some(&Value::Null))).at(Fault::Wrong(steps))
+}
+
+/// The frame as an object.
+///
+/// # Errors
+/// No JSON, or another value.
+pub(super) fn object(frame: &str) -> Result<serde_json::Map<String, Value>, DecodeError> {
+    match serde_json::from_str(frame) {
+        Ok(Value::Object(object)) => Ok(object),
+        Ok(other) => Err(DecodeError::new("bad_field", format!("frame: expected an object, found {}", shown(&other)))),
+        Err(error) => Err(DecodeError::new("bad_json", format!("frame: expected a JSON object, but {error}"))),
+    }
+}
+
+/// `path: expected …, found …`.
+pub(in crate::stt) fn bad_field(path: &str, expected: &str, found: Option<&Value>) -> DecodeError {
+    let message = match found {
+        None => format!("{path}: required, but missing; expected {expected}"),
+        Some(value) => format!("{path}: expected {expected}, found {}", shown(value)),
+    };
+    DecodeError::new("bad_field", message)
+}
+
+fn steps(path: &Path) -> Vec<Step> {
+    path.iter()
+        .filter_map(|segment| match segment {
+            Segment::Map { key } => Some(Step::Key(key.clone())),
+            Segment::Seq { index } => Some(Step::Index(*index)),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        })
+        .collect()
+}
+
+/// Writes `steps` below `what`, and finds what stands there.
+fn locate<'v>(what: &str, steps: &[Step], object: &'v serde_json::Map<String, Value>) -> (String, Option<&'v Value>) {
+    let mut text = what.to_owned();
+    let mut at: Option<&Value> = None;
+    for (depth, step) in steps.iter().enumerate() {
+        match step {
+            Step::Key(key) => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(key);
+                at = if depth == 0 { object.get(key) } else { at.and_then(|value| value.get(key)) };
+            }
+            Step::Index(index) => {
+                text.push_str(&format!("[{index}]"));
+                at = at.and_then(|value| value.get(index));
+            }
+        }
+    }
+    (text, at)
+}
+
+/// A short form of a value that repeats no sentence of a call.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(value) => value.to_string(),
+        Value::Number(value) => value.to_string(),
+        Value::String(text) if text.chars().count() <= MAX_SHOWN_CHARS && !text.contains(char::is_whitespace) => {
+            format!("{text:?}")
+        }
+        Value::String(text) => format!("a string of {} characters", text.chars().count()),
+        Value::Array(_) => "an array".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}

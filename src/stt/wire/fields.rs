@@ -1,0 +1,436 @@
+//! Field types of vendors' frames, read leniently: a number may come as text and text as a number, whole or with a
+//! fraction. Null is for `Option` to read, as absent. What cannot be read is an error that says what was expected;
+//! [`super::salvage`] decides what it costs.
+//!
+//! Knows no vendor, and no frame of ours: those are strict (`super::strict`).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
+use serde_json::Number;
+
+/// Largest integer that every JSON implementation keeps exactly.
+pub(super) const MAX_INTEGER: u64 = (1 << 53) - 1;
+#[expect(clippy::cast_precision_loss, reason = "2^53 - 1 is exact")]
+const MAX_FLOAT: f64 = MAX_INTEGER as f64;
+
+/// A string that borrows from the frame where it has no escapes; a number or a boolean as it is written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(in crate::stt) struct Text<'a>(pub Cow<'a, str>);
+
+impl Text<'_> {
+    pub(in crate::stt) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub(in crate::stt) fn into_string(self) -> String {
+        self.0.into_owned()
+    }
+}
+
+/// A count or a time in ms, rounded; below zero is zero.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::stt) struct Natural(pub u64);
+
+/// A time in seconds, kept as ms, rounded. Below zero, which some vendors' padding gives, is zero. Also as text
+/// (`"1.2"`, `"1.200s"`, `"PT1.2S"`, `"00:00:01.2"`) and as a protobuf `Duration` (`{"seconds","nanos"}`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::stt) struct Seconds(pub u64);
+
+impl Seconds {
+    /// ms.
+    pub(in crate::stt) fn ms(self) -> u64 {
+        self.0
+    }
+}
+
+/// A number taken for a confidence: what lies outside 0 to 1 is clamped, for vendors round carelessly.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::stt) struct Score(pub f32);
+
+/// Any finite number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::stt) struct Real(pub f64);
+
+/// True or false, also as 0 and 1 and in the usual words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::stt) struct Flag(pub bool);
+
+/// An id, or a speaker's or channel's label: text as it is, a number as its shortest decimal form.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(in crate::stt) struct Label(pub String);
+
+/// A list that a vendor may leave out or give as null. Elements that are null are left out.
+pub(in crate::stt) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    optional_list(deserializer).map(Option::unwrap_or_default)
+}
+
+/// As [`list`], where a list that is absent differs from one that is empty.
+pub(in crate::stt) fn optional_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    struct ReadList<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for ReadList<T> {
+        type Value = Option<Vec<T>>;
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("an array")
+        }
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+            Ok(None)
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = sequence.next_element::<Option<T>>()? {
+                items.extend(item);
+            }
+            Ok(Some(items))
+        }
+    }
+    deserializer.deserialize_any(ReadList(PhantomData))
+}
+
+/// What a field type makes of each kind of JSON value; `None` where it can make nothing of it.
+trait Lenient<'de>: Sized {
+    /// For errors: "expected …".
+    const EXPECTED: &'static str;
+
+    fn number(number: &Number) -> Option<Self>;
+    fn text(text: Cow<'de, str>) -> Option<Self>;
+    fn flag(flag: bool) -> Option<Self> {
+        let _ = flag;
+        None
+    }
+    /// `Ok(None)`: read to its end, but of no use.
+    fn object<A: MapAccess<'de>>(map: A) -> Result<Option<Self>, A::Error> {
+        let _ = map;
+        Err(A::Error::invalid_type(Unexpected::Map, &Self::EXPECTED))
+    }
+}
+
+struct Read<T>(PhantomData<T>);
+
+impl<'de, T: Lenient<'de>> Read<T> {
+    fn number<E: Error>(self, number: &Number) -> Result<T, E> {
+        let found = || E::invalid_value(Unexpected::Other("number"), &T::EXPECTED);
+        T::number(number).ok_or_else(found)
+    }
+}
+
+impl<'de, T: Lenient<'de>> Visitor<'de> for Read<T> {
+    type Value = T;
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(T::EXPECTED)
+    }
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<T, E> {
+        T::flag(flag).ok_or_else(|| E::invalid_type(Unexpected::Bool(flag), &T::EXPECTED))
+    }
+    fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+        self.number(&Number::from(number))
+    }
+    fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
+        self.number(&Number::from(number))
+    }
+    fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
+        match Number::from_f64(number) {
+            Some(number) => self.number(&number),
+            None => Err(E::invalid_value(Unexpected::Float(number), &T::EXPECTED)),
+        }
+    }
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<T, E> {
+        T::text(Cow::Borrowed(text)).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &T::EXPECTED))
+    }
+    fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+        self.visit_string(text.to_owned())
+    }
+    fn visit_string<E: Error>(self, text: String) -> Result<T, E> {
+        T::text(Cow::Owned(text)).ok_or_else(|| E::invalid_value(Unexpected::Other("text"), &T::EXPECTED))
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+        T::object(map)?.ok_or_else(|| A::Error::invalid_value(Unexpected::Map, &T::EXPECTED))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Read::<Text<'de>>(PhantomData))
+    }
+}
+
+macro_rules! lenient {
+    ($($name:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(Read::<Self>(PhantomData))
+            }
+        }
+    )*};
+}
+
+lenient!(Natural, Seconds, Score, Real, Flag, Label, Long);
+
+impl<'de> Lenient<'de> for Text<'de> {
+    const EXPECTED: &'static str = "a string";
+    fn number(number: &Number) -> Option<Self> {
+        Some(Text(Cow::Owned(decimal(number))))
+    }
+    fn text(text: Cow<'de, str>) -> Option<Self> {
+        Some(Text(text))
+    }
+    fn flag(flag: bool) -> Option<Self> {
+        Some(Text(Cow::Borrowed(if flag { "true" } else { "false" })))
+    }
+}
+
+impl<'de> Lenient<'de> for Label {
+    const EXPECTED: &'static str = "a string or a number";
+    fn number(number: &Number) -> Option<Self> {
+        Some(Label(decimal(number)))
+    }
+    fn text(text: Cow<'de, str>) -> Option<Self> {
+        Some(Label(text.into_owned()))
+    }
+    fn flag(flag: bool) -> Option<Self> {
+        Some(Label(flag.to_string()))
+    }
+}
+
+impl<'de> Lenient<'de> for Natural {
+    const EXPECTED: &'static str = "an integer >= 0";
+    fn number(number: &Number) -> Option<Self> {
+        natural(number.as_f64()?).map(Natural)
+    }
+    fn text(text: Cow<'de, str>) -> Option<Self> {
+        natural(float(&text)?).map(Natural)
+    }
+}
+
+impl<'de> Lenient<'de> for Seconds {
+    const EXPECTED: &'static str = "a number of seconds";
+    fn number(number: &Number) -> Option<Self> {
+        natural(number.as_f64()? * 1000.0).map(Seconds)
+    }
+    fn text(text: Cow<'de, str>) -> Option<Self> {
+        natural(duration(text.trim())? * 1000.0).map(Seconds)
+    }
+    fn object<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
+        let (mut seconds, mut nanos): (Option<Long>, Option<Long>) = (None, None);
+        while let Some(name) = map.next_key::<Text<'de>>()? {
+            // Some libraries write out their own members' names, which end so.
+            match name.as_str().trim_end_matches('_') {
+                "seconds" => seconds = map.next_value()?,
+                "nanos" => nanos = map.next_value()?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        if seconds.is_none() && nanos.is_none() {
+            return Ok(None);
+        }
+        let part = |part: Option<Long>| part.map_or(0.0, |Long(number)| number);
+        Ok(natural(part(seconds) * 1000.0 + part(nanos) / 1e6).map(Seconds))
+    }
+}
+
+impl<'de> Lenient<'de> for Score {
+    const EXPECTED: &'static str = "a number";
+    fn number(number: &Number) -> Option<Self> {
+        Some(Score(share(number.as_f64()?)))
+    }
+    fn text(text: Cow<'de, str>) -> Option<Self> {
+        Some(Score(share(float(&text)?)))
+    }
+}
+
+impl<'de> Lenient<'de> for Real {
+    const EXPECTED: &'static str = "a number";
+    fn number(number: &Number) -> Option<Self> {
+        number.as_f64().map(Real)
+    }
+    fn text(text: Cow<'de, str>) -> Option<Self> {
+        float(&text).map(Real)
+    }
+}
+
+impl<'de> Lenient<'de> for Flag {
+    const EXPECTED: &'static str = "true or false";
+    fn number(number: &Number) -> Option<Self> {
+        match number.as_f64() {
+            Some(0.0) => Some(Flag(false)),
+            Some(1.0) => Some(Flag(true)),
+            _ => None,
+        }
+    }
+    fn text(text: Cow<'de, str>) -> Option<Self> {
+        match text.trim().to_ascii_lowercase().as_str() {
+            "1" | "true" | "t" | "yes" | "y" | "on" => Some(Flag(true)),
+            "0" | "false" | "f" | "no" | "n" | "off" => Some(Flag(false)),
+            _ => None,
+        }
+    }
+    fn flag(flag: bool) -> Option<Self> {
+        Some(Flag(flag))
+    }
+}
+
+/// A protobuf `int64` in JSON: a number, text, or the object `{"low","high","unsigned"}` of a library for such numbers.
+#[derive(Clone, Copy)]
+struct Long(f64);
+
+impl<'de> Lenient<'de> for Long {
+    const EXPECTED: &'static str = "a number";
+    fn number(number: &Number) -> Option<Self> {
+        number.as_f64().map(Long)
+    }
+    fn text(text: Cow<'de, str>) -> Option<Self> {
+        float(&text).map(Long)
+    }
+    fn object<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
+        let (mut low, mut high): (Option<Real>, Option<Real>) = (None, None);
+        while let Some(name) = map.next_key::<Text<'de>>()? {
+            match name.as_str() {
+                "low" => low = map.next_value()?,
+                "high" => high = map.next_value()?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        const WORD: f64 = 4_294_967_296.0;
+        Ok(low.map(|Real(low)| {
+            // The low half is written as a signed integer.
+            let low = if low < 0.0 { low + WORD } else { low };
+            Long(high.map_or(0.0, |Real(high)| high) * WORD + low)
+        }))
+    }
+}
+
+/// The shortest decimal form: `3.0` is `3`.
+fn decimal(number: &Number) -> String {
+    match number.as_f64() {
+        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() <= MAX_FLOAT => format!("{float:.0}"),
+        _ => number.to_string(),
+    }
+}
+
+/// A finite number in text.
+fn float(text: &str) -> Option<f64> {
+    text.trim().parse::<f64>().ok().filter(|number| number.is_finite())
+}
+
+/// Seconds of a duration in text.
+fn duration(text: &str) -> Option<f64> {
+    if let Some(iso) = text.strip_prefix("PT") {
+        let (mut total, mut rest) = (0.0, iso);
+        while !rest.is_empty() {
+            let end = rest.find(['H', 'M', 'S'])?;
+            let unit = match rest.as_bytes()[end] {
+                b'H' => 3600.0,
+                b'M' => 60.0,
+                _ => 1.0,
+            };
+            total += float(&rest[..end])? * unit;
+            rest = &rest[end + 1..];
+        }
+        return (!iso.is_empty()).then_some(total);
+    }
+    if text.contains(':') {
+        return text.split(':').try_fold(0.0, |total, part| Some(total * 60.0 + float(part)?));
+    }
+    float(text.strip_suffix('s').unwrap_or(text))
+}
+
+/// Rounded and not below zero; `None` where that is no integer which JSON keeps.
+fn natural(value: f64) -> Option<u64> {
+    let rounded = value.round().max(0.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
+    (rounded <= MAX_FLOAT).then_some(rounded as u64)
+}
+
+fn share(value: f64) -> f32 {
+    #[expect(clippy::cast_possible_truncation, reason = "a confidence needs no more digits")]
+    let share = value.clamp(0.0, 1.0) as f32;
+    share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T: for<'de> Deserialize<'de>>(json: &str) -> Result<T, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn seconds_in_any_spelling_are_the_same_time() {
+        for json in [
+            "1.2",
+            r#""1.2""#,
+            r#""1.200s""#,
+            r#"" 1.2s ""#,
+            r#""PT1.2S""#,
+            r#""PT0M1.2S""#,
+            r#""00:00:01.2000000""#,
+            r#"{"seconds":1,"nanos":200000000}"#,
+            r#"{"seconds":"1","nanos":200000000}"#,
+            r#"{"seconds_":1,"nanos_":200000000}"#,
+            r#"{"nanos":1200000000}"#,
+            r#"{"seconds":{"low":1,"high":0,"unsigned":false},"nanos":"200000000"}"#,
+        ] {
+            assert_eq!(read(json), Ok(Seconds(1200)), "{json}");
+        }
+        assert_eq!(read(r#"{"seconds":"2","nanos":null}"#), Ok(Seconds(2000)));
+        assert_eq!(read("-0.4"), Ok(Seconds(0)));
+        assert_eq!(read(r#"{"seconds":{"low":-1,"high":0}}"#), Ok(Seconds(4_294_967_295_000)));
+        for json in
+            ["true", r#""soon""#, r#""s""#, r#""PT""#, r#""1:x""#, r#""NaN""#, "{}", r#"{"x":1}"#, "[1]", "1e300"]
+        {
+            let error = read::<Seconds>(json).expect_err(json);
+            assert!(error.contains("expected a number of seconds"), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn numbers_may_be_text_and_have_a_fraction() {
+        for (json, expected) in [("160.5", 161), (r#""160.4""#, 160), ("-3", 0), ("1e3", 1000), (r#"" 7 ""#, 7)] {
+            assert_eq!(read(json), Ok(Natural(expected)), "{json}");
+        }
+        for json in ["1e300", r#""inf""#, r#""""#, "true", "{}", "[]"] {
+            assert!(read::<Natural>(json).is_err(), "{json}");
+        }
+        assert_eq!(read(r#""0.25""#), Ok(Score(0.25)));
+        assert_eq!(read("7"), Ok(Score(1.0)));
+        assert!(read::<Score>(r#""high""#).is_err());
+        for (json, expected) in [("1", true), ("0.0", false), (r#""True""#, true), (r#""no""#, false)] {
+            assert_eq!(read(json), Ok(Flag(expected)), "{json}");
+        }
+        assert!(read::<Flag>("2").is_err() && read::<Flag>(r#""maybe""#).is_err());
+    }
+
+    #[test]
+    fn labels_and_texts_may_be_numbers() {
+        for (json, expected) in
+            [("7", "7"), ("7.0", "7"), ("1.5", "1.5"), ("-1", "-1"), (r#""A b""#, "A b"), ("true", "true")]
+        {
+            assert_eq!(read(json), Ok(Label(expected.to_owned())), "{json}");
+            let text: Text<'_> = serde_json::from_str(json).expect("text");
+            assert_eq!(text.as_str(), expected, "{json}");
+        }
+        assert!(read::<Label>("{}").is_err() && read::<Label>("[]").is_err());
+    }
+
+    #[test]
+    fn lists_leave_out_null() {
+        #[derive(serde::Deserialize)]
+        struct Lists {
+            #[serde(default, deserialize_with = "list")]
+            some: Vec<Natural>,
+            #[serde(default, deserialize_with = "optional_list")]
+            maybe: Option<Vec<Natural>>,
+        }
+        let lists: Lists = serde_json::from_str(r#"{"some":[1,null,2],"maybe":null}"#).expect("lists");
+        assert_eq!((lists.some, lists.maybe), (vec![Natural(1), Natural(2)], None));
+        let lists: Lists = serde_json::from_str(r#"{"maybe":[]}"#).expect("lists");
+        assert_eq!((lists.some, lists.maybe), (vec![], Some(vec![])));
+    }
+}
