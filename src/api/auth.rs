@@ -1,23 +1,14 @@
-//! Keys and scopes: which key a request brings, and whether it opens what is asked for (DESIGN 5.5).
+//! Keys: which one a request brings, and whether it has the scopes that a route needs. Knows no path.
 //!
 //! Without any key made, nothing is asked: then the daemon listens on loopback only.
 
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Request};
 use tokio_util::sync::CancellationToken;
 
+use super::routes::{Access, Route};
 use crate::ingest::proxy::{Grant, Tokens};
 use crate::keys::{Identity, Keys, Scope, UNAUTHENTICATED};
-
-/// What a request has to bring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Need {
-    Nothing,
-    /// Any key.
-    Key,
-    One(Scope),
-    Both(Scope, Scope),
-}
 
 /// Why a request is not let through. On a WebSocket, this is a close code after the upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,41 +47,51 @@ impl Caller {
     }
 }
 
-/// Looks at the request's key.
+/// Checks the request's key against what `route` needs.
 ///
 /// # Errors
 /// Why it is not let through.
-pub fn check<B>(request: &Request<B>, keys: &Keys, tokens: &Tokens) -> Result<Caller, Refusal> {
-    if !keys.needed() {
+pub(super) fn check<B>(request: &Request<B>, route: &Route, keys: &Keys, tokens: &Tokens) -> Result<Caller, Refusal> {
+    if route.access == Access::Open || !keys.needed() {
         return Ok(Caller(None));
     }
-    let path = request.uri().path();
     let query = request.uri().query().unwrap_or("");
-    let need = need(request.method(), path, query);
-    if need == Need::Nothing {
-        return Ok(Caller(None));
-    }
-    let token = (path == "/v3/ws").then(|| grant(query, request.headers(), tokens)).flatten();
+    let token = route.takes_token.then(|| grant(query, request.headers(), tokens)).flatten();
     let token = token.and_then(|grant| stand_in(&grant, keys));
-    let identity = token.or_else(|| brought(request.headers()).and_then(|key| keys.find(&key)));
-    let identity = identity.ok_or_else(|| Refusal {
-        known: false,
-        message:
-            "a key is needed, as \"Authorization: Bearer KEY\" or as subprotocol \"sidetone.key.KEY\"; this request \
-                  has none, or one that is not known"
-                .to_owned(),
-    })?;
-    let lacks = match need {
-        Need::Nothing | Need::Key => None,
-        Need::One(scope) => Some(scope).filter(|scope| !identity.may(*scope)),
-        Need::Both(one, other) => [one, other].into_iter().find(|scope| !identity.may(*scope)),
+    let identity = token.or_else(|| identity(request.headers(), keys)).ok_or_else(unknown)?;
+    let needed = match route.access {
+        Access::Open | Access::AnyKey => &[][..],
+        Access::Scopes(scopes) => scopes,
     };
-    match lacks {
+    let also = route.also.filter(|(name, _)| parameter(query, name).is_some()).map(|(_, scope)| scope);
+    match needed.iter().copied().chain(also).find(|scope| !identity.may(*scope)) {
         None => Ok(Caller(Some(identity))),
         Some(scope) => Err(Refusal {
             known: true,
             message: format!("key {:?} lacks the scope {}, which this needs", &*identity.name, scope.as_str()),
         }),
+    }
+}
+
+/// Checks that the request brings a key that holds, whatever its scopes.
+///
+/// # Errors
+/// It brings none, or one that is unknown or revoked.
+pub(super) fn any_key<B>(request: &Request<B>, keys: &Keys) -> Result<(), Refusal> {
+    if !keys.needed() || identity(request.headers(), keys).is_some() { Ok(()) } else { Err(unknown()) }
+}
+
+fn identity(headers: &HeaderMap, keys: &Keys) -> Option<Identity> {
+    keys.find(&brought(headers)?)
+}
+
+fn unknown() -> Refusal {
+    Refusal {
+        known: false,
+        message:
+            "a key is needed, as \"Authorization: Bearer KEY\" or as subprotocol \"sidetone.key.KEY\"; this request \
+                  has none, or one that is not known"
+                .to_owned(),
     }
 }
 
@@ -127,75 +128,61 @@ fn brought(headers: &HeaderMap) -> Option<String> {
         .find_map(|protocol| protocol.trim().strip_prefix("sidetone.key.").map(str::to_owned))
 }
 
-fn need(method: &Method, path: &str, query: &str) -> Need {
-    match path {
-        // The page itself holds nothing; what it shows, it asks for with a key.
-        "/healthz" | "/readyz" | "/version" | "/" => Need::Nothing,
-        "/v1/ingest" | "/v3/token" => Need::One(Scope::Ingest),
-        "/v3/ws" if parameter(query, "llm_gateway").is_some() => Need::Both(Scope::Ingest, Scope::Gateway),
-        "/v3/ws" => Need::One(Scope::Ingest),
-        "/v1/subscribe" => Need::One(Scope::Subscribe),
-        "/metrics" | "/v1/usage" => Need::One(Scope::Admin),
-        "/v1/transcripts" | "/v1/feedback" => Need::One(Scope::Gateway),
-        _ if is_chat(path) => Need::One(Scope::Gateway),
-        _ if path == "/v1/calls" || path.starts_with("/v1/calls/") => match *method {
-            Method::GET | Method::HEAD => Need::One(Scope::Subscribe),
-            Method::POST => Need::Both(Scope::Gateway, Scope::Subscribe),
-            _ => Need::One(Scope::Admin),
-        },
-        _ => Need::Key,
-    }
-}
-
-/// Paths whose errors are of OpenAI's shape.
-pub(super) fn is_chat(path: &str) -> bool {
-    let path = path.strip_prefix("/v1").unwrap_or(path);
-    matches!(path, "/chat/completions" | "/models") || path.starts_with("/models/")
-}
-
-/// Paths that are WebSockets: refused after the upgrade, as browsers see nothing else.
-pub(super) fn is_socket(path: &str) -> bool {
-    matches!(path, "/v1/ingest" | "/v1/subscribe" | "/v3/ws")
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::routes::{ROUTES, Verb};
     use super::*;
     use crate::keys;
 
-    /// Every path, and the scopes that it takes all of.
-    const PATHS: &[(&str, &str, &[Scope])] = &[
-        ("GET", "/v1/ingest", &[Scope::Ingest]),
-        ("GET", "/v3/ws", &[Scope::Ingest]),
-        ("GET", "/v3/ws?llm_gateway=%7B%7D", &[Scope::Ingest, Scope::Gateway]),
-        ("GET", "/v3/token", &[Scope::Ingest]),
-        ("GET", "/v1/subscribe", &[Scope::Subscribe]),
-        ("GET", "/v1/calls", &[Scope::Subscribe]),
-        ("GET", "/v1/calls/c", &[Scope::Subscribe]),
-        ("GET", "/v1/calls/c/turns", &[Scope::Subscribe]),
-        ("GET", "/v1/calls/c/events", &[Scope::Subscribe]),
-        ("POST", "/v1/calls/c/analyses/summary", &[Scope::Gateway, Scope::Subscribe]),
-        ("DELETE", "/v1/calls/c", &[Scope::Admin]),
-        ("POST", "/v1/chat/completions", &[Scope::Gateway]),
-        ("POST", "/chat/completions", &[Scope::Gateway]),
-        ("GET", "/v1/models", &[Scope::Gateway]),
-        ("GET", "/models", &[Scope::Gateway]),
-        ("GET", "/v1/models/x", &[Scope::Gateway]),
-        ("POST", "/v1/transcripts", &[Scope::Gateway]),
-        ("GET", "/v1/usage", &[Scope::Admin]),
-        ("GET", "/metrics", &[Scope::Admin]),
-        ("GET", "/healthz", &[]),
-        ("GET", "/readyz", &[]),
-        ("GET", "/version", &[]),
+    /// Every route as the contract has it, with an example query, and the scopes that are all needed; `None`: any key.
+    const PATHS: &[(Verb, &str, &str, Option<&[Scope]>)] = &[
+        (Verb::Get, "/v1/ingest", "", Some(&[Scope::Ingest])),
+        (Verb::Get, "/v1/dialects", "", None),
+        (Verb::Get, "/v3/ws", "", Some(&[Scope::Ingest])),
+        (Verb::Get, "/v3/ws", "?llm_gateway=%7B%7D", Some(&[Scope::Ingest, Scope::Gateway])),
+        (Verb::Get, "/v3/token", "", Some(&[Scope::Ingest])),
+        (Verb::Get, "/v1/subscribe", "", Some(&[Scope::Subscribe])),
+        (Verb::Get, "/v1/calls", "", Some(&[Scope::Subscribe])),
+        (Verb::Get, "/v1/calls/{id}", "", Some(&[Scope::Subscribe])),
+        (Verb::Get, "/v1/calls/{id}/turns", "", Some(&[Scope::Subscribe])),
+        (Verb::Get, "/v1/calls/{id}/events", "", Some(&[Scope::Subscribe])),
+        (Verb::Post, "/v1/calls/{id}/analyses/{name}", "", Some(&[Scope::Gateway, Scope::Subscribe])),
+        (Verb::Delete, "/v1/calls/{id}", "", Some(&[Scope::Admin])),
+        (Verb::Post, "/v1/chat/completions", "", Some(&[Scope::Gateway])),
+        (Verb::Post, "/chat/completions", "", Some(&[Scope::Gateway])),
+        (Verb::Get, "/v1/models", "", Some(&[Scope::Gateway])),
+        (Verb::Get, "/models", "", Some(&[Scope::Gateway])),
+        (Verb::Get, "/v1/models/{*id}", "", Some(&[Scope::Gateway])),
+        (Verb::Get, "/models/{*id}", "", Some(&[Scope::Gateway])),
+        (Verb::Post, "/v1/transcripts", "", Some(&[Scope::Gateway])),
+        (Verb::Get, "/v1/usage", "", Some(&[Scope::Usage])),
+        (Verb::Get, "/metrics", "", Some(&[Scope::Metrics])),
+        (Verb::Get, "/healthz", "", Some(&[])),
+        (Verb::Get, "/readyz", "", Some(&[])),
+        (Verb::Get, "/version", "", Some(&[])),
+        (Verb::Get, "/", "", Some(&[])),
     ];
 
-    fn ask(keys: &Keys, method: &str, path: &str, header: Option<(&str, &str)>) -> Option<u16> {
-        let mut request = Request::builder().method(method).uri(path);
+    fn route(verb: Verb, path: &str) -> &'static Route {
+        let found = ROUTES.iter().find(|route| route.verb == verb && route.path == path);
+        found.unwrap_or_else(|| panic!("no route {verb:?} {path}"))
+    }
+
+    #[test]
+    fn every_route_is_in_the_contract() {
+        for route in ROUTES {
+            let listed = PATHS.iter().any(|(verb, path, ..)| (*verb, *path) == (route.verb, route.path));
+            assert!(listed, "{:?} {} is a route that PATHS does not list", route.verb, route.path);
+        }
+    }
+
+    fn ask(keys: &Keys, verb: Verb, path: &str, query: &str, header: Option<(&str, &str)>) -> Option<u16> {
+        let mut request = Request::builder().uri(format!("/x{query}"));
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
         let request = request.body(()).expect("request");
-        check(&request, keys, &Tokens::default()).err().map(|refusal| refusal.close_code())
+        check(&request, route(verb, path), keys, &Tokens::default()).err().map(|refusal| refusal.close_code())
     }
 
     #[test]
@@ -203,8 +190,8 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let file = keys::path(folder.path());
         let all = Keys::new(file.clone(), None);
-        for (method, path, _) in PATHS {
-            assert_eq!(ask(&all, method, path, None), None, "{path} without any key made");
+        for (verb, path, query, _) in PATHS {
+            assert_eq!(ask(&all, *verb, path, query, None), None, "{path} without any key made");
         }
         let made: Vec<(Scope, String)> = Scope::ALL
             .into_iter()
@@ -213,13 +200,14 @@ mod tests {
         let revoked = keys::create(&file, "gone", &[Scope::Admin]).expect("made");
         keys::revoke(&file, "gone").expect("revoked");
         std::thread::sleep(keys::FRESH);
-        for (method, path, needed) in PATHS {
-            let open = needed.is_empty();
+        for (verb, path, query, needed) in PATHS {
+            let open = needed.is_some_and(<[Scope]>::is_empty);
             for bad in [None, Some("wrong"), Some(revoked.as_str())] {
                 let header = bad.map(|key| ("authorization", key));
-                assert_eq!(ask(&all, method, path, header), (!open).then_some(4401), "{path} with {bad:?}");
+                assert_eq!(ask(&all, *verb, path, query, header), (!open).then_some(4401), "{path} with {bad:?}");
             }
             for (scope, key) in &made {
+                let needed = needed.unwrap_or_default();
                 let opens = *scope == Scope::Admin || needed.iter().all(|need| need == scope);
                 let expected = (!opens).then_some(4403);
                 for (name, value) in [
@@ -227,11 +215,12 @@ mod tests {
                     ("authorization", key.clone()),
                     ("sec-websocket-protocol", format!("sidetone.v1, sidetone.key.{key}")),
                 ] {
-                    assert_eq!(ask(&all, method, path, Some((name, &value))), expected, "{path} with {scope:?}");
+                    assert_eq!(ask(&all, *verb, path, query, Some((name, &value))), expected, "{path} with {scope:?}");
                 }
             }
         }
         let tokens = Tokens::default();
+        let proxy = route(Verb::Get, "/v3/ws");
         for gateway in [false, true] {
             let minute = std::time::Duration::from_secs(60);
             let mint = |key: &str| {
@@ -239,11 +228,13 @@ mod tests {
                 tokens.mint(crate::base::time::unix_ms(), minute, &grant)
             };
             let of_revoked = Request::get(format!("/v3/ws?token={}", mint("gone"))).body(()).expect("request");
-            assert!(check(&of_revoked, &all, &tokens).is_err_and(|refusal| refusal.close_code() == 4401));
+            assert!(check(&of_revoked, proxy, &all, &tokens).is_err_and(|refusal| refusal.close_code() == 4401));
             let token = mint("ingest");
             for (path, open) in [("/v3/ws?", true), ("/v3/ws?llm_gateway=%7B%7D", gateway), ("/v3/token?", false)] {
+                let at = route(Verb::Get, path.trim_end_matches("llm_gateway=%7B%7D").trim_end_matches('?'));
                 let ask = |request: http::request::Builder| {
-                    check(&request.body(()).expect("request"), &all, &tokens).map_err(|refusal| refusal.close_code())
+                    let request = request.body(()).expect("request");
+                    check(&request, at, &all, &tokens).map_err(|refusal| refusal.close_code())
                 };
                 let in_query = ask(Request::get(format!("{path}&token={token}")));
                 let in_header = ask(Request::get(path).header("authorization", &token));
@@ -252,6 +243,6 @@ mod tests {
         }
         let both = keys::create(&file, "both", &[Scope::Gateway, Scope::Subscribe]).expect("made");
         std::thread::sleep(keys::FRESH);
-        assert_eq!(ask(&all, "POST", "/v1/calls/c/analyses/x", Some(("authorization", &both))), None);
+        assert_eq!(ask(&all, Verb::Post, "/v1/calls/{id}/analyses/{name}", "", Some(("authorization", &both))), None);
     }
 }

@@ -1,5 +1,6 @@
 //! `[server]` and `[subscribe]`: who may talk to us, and how long a subscriber may stay mute.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use toml::Value;
@@ -12,6 +13,8 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// `[server]`: who may talk to us.
 #[derive(Debug, Clone, Default)]
 pub struct ServerConfig {
+    /// Where to listen; `None`: the command line's default.
+    pub listen: Option<SocketAddr>,
     /// Further names that a `Host` header may have (lower case, without port).
     pub hosts: Vec<String>,
     /// Further origins that a browser may come from, such as `https://dash.example.com`.
@@ -24,6 +27,7 @@ impl ServerConfig {
     /// Reads the section; what cannot be read is a problem and keeps its default.
     pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
         let mut section = Section::new("server", value, problems);
+        let listen = read_listen(&mut section);
         let hosts = section.strings("hosts").unwrap_or_default();
         let origins = section.strings("origins").unwrap_or_default();
         for origin in &origins {
@@ -34,8 +38,17 @@ impl ServerConfig {
         let key = section.secret("key");
         section.finish();
         let origins = origins.into_iter().map(|origin| origin.trim_end_matches('/').to_ascii_lowercase()).collect();
-        Self { hosts: hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(), origins, key }
+        Self { listen, hosts: hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(), origins, key }
     }
+}
+
+fn read_listen(section: &mut Section<'_>) -> Option<SocketAddr> {
+    let text = section.string("listen")?;
+    let listen = text.parse().ok();
+    if listen.is_none() {
+        section.problem("listen", format!("expected \"ADDRESS:PORT\", such as \"127.0.0.1:7700\", found {text:?}"));
+    }
+    listen
 }
 
 /// `[subscribe]`.

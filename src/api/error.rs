@@ -51,11 +51,6 @@ pub struct ApiError {
     retry_after_s: Option<u64>,
 }
 
-/// What is left to the router of a path whose POSTs never get there.
-pub(super) async fn only_post() -> Response {
-    (StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, "POST")]).into_response()
-}
-
 /// The answer to another method than a path takes says which it takes, as its `Allow` header does.
 pub(super) fn name_methods(response: Response, is_chat: bool) -> Response {
     if response.status() != StatusCode::METHOD_NOT_ALLOWED {

@@ -113,6 +113,7 @@ mod tests {
 
     fn guard() -> Guard {
         let config = ServerConfig {
+            listen: None,
             hosts: vec!["sidetone.example.com".to_owned()],
             origins: vec!["https://dash.example.com".to_owned()],
             key: None,

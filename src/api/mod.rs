@@ -14,6 +14,7 @@ pub mod guard;
 mod health;
 pub mod models;
 mod query;
+mod routes;
 mod stt;
 pub mod subscribe;
 mod transcripts;
@@ -26,7 +27,6 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post};
 use futures::future::BoxFuture;
 use http::{Method, Request};
 use prometheus_client::registry::Registry;
@@ -94,36 +94,7 @@ struct Inner {
 impl Service {
     /// The paths over `api`, behind `guard`.
     pub fn new(api: Arc<Api>, guard: Guard) -> Self {
-        let [completions, short] = chat::PATHS;
-        let router = Router::new()
-            .route("/v1/ingest", get(ingest_socket))
-            .route("/v1/dialects", get(stt::dialects))
-            .route("/v3/ws", get(stt::socket))
-            .route("/v3/token", get(stt::token))
-            .route("/v1/subscribe", get(subscribe_socket))
-            .route("/v1/calls", get(calls::list))
-            .route("/v1/calls/{id}", get(calls::show).delete(calls::erase))
-            .route("/v1/calls/{id}/turns", get(calls::turns))
-            .route("/v1/calls/{id}/events", get(calls::events))
-            .route("/v1/calls/{id}/analyses/{name}", post(calls::run))
-            .route("/v1/transcripts", post(transcripts::post))
-            .route("/v1/usage", get(usage::usage))
-            .route(completions, any(error::only_post))
-            .route(short, any(error::only_post))
-            .route("/v1/models", get(models::list))
-            .route("/models", get(models::list))
-            .route("/v1/models/{*id}", get(models::show))
-            .route("/models/{*id}", get(models::show))
-            .route("/", get(dashboard))
-            .route("/healthz", get(health::live))
-            .route("/readyz", get(health::ready))
-            .route("/metrics", get(health::metrics))
-            .route("/version", get(health::version))
-            .method_not_allowed_fallback(|| async { ApiError::method_not_allowed("other methods") })
-            .fallback(|| async {
-                ApiError::not_found("unknown_path", "no such path; see the README for those there are")
-            })
-            .with_state(Arc::clone(&api));
+        let router = routes::router(&api);
         Self(Arc::new(Inner { guard, api, router }))
     }
 
@@ -134,7 +105,7 @@ impl Service {
         B::Error: Into<axum::BoxError>,
     {
         let began = Instant::now();
-        let is_chat = auth::is_chat(request.uri().path());
+        let is_chat = routes::speaks_openai(request.uri().path());
         if let Err(refusal) = self.0.guard.check(&request) {
             return if is_chat { OpenAiError::from(refusal).into_response() } else { refusal.into_response() };
         }
@@ -155,20 +126,12 @@ impl Service {
     {
         let Inner { api, router, .. } = &*self.0;
         let mut request = request.map(Body::new);
-        match auth::check(&request, &api.keys, &api.proxy.tokens) {
-            // Not routed: a router takes as much of a request's time as all of the above.
-            Ok(caller) if request.method() == Method::POST && chat::PATHS.contains(&request.uri().path()) => {
-                return chat::complete(Arc::clone(api), caller, request, began).await;
-            }
-            Ok(caller) => {
-                request.extensions_mut().insert(caller);
-            }
-            // Told by a close code after the upgrade: a browser cannot see a status there.
-            Err(refusal) if auth::is_socket(request.uri().path()) => {
-                request.extensions_mut().insert(refusal);
-            }
-            Err(refusal) if is_chat => return OpenAiError::refused(&refusal).into_response(),
-            Err(refusal) => return ApiError::refused(&refusal).into_response(),
+        let direct = (request.method() == Method::POST).then(|| routes::completions(request.uri().path())).flatten();
+        if let Some(route) = direct {
+            return match auth::check(&request, route, &api.keys, &api.proxy.tokens) {
+                Ok(caller) => chat::complete(Arc::clone(api), caller, request, began).await,
+                Err(refusal) => OpenAiError::refused(&refusal).into_response(),
+            };
         }
         request.extensions_mut().insert(hold);
         match router.clone().call(request).await {

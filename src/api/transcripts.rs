@@ -16,6 +16,7 @@ use super::calls::session_error;
 use super::error::ApiError;
 use super::{Api, body};
 use crate::base::surrogates;
+use crate::base::names;
 use crate::hub::{Interest, Item, Kind};
 use crate::ingest::whole::{Whole, WholeError};
 use crate::llm::RequestError;
@@ -81,7 +82,7 @@ impl Posted {
         }
         let dialect = stt::dialect(dialect).ok_or_else(|| {
             let known: Vec<&str> = stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
-            bad(format!("dialect: no dialect {dialect:?}; there are: {}", known.join(", ")))
+            bad(format!("dialect: {}", names::unknown("dialect", dialect, &known)))
         })?;
         let whole = Whole::read(dialect, frames.iter().map(String::as_str))
             .map_err(|(position, complaint)| bad(format!("{name}[{position}]: {}", complaint.message)))?;
@@ -116,8 +117,8 @@ pub(super) async fn post(State(api): State<Arc<Api>>, request: Request<Body>) ->
     drop(body);
     let deps = Arc::clone(api.sessions.deps());
     if let Some(name) = posted.analyses.iter().flatten().find(|name| deps.analyses.get(name).is_none()) {
-        let known = deps.analyses.names().join(", ");
-        return Err(ApiError::bad_request("unknown_analysis", format!("no analysis {name:?}; there are: {known}")));
+        let message = names::unknown("analysis", name, deps.analyses.names());
+        return Err(ApiError::bad_request("unknown_analysis", message));
     }
     let whole = posted.whole()?;
     let lost: Vec<Value> = whole

@@ -24,6 +24,7 @@ use self::workers::Workers;
 use crate::api::guard::Guard;
 use crate::api::{Api, Service, SessionViews, subscribe};
 use crate::base::drain::Drain;
+use crate::base::owner;
 use crate::base::queue::QueueMetrics;
 use crate::base::tls::{Acceptor, TlsError};
 use crate::config::Config;
@@ -53,7 +54,8 @@ pub enum StartError {
     NotLoopback(SocketAddr),
     /// The address is taken, or not ours.
     #[error(
-        "cannot listen on {address}: {error}; --listen ADDR names another address, and with port 0 a free port is taken"
+        "cannot listen on {address}: {error}; --listen ADDR or [server] listen names another address, and with port 0 a \
+         free port is taken"
     )]
     Listen {
         /// The address.
@@ -61,6 +63,9 @@ pub enum StartError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// The data folder is another user's.
+    #[error("{0}")]
+    Foreign(#[from] owner::Foreign),
     /// The journal cannot be opened.
     #[error("{0}")]
     Journal(String),
@@ -102,7 +107,8 @@ pub struct Running {
 /// See [`StartError`]; nothing is left running.
 pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> {
     let started = reload::Sections::of(&config);
-    config.warning().iter().for_each(|warning| tracing::warn!("{warning}"));
+    config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    owner::check(&config.journal.dir)?;
     let keys = Keys::new(keys::path(&config.journal.dir), config.server.key.as_ref().map(|key| &key.value));
     check_address(listen, &keys)?;
     limits::raise_open_files();
@@ -196,6 +202,11 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         workers.spawn(drain.tasks.track_future(run));
     }
     workers.spawn(sweep(journal, drain.clone()));
+    match keys::admin::Socket::bind(&config.journal.dir) {
+        Ok(socket) => workers.spawn(socket.serve(watched_keys.clone(), drain.stop.clone())),
+        // Key commands then change the files, which this daemon heeds as well.
+        Err(error) => tracing::warn!(%error, "the admin socket cannot be made"),
+    }
     workers.spawn(watched_keys.watch());
     workers.spawn(gateway.clone().keep_listings(drain.stop.clone()));
     for sink in config.sinks {

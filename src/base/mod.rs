@@ -1,10 +1,12 @@
 //! Mechanisms that know no domain type: settings, queues with gauges, time, stopwatches, backoff, sockets and their
-//! pulse, draining, repair of JSON text, words of text.
+//! pulse, draining, repair of JSON text, words of text, owners of files, near names.
 
 pub mod backoff;
 pub mod drain;
 pub mod http;
 pub mod metric;
+pub mod names;
+pub mod owner;
 pub mod pulse;
 pub mod queue;
 pub mod secret;

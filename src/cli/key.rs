@@ -1,13 +1,16 @@
-//! `sidetone key`: client keys, made, listed and revoked. A running daemon honours all three at once.
+//! `sidetone key`: client keys, made, listed and revoked, by the running daemon or, where none runs, in its files.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
 use super::out::{self, say};
 use super::{settings, table};
+use crate::base::owner;
+use crate::keys::admin::{Answer, Request};
 use crate::keys::{self, Scope};
 
 /// Options of `sidetone key`.
@@ -16,8 +19,12 @@ use crate::keys::{self, Scope};
 Examples:
   sidetone key create --name agent --scope ingest
   sidetone key create --name dashboard --scope subscribe,gateway --config sidetone.toml
+  sidetone key create --name prometheus --scope metrics
   sidetone key list
-  sidetone key revoke agent")]
+  sidetone key revoke agent
+
+A running daemon is asked by a socket in its data folder ([journal] dir), which root and the daemon's own user may use.
+Where none runs, the files there are changed; made by root, they belong to the folder's owner.")]
 pub(crate) struct KeyArgs {
     #[command(subcommand)]
     command: KeyCommand,
@@ -27,20 +34,20 @@ pub(crate) struct KeyArgs {
 enum KeyCommand {
     /// Make a key; it is printed this once
     Create {
-        /// What it opens: ingest, subscribe, gateway, admin
-        #[arg(long = "scope", value_name = "SCOPES", required = true, value_delimiter = ',', value_parser = scope)]
+        /// What it opens; several separated by commas, or --scope again
+        #[arg(long = "scope", value_name = "SCOPES", required = true, value_delimiter = ',', value_parser = scopes())]
         scopes: Vec<Scope>,
         /// Its name, on the bill and in the list
         #[arg(long, value_name = "NAME")]
         name: String,
         /// The daemon's configuration
-        #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG")]
+        #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
         config: Option<PathBuf>,
     },
     /// List the keys; never the keys themselves
     List {
         /// The daemon's configuration
-        #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG")]
+        #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
         config: Option<PathBuf>,
     },
     /// Revoke a key, for ever
@@ -49,14 +56,15 @@ enum KeyCommand {
         #[arg(value_name = "NAME")]
         name: String,
         /// The daemon's configuration
-        #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG")]
+        #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
         config: Option<PathBuf>,
     },
 }
 
-fn scope(text: &str) -> Result<Scope, String> {
-    let names = || Scope::ALL.map(Scope::as_str).join(", ");
-    Scope::parse(text).ok_or_else(|| format!("expected of {}, found {text:?}", names()))
+/// Reads a scope's name; help and errors list all of them.
+fn scopes() -> impl TypedValueParser<Value = Scope> {
+    let names = Scope::ALL.map(|scope| PossibleValue::new(scope.as_str()).help(scope.opens()));
+    PossibleValuesParser::new(names).try_map(|name| Scope::parse(&name).ok_or("no such scope"))
 }
 
 /// Runs the command.
@@ -64,28 +72,70 @@ fn scope(text: &str) -> Result<Scope, String> {
 /// # Errors
 /// The configuration or the key file cannot be used, or the name is wrong.
 pub(crate) fn run(args: &KeyArgs) -> Result<ExitCode> {
-    let path = |config: &Option<PathBuf>| -> Result<PathBuf> {
-        Ok(keys::path(&settings::load(config.as_deref())?.journal.dir))
-    };
     match &args.command {
         KeyCommand::Create { scopes, name, config } => {
-            let key = keys::create(&path(config)?, name, scopes)?;
+            let scopes = scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
+            let done = Done::of(config, &Request::Create { name: name.clone(), scopes })?;
+            let key = done.answer.key.as_deref().context("the daemon made no key")?;
             say!("{key}").with_context(|| {
                 format!("key {name:?} is made, and nobody has seen it: `sidetone key revoke {name}` takes it back")
             })?;
+            done.note();
         }
         KeyCommand::List { config } => {
+            let done = Done::of(config, &Request::List)?;
             let mut lines = vec![["NAME", "SCOPES", "CREATED", "REVOKED"].map(str::to_owned).to_vec()];
-            for entry in keys::list(&path(config)?)? {
-                let revoked = entry.revoked_at.unwrap_or_default();
-                lines.push(vec![entry.name, entry.scopes.join(","), entry.created_at, revoked]);
+            for entry in &done.answer.keys {
+                let revoked = entry.revoked_at.clone().unwrap_or_default();
+                lines.push(vec![entry.name.clone(), entry.scopes.join(","), entry.created_at.clone(), revoked]);
             }
             out::lines(&table::draw(&lines, usize::MAX))?;
+            say!("{}", done.place())?;
         }
         KeyCommand::Revoke { name, config } => {
-            keys::revoke(&path(config)?, name)?;
+            let done = Done::of(config, &Request::Revoke { name: name.clone() })?;
             say!("revoked {name}")?;
+            done.note();
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was done, where, and by whom.
+struct Done {
+    answer: Answer,
+    folder: PathBuf,
+    by_daemon: bool,
+}
+
+impl Done {
+    /// Asks the daemon that runs on the configuration's data folder; where none does, works on its files.
+    fn of(config: &Option<PathBuf>, request: &Request) -> Result<Self> {
+        let folder = settings::data_folder(config.as_deref())?;
+        let asked = keys::admin::ask(&folder, request)?;
+        let by_daemon = asked.is_some();
+        let answer = match asked {
+            Some(answer) => answer,
+            None => {
+                owner::writer(&folder)?;
+                keys::admin::apply(&keys::path(&folder), request)?
+            }
+        };
+        match answer.error {
+            Some(error) => bail!("{error}"),
+            None => Ok(Self { answer, folder, by_daemon }),
+        }
+    }
+
+    fn place(&self) -> String {
+        let who = if self.by_daemon { "a daemon runs on it" } else { "no daemon runs on it" };
+        format!("keys of {}; {who}", self.folder.display())
+    }
+
+    /// Says on stderr where a key was changed that no daemon has heard of: it may be another folder than the daemon's.
+    fn note(&self) {
+        if !self.by_daemon {
+            anstream::eprintln!("{}", self.place());
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Reading the configuration for a command, and telling what is wrong with it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 
 use crate::base::settings::Problem;
 use crate::config::Config;
@@ -12,18 +12,26 @@ use crate::config::Config;
 /// # Errors
 /// All problems, a line each, and the next step.
 pub(crate) fn load(path: Option<&Path>) -> Result<Config> {
-    match Config::load(path) {
-        Ok(config) => Ok(config),
-        Err(problems) => {
-            let lines: Vec<String> = problems.iter().map(line).collect();
-            if let Some(path) = path.filter(|path| !path.exists()) {
-                let next = "without --config the defaults apply; config/sidetone.toml of the project shows every key";
-                bail!("{}\n{next}", lines.first().map_or(path.display().to_string(), Clone::clone));
-            }
-            let at = path.map_or_else(String::new, |path| format!(" --config {}", path.display()));
-            bail!("the configuration has problems:\n{}\n`sidetone check{at}` looks again", lines.join("\n"))
-        }
+    Config::load(path).map_err(|problems| refused(path, &problems))
+}
+
+/// The data folder of a daemon with this configuration; whatever else the file says is not looked at.
+///
+/// # Errors
+/// As [`load`], of `[journal]` alone.
+pub(crate) fn data_folder(path: Option<&Path>) -> Result<PathBuf> {
+    Config::data_folder(path).map_err(|problems| refused(path, &problems))
+}
+
+fn refused(path: Option<&Path>, problems: &[Problem]) -> anyhow::Error {
+    let path = path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    let lines: Vec<String> = problems.iter().map(line).collect();
+    if let Some(path) = path.as_ref().filter(|path| !path.exists()) {
+        let next = "without --config the defaults apply; config/sidetone.toml of the project shows every key";
+        return anyhow!("{}\n{next}", lines.first().map_or(path.display().to_string(), Clone::clone));
     }
+    let at = path.map_or_else(String::new, |path| format!(" --config {}", path.display()));
+    anyhow!("the configuration has problems:\n{}\n`sidetone check{at}` looks again", lines.join("\n"))
 }
 
 /// `section.name.key: what is wrong and what is allowed`, on one line.

@@ -5,7 +5,7 @@
 
 mod telemetry;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use telemetry::TelemetryConfig;
 
@@ -14,6 +14,7 @@ use toml::{Table, Value};
 use crate::analysis::Registry as Analyses;
 use crate::api::config::{ServerConfig, SubscribeConfig};
 use crate::base::drain::ShutdownConfig;
+use crate::base::names;
 use crate::base::settings::{Problem, Problems, Section};
 use crate::base::tls::TlsConfig;
 use crate::ingest::proxy::SttConfig;
@@ -61,15 +62,40 @@ impl Config {
     /// # Errors
     /// Every problem of the file, in its order.
     pub fn load(path: Option<&Path>) -> Result<Self, Vec<Problem>> {
-        let problem = |message: String| {
-            vec![Problem { path: path.map_or_else(String::new, |path| path.display().to_string()), message }]
-        };
-        let text = match path {
+        Self::read(path, Self::parse)
+    }
+
+    /// The data folder that a daemon with this configuration uses. Reads nothing else of it: what other sections need
+    /// (a variable that only the daemon has, say) a key command can do without.
+    ///
+    /// # Errors
+    /// The file cannot be read or is no TOML, or `[journal]` is wrong.
+    pub fn data_folder(path: Option<&Path>) -> Result<PathBuf, Vec<Problem>> {
+        Self::read(path, |text, base| {
+            let mut table = parse_toml(text)?;
+            let mut problems = Problems::in_folder(base);
+            let journal = journal::Config::read(table.remove("journal"), &mut problems);
+            if problems.is_empty() { Ok(journal.dir) } else { Err(problems.into_vec()) }
+        })
+    }
+
+    /// Reads the text at `path` and its folder, as an absolute path, by `parse`.
+    fn read<T>(
+        path: Option<&Path>,
+        parse: impl FnOnce(&str, &Path) -> Result<T, Vec<Problem>>,
+    ) -> Result<T, Vec<Problem>> {
+        let path = path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        let at = path.as_ref().map_or_else(String::new, |path| path.display().to_string());
+        let problem = |message: String| vec![Problem { path: at.clone(), message }];
+        let text = match &path {
             None => String::new(),
             Some(path) => std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?,
         };
-        let base = path.and_then(Path::parent).unwrap_or(Path::new("."));
-        Self::parse(&text, base).map_err(|problems| match (problems.as_slice(), path) {
+        let base = match path.as_deref().and_then(Path::parent) {
+            Some(base) => base.to_owned(),
+            None => std::env::current_dir().unwrap_or_else(|_| PathBuf::from(".")),
+        };
+        parse(&text, &base).map_err(|problems| match (problems.as_slice(), &path) {
             ([Problem { path: at, message }], Some(_)) if at.is_empty() => problem(message.clone()),
             _ => problems,
         })
@@ -80,9 +106,7 @@ impl Config {
     /// # Errors
     /// Every problem of the text.
     pub fn parse(text: &str, base: &Path) -> Result<Self, Vec<Problem>> {
-        let table: Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| vec![Problem { path: String::new(), message: syntax(text, &error) }])?;
+        let table = parse_toml(text)?;
         let mut problems = Problems::in_folder(base);
         let mut root = Section::new("", Some(Value::Table(table)), &mut problems);
         let value = root.take("server");
@@ -136,11 +160,8 @@ impl Config {
     /// What one section alone cannot see.
     fn cross_check(&self, problems: &mut Problems) {
         for name in self.ingest.analyses.iter().flatten() {
-            if self.analyses.get(name).is_none() {
-                problems.push(
-                    "ingest.analyses",
-                    format!("no analysis {name:?}; there are: {}", self.analyses.names().join(", ")),
-                );
+            if !self.analyses.names().contains(name) {
+                problems.push("ingest.analyses", names::unknown("analysis", name, self.analyses.names()));
             }
         }
         for name in self.analyses.names() {
@@ -162,8 +183,28 @@ impl Config {
             || self.sources.iter().any(|source| named(source.analyses()))
     }
 
-    /// What is right, and may not be meant: that nothing says whom some analyses ask.
-    pub fn warning(&self) -> Option<String> {
+    /// What is right, and may not be meant.
+    pub fn warnings(&self) -> Vec<String> {
+        self.unasked().into_iter().chain(self.uncounted()).collect()
+    }
+
+    /// A cap on money that does not see some models, for their prices are not known.
+    fn uncounted(&self) -> Option<String> {
+        let caps = [("usd_per_call", self.limits.usd_per_call), ("usd_per_day", self.limits.usd_per_day)];
+        let caps: Vec<&str> = caps.iter().filter(|(_, cap)| cap.is_some()).map(|(name, _)| *name).collect();
+        let unpriced = self.gateway.unpriced(crate::base::time::unix_ms());
+        (!caps.is_empty() && !unpriced.is_empty()).then(|| {
+            format!(
+                "limits.{}: no price is known for {}, so what they cost is not counted; [endpoints.NAME] prices gives \
+                 one, unless the vendor's list of models (discover) has it",
+                caps.join(" and limits."),
+                unpriced.join(", ")
+            )
+        })
+    }
+
+    /// That nothing says whom some analyses ask.
+    fn unasked(&self) -> Option<String> {
         let asks_none = |name: &&String| self.gateway.check_analysis(name, None).is_err() && !self.wants(name);
         let unasked: Vec<&str> = self.analyses.names().iter().filter(asks_none).map(String::as_str).collect();
         (!unasked.is_empty()).then(|| {
@@ -179,6 +220,10 @@ impl Config {
     pub fn default_analyses(&self) -> Vec<String> {
         self.ingest.analyses.clone().unwrap_or_else(|| self.analyses.defaults().to_vec())
     }
+}
+
+fn parse_toml(text: &str) -> Result<Table, Vec<Problem>> {
+    text.parse().map_err(|error: toml::de::Error| vec![Problem { path: String::new(), message: syntax(text, &error) }])
 }
 
 /// What is no TOML, and where: `line 3, column 9: …`.

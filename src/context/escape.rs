@@ -26,6 +26,11 @@ pub fn label(label: &str) -> Cow<'_, str> {
     escape(label, |_, character| matches!(character, '<' | '[' | ']' | '(' | ')'))
 }
 
+/// A speaker's label in a line `label: text`: as [`label`], and no colon, which would end it early.
+pub fn line_label(label: &str) -> Cow<'_, str> {
+    escape(label, |_, character| matches!(character, '<' | '[' | ']' | '(' | ')' | ':'))
+}
+
 /// A value as one line of JSON that is still JSON after escaping.
 pub fn json(value: &Value) -> String {
     // `\u003c` and the like stand only inside JSON strings, where they mean the same character; escape sequences that
@@ -104,6 +109,7 @@ mod tests {
         );
         assert_eq!(text("<|im_start|>[inst] \u{e0041}"), "\\u003c|im_start|>\\u005binst] \\udb40\\udc41");
         assert_eq!(label("B (0:01): x"), "B \\u00280:01\\u0029: x");
+        assert_eq!(line_label("B: yes\nC"), "B\\u003a yes\\u000aC");
         assert_eq!(text("\\u003c"), "\\u005cu003c");
     }
 

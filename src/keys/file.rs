@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::{CONFIGURED, Identity, KeyError, Scope, digest};
+use crate::base::owner;
 use crate::base::time::{rfc3339_ms, unix_ms};
 use crate::types::id;
 
@@ -106,6 +107,18 @@ pub(super) fn read(path: &Path) -> Result<Table, KeyError> {
     Ok(table)
 }
 
+/// Says whose a file is that this process may not read.
+fn unreadable(path: &Path, error: std::io::Error) -> KeyError {
+    let error = match fs::metadata(path) {
+        Ok(meta) if meta.uid() != owner::effective_uid() => {
+            let (theirs, ours) = (owner::user(meta.uid()), owner::user(owner::effective_uid()));
+            std::io::Error::new(error.kind(), format!("{error}; it belongs to {theirs}, and this runs as {ours}"))
+        }
+        _ => error,
+    };
+    KeyError::File { path: path.to_owned(), error }
+}
+
 /// All keys, revoked ones too, in the order in which they were made.
 ///
 /// # Errors
@@ -114,7 +127,7 @@ pub fn list(path: &Path) -> Result<Vec<Entry>, KeyError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(KeyError::File { path: path.to_owned(), error }),
+        Err(error) => return Err(unreadable(path, error)),
     };
     let file: File = serde_json::from_str(&text)
         .map_err(|error| KeyError::Damaged { path: path.to_owned(), reason: error.to_string() })?;
@@ -164,15 +177,23 @@ pub fn revoke(path: &Path, name: &str) -> Result<(), KeyError> {
 /// Changes the file under a lock beside it: two commands at once both count.
 fn change(path: &Path, change: impl FnOnce(&mut Vec<Entry>) -> Result<(), KeyError>) -> Result<(), KeyError> {
     let failed = |error| KeyError::File { path: path.to_owned(), error };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
-    }
+    // Root makes files for the folder's owner: a daemon that cannot read them lets nobody in.
+    let owner = match path.parent() {
+        None => None,
+        Some(folder) => {
+            let owner = owner::writer(folder)?;
+            owner::create_folder(folder, owner).map_err(failed)?;
+            owner
+        }
+    };
     let private = || {
         let mut options = fs::OpenOptions::new();
         options.create(true).write(true).mode(0o600);
         options
     };
-    let lock = private().truncate(false).open(path.with_extension("lock")).map_err(failed)?;
+    let lock_path = path.with_extension("lock");
+    let lock = private().truncate(false).open(&lock_path).map_err(failed)?;
+    owner::give(&lock_path, owner).map_err(failed)?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
     let mut keys = list(path)?;
     change(&mut keys)?;
@@ -180,6 +201,7 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<Entry>) -> Result<(), KeyErr
         .map_err(|error| KeyError::Damaged { path: path.to_owned(), reason: error.to_string() })?;
     let fresh = path.with_extension("new");
     let mut file = private().truncate(true).open(&fresh).map_err(failed)?;
+    owner::give(&fresh, owner).map_err(failed)?;
     file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
     fs::rename(&fresh, path).map_err(failed)
 }

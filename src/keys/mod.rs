@@ -3,11 +3,11 @@
 //!
 //! Knows no HTTP. A key is 200 random bits, so that one SHA-256 of it is as good as it gets: there is nothing to guess.
 
+pub mod admin;
 mod file;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use file::{Entry, create, list, revoke};
 
+use crate::base::owner::Foreign;
 use file::{Stamp, Table};
 
 /// While nobody asks, the file is looked at so often, so that open sockets hear of a revocation.
@@ -39,13 +40,17 @@ pub enum Scope {
     Subscribe,
     /// Asking models.
     Gateway,
+    /// Reading `/metrics`, for Prometheus.
+    Metrics,
+    /// Reading `/v1/usage`: tokens and cost.
+    Usage,
     /// Everything.
     Admin,
 }
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Ingest, Self::Subscribe, Self::Gateway, Self::Admin];
+    pub const ALL: [Self; 6] = [Self::Ingest, Self::Subscribe, Self::Gateway, Self::Metrics, Self::Usage, Self::Admin];
 
     /// As it is typed.
     pub fn as_str(self) -> &'static str {
@@ -53,7 +58,21 @@ impl Scope {
             Self::Ingest => "ingest",
             Self::Subscribe => "subscribe",
             Self::Gateway => "gateway",
+            Self::Metrics => "metrics",
+            Self::Usage => "usage",
             Self::Admin => "admin",
+        }
+    }
+
+    /// What a key with it may do, for people.
+    pub fn opens(self) -> &'static str {
+        match self {
+            Self::Ingest => "Send turns, and use the speech-to-text proxy",
+            Self::Subscribe => "Read calls, turns and insights",
+            Self::Gateway => "Ask models",
+            Self::Metrics => "Read /metrics",
+            Self::Usage => "Read /v1/usage: tokens and cost",
+            Self::Admin => "Everything, erasing calls included",
         }
     }
 
@@ -113,6 +132,12 @@ pub enum KeyError {
     /// The name is none.
     #[error("name: {0}")]
     Name(String),
+    /// No scope, or one that is none; these there are.
+    #[error("scopes: expected at least one of {0}")]
+    Scopes(String),
+    /// The folder is another user's.
+    #[error("{0}")]
+    Foreign(#[from] Foreign),
 }
 
 /// The keys of a daemon. Clones are the same keys.
@@ -124,8 +149,6 @@ struct Inner {
     /// From the configuration: one key with every scope.
     configured: Option<[u8; 32]>,
     known: Mutex<Known>,
-    /// The file cannot be had, and that is said.
-    failing: AtomicBool,
 }
 
 #[derive(Default)]
@@ -136,6 +159,8 @@ struct Known {
     stamp: Option<Stamp>,
     /// The keys that hold.
     table: Arc<Table>,
+    /// Why the file cannot be read.
+    failing: Option<String>,
 }
 
 /// The hash under which a key is kept.
@@ -152,7 +177,7 @@ impl Keys {
     /// The keys in a file, which need not be there, and the one of the configuration.
     pub fn new(path: PathBuf, configured: Option<&SecretString>) -> Self {
         let configured = configured.map(|key| digest(key.expose_secret()));
-        Self(Arc::new(Inner { path, configured, known: Mutex::default(), failing: AtomicBool::new(false) }))
+        Self(Arc::new(Inner { path, configured, known: Mutex::default() }))
     }
 
     /// Whether a key is needed: as soon as one was ever made. Revoking the last one opens nothing.
@@ -177,6 +202,24 @@ impl Keys {
         self.table().named(name)
     }
 
+    /// Does what a key command asks. It holds at once, for open sockets too.
+    ///
+    /// # Errors
+    /// As [`admin::apply`].
+    pub fn apply(&self, request: &admin::Request) -> Result<admin::Answer, KeyError> {
+        let answer = admin::apply(&self.0.path, request)?;
+        drop(self.known(Duration::ZERO));
+        Ok(answer)
+    }
+
+    /// Whether the key file can be read, if there is one.
+    ///
+    /// # Errors
+    /// The file, and what the system says.
+    pub fn health(&self) -> Result<(), String> {
+        self.known(FRESH).failing.clone().map_or(Ok(()), Err)
+    }
+
     /// Looks at the file for ever, so that what a key opened hears of its end though nobody asks. Drop it to stop.
     pub async fn watch(self) {
         let mut looks = tokio::time::interval(LOOK);
@@ -187,51 +230,61 @@ impl Keys {
         }
     }
 
-    /// The keys as they are now, or were [`FRESH`] ago. The file is read again only when it is another.
+    /// The keys as they are now, or were [`FRESH`] ago.
     fn table(&self) -> Arc<Table> {
+        Arc::clone(&self.known(FRESH).table)
+    }
+
+    /// What is known of the file, at most `age` old. The file is read again only when it is another.
+    fn known(&self, age: Duration) -> MutexGuard<'_, Known> {
         let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        if known.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= FRESH) {
+        if known.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= age) {
             known.looked = Some(now);
             self.look(&mut known);
         }
-        Arc::clone(&known.table)
+        known
     }
 
     fn look(&self, known: &mut Known) {
         match file::stamp(&self.0.path) {
-            Ok(stamp) if known.stamp == stamp => self.0.failing.store(false, Ordering::Relaxed),
             // Whoever removes keys revokes them; without its file, the daemon would be open to everybody.
             Ok(None) => {
-                tracing::error!(path = %self.0.path.display(), "the key file is gone; the keys stay as they were");
-                known.stamp = None;
+                if known.stamp.take().is_some() {
+                    tracing::error!(path = %self.0.path.display(), "the key file is gone; the keys stay as they were");
+                }
+                known.failing = None;
             }
+            Ok(stamp) if known.stamp == stamp => {}
             Ok(stamp) => match file::read(&self.0.path) {
                 Ok(table) => {
                     known.table = Arc::new(table.replace(&known.table));
                     known.stamp = stamp;
-                    self.0.failing.store(false, Ordering::Relaxed);
+                    known.failing = None;
                 }
-                // The last good ones hold; where there are none, nobody gets in.
                 Err(error) => {
-                    self.failed(&error);
-                    if matches!(error, KeyError::Damaged { .. }) {
-                        known.stamp = stamp;
-                    }
-                    if known.table.is_empty() {
-                        known.table = Arc::new(Table::closed());
-                    }
+                    // What is damaged stays so until it is written anew; a mode or an owner changes without that.
+                    known.stamp = stamp.filter(|_| matches!(error, KeyError::Damaged { .. }));
+                    failed(known, &error);
                 }
             },
-            Err(error) => self.failed(&error),
+            Err(error) => {
+                known.stamp = None;
+                failed(known, &error);
+            }
         }
     }
+}
 
-    /// Said once, not at every look.
-    fn failed(&self, error: &KeyError) {
-        if !self.0.failing.swap(true, Ordering::Relaxed) {
-            tracing::error!(%error, "the key file cannot be read; the keys stay as they were");
-        }
+/// The last good keys hold; where there are none, nobody gets in. Logged once, not at every look.
+fn failed(known: &mut Known, error: &KeyError) {
+    let message = error.to_string();
+    if known.failing.as_ref() != Some(&message) {
+        tracing::error!(%error, "the key file cannot be read; the keys stay as they were");
+    }
+    known.failing = Some(message);
+    if known.table.is_empty() {
+        known.table = Arc::new(Table::closed());
     }
 }
 

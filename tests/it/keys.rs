@@ -8,7 +8,7 @@ use crate::support::stt::{call, say, texts, turn, vendor};
 use crate::support::ws::{self, Client, Options};
 use crate::support::{Json, PATIENCE, eventually, json, recording, shared};
 
-const SCOPES: [&str; 4] = ["ingest", "subscribe", "gateway", "admin"];
+const SCOPES: [&str; 6] = ["ingest", "subscribe", "gateway", "metrics", "usage", "admin"];
 
 /// Method, path, and the scopes that are needed, all of them; none = no key is needed.
 const PATHS: &[(&str, &str, &[&str])] = &[
@@ -24,12 +24,28 @@ const PATHS: &[(&str, &str, &[&str])] = &[
     ("GET", "/v1/models", &["gateway"]),
     ("GET", "/models", &["gateway"]),
     ("GET", "/v1/models/nobody", &["gateway"]),
-    ("GET", "/v1/usage", &["admin"]),
-    ("GET", "/metrics", &["admin"]),
+    ("POST", "/v1/transcripts", &["gateway"]),
+    ("GET", "/v1/usage", &["usage"]),
+    ("GET", "/metrics", &["metrics"]),
     ("GET", "/healthz", &[]),
     ("GET", "/readyz", &[]),
     ("GET", "/version", &[]),
     ("GET", "/", &[]),
+];
+
+/// Paths that any key opens; where nothing is, 404 or 405 with it and 401 without. The last word: OpenAI's error shape.
+const ANY_KEY: &[(&str, &str, u16, bool)] = &[
+    ("GET", "/v1/dialects", 200, false),
+    ("POST", "/v1/feedback", 404, false),
+    ("GET", "/v1/experiments", 404, false),
+    ("GET", "/metrics/", 404, false),
+    ("GET", "/admin", 404, false),
+    ("DELETE", "/v1/calls", 405, false),
+    ("POST", "/v1/usage", 405, false),
+    ("GET", "/v1/chat/completion", 404, true),
+    ("POST", "/chat", 404, true),
+    ("GET", "/v1/chat/completions", 405, true),
+    ("DELETE", "/v1/models/x", 405, true),
 ];
 
 /// Sockets, in the same way.
@@ -146,6 +162,48 @@ async fn every_path_with_every_key() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn path_without_a_scope_needs_any_key_and_keeps_its_error_form() {
+    let _machine = shared().await;
+    let daemon = Daemon::start("").await;
+    let key = create(&daemon, "agent", "ingest").await;
+    for (method, path, status, openai) in ANY_KEY {
+        let reply = ask(&daemon, method, path, None).await;
+        assert_eq!(reply.status, 401, "{method} {path} without a key: {}", reply.text());
+        let with = ask(&daemon, method, path, Some(&key)).await;
+        assert_eq!(with.status, *status, "{method} {path}: {}", with.text());
+        for reply in [reply, with].iter().filter(|reply| reply.status != 200) {
+            let code = if *openai { &reply.json()["error"]["code"] } else { &reply.json()["code"] }.clone();
+            assert!(code.is_string(), "{method} {path}: {}", reply.text());
+        }
+    }
+}
+
+/// README's table is made from the routes; every path in it is asked for here with every key.
+#[test]
+fn every_path_of_readme_is_asked_with_every_key() {
+    const README: &str = include_str!("../../README.md");
+    let (_, table) = README.split_once("| method | path | scope |").expect("the table of paths");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let mut seen = 0;
+    for row in rows {
+        let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+        let (method, pattern) = (cells[1], cells[2]);
+        let fits = |path: &str| {
+            let path = path.split('?').next().unwrap_or_default();
+            let (path, pattern): (Vec<_>, Vec<_>) = (path.split('/').collect(), pattern.split('/').collect());
+            path.len() == pattern.len()
+                && pattern.iter().zip(&path).all(|(want, have)| want == have || want.starts_with('{'))
+        };
+        let asked = PATHS.iter().any(|(of, path, _)| *of == method && fits(path))
+            || SOCKETS.iter().any(|(path, _)| method == "GET" && fits(path))
+            || ANY_KEY.iter().any(|(of, path, ..)| *of == method && fits(path));
+        assert!(asked, "{method} {pattern} is a route that no key is tried on");
+        seen += 1;
+    }
+    assert!(seen > 20, "{seen} rows");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tokens_of_ours_open_the_proxy_alone() {
     let _machine = shared().await;
     let nowhere = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
@@ -191,6 +249,54 @@ async fn with_a_key_any_address_is_served() {
     assert_eq!(reply.status, 200, "{}", reply.text());
     let _ = child.kill();
     let _ = child.wait();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn daemon_listens_where_the_configuration_says_unless_the_command_line_does() {
+    let _machine = shared().await;
+    use std::io::BufRead as _;
+    let dir = tempfile::tempdir().expect("folder");
+    let port = crate::support::daemon::free_port();
+    let daemon = Daemon::prepare(&format!("[server]\nlisten = \"127.0.0.1:{port}\"\n"), dir.path());
+    for (arguments, expected) in [(&[][..], true), (&["--listen", "127.0.0.1:0"], false)] {
+        let mut child = std::process::Command::new(daemon.binary())
+            .args(["serve", "--config"])
+            .arg(daemon.config_path())
+            .args(arguments)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("start");
+        let mut line = String::new();
+        std::io::BufReader::new(child.stdout.take().expect("stdout")).read_line(&mut line).expect("a line");
+        let _ = child.kill();
+        let _ = child.wait();
+        assert!(line.starts_with("listening on http://127.0.0.1:"), "{line:?}");
+        assert_eq!(line.trim_end().ends_with(&format!(":{port}")), expected, "{arguments:?}: {line:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn key_list_says_which_folder_it_looked_at() {
+    let _machine = shared().await;
+    let dir = tempfile::tempdir().expect("folder");
+    let mut daemon = Daemon::prepare("", dir.path());
+    let folder = dir.path().join("journal").display().to_string();
+    let listed = command(&daemon, &["key", "list"]).await;
+    assert!(listed.contains(&folder) && listed.contains("no daemon"), "{listed}");
+    assert!(!dir.path().join("journal").exists(), "looking makes nothing");
+    create(&daemon, "agent", "ingest").await;
+    daemon.up().await;
+    let listed = command(&daemon, &["key", "list"]).await;
+    assert!(listed.contains(&folder) && listed.contains("a daemon runs") && listed.contains("agent"), "{listed}");
+    let help = run(&["key", "create", "--help"]).await;
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    for scope in SCOPES {
+        assert!(help.contains(scope), "{scope}: {help}");
+    }
+    let typo = run(&["key", "create", "--name", "x", "--scope", "metrcs"]).await;
+    let told = String::from_utf8_lossy(&typo.stderr).into_owned();
+    assert!(!typo.status.success() && told.contains("'metrics'"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

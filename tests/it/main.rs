@@ -38,5 +38,6 @@ mod soak;
 mod subscribe;
 mod surrogates;
 mod transcripts;
+mod users;
 mod variants;
 mod way_out;

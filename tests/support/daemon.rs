@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -100,6 +101,25 @@ impl Daemon {
     pub fn under(mut self, prefix: &[&str]) -> Self {
         self.prefix = prefix.iter().map(|&word| word.to_owned()).collect();
         self
+    }
+
+    /// Runs it as another user, whose its folder becomes. Needs root and `setpriv`.
+    pub fn as_user(mut self, uid: u32) -> Self {
+        std::os::unix::fs::chown(&self.dir, Some(uid), Some(uid)).expect("give the folder away");
+        // Where others may not walk to the build's own folder, a copy stands in.
+        let open = |at: &Path| std::fs::metadata(at).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0);
+        if !self.binary.ancestors().all(open) {
+            let copy = self.dir.join("sidetone");
+            std::fs::copy(&self.binary, &copy).expect("copy the binary");
+            self.binary = copy;
+        }
+        let prefix = user_prefix(uid);
+        self.under(&prefix.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+
+    /// The binary that it runs.
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// Sets a variable of its environment.
@@ -333,6 +353,11 @@ impl Drop for Daemon {
             println!("--- the daemon's stderr, last lines\n{}\n---", self.stderr_tail());
         }
     }
+}
+
+/// What runs a command as another user, and in no group.
+pub fn user_prefix(uid: u32) -> Vec<String> {
+    ["setpriv".to_owned(), format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".to_owned()].to_vec()
 }
 
 /// Resident memory of a process in bytes.

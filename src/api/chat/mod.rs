@@ -11,7 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Extension;
 use axum::body::Body;
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -27,8 +29,6 @@ use crate::keys::Scope;
 use crate::llm::{ChatRequest, repair};
 use crate::types::{CallId, Transcript, id};
 
-/// Where completions are asked for, by POST.
-pub(super) const PATHS: [&str; 2] = ["/v1/chat/completions", "/chat/completions"];
 /// What an answer is taken to be at most, where the request does not say, tokens.
 const OUTPUT_TOKENS: u64 = 1024;
 /// Longest request body.
@@ -90,6 +90,15 @@ struct Turn {
     /// What was asked for by name.
     named: String,
     request: ChatRequest,
+}
+
+/// `POST /v1/chat/completions` where the router was asked.
+pub(super) async fn post(
+    State(api): State<Arc<Api>>,
+    Extension(caller): Extension<Caller>,
+    request: Request<Body>,
+) -> Response {
+    complete(api, caller, request, Instant::now()).await
 }
 
 /// Answers a chat completion that `caller` has asked for when it `began`.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::Deps;
 use crate::base::surrogates;
+use crate::base::names;
 use crate::hub::{Filter, Include};
 use crate::types::{CallId, JsonMap, Seq};
 
@@ -201,7 +202,11 @@ fn known_analysis(fields: &Fields, path: &str, name: &str, deps: &Deps) -> Resul
         return Ok(());
     }
     let shown: String = name.chars().take(MAX_SHOWN).collect();
-    let message = format!("{path}: no analysis '{shown}'; there are: {}", deps.analyses.join(", "));
+    let message = format!(
+        "{path}: no analysis '{shown}'; there are: {}{}",
+        deps.analyses.join(", "),
+        names::hint(name, &deps.analyses)
+    );
     Err(fields.refusal("unknown_analysis", message))
 }
 

@@ -1,0 +1,262 @@
+//! Every path of the HTTP surface, once: its method, who may use it, the form of its errors, and its handler. The router,
+//! the key check and README's table are made from this list; a route without an access rule does not compile.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+
+use super::auth::{self, Refusal};
+use super::error::{ApiError, OpenAiError};
+use super::{Api, calls, chat, health, models, stt, transcripts, usage};
+use crate::keys::Scope;
+
+/// What a request's key must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// No key is needed.
+    Open,
+    /// Any key that holds.
+    AnyKey,
+    /// All of these scopes.
+    Scopes(&'static [Scope]),
+}
+
+/// How refusals and errors go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A problem document (RFC 9457).
+    Problem,
+    /// OpenAI's `{"error":{…}}`.
+    OpenAi,
+    /// A close code after the upgrade: a browser cannot read the status of a refused upgrade.
+    Socket,
+}
+
+/// The method of a route; `GET` answers `HEAD` too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Post,
+    Delete,
+}
+
+/// One path with one method.
+pub(super) struct Route {
+    pub(super) verb: Verb,
+    pub(super) path: &'static str,
+    pub(super) access: Access,
+    /// A scope that is needed as well where the query has this parameter.
+    pub(super) also: Option<(&'static str, Scope)>,
+    /// A short-lived token of ours may stand in for the key.
+    pub(super) takes_token: bool,
+    form: Form,
+    handler: fn(MethodFilter) -> MethodRouter<Arc<Api>>,
+}
+
+const fn route(
+    verb: Verb,
+    path: &'static str,
+    access: Access,
+    form: Form,
+    handler: fn(MethodFilter) -> MethodRouter<Arc<Api>>,
+) -> Route {
+    Route { verb, path, access, also: None, takes_token: false, form, handler }
+}
+
+impl Route {
+    const fn with_parameter(self, parameter: &'static str, scope: Scope) -> Self {
+        Self { also: Some((parameter, scope)), ..self }
+    }
+
+    const fn with_token(self) -> Self {
+        Self { takes_token: true, ..self }
+    }
+
+    /// The refusal in this route's form; a socket's handler sends its own after the upgrade.
+    fn refuse(&self, refusal: &Refusal) -> Option<Response> {
+        match self.form {
+            Form::Problem => Some(ApiError::refused(refusal).into_response()),
+            Form::OpenAi => Some(OpenAiError::refused(refusal).into_response()),
+            Form::Socket => None,
+        }
+    }
+}
+
+use Access::{AnyKey, Open, Scopes};
+use Form::{OpenAi, Problem, Socket};
+use Scope::{Admin, Gateway, Ingest, Subscribe};
+use Verb::{Delete, Get, Post};
+
+/// All routes. Completions stand first, for they are looked up before the router is asked.
+pub(super) static ROUTES: &[Route] = &[
+    route(Post, "/v1/chat/completions", Scopes(&[Gateway]), OpenAi, |method| on(method, chat::post)),
+    route(Post, "/chat/completions", Scopes(&[Gateway]), OpenAi, |method| on(method, chat::post)),
+    route(Get, "/v1/models", Scopes(&[Gateway]), OpenAi, |method| on(method, models::list)),
+    route(Get, "/models", Scopes(&[Gateway]), OpenAi, |method| on(method, models::list)),
+    route(Get, "/v1/models/{*id}", Scopes(&[Gateway]), OpenAi, |method| on(method, models::show)),
+    route(Get, "/models/{*id}", Scopes(&[Gateway]), OpenAi, |method| on(method, models::show)),
+    route(Post, "/v1/transcripts", Scopes(&[Gateway]), Problem, |method| on(method, transcripts::post)),
+    route(Get, "/v1/ingest", Scopes(&[Ingest]), Socket, |method| on(method, super::ingest_socket)),
+    route(Get, "/v1/dialects", AnyKey, Problem, |method| on(method, stt::dialects)),
+    route(Get, "/v3/ws", Scopes(&[Ingest]), Socket, |method| on(method, stt::socket))
+        .with_parameter("llm_gateway", Gateway)
+        .with_token(),
+    route(Get, "/v3/token", Scopes(&[Ingest]), Problem, |method| on(method, stt::token)),
+    route(Get, "/v1/subscribe", Scopes(&[Subscribe]), Socket, |method| on(method, super::subscribe_socket)),
+    route(Get, "/v1/calls", Scopes(&[Subscribe]), Problem, |method| on(method, calls::list)),
+    route(Get, "/v1/calls/{id}", Scopes(&[Subscribe]), Problem, |method| on(method, calls::show)),
+    route(Delete, "/v1/calls/{id}", Scopes(&[Admin]), Problem, |method| on(method, calls::erase)),
+    route(Get, "/v1/calls/{id}/turns", Scopes(&[Subscribe]), Problem, |method| on(method, calls::turns)),
+    route(Get, "/v1/calls/{id}/events", Scopes(&[Subscribe]), Problem, |method| on(method, calls::events)),
+    route(Post, "/v1/calls/{id}/analyses/{name}", Scopes(&[Gateway, Subscribe]), Problem, |method| {
+        on(method, calls::run)
+    }),
+    route(Get, "/v1/usage", Scopes(&[Scope::Usage]), Problem, |method| on(method, usage::usage)),
+    route(Get, "/metrics", Scopes(&[Scope::Metrics]), Problem, |method| on(method, health::metrics)),
+    route(Get, "/healthz", Open, Problem, |method| on(method, health::live)),
+    route(Get, "/readyz", Open, Problem, |method| on(method, health::ready)),
+    route(Get, "/version", Open, Problem, |method| on(method, health::version)),
+    // The page holds no data: what it shows, it asks for with a key.
+    route(Get, "/", Open, Problem, |method| on(method, super::dashboard)),
+];
+
+/// The completions route at `path`, for requests that skip the router: it costs as much time as all other checks together.
+pub(super) fn completions(path: &str) -> Option<&'static Route> {
+    ROUTES[..2].iter().find(|route| route.path == path)
+}
+
+/// Whether errors at `path` have OpenAI's shape. A path that is not listed has the form of the routes beside it: a client
+/// that asks for `/v1/chat/complete` speaks OpenAI's API all the same.
+pub(super) fn speaks_openai(path: &str) -> bool {
+    let area = area(path);
+    ROUTES.iter().any(|route| route.form == OpenAi && self::area(route.path) == area)
+}
+
+/// The first segment behind the version, without which the same routes stand too.
+fn area(path: &str) -> &str {
+    let path = path.strip_prefix("/v1/").or_else(|| path.strip_prefix('/')).unwrap_or(path);
+    path.split('/').next().unwrap_or(path)
+}
+
+/// The router over all routes. Each lets through whom its access rule admits; whatever it does not know needs a key that
+/// holds, so that strangers learn nothing of the paths.
+pub(super) fn router(api: &Arc<Api>) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        let filter = match route.verb {
+            Get => MethodFilter::GET,
+            Post => MethodFilter::POST,
+            Delete => MethodFilter::DELETE,
+        };
+        let api = Arc::clone(api);
+        let guarded = from_fn(move |request: Request, next: Next| admit(Arc::clone(&api), route, request, next));
+        router = router.route(route.path, (route.handler)(filter).route_layer(guarded));
+    }
+    let (unknown, other_method) = (Arc::clone(api), Arc::clone(api));
+    router
+        .method_not_allowed_fallback(move |request: Request| {
+            let refused = stranger(&other_method, &request);
+            async move { refused.unwrap_or_else(|| ApiError::method_not_allowed("other methods").into_response()) }
+        })
+        .fallback(move |request: Request| {
+            let refused = stranger(&unknown, &request);
+            async move { refused.unwrap_or_else(|| unknown_path(request.uri().path())) }
+        })
+        .with_state(Arc::clone(api))
+}
+
+async fn admit(api: Arc<Api>, route: &'static Route, mut request: Request, next: Next) -> Response {
+    match auth::check(&request, route, &api.keys, &api.proxy.tokens) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+        }
+        Err(refusal) => match route.refuse(&refusal) {
+            Some(response) => return response,
+            None => {
+                request.extensions_mut().insert(refusal);
+            }
+        },
+    }
+    next.run(request).await
+}
+
+/// The refusal of a request that no route takes, where its key does not hold.
+fn stranger(api: &Api, request: &http::Request<Body>) -> Option<Response> {
+    let refusal = auth::any_key(request, &api.keys).err()?;
+    Some(if speaks_openai(request.uri().path()) {
+        OpenAiError::refused(&refusal).into_response()
+    } else {
+        ApiError::refused(&refusal).into_response()
+    })
+}
+
+fn unknown_path(path: &str) -> Response {
+    let error = ApiError::not_found("unknown_path", "no such path; README.md, \"Paths and scopes\", lists them");
+    if speaks_openai(path) { OpenAiError::from(error).into_response() } else { error.into_response() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// README's table, made from the routes.
+    fn table() -> String {
+        let mut lines = vec!["| method | path | scope |".to_owned(), "| --- | --- | --- |".to_owned()];
+        for route in ROUTES {
+            let scopes = match route.access {
+                Open => "none".to_owned(),
+                AnyKey => "any key".to_owned(),
+                Scopes(scopes) => {
+                    scopes.iter().map(|scope| format!("`{}`", scope.as_str())).collect::<Vec<_>>().join(" and ")
+                }
+            };
+            let also = route.also.map(|(parameter, scope)| format!("; with `{parameter}` also `{}`", scope.as_str()));
+            let verb = match route.verb {
+                Get => "GET",
+                Post => "POST",
+                Delete => "DELETE",
+            };
+            lines.push(format!("| {verb} | `{}` | {scopes}{} |", route.path, also.unwrap_or_default()));
+        }
+        lines.join("\n")
+    }
+
+    #[test]
+    fn readme_table_matches_the_routes() {
+        const README: &str = include_str!("../../README.md");
+        let table = table();
+        assert!(README.contains(&table), "README's table of paths and scopes is not this one:\n{table}");
+    }
+
+    #[test]
+    fn routes_of_one_area_have_one_error_form() {
+        for route in ROUTES {
+            assert_eq!(speaks_openai(route.path), route.form == OpenAi, "{}", route.path);
+        }
+        for (path, openai) in [
+            ("/v1/chat/complete", true),
+            ("/chat", true),
+            ("/v1/models-typo", false),
+            ("/models/a/b", true),
+            ("/v1/feedback", false),
+            ("/v1", false),
+            ("/", false),
+            ("", false),
+        ] {
+            assert_eq!(speaks_openai(path), openai, "{path}");
+        }
+    }
+
+    #[test]
+    fn completions_are_looked_up_without_the_router() {
+        for path in ["/v1/chat/completions", "/chat/completions"] {
+            assert_eq!(completions(path).map(|route| route.path), Some(path));
+        }
+        assert!(completions("/v1/models").is_none());
+    }
+}
