@@ -59,7 +59,11 @@ impl Registry {
             registry.given.push(name);
         }
         registry.defaults.retain(|name| registry.by_name.contains_key(name));
-        registry.names = registry.by_name.keys().cloned().collect();
+        // Those with errors of their own too: a reference to one is no error of the reference.
+        let mut names: Vec<String> = registry.by_name.keys().chain(&registry.given).cloned().collect();
+        names.sort_unstable();
+        names.dedup();
+        registry.names = names;
         registry
     }
 
@@ -73,7 +77,7 @@ impl Registry {
         self.by_name.get(name)
     }
 
-    /// All names, sorted.
+    /// All names, sorted. While the configuration is read, those of analyses that have errors are among them.
     pub fn names(&self) -> &[String] {
         &self.names
     }

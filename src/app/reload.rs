@@ -110,7 +110,7 @@ impl Reloader {
         self.metrics.count("ok");
         self.metrics.loaded();
         tracing::info!("endpoints, models, routes, prices and the caps on money are reloaded");
-        config.warning().iter().for_each(|warning| tracing::warn!("{warning}"));
+        config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let changed = self.started.changed(&Sections::of(config));
         if !changed.is_empty() {
             tracing::warn!(

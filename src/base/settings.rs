@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use secrecy::ExposeSecret as _;
 use toml::{Table, Value};
 
+use super::names;
 use super::secret::{self, Secret};
 
 /// One thing that is wrong with a configuration.
@@ -203,11 +204,13 @@ impl<'a> Section<'a> {
 
     /// One of `allowed`.
     pub fn choice(&mut self, key: &'static str, allowed: &[&'static str]) -> Option<&'static str> {
-        let expected = format!("one of {}", allowed.join(", "));
-        self.read(key, &expected, |value| {
-            let text = value.as_str()?;
-            allowed.iter().copied().find(|choice| *choice == text)
-        })
+        let value = self.take(key)?;
+        let choice = value.as_str().and_then(|text| allowed.iter().copied().find(|choice| *choice == text));
+        if choice.is_none() {
+            let hint = value.as_str().map_or_else(String::new, |text| names::hint(text, allowed));
+            self.problem(key, format!("expected one of {}, found {}{hint}", allowed.join(", "), found(&value)));
+        }
+        choice
     }
 
     /// The items of a list of `what`s. One that `read` does not take is a problem of its own, and `None` in its place, so
@@ -301,7 +304,7 @@ impl<'a> Section<'a> {
         asked.sort_unstable();
         for key in table.keys() {
             let at = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            problems.push(at, format!("unknown key; there are: {}", asked.join(", ")));
+            problems.push(at, format!("unknown key; there are: {}{}", asked.join(", "), names::hint(key, &asked)));
         }
     }
 }
@@ -312,12 +315,15 @@ mod tests {
 
     #[test]
     fn every_problem_is_found_at_once_with_path_and_choices() {
-        let table: Table = toml::from_str("a = \"soon\"\nb = 5\nc = \"x\"\nextra = 1").expect("toml");
+        let table: Table =
+            toml::from_str("a = \"soon\"\nb = 5\nc = \"x\"\nextra = 1\nlinger_m = 2\nmode = \"Macine\"").expect("toml");
         let mut problems = Problems::default();
         let mut section = Section::new("s", Some(Value::Table(table)), &mut problems);
         assert_eq!(section.integer("a", 0..=9), None);
         assert_eq!(section.integer("b", 0..=9), Some(5));
         assert_eq!(section.choice("c", &["y", "z"]), None);
+        assert_eq!(section.choice("mode", &["process", "machine"]), None);
+        assert_eq!(section.integer("linger_ms", 0..=9), None);
         // What is wrong is not missing too.
         assert!(section.has("a") && section.has("extra") && !section.has("d"));
         section.finish();
@@ -327,7 +333,9 @@ mod tests {
             [
                 "s.a: expected an integer from 0 to 9, found \"soon\"",
                 "s.c: expected one of y, z, found \"x\"",
-                "s.extra: unknown key; there are: a, b, c",
+                "s.mode: expected one of process, machine, found \"Macine\"; did you mean \"machine\"?",
+                "s.extra: unknown key; there are: a, b, c, linger_ms, mode",
+                "s.linger_m: unknown key; there are: a, b, c, linger_ms, mode; did you mean \"linger_ms\"?",
             ]
         );
     }

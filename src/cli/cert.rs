@@ -30,7 +30,7 @@ pub(crate) struct CertArgs {
     #[arg(long, value_name = "NAME|ADDR")]
     host: Vec<String>,
     /// Where cert.pem and key.pem go
-    #[arg(long, value_name = "DIR", default_value = ".")]
+    #[arg(long, value_name = "DIR", default_value = ".", value_parser = super::absolute())]
     dir: PathBuf,
     /// Replace files that are there
     #[arg(long)]

@@ -22,7 +22,7 @@ Examples:
 One line a problem, with its key path, what was found and what is allowed. Exit code: 0 when all is well, else 1.")]
 pub(crate) struct CheckArgs {
     /// The configuration; without it, the defaults are checked
-    #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
     config: Option<PathBuf>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
             let retiring = config.gateway.retiring(crate::base::time::unix_ms()).into_iter();
             let retiring =
                 retiring.map(|(model, date)| format!("{model} is to be retired at {date}: name another in its place"));
-            for warning in retiring.chain(config.warning()) {
+            for warning in retiring.chain(config.warnings()) {
                 say!("{} {warning}", "WARN".yellow().bold())?;
             }
             Ok(ExitCode::SUCCESS)

@@ -10,6 +10,7 @@ use owo_colors::OwoColorize as _;
 use serde_json::{Value, json};
 
 use super::out::say;
+use crate::base::names;
 use crate::stt::{self, DIALECTS, DecodeError, Dialect};
 use crate::types::{SttEvent, TurnKey, Word};
 
@@ -25,7 +26,7 @@ pub(crate) struct DialectsArgs {
     #[arg(value_name = "NAME")]
     name: Option<String>,
     /// Decode frames, one JSON object a line ("-": standard input), into one JSON line a frame
-    #[arg(long, value_name = "FILE", requires = "name")]
+    #[arg(long, value_name = "FILE", requires = "name", value_parser = super::absolute())]
     decode: Option<PathBuf>,
     /// The list as JSON, as GET /v1/dialects has it
     #[arg(long)]
@@ -42,8 +43,8 @@ pub(crate) fn run(args: &DialectsArgs) -> Result<ExitCode> {
         Some(name) => match stt::dialect(name) {
             Some(dialect) => vec![dialect],
             None => {
-                let names: Vec<&str> = DIALECTS.iter().map(|dialect| dialect.name()).collect();
-                bail!("no dialect {name:?}; there are: {}", names.join(", "));
+                let known: Vec<&str> = DIALECTS.iter().map(|dialect| dialect.name()).collect();
+                bail!("{}", names::unknown("dialect", name, &known));
             }
         },
     };

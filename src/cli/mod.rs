@@ -33,9 +33,11 @@ mod target;
 mod usage;
 mod watch;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 use owo_colors::OwoColorize as _;
 
@@ -134,6 +136,12 @@ fn client(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(command)
+}
+
+/// Reads a path and makes it absolute: messages then say where something is, wherever they are read. `-` stays, the
+/// standard input.
+fn absolute() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| if path.as_os_str() == "-" { Ok(path) } else { std::path::absolute(path) })
 }
 
 /// A call's id.

@@ -32,7 +32,7 @@ pub(crate) struct ModelsArgs {
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value = DEFAULT_LISTEN)]
     to: Target,
     /// No daemon, whatever --to or SIDETONE_URL says: what this configuration has
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = super::absolute())]
     config: Option<PathBuf>,
     /// Ask each endpoint for one token: with each model that is configured, else with one of its list
     #[arg(long)]

@@ -38,7 +38,7 @@ pub(crate) struct RecordArgs {
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
     to: String,
     /// Where to write; default: CALL.jsonl
-    #[arg(short, long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE", value_parser = super::absolute())]
     output: Option<PathBuf>,
     /// Leave out words and their times
     #[arg(long)]
@@ -55,7 +55,10 @@ pub(crate) struct RecordArgs {
 pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
     let target: Target = args.to.parse().map_err(|error| anyhow!("--to: {error}"))?;
     CallId::parse(&args.call).map_err(|error| anyhow!("CALL: {error}"))?;
-    let path = args.output.unwrap_or_else(|| PathBuf::from(format!("{}.jsonl", args.call)));
+    let path = match args.output {
+        Some(path) => path,
+        None => std::path::absolute(format!("{}.jsonl", args.call))?,
+    };
     if path.exists() && !args.force {
         bail!("{} is there; --force replaces it", path.display());
     }

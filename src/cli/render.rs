@@ -10,6 +10,7 @@ use owo_colors::OwoColorize as _;
 
 use crate::analysis::trigger::Trigger;
 use crate::analysis::{Analysis, Facts, Scope};
+use crate::base::names;
 use crate::context::tokens::estimate;
 use crate::context::{ChangeKind, Context, Snapshot, Turns, Window};
 use crate::llm::{ChatRequest, Content, Message};
@@ -33,7 +34,7 @@ Examples:
 The prompt goes to stdout, what is to be said about it to stderr. Tokens are an estimate: each vendor counts otherwise.")]
 pub(crate) struct RenderArgs {
     /// A recording
-    #[arg(value_name = "FILE")]
+    #[arg(value_name = "FILE", value_parser = super::absolute())]
     file: PathBuf,
     /// The analysis
     #[arg(long, value_name = "NAME")]
@@ -45,7 +46,7 @@ pub(crate) struct RenderArgs {
     #[arg(long, value_name = "VERSION")]
     prompt: Option<String>,
     /// The configuration; without it, the built-in analyses
-    #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
     config: Option<PathBuf>,
 }
 
@@ -58,7 +59,7 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
     let analysis = config
         .analyses
         .get(&args.analysis)
-        .ok_or_else(|| anyhow!("no analysis {:?}; there are: {}", args.analysis, config.analyses.names().join(", ")))?;
+        .ok_or_else(|| anyhow!("{}", names::unknown("analysis", &args.analysis, config.analyses.names())))?;
     let recording = load(&args.file)
         .and_then(|recording| recording.map_err(Into::into))
         .with_context(|| format!("cannot read {}", args.file.display()))?;

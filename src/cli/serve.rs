@@ -42,11 +42,11 @@ validate changes nothing, and the log says so.
 SIGTERM ends it in order: no call ends, and the next start goes on with all of them.")]
 pub(crate) struct ServeArgs {
     /// The configuration; without it, the defaults and the embedded provider
-    #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
     config: Option<PathBuf>,
-    /// Where to listen; port 0 is a free one
-    #[arg(long, value_name = "ADDR", default_value = DEFAULT_LISTEN)]
-    listen: SocketAddr,
+    /// Where to listen; port 0 is a free one. Default: [server] listen, else 127.0.0.1:7700
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
     /// Form of the log
     #[arg(long, value_enum, default_value_t = LogForm::Text)]
     log: LogForm,
@@ -75,7 +75,9 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let (mut stop, mut hangup) =
         runtime.block_on(async { anyhow::Ok((Stop::listen()?, signal(SignalKind::hangup())?)) })?;
-    let running = app::start(config, args.listen)?;
+    let listen = args.listen.or(config.server.listen);
+    let listen = listen.map_or_else(|| DEFAULT_LISTEN.parse().context("the default address"), Ok)?;
+    let running = app::start(config, listen)?;
     {
         let mut out = std::io::stdout().lock();
         // Whoever started us may have closed stdout; that is no reason not to serve.

@@ -40,7 +40,7 @@ The file is PCM of 16 bits, its channels mixed into one, or mu-law in one channe
 To a daemon that wants a key: --api-key-env SIDETONE_KEY.")]
 pub(crate) struct StreamArgs {
     /// The recording
-    #[arg(value_name = "FILE.wav")]
+    #[arg(value_name = "FILE.wav", value_parser = super::absolute())]
     file: PathBuf,
     /// The endpoint; without a path, /v3/ws
     #[arg(long, value_name = "URL", default_value_t = format!("ws://{DEFAULT_LISTEN}"))]

@@ -15,13 +15,13 @@ const ENDPOINTS: &str = "[endpoints.a]\nprovider = \"openai\"\n[endpoints.b]\npr
 #[test]
 fn a_gateway_alone_needs_no_route() {
     let config = parse(ENDPOINTS).expect("a gateway alone");
-    let warning = config.warning().expect("a warning");
+    let warning = config.warnings().join("\n");
     assert!(warning.starts_with("analyses sentiment, sentiment_turn, summary: no route"), "{warning}");
     let routed = parse(&format!(
         "{ENDPOINTS}[gateway]\ndefault_route = \"r\"\n[routes.r]\nvariants = [{{name = \"v\", model = \"one\"}}]\n"
     ));
-    assert_eq!(routed.expect("a route for all").warning(), None);
-    assert_eq!(parse("").expect("the defaults").warning(), None);
+    assert_eq!(routed.expect("a route for all").warnings(), [""; 0]);
+    assert_eq!(parse("").expect("the defaults").warnings(), [""; 0]);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn no_form_of_a_configuration_shows_a_secret() {
     // Relative names are taken from the folder of the configuration.
     let config = Config::parse(PLACES, folder.path()).expect("a configuration");
     assert_eq!(config.journal.dir, folder.path().join("journal"));
-    let mut shown = format!("{config:?} {config:#?} {:?} {:?}", config.gateway.inventory(), config.warning());
+    let mut shown = format!("{config:?} {config:#?} {:?} {:?}", config.gateway.inventory(), config.warnings());
     // Nor does what is said of a value in the wrong place, or of the wrong kind.
     for wrong in [
         "[server]\nkey = \"server/7h+Jk=LpQw-ErTyUiOpAs\"",
@@ -78,4 +78,87 @@ fn no_form_of_a_configuration_shows_a_secret() {
     assert!(shown.contains("file:openai") && shown.contains("expected"), "{shown}");
     let told: Vec<&String> = secrets.iter().filter(|secret| repeats(&shown, secret)).collect();
     assert!(told.is_empty(), "{told:?} in {shown}");
+}
+
+#[test]
+fn cap_that_does_not_see_a_model_is_warned_of() {
+    let priced = "prices = [{model = \"*\", input = 1, output = 2}]\n";
+    let routed = "[gateway]\ndefault_route = \"r\"\n[routes.r]\nvariants = [{model = \"m\"}]\n";
+    let warnings = |limits: &str, prices: &str| {
+        let text = format!(
+            "{limits}[endpoints.a]\nprovider = \"openai\"\n{prices}[models.m]\ncandidates = [\"a/x\", \"local\"]\n{routed}"
+        );
+        parse(&text).expect("a configuration").warnings()
+    };
+    for (limits, named) in [
+        ("[limits]\nusd_per_call = 1\n", "limits.usd_per_call: no price is known for a/x"),
+        ("[limits]\nusd_per_day = 1\n", "limits.usd_per_day: no price is known for a/x"),
+        ("[limits]\nusd_per_day = 1\nusd_per_call = 1\n", "limits.usd_per_call and limits.usd_per_day: no price"),
+    ] {
+        let told = warnings(limits, "");
+        assert!(told.len() == 1 && told[0].starts_with(named), "{told:?}");
+        assert_eq!(warnings(limits, priced), [""; 0]);
+    }
+    assert_eq!(warnings("", ""), [""; 0]);
+}
+
+#[test]
+fn paths_in_messages_are_absolute() {
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("sidetone.toml");
+    for (text, path) in [
+        ("[server]\nkey = \"file:none\"\n", "none"),
+        ("[analyses.x]\ndir = \"nowhere/x\"\n", "nowhere/x"),
+        ("[endpoints", "sidetone.toml"),
+    ] {
+        std::fs::write(&file, text).expect("write");
+        let problems = Config::load(Some(&file)).map(|_| ()).expect_err("refused");
+        let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let path = folder.path().join(path).display().to_string();
+        assert!(told.iter().any(|line| line.contains(&path)), "{path}: {told:?}");
+    }
+    // A relative path of the command line, too.
+    let missing = Config::load(Some(Path::new("no/such.toml"))).map(|_| ()).expect_err("refused");
+    assert!(missing[0].path.starts_with('/') && missing[0].path.ends_with("no/such.toml"), "{missing:?}");
+}
+
+#[test]
+fn names_of_broken_sections_are_among_those_there_are() {
+    let problems = parse(
+        "[ingest]\nanalyses = [\"mine\", \"sumary\"]\n[analyses.mine]\ndir = \"/nowhere\"\n\
+         [[sink]]\nkind = \"webhook\"\nurl = \"https://h/\"\nanalyses = [\"mine\", \"mien\"]\n[enpoints.a]\n",
+    )
+    .expect_err("refused");
+    let there = "there are: mine, sentiment, sentiment_turn, summary";
+    for expected in [
+        format!("ingest.analyses: no analysis \"sumary\"; {there}; did you mean \"summary\"?"),
+        format!("sink[0].analyses: no analysis \"mien\"; {there}; did you mean \"mine\"?"),
+    ] {
+        assert!(problems.contains(&expected), "{expected}\n{problems:#?}");
+    }
+    assert!(
+        problems.iter().any(|line| line.starts_with("enpoints: ") && line.ends_with("did you mean \"endpoints\"?"))
+    );
+    assert_eq!(problems.len(), 4, "{problems:#?}");
+}
+
+#[test]
+fn data_folder_is_found_whatever_else_is_wrong() {
+    let folder = tempfile::tempdir().expect("folder");
+    let file = folder.path().join("sidetone.toml");
+    std::fs::write(&file, "[journal]\ndir = \"data\"\n[stt]\napi_key = \"env:ONLY_THE_DAEMON_HAS_THIS\"\n")
+        .expect("write");
+    assert_eq!(Config::data_folder(Some(&file)).expect("found"), folder.path().join("data"));
+    std::fs::write(&file, "[journal]\ndir = 5\n").expect("write");
+    assert!(Config::data_folder(Some(&file)).is_err());
+}
+
+#[test]
+fn server_listens_where_the_configuration_says() {
+    let config = parse("[server]\nlisten = \"127.0.0.1:7711\"\n").expect("a configuration");
+    assert_eq!(config.server.listen, "127.0.0.1:7711".parse().ok());
+    for wrong in ["\"7711\"", "\"localhost\"", "7711", "\"\""] {
+        let problems = parse(&format!("[server]\nlisten = {wrong}\n")).expect_err(wrong);
+        assert!(problems[0].starts_with("server.listen: expected"), "{problems:?}");
+    }
 }

@@ -1,7 +1,10 @@
 //! The running catalogue: names to arms, arms to the endpoints behind them. Immutable but for what is learned about each
 //! endpoint's model; a reload builds a new one and requests in flight keep theirs.
 
+mod nearest;
+
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -105,6 +108,7 @@ pub(super) struct Catalogue {
     models: HashMap<Arc<str>, Arc<Arm>>,
     routes: HashMap<Arc<str>, Route>,
     default_route: Option<String>,
+    catch_all_route: Option<String>,
     local: Arc<Arm>,
     targets: Targets,
     names: Names,
@@ -129,6 +133,7 @@ impl Catalogue {
             models: HashMap::new(),
             routes: HashMap::new(),
             default_route: config.default_route,
+            catch_all_route: config.catch_all_route,
             local: Arc::new(Arm::embedded()),
             targets,
             names,
@@ -222,24 +227,34 @@ impl Catalogue {
         })
     }
 
-    /// Looks `target` up: a route, a model, `endpoint/vendor-model`, a bare vendor id, then the default route.
+    /// Looks a client's `target` up: a route, a model, `endpoint/vendor-model`, a bare vendor id, then the catch-all route.
     pub(super) fn resolve(&self, target: &str, sticky_key: &str) -> Result<Arc<Arm>, GatewayError> {
+        self.resolve_or(target, sticky_key, self.catch_all_route.as_deref())
+    }
+
+    fn resolve_or(&self, target: &str, sticky_key: &str, otherwise: Option<&str>) -> Result<Arc<Arm>, GatewayError> {
         if let Some(arm) = self.routes.get(target).and_then(|route| route.choose(target, sticky_key)) {
             return Ok(arm);
         }
         if let Some(arm) = self.by_model(target) {
             return Ok(arm);
         }
-        if let Some(name) = &self.default_route
-            && let Some(arm) = self.routes.get(name.as_str()).and_then(|route| route.choose(name, sticky_key))
+        if let Some(name) = otherwise
+            && let Some(arm) = self.routes.get(name).and_then(|route| route.choose(name, sticky_key))
         {
             return Ok(arm);
         }
         let shown: String = target.chars().take(200).collect();
-        Err(GatewayError::new("model_not_found", format!("no model {shown:?}; there are: {}", self.names().join(", "))))
+        let mut message = format!("no model {shown:?}; there are: {}", self.names().join(", "));
+        if let Some(meant) = self.nearest(target) {
+            // Writing to a String cannot fail.
+            let _ = write!(message, "; did you mean {meant:?}?");
+        }
+        Err(GatewayError::new("model_not_found", message))
     }
 
-    /// The same, but the variant is known already. One that is no more is chosen anew.
+    /// The same for an analysis whose variant is known already. One that is no more is chosen again, and where its route is
+    /// no more, the default route answers.
     pub(super) fn resolve_pinned(
         &self,
         target: &str,
@@ -253,7 +268,7 @@ impl Catalogue {
         });
         match pinned {
             Some(arm) => Ok(Arc::clone(arm)),
-            None => self.resolve(target, sticky_key),
+            None => self.resolve_or(target, sticky_key, self.default_route.as_deref()),
         }
     }
 

@@ -14,7 +14,7 @@ use super::config::EndpointConfig;
 use super::gate::Gate;
 use super::listing::Listings;
 use super::pace::{Allowance, Pace};
-use super::price::{self, Price};
+use super::price::Price;
 use super::rate::Told;
 use crate::llm::models::Traits;
 use crate::llm::{Call, ChatRequest, SchemaMode, Unsupported, Wire};
@@ -214,12 +214,7 @@ impl Endpoint {
 
     /// The price of a model that holds at a time: its own, that of `*`, else what the vendor lists.
     pub(super) fn price(&self, vendor_model: &str, now_ms: i64) -> Option<Price> {
-        let of = |name: &str| {
-            let mut prices = self.config.prices.iter().filter(|(model, _)| model == name).map(|(_, price)| *price);
-            let first = prices.next()?;
-            Some(price::at(std::iter::once(first).chain(prices), now_ms))
-        };
-        match of(vendor_model).or_else(|| of("*")) {
+        match self.config.price(vendor_model, now_ms) {
             Some(price) => price,
             None => self.listings.current()?.get(vendor_model)?.price,
         }

@@ -236,7 +236,7 @@ impl Gateway {
     }
 
     /// Looks a name up: a route (its variant by weighted rendezvous hashing over the route, `sticky_key` and the
-    /// variants' names), a logical model, `endpoint/vendor-model`, a bare vendor id, then `default_route`.
+    /// variants' names), a logical model, `endpoint/vendor-model`, a bare vendor id, then `catch_all_route`.
     ///
     /// # Errors
     /// `model_not_found`, naming what there is.
@@ -244,7 +244,8 @@ impl Gateway {
         self.inner.catalogue.load().resolve(target, sticky_key)
     }
 
-    /// The same for whoever has chosen once already: `variant` stays while the route has it.
+    /// The same for an analysis that has chosen once already: `variant` stays while the route has it, and `default_route`
+    /// stands in for a route that is no more.
     ///
     /// # Errors
     /// As [`Gateway::resolve`].

@@ -2,6 +2,7 @@
 
 use crate::analysis::Registry as Analyses;
 use crate::base::surrogates;
+use crate::base::names;
 use crate::session::command::Complaint;
 use crate::session::config::LimitsConfig;
 use crate::stt::{self, Dialect};
@@ -57,8 +58,8 @@ pub(super) fn read(query: &str, analyses: &Analyses, limits: &LimitsConfig) -> R
             "stream_id" => params.stream = StreamId::parse(&value).map_err(|error| bad("stream_id", error))?,
             "dialect" => {
                 params.dialect = stt::dialect(&value).ok_or_else(|| {
-                    let names: Vec<&str> = stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
-                    bad("dialect", format_args!("no dialect {value:?}; there are: {}", names.join(", ")))
+                    let known: Vec<&str> = stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
+                    bad("dialect", names::unknown("dialect", &value, &known))
                 })?;
             }
             "analyses" => read_analyses(&value, analyses, &mut params),
@@ -96,10 +97,8 @@ fn read_analyses(value: &str, analyses: &Analyses, params: &mut Params) {
 /// Of the analyses that somebody named, those that there are, and a complaint for each of the others.
 pub(super) fn known_analyses(names: Vec<String>, analyses: &Analyses) -> (Vec<String>, Vec<Complaint>) {
     let (known, unknown): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| analyses.get(name).is_some());
-    let complaint = |name| {
-        let message = format!("no analysis {name:?}; there are: {}", analyses.names().join(", "));
-        Complaint::new("unknown_analysis", message)
-    };
+    let complaint =
+        |name: String| Complaint::new("unknown_analysis", names::unknown("analysis", &name, analyses.names()));
     (known, unknown.into_iter().map(complaint).collect())
 }
 

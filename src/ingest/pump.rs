@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::base::surrogates;
+use crate::base::names;
 use crate::session::command::Complaint;
 use crate::stt::{DecodeError, Decoder, Dialect};
 use crate::types::SttEvent;
@@ -78,7 +79,8 @@ impl Pump {
             return None;
         }
         let shown: String = kind.chars().take(64).collect();
-        let message = format!("type: no frame type {shown:?}; there are: turn, partial, revise, meta, end");
+        let known = ["turn", "partial", "revise", "meta", "end"];
+        let message = format!("type: {}", names::unknown("frame type", &shown, &known));
         Some(Complaint::new("unknown_type", message))
     }
 }

@@ -18,6 +18,7 @@ use toml::Value;
 use super::feed::{Counters, Feed, Stream};
 use super::record::Recorder;
 use crate::base::metric::Register as _;
+use crate::base::names;
 use crate::base::pulse::{Beat, Pulse};
 use crate::base::secret::outline;
 use crate::base::settings::{Problems, Section, found};
@@ -104,10 +105,10 @@ impl SourceConfig {
             _ => {}
         }
         let dialect = section.string("dialect").unwrap_or_else(|| "sidetone".to_owned());
-        let names: Vec<&'static str> = stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
+        let known: Vec<&'static str> = stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
         let found = stt::dialect(&dialect);
         if found.is_none() {
-            section.problem("dialect", format!("no dialect {dialect:?}; there are: {}", names.join(", ")));
+            section.problem("dialect", names::unknown("dialect", &dialect, &known));
         }
         let (fixed, pointer) = (section.string("call_id"), section.string("call_id_at"));
         let naming = match (fixed, pointer) {
@@ -134,7 +135,7 @@ impl SourceConfig {
         };
         let wanted = section.strings("analyses");
         for name in wanted.iter().flatten().filter(|name| !analyses.contains(name)) {
-            section.problem("analyses", format!("no analysis {name:?}; there are: {}", analyses.join(", ")));
+            section.problem("analyses", names::unknown("analysis", name, analyses));
         }
         let meta = match section.take("meta").map(serde_json::to_value) {
             None => JsonMap::new(),

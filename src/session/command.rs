@@ -133,9 +133,9 @@ pub enum Command {
 /// Why an analysis is not run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RunRefusal {
-    /// No such analysis; these there are.
-    #[error("no analysis {0:?}; there are: {1}")]
-    Unknown(String, String),
+    /// No such analysis, and those that there are.
+    #[error("{0}")]
+    Unknown(String),
     /// It runs once a turn, by itself.
     #[error("analysis {0:?} runs once per turn and cannot be asked for as a whole")]
     PerTurn(String),

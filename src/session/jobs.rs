@@ -11,6 +11,7 @@ use super::schedule::{Last, Phase};
 use super::task::{Done, Effect, Outcome, Task};
 use super::worker::{self, Answered, Failed, Job, JobKey};
 use crate::analysis::{Analysis, Facts};
+use crate::base::names;
 use crate::context::Snapshot;
 use crate::journal::CallState as State;
 use crate::types::{Event, Insight, InsightFailure, LatencyMs, Provenance, Seq, Status, Turn, id};
@@ -415,7 +416,7 @@ impl Task {
     pub(super) fn run_now(&mut self, name: &str, reply: oneshot::Sender<Result<Seq, RunRefusal>>) {
         self.heard_ms = self.now();
         let refusal = match self.deps.analyses.get(name) {
-            None => Some(RunRefusal::Unknown(name.to_owned(), self.deps.analyses.names().join(", "))),
+            None => Some(RunRefusal::Unknown(names::unknown("analysis", name, self.deps.analyses.names()))),
             Some(analysis) if analysis.scope == crate::analysis::Scope::Turn => {
                 Some(RunRefusal::PerTurn(name.to_owned()))
             }

@@ -8,6 +8,7 @@ use toml::Value;
 use url::Url;
 
 use super::{Kind, SINKS};
+use crate::base::names;
 use crate::base::secret::{Secret, outline};
 use crate::base::settings::{Problems, Section, found};
 use crate::hub::{Filter, Include};
@@ -165,13 +166,20 @@ fn read_filter(section: &mut Section<'_>, analyses: &[String]) -> Filter {
     let names = section.strings("analyses");
     for name in names.iter().flatten() {
         if !analyses.contains(name) {
-            section.problem("analyses", format!("no analysis {name:?}; there are: {}", analyses.join(", ")));
+            section.problem("analyses", names::unknown("analysis", name, analyses));
         }
     }
     let include = match section.strings("include") {
         None => Include::default(),
         Some(names) => Include::from_names(names.iter().map(String::as_str)).unwrap_or_else(|name| {
-            section.problem("include", format!("expected any of {}, found {name:?}", Include::NAMES.join(", ")));
+            section.problem(
+                "include",
+                format!(
+                    "expected any of {}, found {name:?}{}",
+                    Include::NAMES.join(", "),
+                    names::hint(name, &Include::NAMES)
+                ),
+            );
             Include::default()
         }),
     };

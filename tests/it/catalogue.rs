@@ -266,3 +266,67 @@ async fn what_a_vendor_says_of_a_request_is_in_the_message_of_the_error() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn misspelt_model_is_refused_unless_a_catch_all_route_is_set() {
+    let _machine = shared().await;
+    let mock = MockLlm::start().await;
+    let config = |gateway: &str| {
+        format!(
+            "[endpoints.e]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\n[models.fast]\ncandidates = [\"e/v\"]\n\
+             [routes.live]\nvariants = [{{name = \"a\", model = \"fast\"}}]\n[gateway]\ndefault_route = \"live\"\n{gateway}",
+            mock.base_url()
+        )
+    };
+    let daemon = Daemon::start(&config("")).await;
+    for (asked, meant) in [("lvie", Some("live")), ("fsat", Some("fast")), ("something-else", None)] {
+        for stream in [false, true] {
+            let reply = daemon.post("/v1/chat/completions", &ask(asked, json!({"stream": stream}))).await;
+            assert_eq!(reply.status, 404, "{asked}: {}", reply.text());
+            let error = reply.json()["error"].clone();
+            assert_eq!(error["code"], "model_not_found", "{error}");
+            let message = error["message"].as_str().expect("a message");
+            assert!(message.contains("there are: live, fast, e/…, local"), "{message}");
+            assert_eq!(message.contains("did you mean"), meant.is_some(), "{message}");
+            assert!(meant.is_none_or(|name| message.ends_with(&format!("did you mean {name:?}?"))), "{message}");
+        }
+    }
+    assert_eq!(mock.count(), 0);
+    // What it is for: analyses without a route.
+    let (mut client, _) = crate::support::ws::ingest(&daemon, "call_id=c&analyses=summary").await;
+    client.send(&crate::support::ws::turn(0, "agent", "My order is late again.")).await;
+    client.send(&json!({"type":"end","scope":"call"})).await;
+    client.of_type("call.completed").await;
+    assert!(mock.count() > 0, "the summary asks the default route");
+    daemon.configure(&config("catch_all_route = \"live\"\n"));
+    daemon.sighup();
+    let reply = eventually("the catch-all answers", PATIENCE, || async {
+        let reply = daemon.post("/v1/chat/completions", &ask("lvie", json!({}))).await;
+        (reply.status == 200).then_some(reply)
+    })
+    .await;
+    assert_eq!(reply.header("sidetone-model-substituted"), Some("live"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_names_models_that_a_cap_does_not_count_and_absolute_paths() {
+    let dir = tempfile::tempdir().expect("folder");
+    let config = "[limits]\nusd_per_call = 1\n[endpoints.a]\nprovider = \"openai\"\n\
+                  [models.m]\ncandidates = [\"a/x\"]\n[analyses.summary]\nroute = \"m\"\n";
+    let daemon = Daemon::prepare(config, dir.path());
+    let checked = std::process::Command::new(daemon.binary())
+        .args(["check", "--config", "sidetone.toml"])
+        .current_dir(dir.path())
+        .output()
+        .expect("run");
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(checked.status.success(), "{told}");
+    assert!(told.contains("limits.usd_per_call: no price is known for a/x"), "{told}");
+    assert!(told.contains(&daemon.config_path().display().to_string()), "{told}");
+    daemon.configure("[models.m]\ncandidates = [\"zz/x\"]\n[endpoints.main]\nprovider = \"opnai\"\n");
+    let checked = run(&["check", "--config", &daemon.config_path().display().to_string()]).await;
+    let told = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert_eq!(checked.status.code(), Some(1), "{told}");
+    assert!(told.contains("models.m.candidates[0]: no endpoint \"zz\"; there are: main"), "{told}");
+    assert!(told.contains("found \"opnai\"; did you mean \"openai\"?"), "{told}");
+}

@@ -102,7 +102,7 @@ async fn requests_in_flight_keep_what_they_have() {
         daemon.configure(&config(&mock.base_url(), ""));
         daemon.sighup();
         goes_to_mock(&daemon, &mock).await;
-        daemon.configure(&config(&mock.base_url(), "[gateway]\ndefault_route = \"r\"\n"));
+        daemon.configure(&config(&mock.base_url(), "[gateway]\ncatch_all_route = \"r\"\n"));
         eventually("the changed file is taken over", PATIENCE, || async {
             let body = json!({"model":"anything","messages":[{"role":"user","content":"Hello."}]});
             (daemon.post("/v1/chat/completions", &body).await.status == 200).then_some(())

@@ -22,6 +22,7 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use crate::base::surrogates;
+use crate::base::names;
 use crate::recording::Recording;
 use crate::stt;
 use crate::types::id::{self, MAX_ID_BYTES};
@@ -51,7 +52,7 @@ Exit code: 0 when the daemon has every final turn that was sent, 1 when anything
 could not be played.")]
 pub(crate) struct ReplayArgs {
     /// Recordings, or folders of them (walked in order of name; other files are skipped and named)
-    #[arg(required = true, value_name = "FILE|DIR")]
+    #[arg(required = true, value_name = "FILE|DIR", value_parser = super::absolute())]
     paths: Vec<PathBuf>,
     /// The daemon
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
@@ -281,7 +282,7 @@ impl Shared {
         let name = &recording.header.dialect;
         let dialect = stt::dialect(name).ok_or_else(|| {
             let known: Vec<&str> = stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
-            anyhow!("{}: no dialect {name:?}; there are: {}", job.path.display(), known.join(", "))
+            anyhow!("{}: {}", job.path.display(), names::unknown("dialect", name, &known))
         })?;
         Ok((self.claim(&job.wanted_id).await?, recording, dialect))
     }

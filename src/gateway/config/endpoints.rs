@@ -10,7 +10,7 @@ use super::name_is_valid;
 use super::prices::read_prices;
 use crate::base::secret::{Secret, outline};
 use crate::base::settings::Section;
-use crate::gateway::price::Price;
+use crate::gateway::price::{self, Price};
 use crate::llm::models::Traits;
 use crate::llm::{self, ListCall, Provider, SchemaMode, ThinkTags};
 
@@ -46,6 +46,19 @@ pub struct EndpointConfig {
     pub capabilities: Vec<(String, Traits)>,
     /// Prices by vendor id; `*` holds for those that have none of their own.
     pub prices: Vec<(String, Price)>,
+}
+
+impl EndpointConfig {
+    /// The configured price of a vendor's model that holds at a time, which is none before its first date; `*` holds for
+    /// those that have none of their own. `None`: no price of it is configured.
+    pub(in crate::gateway) fn price(&self, vendor_model: &str, now_ms: i64) -> Option<Option<Price>> {
+        let of = |name: &str| {
+            let mut prices = self.prices.iter().filter(|(model, _)| model == name).map(|(_, price)| *price);
+            let first = prices.next()?;
+            Some(price::at(std::iter::once(first).chain(prices), now_ms))
+        };
+        of(vendor_model).or_else(|| of("*"))
+    }
 }
 
 impl std::fmt::Debug for EndpointConfig {

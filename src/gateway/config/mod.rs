@@ -15,6 +15,7 @@ pub use routes::{RouteConfig, VariantConfig};
 pub(super) use target::Names;
 use toml::Value;
 
+use crate::base::names;
 use crate::base::settings::Section;
 
 /// What [`Config::inventory`] has.
@@ -29,37 +30,44 @@ pub struct Config {
     pub models: Vec<ModelConfig>,
     /// Routes.
     pub routes: Vec<RouteConfig>,
-    /// Who answers for a name that is nothing else.
+    /// Whom analyses ask that have no route.
     pub default_route: Option<String>,
+    /// Who answers clients for a model name that is nothing else.
+    pub catch_all_route: Option<String>,
 }
 
 impl Config {
     /// Takes `endpoints`, `models`, `routes` and `gateway` out of the root table. Problems go to the root's.
     pub fn read(root: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        for (name, value) in named(root, "endpoints") {
+        let tables = named(root, "endpoints");
+        // Those with errors of their own too: a reference to one is no error of the reference.
+        let endpoints: Vec<String> = tables.iter().map(|(name, _)| name.clone()).collect();
+        for (name, value) in tables {
             if let Some(endpoint) = endpoints::read_endpoint(root, &name, value) {
                 config.endpoints.push(endpoint);
             }
         }
         for (name, value) in named(root, "models") {
-            let model = models::read_model(root, &name, value, &config.endpoints);
+            let model = models::read_model(root, &name, value, &endpoints);
             config.models.push(model);
         }
         for (name, value) in named(root, "routes") {
-            let route = routes::read_route(root, &name, value, &config);
+            let route = routes::read_route(root, &name, value, &config.models, &endpoints);
             config.routes.push(route);
         }
         let table = root.take("gateway");
         let mut gateway = Section::new("gateway", table, root.problems());
-        config.default_route = gateway.string("default_route");
-        if let Some(route) = &config.default_route
-            && !config.routes.iter().any(|known| known.name == *route)
-        {
-            let message =
-                format!("no route {route:?}; there are: {}", names(config.routes.iter().map(|known| &known.name)));
-            gateway.problem("default_route", message);
-        }
+        let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
+        let mut route = |key: &'static str| {
+            let name = gateway.string(key)?;
+            if !routes.contains(&name.as_str()) {
+                gateway.problem(key, names::unknown("route", &name, &routes));
+            }
+            Some(name)
+        };
+        config.default_route = route("default_route");
+        config.catch_all_route = route("catch_all_route");
         gateway.finish();
         config
     }
@@ -101,6 +109,25 @@ impl Config {
             .collect()
     }
 
+    /// Vendors' models that are named here and whose price is not, as `endpoint/model`: what they cost is not counted.
+    pub fn unpriced(&self, now_ms: i64) -> Vec<String> {
+        let candidates = self.models.iter().flat_map(|model| &model.candidates).filter_map(Candidate::remote);
+        let variants = self.routes.iter().flat_map(|route| &route.variants);
+        let variants = variants.filter_map(|variant| variant.model.split_once('/'));
+        let listed = self.endpoints.iter().flat_map(|endpoint| {
+            endpoint.models.iter().map(|vendor_model| (endpoint.name.as_str(), vendor_model.as_str()))
+        });
+        let mut unpriced: Vec<String> = Vec::new();
+        for (name, vendor_model) in candidates.chain(variants).chain(listed) {
+            let Some(endpoint) = self.endpoints.iter().find(|endpoint| endpoint.name == name) else { continue };
+            let full = format!("{name}/{vendor_model}");
+            if endpoint.price(vendor_model, now_ms).flatten().is_none() && !unpriced.contains(&full) {
+                unpriced.push(full);
+            }
+        }
+        unpriced
+    }
+
     /// Whether it is said whom an analysis asks, by its own `route` or without one.
     ///
     /// # Errors
@@ -114,11 +141,6 @@ impl Config {
 fn named(root: &mut Section<'_>, key: &'static str) -> Vec<(String, Value)> {
     let table = root.take(key);
     Section::new(key, table, root.problems()).take_rest()
-}
-
-fn names<'a>(names: impl Iterator<Item = &'a String>) -> String {
-    let names: Vec<&str> = names.map(String::as_str).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 /// A day of UTC, as Unix ms of its beginning.

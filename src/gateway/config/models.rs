@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::endpoints::EndpointConfig;
-use super::{name_is_valid, names};
+use super::name_is_valid;
+use crate::base::names;
 use crate::base::settings::Section;
 
 /// Where a request may go: `endpoint/vendor-model`, or the embedded `local`.
@@ -20,6 +20,16 @@ pub enum Candidate {
         /// The vendor's name of the model.
         vendor_model: String,
     },
+}
+
+impl Candidate {
+    /// The endpoint and the vendor's name of the model.
+    pub(super) fn remote(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Local => None,
+            Self::Remote { endpoint, vendor_model } => Some((endpoint, vendor_model)),
+        }
+    }
 }
 
 /// A logical model.
@@ -116,17 +126,17 @@ pub(crate) fn vendor_id_is_valid(id: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'@' | b'/' | b'+' | b'-'))
 }
 
-/// Reads `endpoint/vendor-model` or `local`.
-pub(super) fn read_candidate(text: &str, endpoints: &[EndpointConfig]) -> Result<Candidate, String> {
+/// Reads `endpoint/vendor-model` or `local`; `endpoints` are all that the file names.
+pub(super) fn read_candidate(text: &str, endpoints: &[String]) -> Result<Candidate, String> {
     if text == "local" {
         return Ok(Candidate::Local);
     }
     let Some((endpoint, vendor_model)) = text.split_once('/') else {
-        return Err(format!("expected \"endpoint/vendor-model\" or \"local\", found {text:?}"));
+        let hint = names::hint(text, &["local"]);
+        return Err(format!("expected \"endpoint/vendor-model\" or \"local\", found {text:?}{hint}"));
     };
-    if !endpoints.iter().any(|known| known.name == endpoint) {
-        let known = names(endpoints.iter().map(|known| &known.name));
-        return Err(format!("no endpoint {endpoint:?}; there are: {known}"));
+    if !endpoints.iter().any(|known| known == endpoint) {
+        return Err(names::unknown("endpoint", endpoint, endpoints));
     }
     if !vendor_id_is_valid(vendor_model) {
         return Err(format!("expected a vendor's model id of A-Z a-z 0-9 . _ : @ / + -, found {vendor_model:?}"));
@@ -134,12 +144,7 @@ pub(super) fn read_candidate(text: &str, endpoints: &[EndpointConfig]) -> Result
     Ok(Candidate::Remote { endpoint: endpoint.to_owned(), vendor_model: vendor_model.to_owned() })
 }
 
-pub(super) fn read_model(
-    root: &mut Section<'_>,
-    name: &str,
-    value: Value,
-    endpoints: &[EndpointConfig],
-) -> ModelConfig {
+pub(super) fn read_model(root: &mut Section<'_>, name: &str, value: Value, endpoints: &[String]) -> ModelConfig {
     let mut section = Section::new(format!("models.{name}"), Some(value), root.problems());
     if !name_is_valid(name) || name == "local" {
         section.problem("", "expected a name of A-Z a-z 0-9 _ . ~ : - other than \"local\", which is built in");

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use toml::Value;
 
-use super::models::read_candidate;
-use super::{Config, name_is_valid, names};
+use super::models::{ModelConfig, read_candidate};
+use super::name_is_valid;
+use crate::base::names;
 use crate::base::settings::{Section, found};
 use crate::llm;
 use crate::types::JsonMap;
@@ -42,7 +43,14 @@ impl VariantConfig {
     }
 }
 
-pub(super) fn read_route(root: &mut Section<'_>, name: &str, value: Value, config: &Config) -> RouteConfig {
+/// Reads a route over `models` and the names of all endpoints in the file.
+pub(super) fn read_route(
+    root: &mut Section<'_>,
+    name: &str,
+    value: Value,
+    models: &[ModelConfig],
+    endpoints: &[String],
+) -> RouteConfig {
     let mut section = Section::new(format!("routes.{name}"), Some(value), root.problems());
     if !name_is_valid(name) {
         section.problem("", "expected a name of A-Z a-z 0-9 _ . ~ : -");
@@ -61,15 +69,19 @@ pub(super) fn read_route(root: &mut Section<'_>, name: &str, value: Value, confi
         }
         let model = match variant.string("model") {
             Some(model) => {
-                let known = model == "local"
-                    || config.models.iter().any(|known| known.name == model)
-                    || (model.contains('/') && read_candidate(&model, &config.endpoints).is_ok());
-                if !known {
-                    let known = names(config.models.iter().map(|known| &known.name));
-                    variant.problem(
-                        "model",
-                        format!("no model {model:?}; there are: {known}, local, and any \"endpoint/vendor-model\""),
+                if model.contains('/') {
+                    if let Err(message) = read_candidate(&model, endpoints) {
+                        variant.problem("model", message);
+                    }
+                } else if model != "local" && !models.iter().any(|known| known.name == model) {
+                    let mut known: Vec<&str> = models.iter().map(|known| known.name.as_str()).collect();
+                    known.push("local");
+                    let message = format!(
+                        "no model {model:?}; there are: {}, and any \"endpoint/vendor-model\"{}",
+                        names::list(&known),
+                        names::hint(&model, &known)
                     );
+                    variant.problem("model", message);
                 }
                 model
             }

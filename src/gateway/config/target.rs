@@ -1,6 +1,7 @@
 //! Which name an analysis asks.
 
-use super::{Config, names};
+use super::Config;
+use crate::base::names;
 
 /// Which names there are, and which of them an analysis asks.
 #[derive(Debug, Clone, Default)]
@@ -32,11 +33,15 @@ impl Names {
             return if known {
                 Ok(route.to_owned())
             } else {
-                let routes = names(self.routes.iter());
-                let models = names(self.models.iter());
+                let routes = names::list(&self.routes);
+                let models = names::list(&self.models);
+                let hint = match endpoint {
+                    Some(endpoint) => names::hint(endpoint, &self.endpoints),
+                    None => names::hint(route, &[&self.routes[..], &self.models, &["local".to_owned()]].concat()),
+                };
                 Err(format!(
                     "no route or model {route:?}; routes: {routes}; models: {models}; or \"endpoint/vendor-model\", or \
-                     \"local\", the embedded provider"
+                     \"local\", the embedded provider{hint}"
                 ))
             };
         }

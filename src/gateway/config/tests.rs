@@ -69,6 +69,7 @@ fn all_problems_at_once_with_their_places() {
             {name = "y", model = "local", params = {temperature = 9, tool_choice = {type = "function", function = {name = "f"}}}}, {name = "z", model = "local", params = {tool_choice = {type = "function", function = {name = "f"}}}}]
         [gateway]
         default_route = "q"
+        catch_all_route = "s"
         speed = 1
         "#,
     );
@@ -91,6 +92,7 @@ fn all_problems_at_once_with_their_places() {
             "routes.r.variants[2].params",
             "routes.r.variants[3].params",
             "gateway.default_route",
+            "gateway.catch_all_route",
             "gateway.speed",
         ],
         "{problems:#?}"
@@ -98,4 +100,67 @@ fn all_problems_at_once_with_their_places() {
     let line =
         problems.iter().find(|line| line.starts_with("endpoints.cc.think_tags")).map_or("", |line| line.as_str());
     assert!(["auto", "keep", "strip", "hide"].iter().all(|name| line.contains(name)), "{line}");
+}
+
+/// A reference to what stands in the file with an error of its own is no second error, and a misspelt one gets all names.
+#[test]
+fn unknown_names_list_all_that_the_file_has_and_the_nearest_one() {
+    let (_, problems) = read(
+        r#"
+        [endpoints.main]
+        provider = "openai_compatible"
+        [endpoints.spare]
+        provider = "opnai"
+        [models.m]
+        candidates = ["main/x", "zz/x", "spre/x", "locl"]
+        [models.fast]
+        candidates = ["spare/x"]
+        [routes.live]
+        variants = [{model = "fst"}, {name = "b", model = "mian/x"}, {name = "c", model = "spare/x"}]
+        [gateway]
+        default_route = "life"
+        catch_all_rout = "live"
+        "#,
+    );
+    let lines: Vec<&str> = problems.iter().map(String::as_str).collect();
+    let there = "there are: main, spare";
+    for expected in [
+        format!("models.m.candidates[1]: no endpoint \"zz\"; {there}"),
+        format!("models.m.candidates[2]: no endpoint \"spre\"; {there}; did you mean \"spare\"?"),
+        "models.m.candidates[3]: expected \"endpoint/vendor-model\" or \"local\", found \"locl\"; did you mean \"local\"?"
+            .to_owned(),
+        "routes.live.variants[0].model: no model \"fst\"; there are: fast, m, local, and any \"endpoint/vendor-model\"; \
+         did you mean \"fast\"?"
+            .to_owned(),
+        format!("routes.live.variants[1].model: no endpoint \"mian\"; {there}; did you mean \"main\"?"),
+        "gateway.default_route: no route \"life\"; there are: live; did you mean \"live\"?".to_owned(),
+        "gateway.catch_all_rout: unknown key; there are: catch_all_route, default_route; did you mean \
+         \"catch_all_route\"?"
+            .to_owned(),
+    ] {
+        assert!(lines.contains(&expected.as_str()), "{expected}\n{lines:#?}");
+    }
+    assert!(lines.iter().any(|line| line.ends_with("found \"opnai\"; did you mean \"openai\"?")), "{lines:#?}");
+    assert_eq!(lines.len(), 9, "{lines:#?}");
+}
+
+#[test]
+fn models_without_a_price_are_named_once() {
+    let (config, problems) = read(
+        r#"
+        [endpoints.a]
+        provider = "openai"
+        models = ["listed", "priced"]
+        prices = [{model = "priced", input = 1, output = 2}, {model = "later", from = "2999-01-01", input = 1, output = 2}]
+        [endpoints.all]
+        provider = "openai"
+        prices = [{model = "*", input = 1, output = 2}]
+        [models.m]
+        candidates = ["a/priced", "a/free", "all/x", "local"]
+        [routes.r]
+        variants = [{model = "a/free"}, {name = "b", model = "a/later"}]
+        "#,
+    );
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(config.unpriced(0), ["a/free", "a/later", "a/listed"]);
 }
