@@ -1,8 +1,8 @@
 //! The query of `GET /v1/ingest`.
 
 use crate::analysis::Registry as Analyses;
-use crate::base::surrogates;
 use crate::base::names;
+use crate::base::surrogates;
 use crate::session::command::Complaint;
 use crate::session::config::LimitsConfig;
 use crate::stt::{self, Dialect};

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::base::surrogates;
 use crate::base::names;
+use crate::base::surrogates;
 use crate::session::command::Complaint;
 use crate::stt::{DecodeError, Decoder, Dialect};
 use crate::types::SttEvent;

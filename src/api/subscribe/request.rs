@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use serde_json::{Map, Value};
 
 use super::Deps;
-use crate::base::surrogates;
 use crate::base::names;
+use crate::base::surrogates;
 use crate::hub::{Filter, Include};
 use crate::types::{CallId, JsonMap, Seq};
 

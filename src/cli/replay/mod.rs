@@ -21,8 +21,8 @@ use owo_colors::OwoColorize as _;
 use serde_json::json;
 use tokio::sync::Mutex;
 
-use crate::base::surrogates;
 use crate::base::names;
+use crate::base::surrogates;
 use crate::recording::Recording;
 use crate::stt;
 use crate::types::id::{self, MAX_ID_BYTES};
