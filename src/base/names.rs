@@ -74,7 +74,7 @@ mod tests {
         ] {
             assert_eq!(nearest(found, &known), meant, "{found}");
         }
-        assert_eq!(nearest("x", &["y", "xy"]), Some("xy"));
+        assert_eq!(nearest("ab", &["xy", "abc"]), Some("abc"));
         assert_eq!(
             unknown("analysis", "sumary", &known),
             "no analysis \"sumary\"; there are: summary, sentiment, action_items; did you mean \"summary\"?"

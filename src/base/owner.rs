@@ -15,7 +15,7 @@ use rustix::process::geteuid;
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{folder} belongs to {owner}, and this runs as {us}; nothing was written. Run it as {owner}{or_root}, or name \
-     another folder in [journal] dir",
+     another folder",
     folder = folder.display(), owner = user(*owner), us = user(*us), or_root = if *us == 0 || *owner == 0 { "" } else { " or as root" }
 )]
 pub struct Foreign {
@@ -79,6 +79,14 @@ pub fn writer(folder: &Path) -> Result<Option<Owner>, Foreign> {
     }
     let may_write = || accessat(CWD, &nearest, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_ok();
     if nearest != folder && may_write() { Ok(None) } else { Err(Foreign { folder: nearest, owner: meta.uid(), us }) }
+}
+
+/// Whose a single file becomes that root makes in a folder, which may be any: its owner's, so that root's commands leave
+/// nothing there that the owner cannot read. `None`: the maker's own.
+pub fn heir(folder: &Path) -> Option<Owner> {
+    let meta = fs::metadata(folder).ok()?;
+    let is_shared = meta.mode() & 0o002 != 0;
+    (effective_uid() == 0 && meta.uid() != 0 && !is_shared).then(|| Owner { uid: meta.uid(), gid: meta.gid() })
 }
 
 /// The folder, or the nearest one above it that exists.
@@ -163,8 +171,10 @@ mod tests {
             create_folder(&folder, Some(theirs)).expect("made");
             assert_eq!(fs::metadata(&folder).expect("folder").uid(), 65_534);
         }
+        assert_eq!(heir(dir.path()), Some(theirs));
         // A shared folder takes anybody's new folders.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).expect("shared");
         assert_eq!(writer(&dir.path().join("own")).expect("shared"), None);
+        assert_eq!(heir(dir.path()), None);
     }
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use rcgen::{CertificateParams, DnType, IsCa, KeyPair, SanType};
 
 use super::out::say;
+use crate::base::owner;
 
 /// Options of `sidetone cert`.
 #[derive(Debug, Args)]
@@ -54,6 +55,11 @@ pub(crate) fn run(args: &CertArgs) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make {}", args.dir.display()))?;
     std::fs::write(&cert_path, cert).with_context(|| format!("cannot write {}", cert_path.display()))?;
     write_private(&key_path, &key).with_context(|| format!("cannot write {}", key_path.display()))?;
+    // Made by root in a daemon's folder, they are the daemon's to read.
+    let heir = owner::heir(&args.dir);
+    for path in [&cert_path, &key_path] {
+        owner::give(path, heir).with_context(|| format!("cannot give {} to its folder's owner", path.display()))?;
+    }
     say!("{}\n{}", cert_path.display(), key_path.display())?;
     Ok(ExitCode::SUCCESS)
 }

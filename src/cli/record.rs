@@ -16,6 +16,7 @@ use super::fetch;
 use super::out::say;
 use super::target::{DEFAULT_LISTEN, Target};
 use super::watch::{Heard, Positions, Selection, follow};
+use crate::base::owner;
 use crate::recording::{self, Header};
 use crate::types::CallId;
 
@@ -73,6 +74,7 @@ pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
                 if tape.is_none() && frame["type"] == "subscribed" {
                     let file = std::fs::File::create(&path);
                     let file = file.with_context(|| format!("cannot write {}", path.display()))?;
+                    owner::give(&path, path.parent().and_then(owner::heir))?;
                     tape = Some(Tape::begin(std::io::BufWriter::new(file))?);
                 }
                 tape.as_mut().map_or(Ok(ControlFlow::Continue(())), |tape| tape.take(frame))

@@ -4,6 +4,7 @@ use rusqlite::Connection;
 use rusqlite::types::Value;
 
 use super::LedgerError;
+use crate::base::names;
 use crate::types::attempt::first_id;
 
 /// What rows can be grouped by.
@@ -66,7 +67,10 @@ pub(super) fn run(store: &Connection, query: &UsageQuery) -> Result<Vec<UsageRow
     for group in &query.group_by {
         if !GROUPS.contains(&group.as_str()) {
             let allowed = GROUPS.join(", ");
-            return Err(LedgerError::Query(format!("group_by: expected of {allowed}, found {group:?}")));
+            return Err(LedgerError::Query(format!(
+                "group_by: expected of {allowed}, found {group:?}{}",
+                names::hint(group, GROUPS)
+            )));
         }
         columns.push(match group.as_str() {
             "hour" => "strftime('%Y-%m-%dT%H:00:00Z', at_ms / 1000, 'unixepoch')".to_owned(),

@@ -24,6 +24,7 @@ const PATHS: &[(&str, &str, &[&str])] = &[
     ("GET", "/v1/models", &["gateway"]),
     ("GET", "/models", &["gateway"]),
     ("GET", "/v1/models/nobody", &["gateway"]),
+    ("GET", "/models/nobody", &["gateway"]),
     ("POST", "/v1/transcripts", &["gateway"]),
     ("GET", "/v1/usage", &["usage"]),
     ("GET", "/metrics", &["metrics"]),
@@ -172,7 +173,8 @@ async fn path_without_a_scope_needs_any_key_and_keeps_its_error_form() {
         let with = ask(&daemon, method, path, Some(&key)).await;
         assert_eq!(with.status, *status, "{method} {path}: {}", with.text());
         for reply in [reply, with].iter().filter(|reply| reply.status != 200) {
-            let code = if *openai { &reply.json()["error"]["code"] } else { &reply.json()["code"] }.clone();
+            let body = reply.json();
+            let code = if *openai { &body["error"]["code"] } else { &body["code"] };
             assert!(code.is_string(), "{method} {path}: {}", reply.text());
         }
     }

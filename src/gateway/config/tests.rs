@@ -129,7 +129,7 @@ fn unknown_names_list_all_that_the_file_has_and_the_nearest_one() {
         format!("models.m.candidates[2]: no endpoint \"spre\"; {there}; did you mean \"spare\"?"),
         "models.m.candidates[3]: expected \"endpoint/vendor-model\" or \"local\", found \"locl\"; did you mean \"local\"?"
             .to_owned(),
-        "routes.live.variants[0].model: no model \"fst\"; there are: fast, m, local, and any \"endpoint/vendor-model\"; \
+        "routes.live.variants[0].model: no model \"fst\"; there are: m, fast, local, and any \"endpoint/vendor-model\"; \
          did you mean \"fast\"?"
             .to_owned(),
         format!("routes.live.variants[1].model: no endpoint \"mian\"; {there}; did you mean \"main\"?"),
