@@ -24,7 +24,7 @@ Found are vendors whose key is in the environment under its usual name (OPENAI_A
 Ollama that runs. Keys are named in the file (\"env:OPENAI_API_KEY\") and never written to it.")]
 pub(crate) struct InitArgs {
     /// The file to write
-    #[arg(value_name = "PATH", default_value = "sidetone.toml")]
+    #[arg(value_name = "PATH", default_value = "sidetone.toml", value_parser = super::absolute())]
     path: PathBuf,
     /// Overwrite the file if it is there
     #[arg(long)]
@@ -36,7 +36,7 @@ pub(crate) struct InitArgs {
 /// # Errors
 /// The file is there already, or cannot be written.
 pub(crate) async fn run(args: InitArgs) -> Result<ExitCode> {
-    let path = std::path::absolute(&args.path).unwrap_or_else(|_| args.path.clone());
+    let path = args.path;
     if !args.force && path.exists() {
         bail!("{} exists; --force overwrites it", path.display());
     }
