@@ -44,7 +44,7 @@ fn each_key_of_each_vendor_gives_a_configuration_that_asks_it() {
             assert_eq!(found.len(), 1, "{key}");
             assert_eq!((found[0].name, found[0].key), (vendor.name, Some(*key)));
             let config = parses(&configuration(&found));
-            assert_eq!(config.warning(), None, "{key}");
+            assert_eq!(config.warnings(), Vec::<String>::new(), "{key}");
             assert_eq!(config.gateway.endpoints[0].base_url, llm::provider(vendor.name).unwrap().base_url().unwrap());
             assert_eq!(config.gateway.endpoints[0].prices.len(), 1, "{key}");
             assert_eq!(config.gateway.models[0].candidates.len(), 2, "{key}");
