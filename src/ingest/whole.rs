@@ -50,13 +50,9 @@ impl Whole {
         for (position, frame) in frames.into_iter().enumerate() {
             let (mut events, complaint) = pump.feed(frame);
             match complaint {
-                Some(complaint) if pump.partly => {
-                    if lost.len() < LOST_SHOWN {
-                        lost.push((position, complaint));
-                    }
-                }
-                Some(complaint) => return Err((position, complaint)),
-                None => {}
+                Some(complaint) if !pump.partly => return Err((position, complaint)),
+                Some(complaint) if lost.len() < LOST_SHOWN => lost.push((position, complaint)),
+                Some(_) | None => {}
             }
             // A recording's own end would complete the call after its linger only, and what follows would be lost.
             events.retain(|event| !matches!(event, SttEvent::End { .. }));

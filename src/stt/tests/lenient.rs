@@ -99,7 +99,7 @@ fn changed(frame: &Value, path: &[Value], change: &Change) -> Option<Value> {
                 Value::Bool(flag) => json!(flag.to_string()),
                 Value::String(text) => {
                     let number = serde_json::from_str::<Value>(text).ok().filter(Value::is_number);
-                    number.filter(|number| number.to_string() == *text)?
+                    number.filter(|number| text.as_str() == number.to_string().as_str())?
                 }
                 _ => return None,
             };
