@@ -96,15 +96,25 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         runtime.block_on(find_model(args))?
     };
     let folder = Folder::create()?;
-    let mut text = format!("[journal]\ndir = {:?}\n{CONFIG}", folder.0.display().to_string());
-    text.extend(chosen.as_ref().map(|chosen| format!("\n{}", model::configuration(chosen))));
+    let base = format!("[journal]\ndir = {:?}\n{CONFIG}\n", folder.0.display().to_string());
+    let lines = chosen.as_ref().map(model::configuration).unwrap_or_default();
     progress::step(
         "Starting a daemon on a free loopback port; its journal is in a temporary folder, deleted at the end",
     );
-    let running = app::start(parse(&text)?, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-    let result = runtime.block_on(show(args, chosen.as_ref(), &Target::at(running.address)));
+    let running = app::start(parse(&format!("{base}{lines}"))?, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    let without = parse(&format!("{base}{}", model::without()))?;
+    let asked = Asked { chosen: chosen.as_ref(), give_up: &|| running.reload(&without) };
+    let result = runtime.block_on(show(args, &asked, &Target::at(running.address)));
     running.stop();
     result
+}
+
+/// Whom the daemon asks.
+struct Asked<'a> {
+    /// The model, if there is one.
+    chosen: Option<&'a Chosen>,
+    /// Has the daemon ask the embedded provider alone from now on.
+    give_up: &'a dyn Fn(),
 }
 
 fn parse(text: &str) -> Result<Config> {
@@ -139,10 +149,10 @@ fn bundled() -> Result<(recording::Recording, &'static dyn stt::Dialect)> {
     Ok((recording, dialect))
 }
 
-async fn show(args: &DemoArgs, chosen: Option<&Chosen>, target: &Target) -> Result<ExitCode> {
+async fn show(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<ExitCode> {
     let mut stop = Stop::listen()?;
     let call = async {
-        let Some(well) = Box::pin(call(args, chosen, target)).await? else { return anyhow::Ok(ExitCode::SUCCESS) };
+        let Some(well) = Box::pin(call(args, asked, target)).await? else { return anyhow::Ok(ExitCode::SUCCESS) };
         if args.once {
             return Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
@@ -159,7 +169,8 @@ async fn show(args: &DemoArgs, chosen: Option<&Chosen>, target: &Target) -> Resu
 }
 
 /// Plays the call and shows it. Whether all went well; `None` where nobody reads on.
-async fn call(args: &DemoArgs, chosen: Option<&Chosen>, target: &Target) -> Result<Option<bool>> {
+async fn call(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<Option<bool>> {
+    let chosen = asked.chosen;
     let (recording, dialect) = bundled()?;
     let screen = RefCell::new(Screen::stdout(false));
     let by =
@@ -209,19 +220,27 @@ async fn call(args: &DemoArgs, chosen: Option<&Chosen>, target: &Target) -> Resu
         meter: &meter,
     });
     let explain = async || {
-        let Some(sentence) = fallback.sentence(target).await else { return anyhow::Ok(()) };
-        let line = format!("{:>7}  {}", "!".yellow().bold(), sentence.yellow());
+        let Some(explanation) = fallback.explanation(target).await else { return anyhow::Ok(()) };
+        if explanation.give_up {
+            (asked.give_up)();
+        }
+        let line = format!("{:>7}  {}", "!".yellow().bold(), explanation.sentence.yellow());
         Ok(screen.borrow_mut().say(&line)?)
+    };
+    let explaining = async {
+        loop {
+            fallback.seen().await;
+            if explain().await.is_err() {
+                break;
+            }
+        }
     };
     let both = async { futures::join!(watching, Box::pin(playing)) };
     let mut both = std::pin::pin!(both);
     let (watched, (report, played)) = tokio::select! {
         done = &mut both => done,
-        // That its reader is gone stops `watching` too.
-        explained = async { fallback.seen().await; explain().await } => {
-            drop(explained);
-            both.await
-        }
+        // That nobody reads the output stops `watching` as well.
+        () = explaining => both.await,
     };
     match watched {
         Err(error) if screen::is_broken_pipe(&error) => return Ok(None),

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 
 use crate::support::daemon::free_port;
 use crate::support::flaky::good;
-use crate::support::vendor::{Asked, Dialect, Step, Tokens, Vendor, reply};
+use crate::support::vendor::{Asked, Dialect, Step, Tokens, Vendor, chunk, reply, stream_head};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 const KEY: &str = "sk-test/3k+Qw=ErTy-UiOpAsDfGh";
@@ -184,6 +184,27 @@ async fn demo_goes_on_without_a_model_that_fails_and_says_why() {
         assert_eq!(out.matches("did not answer").count(), 1, "said once: {out}");
         assert!(out.contains(what) && out.contains("the embedded provider (local) answered instead"), "{out}");
         assert!(out.contains("local default, degraded") && out.contains("call completed"), "{out}");
+    }
+}
+
+/// A model that says nothing for as long as it may, and never stops: the time for a whole answer is over before the
+/// embedded provider could have had its turn.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn demo_gives_up_a_model_that_never_finishes_and_has_its_last_insights() {
+    let _machine = shared().await;
+    let vendor = Vendor::start(Dialect::OpenAi, |asked: &Asked| {
+        let blank = chunk(Dialect::OpenAi.text(" ", Tokens::of(asked)));
+        let Step::Write(blank) = blank else { return Vec::new() };
+        vec![stream_head(), Step::Forever(blank, std::time::Duration::from_millis(300))]
+    })
+    .await;
+    let base = format!("http://{}/v1", vendor.address);
+    let (out, _) = demo(&[], &[("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", &base)]).await;
+    assert_eq!(out.matches("from now on the embedded provider (local) does").count(), 1, "{out}");
+    assert!(out.contains("call completed") && !out.contains("without a final"), "{out}");
+    for analysis in ["summary", "sentiment"] {
+        let last = out.lines().rfind(|line| line.contains(&format!("{analysis} turns 0–36"))).expect("a last insight");
+        assert!(last.contains("local default, degraded") && last.contains("final"), "{last}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! Says, once, that the model did not answer and the embedded provider did, and why.
+//! Says that the model did not answer and the embedded provider did, and why; and when the demo has to do without it.
 
 use std::cell::Cell;
 
@@ -13,26 +13,49 @@ use super::model::Chosen;
 /// Looks at the insights for one that the model did not give.
 pub(super) struct Fallback<'a> {
     chosen: Option<&'a Chosen>,
-    seen: Cell<bool>,
-    explained: Cell<bool>,
+    /// Seen, and not said yet.
+    news: Cell<Option<News>>,
+    /// The last that was said.
+    said: Cell<Option<News>>,
     notify: Notify,
+}
+
+/// What became of a request that the model did not answer; the later is the worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum News {
+    /// The embedded provider answered.
+    FellBack,
+    /// Nobody did: the model took all the time that there was.
+    Failed,
+}
+
+/// What is to be shown, and whether the model is to be asked no more.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Explanation {
+    pub(super) sentence: String,
+    pub(super) give_up: bool,
 }
 
 impl<'a> Fallback<'a> {
     /// `chosen`: the model that is expected to answer, if any is.
     pub(super) fn watch(chosen: Option<&'a Chosen>) -> Self {
-        Self { chosen, seen: Cell::new(false), explained: Cell::new(false), notify: Notify::new() }
+        Self { chosen, news: Cell::new(None), said: Cell::new(None), notify: Notify::new() }
     }
 
     /// Looks at a frame of the call.
     pub(super) fn frame(&self, frame: &Value) {
-        let local = frame["insight"]["provenance"]["endpoint"] == "local";
-        if self.chosen.is_some() && frame["type"] == "insight.updated" && local && !self.seen.replace(true) {
+        let news = match frame["type"].as_str() {
+            Some("insight.updated") if frame["insight"]["provenance"]["endpoint"] == "local" => News::FellBack,
+            Some("insight.failed") => News::Failed,
+            _ => return,
+        };
+        if self.chosen.is_some() && Some(news) > self.said.get() {
+            self.news.set(self.news.get().max(Some(news)));
             self.notify.notify_one();
         }
     }
 
-    /// Resolves when the first such insight has come; never if none comes.
+    /// Resolves when there may be something to explain; never if nothing happens.
     ///
     /// # Cancel safety
     /// Safe.
@@ -40,19 +63,31 @@ impl<'a> Fallback<'a> {
         self.notify.notified().await;
     }
 
-    /// The sentence to show, once; `None` where there is nothing to explain.
+    /// What is to be explained now; `None` = nothing.
     ///
     /// # Cancel safety
     /// Safe: cancelled, the next call gives it.
-    pub(super) async fn sentence(&self, target: &Target) -> Option<String> {
-        let chosen = self.chosen.filter(|_| self.seen.get() && !self.explained.get())?;
+    pub(super) async fn explanation(&self, target: &Target) -> Option<Explanation> {
+        let chosen = self.chosen?;
+        let news = self.news.get().filter(|news| Some(*news) > self.said.get())?;
         let reason = match fetch::get(target, "/v1/usage?group_by=endpoint,outcome,code,status").await {
             Ok(Some(usage)) => reason(&usage, chosen.found.name, chosen.cap),
             Ok(None) | Err(_) => "(for an unknown reason)".to_owned(),
         };
-        self.explained.set(true);
+        self.said.set(Some(news));
         let model = chosen.found.candidate();
-        Some(format!("{model} did not answer {reason}; the embedded provider (local) answered instead"))
+        Some(match news {
+            News::FellBack => Explanation {
+                sentence: format!("{model} did not answer {reason}; the embedded provider (local) answered instead"),
+                give_up: false,
+            },
+            News::Failed => Explanation {
+                sentence: format!(
+                    "{model} does not answer in time {reason}; from now on the embedded provider (local) does"
+                ),
+                give_up: true,
+            },
+        })
     }
 }
 

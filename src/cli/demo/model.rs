@@ -112,8 +112,18 @@ pub(super) fn configuration(chosen: &Chosen) -> String {
     // Of the call, and of the whole daemon: what is tried out afterwards counts as well.
     let limits =
         cap.map_or(String::new(), |cap| format!("\n[limits]\nusd_per_call = {cap:?}\nusd_per_day = {cap:?}\n"));
-    let slow = if chosen.found.slow { "\n[ingest]\nfinal_timeout_ms = 90000\n" } else { "" };
-    format!("{}{limits}{slow}", discovery::configuration_with(std::slice::from_ref(&chosen.found), "retries = 1\n"))
+    // One try, and a whole time well below that of a call's last insights: what is left is the embedded provider's.
+    let (clocks, ingest) = if chosen.found.slow {
+        ("retries = 0\n", "\n[ingest]\nfinal_timeout_ms = 90000\n")
+    } else {
+        ("retries = 0\ntotal_timeout_ms = 15000\n", "")
+    };
+    format!("{}{limits}{ingest}", discovery::configuration_with(std::slice::from_ref(&chosen.found), clocks))
+}
+
+/// The lines that take their place where the model is asked no more. The names stay: an open call goes on with them.
+pub(super) fn without() -> String {
+    discovery::configuration_of_local()
 }
 
 /// Says which model is asked, what it costs at most, and how to say no.
@@ -191,7 +201,11 @@ mod tests {
         let config = Config::parse(&text, std::path::Path::new(".")).unwrap_or_else(|problems| panic!("{problems:?}"));
         assert_eq!(config.limits.usd_per_call, chosen.cap);
         assert_eq!(config.limits.usd_per_day, chosen.cap);
-        assert_eq!(config.gateway.models[0].retries, 1);
+        assert_eq!(config.gateway.models[0].retries, 0);
+        let names = |config: &Config| (config.gateway.models[0].name.clone(), config.gateway.routes[0].clone());
+        let without = Config::parse(&without(), std::path::Path::new(".")).expect("config");
+        assert_eq!(names(&without), names(&config));
+        assert_eq!(without.gateway.models[0].candidates.len(), 1);
     }
 
     #[test]

@@ -17,6 +17,11 @@ pub(crate) fn configuration_with(found: &[Found], more: &str) -> String {
     if found.is_empty() { endpoints } else { endpoints + &routing(found, more) }
 }
 
+/// The same names, and the embedded provider alone behind them.
+pub(crate) fn configuration_of_local() -> String {
+    routing(&[], "")
+}
+
 /// The model and the route over `found`; `more` holds further keys of the model.
 fn routing(found: &[Found], more: &str) -> String {
     let mut candidates: Vec<String> = found.iter().map(|found| quoted(&found.candidate())).collect();

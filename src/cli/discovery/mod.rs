@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::base::secret;
 
-pub(crate) use lines::{configuration, configuration_with, template};
+pub(crate) use lines::{configuration, configuration_of_local, configuration_with, template};
 pub(crate) use ollama::Probe;
 use vendors::VENDORS;
 
