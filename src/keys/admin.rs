@@ -187,10 +187,11 @@ fn reachable(folder: &Path) -> io::Result<(PathBuf, Option<fs::File>)> {
 /// Dropped, a request that was read may still be done.
 async fn answer(mut stream: tokio::net::UnixStream, keys: &Keys) -> io::Result<()> {
     let (uid, own) = (stream.peer_cred()?.uid(), owner::effective_uid());
+    // Read whoever asks: a socket that closes on unread bytes resets, and the refusal would be lost.
+    let mut line = String::new();
+    let (read, _) = stream.split();
+    tokio::io::BufReader::new(read.take(MAX_REQUEST_BYTES)).read_line(&mut line).await?;
     let answer = if uid == 0 || uid == own {
-        let mut line = String::new();
-        let (read, _) = stream.split();
-        tokio::io::BufReader::new(read.take(MAX_REQUEST_BYTES)).read_line(&mut line).await?;
         match serde_json::from_str(&line) {
             Ok(request) => {
                 let keys = keys.clone();
