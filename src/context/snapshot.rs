@@ -114,9 +114,10 @@ impl Snapshot {
         self.0.tokens
     }
 
-    /// The turns in reading order, structured. Made at the first call.
+    /// The turns in reading order, structured; the one that is covered, where it is a single one, is the last. Made at the
+    /// first call.
     pub fn transcript(&self) -> Arc<Transcript> {
-        let make = || Arc::new(Transcript { turns: self.turns().cloned().collect() });
+        let make = || Arc::new(Transcript { turns: self.all_held().cloned().collect() });
         Arc::clone(self.0.transcript.get_or_init(make))
     }
 

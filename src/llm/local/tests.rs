@@ -212,6 +212,21 @@ fn sentiment_is_overall_by_speaker_and_over_time() {
 }
 
 #[test]
+fn sentiment_of_a_turn_knows_who_serves_from_the_turns_before() {
+    let call = [
+        ("A", "Thank you for calling Northwind, how can I help you?"),
+        ("B", "Nobody came on Monday."),
+        ("A", "That is terrible, and it was our mistake."),
+    ];
+    let label = |before: usize| {
+        let transcript = context(&call).snapshot_turn(2, before, u64::MAX).transcript();
+        let answer = answer(Some("sentiment_turn"), &ChatRequest::default(), Some(&transcript)).expect("an answer");
+        serde_json::from_str::<Value>(answer.text()).expect("json")["label"].clone()
+    };
+    assert_eq!((label(6), label(0)), (json!("neutral"), json!("negative")));
+}
+
+#[test]
 fn what_it_cannot_do_it_refuses() {
     let transcript = context(CALL).snapshot(&mut Window::default()).transcript();
     let plain = ChatRequest::default();
