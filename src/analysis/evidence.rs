@@ -67,7 +67,7 @@ impl Claim {
 }
 
 /// A whole number that was written with a decimal point.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "checked")]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
 fn whole(number: f64) -> Option<u64> {
     (number >= 0.0 && number.fract() == 0.0 && number < u32::MAX as f64).then_some(number as u64)
 }
