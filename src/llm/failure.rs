@@ -189,9 +189,10 @@ pub fn reported(name: &str, data: &[u8]) -> Option<VendorError> {
         || ["error_message", "error_msg", "errorMessage", "error_type", "error_code"].into_iter().any(said)
         // MiniMax's.
         || value.pointer("/base_resp/status_code").and_then(Value::as_i64).is_some_and(|code| code != 0)
-        // A bare problem, in the words of common frameworks.
-        || (!answers.iter().any(|key| fields.get(*key).is_some_and(|value| value.is_array() || value.is_object()))
-            && (said("detail") || (said("code") && (said("message") || said("msg")))));
+        // A bare problem, in the words of common frameworks; an event with a type of its own is a server's message.
+        || (kind.is_empty()
+            && !answers.iter().any(|key| fields.get(*key).is_some_and(|value| value.is_array() || value.is_object()))
+            && ((said("detail") && fields.len() == 1) || (said("code") && (said("message") || said("msg")))));
     failed.then(|| read_value(status_in(&value), &value))
 }
 
