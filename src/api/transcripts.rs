@@ -70,7 +70,8 @@ impl Posted {
             (None, Some(lines)) => {
                 // A line of a recording, `{"at_ms":N,"message":{…}}`, or the message alone.
                 let text = |line: Value| {
-                    line.get("message").filter(|_| line.get("type").is_none()).unwrap_or(&line).to_string()
+                    let inner = line.get("message").filter(|inner| inner.is_object() && line.get("type").is_none());
+                    inner.unwrap_or(&line).to_string()
                 };
                 ("recording", "assemblyai", lines.into_iter().map(text).collect())
             }
@@ -86,7 +87,13 @@ impl Posted {
         })?;
         let whole = Whole::read(dialect, frames.iter().map(String::as_str))
             .map_err(|(position, complaint)| bad(format!("{name}[{position}]: {}", complaint.message)))?;
-        if whole.has_turns() { Ok(whole) } else { Err(bad(format!("{name}: no turn is in it"))) }
+        if whole.has_turns() {
+            return Ok(whole);
+        }
+        let why = whole
+            .not_understood()
+            .map_or_else(|| "no turn is in it".to_owned(), |why| format!("no turn is in it: {why}"));
+        Err(bad(format!("{name}: {why}")))
     }
 
     fn call(&self, api: &Api) -> Result<CallId, ApiError> {

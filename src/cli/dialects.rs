@@ -11,8 +11,11 @@ use serde_json::{Value, json};
 
 use super::out::say;
 use crate::base::names;
-use crate::stt::{self, DIALECTS, DecodeError, Dialect};
+use crate::stt::{self, DIALECTS, DecodeError, Dialect, Fit};
 use crate::types::{SttEvent, TurnKey, Word};
+
+/// Frames by which another dialect is suggested where none was understood.
+const FIRST_FRAMES: usize = 5;
 
 /// Options of `sidetone dialects`.
 #[derive(Debug, Args)]
@@ -77,10 +80,13 @@ fn decode(dialect: &dyn Dialect, path: &PathBuf) -> Result<ExitCode> {
         Box::new(std::io::BufReader::new(file))
     };
     let mut decoder = dialect.open();
+    let (mut first, mut known) = (Vec::new(), false);
     for line in input.lines() {
         let line = line.with_context(|| format!("cannot read {}", path.display()))?;
         let mut events = Vec::new();
-        let said = match decoder.decode(&line, &mut events) {
+        let result = decoder.decode(&line, &mut events);
+        known |= Fit::of(&result, &events, decoder.holding()).is_known();
+        let said = match result {
             Ok(lost) => {
                 let mut said =
                     json!({"events": events.iter().map(shown).collect::<Vec<_>>(), "holding": decoder.holding()});
@@ -92,6 +98,14 @@ fn decode(dialect: &dyn Dialect, path: &PathBuf) -> Result<ExitCode> {
             Err(error) => json!({ "error": problem(&error) }),
         };
         say!("{said}")?;
+        if first.len() < FIRST_FRAMES {
+            first.push(line);
+        }
+    }
+    if !known && !first.is_empty() {
+        let frames: Vec<&str> = first.iter().map(String::as_str).collect();
+        let bound = format!("{} frames", frames.len());
+        eprintln!("{}", stt::not_understood(dialect, &bound, &frames));
     }
     let mut rest = Vec::new();
     decoder.finish(&mut rest);
@@ -135,6 +149,7 @@ fn shown(event: &SttEvent) -> Value {
         SttEvent::Meta(meta) => json!({ "meta": meta }),
         SttEvent::End { reason, scope } => json!({"end": {"reason": reason, "scope": scope}}),
         SttEvent::VendorError { code, message } => json!({"vendor_error": {"code": code, "message": message}}),
+        SttEvent::Dialect { name } => json!({"dialect": name}),
         SttEvent::Unknown { kind } => json!({"unknown": {"type": kind}}),
     }
 }

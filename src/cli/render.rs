@@ -164,7 +164,7 @@ fn moment(recording: &Recording, dialect: &dyn Dialect, analysis: &Analysis, at:
                 meta.extend(more.clone());
             }
             // A revision that names no turn changes nothing.
-            let _ = turns.apply(&stream, dialect.splits(), 0, now, &event, &mut changes);
+            let _ = turns.apply(&stream, decoder.picked().unwrap_or(dialect).splits(), 0, now, &event, &mut changes);
         }
         for change in changes.drain(..) {
             context.upsert(&change.turn);

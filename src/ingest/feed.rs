@@ -17,7 +17,7 @@ use crate::base::queue::Sender;
 use crate::base::ws::Utf8Bytes;
 use crate::session::command::{Attach, Attached, Command, Detach, Frames, Gap, Outlet, Welcome};
 use crate::session::{SessionError, Sessions};
-use crate::stt::Dialect;
+use crate::stt::{self, Dialect, Fit};
 use crate::types::id::{self, MAX_ID_BYTES};
 use crate::types::{CallId, JsonMap, Seq, StreamId, SttEvent};
 
@@ -31,6 +31,8 @@ pub(super) struct Counters {
     pub(super) frames: Counter<u64, AtomicU64>,
     /// Frames that the pipeline could not read.
     pub(super) garbled: Counter<u64, AtomicU64>,
+    /// Connections of which nothing was understood.
+    pub(super) not_understood: Counter<u64, AtomicU64>,
     /// Streams for which no call could be had.
     pub(super) refused: Counter<u64, AtomicU64>,
 }
@@ -89,6 +91,11 @@ impl Feed {
         }
     }
 
+    /// The dialect that is asked for.
+    pub(super) fn dialect(&self) -> &'static dyn Dialect {
+        self.like.dialect
+    }
+
     /// The call, and the position after which its events are new, while attached.
     pub(super) fn call(&self) -> Option<(CallId, Seq)> {
         Some((self.like.call.clone()?, self.attached.as_ref()?.welcome.seq))
@@ -113,11 +120,17 @@ impl Feed {
         }
     }
 
-    /// Takes the next frame to the session; waits for it as long as need be.
-    pub(super) async fn frame(&mut self, text: Utf8Bytes) {
+    /// Takes the next frame to the session; waits for it as long as need be. Says whether the dialect knew it.
+    pub(super) async fn frame(&mut self, text: Utf8Bytes) -> Fit {
         self.counters.frames.inc();
-        if self.refused || (self.attached.is_none() && !self.begins(&text)) {
-            return;
+        if self.refused {
+            return Fit::Neutral;
+        }
+        if self.attached.is_none() {
+            let (begins, fit) = self.begins(&text);
+            if !begins {
+                return fit;
+            }
         }
         // The first frame is recorded once it is known which call the stream feeds: that may be one that continues another.
         let first = self.track.is_none().then(|| text.clone());
@@ -129,6 +142,7 @@ impl Feed {
         if let Some(first) = first {
             self.record(&first);
         }
+        self.pump.fit
     }
 
     /// Takes what has not been taken yet to the session.
@@ -178,29 +192,31 @@ impl Feed {
     }
 
     /// Whether a stream without a session can start one with this frame. `Begin` names the call that has no name.
-    fn begins(&mut self, text: &Utf8Bytes) -> bool {
+    fn begins(&mut self, text: &Utf8Bytes) -> (bool, Fit) {
         let mut events = Vec::new();
-        if self.like.dialect.open().decode(text, &mut events).is_err() {
-            return false;
-        }
-        let mut speech = false;
+        let mut decoder = self.like.dialect.open();
+        let result = decoder.decode(text, &mut events);
+        let fit = Fit::of(&result, &events, decoder.holding());
+        // Dialects that hold their finals say nothing with their first one.
+        let mut speech = decoder.holding();
+        decoder.finish(&mut events);
         for event in &events {
             match event {
                 SttEvent::Begin { vendor_session: Some(session) } if self.like.call.is_none() => {
                     self.like.call = CallId::parse(&id::sanitize(session)).ok();
                     speech = true;
                 }
-                SttEvent::VendorError { .. } | SttEvent::Unknown { .. } | SttEvent::End { .. } => {}
+                SttEvent::VendorError { .. }
+                | SttEvent::Unknown { .. }
+                | SttEvent::Dialect { .. }
+                | SttEvent::End { .. } => {}
                 _ => speech = true,
             }
         }
-        // Dialects that hold their finals say nothing with their first one.
-        let mut decoder = self.like.dialect.open();
-        speech = speech || (decoder.decode(text, &mut Vec::new()).is_ok() && decoder.holding());
         if speech && self.like.call.is_none() {
             self.like.call = Some(CallId::mint());
         }
-        speech
+        (speech, fit)
     }
 
     /// Sends what has not been sent on this connection; `false` where the session is gone.
@@ -239,9 +255,10 @@ impl Feed {
             match attach(&self.sessions, &call, like, &meta, &outlet).await {
                 Ok((commands, Attached::Welcome(welcome))) => {
                     self.like.call = Some(call);
-                    self.attached = Some(Attachment { commands, outlet, welcome });
                     // A connection counts from one, with a decoder of its own.
-                    (self.pump, self.sent) = (Pump::new(self.like.dialect), 0);
+                    let dialect = stt::dialect(welcome.dialect).unwrap_or(self.like.dialect);
+                    (self.pump, self.sent) = (Pump::new(dialect), 0);
+                    self.attached = Some(Attachment { commands, outlet, welcome });
                     return true;
                 }
                 // The call is over: this is another one, which says what it continues.

@@ -11,6 +11,7 @@ use super::Metrics;
 use super::params::{self, Params, Results};
 use super::pump::Pump;
 use super::record::{Recorder, Track};
+use super::watch::{NOT_UNDERSTOOD, Watch};
 use crate::base::pulse::{Beat, Pulse};
 use crate::base::queue::{SendError, Sender};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
@@ -20,6 +21,7 @@ use crate::session::command::{
     Ack, Attach, Attached, Command, Complaint, Detach, Frames, Goodbye, Outbound, Outlet, Welcome,
 };
 use crate::session::{SessionError, Sessions};
+use crate::stt;
 
 /// Bytes of events taken from the hub at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -78,7 +80,8 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
     let track = deps.recorder.track(&params.call, &params.stream, params.dialect.name());
     let mut connection = Connection {
         track,
-        pump: Pump::new(params.dialect),
+        pump: Pump::new(stt::dialect(welcome.dialect).unwrap_or(params.dialect)),
+        watch: Watch::new(params.dialect),
         filter: filter(results, &session_analyses(deps)),
         results,
         frames: deps.metrics.frames(params.dialect.name()),
@@ -206,6 +209,7 @@ struct Connection<'a> {
     filter: Filter,
     results: Results,
     pump: Pump,
+    watch: Watch,
     frames: prometheus_client::metrics::counter::Counter<u64, std::sync::atomic::AtomicU64>,
     params: Params,
     deps: &'a Deps,
@@ -259,6 +263,7 @@ impl Connection<'_> {
                         return end;
                     }
                 }
+                message = self.watch.expired() => self.complain(NOT_UNDERSTOOD, message),
                 beat = pulse.beat(self.waiting.is_none()) => {
                     if beat == Beat::Gone {
                         let reason = "two pings were not answered; reconnect and resend";
@@ -314,6 +319,9 @@ impl Connection<'_> {
         if let Some(complaint) = complaint {
             self.deps.metrics.refused(complaint.code);
             self.outlet.complain(complaint);
+        }
+        if let Some(message) = self.watch.note(text, self.pump.fit) {
+            self.complain(NOT_UNDERSTOOD, message);
         }
         let frames = Frames {
             connection: self.welcome.connection,

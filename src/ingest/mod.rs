@@ -12,6 +12,7 @@ pub mod proxy;
 mod pump;
 pub mod record;
 pub mod source;
+mod watch;
 pub mod whole;
 
 pub use metrics::Metrics;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::base::names;
 use crate::base::surrogates;
 use crate::session::command::Complaint;
-use crate::stt::{DecodeError, Decoder, Dialect};
+use crate::stt::{DecodeError, Decoder, Dialect, Fit};
 use crate::types::SttEvent;
 
 /// Types of unknown messages that are told one by one; beyond that they are only counted.
@@ -21,7 +21,7 @@ const MAX_ID_BYTES: usize = 256;
 /// The frames of one connection.
 pub(super) struct Pump {
     decoder: Box<dyn Decoder>,
-    strict: bool,
+    dialect: &'static dyn Dialect,
     unknown: HashSet<String>,
     /// Text messages so far.
     pub(super) count: u64,
@@ -29,13 +29,15 @@ pub(super) struct Pump {
     pub(super) covered: u64,
     /// What was wrong with the last frame cost a part of it alone.
     pub(super) partly: bool,
+    /// Whether the dialect knew the newest one.
+    pub(super) fit: Fit,
 }
 
 impl Pump {
     /// For a new connection.
     pub(super) fn new(dialect: &'static dyn Dialect) -> Self {
-        let strict = dialect.name() == "sidetone";
-        Self { decoder: dialect.open(), strict, unknown: HashSet::new(), count: 0, covered: 0, partly: false }
+        let decoder = dialect.open();
+        Self { decoder, dialect, unknown: HashSet::new(), count: 0, covered: 0, partly: false, fit: Fit::default() }
     }
 
     /// Takes the next frame: what it said, and what is wrong with it.
@@ -44,7 +46,9 @@ impl Pump {
         let mut events = Vec::new();
         let mut complaint = None;
         self.partly = false;
-        match self.decoder.decode(text, &mut events) {
+        let result = self.decoder.decode(text, &mut events);
+        self.fit = Fit::of(&result, &events, self.decoder.holding());
+        match result {
             Ok(lost) => {
                 if let [DecodeError { code, message, .. }, more @ ..] = &lost[..] {
                     self.partly = true;
@@ -63,7 +67,8 @@ impl Pump {
         if !self.decoder.holding() {
             self.covered = self.count;
         }
-        if self.strict {
+        // Whoever writes frames of ours reads our errors.
+        if self.decoder.picked().unwrap_or(self.dialect).name() == "sidetone" {
             complaint = complaint.or_else(|| self.unknown_type(&events));
             if let Some(complaint) = &mut complaint {
                 complaint.id = id_of(text).map(Box::new);

@@ -17,6 +17,7 @@ use toml::Value;
 
 use super::feed::{Counters, Feed, Stream};
 use super::record::Recorder;
+use super::watch::{NOT_UNDERSTOOD, Watch};
 use crate::base::metric::Register as _;
 use crate::base::names;
 use crate::base::pulse::{Beat, Pulse};
@@ -169,6 +170,8 @@ impl Metrics {
             failures: registry.metric("sidetone_source_failed_dials", "Dials of sources that failed"),
             feed: Counters {
                 frames: registry.metric("sidetone_source_frames", "Frames of sources"),
+                not_understood: registry
+                    .metric("sidetone_source_not_understood", "Connections of sources of which nothing was understood"),
                 garbled: registry.metric("sidetone_source_garbled_frames", "Frames of sources not understood"),
                 refused: registry.metric("sidetone_source_refused_calls", "Streams of sources without a call"),
             },
@@ -221,11 +224,20 @@ async fn listen(
     let mut feeds: HashMap<Option<CallId>, Feed> = HashMap::new();
     let mut last: Option<CallId> = None;
     let mut pulse = Pulse::new(PING);
+    let mut watch = Watch::new(config.dialect);
+    let warn = |message: String| {
+        metrics.feed.not_understood.inc();
+        tracing::warn!(source = config.name, code = NOT_UNDERSTOOD, reason = message, "a source is not understood");
+    };
     let why = loop {
         let incoming = tokio::select! {
             () = stop.cancelled() => break None,
             incoming = socket.recv() => incoming,
             () = heed(&mut feeds) => continue,
+            message = watch.expired() => {
+                warn(message);
+                continue;
+            }
             beat = pulse.beat(true) => {
                 if beat == Beat::Gone || socket.ping().await.is_err() {
                     break Some("it answers no ping".to_owned());
@@ -261,7 +273,10 @@ async fn listen(
         }
         if let Some(feed) = feeds.get_mut(&call) {
             // While a session takes nothing, the socket is not read.
-            feed.frame(text).await;
+            let fit = feed.frame(text.clone()).await;
+            if let Some(message) = watch.note(&text, fit) {
+                warn(message);
+            }
         }
     };
     for (_, feed) in feeds {

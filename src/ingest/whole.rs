@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::feed::{Like, attach};
 use super::pump::Pump;
+use super::watch::FRAMES;
 use crate::session::command::{Attached, Command, Complaint, Detach, Frames, Outlet};
 use crate::session::{SessionError, Sessions};
-use crate::stt::Dialect;
+use crate::stt::{self, Dialect};
 use crate::types::{CallId, JsonMap, Seq, StreamId, SttEvent};
 
 /// Completes the call behind its last frame.
@@ -22,6 +23,8 @@ pub struct Whole {
     frames: Vec<(u64, Vec<SttEvent>)>,
     /// Parts of frames that could not be read: the frame's position, and what is wrong. At most [`LOST_SHOWN`].
     lost: Vec<(usize, Complaint)>,
+    /// Why nothing of the first frames was understood, where that is so.
+    not_understood: Option<String>,
 }
 
 /// Parts of frames that could not be read are named one by one up to this number.
@@ -47,10 +50,21 @@ impl Whole {
     ) -> Result<Self, (usize, Complaint)> {
         let mut pump = Pump::new(dialect);
         let (mut read, mut lost) = (Vec::new(), Vec::new());
+        let (mut first, mut known) = (Vec::new(), false);
         for (position, frame) in frames.into_iter().enumerate() {
             let (mut events, complaint) = pump.feed(frame);
+            known |= pump.fit.is_known();
+            if !known && first.len() < FRAMES {
+                first.push(frame);
+            }
             match complaint {
-                Some(complaint) if !pump.partly => return Err((position, complaint)),
+                Some(mut complaint) if !pump.partly => {
+                    if let Some(likelier) = stt::likelier(dialect, &first).filter(|_| !known) {
+                        complaint.message =
+                            format!("{}; dialect {} understands it", complaint.message, likelier.name());
+                    }
+                    return Err((position, complaint));
+                }
                 Some(complaint) if lost.len() < LOST_SHOWN => lost.push((position, complaint)),
                 Some(_) | None => {}
             }
@@ -60,12 +74,19 @@ impl Whole {
         }
         let (events, _) = pump.feed(END);
         read.push((pump.covered, events));
-        Ok(Self { dialect, frames: read, lost })
+        let bound = format!("{} frames", first.len());
+        let not_understood = (!known && !first.is_empty()).then(|| stt::not_understood(dialect, &bound, &first));
+        Ok(Self { dialect, frames: read, lost, not_understood })
     }
 
     /// Parts of its frames that could not be read and are left out: the frame's position, and what is wrong.
     pub fn lost(&self) -> &[(usize, Complaint)] {
         &self.lost
+    }
+
+    /// Says so where nothing of its first frames was understood.
+    pub fn not_understood(&self) -> Option<&str> {
+        self.not_understood.as_deref()
     }
 
     /// Whether any speech is in it.

@@ -63,6 +63,8 @@ pub struct Welcome {
     pub connection: ConnectionNo,
     /// Highest durable turn of the stream.
     pub acked: Option<u64>,
+    /// The dialect of its frames: the one that was asked for, or that was picked for the stream earlier.
+    pub dialect: &'static str,
     /// Frames covered of the stream's previous connection.
     pub frames: Option<u64>,
     /// Latest insights by name.

@@ -12,6 +12,7 @@ use crate::base::time;
 use crate::context::{Change, ChangeKind, TurnError};
 use crate::hub::{LiveFrame, LiveKind};
 use crate::journal::CallState as State;
+use crate::stt;
 use crate::types::{EndScope, Event, JsonMap, StreamId, SttEvent, TurnKey, id};
 
 /// Partials and other frames without effect are acknowledged in passing, at the latest after this many.
@@ -47,11 +48,10 @@ impl Task {
         self.entry_changed = true;
         self.open_call(&attach.meta, attach.analyses);
         let acked = self.state.turns.acked(&attach.stream);
-        let suppress = if attach.dialect.names_turns() {
-            0
-        } else {
-            previous.map_or(0, |left| left.effect.saturating_sub(left.covered))
-        };
+        let began = self.state.stream(&attach.stream).map(|stream| stream.dialect_name.as_str());
+        let dialect = stt::resumed(attach.dialect, began);
+        let suppress =
+            if dialect.names_turns() { 0 } else { previous.map_or(0, |left| left.effect.saturating_sub(left.covered)) };
         self.live.insert(
             attach.stream.clone(),
             Live {
@@ -62,14 +62,14 @@ impl Task {
                 effect: 0,
                 suppress,
                 offset_ms: attach.offset_ms,
-                dialect: attach.dialect,
+                dialect,
             },
         );
         self.left.remove(&attach.stream);
         self.unattended_since = None;
         self.heard_ms = self.now();
         self.note_ends();
-        let welcome = self.welcome(connection, acked, previous.map(|left| left.covered));
+        let welcome = self.welcome(connection, dialect.name(), acked, previous.map(|left| left.covered));
         self.effects.push(Effect::Attached(attach.reply, Attached::Welcome(welcome)));
     }
 
@@ -87,7 +87,7 @@ impl Task {
         let answer = if self.state.stream(&attach.stream).is_some() {
             let previous = self.previous(&attach.stream);
             let acked = self.state.turns.acked(&attach.stream);
-            Attached::Completed(self.welcome(0, acked, previous.map(|left| left.covered)))
+            Attached::Completed(self.welcome(0, attach.dialect.name(), acked, previous.map(|left| left.covered)))
         } else {
             Attached::Refused {
                 code: "call_completed",
@@ -101,11 +101,18 @@ impl Task {
         self.effects.push(Effect::Attached(attach.reply, answer));
     }
 
-    fn welcome(&self, connection: ConnectionNo, acked: Option<u64>, frames: Option<u64>) -> Welcome {
+    fn welcome(
+        &self,
+        connection: ConnectionNo,
+        dialect: &'static str,
+        acked: Option<u64>,
+        frames: Option<u64>,
+    ) -> Welcome {
         Welcome {
             epoch: self.state.epoch.clone(),
             connection,
             acked,
+            dialect,
             frames,
             insights: self.state.insights().into_iter().collect(),
             seq: self.state.head,
@@ -164,11 +171,15 @@ impl Task {
         self.heard_ms = self.now();
         let before = self.state.head;
         let mut quiet = true;
-        if !suppressed {
-            for event in &frames.events {
-                quiet &= matches!(event, SttEvent::Partial { .. } | SttEvent::Unknown { .. } | SttEvent::Begin { .. });
-                self.speech(&frames, event);
-            }
+        // The dialect that was picked holds for what comes next, whether or not this frame had its effect before.
+        let again = |event: &&SttEvent| !suppressed || matches!(event, SttEvent::Dialect { .. });
+        for event in frames.events.iter().filter(again) {
+            let silent = matches!(
+                event,
+                SttEvent::Partial { .. } | SttEvent::Unknown { .. } | SttEvent::Begin { .. } | SttEvent::Dialect { .. }
+            );
+            quiet &= silent;
+            self.speech(&frames, event);
         }
         // A revision that waits for its turn lives in memory alone until the stream's next record.
         let waits = self.state.turns.holding(&frames.stream);
@@ -188,11 +199,16 @@ impl Task {
 
     fn speech(&mut self, frames: &Frames, event: &SttEvent) {
         let stream = &frames.stream;
-        if !matches!(event, SttEvent::Meta(_) | SttEvent::Unknown { .. }) {
+        if !matches!(event, SttEvent::Meta(_) | SttEvent::Unknown { .. } | SttEvent::Dialect { .. }) {
             self.begin_stream(frames, event);
         }
         match event {
             SttEvent::Begin { .. } => {}
+            SttEvent::Dialect { name } => {
+                if let (Some(live), Some(dialect)) = (self.live.get_mut(stream), stt::dialect(name)) {
+                    live.dialect = dialect;
+                }
+            }
             SttEvent::Partial { key, speaker, text } => self.partial(stream, key, speaker.as_deref(), text),
             SttEvent::Final(_) | SttEvent::Revise(_) | SttEvent::MergeSpeakers { .. } => self.turn(frames, event),
             SttEvent::Meta(meta) => self.meta(stream, meta),

@@ -26,7 +26,11 @@ impl Dialect for AssemblyAi {
         r#"{"type":"Turn","turn_order":0,"turn_is_formatted":true,"end_of_turn":true,"transcript":"Hello there.","end_of_turn_confidence":1,"words":[{"start":160,"end":420,"text":"Hello","confidence":0.97,"word_is_final":true,"speaker":"A"},{"start":440,"end":800,"text":"there.","confidence":0.99,"word_is_final":true,"speaker":"A"}],"speaker_label":"A"}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "messages whose \"type\" is \"Begin\", \"Turn\", \"Termination\", …"
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(AssemblyAiDecoder)
     }
 

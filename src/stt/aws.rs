@@ -1,5 +1,6 @@
 //! AWS Transcribe streaming: the JSON payloads of its `TranscriptEvent`s (and of its exceptions), unwrapped from their
-//! binary envelope by whoever holds the session.
+//! binary envelope by whoever holds the session; or the events as the SDKs give them, with the event's name around the
+//! payload.
 //!
 //! A result is a turn. Labels are the speaker's number; without diarization, or on a channel other than the first, the
 //! channel's name: `ch_0`, `ch_1`, `ch_1:0`.
@@ -7,8 +8,8 @@
 use serde::Deserialize;
 
 use super::wire::{self, Flag, Label, Said, Says, Score, Seconds, Text};
-use super::{DecodeError, Decoder, Dialect};
-use crate::types::{Final, SttEvent, TurnKey, Word};
+use super::{DecodeError, Decoder, Dialect, Spelling};
+use crate::types::{Final, JsonMap, SttEvent, TurnKey, Word};
 
 /// The dialect.
 pub(super) struct Aws;
@@ -22,7 +23,11 @@ impl Dialect for Aws {
         r#"{"Transcript":{"Results":[{"ResultId":"r-1","StartTime":0.2,"EndTime":1.1,"IsPartial":false,"ChannelId":"ch_0","LanguageCode":"en-US","Alternatives":[{"Transcript":"Hello.","Items":[{"StartTime":0.2,"EndTime":0.6,"Type":"pronunciation","Content":"Hello","Confidence":0.99,"Speaker":"0"},{"StartTime":0.6,"EndTime":0.6,"Type":"punctuation","Content":"."}]}]}]}}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "transcript events: messages with \"Transcript\", or \"TranscriptEvent\" around it"
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(AwsDecoder)
     }
 
@@ -41,6 +46,11 @@ impl Dialect for Aws {
             "Transcript.Results[].IsPartial",
         ]
     }
+
+    /// The Python SDK has `is_partial`, others `isPartial`.
+    fn spelling(&self) -> Option<Spelling> {
+        Some(Spelling::Pascal)
+    }
 }
 
 struct AwsDecoder;
@@ -50,8 +60,6 @@ struct AwsDecoder;
 struct Event<'a> {
     #[serde(borrow)]
     transcript: Option<Transcript<'a>>,
-    #[serde(borrow, alias = "message")]
-    message: Option<Text<'a>>,
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
 }
@@ -61,6 +69,8 @@ struct Event<'a> {
 struct Transcript<'a> {
     #[serde(borrow, default, deserialize_with = "wire::list")]
     results: Vec<ResultField<'a>>,
+    /// Only the segments of Contact Lens have it.
+    content: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -110,18 +120,33 @@ struct Item<'a> {
 impl Decoder for AwsDecoder {
     fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let event: Event<'_> = wire::parse("event", frame)?;
-        if let Some(transcript) = event.transcript {
+        if let Some(transcript) = event.transcript.filter(|transcript| transcript.content.is_none()) {
             out.extend(transcript.results.into_iter().map(turn));
         } else if let Some(kind) = event.kind {
             out.push(wire::other(kind.as_str(), frame)?);
-        } else if let Some(message) = event.message {
-            // The exception's name is in a header of the envelope, which is gone.
-            out.push(SttEvent::VendorError { code: "exception".to_owned(), message: message.into_string() });
         } else {
-            out.push(SttEvent::Unknown { kind: "untyped".to_owned() });
+            out.push(exception(frame).unwrap_or_else(|| SttEvent::Unknown { kind: "untyped".to_owned() }));
         }
         Ok(())
     }
+}
+
+/// An exception of the service: `{"Message":…}` and nothing else, where its name was in a header of the binary envelope;
+/// below its name in what SDKs give, `{"BadRequestException":{"Message":…}}`.
+pub(super) fn exception(frame: &str) -> Option<SttEvent> {
+    let object: JsonMap = serde_json::from_str(frame).ok()?;
+    let message = |object: &JsonMap| {
+        let text = object.get("Message").or_else(|| object.get("message"))?.as_str()?;
+        // JSON in there is an envelope of someone else.
+        (!text.trim_start().starts_with(['{', '['])).then(|| text.to_owned())
+    };
+    let named = object.iter().find(|(name, _)| name.ends_with("Exception"));
+    let (code, message) = match named {
+        Some((name, inner)) => (name.as_str(), inner.as_object().and_then(message).unwrap_or_default()),
+        None if object.len() == 1 => ("exception", message(&object)?),
+        None => return None,
+    };
+    Some(SttEvent::VendorError { code: code.to_owned(), message })
 }
 
 fn turn(result: ResultField<'_>) -> SttEvent {

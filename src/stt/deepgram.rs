@@ -25,7 +25,11 @@ impl Dialect for Deepgram {
         r#"{"type":"Results","channel_index":[0,1],"duration":1.98,"start":5.99,"is_final":true,"speech_final":true,"channel":{"alternatives":[{"transcript":"Tell me more.","confidence":0.99,"words":[{"word":"tell","start":6.07,"end":6.31,"confidence":0.99,"punctuated_word":"Tell","speaker":0},{"word":"me","start":6.31,"end":6.45,"confidence":0.99,"punctuated_word":"me","speaker":0},{"word":"more","start":6.45,"end":6.9,"confidence":0.99,"punctuated_word":"more.","speaker":0}]}]}}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "messages whose \"type\" is \"Results\", \"UtteranceEnd\", \"Metadata\", …"
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(DeepgramDecoder::default())
     }
 

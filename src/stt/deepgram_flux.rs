@@ -20,7 +20,11 @@ impl Dialect for DeepgramFlux {
         r#"{"type":"TurnInfo","request_id":"r-1","sequence_id":12,"event":"EndOfTurn","turn_index":0,"audio_window_start":0.0,"audio_window_end":2.64,"transcript":"Hello there.","words":[{"word":"Hello","confidence":0.98,"start":0.4,"end":0.8},{"word":"there.","confidence":0.98,"start":0.9,"end":1.3}],"end_of_turn_confidence":0.83,"trigger":"model"}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "messages whose \"type\" is \"Connected\", \"TurnInfo\", …"
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(FluxDecoder)
     }
 

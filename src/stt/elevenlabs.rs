@@ -11,7 +11,8 @@ use super::wire::{self, Failure, Flag, Label, Real, Reported, Said, Says, Second
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
-/// The vendor's errors. One that is not listed is known by its `error` field.
+/// The vendor's errors. One that is not listed is known by having an `error` and nothing else: add-ons report errors of
+/// their own beside what they say.
 const ERRORS: [&str; 14] = [
     "error",
     "auth_error",
@@ -41,7 +42,11 @@ impl Dialect for ElevenLabs {
         r#"{"message_type":"committed_transcript_with_timestamps","text":"Hello there.","language_code":"en","words":[{"text":"Hello","start":0.1,"end":0.5,"type":"word","logprob":-0.02},{"text":" ","start":0.5,"end":0.6,"type":"spacing","logprob":0},{"text":"there.","start":0.6,"end":1.0,"type":"word","logprob":-0.04}]}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "messages whose \"message_type\" is \"session_started\", \"committed_transcript\", …"
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(ElevenLabsDecoder::default())
     }
 
@@ -127,6 +132,16 @@ impl ErrorFrame {
     }
 }
 
+/// An error and nothing else.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BareError<'a> {
+    #[serde(rename = "message_type")]
+    _kind: serde::de::IgnoredAny,
+    #[serde(borrow)]
+    error: Text<'a>,
+}
+
 impl Decoder for ElevenLabsDecoder {
     fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("message_type", frame)? else {
@@ -145,6 +160,12 @@ impl Decoder for ElevenLabsDecoder {
         if let Err(error) = self.message(kind.as_str(), frame, &mut events) {
             (self.timestamps, self.waiting) = (timestamps, waiting);
             return Err(error);
+        }
+        if matches!(events.as_slice(), [SttEvent::Unknown { .. }]) {
+            // It tells nothing of the commit that waits.
+            (self.timestamps, self.waiting) = (timestamps, waiting);
+            out.append(&mut events);
+            return Ok(());
         }
         let again = |waiting: &Final| {
             timestamped
@@ -221,9 +242,11 @@ impl ElevenLabsDecoder {
                 let message: ErrorFrame = wire::parse(error, frame)?;
                 out.push(message.reported().unwrap_or_default().event(error));
             }
-            other => out.push(match wire::parse::<ErrorFrame>(other, frame)?.reported() {
-                Some(failure) => failure.event(other),
-                None => SttEvent::Unknown { kind: other.to_owned() },
+            other => out.push(match serde_json::from_str::<BareError<'_>>(frame) {
+                Ok(BareError { error, .. }) => {
+                    SttEvent::VendorError { code: other.to_owned(), message: error.into_string() }
+                }
+                Err(_) => SttEvent::Unknown { kind: other.to_owned() },
             }),
         }
         Ok(())

@@ -37,7 +37,11 @@ impl Dialect for Gladia {
         r#"{"session_id":"4a39145c","created_at":"2026-09-01T12:00:00.123Z","type":"transcript","data":{"id":"00-00000011","is_final":true,"utterance":{"start":1.2,"end":2.4,"confidence":0.93,"channel":0,"speaker":1,"words":[{"word":"Hello","start":1.2,"end":1.5,"confidence":0.95},{"word":" there.","start":1.6,"end":2.4,"confidence":0.95}],"text":"Hello there.","language":"en"}}}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "messages whose \"type\" is \"start_session\", \"transcript\", …"
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(GladiaDecoder)
     }
 

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::wire::{self, Flag, Label, Natural, Reported, Score, Seconds, Text};
-use super::{DecodeError, Decoder, Dialect};
+use super::{DecodeError, Decoder, Dialect, Spelling};
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
 /// The dialect.
@@ -24,7 +24,11 @@ impl Dialect for Google {
         r#"{"results":[{"alternatives":[{"transcript":" that is it","confidence":0.98,"words":[{"startOffset":"1.200s","endOffset":"1.500s","word":"that","speakerLabel":"1"},{"startOffset":"1.500s","endOffset":"1.700s","word":"is","speakerLabel":"1"},{"startOffset":"1.700s","endOffset":"2s","word":"it","speakerLabel":"1"}]}],"isFinal":true,"resultEndOffset":"2.640s","languageCode":"en-US"}]}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "StreamingRecognize responses: messages with \"results\""
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(GoogleDecoder::default())
     }
 
@@ -42,6 +46,11 @@ impl Dialect for Google {
             "results[].alternatives[].transcript",
             "results[].alternatives[].words[].word",
         ]
+    }
+
+    /// Members whose other spelling has no alias here: gRPC's own `result_end_offset`, .NET's `IsFinal`.
+    fn spelling(&self) -> Option<Spelling> {
+        Some(Spelling::Camel)
     }
 }
 
@@ -78,6 +87,9 @@ struct ResultField<'a> {
     /// The name of version 1; a client may give both.
     #[serde(alias = "result_end_time")]
     result_end_time: Option<Seconds>,
+    /// Amazon's results have it, and ours never.
+    #[serde(alias = "is_partial")]
+    is_partial: Option<serde::de::IgnoredAny>,
     #[serde(alias = "channel_tag")]
     channel_tag: Option<Natural>,
     #[serde(borrow, alias = "language_code")]
@@ -130,11 +142,13 @@ impl Alternative<'_> {
 impl Decoder for GoogleDecoder {
     fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let response: Response<'_> = wire::parse("response", frame)?;
-        if let Some(failure) = response.error.and_then(|error| error.0) {
-            out.push(failure.event("error"));
+        let error = response.error.and_then(|error| error.0).map(|failure| failure.event("error"));
+        if let (Some(error), true) = (&error, response.results.as_ref().is_none_or(Vec::is_empty)) {
+            out.push(error.clone());
             return Ok(());
         }
-        let Some(results) = response.results else {
+        let Some(results) = response.results.filter(|results| results.is_empty() || results.iter().any(is_result))
+        else {
             let known = response.metadata.is_some()
                 || response.total_billed_time.is_some()
                 || response.speech_event_type.is_some();
@@ -161,8 +175,20 @@ impl Decoder for GoogleDecoder {
         if let Some((text, speaker)) = partial {
             out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text: text.trim().to_owned() });
         }
+        out.extend(error);
         Ok(())
     }
+}
+
+/// Other vendors' messages have `results` too: Google's carry a transcript, or say where they end.
+fn is_result(result: &ResultField<'_>) -> bool {
+    let spoken = |best: &Alternative<'_>| best.transcript.is_some() || !best.words.is_empty();
+    let other = result.is_partial.is_some();
+    !other
+        && (result.is_final.is_some_and(|last| last.0)
+            || result.result_end_time.is_some()
+            || result.result_end_offset.is_some()
+            || result.alternatives.iter().any(spoken))
 }
 
 impl GoogleDecoder {

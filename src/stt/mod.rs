@@ -4,10 +4,16 @@
 //! ([`crate::types::TurnKey`]), and whoever owns the call numbers, cuts and deduplicates them.
 
 mod assemblyai;
+mod auto;
 mod aws;
+mod aws_contact_lens;
+mod azure;
 mod deepgram;
 mod deepgram_flux;
 mod elevenlabs;
+mod envelope;
+mod fit;
+mod gemini_live;
 mod gladia;
 mod google;
 mod held;
@@ -16,12 +22,15 @@ mod recall;
 mod sidetone;
 mod soniox;
 mod speechmatics;
+mod speechmatics_agent;
 #[cfg(test)]
 mod tests;
 mod twilio;
 mod wire;
 mod zoom;
 
+pub use self::envelope::Spelling;
+pub use self::fit::{Fit, likelier, names, not_understood};
 use crate::base::surrogates;
 use crate::types::SttEvent;
 
@@ -34,19 +43,30 @@ pub static DIALECTS: &[&dyn Dialect] = &[
     &deepgram_flux::DeepgramFlux,
     &openai_realtime::OpenAiRealtime,
     &speechmatics::Speechmatics,
+    &speechmatics_agent::SpeechmaticsAgent,
     &gladia::Gladia,
     &soniox::Soniox,
     &elevenlabs::ElevenLabs,
     &google::Google,
     &aws::Aws,
+    &aws_contact_lens::AwsContactLens,
+    &azure::Azure,
+    &gemini_live::GeminiLive,
     &twilio::Twilio,
     &recall::Recall,
     &zoom::Zoom,
+    &auto::Auto,
 ];
 
 /// The dialect of that name.
 pub fn dialect(name: &str) -> Option<&'static dyn Dialect> {
     DIALECTS.iter().copied().find(|dialect| dialect.name() == name)
+}
+
+/// The dialect of a connection that asks for `asked` and feeds a stream that began as the dialect `began`: where `auto`
+/// picked one for the stream, a later connection has the same.
+pub fn resumed(asked: &'static dyn Dialect, began: Option<&str>) -> &'static dyn Dialect {
+    began.filter(|_| asked.picks()).and_then(dialect).unwrap_or(asked)
 }
 
 /// The wire format of one STT vendor.
@@ -55,8 +75,23 @@ pub trait Dialect: Send + Sync {
     fn name(&self) -> &'static str;
     /// A vendor's frame that carries a final turn, for `GET /v1/dialects` and the docs.
     fn example(&self) -> &'static str;
-    /// A decoder for a new connection. It remembers nothing of earlier ones.
-    fn open(&self) -> Box<dyn Decoder>;
+    /// What its frames are, for the error that none was understood: `messages whose "type" is …`.
+    fn expects(&self) -> &'static str;
+    /// A decoder of the vendor's own frames, bare as they leave the vendor.
+    fn decoder(&self) -> Box<dyn Decoder>;
+    /// How the vendor spells member names, where its SDKs give them in another spelling.
+    fn spelling(&self) -> Option<Spelling> {
+        None
+    }
+    /// A decoder for a new connection, which also reads frames in the envelopes of SDKs. It remembers nothing of earlier
+    /// connections.
+    fn open(&self) -> Box<dyn Decoder> {
+        Box::new(envelope::Opened::new(self.decoder(), self.spelling()))
+    }
+    /// Whether it is no wire format of its own, but picks one by a stream's first frames.
+    fn picks(&self) -> bool {
+        false
+    }
     /// Whether finals name their turn. Where they do not, a producer that reconnects resends by frame count.
     fn names_turns(&self) -> bool;
     /// Whether a final that mixes speakers is cut. Only the `sidetone` dialect says no: its producer numbers turns.
@@ -75,6 +110,8 @@ pub trait Dialect: Send + Sync {
 pub trait Decoder: Send {
     /// Appends what `frame` says, zero or more events. A lone surrogate escape in it counts as U+FFFD. Where a part of a
     /// vendor's frame cannot be read, the rest counts; gives what was left out, one error each.
+    ///
+    /// A frame that says only [`SttEvent::Unknown`] leaves the decoder as it was.
     ///
     /// # Errors
     /// The frame is unusable; `out` is unchanged, and so is the decoder.
@@ -108,6 +145,11 @@ pub trait Decoder: Send {
     /// The stream is over: what is held becomes final turns.
     fn finish(&mut self, out: &mut Vec<SttEvent>) {
         let _ = out;
+    }
+
+    /// The dialect that was picked by the frames so far, where the decoder picks one.
+    fn picked(&self) -> Option<&'static dyn Dialect> {
+        None
     }
 }
 

@@ -3,6 +3,13 @@
 //! An item is a turn. Messages may come in any order; a turn's times come from the voice detection's messages, or from the
 //! segments of a diarizing model, whose speakers the transcript's words take over. A segment that comes after its item's
 //! transcript says the turn again, with what it adds.
+//!
+//! In a session with a model, what the model says is a turn too, with the label `assistant`: the transcript of its audio
+//! (`response.output_audio_transcript.delta` and `.done`, `response.audio_transcript.*` in the API's beta) or its text
+//! (`response.output_text.*`, `response.text.*`), from OpenAI's API reference of Realtime server events. `.done` comes for an
+//! interrupted answer too.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
@@ -14,6 +21,9 @@ use crate::types::{Final, SttEvent, TurnKey, Word};
 const MAX_ITEMS: usize = 64;
 /// Text of a partial kept for one item.
 const MAX_PARTIAL_BYTES: usize = 64 << 10;
+
+/// The label of what the model says.
+const ASSISTANT: &str = "assistant";
 
 /// Messages that say nothing of turns.
 const SILENT: [&str; 16] = [
@@ -47,7 +57,11 @@ impl Dialect for OpenAiRealtime {
         r#"{"type":"conversation.item.input_audio_transcription.completed","event_id":"event_1","item_id":"item_003","content_index":0,"transcript":"Hello, how are you?","usage":{"type":"duration","seconds":2}}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "events whose \"type\" is \"session.created\", \"conversation.item.input_audio_transcription.completed\", …"
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(OpenAiDecoder::default())
     }
 
@@ -56,7 +70,7 @@ impl Dialect for OpenAiRealtime {
     }
 
     fn needs(&self) -> &'static [&'static str] {
-        &["type", "item_id", "transcript", "id", "text", "start", "end", "delta"]
+        &["text", "type", "item_id", "transcript", "id", "text", "start", "end", "delta"]
     }
 }
 
@@ -75,6 +89,8 @@ struct Item {
     /// In order of time.
     segments: Vec<Segment>,
     transcript: Option<Transcript>,
+    /// What the model says in it, by content part; empty where it is not the model's.
+    answer: BTreeMap<u64, String>,
     /// Its turn has been said: by its transcript, or without, where none will come.
     done: bool,
 }
@@ -111,6 +127,16 @@ struct Completed<'a> {
     languages: Vec<Language<'a>>,
     #[serde(default, deserialize_with = "wire::list")]
     logprobs: Vec<LogProb>,
+}
+
+/// The end of a part of what the model says.
+#[derive(Deserialize)]
+struct Answered<'a> {
+    #[serde(borrow)]
+    item_id: Text<'a>,
+    content_index: Option<Natural>,
+    #[serde(borrow, alias = "text")]
+    transcript: Text<'a>,
 }
 
 #[derive(Deserialize)]
@@ -193,6 +219,30 @@ impl Decoder for OpenAiDecoder {
                     language: language.map(Text::into_string),
                     confidence: confidence(&completed.logprobs),
                 });
+                out.push(item.turn());
+            }
+            "response.output_audio_transcript.delta"
+            | "response.audio_transcript.delta"
+            | "response.output_text.delta"
+            | "response.text.delta" => {
+                let delta: Delta<'_> = wire::parse(what, frame)?;
+                let item = self.item(delta.item_id.as_str(), out);
+                if let Some(text) = delta.delta.filter(|_| !item.done && item.partial.len() < MAX_PARTIAL_BYTES) {
+                    item.partial.push_str(text.as_str());
+                    let (key, text) = (key(&item.id), item.partial.clone());
+                    out.push(SttEvent::Partial { key, speaker: Some(ASSISTANT.to_owned()), text });
+                }
+            }
+            "response.output_audio_transcript.done"
+            | "response.audio_transcript.done"
+            | "response.output_text.done"
+            | "response.text.done" => {
+                let answered: Answered<'_> = wire::parse(what, frame)?;
+                let item = self.item(answered.item_id.as_str(), out);
+                let index = answered.content_index.map_or(0, |index| index.0);
+                item.answer.insert(index, answered.transcript.into_string());
+                let text = item.answer.values().map(|part| part.trim()).collect::<Vec<_>>().join(" ");
+                item.transcript = Some(Transcript { text, language: None, confidence: None });
                 out.push(item.turn());
             }
             "conversation.item.input_audio_transcription.segment" => {
@@ -282,7 +332,7 @@ impl Item {
             // What is put together from segments gives way to a transcript, never the other way round.
             formatted: self.transcript.is_some(),
             text,
-            speaker: wire::common_speaker(&words),
+            speaker: wire::common_speaker(&words).or_else(|| (!self.answer.is_empty()).then(|| ASSISTANT.to_owned())),
             words,
             start_ms,
             end_ms: last.or(self.end_ms.map(|end| end.max(start_ms.unwrap_or(0)))),

@@ -21,7 +21,11 @@ impl Dialect for Recall {
         r#"{"event":"transcript.data","data":{"data":{"words":[{"text":"Hello","start_timestamp":{"relative":1.2},"end_timestamp":{"relative":1.5}},{"text":"there.","start_timestamp":{"relative":1.6},"end_timestamp":{"relative":2.1}}],"language_code":"en","participant":{"id":100,"name":"Ana Ruiz","is_host":true,"platform":"desktop","extra_data":{},"email":null}},"realtime_endpoint":{"id":"e-1","metadata":{}},"transcript":{"id":"t-1","metadata":{}},"recording":{"id":"r-1","metadata":{}},"bot":{"id":"b-1","metadata":{}}}}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "messages whose \"event\" is \"transcript.data\", \"transcript.partial_data\", …"
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(RecallDecoder)
     }
 
@@ -35,6 +39,39 @@ impl Dialect for Recall {
 }
 
 struct RecallDecoder;
+
+/// Events of other things than the transcript.
+const OTHER_EVENTS: [&str; 9] = [
+    "participant_events.",
+    "bot.",
+    "recording.",
+    "realtime_endpoint.",
+    "video_",
+    "audio_",
+    "meeting_metadata.",
+    "sdk_upload.",
+    "calendar.",
+];
+
+#[derive(Deserialize)]
+struct Status<'a> {
+    #[serde(borrow)]
+    data: Option<OuterStatus<'a>>,
+}
+
+#[derive(Deserialize)]
+struct OuterStatus<'a> {
+    #[serde(borrow)]
+    data: Option<InnerStatus<'a>>,
+}
+
+#[derive(Deserialize)]
+struct InnerStatus<'a> {
+    #[serde(borrow)]
+    code: Option<Text<'a>>,
+    #[serde(borrow)]
+    sub_code: Option<Text<'a>>,
+}
 
 #[derive(Deserialize)]
 struct Event<'a> {
@@ -92,8 +129,15 @@ impl Decoder for RecallDecoder {
             "transcript.partial_data" => {
                 out.push(turn(wire::parse::<Event<'_>>("transcript.partial_data", frame)?.data.data, false));
             }
-            "transcript.provider_data" | "transcript.done" | "transcript.processing" => {}
-            other if other.starts_with("participant_events.") => {}
+            "transcript.failed" => {
+                let status = wire::parse::<Status<'_>>("transcript.failed", frame)?.data.and_then(|outer| outer.data);
+                let code = status.and_then(|status| status.sub_code.or(status.code));
+                let code = code.map_or_else(|| "transcript.failed".to_owned(), Text::into_string);
+                out.push(SttEvent::VendorError { code, message: String::new() });
+            }
+            "transcript.provider_data" | "transcript.done" | "transcript.processing" | "transcript.deleted" => {}
+            // What became of the bot or of a recording is no error of this stream, even where it says that something failed.
+            other if OTHER_EVENTS.iter().any(|prefix| other.starts_with(prefix)) => {}
             other => out.push(SttEvent::Unknown { kind: other.to_owned() }),
         }
         Ok(())

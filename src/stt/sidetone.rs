@@ -21,8 +21,17 @@ impl Dialect for Sidetone {
         r#"{"type":"turn","turn_order":12,"speaker":"agent","text":"Thanks for calling.","start_ms":120,"end_ms":1890}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "frames whose \"type\" is \"turn\", \"partial\", \"revise\", \"meta\" or \"end\""
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(SidetoneDecoder)
+    }
+
+    /// These frames are written for us: nothing is put around them.
+    fn open(&self) -> Box<dyn Decoder> {
+        self.decoder()
     }
 
     fn names_turns(&self) -> bool {

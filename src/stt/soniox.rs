@@ -23,7 +23,11 @@ impl Dialect for Soniox {
         r#"{"tokens":[{"text":"Hi","start_ms":600,"end_ms":760,"confidence":0.97,"is_final":true,"speaker":"1","language":"en"},{"text":" there.","start_ms":760,"end_ms":1100,"confidence":0.95,"is_final":true,"speaker":"1","language":"en"},{"text":"<end>","is_final":true}],"final_audio_proc_ms":1100,"total_audio_proc_ms":1400}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "messages with \"tokens\""
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(SonioxDecoder::default())
     }
 
@@ -82,11 +86,13 @@ impl Decoder for SonioxDecoder {
             self.own(wire::other(kind.as_str(), frame)?, out);
             return Ok(());
         }
-        if let Some(Label(code)) =
-            response.error_code.filter(|Label(code)| !matches!(code.as_str(), "" | "0" | "false"))
-        {
-            let message = response.error_message.map(Text::into_string).unwrap_or_default();
-            out.push(SttEvent::VendorError { code, message });
+        let error = response.error_code.filter(|Label(code)| !matches!(code.as_str(), "" | "0" | "false"));
+        let error = error.map(|Label(code)| SttEvent::VendorError {
+            code,
+            message: response.error_message.map(Text::into_string).unwrap_or_default(),
+        });
+        if let (Some(error), None, None) = (&error, &response.tokens, &response.finished) {
+            out.push(error.clone());
             return Ok(());
         }
         if response.tokens.is_none() && response.finished.is_none() && response.final_audio_proc_ms.is_none() {
@@ -94,6 +100,7 @@ impl Decoder for SonioxDecoder {
             return Ok(());
         }
         self.tokens(response.tokens.unwrap_or_default(), out);
+        out.extend(error);
         if response.finished.is_some_and(|finished| finished.0) {
             self.finish(out);
             out.push(SttEvent::End { reason: Some("finished".to_owned()), scope: EndScope::Stream });

@@ -38,7 +38,11 @@ impl Dialect for Speechmatics {
         r#"{"message":"AddTranscript","format":"2.9","metadata":{"start_time":0.0,"end_time":1.2,"transcript":"Hello. "},"results":[{"type":"word","start_time":0.1,"end_time":0.5,"alternatives":[{"content":"Hello","confidence":0.97,"language":"en","speaker":"S1"}]},{"type":"punctuation","start_time":0.5,"end_time":0.5,"attaches_to":"previous","is_eos":true,"alternatives":[{"content":".","confidence":1.0,"speaker":"S1"}]}]}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "messages whose \"message\" is \"RecognitionStarted\", \"AddTranscript\", \"EndOfUtterance\", …"
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(SpeechmaticsDecoder::default())
     }
 

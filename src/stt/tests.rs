@@ -128,7 +128,7 @@ fn every_source_file_is_listed() {
     for entry in std::fs::read_dir(source).expect("source") {
         let name = entry.expect("entry").file_name().to_string_lossy().into_owned();
         let Some(name) = name.strip_suffix(".rs") else { continue };
-        if !["mod", "tests", "wire", "held"].contains(&name) {
+        if !["mod", "tests", "wire", "held", "envelope", "fit"].contains(&name) {
             assert!(super::dialect(name).is_some(), "src/stt/{name}.rs is no line of DIALECTS");
         }
     }
@@ -219,6 +219,259 @@ fn a_cut_anywhere_loses_and_doubles_nothing() {
             kept.extend(again);
             assert_eq!(essence(&kept), essence(&whole), "{context}");
         }
+    }
+}
+
+/// Fixtures of a dialect's ordinary messages, not of what is wrong or new.
+fn ordinary() -> impl Iterator<Item = (&'static dyn Dialect, String, Vec<String>)> {
+    fixtures().into_iter().filter(|(dialect, name, _)| name != "unknown" && !dialect.picks())
+}
+
+/// Everything that `frames` say, as short as can be read; the vendor's errors too.
+fn said(decoder: &mut dyn Decoder, frames: &[String]) -> Vec<String> {
+    let mut out = Vec::new();
+    for frame in frames {
+        let _ = decoder.decode(frame, &mut out);
+    }
+    decoder.finish(&mut out);
+    out.iter().map(line).collect()
+}
+
+#[test]
+fn frames_in_another_dialect_are_suggested_their_own() {
+    for (dialect, name, frames) in ordinary() {
+        let first: Vec<&str> = frames.iter().take(5).map(String::as_str).collect();
+        let auto = super::dialect("auto").expect("auto");
+        assert_eq!(likelier(auto, &first).map(Dialect::name), Some(dialect.name()), "{}/{name}", dialect.name());
+        for other in DIALECTS.iter().filter(|other| other.name() != dialect.name() && !other.picks()) {
+            let message = not_understood(*other, "5 frames", &first);
+            let advice = format!("connect with dialect={}", dialect.name());
+            assert!(message.ends_with(&advice), "{}/{name} as {}: {message}", dialect.name(), other.name());
+        }
+    }
+}
+
+#[test]
+fn frames_in_another_dialect_are_no_speech() {
+    // The Voice SDK of Speechmatics passes on messages of the real-time API.
+    let shared = [("speechmatics", "speechmatics_agent"), ("speechmatics_agent", "speechmatics")];
+    for (dialect, name, frames) in ordinary() {
+        for other in DIALECTS.iter().filter(|other| other.name() != dialect.name() && !other.picks()) {
+            let (mut decoder, mut known) = (other.open(), 0);
+            for frame in &frames {
+                let mut events = Vec::new();
+                let result = decoder.decode(frame, &mut events);
+                known += usize::from(Fit::of(&result, &events, decoder.holding()) == Fit::Known);
+                let speech = events.iter().any(|event| matches!(event, SttEvent::Final(_) | SttEvent::Partial { .. }));
+                assert!(!speech, "{}/{name} as {}: {frame}", dialect.name(), other.name());
+            }
+            let allowed = if shared.contains(&(dialect.name(), other.name())) { frames.len() } else { 0 };
+            assert!(known <= allowed, "{}/{name} as {}: {known} frames are known", dialect.name(), other.name());
+        }
+    }
+}
+
+#[test]
+fn auto_picks_the_dialect_of_every_fixture_and_loses_nothing() {
+    for (dialect, name, frames) in ordinary() {
+        let mut auto = super::dialect("auto").expect("auto").open();
+        let mut picked = said(&mut *auto, &frames);
+        let context = format!("{}/{name}", dialect.name());
+        assert_eq!(auto.picked().map(Dialect::name), Some(dialect.name()), "{context}");
+        let first = picked.iter().position(|line| line.starts_with("Dialect")).expect("the pick is told");
+        assert_eq!(picked.remove(first), format!("Dialect {{ name: {:?} }}", dialect.name()), "{context}");
+        picked.retain(|line| !line.contains("undecided"));
+        let mut own = said(&mut *dialect.open(), &frames);
+        // Before the pick, what no dialect knows is told as such, whatever it is.
+        own.retain(|line| !line.starts_with("Unknown"));
+        picked.retain(|line| !line.starts_with("Unknown"));
+        assert_eq!(picked, own, "{context}");
+    }
+}
+
+#[test]
+fn auto_picks_the_same_when_frames_are_sent_again_from_the_last_ack() {
+    for (dialect, name, frames) in ordinary() {
+        let (mut auto, mut acked) = (super::dialect("auto").expect("auto").open(), 0);
+        for (index, frame) in frames.iter().enumerate() {
+            let _ = auto.decode(frame, &mut Vec::new());
+            if auto.picked().is_some() {
+                break;
+            }
+            if !auto.holding() {
+                acked = index + 1;
+            }
+        }
+        let mut again = super::dialect("auto").expect("auto").open();
+        said(&mut *again, &frames[acked..]);
+        assert_eq!(again.picked().map(Dialect::name), Some(dialect.name()), "{}/{name} from {acked}", dialect.name());
+    }
+}
+
+#[test]
+fn auto_with_a_tie_takes_the_first_that_is_listed() {
+    let mut auto = super::dialect("auto").expect("auto").open();
+    let mut out = Vec::new();
+    auto.decode(r#"{"message":"RecognitionStarted","id":"s"}"#, &mut out).expect("known");
+    for _ in 0..62 {
+        auto.decode(r#"{"message":"AudioAdded","seq_no":1}"#, &mut out).expect("known");
+        assert!(out.is_empty() && auto.holding() && auto.picked().is_none());
+    }
+    auto.decode(r#"{"message":"AudioAdded","seq_no":1}"#, &mut out).expect("known");
+    assert!(matches!(out[..], [SttEvent::Dialect { name: "speechmatics" }, SttEvent::Begin { .. }]), "{out:?}");
+    assert!(!auto.holding());
+}
+
+/// What SDKs, webhooks and brokers put around a frame.
+fn envelopes(frame: &str) -> Vec<String> {
+    let text = serde_json::Value::String(frame.to_owned());
+    vec![
+        format!(r#"{{"data":{frame}}}"#),
+        format!(r#"{{"message":{frame}}}"#),
+        format!(r#"{{"payload":{frame},"timestamp":1790221526,"id":"e-1"}}"#),
+        format!(r#"{{"type":"message","data":{text}}}"#),
+        format!(r#"{{"event":"stt.message","payload":{{"session":{{"id":"s-1"}},"result":{frame}}}}}"#),
+        format!(r#"{{"detail":{{"body":{text}}}}}"#),
+        format!(r#"{{"TranscriptResultStream":{frame}}}"#),
+        format!("[{frame}]"),
+        format!("Path:message\r\nX-RequestId:1\r\n\r\n{frame}"),
+    ]
+}
+
+#[test]
+fn frames_in_envelopes_say_the_same_as_bare_ones() {
+    for (dialect, name, frames) in ordinary().filter(|(dialect, ..)| dialect.splits()) {
+        // What the dialect knows of them, in order; errors in envelopes are none of the stream's.
+        let mut bare = dialect.open();
+        let known: Vec<String> = frames
+            .into_iter()
+            .filter(|frame| {
+                let mut events = Vec::new();
+                let result = bare.decode(frame, &mut events);
+                let end = events.iter().any(|event| matches!(event, SttEvent::End { .. }));
+                let own = wire::own(frame).is_ok_and(|event| event.is_some());
+                !own && (end || Fit::of(&result, &events, bare.holding()).is_known())
+            })
+            .collect();
+        assert!(!known.is_empty());
+        let expected = said(&mut *dialect.open(), &known);
+        for kind in 0..envelopes("{}").len() {
+            let wrapped: Vec<String> = known.iter().map(|frame| envelopes(frame).swap_remove(kind)).collect();
+            let context = format!("{}/{name} as {}", dialect.name(), envelopes("…")[kind]);
+            assert_eq!(said(&mut *dialect.open(), &wrapped), expected, "{context}");
+        }
+    }
+}
+
+#[test]
+fn frames_of_ours_in_envelopes_are_the_vendors_and_end_nothing() {
+    for dialect in DIALECTS {
+        for own in [r#"{"type":"end","scope":"call"}"#, r#"{"type":"meta","meta":{"a":1}}"#] {
+            for frame in envelopes(own).into_iter().filter(|frame| frame.starts_with('{')) {
+                let mut out = Vec::new();
+                let _ = dialect.open().decode(&frame, &mut out);
+                let ours = |event: &SttEvent| matches!(event, SttEvent::End { .. } | SttEvent::Meta(_));
+                assert!(!out.iter().any(ours), "{}: {frame}", dialect.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_is_not_known_changes_nothing() {
+    for (dialect, name, frames) in ordinary() {
+        let unknown = std::fs::read_to_string(golden().join(dialect.name()).join("unknown.jsonl")).expect("fixture");
+        let unknown = unknown.lines().next().expect("a line").to_owned();
+        let between: Vec<String> = frames.iter().flat_map(|frame| [unknown.clone(), frame.clone()]).collect();
+        let mut with = said(&mut *dialect.open(), &between);
+        with.retain(|line| !line.starts_with("Unknown"));
+        let mut without = said(&mut *dialect.open(), &frames);
+        without.retain(|line| !line.starts_with("Unknown"));
+        assert_eq!(with, without, "{}/{name}", dialect.name());
+    }
+}
+
+#[test]
+fn errors_of_add_ons_are_no_errors_of_the_vendor() {
+    for (dialect, frame) in [
+        (
+            "assemblyai",
+            r#"{"type":"LLMGatewayResponse","turn_order":0,"error":{"code":429,"message":"x"},"data":null}"#,
+        ),
+        ("assemblyai", r#"{"type":"LlmGatewayResponse","turn_order":0,"data":{"error":{"message":"x"}}}"#),
+        ("assemblyai", r#"{"type":"Warning","warning_code":1,"warning":"x","error":"x"}"#),
+        ("assemblyai", r#"{"type":"SpeakerSummary","data":{"error":"x","error_code":500}}"#),
+        ("deepgram", r#"{"type":"Warning","description":"x","error":{"type":"Error","description":"x"}}"#),
+        ("deepgram", r#"{"type":"Sentiment","error":{"type":"Error","code":"x"}}"#),
+        ("deepgram", r#"{"type":"ConfigureFailure","error":"x"}"#),
+        ("deepgram_flux", r#"{"type":"Warning","code":"x","description":"x"}"#),
+        ("deepgram_flux", r#"{"type":"ConfigureFailure","error":{"type":"Error","code":"x"}}"#),
+        (
+            "openai_realtime",
+            r#"{"type":"response.done","response":{"status":"failed","status_details":{"error":{"code":"x"}}}}"#,
+        ),
+        ("openai_realtime", r#"{"type":"mcp_list_tools.failed","item_id":"i","error":{"code":"x"}}"#),
+        ("speechmatics", r#"{"message":"Warning","type":"x","reason":"x"}"#),
+        ("speechmatics", r#"{"message":"AddTranslation","language":"de","error":{"message":"Error","type":"x"}}"#),
+        ("speechmatics_agent", r#"{"message":"Warning","type":"x","reason":"x"}"#),
+        ("speechmatics_agent", r#"{"message":"SmartTurnResult","error":{"message":"Error","type":"x"}}"#),
+        ("gladia", r#"{"type":"translation","error":{"status_code":500,"message":"x"},"data":null}"#),
+        ("gladia", r#"{"type":"sentiment_analysis","error":{"code":1,"message":"x"},"data":null}"#),
+        ("gladia", r#"{"type":"named_entity_recognition","error":{"message":"x"},"data":{"results":null}}"#),
+        ("gladia", r#"{"type":"post_summarization","error":{"message":"x"},"data":null}"#),
+        ("gladia", r#"{"type":"post_chapterization","error":{"message":"x"},"data":null}"#),
+        ("gladia", r#"{"type":"summarization","error":{"message":"x"},"data":null}"#),
+        ("elevenlabs", r#"{"message_type":"warning","error":"x"}"#),
+        ("elevenlabs", r#"{"message_type":"committed_transcript_entities","entities":null,"error":"x"}"#),
+        ("elevenlabs", r#"{"message_type":"entities_updated","entities":[],"error":"x"}"#),
+        ("soniox", r#"{"tokens":[],"final_audio_proc_ms":1,"translation":{"error_code":500,"error_message":"x"}}"#),
+        ("google", r#"{"results":[],"adaptation":{"error":{"code":3,"message":"x"}}}"#),
+        ("google", r#"{"summary":{"error":{"code":3,"message":"x"}}}"#),
+        ("aws", r#"{"Transcript":{"Results":[]},"Sentiment":{"InternalFailureException":{"Message":"x"}}}"#),
+        ("aws", r#"{"Insight":{"Message":"x"}}"#),
+        (
+            "aws_contact_lens",
+            r#"{"EventType":"SEGMENTS","Segments":[{"PostContactSummary":{"Status":"FAILED","FailureCode":"x"}}]}"#,
+        ),
+        ("aws_contact_lens", r#"{"CategoryEvent":{"MatchedCategories":[],"Error":{"Message":"x"}}}"#),
+        (
+            "azure",
+            r#"{"RecognitionStatus":"Success","DisplayText":"","Translation":{"TranslationStatus":"Error","FailureReason":"x"}}"#,
+        ),
+        ("gemini_live", r#"{"serverContent":{"groundingMetadata":{"error":{"code":500,"message":"x"}}}}"#),
+        ("gemini_live", r#"{"toolCall":{"error":{"code":500,"message":"x"}}}"#),
+        ("twilio", r#"{"type":"info","error":{"type":"error","description":"x"}}"#),
+        ("recall", r#"{"event":"bot.fatal","data":{"data":{"code":"fatal","sub_code":"x"},"error":"x"}}"#),
+        ("recall", r#"{"event":"recording.failed","data":{"data":{"code":"failed","sub_code":"x"}}}"#),
+        ("recall", r#"{"event":"participant_events.join","data":{"error":"x"}}"#),
+        ("zoom", r#"{"msg_type":6,"event":{"event_type":3,"error":{"status_code":5,"reason":"x"}}}"#),
+    ] {
+        let dialect = super::dialect(dialect).expect("dialect");
+        let (mut decoder, mut out) = (dialect.open(), Vec::new());
+        decoder.decode(frame, &mut out).expect("decodes");
+        let error = out.iter().any(|event| matches!(event, SttEvent::VendorError { .. }));
+        assert!(!error, "{}: {frame}: {out:?}", dialect.name());
+    }
+}
+
+#[test]
+fn speech_beside_an_error_is_kept() {
+    for (dialect, frame) in [
+        (
+            "google",
+            r#"{"results":[{"alternatives":[{"transcript":"Still here."}],"isFinal":true}],"error":{"code":11,"message":"x"}}"#,
+        ),
+        (
+            "soniox",
+            r#"{"tokens":[{"text":"Still here.","start_ms":1,"end_ms":9,"is_final":true},{"text":"<end>","is_final":true}],"error_code":408,"error_message":"x"}"#,
+        ),
+    ] {
+        let mut out = Vec::new();
+        super::dialect(dialect).expect("dialect").open().decode(frame, &mut out).expect("decodes");
+        assert!(
+            matches!(&out[..], [SttEvent::Final(turn), SttEvent::VendorError { .. }] if turn.text == "Still here."),
+            "{out:?}"
+        );
     }
 }
 
@@ -316,11 +569,11 @@ proptest! {
     fn named_turns_come_out_alike_in_any_order_and_repetition(
         again in prop::collection::vec(any::<prop::sample::Index>(), 0..40),
         order in any::<u64>(),
-        which in 0..5_usize,
+        which in 0..6_usize,
     ) {
         let (name, case) = [
             ("sidetone", "full"), ("assemblyai", "full"), ("openai_realtime", "full"), ("openai_realtime", "diarized"),
-            ("openai_realtime", "unknown"),
+            ("openai_realtime", "unknown"), ("openai_realtime", "agent"),
         ][which];
         let fixtures = fixtures();
         let found = fixtures.iter().find(|(dialect, found, _)| dialect.name() == name && found == case);

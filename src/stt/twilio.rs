@@ -1,12 +1,16 @@
-//! Twilio ConversationRelay: what the caller says, as `prompt` messages.
+//! Twilio: what the caller says, as `prompt` messages of ConversationRelay, or what both sides of a call say, as callbacks
+//! of real-time transcription.
 //!
-//! They carry neither times nor a speaker: it is always the caller. What the agent says is not in this stream.
+//! A prompt carries neither times nor a speaker: it is always the caller. What the agent says is not in that stream.
+//! Callbacks are the form fields that Twilio posts, as one JSON object: `TranscriptionEvent` tells their type, and
+//! `TranscriptionData` is JSON in text (Twilio's TwiML reference of `<Transcription>`). Their label is the track.
 
 use serde::Deserialize;
+use serde_json::Value;
 
-use super::wire::{self, Flag, Text};
+use super::wire::{self, Flag, Label, Text};
 use super::{DecodeError, Decoder, Dialect};
-use crate::types::{Final, SttEvent, TurnKey};
+use crate::types::{EndScope, Final, SttEvent, TurnKey};
 
 /// The dialect.
 pub(super) struct Twilio;
@@ -20,7 +24,11 @@ impl Dialect for Twilio {
         r#"{"type":"prompt","voicePrompt":"Hi, I would like to change my booking.","lang":"en-US","last":true}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "messages whose \"type\" is \"setup\", \"prompt\", … or whose \"TranscriptionEvent\" is \"transcription-content\""
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(TwilioDecoder)
     }
 
@@ -29,7 +37,7 @@ impl Dialect for Twilio {
     }
 
     fn needs(&self) -> &'static [&'static str] {
-        &["type", "voicePrompt", "last"]
+        &["TranscriptionEvent", "TranscriptionData", "Final", "type", "voicePrompt", "last"]
     }
 }
 
@@ -61,6 +69,10 @@ struct ErrorFrame<'a> {
 impl Decoder for TwilioDecoder {
     fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let Some(kind) = wire::kind("type", frame)? else {
+            if let Some(event) = wire::kind("TranscriptionEvent", frame)? {
+                out.push(callback(event.as_str(), frame)?);
+                return Ok(());
+            }
             return Err(wire::bad_field("type", "a message type such as \"prompt\"", None));
         };
         out.push(match kind.as_str() {
@@ -79,6 +91,68 @@ impl Decoder for TwilioDecoder {
         });
         Ok(())
     }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Callback<'a> {
+    #[serde(borrow)]
+    transcription_sid: Option<Text<'a>>,
+    #[serde(borrow)]
+    track: Option<Text<'a>>,
+    /// `"true"` or `"false"`, as forms have it.
+    r#final: Option<Value>,
+    #[serde(borrow)]
+    language_code: Option<Text<'a>>,
+    transcription_data: Option<Value>,
+    #[serde(borrow)]
+    transcription_error: Option<Text<'a>>,
+    transcription_error_code: Option<Label>,
+}
+
+/// A callback of real-time transcription.
+fn callback(event: &str, frame: &str) -> Result<SttEvent, DecodeError> {
+    let callback: Callback<'_> = wire::parse(event, frame)?;
+    Ok(match event {
+        "transcription-started" => {
+            SttEvent::Begin { vendor_session: callback.transcription_sid.map(Text::into_string) }
+        }
+        "transcription-stopped" => {
+            SttEvent::End { reason: Some("transcription-stopped".to_owned()), scope: EndScope::Stream }
+        }
+        "transcription-error" => SttEvent::VendorError {
+            code: callback.transcription_error_code.map_or_else(|| "error".to_owned(), |Label(code)| code),
+            message: callback.transcription_error.map(Text::into_string).unwrap_or_default(),
+        },
+        "transcription-content" => {
+            let data = match callback.transcription_data {
+                Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or(Value::Null),
+                Some(data) => data,
+                None => Value::Null,
+            };
+            let Some(text) = data.get("transcript").and_then(Value::as_str) else {
+                return Err(wire::bad_field("TranscriptionData", "JSON with a \"transcript\"", None));
+            };
+            let (text, speaker) = (text.trim().to_owned(), callback.track.map(Text::into_string));
+            if matches!(&callback.r#final, Some(Value::Bool(false))) || callback.r#final == Some("false".into()) {
+                return Ok(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+            }
+            #[expect(clippy::cast_possible_truncation, reason = "a confidence needs no more digits")]
+            let confidence = data.get("confidence").and_then(Value::as_f64).map(|score| score.clamp(0.0, 1.0) as f32);
+            SttEvent::Final(Box::new(Final {
+                key: TurnKey::Next,
+                formatted: true,
+                text,
+                speaker,
+                words: Vec::new(),
+                start_ms: None,
+                end_ms: None,
+                language: callback.language_code.map(Text::into_string),
+                confidence,
+            }))
+        }
+        other => SttEvent::Unknown { kind: other.to_owned() },
+    })
 }
 
 fn prompt(prompt: Prompt<'_>) -> SttEvent {

@@ -32,7 +32,11 @@ impl Dialect for Zoom {
         r#"{"msg_type":17,"content":{"user_id":16778240,"user_name":"Ana Ruiz","timestamp":1790221526007,"data":"Hello there."}}"#
     }
 
-    fn open(&self) -> Box<dyn Decoder> {
+    fn expects(&self) -> &'static str {
+        "messages whose \"msg_type\" is 17 (a transcript) or another number of the protocol"
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(ZoomDecoder)
     }
 

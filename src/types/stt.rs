@@ -110,6 +110,11 @@ pub enum SttEvent {
         /// The vendor's message.
         message: String,
     },
+    /// The stream's dialect, where it was picked by the frames so far; what they said comes next.
+    Dialect {
+        /// Its name.
+        name: &'static str,
+    },
     /// A message of a type that this dialect does not know: counted, never fatal.
     Unknown {
         /// Its type, as text.

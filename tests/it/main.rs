@@ -13,6 +13,7 @@ mod catalogue;
 mod chaos;
 mod chat_extensions;
 mod crash;
+mod dialects;
 mod first_run;
 mod gateway_faults;
 mod golden;

@@ -46,6 +46,8 @@ impl Metrics {
                 frames: registry.metric("sidetone_proxy_tapped_frames", "Frames taken to the pipeline"),
                 garbled: registry
                     .metric("sidetone_proxy_garbled_frames", "Frames relayed that the pipeline could not read"),
+                not_understood: registry
+                    .metric("sidetone_proxy_not_understood", "Sessions relayed of which nothing was understood"),
                 refused: registry.metric("sidetone_proxy_refused_calls", "Streams relayed without a call"),
             },
         }

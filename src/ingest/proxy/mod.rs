@@ -35,6 +35,7 @@ use self::relay::{Answers, Ended, Relay};
 use self::tap::{Drawn, Tapped};
 use super::feed::{Feed, Stream};
 use super::record::Recorder;
+use super::watch::{NOT_UNDERSTOOD, Watch};
 use crate::base::queue::QueueGauges;
 use crate::base::ws::{self, ServerSocket, Utf8Bytes};
 use crate::hub::Hub;
@@ -198,14 +199,26 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
 
 /// From the tap to the session. May wait for the session as long as it likes: nothing waits for it.
 async fn pour(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, metrics: Metrics) {
+    let mut watch = Watch::new(feed.dialect());
+    let warn = |message: String| {
+        metrics.feed.not_understood.inc();
+        tracing::warn!(code = NOT_UNDERSTOOD, reason = message, "a tapped session is not understood");
+    };
     loop {
         let tapped = tokio::select! {
             tapped = drawn.next() => tapped,
             () = feed.listen() => continue,
+            message = watch.expired() => {
+                warn(message);
+                continue;
+            }
         };
         match tapped {
             Tapped::Frame(text) => {
-                feed.frame(text).await;
+                let fit = feed.frame(text.clone()).await;
+                if let Some(message) = watch.note(&text, fit) {
+                    warn(message);
+                }
                 found.send_if_modified(|known| {
                     let call = feed.call();
                     let new =

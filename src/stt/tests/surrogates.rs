@@ -44,7 +44,20 @@ fn decoded(dialect: &dyn Dialect, frames: &[String], escape: &str) -> Vec<String
 
 #[test]
 fn lone_surrogate_in_any_string_counts_as_the_replacement_character() {
-    let kept = ["type", "event", "message", "message_type", "Type", "attaches_to", "translation_status", "trigger"];
+    let kept = [
+        "type",
+        "event",
+        "message",
+        "message_type",
+        "Type",
+        "attaches_to",
+        "translation_status",
+        "trigger",
+        "EventType",
+        "RecognitionStatus",
+        "reason",
+        "TranscriptionEvent",
+    ];
     for (dialect, name, frames) in fixtures() {
         let marked: Vec<String> = frames
             .iter()

@@ -1,0 +1,224 @@
+//! Envelopes: what SDKs, webhooks and message brokers put around a vendor's frame before it gets here.
+//!
+//! A frame that a dialect does not know is searched for one that it knows: in the members of the frame, in JSON that is
+//! given as text, and in lists. So `{"TranscriptEvent":{…}}`, `{"type":"message","data":"{…}"}` and `{"payload":{…}}`
+//! say the same as what is in them. Where a vendor's SDK renames members (`is_partial` for `IsPartial`), the vendor's own
+//! spelling is tried too. Knows no vendor.
+//!
+//! Searched is only what the dialect does not know as it is, so that a frame with a copy of another one in it is read once.
+//! An error that is found in an envelope is none of the stream: add-ons report theirs so.
+
+use std::collections::VecDeque;
+
+use serde_json::Value;
+
+use super::fit::Fit;
+use super::{DecodeError, Decoder, Dialect};
+use crate::base::surrogates;
+use crate::types::{JsonMap, SttEvent};
+
+/// Envelopes inside each other that are opened.
+const MAX_DEPTH: usize = 4;
+/// Parts of one frame that are tried. A frame with more is no envelope.
+const MAX_PARTS: usize = 32;
+
+/// How a vendor spells the members of its messages, where its SDKs spell them otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// `IsPartial`
+    Pascal,
+    /// `isFinal`
+    Camel,
+}
+
+/// A decoder that opens envelopes.
+pub(super) struct Opened {
+    bare: Box<dyn Decoder>,
+    spelling: Option<Spelling>,
+}
+
+impl Opened {
+    /// Opens envelopes for `bare`.
+    pub(super) fn new(bare: Box<dyn Decoder>, spelling: Option<Spelling>) -> Self {
+        Self { bare, spelling }
+    }
+
+    /// Decodes what is inside of `frame`; `false` where nothing in it is known.
+    fn contents(&mut self, frame: &str, out: &mut Said) -> bool {
+        let text = body(frame);
+        let Ok(root) = serde_json::from_str::<Value>(text) else { return false };
+        let inside = text.len() < frame.trim_start().len();
+        self.search(&root, inside, 0, out)
+    }
+
+    /// Decodes the outermost frame in `root` that is known: `root` itself too, where it is `inside` of something. Of a list,
+    /// all of them.
+    fn search(&mut self, root: &Value, inside: bool, depth: usize, out: &mut Said) -> bool {
+        let texts = texts(root);
+        // JSON in text comes last: it may be a member of a frame that has more to say.
+        let mut texts = texts.iter().map(|text| (text, depth + 1));
+        let mut parts = VecDeque::from([(root, depth)]);
+        for _ in 0..MAX_PARTS {
+            let Some((part, depth)) = parts.pop_front().or_else(|| texts.next()) else { return false };
+            match part {
+                Value::Object(object) => {
+                    let bare = !inside && std::ptr::eq(part, root);
+                    if (!bare && self.part(part, out)) || self.respelt(part, out) {
+                        return true;
+                    }
+                    if depth < MAX_DEPTH {
+                        let nested = object.values().filter(|value| value.is_object() || is_only(object, value));
+                        parts.extend(nested.map(|value| (value, depth + 1)));
+                    }
+                }
+                Value::Array(frames) if depth < MAX_DEPTH => {
+                    let mut known = false;
+                    for frame in frames.iter().filter(|frame| frame.is_object()) {
+                        known |= self.search(frame, true, depth + 1, out);
+                    }
+                    if known {
+                        return true;
+                    }
+                }
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// Decodes `part` if it is a frame that is known.
+    fn part(&mut self, part: &Value, out: &mut Said) -> bool {
+        // Our own frames are never inside others: a vendor's member may have such a type and mean something else.
+        if part.get("type").and_then(Value::as_str).is_some_and(|kind| matches!(kind, "end" | "meta")) {
+            return false;
+        }
+        let mut events = Vec::new();
+        let result = self.bare.decode(&part.to_string(), &mut events);
+        // The end of a session counts too, here: it is the vendor's.
+        let end = result.is_ok() && matches!(events.as_slice(), [.., SttEvent::End { .. }]);
+        let known = end || Fit::of(&result, &events, self.bare.holding()).is_known();
+        if known {
+            out.events.append(&mut events);
+            out.lost.extend(result.into_iter().flatten());
+        }
+        known
+    }
+
+    /// The same for its members in the vendor's spelling, where that is another one.
+    fn respelt(&mut self, part: &Value, out: &mut Said) -> bool {
+        let Some(spelling) = self.spelling else { return false };
+        let respelt = respell(part, spelling);
+        respelt != *part && self.part(&respelt, out)
+    }
+}
+
+/// What the frames in an envelope say.
+#[derive(Default)]
+struct Said {
+    events: Vec<SttEvent>,
+    /// Parts of them that could not be read.
+    lost: Vec<DecodeError>,
+}
+
+impl Decoder for Opened {
+    fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<Vec<DecodeError>, DecodeError> {
+        let before = out.len();
+        let result = self.bare.decode(frame, out);
+        if Fit::of(&result, &out[before..], self.bare.holding()) != Fit::Unknown {
+            return result;
+        }
+        let mut said = Said::default();
+        if self.contents(&surrogates::repaired(frame), &mut said) {
+            out.truncate(before);
+            out.append(&mut said.events);
+            return Ok(said.lost);
+        }
+        result
+    }
+
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        self.decode(frame, out).map(drop)
+    }
+
+    fn holding(&self) -> bool {
+        self.bare.holding()
+    }
+
+    fn own(&mut self, event: SttEvent, out: &mut Vec<SttEvent>) {
+        self.bare.own(event, out);
+    }
+
+    fn finish(&mut self, out: &mut Vec<SttEvent>) {
+        self.bare.finish(out);
+    }
+
+    fn picked(&self) -> Option<&'static dyn Dialect> {
+        self.bare.picked()
+    }
+}
+
+/// A frame without what is no JSON before it: the headers of a message that has them in its text, or `data:`.
+fn body(frame: &str) -> &str {
+    let frame = frame.trim_start();
+    if frame.starts_with(['{', '[']) {
+        return frame;
+    }
+    let after_headers = frame.split_once("\r\n\r\n").or_else(|| frame.split_once("\n\n")).map(|(_, body)| body);
+    after_headers.or_else(|| frame.strip_prefix("data:")).unwrap_or(frame).trim_start()
+}
+
+/// An array is searched where there is nothing beside it: next to other members it is a vendor's list.
+fn is_only(object: &JsonMap, value: &Value) -> bool {
+    value.is_array() && object.len() == 1
+}
+
+/// JSON objects and arrays that stand as text in `value` or in its members, down to the depth that is searched.
+fn texts(value: &Value) -> Vec<Value> {
+    let mut found = Vec::new();
+    let mut left = VecDeque::from([(value.clone(), 0)]);
+    while let Some((value, depth)) = left.pop_front() {
+        if depth > MAX_DEPTH || found.len() == MAX_PARTS {
+            break;
+        }
+        match value {
+            Value::Object(object) => left.extend(object.into_iter().map(|(_, value)| (value, depth + 1))),
+            Value::String(text) if text.trim_start().starts_with(['{', '[']) => {
+                if let Ok(inner @ (Value::Object(_) | Value::Array(_))) =
+                    serde_json::from_str::<Value>(&surrogates::repaired(&text))
+                {
+                    left.push_back((inner.clone(), depth + 1));
+                    found.push(inner);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// `value` with all member names in the vendor's spelling.
+fn respell(value: &Value, spelling: Spelling) -> Value {
+    match value {
+        Value::Object(object) => Value::Object(
+            object.iter().map(|(name, value)| (member(name, spelling), respell(value, spelling))).collect(),
+        ),
+        Value::Array(items) => Value::Array(items.iter().map(|item| respell(item, spelling)).collect()),
+        other => other.clone(),
+    }
+}
+
+fn member(name: &str, spelling: Spelling) -> String {
+    let mut spelt = String::with_capacity(name.len());
+    let mut upper = spelling == Spelling::Pascal;
+    for letter in name.chars() {
+        if letter == '_' && !spelt.is_empty() {
+            upper = true;
+        } else if upper {
+            spelt.extend(letter.to_uppercase());
+            upper = false;
+        } else {
+            spelt.push(letter);
+        }
+    }
+    spelt
+}

@@ -1,0 +1,282 @@
+//! Gemini Live: the server's messages of a bidirectional session (`BidiGenerateContent`), both sides' transcriptions.
+//!
+//! `serverContent.inputTranscription` is what the user says, `outputTranscription` what the model says; each message
+//! carries the next piece of text, with its own spaces (Gemini API reference "Live API", `LiveServerContent` and
+//! `Transcription` of the SDKs). `interimInputTranscription` is the user's text so far and is replaced by the next one. There
+//! are no times and no ids. The user's turn ends by `finished`, or when the model begins to answer; the model's by
+//! `finished`, `turnComplete` or `interrupted`. Without a transcription of the model's speech, its text is its turn; thoughts
+//! are left out. Labels are `user` and `assistant`.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::held::{Held, Segment};
+use super::wire::{self, Flag, Label, Text};
+use super::{DecodeError, Decoder, Dialect, Spelling};
+use crate::types::{SttEvent, TurnKey};
+
+const USER: &str = "user";
+const ASSISTANT: &str = "assistant";
+
+/// The dialect.
+pub(super) struct GeminiLive;
+
+impl Dialect for GeminiLive {
+    fn name(&self) -> &'static str {
+        "gemini_live"
+    }
+
+    fn example(&self) -> &'static str {
+        r#"{"serverContent":{"inputTranscription":{"text":"Where is my order?","finished":true}}}"#
+    }
+
+    fn expects(&self) -> &'static str {
+        "messages with \"setupComplete\" or \"serverContent\""
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
+        Box::new(GeminiDecoder::default())
+    }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &[
+            "serverContent",
+            "serverContent.inputTranscription",
+            "serverContent.interimInputTranscription",
+            "serverContent.turnComplete",
+            "serverContent.interrupted",
+            "serverContent.generationComplete",
+            "serverContent.inputTranscription.text",
+            "serverContent.outputTranscription",
+            "serverContent.outputTranscription.text",
+            "serverContent.modelTurn",
+            "serverContent.modelTurn.parts",
+            "serverContent.modelTurn.parts[]",
+            "serverContent.modelTurn.parts[].text",
+            "serverContent.modelTurn.parts[].thought",
+        ]
+    }
+
+    fn names_turns(&self) -> bool {
+        false
+    }
+
+    /// The Python SDK has `server_content`.
+    fn spelling(&self) -> Option<Spelling> {
+        Some(Spelling::Camel)
+    }
+}
+
+#[derive(Default)]
+struct GeminiDecoder {
+    user: Held,
+    assistant: Held,
+    /// What the model writes, where nothing transcribes what it says.
+    written: Held,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Message<'a> {
+    #[serde(borrow)]
+    setup_complete: Option<SetupComplete<'a>>,
+    #[serde(borrow)]
+    server_content: Option<Content<'a>>,
+    #[serde(borrow)]
+    error: Option<Status<'a>>,
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    tool_call: Option<IgnoredAny>,
+    tool_call_cancellation: Option<IgnoredAny>,
+    go_away: Option<IgnoredAny>,
+    session_resumption_update: Option<IgnoredAny>,
+    usage_metadata: Option<IgnoredAny>,
+    voice_activity: Option<IgnoredAny>,
+    voice_activity_detection_signal: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SetupComplete<'a> {
+    #[serde(borrow)]
+    session_id: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Content<'a> {
+    #[serde(borrow)]
+    input_transcription: Option<Transcription<'a>>,
+    #[serde(borrow)]
+    interim_input_transcription: Option<Transcription<'a>>,
+    #[serde(borrow)]
+    output_transcription: Option<Transcription<'a>>,
+    #[serde(borrow)]
+    model_turn: Option<ModelTurn<'a>>,
+    turn_complete: Option<Flag>,
+    interrupted: Option<Flag>,
+    generation_complete: Option<IgnoredAny>,
+    grounding_metadata: Option<IgnoredAny>,
+    url_context_metadata: Option<IgnoredAny>,
+    waiting_for_input: Option<IgnoredAny>,
+    turn_complete_reason: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Transcription<'a> {
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+    finished: Option<Flag>,
+    #[serde(borrow)]
+    language_code: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ModelTurn<'a> {
+    #[serde(borrow, default, deserialize_with = "wire::list")]
+    parts: Vec<Part<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow)]
+    text: Option<Text<'a>>,
+    thought: Option<Flag>,
+}
+
+#[derive(Deserialize)]
+struct Status<'a> {
+    code: Option<Label>,
+    #[serde(borrow)]
+    message: Option<Text<'a>>,
+}
+
+impl Decoder for GeminiDecoder {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        let message: Message<'_> = wire::parse("message", frame)?;
+        if let Some(setup) = message.setup_complete {
+            out.push(SttEvent::Begin { vendor_session: setup.session_id.map(Text::into_string) });
+        } else if let Some(content) = message.server_content {
+            content.check()?;
+            self.content(content, out);
+        } else if let Some(error) = message.error {
+            out.push(SttEvent::VendorError {
+                code: error.code.map_or_else(|| "error".to_owned(), |Label(code)| code),
+                message: error.message.map(Text::into_string).unwrap_or_default(),
+            });
+        } else if let Some(kind) = message.kind {
+            self.own(wire::other(kind.as_str(), frame)?, out);
+        } else {
+            let others = [
+                message.tool_call,
+                message.tool_call_cancellation,
+                message.go_away,
+                message.session_resumption_update,
+                message.usage_metadata,
+                message.voice_activity,
+                message.voice_activity_detection_signal,
+            ];
+            if others.iter().all(Option::is_none) {
+                out.push(SttEvent::Unknown { kind: "untyped".to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    fn holding(&self) -> bool {
+        ![&self.user, &self.assistant, &self.written].iter().all(|held| held.is_empty())
+    }
+
+    fn finish(&mut self, out: &mut Vec<SttEvent>) {
+        out.extend(self.user.take(Some(USER)));
+        self.answered(out);
+    }
+}
+
+impl Content<'_> {
+    /// Each message says one thing or several; one that says none of them has lost what it was about.
+    fn check(&self) -> Result<(), DecodeError> {
+        let said = |name: &str, said: &Option<Transcription<'_>>| match said {
+            Some(said) if said.text.is_none() && said.finished.is_none() => {
+                Err(wire::bad_field(&format!("serverContent.{name}.text"), "a string", None))
+            }
+            _ => Ok(()),
+        };
+        said("inputTranscription", &self.input_transcription)?;
+        said("outputTranscription", &self.output_transcription)?;
+        if self.model_turn.as_ref().is_some_and(|turn| turn.parts.is_empty()) {
+            return Err(wire::bad_field("serverContent.modelTurn.parts", "an array that is not empty", None));
+        }
+        let speech = [&self.input_transcription, &self.interim_input_transcription, &self.output_transcription];
+        let flags = [&self.turn_complete, &self.interrupted];
+        let others = [
+            &self.generation_complete,
+            &self.grounding_metadata,
+            &self.url_context_metadata,
+            &self.waiting_for_input,
+            &self.turn_complete_reason,
+        ];
+        let any = speech.iter().any(|said| said.is_some())
+            || self.model_turn.is_some()
+            || flags.iter().any(|flag| flag.is_some())
+            || others.iter().any(|other| other.is_some());
+        if any {
+            return Ok(());
+        }
+        let expected = "an object with inputTranscription, outputTranscription, modelTurn, turnComplete or interrupted";
+        Err(wire::bad_field("serverContent", expected, Some(&serde_json::json!({}))))
+    }
+}
+
+impl GeminiDecoder {
+    fn content(&mut self, content: Content<'_>, out: &mut Vec<SttEvent>) {
+        if let Some(interim) = content.interim_input_transcription.and_then(|interim| interim.text) {
+            let (speaker, text) = (Some(USER.to_owned()), self.user.with(interim.as_str(), ""));
+            out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+        }
+        if let Some(said) = content.input_transcription {
+            hear(&mut self.user, USER, said, out);
+        }
+        let spoken = content.output_transcription.as_ref().and_then(|said| said.text.as_ref());
+        let parts = content.model_turn.map(|turn| turn.parts).unwrap_or_default();
+        if !parts.is_empty() || spoken.is_some_and(|text| !text.as_str().is_empty()) {
+            // The model answers: the user has said what is to be said.
+            out.extend(self.user.take(Some(USER)));
+        }
+        if let Some(said) = content.output_transcription {
+            hear(&mut self.assistant, ASSISTANT, said, out);
+        }
+        for part in parts.into_iter().filter(|part| !part.thought.as_ref().is_some_and(|yes| yes.0)) {
+            if let Some(text) = part.text {
+                self.written.push(Segment { text: text.into_string(), ..Segment::default() }, "");
+            }
+        }
+        if content.interrupted.is_some_and(|yes| yes.0) || content.turn_complete.is_some_and(|yes| yes.0) {
+            self.answered(out);
+        }
+        if content.turn_complete.is_some_and(|yes| yes.0) && !content.interrupted.is_some_and(|yes| yes.0) {
+            out.extend(self.user.take(Some(USER)));
+        }
+    }
+
+    /// The model's turn is over.
+    fn answered(&mut self, out: &mut Vec<SttEvent>) {
+        let written = self.written.take(Some(ASSISTANT));
+        out.extend(self.assistant.take(Some(ASSISTANT)).or(written));
+    }
+}
+
+/// Adds a piece of what `speaker` says.
+fn hear(held: &mut Held, speaker: &str, said: Transcription<'_>, out: &mut Vec<SttEvent>) {
+    if let Some(text) = said.text {
+        let language = said.language_code.map(Text::into_string);
+        held.push(Segment { text: text.into_string(), language, ..Segment::default() }, "");
+    }
+    if said.finished.is_some_and(|yes| yes.0) || held.is_full() {
+        out.extend(held.take(Some(speaker)));
+    } else if !held.is_empty() {
+        let (speaker, text) = (Some(speaker.to_owned()), held.with("", ""));
+        out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+    }
+}

@@ -1,0 +1,200 @@
+//! Speechmatics for voice agents: the Agent STT service (`wss://eu.rt.speechmatics.com/v2/agent`) and the messages of the
+//! Voice SDK. The discriminator is `message`.
+//!
+//! Both say final speech as `AddSegment`: the service one segment a message (`segment` with `transcript` and `speaker`,
+//! docs.speechmatics.com "Agent STT Reference" and package `speechmatics-agent-stt`), the SDK several (`segments` with
+//! `text` and `speaker_id`, package `speechmatics-voice`, `README.md` and `_models.py`). A turn is what one speaker says
+//! until `EndOfTurn`; a segment with `is_eou` is the last one of its turn. The words of the real-time API, which the SDK
+//! passes on beside its segments, are left out: they come again in the segments.
+
+use serde::Deserialize;
+
+use super::held::{Held, Segment};
+use super::wire::{self, Flag, Label, Seconds, Text};
+use super::{DecodeError, Decoder, Dialect};
+use crate::types::{EndScope, SttEvent, TurnKey};
+
+/// Messages that say nothing of turns.
+const SILENT: [&str; 23] = [
+    "AddPartialTranscript",
+    "AddTranscript",
+    "EndOfUtterance",
+    "AudioAdded",
+    "ChannelAudioAdded",
+    "SpeechStarted",
+    "SpeechEnded",
+    "SpeakerStarted",
+    "SpeakerEnded",
+    "VadStatus",
+    "EndOfTurnPrediction",
+    "SmartTurnResult",
+    "SpeakersResult",
+    "SessionMetrics",
+    "SpeakerMetrics",
+    "TurnMetrics",
+    "TTFBMetrics",
+    "Diagnostics",
+    "RecognitionConfigSet",
+    "AudioEventStarted",
+    "AudioEventEnded",
+    "Info",
+    "Warning",
+];
+
+/// The dialect.
+pub(super) struct SpeechmaticsAgent;
+
+impl Dialect for SpeechmaticsAgent {
+    fn name(&self) -> &'static str {
+        "speechmatics_agent"
+    }
+
+    fn example(&self) -> &'static str {
+        r#"{"message":"AddSegment","segments":[{"speaker_id":"S1","is_active":true,"language":"en","text":"Hello there.","is_eou":true,"metadata":{"start_time":0.84,"end_time":1.56}}],"metadata":{"start_time":0.84,"end_time":1.56}}"#
+    }
+
+    fn expects(&self) -> &'static str {
+        "messages whose \"message\" is \"RecognitionStarted\", \"AddSegment\", \"EndOfTurn\", …"
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
+        Box::new(AgentDecoder::default())
+    }
+
+    fn needs(&self) -> &'static [&'static str] {
+        &["message", "segments", "segments[]", "segments[].text"]
+    }
+
+    fn names_turns(&self) -> bool {
+        false
+    }
+}
+
+#[derive(Default)]
+struct AgentDecoder {
+    held: Held,
+    /// Who says what is held.
+    speaker: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Segments<'a> {
+    #[serde(borrow, default, deserialize_with = "wire::list")]
+    segments: Vec<SegmentField<'a>>,
+    #[serde(borrow)]
+    segment: Option<SegmentField<'a>>,
+    metadata: Option<Times>,
+}
+
+#[derive(Deserialize)]
+struct SegmentField<'a> {
+    #[serde(borrow, alias = "transcript")]
+    text: Text<'a>,
+    #[serde(alias = "speaker")]
+    speaker_id: Option<Label>,
+    #[serde(borrow)]
+    language: Option<Text<'a>>,
+    is_eou: Option<Flag>,
+    metadata: Option<Times>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+struct Times {
+    start_time: Option<Seconds>,
+    end_time: Option<Seconds>,
+}
+
+#[derive(Deserialize)]
+struct Started<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ErrorFrame<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    reason: Option<Text<'a>>,
+}
+
+impl Decoder for AgentDecoder {
+    fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        let Some(kind) = wire::kind("message", frame)? else {
+            if let Some(event) = wire::own(frame)? {
+                self.own(event, out);
+                return Ok(());
+            }
+            return Err(wire::bad_field("message", "a message type such as \"AddSegment\"", None));
+        };
+        match kind.as_str() {
+            "AddSegment" => self.segments(wire::parse("AddSegment", frame)?, out),
+            "AddPartialSegment" => self.partial(wire::parse("AddPartialSegment", frame)?, out),
+            "StartOfTurn" | "EndOfTurn" => self.finish(out),
+            "EndOfTranscript" => {
+                self.finish(out);
+                out.push(SttEvent::End { reason: Some("EndOfTranscript".to_owned()), scope: EndScope::Stream });
+            }
+            "RecognitionStarted" => {
+                let started: Started<'_> = wire::parse("RecognitionStarted", frame)?;
+                out.push(SttEvent::Begin { vendor_session: started.id.map(Text::into_string) });
+            }
+            "Error" => {
+                let error: ErrorFrame<'_> = wire::parse("Error", frame)?;
+                out.push(SttEvent::VendorError {
+                    code: error.kind.map_or_else(|| "error".to_owned(), Text::into_string),
+                    message: error.reason.map(Text::into_string).unwrap_or_default(),
+                });
+            }
+            silent if SILENT.contains(&silent) => {}
+            other => out.push(SttEvent::Unknown { kind: other.to_owned() }),
+        }
+        Ok(())
+    }
+
+    fn holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    fn finish(&mut self, out: &mut Vec<SttEvent>) {
+        out.extend(self.held.take(self.speaker.as_deref()));
+    }
+}
+
+impl AgentDecoder {
+    fn segments(&mut self, message: Segments<'_>, out: &mut Vec<SttEvent>) {
+        // The times of the message are those of its segment where there is but one.
+        let times = message.metadata.filter(|_| message.segments.len() < 2);
+        for segment in message.segments.into_iter().chain(message.segment) {
+            let speaker = segment.speaker_id.map(|Label(speaker)| speaker);
+            if speaker != self.speaker {
+                self.finish(out);
+                self.speaker = speaker;
+            }
+            let times = segment.metadata.or(times);
+            let held = Segment {
+                text: segment.text.as_str().trim().to_owned(),
+                words: Vec::new(),
+                start_ms: times.and_then(|times| times.start_time).map(Seconds::ms),
+                end_ms: times.and_then(|times| times.end_time).map(Seconds::ms),
+                language: segment.language.map(Text::into_string),
+                confidence: None,
+            };
+            self.held.push(held, " ");
+            if segment.is_eou.is_some_and(|yes| yes.0) || self.held.is_full() {
+                self.finish(out);
+            }
+        }
+    }
+
+    /// The segments that are not final yet, as the newest one's speaker says them.
+    fn partial(&self, message: Segments<'_>, out: &mut Vec<SttEvent>) {
+        let segments = message.segments.into_iter().chain(message.segment);
+        if let Some(newest) = segments.last() {
+            let speaker = newest.speaker_id.map(|Label(speaker)| speaker);
+            let text = newest.text.as_str().trim();
+            let text = if speaker == self.speaker { self.held.with(text, " ") } else { text.to_owned() };
+            out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+        }
+    }
+}
