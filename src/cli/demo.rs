@@ -213,6 +213,7 @@ async fn call(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<Opt
         call_id: CALL_ID,
         recording: &recording,
         dialect,
+        variants: &[],
         analyses: &[],
         meta: Some(r#"{"company":"Larkfield Broadband","team":"support"}"#),
         speed: args.speed,

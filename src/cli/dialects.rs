@@ -123,7 +123,7 @@ fn key(key: &TurnKey) -> Value {
     match key {
         TurnKey::Order(order) => json!(order),
         TurnKey::Vendor(id) => json!(id),
-        TurnKey::Next => Value::Null,
+        TurnKey::Next | TurnKey::Held(_) | TurnKey::Ended(_) => Value::Null,
     }
 }
 
@@ -134,6 +134,7 @@ fn words(words: &[Word]) -> Value {
 fn shown(event: &SttEvent) -> Value {
     match event {
         SttEvent::Begin { vendor_session } => json!({"begin": {"vendor_session": vendor_session}}),
+        SttEvent::Restarted => json!({"restarted": {}}),
         SttEvent::Partial { key: turn, speaker, text } => {
             json!({"partial": {"turn": key(turn), "speaker": speaker, "text": text}})
         }

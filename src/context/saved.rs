@@ -33,6 +33,9 @@ pub(super) struct VendorTurn {
     /// Ordinals of its parts, in order. Rebuilt from the turns themselves.
     #[serde(skip)]
     pub parts: Vec<TurnNo>,
+    /// Ordinal of its first part, for keys that are used again by the turns after it.
+    #[serde(default, rename = "n", skip_serializing_if = "Option::is_none")]
+    pub first: Option<TurnNo>,
     /// Where it was cut; `None` until a final with word speakers came.
     #[serde(default, rename = "c", skip_serializing_if = "Option::is_none")]
     pub cuts: Option<Vec<u64>>,
@@ -55,6 +58,7 @@ impl VendorTurn {
         Self {
             key,
             parts: Vec::new(),
+            first: None,
             cuts: None,
             digests: Vec::new(),
             formatted: false,

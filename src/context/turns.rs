@@ -6,7 +6,8 @@
 //! How finals, in any order and any repetition, become the same turns once:
 //! * A final equal to one already applied to its turn (by digest) is a duplicate, whatever revised the turn since.
 //! * A formatted final is never replaced by an unformatted one; any other new content is a revision.
-//! * The first final with word speakers decides the cuts; later content is laid over them by the words' middles.
+//! * The first final with word speakers decides the cuts; later content is laid over them by the words' middles. Only a
+//!   turn whose vendor has not ended it grows further parts, for words after all that it had.
 //! * Speakers given by a revision are laid over later finals too; a revision that comes before its turn waits for it.
 
 mod stream;
@@ -118,6 +119,9 @@ impl Turns {
             return highest.is_none_or(|highest| highest < *order).then_some(*order);
         }
         let Some(stream) = stream else { return Some(0) };
+        if let TurnKey::Held(_) = key {
+            return Some(stream.next_order);
+        }
         let known = stream.by_key.get(key).is_some_and(|index| !stream.vendors[*index].parts.is_empty());
         (!known).then_some(stream.next_order)
     }
@@ -133,6 +137,13 @@ impl Turns {
         self.streams
             .get(stream)
             .is_some_and(|stream| stream.unsaved.iter().any(|index| !stream.vendors[*index].early.is_empty()))
+    }
+
+    /// The turns in the making of `stream` but for those of `held` have ended: their keys are free.
+    pub fn end_all_but(&mut self, stream: &StreamId, held: &[Final]) {
+        if let Some(stream) = self.streams.get_mut(stream) {
+            stream.end_all_but(held);
+        }
     }
 
     /// One turn.
@@ -202,7 +213,14 @@ impl Turns {
         out: &mut Vec<Change>,
     ) {
         let stream = self.streams.entry(stream_id.clone()).or_default();
-        let known = stream.by_key.get(&last.key).copied();
+        let key = match &last.key {
+            TurnKey::Ended(channel) => TurnKey::Held(channel.clone()),
+            key => key.clone(),
+        };
+        let known = stream.by_key.get(&key).copied();
+        if let TurnKey::Ended(_) = last.key {
+            stream.by_key.remove(&key);
+        }
         let is_turn = known.is_some_and(|index| !stream.vendors[index].parts.is_empty());
         if last.text.trim().is_empty() && (splits || !is_turn) {
             // No turn, and never one of a vendor that sends an empty final when it is told to stop.
@@ -211,9 +229,11 @@ impl Turns {
             }
             return;
         }
+        let grows = matches!(key, TurnKey::Held(_));
         let index = match last.key {
             TurnKey::Next => None,
-            _ => Some(known.unwrap_or_else(|| stream.insert(VendorTurn::new(last.key.clone())))),
+            TurnKey::Ended(_) => known,
+            _ => Some(known.unwrap_or_else(|| stream.insert(VendorTurn::new(key)))),
         };
         let mut vendor = index.map_or_else(|| VendorTurn::new(TurnKey::Next), |index| stream.vendors[index].clone());
         let digest = digest(last);
@@ -221,8 +241,16 @@ impl Turns {
             return;
         }
         let mut words = shifted(&last.words, offset_ms);
-        if splits && vendor.cuts.is_none() && words.iter().any(|word| word.speaker.is_some()) {
-            vendor.cuts = Some(cut::find_cuts(&words));
+        if splits && words.iter().any(|word| word.speaker.is_some()) {
+            match &mut vendor.cuts {
+                None => vendor.cuts = Some(cut::find_cuts(&words)),
+                Some(cuts) if grows => {
+                    let had = vendor.parts.iter().flat_map(|part| &self.slots[*part as usize].turn.words);
+                    let after = had.map(Word::middle_ms).chain(cuts.last().copied()).max().unwrap_or_default();
+                    cuts.extend(cut::find_cuts(&words).into_iter().filter(|cut| *cut > after));
+                }
+                Some(_) => {}
+            }
         }
         if let Some(overlay) = &vendor.overlay {
             overlay.apply(&mut words);
@@ -256,7 +284,7 @@ impl Turns {
         revision: &Revision,
         out: &mut Vec<Change>,
     ) -> Result<(), TurnError> {
-        if revision.key == TurnKey::Next {
+        if matches!(revision.key, TurnKey::Next | TurnKey::Held(_) | TurnKey::Ended(_)) {
             return Err(TurnError::Unnamed);
         }
         let stream = self.streams.entry(stream_id.clone()).or_default();
@@ -394,7 +422,11 @@ impl Turns {
         };
         stream.count(turn_order);
         if let Some(index) = vendor {
-            stream.vendors[index].parts.push(number);
+            let vendor = &mut stream.vendors[index];
+            vendor.parts.push(number);
+            if let TurnKey::Held(_) = vendor.key {
+                vendor.first.get_or_insert(number);
+            }
         }
         let Content { text, words, speaker, start_ms, end_ms } = content;
         let turn = Arc::new(Turn {

@@ -272,6 +272,24 @@ impl Catalogue {
         }
     }
 
+    /// Whether `route` has the variant.
+    ///
+    /// # Errors
+    /// What there is instead, for people.
+    pub(super) fn check_variant(&self, route: &str, variant: &str) -> Result<(), String> {
+        let Some(found) = self.routes.get(route) else {
+            let mut names: Vec<&str> = self.routes.keys().map(|name| &**name).collect();
+            names.sort_unstable();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Err(format!("no route {route:?}; there are: {names}"));
+        };
+        if found.arms.iter().any(|(_, arm)| &*arm.variant == variant) {
+            return Ok(());
+        }
+        let names: Vec<&str> = found.arms.iter().map(|(_, arm)| &*arm.variant).collect();
+        Err(format!("no variant {variant:?} of route {route:?}; there are: {}", names.join(", ")))
+    }
+
     /// What an analysis asks: the embedded provider where nothing says whom.
     pub(super) fn analysis_target(&self, analysis: &str, route: Option<&str>) -> String {
         self.names.target(analysis, route).unwrap_or_else(|_| "local".to_owned())

@@ -258,6 +258,14 @@ impl Gateway {
         self.inner.catalogue.load().resolve_pinned(target, sticky_key, variant)
     }
 
+    /// Whether `route` has the variant.
+    ///
+    /// # Errors
+    /// What there is instead, for people.
+    pub fn check_variant(&self, route: &str, variant: &str) -> Result<(), String> {
+        self.inner.catalogue.load().check_variant(route, variant)
+    }
+
     /// The name that an analysis asks: its own `route`, a route of its name, the default route, the only model, `local`.
     pub fn target(&self, analysis: &str, route: Option<&str>) -> String {
         self.inner.catalogue.load().analysis_target(analysis, route)

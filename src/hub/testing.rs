@@ -119,6 +119,7 @@ impl Memory {
             open_streams: 0,
             turns: 0,
             connections: BTreeMap::new(),
+            positions: BTreeMap::new(),
         });
         match event {
             Event::CallStarted { meta, .. } | Event::CallUpdated { meta } => entry.meta = meta.clone(),

@@ -3,7 +3,7 @@
 //!
 //! Knows no socket.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -49,6 +49,8 @@ pub(super) struct Stream {
     pub(super) meta: JsonMap,
     /// Analyses that the call is to run; `None`: as any call.
     pub(super) analyses: Option<Vec<String>>,
+    /// Route to variant, for the call's jobs.
+    pub(super) variants: BTreeMap<String, String>,
 }
 
 struct Attachment {
@@ -78,7 +80,7 @@ impl Feed {
     /// A feed that attaches with its first speech.
     pub(super) fn new(like: Stream, sessions: Sessions, recorder: Recorder, counters: Counters) -> Self {
         Self {
-            pump: Pump::new(like.dialect),
+            pump: Pump::new(like.dialect, &Arc::default()),
             like,
             attached: None,
             unacked: VecDeque::new(),
@@ -234,7 +236,7 @@ impl Feed {
                 connection: attached.welcome.connection,
                 stream: self.like.stream.clone(),
                 count: self.pump.count,
-                covered: self.pump.covered,
+                carry: Arc::clone(&self.pump.carry),
                 events,
             };
             if attached.commands.send(Command::Frames(Box::new(frames))).await.is_err() {
@@ -250,14 +252,14 @@ impl Feed {
         let mut meta = self.like.meta.clone();
         loop {
             let outlet = Arc::new(Outlet::default());
-            let Stream { stream, dialect, analyses, .. } = &self.like;
-            let like = Like { stream: stream.clone(), dialect: *dialect, analyses: analyses.as_deref() };
+            let Stream { stream, dialect, analyses, variants, .. } = &self.like;
+            let like = Like { stream: stream.clone(), dialect: *dialect, analyses: analyses.as_deref(), variants };
             match attach(&self.sessions, &call, like, &meta, &outlet).await {
                 Ok((commands, Attached::Welcome(welcome))) => {
                     self.like.call = Some(call);
-                    // A connection counts from one, with a decoder of its own.
+                    // A connection counts from one; what is sent again begins where the one before was covered.
                     let dialect = stt::dialect(welcome.dialect).unwrap_or(self.like.dialect);
-                    (self.pump, self.sent) = (Pump::new(dialect), 0);
+                    (self.pump, self.sent) = (Pump::new(dialect, &welcome.carry), 0);
                     self.attached = Some(Attachment { commands, outlet, welcome });
                     return true;
                 }
@@ -284,6 +286,7 @@ pub(super) struct Like<'a> {
     pub(super) stream: StreamId,
     pub(super) dialect: &'static dyn Dialect,
     pub(super) analyses: Option<&'a [String]>,
+    pub(super) variants: &'a BTreeMap<String, String>,
 }
 
 /// Attaches a connection to a call, which is made where it is not known.
@@ -302,6 +305,7 @@ pub(super) async fn attach(
             offset_ms: None,
             meta: meta.clone(),
             analyses: like.analyses.map(<[String]>::to_vec),
+            variants: like.variants.clone(),
             outlet: Arc::clone(outlet),
             reply,
         };

@@ -48,7 +48,8 @@ pub struct Deps {
 pub async fn serve(socket: ServerSocket, query: &str, revoked: CancellationToken, deps: &Deps) {
     deps.metrics.connections.inc();
     let session = deps.sessions.deps();
-    match params::read(query, &session.analyses, &session.limits) {
+    let variants = |route: &str, variant: &str| session.gateway.check_variant(route, variant);
+    match params::read(query, &session.analyses, &variants, &session.limits) {
         Err(complaint) => farewell(socket, Some(complaint), 4400, "bad parameter", deps).await,
         Ok(params) => connect(socket, params, revoked, deps).await,
     }
@@ -80,7 +81,7 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
     let track = deps.recorder.track(&params.call, &params.stream, params.dialect.name());
     let mut connection = Connection {
         track,
-        pump: Pump::new(stt::dialect(welcome.dialect).unwrap_or(params.dialect)),
+        pump: Pump::new(stt::dialect(welcome.dialect).unwrap_or(params.dialect), &welcome.carry),
         watch: Watch::new(params.dialect),
         filter: filter(results, &session_analyses(deps)),
         results,
@@ -152,6 +153,7 @@ async fn attach(
             offset_ms: params.offset_ms,
             meta: params.meta.clone(),
             analyses: params.analyses.clone(),
+            variants: params.variants.clone(),
             outlet: Arc::clone(outlet),
             reply,
         };
@@ -327,7 +329,7 @@ impl Connection<'_> {
             connection: self.welcome.connection,
             stream: self.params.stream.clone(),
             count: self.pump.count,
-            covered: self.pump.covered,
+            carry: Arc::clone(&self.pump.carry),
             events,
         };
         (!self.pass(Command::Frames(Box::new(frames)))).then(restarted)
@@ -352,7 +354,7 @@ impl Connection<'_> {
 
     async fn outbound(&mut self, outbound: Outbound) -> Option<End> {
         let complaints = outbound.complaints.iter().map(error_frame);
-        let ack = outbound.ack.map(|ack| self.ack_frame(ack));
+        let ack = outbound.ack.as_ref().map(Self::ack_frame);
         let frames: Vec<Utf8Bytes> = complaints.chain(ack).collect();
         if let Err(error) = self.socket.send(frames).await {
             return Some(lost(&error));
@@ -361,11 +363,11 @@ impl Connection<'_> {
         Some(End::Close { complaint, code, reason })
     }
 
-    fn ack_frame(&self, ack: Ack) -> Utf8Bytes {
+    fn ack_frame(ack: &Ack) -> Utf8Bytes {
         let turn_order = ack.turn_order.map_or_else(|| "null".to_owned(), |order| order.to_string());
         Utf8Bytes::from(format!(
             "{{\"type\":\"ack\",\"stream_id\":\"{}\",\"frames\":{},\"turn_order\":{turn_order}}}",
-            self.params.stream, ack.frames
+            ack.stream, ack.frames
         ))
     }
 

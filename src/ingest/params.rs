@@ -1,5 +1,7 @@
 //! The query of `GET /v1/ingest`.
 
+use std::collections::BTreeMap;
+
 use crate::analysis::Registry as Analyses;
 use crate::base::names;
 use crate::base::surrogates;
@@ -29,7 +31,9 @@ pub(super) struct Params {
     pub(super) results: Results,
     pub(super) offset_ms: Option<u64>,
     pub(super) meta: JsonMap,
-    /// Non-fatal: names of analyses that there are not.
+    /// Route to variant, those that there are.
+    pub(super) variants: BTreeMap<String, String>,
+    /// Non-fatal: names of analyses and variants that there are not.
     pub(super) complaints: Vec<Complaint>,
 }
 
@@ -41,7 +45,12 @@ fn bad(name: &str, message: impl std::fmt::Display) -> Complaint {
 ///
 /// # Errors
 /// The first parameter that is wrong: it is fatal, and the socket is closed with 4400.
-pub(super) fn read(query: &str, analyses: &Analyses, limits: &LimitsConfig) -> Result<Params, Complaint> {
+pub(super) fn read(
+    query: &str,
+    analyses: &Analyses,
+    variants: CheckVariant<'_>,
+    limits: &LimitsConfig,
+) -> Result<Params, Complaint> {
     let mut params = Params {
         call: CallId::mint(),
         stream: StreamId::mint(),
@@ -50,6 +59,7 @@ pub(super) fn read(query: &str, analyses: &Analyses, limits: &LimitsConfig) -> R
         results: Results::Insights,
         offset_ms: None,
         meta: JsonMap::new(),
+        variants: BTreeMap::new(),
         complaints: Vec::new(),
     };
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -80,6 +90,14 @@ pub(super) fn read(query: &str, analyses: &Analyses, limits: &LimitsConfig) -> R
                 params.offset_ms = Some(offset);
             }
             "meta" => params.meta = read_meta(&value, limits)?,
+            "variants" => {
+                let chosen = serde_json::from_str(&value).map_err(|_| {
+                    bad("variants", "expected a JSON object of route to variant, such as {\"summary\":\"b\"}")
+                })?;
+                let (known, complaints) = known_variants(chosen, variants);
+                params.variants = known;
+                params.complaints.extend(complaints);
+            }
             // Unknown parameters are ignored, as unknown fields are.
             _ => {}
         }
@@ -100,6 +118,26 @@ pub(super) fn known_analyses(names: Vec<String>, analyses: &Analyses) -> (Vec<St
     let complaint =
         |name: String| Complaint::new("unknown_analysis", names::unknown("analysis", &name, analyses.names()));
     (known, unknown.into_iter().map(complaint).collect())
+}
+
+/// Whether a route has a variant, or what there is instead.
+pub(super) type CheckVariant<'a> = &'a dyn Fn(&str, &str) -> Result<(), String>;
+
+/// Of the variants that somebody chose, those that there are, and a complaint for each of the others.
+pub(super) fn known_variants(
+    chosen: BTreeMap<String, String>,
+    check: CheckVariant<'_>,
+) -> (BTreeMap<String, String>, Vec<Complaint>) {
+    let mut complaints = Vec::new();
+    let mut known = chosen;
+    known.retain(|route, variant| match check(route, variant) {
+        Ok(()) => true,
+        Err(message) => {
+            complaints.push(Complaint::new("unknown_variant", format!("variants: {message}")));
+            false
+        }
+    });
+    (known, complaints)
 }
 
 fn read_meta(value: &str, limits: &LimitsConfig) -> Result<JsonMap, Complaint> {

@@ -1,8 +1,9 @@
-//! From frames to events: one decoder per connection, frames counted, what it holds told from what it let go.
+//! From frames to events: one decoder per connection, frames counted.
 //!
 //! Knows no socket.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,7 +12,7 @@ use crate::base::names;
 use crate::base::surrogates;
 use crate::session::command::Complaint;
 use crate::stt::{DecodeError, Decoder, Dialect, Fit};
-use crate::types::SttEvent;
+use crate::types::{Carry, SttEvent};
 
 /// Types of unknown messages that are told one by one; beyond that they are only counted.
 const UNKNOWN_TOLD: usize = 32;
@@ -25,8 +26,9 @@ pub(super) struct Pump {
     unknown: HashSet<String>,
     /// Text messages so far.
     pub(super) count: u64,
-    /// Those of them of which nothing waits in the decoder.
-    pub(super) covered: u64,
+    /// What the decoder knows after them.
+    pub(super) carry: Arc<Carry>,
+    carry_version: u64,
     /// What was wrong with the last frame cost a part of it alone.
     pub(super) partly: bool,
     /// Whether the dialect knew the newest one.
@@ -34,10 +36,20 @@ pub(super) struct Pump {
 }
 
 impl Pump {
-    /// For a new connection.
-    pub(super) fn new(dialect: &'static dyn Dialect) -> Self {
-        let decoder = dialect.open();
-        Self { decoder, dialect, unknown: HashSet::new(), count: 0, covered: 0, partly: false, fit: Fit::default() }
+    /// For a new connection; `carry` is what the decoder of the stream's earlier one left.
+    pub(super) fn new(dialect: &'static dyn Dialect, carry: &Arc<Carry>) -> Self {
+        let decoder = if carry.is_empty() { dialect.open() } else { dialect.resume(carry) };
+        let carry_version = decoder.carry_version();
+        Self {
+            decoder,
+            dialect,
+            unknown: HashSet::new(),
+            count: 0,
+            carry: Arc::clone(carry),
+            carry_version,
+            partly: false,
+            fit: Fit::default(),
+        }
     }
 
     /// Takes the next frame: what it said, and what is wrong with it.
@@ -64,8 +76,9 @@ impl Pump {
             self.decoder.finish(&mut events);
             events.push(end);
         }
-        if !self.decoder.holding() {
-            self.covered = self.count;
+        let version = self.decoder.carry_version();
+        if version != self.carry_version {
+            (self.carry, self.carry_version) = (Arc::new(self.decoder.carry()), version);
         }
         // Whoever writes frames of ours reads our errors.
         if self.decoder.picked().unwrap_or(self.dialect).name() == "sidetone" {
@@ -113,17 +126,17 @@ mod tests {
     #[test]
     fn end_is_understood_on_every_dialect_and_frames_are_counted() {
         for dialect in stt::DIALECTS {
-            let mut pump = Pump::new(*dialect);
+            let mut pump = Pump::new(*dialect, &Arc::default());
             let (events, complaint) = pump.feed(r#"{"type":"end","scope":"call"}"#);
             assert!(complaint.is_none(), "{}", dialect.name());
             assert!(matches!(events.last(), Some(SttEvent::End { scope: EndScope::Call, .. })), "{}", dialect.name());
-            assert_eq!((pump.count, pump.covered), (1, 1));
+            assert_eq!((pump.count, pump.carry.held.len()), (1, 0));
         }
     }
 
     #[test]
     fn unknown_types_are_told_once_each_in_our_own_dialect() {
-        let mut pump = Pump::new(stt::dialect("sidetone").expect("dialect"));
+        let mut pump = Pump::new(stt::dialect("sidetone").expect("dialect"), &Arc::default());
         assert_eq!(pump.feed(r#"{"type":"noise"}"#).1.map(|complaint| complaint.code), Some("unknown_type"));
         assert!(pump.feed(r#"{"type":"noise"}"#).1.is_none());
         assert_eq!(pump.feed("{").1.map(|complaint| complaint.code), Some("bad_json"));
@@ -132,7 +145,7 @@ mod tests {
     #[test]
     fn a_complaint_has_the_id_of_its_frame() {
         let id = |dialect: &str, frame: &str| {
-            let mut pump = Pump::new(stt::dialect(dialect).expect("dialect"));
+            let mut pump = Pump::new(stt::dialect(dialect).expect("dialect"), &Arc::default());
             pump.feed(frame).1.expect("complaint").id.map(|id| *id)
         };
         assert_eq!(id("sidetone", r#"{"type":"turn","id":"a7"}"#), Some("a7".into()));

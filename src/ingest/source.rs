@@ -267,6 +267,7 @@ async fn listen(
                 call: call.clone(),
                 meta: config.meta.clone(),
                 analyses: config.analyses.clone(),
+                variants: Default::default(),
             };
             let feed = Feed::new(stream, sessions.clone(), recorder.clone(), metrics.feed.clone());
             feeds.insert(call.clone(), feed);

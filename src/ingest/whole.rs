@@ -3,6 +3,7 @@
 //!
 //! Knows no HTTP, and does not wait for what the call comes to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::feed::{Like, attach};
@@ -11,7 +12,7 @@ use super::watch::FRAMES;
 use crate::session::command::{Attached, Command, Complaint, Detach, Frames, Outlet};
 use crate::session::{SessionError, Sessions};
 use crate::stt::{self, Dialect};
-use crate::types::{CallId, JsonMap, Seq, StreamId, SttEvent};
+use crate::types::{CallId, Carry, JsonMap, Seq, StreamId, SttEvent};
 
 /// Completes the call behind its last frame.
 const END: &str = r#"{"type":"end","reason":"recording","scope":"call"}"#;
@@ -19,8 +20,8 @@ const END: &str = r#"{"type":"end","reason":"recording","scope":"call"}"#;
 /// A recording that makes sense.
 pub struct Whole {
     dialect: &'static dyn Dialect,
-    /// What each frame says, and how many frames are let go of by then.
-    frames: Vec<(u64, Vec<SttEvent>)>,
+    /// What each frame says, and what the decoder knows by then.
+    frames: Vec<(Arc<Carry>, Vec<SttEvent>)>,
     /// Parts of frames that could not be read: the frame's position, and what is wrong. At most [`LOST_SHOWN`].
     lost: Vec<(usize, Complaint)>,
     /// Why nothing of the first frames was understood, where that is so.
@@ -48,7 +49,7 @@ impl Whole {
         dialect: &'static dyn Dialect,
         frames: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, (usize, Complaint)> {
-        let mut pump = Pump::new(dialect);
+        let mut pump = Pump::new(dialect, &Arc::default());
         let (mut read, mut lost) = (Vec::new(), Vec::new());
         let (mut first, mut known) = (Vec::new(), false);
         for (position, frame) in frames.into_iter().enumerate() {
@@ -70,10 +71,10 @@ impl Whole {
             }
             // A recording's own end would complete the call after its linger only, and what follows would be lost.
             events.retain(|event| !matches!(event, SttEvent::End { .. }));
-            read.push((pump.covered, events));
+            read.push((Arc::clone(&pump.carry), events));
         }
         let (events, _) = pump.feed(END);
-        read.push((pump.covered, events));
+        read.push((Arc::clone(&pump.carry), events));
         let bound = format!("{} frames", first.len());
         let not_understood = (!known && !first.is_empty()).then(|| stt::not_understood(dialect, &bound, &first));
         Ok(Self { dialect, frames: read, lost, not_understood })
@@ -110,12 +111,13 @@ impl Whole {
     ) -> Result<Seq, WholeError> {
         let outlet = Arc::new(Outlet::default());
         let stream = StreamId::mint();
-        let like = Like { stream: stream.clone(), dialect: self.dialect, analyses };
+        let variants = BTreeMap::new();
+        let like = Like { stream: stream.clone(), dialect: self.dialect, analyses, variants: &variants };
         let attached = attach(sessions, call, like, meta, &outlet).await.map_err(WholeError::Session)?;
         let (commands, Attached::Welcome(welcome)) = attached else { return Err(WholeError::Taken) };
         let lost = || WholeError::Session(SessionError::Failed(call.clone()));
-        for (count, (covered, events)) in (1..).zip(self.frames) {
-            let frames = Frames { connection: welcome.connection, stream: stream.clone(), count, covered, events };
+        for (count, (carry, events)) in (1..).zip(self.frames) {
+            let frames = Frames { connection: welcome.connection, stream: stream.clone(), count, carry, events };
             commands.send(Command::Frames(Box::new(frames))).await.map_err(|_| lost())?;
         }
         let gone = Command::Detach(Box::new(Detach { connection: welcome.connection, stream }));

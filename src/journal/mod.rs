@@ -102,6 +102,9 @@ pub struct Entry {
     /// an earlier connection, although the newer one may not have led to a record yet.
     #[serde(default)]
     pub connections: std::collections::BTreeMap<String, u64>,
+    /// What the writer notes of a stream's producer between two records; opaque to the journal.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub positions: std::collections::BTreeMap<String, serde_json::Value>,
 }
 
 /// An append that is durable.

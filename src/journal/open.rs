@@ -291,6 +291,7 @@ fn adopt_strays(ground: &Ground, table: &mut Table) -> bool {
             open_streams: 0,
             turns: 0,
             connections: Default::default(),
+            positions: Default::default(),
         };
         let last = last_record(ground, &entry.call_id);
         table.put(Slot { entry, newest_order: last.1, head: last.0 });

@@ -3,14 +3,14 @@
 //! Everything towards a session goes through one bounded queue; everything back is a latest-value cell per connection
 //! ([`Outlet`]), so that a connection that reads nothing can never make a session wait.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
 use crate::stt::Dialect;
 use crate::types::view::View;
-use crate::types::{JsonMap, Seq, StreamId, SttEvent};
+use crate::types::{Carry, JsonMap, Seq, StreamId, SttEvent};
 
 /// Number of a connection in its call, from 1; durable, so that it is never given twice.
 pub type ConnectionNo = u64;
@@ -30,6 +30,8 @@ pub struct Attach {
     pub meta: JsonMap,
     /// Analyses that the call is to run besides those that it runs; `None` = the default ones for a new call.
     pub analyses: Option<Vec<String>>,
+    /// Route to variant, for the call's jobs. A route that is pinned stays as it is.
+    pub variants: BTreeMap<String, String>,
     /// Where answers go.
     pub outlet: Arc<Outlet>,
     /// Told once all earlier frames of the stream are applied and the call's first event is durable.
@@ -65,8 +67,11 @@ pub struct Welcome {
     pub acked: Option<u64>,
     /// The dialect of its frames: the one that was asked for, or that was picked for the stream earlier.
     pub dialect: &'static str,
-    /// Frames covered of the stream's previous connection.
+    /// Frames covered of the stream's previous connection. After a crash it may be below what was acknowledged there, for
+    /// frames without effect leave no record: a producer goes on from the greater of the two.
     pub frames: Option<u64>,
+    /// What the previous connection's decoder knew after these.
+    pub carry: Arc<Carry>,
     /// Latest insights by name.
     pub insights: serde_json::Map<String, serde_json::Value>,
     /// The call's head: events after it are new to the connection.
@@ -82,8 +87,8 @@ pub struct Frames {
     pub stream: StreamId,
     /// Text messages of the connection so far, this one included.
     pub count: u64,
-    /// Those of them that do not wait in the decoder.
-    pub covered: u64,
+    /// What the decoder knows after them. The same `Arc` as long as nothing in it changed.
+    pub carry: Arc<Carry>,
     /// What this frame said.
     pub events: Vec<SttEvent>,
 }
@@ -150,8 +155,10 @@ pub enum RunRefusal {
 }
 
 /// The newest acknowledgement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ack {
+    /// The stream that the connection feeds: the one that it named, or the one that its vendor's newest session is.
+    pub stream: StreamId,
     /// Frames of the connection that are covered.
     pub frames: u64,
     /// Highest durable turn of the stream.

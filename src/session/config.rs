@@ -23,6 +23,8 @@ pub struct IngestConfig {
     pub max_frame_bytes: usize,
     /// Final runs at a call's end have this long.
     pub final_timeout: Duration,
+    /// Final words whose turn the vendor does not end become a turn this long after the last of them.
+    pub held: Duration,
 }
 
 impl IngestConfig {
@@ -34,11 +36,12 @@ impl IngestConfig {
         let linger = millis("linger_ms", 2_000);
         let max_silence = millis("max_silence_ms", 3_600_000);
         let final_timeout = millis("final_timeout_ms", 30_000);
+        let held = millis("held_ms", 5_000);
         let max_frame_bytes = section.integer("max_frame_bytes", 1024..=64 * 1024 * 1024).unwrap_or(1024 * 1024);
         let analyses = section.strings("analyses");
         section.finish();
         let max_frame_bytes = usize::try_from(max_frame_bytes).unwrap_or(1024 * 1024);
-        Self { analyses, idle_timeout, linger, max_silence, max_frame_bytes, final_timeout }
+        Self { analyses, idle_timeout, linger, max_silence, max_frame_bytes, final_timeout, held }
     }
 }
 

@@ -37,11 +37,12 @@ impl Task {
         let at = if self.state.status == State::Open {
             let ingest = &self.deps.ingest;
             let ending = self.ending_since.map(|since| since + ms(ingest.final_timeout));
+            let held = self.live.values().filter_map(|live| live.holding.due_ms(ms(ingest.held))).min();
             let open = (!self.state.ending && self.state.head > 0).then(|| {
                 let linger = self.ended_since.map(|since| since + ms(ingest.linger));
                 let idle = self.unattended_since.map(|since| since + ms(ingest.idle_timeout));
                 let silence = self.unattended_since.is_none().then(|| self.heard_ms + ms(ingest.max_silence));
-                [linger, idle, silence].into_iter().flatten().min()
+                [linger, idle, silence, held].into_iter().flatten().min()
             });
             let retry = self.state.ending.then(|| {
                 self.schedule
@@ -65,12 +66,16 @@ impl Task {
             return;
         }
         let now = self.now();
+        if let Some(until) = now.checked_sub(ms(self.deps.ingest.held)) {
+            self.let_out(until);
+        }
         let ingest = &self.deps.ingest;
         let past = |since: Option<u64>, after: Duration| since.is_some_and(|since| now >= since + ms(after));
         let lingered = past(self.ended_since, ingest.linger);
         let idle = past(self.unattended_since, ingest.idle_timeout);
         let silent = self.unattended_since.is_none() && now >= self.heard_ms + ms(ingest.max_silence);
         if lingered || idle || silent {
+            self.let_all_out();
             self.state.ending = true;
         }
     }

@@ -1,19 +1,19 @@
 //! What producers do to a call: connect, speak, correct, end, leave.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::command::{Ack, Attach, Attached, Complaint, ConnectionNo, Frames, Gap, Goodbye, Welcome};
+use super::command::{Ack, Attach, Attached, Complaint, ConnectionNo, Frames, Goodbye, Welcome};
+use super::held::Holding;
 use super::record::{Mark, Private};
-use super::state::{STT_DISCONNECT, Stream};
 use super::task::{Effect, Left, Live, Task};
-use crate::base::time;
 use crate::context::{Change, ChangeKind, TurnError};
 use crate::hub::{LiveFrame, LiveKind};
 use crate::journal::CallState as State;
 use crate::stt;
-use crate::types::{EndScope, Event, JsonMap, StreamId, SttEvent, TurnKey, id};
+use crate::types::{Event, JsonMap, StreamId, SttEvent, TurnKey, id};
 
 /// Partials and other frames without effect are acknowledged in passing, at the latest after this many.
 const QUIET_FRAMES: u64 = 64;
@@ -26,7 +26,8 @@ const INTERNAL: u16 = 4500;
 const SUPERSEDED: u16 = 4409;
 
 impl Task {
-    pub(super) fn attach(&mut self, attach: Attach) {
+    pub(super) fn attach(&mut self, mut attach: Attach) {
+        attach.stream = self.state.root(&attach.stream);
         if let Some(older) = self.live.get(&attach.stream) {
             // The newer one wins, but only after what the older one has read is applied: it waits for its farewell.
             older.outlet.close(Goodbye {
@@ -46,12 +47,16 @@ impl Task {
         let connection = self.state.connections;
         self.state.newest_connection.insert(attach.stream.clone(), connection);
         self.entry_changed = true;
-        self.open_call(&attach.meta, attach.analyses);
-        let acked = self.state.turns.acked(&attach.stream);
-        let began = self.state.stream(&attach.stream).map(|stream| stream.dialect_name.as_str());
+        self.open_call(&attach.meta, attach.analyses, attach.variants);
+        let current = self.state.newest_of(&attach.stream);
+        let acked = self.state.turns.acked(&current);
+        let began = self.state.stream(&current).map(|stream| stream.dialect_name.as_str());
         let dialect = stt::resumed(attach.dialect, began);
-        let suppress =
-            if dialect.names_turns() { 0 } else { previous.map_or(0, |left| left.effect.saturating_sub(left.covered)) };
+        let suppress = match &previous {
+            Some(left) if !dialect.names_turns() => left.effect.saturating_sub(left.covered),
+            _ => 0,
+        };
+        let carry = previous.as_ref().map(|left| Arc::clone(&left.carry)).unwrap_or_default();
         self.live.insert(
             attach.stream.clone(),
             Live {
@@ -59,17 +64,22 @@ impl Task {
                 outlet: attach.outlet,
                 count: 0,
                 covered: 0,
+                holding: Holding::resume(Arc::clone(&carry)),
                 effect: 0,
                 suppress,
                 offset_ms: attach.offset_ms,
                 dialect,
+                current,
+                begun: false,
+                session: None,
             },
         );
         self.left.remove(&attach.stream);
         self.unattended_since = None;
         self.heard_ms = self.now();
         self.note_ends();
-        let welcome = self.welcome(connection, dialect.name(), acked, previous.map(|left| left.covered));
+        let frames = previous.map(|left| left.covered);
+        let welcome = Welcome { carry, ..self.welcome(connection, dialect.name(), acked, frames) };
         self.effects.push(Effect::Attached(attach.reply, Attached::Welcome(welcome)));
     }
 
@@ -86,7 +96,7 @@ impl Task {
         }
         let answer = if self.state.stream(&attach.stream).is_some() {
             let previous = self.previous(&attach.stream);
-            let acked = self.state.turns.acked(&attach.stream);
+            let acked = self.state.turns.acked(&self.state.newest_of(&attach.stream));
             Attached::Completed(self.welcome(0, attach.dialect.name(), acked, previous.map(|left| left.covered)))
         } else {
             Attached::Refused {
@@ -114,6 +124,7 @@ impl Task {
             acked,
             dialect,
             frames,
+            carry: Arc::default(),
             insights: self.state.insights().into_iter().collect(),
             seq: self.state.head,
         }
@@ -122,41 +133,48 @@ impl Task {
     /// Where the previous connection of `stream` was, from memory or from its records.
     fn previous(&self, stream: &StreamId) -> Option<Left> {
         if let Some(left) = self.left.get(stream) {
-            return Some(*left);
+            return Some(left.clone());
         }
         let connection = *self.state.newest_connection.get(stream)?;
-        let (covered, effect) = self.state.marked(stream, connection);
-        Some(Left { covered, effect })
+        if let Some(mark) = self.state.marked(stream, connection) {
+            return Some(Left { covered: mark.covered, effect: mark.frame, carry: Arc::clone(&mark.carry) });
+        }
+        // A connection without a record knew what the one before had left.
+        let mark = self.state.stream(stream).and_then(|stream| stream.mark.as_ref());
+        Some(Left { covered: 0, effect: 0, carry: mark.map(|mark| Arc::clone(&mark.carry)).unwrap_or_default() })
     }
 
     /// The call's first event, or what a further producer adds to it.
-    fn open_call(&mut self, meta: &JsonMap, analyses: Option<Vec<String>>) {
+    fn open_call(&mut self, meta: &JsonMap, analyses: Option<Vec<String>>, mut variants: BTreeMap<String, String>) {
         if self.state.head == 0 {
             let names = analyses.unwrap_or_else(|| self.deps.default_analyses.clone());
             let event = Event::CallStarted { epoch: id::random_suffix(), meta: meta.clone() };
-            self.emit(&event, &Private { analyses: names, ..Private::default() });
+            self.emit(&event, &Private { analyses: names, variants, ..Private::default() });
             self.plan_analyses();
             return;
         }
+        variants.retain(|route, _| !self.state.variants.contains_key(route));
         let mut added = analyses.unwrap_or_default();
         added.retain(|name| !self.state.analyses.contains(name));
-        self.merge_meta(meta, added);
+        self.merge_meta(meta, added, variants);
     }
 
-    /// Merges `meta`; an event only where that changes something (or analyses were added).
-    fn merge_meta(&mut self, meta: &JsonMap, added: Vec<String>) {
+    /// Merges `meta`; an event only where that changes something (or analyses or variants were added).
+    fn merge_meta(&mut self, meta: &JsonMap, analyses: Vec<String>, variants: BTreeMap<String, String>) {
         let mut merged = self.state.meta.clone();
         merged.extend(meta.iter().map(|(key, value)| (key.clone(), value.clone())));
-        if merged == self.state.meta && added.is_empty() {
+        if merged == self.state.meta && analyses.is_empty() && variants.is_empty() {
             return;
         }
         self.entry_changed = true;
-        self.emit(&Event::CallUpdated { meta: merged }, &Private { analyses: added, ..Private::default() });
+        self.emit(&Event::CallUpdated { meta: merged }, &Private { analyses, variants, ..Private::default() });
         self.plan_analyses();
     }
 
     pub(super) fn frames(&mut self, frames: Frames) {
-        let Some(live) = self.live.get_mut(&frames.stream).filter(|live| live.connection == frames.connection) else {
+        let now = self.now();
+        let root = self.state.root(&frames.stream);
+        let Some(live) = self.live.get_mut(&root).filter(|live| live.connection == frames.connection) else {
             return;
         };
         live.count = frames.count;
@@ -168,7 +186,9 @@ impl Task {
             }
             return;
         }
-        self.heard_ms = self.now();
+        live.holding.note(&frames.carry, now);
+        let holds = !live.holding.is_empty();
+        self.heard_ms = now;
         let before = self.state.head;
         let mut quiet = true;
         // The dialect that was picked holds for what comes next, whether or not this frame had its effect before.
@@ -179,42 +199,98 @@ impl Task {
                 SttEvent::Partial { .. } | SttEvent::Unknown { .. } | SttEvent::Begin { .. } | SttEvent::Dialect { .. }
             );
             quiet &= silent;
-            self.speech(&frames, event);
+            self.speech(&root, event);
         }
+        if holds && !suppressed {
+            // Its offset is that of its first words, not that of the end of their turn.
+            self.begin_stream(&root, None);
+        }
+        self.covered(&root, before, quiet || frames.events.is_empty());
+    }
+
+    /// Words that came by `until_ms` of the session's clock and still wait for the end of their turn become turns now.
+    /// What comes later for such a turn is a revision of it.
+    pub(super) fn let_out(&mut self, until_ms: u64) {
+        let mut waiting: Vec<(ConnectionNo, StreamId)> = self
+            .live
+            .iter()
+            .filter(|(_, live)| live.holding.due_ms(0).is_some_and(|since| since <= until_ms))
+            .map(|(root, live)| (live.connection, root.clone()))
+            .collect();
+        waiting.sort();
+        for (_, root) in waiting {
+            self.let_out_of(&root, until_ms);
+        }
+    }
+
+    fn let_out_of(&mut self, root: &StreamId, until_ms: u64) {
+        if self.state.status != State::Open || self.state.ending {
+            return;
+        }
+        let before = self.state.head;
+        let due = self.live.get_mut(root).map(|live| live.holding.let_out(until_ms)).unwrap_or_default();
+        for last in due {
+            self.speech(root, &SttEvent::Final(Box::new(last)));
+        }
+        self.covered(root, before, true);
+    }
+
+    /// The last chance of all words that wait for the end of their turn.
+    pub(super) fn let_all_out(&mut self) {
+        self.let_out(u64::MAX);
+    }
+
+    /// Moves on what is covered, and acknowledges it: at once where records came after `before`, in passing where the
+    /// frames were `quiet`.
+    fn covered(&mut self, root: &StreamId, before: u64, quiet: bool) {
+        let Some(live) = self.live.get(root) else { return };
         // A revision that waits for its turn lives in memory alone until the stream's next record.
-        let waits = self.state.turns.holding(&frames.stream);
-        let Some(live) = self.live.get_mut(&frames.stream) else { return };
-        let covered = if waits { live.covered } else { frames.covered.max(live.covered) };
-        let unacked = covered - live.covered;
-        live.covered = covered;
+        let waits = self.state.turns.holding(&live.current);
         let changed = self.state.head > before;
-        if changed {
-            live.effect = frames.count;
+        let out = live.holding.is_out() && !waits;
+        if out && !changed && live.holding.ended_unseen() {
+            // That a turn ended which is in the journal as one that goes on must be known after a crash too.
+            self.state.positions.extend(self.mark(root).map(|mark| (root.clone(), mark)));
+            self.entry_changed = true;
         }
-        if changed || (unacked > 0 && !quiet && !frames.events.is_empty()) || unacked >= QUIET_FRAMES {
-            let ack = Ack { frames: live.covered, turn_order: self.state.turns.acked(&frames.stream) };
+        let Some(live) = self.live.get_mut(root) else { return };
+        let before = live.covered;
+        if out {
+            live.covered = live.count;
+            live.holding.cover();
+        }
+        let unacked = live.covered - before;
+        if changed {
+            live.effect = live.count;
+        }
+        if changed || (unacked > 0 && !quiet) || unacked >= QUIET_FRAMES {
+            let turn_order = self.state.turns.acked(&live.current);
+            let ack = Ack { stream: live.current.clone(), frames: live.covered, turn_order };
             self.effects.push(Effect::Ack(Arc::clone(&live.outlet), ack));
         }
     }
 
-    fn speech(&mut self, frames: &Frames, event: &SttEvent) {
-        let stream = &frames.stream;
-        if !matches!(event, SttEvent::Meta(_) | SttEvent::Unknown { .. } | SttEvent::Dialect { .. }) {
-            self.begin_stream(frames, event);
+    /// Takes what a frame said to the stream that goes by the name `root` for its producer.
+    fn speech(&mut self, root: &StreamId, event: &SttEvent) {
+        match event {
+            SttEvent::Begin { vendor_session } => self.vendor_begins(root, vendor_session.as_deref()),
+            SttEvent::Restarted => self.restart(root, None),
+            SttEvent::Meta(_) | SttEvent::Unknown { .. } | SttEvent::Dialect { .. } => {}
+            _ => self.begin_stream(root, None),
         }
         match event {
-            SttEvent::Begin { .. } => {}
+            SttEvent::Begin { .. } | SttEvent::Restarted => {}
             SttEvent::Dialect { name } => {
-                if let (Some(live), Some(dialect)) = (self.live.get_mut(stream), stt::dialect(name)) {
+                if let (Some(live), Some(dialect)) = (self.live.get_mut(root), stt::dialect(name)) {
                     live.dialect = dialect;
                 }
             }
-            SttEvent::Partial { key, speaker, text } => self.partial(stream, key, speaker.as_deref(), text),
-            SttEvent::Final(_) | SttEvent::Revise(_) | SttEvent::MergeSpeakers { .. } => self.turn(frames, event),
-            SttEvent::Meta(meta) => self.meta(stream, meta),
-            SttEvent::End { reason, scope } => self.end_stream(frames, reason.clone(), *scope),
+            SttEvent::Partial { key, speaker, text } => self.partial(root, key, speaker.as_deref(), text),
+            SttEvent::Final(_) | SttEvent::Revise(_) | SttEvent::MergeSpeakers { .. } => self.turn(root, event),
+            SttEvent::Meta(meta) => self.meta(root, meta),
+            SttEvent::End { reason, scope } => self.end_stream(root, reason.clone(), *scope),
             SttEvent::VendorError { code, message } => {
-                tracing::warn!(call = %self.state.call_id, stream = %stream, code, message, "the STT vendor reported an error");
+                tracing::warn!(call = %self.state.call_id, stream = %root, code, message, "the STT vendor reported an error");
                 self.deps.metrics.vendor_errors.inc();
             }
             SttEvent::Unknown { .. } => {
@@ -223,51 +299,9 @@ impl Task {
         }
     }
 
-    /// The stream's first frame: its offset is derived once and kept.
-    fn begin_stream(&mut self, frames: &Frames, event: &SttEvent) {
-        let stream = &frames.stream;
-        if self.state.stream(stream).is_some() {
-            return;
-        }
-        let Some(live) = self.live.get(stream) else { return };
-        let vendor_session = match event {
-            SttEvent::Begin { vendor_session } => vendor_session.clone(),
-            _ => None,
-        };
-        let now = self.call_ms();
-        let first = self.state.streams.is_empty();
-        let offset_ms = live.offset_ms.unwrap_or(if first { 0 } else { now });
-        let hole = self.hole_before(stream);
-        let started = Event::StreamStarted {
-            stream_id: stream.clone(),
-            dialect: live.dialect.name().to_owned(),
-            vendor_session,
-            offset_ms,
-        };
-        let mark = self.mark(frames);
-        self.emit(&started, &Private { mark: Some(mark), ..Private::default() });
-        if let Some(from_ms) = hole {
-            let to_ms = offset_ms.max(from_ms);
-            let gap = Event::Gap { stream_id: stream.clone(), cause: STT_DISCONNECT.into(), from_ms, to_ms };
-            self.emit(&gap, &Private::default());
-        }
-        self.entry_changed = true;
-        self.note_ends();
-    }
-
-    /// Where speech was last known before `stream`, if it begins after a loss: no other leg is live, and the newest
-    /// stream never ended.
-    fn hole_before(&self, stream: &StreamId) -> Option<u64> {
-        let other_live = self.live.keys().any(|id| id != stream && self.state.stream(id).is_none_or(|leg| !leg.ended));
-        let last = self.state.streams.last()?;
-        if other_live || last.ended {
-            return None;
-        }
-        let heard = self.state.turns.iter().map(|turn| turn.end_ms).max();
-        Some(heard.unwrap_or(last.offset_ms))
-    }
-
-    fn partial(&mut self, stream: &StreamId, key: &TurnKey, speaker: Option<&str>, text: &str) {
+    fn partial(&mut self, root: &StreamId, key: &TurnKey, speaker: Option<&str>, text: &str) {
+        let Some(live) = self.live.get(root) else { return };
+        let (stream, text) = (&live.current, live.holding.rest(key, text));
         let Some(turn_order) = self.state.turns.partial_order(stream, key) else { return };
         self.deps.metrics.partials.inc();
         if !self.deps.hub.wants(&self.state.call_id, &LiveKind::Partial) {
@@ -284,8 +318,7 @@ impl Task {
         self.deps.hub.live(&self.state.call_id, frame);
     }
 
-    fn turn(&mut self, frames: &Frames, event: &SttEvent) {
-        let stream = &frames.stream;
+    fn turn(&mut self, root: &StreamId, event: &SttEvent) {
         let limit = self.deps.limits.turn_bytes;
         let text = match event {
             SttEvent::Final(turn) => turn.text.len(),
@@ -294,34 +327,43 @@ impl Task {
         };
         if text > limit {
             self.complain(
-                stream,
+                root,
                 "bad_field",
                 format!("turn.text: {text} bytes are over the limit of {limit} (limits.turn_bytes)"),
             );
             return;
         }
         let arrival_ms = self.call_ms();
-        let Some(known) = self.state.stream(stream) else { return };
+        let Some(stream) = self.live.get(root).map(|live| live.current.clone()) else { return };
+        let Some(known) = self.state.stream(&stream) else { return };
         let (offset_ms, splits) = (known.offset_ms, known.dialect.is_none_or(|dialect| dialect.splits()));
         let mut changes = Vec::new();
-        if let Err(error) = self.state.turns.apply(stream, splits, offset_ms, arrival_ms, event, &mut changes) {
+        if let Err(error) = self.state.turns.apply(&stream, splits, offset_ms, arrival_ms, event, &mut changes) {
             let code = match error {
                 TurnError::TooManyEarly => "too_many_revisions",
                 TurnError::Unnamed | TurnError::Hole { .. } => "bad_field",
             };
-            self.complain(stream, code, error.to_string());
+            self.complain(root, code, error.to_string());
             return;
         }
+        let grew = changes.iter().any(|change| matches!(change.kind, ChangeKind::Revised(_)));
         for change in changes {
-            self.turn_changed(frames, change);
+            self.turn_changed(root, change);
+        }
+        if let SttEvent::Final(last) = event
+            && grew
+            && matches!(last.key, TurnKey::Held(_) | TurnKey::Ended(_))
+        {
+            // The words that were shown as the partial of a turn to come stand in the turn that they belong to.
+            self.partial(root, &TurnKey::Next, None, "");
         }
     }
 
-    fn turn_changed(&mut self, frames: &Frames, change: Change) {
+    fn turn_changed(&mut self, root: &StreamId, change: Change) {
         let Change { turn, kind, private: known } = change;
         self.state.context.upsert(&turn);
         let now = self.now();
-        let private = Private { turn: Some(known), mark: Some(self.mark(frames)), ..Private::default() };
+        let private = Private { turn: Some(known), mark: self.mark(root), ..Private::default() };
         let event_turn = crate::types::Turn { words: Vec::new(), ..(*turn).clone() };
         match kind {
             ChangeKind::New => {
@@ -353,76 +395,47 @@ impl Task {
             );
             return;
         }
-        self.merge_meta(meta, Vec::new());
-    }
-
-    fn end_stream(&mut self, frames: &Frames, reason: Option<String>, scope: EndScope) {
-        let stream = &frames.stream;
-        let ended = self.state.stream(stream).is_some_and(|stream: &Stream| stream.ended);
-        let ending = scope == EndScope::Call;
-        if ended && !ending {
-            return;
-        }
-        let mark = self.mark(frames);
-        let event = Event::StreamEnded { stream_id: stream.clone(), reason };
-        self.emit(&event, &Private { mark: Some(mark), ending, ..Private::default() });
-        self.entry_changed = true;
-        self.note_ends();
+        self.merge_meta(meta, Vec::new(), BTreeMap::new());
     }
 
     pub(super) fn detach(&mut self, connection: ConnectionNo, stream: &StreamId) {
-        if self.live.get(stream).is_none_or(|live| live.connection != connection) {
+        let root = self.state.root(stream);
+        if self.live.get(&root).is_none_or(|live| live.connection != connection) {
             return;
         }
-        if let Some(live) = self.live.remove(stream) {
-            let left = Left { covered: live.covered, effect: live.effect.max(live.suppress) };
-            self.left.insert(stream.clone(), left);
+        // Its decoder is gone with it.
+        self.let_out_of(&root, u64::MAX);
+        if let Some(live) = self.live.remove(&root) {
+            let effect = live.effect.max(live.suppress);
+            let left = Left { covered: live.covered, effect, carry: Arc::clone(live.holding.carry(false)) };
+            self.left.insert(root.clone(), left);
         }
         if self.live.is_empty() {
             self.unattended_since = Some(self.now());
         }
         self.note_ends();
-        if let Some(position) = self.taking_over.iter().position(|attach| attach.stream == *stream) {
+        if let Some(position) = self.taking_over.iter().position(|attach| attach.stream == root) {
             let attach = self.taking_over.remove(position);
             self.attach(attach);
         }
     }
 
-    pub(super) fn gap(&mut self, gap: Gap) {
-        let Gap { stream, cause, from_ms, to_ms } = gap;
-        if self.state.status != State::Open || self.state.head == 0 {
-            return;
-        }
-        let offset_ms = self.state.stream(&stream).map_or(0, |stream| stream.offset_ms);
-        let (from_ms, to_ms) = (from_ms + offset_ms, to_ms + offset_ms);
-        self.emit(&Event::Gap { stream_id: stream, cause: cause.into(), from_ms, to_ms }, &Private::default());
-    }
-
-    /// Starts and stops the linger clock.
-    pub(super) fn note_ends(&mut self) {
-        let leg_live = self.live.keys().any(|id| self.state.stream(id).is_none_or(|stream| !stream.ended));
-        let all_ended =
-            !self.state.streams.is_empty() && self.state.streams.iter().all(|stream| stream.ended || stream.replaced);
-        self.ended_since = (all_ended && !leg_live).then(|| self.ended_since.unwrap_or_else(|| self.now()));
-    }
-
-    fn mark(&self, frames: &Frames) -> Mark {
-        Mark {
-            stream: frames.stream.clone(),
-            connection: frames.connection,
-            covered: frames.covered,
-            frame: frames.count,
-        }
+    /// Where the producer of `root` is, for the record of what it led to.
+    pub(super) fn mark(&self, root: &StreamId) -> Option<Mark> {
+        let live = self.live.get(root)?;
+        let out = live.holding.is_out();
+        Some(Mark {
+            stream: root.clone(),
+            connection: live.connection,
+            covered: if out { live.count } else { live.covered },
+            frame: live.count,
+            carry: Arc::clone(live.holding.carry(out)),
+        })
     }
 
     fn complain(&self, stream: &StreamId, code: &'static str, message: String) {
         if let Some(live) = self.live.get(stream) {
             live.outlet.complain(Complaint::new(code, message));
         }
-    }
-
-    /// ms since the call began.
-    fn call_ms(&self) -> u64 {
-        u64::try_from(time::unix_ms() - self.state.started_at_ms).unwrap_or(0)
     }
 }

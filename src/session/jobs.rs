@@ -156,11 +156,17 @@ impl Task {
         let is_final = self.state.ending && reason == "end";
         let target = self.deps.gateway.target(&name, analysis.settings.route.as_deref());
         let pinned = self.state.standings.get(&*name).and_then(|standing| standing.pinned.clone());
-        let arm = match self.deps.gateway.resolve_pinned(
-            &target,
-            self.state.call_id.as_str(),
-            pinned.as_ref().map(|(variant, _)| variant.as_str()),
-        ) {
+        let resolve =
+            |variant: Option<&str>| self.deps.gateway.resolve_pinned(&target, self.state.call_id.as_str(), variant);
+        let resolved = match &pinned {
+            Some((variant, _)) => resolve(Some(variant)),
+            // Which route answers is known only now: an analysis may leave that to the default route.
+            None => resolve(None).and_then(|arm| match self.state.variants.get(&*arm.route) {
+                Some(variant) => resolve(Some(variant)),
+                None => Ok(arm),
+            }),
+        };
+        let arm = match resolved {
             Ok(arm) => arm,
             Err(error) => {
                 let failed = Failed {

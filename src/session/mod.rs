@@ -6,6 +6,7 @@
 pub mod command;
 pub mod config;
 mod ending;
+mod held;
 mod input;
 mod jobs;
 mod metrics;
@@ -13,6 +14,7 @@ pub mod record;
 mod registry;
 mod schedule;
 mod state;
+mod streams;
 mod task;
 mod worker;
 

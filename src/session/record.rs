@@ -2,15 +2,18 @@
 //!
 //! Never goes out, but for a turn's words, which readers may ask for.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::context::TurnPrivate;
 use crate::journal::{NewRecord, Record};
-use crate::types::{Event, Seq, Stamp, StreamId};
+use crate::types::{Carry, Event, Seq, Stamp, StreamId};
 
 /// How far a connection had come when a record was written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mark {
     /// The stream.
     #[serde(rename = "s")]
@@ -24,6 +27,13 @@ pub struct Mark {
     /// The frame that led to this record.
     #[serde(rename = "n")]
     pub frame: u64,
+    /// What the connection's decoder knew after the frames covered.
+    #[serde(default, rename = "k", skip_serializing_if = "no_carry")]
+    pub carry: Arc<Carry>,
+}
+
+fn no_carry(carry: &Arc<Carry>) -> bool {
+    carry.is_empty()
 }
 
 /// Private fields of a record; all optional.
@@ -38,6 +48,9 @@ pub struct Private {
     /// Analyses that the call runs from here on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub analyses: Vec<String>,
+    /// Variants that the call's producer chose, by route.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub variants: BTreeMap<String, String>,
     /// The variant and prompt that an analysis is pinned to: (analysis, variant, prompt id).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pinned: Option<(String, String, String)>,

@@ -23,6 +23,8 @@ pub(super) const STT_DISCONNECT: &str = "stt_disconnect";
 pub(super) struct Stream {
     /// Its id.
     pub(super) id: StreamId,
+    /// The stream that its producer named. Another id where a vendor's session began anew behind that stream.
+    pub(super) root: StreamId,
     /// Its wire format; `None` where this build does not know the dialect of an old recording.
     pub(super) dialect: Option<&'static dyn Dialect>,
     /// The dialect's name.
@@ -35,7 +37,7 @@ pub(super) struct Stream {
     pub(super) ended: bool,
     /// It was lost without an end, and another stream came in its place, after a gap: nothing waits for its end.
     pub(super) replaced: bool,
-    /// Where its producer was at the newest record that it led to.
+    /// Where its producer was at the newest record that it led to; of a stream that a producer named.
     pub(super) mark: Option<Mark>,
 }
 
@@ -78,12 +80,16 @@ pub(super) struct CallState {
     pub(super) streams: Vec<Stream>,
     /// Names of the analyses that it runs.
     pub(super) analyses: Vec<String>,
+    /// Variants that its producers chose, by route.
+    pub(super) variants: BTreeMap<String, String>,
     /// By name.
     pub(super) standings: BTreeMap<String, Box<Standing>>,
     /// Newest connection number given.
     pub(super) connections: u64,
     /// Newest connection by stream.
     pub(super) newest_connection: BTreeMap<StreamId, u64>,
+    /// Where producers are by now whose turns ended without a record.
+    pub(super) positions: BTreeMap<StreamId, Mark>,
     /// Cost of all insights so far; `None` once one of them had an unknown cost.
     pub(super) cost_usd: Option<f64>,
 }
@@ -103,9 +109,11 @@ impl CallState {
             context: Context::new(),
             streams: Vec::new(),
             analyses: Vec::new(),
+            variants: BTreeMap::new(),
             standings: BTreeMap::new(),
             connections: 0,
             newest_connection: BTreeMap::new(),
+            positions: BTreeMap::new(),
             cost_usd: Some(0.0),
         }
     }
@@ -118,6 +126,20 @@ impl CallState {
                 self.connections = self.connections.max(*connection);
                 self.newest_connection.insert(stream, *connection);
             }
+        }
+        for position in entry.positions.values() {
+            let Ok(mark) = serde_json::from_value::<Mark>(position.clone()) else { continue };
+            let Some(stream) = self.stream_mut(&mark.stream) else { continue };
+            let place = |mark: &Mark| (mark.connection, mark.covered);
+            if stream.mark.as_ref().is_none_or(|known| place(known) < place(&mark)) {
+                stream.mark = Some(mark.clone());
+                self.positions.insert(mark.stream.clone(), mark);
+            }
+        }
+        for index in 0..self.streams.len() {
+            let Stream { id, root, .. } = &self.streams[index];
+            let held = self.stream(root).and_then(|stream| stream.mark.as_ref()).map(|mark| Arc::clone(&mark.carry));
+            self.turns.end_all_but(id, &held.unwrap_or_default().held);
         }
     }
 
@@ -138,6 +160,8 @@ impl CallState {
                 .iter()
                 .map(|(stream, connection)| (stream.to_string(), *connection))
                 .collect(),
+            // Plain data: cannot fail.
+            positions: self.positions.iter().map(|(stream, mark)| (stream.to_string(), json!(mark))).collect(),
         }
     }
 
@@ -151,13 +175,27 @@ impl CallState {
         self.streams.iter_mut().find(|stream| stream.id == *id)
     }
 
-    /// Frames covered of the stream's newest connection, and the newest frame of it that had an effect: as far as
-    /// records tell.
-    pub(super) fn marked(&self, stream: &StreamId, connection: u64) -> (u64, u64) {
-        self.stream(stream)
-            .and_then(|stream| stream.mark.as_ref())
-            .filter(|mark| mark.connection == connection)
-            .map_or((0, 0), |mark| (mark.covered, mark.frame))
+    /// Where the newest connection of the stream was, as far as records tell.
+    pub(super) fn marked(&self, stream: &StreamId, connection: u64) -> Option<&Mark> {
+        self.stream(stream)?.mark.as_ref().filter(|mark| mark.connection == connection)
+    }
+
+    /// The stream that a producer feeds which named `root`: the newest one that its vendor's sessions made of it.
+    pub(super) fn newest_of(&self, root: &StreamId) -> StreamId {
+        self.streams
+            .iter()
+            .rfind(|stream| stream.root == *root)
+            .map_or_else(|| root.clone(), |stream| stream.id.clone())
+    }
+
+    /// The stream that a producer named from which `id` goes on; `id` itself where it is none such.
+    pub(super) fn root(&self, id: &StreamId) -> StreamId {
+        self.stream(id).map_or_else(|| id.clone(), |stream| stream.root.clone())
+    }
+
+    /// Where the speech that is known ends, call time.
+    pub(super) fn heard_ms(&self) -> Option<u64> {
+        self.turns.iter().map(|turn| turn.end_ms).max()
     }
 
     /// Rebuilds from a record: turns as well as all the rest.
@@ -186,6 +224,9 @@ impl CallState {
                 self.analyses.push(name.clone());
             }
         }
+        for (route, variant) in &private.variants {
+            self.variants.entry(route.clone()).or_insert_with(|| variant.clone());
+        }
         match event {
             Event::CallStarted { epoch, meta } => {
                 self.epoch.clone_from(epoch);
@@ -197,8 +238,10 @@ impl CallState {
                 if self.stream(stream_id).is_none() {
                     // Most calls have one or two.
                     self.streams.reserve_exact(1);
+                    let root = private.mark.as_ref().map_or(stream_id, |mark| &mark.stream);
                     self.streams.push(Stream {
                         id: stream_id.clone(),
+                        root: root.clone(),
                         dialect: crate::stt::dialect(dialect),
                         dialect_name: dialect.clone(),
                         offset_ms: *offset_ms,
@@ -233,6 +276,7 @@ impl CallState {
             && let Some(stream) = self.stream_mut(&mark.stream)
         {
             stream.mark = Some(mark.clone());
+            self.positions.remove(&mark.stream);
         }
         self.ending |= private.ending;
     }

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::Deps;
 use super::command::{Ack, Attach, Attached, Command, Complaint, ConnectionNo, Outlet, RunRefusal};
+use super::held::Holding;
 use super::record::{self, Private};
 use super::schedule::Schedule;
 use super::state::CallState;
@@ -22,7 +23,7 @@ use crate::base::queue::Receiver;
 use crate::base::time;
 use crate::journal::{CommitFuture, JournalError, NewRecord};
 use crate::types::view::View;
-use crate::types::{Event, Seq, Stamp, StreamId};
+use crate::types::{Carry, Event, Seq, Stamp, StreamId};
 
 /// Records that may wait for a journal that does not take them, bytes; beyond it input is left in its sockets.
 const PENDING_BYTES: usize = 256 * 1024;
@@ -39,6 +40,8 @@ pub(super) struct Live {
     pub(super) count: u64,
     /// Frames of which nothing lives in memory alone.
     pub(super) covered: u64,
+    /// What its decoder holds.
+    pub(super) holding: Holding,
     /// Newest frame that led to a record.
     pub(super) effect: u64,
     /// Frames up to this one had their effect on an earlier connection.
@@ -47,13 +50,21 @@ pub(super) struct Live {
     pub(super) offset_ms: Option<u64>,
     /// Its dialect.
     pub(super) dialect: &'static dyn crate::stt::Dialect,
+    /// The stream that its events belong to: the one that it named, or one that a later vendor session made of it.
+    pub(super) current: StreamId,
+    /// A vendor's session began on this connection.
+    pub(super) begun: bool,
+    /// The vendor's session, where the stream had begun before it was known.
+    pub(super) session: Option<String>,
 }
 
 /// Where the previous connection of a stream was when it went.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Left {
     pub(super) covered: u64,
     pub(super) effect: u64,
+    /// What its decoder knew after the frames covered.
+    pub(super) carry: Arc<Carry>,
 }
 
 /// What is to be done once all records before it are durable.
@@ -358,6 +369,7 @@ impl Task {
             tokio::select! {
                 biased;
                 () = kill.cancelled() => {
+                    self.let_all_out();
                     self.mark_aborted();
                     return if self.flush_only().is_ok() { Exit::Stopped } else { Exit::Fenced };
                 }

@@ -11,7 +11,7 @@
 use super::fit::{Fit, Score};
 use super::{DIALECTS, DecodeError, Decoder, Dialect, wire};
 use crate::base::surrogates;
-use crate::types::SttEvent;
+use crate::types::{Carry, SttEvent};
 
 /// Known frames without a pick after which the first of the equal ones is taken.
 const MAX_UNDECIDED: u32 = 64;
@@ -46,6 +46,11 @@ impl Dialect for Auto {
 
     /// The candidates open envelopes themselves.
     fn open(&self) -> Box<dyn Decoder> {
+        self.decoder()
+    }
+
+    /// Before the pick nothing is covered, and so nothing is carried.
+    fn resume(&self, _: &Carry) -> Box<dyn Decoder> {
         self.decoder()
     }
 
@@ -128,6 +133,20 @@ impl Decoder for AutoDecoder {
         match self {
             Self::Undecided { known, .. } => *known > 0,
             Self::Picked(_, decoder) => decoder.holding(),
+        }
+    }
+
+    fn carry(&self) -> Carry {
+        match self {
+            Self::Undecided { known, .. } => Carry { closed: *known > 0, ..Carry::default() },
+            Self::Picked(_, decoder) => decoder.carry(),
+        }
+    }
+
+    fn carry_version(&self) -> u64 {
+        match self {
+            Self::Undecided { known, .. } => u64::from(*known > 0),
+            Self::Picked(_, decoder) => 2 + decoder.carry_version(),
         }
     }
 

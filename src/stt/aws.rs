@@ -7,6 +7,7 @@
 
 use serde::Deserialize;
 
+use super::held::Timeline;
 use super::wire::{self, Flag, Label, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect, Spelling};
 use crate::types::{Final, JsonMap, SttEvent, TurnKey, Word};
@@ -28,7 +29,7 @@ impl Dialect for Aws {
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(AwsDecoder)
+        Box::new(AwsDecoder::default())
     }
 
     fn names_turns(&self) -> bool {
@@ -53,7 +54,15 @@ impl Dialect for Aws {
     }
 }
 
-struct AwsDecoder;
+/// Ids of results that are remembered: those that may be sent once more.
+const MAX_RESULTS: usize = 64;
+
+#[derive(Default)]
+struct AwsDecoder {
+    timeline: Timeline,
+    /// Newest last.
+    results: Vec<String>,
+}
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -121,13 +130,39 @@ impl Decoder for AwsDecoder {
     fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let event: Event<'_> = wire::parse("event", frame)?;
         if let Some(transcript) = event.transcript.filter(|transcript| transcript.content.is_none()) {
-            out.extend(transcript.results.into_iter().map(turn));
+            for result in transcript.results {
+                self.look_for_restart(&result, out);
+                out.push(turn(result));
+            }
         } else if let Some(kind) = event.kind {
             out.push(wire::other(kind.as_str(), frame)?);
         } else {
             out.push(exception(frame).unwrap_or_else(|| SttEvent::Unknown { kind: "untyped".to_owned() }));
         }
         Ok(())
+    }
+}
+
+impl AwsDecoder {
+    /// Sessions have no name in these messages: a new one shows in the times of its results.
+    fn look_for_restart(&mut self, result: &ResultField<'_>, out: &mut Vec<SttEvent>) {
+        let channel = result.channel_id.as_ref().map_or("", Text::as_str);
+        let again = result.result_id.as_ref().is_some_and(|Label(id)| self.results.contains(id));
+        if !again {
+            if self.results.len() == MAX_RESULTS {
+                self.results.remove(0);
+            }
+            self.results.extend(result.result_id.iter().map(|Label(id)| id.clone()));
+            // Words tell the time better than their result.
+            let items = result.alternatives.first().map(|Said(best)| best.items.as_slice());
+            let first = items.unwrap_or_default().iter().find_map(|item| item.start_time);
+            if self.timeline.restarts(channel, first.or(result.start_time).map(Seconds::ms)) {
+                out.push(SttEvent::Restarted);
+            }
+        }
+        if !result.is_partial.is_some_and(|partial| partial.0) {
+            self.timeline.note(channel, result.end_time.map(Seconds::ms));
+        }
     }
 }
 

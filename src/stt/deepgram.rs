@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::held::{Held, Segment};
+use super::held::{Held, Segment, Session, Timeline};
 use super::wire::{self, Flag, Label, Natural, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
-use crate::types::{EndScope, SttEvent, TurnKey, Word};
+use crate::types::{Carry, EndScope, SttEvent, TurnKey, Word};
 
 /// The dialect.
 pub(super) struct Deepgram;
@@ -33,6 +33,10 @@ impl Dialect for Deepgram {
         Box::new(DeepgramDecoder::default())
     }
 
+    fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
+        Box::new(DeepgramDecoder::resume(carry))
+    }
+
     fn names_turns(&self) -> bool {
         false
     }
@@ -51,8 +55,12 @@ impl Dialect for Deepgram {
 
 #[derive(Default)]
 struct DeepgramDecoder {
-    begun: bool,
+    session: Session,
+    /// Used where messages name no session.
+    timeline: Timeline,
     channels: BTreeMap<u64, Channel>,
+    /// Counts what [`Held::version`] does not.
+    changes: u64,
 }
 
 #[derive(Default)]
@@ -149,7 +157,7 @@ impl Decoder for DeepgramDecoder {
                 let end: UtteranceEnd = wire::parse("UtteranceEnd", frame)?;
                 let index = end.channel.first().map_or(0, |index| index.0);
                 if let Some(channel) = self.channels.get_mut(&index) {
-                    out.extend(channel.held.take(channel.label.as_deref()));
+                    out.extend(channel.held.take(&index.to_string(), channel.label.as_deref()));
                 }
             }
             "Metadata" => {
@@ -174,24 +182,59 @@ impl Decoder for DeepgramDecoder {
         self.channels.values().any(|channel| !channel.held.is_empty())
     }
 
+    fn carry(&self) -> Carry {
+        let mut channels: Vec<_> = self.channels.iter().collect();
+        channels.sort_by_key(|(_, channel)| channel.held.start_ms());
+        let peek = |(index, channel): (&u64, &Channel)| channel.held.peek(&index.to_string(), channel.label.as_deref());
+        let held: Vec<_> = channels.into_iter().filter_map(peek).collect();
+        let session = self.session.0.clone().filter(|_| !held.is_empty());
+        Carry { held, ends: self.timeline.0.clone(), session, closed: false }
+    }
+
+    fn carry_version(&self) -> u64 {
+        self.changes + self.channels.values().map(|channel| channel.held.version()).sum::<u64>()
+    }
+
     fn finish(&mut self, out: &mut Vec<SttEvent>) {
-        let mut channels: Vec<_> = self.channels.values_mut().collect();
-        channels.sort_by_key(|channel| channel.held.start_ms());
-        for channel in channels {
-            out.extend(channel.held.take(channel.label.as_deref()));
+        let mut channels: Vec<_> = self.channels.iter_mut().collect();
+        channels.sort_by_key(|(_, channel)| channel.held.start_ms());
+        for (index, channel) in channels {
+            out.extend(channel.held.take(&index.to_string(), channel.label.as_deref()));
         }
     }
 }
 
 impl DeepgramDecoder {
-    fn results(&mut self, results: Results<'_>, out: &mut Vec<SttEvent>) {
-        if !self.begun
-            && let Some(id) = results.metadata.and_then(|metadata| metadata.request_id)
-        {
-            self.begun = true;
-            out.push(SttEvent::Begin { vendor_session: Some(id.into_string()) });
+    fn resume(carry: &Carry) -> Self {
+        let channels = carry.held.iter().filter_map(|last| {
+            let TurnKey::Held(channel) = &last.key else { return None };
+            let unlabelled = last.words.iter().all(|word| word.speaker.is_none());
+            let label = last.speaker.clone().filter(|_| unlabelled);
+            Some((channel.parse().ok()?, Channel { held: Held::resume(last), label }))
+        });
+        Self {
+            session: Session(carry.session.clone()),
+            timeline: Timeline(carry.ends.clone()),
+            channels: channels.collect(),
+            changes: 0,
         }
+    }
+
+    fn results(&mut self, results: Results<'_>, out: &mut Vec<SttEvent>) {
         let index = results.channel_index.first().map_or(0, |index| index.0);
+        if let Some(id) = results.metadata.and_then(|metadata| metadata.request_id) {
+            let known = self.session.0.is_some();
+            if self.session.begins(Some(id.as_str())) {
+                if known {
+                    self.finish(out);
+                }
+                out.push(SttEvent::Begin { vendor_session: Some(id.into_string()) });
+            }
+        } else if self.timeline.restarts(&index.to_string(), results.start.map(Seconds::ms)) {
+            self.changes += 1;
+            self.finish(out);
+            out.push(SttEvent::Restarted);
+        }
         let several = results.channel_index.get(1).is_some_and(|count| count.0 > 1);
         let prefix = several.then(|| format!("ch{index}"));
         let segment = results.channel.alternatives.into_iter().next().map(|Said(alternative)| {
@@ -205,16 +248,19 @@ impl DeepgramDecoder {
         let set = |flag: Option<Flag>| flag.is_some_and(|flag| flag.0);
         if set(results.is_final) {
             if let Some(segment) = segment.filter(|segment| !segment.text.trim().is_empty()) {
+                if self.session.0.is_none() {
+                    self.timeline.note(&index.to_string(), segment.end_ms);
+                }
                 channel.held.push(segment, " ");
             }
             let over = set(results.speech_final) || set(results.from_finalize);
             if over || channel.held.is_full() {
-                out.extend(channel.held.take(label));
+                out.extend(channel.held.take(&index.to_string(), label));
             }
         } else if let Some(segment) = segment {
             let speaker = wire::common_speaker(&segment.words).or_else(|| label.map(str::to_owned));
             let text = channel.held.with(&segment.text, " ");
-            out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+            out.push(SttEvent::Partial { key: TurnKey::Held(index.to_string()), speaker, text });
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 
+use super::held::Session;
 use super::wire::{self, Label, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, SttEvent, TurnKey, Word};
@@ -25,7 +26,7 @@ impl Dialect for DeepgramFlux {
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(FluxDecoder)
+        Box::new(FluxDecoder::default())
     }
 
     fn names_turns(&self) -> bool {
@@ -37,10 +38,15 @@ impl Dialect for DeepgramFlux {
     }
 }
 
-struct FluxDecoder;
+#[derive(Default)]
+struct FluxDecoder {
+    session: Session,
+}
 
 #[derive(Deserialize)]
 struct TurnInfo<'a> {
+    #[serde(borrow)]
+    request_id: Option<Text<'a>>,
     #[serde(borrow)]
     event: Text<'a>,
     turn_index: Option<Label>,
@@ -92,9 +98,19 @@ impl Decoder for FluxDecoder {
             return Err(wire::bad_field("type", "a message type such as \"TurnInfo\"", None));
         };
         match kind.as_str() {
-            "TurnInfo" => out.extend(turn(wire::parse::<Said<TurnInfo<'_>>>("TurnInfo", frame)?.0)),
+            "TurnInfo" => {
+                let Said(mut info) = wire::parse::<Said<TurnInfo<'_>>>("TurnInfo", frame)?;
+                // Turns are counted from 0 in each session.
+                if let Some(id) = info.request_id.take()
+                    && self.session.begins(Some(id.as_str()))
+                {
+                    out.push(SttEvent::Begin { vendor_session: Some(id.into_string()) });
+                }
+                out.extend(turn(info));
+            }
             "Connected" => {
                 let connected: Connected<'_> = wire::parse("Connected", frame)?;
+                self.session.begins(connected.request_id.as_ref().map(Text::as_str));
                 out.push(SttEvent::Begin { vendor_session: connected.request_id.map(Text::into_string) });
             }
             "Error" => {

@@ -7,9 +7,10 @@
 
 use serde::Deserialize;
 
+use super::held::Session;
 use super::wire::{self, Failure, Flag, Label, Real, Reported, Said, Says, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
-use crate::types::{Final, SttEvent, TurnKey, Word};
+use crate::types::{Carry, Final, SttEvent, TurnKey, Word};
 
 /// The vendor's errors. One that is not listed is known by having an `error` and nothing else: add-ons report errors of
 /// their own beside what they say.
@@ -50,6 +51,11 @@ impl Dialect for ElevenLabs {
         Box::new(ElevenLabsDecoder::default())
     }
 
+    fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
+        let waiting = carry.held.first().map(|last| Box::new(Final { key: ended(), ..last.clone() }));
+        Box::new(ElevenLabsDecoder { session: Session(carry.session.clone()), waiting, ..ElevenLabsDecoder::default() })
+    }
+
     fn names_turns(&self) -> bool {
         false
     }
@@ -59,8 +65,18 @@ impl Dialect for ElevenLabs {
     }
 }
 
+/// Commits without a name are all of one channel, which has no name either.
+const CHANNEL: &str = "";
+
+fn ended() -> TurnKey {
+    TurnKey::Ended(CHANNEL.to_owned())
+}
+
 #[derive(Default)]
 struct ElevenLabsDecoder {
+    session: Session,
+    /// How often `waiting` changed.
+    changes: u64,
     /// Whether commits come again with timestamps; `None` until known.
     timestamps: Option<bool>,
     /// A commit that waits for its second telling, or for a message that tells that there is none.
@@ -153,6 +169,7 @@ impl Decoder for ElevenLabsDecoder {
         };
         let timestamped = kind.as_str() == "committed_transcript_with_timestamps";
         let (timestamps, waiting) = (self.timestamps, self.waiting.take());
+        self.changes += u64::from(waiting.is_some());
         if waiting.is_some() && !timestamped && timestamps.is_none() {
             self.timestamps = Some(false);
         }
@@ -172,7 +189,8 @@ impl Decoder for ElevenLabsDecoder {
                 && events.iter().any(|event| matches!(event, SttEvent::Final(turn) if turn.text == waiting.text))
         };
         let waiting = waiting.filter(|waiting| !again(waiting));
-        if timestamps == Some(true) && !timestamped && self.waiting.is_none() {
+        let begins = kind.as_str() == "session_started";
+        if timestamps == Some(true) && !timestamped && !begins && self.waiting.is_none() {
             // Its second telling is still to come.
             self.waiting = waiting;
         } else {
@@ -186,7 +204,19 @@ impl Decoder for ElevenLabsDecoder {
         self.waiting.is_some()
     }
 
+    fn carry(&self) -> Carry {
+        let held = |last: &Final| Final { key: TurnKey::Held(CHANNEL.to_owned()), ..last.clone() };
+        let held: Vec<_> = self.waiting.as_deref().map(held).into_iter().collect();
+        let session = self.session.0.clone().filter(|_| !held.is_empty());
+        Carry { held, session, ..Carry::default() }
+    }
+
+    fn carry_version(&self) -> u64 {
+        self.changes
+    }
+
     fn finish(&mut self, out: &mut Vec<SttEvent>) {
+        self.changes += 1;
         out.extend(self.waiting.take().map(SttEvent::Final));
     }
 }
@@ -206,7 +236,10 @@ impl ElevenLabsDecoder {
                 } else {
                     match self.timestamps {
                         // Kept also where it is told again: that may never come.
-                        None | Some(true) => self.waiting = Some(Box::new(turn(commit))),
+                        None | Some(true) => {
+                            self.changes += 1;
+                            self.waiting = Some(Box::new(turn(commit)));
+                        }
                         Some(false) => out.push(SttEvent::Final(Box::new(turn(commit)))),
                     }
                 }
@@ -233,6 +266,7 @@ impl ElevenLabsDecoder {
             }
             "session_started" => {
                 let started: Started<'_> = wire::parse("session_started", frame)?;
+                self.session.begins(started.session_id.as_ref().map(Text::as_str));
                 self.timestamps =
                     started.config.and_then(|config| config.include_timestamps).map(|Flag(timestamps)| timestamps);
                 out.push(SttEvent::Begin { vendor_session: started.session_id.map(Text::into_string) });
@@ -279,7 +313,7 @@ fn turn(commit: Commit<'_>) -> Final {
         .collect();
     let (start_ms, end_ms) = wire::span(&words);
     Final {
-        key: commit.segment_index.map_or(TurnKey::Next, |Label(index)| TurnKey::Vendor(index)),
+        key: commit.segment_index.map_or_else(ended, |Label(index)| TurnKey::Vendor(index)),
         formatted: true,
         text,
         speaker: wire::common_speaker(&words),

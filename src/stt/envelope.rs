@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::fit::Fit;
 use super::{DecodeError, Decoder, Dialect};
 use crate::base::surrogates;
-use crate::types::{JsonMap, SttEvent};
+use crate::types::{Carry, JsonMap, SttEvent};
 
 /// Envelopes inside each other that are opened.
 const MAX_DEPTH: usize = 4;
@@ -142,6 +142,14 @@ impl Decoder for Opened {
 
     fn holding(&self) -> bool {
         self.bare.holding()
+    }
+
+    fn carry(&self) -> Carry {
+        self.bare.carry()
+    }
+
+    fn carry_version(&self) -> u64 {
+        self.bare.carry_version()
     }
 
     fn own(&mut self, event: SttEvent, out: &mut Vec<SttEvent>) {

@@ -10,13 +10,15 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::held::{Held, Segment};
+use super::held::{Held, Segment, Session};
 use super::wire::{self, Flag, Label, Text};
 use super::{DecodeError, Decoder, Dialect, Spelling};
-use crate::types::{SttEvent, TurnKey};
+use crate::types::{Carry, Final, SttEvent, TurnKey};
 
 const USER: &str = "user";
 const ASSISTANT: &str = "assistant";
+/// The channel of what the model writes.
+const WRITTEN: &str = "written";
 
 /// The dialect.
 pub(super) struct GeminiLive;
@@ -57,6 +59,15 @@ impl Dialect for GeminiLive {
         ]
     }
 
+    fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
+        let held = |channel: &str| {
+            let of = |last: &&Final| last.key == TurnKey::Held(channel.to_owned());
+            carry.held.iter().find(of).map(Held::resume).unwrap_or_default()
+        };
+        let session = Session(carry.session.clone());
+        Box::new(GeminiDecoder { session, user: held(USER), assistant: held(ASSISTANT), written: held(WRITTEN) })
+    }
+
     fn names_turns(&self) -> bool {
         false
     }
@@ -69,6 +80,7 @@ impl Dialect for GeminiLive {
 
 #[derive(Default)]
 struct GeminiDecoder {
+    session: Session,
     user: Held,
     assistant: Held,
     /// What the model writes, where nothing transcribes what it says.
@@ -156,6 +168,9 @@ impl Decoder for GeminiDecoder {
     fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let message: Message<'_> = wire::parse("message", frame)?;
         if let Some(setup) = message.setup_complete {
+            if self.session.begins(setup.session_id.as_ref().map(Text::as_str)) {
+                self.finish(out);
+            }
             out.push(SttEvent::Begin { vendor_session: setup.session_id.map(Text::into_string) });
         } else if let Some(content) = message.server_content {
             content.check()?;
@@ -188,8 +203,22 @@ impl Decoder for GeminiDecoder {
         ![&self.user, &self.assistant, &self.written].iter().all(|held| held.is_empty())
     }
 
+    fn carry(&self) -> Carry {
+        let user = self.user.peek(USER, Some(USER));
+        // What the model writes is not its turn where its speech is transcribed.
+        let written = || self.written.peek(WRITTEN, Some(ASSISTANT));
+        let assistant = self.assistant.peek(ASSISTANT, Some(ASSISTANT)).or_else(written);
+        let held: Vec<_> = user.into_iter().chain(assistant).collect();
+        let session = self.session.0.clone().filter(|_| !held.is_empty());
+        Carry { held, session, ..Carry::default() }
+    }
+
+    fn carry_version(&self) -> u64 {
+        self.user.version() + self.assistant.version() + self.written.version()
+    }
+
     fn finish(&mut self, out: &mut Vec<SttEvent>) {
-        out.extend(self.user.take(Some(USER)));
+        out.extend(self.user.take(USER, Some(USER)));
         self.answered(out);
     }
 }
@@ -233,7 +262,7 @@ impl GeminiDecoder {
     fn content(&mut self, content: Content<'_>, out: &mut Vec<SttEvent>) {
         if let Some(interim) = content.interim_input_transcription.and_then(|interim| interim.text) {
             let (speaker, text) = (Some(USER.to_owned()), self.user.with(interim.as_str(), ""));
-            out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+            out.push(SttEvent::Partial { key: TurnKey::Held(USER.to_owned()), speaker, text });
         }
         if let Some(said) = content.input_transcription {
             hear(&mut self.user, USER, said, out);
@@ -242,7 +271,7 @@ impl GeminiDecoder {
         let parts = content.model_turn.map(|turn| turn.parts).unwrap_or_default();
         if !parts.is_empty() || spoken.is_some_and(|text| !text.as_str().is_empty()) {
             // The model answers: the user has said what is to be said.
-            out.extend(self.user.take(Some(USER)));
+            out.extend(self.user.take(USER, Some(USER)));
         }
         if let Some(said) = content.output_transcription {
             hear(&mut self.assistant, ASSISTANT, said, out);
@@ -256,14 +285,14 @@ impl GeminiDecoder {
             self.answered(out);
         }
         if content.turn_complete.is_some_and(|yes| yes.0) && !content.interrupted.is_some_and(|yes| yes.0) {
-            out.extend(self.user.take(Some(USER)));
+            out.extend(self.user.take(USER, Some(USER)));
         }
     }
 
     /// The model's turn is over.
     fn answered(&mut self, out: &mut Vec<SttEvent>) {
-        let written = self.written.take(Some(ASSISTANT));
-        out.extend(self.assistant.take(Some(ASSISTANT)).or(written));
+        let written = self.written.take(WRITTEN, Some(ASSISTANT));
+        out.extend(self.assistant.take(ASSISTANT, Some(ASSISTANT)).or(written));
     }
 }
 
@@ -274,9 +303,10 @@ fn hear(held: &mut Held, speaker: &str, said: Transcription<'_>, out: &mut Vec<S
         held.push(Segment { text: text.into_string(), language, ..Segment::default() }, "");
     }
     if said.finished.is_some_and(|yes| yes.0) || held.is_full() {
-        out.extend(held.take(Some(speaker)));
+        out.extend(held.take(speaker, Some(speaker)));
     } else if !held.is_empty() {
+        let key = TurnKey::Held(speaker.to_owned());
         let (speaker, text) = (Some(speaker.to_owned()), held.with("", ""));
-        out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+        out.push(SttEvent::Partial { key, speaker, text });
     }
 }

@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 
+use super::held::Session;
 use super::wire::{self, Flag, Label, Natural, Reported, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{EndScope, Final, SttEvent, TurnKey, Word};
@@ -42,7 +43,7 @@ impl Dialect for Gladia {
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(GladiaDecoder)
+        Box::new(GladiaDecoder::default())
     }
 
     fn names_turns(&self) -> bool {
@@ -54,10 +55,17 @@ impl Dialect for Gladia {
     }
 }
 
-struct GladiaDecoder;
+#[derive(Default)]
+struct GladiaDecoder {
+    session: Session,
+    /// A begin message was seen: the next session has one too.
+    started: bool,
+}
 
 #[derive(Deserialize)]
 struct Transcript<'a> {
+    #[serde(borrow)]
+    session_id: Option<Text<'a>>,
     #[serde(borrow)]
     data: Data<'a>,
 }
@@ -102,7 +110,7 @@ struct WordField<'a> {
 }
 
 #[derive(Deserialize)]
-struct Session<'a> {
+struct Started<'a> {
     #[serde(borrow)]
     session_id: Option<Text<'a>>,
 }
@@ -119,9 +127,20 @@ impl Decoder for GladiaDecoder {
             return Err(wire::bad_field("type", "a message type such as \"transcript\"", None));
         };
         match kind.as_str() {
-            "transcript" => out.push(event(wire::parse::<Transcript<'_>>("transcript", frame)?.data)),
+            "transcript" => {
+                let transcript: Transcript<'_> = wire::parse("transcript", frame)?;
+                // Ids of utterances are unique within their session only.
+                if let Some(id) = transcript.session_id.filter(|_| !self.started)
+                    && self.session.begins(Some(id.as_str()))
+                {
+                    out.push(SttEvent::Begin { vendor_session: Some(id.into_string()) });
+                }
+                out.push(event(transcript.data));
+            }
             "start_session" => {
-                let session: Session<'_> = wire::parse("start_session", frame)?;
+                let session: Started<'_> = wire::parse("start_session", frame)?;
+                self.started = true;
+                self.session.begins(session.session_id.as_ref().map(Text::as_str));
                 out.push(SttEvent::Begin { vendor_session: session.session_id.map(Text::into_string) });
             }
             "end_session" => {

@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::held::Timeline;
 use super::wire::{self, Flag, Label, Natural, Reported, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect, Spelling};
-use crate::types::{Final, SttEvent, TurnKey, Word};
+use crate::types::{Carry, Final, SttEvent, TurnKey, Word};
 
 /// The dialect.
 pub(super) struct Google;
@@ -30,6 +31,10 @@ impl Dialect for Google {
 
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(GoogleDecoder::default())
+    }
+
+    fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
+        Box::new(GoogleDecoder { timeline: Timeline(carry.ends.clone()), ..GoogleDecoder::default() })
     }
 
     fn names_turns(&self) -> bool {
@@ -58,6 +63,10 @@ impl Dialect for Google {
 struct GoogleDecoder {
     /// Where the last final's words ended, by channel.
     ends: BTreeMap<u64, u64>,
+    /// Where results ended.
+    timeline: Timeline,
+    /// How often `timeline` changed.
+    changes: u64,
 }
 
 #[derive(Deserialize)]
@@ -161,7 +170,16 @@ impl Decoder for GoogleDecoder {
         };
         let mut partial: Option<(String, Option<String>)> = None;
         for result in results {
+            let end_ms = result.end_ms();
+            let channel = result.channel_tag.map_or(0, |tag| tag.0).to_string();
+            if self.timeline.restarts(&channel, end_ms) {
+                self.changes += 1;
+                self.ends.clear();
+                out.push(SttEvent::Restarted);
+            }
             if result.is_final.is_some_and(|is_final| is_final.0) {
+                self.changes += 1;
+                self.timeline.note(&channel, end_ms);
                 out.extend(self.turn(result));
                 continue;
             }
@@ -177,6 +195,21 @@ impl Decoder for GoogleDecoder {
         }
         out.extend(error);
         Ok(())
+    }
+
+    fn carry(&self) -> Carry {
+        Carry { ends: self.timeline.0.clone(), ..Carry::default() }
+    }
+
+    fn carry_version(&self) -> u64 {
+        self.changes
+    }
+}
+
+impl ResultField<'_> {
+    fn end_ms(&self) -> Option<u64> {
+        let word = || self.alternatives.first()?.words.last().and_then(|word| word.end_offset.or(word.end_time));
+        self.result_end_offset.or(self.result_end_time).or_else(word).map(Seconds::ms)
     }
 }
 

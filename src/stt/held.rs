@@ -1,12 +1,20 @@
-//! A turn in the making: final segments that wait for the vendor's word that the turn is over.
+//! Turns in the making: final segments that wait for the vendor to end their turn, and what tells one session of a
+//! vendor from the next.
 //!
-//! Knows no vendor. What is in here is exactly what [`super::Decoder::holding`] tells of.
+//! Knows no vendor and no clock: how long a turn may wait is the session's business.
+
+use std::collections::BTreeMap;
 
 use super::wire;
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
-/// Where a vendor never says that a turn is over, it is after this many bytes of text.
+/// A turn that its vendor does not end is ended after this many bytes of text.
 const MAX_HELD_BYTES: usize = 32 << 10;
+/// Speech that starts this much before the last speech of its channel ended is of another session, ms ...
+const FALL_MS: u64 = 10_000;
+/// ... or this much, where it starts within the first [`FALL_MS`] of a session, ms. Vendors' times of words that
+/// follow each other overlap by less.
+const FALL_TO_START_MS: u64 = 1_000;
 
 /// A stretch of final speech, smaller than a turn.
 #[derive(Debug, Default)]
@@ -29,9 +37,25 @@ pub(super) struct Held {
     language: Option<String>,
     /// Sum of confidences, each weighted by its segment's words, and the sum of these weights.
     confidence: (f32, f32),
+    /// How often this changed.
+    version: u64,
 }
 
 impl Held {
+    /// The turn that an earlier decoder held, as [`Held::peek`] told it.
+    pub(super) fn resume(last: &Final) -> Self {
+        let weight = weight(&last.words);
+        Self {
+            text: last.text.clone(),
+            words: last.words.clone(),
+            start_ms: last.start_ms,
+            end_ms: last.end_ms,
+            language: last.language.clone(),
+            confidence: last.confidence.map_or((0.0, 0.0), |confidence| (confidence * weight, weight)),
+            version: 1,
+        }
+    }
+
     /// Nothing is held.
     pub(super) fn is_empty(&self) -> bool {
         self.text.trim().is_empty() && self.words.is_empty()
@@ -47,15 +71,20 @@ impl Held {
         self.start_ms
     }
 
+    /// Never twice the same over a decoder's life, but where nothing changed.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Adds a segment; `separator` goes between its text and that before.
     pub(super) fn push(&mut self, segment: Segment, separator: &str) {
+        self.version += 1;
         if !self.text.is_empty() && !segment.text.is_empty() {
             self.text.push_str(separator);
         }
         self.text.push_str(&segment.text);
         if let Some(confidence) = segment.confidence {
-            #[expect(clippy::cast_precision_loss, reason = "a turn has few words")]
-            let weight = segment.words.len().max(1) as f32;
+            let weight = weight(&segment.words);
             self.confidence.0 += confidence * weight;
             self.confidence.1 += weight;
         }
@@ -83,26 +112,84 @@ impl Held {
         wire::common_speaker(&self.words)
     }
 
-    /// Ends the turn. `speaker` is the label of words and turns that have none of their own.
-    pub(super) fn take(&mut self, speaker: Option<&str>) -> Option<SttEvent> {
-        let held = std::mem::take(self);
-        if held.is_empty() {
+    /// The turn as it would be if its vendor never ended it; `None` where nothing is held. `speaker` is the label of
+    /// words and turns that have none of their own.
+    pub(super) fn peek(&self, channel: &str, speaker: Option<&str>) -> Option<Final> {
+        if self.is_empty() {
             return None;
         }
-        let confidence = (held.confidence.1 > 0.0).then(|| (held.confidence.0 / held.confidence.1).clamp(0.0, 1.0));
-        Some(SttEvent::Final(Box::new(Final {
-            key: TurnKey::Next,
+        let (sum, weight) = self.confidence;
+        Some(Final {
+            key: TurnKey::Held(channel.to_owned()),
             formatted: true,
-            text: held.text.trim().to_owned(),
-            speaker: wire::common_speaker(&held.words).or_else(|| {
-                let unlabelled = held.words.iter().all(|word| word.speaker.is_none());
+            text: self.text.trim_start().to_owned(),
+            speaker: wire::common_speaker(&self.words).or_else(|| {
+                let unlabelled = self.words.iter().all(|word| word.speaker.is_none());
                 speaker.filter(|_| unlabelled).map(str::to_owned)
             }),
-            words: held.words,
-            start_ms: held.start_ms,
-            end_ms: held.end_ms,
-            language: held.language,
-            confidence,
-        })))
+            words: self.words.clone(),
+            start_ms: self.start_ms,
+            end_ms: self.end_ms,
+            language: self.language.clone(),
+            confidence: (weight > 0.0).then(|| (sum / weight).clamp(0.0, 1.0)),
+        })
+    }
+
+    /// Ends the turn. `speaker` as for [`Held::peek`].
+    pub(super) fn take(&mut self, channel: &str, speaker: Option<&str>) -> Option<SttEvent> {
+        let last = self.peek(channel, speaker);
+        *self = Self { version: self.version + 1, ..Self::default() };
+        let last = last?;
+        let text = last.text.trim_end().to_owned();
+        Some(SttEvent::Final(Box::new(Final { key: TurnKey::Ended(channel.to_owned()), text, ..last })))
+    }
+}
+
+fn weight(words: &[Word]) -> f32 {
+    #[expect(clippy::cast_precision_loss, reason = "a turn has few words")]
+    let weight = words.len().max(1) as f32;
+    weight
+}
+
+/// The vendor's session, as far as its messages named it.
+#[derive(Debug, Default)]
+pub(super) struct Session(pub(super) Option<String>);
+
+impl Session {
+    /// Takes the id of a begin message. Whether the session is another than the one before, as far as that is known.
+    pub(super) fn begins(&mut self, id: Option<&str>) -> bool {
+        let another = id.is_none() || self.0.as_deref() != id;
+        if another {
+            self.0 = id.map(str::to_owned);
+        }
+        another
+    }
+}
+
+/// Where final speech has come to, by channel. For dialects whose sessions have no name: that they began anew shows in
+/// their times alone.
+#[derive(Debug, Default)]
+pub(super) struct Timeline(pub(super) BTreeMap<String, u64>);
+
+impl Timeline {
+    /// Whether speech at `start_ms` can only be of a session that began after the speech before it. The timeline then
+    /// begins anew too.
+    pub(super) fn restarts(&mut self, channel: &str, start_ms: Option<u64>) -> bool {
+        let (Some(start_ms), Some(end_ms)) = (start_ms, self.0.get(channel)) else { return false };
+        let least = if start_ms < FALL_MS { FALL_TO_START_MS } else { FALL_MS };
+        let falls = start_ms + least < *end_ms;
+        if falls {
+            self.0.clear();
+        }
+        falls
+    }
+
+    /// Notes where final speech ends.
+    pub(super) fn note(&mut self, channel: &str, end_ms: Option<u64>) {
+        let Some(end_ms) = end_ms else { return };
+        match self.0.get_mut(channel) {
+            Some(known) => *known = end_ms.max(*known),
+            None => drop(self.0.insert(channel.to_owned(), end_ms)),
+        }
     }
 }

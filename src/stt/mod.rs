@@ -32,7 +32,7 @@ mod zoom;
 pub use self::envelope::Spelling;
 pub use self::fit::{Fit, likelier, names, not_understood};
 use crate::base::surrogates;
-use crate::types::SttEvent;
+use crate::types::{Carry, SttEvent};
 
 /// Every dialect, in the order in which they are listed. To add one: a file, a line here, and a folder of fixtures in
 /// `tests/golden/stt`.
@@ -79,14 +79,22 @@ pub trait Dialect: Send + Sync {
     fn expects(&self) -> &'static str;
     /// A decoder of the vendor's own frames, bare as they leave the vendor.
     fn decoder(&self) -> Box<dyn Decoder>;
+    /// The same, going on where one of an earlier connection of the stream was.
+    fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
+        let _ = carry;
+        self.decoder()
+    }
     /// How the vendor spells member names, where its SDKs give them in another spelling.
     fn spelling(&self) -> Option<Spelling> {
         None
     }
-    /// A decoder for a new connection, which also reads frames in the envelopes of SDKs. It remembers nothing of earlier
-    /// connections.
+    /// A decoder that knows of no earlier connection, and also reads frames in the envelopes of SDKs.
     fn open(&self) -> Box<dyn Decoder> {
         Box::new(envelope::Opened::new(self.decoder(), self.spelling()))
+    }
+    /// The same, going on where one of an earlier connection of the stream was.
+    fn resume(&self, carry: &Carry) -> Box<dyn Decoder> {
+        Box::new(envelope::Opened::new(self.decoder_from(carry), self.spelling()))
     }
     /// Whether it is no wire format of its own, but picks one by a stream's first frames.
     fn picks(&self) -> bool {
@@ -131,7 +139,18 @@ pub trait Decoder: Send {
 
     /// Whether speech that the vendor called final lives in this decoder alone, waiting for its turn's end.
     fn holding(&self) -> bool {
-        false
+        !self.carry().held.is_empty()
+    }
+
+    /// What a later decoder must know to go on from here. A turn in it keeps its key until a final with that key, or
+    /// with [`crate::types::TurnKey::Ended`] of its channel, comes out.
+    fn carry(&self) -> Carry {
+        Carry::default()
+    }
+
+    /// A number that is another one whenever [`Decoder::carry`] is.
+    fn carry_version(&self) -> u64 {
+        0
     }
 
     /// Appends what a frame of ours says (`end`, `meta`); before an end, what is held.

@@ -4,21 +4,24 @@
 //! segments of a diarizing model, whose speakers the transcript's words take over. A segment that comes after its item's
 //! transcript says the turn again, with what it adds.
 //!
+//! Turns come out in the order of the talk, which `previous_item_id` tells: a transcript waits in [`Items`] for those
+//! of the items before it that are still to come.
+//!
 //! In a session with a model, what the model says is a turn too, with the label `assistant`: the transcript of its audio
 //! (`response.output_audio_transcript.delta` and `.done`, `response.audio_transcript.*` in the API's beta) or its text
 //! (`response.output_text.*`, `response.text.*`), from OpenAI's API reference of Realtime server events. `.done` comes for an
 //! interrupted answer too.
 
-use std::collections::BTreeMap;
+mod items;
 
 use serde::Deserialize;
 
+use self::items::{Item, Items, Segment, Transcript, key};
+use super::held::Session;
 use super::wire::{self, Label, Natural, Real, Reported, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
-use crate::types::{Final, SttEvent, TurnKey, Word};
+use crate::types::{Carry, SttEvent};
 
-/// Items remembered, finished ones included. More are never in the air at once.
-const MAX_ITEMS: usize = 64;
 /// Text of a partial kept for one item.
 const MAX_PARTIAL_BYTES: usize = 64 << 10;
 
@@ -26,17 +29,13 @@ const MAX_PARTIAL_BYTES: usize = 64 << 10;
 const ASSISTANT: &str = "assistant";
 
 /// Messages that say nothing of turns.
-const SILENT: [&str; 16] = [
+const SILENT: [&str; 12] = [
     "session.updated",
     "transcription_session.updated",
     "conversation.created",
-    "conversation.item.created",
-    "conversation.item.added",
     "conversation.item.done",
     "conversation.item.retrieved",
     "conversation.item.truncated",
-    "conversation.item.deleted",
-    "input_audio_buffer.committed",
     "input_audio_buffer.cleared",
     "input_audio_buffer.timeout_triggered",
     "input_audio_buffer.dtmf_event_received",
@@ -65,6 +64,10 @@ impl Dialect for OpenAiRealtime {
         Box::new(OpenAiDecoder::default())
     }
 
+    fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
+        Box::new(OpenAiDecoder { items: Items::resume(&carry.held), ..OpenAiDecoder::default() })
+    }
+
     fn names_turns(&self) -> bool {
         true
     }
@@ -76,37 +79,10 @@ impl Dialect for OpenAiRealtime {
 
 #[derive(Default)]
 struct OpenAiDecoder {
-    /// Oldest first.
-    items: Vec<Item>,
-}
-
-#[derive(Default)]
-struct Item {
-    id: String,
-    partial: String,
-    start_ms: Option<u64>,
-    end_ms: Option<u64>,
-    /// In order of time.
-    segments: Vec<Segment>,
-    transcript: Option<Transcript>,
-    /// What the model says in it, by content part; empty where it is not the model's.
-    answer: BTreeMap<u64, String>,
-    /// Its turn has been said: by its transcript, or without, where none will come.
-    done: bool,
-}
-
-struct Transcript {
-    text: String,
-    language: Option<String>,
-    confidence: Option<f32>,
-}
-
-struct Segment {
-    id: String,
-    text: String,
-    speaker: Option<String>,
-    start_ms: u64,
-    end_ms: u64,
+    session: Session,
+    items: Items,
+    /// What [`Items::version`] counted in sessions before.
+    changes: u64,
 }
 
 #[derive(Deserialize)]
@@ -171,6 +147,40 @@ struct Speech<'a> {
     audio_end_ms: Option<Natural>,
 }
 
+/// `input_audio_buffer.committed`, `conversation.item.deleted`.
+#[derive(Deserialize)]
+struct ItemFrame<'a> {
+    #[serde(borrow)]
+    item_id: Text<'a>,
+    #[serde(borrow)]
+    previous_item_id: Option<Text<'a>>,
+}
+
+/// `conversation.item.created`, `conversation.item.added`.
+#[derive(Deserialize)]
+struct Added<'a> {
+    #[serde(borrow)]
+    previous_item_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    item: Option<AddedItem<'a>>,
+}
+
+#[derive(Deserialize)]
+struct AddedItem<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
+    role: Option<Text<'a>>,
+    #[serde(borrow, default, deserialize_with = "wire::list")]
+    content: Vec<Content<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Content<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+}
+
 #[derive(Deserialize)]
 struct ErrorFrame<'a> {
     #[serde(borrow)]
@@ -181,11 +191,11 @@ struct ErrorFrame<'a> {
 #[derive(Deserialize)]
 struct SessionFrame<'a> {
     #[serde(borrow)]
-    session: Option<Session<'a>>,
+    session: Option<SessionField<'a>>,
 }
 
 #[derive(Deserialize)]
-struct Session<'a> {
+struct SessionField<'a> {
     #[serde(borrow)]
     id: Option<Text<'a>>,
 }
@@ -203,8 +213,8 @@ impl Decoder for OpenAiDecoder {
         match kind.as_str() {
             "conversation.item.input_audio_transcription.delta" => {
                 let delta: Delta<'_> = wire::parse(what, frame)?;
-                let item = self.item(delta.item_id.as_str(), out);
-                if let Some(text) = delta.delta.filter(|_| !item.done && item.partial.len() < MAX_PARTIAL_BYTES) {
+                let item = self.items.get(delta.item_id.as_str(), out);
+                if let Some(text) = delta.delta.filter(|_| !item.said() && item.partial.len() < MAX_PARTIAL_BYTES) {
                     item.partial.push_str(text.as_str());
                     let (key, text) = (key(&item.id), item.partial.clone());
                     out.push(SttEvent::Partial { key, speaker: None, text });
@@ -212,22 +222,21 @@ impl Decoder for OpenAiDecoder {
             }
             "conversation.item.input_audio_transcription.completed" => {
                 let completed: Completed<'_> = wire::parse(what, frame)?;
-                let item = self.item(completed.item_id.as_str(), out);
                 let language = completed.languages.into_iter().find_map(|one| one.code);
-                item.transcript = Some(Transcript {
+                let transcript = Transcript {
                     text: completed.transcript.into_string(),
                     language: language.map(Text::into_string),
                     confidence: confidence(&completed.logprobs),
-                });
-                out.push(item.turn());
+                };
+                self.items.complete(completed.item_id.as_str(), transcript, out);
             }
             "response.output_audio_transcript.delta"
             | "response.audio_transcript.delta"
             | "response.output_text.delta"
             | "response.text.delta" => {
                 let delta: Delta<'_> = wire::parse(what, frame)?;
-                let item = self.item(delta.item_id.as_str(), out);
-                if let Some(text) = delta.delta.filter(|_| !item.done && item.partial.len() < MAX_PARTIAL_BYTES) {
+                let item = self.items.get(delta.item_id.as_str(), out);
+                if let Some(text) = delta.delta.filter(|_| !item.said() && item.partial.len() < MAX_PARTIAL_BYTES) {
                     item.partial.push_str(text.as_str());
                     let (key, text) = (key(&item.id), item.partial.clone());
                     out.push(SttEvent::Partial { key, speaker: Some(ASSISTANT.to_owned()), text });
@@ -238,48 +247,62 @@ impl Decoder for OpenAiDecoder {
             | "response.output_text.done"
             | "response.text.done" => {
                 let answered: Answered<'_> = wire::parse(what, frame)?;
-                let item = self.item(answered.item_id.as_str(), out);
                 let index = answered.content_index.map_or(0, |index| index.0);
-                item.answer.insert(index, answered.transcript.into_string());
-                let text = item.answer.values().map(|part| part.trim()).collect::<Vec<_>>().join(" ");
-                item.transcript = Some(Transcript { text, language: None, confidence: None });
-                out.push(item.turn());
+                let part = answered.transcript.into_string();
+                self.items.answer(answered.item_id.as_str(), index, part, ASSISTANT, out);
             }
             "conversation.item.input_audio_transcription.segment" => {
                 let segment: SegmentFrame<'_> = wire::parse(what, frame)?;
-                let item = self.item(segment.item_id.as_str(), out);
-                if item.segments.iter().all(|other| other.id != segment.id.as_str()) {
-                    let (start_ms, end_ms) = (segment.start.ms(), segment.end.ms().max(segment.start.ms()));
-                    let place =
-                        item.segments.partition_point(|other| (other.start_ms, other.end_ms) <= (start_ms, end_ms));
-                    let (text, speaker) = (segment.text.into_string(), segment.speaker.map(|Label(speaker)| speaker));
-                    item.segments
-                        .insert(place, Segment { id: segment.id.into_string(), text, speaker, start_ms, end_ms });
-                    if item.done {
-                        out.push(item.turn());
-                    }
-                }
+                let (start_ms, end_ms) = (segment.start.ms(), segment.end.ms().max(segment.start.ms()));
+                let (text, speaker) = (segment.text.into_string(), segment.speaker.map(|Label(speaker)| speaker));
+                let id = segment.id.into_string();
+                let segment = (segment.item_id, Segment { id, text, speaker, start_ms, end_ms });
+                self.items.segment(segment.0.as_str(), segment.1, out);
             }
             "conversation.item.input_audio_transcription.failed" => {
                 let error: ErrorFrame<'_> = wire::parse(what, frame)?;
                 if let Some(id) = &error.item_id {
                     out.push(SttEvent::Partial { key: key(id.as_str()), speaker: None, text: String::new() });
                     // Its segments, if there are any, are all that there will be.
-                    let item = self.item(id.as_str(), out);
-                    out.extend(item.abandon());
+                    self.items.give_up(id.as_str(), out);
                 }
                 out.push(vendor_error(error.error));
+            }
+            "conversation.item.deleted" => {
+                let deleted: ItemFrame<'_> = wire::parse(what, frame)?;
+                self.items.give_up(deleted.item_id.as_str(), out);
+            }
+            "input_audio_buffer.committed" => {
+                let committed: ItemFrame<'_> = wire::parse(what, frame)?;
+                let previous = committed.previous_item_id.as_ref().map(Text::as_str);
+                self.items.place(committed.item_id.as_str(), previous, true, out);
+            }
+            "conversation.item.created" | "conversation.item.added" => {
+                let added: Added<'_> = wire::parse(what, frame)?;
+                if let Some(AddedItem { id: Some(id), role, content }) = added.item {
+                    let user = role.is_none_or(|role| role.as_str() == "user");
+                    let audio = |part: Content<'_>| part.kind.is_some_and(|kind| kind.as_str() == "input_audio");
+                    let previous = added.previous_item_id.as_ref().map(Text::as_str);
+                    self.items.place(id.as_str(), previous, user && content.into_iter().any(audio), out);
+                }
             }
             "error" => out.push(vendor_error(wire::parse::<ErrorFrame<'_>>(what, frame)?.error)),
             "input_audio_buffer.speech_started" | "input_audio_buffer.speech_stopped" => {
                 let speech: Speech<'_> = wire::parse(what, frame)?;
-                let item = self.item(speech.item_id.as_str(), out);
+                let item: &mut Item = self.items.get(speech.item_id.as_str(), out);
                 item.start_ms = speech.audio_start_ms.map(|start| start.0).or(item.start_ms);
                 item.end_ms = speech.audio_end_ms.map(|end| end.0).or(item.end_ms);
             }
             "session.created" | "transcription_session.created" => {
                 let frame: SessionFrame<'_> = wire::parse(what, frame)?;
                 let id = frame.session.and_then(|session| session.id);
+                let known = self.session.0.is_some();
+                if self.session.begins(id.as_ref().map(Text::as_str)) && known {
+                    // Items of the session before do not go on.
+                    self.finish(out);
+                    self.changes += 1 + self.items.version();
+                    self.items = Items::default();
+                }
                 out.push(SttEvent::Begin { vendor_session: id.map(Text::into_string) });
             }
             silent if SILENT.contains(&silent) || silent.starts_with("response.") => {}
@@ -289,80 +312,20 @@ impl Decoder for OpenAiDecoder {
     }
 
     fn holding(&self) -> bool {
-        self.items.iter().any(Item::holds)
+        self.items.holding()
+    }
+
+    fn carry(&self) -> Carry {
+        Carry { held: self.items.held(), ..Carry::default() }
+    }
+
+    fn carry_version(&self) -> u64 {
+        self.changes + self.items.version()
     }
 
     fn finish(&mut self, out: &mut Vec<SttEvent>) {
-        out.extend(self.items.iter_mut().filter_map(Item::abandon));
+        self.items.finish(out);
     }
-}
-
-impl OpenAiDecoder {
-    /// The item of that id; the oldest makes room for a new one.
-    fn item(&mut self, id: &str, out: &mut Vec<SttEvent>) -> &mut Item {
-        let index = self.items.iter().position(|item| item.id == id).unwrap_or_else(|| {
-            if self.items.len() == MAX_ITEMS {
-                out.extend(self.items.remove(0).abandon());
-            }
-            self.items.push(Item { id: id.to_owned(), ..Item::default() });
-            self.items.len() - 1
-        });
-        &mut self.items[index]
-    }
-}
-
-impl Item {
-    fn holds(&self) -> bool {
-        !self.done && !self.segments.is_empty()
-    }
-
-    /// The turn, as far as it is known; without a transcript, its text is that of its segments.
-    fn turn(&mut self) -> SttEvent {
-        self.done = true;
-        self.partial = String::new();
-        let (text, language, confidence) = match &self.transcript {
-            Some(said) => (said.text.clone(), said.language.clone(), said.confidence),
-            None => (self.segments.iter().map(|segment| segment.text.trim()).collect::<Vec<_>>().join(" "), None, None),
-        };
-        let words: Vec<Word> = self.segments.iter().flat_map(words).collect();
-        let (first, last) = wire::span(&words);
-        let start_ms = first.or(self.start_ms);
-        SttEvent::Final(Box::new(Final {
-            key: key(&self.id),
-            // What is put together from segments gives way to a transcript, never the other way round.
-            formatted: self.transcript.is_some(),
-            text,
-            speaker: wire::common_speaker(&words).or_else(|| (!self.answer.is_empty()).then(|| ASSISTANT.to_owned())),
-            words,
-            start_ms,
-            end_ms: last.or(self.end_ms.map(|end| end.max(start_ms.unwrap_or(0)))),
-            language,
-            confidence,
-        }))
-    }
-
-    /// Its transcript will not come: its segments are all there is.
-    fn abandon(&mut self) -> Option<SttEvent> {
-        self.holds().then(|| self.turn())
-    }
-}
-
-/// A segment's words, its time shared out by their lengths.
-fn words(segment: &Segment) -> Vec<Word> {
-    let total: usize = segment.text.split_whitespace().map(|word| word.chars().count()).sum();
-    let at =
-        |chars: usize| segment.start_ms + (segment.end_ms - segment.start_ms) * chars as u64 / (total as u64).max(1);
-    let mut before = 0;
-    segment
-        .text
-        .split_whitespace()
-        .map(|text| {
-            let start_ms = at(before);
-            before += text.chars().count();
-            let (text, speaker) = (text.to_owned(), segment.speaker.clone());
-            Word { text, start_ms, end_ms: at(before), speaker, confidence: None }
-        })
-        .collect()
 }
 
 /// The mean probability of the tokens, as logarithms have it.
@@ -370,10 +333,6 @@ fn confidence(tokens: &[LogProb]) -> Option<f32> {
     #[expect(clippy::cast_precision_loss, reason = "a turn has few tokens")]
     let mean = tokens.iter().map(|token| token.logprob.0).sum::<f64>() / tokens.len() as f64;
     (!tokens.is_empty()).then(|| wire::probability(mean))
-}
-
-fn key(item_id: &str) -> TurnKey {
-    TurnKey::Vendor(item_id.to_owned())
 }
 
 fn vendor_error(error: Option<Reported>) -> SttEvent {

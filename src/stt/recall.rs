@@ -4,6 +4,7 @@
 
 use serde::Deserialize;
 
+use super::held::Session;
 use super::wire::{self, Label, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::base::text;
@@ -26,7 +27,7 @@ impl Dialect for Recall {
     }
 
     fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(RecallDecoder)
+        Box::new(RecallDecoder::default())
     }
 
     fn names_turns(&self) -> bool {
@@ -38,7 +39,11 @@ impl Dialect for Recall {
     }
 }
 
-struct RecallDecoder;
+#[derive(Default)]
+struct RecallDecoder {
+    /// The recording: times are relative to it.
+    session: Session,
+}
 
 /// Events of other things than the transcript.
 const OTHER_EVENTS: [&str; 9] = [
@@ -83,6 +88,12 @@ struct Event<'a> {
 struct Outer<'a> {
     #[serde(borrow)]
     data: Inner<'a>,
+    recording: Option<Recording>,
+}
+
+#[derive(Deserialize)]
+struct Recording {
+    id: Option<Label>,
 }
 
 #[derive(Deserialize)]
@@ -125,9 +136,14 @@ impl Decoder for RecallDecoder {
             return Err(wire::bad_field("event", "an event such as \"transcript.data\"", None));
         };
         match kind.as_str() {
-            "transcript.data" => out.push(turn(wire::parse::<Event<'_>>("transcript.data", frame)?.data.data, true)),
-            "transcript.partial_data" => {
-                out.push(turn(wire::parse::<Event<'_>>("transcript.partial_data", frame)?.data.data, false));
+            what @ ("transcript.data" | "transcript.partial_data") => {
+                let Outer { data, recording } = wire::parse::<Event<'_>>(what, frame)?.data;
+                if let Some(Label(id)) = recording.and_then(|recording| recording.id)
+                    && self.session.begins(Some(&id))
+                {
+                    out.push(SttEvent::Begin { vendor_session: Some(id) });
+                }
+                out.push(turn(data, what == "transcript.data"));
             }
             "transcript.failed" => {
                 let status = wire::parse::<Status<'_>>("transcript.failed", frame)?.data.and_then(|outer| outer.data);

@@ -6,10 +6,10 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::held::{Held, Segment};
+use super::held::{Held, Segment, Timeline};
 use super::wire::{self, Flag, Label, Natural, Score, Text};
 use super::{DecodeError, Decoder, Dialect};
-use crate::types::{EndScope, SttEvent, TurnKey, Word};
+use crate::types::{Carry, EndScope, SttEvent, TurnKey, Word};
 
 /// The dialect.
 pub(super) struct Soniox;
@@ -31,6 +31,14 @@ impl Dialect for Soniox {
         Box::new(SonioxDecoder::default())
     }
 
+    fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
+        Box::new(SonioxDecoder {
+            held: carry.held.first().map(Held::resume).unwrap_or_default(),
+            timeline: Timeline(carry.ends.clone()),
+            changes: 0,
+        })
+    }
+
     fn names_turns(&self) -> bool {
         false
     }
@@ -40,9 +48,15 @@ impl Dialect for Soniox {
     }
 }
 
+/// All speech is on one channel, which has no name.
+const CHANNEL: &str = "";
+
 #[derive(Default)]
 struct SonioxDecoder {
     held: Held,
+    timeline: Timeline,
+    /// Counts what [`Held::version`] does not.
+    changes: u64,
 }
 
 #[derive(Deserialize)]
@@ -112,8 +126,17 @@ impl Decoder for SonioxDecoder {
         !self.held.is_empty()
     }
 
+    fn carry(&self) -> Carry {
+        let held = self.held.peek(CHANNEL, None).into_iter().collect();
+        Carry { held, ends: self.timeline.0.clone(), ..Carry::default() }
+    }
+
+    fn carry_version(&self) -> u64 {
+        self.changes + self.held.version()
+    }
+
     fn finish(&mut self, out: &mut Vec<SttEvent>) {
-        out.extend(self.held.take(None));
+        out.extend(self.held.take(CHANNEL, None));
     }
 }
 
@@ -129,15 +152,21 @@ impl SonioxDecoder {
             }
             if matches!(text, "<end>" | "<fin>") {
                 if token.is_final() {
-                    out.extend(self.held.take(None));
+                    out.extend(self.held.take(CHANNEL, None));
                 }
                 continue;
             }
             spoken = true;
+            if self.timeline.restarts(CHANNEL, token.start_ms.map(|Natural(start)| start)) {
+                self.changes += 1;
+                self.finish(out);
+                out.push(SttEvent::Restarted);
+            }
             if token.is_final() {
+                self.timeline.note(CHANNEL, token.end_ms.map(|Natural(end)| end));
                 self.hold(token);
                 if self.held.is_full() {
-                    out.extend(self.held.take(None));
+                    out.extend(self.held.take(CHANNEL, None));
                 }
             } else {
                 more.push_str(text);
@@ -147,7 +176,7 @@ impl SonioxDecoder {
         let text = self.held.with(&more, "");
         if spoken && !text.is_empty() {
             let speaker = speaker.or_else(|| self.held.speaker());
-            out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+            out.push(SttEvent::Partial { key: TurnKey::Held(CHANNEL.to_owned()), speaker, text });
         }
     }
 

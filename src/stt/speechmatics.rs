@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::held::{Held, Segment};
+use super::held::{Held, Segment, Session, Timeline};
 use super::wire::{self, Label, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
-use crate::types::{EndScope, SttEvent, TurnKey, Word};
+use crate::types::{Carry, EndScope, SttEvent, TurnKey, Word};
 
 /// Messages that say nothing of turns.
 const SILENT: [&str; 10] = [
@@ -46,6 +46,19 @@ impl Dialect for Speechmatics {
         Box::new(SpeechmaticsDecoder::default())
     }
 
+    fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
+        let channels = carry.held.iter().filter_map(|last| {
+            let TurnKey::Held(channel) = &last.key else { return None };
+            Some((channel.clone(), Held::resume(last)))
+        });
+        Box::new(SpeechmaticsDecoder {
+            session: Session(carry.session.clone()),
+            timeline: Timeline(carry.ends.clone()),
+            channels: channels.collect(),
+            changes: 0,
+        })
+    }
+
     fn names_turns(&self) -> bool {
         false
     }
@@ -57,8 +70,13 @@ impl Dialect for Speechmatics {
 
 #[derive(Default)]
 struct SpeechmaticsDecoder {
+    session: Session,
+    /// Used where no message named the session.
+    timeline: Timeline,
     /// By channel name; `""` where there is but one.
     channels: BTreeMap<String, Held>,
+    /// Counts what [`Held::version`] does not.
+    changes: u64,
 }
 
 #[derive(Deserialize)]
@@ -140,6 +158,10 @@ impl Decoder for SpeechmaticsDecoder {
         match kind.as_str() {
             "AddTranscript" => {
                 let (channel, mark, segment) = segment(wire::parse::<Said<Transcript<'_>>>("AddTranscript", frame)?.0);
+                self.look_for_restart(&channel, &segment, out);
+                if self.session.0.is_none() {
+                    self.timeline.note(&channel, wire::span(&segment.words).1);
+                }
                 let held = self.channels.entry(channel.clone()).or_default();
                 if let Some(word) = held.last_word() {
                     word.text.push_str(&mark);
@@ -147,22 +169,23 @@ impl Decoder for SpeechmaticsDecoder {
                 // Segments carry their own spaces.
                 held.push(segment, "");
                 if held.is_full() {
-                    out.extend(held.take(label(&channel)));
+                    out.extend(held.take(&channel, label(&channel)));
                 }
             }
             "AddPartialTranscript" => {
                 let (channel, _, segment) =
                     segment(wire::parse::<Said<Transcript<'_>>>("AddPartialTranscript", frame)?.0);
+                self.look_for_restart(&channel, &segment, out);
                 let held = self.channels.entry(channel.clone()).or_default();
                 let text = held.with(&segment.text, "");
                 let speaker = wire::common_speaker(&segment.words).or_else(|| label(&channel).map(str::to_owned));
-                out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+                out.push(SttEvent::Partial { key: TurnKey::Held(channel), speaker, text });
             }
             "EndOfUtterance" => {
                 let end: Utterance<'_> = wire::parse("EndOfUtterance", frame)?;
                 let channel = end.channel.as_ref().map_or("", Text::as_str);
                 if let Some(held) = self.channels.get_mut(channel) {
-                    out.extend(held.take(label(channel)));
+                    out.extend(held.take(channel, label(channel)));
                 }
             }
             "EndOfTranscript" => {
@@ -171,6 +194,9 @@ impl Decoder for SpeechmaticsDecoder {
             }
             "RecognitionStarted" => {
                 let started: Started<'_> = wire::parse("RecognitionStarted", frame)?;
+                if self.session.begins(started.id.as_ref().map(Text::as_str)) {
+                    self.finish(out);
+                }
                 out.push(SttEvent::Begin { vendor_session: started.id.map(Text::into_string) });
             }
             "Error" => {
@@ -190,11 +216,35 @@ impl Decoder for SpeechmaticsDecoder {
         self.channels.values().any(|held| !held.is_empty())
     }
 
+    fn carry(&self) -> Carry {
+        let mut channels: Vec<_> = self.channels.iter().collect();
+        channels.sort_by_key(|(_, held)| held.start_ms());
+        let held: Vec<_> =
+            channels.into_iter().filter_map(|(channel, held)| held.peek(channel, label(channel))).collect();
+        let session = self.session.0.clone().filter(|_| !held.is_empty());
+        Carry { held, ends: self.timeline.0.clone(), session, closed: false }
+    }
+
+    fn carry_version(&self) -> u64 {
+        self.changes + self.channels.values().map(Held::version).sum::<u64>()
+    }
+
     fn finish(&mut self, out: &mut Vec<SttEvent>) {
         let mut channels: Vec<_> = self.channels.iter_mut().collect();
         channels.sort_by_key(|(_, held)| held.start_ms());
         for (channel, held) in channels {
-            out.extend(held.take(label(channel)));
+            out.extend(held.take(channel, label(channel)));
+        }
+    }
+}
+
+impl SpeechmaticsDecoder {
+    fn look_for_restart(&mut self, channel: &str, segment: &Segment, out: &mut Vec<SttEvent>) {
+        let start_ms = wire::span(&segment.words).0;
+        if self.session.0.is_none() && self.timeline.restarts(channel, start_ms) {
+            self.changes += 1;
+            self.finish(out);
+            out.push(SttEvent::Restarted);
         }
     }
 }

@@ -9,10 +9,10 @@
 
 use serde::Deserialize;
 
-use super::held::{Held, Segment};
+use super::held::{Held, Segment, Session};
 use super::wire::{self, Flag, Label, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
-use crate::types::{EndScope, SttEvent, TurnKey};
+use crate::types::{Carry, EndScope, SttEvent, TurnKey};
 
 /// Messages that say nothing of turns.
 const SILENT: [&str; 23] = [
@@ -65,13 +65,26 @@ impl Dialect for SpeechmaticsAgent {
         &["message", "segments", "segments[]", "segments[].text"]
     }
 
+    fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
+        let last = carry.held.first();
+        Box::new(AgentDecoder {
+            session: Session(carry.session.clone()),
+            held: last.map(Held::resume).unwrap_or_default(),
+            speaker: last.and_then(|last| last.speaker.clone()),
+        })
+    }
+
     fn names_turns(&self) -> bool {
         false
     }
 }
 
+/// All speech is on one channel, which has no name.
+const CHANNEL: &str = "";
+
 #[derive(Default)]
 struct AgentDecoder {
+    session: Session,
     held: Held,
     /// Who says what is held.
     speaker: Option<String>,
@@ -137,6 +150,9 @@ impl Decoder for AgentDecoder {
             }
             "RecognitionStarted" => {
                 let started: Started<'_> = wire::parse("RecognitionStarted", frame)?;
+                if self.session.begins(started.id.as_ref().map(Text::as_str)) {
+                    self.finish(out);
+                }
                 out.push(SttEvent::Begin { vendor_session: started.id.map(Text::into_string) });
             }
             "Error" => {
@@ -156,8 +172,18 @@ impl Decoder for AgentDecoder {
         !self.held.is_empty()
     }
 
+    fn carry(&self) -> Carry {
+        let held: Vec<_> = self.held.peek(CHANNEL, self.speaker.as_deref()).into_iter().collect();
+        let session = self.session.0.clone().filter(|_| !held.is_empty());
+        Carry { held, session, ..Carry::default() }
+    }
+
+    fn carry_version(&self) -> u64 {
+        self.held.version()
+    }
+
     fn finish(&mut self, out: &mut Vec<SttEvent>) {
-        out.extend(self.held.take(self.speaker.as_deref()));
+        out.extend(self.held.take(CHANNEL, self.speaker.as_deref()));
     }
 }
 
@@ -194,7 +220,7 @@ impl AgentDecoder {
             let speaker = newest.speaker_id.map(|Label(speaker)| speaker);
             let text = newest.text.as_str().trim();
             let text = if speaker == self.speaker { self.held.with(text, " ") } else { text.to_owned() };
-            out.push(SttEvent::Partial { key: TurnKey::Next, speaker, text });
+            out.push(SttEvent::Partial { key: TurnKey::Held(CHANNEL.to_owned()), speaker, text });
         }
     }
 }

@@ -36,7 +36,7 @@ fn line(event: &SttEvent) -> String {
     let key = |key: &TurnKey| match key {
         TurnKey::Order(order) => format!("#{order}"),
         TurnKey::Vendor(id) => format!("<{id}>"),
-        TurnKey::Next => "next".to_owned(),
+        TurnKey::Next | TurnKey::Held(_) | TurnKey::Ended(_) => "next".to_owned(),
     };
     let words = |words: &[Word]| {
         let mut text = String::new();

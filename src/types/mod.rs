@@ -17,7 +17,7 @@ pub use attempt::{AttemptBegun, AttemptDone, Outcome, RequestDone};
 pub use event::{Event, Stamp};
 pub use id::{CallId, IdError, StreamId};
 pub use insight::{Coverage, Evidence, Insight, InsightFailure, LatencyMs, Provenance, Status, TokenUsage};
-pub use stt::{EndScope, Final, Revision, SttEvent, TurnKey};
+pub use stt::{Carry, EndScope, Final, Revision, SttEvent, TurnKey};
 pub use transcript::Transcript;
 pub use turn::{Turn, Word};
 

@@ -75,6 +75,7 @@ fn entry(call: &CallId) -> Entry {
         open_streams: 1,
         turns: 0,
         connections: std::collections::BTreeMap::new(),
+        positions: Default::default(),
     }
 }
 

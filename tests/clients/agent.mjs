@@ -1,7 +1,9 @@
 // A voice agent: says what it hears, and gets insights back on the same socket.
+import { randomUUID } from "node:crypto";
 import WebSocket from "ws";
 
 const url = process.argv[2] ?? "ws://127.0.0.1:7700";
+const call = `node-agent-${randomUUID().slice(0, 8)}`; // a call of its own for every run
 const turns = [
   ["agent", "Thank you for calling, how can I help?"],
   ["customer", "My order is late again and I am really annoyed."],
@@ -10,7 +12,7 @@ const turns = [
 ];
 
 function connect() {
-  const socket = new WebSocket(`${url}/v1/ingest?call_id=node-agent&stream_id=s_1&analyses=summary,sentiment`);
+  const socket = new WebSocket(`${url}/v1/ingest?call_id=${call}&stream_id=s_1&analyses=summary,sentiment`);
   const send = (frame) => socket.send(JSON.stringify(frame));
   let completed = false;
   socket.on("message", (data) => {

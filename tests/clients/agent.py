@@ -1,5 +1,5 @@
 """A voice agent: says what it hears, and gets insights back on the same socket."""
-import asyncio, json, sys
+import asyncio, json, sys, uuid
 import websockets
 
 TURNS = [("agent", "Thank you for calling, how can I help?"),
@@ -8,7 +8,8 @@ TURNS = [("agent", "Thank you for calling, how can I help?"),
          ("customer", "Great, that helps a lot. Thank you!")]
 
 async def main(url):
-    stream = f"{url}/v1/ingest?call_id=py-agent&stream_id=s_1&analyses=summary,sentiment"
+    call = f"py-agent-{uuid.uuid4().hex[:8]}"                # a call of its own for every run
+    stream = f"{url}/v1/ingest?call_id={call}&stream_id=s_1&analyses=summary,sentiment"
     async for socket in websockets.connect(stream):           # connects again after a drop
         try:
             welcome = json.loads(await socket.recv())

@@ -5,7 +5,7 @@ use tokio::net::TcpStream;
 
 use crate::support::daemon::Daemon;
 use crate::support::llm::MockLlm;
-use crate::support::ws::{Client, turn};
+use crate::support::ws::{Client, encode, ingest, turn};
 use crate::support::{PATIENCE, eventually, json, knob, shared};
 
 /// Connections at once.
@@ -137,4 +137,51 @@ async fn an_open_call_keeps_its_variant() {
     let mut client = Client::connect(&url).await;
     client.send(&turn(2, "agent", "Still here.")).await;
     assert_eq!(insight(client, 2).await.1, "a", "over a restart");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn variants_of_a_producer_are_pinned_before_the_first_job_and_over_a_kill() {
+    let _machine = shared().await;
+    let config = "[routes.r]\nvariants = [{ name = \"a\", model = \"local\" }, { name = \"b\", model = \"local\" }]\n\
+                  [analyses.summary]\nroute = \"r\"\non_end = true\n";
+    let mut daemon = Daemon::start(config).await;
+    let calls: Vec<String> = (0..10).map(|number| format!("c{number}")).collect();
+    for call in &calls {
+        let variants = encode(r#"{"r":"b"}"#);
+        let query = format!("call_id={call}&stream_id=s_1&analyses=summary&variants={variants}");
+        let (mut client, _) = ingest(&daemon, &query).await;
+        client.send(&json!({"type":"partial","turn_order":0,"text":"Hello"})).await;
+        client.close().await;
+    }
+    daemon.kill9();
+    daemon.restart().await;
+    for call in &calls {
+        // Whoever comes second chooses nothing any more.
+        let variants = encode(r#"{"r":"a"}"#);
+        let query = format!("call_id={call}&stream_id=s_1&analyses=summary&variants={variants}");
+        let (mut client, _) = ingest(&daemon, &query).await;
+        client.send(&turn(0, "agent", "Thanks for calling, how can I help?")).await;
+        client.send(&json!({"type":"end","scope":"call"})).await;
+        let done = daemon.completed(call, PATIENCE).await;
+        assert_eq!(done["insights"]["summary"]["provenance"]["variant"], "b", "{call}: {done}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn variants_that_do_not_exist_are_named_with_those_that_do() {
+    let _machine = shared().await;
+    let daemon = Daemon::start(&config(1, 1)).await;
+    for (chosen, names) in [(r#"{"r":"c"}"#, ["\"c\"", "a, b"]), (r#"{"s":"a"}"#, ["\"s\"", "there are: r"])] {
+        let (mut client, _) = ingest(&daemon, &format!("variants={}", encode(chosen))).await;
+        let error = client.of_type("error").await;
+        assert_eq!((&error["code"], &error["fatal"]), (&json!("unknown_variant"), &json!(false)), "{error}");
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(names.iter().all(|name| message.contains(name)), "{message}");
+        client.send(&turn(0, "agent", "Hello.")).await;
+        client.acked(0).await;
+    }
+    let mut client = Client::connect(&daemon.ws(&format!("/v1/ingest?variants={}", encode("[]")))).await;
+    let error = client.of_type("error").await;
+    assert_eq!((&error["code"], &error["fatal"]), (&json!("bad_parameter"), &json!(true)), "{error}");
+    assert_eq!(client.close_code().await, 4400);
 }

@@ -53,6 +53,8 @@ pub(crate) struct Play<'a> {
     pub(crate) dialect: &'static dyn Dialect,
     /// Analyses to ask for; empty = what the daemon runs by default.
     pub(crate) analyses: &'a [String],
+    /// Route and variant.
+    pub(crate) variants: &'a [(String, String)],
     /// What is known of the call, a JSON object.
     pub(crate) meta: Option<&'a str>,
     /// How fast.
@@ -147,6 +149,11 @@ impl<'a> Producer<'a> {
         ];
         if !play.analyses.is_empty() {
             query.push(("analyses", play.analyses.join(",")));
+        }
+        if !play.variants.is_empty() {
+            let chosen: serde_json::Map<String, Value> =
+                play.variants.iter().map(|(route, name)| (route.clone(), Value::from(name.clone()))).collect();
+            query.push(("variants", Value::Object(chosen).to_string()));
         }
         if let Some(meta) = play.meta {
             query.push(("meta", meta.to_owned()));

@@ -11,8 +11,13 @@ use crate::types::{SttEvent, TurnKey};
 /// The final turns of a recording, and whether it says where it ends.
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
-    /// Turns that the vendor names -> the first frame that carried a final of them.
-    named: BTreeMap<Named, usize>,
+    /// Turns that the vendor names, with the session that they belong to -> the first frame that carried a final of them.
+    named: BTreeMap<(usize, Named), usize>,
+    /// The vendor's sessions, each a stream of the call: the first is the one that the producer names, the second that
+    /// one's `~2`, and so on.
+    sessions: Vec<Option<String>>,
+    /// Index of the session that is read.
+    session: usize,
     /// Finals without an id, in order: frame and text.
     unnamed: Vec<(usize, String)>,
     /// Frames that carry a final.
@@ -75,15 +80,22 @@ impl Expected {
         for event in events.drain(..) {
             match event {
                 SttEvent::End { .. } => self.ends = true,
+                SttEvent::Begin { vendor_session } => self.begin(vendor_session),
+                SttEvent::Restarted => {
+                    if self.sessions.is_empty() {
+                        self.begin(None);
+                    }
+                    self.begin(None);
+                }
                 SttEvent::Final(turn) if !turn.text.trim().is_empty() => {
                     match turn.key {
                         TurnKey::Order(order) => {
-                            self.named.entry(Named::Order(order)).or_insert(frame);
+                            self.named.entry((self.session, Named::Order(order))).or_insert(frame);
                         }
                         TurnKey::Vendor(id) => {
-                            self.named.entry(Named::Vendor(id)).or_insert(frame);
+                            self.named.entry((self.session, Named::Vendor(id))).or_insert(frame);
                         }
-                        TurnKey::Next => self.unnamed.push((frame, turn.text)),
+                        TurnKey::Next | TurnKey::Held(_) | TurnKey::Ended(_) => self.unnamed.push((frame, turn.text)),
                     }
                     if self.final_frames.last() != Some(&frame) {
                         self.final_frames.push(frame);
@@ -92,6 +104,16 @@ impl Expected {
                 _ => {}
             }
         }
+    }
+
+    /// A session begins, or one that is known is sent again.
+    fn begin(&mut self, id: Option<String>) {
+        let known = self.sessions.iter().position(|session| session.is_some() && *session == id);
+        self.session = known.unwrap_or_else(|| {
+            // What came before the first begin message is of the first session too.
+            self.sessions.push(id);
+            self.sessions.len() - 1
+        });
     }
 
     /// How many different turns are to be there.
@@ -103,20 +125,24 @@ impl Expected {
     /// Holds the turns of `stream` against what was sent, as long as it came before frame `sent`.
     pub(crate) fn find(&self, listed: &[Listed], stream: &str, sent: usize) -> Found {
         let mut found = Found::default();
-        let mine = || listed.iter().filter(|turn| turn.stream_id == stream);
-        let mut answered: BTreeMap<Named, bool> =
+        let session = |turn: &Listed| match turn.stream_id.strip_prefix(stream)? {
+            "" => Some(0),
+            later => later.strip_prefix('~')?.parse::<usize>().ok()?.checked_sub(1),
+        };
+        let mine = || listed.iter().filter_map(|turn| Some((session(turn)?, turn)));
+        let mut answered: BTreeMap<(usize, Named), bool> =
             self.named.iter().filter(|(_, frame)| **frame < sent).map(|(name, _)| (name.clone(), false)).collect();
-        for turn in mine() {
-            let by_order = Named::Order(turn.turn_order);
-            let name = turn.vendor_turn.clone().map(Named::Vendor).filter(|name| self.named.contains_key(name));
-            let name = name.unwrap_or(by_order);
+        for (session, turn) in mine() {
+            let by_order = (session, Named::Order(turn.turn_order));
+            let name = turn.vendor_turn.clone().map(|id| (session, Named::Vendor(id)));
+            let name = name.filter(|name| self.named.contains_key(name)).unwrap_or(by_order);
             if let Some(frame) = self.named.get(&name) {
                 found.frame_of.insert(turn.turn, *frame);
                 answered.insert(name, true);
             }
         }
         found.lost = answered.values().filter(|answered| !**answered).count();
-        self.find_unnamed(mine(), sent, &mut found);
+        self.find_unnamed(mine().map(|(_, turn)| turn), sent, &mut found);
         found
     }
 
@@ -194,6 +220,19 @@ mod tests {
         // What was never sent is not lost, and other streams answer nothing.
         assert_eq!(expected.find(&[], "s", 2).lost, 1);
         assert_eq!(expected.find(&all, "other", frames.len()).lost, 2);
+    }
+
+    #[test]
+    fn turns_of_a_session_that_begins_anew_are_found_in_its_own_stream() {
+        let begin = |id: &str| format!(r#"{{"type":"Begin","id":"{id}","expires_at":1}}"#);
+        let frames = [begin("a"), turn(0, true, "One."), begin("b"), turn(0, true, "Two.")];
+        let dialect = stt::dialect("assemblyai").expect("dialect");
+        let expected = Expected::read(dialect, frames.iter().map(String::as_str));
+        assert_eq!(expected.turns(), 2);
+        let later = Listed { stream_id: "s~2".into(), turn_order: 0, ..listed(1, Some("0"), "Two.") };
+        let all = [listed(0, Some("0"), "One."), later];
+        assert_eq!(expected.find(&all, "s", frames.len()).frame_of, BTreeMap::from([(0, 1), (1, 3)]));
+        assert_eq!(expected.find(&all[..1], "s", frames.len()).lost, 1);
     }
 
     #[test]

@@ -57,7 +57,8 @@ pub(crate) struct ReplayArgs {
     /// The daemon
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
     to: String,
-    /// Times real time, such as 4 or 0.5, or "max"
+    /// Times real time, such as 4 or 0.5, or "max"; the daemon's debounce and intervals stay in real time, so that a
+    /// faster replay makes fewer insights than the call would
     #[arg(long, value_name = "N|max", default_value = "1")]
     speed: Speed,
     /// Play each recording as N calls, named with -1 to -N
@@ -72,6 +73,9 @@ pub(crate) struct ReplayArgs {
     /// Analyses to run; default: those of the daemon's configuration
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = name_list)]
     analyses: Vec<String>,
+    /// The variant that a route's jobs run with, several times for several; default: shared out by weight
+    #[arg(long = "variant", value_name = "ROUTE=NAME", value_parser = variant)]
+    variants: Vec<(String, String)>,
     /// What is known of the calls, a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     meta: Option<String>,
@@ -115,6 +119,13 @@ impl FromStr for Speed {
             Ok(factor) if (0.001..=10_000.0).contains(&factor) => Ok(Self::Times(factor)),
             _ => Err("expected a number from 0.001 to 10000 (times real time), or \"max\"".to_owned()),
         }
+    }
+}
+
+fn variant(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((route, name)) if !route.is_empty() && !name.is_empty() => Ok((route.to_owned(), name.to_owned())),
+        _ => Err(format!("expected ROUTE=NAME, such as summary=b, found {text:?}")),
     }
 }
 
@@ -206,9 +217,16 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
         print_line(&totals.last_line())?;
     } else {
         print_summary(&mut totals, started.elapsed())?;
+        if shared.args.speed != Speed::Times(1.0) {
+            anstream::eprintln!("{SPEED_NOTE}");
+        }
     }
     Ok(if totals.clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
+
+/// What a figure of insights means where the recording was not played in real time.
+const SPEED_NOTE: &str = "note: debounce and intervals run in real time at any --speed, so the number of insights is not \
+that of the call: turns that come faster than the debounce share one insight. --speed 1 shows the real number.";
 
 struct Job {
     path: PathBuf,
@@ -261,6 +279,7 @@ impl Shared {
                     recording: &recording,
                     dialect,
                     analyses: &self.args.analyses,
+                    variants: &self.args.variants,
                     meta: self.args.meta.as_deref(),
                     speed: self.args.speed,
                     patience: self.patience(),

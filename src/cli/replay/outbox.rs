@@ -77,6 +77,15 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_welcome_below_the_last_ack_goes_on_from_the_ack() {
+        let mut outbox = Outbox::default();
+        send(&mut outbox, 10);
+        outbox.acknowledged(8);
+        outbox.welcomed(Some(5));
+        assert_eq!((outbox.next(), outbox.acked()), (8, 8));
+    }
+
     fn send(outbox: &mut Outbox, count: usize) {
         for _ in 0..count {
             outbox.sent();

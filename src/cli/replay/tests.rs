@@ -65,6 +65,7 @@ impl Daemon {
             call_id: "c",
             recording: &recording,
             dialect: stt::dialect("sidetone").expect("dialect"),
+            variants: &[],
             analyses: &[],
             meta: None,
             speed: Speed::Max,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::context::saved::VendorTurn;
-use crate::types::TurnKey;
+use crate::types::{Final, TurnKey};
 
 /// What is known of one stream.
 #[derive(Debug, Default)]
@@ -48,14 +48,19 @@ impl Stream {
     pub(super) fn restore(&mut self, saved: VendorTurn) -> usize {
         self.early += saved.early.len();
         match self.by_key.get(&saved.key) {
-            Some(&index) => {
+            Some(&index) if self.vendors[index].first == saved.first || self.vendors[index].first.is_none() => {
                 let known = &mut self.vendors[index];
                 self.early -= known.early.len();
                 let parts = std::mem::take(&mut known.parts);
                 *known = VendorTurn { parts, ..saved };
                 index
             }
-            None => self.insert(saved),
+            _ => self.insert(saved),
         }
+    }
+
+    /// Forgets the keys of turns in the making, but for those of `held`: these turns have ended.
+    pub(super) fn end_all_but(&mut self, held: &[Final]) {
+        self.by_key.retain(|key, _| !matches!(key, TurnKey::Held(_)) || held.iter().any(|last| last.key == *key));
     }
 }

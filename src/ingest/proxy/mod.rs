@@ -87,7 +87,9 @@ pub struct Bounds {
 /// Relays `socket` until either side ends it, or it meets its bounds. `query` and `headers` are those of its upgrade.
 pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, bounds: Bounds, deps: &Deps) {
     deps.metrics.sessions.inc();
-    let query = query::read(query, &deps.sessions.deps().analyses);
+    let known = deps.sessions.deps();
+    let variants = |route: &str, variant: &str| known.gateway.check_variant(route, variant);
+    let query = query::read(query, &known.analyses, &variants);
     for complaint in &query.complaints {
         tracing::warn!(complaint.message, "a client's parameter sidetone");
     }
@@ -154,6 +156,7 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
             call: sidetone.call_id,
             meta: sidetone.meta,
             analyses: sidetone.analyses,
+            variants: sidetone.variants,
         };
         let feed = Feed::new(stream, deps.sessions.clone(), deps.recorder.clone(), deps.metrics.feed.clone());
         drain.tasks.spawn(pour(drawn, feed, found, deps.metrics.clone()));

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::params::known_analyses;
+use std::collections::BTreeMap;
+
+use super::super::params::{CheckVariant, known_analyses, known_variants};
 use crate::analysis::Registry as Analyses;
 use crate::base::surrogates;
 use crate::session::command::Complaint;
@@ -43,13 +45,16 @@ pub(super) struct LlmGateway {
     pub(super) rest: JsonMap,
 }
 
-/// `sidetone={"call_id","stream_id","analyses","meta","results"}`.
+/// `sidetone={"call_id","stream_id","analyses","variants","meta","results"}`.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Sidetone {
     pub(super) call_id: Option<CallId>,
     pub(super) stream_id: Option<StreamId>,
     /// `None`: as any call.
     pub(super) analyses: Option<Vec<String>>,
+    /// Route to variant, for the call's jobs.
+    #[serde(default)]
+    pub(super) variants: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) meta: JsonMap,
     /// `none`, `insights` (the default, as on ingest) or `all`.
@@ -67,16 +72,20 @@ impl Sidetone {
     }
 
     /// Leaves out what there is not.
-    fn check(&mut self, analyses: &Analyses) -> Vec<Complaint> {
-        let Some(names) = self.analyses.take() else { return Vec::new() };
-        let (known, complaints) = known_analyses(names, analyses);
-        self.analyses = Some(known);
+    fn check(&mut self, analyses: &Analyses, check: CheckVariant<'_>) -> Vec<Complaint> {
+        let (variants, mut complaints) = known_variants(std::mem::take(&mut self.variants), check);
+        self.variants = variants;
+        if let Some(names) = self.analyses.take() {
+            let (known, unknown) = known_analyses(names, analyses);
+            self.analyses = Some(known);
+            complaints.extend(unknown);
+        }
         complaints
     }
 }
 
 /// Divides the query.
-pub(super) fn read(query: &str, analyses: &Analyses) -> Query {
+pub(super) fn read(query: &str, analyses: &Analyses, variants: CheckVariant<'_>) -> Query {
     let bad = |message| Complaint::new("bad_parameter", message);
     let mut read = Query::default();
     let (mut upstream, mut with_token): (Vec<&str>, Vec<&str>) = Default::default();
@@ -99,7 +108,7 @@ pub(super) fn read(query: &str, analyses: &Analyses) -> Query {
             "sidetone" => match surrogates::from_str(&value) {
                 Ok(sidetone) => {
                     read.sidetone = sidetone;
-                    read.complaints.extend(read.sidetone.check(analyses));
+                    read.complaints.extend(read.sidetone.check(analyses, variants));
                     match read.sidetone.wants_insights() {
                         Ok(wanted) => read.insights = wanted,
                         Err(message) => read.complaints.push(bad(message)),
@@ -108,7 +117,7 @@ pub(super) fn read(query: &str, analyses: &Analyses) -> Query {
                 Err(error) => {
                     // The error's own words may quote what the caller said of the call.
                     let message = format!(
-                        "sidetone: expected {{\"call_id\",\"stream_id\",\"analyses\",\"meta\",\"results\"}}, but at column {} it \
+                        "sidetone: expected {{\"call_id\",\"stream_id\",\"analyses\",\"variants\",\"meta\",\"results\"}}, but at column {} it \
                          is something else; it is ignored",
                         error.column()
                     );
@@ -134,7 +143,20 @@ mod tests {
     use super::*;
 
     fn query(query: &str) -> Query {
-        read(query, &Analyses::builtin())
+        let known = |route: &str, variant: &str| match (route, variant) {
+            ("summary", "b") => Ok(()),
+            _ => Err(format!("no variant {variant:?} of route {route:?}; there are: b")),
+        };
+        read(query, &Analyses::builtin(), &known)
+    }
+
+    #[test]
+    fn variants_that_there_are_not_are_told_of_and_left_out() {
+        let named = query(r#"sidetone={"variants":{"summary":"b","other":"c"}}"#);
+        assert_eq!(named.sidetone.variants, BTreeMap::from([("summary".to_owned(), "b".to_owned())]));
+        assert_eq!(named.complaints.len(), 1);
+        assert_eq!(named.complaints[0].code, "unknown_variant");
+        assert!(named.complaints[0].message.ends_with("there are: b"), "{}", named.complaints[0].message);
     }
 
     #[test]

@@ -75,6 +75,7 @@ pub(super) fn entry(name: &str) -> Entry {
         open_streams: 1,
         turns: 0,
         connections: Default::default(),
+        positions: Default::default(),
     }
 }
 

@@ -173,7 +173,7 @@ fn said(dialect: &dyn Dialect, frames: &[String], special: usize) -> Said {
                 continue;
             }
             let key = match &turn.key {
-                crate::types::TurnKey::Next => {
+                crate::types::TurnKey::Next | crate::types::TurnKey::Ended(_) => {
                     unnamed += 1;
                     format!("next {unnamed}")
                 }

@@ -1,0 +1,246 @@
+//! What a connection's decoder holds: final words that wait for their vendor to end the turn. Here they have their
+//! clock, and it is known which of them came out already.
+//!
+//! Pure: knows no task and no clock but the ms that it is given.
+
+use std::sync::Arc;
+
+use crate::types::{Carry, Final, TurnKey};
+
+/// Words of one turn that wait.
+struct Waiting {
+    last: Final,
+    /// When the last of them came.
+    since_ms: u64,
+    /// As it came out last.
+    out: Option<Final>,
+}
+
+impl Waiting {
+    fn is_out(&self) -> bool {
+        self.out.as_ref() == Some(&self.last)
+    }
+}
+
+/// All that one decoder holds.
+pub(super) struct Holding {
+    /// What the decoder knows after the newest frame.
+    newest: Arc<Carry>,
+    /// What it knew after the newest frame that is covered.
+    covered: Arc<Carry>,
+    /// In the order of the talk.
+    waiting: Vec<Waiting>,
+}
+
+impl Holding {
+    /// A decoder that was resumed from `carry`, all of which came out.
+    pub(super) fn resume(carry: Arc<Carry>) -> Self {
+        let known = |last: &Final| Waiting { last: last.clone(), since_ms: 0, out: Some(last.clone()) };
+        let waiting = carry.held.iter().map(known).collect();
+        Self { newest: Arc::clone(&carry), covered: carry, waiting }
+    }
+
+    /// Takes what the decoder knows after a further frame.
+    pub(super) fn note(&mut self, carry: &Arc<Carry>, now_ms: u64) {
+        if Arc::ptr_eq(&self.newest, carry) {
+            return;
+        }
+        self.newest = Arc::clone(carry);
+        let mut before = std::mem::take(&mut self.waiting);
+        let waiting = carry.held.iter().map(|last| {
+            let known = before.iter().position(|known| known.last.key == last.key).map(|index| before.remove(index));
+            match known {
+                Some(known) if known.last == *last => known,
+                known => Waiting { last: last.clone(), since_ms: now_ms, out: known.and_then(|known| known.out) },
+            }
+        });
+        self.waiting = waiting.collect();
+    }
+
+    /// Some words wait, whether they came out or not.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Nothing waits that did not come out.
+    pub(super) fn is_out(&self) -> bool {
+        !self.newest.closed && self.waiting.iter().all(Waiting::is_out)
+    }
+
+    /// A turn that was let out has ended since the newest frame that is covered, without saying anything new.
+    pub(super) fn ended_unseen(&self) -> bool {
+        self.covered.held.len() > self.newest.held.len()
+    }
+
+    /// The newest frame is covered now.
+    pub(super) fn cover(&mut self) {
+        self.covered = Arc::clone(&self.newest);
+    }
+
+    /// What a later decoder has to be resumed from, where the newest frame is covered, or where it is not.
+    pub(super) fn carry(&self, newest: bool) -> &Arc<Carry> {
+        if newest { &self.newest } else { &self.covered }
+    }
+
+    /// When words have waited for `held_ms` next.
+    pub(super) fn due_ms(&self, held_ms: u64) -> Option<u64> {
+        let waits = self.waiting.iter().filter(|waiting| !waiting.is_out());
+        waits.map(|waiting| waiting.since_ms.saturating_add(held_ms)).min()
+    }
+
+    /// Lets out what came by `until_ms`, and what comes before it in the order of the talk.
+    pub(super) fn let_out(&mut self, until_ms: u64) -> Vec<Final> {
+        let due = |waiting: &Waiting| !waiting.is_out() && waiting.since_ms <= until_ms;
+        let last =
+            self.waiting.iter().rposition(|waiting| due(waiting) && matches!(waiting.last.key, TurnKey::Vendor(_)));
+        let mut out = Vec::new();
+        for (index, waiting) in self.waiting.iter_mut().enumerate() {
+            if due(waiting) || !waiting.is_out() && last.is_some_and(|last| index < last) {
+                waiting.out = Some(waiting.last.clone());
+                let text = waiting.last.text.trim_end().to_owned();
+                out.push(Final { text, ..waiting.last.clone() });
+            }
+        }
+        out
+    }
+
+    /// The part of a partial that did not come out, for a partial of the turn `key`.
+    pub(super) fn rest<'text>(&self, key: &TurnKey, text: &'text str) -> &'text str {
+        let waiting = self.waiting.iter().find(|waiting| waiting.last.key == *key);
+        let out = waiting.and_then(|waiting| waiting.out.as_ref()).map_or("", |out| out.text.trim());
+        text.strip_prefix(out).map_or(text, str::trim_start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Turns;
+    use crate::stt::{self, Dialect};
+    use crate::types::{StreamId, SttEvent};
+
+    fn held(turns: &[(&str, &str)]) -> Arc<Carry> {
+        let last = |(channel, text): &(&str, &str)| Final {
+            key: TurnKey::Held((*channel).to_owned()),
+            formatted: true,
+            text: (*text).to_owned(),
+            speaker: None,
+            words: Vec::new(),
+            start_ms: None,
+            end_ms: None,
+            language: None,
+            confidence: None,
+        };
+        Arc::new(Carry { held: turns.iter().map(last).collect(), ..Carry::default() })
+    }
+
+    fn texts(out: Vec<Final>) -> Vec<String> {
+        out.into_iter().map(|last| last.text).collect()
+    }
+
+    #[test]
+    fn a_turn_waits_from_its_own_last_word_whatever_other_channels_say() {
+        let mut holding = Holding::resume(Arc::default());
+        holding.note(&held(&[("0", "I want ")]), 100);
+        holding.note(&held(&[("0", "I want "), ("1", "Sure.")]), 900);
+        assert_eq!(holding.due_ms(1_000), Some(1_100));
+        assert_eq!(texts(holding.let_out(100)), ["I want"]);
+        assert_eq!((holding.due_ms(1_000), holding.is_out()), (Some(1_900), false));
+        holding.note(&held(&[("0", "I want to leave."), ("1", "Sure.")]), 1_500);
+        assert_eq!(texts(holding.let_out(u64::MAX)), ["I want to leave.", "Sure."]);
+        assert_eq!((holding.due_ms(1_000), holding.is_out()), (None, true));
+        assert!(holding.let_out(u64::MAX).is_empty(), "each once");
+    }
+
+    #[test]
+    fn what_is_resumed_came_out_and_its_partials_begin_after_it() {
+        let carry = held(&[("0", "I want ")]);
+        let mut holding = Holding::resume(Arc::clone(&carry));
+        assert!(holding.is_out() && holding.let_out(u64::MAX).is_empty());
+        let key = carry.held[0].key.clone();
+        assert_eq!(holding.rest(&key, "I want to leave"), "to leave");
+        assert_eq!(holding.rest(&TurnKey::Next, "I want to leave"), "I want to leave");
+        holding.note(&held(&[]), 5);
+        assert!(holding.is_empty());
+    }
+
+    /// What stands in the end, whatever the order: label and text of every turn.
+    type Outcome = Vec<(Option<String>, String)>;
+
+    /// Feeds `frames` as a session does. Before each frame of `chances`, words that wait are let out; with `reconnects`,
+    /// another decoder goes on from there.
+    fn outcome(mut dialect: &'static dyn Dialect, frames: &[String], chances: &[usize], reconnects: bool) -> Outcome {
+        let stream = StreamId::parse("s_1").expect("id");
+        let mut turns = Turns::new();
+        let splits = dialect.splits();
+        let mut apply = |event: &SttEvent| {
+            turns.apply(&stream, splits, 0, 0, event, &mut Vec::new()).ok();
+        };
+        let mut decoder = dialect.open();
+        let mut holding = Holding::resume(Arc::default());
+        for (index, frame) in frames.iter().enumerate() {
+            if chances.contains(&index) {
+                holding.let_out(u64::MAX).into_iter().for_each(|last| apply(&SttEvent::Final(Box::new(last))));
+                if reconnects && holding.is_out() {
+                    let carry = Arc::clone(holding.carry(true));
+                    dialect = decoder.picked().unwrap_or(dialect);
+                    decoder = dialect.resume(&carry);
+                    holding = Holding::resume(carry);
+                }
+            }
+            let mut events = Vec::new();
+            decoder.decode(frame, &mut events).ok();
+            holding.note(&Arc::new(decoder.carry()), 0);
+            events.iter().for_each(&mut apply);
+        }
+        let mut rest = Vec::new();
+        decoder.finish(&mut rest);
+        rest.iter().for_each(&mut apply);
+        let mut outcome: Outcome = turns
+            .iter()
+            .filter(|turn| !turn.text.is_empty())
+            .map(|turn| (turn.speaker.clone(), turn.text.clone()))
+            .collect();
+        outcome.sort();
+        outcome
+    }
+
+    #[test]
+    fn words_let_out_at_any_moment_make_the_turns_that_they_would_have_made() {
+        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/stt");
+        let mut held = 0;
+        for dialect in stt::DIALECTS {
+            for entry in std::fs::read_dir(golden.join(dialect.name())).expect("fixtures") {
+                let path = entry.expect("entry").path();
+                if path.extension().is_none_or(|extension| extension != "jsonl") {
+                    continue;
+                }
+                let text = std::fs::read_to_string(&path).expect("fixture");
+                let frames: Vec<String> = text.lines().map(str::to_owned).collect();
+                // A named turn is cut once, by the speakers of its first words that came out: those may be fewer then.
+                let plain = |outcome: Outcome| {
+                    let texts = outcome.iter().flat_map(|(_, text)| text.split_whitespace());
+                    let mut words: Outcome = texts.map(|word| (None, word.to_owned())).collect();
+                    words.sort();
+                    if dialect.names_turns() { words } else { outcome }
+                };
+                let whole = plain(outcome(*dialect, &frames, &[], false));
+                let every: Vec<usize> = (0..frames.len()).collect();
+                let plans = (0..frames.len()).map(|at| vec![at]).chain([every]);
+                for plan in plans {
+                    let name = path.display();
+                    let let_out = plain(outcome(*dialect, &frames, &plan, false));
+                    assert_eq!(let_out, whole, "{name}: let out before {plan:?}");
+                    let resumed = plain(outcome(*dialect, &frames, &plan, true));
+                    assert_eq!(resumed, whole, "{name}: connected anew before {plan:?}");
+                }
+                let mut decoder = dialect.open();
+                held += frames
+                    .iter()
+                    .filter(|frame| decoder.decode(frame, &mut Vec::new()).is_ok() && decoder.holding())
+                    .count();
+            }
+        }
+        assert!(held > 20, "the fixtures hold words: {held} frames");
+    }
+}
