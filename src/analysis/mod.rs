@@ -206,9 +206,7 @@ fn compile(source: &str) -> Result<Value, Fault> {
                 SchemaError::RemoteRef(target) => {
                     pointer_to(&schema, &|key, value| key.ends_with("ef") && value.as_str() == Some(target))
                 }
-                SchemaError::Invalid(_) => {
-                    jsonschema::meta::validate(&schema).err().map(|error| error.instance_path().to_string())
-                }
+                SchemaError::Invalid { at, .. } => at.clone(),
                 SchemaError::TooDeep | SchemaError::TooLarge(_) => None,
             };
             let offset = position::json(source, place.as_deref().unwrap_or_default());

@@ -3,8 +3,10 @@
 //!
 //! Never fetches anything: a remote `$ref` is refused.
 
+use std::error::Error;
 use std::sync::Arc;
 
+use boon::{CompileError, Compiler, SchemaIndex, Schemas, UrlLoader, ValidationError};
 use serde_json::Value;
 
 use super::repair;
@@ -27,13 +29,28 @@ pub enum SchemaError {
     #[error("schema has the remote $ref {0:?}; only references within the schema (\"#…\") are allowed")]
     RemoteRef(String),
     /// No valid JSON schema.
-    #[error("no valid JSON schema: {0}")]
-    Invalid(String),
+    #[error("no valid JSON schema: {message}")]
+    Invalid {
+        /// JSON pointer to the wrong part, where it is known.
+        at: Option<String>,
+        /// What is wrong.
+        message: String,
+    },
 }
+
+/// The address of a schema while it is compiled. Nothing is ever loaded from it.
+const ADDRESS: &str = "https://schema.invalid/";
+/// Errors that a model is shown at most.
+const MAX_ERRORS: usize = 5;
 
 /// A compiled schema.
 #[derive(Clone)]
-pub struct Validator(Arc<jsonschema::Validator>);
+pub struct Validator(Arc<Compiled>);
+
+struct Compiled {
+    schemas: Schemas,
+    root: SchemaIndex,
+}
 
 impl std::fmt::Debug for Validator {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -57,39 +74,82 @@ impl Validator {
     /// It is too large, too deep, refers out of itself, or is none.
     pub fn compile(schema: &Value) -> Result<Self, SchemaError> {
         check_limits(schema)?;
-        jsonschema::options()
-            .with_pattern_options(jsonschema::PatternOptions::regex())
-            .build(schema)
-            .map(|validator| Self(Arc::new(validator)))
-            .map_err(|error| SchemaError::Invalid(error.to_string()))
+        let mut compiler = Compiler::new();
+        compiler.use_loader(Box::new(Nothing));
+        let mut schemas = Schemas::new();
+        let compiled = match compiler.add_resource(ADDRESS, schema.clone()) {
+            Ok(()) => compiler.compile(ADDRESS, &mut schemas),
+            Err(error) => Err(error),
+        };
+        let root = compiled.map_err(|error| invalid(&error))?;
+        Ok(Self(Arc::new(Compiled { schemas, root })))
     }
 
-    /// Checks a model's text, repairing nearly-JSON first; of several values in it, the last that is valid counts.
+    /// Checks a model's text, repairing nearly-JSON first.
     pub fn check(&self, text: &str) -> Verdict {
-        let Some((value, clean)) = repair::parse_as(text, |value| self.0.is_valid(value)) else {
+        let Some((value, clean)) = repair::parse_as(text, |value| self.errors(value).is_empty()) else {
             return Verdict::Invalid("the answer is not JSON".to_owned());
         };
-        // Without errors to be told, it is several times as fast.
-        if self.0.is_valid(&value) {
+        let errors = self.errors(&value);
+        if errors.is_empty() {
             return Verdict::Valid(if clean { text.trim().to_owned() } else { value.to_string() }, value);
         }
-        let errors: Vec<String> = self
-            .0
-            .iter_errors(&value)
-            .take(5)
-            .map(|error| {
-                let path = error.instance_path().to_string();
-                let place = if path.is_empty() { "the answer" } else { path.as_str() };
-                let mut message = error.to_string();
-                if message.len() > 300 {
-                    super::cut(&mut message, 300);
-                    message.push('…');
-                }
-                format!("{place}: {message}")
-            })
-            .collect();
         Verdict::Invalid(errors.join("\n"))
     }
+
+    /// What is wrong with a value, a line an error, [`MAX_ERRORS`] at most.
+    fn errors(&self, value: &Value) -> Vec<String> {
+        let Err(error) = self.0.schemas.validate(value, self.0.root) else { return Vec::new() };
+        let mut leaves = Vec::new();
+        collect_leaves(&error, &mut leaves);
+        let line = |error: &&ValidationError<'_, '_>| {
+            let path = error.instance_location.to_string();
+            let place = if path.is_empty() { "the answer" } else { path.as_str() };
+            let mut message = error.kind.to_string();
+            if message.len() > 300 {
+                super::cut(&mut message, 300);
+                message.push('…');
+            }
+            format!("{place}: {message}")
+        };
+        leaves.iter().map(line).collect()
+    }
+}
+
+/// The errors that have no other as their cause, [`MAX_ERRORS`] at most.
+fn collect_leaves<'e, 's, 'v>(error: &'e ValidationError<'s, 'v>, into: &mut Vec<&'e ValidationError<'s, 'v>>) {
+    if into.len() >= MAX_ERRORS {
+        return;
+    }
+    if error.causes.is_empty() {
+        into.push(error);
+    }
+    for cause in &error.causes {
+        collect_leaves(cause, into);
+    }
+}
+
+/// Loads nothing: the validator would read files.
+struct Nothing;
+
+impl UrlLoader for Nothing {
+    fn load(&self, _: &str) -> Result<Value, Box<dyn Error>> {
+        Err("only references within the schema (\"#…\") and the standard meta-schemas are allowed".into())
+    }
+}
+
+fn invalid(error: &CompileError) -> SchemaError {
+    if let CompileError::ValidationError { src, .. } = error {
+        let mut leaves = Vec::new();
+        collect_leaves(src, &mut leaves);
+        if let Some(first) = leaves.first() {
+            let at = first.instance_location.to_string();
+            let place = if at.is_empty() { String::new() } else { format!("{at}: ") };
+            return SchemaError::Invalid { message: format!("{place}{}", first.kind), at: Some(at) };
+        }
+    }
+    // The address is ours and says nothing to the reader.
+    SchemaError::Invalid { at: None, message: format!("{error:#}").replace(ADDRESS, "") }
 }
 
 /// Checks size, depth and references of a caller's schema.
@@ -168,6 +228,6 @@ mod tests {
         assert_eq!(Validator::compile(&deep).map(|_| ()), Err(SchemaError::TooDeep));
         let large = json!({"description":"x".repeat(MAX_SCHEMA_BYTES)});
         assert!(matches!(Validator::compile(&large), Err(SchemaError::TooLarge(_))));
-        assert!(matches!(Validator::compile(&json!({"type":"nonsense"})), Err(SchemaError::Invalid(_))));
+        assert!(matches!(Validator::compile(&json!({"type":"nonsense"})), Err(SchemaError::Invalid { .. })));
     }
 }

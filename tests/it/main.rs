@@ -21,6 +21,7 @@ mod hardened;
 mod held;
 mod http_api;
 mod ingest;
+mod json_schema;
 mod keys;
 mod layers;
 mod lenient;
