@@ -54,7 +54,7 @@ async fn lone_surrogate_costs_one_character_wherever_json_comes_in() {
 
     // A whole recording at once, in both forms.
     for (call, body) in [
-        ("c4", format!(r#"{{"call_id":"c4","turns":[{{"text":"that is great \ud83d"}}]}}"#)),
+        ("c4", r#"{"call_id":"c4","turns":[{"text":"that is great \ud83d"}]}"#.to_owned()),
         (
             "c5",
             format!(r#"{{"call_id":"c5","meta":{{"x":"\ud83d"}},"recording":[{{"at_ms":0,"message":{VENDORS}}}]}}"#),

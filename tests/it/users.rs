@@ -78,7 +78,7 @@ async fn keys_made_by_root_work_in_a_daemon_of_another_user() {
     // A variable that the daemon's unit sets, and root's shell does not.
     let config = "[endpoints.a]\nprovider = \"openai\"\napi_key = \"env:ONLY_THE_DAEMON_HAS_THIS\"\n\
                   [models.m]\ncandidates = [\"a/x\"]\n";
-    let mut daemon = Daemon::prepare(config, dir.path()).as_user(THEIRS).with_env("ONLY_THE_DAEMON_HAS_THIS", "x");
+    let mut daemon = Daemon::prepare(config, dir.path()).run_by(THEIRS).with_env("ONLY_THE_DAEMON_HAS_THIS", "x");
     daemon.up().await;
     let key = as_root(&daemon, &["key", "create", "--name", "agent", "--scope", "subscribe"]).await.trim().to_owned();
     assert_eq!(status(&daemon, "/v1/calls", &key).await, 200, "{}", daemon.stderr_tail());
@@ -110,7 +110,7 @@ async fn keys_made_before_the_first_start_belong_to_the_folders_owner() {
     }
     let _machine = shared().await;
     let dir = tempfile::tempdir().expect("folder");
-    let mut daemon = Daemon::prepare("", dir.path()).as_user(THEIRS);
+    let mut daemon = Daemon::prepare("", dir.path()).run_by(THEIRS);
     let key = as_root(&daemon, &["key", "create", "--name", "agent", "--scope", "subscribe"]).await.trim().to_owned();
     let journal = dir.path().join("journal");
     let meta = std::fs::metadata(&journal).expect("made");
@@ -136,7 +136,7 @@ async fn unreadable_key_file_makes_the_daemon_unready_and_names_itself() {
     }
     let _machine = shared().await;
     let dir = tempfile::tempdir().expect("folder");
-    let mut daemon = Daemon::prepare("", dir.path()).as_user(THEIRS);
+    let mut daemon = Daemon::prepare("", dir.path()).run_by(THEIRS);
     daemon.up().await;
     as_root(&daemon, &["key", "create", "--name", "agent", "--scope", "subscribe"]).await;
     let file = dir.path().join("journal/keys.json");
@@ -179,7 +179,7 @@ async fn folder_of_another_user_is_named_before_anything_is_written() {
     ] {
         for exists in [true, false] {
             let dir = tempfile::tempdir().expect("folder");
-            let daemon = Daemon::prepare("", dir.path()).as_user(owner);
+            let daemon = Daemon::prepare("", dir.path()).run_by(owner);
             std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("mode");
             let mut named = dir.path().to_owned();
             if exists {
@@ -205,7 +205,7 @@ async fn admin_socket_refuses_everybody_but_root_and_its_own_user() {
     }
     let _machine = shared().await;
     let dir = tempfile::tempdir().expect("folder");
-    let mut daemon = Daemon::prepare("", dir.path()).as_user(THEIRS);
+    let mut daemon = Daemon::prepare("", dir.path()).run_by(THEIRS);
     daemon.up().await;
     let own = run_as(&daemon, THEIRS, &["key", "create", "--name", "own", "--scope", "ingest"]);
     assert!(own.status.success(), "{}", stderr(&own));

@@ -104,7 +104,7 @@ impl Daemon {
     }
 
     /// Runs it as another user, whose its folder becomes. Needs root and `setpriv`.
-    pub fn as_user(mut self, uid: u32) -> Self {
+    pub fn run_by(mut self, uid: u32) -> Self {
         std::os::unix::fs::chown(&self.dir, Some(uid), Some(uid)).expect("give the folder away");
         // Where others may not walk to the build's own folder, a copy stands in.
         let open = |at: &Path| std::fs::metadata(at).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0);

@@ -28,8 +28,10 @@ fn conversation() -> Value {
     json!({"model":"m","messages":messages})
 }
 
-/// The calls of a body, id and name, and its results, id and content.
-fn sent(provider: &dyn Provider, body: &Value) -> (Vec<(String, String)>, Vec<(String, String)>) {
+/// Calls as id and name, or results as id and content.
+type Pairs = Vec<(String, String)>;
+
+fn sent(provider: &dyn Provider, body: &Value) -> (Pairs, Pairs) {
     let text = |value: &Value, path: &str| {
         let value = value.pointer(path).unwrap_or_else(|| panic!("{path} of {value}"));
         value.as_str().map_or_else(|| value.to_string(), str::to_owned)
