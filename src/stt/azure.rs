@@ -39,7 +39,7 @@ impl Dialect for Azure {
     }
 
     fn needs(&self) -> &'static [&'static str] {
-        &["RecognitionStatus", "DisplayText"]
+        &["RecognitionStatus", "DisplayText", "NBest", "NBest[]", "NBest[].Display"]
     }
 
     fn names_turns(&self) -> bool {

@@ -48,6 +48,7 @@ impl Dialect for GeminiLive {
             "serverContent.turnComplete",
             "serverContent.interrupted",
             "serverContent.generationComplete",
+            "serverContent.groundingMetadata",
             "serverContent.inputTranscription.text",
             "serverContent.outputTranscription",
             "serverContent.outputTranscription.text",

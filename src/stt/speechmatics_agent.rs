@@ -62,7 +62,7 @@ impl Dialect for SpeechmaticsAgent {
     }
 
     fn needs(&self) -> &'static [&'static str] {
-        &["message", "segments", "segments[]", "segments[].text"]
+        &["message", "segments", "segments[]", "segments[].text", "segment", "segment.transcript"]
     }
 
     fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
@@ -141,7 +141,7 @@ impl Decoder for AgentDecoder {
             return Err(wire::bad_field("message", "a message type such as \"AddSegment\"", None));
         };
         match kind.as_str() {
-            "AddSegment" => self.segments(wire::parse("AddSegment", frame)?, out),
+            "AddSegment" => return self.segments(wire::parse("AddSegment", frame)?, out),
             "AddPartialSegment" => self.partial(wire::parse("AddPartialSegment", frame)?, out),
             "StartOfTurn" | "EndOfTurn" => self.finish(out),
             "EndOfTranscript" => {
@@ -188,7 +188,10 @@ impl Decoder for AgentDecoder {
 }
 
 impl AgentDecoder {
-    fn segments(&mut self, message: Segments<'_>, out: &mut Vec<SttEvent>) {
+    fn segments(&mut self, message: Segments<'_>, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
+        if message.segments.is_empty() && message.segment.is_none() {
+            return Err(wire::bad_field("AddSegment.segments", "at least one segment there or in `segment`", None));
+        }
         // The times of the message are those of its segment where there is but one.
         let times = message.metadata.filter(|_| message.segments.len() < 2);
         for segment in message.segments.into_iter().chain(message.segment) {
@@ -211,6 +214,7 @@ impl AgentDecoder {
                 self.finish(out);
             }
         }
+        Ok(())
     }
 
     /// The segments that are not final yet, as the newest one's speaker says them.
