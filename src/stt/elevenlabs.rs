@@ -61,7 +61,7 @@ impl Dialect for ElevenLabs {
     }
 
     fn needs(&self) -> &'static [&'static str] {
-        &["message_type", "text", "segment_index"]
+        &["message_type", "text", "segment_index", "from_speaker_id", "to_speaker_id"]
     }
 }
 

@@ -73,7 +73,7 @@ impl Dialect for OpenAiRealtime {
     }
 
     fn needs(&self) -> &'static [&'static str] {
-        &["text", "type", "item_id", "transcript", "id", "text", "start", "end", "delta"]
+        &["type", "item_id", "transcript", "id", "text", "start", "end", "delta"]
     }
 }
 
@@ -107,12 +107,22 @@ struct Completed<'a> {
 
 /// The end of a part of what the model says.
 #[derive(Deserialize)]
-struct Answered<'a> {
+struct Spoken<'a> {
     #[serde(borrow)]
     item_id: Text<'a>,
     content_index: Option<Natural>,
-    #[serde(borrow, alias = "text")]
+    #[serde(borrow)]
     transcript: Text<'a>,
+}
+
+/// The end of a part of what the model writes.
+#[derive(Deserialize)]
+struct Written<'a> {
+    #[serde(borrow)]
+    item_id: Text<'a>,
+    content_index: Option<Natural>,
+    #[serde(borrow)]
+    text: Text<'a>,
 }
 
 #[derive(Deserialize)]
@@ -242,14 +252,15 @@ impl Decoder for OpenAiDecoder {
                     out.push(SttEvent::Partial { key, speaker: Some(ASSISTANT.to_owned()), text });
                 }
             }
-            "response.output_audio_transcript.done"
-            | "response.audio_transcript.done"
-            | "response.output_text.done"
-            | "response.text.done" => {
-                let answered: Answered<'_> = wire::parse(what, frame)?;
-                let index = answered.content_index.map_or(0, |index| index.0);
-                let part = answered.transcript.into_string();
-                self.items.answer(answered.item_id.as_str(), index, part, ASSISTANT, out);
+            "response.output_audio_transcript.done" | "response.audio_transcript.done" => {
+                let Spoken { item_id, content_index, transcript } = wire::parse(what, frame)?;
+                let index = content_index.map_or(0, |index| index.0);
+                self.items.answer(item_id.as_str(), index, transcript.into_string(), ASSISTANT, out);
+            }
+            "response.output_text.done" | "response.text.done" => {
+                let Written { item_id, content_index, text } = wire::parse(what, frame)?;
+                let index = content_index.map_or(0, |index| index.0);
+                self.items.answer(item_id.as_str(), index, text.into_string(), ASSISTANT, out);
             }
             "conversation.item.input_audio_transcription.segment" => {
                 let segment: SegmentFrame<'_> = wire::parse(what, frame)?;

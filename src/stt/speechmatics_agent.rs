@@ -95,13 +95,14 @@ struct Segments<'a> {
     #[serde(borrow, default, deserialize_with = "wire::list")]
     segments: Vec<SegmentField<'a>>,
     #[serde(borrow)]
-    segment: Option<SegmentField<'a>>,
+    segment: Option<ServiceSegment<'a>>,
     metadata: Option<Times>,
 }
 
+/// A segment as the SDK gives it.
 #[derive(Deserialize)]
 struct SegmentField<'a> {
-    #[serde(borrow, alias = "transcript")]
+    #[serde(borrow)]
     text: Text<'a>,
     #[serde(alias = "speaker")]
     speaker_id: Option<Label>,
@@ -109,6 +110,26 @@ struct SegmentField<'a> {
     language: Option<Text<'a>>,
     is_eou: Option<Flag>,
     metadata: Option<Times>,
+}
+
+/// A segment as the service gives it, which spells the text in another way.
+#[derive(Deserialize)]
+struct ServiceSegment<'a> {
+    #[serde(borrow)]
+    transcript: Text<'a>,
+    #[serde(alias = "speaker_id")]
+    speaker: Option<Label>,
+    #[serde(borrow)]
+    language: Option<Text<'a>>,
+    is_eou: Option<Flag>,
+    metadata: Option<Times>,
+}
+
+impl<'a> From<ServiceSegment<'a>> for SegmentField<'a> {
+    fn from(segment: ServiceSegment<'a>) -> Self {
+        let ServiceSegment { transcript: text, speaker: speaker_id, language, is_eou, metadata } = segment;
+        Self { text, speaker_id, language, is_eou, metadata }
+    }
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -190,11 +211,12 @@ impl Decoder for AgentDecoder {
 impl AgentDecoder {
     fn segments(&mut self, message: Segments<'_>, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         if message.segments.is_empty() && message.segment.is_none() {
-            return Err(wire::bad_field("AddSegment.segments", "at least one segment there or in `segment`", None));
+            let expected = "at least one segment with a `text`, or `segment` with a `transcript`";
+            return Err(wire::bad_field("AddSegment.segments", expected, None));
         }
         // The times of the message are those of its segment where there is but one.
         let times = message.metadata.filter(|_| message.segments.len() < 2);
-        for segment in message.segments.into_iter().chain(message.segment) {
+        for segment in message.segments.into_iter().chain(message.segment.map(SegmentField::from)) {
             let speaker = segment.speaker_id.map(|Label(speaker)| speaker);
             if speaker != self.speaker {
                 self.finish(out);
@@ -219,7 +241,7 @@ impl AgentDecoder {
 
     /// The segments that are not final yet, as the newest one's speaker says them.
     fn partial(&self, message: Segments<'_>, out: &mut Vec<SttEvent>) {
-        let segments = message.segments.into_iter().chain(message.segment);
+        let segments = message.segments.into_iter().chain(message.segment.map(SegmentField::from));
         if let Some(newest) = segments.last() {
             let speaker = newest.speaker_id.map(|Label(speaker)| speaker);
             let text = newest.text.as_str().trim();

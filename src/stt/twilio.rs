@@ -73,7 +73,7 @@ impl Decoder for TwilioDecoder {
                 out.push(callback(event.as_str(), frame)?);
                 return Ok(());
             }
-            return Err(wire::bad_field("type", "a message type such as \"prompt\"", None));
+            return Err(wire::bad_field("type", "a message type such as \"prompt\", or a `TranscriptionEvent`", None));
         };
         out.push(match kind.as_str() {
             "prompt" => prompt(wire::parse("prompt", frame)?),
