@@ -116,9 +116,16 @@ ABSENT = "(absent)"
 
 
 def check(document, expected):
-    """Every path of `expected` has its value."""
+    """Every path of `expected` has its value, or matches it where it is a pattern."""
     found = {path: at(document, path) for path in expected}
-    assert found == expected, json.dumps(document, indent=1)[:4000]
+    wrong = {path for path, value in expected.items() if not same(found[path], value)}
+    assert not wrong, f"{sorted(wrong)} of {json.dumps(document, indent=1)[:4000]}"
+
+
+def same(found, expected):
+    if isinstance(expected, re.Pattern):
+        return isinstance(found, str) and expected.fullmatch(found) is not None
+    return found == expected
 
 
 @pytest.fixture(scope="module")

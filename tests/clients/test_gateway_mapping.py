@@ -6,9 +6,10 @@ the vendor's own types refuse, so that a case that goes through is a request tha
 """
 
 import json
+import re
 
 import pytest
-from gateway import ABSENT, check, openai
+from gateway import ABSENT, check, openai, same
 from gateway import gateway as gateway  # the fixture
 
 from fakes.server import Call, Refusal, Reply
@@ -18,6 +19,8 @@ SCHEMA = {"type": "object", "properties": {"kind": {"const": "a"}, "n": {"type":
           "required": ["kind", "n"], "additionalProperties": False}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "s", "strict": True, "schema": SCHEMA}}
 VALID = '{"kind":"a","n":2}'
+# An id that the gateway makes where the vendor gives none.
+MINTED = re.compile("call_[0-9a-z]{20}")
 
 
 def tool(name="f", **more):
@@ -165,7 +168,7 @@ ASKED = [
     ("google", "a refusal before", {"messages": REFUSED}, {"contents.1.parts.0.text": "no"}),
     ("google", "logprobs", {"logprobs": True}, "Gemini does not support logprobs"),
     ("google", "one call at a time", {"tools": [tool()], "parallel_tool_calls": False}, {"parallel_tool_calls": ABSENT}),
-    ("google", "result without its call", {"messages": [USER, {"role": "tool", "tool_call_id": "x", "content": "1"}]}, "no tool call"),
+    ("google", "result without its call", {"messages": [USER, {"role": "tool", "tool_call_id": "x", "content": "1"}]}, "no assistant message before it has a tool call"),
 ]
 
 
@@ -246,7 +249,7 @@ ANSWERED = [
     ("google", "text", Reply(text="Hello."), {f"{HEAD}message.content": "Hello.", **finish("stop"), **usage(20, 9, 4, 3)}),
     ("google", "thinking is not content", Reply(text="a", thinking="hm hm"), {f"{HEAD}message.reasoning_content": "hm hm", f"{HEAD}message.content": "a"}),
     ("google", "calls, ids minted", Reply(calls=CALLS), {
-        **calls("f", "g"), f"{HEAD}message.tool_calls.0.id": "call_resp1_0_0", f"{HEAD}message.tool_calls.1.id": "call_resp1_0_1"}),
+        **calls("f", "g"), f"{HEAD}message.tool_calls.0.id": MINTED, f"{HEAD}message.tool_calls.1.id": MINTED}),
     ("google", "a signed call", Reply(calls=[Call("f", {"a": [1]}, "c9", "c2ln")]), {**calls("f"), f"{HEAD}message.tool_calls.0.id": "c9~ts~c2ln"}),
     ("google", "length", Reply(text="a", finish="MAX_TOKENS"), finish("length")),
     *[("google", reason, Reply(text="a", finish=reason), finish("content_filter"))
@@ -267,6 +270,8 @@ def test_answered(gateway, endpoint, name, reply, expected, stream):
         for made in choice["message"].get("tool_calls") or []:
             made["function"]["arguments"] = json.loads(made["function"]["arguments"])
     check(answer, expected)
+    made = [made["id"] for choice in answer["choices"] for made in choice["message"].get("tool_calls") or []]
+    assert len(set(made)) == len(made), made
     assert answer["sidetone"]["endpoint"] == endpoint and answer["sidetone"]["cost_usd"] is not None
 
 
@@ -322,7 +327,10 @@ def test_signatures_come_back_to_their_vendor(gateway, stream):
                         "contents.2.parts.0.functionResponse.name": "f", "contents.2.parts.1.functionResponse.name": "g"})
     # Another vendor gets them without.
     gateway.ask("openai/m", stream, messages=[USER, message, *results])
-    check(gateway.fakes["openai"].last(), {"messages.1.tool_calls.0.id": "call_resp1_0_0", "messages.2.tool_call_id": "call_resp1_0_0"})
+    sent = gateway.fakes["openai"].last()["messages"]
+    ids = [made["id"] for made in sent[1]["tool_calls"]]
+    assert all(same(made, MINTED) for made in ids) and len(set(ids)) == 2, ids
+    assert [result["tool_call_id"] for result in sent[2:]] == ids
 
     fake = gateway.fakes["anthropic"]
     fake.script["m"] = Reply(thinking="hm", calls=[Call("f", {"a": 1})])
