@@ -123,7 +123,7 @@ pub(super) fn known_analyses(names: Vec<String>, analyses: &Analyses) -> (Vec<St
 /// Whether a route has a variant, or what there is instead.
 pub(super) type CheckVariant<'a> = &'a dyn Fn(&str, &str) -> Result<(), String>;
 
-/// Of the variants that somebody chose, those that there are, and a complaint for each of the others.
+/// The chosen variants that exist, and an error for each one that does not.
 pub(super) fn known_variants(
     chosen: BTreeMap<String, String>,
     check: CheckVariant<'_>,

@@ -220,7 +220,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         assert!(ask(folder.path(), &Request::List).expect("nobody").is_none());
         assert!(ask(&folder.path().join("not/there"), &Request::List).expect("nobody").is_none());
-        // What a killed daemon leaves.
+        // A killed daemon leaves its socket file behind; nobody listens on it.
         drop(Socket::bind(folder.path()).expect("bound"));
         assert!(folder.path().join(FILE).exists());
         assert!(ask(folder.path(), &Request::List).expect("nobody").is_none());

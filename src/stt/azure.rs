@@ -124,7 +124,7 @@ struct WordField<'a> {
     confidence: Option<Score>,
 }
 
-/// What a message says of its text.
+/// How final the text of a message is.
 enum Stage {
     Partial,
     Final,

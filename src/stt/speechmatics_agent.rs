@@ -86,7 +86,7 @@ const CHANNEL: &str = "";
 struct AgentDecoder {
     session: Session,
     held: Held,
-    /// Who says what is held.
+    /// The speaker of the held words.
     speaker: Option<String>,
 }
 

@@ -4,7 +4,7 @@
 use crate::stt;
 use crate::types::{SttEvent, TurnKey};
 
-/// What a frame says; nothing where it cannot be read.
+/// The events of a frame; none where the frame cannot be read.
 pub(super) fn events(frame: &str) -> Vec<SttEvent> {
     let mut events = Vec::new();
     if let Some(dialect) = stt::dialect("assemblyai") {

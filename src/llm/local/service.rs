@@ -116,7 +116,7 @@ pub(super) fn servers<'a>(turns: &[&'a Turn]) -> Vec<&'a str> {
     said.into_iter().filter(|(_, count)| serves(*count)).map(|(speaker, _)| speaker).collect()
 }
 
-/// Whether a text has a phrase that only the one who serves says.
+/// Whether a text has a phrase that only an agent says, never a customer.
 fn is_serving(text: &str) -> bool {
     let said = spoken(text);
     SERVING.iter().any(|phrase| holds(&said, phrase))

@@ -261,7 +261,7 @@ fn verdict(
     let closes = dialect.name() == "gemini_live"
         && name == "text"
         && path.split_last().is_some_and(|(_, message)| at(&mut frame, message).get("finished").is_some());
-    // So does an object that is left without its lists.
+    // An object without its lists lawfully says nothing.
     let emptied = matches!(change, Change::Put(Value::Object(_)))
         && at(&mut frame, path).as_object().is_some_and(|members| members.values().any(Value::is_array));
     if named || else_said || respoken || closes || emptied || (list && none) {

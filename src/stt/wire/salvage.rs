@@ -51,7 +51,7 @@ pub(in crate::stt) fn salvage(
     Err(lost.cause(error))
 }
 
-/// What was left out, and where it was.
+/// The parts that were left out, and their places in the frame.
 #[derive(Default)]
 struct Lost(Vec<(Vec<Step>, DecodeError)>);
 
