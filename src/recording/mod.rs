@@ -1,8 +1,8 @@
-//! Recordings: a call's vendor frames and their times, as JSON Lines. Reads and writes the form; knows no file system,
-//! no socket and no dialect: a frame is text that is never looked into.
+//! Recordings: a call's vendor frames with their times, as JSON Lines. Reads and writes the format. Knows no file
+//! system, no socket and no dialect: the content of a frame is never parsed.
 //!
-//! One line is `{"at_ms": N, "message": {…}}`: a frame, verbatim, and its time since the start of the call. The first
-//! line may be `{"recording": {"version": 1, "dialect": "assemblyai", "title": "…", "license": "…"}}`.
+//! Each line is `{"at_ms": N, "message": {…}}`: one frame, verbatim, and its time since the start of the call. The
+//! first line may be a header: `{"recording": {"version": 1, "dialect": "assemblyai", "title": "…", "license": "…"}}`.
 
 use std::time::Duration;
 
@@ -12,28 +12,28 @@ use serde_json::value::RawValue;
 
 use crate::base::surrogates;
 
-/// The version of the form that is written, and the newest that is read.
+/// Version of the format that is written, and the newest that can be read.
 pub const VERSION: u32 = 1;
 
-/// So many of the lines that cannot be read are told of one by one.
+/// Number of unreadable lines that are reported one by one.
 pub const SKIPPED_SHOWN: usize = 20;
 
-/// The dialect of a recording that does not name one.
+/// Dialect of a recording whose header names none, or that has no header.
 pub const DEFAULT_DIALECT: &str = "assemblyai";
 
-/// What the optional first line says.
+/// The optional first line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
-    /// Version of the form.
+    /// Version of the format.
     #[serde(default = "first_version")]
     pub version: u32,
-    /// The wire format of the frames.
+    /// Wire format of the frames.
     #[serde(default = "default_dialect")]
     pub dialect: String,
-    /// What it is, for people.
+    /// Title, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// Under which terms it may be used.
+    /// Terms of use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
 }
@@ -52,67 +52,67 @@ fn default_dialect() -> String {
     DEFAULT_DIALECT.to_owned()
 }
 
-/// A vendor's frame, and when it came.
+/// A vendor's frame and its arrival time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// Time since the start of the call. Never before the frame above it: one that says so comes right after that.
+    /// Time since the start of the call. Never earlier than the previous frame: an earlier time in the file is raised
+    /// to it.
     pub at: Duration,
-    /// One JSON object, byte for byte as it stands in the file.
+    /// One JSON object, byte for byte as in the file.
     pub message: Box<str>,
 }
 
-/// A whole recording.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Recording {
-    /// The first line, or what stands for it.
+    /// The header, or the default if the file has none.
     pub header: Header,
     /// In order; at least one.
     pub frames: Vec<Frame>,
-    /// The last line was cut short, as by a crash of whoever wrote it, and is left out.
+    /// Set if the last line was incomplete, for example after a crash of the writer, and was left out.
     pub cut: bool,
-    /// Lines that cannot be read, and are left out.
+    /// Number of other unreadable lines, which were left out.
     pub skipped: usize,
-    /// The first of them, [`SKIPPED_SHOWN`] at most.
+    /// The first of those lines, at most [`SKIPPED_SHOWN`].
     pub damage: Vec<Damage>,
 }
 
 /// A line that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// Where; lines count from 1.
+    /// Line number, from 1.
     pub line: usize,
-    /// What was found, and what is allowed. Holds no transcript text.
+    /// What was found and what is allowed. Contains no transcript text.
     pub message: String,
 }
 
 impl Recording {
-    /// Time of the last frame.
+    /// Time of the last frame; zero if there is none.
     pub fn duration(&self) -> Duration {
         self.frames.last().map_or(Duration::ZERO, |frame| frame.at)
     }
 }
 
-/// Why a text is no recording, or none that can be played. Lines count from 1. Messages hold no transcript text.
+/// Why a text is not a recording that can be played. Line numbers count from 1. Messages contain no transcript text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RecordingError {
-    /// The first line is of another form: this is some other file.
+    /// The first line is neither a header nor a frame: the file is something else.
     #[error("no recording: {0}")]
     NotARecording(&'static str),
-    /// A header cannot be read, or says another thing than the one above it: nobody knows what the frames are.
+    /// A header cannot be read, or differs from the first one, so the dialect of the frames after it is unknown.
     #[error("line {line}: {message}")]
     Header {
-        /// Where.
+        /// Line number, from 1.
         line: usize,
-        /// What is wrong.
+        /// What is wrong and what is allowed.
         message: String,
     },
-    /// Made by a newer program.
+    /// Written in a newer version of the format.
     #[error("its version is {0}; this program reads up to {VERSION}")]
     Version(u32),
-    /// A header without a frame.
+    /// The file has no readable frame.
     #[error("it holds no frame{}", if *skipped == 0 { String::new() } else { format!(" that can be read, and {skipped} lines that cannot") })]
     Empty {
-        /// Lines that cannot be read.
+        /// Number of unreadable lines.
         skipped: usize,
     },
 }
@@ -128,17 +128,17 @@ struct HeaderLine {
     recording: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Reads a recording. Empty lines are skipped, fields that are not known are ignored, and so is a last line without a line
-/// break that cannot be read. Other lines that cannot be read are left out and told of. A first line may come again
-/// further down, as where a recording's files are put together.
+/// Reads a recording. Empty lines are skipped and unknown fields are ignored. An unreadable last line without a line
+/// break is left out and sets [`Recording::cut`]; other unreadable lines are left out and counted in
+/// [`Recording::skipped`]. The header may be repeated further down, as in concatenated files of one recording.
 ///
 /// # Errors
-/// [`RecordingError::NotARecording`] when already the first line has another form, so that a caller that walks a folder
-/// can tell other files from damaged recordings.
+/// [`RecordingError::NotARecording`] if the first line is neither a header nor a frame, so that a caller that walks a
+/// folder can tell other files from damaged recordings. Otherwise the error that makes the recording unusable.
 pub fn parse<T: AsRef<[u8]> + ?Sized>(bytes: &T) -> Result<Recording, RecordingError> {
     let bytes = bytes.as_ref();
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    // Where the file ends with a line break, the last line is empty.
+    // If the file ends with a line break, the last line is empty.
     let last_line = bytes.split(|byte| *byte == b'\n').count();
     let mut lines = bytes
         .split(|byte| *byte == b'\n')
@@ -189,7 +189,7 @@ pub fn parse<T: AsRef<[u8]> + ?Sized>(bytes: &T) -> Result<Recording, RecordingE
     Ok(recording)
 }
 
-/// The header in a line that has one.
+/// The header in a line; `None` if the line is not a header.
 fn read_header(line: usize, text: &[u8]) -> Option<Result<Header, RecordingError>> {
     let found: HeaderLine = surrogates::from_slice(text).ok()?;
     let header = serde_json::from_value::<Header>(found.recording.into()).map_err(|_| RecordingError::Header {
@@ -206,7 +206,7 @@ fn read_header(line: usize, text: &[u8]) -> Option<Result<Header, RecordingError
 fn read_frame(text: &[u8]) -> Result<Frame, String> {
     let text = std::str::from_utf8(text).map_err(|error| format!("no UTF-8 from byte {}", error.valid_up_to() + 1))?;
     let line: FrameLine = serde_json::from_str(text).map_err(|error| {
-        // A message of serde_json can quote what it found; only its place is safe to show.
+        // A serde_json message can quote the text that it found; only the position is safe to show.
         format!("no {{\"at_ms\": N, \"message\": {{…}}}} from column {} on ({:?})", error.column(), error.classify())
     })?;
     let message = line.message.get();
@@ -217,7 +217,7 @@ fn read_frame(text: &[u8]) -> Result<Frame, String> {
     Ok(Frame { at, message: message.into() })
 }
 
-/// Whole milliseconds, as they are written; others may come with a fraction.
+/// A time in milliseconds, whole (as we write it) or with a fraction. `None` if negative or too large.
 fn time(ms: &Number) -> Option<Duration> {
     match ms.as_u64() {
         Some(ms) => Some(Duration::from_millis(ms)),
@@ -225,15 +225,15 @@ fn time(ms: &Number) -> Option<Duration> {
     }
 }
 
-/// The first line, without its line break.
+/// The header line, without its line break.
 pub fn write_header(header: &Header) -> String {
     serde_json::json!({ "recording": header }).to_string()
 }
 
-/// A frame's line, without its line break. `message` must be one JSON value; line breaks between its tokens become
+/// The line of a frame, without its line break. `message` must be one JSON value; line breaks between its tokens become
 /// spaces.
 pub fn write_frame(at: Duration, message: &str) -> String {
-    // Inside JSON strings a raw line break is not allowed, so every one in valid JSON is white space.
+    // JSON strings cannot contain a raw line break, so every one in valid JSON is white space.
     let message = message.replace(['\n', '\r'], " ");
     format!("{{\"at_ms\":{},\"message\":{}}}", at.as_millis(), message.trim())
 }
