@@ -1,23 +1,23 @@
-//! What a stand-in can be told to do wrong.
+//! Faults that the stand-in can simulate.
 
 use std::str::FromStr;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trouble {
-    /// The connection is gone without a close frame.
+    /// The connection closes without a close frame.
     Drop,
-    /// A clean close, 1000, without `Termination`.
+    /// A clean close with code 1000, without `Termination`.
     Cut,
-    /// Nothing more comes; the connection stays.
+    /// Nothing more is sent; the connection stays open.
     Stall,
-    /// Broken JSON, a binary message and a `Turn` with wrong fields; then all goes on.
+    /// Broken JSON, a binary message and a `Turn` with wrong fields are sent; then the session continues.
     Garble,
-    /// Every frame comes a second late.
+    /// Every frame is sent one second late.
     Slow,
-    /// `Error` and close with this code.
+    /// An `Error` frame, then a close with this code.
     Error(u16),
-    /// The upgrade is answered, and then nothing: no `Begin`.
+    /// The upgrade succeeds, but nothing is sent, not even `Begin`.
     Mute,
     /// The upgrade is refused with 503.
     Refuse,
@@ -26,16 +26,15 @@ pub enum Trouble {
 /// A fault, and when it happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
-    /// What.
     pub trouble: Trouble,
-    /// After so many turns have ended; 0 = before the first.
+    /// Number of ended turns after which the fault happens; 0 means before the first.
     pub after_turns: usize,
 }
 
 impl FromStr for Fault {
     type Err = String;
 
-    /// Reads `KIND` or `KIND@TURNS` (`=` and `:` for `@` too).
+    /// Reads `KIND` or `KIND@TURNS`; `=` and `:` are accepted instead of `@`.
     fn from_str(text: &str) -> Result<Self, String> {
         let (kind, turns) = text.split_once(['@', '=', ':']).map_or((text, None), |(kind, turns)| (kind, Some(turns)));
         let (trouble, default) = match kind {
@@ -64,7 +63,7 @@ impl FromStr for Fault {
     }
 }
 
-/// The vendor's words for an error code.
+/// The vendor's error text for a code.
 pub(super) fn error_text(code: u16) -> &'static str {
     match code {
         1008 => "Unauthorized Connection: Invalid API key",

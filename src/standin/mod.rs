@@ -1,7 +1,7 @@
 //! A stand-in for the STT vendor: serves recordings over AssemblyAI's v3 protocol, to any client or to our own proxy,
-//! with faults on request. It recognises nothing: audio only paces it.
+//! and simulates faults on request. It recognises no speech: incoming audio only sets the pace.
 //!
-//! Knows no call and no daemon; it is what clients and the proxy are tried against without a key.
+//! Knows no call and no daemon. Clients and the proxy are tested against it without an API key.
 
 mod fault;
 mod script;
@@ -28,36 +28,35 @@ pub use script::Script;
 
 use crate::base::ws::Upgrade;
 
-/// The vendor's limit on a message, bytes.
+/// The vendor's limit on the size of a message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
-/// The vendor's bounds on a token's life, s.
+/// The vendor's limits on the lifetime of a token, in seconds.
 const TOKEN_SECONDS: std::ops::RangeInclusive<u64> = 1..=600;
 
-/// When the frames of a recording go out.
+/// When the frames of a recording are sent.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pace {
-    /// At their recorded times, so many times faster.
+    /// At their recorded times, played this many times faster.
     Clock(f64),
-    /// When so much audio has come.
+    /// As soon as the client has sent audio up to the frame's recorded time.
     Audio,
-    /// At once.
+    /// Immediately.
     Max,
 }
 
-/// How to behave.
+/// How the stand-in behaves.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// When frames go out.
     pub pace: Pace,
-    /// What goes wrong, in each of the first [`Options::faulty_sessions`] sessions.
+    /// The fault that each of the first [`Options::faulty_sessions`] sessions has.
     pub fault: Option<Fault>,
-    /// Sessions that have the fault; those after it are well. `None` = all.
+    /// Number of sessions that have the fault; later ones have none. `None` means all sessions.
     pub faulty_sessions: Option<usize>,
-    /// The only key that is taken; `None` takes any, or none.
+    /// The only API key that is accepted; `None` accepts any key, and clients without one.
     pub key: Option<String>,
-    /// Every session gets an id of its own in `Begin` instead of the recorded one.
+    /// Sends a new session id in every `Begin` instead of the recorded one.
     pub fresh_ids: bool,
-    /// Adds what recordings may lack: `SpeechStarted`, `Heartbeat`, a `SpeakerRevision` at the end.
+    /// Adds messages that recordings may lack: `SpeechStarted`, `Heartbeat`, and a `SpeakerRevision` at the end.
     pub extras: bool,
 }
 
@@ -73,10 +72,12 @@ struct Shared {
     sessions: AtomicUsize,
 }
 
-/// Serves `scripts`, one a session in turn (or the one that the query names as `recording=`), until `stop`.
+/// Serves `scripts` until `stop`, one per session in turn. A session whose query has `recording=NAME` gets the script
+/// of that name instead.
 ///
 /// # Cancel safety
-/// Cancelled, sessions under way go on to their end.
+/// Dropping the future stops accepting connections. Sessions under way run in tasks of their own and continue to their
+/// end.
 pub async fn serve(listener: TcpListener, scripts: Vec<Script>, options: Options, stop: CancellationToken) {
     let scripts = scripts.into_iter().map(Arc::new).collect();
     let shared = Arc::new(Shared { scripts, options, sessions: AtomicUsize::new(0) });
@@ -96,7 +97,7 @@ pub async fn serve(listener: TcpListener, scripts: Vec<Script>, options: Options
                     }
                 });
             }
-            // Out of descriptors, as a rule: those in use come back.
+            // Usually the process is out of file descriptors; a closing connection frees one.
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
@@ -110,7 +111,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(respond(request, shared)) }
     });
-    // A connection that ends badly is the peer's affair.
+    // An error here is the peer's: it ended the connection badly.
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), handler)
@@ -157,7 +158,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>) -> Response<Full
     }
 }
 
-/// The vendor's token endpoint, with its observed 422 for anything that is wrong with the request.
+/// The vendor's token endpoint. Answers 422 to any invalid request, as observed at the vendor.
 fn token(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> {
     let query: HashMap<String, String> =
         url::form_urlencoded::parse(request.uri().query().unwrap_or("").as_bytes()).into_owned().collect();
@@ -175,7 +176,7 @@ fn token(request: &Request<Incoming>, shared: &Shared) -> Response<Full<Bytes>> 
     match seconds.filter(|seconds| TOKEN_SECONDS.contains(seconds)) {
         None => unprocessable(["query", "expires_in_seconds"], "Input should be an integer from 1 to 600"),
         Some(seconds) => {
-            // A key's holder may do with the token what the key may: nothing here is worth guarding better.
+            // The token grants no more than the key that its holder sent, so the key itself can serve as the token.
             let token = shared.options.key.clone().unwrap_or_else(|| "standin-token".to_owned());
             answer(StatusCode::OK, &json!({"token": token, "expires_in_seconds": seconds}))
         }

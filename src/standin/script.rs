@@ -1,4 +1,4 @@
-//! A recording made ready to be played as a session.
+//! A recording prepared for playing as a session.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::base::ws::Utf8Bytes;
 use crate::recording::Recording;
 
-/// What a frame is, as far as playing it goes.
+/// Kind of a frame, as far as playing it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Begin,
@@ -27,7 +27,7 @@ pub(super) struct Step {
 /// A session to play.
 #[derive(Debug)]
 pub struct Script {
-    /// By which a client can ask for it.
+    /// Name by which a client can request it.
     pub name: String,
     pub(super) steps: Vec<Step>,
 }
@@ -41,10 +41,9 @@ struct Head {
 }
 
 impl Script {
-    /// The script of `recording`.
     ///
     /// # Errors
-    /// The recording is of another dialect.
+    /// The recording has another dialect.
     pub fn new(name: impl Into<String>, recording: &Recording) -> Result<Self, String> {
         if recording.header.dialect != "assemblyai" {
             return Err(format!(

@@ -1,4 +1,4 @@
-//! One session of the stand-in: plays a script, listens to the client, does what is wrong on cue.
+//! One session of the stand-in: plays a script, reads the client's messages and simulates the fault.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -11,24 +11,24 @@ use super::script::{Kind, Script, Step};
 use super::{Options, Pace};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
 
-/// Reason of every close that an `Error` frame explains.
+/// Close reason of every close that follows an `Error` frame.
 const SEE_ERROR: &str = "See Error message for details";
-/// Frames written in one go at the greatest pace, before the client is listened to again.
+/// Number of frames sent in one batch at [`Pace::Max`], before the client is read again.
 const BATCH: usize = 64;
-/// After `Terminate`, what the vendor would still have made of the audio that it has.
+/// Recorded frames up to this far past the current position are still sent after `Terminate`, as the vendor still
+/// transcribes the audio it has.
 const HORIZON: Duration = Duration::from_millis(2_000);
-/// A recorded `Termination` waits so long for the client's `Terminate`.
+/// A recorded `Termination` is delayed by this long, so that the client's `Terminate` can come first.
 const TERMINATE_WAIT: Duration = Duration::from_millis(1_000);
-/// Lateness of a slow session.
+/// Delay of every frame with [`Trouble::Slow`].
 const SLOWNESS: Duration = Duration::from_millis(1_000);
-/// The vendor's heartbeat.
+/// The vendor's heartbeat interval.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-/// Messages with too little audio that are borne (about a second of them).
+/// Number of messages with too little audio that are tolerated in a session (about a second of them).
 const SHORT_MESSAGES: u32 = 50;
-/// Bounds on the audio of one message, ms.
+/// Allowed audio per message, in ms.
 const AUDIO_MS: std::ops::RangeInclusive<u64> = 50..=1000;
 
-/// How a session ends.
 enum End {
     Gone,
     Drop,
@@ -43,22 +43,22 @@ struct Session<'a> {
     fault: Option<Fault>,
     partials: bool,
     heartbeat: bool,
-    /// Bytes of audio in a ms; 0 where the format does not tell.
+    /// Bytes of audio per ms; 0 if the format does not determine it.
     bytes_per_ms: u64,
     start: Instant,
-    /// Audio so far, bytes.
+    /// Bytes of audio received so far.
     audio: u64,
     short_messages: u32,
     next: usize,
     started: HashSet<i64>,
     ended: HashSet<i64>,
-    /// The turn that was spoken of last.
+    /// The turn of the newest partial or final.
     open: Option<i64>,
     beats: u32,
     stalled: bool,
 }
 
-/// Plays `script` on `socket` until it is over.
+/// Plays `script` on `socket` until the session ends.
 pub(super) async fn run(
     socket: ServerSocket,
     script: &Script,
@@ -141,7 +141,7 @@ impl Session<'_> {
         }
     }
 
-    /// When the next frame goes out; `None` while nothing is to be sent.
+    /// When the next frame is to be sent; `None` if nothing is to be sent for now.
     fn due(&self) -> Option<Instant> {
         let step = self.script.steps.get(self.next).filter(|_| !self.stalled)?;
         let due = match self.options.pace {
@@ -157,12 +157,12 @@ impl Session<'_> {
         Some(due + late + wait)
     }
 
-    /// How much audio has come.
+    /// Length of the audio received so far.
     fn heard(&self) -> Duration {
         Duration::from_millis(self.audio.checked_div(self.bytes_per_ms).unwrap_or(0))
     }
 
-    /// Where in the recording we are.
+    /// Current position in the recording.
     fn position(&self) -> Duration {
         match self.options.pace {
             Pace::Audio => self.heard(),
@@ -171,13 +171,14 @@ impl Session<'_> {
         }
     }
 
-    /// Whether it says nothing any more: also where the next frame, which would show it, is not due yet.
+    /// Returns true if the session sends nothing more. A stall counts as soon as its number of turns has ended, before
+    /// the next frame is due.
     fn is_mute(&self) -> bool {
         let stalls = |fault: Fault| fault.trouble == Trouble::Stall && self.ended.len() >= fault.after_turns;
         self.stalled || self.fault.is_some_and(stalls)
     }
 
-    /// Sends what is due.
+    /// Sends the frames that are due.
     async fn step(&mut self) -> Option<End> {
         let mut frames = Vec::new();
         let now = Instant::now();
@@ -295,7 +296,8 @@ impl Session<'_> {
         })
     }
 
-    /// What the vendor would still say of the audio that it has: what is due soon, and the open turn's end.
+    /// The frames that the vendor would still send for the audio it has: those due within [`HORIZON`], and the rest of
+    /// the open turn.
     fn rest(&mut self) -> Vec<Utf8Bytes> {
         let horizon = self.position().saturating_add(HORIZON);
         let mut frames = Vec::new();
@@ -323,7 +325,7 @@ impl Session<'_> {
         frames
     }
 
-    /// The last messages: what is in hand, a revision where extras are wanted, `Termination`.
+    /// Sends the last messages: `frames`, a revision if extras are wanted, and `Termination`.
     async fn terminate(&mut self, mut frames: Vec<Utf8Bytes>) -> End {
         if self.options.extras {
             frames.extend(self.revision());
@@ -347,7 +349,7 @@ impl Session<'_> {
         }
     }
 
-    /// The first labelled turn's own labels, said again: a revision that changes nothing.
+    /// Repeats the speaker labels of the first labelled turn: a revision that changes nothing.
     fn revision(&self) -> Option<Utf8Bytes> {
         let finals = self.script.steps[..self.next].iter().filter(|step| matches!(step.kind, Kind::Final(_)));
         let turn = finals
@@ -385,7 +387,7 @@ fn broken(error: &WsError) -> End {
     }
 }
 
-/// A random session id in the form of the vendor's.
+/// A random session id in the vendor's format.
 fn fresh_id() -> String {
     let bits: u128 = rand::random();
     let hex = format!("{bits:032x}");
