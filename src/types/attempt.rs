@@ -4,62 +4,60 @@ use std::sync::Arc;
 
 use super::CallId;
 
-/// The least id of an attempt or a request that began at a time, Unix ms: ids grow with time, so that they find it. Where
-/// the clock was set back, an id may be that of a later time, never of an earlier one.
+/// Smallest id of an attempt or a request that began at `at_ms` (Unix ms). Ids grow with time, so a time range is an id
+/// range. If the clock was set back, an id may be higher than its time implies, never lower.
 ///
-/// 2^20 ids a millisecond last until the year 2248.
+/// 2^20 ids per millisecond; the ids last until the year 2248.
 pub fn first_id(at_ms: i64) -> i64 {
     at_ms.clamp(0, i64::MAX >> 20) << 20
 }
 
-/// An attempt is about to be made; known before its first byte goes out.
+/// An attempt is about to be made. Reported before its first byte is sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptBegun {
-    /// Unique over restarts; [`first_id`] of its time or more.
+    /// Unique and increasing across restarts; never below [`first_id`] of `at_ms`.
     pub id: i64,
-    /// The request that it serves: attempts of one request share it.
+    /// Id of the request that the attempt serves. All attempts of one request share it.
     pub request: i64,
     /// Unix time, ms.
     pub at_ms: i64,
-    /// The client's key by name; absent for our own analyses.
+    /// Name of the client's API key; `None` for our own analyses.
     pub key: Option<Arc<str>>,
-    /// The call that it is about.
+    /// The call that the request is about, if any.
     pub call: Option<CallId>,
-    /// The analysis that asks.
+    /// The analysis that made the request, if one did.
     pub analysis: Option<Arc<str>>,
-    /// The route asked.
     pub route: Arc<str>,
     /// The variant of the route.
     pub variant: Arc<str>,
     /// The logical model.
     pub model: Arc<str>,
-    /// The endpoint.
     pub endpoint: Arc<str>,
-    /// Its wire format.
+    /// Wire format of the endpoint.
     pub provider: &'static str,
-    /// The vendor's name of the model.
+    /// The vendor's name for the model.
     pub vendor_model: Arc<str>,
-    /// Which attempt of its request it is, from 1.
+    /// Position of the attempt among those of its request, from 1.
     pub number: u32,
-    /// Why it is made: `first`, `retry`, `failover`, `hedge`, `repair`, `schema_step`.
+    /// Why it is made: `first`, `retry`, `failover`, `hedge`, `repair` or `schema_step`.
     pub why: &'static str,
 }
 
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// A whole answer.
+    /// It received a complete answer.
     Ok,
-    /// It failed before a token.
+    /// It failed before the first token.
     Failed,
-    /// It failed after a token.
+    /// It failed after the first token.
     Partial,
-    /// Nobody wanted it any more.
+    /// It was cancelled: the answer was no longer wanted.
     Aborted,
 }
 
 impl Outcome {
-    /// As in the ledger.
+    /// The name in the ledger.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -73,53 +71,51 @@ impl Outcome {
 /// An attempt ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptDone {
-    /// That of its [`AttemptBegun`].
+    /// Id of its [`AttemptBegun`].
     pub id: i64,
-    /// How.
     pub outcome: Outcome,
-    /// The failure's code; absent when there is none.
+    /// Error code; `None` if it did not fail.
     pub code: Option<&'static str>,
-    /// HTTP status, where one came.
+    /// HTTP status, if a response came.
     pub status: Option<u16>,
-    /// Prompt tokens; unknown is absent, never zero. So are the others.
+    /// Prompt tokens. `None` if unknown, never 0; the same holds for the other token counts.
     pub input: Option<u64>,
-    /// Those of them that were read from the vendor's cache.
+    /// Prompt tokens that were read from the vendor's cache.
     pub cached: Option<u64>,
-    /// Those of them that were written to it.
+    /// Prompt tokens that were written to the vendor's cache.
     pub cache_write: Option<u64>,
     /// Completion tokens.
     pub output: Option<u64>,
-    /// Those of them that were reasoning.
+    /// Completion tokens that were reasoning.
     pub reasoning: Option<u64>,
     /// Cost in pico-dollars (1e-12 USD).
     pub cost_pico: Option<i64>,
-    /// From the request to the first token, us.
+    /// From the request to the first token, in microseconds.
     pub first_token_us: Option<u64>,
-    /// From the request to its end, us.
+    /// From the request to its end, in microseconds.
     pub total_us: u64,
 }
 
-/// A request is over: no further attempt is made for it. The last one may still be giving its answer.
+/// A request is finished: no further attempt is made for it. Its last attempt may still be streaming its answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RequestDone {
-    /// What its attempts share.
+    /// Id that its attempts have as `request`.
     pub id: i64,
-    /// When it came, Unix time, ms.
+    /// When it arrived, Unix time, ms.
     pub at_ms: i64,
-    /// The client's key by name.
+    /// Name of the client's API key.
     pub key: Option<Arc<str>>,
-    /// The call that it is about.
+    /// The call that the request is about, if any.
     pub call: Option<CallId>,
-    /// The analysis that asks.
+    /// The analysis that made the request, if one did.
     pub analysis: Option<Arc<str>>,
-    /// The route asked.
     pub route: Arc<str>,
     /// The variant of the route.
     pub variant: Arc<str>,
     /// The logical model.
     pub model: Arc<str>,
-    /// HTTP calls made for it.
+    /// Number of HTTP calls made for it.
     pub attempts: u32,
-    /// Why it has no answer; `None` where it has one, or nobody wanted it any more.
+    /// Error code if it got no answer; `None` if it got one or was cancelled.
     pub code: Option<&'static str>,
 }

@@ -1,4 +1,4 @@
-//! Sequenced events: the facts of a call, as they are journaled and go out.
+//! Sequenced events: the facts of a call, as they are journaled and sent to subscribers.
 //!
 //! The wire form is one JSON object whose first fields are `type`, `call_id`, `seq` and `at`; [`encode`] writes it once
 //! per event, and every reader shares the bytes.
@@ -10,14 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{CallId, Insight, InsightFailure, JsonMap, Seq, StreamId, Turn};
 
-/// Where and when an event stands.
+/// An event's call, position and time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Stamp {
-    /// The call.
     pub call_id: CallId,
-    /// Its position in the call.
+    /// Position in the call.
     pub seq: Seq,
-    /// RFC 3339, UTC, ms.
+    /// RFC 3339, UTC, with milliseconds.
     pub at: String,
 }
 
@@ -25,66 +24,64 @@ pub struct Stamp {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type")]
 pub enum Event {
-    /// The call began; its first event.
+    /// The call began. Always the first event.
     #[serde(rename = "call.started")]
     CallStarted {
-        /// Names this history of the call.
+        /// Identifies this history of the call.
         epoch: String,
-        /// What the producer knew at the start.
+        /// Metadata that the producer gave at the start.
         meta: JsonMap,
     },
-    /// `meta` was merged; this is the whole of it now.
+    /// The call's metadata changed.
     #[serde(rename = "call.updated")]
     CallUpdated {
-        /// All of it.
+        /// The complete metadata after the change.
         meta: JsonMap,
     },
-    /// A stream began, or came back after a gap.
+    /// A stream began, or resumed after a gap.
     #[serde(rename = "stream.started")]
     StreamStarted {
-        /// The stream.
         stream_id: StreamId,
-        /// Its wire format.
+        /// Wire format of its frames.
         dialect: String,
         /// The vendor's session id.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         vendor_session: Option<String>,
-        /// Call time of stream time 0.
+        /// Call time of stream time 0, in ms.
         offset_ms: u64,
     },
     /// A stream ended.
     #[serde(rename = "stream.ended")]
     StreamEnded {
-        /// The stream.
         stream_id: StreamId,
-        /// Why.
+        /// Why it ended.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
     /// A turn became final.
     #[serde(rename = "turn.final")]
     TurnFinal {
-        /// As it stands.
+        /// The turn's current state.
         turn: Turn,
     },
     /// A turn was corrected.
     #[serde(rename = "turn.revised")]
     TurnRevised {
-        /// As it stands now.
+        /// The turn's state after the correction.
         turn: Turn,
         /// Which of `text`, `speaker`, `times`, `language` changed.
         changed: Vec<String>,
     },
-    /// Speech of which nothing is known.
+    /// A hole in the speech: nothing is known of it.
     #[serde(rename = "gap")]
     Gap {
-        /// The stream that came after the hole.
+        /// The stream that started after the hole.
         stream_id: StreamId,
         /// `stt_disconnect`, `tap_overrun`, …
         cause: String,
-        /// Start of the hole, call time.
+        /// Start of the hole, call time in ms.
         from_ms: u64,
-        /// End of the hole, call time.
+        /// End of the hole, call time in ms.
         to_ms: u64,
     },
     /// An analysis has a new result.
@@ -96,21 +93,21 @@ pub enum Event {
     /// A run of an analysis failed.
     #[serde(rename = "insight.failed")]
     InsightFailed {
-        /// What and why.
+        /// The analysis, the error and the reason.
         #[serde(flatten)]
         failure: InsightFailure,
     },
-    /// The conversation's last event.
+    /// The call ended normally. Always the last event.
     #[serde(rename = "call.completed")]
     CallCompleted {
-        /// Final rev by rolling analysis.
+        /// Final insight revision by rolling analysis.
         r#final: JsonMap,
-        /// Reason by analysis that has no final insight.
+        /// Reason by analysis, for each one without a final insight.
         missing: JsonMap,
-        /// What the call cost; `null` where a price is unknown.
+        /// Cost of the call in US dollars; `null` if a price is unknown.
         cost_usd: Option<f64>,
     },
-    /// The call cannot go on; what it had stays readable.
+    /// The call cannot continue; its data so far stays readable.
     #[serde(rename = "call.failed")]
     CallFailed {
         /// Why, for people.
@@ -119,7 +116,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The wire `type`.
+    /// The `type` field on the wire.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::CallStarted { .. } => "call.started",
@@ -136,7 +133,7 @@ impl Event {
         }
     }
 
-    /// The analysis that it is about, for filters.
+    /// The analysis that the event is about, for filters.
     pub fn analysis(&self) -> Option<&str> {
         match self {
             Self::InsightUpdated { insight } => Some(&insight.analysis),
@@ -148,20 +145,20 @@ impl Event {
 
 /// Writes the wire form: `{"type":…,"call_id":…,"seq":…,"at":…, …}`.
 ///
-/// `call.started` and `call.failed`, like every other event, carry their own fields after the stamp. A turn's `words`
-/// are left out: they travel as a private field of the record (see `session::record`).
+/// Every event carries its own fields after the stamp. A turn's `words` are left out: they are stored as a private
+/// field of the record (see `session::record`).
 pub fn encode(stamp: &Stamp, event: &Event) -> Vec<u8> {
     let mut body = Vec::with_capacity(1024);
     let encoded = serde_json::to_writer(&mut body, event);
     debug_assert!(encoded.is_ok(), "plain data into memory cannot fail");
-    // `body` is `{"type":"…",…}`: the stamp goes between its tag and what follows the first comma.
+    // `body` is `{"type":"…",…}`: the stamp goes between the tag and the rest.
     let tag_len = br#"{"type":"""#.len() + event.kind().len();
     let rest = body.get(tag_len..).unwrap_or_default();
-    // Exactly as long as it will be, for it is kept as it is.
+    // The exact final length, because the buffer is kept as it is.
     let digits = stamp.seq.checked_ilog10().map_or(1, |log| log as usize + 1);
     let stamp_len = br#","call_id":"","seq":,"at":"""#.len() + stamp.call_id.as_str().len() + digits + stamp.at.len();
     let mut out = Vec::with_capacity(tag_len + stamp_len + rest.len());
-    // Kind, id and time hold no character that JSON would escape.
+    // Kind, id and time contain no character that JSON would escape.
     let head = write!(
         out,
         "{{\"type\":\"{}\",\"call_id\":\"{}\",\"seq\":{},\"at\":\"{}\"",

@@ -1,4 +1,4 @@
-//! Identifiers as they go over the wire: `[A-Za-z0-9_~:-][A-Za-z0-9_.~:-]{0,127}`.
+//! Identifiers as sent on the wire: `[A-Za-z0-9_~:-][A-Za-z0-9_.~:-]{0,127}`.
 //!
 //! The first character is never a dot, so that an id is always a safe file name.
 
@@ -10,16 +10,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Longest identifier, in bytes.
 pub const MAX_ID_BYTES: usize = 128;
 
-/// Why a string is no identifier. The message names the rule and never repeats more than the offending character.
+/// Why a string is not a valid identifier. The message names the rule and repeats at most the offending character.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// The string is empty.
     #[error("expected 1 to 128 characters of A-Z a-z 0-9 _ . ~ : - (no leading dot), found an empty string")]
     Empty,
-    /// The string is longer than [`MAX_ID_BYTES`].
+    /// The string is longer than [`MAX_ID_BYTES`]; its length in characters.
     #[error("expected at most 128 characters of A-Z a-z 0-9 _ . ~ : -, found {0}")]
     TooLong(usize),
-    /// A character outside the set, or a leading dot.
+    /// A character outside the set, or a leading dot; the character and its position in characters, from 0.
     #[error("expected characters of A-Z a-z 0-9 _ . ~ : - (no leading dot), found {0:?} at position {1}")]
     Character(char, usize),
 }
@@ -27,7 +27,7 @@ pub enum IdError {
 /// Checks `text` against the identifier rule.
 ///
 /// # Errors
-/// The first rule that is broken.
+/// The first rule that the text breaks.
 pub fn check(text: &str) -> Result<(), IdError> {
     if text.is_empty() {
         return Err(IdError::Empty);
@@ -46,7 +46,7 @@ pub fn check(text: &str) -> Result<(), IdError> {
     Ok(())
 }
 
-/// Replaces every character that an id cannot hold by `_`, and cuts at the limit. Never empty.
+/// Replaces every character that is not allowed by `_` and cuts at the limit. Never empty.
 pub fn sanitize(text: &str) -> String {
     let mut id: String = text
         .chars()
@@ -82,7 +82,7 @@ macro_rules! identifier {
             /// Validates `text`.
             ///
             /// # Errors
-            /// The rule of [`check`] that is broken.
+            /// The rule of [`check`] that the text breaks.
             pub fn parse(text: &str) -> Result<Self, IdError> {
                 check(text)?;
                 Ok(Self(Arc::from(text)))
@@ -93,7 +93,6 @@ macro_rules! identifier {
                 Self(Arc::from(format!(concat!($prefix, "{}"), random_suffix())))
             }
 
-            /// The id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -127,12 +126,12 @@ macro_rules! identifier {
 }
 
 identifier!(
-    /// Names one conversation: the unit of order, state and cost.
+    /// Identifies one conversation: the unit of order, state and cost.
     CallId,
     "c_"
 );
 identifier!(
-    /// Names one STT session inside a call.
+    /// Identifies one STT session inside a call.
     StreamId,
     "s_"
 );

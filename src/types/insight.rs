@@ -1,62 +1,60 @@
-//! An insight: the result of an analysis, with what it covers, its evidence and where it came from.
+//! An insight: the result of an analysis, with its coverage, its evidence and its origin.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::TurnNo;
 
-/// Whether a later insight of the same analysis is to be expected.
+/// Tells if a later insight of the same analysis may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// The call goes on.
+    /// The call continues; a later insight may follow.
     Provisional,
-    /// The last word on this call (or, per turn, on this turn).
+    /// The last insight of this call (or of this turn, if the analysis is per turn).
     Final,
 }
 
-/// Which turns an insight's prompt held. Ordinals are inclusive; an insight of nothing is `null, null, 0`.
+/// The turns in an insight's prompt. Ordinals are inclusive; `null, null, 0` if there were none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Coverage {
     /// First ordinal.
     pub from: Option<TurnNo>,
     /// Last ordinal.
     pub to: Option<TurnNo>,
-    /// How many turns.
+    /// Number of turns.
     pub turns: u64,
-    /// From which ordinal on the prompt held the words themselves.
+    /// First ordinal whose turns were in the prompt word for word.
     pub verbatim_from: Option<TurnNo>,
-    /// The context's revision at the snapshot.
+    /// The context's revision when the snapshot was taken.
     pub revision: u64,
 }
 
 /// A quote that supports an insight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// The turn that it is from.
+    /// The turn that the quote is from.
     pub turn: TurnNo,
-    /// The words.
     pub quote: String,
-    /// Present and true where the quote is not in that turn (or the turn was not in the prompt).
+    /// Set if the quote is not in that turn, or the turn was not in the prompt. Present on the wire only if true.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unverified: bool,
 }
 
-/// Tokens as the vendor counted them; unknown is `null`, never zero.
+/// Tokens as the vendor counted them; `null` if unknown, never 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenUsage {
-    /// Prompt tokens, cached ones included.
+    /// Prompt tokens, including cached ones.
     pub input: Option<u64>,
-    /// Those of them that the vendor read from its cache.
+    /// Prompt tokens that the vendor read from its cache.
     pub cached: Option<u64>,
-    /// Completion tokens, reasoning included.
+    /// Completion tokens, including reasoning.
     pub output: Option<u64>,
 }
 
-/// Who answered, and by which words it was asked.
+/// The model that answered and the prompt that it was given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
-    /// The route asked.
     pub route: String,
     /// The variant of the route.
     pub variant: String,
@@ -64,77 +62,75 @@ pub struct Provenance {
     pub model: String,
     /// The endpoint that answered.
     pub endpoint: String,
-    /// `analysis/version@hash`.
+    /// The prompt, as `analysis/version@hash`.
     pub prompt: String,
-    /// HTTP calls made for it.
+    /// Number of HTTP calls made for it.
     pub attempts: u32,
-    /// Tokens.
     pub usage: TokenUsage,
-    /// Cost in US dollars; `null` where no price is known.
+    /// Cost in US dollars; `null` if a price is unknown.
     pub cost_usd: Option<f64>,
 }
 
-/// Where the time went, in ms.
+/// Durations of the steps, in ms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyMs {
-    /// From the newest turn covered to the trigger's firing.
+    /// From the newest covered turn until the trigger fired.
     pub debounce: u64,
-    /// From firing to the permit.
+    /// From the trigger until the job got its permit and started.
     pub queue: u64,
-    /// From the request to its first token; `null` where the answer was not streamed.
+    /// From the request to its first token; `null` if the answer was not streamed.
     pub first_token: Option<u64>,
-    /// From the request to its end, repair included.
+    /// From the request to its end, including repair.
     pub model: u64,
-    /// From the newest turn covered to publication.
+    /// From the newest covered turn to publication.
     pub total: u64,
 }
 
 /// The result of an analysis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Insight {
-    /// Unique.
+    /// Unique id.
     pub id: String,
-    /// The analysis that it answers.
+    /// The analysis that made it.
     pub analysis: String,
-    /// Counts per analysis (per analysis and turn, where it is per turn), from 1.
+    /// Revision: counts from 1 per analysis, or per analysis and turn if the analysis is per turn.
     pub rev: u64,
-    /// Whether a later one is to be expected.
+    /// Tells if a later one may follow.
     pub status: Status,
-    /// A lesser way made it (the local provider, a budget step).
+    /// Set if a fallback of lower quality made it (the local provider, a budget step).
     pub degraded: bool,
-    /// The turn, where the analysis is per turn.
+    /// The turn, if the analysis is per turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn: Option<TurnNo>,
-    /// Which turns the prompt held.
+    /// The turns in the prompt.
     pub covers: Coverage,
-    /// Turns that came after the snapshot and before publication.
+    /// Number of turns that arrived between the snapshot and publication.
     pub behind_turns: u64,
     /// Why it ran: `turns`, `interval`, `debounce`, `max_wait`, `end`, `manual`, `turn`, `retry`.
     pub trigger: String,
-    /// The answer, valid under the analysis' schema.
+    /// The answer, valid under the analysis's schema.
     pub value: Value,
     /// Quotes from the transcript.
     pub evidence: Vec<Evidence>,
-    /// Where it came from.
+    /// The model and prompt that made it.
     pub provenance: Provenance,
-    /// Where the time went.
+    /// Durations of the steps.
     pub latency_ms: LatencyMs,
 }
 
-/// A job that gave no insight. The last good one stands.
+/// A job that produced no insight. The last good insight stays valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InsightFailure {
-    /// The analysis.
     pub analysis: String,
-    /// The turn, where the analysis is per turn.
+    /// The turn, if the analysis is per turn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn: Option<TurnNo>,
     /// Stable code: `refused`, `timeout`, `upstream_error`, `schema_mismatch`, `overloaded`, …
     pub code: String,
-    /// What happened, for people. Never transcript text.
+    /// What happened, for people. Contains no transcript text.
     pub message: String,
-    /// Whether a later run may succeed with nothing changed.
+    /// Set if a later run may succeed with nothing changed.
     pub temporary: bool,
-    /// Rev of the newest good insight; `null` = none.
+    /// Revision of the newest good insight; `null` if there is none.
     pub last_good_rev: Option<u64>,
 }

@@ -1,7 +1,7 @@
-//! Plain data shared by every layer: identifiers, turns, what a decoder emits, events and insights.
+//! Plain data shared by every layer: identifiers, turns, the events of a decoder, sequenced events and insights.
 //!
-//! Knows no socket, no clock, no journal and no LLM. Everything here is `Send`, cheap to clone and has no behaviour
-//! beyond validation and its own wire form.
+//! Knows no socket, no clock, no journal and no LLM. Every type is `Send`, cheap to clone and has no behaviour beyond
+//! validation and its own wire format.
 
 pub mod attempt;
 pub mod event;
@@ -23,7 +23,7 @@ pub use turn::{Turn, Word};
 
 /// Position of an event in its call: dense, from 1. 0 means "before the first event".
 pub type Seq = u64;
-/// Ordinal of a turn in its call: dense, from 0, never changed once given.
+/// Ordinal of a turn in its call: dense, from 0, never changed once assigned.
 pub type TurnNo = u64;
 /// A JSON object, as in `meta`.
 pub type JsonMap = serde_json::Map<String, serde_json::Value>;

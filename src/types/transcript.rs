@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use super::Turn;
 
-/// Turns in the order in which they are to be read. Turns without text are not in it.
+/// Turns in reading order, without those that have no text.
 ///
-/// The `local` provider reads this instead of the prompt; the gateway renders it where a request asks for
-/// `{{ transcript }}`.
+/// The `local` provider reads this instead of the prompt. The gateway renders it at `{{ transcript }}` in a request.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Transcript {
-    /// In reading order.
     pub turns: Vec<Arc<Turn>>,
 }

@@ -1,10 +1,10 @@
-//! A turn: a final, speaker-attributed stretch of speech, as it stands now.
+//! A turn: a final stretch of speech with its speaker, in its current state.
 
 use serde::{Deserialize, Serialize};
 
 use super::{StreamId, TurnNo};
 
-/// One word with its times in ms, in the time base of whoever holds it (stream time before the session, call time after).
+/// One word with its times in ms: stream time before the session, call time after it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Word {
     /// As written in the transcript, punctuation included.
@@ -16,51 +16,51 @@ pub struct Word {
     /// The vendor's speaker label for this word, verbatim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<String>,
-    /// 0 to 1, where the vendor gives one.
+    /// 0 to 1, if the vendor gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f32>,
 }
 
 impl Word {
-    /// The instant that decides to which part of a cut turn the word belongs.
+    /// The instant that decides to which part of a cut turn the word belongs, in ms.
     pub fn middle_ms(&self) -> u64 {
         self.start_ms + self.end_ms.saturating_sub(self.start_ms) / 2
     }
 }
 
-/// A turn as it goes out in `turn.final`, `turn.revised`, snapshots and `GET …/turns`.
+/// A turn as sent in `turn.final`, `turn.revised`, snapshots and `GET …/turns`.
 ///
-/// Times are ms since the call began. `words` are kept, but go out only where asked for.
+/// Times are ms since the call began. `words` are stored, but sent only on request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Turn {
-    /// Ordinal in the call.
+    /// Ordinal in the call, from 0.
     pub turn: TurnNo,
     /// The stream that it came from.
     pub stream_id: StreamId,
-    /// Number in its stream.
+    /// Number within its stream.
     pub turn_order: u64,
-    /// The vendor's own id of the turn, where there is one.
+    /// The vendor's id of the turn, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vendor_turn: Option<String>,
-    /// Raised by every revision, from 0.
+    /// Number of revisions so far.
     pub rev: u32,
-    /// The vendor's label, verbatim; absent where the vendor gave none.
+    /// The vendor's speaker label, verbatim; `None` if the vendor gave none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<String>,
-    /// What was said; `""` once all its words moved to other parts of a cut turn.
+    /// The text; `""` once all its words moved to other parts of a cut turn.
     pub text: String,
     /// Start, ms since the call began.
     pub start_ms: u64,
     /// End, ms since the call began.
     pub end_ms: u64,
-    /// BCP 47 tag, where the vendor gives one.
+    /// BCP 47 language tag, if the vendor gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// 0 to 1, where the vendor gives one.
+    /// 0 to 1, if the vendor gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f32>,
-    /// Words with their times; empty where the vendor gave none. Not part of the wire form: they are a private field of
-    /// the record, joined on for readers that ask.
+    /// Words with their times; empty if the vendor gave none. Not part of the wire format: they are a private field of
+    /// the record, added for readers that request them.
     #[serde(default, skip_serializing)]
     pub words: Vec<Word>,
 }

@@ -1,4 +1,4 @@
-//! A call as it stands at one position: what snapshots and `GET /v1/calls/{id}` show.
+//! The state of a call at one position, as snapshots and `GET /v1/calls/{id}` show it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,40 +7,38 @@ use serde_json::Value;
 
 use super::{CallId, JsonMap, Seq, StreamId, Turn};
 
-/// A stream as it stands.
+/// The state of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamView {
-    /// The stream.
     pub stream_id: StreamId,
-    /// Its wire format.
+    /// Wire format of its frames.
     pub dialect: String,
     /// The vendor's session id.
     pub vendor_session: Option<String>,
-    /// Call time of stream time 0.
+    /// Call time of stream time 0, in ms.
     pub offset_ms: u64,
-    /// Whether it has ended.
+    /// Set once the stream has ended.
     pub ended: bool,
 }
 
-/// A call as it stands after event `seq`.
+/// The state of a call after event `seq`.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// The call.
     pub call_id: CallId,
-    /// Names its history.
+    /// Identifies this history of the call.
     pub epoch: String,
-    /// Head.
+    /// Position of the newest event included.
     pub seq: Seq,
     /// `open`, `completed` or `failed`.
     pub status: &'static str,
-    /// RFC 3339.
+    /// RFC 3339, UTC.
     pub started_at: String,
-    /// All of it.
+    /// The complete metadata.
     pub meta: JsonMap,
     /// In ordinal order.
     pub turns: Vec<Arc<Turn>>,
-    /// In order of their beginning.
+    /// In the order in which they began.
     pub streams: Vec<StreamView>,
-    /// Whole insights by analysis; per-turn ones as `{"turns":{"57":{…}}}`.
+    /// Complete insights by analysis; those of a per-turn analysis as `{"turns":{"57":{…}}}`.
     pub insights: BTreeMap<String, Value>,
 }

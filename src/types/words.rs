@@ -1,5 +1,5 @@
-//! How words are kept in records: arrays `[text, start_ms, length_ms, speaker, confidence]`, for they are written once
-//! per turn and are most of its bytes. For serde's `with`.
+//! The storage format of words in records: arrays `[text, start_ms, length_ms, speaker, confidence]`, because words are
+//! written once per turn and are most of its bytes. Use with serde's `with`.
 
 use std::borrow::Cow;
 
@@ -10,10 +10,10 @@ use super::Word;
 #[derive(Serialize, Deserialize)]
 struct Compact<'a>(#[serde(borrow)] Cow<'a, str>, u64, u64, #[serde(borrow)] Option<Cow<'a, str>>, Option<f32>);
 
-/// Writes the arrays.
+/// Writes words as arrays.
 ///
 /// # Errors
-/// The serializer's.
+/// Those of the serializer.
 pub fn serialize<S: Serializer>(words: &[Word], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(words.iter().map(|word| {
         let length = word.end_ms.saturating_sub(word.start_ms);
@@ -22,10 +22,10 @@ pub fn serialize<S: Serializer>(words: &[Word], serializer: S) -> Result<S::Ok, 
     }))
 }
 
-/// Reads them back.
+/// Reads words from arrays.
 ///
 /// # Errors
-/// The deserializer's.
+/// Those of the deserializer.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Word>, D::Error> {
     let words = Vec::<Compact<'_>>::deserialize(deserializer)?;
     Ok(words
