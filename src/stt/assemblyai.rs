@@ -1,8 +1,8 @@
 //! AssemblyAI Universal-Streaming v3 (`wss://streaming.assemblyai.com/v3/ws`).
 //!
-//! Accepts whatever the models of the vendor's Python package 1.8.2 accept, among it numbers and booleans written as
-//! strings, and does without the fields that a turn can do without. What a frame's `utterance` holds is never used: it
-//! is filled at utterance boundaries only.
+//! Accepts everything that the models of the vendor's Python package 1.8.2 accept, including numbers and booleans
+//! written as strings, and tolerates a missing field if the turn is usable without it. A frame's `utterance` is never
+//! used: the vendor fills it at utterance boundaries only.
 
 use std::fmt;
 
@@ -14,7 +14,6 @@ use super::{DecodeError, Decoder, Dialect};
 use crate::base::text;
 use crate::types::{EndScope, Final, Revision, SttEvent, TurnKey, Word};
 
-/// The dialect.
 pub(super) struct AssemblyAi;
 
 impl Dialect for AssemblyAi {
@@ -54,7 +53,7 @@ impl Dialect for AssemblyAi {
 
 struct AssemblyAiDecoder;
 
-/// Messages that say nothing of turns.
+/// Messages that carry no turn.
 const SILENT: [&str; 6] =
     ["SpeechStarted", "Heartbeat", "Silence", "Warning", "LLMGatewayResponse", "LlmGatewayResponse"];
 
@@ -121,7 +120,8 @@ struct ErrorFrame<'a> {
 
 impl Decoder for AssemblyAiDecoder {
     fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
-        // Nearly every frame is a Turn; its `type` may come last, so it is read in one pass on the bare guess.
+        // Nearly every frame is a Turn. Its `type` may come last, so the frame is parsed in one pass on the assumption
+        // that it is one.
         if frame.contains(r#""Turn""#)
             && let Ok(Said(turn)) = serde_json::from_str::<Said<TurnFrame<'_>>>(frame)
             && turn.kind.as_str() == "Turn"
@@ -130,7 +130,7 @@ impl Decoder for AssemblyAiDecoder {
             return Ok(());
         }
         let Some(kind) = wire::kind("type", frame)? else {
-            // The form of an older API, still parsed by both of the vendor's packages.
+            // The error format of an older API, still parsed by both of the vendor's packages.
             if let Ok(error) = wire::parse::<ErrorFrame<'_>>("Error", frame) {
                 out.push(vendor_error(error));
                 return Ok(());
@@ -181,8 +181,8 @@ fn event(turn: TurnFrame<'_>) -> SttEvent {
     }))
 }
 
-/// Universal-Streaming puts only words that are final into a partial's `transcript`: where the words say more, they
-/// are the text.
+/// In Universal-Streaming the `transcript` of a partial holds only the words that are final. If the words contain more
+/// text, they are used instead.
 fn partial_text(transcript: Option<Text<'_>>, words: &[WordField<'_>]) -> String {
     let solid = |text: &str| text.bytes().filter(|byte| !byte.is_ascii_whitespace()).count();
     let transcript = transcript.unwrap_or_default();
@@ -227,11 +227,12 @@ fn key(turn_order: Int) -> TurnKey {
     TurnKey::Vendor(turn_order.0.to_string())
 }
 
-/// An integer as pydantic reads one: also `12.0`, `"12"` and `true`.
+/// An integer as pydantic accepts it: also `12.0`, `"12"` and `true`.
 #[derive(Debug, Clone, Copy)]
 struct Int(i64);
 
-/// Largest magnitude of an integer that is exact as a float; beyond, nothing is a time or a turn's number.
+/// Largest magnitude of an integer that an `f64` represents exactly. Anything larger is neither a time nor a turn
+/// number.
 const MAX_EXACT: i64 = 1 << 53;
 
 fn whole(value: f64) -> Option<i64> {

@@ -1,22 +1,21 @@
 //! `auto`: picks one of the other dialects by the first frames of a stream.
 //!
-//! All dialects read along until one is ahead: it knows more of the frames than any other (of equals, more of them as
-//! speech), and among them is a begin of a session or speech. What it made of the frames until then goes out at once, so
-//! that nothing is lost. Where several stay equal for [`MAX_UNDECIDED`] frames, or the stream ends before, the one that is
-//! listed first is taken. Frames that no dialect knows do not count.
+//! All dialects decode the frames until one leads: it knows more of the frames than any other (on a tie, more of them
+//! as speech), and the frames contain the begin of a session or speech. Its events for all frames so far are then sent
+//! at once, so that nothing is lost. If none leads after [`MAX_UNDECIDED`] frames, or when the stream ends, the best
+//! one that is listed first in [`DIALECTS`] is picked. Frames that no dialect knows do not count.
 //!
-//! Until the pick its frames count as held: they are not acknowledged, so a producer that reconnects sends them again and
-//! gets the same pick.
+//! Until the pick, the frames count as held: they are not acknowledged, so a producer that reconnects sends them again
+//! and gets the same pick.
 
 use super::fit::{Fit, Score};
 use super::{DIALECTS, DecodeError, Decoder, Dialect, wire};
 use crate::base::surrogates;
 use crate::types::{Carry, SttEvent};
 
-/// Known frames without a pick after which the first of the equal ones is taken.
+/// Number of known frames after which the first of the best candidates is picked, even if none leads.
 const MAX_UNDECIDED: u32 = 64;
 
-/// The dialect.
 pub(super) struct Auto;
 
 impl Dialect for Auto {
@@ -49,7 +48,7 @@ impl Dialect for Auto {
         self.decoder()
     }
 
-    /// Before the pick nothing is covered, and so nothing is carried.
+    /// Before the pick no frame is acknowledged, so there is nothing to carry over.
     fn resume(&self, _: &Carry) -> Box<dyn Decoder> {
         self.decoder()
     }
@@ -65,9 +64,9 @@ impl Dialect for Auto {
 
 enum AutoDecoder {
     Undecided {
-        /// In the order in which dialects are listed.
+        /// In the order of [`DIALECTS`].
         candidates: Vec<Candidate>,
-        /// Frames that at least one of them knows.
+        /// Number of frames that at least one candidate knows.
         known: u32,
     },
     Picked(&'static dyn Dialect, Box<dyn Decoder>),
@@ -77,7 +76,7 @@ struct Candidate {
     dialect: &'static dyn Dialect,
     decoder: Box<dyn Decoder>,
     score: Score,
-    /// A session of the vendor has begun.
+    /// Set once the candidate has decoded the begin of a vendor's session.
     begun: bool,
     /// Events of the frames so far.
     said: Vec<SttEvent>,
@@ -170,7 +169,7 @@ impl Decoder for AutoDecoder {
 }
 
 impl AutoDecoder {
-    /// Goes on with that candidate alone, and gives out what it has made of the frames so far.
+    /// Picks that candidate and appends its events for the frames so far.
     fn pick(&mut self, index: usize, out: &mut Vec<SttEvent>) {
         let Self::Undecided { candidates, .. } = self else { return };
         let Candidate { dialect, decoder, mut said, .. } = candidates.swap_remove(index);
@@ -180,7 +179,7 @@ impl AutoDecoder {
     }
 }
 
-/// The candidate that is ahead of all others; of equals, with `must`, the first.
+/// The candidate that leads. With `must`, the first of the best ones if none leads.
 fn ahead(candidates: &[Candidate], must: bool) -> Option<usize> {
     let best = candidates.iter().map(|candidate| candidate.score).max()?;
     let mut leaders = candidates.iter().enumerate().filter(|(_, candidate)| candidate.score == best);

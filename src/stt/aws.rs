@@ -1,9 +1,8 @@
-//! AWS Transcribe streaming: the JSON payloads of its `TranscriptEvent`s (and of its exceptions), unwrapped from their
-//! binary envelope by whoever holds the session; or the events as the SDKs give them, with the event's name around the
-//! payload.
+//! AWS Transcribe streaming: the JSON payloads of its `TranscriptEvent`s and exceptions, which the client has taken out
+//! of their binary envelope; or the events as the SDKs give them, with the event's name around the payload.
 //!
-//! A result is a turn. Labels are the speaker's number; without diarization, or on a channel other than the first, the
-//! channel's name: `ch_0`, `ch_1`, `ch_1:0`.
+//! Each result is a turn. The speaker label is the speaker's number, with the channel's name in front on channels other
+//! than the first (`ch_1:0`). Without diarization it is the channel's name (`ch_0`, `ch_1`).
 
 use serde::Deserialize;
 
@@ -12,7 +11,6 @@ use super::wire::{self, Flag, Label, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect, Spelling};
 use crate::types::{Final, JsonMap, SttEvent, TurnKey, Word};
 
-/// The dialect.
 pub(super) struct Aws;
 
 impl Dialect for Aws {
@@ -48,19 +46,19 @@ impl Dialect for Aws {
         ]
     }
 
-    /// The Python SDK has `is_partial`, others `isPartial`.
+    /// The Python SDK spells `is_partial`, others `isPartial`.
     fn spelling(&self) -> Option<Spelling> {
         Some(Spelling::Pascal)
     }
 }
 
-/// Ids of results that are remembered: those that may be sent once more.
+/// Number of result ids that are remembered, to recognise repeated results.
 const MAX_RESULTS: usize = 64;
 
 #[derive(Default)]
 struct AwsDecoder {
     timeline: Timeline,
-    /// Newest last.
+    /// Ids of the newest results, newest last.
     results: Vec<String>,
 }
 
@@ -78,7 +76,7 @@ struct Event<'a> {
 struct Transcript<'a> {
     #[serde(borrow, default, deserialize_with = "wire::list")]
     results: Vec<ResultField<'a>>,
-    /// Only the segments of Contact Lens have it.
+    /// Only segments of Contact Lens have it.
     content: Option<serde::de::IgnoredAny>,
 }
 
@@ -144,7 +142,7 @@ impl Decoder for AwsDecoder {
 }
 
 impl AwsDecoder {
-    /// Sessions have no name in these messages: a new one shows in the times of its results.
+    /// These messages do not name their session. A new session shows only in the times of its results.
     fn look_for_restart(&mut self, result: &ResultField<'_>, out: &mut Vec<SttEvent>) {
         let channel = result.channel_id.as_ref().map_or("", Text::as_str);
         let again = result.result_id.as_ref().is_some_and(|Label(id)| self.results.contains(id));
@@ -153,7 +151,7 @@ impl AwsDecoder {
                 self.results.remove(0);
             }
             self.results.extend(result.result_id.iter().map(|Label(id)| id.clone()));
-            // Words tell the time better than their result.
+            // The times of words are more exact than those of their result.
             let items = result.alternatives.first().map(|Said(best)| best.items.as_slice());
             let first = items.unwrap_or_default().iter().find_map(|item| item.start_time);
             if self.timeline.restarts(channel, first.or(result.start_time).map(Seconds::ms)) {
@@ -166,13 +164,13 @@ impl AwsDecoder {
     }
 }
 
-/// An exception of the service: `{"Message":…}` and nothing else, where its name was in a header of the binary envelope;
-/// below its name in what SDKs give, `{"BadRequestException":{"Message":…}}`.
+/// An exception of the service. As a bare payload it is `{"Message":…}` and nothing else, because its name was in a
+/// header of the binary envelope. SDKs give it below its name: `{"BadRequestException":{"Message":…}}`.
 pub(super) fn exception(frame: &str) -> Option<SttEvent> {
     let object: JsonMap = serde_json::from_str(frame).ok()?;
     let message = |object: &JsonMap| {
         let text = object.get("Message").or_else(|| object.get("message"))?.as_str()?;
-        // JSON in there is an envelope of someone else.
+        // JSON in the message means that this is somebody else's envelope.
         (!text.trim_start().starts_with(['{', '['])).then(|| text.to_owned())
     };
     let named = object.iter().find(|(name, _)| name.ends_with("Exception"));
@@ -237,7 +235,7 @@ fn turn(result: ResultField<'_>) -> SttEvent {
     }))
 }
 
-/// What the items say: marks attach to the word before.
+/// Text of the items. Punctuation attaches to the word before it.
 fn said(items: &[Item<'_>]) -> String {
     let mut text = String::new();
     for item in items {

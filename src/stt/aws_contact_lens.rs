@@ -1,11 +1,13 @@
-//! Amazon's analytics of calls: the real-time segments of Connect Contact Lens, and the events of Transcribe Call Analytics.
+//! Amazon's call analytics: the real-time segments of Connect Contact Lens, and the events of Transcribe Call
+//! Analytics.
 //!
 //! Contact Lens: events of its Kinesis stream, with `EventType` and `Segments`, or the segments as
-//! `ListRealtimeContactAnalysisSegments` gives them (Amazon Connect administrator guide "Data model for conversational
-//! analytics segment streams", and API reference `RealtimeContactAnalysisSegment`). A `Transcript` is a turn; an `Utterance`
-//! a partial of the one that its `TranscriptId` names. Times are ms. Call Analytics: `UtteranceEvent` and `CategoryEvent` of
-//! `CallAnalyticsTranscriptResultStream` (Amazon Transcribe API reference), in ms too. Labels are roles, such as `AGENT` and
-//! `CUSTOMER`.
+//! `ListRealtimeContactAnalysisSegments` returns them (Amazon Connect administrator guide "Data model for
+//! conversational analytics segment streams", and API reference `RealtimeContactAnalysisSegment`). A `Transcript` is a
+//! final turn; an `Utterance` is a partial of the turn that its `TranscriptId` names. Times are in ms.
+//!
+//! Call Analytics: `UtteranceEvent` and `CategoryEvent` of `CallAnalyticsTranscriptResultStream` (Amazon Transcribe API
+//! reference), also in ms. Speaker labels are roles, such as `AGENT` and `CUSTOMER`.
 
 use serde::Deserialize;
 
@@ -13,7 +15,6 @@ use super::wire::{self, Flag, Label, Natural, Score, Text};
 use super::{DecodeError, Decoder, Dialect, Spelling, aws};
 use crate::types::{EndScope, Final, SttEvent, TurnKey, Word};
 
-/// The dialect.
 pub(super) struct AwsContactLens;
 
 impl Dialect for AwsContactLens {
@@ -79,7 +80,7 @@ struct Event<'a> {
     kind: Option<Text<'a>>,
 }
 
-/// Exactly one of these; segments of other kinds (categories, issues, summaries) say nothing of turns.
+/// At most one of these is present. Segments of other kinds (categories, issues, summaries) carry no turn.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct SegmentField<'a> {
@@ -145,7 +146,7 @@ struct Item<'a> {
     confidence: Option<Score>,
 }
 
-/// The members by which a payload without the event's name around it is known.
+/// Fields that identify a payload without the event's name around it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Bare {

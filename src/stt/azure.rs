@@ -1,11 +1,11 @@
 //! Azure Speech: the service's messages `speech.hypothesis` and `speech.phrase`, and the results of the Speech SDKs.
 //!
-//! The service's JSON has `RecognitionStatus` in what is final, and `Text` in what is not; `NBest` with words where detailed
-//! output is asked for (`SimpleSpeechPhrase.d.ts`, `DetailedSpeechPhrase.d.ts` and `SpeechHypothesis.d.ts` of package
-//! `microsoft-cognitiveservices-speech-sdk` 1.47). An SDK's result has `text`, `reason` and often the service's JSON as text,
-//! in `json`; serialised, the JavaScript SDK's members begin with `priv`. `reason` is a name, or its number in
-//! `ResultReason`. Offsets and durations are ticks of 100 ns. Results have no id that names a turn: `ResultId` is the same
-//! for several phrases. Labels are those of conversation transcription, such as `Guest-1`.
+//! In the service's JSON, final results have `RecognitionStatus` and interim ones have `Text`. With detailed output,
+//! `NBest` holds the words (`SimpleSpeechPhrase.d.ts`, `DetailedSpeechPhrase.d.ts` and `SpeechHypothesis.d.ts` of
+//! package `microsoft-cognitiveservices-speech-sdk` 1.47). An SDK's result has `text`, `reason` and often the service's
+//! JSON as text in `json`; members that the JavaScript SDK serialises begin with `priv`. `reason` is a name or its
+//! number in `ResultReason`. Offsets and durations are ticks of 100 ns. Results have no id that identifies a turn:
+//! several phrases share one `ResultId`. Speaker labels are those of conversation transcription, such as `Guest-1`.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,7 +17,6 @@ use super::wire::{self, Label, Score, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{EndScope, Final, SttEvent, TurnKey, Word};
 
-/// The dialect.
 pub(super) struct Azure;
 
 impl Dialect for Azure {
@@ -80,7 +79,7 @@ struct Message<'a> {
     session_id: Option<Text<'a>>,
     #[serde(borrow, rename = "context")]
     context: Option<Context<'a>>,
-    /// `recognizing`, `recognized`, …: names of the SDK's events, in the messages of those who pass them on.
+    /// Names of the SDK's events (`recognizing`, `recognized`, …), in the messages of applications that forward them.
     #[serde(borrow, alias = "event", alias = "type")]
     event: Option<Text<'a>>,
 }
@@ -92,7 +91,7 @@ struct PrimaryLanguage<'a> {
     language: Option<Text<'a>>,
 }
 
-/// Of `turn.start`.
+/// Part of `turn.start`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Context<'a> {
@@ -155,7 +154,7 @@ impl Decoder for AzureDecoder {
     }
 }
 
-/// `None` for what is no result.
+/// `None` if the message is not a result.
 fn stage(message: &Message<'_>, event: &str) -> Option<Stage> {
     if let Some(Label(status)) = &message.recognition_status {
         return Some(match status.as_str() {
@@ -168,7 +167,7 @@ fn stage(message: &Message<'_>, event: &str) -> Option<Stage> {
         });
     }
     let spoken = message.text.is_some() || message.display_text.is_some();
-    // Other vendors' messages have reasons too.
+    // Other vendors' messages have a `reason` too.
     let result = spoken || message.offset.is_some() || message.error_details.is_some();
     if let (Some(Label(reason)), true) = (&message.reason, result) {
         let reason = reason.rsplit('.').next().unwrap_or_default();
@@ -187,13 +186,14 @@ fn stage(message: &Message<'_>, event: &str) -> Option<Stage> {
     match event {
         "recognized" | "transcribed" | "speech.phrase" if spoken => Some(Stage::Final),
         "recognizing" | "transcribing" | "speech.hypothesis" | "speech.fragment" if spoken => Some(Stage::Partial),
-        // A hypothesis of the service tells where it is; other vendors' messages with a text do not, in ticks.
+        // A hypothesis of the service has an offset and a duration in ticks; other vendors' messages with a text do
+        // not.
         "" if message.text.is_some() && message.offset.is_some() && message.duration.is_some() => Some(Stage::Partial),
         _ => None,
     }
 }
 
-/// Begins and ends, and what is not known.
+/// The event for the begin or end of a session, or for an unknown message.
 fn lifecycle(message: Message<'_>, event: &str) -> SttEvent {
     let session = message.session_id.map(Text::into_string);
     let tag = message.context.and_then(|context| context.service_tag).map(Text::into_string);
@@ -207,7 +207,7 @@ fn lifecycle(message: Message<'_>, event: &str) -> SttEvent {
     }
 }
 
-/// The turn of a result, with what the service's own JSON says beyond it.
+/// The turn of a result. Fields that the result lacks are taken from the service's own JSON.
 fn detailed(mut message: Message<'_>) -> Final {
     let json = message.json.take();
     let mut turn = turn(message);
@@ -286,8 +286,8 @@ fn words(fields: Vec<WordField<'_>>) -> Vec<Word> {
     fields.into_iter().filter_map(word).collect()
 }
 
-/// A time in ticks of 100 ns, kept as ms. Also as text, as a .NET `TimeSpan` (`"00:00:01.5900000"`) or in ISO 8601
-/// (`"PT1.59S"`).
+/// A time given in ticks of 100 ns, stored in ms. Also read from text: a number of ticks, a .NET `TimeSpan`
+/// (`"00:00:01.5900000"`) or ISO 8601 (`"PT1.59S"`).
 #[derive(Debug, Clone, Copy)]
 struct Ticks(u64);
 

@@ -1,8 +1,8 @@
 //! Deepgram v1 (`wss://api.deepgram.com/v1/listen`).
 //!
-//! Finals are segments; a turn is what lies between two ends, which are `speech_final`, `UtteranceEnd` and the answer to
-//! a client's `Finalize`. Channels have turns of their own; where there are several, labels are `ch0`, or `ch0:1` with
-//! diarization.
+//! Finals are segments. A turn lasts from one end marker to the next: `speech_final`, `UtteranceEnd`, or the response
+//! to a client's `Finalize`. Each channel has its own turns. If there are several channels, labels are `ch0`, or
+//! `ch0:1` with diarization.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,6 @@ use super::wire::{self, Flag, Label, Natural, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Carry, EndScope, SttEvent, TurnKey, Word};
 
-/// The dialect.
 pub(super) struct Deepgram;
 
 impl Dialect for Deepgram {
@@ -56,10 +55,10 @@ impl Dialect for Deepgram {
 #[derive(Default)]
 struct DeepgramDecoder {
     session: Session,
-    /// Used where messages name no session.
+    /// Used if messages name no session.
     timeline: Timeline,
     channels: BTreeMap<u64, Channel>,
-    /// Counts what [`Held::version`] does not.
+    /// Counts the changes that [`Held::version`] does not.
     changes: u64,
 }
 

@@ -1,6 +1,6 @@
 //! Deepgram Flux (`wss://api.deepgram.com/v2/listen`).
 //!
-//! Only `EndOfTurn` is final: an `EagerEndOfTurn` may still be resumed.
+//! Only `EndOfTurn` is final: after an `EagerEndOfTurn` the turn may continue.
 
 use serde::Deserialize;
 
@@ -9,7 +9,6 @@ use super::wire::{self, Label, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
-/// The dialect.
 pub(super) struct DeepgramFlux;
 
 impl Dialect for DeepgramFlux {
@@ -100,7 +99,7 @@ impl Decoder for FluxDecoder {
         match kind.as_str() {
             "TurnInfo" => {
                 let Said(mut info) = wire::parse::<Said<TurnInfo<'_>>>("TurnInfo", frame)?;
-                // Turns are counted from 0 in each session.
+                // Each session numbers its turns from 0.
                 if let Some(id) = info.request_id.take()
                     && self.session.begins(Some(id.as_str()))
                 {
@@ -137,7 +136,7 @@ fn turn(turn: TurnInfo<'_>) -> Option<SttEvent> {
         }
         other => return Some(SttEvent::Unknown { kind: format!("TurnInfo.{other}") }),
     }
-    // Times of words are a feature that a session may lack; words without times are of no use to anyone.
+    // A session may lack word times. Words without times are dropped, because nothing can use them.
     let words: Vec<Word> = turn
         .words
         .into_iter()

@@ -1,9 +1,9 @@
 //! ElevenLabs Scribe realtime (`wss://api.elevenlabs.io/v1/speech-to-text/realtime`). The discriminator is
 //! `message_type`.
 //!
-//! A commit may be told up to three times: `committed_transcript`, then with timestamps, then with speakers. Where
-//! commits carry a `segment_index` that is the turn's name; elsewhere one of the first two is used, by what the
-//! session's configuration or the first pair says.
+//! A commit may be reported up to three times: as `committed_transcript`, then with timestamps, then with speakers. A
+//! `segment_index`, if present, identifies the turn. Without it, only one of the first two reports is used; the
+//! session's configuration or the first pair of reports shows which.
 
 use serde::Deserialize;
 
@@ -12,8 +12,8 @@ use super::wire::{self, Failure, Flag, Label, Real, Reported, Said, Says, Second
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Carry, Final, SttEvent, TurnKey, Word};
 
-/// The vendor's errors. One that is not listed is known by having an `error` and nothing else: add-ons report errors of
-/// their own beside what they say.
+/// The vendor's error types. A type that is not listed counts as an error if the message has an `error` and nothing
+/// else, because add-ons report their own errors beside other content.
 const ERRORS: [&str; 14] = [
     "error",
     "auth_error",
@@ -31,7 +31,6 @@ const ERRORS: [&str; 14] = [
     "unaccepted_terms",
 ];
 
-/// The dialect.
 pub(super) struct ElevenLabs;
 
 impl Dialect for ElevenLabs {
@@ -65,7 +64,7 @@ impl Dialect for ElevenLabs {
     }
 }
 
-/// Commits without a name are all of one channel, which has no name either.
+/// Commits without an index all belong to one channel, which has no name.
 const CHANNEL: &str = "";
 
 fn ended() -> TurnKey {
@@ -75,11 +74,11 @@ fn ended() -> TurnKey {
 #[derive(Default)]
 struct ElevenLabsDecoder {
     session: Session,
-    /// How often `waiting` changed.
+    /// Number of changes of `waiting`.
     changes: u64,
-    /// Whether commits come again with timestamps; `None` until known.
+    /// `Some(true)` if commits are repeated with timestamps; `None` until known.
     timestamps: Option<bool>,
-    /// A commit that waits for its second telling, or for a message that tells that there is none.
+    /// A commit that waits for its repetition with timestamps, or for a message that shows that none will come.
     waiting: Option<Box<Final>>,
 }
 
@@ -148,7 +147,7 @@ impl ErrorFrame {
     }
 }
 
-/// An error and nothing else.
+/// A message with an error and nothing else.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct BareError<'a> {
@@ -179,7 +178,7 @@ impl Decoder for ElevenLabsDecoder {
             return Err(error);
         }
         if matches!(events.as_slice(), [SttEvent::Unknown { .. }]) {
-            // It tells nothing of the commit that waits.
+            // An unknown message tells nothing about the waiting commit.
             (self.timestamps, self.waiting) = (timestamps, waiting);
             out.append(&mut events);
             return Ok(());
@@ -191,7 +190,7 @@ impl Decoder for ElevenLabsDecoder {
         let waiting = waiting.filter(|waiting| !again(waiting));
         let begins = kind.as_str() == "session_started";
         if timestamps == Some(true) && !timestamped && !begins && self.waiting.is_none() {
-            // Its second telling is still to come.
+            // The repetition is still to come.
             self.waiting = waiting;
         } else {
             out.extend(waiting.map(SttEvent::Final));
@@ -235,7 +234,7 @@ impl ElevenLabsDecoder {
                     named(commit, out);
                 } else {
                     match self.timestamps {
-                        // Kept also where it is told again: that may never come.
+                        // Kept even if a repetition is expected: it may never come.
                         None | Some(true) => {
                             self.changes += 1;
                             self.waiting = Some(Box::new(turn(commit)));
@@ -287,7 +286,7 @@ impl ElevenLabsDecoder {
     }
 }
 
-/// A commit with a name: its partial, which has none, is void.
+/// Appends a commit with an index. Its partial, which has no index, is removed.
 fn named(commit: Commit<'_>, out: &mut Vec<SttEvent>) {
     out.push(SttEvent::Partial { key: TurnKey::Next, speaker: None, text: String::new() });
     out.push(SttEvent::Final(Box::new(turn(commit))));

@@ -1,12 +1,12 @@
-//! Envelopes: what SDKs, webhooks and message brokers put around a vendor's frame before it gets here.
+//! Envelopes: wrappers that SDKs, webhooks and message brokers put around a vendor's frame.
 //!
-//! A frame that a dialect does not know is searched for one that it knows: in the members of the frame, in JSON that is
-//! given as text, and in lists. So `{"TranscriptEvent":{…}}`, `{"type":"message","data":"{…}"}` and `{"payload":{…}}`
-//! say the same as what is in them. Where a vendor's SDK renames members (`is_partial` for `IsPartial`), the vendor's own
-//! spelling is tried too. Knows no vendor.
+//! If a dialect does not know a frame, the frame's members, JSON in its strings, and its lists are searched for a frame
+//! that the dialect knows. So `{"TranscriptEvent":{…}}`, `{"type":"message","data":"{…}"}` and `{"payload":{…}}` decode
+//! like their contents. If a vendor's SDK renames members (`is_partial` for `IsPartial`), the vendor's own spelling is
+//! tried too. Knows no vendor.
 //!
-//! Searched is only what the dialect does not know as it is, so that a frame with a copy of another one in it is read once.
-//! An error that is found in an envelope is none of the stream: add-ons report theirs so.
+//! A frame that the dialect knows as it is is not searched, so a frame that contains a copy of another one is decoded
+//! once. An error found in an envelope is not an error of the stream: add-ons report their errors this way.
 
 use std::collections::VecDeque;
 
@@ -17,33 +17,33 @@ use super::{DecodeError, Decoder, Dialect};
 use crate::base::surrogates;
 use crate::types::{Carry, JsonMap, SttEvent};
 
-/// Envelopes inside each other that are opened.
+/// Maximum nesting depth of envelopes.
 const MAX_DEPTH: usize = 4;
-/// Parts of one frame that are tried. A frame with more is no envelope.
+/// Maximum number of parts of one frame that are tried. A frame with more parts is not an envelope.
 const MAX_PARTS: usize = 32;
 
-/// How a vendor spells the members of its messages, where its SDKs spell them otherwise.
+/// A vendor's spelling of member names, if its SDKs use another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
-    /// `IsPartial`
+    /// Such as `IsPartial`.
     Pascal,
-    /// `isFinal`
+    /// Such as `isFinal`.
     Camel,
 }
 
-/// A decoder that opens envelopes.
+/// A decoder that also reads frames inside envelopes.
 pub(super) struct Opened {
     bare: Box<dyn Decoder>,
     spelling: Option<Spelling>,
 }
 
 impl Opened {
-    /// Opens envelopes for `bare`.
+    /// Wraps `bare`. `spelling` is the vendor's own, if its SDKs use another one.
     pub(super) fn new(bare: Box<dyn Decoder>, spelling: Option<Spelling>) -> Self {
         Self { bare, spelling }
     }
 
-    /// Decodes what is inside of `frame`; `false` where nothing in it is known.
+    /// Decodes the contents of `frame`. Returns false if they contain no known frame.
     fn contents(&mut self, frame: &str, out: &mut Said) -> bool {
         let text = body(frame);
         let Ok(root) = serde_json::from_str::<Value>(text) else { return false };
@@ -51,11 +51,12 @@ impl Opened {
         self.search(&root, inside, 0, out)
     }
 
-    /// Decodes the outermost frame in `root` that is known: `root` itself too, where it is `inside` of something. Of a list,
-    /// all of them.
+    /// Decodes the outermost known frame in `root`, or all known frames of a list. Returns false if there is none.
+    /// Unless it is `inside` an envelope, `root` itself is tried only in the vendor's spelling, because it was decoded
+    /// as it is before.
     fn search(&mut self, root: &Value, inside: bool, depth: usize, out: &mut Said) -> bool {
         let texts = texts(root);
-        // JSON in text comes last: it may be a member of a frame that has more to say.
+        // JSON in strings comes last: the frame around it may have more content.
         let mut texts = texts.iter().map(|text| (text, depth + 1));
         let mut parts = VecDeque::from([(root, depth)]);
         for _ in 0..MAX_PARTS {
@@ -86,15 +87,15 @@ impl Opened {
         false
     }
 
-    /// Decodes `part` if it is a frame that is known.
+    /// Decodes `part` if it is a known frame. Returns false if it is not.
     fn part(&mut self, part: &Value, out: &mut Said) -> bool {
-        // Our own frames are never inside others: a vendor's member may have such a type and mean something else.
+        // Our own frames are never inside envelopes: a vendor's member may have such a type and mean something else.
         if part.get("type").and_then(Value::as_str).is_some_and(|kind| matches!(kind, "end" | "meta")) {
             return false;
         }
         let mut events = Vec::new();
         let result = self.bare.decode(&part.to_string(), &mut events);
-        // The end of a session counts too, here: it is the vendor's.
+        // Unlike in [`Fit`], the end of a session counts as known here, because it is the vendor's.
         let end = result.is_ok() && matches!(events.as_slice(), [.., SttEvent::End { .. }]);
         let known = end || Fit::of(&result, &events, self.bare.holding()).is_known();
         if known {
@@ -104,7 +105,7 @@ impl Opened {
         known
     }
 
-    /// The same for its members in the vendor's spelling, where that is another one.
+    /// Like `part`, with member names in the vendor's spelling. Returns false if that changes no name.
     fn respelt(&mut self, part: &Value, out: &mut Said) -> bool {
         let Some(spelling) = self.spelling else { return false };
         let respelt = respell(part, spelling);
@@ -112,11 +113,11 @@ impl Opened {
     }
 }
 
-/// What the frames in an envelope say.
+/// Events of the frames in an envelope.
 #[derive(Default)]
 struct Said {
     events: Vec<SttEvent>,
-    /// Parts of them that could not be read.
+    /// Errors of the parts that could not be read.
     lost: Vec<DecodeError>,
 }
 
@@ -165,7 +166,7 @@ impl Decoder for Opened {
     }
 }
 
-/// A frame without what is no JSON before it: the headers of a message that has them in its text, or `data:`.
+/// The JSON of a frame without the text before it: message headers, or `data:`.
 fn body(frame: &str) -> &str {
     let frame = frame.trim_start();
     if frame.starts_with(['{', '[']) {
@@ -175,12 +176,13 @@ fn body(frame: &str) -> &str {
     after_headers.or_else(|| frame.strip_prefix("data:")).unwrap_or(frame).trim_start()
 }
 
-/// An array is searched where there is nothing beside it: next to other members it is a vendor's list.
+/// Returns true for an array that is the only member of its object. Beside other members, an array is a vendor's list
+/// and not searched.
 fn is_only(object: &JsonMap, value: &Value) -> bool {
     value.is_array() && object.len() == 1
 }
 
-/// JSON objects and arrays that stand as text in `value` or in its members, down to the depth that is searched.
+/// JSON objects and arrays that are given as text in `value` or its members, down to the depth that is searched.
 fn texts(value: &Value) -> Vec<Value> {
     let mut found = Vec::new();
     let mut left = VecDeque::from([(value.clone(), 0)]);

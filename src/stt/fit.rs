@@ -1,7 +1,8 @@
-//! Whether frames belong to a dialect, which dialect they look like, and what to tell a producer whose frames do not fit.
+//! Checks if frames belong to a dialect, which dialect they look like, and what to tell a producer whose frames do not
+//! fit.
 //!
-//! Knows no vendor, no clock and no connection. Nothing that is said here repeats a text of a call: of a frame only its
-//! type or the names of its members are shown.
+//! Knows no vendor, no clock and no connection. No message repeats text of a call: only a frame's type or the names of
+//! its members are shown.
 
 use serde_json::Value;
 
@@ -9,32 +10,33 @@ use super::{DIALECTS, DecodeError, Dialect};
 use crate::base::surrogates;
 use crate::types::{JsonMap, SttEvent};
 
-/// Members by which vendors tell the type of a message. `message` is left out: elsewhere it holds text.
+/// Members that hold a message's type at various vendors. `message` is left out: elsewhere it holds text.
 const DISCRIMINATORS: [&str; 7] =
     ["type", "message_type", "msg_type", "event", "EventType", "event_type", "TranscriptionEvent"];
-/// Longest type or member name that is shown, characters.
+/// Longest type or member name that is shown, in characters.
 const MAX_SHOWN_CHARS: usize = 64;
-/// Most members of a message without a type that are named.
+/// Maximum number of member names shown for a message without a type.
 const MAX_SHOWN_MEMBERS: usize = 6;
-/// Most different types that one message names.
+/// Maximum number of different message types in one error message.
 const MAX_SHOWN_TYPES: usize = 3;
 
-/// What one frame says about whether its dialect is the right one.
+/// How well one frame fits a dialect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Fit {
     /// The dialect does not know the frame, or cannot read it.
     Unknown,
-    /// It says nothing either way: a frame of ours (`end`, `meta`), or an error that the vendor reports.
+    /// No evidence either way: `meta`, the end of a stream, or an error that the vendor reports.
     #[default]
     Neutral,
-    /// The dialect knows the frame, which says nothing of turns. Vendors share names of such messages.
+    /// The dialect knows the frame, but it carries no turn. Vendors share the names of such messages.
     Control,
-    /// The dialect knows the frame: speech, or the begin of a session.
+    /// The dialect knows the frame: it carries speech or begins a session.
     Known,
 }
 
 impl Fit {
-    /// The fit of a frame that was decoded with this `result` to these `events`, after which the decoder is `holding`.
+    /// The fit of a frame, from its decoding `result`, its `events`, and whether the decoder is `holding` speech
+    /// afterwards.
     pub fn of<T>(result: &Result<T, DecodeError>, events: &[SttEvent], holding: bool) -> Self {
         let neutral =
             |event: &SttEvent| matches!(event, SttEvent::Meta(_) | SttEvent::End { .. } | SttEvent::VendorError { .. });
@@ -49,13 +51,13 @@ impl Fit {
         }
     }
 
-    /// Whether the dialect knows the frame.
+    /// Returns true if the dialect knows the frame.
     pub fn is_known(self) -> bool {
         matches!(self, Self::Control | Self::Known)
     }
 }
 
-/// How well a dialect fits several frames: how many it knows, and how many of these are speech. Greater is better.
+/// How well a dialect fits several frames: how many it knows, and how many of these carry speech. Greater is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Score {
     pub(super) known: u32,
@@ -72,7 +74,7 @@ impl Score {
     }
 }
 
-/// Text of a turn, final or not.
+/// Returns true for text of a turn, final or not, and for corrections of turns.
 fn is_speech(event: &SttEvent) -> bool {
     match event {
         SttEvent::Final(turn) => !turn.text.is_empty(),
@@ -82,8 +84,8 @@ fn is_speech(event: &SttEvent) -> bool {
     }
 }
 
-/// The dialect that fits `frames` better than `asked` does, and best of all; of equals, the first that is listed. `None`
-/// where none does.
+/// The dialect that fits `frames` best, if it fits better than `asked`; on a tie, the first in [`DIALECTS`]. `None` if
+/// there is none.
 pub fn likelier(asked: &dyn Dialect, frames: &[&str]) -> Option<&'static dyn Dialect> {
     let others = DIALECTS.iter().copied().filter(|other| !other.picks() && other.name() != asked.name());
     let scored = others.map(|other| (score(other, frames), other));
@@ -103,8 +105,8 @@ fn score(dialect: &dyn Dialect, frames: &[&str]) -> Score {
     score
 }
 
-/// Says that nothing of a stream's first `frames` was understood in `dialect`: what came, what is expected, and which
-/// dialect would have understood it. `bound` is the limit that was reached, such as `"5 frames"`.
+/// The error text for a stream whose first `frames` were not understood in `dialect`: what was found, what is expected,
+/// and which dialect understands it. `bound` is the limit that was reached, such as `"5 frames"`.
 pub fn not_understood(dialect: &dyn Dialect, bound: &str, frames: &[&str]) -> String {
     let name = dialect.name();
     let mut kinds: Vec<String> = Vec::new();
@@ -126,13 +128,13 @@ pub fn not_understood(dialect: &dyn Dialect, bound: &str, frames: &[&str]) -> St
     )
 }
 
-/// The names of all dialects, for messages.
+/// The names of all dialects, separated by commas, for messages.
 pub fn names() -> String {
     let names: Vec<&str> = DIALECTS.iter().map(|dialect| dialect.name()).collect();
     names.join(", ")
 }
 
-/// A frame's type, or the names of its members: never a text of the call.
+/// A frame's type, or the names of its members. Never contains text of the call.
 fn describe(frame: &str) -> String {
     match serde_json::from_str::<Value>(&surrogates::repaired(frame)) {
         Ok(Value::Object(object)) => described(&object),
@@ -150,7 +152,7 @@ fn described(object: &JsonMap) -> String {
             _ => {}
         }
     }
-    // Speechmatics' discriminator: only a name in camel case with at least two humps is surely no speech.
+    // The discriminator of Speechmatics. Only a camel-case name of at least two words is certainly not speech.
     if let Some(Value::String(kind)) = object.get("message")
         && is_name(kind)
         && kind.starts_with(|first: char| first.is_ascii_uppercase())
@@ -163,7 +165,7 @@ fn described(object: &JsonMap) -> String {
     if members.is_empty() { "an empty object".to_owned() } else { format!("a message with {}", members.join(", ")) }
 }
 
-/// Looks like an identifier.
+/// Returns true if the text looks like an identifier.
 fn is_name(text: &str) -> bool {
     let part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b':' | b'-');
     !text.is_empty() && text.len() <= MAX_SHOWN_CHARS && text.bytes().all(part)

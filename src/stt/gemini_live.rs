@@ -1,11 +1,12 @@
-//! Gemini Live: the server's messages of a bidirectional session (`BidiGenerateContent`), both sides' transcriptions.
+//! Gemini Live: the server's messages of a bidirectional session (`BidiGenerateContent`), with transcriptions of both
+//! sides.
 //!
-//! `serverContent.inputTranscription` is what the user says, `outputTranscription` what the model says; each message
-//! carries the next piece of text, with its own spaces (Gemini API reference "Live API", `LiveServerContent` and
-//! `Transcription` of the SDKs). `interimInputTranscription` is the user's text so far and is replaced by the next one. There
-//! are no times and no ids. The user's turn ends by `finished`, or when the model begins to answer; the model's by
-//! `finished`, `turnComplete` or `interrupted`. Without a transcription of the model's speech, its text is its turn; thoughts
-//! are left out. Labels are `user` and `assistant`.
+//! `serverContent.inputTranscription` is the user's speech, `outputTranscription` the model's. Each message carries the
+//! next piece of text, including its spaces (Gemini API reference "Live API", `LiveServerContent` and `Transcription`
+//! of the SDKs). `interimInputTranscription` is the user's text so far; the next one replaces it. There are no times
+//! and no ids. The user's turn ends at `finished`, or when the model begins to answer; the model's turn ends at
+//! `finished`, `turnComplete` or `interrupted`. If the model's speech is not transcribed, its written text is its turn;
+//! thoughts are left out. Labels are `user` and `assistant`.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -17,10 +18,9 @@ use crate::types::{Carry, Final, SttEvent, TurnKey};
 
 const USER: &str = "user";
 const ASSISTANT: &str = "assistant";
-/// The channel of what the model writes.
+/// Channel of the model's written text.
 const WRITTEN: &str = "written";
 
-/// The dialect.
 pub(super) struct GeminiLive;
 
 impl Dialect for GeminiLive {
@@ -73,7 +73,7 @@ impl Dialect for GeminiLive {
         false
     }
 
-    /// The Python SDK has `server_content`.
+    /// The Python SDK spells `server_content`.
     fn spelling(&self) -> Option<Spelling> {
         Some(Spelling::Camel)
     }
@@ -84,7 +84,7 @@ struct GeminiDecoder {
     session: Session,
     user: Held,
     assistant: Held,
-    /// What the model writes, where nothing transcribes what it says.
+    /// The model's written text, used if its speech is not transcribed.
     written: Held,
 }
 
@@ -206,7 +206,7 @@ impl Decoder for GeminiDecoder {
 
     fn carry(&self) -> Carry {
         let user = self.user.peek(USER, Some(USER));
-        // What the model writes is not its turn where its speech is transcribed.
+        // The written text is not a turn if the model's speech is transcribed.
         let written = || self.written.peek(WRITTEN, Some(ASSISTANT));
         let assistant = self.assistant.peek(ASSISTANT, Some(ASSISTANT)).or_else(written);
         let held: Vec<_> = user.into_iter().chain(assistant).collect();
@@ -225,7 +225,7 @@ impl Decoder for GeminiDecoder {
 }
 
 impl Content<'_> {
-    /// Each message says one thing or several; one that says none of them has lost what it was about.
+    /// Fails if the message has no known member, or an empty transcription or model turn: its content was lost.
     fn check(&self) -> Result<(), DecodeError> {
         let said = |name: &str, said: &Option<Transcription<'_>>| match said {
             Some(said) if said.text.is_none() && said.finished.is_none() => {
@@ -271,7 +271,7 @@ impl GeminiDecoder {
         let spoken = content.output_transcription.as_ref().and_then(|said| said.text.as_ref());
         let parts = content.model_turn.map(|turn| turn.parts).unwrap_or_default();
         if !parts.is_empty() || spoken.is_some_and(|text| !text.as_str().is_empty()) {
-            // The model answers: the user has said what is to be said.
+            // The model answers, so the user's turn is complete.
             out.extend(self.user.take(USER, Some(USER)));
         }
         if let Some(said) = content.output_transcription {
@@ -290,14 +290,14 @@ impl GeminiDecoder {
         }
     }
 
-    /// The model's turn is over.
+    /// Ends the model's turn.
     fn answered(&mut self, out: &mut Vec<SttEvent>) {
         let written = self.written.take(WRITTEN, Some(ASSISTANT));
         out.extend(self.assistant.take(ASSISTANT, Some(ASSISTANT)).or(written));
     }
 }
 
-/// Adds a piece of what `speaker` says.
+/// Adds a piece of `speaker`'s speech and appends the turn, as a partial or as a final.
 fn hear(held: &mut Held, speaker: &str, said: Transcription<'_>, out: &mut Vec<SttEvent>) {
     if let Some(text) = said.text {
         let language = said.language_code.map(Text::into_string);

@@ -1,6 +1,7 @@
 //! Gladia v2 live (the WebSocket that `POST https://api.gladia.io/v2/live` names).
 //!
-//! An utterance is a turn. Labels are the diarized speaker's number; on channels above 0, `ch1` or `ch1:0`.
+//! Each utterance is a turn. The label is the number of the diarized speaker; on channels above 0 it is `ch1` or
+//! `ch1:0`.
 
 use serde::Deserialize;
 
@@ -9,7 +10,7 @@ use super::wire::{self, Flag, Label, Natural, Reported, Said, Says, Score, Secon
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{EndScope, Final, SttEvent, TurnKey, Word};
 
-/// Messages that say nothing of turns: lifecycle, add-ons and what comes after the recording.
+/// Messages that carry no turn: lifecycle messages, add-ons and results after the recording.
 const SILENT: [&str; 13] = [
     "start_recording",
     "end_recording",
@@ -26,7 +27,6 @@ const SILENT: [&str; 13] = [
     "messages_to_llm",
 ];
 
-/// The dialect.
 pub(super) struct Gladia;
 
 impl Dialect for Gladia {
@@ -58,7 +58,7 @@ impl Dialect for Gladia {
 #[derive(Default)]
 struct GladiaDecoder {
     session: Session,
-    /// A begin message was seen: the next session has one too.
+    /// Set once a begin message came: a later session begins with one too.
     started: bool,
 }
 
@@ -115,7 +115,7 @@ struct Started<'a> {
     session_id: Option<Text<'a>>,
 }
 
-/// The acknowledgement of something that the client sent.
+/// The acknowledgement of a client's message.
 #[derive(Deserialize)]
 struct Ack {
     error: Option<Reported>,
@@ -129,7 +129,7 @@ impl Decoder for GladiaDecoder {
         match kind.as_str() {
             "transcript" => {
                 let transcript: Transcript<'_> = wire::parse("transcript", frame)?;
-                // Ids of utterances are unique within their session only.
+                // Ids of utterances are unique only within their session.
                 if let Some(id) = transcript.session_id.filter(|_| !self.started)
                     && self.session.begins(Some(id.as_str()))
                 {

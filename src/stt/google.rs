@@ -1,7 +1,8 @@
-//! Google Cloud Speech `StreamingRecognize` responses as JSON (the proto3 mapping; v2, and v1's names for the same).
+//! Google Cloud Speech `StreamingRecognize` responses as JSON (proto3 mapping; v2, and the names of v1 for the same
+//! fields).
 //!
-//! A final result is a turn. With diarization its words are all words since the audio began: only those after the turn
-//! before are the turn's. Labels of channels are `ch1`, or `ch1:2` with diarization.
+//! Each final result is a turn. With diarization a result repeats all words since the audio began; only those after the
+//! previous turn belong to the turn. Channel labels are `ch1`, or `ch1:2` with diarization.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,6 @@ use super::wire::{self, Flag, Label, Natural, Reported, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect, Spelling};
 use crate::types::{Carry, Final, SttEvent, TurnKey, Word};
 
-/// The dialect.
 pub(super) struct Google;
 
 impl Dialect for Google {
@@ -53,7 +53,7 @@ impl Dialect for Google {
         ]
     }
 
-    /// Members whose other spelling has no alias here: gRPC's own `result_end_offset`, .NET's `IsFinal`.
+    /// Other spellings than camel case are converted; most snake_case names of gRPC also have an alias here.
     fn spelling(&self) -> Option<Spelling> {
         Some(Spelling::Camel)
     }
@@ -61,11 +61,11 @@ impl Dialect for Google {
 
 #[derive(Default)]
 struct GoogleDecoder {
-    /// Where the last final's words ended, by channel.
+    /// End of the last final's words, by channel, in ms.
     ends: BTreeMap<u64, u64>,
-    /// Where results ended.
+    /// End of the final results, by channel.
     timeline: Timeline,
-    /// How often `timeline` changed.
+    /// Number of changes of `timeline`.
     changes: u64,
 }
 
@@ -93,10 +93,10 @@ struct ResultField<'a> {
     is_final: Option<Flag>,
     #[serde(alias = "result_end_offset")]
     result_end_offset: Option<Seconds>,
-    /// The name of version 1; a client may give both.
+    /// The name of this field in v1; a client may send both.
     #[serde(alias = "result_end_time")]
     result_end_time: Option<Seconds>,
-    /// Amazon's results have it, and ours never.
+    /// Present only in Amazon's results, never in Google's.
     #[serde(alias = "is_partial")]
     is_partial: Option<serde::de::IgnoredAny>,
     #[serde(alias = "channel_tag")]
@@ -135,7 +135,7 @@ struct WordField<'a> {
 }
 
 impl WordField<'_> {
-    /// The label; a tag of 0 means that nobody looked who spoke.
+    /// The speaker label. A tag of 0 means that the speaker was not determined.
     fn speaker(&mut self) -> Option<String> {
         let label = self.speaker_label.take().filter(|Label(label)| !label.is_empty());
         label.or(self.speaker_tag.take().filter(|Label(tag)| !matches!(tag.as_str(), "" | "0"))).map(|Label(text)| text)
@@ -183,7 +183,7 @@ impl Decoder for GoogleDecoder {
                 out.extend(self.turn(result));
                 continue;
             }
-            // What follows the first interim result goes on with it.
+            // The interim results after the first one continue its text.
             let channel = result.channel_tag.map_or(0, |tag| tag.0);
             if let Some(best) = result.alternatives.into_iter().next() {
                 let (text, _) = partial.get_or_insert_with(|| (String::new(), channel_label(channel)));
@@ -213,7 +213,8 @@ impl ResultField<'_> {
     }
 }
 
-/// Other vendors' messages have `results` too: Google's carry a transcript, or say where they end.
+/// Returns true for a result of Google: it is final, or has a transcript, words or an end time. Other vendors' messages
+/// have `results` too.
 fn is_result(result: &ResultField<'_>) -> bool {
     let spoken = |best: &Alternative<'_>| best.transcript.is_some() || !best.words.is_empty();
     let other = result.is_partial.is_some();
@@ -236,7 +237,7 @@ impl GoogleDecoder {
             .filter_map(|mut word| {
                 let start = word.start_offset.or(word.start_time);
                 let end_ms = word.end_offset.or(word.end_time).or(start)?.ms();
-                // Offsets of zero are left out of proto3's JSON.
+                // The proto3 JSON mapping leaves out offsets of zero.
                 let start_ms = start.map_or(0, Seconds::ms).min(end_ms);
                 let speaker = word.speaker();
                 Some(Word {
@@ -253,7 +254,7 @@ impl GoogleDecoder {
             })
             .filter(|word| word.middle_ms() >= *end)
             .collect();
-        // After a reconnect the turn before is not known: the turn's words are the last ones.
+        // After a reconnect the previous turn is unknown: the turn's words are the last ones, as many as its text has.
         let spoken = text.split_whitespace().count();
         if spoken > 1 && words.len() > spoken {
             words.drain(..words.len() - spoken);

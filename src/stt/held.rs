@@ -1,22 +1,22 @@
-//! Turns in the making: final segments that wait for the vendor to end their turn, and what tells one session of a
-//! vendor from the next.
+//! Unfinished turns: final segments that wait until the vendor ends their turn, and the detection of a vendor's new
+//! session.
 //!
-//! Knows no vendor and no clock: how long a turn may wait is the session's business.
+//! Knows no vendor and no clock: the call's session decides how long a turn may wait.
 
 use std::collections::BTreeMap;
 
 use super::wire;
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
-/// A turn that its vendor does not end is ended after this many bytes of text.
+/// A turn that its vendor does not end is ended at this many bytes of text.
 const MAX_HELD_BYTES: usize = 32 << 10;
-/// Speech that starts this much before the last speech of its channel ended is of another session, ms ...
+/// Speech that starts more than this long before the end of its channel's last speech belongs to a new session, ms.
 const FALL_MS: u64 = 10_000;
-/// ... or this much, where it starts within the first [`FALL_MS`] of a session, ms. Vendors' times of words that
-/// follow each other overlap by less.
+/// The same limit for speech that starts within the first [`FALL_MS`] of a session, ms. The times of consecutive words
+/// overlap by less at every vendor.
 const FALL_TO_START_MS: u64 = 1_000;
 
-/// A stretch of final speech, smaller than a turn.
+/// A piece of final speech, smaller than a turn.
 #[derive(Debug, Default)]
 pub(super) struct Segment {
     pub text: String,
@@ -35,14 +35,14 @@ pub(super) struct Held {
     start_ms: Option<u64>,
     end_ms: Option<u64>,
     language: Option<String>,
-    /// Sum of confidences, each weighted by its segment's words, and the sum of these weights.
+    /// Sum of the confidences, each weighted by the number of words of its segment, and the sum of these weights.
     confidence: (f32, f32),
-    /// How often this changed.
+    /// Number of changes.
     version: u64,
 }
 
 impl Held {
-    /// The turn that an earlier decoder held, as [`Held::peek`] told it.
+    /// Restores the turn that an earlier decoder held, from its [`Held::peek`].
     pub(super) fn resume(last: &Final) -> Self {
         let weight = weight(&last.words);
         Self {
@@ -56,27 +56,27 @@ impl Held {
         }
     }
 
-    /// Nothing is held.
+    /// Returns true if nothing is held.
     pub(super) fn is_empty(&self) -> bool {
         self.text.trim().is_empty() && self.words.is_empty()
     }
 
-    /// The turn must end here, for it is too long to go on.
+    /// Returns true if the turn is too long to continue and must end here.
     pub(super) fn is_full(&self) -> bool {
         self.text.len() >= MAX_HELD_BYTES
     }
 
-    /// When the turn began, for the order of turns of several channels.
+    /// Start of the turn in ms, to order the turns of several channels.
     pub(super) fn start_ms(&self) -> Option<u64> {
         self.start_ms
     }
 
-    /// Never twice the same over a decoder's life, but where nothing changed.
+    /// Changes whenever the held turn changes. Within the life of a decoder, no two states have the same version.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Adds a segment; `separator` goes between its text and that before.
+    /// Adds a segment. `separator` goes between its text and the text before it.
     pub(super) fn push(&mut self, segment: Segment, separator: &str) {
         self.version += 1;
         if !self.text.is_empty() && !segment.text.is_empty() {
@@ -88,7 +88,7 @@ impl Held {
             self.confidence.0 += confidence * weight;
             self.confidence.1 += weight;
         }
-        // Words tell the time better than their segment, which may begin and end in silence.
+        // The times of words are more exact than those of their segment, which may begin and end in silence.
         let (first, last) = wire::span(&segment.words);
         self.start_ms = self.start_ms.or(first).or(segment.start_ms);
         self.end_ms = self.end_ms.max(last.or(segment.end_ms));
@@ -96,24 +96,24 @@ impl Held {
         self.language = self.language.take().or(segment.language);
     }
 
-    /// The word said last, to which a mark or the rest of a word attaches.
+    /// The newest word, to which punctuation or the rest of a word attaches.
     pub(super) fn last_word(&mut self) -> Option<&mut Word> {
         self.words.last_mut()
     }
 
-    /// What is held, and `more` that is not final yet.
+    /// The held text followed by `more`, which is not final yet.
     pub(super) fn with(&self, more: &str, separator: &str) -> String {
         let separator = if self.text.is_empty() || more.is_empty() { "" } else { separator };
         format!("{}{separator}{more}", self.text).trim().to_owned()
     }
 
-    /// The speaker of what is held, if it is one.
+    /// The speaker of the held words; `None` if there are several or none.
     pub(super) fn speaker(&self) -> Option<String> {
         wire::common_speaker(&self.words)
     }
 
-    /// The turn as it would be if its vendor never ended it; `None` where nothing is held. `speaker` is the label of
-    /// words and turns that have none of their own.
+    /// The turn as a final, as if the vendor never ended it; `None` if nothing is held. `speaker` is the label of a
+    /// turn whose words have none.
     pub(super) fn peek(&self, channel: &str, speaker: Option<&str>) -> Option<Final> {
         if self.is_empty() {
             return None;
@@ -135,7 +135,7 @@ impl Held {
         })
     }
 
-    /// Ends the turn. `speaker` as for [`Held::peek`].
+    /// Ends the turn; `None` if nothing is held. `speaker` as for [`Held::peek`].
     pub(super) fn take(&mut self, channel: &str, speaker: Option<&str>) -> Option<SttEvent> {
         let last = self.peek(channel, speaker);
         *self = Self { version: self.version + 1, ..Self::default() };
@@ -151,12 +151,13 @@ fn weight(words: &[Word]) -> f32 {
     weight
 }
 
-/// The vendor's session, as far as its messages named it.
+/// The id of the vendor's session, if a message gave one.
 #[derive(Debug, Default)]
 pub(super) struct Session(pub(super) Option<String>);
 
 impl Session {
-    /// Takes the id of a begin message. Whether the session is another than the one before, as far as that is known.
+    /// Stores the id from a begin message. Returns true if the session is new, or may be new because the message has no
+    /// id.
     pub(super) fn begins(&mut self, id: Option<&str>) -> bool {
         let another = id.is_none() || self.0.as_deref() != id;
         if another {
@@ -166,14 +167,13 @@ impl Session {
     }
 }
 
-/// Where final speech has come to, by channel. For dialects whose sessions have no name: that they began anew shows in
-/// their times alone.
+/// End of the final speech by channel, in ms. For dialects whose sessions have no id: a new session shows only in the
+/// times.
 #[derive(Debug, Default)]
 pub(super) struct Timeline(pub(super) BTreeMap<String, u64>);
 
 impl Timeline {
-    /// Whether speech at `start_ms` can only be of a session that began after the speech before it. The timeline then
-    /// begins anew too.
+    /// Returns true if speech at `start_ms` must belong to a new session. The timeline is then cleared.
     pub(super) fn restarts(&mut self, channel: &str, start_ms: Option<u64>) -> bool {
         let (Some(start_ms), Some(end_ms)) = (start_ms, self.0.get(channel)) else { return false };
         let least = if start_ms < FALL_MS { FALL_TO_START_MS } else { FALL_MS };
@@ -184,7 +184,7 @@ impl Timeline {
         falls
     }
 
-    /// Notes where final speech ends.
+    /// Records the end of final speech. An end before the recorded one is ignored.
     pub(super) fn note(&mut self, channel: &str, end_ms: Option<u64>) {
         let Some(end_ms) = end_ms else { return };
         match self.0.get_mut(channel) {

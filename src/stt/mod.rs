@@ -1,7 +1,7 @@
 //! STT dialects: the wire formats of speech-to-text vendors, sans-IO. Text frames in, [`SttEvent`]s out.
 //!
-//! A decoder knows no socket, no clock, no call and no turn number: it names turns by the vendor's own ids
-//! ([`crate::types::TurnKey`]), and whoever owns the call numbers, cuts and deduplicates them.
+//! A decoder knows no socket, no clock, no call and no turn number: it identifies turns by the vendor's own ids
+//! ([`crate::types::TurnKey`]). The owner of the call numbers, cuts and deduplicates them.
 
 mod assemblyai;
 mod auto;
@@ -34,8 +34,8 @@ pub use self::fit::{Fit, likelier, names, not_understood};
 use crate::base::surrogates;
 use crate::types::{Carry, SttEvent};
 
-/// Every dialect, in the order in which they are listed. To add one: a file, a line here, and a folder of fixtures in
-/// `tests/golden/stt`.
+/// All dialects, in the order in which they are listed. To add one, add a file, a line here, and a folder of fixtures
+/// in `tests/golden/stt`.
 pub static DIALECTS: &[&dyn Dialect] = &[
     &sidetone::Sidetone,
     &assemblyai::AssemblyAi,
@@ -58,13 +58,13 @@ pub static DIALECTS: &[&dyn Dialect] = &[
     &auto::Auto,
 ];
 
-/// The dialect of that name.
+/// The dialect with that name.
 pub fn dialect(name: &str) -> Option<&'static dyn Dialect> {
     DIALECTS.iter().copied().find(|dialect| dialect.name() == name)
 }
 
-/// The dialect of a connection that asks for `asked` and feeds a stream that began as the dialect `began`: where `auto`
-/// picked one for the stream, a later connection has the same.
+/// The dialect for a connection that requests `asked` and continues a stream that began with the dialect `began`. If
+/// `asked` picks a dialect, as `auto` does, the connection keeps the one that was picked for the stream.
 pub fn resumed(asked: &'static dyn Dialect, began: Option<&str>) -> &'static dyn Dialect {
     began.filter(|_| asked.picks()).and_then(dialect).unwrap_or(asked)
 }
@@ -73,42 +73,43 @@ pub fn resumed(asked: &'static dyn Dialect, began: Option<&str>) -> &'static dyn
 pub trait Dialect: Send + Sync {
     /// The name in `dialect=` and in `stream.started`.
     fn name(&self) -> &'static str;
-    /// A vendor's frame that carries a final turn, for `GET /v1/dialects` and the docs.
+    /// A vendor's frame with a final turn, for `GET /v1/dialects` and the docs.
     fn example(&self) -> &'static str;
-    /// What its frames are, for the error that none was understood: `messages whose "type" is …`.
+    /// A description of its frames, for the error that none was understood: `messages whose "type" is …`.
     fn expects(&self) -> &'static str;
-    /// A decoder of the vendor's own frames, bare as they leave the vendor.
+    /// A decoder for the vendor's frames as the vendor sends them, without envelopes.
     fn decoder(&self) -> Box<dyn Decoder>;
-    /// The same, going on where one of an earlier connection of the stream was.
+    /// Like [`Dialect::decoder`], but continues from the `carry` of an earlier connection of the stream.
     fn decoder_from(&self, carry: &Carry) -> Box<dyn Decoder> {
         let _ = carry;
         self.decoder()
     }
-    /// How the vendor spells member names, where its SDKs give them in another spelling.
+    /// The vendor's spelling of member names, if its SDKs use another one.
     fn spelling(&self) -> Option<Spelling> {
         None
     }
-    /// A decoder that knows of no earlier connection, and also reads frames in the envelopes of SDKs.
+    /// A decoder that starts without earlier state and also reads frames in the envelopes of SDKs.
     fn open(&self) -> Box<dyn Decoder> {
         Box::new(envelope::Opened::new(self.decoder(), self.spelling()))
     }
-    /// The same, going on where one of an earlier connection of the stream was.
+    /// Like [`Dialect::open`], but continues from the `carry` of an earlier connection of the stream.
     fn resume(&self, carry: &Carry) -> Box<dyn Decoder> {
         Box::new(envelope::Opened::new(self.decoder_from(carry), self.spelling()))
     }
-    /// Whether it is no wire format of its own, but picks one by a stream's first frames.
+    /// Returns true if this is not a wire format of its own, but picks one by a stream's first frames.
     fn picks(&self) -> bool {
         false
     }
-    /// Whether finals name their turn. Where they do not, a producer that reconnects resends by frame count.
+    /// Returns true if finals identify their turn. If not, a producer that reconnects resends by frame count.
     fn names_turns(&self) -> bool;
-    /// Whether a final that mixes speakers is cut. Only the `sidetone` dialect says no: its producer numbers turns.
+    /// Returns true if a final with several speakers is cut. False only for `sidetone`, whose producer numbers the
+    /// turns.
     fn splits(&self) -> bool {
         true
     }
-    /// Fields without which a frame, or the element of a list that holds them, says nothing that can be used, and fields
-    /// that say what the rest means; a list's elements are `[]`. All else may be missing or null, which is no error, or
-    /// something that cannot be read, which costs that field alone.
+    /// Paths of the fields without which a frame, or the list element that holds them, is useless, and of the fields
+    /// that determine the meaning of others. `[]` stands for the elements of a list. Any other field may be missing or
+    /// null, which is not an error, or unreadable, which costs only that field.
     fn needs(&self) -> &'static [&'static str] {
         &[]
     }
@@ -116,13 +117,13 @@ pub trait Dialect: Send + Sync {
 
 /// Decodes the frames of one connection, in order.
 pub trait Decoder: Send {
-    /// Appends what `frame` says, zero or more events. A lone surrogate escape in it counts as U+FFFD. Where a part of a
-    /// vendor's frame cannot be read, the rest counts; gives what was left out, one error each.
+    /// Appends the events of `frame`, zero or more. A lone surrogate escape is read as U+FFFD. If a part of a vendor's
+    /// frame cannot be read, the rest is still decoded; returns one error for each part that was left out.
     ///
-    /// A frame that says only [`SttEvent::Unknown`] leaves the decoder as it was.
+    /// A frame that yields only [`SttEvent::Unknown`] leaves the decoder unchanged.
     ///
     /// # Errors
-    /// The frame is unusable; `out` is unchanged, and so is the decoder.
+    /// The frame is unusable; `out` and the decoder are unchanged.
     fn decode(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<Vec<DecodeError>, DecodeError> {
         let frame = surrogates::repaired(frame);
         match self.read(&frame, out) {
@@ -131,29 +132,29 @@ pub trait Decoder: Send {
         }
     }
 
-    /// As [`Decoder::decode`], which is what callers use, for a frame without lone surrogate escapes, and all or nothing.
+    /// Decodes a frame without lone surrogate escapes, all or nothing. Callers use [`Decoder::decode`] instead.
     ///
     /// # Errors
     /// As [`Decoder::decode`].
     fn read(&mut self, frame: &str, out: &mut Vec<SttEvent>) -> Result<(), DecodeError>;
 
-    /// Whether speech that the vendor called final lives in this decoder alone, waiting for its turn's end.
+    /// Returns true if only this decoder has some speech that the vendor called final, because its turn has not ended.
     fn holding(&self) -> bool {
         !self.carry().held.is_empty()
     }
 
-    /// What a later decoder must know to go on from here. A turn in it keeps its key until a final with that key, or
-    /// with [`crate::types::TurnKey::Ended`] of its channel, comes out.
+    /// The state that a later decoder needs to continue from here. A turn in it keeps its key until a final with that
+    /// key, or with [`crate::types::TurnKey::Ended`] of its channel, is appended.
     fn carry(&self) -> Carry {
         Carry::default()
     }
 
-    /// A number that is another one whenever [`Decoder::carry`] is.
+    /// A number that changes whenever [`Decoder::carry`] changes.
     fn carry_version(&self) -> u64 {
         0
     }
 
-    /// Appends what a frame of ours says (`end`, `meta`); before an end, what is held.
+    /// Appends the event of one of our own frames (`end`, `meta`); before an `end`, the held turns.
     fn own(&mut self, event: SttEvent, out: &mut Vec<SttEvent>) {
         if matches!(event, SttEvent::End { .. }) {
             self.finish(out);
@@ -161,26 +162,27 @@ pub trait Decoder: Send {
         out.push(event);
     }
 
-    /// The stream is over: what is held becomes final turns.
+    /// Ends the stream: appends the held speech as final turns.
     fn finish(&mut self, out: &mut Vec<SttEvent>) {
         let _ = out;
     }
 
-    /// The dialect that was picked by the frames so far, where the decoder picks one.
+    /// The dialect picked so far, if the decoder picks one.
     fn picked(&self) -> Option<&'static dyn Dialect> {
         None
     }
 }
 
-/// Why a frame was not understood. The message says what, where and what is allowed, and holds no transcript text.
+/// Why a frame was not understood. The message says what is wrong, where, and what is allowed. It contains no
+/// transcript text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct DecodeError {
     /// `bad_json` or `bad_field`.
     pub code: &'static str,
-    /// For people.
+    /// Explanation, for people.
     pub message: String,
-    /// The part that is wrong, where the rest of the frame may be read without it.
+    /// The part that is wrong, if the rest of the frame may be read without it.
     fault: Option<Box<wire::Fault>>,
 }
 

@@ -1,16 +1,16 @@
 //! OpenAI Realtime transcription sessions (`wss://api.openai.com/v1/realtime?intent=transcription`).
 //!
-//! An item is a turn. Messages may come in any order; a turn's times come from the voice detection's messages, or from the
-//! segments of a diarizing model, whose speakers the transcript's words take over. A segment that comes after its item's
-//! transcript says the turn again, with what it adds.
+//! Each item is a turn. Messages may arrive in any order. A turn's times come from the messages of the voice detection,
+//! or from the segments of a diarizing model, which also give its words with their speakers. A segment that arrives
+//! after its item's transcript sends the turn again with the added words.
 //!
-//! Turns come out in the order of the talk, which `previous_item_id` tells: a transcript waits in [`Items`] for those
-//! of the items before it that are still to come.
+//! Turns are sent in the order of speech, which `previous_item_id` gives: a transcript waits in [`Items`] for the items
+//! before it whose transcripts are still to come.
 //!
-//! In a session with a model, what the model says is a turn too, with the label `assistant`: the transcript of its audio
+//! In a session with a model, the model's answer is a turn too, with the label `assistant`: the transcript of its audio
 //! (`response.output_audio_transcript.delta` and `.done`, `response.audio_transcript.*` in the API's beta) or its text
-//! (`response.output_text.*`, `response.text.*`), from OpenAI's API reference of Realtime server events. `.done` comes for an
-//! interrupted answer too.
+//! (`response.output_text.*`, `response.text.*`). Source: OpenAI's API reference of Realtime server events. `.done` is
+//! sent for an interrupted answer too.
 
 mod items;
 
@@ -22,13 +22,13 @@ use super::wire::{self, Label, Natural, Real, Reported, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Carry, SttEvent};
 
-/// Text of a partial kept for one item.
+/// A partial is not extended further once it has this many bytes.
 const MAX_PARTIAL_BYTES: usize = 64 << 10;
 
-/// The label of what the model says.
+/// The speaker label of the model.
 const ASSISTANT: &str = "assistant";
 
-/// Messages that say nothing of turns.
+/// Messages that carry no turn.
 const SILENT: [&str; 12] = [
     "session.updated",
     "transcription_session.updated",
@@ -44,7 +44,6 @@ const SILENT: [&str; 12] = [
     "output_audio_buffer.stopped",
 ];
 
-/// The dialect.
 pub(super) struct OpenAiRealtime;
 
 impl Dialect for OpenAiRealtime {
@@ -81,7 +80,7 @@ impl Dialect for OpenAiRealtime {
 struct OpenAiDecoder {
     session: Session,
     items: Items,
-    /// What [`Items::version`] counted in sessions before.
+    /// Changes that [`Items::version`] counted in earlier sessions.
     changes: u64,
 }
 
@@ -105,7 +104,7 @@ struct Completed<'a> {
     logprobs: Vec<LogProb>,
 }
 
-/// The end of a part of what the model says.
+/// The end of a part of the model's speech.
 #[derive(Deserialize)]
 struct Spoken<'a> {
     #[serde(borrow)]
@@ -115,7 +114,7 @@ struct Spoken<'a> {
     transcript: Text<'a>,
 }
 
-/// The end of a part of what the model writes.
+/// The end of a part of the model's written text.
 #[derive(Deserialize)]
 struct Written<'a> {
     #[serde(borrow)]
@@ -274,7 +273,7 @@ impl Decoder for OpenAiDecoder {
                 let error: ErrorFrame<'_> = wire::parse(what, frame)?;
                 if let Some(id) = &error.item_id {
                     out.push(SttEvent::Partial { key: key(id.as_str()), speaker: None, text: String::new() });
-                    // Its segments, if there are any, are all that there will be.
+                    // No transcript will come: the item's segments, if any, are all there is.
                     self.items.give_up(id.as_str(), out);
                 }
                 out.push(vendor_error(error.error));
@@ -309,7 +308,7 @@ impl Decoder for OpenAiDecoder {
                 let id = frame.session.and_then(|session| session.id);
                 let known = self.session.0.is_some();
                 if self.session.begins(id.as_ref().map(Text::as_str)) && known {
-                    // Items of the session before do not go on.
+                    // Items of the earlier session do not continue.
                     self.finish(out);
                     self.changes += 1 + self.items.version();
                     self.items = Items::default();
@@ -339,7 +338,7 @@ impl Decoder for OpenAiDecoder {
     }
 }
 
-/// The mean probability of the tokens, as logarithms have it.
+/// The geometric mean of the tokens' probabilities: the exponential of their mean logarithm.
 fn confidence(tokens: &[LogProb]) -> Option<f32> {
     #[expect(clippy::cast_precision_loss, reason = "a turn has few tokens")]
     let mean = tokens.iter().map(|token| token.logprob.0).sum::<f64>() / tokens.len() as f64;

@@ -1,6 +1,6 @@
 //! Recall.ai real-time endpoints: `transcript.data` and `transcript.partial_data` events. The discriminator is `event`.
 //!
-//! A label is the participant's name; without one, the participant's number.
+//! The speaker label is the participant's name, or the participant's number if there is no name.
 
 use serde::Deserialize;
 
@@ -10,7 +10,6 @@ use super::{DecodeError, Decoder, Dialect};
 use crate::base::text;
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
-/// The dialect.
 pub(super) struct Recall;
 
 impl Dialect for Recall {
@@ -41,11 +40,11 @@ impl Dialect for Recall {
 
 #[derive(Default)]
 struct RecallDecoder {
-    /// The recording: times are relative to it.
+    /// The recording, to whose start the times are relative.
     session: Session,
 }
 
-/// Events of other things than the transcript.
+/// Prefixes of events that are not about the transcript.
 const OTHER_EVENTS: [&str; 9] = [
     "participant_events.",
     "bot.",
@@ -152,7 +151,7 @@ impl Decoder for RecallDecoder {
                 out.push(SttEvent::VendorError { code, message: String::new() });
             }
             "transcript.provider_data" | "transcript.done" | "transcript.processing" | "transcript.deleted" => {}
-            // What became of the bot or of a recording is no error of this stream, even where it says that something failed.
+            // What happens to the bot or to a recording is not an error of this stream, even if it is a failure.
             other if OTHER_EVENTS.iter().any(|prefix| other.starts_with(prefix)) => {}
             other => out.push(SttEvent::Unknown { kind: other.to_owned() }),
         }

@@ -1,6 +1,6 @@
 //! Sidetone's own ingest frames: `turn`, `partial`, `revise`, `meta`, `end`.
 //!
-//! Strict, unlike the vendors' dialects: whoever writes these frames reads our errors.
+//! Strict, unlike the vendors' dialects: the authors of these frames can read our errors.
 
 use serde::Deserialize;
 
@@ -9,7 +9,6 @@ use super::wire::strict::{Natural, Share, Text, parse};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Final, Revision, SttEvent, TurnKey, Word};
 
-/// The dialect.
 pub(super) struct Sidetone;
 
 impl Dialect for Sidetone {
@@ -29,7 +28,7 @@ impl Dialect for Sidetone {
         Box::new(SidetoneDecoder)
     }
 
-    /// These frames are written for us: nothing is put around them.
+    /// These frames are written for us, so they have no envelope.
     fn open(&self) -> Box<dyn Decoder> {
         self.decoder()
     }

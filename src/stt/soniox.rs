@@ -1,7 +1,7 @@
 //! Soniox (`wss://stt-rt.soniox.com/transcribe-websocket`). Messages have no type.
 //!
-//! Tokens are pieces of words that carry their own spaces; a final one comes once. A turn ends by the token `<end>`
-//! (endpoint detection) or `<fin>` (the client's `finalize`). Tokens of a translation are left out.
+//! Tokens are pieces of words that include their spaces; each final token is sent once. A turn ends at the token
+//! `<end>` (endpoint detection) or `<fin>` (the client's `finalize`). Tokens of a translation are left out.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -11,7 +11,6 @@ use super::wire::{self, Flag, Label, Natural, Score, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Carry, EndScope, SttEvent, TurnKey, Word};
 
-/// The dialect.
 pub(super) struct Soniox;
 
 impl Dialect for Soniox {
@@ -55,7 +54,7 @@ const CHANNEL: &str = "";
 struct SonioxDecoder {
     held: Held,
     timeline: Timeline,
-    /// Counts what [`Held::version`] does not.
+    /// Counts the changes that [`Held::version`] does not.
     changes: u64,
 }
 
@@ -188,7 +187,7 @@ impl SonioxDecoder {
             text.insert(0, ' ');
         }
         match self.held.last_word() {
-            // A piece without a space before it goes on with the word, unless someone else says it.
+            // A piece without a leading space continues the word, unless another speaker says it.
             Some(word) if !text.starts_with(char::is_whitespace) && word.speaker == speaker => {
                 word.text.push_str(text.trim());
                 if let Some(Natural(end)) = token.end_ms {

@@ -1,7 +1,7 @@
 //! Speechmatics real time (`wss://eu.rt.speechmatics.com/v2`). The discriminator is `message`.
 //!
-//! Finals are segments; a turn ends by `EndOfUtterance`, which the session must ask for. Channels have turns of their
-//! own, labelled by the channel's name, or `NAME:S1` with diarization.
+//! Finals are segments. A turn ends at `EndOfUtterance`, which the session must request. Each channel has its own
+//! turns, labelled by the channel's name, or `NAME:S1` with diarization.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::wire::{self, Label, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Carry, EndScope, SttEvent, TurnKey, Word};
 
-/// Messages that say nothing of turns.
+/// Messages that carry no turn.
 const SILENT: [&str; 10] = [
     "AudioAdded",
     "ChannelAudioAdded",
@@ -26,7 +26,6 @@ const SILENT: [&str; 10] = [
     "Warning",
 ];
 
-/// The dialect.
 pub(super) struct Speechmatics;
 
 impl Dialect for Speechmatics {
@@ -71,11 +70,11 @@ impl Dialect for Speechmatics {
 #[derive(Default)]
 struct SpeechmaticsDecoder {
     session: Session,
-    /// Used where no message named the session.
+    /// Used if no message named the session.
     timeline: Timeline,
-    /// By channel name; `""` where there is but one.
+    /// By channel name; `""` if there is only one channel.
     channels: BTreeMap<String, Held>,
-    /// Counts what [`Held::version`] does not.
+    /// Counts the changes that [`Held::version`] does not.
     changes: u64,
 }
 
@@ -166,7 +165,7 @@ impl Decoder for SpeechmaticsDecoder {
                 if let Some(word) = held.last_word() {
                     word.text.push_str(&mark);
                 }
-                // Segments carry their own spaces.
+                // Segments include their own spaces.
                 held.push(segment, "");
                 if held.is_full() {
                     out.extend(held.take(&channel, label(&channel)));
@@ -253,21 +252,21 @@ fn label(channel: &str) -> Option<&str> {
     Some(channel).filter(|channel| !channel.is_empty())
 }
 
-/// The channel, marks that belong to the word before the segment, and the segment.
+/// Returns the channel, punctuation that belongs to the word before the segment, and the segment.
 fn segment(transcript: Transcript<'_>) -> (String, String, Segment) {
     let channel = transcript.channel.map(Text::into_string).unwrap_or_default();
     let mut words: Vec<Word> = Vec::with_capacity(transcript.results.len());
     let mut language = None;
     let (mut before, mut prefix) = (String::new(), String::new());
     let metadata = transcript.metadata.unwrap_or_default();
-    // What the results say, for a segment without a text.
+    // Text of the results, used if the segment has no text.
     let mut said = String::new();
     let mut kept = true;
     for result in transcript.results {
         let Some(best) = result.alternatives.into_iter().next() else { continue };
         if result.kind.as_ref().is_some_and(|kind| kind.as_str() == "punctuation") {
             match (result.attaches_to.as_ref().map(Text::as_str), words.last_mut()) {
-                // A mark that belongs to the word to come, such as an opening one.
+                // Punctuation that belongs to the next word, such as an opening quotation mark.
                 (Some("next"), _) => prefix.push_str(best.content.as_str()),
                 (_, Some(word)) if kept => word.text.push_str(best.content.as_str()),
                 (_, Some(_)) => {}
@@ -298,7 +297,7 @@ fn segment(transcript: Transcript<'_>) -> (String, String, Segment) {
         });
     }
     let segment = Segment {
-        // Segments carry their own spaces.
+        // Segments include their own spaces.
         text: metadata.transcript.map_or_else(|| said + " ", Text::into_string),
         words,
         start_ms: metadata.start_time.map(Seconds::ms),

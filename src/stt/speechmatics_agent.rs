@@ -1,11 +1,11 @@
 //! Speechmatics for voice agents: the Agent STT service (`wss://eu.rt.speechmatics.com/v2/agent`) and the messages of the
 //! Voice SDK. The discriminator is `message`.
 //!
-//! Both say final speech as `AddSegment`: the service one segment a message (`segment` with `transcript` and `speaker`,
-//! docs.speechmatics.com "Agent STT Reference" and package `speechmatics-agent-stt`), the SDK several (`segments` with
-//! `text` and `speaker_id`, package `speechmatics-voice`, `README.md` and `_models.py`). A turn is what one speaker says
-//! until `EndOfTurn`; a segment with `is_eou` is the last one of its turn. The words of the real-time API, which the SDK
-//! passes on beside its segments, are left out: they come again in the segments.
+//! Both send final speech as `AddSegment`: the service sends one segment per message (`segment` with `transcript` and
+//! `speaker`, docs.speechmatics.com "Agent STT Reference" and package `speechmatics-agent-stt`), the SDK several
+//! (`segments` with `text` and `speaker_id`, package `speechmatics-voice`, `README.md` and `_models.py`). A turn is the
+//! speech of one speaker until `EndOfTurn`; a segment with `is_eou` is the last one of its turn. The SDK also forwards
+//! the words of the real-time API. They are left out, because the segments repeat them.
 
 use serde::Deserialize;
 
@@ -14,7 +14,7 @@ use super::wire::{self, Flag, Label, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Carry, EndScope, SttEvent, TurnKey};
 
-/// Messages that say nothing of turns.
+/// Messages that carry no turn.
 const SILENT: [&str; 23] = [
     "AddPartialTranscript",
     "AddTranscript",
@@ -41,7 +41,6 @@ const SILENT: [&str; 23] = [
     "Warning",
 ];
 
-/// The dialect.
 pub(super) struct SpeechmaticsAgent;
 
 impl Dialect for SpeechmaticsAgent {
@@ -99,7 +98,7 @@ struct Segments<'a> {
     metadata: Option<Times>,
 }
 
-/// A segment as the SDK gives it.
+/// A segment in the SDK's format.
 #[derive(Deserialize)]
 struct SegmentField<'a> {
     #[serde(borrow)]
@@ -112,7 +111,7 @@ struct SegmentField<'a> {
     metadata: Option<Times>,
 }
 
-/// A segment as the service gives it, which spells the text in another way.
+/// A segment in the service's format, which names the text `transcript`.
 #[derive(Deserialize)]
 struct ServiceSegment<'a> {
     #[serde(borrow)]
@@ -214,7 +213,7 @@ impl AgentDecoder {
             let expected = "at least one segment with a `text`, or `segment` with a `transcript`";
             return Err(wire::bad_field("AddSegment.segments", expected, None));
         }
-        // The times of the message are those of its segment where there is but one.
+        // The times of a message are those of its segment if there is only one.
         let times = message.metadata.filter(|_| message.segments.len() < 2);
         for segment in message.segments.into_iter().chain(message.segment.map(SegmentField::from)) {
             let speaker = segment.speaker_id.map(|Label(speaker)| speaker);
@@ -239,7 +238,7 @@ impl AgentDecoder {
         Ok(())
     }
 
-    /// The segments that are not final yet, as the newest one's speaker says them.
+    /// Appends the newest segment that is not final as a partial, after the held text if the speaker is the same.
     fn partial(&self, message: Segments<'_>, out: &mut Vec<SttEvent>) {
         let segments = message.segments.into_iter().chain(message.segment.map(SegmentField::from));
         if let Some(newest) = segments.last() {

@@ -1,4 +1,4 @@
-//! What holds for every dialect: fixtures, listing, and that no frame can do harm.
+//! Tests of all dialects: fixtures, listing, and that no frame can do harm.
 
 mod lenient;
 mod surrogates;
@@ -31,7 +31,7 @@ fn fixtures() -> Vec<(&'static dyn Dialect, String, Vec<String>)> {
     fixtures
 }
 
-/// One event on one line, as short as can be read.
+/// One event on one line, as short as is readable.
 fn line(event: &SttEvent) -> String {
     let key = |key: &TurnKey| match key {
         TurnKey::Order(order) => format!("#{order}"),
@@ -178,7 +178,7 @@ fn the_final(event: SttEvent) -> Option<Final> {
     }
 }
 
-/// What a turn is, without the times that a decoder may have from frames that are not sent again.
+/// A turn without its times, which a decoder may have from frames that are not sent again.
 type Essence = (TurnKey, String, Vec<(String, Option<String>)>);
 
 fn essence(turns: &[Final]) -> Vec<Essence> {
@@ -222,12 +222,12 @@ fn a_cut_anywhere_loses_and_doubles_nothing() {
     }
 }
 
-/// Fixtures of a dialect's ordinary messages, not of what is wrong or new.
+/// Fixtures with a dialect's ordinary messages, without those that are wrong or unknown.
 fn ordinary() -> impl Iterator<Item = (&'static dyn Dialect, String, Vec<String>)> {
     fixtures().into_iter().filter(|(dialect, name, _)| name != "unknown" && !dialect.picks())
 }
 
-/// Everything that `frames` say, as short as can be read; the vendor's errors too.
+/// All events of `frames`, the vendor's errors included, one short line each.
 fn said(decoder: &mut dyn Decoder, frames: &[String]) -> Vec<String> {
     let mut out = Vec::new();
     for frame in frames {
@@ -253,7 +253,7 @@ fn frames_in_another_dialect_are_suggested_their_own() {
 
 #[test]
 fn frames_in_another_dialect_are_no_speech() {
-    // The Voice SDK of Speechmatics passes on messages of the real-time API.
+    // The Voice SDK of Speechmatics forwards messages of the real-time API.
     let shared = [("speechmatics", "speechmatics_agent"), ("speechmatics_agent", "speechmatics")];
     for (dialect, name, frames) in ordinary() {
         for other in DIALECTS.iter().filter(|other| other.name() != dialect.name() && !other.picks()) {
@@ -282,7 +282,7 @@ fn auto_picks_the_dialect_of_every_fixture_and_loses_nothing() {
         assert_eq!(picked.remove(first), format!("Dialect {{ name: {:?} }}", dialect.name()), "{context}");
         picked.retain(|line| !line.contains("undecided"));
         let mut own = said(&mut *dialect.open(), &frames);
-        // Before the pick, what no dialect knows is told as such, whatever it is.
+        // Before the pick, frames that no dialect knows are reported as `undecided`, not by their own type.
         own.retain(|line| !line.starts_with("Unknown"));
         picked.retain(|line| !line.starts_with("Unknown"));
         assert_eq!(picked, own, "{context}");
@@ -322,7 +322,7 @@ fn auto_with_a_tie_takes_the_first_that_is_listed() {
     assert!(!auto.holding());
 }
 
-/// What SDKs, webhooks and brokers put around a frame.
+/// The envelopes that SDKs, webhooks and brokers put around a frame.
 fn envelopes(frame: &str) -> Vec<String> {
     let text = serde_json::Value::String(frame.to_owned());
     vec![
@@ -341,7 +341,7 @@ fn envelopes(frame: &str) -> Vec<String> {
 #[test]
 fn frames_in_envelopes_say_the_same_as_bare_ones() {
     for (dialect, name, frames) in ordinary().filter(|(dialect, ..)| dialect.splits()) {
-        // What the dialect knows of them, in order; errors in envelopes are none of the stream's.
+        // The frames that the dialect knows, in order. Errors in envelopes are not errors of the stream.
         let mut bare = dialect.open();
         let known: Vec<String> = frames
             .into_iter()
@@ -475,7 +475,7 @@ fn speech_beside_an_error_is_kept() {
     }
 }
 
-/// A frame with bytes changed, cut out, doubled or put in.
+/// A frame with bytes changed, removed, inserted, or its end repeated.
 fn mutated(frame: &str, edits: &[(usize, u8, u8)]) -> String {
     let mut bytes = frame.as_bytes().to_vec();
     for (at, how, byte) in edits {
@@ -493,7 +493,7 @@ fn mutated(frame: &str, edits: &[(usize, u8, u8)]) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// What stands in the end of each named turn: its newest final, but a formatted one is never replaced by another kind.
+/// The last state of each turn, by key: its newest final, but a formatted one is never replaced by an unformatted one.
 fn outcome(dialect: &dyn Dialect, frames: &[String]) -> std::collections::BTreeMap<String, Essence> {
     let mut decoder = dialect.open();
     let mut turns = finals(&mut *decoder, frames);
@@ -501,7 +501,7 @@ fn outcome(dialect: &dyn Dialect, frames: &[String]) -> std::collections::BTreeM
     decoder.finish(&mut rest);
     turns.extend(rest.into_iter().filter_map(the_final));
     let mut last = std::collections::BTreeMap::<String, Final>::new();
-    // An empty final is no turn.
+    // A final with empty text is not a turn.
     for turn in turns.into_iter().filter(|turn| !turn.text.is_empty()) {
         let key = format!("{:?}", turn.key);
         if turn.formatted || last.get(&key).is_none_or(|known| !known.formatted) {
@@ -511,7 +511,7 @@ fn outcome(dialect: &dyn Dialect, frames: &[String]) -> std::collections::BTreeM
     last.into_iter().filter_map(|(key, turn)| Some((key, essence(&[turn]).pop()?))).collect()
 }
 
-/// In an order that `seed` alone decides.
+/// Shuffles `items` into an order that depends only on `seed`.
 fn shuffle<T>(items: &mut [T], mut seed: u64) {
     for index in (1..items.len()).rev() {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -578,7 +578,7 @@ proptest! {
         let fixtures = fixtures();
         let found = fixtures.iter().find(|(dialect, found, _)| dialect.name() == name && found == case);
         let (dialect, _, frames) = found.expect("there");
-        // Each frame at least once, some more often, in any order.
+        // Each frame at least once, some repeatedly, in any order.
         let mut shuffled: Vec<&String> = frames.iter().chain(again.iter().map(|index| &frames[index.index(frames.len())])).collect();
         shuffle(&mut shuffled, order);
         let shuffled: Vec<String> = shuffled.into_iter().cloned().collect();

@@ -1,9 +1,10 @@
-//! Twilio: what the caller says, as `prompt` messages of ConversationRelay, or what both sides of a call say, as callbacks
-//! of real-time transcription.
+//! Twilio: the caller's speech as `prompt` messages of ConversationRelay, or the speech of both sides of a call as
+//! callbacks of real-time transcription.
 //!
-//! A prompt carries neither times nor a speaker: it is always the caller. What the agent says is not in that stream.
-//! Callbacks are the form fields that Twilio posts, as one JSON object: `TranscriptionEvent` tells their type, and
-//! `TranscriptionData` is JSON in text (Twilio's TwiML reference of `<Transcription>`). Their label is the track.
+//! A prompt has neither times nor a speaker: it is always the caller's. That stream does not contain the agent's
+//! speech. Callbacks are the form fields that Twilio posts, given as one JSON object: `TranscriptionEvent` is their
+//! type, and `TranscriptionData` is JSON in a string (Twilio's TwiML reference of `<Transcription>`). Their speaker
+//! label is the track.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,7 +13,6 @@ use super::wire::{self, Flag, Label, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{EndScope, Final, SttEvent, TurnKey};
 
-/// The dialect.
 pub(super) struct Twilio;
 
 impl Dialect for Twilio {
@@ -100,7 +100,7 @@ struct Callback<'a> {
     transcription_sid: Option<Text<'a>>,
     #[serde(borrow)]
     track: Option<Text<'a>>,
-    /// `"true"` or `"false"`, as forms have it.
+    /// `"true"` or `"false"`, because form fields are text.
     r#final: Option<Value>,
     #[serde(borrow)]
     language_code: Option<Text<'a>>,

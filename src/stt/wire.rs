@@ -1,8 +1,8 @@
-//! Reading JSON frames: typed and borrowing where all is well; where not, which field is wrong, what was found there
-//! and what is allowed.
+//! Reads JSON frames, typed and borrowing if the frame is valid. If it is not, finds which field is wrong, what was
+//! found there and what is allowed.
 //!
-//! Knows no vendor. Field types are newtypes whose `EXPECTED` texts become the messages, so that a frame's struct is
-//! also its documentation: a field that is no `Option`, no list and has no default is needed.
+//! Knows no vendor. Field types are newtypes whose `EXPECTED` texts are used in the messages, so a frame's struct also
+//! documents it: a field is required unless it is an `Option`, a list, or has a default.
 
 mod explain;
 mod fields;
@@ -21,12 +21,12 @@ pub(super) use self::salvage::salvage;
 use super::DecodeError;
 use crate::types::{SttEvent, Word};
 
-/// Reads `frame` as a `T`; `what` names the message in errors.
+/// Reads `frame` as a `T`. `what` names the message in errors.
 ///
 /// # Errors
-/// What is wrong, where (`what.field`), and what is allowed. [`salvage`] reads on without that part.
+/// What is wrong, where (`what.field`), and what is allowed. [`salvage`] then reads the frame without that part.
 pub(super) fn parse<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> Result<T, DecodeError> {
-    // A derived struct would take an array for its fields in order; a frame is an object.
+    // A derived struct would also accept an array of its fields in order, but a frame must be an object.
     if frame.trim_ascii_start().starts_with('{')
         && let Ok(message) = serde_json::from_str(frame)
     {
@@ -35,10 +35,10 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> Resul
     Err(explain::explain::<T>(what, frame))
 }
 
-/// The string at the top-level key `key`, which tells a frame's kind; `None` where there is none or it is null.
+/// The string at the top-level key `key`, which is the frame's type; `None` if it is missing or null.
 ///
 /// # Errors
-/// No JSON, no object, or something else than a string there.
+/// The frame is not JSON or not an object, or the value at `key` is not a string.
 pub(super) fn kind<'a>(key: &'static str, frame: &'a str) -> Result<Option<strict::Text<'a>>, DecodeError> {
     let mut json = serde_json::Deserializer::from_str(frame);
     if let Ok(kind) = FindKind(key).deserialize(&mut json)
@@ -52,7 +52,8 @@ pub(super) fn kind<'a>(key: &'static str, frame: &'a str) -> Result<Option<stric
     })
 }
 
-/// A frame of a type that the dialect does not know: `end` or `meta`, which every dialect has, or something to count.
+/// Reads a frame of a type that the dialect does not know: `end` or `meta`, which every dialect accepts, or else
+/// [`SttEvent::Unknown`], which is counted.
 ///
 /// # Errors
 /// An `end` or a `meta` with wrong fields.
@@ -64,7 +65,7 @@ pub(super) fn other(kind: &str, frame: &str) -> Result<SttEvent, DecodeError> {
     }
 }
 
-/// An `end` or `meta`, for dialects whose own frames have another discriminator than `type`.
+/// Reads an `end` or a `meta` for dialects whose own discriminator is not `type`; `None` for any other frame.
 ///
 /// # Errors
 /// As [`other`].
@@ -75,23 +76,23 @@ pub(super) fn own(frame: &str) -> Result<Option<SttEvent>, DecodeError> {
     }
 }
 
-/// A confidence from the logarithm of a probability.
+/// The confidence for the natural logarithm of a probability, limited to 0 to 1.
 pub(super) fn probability(logprob: f64) -> f32 {
     #[expect(clippy::cast_possible_truncation, reason = "a confidence needs no more digits")]
     let confidence = logprob.exp().clamp(0.0, 1.0) as f32;
     confidence
 }
 
-/// What is said in a message: a text, or words where the vendor gave none.
+/// The content of a message: a text, or words if the vendor gave no text.
 pub(super) trait Says {
-    /// The text's field.
+    /// Name of the text's field.
     const TEXT: &'static str;
 
-    /// Whether there is a text, empty ones too, or a word.
+    /// Returns true if there is a text, even an empty one, or a word.
     fn says(&self) -> bool;
 }
 
-/// A message that must say something: without a text and without words, its text is a field that is needed and missing.
+/// A message that must have content: without a text and without words, reading it fails because its text is missing.
 #[derive(Debug, Clone)]
 pub(super) struct Said<T>(pub T);
 
@@ -102,7 +103,7 @@ impl<'de, T: Deserialize<'de> + Says> Deserialize<'de> for Said<T> {
     }
 }
 
-/// A turn's text, or its words where the vendor gave none.
+/// The turn's text, or its words joined by spaces if the vendor gave no text.
 pub(super) fn text_or_words<'w>(text: Option<Text<'_>>, words: impl Iterator<Item = &'w str>) -> String {
     text.map_or_else(
         || words.map(str::trim).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" "),
@@ -110,7 +111,8 @@ pub(super) fn text_or_words<'w>(text: Option<Text<'_>>, words: impl Iterator<Ite
     )
 }
 
-/// The times of a word that has at least one of the two: the other is the same.
+/// Start and end of a word in ms, the end never before the start. If only one is given, both are equal; `None` if
+/// neither is.
 pub(super) fn word_times(start: Option<Seconds>, end: Option<Seconds>) -> Option<(u64, u64)> {
     let start_ms = start.or(end)?.ms();
     Some((start_ms, end.map_or(start_ms, |end| end.ms().max(start_ms))))
@@ -121,7 +123,7 @@ pub(super) fn span(words: &[Word]) -> (Option<u64>, Option<u64>) {
     (words.iter().map(|word| word.start_ms).min(), words.iter().map(|word| word.end_ms).max())
 }
 
-/// The label that all labelled words share; `None` where they differ, or have none.
+/// The label that all labelled words share; `None` if they differ or none has one.
 pub(super) fn common_speaker(words: &[Word]) -> Option<String> {
     let mut labels = words.iter().filter_map(|word| word.speaker.as_deref());
     let first = labels.next()?;

@@ -1,7 +1,7 @@
 //! Zoom Realtime Media Streams: the transcript messages (`msg_type` 17) of its media socket.
 //!
-//! Each is a final sentence. Its `timestamp` is wall time, which has no zero in the stream: turns take the time at which
-//! they arrive. A label is the participant's name; without one, the participant's number.
+//! Each is a final sentence. Its `timestamp` is wall-clock time, which has no known zero in the stream, so turns get
+//! their arrival time. The speaker label is the participant's name, or the participant's number if there is no name.
 
 use serde::Deserialize;
 
@@ -15,12 +15,11 @@ const TRANSCRIPT: u64 = 17;
 const STREAM_STATE: (u64, u64) = (8, 4);
 /// `SESSION_STATE_UPDATE`, and its state `STOPPED`.
 const SESSION_STATE: (u64, u64) = (9, 5);
-/// Answers to the signaling and the data handshake.
+/// Responses to the signaling and data handshakes.
 const HANDSHAKES: [u64; 2] = [2, 4];
-/// The highest message type that is known.
+/// The highest known message type.
 const LAST_KNOWN: u64 = 18;
 
-/// The dialect.
 pub(super) struct Zoom;
 
 impl Dialect for Zoom {

@@ -152,7 +152,7 @@ fn part_that_cannot_be_read_costs_itself_alone() {
     let [SttEvent::Revise(revised)] = &out[..] else { panic!("{out:?}") };
     assert_eq!(revised.speaker.as_deref(), Some("7"));
     assert_eq!(lost, ["SpeakerRevision.revisions[0].turn_order: required, but missing"]);
-    // A list of which too much is wrong goes as a whole, in few steps.
+    // A list with too many faults is dropped as a whole, in few steps.
     let words: Vec<_> = (0..5000).map(|_| serde_json::json!({"text": "x", "start": "late", "end": 1})).collect();
     let frame = serde_json::json!({"type":"Turn","turn_order":0,"end_of_turn":true,"transcript":"kept","words":words});
     let (out, lost) = decode(&frame.to_string());

@@ -1,15 +1,15 @@
-//! The items of a Realtime conversation, in the order of the talk. Knows no message.
+//! The items of a Realtime conversation, in the order of speech. Knows no message.
 //!
-//! An item is *pending* from when its audio is known to be in the conversation until its transcript comes, or will not
-//! come. What is known of an item comes out when no item before it is pending. An item of which nobody said what it
-//! follows waits for nobody.
+//! An item is *pending* from the time its audio is known to be in the conversation until its transcript arrives, or is
+//! known not to arrive. An item is sent once no item before it is pending. An item whose predecessor is unknown waits
+//! for none.
 
 use std::collections::BTreeMap;
 
 use crate::stt::wire;
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
-/// Items remembered, finished ones included. More are never in the air at once.
+/// Maximum number of items remembered, finished ones included. A session never has more unfinished items at once.
 const MAX_ITEMS: usize = 64;
 
 #[derive(Default)]
@@ -25,19 +25,19 @@ pub(super) struct Item {
     pub(super) partial: String,
     pub(super) start_ms: Option<u64>,
     pub(super) end_ms: Option<u64>,
-    /// The item before it in the conversation.
+    /// Id of the item before it in the conversation.
     previous: Option<String>,
-    /// It is speech whose transcript is to come.
+    /// Set if it is speech whose transcript is expected.
     expected: bool,
     /// In order of time.
     segments: Vec<Segment>,
     transcript: Option<Transcript>,
-    /// What the model says in it, by content part, and its label; empty where it is not the model's.
+    /// The model's text by content part, and its speaker label; empty and `None` if the item is not the model's.
     answer: BTreeMap<u64, String>,
     label: Option<&'static str>,
-    /// No transcript will come: its segments are all there is.
+    /// Set if no transcript will come: the segments are all there is.
     given_up: bool,
-    /// Its turn came out.
+    /// Set once its turn was sent.
     done: bool,
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Segment {
 }
 
 impl Items {
-    /// Items whose turns came out before their time: further segments and their transcripts correct these.
+    /// Restores items whose turns were sent before they were complete: later segments and transcripts correct them.
     pub(super) fn resume(held: &[Final]) -> Self {
         let items = held.iter().filter_map(|last| {
             let TurnKey::Vendor(id) = &last.key else { return None };
@@ -86,19 +86,20 @@ impl Items {
         Self { items: items.collect(), version: 1 }
     }
 
-    /// A number that is another one whenever [`Items::held`] is.
+    /// A number that changes whenever [`Items::held`] changes.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
 
-    /// The item of that id; the oldest makes room for a new one.
+    /// The item with that id, added if it is new. If there are too many, the oldest is dropped, and sent first if it
+    /// waits.
     pub(super) fn get(&mut self, id: &str, out: &mut Vec<SttEvent>) -> &mut Item {
         let index = self.items.iter().position(|item| item.id == id).unwrap_or_else(|| {
             if self.items.len() == MAX_ITEMS {
                 self.version += 1;
                 let mut oldest = self.items.remove(0);
                 out.extend(oldest.waits().then(|| oldest.come_out()));
-                // What waited for it waits no more.
+                // Items that waited for the dropped one may be ready now.
                 self.release(out);
             }
             self.items.push(Item { id: id.to_owned(), ..Item::default() });
@@ -107,7 +108,7 @@ impl Items {
         &mut self.items[index]
     }
 
-    /// Notes where an item stands. `expected`: its transcript is to come.
+    /// Records the item before this one. `expected`: a transcript of this item is to come.
     pub(super) fn place(&mut self, id: &str, previous: Option<&str>, expected: bool, out: &mut Vec<SttEvent>) {
         self.version += 1;
         let item = self.get(id, out);
@@ -117,19 +118,19 @@ impl Items {
         }
     }
 
-    /// An item's transcript came.
+    /// Records an item's transcript and sends the turns that are ready.
     pub(super) fn complete(&mut self, id: &str, transcript: Transcript, out: &mut Vec<SttEvent>) {
         self.version += 1;
         let item = self.get(id, out);
         item.transcript = Some(transcript);
         if item.done {
-            // It is said again; whether that changes anything is for others to see.
+            // The turn is sent again; the receiver checks if anything changed.
             out.push(item.come_out());
         }
         self.release(out);
     }
 
-    /// A part of what the model says in an item is complete. Its words carry `label`.
+    /// Records a complete part of the model's text in an item. `label` becomes the turn's speaker.
     pub(super) fn answer(&mut self, id: &str, part: u64, text: String, label: &'static str, out: &mut Vec<SttEvent>) {
         let item = self.get(id, out);
         item.label = Some(label);
@@ -138,7 +139,7 @@ impl Items {
         self.complete(id, Transcript { text, language: None, confidence: None }, out);
     }
 
-    /// A segment of an item came. One that was there is ignored.
+    /// Adds a segment to an item. A segment that is already there is ignored.
     pub(super) fn segment(&mut self, id: &str, segment: Segment, out: &mut Vec<SttEvent>) {
         self.version += 1;
         let item = self.get(id, out);
@@ -154,14 +155,14 @@ impl Items {
         self.release(out);
     }
 
-    /// An item's transcript will not come.
+    /// Records that an item's transcript will not come.
     pub(super) fn give_up(&mut self, id: &str, out: &mut Vec<SttEvent>) {
         self.version += 1;
         self.get(id, out).given_up = true;
         self.release(out);
     }
 
-    /// Nothing more comes: all that waits comes out.
+    /// Sends all waiting turns, because nothing more will come.
     pub(super) fn finish(&mut self, out: &mut Vec<SttEvent>) {
         self.version += 1;
         for index in self.talk_order() {
@@ -172,12 +173,12 @@ impl Items {
         }
     }
 
-    /// Whether final speech waits here.
+    /// Returns true if final speech waits here.
     pub(super) fn holding(&self) -> bool {
         self.items.iter().any(Item::waits)
     }
 
-    /// What waits, as the turns that would come out now, in the order of the talk.
+    /// The waiting turns as they would be sent now, in the order of speech.
     pub(super) fn held(&self) -> Vec<Final> {
         if !self.holding() {
             return Vec::new();
@@ -186,7 +187,7 @@ impl Items {
         order.filter(|item| item.waits()).map(Item::turn).collect()
     }
 
-    /// Lets those transcripts out that wait for no item any more.
+    /// Sends the turns that no longer wait for another item.
     fn release(&mut self, out: &mut Vec<SttEvent>) {
         if !self.items.iter().any(Item::is_ready) {
             return;
@@ -208,7 +209,7 @@ impl Items {
         self.items.iter().position(|item| item.id == previous)
     }
 
-    /// Every item after the one before it, else in order of arrival.
+    /// Indices of the items in the order of speech: each one after its predecessor, otherwise in order of arrival.
     fn talk_order(&self) -> Vec<usize> {
         let mut order = Vec::with_capacity(self.items.len());
         let mut placed = vec![false; self.items.len()];
@@ -227,17 +228,17 @@ impl Items {
 }
 
 impl Item {
-    /// Its turn came out, or waits only for others.
+    /// Returns true if its turn was sent, or waits only for other items.
     pub(super) fn said(&self) -> bool {
         self.done || self.transcript.is_some()
     }
 
-    /// It holds final speech that did not come out.
+    /// Returns true if it has final speech that was not sent.
     fn waits(&self) -> bool {
         !self.done && (self.transcript.is_some() || !self.segments.is_empty())
     }
 
-    /// It waits only for items before it.
+    /// Returns true if it waits only for items before it.
     fn is_ready(&self) -> bool {
         self.waits() && (self.transcript.is_some() || self.given_up)
     }
@@ -252,7 +253,7 @@ impl Item {
         SttEvent::Final(Box::new(self.turn()))
     }
 
-    /// The turn, as far as it is known; without a transcript, its text is that of its segments.
+    /// The turn as far as it is known. Without a transcript, its text is joined from its segments.
     fn turn(&self) -> Final {
         let (text, language, confidence) = match &self.transcript {
             Some(said) => (said.text.clone(), said.language.clone(), said.confidence),
@@ -263,7 +264,7 @@ impl Item {
         let start_ms = first.or(self.start_ms);
         Final {
             key: key(&self.id),
-            // What is put together from segments gives way to a transcript, never the other way round.
+            // A transcript replaces a text that was joined from segments, never the other way round.
             formatted: self.transcript.is_some(),
             text,
             speaker: wire::common_speaker(&words).or_else(|| self.label.map(str::to_owned)),
@@ -276,7 +277,7 @@ impl Item {
     }
 }
 
-/// A segment's words, its time shared out by their lengths.
+/// The words of a segment. Its time is divided among them by their number of characters.
 fn words(segment: &Segment) -> Vec<Word> {
     let total: usize = segment.text.split_whitespace().map(|word| word.chars().count()).sum();
     let at =

@@ -1,6 +1,6 @@
-//! Any frame of any dialect with any one field removed, nulled, spelled otherwise or filled with something else: what is
-//! said in it is still delivered unless the field is one that the dialect needs ([`Dialect::needs`]); then the smallest
-//! part is lost, an error names the field, and nobody else's turn is touched.
+//! One field of a frame is removed, set to null, respelled or given another value, for any field of any frame of any
+//! dialect. The content of the frame is still delivered unless the dialect needs the field ([`Dialect::needs`]). In
+//! that case only the smallest part is lost, an error names the field, and turns of other frames are not touched.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use super::{fixtures, line};
 use crate::stt::{DIALECTS, Dialect};
 use crate::types::SttEvent;
 
-/// Where a value stands, by keys and positions.
+/// The path to a value, by keys and positions.
 type Path = Vec<Value>;
 
-/// Every place in `value`, the value itself left out.
+/// Every path in `value`, except to the value itself.
 fn places(value: &Value) -> Vec<Path> {
     fn walk(value: &Value, at: &mut Path, all: &mut Vec<Path>) {
         let inside: Vec<(Value, &Value)> = match value {
@@ -41,7 +41,7 @@ fn at<'v>(value: &'v mut Value, path: &[Value]) -> &'v mut Value {
     })
 }
 
-/// `words[].text`, as [`Dialect::needs`] writes it.
+/// A path as [`Dialect::needs`] writes it, such as `words[].text`.
 fn pattern(path: &[Value]) -> String {
     path.iter().fold(String::new(), |text, step| match step {
         Value::String(key) if text.is_empty() => key.clone(),
@@ -50,27 +50,27 @@ fn pattern(path: &[Value]) -> String {
     })
 }
 
-/// A frame of the vendor's; `end` and `meta` are ours, and strict.
+/// The frame as JSON if it is a vendor's; `end` and `meta` are our own frames, and strict.
 fn vendors(frame: &str) -> Option<Value> {
     serde_json::from_str::<Value>(frame)
         .ok()
         .filter(|frame| frame.is_object() && !matches!(frame["type"].as_str(), Some("end" | "meta")))
 }
 
-/// Fixtures of vendors' frames as they leave the vendor: what is in envelopes has the same fields one level down, and
-/// `auto` has none of its own.
+/// Fixtures of vendors' frames without envelopes: the contents of envelopes have the same fields one level down, and
+/// `auto` has no frames of its own.
 fn bare() -> impl Iterator<Item = (&'static dyn Dialect, String, Vec<String>)> {
     let enveloped = |name: &str| matches!(name, "sdk" | "python");
     let all = fixtures().into_iter();
     all.filter(move |(dialect, name, _)| dialect.splits() && !dialect.picks() && !enveloped(name))
 }
 
-/// What is done to a field.
+/// A change of one field.
 #[derive(Debug, Clone)]
 enum Change {
     Remove,
     Put(Value),
-    /// The same value in another spelling.
+    /// The same value, spelled differently.
     Respell,
     /// A number with a fraction.
     Fraction,
@@ -83,7 +83,7 @@ fn changes() -> Vec<Change> {
     [Change::Remove, Change::Respell, Change::Fraction].into_iter().chain(others).collect()
 }
 
-/// The frame with the change made; `None` where the change is none.
+/// The frame with the change made; `None` if the change changes nothing.
 fn changed(frame: &Value, path: &[Value], change: &Change) -> Option<Value> {
     let mut frame = frame.clone();
     let (last, parent) = path.split_last()?;
@@ -120,26 +120,26 @@ fn changed(frame: &Value, path: &[Value], change: &Change) -> Option<Value> {
     Some(frame)
 }
 
-/// What a dialect makes of frames.
+/// The output of a dialect for frames.
 #[derive(Debug, Default)]
 struct Said {
-    /// Texts of final turns, in order; of a turn that was said again, the newest.
+    /// Key and text of the final turns, in order; of a turn that was sent again, the newest text.
     turns: Vec<(String, String)>,
-    /// Every event on a line.
+    /// Every event, one per line.
     lines: Vec<String>,
     /// Errors of frames and of parts of frames.
     errors: Vec<String>,
-    /// Events of the frame in question.
+    /// Number of events of the changed frame.
     of_frame: usize,
 }
 
 impl Said {
-    /// All that was said, without what lies between words.
+    /// The text of all turns, without white space.
     fn text(&self) -> String {
         self.turns.iter().flat_map(|(_, text)| text.chars()).filter(|letter| !letter.is_whitespace()).collect()
     }
 
-    /// The same, whichever turn is first and wherever one ends.
+    /// The letters of that text in sorted order: independent of the order of turns and of where they end.
     fn letters(&self) -> Vec<char> {
         let mut letters: Vec<char> = self.text().chars().collect();
         letters.sort_unstable();
@@ -188,20 +188,20 @@ fn said(dialect: &dyn Dialect, frames: &[String], special: usize) -> Said {
     said
 }
 
-/// What `frames` say, and what they say without the frame at `index`.
+/// The output for `frames`, and for `frames` without the one at `index`.
 fn baseline(dialect: &dyn Dialect, frames: &[String], index: usize) -> (Said, Said) {
     let mut without = frames.to_vec();
     without.remove(index);
     (said(dialect, frames, index), said(dialect, &without, usize::MAX))
 }
 
-/// Whether the letters of `part` stand in `text`, in order.
+/// Returns true if `text` contains the letters of `part`, in order.
 fn holds(text: &str, part: &str) -> bool {
     let mut letters = text.chars();
     part.chars().all(|wanted| letters.any(|letter| letter == wanted))
 }
 
-/// Makes the change and says what is wrong with what came of it.
+/// Makes the change. Fails with a description if the result is wrong.
 fn verdict(
     dialect: &dyn Dialect,
     frames: &[String],
@@ -221,16 +221,17 @@ fn verdict(
     let told = |what: &str| {
         Err(format!("{}: {pattern} {change:?}: {what}\nbefore {before:#?}\nafter {after:#?}", dialect.name()))
     };
-    // Another value that is taken says something else: words that were not final are now, or other words come between.
+    // Another value that is accepted changes the meaning: words become final that were not, or other words come in
+    // between.
     let scalar = |value: &Value| value.is_boolean() || value.is_string() || value.is_number();
     let taken_in = after.errors.len() <= before.errors.len();
     let respoken = taken_in && matches!(change, Change::Put(put) if scalar(put) && scalar(at(&mut frame, path)));
-    // A frame that now has another turn's id is a revision of that turn.
+    // A frame that now has another turn's id revises that turn.
     let taken = match change {
         Change::Put(id) => format!("Vendor({:?})", id.as_str().map_or_else(|| id.to_string(), str::to_owned)),
         _ => String::new(),
     };
-    // Whatever becomes of this frame, what the others say stands; this one's words may come between.
+    // Whatever happens to this frame, the text of the other frames stays; words of this frame may come in between.
     for (_, other) in without.turns.iter().filter(|(key, _)| !respoken && *key != taken) {
         let other: String = other.chars().filter(|letter| !letter.is_whitespace()).collect();
         if !holds(&text, &other) && holds(&before.text(), &other) {
@@ -250,18 +251,18 @@ fn verdict(
     if !needed {
         return told("what was said is lost, and the field is not needed");
     }
-    // Something was lost with a field that is needed: an error names it, unless the frame lawfully says something else, or
-    // nothing.
+    // Text was lost with a field that is needed: an error must name the field, unless the frame now validly says
+    // something else, or nothing.
     let name = path.iter().rev().find_map(Value::as_str).unwrap_or_default();
     let named = after.errors.iter().any(|error| error.contains(name));
     let list = at(&mut frame, path).is_array() || path.last().is_some_and(Value::is_u64);
     let none = absent || matches!(change, Change::Put(Value::Array(_)));
     let else_said = after.of_frame > 0 || after.letters() != without.letters();
-    // Gemini says by `finished` alone that no more words come.
+    // In Gemini's messages `finished` alone is valid: no more words come.
     let closes = dialect.name() == "gemini_live"
         && name == "text"
         && path.split_last().is_some_and(|(_, message)| at(&mut frame, message).get("finished").is_some());
-    // An object without its lists lawfully says nothing.
+    // An object without its lists validly says nothing.
     let emptied = matches!(change, Change::Put(Value::Object(_)))
         && at(&mut frame, path).as_object().is_some_and(|members| members.values().any(Value::is_array));
     if named || else_said || respoken || closes || emptied || (list && none) {
@@ -280,7 +281,7 @@ fn one_changed_field_costs_no_more_than_it_says() {
             let Some(frame) = vendors(frame) else { continue };
             let baseline = baseline(dialect, &frames, index);
             for path in places(&frame) {
-                // The same field of a few frames stands for all of them.
+                // The same field is changed in two frames only; they stand for all others.
                 let seen = seen.entry(pattern(&path)).or_default();
                 *seen += 1;
                 if *seen > 2 {
@@ -320,7 +321,7 @@ fn every_dialect_says_what_it_needs() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
-    /// As the table above, over every fixture, place and change, two changes in one frame included.
+    /// Like the test above, but over random fixtures, fields and changes, including two changes in one frame.
     #[test]
     fn changed_fields_leave_other_turns_alone(
         which in any::<prop::sample::Index>(), frame in any::<prop::sample::Index>(),
@@ -339,7 +340,7 @@ proptest! {
         if let Err(wrong) = verdict(*dialect, frames, index, path, &all[change.index(all.len())], &baseline) {
             prop_assert!(false, "{}", wrong);
         }
-        // A second change at will: nothing panics, and what others say stands.
+        // A second change anywhere in the frame: decoding must not panic.
         let Some(once) = changed(&frame, path, &all[change.index(all.len())]) else { return Ok(()) };
         let places = places(&once);
         prop_assume!(!places.is_empty());

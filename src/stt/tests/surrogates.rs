@@ -5,11 +5,11 @@ use serde_json::Value;
 use super::{fixtures, line};
 use crate::stt::Dialect;
 
-/// A character that no fixture has, and that JSON writes as it is.
+/// A character that no fixture contains and that JSON writes unescaped.
 const MARK: char = '\u{e000}';
 
-/// Puts the mark behind every string in `value`, but for those at `kept` keys, by which a dialect knows its frames, and
-/// those that hold a number or a time.
+/// Appends the mark to every string in `value`, except at `kept` keys, by which a dialect recognises its frames, and
+/// except strings that hold a number or a time.
 fn mark(value: &mut Value, kept: &[&str]) {
     match value {
         Value::String(text) if text.starts_with(|first: char| first.is_ascii_digit()) => {}
@@ -22,7 +22,7 @@ fn mark(value: &mut Value, kept: &[&str]) {
     }
 }
 
-/// What a dialect makes of `frames`, the mark written as `escape`.
+/// The output of a dialect for `frames`, with the mark written as `escape`.
 fn decoded(dialect: &dyn Dialect, frames: &[String], escape: &str) -> Vec<String> {
     let mut decoder = dialect.open();
     let mut said = Vec::new();

@@ -1,4 +1,4 @@
-//! The slow way, after the fast one has failed: which part of a frame is wrong, in words and as a place.
+//! The slow path after fast parsing failed: finds which part of a frame is wrong, as a message and as a path.
 //!
 //! Knows no vendor.
 
@@ -8,7 +8,7 @@ use serde_path_to_error::{Path, Segment};
 
 use crate::stt::DecodeError;
 
-/// Longest string that an error repeats.
+/// Longest string that an error message repeats, in characters.
 const MAX_SHOWN_CHARS: usize = 24;
 
 /// A step into a JSON value.
@@ -20,19 +20,19 @@ pub(in crate::stt) enum Step {
     Index(usize),
 }
 
-/// What is wrong, and where.
+/// A fault of a frame and its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::stt) enum Fault {
     /// A value that cannot be read.
     Wrong(Vec<Step>),
-    /// A field that is needed and not there.
+    /// A field that is required and missing.
     Missing(Vec<Step>),
     /// A field that is given more than once.
     Duplicate(Vec<Step>),
 }
 
 impl Fault {
-    /// From a place within a list to the whole list; `false` where there is no list.
+    /// Widens a fault within a list to the whole list. Returns false if no list contains it.
     pub(super) fn widen_to_list(&mut self) -> bool {
         let (Self::Wrong(path) | Self::Missing(path) | Self::Duplicate(path)) = self;
         let Some(last) = path.iter().rposition(|step| matches!(step, Step::Index(_))) else { return false };
@@ -42,7 +42,7 @@ impl Fault {
     }
 }
 
-/// Why `frame` is no `T`; `what` names the message.
+/// The reason why `frame` is not a `T`. `what` names the message.
 pub(super) fn explain<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> DecodeError {
     let object = match object(frame) {
         Ok(object) => object,
@@ -68,7 +68,7 @@ pub(super) fn explain<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> Dec
         let error = DecodeError::new("bad_field", format!("{path}.{name}: given more than once"));
         return error.at(Fault::Duplicate(field(name)));
     }
-    // The words of serde's own types, in ours.
+    // Replaces the type names of serde by ours.
     let expected = match inner.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected) {
         "a boolean" => "true or false",
         "a sequence" => "an array",
@@ -79,10 +79,10 @@ pub(super) fn explain<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> Dec
     bad_field(&path, expected, found.or(Some(&Value::Null))).at(Fault::Wrong(steps))
 }
 
-/// The frame as an object.
+/// Reads the frame as an object.
 ///
 /// # Errors
-/// No JSON, or another value.
+/// The frame is not JSON, or another JSON value.
 pub(super) fn object(frame: &str) -> Result<serde_json::Map<String, Value>, DecodeError> {
     match serde_json::from_str(frame) {
         Ok(Value::Object(object)) => Ok(object),
@@ -91,7 +91,7 @@ pub(super) fn object(frame: &str) -> Result<serde_json::Map<String, Value>, Deco
     }
 }
 
-/// `path: expected …, found …`.
+/// The error `path: expected …, found …`. Without `found`, the field is reported as required, but missing.
 pub(in crate::stt) fn bad_field(path: &str, expected: &str, found: Option<&Value>) -> DecodeError {
     let message = match found {
         None => format!("{path}: required, but missing; expected {expected}"),
@@ -110,7 +110,7 @@ fn steps(path: &Path) -> Vec<Step> {
         .collect()
 }
 
-/// Writes `steps` below `what`, and finds what stands there.
+/// Writes `steps` as a path below `what`, and finds the value there.
 fn locate<'v>(what: &str, steps: &[Step], object: &'v serde_json::Map<String, Value>) -> (String, Option<&'v Value>) {
     let mut text = what.to_owned();
     let mut at: Option<&Value> = None;
@@ -132,7 +132,7 @@ fn locate<'v>(what: &str, steps: &[Step], object: &'v serde_json::Map<String, Va
     (text, at)
 }
 
-/// A short form of a value that repeats no sentence of a call.
+/// A short form of a value. It repeats no sentence of a call.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),

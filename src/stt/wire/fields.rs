@@ -1,8 +1,8 @@
-//! Field types of vendors' frames, read leniently: a number may come as text and text as a number, whole or with a
-//! fraction. Null is for `Option` to read, as absent. What cannot be read is an error that says what was expected;
-//! [`super::salvage`] decides what it costs.
+//! Field types of vendors' frames, read leniently: a number may be given as text and text as a number, and an integer
+//! with a fraction. Null is read by `Option`, as absent. A value that cannot be read is an error that says what was
+//! expected; [`super::salvage`] decides how much of the frame is dropped for it.
 //!
-//! Knows no vendor, and no frame of ours: those are strict (`super::strict`).
+//! Knows no vendor, and none of our own frames: those are read strictly (`super::strict`).
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,12 +11,12 @@ use std::marker::PhantomData;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde_json::Number;
 
-/// Largest integer that every JSON implementation keeps exactly.
+/// Largest integer that every JSON implementation represents exactly.
 pub(super) const MAX_INTEGER: u64 = (1 << 53) - 1;
 #[expect(clippy::cast_precision_loss, reason = "2^53 - 1 is exact")]
 const MAX_FLOAT: f64 = MAX_INTEGER as f64;
 
-/// A string that borrows from the frame where it has no escapes; a number or a boolean as it is written.
+/// A string, borrowed from the frame if it has no escapes. A number or a boolean is read as its text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::stt) struct Text<'a>(pub Cow<'a, str>);
 
@@ -30,23 +30,23 @@ impl Text<'_> {
     }
 }
 
-/// A count or a time in ms, rounded; below zero is zero.
+/// A count or a time in ms, rounded to an integer. Negative values become 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::stt) struct Natural(pub u64);
 
-/// A time in seconds, kept as ms, rounded. Below zero, which some vendors' padding gives, is zero. Also as text
-/// (`"1.2"`, `"1.200s"`, `"PT1.2S"`, `"00:00:01.2"`) and as a protobuf `Duration` (`{"seconds","nanos"}`).
+/// A time in seconds, stored as ms, rounded. Negative values, which some vendors' padding causes, become 0. Also read
+/// from text (`"1.2"`, `"1.200s"`, `"PT1.2S"`, `"00:00:01.2"`) and from a protobuf `Duration` (`{"seconds","nanos"}`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::stt) struct Seconds(pub u64);
 
 impl Seconds {
-    /// ms.
+    /// The time in ms.
     pub(in crate::stt) fn ms(self) -> u64 {
         self.0
     }
 }
 
-/// A number taken for a confidence: what lies outside 0 to 1 is clamped, for vendors round carelessly.
+/// A number used as a confidence. Values outside 0 to 1 are clamped, because vendors round carelessly.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::stt) struct Score(pub f32);
 
@@ -54,7 +54,7 @@ pub(in crate::stt) struct Score(pub f32);
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::stt) struct Real(pub f64);
 
-/// True or false, also as 0 and 1 and in the usual words.
+/// True or false, also given as 0 or 1 or as a usual word such as `yes` or `off`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(in crate::stt) struct Flag(pub bool);
 
@@ -62,14 +62,14 @@ pub(in crate::stt) struct Flag(pub bool);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(in crate::stt) struct Label(pub String);
 
-/// A list that a vendor may leave out or give as null. Elements that are null are left out.
+/// A list that a vendor may leave out or give as null. Null elements are skipped.
 pub(in crate::stt) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {
     optional_list(deserializer).map(Option::unwrap_or_default)
 }
 
-/// As [`list`], where a list that is absent differs from one that is empty.
+/// Like [`list`], but an absent list differs from an empty one.
 pub(in crate::stt) fn optional_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<T>>, D::Error> {
@@ -93,9 +93,9 @@ pub(in crate::stt) fn optional_list<'de, D: Deserializer<'de>, T: Deserialize<'d
     deserializer.deserialize_any(ReadList(PhantomData))
 }
 
-/// What a field type makes of each kind of JSON value; `None` where it can make nothing of it.
+/// Converts each kind of JSON value to a field type; `None` if the value cannot be converted.
 trait Lenient<'de>: Sized {
-    /// For errors: "expected …".
+    /// Used in errors: "expected …".
     const EXPECTED: &'static str;
 
     fn number(number: &Number) -> Option<Self>;
@@ -104,7 +104,7 @@ trait Lenient<'de>: Sized {
         let _ = flag;
         None
     }
-    /// `Ok(None)`: read to its end, but of no use.
+    /// `Ok(None)`: the object was read to its end, but cannot be converted.
     fn object<A: MapAccess<'de>>(map: A) -> Result<Option<Self>, A::Error> {
         let _ = map;
         Err(A::Error::invalid_type(Unexpected::Map, &Self::EXPECTED))
@@ -219,7 +219,7 @@ impl<'de> Lenient<'de> for Seconds {
     fn object<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
         let (mut seconds, mut nanos): (Option<Long>, Option<Long>) = (None, None);
         while let Some(name) = map.next_key::<Text<'de>>()? {
-            // Some libraries write out their own members' names, which end so.
+            // Some libraries serialise their internal member names, which end in an underscore.
             match name.as_str().trim_end_matches('_') {
                 "seconds" => seconds = map.next_value()?,
                 "nanos" => nanos = map.next_value()?,
@@ -275,7 +275,8 @@ impl<'de> Lenient<'de> for Flag {
     }
 }
 
-/// A protobuf `int64` in JSON: a number, text, or the object `{"low","high","unsigned"}` of a library for such numbers.
+/// A protobuf `int64` in JSON: a number, text, or the object `{"low","high","unsigned"}` by which a library represents
+/// it.
 #[derive(Clone, Copy)]
 struct Long(f64);
 
@@ -298,7 +299,7 @@ impl<'de> Lenient<'de> for Long {
         }
         const WORD: f64 = 4_294_967_296.0;
         Ok(low.map(|Real(low)| {
-            // The low half is written as a signed integer.
+            // The low half is written as a signed 32-bit integer.
             let low = if low < 0.0 { low + WORD } else { low };
             Long(high.map_or(0.0, |Real(high)| high) * WORD + low)
         }))
@@ -313,12 +314,12 @@ fn decimal(number: &Number) -> String {
     }
 }
 
-/// A finite number in text.
+/// Parses a finite number.
 fn float(text: &str) -> Option<f64> {
     text.trim().parse::<f64>().ok().filter(|number| number.is_finite())
 }
 
-/// Seconds of a duration in text.
+/// Parses a duration, in seconds.
 fn duration(text: &str) -> Option<f64> {
     if let Some(iso) = text.strip_prefix("PT") {
         let (mut total, mut rest) = (0.0, iso);
@@ -340,7 +341,7 @@ fn duration(text: &str) -> Option<f64> {
     float(text.strip_suffix('s').unwrap_or(text))
 }
 
-/// Rounded and not below zero; `None` where that is no integer which JSON keeps.
+/// The value rounded, and 0 if it is negative; `None` if it is above [`MAX_INTEGER`].
 fn natural(value: f64) -> Option<u64> {
     let rounded = value.round().max(0.0);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]

@@ -1,15 +1,15 @@
-//! Errors that a vendor reports within a message: an object, text, or what says that there is none.
+//! Errors that a vendor reports inside a message: an object, a text, or a value that means that there is none.
 
 use serde::de::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use crate::types::SttEvent;
 
-/// Where a vendor writes an error. Null, `false`, 0, `""`, `{}` and a status of 0 say that there is none.
+/// A field in which a vendor reports an error. Null, `false`, 0, `""`, `{}` and a status of 0 mean that there is none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::stt) struct Reported(pub Option<Failure>);
 
-/// An error.
+/// The reported error.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::stt) struct Failure {
     code: Option<String>,
@@ -17,7 +17,7 @@ pub(in crate::stt) struct Failure {
 }
 
 impl Failure {
-    /// As an event; `code` where the vendor gave none.
+    /// Converts it to an event. `code` is used if the vendor gave none.
     pub(in crate::stt) fn event(self, code: &str) -> SttEvent {
         SttEvent::VendorError { code: self.code.unwrap_or_else(|| code.to_owned()), message: self.message }
     }
@@ -40,7 +40,7 @@ fn of_object(fields: &Map<String, Value>) -> Option<Failure> {
     (code.is_some() || !message.is_empty()).then_some(Failure { code, message })
 }
 
-/// Text that says something, or a number but zero.
+/// A text that is not blank, or a number other than zero.
 fn scalar(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => (!text.trim().is_empty()).then(|| text.clone()),

@@ -1,28 +1,29 @@
-//! What a frame says beside a part of it that cannot be read. A field that is wrong is left out; where it was needed, the
-//! smallest element of a list that holds it is left out with it; where no list holds it, the frame is refused. Each part
-//! that is left out is an error that names it.
+//! Decodes the rest of a frame in which a part cannot be read. A wrong field is dropped. If it is required, the
+//! smallest list element that contains it is dropped; if no list contains it, the frame is refused. Each dropped part
+//! yields an error that names it.
 //!
-//! Knows no dialect: what is needed is said by the types that a dialect reads its frames into. Runs only for frames that
-//! could not be read as they came.
+//! Knows no dialect: the types that a dialect reads its frames into define which fields are required. Runs only for
+//! frames that could not be read as they are.
 
 use serde_json::Value;
 
 use super::explain::{Fault, Step};
 use crate::stt::DecodeError;
 
-/// Repairs of one frame, at most, if it is small. Then whole lists are left out: a vendor that spells a field in a way that
-/// nobody can read does so in each of a thousand words.
+/// Maximum number of repairs of a small frame. After them, whole lists are dropped: if a vendor spells a field in an
+/// unreadable way, it does so in each of a thousand words.
 const MAX_REPAIRS: usize = 64;
-/// Bytes that are read again for one frame, in all, at most. A frame of 1 MiB has four repairs.
+/// Limits the repairs of a large frame: they parse about this many bytes in total. A frame of 1 MiB has four repairs.
 const MAX_REREAD_BYTES: usize = 4 << 20;
-/// Lists that are left out, at most, after the repairs.
+/// Maximum number of lists that are dropped after the repairs.
 const MAX_LISTS: usize = 4;
 
-/// Reads `frame`, which `error` was found in, again without the parts that cannot be read. `read` is the decoder; where it
-/// fails it must have done nothing. Gives what was left out, in the order in which it was found.
+/// Reads `frame` again without the parts that cannot be read. `error` is the first fault that was found in it. `read`
+/// is the decoder; if it fails, it must have changed nothing. Returns one error per dropped part, in the order in which
+/// they were found.
 ///
 /// # Errors
-/// What was needed could not be read, and no list holds it.
+/// A required part cannot be read and no list contains it, or the frame has more faults than the limits allow.
 pub(in crate::stt) fn salvage(
     frame: &str,
     error: DecodeError,
@@ -51,12 +52,12 @@ pub(in crate::stt) fn salvage(
     Err(lost.cause(error))
 }
 
-/// The parts that were left out, and their places in the frame.
+/// The parts that were dropped, with their paths in the frame.
 #[derive(Default)]
 struct Lost(Vec<(Vec<Step>, DecodeError)>);
 
 impl Lost {
-    /// Why the frame is refused in the end: the first thing that was wrong with it.
+    /// The error with which the frame is refused: its first fault.
     fn cause(self, error: DecodeError) -> DecodeError {
         self.0.into_iter().next().map_or(error, |(_, first)| first)
     }
@@ -72,14 +73,14 @@ impl Lost {
     }
 }
 
-/// Leaves out what `fault` names. An error where that cannot be done.
+/// Drops the part that `fault` names. Fails with `error` if that is not possible.
 fn repair(value: &mut Value, fault: Fault, error: DecodeError, lost: &mut Lost) -> Result<(), DecodeError> {
     match fault {
         Fault::Wrong(path) if remove(value, &path) => {
             lost.0.push((path, error));
             Ok(())
         }
-        // A value that is needed, or one that was left out already.
+        // A required value, or one that was already dropped.
         Fault::Wrong(path) | Fault::Missing(path) => {
             let mut elements = (0..path.len()).rev().filter(|at| matches!(path[*at], Step::Index(_)));
             if !elements.any(|last| remove(value, &path[..=last])) {
@@ -90,8 +91,8 @@ fn repair(value: &mut Value, fault: Fault, error: DecodeError, lost: &mut Lost) 
             }
             Ok(())
         }
-        // Given twice, the last counts, as it does to every parser of JSON; of two spellings of one name, the first that
-        // is not null.
+        // If a name is given twice, the last value counts, as in every JSON parser. If one name has two spellings, the
+        // first value that is not null counts.
         Fault::Duplicate(path) => {
             if let Some((Step::Key(name), parent)) = path.split_last()
                 && let Some(Value::Object(fields)) = find(value, parent)
@@ -105,8 +106,8 @@ fn repair(value: &mut Value, fault: Fault, error: DecodeError, lost: &mut Lost) 
     }
 }
 
-/// Takes the field out of its object, or puts null in the element's place: those behind it keep their places. `false` where
-/// there is nothing to take.
+/// Removes a field from its object, or replaces a list element by null, so that the elements after it keep their
+/// positions. Returns false if there is nothing to remove.
 fn remove(value: &mut Value, path: &[Step]) -> bool {
     let Some((last, parent)) = path.split_last() else { return false };
     match (find(value, parent), last) {
@@ -125,7 +126,7 @@ fn find<'v>(value: &'v mut Value, path: &[Step]) -> Option<&'v mut Value> {
     })
 }
 
-/// `start_time` is `startTime`, and `StartTime`.
+/// Returns true for spellings of one name, such as `start_time`, `startTime` and `StartTime`.
 fn same_name(one: &str, other: &str) -> bool {
     let letters = |name: &str| {
         name.chars().filter(|letter| *letter != '_').map(|letter| letter.to_ascii_lowercase()).collect::<String>()

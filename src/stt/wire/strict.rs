@@ -1,5 +1,5 @@
-//! Reading frames of ours (`sidetone`'s, and `end` and `meta` on every dialect): whoever writes them reads our errors, so
-//! that a wrong type is an error and no guess.
+//! Reads our own frames (those of `sidetone`, and `end` and `meta` in every dialect). Their authors can read our
+//! errors, so a wrong type is an error and nothing is guessed.
 
 use std::fmt;
 
@@ -24,7 +24,8 @@ impl Text<'_> {
     }
 }
 
-/// An integer from 0 to 2^53 - 1: a time in ms or a turn's number. `120.0` is 120, as JSON knows only numbers.
+/// An integer from 0 to 2^53 - 1: a time in ms or a turn's number. `120.0` is read as 120, because JSON has only one
+/// number type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::stt) struct Natural(pub u64);
 
@@ -32,7 +33,7 @@ pub(in crate::stt) struct Natural(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::stt) struct Share(pub f32);
 
-/// As [`super::parse`], but nothing of the frame is left out for an error in it.
+/// Like [`super::parse`], but any fault is final: no part of the frame is dropped.
 ///
 /// # Errors
 /// What is wrong, where (`what.field`), and what is allowed.
@@ -43,7 +44,7 @@ pub(in crate::stt) fn parse<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) 
 /// The frame `{"type":"meta","meta":{…}}`.
 ///
 /// # Errors
-/// Wrong fields.
+/// A field is missing or wrong.
 pub(super) fn meta(frame: &str) -> Result<SttEvent, DecodeError> {
     #[derive(serde::Deserialize)]
     struct Meta {
@@ -55,7 +56,7 @@ pub(super) fn meta(frame: &str) -> Result<SttEvent, DecodeError> {
 /// The frame `{"type":"end","reason":…,"scope":…}`.
 ///
 /// # Errors
-/// Wrong fields.
+/// A field is wrong.
 pub(super) fn end(frame: &str) -> Result<SttEvent, DecodeError> {
     #[derive(serde::Deserialize)]
     struct End<'a> {
@@ -122,7 +123,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     }
 }
 
-/// Reads any JSON number as an `f64`, in the words of `$expected`; `$take` makes the value or refuses it.
+/// Reads any JSON number as an `f64`. `$expected` describes the number in errors; `$take` converts or refuses it.
 macro_rules! number {
     ($name:ident, $expected:literal, $take:expr) => {
         impl<'de> Deserialize<'de> for $name {
