@@ -1,8 +1,8 @@
-//! Which call of an answer a piece of a tool call belongs to, whatever the vendor says of indexes and ids.
+//! Assigns each piece of a tool call to its call, however the vendor uses indexes and ids.
 //!
-//! Our calls are numbered from 0 without gaps, each has an id that no other call of the answer has, and its name and id go
-//! out once. What a vendor says is evidence: it may give every call index 0, jump, leave indexes and ids out, change the
-//! id with every piece, or repeat the whole call. Knows no vendor's spelling.
+//! Our calls are numbered from 0 without gaps, each has an id that no other call of the answer has, and its name and id
+//! are sent once. The vendor's indexes and ids are only hints: a vendor may give every call index 0, skip numbers,
+//! leave out indexes and ids, change the id with every piece, or repeat the whole call. Knows no vendor's format.
 
 mod end;
 mod history;
@@ -12,23 +12,23 @@ pub(super) use self::history::{IdRule, stray_result, unique_ids};
 use super::{Piece, StreamError, VendorError};
 use crate::types::id::random_suffix;
 
-/// Most tool calls of one answer: what a vendor may make us allocate.
+/// Maximum number of tool calls in one answer. Bounds the memory that a vendor can make us allocate.
 const MAX_CALLS: usize = 1024;
 
-/// A piece of a tool call as a vendor gives it.
+/// A piece of a tool call as a vendor sends it.
 #[derive(Debug, Default)]
 pub(super) struct Part {
     /// The vendor's number of the call.
     pub(super) index: Option<u64>,
-    /// The vendor's id of the call; `Some("")` is an id that is given and empty.
+    /// The vendor's id of the call; `Some("")` is an id that is present but empty.
     pub(super) id: Option<String>,
-    /// The function, or more of its name.
+    /// The function's name, or a further part of it.
     pub(super) name: Option<String>,
-    /// More of its arguments.
+    /// A further part of its arguments.
     pub(super) arguments: String,
 }
 
-/// The tool calls of one answer, of all its choices.
+/// The tool calls of all choices of one answer.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
     known: Vec<Known>,
@@ -37,35 +37,35 @@ pub(super) struct Calls {
 #[derive(Debug, Default)]
 struct Known {
     choice: u32,
-    /// Our number of it, in its choice.
+    /// Our number of the call within its choice.
     index: u32,
-    /// The vendor's number.
+    /// The vendor's number of the call.
     vendor_index: Option<u64>,
-    /// The vendor's newest id; empty where it gives none.
+    /// The vendor's newest id; empty if it gives none.
     vendor_id: String,
-    /// The vendor gives this call a new id with each piece: its ids tell nothing.
+    /// Set if the vendor gives this call a new id with each piece, so that its ids identify nothing.
     unsteady: bool,
-    /// The id that goes out.
+    /// The id that is sent to the client.
     id: String,
-    /// Empty until it comes; nothing of the call goes out before.
+    /// Empty until it arrives; no piece of the call is sent before.
     name: String,
     arguments: String,
     end: End,
 }
 
-/// What a part is to the call that it seems to belong to.
+/// How a part relates to the call that it may belong to.
 enum Relation {
-    /// More of it.
+    /// It continues the call.
     More,
-    /// The same that was said already.
+    /// It repeats something that the call already has.
     Again,
-    /// Another call.
+    /// It belongs to another call.
     Other,
 }
 
 impl Calls {
-    /// Takes a part of a call and appends the piece that it makes, if any. Gives whether the vendor's own words say the
-    /// same to a client that trusts them.
+    /// Takes a part of a call and appends the piece that it makes, if any. Returns true if a client that trusts the
+    /// vendor's own chunk would get the same result.
     ///
     /// # Errors
     /// The answer has more than [`MAX_CALLS`] calls.
@@ -98,7 +98,7 @@ impl Calls {
             return Ok(trusted);
         }
         if name.is_empty() {
-            // Not before it is known what is called.
+            // A call is not sent before its function is known.
             return Ok(false);
         }
         let (index, arguments) = (call.index, call.arguments.clone());
@@ -109,7 +109,8 @@ impl Calls {
         Ok(trusted)
     }
 
-    /// Takes a call whose beginning the vendor marks; gives its index, by which [`Calls::more`] goes on with it.
+    /// Takes a call whose beginning the vendor marks. Returns its index, which [`Calls::more`] takes for further
+    /// arguments.
     ///
     /// # Errors
     /// The answer has more than [`MAX_CALLS`] calls.
@@ -137,7 +138,7 @@ impl Calls {
         Ok(index)
     }
 
-    /// More arguments of a call that was begun.
+    /// Adds arguments to a call that was begun.
     pub(super) fn more(&mut self, choice: u32, index: u32, arguments: String, out: &mut Vec<Piece>) {
         let call = self.known.iter_mut().find(|call| call.choice == choice && call.index == index);
         let Some(call) = call.filter(|_| !arguments.is_empty()) else { return };
@@ -148,7 +149,7 @@ impl Calls {
         }
     }
 
-    /// Whether a choice calls anything.
+    /// Returns true if a choice has tool calls.
     pub(super) fn any(&self, choice: u32) -> bool {
         self.known.iter().any(|call| call.choice == choice)
     }
@@ -156,7 +157,7 @@ impl Calls {
     /// Checks the calls of a choice that has ended.
     ///
     /// # Errors
-    /// A call of which nobody knows what is called: the rest of the answer is no use without it.
+    /// A call has no function name: without it the rest of the answer is useless.
     pub(super) fn check(&self, choice: u32) -> Result<(), StreamError> {
         let nameless = |call: &&Known| call.choice == choice && call.name.is_empty();
         match self.known.iter().find(nameless) {
@@ -168,7 +169,7 @@ impl Calls {
         }
     }
 
-    /// The same, where the pieces of an event end with the end of a choice.
+    /// Like [`Calls::check`], but only if the last of `pieces` ends the choice.
     ///
     /// # Errors
     /// As [`Calls::check`].
@@ -192,15 +193,15 @@ impl Calls {
         Ok(self.known.len() - 1)
     }
 
-    /// The vendor's id, unless there is none or another call of the answer has it: then a fresh one, which no earlier
-    /// answer of the conversation can have.
+    /// The vendor's id, or a fresh one if the vendor gave none or another call of the answer has it. No earlier answer
+    /// of the conversation can contain a fresh id.
     fn free_id(&self, position: usize) -> String {
         let wanted = &self.known[position].vendor_id;
         let taken = self.known.iter().any(|call| call.id == *wanted);
         if wanted.is_empty() || taken { fresh_id() } else { wanted.clone() }
     }
 
-    /// Where a part belongs; `None`: nowhere, it says nothing.
+    /// Where a part belongs; `None` if it adds nothing.
     fn position(&self, choice: u32, part: &Part) -> Option<Position> {
         let given = |text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(str::to_owned);
         let (id, name) = (given(&part.id), given(&part.name));
@@ -209,9 +210,9 @@ impl Calls {
         let last = of_choice().next();
         let candidate = match part.index {
             Some(index) => of_choice().find(|(_, call)| call.vendor_index == Some(index)).or_else(|| match &name {
-                // An index that is new, and no name: the vendor counts pieces.
+                // A new index without a name: the vendor counts pieces.
                 None => by_id().or(last.filter(|_| id.is_none())),
-                // With the name, in the middle of the arguments of a call of that name and id, too.
+                // Even with a name it may be a further part of the arguments of a call with that name and id.
                 Some(name) => {
                     by_id().filter(|(_, call)| call.name == *name && !call.arguments.is_empty() && !call.end.reached())
                 }
@@ -239,14 +240,14 @@ enum Position {
 }
 
 impl Known {
-    /// What a part that seems to be of this call is.
+    /// How a part relates to this call, which it may belong to.
     fn relation(&self, index: Option<u64>, id: Option<&str>, name: Option<&str>, arguments: &str) -> Relation {
         let same_id = id.is_some_and(|id| id == self.vendor_id);
         let other_id = id.is_some() && !same_id && !self.vendor_id.is_empty() && !self.unsteady;
         let other_index = index.is_some() && self.vendor_index.is_some() && index != self.vendor_index;
         let whole = self.end.reached();
         let Some(name) = name.filter(|_| !self.name.is_empty()) else {
-            // Without a name nothing begins, unless all of this call is there and something else comes.
+            // A part without a name begins a call only if this call is complete and the part has another id or index.
             let other = whole && (other_id || other_index) && !arguments.trim().is_empty();
             return if other { Relation::Other } else { Relation::More };
         };
@@ -259,15 +260,15 @@ impl Known {
                 true => Relation::More,
             };
         }
-        // Some vendors give a name in pieces, or more of it with each piece; before any argument, and never without an
-        // index.
+        // Some vendors send a name in pieces (with an index), or all of the name so far in each piece (with the same
+        // id), always before any argument.
         let in_pieces = self.arguments.is_empty()
             && !other_id
             && (same_id && name.starts_with(&self.name) || index.is_some() && arguments.is_empty());
         if in_pieces { Relation::More } else { Relation::Other }
     }
 
-    /// What of a name is new.
+    /// Adds a part of the name; returns what is new in it.
     fn more_of_name(&mut self, name: String) -> String {
         if !self.arguments.is_empty() && !self.name.is_empty() || name == self.name {
             return String::new();
@@ -277,9 +278,10 @@ impl Known {
         new
     }
 
-    /// What of the arguments is new: up to the end of the object. `repeats`: the name has come again.
+    /// Adds a part of the arguments, up to the end of the JSON object; returns what is new in it. `repeats`: the name
+    /// was repeated.
     fn more_of_arguments(&mut self, mut new: String, repeats: bool) -> String {
-        // With the name all arguments so far may come again, and more.
+        // With the name, all arguments so far may be repeated too, followed by new ones.
         if repeats && self.arguments.trim_start().starts_with('{') && new.starts_with(&self.arguments) {
             new.drain(..self.arguments.len());
         }
@@ -289,7 +291,7 @@ impl Known {
     }
 }
 
-/// An id for a call to which its vendor gave none of its own.
+/// An id for a call that has no usable id of its vendor.
 fn fresh_id() -> String {
     format!("call_{}", random_suffix())
 }

@@ -14,16 +14,15 @@ use super::{
     StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Usage, Wire, response, secret_header, sse,
 };
 
-/// Cohere.
 pub(super) static COHERE: Cohere = Cohere;
 
 #[derive(Debug)]
 pub(super) struct Cohere;
 
-/// Cohere takes any id, and tells calls apart by them.
+/// Cohere accepts any id, and tells calls apart by it.
 const IDS: IdRule = IdRule { fits: |id| !id.is_empty(), length: 24 };
 
-/// Fields of the API that go through as they came.
+/// Native fields of the API, passed through unchanged.
 const NATIVE: &[&str] = &["documents", "citation_options", "safety_mode", "priority"];
 
 impl Provider for Cohere {
@@ -148,7 +147,7 @@ fn write_message(out: &mut Vec<u8>, message: &Message) -> Result<(), Unsupported
             }
             object.value("content", &emulate::parts(message, parts).collect::<Vec<_>>());
         }
-        // Required of a tool's result.
+        // A tool result must have a content.
         _ if message.role == Role::Tool => object.string("content", ""),
         _ => object.option("content", message.refusal.as_ref()),
     }
@@ -169,7 +168,7 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
         let Tool::Function(function) = tool else {
             return Err(Unsupported("Cohere takes no tools but functions".to_owned()));
         };
-        // One that must be called is the only one that is offered.
+        // If a certain function must be called, only that one is offered.
         if matches!(&request.tool_choice, Some(ToolChoice::Named(name)) if *name != function.name) {
             continue;
         }
@@ -211,7 +210,7 @@ struct WireAnswer {
     usage: Option<WireUsage>,
 }
 
-/// An answer has lists where an event has the one thing that it tells of.
+/// Whole answers have lists where events have a single item.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct WireMessage {
@@ -243,7 +242,7 @@ struct WireContent {
 }
 
 impl WireContent {
-    /// A content, or the text itself in its place.
+    /// Reads a content object, or a plain text in its place.
     fn read(value: Value) -> Option<Self> {
         match value {
             Value::String(text) => Some(Self { text: Some(text), thinking: None }),
@@ -298,7 +297,7 @@ struct WireTokens {
 }
 
 impl WireUsage {
-    /// What is billed leaves out what Cohere itself adds to the prompt; cached tokens are among the prompt's.
+    /// Billed tokens exclude those that Cohere itself adds to the prompt. The prompt tokens include the cached ones.
     fn into_usage(self) -> Usage {
         let billed = self.billed_units.filter(|billed| billed.input_tokens.is_some() || billed.output_tokens.is_some());
         let tokens = billed.or(self.tokens);
@@ -345,7 +344,7 @@ struct WireDelta {
 #[derive(Default)]
 struct Decoder {
     calls: Calls,
-    /// The vendor's number of each call that has begun, and ours.
+    /// The vendor's number and our index of each call that has begun.
     begun: Vec<(Option<u64>, u32)>,
 }
 
@@ -398,14 +397,14 @@ impl StreamDecoder for Decoder {
             ("message-end", _) => {
                 out.extend(delta.usage.map(|usage| Piece::Usage(usage.into_usage())));
                 let why = delta.error.as_deref().filter(|why| !why.is_empty());
-                // An error without a reason is one all the same.
+                // An error without a finish reason is an error too.
                 let word = delta.finish_reason.as_deref().or(why.map(|_| "ERROR"));
                 complete::reason(word, why)?;
                 complete::finish(0, word, false, out)?;
                 self.calls.check_end(0, out)?;
                 out.push(Piece::Done);
             }
-            // Ends of contents and calls, citations, and what is yet to come.
+            // Ends of contents and calls, citations, and event types that are added in the future.
             _ => {}
         }
         Ok(())

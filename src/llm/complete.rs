@@ -1,22 +1,22 @@
 //! When an answer is complete: one rule for all vendors, for streams and whole bodies alike.
 //!
-//! A vendor says that an answer is complete by a finish reason that is known, or by an end mark (`[DONE]`,
-//! `message_stop`, `message-end`) after something was said. A connection that is closed says nothing of the kind.
+//! A vendor marks an answer as complete by a known finish reason, or by an end mark (`[DONE]`, `message_stop`,
+//! `message-end`) after some content. A closed connection is no such mark.
 //!
-//! Does not know how a vendor spells its events, nor what follows a failure. A tool call's arguments are the model's own
-//! words and not judged: a client that repairs JSON may do so.
+//! Does not know how a vendor spells its events, nor what follows a failure. The arguments of a tool call are the
+//! model's own text and not checked: a client that repairs JSON may use them.
 
 use super::{ChatResponse, Finish, Piece, StreamError, VendorError};
 
-/// Longest part of a vendor's word that is repeated, in bytes.
+/// Longest part of a vendor's finish reason that is kept, in bytes.
 const MAX_WORD_BYTES: usize = 40;
 
-/// Why an answer ended, as far as its vendor says.
+/// Why an answer ended, according to its vendor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reason {
-    /// For a reason that is known.
+    /// A known reason.
     Known(Finish),
-    /// For a reason in a word that is none of the known ones.
+    /// An unknown reason, in the vendor's spelling.
     Unknown(String),
     /// The vendor does not say: the field is missing, null or empty.
     Absent,
@@ -25,24 +25,25 @@ pub enum Reason {
 /// Why an answer is not complete.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Incomplete {
-    /// Nothing was said, and nothing says that there was nothing to say.
+    /// It has no content, and no finish reason explains that.
     #[error("the answer is empty, and the vendor does not say why")]
     Empty,
-    /// It does not end.
+    /// Its end is missing.
     #[error("the answer ends without a finish reason and without an end mark")]
     Cut,
-    /// It ends with a word that is not known, and nothing else says that it is complete.
+    /// It ends with an unknown finish reason, and nothing else shows that it is complete.
     #[error("the answer ends with the finish reason {0:?}, which is not known")]
     Unknown(String),
-    /// Parts of the stream were unreadable, and what was read does not end for a known reason after something was said.
+    /// Parts of the stream were unreadable, and the rest is not an answer with content and a known finish reason. The
+    /// number of unreadable events.
     #[error("the stream ended without an answer; {0} events made no sense")]
     Unread(u32),
 }
 
-/// Whether one answer is complete, and for which reason.
+/// Decides if one answer is complete, and with which finish reason.
 ///
-/// `said`: text, a refusal or a tool call came (thinking alone is not said). `marked`: the end mark came. `closed`: the
-/// body ended by its own framing; otherwise it was cut, or stalled.
+/// `said`: its content is text, a refusal or a tool call (thinking alone does not count). `marked`: the end mark came.
+/// `closed`: the body ended by its own framing; otherwise it was cut or stalled.
 ///
 /// | said | reason | marked | closed | complete |
 /// |---|---|---|---|---|
@@ -53,14 +54,14 @@ pub enum Incomplete {
 /// | yes | absent | no | any | no |
 /// | no | known | yes | any | yes: there was nothing to say |
 /// | no | known | no | yes | yes: there was nothing to say |
-/// | no | known | no | no | no: more may have been meant to come |
+/// | no | known | no | no | no: content may be missing |
 /// | no | `tool_calls` | any | any | no: the calls are missing |
 /// | no | unknown, absent | any | any | no |
 ///
-/// A whole body is closed and has no mark: its finish reason has to be known.
+/// A whole body is closed and has no end mark, so its finish reason must be known.
 ///
 /// # Errors
-/// What is missing.
+/// The reason why the answer is not complete.
 pub fn complete(said: Said, reason: &Reason, marked: bool, closed: bool) -> Result<Finish, Incomplete> {
     match (said, reason) {
         (Said::Nothing, Reason::Known(Finish::ToolCalls)) => Err(Incomplete::Empty),
@@ -76,18 +77,18 @@ pub fn complete(said: Said, reason: &Reason, marked: bool, closed: bool) -> Resu
     }
 }
 
-/// What an answer said.
+/// Content of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
-    /// Nothing, or thinking alone.
+    /// None, or only thinking.
     Nothing,
     /// Text or a refusal.
     Words,
-    /// Tool calls, with words or without.
+    /// Tool calls, with or without text.
     Calls,
 }
 
-/// What has come of all answers of one request.
+/// What was received so far of all answers to one request.
 #[derive(Debug, Default)]
 pub struct Progress {
     answers: Vec<Answer>,
@@ -103,7 +104,7 @@ struct Answer {
 }
 
 impl Progress {
-    /// Takes in what came next.
+    /// Takes the next piece into account.
     pub fn piece(&mut self, piece: &Piece) {
         match piece {
             Piece::Text { choice, text } | Piece::Refusal { choice, text } if !text.is_empty() => {
@@ -129,19 +130,19 @@ impl Progress {
         }
     }
 
-    /// An event could not be read that may have been part of an answer.
+    /// Records that an event could not be read which may have been part of an answer.
     pub fn unread(&mut self) {
         self.unread = self.unread.saturating_add(1);
     }
 
-    /// The reason of each answer, where all that began are complete by [`complete`]; of the `asked` answers, fewer will do
-    /// where the end mark came.
+    /// The finish reason of each answer, if [`complete`] accepts all answers that began. Fewer than the `asked` answers
+    /// are accepted only if the end mark came.
     ///
-    /// The end mark stands for missing finish reasons only where the vendor gave none at all: beside an answer that has
-    /// one, an answer without was cut.
+    /// The end mark replaces missing finish reasons only if the vendor gave none at all: if another answer has one, an
+    /// answer without was cut.
     ///
     /// # Errors
-    /// What is missing.
+    /// The reason why an answer is not complete.
     pub fn end(&self, asked: u32, closed: bool) -> Result<Vec<(u32, Finish)>, Incomplete> {
         let reasons = self.answers.iter().any(|answer| answer.reason != Reason::Absent);
         let known = |answer: &Answer| matches!(answer.reason, Reason::Known(_));
@@ -164,7 +165,7 @@ impl Progress {
 
     fn says(&mut self, choice: u32, said: Said) {
         let answer = self.answer(choice);
-        // What comes after a finish reason shows that it was none.
+        // Further content shows that an earlier finish reason was not the end.
         answer.reason = Reason::Absent;
         if answer.said != Said::Calls {
             answer.said = said;
@@ -180,17 +181,17 @@ impl Progress {
     }
 }
 
-/// Judges a whole body; `unknown` are the finish reasons that are not known, by answer.
+/// Checks a whole body. `unknown`: the finish reasons that are not known, by choice.
 ///
 /// # Errors
-/// An answer of it is not complete.
+/// An answer in it is not complete.
 pub(super) fn whole(response: ChatResponse, unknown: Vec<(u32, String)>) -> Result<ChatResponse, StreamError> {
     let mut progress = Progress::default();
     for choice in &response.choices {
         let index = choice.index;
         progress.answer(index);
         let text = [&choice.text, &choice.refusal].into_iter().flatten().any(|text| !text.is_empty());
-        // Sound is said too.
+        // Audio is content too.
         if text || choice.rest.contains_key("audio") {
             progress.says(index, Said::Words);
         }
@@ -213,7 +214,7 @@ pub(super) fn whole(response: ChatResponse, unknown: Vec<(u32, String)>) -> Resu
 /// Reads a vendor's finish reason.
 ///
 /// # Errors
-/// It says that the answer failed; `why` is what else the vendor says of that.
+/// The reason says that the answer failed. `why` is the vendor's message about that, if there is one.
 pub(super) fn reason(word: Option<&str>, why: Option<&str>) -> Result<Reason, StreamError> {
     let Some(word) = word.map(str::trim) else { return Ok(Reason::Absent) };
     let plain = word.to_ascii_lowercase().replace(['-', ' '], "_");
@@ -246,15 +247,16 @@ pub(super) fn reason(word: Option<&str>, why: Option<&str>) -> Result<Reason, St
     Err(StreamError::Vendor(VendorError::new(status, Some(word), message)))
 }
 
-/// Finish reasons that say that the answer failed: Gemini's and those of its kind.
+/// Finish reasons that mean that the answer failed: Gemini's and similar ones.
 const FAILURES: &[&str] =
     &["image_other", "missing_thought_signature", "no_image", "other", "too_many_tool_calls", "unexpected_tool_call"];
-/// Parts of words that say so at any vendor: `ERROR_LIMIT`, `abort`, `insufficient_system_resource`, `network_error`.
+/// Parts of words that mean a failure at any vendor: `ERROR_LIMIT`, `abort`, `insufficient_system_resource`,
+/// `network_error`.
 const FAILING: &[&str] =
     &["abort", "cancel", "error", "fail", "insufficient", "interrupt", "malformed", "overload", "timed_out", "timeout"];
 
-/// Appends the end of an answer, if the vendor's finish reason says that it ended. `called`: it has called tools, which
-/// makes a `stop` one for them.
+/// Appends the end of an answer, if the vendor's finish reason says that it ended. `called`: the answer has tool calls,
+/// so `stop` becomes `tool_calls`.
 ///
 /// # Errors
 /// As [`reason`].
@@ -268,7 +270,8 @@ pub(super) fn finish(choice: u32, word: Option<&str>, called: bool, out: &mut Ve
     Ok(())
 }
 
-/// Whether an event is the end mark of OpenAI's streams, which servers between send after other vendors' streams too.
+/// Returns true if an event is the end mark of OpenAI's streams. Intermediate servers send it after other vendors'
+/// streams too.
 pub(super) fn is_mark(data: &[u8]) -> bool {
     data.trim_ascii() == b"[DONE]"
 }

@@ -1,4 +1,5 @@
-//! What vendors that do not speak OpenAI's format lack, and how it is made up for or refused: never dropped in silence.
+//! Features that vendors with other formats than OpenAI's lack, and how they are emulated or refused. Nothing that
+//! changes the answer is silently dropped.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::{ChatRequest, Content, Message, ResponseFormat, Role, SchemaMode, ToolCall, Unsupported, repair, schema};
 
-/// Hints that change no answer that anybody could tell: left out where the vendor does not know them. So is `seed`, which
-/// is best effort at OpenAI too: refusing it would cost the caller a candidate.
+/// Hints that do not noticeably change an answer: left out if the vendor does not know them. So is `seed`, which is
+/// best effort at OpenAI too: refusing it would cost the caller a candidate.
 const HINTS: &[&str] = &[
     "logprobs",
     "metadata",
@@ -26,10 +27,10 @@ const HINTS: &[&str] = &[
     "verbosity",
 ];
 
-/// What separates a tool call's id from a vendor's signature that must come back with it.
+/// Separates a tool call's id from a vendor's signature that must be sent back with it.
 const SIGNATURE: &str = "~ts~";
 
-/// Refuses what cannot be had from a vendor: any of `n`, `logprobs`, `penalties`.
+/// Refuses features that a vendor `lacks` (any of `n`, `logprobs`, `penalties`), and all output modalities but text.
 pub(super) fn refuse(request: &ChatRequest, vendor: &str, lacks: &[&str]) -> Result<(), Unsupported> {
     let no = |what: &str| Err(Unsupported(format!("{vendor} does not support {what}")));
     if lacks.contains(&"n") && request.n.is_some_and(|n| n > 1) {
@@ -54,7 +55,7 @@ pub(super) fn refuse_unknown(key: &str, vendor: &str) -> Result<(), Unsupported>
     if HINTS.contains(&key) { Ok(()) } else { Err(Unsupported(format!("{vendor} does not support {key}"))) }
 }
 
-/// The words that ask for JSON where the vendor has no mode for it. `json_mode`: it has one without a schema.
+/// The instruction that asks for JSON if the vendor has no mode for it. `json_mode`: it has a mode without a schema.
 pub(super) fn instruction(request: &ChatRequest, mode: SchemaMode, json_mode: bool) -> Option<String> {
     match (&request.response_format, mode) {
         (Some(ResponseFormat::JsonSchema { schema, .. }), SchemaMode::JsonObject | SchemaMode::Prompt) => {
@@ -67,10 +68,11 @@ pub(super) fn instruction(request: &ChatRequest, mode: SchemaMode, json_mode: bo
     }
 }
 
-/// `reasoning.max_tokens`, as AssemblyAI and OpenRouter have it: how many tokens the model may think.
+/// `reasoning.max_tokens`, as in AssemblyAI's and OpenRouter's APIs: the number of tokens that the model may use for
+/// thinking.
 ///
 /// # Errors
-/// `reasoning` says something else: what the vendor has no word for.
+/// `reasoning` contains something else, which the vendor has no field for.
 pub(super) fn thinking_tokens(request: &ChatRequest, vendor: &str) -> Result<Option<u64>, Unsupported> {
     let Some(reasoning) = request.rest.get("reasoning").filter(|reasoning| !reasoning.is_null()) else {
         return Ok(None);
@@ -83,7 +85,7 @@ pub(super) fn thinking_tokens(request: &ChatRequest, vendor: &str) -> Result<Opt
     Err(Unsupported(format!("{vendor} takes of reasoning either effort or max_tokens")))
 }
 
-/// Whether nothing of a message would be left: vendors refuse such messages, OpenAI does not.
+/// Returns true if a message has no content. Vendors refuse such messages, OpenAI does not.
 pub(super) fn says_nothing(message: &Message) -> bool {
     message.role != Role::Tool
         && message.tool_calls.is_empty()
@@ -92,7 +94,7 @@ pub(super) fn says_nothing(message: &Message) -> bool {
         && blank(&message.content)
 }
 
-/// Whether a content is of white space, if anything: vendors refuse a text of that kind, OpenAI does not.
+/// Returns true if a content is empty or only white space. Vendors refuse such a text, OpenAI does not.
 pub(super) fn blank(content: &Content) -> bool {
     match content {
         Content::None => true,
@@ -107,7 +109,7 @@ fn blank_part(part: &Value) -> bool {
         && text.is_some_and(|text| text.trim().is_empty())
 }
 
-/// Those content parts of a message that say something, with the speaker's name before the first text.
+/// The content parts of a message that are not blank, with the speaker's name before the first text.
 pub(super) fn parts<'a>(message: &'a Message, parts: &'a [Value]) -> impl Iterator<Item = Cow<'a, Value>> {
     let mut name = message.name.as_deref().filter(|_| message.role != Role::Tool);
     parts.iter().filter(|part| !blank_part(part)).map(move |part| {
@@ -123,7 +125,7 @@ pub(super) fn parts<'a>(message: &'a Message, parts: &'a [Value]) -> impl Iterat
     })
 }
 
-/// A tool call's arguments as a value; models are told to write JSON, and nearly do.
+/// A tool call's arguments as a JSON value, repaired if needed: models often write almost valid JSON.
 pub(super) fn arguments(call: &ToolCall) -> Result<Value, Unsupported> {
     if call.arguments.trim().is_empty() {
         return Ok(Value::Object(serde_json::Map::new()));
@@ -134,7 +136,7 @@ pub(super) fn arguments(call: &ToolCall) -> Result<Value, Unsupported> {
     }
 }
 
-/// An image part's content: `(Some(media type), base64)` of a data URL, `(None, url)` of any other.
+/// The content of an image part: `(Some(media type), base64)` for a data URL, `(None, url)` for any other.
 pub(super) fn image_source(part: &Value) -> Option<(Option<&str>, &str)> {
     let url = part.pointer("/image_url/url").or_else(|| part.get("image_url")).and_then(Value::as_str)?;
     match url.strip_prefix("data:") {
@@ -146,7 +148,7 @@ pub(super) fn image_source(part: &Value) -> Option<(Option<&str>, &str)> {
     }
 }
 
-/// Hides a vendor's signature in a tool call's id: the one thing that every client sends back.
+/// Hides a vendor's signature in a tool call's id, the only field that every client sends back.
 pub(super) fn signed_call_id(id: &str, signature: Option<&str>) -> String {
     match signature {
         Some(signature) => format!("{id}{SIGNATURE}{signature}"),
@@ -154,25 +156,25 @@ pub(super) fn signed_call_id(id: &str, signature: Option<&str>) -> String {
     }
 }
 
-/// The id without a signature: for vendors that did not give it.
+/// The id without a signature, for vendors that did not create the signature.
 pub(super) fn bare_call_id(id: &str) -> &str {
     id.split_once(SIGNATURE).map_or(id, |(id, _)| id)
 }
 
-/// Letters and digits that stand for an id which a vendor does not take: the same for the same id.
+/// A replacement of letters and digits for an id that a vendor does not accept. The same id always gets the same one.
 pub(super) fn digest(id: &str, length: usize) -> String {
     const ALPHABET: &[u8; 62] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
     let hash = Sha256::digest(id.as_bytes());
     hash.iter().take(length).map(|byte| char::from(ALPHABET[usize::from(byte % 62)])).collect()
 }
 
-/// The signature in an id.
+/// The signature in an id, if there is one.
 pub(super) fn call_signature(id: &str) -> Option<&str> {
     id.split_once(SIGNATURE).map(|(_, signature)| signature)
 }
 
-/// The schema as strict vendors want it: every object closed, constraints that they refuse left out. The answer is
-/// checked against the caller's whole schema all the same.
+/// The schema as strict vendors require it: every object is closed, and constraints that they refuse are removed. The
+/// answer is still checked against the caller's whole schema.
 pub(super) fn closed(schema: &Arc<Value>) -> Value {
     const REFUSED: &[&str] = &[
         "minimum",
@@ -194,8 +196,8 @@ pub(super) fn closed(schema: &Arc<Value>) -> Value {
     strip(schema, &|key| !REFUSED.contains(&key), true)
 }
 
-/// The schema with only those keywords that a vendor takes. `const` and `definitions`, which have another spelling each,
-/// are written in that one.
+/// The schema with only the `allowed` keywords. `const` and `definitions` are first written in their other spelling, as
+/// `enum` and `$defs`.
 pub(super) fn only(schema: &Value, allowed: &[&str]) -> Value {
     strip(&respelled(schema), &|key| allowed.contains(&key), false)
 }
@@ -214,7 +216,7 @@ fn respelled(schema: &Value) -> Value {
                     ("$ref", Value::String(target)) => {
                         ("$ref", Value::String(target.replacen("#/definitions/", "#/$defs/", 1)))
                     }
-                    // Values of the caller's own.
+                    // These are the caller's values, not schemas.
                     ("enum" | "default" | "examples", value) => (key.as_str(), value.clone()),
                     (key, value) => (key, respelled(value)),
                 };
@@ -235,7 +237,7 @@ fn strip(schema: &Value, keep: &dyn Fn(&str) -> bool, close: bool) -> Value {
             continue;
         }
         let stripped = match (key.as_str(), value) {
-            // Names of the caller's own, not keywords.
+            // These are names that the caller chose, not keywords.
             ("properties" | "$defs" | "definitions" | "dependentSchemas", Value::Object(named)) => {
                 Value::Object(named.iter().map(|(name, schema)| (name.clone(), strip(schema, keep, close))).collect())
             }

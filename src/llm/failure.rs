@@ -1,6 +1,6 @@
-//! Vendors' refusals: what class they are of, whether trying again can help, and when.
+//! Vendors' refusals: their class, if a retry can help, and when.
 //!
-//! Knows no clock: a date in `retry-after` is given as a date.
+//! Knows no clock: a date in `retry-after` is returned as a date.
 
 use std::time::{Duration, SystemTime};
 
@@ -12,34 +12,34 @@ use super::{json, sse, wait};
 /// Longest message of a vendor that is kept, in bytes.
 const MAX_MESSAGE_BYTES: usize = 500;
 
-/// What kind of failure it is; decides what happens next.
+/// The class of a failure. It decides what happens next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// The vendor does not take this request: no retry; another candidate may.
+    /// The vendor does not accept this request: no retry, but another candidate may accept it.
     Invalid,
-    /// Our key is not accepted, or not for this.
+    /// Our key is not accepted, or not for this request.
     Auth,
-    /// No such model there.
+    /// The vendor does not have this model.
     NotFound,
-    /// Too many requests or tokens for now.
+    /// Too many requests or tokens at the moment.
     RateLimited,
     /// A quota or spending limit is used up: waiting does not help soon.
     Exhausted,
-    /// The vendor is in trouble: 5xx, 529, 408, 409.
+    /// A failure at the vendor: 5xx, 529, 408, 409.
     Upstream,
 }
 
 impl Class {
-    /// Whether the same request may succeed at the same vendor, a little later.
+    /// Returns true if the same request may succeed at the same vendor a little later.
     pub fn retryable(self) -> bool {
         matches!(self, Self::RateLimited | Self::Upstream)
     }
 }
 
-/// When to come back.
+/// When to retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// After so long.
+    /// After this duration.
     In(Duration),
     /// At this time.
     At(SystemTime),
@@ -49,28 +49,28 @@ pub enum RetryAfter {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("status {status}: {message}")]
 pub struct VendorError {
-    /// What kind it is.
+    /// Class of the failure.
     pub class: Class,
-    /// HTTP status; for an error inside a stream, the one that it stands for.
+    /// HTTP status. For an error inside a stream, the status that it stands for.
     pub status: u16,
-    /// The vendor's own code or type.
+    /// The vendor's code or type.
     pub code: Option<String>,
-    /// The vendor's words, shortened. May speak of the caller's request; not for third parties.
+    /// The vendor's message, shortened. May quote the caller's request; not for third parties.
     pub message: String,
-    /// When to come back, where the vendor says.
+    /// When to retry, if the vendor says so.
     pub retry_after: Option<RetryAfter>,
-    /// Whether a retry can help; normally that of the class.
+    /// Set if a retry can help; normally as for the class.
     pub retry: bool,
 }
 
 impl VendorError {
-    /// An error of a class, with its usual rule for retries.
+    /// An error of the class that `status` stands for, with the usual retry rule of that class.
     pub fn new(status: u16, code: Option<String>, message: impl Into<String>) -> Self {
         let class = class_of(status);
         Self { class, status, code, message: shorten(message.into()), retry_after: None, retry: class.retryable() }
     }
 
-    /// The same, with when to come back, where waiting can help.
+    /// Adds when to retry, if waiting can help.
     fn waiting(mut self, told: impl FnOnce() -> Option<RetryAfter>) -> Self {
         if matches!(self.class, Class::RateLimited | Class::Upstream) {
             self.retry_after = told();
@@ -78,7 +78,7 @@ impl VendorError {
         self
     }
 
-    /// The same, known to be of another class.
+    /// Changes the class, and with it the retry rule.
     #[must_use]
     pub fn of_class(mut self, class: Class) -> Self {
         self.class = class;
@@ -99,7 +99,7 @@ fn class_of(status: u16) -> Class {
     }
 }
 
-/// Codes and types of 429s (and 400s) after which waiting is useless: OpenAI's spend limits, Anthropic's.
+/// Codes and types of 429s and 400s after which waiting is useless: spend limits of OpenAI and Anthropic.
 const EXHAUSTED: &[&str] = &[
     "insufficient_quota",
     "credit_balance_exhausted",
@@ -111,10 +111,10 @@ const EXHAUSTED: &[&str] = &[
     "billing_hard_limit_reached",
 ];
 
-/// Codes of 400s that are really about the key.
+/// Codes of 400s that are about the key.
 const AUTH: &[&str] = &["invalid_api_key", "API_KEY_INVALID", "authentication_error", "permission_error"];
 
-/// Reads an error answer of any of the known shapes: OpenAI's `{"error":{…}}`, AssemblyAI's flat and old ones,
+/// Reads an error response in any of the known formats: OpenAI's `{"error":{…}}`, AssemblyAI's flat and old ones,
 /// Anthropic's `{"type":"error","error":{…}}`, Google's (also wrapped in a list), or no JSON at all.
 pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> VendorError {
     let parsed: Option<Value> = json::read(body).ok().or_else(|| in_event(body));
@@ -130,14 +130,14 @@ pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> VendorError {
             error.waiting(|| wait::in_text(&String::from_utf8_lossy(body)).filter(|_| !page))
         }
     };
-    // No wait fills an empty purse, whatever a vendor's machinery adds of its own accord.
+    // Waiting does not help if a quota is used up, even if the vendor's servers add the header automatically.
     if let Some(after) = retry_after(headers).filter(|_| error.class != Class::Exhausted) {
         error.retry_after = Some(after);
     }
-    // Anthropic's rule: a spend limit is a 429 that says no time. Others leave the header out and mean it well, so the
-    // code decides; `x-should-retry` has the last word (OpenAI's and Anthropic's SDKs obey it).
+    // Anthropic's rule: a spend limit is a 429 without a time. Other vendors leave out the header for ordinary rate
+    // limits too, so the code decides. `x-should-retry` overrides it (OpenAI's and Anthropic's SDKs obey it).
     match headers.get("x-should-retry").and_then(|value| value.to_str().ok()) {
-        // But no word of a header fills an empty purse.
+        // But no header makes a retry useful if a quota is used up.
         Some("true") => error.retry = error.class != Class::Exhausted,
         Some("false") => error.retry = false,
         _ => {}
@@ -145,7 +145,7 @@ pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> VendorError {
     error
 }
 
-/// The JSON of an error's body that is an event stream of one event.
+/// The JSON of an error body that is an event stream of one event.
 fn in_event(body: &[u8]) -> Option<Value> {
     let mut parser = sse::Parser::default();
     parser.push(body).ok()?;
@@ -155,8 +155,8 @@ fn in_event(body: &[u8]) -> Option<Value> {
     json::read(parser.finish()?.data).ok()
 }
 
-/// The error that an event or a body reports which is no part of any answer. `name` is the event's; events of other names
-/// than an error's are a vendor's own and no errors of the answer.
+/// The error that an event or a body reports and that is not part of any answer. `name` is the event's name. Events
+/// with other names than `error`, `message` or none are the vendor's own, and not errors of the answer.
 pub fn reported(name: &str, data: &[u8]) -> Option<VendorError> {
     let error = name == "error";
     if !error && !matches!(name, "" | "message") {
@@ -177,7 +177,7 @@ pub fn reported(name: &str, data: &[u8]) -> Option<VendorError> {
         Value::String(text) => !text.is_empty(),
         Value::Array(items) => !items.is_empty(),
         Value::Object(fields) => !fields.is_empty(),
-        // Codes of success.
+        // 0 and 2xx are codes of success.
         Value::Number(number) => number.as_f64().is_some_and(|code| code != 0.0 && !(200.0..300.0).contains(&code)),
     };
     let said = |key: &str| fields.get(key).is_some_and(said);
@@ -187,16 +187,17 @@ pub fn reported(name: &str, data: &[u8]) -> Option<VendorError> {
         || said("error")
         || kind == "error"
         || ["error_message", "error_msg", "errorMessage", "error_type", "error_code"].into_iter().any(said)
-        // MiniMax's.
+        // MiniMax's format.
         || value.pointer("/base_resp/status_code").and_then(Value::as_i64).is_some_and(|code| code != 0)
-        // A bare problem, in the words of common frameworks; an event with a type of its own is a server's message.
+        // A bare error in the format of common frameworks. An event with a type of its own is a message of the server.
         || (kind.is_empty()
             && !answers.iter().any(|key| fields.get(*key).is_some_and(|value| value.is_array() || value.is_object()))
             && ((said("detail") && fields.len() == 1) || (said("code") && (said("message") || said("msg")))));
     failed.then(|| read_value(status_in(&value), &value))
 }
 
-/// The status that an error without one of its own stands for: a number in it, or what its type says.
+/// The status for an error that has none of its own: a number in it, or the one that its type stands for; otherwise
+/// 500.
 fn status_in(value: &Value) -> u16 {
     let inner = value.get("error").filter(|error| error.is_object()).unwrap_or(value);
     let numbers = ["status", "code", "status_code", "http_status_code", "error_code"];
@@ -229,7 +230,7 @@ fn status_in(value: &Value) -> u16 {
     known.iter().find(|(word, _)| words.contains(word)).map_or(500, |(_, status)| *status)
 }
 
-/// Reads an error object that came as JSON, in a body or in a stream.
+/// Reads an error object given as JSON, in a body or in a stream.
 pub fn read_value(status: u16, value: &Value) -> VendorError {
     let inner = match value.get("error") {
         Some(Value::Object(inner)) => inner,
@@ -274,8 +275,8 @@ pub fn read_value(status: u16, value: &Value) -> VendorError {
     error.waiting(|| wait::in_fields(value).or_else(|| wait::in_text(&message)))
 }
 
-/// What is said in a list: AssemblyAI's `metadata.errors`, and the `detail` of those that check their parameters by
-/// their place (Mistral, which also puts it below `message`, and vLLM).
+/// The messages in a list: AssemblyAI's `metadata.errors`, and the `detail` of servers that report invalid parameters
+/// by their location (Mistral, which also puts it below `message`, and vLLM).
 fn listed(value: &Value) -> Option<String> {
     let list =
         ["/metadata/errors", "/detail", "/message/detail"].iter().find_map(|path| value.pointer(path)?.as_array())?;
@@ -298,7 +299,7 @@ fn google_reason(details: Option<&Value>) -> Option<&str> {
     details?.as_array()?.iter().find_map(|detail| detail.get("reason")?.as_str())
 }
 
-/// `retry-after-ms`, then `retry-after`: seconds (also fractions), a span or a date.
+/// `retry-after-ms`, or else `retry-after`: seconds (also with a fraction), a duration or a date.
 pub fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     if let Some(ms) = text("retry-after-ms").and_then(|ms| ms.parse::<f64>().ok()).filter(|ms| *ms >= 0.0) {

@@ -1,5 +1,6 @@
-//! What the body of an answer is, by its first bytes: a stream of events or one document. Vendors and the proxies before
-//! them name the wrong media type, or none, so the bytes are believed; the type decides only where they do not tell.
+//! Determines the format of an answer's body by its first bytes: an event stream or one document. Vendors and the
+//! proxies in front of them send a wrong media type, or none, so the bytes decide. The media type counts only if the
+//! bytes are not clear.
 //!
 //! Does not read any further.
 
@@ -8,16 +9,16 @@ const FIELDS: [&str; 4] = ["data", "event", "id", "retry"];
 /// UTF-8's byte order mark.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How a body is to be read.
+/// The format of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// As server-sent events.
+    /// Server-sent events.
     Events,
-    /// As one document.
+    /// One document.
     Document,
 }
 
-/// Bytes before the first that says something: white space and byte order marks.
+/// Number of bytes before the content: white space and byte order marks.
 pub fn blank(head: &[u8]) -> usize {
     let mut rest = head;
     loop {
@@ -30,13 +31,13 @@ pub fn blank(head: &[u8]) -> usize {
     }
 }
 
-/// The form of a body that begins with `head`, past its [blank] bytes; `None` where more bytes are needed. `events`: its
-/// media type is that of an event stream.
+/// The format of a body that begins with `head`, after its [`blank`] bytes; `None` if more bytes are needed. `events`:
+/// the media type is that of an event stream.
 pub fn of(head: &[u8], events: bool) -> Option<Form> {
     let named = if events { Form::Events } else { Form::Document };
     match head.first()? {
         b'{' | b'[' | b'<' | b'"' => Some(Form::Document),
-        // A comment.
+        // A comment line of an event stream.
         b':' => Some(Form::Events),
         _ if MARK.starts_with(head) => None,
         _ => {

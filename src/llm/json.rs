@@ -1,7 +1,7 @@
-//! Writing JSON straight into a body buffer: a prompt is escaped once, and no tree of it is ever built. And reading it,
-//! a little faster.
+//! Writes JSON directly into a body buffer: a prompt is escaped once, and no tree of it is built. Also reads JSON, a
+//! little faster than from bytes.
 //!
-//! Does not know what is written.
+//! Knows no meaning of the data.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::Text;
 use crate::base::surrogates;
 
-/// Characters that JSON strings must escape get their escape letter, `u` for the `\u00xx` form, the rest 0.
+/// The escape letter of each character that JSON strings must escape, `u` for the `\u00xx` form; 0 for all other bytes.
 const ESCAPES: [u8; 256] = {
     let mut table = [0u8; 256];
     let mut byte = 0;
@@ -29,7 +29,8 @@ const ESCAPES: [u8; 256] = {
     table
 };
 
-/// Whether one of eight bytes has to be escaped: the usual "has a byte less than / equal to" tricks on one word.
+/// Returns true if one of eight bytes must be escaped: the usual bit tricks for "has a byte less than" and "has a byte
+/// equal to" on one word.
 const fn needs_escape(word: u64) -> bool {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -77,7 +78,7 @@ pub fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Appends a rope as one JSON string.
+/// Appends a segmented text as one JSON string.
 pub fn text(out: &mut Vec<u8>, text: &Text) {
     out.push(b'"');
     for segment in text.segments() {
@@ -86,12 +87,11 @@ pub fn text(out: &mut Vec<u8>, text: &Text) {
     out.push(b'"');
 }
 
-/// Reads a document that is one value; a byte order mark before it is left out. What is no text in it, bytes that are no
-/// UTF-8 and halves of surrogate pairs, is read as U+FFFD. Checking all of it for UTF-8 at once is cheaper than each of
-/// its strings.
+/// Reads a document that is one value. A byte order mark before it is skipped; bytes that are not UTF-8 and halves of
+/// surrogate pairs are read as U+FFFD. One UTF-8 check of the whole document is cheaper than one for each string.
 ///
 /// # Errors
-/// It is no JSON, or not of this form.
+/// The document is not JSON, or does not match `T`.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     match std::str::from_utf8(unmarked(bytes)) {
         Ok(text) => surrogates::from_str(text),
@@ -99,7 +99,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     }
 }
 
-/// A document as [`read`] takes it; borrowed where every parser would take it so.
+/// The document as [`read`] interprets it; borrowed if nothing had to be replaced.
 pub fn whole(bytes: &[u8]) -> Cow<'_, str> {
     match String::from_utf8_lossy(unmarked(bytes)) {
         Cow::Borrowed(text) => surrogates::repaired(text),
@@ -114,7 +114,7 @@ fn unmarked(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
-/// Appends any plain value. What cannot be serialised (no type here is such) is written as `null`.
+/// Appends any plain value. A value that cannot be serialised is written as `null`; no type here is like that.
 pub fn value(out: &mut Vec<u8>, value: &impl Serialize) {
     let start = out.len();
     if serde_json::to_writer(&mut *out, value).is_err() {
@@ -136,8 +136,8 @@ impl<'a> Object<'a> {
         Self { out, first: true }
     }
 
-    /// Writes the name of the next field and gives the buffer for its value. Names of ours need no escaping; those that
-    /// come from elsewhere go by [`Object::other`].
+    /// Writes the name of the next field and returns the buffer for its value. Our own names need no escaping; others
+    /// are written by [`Object::other`].
     pub fn key(&mut self, name: &'static str) -> &mut Vec<u8> {
         debug_assert!(name.bytes().all(|byte| ESCAPES[usize::from(byte)] == 0), "{name:?}");
         self.out.reserve(name.len() + 4);
@@ -151,7 +151,7 @@ impl<'a> Object<'a> {
         self.out
     }
 
-    /// A field under a name that is not ours.
+    /// Writes a field whose name is not ours and may need escaping.
     pub fn other(&mut self, name: &str, field: &impl Serialize) {
         if !self.first {
             self.out.push(b',');
@@ -162,17 +162,17 @@ impl<'a> Object<'a> {
         value(self.out, field);
     }
 
-    /// A string field.
+    /// Writes a string field.
     pub fn string(&mut self, name: &'static str, text: &str) {
         string(self.key(name), text);
     }
 
-    /// A field of any plain value.
+    /// Writes a field with any plain value.
     pub fn value(&mut self, name: &'static str, field: &impl Serialize) {
         value(self.key(name), field);
     }
 
-    /// A field, if there is a value.
+    /// Writes a field if there is a value.
     pub fn option(&mut self, name: &'static str, field: Option<&impl Serialize>) {
         if let Some(field) = field {
             self.value(name, field);
@@ -185,7 +185,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Writes a list, one call of `write` an item.
+/// Writes a list, with one call of `write` per item.
 pub fn list<T>(out: &mut Vec<u8>, items: impl IntoIterator<Item = T>, mut write: impl FnMut(&mut Vec<u8>, T)) {
     out.push(b'[');
     for (position, item) in items.into_iter().enumerate() {

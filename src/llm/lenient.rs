@@ -1,8 +1,8 @@
-//! How the fields of vendors' answers are read. A field is text, a count, a flag, a list, an object or an error report;
-//! whatever else stands there in its place (`null`, another type) is read as that where it can be, and else as absent.
+//! Reads the fields of vendors' answers. A field is text, a count, a flag, a list, an object or an error report. Any
+//! other value in its place (`null`, another type) is converted if possible, and otherwise read as absent.
 //!
-//! A frame is therefore never refused for a field that the decoder can do without: the decoder says what it needs. Knows
-//! no field's name.
+//! So a frame is never refused for a field that the decoder can do without: the decoder checks what it needs. Knows no
+//! field's name.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,11 +12,11 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// Largest count that is believed: every integer up to it is exact as a floating-point number too. No vendor counts
-/// further, and sums of a few of them do not overflow.
+/// Largest count that is accepted: every integer up to it is exact as a floating-point number too. No vendor counts
+/// further, and sums of a few such counts do not overflow.
 const MAX_COUNT: u64 = 1 << 53;
 
-/// Text. A number is its digits; anything else is no text.
+/// Text. A number is read as its digits, anything else as absent.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     read(deserializer)
 }
@@ -27,18 +27,18 @@ pub(super) fn count<'de, T: TryFrom<u64>, D: Deserializer<'de>>(deserializer: D)
     Ok(count.and_then(|count| T::try_from(count).ok()))
 }
 
-/// A flag, also as a number or text; absent is `false`.
+/// A flag, also as a number or text; `false` if absent.
 pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     read(deserializer)
 }
 
-/// The objects of a list; whatever else is in it is left out. No list is an empty one.
+/// The objects of a list; other items are skipped. Any other value is read as an empty list.
 pub(super) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     let List(items) = read(deserializer)?;
     Ok(items)
 }
 
-/// The objects of a list, or the one object that stands in its place.
+/// The objects of a list, or a single object in its place.
 pub(super) fn one_or_many<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     let OneOrMany(items) = read(deserializer)?;
     Ok(items)
@@ -50,12 +50,13 @@ pub(super) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserialize
     Ok(object)
 }
 
-/// An error report; `null`, `false`, `""`, `0`, `{}` and `[]` say that there is none.
+/// An error report; `null`, `false`, `""`, `0`, `{}` and `[]` mean that there is no error.
 pub(super) fn error<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     Ok(reported(Value::deserialize(deserializer)?))
 }
 
-/// The arguments of a tool call: JSON as text, or the value itself. `null` and the like are none.
+/// The arguments of a tool call: JSON as text, or the JSON value itself. `null`, booleans and numbers are read as
+/// absent.
 pub(super) fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(match Value::deserialize(deserializer)? {
         Value::String(text) => Some(text),
@@ -77,18 +78,18 @@ pub(super) fn reported(value: Value) -> Option<Value> {
     (!nothing).then_some(value)
 }
 
-/// A count in a value that was read already; see [`count`].
+/// A count in a value that is parsed already; see [`count`].
 pub(super) fn count_of(value: &Value) -> Option<u64> {
     let Count(count) = read(value).ok()?;
     count
 }
 
-/// Text in a value that was read already; see [`text`].
+/// Text in a value that is parsed already; see [`text`].
 pub(super) fn text_of(value: &Value) -> Option<String> {
     read(value).ok()?
 }
 
-/// What a JSON value can stand for; whatever is not overridden is the default, "absent".
+/// Conversions from each kind of JSON value. Those that a type does not override give the default, which means absent.
 trait Lenient<'de>: Default {
     fn text(_: &str) -> Self {
         Self::default()
@@ -326,7 +327,7 @@ mod tests {
         let others = [json!(null), json!(true), json!(-1), json!(1e300), json!("x"), json!([1]), json!({"x":1})];
         for name in ["text", "count", "flag", "list", "many", "object", "arguments"] {
             for other in &others {
-                // Whatever comes of it, the frame is read.
+                // Whatever the field is read as, the frame is not refused.
                 fields(json!({ name: other }));
             }
         }

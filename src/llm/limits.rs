@@ -1,12 +1,12 @@
-//! What the headers of vendors' answers tell of their rate limits.
+//! Rate limits in the headers of vendors' responses.
 //!
-//! Knows no clock: when a limit is whole again is told as the vendor tells it, as a span or as a date.
+//! Knows no clock: the reset of a limit is returned as the vendor gives it, as a duration or a date.
 
 use http::HeaderMap;
 
 use super::{RetryAfter, wait};
 
-/// What is limited.
+/// The quantity that is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unit {
     /// Requests.
@@ -19,23 +19,22 @@ pub enum Unit {
     OutputTokens,
 }
 
-/// One limit, as an answer told it.
+/// One rate limit, as a response reports it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limit {
-    /// What is limited.
     pub unit: Unit,
-    /// How much there is of it when nothing is used.
+    /// The amount when nothing is used.
     pub limit: Option<f64>,
-    /// How much is left; some vendors go below zero.
+    /// The amount left; some vendors report negative numbers.
     pub remaining: f64,
-    /// When it is whole again.
+    /// When the full amount is available again.
     pub reset: RetryAfter,
-    /// It comes back little by little until then; else all at once.
+    /// Set if the amount refills gradually until then; otherwise all of it comes back at once.
     pub refills: bool,
 }
 
-/// Unit, the header's start, its end, whether it refills. OpenAI's names stand behind the word, Anthropic's before it;
-/// AssemblyAI and others count plain windows.
+/// Unit, prefix and suffix of the headers, and [`Limit::refills`]. OpenAI puts the unit at the end of the name,
+/// Anthropic before the last word; AssemblyAI and others count fixed windows.
 const FAMILIES: &[(Unit, &str, &str, bool)] = &[
     (Unit::Requests, "x-ratelimit-", "-requests", true),
     (Unit::Tokens, "x-ratelimit-", "-tokens", true),
@@ -46,7 +45,7 @@ const FAMILIES: &[(Unit, &str, &str, bool)] = &[
     (Unit::OutputTokens, "anthropic-ratelimit-output-tokens-", "", true),
 ];
 
-/// Reads all limits that the headers tell; most answers tell none, which costs one look at the names.
+/// Reads all limits in the headers. Most responses have none, which costs one pass over the names.
 pub fn read(headers: &HeaderMap) -> Vec<Limit> {
     let told = |name: &http::HeaderName| {
         let name = name.as_str();

@@ -1,8 +1,9 @@
 //! LLM vendors' wire formats, sans-IO: canonical requests in, bodies out; bodies and stream events in, canonical
 //! answers out.
 //!
-//! Knows no socket, no clock, no URL's host and no configuration. To add a vendor: one file here with a [`Provider`], one
-//! line in [`PROVIDERS`], one folder of fixtures under `tests/golden/llm/`, which the golden test picks up.
+//! Knows no socket, no clock, no host of a URL and no configuration. To add a vendor, add one file here with a
+//! [`Provider`], one line in [`PROVIDERS`], and one folder of fixtures under `tests/golden/llm/`, which the golden test
+//! finds by itself.
 
 mod anthropic;
 mod calls;
@@ -40,7 +41,7 @@ pub use text::Text;
 pub use thinking::{ThinkTags, Thinking};
 pub use wrong::RequestError;
 
-/// Every vendor, by the name in `provider = "…"`.
+/// All vendors, by their name in `provider = "…"`.
 pub static PROVIDERS: &[&dyn Provider] = &[
     &openai::OPENAI,
     &anthropic::ANTHROPIC,
@@ -58,7 +59,7 @@ pub static PROVIDERS: &[&dyn Provider] = &[
     &openai::VLLM,
 ];
 
-/// The provider of that name.
+/// The provider with that name.
 pub fn provider(name: &str) -> Option<&'static dyn Provider> {
     PROVIDERS.iter().copied().find(|provider| provider.name() == name)
 }
@@ -68,72 +69,72 @@ pub trait Provider: Send + Sync {
     /// The name in the configuration.
     fn name(&self) -> &'static str;
 
-    /// The base URL where none is configured; `None` = it must be.
+    /// The default base URL; `None` if one must be configured.
     fn base_url(&self) -> Option<&'static str>;
 
-    /// The version of its API that is spoken where none is configured; `None` = its API has none to choose from.
+    /// The default version of its API; `None` if the API has no versions to choose from.
     fn api_version(&self) -> Option<&'static str> {
         None
     }
 
-    /// How answers under a schema are had where nothing is configured or learned.
+    /// Ways to get an answer under a schema, in the order in which they are tried if nothing is configured or learned.
     fn schema_modes(&self) -> &'static [SchemaMode];
 
-    /// Writes the request.
+    /// Encodes the request.
     ///
     /// # Errors
-    /// The vendor cannot do what is asked, and it cannot be emulated.
+    /// The vendor does not support something in the request, and it cannot be emulated.
     fn encode(&self, request: &ChatRequest, call: &Call<'_>) -> Result<Wire, Unsupported>;
 
     /// Reads a whole answer (HTTP 200).
     ///
     /// # Errors
-    /// The body is none of this vendor's answers, or an error that came with status 200.
+    /// The body is not an answer of this vendor, not a complete one, or an error that came with status 200.
     fn answer(&self, body: &[u8]) -> Result<ChatResponse, StreamError>;
 
     /// A decoder for a new stream of events.
     fn stream(&self) -> Box<dyn StreamDecoder>;
 
-    /// Reads an answer of any other status.
+    /// Reads a response with any other status.
     fn error(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> VendorError {
         failure::read(status, headers, body)
     }
 
-    /// Asks for a page of its list of models; the body is empty, it is a GET.
+    /// The request for a page of the vendor's list of models: a GET with an empty body.
     ///
     /// # Errors
-    /// The vendor has none.
+    /// The vendor has no such list.
     fn list(&self, _call: &ListCall<'_>) -> Result<Wire, Unsupported> {
         Err(Unsupported(format!("{} has no list of models", self.name())))
     }
 
-    /// Reads a page of its list of models.
+    /// Reads a page of the vendor's list of models.
     ///
     /// # Errors
-    /// The body is none.
+    /// The body is not such a list.
     fn read_list(&self, body: &[u8]) -> Result<models::Page, StreamError> {
         models::openai(body, false)
     }
 
-    /// Whether its chunks are OpenAI's own, so that they can go to an OpenAI client as they came.
+    /// Returns true if its chunks are OpenAI's own, so that they can be passed to an OpenAI client unchanged.
     fn speaks_openai(&self) -> bool {
         false
     }
 }
 
-/// How an answer under a schema is had from a vendor.
+/// How to get an answer under a schema from a vendor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SchemaMode {
     /// The vendor's own schema mode.
     JsonSchema,
     /// The vendor's JSON mode with the schema beside it, and the schema in the prompt.
     JsonObject,
-    /// The schema in the prompt alone.
+    /// Only the schema in the prompt.
     Prompt,
 }
 
 impl SchemaMode {
-    /// As in the configuration.
+    /// The name in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::JsonSchema => "json_schema",
@@ -143,58 +144,59 @@ impl SchemaMode {
     }
 }
 
-/// What an encoder needs to know beside the request.
+/// Inputs of an encoder besides the request.
 #[derive(Clone, Copy)]
 pub struct Call<'a> {
-    /// The vendor's name of the model.
+    /// The vendor's name for the model.
     pub model: &'a str,
-    /// The key, if there is one.
+    /// The API key, if there is one.
     pub key: Option<&'a str>,
-    /// Whether the answer is to come as a stream.
+    /// Set if the answer is to be streamed.
     pub stream: bool,
-    /// How an answer under a schema is to be had; of no meaning without a schema.
+    /// How to get an answer under a schema; unused without a schema.
     pub schema_mode: SchemaMode,
-    /// The vendor's API version, where one is configured.
+    /// The vendor's API version, if one is configured.
     pub api_version: Option<&'a str>,
 }
 
-/// What asking for a list of models needs to know.
+/// Inputs of a request for a list of models.
 #[derive(Clone, Copy)]
 pub struct ListCall<'a> {
-    /// The key, if there is one.
+    /// The API key, if there is one.
     pub key: Option<&'a str>,
-    /// The vendor's API version, where one is configured.
+    /// The vendor's API version, if one is configured.
     pub api_version: Option<&'a str>,
-    /// Where the page before said to go on.
+    /// The position that the previous page gave; `None` for the first page.
     pub page: Option<&'a str>,
 }
 
-/// A request as it goes over the wire.
+/// A request as sent to the vendor.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wire {
-    /// What follows the base URL, query included.
+    /// The URL after the base URL, including the query.
     pub path: String,
     /// Headers beyond `content-type`. Those with a secret are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The body.
     pub body: Vec<u8>,
 }
 
-/// Why a request cannot be asked of a vendor.
+/// Why a request cannot be sent to a vendor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Unsupported(pub String);
 
 /// Decodes the events of one stream, in order.
 pub trait StreamDecoder: Send {
-    /// Appends what an event says, zero or more pieces.
+    /// Appends the pieces of an event, zero or more.
     ///
     /// # Errors
-    /// [`StreamError::Malformed`]: the event is to be skipped, the stream may go on. [`StreamError::Vendor`]: it is over.
+    /// [`StreamError::Malformed`]: skip the event; the stream may continue. [`StreamError::Vendor`]: the stream has
+    /// ended.
     fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError>;
 
-    /// Whether the event just decoded, of which this is the data, is what OpenAI itself would send, so that it can go to an
-    /// OpenAI client as it came. Only vendors that [speak OpenAI's format](Provider::speaks_openai) have such events.
+    /// Returns true if the event just decoded, whose data this is, is what OpenAI itself would send, so that it can be
+    /// passed to an OpenAI client unchanged. Only vendors that [speak OpenAI's format](Provider::speaks_openai) have
+    /// such events.
     fn as_openai(&self, _data: &[u8]) -> bool {
         false
     }
@@ -203,10 +205,10 @@ pub trait StreamDecoder: Send {
 /// Why an event or a body was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
-    /// It is none of this vendor's shapes.
+    /// It has none of this vendor's formats.
     #[error("{0}")]
     Malformed(String),
-    /// The vendor reports an error.
+    /// The vendor reported an error.
     #[error("{0}")]
     Vendor(VendorError),
     /// A whole answer that is not complete.
@@ -214,15 +216,15 @@ pub enum StreamError {
     Incomplete {
         /// What is missing.
         why: complete::Incomplete,
-        /// The tokens that it took all the same.
+        /// The tokens that it used nevertheless.
         usage: Usage,
     },
 }
 
-/// A header with a secret value.
+/// A header with a secret value, marked as sensitive.
 ///
 /// # Errors
-/// The value has characters that no header can hold.
+/// The value has characters that a header cannot hold.
 pub(crate) fn secret_header(name: HeaderName, value: &str) -> Result<(HeaderName, HeaderValue), Unsupported> {
     let mut value = HeaderValue::from_str(value)
         .map_err(|_| Unsupported("the endpoint's key has characters that no header can hold".to_owned()))?;
@@ -230,7 +232,7 @@ pub(crate) fn secret_header(name: HeaderName, value: &str) -> Result<(HeaderName
     Ok((name, value))
 }
 
-/// Cuts a text to at most so many bytes, between two characters.
+/// Cuts a text to at most `bytes` bytes, between two characters.
 pub(crate) fn cut(text: &mut String, bytes: usize) {
     let mut end = bytes.min(text.len());
     while !text.is_char_boundary(end) {

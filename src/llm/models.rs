@@ -1,39 +1,39 @@
-//! Vendors' own lists of models: which there are, what each can do, what it costs, when it goes.
+//! Vendors' own lists of models: the available models, their capabilities, prices and retirement.
 //!
-//! Knows no request. What a list does not say stays unknown: `None` is never "no".
+//! Knows no request. Anything that a list does not state stays unknown: `None` never means "no".
 
 use serde_json::Value;
 
 use super::{StreamError, json, lenient};
 use crate::base::time::parse_rfc3339;
 
-/// What is known of a model. `None` = not known.
+/// Known properties of a model. `None` means unknown.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Traits {
-    /// It calls tools.
+    /// It can call tools.
     pub tools: Option<bool>,
-    /// It answers under a JSON schema by itself.
+    /// It supports JSON schemas natively.
     pub json_schema: Option<bool>,
-    /// It reads images.
+    /// It accepts images.
     pub vision: Option<bool>,
-    /// It takes an effort of reasoning.
+    /// It accepts a reasoning effort.
     pub reasoning: Option<bool>,
-    /// It calls several tools at once; `false`: never.
+    /// It can call several tools at once; `Some(false)` if it never does.
     pub parallel_tools: Option<bool>,
-    /// It answers in pieces.
+    /// It can stream its answer.
     pub stream: Option<bool>,
-    /// Tokens of prompt and answer together.
+    /// Maximum tokens of prompt and answer together.
     pub context_length: Option<u64>,
-    /// Tokens of an answer at most.
+    /// Maximum tokens of an answer.
     pub max_output_tokens: Option<u64>,
-    /// When it is to go, Unix ms.
+    /// When it will be retired, Unix ms.
     pub retires_ms: Option<i64>,
-    /// The names of all request fields that it takes.
+    /// Names of all request fields that it accepts.
     pub parameters: Option<Vec<String>>,
 }
 
 impl Traits {
-    /// These, and `other` where these say nothing.
+    /// These properties, with `other` where these are unknown.
     pub fn or(&self, other: &Self) -> Self {
         Self {
             tools: self.tools.or(other.tools),
@@ -50,16 +50,16 @@ impl Traits {
     }
 }
 
-/// US dollars a million tokens.
+/// Prices in US dollars per million tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ListPrice {
-    /// Of the prompt.
+    /// Prompt tokens.
     pub input: f64,
-    /// Of the answer.
+    /// Completion tokens.
     pub output: f64,
-    /// Of what is read from the cache.
+    /// Prompt tokens read from the cache.
     pub cached: Option<f64>,
-    /// Of what is written to it.
+    /// Prompt tokens written to the cache.
     pub cache_write: Option<f64>,
 }
 
@@ -68,20 +68,19 @@ pub struct ListPrice {
 pub struct Listed {
     /// The vendor's id.
     pub id: String,
-    /// What it can do.
+    /// Its properties.
     pub traits: Traits,
-    /// What it costs.
+    /// Its price, if listed.
     pub price: Option<ListPrice>,
-    /// It is listed, but no longer answers.
+    /// Set if it is listed, but no longer answers.
     pub retired: bool,
 }
 
 /// A page of a list.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Page {
-    /// The models.
     pub models: Vec<Listed>,
-    /// What to ask for the next page with.
+    /// The position from which to request the next page; `None` on the last one.
     pub next: Option<String>,
 }
 
@@ -98,8 +97,8 @@ fn parse(body: &[u8], list: &str) -> Result<(Value, Vec<Value>), StreamError> {
     Ok((whole, items))
 }
 
-/// Reads a list in OpenAI's form, with whatever else OpenRouter, AssemblyAI, Azure, Groq, Mistral, Together and vLLM put
-/// into it. `assemblyai`: `supported_parameters` names streaming too, and schemas as `response_format`.
+/// Reads a list in OpenAI's format, including the additions of OpenRouter, AssemblyAI, Azure, Groq, Mistral, Together
+/// and vLLM. `assemblyai`: `supported_parameters` lists streaming too, and schemas as `response_format`.
 pub(super) fn openai(body: &[u8], assemblyai: bool) -> Result<Page, StreamError> {
     let (_, items) = parse(body, "data")?;
     Ok(Page { models: items.iter().filter_map(|item| openai_model(item, assemblyai)).collect(), next: None })
@@ -163,7 +162,7 @@ pub(super) fn anthropic(body: &[u8]) -> Result<Page, StreamError> {
     Ok(Page { models: models.collect(), next })
 }
 
-/// Reads Google's list: those that generate content.
+/// Reads Google's list: only the models that generate content.
 pub(super) fn google(body: &[u8]) -> Result<Page, StreamError> {
     let (whole, items) = parse(body, "models")?;
     let models = items.iter().filter_map(|item| {
@@ -185,7 +184,7 @@ pub(super) fn google(body: &[u8]) -> Result<Page, StreamError> {
     Ok(Page { models: models.collect(), next: next.map(str::to_owned) })
 }
 
-/// The id of a model; without one it cannot be asked.
+/// The id of a model. A model without one cannot be requested.
 fn id(item: &Value, field: &str) -> Option<String> {
     lenient::text_of(item.get(field)?).filter(|id| !id.is_empty())
 }
@@ -196,7 +195,7 @@ fn strings(value: Option<&Value>) -> Option<Vec<String>> {
     Some(names).filter(|names| !names.is_empty())
 }
 
-/// Unix seconds (0 = none), a date, or a time.
+/// Converts Unix seconds (0 means none), a date or an RFC 3339 time to Unix ms.
 fn time(value: &Value) -> Option<i64> {
     match value {
         Value::String(text) if text.parse::<f64>().is_err() => {
@@ -206,10 +205,10 @@ fn time(value: &Value) -> Option<i64> {
     }
 }
 
-/// OpenRouter's, AssemblyAI's (worldwide) and Together's price of a model.
+/// The price of a model in the lists of OpenRouter, AssemblyAI (worldwide) and Together.
 ///
-/// Some lists count by the token, some by the million, and not all say which. No model has ever cost 1000 dollars a
-/// million tokens, nor less than a tenth of a cent: below 0.001 it is dollars a token.
+/// Some lists give prices per token, some per million tokens, and not all say which. No model has ever cost 1000
+/// dollars per million tokens, nor less than a tenth of a cent, so prices below 0.001 are dollars per token.
 fn price(pricing: &Value) -> Option<ListPrice> {
     let pricing = pricing.get("global").filter(|global| global.is_object()).unwrap_or(pricing);
     let number = |names: &[&str]| {

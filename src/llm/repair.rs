@@ -1,7 +1,7 @@
-//! JSON out of what models write when they were asked for JSON: code fences, prose around it, raw line breaks in
-//! strings, trailing commas, comments, single quotes, Python's constants, closing brackets that never came.
+//! Reads JSON from the output of models that were asked for JSON, and repairs code fences, surrounding prose, raw line
+//! breaks in strings, trailing commas, comments, single quotes, Python's constants and missing closing brackets.
 //!
-//! Does not know the schema. What cannot be read without guessing at content is refused.
+//! Does not know the schema. Text that cannot be read without guessing its content is refused.
 
 use serde_json::{Map, Number, Value};
 
@@ -10,19 +10,19 @@ use super::thinking;
 /// Deepest nesting that is read.
 const MAX_DEPTH: usize = 64;
 
-/// Most work on one text, in characters read, as a multiple of its length: prose may be full of brackets that begin
-/// nothing.
+/// Maximum work on one text: the bytes read, as a multiple of its length. Prose may be full of brackets that begin no
+/// value.
 const MAX_WORK: usize = 16;
 
-/// Reads `text` as JSON, repairing it where that needs no guess. Thinking before it is left out; of several values the
-/// last object is meant, for models draft before they answer.
+/// Reads `text` as JSON, repairing it if that needs no guess. Thinking before it is left out. Of several values, the
+/// last object is returned, because models write drafts before they answer.
 ///
-/// The second value says whether the text was JSON already (white space around it aside).
+/// The second value is true if the text was JSON already (apart from white space around it).
 pub fn parse(text: &str) -> Option<(Value, bool)> {
     parse_as(text, |_| true)
 }
 
-/// As [`parse`], with what is wanted: of several values, the last of those that are `valid` is meant, if any is.
+/// Like [`parse`], but of several values the last one that is `valid` is returned, if there is one.
 pub fn parse_as(text: &str, valid: impl Fn(&Value) -> bool) -> Option<(Value, bool)> {
     let trimmed = text.trim();
     if let Ok(value) = serde_json::from_str(trimmed) {
@@ -31,19 +31,20 @@ pub fn parse_as(text: &str, valid: impl Fn(&Value) -> bool) -> Option<(Value, bo
     repair(&thinking::without(trimmed), valid).map(|value| (value, false))
 }
 
-/// The value that is meant, of all that can be read one after the other: one that is valid before others, a whole one
-/// before one that was cut off, one in a code fence before one in prose, an object before a list; the last of those.
+/// The intended value among all that can be read one after the other: a valid one rather than others, then a complete
+/// one rather than a cut one, one in a code fence rather than in prose, an object rather than a list, and the last of
+/// those.
 fn repair(text: &str, valid: impl Fn(&Value) -> bool) -> Option<Value> {
     let mut best: Option<((bool, bool, bool, bool), Value)> = None;
     let (mut from, mut work) = (0, text.len().saturating_mul(MAX_WORK));
     let (mut counted, mut fences) = (0, 0);
-    // Where a bracket begins nothing, the next may: prose holds brackets too.
+    // If a bracket begins no value, the next one may: prose contains brackets too.
     while let Some(at) = text[from..].find(['{', '[']).map(|found| from + found) {
         let mut reader = Reader { text: &text[at..], at: 0, depth: 0, cut: false };
         let read = reader.value();
         fences += text[counted..at].matches("```").count();
         counted = at;
-        // In a list each item may be meant.
+        // Each item of a list may be the intended value.
         from = at + if read.as_ref().is_some_and(Value::is_object) { reader.at } else { 1 };
         if let Some(value) = read {
             let rank = (valid(&value), !reader.cut, fences % 2 == 1, value.is_object());
@@ -63,7 +64,7 @@ struct Reader<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
-    /// Closing brackets never came.
+    /// Set if closing brackets are missing.
     cut: bool,
 }
 
@@ -116,7 +117,7 @@ impl Reader<'_> {
         loop {
             self.skip();
             match self.peek() {
-                // Cut off between two fields: what is there is whole.
+                // Cut off between two fields: the fields so far are complete.
                 None => {
                     self.cut = true;
                     return Some(Value::Object(map));
@@ -183,22 +184,24 @@ impl Reader<'_> {
         };
         let mut out = String::new();
         loop {
-            // A string whose end never came is refused: its rest is unknown.
+            // A string without an end is refused, because its rest is unknown.
             match self.bump()? {
                 '\\' => self.escaped(&mut out)?,
                 character if character == close && self.closes(close) => return Some(out),
-                // Raw line breaks and tabs stand for themselves.
+                // Raw line breaks and tabs are kept as they are.
                 character => out.push(character),
             }
         }
     }
 
-    /// Whether the quote just read ends the string: inside one, an unescaped quote is followed by more words.
+    /// Returns true if the quote just read ends the string: inside a string, an unescaped quote is followed by more
+    /// words.
     fn closes(&self, quote: char) -> bool {
         let rest = self.text[self.at..].trim_start();
         match rest.chars().next() {
             None | Some(',' | '}' | ']' | ':' | '/') => true,
-            // A quote that starts the next field or item, its comma forgotten.
+            // A quote before the next field or item whose comma is missing. Never matches: `trim_start` removes line
+            // breaks.
             Some('\n') => true,
             Some(next) => quote != '"' && next != quote && !next.is_alphanumeric(),
         }
@@ -215,13 +218,13 @@ impl Reader<'_> {
                 let unit = self.hex4()?;
                 out.push(self.character(unit));
             }
-            // `\'` and the like: the character itself; `\"`, `\\` and `\/` are the same rule.
+            // `\'` and similar escapes stand for the character itself; so do `\"`, `\\` and `\/`.
             other => out.push(other),
         }
         Some(())
     }
 
-    /// The character of a UTF-16 code unit, with the other half of a pair if that follows; a half alone is none.
+    /// The character of a UTF-16 code unit, with the other half of a pair if that follows. A lone half becomes U+FFFD.
     fn character(&mut self, unit: u32) -> char {
         let mut code = unit;
         if (0xd800..0xdc00).contains(&unit) && self.text[self.at..].starts_with("\\u") {
@@ -303,7 +306,7 @@ mod tests {
         for text in cases {
             assert_eq!(parse(text), Some((calm.clone(), false)), "{text}");
         }
-        // What is valid goes before what is last.
+        // A valid value is preferred to the last one.
         let level = |value: &Value| value.get("level").is_some();
         for text in ["{\"level\":\"calm\"}\nexample: {\"other\":1}", "{\"x\":{}} {\"level\":\"calm\"} {\"y\":[]}"] {
             assert_eq!(parse_as(text, level), Some((calm.clone(), false)), "{text}");

@@ -1,6 +1,7 @@
-//! The canonical request: OpenAI's chat completions, typed where the gateway acts on it, the rest kept as it came.
+//! The canonical request: OpenAI's chat completions, typed where the gateway uses a field; all other fields are kept
+//! unchanged.
 //!
-//! Does not know which vendor will get it, nor how a body spells it: that is [`wire`]'s.
+//! Does not know which vendor will receive it, nor how a body spells it: that is the job of [`wire`].
 
 mod wire;
 
@@ -12,7 +13,7 @@ use serde_json::Value;
 use super::{RequestError, Text, calls};
 use crate::types::JsonMap;
 
-/// A request for a completion. The model is not in it: that is the gateway's to choose.
+/// A request for a completion. It does not contain the model, which the gateway chooses.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChatRequest {
     /// The conversation.
@@ -21,39 +22,39 @@ pub struct ChatRequest {
     pub temperature: Option<f64>,
     /// 0 to 1.
     pub top_p: Option<f64>,
-    /// Most tokens to generate (`max_completion_tokens`, or the older `max_tokens`).
+    /// Maximum number of tokens to generate (`max_completion_tokens`, or the older `max_tokens`).
     pub max_tokens: Option<u64>,
     /// Strings that end the answer.
     pub stop: Vec<String>,
-    /// How many answers; absent = 1.
+    /// Number of answers; `None` means 1.
     pub n: Option<u32>,
-    /// For vendors that can be made repeatable.
+    /// Seed, for vendors that can repeat answers.
     pub seed: Option<i64>,
     /// -2 to 2.
     pub presence_penalty: Option<f64>,
     /// -2 to 2.
     pub frequency_penalty: Option<f64>,
-    /// What the model may call.
+    /// Tools that the model may call.
     pub tools: Vec<Tool>,
-    /// Whether and what it must call.
+    /// If the model must call a tool, and which one.
     pub tool_choice: Option<ToolChoice>,
-    /// Whether several calls may come at once.
+    /// If several tools may be called at once.
     pub parallel_tool_calls: Option<bool>,
-    /// The form of the answer.
+    /// Format of the answer.
     pub response_format: Option<ResponseFormat>,
     /// `minimal`, `low`, `medium`, `high`, …, as the vendor spells them.
     pub reasoning_effort: Option<String>,
     /// The end user, for the vendor's abuse detection and for sticky variants.
     pub user: Option<String>,
-    /// Whether the answer is to come in pieces.
+    /// Set if the answer is to be streamed.
     pub stream: bool,
-    /// Whether a streamed answer ends with its usage.
+    /// Set if a streamed answer ends with its usage.
     pub include_usage: bool,
-    /// All other fields, as they came.
+    /// All other fields, unchanged.
     pub rest: JsonMap,
 }
 
-/// Who speaks in a message.
+/// The author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -61,7 +62,7 @@ pub enum Role {
     System,
     /// The operator.
     Developer,
-    /// The one who asks.
+    /// The end user.
     #[default]
     User,
     /// The model.
@@ -71,7 +72,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// As OpenAI spells it.
+    /// OpenAI's spelling.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::System => "system",
@@ -82,13 +83,13 @@ impl Role {
         }
     }
 
-    /// Whether it carries instructions of the operator.
+    /// Returns true if it carries instructions of the operator.
     pub fn instructs(self) -> bool {
         matches!(self, Self::System | Self::Developer)
     }
 }
 
-/// What a message says.
+/// Content of a message.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Content {
     /// Nothing (an assistant that only calls tools).
@@ -96,12 +97,12 @@ pub enum Content {
     None,
     /// Text.
     Text(Text),
-    /// Content parts, as they came: text, images, audio, refusals.
+    /// Content parts, unchanged: text, images, audio, refusals.
     Parts(Vec<Value>),
 }
 
 impl Content {
-    /// All its text, parts joined by line breaks; other parts are left out.
+    /// All of its text, with parts joined by line breaks; parts without text are left out.
     pub fn plain(&self) -> String {
         match self {
             Self::None => String::new(),
@@ -113,7 +114,7 @@ impl Content {
         }
     }
 
-    /// Nothing in it.
+    /// Returns true if there is no content.
     pub fn is_empty(&self) -> bool {
         match self {
             Self::None => true,
@@ -126,19 +127,17 @@ impl Content {
 /// One message of the conversation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Message {
-    /// Who speaks.
     pub role: Role,
-    /// What is said.
     pub content: Content,
-    /// The speaker's name, where there are several in one role.
+    /// The author's name, if there are several with one role.
     pub name: Option<String>,
-    /// What the assistant called.
+    /// Tool calls of the assistant.
     pub tool_calls: Vec<ToolCall>,
-    /// Which call a tool's message answers.
+    /// The id of the call that a tool's message answers.
     pub tool_call_id: Option<String>,
     /// The assistant's refusal.
     pub refusal: Option<String>,
-    /// All other fields, as they came.
+    /// All other fields, unchanged.
     pub rest: JsonMap,
 }
 
@@ -152,57 +151,56 @@ impl Message {
 /// A call of a tool by the model.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ToolCall {
-    /// Names the call; its result repeats it.
+    /// Identifies the call; its result repeats it.
     pub id: String,
-    /// The function.
+    /// Name of the function.
     pub name: String,
-    /// Its arguments: JSON, as the model wrote it.
+    /// Arguments: JSON, as the model wrote it.
     pub arguments: String,
-    /// All other fields of the call, as they came (a vendor's opaque signatures among them).
+    /// All other fields of the call, unchanged (including vendors' opaque signatures).
     pub rest: JsonMap,
 }
 
 /// A tool that the model may call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Tool {
-    /// A function of the caller's.
+    /// A function of the caller.
     Function(Function),
-    /// A kind that only its own vendor knows, as it came.
+    /// A kind that only its own vendor knows, unchanged.
     Other(Value),
 }
 
 /// A function that the model may call.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct Function {
-    /// Its name.
     pub name: String,
-    /// What it does, for the model.
+    /// What the function does, for the model.
     #[serde(default)]
     pub description: Option<String>,
     /// JSON schema of its arguments.
     #[serde(default)]
     pub parameters: Option<Value>,
-    /// Whether arguments must follow the schema strictly.
+    /// Set if arguments must follow the schema strictly.
     #[serde(default)]
     pub strict: Option<bool>,
 }
 
-/// Whether and what the model must call.
+/// If the model must call a tool, and which one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToolChoice {
-    /// Nothing.
+    /// No tool.
     None,
-    /// As it likes.
+    /// The model decides.
     Auto,
-    /// Something.
+    /// At least one tool.
     Required,
     /// This function.
     Named(String),
-    /// A form that only OpenAI's kind knows, as it came.
+    /// A form that only OpenAI-compatible vendors know, unchanged.
     Other(Value),
 }
 
-/// The form of the answer.
+/// Format of the answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ResponseFormat {
     /// Free text.
@@ -213,15 +211,14 @@ pub enum ResponseFormat {
     JsonSchema {
         /// Names the schema for the vendor: `[A-Za-z0-9_-]{1,64}`.
         name: String,
-        /// The schema.
         schema: Arc<Value>,
-        /// Whether the vendor's strict mode was asked for.
+        /// Set if the vendor's strict mode was requested.
         strict: bool,
     },
 }
 
 impl ChatRequest {
-    /// Reads a request body; gives the request and the `model` that it names.
+    /// Reads a request body. Returns the request and the `model` that it names.
     ///
     /// # Errors
     /// The first field that is wrong.
@@ -229,12 +226,12 @@ impl ChatRequest {
         wire::read(body)
     }
 
-    /// Whether the answer is to be JSON.
+    /// Returns true if the answer must be JSON.
     pub fn wants_json(&self) -> bool {
         matches!(self.response_format, Some(ResponseFormat::JsonObject | ResponseFormat::JsonSchema { .. }))
     }
 
-    /// Checks what every vendor would refuse.
+    /// Checks for values that every vendor would refuse.
     ///
     /// # Errors
     /// The first field that is wrong.
@@ -287,11 +284,11 @@ impl ChatRequest {
         Ok(())
     }
 
-    /// Lays a variant's parameters over the request: they win over what the caller sent, so that an arm is what its
-    /// configuration says whoever asks.
+    /// Overrides fields with a variant's parameters. They take precedence over the caller's values, so that a variant
+    /// behaves as configured for every caller.
     ///
     /// # Errors
-    /// The first parameter of a wrong type.
+    /// The first parameter that has a wrong type.
     pub fn apply_params(&mut self, params: &JsonMap) -> Result<(), RequestError> {
         if params.is_empty() {
             return Ok(());

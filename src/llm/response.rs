@@ -1,4 +1,4 @@
-//! The canonical answer: OpenAI's chat completion, whole or in pieces.
+//! The canonical answer: OpenAI's chat completion, complete or in pieces.
 //!
 //! Does not know which vendor gave it.
 
@@ -12,54 +12,51 @@ use crate::types::{JsonMap, TokenUsage};
 pub struct ChatResponse {
     /// The vendor's id of the answer.
     pub id: String,
-    /// Unix seconds, where the vendor says.
+    /// Unix seconds, if the vendor reports it.
     pub created: Option<u64>,
-    /// The vendor's name of the model that answered.
+    /// The vendor's name for the model that answered.
     pub model: String,
     /// The answers, by index.
     pub choices: Vec<Choice>,
-    /// Tokens.
     pub usage: Usage,
-    /// All other fields that an OpenAI client may know (`system_fingerprint`, `service_tier`).
+    /// Other fields that an OpenAI client may know (`system_fingerprint`, `service_tier`).
     pub rest: JsonMap,
 }
 
 /// One of the answers.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Choice {
-    /// Which.
+    /// Index of the answer, from 0.
     pub index: u32,
-    /// What was said.
     pub text: Option<String>,
-    /// What was thought, where the vendor shows it.
+    /// Thinking, if the vendor shows it.
     pub reasoning: Option<String>,
-    /// Why nothing is said.
+    /// The refusal, in place of an answer.
     pub refusal: Option<String>,
-    /// What is called.
     pub tool_calls: Vec<ToolCall>,
-    /// Why it ended; `None` while it has not.
+    /// Why it ended; `None` if it has not ended.
     pub finish: Option<Finish>,
-    /// Token probabilities, as they came.
+    /// Token probabilities, unchanged.
     pub logprobs: Option<Value>,
-    /// All other fields of the message, as they came.
+    /// All other fields of the message, unchanged.
     pub rest: JsonMap,
 }
 
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// It was complete, or a stop string came.
+    /// It was complete, or a stop string was reached.
     Stop,
-    /// The token limit.
+    /// The token limit was reached.
     Length,
-    /// Tools are called.
+    /// The model calls tools.
     ToolCalls,
     /// The vendor withheld it.
     ContentFilter,
 }
 
 impl Finish {
-    /// As OpenAI spells it.
+    /// OpenAI's spelling.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -69,7 +66,7 @@ impl Finish {
         }
     }
 
-    /// Reads OpenAI's spelling and the vendors' own ones, in lower case.
+    /// Reads the spellings of OpenAI and other vendors, in lower case.
     pub(super) fn parse(reason: &str) -> Option<Self> {
         Some(match reason {
             "stop" | "end_turn" | "stop_sequence" | "stop_criteria_met" | "pause_turn" | "eos" | "eos_token"
@@ -96,23 +93,23 @@ impl Finish {
     }
 }
 
-/// Tokens as the vendor counted them. Unknown is `None`, never zero.
+/// Tokens as the vendor counted them. `None` if unknown, never 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Prompt tokens, those read from and written to a cache included.
+    /// Prompt tokens, including those read from and written to a cache.
     pub input: Option<u64>,
-    /// Those of `input` that were read from the vendor's cache.
+    /// Tokens of `input` that were read from the vendor's cache.
     pub cached: Option<u64>,
-    /// Those of `input` that were written to the vendor's cache.
+    /// Tokens of `input` that were written to the vendor's cache.
     pub cache_write: Option<u64>,
-    /// Completion tokens, reasoning included.
+    /// Completion tokens, including reasoning.
     pub output: Option<u64>,
-    /// Those of `output` that were reasoning.
+    /// Tokens of `output` that were reasoning.
     pub reasoning: Option<u64>,
 }
 
 impl Usage {
-    /// Takes over every number that `later` has: vendors report cumulatively.
+    /// Replaces every count that `later` has: vendors report cumulative counts.
     pub fn update(&mut self, later: Self) {
         self.input = later.input.or(self.input);
         self.cached = later.cached.or(self.cached);
@@ -121,7 +118,7 @@ impl Usage {
         self.reasoning = later.reasoning.or(self.reasoning);
     }
 
-    /// Adds another request's tokens; a number that either does not know stays what the other knows.
+    /// Adds the tokens of another request. If only one side knows a count, that count is kept.
     pub fn add(&mut self, other: Self) {
         let sum = |ours: Option<u64>, theirs: Option<u64>| match (ours, theirs) {
             (Some(ours), Some(theirs)) => Some(ours + theirs),
@@ -134,7 +131,7 @@ impl Usage {
         self.reasoning = sum(self.reasoning, other.reasoning);
     }
 
-    /// Nothing is known.
+    /// Returns true if no count is known.
     pub fn is_unknown(&self) -> bool {
         *self == Self::default()
     }
@@ -146,93 +143,91 @@ impl From<Usage> for TokenUsage {
     }
 }
 
-/// A piece of an answer that comes as a stream.
+/// A piece of a streamed answer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Piece {
-    /// The stream began; says nothing yet.
+    /// The stream began; there is no content yet.
     Start {
         /// The vendor's id of the answer.
         id: String,
-        /// The vendor's name of the model.
+        /// The vendor's name for the model.
         model: String,
-        /// Unix seconds, where the vendor says.
+        /// Unix seconds, if the vendor reports it.
         created: Option<u64>,
     },
-    /// More of the text.
+    /// A further part of the text.
     Text {
-        /// Of which answer.
+        /// Index of the answer.
         choice: u32,
-        /// The words.
         text: String,
     },
-    /// More of the thinking.
+    /// A further part of the thinking.
     Reasoning {
-        /// Of which answer.
+        /// Index of the answer.
         choice: u32,
-        /// The words.
         text: String,
     },
-    /// More of a refusal.
+    /// A further part of a refusal.
     Refusal {
-        /// Of which answer.
+        /// Index of the answer.
         choice: u32,
-        /// The words.
         text: String,
     },
-    /// More of a tool call.
+    /// A further part of a tool call.
     ToolCall {
-        /// Of which answer.
+        /// Index of the answer.
         choice: u32,
-        /// Which of its calls: a counter of calls, from 0.
+        /// Number of the call within its answer, from 0.
         index: u32,
-        /// Given with the call's first piece.
+        /// Id of the call; only in its first piece.
         id: Option<String>,
-        /// Given with the call's first piece; where the vendor gives it in pieces, more of it.
+        /// Name of the function, in the call's first piece. Later pieces have further parts of it if the vendor sends
+        /// it in parts.
         name: Option<String>,
-        /// More of the arguments.
+        /// A further part of the arguments.
         arguments: String,
     },
-    /// A block of thinking, whole, as the vendor signed it: it must come back with the calls that follow it.
+    /// A complete block of thinking, signed by the vendor: the client must send it back with the calls that follow it.
     Thinking {
-        /// Of which answer.
+        /// Index of the answer.
         choice: u32,
-        /// The vendor's own object.
+        /// The vendor's object, unchanged.
         block: Value,
     },
-    /// Token probabilities, as they came.
+    /// Token probabilities, unchanged.
     Logprobs {
-        /// Of which answer.
+        /// Index of the answer.
         choice: u32,
         /// OpenAI's `logprobs` object.
         value: Value,
     },
     /// An answer ended.
     Finish {
-        /// Which.
+        /// Index of the answer.
         choice: u32,
-        /// Why.
+        /// Why it ended.
         reason: Finish,
     },
-    /// The vendor ended an answer for a reason that is not known: not an end by itself.
+    /// The vendor ended an answer for an unknown reason. This alone does not make the answer complete.
     UnknownFinish {
-        /// Which.
+        /// Index of the answer.
         choice: u32,
-        /// The vendor's word, shortened.
+        /// The vendor's finish reason, shortened.
         word: String,
     },
     /// Tokens so far.
     Usage(Usage),
-    /// The vendor's mark of the end of the stream.
+    /// The vendor's end mark of the stream.
     Done,
 }
 
 impl Piece {
-    /// Whether it is the answer itself, or part of it: from here on no other vendor can take over unseen.
+    /// Returns true if it is part of the answer itself. After such a piece, no other vendor can take over unnoticed.
     pub fn is_semantic(&self) -> bool {
         match self {
             Self::Text { text, .. } | Self::Reasoning { text, .. } | Self::Refusal { text, .. } => !text.is_empty(),
             Self::ToolCall { .. } => true,
-            // An end with nothing before it may yet turn out to be none.
+            // An end without content before it may turn out not to be one.
             Self::Finish { .. } | Self::UnknownFinish { .. } | Self::Done => false,
             Self::Start { .. } | Self::Thinking { .. } | Self::Usage(_) | Self::Logprobs { .. } => false,
         }
@@ -240,7 +235,7 @@ impl Piece {
 }
 
 impl ChatResponse {
-    /// Lays a piece onto what has come so far.
+    /// Adds a piece to the answer so far.
     pub fn absorb(&mut self, piece: &Piece) {
         match piece {
             Piece::Start { id, model, created } => {
@@ -301,7 +296,7 @@ impl ChatResponse {
     }
 }
 
-/// What a parser found wrong, without the text that it found it in.
+/// Describes the error of a parser without the text in which it was found.
 pub(super) fn describe(error: &serde_json::Error) -> String {
     use serde_json::error::Category;
     let what = match error.classify() {
@@ -312,10 +307,11 @@ pub(super) fn describe(error: &serde_json::Error) -> String {
     format!("{what} (line {} column {})", error.line(), error.column())
 }
 
-/// The field of an assistant's message that holds its signed thinking: LiteLLM's name, which clients send back.
+/// The field of an assistant's message that holds its signed thinking. The name is LiteLLM's; clients send the field
+/// back.
 pub(crate) const THINKING_BLOCKS: &str = "thinking_blocks";
 
-/// A vendor that numbers its calls absurdly shall not make us allocate.
+/// Highest index of a tool call. Bounds the memory that a vendor with absurd indexes can make us allocate.
 const MAX_TOOL_CALLS: usize = 1023;
 
 fn absorb_logprobs(ours: &mut Option<Value>, more: &Value) {

@@ -1,9 +1,9 @@
-//! Server-sent events out of bytes, however they are cut: the event stream format of the HTML standard, as far as LLM
-//! vendors use it (`event`, `data`, comments; LF, CRLF or CR line ends).
+//! Parses server-sent events from bytes, however they are split: the event stream format of the HTML standard, as far
+//! as LLM vendors use it (`event`, `data`, comments; LF, CRLF or CR line ends).
 //!
-//! Does not know what the data says.
+//! Does not know the meaning of the data.
 
-/// Longest event that is taken, in bytes: beyond it the stream is no LLM's.
+/// Longest event that is accepted, in bytes. An LLM's stream has no longer ones.
 pub const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
 
 /// An event longer than [`MAX_EVENT_BYTES`].
@@ -11,39 +11,39 @@ pub const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
 #[error("an event of more than {MAX_EVENT_BYTES} bytes")]
 pub struct TooLong;
 
-/// Cuts a byte stream into events. Feed with [`Parser::push`], then take with [`Parser::next`] until it gives nothing.
+/// Splits a byte stream into events. Feed it with [`Parser::push`], then call [`Parser::next`] until it returns `None`.
 #[derive(Debug, Default)]
 pub struct Parser {
     buffer: Vec<u8>,
-    /// What of `buffer` is read already.
+    /// Number of bytes of `buffer` that are parsed already.
     read: usize,
-    /// How far beyond `read` was searched for a line end already.
+    /// Number of bytes after `read` that were already searched for a line end.
     searched: usize,
     event: String,
     data: Vec<u8>,
     has_data: bool,
-    /// The event was lent out: the next call starts anew.
+    /// Set if the event was returned: the next call begins a new one.
     lent: bool,
-    /// The last line ended in CR: a LF that follows belongs to it.
+    /// Set if the last line ended in CR: an LF right after it belongs to the same line end.
     after_cr: bool,
-    /// A line was read: a byte order mark stands before the first only.
+    /// Set once a line was parsed: a byte order mark is removed only before the first line.
     begun: bool,
 }
 
-/// One event: its name (empty where there is none) and its data.
+/// One event: its name (empty if it has none) and its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event<'a> {
     /// The `event:` field.
     pub name: &'a str,
-    /// The `data:` lines, joined by line breaks. Bytes that are no UTF-8 are the reader's to refuse.
+    /// The `data:` lines, joined by line breaks. They may not be UTF-8; the reader must check that.
     pub data: &'a [u8],
 }
 
 impl Parser {
-    /// Takes more bytes.
+    /// Adds bytes.
     ///
     /// # Errors
-    /// An unfinished event is over the limit.
+    /// An unfinished event and `bytes` together are over the limit, with a tolerance of 64 KiB.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), TooLong> {
         if self.read > 0 {
             self.buffer.drain(..self.read);
@@ -56,14 +56,15 @@ impl Parser {
         Ok(())
     }
 
-    /// The next whole event, if its end is there.
+    /// The next complete event; `None` if its end has not arrived.
     #[expect(clippy::should_implement_trait, reason = "lends from itself, which an iterator cannot")]
     pub fn next(&mut self) -> Option<Event<'_>> {
         self.advance().then_some(())?;
         Some(Event { name: &self.event, data: &self.data })
     }
 
-    /// At the end of the stream: an event whose closing empty line never came, as some servers leave it.
+    /// To be called at the end of the stream: an event whose closing empty line is missing, as some servers leave it
+    /// out.
     pub fn finish(&mut self) -> Option<Event<'_>> {
         if self.buffer.len() > self.read {
             self.buffer.push(b'\n');
@@ -131,7 +132,7 @@ impl Parser {
                 self.event.clear();
                 self.event.push_str(&String::from_utf8_lossy(value));
             }
-            // Comments (an empty field name), `id`, `retry`: of no use here.
+            // Comments (an empty field name), `id` and `retry` are not needed here.
             _ => {}
         }
     }

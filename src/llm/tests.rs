@@ -1,7 +1,8 @@
-//! Every provider against its fixtures in `tests/golden/llm/PROVIDER/`; a new folder is picked up by itself.
+//! Tests every provider with its fixtures in `tests/golden/llm/PROVIDER/`; a new folder is found automatically.
 //!
-//! `*.request.json` = `{"call":{…},"request":{…}}`, as it goes over the wire; `*.answer.json` = a vendor's answer, as we
-//! understand it; `*.stream.txt` = a vendor's stream, as pieces, the same however it is cut; `*.error.json` = a refusal.
+//! `*.request.json` is `{"call":{…},"request":{…}}`, compared with the request as sent to the vendor; `*.answer.json`
+//! is a vendor's answer, compared with the decoded one; `*.stream.txt` is a vendor's stream, compared with its pieces,
+//! which are the same however the stream is split; `*.error.json` is a refusal.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llm")
 }
 
-/// Calls `check` with each fixture of that ending: its provider, its name and its text.
+/// Calls `check` with each fixture whose name has that ending: its provider, its name and its text.
 fn fixtures(ending: &str, check: impl Fn(&'static dyn Provider, &str, &str) -> String) {
     let mut found = 0;
     let mut folders: Vec<_> =
@@ -48,7 +49,7 @@ fn fixtures(ending: &str, check: impl Fn(&'static dyn Provider, &str, &str) -> S
     assert!(found > 0, "no fixture {ending}");
 }
 
-/// Ids that we mint are other ones each time: `call_` and 20 random letters and digits.
+/// Masks the ids that we generate, which differ each time: `call_` and 20 random letters and digits.
 fn without_fresh_ids(shown: &str) -> String {
     let mut parts = shown.split("\"call_");
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -120,7 +121,7 @@ fn answers() {
     });
 }
 
-/// A stream's pieces, fed in parts of `size` bytes.
+/// The pieces of a stream that is fed in parts of `size` bytes.
 fn pieces(provider: &dyn Provider, text: &str, size: usize) -> String {
     let mut parser = sse::Parser::default();
     let mut decoder = provider.stream();
@@ -224,7 +225,7 @@ fn names_are_unique() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), count);
-    // Every provider encodes a plain request, whatever else it cannot do.
+    // Every provider encodes a plain request, even if it does not support anything else.
     let request = ChatRequest { messages: vec![Message::text(Role::User, "x")], ..ChatRequest::default() };
     for provider in PROVIDERS {
         let call = Call { model: "m", key: None, stream: true, schema_mode: SchemaMode::Prompt, api_version: None };

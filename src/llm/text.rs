@@ -1,6 +1,6 @@
-//! A text in pieces: long prompt prefixes are shared between requests and never copied.
+//! A text in segments: long prompt prefixes are shared between requests and never copied.
 //!
-//! Does not know what the text says, nor how it is escaped.
+//! Does not know the content, nor how it is escaped.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,12 +30,12 @@ impl Text {
         &self.segments
     }
 
-    /// Bytes of UTF-8.
+    /// Length in bytes of UTF-8.
     pub fn len(&self) -> usize {
         self.segments.iter().map(|segment| segment.len()).sum()
     }
 
-    /// No text at all.
+    /// Returns true if there is no text.
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
@@ -75,14 +75,14 @@ impl fmt::Display for Text {
     }
 }
 
-/// The length alone: what a prompt says belongs in no log.
+/// Shows only the length: the content of a prompt must not be logged.
 impl fmt::Debug for Text {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "Text({} bytes)", self.len())
     }
 }
 
-/// By what it says, however it is cut.
+/// Compares the content, however it is segmented.
 impl PartialEq for Text {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len()

@@ -1,23 +1,22 @@
-//! Thinking that a model writes into its text, between tags, where its server leaves it there: told apart from the answer,
-//! whole or in pieces, however the pieces are cut.
+//! Separates the answer from thinking that a model writes into its text between tags, if its server leaves it there.
+//! Works on whole texts and on pieces, however they are split.
 //!
-//! Only what stands before the answer is thinking: a tag that is mentioned further on is part of the answer. Knows no
-//! vendor.
+//! Only text before the answer is thinking: a tag that is mentioned later is part of the answer. Knows no vendor.
 
 mod split;
 
 use self::split::{Splitter, passes_end};
 use super::{ChatResponse, Piece};
 
-/// What becomes of thinking that stands in the text.
+/// What to do with thinking in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ThinkTags {
-    /// It goes out as reasoning, where the vendor itself gives none.
+    /// Send it as reasoning, unless the vendor itself sends reasoning.
     #[default]
     Auto,
-    /// It stays where it is.
+    /// Leave it in the text.
     Keep,
-    /// It is left out.
+    /// Remove it.
     Strip,
 }
 
@@ -25,7 +24,7 @@ impl ThinkTags {
     /// All names in the configuration.
     pub const NAMES: [&str; 3] = ["auto", "keep", "strip"];
 
-    /// The one of a name in the configuration.
+    /// The value with that name in the configuration.
     pub fn parse(name: &str) -> Option<Self> {
         match name {
             "auto" => Some(Self::Auto),
@@ -36,7 +35,7 @@ impl ThinkTags {
     }
 }
 
-/// The text of an answer without the thinking before it. Where JSON is wanted, the end of thinking tells it, too.
+/// The text of an answer without the thinking before it. Thinking without an opening tag is recognised by its end.
 pub(crate) fn without(text: &str) -> String {
     let mut splitter = Splitter::new(true);
     let mut answer = String::new();
@@ -50,13 +49,13 @@ pub(crate) fn without(text: &str) -> String {
     answer
 }
 
-/// Sets aside the thinking in an answer. Of a stream, feed it piece by piece.
+/// Separates the thinking in an answer. For a stream, feed it piece by piece.
 #[derive(Debug)]
 pub struct Thinking {
     tags: ThinkTags,
-    /// Text that does not look like JSON waits until it shows whether it is thinking without an opening tag.
+    /// Set if text that does not look like JSON is held until it is clear if it is thinking without an opening tag.
     patient: bool,
-    /// The end of such thinking went by, in text that did not wait.
+    /// Set if the end of such thinking passed by in text that was not held.
     missed: bool,
     choices: Vec<Choice>,
 }
@@ -68,12 +67,13 @@ struct Choice {
 }
 
 impl Thinking {
-    /// For one answer. `patient`: it is to be JSON, or the model is known to think without an opening tag.
+    /// For one answer. `patient`: the answer must be JSON, or the model is known to think without an opening tag.
     pub fn new(tags: ThinkTags, patient: bool) -> Self {
         Self { tags, patient, missed: false, choices: Vec::new() }
     }
 
-    /// Whether the model thought without an opening tag: where its prompt's template holds that. `None`: nothing shows it.
+    /// `Some(true)` if the model's thinking had no opening tag, because the template of its prompt contains it; `None`
+    /// if nothing shows it.
     pub fn unmarked(&self) -> Option<bool> {
         if self.missed || self.choices.iter().any(|choice| choice.splitter.unmarked()) {
             return Some(true);
@@ -82,7 +82,7 @@ impl Thinking {
         (self.patient && spoke).then_some(false)
     }
 
-    /// Rewrites the pieces of one event; gives whether anything of them was changed or held back.
+    /// Rewrites the pieces of one event. Returns true if any of them was changed or held back.
     pub fn pieces(&mut self, pieces: &mut Vec<Piece>) -> bool {
         if self.tags == ThinkTags::Keep {
             return false;
@@ -115,18 +115,18 @@ impl Thinking {
         *pieces != before
     }
 
-    /// Whether a model speaks and nothing of it goes out, for longer than a tag takes.
+    /// Returns true if the model is thinking, or its text is held back, for longer than a tag takes.
     pub fn withholds(&self) -> bool {
         self.choices.iter().any(|choice| choice.splitter.withholds())
     }
 
-    /// Appends what was held back, at the end of a stream.
+    /// Appends the text that was held back, at the end of a stream.
     pub fn end(&mut self, pieces: &mut Vec<Piece>) {
         let choices: Vec<u32> = self.choices.iter().map(|choice| choice.index).collect();
         choices.into_iter().for_each(|choice| self.finish(choice, pieces));
     }
 
-    /// Sets aside the thinking in a whole answer; whether there was any without an opening tag.
+    /// Separates the thinking in a whole answer. Returns true if any of it had no opening tag.
     pub fn whole(tags: ThinkTags, answer: &mut ChatResponse) -> bool {
         let mut unmarked = false;
         for choice in &mut answer.choices {
@@ -149,7 +149,7 @@ impl Thinking {
         unmarked
     }
 
-    /// Whether a piece may be changed, or change what becomes of others.
+    /// Returns true if a piece may be changed, or may change how others are handled.
     fn concerns(&self, piece: &Piece) -> bool {
         let busy = |choice: u32| {
             let known = self.choices.iter().find(|known| known.index == choice);

@@ -1,8 +1,8 @@
-//! How long a vendor asks to wait, wherever it says so: in a sentence (`Please try again in 1m12.5s`), in a field of an
-//! error's body (`retryDelay: "37s"`, `retry_after_ms: 1200`), or in a header's value.
+//! Finds out how long a vendor asks to wait: in a sentence (`Please try again in 1m12.5s`), in a field of an error's
+//! body (`retryDelay: "37s"`, `retry_after_ms: 1200`), or in a header's value.
 //!
-//! Knows no clock: a point in time is given as one. A number counts as a wait only beside a word about coming back, so
-//! limits, counts and years (`30000 tokens per minute`, `in 2024`) never do. Caps are the caller's.
+//! Knows no clock: a point in time is returned as one. A number counts as a wait only next to a word about retrying, so
+//! limits, counts and years (`30000 tokens per minute`, `in 2024`) never do. Upper limits are the caller's task.
 
 mod sentence;
 mod tokens;
@@ -13,25 +13,26 @@ use serde_json::Value;
 
 use super::RetryAfter;
 
-/// Deepest nesting of a body in which fields are looked for.
+/// Deepest nesting of a body that is searched for fields.
 const MAX_DEPTH: usize = 8;
-/// Numbers from here on are Unix times in seconds, and from [`UNIX_MS`] on in milliseconds; below, spans.
+/// Numbers from this one on are Unix times in seconds, and from [`UNIX_MS`] on in milliseconds; smaller ones are
+/// durations.
 const UNIX_S: f64 = 1e9;
 const UNIX_MS: f64 = 1e12;
 
-/// The wait that a text tells of, if it does.
+/// The wait that a text states, if any.
 pub(super) fn in_text(text: &str) -> Option<RetryAfter> {
     sentence::wait(text)
 }
 
-/// A span (`6m0s`, `12ms`, `1 minute, 30 seconds`, `PT1M30S`, `00:01:30`), with nothing around it.
+/// A duration (`6m0s`, `12ms`, `1 minute, 30 seconds`, `PT1M30S`, `00:01:30`), with nothing around it.
 pub(super) fn span(text: &str) -> Option<Duration> {
     let tokens = tokens::cut(text);
     let (seconds, next) = sentence::time(&tokens, 0)?;
     (next == tokens.len()).then(|| duration(seconds))
 }
 
-/// A span, a number of seconds, a date (RFC 3339, HTTP), or a Unix time in seconds or milliseconds.
+/// A duration, a number of seconds, a date (RFC 3339, HTTP), or a Unix time in seconds or milliseconds.
 pub(super) fn value(text: &str) -> Option<RetryAfter> {
     let text = text.trim();
     match text.parse::<f64>() {
@@ -40,7 +41,7 @@ pub(super) fn value(text: &str) -> Option<RetryAfter> {
     }
 }
 
-/// The wait that a field of an error's body tells of, wherever in it.
+/// The wait that a field of an error's body states, at any depth up to [`MAX_DEPTH`].
 pub(super) fn in_fields(body: &Value) -> Option<RetryAfter> {
     find(body, 0)
 }
@@ -51,7 +52,7 @@ fn find(value: &Value, depth: usize) -> Option<RetryAfter> {
     }
     match value {
         Value::Object(fields) => {
-            // A span is surer than a clock that may differ from ours.
+            // A duration is more reliable than a time of a clock that may differ from ours.
             let told = |exact: bool| {
                 let mut told = fields.iter().filter_map(|(key, value)| field(key, value, exact));
                 told.next()
@@ -63,15 +64,15 @@ fn find(value: &Value, depth: usize) -> Option<RetryAfter> {
     }
 }
 
-/// Names of fields with a span, in seconds where it is a bare number: letters and digits only, lower case.
+/// Names of fields with a duration, in seconds if it is a bare number. Only letters and digits, in lower case.
 const SPANS: &str = "cooldown estimatedtime quotaresetdelay ratelimitresetafter resetafter resetin resetsafter resetsin \
     retryafter retrydelay retryin timetoreset timeuntilreset tryagainin wait waitfor waittime \
     xratelimitresetafter secondsuntilretry secondsuntilreset";
-/// Names of fields with a point in time, or with seconds where the number is small.
+/// Names of fields with a point in time, or with seconds if the number is small.
 const POINTS: &str = "availableat quotaresettimestamp quotaresettime ratelimitreset reset resetat resetsat resettime retryat \
     xratelimitreset xratelimitresetrequests xratelimitresettokens";
 
-/// Units at the end of such a name, and their seconds.
+/// Units at the end of such a name, and their length in seconds.
 const UNITS_IN_NAMES: &[(&str, f64)] = &[
     ("milliseconds", 1e-3),
     ("millis", 1e-3),
@@ -109,7 +110,7 @@ fn of_value(told: &Value, scale: f64) -> Option<RetryAfter> {
             Ok(number) => of_number(number, scale),
             Err(_) => value(text),
         },
-        // Protobuf's duration as an object.
+        // A protobuf duration as an object.
         Value::Object(parts) => {
             let part = |key: &str| match parts.get(key) {
                 None | Some(Value::Null) => Some(0.0),
@@ -129,7 +130,7 @@ fn of_number(number: f64, scale: f64) -> Option<RetryAfter> {
         return None;
     }
     let at = |seconds: f64| SystemTime::UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?);
-    // With a unit of its own it is a span, however large.
+    // A number whose name has a unit other than seconds is a duration, however large.
     if scale != 1.0 || number < UNIX_S {
         return Some(RetryAfter::In(duration(number * scale)));
     }
@@ -140,7 +141,7 @@ fn duration(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
-/// RFC 3339, with a blank for the `T` too and in UTC where no zone is given, or HTTP's.
+/// A date in RFC 3339, also with a space instead of the `T` and in UTC if no zone is given, or an HTTP date.
 fn date(text: &str) -> Option<RetryAfter> {
     let text = text.trim();
     let utc = text.trim_end_matches("UTC").trim_end_matches("GMT").trim_end();
@@ -149,7 +150,7 @@ fn date(text: &str) -> Option<RetryAfter> {
     time.ok().map(RetryAfter::At)
 }
 
-/// Whether a word is in a list of words with blanks between them.
+/// Returns true if a word is in a list of words separated by spaces.
 fn listed(list: &str, word: &str) -> bool {
     list.split(' ').any(|known| known == word)
 }

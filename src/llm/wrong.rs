@@ -2,28 +2,28 @@
 
 use std::fmt::Display;
 
-/// Why a request is not one.
+/// Why a request is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct RequestError {
     /// The field, as in `messages[0].content`.
     pub param: Option<String>,
-    /// For people.
+    /// Explanation, for people.
     pub message: String,
 }
 
 impl RequestError {
-    /// A problem of one field.
+    /// An error in one field.
     pub fn field(param: impl Into<String>, message: impl Into<String>) -> Self {
         let param = param.into();
         let message = format!("{param}: {}", message.into());
         Self { param: Some(param), message }
     }
 
-    /// What a deserialiser says of `path`, which is below the field `under` (empty: below the request itself).
+    /// The error of a deserialiser at `path`, which is below the field `under` (empty: below the request itself).
     pub fn read(under: &str, path: &serde_path_to_error::Path, error: &impl Display) -> Self {
         let path = path.to_string();
-        // A dot is the whole, a question mark a place that has no name.
+        // `.` stands for the whole value, `?` for a place without a name.
         let path = path.trim_end_matches('?').trim_end_matches('.');
         let param = [under, path].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
         let message = in_words(&error.to_string());
@@ -31,7 +31,7 @@ impl RequestError {
     }
 }
 
-/// The words of serde's own types, in ours.
+/// Replaces the type names of serde by ours.
 fn in_words(message: &str) -> String {
     let Some((found, rest)) = message.rsplit_once(", expected ") else { return message.to_owned() };
     let (expected, place) = rest.split_at(rest.find(" at line ").unwrap_or(rest.len()));

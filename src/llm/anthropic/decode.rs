@@ -1,4 +1,4 @@
-//! Anthropic's answers and events.
+//! Decodes Anthropic's answers and stream events.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -48,7 +48,8 @@ struct WireDetails {
 }
 
 impl WireUsage {
-    /// Anthropic's `input_tokens` is exclusive: what was read from and written to the cache is counted beside it.
+    /// Anthropic's `input_tokens` excludes the tokens read from and written to the cache; [`Usage::input`] includes
+    /// them.
     fn into_usage(self) -> Usage {
         let beside = self.cache_read_input_tokens.unwrap_or(0) + self.cache_creation_input_tokens.unwrap_or(0);
         Usage {
@@ -69,12 +70,12 @@ fn text_of<'a>(value: &'a Value, key: &str) -> &'a str {
     value.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The field as text, where there is any.
+/// The field as text, if there is any.
 fn some_text(value: &Value, key: &str) -> Option<String> {
     lenient::text_of(value.get(key)?)
 }
 
-/// The type of an event, a block or a delta; where it is left out, the one whose field is there.
+/// The type of an event, a block or a delta. If it is missing, it follows from the field that is present.
 fn kind_of<'a>(value: &'a Value, by_field: &[(&str, &'a str)]) -> &'a str {
     let given = value.get("type").and_then(Value::as_str);
     let told = || by_field.iter().find(|(field, _)| value.get(field).is_some_and(|field| !field.is_null()));
@@ -89,7 +90,7 @@ const DELTAS: &[(&str, &str)] = &[
     ("partial_json", "input_json_delta"),
 ];
 
-/// The input of a call: an object, or its JSON as text.
+/// The arguments of a call. The vendor gives an object, or its JSON as text.
 fn input_of(block: &Value) -> String {
     match block.get("input") {
         None | Some(Value::Null) => "{}".to_owned(),
@@ -99,7 +100,7 @@ fn input_of(block: &Value) -> String {
     }
 }
 
-/// The error that an answer or an event reports in place of what it should say.
+/// Returns true if an answer or an event reports an error in place of its content.
 fn error_in(value: &Value) -> bool {
     let reported = |error: &Value| lenient::reported(error.clone()).is_some();
     value.get("type").and_then(Value::as_str) == Some("error") || value.get("error").is_some_and(reported)
@@ -140,13 +141,13 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
                     choice.tool_calls.push(ToolCall { id, name, arguments, rest: JsonMap::new() });
                 }
             }
-            // Server tools' own blocks stay with the vendor.
+            // Blocks of the vendor's own server tools are not passed on.
             _ => {}
         }
     }
     calls.check(0)?;
     if !thinking.is_empty() {
-        // To be sent back as they are: they are signed.
+        // The client must send them back unchanged, because they are signed.
         choice.rest.insert(THINKING_BLOCKS.to_owned(), Value::Array(thinking));
     }
     let mut unknown = Vec::new();
@@ -165,7 +166,7 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
     complete::whole(response, unknown)
 }
 
-/// An error that came with status 200: its type says which status it stands for.
+/// An error that came with status 200. Its type shows which status it stands for.
 fn in_band(value: &Value) -> failure::VendorError {
     let status = match value.pointer("/error/type").and_then(Value::as_str) {
         Some("invalid_request_error") => 400,
@@ -186,13 +187,14 @@ fn in_band(value: &Value) -> failure::VendorError {
 #[derive(Default)]
 pub(super) struct Decoder {
     calls: Calls,
-    /// The blocks that have begun and not ended: the vendor's number, and which call it is, if it is one.
+    /// The blocks that have begun and not ended: the vendor's number, and our index of the tool call if the block is
+    /// one.
     open: Vec<(Option<u64>, Option<u32>)>,
-    /// A call, and the input with which it began, until a part of it comes: a call without arguments has no other.
+    /// A tool call and the input given at its start, until its first part arrives. A call without parts has that input.
     input: Option<(u32, String)>,
-    /// Prompt tokens come at the start, in parts that belong together.
+    /// The usage so far. The start of the stream has the prompt tokens, in parts that add up.
     start: WireUsage,
-    /// The block of thinking that is coming.
+    /// The thinking block that is being received.
     thinking: Option<Value>,
 }
 
@@ -235,7 +237,7 @@ impl StreamDecoder for Decoder {
                 self.calls.check_end(0, out)?;
             }
             "message_stop" => out.push(Piece::Done),
-            // `ping`, and what is yet to come.
+            // `ping`, and event types that are added in the future.
             _ => {}
         }
         Ok(())
@@ -245,7 +247,7 @@ impl StreamDecoder for Decoder {
 impl Decoder {
     fn begin(&mut self, index: Option<u64>, block: &Value, out: &mut Vec<Piece>) -> Result<(), StreamError> {
         self.flush_input(out);
-        // Blocks come one after the other: a number that comes again is another block's.
+        // Blocks come one after the other, so a repeated number belongs to a new block.
         self.open.retain(|(known, _)| *known != index);
         let mut call = None;
         match kind_of(block, BLOCKS) {
@@ -288,14 +290,14 @@ impl Decoder {
         }
     }
 
-    /// Gives a call that has got no arguments those with which it began.
+    /// Appends the input given at the start of a call, if the call got no other arguments.
     fn flush_input(&mut self, out: &mut Vec<Piece>) {
         if let Some((call, input)) = self.input.take() {
             self.calls.more(0, call, input, out);
         }
     }
 
-    /// Lays a delta onto the block of thinking.
+    /// Appends a delta to the thinking block.
     fn think(&mut self, key: &str, more: &str) {
         if let Some(Value::Object(block)) = &mut self.thinking
             && let Value::String(text) = block.entry(key).or_insert_with(|| Value::String(String::new()))
@@ -304,7 +306,7 @@ impl Decoder {
         }
     }
 
-    /// `message_delta.usage` is cumulative; what it leaves out stands as at the start.
+    /// `message_delta.usage` is cumulative. Counts that it leaves out keep their values from the start.
     fn usage(&mut self, value: &Value, out: &mut Vec<Piece>) {
         let later = value.get("usage").filter(|usage| usage.is_object()).cloned();
         if let Some(Ok(later)) = later.map(serde_json::from_value::<WireUsage>) {

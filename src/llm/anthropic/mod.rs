@@ -15,28 +15,27 @@ use super::{
     StreamDecoder, StreamError, THINKING_BLOCKS, Tool, ToolChoice, Unsupported, Wire, models, secret_header,
 };
 
-/// Anthropic.
 pub(super) static ANTHROPIC: Anthropic = Anthropic;
 
 #[derive(Debug)]
 pub(super) struct Anthropic;
 
 const NEWEST: &str = "2026-10-21";
-/// The version that still takes sampling parameters, of its older models.
+/// The version that still accepts sampling parameters, for its older models.
 const OLD: &str = "2023-06-01";
-/// Required by the API; what is sent where the caller says nothing.
+/// The API requires a limit; this one is sent if the caller gives none.
 const MAX_TOKENS: u64 = 4096;
 
-/// Least tokens of thinking that the API takes.
+/// Smallest thinking budget that the API accepts, in tokens.
 const MIN_THINKING: u64 = 1024;
 
-/// Tool calls' ids that Anthropic takes: `[a-zA-Z0-9_-]+`, each once in a request.
+/// Tool call ids that Anthropic accepts: `[a-zA-Z0-9_-]+`, each once in a request.
 const IDS: IdRule = IdRule {
     fits: |id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')),
     length: 24,
 };
 
-/// Fields of the API that go through as they came.
+/// Native fields of the API, passed through unchanged.
 const NATIVE: &[&str] =
     &["cache_control", "thinking", "container", "speed", "inference_geo", "context_management", "mcp_servers"];
 
@@ -95,7 +94,7 @@ fn headers(key: Option<&str>, version: &str) -> Result<Vec<(HeaderName, HeaderVa
     Ok(headers)
 }
 
-/// Opus from 4.7 and the fifth family on refuse sampling parameters in either version.
+/// Opus from 4.7 and all models from the fifth family on refuse sampling parameters in either version.
 fn takes_sampling(version: &str, model: &str) -> bool {
     let newer = ["opus-4-7", "opus-4-8", "opus-4-9", "-5-", "opus-5", "sonnet-5", "haiku-5"];
     let family_four = ["haiku-4-5", "sonnet-4-5", "opus-4-5"];
@@ -162,9 +161,10 @@ fn thinking_tokens(request: &ChatRequest) -> Result<Option<u64>, Unsupported> {
     Ok(emulate::thinking_tokens(request, "Anthropic")?.map(|tokens| tokens.max(MIN_THINKING)))
 }
 
-/// What is thought counts as well: there must be more than it alone may take.
+/// The output limit. It includes thinking tokens, so it must be larger than the thinking budget.
 fn max_tokens(request: &ChatRequest, thinking: Option<u64>) -> Result<u64, Unsupported> {
-    // In Anthropic's own words, what goes together is for the caller to know; only a limit of ours must not be in the way.
+    // If the caller uses Anthropic's own `thinking` field, matching the values is the caller's task; only our default
+    // limit must leave room for it.
     let native =
         request.rest.get("thinking").and_then(|thinking| thinking.get("budget_tokens")).and_then(Value::as_u64);
     match (request.max_tokens, thinking) {
@@ -176,9 +176,9 @@ fn max_tokens(request: &ChatRequest, thinking: Option<u64>) -> Result<u64, Unsup
     }
 }
 
-/// System and developer messages, wherever they stand, joined.
+/// Writes all system and developer messages, joined.
 ///
-/// As one text, or as blocks where one of them marks the end of a prefix to be cached.
+/// As one text, or as blocks if one of them marks the end of a prefix to be cached.
 fn write_system(object: &mut Object<'_>, request: &ChatRequest, instruction: Option<&str>) {
     let instructions: Vec<&Message> = request
         .messages
@@ -230,7 +230,8 @@ fn write_system(object: &mut Object<'_>, request: &ChatRequest, instruction: Opt
     out.push(b'"');
 }
 
-/// Consecutive messages of one role become one; tools' results are the user's, and come first in their message.
+/// Writes the messages. Consecutive messages of one role are merged; tool results belong to the user's message and come
+/// first in it.
 fn write_messages(out: &mut Vec<u8>, messages: &[Message]) -> Result<(), Unsupported> {
     let spoken: Vec<&Message> =
         messages.iter().filter(|message| !message.role.instructs() && !emulate::says_nothing(message)).collect();
@@ -308,7 +309,7 @@ fn write_result(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupp
 fn write_blocks(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupported> {
     if let Some(Value::Array(thinking)) = message.rest.get(THINKING_BLOCKS) {
         for block in thinking {
-            // Its place in the list is for OpenAI's clients, which put a stream's blocks together by it.
+            // The index is only for OpenAI's clients, which assemble the blocks of a stream by it.
             let mut block = block.clone();
             if let Value::Object(fields) = &mut block {
                 fields.remove("index");
@@ -338,7 +339,7 @@ fn write_blocks(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupp
     Ok(())
 }
 
-/// A message's text as a block; nothing where it is empty.
+/// Writes a message's text as a block; nothing if it is blank.
 fn write_text(blocks: &mut Blocks<'_>, message: &Message, content: &Content) {
     let Content::Text(text) = content else { return };
     if emulate::blank(content) {
@@ -366,7 +367,7 @@ fn text_block(part: &Value) -> Option<Value> {
     Some(block)
 }
 
-/// A content part as one of Anthropic's blocks.
+/// Converts a content part to a block of Anthropic's API.
 fn block(part: &Value) -> Result<Value, Unsupported> {
     match part.get("type").and_then(Value::as_str) {
         Some("text" | "refusal") => {
@@ -393,7 +394,7 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
             Tool::Other(value) if value.get("type").and_then(Value::as_str) == Some("custom") => {
                 return Err(Unsupported("Anthropic takes no tool of type \"custom\"".to_owned()));
             }
-            // The vendor's own tools (`web_search_…`), asked for in its own words.
+            // The vendor's own tools (`web_search_…`), in the vendor's format.
             Tool::Other(value) => value.clone(),
             Tool::Function(function) => {
                 let schema = function.parameters.clone().unwrap_or_else(|| json!({"type": "object", "properties": {}}));

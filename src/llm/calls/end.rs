@@ -1,23 +1,24 @@
-//! Where a JSON object that comes in pieces ends. Reads brackets and strings and nothing else.
+//! Finds the end of a JSON object that arrives in pieces. Looks only at brackets and strings.
 
-/// How far an object has come.
+/// State of reading one object.
 #[derive(Debug, Default)]
 pub(super) struct End {
     depth: u32,
     in_string: bool,
     escaped: bool,
-    /// Something other than an object began: its end is nobody's to tell.
+    /// Set if the value is not an object, so that its end cannot be found.
     other: bool,
     reached: bool,
 }
 
 impl End {
-    /// Whether all of the object has come.
+    /// Returns true if the object is complete.
     pub(super) fn reached(&self) -> bool {
         self.reached
     }
 
-    /// Reads a piece; gives how many of its bytes belong to the object. All of them, where its end is not in it.
+    /// Reads a piece. Returns how many of its bytes belong to the object: all of them if the object does not end in
+    /// this piece, none after its end.
     pub(super) fn read(&mut self, piece: &str) -> usize {
         if self.reached {
             return 0;

@@ -1,7 +1,7 @@
-//! Tool calls and their results in the messages of a request, brought together by position: some vendors number their
-//! calls anew with each answer, so an id of a conversation names a call only together with its place.
+//! Matches tool calls and their results in the messages of a request by position. Some vendors restart the numbering of
+//! their calls with each answer, so an id identifies a call only together with its position in the conversation.
 //!
-//! Knows no vendor's spelling, only the rule for its ids.
+//! Knows no vendor's format, only the rule for its ids.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -9,20 +9,21 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use crate::llm::emulate::{bare_call_id, call_signature, digest, signed_call_id};
 use crate::llm::{Message, Role};
 
-/// What a vendor demands of a tool call's id.
+/// A vendor's rule for the ids of tool calls.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::llm) struct IdRule {
-    /// Whether an id can go out as it is.
+    /// Returns true if an id can be sent unchanged.
     pub(in crate::llm) fits: fn(&str) -> bool,
-    /// How long an id is that stands for another, characters.
+    /// Length of a replacement id, in characters.
     pub(in crate::llm) length: usize,
 }
 
-/// The messages with ids of tool calls that follow the rule, each unique within the request, and each result with the id
-/// of its call: of the nearest calls before it that have its id, the first without a result. A signature in an id stays.
+/// Returns the messages with tool call ids that follow the rule and are unique within the request. Each result gets the
+/// id of its call: among the nearest calls before it that have its id, the first without a result. A signature in an id
+/// is kept.
 ///
-/// An id that is free and follows the rule is kept; what stands for another depends on earlier messages alone, so that a
-/// conversation that grows keeps its beginning.
+/// An id that is unused and follows the rule is kept. A replacement depends only on earlier messages, so that the
+/// beginning of a growing conversation does not change.
 pub(in crate::llm) fn unique_ids(messages: &[Message], rule: IdRule) -> Cow<'_, [Message]> {
     let mut out = Cow::Borrowed(messages);
     let mut pairs = Pairs::default();
@@ -56,7 +57,7 @@ pub(in crate::llm) fn unique_ids(messages: &[Message], rule: IdRule) -> Cow<'_, 
     out
 }
 
-/// The first result that answers no call before it: its place among the messages, and its id.
+/// The first result that matches no earlier call: its position among the messages, and its id.
 pub(in crate::llm) fn stray_result(messages: &[Message]) -> Option<(usize, &str)> {
     let mut pairs = Pairs::default();
     messages.iter().enumerate().find_map(|(at, message)| {
@@ -84,15 +85,15 @@ fn answers(message: &Message) -> Option<&str> {
 struct Pairs<'m> {
     named: HashMap<&'m str, Named>,
     calls: usize,
-    /// Assistant messages that follow each other are one answer.
+    /// Number of the current answer. Consecutive assistant messages are one answer.
     answer: usize,
     in_answer: bool,
 }
 
-/// The calls that have one id.
+/// The calls with the same id.
 #[derive(Default)]
 struct Named {
-    /// Calls without a result, by the answer that they are of.
+    /// Calls without a result, grouped by the answer that they are part of.
     open: Vec<(usize, VecDeque<usize>)>,
     newest: usize,
     times: usize,
@@ -105,7 +106,7 @@ impl<'m> Pairs<'m> {
         self.in_answer = assistant;
     }
 
-    /// Notes a call; gives how many have its id now.
+    /// Records a call. Returns how many calls have its id so far.
     fn call(&mut self, id: &'m str) -> usize {
         let (answer, call) = (self.answer, self.calls);
         self.calls += 1;
@@ -119,7 +120,7 @@ impl<'m> Pairs<'m> {
         named.times
     }
 
-    /// The call that a result belongs to, by its number. A second result of one call belongs to it too.
+    /// The number of the call that a result belongs to. A second result of a call belongs to it too.
     fn result(&mut self, id: &str) -> Option<usize> {
         let named = self.named.get_mut(id)?;
         while let Some((_, open)) = named.open.last_mut() {
@@ -152,7 +153,7 @@ mod tests {
         Message { role: Role::Tool, tool_call_id: Some(id.to_owned()), ..Message::default() }
     }
 
-    /// For each result, the number of the call that has its id after all: messages count, then calls.
+    /// For each result, the call that has its id in the end: the number of its message, and its number in that message.
     fn answered(messages: &[Message]) -> Vec<Option<(usize, usize)>> {
         let mut calls = HashMap::new();
         for (at, message) in messages.iter().enumerate() {
@@ -238,7 +239,7 @@ mod tests {
                 messages.push(asks(&ids.iter().map(String::as_str).collect::<Vec<_>>()));
                 for (number, id) in ids.iter().enumerate() {
                     messages.push(result(id));
-                    // One that is there before in this answer, under the same id, is answered first: they come in order.
+                    // An earlier call of this answer with the same id is answered first, because results come in order.
                     expected.push(Some((at, number)));
                 }
             }

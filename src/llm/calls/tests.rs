@@ -10,8 +10,8 @@ fn part(index: Option<u64>, id: &str, name: &str, arguments: &str) -> Part {
     Part { index, id: given(id), name: given(name), arguments: arguments.to_owned() }
 }
 
-/// The calls that a client puts together by our indexes: id, name, arguments; and whether every chunk could have gone
-/// out as it came.
+/// The calls (id, name, arguments) that a client assembles by our indexes, and true if every chunk could have been
+/// passed on unchanged.
 fn together(parts: Vec<Part>) -> (Vec<(String, String, String)>, bool) {
     let (mut calls, mut pieces, mut trusted) = (Calls::default(), Vec::new(), true);
     for part in parts {
@@ -32,7 +32,7 @@ fn together(parts: Vec<Part>) -> (Vec<(String, String, String)>, bool) {
     (found.into_iter().map(|call| (call.id, call.name, call.arguments)).collect(), trusted)
 }
 
-/// What vendors send, and the calls that are meant.
+/// Parts as vendors send them, and the calls that they mean.
 #[test]
 fn calls_are_told_apart_whatever_the_vendor_says_of_them() {
     let at = Some;
@@ -286,7 +286,7 @@ fn calls_without_number_are_refused() {
     assert!(refused && pieces.len() == MAX_CALLS);
 }
 
-/// What a vendor does with the identity of its calls.
+/// How a vendor identifies its calls.
 #[derive(Debug, Clone)]
 struct Habits {
     index: fn(u64) -> Option<u64>,
@@ -316,7 +316,7 @@ proptest! {
         let mut parts = Vec::new();
         let mut expected = Vec::new();
         for (at, (name, text)) in calls.iter().enumerate() {
-            // Each with a value of its own: the same call twice without ids is one that is repeated.
+            // Each call has a value of its own: without ids, the same call twice counts as a repeated one.
             let arguments = serde_json::json!({"n": at, "text": text}).to_string();
             let id = if habits.ids { format!("id{at}") } else { String::new() };
             let index = (habits.index)(at as u64);

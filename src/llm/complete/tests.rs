@@ -121,10 +121,10 @@ fn several_answers_have_to_end_each() {
     assert_eq!(ended(&both, 0, 2, false), Ok(vec![(0, Finish::Stop), (1, Finish::Stop)]));
     let one = [text(0), text(1), stop(0)];
     assert_eq!(ended(&one, 0, 2, true), Err(Incomplete::Cut));
-    // The mark does not stand for a reason that its neighbour has.
+    // The end mark does not replace a finish reason if another answer has one.
     assert_eq!(ended(&[&one[..], &[Piece::Done]].concat(), 0, 2, true), Err(Incomplete::Cut));
     assert!(ended(&[text(0), text(1), Piece::Done], 0, 2, true).is_ok());
-    // Fewer than were asked for: only where the vendor says that this is all.
+    // Fewer answers than requested are accepted only if the vendor marks the end.
     assert_eq!(ended(&[text(0), stop(0)], 0, 2, true), Err(Incomplete::Cut));
     assert!(ended(&[text(0), stop(0), Piece::Done], 0, 2, true).is_ok());
 }
@@ -152,7 +152,7 @@ fn thinking_alone_is_not_said() {
     assert!(ended(&[thought, stop(0)], 0, 1, true).is_ok());
 }
 
-/// A whole answer of each wire format, with what it says and its finish reason as JSON.
+/// A whole answer in each wire format, with or without content, and with its finish reason as JSON.
 fn body(provider: &dyn Provider, said: bool, finish: &str) -> String {
     match provider.name() {
         "anthropic" => {
@@ -224,7 +224,7 @@ fn gemini_that_stops_without_a_part_says_nothing() {
     let google = crate::llm::provider("google").expect("google");
     let empty = r#"{"candidates":[{"content":{"role":"model"},"finishReason":"STOP","index":0}],"usageMetadata":{"promptTokenCount":3,"totalTokenCount":3}}"#;
     assert!(matches!(google.answer(empty.as_bytes()), Err(StreamError::Incomplete { why: Incomplete::Empty, .. })));
-    // The same, early in a stream: what follows is the answer.
+    // The same chunk early in a stream: the answer follows it.
     let text = r#"{"candidates":[{"content":{"parts":[{"text":"x"}]},"index":0}]}"#;
     let last = r#"{"candidates":[{"content":{"role":"model"},"finishReason":"STOP","index":0}]}"#;
     for (events, good) in [(vec![empty], false), (vec![empty, text], false), (vec![empty, text, last], true)] {

@@ -1,4 +1,4 @@
-//! Gemini's answers and chunks, which have one shape.
+//! Decodes Gemini's answers and stream chunks, which have the same format.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -92,9 +92,9 @@ struct WireUsage {
 }
 
 impl WireUsage {
-    /// Gemini's prompt count includes the cached tokens; its candidates' count leaves the thoughts out.
+    /// Gemini's prompt count includes the cached tokens; its candidates count excludes the thoughts.
     ///
-    /// A count of zero is left out; the total tells whether it was.
+    /// Gemini leaves out counts of zero. If both output counts are missing, the output is the total minus the input.
     fn into_usage(self) -> Usage {
         let input = self.prompt_token_count.map(|tokens| tokens + self.tool_use_prompt_token_count.unwrap_or(0));
         let output = match (self.candidates_token_count, self.thoughts_token_count) {
@@ -111,7 +111,7 @@ impl WireUsage {
     }
 }
 
-/// The chunks of an event or a body: one, or a list of them.
+/// The chunks of an event or a body: a single one, or a list.
 fn read(body: &[u8], what: &str) -> Result<Vec<WireAnswer>, StreamError> {
     let malformed = |error: serde_json::Error| {
         StreamError::Malformed(format!("{what} is none of Gemini's: {}", response::describe(&error)))
@@ -134,7 +134,7 @@ fn read(body: &[u8], what: &str) -> Result<Vec<WireAnswer>, StreamError> {
     }
 }
 
-/// Reads a whole answer: a stream of one event, or its chunks in a list.
+/// Reads a whole answer: a single chunk, or a list of chunks.
 pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
     let mut pieces = Vec::new();
     let mut decoder = Decoder::default();
@@ -169,7 +169,7 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
 pub(super) struct Decoder {
     started: bool,
     calls: Calls,
-    /// Candidates that have had a part.
+    /// Choices that have had a part.
     spoke: Vec<u32>,
 }
 
@@ -186,7 +186,7 @@ impl StreamDecoder for Decoder {
     }
 }
 
-/// Choice, call, and the signature that must come back with it.
+/// Choice, index of the call, and the signature that must be sent back with it.
 type Signatures = Vec<(u32, u32, String)>;
 
 impl Decoder {
@@ -201,7 +201,7 @@ impl Decoder {
         }
         let blocked = wire.prompt_feedback.is_some_and(|feedback| feedback.block_reason.is_some());
         if blocked && wire.candidates.is_empty() {
-            // However many answers were asked for, none will come.
+            // No answer will come, however many were requested.
             out.push(Piece::Finish { choice: 0, reason: Finish::ContentFilter });
             out.push(Piece::Done);
         }
@@ -238,7 +238,8 @@ impl Decoder {
         }
         let word = candidate.finish_reason.as_deref();
         let called = self.calls.any(choice);
-        // Gemini stops without a part where it failed to answer: that says nothing, not even that there is nothing to say.
+        // If Gemini stops without any part, it failed to answer: such a stop does not even mean that there is nothing
+        // to say.
         if matches!(complete::reason(word, None)?, Reason::Known(Finish::Stop)) && !self.spoke.contains(&choice) {
             return Ok(());
         }

@@ -15,7 +15,6 @@ use super::{
     StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Wire, models, secret_header,
 };
 
-/// Gemini.
 pub(super) static GOOGLE: Google = Google;
 
 #[derive(Debug)]
@@ -23,7 +22,7 @@ pub(super) struct Google;
 
 const VERSION: &str = "v1beta";
 
-/// Keywords of JSON Schema that `responseJsonSchema` takes.
+/// JSON Schema keywords that `responseJsonSchema` accepts.
 const SCHEMA_KEYWORDS: &[&str] = &[
     "$id",
     "$defs",
@@ -48,10 +47,10 @@ const SCHEMA_KEYWORDS: &[&str] = &[
     "propertyOrdering",
 ];
 
-/// Gemini takes any id, and tells calls apart by them.
+/// Gemini accepts any id, and tells calls apart by it.
 const IDS: IdRule = IdRule { fits: |id| !id.is_empty(), length: 24 };
 
-/// Fields of the API that go through as they came.
+/// Native fields of the API, passed through unchanged.
 const NATIVE: &[&str] = &["safetySettings", "cachedContent", "labels"];
 
 impl Provider for Google {
@@ -77,7 +76,7 @@ impl Provider for Google {
         write_body(&mut body, request, call)?;
         let version = call.api_version.unwrap_or(VERSION);
         let method = if call.stream { "streamGenerateContent?alt=sse" } else { "generateContent" };
-        // `models/x` and `tunedModels/x` are names of their own.
+        // `models/x` and `tunedModels/x` are full names already.
         let model = match call.model.split_once('/') {
             Some((kind @ ("models" | "tunedModels"), name)) => format!("{kind}/{}", path_segment(name)),
             _ => format!("models/{}", path_segment(call.model)),
@@ -185,7 +184,7 @@ fn write_config(object: &mut Object<'_>, request: &ChatRequest, call: &Call<'_>)
     Ok(())
 }
 
-/// Gemini 2.5 takes a budget of tokens, later ones a level.
+/// Gemini 2.5 accepts a token budget for thinking, later models a level.
 fn thinking(effort: &str, model: &str) -> Value {
     if model.contains("2.5") {
         let budget = match effort {
@@ -197,7 +196,7 @@ fn thinking(effort: &str, model: &str) -> Value {
         };
         return json!({ "thinkingBudget": budget });
     }
-    // Its levels go from MINIMAL to XHIGH.
+    // The levels range from MINIMAL to XHIGH.
     let level = match effort {
         "none" => "MINIMAL".to_owned(),
         "max" => "XHIGH".to_owned(),
@@ -206,7 +205,7 @@ fn thinking(effort: &str, model: &str) -> Value {
     json!({ "thinkingLevel": level })
 }
 
-/// Consecutive messages of one role become one.
+/// Writes the messages. Consecutive messages of one role are merged.
 fn write_contents(out: &mut Vec<u8>, messages: &[Message]) -> Result<(), Unsupported> {
     let spoken: Vec<&Message> =
         messages.iter().filter(|message| !message.role.instructs() && !emulate::says_nothing(message)).collect();
@@ -240,7 +239,7 @@ fn write_contents(out: &mut Vec<u8>, messages: &[Message]) -> Result<(), Unsuppo
     Ok(())
 }
 
-/// What is called, by the call's id.
+/// Names of the called functions, by the call's id.
 type Names<'m> = HashMap<&'m str, &'m str>;
 
 fn write_parts(out: &mut Vec<u8>, message: &Message, names: &Names<'_>, first: &mut bool) -> Result<(), Unsupported> {
@@ -351,7 +350,7 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
         tools.insert(0, json!({ "functionDeclarations": declarations }));
     }
     object.value("tools", &tools);
-    // Arguments that must follow their schema strictly: the mode in which Gemini sees to it.
+    // Arguments must follow their schema strictly: in this mode Gemini ensures that.
     let strict =
         request.tools.iter().any(|tool| matches!(tool, Tool::Function(function) if function.strict == Some(true)));
     let config = match &request.tool_choice {

@@ -1,5 +1,5 @@
-//! OpenAI's answers and chunks, as its many imitators write them: fields left out, usage under two names, tool calls on
-//! the choice, finish reasons in the vendor's own words.
+//! Decodes OpenAI's answers and chunks, also as its many imitators write them: with fields left out, usage under two
+//! names, tool calls on the choice, and finish reasons in the vendor's own words.
 
 use std::borrow::Cow;
 
@@ -34,7 +34,7 @@ struct WireAnswer {
     error: Option<Value>,
     system_fingerprint: Option<Value>,
     service_tier: Option<Value>,
-    /// Groq's place for usage, beside OpenAI's.
+    /// Groq's field for the usage, besides OpenAI's.
     #[serde(deserialize_with = "lenient::object")]
     x_groq: Option<WireGroq>,
 }
@@ -62,25 +62,25 @@ struct WireChoice {
     message: Option<WireMessage>,
     #[serde(deserialize_with = "lenient::object")]
     delta: Option<WireMessage>,
-    /// Where AssemblyAI's reference has them.
+    /// AssemblyAI's reference places them here.
     #[serde(deserialize_with = "lenient::list")]
     tool_calls: Vec<WireToolCall>,
     #[serde(deserialize_with = "lenient::text")]
     finish_reason: Option<String>,
-    /// OpenRouter's, in the words of the vendor behind it.
+    /// OpenRouter's field: the finish reason of the vendor behind it.
     #[serde(deserialize_with = "lenient::text")]
     native_finish_reason: Option<String>,
     logprobs: Option<Value>,
-    /// OpenRouter's, of a model behind it that broke off.
+    /// OpenRouter's field: the error of a model behind it that broke off.
     #[serde(deserialize_with = "lenient::error")]
     error: Option<Value>,
 }
 
 impl WireChoice {
-    /// The error that ended this answer.
+    /// The error that ended this answer, if there is one.
     fn broken(&mut self) -> Option<StreamError> {
         let error = self.error.take().map(|error| StreamError::Vendor(in_band(error)));
-        // The reason of the model behind a router may tell of a failure that the router's own does not.
+        // The finish reason of the model behind a router may report a failure that the router's own does not.
         error.or_else(|| complete::reason(self.native_finish_reason.as_deref(), None).err())
     }
 }
@@ -92,23 +92,23 @@ struct WireMessage {
     #[serde(deserialize_with = "lenient::text")]
     refusal: Option<String>,
     reasoning_content: Option<WireText>,
-    /// OpenRouter's and Groq's name; newer vLLM sends both.
+    /// The name at OpenRouter and Groq; newer vLLM versions send both.
     reasoning: Option<WireText>,
     /// AssemblyAI's name.
     thinking: Option<WireText>,
     #[serde(deserialize_with = "lenient::list")]
     tool_calls: Vec<WireToolCall>,
-    /// OpenAI's form of before tools, one call.
+    /// OpenAI's older form, from before tools: a single call.
     #[serde(deserialize_with = "lenient::object")]
     function_call: Option<WireFunction>,
     annotations: Option<Value>,
     audio: Option<Value>,
-    /// OpenRouter's signed thinking, to be sent back.
+    /// OpenRouter's signed thinking, which the client must send back.
     reasoning_details: Option<Value>,
 }
 
 impl WireMessage {
-    /// The thinking, under whichever name it came, and what is said.
+    /// Takes the thinking, under any of its names, and the text.
     fn take_texts(&mut self) -> (Option<String>, Option<String>) {
         let names = [self.reasoning_content.take(), self.reasoning.take(), self.thinking.take()];
         let thinking = names.into_iter().flatten().filter_map(WireText::thoughts).next();
@@ -118,7 +118,7 @@ impl WireMessage {
         }
     }
 
-    /// The calls: those of the message, those beside it in its choice that it has not, and a call of the older form.
+    /// Takes the tool calls: those of the message, the additional ones of its choice, or else a call in the older form.
     fn take_calls(&mut self, beside: Vec<WireToolCall>) -> Vec<WireToolCall> {
         let mut calls = std::mem::take(&mut self.tool_calls);
         let others: Vec<WireToolCall> = beside.into_iter().filter(|call| !calls.contains(call)).collect();
@@ -156,7 +156,7 @@ impl WireToolCall {
 struct WireFunction {
     #[serde(deserialize_with = "lenient::text")]
     name: Option<String>,
-    /// A JSON text, or (Ollama's older servers) the object itself.
+    /// JSON as text, or (from Ollama's older servers) the object itself.
     #[serde(deserialize_with = "lenient::arguments")]
     arguments: Option<String>,
 }
@@ -176,7 +176,7 @@ struct WireUsage {
     prompt_tokens_details: Option<PromptDetails>,
     #[serde(deserialize_with = "lenient::object")]
     completion_tokens_details: Option<CompletionDetails>,
-    /// DeepSeek's name.
+    /// DeepSeek's name for the cached tokens.
     #[serde(deserialize_with = "lenient::count")]
     prompt_cache_hit_tokens: Option<u64>,
 }
@@ -188,7 +188,7 @@ struct PromptDetails {
     cached_tokens: Option<u64>,
     #[serde(deserialize_with = "lenient::count")]
     cache_write_tokens: Option<u64>,
-    /// AssemblyAI's names for what Anthropic wrote to its cache.
+    /// AssemblyAI's names for the tokens that Anthropic wrote to its cache.
     #[serde(deserialize_with = "lenient::object")]
     cache_creation: Option<CacheCreation>,
 }
@@ -210,7 +210,7 @@ struct CompletionDetails {
 }
 
 impl WireUsage {
-    /// OpenAI's prompt tokens include the cached ones, its completion tokens the reasoning.
+    /// OpenAI's prompt tokens include the cached ones, and its completion tokens include the reasoning.
     fn into_usage(self) -> Usage {
         let prompt = self.prompt_tokens_details;
         let written = prompt.as_ref().and_then(|details| {
@@ -263,7 +263,8 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
     complete::whole(response, unknown)
 }
 
-/// A choice without an index belongs to the first: AssemblyAI may send text and calls as separate choices.
+/// Adds a choice to the answer. One without an index belongs to the first: AssemblyAI may send text and calls as
+/// separate choices.
 fn merge_choice(
     choices: &mut Vec<Choice>,
     wire: WireChoice,
@@ -321,7 +322,7 @@ fn append(ours: &mut Option<String>, more: Option<String>) {
     }
 }
 
-/// An error object inside a 200: its `code` is the status that it stands for, if it is one.
+/// An error object inside a 200. Its `code` or `status` is the status that it stands for, if that is an error status.
 fn in_band(error: Value) -> failure::VendorError {
     let status = ["code", "status"].iter().find_map(|key| lenient::count_of(error.get(key)?));
     let named = ["type", "code"].iter().find_map(|key| match error.get(key)?.as_str()? {
@@ -342,16 +343,16 @@ fn malformed(what: &str, error: &serde_json::Error) -> StreamError {
 pub(super) struct Decoder {
     started: bool,
     calls: Calls,
-    /// The chunk just read is not as OpenAI has it: its client would overlook something.
+    /// Set if the chunk just read differs from OpenAI's format, so that OpenAI's client would miss something.
     foreign: bool,
-    /// It is as OpenAI has it.
+    /// Set if it is a plain text chunk in OpenAI's format.
     plain: bool,
 }
 
 impl StreamDecoder for Decoder {
     fn decode(&mut self, event: sse::Event<'_>, out: &mut Vec<Piece>) -> Result<(), StreamError> {
         let data = json::whole(event.data);
-        // Not as it came, where the client could not read that.
+        // A chunk that was repaired is not passed on unchanged: the client could not read it.
         self.foreign = matches!(data, Cow::Owned(_));
         self.plain = false;
         if complete::is_mark(data.as_bytes()) {
@@ -375,7 +376,7 @@ impl StreamDecoder for Decoder {
         let usage = chunk.take_usage();
         let named = !matches!(event.name, "" | "message" | "error");
         if named && usage.is_none() && chunk.choices.is_empty() {
-            // The server's own, for readers who know its name.
+            // An event of the server's own, for clients that know its name.
             return Ok(());
         }
         if let Some(error) = chunk.error.take() {
@@ -385,7 +386,7 @@ impl StreamDecoder for Decoder {
             let value: Value = serde_json::from_str(&data).unwrap_or_default();
             return Err(StreamError::Vendor(in_band(value)));
         }
-        // Azure's first chunk tells of its filters alone, and other servers send events of their own.
+        // Azure's first chunk contains only the results of its filters, and other servers send events of their own.
         let begins = !chunk.choices.is_empty();
         if !self.started && begins {
             self.started = true;
@@ -417,7 +418,8 @@ impl Decoder {
         let mut delta = wire.delta.or(wire.message).unwrap_or_default();
         self.foreign |= delta.thinking.is_some() || delta.function_call.is_some();
         self.foreign |= !matches!(delta.content, None | Some(WireText::Text(_)));
-        // Thinking under a name of the vendor's own, without more of it that would get lost.
+        // Thinking only under the vendor's own name, without further details that would be lost if the chunk is
+        // rewritten.
         let renamed = delta.reasoning_content.is_none() && delta.reasoning_details.is_none();
         self.foreign |= renamed && delta.reasoning.is_some();
         let (thinking, text) = delta.take_texts();

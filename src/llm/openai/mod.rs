@@ -1,4 +1,5 @@
-//! OpenAI's chat completions, and all that speak it: one struct of differences, one value a vendor.
+//! OpenAI's chat completions API, and all vendors that implement it: one struct holds the differences, one value per
+//! vendor.
 //!
 //! Sources: the `openai` package's types; AssemblyAI's LLM Gateway reference; the servers' own documentation.
 
@@ -18,7 +19,7 @@ use super::{
     StreamDecoder, StreamError, THINKING_BLOCKS, Tool, ToolCall, ToolChoice, Unsupported, Wire, models, secret_header,
 };
 
-/// How the key travels.
+/// How the API key is sent.
 #[derive(Debug, Clone, Copy)]
 enum Auth {
     /// `Authorization: Bearer KEY`.
@@ -27,35 +28,35 @@ enum Auth {
     ApiKey,
 }
 
-/// What tells one OpenAI-compatible vendor from another.
+/// The differences between OpenAI-compatible vendors.
 #[derive(Debug)]
 pub(super) struct OpenAi {
     name: &'static str,
     base_url: Option<&'static str>,
     auth: Auth,
-    /// The name of the token limit: OpenAI's reasoning models refuse the older one, most others know only that.
+    /// Name of the token limit. OpenAI's reasoning models refuse the older name; most other vendors know only that one.
     max_tokens: &'static str,
-    /// Whether the role `developer` is known; else it is sent as `system`.
+    /// Set if the role `developer` is known; otherwise it is sent as `system`.
     developer: bool,
-    /// Whether `stream_options` is known.
+    /// Set if `stream_options` is known.
     stream_options: bool,
-    /// Whether there is a JSON mode without a schema; else it is asked for in words.
+    /// Set if there is a JSON mode without a schema; otherwise the prompt asks for JSON.
     json_object: bool,
-    /// Whether fields that other vendors put into an assistant's message (its thinking, signatures of its calls) may
-    /// come back with it: strict vendors refuse what they do not know.
+    /// Set if fields that other vendors put into an assistant's message (its thinking, signatures of its calls) may be
+    /// sent back with it. Strict vendors refuse fields that they do not know.
     extras: bool,
-    /// Whether the effort is `reasoning.effort`.
+    /// Set if the effort is sent as `reasoning.effort`.
     reasoning_object: bool,
     /// The name of `seed`.
     seed: &'static str,
-    /// Whether `user` is known.
+    /// Set if `user` is known.
     user: bool,
-    /// Whether a parameter that asks for nothing but the default may stand there: it is refused where a model does not
-    /// list it.
+    /// Set if a parameter may be sent that only repeats the default. Otherwise it is left out, because it is refused if
+    /// a model does not list it.
     defaults: bool,
-    /// Tool calls' ids that the vendor takes; others are mapped into that form.
+    /// The rule for tool call ids that the vendor accepts; other ids are replaced by ones that follow it.
     call_ids: IdRule,
-    /// What the vendor is known to leave out without a word: `n`, `tool_choice`, `logit_bias`.
+    /// Features that the vendor is known to ignore silently: `n`, `tool_choice`, `logit_bias`.
     ignores: &'static [&'static str],
     schema_modes: &'static [SchemaMode],
 }
@@ -95,7 +96,7 @@ pub(super) static OPENAI: OpenAi = OpenAi {
     ..BASE
 };
 pub(super) static COMPATIBLE: OpenAi = BASE;
-/// AssemblyAI's LLM Gateway. It refuses what a model does not support, and documents no `json_object`.
+/// AssemblyAI's LLM Gateway. It refuses parameters that a model does not support, and documents no `json_object`.
 pub(super) static ASSEMBLYAI: OpenAi = OpenAi {
     name: "assemblyai",
     base_url: Some("https://llm-gateway.assemblyai.com/v1"),
@@ -123,14 +124,14 @@ pub(super) static GROQ: OpenAi = OpenAi {
     extras: false,
     ..BASE
 };
-/// llama.cpp's servers: the Python one answers 500 to `json_schema`, both constrain `json_object` with a schema.
+/// llama.cpp's servers. The Python one answers 500 to `json_schema`; both constrain `json_object` with a schema.
 pub(super) static LLAMACPP: OpenAi = OpenAi {
     name: "llamacpp",
     base_url: Some("http://127.0.0.1:8080/v1"),
     schema_modes: &[SchemaMode::JsonObject, SchemaMode::Prompt],
     ..BASE
 };
-/// Mistral refuses fields that it does not know; usage comes with the last chunk without being asked for.
+/// Mistral refuses fields that it does not know. Its last chunk contains the usage without being asked for it.
 pub(super) static MISTRAL: OpenAi = OpenAi {
     name: "mistral",
     base_url: Some("https://api.mistral.ai/v1"),
@@ -141,7 +142,7 @@ pub(super) static MISTRAL: OpenAi = OpenAi {
     call_ids: NINE_IDS,
     ..BASE
 };
-/// Ollama leaves out what it does not know without a word.
+/// Ollama silently ignores parameters that it does not know.
 pub(super) static OLLAMA: OpenAi = OpenAi {
     name: "ollama",
     base_url: Some("http://127.0.0.1:11434/v1"),
@@ -194,7 +195,7 @@ impl Provider for OpenAi {
     }
 }
 
-/// A little over what the prompt needs, so that the body is allocated once.
+/// A little more than the prompt needs, so that the body is allocated only once.
 fn body_size(request: &ChatRequest) -> usize {
     let prompt: usize = request
         .messages
@@ -208,11 +209,11 @@ fn body_size(request: &ChatRequest) -> usize {
 }
 
 impl OpenAi {
-    /// Refuses what would be left out without a word.
+    /// Refuses requested features that the vendor would silently ignore.
     fn refuse(&self, request: &ChatRequest) -> Result<(), Unsupported> {
         let asked = |what: &&&str| match **what {
             "n" => request.n.is_some_and(|n| n > 1),
-            // `none` can be had by leaving the tools out.
+            // `none` is sent by leaving the tools out.
             "tool_choice" => !matches!(&request.tool_choice, None | Some(ToolChoice::None | ToolChoice::Auto)),
             other => request.rest.get(other).is_some_and(|value| !value.is_null()),
         };
@@ -310,7 +311,8 @@ impl OpenAi {
     }
 
     fn write_messages(&self, out: &mut Vec<u8>, messages: &[Message], instruction: Option<&str>) {
-        // Many chat templates allow one system message only, and only as the first: the instruction joins it.
+        // Many chat templates allow only one system message, and only as the first, so the instruction is appended to
+        // it.
         let joins = instruction.is_some()
             && messages
                 .first()
@@ -339,7 +341,7 @@ impl OpenAi {
         match &message.content {
             Content::Text(text) => json::text(object.key("content"), text),
             Content::Parts(parts) => object.value("content", parts),
-            // Required of all but assistants that call something.
+            // Required for all messages except those of an assistant that calls tools.
             Content::None => object.value("content", &Value::Null),
         }
         object.option("name", message.name.as_ref());
@@ -377,7 +379,7 @@ fn write_tool(out: &mut Vec<u8>, tool: &Tool) {
     }
 }
 
-/// Writes a tool call as OpenAI has it; also for answers to OpenAI's clients.
+/// Writes a tool call in OpenAI's format; also used for answers to OpenAI's clients.
 pub(crate) fn write_tool_call(out: &mut Vec<u8>, call: &ToolCall) {
     write_call(out, call, &call.id, |_| true);
 }
@@ -429,7 +431,7 @@ mod tests {
         let (request, model) = ChatRequest::from_json(sent.to_string().as_bytes()).expect("request");
         assert_eq!(model.as_deref(), Some("m"));
         assert_eq!(body(&OpenAi { extras: true, ..OPENAI }, &request, SchemaMode::JsonSchema), sent);
-        // A field of another vendor's, which OpenAI refuses.
+        // A field of another vendor, which OpenAI refuses.
         let mut strict = sent;
         if let Some(Value::Object(call)) = strict.pointer_mut("/messages/2/tool_calls/0") {
             call.remove("extra_content");

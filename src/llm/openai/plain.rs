@@ -1,7 +1,7 @@
-//! The plainest of chunks, which are nearly all of them: one piece of text for the first answer, and nothing else. Read
+//! The simplest chunks, which are nearly all of them: one piece of text for the first answer, and nothing else. Read
 //! without a tree and with one copy.
 //!
-//! Whatever is not exactly that is the decoder's own to read; this never says what is wrong.
+//! Any other chunk is left to the decoder; this never says what is wrong.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 
 use super::shape;
 
-/// Of OpenAI's own [shape]; anything that the decoder would look at, but for the text, has to be absent or null.
+/// A chunk in OpenAI's own [shape]. Every other field that the decoder would use must be absent or null.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Chunk<'a> {
@@ -26,10 +26,10 @@ struct Chunk<'a> {
     _system_fingerprint: IgnoredAny,
     #[serde(default, rename = "service_tier")]
     _service_tier: IgnoredAny,
-    /// OpenAI's padding against those who read lengths.
+    /// OpenAI's padding, which hides the length of the text from eavesdroppers.
     #[serde(default, rename = "obfuscation")]
     _obfuscation: IgnoredAny,
-    /// OpenRouter's.
+    /// OpenRouter's field.
     #[serde(default, rename = "provider")]
     _provider: IgnoredAny,
     #[serde(borrow)]
@@ -46,7 +46,7 @@ struct Choice<'a> {
     delta: Delta<'a>,
     #[serde(default, rename = "finish_reason")]
     _finish_reason: (),
-    /// OpenRouter's.
+    /// OpenRouter's field.
     #[serde(default, rename = "native_finish_reason")]
     _native_finish_reason: (),
     #[serde(default, rename = "logprobs")]
@@ -64,7 +64,7 @@ struct Delta<'a> {
     _refusal: (),
 }
 
-/// The text of a chunk that says nothing else; `None` for every other.
+/// The text of a chunk that contains nothing else; `None` for any other chunk.
 pub(super) fn text(data: &str) -> Option<Cow<'_, str>> {
     let Chunk { choices: [Choice { index: 0, delta, .. }], .. } = serde_json::from_str(data).ok()? else {
         return None;

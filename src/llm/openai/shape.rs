@@ -1,7 +1,7 @@
-//! Whether a chunk has the shape that OpenAI's own have, so that it can go to an OpenAI client as it came: every field that
-//! clients read is there, in its own type. Further fields may stand beside them.
+//! Checks if a chunk has the shape of OpenAI's own, so that it can be passed to an OpenAI client unchanged: every field
+//! that clients read is there, with its own type. Additional fields are allowed.
 //!
-//! Read without a tree and without copies; never says what is wrong.
+//! Reads without a tree and without copies; never says what is wrong.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 
-/// `chat.completion.chunk`, and nothing else.
+/// Exactly the text `chat.completion.chunk`.
 pub(super) struct Name;
 
 /// Any text.
@@ -48,7 +48,7 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// An object of this form; serde's own structs take lists too.
+/// An object that matches `T`. Serde's own structs would also accept a list.
 struct Only<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Only<T> {
@@ -87,7 +87,7 @@ struct Choice {
     _index: u32,
     #[serde(rename = "delta")]
     _delta: Only<Delta>,
-    /// One that has ended is written anew.
+    /// Must be null: the chunk that ends an answer is always written by us.
     #[serde(default, rename = "finish_reason")]
     _finish_reason: (),
 }
@@ -126,7 +126,7 @@ struct Function {
     _arguments: Option<Text>,
 }
 
-/// Whether the data of an event is such a chunk.
+/// Returns true if the data of an event is such a chunk.
 pub(super) fn is_chunk(data: &[u8]) -> bool {
     std::str::from_utf8(data).is_ok_and(|text| serde_json::from_str::<Only<Chunk>>(text).is_ok())
 }
@@ -211,8 +211,8 @@ mod tests {
     }
 
     proptest! {
-        /// A good chunk with any one field removed or replaced never stops a stream, loses its text only where the text
-        /// or its place was hit, and goes on as it came only if it still has the shape.
+        /// A valid chunk with any one field removed or replaced never stops a stream, loses its text only if the text
+        /// or its position was changed, and is passed on unchanged only if it still has the shape.
         #[test]
         fn chunk_with_one_field_changed_goes_on_as_it_came_only_in_openais_shape(
             place in 0usize..9,

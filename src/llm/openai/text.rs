@@ -1,4 +1,4 @@
-//! What an answer says, as OpenAI's many imitators write it: a text, or content parts.
+//! The text of an answer, as OpenAI's many imitators write it: a string, or content parts.
 //!
 //! Knows nothing else of an answer.
 
@@ -7,17 +7,17 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
-/// Text, or content parts with text in them (Mistral's reasoning models).
+/// Text, or content parts that contain text (Mistral's reasoning models).
 pub(super) enum WireText {
     Text(String),
     Parts(Vec<Value>),
-    /// Digits, where a number stands in the place of the text.
+    /// The digits of a number in place of the text.
     Number(String),
-    /// Nothing that could be said.
+    /// A value without any text.
     Other,
 }
 
-// By hand: serde's untagged enums copy the text once more.
+// Implemented by hand, because serde's untagged enums copy the text once more.
 impl<'de> Deserialize<'de> for WireText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct TextVisitor;
@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for WireText {
 }
 
 impl WireText {
-    /// Parts of thinking, and of text.
+    /// Splits it into the thinking and the text.
     pub(super) fn split(self) -> (Option<String>, Option<String>) {
         let parts = match self {
             Self::Text(text) | Self::Number(text) => return (None, Some(text)),
@@ -80,14 +80,14 @@ impl WireText {
         (Some(thinking).filter(|text| !text.is_empty()), Some(texts(&parts)))
     }
 
-    /// What is thought, of a field that holds nothing else; `None` where that is nothing.
+    /// The thinking, from a field that contains nothing else; `None` if it is empty.
     pub(super) fn thoughts(self) -> Option<String> {
         let (within, text) = self.split();
         text.filter(|text| !text.is_empty()).or(within)
     }
 }
 
-/// The text of a part: a part that is only a text is one too.
+/// The text of a part. A part may also be a plain string.
 fn said(part: &Value) -> Option<&str> {
     part.as_str().or_else(|| part.get("text")?.as_str())
 }

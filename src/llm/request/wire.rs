@@ -1,8 +1,8 @@
-//! A request as a body spells it: OpenAI's fields and those that its imitators give in their place, read into the
-//! canonical types.
+//! A request as bodies spell it: OpenAI's fields and the alternatives that its imitators use, read into the canonical
+//! types.
 //!
-//! Says where a body is wrong and what was expected there. Knows no limits of values (see [`ChatRequest::check`]), and
-//! nothing of how a request is written for a vendor.
+//! Reports where a body is wrong and what is expected there. Knows no limits of values (see [`ChatRequest::check`]),
+//! nor how a request is encoded for a vendor.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::{ChatRequest, Content, Message, ResponseFormat, Role, Tool, ToolCall,
 use crate::llm::{RequestError, Text, json, lenient};
 use crate::types::JsonMap;
 
-/// A body: the request, and the `model` that it names.
+/// Reads a body. Returns the request and the `model` that it names.
 pub(super) fn read(body: &[u8]) -> Result<(ChatRequest, Option<String>), RequestError> {
     match json::read::<Wire>(body) {
         Ok(wire) => wire.into_request(),
@@ -22,14 +22,14 @@ pub(super) fn read(body: &[u8]) -> Result<(ChatRequest, Option<String>), Request
     }
 }
 
-/// Some of a request's fields, as a body would have them; the others are as if left out.
+/// Reads some fields of a request as they would be in a body; all others have their defaults.
 pub(super) fn read_params(params: &JsonMap) -> Result<ChatRequest, RequestError> {
     let wire: Wire = serde_path_to_error::deserialize(Value::Object(params.clone()))
         .map_err(|error| RequestError::read("", error.path(), error.inner()))?;
     Ok(wire.into_request()?.0)
 }
 
-/// Reads a body that is wrong once more, this time with an eye on the path: a good one does not pay for that.
+/// Reads an invalid body once more to find the path of the error. Valid bodies do not pay for that.
 fn where_it_fails(body: &[u8], error: &serde_json::Error) -> RequestError {
     let body = json::whole(body);
     let mut deserializer = serde_json::Deserializer::from_str(&body);
@@ -132,7 +132,7 @@ struct WireToolCall {
 #[serde(expecting = "an object")]
 struct WireFunctionCall {
     name: String,
-    /// A JSON text, or the object itself.
+    /// JSON as text, or the object itself.
     #[serde(default, deserialize_with = "lenient::arguments")]
     arguments: Option<String>,
 }
@@ -173,7 +173,8 @@ impl<'de> Deserialize<'de> for WireContent {
 }
 
 impl Wire {
-    /// `reasoning_effort`, or AssemblyAI's and OpenRouter's `reasoning` where it says nothing but the same.
+    /// Takes `reasoning_effort`, or the effort in AssemblyAI's and OpenRouter's `reasoning` if that contains nothing
+    /// else.
     fn take_effort(&mut self) -> Option<String> {
         let Some(Value::Object(reasoning)) = self.rest.get("reasoning") else { return self.reasoning_effort.take() };
         let effort = reasoning.get("effort").filter(|_| reasoning.len() == 1).and_then(Value::as_str);
@@ -228,7 +229,7 @@ impl WireMessage {
 
 impl WireToolCall {
     fn into_call(self) -> ToolCall {
-        // `type` is "function" wherever there is a function; it is written back as such.
+        // `type` is "function" for every call with a function, and is written back as such.
         let _ = self.r#type;
         let (id, arguments) = (self.id.unwrap_or_default(), self.function.arguments.unwrap_or_default());
         ToolCall { id, name: self.function.name, arguments, rest: self.rest }
@@ -281,7 +282,7 @@ fn read_response_format(mut format: Value) -> Result<ResponseFormat, RequestErro
     let kind = format.get("type").and_then(Value::as_str).unwrap_or_default();
     match kind {
         "text" => Ok(ResponseFormat::Text),
-        // llama.cpp and Together take a schema here; it means the same as `json_schema`.
+        // llama.cpp and Together accept a schema here; it means the same as `json_schema`.
         "json_object" => match format.get_mut("schema").map(Value::take) {
             Some(schema) if schema.is_object() => {
                 Ok(ResponseFormat::JsonSchema { name: "answer".to_owned(), schema: Arc::new(schema), strict: false })

@@ -1,11 +1,11 @@
-//! Vendors' own fixtures with one field changed: removed, `null`, another number, text, a fraction. What the decoder can do
-//! without never costs anything; what it needs costs its own part and no more.
+//! Vendors' own fixtures with one field changed: removed, `null`, another number, text, a fraction. A field that the
+//! decoder can do without never costs anything; a field that it needs costs only its own part.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// What an answer comes to, without ids, which may be fresh ones, and without counts.
+/// The content of an answer, without ids, which may be generated, and without counts.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Said {
     text: String,
@@ -25,7 +25,7 @@ fn said(answer: &ChatResponse) -> Said {
     all
 }
 
-/// Fields that say something, or under which something is said.
+/// Fields that have content, or contain a field that has.
 const NEEDED: &[&str] = &[
     "arguments",
     "args",
@@ -68,7 +68,7 @@ enum Change {
 
 const CHANGES: [Change; 5] = [Change::Remove, Change::Null, Change::Renumber, Change::Text, Change::Fraction];
 
-/// All places of a document, as JSON pointers, but the document itself.
+/// All places in a document as JSON pointers, except the document itself.
 fn places(value: &Value, at: &str, out: &mut Vec<String>) {
     let mut place = |key: &str, value: &Value| {
         let path = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
@@ -82,7 +82,7 @@ fn places(value: &Value, at: &str, out: &mut Vec<String>) {
     }
 }
 
-/// Makes a change; `false` where it would be none.
+/// Makes a change. Returns false if it would change nothing.
 fn apply(document: &mut Value, place: &str, change: Change) -> bool {
     let Some((parent, key)) = place.rsplit_once('/') else { return false };
     let Some(parent) = document.pointer_mut(parent) else { return false };
@@ -108,23 +108,24 @@ fn apply(document: &mut Value, place: &str, change: Change) -> bool {
     changed
 }
 
-/// Whether an answer cannot do without the field at a place, or with another value in it. `several`: it is one of several.
+/// Returns true if an answer may fail or differ when the field at `place` is changed. `several`: it is one of several
+/// answers.
 fn is_needed(place: &str, change: Change, several: bool) -> bool {
     let keys: Vec<&str> = place.split('/').filter(|key| key.parse::<usize>().is_err()).collect();
     let Some(last) = keys.last() else { return false };
-    // The number of an answer is what tells it from others; that of a call is not.
+    // The index of an answer tells it apart from others; that of a call does not.
     let of_an_answer = *last == "index" && !keys.contains(&"tool_calls") && (several || change == Change::Renumber);
-    // What stands within arguments or signed thinking is a value of the model's own.
+    // Values inside arguments or signed thinking are the model's own.
     let own =
         keys.iter().any(|key| matches!(*key, "args" | "arguments" | "input" | "extra_content" | "reasoning_details"));
-    // The place in a list is the item.
+    // A place that ends in a position in a list is the whole item.
     let item = !place.ends_with(last);
-    // An error that comes from nowhere is one.
+    // A changed `error` field can report an error that was not there.
     let error = keys.contains(&"error");
     NEEDED.contains(last) || of_an_answer || own || item || error
 }
 
-/// Calls `check` with each fixture of that ending: provider, case, text.
+/// Calls `check` with each fixture whose name has that ending: provider, case, text.
 fn each(ending: &str, mut check: impl FnMut(&'static dyn Provider, &str, &str)) {
     let mut found = 0;
     for provider in PROVIDERS {
@@ -159,7 +160,7 @@ fn whole_answers_survive_a_change_of_any_field() {
                 let what = format!("{}/{case} {place} {change:?}", provider.name());
                 match provider.answer(changed.to_string().as_bytes()) {
                     Ok(answer) if !is_needed(&place, change, several) => assert_eq!(said(&answer), expected, "{what}"),
-                    // Whatever it is: with the thing it says, or without it.
+                    // Any answer is accepted, with the content of the field or without it.
                     Ok(_) => {}
                     Err(error) => {
                         assert!(is_needed(&place, change, several), "{what}: {error}");
@@ -171,7 +172,7 @@ fn whole_answers_survive_a_change_of_any_field() {
     });
 }
 
-/// A stream's events: name and data.
+/// The events of a stream: name and data.
 fn events(text: &str) -> Vec<(String, String)> {
     let mut parser = sse::Parser::default();
     let mut events = Vec::new();
@@ -185,7 +186,7 @@ fn events(text: &str) -> Vec<(String, String)> {
     events
 }
 
-/// What a stream comes to, and which of its events were no use.
+/// The content of a stream, and which of its events were refused.
 fn streamed(provider: &dyn Provider, events: &[(String, String)]) -> (Said, Vec<(usize, StreamError)>) {
     let mut decoder = provider.stream();
     let (mut answer, mut refused, mut out) = (ChatResponse::default(), Vec::new(), Vec::new());
@@ -225,11 +226,11 @@ fn streams_survive_a_change_of_any_field() {
                         assert_eq!((&found, &refused[..]), (&expected, &[][..]), "{what}");
                         continue;
                     }
-                    // Others than this one are lost only where they speak of a call that now has no name.
+                    // Other events than this one are lost only if they belong to a call that now has no name.
                     let nameless = |error: &StreamError| error.to_string().contains("no name");
                     let others = refused.iter().filter(|(of, error)| *of != at && !nameless(error));
                     assert_eq!(others.count(), 0, "{what}: {refused:?}");
-                    // What the other events say is all there.
+                    // The content of the other events is complete.
                     let rest: String = {
                         let mut without = events.clone();
                         without.remove(at);
@@ -255,7 +256,7 @@ proptest! {
                     apply(&mut document, place, CHANGES[*change]);
                 }
             }
-            // Read or refused, with words: never a panic.
+            // Read, or refused with a message, but never a panic.
             if let Err(error) = provider.answer(document.to_string().as_bytes()) {
                 assert!(!error.to_string().is_empty());
             }
@@ -263,10 +264,10 @@ proptest! {
     }
 }
 
-/// What stands in a text where half a pair of surrogates, or a byte that is no UTF-8, is put after.
+/// Marks the place in a text where half a surrogate pair, or a byte that is not UTF-8, is inserted.
 const MARK: &str = "MARK";
 
-/// The document with a mark in one of its strings, as bytes with something in its place.
+/// The document as bytes, with `with` inserted into the string at `place`; `None` if there is no string.
 fn marked(document: &Value, place: &str, with: &[u8]) -> Option<Vec<u8>> {
     let mut document = document.clone();
     let Some(Value::String(text)) = document.pointer_mut(place) else { return None };

@@ -1,11 +1,11 @@
-//! Tool calls and their results, as every vendor gets them and gives them.
+//! Tool calls and their results, as they are encoded for every vendor and decoded from it.
 
 use std::collections::HashSet;
 
 use super::*;
 
-/// A conversation of other models' answers, which number their calls anew each time: the ids of each answer's calls, in
-/// the order in which their results come.
+/// A conversation with answers of other models, which restart the numbering of their calls each time: the ids of each
+/// answer's calls, in the order in which their results follow.
 const ANSWERS: &[&[&str]] = &[
     &["call_0"],
     &["call_0", "call_0"],
@@ -14,7 +14,7 @@ const ANSWERS: &[&[&str]] = &[
     &["call_0~ts~sig", "AbCd12345"],
 ];
 
-/// The conversation; a function is named after its place.
+/// The conversation. Each function is named after its position.
 fn conversation() -> Value {
     let mut messages = vec![json!({"role":"user","content":"go"})];
     for (at, ids) in ANSWERS.iter().enumerate() {
@@ -114,7 +114,7 @@ fn a_result_that_answers_no_call_is_named() {
     assert!(error.message.contains("\"call_9\""), "{error}");
 }
 
-/// Whole answers with two calls of one function, and ids that tell nothing.
+/// Whole answers with two calls of one function, and ids that are equal, missing or distinct.
 #[test]
 fn whole_answers_have_unique_ids_with_every_vendor() {
     for provider in PROVIDERS {
@@ -145,7 +145,7 @@ fn whole_answers_have_unique_ids_with_every_vendor() {
     }
 }
 
-/// Streams with two calls, each whole in a chunk, as vendors number them.
+/// Streams with two calls, each complete in one chunk, numbered as vendors number them.
 #[test]
 fn streams_have_unique_ids_and_dense_indexes_with_every_vendor() {
     let event = |provider: &dyn Provider, index: &Value, id: &Value, n: u32| -> Vec<Value> {

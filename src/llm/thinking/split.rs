@@ -1,9 +1,9 @@
-//! One text that comes in pieces, cut into the thinking before an answer and the answer.
+//! Splits one text that arrives in pieces into the thinking before an answer and the answer.
 //!
 //! Knows the tags that models write, and nothing of pieces, choices or settings.
 
-/// Opening tags, each with what ends the thinking. Of the first of several ends that come, what is marked `false` is not
-/// part of the thinking's end but begins what follows.
+/// Opening tags, each with the marks that end the thinking; the first mark in the text counts. A mark with `false` is
+/// not removed, because it begins the text that follows.
 const TAGS: &[(&str, &[(&str, bool)])] = &[
     ("<think>", &[("</think>", true)]),
     ("<thinking>", &[("</thinking>", true)]),
@@ -18,64 +18,65 @@ const TAGS: &[(&str, &[(&str, bool)])] = &[
     ("<|channel|>commentary<|message|>", HARMONY_ENDS),
 ];
 
-/// Of gpt-oss: the end of a message, or what begins the next.
+/// The marks of gpt-oss: the end of a message, or the beginning of the next.
 const HARMONY_ENDS: &[(&str, bool)] = &[("<|end|>", true), ("<|start|>", false), ("<|channel|>", false)];
 
-/// What stands between thinking and answer, or before an answer, and is part of neither.
+/// Marks between thinking and answer, or before an answer, that are part of neither.
 const HEADS: &[&str] =
     &["<|start|>assistant", "<|channel|>final<|message|>", "<|begin_of_solution|>", "<|START_RESPONSE|>"];
 
-/// What ends an answer that began with a head.
+/// Marks that end an answer that began with one of [`HEADS`].
 const TAILS: &[&str] = &["<|return|>", "<|end|>", "<|end_of_solution|>", "<|END_RESPONSE|>"];
 
-/// Ends of thinking whose beginning the prompt's template holds: the model never writes it.
+/// Ends of thinking whose opening tag may be in the template of the prompt: then the model never writes it.
 const ORPHANS: &[&str] = &["</think>", "</thinking>", "</thought>", "</reasoning>", "[/THINK]", "◁/think▷"];
 
-/// Most text that is held until it shows whether it is thinking, bytes: no answer in JSON begins with so much prose.
+/// Maximum text that is held until it is clear if it is thinking, in bytes. No answer in JSON begins with so much
+/// prose.
 const MAX_HELD: usize = 1024 * 1024;
 
-/// Most white space that is held, bytes: it has to be read again with each piece.
+/// Maximum white space that is held, in bytes. It must be read again with each piece.
 const MAX_SPACE: usize = 4096;
 
-/// Takes a part of the text: whether it is thinking, and the part itself.
+/// Receives a part of the text; the flag is true if it is thinking.
 pub(super) type Take<'t> = dyn FnMut(bool, &str) + 't;
 
-/// Where in the text we are.
+/// Position in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Before anything but white space: a tag may come.
+    /// Before any text but white space: a tag may follow.
     Start,
-    /// In thinking, by its tag's place in [`TAGS`].
+    /// In thinking, with the index of its tag in [`TAGS`].
     Thinking(usize),
-    /// In prose that may be thinking without its opening tag. How much of it was searched for an end.
+    /// In prose that may be thinking without its opening tag, with the number of bytes already searched for an end.
     Prose(usize),
-    /// In an answer whose end may be marked.
+    /// In an answer that may have an end mark.
     Headed,
-    /// In an answer that has nothing more to set aside.
+    /// In an answer from which nothing more is removed.
     Answer,
 }
 
-/// Cuts one text.
+/// Splits one text.
 #[derive(Debug)]
 pub(super) struct Splitter {
     state: State,
-    /// Whether prose is held until its end shows what it is.
+    /// Set if prose is held until its end shows what it is.
     patient: bool,
-    /// What came and is not given out yet.
+    /// Text that was received, but not passed on yet.
     held: String,
-    /// Something was set aside: white space before the answer goes with it.
+    /// Set if something was removed: white space before the answer is then removed too.
     cut: bool,
-    /// Something was thought, in the block that is open or one before it.
+    /// Set if there was thinking, in the open block or an earlier one.
     thought: bool,
-    /// A block of thinking ended: the next one begins a new paragraph.
+    /// Set if a block of thinking ended: the next one begins a new paragraph.
     paragraph: bool,
     headed: bool,
-    /// Thinking ended that had no opening tag.
+    /// Set if thinking ended that had no opening tag.
     unmarked: bool,
 }
 
 impl Splitter {
-    /// `patient`: text that does not look like JSON is held until it shows whether it was thinking without an opening tag.
+    /// `patient`: text that does not look like JSON is held until it is clear if it is thinking without an opening tag.
     pub(super) fn new(patient: bool) -> Self {
         Self {
             state: State::Start,
@@ -89,24 +90,24 @@ impl Splitter {
         }
     }
 
-    /// Whether there was thinking without an opening tag.
+    /// Returns true if there was thinking without an opening tag.
     pub(super) fn unmarked(&self) -> bool {
         self.unmarked
     }
 
-    /// The answer has begun, or is all that there is: what comes goes on as it is.
+    /// Treats the text as the answer, unless a tag was already found: it is passed on unchanged.
     pub(super) fn keep(&mut self) {
         if self.state == State::Start {
             self.state = State::Answer;
         }
     }
 
-    /// Whether text is held back, or would be thought, for longer than a tag takes.
+    /// Returns true if the text is thinking or is held back, for longer than a tag takes.
     pub(super) fn withholds(&self) -> bool {
         matches!(self.state, State::Thinking(_) | State::Prose(_))
     }
 
-    /// Whether all that comes now is the answer.
+    /// Returns true if all further text is the answer.
     pub(super) fn is_done(&self) -> bool {
         self.state == State::Answer && self.held.is_empty()
     }
@@ -123,14 +124,15 @@ impl Splitter {
         while self.step(false, take) {}
     }
 
-    /// The text is over.
+    /// Ends the text and passes on what is held.
     pub(super) fn finish(&mut self, take: &mut Take<'_>) {
         while self.step(true, take) {}
         self.held.clear();
         self.state = State::Answer;
     }
 
-    /// Goes on as far as one state leads; whether there is more to do. `last`: nothing more comes.
+    /// Continues as far as the current state allows. Returns true if there is more to do. `last`: no more text will
+    /// come.
     fn step(&mut self, last: bool, take: &mut Take<'_>) -> bool {
         if self.held.is_empty() {
             return false;
@@ -166,13 +168,13 @@ impl Splitter {
         if !last && space <= MAX_SPACE && (text.is_empty() || opens.into_iter().any(|open| may_begin(text, open))) {
             return false;
         }
-        // Behind what was set aside, white space belongs to neither.
+        // White space after removed text belongs to neither part.
         if self.cut {
             self.held.drain(..space);
         }
         self.state = match () {
             () if self.headed => State::Headed,
-            // A template's opening tag stands at the beginning: never behind other thinking.
+            // A template's opening tag is at the beginning, never after other thinking.
             () if self.patient && !self.cut && !looks_like_json(self.held.trim_start()) => State::Prose(0),
             () => State::Answer,
         };
@@ -188,7 +190,7 @@ impl Splitter {
             self.state = State::Start;
             return true;
         }
-        // White space at the end may be the thinking's last, and the beginning of an end may follow it.
+        // White space at the end may be the last of the thinking, and the beginning of an end mark may follow it.
         let kept = if last { 0 } else { ends.iter().map(|(end, _)| partial(&self.held, end)).max().unwrap_or(0) };
         let open = self.held.len() - kept;
         let said = self.held[..open].trim_end().len();
@@ -197,7 +199,7 @@ impl Splitter {
         false
     }
 
-    /// Gives out the first bytes held as thinking, without white space around it.
+    /// Passes on the first held bytes as thinking, without white space around them.
     fn give_thought(&mut self, bytes: usize, take: &mut Take<'_>) {
         let part = &self.held[..bytes];
         let begins = !self.thought || self.paragraph;
@@ -229,7 +231,7 @@ impl Splitter {
             self.state = State::Prose(at);
             return false;
         }
-        // In the middle of a sentence, or behind its own opening tag, it is mentioned only.
+        // In the middle of a sentence, or after its own opening tag, the end mark is only mentioned.
         let ends = behind.is_empty() || behind.starts_with('\n') || looks_like_json(behind);
         let opened = TAGS.iter().any(|(open, _)| find(&self.held[..at], open).is_some());
         if !ends || opened {
@@ -251,7 +253,7 @@ impl Splitter {
         self.step(last, take)
     }
 
-    /// What ends the answer is left out at the end of the text only: further on it would be a word like others.
+    /// An end mark is removed only at the end of the text: before that it is an ordinary word.
     fn headed(&mut self, last: bool, take: &mut Take<'_>) -> bool {
         let begun = if last { 0 } else { TAILS.iter().map(|tail| partial(&self.held, tail)).max().unwrap_or(0) };
         let mut end = self.held.len() - begun;
@@ -273,29 +275,29 @@ fn without_end(text: &str, tag: &str) -> Option<usize> {
     begins(&text[at..], tag).then_some(at)
 }
 
-/// Whether a piece of a text is, or has in a line of its own, the end of thinking that was not held.
+/// Returns true if a piece of text, or one of its lines, is the end mark of thinking that was not held.
 pub(super) fn passes_end(piece: &str) -> bool {
     let line = |line: &str| ORPHANS.iter().any(|end| begins(line, end) && line.len() == end.len());
     piece.contains(['>', ']', '▷']) && piece.lines().map(str::trim).any(line)
 }
 
-/// Whether a text is JSON as far as its first character tells, or a fence around it.
+/// Returns true if the first character of a text begins JSON, or a code fence around it; also for an empty text.
 fn looks_like_json(text: &str) -> bool {
     text.is_empty() || text.starts_with(['{', '[', '"', '`'])
 }
 
-/// Whether `text` begins with `tag`, in capitals or not.
+/// Returns true if `text` begins with `tag`, ignoring ASCII case.
 fn begins(text: &str, tag: &str) -> bool {
     text.as_bytes().get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag.as_bytes()))
 }
 
-/// Whether `text` is the beginning of `tag` and ends in its middle.
+/// Returns true if `text` is an incomplete beginning of `tag`, ignoring ASCII case.
 fn may_begin(text: &str, tag: &str) -> bool {
     text.len() < tag.len() && tag.as_bytes()[..text.len()].eq_ignore_ascii_case(text.as_bytes())
 }
 
-/// Where `tag` stands first in `text`, in capitals or not. A tag is found at its first byte, which no other character of
-/// UTF-8 has in its middle.
+/// Position of the first `tag` in `text`, ignoring ASCII case. The search for its first byte never stops inside a
+/// character, because that byte occurs only at the beginning of one.
 fn find(text: &str, tag: &str) -> Option<usize> {
     let first = tag.as_bytes()[0];
     let bytes = text.as_bytes();
@@ -309,7 +311,7 @@ fn find(text: &str, tag: &str) -> Option<usize> {
     }
 }
 
-/// How many bytes at the end of `text` are the beginning of `tag`.
+/// Number of bytes at the end of `text` that are the beginning of `tag`.
 fn partial(text: &str, tag: &str) -> usize {
     let most = text.len().min(tag.len() - 1);
     (1..=most)

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::llm::Finish;
 
-/// Thinking and answer of a text that comes in these parts.
+/// The thinking and the answer of a text that arrives in these parts.
 fn split(parts: &[&str], json: bool) -> (String, String) {
     let mut thinking = Thinking::new(ThinkTags::Auto, json);
     let mut answer = ChatResponse::default();

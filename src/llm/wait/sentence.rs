@@ -1,12 +1,12 @@
-//! A wait told in a sentence: `Please try again in 1m12.5s`, `30 seconds before retrying`, `Retry-After: 12`.
+//! Finds a wait in a sentence: `Please try again in 1m12.5s`, `30 seconds before retrying`, `Retry-After: 12`.
 //!
-//! A time counts only beside a word about coming back; the lists below are all that is known of English.
+//! A time counts only next to a word about retrying. The lists below are all the English that is known.
 
 use super::tokens::{self, Token};
 use super::{UNIX_S, date, duration, listed, of_number};
 use crate::llm::RetryAfter;
 
-/// Bytes of a text that are read: a wait stands in the first sentences.
+/// Number of bytes of a text that are read: a wait is stated in the first sentences.
 const MAX_TEXT_BYTES: usize = 4096;
 /// Words after which a time is a wait.
 const TRIGGERS: &str = "again available back backoff clears cleared come cooldown delay lifted lifts ready recover recovers refill \
@@ -16,21 +16,21 @@ const TRIGGERS: &str = "again available back backoff clears cleared come cooldow
 const FILLERS: &str = "about after another approx back approximately around at be by delay due estimated for further in is it least \
     of off on once only period please quota request requests shortly the this time to until up us will within \
     you your roughly later next limit limits rate sending trying before retry retrying again sometime";
-/// Most fillers between a trigger and its time.
+/// Maximum number of fillers between a trigger and its time, and of bridges between a time and its follower.
 const MAX_FILLERS: usize = 6;
 /// Words after a time that make it a wait: `30 seconds before retrying`, `in 5 s, then try again`.
 const FOLLOWERS: &str = "again retry retrying retried reset resets resend resubmitting";
 /// Words that may stand between a time and its follower.
 const BRIDGES: &str = "and another attempting before can for it making may next please request sending should the then to try \
     trying until we you your will a quota limit";
-/// What limits count: a time right behind them (`100 requests in 60 seconds`) is a window.
+/// Things that limits count: a time right after them (`100 requests in 60 seconds`) is a window.
 const COUNTED: &str = "attempts calls images messages queries requests times tokens";
-/// Fillers after which a bare number is a number of seconds: of `Retry-After: 12` and its kind.
+/// Fillers after which a bare number means seconds, as in `Retry-After: 12`.
 const NAMES: &str = "after delay for in is period time";
-/// Words that say that a time beside them is the window of a limit.
+/// Words that show that a time next to them is the window of a limit.
 const WINDOWS: &str = "per every each last past previous over during window rolling";
 
-/// The wait that a text tells of, if it does.
+/// The wait that a text states, if any.
 pub(super) fn wait(text: &str) -> Option<RetryAfter> {
     let mut end = text.len().min(MAX_TEXT_BYTES);
     while !text.is_char_boundary(end) {
@@ -51,7 +51,7 @@ fn sign(tokens: &[Token<'_>], at: usize, signs: &[char]) -> bool {
     matches!(tokens.get(at), Some(Token::Sign(sign)) if signs.contains(sign))
 }
 
-/// How many seconds a unit has.
+/// Length of a unit in seconds.
 fn unit(word: &str) -> Option<f64> {
     Some(match word {
         "ns" | "nanosecond" | "nanoseconds" => 1e-9,
@@ -66,7 +66,7 @@ fn unit(word: &str) -> Option<f64> {
     })
 }
 
-/// A number, in figures or as one of the words that people use for waits.
+/// A number, in digits or as one of the words that are common in waits.
 fn number(tokens: &[Token<'_>], at: usize) -> Option<f64> {
     match tokens.get(at)? {
         Token::Number(number) => Some(*number),
@@ -86,7 +86,7 @@ fn number(tokens: &[Token<'_>], at: usize) -> Option<f64> {
     }
 }
 
-/// Seconds of `00:01:30` at `at`, and the token after it.
+/// The seconds of a clock time such as `00:01:30` at `at`, and the token after it.
 fn clock(tokens: &[Token<'_>], at: usize) -> Option<(f64, usize)> {
     let figures = |at: usize| match tokens.get(at) {
         Some(Token::Number(number)) => Some(*number),
@@ -97,7 +97,7 @@ fn clock(tokens: &[Token<'_>], at: usize) -> Option<(f64, usize)> {
     colons.then_some((hours * 3_600.0 + minutes * 60.0 + seconds, at + 5))
 }
 
-/// Seconds of the time at `at`, and the token after it.
+/// The seconds of the duration at `at`, and the token after it.
 pub(super) fn time(tokens: &[Token<'_>], at: usize) -> Option<(f64, usize)> {
     let figures = |at: usize| match tokens.get(at) {
         Some(Token::Number(number)) => Some(*number),
@@ -110,7 +110,7 @@ pub(super) fn time(tokens: &[Token<'_>], at: usize) -> Option<(f64, usize)> {
     let mut seconds = 0.0;
     let mut least = f64::INFINITY;
     loop {
-        // The parts grow smaller, and may be strung together by a comma or `and`.
+        // Each part has a smaller unit than the one before; a comma or `and` may join them.
         let mut from = next;
         if next > at {
             from += usize::from(sign(tokens, from, &[',']));
@@ -118,7 +118,7 @@ pub(super) fn time(tokens: &[Token<'_>], at: usize) -> Option<(f64, usize)> {
         }
         let Some(mut count) = number(tokens, from) else { break };
         let mut after = from + 1;
-        // `5-10 seconds`, `5 to 10 seconds`: the longer.
+        // `5-10 seconds`, `5 to 10 seconds`: the longer one counts.
         if next == at
             && (sign(tokens, after, &['-', '–']) || word(tokens, after) == Some("to"))
             && let Some(upper) = figures(after + 1)
@@ -135,10 +135,10 @@ pub(super) fn time(tokens: &[Token<'_>], at: usize) -> Option<(f64, usize)> {
     (next > at).then_some((seconds, next))
 }
 
-/// `retry after 3 seconds`, `Retry-After: 12`, `resets at 2026-11-29T12:00:00Z`.
+/// A wait after a trigger: `retry after 3 seconds`, `Retry-After: 12`, `resets at 2026-11-29T12:00:00Z`.
 fn after_trigger(tokens: &[Token<'_>], trigger: usize) -> Option<RetryAfter> {
     let opening = word(tokens, trigger).filter(|word| listed(TRIGGERS, word))?;
-    // `back to 5 minutes of audio` is none.
+    // `back to 5 minutes of audio` is not a wait.
     if opening == "back" && !word(tokens, trigger + 1).is_some_and(|next| matches!(next, "in" | "off" | "after")) {
         return None;
     }
@@ -155,7 +155,7 @@ fn after_trigger(tokens: &[Token<'_>], trigger: usize) -> Option<RetryAfter> {
             Token::Word(word) if fillers < MAX_FILLERS => {
                 fillers += 1;
                 match unit(word) {
-                    // A unit in the name, as of `retry_after_ms`.
+                    // A unit in the name, as in `retry_after_ms`.
                     Some(length) if !lead.assigned => lead.scale = Some(length),
                     _ if listed(FILLERS, word.as_str()) => {
                         lead.last = word;
@@ -170,22 +170,22 @@ fn after_trigger(tokens: &[Token<'_>], trigger: usize) -> Option<RetryAfter> {
     }
 }
 
-/// What stands between a trigger and what may be its time.
+/// The words between a trigger and a possible time.
 struct Lead<'t> {
-    /// The word before it.
+    /// The newest word.
     last: &'t str,
-    /// It is the name of a wait.
+    /// Set if that word names a wait.
     name: bool,
-    /// A colon or an equals sign follows it.
+    /// Set if a colon or an equals sign was read.
     assigned: bool,
-    /// The unit in the name.
+    /// The unit in the name, in seconds.
     scale: Option<f64>,
 }
 
 impl Lead<'_> {
     fn told_at(&self, tokens: &[Token<'_>], at: usize) -> Option<RetryAfter> {
         if let Some((seconds, next)) = time(tokens, at) {
-            // `resets at 07:30:00 UTC` is a time of the day, of which the day is missing.
+            // `resets at 07:30:00 UTC` is a time of day without the day.
             let of_day = matches!(self.last, "at" | "by" | "on" | "until") && clock(tokens, at).is_some();
             let window = word(tokens, next).is_some_and(|word| listed(WINDOWS, word));
             return (!of_day && !window).then(|| RetryAfter::In(duration(seconds)));
@@ -201,7 +201,7 @@ impl Lead<'_> {
                 if let Some(scale) = self.scale {
                     return of_number(*number, scale);
                 }
-                // Seconds go without saying in a field and after `retry after`; years do too.
+                // A number without a unit means seconds in a field and after `retry after`, unless it may be a year.
                 let year = !self.assigned && number.fract() == 0.0 && (1900.0..=2100.0).contains(number);
                 let seconds = if self.assigned { self.name } else { self.last == "after" && !year };
                 (*number >= UNIX_S || seconds).then(|| of_number(*number, 1.0)).flatten()
@@ -211,10 +211,10 @@ impl Lead<'_> {
     }
 }
 
-/// `30 seconds before retrying`, `in 2 minutes you can try again`.
+/// A wait before a follower: `30 seconds before retrying`, `in 2 minutes you can try again`.
 fn before_follower(tokens: &[Token<'_>], start: usize) -> Option<RetryAfter> {
     let (seconds, mut at) = time(tokens, start)?;
-    // `60 requests per 10 seconds, retry later`: the window of a limit.
+    // In `60 requests per 10 seconds, retry later` the time is the window of a limit.
     let before = |back: usize| start.checked_sub(back).and_then(|at| word(tokens, at));
     if before(1).is_some_and(|word| listed(WINDOWS, word)) || before(2).is_some_and(|word| listed(COUNTED, word)) {
         return None;

@@ -14,7 +14,7 @@ fn at(seconds: u64) -> Option<RetryAfter> {
 #[test]
 fn text_with_a_wait_gives_it() {
     for (text, seconds) in [
-        // OpenAI, Groq, Google, Azure, and those that speak like them.
+        // OpenAI, Groq, Google, Azure, and vendors with the same sentences.
         ("Limit 900000, Used 899100, Requested 2400. Please try again in 1m12.5s.", 72.5),
         ("Limit 30000, Used 29000, Requested 2400. Please try again in 7m30.24s. Visit https://x/y for more.", 450.24),
         ("Please try again in 20ms. Contact us", 0.02),
@@ -68,7 +68,7 @@ fn text_with_a_wait_gives_it() {
         ("retry_after_seconds=5", 5.0),
         ("wait (seconds): 12", 12.0),
         ("{\"retryDelay\":\"37s\"}", 37.0),
-        // A limit that stands before it.
+        // A limit before the wait.
         ("Limit of 10 requests per 60 seconds exceeded, retry in 5 seconds.", 5.0),
         ("100 requests in 60 seconds is too many; try again in 9 s", 9.0),
     ] {
@@ -190,7 +190,7 @@ fn value_of_a_header_is_a_span_a_number_or_a_date() {
     }
 }
 
-/// One way to write each unit: seconds, and its names.
+/// Ways to write each unit: its length in seconds, and its names.
 const UNITS: &[(f64, &[&str])] = &[
     (3_600.0, &["h", " h", " hour", " hours", " hr", "hrs"]),
     (60.0, &["m", " min", " minute", " minutes", "mins"]),

@@ -1,20 +1,20 @@
-//! A vendor's sentence cut into words, numbers, dates and signs. ISO 8601 durations come as seconds.
+//! Splits a vendor's sentence into words, numbers, dates and signs. ISO 8601 durations become seconds.
 //!
-//! Does not know what any of it says.
+//! Does not know what any of them mean.
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token<'a> {
-    /// Lower case.
+    /// In lower case.
     Word(String),
     Number(f64),
-    /// A date, and what it says.
+    /// A date, as written.
     Date(&'a str),
     Sign(char),
     /// The end of a sentence.
     Stop,
 }
 
-/// Cuts a text.
+/// Splits a text.
 pub(super) fn cut(text: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     let mut at = 0;
@@ -38,7 +38,7 @@ pub(super) fn cut(text: &str) -> Vec<Token<'_>> {
             length
         } else if first.is_alphabetic() {
             let length = rest.find(|letter: char| !letter.is_alphabetic()).unwrap_or(rest.len());
-            // `retryAfter` is two words.
+            // `retryAfter` becomes two words.
             words(&rest[..length], &mut tokens);
             length
         } else {
@@ -47,7 +47,7 @@ pub(super) fn cut(text: &str) -> Vec<Token<'_>> {
             match first {
                 '.' | '!' | '?' | ';' if ends => tokens.push(Token::Stop),
                 '\n' => tokens.push(Token::Stop),
-                // Glue, quotes and brackets, of names (`retry_after`) and of phrases.
+                // White space, quotes and brackets are skipped, and so are the underscores in names (`retry_after`).
                 _ if first.is_whitespace() || matches!(first, '_' | '"' | '\'' | '`' | '(' | ')' | '*') => {}
                 _ => tokens.push(Token::Sign(first)),
             }
@@ -71,7 +71,7 @@ fn words(run: &str, tokens: &mut Vec<Token<'_>>) {
     tokens.push(Token::Word(run[from..].to_lowercase()));
 }
 
-/// Digits, with commas between thousands and a fraction.
+/// Length of a number: digits, with commas between thousands and a fraction.
 fn number_length(text: &str) -> usize {
     let digits = |from: usize| text[from..].bytes().take_while(u8::is_ascii_digit).count();
     let mut length = digits(0);
@@ -84,7 +84,7 @@ fn number_length(text: &str) -> usize {
     length
 }
 
-/// Of `2026-11-29T12:00:00.5+01:00` and its kind.
+/// Length of a date such as `2026-11-29T12:00:00.5+01:00` at the start of the text.
 fn date_length(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let shape = |from: usize, form: &[u8]| {
@@ -111,7 +111,7 @@ fn date_length(text: &str) -> Option<usize> {
     Some(length)
 }
 
-/// Seconds of an ISO 8601 duration at the start of the text, and its length.
+/// Seconds of an ISO 8601 duration at the start of the text, and its length in bytes.
 fn iso(text: &str) -> Option<(f64, usize)> {
     let mut at = 1;
     let mut timed = false;
