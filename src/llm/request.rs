@@ -36,9 +36,9 @@ pub struct ChatRequest {
     pub frequency_penalty: Option<f64>,
     /// Tools that the model may call.
     pub tools: Vec<Tool>,
-    /// If the model must call a tool, and which one.
+    /// Determines if the model must call a tool, and which one.
     pub tool_choice: Option<ToolChoice>,
-    /// If several tools may be called at once.
+    /// Allows or forbids several tool calls at once; `None` leaves it to the vendor.
     pub parallel_tool_calls: Option<bool>,
     /// Format of the answer.
     pub response_format: Option<ResponseFormat>,
@@ -185,7 +185,7 @@ pub struct Function {
     pub strict: Option<bool>,
 }
 
-/// If the model must call a tool, and which one.
+/// Determines if the model must call a tool, and which one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ToolChoice {
     /// No tool.
