@@ -154,6 +154,7 @@ pub enum SttEvent {
     },
     /// The dialect that was detected from the stream's first frames. The events of those frames follow.
     Dialect {
+        /// The dialect's name, as in `dialect=`.
         name: &'static str,
     },
     /// A message of a type that this dialect does not know. It is counted and never fatal.
