@@ -1,6 +1,7 @@
-//! One attempt: one HTTP call to one endpoint, from the request to the end of its answer, with its clocks and its row.
+//! One attempt: one HTTP call to one endpoint, from the request to the end of its answer, with its timeouts and its
+//! ledger row.
 //!
-//! Knows nothing of other candidates. An attempt that is dropped is aborted, and its row says so.
+//! Knows nothing of other candidates. A dropped attempt is aborted, and its row records that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,42 +22,43 @@ use crate::llm::complete::Incomplete;
 use crate::llm::form::{self, Form};
 use crate::llm::{ChatRequest, ChatResponse, Finish, StreamError, Thinking, VendorError, Wire, failure, limits};
 
-/// Longest body of a plain answer.
+/// Maximum size of the body of a plain (not streamed) answer.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
-/// Longest body of an error.
+/// Maximum size of an error's body; the rest is not read.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
 
-/// What an attempt needs to know.
+/// Parameters of an attempt.
 #[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     pub(super) http: &'a Http,
     pub(super) arm: &'a Arm,
     pub(super) request: &'a ChatRequest,
-    /// Of the whole request.
+    /// Deadline of the whole request.
     pub(super) deadline: Instant,
-    /// Until when a plain answer's header may take.
+    /// Deadline for the header of a plain answer.
     pub(super) plain_header: Instant,
-    /// Whether chunks are kept as they came.
+    /// Set if vendor chunks are kept as they arrived.
     pub(super) keep_raw: bool,
-    /// At most one call of a tool is wanted. Not every vendor can be told so: of more, the first is handed on.
+    /// Set if the request allows at most one tool call. Not every vendor has such a parameter: of several calls, only
+    /// the first is passed on.
     pub(super) one_call: bool,
-    /// Set once a vendor has begun to answer.
+    /// Set to true once a vendor has begun to answer.
     pub(super) answering: Option<&'a AtomicBool>,
 }
 
-/// The commit point of an attempt.
+/// Result of an attempt that reached its commit point.
 pub(super) enum Start {
     /// A whole answer.
     Whole(Box<ChatResponse>),
-    /// The first token of a stream.
+    /// A stream whose first token has arrived.
     Stream(Box<Live>),
 }
 
-/// An attempt beyond its commit point, with its row.
+/// An attempt past its commit point, with its row.
 pub(super) enum Opened {
     /// A whole answer.
     Whole(Box<ChatResponse>, Box<Row>),
-    /// A stream whose first token is there.
+    /// A stream whose first token has arrived; it holds the row.
     Stream(Box<Live>),
 }
 
@@ -72,10 +74,10 @@ impl Opened {
     }
 }
 
-/// Makes the call and goes on to its commit point.
+/// Sends the request and reads up to the commit point.
 ///
 /// # Cancel safety
-/// Dropped, the request is aborted; the row is the caller's.
+/// Dropping the future aborts the request. The row belongs to the caller and is not completed here.
 pub(super) async fn open(
     context: Context<'_>,
     wire: Wire,
@@ -97,7 +99,7 @@ async fn open_inner(context: Context<'_>, wire: Wire, remote: &Arc<Remote>, row:
     if !(200..300).contains(&response.status) {
         let until = context.deadline.min(Instant::now() + clocks.between_tokens);
         let mut body = Vec::new();
-        // Cut or stalled, what has come will do: the status says enough.
+        // A truncated or stalled body is enough: the status already tells what failed.
         let _ = read_body(&mut response, &mut body, MAX_ERROR_BYTES, until).await;
         return Err(vendor(provider.error(response.status, &response.headers, &body)));
     }
@@ -145,10 +147,10 @@ async fn open_inner(context: Context<'_>, wire: Wire, remote: &Arc<Remote>, row:
     let until = context.deadline.min(Instant::now() + clocks.first_token);
     while !live.committed() {
         let read = live.read(until).await;
-        // Some vendors count the prompt before the first token: it is billed, whatever comes of the attempt.
+        // Some vendors report the prompt's tokens before the first token; they are billed even if the attempt fails.
         row.usage(live.usage());
         read.map_err(|failure| match failure {
-            // The clock of this phase is another.
+            // `read` reports the timeout between tokens; before the first token another one applies.
             Failure { code: "timeout", .. } => Failure::timeout("no token", clocks.first_token),
             other => other,
         })?;
@@ -163,19 +165,19 @@ pub(super) fn malformed(message: String) -> Failure {
     Failure::transport("malformed", message)
 }
 
-/// A vendor's error, which may say when to come back.
+/// Converts a vendor's error, with the retry time that it may carry.
 pub(super) fn vendor(error: VendorError) -> Failure {
     let retry_after = error.retry_after.map(from_now);
     Failure::vendor(error, retry_after)
 }
 
-/// An answer that its vendor did not complete.
+/// Converts the error of an answer that its vendor did not complete.
 pub(super) fn incomplete(why: &Incomplete) -> Failure {
     let code = if matches!(why, Incomplete::Unread(_)) { "malformed" } else { "interrupted" };
     Failure::transport(code, why.to_string())
 }
 
-/// A vendor's words may repeat our key, in whole or in part, as it is or encoded.
+/// Withholds a message that repeats our key, in whole or in part, plain or encoded: vendors may echo it.
 pub(super) fn redact(mut failure: Failure, remote: &Remote) -> Failure {
     if remote.endpoint.key().is_some_and(|key| secret::repeats(&failure.message, key)) {
         failure.message = "(the vendor's message is withheld: it repeats the key)".to_owned();
@@ -187,8 +189,8 @@ fn too_long() -> String {
     format!("an answer of more than {MAX_BODY_BYTES} bytes")
 }
 
-/// Reads until the bytes tell the form of a body, which is nearly always at once. Gives it with what was read, without the
-/// blanks before it. `events`: the media type is that of an event stream.
+/// Reads until the bytes show the form of the body, which nearly always takes one read. Returns the form and the bytes
+/// read so far, without leading whitespace. `events`: the media type is that of an event stream.
 async fn begin(response: &mut Response, events: bool, until: Instant) -> Result<(Form, Bytes), Failure> {
     let started = Instant::now();
     let mut head = Bytes::new();
@@ -211,7 +213,7 @@ async fn begin(response: &mut Response, events: bool, until: Instant) -> Result<
     }
 }
 
-/// Reads a body up to `limit`; gives whether that is all of it.
+/// Reads a body up to `limit` bytes; returns true if that was the whole body.
 async fn read_body(response: &mut Response, body: &mut Vec<u8>, limit: usize, until: Instant) -> Result<bool, Failure> {
     let started = Instant::now();
     loop {
@@ -227,7 +229,8 @@ async fn read_body(response: &mut Response, body: &mut Vec<u8>, limit: usize, un
     }
 }
 
-/// Whether the vendor withheld an answer, or the rest of it, for a reason that is its own.
+/// Returns true if the vendor's content filter withheld the answer or the rest of it; false for a refusal or a tool
+/// call.
 pub(super) fn withheld(response: &ChatResponse) -> bool {
     response.choices.first().is_some_and(|choice| {
         choice.finish == Some(Finish::ContentFilter) && choice.refusal.is_none() && choice.tool_calls.is_empty()

@@ -1,4 +1,4 @@
-//! Which candidate a request asks first. Knows no attempt: the scheduler goes on from there, in the order given here.
+//! Orders the candidates of a request. Knows no attempt: the scheduler asks them in the order given here.
 
 use tokio::time::Instant;
 
@@ -9,7 +9,8 @@ use super::endpoint::Remote;
 use super::rate::Need;
 use crate::llm::ChatRequest;
 
-/// The candidates in the order in which this request tries them. What is last in every order is the embedded provider.
+/// The candidates in the order in which this request tries them. The embedded provider is last, except with
+/// [`Balance::Order`].
 pub(super) fn arrange(arm: &Arm, request: &ChatRequest) -> Vec<Target> {
     let mut candidates = arm.candidates.clone();
     if candidates.len() < 2 {
@@ -20,7 +21,8 @@ pub(super) fn arrange(arm: &Arm, request: &ChatRequest) -> Vec<Target> {
         Balance::Order => {}
         Balance::Weight(weights) => {
             let mut weights = weights.iter();
-            // The smallest of exponential draws: each comes first as often as its weight says, the rest likewise.
+            // Sorting by exponential draws: each candidate comes first with a probability proportional to its weight,
+            // and so on for the rest.
             sort(&mut candidates, |_| {
                 let weight = weights.next().copied().unwrap_or(0.0);
                 if weight > 0.0 { -(1.0 - rand::random::<f64>()).ln() / weight } else { f64::MAX }
@@ -28,7 +30,8 @@ pub(super) fn arrange(arm: &Arm, request: &ChatRequest) -> Vec<Target> {
         }
         Balance::Latency => {
             sort(&mut candidates, |remote| remote.pace.load(now));
-            // The better of two by chance leads: the best of all would get every request until its pace shows it.
+            // The better of two random candidates comes first: always taking the best would send it every request until
+            // its latency shows that load.
             let remote = candidates.iter().filter(|target| matches!(target, Target::Remote(_))).count();
             if remote > 2 {
                 let one = rand::random_range(0..remote);
@@ -48,7 +51,7 @@ pub(super) fn arrange(arm: &Arm, request: &ChatRequest) -> Vec<Target> {
     candidates
 }
 
-/// Sorts by a key, the smallest first; equals stay in order.
+/// Sorts by a key, smallest first; equal keys keep their order. The embedded provider comes last.
 fn sort(candidates: &mut Vec<Target>, mut key: impl FnMut(&Remote) -> f64) {
     let mut keyed: Vec<(f64, Target)> = candidates
         .drain(..)

@@ -1,6 +1,6 @@
-//! Circuit breakers: an endpoint's model that keeps failing is left alone for a while, then probed by one request.
+//! Circuit breakers: a model of an endpoint that keeps failing is not asked for a while, then probed by one request.
 //!
-//! Does not know what failed, nor what time it is: the caller says both.
+//! Does not know what failed, nor what time it is: the caller passes both.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failures in a row that open it.
+/// Consecutive failures that open a breaker.
 const THRESHOLD: u32 = 5;
-/// The first time that it stays open.
+/// First duration of the open state.
 const FIRST: Duration = Duration::from_secs(2);
-/// The longest time that it stays open. DESIGN allows 15 s; less finds a recovered vendor sooner, at one request a probe.
+/// Longest duration of the open state. DESIGN allows 15 s; a shorter time finds a recovered vendor sooner, at one
+/// request a probe.
 const LONGEST: Duration = Duration::from_secs(8);
 
-/// One breaker.
+/// Circuit breaker of one endpoint's model.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
-    /// Something has failed since the last answer: only then is there anything to look at.
+    /// Set if something has failed since the last success; only then is the state looked at.
     troubled: AtomicBool,
     state: Mutex<State>,
 }
@@ -37,25 +38,25 @@ struct Open {
     probing: bool,
 }
 
-/// Whether a request may go.
+/// A breaker's decision on a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Leave {
-    /// It may.
+    /// The request may be sent.
     Go,
-    /// It may, as the probe that decides.
+    /// The request may be sent, as the probe that decides.
     Probe,
-    /// It may not, for so long (zero: a probe is on its way); the newest failure had this code.
+    /// The request must not be sent for this long (zero: a probe is in progress); the newest failure had this code.
     Wait(Duration, &'static str),
 }
 
-/// Where a breaker stands.
+/// State of a breaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Requests go.
+    /// Requests are sent.
     Closed = 0,
     /// One request probes.
     HalfOpen = 1,
-    /// No request goes.
+    /// No request is sent.
     Open = 2,
 }
 
@@ -64,8 +65,8 @@ impl Breaker {
         self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Asks for leave. A [`Leave::Probe`] must be followed by [`Breaker::succeeded`], [`Breaker::failed`] or
-    /// [`Breaker::given_up`].
+    /// Asks for permission to send a request. A [`Leave::Probe`] must be followed by [`Breaker::succeeded`],
+    /// [`Breaker::failed`] or [`Breaker::given_up`].
     pub(super) fn ask(&self, now: Instant) -> Leave {
         if !self.troubled.load(Ordering::Acquire) {
             return Leave::Go;
@@ -83,7 +84,6 @@ impl Breaker {
         }
     }
 
-    /// Where it stands.
     pub(super) fn phase(&self) -> Phase {
         if !self.troubled.load(Ordering::Acquire) {
             return Phase::Closed;
@@ -95,7 +95,7 @@ impl Breaker {
         }
     }
 
-    /// An answer came. Gives whether it closed just now.
+    /// Reports an answer. Returns true if it closed the breaker.
     pub(super) fn succeeded(&self) -> bool {
         if !self.troubled.load(Ordering::Acquire) {
             return false;
@@ -106,14 +106,14 @@ impl Breaker {
         state.open.take().is_some()
     }
 
-    /// A failure that speaks against the endpoint. Gives whether it opened just now.
+    /// Reports a failure that counts against the endpoint. Returns true if it opened a closed breaker.
     pub(super) fn failed(&self, now: Instant, code: &'static str) -> bool {
         let mut state = self.state();
         self.troubled.store(true, Ordering::Release);
         state.failures = state.failures.saturating_add(1);
         state.last_code = code;
         let span = match &state.open {
-            // A request that was let through before it opened says nothing new.
+            // This request was sent before the breaker opened: its failure says nothing new.
             Some(open) if !open.probing => return false,
             Some(open) => (open.span * 2).min(LONGEST),
             None if state.failures >= THRESHOLD => FIRST,
@@ -124,7 +124,8 @@ impl Breaker {
         opened
     }
 
-    /// A probe that was given up, or failed by the request's own fault: the next request probes.
+    /// Reports a probe without a verdict: it was aborted, or failed because of the request itself. The next request
+    /// probes.
     pub(super) fn given_up(&self) {
         if let Some(open) = &mut self.state().open {
             open.probing = false;

@@ -1,7 +1,8 @@
-//! Caps on money, by call and by day: reserved before each attempt, settled after it, released if it cost nothing.
-//! Requests at once cannot overspend together.
+//! Caps on money, per call and per day: money is reserved before each attempt, settled after it, and released if the
+//! attempt cost nothing. Concurrent requests cannot overspend together.
 //!
-//! Knows no ledger: what was spent before is told to it. A day is one of UTC. Where no price is known, nothing is counted.
+//! Knows no ledger: the caller passes in what was spent before. A day is a UTC day. Where no price is known, nothing is
+//! counted.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,24 +21,24 @@ use crate::llm::ChatRequest;
 use crate::types::CallId;
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// Calls whose sum is kept in memory; others are asked for again.
+/// Maximum number of calls whose sum is kept in memory; the sums of others are read again with [`SpentByCall`].
 const MAX_CALLS: usize = 65_536;
 
-/// What a call has spent before, pico-dollars.
+/// Returns what a call has spent before, in pico-dollars.
 pub type SpentByCall = Box<dyn Fn(&CallId) -> i64 + Send + Sync>;
 
-/// The time, Unix ms.
+/// Returns the time, Unix ms.
 type Clock = Box<dyn Fn() -> i64 + Send + Sync>;
 
-/// The caps. `None` = none.
+/// The caps, and what is spent and reserved under them.
 pub struct Budget {
     clock: Clock,
-    /// Whether there is any cap: without one, a request does not even take the lock.
+    /// Set if any cap is configured; without one, a request does not take the lock.
     capped: AtomicBool,
     spent_by_call: SpentByCall,
     state: Mutex<State>,
     changed: Notify,
-    /// All that is set aside, US dollars.
+    /// Total amount reserved, US dollars.
     reserved: Gauge<f64, AtomicU64>,
 }
 
@@ -57,7 +58,7 @@ struct Purse {
     reserved: i64,
 }
 
-/// Money that is set aside for one attempt; released when dropped unsettled.
+/// Money reserved for one attempt; the reservation ends on drop.
 pub(super) struct Reservation {
     budget: Arc<Budget>,
     call: Option<CallId>,
@@ -66,42 +67,43 @@ pub(super) struct Reservation {
     estimate: i64,
 }
 
-/// Pico-dollars: a dollar is a million times what `per_million` gives for one.
+/// Converts US dollars to pico-dollars: a million times the result of `per_million`.
 fn pico(usd: f64) -> i64 {
     price::per_million(usd).saturating_mul(1_000_000)
 }
 
-/// What became of a request for money.
+/// Outcome of a request for money.
 pub(super) enum Reserved {
     /// Nothing is capped, or no price is known.
     Unneeded,
-    /// It is set aside.
+    /// The money is reserved.
     Money(Reservation),
-    /// Others hold what is left; it may come free.
+    /// Other requests hold what is left and may release it.
     Later,
 }
 
-/// What an attempt may cost, in pico-dollars.
+/// Bounds of an attempt's cost, in pico-dollars.
 #[derive(Debug, Clone, Copy)]
 struct Likely {
-    /// Less than this must not be left.
+    /// Amount that must be left if `most` is unknown.
     least: i64,
-    /// What is set aside: what the model is known to have cost at most. Before its first answer nothing is, and one goes
-    /// ahead alone.
+    /// Amount to reserve: the highest known cost of an attempt at this model. `None` before its first answer: one
+    /// attempt then reserves everything that is left, and others wait for it.
     most: Option<i64>,
-    /// What it counts for where the vendor does not say.
+    /// Amount that counts if the vendor does not report tokens.
     estimate: i64,
 }
 
 enum Verdict {
     Reserved(Reservation),
-    /// Others hold what is left; it may come free.
+    /// Other requests hold what is left and may release it.
     Wait,
     Refused(&'static str, i64),
 }
 
 impl Budget {
-    /// Caps in US dollars; `spent_today` and `spent_by_call` are what the ledger knows from before, in pico-dollars.
+    /// Creates the caps, in US dollars. `spent_today` and `spent_by_call` are the ledger's sums of earlier spending, in
+    /// pico-dollars.
     pub fn new(
         usd_per_call: Option<f64>,
         usd_per_day: Option<f64>,
@@ -111,7 +113,7 @@ impl Budget {
         Self::with_clock(usd_per_call, usd_per_day, spent_today, spent_by_call, Box::new(unix_ms))
     }
 
-    /// By a clock other than the machine's.
+    /// Like [`Budget::new`], with a clock other than the machine's.
     pub(super) fn with_clock(
         usd_per_call: Option<f64>,
         usd_per_day: Option<f64>,
@@ -138,8 +140,8 @@ impl Budget {
         }
     }
 
-    /// Other caps from now on, in US dollars. What was spent while there was no cap on a day was not counted here:
-    /// `spent_today` is what the ledger knows of it.
+    /// Replaces the caps, in US dollars. While there was no cap, spending was not counted here: `spent_today` is the
+    /// ledger's sum of it, in pico-dollars.
     pub(super) fn cap(&self, usd_per_call: Option<f64>, usd_per_day: Option<f64>, spent_today: i64) {
         let mut state = self.state();
         if state.per_call.is_none() && state.per_day.is_none() {
@@ -156,7 +158,7 @@ impl Budget {
         self.changed.notify_waiters();
     }
 
-    /// Shows what is set aside in `gauge`.
+    /// Reports the reserved amount in `gauge`.
     pub(super) fn metered(self, gauge: Gauge<f64, AtomicU64>) -> Self {
         Self { reserved: gauge, ..self }
     }
@@ -170,15 +172,15 @@ impl Budget {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves once what is set aside has changed since this call; `None` where nothing is capped.
+    /// Resolves once a reservation or a cap has changed since this call; `None` where nothing is capped.
     pub(super) fn watch(&self) -> Option<Notified<'_>> {
         self.capped.load(Ordering::Relaxed).then(|| self.changed.notified())
     }
 
-    /// Sets money aside for an attempt.
+    /// Reserves money for an attempt.
     ///
     /// # Errors
-    /// `budget_exhausted`, naming the limit.
+    /// `budget_exhausted`; the message names the limit.
     pub(super) fn reserve(
         self: &Arc<Self>,
         call: Option<&CallId>,
@@ -197,13 +199,13 @@ impl Budget {
         }
     }
 
-    /// What others held was not given back in time.
+    /// The error if money that other requests hold was not released in time.
     pub(super) fn held_by_others() -> GatewayError {
         let message = "other requests hold what is left of limits.usd_per_call or limits.usd_per_day";
         GatewayError::new("budget_exhausted", message).temporarily()
     }
 
-    /// Sets money aside if it is there now; `Err` if it is not.
+    /// Reserves money if it is available now; `Err` if it is not.
     pub(super) fn reserve_now(
         self: &Arc<Self>,
         call: Option<&CallId>,
@@ -217,12 +219,13 @@ impl Budget {
         }
     }
 
-    /// What an attempt is taken to cost; `None` where nothing is capped or no price is known.
+    /// Estimates the cost of an attempt; `None` where nothing is capped or no price is known.
     fn likely(&self, remote: &Remote, request: &ChatRequest) -> Option<Likely> {
         let price = remote.price(unix_ms()).filter(|_| self.capped.load(Ordering::Relaxed))?;
         let need = Need::of(request);
         let estimate = estimate(price, need);
-        // How long an answer is that the request does not limit is a guess, for which nobody is refused.
+        // If the request does not limit its answer, the answer's length is a guess, and no request is refused for a
+        // guess: one token is assumed.
         let least = match request.max_tokens {
             Some(_) => estimate,
             None => self::estimate(price, Need { output: 1, ..need }),
@@ -274,7 +277,8 @@ impl Budget {
 }
 
 impl Reservation {
-    /// The attempt is over. `cost` as far as is known; where it is not, an attempt that gave tokens counts as estimated.
+    /// Ends the reservation and counts `cost`, in pico-dollars. If the cost is unknown, an attempt that gave tokens
+    /// counts as estimated, any other as zero.
     pub(super) fn settle(self, cost: Option<i64>, gave_tokens: bool) {
         let cost = cost.unwrap_or(if gave_tokens { self.estimate } else { 0 });
         let mut state = self.budget.state();
@@ -302,7 +306,7 @@ impl Drop for Reservation {
     }
 }
 
-/// What a request may cost at most.
+/// An upper estimate of a request's cost, in pico-dollars.
 pub(super) fn estimate(price: Price, need: Need) -> i64 {
     let count = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
     let dearest_input = price.input.max(price.cache_write);

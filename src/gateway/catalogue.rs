@@ -1,5 +1,5 @@
-//! The running catalogue: names to arms, arms to the endpoints behind them. Immutable but for what is learned about each
-//! endpoint's model; a reload builds a new one and requests in flight keep theirs.
+//! The running catalogue: names resolve to arms, and arms to the endpoints behind them. Immutable except for what is
+//! learned about each endpoint's model. A reload builds a new catalogue; requests in flight keep theirs.
 
 mod nearest;
 
@@ -16,10 +16,11 @@ use crate::base::queue::QueueGauges;
 use crate::llm::SchemaMode;
 use crate::types::JsonMap;
 
-/// Who will answer: a route's variant, or a model asked by name. Pinned by whoever needs it to stay the same.
+/// The model that answers a request: a variant of a route, or a model asked by name. Callers that need the choice to
+/// stay the same keep their arm.
 #[derive(Debug, Clone)]
 pub struct Arm {
-    /// The route, or the name that was asked.
+    /// The route, or the name that was asked for.
     pub route: Arc<str>,
     /// The route's variant; `default` where there is no choice.
     pub variant: Arc<str>,
@@ -27,29 +28,30 @@ pub struct Arm {
     pub model: Arc<str>,
     /// Version of the prompt.
     pub prompt: Option<Arc<str>>,
-    /// Parameters that win over the request's.
+    /// Parameters that override the request's.
     pub params: JsonMap,
     pub(super) candidates: Vec<Target>,
     pub(super) clocks: Clocks,
     pub(super) retries: u32,
     pub(super) balance: Balance,
-    /// The quantile of an endpoint's own time to the first token after which a second attempt is made.
+    /// Quantile of an endpoint's own times to the first token; a second attempt is made after that time.
     pub(super) hedge: Option<f64>,
 }
 
 impl Arm {
-    /// Whether only the embedded provider is behind it.
+    /// Returns true if only the embedded provider is behind it.
     pub fn local(&self) -> bool {
         self.candidates.iter().all(|candidate| matches!(candidate, Target::Local))
     }
 
-    /// The same, each candidate asked but once.
+    /// The same arm without retries: each candidate is asked only once.
     #[must_use]
     pub fn asked_once(&self) -> Self {
         Self { retries: 0, ..self.clone() }
     }
 
-    /// Tokens that every candidate has room for, prompt and answer together, as far as is known.
+    /// The smallest known context length of the candidates, in tokens, prompt and answer together; `None` if none is
+    /// known.
     pub fn context_length(&self) -> Option<u64> {
         let lengths = self.candidates.iter().filter_map(|candidate| match candidate {
             Target::Local => None,
@@ -58,8 +60,8 @@ impl Arm {
         lengths.min()
     }
 
-    /// Whether a schema is but asked for in words of the candidate that is first: an answer has to be read to its end,
-    /// and perhaps repaired, before any of it can be passed on.
+    /// Returns true if the first candidate is asked for the schema only in its prompt: the answer must be read to its
+    /// end, and perhaps repaired, before any of it can be passed on.
     pub(super) fn keeps_schemas_by_words(&self) -> bool {
         self.candidates.first().is_some_and(|candidate| match candidate {
             Target::Local => false,
@@ -85,7 +87,6 @@ impl Arm {
     }
 }
 
-/// One candidate.
 #[derive(Debug, Clone)]
 pub(super) enum Target {
     Local,
@@ -120,8 +121,8 @@ struct Route {
 }
 
 impl Catalogue {
-    /// From a configuration; `previous` is the catalogue whose lists of models are still good, and what it learned of
-    /// endpoints that are where they were.
+    /// Builds the catalogue of a configuration. From `previous`, it takes over the lists of models and what was learned
+    /// about endpoints that have not changed.
     pub(super) fn new(config: Config, previous: Option<&Self>) -> Self {
         let names = Names::of(&config);
         let before = previous.map_or(&[][..], |previous| &previous.endpoints);
@@ -191,7 +192,8 @@ impl Catalogue {
         }
     }
 
-    /// A logical model, `local`, `endpoint/vendor-model`, or a bare vendor id that an endpoint is known to have.
+    /// Resolves a logical model, `local`, `endpoint/vendor-model`, or a bare vendor id that an endpoint is known to
+    /// have.
     fn by_model(&self, name: &str) -> Option<Arc<Arm>> {
         if let Some(arm) = self.models.get(name) {
             return Some(Arc::clone(arm));
@@ -227,7 +229,8 @@ impl Catalogue {
         })
     }
 
-    /// Looks a client's `target` up: a route, a model, `endpoint/vendor-model`, a bare vendor id, then the catch-all route.
+    /// Resolves a client's `target`: a route, a model, `endpoint/vendor-model`, a bare vendor id, then the catch-all
+    /// route.
     pub(super) fn resolve(&self, target: &str, sticky_key: &str) -> Result<Arc<Arm>, GatewayError> {
         self.resolve_or(target, sticky_key, self.catch_all_route.as_deref())
     }
@@ -253,8 +256,8 @@ impl Catalogue {
         Err(GatewayError::new("model_not_found", message))
     }
 
-    /// The same for an analysis whose variant is known already. One that is no more is chosen again, and where its route is
-    /// no more, the default route answers.
+    /// Like [`Self::resolve`], for an analysis whose variant was chosen before. If the variant no longer exists,
+    /// another is chosen; if the route no longer exists, the default route answers.
     pub(super) fn resolve_pinned(
         &self,
         target: &str,
@@ -272,10 +275,10 @@ impl Catalogue {
         }
     }
 
-    /// Whether `route` has the variant.
+    /// Checks that `route` has the variant.
     ///
     /// # Errors
-    /// What there is instead, for people.
+    /// A message for people that lists what exists.
     pub(super) fn check_variant(&self, route: &str, variant: &str) -> Result<(), String> {
         let Some(found) = self.routes.get(route) else {
             let mut names: Vec<&str> = self.routes.keys().map(|name| &**name).collect();
@@ -290,12 +293,12 @@ impl Catalogue {
         Err(format!("no variant {variant:?} of route {route:?}; there are: {}", names.join(", ")))
     }
 
-    /// What an analysis asks: the embedded provider where nothing says whom.
+    /// The name that an analysis asks; `local` where the configuration does not decide it.
     pub(super) fn analysis_target(&self, analysis: &str, route: Option<&str>) -> String {
         self.names.target(analysis, route).unwrap_or_else(|_| "local".to_owned())
     }
 
-    /// Every configured name: routes, then models, then endpoints as `name/…`.
+    /// Every configured name: routes, then models, then endpoints as `name/…`, then `local`.
     pub(super) fn names(&self) -> Vec<String> {
         let mut routes: Vec<String> = self.routes.keys().map(|name| name.to_string()).collect();
         let mut models: Vec<String> = self.models.keys().map(|name| name.to_string()).collect();
@@ -306,22 +309,22 @@ impl Catalogue {
         routes.into_iter().chain(models).chain(endpoints).chain(local).collect()
     }
 
-    /// In the order of the configuration.
+    /// The endpoints, in the order of the configuration.
     pub(super) fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
     }
 
-    /// Logical models.
+    /// Logical models, by name.
     pub(super) fn models(&self) -> impl Iterator<Item = (&str, &Arc<Arm>)> {
         self.models.iter().map(|(name, arm)| (&**name, arm))
     }
 
-    /// Routes, each with its variants.
+    /// Routes by name, each with its variants.
     pub(super) fn routes(&self) -> impl Iterator<Item = (&str, impl Iterator<Item = &Arc<Arm>>)> {
         self.routes.iter().map(|(name, route)| (&**name, route.arms.iter().map(|(_, arm)| arm)))
     }
 
-    /// Every vendor's model that the configuration names; one may come more than once.
+    /// Every vendor model that the configuration names; one may occur more than once.
     pub(super) fn configured(&self) -> Vec<Arc<Remote>> {
         let arms =
             self.models.values().chain(self.routes.values().flat_map(|route| route.arms.iter().map(|(_, arm)| arm)));
@@ -335,27 +338,28 @@ impl Catalogue {
         candidates.chain(named).collect()
     }
 
-    /// Where the endpoints' queues are shown.
+    /// Sets the gauges that show the endpoints' queues.
     pub(super) fn show(&self, gauges: &QueueGauges) {
         for endpoint in &self.endpoints {
             endpoint.gate.show(gauges);
         }
     }
 
-    /// Whether an endpoint is one of these.
+    /// Returns true if the catalogue has the endpoint with this `uid`.
     pub(super) fn has_endpoint(&self, uid: u64) -> bool {
         self.endpoints.iter().any(|endpoint| endpoint.uid == uid)
     }
 
-    /// The embedded provider.
+    /// The arm of the embedded provider.
     pub(super) fn local(&self) -> &Arc<Arm> {
         &self.local
     }
 }
 
 impl Route {
-    /// Weighted rendezvous hashing: each variant draws a number from (route, key, variant) and the smallest
-    /// `-ln(draw) / weight` wins. A change of one weight moves only the keys that must move; nothing is remembered.
+    /// Chooses a variant by weighted rendezvous hashing: each variant draws a number from (route, key, variant), and
+    /// the smallest `-ln(draw) / weight` wins. Changing one weight moves only the keys that must move; no state is
+    /// kept.
     fn choose(&self, route: &str, sticky_key: &str) -> Option<Arc<Arm>> {
         if let [(_, arm)] = self.arms.as_slice() {
             return Some(Arc::clone(arm));
@@ -371,7 +375,8 @@ impl Route {
     }
 }
 
-/// A number in (0, 1), the same on every machine for ever: SHA-256, as no hash of the standard library promises that.
+/// A number in (0, 1), the same on every machine forever: SHA-256, because no hash of the standard library promises
+/// that.
 fn draw(route: &str, key: &str, variant: &str) -> f64 {
     let mut hash = Sha256::new();
     for part in [route, key, variant] {

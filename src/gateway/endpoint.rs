@@ -1,7 +1,7 @@
-//! Endpoints as they run, and what was learned of each of their models, which a reload that leaves an endpoint where it was
-//! does not forget.
+//! Endpoints at run time, and what was learned about each of their models. A reload that leaves an endpoint's name,
+//! address, provider and key unchanged keeps what was learned.
 //!
-//! Knows no name that can be asked but the vendors' own.
+//! Knows no names that can be asked except the vendors' own.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
@@ -19,32 +19,32 @@ use super::rate::Told;
 use crate::llm::models::Traits;
 use crate::llm::{Call, ChatRequest, SchemaMode, Unsupported, Wire};
 
-/// Most pass-through models whose state is remembered.
+/// Maximum number of models whose state is kept.
 const MAX_TARGETS: usize = 4096;
 
-/// An endpoint's model, and what was learned about it.
+/// A model of an endpoint, and what was learned about it.
 #[derive(Debug)]
 pub(super) struct Remote {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) vendor_model: Arc<str>,
     pub(super) breaker: Arc<Breaker>,
-    /// What the vendor tells of its limits.
+    /// The limits that the vendor reports.
     pub(super) told: Arc<Told>,
     pub(super) pace: Arc<Pace>,
     learned: Arc<Learned>,
 }
 
-/// What the answers have shown.
+/// Facts learned from a model's answers.
 #[derive(Debug)]
 struct Learned {
     schema_step: AtomicU8,
-    /// The mode has given an answer here: a server error is not about it.
+    /// Set once the best schema mode has given an answer here: a later server error is not caused by that mode.
     schema_proven: AtomicBool,
-    /// A lesser mode worked right after a server error.
+    /// Set once a lesser mode worked right after a server error.
     schema_doubted: AtomicBool,
-    /// It thinks without an opening tag, as its prompt's template holds that.
+    /// Set if the model thinks without an opening tag, because its prompt template contains the tag.
     thinks_unmarked: AtomicBool,
-    /// The dearest attempt so far, pico-dollars; negative before the first.
+    /// Highest cost of an attempt so far, pico-dollars; negative before the first.
     dearest: AtomicI64,
 }
 
@@ -72,7 +72,8 @@ impl Remote {
         }
     }
 
-    /// The same model of an endpoint that was reloaded.
+    /// The same model after a reload of its endpoint. What its answers have shown is forgotten if `structured_output`
+    /// changed.
     fn after_reload(&self, endpoint: &Arc<Endpoint>) -> Self {
         let as_before = endpoint.config.structured_output == self.endpoint.config.structured_output;
         Self {
@@ -85,37 +86,37 @@ impl Remote {
         }
     }
 
-    /// Whether it is known to think without an opening tag.
+    /// Returns true if the model is known to think without an opening tag.
     pub(super) fn thinks_unmarked(&self) -> bool {
         self.learned.thinks_unmarked.load(Ordering::Relaxed)
     }
 
-    /// Its newest answer shows whether it does.
+    /// Remembers whether the newest answer thought without an opening tag.
     pub(super) fn learn_thinking(&self, unmarked: bool) {
         self.learned.thinks_unmarked.store(unmarked, Ordering::Relaxed);
     }
 
-    /// What an attempt has cost here at most; `None` before the first whose cost is known.
+    /// Highest cost of an attempt so far, in pico-dollars; `None` before the first whose cost is known.
     pub(super) fn dearest(&self) -> Option<i64> {
         Some(self.learned.dearest.load(Ordering::Relaxed)).filter(|cost| *cost >= 0)
     }
 
-    /// An attempt cost this much.
+    /// Reports the cost of an attempt, in pico-dollars.
     pub(super) fn learn_cost(&self, cost: i64) {
         self.learned.dearest.fetch_max(cost, Ordering::Relaxed);
     }
 
-    /// The price that holds now.
+    /// The price in effect at `now_ms`.
     pub(super) fn price(&self, now_ms: i64) -> Option<Price> {
         self.endpoint.price(&self.vendor_model, now_ms)
     }
 
-    /// What is known of it.
+    /// The known capabilities of the model.
     pub(super) fn traits(&self) -> Traits {
         self.endpoint.traits(&self.vendor_model)
     }
 
-    /// The request as the vendor spells it.
+    /// Encodes the request in the vendor's format.
     pub(super) fn encode(&self, request: &ChatRequest, schema_mode: SchemaMode) -> Result<Wire, Unsupported> {
         let call = Call {
             model: &self.vendor_model,
@@ -127,7 +128,7 @@ impl Remote {
         self.endpoint.config.provider.encode(request, &call)
     }
 
-    /// How an answer under a schema is had here, as far as is known, with the steps that are left below it.
+    /// The schema modes left to try here, best first: without those that are known not to work.
     pub(super) fn schema_modes(&self) -> &'static [SchemaMode] {
         let modes = self.endpoint.schema_modes;
         let lacks = modes.first() == Some(&SchemaMode::JsonSchema) && self.traits().json_schema == Some(false);
@@ -136,28 +137,29 @@ impl Remote {
         &modes[step..]
     }
 
-    /// The best mode that is left has given an answer.
+    /// Records that the best mode that is left has given an answer.
     pub(super) fn prove_schema_mode(&self) {
         self.learned.schema_proven.store(true, Ordering::Relaxed);
         self.learned.schema_doubted.store(false, Ordering::Relaxed);
     }
 
-    /// Whether a server error can still be the vendor's way to refuse the mode, as some servers have it.
+    /// Returns true if a server error may still be the vendor's way to refuse the mode, as it is with some servers.
     pub(super) fn schema_mode_in_question(&self) -> bool {
         !self.learned.schema_proven.load(Ordering::Relaxed)
     }
 
-    /// A lesser mode worked after a server error; whether that was so before, and is no chance.
+    /// Records that a lesser mode worked after a server error. Returns true if that happened before, so that it is no
+    /// coincidence.
     pub(super) fn doubt_schema_mode(&self) -> bool {
         self.learned.schema_doubted.swap(true, Ordering::Relaxed)
     }
 
-    /// What a lesser mode gave after a server error was no use.
+    /// Records that a lesser mode, used after a server error, gave an unusable answer.
     pub(super) fn trust_schema_mode(&self) {
         self.learned.schema_doubted.store(false, Ordering::Relaxed);
     }
 
-    /// A lesser mode worked where the better ones did not.
+    /// Records that a lesser mode worked where the better ones did not.
     pub(super) fn learn_schema_mode(&self, mode: SchemaMode) {
         let step = self.endpoint.schema_modes.iter().position(|known| *known == mode).unwrap_or(0);
         self.learned.schema_step.store(u8::try_from(step).unwrap_or(0), Ordering::Relaxed);
@@ -167,20 +169,22 @@ impl Remote {
 /// A configured endpoint.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    /// Names its connection pools, and what was learned of its models: kept over a reload that leaves it where it was.
+    /// Identifies its connection pools and what was learned of its models; kept over a reload that leaves name,
+    /// address, provider and key unchanged.
     pub(super) uid: u64,
     pub(super) name: Arc<str>,
     pub(super) config: EndpointConfig,
     pub(super) gate: Arc<Gate>,
-    /// How many of its requests may be hedged.
+    /// Limits how many of its requests are hedged.
     pub(super) hedges: Allowance,
-    /// What the vendor says of its models.
+    /// The vendor's list of models.
     pub(super) listings: Arc<Listings>,
     schema_modes: &'static [SchemaMode],
 }
 
 impl Endpoint {
-    /// From a configuration; what stays of an endpoint of the same name and place is taken over from `previous`.
+    /// Creates an endpoint from its configuration. Takes over what still applies from an endpoint in `previous` with
+    /// the same name, address and provider.
     pub(super) fn new(config: EndpointConfig, previous: &[Arc<Self>]) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let schema_modes = match config.structured_output {
@@ -195,10 +199,10 @@ impl Endpoint {
                 && known.config.provider.name() == config.provider.name()
         };
         let before = previous.iter().find(same);
-        // What was learned under another key may not hold for this one.
+        // What was learned with another key may not hold for this one.
         let key = |config: &EndpointConfig| config.key.as_ref().map(|key| key.value.expose_secret().to_owned());
         let kept = before.filter(|before| key(&before.config) == key(&config));
-        // A minute's count and a queue go on over a reload.
+        // The counts of the current minute and the queue continue over a reload.
         let gate = before.filter(|before| before.config.limits == config.limits).map(|before| Arc::clone(&before.gate));
         let before = before.filter(|_| config.discover.is_some());
         Self {
@@ -212,7 +216,8 @@ impl Endpoint {
         }
     }
 
-    /// The price of a model that holds at a time: its own, that of `*`, else what the vendor lists.
+    /// The price of a model at `now_ms`: the configured one of the model, else that of `*`, else the one that the
+    /// vendor lists.
     pub(super) fn price(&self, vendor_model: &str, now_ms: i64) -> Option<Price> {
         match self.config.price(vendor_model, now_ms) {
             Some(price) => price,
@@ -220,7 +225,8 @@ impl Endpoint {
         }
     }
 
-    /// What is known of a model: as configured for it, for `*`, and as the vendor lists it.
+    /// Capabilities of a model: as configured for it, then for `*`, then as the vendor lists them; the first that is
+    /// set wins.
     pub(super) fn traits(&self, vendor_model: &str) -> Traits {
         let configured = |name| self.config.capabilities.iter().filter(move |(model, _)| model == name).map(|(_, t)| t);
         let mut traits = Traits::default();
@@ -233,21 +239,21 @@ impl Endpoint {
         }
     }
 
-    /// The key itself.
+    /// The API key in plain text.
     pub(super) fn key(&self) -> Option<&str> {
         self.config.key.as_ref().map(|key| key.value.expose_secret())
     }
 }
 
-/// By endpoint and vendor model.
+/// Keyed by the endpoint's `uid` and the vendor model.
 type Known = HashMap<(u64, Arc<str>), Arc<Remote>>;
 
-/// The models that were asked, each with what was learned about it.
+/// The models asked so far, each with what was learned about it.
 #[derive(Debug, Default)]
 pub(super) struct Targets(Mutex<Known>);
 
 impl Targets {
-    /// What is known of models whose endpoints are still there.
+    /// Keeps the models whose endpoints still exist.
     pub(super) fn after_reload(&self, endpoints: &[Arc<Endpoint>]) -> Self {
         let known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let kept = known.iter().filter_map(|((uid, model), remote)| {
@@ -257,7 +263,7 @@ impl Targets {
         Self(Mutex::new(kept.collect()))
     }
 
-    /// One of them, from now on one of them.
+    /// The model's state; created if it is not known yet.
     pub(super) fn get(&self, endpoint: &Arc<Endpoint>, vendor_model: &str) -> Arc<Remote> {
         let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let name: Arc<str> = Arc::from(vendor_model);
@@ -265,7 +271,7 @@ impl Targets {
             return Arc::clone(remote);
         }
         let remote = Arc::new(Remote::new(endpoint, Arc::clone(&name)));
-        // Beyond the cap a name that nobody configured has no memory of its own.
+        // Beyond the maximum, the state of a new model is not kept here.
         if known.len() < MAX_TARGETS {
             known.insert((endpoint.uid, name), Arc::clone(&remote));
         }

@@ -1,4 +1,4 @@
-//! What `GET /v1/models` shows: routes, models, and vendors' models, with all that is known of them.
+//! The entries of `GET /v1/models`: routes, models and vendors' models, with what is known of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,26 +10,25 @@ use super::price;
 use crate::base::time::{rfc3339_ms, unix_ms};
 use crate::llm::models::Traits;
 
-/// A name that can be asked, for `GET /v1/models`.
+/// A name that can be asked, as `GET /v1/models` shows it.
 #[derive(Debug, Clone, Default)]
 pub struct ModelEntry {
-    /// The name.
     pub id: String,
-    /// `route`, `model`, `vendor`.
+    /// `route`, `model` or `vendor`.
     pub kind: &'static str,
-    /// The endpoint, for a vendor's model; else `sidetone`.
+    /// The endpoint of a vendor's model; otherwise `sidetone`.
     pub owned_by: String,
-    /// `endpoint/vendor-model`, in failover order (of all variants, for a route).
+    /// `endpoint/vendor-model`, in failover order; for a route, those of all its variants.
     pub candidates: Vec<String>,
-    /// It is named in the configuration, not only in a vendor's list.
+    /// Set if the name is in the configuration, not only in a vendor's list.
     pub configured: bool,
-    /// What a vendor's model can do, where known.
+    /// Capabilities of a vendor's model, where known.
     pub traits: Traits,
-    /// US dollars a million tokens, where known.
+    /// US dollars per million tokens; null where unknown.
     pub pricing: serde_json::Value,
-    /// When the vendor will retire it, RFC 3339, where known.
+    /// When the vendor retires the model, RFC 3339, where known.
     pub retirement_date: Option<String>,
-    /// What is wrong with it: a retirement that is near.
+    /// Set if the model's retirement is near.
     pub warning: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What can go wrong with a request, in the gateway's stable codes. Knows no HTTP status of ours.
+//! Errors of a request, with the gateway's stable codes. Does not know which HTTP status our own API answers with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,32 +7,32 @@ use super::config::EndpointConfig;
 use super::gate::{Cause, Refusal};
 use crate::llm::{Class, VendorError};
 
-/// One attempt that failed, or a candidate that was not asked.
+/// An attempt that failed, or a candidate that was passed over without an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttemptFailure {
-    /// The endpoint.
     pub endpoint: Arc<str>,
-    /// The vendor's name of the model.
+    /// The vendor's name for the model.
     pub model: Arc<str>,
-    /// HTTP status, where one came.
+    /// HTTP status, if a response arrived.
     pub status: Option<u16>,
-    /// Stable code.
+    /// Stable code, see [`GatewayError::code`].
     pub code: &'static str,
-    /// Why the attempt was made: `first`, `retry`, `failover`, `hedge`, `repair`, `schema_step`; `None` = it was not.
+    /// Why the attempt was made: `first`, `retry`, `failover`, `hedge`, `repair`, `schema_step`; `None` if the
+    /// candidate was passed over without an attempt.
     pub why: Option<&'static str>,
-    /// What happened; may hold the vendor's words. For the caller, not for third parties.
+    /// What happened; may contain the vendor's words. Meant for the caller, not for third parties.
     pub message: String,
 }
 
 impl AttemptFailure {
-    /// An answer that came and is not what was asked for.
+    /// An answer that arrived complete but does not match the schema.
     pub(crate) fn mismatch(endpoint: Arc<str>, model: Arc<str>, why: Option<&'static str>) -> Self {
         let message = "the answer is not valid under the schema".to_owned();
         Self { endpoint, model, status: Some(200), code: "schema_mismatch", why, message }
     }
 }
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{}: {}", .0.code, .0.message)]
 pub struct GatewayError(Box<Inner>);
@@ -93,32 +93,32 @@ impl GatewayError {
         self.0.code
     }
 
-    /// What happened, in our own words: no text of a call, no vendor's words, no secret.
+    /// What happened, in our own words: contains no text of a call, no words of a vendor and no secret.
     pub fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// Whether the same request may succeed later with nothing changed.
+    /// Returns true if the same request may succeed later without a change.
     pub fn temporary(&self) -> bool {
         self.0.temporary
     }
 
-    /// The field of the request that is wrong.
+    /// The field of the request that is invalid.
     pub fn param(&self) -> Option<&str> {
         self.0.param.as_deref()
     }
 
-    /// When to come back, where a vendor said.
+    /// Time after which a retry may succeed, where a vendor, a circuit breaker or a limit gives one.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// How long the network and the vendors were waited for, in vain.
+    /// Total time spent waiting for the network and the vendors.
     pub fn waited(&self) -> Duration {
         self.0.waited
     }
 
-    /// Every attempt, in order.
+    /// Every failed attempt and every candidate that was passed over, in order.
     pub fn attempts(&self) -> &[AttemptFailure] {
         &self.0.attempts
     }
@@ -130,17 +130,17 @@ pub(super) struct Failure {
     pub(super) code: &'static str,
     pub(super) status: Option<u16>,
     pub(super) message: String,
-    /// The same candidate may do better a little later.
+    /// True if the same candidate may succeed when it is asked again a little later.
     pub(super) retry: bool,
-    /// When, where the vendor said.
+    /// Wait before that retry, where it is known.
     pub(super) retry_after: Option<Duration>,
-    /// It speaks against the endpoint, not the request.
+    /// True if the failure counts against the endpoint (for its circuit breaker), not against the request.
     pub(super) counts: bool,
-    /// A later request may succeed.
+    /// True if a later request may succeed.
     pub(super) temporary: bool,
-    /// It says the vendor's schema mode may be what it does not take.
+    /// True if the vendor may have failed because it does not support the schema mode that was used.
     pub(super) maybe_schema: bool,
-    /// Nothing was sent, and the message is our own.
+    /// True if nothing was sent and the message is our own.
     pub(super) unsent: bool,
 }
 
@@ -173,17 +173,17 @@ impl Failure {
         }
     }
 
-    /// What the request itself is to blame for at this candidate.
+    /// A failure at this candidate that the request itself caused.
     pub(super) fn request(code: &'static str, message: impl Into<String>) -> Self {
         Self { retry: false, counts: false, temporary: false, ..Self::transport(code, message) }
     }
 
-    /// The endpoint has no room; nothing was sent.
+    /// The endpoint has no capacity now; nothing was sent.
     pub(super) fn busy(code: &'static str, message: impl Into<String>) -> Self {
         Self { retry: false, counts: false, unsent: true, ..Self::transport(code, message) }
     }
 
-    /// A refusal of an endpoint's gate, with the name of its limit.
+    /// A refusal by an endpoint's gate; the message names the limit.
     pub(super) fn no_room(endpoint: &EndpointConfig, refusal: Refusal) -> Self {
         let EndpointConfig { name, limits, .. } = endpoint;
         let count = |limit: Option<u64>| limit.map_or_else(String::new, |limit| limit.to_string());

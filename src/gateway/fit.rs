@@ -1,7 +1,7 @@
-//! Whether a model can do what is asked, before it is asked: what is known to be lacking is made up for where that
-//! changes nothing, else the candidate is passed over with the reason. Nothing is left out in silence.
+//! Adapts a request to a model's capabilities before the model is asked: a missing capability is made up for where that
+//! does not change the answer; otherwise the candidate is passed over, with the reason. Nothing is left out silently.
 //!
-//! A JSON schema is not looked at here: every model can be had to keep one (see `Remote::schema_modes`).
+//! JSON schemas are not checked here: every model can be made to follow one (see `Remote::schema_modes`).
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ use super::endpoint::Remote;
 use crate::llm::models::Traits;
 use crate::llm::{ChatRequest, Content};
 
-/// Bytes of a prompt that no tokeniser makes fewer than one token of, but for runs of one character.
+/// Lower bound: no tokenizer packs more than 8 bytes into one token (runs of one character aside).
 const BYTES_PER_TOKEN: u64 = 8;
 
-/// The request as the model takes it.
+/// The request, adapted to the model.
 ///
 /// # Errors
-/// What the model lacks, and how to say otherwise.
+/// What the model lacks, and which setting overrides that.
 pub(super) fn fit<'a>(remote: &Remote, request: &'a ChatRequest) -> Result<Cow<'a, ChatRequest>, String> {
     fit_to(&remote.traits(), request).map_err(|lacks| {
         let (endpoint, model) = (&remote.endpoint.name, &remote.vendor_model);
@@ -50,14 +50,15 @@ fn fit_to<'a>(traits: &Traits, request: &'a ChatRequest) -> Result<Cow<'a, ChatR
     let listed = |name: &str| traits.parameters.as_ref().is_none_or(|known| known.iter().any(|known| known == name));
     if request.parallel_tool_calls.is_some() && (traits.parallel_tools == Some(false) || !listed("parallel_tool_calls"))
     {
-        // It never calls two at once, which satisfies either wish; or only the first call is handed on, see `Context`.
+        // The model never makes two calls at once, which suits either value; or only the first call is passed on, see
+        // `Context`.
         fitted.to_mut().parallel_tool_calls = None;
     }
     if traits.reasoning == Some(false) && effort.is_some() {
         fitted.to_mut().reasoning_effort = None;
     }
     if traits.stream == Some(false) && request.stream {
-        // Asked whole, and handed on in pieces.
+        // Requested whole, and passed on in pieces.
         fitted.to_mut().stream = false;
     }
     if let Some(name) = sent(&fitted).find(|name| !listed(name)) {
@@ -66,7 +67,7 @@ fn fit_to<'a>(traits: &Traits, request: &'a ChatRequest) -> Result<Cow<'a, ChatR
     Ok(fitted)
 }
 
-/// Those fields of the request that change its answer and that lists of parameters name.
+/// The fields of the request that change its answer and that vendors' parameter lists name.
 fn sent(request: &ChatRequest) -> impl Iterator<Item = &'static str> {
     let given = |name: &str| request.rest.contains_key(name);
     [
@@ -91,7 +92,7 @@ fn has_image(request: &ChatRequest) -> bool {
     })
 }
 
-/// Text only: how many tokens an image takes is the vendor's affair.
+/// Counts text only: how many tokens an image takes differs by vendor.
 fn prompt_bytes(request: &ChatRequest) -> u64 {
     let text = |part: &serde_json::Value| part.get("text").and_then(|text| text.as_str()).map_or(0, str::len);
     let bytes = request.messages.iter().map(|message| match &message.content {

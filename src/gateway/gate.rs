@@ -1,8 +1,10 @@
-//! The gate of an endpoint: its places (`max_concurrency`), its rates, and the queue before them, which is fair between
-//! calls: whoever waits is let in by turns of calls, so that one call's burst holds up nobody else.
+//! Admission to an endpoint: its concurrency slots (`max_concurrency`), its rates, and the queue before them. The queue
+//! is fair between calls: waiting requests are admitted in turns of calls, so that one call's burst does not delay the
+//! others.
 //!
-//! Knows no candidate and no request: it is told what one needs, and what the vendor told of the model. Whose turn it is
-//! next, [`turns`] knows. An endpoint without limits has no gate to pass: nothing is locked and nothing is counted.
+//! Knows no candidate and no request: it is given what a request needs and what limits the vendor reported for the
+//! model. [`turns`] decides whose turn is next. An endpoint without limits has no gate: nothing is locked and nothing
+//! is counted.
 
 mod turns;
 
@@ -19,17 +21,17 @@ use super::rate::{Need, Told, Window};
 use crate::base::queue::QueueGauges;
 use crate::types::CallId;
 
-/// Shortest sleep before rates are looked at again.
+/// Minimum sleep before rates are checked again.
 const TICK: Duration = Duration::from_millis(2);
 
-/// Who shares one turn: the requests of one call, else those of one client's key.
+/// The key that shares one turn: the requests of one call, otherwise those of one client's key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Party {
     Call(CallId),
     Key(Option<Arc<str>>),
 }
 
-/// What keeps a request out.
+/// Reason why a request is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     Places,
@@ -40,7 +42,7 @@ pub(super) enum Cause {
 }
 
 impl Cause {
-    /// As a metric's label.
+    /// Its label in metrics.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Places => "max_concurrency",
@@ -52,15 +54,15 @@ impl Cause {
     }
 }
 
-/// A request that was not let in.
+/// A request that was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) cause: Cause,
-    /// When it may be let in, where that is known.
+    /// Time after which it may be admitted, where that is known.
     pub(super) wait: Option<Duration>,
 }
 
-/// The gate.
+/// The gate of one endpoint.
 #[derive(Debug)]
 pub(super) struct Gate {
     limits: Limits,
@@ -75,7 +77,7 @@ struct State {
     turns: Turns,
 }
 
-/// What is taken of the places and rates.
+/// The slots and rates in use.
 #[derive(Debug)]
 struct Room {
     taken: usize,
@@ -83,28 +85,28 @@ struct Room {
     tokens: Option<Window>,
 }
 
-/// Leave to send one request; its place is free again when dropped.
+/// Permission to send one request; dropping it frees the slot.
 #[derive(Debug)]
 pub(super) struct Permit {
     gate: Arc<Gate>,
     told: Arc<Told>,
     estimate: Need,
     slots: [Option<u64>; 2],
-    /// What is settled; before the request has gone out, nothing was taken.
+    /// Amount to settle; `None` before the request was sent, when nothing was used.
     amount: Option<Need>,
     sent: bool,
-    /// How long it was waited for.
+    /// How long the request waited for the permit.
     pub(super) waited: Duration,
 }
 
 impl Permit {
-    /// The request goes out: it counts, whatever becomes of it.
+    /// Marks the request as sent: it counts, however it ends.
     pub(super) fn sent(&mut self) {
         self.sent = true;
         self.amount = Some(self.estimate);
     }
 
-    /// What it took in the end; unknown = as estimated.
+    /// Sets what the request used in the end; without this call, the estimate counts.
     pub(super) fn settle(&mut self, amount: Need) {
         self.amount = Some(amount);
     }
@@ -145,7 +147,7 @@ impl Gate {
         }
     }
 
-    /// Where the queue is shown.
+    /// Sets the gauges that show the queue; only the first call has an effect.
     pub(super) fn show(&self, gauges: &QueueGauges) {
         let _ = self.gauges.set(gauges.clone());
     }
@@ -154,13 +156,14 @@ impl Gate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether anything at all is limited here.
+    /// Returns true if nothing is limited here.
     fn open(&self, told: &Told) -> bool {
         let Limits { places, requests, tokens, .. } = self.limits;
         places.is_none() && requests.is_none() && tokens.is_none() && !told.any()
     }
 
-    /// Lets a request in if it need not wait, and nobody waits before it.
+    /// Admits a request if it need not wait and no other request waits. `None`: nothing is limited, and no permit is
+    /// needed.
     pub(super) fn try_enter(
         self: &Arc<Self>,
         told: &Arc<Told>,
@@ -175,11 +178,11 @@ impl Gate {
         self.take(&mut self.state().room, told, need(), Instant::now()).map(Some)
     }
 
-    /// Lets a request in, or has it wait for its turn: at most [`Limits::max_wait`], and not at all where it is known
-    /// that this is not enough.
+    /// Admits a request, or makes it wait for its turn: at most [`Limits::max_wait`] and no longer than `deadline`, and
+    /// not at all if that is known to be too short. `None`: nothing is limited, and no permit is needed.
     ///
     /// # Cancel safety
-    /// Dropped, it waits no longer, and took nothing.
+    /// Dropping the future leaves the queue; nothing was used.
     pub(super) async fn enter(
         self: &Arc<Self>,
         told: &Arc<Told>,
@@ -203,7 +206,7 @@ impl Gate {
             }
             self.queue(&mut state.turns, party(), told, need)?
         };
-        // Those ahead may wait for another model's sake.
+        // The requests ahead may be waiting for another model's limits; then this one is admitted at once.
         self.pump();
         let granted = loop {
             if let Ok(permit) = granted.try_recv() {
@@ -237,7 +240,7 @@ impl Gate {
         left.is_zero() || refusal.wait.is_some_and(|wait| wait > left)
     }
 
-    /// What keeps a request out now. Rates first: of them it is known how long.
+    /// Reason to keep a request out now; `None` = no reason. Rates come first, because their waiting time is known.
     fn refusal(&self, room: &mut Room, told: &Told, need: Need, now: Instant) -> Option<Refusal> {
         let waits = [
             (Cause::Vendor, told.wait(need, now)),
@@ -266,7 +269,7 @@ impl Gate {
         Ok(Permit { gate, told, estimate: need, slots, amount: None, sent: false, waited: Duration::ZERO })
     }
 
-    /// Queues a request. A full queue makes room by refusing the newest of the call that has most in it.
+    /// Queues a request. A full queue makes room by refusing the newest request of the party that has most in it.
     fn queue(
         self: &Arc<Self>,
         turns: &mut Turns,
@@ -290,7 +293,7 @@ impl Gate {
         Ok((Queued { gate: Arc::clone(self), party, ticket }, granted))
     }
 
-    /// Lets in whoever may go, in turns of calls.
+    /// Admits the requests that may go, in turns of calls.
     pub(super) fn pump(self: &Arc<Self>) {
         if self.waiting.load(Ordering::Relaxed) == 0 {
             return;
@@ -301,13 +304,13 @@ impl Gate {
             turns.serve(|told, need| self.take(room, told, need, now))
         };
         for (grant, permit) in granted {
-            // Whoever is gone gives it back by dropping it.
+            // If the receiver is gone, the permit is dropped and thereby given back.
             let _ = grant.send(permit);
         }
     }
 }
 
-/// A request's place in the queue; left when dropped.
+/// A request's place in the queue; given up on drop.
 struct Queued {
     gate: Arc<Gate>,
     party: Party,
@@ -321,7 +324,7 @@ impl Drop for Queued {
         if let Some(gauges) = self.gate.gauges.get() {
             gauges.depth.dec();
         }
-        // It may have been the one that the others waited behind.
+        // The others may have been waiting behind this request.
         self.gate.pump();
     }
 }
@@ -344,7 +347,7 @@ mod tests {
         Limits { places: Some(places), max_wait: Duration::from_secs(60), ..Limits::default() }
     }
 
-    /// Waits for its turn, and says who it was.
+    /// Enters the gate; returns its name with the result.
     fn come(
         gate: &Arc<Gate>,
         name: &'static str,
@@ -408,7 +411,7 @@ mod tests {
         assert_eq!(come(&gate, "a").await.expect("task").1.expect_err("its own burst"), refused);
         let of_b = come(&gate, "b");
         assert_eq!(of_a.remove(2).await.expect("task").1.expect_err("the newest of a"), refused);
-        // Whoever goes away leaves no trace.
+        // A request that goes away leaves no trace.
         for waiter in of_a {
             waiter.abort();
             let _ = waiter.await;

@@ -1,8 +1,8 @@
-//! The gateway's requests over HTTP: one connection pool per endpoint and runtime, and transport failures as the scheduler
-//! sorts them.
+//! The gateway's HTTP requests: one connection pool per endpoint and runtime, and transport failures classified for the
+//! scheduler.
 //!
-//! Several single-threaded runtimes may run in one process, and a pooled connection is driven by the runtime that opened
-//! it: a pool is never shared between two.
+//! Several single-threaded runtimes may run in one process, and a pooled connection is driven by the runtime that
+//! opened it: two runtimes never share a pool.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -20,22 +20,23 @@ use super::error::Failure;
 use crate::base::http::{self as client, HttpError, Kind, Pool, Response};
 use crate::llm::Wire;
 
-/// Longest document that is read whole.
+/// Maximum size of a document that is read whole.
 const MAX_DOCUMENT_BYTES: usize = 16 * 1024 * 1024;
 
 type Key = (runtime::Id, u64, Duration);
 
-/// All pools.
+/// All connection pools.
 #[derive(Default)]
 pub(super) struct Http {
     clients: Mutex<HashMap<Key, Client>>,
 }
 
-/// A pool and its endpoint's address.
+/// A pool and the base URL of its endpoint.
 struct Client {
     pool: Pool,
     base: Url,
-    /// The newest path and its address. Putting one together is a good part of a request's cost, and most are alike.
+    /// The newest path and its URI. Building a URI is a large part of a request's cost, and most requests have the same
+    /// path.
     newest: (String, Uri),
 }
 
@@ -43,18 +44,18 @@ impl Http {
     /// Posts a request and waits for the response's header.
     ///
     /// # Errors
-    /// The transport's failure, sorted.
+    /// The transport failure, classified.
     ///
     /// # Cancel safety
-    /// Dropped, the request is aborted and its connection closed.
+    /// Dropping the future aborts the request and closes its connection.
     pub(super) async fn post(&self, endpoint: &Endpoint, wire: Wire, connect: Duration) -> Result<Response, Failure> {
         self.send(Method::POST, endpoint, wire, connect).await
     }
 
-    /// Gets a whole document: its status, header and body.
+    /// Reads a whole document: its status, headers and body.
     ///
     /// # Errors
-    /// The transport's failure, sorted; a body of more than 16 MiB.
+    /// The transport failure, classified; a body of more than 16 MiB.
     ///
     /// # Cancel safety
     /// As [`Http::post`].
@@ -94,7 +95,7 @@ impl Http {
         Ok(pool.send(request).await?)
     }
 
-    /// The pool for an endpoint, and the address of a path of it.
+    /// The pool of an endpoint, and the URI of a path below its base URL.
     fn pool(&self, endpoint: &Endpoint, connect: Duration, path: &str) -> Result<(Pool, Uri), Failure> {
         let key = (runtime::Handle::current().id(), endpoint.uid, connect);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,7 +130,7 @@ impl Client {
     }
 }
 
-/// The address of a path, with its query if it has one, behind an endpoint's base.
+/// The URI of a path, with its query if it has one, below an endpoint's base URL.
 fn behind(base: &Url, path: &str) -> Result<Uri, HttpError> {
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let mut url = base.clone();
@@ -143,7 +144,7 @@ impl From<HttpError> for Failure {
         let message = error.to_string();
         match error.kind() {
             Kind::Refused => Self::transport("refused", message),
-            // The connection was late, not the model: the same candidate may do better at once.
+            // The connection timed out, not the model: the same candidate may answer if it is asked again at once.
             Kind::ConnectTimeout => Self::transport("timeout", message),
             Kind::Tls => Self { retry: false, ..Self::transport("upstream_error", message) },
             Kind::NoClient | Kind::NoAnswer => Self::transport("upstream_error", message),

@@ -1,4 +1,4 @@
-//! Whole answers: the stream read to its end, the schema kept, one repair round.
+//! Whole answers: reads the stream to its end, validates the schema, and makes one repair round.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -18,18 +18,18 @@ use super::{Answer, Arm, Delta, Deltas, Inner, MakeTranscript, price};
 use crate::llm::schema::{self, Validator, Verdict};
 use crate::llm::{ChatRequest, ChatResponse, Message, Piece, RequestError, ResponseFormat, Role, Usage, local};
 
-/// Most compiled schemas that are kept.
+/// Maximum number of compiled schemas; when it is reached, all are dropped.
 const MAX_VALIDATORS: usize = 256;
 
-/// Compiled schemas.
+/// Cache of compiled schemas.
 #[derive(Default)]
 pub(super) struct Validators(Mutex<Compiled>);
 
 #[derive(Default)]
 struct Compiled {
-    /// By the hash of the schema.
+    /// Keyed by the hash of the schema.
     by_hash: HashMap<u64, (Arc<Value>, Validator)>,
-    /// By the address of a schema that `by_hash` keeps alive: an analysis asks with the same one every time.
+    /// Keyed by the address of a schema that `by_hash` keeps alive: an analysis passes the same `Arc` every time.
     by_address: HashMap<usize, Validator>,
 }
 
@@ -67,7 +67,7 @@ impl Validators {
     }
 }
 
-/// What is asked, by whomever.
+/// A request, from a client or from the daemon itself.
 pub(super) struct Question {
     pub(super) arm: Arc<Arm>,
     pub(super) request: ChatRequest,
@@ -78,13 +78,13 @@ pub(super) struct Question {
 }
 
 impl Question {
-    /// Lays the variant's parameters over the request and checks it whole: beyond this, a failure is an attempt's.
+    /// Applies the variant's parameters to the request and validates it; any later failure is a failure of an attempt.
     pub(super) fn prepare(&mut self, inner: &Inner) -> Result<Option<Validator>, GatewayError> {
         prepare(inner, &self.arm, &mut self.request)
     }
 
-    /// Whether an answer is none: an analysis has no use for one that the vendor withheld, in whole or in part. A client is
-    /// shown it, with its `finish_reason`.
+    /// Returns true if the next candidate must be asked although an answer arrived: an analysis has no use for an
+    /// answer that the vendor withheld, in whole or in part. A client gets such an answer, with its `finish_reason`.
     fn moves_on(&self, response: &ChatResponse) -> bool {
         self.asker.analysis.is_some() && attempt::withheld(response)
     }
@@ -95,7 +95,7 @@ impl Question {
     }
 }
 
-/// Lays the variant's parameters over a request and checks it whole.
+/// Applies the variant's parameters to a request and validates it.
 pub(super) fn prepare(inner: &Inner, arm: &Arm, request: &mut ChatRequest) -> Result<Option<Validator>, GatewayError> {
     let invalid =
         |error: RequestError| GatewayError::new("invalid_request", error.message.clone()).with_param(error.param);
@@ -107,7 +107,7 @@ pub(super) fn prepare(inner: &Inner, arm: &Arm, request: &mut ChatRequest) -> Re
     }
 }
 
-/// One complete answer, before its schema is looked at.
+/// One complete answer, before schema validation.
 struct Got {
     response: ChatResponse,
     endpoint: Arc<str>,
@@ -116,11 +116,11 @@ struct Got {
     degraded: bool,
 }
 
-/// What all attempts of a request took together.
+/// Tokens and cost of all attempts of a request.
 #[derive(Default)]
 struct Bill {
     usage: Usage,
-    /// `None` once an answer's price is unknown.
+    /// Sum of the known costs, pico-dollars; `None` before the first.
     cost: Option<i64>,
     unknown: bool,
 }
@@ -139,7 +139,8 @@ impl Bill {
     }
 }
 
-/// Asks for a whole answer; `request.stream` says how it comes from the vendor. `answering` is set once one has begun.
+/// Gets a whole answer. `request.stream` decides whether the vendor is asked for a stream. `answering` is set once a
+/// vendor has begun to answer.
 pub(super) async fn whole(
     inner: &Inner,
     mut question: Question,
@@ -150,7 +151,8 @@ pub(super) async fn whole(
     let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), &question.request, false, answering);
     let mut bill = Bill::default();
     let mut got = match complete(&mut run, &mut question, &mut bill).await {
-        // An analysis goes on with what costs nothing, until the limit lifts; a client is told.
+        // An analysis continues with the embedded provider, which costs nothing, until the limit lifts; a client gets
+        // the error.
         Err(error) if error.code() == "budget_exhausted" && question.asker.analysis.is_some() => {
             embedded(&mut question, &mut bill).await.map_err(|_| error)?
         }
@@ -158,7 +160,7 @@ pub(super) async fn whole(
     };
     let mut text = got.response.text().to_owned();
     let mut value = None;
-    // A refusal, an answer that the vendor withheld and a call of tools are answers of another form.
+    // A refusal, a withheld answer and a tool call do not have to match the schema.
     let checked = !attempt::withheld(&got.response)
         && got.response.choices.first().is_none_or(|choice| choice.refusal.is_none() && choice.tool_calls.is_empty());
     if let Some(validator) = validator.filter(|_| checked) {
@@ -212,7 +214,8 @@ fn mismatch(run: &mut Run<'_>) -> GatewayError {
         .with_waited(run.waited)
 }
 
-/// Asks until a whole answer is there; what breaks off in the middle is asked anew.
+/// Asks until a whole answer has arrived; after a stream that broke off in the middle, the request is sent again from
+/// its start.
 async fn complete(run: &mut Run<'_>, question: &mut Question, bill: &mut Bill) -> Result<Got, GatewayError> {
     loop {
         match run.next(&question.request).await? {
@@ -297,7 +300,7 @@ async fn embedded(question: &mut Question, bill: &mut Bill) -> Result<Got, Gatew
     Ok(Got { response, endpoint: Arc::clone(&local), vendor_model: local, first_token: None, degraded: true })
 }
 
-/// Asks the embedded provider, off the runtime's threads.
+/// Asks the embedded provider on a blocking thread, off the runtime's own threads.
 pub(super) async fn ask_embedded(
     request: &ChatRequest,
     asker: &Asker,

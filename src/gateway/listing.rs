@@ -1,5 +1,5 @@
-//! Vendors' own lists of models (`discover = true`): read in the background, so that neither a start nor a request ever
-//! waits for one. A list that cannot be read leaves the last one as it was, and says so.
+//! Vendors' own lists of models (`discover = true`): read in the background, so that neither startup nor a request
+//! waits for one. If a list cannot be read, the last one stays in use and the failure is reported.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,27 +20,27 @@ use crate::base::time::{rfc3339_ms, unix_ms};
 use crate::llm::models::{Listed, Traits};
 use crate::llm::{ListCall, StreamError};
 
-/// Longest wait for one page of a list.
+/// Timeout of one page of a list.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most pages of one list.
+/// Maximum number of pages of one list.
 const MAX_PAGES: usize = 50;
-/// Most models of one list.
+/// Maximum number of models of one list.
 const MAX_MODELS: usize = 10_000;
 /// First wait after a failure; doubles, up to the configured interval.
 const BACKOFF: Duration = Duration::from_secs(15);
-/// So long before a configured model goes, it is warned of.
+/// How long before its retirement a configured model is warned about.
 const NOTICE_MS: i64 = 30 * 24 * 60 * 60 * 1000;
-/// How often the loop looks without anything due.
+/// How often the loop runs when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// One vendor's list, read once.
+/// One vendor's list, as it was read at one time.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) at_ms: i64,
     models: HashMap<Box<str>, Known>,
 }
 
-/// A model of it.
+/// A listed model.
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) traits: Traits,
@@ -67,13 +67,14 @@ impl Listing {
         self.models.get(vendor_model)
     }
 
-    /// Vendor ids that can be asked.
+    /// The vendor ids that can be asked: those that are not retired.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.models.iter().filter(|(_, known)| !known.retired).map(|(id, _)| &**id)
     }
 }
 
-/// An endpoint's list and how it came about. Outlives a reload that leaves the endpoint's address as it was.
+/// An endpoint's list and the state of its reading. Kept over a reload that leaves the endpoint's name, address and
+/// provider unchanged.
 #[derive(Debug, Default)]
 pub(super) struct Listings {
     current: ArcSwapOption<Listing>,
@@ -82,7 +83,7 @@ pub(super) struct Listings {
 
 #[derive(Debug, Default)]
 struct State {
-    /// `None`: at once.
+    /// When the list is read next; `None` = at once.
     due: Option<Instant>,
     failures: u32,
     error: Option<String>,
@@ -93,7 +94,7 @@ impl Listings {
         self.current.load_full()
     }
 
-    /// Whether the vendor lists this model as one that can be asked.
+    /// Returns true if the vendor lists this model and has not retired it.
     pub(super) fn has(&self, vendor_model: &str) -> bool {
         let current = self.current.load();
         current.as_ref().and_then(|listing| listing.get(vendor_model)).is_some_and(|known| !known.retired)
@@ -108,20 +109,20 @@ impl Listings {
     }
 }
 
-/// How an endpoint's list stands, for `GET /v1/models`.
+/// State of an endpoint's list, for `GET /v1/models`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointEntry {
-    /// Its name.
+    /// Name of the endpoint.
     pub name: String,
-    /// Its wire format.
+    /// Name of its wire format.
     pub provider: &'static str,
-    /// Whether its list of models is read.
+    /// Set if its list of models is read.
     pub discover: bool,
-    /// Models of the newest list.
+    /// Number of models in the newest list that can be asked.
     pub models: usize,
-    /// When that was read, RFC 3339.
+    /// When that list was read, RFC 3339.
     pub listed_at: Option<String>,
-    /// Why the newest try failed.
+    /// Why the newest attempt to read it failed.
     pub error: Option<String>,
 }
 
@@ -140,11 +141,11 @@ impl EndpointEntry {
 }
 
 impl Gateway {
-    /// Reads the lists of all endpoints that have `discover`, whenever they are due, until `stop`; and warns of configured
-    /// models that are to go. Nobody waits for it.
+    /// Reads the lists of all endpoints with `discover` whenever they are due, and warns about configured models that
+    /// will be retired, until `stop` is cancelled. No request waits for it.
     ///
     /// # Cancel safety
-    /// Dropped, lists under way are given up.
+    /// Dropping the future gives up the reads in progress.
     pub async fn keep_listings(self, stop: CancellationToken) {
         loop {
             let round = async {
@@ -164,15 +165,15 @@ impl Gateway {
         }
     }
 
-    /// Reads all lists now.
+    /// Reads all lists now, due or not.
     ///
     /// # Cancel safety
-    /// Dropped, lists under way are given up.
+    /// Dropping the future gives up the reads in progress.
     pub async fn list_now(&self) {
         refresh(&self.inner, &self.inner.catalogue.load_full(), true).await;
     }
 
-    /// Every endpoint, and how its list stands.
+    /// Every endpoint, with the state of its list.
     pub fn endpoints(&self) -> Vec<EndpointEntry> {
         self.inner.catalogue.load().endpoints().iter().map(|endpoint| EndpointEntry::of(endpoint)).collect()
     }
@@ -213,7 +214,8 @@ async fn read(inner: &Inner, endpoint: &Arc<Endpoint>, interval: Duration) {
     }
 }
 
-/// A vendor's words stay in here: what goes out is the failure's code and status.
+/// Reads all pages of a list. The failure may contain the vendor's words; its caller reports only the code and the
+/// status.
 async fn fetch(inner: &Inner, endpoint: &Endpoint) -> Result<Vec<Listed>, Failure> {
     let provider = endpoint.config.provider;
     let mut listed = Vec::new();
@@ -244,7 +246,7 @@ async fn fetch(inner: &Inner, endpoint: &Endpoint) -> Result<Vec<Listed>, Failur
     Ok(listed)
 }
 
-/// Prices that a vendor lists are what the bill is made of where none is configured: their changes go on record too.
+/// Records the listed prices: where none is configured, costs are computed from them.
 async fn note_prices(inner: &Inner, endpoint: &Endpoint, listing: &Listing) {
     let Some(recorder) = inner.recorder.clone() else { return };
     let prices: Vec<(String, String)> = listing
@@ -257,12 +259,12 @@ async fn note_prices(inner: &Inner, endpoint: &Endpoint, listing: &Listing) {
     }
 }
 
-/// Of models that a route, a model or `models` names, not of all that are listed.
+/// Warns about models that a route, a model or `models` names, not about all that are listed.
 fn warn_of_retirements(inner: &Inner, catalogue: &Catalogue) {
     let now_ms = unix_ms();
     let mut seen = HashSet::new();
     for remote in catalogue.configured() {
-        // Many routes may lead to one model.
+        // Several routes may lead to one model.
         if !seen.insert((Arc::clone(&remote.endpoint.name), Arc::clone(&remote.vendor_model))) {
             continue;
         }
@@ -277,7 +279,7 @@ fn warn_of_retirements(inner: &Inner, catalogue: &Catalogue) {
     }
 }
 
-/// Whether a model that goes then is to be warned of now.
+/// Returns true if a model that retires at `retires_ms` is warned about at `now_ms`.
 pub(super) fn retires_soon(retires_ms: i64, now_ms: i64) -> bool {
     retires_ms - now_ms < NOTICE_MS
 }

@@ -1,6 +1,7 @@
-//! The stream of an attempt: bytes decoded into frames, to its end, by its clocks.
+//! The stream of an attempt: decodes bytes into frames up to its end, under its timeouts.
 //!
-//! Knows nothing of other attempts. Before the commit point its frames are held; the attempt decides when that is.
+//! Knows nothing of other attempts. Before the commit point its frames are held back; the attempt decides when that
+//! point is reached.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,26 +19,26 @@ use crate::base::http::{HttpError, Response};
 use crate::llm::complete::Progress;
 use crate::llm::{Piece, StreamDecoder, StreamError, Thinking, Usage, failure, sse};
 
-/// How long the end of a finished stream is waited for.
+/// How long the request waits for the end of a finished stream.
 const AT_HAND: Duration = Duration::from_millis(2);
-/// And how long beside the request.
+/// How long a background task waits for it after that.
 const CLOSING: Duration = Duration::from_millis(250);
-/// Reads that follow each other sooner than this are a burst: the vendor has more at hand than a model says, and what is
-/// there already goes on in one piece. A write costs more than all else of a chunk.
+/// Reads that follow each other faster than this are a burst: more data is ready than a model's speed explains, and
+/// what has arrived already is passed on in one piece. A write costs more than everything else done for a chunk.
 const BURST: Duration = Duration::from_millis(1);
-/// Reads that a burst goes on with at most.
+/// Maximum number of further reads in a burst.
 const MOST_READS: usize = 16;
 
 /// One event of a stream.
 #[derive(Debug, Default)]
 pub struct Frame {
-    /// What it says.
+    /// The decoded content.
     pub pieces: Vec<Piece>,
-    /// The chunk as it came, where it is OpenAI's own and was asked for.
+    /// The chunk as it arrived, if it is in OpenAI's own format and was requested.
     pub raw: Option<Box<[u8]>>,
 }
 
-/// A stream beyond its commit point.
+/// A stream; it has its row once it is past its commit point.
 pub(super) struct Live {
     pub(super) remote: Arc<Remote>,
     response: Option<Response>,
@@ -48,18 +49,18 @@ pub(super) struct Live {
     deadline: Instant,
     between: Duration,
     ended: bool,
-    /// Since when the next token is waited for, over calls that were given up: comments and pings are no tokens.
+    /// Since when the next token has been awaited, also over cancelled calls: comments and pings are not tokens.
     waiting: Option<Instant>,
-    /// When the network gave something last.
+    /// When the network last delivered something.
     came: Option<Instant>,
     pub(super) first_token: Option<Duration>,
-    /// How long the network and the vendor were waited for, beyond the commit point.
+    /// Time spent waiting for the network and the vendor.
     pub(super) waited: Duration,
     pub(super) row: Option<Box<Row>>,
 }
 
 impl Drop for Live {
-    /// Given up in the middle: the tokens so far are in the row.
+    /// A stream dropped in the middle: the tokens so far go into the row.
     fn drop(&mut self) {
         if let Some(row) = &mut self.row {
             row.usage(self.tape.usage);
@@ -67,43 +68,43 @@ impl Drop for Live {
     }
 }
 
-/// What has been decoded of a stream.
+/// The decoded part of a stream.
 struct Tape {
     decoder: Box<dyn StreamDecoder>,
     thinking: Thinking,
-    /// The model said something, be it held back, since this was looked at.
+    /// Set if the model said something since this was last read, even if that is held back.
     spoke: bool,
     keep_raw: bool,
-    /// Calls beyond an answer's first are left out.
+    /// Set if tool calls after an answer's first are left out.
     one_call: bool,
-    /// The first call of each answer, by their numbers.
+    /// The first tool call of each answer, as (choice, index).
     first_calls: Vec<(u32, u32)>,
     held: VecDeque<Frame>,
     usage: Usage,
-    /// Answers asked for.
+    /// Number of answers requested.
     asked: u32,
     progress: Progress,
 }
 
 impl Tape {
-    /// Decodes one event into a frame. Gives whether the vendor said that this was all.
+    /// Decodes one event into a frame. Returns true if the vendor marked the end of the answer.
     fn take(&mut self, event: sse::Event<'_>) -> Result<bool, Failure> {
         let mut frame = Frame::default();
         match self.decoder.decode(event, &mut frame.pieces) {
             Ok(()) => {}
-            // One bad line does not kill a stream that goes on well.
+            // One malformed event does not end a stream that otherwise works.
             Err(StreamError::Malformed(_)) => {
                 if let Some(error) = failure::reported(event.name, event.data) {
                     return Err(vendor(error));
                 }
-                // What is no object was no part of an answer.
+                // Data that is not an object was not part of an answer.
                 if event.data.trim_ascii_start().starts_with(b"{") {
                     self.progress.unread();
                 }
                 return Ok(false);
             }
             Err(StreamError::Vendor(error)) => {
-                // The tokens of an answer that failed are billed too.
+                // The tokens of a failed answer are billed too.
                 self.count(&frame.pieces);
                 return Err(vendor(error));
             }
@@ -139,7 +140,7 @@ impl Tape {
         }
     }
 
-    /// Leaves out all calls but an answer's first; whether there were others.
+    /// Leaves out all tool calls but an answer's first; returns true if there were others.
     fn leave_calls_out(&mut self, pieces: &mut Vec<Piece>) -> bool {
         let all = pieces.len();
         pieces.retain(|piece| {
@@ -155,7 +156,7 @@ impl Tape {
         pieces.len() < all
     }
 
-    /// The stream is over: gives out what was held back.
+    /// Ends the stream: releases what was held back.
     fn end(&mut self) {
         let mut pieces = Vec::new();
         self.thinking.end(&mut pieces);
@@ -165,12 +166,12 @@ impl Tape {
         }
     }
 
-    /// Whether every answer is complete, although the stream was cut or stalls.
+    /// Returns true if every answer is complete, although the stream was cut or has stalled.
     fn complete(&self) -> bool {
         self.progress.end(self.asked, false).is_ok()
     }
 
-    /// Judges the stream at its end, and gives the answers the ends that their vendor left to the end mark.
+    /// Judges the stream at its end. Adds a finish to answers for which the vendor sent only the end mark.
     fn conclude(&mut self) -> Result<(), Failure> {
         let finishes = self.progress.end(self.asked, true).map_err(|why| incomplete(&why))?;
         let finishes = finishes.into_iter().map(|(choice, reason)| Piece::Finish { choice, reason });
@@ -180,7 +181,7 @@ impl Tape {
 }
 
 impl Live {
-    /// `head` is what of the body was read already.
+    /// `head` is the part of the body that was already read.
     pub(super) fn new(
         context: Context<'_>,
         remote: &Arc<Remote>,
@@ -220,17 +221,19 @@ impl Live {
         }
     }
 
-    /// Whether the commit point is reached: the first token is there, or the end. Thinking that does not go out counts.
+    /// Returns true if the commit point is reached: the first token or the end has arrived. Thinking that is held back
+    /// counts as a token.
     pub(super) fn committed(&self) -> bool {
         self.ended
             || self.tape.thinking.withholds()
             || self.tape.held.iter().flat_map(|frame| &frame.pieces).any(Piece::is_semantic)
     }
 
-    /// The next frames; `false` after the last. Whatever came in one read comes at once, and of a burst what is at hand.
+    /// Appends the next frames to `out`; `false` after the last. Everything that arrived in one read comes at once, and
+    /// in a burst also what is ready.
     ///
     /// # Errors
-    /// The stream was cut, stalled, or broke off with an error of the vendor's.
+    /// The stream was cut, stalled, or ended with an error of the vendor's.
     ///
     /// # Cancel safety
     /// Safe: no frame is lost. Dropping the stream aborts the request.
@@ -257,13 +260,13 @@ impl Live {
         if came.is_err() {
             self.tape.end();
         }
-        // What came before a failure is not lost with it.
+        // Frames that arrived before a failure are delivered too.
         out.extend(self.tape.held.drain(..));
         came.map_err(|failure| redact(failure, &self.remote))?;
         Ok(out.len() > from)
     }
 
-    /// Tokens as far as the vendor told.
+    /// Tokens, as far as the vendor reported them.
     pub(super) fn usage(&self) -> Usage {
         self.tape.usage
     }
@@ -273,7 +276,7 @@ impl Live {
         self.row.as_ref().map(|row| row.why)
     }
 
-    /// Completes the row. Gives what the attempt cost, as far as is known.
+    /// Completes the row. Returns the cost of the attempt in pico-dollars, as far as it is known.
     pub(super) fn close(&mut self, failure: Option<&Failure>) -> Option<i64> {
         let mut row = self.row.take()?;
         row.usage(self.tape.usage);
@@ -285,7 +288,7 @@ impl Live {
         cost
     }
 
-    /// Reads once more from the network.
+    /// Reads once from the network.
     pub(super) async fn read(&mut self, until: Instant) -> Result<(), Failure> {
         if let Some(head) = self.head.take() {
             return self.took(Ok(Some(head))).await;
@@ -299,7 +302,7 @@ impl Live {
         self.waited += now.elapsed();
         match came {
             Ok(came) => self.took(came).await,
-            // All was said; only the end of the body is missing.
+            // Everything was said; only the end of the body is missing.
             Err(_) if self.tape.complete() => self.finish().await,
             Err(_) => {
                 let mut failure = Failure::timeout("no further token", self.between);
@@ -312,10 +315,10 @@ impl Live {
         }
     }
 
-    /// Reads what has come already, and waits for nothing.
+    /// Reads what has already arrived, without waiting.
     async fn read_at_hand(&mut self) -> Result<(), Failure> {
         for _ in 0..MOST_READS {
-            // The connection's own task hands on one piece each time that it is given a turn.
+            // The connection's own task passes on one piece each time it runs.
             give_turn().await;
             let Some(response) = &mut self.response else { break };
             match response.chunk().now_or_never() {
@@ -359,8 +362,8 @@ impl Live {
         Ok(())
     }
 
-    /// The answer is complete: lets the body end by itself, so that its connection can serve again. Its end is nearly
-    /// always there already and needs only to be seen; what takes longer is waited for beside.
+    /// The answer is complete: lets the body end by itself, so that its connection can be reused. The end has nearly
+    /// always arrived already; a later one is awaited in a background task.
     async fn finish(&mut self) -> Result<(), Failure> {
         self.ended = true;
         let Some(mut response) = self.response.take() else { return Ok(()) };
@@ -375,7 +378,7 @@ impl Live {
     }
 }
 
-/// JSON that came in several `data` lines as one: line breaks stand between its tokens only.
+/// Joins JSON that came in several `data` lines into one line: line breaks occur only between its tokens.
 fn one_line(data: &[u8]) -> Box<[u8]> {
     let mut line: Box<[u8]> = data.into();
     if line.contains(&b'\n') {
@@ -384,8 +387,8 @@ fn one_line(data: &[u8]) -> Box<[u8]> {
     line
 }
 
-/// Lets the tasks that are ready run once. A task of its own tells that they did: whoever polls this may do so more than
-/// once a turn.
+/// Lets the ready tasks run once. Awaiting a spawned task shows that they did; a plain yield would not, because the
+/// caller's future may be polled more than once per turn.
 async fn give_turn() {
     let _ = tokio::spawn(std::future::ready(())).await;
 }

@@ -1,4 +1,4 @@
-//! The gateway's metrics, by endpoint, model, route and variant. No call is ever a label.
+//! The gateway's metrics, by endpoint, model, route and variant. A call id is never a label.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -18,13 +18,13 @@ use crate::base::metric::Register as _;
 use crate::base::queue::{QueueGauges, QueueMetrics};
 use crate::types::{AttemptBegun, AttemptDone, Outcome};
 
-/// The label of the queues before the endpoints.
+/// Label of the queues before the endpoints.
 const QUEUE: &str = "gateway";
 
 type Counters<L> = Family<L, Counter<u64, AtomicU64>>;
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// What the gateway counts. Cheap to clone; clones count together.
+/// The gateway's metrics. Cheap to clone; clones share their values.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     meters: Arc<Mutex<HashMap<Place, Arc<Meters>>>>,
@@ -44,7 +44,7 @@ pub struct Metrics {
     listings: Counters<ListingLabels>,
     listed: Family<EndpointLabels, Gauge>,
     retires: Family<ModelLabels, Gauge>,
-    /// What budgets hold for attempts under way, US dollars.
+    /// Money that budgets hold for attempts in progress, US dollars.
     pub(super) reserved: Gauge<f64, AtomicU64>,
 }
 
@@ -68,13 +68,13 @@ pub(super) struct AttemptLabels {
     variant: Arc<str>,
 }
 
-/// Where the labels' texts lie: the same for every attempt of an arm at an endpoint.
+/// Addresses of the labels' texts: the same for every attempt of an arm at an endpoint.
 type Place = [usize; 4];
 
-/// What the attempts under the same labels count in: each looked up once, and not before there is something to count.
+/// The metrics of attempts with the same labels: each is looked up once, and only when there is something to count.
 #[derive(Debug)]
 pub(super) struct Meters {
-    /// Keeps the texts where they are.
+    /// Keeps the texts at their addresses.
     labels: AttemptLabels,
     inflight: Gauge,
     duration: Histogram,
@@ -86,7 +86,8 @@ pub(super) struct Meters {
 
 /// Kinds of tokens, in the order of [`Meters::tokens`].
 const KINDS: [&str; 5] = ["input", "cached", "cache_write", "output", "reasoning"];
-/// Most meters that are remembered; names that pass through have theirs for one request.
+/// Maximum number of meters kept; when it is reached, all are dropped. Those of a pass-through name serve one request
+/// only.
 const MAX_METERS: usize = 1024;
 
 impl AttemptLabels {
@@ -151,7 +152,7 @@ fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 17))
 }
 
-/// Registered nowhere.
+/// Metrics that are not registered anywhere.
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::default();
@@ -161,7 +162,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers all of them; the queue's are among `queues`.
+    /// Registers all metrics; those of the queue are part of `queues`.
     pub fn register(registry: &mut Registry, queues: &QueueMetrics) -> Self {
         Self {
             meters: Arc::default(),
@@ -215,7 +216,7 @@ impl Metrics {
         }
     }
 
-    /// A list was read, with so many models; `None`: it could not be.
+    /// Counts the reading of a list, with its number of models; `None` if it could not be read.
     pub(super) fn listed(&self, endpoint: &Arc<str>, models: Option<usize>) {
         let outcome = if models.is_some() { "ok" } else { "failed" };
         self.listings.get_or_create(&ListingLabels { endpoint: Arc::clone(endpoint), outcome }).inc();
@@ -225,35 +226,35 @@ impl Metrics {
         }
     }
 
-    /// A configured model is to be retired then.
+    /// Sets when a configured model is retired, Unix ms.
     pub(super) fn retires(&self, endpoint: &Arc<str>, vendor_model: &Arc<str>, retires_ms: i64) {
         let labels = ModelLabels { endpoint: Arc::clone(endpoint), vendor_model: Arc::clone(vendor_model) };
         self.retires.get_or_create(&labels).set(retires_ms / 1000);
     }
 
-    /// The breaker of an endpoint's model changed.
+    /// Updates the state of the breaker of an endpoint's model.
     pub(super) fn breaker(&self, remote: &Remote) {
         let labels =
             BreakerLabels { endpoint: Arc::clone(&remote.endpoint.name), model: Arc::clone(&remote.vendor_model) };
         self.breakers.get_or_create(&labels).set(remote.breaker.phase() as i64);
     }
 
-    /// A slow endpoint's request was hedged, or could not be: `won`, `lost`, `failed`, `refused`.
+    /// Counts a slow endpoint's request by the outcome of its hedge: `won`, `lost`, `failed`, `refused`.
     pub(super) fn hedge(&self, endpoint: &Arc<str>, outcome: &'static str) {
         self.hedges.get_or_create(&HedgeLabels { endpoint: Arc::clone(endpoint), outcome }).inc();
     }
 
-    /// A candidate was not asked.
+    /// Counts a candidate that was not asked, by cause.
     pub(super) fn shift(&self, endpoint: &Arc<str>, cause: &'static str) {
         self.shifts.get_or_create(&ShiftLabels { endpoint: Arc::clone(endpoint), cause }).inc();
     }
 
-    /// A place or a rate was waited for.
+    /// Records a wait for a slot or a rate that was granted.
     pub(super) fn waited(&self, endpoint: &Arc<str>, waited: Duration) {
         self.waits.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).observe(waited.as_secs_f64());
     }
 
-    /// An attempt begins: counted as under way until [`Metrics::done`].
+    /// Counts an attempt as in progress until [`Metrics::done`].
     pub(super) fn begun(&self, labels: AttemptLabels) -> Arc<Meters> {
         let place = labels.place();
         let mut known = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
@@ -281,7 +282,7 @@ impl Metrics {
         meters
     }
 
-    /// An attempt is over.
+    /// Records the end of an attempt.
     pub(super) fn done(&self, meters: &Meters, done: &AttemptDone) {
         let labels = &meters.labels;
         meters.inflight.dec();

@@ -1,7 +1,8 @@
-//! The LLM gateway: names to models, models to endpoints, and one request over as many of them as it takes.
+//! The LLM gateway: resolves a name to a model and a model to its endpoints, and sends one request to as many of them
+//! as it takes to get an answer.
 //!
-//! Knows no client's protocol and no session: it is asked by [`Gateway::infer`] for whole answers. It reports every HTTP
-//! call that it makes to a [`Recorder`].
+//! Knows no client's protocol and no session. Callers ask with [`Gateway::infer`], [`Gateway::complete`] and
+//! [`Gateway::stream`]. Reports every HTTP call that it makes to a [`Recorder`].
 
 mod attempt;
 mod balance;
@@ -45,19 +46,20 @@ pub use stream::{Provenance, Stream};
 use crate::llm::{ChatRequest, ChatResponse};
 use crate::types::{AttemptBegun, AttemptDone, CallId, RequestDone, TokenUsage, Transcript};
 
-/// Takes the report of every attempt. Called on the request's way: must neither block nor fail.
+/// Receives the report of every attempt. Called on the request path: must neither block nor fail.
 pub trait Recorder: Send + Sync {
-    /// An attempt is about to be made: durable, as far as it can be, when this returns.
+    /// Called before an attempt is made. When it returns, the report is as durable as the recorder can make it.
     fn begun(&self, attempt: AttemptBegun);
-    /// It ended.
+    /// Called when the attempt has ended.
     fn done(&self, attempt: AttemptDone);
-    /// A request is over; its last attempt may still be giving its answer.
+    /// Called when a request makes no further attempts; its last attempt may still be streaming its answer.
     fn over(&self, _request: RequestDone) {}
-    /// What holds from now on of a kind, as `(name, detail)`. Called off the request's way; may block.
+    /// Records the current items of a kind (such as listed prices) as `(name, detail)`. Items recorded before and not
+    /// named here stay. Not called on the request path; may block.
     fn noted(&self, _kind: &'static str, _items: Vec<(String, String)>) {}
 }
 
-/// The gateway. Clones are the same gateway.
+/// Handle to the gateway; clones share its state.
 #[derive(Clone)]
 pub struct Gateway {
     inner: Arc<Inner>,
@@ -70,54 +72,55 @@ struct Inner {
     recorder: Option<Arc<dyn Recorder>>,
     budget: Option<Arc<budget::Budget>>,
     validators: infer::Validators,
-    /// The catalogue is another.
+    /// Notified when [`Gateway::reload`] has replaced the catalogue.
     reloaded: tokio::sync::Notify,
 }
 
 /// Makes the transcript that the embedded provider reads.
 pub type MakeTranscript = Arc<dyn Fn() -> Arc<Transcript> + Send + Sync>;
 
-/// Gets an answer's text as it comes.
+/// Receives an answer's text as it arrives.
 pub type Deltas = Box<dyn FnMut(Delta<'_>) + Send>;
 
-/// What is asked.
+/// A request that the daemon itself makes, such as one of an analysis; see [`Gateway::infer`].
 pub struct Ask {
-    /// Who is to answer.
+    /// The model or variant that answers.
     pub arm: Arc<Arm>,
-    /// The request. A `response_format` with a schema is kept, whatever the vendor can.
+    /// The request. With a schema in `response_format`, the answer is validated even if the vendor does not support
+    /// schemas.
     pub request: ChatRequest,
-    /// What the embedded provider reads instead of the prompt; made when it is asked.
+    /// Makes the transcript that the embedded provider reads instead of the prompt; called only if that provider is
+    /// asked.
     pub transcript: Option<MakeTranscript>,
-    /// The analysis that asks.
+    /// The analysis that makes the request.
     pub task: Option<Arc<str>>,
-    /// The call that it is about.
+    /// The call that the request is about.
     pub call: Option<CallId>,
-    /// Gets the text as it comes.
+    /// Receives the text as it arrives.
     pub deltas: Option<Deltas>,
-    /// For the whole request, if it is to be less than the model's own.
+    /// Deadline of the whole request; only a value below the model's own has an effect.
     pub deadline: Option<Duration>,
 }
 
 impl Ask {
-    /// A request of an arm, with nothing else.
+    /// A request to `arm` with no other options.
     pub fn new(arm: Arc<Arm>, request: ChatRequest) -> Self {
         Self { arm, request, transcript: None, task: None, call: None, deltas: None, deadline: None }
     }
 }
 
-/// What a client asks.
+/// A client's request; see [`Gateway::complete`] and [`Gateway::stream`].
 pub struct Query {
-    /// Who is to answer.
+    /// The model or variant that answers.
     pub arm: Arc<Arm>,
-    /// The request.
     pub request: ChatRequest,
-    /// What the embedded provider reads instead of the prompt.
+    /// Makes the transcript that the embedded provider reads instead of the prompt.
     pub transcript: Option<MakeTranscript>,
-    /// The client's key, by name.
+    /// Name of the client's key.
     pub key: Option<Arc<str>>,
-    /// The call that it is about.
+    /// The call that the request is about.
     pub call: Option<CallId>,
-    /// For the whole request, if it is to be less than the model's own.
+    /// Deadline of the whole request; only a value below the model's own has an effect.
     pub deadline: Option<Duration>,
 }
 
@@ -139,52 +142,51 @@ impl Query {
 /// A piece of an answer's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delta<'a> {
-    /// Where it goes, in characters (Unicode scalar values); 0 = the text starts over (another attempt, or a repair).
+    /// Position in the text, in characters (Unicode scalar values). 0 = the text starts over: first piece, another
+    /// attempt, or a repair.
     pub offset: u64,
-    /// The piece.
     pub text: &'a str,
 }
 
-/// An answer.
+/// A whole answer, and how it was obtained.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The text; valid JSON under the schema, where one was asked for.
+    /// The text. If `value` is set, it is valid JSON under the requested schema.
     pub text: String,
-    /// What the text says, where a schema was asked for and the answer is one: not withheld, no refusal, no call of
-    /// tools.
+    /// The parsed text, if a schema was requested. `None` if the answer was withheld, is a refusal or calls tools.
     pub value: Option<serde_json::Value>,
-    /// The whole answer.
+    /// The vendor's response with all its choices.
     pub response: ChatResponse,
-    /// The endpoint that answered.
+    /// The endpoint that answered; `local` for the embedded provider.
     pub endpoint: Arc<str>,
     /// The logical model.
     pub model: Arc<str>,
-    /// The vendor's name of the model.
+    /// The vendor's name for the model.
     pub vendor_model: Arc<str>,
-    /// HTTP calls made; 0 = the embedded provider.
+    /// Number of HTTP calls made; 0 if only the embedded provider was asked.
     pub attempts: u32,
-    /// Tokens, a repair's included.
+    /// Tokens of every attempt that began to answer, a repair's included.
     pub usage: TokenUsage,
-    /// Cost in US dollars; `None` where no price is known.
+    /// Cost of these attempts in US dollars; `None` if any of their prices is unknown.
     pub cost_usd: Option<f64>,
-    /// The embedded provider made it.
+    /// Set if the embedded provider made the answer.
     pub degraded: bool,
-    /// From the request to its first token; `None` where the answer did not come as a stream.
+    /// Time from the start of the successful attempt to its first token; `None` if the answer was not streamed.
     pub first_token: Option<Duration>,
-    /// How long the network and the vendor were waited for.
+    /// Time spent waiting for the network and the vendors.
     pub waited: Duration,
 }
 
 impl Gateway {
-    /// A gateway over a validated configuration that reports its attempts to nobody.
+    /// Creates a gateway from a validated configuration, without a recorder and without a budget.
     ///
     /// # Errors
-    /// None yet; building the catalogue may come to fail.
+    /// None at present; reserved for a catalogue that cannot be built.
     pub fn new(config: Config, metrics: Metrics) -> Result<Self, GatewayError> {
         Ok(Self::build(config, metrics, None, None))
     }
 
-    /// The same; `recorder` gets every attempt, and `budget` is kept.
+    /// Like [`Gateway::new`], but reports every attempt to `recorder` and enforces `budget`.
     ///
     /// # Errors
     /// As [`Gateway::new`].
@@ -218,7 +220,7 @@ impl Gateway {
         }
     }
 
-    /// Replaces the catalogue. Requests in flight, and arms that are pinned, keep what they have.
+    /// Replaces the catalogue. Requests in flight, and arms that callers have pinned, keep the old one.
     pub fn reload(&self, config: Config) {
         let catalogue = Arc::new(catalogue::Catalogue::new(config, Some(&self.inner.catalogue.load())));
         catalogue.show(&self.inner.metrics.queue);
@@ -227,25 +229,26 @@ impl Gateway {
         self.inner.reloaded.notify_one();
     }
 
-    /// Other caps on money from now on, US dollars; `spent_today` is what was spent since the day of UTC began,
-    /// pico-dollars. A gateway without a budget has none to change.
+    /// Replaces the caps on money, in US dollars. `spent_today` is the amount spent since the start of the UTC day, in
+    /// pico-dollars. Does nothing if the gateway was built without a budget.
     pub fn cap(&self, usd_per_call: Option<f64>, usd_per_day: Option<f64>, spent_today: i64) {
         if let Some(budget) = &self.inner.budget {
             budget.cap(usd_per_call, usd_per_day, spent_today);
         }
     }
 
-    /// Looks a name up: a route (its variant by weighted rendezvous hashing over the route, `sticky_key` and the
-    /// variants' names), a logical model, `endpoint/vendor-model`, a bare vendor id, then `catch_all_route`.
+    /// Resolves a name, in this order: a route (its variant chosen by weighted rendezvous hashing over the route,
+    /// `sticky_key` and the variants' names), a logical model, `endpoint/vendor-model`, a bare vendor id, then
+    /// `catch_all_route`.
     ///
     /// # Errors
-    /// `model_not_found`, naming what there is.
+    /// `model_not_found`; the message lists the configured names.
     pub fn resolve(&self, target: &str, sticky_key: &str) -> Result<Arc<Arm>, GatewayError> {
         self.inner.catalogue.load().resolve(target, sticky_key)
     }
 
-    /// The same for an analysis that has chosen once already: `variant` stays while the route has it, and `default_route`
-    /// stands in for a route that is no more.
+    /// Like [`Gateway::resolve`], for an analysis that has chosen a variant before: keeps `variant` while the route has
+    /// it, and falls back to `default_route` instead of `catch_all_route`.
     ///
     /// # Errors
     /// As [`Gateway::resolve`].
@@ -258,15 +261,16 @@ impl Gateway {
         self.inner.catalogue.load().resolve_pinned(target, sticky_key, variant)
     }
 
-    /// Whether `route` has the variant.
+    /// Checks that `route` has the variant.
     ///
     /// # Errors
-    /// What there is instead, for people.
+    /// A message for people that lists what exists.
     pub fn check_variant(&self, route: &str, variant: &str) -> Result<(), String> {
         self.inner.catalogue.load().check_variant(route, variant)
     }
 
-    /// The name that an analysis asks: its own `route`, a route of its name, the default route, the only model, `local`.
+    /// The name that an analysis asks: its own `route`, a route of its name, the default route, the only model, or
+    /// `local`.
     pub fn target(&self, analysis: &str, route: Option<&str>) -> String {
         self.inner.catalogue.load().analysis_target(analysis, route)
     }
@@ -276,23 +280,23 @@ impl Gateway {
         Arc::clone(self.inner.catalogue.load().local())
     }
 
-    /// Every name that can be asked and is known beforehand: routes, models, vendors' models.
+    /// Every name that can be listed: routes, models, and vendor models that are configured or in a vendor's list.
     pub fn models(&self) -> Vec<ModelEntry> {
         entries::all(&self.inner.catalogue.load())
     }
 
-    /// Every configured name that [`Gateway::resolve`] knows, for messages.
+    /// Every configured name that [`Gateway::resolve`] accepts, for messages.
     pub fn names(&self) -> Vec<String> {
         self.inner.catalogue.load().names()
     }
 
-    /// Asks for a whole answer.
+    /// Asks for a whole answer on the daemon's own behalf; the vendor is asked for a stream.
     ///
     /// # Errors
     /// No candidate gave a usable answer within the deadline.
     ///
     /// # Cancel safety
-    /// Dropped, the request under way is aborted upstream, and its attempt is reported as aborted.
+    /// Dropping the future aborts the request upstream; its attempt is reported as aborted.
     pub async fn infer(&self, ask: Ask) -> Result<Answer, GatewayError> {
         let mut request = ask.request;
         request.stream = true;
@@ -303,7 +307,7 @@ impl Gateway {
         infer::whole(&self.inner, infer::Question { arm, request, transcript, asker, deltas, deadline }, None).await
     }
 
-    /// Asks for a whole answer on a client's behalf; it comes whole from the vendor, too.
+    /// Asks for a whole answer on a client's behalf; the vendor, too, is asked for a whole answer and not for a stream.
     ///
     /// # Errors
     /// As [`Gateway::infer`].
@@ -314,28 +318,28 @@ impl Gateway {
         infer::whole(&self.inner, query.question(false), None).await
     }
 
-    /// Looks at a request as it will be asked, without asking: for what is asked only after something else has failed.
+    /// Validates a request without sending it, for a request that is sent only if another one fails.
     ///
     /// # Errors
-    /// `invalid_request`, with the parameter that is wrong.
+    /// `invalid_request`, with the name of the invalid parameter.
     pub fn check(&self, arm: &Arm, mut request: ChatRequest) -> Result<(), GatewayError> {
         infer::prepare(&self.inner, arm, &mut request).map(|_| ())
     }
 
-    /// Asks for a stream on a client's behalf. Returns at the commit point: the first token is there, and no other vendor
-    /// can take over any more.
+    /// Asks for a stream on a client's behalf. Returns at the commit point: the first token has arrived, and no other
+    /// vendor can take over any more.
     ///
     /// # Errors
     /// As [`Gateway::infer`].
     ///
     /// # Cancel safety
-    /// As [`Gateway::infer`]; so is dropping the stream.
+    /// As [`Gateway::infer`]; dropping the stream also aborts the request.
     pub async fn stream(&self, query: Query) -> Result<Stream, GatewayError> {
         self.stream_watched(query, &AtomicBool::new(false)).await
     }
 
-    /// The same; `answering` is set once a vendor's good header is there: whoever waits for the first token then waits for
-    /// a model that thinks, though another may still take over.
+    /// Like [`Gateway::stream`]; also sets `answering` once a vendor has sent a successful response header. From then
+    /// on the caller is waiting for a model that is thinking, although another candidate may still take over.
     ///
     /// # Errors
     /// As [`Gateway::infer`].

@@ -1,7 +1,7 @@
-//! How fast an endpoint's model answers: its own time to the first token, newest first in mind. For hedging (a quantile
-//! of it) and for balancing (a mean that a slow answer raises at once and time lowers).
+//! How fast an endpoint's model answers: its own times to the first token, of which the newest count. For hedging (a
+//! quantile of them) and for balancing (a mean that a slow answer raises at once and that decays with time).
 //!
-//! Written on the way of every request: no lock, no allocation.
+//! Updated on the path of every request: no lock, no allocation.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -9,28 +9,28 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Answers that are remembered.
+/// Number of answers remembered.
 const REMEMBERED: usize = 128;
-/// Fewer answers than this have no quantile.
+/// Minimum number of answers for a quantile.
 const ENOUGH: usize = 20;
-/// How fast the mean forgets.
+/// Time constant of the mean's decay, in seconds.
 const FORGETS: f64 = 10.0;
-/// What is not known, or has been forgotten, counts as: it will be tried.
+/// Value of an unknown or decayed mean, us: low, so that the model is tried.
 const UNKNOWN_US: f64 = 1_000.0;
-/// What a failure counts as, at least.
+/// Minimum time that a failure counts as.
 const FAILURE: Duration = Duration::from_secs(5);
 
-/// The pace of one endpoint's model.
+/// Latency of one endpoint's model.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     streamed: Recent,
-    /// Plain answers come whole: theirs is another time.
+    /// Plain answers arrive whole, which takes longer.
     whole: Recent,
     mean: Mean,
     pending: AtomicU32,
 }
 
-/// The newest times, us; 0 = none yet.
+/// The newest times, us; 0 = empty.
 #[derive(Debug)]
 struct Recent {
     next: AtomicUsize,
@@ -74,11 +74,11 @@ impl Recent {
     }
 }
 
-/// A peak-sensitive mean: us in the high half, ms since the start of the process in the low one; 0 = none.
+/// A peak-sensitive mean: us in the high half, ms of its last update (see [`clock`]) in the low half; 0 = none.
 #[derive(Debug, Default)]
 struct Mean(AtomicU64);
 
-/// Milliseconds since something in this process asked first; they wrap after 49 days, which costs one wrong guess.
+/// Milliseconds since the first call in this process; wraps after 49 days, which costs one wrong estimate.
 fn clock(now: Instant) -> u32 {
     static START: OnceLock<Instant> = OnceLock::new();
     let start = *START.get_or_init(|| now);
@@ -92,7 +92,7 @@ impl Mean {
         let (time, ms) = (micros(time).max(1), clock(now));
         let step = |packed| {
             let decayed = Self::decayed(packed, ms);
-            // A peak counts at once; what is better counts the more, the older the mean is.
+            // A higher value counts at once; a lower one counts the more, the older the mean is.
             let weight = weight(packed, ms);
             let mean = if f64::from(time) > decayed {
                 f64::from(time)
@@ -119,65 +119,66 @@ impl Mean {
     }
 }
 
-/// What is left of a mean's weight.
+/// Weight that a mean still has at its age.
 fn weight(packed: u64, ms: u32) -> f64 {
     #[expect(clippy::cast_possible_truncation, reason = "the low half")]
     let age = ms.wrapping_sub(packed as u32);
-    // A clock read on another thread may be a little older.
+    // A clock read on another thread may be slightly older; the age is then zero.
     let age = if age > u32::MAX / 2 { 0 } else { age };
     (-f64::from(age) / 1e3 / FORGETS).exp()
 }
 
 impl Pace {
-    /// A first token came, or a whole answer to a plain request; or it was given up after this long, which is no less.
+    /// Records the time to a first token or to a whole plain answer; or the time after which a slower attempt was
+    /// abandoned, as a lower bound.
     pub(super) fn answered(&self, streamed: bool, time: Duration, now: Instant) {
         if streamed { &self.streamed } else { &self.whole }.add(time);
         self.mean.add(time, now);
     }
 
-    /// It failed: whoever fails fast is not fast.
+    /// Records a failure; a fast failure does not make the model fast.
     pub(super) fn failed(&self, time: Duration, now: Instant) {
         self.mean.add(time.max(FAILURE), now);
     }
 
-    /// The time that so much of the newest answers took at most; `None` while too few are known.
+    /// The time within which this share of the newest answers arrived; `None` while too few are known.
     pub(super) fn quantile(&self, streamed: bool, quantile: f64) -> Option<Duration> {
         if streamed { &self.streamed } else { &self.whole }.quantile(quantile)
     }
 
-    /// What a request here may be expected to take, us, the ones on their way considered.
+    /// Expected time of a request here, us, scaled by the requests in progress.
     pub(super) fn load(&self, now: Instant) -> f64 {
         self.mean.now(now).max(UNKNOWN_US) * f64::from(self.pending.load(Ordering::Relaxed).saturating_add(1))
     }
 
-    /// A request goes out.
+    /// Counts a request as in progress.
     pub(super) fn begin(&self) {
         self.pending.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// It is over.
+    /// Counts a request as ended.
     pub(super) fn end(&self) {
         self.pending.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// How many of an endpoint's requests may be hedged: one in twenty, and a few at once at most.
+/// How many of an endpoint's requests may be hedged: one in twenty, and at most ten in a row.
 #[derive(Debug, Default)]
 pub(super) struct Allowance(AtomicI32);
 
 impl Allowance {
-    /// Requests for each hedge: 5 %.
+    /// Requests per hedge: 5 %.
     const EACH: i32 = 20;
-    /// What is saved at most: a bad minute after a quiet day is no reason to double everything.
+    /// Maximum that is saved up, in requests: a slow minute after a quiet day must not double every request.
     const SAVED: i32 = 10 * Self::EACH;
 
-    /// A request goes out.
+    /// Counts a request that goes out.
     pub(super) fn earn(&self) {
         let step = |saved| (saved < Self::SAVED).then_some(saved + 1);
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
     }
 
-    /// Takes a hedge, if there is one.
+    /// Takes a hedge; returns false if none is left.
     pub(super) fn spend(&self) -> bool {
         let step = |saved| (saved >= Self::EACH).then_some(saved - Self::EACH);
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step).is_ok()
@@ -230,7 +231,7 @@ mod tests {
         is(0, 6_000_000.0);
         pace.end();
         pace.answered(true, Duration::from_millis(100), now + Duration::from_secs(60));
-        // 3 s is all but forgotten by then.
+        // By then the peak of 3 s has almost decayed.
         assert!(pace.load(now + Duration::from_secs(60)) < 120_000.0);
         pace.failed(Duration::from_millis(1), now + Duration::from_secs(60));
         is(60, 5_000_000.0);

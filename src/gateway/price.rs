@@ -1,45 +1,45 @@
-//! What tokens cost: prices with dates, in whole pico-dollars (1e-12 USD). Money is never a float here, and unknown is
-//! never zero.
+//! What tokens cost: prices with dates, in whole pico-dollars (1e-12 USD). Money is never a float here, and an unknown
+//! amount is never zero.
 
 use crate::llm::Usage;
 
-/// A vendor model's price from a date on.
+/// A vendor model's price, valid from a date on. All prices are in pico-dollars per token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Price {
-    /// From when on, Unix ms.
+    /// Start of its validity, Unix ms.
     pub from_ms: i64,
-    /// Of a prompt token, pico-dollars.
+    /// Per prompt token.
     pub input: i64,
-    /// Of a prompt token read from the vendor's cache.
+    /// Per prompt token read from the vendor's cache.
     pub cached: i64,
-    /// Of a prompt token written to it.
+    /// Per prompt token written to that cache.
     pub cache_write: i64,
-    /// Of a completion token, reasoning included.
+    /// Per completion token, reasoning included.
     pub output: i64,
 }
 
-/// Pico-dollars a token for US dollars a million tokens.
+/// Converts US dollars per million tokens to pico-dollars per token.
 pub(super) fn per_million(usd: f64) -> i64 {
     #[expect(clippy::cast_possible_truncation, reason = "configured prices are small; `as` saturates")]
     let pico = (usd * 1e6).round() as i64;
     pico
 }
 
-/// US dollars for people and for the wire.
+/// Converts pico-dollars to US dollars, for people and for the wire.
 pub fn usd(pico: i64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "the wire has floats")]
     let pico = pico as f64;
     pico / 1e12
 }
 
-/// Pico-dollars for US dollars.
+/// Converts US dollars to pico-dollars.
 pub(super) fn pico(usd: f64) -> i64 {
     #[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
     let pico = (usd * 1e12).round() as i64;
     pico
 }
 
-/// US dollars a million tokens, for people.
+/// The price in US dollars per million tokens, for people.
 pub(super) fn to_json(price: Price) -> serde_json::Value {
     let million = |pico: i64| usd(pico.saturating_mul(1_000_000));
     serde_json::json!({
@@ -48,14 +48,14 @@ pub(super) fn to_json(price: Price) -> serde_json::Value {
     })
 }
 
-/// The price that holds at a time.
+/// The price in effect at `now_ms`: the newest that has begun.
 pub(super) fn at(prices: impl Iterator<Item = Price>, now_ms: i64) -> Option<Price> {
     prices.filter(|price| price.from_ms <= now_ms).max_by_key(|price| price.from_ms)
 }
 
-/// What an attempt cost; `None` where its tokens are not known.
+/// Cost of an attempt in pico-dollars; `None` if its tokens are not known or the sum overflows.
 ///
-/// [`Usage::input`] includes what was read from and written to the cache, so those are taken out of it first.
+/// [`Usage::input`] includes the tokens read from and written to the cache, so those are subtracted from it first.
 pub(super) fn cost(price: Price, usage: Usage) -> Option<i64> {
     let count = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
     let (input, output) = (count(usage.input?), count(usage.output?));

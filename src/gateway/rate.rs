@@ -1,7 +1,8 @@
-//! Rates: how many requests and tokens a minute an endpoint may be sent, by the configuration and by the vendor's word.
+//! Rates: how many requests and tokens per minute an endpoint may be sent, by the configuration and by the limits that
+//! the vendor reports.
 //!
-//! A request is counted before it goes out, its tokens by an estimate; what it really took is settled after. Knows no
-//! clock and no queue: the caller says the time and does the waiting.
+//! A request is counted before it is sent, its tokens by an estimate; the real amount is settled afterwards. Knows no
+//! clock and no queue: the caller passes the time and does the waiting.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,22 +14,23 @@ use tokio::time::Instant;
 use crate::llm::limits::{Limit, Unit};
 use crate::llm::{ChatRequest, Content, RetryAfter};
 
-/// What a limit of the configuration counts over.
+/// Period of a configured limit.
 const MINUTE: Duration = Duration::from_secs(60);
-/// How finely it remembers; a use may count for so much longer than a minute.
+/// Resolution of the period; a use may count for this much longer than a minute.
 const SLOT: Duration = Duration::from_millis(100);
-/// A vendor that told of an empty limit is asked anew after this, though it be whole later only.
+/// Probe an exhausted limit after at most this long, even if the vendor reports a later reset.
 const TRUST: Duration = Duration::from_secs(60);
-/// Whatever a vendor says, in seconds or as a date, it is back then: no clock counts to the end of a word that is none.
+/// Upper bound on a time that a vendor reports, in seconds or as a date, so that a bad value can neither block requests
+/// forever nor overflow `Instant`.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-/// For so long at most a vendor is believed that wants to be left alone.
+/// Longest wait that is honoured when a vendor asks for one.
 const COOLING: Duration = Duration::from_secs(60 * 60);
-/// Two ends of windows nearer than this are the same one.
+/// Resets that are closer together than this belong to the same window.
 const SAME: Duration = Duration::from_secs(1);
-/// What an answer is taken to be at most, where the request does not say, tokens.
+/// Assumed maximum length of an answer in tokens, if the request does not limit it.
 const OUTPUT_TOKENS: u64 = 1024;
 
-/// What a request takes, in tokens.
+/// The tokens that a request uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Need {
     pub(super) input: u64,
@@ -36,7 +38,7 @@ pub(super) struct Need {
 }
 
 impl Need {
-    /// An estimate from above: a token for three bytes of prompt, and all the tokens that it may answer with.
+    /// An upper estimate: one token per three bytes of prompt, and all tokens that the answer may have.
     pub(super) fn of(request: &ChatRequest) -> Self {
         let bytes: usize = request
             .messages
@@ -58,13 +60,13 @@ impl Need {
     }
 }
 
-/// A limit of the configuration: never more than so much in any minute, whichever way the vendor counts its own.
+/// A configured limit: never more than that in any minute, however the vendor counts.
 #[derive(Debug)]
 pub(super) struct Window {
     limit: u64,
     start: Instant,
     used: u64,
-    /// Uses by slot of time, the oldest first.
+    /// Uses by time slot, oldest first.
     slots: VecDeque<(u64, u64)>,
 }
 
@@ -82,7 +84,7 @@ impl Window {
         self.start + SLOT.saturating_mul(u32::try_from(slot.saturating_add(1)).unwrap_or(u32::MAX)) + MINUTE
     }
 
-    /// How long until so much fits; zero = now. What is more than the limit itself fits when nothing else is there.
+    /// How long until `amount` fits; zero = now. An amount above the limit itself fits when nothing else is counted.
     pub(super) fn wait(&mut self, amount: u64, now: Instant) -> Duration {
         while let Some((slot, used)) = self.slots.front().copied()
             && now >= self.over(slot)
@@ -103,7 +105,7 @@ impl Window {
         until - now
     }
 
-    /// Counts so much. Gives the slot, to settle it by.
+    /// Counts `amount`. Returns the slot, which [`Self::settle`] needs.
     pub(super) fn add(&mut self, amount: u64, now: Instant) -> u64 {
         let slot = self.slot(now);
         self.used = self.used.saturating_add(amount);
@@ -117,9 +119,9 @@ impl Window {
         slot
     }
 
-    /// It was another amount.
+    /// Replaces the estimate in a slot with the real amount.
     pub(super) fn settle(&mut self, slot: u64, estimate: u64, amount: u64) {
-        // What no longer counts needs no settling.
+        // A slot that no longer counts needs no settling.
         let Some((_, used)) = self.slots.iter_mut().find(|(known, _)| *known == slot) else { return };
         let settled = used.saturating_add(amount).saturating_sub(estimate);
         self.used = self.used.saturating_add(settled).saturating_sub(*used);
@@ -127,13 +129,13 @@ impl Window {
     }
 }
 
-/// A limit as the vendor tells it with each answer.
+/// A limit that the vendor reports with its answers.
 #[derive(Debug)]
 struct Bucket {
     unit: Unit,
     limit: f64,
     level: f64,
-    /// How much comes back a second, until it is whole.
+    /// Amount that comes back per second until the limit is whole; 0 = all at once.
     refill: f64,
     at: Instant,
     whole_at: Instant,
@@ -151,7 +153,8 @@ impl Bucket {
         Self { unit: limit.unit, limit: whole, level: limit.remaining, refill, at: now, whole_at }
     }
 
-    /// Takes the vendor's newer word, which does not know of what is on its way: within one window the lesser is true.
+    /// Takes the vendor's newer report, which does not include the requests in progress: within one window, the lower
+    /// level is right.
     fn update(&mut self, newer: Self) {
         let between = if newer.whole_at > self.whole_at {
             newer.whole_at - self.whole_at
@@ -202,7 +205,7 @@ impl Bucket {
             Duration::ZERO
         };
         if now >= self.whole_at {
-            // Nothing is heard yet of the window that begins: it is taken to be like the one before.
+            // Nothing is known yet of the new window: it is assumed to be like the last one.
             self.level = self.limit;
             self.whole_at = now + if self.refill > 0.0 { more } else { TRUST };
         } else {
@@ -218,10 +221,10 @@ impl Bucket {
     }
 }
 
-/// What a vendor has told of an endpoint's model.
+/// The limits that a vendor has reported for an endpoint's model.
 #[derive(Debug, Default)]
 pub(super) struct Told {
-    /// Anything at all.
+    /// Set once anything was reported.
     any: AtomicBool,
     state: Mutex<State>,
 }
@@ -229,7 +232,7 @@ pub(super) struct Told {
 #[derive(Debug, Default)]
 struct State {
     buckets: Vec<Bucket>,
-    /// It said when to come back: no request before.
+    /// No request is sent before this time, because the vendor asked for the wait.
     cooling_until: Option<Instant>,
 }
 
@@ -238,12 +241,12 @@ impl Told {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether there is anything to ask here.
+    /// Returns true if the vendor has reported anything.
     pub(super) fn any(&self) -> bool {
         self.any.load(Ordering::Acquire)
     }
 
-    /// Takes what an answer told.
+    /// Takes the limits that came with an answer.
     pub(super) fn learn(&self, limits: &[Limit], now: Instant) {
         if limits.is_empty() {
             return;
@@ -259,7 +262,7 @@ impl Told {
         self.any.store(true, Ordering::Release);
     }
 
-    /// The vendor said when to come back. A shorter time never replaces a longer one.
+    /// Takes a wait that the vendor asked for. A shorter wait never replaces a longer one.
     pub(super) fn cool(&self, after: Duration, now: Instant) {
         let until = now + after.min(COOLING);
         let mut state = self.state();
@@ -267,14 +270,14 @@ impl Told {
         self.any.store(true, Ordering::Release);
     }
 
-    /// How long until a request may go by the vendor's word; zero = now.
+    /// How long until a request may be sent under the vendor's limits; zero = now.
     pub(super) fn wait(&self, need: Need, now: Instant) -> Duration {
         let state = self.state();
         let cooling = state.cooling_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         state.buckets.iter().map(|bucket| bucket.wait(need, now)).max().unwrap_or_default().max(cooling)
     }
 
-    /// A request goes.
+    /// Counts a request that is sent.
     pub(super) fn take(&self, need: Need, now: Instant) {
         for bucket in &mut self.state().buckets {
             let amount = bucket.amount(need);
@@ -282,7 +285,7 @@ impl Told {
         }
     }
 
-    /// It took another amount of tokens.
+    /// Replaces the estimate with the real number of tokens.
     pub(super) fn settle(&self, estimate: Need, amount: Need) {
         for bucket in &mut self.state().buckets {
             bucket.give_back(bucket.amount(estimate) - bucket.amount(amount));
@@ -290,7 +293,7 @@ impl Told {
     }
 }
 
-/// A vendor's time, from now on.
+/// Converts a time reported by a vendor to a wait from now, of at most [`LONGEST`].
 pub(super) fn from_now(after: RetryAfter) -> Duration {
     let wait = match after {
         RetryAfter::In(duration) => duration,
@@ -319,7 +322,7 @@ mod tests {
         let start = window.start;
         let mut sent = Vec::new();
         let mut now = start;
-        // As fast as it lets us, for five minutes.
+        // Sends as fast as the window allows, for five minutes.
         while now < start + seconds(300) {
             match window.wait(3, now) {
                 Duration::ZERO => {
@@ -347,7 +350,7 @@ mod tests {
         assert_eq!(window.wait(900, start), Duration::ZERO);
         assert!(window.wait(5000, start) > seconds(59), "not beside another");
         assert_eq!(window.wait(5000, start + seconds(61)), Duration::ZERO);
-        // A settlement that comes when the minute is over changes nothing.
+        // A settlement after the end of the minute changes nothing.
         window.settle(slot, 100, 5000);
         assert_eq!(window.wait(1000, start + seconds(61)), Duration::ZERO);
     }
@@ -364,7 +367,7 @@ mod tests {
             told.take(NEED, now);
         }
         assert_eq!(told.wait(NEED, now), seconds(40));
-        // An answer from before knows less than we do; a new window counts anew.
+        // An older report does not include our newest requests; a new window starts a new count.
         told.learn(&[limit(Unit::Requests, 30.0, 1.0, 40, false)], now);
         assert_eq!(told.wait(NEED, now), seconds(40));
         assert_eq!(told.wait(NEED, now + seconds(40)), Duration::ZERO);
@@ -384,7 +387,7 @@ mod tests {
         assert_eq!(told.wait(NEED, now + seconds(10)), seconds(10));
         told.settle(NEED, Need { input: 10, output: 40 });
         assert_eq!(told.wait(NEED, now + seconds(10)), seconds(5));
-        // A day's quota is asked for anew after a minute.
+        // A daily quota is probed again after a minute.
         told.learn(&[limit(Unit::Requests, 10.0, 0.0, 86_400, false)], now + seconds(20));
         assert_eq!(told.wait(NEED, now + seconds(20)), TRUST);
     }

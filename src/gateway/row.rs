@@ -1,4 +1,4 @@
-//! The row of an attempt: what the ledger, the metrics and the budget are told of it, exactly once.
+//! The row of an attempt: reports it to the ledger, the metrics and the budget, exactly once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use super::rate::Need;
 use crate::llm::Usage;
 use crate::types::{AttemptBegun, AttemptDone, Outcome};
 
-/// The attempt's row: completed exactly once, as aborted if by nobody else.
+/// The row of an attempt: completed exactly once; on drop it is completed as aborted, unless that was done before.
 pub(super) struct Row {
     done: Option<AttemptDone>,
     pub(super) started: Instant,
@@ -33,7 +33,8 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Writes the begun row. `permit` and `reservation` are kept, and settled, to the end of the attempt.
+    /// Writes the row of an attempt that begins. `permit` and `reservation` are held until the attempt ends, and then
+    /// settled.
     pub(super) fn begin(
         begun: AttemptBegun,
         remote: &Arc<Remote>,
@@ -88,7 +89,7 @@ impl Row {
         }
     }
 
-    /// Tokens so far, and what they cost.
+    /// Sets the tokens so far, and their cost.
     pub(super) fn usage(&mut self, usage: Usage) {
         let cost = self.price.and_then(|price| price::cost(price, usage));
         self.edit(|done| {
@@ -101,32 +102,33 @@ impl Row {
         });
     }
 
-    /// The first token, or a whole answer, came.
+    /// Records the arrival of the first token, or of a whole answer.
     pub(super) fn first_token(&mut self, after: Duration) {
         self.edit(|done| done.first_token_us = Some(micros(after)));
         self.remote.pace.answered(self.streamed, after, Instant::now());
     }
 
-    /// What it cost, as far as is known.
+    /// Cost so far in pico-dollars, as far as it is known.
     pub(super) fn cost(&self) -> Option<i64> {
         self.done.as_ref()?.cost_pico
     }
 
-    /// It ended well.
+    /// Completes the row of an attempt that succeeded.
     pub(super) fn succeed(mut self) {
         self.edit(|done| done.outcome = Outcome::Ok);
     }
 
-    /// Another attempt of the same request was faster.
+    /// Completes the row of an attempt that lost: another attempt of the same request was faster.
     pub(super) fn lose(mut self) {
-        // It would have taken longer still. Of the hedge itself it is not known how much longer.
+        // It would have taken longer still, so its time so far is a lower bound. A hedge started later: its time so far
+        // says too little.
         if self.why != "hedge" {
             self.remote.pace.answered(self.streamed, self.started.elapsed(), Instant::now());
         }
         self.edit(|done| done.code = Some("hedge_lost"));
     }
 
-    /// It ended by a failure, before or after the first token.
+    /// Completes the row of an attempt that failed, before or after the first token.
     pub(super) fn fail(mut self, failure: &Failure) {
         if failure.counts {
             self.remote.pace.failed(self.started.elapsed(), Instant::now());

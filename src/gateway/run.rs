@@ -1,8 +1,10 @@
-//! The attempt scheduler: one request over its candidates, by retries, failovers and at most one hedge, inside one
-//! deadline. Streams and plain requests alike: an attempt counts as good once its commit point is reached.
+//! The attempt scheduler: sends one request to its candidates, with retries, failover and at most one hedge, inside one
+//! deadline. Streams and plain requests are treated alike: an attempt counts as successful once it reaches its commit
+//! point.
 //!
-//! Decides who is asked next, and what an attempt at its commit point means for its endpoint. What an attempt has to
-//! have first is [`board`]'s, what follows a failure is [`failures`]'. Knows nothing of an answer beyond its commit point.
+//! Decides which candidate is asked next, and what an attempt at its commit point means for its endpoint. [`board`]
+//! gets what an attempt needs before it starts; [`failures`] decides what follows a failure. Knows nothing of an answer
+//! beyond its commit point.
 
 mod board;
 mod failures;
@@ -26,7 +28,7 @@ use crate::llm::{ChatRequest, ResponseFormat};
 use crate::types::attempt::first_id;
 use crate::types::{CallId, RequestDone};
 
-/// Who asks: for the rows.
+/// Origin of a request, for the rows of its attempts.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Asker {
     pub(super) key: Option<Arc<str>>,
@@ -34,7 +36,7 @@ pub(super) struct Asker {
     pub(super) analysis: Option<Arc<str>>,
 }
 
-/// One request on its way.
+/// One request in progress.
 pub(super) struct Run<'a> {
     inner: &'a Inner,
     arm: &'a Arm,
@@ -45,48 +47,48 @@ pub(super) struct Run<'a> {
     answering: Option<&'a AtomicBool>,
     id: i64,
     at_ms: i64,
-    /// Why it has no answer.
+    /// Code of the error, if the request has no answer.
     code: Option<&'static str>,
     candidates: Vec<Progress>,
     failures: Vec<AttemptFailure>,
     last: Option<Failure>,
-    /// HTTP calls made.
+    /// Number of HTTP calls made.
     pub(super) attempts: u32,
-    /// How long the network and the vendors were waited for, and until they could be asked again.
+    /// Time spent waiting for the network and the vendors, including the waits before retries.
     pub(super) waited: Duration,
     repairing: bool,
     hedged: bool,
     current: usize,
 }
 
-/// How far one candidate is.
+/// Progress of one candidate.
 struct Progress {
     target: Target,
     tries: u32,
     ready_at: Instant,
     dead: bool,
-    /// Steps down the schema modes, in this request.
+    /// Number of schema modes that this request has stepped down at this candidate.
     schema_step: usize,
     stepping: bool,
-    /// A step was taken because of a server error, which may have been no more than that.
+    /// Set if a step down followed a server error (HTTP 500), which may have had another cause than the schema mode.
     schema_doubtful: bool,
-    /// It was passed over once already, and that is noted.
+    /// Set if the candidate was passed over before; that failure is recorded already.
     shifted: bool,
-    /// Why it was asked last.
+    /// Why its newest attempt was made.
     why: Option<&'static str>,
 }
 
 type Landed = Result<Start, Failure>;
 
-/// What the scheduler came to.
+/// Result of [`Run::next`].
 pub(super) enum Reached {
     /// An attempt at its commit point.
     Opened(Opened),
-    /// The embedded provider's turn.
+    /// The embedded provider is the next candidate.
     Local,
 }
 
-/// The next unique number of an attempt or a request that begins now: grows with time, also over restarts.
+/// The next unique id of an attempt or request that starts now; increases with time, also across restarts.
 fn next_id(now_ms: i64) -> i64 {
     static LAST: AtomicI64 = AtomicI64::new(0);
     let first = first_id(now_ms);
@@ -144,7 +146,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The next attempt is a repair: all candidates may be asked again, first the one that answered.
+    /// Prepares a repair: every candidate may be asked again, starting with the one that answered.
     pub(super) fn repair(&mut self) {
         let now = Instant::now();
         self.repairing = true;
@@ -153,7 +155,8 @@ impl<'a> Run<'a> {
             progress.tries = 0;
             progress.ready_at = now;
         }
-        // A lesser schema mode, taken for a server error alone, has just broken the schema: that speaks for the better one.
+        // A lesser schema mode was used only because of a server error, and its answer violates the schema: go back to
+        // the better mode.
         let answered = &mut self.candidates[self.current];
         if std::mem::take(&mut answered.schema_doubtful) {
             answered.schema_step = 0;
@@ -165,13 +168,13 @@ impl<'a> Run<'a> {
         self.current = 0;
     }
 
-    /// Goes on until an attempt reaches its commit point.
+    /// Makes attempts until one reaches its commit point.
     ///
     /// # Errors
-    /// No candidate is left, or the deadline has come.
+    /// No candidate is left, or the deadline has passed.
     ///
     /// # Cancel safety
-    /// Dropped, the attempt under way is aborted and its row completed.
+    /// Dropping the future aborts the attempt in progress and completes its row.
     pub(super) async fn next(&mut self, request: &ChatRequest) -> Result<Reached, GatewayError> {
         loop {
             let Some(position) = self.pick() else { return Err(self.error()) };
@@ -203,7 +206,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The candidate to ask next: the one that is ready first, in their order.
+    /// The candidate to ask next: the one that may be asked earliest; among equals, the first in the list.
     fn pick(&self) -> Option<usize> {
         let now = Instant::now();
         (0..self.candidates.len())
@@ -216,12 +219,12 @@ impl<'a> Run<'a> {
         !progress.dead && (progress.tries <= self.arm.retries || progress.stepping)
     }
 
-    /// Goes on to the commit point of an attempt, or of its hedge.
+    /// Runs an attempt, and its hedge if there is one, up to the commit point.
     async fn fly(&mut self, mut flight: Flight<'a, '_>, request: &ChatRequest) -> Option<Opened> {
-        // Writing the request and reading the answer is work of ours.
+        // `waiting` counts pending time only: encoding the request and decoding the answer are our own work.
         let after = self.hedge_after(&flight.remote, &flight.request);
         if let Some(after) = after {
-            // Two attempts take twice the memory: on the heap, for those who want them.
+            // Two attempts take twice the memory: on the heap, so that only hedged requests pay for it.
             let mut racing = Box::pin(self.race(flight, after, request));
             let (opened, waited) = waiting(racing.as_mut()).await;
             drop(racing);
@@ -254,7 +257,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// An attempt reached its commit point, or failed before it.
+    /// Handles an attempt that reached its commit point, or failed before it.
     fn land(&mut self, flight: Flight<'a, '_>, landed: Landed) -> Option<Opened> {
         let Flight { position, remote, request, row, mut probe, mode_step, schema_mode, wire: _ } = flight;
         match landed {
@@ -283,7 +286,7 @@ impl<'a> Run<'a> {
                     && (!doubtful || remote.schema_mode_in_question())
                     && mode_step + 1 < remote.schema_modes().len();
                 self.candidates[position].schema_doubtful |= step && doubtful;
-                // Only a failure that the breaker is told of decides the probe; any other gives it back.
+                // Only a failure that the breaker counts decides the probe; after any other, the probe is given back.
                 probe.pending &= !failure.counts || step;
                 self.failed(position, &remote, failure, step);
                 None
@@ -291,7 +294,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// A plain answer comes whole, after all of its tokens: its header may take a fair share of the time that is left.
+    /// Deadline for the header of a plain answer. Such an answer arrives whole, after all of its tokens: its header may
+    /// take a fair share of the time that is left.
     fn plain_header(&self) -> Instant {
         let now = Instant::now();
         let left = self.deadline.saturating_duration_since(now);
@@ -300,7 +304,7 @@ impl<'a> Run<'a> {
         self.deadline.min(now + share.max(self.arm.clocks.header))
     }
 
-    /// The endpoint and the vendor's model of the newest attempt.
+    /// The endpoint and the vendor model of the candidate that answered last; `None` for the embedded provider.
     pub(super) fn current(&self) -> Option<(Arc<str>, Arc<str>)> {
         match &self.candidates.get(self.current)?.target {
             Target::Remote(remote) => Some((Arc::clone(&remote.endpoint.name), Arc::clone(&remote.vendor_model))),

@@ -1,4 +1,4 @@
-//! Streams for clients: frames as they come, once the commit point is behind.
+//! Streams for clients: frames as they arrive, after the commit point.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,43 +17,42 @@ use super::{Answer, Arm, AttemptFailure, Inner, price};
 use crate::llm::schema::{Validator, Verdict};
 use crate::llm::{ChatResponse, Finish, Piece, THINKING_BLOCKS, Usage};
 
-/// Who answers a stream.
+/// Where the answer of a stream comes from.
 #[derive(Debug, Clone)]
 pub struct Provenance {
-    /// The route asked.
+    /// The route that was asked.
     pub route: Arc<str>,
-    /// Its variant.
+    /// The variant of the route.
     pub variant: Arc<str>,
     /// The logical model.
     pub model: Arc<str>,
-    /// The endpoint.
+    /// The endpoint; `local` for the embedded provider.
     pub endpoint: Arc<str>,
-    /// The vendor's name of the model.
+    /// The vendor's name for the model.
     pub vendor_model: Arc<str>,
-    /// HTTP calls made; 0 = the embedded provider.
+    /// Number of HTTP calls made; 0 if only the embedded provider was asked.
     pub attempts: u32,
 }
 
-/// A stream behind its commit point. Dropped in the middle, the request is aborted upstream.
+/// A stream past its commit point. Dropping it in the middle aborts the request upstream.
 pub struct Stream {
-    /// Who answers.
     pub provenance: Provenance,
     source: Source,
     usage: Usage,
     cost: Option<i64>,
-    /// Where a schema is to be kept.
+    /// Set if the answer must match a schema.
     checked: Option<Checked>,
     failures: Vec<AttemptFailure>,
-    /// How long the network and the vendors were waited for until the commit point.
+    /// Time spent waiting for the network and the vendors up to the commit point.
     pub waited: Duration,
 }
 
-/// An answer that is looked at when it is whole.
+/// Checks a streamed answer against its schema at the end.
 struct Checked {
     validator: Validator,
     /// The text so far.
     text: String,
-    /// It is an answer of another form: a refusal, a call of tools, one that the vendor withheld.
+    /// Set if the answer is of another form: a refusal, a tool call, or withheld by the vendor.
     other: bool,
 }
 
@@ -68,7 +67,8 @@ impl Checked {
         }
     }
 
-    /// Whether it is JSON under the schema as it stands: what has been streamed, nobody repairs.
+    /// Returns true if the text is valid as it stands: text that was already streamed cannot be repaired. Also true for
+    /// an answer of another form.
     fn holds(&self) -> bool {
         self.other || matches!(self.validator.check(&self.text), Verdict::Valid(text, _) if text == self.text.trim())
     }
@@ -80,7 +80,7 @@ enum Source {
     Ended,
 }
 
-/// `answering` is set once any vendor has begun to answer.
+/// Opens a stream. `answering` is set once a vendor has begun to answer.
 pub(super) async fn open(
     inner: &Inner,
     mut question: Question,
@@ -126,7 +126,7 @@ pub(super) async fn open(
     })
 }
 
-/// An answer that was had, checked and repaired as a whole.
+/// A stream over an answer that was received, checked and repaired as a whole.
 fn at_once(arm: &Arm, answer: &Answer) -> Stream {
     Stream {
         provenance: Provenance {
@@ -146,7 +146,7 @@ fn at_once(arm: &Arm, answer: &Answer) -> Stream {
     }
 }
 
-/// A whole answer as the frames of a stream.
+/// Splits a whole answer into the frames of a stream.
 fn frames(response: &ChatResponse) -> VecDeque<Frame> {
     let start = Piece::Start { id: response.id.clone(), model: response.model.clone(), created: response.created };
     let mut frames = VecDeque::new();
@@ -179,10 +179,11 @@ fn frames(response: &ChatResponse) -> VecDeque<Frame> {
 }
 
 impl Stream {
-    /// The next frames; `false` after the last. Whatever came at once is given at once.
+    /// Appends the next frames to `out`; `false` after the last. Everything that arrived at once comes at once.
     ///
     /// # Errors
-    /// The stream was interrupted, stalled or broken: what came before it is all there is.
+    /// The stream was interrupted, stalled or malformed, or its answer does not match the schema: nothing follows the
+    /// frames delivered before.
     ///
     /// # Cancel safety
     /// Safe: no frame is lost.
@@ -209,7 +210,7 @@ impl Stream {
         Ok(false)
     }
 
-    /// Tokens, as far as the vendor told.
+    /// Tokens, as far as the vendor reported them.
     pub fn usage(&self) -> Usage {
         match &self.source {
             Source::Live(live) => live.usage(),
@@ -217,7 +218,7 @@ impl Stream {
         }
     }
 
-    /// Cost in US dollars, once the stream has ended; `None` where no price is known.
+    /// Cost in US dollars, once the stream has ended; `None` where it is not known.
     pub fn cost_usd(&self) -> Option<f64> {
         self.cost.map(price::usd)
     }

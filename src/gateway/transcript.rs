@@ -1,7 +1,8 @@
-//! The `transcript` extension: which turns of a conversation a request wants, how they are written, and where they go.
+//! The `transcript` extension: which turns of a conversation a request wants, how they are rendered, and where they are
+//! inserted.
 //!
-//! Knows no call: whoever has the turns hands them in. What was said is data: one turn is one line, and nothing in it can
-//! look like the next.
+//! Knows no call: the caller passes the turns. Spoken text is data: one turn is one line, and no text can look like the
+//! start of another turn.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -11,17 +12,17 @@ use serde::Deserialize;
 use crate::llm::{ChatRequest, Content, Message, RequestError, Role, Text};
 use crate::types::{CallId, StreamId, Transcript, Turn};
 
-/// What a token is taken for.
+/// Assumed number of bytes per token.
 const BYTES_PER_TOKEN: usize = 4;
 
-/// `transcript` of a request.
+/// The `transcript` field of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
     /// Where the turns come from.
     pub source: Source,
-    /// Which of them.
+    /// Which turns are included.
     pub window: Window,
-    /// How they are written.
+    /// How the turns are rendered.
     pub render: Render,
 }
 
@@ -30,42 +31,42 @@ pub struct Spec {
 pub enum Source {
     /// A call, live or recorded.
     Call(CallId),
-    /// The request itself.
+    /// Turns in the request itself.
     Turns(Transcript),
-    /// The request itself, written already.
+    /// Text in the request itself, rendered already.
     Text(String),
 }
 
-/// Which turns.
+/// Which turns are included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Window {
     /// All of them.
     #[default]
     All,
-    /// The newest so many.
+    /// The newest turns, this many.
     Turns(usize),
-    /// The newest that take no more than about so many tokens (a token is taken for four bytes).
+    /// The newest turns that take at most about this many tokens (four bytes count as one token).
     Tokens(usize),
-    /// Those that overlap a stretch of call time, ms, the end excluded.
+    /// Turns that overlap a span of call time, ms, its end excluded.
     Span {
-        /// From.
+        /// Start.
         from_ms: u64,
-        /// To.
+        /// End, excluded.
         to_ms: u64,
     },
 }
 
-/// How turns are written.
+/// How turns are rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Render {
-    /// `speaker: text`, a line a turn.
+    /// `speaker: text`, one line per turn.
     #[default]
     Dialogue,
-    /// The same after `[m:ss]`.
+    /// Like [`Self::Dialogue`], after `[m:ss]`.
     Timed,
     /// A JSON array of `{speaker, text, start_ms, end_ms}`.
     Json,
-    /// The texts, a line a turn.
+    /// Only the texts, one line per turn.
     Plain,
 }
 
@@ -110,10 +111,10 @@ struct WireWindow {
 }
 
 impl Spec {
-    /// Reads the extension.
+    /// Reads the value of the `transcript` field.
     ///
     /// # Errors
-    /// The field that is wrong, and what is allowed.
+    /// The field that is invalid, and what is allowed.
     pub fn read(value: serde_json::Value) -> Result<Self, RequestError> {
         let wire: WireSpec = serde_path_to_error::deserialize(value)
             .map_err(|error| RequestError::read("transcript", error.path(), error.inner()))?;
@@ -157,7 +158,8 @@ impl Spec {
         Ok(Self { source, window, render })
     }
 
-    /// The same for a model that has room for so many tokens: where no window is named, what does not fit is left out.
+    /// The same for a model with room for `room` tokens: if no window is named, the oldest turns that do not fit are
+    /// left out.
     #[must_use]
     pub fn fitting(&self, room: Option<usize>) -> Self {
         let window = match (self.window, room) {
@@ -167,7 +169,7 @@ impl Spec {
         Self { window, ..self.clone() }
     }
 
-    /// What of a text is in the window: its end, from the beginning of a line where there is one.
+    /// The part of a text that is in the window: its end, starting at the beginning of a line where possible.
     pub fn cut<'a>(&self, text: &'a str) -> &'a str {
         let Window::Tokens(tokens) = self.window else { return text };
         let Some(mut from) = text.len().checked_sub(tokens.saturating_mul(BYTES_PER_TOKEN)).filter(|from| *from > 0)
@@ -184,7 +186,7 @@ impl Spec {
         }
     }
 
-    /// Picks the turns of the window.
+    /// Selects the turns of the window.
     pub fn select(&self, turns: &[Arc<Turn>]) -> Transcript {
         let spoken = turns.iter().filter(|turn| !turn.text.is_empty());
         let turns: Vec<Arc<Turn>> = match self.window {
@@ -213,7 +215,7 @@ impl Spec {
         Transcript { turns }
     }
 
-    /// Writes the turns.
+    /// Renders the turns.
     pub fn render(&self, transcript: &Transcript) -> String {
         let mut out = String::new();
         if self.render == Render::Json {
@@ -234,7 +236,7 @@ impl Spec {
             }
             if self.render == Render::Timed {
                 let seconds = turn.start_ms / 1000;
-                // Writing to a string does not fail.
+                // Writing to a String cannot fail.
                 let _ = write!(out, "[{}:{:02}] ", seconds / 60, seconds % 60);
             }
             if let (Some(speaker), Render::Dialogue | Render::Timed) = (&turn.speaker, self.render) {
@@ -247,7 +249,7 @@ impl Spec {
     }
 }
 
-/// Appends text as part of one line: whatever ends a line is written `\n`, and in a label a colon is written `\:`.
+/// Appends text as part of one line: a line break is written as `\n`, and in a label a colon is written as `\:`.
 fn line(out: &mut String, text: &str, label: bool) {
     for character in text.chars() {
         match character {
@@ -282,8 +284,8 @@ fn read_turns(turns: Vec<WireTurn>) -> Transcript {
     Transcript { turns }
 }
 
-/// Puts a written transcript where the first system, developer or user message says `{{ transcript }}`, else behind
-/// everything as a user message. What is inserted is never looked at again.
+/// Inserts a rendered transcript where the first system, developer or user message says `{{ transcript }}`; without
+/// such a message, appends it as a user message. Inserted text is never searched for the placeholder.
 pub fn insert(request: &mut ChatRequest, written: &str) {
     let written: Arc<str> = Arc::from(written);
     for message in &mut request.messages {
@@ -314,7 +316,7 @@ pub fn insert(request: &mut ChatRequest, written: &str) {
     request.messages.push(Message::text(Role::User, written));
 }
 
-/// The text around the placeholder: the vendor's spelling, with or without its spaces.
+/// The text before and after the placeholder, which may be written with or without its spaces.
 fn split(text: &str) -> Option<(&str, &str)> {
     let start =
         ["{{ transcript }}", "{{transcript}}"].iter().filter_map(|tag| Some((text.find(tag)?, tag.len()))).min();

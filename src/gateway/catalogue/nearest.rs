@@ -1,16 +1,16 @@
-//! Which name a client probably meant by one that nothing has.
+//! Finds the name that a client probably meant by an unknown one.
 
 use std::sync::Arc;
 
 use super::{Catalogue, Endpoint};
 use crate::base::names;
 
-/// Vendor ids of one endpoint that a misspelt name is compared with, at most: a vendor may list thousands.
+/// Maximum number of vendor ids of one endpoint that a misspelt name is compared with: a vendor may list thousands.
 const MAX_COMPARED: usize = 2_000;
 
 impl Catalogue {
-    /// The name that was probably meant: a route, a model, or a vendor's model, with its endpoint or without, as it was
-    /// asked for.
+    /// The name that was probably meant: a route, a model, or a vendor model, with or without its endpoint, in the form
+    /// of the name that was asked for.
     pub(super) fn nearest(&self, target: &str) -> Option<String> {
         let routes = self.routes.keys().chain(self.models.keys()).map(|name| name.to_string());
         let vendors = |endpoint: &Arc<Endpoint>| {
@@ -18,7 +18,7 @@ impl Catalogue {
             ids.extend(self.configured_of(endpoint.uid));
             if let Some(listing) = endpoint.listings.current() {
                 let mut listed: Vec<String> = listing.names().map(str::to_owned).collect();
-                // A list has no order of its own; the same name gets the same answer.
+                // A list has no order of its own: sorted, the same name always gets the same answer.
                 listed.sort_unstable();
                 ids.extend(listed);
             }
@@ -41,7 +41,7 @@ impl Catalogue {
         names::nearest(target, &known).map(str::to_owned)
     }
 
-    /// The vendor ids by which the configuration names an endpoint's models.
+    /// The vendor ids that the configuration names for an endpoint.
     fn configured_of(&self, uid: u64) -> impl Iterator<Item = String> {
         let of = self.configured().into_iter().filter(move |remote| remote.endpoint.uid == uid);
         of.map(|remote| remote.vendor_model.to_string())

@@ -1,9 +1,9 @@
-//! `[endpoints.NAME] capabilities`: what models can and cannot do, where the vendor does not say, or says it wrong.
+//! `[endpoints.NAME] capabilities`: what models can and cannot do, where the vendor says nothing or is wrong.
 
 use crate::base::settings::Section;
 use crate::llm::models::Traits;
 
-/// `capabilities = [{model, tools, json_schema, vision, reasoning, parallel_tools, stream, context_length,
+/// Reads `capabilities = [{model, tools, json_schema, vision, reasoning, parallel_tools, stream, context_length,
 /// max_output_tokens, retires}]`.
 pub(super) fn read_capabilities(section: &mut Section<'_>) -> Vec<(String, Traits)> {
     let mut all = Vec::new();

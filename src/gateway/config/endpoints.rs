@@ -1,4 +1,4 @@
-//! `[endpoints.NAME]`: where may be asked, with which key. Knows no model's candidates.
+//! `[endpoints.NAME]`: where requests may be sent, and with which key. Knows no model's candidates.
 
 use std::time::Duration;
 
@@ -14,43 +14,40 @@ use crate::gateway::price::{self, Price};
 use crate::llm::models::Traits;
 use crate::llm::{self, ListCall, Provider, SchemaMode, ThinkTags};
 
-/// How often a list of models is read unless it is said.
+/// Default interval at which a list of models is read.
 const DISCOVER_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// A configured instance of a provider.
 #[derive(Clone)]
 pub struct EndpointConfig {
-    /// Its name.
     pub name: String,
-    /// Its wire format.
+    /// The wire format.
     pub provider: &'static dyn Provider,
-    /// As the vendor's own SDK has it, without a slash at the end.
+    /// Base URL as in the vendor's own SDK, without a trailing slash.
     pub base_url: String,
-    /// Its key.
     pub key: Option<Secret>,
-    /// What it is limited to.
     pub limits: Limits,
-    /// How answers under a schema are had; `None` = found out.
+    /// The schema mode; `None` = found out at run time.
     pub structured_output: Option<SchemaMode>,
-    /// What becomes of thinking that a model writes into its text.
+    /// What happens to thinking that a model writes into its text.
     pub think_tags: ThinkTags,
     /// The vendor's API version.
     pub api_version: Option<String>,
-    /// Headers to add to every request.
+    /// Headers that are added to every request.
     pub headers: HeaderMap,
-    /// Vendor ids that are known to be there, for bare names.
+    /// Vendor ids that the endpoint is known to have, for requests that name no endpoint.
     pub models: Vec<String>,
-    /// How often the vendor's own list of models is read; `None` = never.
+    /// Interval at which the vendor's own list of models is read; `None` = never.
     pub discover: Option<Duration>,
-    /// What models can do, by vendor id; `*` holds for all.
+    /// Capabilities of models, by vendor id; `*` applies to all.
     pub capabilities: Vec<(String, Traits)>,
-    /// Prices by vendor id; `*` holds for those that have none of their own.
+    /// Prices by vendor id; `*` applies to models without a price of their own.
     pub prices: Vec<(String, Price)>,
 }
 
 impl EndpointConfig {
-    /// The configured price of a vendor's model that holds at a time, which is none before its first date; `*` holds for
-    /// those that have none of their own. `None`: no price of it is configured.
+    /// The configured price of a vendor model at `now_ms`; `*` applies to models without a price of their own. `None`:
+    /// no price is configured for it. `Some(None)`: none of its prices has begun.
     pub(in crate::gateway) fn price(&self, vendor_model: &str, now_ms: i64) -> Option<Option<Price>> {
         let of = |name: &str| {
             let mut prices = self.prices.iter().filter(|(model, _)| model == name).map(|(_, price)| *price);
@@ -73,18 +70,18 @@ impl std::fmt::Debug for EndpointConfig {
     }
 }
 
-/// What an endpoint is limited to. Without any of the first three nothing is.
+/// Limits of an endpoint. If none of the first three is set, nothing is limited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests at once.
+    /// Maximum number of requests at once.
     pub places: Option<usize>,
-    /// Requests in any minute.
+    /// Maximum number of requests in any minute.
     pub requests: Option<u64>,
-    /// Tokens in any minute, of prompts and answers together.
+    /// Maximum number of tokens in any minute, of prompts and answers together.
     pub tokens: Option<u64>,
-    /// Requests that may wait.
+    /// Maximum number of requests that wait.
     pub max_waiting: usize,
-    /// How long one may wait before the next candidate has its turn.
+    /// How long a request may wait before the next candidate is tried.
     pub max_wait: Duration,
 }
 
@@ -196,7 +193,8 @@ fn read_base_url(section: &mut Section<'_>, provider: Option<&'static dyn Provid
     }
 }
 
-/// A key belongs where it is known as one.
+/// Returns true if the URL has no user, password or query: a key belongs in `api_key`, where it is known to be a
+/// secret.
 fn is_bare(url: &url::Url) -> bool {
     url.query().is_none() && url.username().is_empty() && url.password().is_none()
 }

@@ -1,4 +1,5 @@
-//! `[endpoints] [models] [routes] [gateway]`: what may be asked, where, and under which names. Knows no running state.
+//! `[endpoints] [models] [routes] [gateway]`: which models may be asked, at which endpoints, and under which names.
+//! Knows no running state.
 
 mod capabilities;
 mod endpoints;
@@ -18,30 +19,31 @@ use toml::Value;
 use crate::base::names;
 use crate::base::settings::Section;
 
-/// What [`Config::inventory`] has.
+/// The kinds of items in [`Config::inventory`].
 pub const INVENTORY: &[&str] = &["endpoint", "model", "route", "price"];
 
-/// The catalogue as configured. All names in it refer to something.
+/// The catalogue as configured. If it was read without a problem, every name that it refers to exists.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// In the order of the file.
+    /// Endpoints, in the order of the file.
     pub endpoints: Vec<EndpointConfig>,
     /// Logical models.
     pub models: Vec<ModelConfig>,
     /// Routes.
     pub routes: Vec<RouteConfig>,
-    /// Whom analyses ask that have no route.
+    /// The route of analyses that have none of their own.
     pub default_route: Option<String>,
-    /// Who answers clients for a model name that is nothing else.
+    /// The route that answers clients if a model name is unknown.
     pub catch_all_route: Option<String>,
 }
 
 impl Config {
-    /// Takes `endpoints`, `models`, `routes` and `gateway` out of the root table. Problems go to the root's.
+    /// Takes `endpoints`, `models`, `routes` and `gateway` out of the root table. Problems are added to those of the
+    /// root.
     pub fn read(root: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let tables = named(root, "endpoints");
-        // Those with errors of their own too: a reference to one is no error of the reference.
+        // Includes endpoints with errors of their own: a reference to one of them is not an error too.
         let endpoints: Vec<String> = tables.iter().map(|(name, _)| name.clone()).collect();
         for (name, value) in tables {
             if let Some(endpoint) = endpoints::read_endpoint(root, &name, value) {
@@ -72,8 +74,8 @@ impl Config {
         config
     }
 
-    /// Endpoints, models, routes and prices as `(kind, name, detail)`, for the bill. No secret is in it: of a key only
-    /// where it comes from.
+    /// Endpoints, models, routes and prices as `(kind, name, detail)`, for the ledger. Contains no secret: of a key,
+    /// only where it comes from.
     pub fn inventory(&self) -> Vec<(&'static str, String, String)> {
         let mut items = Vec::new();
         for endpoint in &self.endpoints {
@@ -95,7 +97,7 @@ impl Config {
         items
     }
 
-    /// Models whose configured date of retirement is near or past, as `(endpoint/model, date)`.
+    /// Models whose configured retirement date is near or past, as `(endpoint/model, date)`.
     pub fn retiring(&self, now_ms: i64) -> Vec<(String, String)> {
         let all = self.endpoints.iter().flat_map(|endpoint| {
             endpoint
@@ -109,7 +111,7 @@ impl Config {
             .collect()
     }
 
-    /// Vendors' models that are named here and whose price is not, as `endpoint/model`: what they cost is not counted.
+    /// Vendor models that are named here without a price in effect, as `endpoint/model`: their cost is not counted.
     pub fn unpriced(&self, now_ms: i64) -> Vec<String> {
         let candidates = self.models.iter().flat_map(|model| &model.candidates).filter_map(Candidate::remote);
         let variants = self.routes.iter().flat_map(|route| &route.variants);
@@ -128,22 +130,22 @@ impl Config {
         unpriced
     }
 
-    /// Whether it is said whom an analysis asks, by its own `route` or without one.
+    /// Checks that the configuration decides which name an analysis asks, with its own `route` or without one.
     ///
     /// # Errors
-    /// What is wrong with `analyses.NAME.route`, and what is allowed.
+    /// The problem with `analyses.NAME.route`, and what is allowed.
     pub fn check_analysis(&self, analysis: &str, route: Option<&str>) -> Result<(), String> {
         Names::of(self).target(analysis, route).map(|_| ())
     }
 }
 
-/// The named tables under `key`, in the order of their names.
+/// The named tables under `key`, in the order of the file.
 fn named(root: &mut Section<'_>, key: &'static str) -> Vec<(String, Value)> {
     let table = root.take(key);
     Section::new(key, table, root.problems()).take_rest()
 }
 
-/// A day of UTC, as Unix ms of its beginning.
+/// Reads a date; returns the start of that UTC day as Unix ms.
 fn read_day(section: &mut Section<'_>, key: &'static str) -> Option<i64> {
     let text = section.string(key)?;
     let begins = || {

@@ -1,4 +1,4 @@
-//! `[models.NAME]`: candidates in failover order, and the clocks of a request.
+//! `[models.NAME]`: candidates in failover order, and the timeouts of a request.
 
 use std::time::Duration;
 
@@ -8,22 +8,22 @@ use super::name_is_valid;
 use crate::base::names;
 use crate::base::settings::Section;
 
-/// Where a request may go: `endpoint/vendor-model`, or the embedded `local`.
+/// Where a request may be sent: `endpoint/vendor-model`, or the embedded `local`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Candidate {
     /// The embedded provider.
     Local,
-    /// An endpoint's model.
+    /// A model of an endpoint.
     Remote {
         /// The endpoint's name.
         endpoint: String,
-        /// The vendor's name of the model.
+        /// The vendor's name for the model.
         vendor_model: String,
     },
 }
 
 impl Candidate {
-    /// The endpoint and the vendor's name of the model.
+    /// The endpoint and the vendor's name for the model; `None` for the embedded provider.
     pub(super) fn remote(&self) -> Option<(&str, &str)> {
         match self {
             Self::Local => None,
@@ -35,22 +35,21 @@ impl Candidate {
 /// A logical model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
-    /// Its name.
     pub name: String,
-    /// In failover order.
+    /// Candidates, in failover order.
     pub candidates: Vec<Candidate>,
-    /// Its clocks.
+    /// Timeouts of a request.
     pub clocks: Clocks,
-    /// How often one candidate may be asked again.
+    /// How many times one candidate may be asked again.
     pub retries: u32,
     /// Which candidate is asked first.
     pub balance: Balance,
-    /// After which quantile of its own time to the first token a request is asked a second time in parallel.
+    /// Quantile of a candidate's own times to the first token; after that time a second attempt is made in parallel.
     pub hedge_quantile: Option<f64>,
 }
 
 impl ModelConfig {
-    /// Under the names that it is configured with.
+    /// The model as JSON, with the keys of the configuration.
     pub(super) fn to_json(&self) -> serde_json::Value {
         let candidate = |candidate: &Candidate| match candidate {
             Candidate::Local => "local".to_owned(),
@@ -73,24 +72,24 @@ impl ModelConfig {
     }
 }
 
-/// Which candidate is asked first; the others follow when it fails. `local` is last, but for [`Balance::Order`].
+/// Which candidate is asked first; the others follow when it fails. `local` is last, except with [`Balance::Order`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub enum Balance {
     /// The first in the list.
     #[default]
     Order,
-    /// By chance, each by its weight; one weight a candidate, `local` left out.
+    /// A random one, by weight; one weight per candidate, `local` left out.
     Weight(Vec<f64>),
-    /// Of two by chance, the one that is expected to answer first.
+    /// Of two random candidates, the one that is expected to answer first.
     Latency,
-    /// The cheapest for this request; an unknown price is the dearest.
+    /// The cheapest for this request; a candidate whose price is unknown counts as the most expensive.
     Cost,
 }
 
-/// The four clocks, and the deadline that all attempts of a request share.
+/// The four timeouts, and the deadline that all attempts of a request share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clocks {
-    /// To a connection.
+    /// Until the connection is made.
     pub connect: Duration,
     /// From the request to the response's header.
     pub header: Duration,
@@ -114,10 +113,10 @@ impl Default for Clocks {
     }
 }
 
-/// The default of `retries`.
+/// Default of `retries`.
 pub(in crate::gateway) const RETRIES: u32 = 2;
 
-/// Vendor ids: `[A-Za-z0-9._:@/+-]{1,200}`, no `..`.
+/// Returns true for a valid vendor id: `[A-Za-z0-9._:@/+-]{1,200}`, no `..`.
 pub(crate) fn vendor_id_is_valid(id: &str) -> bool {
     (1..=200).contains(&id.len())
         && !id.contains("..")
@@ -126,7 +125,7 @@ pub(crate) fn vendor_id_is_valid(id: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'@' | b'/' | b'+' | b'-'))
 }
 
-/// Reads `endpoint/vendor-model` or `local`; `endpoints` are all that the file names.
+/// Reads `endpoint/vendor-model` or `local`; `endpoints` are all names of endpoints in the file.
 pub(super) fn read_candidate(text: &str, endpoints: &[String]) -> Result<Candidate, String> {
     if text == "local" {
         return Ok(Candidate::Local);
@@ -156,7 +155,7 @@ pub(super) fn read_model(root: &mut Section<'_>, name: &str, value: Value, endpo
     }
     let texts = texts.unwrap_or_default();
     for (position, text) in texts.iter().enumerate() {
-        // One that is no string is told of already.
+        // An entry that is not a string was reported already.
         let Some(text) = text else { continue };
         match read_candidate(text, endpoints) {
             Ok(candidate) => candidates.push(candidate),
@@ -173,7 +172,7 @@ pub(super) fn read_model(root: &mut Section<'_>, name: &str, value: Value, endpo
         total: section.millis("total_timeout_ms", range).unwrap_or(defaults.total),
     };
     let retries = section.integer("retries", 0..=10).and_then(|number| u32::try_from(number).ok()).unwrap_or(RETRIES);
-    // As they are listed: that one is wrong makes no weight wrong.
+    // Counted as listed: an invalid candidate must not make the weights invalid too.
     let remote = texts.iter().filter(|text| text.as_deref() != Some("local")).count();
     let balance = read_balance(&mut section, remote);
     let hedge_quantile = section.number("hedge_quantile", 0.5..=0.999);

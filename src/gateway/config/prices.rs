@@ -1,9 +1,9 @@
-//! `[endpoints.NAME] prices`: what a million tokens cost, and from when on.
+//! `[endpoints.NAME] prices`: what a million tokens cost, and from which date on.
 
 use crate::base::settings::Section;
 use crate::gateway::price::{Price, per_million};
 
-/// `prices = [{model, from, input, cached, cache_write, output}]`, US dollars a million tokens.
+/// Reads `prices = [{model, from, input, cached, cache_write, output}]`, in US dollars per million tokens.
 pub(super) fn read_prices(section: &mut Section<'_>) -> Vec<(String, Price)> {
     let mut prices = Vec::new();
     for (path, table) in section.tables("prices").unwrap_or_default() {

@@ -11,39 +11,37 @@ use crate::base::settings::{Section, found};
 use crate::llm;
 use crate::types::JsonMap;
 
-/// A route.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteConfig {
-    /// Its name.
     pub name: String,
-    /// At least one.
+    /// At least one, if the configuration is valid.
     pub variants: Vec<VariantConfig>,
 }
 
-/// One arm of a route.
+/// A variant of a route.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VariantConfig {
-    /// Its name, unique in the route.
+    /// Unique in the route.
     pub name: String,
     /// A logical model, or `endpoint/vendor-model`.
     pub model: String,
-    /// Its share, relative to the others; 0 = never chosen.
+    /// Share of the requests, relative to the other variants; 0 = never chosen.
     pub weight: f64,
     /// Version of the prompt.
     pub prompt: Option<String>,
-    /// Parameters that win over the request's.
+    /// Parameters that override the request's.
     pub params: JsonMap,
 }
 
 impl VariantConfig {
-    /// Under the names that it is configured with.
+    /// The variant as JSON, with the keys of the configuration.
     pub(super) fn to_json(&self) -> serde_json::Value {
         let Self { name, model, weight, prompt, params } = self;
         serde_json::json!({"name": name, "model": model, "weight": weight, "prompt": prompt, "params": params})
     }
 }
 
-/// Reads a route over `models` and the names of all endpoints in the file.
+/// Reads a route. `models` are the configured models, `endpoints` all names of endpoints in the file.
 pub(super) fn read_route(
     root: &mut Section<'_>,
     name: &str,
@@ -105,7 +103,7 @@ pub(super) fn read_route(
     RouteConfig { name: name.to_owned(), variants }
 }
 
-/// What is wrong whoever asks: callers shall not be told of it at every request.
+/// Finds errors that every request would run into, so that they are reported once, when the file is read.
 fn check_params(params: &JsonMap) -> Result<(), String> {
     let message = llm::Message::text(llm::Role::User, "x");
     let mut request = llm::ChatRequest { messages: vec![message], ..llm::ChatRequest::default() };
@@ -113,7 +111,7 @@ fn check_params(params: &JsonMap) -> Result<(), String> {
     if let Some(llm::ResponseFormat::JsonSchema { schema, .. }) = &request.response_format {
         llm::schema::Validator::compile(schema).map_err(|error| format!("response_format: {error}"))?;
     }
-    // The tool that must be called may be one of the caller's.
+    // The tool that `tool_choice` names may be one of the caller's.
     if request.tools.is_empty() {
         request.tool_choice = None;
     }

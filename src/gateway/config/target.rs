@@ -3,7 +3,7 @@
 use super::Config;
 use crate::base::names;
 
-/// Which names there are, and which of them an analysis asks.
+/// The configured names, and which of them an analysis asks.
 #[derive(Debug, Clone, Default)]
 pub(in crate::gateway) struct Names {
     routes: Vec<String>,
@@ -22,8 +22,8 @@ impl Names {
         }
     }
 
-    /// The target of an analysis: its own `route`, a route of its name, the default route, the only model; where there are
-    /// no endpoints either, the embedded provider. `Err` says what is missing.
+    /// The name that an analysis asks: its own `route`, a route of its name, the default route, the embedded provider
+    /// if there are no endpoints, or the only model. `Err` says what is missing or unknown.
     pub(in crate::gateway) fn target(&self, analysis: &str, route: Option<&str>) -> Result<String, String> {
         if let Some(route) = route {
             let endpoint = route.split_once('/').map(|(endpoint, _)| endpoint);

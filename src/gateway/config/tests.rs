@@ -1,4 +1,4 @@
-//! A whole catalogue, and every problem with its place.
+//! A whole catalogue is read, and every problem is reported with its place.
 
 use std::time::Duration;
 
@@ -102,7 +102,7 @@ fn all_problems_at_once_with_their_places() {
     assert!(["auto", "keep", "strip", "hide"].iter().all(|name| line.contains(name)), "{line}");
 }
 
-/// A reference to what stands in the file with an error of its own is no second error, and a misspelt one gets all names.
+/// A reference to an endpoint that has an error of its own is not a second error; a misspelt reference lists all names.
 #[test]
 fn unknown_names_list_all_that_the_file_has_and_the_nearest_one() {
     let (_, problems) = read(

@@ -1,6 +1,7 @@
-//! Who waits at a gate, and whose turn it is: parties take turns, the requests of one party go in their order.
+//! The requests that wait at a gate, and whose turn it is: parties take turns, and the requests of one party keep their
+//! order.
 //!
-//! Knows no limits and no clock: whether a request may go, it asks.
+//! Knows no limits and no clock: it asks its caller whether a request may go.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -10,10 +11,10 @@ use tokio::sync::oneshot;
 use super::{Cause, Party, Permit, Refusal};
 use crate::gateway::rate::{Need, Told};
 
-/// All who wait.
+/// All waiting requests.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    /// Whose turn it is next.
+    /// The parties in the order of their turns.
     order: VecDeque<Party>,
     waiting: HashMap<Party, VecDeque<Waiter>>,
     next_ticket: u64,
@@ -32,18 +33,19 @@ impl Turns {
         self.order.is_empty()
     }
 
-    /// Sends away the newest request of the party that has most of them; `false`: `party` itself would then have no fewer.
+    /// Refuses the newest request of the party that has most of them. Returns false, and refuses none, if that party
+    /// does not have at least two more than `party`.
     pub(super) fn make_room(&mut self, party: &Party) -> bool {
         let own = self.waiting.get(party).map_or(0, VecDeque::len);
         let longest = self.waiting.values_mut().max_by_key(|waiters| waiters.len());
         let Some(waiters) = longest.filter(|waiters| waiters.len() > own + 1) else { return false };
-        // Dropping its sender tells it; it leaves the counts by itself.
+        // Dropping its sender tells the waiter; the waiter removes itself from the counts.
         drop(waiters.pop_back());
         true
     }
 
-    /// Adds a request of a party; gives the ticket by which it leaves, and where its permit comes, or word that it was
-    /// sent away.
+    /// Adds a request of a party. Returns the ticket with which it leaves, and the channel that delivers its permit;
+    /// the channel closes without a permit if the request is refused.
     pub(super) fn join(&mut self, party: &Party, told: &Arc<Told>, need: Need) -> (u64, oneshot::Receiver<Permit>) {
         let (grant, granted) = oneshot::channel();
         let ticket = self.next_ticket;
@@ -56,7 +58,7 @@ impl Turns {
         (ticket, granted)
     }
 
-    /// A request waits no more, if it still did; nor does its party, if it was its last.
+    /// Removes a request if it still waits, and its party if that was its last request.
     pub(super) fn leave(&mut self, party: &Party, ticket: u64) {
         if let Some(waiters) = self.waiting.get_mut(party) {
             waiters.retain(|waiter| waiter.ticket != ticket);
@@ -67,8 +69,9 @@ impl Turns {
         }
     }
 
-    /// Asks `take` for those whose turn it is until it refuses one; gives who got a permit. One that is refused for its
-    /// vendor's sake holds up its own model only: others may pass it, nobody may pass within one.
+    /// Calls `take` for the requests in turn until it refuses one; returns those that got a permit. A request that is
+    /// refused because of its vendor's limits blocks only its own model: requests for other models may pass it,
+    /// requests for the same model may not.
     pub(super) fn serve(
         &mut self,
         mut take: impl FnMut(&Arc<Told>, Need) -> Result<Permit, Refusal>,
@@ -109,7 +112,7 @@ impl Turns {
         Some((Arc::clone(&waiter.told), waiter.need))
     }
 
-    /// How many parties have a turn, and how many have requests: never different.
+    /// Number of parties that have a turn, and number of parties that have requests: always equal.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
         (self.order.len(), self.waiting.len())

@@ -1,7 +1,8 @@
-//! Boarding: what an attempt has to have before it begins (leave of the breaker, a place, rates, money), and its
-//! beginning.
+//! Gets what an attempt needs before it starts (permission of the circuit breaker, a concurrency slot, rates, money),
+//! and starts it.
 //!
-//! Waits for places and money only. Does not know which candidate is asked next, nor what becomes of an attempt.
+//! Waits only for admission to the endpoint and for money. Does not know which candidate is asked next, nor what
+//! becomes of an attempt.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,31 +22,31 @@ use crate::gateway::row::Row;
 use crate::llm::{ChatRequest, SchemaMode, Wire};
 use crate::types::AttemptBegun;
 
-/// An attempt on its way.
+/// A started attempt.
 pub(super) struct Flight<'a, 'r> {
     pub(super) position: usize,
     pub(super) remote: Arc<Remote>,
-    /// As this model takes it.
+    /// The request, adapted to this model.
     pub(super) request: Cow<'r, ChatRequest>,
     pub(super) row: Box<Row>,
     pub(super) probe: Probe<'a>,
     pub(super) mode_step: usize,
     pub(super) schema_mode: SchemaMode,
-    /// The request as its vendor spells it; taken out when it is sent.
+    /// The encoded request in the vendor's format; taken out when it is sent.
     pub(super) wire: Wire,
 }
 
-/// What an attempt has to have before it begins. Dropped unused, all of it is given back.
+/// Everything that an attempt must have before it starts. Dropping it unused gives everything back.
 pub(super) struct Pass<'a> {
-    /// Leave of the breaker.
+    /// Permission of the circuit breaker.
     pub(super) probe: Probe<'a>,
-    /// A place, and its share of the rates; `None` where nothing is limited.
+    /// A concurrency slot and a share of the rates; `None` where nothing is limited.
     pub(super) permit: Option<Permit>,
-    /// Money; `None` where none is needed.
+    /// Reserved money; `None` where nothing is capped or no price is known.
     pub(super) reservation: Option<Reservation>,
 }
 
-/// Leave to probe, given back if the probe says nothing.
+/// The right to be the breaker's probe; given back on drop if the attempt did not decide the probe.
 pub(super) struct Probe<'a> {
     remote: Arc<Remote>,
     metrics: &'a Metrics,
@@ -68,7 +69,8 @@ impl Drop for Probe<'_> {
 }
 
 impl<'a> Run<'a> {
-    /// Gets all that an attempt needs: leave of the breaker, a place, rates, money. `None`: it has to be another.
+    /// Gets everything that an attempt needs: permission of the breaker, a slot, rates, money. `None` if another
+    /// candidate must be picked.
     pub(super) async fn board<'r>(
         &mut self,
         position: usize,
@@ -107,8 +109,8 @@ impl<'a> Run<'a> {
         Ok(self.launch(position, remote, Pass { probe, permit, reservation }, why, request))
     }
 
-    /// A place at the endpoint, and money. `None`: there is no place. Who waits for money holds no place meanwhile, which
-    /// may be what somebody else waits for.
+    /// Gets a slot at the endpoint, and money. `None` if there is no slot. A request that waits for money holds no slot
+    /// meanwhile: the request that holds the money may be waiting for that slot.
     async fn admit(
         &mut self,
         position: usize,
@@ -144,8 +146,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The attempt begins: it is counted, and its row written. `None`: the vendor has no words for the request, and the
-    /// candidate is passed over.
+    /// Starts the attempt: counts it and writes its row. `None` if the vendor's format cannot express the request; the
+    /// candidate is then passed over.
     pub(super) fn launch<'r>(
         &mut self,
         position: usize,
@@ -179,7 +181,7 @@ impl<'a> Run<'a> {
         Some(Flight { position, remote, request, row, probe, mode_step, schema_mode, wire })
     }
 
-    /// Who shares one turn in a queue.
+    /// The key under which requests share one turn in a queue.
     fn party(&self) -> Party {
         match &self.asker.call {
             Some(call) => Party::Call(call.clone()),

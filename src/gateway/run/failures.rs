@@ -1,8 +1,8 @@
-//! What follows when a candidate failed or could not be asked: when it may be asked again, if at all, and what the caller
-//! is told once no candidate is left.
+//! What follows when a candidate failed or could not be asked: when it may be asked again, if at all, and which error
+//! the caller gets once no candidate is left.
 //!
-//! The one place that moves a candidate on after a failure, and that words an error for all of them. Does not know which
-//! candidate is asked next, nor when an attempt counts as failed.
+//! The only place that moves a candidate on after a failure, and that words an error for all of them. Does not know
+//! which candidate is asked next, nor when an attempt counts as failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::gateway::error::{AttemptFailure, Failure, GatewayError};
 use crate::gateway::gate::Refusal;
 use crate::gateway::metrics::EndpointLabels;
 
-/// First wait before a retry; doubles, with jitter.
+/// First wait before a retry; doubles each time, with jitter.
 const BACKOFF: Duration = Duration::from_millis(100);
-/// Longest wait before a retry, unless the vendor says more.
+/// Longest wait before a retry, unless the vendor asks for more.
 const MAX_BACKOFF: Duration = Duration::from_secs(2);
-/// A candidate that is passed over is not looked at again before this.
+/// Minimum wait before a candidate that was passed over is considered again.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
 
 impl Run<'_> {
-    /// An attempt failed beyond its commit point, by a failure that is noted here as any other.
+    /// Handles an attempt that failed after its commit point; the failure is recorded like any other.
     pub(in crate::gateway) fn broke(&mut self, failure: Failure) {
         let position = self.current;
         if let Target::Remote(remote) = &self.candidates[position].target {
@@ -34,7 +34,7 @@ impl Run<'_> {
         }
     }
 
-    /// An attempt failed; with `step`, it is made again in the next lesser schema mode.
+    /// Handles an attempt that failed; with `step`, it is repeated in the next lesser schema mode.
     pub(super) fn failed(&mut self, position: usize, remote: &Arc<Remote>, failure: Failure, step: bool) {
         let now = Instant::now();
         // A refusal of the schema mode says nothing about the endpoint.
@@ -64,7 +64,7 @@ impl Run<'_> {
         self.note(remote, failure, why);
     }
 
-    /// Remembers a failure; `why` the attempt was made, if one was.
+    /// Records a failure. `why` is the reason of the attempt, if one was made.
     pub(super) fn note(&mut self, remote: &Remote, failure: Failure, why: Option<&'static str>) {
         tracing::debug!(
             endpoint = %remote.endpoint.name, model = %remote.vendor_model, code = failure.code, status = failure.status,
@@ -78,13 +78,13 @@ impl Run<'_> {
             why,
             message: failure.message.clone(),
         });
-        // What could not even be asked says less than a candidate that failed.
+        // A candidate that could not be asked says less than one that failed, and does not replace an earlier failure.
         if failure.code != "unsupported" || self.last.is_none() {
             self.last = Some(failure);
         }
     }
 
-    /// A candidate has no room now: it is passed over until it has, or for good.
+    /// Passes over a candidate that has no capacity: until it has some, or for good if that time is unknown.
     pub(super) fn shift(&mut self, position: usize, remote: &Remote, refusal: Refusal) {
         self.inner.metrics.shift(&remote.endpoint.name, refusal.cause.as_str());
         let progress = &mut self.candidates[position];
@@ -97,7 +97,7 @@ impl Run<'_> {
         }
     }
 
-    /// The newest answer broke the schema: an attempt that reached its end and helped nobody.
+    /// Records that the newest answer violates the schema: its attempt completed, but the answer cannot be used.
     pub(in crate::gateway) fn mismatched(&mut self) {
         let answered = &self.candidates[self.current];
         if let Target::Remote(remote) = &answered.target {
@@ -106,12 +106,12 @@ impl Run<'_> {
         }
     }
 
-    /// The failures so far.
+    /// Takes the failures recorded so far.
     pub(in crate::gateway) fn take_failures(&mut self) -> Vec<AttemptFailure> {
         std::mem::take(&mut self.failures)
     }
 
-    /// All have failed: the last failure's class speaks for all.
+    /// The error when all candidates have failed; it has the code of the last failure.
     pub(in crate::gateway) fn error(&mut self) -> GatewayError {
         let failure = self.last.take().unwrap_or_else(|| Failure::busy("unsupported", "no candidate"));
         self.code = Some(failure.code);
@@ -131,7 +131,7 @@ impl Run<'_> {
     }
 }
 
-/// A failure in a few words: our own message where nothing was sent, else what its code means.
+/// Describes a failure in a few words: our own message if nothing was sent, otherwise the meaning of its code.
 fn in_words(failure: &Failure) -> &str {
     match failure.code {
         _ if failure.unsent => &failure.message,

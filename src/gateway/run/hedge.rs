@@ -1,9 +1,9 @@
-//! Hedging: a second attempt beside one that takes longer than a quantile of its endpoint's own time to the first token
-//! (off unless configured). Of the two, whichever reaches its commit point first counts; the other is given up.
+//! Hedging (off unless configured): a second attempt beside one that takes longer than a quantile of its endpoint's own
+//! times to the first token. Of the two, the one that reaches its commit point first counts; the other is aborted.
 //!
-//! It goes to the next candidate, which does not share the slow one's fate, and to the same
-//! endpoint again where no other can take it. It never waits for anything: a closed breaker, a free place, rates and
-//! money must be there, and at most one in twenty of the slow endpoint's requests is hedged.
+//! The hedge goes to the next candidate, which does not share the slow one's fault, or to the same endpoint again if no
+//! other can take it. It never waits: the breaker must be closed, and a slot, rates and money must be available at
+//! once. At most one in twenty of the slow endpoint's requests is hedged.
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -23,15 +23,15 @@ use crate::gateway::rate::Need;
 use crate::llm::ChatRequest;
 
 impl<'a> Run<'a> {
-    /// After what time an attempt is hedged; `None` = it is not.
+    /// Time after which an attempt is hedged; `None` if it is not hedged.
     pub(super) fn hedge_after(&self, remote: &Remote, request: &ChatRequest) -> Option<Duration> {
         let quantile = self.arm.hedge.filter(|_| !self.hedged)?;
         let after = remote.pace.quantile(request.stream, quantile)?;
         (Instant::now() + after < self.deadline).then_some(after)
     }
 
-    /// An attempt, and after a while a second beside it: whichever reaches its commit point first counts, and the other
-    /// is given up. If one fails, the other goes on alone.
+    /// Runs an attempt and, after a while, a second one beside it: the one that reaches its commit point first counts,
+    /// and the other is aborted. If one fails, the other continues alone.
     pub(super) async fn race(
         &mut self,
         mut first: Flight<'a, '_>,
@@ -79,7 +79,7 @@ impl<'a> Run<'a> {
         opened
     }
 
-    /// Begins a second attempt, if anybody can take it now and the slow endpoint's allowance has one left.
+    /// Starts a second attempt, if a candidate can take it now and the slow endpoint's allowance has a hedge left.
     fn hedge<'r>(&mut self, slow: usize, slow_remote: &Remote, request: &'r ChatRequest) -> Option<Flight<'a, 'r>> {
         let now = Instant::now();
         let others = (0..self.candidates.len()).filter(|position| *position != slow);
@@ -112,7 +112,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Both, until one is good. What is not there in the end was not finished.
+/// Runs both until one succeeds. `None` = not finished by then.
 async fn first_of(
     one: Pin<&mut impl Future<Output = Landed>>,
     other: Pin<&mut impl Future<Output = Landed>>,

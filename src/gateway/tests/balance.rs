@@ -76,10 +76,10 @@ fn latency_wants_the_fastest_and_does_not_pile_upon_it() {
         firsts[first] += 1;
         assert_eq!(order.iter().filter(|name| **name == order[1]).count(), 1);
     }
-    // The fastest wins whenever it is one of the two that are compared, the slowest never.
+    // The fastest wins whenever it is one of the two that are compared; the slowest never wins.
     assert_eq!(firsts[0], 0);
     assert!(firsts[1] > firsts[2] && firsts[2] > 0, "{firsts:?}");
-    // Twenty on their way make the fast one slow.
+    // Twenty requests in progress make the fast one slow.
     for _ in 0..20 {
         remote(&arm, "e1").pace.begin();
     }

@@ -1,4 +1,4 @@
-//! Caps on money under requests at once.
+//! Caps on money with concurrent requests.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -7,12 +7,12 @@ use super::fake::{Fake, Step, plain, stream};
 use super::*;
 use crate::gateway::budget::Budget;
 
-/// On a day that does not end.
+/// A gateway with caps, on a day that does not end.
 fn capped(fake: &Fake, per_call: Option<f64>, per_day: Option<f64>, spent: i64) -> (Gateway, Arc<Tape>) {
     capped_at(fake, per_call, per_day, spent, &Arc::default())
 }
 
-/// By a clock that the test sets, Unix ms.
+/// The same, with a clock that the test sets, Unix ms.
 fn capped_at(
     fake: &Fake,
     per_call: Option<f64>,
@@ -20,7 +20,7 @@ fn capped_at(
     spent: i64,
     clock: &Arc<AtomicI64>,
 ) -> (Gateway, Arc<Tape>) {
-    // 9 prompt tokens and 2 of the answer, as the fake counts them: one dollar.
+    // The fake counts 9 prompt tokens and 2 tokens of the answer: one dollar.
     let text = format!(
         "[endpoints.e0]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\n\
          prices = [{{model = \"*\", input = 100000, output = 50000}}]\n[models.m]\ncandidates = [\"e0/v\"]",
@@ -69,7 +69,7 @@ async fn a_hundred_at_once_spend_what_the_cap_allows_and_never_more() {
                 }
             }
         }
-        // The estimate is above what the fake takes: the last places may stay unused, but none is taken twice.
+        // The estimate is above the real cost: the last dollars may stay unspent, but none is spent twice.
         assert!((28..=30).contains(&answered), "{answered} answered");
         assert_eq!((answered + refused, tape.outcomes().len()), (100, answered));
     }
@@ -78,7 +78,7 @@ async fn a_hundred_at_once_spend_what_the_cap_allows_and_never_more() {
 #[tokio::test]
 async fn nobody_is_refused_for_an_answer_whose_length_is_a_guess() {
     let fake = Fake::start(vec![plain("x")]).await;
-    // Of tokens that nobody asked for, 1,024 would be 51 dollars.
+    // An answer without a limit is assumed to have 1,024 tokens, which would cost 51 dollars.
     let (gateway, _) = capped(&fake, None, Some(3.0), 0);
     let unlimited = || {
         let mut query = query(&gateway, None);
@@ -108,13 +108,13 @@ async fn a_day_ends_at_midnight_and_an_attempt_counts_on_the_day_on_which_it_beg
     let hanging = vec![fake::sse_head(), fake::text("x"), Step::Hang];
     let fake = Fake::start(vec![hanging, plain("x")]).await;
     let clock = Arc::new(AtomicI64::new(9 * DAY_MS - 1));
-    // Two dollars are left of the day: an attempt holds them.
+    // Two dollars are left of the day, and an attempt holds them.
     let (gateway, _) = capped_at(&fake, None, Some(10.0), 8_000_000_000_000, &clock);
     let over_midnight = gateway.stream(query(&gateway, None)).await.expect("stream");
     clock.store(9 * DAY_MS, Ordering::Relaxed);
     assert!(gateway.complete(query(&gateway, None)).await.is_ok());
     drop(over_midnight);
-    // One dollar is spent, nothing is held: all that is left of ten can be had, and no more.
+    // One dollar is spent and nothing is held: all that is left of the ten can be spent, and no more.
     let mut answered = 1;
     while gateway.complete(query(&gateway, None)).await.is_ok() {
         answered += 1;
@@ -127,7 +127,7 @@ async fn a_day_ends_at_midnight_and_an_attempt_counts_on_the_day_on_which_it_beg
 #[tokio::test]
 async fn a_stream_that_is_given_up_frees_its_reservation() {
     let fake = Fake::start(vec![vec![fake::sse_head(), fake::text("x"), Step::Hang], stream(&["y"])]).await;
-    // The estimate is 1.70 USD, and an answer that was begun counts as that: what is left is enough for one more.
+    // The estimate is 1.70 USD, and an answer that had begun counts as that much: the rest is enough for one more.
     let (gateway, tape) = capped(&fake, None, Some(3.5), 0);
     drop(gateway.stream(query(&gateway, None)).await.expect("stream"));
     assert_eq!(tape.outcomes(), [("aborted", None)]);
@@ -150,13 +150,13 @@ async fn who_waits_for_money_holds_no_place() {
     let gateway = Gateway::recorded(config(&text), Metrics::default(), recorder, Some(budget)).expect("gateway");
     let on =
         |model: &str, call| Query { arm: gateway.resolve(model, "k").expect("arm"), ..query(&gateway, Some(call)) };
-    // The first attempt at a model holds all that its call has left.
+    // The first attempt at a model holds everything that its call has left.
     let first = gateway.stream(on("m", "c_1")).await.expect("stream");
     let second = tokio::spawn({
         let (gateway, query) = (gateway.clone(), on("n", "c_1"));
         async move { gateway.complete(query).await }
     });
-    // Wherever the second one stands by now, another call's request finds the place.
+    // Whatever the second request is waiting for by now, another call's request gets the slot.
     for _ in 0..3 {
         assert!(gateway.complete(on("n", "c_2")).await.is_ok());
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -1,12 +1,13 @@
-//! Which answers count as complete: every row of the table of `llm::complete`, over each wire format, for clients that
-//! stream and that do not, before and after the commit point.
+//! Which answers count as complete: every row of the table of `llm::complete`, in each wire format, for clients that
+//! stream and clients that do not, before and after the commit point.
 
 use super::fake::{Fake, data, sse_head, stream};
 use super::vendors::{Ending, VENDORS, before_good, bytes, ended, said, streamed, whole};
 use super::*;
 use crate::llm::Finish;
 
-/// Text or none, the end, the end mark or none, the body closed well or cut: whether that is complete.
+/// Columns: there is text; how the answer ends; there is an end mark; the body is closed and not cut; the answer is
+/// complete.
 const TABLE: [(bool, Ending, bool, bool, bool); 32] = [
     (true, Ending::Known, true, true, true),
     (true, Ending::Known, true, false, true),
@@ -67,7 +68,7 @@ async fn stream_is_complete_by_the_table_else_the_next_candidate_answers_or_an_e
                 assert_eq!((&*read.endpoint, read.text.as_str()), ("good", "fine"), "{row}");
                 assert_eq!(tape.outcomes()[0], ("failed", Some("interrupted")), "{row}");
             }
-            // Asked for a whole answer, nothing is shown before it is complete.
+            // For a client that does not stream, nothing is shown before the answer is complete.
             let (gateway, _) = before_good(vendor, &bad, &good);
             let answer = gateway.complete(query(&gateway)).await.unwrap_or_else(|error| panic!("{row}: {error}"));
             let expected = if complete { ("bad", text) } else { ("good", "fine") };
@@ -88,7 +89,7 @@ async fn whole_body_is_complete_by_a_known_finish_reason_alone() {
                 let answer = gateway.complete(query(&gateway)).await.expect("an answer");
                 let expected = if ending == Ending::Known { ("bad", text) } else { ("good", "fine") };
                 assert_eq!((&*answer.endpoint, answer.text.as_str()), expected, "{vendor}: {body}");
-                // The same where a stream was asked for.
+                // The same for a stream.
                 let read = streamed(&gateway, query(&gateway)).await.expect("a stream");
                 assert_eq!((&*read.endpoint, read.text.as_str()), expected, "{vendor}: {body}");
                 if ending != Ending::Known {
@@ -116,7 +117,7 @@ async fn failure_told_as_a_finish_reason_is_one() {
                 let bad = Fake::start(vec![bytes(200, Some("text/event-stream"), &body, true)]).await;
                 let (gateway, _) = before_good(vendor, &bad, &good);
                 let read = streamed(&gateway, query(&gateway)).await.expect("a stream");
-                // What came in one read with the failure was shown to nobody: the next candidate may answer.
+                // What arrived in one read with the failure was not shown to the client: the next candidate may answer.
                 if text.is_empty() || &*read.endpoint == "good" {
                     assert_eq!((&*read.endpoint, read.text.as_str()), ("good", "fine"), "{vendor} {word}");
                 } else {

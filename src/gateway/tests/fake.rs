@@ -1,4 +1,4 @@
-//! A scripted HTTP server on a real socket: each request gets the next reply of its script, the last one for ever.
+//! A scripted HTTP server on a real socket: each request gets the next reply of the script; the last one repeats.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,27 +7,27 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What a request gets.
+/// One step of a reply.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
-    /// These bytes.
+    /// Writes these bytes.
     Write(String),
-    /// Nothing, for so long.
+    /// Waits for this long.
     Wait(Duration),
-    /// Nothing, until another fake has had so many requests.
+    /// Waits until another fake has had this many requests.
     Until(Arc<Mutex<Seen>>, usize),
-    /// The connection is closed with FIN.
+    /// Closes the connection with FIN.
     Close,
-    /// The connection is reset.
+    /// Resets the connection.
     Reset,
-    /// Nothing more, until the client goes away; that is noted.
+    /// Sends nothing more until the client closes the connection; that is counted.
     Hang,
 }
 
-/// A reply: steps in order. Without `Close`, `Reset` or `Hang` the connection serves the next request.
+/// A reply: its steps, in order. Without `Close`, `Reset` or `Hang` the connection serves the next request.
 pub(crate) type Reply = Vec<Step>;
 
-/// What the server has seen.
+/// The requests that the server has seen.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) bodies: Vec<Value>,
@@ -58,7 +58,7 @@ impl Fake {
         fake
     }
 
-    /// Replaces what is left of the script.
+    /// Replaces the rest of the script.
     pub(crate) fn script(&self, replies: Vec<Reply>) {
         *self.script.lock().expect("script") = replies;
     }
@@ -140,7 +140,7 @@ async fn read_request(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(S
     }
 }
 
-/// A reply of a whole body.
+/// A reply with a whole body.
 pub(crate) fn reply(status: u16, headers: &str, body: &str) -> Reply {
     vec![Step::Write(format!(
         "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
@@ -183,7 +183,7 @@ pub(crate) fn finish() -> Vec<Step> {
         data(
             r#"{"id":"x","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11,"prompt_tokens_details":{"cached_tokens":4}}}"#,
         ),
-        // The end of the body in the same write: the connection is free as soon as the answer is read.
+        // The end of the body is in the same write, so that the connection is free as soon as the answer is read.
         Step::Write("e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n".to_owned()),
     ]
 }

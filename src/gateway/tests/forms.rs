@@ -1,4 +1,4 @@
-//! Bodies in another form than was asked for, or than their media type says; and what of a vendor's events goes on.
+//! Bodies in a form other than requested or than their media type says; and which of a vendor's events are passed on.
 
 use super::fake::{Fake, chunk, end, sse_head, stream};
 use super::vendors::{Ending, VENDORS, before_good, bytes, ended, said, streamed, whole};
@@ -24,7 +24,7 @@ async fn body_is_read_as_what_it_is_whatever_its_media_type_says() {
             for (body, before) in
                 [(&events, ""), (&document, ""), (&events, "\u{feff}"), (&document, "\u{feff}\r\n \n")]
             {
-                // Not every 2xx of a vendor is 200.
+                // Some vendors answer with another 2xx status than 200.
                 let status = if number % 2 == 0 { 200 } else { 201 };
                 let row = format!("{vendor}: {status} {media:?}: {before:?}{body}");
                 let bad = Fake::start(vec![bytes(status, media, &format!("{before}{body}"), true)]).await;
@@ -89,7 +89,7 @@ async fn first_words_of_a_stream_under_another_media_type_do_not_wait_for_its_en
     assert_eq!(text, "early");
 }
 
-/// A chunk of OpenAI's own shape.
+/// A chunk in OpenAI's own format.
 fn own(delta: &str, finish: &str) -> String {
     format!(
         r#"{{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":[{{"index":0,"delta":{delta},"finish_reason":{finish}}}]}}"#
@@ -124,7 +124,7 @@ async fn only_chunks_of_openais_shape_go_on_as_they_came() {
         "data: {\"id\":\"c\",\"choices\":{}}\n\n".to_owned(),
         "data: {\"id\":\"c\",\"choices\":[]}\n\n".to_owned(),
     ];
-    // What can be read but is spelled in another way.
+    // Chunks that can be decoded but differ from OpenAI's own format.
     let odd = [
         format!("event: chunk\ndata: {}\n\n", words("a").replace("chat.completion.chunk", "chat.completion")),
         format!("data: {}\n\n", words("b").replace("\"id\":\"c\",", "")),
@@ -172,7 +172,7 @@ async fn error_event_ends_a_stream_with_an_error_in_any_words() {
         let (gateway, _) = over(&[&fake], "retries = 0");
         let error = match streamed(&gateway, query(&gateway)).await {
             Ok(read) => read.error.expect("an error"),
-            // It came in one read with the first words.
+            // The error arrived in one read with the first words.
             Err(error) => error,
         };
         assert_eq!(error.code(), "upstream_error", "{event}");

@@ -7,14 +7,14 @@ use super::*;
 
 const HEDGED: &str = "hedge_quantile = 0.9";
 
-/// So many answers make a quantile, and earn one hedge.
+/// Gets enough answers for a quantile and for one hedge.
 async fn warm(gateway: &Gateway, streamed: bool) {
     for _ in 0..20 {
         ask(gateway, streamed).await.expect("answer");
     }
 }
 
-/// Asks, and gives the text and the number of attempts.
+/// Sends a request; returns the text and the number of attempts.
 async fn ask(gateway: &Gateway, streamed: bool) -> Result<(String, u32), GatewayError> {
     if streamed {
         let request = ChatRequest { messages: query(gateway).request.messages, ..ChatRequest::default() };
@@ -30,7 +30,7 @@ fn good(streamed: bool, said: &str) -> Reply {
     if streamed { stream(&[said]) } else { plain(said) }
 }
 
-/// The rows after the warming up: why, outcome, code.
+/// The rows after the warm-up, as (why, outcome, code).
 fn rows(tape: &Tape) -> Vec<(&'static str, &'static str, Option<&'static str>)> {
     let (begun, done) = (tape.begun.lock().expect("tape"), tape.done.lock().expect("tape"));
     assert_eq!(begun.len(), done.len(), "every row is completed");
@@ -60,7 +60,7 @@ async fn alone_it_is_asked_again_and_one_in_twenty_at_most() {
     fake.script(vec![vec![Step::Hang], plain("b"), vec![Step::Hang]]);
     assert_eq!(ask(&gateway, false).await.expect("answer"), ("b".to_owned(), 2));
     aborted(&fake, 1).await;
-    // The allowance is spent: the next slow one has its clock alone.
+    // The allowance is spent: the next slow request has only its own timeout.
     let query = Query { deadline: Some(Duration::from_secs(1)), ..query(&gateway) };
     assert_eq!(gateway.complete(query).await.expect_err("slow").code(), "timeout");
     let expected =
@@ -73,7 +73,7 @@ async fn the_first_may_still_win_and_then_the_hedge_is_aborted() {
     let (first, other) = (Fake::start(vec![plain("a")]).await, Fake::start(vec![vec![Step::Hang]]).await);
     let (gateway, tape) = over(&[&first, &other], HEDGED);
     warm(&gateway, false).await;
-    // Late enough to be hedged, and before the hedge.
+    // Slow enough to be hedged, and faster than the hedge.
     let mut late = vec![Step::Until(Arc::clone(&other.seen), 1)];
     late.extend(plain("late"));
     first.script(vec![late]);
@@ -102,7 +102,7 @@ async fn when_both_fail_the_rest_has_its_turn() {
 
 #[tokio::test]
 async fn a_hedge_waits_for_nothing_and_nothing_is_hedged_unasked() {
-    // The other has no place, and the slow one itself has none.
+    // The other endpoint has no free slot, and neither has the slow one.
     let (slow, other) =
         (Fake::start(vec![plain("a")]).await, Fake::start(vec![vec![sse_head(), text("x"), Step::Hang]]).await);
     let places = ["max_concurrency = 1", "max_concurrency = 1"];

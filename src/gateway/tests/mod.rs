@@ -19,10 +19,10 @@ use super::*;
 use crate::base::settings::{Problems, Section};
 use crate::llm::{Message, Role};
 
-/// How long a test waits for what must come.
+/// How long a test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Keeps every report.
+/// Records every report.
 #[derive(Default)]
 pub(crate) struct Tape {
     pub(crate) begun: Mutex<Vec<AttemptBegun>>,
@@ -64,15 +64,15 @@ pub(crate) fn gateway(text: &str) -> (Gateway, Arc<Tape>) {
     (Gateway::recorded(config(text), Metrics::default(), recorder, None).expect("gateway"), tape)
 }
 
-/// Clocks of a model that is to run into them.
+/// Timeouts of a model that is meant to run into them.
 pub(crate) const SHORT: &str = "header_timeout_ms = 300\nfirst_token_timeout_ms = 300\nbetween_tokens_timeout_ms = 300";
 
-/// One model `m` over the fakes, in order; no clock runs out by chance, however busy the machine is.
+/// A gateway with one model `m` over the fakes, in order; no timeout occurs by chance, however busy the machine is.
 pub(crate) fn over(fakes: &[&fake::Fake], extra: &str) -> (Gateway, Arc<Tape>) {
     limited(fakes, &[], extra)
 }
 
-/// The same, with further keys of each endpoint.
+/// The same, with further settings for each endpoint.
 pub(crate) fn limited(fakes: &[&fake::Fake], limits: &[&str], extra: &str) -> (Gateway, Arc<Tape>) {
     let mut text = String::new();
     for (index, fake) in fakes.iter().enumerate() {
@@ -91,7 +91,7 @@ pub(crate) fn limited(fakes: &[&fake::Fake], limits: &[&str], extra: &str) -> (G
     gateway(&text)
 }
 
-/// Waits until the fake has seen so many requests given up.
+/// Waits until the fake has seen this many aborted requests.
 pub(crate) async fn aborted(fake: &fake::Fake, count: usize) {
     let since = Instant::now();
     while fake.seen.lock().expect("seen").aborted < count {
@@ -100,7 +100,7 @@ pub(crate) async fn aborted(fake: &fake::Fake, count: usize) {
     }
 }
 
-/// A request that a client makes.
+/// A client's request.
 pub(crate) fn query(gateway: &Gateway) -> Query {
     let request = ChatRequest { messages: vec![Message::text(Role::User, "hi")], ..ChatRequest::default() };
     Query {

@@ -1,4 +1,4 @@
-//! Rates and places: waiting, or another candidate, before the vendor refuses.
+//! Rates and slots: a request waits, or goes to another candidate, before the vendor refuses it.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ async fn a_configured_rate_shifts_to_the_next_candidate_and_names_itself() {
     }
     assert_eq!((said.as_str(), first.requests(), second.requests()), ("aabb", 2, 2));
     assert_eq!(tape.whys(), ["first", "first", "failover", "failover"]);
-    // Alone, it is told at once: a minute is more than the request has.
+    // Without another candidate, the request fails at once: a minute is longer than it has.
     let (gateway, tape) = limited(&[&first], &["requests_per_minute = 1"], "");
     gateway.complete(query(&gateway)).await.expect("answer");
     let error = gateway.complete(query(&gateway)).await.expect_err("no room");
@@ -63,7 +63,7 @@ async fn tokens_are_estimated_and_settled() {
     let mut answer = slow.clone();
     answer.extend(plain("a"));
     let (first, second) = (Fake::start(vec![answer]).await, Fake::start(vec![plain("b")]).await);
-    // An estimate is 1,040; an answer takes 11.
+    // The estimate is 1,040 tokens; an answer takes 11.
     let (gateway, _) = limited(&[&first, &second], &["tokens_per_minute = 1500"], "");
     for _ in 0..5 {
         assert_eq!(gateway.complete(query(&gateway)).await.expect("answer").text, "a");
@@ -83,7 +83,7 @@ async fn what_the_headers_tell_is_kept_before_the_vendor_refuses() {
     assert_eq!(gateway.complete(query(&gateway)).await.expect("answer").text, "b");
     assert_eq!((first.requests(), tape.whys()), (1, vec!["first", "failover"]));
 
-    // Alone, and soon whole again, it is waited for.
+    // Without another candidate, a limit that resets soon is waited for.
     let headers = "x-ratelimit-limit: 1\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 0.3\r\n";
     let fake = Fake::start(vec![telling(headers), reply(429, "", "{}"), plain("late")]).await;
     let (gateway, tape) = over(&[&fake], "");
@@ -143,7 +143,7 @@ async fn a_place_is_free_again_when_the_stream_is_dropped() {
     drop(held);
     assert_eq!(waits.await.expect("task").expect("answer").text, "y");
     assert_eq!(tape.whys(), ["first", "first"]);
-    // Without patience the next candidate is taken at once.
+    // If no wait is allowed, the next candidate is asked at once.
     fake.script(vec![vec![sse_head(), text("x"), Step::Hang]]);
     let other = Fake::start(vec![plain("z")]).await;
     let (gateway, tape) = limited(&[&fake, &other], &["max_concurrency = 1\nmax_wait_ms = 0"], "");

@@ -120,7 +120,7 @@ async fn an_endless_stream_ends_at_the_deadline() {
     let started = Instant::now();
     let (_, ended, _) = read(gateway.stream(query).await.expect("stream")).await;
     assert_eq!(ended.expect_err("deadline").code(), "timeout");
-    // The fake would go on for twenty seconds at least, and much longer on a busy machine.
+    // The fake would go on for at least twenty seconds, and much longer on a busy machine.
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     assert_eq!(tape.outcomes(), [("partial", Some("timeout"))]);
 }
@@ -206,7 +206,7 @@ async fn what_a_vendor_has_no_words_for_is_no_attempt() {
 
 #[tokio::test]
 async fn a_streamed_answer_that_breaks_its_schema_ends_in_an_error() {
-    // The second is JSON in a fence: nobody takes that away from what has been streamed.
+    // The second answer is JSON in a code fence, which cannot be removed from text that was already streamed.
     for words in [["{\"a\":", "\"x\"}"], ["```json\n{\"a\":1}", "\n```"]] {
         let fake = Fake::start(vec![stream(&words)]).await;
         let (gateway, _) = over(&[&fake], "");

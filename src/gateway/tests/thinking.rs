@@ -1,4 +1,4 @@
-//! Thinking that a model writes into its text, by every way that an answer goes.
+//! Thinking that a model writes into its text, for every kind of request.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::llm::{ChatResponse, ResponseFormat};
 
 const SAID: &str = "\n<think>\nmaybe {\"a\":1}\n</think>\n\n{\"a\":2}";
 
-/// Reasoning and text of a streamed answer, and how many of its chunks went out as they came.
+/// Returns reasoning and text of a streamed answer, and how many of its chunks were passed on as they came.
 async fn streamed(gateway: &Gateway, query: Query) -> (Option<String>, String, usize) {
     let mut stream = gateway.stream(query).await.expect("stream");
     let (mut answer, mut frames, mut raw) = (ChatResponse::default(), Vec::new(), 0);
@@ -88,7 +88,7 @@ async fn a_model_that_thinks_without_an_opening_tag_is_remembered() {
     let unmarked = || stream(&["Okay, ", "hm.\n", "</think>", "\n\nIt", " is."]);
     let fake = Fake::start(vec![unmarked(), unmarked(), stream(&["It", " is."]), stream(&["It", " is."])]).await;
     let (gateway, _) = over(&[&fake], "");
-    // What has gone out cannot be taken back: the first answer teaches.
+    // Text that was sent cannot be taken back: the first answer teaches the gateway.
     let (reasoning, text, _) = streamed(&gateway, query(&gateway)).await;
     assert_eq!((reasoning.as_deref(), text.as_str()), (None, "Okay, hm.\n</think>\n\nIt is."));
     let (reasoning, text, _) = streamed(&gateway, query(&gateway)).await;
@@ -102,7 +102,7 @@ async fn a_model_that_thinks_without_an_opening_tag_is_remembered() {
 #[tokio::test]
 async fn thinking_that_is_left_out_keeps_the_clocks() {
     let mut steps = vec![sse_head(), text("<think>")];
-    // Longer than a clock in all, and each wait much shorter.
+    // Longer than a timeout in total, while each wait is much shorter.
     for _ in 0..6 {
         steps.extend([Step::Wait(Duration::from_millis(400)), text("hm ")]);
     }

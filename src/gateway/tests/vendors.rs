@@ -1,4 +1,4 @@
-//! The four wire formats of answers, as the tests of complete answers and of bodies script them.
+//! The four wire formats of answers, for the tests of complete answers and of bodies.
 
 use serde_json::{Value, json};
 
@@ -44,7 +44,7 @@ fn chunk_of(choices: &Value) -> Value {
     json!({"id":"x","object":"chat.completion.chunk","created":1,"model":"m","choices":choices})
 }
 
-/// The events of a stream up to its end: what begins it, and the text if there is any.
+/// The events that begin a stream: its start, and the text if there is any.
 pub(super) fn said(vendor: &str, text: &str) -> String {
     let (start, words) = match vendor {
         "anthropic" => (
@@ -68,7 +68,7 @@ pub(super) fn said(vendor: &str, text: &str) -> String {
     if text.is_empty() { events[..events.len() - 1].concat() } else { events.concat() }
 }
 
-/// The events that end it, with the end mark or without; `None` where the vendor has no such end.
+/// The events that end a stream, with the end mark or without; `None` where the vendor has no such end.
 pub(super) fn ended(vendor: &str, ending: Ending, marked: bool) -> Option<String> {
     let word = ending.word(vendor);
     let (last, mark) = match vendor {
@@ -80,7 +80,7 @@ pub(super) fn ended(vendor: &str, ending: Ending, marked: bool) -> Option<String
             json!({"candidates":[{"index":0,"content":{"role":"model","parts":[{"text":""}]},"finishReason":word}]}),
             "data: [DONE]\n\n".to_owned(),
         ),
-        // Its end mark carries the reason.
+        // Its end mark contains the finish reason.
         "cohere" if !marked => return (ending == Ending::Absent).then(String::new),
         "cohere" => (json!({"type":"message-end","delta":{"finish_reason":word}}), String::new()),
         _ => (chunk_of(&json!([{"index":0,"delta":{},"finish_reason":word}])), "data: [DONE]\n\n".to_owned()),
@@ -103,7 +103,7 @@ pub(super) fn whole(vendor: &str, text: &str, ending: Ending) -> String {
     .to_string()
 }
 
-/// A reply with this body in chunks of HTTP, ended by `closed`, or cut.
+/// A reply with this body in HTTP chunks, ended properly if `closed`, otherwise cut.
 pub(super) fn bytes(status: u16, media: Option<&str>, body: &str, closed: bool) -> Reply {
     let media = media.map_or_else(String::new, |media| format!("content-type: {media}\r\n"));
     let mut steps = vec![Step::Write(format!("HTTP/1.1 {status} X\r\n{media}transfer-encoding: chunked\r\n\r\n"))];
@@ -114,7 +114,7 @@ pub(super) fn bytes(status: u16, media: Option<&str>, body: &str, closed: bool) 
     steps
 }
 
-/// The vendor's endpoint `bad`, then a good one, with nothing asked twice.
+/// A gateway over the vendor's endpoint `bad`, then a good one, without retries.
 pub(super) fn before_good(vendor: &str, bad: &Fake, good: &Fake) -> (Gateway, Arc<Tape>) {
     gateway(&format!(
         "[endpoints.bad]\nprovider = \"{vendor}\"\nbase_url = \"{}\"\n\
@@ -124,7 +124,7 @@ pub(super) fn before_good(vendor: &str, bad: &Fake, good: &Fake) -> (Gateway, Ar
     ))
 }
 
-/// What a stream gave: who answered, the text, the reasons of its end, and the error that broke it.
+/// Result of a stream: the endpoint that answered, the text, the finish reasons, and the error that ended it.
 pub(super) struct Streamed {
     pub(super) endpoint: Arc<str>,
     pub(super) text: String,

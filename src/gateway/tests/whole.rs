@@ -89,13 +89,13 @@ async fn every_failure_before_and_in_a_stream_moves_on() {
         let answer = gateway.infer(ask(&gateway)).await.unwrap_or_else(|error| panic!("{first:?}: {error}"));
         deltas.push_str(&answer.text);
         assert_eq!((deltas.as_str(), &*answer.endpoint, answer.attempts), ("fine", "e1", 2), "{first:?}");
-        // A pooled connection that fails before its first byte may be tried once more below us.
+        // The HTTP client may retry a pooled connection that fails before its first byte.
         assert!(broken.requests() >= 1);
         let outcomes = tape.outcomes();
         assert_eq!(outcomes.len(), 2, "{first:?}");
         assert_eq!(outcomes[0].1, Some(code), "{first:?}");
         assert_eq!(tape.whys(), ["first", "failover"]);
-        // Alone, the same failure is the request's error.
+        // Without another candidate, the same failure is the request's error.
         let (gateway, _) = over(&[&broken], &model);
         let error = gateway.infer(ask(&gateway)).await.expect_err("fails");
         assert_eq!(error.code(), code, "{first:?}");
@@ -131,7 +131,7 @@ async fn a_malformed_line_and_a_split_event_are_survived() {
 #[tokio::test]
 async fn schemas_step_down_and_are_remembered() {
     for (status, times) in [(400, 1), (500, 2)] {
-        // A server error may be no more than that: only its second time is it remembered.
+        // A server error may have another cause: the lesser mode is remembered only the second time.
         let mut script = Vec::new();
         for _ in 0..times {
             script.extend([reply(status, "", "{}"), plain("```json\n{\"a\":1,}\n```")]);
@@ -242,7 +242,7 @@ async fn the_breaker_fails_fast_and_lets_one_probe_through() {
 #[tokio::test]
 async fn the_deadline_is_shared_by_all_attempts() {
     let fake = Fake::start(vec![vec![Step::Hang]]).await;
-    // Eight times a second, if each had its own.
+    // It would take eight times a second if each candidate had its own deadline.
     let (gateway, _) = over(&[&fake; 8], "header_timeout_ms = 1000");
     let mut ask = ask(&gateway);
     ask.deadline = Some(Duration::from_millis(1_500));
