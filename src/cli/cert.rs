@@ -41,7 +41,7 @@ pub(crate) struct CertArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// A name cannot be certified, or a file is there or cannot be written.
+/// A name cannot be certified, or a file exists already or cannot be written.
 pub(crate) fn run(args: &CertArgs) -> Result<ExitCode> {
     let (cert_path, key_path) = (args.dir.join("cert.pem"), args.dir.join("key.pem"));
     if !args.force {
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &CertArgs) -> Result<ExitCode> {
     std::fs::create_dir_all(&args.dir).with_context(|| format!("cannot make {}", args.dir.display()))?;
     std::fs::write(&cert_path, cert).with_context(|| format!("cannot write {}", cert_path.display()))?;
     write_private(&key_path, &key).with_context(|| format!("cannot write {}", key_path.display()))?;
-    // Made by root in a daemon's folder, they are the daemon's to read.
+    // If root makes the files in a daemon's folder, the daemon must be able to read them.
     let heir = owner::heir(&args.dir);
     for path in [&cert_path, &key_path] {
         owner::give(path, heir).with_context(|| format!("cannot give {} to its folder's owner", path.display()))?;
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &CertArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A certificate and its key, PEM.
+/// Makes a certificate and its key, PEM.
 fn make(hosts: &[String]) -> Result<(String, String)> {
     let mut params = CertificateParams::new(vec!["localhost".to_owned()])?;
     for host in ["127.0.0.1", "::1"].into_iter().chain(hosts.iter().map(String::as_str)) {
@@ -74,7 +74,7 @@ fn make(hosts: &[String]) -> Result<(String, String)> {
         });
     }
     params.distinguished_name.push(DnType::CommonName, "sidetone");
-    // Clients that are told to trust this file look for the leaf itself.
+    // Clients that are configured to trust this file look for the leaf certificate itself.
     params.is_ca = IsCa::ExplicitNoCa;
     let key = KeyPair::generate()?;
     Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))

@@ -1,4 +1,4 @@
-//! `sidetone check`: is this configuration right? Reads files, no network.
+//! `sidetone check`: validates a configuration. Reads files, uses no network.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     }
 }
 
-/// What a daemon with this configuration would have.
+/// What a daemon with this configuration has, as one line.
 fn inventory(config: &Config) -> String {
     let names = |what: &str, names: Vec<String>| {
         if names.is_empty() { format!("no {what}") } else { format!("{what} {}", names.join(", ")) }
@@ -86,7 +86,7 @@ mod tests {
         assert_eq!(format!("{example:?}"), format!("{default:?}"));
     }
 
-    /// What is commented out is right too, but for what it refers to outside of the file.
+    /// The commented-out lines are valid too, except for what it refers to outside the file.
     #[test]
     fn no_key_of_the_example_is_unknown_or_of_another_form() {
         let text: Vec<&str> = EXAMPLE
@@ -100,7 +100,7 @@ mod tests {
             Ok(_) => Vec::new(),
             Err(problems) => problems,
         };
-        // Nor does what has a meaning only beside another value of a key that stands there with its default.
+        // Excepted too: keys that have a meaning only with another value of a key that has its default here.
         let outside =
             ["was built without", "is not set", "cannot be read", "cannot read", "No such file", "only with balance"];
         let wrong: Vec<String> = problems
@@ -112,7 +112,7 @@ mod tests {
         assert!(problems.len() > 3, "the environment answers for too much: {problems:?}");
     }
 
-    /// A commented-out line of the example that is TOML and no prose.
+    /// Returns true if a commented-out line of the example is TOML and not prose.
     fn is_toml(line: &str) -> bool {
         let name = line.split('=').next().unwrap_or_default().trim();
         line.starts_with('[')

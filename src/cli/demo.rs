@@ -1,7 +1,8 @@
-//! `sidetone demo`: a daemon of its own, a bundled call played into it over a real socket, and what comes of it, live.
+//! `sidetone demo`: starts a daemon of its own, plays a bundled call into it over a real socket, and shows the results
+//! live.
 //!
-//! It is a client like any other: what it shows came through `GET /v1/subscribe`. It asks a real model where it finds one
-//! (see [`discovery`](super::discovery)), says so before, and does without where the model does not answer.
+//! It is a client like any other: what it shows came through `GET /v1/subscribe`. It asks a real model if it finds one
+//! (see [`discovery`](super::discovery)), says so before, and does without it if the model does not answer.
 
 mod fallback;
 mod model;
@@ -38,11 +39,11 @@ use model::{Chosen, Need};
 
 /// The bundled call.
 const CALL: &str = include_str!("../../config/demo/call.jsonl");
-/// Its id in the demo's daemon.
+/// The call's id in the demo's daemon.
 const CALL_ID: &str = "demo";
 /// Longest time without any progress: a model on this machine has 90 s for the last insight.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Insights that come a little more often than by default, for a call that is played fast.
+/// Insights a little more often than by default, for a call that is played fast.
 const CONFIG: &str = "
 [analyses.summary]
 every_n_turns = 5
@@ -109,11 +110,11 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     result
 }
 
-/// Whom the daemon asks.
+/// The model that the daemon asks, and a way to stop asking it.
 struct Asked<'a> {
     /// The model, if there is one.
     chosen: Option<&'a Chosen>,
-    /// Has the daemon ask the embedded provider alone from now on.
+    /// Makes the daemon ask only the embedded provider from now on.
     give_up: &'a dyn Fn(),
 }
 
@@ -124,7 +125,7 @@ fn parse(text: &str) -> Result<Config> {
     })
 }
 
-/// Looks for a model, and says what it found.
+/// Looks for a model, and reports what it found.
 async fn find_model(args: &DemoArgs) -> Result<Option<Chosen>> {
     progress::step("Looking for models: API keys in the environment, an Ollama on its usual port");
     let discovery = discovery::look().await;
@@ -142,7 +143,7 @@ async fn find_model(args: &DemoArgs) -> Result<Option<Chosen>> {
     Ok(Some(chosen))
 }
 
-/// The bundled call.
+/// Reads the bundled call.
 fn bundled() -> Result<(recording::Recording, &'static dyn stt::Dialect)> {
     let recording = recording::parse(CALL).context("the bundled call cannot be read")?;
     let dialect = stt::dialect(&recording.header.dialect).context("the bundled call's dialect is not known")?;
@@ -168,7 +169,7 @@ async fn show(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<Exi
     }
 }
 
-/// Plays the call and shows it. Whether all went well; `None` where nobody reads on.
+/// Plays the call and shows it. Returns true if all went well; `None` if nobody reads the output any more.
 async fn call(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<Option<bool>> {
     let chosen = asked.chosen;
     let (recording, dialect) = bundled()?;
@@ -240,7 +241,7 @@ async fn call(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<Opt
     let mut both = std::pin::pin!(both);
     let (watched, (report, played)) = tokio::select! {
         done = &mut both => done,
-        // That nobody reads the output stops `watching` as well.
+        // If nobody reads the output, `watching` ends too.
         () = explaining => both.await,
     };
     match watched {
@@ -248,7 +249,7 @@ async fn call(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<Opt
         watched => watched.context("watching the call")?,
     }
     played.context("playing the call")?;
-    // It may have come with the last insight.
+    // The last insight may have brought something to explain.
     match explain().await {
         Err(error) if screen::is_broken_pipe(&error) => return Ok(None),
         explained => explained?,
@@ -289,7 +290,7 @@ README.md shows an agent and a dashboard in thirty lines each.",
     )
 }
 
-/// A private folder that goes with us.
+/// A private temporary folder, deleted on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -305,7 +306,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // Left behind, it is small and private, and the system clears its folder of temporary files.
+        // A folder that is left behind is small and private, and the system cleans its folder of temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! `sidetone dialects`: the STT wire formats that are understood, and what is made of a file of frames.
+//! `sidetone dialects`: the STT wire formats that are supported, and how a file of frames is decoded.
 
 use std::io::BufRead as _;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::base::names;
 use crate::stt::{self, DIALECTS, DecodeError, Dialect, Fit};
 use crate::types::{SttEvent, TurnKey, Word};
 
-/// Frames by which another dialect is suggested where none was understood.
+/// Number of first frames from which another dialect is suggested if none of the frames was understood.
 const FIRST_FRAMES: usize = 5;
 
 /// Options of `sidetone dialects`.

@@ -1,4 +1,4 @@
-//! The clients' HTTP: one `GET`, one JSON answer. Knows no path of the daemon.
+//! The clients' HTTP: one `GET` or `POST`, one JSON answer. Knows no path of the daemon.
 
 use std::time::Duration;
 
@@ -13,29 +13,29 @@ use super::reconnect::{Again, Backoff};
 use super::target::{Target, next_step};
 use crate::base::http::{Kind, Pool, uri};
 
-/// Whole time of one request.
+/// Timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
-/// Refusals that pass by themselves.
+/// Refusals that may pass by themselves.
 const PASSING: [StatusCode; 2] = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
-/// Longest answer that is read, bytes.
+/// Maximum size of an answer, bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 
-/// `GET path`: the JSON of a 200, or `None` for a 404.
+/// `GET path`: returns the JSON of a 200, or `None` for a 404.
 ///
 /// # Errors
-/// No connection, another status (with what the daemon said), or an answer that is no JSON.
+/// No connection, another status (with the daemon's message), or an answer that is not JSON.
 ///
 /// # Cancel safety
-/// Cancelled, the connection is dropped.
+/// Dropping the future drops the connection.
 pub(crate) async fn get(target: &Target, path: &str) -> Result<Option<Value>> {
     let (status, body) = ask_for(target, path).await?;
     read(target, path, status, &body)
 }
 
-/// `GET path`: whether the answer is 200, whatever it says.
+/// `GET path`: succeeds if the answer is 200, with any body.
 ///
 /// # Errors
-/// No connection, or another status (with what the daemon said).
+/// No connection, or another status (with the daemon's message).
 ///
 /// # Cancel safety
 /// As [`get`].
@@ -65,13 +65,13 @@ fn read(target: &Target, path: &str, status: StatusCode, body: &[u8]) -> Result<
     Ok(Some(value))
 }
 
-/// `POST path` with a JSON body: the JSON of a 200.
+/// `POST path` with a JSON body: returns the JSON of a 200.
 ///
 /// # Errors
-/// No connection, another status (with what the daemon said), or an answer that is no JSON.
+/// No connection, another status (with the daemon's message), or an answer that is not JSON.
 ///
 /// # Cancel safety
-/// Cancelled, the connection is dropped.
+/// Dropping the future drops the connection.
 pub(crate) async fn post(target: &Target, path: &str, body: &Value) -> Result<Value> {
     let body = Bytes::from(body.to_string());
     let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, Method::POST, path, body))
@@ -84,8 +84,8 @@ pub(crate) async fn post(target: &Target, path: &str, body: &Value) -> Result<Va
     serde_json::from_slice(&body).with_context(|| format!("{} answered no JSON", target.http(path)))
 }
 
-/// [`get`], again and again until it works or `patience` is over: it outlives a restart of the daemon. What the daemon
-/// refuses, for the key say, it would refuse again.
+/// Repeats [`get`] until it works or `patience` is over, and so survives a restart of the daemon. A refusal (such as of
+/// the key) is not repeated, because the daemon would refuse again.
 ///
 /// # Errors
 /// The refusal, or the last failure.
@@ -124,7 +124,7 @@ async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> R
     Ok((status, response.read(MAX_ANSWER_BYTES).await?.into()))
 }
 
-/// What a problem document says and the next step, or the start of whatever else came.
+/// The message of a problem document with the next step, or the start of any other body.
 fn reason(body: &[u8]) -> String {
     let document: Option<Value> = serde_json::from_slice(body).ok();
     let code =

@@ -1,4 +1,4 @@
-//! `sidetone init`: writes a configuration that uses the models found here, with all others commented out.
+//! `sidetone init`: writes a configuration that uses the models found here; all other vendors are commented out.
 
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write as _};

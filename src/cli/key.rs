@@ -61,7 +61,7 @@ enum KeyCommand {
     },
 }
 
-/// Reads a scope's name; help and errors list all of them.
+/// Parses a scope's name; help and errors list all of them.
 fn scopes() -> impl TypedValueParser<Value = Scope> {
     let names = Scope::ALL.map(|scope| PossibleValue::new(scope.as_str()).help(scope.opens()));
     PossibleValuesParser::new(names).try_map(|name| Scope::parse(&name).ok_or("no such scope"))
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &KeyArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What was done, where, and by whom.
+/// Result of a request: the answer, the data folder, and whether a daemon gave the answer.
 struct Done {
     answer: Answer,
     folder: PathBuf,
@@ -109,7 +109,7 @@ struct Done {
 }
 
 impl Done {
-    /// Asks the daemon that runs on the configuration's data folder; where none does, works on its files.
+    /// Asks the daemon that runs on the configuration's data folder; if none runs, works on its files.
     fn of(config: &Option<PathBuf>, request: &Request) -> Result<Self> {
         let folder = settings::data_folder(config.as_deref())?;
         let asked = keys::admin::ask(&folder, request)?;
@@ -132,7 +132,7 @@ impl Done {
         format!("keys of {}; {who}", self.folder.display())
     }
 
-    /// Says on stderr where a key was changed that no daemon has heard of: it may be another folder than the daemon's.
+    /// Says on stderr that a key was changed without a daemon: the folder may not be the one that the daemon uses.
     fn note(&self) {
         if !self.by_daemon {
             anstream::eprintln!("{}", self.place());

@@ -1,18 +1,18 @@
-//! What a long command says while it works: a progress bar on a terminal, and notes on stderr. Knows no command.
+//! Output of a long command while it works: a progress bar on a terminal, and notes on stderr. Knows no command.
 
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use owo_colors::OwoColorize as _;
 
-/// A progress bar (hidden where stderr is no terminal) and a place for notes that does not tear it.
+/// A progress bar (hidden if stderr is not a terminal), with notes that do not break it.
 #[derive(Debug, Clone)]
 pub(crate) struct Meter {
     bar: ProgressBar,
 }
 
 impl Meter {
-    /// A bar to `length` of `unit`. Nothing is drawn with `quiet`, or where stderr is no terminal.
+    /// A bar up to `length` of `unit`. Nothing is drawn with `quiet`, or if stderr is not a terminal.
     pub(crate) fn new(length: usize, unit: &str, quiet: bool) -> Self {
         let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(length as u64) };
         bar.set_length(length as u64);
@@ -26,28 +26,28 @@ impl Meter {
         Self { bar }
     }
 
-    /// `count` more are done.
+    /// Adds `count` to the progress.
     pub(crate) fn advance(&self, count: usize) {
         let left = self.bar.length().unwrap_or(0).saturating_sub(self.bar.position());
         self.bar.inc(left.min(count as u64));
     }
 
-    /// What stands beside the bar.
+    /// Sets the text beside the bar.
     pub(crate) fn status(&self, text: impl Into<std::borrow::Cow<'static, str>>) {
         self.bar.set_message(text);
     }
 
-    /// A line on stderr, above the bar.
+    /// Writes a line to stderr, above the bar.
     pub(crate) fn note(&self, text: &str) {
         self.bar.suspend(|| anstream::eprintln!("{}", text));
     }
 
-    /// A warning on stderr, above the bar.
+    /// Writes a warning to stderr, above the bar.
     pub(crate) fn warn(&self, text: &str) {
         self.bar.suspend(|| anstream::eprintln!("{} {text}", "warning:".yellow().bold()));
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,7 +1,7 @@
-//! The command line: what people and scripts type. One file or folder per command; each is a client of the daemon's
-//! public contract, except those that are the daemon.
+//! The command line. One file or folder per command. Commands that talk to a running daemon are clients of its public
+//! contract.
 //!
-//! Exit codes: 0 well, 1 not well, 2 the command line was not understood.
+//! Exit codes: 0 success, 1 failure, 2 invalid command line.
 
 mod cert;
 mod check;
@@ -138,19 +138,18 @@ fn client(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     runtime.block_on(command)
 }
 
-/// Reads a path and makes it absolute: messages then say where something is, wherever they are read. `-` stays, the
-/// standard input.
+/// Reads a path and makes it absolute, so that a message is clear wherever it is read. `-`, the standard input, stays.
 fn absolute() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| if path.as_os_str() == "-" { Ok(path) } else { std::path::absolute(path) })
 }
 
-/// A call's id.
+/// Validates a call id.
 fn call_id(text: &str) -> Result<String, String> {
     id::check(text).map_err(|error| error.to_string())?;
     Ok(text.to_owned())
 }
 
-/// A name in a list: not empty, and nothing that a list separates.
+/// Validates a name in a list: not empty, and without a comma or a space.
 fn name_list(text: &str) -> Result<String, String> {
     let name = text.trim();
     if name.is_empty() || name.contains([',', ' ']) {

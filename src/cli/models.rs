@@ -1,7 +1,7 @@
 //! `sidetone models`: every name that the gateway knows; with `--probe`, whether each endpoint answers.
 //!
-//! Asks a running daemon, or, with `--config`, makes a gateway of its own from a configuration: the same names before a
-//! daemon ever ran with it.
+//! Asks a running daemon; or, with `--config`, builds a gateway of its own from a configuration, which has the same
+//! names even before a daemon has run with it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -42,7 +42,7 @@ pub(crate) struct ModelsArgs {
     json: bool,
 }
 
-/// Who is asked.
+/// The daemon or the gateway that is asked.
 enum Source {
     Daemon(Target),
     Own(Gateway),
@@ -61,7 +61,7 @@ impl Source {
         }
     }
 
-    /// Asks for one token.
+    /// Asks a model for one token.
     async fn probe(&self, id: &str) -> Result<()> {
         const PROMPT: &str = "Say: ok";
         match self {
@@ -87,7 +87,7 @@ impl Source {
 /// Runs the command. Exit code 1 if a probe fails.
 ///
 /// # Errors
-/// The daemon does not answer, or not well; the configuration is not right.
+/// The daemon does not answer, or answers with an error; the configuration is invalid.
 pub(crate) async fn run(args: ModelsArgs) -> Result<ExitCode> {
     let source = match &args.config {
         None => Source::Daemon(args.to),
@@ -130,7 +130,7 @@ fn text<'a>(item: &'a Value, key: &str) -> &'a str {
     item.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// A head, then a line a name.
+/// A header, then one line per name.
 fn lines(models: &[Value]) -> Vec<Vec<String>> {
     let head = ["name", "kind", "candidates", "context", "$/M in", "$/M out"];
     let mut lines = vec![head.map(str::to_owned).to_vec()];
@@ -149,7 +149,7 @@ fn lines(models: &[Value]) -> Vec<Vec<String>> {
     lines
 }
 
-/// The configured models of each endpoint; where it has none, the first of its list.
+/// The configured models of each endpoint; for an endpoint without any, the first of its list.
 fn to_probe(models: &[Value]) -> Vec<&str> {
     let vendors = || models.iter().filter(|model| text(model, "kind") == "vendor");
     let configured = |model: &&Value| model.get("configured").and_then(Value::as_bool) != Some(false);
@@ -157,7 +157,7 @@ fn to_probe(models: &[Value]) -> Vec<&str> {
     vendors().filter(|model| configured(model) || done.insert(text(model, "owned_by"))).map(|m| text(m, "id")).collect()
 }
 
-/// Whether the model answered; it is said.
+/// Probes a model and prints the result. Returns true if the model answered.
 async fn probe(source: &Source, id: &str) -> Result<bool> {
     let began = Instant::now();
     let answered = source.probe(id).await;

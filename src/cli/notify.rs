@@ -1,8 +1,8 @@
-//! Tells systemd about the daemon's state (`sd_notify`), where it is started by a unit of `Type=notify`.
+//! Reports the daemon's state to systemd (`sd_notify`), if a unit of `Type=notify` started it.
 
 use std::os::unix::net::UnixDatagram;
 
-/// Where systemd listens.
+/// The variable with the address of systemd's socket.
 const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
 
 /// Sends `state`, such as `READY=1`. Does nothing without a socket to send it to; a failure is logged.

@@ -1,12 +1,12 @@
-//! The commands' standard output: what cannot be written (a full disk) is an error like any other, and a reader that has
-//! had enough (`head`) is none. Knows no command.
+//! The commands' standard output: a write that fails (as on a full disk) is an error like any other, but a reader that
+//! has closed the pipe (as `head` does) is not. Knows no command.
 
 use std::fmt;
 use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 
-/// A line for standard output, as `println!` has it; colours go only where they are wanted.
+/// Writes a line to standard output, like `println!`, with colours only where they are wanted.
 macro_rules! say {
     ($($text:tt)*) => { $crate::cli::out::line(format_args!($($text)*)) };
 }
@@ -15,12 +15,12 @@ pub(crate) use say;
 /// Writes a line; see [`say!`].
 ///
 /// # Errors
-/// It cannot be written, for another reason than that nobody reads it.
+/// The line cannot be written, for another reason than that nobody reads it.
 pub(crate) fn line(text: fmt::Arguments<'_>) -> Result<()> {
     written(writeln!(anstream::stdout().lock(), "{text}"))
 }
 
-/// Writes lines that are complete already.
+/// Writes text that consists of complete lines.
 ///
 /// # Errors
 /// As [`line`].
@@ -28,7 +28,7 @@ pub(crate) fn lines(text: &str) -> Result<()> {
     written(anstream::stdout().lock().write_all(text.as_bytes()))
 }
 
-/// What became of a write to standard output.
+/// Checks the result of a write to standard output; a closed pipe counts as success.
 ///
 /// # Errors
 /// As [`line`].

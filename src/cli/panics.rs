@@ -1,13 +1,14 @@
-//! What a panic says: where it was, and nothing that a value said.
+//! Panics in the log: the location, and no value from run time.
 //!
-//! The message of a panic may hold what a call said (of a text cut in the middle of a character) or a key (of a result
-//! that was taken for granted). What stands in our own source is told; what was formatted at run time is not.
+//! The message of a panic may contain what a call said (if a text was cut in the middle of a character) or a key (if an
+//! error was unwrapped). A message that is fixed text in our source is logged; one that was formatted at run time is
+//! not.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
 
-/// From now on, panics go to the log.
+/// Sends panics to the log from now on.
 pub(crate) fn to_log() {
     std::panic::set_hook(Box::new(tell));
 }
@@ -36,7 +37,7 @@ mod tests {
     const INSIDE: &str = "SIDETONE_TEST_PANICS";
     const SECRET: &str = "sk-oai/7h+Jk=LpQw-ErTyUiOpAs";
 
-    /// The hook is the whole process's: a process of its own panics, in a task as a daemon's would.
+    /// The hook belongs to the whole process: another process panics, in a task as in a daemon.
     #[test]
     fn a_task_that_panics_tells_where_and_no_value() {
         if std::env::var_os(INSIDE).is_some() {

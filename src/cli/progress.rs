@@ -1,18 +1,18 @@
-//! What a command does before it has anything to show: lines on stderr, with colours on a terminal and none elsewhere.
+//! Progress of a command before it has results to show: lines on stderr, with colours on a terminal only.
 
 use owo_colors::OwoColorize as _;
 
-/// A step that begins now.
+/// Announces a step that begins now.
 pub(crate) fn step(text: &str) {
     anstream::eprintln!("{} {text}", "*".cyan().bold());
 }
 
-/// Something that belongs to the step before.
+/// Adds a detail to the step before.
 pub(crate) fn detail(text: &str) {
     anstream::eprintln!("  {}", text.dimmed());
 }
 
-/// Something that is not as the user may expect it.
+/// Warns of something that the user may not expect.
 pub(crate) fn warn(text: &str) {
     anstream::eprintln!("{} {text}", "!".yellow().bold());
 }

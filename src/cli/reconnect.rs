@@ -1,4 +1,4 @@
-//! When a client comes back: what each close code means for it, and how long it waits. Knows no socket.
+//! When a client reconnects: what each close code means for it, and how long it waits. Knows no socket.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use rand::RngExt as _;
 
 use crate::base::ws::DialError;
 
-/// What a client does after a connection ended.
+/// How a client proceeds after a connection has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {
-    /// At once (with the backoff of repeated failures).
+    /// Reconnect at once (with the backoff of repeated failures).
     Now,
-    /// After a few seconds: coming back at once makes it worse.
+    /// Reconnect after a few seconds: to do so at once would make things worse.
     Later,
-    /// Coming back cannot help.
+    /// Do not reconnect: it cannot help.
     Never,
 }
 
-/// What a close code of the daemon asks for. The table of the README, as code.
+/// The reaction to a close code of the daemon; the README's table as code.
 pub(crate) fn after_close(code: u16) -> Again {
     match code {
         1008 | 4400 | 4401 | 4403 | 4409 | 4410 | 4413 => Again::Never,
@@ -27,7 +27,7 @@ pub(crate) fn after_close(code: u16) -> Again {
     }
 }
 
-/// What a dial that brought no WebSocket asks for.
+/// The reaction to a dial that did not lead to a WebSocket.
 pub(crate) fn after_dial(error: &DialError) -> Again {
     match error {
         DialError::Url(_) => Again::Never,
@@ -44,8 +44,8 @@ fn after_status(status: u16) -> Again {
     }
 }
 
-/// Waits that double from 50 ms to 5 s, each shortened by up to a half at random, so that clients of a restarted daemon
-/// do not come back as one.
+/// Waits that double from 50 ms to 5 s, each shortened at random by up to a half, so that the clients of a restarted
+/// daemon do not all reconnect at once.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
@@ -55,7 +55,7 @@ impl Backoff {
     const FIRST: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_secs(5);
 
-    /// The next wait. `Later` begins at 2 s.
+    /// The next wait. With `Later` it is at least 2 s before it is shortened.
     pub(crate) fn next(&mut self, again: Again) -> Duration {
         let full = Self::FIRST.saturating_mul(1 << self.failures.min(10)).min(Self::LONGEST);
         let full = if again == Again::Later { full.max(Duration::from_secs(2)) } else { full };
@@ -63,7 +63,7 @@ impl Backoff {
         full.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
-    /// The connection works: the next failure is the first one again.
+    /// Reports a connection that works: the next failure counts as the first one again.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }

@@ -1,6 +1,6 @@
-//! `sidetone record`: a call of a running daemon into a recording, in Sidetone's own dialect.
+//! `sidetone record`: writes a call of a running daemon to a recording, in Sidetone's own dialect.
 //!
-//! What is recorded replays to the same turns: a revision is written as the turn once more, as it stands.
+//! The recording replays to the same turns: a revision is written as the whole turn again, in its new state.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::base::owner;
 use crate::recording::{self, Header};
 use crate::types::CallId;
 
-/// What a `turn` frame takes over from a turn as it goes out.
+/// The fields that a `turn` frame takes over from a turn as the daemon sends it.
 const FIELDS: [&str; 6] = ["speaker", "text", "start_ms", "end_ms", "language", "confidence"];
 
 /// Options of `sidetone record`.
@@ -64,7 +64,7 @@ pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
         bail!("{} is there; --force replaces it", path.display());
     }
     fetch::get(&target, "/version").await?;
-    // No file is made, and none replaced, before the daemon has agreed.
+    // No file is created or replaced before the daemon has accepted the subscription.
     let mut tape = None;
     let include = if args.no_words { vec!["turns", "partials"] } else { vec!["turns", "words", "partials"] };
     let mut positions = Positions::new(Selection::Calls(vec![args.call.clone()]), Vec::new(), include);
@@ -98,13 +98,13 @@ pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
 struct Tape<W: std::io::Write> {
     out: W,
     began: Instant,
-    /// Call time when the command began, as far as the turns tell.
+    /// Call time when the command began, as far as the turns show it.
     base: Duration,
     turns: u64,
 }
 
 impl<W: std::io::Write> Tape<W> {
-    /// A recording that begins now.
+    /// Starts a recording now.
     fn begin(out: W) -> Result<Self> {
         let mut tape = Self { out, began: Instant::now(), base: Duration::ZERO, turns: 0 };
         tape.line(&recording::write_header(&Header { dialect: "sidetone".to_owned(), ..Header::default() }))?;
@@ -128,7 +128,7 @@ impl<W: std::io::Write> Tape<W> {
             "turn.partial" => {
                 let mut said = Map::new();
                 said.insert("type".to_owned(), json!("partial"));
-                // A partial has no ordinal: it is of the turn to come.
+                // A partial has no ordinal: it belongs to the next turn.
                 said.insert("turn_order".to_owned(), json!(self.turns));
                 for name in ["speaker", "text"] {
                     if let Some(value) = frame.get(name).filter(|value| !value.is_null()) {

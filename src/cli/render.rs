@@ -1,4 +1,4 @@
-//! `sidetone render`: the prompt that an analysis would send of a recording, without sending it.
+//! `sidetone render`: shows the prompt that an analysis would send for a recording, without sending it.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -53,7 +53,7 @@ pub(crate) struct RenderArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// What was asked for is not there.
+/// The configuration, the analysis, the recording, the prompt or the turn cannot be found or used.
 pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
     let config = settings::load(args.config.as_deref())?;
     let analysis = config
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// To the byte, unless a terminal would obey what was said.
+/// Writes the text unchanged, except to a terminal, which would obey control characters in it.
 fn print(text: &str) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     if !out.is_terminal() {
@@ -122,17 +122,17 @@ pub(super) fn last_request(
     Ok((request, moment.turns))
 }
 
-/// What an analysis sees.
+/// The input of an analysis at one point of a call.
 struct Moment {
     snapshot: Snapshot,
     meta: JsonMap,
     turn: Option<u64>,
-    /// Turns so far.
+    /// Number of turns so far.
     turns: u64,
 }
 
-/// Plays `recording` in its own time up to turn `at`, or to its end, with the runs that the analysis would have had on
-/// the way: they decide where its window begins.
+/// Plays `recording` on its own clock up to turn `at`, or to its end, with the runs that the analysis would have had by
+/// then: they decide where its window begins.
 fn moment(recording: &Recording, dialect: &dyn Dialect, analysis: &Analysis, at: Option<u64>) -> Result<Moment> {
     let stream = StreamId::parse("s_1")?;
     let budget = analysis.settings.max_context_tokens;
@@ -153,7 +153,7 @@ fn moment(recording: &Recording, dialect: &dyn Dialect, analysis: &Analysis, at:
             trigger.ran(due);
         }
         match frame {
-            // Frames that the daemon would refuse say nothing here either.
+            // Frames that the daemon would refuse have no effect here either.
             Some(frame) => {
                 let _ = decoder.decode(&frame.message, &mut events);
             }

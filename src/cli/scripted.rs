@@ -1,4 +1,4 @@
-//! For tests: a daemon that does what a test says, on a real socket.
+//! For tests: a scripted daemon on a real socket.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 use super::target::Target;
 use crate::base::ws::{ServerSocket, Upgrade};
 
-/// Starts it. `converse` gets each WebSocket with its number from 0; `get` answers everything else, `None` = 404.
+/// Starts the daemon. `converse` gets each WebSocket with its number, from 0; `get` answers all other requests, `None`
+/// = 404.
 pub(super) async fn daemon<F>(
     converse: impl Fn(usize, ServerSocket) -> F + Send + Sync + 'static,
     get: impl Fn(&str) -> Option<Value> + Send + Sync + 'static,

@@ -16,15 +16,15 @@ use crate::app;
 use super::target::DEFAULT_LISTEN;
 use super::{discovery, notify, panics, settings};
 
-/// How often the configuration's file is looked at.
+/// How often the configuration file is checked for a change.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A changed file that stays as it is for so long has been written to its end.
+/// A changed file that stays the same for this long has been written completely.
 const SETTLED: Duration = Duration::from_millis(100);
-/// A signal so soon after the first is the same wish once more.
+/// A signal within this time after the first repeats it, and is ignored.
 const ECHO: Duration = Duration::from_millis(250);
 
-/// Said where there is no configuration, and models that it could use.
+/// Logged if there is no configuration, but models that it could use.
 const UNUSED: &str = "no configuration: the embedded provider (local) answers, and the models found are not used; \
                       `sidetone init` writes a configuration with these lines";
 
@@ -60,17 +60,17 @@ enum LogForm {
     Json,
 }
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until a signal stops it.
 ///
 /// # Errors
 /// It did not start.
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     start_log(args.log, "info");
     panics::to_log();
-    // Before it is read: what is written from then on is a change.
+    // Before the file is read: what is written from then on counts as a change.
     let seen = stamp(args.config.as_deref());
     let config = settings::load(args.config.as_deref())?;
-    // The handlers stand before the address is told: who reads it may send a signal at once.
+    // The handlers are installed before the address is printed: whoever reads it may send a signal at once.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let (mut stop, mut hangup) =
@@ -80,7 +80,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     let running = app::start(config, listen)?;
     {
         let mut out = std::io::stdout().lock();
-        // Whoever started us may have closed stdout; that is no reason not to serve.
+        // The process that started us may have closed stdout; the daemon serves all the same.
         let _ = writeln!(out, "listening on {}", running.url()).and_then(|()| out.flush());
     }
     notify::state("READY=1");
@@ -92,7 +92,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     tracing::info!("stopping; a second signal ends at once");
     std::thread::spawn(move || {
         runtime.block_on(async {
-            // What forwards a signal (`timeout`, `npm run`) often sends it to us and to our whole group: that is one wish.
+            // A program that forwards a signal (`timeout`, `npm run`) often sends it to us and to our whole group: both
+            // count as one.
             let echoes = async {
                 loop {
                     stop.wait().await
@@ -107,8 +108,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Says which models were found that no configuration uses, and the lines that would use them. Takes as long as an Ollama
-/// has to answer, on a task of its own.
+/// Logs the models that were found and that no configuration uses, and the lines that would use them. Runs on its own
+/// task for as long as the probe of Ollama takes.
 fn suggest(runtime: &tokio::runtime::Runtime, form: LogForm) {
     runtime.spawn(async move {
         let found = discovery::look().await;
@@ -126,22 +127,22 @@ fn suggest(runtime: &tokio::runtime::Runtime, form: LogForm) {
             LogForm::Json => tracing::info!(found = %names, configuration = %lines, "{UNUSED}"),
             LogForm::Text => {
                 tracing::info!(found = %names, "{UNUSED}");
-                // Outside of the log, so that it can be copied as it is.
+                // Outside the log, so that it can be copied as it is.
                 anstream::eprintln!("\n{lines}");
             }
         }
     });
 }
 
-/// What tells one state of a file from another.
+/// Identifies one state of a file: modification time and size.
 type Stamp = Option<(SystemTime, u64)>;
 
 fn stamp(config: Option<&Path>) -> Stamp {
     std::fs::metadata(config?).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok()
 }
 
-/// Waits for the end; meanwhile SIGHUP, and a change of the file, reload the configuration. One that does not validate
-/// changes nothing, and says so.
+/// Waits for a signal to stop. Meanwhile, SIGHUP or a change of the file reloads the configuration; an invalid one
+/// changes nothing and is logged.
 async fn serve_until_stopped(
     stop: &mut Stop,
     hangup: &mut Signal,
@@ -161,7 +162,7 @@ async fn serve_until_stopped(
                 if now == seen {
                     continue;
                 }
-                // It may be being written: what still changes is looked at by the next tick.
+                // The file may still be being written: if it keeps changing, the next tick checks it again.
                 tokio::time::sleep(SETTLED).await;
                 if stamp(config) != now {
                     continue;
@@ -179,22 +180,22 @@ async fn serve_until_stopped(
     }
 }
 
-/// SIGTERM and SIGINT.
+/// The handlers of SIGTERM and SIGINT.
 pub(crate) struct Stop {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl Stop {
-    /// From now on the signals are ours. Call it on a runtime.
+    /// Installs the handlers. Must be called on a runtime.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system refuses a handler.
     pub(crate) fn listen() -> Result<Self> {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
-    /// The next one.
+    /// Waits for the next signal.
     ///
     /// # Cancel safety
     /// Safe.
@@ -206,7 +207,7 @@ impl Stop {
     }
 }
 
-/// Sends the log to stderr. `level` holds unless SIDETONE_LOG says otherwise.
+/// Sends the log to stderr. `level` applies unless SIDETONE_LOG is set.
 fn start_log(form: LogForm, level: &str) {
     let filter = EnvFilter::try_from_env("SIDETONE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let filter = match crate::base::ws::LOG_LIMIT.parse() {
@@ -214,7 +215,7 @@ fn start_log(form: LogForm, level: &str) {
         Err(_) => filter,
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A log that is set already (in a test, say) stays.
+    // A log that was set up before (as in a test) stays.
     let _ = match form {
         LogForm::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogForm::Json => log.json().flatten_event(true).try_init(),

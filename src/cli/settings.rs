@@ -1,4 +1,4 @@
-//! Reading the configuration for a command, and telling what is wrong with it.
+//! Reads the configuration for a command, and reports what is wrong with it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,18 +7,18 @@ use anyhow::{Result, anyhow};
 use crate::base::settings::Problem;
 use crate::config::Config;
 
-/// Reads `path`, or the defaults where there is none.
+/// Reads `path`, or uses the defaults without one.
 ///
 /// # Errors
-/// All problems, a line each, and the next step.
+/// All problems, one line each, and the next step.
 pub(crate) fn load(path: Option<&Path>) -> Result<Config> {
     Config::load(path).map_err(|problems| refused(path, &problems))
 }
 
-/// The data folder of a daemon with this configuration; whatever else the file says is not looked at.
+/// The data folder of a daemon with this configuration; nothing else in the file is checked.
 ///
 /// # Errors
-/// As [`load`], of `[journal]` alone.
+/// As [`load`], for `[journal]` alone.
 pub(crate) fn data_folder(path: Option<&Path>) -> Result<PathBuf> {
     Config::data_folder(path).map_err(|problems| refused(path, &problems))
 }

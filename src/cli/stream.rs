@@ -1,4 +1,5 @@
-//! `sidetone stream`: a WAV file to a v3 endpoint at the pace of speech, turns and answers shown as they come.
+//! `sidetone stream`: sends a WAV file to a v3 endpoint at the pace of speech, and shows turns and answers as they
+//! arrive.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,12 +21,12 @@ use super::target::DEFAULT_LISTEN;
 use crate::base::surrogates;
 use crate::base::ws::{self, Incoming, Utf8Bytes};
 
-/// Audio in one message.
+/// Duration of the audio in one message.
 const CHUNK: Duration = Duration::from_millis(50);
-/// After the audio, the vendor has this long to finish.
+/// How long the vendor has to finish after the audio.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
-/// Rates that the vendor takes, Hz.
+/// Sample rates that the vendor takes, Hz.
 const RATES: std::ops::RangeInclusive<u32> = 8_000..=96_000;
 
 /// Options of `sidetone stream`.
@@ -73,7 +74,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 /// Runs the command.
 ///
 /// # Errors
-/// The file is of another kind, or the endpoint is not to be had.
+/// The file has a format that is not supported, or the endpoint cannot be reached or fails.
 pub(crate) async fn run(args: StreamArgs) -> Result<ExitCode> {
     let bytes = std::fs::read(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
     let audio = Audio::read(&bytes).map_err(|why| anyhow!("{}: {why}", args.file.display()))?;
@@ -87,7 +88,7 @@ pub(crate) async fn run(args: StreamArgs) -> Result<ExitCode> {
     }
     let socket =
         ws::connect(url.as_str(), &headers, MAX_MESSAGE_BYTES, Duration::from_secs(10)).await.map_err(|error| {
-            // The query may hold what is nobody else's business.
+            // The query may contain private values.
             let at = format!("{}{}", &url[..url::Position::BeforePath], url.path());
             anyhow!("no session at {at}: {error}; `sidetone serve` starts a daemon, --to names another endpoint")
         })?;
@@ -103,7 +104,7 @@ pub(crate) async fn run(args: StreamArgs) -> Result<ExitCode> {
             }
         }
         let goodbye = Utf8Bytes::from_static(r#"{"type":"Terminate"}"#);
-        // An endpoint that is gone says so on the reading side.
+        // If the endpoint is gone, the reading side reports it.
         let _ = writer.relay([Incoming::Text(goodbye)]).await;
         tokio::time::sleep(LAST_WORDS).await;
     };
@@ -144,7 +145,7 @@ fn url(args: &StreamArgs, audio: &Audio) -> Result<url::Url> {
             query.append_pair(name, value);
         }
         if args.call_id.is_some() || !args.analyses.is_empty() {
-            // Not named, the call runs the default ones.
+            // Without named analyses, the call runs the default ones.
             let analyses = Some(&args.analyses).filter(|names| !names.is_empty());
             let results = if analyses.is_none() { "none" } else { "insights" };
             let ours = serde_json::json!({"call_id": args.call_id, "analyses": analyses, "results": results});
@@ -191,7 +192,7 @@ fn show(text: &str, json: bool, began: Instant) -> Result<()> {
     Ok(())
 }
 
-/// What is in a WAV file, one channel.
+/// The audio of a WAV file, in one channel.
 #[derive(Debug, PartialEq, Eq)]
 struct Audio {
     rate: u32,
@@ -204,7 +205,7 @@ impl Audio {
         if self.mulaw { "pcm_mulaw" } else { "pcm_s16le" }
     }
 
-    /// The audio in messages; the last is filled up with silence, for the vendor takes no short ones.
+    /// The audio in messages; the last one is padded with silence, because the vendor takes no short ones.
     fn chunks(&self) -> Vec<Bytes> {
         let sample = if self.mulaw { 1 } else { 2 };
         let samples = self.rate as usize * usize::try_from(CHUNK.as_millis()).unwrap_or(50);
@@ -233,7 +234,7 @@ impl Audio {
         let mut rest = &file[12..];
         while rest.len() >= 8 && data.is_none() {
             let size = u32::from_le_bytes([rest[4], rest[5], rest[6], rest[7]]) as usize;
-            // A file that was cut short, or written to a pipe, says more than it has.
+            // A file that was truncated, or written to a pipe, declares more data than it has.
             let end = (8 + size).min(rest.len());
             match &rest[..4] {
                 b"fmt " if end >= 24 => format = Some(&rest[8..end]),
@@ -245,7 +246,7 @@ impl Audio {
         let format = format.ok_or("it has no format")?;
         let data = data.filter(|data| !data.is_empty()).ok_or("it has no audio")?;
         let short = |at: usize| u16::from_le_bytes([format[at], format[at + 1]]);
-        // 0xFFFE says that the kind is in the extension.
+        // 0xFFFE means that the format code is in the extension.
         let kind = if short(0) == 0xfffe && format.len() >= 26 { short(24) } else { short(0) };
         let (channels, bits) = (usize::from(short(2)), short(14));
         let rate = u32::from_le_bytes([format[4], format[5], format[6], format[7]]);

@@ -1,6 +1,6 @@
 //! Plain tables on a terminal. Knows nothing of what is in them.
 
-/// Draws lines of cells; the first is the head. From column `numbers_from` on, cells stand to the right.
+/// Draws lines of cells; the first line is the header. From column `numbers_from` on, cells are aligned to the right.
 pub(crate) fn draw(lines: &[Vec<String>], numbers_from: usize) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

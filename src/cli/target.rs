@@ -1,5 +1,5 @@
-//! Where the daemon is and what opens it: what people type after `--to`, the URLs made from it, and the key of the
-//! environment. Knows no socket.
+//! The daemon's address and key: what people type after `--to`, the URLs made from it, and the key in the environment.
+//! Knows no socket.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,14 +8,14 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use url::Url;
 
-/// Where a daemon listens unless it is told otherwise, and where the clients look for it.
+/// Default address of the daemon, for itself and for its clients.
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7700";
 
-/// The environment variable that holds the key, where the daemon wants one.
+/// The environment variable that contains the key, if the daemon requires one.
 const KEY_VARIABLE: &str = "SIDETONE_KEY";
 
-/// A daemon's address: `http://HOST:PORT`, `https://…`, `ws://…`, `wss://…` or `HOST:PORT`; and the key of the
-/// environment, which no `Debug` shows.
+/// A daemon's address: `http://HOST:PORT`, `https://…`, `ws://…`, `wss://…` or `HOST:PORT`; and the key from the
+/// environment, which `Debug` never shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
     authority: String,
@@ -29,13 +29,13 @@ impl Target {
         Self { authority: addr.to_string(), is_tls: false, key: None }
     }
 
-    /// The server of `url`, which is no daemon of ours: no key goes there. `None` where the URL has no host.
+    /// The server of `url`, which is not a daemon of ours: no key is sent to it. `None` if the URL has no host.
     pub(crate) fn other(url: &Url) -> Option<Self> {
         let authority = format!("{}:{}", url.host_str()?, url.port_or_known_default()?);
         Some(Self { authority, is_tls: url.scheme() == "https", key: None })
     }
 
-    /// What each request has to bring.
+    /// The headers of each request.
     pub(crate) fn headers(&self) -> HeaderMap {
         self.key.iter().map(|key| (AUTHORIZATION, key.clone())).collect()
     }
@@ -64,7 +64,7 @@ impl Target {
     }
 }
 
-/// The next step after the daemon refused with `code`, as the end of a sentence; most often none.
+/// The next step after the daemon refused with `code`, as the end of a sentence; empty for most codes.
 pub(crate) fn next_step(code: &str) -> &'static str {
     match code {
         "unauthenticated" => "; set SIDETONE_KEY to a key of this daemon (`sidetone key create` makes one)",
@@ -73,7 +73,7 @@ pub(crate) fn next_step(code: &str) -> &'static str {
     }
 }
 
-/// The key as a header; `None` where the variable is not set or empty.
+/// The key as a header; `None` if the variable is not set or is empty.
 fn key(variable: Option<String>) -> Result<Option<HeaderValue>, String> {
     let Some(key) = variable.filter(|key| !key.trim().is_empty()) else { return Ok(None) };
     let mut value = HeaderValue::from_str(&format!("Bearer {}", key.trim()))

@@ -50,7 +50,7 @@ enum Format {
 /// Runs the command.
 ///
 /// # Errors
-/// The daemon does not answer, or not well.
+/// The daemon does not answer, or answers with an error.
 pub(crate) async fn run(args: UsageArgs) -> Result<ExitCode> {
     let mut query = url::form_urlencoded::Serializer::new(String::new());
     query.append_pair("group_by", if args.changes { "none" } else { &args.group_by });
@@ -83,7 +83,7 @@ pub(crate) async fn run(args: UsageArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Null is an empty cell, never zero.
+/// The text of a cell: empty for null, never zero.
 fn text(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => String::new(),
@@ -92,7 +92,7 @@ fn text(value: Option<&Value>) -> String {
     }
 }
 
-/// A head, then a line a change.
+/// A header, then one line per change.
 fn changes(changes: &[Value]) -> Vec<Vec<String>> {
     let mut lines = vec![["at", "kind", "name", "detail"].map(str::to_owned).to_vec()];
     for change in changes {
@@ -104,18 +104,18 @@ fn changes(changes: &[Value]) -> Vec<Vec<String>> {
     lines
 }
 
-/// Dollars: for people to the millionth, for programs to the last place, of twelve.
+/// Dollars: six decimal places for people, up to twelve for programs.
 fn dollars(cost: f64, exact: bool) -> String {
     if !exact {
         return format!("{cost:.6}");
     }
     let text = format!("{cost:.12}");
     let short = text.trim_end_matches('0');
-    // At least cents, as money is written.
+    // At least two decimal places, as money is written.
     text[..short.len().max(text.len() - 10)].to_owned()
 }
 
-/// A head, then a line a row.
+/// A header, then one line per row.
 fn lines(groups: &[&str], rows: &[Value], exact: bool) -> Vec<Vec<String>> {
     let numbers = ["attempts", "input", "cached", "cache_write", "output", "reasoning", "cost_usd", "unpriced"];
     let head = groups.iter().copied().chain(numbers);
@@ -134,7 +134,7 @@ fn lines(groups: &[&str], rows: &[Value], exact: bool) -> Vec<Vec<String>> {
     lines
 }
 
-/// RFC 4180.
+/// A line of CSV, by RFC 4180.
 fn csv(line: &[String]) -> String {
     let quoted = line.iter().map(|cell| {
         if cell.contains([',', '"', '\n', '\r']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.clone() }

@@ -1,4 +1,5 @@
-//! Says that the model did not answer and the embedded provider did, and why; and when the demo has to do without it.
+//! Reports that the model did not answer and the embedded provider did, and why; and when the demo stops asking the
+//! model.
 
 use std::cell::Cell;
 
@@ -10,26 +11,26 @@ use crate::cli::target::Target;
 
 use super::model::Chosen;
 
-/// Looks at the insights for one that the model did not give.
+/// Watches the insights for one that did not come from the model.
 pub(super) struct Fallback<'a> {
     chosen: Option<&'a Chosen>,
-    /// Seen, and not said yet.
+    /// Seen, and not reported yet.
     news: Cell<Option<News>>,
-    /// The last that was said.
+    /// The last one that was reported.
     said: Cell<Option<News>>,
     notify: Notify,
 }
 
-/// What became of a request that the model did not answer; the later is the worse.
+/// What happened to a request that the model did not answer; the later variant is the worse one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum News {
     /// The embedded provider answered.
     FellBack,
-    /// Nobody did: the model took all the time that there was.
+    /// No provider answered: the model used up all the time.
     Failed,
 }
 
-/// What is to be shown, and whether the model is to be asked no more.
+/// The sentence to show, and whether to stop asking the model.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Explanation {
     pub(super) sentence: String,
@@ -63,10 +64,10 @@ impl<'a> Fallback<'a> {
         self.notify.notified().await;
     }
 
-    /// What is to be explained now; `None` = nothing.
+    /// The explanation that is due now; `None` = nothing is.
     ///
     /// # Cancel safety
-    /// Safe: cancelled, the next call gives it.
+    /// Safe: if it is cancelled, the next call returns the explanation.
     pub(super) async fn explanation(&self, target: &Target) -> Option<Explanation> {
         let chosen = self.chosen?;
         let news = self.news.get().filter(|news| Some(*news) > self.said.get())?;
@@ -91,7 +92,7 @@ impl<'a> Fallback<'a> {
     }
 }
 
-/// Why the newest request had no answer, from the ledger's sums.
+/// Why requests to the endpoint had no answer, from the ledger's sums.
 fn reason(usage: &Value, endpoint: &str, cap: Option<f64>) -> String {
     let failed: Vec<String> = usage["rows"]
         .as_array()
@@ -100,7 +101,7 @@ fn reason(usage: &Value, endpoint: &str, cap: Option<f64>) -> String {
         .filter(|row| row["endpoint"] == endpoint && row["outcome"] != "ok")
         .filter_map(|row| {
             let code = row["code"].as_str()?;
-            // The ledger's groups are text.
+            // The ledger returns the values of its groups as text.
             let status = row["status"].as_str().map_or(String::new(), |status| format!(" with HTTP {status}"));
             Some(format!("{code}{status}"))
         })

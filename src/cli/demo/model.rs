@@ -1,4 +1,4 @@
-//! Which model the demo asks, what its call can cost at most, and the configuration that holds it to that.
+//! Which model the demo asks, what its call can cost at most, and the configuration that enforces that limit.
 
 use anyhow::{Result, bail};
 
@@ -9,23 +9,23 @@ use crate::llm::{ChatRequest, Content, ResponseFormat};
 use crate::recording::Recording;
 use crate::stt::Dialect;
 
-/// Tokens of an answer that an analysis does not limit, as the gateway estimates them.
+/// Assumed tokens of an answer that an analysis does not limit, as in the gateway's estimate.
 const OUTPUT_TOKENS: u64 = 1024;
-/// Bytes that no tokenizer makes more than one token of, in ordinary text: an estimate from above.
+/// In ordinary text, no tokenizer makes more than one token of this many bytes: gives an upper estimate of the tokens.
 const BYTES_A_TOKEN: u64 = 3;
 
-/// A model and its limit.
+/// A model and its cap.
 #[derive(Debug, Clone)]
 pub(super) struct Chosen {
     pub(super) found: Found,
-    /// US dollars that the call may cost; `None` where no price is known.
+    /// Maximum cost of the call, US dollars; `None` if no price is known.
     pub(super) cap: Option<f64>,
 }
 
-/// Takes the preferred model of `discovery`, or the one of endpoint `wanted`; `None` where there is none.
+/// Picks the preferred model of `discovery`, or the one of endpoint `wanted`; `None` if there is none.
 ///
 /// # Errors
-/// `wanted` is not there.
+/// `wanted` was not found.
 pub(super) fn choose(discovery: &Discovery, wanted: Option<&str>) -> Result<Option<Found>> {
     let Some(wanted) = wanted else { return Ok(discovery.found.first().cloned()) };
     match discovery.found.iter().find(|found| found.name == wanted) {
@@ -39,7 +39,7 @@ pub(super) fn choose(discovery: &Discovery, wanted: Option<&str>) -> Result<Opti
     }
 }
 
-/// What a call needs at most, without what a failed request needs again.
+/// Upper bound of what a call needs, without the repetition of failed requests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Need {
     pub(super) requests: u64,
@@ -48,8 +48,8 @@ pub(super) struct Need {
 }
 
 impl Need {
-    /// Of the call in `recording`, with the default analyses of `registry`: each of their runs is taken to be as long as
-    /// the last one.
+    /// The need of the call in `recording` with the default analyses of `registry`: each run is assumed to be as long
+    /// as the last one.
     ///
     /// # Errors
     /// A prompt cannot be rendered.
@@ -76,7 +76,7 @@ impl Need {
     }
 }
 
-/// How often an analysis can run in a call of so many turns, its last run included.
+/// Maximum number of runs of an analysis in a call with this many turns, its last run included.
 fn runs(analysis: &Analysis, turns: u64, duration_ms: u128) -> u64 {
     if analysis.scope == Scope::Turn {
         return turns;
@@ -88,7 +88,7 @@ fn runs(analysis: &Analysis, turns: u64, duration_ms: u128) -> u64 {
     by_turns + by_interval + 1
 }
 
-/// Tokens of a request from above, its schema included.
+/// An upper estimate of a request's tokens, its schema included.
 fn input_tokens(request: &ChatRequest) -> u64 {
     let mut bytes: usize = request
         .messages
@@ -106,13 +106,14 @@ fn input_tokens(request: &ChatRequest) -> u64 {
     bytes as u64 / BYTES_A_TOKEN + 100
 }
 
-/// The lines of configuration that ask the model, within its cap; the embedded provider answers where it does not.
+/// The configuration lines that ask the model, within its cap; the embedded provider answers if the model does not.
 pub(super) fn configuration(chosen: &Chosen) -> String {
     let cap = chosen.cap.filter(|cap| *cap > 0.0);
-    // Of the call, and of the whole daemon: what is tried out afterwards counts as well.
+    // For the call, and for the whole daemon: what the user tries out afterwards counts as well.
     let limits =
         cap.map_or(String::new(), |cap| format!("\n[limits]\nusd_per_call = {cap:?}\nusd_per_day = {cap:?}\n"));
-    // One try, and a whole time well below that of a call's last insights: what is left is the embedded provider's.
+    // One attempt, and a total timeout well below that of a call's last insights: the rest of the time is for the
+    // embedded provider.
     let (clocks, ingest) = if chosen.found.slow {
         ("retries = 0\n", "\n[ingest]\nfinal_timeout_ms = 90000\n")
     } else {
@@ -121,12 +122,13 @@ pub(super) fn configuration(chosen: &Chosen) -> String {
     format!("{}{limits}{ingest}", discovery::configuration_with(std::slice::from_ref(&chosen.found), clocks))
 }
 
-/// The lines that take their place where the model is asked no more. The names stay: an open call goes on with them.
+/// The configuration lines that replace them once the model is not asked any more. The names stay the same: an open
+/// call continues with them.
 pub(super) fn without() -> String {
     discovery::configuration_of_local()
 }
 
-/// Says which model is asked, what it costs at most, and how to say no.
+/// Says which model is asked, its maximum cost, and how to ask none.
 pub(super) fn announce(chosen: &Chosen, discovery: &Discovery, need: Need) {
     let Chosen { found, cap } = chosen;
     progress::step(&format!("Found {}: {}", found.title, found.reason()));
@@ -149,7 +151,7 @@ pub(super) fn announce(chosen: &Chosen, discovery: &Discovery, need: Need) {
     progress::detail("to ask no model at all: sidetone demo --local");
 }
 
-/// What the call costs at most.
+/// The maximum cost of the call, as a line for people.
 fn cost(found: &Found, cap: Option<f64>, need: Need) -> String {
     let requests = need.requests;
     match cap {

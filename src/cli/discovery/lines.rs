@@ -1,28 +1,28 @@
-//! The lines of configuration that would use what was found.
+//! The configuration lines that use the models found.
 
 use std::fmt::Write as _;
 
 use super::vendors::{PRICES_OF, VENDORS};
 use super::{Found, ollama};
 
-/// The configuration that uses all of `found`, in that order, and the embedded provider when all have failed. Empty for
-/// nothing.
+/// The configuration that uses all of `found`, in that order, and the embedded provider if all of them fail. Empty if
+/// nothing was found.
 pub(crate) fn configuration(found: &[Found]) -> String {
     configuration_with(found, "")
 }
 
-/// The same with further keys of the model.
+/// The same, with further keys of the model.
 pub(crate) fn configuration_with(found: &[Found], more: &str) -> String {
     let endpoints: String = found.iter().map(|found| endpoint(found) + "\n").collect();
     if found.is_empty() { endpoints } else { endpoints + &routing(found, more) }
 }
 
-/// The same names, and the embedded provider alone behind them.
+/// The same names of model and route, with only the embedded provider behind them.
 pub(crate) fn configuration_of_local() -> String {
     routing(&[], "")
 }
 
-/// The model and the route over `found`; `more` holds further keys of the model.
+/// The model and the route over `found`; `more` is further keys of the model.
 fn routing(found: &[Found], more: &str) -> String {
     let mut candidates: Vec<String> = found.iter().map(|found| quoted(&found.candidate())).collect();
     candidates.push(quoted("local"));
@@ -40,7 +40,7 @@ fn routing(found: &[Found], more: &str) -> String {
     )
 }
 
-/// A whole file: what was found as it is used, all else that could be commented out.
+/// A whole configuration file: what was found is in use, and everything else is commented out.
 pub(crate) fn template(found: &[Found]) -> String {
     let known =
         VENDORS.iter().map(super::vendors::Vendor::endpoint).chain([ollama::endpoint(None, ollama::EXAMPLE_MODEL)]);

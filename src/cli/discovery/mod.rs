@@ -1,7 +1,7 @@
-//! Models that can be used without being configured: vendors whose key is in the environment, and an Ollama that runs.
+//! Models that can be used without a configuration: vendors whose key is in the environment, and an Ollama that runs.
 //!
-//! What is found is a pure function of the environment and of one probe; `demo`, `serve` and `init` share it. Knows the
-//! names of variables that hold keys, and never a key.
+//! The result is a pure function of the environment and of one probe; `demo`, `serve` and `init` share it. Knows the
+//! names of variables that contain keys, and never a key.
 
 mod lines;
 mod ollama;
@@ -15,7 +15,7 @@ pub(crate) use lines::{configuration, configuration_of_local, configuration_with
 pub(crate) use ollama::Probe;
 use vendors::VENDORS;
 
-/// US dollars a million tokens.
+/// US dollars per million tokens.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Price {
     pub(crate) input: f64,
@@ -25,21 +25,21 @@ pub(crate) struct Price {
 /// A model that can be asked, and where.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Found {
-    /// Name of the endpoint; also the provider's.
+    /// Name of the endpoint and of its provider.
     pub(crate) name: &'static str,
-    /// For people.
+    /// The vendor's name, for people.
     pub(crate) title: &'static str,
-    /// Where it is not the vendor's own.
+    /// Base URL, if it is not the vendor's own.
     pub(crate) base_url: Option<String>,
-    /// The variable that `base_url` comes from: what is asked there may have another price.
+    /// The variable that sets `base_url`: the server there may charge another price.
     pub(crate) redirected_by: Option<&'static str>,
-    /// The variable that holds the key.
+    /// The variable that contains the key.
     pub(crate) key: Option<&'static str>,
-    /// The vendor's name of the model.
+    /// The vendor's name for the model.
     pub(crate) model: String,
-    /// `None` = not known.
+    /// `None` = unknown.
     pub(crate) price: Option<Price>,
-    /// It may take a while to load, and computes on somebody's desk.
+    /// Set if the model may take a while to load and runs on a person's own machine.
     pub(crate) slow: bool,
 }
 
@@ -49,7 +49,7 @@ impl Found {
         format!("{}/{}", self.name, self.model)
     }
 
-    /// Why it counts as found, for people: never a key.
+    /// Why the model counts as found, for people; never contains a key.
     pub(crate) fn reason(&self) -> String {
         let server = self.base_url.as_deref().map(origin);
         match (self.key, self.redirected_by, server) {
@@ -61,16 +61,16 @@ impl Found {
     }
 }
 
-/// Scheme, host and port of a URL, which hold no secret.
+/// Scheme, host and port of a URL, which contain no secret.
 fn origin(url: &str) -> String {
     Url::parse(url).map_or_else(|_| secret::outline(url), |url| url.origin().ascii_serialization())
 }
 
-/// What there is to use, the preferred one first, and what could not be used.
+/// The models that can be used, the preferred one first, and what could not be used.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Discovery {
     pub(crate) found: Vec<Found>,
-    /// Why something that is there is not used, a sentence each.
+    /// Why something that exists is not used, one sentence each.
     pub(crate) notes: Vec<String>,
 }
 
@@ -84,7 +84,7 @@ pub(crate) async fn look() -> Discovery {
     discover(&variable, &ollama)
 }
 
-/// What an environment and a probe give.
+/// Finds the models of an environment and a probe.
 pub(crate) fn discover(variable: &dyn Fn(&str) -> Option<String>, ollama: &Probe) -> Discovery {
     let set = |name: &&'static str| variable(name).is_some_and(|value| !value.trim().is_empty());
     let mut discovery = Discovery::default();
@@ -120,7 +120,7 @@ pub(crate) fn discover(variable: &dyn Fn(&str) -> Option<String>, ollama: &Probe
     discovery
 }
 
-/// A base URL of the environment, as the configuration takes it.
+/// Checks a base URL from the environment, and completes it with `path` if it lacks that.
 fn base_url(text: &str, path: &str) -> Result<String, String> {
     let text = text.trim().trim_end_matches('/');
     let problem = || format!("expected an http or https URL without user and query, found {}", secret::outline(text));

@@ -9,36 +9,36 @@ use super::{Found, Price};
 use crate::cli::fetch;
 use crate::cli::target::Target;
 
-/// Its name in the configuration.
+/// Name of its endpoint in the configuration.
 pub(super) const NAME: &str = "ollama";
-/// The variable that moves it.
+/// The variable that sets its address.
 pub(super) const HOST_VARIABLE: &str = "OLLAMA_HOST";
-/// The model that is named where none is installed.
+/// The model that is suggested if none is installed.
 pub(super) const EXAMPLE_MODEL: &str = "llama3.2";
 
 const DEFAULT_PORT: u16 = 11434;
-/// Whole time of the question whether it runs: on the loopback interface it answers within a few ms.
+/// Timeout of the probe: on the loopback interface, Ollama answers within a few ms.
 const TIMEOUT: Duration = Duration::from_millis(500);
-/// Parts of the names of models that answer no chat, for servers that do not list capabilities.
+/// Parts of the names of models that cannot chat, for servers that do not list capabilities.
 const NO_CHAT: &[&str] = &["embed", "minilm", "bge-", "gte-", "e5-", "rerank", "ocr", "whisper"];
 /// Architectures of models that only embed.
 const ENCODERS: &[&str] = &["bert", "nomic-bert", "xlm-roberta", "roberta"];
 
-/// What was learned of it.
+/// Result of the probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// Nothing answers there, or something that is no Ollama.
+    /// Nothing answers there, or something that is not Ollama.
     Absent,
-    /// It runs.
+    /// Ollama runs.
     Running {
-        /// Its URL, without a slash at the end.
+        /// Its URL, without a trailing slash.
         url: String,
-        /// Installed models that can answer, in its own order: the newest first.
+        /// Installed models that can chat, in Ollama's own order: the newest first.
         models: Vec<String>,
     },
 }
 
-/// Asks whether it runs, and for its models. Sends no key.
+/// Asks whether Ollama runs, and for its models. Sends no key.
 ///
 /// # Cancel safety
 /// Safe.
@@ -55,8 +55,8 @@ pub(crate) async fn probe(host: Option<String>) -> Probe {
     }
 }
 
-/// Where `OLLAMA_HOST` puts it: `[SCHEME://][HOST][:PORT][/PATH]`. Listening on all addresses means the loopback one.
-/// `None` where that is no address.
+/// The address in `OLLAMA_HOST`: `[SCHEME://][HOST][:PORT][/PATH]`. The address of all interfaces means loopback.
+/// `None` if it is not an address.
 fn address(host: &str) -> Option<Url> {
     let host = host.trim().trim_matches(['"', '\'']);
     let (scheme, rest) = host.split_once("://").unwrap_or(("", host));
@@ -73,8 +73,8 @@ fn address(host: &str) -> Option<Url> {
     }
     url.set_query(None);
     url.set_fragment(None);
-    // A scheme brings its own port; a bare host has Ollama's. (A written port 80 is dropped by the parser, so that the
-    // text itself is looked at.)
+    // A scheme implies its own port; a bare host has Ollama's. (The URL parser drops an explicit port 80, so the text
+    // itself is examined.)
     let port_given = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     if scheme.is_empty() && !port_given {
         url.set_port(Some(DEFAULT_PORT)).ok()?;
@@ -87,8 +87,8 @@ fn address(host: &str) -> Option<Url> {
     Some(url)
 }
 
-/// The models of an answer of `/api/tags` that can answer a chat here: no embedding models, and none that Ollama only
-/// forwards to its cloud. `None` where it is no such answer.
+/// The models in an answer of `/api/tags` that can chat on that machine: no embedding models, and none that Ollama only
+/// forwards to its cloud. `None` if it is not such an answer.
 fn chat_models(list: &Value) -> Option<Vec<String>> {
     let models = list.get("models")?;
     let models = match models {
@@ -118,12 +118,12 @@ fn chat_model(model: &Value) -> Option<String> {
     } else {
         capabilities.iter().any(|capability| capability == "completion")
     };
-    // What is no vendor id cannot be configured.
+    // A name that is not a valid vendor id cannot be configured.
     let usable = crate::gateway::config::vendor_id_is_valid(name);
     (chats && usable && !cloud && !remote).then(|| name.to_owned())
 }
 
-/// It as an endpoint. What runs on this machine costs nothing; what runs elsewhere has no known price.
+/// Ollama as an endpoint. A model on this machine costs nothing; the price of one elsewhere is unknown.
 pub(super) fn endpoint(url: Option<&str>, model: &str) -> Found {
     let local = url.is_none_or(|url| {
         let host = Url::parse(url).ok();

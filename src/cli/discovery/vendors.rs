@@ -1,19 +1,19 @@
-//! The vendors whose usual environment variables are looked for, a line each. Data only.
+//! The vendors whose usual environment variables are checked, one per line. Data only.
 
 use super::{Found, Price};
 
-/// A vendor with an API key, and the model of it that is used unless another is configured: a small, fast one that
-/// answers under a JSON schema.
+/// A vendor with an API key, and the model that is used unless another is configured: a small, fast one that answers
+/// under a JSON schema.
 #[derive(Debug)]
 pub(super) struct Vendor {
-    /// Provider, and the endpoint's name in the configuration.
+    /// Name of the provider, and of the endpoint in the configuration.
     pub(super) name: &'static str,
     pub(super) title: &'static str,
-    /// Variables that may hold the key; the first that is set counts.
+    /// Variables that may contain the key; the first that is set counts.
     pub(super) keys: &'static [&'static str],
-    /// Variables that may hold the base URL, as the vendor's own SDK reads them.
+    /// Variables that may contain the base URL, as in the vendor's own SDK.
     pub(super) base_urls: &'static [&'static str],
-    /// Follows the base URL of such a variable: what the vendor's SDK adds to it, and ours does not.
+    /// Appended to the base URL from such a variable: the vendor's SDK adds this path, ours does not.
     pub(super) path: &'static str,
     pub(super) model: &'static str,
     pub(super) price: Price,
@@ -45,11 +45,11 @@ impl Vendor {
     }
 }
 
-/// When the prices below were written down. Vendors change theirs: a cap counts with what stands here.
+/// Date of the prices below. Vendors change their prices; a cap is computed from these.
 pub(super) const PRICES_OF: &str = "autumn 2026";
 
-/// Every vendor, in the order in which they are preferred. Prices: US dollars a million tokens of input and of output,
-/// as publicly listed; where several are found (regions, tiers, dates), the highest.
+/// Every vendor, in order of preference. Prices are US dollars per million tokens of input and of output, as publicly
+/// listed; where several are listed (regions, tiers, dates), the highest.
 #[rustfmt::skip]
 pub(super) static VENDORS: &[Vendor] = &[
     Vendor::new(("openai", "OpenAI"), &["OPENAI_API_KEY"], &["OPENAI_BASE_URL", "OPENAI_API_BASE"], "", ("gpt-4.1-mini", 0.40, 1.60)),

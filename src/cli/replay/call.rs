@@ -1,5 +1,5 @@
-//! One call's producer: a client of `GET /v1/ingest` (DESIGN 5.1) that plays a recording, comes back after a drop, sends
-//! again what is not covered, and waits for `call.completed`.
+//! The producer of one call: a client of `GET /v1/ingest` (DESIGN 5.1) that plays a recording, reconnects after a drop,
+//! sends again what is not covered, and waits for `call.completed`.
 //!
 //! Knows no other call, and nothing of the daemon but its sockets.
 
@@ -24,51 +24,49 @@ use super::expected::{Expected, Listed};
 use super::outbox::Outbox;
 use super::stats::CallReport;
 
-/// Frames go out in batches of at most so many bytes, so that answers are read in between.
+/// A batch takes no further frame once it has this many bytes, so that answers are read in between.
 const BATCH_BYTES: usize = 16 * 1024;
-/// At most so many bytes are unacknowledged; beyond, the producer waits for an ack.
+/// With more unacknowledged bytes than this, the producer waits for an ack.
 const WINDOW_BYTES: usize = 256 * 1024;
-/// ... but not for longer than this: frames that change nothing need not be acknowledged.
+/// ... but not longer than this: frames that change nothing need not be acknowledged.
 const WINDOW_WAIT: Duration = Duration::from_millis(250);
-/// Time for a connection and its handshake.
+/// Timeout of a connection and its handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for `welcome`.
+/// Timeout of `welcome`.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
-/// Largest frame that the daemon sends, with room to spare.
+/// Largest frame that the daemon sends, with a margin.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// Time for acks before a connection that the daemon asked us to leave is left.
+/// How long acks are awaited on a connection that the daemon asked us to leave.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
-/// Turns are listed in pages of so many.
+/// Number of turns per page of the list.
 const PAGE: usize = 1000;
 
-/// What to play, and how.
+/// Parameters of a replay.
 pub(crate) struct Play<'a> {
     /// The daemon.
     pub(crate) target: &'a Target,
-    /// The call's id, not taken yet.
+    /// The call's id, not in use yet.
     pub(crate) call_id: &'a str,
-    /// What to play.
     pub(crate) recording: &'a Recording,
-    /// Its dialect.
+    /// Dialect of the recording.
     pub(crate) dialect: &'static dyn Dialect,
-    /// Analyses to ask for; empty = what the daemon runs by default.
+    /// Analyses to request; empty = the daemon's defaults.
     pub(crate) analyses: &'a [String],
-    /// Route and variant.
+    /// Pairs of route and variant.
     pub(crate) variants: &'a [(String, String)],
-    /// What is known of the call, a JSON object.
+    /// Metadata of the call, a JSON object.
     pub(crate) meta: Option<&'a str>,
-    /// How fast.
     pub(crate) speed: Speed,
-    /// How long without any progress before it is given up.
+    /// How long the call may be without any progress before it is given up.
     pub(crate) patience: Duration,
     /// Where progress is shown.
     pub(crate) meter: &'a Meter,
 }
 
-/// Plays a recording to its `call.completed`. What was reached is reported even where that failed.
+/// Plays a recording up to its `call.completed`. The report contains what was reached, even if that failed.
 ///
 /// # Cancel safety
-/// Cancelled, the connection drops; the call stays open at the daemon.
+/// Dropping the future drops the connection; the call stays open at the daemon.
 pub(crate) async fn play(play: Play<'_>) -> (CallReport, Result<()>) {
     let mut producer = Producer::new(play);
     let played = producer.run().await;
@@ -82,7 +80,7 @@ pub(crate) async fn play(play: Play<'_>) -> (CallReport, Result<()>) {
     (producer.report(&listed, sent), result)
 }
 
-/// How a connection ended, short of an error that ends the call's replay.
+/// How a connection ended, except by an error that ends the call's replay.
 enum End {
     Completed,
     Dropped { again: Again, wait: Option<Duration>, why: String },
@@ -105,7 +103,7 @@ struct Producer<'a> {
     url: String,
     stream_id: String,
     frames: Vec<Utf8Bytes>,
-    /// Bytes of all frames before each index, and of all.
+    /// Bytes of all frames before each index, and last the bytes of all frames.
     offsets: Vec<usize>,
     expected: Expected,
     is_final: Vec<bool>,
@@ -138,13 +136,13 @@ impl<'a> Producer<'a> {
         for index in &expected.final_frames {
             is_final[*index] = true;
         }
-        // Chosen here and not by the daemon: a connection that is lost before its welcome can be resumed too.
+        // Chosen here and not by the daemon, so that a connection that is lost before its welcome can be resumed too.
         let stream_id = "s_1".to_owned();
         let mut query = vec![
             ("call_id", play.call_id.to_owned()),
             ("stream_id", stream_id.clone()),
             ("dialect", play.dialect.name().to_owned()),
-            // A recording's times are those of its call.
+            // A recording's times count from the start of its call.
             ("offset_ms", "0".to_owned()),
         ];
         if !play.analyses.is_empty() {
@@ -290,7 +288,7 @@ impl<'a> Producer<'a> {
         end
     }
 
-    /// Waits for `welcome`; `Err` where the connection ends before it.
+    /// Waits for `welcome`; `Err` if the connection ends before it.
     async fn welcome(&mut self, socket: &mut ClientSocket) -> Result<Value, Result<End>> {
         loop {
             match socket.recv().await {
@@ -377,7 +375,8 @@ impl<'a> Producer<'a> {
         }
         let newest = insight["turn"].as_u64().or_else(|| insight["covers"]["to"].as_u64());
         let Some(newest) = newest else { return };
-        // A later insight over the same turns (the final one, say) did not wait for a turn.
+        // A later insight over the same turns (such as the final one) did not wait for a turn: its time is not
+        // measured.
         if self.covered.insert((analysis.to_owned(), newest)) {
             self.arrivals.push(Arrival { analysis: analysis.to_owned(), newest, at: Instant::now() });
         }
@@ -387,13 +386,13 @@ impl<'a> Producer<'a> {
     fn due(&self, started: Instant) -> Option<Instant> {
         let index = self.outbox.next();
         (index < self.frames.len()).then(|| {
-            // The `end` of our own comes with the last frame.
+            // Our own `end` is sent with the last frame.
             let at = self.play.recording.frames.get(index).map_or(self.play.recording.duration(), |frame| frame.at);
             started + self.play.speed.scale(at)
         })
     }
 
-    /// The frames that are due, marked as sent.
+    /// Takes the frames that are due, and marks them as sent.
     fn batch(&mut self, started: Instant, now: Instant) -> Vec<Utf8Bytes> {
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -409,7 +408,7 @@ impl<'a> Producer<'a> {
         batch
     }
 
-    /// All turns of the call as the daemon has them.
+    /// All turns of the call, as the daemon lists them.
     async fn list_turns(&self) -> Result<Vec<Listed>> {
         let mut turns = Vec::new();
         let mut after = String::new();

@@ -1,5 +1,5 @@
-//! What a recording says, read by the same decoder as the daemon's: which final turns its frames carry, so that the turns
-//! which the daemon lists at the end can be held against them. Pure.
+//! The final turns in a recording, read by the same decoder as the daemon's, so that the turns that the daemon lists at
+//! the end can be compared with them. Pure.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +8,21 @@ use serde::Deserialize;
 use crate::stt::{Decoder, Dialect};
 use crate::types::{SttEvent, TurnKey};
 
-/// The final turns of a recording, and whether it says where it ends.
+/// The final turns of a recording, and whether it contains its own end.
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
-    /// Turns that the vendor names, with the session that they belong to -> the first frame that carried a final of them.
+    /// Turns that the vendor names, with their session -> the first frame that contained a final of the turn.
     named: BTreeMap<(usize, Named), usize>,
-    /// The vendor's sessions, each a stream of the call: the first is the one that the producer names, the second that
-    /// one's `~2`, and so on.
+    /// The vendor's sessions, each a stream of the call: the first has the producer's stream id, the second has that id
+    /// with `~2`, and so on.
     sessions: Vec<Option<String>>,
-    /// Index of the session that is read.
+    /// Index of the session that is being read.
     session: usize,
-    /// Finals without an id, in order: frame and text.
+    /// Finals without an id, in order, as (frame, text).
     unnamed: Vec<(usize, String)>,
-    /// Frames that carry a final.
+    /// Indexes of the frames that contain a final.
     pub(crate) final_frames: Vec<usize>,
-    /// Whether the frames hold the vendor's own end.
+    /// Set if the frames contain the vendor's own end.
     pub(crate) ends: bool,
 }
 
@@ -32,34 +32,33 @@ enum Named {
     Vendor(String),
 }
 
-/// The part of a turn that matters here, as `GET …/turns` lists it.
+/// The fields of a turn that matter here, as `GET …/turns` lists them.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Listed {
     /// Ordinal in the call.
     pub(crate) turn: u64,
-    /// Its stream.
+    /// The stream that it belongs to.
     pub(crate) stream_id: String,
-    /// Number in its stream.
+    /// Ordinal in its stream.
     pub(crate) turn_order: u64,
-    /// The vendor's id.
+    /// The vendor's id of the turn.
     #[serde(default)]
     pub(crate) vendor_turn: Option<String>,
-    /// What was said.
     #[serde(default)]
     pub(crate) text: String,
 }
 
-/// What came of holding the listed turns against the expected ones.
+/// Result of comparing the listed turns with the expected ones.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// Finals that no listed turn answers.
+    /// Number of finals for which no turn is listed.
     pub(crate) lost: usize,
-    /// Ordinal in the call -> the frame that first carried it.
+    /// Ordinal in the call -> the frame that first contained the turn.
     pub(crate) frame_of: BTreeMap<u64, usize>,
 }
 
 impl Expected {
-    /// Reads `frames` in order. Frames that the dialect refuses carry no final.
+    /// Reads `frames` in order. A frame that the dialect refuses contains no final.
     pub(crate) fn read<'a>(dialect: &dyn Dialect, frames: impl Iterator<Item = &'a str>) -> Self {
         let mut expected = Self::default();
         let mut decoder: Box<dyn Decoder> = dialect.open();
@@ -106,23 +105,23 @@ impl Expected {
         }
     }
 
-    /// A session begins, or one that is known is sent again.
+    /// Begins a session, or returns to a known one that is sent again.
     fn begin(&mut self, id: Option<String>) {
         let known = self.sessions.iter().position(|session| session.is_some() && *session == id);
         self.session = known.unwrap_or_else(|| {
-            // What came before the first begin message is of the first session too.
+            // Everything before the first begin message belongs to the first session too.
             self.sessions.push(id);
             self.sessions.len() - 1
         });
     }
 
-    /// How many different turns are to be there.
+    /// Number of different turns that are expected.
     #[cfg(test)]
     pub(crate) fn turns(&self) -> usize {
         self.named.len() + self.unnamed.len()
     }
 
-    /// Holds the turns of `stream` against what was sent, as long as it came before frame `sent`.
+    /// Compares the listed turns of `stream` with those that were sent before frame `sent`.
     pub(crate) fn find(&self, listed: &[Listed], stream: &str, sent: usize) -> Found {
         let mut found = Found::default();
         let session = |turn: &Listed| match turn.stream_id.strip_prefix(stream)? {
@@ -146,11 +145,11 @@ impl Expected {
         found
     }
 
-    /// Finals without ids are found by their words, in order: each by one turn, or by the parts that it was cut into.
+    /// Finds finals without ids by their words, in order: each is one turn, or the parts that it was split into.
     fn find_unnamed<'a>(&self, listed: impl Iterator<Item = &'a Listed>, sent: usize, found: &mut Found) {
         let mut turns = listed.filter(|turn| !turn.text.trim().is_empty()).peekable();
         for (frame, text) in self.unnamed.iter().filter(|(frame, _)| *frame < sent) {
-            // White space does not count: a cut leaves it out, and some scripts have none to cut at.
+            // White space is ignored: a split removes it, and some scripts have none to split at.
             let wanted = solid(text);
             let mut rest = wanted.as_str();
             while let Some(turn) = turns.peek() {
@@ -217,7 +216,7 @@ mod tests {
         assert_eq!(found.lost, 0);
         assert_eq!(found.frame_of, BTreeMap::from([(0, 1), (1, 3), (2, 3)]));
         assert_eq!(expected.find(&all[..1], "s", frames.len()).lost, 1);
-        // What was never sent is not lost, and other streams answer nothing.
+        // A turn that was never sent is not lost, and turns of other streams do not count.
         assert_eq!(expected.find(&[], "s", 2).lost, 1);
         assert_eq!(expected.find(&all, "other", frames.len()).lost, 2);
     }

@@ -1,5 +1,5 @@
-//! Finding recordings: files as given, folders walked in order, hidden files left alone. Other files are skipped, by
-//! name.
+//! Finds recordings: files as given, and folders in order of name, without hidden files. Other files are skipped and
+//! named.
 
 use std::path::{Path, PathBuf};
 
@@ -7,24 +7,24 @@ use anyhow::{Context as _, Result};
 
 use crate::recording::{self, Recording, RecordingError};
 
-/// Whole recordings are kept in memory while they play; anything longer than this is no call, bytes.
+/// Maximum file size, bytes: whole recordings are kept in memory while they play, and no call is larger.
 const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// What a walk found, in order of the arguments, within a folder by name.
+/// Result of a walk, in the order of the arguments, within a folder by name.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
-    /// Recordings, and how many frames they hold. They are read again when their turn comes, so that a folder of any
-    /// size fits.
+    /// Recordings, with their number of frames. They are read again when they are played, so that a folder of any size
+    /// fits into memory.
     pub(crate) recordings: Vec<(PathBuf, usize)>,
-    /// Files that are no recordings, and why.
+    /// Files that are not recordings, and why.
     pub(crate) skipped: Vec<(PathBuf, String)>,
     /// Recordings that cannot be played, and why.
     pub(crate) damaged: Vec<(PathBuf, String)>,
-    /// What the recordings are played without, a sentence each, and which lines these are.
+    /// The lines that are left out of recordings, one sentence each.
     pub(crate) left_out: Vec<String>,
 }
 
-/// Reads every file of `paths` once, folders all the way down.
+/// Reads every file of `paths` once, and folders recursively.
 ///
 /// # Errors
 /// A path that cannot be read at all.
@@ -42,7 +42,7 @@ fn visit(path: &Path, walk: &mut Walk) -> Result<()> {
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
-            // Hidden files were put away on purpose.
+            // Hidden files were hidden on purpose.
             if entry.file_name().to_string_lossy().starts_with('.') {
                 continue;
             }
@@ -61,7 +61,7 @@ fn visit(path: &Path, walk: &mut Walk) -> Result<()> {
     Ok(())
 }
 
-/// What a recording lacks of its file, a sentence each.
+/// What is left out of a recording, one sentence each.
 pub(crate) fn left_out(path: &Path, recording: &Recording) -> Vec<String> {
     let path = path.display();
     let damage = recording.damage.iter();
@@ -77,7 +77,7 @@ pub(crate) fn left_out(path: &Path, recording: &Recording) -> Vec<String> {
 /// Reads one recording.
 ///
 /// # Errors
-/// Outer: the file cannot be read. Inner: it is no recording, or none that can be played.
+/// Outer: the file cannot be read. Inner: it is not a recording, or one that cannot be played.
 pub(crate) fn load(path: &Path) -> Result<Result<Recording, RecordingError>> {
     let size = std::fs::metadata(path)?.len();
     if size > MAX_FILE_BYTES {

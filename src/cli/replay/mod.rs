@@ -1,4 +1,4 @@
-//! `sidetone replay`: plays recordings into a daemon, as many at a time as asked for, and tells what came of it.
+//! `sidetone replay`: plays recordings into a daemon, as many at a time as requested, and reports the results.
 
 mod call;
 mod expected;
@@ -92,14 +92,14 @@ pub(crate) struct ReplayArgs {
 /// How fast a recording is played.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Speed {
-    /// Times real time.
+    /// A multiple of real time.
     Times(f64),
-    /// As fast as the daemon takes it.
+    /// As fast as the daemon takes frames.
     Max,
 }
 
 impl Speed {
-    /// When something at `at` is due.
+    /// The time after the start at which something recorded at `at` is due.
     pub(crate) fn scale(self, at: Duration) -> Duration {
         match self {
             Self::Times(factor) => at.div_f64(factor),
@@ -138,10 +138,10 @@ fn json_object(text: &str) -> Result<String, String> {
 /// Runs the command.
 ///
 /// # Errors
-/// Nothing could be played at all; what happened to single calls is told, and is in the exit code.
+/// Nothing could be played at all. Failures of single calls are printed, and the exit code shows them.
 ///
 /// # Cancel safety
-/// Cancelled, connections drop; the calls stay open at the daemon.
+/// Dropping the future drops the connections; the calls stay open at the daemon.
 pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
     if args.standin.as_stt {
         return standin::run(args.standin, &args.paths, args.speed).await;
@@ -224,7 +224,7 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
     Ok(if totals.clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What a figure of insights means where the recording was not played in real time.
+/// Explains the number of insights if the recording was not played in real time.
 const SPEED_NOTE: &str = "note: debounce and intervals run in real time at any --speed, so the number of insights is not \
 that of the call: turns that come faster than the debounce share one insight. --speed 1 shows the real number.";
 
@@ -233,7 +233,7 @@ struct Job {
     wanted_id: String,
 }
 
-/// Every recording, `copies` times.
+/// One job per recording and copy.
 fn jobs(recordings: &[PathBuf], copies: Option<u32>, call_id: Option<&str>) -> Vec<Job> {
     let mut jobs = Vec::new();
     for path in recordings {
@@ -248,12 +248,12 @@ fn jobs(recordings: &[PathBuf], copies: Option<u32>, call_id: Option<&str>) -> V
     jobs
 }
 
-/// The file's stem, other characters as `_`.
+/// The file's stem as a call id: characters that an id cannot have become `_`.
 pub(crate) fn stem_id(path: &Path) -> String {
     id::sanitize(&path.file_stem().unwrap_or_default().to_string_lossy())
 }
 
-/// `name` and `suffix`, within the length of an id.
+/// `name` and `suffix`, cut to the maximum length of an id.
 fn suffixed(name: &str, suffix: &str) -> String {
     let room = MAX_ID_BYTES - suffix.len();
     // Ids are ASCII.
@@ -263,7 +263,7 @@ fn suffixed(name: &str, suffix: &str) -> String {
 struct Shared {
     target: Target,
     meter: Meter,
-    /// Ids given out by this replay: the daemon knows of a call only once it has begun.
+    /// Ids that this replay uses: the daemon knows a call only once it has begun.
     ids: Mutex<HashSet<String>>,
     args: ReplayArgs,
 }

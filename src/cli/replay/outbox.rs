@@ -1,5 +1,5 @@
-//! What has been sent, what is acknowledged, and what has to be sent again: the producer's side of DESIGN 5.1's frame
-//! counts. Pure; frames are known by their index in the recording.
+//! The frames that were sent, that are acknowledged, and that must be sent again: the producer's side of the frame
+//! counts in DESIGN 5.1. Pure; a frame is identified by its index in the recording.
 
 /// The positions of one stream's producer.
 ///
@@ -10,7 +10,7 @@ pub(crate) struct Outbox {
     base: usize,
     /// Index of the frame to send next.
     next: usize,
-    /// Frames that the daemon has said to be covered.
+    /// Number of frames that the daemon has reported as covered.
     acked: usize,
     /// The highest `next` so far.
     furthest: usize,
@@ -18,10 +18,11 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// A connection was welcomed; `covered` is `welcome.frames`: how many frames of the connection before it are covered.
+    /// Handles the welcome of a connection. `covered` is `welcome.frames`: how many frames of the connection before are
+    /// covered.
     ///
-    /// A count above what that connection was sent cannot be about it (its own welcome was lost, say), and is not
-    /// believed: then everything that is not acknowledged goes out again.
+    /// A count above the number of frames sent on that connection cannot refer to it (for example because its own
+    /// welcome was lost) and is ignored: everything that is not acknowledged is then sent again.
     pub(crate) fn welcomed(&mut self, covered: Option<u64>) {
         let sent = self.next - self.base;
         let resume = match covered.and_then(|count| usize::try_from(count).ok()) {
@@ -33,7 +34,7 @@ impl Outbox {
         self.next = self.acked;
     }
 
-    /// `ack.frames` of this connection. Returns the indexes that it newly covers.
+    /// Handles `ack.frames` of this connection. Returns the indexes that it newly covers.
     pub(crate) fn acknowledged(&mut self, frames: u64) -> std::ops::Range<usize> {
         let before = self.acked;
         let count = usize::try_from(frames).unwrap_or(usize::MAX);
@@ -41,7 +42,7 @@ impl Outbox {
         before..self.acked
     }
 
-    /// The frame at [`Outbox::next`] has been written.
+    /// Records that the frame at [`Outbox::next`] has been written.
     pub(crate) fn sent(&mut self) {
         if self.next < self.furthest {
             self.resent += 1;
@@ -60,12 +61,12 @@ impl Outbox {
         self.acked
     }
 
-    /// How many different frames have been sent.
+    /// Number of different frames that have been sent.
     pub(crate) fn furthest(&self) -> usize {
         self.furthest
     }
 
-    /// Frames sent more than once, each time counted.
+    /// Number of frames sent again, each time counted.
     pub(crate) fn resent(&self) -> usize {
         self.resent
     }
@@ -102,7 +103,7 @@ mod tests {
         outbox.welcomed(Some(33));
         assert_eq!(outbox.next(), 33);
         send(&mut outbox, 10);
-        // Counts are per connection: 5 of the second one.
+        // Counts are per connection: 5 frames of the second one.
         assert_eq!(outbox.acknowledged(5), 33..38);
         outbox.welcomed(Some(7));
         assert_eq!(outbox.next(), 40);
@@ -117,10 +118,11 @@ mod tests {
         outbox.acknowledged(33);
         outbox.welcomed(Some(33));
         send(&mut outbox, 2);
-        // Of the connection before the last: the daemon never saw the last one.
+        // This is the count of the connection before the last: the daemon never saw the last one.
         outbox.welcomed(Some(33));
         assert_eq!(outbox.next(), 33);
-        // The daemon saw a connection of which we did not see the welcome: nothing of it, so what is not acked.
+        // The daemon saw a connection whose welcome we did not see, and covers none of it: what is not acknowledged is
+        // sent again.
         outbox.welcomed(Some(0));
         assert_eq!(outbox.next(), 33);
         outbox.acknowledged(u64::MAX);
@@ -128,7 +130,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a daemon that covers what it likes and loses the rest at every drop: every frame arrives, in order.
+        /// Against a daemon that covers any number of frames and loses the rest at every drop: every frame arrives, in
+        /// order.
         #[test]
         fn every_frame_arrives(steps in prop::collection::vec((0usize..20, 0usize..20, any::<bool>()), 1..40)) {
             let mut outbox = Outbox::default();

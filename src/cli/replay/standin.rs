@@ -1,4 +1,4 @@
-//! `sidetone replay --as-stt`: recordings served as if by the STT vendor.
+//! `sidetone replay --as-stt`: serves recordings as the STT vendor would.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use super::super::out::say;
 use super::{Speed, files};
 use crate::standin::{self, Fault, Options, Pace, Script};
 
-/// What paces the frames.
+/// The source of the frames' pace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum PaceBy {
     /// The recorded times, by --speed
@@ -53,10 +53,10 @@ pub(super) struct StandinArgs {
     extras: bool,
 }
 
-/// Serves until it is interrupted.
+/// Serves until Ctrl-C.
 ///
 /// # Errors
-/// Nothing to serve, or the address is taken.
+/// There is nothing to serve, or the address is in use.
 pub(super) async fn run(args: StandinArgs, paths: &[PathBuf], speed: Speed) -> Result<ExitCode> {
     let walk = files::walk(paths)?;
     let mut scripts = Vec::new();

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// Latencies, for percentiles by nearest rank.
+/// Latencies, from which percentiles are computed by nearest rank.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Samples(Vec<Duration>);
 
 impl Samples {
-    /// Adds one.
+    /// Adds a sample.
     pub(crate) fn push(&mut self, sample: Duration) {
         self.0.push(sample);
     }
@@ -20,13 +20,12 @@ impl Samples {
         self.0.extend(other.0);
     }
 
-    /// How many.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// The median and the 99th percentile, in ms; `null` without a sample.
+    /// The median and the 99th percentile, in ms; `None` without a sample.
     pub(crate) fn quantiles(&mut self) -> Quantiles {
         self.0.sort_unstable();
         Quantiles { p50: self.rank(0.50), p99: self.rank(0.99) }
@@ -37,7 +36,7 @@ impl Samples {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the length")]
         let rank = (quantile * self.0.len() as f64).ceil() as usize;
         let sample = self.0.get(rank.max(1) - 1)?;
-        // A hundredth of a millisecond is as fine as it is true.
+        // Rounded to a hundredth of a millisecond: further digits would not be accurate.
         Some((sample.as_secs_f64() * 100_000.0).round() / 100.0)
     }
 }
@@ -51,47 +50,47 @@ pub(crate) struct Quantiles {
     pub p99: Option<f64>,
 }
 
-/// What came of one call.
+/// Result of one call.
 #[derive(Debug, Default)]
 pub(crate) struct CallReport {
-    /// Turns that the daemon lists.
+    /// Number of turns that the daemon lists.
     pub(crate) turns: usize,
-    /// Different insights that arrived.
+    /// Number of different insights that arrived.
     pub(crate) insights: usize,
-    /// Jobs that failed.
+    /// Number of jobs that failed.
     pub(crate) failures: usize,
-    /// Finals sent that the daemon does not list.
+    /// Number of final turns that were sent and that the daemon does not list.
     pub(crate) lost: usize,
-    /// Lines of the recording that cannot be read, and are left out.
+    /// Number of lines of the recording that cannot be read and are left out.
     pub(crate) skipped: usize,
-    /// Frames sent more than once.
+    /// Number of frames that were sent again.
     pub(crate) resent: usize,
-    /// Connections after the first.
+    /// Number of connections after the first.
     pub(crate) reconnects: usize,
-    /// From a frame with a final to its ack.
+    /// Time from a frame with a final turn to its ack.
     pub(crate) acks: Samples,
-    /// From the frame of the newest turn covered to the first insight that covers it, by analysis.
+    /// Time from the frame of the newest turn covered to the first insight that covers it, by analysis.
     pub(crate) insight_times: BTreeMap<String, Samples>,
 }
 
 /// The sum over all calls.
 #[derive(Debug, Default)]
 pub(crate) struct Totals {
-    /// Calls begun.
+    /// Number of calls.
     pub(crate) calls: usize,
-    /// Calls that ended in an error.
+    /// Number of calls that ended in an error, and of recordings that cannot be played.
     pub(crate) failed: usize,
     sum: CallReport,
 }
 
-/// The last line of `--json`, exactly.
+/// The last line of `--json`, exactly as it is printed.
 #[derive(Debug, Serialize)]
 pub(crate) struct LastLine {
     calls: usize,
     turns: usize,
     insights: usize,
     lost: usize,
-    /// Only there where something was.
+    /// Left out if it is 0.
     #[serde(skip_serializing_if = "is_zero")]
     skipped: usize,
     ack_ms: Quantiles,
@@ -135,7 +134,7 @@ impl Totals {
         }
     }
 
-    /// Whether all went well.
+    /// Returns true if nothing was lost and no call failed.
     pub(crate) fn clean(&self) -> bool {
         self.sum.lost == 0 && self.failed == 0
     }
@@ -155,7 +154,7 @@ impl Totals {
         }
     }
 
-    /// The summary for people: label and text, a row each.
+    /// The summary for people: one row of label and text per figure.
     pub(crate) fn rows(&mut self, took: Duration) -> Vec<(String, String)> {
         let line = self.last_line();
         let sum = &mut self.sum;

@@ -1,4 +1,4 @@
-//! The producer against a scripted daemon that drops, lies low and comes back: every frame takes effect once, in order.
+//! The producer against a scripted daemon that drops, refuses and comes back: every frame takes effect once, in order.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,14 +9,14 @@ use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes};
 use crate::cli::scripted;
 use crate::recording::{self, Header};
 
-/// What the daemon does on one connection.
+/// Behaviour of the daemon on one connection.
 #[derive(Clone, Copy)]
 struct Act {
-    /// Frames to read.
+    /// Number of frames to read.
     read: usize,
-    /// Of these, how many take effect.
+    /// Number of these that take effect.
     cover: usize,
-    /// Whether they are acknowledged.
+    /// Set if they are acknowledged.
     ack: bool,
     then: Then,
 }
@@ -148,7 +148,7 @@ async fn converse(mut socket: ServerSocket, state: &Mutex<State>, act: Act) {
     }
 }
 
-/// What has to have taken effect: every frame once, in order, and the end that the recording did not have.
+/// The frames that must have taken effect: each once, in order, and then the end that the recording did not have.
 fn whole(turns: usize) -> Vec<String> {
     let mut frames: Vec<String> = recording(turns).frames.iter().map(|frame| frame.message.to_string()).collect();
     frames.push(r#"{"type":"end"}"#.to_owned());

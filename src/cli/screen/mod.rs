@@ -1,6 +1,6 @@
-//! Frames for people: a call as it goes on, with its insights, on a terminal or in a file.
+//! Frames for people: a call in progress with its insights, on a terminal or in a file.
 //!
-//! Knows the frames of DESIGN 5.2 by their field names alone, and skips what it does not know. All text of others is
+//! Knows the frames of DESIGN 5.2 only by their field names, and skips those that it does not know. Text from others is
 //! made harmless before it is written.
 
 mod text;
@@ -17,16 +17,16 @@ use text::{clock, tail, wrap};
 pub(crate) use text::harmless;
 use value::{Line, lines as value_lines, unverified};
 
-/// The reader of our output (`head`, say) has had enough.
+/// Returns true if the reader of our output (such as `head`) has closed it.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Columns where the width is not known.
+/// Columns if the width is unknown.
 const DEFAULT_WIDTH: usize = 100;
-/// Text wider than this is hard to read.
+/// Maximum columns: wider text is hard to read.
 const MAX_WIDTH: usize = 120;
-/// Columns of a call's name, where several calls are shown.
+/// Columns of a call's name, if several calls are shown.
 const NAME_COLUMNS: usize = 14;
 /// Colours of speakers, in order of appearance.
 const SPEAKERS: [AnsiColors; 6] = [
@@ -38,13 +38,13 @@ const SPEAKERS: [AnsiColors; 6] = [
     AnsiColors::BrightRed,
 ];
 
-/// Writes frames as text. Colours are stripped by the stream behind it where nobody would see them.
+/// Writes frames as text. The stream behind it strips colours that nobody would see.
 pub(crate) struct Screen<W: Write> {
     out: W,
-    /// Partials can be shown and taken back.
+    /// Set if partials can be shown and erased again.
     live: bool,
     width: usize,
-    /// Whether each line says whose call it is.
+    /// Set if each line names its call.
     named: bool,
     partial: bool,
     calls: HashMap<String, Call>,
@@ -58,7 +58,7 @@ struct Call {
 }
 
 impl Screen<anstream::Stdout> {
-    /// On stdout. `named`: several calls may be shown.
+    /// A screen on stdout. `named`: several calls may be shown.
     pub(crate) fn stdout(named: bool) -> Self {
         let live = io::stdout().is_terminal();
         let width = rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
@@ -72,7 +72,7 @@ impl<W: Write> Screen<W> {
         Self { out, live, width: width.min(MAX_WIDTH), named, partial: false, calls: HashMap::new() }
     }
 
-    /// Takes back what is only there for the moment, so that something else can be written.
+    /// Erases a partial that is shown, so that something else can be written.
     ///
     /// # Errors
     /// The output is closed.
@@ -83,7 +83,7 @@ impl<W: Write> Screen<W> {
         self.out.flush()
     }
 
-    /// A line of our own.
+    /// Writes a line of our own.
     ///
     /// # Errors
     /// The output is closed.
@@ -205,7 +205,7 @@ impl<W: Write> Screen<W> {
         Ok(())
     }
 
-    /// Writes `lines`; those that were there `before` step back.
+    /// Writes `lines`; those that are also in `before` are dimmed.
     fn value(&mut self, lines: &[Line], before: &[Line]) -> io::Result<()> {
         let name = self.name("");
         for line in lines {
@@ -244,7 +244,7 @@ impl<W: Write> Screen<W> {
             self.turn(call, turn, None)?;
         }
         for insight in state["insights"].as_object().into_iter().flat_map(|insights| insights.values()) {
-            // Of a per-turn analysis, one insight a turn: those came with their turns and are not told again.
+            // A per-turn analysis has one insight per turn; those in a snapshot are not shown.
             if insight["turns"].is_null() {
                 self.insight(call, insight)?;
             }
@@ -289,7 +289,7 @@ impl<W: Write> Screen<W> {
     }
 }
 
-/// The words of a mood in its colour.
+/// Colours the words for a mood or a trend.
 fn tinted(line: &str) -> String {
     line.split(' ')
         .map(|word| match word.trim_end_matches([',', '.', ';']) {

@@ -1,7 +1,7 @@
-//! Text for a terminal: nothing in it may command the terminal, and no line is wider than it. Pure.
+//! Text for a terminal: no character of it can control the terminal, and no line is wider than it. Pure.
 
-/// Makes text of others harmless: what a terminal would obey (escape sequences and other control characters) or what
-/// would turn the reading direction becomes a visible stand-in; line breaks and tabs become spaces.
+/// Makes text from others harmless: characters that a terminal would obey (escape sequences and other control
+/// characters) or that would change the reading direction become U+FFFD; line breaks and tabs become spaces.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .map(|character| match character {
@@ -13,7 +13,7 @@ pub(crate) fn harmless(text: &str) -> String {
         .collect()
 }
 
-/// Cuts text into lines of at most `width` characters, at white space where there is some. At least one line.
+/// Splits text into lines of at most `width` characters (at least 8), at white space where possible. At least one line.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(8);
     let mut lines = vec![String::new()];
@@ -33,7 +33,7 @@ pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
                 used = 0;
                 continue;
             }
-            // A single word that is wider than the line.
+            // A single word that is wider than the line is cut.
             let cut = rest.char_indices().nth(width).map_or(rest.len(), |(index, _)| index);
             push(&mut lines, false, &rest[..cut]);
             lines.push(String::new());
@@ -52,7 +52,7 @@ fn push(lines: &mut [String], gap: bool, text: &str) {
     }
 }
 
-/// The end of `text` that fits into `width` characters, with a sign where something was left out.
+/// The end of `text` that fits into `width` characters, with an ellipsis if something was left out.
 pub(crate) fn tail(text: &str, width: usize) -> String {
     let length = text.chars().count();
     if length <= width {
@@ -62,7 +62,7 @@ pub(crate) fn tail(text: &str, width: usize) -> String {
     format!("…{kept}")
 }
 
-/// `0:07`, `12:30`, `1:02:03`.
+/// A call time as `0:07`, `12:30` or `1:02:03`.
 pub(crate) fn clock(ms: u64) -> String {
     let seconds = ms / 1000;
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);

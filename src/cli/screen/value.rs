@@ -1,27 +1,27 @@
-//! An insight's value as lines for people: any JSON, for users define their own schemas. Pure, and without colour.
+//! An insight's value as lines for people: any JSON, because users define their own schemas. Pure, and without colour.
 
 use serde_json::{Map, Value};
 
 use super::text::harmless;
 
-/// Texts longer than this stand on lines of their own.
+/// Texts longer than this get lines of their own.
 const SHORT_CHARS: usize = 48;
-/// Lists longer than this do.
+/// Lists longer than this get lines of their own.
 const SHORT_LIST_CHARS: usize = 72;
-/// Fields that need no label in front of what they hold.
+/// Fields whose values need no label.
 const PLAIN: [&str; 5] = ["speaker", "name", "label", "score", "value"];
 
-/// One line, and how deep it stands.
+/// One line, and its indentation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
     /// Steps of indentation.
     pub(crate) depth: usize,
-    /// The text, harmless, not wrapped yet.
+    /// The text, made harmless, not wrapped yet.
     pub(crate) text: String,
 }
 
-/// An insight's `value` as lines. Short fields of an object share a line; what is empty is left out, and so is a list
-/// `evidence` of plain quotes, which an insight carries beside its value too.
+/// An insight's `value` as lines. Short fields of an object share a line. Empty values are left out, and so is a list
+/// `evidence` of plain quotes, which an insight also has beside its value.
 pub(crate) fn lines(value: &Value) -> Vec<Line> {
     let mut lines = Vec::new();
     match value {
@@ -37,19 +37,20 @@ pub(crate) fn lines(value: &Value) -> Vec<Line> {
     lines
 }
 
-/// The quotes of an insight's `evidence` whose words are not in the transcript, a line each. The others need no word.
+/// The quotes in an insight's `evidence` whose words are not in the transcript, one line each; the others are not
+/// shown.
 pub(crate) fn unverified(evidence: &Value) -> Vec<Line> {
     let quotes = evidence.as_array().into_iter().flatten().filter(|item| item["unverified"] == true);
     quotes.filter_map(|item| Some(Line { depth: 0, text: quote(item.as_object()?)? })).collect()
 }
 
-/// A list of quotes that are in the transcript, and nothing but that.
+/// Returns true for a list of nothing but quotes that are in the transcript.
 fn is_plain_evidence(value: &Value) -> bool {
     let plain = |item: &Value| item.as_object().is_some_and(|fields| quote(fields).is_some() && fields.len() == 2);
     value.as_array().is_some_and(|items| items.iter().all(plain))
 }
 
-/// A quote with its turn, and whether its words are there.
+/// A quote with its turn, and a note if its words are not in the transcript.
 fn quote(fields: &Map<String, Value>) -> Option<String> {
     let words = harmless(fields.get("quote")?.as_str()?);
     let place = match fields.get("turn")? {
@@ -105,7 +106,7 @@ fn object(fields: &Map<String, Value>, depth: usize, lines: &mut Vec<Line>) {
             None => long.push((name, value)),
         }
     }
-    // A text alone needs no label: the analysis' name stands above it.
+    // A single text needs no label: the analysis's name is in the line above.
     let alone = fields.len() == 1;
     for (name, value) in &long {
         match value {
@@ -125,7 +126,7 @@ fn object(fields: &Map<String, Value>, depth: usize, lines: &mut Vec<Line>) {
     }
 }
 
-/// An object that is a `text` with a few short things about it, as one line.
+/// An object with a `text` and a few short fields about it, as one line.
 fn sentence(fields: &Map<String, Value>) -> Option<String> {
     let text = harmless(fields.get("text")?.as_str()?);
     let mut about = Vec::new();
@@ -139,7 +140,7 @@ fn sentence(fields: &Map<String, Value>) -> Option<String> {
     Some(if about.is_empty() { text } else { format!("{text} ({})", about.join(", ")) })
 }
 
-/// A value that fits beside others; `Some("")` for nothing, `None` where it needs lines of its own.
+/// A value that fits beside others; `Some("")` for an empty one, `None` if it needs lines of its own.
 fn inline(value: &Value) -> Option<String> {
     match value {
         Value::Array(items) if items.is_empty() => Some(String::new()),
@@ -158,7 +159,7 @@ fn inline(value: &Value) -> Option<String> {
     }
 }
 
-/// An object that says all by its values: `{"label": "negative", "score": -0.4}` is `negative -0.40`.
+/// An object whose values need no labels: `{"label": "negative", "score": -0.4}` is `negative -0.40`.
 fn plain(value: &Value) -> Option<String> {
     let fields = value.as_object()?;
     let texts: Vec<String> = fields

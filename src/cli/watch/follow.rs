@@ -1,6 +1,6 @@
-//! A subscriber's connection: subscribes, hands on every frame, and after a drop goes on where it was (DESIGN 5.2).
+//! A subscriber's connection: subscribes, passes on every frame, and continues after a drop where it was (DESIGN 5.2).
 //!
-//! Knows no terminal: frames go to a function.
+//! Knows no terminal: frames are passed to a function.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -16,20 +16,20 @@ use crate::cli::target::{Target, next_step};
 
 use super::positions::Positions;
 
-/// Time for a connection and its handshake.
+/// Timeout of a connection and its handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Largest frame that the daemon sends, with room to spare.
+/// Largest frame that the daemon sends, with a margin.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// How often the daemon pings, unless it says otherwise.
+/// Interval of the daemon's pings, unless it announces another.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// What the function that takes the frames hears.
+/// Argument of the function that takes the frames.
 pub(crate) enum Heard<'a> {
-    /// A frame: its text, and what it says.
+    /// A frame: its text, and its parsed value.
     Frame(&'a str, &'a Value),
-    /// The connection is gone; another is tried.
+    /// The connection is lost; another one is tried.
     Lost(&'a str),
-    /// It is back.
+    /// The connection is back.
     Back,
 }
 
@@ -38,13 +38,15 @@ enum End {
     Dropped { again: Again, wait: Option<Duration>, why: String },
 }
 
-/// Follows `positions` until `take` breaks. The first connection has to succeed; after it, drops are outlived.
+/// Follows `positions` until `take` breaks. A daemon that cannot be reached at the start is an error; later, a lost
+/// connection is made again.
 ///
 /// # Errors
-/// No connection at first; the daemon refused what was asked for; a close code that means "never"; or what `take` says.
+/// The daemon cannot be reached at the start; it refused the subscription; it closed with a code that means "never"; or
+/// `take` failed.
 ///
 /// # Cancel safety
-/// Cancelled, the connection drops; a frame may have been received and not handed on.
+/// Dropping the future drops the connection; a frame may have been received and not passed on.
 pub(crate) async fn follow(
     target: &Target,
     positions: &mut Positions,
@@ -70,7 +72,7 @@ pub(crate) async fn follow(
                 match Box::pin(converse(socket, positions, &mut take)).await? {
                     End::Done => return Ok(()),
                     End::Dropped { again, wait, why } => {
-                        // A connection that held is no failure to back off from.
+                        // A connection that lasted is not a failure: the backoff starts over.
                         if since.elapsed() > Duration::from_secs(1) {
                             backoff.reset();
                         }
@@ -102,7 +104,8 @@ async fn converse(
     }
     let mut ping_interval = PING_INTERVAL;
     loop {
-        // Two pings without a sound: the other end is gone, although nothing said so.
+        // Nothing was heard for two and a half ping intervals: the other end is gone, although the connection was not
+        // closed.
         let text = match tokio::time::timeout(ping_interval * 5 / 2, socket.recv()).await {
             Err(_) => return Ok(dropped("nothing was heard, not even a ping".to_owned())),
             Ok(Err(error)) => return Ok(dropped(error.to_string())),
@@ -135,7 +138,7 @@ async fn converse(
             "reconnect" => {
                 let wait = Duration::from_millis(frame["after_ms"].as_u64().unwrap_or(1000));
                 let why = "the daemon asked to come back".to_owned();
-                // What it still has to say comes before its close frame.
+                // The frames that the daemon still has come before its close frame.
                 return Ok(drain(socket, positions, take, frame["grace_ms"].as_u64()).await?.unwrap_or(End::Dropped {
                     again: Again::Now,
                     wait: Some(wait),
@@ -147,7 +150,7 @@ async fn converse(
     }
 }
 
-/// Takes what comes until the daemon closes, for as long as it asked us to leave in, at most 2 s.
+/// Takes frames until the daemon closes, for the grace time that it announced, at most 2 s.
 async fn drain(
     mut socket: ClientSocket,
     positions: &mut Positions,

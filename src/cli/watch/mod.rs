@@ -1,4 +1,4 @@
-//! `sidetone watch`: subscribes to a daemon and shows what comes, for people or as NDJSON.
+//! `sidetone watch`: subscribes to a daemon and shows its frames, for people or as NDJSON.
 
 mod follow;
 mod positions;
@@ -53,10 +53,10 @@ pub(crate) struct WatchArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// No daemon, or it refused what was asked for.
+/// No daemon, or the daemon refused the subscription.
 ///
 /// # Cancel safety
-/// Cancelled, the connection drops.
+/// Dropping the future drops the connection.
 pub(crate) async fn run(args: WatchArgs) -> Result<ExitCode> {
     let target: Target = args.to.parse().map_err(|error| anyhow!("--to: {error}"))?;
     let single = args.calls.len() == 1;

@@ -1,19 +1,19 @@
-//! Where a subscriber stands: what it has seen of each call, and the frame that asks for the rest (DESIGN 5.2). Pure.
+//! A subscriber's position: what it has seen of each call, and the frame that requests the rest (DESIGN 5.2). Pure.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-/// Which calls are wanted.
+/// The calls that are requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Selection {
-    /// All, those to come too.
+    /// All calls, including later ones.
     All,
-    /// These, whether they exist yet or not.
+    /// These calls, whether they exist yet or not.
     Calls(Vec<String>),
 }
 
-/// What a subscriber asks for, and how far it has read.
+/// A subscriber's request, and how far it has read.
 #[derive(Debug)]
 pub(crate) struct Positions {
     selection: Selection,
@@ -31,12 +31,12 @@ struct Seen {
 }
 
 impl Positions {
-    /// Nothing seen yet. No `analyses` = all of them.
+    /// A position from which nothing was seen yet. No `analyses` = all of them.
     pub(crate) fn new(selection: Selection, analyses: Vec<String>, include: Vec<&'static str>) -> Self {
         Self { selection, analyses, include, seen: BTreeMap::new(), cursor: None }
     }
 
-    /// The `subscribe` frame that goes on where this one stands.
+    /// The `subscribe` frame that continues at this position.
     pub(crate) fn subscribe(&self) -> Value {
         let mut frame = json!({ "id": "1", "type": "subscribe", "include": self.include });
         if !self.analyses.is_empty() {
@@ -65,7 +65,7 @@ impl Positions {
         frame
     }
 
-    /// Takes note of a frame. `false`: it is an event that was seen before.
+    /// Records a frame. Returns false if it is an event that was seen before.
     pub(crate) fn accept(&mut self, frame: &Value) -> bool {
         if let Some(cursor) = frame["cursor"].as_str() {
             self.cursor = Some(cursor.to_owned());
@@ -74,7 +74,7 @@ impl Positions {
             "subscribed" => {
                 for (call, state) in frame["calls"].as_object().into_iter().flatten() {
                     let (Some(epoch), false) = (state["epoch"].as_str(), state["recovered"] == true) else { continue };
-                    // Our history of it is void; a snapshot comes.
+                    // Our history of this call is void; a snapshot follows.
                     self.seen.insert(call.clone(), Seen { epoch: epoch.to_owned(), seq: 0 });
                 }
                 true
@@ -95,7 +95,7 @@ impl Positions {
         let (Some(call), Some(seq)) = (frame["call_id"].as_str(), frame["seq"].as_u64()) else { return true };
         let epoch = frame["epoch"].as_str();
         let Some(seen) = self.seen.get_mut(call) else {
-            // A call that began while we listened names its epoch; of another one, all that comes is new.
+            // A call that began while we listened names its epoch. For any other call, every event is new.
             if let Some(epoch) = epoch {
                 self.seen.insert(call.to_owned(), Seen { epoch: epoch.to_owned(), seq });
             }
@@ -109,7 +109,7 @@ impl Positions {
             epoch.clone_into(&mut seen.epoch);
         }
         seen.seq = seq;
-        // With a cursor nothing has to be known of a call that is over.
+        // With a cursor, nothing needs to be known of a call that is over.
         if self.selection == Selection::All && frame["type"] == "call.completed" {
             self.seen.remove(call);
         }
