@@ -1,8 +1,8 @@
-//! The admin socket: key commands ask the running daemon by a Unix socket in its data folder, so that the daemon itself
-//! writes its key file, as the user that has to read it.
+//! The admin socket: key commands talk to the running daemon through a Unix socket in its data folder, so that the
+//! daemon itself writes its key file, as the user that must read it.
 //!
-//! One request and one answer a connection, each one line of JSON. Only the daemon's own user and root may ask. Where no
-//! daemon runs, a command does the same work on the files ([`apply`]).
+//! One request and one answer per connection, each one line of JSON. Only the daemon's own user and root are allowed.
+//! If no daemon runs, a command does the same work on the files ([`apply`]).
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -19,55 +19,55 @@ use crate::base::owner;
 
 /// The socket's name in the data folder.
 const FILE: &str = "admin.sock";
-/// Longest path of a socket that every system takes, bytes; a longer one is reached through its folder's descriptor.
+/// Maximum length of a socket's path on every system, bytes; a longer path goes through its folder's descriptor.
 const MAX_PATH_BYTES: usize = 100;
-/// Longest request, bytes: a name of 128 and a handful of scopes.
+/// Maximum size of a request, bytes: a name of 128 and a few scopes.
 const MAX_REQUEST_BYTES: u64 = 16 * 1024;
-/// Longest answer, bytes: keys by the ten thousand.
+/// Maximum size of an answer, bytes: tens of thousands of keys.
 const MAX_ANSWER_BYTES: u64 = 16 * 1024 * 1024;
 /// How long the daemon waits for a request, and a command for the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Wait after a failed accept (out of descriptors), so that it does not spin.
+/// Wait after a failed accept (no free descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a key command wants.
+/// The request of a key command.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum Request {
-    /// A new key.
+    /// Creates a key.
     Create {
-        /// Its name.
+        /// Its name, not in use yet.
         name: String,
-        /// What it opens, by name.
+        /// Names of its scopes.
         scopes: Vec<String>,
     },
-    /// All keys, revoked ones too.
+    /// Lists all keys, including revoked ones.
     List,
-    /// No more of this key.
+    /// Revokes a key.
     Revoke {
         /// Its name.
         name: String,
     },
 }
 
-/// What came of it.
+/// The answer to a request.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Answer {
-    /// The key that was made.
+    /// The key that was created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// The keys that there are.
+    /// The keys that exist.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<Entry>,
-    /// Why nothing was done.
+    /// Why the request failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// Does what is asked, on the key file.
+/// Executes a request on the key file.
 ///
 /// # Errors
-/// The file cannot be used, or the request names what it must not.
+/// The file cannot be used, or a name or scope in the request is invalid, taken or unknown.
 pub fn apply(file: &Path, request: &Request) -> Result<Answer, KeyError> {
     match request {
         Request::Create { name, scopes } => {
@@ -81,17 +81,17 @@ pub fn apply(file: &Path, request: &Request) -> Result<Answer, KeyError> {
     }
 }
 
-/// Asks the daemon that runs on `folder`; `None`: none runs there.
+/// Sends a request to the daemon that runs on `folder`; `None` if none runs there.
 ///
 /// # Errors
-/// A daemon is there and does not answer, or refuses to talk to this user.
+/// A daemon runs there, but it does not answer in time or the connection fails.
 pub fn ask(folder: &Path, request: &Request) -> Result<Option<Answer>, KeyError> {
     let path = folder.join(FILE);
     let failed = |error| KeyError::File { path: path.clone(), error };
     let connected = reachable(folder).and_then(|(at, _folder)| UnixStream::connect(at));
     let mut stream = match connected {
         Ok(stream) => stream,
-        // A folder that is closed to this user is named by whoever looks for the files.
+        // A folder that is closed to this user is reported by the code that looks for the files.
         Err(error) => match error.kind() {
             io::ErrorKind::NotFound
             | io::ErrorKind::NotADirectory
@@ -125,7 +125,7 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds the socket in `folder`, in place of one that a dead daemon left: call it with the folder locked.
+    /// Binds the socket in `folder`, and replaces one that a dead daemon left. Must be called with the folder locked.
     ///
     /// # Errors
     /// The system refuses.
@@ -142,7 +142,7 @@ impl Socket {
         Ok(Self { listener, path })
     }
 
-    /// Answers one command after the other until `stop`, then takes the socket away. Drop it to stop at once.
+    /// Answers one command after the other until `stop`, then removes the socket. Drop the future to stop at once.
     pub async fn serve(self, keys: Keys, stop: CancellationToken) {
         let Self { listener, path } = self;
         match tokio::net::UnixListener::from_std(listener) {
@@ -167,12 +167,12 @@ impl Socket {
                 }
             }
         }
-        // Best effort: the next start takes a stale one away.
+        // Best effort: the next start removes a stale socket.
         let _ = fs::remove_file(path);
     }
 }
 
-/// The socket's path, through its folder's descriptor where it is too long; that descriptor must live as long as the path.
+/// The socket's path; if it is too long, a path through its folder's descriptor, which must live as long as the path.
 fn reachable(folder: &Path) -> io::Result<(PathBuf, Option<fs::File>)> {
     let path = folder.join(FILE);
     if path.as_os_str().len() <= MAX_PATH_BYTES {
@@ -183,11 +183,13 @@ fn reachable(folder: &Path) -> io::Result<(PathBuf, Option<fs::File>)> {
     Ok((PathBuf::from(format!("/proc/self/fd/{}/{FILE}", folder.as_raw_fd())), Some(folder)))
 }
 
+/// Answers the request of one connection.
+///
 /// # Cancel safety
-/// Dropped, a request that was read may still be done.
+/// If the future is dropped, a request that was read may still be executed.
 async fn answer(mut stream: tokio::net::UnixStream, keys: &Keys) -> io::Result<()> {
     let (uid, own) = (stream.peer_cred()?.uid(), owner::effective_uid());
-    // Read whoever asks: a socket that closes on unread bytes resets, and the refusal would be lost.
+    // Read for any user: a socket that is closed with unread bytes resets, and the refusal would be lost.
     let mut line = String::new();
     let (read, _) = stream.split();
     tokio::io::BufReader::new(read.take(MAX_REQUEST_BYTES)).read_line(&mut line).await?;
@@ -195,7 +197,7 @@ async fn answer(mut stream: tokio::net::UnixStream, keys: &Keys) -> io::Result<(
         match serde_json::from_str(&line) {
             Ok(request) => {
                 let keys = keys.clone();
-                // Syncs a file: not on a runtime's thread.
+                // This syncs a file: not on a runtime thread.
                 let done = tokio::task::spawn_blocking(move || keys.apply(&request)).await.map_err(io::Error::other)?;
                 done.unwrap_or_else(|error| Answer { error: Some(error.to_string()), ..Answer::default() })
             }
@@ -220,7 +222,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         assert!(ask(folder.path(), &Request::List).expect("nobody").is_none());
         assert!(ask(&folder.path().join("not/there"), &Request::List).expect("nobody").is_none());
-        // A killed daemon leaves its socket file behind; nobody listens on it.
+        // A killed daemon leaves its socket file behind; nothing listens on it.
         drop(Socket::bind(folder.path()).expect("bound"));
         assert!(folder.path().join(FILE).exists());
         assert!(ask(folder.path(), &Request::List).expect("nobody").is_none());

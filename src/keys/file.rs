@@ -1,4 +1,4 @@
-//! The key file: JSON, readable by its owner alone, replaced whole.
+//! The key file: JSON, readable by its owner only, always replaced as a whole.
 
 use std::collections::HashMap;
 use std::fs;
@@ -14,18 +14,18 @@ use crate::base::owner;
 use crate::base::time::{rfc3339_ms, unix_ms};
 use crate::types::id;
 
-/// One key, as it is kept.
+/// One key, as it is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
     /// Its name, never used twice.
     pub name: String,
-    /// What it opens.
+    /// Names of its scopes.
     pub scopes: Vec<String>,
     /// SHA-256 of the key, in hex.
     pub sha256: String,
-    /// RFC 3339.
+    /// When it was created, RFC 3339.
     pub created_at: String,
-    /// RFC 3339.
+    /// When it was revoked, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<String>,
 }
@@ -36,10 +36,10 @@ struct File {
     keys: Vec<Entry>,
 }
 
-/// Tells one state of the file from another.
+/// Identifies one state of the file: inode, size, and modification time in seconds and nanoseconds.
 pub(super) type Stamp = (u64, u64, i64, i64);
 
-/// Keys by hash.
+/// The keys that are not revoked, by hash.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     live: HashMap<[u8; 32], Identity>,
@@ -47,12 +47,13 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Whether there is none, not even a revoked one.
+    /// Returns true if there is no key, not even a revoked one.
     pub(super) fn is_empty(&self) -> bool {
         !self.any
     }
 
-    /// Takes the place of `old`: a key that is still there keeps its signal, one that is not is told.
+    /// Takes the place of `old`: a key that still exists keeps its revocation signal; for one that does not, the signal
+    /// is given.
     pub(super) fn replace(mut self, old: &Self) -> Self {
         for (hash, identity) in &old.live {
             match self.live.get_mut(hash) {
@@ -76,7 +77,7 @@ impl Table {
     }
 }
 
-/// The file's stamp; `None` where it is not there.
+/// The file's stamp; `None` if the file does not exist.
 pub(super) fn stamp(path: &Path) -> Result<Option<Stamp>, KeyError> {
     match fs::metadata(path) {
         Ok(meta) => Ok(Some((meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))),
@@ -107,7 +108,7 @@ pub(super) fn read(path: &Path) -> Result<Table, KeyError> {
     Ok(table)
 }
 
-/// Says whose a file is that this process may not read.
+/// If the file belongs to another user, adds that to the error.
 fn unreadable(path: &Path, error: std::io::Error) -> KeyError {
     let error = match fs::metadata(path) {
         Ok(meta) if meta.uid() != owner::effective_uid() => {
@@ -119,10 +120,10 @@ fn unreadable(path: &Path, error: std::io::Error) -> KeyError {
     KeyError::File { path: path.to_owned(), error }
 }
 
-/// All keys, revoked ones too, in the order in which they were made.
+/// All keys, including revoked ones, in the order of their creation.
 ///
 /// # Errors
-/// The file is there and cannot be read.
+/// The file exists and cannot be read.
 pub fn list(path: &Path) -> Result<Vec<Entry>, KeyError> {
     let text = match fs::read_to_string(path) {
         Ok(text) => text,
@@ -138,10 +139,10 @@ pub fn list(path: &Path) -> Result<Vec<Entry>, KeyError> {
     Ok(file.keys)
 }
 
-/// Makes a key. It is given back this once.
+/// Creates a key and returns it; it cannot be read again.
 ///
 /// # Errors
-/// The name is none or taken, or the file cannot be written.
+/// The name is invalid or taken, or the file cannot be written.
 pub fn create(path: &Path, name: &str, scopes: &[Scope]) -> Result<String, KeyError> {
     id::check(name).map_err(|error| KeyError::Name(error.to_string()))?;
     let key = format!("sk_{}{}", id::random_suffix(), id::random_suffix());
@@ -161,7 +162,7 @@ pub fn create(path: &Path, name: &str, scopes: &[Scope]) -> Result<String, KeyEr
     Ok(key)
 }
 
-/// Revokes a key, for ever.
+/// Revokes a key permanently.
 ///
 /// # Errors
 /// No such key, or the file cannot be written.
@@ -174,10 +175,10 @@ pub fn revoke(path: &Path, name: &str) -> Result<(), KeyError> {
     })
 }
 
-/// Changes the file under a lock beside it: two commands at once both count.
+/// Changes the file under a lock file beside it, so that two concurrent commands both take effect.
 fn change(path: &Path, change: impl FnOnce(&mut Vec<Entry>) -> Result<(), KeyError>) -> Result<(), KeyError> {
     let failed = |error| KeyError::File { path: path.to_owned(), error };
-    // Root makes files for the folder's owner: a daemon that cannot read them lets nobody in.
+    // Root makes the files for the folder's owner: a daemon that cannot read them would let nobody in.
     let owner = match path.parent() {
         None => None,
         Some(folder) => {

@@ -1,7 +1,7 @@
-//! Client keys: who may do what. Hashed at rest; a change of the file holds at once in a running daemon, for what comes
-//! (within [`FRESH`]) and for what is open (within [`LOOK`]).
+//! Client keys, and what each may do. They are stored as hashes. A running daemon applies a change of the file to new
+//! requests within [`FRESH`], and to open sockets within [`LOOK`].
 //!
-//! Knows no HTTP. A key is 200 random bits, so that one SHA-256 of it is as good as it gets: there is nothing to guess.
+//! Knows no HTTP. A key has 200 random bits, so one SHA-256 of it is enough: it cannot be guessed.
 
 pub mod admin;
 mod file;
@@ -20,18 +20,18 @@ pub use file::{Entry, create, list, revoke};
 use crate::base::owner::Foreign;
 use file::{Stamp, Table};
 
-/// While nobody asks, the file is looked at so often, so that open sockets hear of a revocation.
+/// Interval at which the file is checked without any request, so that open sockets learn of a revocation.
 pub const LOOK: Duration = Duration::from_secs(1);
-/// What was seen of the file holds for so long: requests by the thousand need no look each, which is a call of the system.
+/// Maximum age of what was read: thousands of requests share one check of the file, which is a system call.
 pub const FRESH: Duration = Duration::from_millis(1);
-/// The code of an error where a key is missing, unknown or revoked.
+/// Error code for a key that is missing, unknown or revoked.
 pub const UNAUTHENTICATED: &str = "unauthenticated";
-/// What whoever came with a key is told when it is revoked.
+/// Message to a client whose key was revoked.
 pub const REVOKED: &str = "the key that opened this socket is revoked; come back with another one";
-/// The name of the key of the configuration.
+/// Name of the key in the configuration.
 const CONFIGURED: &str = "server.key";
 
-/// What a key opens.
+/// A permission of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Sockets of producers, and the STT proxy.
@@ -49,10 +49,10 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// All of them.
+    /// All scopes.
     pub const ALL: [Self; 6] = [Self::Ingest, Self::Subscribe, Self::Gateway, Self::Metrics, Self::Usage, Self::Admin];
 
-    /// As it is typed.
+    /// Its name, as people type it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
@@ -64,7 +64,7 @@ impl Scope {
         }
     }
 
-    /// What a key with it may do, for people.
+    /// What a key with this scope may do, for people.
     pub fn opens(self) -> &'static str {
         match self {
             Self::Ingest => "Send turns, and use the speech-to-text proxy",
@@ -76,20 +76,20 @@ impl Scope {
         }
     }
 
-    /// Reads its name.
+    /// Parses its name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.as_str() == name)
     }
 }
 
-/// Whose key it is.
+/// Whom a key identifies, and what that client may do.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The key's name.
     pub name: Arc<str>,
-    /// What it opens.
     pub scopes: Vec<Scope>,
-    /// Cancelled when the key is revoked: what it opened is over then. Shared, as requests by the thousand hold one each.
+    /// Cancelled when the key is revoked, which ends what it opened. Shared, because thousands of requests hold one
+    /// each.
     pub revoked: Arc<CancellationToken>,
 }
 
@@ -98,7 +98,7 @@ impl Identity {
         Self { name: Arc::from(name), scopes, revoked: Arc::default() }
     }
 
-    /// Whether it opens this.
+    /// Returns true if the key has this scope, or `Admin`.
     pub fn may(&self, scope: Scope) -> bool {
         self.scopes.iter().any(|own| *own == scope || *own == Scope::Admin)
     }
@@ -110,17 +110,17 @@ pub enum KeyError {
     /// The file cannot be used.
     #[error("{path}: {error}")]
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// The file is none of ours.
+    /// The file is not one of our key files.
     #[error("{path} is no key file of ours: {reason}")]
     Damaged {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         reason: String,
     },
     /// The name is taken.
@@ -129,63 +129,63 @@ pub enum KeyError {
     /// No key of that name.
     #[error("no key named {0:?}; `sidetone key list` shows those there are")]
     Unknown(String),
-    /// The name is none.
+    /// The name is invalid.
     #[error("name: {0}")]
     Name(String),
-    /// No scope, or one that is none; these there are.
+    /// No scope is given, or an unknown one; holds the names of all scopes.
     #[error("scopes: expected at least one of {0}")]
     Scopes(String),
-    /// The folder is another user's.
+    /// The folder belongs to another user.
     #[error("{0}")]
     Foreign(#[from] Foreign),
 }
 
-/// The keys of a daemon. Clones are the same keys.
+/// The keys of a daemon. Clones share them.
 #[derive(Clone)]
 pub struct Keys(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
-    /// From the configuration: one key with every scope.
+    /// Hash of the key in the configuration, which has every scope.
     configured: Option<[u8; 32]>,
     known: Mutex<Known>,
 }
 
 #[derive(Default)]
 struct Known {
-    /// When the file was looked at last.
+    /// When the file was last checked.
     looked: Option<Instant>,
-    /// As it was then.
+    /// State of the file that was last read.
     stamp: Option<Stamp>,
-    /// The keys that hold.
+    /// The keys in effect.
     table: Arc<Table>,
-    /// Why the file cannot be read.
+    /// Why the file cannot be read, if it cannot.
     failing: Option<String>,
 }
 
-/// The hash under which a key is kept.
+/// The hash under which a key is stored.
 fn digest(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
-/// Where the keys of a daemon with this journal are.
+/// Path of the key file of a daemon with this journal folder.
 pub fn path(journal: &Path) -> PathBuf {
     journal.join("keys.json")
 }
 
 impl Keys {
-    /// The keys in a file, which need not be there, and the one of the configuration.
+    /// The keys in a file, which need not exist, and the one in the configuration.
     pub fn new(path: PathBuf, configured: Option<&SecretString>) -> Self {
         let configured = configured.map(|key| digest(key.expose_secret()));
         Self(Arc::new(Inner { path, configured, known: Mutex::default() }))
     }
 
-    /// Whether a key is needed: as soon as one was ever made. Revoking the last one opens nothing.
+    /// Returns true if clients need a key: as soon as one was ever created. Revoking the last one does not open access.
     pub fn needed(&self) -> bool {
         self.0.configured.is_some() || !self.table().is_empty()
     }
 
-    /// Whose key this is; `None` for one that is unknown or revoked.
+    /// The identity of this key; `None` if it is unknown or revoked.
     pub fn find(&self, key: &str) -> Option<Identity> {
         let hash = digest(key);
         if self.0.configured.is_some_and(|own| own.ct_eq(&hash).into()) {
@@ -194,7 +194,7 @@ impl Keys {
         self.table().find(&hash)
     }
 
-    /// The key of this name, for what stands in for it; `None` for one that is unknown or revoked.
+    /// The identity of the key with this name, for a token that stands in for it; `None` if it is unknown or revoked.
     pub fn named(&self, name: &str) -> Option<Identity> {
         if name == CONFIGURED {
             return self.0.configured.map(|_| Identity::new(CONFIGURED, vec![Scope::Admin]));
@@ -202,7 +202,7 @@ impl Keys {
         self.table().named(name)
     }
 
-    /// Does what a key command asks. It holds at once, for open sockets too.
+    /// Executes the request of a key command. It takes effect at once, for open sockets too.
     ///
     /// # Errors
     /// As [`admin::apply`].
@@ -212,15 +212,16 @@ impl Keys {
         Ok(answer)
     }
 
-    /// Whether the key file can be read, if there is one.
+    /// Checks that the key file can be read, if there is one.
     ///
     /// # Errors
-    /// The file, and what the system says.
+    /// The file's path, and the system's error.
     pub fn health(&self) -> Result<(), String> {
         self.known(FRESH).failing.clone().map_or(Ok(()), Err)
     }
 
-    /// Looks at the file for ever, so that what a key opened hears of its end though nobody asks. Drop it to stop.
+    /// Checks the file forever, so that open sockets learn of a revocation without any request. Drop the future to
+    /// stop.
     pub async fn watch(self) {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -230,12 +231,12 @@ impl Keys {
         }
     }
 
-    /// The keys as they are now, or were [`FRESH`] ago.
+    /// The keys, at most [`FRESH`] old.
     fn table(&self) -> Arc<Table> {
         Arc::clone(&self.known(FRESH).table)
     }
 
-    /// What is known of the file, at most `age` old. The file is read again only when it is another.
+    /// The state of the file, at most `age` old. The file is read again only if it has changed.
     fn known(&self, age: Duration) -> MutexGuard<'_, Known> {
         let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -248,7 +249,7 @@ impl Keys {
 
     fn look(&self, known: &mut Known) {
         match file::stamp(&self.0.path) {
-            // Whoever removes keys revokes them; without its file, the daemon would be open to everybody.
+            // Keys are removed by revoking them: if a missing file removed them, the daemon would be open to everybody.
             Ok(None) => {
                 if known.stamp.take().is_some() {
                     tracing::error!(path = %self.0.path.display(), "the key file is gone; the keys stay as they were");
@@ -263,7 +264,8 @@ impl Keys {
                     known.failing = None;
                 }
                 Err(error) => {
-                    // What is damaged stays so until it is written anew; a mode or an owner changes without that.
+                    // A damaged file stays damaged until it is written again; its mode or owner can change without
+                    // that.
                     known.stamp = stamp.filter(|_| matches!(error, KeyError::Damaged { .. }));
                     failed(known, &error);
                 }
@@ -276,7 +278,7 @@ impl Keys {
     }
 }
 
-/// The last good keys hold; where there are none, nobody gets in. Logged once, not at every look.
+/// Records a failure. The last good keys stay in effect; without any, nobody gets in. Logged once, not at every check.
 fn failed(known: &mut Known, error: &KeyError) {
     let message = error.to_string();
     if known.failing.as_ref() != Some(&message) {
@@ -292,7 +294,7 @@ fn failed(known: &mut Known, error: &KeyError) {
 mod tests {
     use super::*;
 
-    /// Waits until a change of the file is sure to be seen.
+    /// Waits until a change of the file is certain to be noticed.
     fn settle() {
         std::thread::sleep(FRESH);
     }
