@@ -1,4 +1,4 @@
-//! `[[sink]]`: one consumer.
+//! `[[sink]]`: the configuration of one consumer.
 
 use std::fmt;
 
@@ -14,40 +14,40 @@ use crate::base::settings::{Problems, Section, found};
 use crate::hub::{Filter, Include};
 use crate::types::CallId;
 
-/// Events of one webhook request, at most.
+/// Maximum number of events in one webhook request.
 const MAX_BATCH: u64 = 1000;
 
-/// One consumer.
+/// The configuration of one consumer.
 #[derive(Clone)]
 pub struct Config {
-    /// How it is spoken to.
+    /// How the consumer is reached.
     pub kind: &'static dyn Kind,
-    /// Names its files and metrics; unique.
+    /// Unique name, for its files and metrics.
     pub name: String,
-    /// Where it is.
+    /// URL of the consumer.
     pub url: Url,
-    /// These calls only; `None` = all.
+    /// Only these calls; `None` = all.
     pub calls: Option<Vec<CallId>>,
-    /// What of them.
+    /// The frames of these calls that are wanted.
     pub filter: Filter,
     /// Headers of every request or handshake.
     pub headers: HeaderMap,
     /// Key of the signature (webhooks).
     pub secret: Option<Secret>,
-    /// Events in one request (webhooks): 1 = the event itself is the body.
+    /// Number of events in one request (webhooks); 1 = the event itself is the body.
     pub batch: usize,
 }
 
 impl fmt::Debug for Config {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The URL may hold a key.
+        // The URL may contain a key.
         formatter.debug_struct("Config").field("kind", &self.kind.name()).field("name", &self.name).finish()
     }
 }
 
 impl Config {
-    /// Reads all `[[sink]]` tables; `analyses` are those that there are. Two sinks cannot share a name, for they would
-    /// share a position.
+    /// Reads all `[[sink]]` tables; `analyses` are those that exist. Two sinks must not have the same name, because
+    /// they would share a position.
     pub fn read_all(value: Option<Value>, analyses: &[String], problems: &mut Problems) -> Vec<Self> {
         let items = match value {
             None => return Vec::new(),
@@ -71,7 +71,7 @@ impl Config {
         sinks
     }
 
-    /// Reads the table at `path`; `analyses` are those that there are. `None` where something is wrong.
+    /// Reads the table at `path`; `analyses` are those that exist. `None` if its kind or URL is missing or invalid.
     pub fn read(path: String, value: Value, analyses: &[String], problems: &mut Problems) -> Option<Self> {
         let mut section = Section::new(path, Some(value), problems);
         let kinds: Vec<&'static str> = SINKS.iter().map(|kind| kind.name()).collect();
@@ -121,7 +121,7 @@ fn required<T>(
     read(section)
 }
 
-/// Stable over restarts: a sink keeps its position as long as its kind and URL stay.
+/// Stable across restarts: a sink keeps its position as long as its kind and URL stay the same.
 fn derived_name(kind: &dyn Kind, url: &Url) -> String {
     let digest = Sha256::digest(format!("{} {url}", kind.name()));
     format!("{}-{}", kind.name(), hex::encode(&digest[..6]))
@@ -249,7 +249,7 @@ mod tests {
             );
         }
         assert!(read("").1.iter().any(|problem| problem == "sink[0].kind: is required"));
-        // What a kind has no use for is not passed over in silence: nobody is to think that frames are signed.
+        // A key that a kind does not use is a problem: nobody should think that frames are signed if they are not.
         let (_, problems) = read("kind = \"webhook\"\nurl = \"http://x/\"\ninclude = [\"turns\", \"deltas\"]");
         assert!(problems[0].starts_with("sink[0].include: kind = \"webhook\""), "{problems:?}");
         let (_, problems) =

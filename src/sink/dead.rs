@@ -1,4 +1,4 @@
-//! Dead letters: events that a consumer refused for good, kept in a file beside the sink's position.
+//! Dead letters: events that a consumer refused for good, stored in a file beside the sink's position.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use crate::base::time::{rfc3339_ms, unix_ms};
 
-/// Size at which the file is put aside as `.old`, whose predecessor is dropped, bytes.
+/// Size at which the file is renamed to `.old`, replacing the older one, bytes.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Appends letters to `NAME.dead.jsonl`, one JSON object a line: `at`, `status`, `event`.
+/// Appends letters to `NAME.dead.jsonl`, one JSON object per line: `at`, `status`, `event`.
 pub(super) async fn keep(dir: &Path, name: &str, status: u16, frames: Vec<String>) {
     let file = dir.join(format!("{name}.dead.jsonl"));
     let shown = file.display().to_string();

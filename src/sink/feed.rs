@@ -1,4 +1,4 @@
-//! What a sink delivers: everything after a position, filtered, as the frames of a subscription to all calls.
+//! The frames that a sink delivers: everything after a position, filtered, in the form of a subscription to all calls.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -8,21 +8,21 @@ use crate::base::ws::Utf8Bytes;
 use crate::hub::{Cursor, Filter, Hub, HubError, Interest, Item, Prefix, Reader};
 use crate::types::{CallId, Seq};
 
-/// After the journal could not be read, it is tried again so much later.
+/// Wait after a failure to read the journal.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// One frame to deliver.
 #[derive(Debug)]
 pub(super) struct Piece {
-    /// The call and its position there; `None` for a live frame.
+    /// The call and the event's `seq`; `None` for a live frame.
     pub event: Option<(CallId, Seq)>,
-    /// Everything up to this `order` is behind, once this piece is.
+    /// Once this piece is delivered, everything up to this `order` is.
     pub order: u64,
     /// The frame, with its `cursor`.
     pub text: Utf8Bytes,
 }
 
-/// Makes readers of what one sink wants.
+/// Makes readers of the frames that one sink wants.
 pub(super) struct Feed {
     hub: Hub,
     calls: Option<Vec<CallId>>,
@@ -31,15 +31,15 @@ pub(super) struct Feed {
     end: Mutex<End>,
 }
 
-/// Where a reader found nothing behind it. Orders have gaps, as wide as a restart makes them: they count as read.
+/// Where a reader found no further event. Orders have gaps, which a restart can make wide: a gap counts as read.
 #[derive(Debug, Clone, Copy)]
 struct End {
     order: u64,
-    /// The newest order of that time.
+    /// The newest `order` at that time.
     newest: u64,
 }
 
-/// A reader from one position on.
+/// A reader that starts at one position.
 pub(super) struct Tap<'a> {
     feed: &'a Feed,
     reader: Reader,
@@ -54,15 +54,15 @@ impl Feed {
         Self { hub, calls: config.calls.clone(), filter: config.filter.clone(), generation, end }
     }
 
-    /// How many events came after `order`, about.
+    /// Number of events after `order`, about.
     pub(super) fn behind(&self, order: u64) -> u64 {
         let end = *self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let read = if order >= end.order { order.max(end.newest) } else { order };
         self.hub.newest().saturating_sub(read)
     }
 
-    /// Reads after `order`; `live` frames too, where the filter wants them. `name` is for the log. What is read counts as
-    /// delivered when more is asked for, if there is a gauge of what is `behind`.
+    /// Reads after `order`; with `live`, also the live frames that the filter wants. `name` is for the log. With a
+    /// gauge in `behind`, the frames of one read count as delivered when the next is requested.
     pub(super) fn tap<'a>(&'a self, name: &'a str, order: u64, live: bool, behind: Option<Behind>) -> Tap<'a> {
         let reader = self.hub.reader(Interest::All { after: order });
         let include = self.filter.include;
@@ -72,11 +72,11 @@ impl Feed {
 }
 
 impl Tap<'_> {
-    /// The next frames, of about `max_bytes`, and the `order` up to which everything is behind once they are. There may
-    /// be none, where nothing of what came is wanted.
+    /// The next frames, of about `max_bytes`, and the `order` up to which everything is delivered once they are. The
+    /// list is empty if none of the frames that were read is wanted.
     ///
     /// # Cancel safety
-    /// Safe, but for a pause after a failure of the journal, which begins anew.
+    /// Safe, except that a pause after a failure of the journal starts over.
     pub(super) async fn next(&mut self, max_bytes: usize) -> (Vec<Piece>, u64) {
         loop {
             let before = self.reader.order().unwrap_or(0);

@@ -1,8 +1,8 @@
-//! Sinks: configured consumers of everything that the hub has, at least once, from a stored position.
+//! Sinks: configured consumers that get everything in the hub, at least once, from a stored position.
 //!
-//! A sink is a task of its own with a reader of the hub: a slow or dead one falls behind by itself and touches nothing
-//! else. Its position is stored only after its consumer has taken what is before it. Kinds are in [`SINKS`]; a new kind
-//! is one file and one line there. Knows no session and no subscriber.
+//! A sink is a task with its own reader of the hub: a slow or dead one falls behind without affecting anything else.
+//! Its position is stored only after its consumer has taken everything before it. Kinds are listed in [`SINKS`]; a new
+//! kind is one file and one line there. Knows no session and no subscriber.
 
 mod config;
 mod dead;
@@ -36,23 +36,23 @@ pub trait Kind: Send + Sync {
     /// Its name in the configuration.
     fn name(&self) -> &'static str;
 
-    /// URL schemes that it speaks.
+    /// URL schemes that it supports.
     fn schemes(&self) -> &'static [&'static str];
 
-    /// Keys of the configuration that have a meaning for it, beside those that all kinds have.
+    /// Configuration keys that this kind uses, besides those that all kinds have.
     fn own_keys(&self) -> &'static [&'static str];
 
-    /// Whether it takes what has no `seq` too: partials and deltas.
+    /// Returns true if it also takes frames without a `seq`: partials and deltas.
     fn takes_live(&self) -> bool;
 
-    /// Delivers until `stop`, then what is left, for a few seconds at most.
+    /// Delivers until `stop`, then delivers the rest, for a few seconds at most.
     fn run(&self, sink: Sink, stop: CancellationToken) -> BoxFuture<'static, ()>;
 }
 
 /// All kinds.
 pub static SINKS: &[&dyn Kind] = &[&websocket::WebSocket, &webhook::Webhook];
 
-/// What a kind works with.
+/// Everything that a kind works with.
 pub struct Sink {
     config: Config,
     feed: Feed,
@@ -76,7 +76,7 @@ pub struct Metrics {
     behind: Family<SinkLabel, Behind>,
 }
 
-/// Those of one sink.
+/// The metrics of one sink.
 #[derive(Debug, Clone)]
 struct SinkMetrics {
     delivered: Counter,
@@ -85,11 +85,11 @@ struct SinkMetrics {
     behind: Behind,
 }
 
-/// How far a sink is behind.
+/// How many events a sink is behind, about.
 type Behind = Gauge<u64, AtomicU64>;
 
 impl Metrics {
-    /// Registers them all.
+    /// Registers all metrics.
     pub fn register(registry: &mut Registry) -> Self {
         Self {
             delivered: registry
@@ -115,11 +115,11 @@ impl Metrics {
     }
 }
 
-/// Runs one sink until `stop`. `dir` holds the positions and dead letters of all sinks; a sink without a position begins
-/// at the present, which is when this is called, not when the future is first polled.
+/// Runs one sink until `stop`. `dir` contains the positions and dead letters of all sinks. A sink without a position
+/// starts at the present, which is when this is called, not when the future is first polled.
 ///
 /// # Cancel safety
-/// Cancelled, frames since the stored position may be delivered again by the next run.
+/// If the future is dropped, the next run may deliver the frames since the stored position again.
 pub fn run(
     config: Config,
     dir: PathBuf,

@@ -1,4 +1,4 @@
-//! Where a sink is: everything up to one commit `order` was taken by its consumer. Kept in a file.
+//! A sink's position: its consumer has taken everything up to one commit `order`. Stored in a file.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Duration, Instant};
 
-/// A position that moves is stored so often, at most. After a crash, what came since is delivered again.
+/// Minimum time between two stores of a position that moves. After a crash, frames since the last store are delivered
+/// again.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 #[derive(Serialize, Deserialize)]
@@ -26,8 +27,8 @@ pub(super) struct Position {
 }
 
 impl Position {
-    /// Reads the position of sink `name`; without one it begins at `newest`. A position beyond `newest` is of a journal
-    /// that is no more, and is taken back.
+    /// Reads the position of sink `name`; without one it starts at `newest`. A position beyond `newest` belongs to a
+    /// journal that no longer exists, and becomes `newest`.
     pub(super) fn load(dir: &Path, name: &str, newest: u64) -> io::Result<Self> {
         make_dir(dir)?;
         let file = dir.join(format!("{name}.json"));
@@ -48,12 +49,12 @@ impl Position {
         Ok(Self { file, order, stored: order, stored_at: None })
     }
 
-    /// Everything up to it was taken.
+    /// The consumer has taken everything up to this `order`.
     pub(super) fn order(&self) -> u64 {
         self.order
     }
 
-    /// Everything up to `order` was taken; stored when it is time.
+    /// Records that everything up to `order` was taken; stores it when that is due.
     pub(super) async fn advance(&mut self, order: u64) {
         self.order = self.order.max(order);
         if self.stored_at.is_none_or(|at| at.elapsed() >= INTERVAL) {
@@ -61,12 +62,13 @@ impl Position {
         }
     }
 
-    /// When a position that moved is to be stored.
+    /// When a position that has moved is to be stored.
     pub(super) fn due(&self) -> Option<Instant> {
         (self.order > self.stored).then(|| self.stored_at.map_or_else(Instant::now, |at| at + INTERVAL))
     }
 
-    /// Stores it now, if it moved. A failure is logged and tried again: the consumer then gets some frames twice.
+    /// Stores the position now, if it has moved. A failure is logged and repeated later; after a restart, the consumer
+    /// may then get some frames twice.
     pub(super) async fn store(&mut self) {
         if self.order == self.stored {
             return;
@@ -107,7 +109,7 @@ mod tests {
         assert_eq!(position.order(), 7);
         assert_eq!(Position::load(&dir, "a", 9).expect("kept").order(), 7, "the first start is remembered");
         position.advance(8).await;
-        // The next one waits for its time, unless the disk took longer than that for the one before.
+        // The next one is stored later, unless the disk took longer than the interval for the one before.
         let mut newest = 8;
         while position.due().is_none() {
             newest += 1;

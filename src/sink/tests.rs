@@ -34,7 +34,7 @@ fn publish(store: &Memory, name: &str, count: u64) {
     }
 }
 
-/// A sink that runs; stopped in good order by [`Running::stop`].
+/// A running sink; [`Running::stop`] stops it in order.
 struct Running {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -55,7 +55,7 @@ impl Running {
     }
 }
 
-/// A peer of websocket sinks: takes so many frames on each connection, then cuts it; 0 = takes all.
+/// A peer of websocket sinks: takes this many frames on each connection, then cuts it; 0 = takes all.
 async fn websocket_peer(mut cuts: VecDeque<usize>) -> (String, mpsc::Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let url = format!("ws://{}/in", listener.local_addr().expect("address"));
@@ -91,7 +91,7 @@ async fn websocket_peer(mut cuts: VecDeque<usize>) -> (String, mpsc::Receiver<Va
     (url, receiver)
 }
 
-/// Checks that frames come at least once and, but for resent ones, in order.
+/// Checks that frames arrive at least once and, except for resent ones, in order.
 #[derive(Default)]
 struct Seen(HashMap<String, u64>);
 
@@ -121,7 +121,7 @@ async fn a_websocket_gets_everything_over_cuts_and_restarts() {
     publish(&store, "c_before", 5);
     let text = format!("kind = \"websocket\"\nurl = \"{url}\"");
     let running = Running::start(config(&text), &dir, &hub);
-    // A sink begins at the present: the start counts, although its task has not run yet.
+    // A sink starts at the present: the call of `run` counts, although its task has not run yet.
     publish(&store, "c_1", 40);
     publish(&store, "c_2", 40);
     let mut seen = Seen::default();
@@ -132,7 +132,7 @@ async fn a_websocket_gets_everything_over_cuts_and_restarts() {
     }
     assert_eq!(seen.newest("c_before"), 0);
     running.stop().await;
-    // What comes while it is down comes when it is up again; what was confirmed does not.
+    // Events that come while it is down are delivered when it is up again; those that were confirmed are not.
     publish(&store, "c_1", 10);
     let running = Running::start(config(&text), &dir, &hub);
     let first = next(&mut frames).await;
@@ -190,7 +190,7 @@ async fn a_webhook_retries_dedupes_signs_and_buries() {
     std::fs::write(dir.path().join("sinks/crm.json"), r#"{"version":1,"order":0}"#).expect("position");
     let secret = dir.path().join("secret");
     std::fs::write(&secret, "whsec\n").expect("secret");
-    // The first event: two tries; the second: refused for good after three; the third works.
+    // The first event takes two tries; the second is refused for good after three; the third works.
     let (url, mut posts) = webhook_receiver(&[503, 200, 422, 422, 422, 200]).await;
     let text = format!(
         "kind = \"webhook\"\nname = \"crm\"\nurl = \"{url}\"\nsecret = \"file:{}\"\nheaders = {{ x-team = \"a\" }}",
@@ -255,7 +255,7 @@ async fn a_webhook_may_take_many_at_once_and_only_what_it_wants() {
 async fn a_dead_consumer_does_not_hold_a_stop() {
     let (hub, store) = hub::testing::hub(hub::Config::default());
     let dir = tempfile::tempdir().expect("dir");
-    // Nobody listens there.
+    // Nothing listens there.
     for kind in
         ["kind = \"websocket\"\nurl = \"ws://127.0.0.1:1/\"", "kind = \"webhook\"\nurl = \"http://127.0.0.1:1/\""]
     {

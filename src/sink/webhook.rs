@@ -1,7 +1,8 @@
-//! `kind = "webhook"`: events are posted, in order, signed.
+//! `kind = "webhook"`: posts events, in order, signed.
 //!
-//! One request at a time. An answer of 2xx takes it. 408, 429, 5xx and no answer are tried again until they work; any
-//! other answer is tried a few times, then the events are dead letters and the next ones have their turn.
+//! One request at a time. A 2xx answer accepts it. After 408, 429, 5xx or no answer, it is repeated until it is
+//! accepted or gets another answer; after any other answer it is tried a few times, then its events become dead letters
+//! and the next ones are sent.
 
 use std::time::Duration;
 
@@ -22,21 +23,20 @@ use crate::base::time::unix_ms;
 
 const SIGNATURE: HeaderName = HeaderName::from_static("sidetone-signature");
 const EVENT_ID: HeaderName = HeaderName::from_static("sidetone-event-id");
-/// Events read at once, bytes.
+/// Size of the events read at once, bytes.
 const BATCH_BYTES: usize = 64 * 1024;
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// A refusal that is no matter of time is final after so many tries.
+/// A refusal that does not depend on time is final after this many tries.
 const REFUSALS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// `retry-after` is honoured up to this time.
+/// Maximum `retry-after` that is honoured.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(600);
-/// After a stop, events still go out for this time.
+/// Maximum time of delivery after a stop.
 const STOP_GRACE: Duration = Duration::from_secs(3);
-/// After a stop, no event for this time ends it.
+/// After a stop, delivery ends once no event has come for this time.
 const STOP_QUIET: Duration = Duration::from_millis(300);
 
-/// The kind.
 pub(super) struct Webhook;
 
 impl Kind for Webhook {
@@ -52,7 +52,7 @@ impl Kind for Webhook {
         &["secret", "batch"]
     }
 
-    /// What is tried until it works has no use for what is stale by then.
+    /// A live frame would be out of date by the time a repeated request succeeds.
     fn takes_live(&self) -> bool {
         false
     }
@@ -74,13 +74,13 @@ async fn run(mut sink: Sink, stop: CancellationToken) {
                 () = deadline => {}
             }
         }
-        // The configuration has checked it.
+        // Not expected: the configuration has checked the URL.
         Err(error) => tracing::error!(sink = sink.config.name, %error, "the sink is off"),
     }
     sink.position.store().await;
 }
 
-/// Delivers until everything is delivered after a stop.
+/// Delivers until `stop`, and then until nothing is left.
 async fn deliver(sink: &mut Sink, poster: &Poster, stop: &CancellationToken) {
     let Sink { config, feed, position, metrics, dir } = sink;
     let mut tap = feed.tap(&config.name, position.order(), false, Some(metrics.behind.clone()));
@@ -131,7 +131,7 @@ async fn deliver(sink: &mut Sink, poster: &Poster, stop: &CancellationToken) {
     }
 }
 
-/// Posts until it is taken, or refused for good with a status.
+/// Posts until the request is accepted, or refused for good: the error is the HTTP status.
 async fn deliver_one(
     poster: &Poster,
     headers: &mut HeaderMap,
@@ -150,7 +150,7 @@ async fn deliver_one(
     let mut refusals = 0;
     loop {
         if let Some(secret) = secret {
-            // Signed anew each time: receivers refuse an old time.
+            // Signed again each time: receivers refuse an old time.
             headers.insert(SIGNATURE, signature(&secret.value, unix_ms() / 1000, &body));
         }
         let asked_for = match judge(poster.post(headers, body.clone(), TIMEOUT).await) {
@@ -173,7 +173,7 @@ async fn deliver_one(
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Taken,
-    /// Try again, not before the time that it asked for.
+    /// Try again, after the wait that the receiver asked for.
     Later(Option<Duration>),
     Refused(u16),
 }
@@ -182,7 +182,7 @@ fn judge(answer: Result<Answer, PostError>) -> Verdict {
     match answer {
         Ok(Answer { status: 200..=299, .. }) => Verdict::Taken,
         Ok(Answer { status: 408 | 429 | 500.., retry_after }) => Verdict::Later(retry_after),
-        // A redirect too: none is followed.
+        // A redirect too: redirects are not followed.
         Ok(Answer { status, .. }) => Verdict::Refused(status),
         Err(error) => {
             tracing::debug!(%error, "a webhook is tried again");
@@ -202,9 +202,9 @@ fn body(pieces: &[Piece], as_list: bool) -> Bytes {
     }
 }
 
-/// `t=TIME,v1=HEX`: HMAC-SHA256 under the secret over `TIME.BODY`, with the time in seconds since 1970.
+/// The signature `t=TIME,v1=HEX`: HMAC-SHA256 with the secret over `TIME.BODY`, with the time in seconds since 1970.
 pub(super) fn signature(secret: &SecretString, unix_s: i64, body: &[u8]) -> HeaderValue {
-    // Any length is a key to HMAC (RFC 2104).
+    // HMAC takes a key of any length (RFC 2104).
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()) else {
         return HeaderValue::from_static("");
     };

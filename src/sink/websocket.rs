@@ -1,7 +1,7 @@
-//! `kind = "websocket"`: we dial out and push the frames of a subscription to all calls.
+//! `kind = "websocket"`: connects to the consumer and pushes the frames of a subscription to all calls.
 //!
-//! A frame counts as taken once the peer has answered a ping that was sent after it. What was not, is sent again after a
-//! reconnect. What the peer says is not looked at.
+//! A frame counts as taken once the peer has answered a ping that was sent after it. Other frames are sent again after
+//! a reconnect. Messages from the peer are ignored.
 
 use std::time::Duration;
 
@@ -15,22 +15,21 @@ use crate::base::backoff::Backoff;
 use crate::base::ws::{self, ClientSocket, Incoming};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a peer may send in one message, bytes.
+/// Maximum size of one message from the peer, bytes.
 const MAX_INCOMING_BYTES: usize = 64 * 1024;
-/// Frames of one write, bytes.
+/// Size of the frames in one write, bytes.
 const BATCH_BYTES: usize = 64 * 1024;
-/// A peer that is sent nothing is pinged so often.
+/// Interval of pings to a peer that is sent nothing else.
 const IDLE_PING: Duration = Duration::from_secs(20);
 /// A ping that is not answered within this time ends the connection.
 const PONG_TIMEOUT: Duration = Duration::from_secs(20);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// After a stop, frames still go out until none has come for this time,
+/// After a stop, delivery ends once no frame has come for this time.
 const STOP_QUIET: Duration = Duration::from_millis(300);
-/// or for this time in all.
+/// Maximum time of delivery after a stop.
 const STOP_GRACE: Duration = Duration::from_secs(3);
 
-/// The kind.
 pub(super) struct WebSocket;
 
 impl Kind for WebSocket {
@@ -89,14 +88,14 @@ async fn maybe(at: Option<Instant>) {
     }
 }
 
-/// A ping that is out: frames up to `order`, `frames` of them since the last, count as taken with its answer.
+/// A ping without an answer yet. The answer confirms the frames up to `order`: `frames` more than the ping before.
 struct Ping {
     order: u64,
     frames: u64,
     until: Instant,
 }
 
-/// Delivers over one connection. `None`: stopped in good order; else why the connection ended.
+/// Delivers over one connection. `None`: stopped in order; otherwise the reason why the connection ended.
 async fn deliver(
     sink: &mut Sink,
     mut socket: ClientSocket,
@@ -105,7 +104,7 @@ async fn deliver(
 ) -> Option<String> {
     let Sink { config, feed, position, metrics, .. } = sink;
     let mut tap: Tap<'_> = feed.tap(&config.name, position.order(), true, None);
-    // Read, and sent as far as it is wanted.
+    // Read up to here, and sent as far as wanted.
     let mut read_to = position.order();
     let mut unconfirmed = 0;
     let mut ping: Option<Ping> = None;
@@ -143,7 +142,7 @@ async fn deliver(
                 grace = Some(Instant::now() + STOP_GRACE);
             }
             () = maybe(grace), if is_stopping => break,
-            // Nothing came for a while, and everything is confirmed.
+            // Nothing has come for a while, and everything is confirmed.
             () = maybe(quiet), if is_stopping && position.order() >= read_to => break,
             (pieces, upto) = tap.next(BATCH_BYTES) => {
                 unconfirmed += pieces.len() as u64;
