@@ -1,15 +1,15 @@
-//! The cursor of a subscription to all calls, as it goes over the wire: opaque to clients, `GENERATION.ORDER` to us.
+//! The cursor of a subscription to all calls, as it is sent: opaque to clients, `GENERATION.ORDER` to us.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// A position in everything.
+/// A position in the events of all calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    /// Which history (`Journal::generation`).
+    /// The history that `order` belongs to (`Journal::generation`).
     pub generation: u64,
-    /// Every event up to this `order` was delivered. `None`: snapshots are still to come, so that nothing can be
-    /// resumed from here.
+    /// Every event up to this `order` was delivered. `None`: snapshots are still to come, so a client cannot resume
+    /// from here.
     pub order: Option<u64>,
 }
 
@@ -22,7 +22,7 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// A string that is no cursor of ours.
+/// The string is not a cursor of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a cursor as this daemon gave it")]
 pub struct BadCursor;

@@ -1,6 +1,6 @@
-//! What a reader wants of what it reads: analyses, kinds, and whether the newest insight is enough.
+//! Selects the frames that a reader wants: by analysis, by kind, and whether the newest insight is enough.
 //!
-//! Works on a batch that was read; knows no position and no call's `meta` beyond [`contains`].
+//! Works on a batch that was read; knows no position, and of a call's `meta` nothing but [`contains`].
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Frame, Hub, Item, Kind, Live, LiveKind};
 use crate::types::{JsonMap, TurnNo};
 
-/// Kinds of frames that go out only where asked for. Insights and call events always do.
+/// Kinds of frames that are sent only on request. Insights and call events are always sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "four independent switches of the wire contract")]
 pub struct Include {
@@ -32,10 +32,10 @@ impl Include {
     /// The names on the wire and in the configuration.
     pub const NAMES: [&'static str; 4] = ["turns", "words", "partials", "deltas"];
 
-    /// Exactly what is named. `Err` with the first unknown name.
+    /// Exactly the kinds that are named.
     ///
     /// # Errors
-    /// The name.
+    /// The first unknown name.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, &'a str> {
         let mut include = Self { turns: false, words: false, partials: false, deltas: false };
         for name in names {
@@ -51,24 +51,24 @@ impl Include {
     }
 }
 
-/// What is wanted.
+/// The frames that a reader wants.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Insights of these analyses only; `None` = of all.
+    /// Only insights of these analyses; `None` = of all.
     pub analyses: Option<Vec<String>>,
-    /// Further kinds.
+    /// Further kinds of frames.
     pub include: Include,
-    /// Analyses of which an insight that is superseded already may be left out.
+    /// Analyses whose superseded insights may be left out.
     pub latest: Vec<String>,
 }
 
 impl Filter {
-    /// Whether insights of this analysis are wanted.
+    /// Returns true if insights of this analysis are wanted.
     pub fn wants_analysis(&self, name: &str) -> bool {
         self.analyses.as_ref().is_none_or(|names| names.iter().any(|wanted| wanted == name))
     }
 
-    /// Whether the frame is wanted.
+    /// Returns true if the frame is wanted.
     pub fn wants(&self, frame: &Frame) -> bool {
         if frame.kind().is_turn() {
             return self.include.turns;
@@ -76,7 +76,7 @@ impl Filter {
         frame.analysis().is_none_or(|analysis| self.wants_analysis(analysis))
     }
 
-    /// Whether the live frame is wanted.
+    /// Returns true if the live frame is wanted.
     pub fn wants_live(&self, live: &Live) -> bool {
         match &live.kind {
             LiveKind::Partial => self.include.partials,
@@ -84,8 +84,8 @@ impl Filter {
         }
     }
 
-    /// The items of `batch` that are wanted, in order. Under `latest`, an insight event is left out where a newer
-    /// insight of the same analysis (and turn) is in the batch, or known to `hub`.
+    /// The items of `batch` that are wanted, in order. With `latest`, an insight event is left out if a newer insight
+    /// of the same analysis (and turn) is in the batch or known to `hub`.
     pub fn pick<'a>(&self, batch: &'a [Item], hub: &Hub) -> Vec<&'a Item> {
         let mut newer: HashSet<(&str, &str, Option<TurnNo>)> = HashSet::new();
         let mut picked: Vec<&Item> = batch
@@ -100,7 +100,7 @@ impl Filter {
         picked
     }
 
-    /// Frames are shown to this from the newest to the oldest.
+    /// Must be called with the frames of a batch from the newest to the oldest.
     fn is_superseded<'a>(
         &self,
         frame: &'a Arc<Frame>,
@@ -122,7 +122,7 @@ impl Filter {
     }
 }
 
-/// Whether `meta` has every member of `wanted`, with an equal value.
+/// Returns true if `meta` has every member of `wanted`, with an equal value.
 pub fn contains(meta: &JsonMap, wanted: &JsonMap) -> bool {
     wanted.iter().all(|(key, value)| meta.get(key) == Some(value))
 }

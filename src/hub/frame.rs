@@ -1,6 +1,6 @@
-//! A frame: a journal record, looked into once, shared by every reader.
+//! A frame: a journal record, inspected once and shared by every reader.
 //!
-//! Knows the few fields of an event by which readers choose; not what the event means.
+//! Knows the few fields of an event by which readers select; not what the event means.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::base::ws::Utf8Bytes;
 use crate::journal::Record;
 use crate::types::{CallId, JsonMap, Seq, TurnNo, Word};
 
-/// Which event a frame holds.
+/// Which event a frame contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// `call.started`
@@ -23,7 +23,7 @@ pub enum Kind {
     CallCompleted,
     /// `call.failed`
     CallFailed,
-    /// `stream.started`, `stream.ended`, `gap`, and whatever is added later: a call event of no further interest.
+    /// `stream.started`, `stream.ended`, `gap`, and any later addition: a call event that readers do not tell apart.
     CallEvent,
     /// `turn.final`
     TurnFinal,
@@ -52,17 +52,17 @@ impl Kind {
         }
     }
 
-    /// `turn.final` or `turn.revised`.
+    /// Returns true for `turn.final` and `turn.revised`.
     pub fn is_turn(self) -> bool {
         matches!(self, Self::TurnFinal | Self::TurnRevised)
     }
 
-    /// `insight.updated` or `insight.failed`.
+    /// Returns true for `insight.updated` and `insight.failed`.
     pub fn is_insight(self) -> bool {
         matches!(self, Self::InsightUpdated | Self::InsightFailed)
     }
 
-    /// The call's last event: `call.completed` or `call.failed`.
+    /// Returns true for the call's last event: `call.completed` or `call.failed`.
     pub fn ends_call(self) -> bool {
         matches!(self, Self::CallCompleted | Self::CallFailed)
     }
@@ -109,7 +109,7 @@ struct Private {
     turn: Option<TurnWords>,
 }
 
-/// The one private field that may go out.
+/// The only private field that may be sent.
 #[derive(Deserialize)]
 struct TurnWords {
     #[serde(default, rename = "w", with = "crate::types::words")]
@@ -117,7 +117,7 @@ struct TurnWords {
 }
 
 impl Frame {
-    /// Looks into `record`. `None` if its frame is not UTF-8, which no writer of ours makes.
+    /// Inspects `record`. `None` if its frame is not UTF-8, which our own code never writes.
     pub fn new(call: &CallId, record: Arc<Record>) -> Option<Arc<Self>> {
         let text = Utf8Bytes::try_from(record.frame.clone()).ok()?;
         let kind = Kind::of(&text);
@@ -131,7 +131,6 @@ impl Frame {
         Some(Arc::new(Self { call: call.clone(), record, text, kind, analysis, turn }))
     }
 
-    /// The call.
     pub fn call(&self) -> &CallId {
         &self.call
     }
@@ -146,12 +145,11 @@ impl Frame {
         self.record.order
     }
 
-    /// The wire form, one JSON object; a clone shares the bytes.
+    /// The wire form, one JSON object; clones share the bytes.
     pub fn text(&self) -> &Utf8Bytes {
         &self.text
     }
 
-    /// Which event it is.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -166,12 +164,12 @@ impl Frame {
         self.turn
     }
 
-    /// Private fields as JSON, or empty. Never goes out as it is.
+    /// Private fields as JSON, or empty. They must never be sent as they are.
     pub fn private(&self) -> &Bytes {
         &self.record.private
     }
 
-    /// The turn's words as a JSON array, where the record has some.
+    /// The turn's words as a JSON array, if the record has any.
     pub fn words(&self) -> Option<String> {
         if !self.kind.is_turn() || self.record.private.is_empty() {
             return None;
@@ -181,7 +179,7 @@ impl Frame {
         if words.is_empty() { None } else { serde_json::to_string(&words).ok() }
     }
 
-    /// The whole `meta` that a `call.started` or `call.updated` carries.
+    /// The whole `meta` of a `call.started` or `call.updated`.
     pub fn meta(&self) -> Option<JsonMap> {
         if !matches!(self.kind, Kind::CallStarted | Kind::CallUpdated) {
             return None;
@@ -189,7 +187,7 @@ impl Frame {
         serde_json::from_str::<WithMeta>(&self.text).ok().map(|event| event.meta)
     }
 
-    /// The epoch that a `call.started` carries.
+    /// The epoch of a `call.started`.
     pub fn epoch(&self) -> Option<String> {
         if self.kind != Kind::CallStarted {
             return None;
@@ -197,7 +195,7 @@ impl Frame {
         serde_json::from_str::<WithEpoch>(&self.text).ok().map(|event| event.epoch)
     }
 
-    /// What it costs in memory, about.
+    /// Approximate size in memory, bytes.
     pub(super) fn bytes(&self) -> usize {
         const OVERHEAD: usize = 256;
         self.record.frame.len() + self.record.private.len() + OVERHEAD

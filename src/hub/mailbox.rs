@@ -1,7 +1,7 @@
-//! What a publisher leaves for a reader: which of its calls have news, and a small lossy buffer of live frames.
+//! Messages of a publisher to a reader: which of its calls have news, and a small lossy buffer of live frames.
 //!
-//! Knows no position and no journal. Everything here is done under a lock that is held for a few instructions, so that a
-//! publisher never waits for a reader.
+//! Knows no position and no journal. Every operation holds its lock for a few instructions only, so that a publisher
+//! never waits for a reader.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -12,20 +12,20 @@ use tokio::sync::Notify;
 use super::{Dropped, Live, LiveKind};
 use crate::types::Seq;
 
-/// Live frames that wait for one reader, at most.
+/// Maximum number of live frames that wait for one reader.
 const LIVE_FRAMES: usize = 64;
-/// Their bytes, at most (the newest one always fits).
+/// Maximum size of these, bytes (the newest one always fits).
 const LIVE_BYTES: usize = 16 * 1024;
 
 const PARTIALS: u8 = 1;
 const DELTAS: u8 = 2;
 
-/// A live frame, and the sequenced event after which it was published: it must not overtake those before it, nor be
-/// overtaken by those after it.
+/// A live frame, and the sequenced event after which it was published: it must come after the events before it, and
+/// before the events after it.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
     pub live: Arc<Live>,
-    /// The call's newest `seq` at that time; 0 = not known.
+    /// The call's newest `seq` at that time; 0 = unknown.
     pub after: Seq,
     /// The newest `order` at that time.
     pub after_order: u64,
@@ -47,7 +47,7 @@ pub(super) struct Mailbox {
     notify: Arc<Notify>,
 }
 
-/// A reader's standing order with one call's tail, or with the tail of all.
+/// A reader's registration with the tail of one call, or of all calls.
 #[derive(Debug)]
 pub(super) struct Watch {
     pub mailbox: Arc<Mailbox>,
@@ -60,8 +60,8 @@ impl Watch {
         Arc::new(Self { mailbox: Arc::clone(mailbox), slot, dirty: AtomicBool::new(false) })
     }
 
-    /// Says that there is news. What is new must be readable before this is called. Nothing is done where the reader
-    /// has not yet looked since the last time.
+    /// Reports news, which must be readable before this is called. Does nothing if the reader has not looked since the
+    /// last report.
     pub(super) fn mark(&self) {
         if !self.dirty.swap(true, Ordering::AcqRel) {
             self.mailbox.lock().dirty.push(self.slot);
@@ -69,7 +69,7 @@ impl Watch {
         }
     }
 
-    /// To be called before looking: what is published from now on marks again.
+    /// Must be called before reading: everything published from now on marks again.
     pub(super) fn clear(&self) {
         self.dirty.swap(false, Ordering::AcqRel);
     }
@@ -88,13 +88,13 @@ impl Mailbox {
         &self.notify
     }
 
-    /// Which live frames are wanted from now on.
+    /// Sets which live frames are wanted from now on.
     pub(super) fn want(&self, partials: bool, deltas: bool) {
         let wants = if partials { PARTIALS } else { 0 } | if deltas { DELTAS } else { 0 };
         self.wants.store(wants, Ordering::Relaxed);
     }
 
-    /// Whether live frames of this kind are wanted.
+    /// Returns true if live frames of this kind are wanted.
     pub(super) fn wants(&self, kind: &LiveKind) -> bool {
         let bit = match kind {
             LiveKind::Partial => PARTIALS,
@@ -103,12 +103,12 @@ impl Mailbox {
         self.wants.load(Ordering::Relaxed) & bit != 0
     }
 
-    /// Takes the slots that have news.
+    /// Takes the slots with news.
     pub(super) fn take_dirty(&self, into: &mut VecDeque<usize>) {
         into.extend(self.lock().dirty.drain(..));
     }
 
-    /// Adds a live frame; the oldest go where there is no room.
+    /// Adds a live frame; if there is no room, the oldest are dropped.
     pub(super) fn push_live(&self, waiting: Waiting) {
         let mut mail = self.lock();
         mail.live_bytes += waiting.live.text.len();
@@ -123,7 +123,7 @@ impl Mailbox {
         self.notify.notify_one();
     }
 
-    /// Takes the live frames for which `ready` says yes, in order, and what was dropped since the last time.
+    /// Takes the live frames for which `ready` returns true, in order, and the number dropped since the last call.
     pub(super) fn take_live(&self, mut ready: impl FnMut(&Waiting) -> bool) -> (Vec<Waiting>, Option<Dropped>) {
         let mut mail = self.lock();
         let dropped = std::mem::take(&mut mail.dropped);
@@ -143,7 +143,7 @@ impl Mailbox {
         (taken, dropped)
     }
 
-    /// Forgets live frames of calls for which `gone` says yes.
+    /// Removes the live frames for which `gone` returns true.
     pub(super) fn forget_live(&self, gone: impl Fn(&Live) -> bool) {
         let mut mail = self.lock();
         mail.live.retain(|waiting| !gone(&waiting.live));

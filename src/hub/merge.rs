@@ -1,7 +1,7 @@
-//! Reads the past of all calls in commit order: a merge of their logs by `order`.
+//! Reads the past of all calls in commit order: merges their logs by `order`.
 //!
-//! Bounded memory: one position per call, and a shared budget of frames read ahead. Done in small steps, so that a
-//! reader with 10,000 calls to catch up with does not hold its thread.
+//! Memory is bounded: one position per call, and a shared budget of frames read ahead. Works in small steps, so that a
+//! reader that must catch up with 10,000 calls does not block its thread.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -11,46 +11,46 @@ use super::{Frame, HubError};
 use crate::journal::{Journal, JournalError};
 use crate::types::{CallId, Seq};
 
-/// Frames read ahead, over all calls, bytes.
+/// Budget for frames read ahead, over all calls, bytes.
 const AHEAD_BYTES: usize = 256 * 1024;
-/// Frames read ahead of one call, bytes.
+/// Maximum size of frames read ahead at once for one call, bytes.
 const CHUNK_BYTES: usize = 16 * 1024;
-/// Calls opened in one step.
+/// Number of calls opened in one step.
 const OPEN_AT_ONCE: usize = 64;
 
 struct Source {
     call: CallId,
-    /// Last `seq` that is merged or read ahead.
+    /// Last `seq` that was merged or read ahead.
     read_to: Seq,
     ahead: VecDeque<Arc<Frame>>,
 }
 
-/// What a step came to.
+/// Result of a step.
 pub(super) enum Step {
     /// The next frames, in order.
     Frames(Vec<Arc<Frame>>),
-    /// Not there yet.
+    /// No frames yet: further steps are needed.
     Working,
-    /// Everything up to `upto` has been given.
+    /// Everything up to `upto` has been returned.
     Done,
 }
 
-/// The frames after one `order` and up to another.
+/// Merges the frames after one `order` and up to another.
 pub(super) struct Merge {
     upto: u64,
     unopened: std::vec::IntoIter<(CallId, Seq)>,
     sources: Vec<Source>,
-    /// The next frame's `order`, by source.
+    /// `order` of the next frame, by source.
     heap: BinaryHeap<Reverse<(u64, usize)>>,
     ahead_bytes: usize,
     chunk: usize,
 }
 
 impl Merge {
-    /// All frames with `after < order <= upto`. Every one of those must be readable in `journal` now.
+    /// Merges all frames with `after < order <= upto`. Each of them must be readable in `journal` now.
     ///
     /// # Errors
-    /// The journal cannot say which calls those are.
+    /// The journal cannot list the calls with such frames.
     pub(super) fn new(journal: &dyn Journal, after: u64, upto: u64) -> Result<Self, JournalError> {
         let calls = journal.since(after)?;
         let chunk = (AHEAD_BYTES / calls.len().max(1)).clamp(1, CHUNK_BYTES);
@@ -64,12 +64,12 @@ impl Merge {
         })
     }
 
-    /// Where the merge ends.
+    /// The `order` at which the merge ends.
     pub(super) fn upto(&self) -> u64 {
         self.upto
     }
 
-    /// Goes on. A call that cannot be read is left out and told of in `failed`.
+    /// Does the next step. A call that cannot be read is left out and reported in `failed`.
     ///
     /// # Errors
     /// `Unavailable`: nothing is lost, the step can be tried again.
@@ -87,7 +87,7 @@ impl Merge {
         while bytes < max_bytes {
             let Some(Reverse((_, index))) = self.heap.peek().copied() else { break };
             if self.sources[index].ahead.is_empty() {
-                // It was read to learn its order, and let go for want of room.
+                // It was read to learn its order, and dropped because there was no room.
                 match self.fill(journal, index, failed) {
                     Ok(()) => {}
                     Err(_) if !frames.is_empty() => break,
@@ -107,11 +107,11 @@ impl Merge {
             bytes += frame.text().len();
             frames.push(frame);
             self.heap.pop();
-            // The order of the call's next frame must be known before anything later is given.
+            // The order of the call's next frame must be known before any later frame is returned.
             if self.sources[index].ahead.is_empty()
                 && let Err(error) = self.fill(journal, index, failed)
             {
-                // The frames in hand stand; its place is kept, so that it is read again first.
+                // The frames collected so far are returned; the call keeps its place, so that it is read again first.
                 self.heap.push(Reverse((0, index)));
                 failed.push_back(error);
                 break;
@@ -121,7 +121,7 @@ impl Merge {
         Ok(if frames.is_empty() { Step::Done } else { Step::Frames(frames) })
     }
 
-    /// Opens some more calls; `true` once all are.
+    /// Opens some more calls; returns true once all are open.
     fn open(&mut self, journal: &dyn Journal, failed: &mut VecDeque<HubError>) -> Result<bool, HubError> {
         for _ in 0..OPEN_AT_ONCE {
             let Some((call, first)) = self.unopened.as_slice().first().cloned() else { return Ok(true) };
@@ -152,7 +152,7 @@ impl Merge {
         }
     }
 
-    /// Reads a chunk of a call ahead. Nothing = the call has no more up to `upto`.
+    /// Reads a chunk of a call ahead. If it adds nothing, the call has no more frames up to `upto`.
     fn fill(&mut self, journal: &dyn Journal, index: usize, failed: &mut VecDeque<HubError>) -> Result<(), HubError> {
         let source = &mut self.sources[index];
         match journal.read(&source.call, source.read_to, self.chunk) {
@@ -168,7 +168,7 @@ impl Merge {
                     }
                 }
             }
-            // Erased for good: there is nothing left to deliver.
+            // The call was erased: there is nothing left to deliver.
             Err(JournalError::UnknownCall) => {}
             Err(JournalError::Gone { .. }) => {
                 failed.push_back(HubError::Gone { call: source.call.clone(), after: source.read_to });

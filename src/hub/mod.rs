@@ -1,9 +1,9 @@
 //! The hub: the journal's live tail.
 //!
-//! It keeps the newest frames (shared, capped in bytes) and wakes readers. A [`Reader`] is a set of positions: newest
-//! frames come from memory, older ones from the journal, by one code path; resuming just sets a position. A slow reader
-//! only falls behind itself. Beside the journal pass only live frames (partials and insight deltas), through a small
-//! lossy buffer per reader.
+//! It keeps the newest frames (shared, with a limit in bytes) and wakes readers. A [`Reader`] is a set of positions:
+//! the newest frames come from memory, older ones from the journal, by one code path; resuming only sets a position. A
+//! slow reader falls behind without affecting others. Only live frames (partials and insight deltas) bypass the
+//! journal, through a small lossy buffer per reader.
 //!
 //! Does not know subscriptions, sockets or wire errors. Publishing never waits for a reader, costs O(interested
 //! readers), and encodes nothing.
@@ -46,12 +46,12 @@ use crate::base::ws::Utf8Bytes;
 use crate::journal::{Record, Store, Tail};
 use crate::types::{CallId, Seq};
 
-/// How much the hub keeps in memory.
+/// Limits of what the hub keeps in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// Newest frames of one call, bytes; the newest four always, as long as `ring_bytes` allows.
+    /// Maximum size of a call's newest frames, bytes; the newest four are always kept, as long as `ring_bytes` allows.
     pub call_bytes: usize,
-    /// Newest frames of all calls together, bytes.
+    /// Maximum size of the newest frames of all calls together, bytes.
     pub ring_bytes: usize,
 }
 
@@ -61,44 +61,39 @@ impl Default for Config {
     }
 }
 
-/// What a live frame is.
+/// Kind of a live frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LiveKind {
     /// `turn.partial`
     Partial,
     /// `insight.delta`
     Delta {
-        /// Of which analysis.
+        /// The analysis that makes the insight.
         analysis: Arc<str>,
     },
 }
 
-/// A frame that has no `seq` and is not kept.
+/// A frame that has no `seq` and is not stored.
 #[derive(Debug, Clone)]
 pub struct LiveFrame {
-    /// What it is.
     pub kind: LiveKind,
     /// The wire form: one JSON object, without `subscription`.
     pub frame: Bytes,
 }
 
-/// A live frame as readers share it.
+/// A live frame, as readers share it.
 #[derive(Debug)]
 pub struct Live {
-    /// The call.
     pub call: CallId,
-    /// What it is.
     pub kind: LiveKind,
     /// The wire form.
     pub text: Utf8Bytes,
 }
 
-/// Live frames that a reader's buffer had no room for.
+/// Numbers of live frames for which a reader's buffer had no room.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
-    /// Partials.
     pub partials: u64,
-    /// Deltas.
     pub deltas: u64,
 }
 
@@ -111,23 +106,22 @@ impl Dropped {
     }
 }
 
-/// Why a reader cannot go on.
+/// Why a reader cannot continue.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum HubError {
-    /// The reader's position has left retention, or its call was erased. The reader goes on without that call.
+    /// The events after the reader's position have left retention, or the call was erased. The reader continues without
+    /// that call.
     #[error("call {call}: what comes after event {after} has left retention")]
     Gone {
-        /// The call.
         call: CallId,
         /// The reader's position in it.
         after: Seq,
     },
-    /// The call's log is damaged behind the reader's position. The reader goes on without that call.
+    /// The call's log is damaged after the reader's position. The reader continues without that call.
     #[error("call {call}: {message}")]
     Damaged {
-        /// The call.
         call: CallId,
-        /// What the journal says.
+        /// The journal's error.
         message: String,
     },
     /// The journal cannot be read now. Nothing is lost: try again later.
@@ -153,11 +147,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers them all.
+    /// Registers all metrics.
     pub fn register(registry: &mut Registry) -> Self {
         let read: Family<FromLabel, Counter> =
             registry.metric("sidetone_hub_read_frames", "Frames that readers took, by where they were found");
-        // One statement each: what `get_or_create` returns holds the family's lock.
+        // One statement each: the value that `get_or_create` returns holds the family's lock.
         let from_memory = read.get_or_create(&FromLabel { from: "memory" }).clone();
         let from_journal = read.get_or_create(&FromLabel { from: "journal" }).clone();
         Self {
@@ -184,45 +178,45 @@ struct Inner {
 pub struct Hub(Arc<Inner>);
 
 impl Hub {
-    /// A hub over `journal`. It hears of commits once it is given to [`crate::journal::Journal::set_tail`], which must
-    /// be done before the first append.
+    /// Creates a hub over `journal`. It receives commits once it is passed to [`crate::journal::Journal::set_tail`],
+    /// which must be done before the first append.
     pub fn new(journal: Arc<dyn Store>, config: Config, metrics: Metrics) -> Self {
         let rings = Rings::new(config, journal.order());
         Self(Arc::new(Inner { journal, rings, metrics }))
     }
 
-    /// Gives a live frame to the readers of `call` that want such. Never waits; a reader whose buffer is full loses its
-    /// oldest ones and is told how many.
+    /// Passes a live frame to the readers of `call` that want its kind. Never waits; a reader whose buffer is full
+    /// loses its oldest live frames, and its next batch says how many.
     pub fn live(&self, call: &CallId, frame: LiveFrame) {
         self.0.rings.live(call, frame);
     }
 
-    /// Whether any reader of `call` wants live frames of this kind: what nobody wants need not be encoded.
+    /// Returns true if any reader of `call` wants live frames of this kind; otherwise they need not be encoded.
     pub fn wants(&self, call: &CallId, kind: &LiveKind) -> bool {
         self.0.rings.wants(call, kind)
     }
 
-    /// A reader.
+    /// Creates a reader.
     pub fn reader(&self, interest: Interest) -> Reader {
         self.reader_with(interest, Arc::new(Notify::new()))
     }
 
-    /// A reader that wakes `notify`: one task can wait for several readers.
+    /// Creates a reader that wakes `notify`: one task can wait for several readers.
     pub fn reader_with(&self, interest: Interest, notify: Arc<Notify>) -> Reader {
         Reader::new(Arc::clone(&self.0), interest, notify)
     }
 
-    /// The newest `insight.updated` of a rolling analysis, where the hub remembers it: what is older is superseded.
+    /// The newest `insight.updated` of a rolling analysis, if the hub remembers it; older ones are superseded.
     pub fn newest_insight(&self, call: &CallId, analysis: &str) -> Option<Seq> {
         self.0.rings.newest_insight(call, analysis)
     }
 
-    /// The newest `order` that readers can have.
+    /// The newest `order` that readers can get.
     pub fn newest(&self) -> u64 {
         self.0.rings.newest()
     }
 
-    /// The journal behind it.
+    /// The journal behind the hub.
     pub fn journal(&self) -> &Arc<dyn Store> {
         &self.0.journal
     }

@@ -1,7 +1,7 @@
-//! A reader: positions in some calls, or one position in all, and batches of what comes after them.
+//! A reader: positions in some calls, or one position in all calls, and batches of what comes after them.
 //!
-//! Does not filter and encodes nothing. Newest frames come from memory and older ones from the journal, by the same
-//! step; the reader cannot tell which.
+//! Does not filter and encodes nothing. The newest frames come from memory and older ones from the journal, by the same
+//! steps; the user of a reader cannot tell which.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::{Dropped, Frame, HubError, Inner, Live};
 use crate::journal::JournalError;
 use crate::types::{CallId, Seq};
 
-/// What a reader is interested in.
+/// The calls that a reader reads.
 #[derive(Debug, Clone)]
 pub enum Interest {
     /// These calls, each after a `seq` (0 = from its beginning). A call need not exist yet.
@@ -27,16 +27,16 @@ pub enum Interest {
     },
 }
 
-/// One thing that a reader gets.
+/// One item of a batch.
 #[derive(Debug, Clone)]
 pub enum Item {
     /// A sequenced event.
     Event(Arc<Frame>),
-    /// A live frame, at the place among the events where it was published.
+    /// A live frame, at its place among the events where it was published.
     Live(Arc<Live>),
 }
 
-/// What a reader gets at once.
+/// Result of one read.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// Events in `seq` order per call ([`Interest::All`]: in commit order), live frames among them.
@@ -49,7 +49,7 @@ struct Slot {
     call: CallId,
     watch: Arc<Watch>,
     after: Seq,
-    /// Nothing was behind the position when last looked at.
+    /// Set if nothing came after the position at the last read.
     caught_up: bool,
 }
 
@@ -58,7 +58,7 @@ struct Calls {
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     by_call: HashMap<CallId, usize>,
-    /// Slots that may have more to read; one may be in it twice.
+    /// Slots that may have more to read; a slot may be in it twice.
     ready: VecDeque<usize>,
 }
 
@@ -78,9 +78,9 @@ pub struct Reader {
     hub: Arc<Inner>,
     mailbox: Arc<Mailbox>,
     positions: Positions,
-    /// Found while there were frames to hand out first.
+    /// Errors found while there were frames to return first.
     failed: VecDeque<HubError>,
-    /// A long read is under way: there is more to do without any news.
+    /// Set while a long read is in progress: there is more to do without any news.
     pub(super) working: bool,
 }
 
@@ -106,12 +106,12 @@ impl Reader {
         reader
     }
 
-    /// Which live frames are wanted from now on; none at first.
+    /// Sets which live frames are wanted from now on; none at first.
     pub fn want_live(&self, partials: bool, deltas: bool) {
         self.mailbox.want(partials, deltas);
     }
 
-    /// Reads `call` too, after `after`; if it is read already, its position is set. Nothing for [`Interest::All`].
+    /// Also reads `call`, after `after`; if it is read already, sets its position. Does nothing for [`Interest::All`].
     pub fn add(&mut self, call: &CallId, after: Seq) {
         let Positions::Calls(calls) = &mut self.positions else { return };
         let index = match calls.by_call.get(call) {
@@ -138,7 +138,7 @@ impl Reader {
         self.mailbox.notify().notify_one();
     }
 
-    /// Reads `call` no more. Nothing for [`Interest::All`].
+    /// Stops reading `call`. Does nothing for [`Interest::All`].
     pub fn remove(&mut self, call: &CallId) {
         if let Positions::Calls(calls) = &mut self.positions
             && let Some(index) = calls.by_call.get(call).copied()
@@ -148,7 +148,7 @@ impl Reader {
         }
     }
 
-    /// The last `seq` of `call` that was given, where it is read.
+    /// The last `seq` of `call` that was returned, if the call is read.
     pub fn position(&self, call: &CallId) -> Option<Seq> {
         match &self.positions {
             Positions::Calls(calls) => {
@@ -158,7 +158,7 @@ impl Reader {
         }
     }
 
-    /// For [`Interest::All`]: every event up to this `order` was given.
+    /// For [`Interest::All`]: every event up to this `order` was returned.
     pub fn order(&self) -> Option<u64> {
         match &self.positions {
             Positions::Calls(_) => None,
@@ -166,10 +166,10 @@ impl Reader {
         }
     }
 
-    /// The next batch, of at most about `max_bytes` of events (one event at least), as soon as there is something.
+    /// The next batch, of at most about `max_bytes` of events (or one larger event), as soon as there is something.
     ///
     /// # Errors
-    /// See [`HubError`]. The reader can be used on after each of them.
+    /// See [`HubError`]. The reader can be used further after each of them.
     ///
     /// # Cancel safety
     /// Safe: positions move only when a batch is returned.
@@ -186,12 +186,12 @@ impl Reader {
         }
     }
 
-    /// Whether older events are still being looked for: that there is nothing now does not mean that there is nothing.
+    /// Returns true while older events are still being searched for: no batch now does not mean that there is none.
     pub fn is_working(&self) -> bool {
         self.working
     }
 
-    /// The next batch, if there is something now. `None`: the reader's `Notify` is woken when there may be.
+    /// The next batch, if there is something now. `None`: the reader's `Notify` is woken when there may be something.
     ///
     /// # Errors
     /// As [`Reader::next`].
@@ -222,12 +222,12 @@ impl Reader {
         Ok(Some(batch))
     }
 
-    /// Puts the live frames whose predecessors have been read where they belong.
+    /// Inserts the live frames whose preceding events have been read, at their places.
     fn join_live(&self, batch: &mut Batch) {
         let (waiting, dropped) = self.mailbox.take_live(|waiting| match &self.positions {
             Positions::Calls(calls) => match calls.slot(&waiting.live.call) {
                 Some(slot) => slot.after >= waiting.after,
-                // Nobody reads that call any more.
+                // That call is not read any more.
                 None => true,
             },
             Positions::All(all) => all.after >= waiting.after_order,
@@ -323,9 +323,9 @@ impl Calls {
     }
 }
 
-/// Why a slot gave nothing.
+/// Why a slot returned nothing.
 enum End {
-    /// Its call was erased when all of it had been read.
+    /// Its call was erased after all of it had been read.
     Quiet,
     /// It cannot be read any further.
     Failed(HubError),
@@ -334,7 +334,7 @@ enum End {
 }
 
 impl Slot {
-    /// The frames after the position, which moves, and whether there may be more.
+    /// Reads the frames after the position, and moves it. Also returns whether there may be more.
     fn read(&mut self, hub: &Inner, max_bytes: usize) -> Result<(Vec<Arc<Frame>>, bool), End> {
         self.watch.clear();
         let (frames, more) = match hub.rings.read(&self.call, self.after, max_bytes) {
@@ -352,7 +352,7 @@ impl Slot {
                     self.after = last.unwrap_or(self.after);
                     (frames, more)
                 }
-                // It is waited for.
+                // The call does not exist yet: the reader waits for it.
                 Err(JournalError::UnknownCall) if self.after == 0 => (Vec::new(), false),
                 Err(JournalError::UnknownCall) if self.caught_up && hub.rings.head(&self.call) <= self.after => {
                     return Err(End::Quiet);
@@ -378,7 +378,7 @@ impl Slot {
 }
 
 impl All {
-    /// The frames after the position, which moves, and whether a long read goes on.
+    /// Reads the frames after the position, and moves it. Also returns whether a long read continues.
     fn read(&mut self, hub: &Inner, max_bytes: usize, failed: &mut VecDeque<HubError>) -> (Vec<Arc<Frame>>, bool) {
         self.watch.clear();
         loop {

@@ -1,8 +1,8 @@
-//! The newest frames: by call, and of all calls in commit order.
+//! The newest frames, by call, and of all calls in commit order.
 //!
-//! Knows no journal: whoever finds its position before the start of a ring reads there. Calls are spread over shards,
-//! each under a lock of its own; the frames of all calls are under another one. No two locks are ever held together,
-//! and readers are woken outside of them.
+//! Knows no journal: a reader whose position is before the start of a ring reads there. Calls are spread over shards,
+//! each with its own lock; the frames of all calls have another lock. No two locks are ever held together, and readers
+//! are woken outside of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -16,18 +16,18 @@ use crate::journal::Record;
 use crate::types::{CallId, Seq};
 
 const SHARDS: usize = 64;
-/// Frames that a call keeps whatever their size, as long as the whole ring holds them.
+/// Number of frames that a call keeps whatever their size, as long as the ring of all calls holds them.
 const NEWEST: usize = 4;
 
-/// Watchers, shared with a publisher that is waking them: changed by copy only while it does.
+/// Watchers of a tail. A publisher that is waking them shares the list; only then does a change copy it.
 type Watchers = Arc<Vec<Arc<Watch>>>;
 
 #[derive(Default)]
 struct CallTail {
-    /// Dense in `seq`.
+    /// Consecutive in `seq`.
     ring: VecDeque<Arc<Frame>>,
     bytes: usize,
-    /// Newest `seq` heard of; 0 = none yet.
+    /// Newest `seq` published; 0 = none yet.
     head: Seq,
     watchers: Watchers,
     /// Newest `insight.updated` by rolling analysis.
@@ -41,7 +41,7 @@ impl CallTail {
 
     fn push(&mut self, frame: &Arc<Frame>) {
         if self.ring.back().is_some_and(|newest| newest.seq() + 1 != frame.seq()) {
-            // A hole: what is before it is read from the journal.
+            // A gap: the frames before it are read from the journal.
             self.ring.clear();
             self.bytes = 0;
         }
@@ -64,21 +64,21 @@ impl CallTail {
 }
 
 struct AllTail {
-    /// In `order`.
+    /// In the order of `order`.
     ring: VecDeque<Arc<Frame>>,
     bytes: usize,
     /// Every frame of a higher `order` is in `ring`.
     floor: u64,
-    /// Newest `order` heard of.
+    /// Newest `order` published.
     newest: u64,
     watchers: Watchers,
 }
 
-/// What a reader found in memory.
+/// Result of a read in memory.
 pub(super) enum Found {
-    /// The frames after its position, and whether there are more.
+    /// The frames after the position, and whether there are more.
     Frames(Vec<Arc<Frame>>, bool),
-    /// Its position is before the ring's start, or nothing is known of the call: the journal knows.
+    /// The position is before the ring's start, or the call is not in memory: the journal must be read.
     NotHere,
 }
 
@@ -87,7 +87,7 @@ pub(super) struct Rings {
     hasher: RandomState,
     shards: Vec<Mutex<HashMap<CallId, CallTail>>>,
     all: Mutex<AllTail>,
-    /// Watchers of all, so that a live frame need not take the lock to find that there is none.
+    /// Number of watchers of all calls, so that a live frame need not take the lock to find that there is none.
     all_watchers: AtomicUsize,
 }
 
@@ -102,7 +102,7 @@ fn mark(watchers: &Watchers) {
 }
 
 impl Rings {
-    /// Empty rings; everything up to `order` is in the journal alone.
+    /// Empty rings; everything up to `order` is only in the journal.
     pub(super) fn new(config: Config, order: u64) -> Self {
         Self {
             config,
@@ -125,7 +125,7 @@ impl Rings {
         lock(&self.shards[index])
     }
 
-    /// Takes in durable records and wakes their readers. Returns the bytes kept now.
+    /// Adds durable records and wakes their readers. Returns the number of bytes kept now.
     pub(super) fn publish(&self, call: &CallId, records: &[Arc<Record>]) -> usize {
         let frames: Vec<Arc<Frame>> =
             records.iter().filter_map(|record| Frame::new(call, Arc::clone(record))).collect();
@@ -178,7 +178,7 @@ impl Rings {
         }
     }
 
-    /// Forgets a call whose log is gone, and wakes its readers so that they find out.
+    /// Forgets a call whose log was erased, and wakes its readers so that they notice.
     pub(super) fn erase(&self, call: &CallId) {
         let watchers = {
             let mut shard = self.shard(call);
@@ -195,7 +195,7 @@ impl Rings {
         mark(&watchers);
     }
 
-    /// Gives a live frame to those who want it.
+    /// Passes a live frame to the readers that want it.
     pub(super) fn live(&self, call: &CallId, frame: LiveFrame) {
         let (watchers, after) = match self.shard(call).get(call) {
             Some(tail) => (Arc::clone(&tail.watchers), tail.head),
@@ -219,20 +219,20 @@ impl Rings {
         }
     }
 
-    /// Whether anyone wants live frames of `kind` of `call`.
+    /// Returns true if any reader wants live frames of `kind` from `call`.
     pub(super) fn wants(&self, call: &CallId, kind: &LiveKind) -> bool {
         let wanted = |watchers: &Watchers| watchers.iter().any(|watch| watch.mailbox.wants(kind));
         let here = self.shard(call).get(call).is_some_and(|tail| wanted(&tail.watchers));
         here || (self.all_watchers.load(Ordering::Relaxed) > 0 && wanted(&lock(&self.all).watchers))
     }
 
-    /// Registers `watch` for `call`. What is published from now on marks it.
+    /// Registers `watch` for `call`. Everything published from now on marks it.
     pub(super) fn watch(&self, call: &CallId, watch: Arc<Watch>) {
         let mut shard = self.shard(call);
         Arc::make_mut(&mut shard.entry(call.clone()).or_default().watchers).push(watch);
     }
 
-    /// Ends what [`Rings::watch`] began.
+    /// Removes a registration of [`Rings::watch`].
     pub(super) fn unwatch(&self, call: &CallId, watch: &Arc<Watch>) {
         let mut shard = self.shard(call);
         let Some(tail) = shard.get_mut(call) else { return };
@@ -251,7 +251,7 @@ impl Rings {
         self.all_watchers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Ends what [`Rings::watch_all`] began.
+    /// Removes a registration of [`Rings::watch_all`].
     pub(super) fn unwatch_all(&self, watch: &Arc<Watch>) {
         let mut all = lock(&self.all);
         let watchers = Arc::make_mut(&mut all.watchers);
@@ -261,7 +261,7 @@ impl Rings {
         }
     }
 
-    /// Frames of `call` after `after`, at most about `max_bytes` of them, at least one if there is one.
+    /// Frames of `call` after `after`: about `max_bytes` at most, but at least one if there is one.
     pub(super) fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Found {
         let shard = self.shard(call);
         let Some(tail) = shard.get(call) else { return Found::NotHere };
@@ -275,10 +275,10 @@ impl Rings {
         Found::Frames(frames, more)
     }
 
-    /// Frames of all calls after `after`.
+    /// Frames of all calls after `after`, about `max_bytes` at most, but at least one if there is one.
     ///
     /// # Errors
-    /// The floor up to which the journal has to be read, where the position is below it.
+    /// The floor up to which the journal must be read, if the position is below it.
     pub(super) fn read_all(&self, after: u64, max_bytes: usize) -> Result<Vec<Arc<Frame>>, u64> {
         let all = lock(&self.all);
         if after < all.floor {
@@ -288,12 +288,12 @@ impl Rings {
         Ok(take(all.ring.range(start..), max_bytes).0)
     }
 
-    /// The newest `seq` of `call` heard of; 0 = none.
+    /// The newest `seq` of `call` that was published; 0 = none.
     pub(super) fn head(&self, call: &CallId) -> Seq {
         self.shard(call).get(call).map_or(0, |tail| tail.head)
     }
 
-    /// The newest `order` heard of.
+    /// The newest `order` that was published.
     pub(super) fn newest(&self) -> u64 {
         lock(&self.all).newest
     }
@@ -304,14 +304,14 @@ impl Rings {
         tail.insights.iter().find(|(name, _)| name.as_ref() == analysis).map(|(_, seq)| *seq)
     }
 
-    /// Calls with something in memory or a watcher, for tests of leaks.
+    /// Number of calls with something in memory or with a watcher, for tests of leaks.
     #[cfg(test)]
     pub(super) fn calls(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 }
 
-/// Frames of at most `max_bytes`, one at least, and whether there are more.
+/// At most `max_bytes` of frames, but at least one, and whether there are more.
 fn take<'a>(frames: impl Iterator<Item = &'a Arc<Frame>>, max_bytes: usize) -> (Vec<Arc<Frame>>, bool) {
     let mut taken = Vec::new();
     let mut bytes = 0;

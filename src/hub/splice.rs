@@ -1,27 +1,27 @@
-//! Puts `subscription`, `cursor` and `words` into a frame that is encoded already.
+//! Adds `subscription`, `cursor` and `words` to a frame that is already encoded.
 //!
-//! Nothing is parsed and nothing else is rewritten: the new members are joined in after the frame's `type`, which stays
+//! Nothing is parsed and nothing else is changed: the new members are inserted after the frame's `type`, which stays
 //! the first member, and `words` as the first member of its `turn`.
 
 use super::{Cursor, Frame, Live};
 use crate::base::ws::Utf8Bytes;
 
-/// No frame of ours is over 1 MiB; what is joined in beside the words is small.
+/// No frame of ours is larger than 1 MiB; what is inserted besides the words is small.
 const MAX_FRAME_BYTES: usize = 1024 * 1024 - 1024;
 
-/// What every push to one reader begins with.
+/// The members at the start of every push to one reader.
 #[derive(Debug, Clone, Default)]
 pub struct Prefix {
     members: String,
 }
 
 impl Prefix {
-    /// `"subscription":"…"` in every push. `subscription` must need no escaping.
+    /// Puts `"subscription":"…"` in every push. `subscription` must need no escaping.
     pub fn subscription(subscription: &str) -> Self {
         Self { members: format!("\"subscription\":\"{subscription}\",") }
     }
 
-    /// The members, each followed by a comma; for frames that are written whole.
+    /// The members, each followed by a comma, for frames that are written as a whole.
     pub fn members(&self, cursor: Option<Cursor>) -> String {
         match cursor {
             None => self.members.clone(),
@@ -29,28 +29,28 @@ impl Prefix {
         }
     }
 
-    /// `frame` as it goes out to this reader, with its `words` where those are wanted.
+    /// `frame` as it is sent to this reader, with its `words` if they are wanted.
     pub fn event(&self, frame: &Frame, cursor: Option<Cursor>, words: bool) -> Utf8Bytes {
         let words = if words { frame.words() } else { None };
-        // Words that would make the frame too large are left out; `GET …/turns` has the turn.
+        // Words that would make the frame too large are left out; `GET …/turns` returns them with the turn.
         let words = words.filter(|words| frame.text().len() + words.len() < MAX_FRAME_BYTES);
         push(frame.text(), &self.members, cursor, words.as_deref())
     }
 
-    /// `live` as it goes out to this reader.
+    /// `live` as it is sent to this reader.
     pub fn live(&self, live: &Live, cursor: Option<Cursor>) -> Utf8Bytes {
         push(&live.text, &self.members, cursor, None)
     }
 }
 
-/// Length of `{"type":"…",`, or of `{` where the type is not first.
+/// Length of `{"type":"…",`, or of `{` if the type is not first.
 fn head(text: &str) -> usize {
     const TAG: &str = r#"{"type":""#;
     let tagged = text.strip_prefix(TAG).and_then(|rest| rest.find("\",").map(|end| TAG.len() + end + 2));
     tagged.unwrap_or(1)
 }
 
-/// The frame with `members` (each followed by a comma), `cursor` and `words` joined in.
+/// The frame with `members` (each followed by a comma), `cursor` and `words` inserted.
 fn push(text: &Utf8Bytes, members: &str, cursor: Option<Cursor>, words: Option<&str>) -> Utf8Bytes {
     const TURN: &str = r#","turn":{"#;
     if members.is_empty() && cursor.is_none() && words.is_none() {
@@ -66,7 +66,7 @@ fn push(text: &Utf8Bytes, members: &str, cursor: Option<Cursor>, words: Option<&
         // Writing to memory cannot fail.
         let _ = write!(out, "\"cursor\":\"{cursor}\",");
     }
-    // What comes before a turn event's `turn` are ids and a time: the first match is the member itself.
+    // Before a turn event's `turn` there are only ids and a time: the first match is the member itself.
     match words.and_then(|words| rest.find(TURN).map(|at| (words, at + TURN.len()))) {
         Some((words, at)) => {
             out.push_str(&rest[..at]);

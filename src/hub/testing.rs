@@ -1,4 +1,4 @@
-//! A small store in memory, for the tests of everything that reads the tail.
+//! A small store in memory, for tests of everything that reads the tail.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -26,24 +26,21 @@ struct State {
     damaged: HashSet<CallId>,
 }
 
-/// The store. Every append is durable at once.
+/// A store in memory. Every append is durable at once.
 #[derive(Default)]
 pub(crate) struct Memory {
     state: Mutex<State>,
     tail: OnceLock<Arc<dyn Tail>>,
 }
 
-/// An id.
 pub(crate) fn call(name: &str) -> CallId {
     CallId::parse(name).expect("id")
 }
 
-/// A JSON object.
 pub(crate) fn object(text: &str) -> JsonMap {
     serde_json::from_str(text).expect("json object")
 }
 
-/// A turn.
 pub(crate) fn turn(number: TurnNo, text: &str) -> Turn {
     Turn {
         turn: number,
@@ -61,7 +58,6 @@ pub(crate) fn turn(number: TurnNo, text: &str) -> Turn {
     }
 }
 
-/// An insight event.
 pub(crate) fn insight(analysis: &str, rev: u64, turn: Option<TurnNo>) -> Event {
     Event::InsightUpdated {
         insight: Arc::new(Insight {
@@ -100,7 +96,7 @@ pub(crate) fn hub(config: Config) -> (Hub, Arc<Memory>) {
 }
 
 impl Memory {
-    /// Appends `event` as the next one of `call`; makes the call if it is new. Returns its `seq`.
+    /// Appends `event` as the next one of `call`; creates the call if it is new. Returns its `seq`.
     pub(crate) fn add(&self, call: &CallId, event: &Event) -> Seq {
         self.add_private(call, event, "")
     }
@@ -130,33 +126,33 @@ impl Memory {
         futures::executor::block_on(self.append(call, head, vec![record], Some(entry))).expect("append").head
     }
 
-    /// `call.started`.
+    /// Adds a `call.started`.
     pub(crate) fn start(&self, call: &CallId, meta: &str) -> Seq {
         self.add(call, &Event::CallStarted { epoch: "e1".into(), meta: object(meta) })
     }
 
-    /// `call.completed`.
+    /// Adds a `call.completed`.
     pub(crate) fn complete(&self, call: &CallId) -> Seq {
         let event = Event::CallCompleted { r#final: JsonMap::new(), missing: JsonMap::new(), cost_usd: Some(0.0) };
         self.add(call, &event)
     }
 
-    /// All records of `call`, whatever has left retention.
+    /// All records of `call`, including those that have left retention.
     pub(crate) fn log(&self, call: &CallId) -> Vec<Arc<Record>> {
         self.state.lock().expect("lock").calls.get(call).map(|(_, log)| log.clone()).unwrap_or_default()
     }
 
-    /// Events of `call` up to `oldest` leave retention.
+    /// Makes the events of `call` up to `oldest` leave retention.
     pub(crate) fn forget(&self, call: &CallId, oldest: Seq) {
         self.state.lock().expect("lock").oldest.insert(call.clone(), oldest);
     }
 
-    /// Whether reads fail from now on.
+    /// Makes reads fail from now on, or work again.
     pub(crate) fn set_unreadable(&self, unreadable: bool) {
         self.state.lock().expect("lock").unreadable = unreadable;
     }
 
-    /// Reads of `call` find damage from now on.
+    /// Makes reads of `call` find damage from now on.
     pub(crate) fn damage(&self, call: &CallId) {
         self.state.lock().expect("lock").damaged.insert(call.clone());
     }

@@ -186,7 +186,7 @@ fn live_frames_keep_their_place_among_events_and_are_counted_when_lost() {
         hub.live(&id, LiveFrame { kind: LiveKind::Delta { analysis: "summary".into() }, frame: "{}".into() });
         store.add(&id, &final_turn(1));
         let mut order = Vec::new();
-        // One event a batch: a live frame must not come before those that were published before it.
+        // One event per batch: a live frame must not come before the events that were published before it.
         while let Some(batch) = reader.try_next(1).expect("readable") {
             order.extend(batch.items.into_iter().map(|item| match item {
                 Item::Event(frame) => frame.seq() - first,
@@ -282,13 +282,13 @@ fn publish(store: &Memory, index: u8) {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever the schedule of publishing, reading and reconnecting, and however little memory keeps: each reader sees
-    /// each event once, in order.
+    /// For any schedule of publishing, reading and reconnecting, and any amount of memory: each reader sees each event
+    /// once, in order.
     #[test]
     fn every_reader_sees_each_event_once_in_order(ops in ops(), ring in 0..6000_usize) {
         let (hub, store) = hub(Config { call_bytes: ring / 2, ring_bytes: ring });
         let calls: Vec<CallId> = (0..4).map(|index| call(&format!("c_{index}"))).collect();
-        // Two readers of all, two of calls, each with what it saw.
+        // Two readers of all calls, two of named calls, each with what it saw.
         let fresh = |index: u8, after_order: u64, after: &dyn Fn(&CallId) -> Seq| {
             if index < 2 {
                 hub.reader(Interest::All { after: after_order })
@@ -325,7 +325,7 @@ proptest! {
     }
 }
 
-/// Publishers and readers on threads of their own: no wake-up is lost.
+/// Publishers and readers on their own threads: no wake-up is lost.
 #[test]
 fn no_wake_up_is_lost_between_threads() {
     const EVENTS: u64 = 3000;
