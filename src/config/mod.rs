@@ -1,7 +1,7 @@
-//! The configuration: one TOML file, read whole, all problems at once.
+//! The configuration: one TOML file, read as a whole; all its problems are reported at once.
 //!
-//! Composes the sections that the modules own; knows no default of theirs. `Config::load` reads no network and binds
-//! nothing, so that `sidetone check` and start-up say the same.
+//! Composes the sections that the modules own; knows none of their defaults. `Config::load` uses no network and binds
+//! nothing, so that `sidetone check` and start-up report the same.
 
 mod telemetry;
 
@@ -23,7 +23,7 @@ use crate::ingest::source::SourceConfig;
 use crate::session::config::{IngestConfig, LimitsConfig};
 use crate::{gateway, journal, sink};
 
-/// Everything that a daemon is told.
+/// The whole configuration of a daemon.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `[server]`
@@ -57,19 +57,19 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads `path`, or the defaults where there is none.
+    /// Reads `path`, or uses the defaults without one.
     ///
     /// # Errors
-    /// Every problem of the file, in its order.
+    /// Every problem of the file.
     pub fn load(path: Option<&Path>) -> Result<Self, Vec<Problem>> {
         Self::read(path, Self::parse)
     }
 
-    /// The data folder that a daemon with this configuration uses. Reads nothing else of it: what other sections need
-    /// (a variable that only the daemon has, say) a key command can do without.
+    /// The data folder of a daemon with this configuration. Reads only `[journal]`: a key command does not need what
+    /// other sections need, such as a variable that only the daemon has.
     ///
     /// # Errors
-    /// The file cannot be read or is no TOML, or `[journal]` is wrong.
+    /// The file cannot be read or is not TOML, or `[journal]` is invalid.
     pub fn data_folder(path: Option<&Path>) -> Result<PathBuf, Vec<Problem>> {
         Self::read(path, |text, base| {
             let mut table = parse_toml(text)?;
@@ -79,7 +79,7 @@ impl Config {
         })
     }
 
-    /// Reads the text at `path` and its folder, as an absolute path, by `parse`.
+    /// Reads the text at `path`, and passes it to `parse` with its folder as an absolute path.
     fn read<T>(
         path: Option<&Path>,
         parse: impl FnOnce(&str, &Path) -> Result<T, Vec<Problem>>,
@@ -101,7 +101,7 @@ impl Config {
         })
     }
 
-    /// Reads TOML text; relative paths in it are taken from `base`.
+    /// Parses TOML text; relative paths in it are relative to `base`.
     ///
     /// # Errors
     /// Every problem of the text.
@@ -157,7 +157,7 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(problems.into_vec()) }
     }
 
-    /// What one section alone cannot see.
+    /// The checks that involve several sections.
     fn cross_check(&self, problems: &mut Problems) {
         for name in self.ingest.analyses.iter().flatten() {
             if !self.analyses.names().contains(name) {
@@ -175,7 +175,7 @@ impl Config {
         }
     }
 
-    /// Whether somebody asked for this analysis; the built-in ones are there anyway.
+    /// Returns true if the configuration asks for this analysis; the built-in ones exist in any case.
     fn wants(&self, analysis: &str) -> bool {
         let named = |names: &[String]| names.iter().any(|name| name == analysis);
         self.analyses.is_given(analysis)
@@ -183,12 +183,12 @@ impl Config {
             || self.sources.iter().any(|source| named(source.analyses()))
     }
 
-    /// What is right, and may not be meant.
+    /// Settings that are valid, and may not be intended.
     pub fn warnings(&self) -> Vec<String> {
         self.unasked().into_iter().chain(self.uncounted()).collect()
     }
 
-    /// A cap on money that does not see some models, for their prices are not known.
+    /// Warns of a cap on money that does not count some models, because their prices are unknown.
     fn uncounted(&self) -> Option<String> {
         let caps = [("usd_per_call", self.limits.usd_per_call), ("usd_per_day", self.limits.usd_per_day)];
         let caps: Vec<&str> = caps.iter().filter(|(_, cap)| cap.is_some()).map(|(name, _)| *name).collect();
@@ -203,7 +203,7 @@ impl Config {
         })
     }
 
-    /// That nothing says whom some analyses ask.
+    /// Warns of analyses for which no setting decides what they ask.
     fn unasked(&self) -> Option<String> {
         let asks_none = |name: &&String| self.gateway.check_analysis(name, None).is_err() && !self.wants(name);
         let unasked: Vec<&str> = self.analyses.names().iter().filter(asks_none).map(String::as_str).collect();
@@ -226,7 +226,7 @@ fn parse_toml(text: &str) -> Result<Table, Vec<Problem>> {
     text.parse().map_err(|error: toml::de::Error| vec![Problem { path: String::new(), message: syntax(text, &error) }])
 }
 
-/// What is no TOML, and where: `line 3, column 9: …`.
+/// A syntax error with its place: `line 3, column 9: …`.
 fn syntax(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().lines().collect::<Vec<_>>().join(", ");
     let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return message };

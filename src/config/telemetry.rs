@@ -1,4 +1,4 @@
-//! `[telemetry]`: where spans go. The daemon sends them only where it is built with the cargo feature `otel`.
+//! `[telemetry]`: where spans are sent. The daemon sends them only if it was built with the cargo feature `otel`.
 
 use toml::Value;
 use url::Url;
@@ -9,7 +9,7 @@ use crate::base::settings::{Problems, Section};
 /// `[telemetry]`
 #[derive(Debug, Clone, Default)]
 pub struct TelemetryConfig {
-    /// Where OTLP is taken over HTTP, its path included; `None` = no spans.
+    /// URL that takes OTLP over HTTP, path included; `None` = no spans.
     pub otlp_endpoint: Option<Url>,
 }
 
@@ -21,7 +21,7 @@ impl TelemetryConfig {
         let mut otlp_endpoint = None;
         if let Some(text) = text {
             match Url::parse(&text) {
-                // A user and a password would not be sent, and would be shown.
+                // A password would not be sent, and would be shown.
                 Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() && url.password().is_none() => {
                     otlp_endpoint = Some(with_path(url));
                 }
@@ -41,7 +41,7 @@ impl TelemetryConfig {
     }
 }
 
-/// A collector's base URL stands for its path of traces.
+/// Completes a collector's base URL with the path for traces.
 fn with_path(mut url: Url) -> Url {
     if url.path() == "/" {
         url.set_path("/v1/traces");

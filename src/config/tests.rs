@@ -1,4 +1,4 @@
-//! What no section alone can see: whom analyses ask, and that no secret is shown.
+//! Checks across sections: what analyses ask, and that no secret is shown.
 
 use std::path::Path;
 
@@ -40,7 +40,7 @@ fn an_analysis_that_somebody_asked_for_needs_a_model() {
     }
 }
 
-/// One of each kind of place that holds a secret, by name.
+/// One of each kind of place that contains a secret, by name.
 const PLACES: &str = "[journal]\ndir = \"journal\"\n[server]\nkey = \"file:server\"\n[stt]\napi_key = \"file:stt\"\n\
     [endpoints.a]\nprovider = \"openai\"\napi_key = \"file:openai\"\n\
     headers = { x-one = \"file:header\", x-two = \"plain/9h+Jk=LpQw-ErTyUiOpAs\" }\n\
@@ -59,11 +59,11 @@ fn no_form_of_a_configuration_shows_a_secret() {
         std::fs::write(folder.path().join(name), &secret).expect("write");
         secrets.push(secret);
     }
-    // Relative names are taken from the folder of the configuration.
+    // Relative names are relative to the folder of the configuration.
     let config = Config::parse(PLACES, folder.path()).expect("a configuration");
     assert_eq!(config.journal.dir, folder.path().join("journal"));
     let mut shown = format!("{config:?} {config:#?} {:?} {:?}", config.gateway.inventory(), config.warnings());
-    // Nor does what is said of a value in the wrong place, or of the wrong kind.
+    // A message about a value in the wrong place, or of the wrong kind, does not show it either.
     for wrong in [
         "[server]\nkey = \"server/7h+Jk=LpQw-ErTyUiOpAs\"",
         "[stt]\napi_key = [\"stt/7h+Jk=LpQw-ErTyUiOpAs\"]\nupstream = \"https://u:urlpw%2F8h%2BJk@x\"",
@@ -117,7 +117,7 @@ fn paths_in_messages_are_absolute() {
         let path = folder.path().join(path).display().to_string();
         assert!(told.iter().any(|line| line.contains(&path)), "{path}: {told:?}");
     }
-    // A relative path of the command line, too.
+    // A relative path on the command line becomes absolute too.
     let missing = Config::load(Some(Path::new("no/such.toml"))).map(|_| ()).expect_err("refused");
     assert!(missing[0].path.starts_with('/') && missing[0].path.ends_with("no/such.toml"), "{missing:?}");
 }
