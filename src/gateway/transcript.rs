@@ -62,7 +62,7 @@ pub enum Render {
     /// `speaker: text`, one line per turn.
     #[default]
     Dialogue,
-    /// Like [`Self::Dialogue`], after `[m:ss]`.
+    /// Like [`Render::Dialogue`], after `[m:ss]`.
     Timed,
     /// A JSON array of `{speaker, text, start_ms, end_ms}`.
     Json,
