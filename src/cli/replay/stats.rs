@@ -31,7 +31,7 @@ impl Samples {
         Quantiles { p50: self.rank(0.50), p99: self.rank(0.99) }
     }
 
-    /// The smallest sample that at least the share `quantile` of all samples does not exceed (nearest rank), in ms.
+    /// The sample at the nearest rank: at least the share `quantile` of all samples is not above it. In ms.
     fn rank(&self, quantile: f64) -> Option<f64> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the length")]
         let rank = (quantile * self.0.len() as f64).ceil() as usize;
