@@ -19,6 +19,7 @@ mod gateway_faults;
 mod golden;
 mod hardened;
 mod held;
+mod hostile;
 mod http_api;
 mod ingest;
 mod json_schema;

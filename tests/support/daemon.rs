@@ -362,8 +362,17 @@ pub fn user_prefix(uid: u32) -> Vec<String> {
 
 /// Resident memory of a process in bytes.
 pub fn rss_of(pid: u32) -> u64 {
+    memory_of(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process had so far, in bytes.
+pub fn peak_rss_of(pid: u32) -> u64 {
+    memory_of(pid, "VmHWM:")
+}
+
+fn memory_of(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
