@@ -139,6 +139,7 @@ async fn open_inner(context: Context<'_>, wire: Wire, remote: &Arc<Remote>, row:
             answer.choices.iter_mut().for_each(|choice| choice.tool_calls.truncate(1));
         }
         row.usage(answer.usage);
+        answer.usage = answer.usage.plausible().0;
         row.first_token(row.started.elapsed());
         return Ok(Start::Whole(Box::new(answer)));
     }

@@ -80,6 +80,7 @@ struct Tape {
     /// The first tool call of each answer, as (choice, index).
     first_calls: Vec<(u32, u32)>,
     held: VecDeque<Frame>,
+    /// The vendor's raw counts, so that the row can count the implausible ones.
     usage: Usage,
     /// Number of answers requested.
     asked: u32,
@@ -105,7 +106,7 @@ impl Tape {
             }
             Err(StreamError::Vendor(error)) => {
                 // The tokens of a failed answer are billed too.
-                self.count(&frame.pieces);
+                self.count(&mut frame.pieces);
                 return Err(vendor(error));
             }
             Err(StreamError::Incomplete { why, .. }) => return Err(incomplete(&why)),
@@ -114,7 +115,7 @@ impl Tape {
         self.spoke |= frame.pieces.iter().any(Piece::is_semantic);
         let set_aside = self.thinking.pieces(&mut frame.pieces);
         let left_out = self.one_call && self.leave_calls_out(&mut frame.pieces);
-        self.count(&frame.pieces);
+        self.count(&mut frame.pieces);
         let mut done = false;
         for piece in &frame.pieces {
             self.progress.piece(piece);
@@ -132,10 +133,12 @@ impl Tape {
         Ok(done)
     }
 
-    fn count(&mut self, pieces: &[Piece]) {
+    /// Records the vendor's raw token counts, and removes implausible ones from the pieces that are passed on.
+    fn count(&mut self, pieces: &mut [Piece]) {
         for piece in pieces {
             if let Piece::Usage(now) = piece {
                 self.usage.update(*now);
+                *now = now.plausible().0;
             }
         }
     }
@@ -266,9 +269,9 @@ impl Live {
         Ok(out.len() > from)
     }
 
-    /// Tokens, as far as the vendor reported them.
+    /// Plausible token counts so far.
     pub(super) fn usage(&self) -> Usage {
-        self.tape.usage
+        self.tape.usage.plausible().0
     }
 
     /// Why the attempt was made.

@@ -33,6 +33,7 @@ pub struct Metrics {
     first_token: Histograms<AttemptLabels>,
     duration: Histograms<AttemptLabels>,
     tokens: Counters<TokenLabels>,
+    pub(super) implausible: Counters<EndpointLabels>,
     cost: Family<AttemptLabels, Counter<f64, AtomicU64>>,
     pub(super) breakers_opened: Counters<EndpointLabels>,
     breakers: Family<BreakerLabels, Gauge>,
@@ -183,6 +184,10 @@ impl Metrics {
                 Family::new_with_constructor(seconds as fn() -> Histogram),
             ),
             tokens: registry.metric("sidetone_gateway_tokens", "Tokens as the vendors counted them"),
+            implausible: registry.metric(
+                "sidetone_gateway_implausible_counts",
+                "Token counts over 10^9 in vendors' answers, treated as unknown",
+            ),
             cost: registry.metric("sidetone_gateway_cost_dollars", "US dollars, of the attempts whose cost is known"),
             breakers_opened: registry
                 .metric("sidetone_gateway_breakers_opened", "How often an endpoint's circuit breaker opened"),
@@ -247,6 +252,11 @@ impl Metrics {
     /// Counts a candidate that was not asked, by cause.
     pub(super) fn shift(&self, endpoint: &Arc<str>, cause: &'static str) {
         self.shifts.get_or_create(&ShiftLabels { endpoint: Arc::clone(endpoint), cause }).inc();
+    }
+
+    /// An answer had this many implausible token counts.
+    pub(super) fn implausible(&self, endpoint: &Arc<str>, counts: u64) {
+        self.implausible.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).inc_by(counts);
     }
 
     /// Records a wait for a slot or a rate that was granted.

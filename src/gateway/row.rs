@@ -30,6 +30,8 @@ pub(super) struct Row {
     /// Why the attempt was made.
     pub(super) why: &'static str,
     streamed: bool,
+    /// Number of implausible token counts in the newest usage.
+    implausible: u64,
 }
 
 impl Row {
@@ -80,6 +82,7 @@ impl Row {
             remote: Arc::clone(remote),
             why,
             streamed,
+            implausible: 0,
         }
     }
 
@@ -89,8 +92,10 @@ impl Row {
         }
     }
 
-    /// Sets the tokens so far, and their cost.
+    /// Sets tokens and cost from the vendor's raw counts. Implausible counts become unknown.
     pub(super) fn usage(&mut self, usage: Usage) {
+        let (usage, implausible) = usage.plausible();
+        self.implausible = implausible;
         let cost = self.price.and_then(|price| price::cost(price, usage));
         self.edit(|done| {
             done.cost_pico = cost;
@@ -163,6 +168,9 @@ impl Drop for Row {
             }
         }
         self.metrics.done(&self.meters, &done);
+        if self.implausible > 0 {
+            self.metrics.implausible(&self.remote.endpoint.name, self.implausible);
+        }
         if let Some(recorder) = &self.recorder {
             recorder.done(done);
         }

@@ -191,9 +191,7 @@ impl Ledger {
     /// The database cannot be read.
     pub fn spent_since(&self, from_ms: i64) -> Result<i64, LedgerError> {
         self.take_over()?;
-        let store = locked(&self.0.store);
-        let sum = "SELECT COALESCE(SUM(cost_pico), 0) FROM attempts WHERE id >= ?1 AND at_ms >= ?2";
-        Ok(store.query_row(sum, [first_id(from_ms), from_ms], |row| row.get(0))?)
+        usage::spent(&locked(&self.0.store), "id >= ?1 AND at_ms >= ?2", [first_id(from_ms), from_ms])
     }
 
     /// What a call has spent.
@@ -202,9 +200,7 @@ impl Ledger {
     /// The database cannot be read.
     pub fn spent_by_call(&self, call: &str) -> Result<i64, LedgerError> {
         self.take_over()?;
-        let store = locked(&self.0.store);
-        let sum = "SELECT COALESCE(SUM(cost_pico), 0) FROM attempts WHERE call = ?1";
-        Ok(store.query_row(sum, [call], |row| row.get(0))?)
+        usage::spent(&locked(&self.0.store), "call = ?1", [call])
     }
 
     /// Takes the log over into the database, each entry once, whatever happens in between.

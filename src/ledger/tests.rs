@@ -77,6 +77,33 @@ fn rows_are_summed_and_unknown_is_not_zero() {
 }
 
 #[test]
+fn implausible_rows_do_not_break_the_sums() {
+    let folder = tempfile::tempdir().expect("folder");
+    let ledger = open(folder.path());
+    // As stored by an earlier version: a vendor reported 2^64 - 1 tokens.
+    for second in [1, 3, 5] {
+        ledger.begun(&begun(second));
+        let counts = AttemptDone { input: Some(u64::MAX), output: Some(3), ..done(second, Some(i64::MAX)) };
+        ledger.done(&counts);
+    }
+    // Plausible counts at an absurd price: the sum exceeds 64 bits.
+    for second in [2, 4] {
+        ledger.begun(&begun(second));
+        ledger.done(&done(second, Some(i64::MAX - 7)));
+    }
+    let query = UsageQuery { group_by: vec!["endpoint".into()], ..UsageQuery::default() };
+    let rows = ledger.usage(&query).expect("usage");
+    let shown: Vec<_> =
+        rows.iter().map(|row| (row.attempts, row.input, row.output, row.cost_pico, row.unpriced)).collect();
+    assert_eq!(shown, [(2, Some(20), Some(4), None, 0), (3, None, Some(9), None, 3)]);
+    let one = UsageQuery { group_by: vec!["number".into()], to_ms: Some(2_001), ..UsageQuery::default() };
+    assert_eq!(ledger.usage(&one).expect("usage")[0].cost_pico, Some(i64::MAX - 7), "exact");
+    assert_eq!(ledger.spent_since(0).expect("sum"), i64::MAX, "saturates");
+    assert_eq!(ledger.spent_by_call("c_1").expect("sum"), i64::MAX);
+    assert_eq!(ledger.spent_since(4_001).expect("sum"), 0);
+}
+
+#[test]
 fn a_time_is_found_by_the_ids() {
     let folder = tempfile::tempdir().expect("folder");
     let ledger = open(folder.path());

@@ -1,11 +1,11 @@
 //! Sums of the ledger, by whatever is asked for.
 
-use rusqlite::Connection;
 use rusqlite::types::Value;
+use rusqlite::{Connection, Params};
 
 use super::LedgerError;
 use crate::base::names;
-use crate::types::attempt::first_id;
+use crate::types::attempt::{MAX_TOKENS, first_id};
 
 /// What rows can be grouped by.
 pub const GROUPS: &[&str] = &[
@@ -56,10 +56,42 @@ pub struct UsageRow {
     pub output: Option<i64>,
     /// Of them, reasoning.
     pub reasoning: Option<i64>,
-    /// Pico-dollars, of those attempts whose cost is known.
+    /// Sum of the known costs, pico-dollars. `None` if no cost is known, or if the sum exceeds `i64` (9.2 million dollars).
     pub cost_pico: Option<i64>,
     /// How many attempts have no known cost.
     pub unpriced: i64,
+}
+
+/// SQL: a token count, or NULL if it is implausible. Earlier versions stored counts unchecked; their sum may overflow.
+fn plausible(column: &str) -> String {
+    format!("CASE WHEN {column} BETWEEN 0 AND {MAX_TOKENS} THEN {column} END")
+}
+
+/// SQL: the cost of an attempt, or NULL if one of its token counts is implausible.
+fn plausible_cost() -> String {
+    let may_be_true = |column: &str| format!("COALESCE({column}, 0) BETWEEN 0 AND {MAX_TOKENS}");
+    let counts = ["input", "cached", "cache_write", "output"].map(may_be_true).join(" AND ");
+    format!("CASE WHEN {counts} THEN cost_pico END")
+}
+
+/// SQL: the sum of all costs as quotient and remainder by [`PART`], joined by [`whole`]. A plain `SUM` fails on overflow.
+fn cost_sums() -> [String; 2] {
+    let cost = plausible_cost();
+    [format!("SUM({cost} / {PART})"), format!("SUM({cost} % {PART})")]
+}
+
+const PART: i64 = 1_000_000_000;
+
+fn whole(parts: Option<i64>, rest: Option<i64>) -> Option<i128> {
+    Some(i128::from(parts?) * i128::from(PART) + i128::from(rest?))
+}
+
+/// Sum of the known costs of the attempts that match `condition`, pico-dollars, saturating.
+pub(super) fn spent(store: &Connection, condition: &str, bounds: impl Params) -> Result<i64, LedgerError> {
+    let [billions, rest] = cost_sums();
+    let sum = format!("SELECT {billions}, {rest} FROM attempts WHERE {condition}");
+    let spent = store.query_row(&sum, bounds, |row| Ok(whole(row.get(0)?, row.get(1)?)))?;
+    Ok(i64::try_from(spent.unwrap_or(0)).unwrap_or(i64::MAX))
 }
 
 pub(super) fn run(store: &Connection, query: &UsageQuery) -> Result<Vec<UsageRow>, LedgerError> {
@@ -83,10 +115,12 @@ pub(super) fn run(store: &Connection, query: &UsageQuery) -> Result<Vec<UsageRow
     let select = columns.iter().map(|column| format!("{column}, ")).collect::<String>();
     let grouped =
         if numbers.is_empty() { String::new() } else { format!(" GROUP BY {0} ORDER BY {0}", numbers.join(", ")) };
+    let [input, cached, output, cache_write, reasoning] =
+        ["input", "cached", "output", "cache_write", "reasoning"].map(|column| format!("SUM({})", plausible(column)));
+    let (cost, [billions, rest]) = (plausible_cost(), cost_sums());
     let sql = format!(
-        "SELECT {select}COUNT(*), SUM(input), SUM(cached), SUM(output), SUM(cost_pico), \
-         SUM(cost_pico IS NULL), SUM(cache_write), SUM(reasoning) FROM attempts \
-         WHERE id >= ?3 AND at_ms >= ?1 AND at_ms < ?2{grouped}"
+        "SELECT {select}COUNT(*), {input}, {cached}, {output}, {billions}, {rest}, SUM({cost} IS NULL), {cache_write}, \
+         {reasoning} FROM attempts WHERE id >= ?3 AND at_ms >= ?1 AND at_ms < ?2{grouped}"
     );
     let mut statement = store.prepare_cached(&sql)?;
     let from_ms = query.from_ms.unwrap_or(i64::MIN);
@@ -108,10 +142,10 @@ pub(super) fn run(store: &Connection, query: &UsageQuery) -> Result<Vec<UsageRow
             input: row.get(width + 1)?,
             cached: row.get(width + 2)?,
             output: row.get(width + 3)?,
-            cost_pico: row.get(width + 4)?,
-            unpriced: row.get::<_, Option<i64>>(width + 5)?.unwrap_or(0),
-            cache_write: row.get(width + 6)?,
-            reasoning: row.get(width + 7)?,
+            cost_pico: whole(row.get(width + 4)?, row.get(width + 5)?).and_then(|sum| i64::try_from(sum).ok()),
+            unpriced: row.get::<_, Option<i64>>(width + 6)?.unwrap_or(0),
+            cache_write: row.get(width + 7)?,
+            reasoning: row.get(width + 8)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

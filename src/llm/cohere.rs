@@ -283,16 +283,16 @@ struct WireUsage {
     billed_units: Option<WireTokens>,
     #[serde(deserialize_with = "lenient::object")]
     tokens: Option<WireTokens>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     cached_tokens: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct WireTokens {
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     input_tokens: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     output_tokens: Option<u64>,
 }
 

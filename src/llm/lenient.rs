@@ -27,6 +27,13 @@ pub(super) fn count<'de, T: TryFrom<u64>, D: Deserializer<'de>>(deserializer: D)
     Ok(count.and_then(|count| T::try_from(count).ok()))
 }
 
+/// A count of tokens. Unlike [`count`] it keeps a number that is too large, so that the gateway can count it as
+/// implausible.
+pub(super) fn tokens<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let Tokens(tokens) = read(deserializer)?;
+    Ok(tokens)
+}
+
 /// A flag, also as a number or text; `false` if absent.
 pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
     read(deserializer)
@@ -196,6 +203,28 @@ impl Lenient<'_> for Count {
 
     fn unsigned(number: u64) -> Self {
         Self(Some(number).filter(|number| *number <= MAX_COUNT))
+    }
+}
+
+#[derive(Default)]
+struct Tokens(Option<u64>);
+
+impl Lenient<'_> for Tokens {
+    fn text(text: &str) -> Self {
+        let text = text.trim();
+        match text.parse() {
+            Ok(number) => Self::unsigned(number),
+            Err(_) => text.parse().map_or(Self(None), Self::number),
+        }
+    }
+
+    fn number(number: f64) -> Self {
+        // The cast saturates.
+        Self((number >= 0.0).then(|| number.round() as u64))
+    }
+
+    fn unsigned(number: u64) -> Self {
+        Self(Some(number))
     }
 }
 

@@ -5,6 +5,7 @@
 use serde_json::Value;
 
 use super::ToolCall;
+use crate::types::attempt::MAX_TOKENS;
 use crate::types::{JsonMap, TokenUsage};
 
 /// An answer.
@@ -109,6 +110,24 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Replaces counts over [`MAX_TOKENS`] by unknown. Returns the number of counts replaced.
+    pub fn plausible(self) -> (Self, u64) {
+        let mut implausible = 0;
+        let mut known = |tokens: Option<u64>| {
+            let known = tokens.filter(|tokens| *tokens <= MAX_TOKENS);
+            implausible += u64::from(known != tokens);
+            known
+        };
+        let usage = Self {
+            input: known(self.input),
+            cached: known(self.cached),
+            cache_write: known(self.cache_write),
+            output: known(self.output),
+            reasoning: known(self.reasoning),
+        };
+        (usage, implausible)
+    }
+
     /// Replaces every count that `later` has: vendors report cumulative counts.
     pub fn update(&mut self, later: Self) {
         self.input = later.input.or(self.input);
@@ -121,7 +140,7 @@ impl Usage {
     /// Adds the tokens of another request. If only one side knows a count, that count is kept.
     pub fn add(&mut self, other: Self) {
         let sum = |ours: Option<u64>, theirs: Option<u64>| match (ours, theirs) {
-            (Some(ours), Some(theirs)) => Some(ours + theirs),
+            (Some(ours), Some(theirs)) => Some(ours.saturating_add(theirs)),
             (ours, theirs) => ours.or(theirs),
         };
         self.input = sum(self.input, other.input);

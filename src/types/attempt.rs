@@ -12,6 +12,9 @@ pub fn first_id(at_ms: i64) -> i64 {
     at_ms.clamp(0, i64::MAX >> 20) << 20
 }
 
+/// Highest plausible token count of one attempt. Higher counts from a vendor are treated as unknown.
+pub const MAX_TOKENS: u64 = 1_000_000_000;
+
 /// An attempt is about to be made. Reported before its first byte is sent.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttemptBegun {

@@ -274,3 +274,23 @@ async fn max_concurrency_holds_and_says_its_name() {
     assert_eq!(fake.requests(), 1);
     first.abort();
 }
+
+#[tokio::test]
+async fn implausible_token_counts_are_unknown_and_counted() {
+    let usage = r#""usage":{"prompt_tokens":18446744073709551615,"completion_tokens":2}"#;
+    let ended = r#"{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#;
+    let counted = format!(r#"{{"choices":[],{usage}}}"#);
+    let whole =
+        format!(r#"{{"id":"x","choices":[{{"index":0,"message":{{"content":"b"}},"finish_reason":"stop"}}],{usage}}}"#);
+    let streamed = vec![sse_head(), text("a"), data(ended), data(&counted), data("[DONE]"), end()];
+    let fake = Fake::start(vec![streamed, reply(200, "", &whole)]).await;
+    let (gateway, tape) = over(&[&fake], "");
+    for expected in ["a", "b"] {
+        let answer = gateway.infer(ask(&gateway)).await.expect("answer");
+        assert_eq!((&*answer.text, answer.usage.input, answer.usage.output), (expected, None, Some(2)));
+    }
+    let rows: Vec<_> = tape.done.lock().expect("tape").iter().map(|done| (done.input, done.output)).collect();
+    assert_eq!(rows, [(None, Some(2)); 2]);
+    let endpoint = metrics::EndpointLabels { endpoint: "e0".into() };
+    assert_eq!(gateway.inner.metrics.implausible.get_or_create(&endpoint).get(), 2);
+}

@@ -28,13 +28,13 @@ struct WireMessage {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct WireUsage {
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     input_tokens: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     cache_creation_input_tokens: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     cache_read_input_tokens: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     output_tokens: Option<u64>,
     #[serde(deserialize_with = "lenient::object")]
     output_tokens_details: Option<WireDetails>,
@@ -43,7 +43,7 @@ struct WireUsage {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct WireDetails {
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     thinking_tokens: Option<u64>,
 }
 
@@ -51,11 +51,12 @@ impl WireUsage {
     /// Anthropic's `input_tokens` excludes the tokens read from and written to the cache; [`Usage::input`] includes
     /// them.
     fn into_usage(self) -> Usage {
-        let beside = self.cache_read_input_tokens.unwrap_or(0) + self.cache_creation_input_tokens.unwrap_or(0);
+        let (read, written) = (self.cache_read_input_tokens, self.cache_creation_input_tokens);
+        let beside = read.unwrap_or(0).saturating_add(written.unwrap_or(0));
         Usage {
-            input: self.input_tokens.map(|tokens| tokens + beside),
-            cached: self.cache_read_input_tokens,
-            cache_write: self.cache_creation_input_tokens,
+            input: self.input_tokens.map(|tokens| tokens.saturating_add(beside)),
+            cached: read,
+            cache_write: written,
             output: self.output_tokens,
             reasoning: self.output_tokens_details.and_then(|details| details.thinking_tokens),
         }

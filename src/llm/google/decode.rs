@@ -77,17 +77,17 @@ struct WireFeedback {
 #[derive(Deserialize, Default)]
 #[serde(default, rename_all = "camelCase")]
 struct WireUsage {
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     prompt_token_count: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     tool_use_prompt_token_count: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     cached_content_token_count: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     candidates_token_count: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     thoughts_token_count: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     total_token_count: Option<u64>,
 }
 
@@ -96,10 +96,11 @@ impl WireUsage {
     ///
     /// Gemini leaves out counts of zero. If both output counts are missing, the output is the total minus the input.
     fn into_usage(self) -> Usage {
-        let input = self.prompt_token_count.map(|tokens| tokens + self.tool_use_prompt_token_count.unwrap_or(0));
+        let input =
+            self.prompt_token_count.map(|tokens| tokens.saturating_add(self.tool_use_prompt_token_count.unwrap_or(0)));
         let output = match (self.candidates_token_count, self.thoughts_token_count) {
             (None, None) => self.total_token_count.zip(input).and_then(|(total, input)| total.checked_sub(input)),
-            (answer, thoughts) => Some(answer.unwrap_or(0) + thoughts.unwrap_or(0)),
+            (answer, thoughts) => Some(answer.unwrap_or(0).saturating_add(thoughts.unwrap_or(0))),
         };
         Usage {
             input,

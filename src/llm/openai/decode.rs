@@ -164,29 +164,29 @@ struct WireFunction {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct WireUsage {
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     prompt_tokens: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     completion_tokens: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     input_tokens: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     output_tokens: Option<u64>,
     #[serde(deserialize_with = "lenient::object")]
     prompt_tokens_details: Option<PromptDetails>,
     #[serde(deserialize_with = "lenient::object")]
     completion_tokens_details: Option<CompletionDetails>,
     /// DeepSeek's name for the cached tokens.
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     prompt_cache_hit_tokens: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct PromptDetails {
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     cached_tokens: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     cache_write_tokens: Option<u64>,
     /// AssemblyAI's names for the tokens that Anthropic wrote to its cache.
     #[serde(deserialize_with = "lenient::object")]
@@ -196,16 +196,16 @@ struct PromptDetails {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct CacheCreation {
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     ephemeral_5m_input_tokens: Option<u64>,
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     ephemeral_1h_input_tokens: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct CompletionDetails {
-    #[serde(deserialize_with = "lenient::count")]
+    #[serde(deserialize_with = "lenient::tokens")]
     reasoning_tokens: Option<u64>,
 }
 
@@ -216,7 +216,7 @@ impl WireUsage {
         let written = prompt.as_ref().and_then(|details| {
             let created = details.cache_creation.as_ref().and_then(|created| {
                 let parts = [created.ephemeral_5m_input_tokens, created.ephemeral_1h_input_tokens];
-                parts.iter().any(Option::is_some).then(|| parts.iter().flatten().sum())
+                parts.into_iter().flatten().reduce(u64::saturating_add)
             });
             details.cache_write_tokens.or(created)
         });
