@@ -17,7 +17,7 @@ pub struct Folder {
 /// What is wrong with a file, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The file's name.
+    /// Name of the file. Empty if the configuration is wrong; the message then starts with the key.
     pub file: String,
     /// Line and column, from 1.
     pub at: Option<(usize, usize)>,

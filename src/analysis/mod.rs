@@ -31,6 +31,7 @@ pub use prompt::{Prompt, RenderError};
 pub use registry::Registry;
 pub use settings::Settings;
 
+use crate::base::names;
 use crate::context::Snapshot;
 use crate::llm::schema::{SchemaError, Validator};
 use crate::llm::{ChatRequest, ResponseFormat};
@@ -86,14 +87,12 @@ pub struct Reading {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnalysisError {
     /// A variant names a prompt version that the analysis does not have.
-    #[error("analysis {analysis} has no prompt version {version:?}; there are: {known}")]
+    #[error("analysis {analysis}: {message}")]
     UnknownVersion {
         /// The analysis.
         analysis: Arc<str>,
-        /// The version asked for.
-        version: String,
-        /// Those there are.
-        known: String,
+        /// The version asked for, and those that there are.
+        message: String,
     },
 }
 
@@ -129,7 +128,9 @@ impl Analysis {
             && faults.is_empty()
             && prompts.iter().all(|prompt| *prompt.version != **wanted)
         {
-            faults.push(Fault::whole("analysis.toml", format!("prompt: there is no {wanted}.j2")));
+            // Report where the version is named: in the configuration or in the folder's file.
+            let file = if config.names_prompt() { "" } else { "analysis.toml" };
+            faults.push(Fault::whole(file, format!("prompt: {}", unknown_version(wanted, &prompts))));
         }
         match compiled {
             Ok(schema) if faults.is_empty() => {
@@ -157,8 +158,7 @@ impl Analysis {
         };
         found.cloned().ok_or_else(|| AnalysisError::UnknownVersion {
             analysis: Arc::clone(&self.name),
-            version: wanted.unwrap_or_default().to_owned(),
-            known: self.prompts.iter().map(|prompt| &*prompt.version).collect::<Vec<_>>().join(", "),
+            message: unknown_version(wanted.unwrap_or_default(), &self.prompts),
         })
     }
 
@@ -185,6 +185,11 @@ impl Analysis {
         let evidence = evidence::lift(&mut value, snapshot);
         Reading { value, evidence }
     }
+}
+
+fn unknown_version(wanted: &str, prompts: &[Arc<Prompt>]) -> String {
+    let known: Vec<&str> = prompts.iter().map(|prompt| &*prompt.version).collect();
+    names::unknown("prompt version", wanted, &known)
 }
 
 /// Reads `schema.json` and sees that it can be compiled.

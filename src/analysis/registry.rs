@@ -127,7 +127,10 @@ impl Registry {
             }
             Err(faults) => {
                 for fault in faults {
-                    problems.push(format!("{path}.dir"), fault.to_string());
+                    match fault.message.split_once(": ").filter(|_| fault.file.is_empty()) {
+                        Some((key, message)) => problems.push(format!("{path}.{key}"), message),
+                        None => problems.push(format!("{path}.dir"), fault.to_string()),
+                    }
                 }
             }
         }

@@ -145,6 +145,11 @@ impl Given {
         }
     }
 
+    /// Returns true if it names a prompt version.
+    pub(super) fn names_prompt(&self) -> bool {
+        self.prompt.is_some()
+    }
+
     /// It says when the analysis becomes due.
     fn says_when(&self) -> bool {
         self.every_n_turns.is_some() || self.interval_ms.is_some()

@@ -226,7 +226,7 @@ fn a_users_analysis_is_a_folder_and_a_line() {
     assert_eq!(version(Some("v1")).expect("named"), "v1");
     assert_eq!(
         version(Some("v3")).expect_err("none").to_string(),
-        "analysis actions has no prompt version \"v3\"; there are: v1, v2, v10"
+        "analysis actions: no prompt version \"v3\"; there are: v1, v2, v10; did you mean \"v1\"?"
     );
     let request = analysis.request(&analysis.prompt(None).expect("prompt"), &snapshot(&["Hi."]), &facts());
     assert_eq!(request.expect("request").messages[0].content.plain(), "[0] agent (0:00): Hi.\nTen.");

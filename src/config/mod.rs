@@ -6,12 +6,13 @@
 mod telemetry;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use telemetry::TelemetryConfig;
 
 use toml::{Table, Value};
 
-use crate::analysis::Registry as Analyses;
+use crate::analysis::{Analysis, Registry as Analyses};
 use crate::api::config::{ServerConfig, SubscribeConfig};
 use crate::base::drain::ShutdownConfig;
 use crate::base::names;
@@ -167,12 +168,47 @@ impl Config {
         for name in self.analyses.names() {
             let Some(analysis) = self.analyses.get(name) else { continue };
             let target = analysis.settings.route.as_deref();
-            if let Err(message) = self.gateway.check_analysis(name, target)
+            if let Err(message) = self.gateway.target(name, target)
                 && self.wants(name)
             {
                 problems.push(format!("analyses.{name}.route"), message);
             }
         }
+        for (key, message, certain) in self.missing_prompts() {
+            if certain {
+                problems.push(key, message);
+            }
+        }
+    }
+
+    /// Prompt versions in variants of routes that an analysis with that route does not have. Returns key, message, and true
+    /// if calls run the analysis by default or the configuration names it.
+    fn missing_prompts(&self) -> Vec<(String, String, bool)> {
+        let analyses: Vec<_> = self.analyses.names().iter().filter_map(|name| self.analyses.get(name)).collect();
+        let defaults = self.default_analyses();
+        let mut missing = Vec::new();
+        for route in &self.gateway.routes {
+            let asks = |analysis: &&&Arc<Analysis>| {
+                let target = self.gateway.target(&analysis.name, analysis.settings.route.as_deref());
+                target.is_ok_and(|target| target == route.name)
+            };
+            let asking: Vec<_> = analyses.iter().filter(asks).collect();
+            for (index, variant) in route.variants.iter().enumerate() {
+                let Some(version) = variant.prompt.as_deref() else { continue };
+                let key = format!("routes.{}.variants[{index}].prompt", route.name);
+                for analysis in &asking {
+                    if let Err(error) = analysis.prompt(Some(version)) {
+                        let runs = self.wants(&analysis.name) || defaults.iter().any(|name| **name == *analysis.name);
+                        missing.push((key.clone(), error.to_string(), runs));
+                    }
+                }
+                if asking.is_empty() && analyses.iter().all(|analysis| analysis.prompt(Some(version)).is_err()) {
+                    let message = format!("no analysis asks this route, and none has a prompt version {version:?}");
+                    missing.push((key, message, true));
+                }
+            }
+        }
+        missing
     }
 
     /// Returns true if the configuration asks for this analysis; the built-in ones exist in any case.
@@ -185,7 +221,11 @@ impl Config {
 
     /// Settings that are valid, and may not be intended.
     pub fn warnings(&self) -> Vec<String> {
-        self.unasked().into_iter().chain(self.uncounted()).collect()
+        let uncertain = self.missing_prompts().into_iter().filter(|(.., certain)| !certain);
+        let prompts =
+            uncertain.map(|(key, message, _)| format!("{key}: {message}; a call that names it gets no insight"));
+        let misspelt = self.gateway.misspelt().into_iter().map(|(key, message)| format!("{key}: {message}"));
+        self.unasked().into_iter().chain(self.uncounted()).chain(prompts).chain(misspelt).collect()
     }
 
     /// Warns of a cap on money that does not count some models, because their prices are unknown.
@@ -205,7 +245,7 @@ impl Config {
 
     /// Warns of analyses for which no setting decides what they ask.
     fn unasked(&self) -> Option<String> {
-        let asks_none = |name: &&String| self.gateway.check_analysis(name, None).is_err() && !self.wants(name);
+        let asks_none = |name: &&String| self.gateway.target(name, None).is_err() && !self.wants(name);
         let unasked: Vec<&str> = self.analyses.names().iter().filter(asks_none).map(String::as_str).collect();
         (!unasked.is_empty()).then(|| {
             format!(

@@ -40,6 +40,69 @@ fn an_analysis_that_somebody_asked_for_needs_a_model() {
     }
 }
 
+#[test]
+fn dangling_references_are_reported_with_a_suggestion() {
+    let folder = tempfile::tempdir().expect("folder");
+    let mine = folder.path().join("mine");
+    std::fs::create_dir(&mine).expect("folder");
+    for version in ["v1", "v2"] {
+        std::fs::write(mine.join(format!("{version}.j2")), "{{ transcript }}").expect("prompt");
+    }
+    std::fs::write(mine.join("schema.json"), r#"{"type":"object"}"#).expect("schema");
+    let told = |text: &str| {
+        let config = format!("[analyses.mine]\ndir = {:?}\n{text}", mine.display().to_string());
+        match Config::parse(&config, folder.path()) {
+            Ok(config) => config.warnings(),
+            Err(problems) => problems.iter().map(ToString::to_string).collect(),
+        }
+    };
+    let one = "[endpoints.a]\nprovider = \"openai\"\nmodels = [\"x\"]\n[models.one]\ncandidates = [\"a/x-large\"]\n";
+    let routed = |variant: &str| format!("{one}[gateway]\ndefault_route = \"r\"\n[routes.r]\nvariants = [{variant}]\n");
+    for (text, expected) in [
+        // Analyses that run by default: errors.
+        (
+            routed("{model = \"one\"}, {name = \"b\", model = \"one\", prompt = \"v2\"}"),
+            vec![
+                "routes.r.variants[1].prompt: analysis sentiment: no prompt version \"v2\"; there are: v1; did you mean \"v1\"?",
+                "routes.r.variants[1].prompt: analysis summary: no prompt version \"v2\"; there are: v1; did you mean \"v1\"?",
+            ],
+        ),
+        // Analyses that run only if a call names them: warnings.
+        (
+            routed("{model = \"one\", prompt = \"v2\"}") + "[ingest]\nanalyses = [\"mine\"]\n",
+            vec![
+                "routes.r.variants[0].prompt: analysis sentiment: no prompt version \"v2\"",
+                "routes.r.variants[0].prompt: analysis sentiment_turn: no prompt version \"v2\"",
+                "routes.r.variants[0].prompt: analysis summary: no prompt version \"v2\"",
+            ],
+        ),
+        (
+            format!("{one}[routes.mine]\nvariants = [{{model = \"one\", prompt = \"v22\"}}]\n"),
+            vec!["routes.mine.variants[0].prompt: analysis mine: no prompt version \"v22\"; there are: v1, v2; did you mean \"v2\"?"],
+        ),
+        (
+            format!("{one}[routes.unasked]\nvariants = [{{model = \"one\", prompt = \"v9\"}}]\n"),
+            vec!["routes.unasked.variants[0].prompt: no analysis asks this route, and none has a prompt version \"v9\""],
+        ),
+        (format!("prompt = \"v3\"\n{one}"), vec!["analyses.mine.prompt: no prompt version \"v3\"; there are: v1, v2; did you mean \"v1\"?"]),
+        (
+            format!("route = \"a/..\"\n{one}"),
+            vec!["analyses.mine.route: expected a vendor's model id of A-Z a-z 0-9 . _ : @ / + - behind the endpoint, found \"..\""],
+        ),
+        (format!("route = \"one\"\n{one}[analyses.summary]\nprompt = \"v7\"\n"), vec!["analyses.summary.prompt: no prompt version \"v7\"; there are: v1"]),
+        (
+            one.replace("[models", "prices = [{model = \"x-lrage\", input = 1, output = 1}, {model = \"other\", input = 1, output = 1}]\n[models"),
+            vec!["endpoints.a.prices: no model \"x-lrage\" is configured; did you mean \"x-large\"?"],
+        ),
+    ] {
+        let told = told(&text);
+        assert_eq!(told.len(), expected.len(), "{text}\n{told:#?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.starts_with(expected), "{expected}\n{told}");
+        }
+    }
+}
+
 /// One of each kind of place that contains a secret, by name.
 const PLACES: &str = "[journal]\ndir = \"journal\"\n[server]\nkey = \"file:server\"\n[stt]\napi_key = \"file:stt\"\n\
     [endpoints.a]\nprovider = \"openai\"\napi_key = \"file:openai\"\n\

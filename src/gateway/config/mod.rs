@@ -130,12 +130,38 @@ impl Config {
         unpriced
     }
 
-    /// Checks that the configuration decides which name an analysis asks, with its own `route` or without one.
+    /// Resolves the target of an analysis, with or without a `route` of its own: a route, a model, or
+    /// `endpoint/vendor-model`.
     ///
     /// # Errors
     /// The problem with `analyses.NAME.route`, and what is allowed.
-    pub fn check_analysis(&self, analysis: &str, route: Option<&str>) -> Result<(), String> {
-        Names::of(self).target(analysis, route).map(|_| ())
+    pub fn target(&self, analysis: &str, route: Option<&str>) -> Result<String, String> {
+        Names::of(self).target(analysis, route)
+    }
+
+    /// Prices and capabilities whose model is configured nowhere but is close to a configured one. Returns key and message.
+    pub fn misspelt(&self) -> Vec<(String, String)> {
+        let mut all = Vec::new();
+        for endpoint in &self.endpoints {
+            let candidates = self.models.iter().flat_map(|model| &model.candidates).filter_map(Candidate::remote);
+            let variants = self.routes.iter().flat_map(|route| &route.variants);
+            let variants = variants.filter_map(|variant| variant.model.split_once('/'));
+            let of_endpoint = candidates.chain(variants).filter(|(name, _)| *name == endpoint.name);
+            let listed = endpoint.models.iter().map(String::as_str);
+            let known: Vec<&str> = of_endpoint.map(|(_, vendor_model)| vendor_model).chain(listed).collect();
+            let priced = endpoint.prices.iter().map(|(model, _)| ("prices", model));
+            let described = endpoint.capabilities.iter().map(|(model, _)| ("capabilities", model));
+            for (key, model) in priced.chain(described) {
+                if known.contains(&model.as_str()) {
+                    continue;
+                }
+                if let Some(meant) = names::nearest(model, &known) {
+                    let message = format!("no model {} is configured; did you mean {meant:?}?", names::shown(model));
+                    all.push((format!("endpoints.{}.{key}", endpoint.name), message));
+                }
+            }
+        }
+        all
     }
 }
 

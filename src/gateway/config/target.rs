@@ -1,6 +1,6 @@
 //! Which name an analysis asks.
 
-use super::Config;
+use super::{Config, vendor_id_is_valid};
 use crate::base::names;
 
 /// The configured names, and which of them an analysis asks.
@@ -26,7 +26,14 @@ impl Names {
     /// if there are no endpoints, or the only model. `Err` says what is missing or unknown.
     pub(in crate::gateway) fn target(&self, analysis: &str, route: Option<&str>) -> Result<String, String> {
         if let Some(route) = route {
-            let endpoint = route.split_once('/').map(|(endpoint, _)| endpoint);
+            let (endpoint, vendor_model) = route.split_once('/').unzip();
+            if let Some(vendor_model) = vendor_model.filter(|vendor_model| !vendor_id_is_valid(vendor_model))
+                && self.endpoints.iter().any(|name| Some(name.as_str()) == endpoint)
+            {
+                return Err(format!(
+                    "expected a vendor's model id of A-Z a-z 0-9 . _ : @ / + - behind the endpoint, found {vendor_model:?}"
+                ));
+            }
             let known = route == "local"
                 || self.routes.iter().chain(&self.models).any(|name| name == route)
                 || endpoint.is_some_and(|endpoint| self.endpoints.iter().any(|name| name == endpoint));
