@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -22,6 +22,28 @@ use crate::base::tls::Acceptor;
 const BACKLOG: i32 = 4096;
 /// Wait after a failed accept (out of descriptors), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Minimum time between two log lines about failed accepts.
+const LOG_EVERY: Duration = Duration::from_secs(60);
+
+/// Rate limit for log lines about failed accepts.
+#[derive(Debug, Default)]
+struct Failures {
+    logged: Option<Instant>,
+    /// Failures since then.
+    silent: u64,
+}
+
+impl Failures {
+    /// Records a failure at `now`. Returns the number of failures since the last log line if one is due.
+    fn note(&mut self, now: Instant) -> Option<u64> {
+        if self.logged.is_some_and(|logged| now.duration_since(logged) < LOG_EVERY) {
+            self.silent += 1;
+            return None;
+        }
+        self.logged = Some(now);
+        Some(std::mem::take(&mut self.silent))
+    }
+}
 
 /// Binds `address`; the address may be taken up again at once after a restart.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -52,6 +74,7 @@ pub(super) async fn accept(
             return;
         }
     };
+    let mut failures = Failures::default();
     let loads: Vec<Arc<AtomicUsize>> = runtimes.iter().map(|_| Arc::default()).collect();
     loop {
         let accepted = tokio::select! {
@@ -62,7 +85,9 @@ pub(super) async fn accept(
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                if let Some(more) = failures.note(Instant::now()) {
+                    tracing::warn!(%error, more, "connections cannot be accepted; retrying (logged once a minute)");
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -146,6 +171,14 @@ impl Drop for Load {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failed_accepts_are_logged_once_a_minute() {
+        let begun = Instant::now();
+        let mut failures = Failures::default();
+        let logged: Vec<_> = (0..2401).filter_map(|step| failures.note(begun + ACCEPT_PAUSE * step)).collect();
+        assert_eq!(logged, [0, 1199, 1199]);
+    }
 
     #[tokio::test]
     async fn every_accepted_connection_sends_at_once() {
