@@ -259,6 +259,10 @@ impl Directory for Memory {
         self.page(Some(CallState::Open), None, usize::MAX)
     }
 
+    fn open_count(&self) -> usize {
+        self.open_calls().len()
+    }
+
     fn mark_failed(&self, call: &CallId) {
         if let Some((entry, _)) = self.state.lock().expect("lock").calls.get_mut(call) {
             entry.state = CallState::Failed;

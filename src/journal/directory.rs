@@ -151,6 +151,11 @@ impl Calls {
         look(&mut read(&self.table).calls.values())
     }
 
+    /// How many calls are open.
+    pub(super) fn open_count(&self) -> usize {
+        read(&self.table).open.len()
+    }
+
     /// Calls after `after`, at most `limit`; with `state`, only such.
     pub(super) fn page(&self, state: Option<CallState>, after: Option<&CallId>, limit: usize) -> Vec<Entry> {
         let table = read(&self.table);

@@ -131,6 +131,10 @@ impl Directory for Embedded {
         self.shared.calls.page(Some(CallState::Open), None, usize::MAX)
     }
 
+    fn open_count(&self) -> usize {
+        self.shared.calls.open_count()
+    }
+
     fn mark_failed(&self, call: &CallId) {
         self.shared.mark_failed(call);
     }

@@ -225,6 +225,9 @@ pub trait Directory: Send + Sync {
     /// All open calls, with their entries. Cheap enough for 10,000.
     fn open_calls(&self) -> Vec<Entry>;
 
+    /// How many calls are open.
+    fn open_count(&self) -> usize;
+
     /// Marks a call failed without an event (its log is damaged, so none can be appended).
     fn mark_failed(&self, call: &CallId);
 

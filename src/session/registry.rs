@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -57,14 +58,31 @@ struct Slot {
     generation: u64,
 }
 
+/// Counts a new call as open until the directory has its entry. Dropped after the first commit.
+pub(super) struct Arriving(Arc<AtomicUsize>);
+
+impl Arriving {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 struct Inner {
     deps: Arc<Deps>,
     slots: Mutex<HashMap<CallId, Slot>>,
+    arriving: Arc<AtomicUsize>,
     panicked: Mutex<HashMap<CallId, Instant>>,
     new_calls: DefaultDirectRateLimiter,
     /// Where sessions that no connection asked for are rebuilt, in turn.
     runtimes: Vec<Handle>,
-    next: std::sync::atomic::AtomicUsize,
+    next: AtomicUsize,
 }
 
 /// Handle to all sessions. Cheap to clone.
@@ -82,10 +100,11 @@ impl Sessions {
         Self(Arc::new(Inner {
             deps,
             slots: Mutex::default(),
+            arriving: Arc::default(),
             panicked: Mutex::default(),
             new_calls: RateLimiter::direct(Quota::per_second(per_second)),
             runtimes,
-            next: std::sync::atomic::AtomicUsize::new(0),
+            next: AtomicUsize::new(0),
         }))
     }
 
@@ -196,12 +215,12 @@ impl Sessions {
             return Ok(slot.sender.clone());
         }
         let entry = self.0.deps.store.entry(call);
-        match &entry {
+        let arriving = match &entry {
             None if !create => return Err(SessionError::UnknownCall(call.clone())),
-            None => self.admit(slots.len())?,
+            None => Some(self.admit()?),
             Some(entry) if entry.state == State::Failed => return Err(SessionError::Failed(call.clone())),
-            Some(_) => {}
-        }
+            Some(_) => None,
+        };
         let (sender, receiver) = queue::bounded(QUEUE, &self.0.deps.queue);
         let generation = slots.get(call).map_or(0, |slot| slot.generation) + 1;
         slots.insert(call.clone(), Slot { sender: sender.clone(), generation });
@@ -209,16 +228,14 @@ impl Sessions {
         self.0.deps.metrics.sessions.inc();
         let this = self.clone();
         let call = call.clone();
-        let task = self
-            .0
-            .deps
-            .drain
-            .tasks
-            .track_future(async move { this.supervise(call, generation, entry, overdue, receiver).await });
+        let task =
+            self.0.deps.drain.tasks.track_future(async move {
+                this.supervise(call, generation, (entry, arriving), overdue, receiver).await
+            });
         match Handle::try_current() {
             Ok(handle) => drop(handle.spawn(task)),
             Err(_) => {
-                let next = self.0.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let next = self.0.next.fetch_add(1, Ordering::Relaxed);
                 if let Some(handle) = self.0.runtimes.get(next % self.0.runtimes.len().max(1)) {
                     handle.spawn(task);
                 }
@@ -227,29 +244,32 @@ impl Sessions {
         Ok(sender)
     }
 
-    /// Limits on new calls.
-    fn admit(&self, resident: usize) -> Result<(), SessionError> {
+    /// Checks the limits on new calls. Called with the slots locked, so admissions do not race.
+    fn admit(&self) -> Result<Arriving, SessionError> {
         let limits = &self.0.deps.limits;
-        if resident >= limits.open_calls {
+        // Open calls that are not in memory count too: after a start nobody has touched them yet.
+        let open = self.0.deps.store.open_count() + self.0.arriving.load(Ordering::Relaxed);
+        if open >= limits.open_calls {
             return Err(SessionError::Limit {
-                message: format!("{resident} calls are open, the limit is {} (limits.open_calls)", limits.open_calls),
+                message: format!("{open} calls are open, the limit is {} (limits.open_calls)", limits.open_calls),
             });
         }
         self.0.new_calls.check().map_err(|_| SessionError::Limit {
             message: format!("more than {} new calls in a second (limits.new_calls_per_s)", limits.new_calls_per_s),
-        })
+        })?;
+        Ok(Arriving::new(&self.0.arriving))
     }
 
     async fn supervise(
         self,
         call: CallId,
         generation: u64,
-        entry: Option<Entry>,
+        known: (Option<Entry>, Option<Arriving>),
         overdue: bool,
         receiver: Receiver<Command>,
     ) {
         let deps = Arc::clone(&self.0.deps);
-        let outcome = AssertUnwindSafe(run_session(Arc::clone(&deps), call.clone(), entry, overdue, receiver))
+        let outcome = AssertUnwindSafe(run_session(Arc::clone(&deps), call.clone(), known, overdue, receiver))
             .catch_unwind()
             .await;
         {
@@ -288,7 +308,7 @@ impl Sessions {
 async fn run_session(
     deps: Arc<Deps>,
     call: CallId,
-    entry: Option<Entry>,
+    (entry, arriving): (Option<Entry>, Option<Arriving>),
     overdue: bool,
     receiver: Receiver<Command>,
 ) -> Exit {
@@ -307,7 +327,7 @@ async fn run_session(
             }
         },
     };
-    let mut task = Box::new(Task::new(deps, state, receiver));
+    let mut task = Box::new(Task::new(deps, state, arriving, receiver));
     task.run(overdue).await
 }
 

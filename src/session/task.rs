@@ -16,6 +16,7 @@ use super::Deps;
 use super::command::{Ack, Attach, Attached, Command, Complaint, ConnectionNo, Outlet, RunRefusal};
 use super::held::Holding;
 use super::record::{self, Private};
+use super::registry::Arriving;
 use super::schedule::Schedule;
 use super::state::CallState;
 use super::worker::{Answered, Failed, JobKey};
@@ -141,6 +142,8 @@ pub(super) struct Task {
     /// When the final runs began.
     pub(super) ending_since: Option<u64>,
     pub(super) durable: Seq,
+    /// Held until the first commit of a new call.
+    arriving: Option<Arriving>,
     pending: Vec<NewRecord>,
     pending_bytes: usize,
     pub(super) entry_changed: bool,
@@ -151,7 +154,7 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) fn new(deps: Arc<Deps>, state: CallState, input: Receiver<Command>) -> Self {
+    pub(super) fn new(deps: Arc<Deps>, state: CallState, arriving: Option<Arriving>, input: Receiver<Command>) -> Self {
         let durable = state.head;
         Self {
             deps,
@@ -168,6 +171,7 @@ impl Task {
             heard_ms: 0,
             ending_since: None,
             durable,
+            arriving,
             pending: Vec::new(),
             pending_bytes: 0,
             entry_changed: false,
@@ -305,6 +309,7 @@ impl Task {
         match result {
             Ok(commit) => {
                 if let Some(flight) = self.in_flight.take() {
+                    self.arriving = None;
                     self.durable = commit.head;
                     self.journal_failures = 0;
                     let newer = std::mem::replace(&mut self.effects, flight.effects);
