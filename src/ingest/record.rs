@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 use serde::de::IgnoredAny;
+use sha2::{Digest as _, Sha256};
 use toml::Value;
 
 use crate::base::metric::Register as _;
@@ -41,7 +42,7 @@ const BATCH_BYTES: usize = 64 << 10;
 /// `[record]`.
 #[derive(Debug, Clone)]
 pub struct RecordConfig {
-    /// Where files go: `CALL.STREAM.jsonl`, then `CALL.STREAM.2.jsonl` and so on.
+    /// Where files go: `CALL.STREAM.jsonl`, then `CALL.STREAM.2.jsonl` and so on; see [`stem`].
     pub dir: PathBuf,
     /// Whether words are kept; without them, `words` is an empty list.
     pub words: bool,
@@ -63,6 +64,24 @@ impl RecordConfig {
         section.finish();
         Some(Self { dir: base.join(dir?), words, max_file_bytes })
     }
+}
+
+/// Longest stem of a file name, bytes. File systems allow 255, and `.N.jsonl` follows.
+const STEM_BYTES: usize = 220;
+
+/// Stem of a stream's file names, unique per call and stream: `CALL.STREAM`, with dots in the ids escaped as `%2E`. A stem
+/// over the limit is truncated and gets a hash.
+fn stem(call: &CallId, stream: &StreamId) -> String {
+    let plain = |id: &str| id.replace('.', "%2E");
+    let (call, stream) = (plain(call.as_str()), plain(stream.as_str()));
+    let stem = format!("{call}.{stream}");
+    if stem.len() <= STEM_BYTES {
+        return stem;
+    }
+    // Unambiguous: elsewhere a percent sign is always followed by `2E`.
+    let hash = hex::encode(&Sha256::digest(&stem)[..16]);
+    let part = |id: &str| id[..id.len().min((STEM_BYTES - 2 - hash.len()) / 2)].to_owned();
+    format!("{}.{}%{hash}", part(&call), part(&stream))
 }
 
 struct Line {
@@ -107,7 +126,7 @@ impl Recorder {
     pub fn track(&self, call: &CallId, stream: &StreamId, dialect: &'static str) -> Option<Track> {
         let queue = self.queue.clone()?;
         let number = self.tracks.fetch_add(1, Ordering::Relaxed);
-        let name = Arc::new(Name { number, stem: format!("{call}.{stream}"), dialect });
+        let name = Arc::new(Name { number, stem: stem(call, stream), dialect });
         Some(Track { name, queue, dropped: self.dropped.clone(), began: Instant::now() })
     }
 }
@@ -373,6 +392,30 @@ mod tests {
                 _ => assert!(Instant::now() < deadline, "not all written: {files:?}"),
             }
             std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn file_names_are_unique_per_stream_and_not_too_long() {
+        let of =
+            |call: &str, stream: &str| stem(&CallId::parse(call).expect("id"), &StreamId::parse(stream).expect("id"));
+        assert_eq!(of("c_1", "s_1"), "c_1.s_1");
+        assert_eq!(of("a.b", "c"), "a%2Eb.c");
+        let (long, longer) = ("x".repeat(127), "x".repeat(128));
+        let dots = format!("a{}", ".".repeat(127));
+        let ids = ["a", "b", "c", "a.b", "b.c", "2", "a.2", &long, &longer, &dots];
+        let mut stems = HashMap::new();
+        for call in ids {
+            for stream in ids {
+                let stem = of(call, stream);
+                assert!(stem.len() <= STEM_BYTES && stem.is_ascii() && !stem.starts_with('.'), "{stem}");
+                // One dot: it cannot be the name of another stream's second file.
+                assert_eq!(
+                    (stem.matches('.').count(), stems.insert(stem.clone(), (call, stream))),
+                    (1, None),
+                    "{stem}"
+                );
+            }
         }
     }
 
