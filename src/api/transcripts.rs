@@ -15,11 +15,11 @@ use serde_json::{Value, json};
 use super::calls::session_error;
 use super::error::ApiError;
 use super::{Api, body};
-use crate::base::names;
-use crate::base::surrogates;
+use crate::base::{measure, names, surrogates};
 use crate::hub::{Interest, Item, Kind};
 use crate::ingest::whole::{Whole, WholeError};
 use crate::llm::RequestError;
+use crate::session::config::LimitsConfig;
 use crate::stt;
 use crate::types::{CallId, JsonMap, Seq};
 
@@ -64,7 +64,7 @@ impl Posted {
     }
 
     /// The frames, checked.
-    fn whole(&mut self) -> Result<Whole, ApiError> {
+    fn whole(&mut self, limits: &LimitsConfig) -> Result<Whole, ApiError> {
         let (name, default, frames): (&str, &str, Vec<String>) = match (self.turns.take(), self.recording.take()) {
             (Some(turns), None) => ("turns", "sidetone", turns.into_iter().enumerate().map(turn).collect()),
             (None, Some(lines)) => {
@@ -85,7 +85,7 @@ impl Posted {
             let known: Vec<&str> = stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
             bad(format!("dialect: {}", names::unknown("dialect", dialect, &known)))
         })?;
-        let whole = Whole::read(dialect, frames.iter().map(String::as_str))
+        let whole = Whole::read(dialect, frames.iter().map(String::as_str), limits)
             .map_err(|(position, complaint)| bad(format!("{name}[{position}]: {}", complaint.message)))?;
         if whole.has_turns() {
             return Ok(whole);
@@ -127,8 +127,12 @@ pub(super) async fn post(State(api): State<Arc<Api>>, request: Request<Body>) ->
         let message = names::unknown("analysis", name, deps.analyses.names());
         return Err(ApiError::bad_request("unknown_analysis", message));
     }
-    let whole = posted.whole()?;
-    let lost: Vec<Value> = whole
+    let (bytes, limit) = (measure::value(&posted.meta), deps.limits.meta_bytes);
+    if bytes > limit {
+        return Err(bad(format!("meta: {bytes} bytes as JSON are over the limit of {limit} (limits.meta_bytes)")));
+    }
+    let whole = posted.whole(&deps.limits)?;
+    let mut lost: Vec<Value> = whole
         .lost()
         .iter()
         .map(|(position, error)| json!({"recording": position, "code": error.code, "message": error.message}))
@@ -140,8 +144,8 @@ pub(super) async fn post(State(api): State<Arc<Api>>, request: Request<Body>) ->
         let (api, call) = (Arc::clone(&api), call.clone());
         tokio::spawn(async move { whole.feed(&api.sessions, &call, &meta, analyses.as_deref()).await })
     };
-    let after = match feeding.await {
-        Ok(Ok(after)) => after,
+    let (after, outlet) = match feeding.await {
+        Ok(Ok(fed)) => fed,
         Ok(Err(WholeError::Taken)) => return Err(taken(&call)),
         Ok(Err(WholeError::Session(error))) => return Err(session_error(&error)),
         Err(_) => return Err(ApiError::internal("the recording could not be fed")),
@@ -151,6 +155,9 @@ pub(super) async fn post(State(api): State<Arc<Api>>, request: Request<Body>) ->
         let message = format!("call {call} is not complete after {} s; GET /v1/calls/{call}", patience.as_secs());
         ApiError::unavailable("timeout", message)
     })??;
+    // The call has completed, so the session has handled every frame.
+    let refused = outlet.take().map(|outbound| outbound.complaints).unwrap_or_default();
+    lost.extend(refused.iter().map(|error| json!({"code": error.code, "message": error.message})));
     let view = api.sessions.view(&call).await.map_err(|error| session_error(&error))?;
     let view = view.ok_or_else(|| ApiError::internal("the call is gone"))?;
     let mut answer = json!({

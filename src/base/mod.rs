@@ -1,9 +1,10 @@
 //! Mechanisms that know no domain type: settings, queues with gauges, time, stopwatches, backoff, sockets and their
-//! pulse, draining, repair of JSON text, words of text, owners of files, near names.
+//! pulse, draining, repair of JSON text, bytes of JSON, words of text, owners of files, near names.
 
 pub mod backoff;
 pub mod drain;
 pub mod http;
+pub mod measure;
 pub mod metric;
 pub mod names;
 pub mod owner;

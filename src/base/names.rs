@@ -11,8 +11,13 @@ const MAX_COMPARED: usize = 128;
 
 /// `no KIND "found"; there are: a, b; did you mean "a"?`
 pub fn unknown<S: AsRef<str>>(kind: &str, found: &str, known: &[S]) -> String {
+    format!("no {kind} {}; there are: {}{}", shown(found), list(known), hint(found, known))
+}
+
+/// A text from outside, quoted and truncated for a message.
+pub fn shown(found: &str) -> String {
     let shown: String = found.chars().take(MAX_SHOWN).collect();
-    format!("no {kind} {shown:?}; there are: {}{}", list(known), hint(found, known))
+    format!("{shown:?}")
 }
 
 /// The names, separated by commas; `none` where there are none.

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::json;
 
 use crate::base::ws::Utf8Bytes;
 use crate::journal::Record;
-use crate::types::{CallId, JsonMap, Seq, TurnNo, Word};
+use crate::types::{CallId, JsonMap, MAX_FRAME_BYTES, Seq, TurnNo, Word};
 
 /// Which event a frame contains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,6 +67,18 @@ impl Kind {
     pub fn ends_call(self) -> bool {
         matches!(self, Self::CallCompleted | Self::CallFailed)
     }
+}
+
+fn too_large(call: &CallId, seq: Seq, bytes: usize) -> Utf8Bytes {
+    let message = format!(
+        "event {seq} of this call has {bytes} bytes, more than a frame may have; GET /v1/calls/{call}/events?after={} has it",
+        seq.saturating_sub(1)
+    );
+    let error = json!({
+        "type": "error", "call_id": call, "seq": seq, "code": "event_too_large", "message": message, "fatal": false,
+        "temporary": false,
+    });
+    error.to_string().into()
 }
 
 /// One event, as readers share it.
@@ -128,6 +141,9 @@ impl Frame {
         };
         let (analysis, turn) =
             subject.map_or((None, None), |subject| (Some(Arc::from(subject.analysis.as_ref())), subject.turn));
+        // Only journals of versions without limits on content have such events. A client with a 1 MiB limit would fail on
+        // it again after each reconnect.
+        let text = if text.len() > MAX_FRAME_BYTES { too_large(call, record.seq, text.len()) } else { text };
         Some(Arc::new(Self { call: call.clone(), record, text, kind, analysis, turn }))
     }
 
@@ -145,7 +161,8 @@ impl Frame {
         self.record.order
     }
 
-    /// The wire form, one JSON object; clones share the bytes.
+    /// The wire form, one JSON object. Clones share the bytes. For an event over [`MAX_FRAME_BYTES`] it is an `error` frame
+    /// with the position of the event.
     pub fn text(&self) -> &Utf8Bytes {
         &self.text
     }
@@ -247,5 +264,16 @@ mod tests {
         let failed = frame(&Event::CallFailed { reason: "r".into() }, r#"{"turn":{"w":[["hi",0,5]]}}"#);
         assert_eq!((failed.meta(), failed.epoch(), failed.words()), (None, None, None));
         assert!(failed.kind().ends_call());
+    }
+
+    #[test]
+    fn event_over_the_frame_limit_becomes_an_error_with_its_position() {
+        let meta: JsonMap = [("note".to_owned(), "x".repeat(MAX_FRAME_BYTES).into())].into_iter().collect();
+        let frame = frame(&Event::CallUpdated { meta }, "");
+        assert_eq!((frame.kind(), frame.seq()), (Kind::CallUpdated, 3));
+        assert!(frame.text().len() < 500, "{}", frame.text().len());
+        let shown: serde_json::Value = serde_json::from_str(frame.text()).expect("json");
+        assert_eq!((&shown["code"], &shown["seq"]), (&json!("event_too_large"), &json!(3)), "{shown}");
+        assert!(shown["message"].as_str().is_some_and(|message| message.contains("events?after=2")), "{shown}");
     }
 }

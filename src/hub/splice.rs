@@ -5,9 +5,7 @@
 
 use super::{Cursor, Frame, Live};
 use crate::base::ws::Utf8Bytes;
-
-/// No frame of ours is larger than 1 MiB; what is inserted besides the words is small.
-const MAX_FRAME_BYTES: usize = 1024 * 1024 - 1024;
+use crate::types::MAX_FRAME_BYTES;
 
 /// The members at the start of every push to one reader.
 #[derive(Debug, Clone, Default)]
@@ -32,7 +30,7 @@ impl Prefix {
     /// `frame` as it is sent to this reader, with its `words` if they are wanted.
     pub fn event(&self, frame: &Frame, cursor: Option<Cursor>, words: bool) -> Utf8Bytes {
         let words = if words { frame.words() } else { None };
-        // Words that would make the frame too large are left out; `GET …/turns` returns them with the turn.
+        // A journal of an older version, without limits on words, may hold longer ones.
         let words = words.filter(|words| frame.text().len() + words.len() < MAX_FRAME_BYTES);
         push(frame.text(), &self.members, cursor, words.as_deref())
     }

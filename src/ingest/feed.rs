@@ -110,6 +110,10 @@ impl Feed {
     pub(super) async fn listen(&mut self) {
         let Some(attached) = &self.attached else { return std::future::pending().await };
         let outbound = attached.outlet.next().await;
+        for complaint in &outbound.complaints {
+            self.counters.garbled.inc();
+            tracing::debug!(code = complaint.code, "a frame was refused");
+        }
         if let Some(ack) = outbound.ack {
             while self.sent > 0 && self.unacked.front().is_some_and(|(count, _)| *count <= ack.frames) {
                 self.unacked.pop_front();
@@ -256,6 +260,9 @@ impl Feed {
             let like = Like { stream: stream.clone(), dialect: *dialect, analyses: analyses.as_deref(), variants };
             match attach(&self.sessions, &call, like, &meta, &outlet).await {
                 Ok((commands, Attached::Welcome(welcome))) => {
+                    for complaint in &welcome.complaints {
+                        tracing::warn!(%call, message = complaint.message, "a part of a stream's request was ignored");
+                    }
                     self.like.call = Some(call);
                     // A connection counts from one; what is sent again begins where the one before was covered.
                     let dialect = stt::dialect(welcome.dialect).unwrap_or(self.like.dialect);

@@ -222,7 +222,7 @@ impl Connection<'_> {
     /// Dropped at any point, the socket can be closed still.
     async fn run(&mut self) -> End {
         // The welcome is the first frame, whatever else there is to say.
-        let complaints = self.params.complaints.iter().map(error_frame);
+        let complaints = self.params.complaints.iter().chain(&self.welcome.complaints).map(error_frame);
         let greeting: Vec<Utf8Bytes> = std::iter::once(self.welcome_frame()).chain(complaints).collect();
         if let Err(error) = self.socket.send(greeting).await {
             return lost(&error);
@@ -281,11 +281,14 @@ impl Connection<'_> {
 
     fn welcome_frame(&self) -> Utf8Bytes {
         let welcome = &self.welcome;
-        let frame = json!({
+        let mut frame = json!({
             "type": "welcome", "version": 1, "call_id": self.params.call, "epoch": welcome.epoch,
             "stream_id": self.params.stream, "acked": welcome.acked, "frames": welcome.frames,
             "insights": welcome.insights,
         });
+        if !welcome.insights_omitted.is_empty() {
+            frame["insights_omitted"] = json!(welcome.insights_omitted);
+        }
         Utf8Bytes::from(frame.to_string())
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::analysis::Registry as Analyses;
 use crate::base::names;
 use crate::base::surrogates;
+use crate::session::bounds::MAX_TIME_MS;
 use crate::session::command::Complaint;
 use crate::session::config::LimitsConfig;
 use crate::stt::{self, Dialect};
@@ -84,10 +85,10 @@ pub(super) fn read(
                 }
             }
             "offset_ms" => {
-                let offset = value
-                    .parse()
-                    .map_err(|_| bad("offset_ms", format_args!("expected an integer >= 0, found {value:?}")))?;
-                params.offset_ms = Some(offset);
+                let offset = value.parse().ok().filter(|offset| *offset <= MAX_TIME_MS);
+                let expected =
+                    || format!("expected an integer from 0 to {MAX_TIME_MS}, found {}", names::shown(&value));
+                params.offset_ms = Some(offset.ok_or_else(|| bad("offset_ms", expected()))?);
             }
             "meta" => params.meta = read_meta(&value, limits)?,
             "variants" => {

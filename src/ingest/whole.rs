@@ -10,7 +10,8 @@ use super::feed::{Like, attach};
 use super::pump::Pump;
 use super::watch::FRAMES;
 use crate::session::command::{Attached, Command, Complaint, Detach, Frames, Outlet};
-use crate::session::{SessionError, Sessions};
+use crate::session::config::LimitsConfig;
+use crate::session::{SessionError, Sessions, bounds};
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, Carry, JsonMap, Seq, StreamId, SttEvent};
 
@@ -44,10 +45,11 @@ impl Whole {
     /// Reads all frames.
     ///
     /// # Errors
-    /// The position of the first that cannot be used, and why.
+    /// The position of the first that cannot be used, or is over one of `limits`, and why.
     pub fn read<'a>(
         dialect: &'static dyn Dialect,
         frames: impl IntoIterator<Item = &'a str>,
+        limits: &LimitsConfig,
     ) -> Result<Self, (usize, Complaint)> {
         let mut pump = Pump::new(dialect, &Arc::default());
         let (mut read, mut lost) = (Vec::new(), Vec::new());
@@ -68,6 +70,9 @@ impl Whole {
                 }
                 Some(complaint) if lost.len() < LOST_SHOWN => lost.push((position, complaint)),
                 Some(_) | None => {}
+            }
+            for event in &events {
+                bounds::check(event, limits).map_err(|message| (position, Complaint::new("bad_field", message)))?;
             }
             // A recording's own end would complete the call after its linger only, and what follows would be lost.
             events.retain(|event| !matches!(event, SttEvent::End { .. }));
@@ -95,7 +100,8 @@ impl Whole {
         self.frames.iter().flat_map(|(_, events)| events).any(|event| matches!(event, SttEvent::Final(_)))
     }
 
-    /// Feeds it to `call`, which must be new. The call completes by itself; its events come after the position returned.
+    /// Feeds it to `call`, which must be new. The call completes by itself; its events come after the returned position. Once
+    /// it has completed, the outlet holds the errors of all parts that the session refused.
     ///
     /// # Errors
     /// See [`WholeError`].
@@ -108,7 +114,7 @@ impl Whole {
         call: &CallId,
         meta: &JsonMap,
         analyses: Option<&[String]>,
-    ) -> Result<Seq, WholeError> {
+    ) -> Result<(Seq, Arc<Outlet>), WholeError> {
         let outlet = Arc::new(Outlet::default());
         let stream = StreamId::mint();
         let variants = BTreeMap::new();
@@ -122,6 +128,6 @@ impl Whole {
         }
         let gone = Command::Detach(Box::new(Detach { connection: welcome.connection, stream }));
         commands.send(gone).await.map_err(|_| lost())?;
-        Ok(welcome.seq)
+        Ok((welcome.seq, outlet))
     }
 }

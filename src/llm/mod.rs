@@ -41,6 +41,8 @@ pub use text::Text;
 pub use thinking::{ThinkTags, Thinking};
 pub use wrong::RequestError;
 
+use crate::base::measure::cut;
+
 /// All vendors, by their name in `provider = "…"`.
 pub static PROVIDERS: &[&dyn Provider] = &[
     &openai::OPENAI,
@@ -230,15 +232,6 @@ pub(crate) fn secret_header(name: HeaderName, value: &str) -> Result<(HeaderName
         .map_err(|_| Unsupported("the endpoint's key has characters that no header can hold".to_owned()))?;
     value.set_sensitive(true);
     Ok((name, value))
-}
-
-/// Cuts a text to at most `bytes` bytes, between two characters.
-pub(crate) fn cut(text: &mut String, bytes: usize) {
-    let mut end = bytes.min(text.len());
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text.truncate(end);
 }
 
 #[cfg(test)]

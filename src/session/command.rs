@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
+use crate::base::measure;
 use crate::stt::Dialect;
 use crate::types::view::View;
 use crate::types::{Carry, JsonMap, Seq, StreamId, SttEvent};
@@ -15,6 +16,8 @@ use crate::types::{Carry, JsonMap, Seq, StreamId, SttEvent};
 /// Number of a connection in its call, from 1; durable, so that it is never given twice.
 pub type ConnectionNo = u64;
 
+/// Longest message of an error frame or of `insight.failed`, bytes.
+pub const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 /// Errors that wait for a connection's writer; older ones are what a producer needs to see.
 const OUTLET_ERRORS: usize = 64;
 
@@ -72,8 +75,12 @@ pub struct Welcome {
     pub frames: Option<u64>,
     /// What the previous connection's decoder knew after these.
     pub carry: Arc<Carry>,
-    /// Latest insights by name.
+    /// Latest insights by analysis, as many as fit into a frame.
     pub insights: serde_json::Map<String, serde_json::Value>,
+    /// Analyses with insights that did not fit. `GET /v1/calls/{id}` returns all of them.
+    pub insights_omitted: Vec<String>,
+    /// Parts of the request that were ignored, and why.
+    pub complaints: Vec<Complaint>,
     /// The call's head: events after it are new to the connection.
     pub seq: Seq,
 }
@@ -181,9 +188,11 @@ pub struct Complaint {
 }
 
 impl Complaint {
-    /// One that leaves the connection open, and that does not pass by itself.
+    /// A permanent, non-fatal error. The message is truncated to 4 KiB.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), fatal: false, temporary: false, id: None }
+        let mut message = message.into();
+        measure::cut(&mut message, MAX_MESSAGE_BYTES);
+        Self { code, message, fatal: false, temporary: false, id: None }
     }
 
     /// The same, ending the connection.
@@ -268,17 +277,20 @@ impl Outlet {
     /// Safe: nothing is taken before it is returned.
     pub async fn next(&self) -> Outbound {
         loop {
-            {
-                let mut cell = self.cell.lock().unwrap_or_else(PoisonError::into_inner);
-                if cell.ack.is_some() || !cell.complaints.is_empty() || cell.goodbye.is_some() {
-                    return Outbound {
-                        ack: cell.ack.take(),
-                        complaints: cell.complaints.drain(..).collect(),
-                        goodbye: cell.goodbye.take(),
-                    };
-                }
+            if let Some(outbound) = self.take() {
+                return outbound;
             }
             self.wake.notified().await;
         }
+    }
+
+    /// Takes what is there now, without waiting.
+    pub fn take(&self) -> Option<Outbound> {
+        let mut cell = self.cell.lock().unwrap_or_else(PoisonError::into_inner);
+        if cell.ack.is_none() && cell.complaints.is_empty() && cell.goodbye.is_none() {
+            return None;
+        }
+        let (ack, goodbye) = (cell.ack.take(), cell.goodbye.take());
+        Some(Outbound { ack, complaints: cell.complaints.drain(..).collect(), goodbye })
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use toml::Value;
 
 use crate::base::settings::{Problems, Section};
+use crate::types::MAX_FRAME_BYTES;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -45,7 +46,10 @@ impl IngestConfig {
     }
 }
 
-/// `[limits]`: what is refused, by name.
+/// Space reserved in a frame for everything of a turn event except text and words, bytes.
+const TURN_EVENT_BYTES: usize = 24 * 1024;
+
+/// `[limits]`. The highest allowed values keep every outgoing frame under 1 MiB.
 #[derive(Debug, Clone)]
 pub struct LimitsConfig {
     /// Connections at once.
@@ -62,8 +66,12 @@ pub struct LimitsConfig {
     pub calls_per_subscription: usize,
     /// A call's `meta` as JSON, bytes.
     pub meta_bytes: usize,
-    /// Text of one turn, bytes.
+    /// Text of one turn as JSON, bytes. The limit of its words is [`LimitsConfig::words_bytes`].
     pub turn_bytes: usize,
+    /// A label as JSON, bytes: speaker, language, vendor's turn or session id, reason of an end.
+    pub label_bytes: usize,
+    /// An insight's value and evidence as JSON, bytes.
+    pub insight_bytes: usize,
     /// What a call's LLM requests may cost, US dollars; `None` = no limit.
     pub usd_per_call: Option<f64>,
     /// What all LLM requests of a day (UTC) may cost, US dollars; `None` = no limit.
@@ -83,9 +91,11 @@ impl LimitsConfig {
         let open_calls = count("open_calls", 20_000, 1_000_000);
         let new_calls_per_s = count("new_calls_per_s", 5_000, 1_000_000);
         let subscriptions_per_socket = count("subscriptions_per_socket", 32, 10_000);
-        let calls_per_subscription = count("calls_per_subscription", 1_000, 100_000);
-        let meta_bytes = count("meta_bytes", 16 * 1024, 512 * 1024);
+        let calls_per_subscription = count("calls_per_subscription", 1_000, 4_000);
+        let meta_bytes = count("meta_bytes", 16 * 1024, 256 * 1024);
         let turn_bytes = count("turn_bytes", 64 * 1024, 512 * 1024);
+        let label_bytes = count("label_bytes", 256, 4096);
+        let insight_bytes = count("insight_bytes", 256 * 1024, 768 * 1024);
         let usd_per_call = section.number("usd_per_call", 0.0..=1e6);
         let usd_per_day = section.number("usd_per_day", 0.0..=1e6);
         section.finish();
@@ -98,8 +108,17 @@ impl LimitsConfig {
             calls_per_subscription,
             meta_bytes,
             turn_bytes,
+            label_bytes,
+            insight_bytes,
             usd_per_call,
             usd_per_day,
         }
+    }
+
+    /// Limit for the words of one turn as JSON, bytes: 12 times `turn_bytes` (a word with its times takes about 12 times
+    /// its text), or less if the frame would exceed 1 MiB.
+    pub fn words_bytes(&self) -> usize {
+        let room = MAX_FRAME_BYTES.saturating_sub(self.turn_bytes + TURN_EVENT_BYTES);
+        self.turn_bytes.saturating_mul(12).min(room)
     }
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::bounds;
 use super::command::{Ack, Attach, Attached, Complaint, ConnectionNo, Frames, Goodbye, Welcome};
+use super::fitting;
 use super::held::Holding;
 use super::record::{Mark, Private};
 use super::task::{Effect, Left, Live, Task};
+use crate::base::measure;
 use crate::context::{Change, ChangeKind, TurnError};
 use crate::hub::{LiveFrame, LiveKind};
 use crate::journal::CallState as State;
@@ -17,6 +20,11 @@ use crate::types::{Event, JsonMap, StreamId, SttEvent, TurnKey, id};
 
 /// Partials and other frames without effect are acknowledged in passing, at the latest after this many.
 const QUIET_FRAMES: u64 = 64;
+
+/// Longest code or message of a vendor error in the log, bytes.
+const VENDOR_ERROR_BYTES: usize = 500;
+/// Limit for the insights in a `welcome` as JSON, bytes. Leaves room for its other members in a frame of 1 MiB.
+const WELCOME_INSIGHT_BYTES: usize = 900 * 1024;
 
 /// Close code for a call that takes nothing any more.
 const CALL_COMPLETED: u16 = 4410;
@@ -47,7 +55,7 @@ impl Task {
         let connection = self.state.connections;
         self.state.newest_connection.insert(attach.stream.clone(), connection);
         self.entry_changed = true;
-        self.open_call(&attach.meta, attach.analyses, attach.variants);
+        let complaint = self.open_call(&attach.meta, attach.analyses, attach.variants);
         let current = self.state.newest_of(&attach.stream);
         let acked = self.state.turns.acked(&current);
         let began = self.state.stream(&current).map(|stream| stream.dialect_name.as_str());
@@ -79,7 +87,8 @@ impl Task {
         self.heard_ms = self.now();
         self.note_ends();
         let frames = previous.map(|left| left.covered);
-        let welcome = Welcome { carry, ..self.welcome(connection, dialect.name(), acked, frames) };
+        let welcome = self.welcome(connection, dialect.name(), acked, frames);
+        let welcome = Welcome { carry, complaints: complaint.into_iter().collect(), ..welcome };
         self.effects.push(Effect::Attached(attach.reply, Attached::Welcome(welcome)));
     }
 
@@ -118,6 +127,7 @@ impl Task {
         acked: Option<u64>,
         frames: Option<u64>,
     ) -> Welcome {
+        let shown = fitting::within(self.state.insights(), WELCOME_INSIGHT_BYTES);
         Welcome {
             epoch: self.state.epoch.clone(),
             connection,
@@ -125,7 +135,9 @@ impl Task {
             dialect,
             frames,
             carry: Arc::default(),
-            insights: self.state.insights().into_iter().collect(),
+            insights: shown.insights,
+            insights_omitted: shown.omitted,
+            complaints: Vec::new(),
             seq: self.state.head,
         }
     }
@@ -144,30 +156,42 @@ impl Task {
         Some(Left { covered: 0, effect: 0, carry: mark.map(|mark| Arc::clone(&mark.carry)).unwrap_or_default() })
     }
 
-    /// The call's first event, or what a further producer adds to it.
-    fn open_call(&mut self, meta: &JsonMap, analyses: Option<Vec<String>>, mut variants: BTreeMap<String, String>) {
+    /// Emits the call's first event, or an update with what a further producer adds. Returns an error for the producer if
+    /// its `meta` exceeds the limit and was ignored.
+    fn open_call(
+        &mut self,
+        meta: &JsonMap,
+        analyses: Option<Vec<String>>,
+        mut variants: BTreeMap<String, String>,
+    ) -> Option<Complaint> {
+        let (meta, complaint) = match self.merged(meta) {
+            Ok(merged) => (merged, None),
+            Err(message) => {
+                let message = format!("meta: {message}; what this connection gave is left out");
+                (self.state.meta.clone(), Some(Complaint::new("bad_parameter", message)))
+            }
+        };
         if self.state.head == 0 {
             let names = analyses.unwrap_or_else(|| self.deps.default_analyses.clone());
-            let event = Event::CallStarted { epoch: id::random_suffix(), meta: meta.clone() };
+            let event = Event::CallStarted { epoch: id::random_suffix(), meta };
             self.emit(&event, &Private { analyses: names, variants, ..Private::default() });
             self.plan_analyses();
-            return;
+            return complaint;
         }
         variants.retain(|route, _| !self.state.variants.contains_key(route));
         let mut added = analyses.unwrap_or_default();
         added.retain(|name| !self.state.analyses.contains(name));
-        self.merge_meta(meta, added, variants);
+        self.update(meta, added, variants);
+        complaint
     }
 
-    /// Merges `meta`; an event only where that changes something (or analyses or variants were added).
-    fn merge_meta(&mut self, meta: &JsonMap, analyses: Vec<String>, variants: BTreeMap<String, String>) {
-        let mut merged = self.state.meta.clone();
-        merged.extend(meta.iter().map(|(key, value)| (key.clone(), value.clone())));
-        if merged == self.state.meta && analyses.is_empty() && variants.is_empty() {
+    /// Replaces `meta`. Emits an event only if it changed or analyses or variants were added.
+    fn update(&mut self, meta: JsonMap, analyses: Vec<String>, variants: BTreeMap<String, String>) {
+        if meta == self.state.meta && analyses.is_empty() && variants.is_empty() {
             return;
         }
         self.entry_changed = true;
-        self.emit(&Event::CallUpdated { meta: merged }, &Private { analyses, variants, ..Private::default() });
+        self.emit(&Event::CallUpdated { meta }, &Private { analyses, variants, ..Private::default() });
         self.plan_analyses();
     }
 
@@ -272,6 +296,9 @@ impl Task {
 
     /// Takes what a frame said to the stream that goes by the name `root` for its producer.
     fn speech(&mut self, root: &StreamId, event: &SttEvent) {
+        if let Err(message) = bounds::check(event, &self.deps.limits) {
+            return self.complain(root, "bad_field", message);
+        }
         match event {
             SttEvent::Begin { vendor_session } => self.vendor_begins(root, vendor_session.as_deref()),
             SttEvent::Restarted => self.restart(root, None),
@@ -290,6 +317,7 @@ impl Task {
             SttEvent::Meta(meta) => self.meta(root, meta),
             SttEvent::End { reason, scope } => self.end_stream(root, reason.clone(), *scope),
             SttEvent::VendorError { code, message } => {
+                let [code, message] = [code, message].map(|text| &text[..text.floor_char_boundary(VENDOR_ERROR_BYTES)]);
                 tracing::warn!(call = %self.state.call_id, stream = %root, code, message, "the STT vendor reported an error");
                 self.deps.metrics.vendor_errors.inc();
             }
@@ -319,20 +347,6 @@ impl Task {
     }
 
     fn turn(&mut self, root: &StreamId, event: &SttEvent) {
-        let limit = self.deps.limits.turn_bytes;
-        let text = match event {
-            SttEvent::Final(turn) => turn.text.len(),
-            SttEvent::Revise(revision) => revision.text.as_ref().map_or(0, String::len),
-            _ => 0,
-        };
-        if text > limit {
-            self.complain(
-                root,
-                "bad_field",
-                format!("turn.text: {text} bytes are over the limit of {limit} (limits.turn_bytes)"),
-            );
-            return;
-        }
         let arrival_ms = self.call_ms();
         let Some(stream) = self.live.get(root).map(|live| live.current.clone()) else { return };
         let Some(known) = self.state.stream(&stream) else { return };
@@ -381,21 +395,29 @@ impl Task {
     }
 
     fn meta(&mut self, stream: &StreamId, meta: &JsonMap) {
-        let limit = self.deps.limits.meta_bytes;
-        let mut merged = self.state.meta.clone();
-        merged.extend(meta.iter().map(|(key, value)| (key.clone(), value.clone())));
-        let size = serde_json::to_vec(&merged).map_or(0, |bytes| bytes.len());
-        if size > limit {
-            self.complain(
-                stream,
-                "bad_field",
-                format!(
-                    "meta.meta: the call's meta would be {size} bytes, over the limit of {limit} (limits.meta_bytes)"
-                ),
-            );
-            return;
+        match self.merged(meta) {
+            Ok(merged) => self.update(merged, Vec::new(), BTreeMap::new()),
+            Err(message) => self.complain(stream, "bad_field", format!("meta.meta: {message}")),
         }
-        self.merge_meta(meta, Vec::new(), BTreeMap::new());
+    }
+
+    /// Merges `meta` into a copy of the call's.
+    ///
+    /// # Errors
+    /// The result exceeds `limits.meta_bytes`.
+    fn merged(&self, meta: &JsonMap) -> Result<JsonMap, String> {
+        let mut merged = self.state.meta.clone();
+        if meta.is_empty() {
+            return Ok(merged);
+        }
+        merged.extend(meta.iter().map(|(key, value)| (key.clone(), value.clone())));
+        let (bytes, limit) = (measure::value(&merged), self.deps.limits.meta_bytes);
+        if bytes > limit {
+            return Err(format!(
+                "the call's meta would be {bytes} bytes, over the limit of {limit} (limits.meta_bytes)"
+            ));
+        }
+        Ok(merged)
     }
 
     pub(super) fn detach(&mut self, connection: ConnectionNo, stream: &StreamId) {
@@ -433,7 +455,7 @@ impl Task {
         })
     }
 
-    fn complain(&self, stream: &StreamId, code: &'static str, message: String) {
+    pub(super) fn complain(&self, stream: &StreamId, code: &'static str, message: String) {
         if let Some(live) = self.live.get(stream) {
             live.outlet.complain(Complaint::new(code, message));
         }

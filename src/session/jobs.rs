@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::command::RunRefusal;
+use super::command::{MAX_MESSAGE_BYTES, RunRefusal};
 use super::record::Private;
 use super::schedule::{Last, Phase};
 use super::task::{Done, Effect, Outcome, Task};
 use super::worker::{self, Answered, Failed, Job, JobKey};
 use crate::analysis::{Analysis, Facts};
-use crate::base::names;
+use crate::base::{measure, names};
 use crate::context::Snapshot;
 use crate::journal::CallState as State;
 use crate::types::{Event, Insight, InsightFailure, LatencyMs, Provenance, Seq, Status, Turn, id};
@@ -205,6 +205,7 @@ impl Task {
             call: self.state.call_id.clone(),
             rev,
             deadline,
+            insight_bytes: self.deps.limits.insight_bytes,
         };
         let (gateway, hub) = (self.deps.gateway.clone(), self.deps.hub.clone());
         let snapshot_len = self.state.turns.len() as u64;
@@ -402,7 +403,8 @@ impl Task {
         self.publish_failure(key, failed);
     }
 
-    pub(super) fn publish_failure(&mut self, key: &JobKey, failed: Failed) {
+    pub(super) fn publish_failure(&mut self, key: &JobKey, mut failed: Failed) {
+        measure::cut(&mut failed.message, MAX_MESSAGE_BYTES);
         let standing = self.state.standings.get(&*key.analysis);
         let last_good_rev = match key.turn {
             None => standing.map(|standing| standing.rev).filter(|rev| *rev > 0),

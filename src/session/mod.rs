@@ -3,9 +3,11 @@
 //! [`Sessions`] is the registry: it finds the task of a call, rebuilds it from the journal when a call is touched or a
 //! timer of it is due, and isolates a call that panics. It knows no socket.
 
+pub mod bounds;
 pub mod command;
 pub mod config;
 mod ending;
+pub mod fitting;
 mod held;
 mod input;
 mod jobs;

@@ -1,5 +1,6 @@
 //! When streams of a call begin, begin anew behind one producer, and end.
 
+use super::bounds;
 use super::command::Gap;
 use super::record::Private;
 use super::state::{STT_DISCONNECT, Stream};
@@ -134,6 +135,18 @@ impl Task {
             // The decoders of other legs hear nothing of this end.
             self.let_all_out();
         }
+        // A reason over the limit must not keep the stream open.
+        let reason = match bounds::label("end.reason", reason.as_deref(), &self.deps.limits) {
+            Ok(()) => reason,
+            Err(message) => {
+                self.complain(
+                    root,
+                    "bad_field",
+                    format!("{message}; the stream has ended, and its reason is left out"),
+                );
+                None
+            }
+        };
         let event = Event::StreamEnded { stream_id: stream, reason };
         self.emit(&event, &Private { mark: self.mark(root), ending, ..Private::default() });
         self.entry_changed = true;
@@ -147,7 +160,7 @@ impl Task {
         }
         let stream_id = self.live.get(&stream).map_or(stream, |live| live.current.clone());
         let offset_ms = self.state.stream(&stream_id).map_or(0, |stream| stream.offset_ms);
-        let (from_ms, to_ms) = (from_ms + offset_ms, to_ms + offset_ms);
+        let (from_ms, to_ms) = (from_ms.saturating_add(offset_ms), to_ms.saturating_add(offset_ms));
         self.emit(&Event::Gap { stream_id, cause: cause.into(), from_ms, to_ms }, &Private::default());
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::analysis::{Analysis, Facts, Prompt};
+use crate::base::measure;
 use crate::context::Snapshot;
 use crate::gateway::{Arm, Ask, Gateway, MakeTranscript};
 use crate::hub::{Hub, LiveFrame, LiveKind};
@@ -42,6 +43,8 @@ pub(super) struct Job {
     pub(super) rev: u64,
     /// At most this long, all attempts and the repair included.
     pub(super) deadline: Option<Duration>,
+    /// `limits.insight_bytes`.
+    pub(super) insight_bytes: usize,
 }
 
 /// A good answer.
@@ -115,6 +118,14 @@ pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answe
         temporary: true,
     })?;
     let reading = Analysis::read(value, &job.snapshot);
+    let (bytes, limit) = (measure::value(&reading.value) + measure::value(&reading.evidence), job.insight_bytes);
+    if bytes > limit {
+        return Err(Failed {
+            code: "insight_too_large".to_owned(),
+            message: format!("the answer has {bytes} bytes as JSON, over the limit of {limit} (limits.insight_bytes)"),
+            temporary: false,
+        });
+    }
     Ok(Answered {
         value: reading.value,
         evidence: reading.evidence,
@@ -135,6 +146,9 @@ fn reading(job: &Job) -> MakeTranscript {
     Arc::new(move || snapshot.transcript())
 }
 
+/// Longest text of one `insight.delta`, bytes. Longer pieces are split.
+const DELTA_BYTES: usize = 64 * 1024;
+
 /// Sends each piece of the answer to who watches, with its offset in characters.
 fn deltas(job: &Job, hub: &Hub) -> Box<dyn FnMut(crate::gateway::Delta<'_>) + Send> {
     let hub = hub.clone();
@@ -142,14 +156,23 @@ fn deltas(job: &Job, hub: &Hub) -> Box<dyn FnMut(crate::gateway::Delta<'_>) + Se
     let key = job.key.clone();
     let rev = job.rev;
     Box::new(move |delta| {
-        let mut frame = json!({
-            "type": "insight.delta", "call_id": call, "analysis": &*key.analysis, "rev": rev,
-            "offset": delta.offset, "text": delta.text,
-        });
-        if let Some(turn) = key.turn {
-            frame["turn"] = json!(turn);
+        let (mut offset, mut rest) = (delta.offset, delta.text);
+        loop {
+            let (text, after) = rest.split_at(rest.floor_char_boundary(DELTA_BYTES));
+            let mut frame = json!({
+                "type": "insight.delta", "call_id": call, "analysis": &*key.analysis, "rev": rev,
+                "offset": offset, "text": text,
+            });
+            if let Some(turn) = key.turn {
+                frame["turn"] = json!(turn);
+            }
+            let frame = bytes::Bytes::from(frame.to_string());
+            hub.live(&call, LiveFrame { kind: LiveKind::Delta { analysis: Arc::clone(&key.analysis) }, frame });
+            if after.is_empty() {
+                return;
+            }
+            offset += text.chars().count() as u64;
+            rest = after;
         }
-        let frame = bytes::Bytes::from(frame.to_string());
-        hub.live(&call, LiveFrame { kind: LiveKind::Delta { analysis: Arc::clone(&key.analysis) }, frame });
     })
 }

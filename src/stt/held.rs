@@ -10,6 +10,10 @@ use crate::types::{Final, SttEvent, TurnKey, Word};
 
 /// A turn that its vendor does not end is ended at this many bytes of text.
 const MAX_HELD_BYTES: usize = 32 << 10;
+/// Most words of a held turn. It ends at this number, whatever the length of its text.
+const MAX_HELD_WORDS: usize = 4096;
+/// Most channels whose position is kept. It is stored with each record, so a peer must not add channels without end.
+const MAX_CHANNELS: usize = 64;
 /// Speech that starts more than this long before the end of its channel's last speech belongs to a new session, ms.
 const FALL_MS: u64 = 10_000;
 /// The same limit for speech that starts within the first [`FALL_MS`] of a session, ms. The times of consecutive words
@@ -63,7 +67,7 @@ impl Held {
 
     /// Returns true if the turn is too long to continue and must end here.
     pub(super) fn is_full(&self) -> bool {
-        self.text.len() >= MAX_HELD_BYTES
+        self.text.len() >= MAX_HELD_BYTES || self.words.len() >= MAX_HELD_WORDS
     }
 
     /// Start of the turn in ms, to order the turns of several channels.
@@ -187,9 +191,10 @@ impl Timeline {
     /// Records the end of final speech. An end before the recorded one is ignored.
     pub(super) fn note(&mut self, channel: &str, end_ms: Option<u64>) {
         let Some(end_ms) = end_ms else { return };
-        match self.0.get_mut(channel) {
-            Some(known) => *known = end_ms.max(*known),
-            None => drop(self.0.insert(channel.to_owned(), end_ms)),
+        if let Some(known) = self.0.get_mut(channel) {
+            *known = end_ms.max(*known);
+        } else if self.0.len() < MAX_CHANNELS {
+            self.0.insert(channel.to_owned(), end_ms);
         }
     }
 }

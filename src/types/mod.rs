@@ -21,6 +21,10 @@ pub use stt::{Carry, EndScope, Final, Revision, SttEvent, TurnKey};
 pub use transcript::Transcript;
 pub use turn::{Turn, Word};
 
+/// Longest frame that we send, bytes: 1 MiB minus a reserve for the members that are added per reader (subscription,
+/// cursor).
+pub const MAX_FRAME_BYTES: usize = 1024 * 1024 - 1024;
+
 /// Position of an event in its call: dense, from 1. 0 means "before the first event".
 pub type Seq = u64;
 /// Ordinal of a turn in its call: dense, from 0, never changed once assigned.

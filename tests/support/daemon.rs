@@ -365,7 +365,7 @@ pub fn rss_of(pid: u32) -> u64 {
     memory_of(pid, "VmRSS:")
 }
 
-/// The most resident memory that a process had so far, in bytes.
+/// Peak resident memory of a process so far, in bytes.
 pub fn peak_rss_of(pid: u32) -> u64 {
     memory_of(pid, "VmHWM:")
 }

@@ -6,15 +6,17 @@ use serde_json::{Map, Value, json};
 use super::request::Refusal;
 use crate::base::ws::Utf8Bytes;
 use crate::hub::{Dropped, Filter};
+use crate::session::command::MAX_MESSAGE_BYTES;
+use crate::session::fitting::{Fitting, within};
 use crate::types::view::View;
-use crate::types::{CallId, Seq, Turn};
+use crate::types::{CallId, MAX_FRAME_BYTES, Seq, Turn};
 
 /// Turns of a snapshot, at most.
 const SNAPSHOT_TURNS: usize = 200;
 /// Their bytes as JSON, at most.
 const SNAPSHOT_TURN_BYTES: usize = 256 * 1024;
-/// Insights of a snapshot, bytes as JSON: with the turns and the `meta`, it stays under the 1 MiB of a frame.
-const SNAPSHOT_INSIGHT_BYTES: usize = 700 * 1024;
+/// Space reserved in a snapshot for everything except turns, `meta` and insights, bytes.
+const SNAPSHOT_FRAME_BYTES: usize = 4 * 1024;
 
 /// The first frame.
 pub(super) fn welcome(ping_interval_ms: u128) -> Utf8Bytes {
@@ -77,7 +79,7 @@ pub(super) fn refused(refusal: &Refusal) -> Utf8Bytes {
 
 /// `error`
 pub(super) fn error(id: Option<&Value>, code: &str, message: &str, fatal: bool, temporary: bool) -> Utf8Bytes {
-    let message = Value::String(message.to_owned());
+    let message = Value::from(&message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)]);
     format!(r#"{},"code":"{code}","message":{message},"fatal":{fatal},"temporary":{temporary}}}"#, reply(id, "error"))
         .into()
 }
@@ -96,17 +98,21 @@ pub(super) fn reconnect(after_ms: u64, grace_ms: u128) -> Utf8Bytes {
 /// `snapshot`: the call as it stands, as far as `filter` wants it.
 pub(super) fn snapshot(members: &str, view: &View, filter: &Filter) -> Utf8Bytes {
     let turns = if filter.include.turns { turns(view, filter.include.words) } else { String::new() };
-    let insights = insights(view, filter);
-    let mut out = String::with_capacity(turns.len() + insights.len() + 512);
+    let meta = Value::Object(view.meta.clone()).to_string();
+    let room = MAX_FRAME_BYTES.saturating_sub(turns.len() + meta.len() + SNAPSHOT_FRAME_BYTES);
+    let wanted = view.insights.iter().filter(|(name, _)| filter.wants_analysis(name));
+    let Fitting { insights, omitted } = within(wanted.map(|(name, value)| (name.clone(), value.clone())), room);
+    let insights = Value::Object(insights).to_string();
+    let omitted = if omitted.is_empty() { String::new() } else { format!(r#","insights_omitted":{}"#, json!(omitted)) };
+    let mut out = String::with_capacity(turns.len() + meta.len() + insights.len() + 512);
     out.push_str(r#"{"type":"snapshot","#);
     out.push_str(members);
     out.push_str(&format!(
-        r#""call_id":"{}","epoch":{},"seq":{},"state":{{"status":"{}","meta":{}{turns},"insights":{insights}}}}}"#,
+        r#""call_id":"{}","epoch":{},"seq":{},"state":{{"status":"{}","meta":{meta}{turns},"insights":{insights}{omitted}}}}}"#,
         view.call_id,
         Value::String(view.epoch.clone()),
         view.seq,
         view.status,
-        Value::Object(view.meta.clone()),
     ));
     out.into()
 }
@@ -140,39 +146,4 @@ fn turn_text(turn: &Turn, words: bool) -> String {
         return plain;
     }
     format!(r#"{{"words":{words},{}"#, &plain[1..])
-}
-
-/// Insights by name. Where they are too large for a frame, per-turn insights of the oldest turns are left out.
-fn insights(view: &View, filter: &Filter) -> String {
-    let mut wanted: Map<String, Value> = view
-        .insights
-        .iter()
-        .filter(|(name, _)| filter.wants_analysis(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    loop {
-        let text = Value::Object(wanted.clone()).to_string();
-        if text.len() <= SNAPSHOT_INSIGHT_BYTES || !halve(&mut wanted) {
-            return text;
-        }
-    }
-}
-
-/// Leaves out the older half of the per-turn insights; `false` if there was nothing to leave out.
-fn halve(insights: &mut Map<String, Value>) -> bool {
-    let mut halved = false;
-    for value in insights.values_mut() {
-        let Some(turns) = value.get_mut("turns").and_then(Value::as_object_mut) else { continue };
-        let mut numbers: Vec<u64> = turns.keys().filter_map(|key| key.parse().ok()).collect();
-        numbers.sort_unstable();
-        let Some(middle) = numbers.get(numbers.len() / 2).copied() else { continue };
-        let before = turns.len();
-        if before == 1 {
-            turns.clear();
-        } else {
-            turns.retain(|key, _| key.parse().is_ok_and(|number: u64| number >= middle));
-        }
-        halved |= turns.len() < before;
-    }
-    halved
 }

@@ -19,7 +19,7 @@ use crate::context::escape;
 use crate::gateway::{Answer, Ask};
 use crate::llm::{ChatRequest, Content, Finish, Message};
 use crate::types::view::View;
-use crate::types::{CallId, Final, StreamId, SttEvent, Transcript, Turn};
+use crate::types::{CallId, Final, MAX_FRAME_BYTES, StreamId, SttEvent, Transcript, Turn};
 
 /// Questions asked at once, of one stream.
 const IN_FLIGHT: usize = 4;
@@ -128,12 +128,19 @@ impl Questions {
     }
 }
 
-/// `LLMGatewayResponse` in the shape that both of the vendor's packages deliver.
+/// `LLMGatewayResponse` in the shape that both of the vendor's packages deliver. If it exceeds the frame limit, it is a
+/// failure with an empty transcript.
 pub(super) fn response(turn_order: i64, transcript: &str, data: &Value) -> Utf8Bytes {
-    let frame = json!({
-        "type": "LLMGatewayResponse", "turn_order": turn_order, "transcript": transcript, "data": data,
-    });
-    Utf8Bytes::from(frame.to_string())
+    let frame = |transcript: &str, data: &Value| {
+        json!({"type": "LLMGatewayResponse", "turn_order": turn_order, "transcript": transcript, "data": data})
+            .to_string()
+    };
+    let mut text = frame(transcript, data);
+    if text.len() > MAX_FRAME_BYTES {
+        let message = format!("the answer and its turn have {} bytes, more than a frame may have", text.len());
+        text = frame("", &failed("answer_too_large", &message, false));
+    }
+    Utf8Bytes::from(text)
 }
 
 /// The `data` of an answer that there is not.
@@ -343,7 +350,7 @@ fn data(answer: &Answer) -> Value {
     // What the vendor did not count is unknown, not nothing.
     let usage = answer.usage.input.zip(answer.usage.output).map(|(input, output)| {
         json!({
-            "input_tokens": input, "output_tokens": output, "total_tokens": input + output,
+            "input_tokens": input, "output_tokens": output, "total_tokens": input.saturating_add(output),
             "prompt_tokens": input, "completion_tokens": output,
         })
     });

@@ -1,7 +1,7 @@
-//! The hostile suite: the real binary on a small disk and with little memory, attacked while a well-behaved call goes on.
+//! Hostile suite: attacks on the real binary, with a small disk and limited memory, while a well-behaved call goes on.
 //!
-//! Each test names one thing that a client, a model or a configuration may do. What is judged is how long the others
-//! wait, and how much memory it takes; what the attacker is answered, the test itself looks at.
+//! Each test does one thing that a client, a model or a configuration may do. The harness checks latency for the other
+//! clients and the memory of the daemon; the test checks the answers to the attacker.
 
 mod budget;
 mod disk;
@@ -24,24 +24,24 @@ use crate::support::stats::{ms, percentile};
 use crate::support::ws::{Client, turn};
 use crate::support::{alone, http};
 
-/// Address space of the daemon. It holds the budget of bytes in flight, thread stacks and what malloc reserves; a daemon
-/// that wants more ends by an allocation that fails, and the test with it.
+/// Limit on the daemon's address space (`RLIMIT_AS`). Covers the budget of bytes in flight, thread stacks and what malloc
+/// reserves. An allocation beyond it aborts the daemon and fails the test.
 const ADDRESS_SPACE_KIB: u64 = 512 * 1024;
-/// What `[limits] inflight_bytes` is where the configuration does not say.
+/// Default of `[limits] inflight_bytes`.
 const INFLIGHT_BYTES: u64 = 256 << 20;
-/// What an attack may take beside the budget of bytes in flight.
+/// Memory that an attack may cost beside the budget of bytes in flight.
 const BESIDE_THE_BUDGET: u64 = 64 << 20;
-/// A p99 below this passes, whatever it is alone: a debug build on two busy cores waits for the scheduler and for fsync
-/// far shorter than this, and a serving thread that an attack holds up, longer.
+/// A p99 below this always passes. A debug build on two busy cores stays far below it; a serving thread that is blocked by
+/// an attack exceeds it.
 const NOISE: Duration = Duration::from_secs(2);
-/// How much slower the others may get beside an attack.
+/// Allowed factor between p99 beside the attack and p99 alone.
 const SLOWER: u32 = 3;
 /// Time between two turns of the well-behaved call, and between two requests for `/healthz`.
 const EVERY: Duration = Duration::from_millis(20);
-/// Turns and requests of a run, at least.
+/// Minimum number of turns and of requests in a run.
 const SAMPLES: usize = 50;
 
-/// A daemon to be attacked. Held alone: what it measures is time and memory.
+/// A daemon to be attacked. Holds the machine alone, because it measures time and memory.
 pub struct Target {
     /// The daemon; its journal is on the small disk.
     pub daemon: Daemon,
@@ -54,7 +54,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// Starts it with `config` and its journal on a disk of 64 MiB (in a folder where none can be mounted).
+    /// Starts it with `config` and its journal on a disk of 64 MiB (in a folder if no disk can be mounted).
     pub async fn start(config: &str) -> Self {
         Self::start_on(config, "64m").await
     }
@@ -68,7 +68,7 @@ impl Target {
         let limit = format!("ulimit -v {ADDRESS_SPACE_KIB} && exec \"$@\"");
         let mut daemon = Daemon::prepare(&with_journal(config, &journal), home.path())
             .under(&["sh", "-c", &limit, "sh"])
-            // Each arena of malloc reserves 64 MiB of addresses, whether they are used or not.
+            // Each malloc arena reserves 64 MiB of address space.
             .with_env("MALLOC_ARENA_MAX", "2");
         daemon.up().await;
         let start_rss = daemon.rss();
@@ -76,15 +76,14 @@ impl Target {
         Self { daemon, inflight_bytes, start_rss, journal, _home: home, _disk: disk, _machine: machine }
     }
 
-    /// Bytes of all files in the journal's folder.
+    /// Size of all files in the journal's folder, bytes.
     pub fn journal_bytes(&self) -> u64 {
         bytes_in(&self.journal)
     }
 
-    /// Runs a well-behaved call and a poller of `/healthz` alone, then beside `attack` until that is over.
+    /// Runs a well-behaved call and a `/healthz` poller, first alone, then beside `attack` until that ends.
     ///
-    /// Both have to be answered all the time: a turn without an ack, a socket that closes and a `/healthz` that is not
-    /// 200 fail the test.
+    /// The test fails if a turn is not acknowledged, the call's socket closes, or `/healthz` is not 200.
     pub async fn during(&self, attack: impl Future<Output = ()>) -> Report {
         let alone = Others::start(self.daemon.port).stop().await;
         let others = Others::start(self.daemon.port);
@@ -101,7 +100,7 @@ impl Target {
     }
 }
 
-/// Puts the journal where it belongs.
+/// Adds `[journal] dir` to a configuration.
 fn with_journal(config: &str, journal: &Path) -> String {
     let dir = format!("[journal]\ndir = {:?}\n", journal.display().to_string());
     match config.split_once("[journal]\n") {
@@ -110,7 +109,7 @@ fn with_journal(config: &str, journal: &Path) -> String {
     }
 }
 
-/// The number that a line `key = N` of a configuration has.
+/// Reads the number in a line `key = N` of a configuration.
 fn number_of(config: &str, key: &str) -> Option<u64> {
     config.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix('=')?.trim().parse().ok())
 }
@@ -125,21 +124,21 @@ fn bytes_in(folder: &Path) -> u64 {
     sizes.sum()
 }
 
-/// What the others saw while an attack went on, and before.
+/// Latency of the other clients, and memory.
 #[derive(Debug)]
 pub struct Report {
-    /// Alone.
+    /// Before the attack.
     pub alone: Times,
-    /// Beside the attack.
+    /// During the attack.
     pub beside: Times,
-    /// The most memory that the daemon had in its life, bytes.
+    /// Peak resident memory of the daemon since its start, bytes.
     pub peak_rss: u64,
-    /// The most that it may have, bytes.
+    /// Allowed peak, bytes.
     pub may_have: u64,
 }
 
 impl Report {
-    /// Fails the test where the others waited too long, or where the daemon took too much memory.
+    /// Fails the test if the other clients were slowed down or the daemon used too much memory.
     #[track_caller]
     pub fn assert_bounded(&self) {
         for (what, alone, beside) in [
@@ -165,11 +164,11 @@ impl fmt::Display for Report {
 pub struct Times {
     /// From a turn to its ack.
     pub ack_p99: Duration,
-    /// Of a request for `/healthz` on a connection of its own.
+    /// Of a `/healthz` request on a new connection.
     pub health_p99: Duration,
 }
 
-/// The well-behaved: they run in tasks of their own, so that an attacker that computes does not hold them up.
+/// The well-behaved clients. They run in their own tasks, so that CPU work of the attacker does not delay them.
 struct Others {
     over: Arc<AtomicBool>,
     acks: tokio::task::JoinHandle<Vec<Duration>>,
@@ -186,7 +185,7 @@ impl Others {
         }
     }
 
-    /// Ends them once each has its samples.
+    /// Ends them once each has enough samples.
     async fn stop(self) -> Times {
         self.over.store(true, Ordering::Relaxed);
         let mut acks = self.acks.await.expect("the well-behaved call went on");
@@ -195,8 +194,8 @@ impl Others {
     }
 }
 
-/// Notes how long something took, and, where that was more than one step, how long those would have taken that should
-/// have begun meanwhile: else one long wait counts as one of many.
+/// Records a sample. If it exceeds the interval, also records the samples that would have started meanwhile (correction
+/// for coordinated omission): otherwise one long stall is a single sample of many.
 fn note(samples: &mut Vec<Duration>, took: Duration) {
     let mut left = Some(took);
     while let Some(took) = left {
@@ -238,7 +237,7 @@ async fn ask(port: u16, over: Arc<AtomicBool>) -> Vec<Duration> {
 }
 
 #[test]
-fn a_long_wait_counts_for_those_that_would_have_waited_too() {
+fn long_wait_counts_for_every_sample_that_it_delayed() {
     let mut samples = Vec::new();
     note(&mut samples, EVERY / 2);
     note(&mut samples, EVERY * 3);
@@ -246,7 +245,7 @@ fn a_long_wait_counts_for_those_that_would_have_waited_too() {
 }
 
 #[test]
-fn a_configuration_with_a_journal_section_keeps_its_keys() {
+fn configuration_with_a_journal_section_keeps_its_keys() {
     let config = with_journal("[limits]\ninflight_bytes = 7\n[journal]\nretention_days = 1\n", Path::new("/j"));
     assert_eq!(config, "[limits]\ninflight_bytes = 7\n[journal]\ndir = \"/j\"\nretention_days = 1\n");
     assert_eq!((number_of(&config, "inflight_bytes"), number_of(&config, "turn_bytes")), (Some(7), None));
