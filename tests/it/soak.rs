@@ -1,5 +1,6 @@
 //! Streams, plain requests, aborts and faults at half of what the machine can: nothing is left behind, and memory does
-//! not grow. `scripts/soak` runs it for as long as it takes to see; the suite for as long as it can spare.
+//! not grow. `scripts/soak` runs it for half an hour, with `--attack` beside hostile clients; the suite runs it for some
+//! seconds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::hostile::attacker;
 use crate::support::daemon::{Daemon, WIDE_LIMITS};
 use crate::support::http;
 use crate::support::vendor::Dialect;
@@ -107,7 +109,8 @@ async fn nothing_is_left_behind() {
             order.join(", ")
         );
     }
-    config += "[gateway]\ndefault_route = \"quiet\"\n[routes.quiet]\nvariants = [{name = \"a\", model = \"local\"}]\n";
+    // Abandoned calls of the attacker complete soon.
+    config += "[ingest]\nidle_timeout_ms = 2000\n[gateway]\ndefault_route = \"quiet\"\n[routes.quiet]\nvariants = [{name = \"a\", model = \"local\"}]\n";
     let daemon = Daemon::start(&config).await;
     let idle_tasks = daemon.metric("sidetone_app_tasks", &[]).await;
     let idle_descriptors = descriptors(&daemon);
@@ -130,6 +133,9 @@ async fn nothing_is_left_behind() {
     let rate = load.done.load(Ordering::Relaxed) as f64 / full.as_secs_f64();
     load.every_us.store((WORKERS as f64 * 2.0 / rate.max(1.0) * 1e6) as u64, Ordering::Relaxed);
     println!("soak: {rate:.0} requests/s at full speed, half of it from now on; RSS at start {} KiB", idle_rss >> 10);
+    let attacks = Arc::new(AtomicU64::new(0));
+    let attacker =
+        (knob("SOAK_ATTACK", 0) != 0).then(|| tokio::spawn(attacker::attack(daemon.port, seed, Arc::clone(&attacks))));
     let began = Instant::now();
     let mut samples = Vec::new();
     let mut minute = 0;
@@ -139,15 +145,20 @@ async fn nothing_is_left_behind() {
         if began.elapsed().as_secs() / 60 > minute {
             minute = began.elapsed().as_secs() / 60;
             println!(
-                "  minute {minute}: RSS {} KiB, {} requests ({} failed, {} left early), {} descriptors, {} tasks",
+                "  minute {minute}: RSS {} KiB, {} requests ({} failed, {} left early), {} attacks, {} descriptors, {} tasks",
                 daemon.rss() >> 10,
                 load.done.load(Ordering::Relaxed),
                 load.failed.load(Ordering::Relaxed),
                 load.aborted.load(Ordering::Relaxed),
+                attacks.load(Ordering::Relaxed),
                 descriptors(&daemon),
                 daemon.metric("sidetone_app_tasks", &[]).await
             );
         }
+    }
+    if let Some(attacker) = attacker {
+        attacker.abort();
+        assert!(attacker.await.is_err_and(|error| error.is_cancelled()), "the attacker went on to the end");
     }
     load.stop.store(true, Ordering::Relaxed);
     while workers.join_next().await.is_some() {}

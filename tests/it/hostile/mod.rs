@@ -3,6 +3,7 @@
 //! Each test does one thing that a client, a model or a configuration may do. The harness checks latency for the other
 //! clients and the memory of the daemon; the test checks the answers to the attacker.
 
+pub mod attacker;
 mod budget;
 mod disk;
 mod frames;
