@@ -24,7 +24,7 @@ use crate::types::{SttEvent, Word};
 /// Reads `frame` as a `T`. `what` names the message in errors.
 ///
 /// # Errors
-/// What is wrong, where (`what.field`), and what is allowed. [`salvage`] then reads the frame without that part.
+/// What is wrong, where (`what.field`), and what is allowed. [`salvage()`] then reads the frame without that part.
 pub(super) fn parse<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> Result<T, DecodeError> {
     // A derived struct would also accept an array of its fields in order, but a frame must be an object.
     if frame.trim_ascii_start().starts_with('{')

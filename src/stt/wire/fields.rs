@@ -1,6 +1,6 @@
 //! Field types of vendors' frames, read leniently: a number may be given as text and text as a number, and an integer
 //! with a fraction. Null is read by `Option`, as absent. A value that cannot be read is an error that says what was
-//! expected; [`super::salvage`] decides how much of the frame is dropped for it.
+//! expected; [`super::salvage()`] decides how much of the frame is dropped for it.
 //!
 //! Knows no vendor, and none of our own frames: those are read strictly (`super::strict`).
 
