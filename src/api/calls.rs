@@ -25,6 +25,8 @@ const TURNS_LIMIT: usize = 5_000;
 const EVENTS_LIMIT: usize = 5_000;
 /// Longest wait for an insight that was asked for, ms.
 const WAIT_LIMIT_MS: u64 = 120_000;
+/// Bytes of a page of calls or of turns, about; a larger call or turn comes alone.
+const PAGE_BYTES: usize = 1024 * 1024;
 /// Bytes of events read at once.
 const READ_BYTES: usize = 256 * 1024;
 
@@ -61,13 +63,9 @@ pub(super) fn session_error(error: &SessionError) -> ApiError {
     }
 }
 
-async fn view(api: &Api, call: &CallId) -> Result<Arc<View>, ApiError> {
-    api.sessions.view(call).await.map_err(|error| session_error(&error))?.ok_or_else(|| unknown(call))
-}
-
 fn summary(view: &View) -> Value {
     json!({
-        "call_id": view.call_id, "state": view.status, "started_at": view.started_at, "turns": view.turns.len(),
+        "call_id": view.call_id, "state": view.status, "started_at": view.started_at, "turns": view.turn_count,
         "meta": view.meta, "insights": view.insights,
     })
 }
@@ -91,22 +89,33 @@ pub(super) async fn list(State(api): State<Arc<Api>>, RawQuery(query): RawQuery)
     let after =
         query.text("after").map(|after| CallId::parse(after).map_err(|error| bad("after", &error))).transpose()?;
     let entries = api.store.page(state, after.as_ref(), limit + 1);
-    let more = entries.len() > limit;
-    let mut calls = Vec::new();
+    let mut more = entries.len() > limit;
+    let mut calls: Vec<String> = Vec::new();
+    let mut bytes = 0;
     let mut last = None;
     for entry in entries.into_iter().take(limit) {
         // A call that was erased since the page was made is simply not in it.
-        if let Ok(Some(view)) = api.sessions.view(&entry.call_id).await {
-            calls.push(summary(&view));
+        if let Ok(Some(view)) = api.sessions.shown(&entry.call_id, 0).await {
+            let text = summary(&view).to_string();
+            bytes += text.len();
+            if bytes > PAGE_BYTES && !calls.is_empty() {
+                more = true;
+                break;
+            }
+            calls.push(text);
         }
         last = Some(entry.call_id);
     }
-    Ok(Json(json!({"calls": calls, "next": last.filter(|_| more)})).into_response())
+    let next = json!(last.filter(|_| more));
+    let body = format!("{{\"calls\":[{}],\"next\":{next}}}", calls.join(","));
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// `GET /v1/calls/{id}`
 pub(super) async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Answer {
-    let view = view(&api, &call_id(&id)?).await?;
+    let call = call_id(&id)?;
+    let view = api.sessions.shown(&call, 0).await.map_err(|error| session_error(&error))?;
+    let view = view.ok_or_else(|| unknown(&call))?;
     let mut shown = summary(&view);
     shown["epoch"] = json!(view.epoch);
     shown["seq"] = json!(view.seq);
@@ -130,13 +139,11 @@ pub(super) async fn turns(State(api): State<Arc<Api>>, Path(id): Path<String>, R
     let to = query.number::<u64>("to")?.unwrap_or(u64::MAX);
     let after = query.number::<u64>("after")?;
     let limit = query.limit(1_000, TURNS_LIMIT)?;
-    let view = view(&api, &call_id(&id)?).await?;
-    let mut wanted = view
-        .turns
-        .iter()
-        .filter(|turn| turn.turn >= from && turn.turn <= to && after.is_none_or(|after| turn.turn > after));
-    let turns: Vec<_> = wanted.by_ref().take(limit).collect();
-    let next = wanted.next().and(turns.last().map(|turn| turn.turn));
+    let call = call_id(&id)?;
+    let from = after.map_or(from, |after| from.max(after.saturating_add(1)));
+    let page = api.sessions.turns(&call, (from, to), limit, PAGE_BYTES).await.map_err(|error| session_error(&error))?;
+    let (turns, more) = page.ok_or_else(|| unknown(&call))?;
+    let next = turns.last().map(|turn| turn.turn).filter(|_| more);
     Ok(Json(json!({"turns": turns, "next": next})).into_response())
 }
 
@@ -149,6 +156,10 @@ pub(super) async fn events(State(api): State<Arc<Api>>, Path(id): Path<String>, 
     if api.store.entry(&call).is_none() {
         return Err(unknown(&call));
     }
+    api.sessions.touch(&call).await.map_err(|error| match error {
+        SessionError::Journal(error) => journal_error(&call, &error),
+        other => session_error(&other),
+    })?;
     // Frames are spliced as they are: they were encoded once.
     let mut body = b"{\"events\":[".to_vec();
     let mut given = 0;

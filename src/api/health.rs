@@ -16,13 +16,17 @@ pub(super) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// The daemon takes calls: the journal takes appends, the key file can be read, and no shutdown has begun.
+/// The daemon takes calls: the journal takes appends, the ledger is open, the key file can be read, and no shutdown has
+/// begun.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     if api.drain.stopping() {
         return ApiError::unavailable("stopping", "the daemon is stopping").into_response();
     }
     if let Err(error) = api.store.health() {
         return ApiError::unavailable("journal_unavailable", error.to_string()).into_response();
+    }
+    if let Err(error) = api.ledger.health() {
+        return ApiError::unavailable("ledger_unavailable", error.to_string()).into_response();
     }
     match api.keys.health() {
         Ok(()) => "ready\n".into_response(),

@@ -226,7 +226,8 @@ pub struct SessionViews(pub Sessions);
 
 impl subscribe::Views for SessionViews {
     fn view<'a>(&'a self, call: &'a CallId) -> BoxFuture<'a, Result<Option<Arc<View>>, ViewError>> {
-        Box::pin(async move { self.0.view(call).await.map_err(|error| ViewError(error.to_string())) })
+        let view = self.0.snapshot(call, subscribe::SNAPSHOT_TURNS);
+        Box::pin(async move { view.await.map_err(|error| ViewError(error.to_string())) })
     }
 }
 

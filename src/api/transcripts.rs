@@ -1,6 +1,7 @@
 //! `POST /v1/transcripts`: a whole recording at once. It becomes a call like any other, whose analyses run when it ends;
 //! the answer is what they came to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use super::calls::session_error;
 use super::error::ApiError;
 use super::{Api, body};
 use crate::base::{measure, names, surrogates};
-use crate::hub::{Interest, Item, Kind};
+use crate::hub::{Frame, Interest, Item, Kind};
 use crate::ingest::whole::{Whole, WholeError};
 use crate::llm::RequestError;
 use crate::session::config::LimitsConfig;
@@ -139,48 +140,69 @@ pub(super) async fn post(State(api): State<Arc<Api>>, request: Request<Body>) ->
         .collect();
     let call = posted.call(&api)?;
     let Posted { meta, analyses, .. } = posted;
-    // On a task of its own: a client that goes away does not leave half a call.
-    let feeding = {
-        let (api, call) = (Arc::clone(&api), call.clone());
-        tokio::spawn(async move { whole.feed(&api.sessions, &call, &meta, analyses.as_deref()).await })
-    };
-    let (after, outlet) = match feeding.await {
-        Ok(Ok(fed)) => fed,
-        Ok(Err(WholeError::Taken)) => return Err(taken(&call)),
-        Ok(Err(WholeError::Session(error))) => return Err(session_error(&error)),
-        Err(_) => return Err(ApiError::internal("the recording could not be fed")),
-    };
     let patience = deps.ingest.final_timeout + MARGIN;
-    let completed = tokio::time::timeout(patience, completed(&api, &call, after)).await.map_err(|_| {
-        let message = format!("call {call} is not complete after {} s; GET /v1/calls/{call}", patience.as_secs());
-        ApiError::unavailable("timeout", message)
-    })??;
-    // The call has completed, so the session has handled every frame.
-    let refused = outlet.take().map(|outbound| outbound.complaints).unwrap_or_default();
+    let answered = async {
+        // On a task of its own: a client that goes away does not leave half a call.
+        let feeding = {
+            let (api, call) = (Arc::clone(&api), call.clone());
+            tokio::spawn(async move { whole.feed(&api.sessions, &call, &meta, analyses.as_deref()).await })
+        };
+        let (after, outlet) = match feeding.await {
+            Ok(Ok(fed)) => fed,
+            Ok(Err(WholeError::Taken)) => return Err(taken(&call)),
+            Ok(Err(WholeError::Session(error))) => return Err(session_error(&error)),
+            Err(_) => return Err(ApiError::internal("the recording could not be fed")),
+        };
+        let (completed, of_turns) = completed(&api, &call, after).await?;
+        // The call has completed, so the session has handled every frame.
+        let refused = outlet.take().map(|outbound| outbound.complaints).unwrap_or_default();
+        let view = api.sessions.shown(&call, 0).await.map_err(|error| session_error(&error))?;
+        let mut view = view.ok_or_else(|| ApiError::internal("the call is gone"))?;
+        // All of them, however many turns there are.
+        view.insights.extend(of_turns);
+        let answer = json!({
+            "call_id": call, "state": view.status, "turns": view.turn_count, "insights": view.insights,
+            "missing": completed.get("missing"), "cost_usd": completed.get("cost_usd"),
+        });
+        Ok((answer, refused))
+    };
+    let (mut answer, refused) =
+        tokio::time::timeout(patience, answered).await.map_err(|_| late(&api, &call, patience))??;
     lost.extend(refused.iter().map(|error| json!({"code": error.code, "message": error.message})));
-    let view = api.sessions.view(&call).await.map_err(|error| session_error(&error))?;
-    let view = view.ok_or_else(|| ApiError::internal("the call is gone"))?;
-    let mut answer = json!({
-        "call_id": call, "state": view.status, "turns": view.turns.len(), "insights": view.insights,
-        "missing": completed.get("missing"), "cost_usd": completed.get("cost_usd"),
-    });
     if !lost.is_empty() {
         answer["errors"] = lost.into();
     }
     Ok(Json(answer).into_response())
 }
 
-/// Waits for the call's end, and gives its last event.
-async fn completed(api: &Api, call: &CallId, after: Seq) -> Result<Value, ApiError> {
+/// The call has not come to its end in time; why, where that is known.
+fn late(api: &Api, call: &CallId, patience: Duration) -> ApiError {
+    let message = format!("call {call} is not complete after {} s; GET /v1/calls/{call}", patience.as_secs());
+    match api.store.health() {
+        Ok(()) => ApiError::unavailable("timeout", message),
+        Err(error) => ApiError::unavailable("journal_unavailable", format!("{message}: {error}")),
+    }
+}
+
+/// Waits for the call's end, and gives its last event, and the insights of its per-turn analyses.
+async fn completed(api: &Api, call: &CallId, after: Seq) -> Result<(Value, BTreeMap<String, Value>), ApiError> {
     let mut reader = api.hub.reader(Interest::Calls(vec![(call.clone(), after)]));
+    let mut of_turns: BTreeMap<String, Value> = BTreeMap::new();
+    let event = |frame: &Frame| -> Value { serde_json::from_str(frame.text().as_str()).unwrap_or_default() };
     loop {
         let batch = reader.next(READ_BYTES).await;
         let batch = batch.map_err(|error| ApiError::unavailable("journal_unavailable", error.to_string()))?;
         for item in batch.items {
             let Item::Event(frame) = item else { continue };
-            match frame.kind() {
-                Kind::CallCompleted => return Ok(serde_json::from_str(frame.text().as_str()).unwrap_or_default()),
-                Kind::CallFailed => return Err(ApiError::conflict("call_failed", format!("call {call} has failed"))),
+            match (frame.kind(), frame.analysis(), frame.turn()) {
+                (Kind::InsightUpdated, Some(analysis), Some(turn)) => {
+                    let known = of_turns.entry(analysis.to_string()).or_insert_with(|| json!({"turns": {}}));
+                    known["turns"][turn.to_string()] = event(&frame)["insight"].take();
+                }
+                (Kind::CallCompleted, ..) => return Ok((event(&frame), of_turns)),
+                (Kind::CallFailed, ..) => {
+                    return Err(ApiError::conflict("call_failed", format!("call {call} has failed")));
+                }
                 _ => {}
             }
         }

@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::otel::Spans;
-use crate::gateway::budget::Budget;
-use crate::gateway::{self, Recorder};
+use crate::base::drain::Drain;
+use crate::gateway::budget::{Budget, UNKNOWN_SPENT};
+use crate::gateway::{self, Gateway, Recorder};
 use crate::keys;
 use crate::ledger::{Ledger, LedgerError};
 use crate::session::config::LimitsConfig;
 use crate::types::{AttemptBegun, AttemptDone, RequestDone};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// How soon a ledger that is there at last is noticed.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Hands every attempt to the ledger, and to whoever makes spans of them.
 pub(super) struct Books {
@@ -53,15 +56,43 @@ impl Recorder for Books {
 
 /// The caps on money, with what the ledger knows to be spent already.
 pub(super) fn budget(ledger: &Ledger, limits: &LimitsConfig) -> Result<Budget, LedgerError> {
-    let today = spent_today(ledger)?;
+    let today = match spent_today(ledger) {
+        Err(LedgerError::Waiting(_)) => UNKNOWN_SPENT,
+        spent => spent?,
+    };
     let ledger = ledger.clone();
-    let by_call = move |call: &crate::types::CallId| {
-        ledger.spent_by_call(call.as_str()).unwrap_or_else(|error| {
+    let by_call = move |call: &crate::types::CallId| match ledger.spent_by_call(call.as_str()) {
+        Ok(spent) => spent,
+        Err(LedgerError::Waiting(_)) => UNKNOWN_SPENT,
+        Err(error) => {
             tracing::error!(%error, "what a call has spent cannot be read; it counts from now on");
             0
-        })
+        }
     };
     Ok(Budget::new(limits.usd_per_call, limits.usd_per_day, today, Box::new(by_call)))
+}
+
+/// Waits for a ledger that could not be opened at the start, and makes up for what was left undone.
+pub(super) async fn catch_up(inventory: Inventory, config: gateway::Config, gateway: Gateway, drain: Drain) {
+    while let Err(LedgerError::Waiting(_)) = inventory.ledger.health() {
+        tokio::select! {
+            biased;
+            () = drain.stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+    let done = tokio::task::spawn_blocking(move || {
+        inventory.note_keys();
+        inventory.note_config(&config)?;
+        inventory.spent_today().map(|today| gateway.learn_spent(today))
+    });
+    match done.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(%error, "what was spent before the start is not known: caps count as reached")
+        }
+        Err(_) => tracing::error!("the ledger could not be made up for"),
+    }
 }
 
 /// Since the day of UTC began, pico-dollars.
@@ -86,6 +117,11 @@ type Stamp = Option<(SystemTime, u64)>;
 impl Inventory {
     pub(super) fn new(ledger: Ledger, keys: PathBuf, configured: Option<String>) -> Self {
         Self { ledger, keys, seen: Mutex::new(None), configured }
+    }
+
+    /// One that has written nothing down.
+    pub(super) fn anew(&self) -> Self {
+        Self::new(self.ledger.clone(), self.keys.clone(), self.configured.clone())
     }
 
     /// What was spent today, pico-dollars.

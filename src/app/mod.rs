@@ -126,8 +126,12 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         keys::path(&config.journal.dir),
         config.server.key.as_ref().map(|key| key.source.clone()),
     );
-    inventory.note_config(&config.gateway).map_err(|error| StartError::Ledger(error.to_string()))?;
-    inventory.note_keys();
+    // A ledger that is waited for is told later.
+    let missing = ledger.health().is_err();
+    if !missing {
+        inventory.note_config(&config.gateway).map_err(|error| StartError::Ledger(error.to_string()))?;
+        inventory.note_keys();
+    }
     let workers = Workers::start()?;
     let gates = limits::Gates::new(&config.limits);
     registry.register_collector(Box::new(vitals::Vitals { runtimes: workers.handles(), gates: gates.clone() }));
@@ -171,6 +175,8 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     let tls = config.tls.clone().map(Acceptor::new).transpose()?;
     let bound = listener::bind(listen).map_err(|error| StartError::Listen { address: listen, error })?;
     let address = bound.local_addr()?;
+    let health = workers.within(|| subscribe::watch_health(Arc::clone(&store), drain.stop.clone()));
+    workers.spawn(sessions.clone().tell_health(health.clone()));
     let subscribers = subscribe::Deps {
         hub: hub.clone(),
         views: Arc::new(SessionViews(sessions.clone())),
@@ -179,7 +185,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         ping_interval: subscribe::PING_INTERVAL,
         subscriptions_per_socket: config.limits.subscriptions_per_socket,
         calls_per_subscription: config.limits.calls_per_subscription,
-        health: workers.within(|| subscribe::watch_health(Arc::clone(&store), drain.stop.clone())),
+        health,
         metrics: subscribe_metrics,
     };
     let watched_keys = keys.clone();
@@ -213,6 +219,9 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         let dir = config.journal.dir.join("sinks");
         let run = sink::run(sink, dir, hub.clone(), sink_metrics.clone(), drain.stop.clone());
         workers.spawn(drain.tasks.track_future(run));
+    }
+    if missing {
+        workers.spawn(books::catch_up(inventory.anew(), config.gateway, gateway.clone(), drain.clone()));
     }
     let reloader = reload::Reloader::new(started, gateway, inventory, reloads);
     let secure = tls.is_some();

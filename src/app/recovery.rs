@@ -39,7 +39,7 @@ pub(super) async fn run(sessions: Sessions, store: Arc<dyn Store>, ingest: Inges
                 return;
             }
             for call in batch {
-                sessions.wake_overdue(call);
+                sessions.wake_overdue(call).await;
             }
             tokio::time::sleep(PAUSE).await;
         }

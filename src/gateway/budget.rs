@@ -24,6 +24,9 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Maximum number of calls whose sum is kept in memory; the sums of others are read again with [`SpentByCall`].
 const MAX_CALLS: usize = 65_536;
 
+/// Stands for an amount that is not known yet: more than any cap, so that no cap is overrun.
+pub const UNKNOWN_SPENT: i64 = i64::MAX / 4;
+
 /// Returns what a call has spent before, in pico-dollars.
 pub type SpentByCall = Box<dyn Fn(&CallId) -> i64 + Send + Sync>;
 
@@ -154,6 +157,16 @@ impl Budget {
         state.per_call = usd_per_call.map(pico);
         state.per_day = usd_per_day.map(pico);
         self.capped.store(usd_per_call.is_some() || usd_per_day.is_some(), Ordering::Relaxed);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// What was spent before is known now: `today`, and that of calls is asked for again.
+    pub(super) fn learn(&self, today: i64) {
+        let mut state = self.state();
+        state.day = (self.clock)() / DAY_MS;
+        state.today.spent = today;
+        state.calls.retain(|_, purse| purse.reserved > 0);
         drop(state);
         self.changed.notify_waiters();
     }

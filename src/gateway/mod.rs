@@ -237,6 +237,13 @@ impl Gateway {
         }
     }
 
+    /// What was spent today is known now, pico-dollars; until then [`budget::UNKNOWN_SPENT`] stood in for it.
+    pub fn learn_spent(&self, today: i64) {
+        if let Some(budget) = &self.inner.budget {
+            budget.learn(today);
+        }
+    }
+
     /// Resolves a name, in this order: a route (its variant chosen by weighted rendezvous hashing over the route,
     /// `sticky_key` and the variants' names), a logical model, `endpoint/vendor-model`, a bare vendor id, then
     /// `catch_all_route`.

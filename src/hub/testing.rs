@@ -116,6 +116,7 @@ impl Memory {
             turns: 0,
             connections: BTreeMap::new(),
             positions: BTreeMap::new(),
+            outline: None,
         });
         match event {
             Event::CallStarted { meta, .. } | Event::CallUpdated { meta } => entry.meta = meta.clone(),

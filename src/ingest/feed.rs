@@ -15,7 +15,7 @@ use super::pump::Pump;
 use super::record::{Recorder, Track};
 use crate::base::queue::Sender;
 use crate::base::ws::Utf8Bytes;
-use crate::session::command::{Attach, Attached, Command, Detach, Frames, Gap, Outlet, Welcome};
+use crate::session::command::{Attach, Attached, Command, Detach, Frames, Gap, Outlet, RATE_LIMITED, Welcome};
 use crate::session::{SessionError, Sessions};
 use crate::stt::{self, Dialect, Fit};
 use crate::types::id::{self, MAX_ID_BYTES};
@@ -120,9 +120,11 @@ impl Feed {
                 self.sent -= 1;
             }
         }
-        if outbound.goodbye.is_some() {
-            // The call is over, or another connection has the stream: what still comes asks anew.
+        if let Some(goodbye) = outbound.goodbye {
+            // The call is over, or another connection has the stream: what still comes asks anew. Over a limit, it would
+            // meet that again.
             self.attached = None;
+            self.refused |= goodbye.code == RATE_LIMITED;
         }
     }
 

@@ -12,10 +12,10 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::config::Durability;
-use super::directory::Slot;
 use super::log::{Before, Content, Log};
 use super::record::fits;
 use super::sequencer::{Answer, Durable, Ticket};
+use super::slot::Slot;
 use super::store::Shared;
 use super::{Commit, CommitFuture, Entry, JournalError, NewRecord, Record, Seq};
 use crate::types::CallId;

@@ -1,7 +1,7 @@
 //! The directory: all calls in memory, and the file that they come back from.
 //!
 //! `directory.log` is appended to at every change and compacted when it is mostly history. A line is JSON in a frame:
-//! `{"put":{…}}` or `{"erased":"c_1"}`; the last line of a call counts. Does not read call logs.
+//! `{"put":{…}}`, `{"change":{…}}` or `{"erased":"c_1"}`. Does not read call logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -16,34 +16,28 @@ use super::folder::Folder;
 use super::frame::{Kind, file_header, seal};
 use super::locks::{lock, read, write};
 use super::medium::{End, Medium};
-use super::{CallState, Entry, Seq};
+use super::slot::{Change, Slot};
+use super::{CallState, Entry};
 use crate::types::CallId;
 
-/// An entry, and what only the journal wants to know of a call that is over.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Slot {
-    /// What the callers know.
-    pub(super) entry: Entry,
-    /// No record of the call has a higher order; 0 = not known, see the log.
-    #[serde(default)]
-    pub(super) newest_order: u64,
-    /// The log's head when the call was over.
-    #[serde(default)]
-    pub(super) head: Seq,
-}
-
-impl Slot {
-    pub(super) fn open(&self) -> bool {
-        self.entry.state == CallState::Open
-    }
-}
-
-/// One change.
-#[derive(Debug, Serialize, Deserialize)]
+/// One line of the file.
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Line {
-    Put(Slot),
+    /// All that is known of a call.
+    Put(Box<Slot>),
+    /// What is new of it.
+    Change(Box<Change>),
     Erased(CallId),
+}
+
+/// The same, to be written.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum NewLine<'a> {
+    Put(&'a Slot),
+    Change(&'a Change),
+    Erased(&'a CallId),
 }
 
 /// All calls, in order of their ids.
@@ -68,69 +62,101 @@ impl Table {
         self.open.remove(call);
         self.calls.remove(call)
     }
+
+    /// Takes a change of a call; of one that is not known (its line was lost, or it was erased since), nothing.
+    pub(super) fn change(&mut self, change: Change) {
+        if let Some(mut slot) = self.remove(&change.call) {
+            change.apply(&mut slot);
+            self.put(slot);
+        }
+    }
 }
 
 /// The directory of a journal that is open.
 pub(super) struct Calls {
     table: RwLock<Table>,
     /// Held over a change of both.
-    file: Mutex<Lines>,
+    written: Mutex<Written>,
     medium: Arc<dyn Medium>,
     /// Lines were written since the last sync.
     changed: AtomicBool,
+    /// Bytes of the file from which on a compaction may be worth it; locked while the file is written anew.
+    compact_from: Mutex<u64>,
+}
+
+/// What the file says.
+struct Written {
+    /// `None` until there is room for it.
+    lines: Option<Lines>,
+    /// Calls of which memory knows what the file does not.
+    unsaid: BTreeSet<CallId>,
 }
 
 /// `directory.log`.
 pub(super) struct Lines {
     pub(super) file: Arc<File>,
     pub(super) end: End,
-    /// How many lines it has.
-    pub(super) count: usize,
 }
 
 impl Calls {
-    pub(super) fn new(table: Table, lines: Lines, medium: Arc<dyn Medium>) -> Self {
-        Self { table: RwLock::new(table), file: Mutex::new(lines), medium, changed: AtomicBool::new(false) }
+    /// Without `lines`, nothing can be put before [`Calls::mend`].
+    pub(super) fn new(table: Table, lines: Option<Lines>, medium: Arc<dyn Medium>) -> Self {
+        Self {
+            table: RwLock::new(table),
+            written: Mutex::new(Written { lines, unsaid: BTreeSet::new() }),
+            medium,
+            changed: AtomicBool::new(false),
+            compact_from: Mutex::new(COMPACT_FROM),
+        }
     }
 
     /// Sets what is known of a call: first in the file, then in memory.
     pub(super) fn put(&self, slot: Slot) -> io::Result<()> {
-        let mut lines = lock(&self.file);
-        let line = Line::Put(slot);
-        self.append(&mut lines, &line)?;
-        if let Line::Put(slot) = line {
-            write(&self.table).put(slot);
+        let mut written = lock(&self.written);
+        let call = &slot.entry.call_id;
+        let said = !written.unsaid.contains(call);
+        let change = if said { self.with(call, |known| Change::between(known, &slot)).flatten() } else { None };
+        let line = change.as_ref().map_or(NewLine::Put(&slot), NewLine::Change);
+        self.append(&mut written, &line)?;
+        if !said {
+            written.unsaid.remove(call);
         }
+        write(&self.table).put(slot);
         Ok(())
     }
 
     /// Forgets a call: in memory although the file cannot be written, for then it will be forgotten when it is touched
     /// next (it has no log any more).
     pub(super) fn remove(&self, call: &CallId) -> io::Result<()> {
-        let mut lines = lock(&self.file);
-        let result = self.append(&mut lines, &Line::Erased(call.clone()));
+        let mut written = lock(&self.written);
+        let result = self.append(&mut written, &NewLine::Erased(call));
+        written.unsaid.remove(call);
         write(&self.table).remove(call);
         result
     }
 
     /// Sets what is known of a call in memory alone.
     pub(super) fn put_in_memory(&self, slot: Slot) {
+        let mut written = lock(&self.written);
+        written.unsaid.insert(slot.entry.call_id.clone());
         write(&self.table).put(slot);
     }
 
-    fn append(&self, lines: &mut Lines, line: &Line) -> io::Result<()> {
-        let bytes = encode(line)?;
-        let Lines { file, end, count } = lines;
+    fn append(&self, written: &mut Written, line: &NewLine<'_>) -> io::Result<()> {
+        let Some(Lines { file, end }) = &mut written.lines else {
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the directory waits for room to be written"));
+        };
+        let mut bytes = Vec::new();
+        encode(&mut bytes, line)?;
         end.append(self.medium.as_ref(), file, &bytes)?;
-        *count += 1;
         self.changed.store(true, Ordering::Release);
         Ok(())
     }
 
     /// Makes all changes so far survive the loss of power.
     pub(super) fn sync(&self) -> io::Result<()> {
-        let file = Arc::clone(&lock(&self.file).file);
-        self.medium.sync(&file)
+        let file = lock(&self.written).lines.as_ref().map(|lines| Arc::clone(&lines.file));
+        file.map_or(Ok(()), |file| self.medium.sync(&file))
     }
 
     /// As [`Calls::sync`], if there is anything to sync.
@@ -174,85 +200,135 @@ impl Calls {
         }
     }
 
-    /// Rewrites the file without its history, if that is most of it. Changes go on meanwhile.
+    /// Writes the file anew without its history, if that is most of it. Changes go on meanwhile.
     pub(super) fn compact_if_worth_it(&self, folder: &Folder) -> io::Result<bool> {
-        let (old, from) = {
-            let lines = lock(&self.file);
-            if lines.count < 1_000 || lines.count < read(&self.table).calls.len() * 3 {
-                return Ok(false);
-            }
-            (Arc::clone(&lines.file), lines.end.len)
-        };
-        // Every line up to `from` is in the table by now, for both change under one lock.
-        let slots: Vec<Slot> = self.all(|slots| slots.cloned().collect());
-        let mut draft = Draft::write(folder, slots.iter())?;
-        let mut lines = lock(&self.file);
-        // Lines that came meanwhile say it again, or say something newer.
-        draft.copy(&old, from, lines.end.len)?;
-        *lines = draft.publish(folder)?;
+        let mut from = lock(&self.compact_from);
+        let len = self.len();
+        if len < *from {
+            return Ok(false);
+        }
+        // To know what of it is history takes as long as to write what is not: looked at again once it has doubled.
+        let mut live = 0;
+        self.pages(|lines| {
+            live += lines.len() as u64;
+            Ok(())
+        })?;
+        *from = COMPACT_FROM.max(live * 2);
+        if len < *from {
+            return Ok(false);
+        }
+        self.rewrite(folder).inspect_err(|_| *from = len + len / 4)?;
         Ok(true)
+    }
+
+    /// Writes the file where there was no room for it yet.
+    pub(super) fn mend(&self, folder: &Folder) -> io::Result<()> {
+        if lock(&self.written).lines.is_some() {
+            return Ok(());
+        }
+        let _one = lock(&self.compact_from);
+        if lock(&self.written).lines.is_some() { Ok(()) } else { self.rewrite(folder) }
+    }
+
+    /// Bytes of the file.
+    pub(super) fn len(&self) -> u64 {
+        lock(&self.written).lines.as_ref().map_or(0, |lines| lines.end.len)
+    }
+
+    fn rewrite(&self, folder: &Folder) -> io::Result<()> {
+        let old = lock(&self.written).lines.as_ref().map(|lines| (Arc::clone(&lines.file), lines.end.len));
+        let make = || -> io::Result<()> {
+            let mut draft = Draft::begin(folder, self.medium.as_ref())?;
+            // Every line up to the length above is in the table by now, for both change under one lock.
+            self.pages(|lines| draft.push(lines))?;
+            draft.sync()?;
+            let mut written = lock(&self.written);
+            if let (Some((old, from)), Some(lines)) = (&old, &written.lines) {
+                // Lines that came meanwhile say it again, or say something newer.
+                draft.copy(old, *from, lines.end.len)?;
+            }
+            let (lines, synced) = draft.publish(folder)?;
+            written.lines = Some(lines);
+            synced
+        };
+        // Half a draft takes room that others wait for.
+        make().inspect_err(|_| drop(folder.remove(DRAFT)))
+    }
+
+    /// The lines of all calls, a page at a time: changes go on between two pages.
+    fn pages(&self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut after: Option<CallId> = None;
+        loop {
+            let mut lines = Vec::new();
+            let table = read(&self.table);
+            let range = (after.as_ref().map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+            let mut last = None;
+            for (call, slot) in table.calls.range::<CallId, _>(range).take(PAGE) {
+                encode(&mut lines, &NewLine::Put(slot))?;
+                last = Some(call.clone());
+            }
+            drop(table);
+            if last.is_none() {
+                return Ok(());
+            }
+            after = last;
+            take(&lines)?;
+        }
     }
 }
 
 /// A directory file in the making.
-pub(super) struct Draft {
+struct Draft<'m> {
     file: File,
     len: u64,
-    count: usize,
+    medium: &'m dyn Medium,
 }
 
 const DRAFT: &str = "directory.new";
 /// The name of the directory's file.
 pub(super) const FILE: &str = "directory.log";
+/// A file below this many bytes is not compacted.
+const COMPACT_FROM: u64 = if cfg!(test) { 64 << 10 } else { 1 << 20 };
+/// Calls whose lines are made under one lock.
+const PAGE: usize = 1_000;
 
-impl Draft {
-    /// Writes a whole directory beside the one that counts, and syncs it.
-    pub(super) fn write<'s>(folder: &Folder, slots: impl Iterator<Item = &'s Slot>) -> io::Result<Self> {
-        let mut bytes = file_header(Kind::Directory).to_vec();
-        let file = folder.create(DRAFT)?;
-        let mut draft = Self { file, len: 0, count: 0 };
-        for slot in slots {
-            bytes.append(&mut encode(&Line::Put(slot.clone()))?);
-            draft.count += 1;
-            if bytes.len() > 1 << 20 {
-                draft.push(&bytes)?;
-                bytes.clear();
-            }
-        }
-        draft.push(&bytes)?;
-        draft.file.sync_data()?;
+impl<'m> Draft<'m> {
+    /// A file beside the one that counts.
+    fn begin(folder: &Folder, medium: &'m dyn Medium) -> io::Result<Self> {
+        let mut draft = Self { file: folder.create(DRAFT)?, len: 0, medium };
+        draft.push(&file_header(Kind::Directory))?;
         Ok(draft)
     }
 
     fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
-        use std::os::unix::fs::FileExt;
-        self.file.write_all_at(bytes, self.len)?;
+        self.medium.write(&self.file, bytes, self.len)?;
         self.len += bytes.len() as u64;
         Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.medium.sync(&self.file)
     }
 
     fn copy(&mut self, old: &File, from: u64, to: u64) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
         let mut bytes = vec![0; (to - from) as usize];
         old.read_exact_at(&mut bytes, from)?;
-        self.push(&bytes)?;
-        // An estimate is enough: it decides when the next compaction is due.
-        self.count += bytes.len() / 256;
-        Ok(())
+        self.push(&bytes)
     }
 
-    /// Puts it in the place of the one that counted.
-    pub(super) fn publish(self, folder: &Folder) -> io::Result<Lines> {
-        self.file.sync_data()?;
-        folder.rename(DRAFT, FILE)?;
+    /// Puts it in the place of the one that counted. From then on it counts, although that may not survive the loss of
+    /// power, as the second result says.
+    fn publish(self, folder: &Folder) -> io::Result<(Lines, io::Result<()>)> {
+        self.sync()?;
+        folder.replace(DRAFT, FILE)?;
         let end = End { len: self.len, dirty: false };
-        Ok(Lines { file: Arc::new(self.file), end, count: self.count })
+        Ok((Lines { file: Arc::new(self.file), end }, folder.sync()))
     }
 }
 
-fn encode(line: &Line) -> io::Result<Vec<u8>> {
-    let json = serde_json::to_vec(line)?;
-    let mut bytes = Vec::with_capacity(json.len() + 16);
-    seal(&mut bytes, |out| out.extend_from_slice(&json));
-    Ok(bytes)
+fn encode(out: &mut Vec<u8>, line: &NewLine<'_>) -> io::Result<()> {
+    let mut written = Ok(());
+    seal(out, |out| written = serde_json::to_writer(out, line));
+    Ok(written?)
 }

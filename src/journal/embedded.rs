@@ -50,6 +50,12 @@ impl Embedded {
         self.shared.sweep(now_ms);
     }
 
+    /// Compacts the directory, if that is worth it.
+    #[cfg(test)]
+    pub(super) fn compact(&self) -> std::io::Result<bool> {
+        self.shared.calls.compact_if_worth_it(&self.shared.ground.folder)
+    }
+
     fn stop(&self) {
         self.shared.closed.store(true, Ordering::Release);
         self.shared.work.stop();
@@ -110,8 +116,9 @@ impl Journal for Embedded {
             return;
         }
         let mut state = lock(&self.shared.state);
-        let clean = State { clean: true, ..state.clone() };
-        match clean.write(&self.shared.ground.folder) {
+        let directory_bytes = Some(self.shared.calls.len());
+        let clean = State { clean: true, directory_bytes, ..state.clone() };
+        match clean.write(&self.shared.ground) {
             Ok(()) => *state = clean,
             Err(error) => drop(self.shared.failed("note the shutdown", &error)),
         }

@@ -55,7 +55,11 @@ impl Folder {
         };
         // Only a help for people: on a full disk the daemon still starts.
         drop(note(&lock));
-        make_shards(dir).map_err(failed("write to"))?;
+        match make_shards(dir) {
+            // Those that are missing are made when a log goes there.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            made => made.map_err(failed("write to"))?,
+        }
         let handle = File::open(dir).map_err(failed("open"))?;
         Ok(Self { dir: dir.to_owned(), handle, _lock: lock })
     }
@@ -77,7 +81,17 @@ impl Folder {
 
     /// Puts a file in another's place, and makes that survive the loss of power.
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        fs::rename(self.dir.join(from), self.dir.join(to))?;
+        self.replace(from, to)?;
+        self.sync()
+    }
+
+    /// Puts a file in another's place.
+    pub(super) fn replace(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.dir.join(from), self.dir.join(to))
+    }
+
+    /// Makes the names of its files survive the loss of power.
+    pub(super) fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
     }
 
@@ -110,6 +124,10 @@ impl Folder {
     pub(super) fn create_log(&self, call: &CallId) -> io::Result<File> {
         let path = self.log_path(call);
         match options().create_new(true).open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                private_dir(&self.shard_path(call))?;
+                options().create_new(true).open(&path)
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 tracing::warn!(path = %path.display(), "a log that no entry knows is set aside as .orphan");
                 fs::rename(&path, path.with_extension("orphan"))?;

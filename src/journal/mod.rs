@@ -12,6 +12,7 @@ mod directory;
 mod embedded;
 mod files;
 mod folder;
+mod found;
 mod frame;
 mod health;
 mod locks;
@@ -24,6 +25,7 @@ mod retention;
 mod rounds;
 mod scan;
 mod sequencer;
+mod slot;
 mod state;
 mod store;
 mod sync;
@@ -78,6 +80,17 @@ pub enum CallState {
     Failed,
 }
 
+impl CallState {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What the directory knows of a call without reading its log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
@@ -105,6 +118,9 @@ pub struct Entry {
     /// What the writer notes of a stream's producer between two records; opaque to the journal.
     #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
     pub positions: std::collections::BTreeMap<String, serde_json::Value>,
+    /// What the writer shows of a call that is over without reading its log; opaque to the journal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outline: Option<Box<str>>,
 }
 
 /// An append that is durable.

@@ -12,7 +12,7 @@ use crate::types::CallId;
 
 impl Shared {
     /// Erases calls that are past their retention, and the oldest ones of those that are over while all logs together
-    /// are too large. Compacts the directory if it is worth it.
+    /// are too large.
     pub(super) fn sweep(&self, now_ms: i64) {
         // Two at once would both make the same room.
         let _one = lock(&self.sweeping);
@@ -29,9 +29,6 @@ impl Shared {
         }
         // Logs of calls that are over need not stay in memory.
         self.files.close_idle(&self.ground, |log| self.over_or_unknown(log), |log| self.retire(log));
-        if let Err(error) = self.calls.compact_if_worth_it(&self.ground.folder) {
-            self.failed("compact the directory", &error);
-        }
     }
 
     fn sweep_by_size(&self, max_bytes: u64) {

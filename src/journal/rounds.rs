@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::JournalError;
 use super::append::Unsynced;
-use super::directory::Slot;
+use super::slot::Slot;
 use super::store::Shared;
 use super::sync::{sync_all, sync_log};
 

@@ -3,7 +3,7 @@
 //! Knows no call. Without the file the journal counts as restored from somewhere else: delete it after putting a backup
 //! in place, so that open calls get new epochs.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,10 +11,13 @@ use super::OpenError;
 use super::config::Durability;
 use super::folder::Folder;
 use super::frame::{VERSION, version_message};
+use super::log::Ground;
 
 /// How many orders are reserved at once; few in tests, so that they get to the end of it.
 pub(super) const BLOCK: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
+/// No journal comes to more: at a million events a second that takes three centuries.
+const MAX_ORDER: u64 = 1 << 53;
 const FILE: &str = "state";
 const DRAFT: &str = "state.new";
 
@@ -33,6 +36,9 @@ pub(super) struct State {
     pub(super) generation: u64,
     /// No order at or above it was handed out.
     pub(super) order: u64,
+    /// Bytes of the directory when the daemon shut down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) directory_bytes: Option<u64>,
 }
 
 impl State {
@@ -40,18 +46,26 @@ impl State {
     pub(super) fn fresh(durability: Durability) -> Self {
         // Random, so that a cursor of an earlier journal in the same place does not fit; room to count up in 2^53.
         let generation = u64::from(rand::random::<u32>()) << 16 | 1;
-        Self { version: VERSION.into(), boot_id: String::new(), clean: true, durability, generation, order: 1 }
+        Self {
+            version: VERSION.into(),
+            boot_id: String::new(),
+            clean: true,
+            durability,
+            generation,
+            order: 1,
+            directory_bytes: None,
+        }
     }
 
     /// Reads the file, if it is there.
     pub(super) fn read(folder: &Folder) -> Result<Option<Self>, OpenError> {
         let path = folder.path().join(FILE);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match std::fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(OpenError::Read { path, error }),
         };
-        let damaged = |error: serde_json::Error| OpenError::Damaged {
+        let damaged = |error: &dyn std::fmt::Display| OpenError::Damaged {
             path: path.clone(),
             message: format!(
                 "{error}; if this journal is to be used as it is, delete this file: open calls get new epochs"
@@ -61,22 +75,27 @@ impl State {
         struct Versioned {
             version: u32,
         }
-        let Versioned { version } = serde_json::from_str(&text).map_err(damaged)?;
+        let Versioned { version } = serde_json::from_slice(&text).map_err(|error| damaged(&error))?;
         // Migrations of older versions go here, one arm each; there is no older version yet.
         if version != u32::from(VERSION) {
             let dir = folder.path().to_owned();
             return Err(OpenError::Version { dir, message: version_message(version) });
         }
-        serde_json::from_str(&text).map(Some).map_err(damaged)
+        let state: Self = serde_json::from_slice(&text).map_err(|error| damaged(&error))?;
+        if state.order > MAX_ORDER {
+            return Err(damaged(&format!("order: {} is beyond any journal", state.order)));
+        }
+        Ok(Some(state))
     }
 
     /// Replaces the file, and makes that survive the loss of power.
-    pub(super) fn write(&self, folder: &Folder) -> io::Result<()> {
-        let mut file = folder.create(DRAFT)?;
-        serde_json::to_writer(&mut file, self)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        folder.rename(DRAFT, FILE)
+    pub(super) fn write(&self, ground: &Ground) -> io::Result<()> {
+        let mut text = serde_json::to_vec(self)?;
+        text.push(b'\n');
+        let file = ground.folder.create(DRAFT)?;
+        ground.medium.write(&file, &text, 0)?;
+        ground.medium.sync(&file)?;
+        ground.folder.rename(DRAFT, FILE)
     }
 
     /// Whether what the last run acknowledged may have been lost: the machine went down without the daemon having shut

@@ -11,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::config::Config;
-use super::directory::{Calls, Slot};
+use super::directory::Calls;
 use super::files::Files;
 use super::folder::shard;
 use super::health::Health;
@@ -19,6 +19,7 @@ use super::locks::lock;
 use super::log::{Content, Ground, Log};
 use super::scan::records;
 use super::sequencer::Sequencer;
+use super::slot::Slot;
 use super::state::{BLOCK, State};
 use super::sync::Work;
 use super::{CallState, JournalError, Record, Seq};
@@ -171,11 +172,12 @@ impl Shared {
         JournalError::Unavailable(format!("cannot read in {}: {error}", self.ground.folder.path().display()))
     }
 
-    /// Reserves `count` orders, and another block.
+    /// Reserves `count` orders, and another block. Nothing is appended before the directory is as this run found it.
     pub(super) fn reserve_block(&self, count: u64) -> io::Result<()> {
+        self.calls.mend(&self.ground.folder)?;
         let mut state = lock(&self.state);
         let reserved = State { order: state.order + count + BLOCK, ..state.clone() };
-        reserved.write(&self.ground.folder)?;
+        reserved.write(&self.ground)?;
         self.sequencer.extend(reserved.order);
         *state = reserved;
         Ok(())

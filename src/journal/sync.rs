@@ -1,4 +1,4 @@
-//! What happens behind the callers' backs: syncing, probing, reserving, sweeping. All threads of the store are here.
+//! What happens behind the callers' backs: syncing, probing, reserving, compacting, sweeping. All threads of the store are here.
 //!
 //! With `"process"`, one thread syncs what was written every ten seconds. With `"machine"`, another one syncs each batch
 //! before it is announced (see `rounds`).
@@ -104,7 +104,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
     Ok(threads)
 }
 
-/// The background: syncs, probes, reserves.
+/// The background: syncs, probes, reserves, compacts.
 fn keep(shared: &Shared) {
     let mut synced = Instant::now();
     loop {
@@ -112,16 +112,15 @@ fn keep(shared: &Shared) {
         if !shared.work.pause(if failing { PROBE_EVERY } else { LOOK_EVERY }) {
             return;
         }
-        if failing {
-            match probe(&shared.ground) {
-                Ok(()) => shared.health.works(),
-                Err(error) => drop(shared.failed("write", &error)),
-            }
+        let short = shared.sequencer.left() < BLOCK / 2;
+        let probed = if failing { probe(&shared.ground) } else { Ok(()) };
+        match probed.and_then(|()| if short { shared.reserve_block(0) } else { Ok(()) }) {
+            Ok(()) if failing => shared.health.works(),
+            Ok(()) => {}
+            Err(error) => drop(shared.failed("write", &error)),
         }
-        if shared.sequencer.left() < BLOCK / 2
-            && let Err(error) = shared.reserve_block(0)
-        {
-            shared.failed("reserve positions", &error);
+        if let Err(error) = shared.calls.compact_if_worth_it(&shared.ground.folder) {
+            tracing::warn!(%error, "the directory cannot be compacted; it stays as long as it is");
         }
         if synced.elapsed() >= SYNC_EVERY {
             sync_dirty(shared);

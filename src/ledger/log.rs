@@ -32,7 +32,8 @@ fn generation(file: &[u8]) -> Option<i64> {
 
 pub(super) struct Log {
     path: PathBuf,
-    file: File,
+    /// `None` before it could be opened.
+    file: Option<File>,
     generation: i64,
     /// Where the next entry goes.
     end: u64,
@@ -68,6 +69,27 @@ impl Skipped {
 }
 
 impl Log {
+    /// One that takes rows into memory, until it can be opened.
+    pub(super) fn to_be_opened(path: &Path) -> Self {
+        Self { path: path.to_owned(), file: None, generation: 0, end: 0, waiting: Vec::new() }
+    }
+
+    /// Whether it has its file.
+    pub(super) fn is_open(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// Goes on as `opened`, which rows that waited come to as well.
+    pub(super) fn go_on_as(&mut self, opened: Self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        *self = Self { waiting, ..opened };
+        self.flush();
+    }
+
+    fn file(&self) -> std::io::Result<&File> {
+        self.file.as_ref().ok_or_else(|| std::io::Error::other("it is not open yet"))
+    }
+
     /// Opens the log in `path`, whose generation was taken over up to a position, as `taken` says. A torn tail is cut off.
     /// Of a log that is damaged elsewhere, or is not the one that was taken over, what is whole is kept under another
     /// generation, so that all of it is read again; what was left out is told.
@@ -77,7 +99,7 @@ impl Log {
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(failed)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed)?;
-        let mut log = Self { path: path.to_owned(), file, generation: 0, end: 0, waiting: Vec::new() };
+        let mut log = Self { file: Some(file), ..Self::to_be_opened(path) };
         let next = taken.0.wrapping_add(1);
         if bytes.is_empty() {
             log.begin(next).map_err(failed)?;
@@ -111,8 +133,9 @@ impl Log {
 
     /// Begins anew, empty.
     fn begin(&mut self, generation: i64) -> std::io::Result<()> {
-        self.file.set_len(0)?;
-        self.file.write_all_at(&head(generation), 0)?;
+        let file = self.file()?;
+        file.set_len(0)?;
+        file.write_all_at(&head(generation), 0)?;
         self.generation = generation;
         self.end = HEAD_BYTES as u64;
         Ok(())
@@ -126,7 +149,7 @@ impl Log {
         file.write_all_at(&bytes, 0)?;
         file.sync_all()?;
         std::fs::rename(&mended, &self.path)?;
-        self.file = file;
+        self.file = Some(file);
         self.generation = generation;
         self.end = bytes.len() as u64;
         Ok(())
@@ -136,7 +159,7 @@ impl Log {
     fn cut_torn_tail(&mut self, bytes: usize) -> std::io::Result<()> {
         if bytes > 0 {
             tracing::warn!(path = %self.path.display(), bytes, "the ledger's log ends in half an entry: cut off");
-            self.file.set_len(self.end)?;
+            self.file()?.set_len(self.end)?;
         }
         Ok(())
     }
@@ -170,9 +193,10 @@ impl Log {
     }
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        if let Err(error) = self.file.write_all_at(bytes, self.end) {
+        let file = self.file()?;
+        if let Err(error) = file.write_all_at(bytes, self.end) {
             // Half an entry is none.
-            let _ = self.file.set_len(self.end);
+            let _ = file.set_len(self.end);
             return Err(error);
         }
         self.end += bytes.len() as u64;
@@ -187,9 +211,10 @@ impl Log {
         let from = if same { position } else { start };
         let length = usize::try_from(self.end - from).unwrap_or(usize::MAX).min(PART_BYTES);
         let mut bytes = Vec::with_capacity(length);
-        let read = |log: &mut Self, bytes: &mut Vec<u8>| -> std::io::Result<()> {
-            log.file.seek(SeekFrom::Start(from))?;
-            (&log.file).take(length as u64).read_to_end(bytes)?;
+        let read = |log: &Self, bytes: &mut Vec<u8>| -> std::io::Result<()> {
+            let mut file = log.file()?;
+            file.seek(SeekFrom::Start(from))?;
+            file.take(length as u64).read_to_end(bytes)?;
             Ok(())
         };
         read(self, &mut bytes).map_err(|error| LedgerError::File { path: self.path.clone(), error })?;

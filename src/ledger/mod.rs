@@ -3,6 +3,9 @@
 //! Knows no gateway and no price. A row is written twice, begun and done, by an append to a log file (durable over a kill
 //! when the call returns, a few microseconds); SQLite takes the log over a little later, in batches, off the request's
 //! way. A row found begun at start-up is `unknown`. Money is whole pico-dollars.
+//!
+//! A database that is locked or has no room at the start is waited for: rows are kept in memory until it can be opened, and
+//! whoever asks for sums is told why there are none.
 
 mod changes;
 mod entry;
@@ -10,6 +13,7 @@ mod log;
 mod usage;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,6 +32,13 @@ use crate::types::{AttemptBegun, AttemptDone};
 /// How often the log is taken over, unless somebody asks for sums first. A transaction costs about a millisecond, however
 /// little it holds.
 const TAKE_OVER: Duration = Duration::from_secs(2);
+/// How often a database that could not be opened is tried again.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// How long a try waits for another process's lock.
+const LOCK_WAIT: Duration = Duration::from_millis(200);
+/// How long a query does, once the database is open.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+const LOG: &str = "attempts.log";
 /// From this size on, a log that is taken over is begun anew.
 const ROTATE_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -48,6 +59,29 @@ pub enum LedgerError {
     /// A query is none.
     #[error("{0}")]
     Query(String),
+    /// Its database could not be opened yet.
+    #[error("the ledger cannot be opened yet, which is tried again: {0}")]
+    Waiting(String),
+}
+
+impl LedgerError {
+    /// Whether it may pass by itself: somebody else has the database, or the disk is full.
+    fn passes(&self) -> bool {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match self {
+            Self::File { error, .. } => matches!(error.kind(), StorageFull | QuotaExceeded),
+            Self::Store(error) => matches!(
+                error.sqlite_error_code(),
+                Some(
+                    rusqlite::ErrorCode::DatabaseBusy
+                        | rusqlite::ErrorCode::DatabaseLocked
+                        | rusqlite::ErrorCode::DiskFull
+                        | rusqlite::ErrorCode::SystemIoFailure
+                )
+            ),
+            Self::Query(_) | Self::Waiting(_) => false,
+        }
+    }
 }
 
 /// The ledger. Clones are the same ledger.
@@ -55,8 +89,11 @@ pub enum LedgerError {
 pub struct Ledger(Arc<Shared>);
 
 struct Shared {
+    folder: PathBuf,
     log: Mutex<log::Log>,
-    store: Mutex<Connection>,
+    /// The database, or why it is not open yet.
+    store: Mutex<Result<Connection, String>>,
+    is_open: AtomicBool,
     keeper: Mutex<Option<Keeper>>,
     metrics: Metrics,
 }
@@ -97,36 +134,88 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Ledger {
     /// Opens the ledger in `folder`, making it where it is missing; takes over what the last run left in the log, and
-    /// marks rows that never ended.
+    /// marks rows that never ended. Where the database is locked, or the disk full, that is done later: see
+    /// [`Ledger::health`].
     ///
     /// # Errors
     /// The folder or the database cannot be used.
     pub fn open(folder: &Path, metrics: Metrics) -> Result<Self, LedgerError> {
-        let file_error = |error| LedgerError::File { path: folder.to_owned(), error };
+        let ledger = Self(Arc::new(Shared {
+            folder: folder.to_owned(),
+            log: Mutex::new(log::Log::to_be_opened(&folder.join(LOG))),
+            store: Mutex::new(Err("nobody has tried".to_owned())),
+            is_open: AtomicBool::new(false),
+            keeper: Mutex::new(None),
+            metrics,
+        }));
+        match ledger.try_open() {
+            Err(error) if error.passes() => tracing::error!(%error, "the ledger cannot be opened; it is waited for"),
+            opened => opened?,
+        }
+        ledger.start_keeper()?;
+        Ok(ledger)
+    }
+
+    /// Whether the database is open. Once it is, it stays so.
+    ///
+    /// # Errors
+    /// Why it is not.
+    pub fn health(&self) -> Result<(), LedgerError> {
+        // Whoever asks for sums has the database for as long as that takes.
+        if self.0.is_open.load(Ordering::Acquire) { Ok(()) } else { self.with_store(|_| Ok(())) }
+    }
+
+    fn with_store<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        match &mut *locked(&self.0.store) {
+            Ok(store) => work(store),
+            Err(reason) => Err(LedgerError::Waiting(reason.clone())),
+        }
+    }
+
+    /// Opens the database and the log, unless that was done.
+    fn try_open(&self) -> Result<(), LedgerError> {
+        if self.0.is_open.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.open_all() {
+            Ok(store) => {
+                *locked(&self.0.store) = Ok(store);
+                self.0.is_open.store(true, Ordering::Release);
+                Ok(())
+            }
+            Err(error) => {
+                *locked(&self.0.store) = Err(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    fn open_all(&self) -> Result<Connection, LedgerError> {
+        let folder = &self.0.folder;
+        let file_error = |error| LedgerError::File { path: folder.clone(), error };
         std::fs::create_dir_all(folder).map_err(file_error)?;
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt as _;
             std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o700)).map_err(file_error)?;
         }
-        let store = Connection::open(folder.join("ledger.sqlite"))?;
+        let mut store = Connection::open(folder.join("ledger.sqlite"))?;
+        store.busy_timeout(LOCK_WAIT)?;
         store.pragma_update(None, "journal_mode", "WAL")?;
         store.pragma_update(None, "synchronous", "NORMAL")?;
         // Rows are appended, and the sums read them through: more of a cache would serve neither.
         store.pragma_update(None, "cache_size", -512)?;
         store.execute_batch(SCHEMA)?;
-        let (log, skipped) = log::Log::open(&folder.join("attempts.log"), taken(&store)?)?;
-        metrics.skipped(skipped);
-        let ledger = Self(Arc::new(Shared {
-            log: Mutex::new(log),
-            store: Mutex::new(store),
-            keeper: Mutex::new(None),
-            metrics,
-        }));
-        ledger.take_over()?;
-        locked(&ledger.0.store).execute("UPDATE attempts SET outcome = 'unknown' WHERE outcome = 'begun'", [])?;
-        ledger.start_keeper()?;
-        Ok(ledger)
+        if !locked(&self.0.log).is_open() {
+            let (log, skipped) = log::Log::open(&folder.join(LOG), taken(&store)?)?;
+            self.0.metrics.skipped(skipped);
+            locked(&self.0.log).go_on_as(log);
+        }
+        self.take_all(&mut store)?;
+        // One that began since this start and is out still is corrected by its end.
+        store.execute("UPDATE attempts SET outcome = 'unknown' WHERE outcome = 'begun'", [])?;
+        store.busy_timeout(BUSY_WAIT)?;
+        Ok(store)
     }
 
     fn start_keeper(&self) -> Result<(), LedgerError> {
@@ -134,9 +223,17 @@ impl Ledger {
         // The thread holds no ledger between its rounds, so that the last clone's end is its own.
         let shared = Arc::downgrade(&self.0);
         let run = move || {
-            while stopped.recv_timeout(TAKE_OVER) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+            let mut every = TRY_AGAIN;
+            while stopped.recv_timeout(every) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
                 let Some(shared) = shared.upgrade() else { return };
-                if let Err(error) = Self(shared).take_over() {
+                let ledger = Self(shared);
+                if every == TRY_AGAIN {
+                    match ledger.try_open() {
+                        Ok(()) => every = TAKE_OVER,
+                        Err(_) => continue,
+                    }
+                }
+                if let Err(error) = ledger.take_over() {
                     tracing::error!(%error, "the ledger's log waits: its database cannot be written");
                 }
             }
@@ -165,7 +262,7 @@ impl Ledger {
     /// # Errors
     /// The database cannot be written.
     pub fn configured(&self, kinds: &[&str], items: &[(&str, &str, &str)], now_ms: i64) -> Result<(), LedgerError> {
-        changes::note(&mut locked(&self.0.store), kinds, items, now_ms)
+        self.with_store(|store| changes::note(store, kinds, items, now_ms))
     }
 
     /// What was configured from `from_ms` on and before `to_ms`, the oldest first.
@@ -173,7 +270,7 @@ impl Ledger {
     /// # Errors
     /// The database cannot be read.
     pub fn changes(&self, from_ms: Option<i64>, to_ms: Option<i64>) -> Result<Vec<Change>, LedgerError> {
-        changes::list(&locked(&self.0.store), from_ms.unwrap_or(i64::MIN), to_ms.unwrap_or(i64::MAX))
+        self.with_store(|store| changes::list(store, from_ms.unwrap_or(i64::MIN), to_ms.unwrap_or(i64::MAX)))
     }
 
     /// Sums up. Blocks for the database: call it off the async threads.
@@ -182,7 +279,7 @@ impl Ledger {
     /// The query is none, or the database cannot be read.
     pub fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageRow>, LedgerError> {
         self.take_over()?;
-        usage::run(&locked(&self.0.store), query)
+        self.with_store(|store| usage::run(store, query))
     }
 
     /// What was spent since a time, in all and by call; attempts without a known cost count nothing.
@@ -191,7 +288,7 @@ impl Ledger {
     /// The database cannot be read.
     pub fn spent_since(&self, from_ms: i64) -> Result<i64, LedgerError> {
         self.take_over()?;
-        usage::spent(&locked(&self.0.store), "id >= ?1 AND at_ms >= ?2", [first_id(from_ms), from_ms])
+        self.with_store(|store| usage::spent(store, "id >= ?1 AND at_ms >= ?2", [first_id(from_ms), from_ms]))
     }
 
     /// What a call has spent.
@@ -200,15 +297,18 @@ impl Ledger {
     /// The database cannot be read.
     pub fn spent_by_call(&self, call: &str) -> Result<i64, LedgerError> {
         self.take_over()?;
-        usage::spent(&locked(&self.0.store), "call = ?1", [call])
+        self.with_store(|store| usage::spent(store, "call = ?1", [call]))
     }
 
     /// Takes the log over into the database, each entry once, whatever happens in between.
     fn take_over(&self) -> Result<(), LedgerError> {
-        let mut store = locked(&self.0.store);
+        self.with_store(|store| self.take_all(store))
+    }
+
+    fn take_all(&self, store: &mut Connection) -> Result<(), LedgerError> {
         let mut skipped = None;
         let taken = loop {
-            match self.take_part(&mut store, &mut skipped) {
+            match self.take_part(store, &mut skipped) {
                 Ok(true) => {}
                 Ok(false) => break Ok(()),
                 Err(error) => break Err(error),

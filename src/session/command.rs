@@ -16,6 +16,8 @@ use crate::types::{Carry, JsonMap, Seq, StreamId, SttEvent};
 /// Number of a connection in its call, from 1; durable, so that it is never given twice.
 pub type ConnectionNo = u64;
 
+/// Close code of a connection that is over a limit.
+pub const RATE_LIMITED: u16 = 4429;
 /// Longest message of an error frame or of `insight.failed`, bytes.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 /// Errors that wait for a connection's writer; older ones are what a producer needs to see.
@@ -48,9 +50,9 @@ pub enum Attached {
     Welcome(Welcome),
     /// The call is completed, and this stream was part of it.
     Completed(Welcome),
-    /// The call is completed, and this stream is new; or it has failed.
+    /// The call is completed, and this stream is new; or it has failed, or has as many streams as it may have.
     Refused {
-        /// `call_completed` or `call_failed`.
+        /// `call_completed`, `call_failed` or `too_many_streams`.
         code: &'static str,
         /// For people.
         message: String,
@@ -142,6 +144,11 @@ pub enum Command {
     View(oneshot::Sender<Arc<View>>),
     /// Something was lost.
     Gap(Box<Gap>),
+    /// The journal stopped taking appends, or takes them again.
+    Journal {
+        /// Whether it takes them.
+        well: bool,
+    },
 }
 
 /// Why an analysis is not run.

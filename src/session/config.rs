@@ -58,6 +58,8 @@ pub struct LimitsConfig {
     pub per_address: usize,
     /// Calls open at once.
     pub open_calls: usize,
+    /// Streams of one call, those that have ended included.
+    pub streams_per_call: usize,
     /// New calls a second, with a burst of as many.
     pub new_calls_per_s: u32,
     /// Subscriptions of one socket.
@@ -89,6 +91,7 @@ impl LimitsConfig {
         let connections = count("connections", 20_000, 1_000_000);
         let per_address = count("per_address", 20_000, 1_000_000);
         let open_calls = count("open_calls", 20_000, 1_000_000);
+        let streams_per_call = count("streams_per_call", 1_000, 100_000);
         let new_calls_per_s = count("new_calls_per_s", 5_000, 1_000_000);
         let subscriptions_per_socket = count("subscriptions_per_socket", 32, 10_000);
         let calls_per_subscription = count("calls_per_subscription", 1_000, 4_000);
@@ -103,6 +106,7 @@ impl LimitsConfig {
             connections,
             per_address,
             open_calls,
+            streams_per_call,
             new_calls_per_s: u32::try_from(new_calls_per_s).unwrap_or(u32::MAX),
             subscriptions_per_socket,
             calls_per_subscription,

@@ -1,5 +1,6 @@
 //! How a call ends: linger, idleness and silence, the final runs, `call.completed`. And how it comes back after a start.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -8,6 +9,7 @@ use tokio::time::Instant;
 use super::record::Private;
 use super::schedule::Last;
 use super::task::Task;
+use super::worker::{Failed, JobKey};
 use crate::journal::CallState as State;
 use crate::types::{Event, JsonMap};
 
@@ -53,10 +55,14 @@ impl Task {
                     .min()
             });
             let due = if self.state.turns.is_empty() { None } else { self.schedule.next_ms() };
-            [ending, open.flatten(), retry.flatten(), due].into_iter().flatten().min()
+            // Nothing is asked and nothing is told as long as that could not be written.
+            let [due, retry] = [due, retry.flatten()].map(|at| at.filter(|_| self.has_room()));
+            [ending, open.flatten(), retry, due].into_iter().flatten().min()
         } else {
-            Some(self.heard_ms + COMPLETED_STAYS_MS)
+            self.at_rest().then(|| self.heard_ms + COMPLETED_STAYS_MS)
         };
+        let failures = self.failures.next_ms().filter(|_| self.has_room());
+        let at = [at, failures].into_iter().flatten().min();
         at.map(|at| self.clock + Duration::from_millis(at))
     }
 
@@ -94,8 +100,10 @@ impl Task {
         let runs =
             self.schedule.rolling.iter().any(|slot| slot.last == Last::Due && slot.analysis.settings.triggers.on_end);
         let turns = self.schedule.per_turn.iter().any(|queue| !queue.is_idle());
+        let failures = !self.failures.is_empty();
         let nothing_said = self.state.turns.is_empty();
-        if late || nothing_said || !(runs || turns) {
+        if late || nothing_said || !(runs || turns || failures) {
+            self.answer_all_turns();
             self.complete(late);
         }
     }
@@ -111,6 +119,24 @@ impl Task {
     pub(super) fn final_left(&self, now: u64) -> u64 {
         let since = self.ending_since.unwrap_or(now);
         (since + ms(self.deps.ingest.final_timeout)).saturating_sub(now)
+    }
+
+    /// At the deadline, turns whose jobs are not over have failed, and all failures are told.
+    fn answer_all_turns(&mut self) {
+        let mut late = Vec::new();
+        for queue in &self.schedule.per_turn {
+            let turns = queue.running.iter().chain(&queue.waiting);
+            late.extend(turns.map(|turn| JobKey { analysis: Arc::clone(&queue.analysis.name), turn: Some(*turn) }));
+        }
+        for key in &late {
+            let message = "the call ended, and final_timeout_ms is over (ingest.final_timeout_ms)".to_owned();
+            self.failures.push(key, Failed { code: "timeout".to_owned(), message, temporary: false });
+        }
+        self.failures.hurry();
+        let now = self.now();
+        while let Some((key, failed)) = self.failures.next(now) {
+            self.publish_failure(&key, failed);
+        }
     }
 
     fn complete(&mut self, late: bool) {
@@ -144,10 +170,13 @@ impl Task {
     /// Whether the task has nothing more to do: the call is over, durably, nobody is connected and nothing is asked.
     pub(super) fn finished(&self) -> bool {
         self.state.status != State::Open
-            && self.durable == self.state.head
-            && self.live.is_empty()
-            && self.jobs.is_empty()
+            && self.at_rest()
             && self.input.is_empty()
             && self.now() >= self.heard_ms + COMPLETED_STAYS_MS
+    }
+
+    /// Nothing is on its way, and nobody is connected.
+    fn at_rest(&self) -> bool {
+        self.durable == self.state.head && self.live.is_empty() && self.jobs.is_empty() && self.failures.is_empty()
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::bounds;
-use super::command::{Ack, Attach, Attached, Complaint, ConnectionNo, Frames, Goodbye, Welcome};
+use super::command::{Ack, Attach, Attached, Complaint, ConnectionNo, Frames, Goodbye, RATE_LIMITED, Welcome};
 use super::fitting;
 use super::held::Holding;
 use super::record::{Mark, Private};
@@ -32,6 +32,8 @@ const CALL_COMPLETED: u16 = 4410;
 const INTERNAL: u16 = 4500;
 /// Close code for a connection that a newer one replaced.
 const SUPERSEDED: u16 = 4409;
+/// Error code for a stream over `limits.streams_per_call`.
+const TOO_MANY_STREAMS: &str = "too_many_streams";
 
 impl Task {
     pub(super) fn attach(&mut self, mut attach: Attach) {
@@ -50,6 +52,10 @@ impl Task {
             self.attach_late(attach);
             return;
         }
+        if let Some(refused) = self.one_too_many(&attach.stream) {
+            self.effects.push(Effect::Attached(attach.reply, refused));
+            return;
+        }
         let previous = self.previous(&attach.stream);
         self.state.connections += 1;
         let connection = self.state.connections;
@@ -60,6 +66,7 @@ impl Task {
         let acked = self.state.turns.acked(&current);
         let began = self.state.stream(&current).map(|stream| stream.dialect_name.as_str());
         let dialect = stt::resumed(attach.dialect, began);
+        self.tell_newcomer(&attach.outlet);
         let suppress = match &previous {
             Some(left) if !dialect.names_turns() => left.effect.saturating_sub(left.covered),
             _ => 0,
@@ -79,6 +86,7 @@ impl Task {
                 dialect,
                 current,
                 begun: false,
+                refused: false,
                 session: None,
             },
         );
@@ -90,6 +98,42 @@ impl Task {
         let welcome = self.welcome(connection, dialect.name(), acked, frames);
         let welcome = Welcome { carry, complaints: complaint.into_iter().collect(), ..welcome };
         self.effects.push(Effect::Attached(attach.reply, Attached::Welcome(welcome)));
+    }
+
+    /// What a producer is told whose stream would be one more than a call may have.
+    fn one_too_many(&self, stream: &StreamId) -> Option<Attached> {
+        let known = self.state.newest_connection.contains_key(stream) || self.state.stream(stream).is_some();
+        let room = self.state.newest_connection.len() < self.deps.limits.streams_per_call && self.has_stream_room();
+        (!known && !room).then(|| Attached::Refused {
+            code: TOO_MANY_STREAMS,
+            message: self.streams_message(stream),
+            close: RATE_LIMITED,
+        })
+    }
+
+    /// Whether one more stream may begin.
+    pub(super) fn has_stream_room(&self) -> bool {
+        self.state.streams.len() < self.deps.limits.streams_per_call
+    }
+
+    fn streams_message(&self, stream: &StreamId) -> String {
+        format!(
+            "call {} has as many streams as a call may have, {} (limits.streams_per_call): {stream} is not taken",
+            self.state.call_id, self.deps.limits.streams_per_call
+        )
+    }
+
+    /// Another vendor session behind the producer of `root` would be one stream too many: its connection ends.
+    pub(super) fn refuse_stream(&mut self, root: &StreamId) {
+        let message = self.streams_message(root);
+        if let Some(live) = self.live.get_mut(root) {
+            live.refused = true;
+            live.outlet.close(Goodbye {
+                complaint: Some(Complaint::new(TOO_MANY_STREAMS, message).fatal()),
+                code: RATE_LIMITED,
+                reason: TOO_MANY_STREAMS,
+            });
+        }
     }
 
     /// A connection to a call that is over, or about to be.
@@ -203,6 +247,9 @@ impl Task {
         };
         live.count = frames.count;
         let suppressed = frames.count <= live.suppress;
+        if live.refused {
+            return;
+        }
         if self.state.ending || self.state.status != State::Open {
             if !frames.events.is_empty() {
                 let message = "the call was ended; this frame was not taken";
@@ -224,6 +271,11 @@ impl Task {
             );
             quiet &= silent;
             self.speech(&root, event);
+            if matches!(event, SttEvent::Begin { .. } | SttEvent::Restarted)
+                && self.live.get(&root).is_none_or(|live| live.refused)
+            {
+                return;
+            }
         }
         if holds && !suppressed {
             // Its offset is that of its first words, not that of the end of their turn.

@@ -7,12 +7,13 @@ use tokio::sync::oneshot;
 
 use super::command::{MAX_MESSAGE_BYTES, RunRefusal};
 use super::record::Private;
-use super::schedule::{Last, Phase};
+use super::schedule::{Last, Phase, TURN_WAITING};
 use super::task::{Done, Effect, Outcome, Task};
 use super::worker::{self, Answered, Failed, Job, JobKey};
-use crate::analysis::{Analysis, Facts};
+use crate::analysis::{Analysis, Facts, Prompt};
 use crate::base::{measure, names};
 use crate::context::Snapshot;
+use crate::gateway::Arm;
 use crate::journal::CallState as State;
 use crate::types::{Event, Insight, InsightFailure, LatencyMs, Provenance, Seq, Status, Turn, id};
 
@@ -36,6 +37,7 @@ impl Task {
         self.plan_analyses();
         let now = self.now();
         let turns: Vec<Arc<Turn>> = self.state.turns.iter().cloned().collect();
+        let mut refused = Vec::new();
         for slot in &mut self.schedule.rolling {
             let name = slot.analysis.name.to_string();
             let seen = self.state.standings.get(&name).and_then(|standing| standing.latest.as_ref());
@@ -54,12 +56,12 @@ impl Task {
                 let settled = standing.is_some_and(|standing| {
                     standing.by_turn.contains_key(&turn.turn) || standing.failed_turns.contains(&turn.turn)
                 });
-                if !settled && !turn.text.is_empty() {
-                    // What does not fit is told when the queue is next looked at: it was never promised.
-                    let _ = queue.turn(turn.turn);
+                if !settled && !turn.text.is_empty() && !queue.turn(turn.turn) {
+                    refused.push(JobKey { analysis: Arc::clone(&queue.analysis.name), turn: Some(turn.turn) });
                 }
             }
         }
+        self.overloaded(&refused);
     }
 
     /// A turn became final.
@@ -74,22 +76,27 @@ impl Task {
         let mut refused = Vec::new();
         for queue in &mut self.schedule.per_turn {
             if !queue.turn(turn.turn) {
-                refused.push(Arc::clone(&queue.analysis.name));
+                refused.push(JobKey { analysis: Arc::clone(&queue.analysis.name), turn: Some(turn.turn) });
             }
         }
-        for analysis in refused {
-            let failed = Failed {
-                code: "overloaded".to_owned(),
-                message: format!("{} turns of this call wait for {analysis} already", super::schedule::TURN_WAITING),
-                temporary: true,
-            };
-            self.publish_failure(&JobKey { analysis, turn: Some(turn.turn) }, failed);
+        self.overloaded(&refused);
+    }
+
+    /// Turns for which the queue of a per-turn analysis has no room.
+    fn overloaded(&mut self, refused: &[JobKey]) {
+        for key in refused {
+            let message = format!("{TURN_WAITING} turns of this call wait for {} already", key.analysis);
+            self.job_failed(key, false, Failed { code: "overloaded".to_owned(), message, temporary: true });
         }
     }
 
     /// Fires what is due and starts what may start.
     pub(super) fn launch_due(&mut self) {
         if self.state.turns.is_empty() || self.state.status == State::Failed || self.deps.drain.stopping() {
+            return;
+        }
+        if !self.has_room() {
+            // What would be answered could not be written.
             return;
         }
         let now = self.now();
@@ -154,41 +161,16 @@ impl Task {
         let name = Arc::clone(&key.analysis);
         let Some((analysis, reason, fired_ms)) = self.slot_facts(&key, now) else { return };
         let is_final = self.state.ending && reason == "end";
-        let target = self.deps.gateway.target(&name, analysis.settings.route.as_deref());
-        let pinned = self.state.standings.get(&*name).and_then(|standing| standing.pinned.clone());
-        let resolve =
-            |variant: Option<&str>| self.deps.gateway.resolve_pinned(&target, self.state.call_id.as_str(), variant);
-        let resolved = match &pinned {
-            Some((variant, _)) => resolve(Some(variant)),
-            // Which route answers is known only now: an analysis may leave that to the default route.
-            None => resolve(None).and_then(|arm| match self.state.variants.get(&*arm.route) {
-                Some(variant) => resolve(Some(variant)),
-                None => Ok(arm),
-            }),
-        };
-        let arm = match resolved {
-            Ok(arm) => arm,
-            Err(error) => {
-                let failed = Failed {
-                    code: error.code().to_owned(),
-                    message: error.message().to_owned(),
-                    temporary: error.temporary(),
-                };
-                return self.job_failed(&key, is_final, failed);
-            }
-        };
-        let prompt = match analysis.prompt(arm.prompt.as_deref()) {
-            Ok(prompt) => prompt,
-            Err(error) => {
-                let failed = Failed { code: "bad_prompt".into(), message: error.to_string(), temporary: false };
-                return self.job_failed(&key, is_final, failed);
-            }
+        // From here on the trigger is used up, whatever comes of it: what fails waits before it is tried again.
+        let news_ms = self.started(&key, now, fired_ms, reason);
+        let (arm, prompt) = match self.prepare(&analysis) {
+            Ok(prepared) => prepared,
+            Err(failed) => return self.job_failed(&key, is_final, failed),
         };
         let snapshot = self.take_snapshot(&key, &analysis, arm.local(), is_final);
         if snapshot.is_empty() {
             return self.nothing_to_ask(&key);
         }
-        let news_ms = self.started(&key, now, fired_ms, reason);
         let rev = 1 + match key.turn {
             None => self.state.standings.get(&*name).map_or(0, |standing| standing.rev),
             Some(_) => 0,
@@ -230,6 +212,34 @@ impl Task {
                 started_ms: now,
             }))
         });
+    }
+
+    /// Who is asked, and in which words.
+    fn prepare(&self, analysis: &Analysis) -> Result<(Arc<Arm>, Arc<Prompt>), Failed> {
+        let name = &analysis.name;
+        let target = self.deps.gateway.target(name, analysis.settings.route.as_deref());
+        let pinned = self.state.standings.get(&**name).and_then(|standing| standing.pinned.clone());
+        let resolve =
+            |variant: Option<&str>| self.deps.gateway.resolve_pinned(&target, self.state.call_id.as_str(), variant);
+        let resolved = match &pinned {
+            Some((variant, _)) => resolve(Some(variant)),
+            // Which route answers is known only now: an analysis may leave that to the default route.
+            None => resolve(None).and_then(|arm| match self.state.variants.get(&*arm.route) {
+                Some(variant) => resolve(Some(variant)),
+                None => Ok(arm),
+            }),
+        };
+        let arm = resolved.map_err(|error| Failed {
+            code: error.code().to_owned(),
+            message: error.message().to_owned(),
+            temporary: error.temporary(),
+        })?;
+        let prompt = analysis.prompt(arm.prompt.as_deref()).map_err(|error| Failed {
+            code: "bad_prompt".into(),
+            message: error.to_string(),
+            temporary: false,
+        })?;
+        Ok((arm, prompt))
     }
 
     /// The analysis, why it runs and since when; `None` where the slot has moved on.
@@ -275,7 +285,6 @@ impl Task {
 
     /// All turns lost their text: there is nothing to ask about.
     fn nothing_to_ask(&mut self, key: &JobKey) {
-        let now = self.now();
         match key.turn {
             Some(turn) => {
                 if let Some(queue) = self.schedule.per_turn(&key.analysis) {
@@ -284,7 +293,6 @@ impl Task {
             }
             None => {
                 if let Some(slot) = self.schedule.rolling(&key.analysis) {
-                    slot.started(now);
                     slot.succeeded();
                     slot.last = Last::Missing("no_turns".to_owned());
                 }
@@ -298,11 +306,9 @@ impl Task {
         match &done.result {
             Ok(_) if self.overtaken(&done) => {
                 if let Some(slot) = self.schedule.rolling(&done.key.analysis) {
-                    slot.succeeded();
-                    match done.reason {
-                        "manual" => slot.manual = true,
-                        _ => slot.retry_at_ms = Some(now),
-                    }
+                    // As after a failure: turns that are revised all the time must not make it ask all the time.
+                    slot.failed(now, true, rand::random::<f64>());
+                    slot.manual |= done.reason == "manual";
                 }
             }
             Ok(_) => self.publish(done),
@@ -373,6 +379,7 @@ impl Task {
                 }
             }
             None => {
+                self.failures.succeeded(&key.analysis);
                 if let Some(slot) = self.schedule.rolling(&key.analysis) {
                     slot.succeeded();
                     if is_final {
@@ -383,6 +390,7 @@ impl Task {
         }
     }
 
+    /// All that fails comes by here, before an attempt or after: it waits before it is tried again, and is told.
     fn job_failed(&mut self, key: &JobKey, is_final: bool, failed: Failed) {
         let now = self.now();
         match key.turn {
@@ -400,7 +408,20 @@ impl Task {
                 }
             }
         }
-        self.publish_failure(key, failed);
+        self.failures.push(key, failed);
+    }
+
+    /// Publishes failures whose time has come.
+    pub(super) fn publish_failures(&mut self) {
+        if self.failures.is_empty() {
+            return;
+        }
+        let now = self.now();
+        while self.has_room()
+            && let Some((key, failed)) = self.failures.next(now)
+        {
+            self.publish_failure(&key, failed);
+        }
     }
 
     pub(super) fn publish_failure(&mut self, key: &JobKey, mut failed: Failed) {
@@ -435,8 +456,7 @@ impl Task {
             Some(analysis) => {
                 self.schedule.add(analysis);
                 if let Some(slot) = self.schedule.rolling(name) {
-                    slot.manual = true;
-                    slot.retry_at_ms = None;
+                    slot.ask();
                 }
                 None
             }
@@ -464,8 +484,9 @@ impl Task {
                     .to_owned(),
                 temporary: true,
             };
-            self.publish_failure(&key, failed);
+            self.failures.push(&key, failed);
         }
+        self.publish_failures();
     }
 }
 

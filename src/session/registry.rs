@@ -9,26 +9,24 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::Deps;
 use super::command::{Command, Run, RunRefusal};
-use super::record;
+use super::library::Library;
+use super::rebuild::Rebuild;
 use super::state::CallState;
 use super::task::{Exit, Task};
 use crate::base::queue::{self, Receiver, Sender};
 use crate::journal::{CallState as State, Entry, JournalError};
-use crate::types::view::View;
 use crate::types::{CallId, Seq};
 
 /// Commands that wait for one session.
 const QUEUE: usize = 256;
 /// A second panic of a call within this time fails it.
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
-/// Bytes of a log read at once in a rebuild.
-const REBUILD_READ_BYTES: usize = 256 * 1024;
 /// How often a command is handed on to a fresh task where the one that took it was just leaving.
-const TRIES: usize = 5;
+pub(super) const TRIES: usize = 5;
 
 /// Why a session could not be had.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -80,7 +78,11 @@ struct Inner {
     arriving: Arc<AtomicUsize>,
     panicked: Mutex<HashMap<CallId, Instant>>,
     new_calls: DefaultDirectRateLimiter,
-    /// Where sessions that no connection asked for are rebuilt, in turn.
+    /// What is known of logs that were read to be shown.
+    library: Library,
+    /// Held by calls that are rebuilt although nobody touches them: as many at once as there are runtimes.
+    untouched: Arc<Semaphore>,
+    /// Where they go on, in turn.
     runtimes: Vec<Handle>,
     next: AtomicUsize,
 }
@@ -103,6 +105,8 @@ impl Sessions {
             arriving: Arc::default(),
             panicked: Mutex::default(),
             new_calls: RateLimiter::direct(Quota::per_second(per_second)),
+            library: Library::default(),
+            untouched: Arc::new(Semaphore::new(runtimes.len().max(1))),
             runtimes,
             next: AtomicUsize::new(0),
         }))
@@ -111,6 +115,16 @@ impl Sessions {
     /// What sessions use.
     pub fn deps(&self) -> &Arc<Deps> {
         &self.0.deps
+    }
+
+    /// What is known of logs that were read to be shown.
+    pub(super) fn library(&self) -> &Library {
+        &self.0.library
+    }
+
+    /// The queue of a call's session, where it is in memory.
+    pub(super) fn queue(&self, call: &CallId) -> Option<Sender<Command>> {
+        locked(&self.0.slots).get(call).map(|slot| slot.sender.clone())
     }
 
     /// Sessions in memory.
@@ -144,30 +158,6 @@ impl Sessions {
         Err(SessionError::Failed(call.clone()))
     }
 
-    /// The call as it stands, from its task if it is resident, else from its log. `None` where there is no such call.
-    ///
-    /// # Errors
-    /// The journal cannot be read.
-    pub async fn view(&self, call: &CallId) -> Result<Option<Arc<View>>, SessionError> {
-        for _ in 0..TRIES {
-            let resident = locked(&self.0.slots).get(call).map(|slot| slot.sender.clone());
-            let Some(sender) = resident else { break };
-            let (reply, answer) = oneshot::channel();
-            if sender.send(Command::View(reply)).await.is_ok()
-                && let Ok(view) = answer.await
-            {
-                return Ok(Some(view));
-            }
-            tokio::task::yield_now().await;
-        }
-        let Some(entry) = self.0.deps.store.entry(call) else { return Ok(None) };
-        let (mut state, damaged) = rebuild(&self.0.deps, call, &entry)?;
-        if damaged.is_some() {
-            state.status = State::Failed;
-        }
-        Ok((state.head > 0).then(|| Arc::new(state.view())))
-    }
-
     /// Runs an analysis now; the head after which its insight will come.
     ///
     /// # Errors
@@ -184,27 +174,53 @@ impl Sessions {
         Err(SessionError::Failed(call.clone()))
     }
 
-    /// Takes up an open call whose timer ran out while it was not in memory, unless it is by now.
-    pub fn wake_overdue(&self, call: &CallId) {
-        self.wake(call, true);
+    /// Takes up an open call whose timer ran out while it was not in memory, unless it is by now. Waits as long as enough
+    /// others are being taken up.
+    ///
+    /// # Cancel safety
+    /// Cancelled, it is not taken up.
+    pub async fn wake_overdue(&self, call: &CallId) {
+        // The semaphore is never closed.
+        let turn = Arc::clone(&self.0.untouched).acquire_owned().await.ok();
+        self.wake(call, true, turn);
+    }
+
+    /// Tells every session when the journal stops taking appends, and when it takes them again: producers who say nothing
+    /// hear of it too. Ends with the watch.
+    pub async fn tell_health(self, mut health: watch::Receiver<bool>) {
+        while health.changed().await.is_ok() {
+            let well = *health.borrow_and_update();
+            let senders: Vec<_> = locked(&self.0.slots).values().map(|slot| slot.sender.clone()).collect();
+            for sender in senders {
+                // A session whose queue is full has input that waits for the journal: it says so by itself.
+                drop(sender.offer(Command::Journal { well }));
+            }
+        }
     }
 
     /// Lets go of a call that was erased.
     pub fn forget(&self, call: &CallId) {
         locked(&self.0.slots).remove(call);
+        self.0.library.forget(call);
     }
 
-    fn wake(&self, call: &CallId, overdue: bool) {
-        if let Err(error) = self.start(call, false, overdue) {
+    fn wake(&self, call: &CallId, overdue: bool, turn: Option<OwnedSemaphorePermit>) {
+        if let Err(error) = self.start(call, Why::Untouched { overdue }, turn) {
             tracing::warn!(call = %call, %error, "an open call could not be taken up again");
         }
     }
 
     fn sender(&self, call: &CallId, create: bool) -> Result<Sender<Command>, SessionError> {
-        self.start(call, create, false)
+        self.start(call, Why::Touched { create }, None)
     }
 
-    fn start(&self, call: &CallId, create: bool, overdue: bool) -> Result<Sender<Command>, SessionError> {
+    /// Starts a session, unless there is one. `turn` is held until the call is rebuilt.
+    fn start(
+        &self,
+        call: &CallId,
+        why: Why,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Sender<Command>, SessionError> {
         if self.0.deps.drain.stopping() {
             return Err(SessionError::Stopping);
         }
@@ -216,7 +232,9 @@ impl Sessions {
         }
         let entry = self.0.deps.store.entry(call);
         let arriving = match &entry {
-            None if !create => return Err(SessionError::UnknownCall(call.clone())),
+            None if !matches!(why, Why::Touched { create: true }) => {
+                return Err(SessionError::UnknownCall(call.clone()));
+            }
             None => Some(self.admit()?),
             Some(entry) if entry.state == State::Failed => return Err(SessionError::Failed(call.clone())),
             Some(_) => None,
@@ -228,13 +246,17 @@ impl Sessions {
         self.0.deps.metrics.sessions.inc();
         let this = self.clone();
         let call = call.clone();
-        let task =
-            self.0.deps.drain.tasks.track_future(async move {
-                this.supervise(call, generation, (entry, arriving), overdue, receiver).await
-            });
-        match Handle::try_current() {
-            Ok(handle) => drop(handle.spawn(task)),
-            Err(_) => {
+        let start = Start { entry, arriving, why, turn };
+        let task = self
+            .0
+            .deps
+            .drain
+            .tasks
+            .track_future(async move { this.supervise(call, generation, start, receiver).await });
+        // One that is touched stays with the connection that did; the others are spread.
+        match (why, Handle::try_current()) {
+            (Why::Touched { .. }, Ok(handle)) => drop(handle.spawn(task)),
+            _ => {
                 let next = self.0.next.fetch_add(1, Ordering::Relaxed);
                 if let Some(handle) = self.0.runtimes.get(next % self.0.runtimes.len().max(1)) {
                     handle.spawn(task);
@@ -260,18 +282,9 @@ impl Sessions {
         Ok(Arriving::new(&self.0.arriving))
     }
 
-    async fn supervise(
-        self,
-        call: CallId,
-        generation: u64,
-        known: (Option<Entry>, Option<Arriving>),
-        overdue: bool,
-        receiver: Receiver<Command>,
-    ) {
+    async fn supervise(self, call: CallId, generation: u64, start: Start, receiver: Receiver<Command>) {
         let deps = Arc::clone(&self.0.deps);
-        let outcome = AssertUnwindSafe(run_session(Arc::clone(&deps), call.clone(), known, overdue, receiver))
-            .catch_unwind()
-            .await;
+        let outcome = AssertUnwindSafe(self.run_session(call.clone(), start, receiver)).catch_unwind().await;
         {
             let mut slots = locked(&self.0.slots);
             if slots.get(&call).is_some_and(|slot| slot.generation == generation) {
@@ -299,66 +312,81 @@ impl Sessions {
             tracing::error!(call = %call, "the call failed twice within a minute and is given up; the others go on");
             deps.store.mark_failed(&call);
         } else if deps.store.entry(&call).is_some_and(|entry| entry.state == State::Open) {
-            self.wake(&call, false);
+            self.wake(&call, false, None);
         }
     }
-}
 
-/// Rebuilds what there is and runs the call's task.
-async fn run_session(
-    deps: Arc<Deps>,
-    call: CallId,
-    (entry, arriving): (Option<Entry>, Option<Arriving>),
-    overdue: bool,
-    receiver: Receiver<Command>,
-) -> Exit {
-    let state = match entry {
-        None => CallState::new(call.clone()),
-        Some(entry) => match rebuild(&deps, &call, &entry) {
-            Ok((state, None)) => state,
-            Ok((_, Some(message))) => {
-                tracing::error!(call = %call, message, "the call's log is damaged; it is given up and stays readable so far");
-                deps.store.mark_failed(&call);
-                return Exit::Finished;
-            }
-            Err(error) => {
-                tracing::error!(call = %call, %error, "the call cannot be rebuilt from its journal");
-                return Exit::Fenced;
-            }
-        },
-    };
-    let mut task = Box::new(Task::new(deps, state, arriving, receiver));
-    task.run(overdue).await
-}
-
-/// The state of `call` as its log tells it, and what is wrong with the log, if something is.
-fn rebuild(deps: &Deps, call: &CallId, entry: &Entry) -> Result<(CallState, Option<String>), JournalError> {
-    let mut state = CallState::new(call.clone());
-    loop {
-        let records = match deps.store.read(call, state.head, REBUILD_READ_BYTES) {
-            Ok(records) => records,
-            Err(JournalError::UnknownCall) if state.head == 0 => Vec::new(),
-            Err(JournalError::Damaged { message, .. }) => {
-                state.adopt(entry);
-                return Ok((state, Some(message)));
-            }
-            Err(error) => return Err(error),
-        };
-        if records.is_empty() {
-            break;
-        }
-        for stored in records {
-            match record::decode(&stored).and_then(|decoded| state.restore(decoded)) {
-                Ok(()) => {}
-                Err(message) => {
-                    state.adopt(entry);
-                    return Ok((state, Some(message)));
+    /// Rebuilds what there is and runs the call's task.
+    async fn run_session(
+        &self,
+        call: CallId,
+        Start { entry, arriving, why, turn }: Start,
+        receiver: Receiver<Command>,
+    ) -> Exit {
+        let deps = Arc::clone(&self.0.deps);
+        let mut entry_changed = false;
+        let state = match entry {
+            None => CallState::new(call.clone()),
+            Some(entry) => match self.rebuilt(&call, &entry).await {
+                Ok((state, None)) => {
+                    entry_changed = state.head > 0 && !state.agrees(&entry);
+                    state
                 }
+                Ok((_, Some(message))) => {
+                    tracing::error!(call = %call, message, "the call's log is damaged; it is given up and stays readable so far");
+                    deps.store.mark_failed(&call);
+                    return Exit::Finished;
+                }
+                Err(error) => {
+                    tracing::error!(call = %call, %error, "the call cannot be rebuilt from its journal");
+                    return Exit::Fenced;
+                }
+            },
+        };
+        drop(turn);
+        let mut task = Box::new(Task::new(deps, state, arriving, receiver));
+        task.entry_changed = entry_changed;
+        task.run(matches!(why, Why::Untouched { overdue: true })).await
+    }
+
+    /// The call as its log tells it, and what is wrong with the log, if something is: read off the serving threads, in
+    /// pieces.
+    async fn rebuilt(&self, call: &CallId, entry: &Entry) -> Result<(CallState, Option<String>), JournalError> {
+        let mut rebuild = Rebuild::new(call);
+        loop {
+            let store = Arc::clone(&self.0.deps.store);
+            let piece = tokio::task::spawn_blocking(move || {
+                let more = rebuild.piece(store.as_ref());
+                (rebuild, more)
+            });
+            let more;
+            (rebuild, more) = match piece.await {
+                Ok(piece) => piece,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => return Err(JournalError::Unavailable("the daemon is stopping".to_owned())),
+            };
+            if !more? {
+                return Ok(rebuild.finish(entry));
             }
         }
     }
-    if state.head > 0 {
-        state.adopt(entry);
-    }
-    Ok((state, None))
+}
+
+/// What a session starts with.
+struct Start {
+    entry: Option<Entry>,
+    /// Of a new call.
+    arriving: Option<Arriving>,
+    why: Why,
+    /// Held until the call is rebuilt.
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+/// Why a session is started.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    /// Somebody has something for it; with `create`, the call may be new.
+    Touched { create: bool },
+    /// It is to go on by itself; `overdue`: a timer of it ran out.
+    Untouched { overdue: bool },
 }

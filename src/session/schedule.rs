@@ -63,6 +63,8 @@ pub(super) struct Rolling {
     pub(super) failures: u32,
     /// When a failed job is tried again.
     pub(super) retry_at_ms: Option<u64>,
+    /// After a failure, nothing fires before this time.
+    pub(super) hold_ms: u64,
     /// Asked for by hand since the last snapshot.
     pub(super) manual: bool,
     /// The last run.
@@ -85,6 +87,7 @@ impl Rolling {
             dirty: false,
             failures: 0,
             retry_at_ms: None,
+            hold_ms: 0,
             manual: false,
             last,
             news_ms: 0,
@@ -110,12 +113,13 @@ impl Rolling {
         if self.phase != Phase::Idle {
             return None;
         }
-        [self.trigger.next_deadline(), self.retry_at_ms].into_iter().flatten().min()
+        let next = [self.trigger.next_deadline(), self.retry_at_ms].into_iter().flatten().min();
+        next.map(|at| at.max(self.hold_ms))
     }
 
     /// Why it is to run now, if it is. The caller queues it.
     pub(super) fn fire(&mut self, now_ms: u64) -> Option<&'static str> {
-        if self.phase != Phase::Idle {
+        if self.phase != Phase::Idle || now_ms < self.hold_ms {
             return None;
         }
         if self.manual {
@@ -127,7 +131,14 @@ impl Rolling {
         self.retry_at_ms.filter(|at| *at <= now_ms).map(|_| "retry")
     }
 
-    /// A snapshot was taken: what comes from here on is news.
+    /// Asked for by hand: at once, whatever failed before.
+    pub(super) fn ask(&mut self) {
+        self.manual = true;
+        self.retry_at_ms = None;
+        self.hold_ms = 0;
+    }
+
+    /// A snapshot was taken, or could not be: the trigger is used up, and what comes from here on is news.
     pub(super) fn started(&mut self, now_ms: u64) {
         self.phase = Phase::Running;
         self.dirty = false;
@@ -140,13 +151,16 @@ impl Rolling {
     pub(super) fn succeeded(&mut self) {
         self.phase = Phase::Idle;
         self.failures = 0;
+        self.hold_ms = 0;
     }
 
-    /// The job failed: it is dirty, and tried again after a while if that may help. `jitter` is from 0 to 1.
+    /// The job failed: it is dirty, waits for a while, and is tried again then if that may help, else by the next trigger.
+    /// `jitter` is from 0 to 1.
     pub(super) fn failed(&mut self, now_ms: u64, temporary: bool, jitter: f64) {
         self.phase = Phase::Idle;
         self.dirty = true;
-        self.retry_at_ms = temporary.then(|| now_ms + backoff_ms(self.failures, jitter));
+        self.hold_ms = now_ms.saturating_add(backoff_ms(self.failures, jitter));
+        self.retry_at_ms = temporary.then_some(self.hold_ms);
         self.failures = self.failures.saturating_add(1);
     }
 }
@@ -249,7 +263,11 @@ impl Schedule {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::analysis::Registry;
+    use crate::base::settings::Problems;
 
     #[test]
     fn backoff_doubles_to_its_cap_and_jitter_only_shortens() {
@@ -257,5 +275,51 @@ mod tests {
         assert_eq!(full, [500, 1000, 2000, 4000, 4000, 4000]);
         assert_eq!(backoff_ms(3, 1.0), 3000);
         assert_eq!(backoff_ms(u32::MAX, 0.5), 3500);
+    }
+
+    /// A slot of `summary` that is due with every turn.
+    fn eager() -> Rolling {
+        let config: toml::Table = "[summary]\nevery_n_turns = 1\ndebounce_ms = 0\n".parse().expect("toml");
+        let mut problems = Problems::default();
+        let registry = Registry::read(Some(toml::Value::Table(config)), Path::new("."), &mut problems);
+        assert_eq!(problems.into_vec().len(), 0);
+        Rolling::new(Arc::clone(registry.get("summary").expect("built in")))
+    }
+
+    #[test]
+    fn what_fails_at_once_is_not_tried_more_often_than_its_backoff_allows() {
+        for temporary in [true, false] {
+            let mut slot = eager();
+            let (mut tries, mut last, mut gaps) = (0, 0, Vec::new());
+            // A turn every 10 ms for a minute: each one a reason to run.
+            for now_ms in (0..60_000).step_by(10) {
+                slot.turn(now_ms, 10);
+                if slot.fire(now_ms).is_some() {
+                    slot.started(now_ms);
+                    slot.failed(now_ms, temporary, 0.0);
+                    gaps.push(now_ms - last);
+                    (tries, last) = (tries + 1, now_ms);
+                    assert!(slot.next_ms().is_none_or(|at| at > now_ms), "nothing to wake for at once");
+                }
+            }
+            assert_eq!(gaps[..6], [0, 500, 1_000, 2_000, 4_000, 4_000], "temporary: {temporary}");
+            assert_eq!(tries, 4 + (60_000 - 3_500) / 4_000, "temporary: {temporary}");
+        }
+    }
+
+    #[test]
+    fn a_trigger_is_used_up_by_a_run_that_fails() {
+        let mut slot = eager();
+        slot.turn(0, 10);
+        assert!(slot.fire(0).is_some());
+        slot.started(0);
+        slot.failed(0, false, 0.0);
+        assert_eq!((slot.fire(100_000), slot.next_ms()), (None, None), "nothing new came");
+        slot.ask();
+        assert_eq!(slot.fire(100_000), Some("manual"));
+        slot.started(100_000);
+        slot.succeeded();
+        slot.turn(100_001, 10);
+        assert!(slot.fire(100_001).is_some(), "a success ends the wait");
     }
 }

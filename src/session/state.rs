@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::outline::{Newest, Outline};
 use super::record::{Decoded, Mark, Private};
 use crate::base::time;
 use crate::context::{Context, Turns};
@@ -82,6 +83,8 @@ pub(super) struct CallState {
     pub(super) analyses: Vec<String>,
     /// Variants that its producers chose, by route.
     pub(super) variants: BTreeMap<String, String>,
+    /// Where the newest insights stand in the log.
+    pub(super) newest: BTreeMap<String, Newest>,
     /// By name.
     pub(super) standings: BTreeMap<String, Box<Standing>>,
     /// Newest connection number given.
@@ -110,6 +113,7 @@ impl CallState {
             streams: Vec::new(),
             analyses: Vec::new(),
             variants: BTreeMap::new(),
+            newest: BTreeMap::new(),
             standings: BTreeMap::new(),
             connections: 0,
             newest_connection: BTreeMap::new(),
@@ -118,13 +122,20 @@ impl CallState {
         }
     }
 
-    /// Takes what the directory knows better than the log: the epoch and the connections.
+    /// Takes what the directory knows better than the log: the epoch and the connections. Where the call's entry was lost,
+    /// the log knows at least the connections that led to a record.
     pub(super) fn adopt(&mut self, entry: &Entry) {
         self.epoch.clone_from(&entry.epoch);
+        for mark in self.streams.iter().filter_map(|stream| stream.mark.as_ref()) {
+            self.connections = self.connections.max(mark.connection);
+            let newest = self.newest_connection.entry(mark.stream.clone()).or_default();
+            *newest = mark.connection.max(*newest);
+        }
         for (stream, connection) in &entry.connections {
             if let Ok(stream) = StreamId::parse(stream) {
                 self.connections = self.connections.max(*connection);
-                self.newest_connection.insert(stream, *connection);
+                let newest = self.newest_connection.entry(stream).or_default();
+                *newest = (*newest).max(*connection);
             }
         }
         for position in entry.positions.values() {
@@ -141,6 +152,11 @@ impl CallState {
             let held = self.stream(root).and_then(|stream| stream.mark.as_ref()).map(|mark| Arc::clone(&mark.carry));
             self.turns.end_all_but(id, &held.unwrap_or_default().held);
         }
+    }
+
+    /// Whether `entry` says what the log says, as far as it is to.
+    pub(super) fn agrees(&self, entry: &Entry) -> bool {
+        (self.status, &self.meta, self.started_at_ms) == (entry.state, &entry.meta, entry.started_at_ms)
     }
 
     /// What the directory is to know.
@@ -162,7 +178,29 @@ impl CallState {
                 .collect(),
             // Plain data: cannot fail.
             positions: self.positions.iter().map(|(stream, mark)| (stream.to_string(), json!(mark))).collect(),
+            outline: (self.status != State::Open).then(|| self.outline().encode()),
         }
+    }
+
+    fn outline(&self) -> Outline {
+        Outline {
+            seq: self.head,
+            turns: self.turns.len() as u64,
+            streams: self.stream_views(),
+            insights: self.newest.clone(),
+            ..Outline::default()
+        }
+    }
+
+    fn stream_views(&self) -> Vec<StreamView> {
+        let view = |stream: &Stream| StreamView {
+            stream_id: stream.id.clone(),
+            dialect: stream.dialect_name.clone(),
+            vendor_session: stream.vendor_session.clone(),
+            offset_ms: stream.offset_ms,
+            ended: stream.ended,
+        };
+        self.streams.iter().map(view).collect()
     }
 
     /// The stream `id`, if it has begun.
@@ -283,6 +321,10 @@ impl CallState {
 
     fn fold_insight(&mut self, insight: &Arc<Insight>, private: &Private) {
         self.cost_usd = self.cost_usd.zip(insight.provenance.cost_usd).map(|(sum, cost)| sum + cost);
+        match self.newest.get_mut(&insight.analysis) {
+            Some(newest) => newest.note(insight.turn, self.head),
+            None => self.newest.entry(insight.analysis.clone()).or_default().note(insight.turn, self.head),
+        }
         let standing = self.standings.entry(insight.analysis.clone()).or_default();
         if let Some((_, variant, prompt)) = &private.pinned {
             standing.pinned.get_or_insert_with(|| (variant.clone(), prompt.clone()));
@@ -320,25 +362,12 @@ impl CallState {
             call_id: self.call_id.clone(),
             epoch: self.epoch.clone(),
             seq: self.head,
-            status: match self.status {
-                State::Open => "open",
-                State::Completed => "completed",
-                State::Failed => "failed",
-            },
+            status: self.status.as_str(),
             started_at: time::rfc3339_ms(self.started_at_ms),
             meta: self.meta.clone(),
+            turn_count: self.turns.len() as u64,
             turns: self.turns.iter().cloned().collect(),
-            streams: self
-                .streams
-                .iter()
-                .map(|stream| StreamView {
-                    stream_id: stream.id.clone(),
-                    dialect: stream.dialect_name.clone(),
-                    vendor_session: stream.vendor_session.clone(),
-                    offset_ms: stream.offset_ms,
-                    ended: stream.ended,
-                })
-                .collect(),
+            streams: self.stream_views(),
             insights: self.insights(),
         }
     }

@@ -56,6 +56,9 @@ impl Task {
         let Some(current) = self.live.get(root).map(|live| live.current.clone()) else { return };
         let Some(stream) = self.state.stream(&current) else { return self.begin_stream(root, session) };
         let cut_off = !stream.ended;
+        if !self.has_stream_room() {
+            return self.refuse_stream(root);
+        }
         let next = self.successor(root);
         if cut_off {
             let event = Event::StreamEnded { stream_id: current, reason: Some(RESTARTED.to_owned()) };

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::Deps;
 use super::command::{Ack, Attach, Attached, Command, Complaint, ConnectionNo, Outlet, RunRefusal};
+use super::failures::Failures;
 use super::held::Holding;
 use super::record::{self, Private};
 use super::registry::Arriving;
@@ -55,6 +56,8 @@ pub(super) struct Live {
     pub(super) current: StreamId,
     /// A vendor's session began on this connection.
     pub(super) begun: bool,
+    /// It met a limit and is being closed: what still comes on it is not taken.
+    pub(super) refused: bool,
     /// The vendor's session, where the stream had begun before it was known.
     pub(super) session: Option<String>,
 }
@@ -126,6 +129,7 @@ pub(super) struct Task {
     pub(super) deps: Arc<Deps>,
     pub(super) state: CallState,
     pub(super) schedule: Schedule,
+    pub(super) failures: Failures,
     pub(super) input: Receiver<Command>,
     pub(super) live: HashMap<StreamId, Live>,
     pub(super) left: HashMap<StreamId, Left>,
@@ -150,6 +154,8 @@ pub(super) struct Task {
     pub(super) effects: Vec<Effect>,
     in_flight: Option<InFlight>,
     journal_failures: u32,
+    /// The producers were told that the journal takes no writes.
+    told_unavailable: bool,
     journal_retry_at: Option<Instant>,
 }
 
@@ -160,6 +166,7 @@ impl Task {
             deps,
             state,
             schedule: Schedule::default(),
+            failures: Failures::default(),
             input,
             live: HashMap::new(),
             left: HashMap::new(),
@@ -178,6 +185,7 @@ impl Task {
             effects: Vec::new(),
             in_flight: None,
             journal_failures: 0,
+            told_unavailable: false,
             journal_retry_at: None,
         }
     }
@@ -203,7 +211,7 @@ impl Task {
                 return self.stop().await;
             }
             let wake_at = self.wake_at();
-            let reading = self.pending_bytes < PENDING_BYTES;
+            let reading = self.has_room();
             let retry_at = self.journal_retry_at;
             tokio::select! {
                 biased;
@@ -245,7 +253,15 @@ impl Task {
                 self.effects.push(Effect::View(reply, view));
             }
             Command::Gap(gap) => self.gap(*gap),
+            Command::Journal { well: false } => self.tell_unavailable(),
+            // Whose own append fails still hears no more before that one is through.
+            Command::Journal { well: true } => self.told_unavailable &= self.journal_failures > 0,
         }
+    }
+
+    /// Whether records may be added to those that wait for the journal.
+    pub(super) fn has_room(&self) -> bool {
+        self.pending_bytes < PENDING_BYTES
     }
 
     /// Stamps `event`, applies it and queues its record.
@@ -267,6 +283,7 @@ impl Task {
     fn settle(&mut self) -> Result<(), Exit> {
         loop {
             self.launch_due();
+            self.publish_failures();
             self.check_ending();
             if self.in_flight.is_some() {
                 return Ok(());
@@ -312,6 +329,7 @@ impl Task {
                     self.arriving = None;
                     self.durable = commit.head;
                     self.journal_failures = 0;
+                    self.told_unavailable = false;
                     let newer = std::mem::replace(&mut self.effects, flight.effects);
                     self.run_effects();
                     self.effects = newer;
@@ -321,8 +339,7 @@ impl Task {
             Err(JournalError::Unavailable(message)) => {
                 if self.journal_failures == 0 {
                     tracing::error!(call = %self.state.call_id, message, "the journal does not take appends");
-                    let message = "the journal takes no writes at the moment; nothing is acknowledged until it does";
-                    self.complain_to_all(&Complaint::new("journal_unavailable", message).temporary());
+                    self.tell_unavailable();
                 }
                 let wait = JOURNAL_RETRY.saturating_mul(1 << self.journal_failures.min(4)).min(Duration::from_secs(1));
                 self.journal_failures = self.journal_failures.saturating_add(1);
@@ -348,9 +365,17 @@ impl Task {
         }
     }
 
-    pub(super) fn complain_to_all(&self, complaint: &Complaint) {
-        for live in self.live.values() {
-            live.outlet.complain(complaint.clone());
+    /// Tells the producers, once in each outage, that the journal takes no writes.
+    fn tell_unavailable(&mut self) {
+        if !std::mem::replace(&mut self.told_unavailable, true) {
+            self.live.values().for_each(|live| live.outlet.complain(unavailable()));
+        }
+    }
+
+    /// The same for a producer that comes while that is so.
+    pub(super) fn tell_newcomer(&self, outlet: &Outlet) {
+        if self.told_unavailable {
+            outlet.complain(unavailable());
         }
     }
 
@@ -417,6 +442,11 @@ impl Task {
         }
         Ok(())
     }
+}
+
+fn unavailable() -> Complaint {
+    let message = "the journal takes no writes at the moment; nothing is acknowledged until it does";
+    Complaint::new("journal_unavailable", message).temporary()
 }
 
 async fn sleep_until(at: Option<Instant>) {

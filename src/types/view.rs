@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{CallId, JsonMap, Seq, StreamId, Turn};
 
 /// The state of a stream.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamView {
     pub stream_id: StreamId,
     /// Wire format of its frames.
@@ -35,10 +36,13 @@ pub struct View {
     pub started_at: String,
     /// The complete metadata.
     pub meta: JsonMap,
-    /// In ordinal order.
+    /// How many turns there are.
+    pub turn_count: u64,
+    /// The newest of them, as many as were asked for, in ordinal order.
     pub turns: Vec<Arc<Turn>>,
     /// In the order in which they began.
     pub streams: Vec<StreamView>,
-    /// Complete insights by analysis; those of a per-turn analysis as `{"turns":{"57":{…}}}`.
+    /// Complete insights by analysis; those of a per-turn analysis as `{"turns":{"57":{…}}}`, of the newest 200 turns at
+    /// least.
     pub insights: BTreeMap<String, Value>,
 }

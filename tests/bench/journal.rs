@@ -76,6 +76,7 @@ fn entry(call: &CallId) -> Entry {
         turns: 0,
         connections: std::collections::BTreeMap::new(),
         positions: Default::default(),
+        outline: None,
     }
 }
 

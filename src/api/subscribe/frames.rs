@@ -12,7 +12,7 @@ use crate::types::view::View;
 use crate::types::{CallId, MAX_FRAME_BYTES, Seq, Turn};
 
 /// Turns of a snapshot, at most.
-const SNAPSHOT_TURNS: usize = 200;
+pub const SNAPSHOT_TURNS: usize = 200;
 /// Their bytes as JSON, at most.
 const SNAPSHOT_TURN_BYTES: usize = 256 * 1024;
 /// Space reserved in a snapshot for everything except turns, `meta` and insights, bytes.

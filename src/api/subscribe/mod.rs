@@ -25,6 +25,8 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::frames::SNAPSHOT_TURNS;
+
 use futures::future::BoxFuture;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;

@@ -191,7 +191,7 @@ fn a_log_that_vanished_is_reported() {
 }
 
 #[test]
-fn a_torn_directory_loses_the_torn_line_alone() {
+fn a_torn_directory_loses_no_call() {
     let bench = Bench::new();
     filled(&bench, "c_1", &[vec![1]]);
     filled(&bench, "c_2", &[vec![1]]);
@@ -199,15 +199,61 @@ fn a_torn_directory_loses_the_torn_line_alone() {
     let len = fs::metadata(&path).expect("directory").len();
     shorten(&path, len - 5);
     let store = bench.open();
-    assert_eq!(store.open_calls(), [entry("c_1")]);
+    assert_eq!(store.entry(&call("c_1")), Some(entry("c_1")));
+    let found = store.entry(&call("c_2")).expect("found by its log");
+    assert_eq!(found.state, CallState::Open);
+    assert_ne!(found.epoch, entry("c_2").epoch, "who resumes it is told that its history may have a hole");
     assert_eq!(bench.metrics.cut_tails.get(), 1);
-    // The call begins anew; what is left of its log is set aside.
-    now(store.append(&call("c_2"), 0, batch(&["new"]), Some(entry("c_2")))).expect("commit");
-    assert_eq!(texts(&store, &call("c_2")), ["new"]);
-    assert!(bench.log_path(&call("c_2")).with_extension("orphan").exists());
+    assert_eq!(texts(&store, &call("c_2")), ["0.0.x"]);
+    // Its writer says what it is.
+    now(store.append(&call("c_2"), 1, batch(&["new"]), Some(entry("c_2")))).expect("commit");
+    assert_eq!(texts(&store, &call("c_2")), ["0.0.x", "new"]);
     drop(store);
     assert_eq!(bench.open().open_calls(), [entry("c_1"), entry("c_2")]);
     assert_eq!(bench.metrics.damaged.get(), 0);
+}
+
+#[test]
+fn a_directory_cut_anywhere_loses_no_call_that_has_a_log() {
+    let bench = Bench::new();
+    for name in ["c_1", "c_2", "c_3"] {
+        filled(&bench, name, &[vec![1], vec![2]]);
+    }
+    let store = bench.open();
+    now(store.append(&call("c_2"), 2, batch(&["end"]), Some(over("c_2", 9)))).expect("commit");
+    store.erase(&call("c_2")).expect("erased");
+    store.close();
+    drop(store);
+    let path = bench.path("directory.log");
+    let whole = fs::read(&path).expect("directory");
+    for cut in 0..=whole.len() {
+        fs::write(&path, &whole[..cut]).expect("cut");
+        let store = bench.open();
+        let found: Vec<String> = store.page(None, None, 9).iter().map(|entry| entry.call_id.to_string()).collect();
+        // One that the rest says is there, and that has no log any more, is forgotten once it is looked at.
+        let there: Vec<&String> = found.iter().filter(|name| store.head(&call(name)).is_ok()).collect();
+        assert_eq!(there, ["c_1", "c_3"], "cut at {cut} of {}", whole.len());
+        assert_eq!(texts(&store, &call("c_3")).len(), 2, "cut at {cut}");
+    }
+}
+
+#[test]
+fn the_log_of_an_erased_call_does_not_bring_it_back() {
+    let bench = Bench::new();
+    filled(&bench, "c_1", &[vec![1]]);
+    filled(&bench, "c_2", &[vec![1]]);
+    let kept = fs::read(bench.log_path(&call("c_1"))).expect("log");
+    let store = bench.open();
+    now(store.append(&call("c_1"), 1, batch(&["end"]), Some(over("c_1", 9)))).expect("commit");
+    store.erase(&call("c_1")).expect("erased");
+    now(store.append(&call("c_2"), 1, vec![], Some(Entry { turns: 5, ..entry("c_2") }))).expect("commit");
+    drop(store);
+    // As if the daemon had been killed between the two steps of the erasure, and the directory's end torn.
+    fs::write(bench.log_path(&call("c_1")), kept).expect("log");
+    let path = bench.path("directory.log");
+    shorten(&path, fs::metadata(&path).expect("directory").len() - 5);
+    assert_eq!(bench.open().page(None, None, 9), [entry("c_2")]);
+    assert!(!bench.log_path(&call("c_1")).exists());
 }
 
 #[test]
@@ -228,9 +274,10 @@ fn a_damaged_directory_loses_what_cannot_be_read_and_says_so() {
     assert_eq!(bench.metrics.damaged.get(), 1);
     assert_eq!(fs::read(bench.path("directory.damaged")).expect("kept"), damaged);
     for (number, name) in names.iter().enumerate() {
-        // Between the first and the last damaged line nothing can be read.
-        let state = if (3..=6).contains(&number) { CallState::Failed } else { CallState::Open };
-        assert_eq!(store.entry(&call(name)).expect("entry").state, state, "{name}");
+        // Between the first and the last damaged line nothing can be read: those calls are found by their logs.
+        let found = store.entry(&call(name)).expect("entry");
+        assert_eq!(found.state, CallState::Open, "{name}");
+        assert_eq!(found.epoch != entry(name).epoch, (3..=6).contains(&number), "{name}");
         assert_eq!(texts(&store, &call(name)).len(), 2, "{name}");
     }
     let page = store.page(None, None, 99);
@@ -240,11 +287,11 @@ fn a_damaged_directory_loses_what_cannot_be_read_and_says_so() {
 }
 
 #[test]
-fn without_its_directory_every_call_is_a_failed_one_that_can_be_read() {
+fn without_its_directory_every_call_is_found_by_its_log() {
     let bench = Bench::new();
     filled(&bench, "c_1", &[vec![1], vec![1]]);
     fs::remove_file(bench.path("directory.log")).expect("removed");
     let store = bench.open();
-    assert_eq!(store.entry(&call("c_1")).expect("entry").state, CallState::Failed);
+    assert_eq!(store.entry(&call("c_1")).expect("entry").state, CallState::Open);
     assert_eq!(texts(&store, &call("c_1")).len(), 2);
 }

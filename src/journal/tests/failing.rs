@@ -22,7 +22,7 @@ impl Flaky {
         Arc::new(Self { room: AtomicU64::new(room), no_cut: AtomicBool::new(false) })
     }
 
-    fn set_room(&self, room: u64) {
+    pub(super) fn set_room(&self, room: u64) {
         self.room.store(room, Ordering::SeqCst);
     }
 }
@@ -141,6 +141,39 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     while !holds() {
         assert!(started.elapsed() < Duration::from_secs(60), "{what}");
         std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn it_opens_on_a_full_disk_and_mends_itself() {
+    // A boot in between makes the directory change as well.
+    for boot in ["boot 1", "boot 2"] {
+        let flaky = Flaky::with_room(PLENTY);
+        let mut bench = Bench { medium: flaky.clone(), ..Bench::new() };
+        let store = bench.open();
+        now(store.append(&call("c_1"), 0, batch(&["a"]), Some(entry("c_1")))).expect("commit");
+        let order = store.order();
+        drop(store);
+        bench.boot_id = boot.into();
+        flaky.set_room(0);
+        let store = bench.open();
+        assert!(store.health().is_err(), "{boot}");
+        assert_eq!(texts(&store, &call("c_1")), ["a"], "{boot}: what is there is read");
+        let refused = now(store.append(&call("c_1"), 1, batch(&["b"]), None));
+        assert!(matches!(refused, Err(JournalError::Unavailable(_))), "{boot}: {refused:?}");
+        let refused = now(store.append(&call("c_2"), 0, batch(&["b"]), Some(entry("c_2"))));
+        assert!(matches!(refused, Err(JournalError::Unavailable(_))), "{boot}: {refused:?}");
+        let epoch = store.entry(&call("c_1")).expect("entry").epoch;
+        assert_eq!(epoch != entry("c_1").epoch, boot == "boot 2");
+        flaky.set_room(PLENTY);
+        eventually("it works again", || store.health().is_ok());
+        let commit = now(store.append(&call("c_1"), 1, batch(&["b"]), None)).expect("commit");
+        assert!(commit.records[0].order > order, "{boot}");
+        drop(store);
+        let store = bench.open();
+        assert_eq!(texts(&store, &call("c_1")), ["a", "b"], "{boot}");
+        assert_eq!(store.entry(&call("c_1")).expect("entry").epoch, epoch, "{boot}: it is kept");
+        assert_eq!(store.entry(&call("c_2")), None, "{boot}");
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod appending;
 mod damage;
+mod directory;
 mod failing;
 mod restart;
 mod retention;
@@ -76,6 +77,7 @@ pub(super) fn entry(name: &str) -> Entry {
         turns: 0,
         connections: Default::default(),
         positions: Default::default(),
+        outline: None,
     }
 }
 

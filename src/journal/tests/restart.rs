@@ -205,9 +205,13 @@ fn other_versions_are_refused_in_words() {
         assert!(matches!(error, OpenError::Version { .. }), "{error}");
         assert!(error.to_string().contains(words), "{error}");
     }
-    fs::write(&path, "{").expect("state");
-    let Err(error) = bench.try_open() else { panic!("opened") };
-    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+    let endless = text.replace("\"order\":", "\"order\":9999999999999");
+    for garbage in [b"{".as_slice(), b"", b"\xff\xfe\0", endless.as_bytes()] {
+        fs::write(&path, garbage).expect("state");
+        let Err(error) = bench.try_open() else { panic!("opened") };
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains("delete this file"), "it says what to do: {error}");
+    }
     fs::write(&path, text).expect("state");
     bench.open();
 }

@@ -49,6 +49,7 @@ fn fold(store: &Memory, call: &CallId, upto: Seq) -> Option<View> {
     let entry = store.entry(call)?;
     let records = store.log(call);
     let mut view = View {
+        turn_count: 0,
         call_id: call.clone(),
         epoch: entry.epoch,
         seq: 0,

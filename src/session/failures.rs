@@ -1,0 +1,156 @@
+//! Failures of a call's analyses on their way out: `insight.failed` at most once a second for each analysis.
+//!
+//! Pure: knows no task, no journal, and no clock but the ms that it is given. What comes too soon waits. Of a rolling
+//! analysis the newest failure alone, for it says all; of a per-turn analysis each, for every turn has its answer.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use super::worker::{Failed, JobKey};
+use crate::types::TurnNo;
+
+/// Between two failures of one analysis of a call, ms.
+const APART_MS: u64 = 1_000;
+
+/// Those of one analysis.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// When the next one may go out.
+    free_ms: u64,
+    /// All that waits may go out now.
+    hurried: bool,
+    whole: Option<Failed>,
+    turns: VecDeque<(TurnNo, Failed)>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.whole.is_none() && self.turns.is_empty()
+    }
+}
+
+/// Those of one call.
+#[derive(Debug, Default)]
+pub(super) struct Failures {
+    by_analysis: BTreeMap<Arc<str>, Waiting>,
+}
+
+impl Failures {
+    /// Takes a failure; it goes out by [`Failures::next`].
+    pub(super) fn push(&mut self, key: &JobKey, failed: Failed) {
+        let waiting = self.by_analysis.entry(Arc::clone(&key.analysis)).or_default();
+        match key.turn {
+            None => waiting.whole = Some(failed),
+            Some(turn) => waiting.turns.push_back((turn, failed)),
+        }
+    }
+
+    /// The rolling analysis `name` has succeeded: that it failed before is no news.
+    pub(super) fn succeeded(&mut self, name: &str) {
+        if let Some(waiting) = self.by_analysis.get_mut(name) {
+            waiting.whole = None;
+        }
+    }
+
+    /// The call is over: nothing may come after its last event, so all that still waits goes out at once.
+    pub(super) fn hurry(&mut self) {
+        self.by_analysis.values_mut().for_each(|waiting| waiting.hurried = true);
+    }
+
+    /// A failure that may go out now. It is taken to be out.
+    pub(super) fn next(&mut self, now_ms: u64) -> Option<(JobKey, Failed)> {
+        let ready = |waiting: &Waiting| !waiting.is_empty() && (waiting.hurried || waiting.free_ms <= now_ms);
+        for waiting in self.by_analysis.values_mut().filter(|waiting| waiting.is_empty()) {
+            waiting.hurried = false;
+        }
+        let (name, waiting) = self.by_analysis.iter_mut().find(|(_, waiting)| ready(waiting))?;
+        waiting.free_ms = now_ms.saturating_add(APART_MS);
+        let analysis = Arc::clone(name);
+        match waiting.turns.pop_front() {
+            Some((turn, failed)) => Some((JobKey { analysis, turn: Some(turn) }, failed)),
+            None => waiting.whole.take().map(|failed| (JobKey { analysis, turn: None }, failed)),
+        }
+    }
+
+    /// When [`Failures::next`] may have one, if nothing else comes.
+    pub(super) fn next_ms(&self) -> Option<u64> {
+        self.by_analysis.values().filter(|waiting| !waiting.is_empty()).map(|waiting| waiting.free_ms).min()
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_analysis.values().all(Waiting::is_empty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(code: &str) -> Failed {
+        Failed { code: code.to_owned(), message: String::new(), temporary: true }
+    }
+
+    fn key(analysis: &str, turn: Option<TurnNo>) -> JobKey {
+        JobKey { analysis: analysis.into(), turn }
+    }
+
+    /// What goes out, looked at every 10 ms from `from_ms` on and before `to_ms`: when, of what, and why.
+    fn out(failures: &mut Failures, from_ms: u64, to_ms: u64) -> Vec<(u64, Option<TurnNo>, String)> {
+        let mut out = Vec::new();
+        for now_ms in (from_ms..to_ms).step_by(10) {
+            while let Some((key, failed)) = failures.next(now_ms) {
+                out.push((now_ms, key.turn, failed.code));
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn a_rolling_analysis_that_fails_all_the_time_says_so_once_a_second_and_the_newest() {
+        let mut failures = Failures::default();
+        let mut seen = Vec::new();
+        for now_ms in (0..2_500).step_by(10) {
+            failures.push(&key("summary", None), failed(&now_ms.to_string()));
+            seen.extend(out(&mut failures, now_ms, now_ms + 10));
+        }
+        let of = |now_ms: u64| (now_ms, None, now_ms.to_string());
+        assert_eq!(seen, [of(0), of(1_000), of(2_000)]);
+        assert_eq!(failures.next_ms(), Some(3_000));
+        failures.succeeded("summary");
+        assert!(failures.is_empty() && failures.next_ms().is_none());
+    }
+
+    #[test]
+    fn every_turn_has_its_failure_in_order_a_second_apart() {
+        let mut failures = Failures::default();
+        for turn in 0..5 {
+            failures.push(&key("translation", Some(turn)), failed("timeout"));
+        }
+        let of = |turn: u64| (turn * 1_000, Some(turn), "timeout".to_owned());
+        assert_eq!(out(&mut failures, 0, 10_000), (0..5).map(of).collect::<Vec<_>>());
+        assert!(failures.is_empty());
+    }
+
+    #[test]
+    fn what_waits_at_the_end_goes_out_at_once_and_what_comes_then_is_paced_again() {
+        let mut failures = Failures::default();
+        for turn in 0..5 {
+            failures.push(&key("translation", Some(turn)), failed("timeout"));
+        }
+        assert_eq!(out(&mut failures, 0, 10).len(), 1);
+        failures.hurry();
+        assert_eq!(out(&mut failures, 10, 20).len(), 4);
+        failures.push(&key("translation", None), failed("refused"));
+        assert_eq!(out(&mut failures, 20, 2_000), [(1_010, None, "refused".to_owned())]);
+    }
+
+    #[test]
+    fn analyses_do_not_wait_for_each_other() {
+        let mut failures = Failures::default();
+        for name in ["sentiment", "summary"] {
+            failures.push(&key(name, None), failed(name));
+        }
+        assert_eq!(out(&mut failures, 0, 10).len(), 2);
+    }
+}

@@ -1,0 +1,226 @@
+//! Which record of a call's log has which turn as it stands: with it, any page of turns is read from the log, and nothing
+//! of the call is rebuilt. Made by one pass over the log, and carried on from where it was.
+//!
+//! Reads files: for threads that serve nobody. Knows no session.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::outline::Outline;
+use super::record;
+use crate::hub::{Frame, Kind};
+use crate::journal::{JournalError, Record, Store};
+use crate::types::{CallId, Event, Seq, Turn, TurnNo};
+
+/// Bytes of a log read at once.
+const READ_BYTES: usize = 256 * 1024;
+/// Bytes of a log taken in before others have their turn.
+const PIECE_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes read at once where single records are looked for: their neighbours are often wanted next.
+const NEAR_BYTES: usize = 16 * 1024;
+
+/// What the log of one call holds, up to one event.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Index {
+    /// The rest of what is shown.
+    pub(super) outline: Outline,
+    /// The newest record of each turn; empty where only the outline is wanted.
+    turns: Vec<Seq>,
+    /// Whether turns are noted.
+    with_turns: bool,
+    /// The log cannot be read any further.
+    pub(super) damaged: bool,
+}
+
+impl Index {
+    /// One that has read nothing.
+    pub(super) fn new() -> Self {
+        Self { with_turns: true, ..Self::default() }
+    }
+
+    /// One that goes on from what the directory knows, without turns.
+    pub(super) fn without_turns(outline: Outline) -> Self {
+        Self { outline, ..Self::default() }
+    }
+
+    /// Reads on, a piece; whether there may be more.
+    ///
+    /// # Errors
+    /// The log cannot be read now, or there is none.
+    pub(super) fn extend(&mut self, store: &dyn Store, call: &CallId) -> Result<bool, JournalError> {
+        let mut bytes = 0;
+        while bytes < PIECE_BYTES && !self.damaged {
+            let records = match store.read(call, self.outline.seq, READ_BYTES) {
+                Ok(records) => records,
+                Err(JournalError::Damaged { .. }) => {
+                    self.damaged = true;
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
+            if records.is_empty() {
+                return Ok(false);
+            }
+            for stored in records {
+                bytes += stored.frame.len() + stored.private.len();
+                self.take(call, &stored);
+            }
+        }
+        Ok(!self.damaged)
+    }
+
+    fn take(&mut self, call: &CallId, stored: &Arc<Record>) {
+        let Some(frame) = Frame::new(call, Arc::clone(stored)) else {
+            self.damaged = true;
+            return;
+        };
+        self.outline.fold(&frame, stored);
+        if !self.with_turns || !frame.kind().is_turn() {
+            return;
+        }
+        let Some(turn) = turn_of(frame.text()).and_then(|turn| usize::try_from(turn).ok()) else { return };
+        let len = self.turns.len();
+        match self.turns.get_mut(turn) {
+            Some(at) => *at = stored.seq,
+            None if frame.kind() == Kind::TurnFinal && turn == len => self.turns.push(stored.seq),
+            None => {}
+        }
+    }
+
+    /// Turns in order from `from` up to and with `to`: at most `limit`, of about `max_bytes`, at least one where there is
+    /// one. And whether more would follow.
+    ///
+    /// # Errors
+    /// The log cannot be read now.
+    pub(super) fn page(
+        &self,
+        store: &dyn Store,
+        call: &CallId,
+        (from, to): (TurnNo, TurnNo),
+        limit: usize,
+        max_bytes: usize,
+    ) -> Result<(Vec<Arc<Turn>>, bool), JournalError> {
+        let len = self.turns.len() as u64;
+        let end = len.min(to.saturating_add(1));
+        if from >= end {
+            return Ok((Vec::new(), false));
+        }
+        let start = usize::try_from(from).unwrap_or(usize::MAX);
+        let wanted = &self.turns[start..usize::try_from(end).unwrap_or(usize::MAX).min(start.saturating_add(limit))];
+        let (mut turns, mut bytes) = (Vec::new(), 0);
+        // A part at a time: a page that is full by its bytes reads little beyond.
+        for part in wanted.chunks(64) {
+            let found = records_at(store, call, part.to_vec())?;
+            for seq in part {
+                let Some(turn) = found.get(seq).and_then(|stored| turn_in(stored)) else { continue };
+                let size = turn.text.len() + 256;
+                if !turns.is_empty() && bytes + size > max_bytes {
+                    return Ok((turns, true));
+                }
+                bytes += size;
+                turns.push(Arc::new(turn));
+            }
+        }
+        Ok((turns, (wanted.len() as u64) < end - from))
+    }
+
+    /// The newest insights by analysis, as snapshots show them.
+    ///
+    /// # Errors
+    /// The log cannot be read now.
+    pub(super) fn insights(&self, store: &dyn Store, call: &CallId) -> Result<BTreeMap<String, Value>, JournalError> {
+        let insights = &self.outline.insights;
+        let seqs = insights.values().flat_map(|newest| newest.whole.iter().chain(newest.turns.values()));
+        let found = records_at(store, call, seqs.copied().collect())?;
+        let value = |seq: &Seq| found.get(seq).and_then(|stored| insight_in(stored));
+        let mut shown = BTreeMap::new();
+        for (name, newest) in insights {
+            if let Some(value) = newest.whole.as_ref().and_then(value) {
+                shown.insert(name.clone(), value);
+            } else if !newest.turns.is_empty() {
+                let turns = newest.turns.iter().filter_map(|(turn, seq)| Some((turn.to_string(), value(seq)?)));
+                let turns: serde_json::Map<String, Value> = turns.collect();
+                shown.insert(name.clone(), json!({ "turns": turns }));
+            }
+        }
+        Ok(shown)
+    }
+
+    /// About what it takes in memory, bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.outline.bytes() + self.turns.capacity() * size_of::<Seq>()
+    }
+}
+
+/// The records at `seqs`; those that cannot be read any more are left out.
+fn records_at(
+    store: &dyn Store,
+    call: &CallId,
+    mut seqs: Vec<Seq>,
+) -> Result<BTreeMap<Seq, Arc<Record>>, JournalError> {
+    seqs.sort_unstable();
+    seqs.dedup();
+    let mut wanted: VecDeque<Seq> = seqs.into();
+    let mut found = BTreeMap::new();
+    while let Some(first) = wanted.pop_front() {
+        let records = match store.read(call, first.saturating_sub(1), NEAR_BYTES) {
+            Ok(records) => records,
+            Err(JournalError::Damaged { .. }) => break,
+            Err(error) => return Err(error),
+        };
+        let last = records.last().map_or(first, |stored| stored.seq);
+        let mut next = Some(first);
+        for stored in records {
+            while next.is_some_and(|seq| seq < stored.seq) {
+                next = wanted.pop_front();
+            }
+            if next == Some(stored.seq) {
+                found.insert(stored.seq, stored);
+                next = wanted.pop_front();
+            }
+        }
+        // The one that was looked for last is behind what was read.
+        if let Some(seq) = next.filter(|seq| *seq > last) {
+            wanted.push_front(seq);
+        }
+    }
+    Ok(found)
+}
+
+/// The turn's number in an event about a turn, whose members are in a fixed order.
+fn turn_of(text: &str) -> Option<TurnNo> {
+    const TURN: &str = r#","turn":{"turn":"#;
+    let rest = &text[text.find(TURN)? + TURN.len()..];
+    rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse().ok()
+}
+
+fn turn_in(stored: &Record) -> Option<Turn> {
+    let decoded = record::decode(stored).ok()?;
+    let (Event::TurnFinal { mut turn } | Event::TurnRevised { mut turn, .. }) = decoded.event else { return None };
+    if turn.words.is_empty() {
+        turn.words = decoded.private.turn.map(|known| known.words).unwrap_or_default();
+    }
+    Some(turn)
+}
+
+fn insight_in(stored: &Record) -> Option<Value> {
+    #[derive(serde::Deserialize)]
+    struct Updated {
+        insight: Value,
+    }
+    serde_json::from_slice::<Updated>(&stored.frame).ok().map(|updated| updated.insight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turns_number_is_found_whatever_is_said() {
+        let text = r#"{"type":"turn.final","call_id":"c","seq":1,"at":"t","turn":{"turn":12,"text":"\",\"turn\":{\"turn\":9"}}"#;
+        assert_eq!(turn_of(text), Some(12));
+        assert_eq!(turn_of(r#"{"type":"gap"}"#), None);
+    }
+}

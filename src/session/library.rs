@@ -1,0 +1,93 @@
+//! What is known of calls' logs that were read to be shown: kept in memory while there is room, so that the next reader goes
+//! on from there. Knows no session and reads nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
+
+use super::index::Index;
+use crate::journal::Entry;
+use crate::types::CallId;
+
+/// Bytes of all of it.
+const KEPT_BYTES: usize = 64 * 1024 * 1024;
+/// Pieces of logs that are read at once.
+const READERS: usize = 4;
+
+/// What is known of logs that were read. One reader a log at a time: the next one goes on from there.
+pub(super) struct Library {
+    kept: Mutex<Kept>,
+    readers: Semaphore,
+}
+
+#[derive(Default)]
+struct Kept {
+    calls: HashMap<CallId, Known>,
+    /// In the order in which they came.
+    order: VecDeque<CallId>,
+    bytes: usize,
+}
+
+struct Known {
+    /// Another history of a call is another log.
+    epoch: String,
+    index: Arc<AsyncMutex<Index>>,
+    bytes: usize,
+}
+
+impl Default for Library {
+    fn default() -> Self {
+        Self { kept: Mutex::default(), readers: Semaphore::new(READERS) }
+    }
+}
+
+impl Library {
+    /// What is known of a call's log; of one that was not read, nothing.
+    pub(super) fn index(&self, entry: &Entry) -> Arc<AsyncMutex<Index>> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = kept.calls.get(&entry.call_id).filter(|known| known.epoch == entry.epoch) {
+            return Arc::clone(&known.index);
+        }
+        kept.forget(&entry.call_id);
+        let index = Arc::new(AsyncMutex::new(Index::new()));
+        let known = Known { epoch: entry.epoch.clone(), index: Arc::clone(&index), bytes: 0 };
+        kept.calls.insert(entry.call_id.clone(), known);
+        kept.order.push_back(entry.call_id.clone());
+        index
+    }
+
+    /// A call's log was read; what is known of it takes so much. The oldest ones are forgotten where that is too much.
+    pub(super) fn note(&self, call: &CallId, bytes: usize) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = kept.calls.get_mut(call) {
+            let before = std::mem::replace(&mut known.bytes, bytes);
+            kept.bytes = (kept.bytes + bytes).saturating_sub(before);
+        }
+        while kept.bytes > KEPT_BYTES
+            && let Some(oldest) = kept.order.front().cloned()
+        {
+            kept.forget(&oldest);
+        }
+    }
+
+    /// Leave to read a piece of a log.
+    pub(super) async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        // The semaphore is never closed.
+        self.readers.acquire().await.ok()
+    }
+
+    /// A call was erased.
+    pub(super) fn forget(&self, call: &CallId) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).forget(call);
+    }
+}
+
+impl Kept {
+    fn forget(&mut self, call: &CallId) {
+        if let Some(known) = self.calls.remove(call) {
+            self.bytes = self.bytes.saturating_sub(known.bytes);
+            self.order.retain(|other| other != call);
+        }
+    }
+}
