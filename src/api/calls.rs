@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
@@ -10,10 +11,10 @@ use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
-use super::Api;
 use super::error::{ApiError, accepted, no_content};
 use super::query::Query;
-use crate::hub::{Interest, Item, Kind};
+use super::{Api, Hold};
+use crate::hub::{Interest, Item, Kind, Wants};
 use crate::journal::{CallState, JournalError};
 use crate::session::SessionError;
 use crate::session::command::RunRefusal;
@@ -25,7 +26,7 @@ const TURNS_LIMIT: usize = 5_000;
 const EVENTS_LIMIT: usize = 5_000;
 /// Longest wait for an insight that was asked for, ms.
 const WAIT_LIMIT_MS: u64 = 120_000;
-/// Bytes of a page of calls or of turns, about; a larger call or turn comes alone.
+/// Bytes of a page of calls, turns or events, about; a larger one of these comes alone.
 const PAGE_BYTES: usize = 1024 * 1024;
 /// Bytes of events read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -148,7 +149,12 @@ pub(super) async fn turns(State(api): State<Arc<Api>>, Path(id): Path<String>, R
 }
 
 /// `GET /v1/calls/{id}/events?after=SEQ&limit=`
-pub(super) async fn events(State(api): State<Arc<Api>>, Path(id): Path<String>, RawQuery(query): RawQuery) -> Answer {
+pub(super) async fn events(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    Extension(hold): Extension<Hold>,
+    RawQuery(query): RawQuery,
+) -> Answer {
     let query = Query::new(query.as_deref());
     let call = call_id(&id)?;
     let mut after: Seq = query.number("after")?.unwrap_or(0);
@@ -160,6 +166,8 @@ pub(super) async fn events(State(api): State<Arc<Api>>, Path(id): Path<String>, 
         SessionError::Journal(error) => journal_error(&call, &error),
         other => session_error(&other),
     })?;
+    // Refused before anything is read, not after.
+    let _lease = hold.holder.take(PAGE_BYTES).map_err(ApiError::in_flight)?;
     // Frames are spliced as they are: they were encoded once.
     let mut body = b"{\"events\":[".to_vec();
     let mut given = 0;
@@ -170,7 +178,7 @@ pub(super) async fn events(State(api): State<Arc<Api>>, Path(id): Path<String>, 
             break;
         }
         for record in records {
-            if given == limit {
+            if given == limit || (given > 0 && body.len() + record.frame.len() >= PAGE_BYTES) {
                 more = true;
                 break 'reading;
             }
@@ -181,6 +189,8 @@ pub(super) async fn events(State(api): State<Arc<Api>>, Path(id): Path<String>, 
             given += 1;
             after = record.seq;
         }
+        // A client that asks for many pages does not hold up the others of this thread.
+        tokio::task::yield_now().await;
     }
     let next = if more { after.to_string() } else { "null".to_owned() };
     body.extend_from_slice(format!("],\"next_after\":{next}}}").as_bytes());
@@ -220,7 +230,7 @@ pub(super) async fn run(
 
 /// The result of a run that was asked for after `after_seq`.
 async fn outcome(api: &Api, call: &CallId, name: &str, after_seq: Seq) -> Answer {
-    let mut reader = api.hub.reader(Interest::Calls(vec![(call.clone(), after_seq)]));
+    let mut reader = api.hub.reader(Interest::Calls(vec![(call.clone(), after_seq)]), Wants::INSIGHTS);
     loop {
         let batch = reader
             .next(READ_BYTES)

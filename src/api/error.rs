@@ -10,9 +10,13 @@ use http::{HeaderValue, StatusCode};
 
 use super::auth::Refusal;
 use super::body::BodyError;
+use crate::base::inflight::Exceeded;
 use crate::gateway::{AttemptFailure, GatewayError};
 use crate::llm::RequestError;
 use crate::types::CallId;
+
+/// Error code for `limits.inflight_bytes`.
+const INFLIGHT_BYTES: &str = "inflight_bytes";
 
 /// 202: the work goes on, `body` says how to hear of its end.
 pub(super) fn accepted(body: impl IntoResponse) -> Response {
@@ -117,11 +121,23 @@ impl ApiError {
         Self::new(StatusCode::GONE, code, detail)
     }
 
-    /// 413 or 400: no body.
+    /// 413, 408, 503 or 400: the body could not be read.
     pub(super) fn no_body(error: BodyError) -> Self {
         match error {
             BodyError::TooLong(_) => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", error.to_string()),
             BodyError::Cut => Self::bad_request("bad_body", error.to_string()),
+            BodyError::Timeout(_) => Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", error.to_string()),
+            BodyError::InFlight(exceeded) => Self::in_flight(exceeded),
+        }
+    }
+
+    /// 413 if the connection alone would have too many bytes in flight, else 503.
+    pub(super) fn in_flight(exceeded: Exceeded) -> Self {
+        match exceeded {
+            Exceeded::PerHolder { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, INFLIGHT_BYTES, exceeded.to_string())
+            }
+            Exceeded::Total { .. } => Self::unavailable(INFLIGHT_BYTES, exceeded.to_string()),
         }
     }
 
@@ -193,7 +209,8 @@ fn attempt(attempt: &AttemptFailure) -> serde_json::Value {
 
 impl From<ApiError> for OpenAiError {
     fn from(error: ApiError) -> Self {
-        Self::new(error.status, error.code, error.detail)
+        let retry_after = error.retry_after_s.map(Duration::from_secs);
+        Self { retry_after, ..Self::new(error.status, error.code, error.detail) }
     }
 }
 
@@ -225,7 +242,7 @@ impl OpenAiError {
         Self { param: Some("transcript.call_id".to_owned()), ..error }
     }
 
-    /// 413 or 400: no body.
+    /// As [`ApiError::no_body`].
     pub(super) fn no_body(error: BodyError) -> Self {
         ApiError::no_body(error).into()
     }
@@ -284,7 +301,7 @@ impl OpenAiError {
     /// The JSON document.
     pub fn body(&self) -> String {
         let kind = match self.status.as_u16() {
-            400 | 404 | 405 | 413 | 415 | 422 => "invalid_request_error",
+            400 | 404 | 405 | 408 | 413 | 415 | 422 => "invalid_request_error",
             401 => "authentication_error",
             402 => "insufficient_quota",
             403 => "permission_error",

@@ -12,6 +12,7 @@ mod cors;
 pub mod error;
 pub mod guard;
 mod health;
+mod items;
 pub mod models;
 mod query;
 mod routes;
@@ -29,6 +30,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures::future::BoxFuture;
 use http::{Method, Request};
+use http_body::Body as _;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
@@ -39,6 +41,7 @@ use self::error::{ApiError, OpenAiError};
 use self::guard::Guard;
 use self::subscribe::ViewError;
 use crate::base::drain::Drain;
+use crate::base::inflight::{Holder, Lease};
 use crate::base::ws::{ServerSocket, Upgrade};
 use crate::hub::Hub;
 use crate::ingest;
@@ -51,6 +54,9 @@ use crate::types::view::View;
 
 /// Largest message that a subscriber may send, bytes.
 const SUBSCRIBE_FRAME_BYTES: usize = 1024 * 1024;
+
+/// Response bodies up to this size are not counted as in flight, bytes: one of them fits into the connection's own buffer.
+const SMALL_ANSWER_BYTES: usize = 64 * 1024;
 
 /// What handlers use.
 pub struct Api {
@@ -79,7 +85,20 @@ pub struct Api {
 /// What counts a connection for as long as it lives. It comes with each request, and an upgraded socket keeps it: to the
 /// HTTP server, the connection is over with the upgrade.
 #[derive(Clone)]
-pub struct Hold(pub Arc<dyn std::any::Any + Send + Sync>);
+pub struct Hold {
+    /// Dropped with the connection's last clone.
+    pub counts: Arc<dyn std::any::Any + Send + Sync>,
+    /// Counts the connection's bytes in flight.
+    pub holder: Holder,
+}
+
+/// A response and the lease that counts its body.
+pub struct Answered {
+    /// The response.
+    pub response: Response,
+    /// `None` for a body that is streamed or small.
+    pub lease: Option<Lease>,
+}
 
 /// All paths of one listener. Cheap to clone.
 #[derive(Clone)]
@@ -98,16 +117,33 @@ impl Service {
         Self(Arc::new(Inner { guard, api, router }))
     }
 
-    /// Answers one request of a connection that `hold` counts.
-    pub async fn respond<B>(&self, request: Request<B>, hold: Hold) -> Response
+    /// Answers one request of a connection that `hold` counts. A response over the bytes in flight is replaced by an error.
+    pub async fn respond<B>(&self, request: Request<B>, hold: Hold) -> Answered
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<axum::BoxError>,
+    {
+        let is_chat = routes::speaks_openai(request.uri().path());
+        let holder = hold.holder.clone();
+        let response = self.respond_to(request, hold, is_chat).await;
+        let bytes = usize::try_from(response.body().size_hint().exact().unwrap_or(0)).unwrap_or(usize::MAX);
+        if bytes <= SMALL_ANSWER_BYTES {
+            return Answered { response, lease: None };
+        }
+        match holder.take(bytes) {
+            Ok(lease) => Answered { response, lease: Some(lease) },
+            Err(exceeded) => Answered { response: in_form(ApiError::in_flight(exceeded), is_chat), lease: None },
+        }
+    }
+
+    async fn respond_to<B>(&self, request: Request<B>, hold: Hold, is_chat: bool) -> Response
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<axum::BoxError>,
     {
         let began = Instant::now();
-        let is_chat = routes::speaks_openai(request.uri().path());
         if let Err(refusal) = self.0.guard.check(&request) {
-            return if is_chat { OpenAiError::from(refusal).into_response() } else { refusal.into_response() };
+            return in_form(refusal, is_chat);
         }
         let Some(shared) = Shared::with(&request, |origin| self.0.guard.names(origin)) else {
             return self.answer(request, hold, began, is_chat).await;
@@ -125,11 +161,15 @@ impl Service {
         B::Error: Into<axum::BoxError>,
     {
         let Inner { api, router, .. } = &*self.0;
+        if !is_text(request.uri().path()) {
+            let message = "the path is not UTF-8 after percent-decoding";
+            return in_form(ApiError::bad_request("bad_path", message), is_chat);
+        }
         let mut request = request.map(Body::new);
         let direct = (request.method() == Method::POST).then(|| routes::completions(request.uri().path())).flatten();
         if let Some(route) = direct {
             return match auth::check(&request, route, &api.keys, &api.proxy.tokens) {
-                Ok(caller) => chat::complete(Arc::clone(api), caller, request, began).await,
+                Ok(caller) => chat::complete(Arc::clone(api), caller, request, &hold.holder, began).await,
                 Err(refusal) => OpenAiError::refused(&refusal).into_response(),
             };
         }
@@ -139,6 +179,16 @@ impl Service {
             Err(never) => match never {},
         }
     }
+}
+
+/// True if a path is UTF-8 after percent-decoding. The router would answer others with plain text.
+fn is_text(path: &str) -> bool {
+    !path.contains('%') || percent_encoding::percent_decode_str(path).decode_utf8().is_ok()
+}
+
+/// The error in the form of its path: OpenAI's or a problem document.
+fn in_form(error: ApiError, is_chat: bool) -> Response {
+    if is_chat { OpenAiError::from(error).into_response() } else { error.into_response() }
 }
 
 async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
@@ -176,13 +226,21 @@ fn go_on<F>(
     let refusal = request.extensions_mut().remove::<Refusal>();
     let revoked = request.extensions().get::<Caller>().map(Caller::revoked).unwrap_or_default();
     api.drain.tasks.spawn(async move {
-        let _hold = hold;
         let Ok(socket) = upgrade.socket().await else { return };
+        let socket = held(socket, hold.as_ref());
         match refusal {
             Some(refusal) => refuse(socket, &refusal).await,
             None => serve(socket, revoked).await,
         }
     });
+}
+
+/// Counts the socket's buffers for its connection.
+fn held(socket: ServerSocket, hold: Option<&Hold>) -> ServerSocket {
+    match hold {
+        Some(hold) => socket.held_by(hold.holder.clone()),
+        None => socket,
+    }
 }
 
 /// Says why, and closes: 4401 or 4403.

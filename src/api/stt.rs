@@ -44,8 +44,8 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
     let hold = request.extensions_mut().remove::<Hold>();
     let tasks = api.drain.tasks.clone();
     tasks.spawn(async move {
-        let _hold = hold;
-        if let Ok(mut socket) = upgrade.socket().await {
+        if let Ok(socket) = upgrade.socket().await {
+            let mut socket = super::held(socket, hold.as_ref());
             if let Some(refusal) = refusal {
                 // In the vendor's own form: its SDKs read nothing else.
                 let message = format!("Unauthorized Connection: {}", refusal.message);

@@ -1,23 +1,27 @@
 //! `POST /v1/transcripts`: a whole recording at once. It becomes a call like any other, whose analyses run when it ends;
 //! the answer is what they came to.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::Request;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::calls::session_error;
 use super::error::ApiError;
-use super::{Api, body};
-use crate::base::{measure, names, surrogates};
-use crate::hub::{Frame, Interest, Item, Kind};
+use super::{Api, Hold, body, items};
+use crate::base::inflight::Lease;
+use crate::base::{names, surrogates};
+use crate::hub::{Frame, Interest, Item, Kind, Wants};
 use crate::ingest::whole::{Whole, WholeError};
 use crate::llm::RequestError;
 use crate::session::config::LimitsConfig;
@@ -31,21 +35,28 @@ const READ_BYTES: usize = 256 * 1024;
 /// What a call takes beyond its final runs.
 const MARGIN: Duration = Duration::from_secs(30);
 
+/// Larger bodies are parsed on a blocking thread, so that the runtime's thread serves others, bytes.
+const INLINE_BYTES: usize = 64 * 1024;
+/// Estimated memory of a frame until it is fed to the call: this many bytes,
+const KEPT_BYTES: usize = 128;
+/// and this many times its text: the text itself and its decoded events.
+const KEPT_TIMES: usize = 4;
+
 #[derive(Deserialize)]
 #[serde(expecting = "a JSON object")]
-struct Posted {
+struct Posted<'a> {
     #[serde(default)]
     call_id: Option<String>,
-    #[serde(default)]
-    meta: JsonMap,
-    #[serde(default)]
-    analyses: Option<Vec<String>>,
+    #[serde(default, borrow)]
+    meta: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    analyses: Option<&'a RawValue>,
     /// Turns as in our own dialect; their numbers are their places.
-    #[serde(default)]
-    turns: Option<Vec<JsonMap>>,
+    #[serde(default, borrow)]
+    turns: Option<&'a RawValue>,
     /// Lines of a recording, or a vendor's frames as they are.
-    #[serde(default)]
-    recording: Option<Vec<Value>>,
+    #[serde(default, borrow)]
+    recording: Option<&'a RawValue>,
     #[serde(default)]
     dialect: Option<String>,
 }
@@ -54,28 +65,28 @@ fn bad(message: impl Into<String>) -> ApiError {
     ApiError::bad_request("bad_field", message)
 }
 
-impl Posted {
-    fn read(body: &[u8]) -> Result<Self, ApiError> {
-        let body = std::str::from_utf8(body)
-            .map_err(|error| bad(format!("expected JSON in UTF-8; it is none from byte {} on", error.valid_up_to())))?;
-        let body = surrogates::repaired(body);
-        let mut reader = serde_json::Deserializer::from_str(&body);
-        serde_path_to_error::deserialize(&mut reader)
-            .map_err(|error| bad(RequestError::read("", error.path(), error.inner()).message))
-    }
+/// Parses `json`, the value of the field `under` (empty: the whole body).
+fn parse<'a, T: Deserialize<'a>>(under: &str, json: &'a str) -> Result<T, ApiError> {
+    let mut reader = serde_json::Deserializer::from_str(json);
+    serde_path_to_error::deserialize(&mut reader)
+        .map_err(|error| bad(RequestError::read(under, error.path(), error.inner()).message))
+}
 
+/// [`parse`] for a value that may be large once parsed; its memory is counted meanwhile.
+fn parse_counted<'a, T: Deserialize<'a>>(under: &str, json: &'a RawValue, lease: &mut Lease) -> Result<T, ApiError> {
+    let bytes = body::json_bytes(json.get().as_bytes());
+    lease.grow(bytes).map_err(ApiError::in_flight)?;
+    let value = parse(under, json.get());
+    lease.shrink(bytes);
+    value
+}
+
+impl<'a> Posted<'a> {
     /// The frames, checked.
-    fn whole(&mut self, limits: &LimitsConfig) -> Result<Whole, ApiError> {
-        let (name, default, frames): (&str, &str, Vec<String>) = match (self.turns.take(), self.recording.take()) {
-            (Some(turns), None) => ("turns", "sidetone", turns.into_iter().enumerate().map(turn).collect()),
-            (None, Some(lines)) => {
-                // A line of a recording, `{"at_ms":N,"message":{…}}`, or the message alone.
-                let text = |line: Value| {
-                    let inner = line.get("message").filter(|inner| inner.is_object() && line.get("type").is_none());
-                    inner.unwrap_or(&line).to_string()
-                };
-                ("recording", "assemblyai", lines.into_iter().map(text).collect())
-            }
+    fn whole(&self, limits: &LimitsConfig, lease: &mut Lease) -> Result<Whole, ApiError> {
+        let (name, default, list) = match (self.turns, self.recording) {
+            (Some(turns), None) => ("turns", "sidetone", turns),
+            (None, Some(lines)) => ("recording", "assemblyai", lines),
             _ => return Err(bad("expected exactly one of turns, recording")),
         };
         let dialect = self.dialect.as_deref().unwrap_or(default);
@@ -86,7 +97,8 @@ impl Posted {
             let known: Vec<&str> = stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
             bad(format!("dialect: {}", names::unknown("dialect", dialect, &known)))
         })?;
-        let whole = Whole::read(dialect, frames.iter().map(String::as_str), limits)
+        let frames = frames(name, list, lease)?;
+        let whole = Whole::read(dialect, frames.iter().map(|frame| &**frame), limits)
             .map_err(|(position, complaint)| bad(format!("{name}[{position}]: {}", complaint.message)))?;
         if whole.has_turns() {
             return Ok(whole);
@@ -104,7 +116,38 @@ impl Posted {
     }
 }
 
-fn turn((number, mut turn): (usize, JsonMap)) -> String {
+/// The frames of a list; their memory is added to `lease`.
+fn frames<'a>(name: &str, list: &'a RawValue, lease: &mut Lease) -> Result<Vec<Cow<'a, str>>, ApiError> {
+    let mut frames = Vec::new();
+    let read = items::each(list, |position, item| {
+        let frame = if name == "turns" {
+            Cow::Owned(turn(position, parse_counted(&format!("turns[{position}]"), item, lease)?))
+        } else {
+            Cow::Borrowed(frame(item))
+        };
+        lease.grow(KEPT_BYTES + KEPT_TIMES * frame.len()).map_err(ApiError::in_flight)?;
+        frames.push(frame);
+        Ok(())
+    });
+    read.map_err(|error: Option<ApiError>| error.unwrap_or_else(|| bad(format!("{name}: expected a list"))))?;
+    Ok(frames)
+}
+
+/// A line of a recording, `{"at_ms":N,"message":{…}}`, or the message alone.
+fn frame(line: &RawValue) -> &str {
+    #[derive(Deserialize)]
+    struct Line<'a> {
+        #[serde(default, borrow)]
+        message: Option<&'a RawValue>,
+        r#type: Option<serde::de::IgnoredAny>,
+    }
+    match serde_json::from_str(line.get()) {
+        Ok(Line { message: Some(message), r#type: None }) if message.get().starts_with('{') => message.get(),
+        _ => line.get(),
+    }
+}
+
+fn turn(number: usize, mut turn: JsonMap) -> String {
     turn.insert("type".to_owned(), json!("turn"));
     turn.insert("turn_order".to_owned(), json!(number));
     Value::Object(turn).to_string()
@@ -114,38 +157,77 @@ fn taken(call: &CallId) -> ApiError {
     ApiError::conflict("call_exists", format!("call {call} is there already; give another call_id, or none"))
 }
 
+/// A parsed and checked body.
+struct Asked {
+    call: CallId,
+    meta: JsonMap,
+    analyses: Option<Vec<String>>,
+    whole: Whole,
+    lease: Lease,
+}
+
+/// Parses a body. `lease` counts its memory until it is fed to the call.
+fn read(api: &Api, body: &[u8], mut lease: Lease) -> Result<Asked, ApiError> {
+    let text = std::str::from_utf8(body)
+        .map_err(|error| bad(format!("expected JSON in UTF-8; it is none from byte {} on", error.valid_up_to())))?;
+    let text = surrogates::repaired(text);
+    let posted: Posted<'_> = parse("", &text)?;
+    let deps = api.sessions.deps();
+    let meta = match posted.meta {
+        Some(meta) if meta.get().len() > deps.limits.meta_bytes => {
+            let (bytes, limit) = (meta.get().len(), deps.limits.meta_bytes);
+            return Err(bad(format!("meta: {bytes} bytes are over the limit of {limit} (limits.meta_bytes)")));
+        }
+        Some(meta) => parse("meta", meta.get())?,
+        None => JsonMap::new(),
+    };
+    let analyses: Option<Vec<String>> = match posted.analyses {
+        Some(names) => parse_counted("analyses", names, &mut lease)?,
+        None => None,
+    };
+    if let Some(name) = analyses.iter().flatten().find(|name| deps.analyses.get(name).is_none()) {
+        let message = names::unknown("analysis", name, deps.analyses.names());
+        return Err(ApiError::bad_request("unknown_analysis", message));
+    }
+    let whole = posted.whole(&deps.limits, &mut lease)?;
+    Ok(Asked { call: posted.call(api)?, meta, analyses, whole, lease })
+}
+
 /// Takes a recording and answers with its insights.
 ///
 /// # Cancel safety
 /// A client that goes away leaves the call: it completes, and can be read under `/v1/calls`.
-pub(super) async fn post(State(api): State<Arc<Api>>, request: Request<Body>) -> Result<Response, ApiError> {
+pub(super) async fn post(
+    State(api): State<Arc<Api>>,
+    Extension(hold): Extension<Hold>,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, MAX_BODY_BYTES).await.map_err(ApiError::no_body)?;
-    let mut posted = Posted::read(&body)?;
-    drop(body);
+    let body = body::read(&parts.headers, body, MAX_BODY_BYTES, &hold.holder).await.map_err(ApiError::no_body)?;
+    let (body, lease) = body.into_parts();
+    let asked = if body.len() > INLINE_BYTES {
+        let api = Arc::clone(&api);
+        let reading = tokio::task::spawn_blocking(move || read(&api, &body, lease));
+        reading.await.map_err(|_| ApiError::internal("the recording could not be read"))??
+    } else {
+        read(&api, &body, lease)?
+    };
+    let Asked { call, meta, analyses, whole, lease } = asked;
     let deps = Arc::clone(api.sessions.deps());
-    if let Some(name) = posted.analyses.iter().flatten().find(|name| deps.analyses.get(name).is_none()) {
-        let message = names::unknown("analysis", name, deps.analyses.names());
-        return Err(ApiError::bad_request("unknown_analysis", message));
-    }
-    let (bytes, limit) = (measure::value(&posted.meta), deps.limits.meta_bytes);
-    if bytes > limit {
-        return Err(bad(format!("meta: {bytes} bytes as JSON are over the limit of {limit} (limits.meta_bytes)")));
-    }
-    let whole = posted.whole(&deps.limits)?;
     let mut lost: Vec<Value> = whole
         .lost()
         .iter()
         .map(|(position, error)| json!({"recording": position, "code": error.code, "message": error.message}))
         .collect();
-    let call = posted.call(&api)?;
-    let Posted { meta, analyses, .. } = posted;
     let patience = deps.ingest.final_timeout + MARGIN;
     let answered = async {
         // On a task of its own: a client that goes away does not leave half a call.
         let feeding = {
             let (api, call) = (Arc::clone(&api), call.clone());
-            tokio::spawn(async move { whole.feed(&api.sessions, &call, &meta, analyses.as_deref()).await })
+            tokio::spawn(async move {
+                let _lease = lease;
+                whole.feed(&api.sessions, &call, &meta, analyses.as_deref()).await
+            })
         };
         let (after, outlet) = match feeding.await {
             Ok(Ok(fed)) => fed,
@@ -186,7 +268,7 @@ fn late(api: &Api, call: &CallId, patience: Duration) -> ApiError {
 
 /// Waits for the call's end, and gives its last event, and the insights of its per-turn analyses.
 async fn completed(api: &Api, call: &CallId, after: Seq) -> Result<(Value, BTreeMap<String, Value>), ApiError> {
-    let mut reader = api.hub.reader(Interest::Calls(vec![(call.clone(), after)]));
+    let mut reader = api.hub.reader(Interest::Calls(vec![(call.clone(), after)]), Wants::INSIGHTS.and(Wants::END));
     let mut of_turns: BTreeMap<String, Value> = BTreeMap::new();
     let event = |frame: &Frame| -> Value { serde_json::from_str(frame.text().as_str()).unwrap_or_default() };
     loop {

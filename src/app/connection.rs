@@ -1,5 +1,6 @@
-//! One HTTP/1 connection, by its clocks: a request's head must come in time once it has begun, and a connection between two
-//! requests may idle for long, so that clients that keep theirs do not send into one that is just being closed.
+//! One HTTP/1 connection and its time limits: on a request's head, on its body, on a response that the client does not
+//! read, and a long one between two requests, so that clients that keep connections do not send into one that is just
+//! being closed.
 //!
 //! Knows no path and no answer.
 
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -20,42 +22,67 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::base::body::TimedBody;
+use crate::base::inflight::{Holder, Lease};
+
 /// A request's head must have come this long after its first byte, the first one after the connection.
 const HEAD: Duration = Duration::from_secs(10);
 /// A connection that is kept for the next request is closed after this: longer than clients and load balancers keep theirs
 /// (600 s at most), so that it is they who close.
 const IDLE: Duration = Duration::from_secs(620);
+/// The connection is closed when a write of a response makes no progress for this long.
+const STALL: Duration = Duration::from_secs(10);
+/// The same for a flush below TLS, whose progress is not visible: up to 64 KiB may wait there.
+const FLUSH: Duration = Duration::from_secs(60);
+/// A response body is passed to the HTTP library in pieces of this size, bytes; the rest is counted as in flight.
+const PIECE: usize = 64 * 1024;
+/// Buffer of the HTTP library for one connection in each direction, bytes. A request's head must fit.
+const BUFFER: usize = 128 * 1024;
+/// A partly received head is counted as in flight above this size, bytes.
+const SMALL_HEAD: usize = 8 * 1024;
 /// While an answer is under way, it is looked so often whether it is over: hyper asks for no byte of a head before it is
 /// woken.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Answers the requests of a connection until it ends, or `stop` has come and the answer under way is told.
-pub(super) async fn serve<S, A, F, B>(stream: S, answer: A, stop: CancellationToken)
+/// Serves a connection until it ends, `holder` is evicted, or `stop` is cancelled and the current response is sent. A
+/// request's body has `a_mib` for each MiB begun. `answer` returns a response and the lease that counts its body.
+pub(super) async fn serve<S, A, F, B>(stream: S, answer: A, holder: Holder, a_mib: Duration, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: Fn(Request<Incoming>) -> F,
-    F: Future<Output = Response<B>>,
-    B: Body + Unpin + 'static,
+    A: Fn(Request<TimedBody<Incoming>>) -> F,
+    F: Future<Output = (Response<B>, Option<Lease>)>,
+    B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let progress = Arc::new(Progress::default());
-    let handler = hyper::service::service_fn(|request| {
+    let handler = hyper::service::service_fn(|request: Request<Incoming>| {
         let answering = Answering::begin(&progress);
-        let answer = answer(request);
+        let answer = answer(request.map(|body| TimedBody::new(body, a_mib)));
         async move {
-            let response = answer.await;
+            let (response, lease) = answer.await;
+            let wrap = |body, answering| Told { body, rest: Bytes::new(), lease, _answering: answering };
             // As an answer there is but one such status: the protocol changes.
             if response.status().is_informational() {
                 answering.for_good();
-                return Ok::<_, Infallible>(response.map(|body| Told { body, _answering: None }));
+                return Ok::<_, Infallible>(response.map(|body| wrap(body, None)));
             }
-            Ok(response.map(|body| Told { body, _answering: Some(answering) }))
+            Ok(response.map(|body| wrap(body, Some(answering))))
         }
     });
-    let stream = Timed { stream, progress: Arc::clone(&progress), begun: Some(0), clock: Clock::new() };
+    let stream = Timed {
+        stream,
+        progress: Arc::clone(&progress),
+        begun: Some(0),
+        clock: Clock::new(),
+        writing: None,
+        flushing: None,
+        holder: holder.clone(),
+        head: None,
+    };
     let connection = http1::Builder::new()
         // Both clocks are ours: hyper's is set and taken back with every request.
         .header_read_timeout(None)
+        .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), handler)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
@@ -63,9 +90,15 @@ where
         biased;
         // A connection that ends badly is the peer's affair.
         _ = connection.as_mut() => {}
+        // Dropping the connection drops what it holds.
+        () = holder.evicted() => {}
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+            tokio::select! {
+                biased;
+                _ = connection => {}
+                () = holder.evicted() => {}
+            }
         }
     }
 }
@@ -106,39 +139,76 @@ impl Drop for Answering {
     }
 }
 
-/// An answer's body; dropped, the answer is told.
+/// A response body, passed on in pieces. Dropping it ends the response.
 struct Told<B> {
     body: B,
+    /// Rest of a large frame of the body.
+    rest: Bytes,
+    /// Counts what is not passed on yet.
+    lease: Option<Lease>,
     _answering: Option<Answering>,
 }
 
-impl<B: Body + Unpin> Body for Told<B> {
-    type Data = B::Data;
+impl<B> Told<B> {
+    fn next_piece(&mut self) -> Bytes {
+        let piece = self.rest.split_to(PIECE.min(self.rest.len()));
+        if let Some(lease) = &mut self.lease {
+            lease.shrink(piece.len());
+        }
+        piece
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Told<B> {
+    type Data = Bytes;
     type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)).map(|frame| frame.map(Frame::into_data)) {
+                Some(Ok(Ok(data))) if data.len() > PIECE => self.rest = data,
+                Some(Ok(Ok(data))) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Some(Ok(Err(frame))) => return Poll::Ready(Some(Ok(frame))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+        Poll::Ready(Some(Ok(Frame::data(self.next_piece()))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let rest = self.rest.len() as u64;
+        let hint = self.body.size_hint();
+        let mut whole = SizeHint::new();
+        whole.set_lower(hint.lower() + rest);
+        if let Some(upper) = hint.upper() {
+            whole.set_upper(upper + rest);
+        }
+        whole
     }
 }
 
-/// A stream whose reads fail when a head takes too long, or does not begin.
+/// A stream whose reads fail when a head takes too long or does not begin, and whose writes fail when they make no
+/// progress.
 struct Timed<S> {
     stream: S,
     progress: Arc<Progress>,
     /// The number of the head that has begun.
     begun: Option<u64>,
     clock: Clock,
+    /// Timers of a blocked write and of a blocked flush.
+    writing: Option<Pin<Box<Sleep>>>,
+    flushing: Option<Pin<Box<Sleep>>>,
+    holder: Holder,
+    /// Bytes of the head that is being received, and their lease if they are many.
+    head: Option<(usize, Option<Lease>)>,
 }
 
 impl<S> Timed<S> {
@@ -156,8 +226,43 @@ impl<S> Timed<S> {
         } else {
             Stage::Idle
         };
+        if stage != Stage::Head {
+            self.head = None;
+        }
         self.clock.poll(context, (head, stage))
     }
+
+    /// Counts bytes of a head.
+    fn charge_head(&mut self, more: usize) {
+        let (bytes, lease) = self.head.get_or_insert((0, None));
+        *bytes += more;
+        if *bytes > SMALL_HEAD {
+            match lease {
+                Some(lease) => lease.set(*bytes),
+                None => *lease = Some(self.holder.charge(*bytes)),
+            }
+        }
+    }
+}
+
+/// Fails a write or flush that is blocked for longer than `patience`.
+fn timed<T>(
+    clock: &mut Option<Pin<Box<Sleep>>>,
+    progress: &Progress,
+    context: &mut Context<'_>,
+    result: Poll<io::Result<T>>,
+    patience: Duration,
+) -> Poll<io::Result<T>> {
+    if result.is_ready() {
+        *clock = None;
+        return result;
+    }
+    // An upgraded connection has its own time limits.
+    if progress.upgraded.load(Ordering::Relaxed) {
+        return Poll::Pending;
+    }
+    ready!(clock.get_or_insert_with(|| Box::pin(sleep(patience))).as_mut().poll(context));
+    Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut)))
 }
 
 /// What a connection is at.
@@ -225,7 +330,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
             }
             Poll::Ready(result) => {
                 if buffer.filled().len() > before && !self.progress.answering.load(Ordering::Relaxed) {
-                    self.begun = Some(self.progress.heads.load(Ordering::Relaxed));
+                    let head = Some(self.progress.heads.load(Ordering::Relaxed));
+                    if std::mem::replace(&mut self.begun, head) != head {
+                        self.head = None;
+                    }
+                    self.charge_head(buffer.filled().len() - before);
                 }
                 Poll::Ready(result)
             }
@@ -235,11 +344,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for Timed<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let this = &mut *self;
+        timed(&mut this.writing, &this.progress, context, result, STALL)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        let result = Pin::new(&mut self.stream).poll_flush(context);
+        let this = &mut *self;
+        timed(&mut this.flushing, &this.progress, context, result, FLUSH)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -251,7 +364,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Timed<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let result = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let this = &mut *self;
+        timed(&mut this.writing, &this.progress, context, result, STALL)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -265,18 +380,48 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
     use super::*;
+    use crate::base::inflight::{Account, Metrics};
 
     const REQUEST: &[u8] = b"POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 2\r\n\r\nhi";
+
+    /// Time limit of each MiB of a body.
+    const A_MIB: Duration = Duration::from_secs(600);
+
+    fn account() -> Account {
+        Account::new("limits.inflight_bytes", 16 << 20, Metrics::default())
+    }
+
+    async fn echo(request: Request<TimedBody<Incoming>>) -> Response<Full<Bytes>> {
+        match request.into_body().collect().await {
+            Ok(body) => Response::new(Full::new(body.to_bytes())),
+            Err(error) => Response::new(Full::from(error.to_string())),
+        }
+    }
 
     /// A client's end; what is asked is answered with its own body after a time.
     fn connected(takes: Duration) -> DuplexStream {
         let (client, server) = tokio::io::duplex(1 << 16);
-        let answer = move |request: Request<Incoming>| async move {
-            let body = request.into_body().collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let answer = move |request: Request<TimedBody<Incoming>>| async move {
+            let response = echo(request).await;
             sleep(takes).await;
-            Response::new(Full::new(body))
+            (response, None)
         };
-        tokio::spawn(serve(server, answer, CancellationToken::new()));
+        tokio::spawn(serve(server, answer, account().holder(), A_MIB, CancellationToken::new()));
+        client
+    }
+
+    /// The client's end of a connection whose responses have this many bytes, counted in `account`.
+    fn answering(account: &Account, bytes: usize) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(1 << 16);
+        let holder = account.holder();
+        let answer = {
+            let holder = holder.clone();
+            move |_: Request<TimedBody<Incoming>>| {
+                let lease = holder.take(bytes).expect("room");
+                std::future::ready((Response::new(Full::from(vec![b'x'; bytes])), Some(lease)))
+            }
+        };
+        tokio::spawn(serve(server, answer, holder, A_MIB, CancellationToken::new()));
         client
     }
 
@@ -337,20 +482,108 @@ mod tests {
     async fn a_slow_answer_and_a_slow_body_are_no_slow_head() {
         let mut client = connected(HEAD * 3);
         for _ in 0..2 {
-            let (last, but_last) = REQUEST.split_last().expect("bytes");
+            let (but_last, last) = REQUEST.split_at(REQUEST.len() - 2);
             client.write_all(&but_last[..20]).await.expect("write");
             sleep(HEAD / 2).await;
             client.write_all(&but_last[20..]).await.expect("write");
-            sleep(HEAD * 2).await;
-            client.write_all(&[*last]).await.expect("write");
+            for byte in last {
+                sleep(HEAD * 9 / 10).await;
+                client.write_all(&[*byte]).await.expect("write");
+            }
             answered(&mut client).await;
         }
     }
 
     #[tokio::test(start_paused = true)]
+    async fn idle_body_ends_its_connection_with_an_error() {
+        let mut client = connected(Duration::ZERO);
+        client.write_all(&REQUEST[..REQUEST.len() - 1]).await.expect("write");
+        let began = Instant::now();
+        let mut told = Vec::new();
+        client.read_to_end(&mut told).await.expect("an end");
+        assert_eq!(began.elapsed().as_secs(), 10);
+        let told = String::from_utf8_lossy(&told);
+        assert!(told.ends_with("no byte of the body came for 10 s"), "{told}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn unread_response_ends_its_connection() {
+        let account = account();
+        let mut client = answering(&account, 1 << 20);
+        client.write_all(REQUEST).await.expect("write");
+        let began = Instant::now();
+        // A slow reader takes some bytes before each timeout.
+        let mut some = vec![0; 8 * 1024];
+        for _ in 0..3 {
+            sleep(STALL * 9 / 10).await;
+            client.read_exact(&mut some).await.expect("a part of the answer");
+        }
+        assert!(account.used() > 700_000, "what is not taken counts: {}", account.used());
+        while account.used() > 0 {
+            sleep(Duration::from_millis(100)).await;
+            assert!(began.elapsed() < STALL * 5, "it is still held");
+        }
+        let after = began.elapsed() - STALL * 27 / 10;
+        assert!(after >= STALL && after < STALL * 3 / 2, "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn read_response_is_complete_and_not_counted() {
+        let account = account();
+        let mut client = answering(&account, 1_000_003);
+        for _ in 0..2 {
+            client.write_all(REQUEST).await.expect("write");
+            let mut told = Vec::new();
+            while !told.windows(4).any(|end| end == b"\r\n\r\n") {
+                told.push(client.read_u8().await.expect("a head"));
+            }
+            assert!(String::from_utf8_lossy(&told).contains("content-length: 1000003"), "{told:?}");
+            let mut body = vec![0; 1_000_003];
+            client.read_exact(&mut body).await.expect("the body");
+            assert!(body.iter().all(|byte| *byte == b'x'));
+        }
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(account.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn evicted_connection_is_closed() {
+        let account = account();
+        let mut client = answering(&account, 5 << 20);
+        client.write_all(REQUEST).await.expect("write");
+        while account.used() == 0 {
+            tokio::task::yield_now().await;
+        }
+        let others: Vec<_> = (0..3).map(|_| account.holder()).collect();
+        let _leases: Vec<_> = others.iter().map(|other| other.take(4 << 20)).collect();
+        assert!(others.iter().all(|other| !other.is_evicted()));
+        let began = Instant::now();
+        let mut told = Vec::new();
+        client.read_to_end(&mut told).await.expect("an end");
+        assert!(told.len() < 5 << 20 && began.elapsed() < STALL, "{} bytes", told.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_head_counts_while_it_is_received() {
+        let account = account();
+        let mut client = answering(&account, 1);
+        client.write_all(b"GET / HTTP/1.1\r\nhost: h\r\nx: ").await.expect("write");
+        client.write_all(&[b'x'; 50_000]).await.expect("write");
+        while account.used() < 50_000 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        client.write_all(b"\r\n\r\n").await.expect("write");
+        let mut told = vec![0; 12];
+        client.read_exact(&mut told).await.expect("an answer");
+        assert_eq!(told, b"HTTP/1.1 200");
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(account.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn after_an_upgrade_no_clock_runs() {
         let (mut client, server) = tokio::io::duplex(1 << 16);
-        let answer = |mut request: Request<Incoming>| async move {
+        let answer = |mut request: Request<TimedBody<Incoming>>| async move {
             let upgrade = hyper::upgrade::on(&mut request);
             tokio::spawn(async move {
                 let mut upgraded = TokioIo::new(upgrade.await.expect("upgraded"));
@@ -361,9 +594,9 @@ mod tests {
             *response.status_mut() = http::status::StatusCode::SWITCHING_PROTOCOLS;
             response.headers_mut().insert("upgrade", http::HeaderValue::from_static("echo"));
             response.headers_mut().insert("connection", http::HeaderValue::from_static("upgrade"));
-            response
+            (response, None)
         };
-        tokio::spawn(serve(server, answer, CancellationToken::new()));
+        tokio::spawn(serve(server, answer, account().holder(), A_MIB, CancellationToken::new()));
         let head = b"GET / HTTP/1.1\r\nhost: h\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
         client.write_all(head).await.expect("write");
         let mut told = Vec::new();

@@ -14,8 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::connection;
 use super::limits::Gates;
 use crate::api::error::ApiError;
-use crate::api::{Hold, Service};
+use crate::api::{Answered, Hold, Service};
+use crate::base::body::TimedBody;
 use crate::base::drain::Drain;
+use crate::base::inflight::Account;
 use crate::base::tls::Acceptor;
 
 /// Connections that may wait to be accepted.
@@ -58,15 +60,25 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
+/// Bounds of all connections.
+pub(super) struct Bounds {
+    /// Their bytes in flight.
+    pub(super) account: Account,
+    /// `limits.body_timeout_ms`
+    pub(super) body_timeout: Duration,
+}
+
 /// Accepts until the daemon stops.
 pub(super) async fn accept(
     listener: TcpListener,
     tls: Option<Acceptor>,
     service: Service,
     gates: Gates,
+    bounds: Bounds,
     runtimes: Vec<Handle>,
     drain: Drain,
 ) {
+    let Bounds { account, body_timeout } = bounds;
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
@@ -106,15 +118,16 @@ pub(super) async fn accept(
         let load = Load::new(load);
         let (service, tls) = (service.clone(), tls.clone());
         let stop = drain.stop.clone();
+        let holder = account.holder();
         let serve = async move {
-            let hold = Hold(Arc::new((load, pass)));
+            let hold = Hold { counts: Arc::new((load, pass)), holder };
             let Ok(stream) = TcpStream::from_std(stream) else { return };
             match tls {
-                None => serve(stream, service, hold, stop).await,
+                None => serve(stream, service, hold, body_timeout, stop).await,
                 Some(tls) => {
                     // A client that does not trust the certificate says so on its own side.
                     if let Ok(stream) = Box::pin(tls.accept(stream)).await {
-                        serve(stream, service, hold, stop).await;
+                        serve(stream, service, hold, body_timeout, stop).await;
                     }
                 }
             }
@@ -132,15 +145,18 @@ async fn next(listener: &tokio::net::TcpListener) -> io::Result<(TcpStream, Sock
     Ok((stream, peer))
 }
 
-async fn serve<S>(stream: S, service: Service, hold: Hold, stop: CancellationToken)
+async fn serve<S>(stream: S, service: Service, hold: Hold, body_timeout: Duration, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let answer = |request: http::Request<hyper::body::Incoming>| {
+    let answer = |request: http::Request<TimedBody<hyper::body::Incoming>>| {
         let (service, hold) = (service.clone(), hold.clone());
-        async move { service.respond(request, hold).await }
+        async move {
+            let Answered { response, lease } = service.respond(request, hold).await;
+            (response, lease)
+        }
     };
-    connection::serve(stream, answer, stop).await;
+    connection::serve(stream, answer, hold.holder.clone(), body_timeout, stop).await;
 }
 
 /// Answers 503 and closes, without reading.

@@ -24,6 +24,7 @@ use self::workers::Workers;
 use crate::api::guard::Guard;
 use crate::api::{Api, Service, SessionViews, subscribe};
 use crate::base::drain::Drain;
+use crate::base::inflight::{self, Account};
 use crate::base::owner;
 use crate::base::queue::QueueMetrics;
 use crate::base::tls::{Acceptor, TlsError};
@@ -40,8 +41,6 @@ use crate::{ingest, sink};
 const JOBS: usize = 512;
 /// Before the deadline of a shutdown, jobs still out are aborted so that what is left can be written.
 const ABORT_MARGIN: Duration = Duration::from_millis(500);
-/// Retention is looked at so often.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Why a daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -114,9 +113,8 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     limits::raise_open_files();
     let mut registry = Registry::default();
     let queues = QueueMetrics::register(&mut registry);
-    let journal = journal::open(&config.journal, journal::Metrics::register(&mut registry))
+    let store: Arc<dyn Store> = journal::open(&config.journal, journal::Metrics::register(&mut registry))
         .map_err(|error| StartError::Journal(error.to_string()))?;
-    let store: Arc<dyn Store> = Arc::clone(&journal) as Arc<dyn Store>;
     let hub = Hub::new(Arc::clone(&store), hub::Config::default(), hub::Metrics::register(&mut registry));
     store.set_tail(Arc::new(hub.clone()));
     let ledger = Ledger::open(&config.journal.dir.join("ledger"), ledger::Metrics::register(&mut registry))
@@ -134,7 +132,13 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     }
     let workers = Workers::start()?;
     let gates = limits::Gates::new(&config.limits);
-    registry.register_collector(Box::new(vitals::Vitals { runtimes: workers.handles(), gates: gates.clone() }));
+    let in_flight = inflight::Metrics::register(&mut registry);
+    let account = Account::new("limits.inflight_bytes", config.limits.inflight_bytes, in_flight);
+    registry.register_collector(Box::new(vitals::Vitals {
+        runtimes: workers.handles(),
+        gates: gates.clone(),
+        account: account.clone(),
+    }));
     let spans =
         otel::Spans::start(&config.telemetry, workers.handles().last().cloned()).map_err(StartError::Telemetry)?;
     let attempts = Arc::new(books::Books { ledger: ledger.clone(), spans: spans.clone() });
@@ -207,7 +211,6 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         let run = ingest::source::run(source, sessions.clone(), recorder.clone(), source_metrics.clone());
         workers.spawn(drain.tasks.track_future(run));
     }
-    workers.spawn(sweep(journal, drain.clone()));
     match keys::admin::Socket::bind(&config.journal.dir) {
         Ok(socket) => workers.spawn(socket.serve(watched_keys.clone(), drain.stop.clone())),
         // Key commands then change the files, which this daemon heeds as well.
@@ -228,7 +231,8 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     if let Some(tls) = tls.clone() {
         workers.spawn(tls.watch());
     }
-    workers.spawn_first(listener::accept(bound, tls, service, gates, workers.handles(), drain.clone()));
+    let bounds = listener::Bounds { account, body_timeout: config.limits.body_timeout };
+    workers.spawn_first(listener::accept(bound, tls, service, gates, bounds, workers.handles(), drain.clone()));
     tracing::info!(%address, journal = %config.journal.dir.display(), "sidetone is up");
     Ok(Running { address, secure, drain, store, workers, deadline: config.shutdown.deadline, reloader, spans })
 }
@@ -282,22 +286,4 @@ fn check_address(listen: SocketAddr, keys: &Keys) -> Result<(), StartError> {
         IpAddr::V6(ip) => ip.is_loopback(),
     };
     if loopback || keys.needed() { Ok(()) } else { Err(StartError::NotLoopback(listen)) }
-}
-
-/// Erases what has left retention, at start and hourly.
-async fn sweep(journal: Arc<journal::Embedded>, drain: Drain) {
-    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
-    loop {
-        tokio::select! {
-            biased;
-            () = drain.stop.cancelled() => return,
-            _ = ticks.tick() => {
-                let journal = Arc::clone(&journal);
-                // Reads and unlinks files: not on a runtime's thread.
-                if tokio::task::spawn_blocking(move || journal.sweep(crate::base::time::unix_ms())).await.is_err() {
-                    tracing::error!("the retention sweep panicked");
-                }
-            }
-        }
-    }
 }

@@ -8,12 +8,14 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::runtime::Handle;
 
 use super::limits::Gates;
+use crate::base::inflight::Account;
 
-/// Tasks on the runtimes, and connections.
+/// Tasks on the runtimes, connections, and what they make us hold.
 #[derive(Debug)]
 pub(super) struct Vitals {
     pub(super) runtimes: Vec<Handle>,
     pub(super) gates: Gates,
+    pub(super) account: Account,
 }
 
 impl Collector for Vitals {
@@ -22,6 +24,7 @@ impl Collector for Vitals {
         let all = [
             ("sidetone_app_tasks", "Tasks alive on the runtimes", tasks),
             ("sidetone_app_connections", "Connections that were let in and are not over", self.gates.open()),
+            ("sidetone_inflight_bytes", "Bytes in flight: bodies, answers and frames that wait", self.account.used()),
         ];
         for (name, help, count) in all {
             let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));

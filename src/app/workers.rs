@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// Threads for blocking work (the embedded provider, file sweeps) a runtime.
+/// Threads for blocking work (the embedded provider, long bodies) a runtime.
 const BLOCKING_THREADS: usize = 4;
 
 /// Running runtimes.

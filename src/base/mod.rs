@@ -1,9 +1,12 @@
-//! Mechanisms that know no domain type: settings, queues with gauges, time, stopwatches, backoff, sockets and their
-//! pulse, draining, repair of JSON text, bytes of JSON, words of text, owners of files, near names.
+//! Mechanisms that know no domain type: settings, queues with gauges, bytes in flight, time, stopwatches, backoff, time limits
+//! of bodies, sockets and their pulse, draining, repair of JSON text, bytes of JSON, words of text, owners of files, near
+//! names.
 
 pub mod backoff;
+pub mod body;
 pub mod drain;
 pub mod http;
+pub mod inflight;
 pub mod measure;
 pub mod metric;
 pub mod names;

@@ -4,15 +4,16 @@
 //! writes with [`Socket::send`].
 
 mod dial;
+mod halves;
+mod line;
+mod outgoing;
 mod progress;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::stream::{SplitSink, SplitStream};
-use futures::{FutureExt as _, SinkExt, StreamExt};
+use futures::StreamExt as _;
 use http::{HeaderValue, Request, Response};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
@@ -26,8 +27,13 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
-pub use self::dial::{DialError, connect};
+use self::line::Line;
+use self::outgoing::Outgoing;
 use self::progress::Progress;
+use super::inflight::Holder;
+
+pub use self::dial::{DialError, connect};
+pub use self::halves::{ReadHalf, WriteHalf};
 
 /// A directive for the log's filter: at TRACE the library would write down whole handshakes, keys among their headers.
 pub const LOG_LIMIT: &str = "tungstenite::handshake=off";
@@ -40,8 +46,6 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 /// A write that takes no byte for this long has failed (DESIGN 5.1, 5.2).
 pub const WRITE_STALL: Duration = Duration::from_secs(10);
-/// How often a write that takes long is looked at.
-const WRITE_LOOK: Duration = Duration::from_millis(500);
 /// Time that a peer has to answer our close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
 /// The same for a peer that took no byte.
@@ -87,14 +91,17 @@ pub enum WsError {
     /// The peer took no byte for [`WRITE_STALL`].
     #[error("the peer took no byte for {} s", WRITE_STALL.as_secs())]
     Stalled,
+    /// Too many bytes are in flight, and this connection has the most.
+    #[error("too many bytes are in flight, and this connection has the most (limits.inflight_bytes)")]
+    Evicted,
 }
 
-/// A WebSocket after its handshake, at either end.
+/// A WebSocket after its handshake, at either end. Reading stops while more than [`line::PONG_BYTES`] of pongs wait for the
+/// peer.
 #[derive(Debug)]
 pub struct Socket<S> {
     /// On the heap: every future that a socket is moved through would hold a copy's worth of room otherwise.
-    inner: Box<WebSocketStream<S>>,
-    written: Arc<AtomicU64>,
+    line: Box<Line<S>>,
 }
 
 /// The server's end of an upgraded HTTP connection.
@@ -143,123 +150,34 @@ impl Upgrade {
     pub async fn socket(self) -> Result<ServerSocket, WsError> {
         let upgraded = self.on_upgrade.await.map_err(|error| WsError::Lost(error.to_string()))?;
         let stream = Progress::new(TokioIo::new(upgraded));
-        let written = stream.written();
+        let traffic = stream.traffic();
         let inner = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config(self.max_message_bytes))).await;
-        Ok(Socket { inner: Box::new(inner), written })
+        Ok(Socket { line: Box::new(Line::new(inner, traffic)) })
     }
-}
-
-/// The reading half of a [`Socket`].
-#[derive(Debug)]
-pub struct ReadHalf<S>(SplitStream<WebSocketStream<S>>);
-
-/// The writing half of a [`Socket`].
-#[derive(Debug)]
-pub struct WriteHalf<S> {
-    inner: SplitSink<WebSocketStream<S>, Message>,
-    written: Arc<AtomicU64>,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> ReadHalf<S> {
-    /// As [`Socket::recv`].
-    ///
-    /// # Errors
-    /// See [`WsError`].
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub async fn recv(&mut self) -> Result<Incoming, WsError> {
-        read(&mut self.0).await
-    }
-
-    /// The next message, if it is there already.
-    ///
-    /// # Errors
-    /// See [`WsError`].
-    pub fn ready(&mut self) -> Option<Result<Incoming, WsError>> {
-        self.recv().now_or_never()
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> WriteHalf<S> {
-    /// Writes data messages as they are, in order, and flushes once. Pings, pongs and closes are each side's own affair
-    /// and are left out.
-    ///
-    /// # Errors
-    /// As [`Socket::send`].
-    ///
-    /// # Cancel safety
-    /// Not safe: cancelled, some of the messages may have been written.
-    pub async fn relay(&mut self, messages: impl IntoIterator<Item = Incoming>) -> Result<(), WsError> {
-        let messages = messages.into_iter().filter_map(|message| match message {
-            Incoming::Text(text) => Some(Message::Text(text)),
-            Incoming::Binary(bytes) => Some(Message::Binary(bytes)),
-            Incoming::Ping | Incoming::Pong | Incoming::Closed { .. } => None,
-        });
-        write_all(&mut self.inner, &self.written, messages).await
-    }
-
-    /// Sends a ping.
-    ///
-    /// # Errors
-    /// As [`Socket::send`].
-    pub async fn ping(&mut self) -> Result<(), WsError> {
-        write_all(&mut self.inner, &self.written, [Message::Ping(Bytes::new())]).await
-    }
-}
-
-async fn read<S>(stream: &mut S) -> Result<Incoming, WsError>
-where
-    S: futures::Stream<Item = Result<Message, tungstenite::Error>> + Unpin,
-{
-    loop {
-        let message = match stream.next().await {
-            None => return Err(WsError::Lost("end of stream".to_owned())),
-            Some(Err(error)) => return Err(classify(error)),
-            Some(Ok(message)) => message,
-        };
-        return Ok(match message {
-            Message::Text(text) => Incoming::Text(text),
-            Message::Binary(bytes) => Incoming::Binary(bytes),
-            Message::Ping(_) => Incoming::Ping,
-            Message::Pong(_) => Incoming::Pong,
-            Message::Close(None) => Incoming::Closed { code: 1005, reason: String::new() },
-            Message::Close(Some(frame)) => {
-                Incoming::Closed { code: frame.code.into(), reason: frame.reason.to_string() }
-            }
-            Message::Frame(_) => continue,
-        });
-    }
-}
-
-async fn write_all<S>(
-    sink: &mut S,
-    written: &AtomicU64,
-    messages: impl IntoIterator<Item = Message>,
-) -> Result<(), WsError>
-where
-    S: futures::Sink<Message, Error = tungstenite::Error> + Unpin,
-{
-    let write = async move {
-        for message in messages {
-            sink.feed(message).await?;
-        }
-        sink.flush().await
-    };
-    watched(written, write).await?.map_err(classify)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
-    /// Two halves that are used by one task each, or by one task in turn: a slow write does not keep from reading.
+    /// Counts this socket's buffers for `holder`: partly received messages, and writes that wait for the peer. Once the
+    /// holder is evicted, reading and writing fail with [`WsError::Evicted`].
+    #[must_use]
+    pub fn held_by(mut self, holder: Holder) -> Self {
+        self.line.holder = Some(holder);
+        self
+    }
+
+    /// Holder that this socket's buffers are counted for.
+    pub fn holder(&self) -> Option<&Holder> {
+        self.line.holder.as_ref()
+    }
+
+    /// Splits into two halves for one task, so that reading goes on while a write waits.
     pub fn split(self) -> (ReadHalf<S>, WriteHalf<S>) {
-        let (sink, stream) = (*self.inner).split();
-        (ReadHalf(stream), WriteHalf { inner: sink, written: self.written })
+        halves::split(self)
     }
 
     /// The socket of two halves; `None` where they are not of one socket.
     pub fn join(read: ReadHalf<S>, write: WriteHalf<S>) -> Option<Self> {
-        let inner = read.0.reunite(write.inner).ok()?;
-        Some(Self { inner: Box::new(inner), written: write.written })
+        halves::join(read, write)
     }
 
     /// The next message. After `Closed` or an error there is none.
@@ -270,18 +188,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// # Cancel safety
     /// Safe: a message is either returned or still to come.
     pub async fn recv(&mut self) -> Result<Incoming, WsError> {
-        read(&mut *self.inner).await
+        poll_fn(|context| self.line.poll_recv(context)).await
     }
 
     /// Writes text messages, in order, and flushes once.
     ///
     /// # Errors
-    /// [`WsError::Stalled`] once the peer has taken no byte for [`WRITE_STALL`], or [`WsError::Lost`].
+    /// [`WsError::Stalled`] once the peer has taken no byte for [`WRITE_STALL`], [`WsError::Evicted`] or
+    /// [`WsError::Lost`].
     ///
     /// # Cancel safety
     /// Not safe: cancelled, some of the messages may have been written.
     pub async fn send(&mut self, frames: impl IntoIterator<Item = Utf8Bytes>) -> Result<(), WsError> {
-        self.send_messages(frames.into_iter().map(Message::Text)).await
+        self.write(frames.into_iter().map(Message::Text)).await
     }
 
     /// Writes one binary message and flushes.
@@ -289,7 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// # Errors
     /// As [`Socket::send`].
     pub async fn send_binary(&mut self, bytes: Bytes) -> Result<(), WsError> {
-        self.send_messages([Message::Binary(bytes)]).await
+        self.write(std::iter::once(Message::Binary(bytes))).await
     }
 
     /// Sends a ping.
@@ -297,11 +216,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// # Errors
     /// As [`Socket::send`].
     pub async fn ping(&mut self) -> Result<(), WsError> {
-        self.send_messages([Message::Ping(Bytes::new())]).await
+        self.write(std::iter::once(Message::Ping(Bytes::new()))).await
     }
 
-    async fn send_messages(&mut self, messages: impl IntoIterator<Item = Message>) -> Result<(), WsError> {
-        write_all(&mut *self.inner, &self.written, messages).await
+    async fn write(&mut self, messages: impl Iterator<Item = Message>) -> Result<(), WsError> {
+        let mut outgoing = Outgoing::new(messages);
+        poll_fn(|context| outgoing.poll(&mut self.line, context)).await
     }
 
     /// Sends a close frame with `code` and `reason` (cut to what a close frame holds) and waits shortly for the peer's.
@@ -335,37 +255,29 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             end -= 1;
         }
         let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from(&reason[..end]) };
-        let farewell = async {
-            if (*self.inner).close(Some(frame)).await.is_ok() {
-                while let Some(Ok(_)) = self.inner.next().await {}
-                // The peer sees the end at once, but a connection that is dropped with unread bytes is reset, and the
-                // peer may never see our close frame: so what it still sends is read.
-                let _ = self.inner.get_mut().shutdown().await;
-                // On the heap: every open socket's future would hold it.
-                let mut rest = vec![0u8; 4096];
-                while matches!(self.inner.get_mut().read(&mut rest).await, Ok(count) if count > 0) {}
+        let Line { ws, holder, .. } = &mut *self.line;
+        // An eviction before the close is what the close frame reports; one during the close ends it.
+        let evicted = async {
+            match holder.as_ref().filter(|holder| !holder.is_evicted()) {
+                Some(holder) => holder.evicted().await,
+                None => std::future::pending().await,
             }
         };
-        // A peer that does not answer is left to the operating system.
-        let _ = tokio::time::timeout(wait, farewell).await;
-    }
-}
-
-/// Runs `write` to its end as long as bytes go out.
-async fn watched<T>(written: &AtomicU64, write: impl Future<Output = T>) -> Result<T, WsError> {
-    let mut write = std::pin::pin!(write);
-    let (mut seen, mut since) = (written.load(Ordering::Relaxed), Instant::now());
-    loop {
+        let farewell = async {
+            if ws.close(Some(frame)).await.is_ok() {
+                while let Some(Ok(_)) = ws.next().await {}
+                // The peer sees the end at once, but a connection that is dropped with unread bytes is reset, and the
+                // peer may never see our close frame: so what it still sends is read.
+                let _ = ws.get_mut().shutdown().await;
+                // On the heap: every open socket's future would hold it.
+                let mut rest = vec![0u8; 4096];
+                while matches!(ws.get_mut().read(&mut rest).await, Ok(count) if count > 0) {}
+            }
+        };
         tokio::select! {
-            biased;
-            done = &mut write => return Ok(done),
-            () = tokio::time::sleep(WRITE_LOOK) => {}
-        }
-        let now = written.load(Ordering::Relaxed);
-        if now != seen {
-            (seen, since) = (now, Instant::now());
-        } else if since.elapsed() >= WRITE_STALL {
-            return Err(WsError::Stalled);
+            // A peer that does not answer is left to the operating system.
+            _ = tokio::time::timeout(wait, farewell) => {}
+            () = evicted => {}
         }
     }
 }
@@ -388,46 +300,21 @@ fn classify(error: tungstenite::Error) -> WsError {
     }
 }
 
+/// One end of a WebSocket in memory.
+#[cfg(test)]
+pub(crate) type MemorySocket = Socket<Progress<tokio::io::DuplexStream>>;
+
 /// Both ends of a WebSocket in memory, for tests: the server's, the client's.
 #[cfg(test)]
-pub(crate) async fn pair() -> [Socket<tokio::io::DuplexStream>; 2] {
+pub(crate) async fn pair() -> [MemorySocket; 2] {
     let (ours, theirs) = tokio::io::duplex(4096);
-    let server = WebSocketStream::from_raw_socket(ours, Role::Server, None).await;
-    let client = WebSocketStream::from_raw_socket(theirs, Role::Client, None).await;
-    [server, client].map(|inner| Socket { inner: Box::new(inner), written: Arc::default() })
+    let [ours, theirs] = [ours, theirs].map(Progress::new);
+    let traffic = [ours.traffic(), theirs.traffic()];
+    let server = WebSocketStream::from_raw_socket(ours, Role::Server, Some(config(1 << 20))).await;
+    let client = WebSocketStream::from_raw_socket(theirs, Role::Client, Some(config(1 << 20))).await;
+    let [of_server, of_client] = traffic;
+    [(server, of_server), (client, of_client)].map(|(ws, traffic)| Socket { line: Box::new(Line::new(ws, traffic)) })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_peer_sees_the_end_as_soon_as_it_has_answered_the_close() {
-        let [server, client] = pair().await;
-        let mut client = client.inner;
-        // The peer keeps its half open: that must not be waited for before it is told.
-        let closing = tokio::spawn(server.close_within(1000, "done", Duration::from_secs(3600)));
-        let patience = Duration::from_secs(60);
-        let close = tokio::time::timeout(patience, client.next()).await.expect("a close frame");
-        assert!(matches!(close, Some(Ok(Message::Close(Some(_))))), "{close:?}");
-        let end = async { while client.next().await.is_some() {} };
-        tokio::time::timeout(patience, end).await.expect("the end of the stream");
-        drop(client);
-        tokio::time::timeout(patience, closing).await.expect("our own end").expect("no panic");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_write_has_stalled_ten_seconds_after_its_last_byte() {
-        let written = AtomicU64::new(0);
-        let began = Instant::now();
-        let last = Duration::from_secs(9);
-        let write = async {
-            tokio::time::sleep(last).await;
-            written.fetch_add(1, Ordering::Relaxed);
-            std::future::pending::<()>().await;
-        };
-        assert!(matches!(watched(&written, write).await, Err(WsError::Stalled)));
-        let after = began.elapsed() - last;
-        assert!(after >= WRITE_STALL && after <= WRITE_STALL + 2 * WRITE_LOOK, "{after:?}");
-    }
-}
+mod tests;

@@ -4,12 +4,12 @@
 //! never waits for a reader.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::{Dropped, Live, LiveKind};
+use super::{Dropped, Live};
 use crate::types::Seq;
 
 /// Maximum number of live frames that wait for one reader.
@@ -17,11 +17,8 @@ const LIVE_FRAMES: usize = 64;
 /// Maximum size of these, bytes (the newest one always fits).
 const LIVE_BYTES: usize = 16 * 1024;
 
-const PARTIALS: u8 = 1;
-const DELTAS: u8 = 2;
-
-/// A live frame, and the sequenced event after which it was published: it must come after the events before it, and
-/// before the events after it.
+/// A live frame, and the sequenced event after which it was published: it must not overtake those before it, nor be
+/// overtaken by those after it.
 #[derive(Debug, Clone)]
 pub(super) struct Waiting {
     pub live: Arc<Live>,
@@ -43,7 +40,6 @@ struct Mail {
 #[derive(Debug)]
 pub(super) struct Mailbox {
     mail: Mutex<Mail>,
-    wants: AtomicU8,
     notify: Arc<Notify>,
 }
 
@@ -60,13 +56,15 @@ impl Watch {
         Arc::new(Self { mailbox: Arc::clone(mailbox), slot, dirty: AtomicBool::new(false) })
     }
 
-    /// Reports news, which must be readable before this is called. Does nothing if the reader has not looked since the
-    /// last report.
-    pub(super) fn mark(&self) {
-        if !self.dirty.swap(true, Ordering::AcqRel) {
-            self.mailbox.lock().dirty.push(self.slot);
-            self.mailbox.notify.notify_one();
+    /// Says that there is news. What is new must be readable before this is called. Nothing is done where the reader
+    /// has not yet looked since the last time. Returns true if it was woken.
+    pub(super) fn mark(&self) -> bool {
+        if self.dirty.swap(true, Ordering::AcqRel) {
+            return false;
         }
+        self.mailbox.lock().dirty.push(self.slot);
+        self.mailbox.notify.notify_one();
+        true
     }
 
     /// Must be called before reading: everything published from now on marks again.
@@ -77,7 +75,7 @@ impl Watch {
 
 impl Mailbox {
     pub(super) fn new(notify: Arc<Notify>) -> Arc<Self> {
-        Arc::new(Self { mail: Mutex::default(), wants: AtomicU8::new(0), notify })
+        Arc::new(Self { mail: Mutex::default(), notify })
     }
 
     fn lock(&self) -> MutexGuard<'_, Mail> {
@@ -88,22 +86,7 @@ impl Mailbox {
         &self.notify
     }
 
-    /// Sets which live frames are wanted from now on.
-    pub(super) fn want(&self, partials: bool, deltas: bool) {
-        let wants = if partials { PARTIALS } else { 0 } | if deltas { DELTAS } else { 0 };
-        self.wants.store(wants, Ordering::Relaxed);
-    }
-
-    /// Returns true if live frames of this kind are wanted.
-    pub(super) fn wants(&self, kind: &LiveKind) -> bool {
-        let bit = match kind {
-            LiveKind::Partial => PARTIALS,
-            LiveKind::Delta { .. } => DELTAS,
-        };
-        self.wants.load(Ordering::Relaxed) & bit != 0
-    }
-
-    /// Takes the slots with news.
+    /// Takes the slots that have news.
     pub(super) fn take_dirty(&self, into: &mut VecDeque<usize>) {
         into.extend(self.lock().dirty.drain(..));
     }

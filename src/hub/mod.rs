@@ -5,8 +5,8 @@
 //! slow reader falls behind without affecting others. Only live frames (partials and insight deltas) bypass the
 //! journal, through a small lossy buffer per reader.
 //!
-//! Does not know subscriptions, sockets or wire errors. Publishing never waits for a reader, costs O(interested
-//! readers), and encodes nothing.
+//! Does not know subscriptions, sockets or wire errors. Publishing never waits for a reader, wakes only readers that want
+//! the frames, each once, and encodes nothing.
 //!
 //! Two kinds of interest: [`Interest::Calls`], a position (`seq`) in each of some calls, and [`Interest::All`], one
 //! position (`order`) in everything.
@@ -23,6 +23,8 @@ mod splice;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod wants;
+mod watchers;
 
 use std::sync::Arc;
 
@@ -39,6 +41,7 @@ pub use filter::{Filter, Include, contains};
 pub use frame::{Frame, Kind};
 pub use reader::{Batch, Interest, Item, Reader};
 pub use splice::Prefix;
+pub use wants::Wants;
 
 use self::ring::Rings;
 use crate::base::metric::Register as _;
@@ -134,12 +137,13 @@ struct FromLabel {
     from: &'static str,
 }
 
-/// `sidetone_hub_readers`, `sidetone_hub_ring_bytes`, `sidetone_hub_read_frames_total{from}`,
+/// `sidetone_hub_readers`, `sidetone_hub_ring_bytes`, `sidetone_hub_wakeups_total`, `sidetone_hub_read_frames_total{from}`,
 /// `sidetone_hub_dropped_partials_total`, `sidetone_hub_dropped_deltas_total`.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     readers: Gauge,
     ring_bytes: Gauge,
+    wakeups: Counter,
     from_memory: Counter,
     from_journal: Counter,
     dropped_partials: Counter,
@@ -157,6 +161,7 @@ impl Metrics {
         Self {
             readers: registry.metric("sidetone_hub_readers", "Readers of the journal's tail"),
             ring_bytes: registry.metric("sidetone_hub_ring_bytes", "Bytes of the newest frames kept in memory"),
+            wakeups: registry.metric("sidetone_hub_wakeups", "Times that readers were woken"),
             from_memory,
             from_journal,
             dropped_partials: registry
@@ -188,7 +193,7 @@ impl Hub {
     /// Passes a live frame to the readers of `call` that want its kind. Never waits; a reader whose buffer is full
     /// loses its oldest live frames, and its next batch says how many.
     pub fn live(&self, call: &CallId, frame: LiveFrame) {
-        self.0.rings.live(call, frame);
+        self.0.metrics.wakeups.inc_by(self.0.rings.live(call, frame));
     }
 
     /// Returns true if any reader of `call` wants live frames of this kind; otherwise they need not be encoded.
@@ -196,14 +201,14 @@ impl Hub {
         self.0.rings.wants(call, kind)
     }
 
-    /// Creates a reader.
-    pub fn reader(&self, interest: Interest) -> Reader {
-        self.reader_with(interest, Arc::new(Notify::new()))
+    /// A reader that is woken for the kinds that it `wants`. It may return frames of other kinds too.
+    pub fn reader(&self, interest: Interest, wants: Wants) -> Reader {
+        self.reader_with(interest, wants, Arc::new(Notify::new()))
     }
 
-    /// Creates a reader that wakes `notify`: one task can wait for several readers.
-    pub fn reader_with(&self, interest: Interest, notify: Arc<Notify>) -> Reader {
-        Reader::new(Arc::clone(&self.0), interest, notify)
+    /// A reader that wakes `notify`: one task can wait for several readers.
+    pub fn reader_with(&self, interest: Interest, wants: Wants, notify: Arc<Notify>) -> Reader {
+        Reader::new(Arc::clone(&self.0), interest, wants, notify)
     }
 
     /// The newest `insight.updated` of a rolling analysis, if the hub remembers it; older ones are superseded.
@@ -224,7 +229,8 @@ impl Hub {
 
 impl Tail for Hub {
     fn committed(&self, call: &CallId, records: &[Arc<Record>]) {
-        let bytes = self.0.rings.publish(call, records);
+        let (bytes, woken) = self.0.rings.publish(call, records);
+        self.0.metrics.wakeups.inc_by(woken);
         self.0.metrics.ring_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::mailbox::{Mailbox, Waiting, Watch};
 use super::merge::{Merge, Step};
 use super::ring::Found;
+use super::wants::Wants;
 use super::{Dropped, Frame, HubError, Inner, Live};
 use crate::journal::JournalError;
 use crate::types::{CallId, Seq};
@@ -77,6 +78,7 @@ enum Positions {
 pub struct Reader {
     hub: Arc<Inner>,
     mailbox: Arc<Mailbox>,
+    wants: Wants,
     positions: Positions,
     /// Errors found while there were frames to return first.
     failed: VecDeque<HubError>,
@@ -85,18 +87,19 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(hub: Arc<Inner>, interest: Interest, notify: Arc<Notify>) -> Self {
+    pub(super) fn new(hub: Arc<Inner>, interest: Interest, wants: Wants, notify: Arc<Notify>) -> Self {
         let mailbox = Mailbox::new(notify);
         hub.metrics.readers.inc();
         let positions = match &interest {
             Interest::Calls(_) => Positions::Calls(Calls::default()),
             Interest::All { after } => {
                 let watch = Watch::new(&mailbox, 0);
-                hub.rings.watch_all(Arc::clone(&watch));
+                // Its position moves with every event.
+                hub.rings.watch_all(Arc::clone(&watch), wants.and(Wants::EVENTS));
                 Positions::All(All { watch, after: *after, merge: None })
             }
         };
-        let mut reader = Self { hub, mailbox, positions, failed: VecDeque::new(), working: false };
+        let mut reader = Self { hub, mailbox, wants, positions, failed: VecDeque::new(), working: false };
         if let Interest::Calls(calls) = interest {
             for (call, after) in calls {
                 reader.add(&call, after);
@@ -106,12 +109,7 @@ impl Reader {
         reader
     }
 
-    /// Sets which live frames are wanted from now on; none at first.
-    pub fn want_live(&self, partials: bool, deltas: bool) {
-        self.mailbox.want(partials, deltas);
-    }
-
-    /// Also reads `call`, after `after`; if it is read already, sets its position. Does nothing for [`Interest::All`].
+    /// Reads `call` too, after `after`; if it is read already, its position is set. Nothing for [`Interest::All`].
     pub fn add(&mut self, call: &CallId, after: Seq) {
         let Positions::Calls(calls) = &mut self.positions else { return };
         let index = match calls.by_call.get(call) {
@@ -128,7 +126,7 @@ impl Reader {
                     calls.slots.len() - 1
                 });
                 let watch = Watch::new(&self.mailbox, index);
-                self.hub.rings.watch(call, Arc::clone(&watch));
+                self.hub.rings.watch(call, Arc::clone(&watch), self.wants);
                 calls.slots[index] = Some(Slot { call: call.clone(), watch, after, caught_up: false });
                 calls.by_call.insert(call.clone(), index);
                 index
@@ -202,7 +200,7 @@ impl Reader {
         }
         self.working = false;
         let frames = match &mut self.positions {
-            Positions::Calls(calls) => calls.read(&self.hub, &self.mailbox, max_bytes, &mut self.failed),
+            Positions::Calls(calls) => calls.read(&self.hub, &self.mailbox, self.wants, max_bytes, &mut self.failed),
             Positions::All(all) => {
                 let mut scratch = VecDeque::new();
                 self.mailbox.take_dirty(&mut scratch);
@@ -285,6 +283,7 @@ impl Calls {
         &mut self,
         hub: &Inner,
         mailbox: &Mailbox,
+        wants: Wants,
         max_bytes: usize,
         failed: &mut VecDeque<HubError>,
     ) -> Vec<Arc<Frame>> {
@@ -295,7 +294,7 @@ impl Calls {
             && let Some(index) = self.ready.pop_front()
         {
             let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut) else { continue };
-            match slot.read(hub, max_bytes - bytes) {
+            match slot.read(hub, wants, max_bytes - bytes) {
                 Ok((read, more)) => {
                     bytes += read.iter().map(|frame| frame.text().len()).sum::<usize>();
                     if frames.is_empty() {
@@ -334,12 +333,13 @@ enum End {
 }
 
 impl Slot {
-    /// Reads the frames after the position, and moves it. Also returns whether there may be more.
-    fn read(&mut self, hub: &Inner, max_bytes: usize) -> Result<(Vec<Arc<Frame>>, bool), End> {
+    /// The frames after the position, which moves, and whether there may be more.
+    fn read(&mut self, hub: &Inner, wants: Wants, max_bytes: usize) -> Result<(Vec<Arc<Frame>>, bool), End> {
         self.watch.clear();
-        let (frames, more) = match hub.rings.read(&self.call, self.after, max_bytes) {
-            Found::Frames(frames, more) => {
+        let (frames, more) = match hub.rings.read(&self.call, self.after, wants, max_bytes) {
+            Found::Frames { frames, more, upto } => {
                 hub.metrics.from_memory.inc_by(frames.len() as u64);
+                self.after = upto;
                 (frames, more)
             }
             Found::NotHere => match hub.journal.read(&self.call, self.after, max_bytes) {
@@ -369,9 +369,6 @@ impl Slot {
                 }
             },
         };
-        if let Some(newest) = frames.last() {
-            self.after = newest.seq();
-        }
         self.caught_up = !more;
         Ok((frames, more))
     }

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::mailbox::{Waiting, Watch};
+use super::wants::Wants;
+use super::watchers::{List, Watchers, mark};
 use super::{Config, Frame, Kind, Live, LiveFrame, LiveKind};
 use crate::base::ws::Utf8Bytes;
 use crate::journal::Record;
@@ -19,9 +21,6 @@ const SHARDS: usize = 64;
 /// Number of frames that a call keeps whatever their size, as long as the ring of all calls holds them.
 const NEWEST: usize = 4;
 
-/// Watchers of a tail. A publisher that is waking them shares the list; only then does a change copy it.
-type Watchers = Arc<Vec<Arc<Watch>>>;
-
 #[derive(Default)]
 struct CallTail {
     /// Consecutive in `seq`.
@@ -29,6 +28,12 @@ struct CallTail {
     bytes: usize,
     /// Newest `seq` published; 0 = none yet.
     head: Seq,
+    /// `seq` of the newest frame published; 0 = none yet, or the log was erased.
+    last: Seq,
+    /// Every frame from this `seq` to `last` was published here.
+    known_from: Seq,
+    /// By kind: the highest `seq` that is no longer in `ring`.
+    gone: [Seq; Wants::SEQUENCED],
     watchers: Watchers,
     /// Newest `insight.updated` by rolling analysis.
     insights: Vec<(Arc<str>, Seq)>,
@@ -40,11 +45,13 @@ impl CallTail {
     }
 
     fn push(&mut self, frame: &Arc<Frame>) {
-        if self.ring.back().is_some_and(|newest| newest.seq() + 1 != frame.seq()) {
-            // A gap: the frames before it are read from the journal.
+        if self.last + 1 != frame.seq() || self.last == 0 {
+            // A hole, or the first frame: what is before it is read from the journal.
             self.ring.clear();
             self.bytes = 0;
+            (self.known_from, self.gone) = (frame.seq(), Default::default());
         }
+        self.last = frame.seq();
         self.head = self.head.max(frame.seq());
         self.bytes += frame.bytes();
         self.ring.push_back(Arc::clone(frame));
@@ -59,7 +66,16 @@ impl CallTail {
     fn pop(&mut self) {
         if let Some(oldest) = self.ring.pop_front() {
             self.bytes -= oldest.bytes();
+            for place in Wants::from(oldest.kind()).places() {
+                self.gone[place] = oldest.seq();
+            }
         }
+    }
+
+    /// True if `ring` has every wanted frame after `after`.
+    fn has(&self, after: Seq, wants: Wants) -> bool {
+        let gone = || wants.places().filter_map(|place| self.gone.get(place)).all(|gone| *gone <= after);
+        self.last > 0 && after.saturating_add(1) >= self.known_from && gone()
     }
 }
 
@@ -76,9 +92,16 @@ struct AllTail {
 
 /// Result of a read in memory.
 pub(super) enum Found {
-    /// The frames after the position, and whether there are more.
-    Frames(Vec<Arc<Frame>>, bool),
-    /// The position is before the ring's start, or the call is not in memory: the journal must be read.
+    /// The wanted frames after its position.
+    Frames {
+        /// In `seq` order.
+        frames: Vec<Arc<Frame>>,
+        /// True if more are in memory.
+        more: bool,
+        /// New position: every wanted frame up to it was returned.
+        upto: Seq,
+    },
+    /// Its position is before the ring's start, or nothing is known of the call: the journal knows.
     NotHere,
 }
 
@@ -93,12 +116,6 @@ pub(super) struct Rings {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn mark(watchers: &Watchers) {
-    for watch in watchers.iter() {
-        watch.mark();
-    }
 }
 
 impl Rings {
@@ -125,10 +142,11 @@ impl Rings {
         lock(&self.shards[index])
     }
 
-    /// Adds durable records and wakes their readers. Returns the number of bytes kept now.
-    pub(super) fn publish(&self, call: &CallId, records: &[Arc<Record>]) -> usize {
+    /// Adds durable records and wakes the readers that want them. Returns the bytes kept and the number of readers woken.
+    pub(super) fn publish(&self, call: &CallId, records: &[Arc<Record>]) -> (usize, u64) {
         let frames: Vec<Arc<Frame>> =
             records.iter().filter_map(|record| Frame::new(call, Arc::clone(record))).collect();
+        let kinds = frames.iter().fold(Wants::NONE, |kinds, frame| kinds.and(frame.kind().into()));
         let watchers = {
             let mut shard = self.shard(call);
             let tail = match shard.get_mut(call) {
@@ -141,7 +159,7 @@ impl Rings {
             while tail.bytes > self.config.call_bytes && tail.ring.len() > NEWEST {
                 tail.pop();
             }
-            Arc::clone(&tail.watchers)
+            tail.watchers.wanting(kinds)
         };
         let (all_watchers, evicted, bytes) = {
             let mut all = lock(&self.all);
@@ -157,14 +175,13 @@ impl Rings {
                 all.floor = all.floor.max(oldest.order());
                 evicted.push(oldest);
             }
-            (Arc::clone(&all.watchers), evicted, all.bytes)
+            (all.watchers.wanting(kinds), evicted, all.bytes)
         };
-        mark(&watchers);
-        mark(&all_watchers);
+        let woken = mark(&watchers, kinds) + mark(&all_watchers, kinds);
         for frame in evicted {
             self.evict(&frame);
         }
-        bytes
+        (bytes, woken)
     }
 
     fn evict(&self, frame: &Frame) {
@@ -186,93 +203,88 @@ impl Rings {
             tail.ring.clear();
             tail.bytes = 0;
             tail.insights.clear();
-            let watchers = Arc::clone(&tail.watchers);
+            tail.last = 0;
+            let watchers = tail.watchers.all();
             if tail.is_idle() {
                 shard.remove(call);
             }
             watchers
         };
-        mark(&watchers);
+        mark(&watchers, Wants::EVENTS);
     }
 
-    /// Passes a live frame to the readers that want it.
-    pub(super) fn live(&self, call: &CallId, frame: LiveFrame) {
+    /// Passes a live frame to the readers that want it. Returns their number.
+    pub(super) fn live(&self, call: &CallId, frame: LiveFrame) -> u64 {
+        let kind = Wants::from(&frame.kind);
         let (watchers, after) = match self.shard(call).get(call) {
-            Some(tail) => (Arc::clone(&tail.watchers), tail.head),
-            None => (Watchers::default(), 0),
+            Some(tail) => (tail.watchers.wanting(kind), tail.head),
+            None => (List::default(), 0),
         };
         let (all_watchers, after_order) = if self.all_watchers.load(Ordering::Relaxed) == 0 {
-            (Watchers::default(), 0)
+            (List::default(), 0)
         } else {
             let all = lock(&self.all);
-            (Arc::clone(&all.watchers), all.newest)
+            (all.watchers.wanting(kind), all.newest)
         };
         let mut wanted =
-            watchers.iter().chain(all_watchers.iter()).filter(|watch| watch.mailbox.wants(&frame.kind)).peekable();
+            watchers.iter().chain(all_watchers.iter()).filter(|watcher| watcher.wants.meets(kind)).peekable();
         if wanted.peek().is_none() {
-            return;
+            return 0;
         }
-        let Ok(text) = Utf8Bytes::try_from(frame.frame) else { return };
+        let Ok(text) = Utf8Bytes::try_from(frame.frame) else { return 0 };
         let live = Arc::new(Live { call: call.clone(), kind: frame.kind.clone(), text });
-        for watch in wanted {
-            watch.mailbox.push_live(Waiting { live: Arc::clone(&live), after, after_order });
+        let mut count = 0;
+        for watcher in wanted {
+            watcher.watch.mailbox.push_live(Waiting { live: Arc::clone(&live), after, after_order });
+            count += 1;
         }
+        count
     }
 
     /// Returns true if any reader wants live frames of `kind` from `call`.
     pub(super) fn wants(&self, call: &CallId, kind: &LiveKind) -> bool {
-        let wanted = |watchers: &Watchers| watchers.iter().any(|watch| watch.mailbox.wants(kind));
-        let here = self.shard(call).get(call).is_some_and(|tail| wanted(&tail.watchers));
-        here || (self.all_watchers.load(Ordering::Relaxed) > 0 && wanted(&lock(&self.all).watchers))
+        let kind = Wants::from(kind);
+        let here = self.shard(call).get(call).is_some_and(|tail| tail.watchers.want(kind));
+        here || (self.all_watchers.load(Ordering::Relaxed) > 0 && lock(&self.all).watchers.want(kind))
     }
 
-    /// Registers `watch` for `call`. Everything published from now on marks it.
-    pub(super) fn watch(&self, call: &CallId, watch: Arc<Watch>) {
-        let mut shard = self.shard(call);
-        Arc::make_mut(&mut shard.entry(call.clone()).or_default().watchers).push(watch);
+    /// Registers `watch` for `call`: every frame published from now on that it wants marks it.
+    pub(super) fn watch(&self, call: &CallId, watch: Arc<Watch>, wants: Wants) {
+        self.shard(call).entry(call.clone()).or_default().watchers.add(watch, wants);
     }
 
     /// Removes a registration of [`Rings::watch`].
     pub(super) fn unwatch(&self, call: &CallId, watch: &Arc<Watch>) {
         let mut shard = self.shard(call);
         let Some(tail) = shard.get_mut(call) else { return };
-        let watchers = Arc::make_mut(&mut tail.watchers);
-        if let Some(index) = watchers.iter().position(|other| Arc::ptr_eq(other, watch)) {
-            watchers.swap_remove(index);
-        }
+        tail.watchers.remove(watch);
         if tail.is_idle() {
             shard.remove(call);
         }
     }
 
     /// Registers `watch` for all calls.
-    pub(super) fn watch_all(&self, watch: Arc<Watch>) {
-        Arc::make_mut(&mut lock(&self.all).watchers).push(watch);
+    pub(super) fn watch_all(&self, watch: Arc<Watch>, wants: Wants) {
+        lock(&self.all).watchers.add(watch, wants);
         self.all_watchers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Removes a registration of [`Rings::watch_all`].
     pub(super) fn unwatch_all(&self, watch: &Arc<Watch>) {
-        let mut all = lock(&self.all);
-        let watchers = Arc::make_mut(&mut all.watchers);
-        if let Some(index) = watchers.iter().position(|other| Arc::ptr_eq(other, watch)) {
-            watchers.swap_remove(index);
+        if lock(&self.all).watchers.remove(watch) {
             self.all_watchers.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
-    /// Frames of `call` after `after`: about `max_bytes` at most, but at least one if there is one.
-    pub(super) fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Found {
+    /// The wanted frames of `call` after `after`, at most about `max_bytes`, at least one if there is one.
+    pub(super) fn read(&self, call: &CallId, after: Seq, wants: Wants, max_bytes: usize) -> Found {
         let shard = self.shard(call);
-        let Some(tail) = shard.get(call) else { return Found::NotHere };
-        let (Some(oldest), Some(newest)) = (tail.ring.front(), tail.ring.back()) else { return Found::NotHere };
-        if after >= newest.seq() {
-            return Found::Frames(Vec::new(), false);
-        }
-        let Some(skip) = (after + 1).checked_sub(oldest.seq()) else { return Found::NotHere };
-        let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-        let (frames, more) = take(tail.ring.range(skip.min(tail.ring.len())..), max_bytes);
-        Found::Frames(frames, more)
+        let Some(tail) = shard.get(call).filter(|tail| tail.has(after, wants)) else { return Found::NotHere };
+        let start = tail.ring.partition_point(|frame| frame.seq() <= after);
+        let wanted = tail.ring.range(start..).filter(|frame| wants.meets(frame.kind().into()));
+        let (frames, more) = take(wanted, max_bytes);
+        let newest = frames.last().map_or(after, |frame| frame.seq());
+        Found::Frames { frames, more, upto: if more { newest } else { tail.last.max(after) } }
     }
 
     /// Frames of all calls after `after`, about `max_bytes` at most, but at least one if there is one.

@@ -32,6 +32,10 @@ fn drain(reader: &mut Reader, max_bytes: usize) -> Vec<(String, Seq)> {
     }
 }
 
+fn opened(hub: &Hub, interest: Interest) -> Reader {
+    hub.reader(interest, Wants::EVENTS)
+}
+
 fn partial(text: &str) -> LiveFrame {
     let frame = format!(r#"{{"type":"turn.partial","call_id":"c_1","text":"{text}"}}"#);
     LiveFrame { kind: LiveKind::Partial, frame: frame.into() }
@@ -43,7 +47,7 @@ async fn a_reader_sees_the_past_and_what_comes() {
     let id = call("c_1");
     store.start(&id, "{}");
     store.add(&id, &final_turn(0));
-    let mut reader = hub.reader(Interest::Calls(vec![(id.clone(), 1)]));
+    let mut reader = opened(&hub, Interest::Calls(vec![(id.clone(), 1)]));
     assert_eq!(events(&reader.next(1000).await.expect("batch")), [("c_1".to_owned(), 2)]);
     let (waiting, _) = tokio::join!(reader.next(1000), async {
         tokio::task::yield_now().await;
@@ -56,7 +60,7 @@ async fn a_reader_sees_the_past_and_what_comes() {
 #[tokio::test]
 async fn a_call_that_does_not_exist_yet_is_waited_for() {
     let (hub, store) = hub(Config::default());
-    let mut reader = hub.reader(Interest::Calls(vec![(call("c_1"), 0)]));
+    let mut reader = opened(&hub, Interest::Calls(vec![(call("c_1"), 0)]));
     assert!(reader.try_next(1000).expect("nothing wrong").is_none());
     store.start(&call("c_1"), "{}");
     assert_eq!(events(&reader.next(1000).await.expect("batch")), [("c_1".to_owned(), 1)]);
@@ -70,8 +74,8 @@ fn what_memory_has_lost_comes_from_the_journal() {
     for number in 0..100 {
         store.add(&id, &final_turn(number));
     }
-    let mut some = hub.reader(Interest::Calls(vec![(id.clone(), 0)]));
-    let mut all = hub.reader(Interest::All { after: 0 });
+    let mut some = opened(&hub, Interest::Calls(vec![(id.clone(), 0)]));
+    let mut all = opened(&hub, Interest::All { after: 0 });
     let expected: Vec<_> = (1..=101).map(|seq| ("c_1".to_owned(), seq)).collect();
     assert_eq!(drain(&mut some, 700), expected);
     assert_eq!(drain(&mut all, 700), expected);
@@ -91,11 +95,11 @@ fn one_order_is_a_cursor_over_all_calls() {
             }
         }
     }
-    let whole = drain(&mut hub.reader(Interest::All { after: 0 }), 500);
+    let whole = drain(&mut opened(&hub, Interest::All { after: 0 }), 500);
     let mut cut = Vec::new();
     let mut after = 0;
     loop {
-        let mut reader = hub.reader(Interest::All { after });
+        let mut reader = opened(&hub, Interest::All { after });
         let Some(batch) = reader.try_next(500).expect("readable") else { break };
         cut.extend(events(&batch));
         after = reader.order().expect("all");
@@ -114,7 +118,7 @@ fn a_position_that_left_retention_is_gone_and_others_go_on() {
         }
     }
     store.forget(&call("c_1"), 10);
-    let mut reader = hub.reader(Interest::Calls(vec![(call("c_1"), 5), (call("c_2"), 49)]));
+    let mut reader = opened(&hub, Interest::Calls(vec![(call("c_1"), 5), (call("c_2"), 49)]));
     let mut seen = Vec::new();
     let mut gone = Vec::new();
     loop {
@@ -135,9 +139,9 @@ fn an_erased_call_is_gone_only_for_those_who_missed_some_of_it() {
     let id = call("c_1");
     store.start(&id, "{}");
     store.complete(&id);
-    let mut done = hub.reader(Interest::Calls(vec![(id.clone(), 0)]));
+    let mut done = opened(&hub, Interest::Calls(vec![(id.clone(), 0)]));
     assert_eq!(drain(&mut done, 1000).len(), 2);
-    let mut behind = hub.reader(Interest::Calls(vec![(id.clone(), 1)]));
+    let mut behind = opened(&hub, Interest::Calls(vec![(id.clone(), 1)]));
     store.erase(&id).expect("erased");
     assert!(done.try_next(1000).expect("quiet").is_none());
     assert!(matches!(behind.try_next(1000), Err(HubError::Gone { after: 1, .. })));
@@ -151,8 +155,8 @@ fn damage_ends_one_call_and_an_outage_ends_nothing() {
     }
     store.damage(&call("c_1"));
     store.set_unreadable(true);
-    let mut reader = hub.reader(Interest::Calls(vec![(call("c_1"), 0), (call("c_2"), 0)]));
-    let mut all = hub.reader(Interest::All { after: 0 });
+    let mut reader = opened(&hub, Interest::Calls(vec![(call("c_1"), 0), (call("c_2"), 0)]));
+    let mut all = opened(&hub, Interest::All { after: 0 });
     assert!(matches!(reader.try_next(1000), Err(HubError::Unavailable(_))));
     assert!(matches!(all.try_next(1000), Err(HubError::Unavailable(_))));
     store.set_unreadable(false);
@@ -177,9 +181,8 @@ fn live_frames_keep_their_place_among_events_and_are_counted_when_lost() {
     let id = call("c_1");
     store.start(&id, "{}");
     for interest in [Interest::Calls(vec![(id.clone(), 0)]), Interest::All { after: 0 }] {
-        let mut reader = hub.reader(interest);
         hub.live(&id, partial("nobody wants it yet"));
-        reader.want_live(true, false);
+        let mut reader = hub.reader(interest, Wants::INSIGHTS.and_live(true, false));
         drain(&mut reader, 1000);
         let first = store.add(&id, &final_turn(0));
         hub.live(&id, partial("between"));
@@ -214,7 +217,7 @@ fn memory_is_bounded_and_readers_leave_nothing_behind() {
     assert!(hub.0.metrics.ring_bytes.get() <= 4000);
     assert!(hub.0.rings.calls() < 20, "calls without frames and readers are forgotten: {}", hub.0.rings.calls());
     let before = hub.0.rings.calls();
-    let mut reader = hub.reader(Interest::Calls((0..100).map(|n| (call(&format!("w_{n}")), 0)).collect()));
+    let mut reader = opened(&hub, Interest::Calls((0..100).map(|n| (call(&format!("w_{n}")), 0)).collect()));
     assert_eq!(hub.0.rings.calls(), before + 100);
     reader.remove(&call("w_1"));
     assert_eq!(hub.0.rings.calls(), before + 99);
@@ -234,7 +237,7 @@ fn latest_leaves_out_what_is_superseded_and_nothing_else() {
         store.add(&id, &insight("per_turn", 1, Some(rev)));
     }
     let filter = Filter { latest: vec!["summary".into(), "per_turn".into()], ..Filter::default() };
-    let mut reader = hub.reader(Interest::Calls(vec![(id, 0)]));
+    let mut reader = opened(&hub, Interest::Calls(vec![(id, 0)]));
     let mut picked = Vec::new();
     while let Some(batch) = reader.try_next(1).expect("readable") {
         picked.extend(filter.pick(&batch.items, &hub).into_iter().map(|item| match item {
@@ -252,6 +255,54 @@ fn match_is_equality_on_a_subset() {
     assert!(contains(&meta, &object(r#"{"team":"billing","n":1}"#)));
     assert!(!contains(&meta, &object(r#"{"team":"sales"}"#)));
     assert!(!contains(&meta, &object(r#"{"absent":null}"#)));
+}
+
+#[test]
+fn event_wakes_each_reader_that_wants_it_once() {
+    const READERS: u64 = 100;
+    let (hub, store) = hub(Config::default());
+    let id = call("c_1");
+    store.start(&id, "{}");
+    let wants = Wants::INSIGHTS.and(Wants::END);
+    let mut readers: Vec<Reader> =
+        (0..READERS).map(|_| hub.reader(Interest::Calls(vec![(id.clone(), 1)]), wants)).collect();
+    for number in 0..50 {
+        store.add(&id, &final_turn(number));
+        hub.live(&id, partial("nobody wants it"));
+    }
+    assert_eq!(hub.0.metrics.wakeups.get(), 0);
+    let first = store.add(&id, &insight("summary", 1, None));
+    let second = store.add(&id, &insight("summary", 2, None));
+    assert_eq!(hub.0.metrics.wakeups.get(), READERS, "the second finds them awake");
+    for reader in &mut readers {
+        assert_eq!(drain(reader, 1000), [("c_1".to_owned(), first), ("c_1".to_owned(), second)]);
+        assert_eq!(reader.position(&id), Some(second));
+    }
+    store.complete(&id);
+    assert_eq!(hub.0.metrics.wakeups.get(), 2 * READERS);
+}
+
+#[test]
+fn unwanted_frames_that_left_memory_are_not_read_from_the_journal() {
+    let (hub, store) = hub(SMALL);
+    let id = call("c_1");
+    store.start(&id, "{}");
+    let mut reader = hub.reader(Interest::Calls(vec![(id.clone(), 1)]), Wants::INSIGHTS);
+    for round in 0..3 {
+        for number in 0..100 {
+            store.add(&id, &final_turn(number));
+        }
+        let seq = store.add(&id, &insight("summary", round, None));
+        assert_eq!(drain(&mut reader, 1000), [("c_1".to_owned(), seq)]);
+        assert_eq!(hub.0.metrics.from_journal.get(), 0);
+    }
+    // But what is wanted is.
+    let old = store.add(&id, &insight("summary", 9, None));
+    for number in 0..100 {
+        store.add(&id, &final_turn(number));
+    }
+    assert!(drain(&mut reader, 1000).contains(&("c_1".to_owned(), old)));
+    assert!(hub.0.metrics.from_journal.get() > 0);
 }
 
 #[derive(Debug, Clone)]
@@ -279,11 +330,57 @@ fn publish(store: &Memory, index: u8) {
     }
 }
 
+/// As [`publish`], with an insight now and then.
+fn publish_mixed(store: &Memory, index: u8, number: usize) {
+    let id = call(&format!("c_{index}"));
+    match store.entry(&id) {
+        Some(_) if number.is_multiple_of(3) => drop(store.add(&id, &insight("summary", number as u64, None))),
+        _ => publish(store, index),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// For any schedule of publishing, reading and reconnecting, and any amount of memory: each reader sees each event
-    /// once, in order.
+    /// The same for a reader that wants some kinds alone: it sees all of those.
+    #[test]
+    fn reader_of_some_kinds_sees_all_of_them_once_in_order(ops in ops(), ring in 0..6000_usize) {
+        let (hub, store) = hub(Config { call_bytes: ring / 2, ring_bytes: ring });
+        let ids: Vec<CallId> = (0..4).map(|index| call(&format!("c_{index}"))).collect();
+        let fresh = |after: &dyn Fn(&CallId) -> Seq| {
+            let positions = ids.iter().map(|id| (id.clone(), after(id))).collect();
+            hub.reader(Interest::Calls(positions), Wants::INSIGHTS)
+        };
+        let mut reader = fresh(&|_| 0);
+        let mut seen = Vec::new();
+        let mut take = |batch: Option<Batch>| {
+            for item in batch.into_iter().flat_map(|batch| batch.items) {
+                if let Item::Event(frame) = item && frame.kind().is_insight() {
+                    seen.push((frame.call().clone(), frame.seq()));
+                }
+            }
+        };
+        for (number, op) in ops.into_iter().enumerate() {
+            match op {
+                Op::Publish(index) => publish_mixed(&store, index, number),
+                Op::Read { bytes, .. } => take(reader.try_next(usize::from(bytes)).expect("readable")),
+                Op::Cut(_) => reader = fresh(&|id| reader.position(id).unwrap_or(0)),
+            }
+        }
+        while let Some(batch) = reader.try_next(700).expect("readable") {
+            take(Some(batch));
+        }
+        for id in &ids {
+            let Ok(log) = store.read(id, 0, usize::MAX) else { continue };
+            let frames = log.into_iter().filter_map(|record| Frame::new(id, record));
+            let wanted: Vec<Seq> = frames.filter(|frame| frame.kind().is_insight()).map(|frame| frame.seq()).collect();
+            let got: Vec<Seq> = seen.iter().filter(|(call, _)| call == id).map(|(_, seq)| *seq).collect();
+            prop_assert_eq!(got, wanted);
+        }
+    }
+
+    /// Whatever the schedule of publishing, reading and reconnecting, and however little memory keeps: each reader sees
+    /// each event once, in order.
     #[test]
     fn every_reader_sees_each_event_once_in_order(ops in ops(), ring in 0..6000_usize) {
         let (hub, store) = hub(Config { call_bytes: ring / 2, ring_bytes: ring });
@@ -291,9 +388,9 @@ proptest! {
         // Two readers of all calls, two of named calls, each with what it saw.
         let fresh = |index: u8, after_order: u64, after: &dyn Fn(&CallId) -> Seq| {
             if index < 2 {
-                hub.reader(Interest::All { after: after_order })
+                opened(&hub, Interest::All { after: after_order })
             } else {
-                hub.reader(Interest::Calls(calls.iter().map(|id| (id.clone(), after(id))).collect()))
+                opened(&hub, Interest::Calls(calls.iter().map(|id| (id.clone(), after(id))).collect()))
             }
         };
         let mut readers: Vec<Reader> = (0..4).map(|index| fresh(index, 0, &|_| 0)).collect();
@@ -343,7 +440,7 @@ fn no_wake_up_is_lost_between_threads() {
                         } else {
                             Interest::Calls(ids.iter().map(|id| (id.clone(), 0)).collect())
                         };
-                        let mut reader = hub.reader(interest);
+                        let mut reader = opened(&hub, interest);
                         let mut last: std::collections::HashMap<String, Seq> = std::collections::HashMap::new();
                         while last.values().sum::<u64>() < EVENTS {
                             let batch = tokio::time::timeout(Duration::from_secs(30), reader.next(2000));

@@ -244,6 +244,7 @@ impl Feed {
                 count: self.pump.count,
                 carry: Arc::clone(&self.pump.carry),
                 events,
+                lease: None,
             };
             if attached.commands.send(Command::Frames(Box::new(frames))).await.is_err() {
                 return false;

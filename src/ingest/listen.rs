@@ -15,7 +15,7 @@ use super::watch::{NOT_UNDERSTOOD, Watch};
 use crate::base::pulse::{Beat, Pulse};
 use crate::base::queue::{SendError, Sender};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
-use crate::hub::{Filter, Hub, Include, Interest, Item, Kind, Reader};
+use crate::hub::{Filter, Hub, Include, Interest, Item, Kind, Reader, Wants};
 use crate::keys::{REVOKED, UNAUTHENTICATED};
 use crate::session::command::{
     Ack, Attach, Attached, Command, Complaint, Detach, Frames, Goodbye, Outbound, Outlet, Welcome,
@@ -27,6 +27,12 @@ use crate::stt;
 const READ_BYTES: usize = 64 * 1024;
 /// We ping so often; two unanswered pings end the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// Close reason for a connection that was evicted.
+const EVICTED: &str = "limits.inflight_bytes is used up, and this connection has the most; reconnect and resend";
+/// A frame that waits for its session is counted as in flight above this size, bytes.
+const SMALL_BYTES: usize = 4 * 1024;
+/// Memory of a decoded frame with its words, as a multiple of its text.
+const READ_FRAME: usize = 3;
 /// What `reconnect` tells a producer to wait.
 const RECONNECT_AFTER_MS: u64 = 1_500;
 
@@ -76,8 +82,8 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
     // A call that is over is read from its beginning: its last event is what is to be shown.
     let completed = welcome.connection == 0;
     let after = if completed { 0 } else { welcome.seq };
-    let reader = deps.hub.reader(Interest::Calls(vec![(params.call.clone(), after)]));
     let results = if completed { Results::None } else { params.results };
+    let reader = deps.hub.reader(Interest::Calls(vec![(params.call.clone(), after)]), wants(results));
     let track = deps.recorder.track(&params.call, &params.stream, params.dialect.name());
     let mut connection = Connection {
         track,
@@ -129,6 +135,15 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
 
 fn session_analyses(deps: &Deps) -> Vec<String> {
     deps.sessions.deps().analyses.names().to_vec()
+}
+
+/// The events that wake a producer. A call may have thousands of producers, and few of them want all events.
+fn wants(results: Results) -> Wants {
+    match results {
+        Results::All => Wants::EVENTS,
+        Results::Insights => Wants::INSIGHTS.and(Wants::END),
+        Results::None => Wants::END,
+    }
 }
 
 fn filter(results: Results, analyses: &[String]) -> Filter {
@@ -334,6 +349,11 @@ impl Connection<'_> {
             count: self.pump.count,
             carry: Arc::clone(&self.pump.carry),
             events,
+            lease: self
+                .socket
+                .holder()
+                .filter(|_| text.len() > SMALL_BYTES)
+                .map(|holder| holder.charge(READ_FRAME * text.len())),
         };
         (!self.pass(Command::Frames(Box::new(frames)))).then(restarted)
     }
@@ -416,6 +436,7 @@ fn restarted() -> End {
 fn lost(error: &WsError) -> End {
     match error {
         WsError::Stalled => End::Stalled,
+        WsError::Evicted => End::Close { complaint: None, code: 1013, reason: EVICTED },
         _ => End::Gone,
     }
 }

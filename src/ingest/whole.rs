@@ -123,7 +123,8 @@ impl Whole {
         let (commands, Attached::Welcome(welcome)) = attached else { return Err(WholeError::Taken) };
         let lost = || WholeError::Session(SessionError::Failed(call.clone()));
         for (count, (carry, events)) in (1..).zip(self.frames) {
-            let frames = Frames { connection: welcome.connection, stream: stream.clone(), count, carry, events };
+            let frames =
+                Frames { connection: welcome.connection, stream: stream.clone(), count, carry, events, lease: None };
             commands.send(Command::Frames(Box::new(frames))).await.map_err(|_| lost())?;
         }
         let gone = Command::Detach(Box::new(Detach { connection: welcome.connection, stream }));

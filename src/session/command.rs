@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
+use crate::base::inflight::Lease;
 use crate::base::measure;
 use crate::stt::Dialect;
 use crate::types::view::View;
@@ -100,6 +101,8 @@ pub struct Frames {
     pub carry: Arc<Carry>,
     /// What this frame said.
     pub events: Vec<SttEvent>,
+    /// Counts its memory while it waits; `None` for a small frame.
+    pub lease: Option<Lease>,
 }
 
 /// A producer is gone; nothing of it comes after this.

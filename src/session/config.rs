@@ -8,6 +8,7 @@ use crate::base::settings::{Problems, Section};
 use crate::types::MAX_FRAME_BYTES;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+const MIB: u64 = 1024 * 1024;
 
 /// `[ingest]`: how calls come in and when they are over.
 #[derive(Debug, Clone)]
@@ -56,6 +57,11 @@ pub struct LimitsConfig {
     pub connections: usize,
     /// Connections at once from one address.
     pub per_address: usize,
+    /// Bytes in flight over all connections: request bodies and their parsed form, responses and frames that are not read.
+    /// One connection may have half of them.
+    pub inflight_bytes: usize,
+    /// Time limit of a request's body for each MiB of it that has begun.
+    pub body_timeout: Duration,
     /// Calls open at once.
     pub open_calls: usize,
     /// Streams of one call, those that have ended included.
@@ -84,6 +90,8 @@ impl LimitsConfig {
     /// Reads the section; what cannot be read is a problem and keeps its default.
     pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
         let mut section = Section::new("limits", value, problems);
+        let inflight_bytes = section.integer("inflight_bytes", 4 * MIB..=1024 * 1024 * MIB).unwrap_or(256 * MIB);
+        let body_timeout = section.millis("body_timeout_ms", 100..=DAY_MS).unwrap_or(Duration::from_secs(30));
         let mut count = |key, default: u64, max: u64| {
             let number = section.integer(key, 1..=max).unwrap_or(default);
             usize::try_from(number).unwrap_or(usize::MAX)
@@ -105,6 +113,8 @@ impl LimitsConfig {
         Self {
             connections,
             per_address,
+            inflight_bytes: usize::try_from(inflight_bytes).unwrap_or(usize::MAX),
+            body_timeout,
             open_calls,
             streams_per_call,
             new_calls_per_s: u32::try_from(new_calls_per_s).unwrap_or(u32::MAX),

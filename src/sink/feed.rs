@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Behind, Config};
 use crate::base::ws::Utf8Bytes;
-use crate::hub::{Cursor, Filter, Hub, HubError, Interest, Item, Prefix, Reader};
+use crate::hub::{Cursor, Filter, Hub, HubError, Interest, Item, Prefix, Reader, Wants};
 use crate::types::{CallId, Seq};
 
 /// Wait after a failure to read the journal.
@@ -64,9 +64,9 @@ impl Feed {
     /// Reads after `order`; with `live`, also the live frames that the filter wants. `name` is for the log. With a
     /// gauge in `behind`, the frames of one read count as delivered when the next is requested.
     pub(super) fn tap<'a>(&'a self, name: &'a str, order: u64, live: bool, behind: Option<Behind>) -> Tap<'a> {
-        let reader = self.hub.reader(Interest::All { after: order });
         let include = self.filter.include;
-        reader.want_live(live && include.partials, live && include.deltas);
+        let wants = Wants::EVENTS.and_live(live && include.partials, live && include.deltas);
+        let reader = self.hub.reader(Interest::All { after: order }, wants);
         Tap { feed: self, reader, name, behind }
     }
 }

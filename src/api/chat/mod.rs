@@ -21,8 +21,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use self::answer::Facts;
 use self::extensions::{Extensions, Fallback};
 use super::auth::{Caller, Refusal};
-use super::error::OpenAiError;
-use super::{Api, body};
+use super::error::{ApiError, OpenAiError};
+use super::{Api, Hold, body};
+use crate::base::inflight::Holder;
 use crate::gateway::transcript::{self, Source, Spec};
 use crate::gateway::{Answer, Arm, AttemptFailure, Gateway, GatewayError, MakeTranscript, Query, Stream};
 use crate::keys::Scope;
@@ -62,6 +63,12 @@ struct Given {
 }
 
 impl Given {
+    /// Estimated size of the rendered transcript and its copy in the request, bytes.
+    fn bytes(&self) -> usize {
+        let turns: usize = self.turns.iter().map(|turn| turn.text.len()).sum();
+        2 * turns
+    }
+
     /// What fits of it, and as it is written.
     fn for_room(&self, room: Option<usize>) -> (Arc<Transcript>, String) {
         let spec = self.spec.fitting(room);
@@ -96,25 +103,40 @@ struct Turn {
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
+    Extension(hold): Extension<Hold>,
     request: Request<Body>,
 ) -> Response {
-    complete(api, caller, request, Instant::now()).await
+    complete(api, caller, request, &hold.holder, Instant::now()).await
 }
 
-/// Answers a chat completion that `caller` has asked for when it `began`.
-pub(super) async fn complete(api: Arc<Api>, caller: Caller, request: Request<Body>, began: Instant) -> Response {
+/// Answers a chat completion that `caller` has asked for when it `began`, on `holder`'s connection.
+pub(super) async fn complete(
+    api: Arc<Api>,
+    caller: Caller,
+    request: Request<Body>,
+    holder: &Holder,
+    began: Instant,
+) -> Response {
     // On the heap, where it is made: every connection would have room for one, and most ask for none.
-    match Box::pin(respond(api, caller, request, began)).await {
+    match Box::pin(respond(api, caller, request, holder, began)).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
 }
 
-async fn respond(api: Arc<Api>, caller: Caller, http: Request<Body>, began: Instant) -> Result<Response, OpenAiError> {
+async fn respond(
+    api: Arc<Api>,
+    caller: Caller,
+    http: Request<Body>,
+    holder: &Holder,
+    began: Instant,
+) -> Result<Response, OpenAiError> {
     let (parts, body) = http.into_parts();
-    let body = body::read(&parts.headers, body, MAX_BODY_BYTES).await.map_err(OpenAiError::no_body)?;
+    let mut body = body::read(&parts.headers, body, MAX_BODY_BYTES, holder).await.map_err(OpenAiError::no_body)?;
+    body.count_as_json().map_err(OpenAiError::no_body)?;
     let (mut request, model) = ChatRequest::from_json(&body).map_err(|error| OpenAiError::request(&error))?;
-    drop(body);
+    // Counts the parsed request until it is answered.
+    let mut lease = body.into_lease();
     let extensions = Extensions::take(&mut request).map_err(|error| OpenAiError::request(&error))?;
     let gateway = api.sessions.deps().gateway.clone();
     let sticky = sticky_key(&extensions, &request, &parts.headers);
@@ -128,7 +150,11 @@ async fn respond(api: Arc<Api>, caller: Caller, http: Request<Body>, began: Inst
     }
     let transcript = match extensions.transcript {
         None => None,
-        Some(spec) => Some(read_transcript(&api, spec).await?),
+        Some(spec) => {
+            let given = read_transcript(&api, spec).await?;
+            lease.grow(given.bytes()).map_err(|exceeded| OpenAiError::from(ApiError::in_flight(exceeded)))?;
+            Some(given)
+        }
     };
     let key = caller.0.map(|identity| identity.name);
     let streamed = request.stream;

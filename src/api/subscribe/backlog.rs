@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::hub::{Batch, Hub, HubError, Interest, Reader};
+use crate::hub::{Batch, Hub, HubError, Interest, Reader, Wants};
 use crate::types::{CallId, Seq};
 
 /// The calls that are still behind.
@@ -22,7 +22,7 @@ impl Backlog {
     /// Of `calls`: call, position, and its newest event when the stream began.
     pub(super) fn open(calls: Vec<(CallId, Seq, Seq)>, hub: &Hub, notify: &Arc<Notify>) -> Self {
         let positions = calls.iter().map(|(call, after, _)| (call.clone(), *after)).collect();
-        let reader = hub.reader_with(Interest::Calls(positions), Arc::clone(notify));
+        let reader = hub.reader_with(Interest::Calls(positions), Wants::EVENTS, Arc::clone(notify));
         Self { reader, behind: calls.into_iter().map(|(call, _, newest)| (call, newest)).collect() }
     }
 

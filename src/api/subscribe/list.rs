@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::frames::Standing as Reply;
-use crate::hub::{Frame, Hub, Interest, Kind, Reader, contains};
+use crate::hub::{Frame, Hub, Interest, Kind, Reader, Wants, contains};
 use crate::journal::{Entry, JournalError};
 use crate::types::view::View;
 use crate::types::{CallId, JsonMap, Seq};
@@ -43,7 +43,7 @@ impl List {
         wanted: &JsonMap,
         wait: bool,
         hub: &Hub,
-        notify: &Arc<Notify>,
+        (wants, notify): (Wants, &Arc<Notify>),
     ) -> Result<Opened, (&'static str, String)> {
         let mut list = Self { calls: HashMap::with_capacity(calls.len()), owed: VecDeque::new() };
         let mut positions = Vec::new();
@@ -81,7 +81,7 @@ impl List {
             ));
             list.calls.insert(call, standing);
         }
-        let reader = hub.reader_with(Interest::Calls(positions), Arc::clone(notify));
+        let reader = hub.reader_with(Interest::Calls(positions), wants, Arc::clone(notify));
         Ok((list, reader, replies))
     }
 

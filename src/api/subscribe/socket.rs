@@ -160,10 +160,8 @@ impl Session {
             };
             if !self.out.is_empty() {
                 self.deps.metrics.frames.inc_by(self.out.len() as u64);
-                match socket.send(self.out.drain(..)).await {
-                    Ok(()) => {}
-                    Err(WsError::Stalled) => return End::Stalled,
-                    Err(_) => return End::Peer,
+                if let Err(error) = socket.send(self.out.drain(..)).await {
+                    return lost(&error);
                 }
                 quiet_end = drain_end.map(|end| end.min(Instant::now() + DRAIN_QUIET));
             }
@@ -199,10 +197,8 @@ impl Session {
                     if beat == Beat::Gone {
                         return End::Close(1013, "two pings were not answered; reconnect and resume".to_owned());
                     }
-                    match socket.ping().await {
-                        Ok(()) => {}
-                        Err(WsError::Stalled) => return End::Stalled,
-                        Err(_) => return End::Peer,
+                    if let Err(error) = socket.ping().await {
+                        return lost(&error);
                     }
                 }
                 () = tokio::time::sleep_until(must_subscribe_by), if self.made == 0 => {
@@ -326,8 +322,8 @@ impl Session {
                 Ok(())
             }
             Ok(Incoming::Ping | Incoming::Pong) => Ok(()),
-            Ok(Incoming::Closed { .. }) | Err(WsError::Lost(_)) => Err(End::Peer),
-            Err(WsError::Stalled) => Err(End::Stalled),
+            Ok(Incoming::Closed { .. }) => Err(End::Peer),
+            Err(error @ (WsError::Lost(_) | WsError::Stalled | WsError::Evicted)) => Err(lost(&error)),
             Err(error @ WsError::TooLarge { .. }) => {
                 let reason = error.to_string();
                 self.out.push(frames::error(None, "frame_too_large", &reason, true, false));
@@ -386,6 +382,15 @@ impl Session {
                 }
             }
         }
+    }
+}
+
+/// How a socket ends that cannot be used any more.
+fn lost(error: &WsError) -> End {
+    match error {
+        WsError::Stalled => End::Stalled,
+        WsError::Evicted => End::Close(1013, error.to_string()),
+        _ => End::Peer,
     }
 }
 

@@ -15,7 +15,7 @@ use super::backlog::Backlog;
 use super::frames::Standing as Reply;
 use super::list::{head, is_met, matches_now};
 use super::request::Resume;
-use crate::hub::{Batch, Cursor, Frame, Hub, HubError, Interest, Item, Kind, Reader, contains};
+use crate::hub::{Batch, Cursor, Frame, Hub, HubError, Interest, Item, Kind, Reader, Wants, contains};
 use crate::journal::CallState;
 use crate::types::view::View;
 use crate::types::{CallId, JsonMap, Seq};
@@ -74,7 +74,7 @@ impl Star {
         resume: Resume,
         wanted: &JsonMap,
         hub: &Hub,
-        notify: &Arc<Notify>,
+        (wants, notify): (Wants, &Arc<Notify>),
     ) -> Result<Opened, (&'static str, String)> {
         let generation = hub.journal().generation();
         let newest = hub.newest();
@@ -89,7 +89,7 @@ impl Star {
             .filter(|order| *order <= newest);
         let after = position.unwrap_or(newest);
         // First the position, then the pages: a call that begins between them is in both, none is in neither.
-        let reader = hub.reader_with(Interest::All { after }, Arc::clone(notify));
+        let reader = hub.reader_with(Interest::All { after }, wants, Arc::clone(notify));
         let mut star = Self {
             generation,
             recovered: position.is_some(),

@@ -13,7 +13,7 @@ use super::list::List;
 use super::request::{Calls, Refusal, Resume, Subscribe};
 use super::star::Star;
 use crate::base::ws::Utf8Bytes;
-use crate::hub::{Cursor, Filter, HubError, Item, Prefix, Reader};
+use crate::hub::{Cursor, Filter, HubError, Item, Prefix, Reader, Wants};
 use crate::types::view::View;
 use crate::types::{CallId, JsonMap};
 
@@ -43,6 +43,9 @@ impl Subscription {
     ) -> Result<(Self, Utf8Bytes), Refusal> {
         let Subscribe { id: request_id, calls, wanted, wait, filter, resume } = request;
         let refuse = |(code, message)| Refusal { id: request_id.clone(), code, message };
+        let include = filter.include;
+        let events = if include.turns { Wants::EVENTS } else { Wants::INSIGHTS.and(Wants::END).and(Wants::CALL) };
+        let woken = (events.and_live(include.partials, include.deltas), notify);
         let (scope, reader, reply) = match calls {
             Calls::These(calls) => {
                 let positions = match resume {
@@ -50,19 +53,18 @@ impl Subscription {
                     Resume::No | Resume::Cursor(_) => Default::default(),
                 };
                 let (list, reader, standings) =
-                    List::open(calls, &positions, &wanted, wait, &deps.hub, notify).map_err(refuse)?;
+                    List::open(calls, &positions, &wanted, wait, &deps.hub, woken).map_err(refuse)?;
                 let reply = frames::subscribed(request_id.as_ref(), &id, &standings, None);
                 (Scope::List(list), reader, reply)
             }
             Calls::All => {
-                let (star, reader, standings) = Star::open(resume, &wanted, &deps.hub, notify).map_err(refuse)?;
+                let (star, reader, standings) = Star::open(resume, &wanted, &deps.hub, woken).map_err(refuse)?;
                 let position = star.cursor(reader.order().unwrap_or(0));
                 let all = (star.is_recovered(), position.to_string());
                 let reply = frames::subscribed(request_id.as_ref(), &id, &standings, Some(all));
                 (Scope::Star(Box::new(star)), reader, reply)
             }
         };
-        reader.want_live(filter.include.partials, filter.include.deltas);
         let prefix = Prefix::subscription(&id);
         Ok((Self { id, prefix, filter, wanted, reader, scope }, reply))
     }

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite;
 
+use super::line::Line;
 use super::progress::Progress;
 use super::{ClientSocket, Socket, config};
 
@@ -65,10 +66,10 @@ pub async fn connect(
             TcpStream::connect((host.as_str(), port)).await.map_err(|error| DialError::Connect(error.to_string()))?;
         stream.set_nodelay(true).map_err(|error| DialError::Connect(error.to_string()))?;
         let stream = Progress::new(stream);
-        let written = stream.written();
+        let traffic = stream.traffic();
         let config = Some(config(max_message_bytes));
         match tokio_tungstenite::client_async_tls_with_config(request, stream, config, None).await {
-            Ok((inner, _)) => Ok(Socket { inner: Box::new(inner), written }),
+            Ok((inner, _)) => Ok(Socket { line: Box::new(Line::new(inner, traffic)) }),
             Err(tungstenite::Error::Http(response)) => {
                 let status = response.status().as_u16();
                 let body = response.into_body().unwrap_or_default();

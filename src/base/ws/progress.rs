@@ -1,4 +1,4 @@
-//! A stream that counts the bytes it has taken. Knows no WebSocket, and not how long is too long.
+//! A stream that counts the bytes read and written. Knows no WebSocket and no time limit.
 
 use std::io;
 use std::pin::Pin;
@@ -8,27 +8,50 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A stream that counts what was written, so that a slow write is told from a stalled one.
+/// Byte counters of a stream.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    read: AtomicU64,
+    written: AtomicU64,
+}
+
+impl Traffic {
+    /// Bytes read.
+    pub(super) fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
+    }
+
+    /// Bytes written.
+    pub(super) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
+    }
+}
+
+/// A counting stream: the counters tell a slow write from a stalled one, and show how much of a message has come.
 #[derive(Debug)]
 pub struct Progress<S> {
     inner: S,
-    written: Arc<AtomicU64>,
+    traffic: Arc<Traffic>,
 }
 
 impl<S> Progress<S> {
     pub(super) fn new(inner: S) -> Self {
-        Self { inner, written: Arc::default() }
+        Self { inner, traffic: Arc::default() }
     }
 
-    /// The bytes that the stream has taken so far: goes on counting.
-    pub(super) fn written(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.written)
+    /// Its counters.
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Progress<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_read(cx, buf)
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let result = Pin::new(&mut this.inner).poll_read(cx, buf);
+        this.traffic.read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        result
     }
 }
 
@@ -37,7 +60,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Progress<S> {
         let this = self.get_mut();
         let result = Pin::new(&mut this.inner).poll_write(cx, buf);
         if let Poll::Ready(Ok(count)) = &result {
-            this.written.fetch_add(*count as u64, Ordering::Relaxed);
+            this.traffic.written.fetch_add(*count as u64, Ordering::Relaxed);
         }
         result
     }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use super::super::listen::error_of;
 use super::answer::{Injection, response};
 use super::{Deps, Found};
-use crate::hub::{Filter, Include, Interest, Item};
+use crate::hub::{Filter, Include, Interest, Item, Wants};
 use crate::session::command::Complaint;
 use crate::types::{CallId, StreamId};
 
@@ -48,7 +48,7 @@ pub(super) async fn send(
 ) {
     let Ok((call, after)) = found.wait_for(Option::is_some).await.map(|found| found.clone().unzip()) else { return };
     let (Some(call), Some(after)) = (call, after) else { return };
-    let mut reader = deps.hub.reader(Interest::Calls(vec![(call.clone(), after)]));
+    let mut reader = deps.hub.reader(Interest::Calls(vec![(call.clone(), after)]), Wants::INSIGHTS.and(Wants::END));
     let filter = Filter {
         analyses: None,
         include: Include { turns: false, words: false, partials: false, deltas: false },

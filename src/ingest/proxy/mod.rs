@@ -96,7 +96,14 @@ pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, bound
     match upstream(&query, headers, deps) {
         Err((code, message)) => refuse(socket, code, &message).await,
         Ok((url, headers)) => match ws::connect(&url, &headers, MAX_MESSAGE_BYTES, UPSTREAM_TIMEOUT).await {
-            Ok(upstream) => Box::pin(session(socket, upstream, query, bounds, deps)).await,
+            Ok(upstream) => {
+                // The buffers of both sides are counted for the client's connection.
+                let upstream = match socket.holder() {
+                    Some(holder) => upstream.held_by(holder.clone()),
+                    None => upstream,
+                };
+                Box::pin(session(socket, upstream, query, bounds, deps)).await;
+            }
             Err(error) => {
                 deps.metrics.upstream_failures.inc();
                 // The URL holds the client's query, which is nobody else's business.

@@ -69,8 +69,13 @@ pub(super) struct Relay {
 /// What ended one direction.
 enum Stopped {
     ClientGone,
+    /// The session has the most bytes in flight.
+    Evicted,
     ClientBroke(String),
-    UpstreamClosed { code: u16, reason: String },
+    UpstreamClosed {
+        code: u16,
+        reason: String,
+    },
     UpstreamGone(String),
     UpstreamMute,
     Expired,
@@ -110,7 +115,7 @@ impl Relay {
             }
         };
         let ended = match stopped {
-            Stopped::ClientGone | Stopped::ClientBroke(_) | Stopped::Expired | Stopped::Revoked => {
+            Stopped::ClientGone | Stopped::Evicted | Stopped::ClientBroke(_) | Stopped::Expired | Stopped::Revoked => {
                 if !terminated.load(Ordering::Relaxed) {
                     let goodbye = Incoming::Text(Utf8Bytes::from_static(TERMINATE));
                     // An upstream that takes nothing any more has nothing to say either.
@@ -121,6 +126,7 @@ impl Relay {
                     Stopped::ClientBroke(why) => Ended::Refused(why),
                     Stopped::Expired => Ended::Expired,
                     Stopped::Revoked => Ended::Revoked,
+                    Stopped::Evicted => Ended::Closed { code: 1013, reason: WsError::Evicted.to_string() },
                     _ => Ended::Client,
                 }
             }
@@ -166,8 +172,8 @@ impl Relay {
                         continue;
                     };
                     let frame = self.take(injection);
-                    if client.relay(frame.map(Incoming::Text)).await.is_err() {
-                        return Stopped::ClientGone;
+                    if let Err(error) = client.relay(frame.map(Incoming::Text)).await {
+                        return client_lost(&error);
                     }
                     continue;
                 }
@@ -197,12 +203,13 @@ impl Relay {
                             next = upstream.ready();
                         }
                     }
+                    Err(WsError::Evicted) => stopped = Some(Stopped::Evicted),
                     Err(error) => stopped = Some(Stopped::UpstreamGone(error.to_string())),
                 }
             }
             self.metrics.relayed.inc_by(batch.len() as u64);
-            if client.relay(batch).await.is_err() {
-                return Stopped::ClientGone;
+            if let Err(error) = client.relay(batch).await {
+                return client_lost(&error);
             }
             if let Some(stopped) = stopped {
                 return stopped;
@@ -245,13 +252,13 @@ impl Relay {
         if answers.questions.open.is_empty() {
             return Ok(Vec::new());
         }
-        client.relay(batch.drain(..)).await.map_err(|_| Stopped::ClientGone)?;
+        client.relay(batch.drain(..)).await.map_err(|error| client_lost(&error))?;
         let deadline = Instant::now() + LAST_WORDS;
         while self.answers.as_ref().is_some_and(|answers| !answers.questions.open.is_empty()) {
             let Ok(Some(injection)) = timeout_at(deadline, self.injections.recv()).await else { break };
             let frame = self.take(injection);
             let sent = client.relay(frame.map(Incoming::Text)).await;
-            sent.map_err(|_| Stopped::ClientGone)?;
+            sent.map_err(|error| client_lost(&error))?;
         }
         let late = self.answers.as_mut().map(|answers| std::mem::take(&mut answers.questions.open)).unwrap_or_default();
         for (order, transcript) in late {
@@ -297,6 +304,11 @@ impl Relay {
         // Whatever comes later than that is not waited for.
         let _ = timeout(LAST_WORDS, listen).await;
     }
+}
+
+/// How a session ends whose client socket failed.
+fn client_lost(error: &WsError) -> Stopped {
+    if matches!(error, WsError::Evicted) { Stopped::Evicted } else { Stopped::ClientGone }
 }
 
 /// Of which turn a frame speaks.
@@ -365,12 +377,14 @@ where
                     }
                 }
                 Err(error @ WsError::TooLarge { .. }) => stopped = Some(Stopped::ClientBroke(error.to_string())),
-                Err(_) => stopped = Some(Stopped::ClientGone),
+                Err(error) => stopped = Some(client_lost(&error)),
             }
         }
         metrics.relayed.inc_by(batch.len() as u64);
-        if let Err(error) = upstream.relay(batch).await {
-            return Stopped::UpstreamGone(error.to_string());
+        match upstream.relay(batch).await {
+            Ok(()) => {}
+            Err(WsError::Evicted) => return Stopped::Evicted,
+            Err(error) => return Stopped::UpstreamGone(error.to_string()),
         }
         if let Some(stopped) = stopped {
             return stopped;

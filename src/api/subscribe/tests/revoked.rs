@@ -5,12 +5,12 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::api::subscribe::{CodeLabel, socket};
-use crate::base::ws::{Socket, WsError};
+use crate::base::ws::{MemorySocket, WsError};
 use crate::hub::testing::call;
 
 /// A subscriber, behind a few KiB of buffer, of a call with a megabyte of events; it has read nothing for `wait`, and its
 /// key is revoked. What it is served by, its socket, the metrics.
-async fn unread(wait: Duration) -> (tokio::task::JoinHandle<()>, Socket<tokio::io::DuplexStream>, Metrics) {
+async fn unread(wait: Duration) -> (tokio::task::JoinHandle<()>, MemorySocket, Metrics) {
     let (hub, store) = hub::testing::hub(hub::Config { call_bytes: 4000, ring_bytes: 20_000 });
     store.start(&call("c_1"), "{}");
     for number in 0..1000 {

@@ -1,0 +1,96 @@
+//! A socket split in two halves, so that reading goes on while a write waits. Both must be polled by one task: they share
+//! a waker.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::line::Line;
+use super::outgoing::Outgoing;
+use super::{Incoming, Socket, WsError};
+
+/// Locked during one poll.
+type Shared<S> = Arc<Mutex<Box<Line<S>>>>;
+
+/// The reading half of a [`Socket`].
+#[derive(Debug)]
+pub struct ReadHalf<S>(Shared<S>);
+
+/// The writing half of a [`Socket`].
+#[derive(Debug)]
+pub struct WriteHalf<S>(Shared<S>);
+
+pub(super) fn split<S>(socket: Socket<S>) -> (ReadHalf<S>, WriteHalf<S>) {
+    let shared = Arc::new(Mutex::new(socket.line));
+    (ReadHalf(Arc::clone(&shared)), WriteHalf(shared))
+}
+
+pub(super) fn join<S>(read: ReadHalf<S>, write: WriteHalf<S>) -> Option<Socket<S>> {
+    if !Arc::ptr_eq(&read.0, &write.0) {
+        return None;
+    }
+    drop(write);
+    let line = Arc::into_inner(read.0)?.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Some(Socket { line })
+}
+
+fn lock<S>(shared: &Shared<S>) -> MutexGuard<'_, Box<Line<S>>> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ReadHalf<S> {
+    /// As [`Socket::recv`].
+    ///
+    /// # Errors
+    /// See [`WsError`].
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn recv(&mut self) -> Result<Incoming, WsError> {
+        poll_fn(|context| lock(&self.0).poll_recv(context)).await
+    }
+
+    /// The next message, if it is there already.
+    ///
+    /// # Errors
+    /// See [`WsError`].
+    pub fn ready(&mut self) -> Option<Result<Incoming, WsError>> {
+        self.recv().now_or_never()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> WriteHalf<S> {
+    /// Writes data messages as they are, in order, and flushes once. Pings, pongs and closes are each side's own affair
+    /// and are left out.
+    ///
+    /// # Errors
+    /// As [`Socket::send`].
+    ///
+    /// # Cancel safety
+    /// Not safe: cancelled, some of the messages may have been written.
+    pub async fn relay(&mut self, messages: impl IntoIterator<Item = Incoming>) -> Result<(), WsError> {
+        let messages = messages.into_iter().filter_map(|message| match message {
+            Incoming::Text(text) => Some(Message::Text(text)),
+            Incoming::Binary(bytes) => Some(Message::Binary(bytes)),
+            Incoming::Ping | Incoming::Pong | Incoming::Closed { .. } => None,
+        });
+        self.write(messages).await
+    }
+
+    /// Sends a ping.
+    ///
+    /// # Errors
+    /// As [`Socket::send`].
+    pub async fn ping(&mut self) -> Result<(), WsError> {
+        self.write(std::iter::once(Message::Ping(Bytes::new()))).await
+    }
+
+    async fn write(&mut self, messages: impl Iterator<Item = Message>) -> Result<(), WsError> {
+        let mut outgoing = Outgoing::new(messages);
+        poll_fn(|context| outgoing.poll(&mut lock(&self.0), context)).await
+    }
+}
