@@ -3,7 +3,7 @@
 //! A browser that was lured to a foreign page can reach a loopback daemon; these two checks are what stands in between
 //! (DNS rebinding shows in `Host`, cross-site requests in `Origin`).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HOST, ORIGIN};
 use http::{Method, Request};
@@ -29,26 +29,21 @@ impl Guard {
     /// Checks a request before it is routed.
     ///
     /// # Errors
-    /// 403 for a foreign `Host` or `Origin`, 400 without `Host`, 415 for a POST that is no JSON, or compressed.
+    /// 403 for a foreign `Host` or `Origin`, 400 without one `Host` that is one, 415 for a POST that is no JSON, or compressed.
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), ApiError> {
-        let host = request
-            .headers()
-            .get(HOST)
-            .and_then(|value| value.to_str().ok())
-            .or_else(|| request.uri().authority().map(http::uri::Authority::as_str))
-            .ok_or_else(|| ApiError::bad_request("bad_host", "the Host header is missing"))?;
-        if !self.host_allowed(host) {
+        let host = host(request)?;
+        if !self.host_allowed(&host) {
             return Err(ApiError::forbidden(
                 "forbidden_host",
                 format!(
-                    "Host {host:?} is not this server's; allowed are loopback, {}, and what [server] hosts names",
-                    self.listen
+                    "Host {:?} is not this server's; allowed are loopback, {}, and what [server] hosts names",
+                    host.text, self.listen
                 ),
             ));
         }
         for origin in request.headers().get_all(ORIGIN) {
             let origin = origin.to_str().unwrap_or("");
-            if !self.origin_allowed(origin, host) {
+            if !self.origin_allowed(origin, &host) {
                 return Err(ApiError::forbidden(
                     "forbidden_origin",
                     format!("Origin {origin:?} is not this server's; add it to [server] origins to allow it"),
@@ -79,32 +74,91 @@ impl Guard {
         self.origins.contains(&plain(origin))
     }
 
-    fn host_allowed(&self, authority: &str) -> bool {
-        let host = host_of(authority).to_ascii_lowercase();
-        if host == "localhost" || self.hosts.iter().any(|allowed| *allowed == host || *allowed == authority) {
+    fn host_allowed(&self, host: &Authority<'_>) -> bool {
+        let named = |allowed: &String| [host.name, host.text].iter().any(|name| allowed.eq_ignore_ascii_case(name));
+        if host.name.eq_ignore_ascii_case("localhost") || self.hosts.iter().any(named) {
             return true;
         }
-        host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip == self.listen.ip())
+        host.name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip == self.listen.ip())
     }
 
     /// An origin is ours where it is the very host and scheme by which we were asked, or is configured.
-    fn origin_allowed(&self, origin: &str, host: &str) -> bool {
-        let own = format!("{}://{}", if self.tls { "https" } else { "http" }, host.to_ascii_lowercase());
+    fn origin_allowed(&self, origin: &str, host: &Authority<'_>) -> bool {
+        let own = format!("{}://{}", if self.tls { "https" } else { "http" }, host.text.to_ascii_lowercase());
         plain(origin) == own || self.names(origin)
+    }
+}
+
+/// The host that a request names: its only `Host` header, which an absolute URI must not contradict.
+///
+/// # Errors
+/// 400 that says what is wrong.
+fn host<B>(request: &Request<B>) -> Result<Authority<'_>, ApiError> {
+    let bad = |message: String| ApiError::bad_request("bad_host", message);
+    let absolute = request.uri().authority().map(http::uri::Authority::as_str);
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let named = match (hosts.next(), hosts.next()) {
+        (Some(_), Some(_)) => return Err(bad("the request has more than one Host header; one is allowed".to_owned())),
+        (Some(host), None) => {
+            Some(host.to_str().map_err(|_| bad("the Host header is no HOST or HOST:PORT in ASCII".to_owned()))?)
+        }
+        (None, _) => None,
+    };
+    let text = named.or(absolute).ok_or_else(|| bad("the Host header is missing".to_owned()))?;
+    let wrong = |text: &str, wrong: &str| bad(format!("Host {text:?}: {wrong}; expected HOST or HOST:PORT"));
+    let host = Authority::parse(text).map_err(|error| wrong(text, error))?;
+    if let Some(other) = absolute.filter(|_| named.is_some()) {
+        let absolute = Authority::parse(other).map_err(|error| wrong(other, error))?;
+        if !absolute.text.eq_ignore_ascii_case(host.text) {
+            return Err(bad(format!("the request's URI names the host {other:?}, its Host header {text:?}")));
+        }
+    }
+    Ok(host)
+}
+
+/// `HOST` or `HOST:PORT` (RFC 3986, section 3.2, without userinfo). Compared without regard to case.
+#[derive(Debug)]
+struct Authority<'a> {
+    text: &'a str,
+    /// The host without IPv6 brackets.
+    name: &'a str,
+}
+
+impl<'a> Authority<'a> {
+    fn parse(text: &'a str) -> Result<Self, &'static str> {
+        if text.contains('@') {
+            return Err("a user's name does not belong there");
+        }
+        let (name, port) = match text.strip_prefix('[') {
+            Some(rest) => {
+                let (address, port) = rest.split_once(']').ok_or("the bracket is not closed")?;
+                if address.parse::<Ipv6Addr>().is_err() {
+                    return Err("what is in brackets is no IPv6 address");
+                }
+                (address, port)
+            }
+            None => {
+                let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
+                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+                if name.is_empty() || !name.bytes().all(allowed) {
+                    return Err("that is no host's name");
+                }
+                (name, port)
+            }
+        };
+        let is_port = |digits: &str| {
+            digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u16>().is_ok())
+        };
+        if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+            return Err("after the host, only a colon and a port may come");
+        }
+        Ok(Self { text, name })
     }
 }
 
 /// An origin as the configuration has them.
 fn plain(origin: &str) -> String {
     origin.trim_end_matches('/').to_ascii_lowercase()
-}
-
-/// The host of `host[:port]`, IPv6 brackets taken off.
-fn host_of(authority: &str) -> &str {
-    if let Some(rest) = authority.strip_prefix('[') {
-        return rest.split(']').next().unwrap_or("");
-    }
-    authority.rsplit_once(':').map_or(authority, |(host, _)| host)
 }
 
 #[cfg(test)]
@@ -145,6 +199,52 @@ mod tests {
         }
         for origin in ["http://evil.example.com", "null", "https://localhost:8080", "http://localhost:9"] {
             assert!(ask("localhost:8080", Some(origin)).is_err(), "{origin}");
+        }
+    }
+
+    #[test]
+    fn host_that_is_not_an_authority_is_refused() {
+        for (host, why) in [
+            ("user@localhost", "user"),
+            ("localhost:8080@evil.example.com", "user"),
+            ("[::1]evil.example.com", "after the host"),
+            ("[::1].evil.example.com:8080", "after the host"),
+            ("[::1]:8080:9", "after the host"),
+            ("[::1", "bracket"),
+            ("[localhost]", "IPv6"),
+            ("::1", "name"),
+            ("localhost:http", "after the host"),
+            ("localhost:99999", "after the host"),
+            ("localhost/evil", "name"),
+            ("localhost evil", "name"),
+            ("", "name"),
+        ] {
+            let error = format!("{:?}", ask(host, None).expect_err(host));
+            assert!(error.contains("bad_host") && error.contains(why), "{host}: {error}");
+        }
+        assert!(ask("LocalHost:8080", None).is_ok());
+    }
+
+    #[test]
+    fn request_with_two_hosts_or_another_uri_host_is_refused() {
+        let ask = |uri: &str, hosts: &[&str]| {
+            let request = hosts.iter().fold(Request::get(uri), |request, host| request.header(HOST, *host));
+            guard().check(&request.body(()).expect("request")).map_err(|error| format!("{error:?}"))
+        };
+        assert!(ask("http://localhost:8080/v1/calls", &["localhost:8080"]).is_ok());
+        assert!(ask("http://LOCALHOST:8080/v1/calls", &["localhost:8080"]).is_ok());
+        assert!(ask("http://localhost:8080/v1/calls", &[]).is_ok());
+        for (uri, hosts, why) in [
+            ("/v1/calls", &["localhost", "localhost"][..], "more than one"),
+            ("/v1/calls", &["localhost", "evil.example.com"], "more than one"),
+            ("/v1/calls", &[], "missing"),
+            ("http://evil.example.com/v1/calls", &["localhost"], "evil.example.com"),
+            ("http://localhost:9/v1/calls", &["localhost:8080"], "localhost:9"),
+            ("http://user@localhost/v1/calls", &["localhost"], "user"),
+            ("http://evil.example.com/v1/calls", &[], "evil.example.com"),
+        ] {
+            let error = ask(uri, hosts).expect_err(uri);
+            assert!(error.contains(why), "{uri} {hosts:?}: {error}");
         }
     }
 

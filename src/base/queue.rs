@@ -90,6 +90,29 @@ impl<T> Clone for Sender<T> {
     }
 }
 
+/// Counts an item that waits for room; dropped, it no longer counts.
+struct Waiting<'a>(Option<&'a Gauge>);
+
+impl<'a> Waiting<'a> {
+    fn begin(depth: &'a Gauge) -> Self {
+        depth.inc();
+        Self(Some(depth))
+    }
+
+    /// The item is queued now and stays counted.
+    fn queued(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(depth) = self.0 {
+            depth.dec();
+        }
+    }
+}
+
 /// The consuming end.
 pub struct Receiver<T> {
     inner: mpsc::Receiver<Item<T>>,
@@ -120,12 +143,17 @@ impl<T> Sender<T> {
     /// # Cancel safety
     /// Cancelled, the value is lost with the future; it was not queued.
     pub async fn send(&self, value: T) -> Result<(), T> {
-        self.gauges.depth.inc();
-        let sent = self.inner.send(Item { value, since: Instant::now() }).await;
-        sent.map_err(|mpsc::error::SendError(item)| {
-            self.gauges.depth.dec();
-            item.value
-        })
+        let since = Instant::now();
+        // Also counted while it waits for room; a cancelled send takes it back.
+        let waiting = Waiting::begin(&self.gauges.depth);
+        match self.inner.reserve().await {
+            Ok(room) => {
+                waiting.queued();
+                room.send(Item { value, since });
+                Ok(())
+            }
+            Err(_) => Err(value),
+        }
     }
 
     /// Queues at once or refuses.
@@ -214,5 +242,31 @@ impl<T> Drop for Receiver<T> {
         while self.inner.try_recv().is_ok() {
             self.gauges.depth.dec();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn depth_after_a_cancelled_send_counts_only_queued_items() {
+        let gauges = Arc::new(QueueMetrics::register(&mut Registry::default()).queue("q"));
+        let (sender, mut receiver) = bounded(1, &gauges);
+        sender.send(1).await.expect("room");
+        let mut waiting = Box::pin(sender.send(2));
+        assert!(waiting.as_mut().now_or_never().is_none(), "full");
+        assert_eq!(gauges.depth.get(), 2);
+        drop(waiting);
+        assert_eq!(gauges.depth.get(), 1, "it was given up");
+        let (sent, got) = tokio::join!(sender.send(3), receiver.recv());
+        assert_eq!((sent, got, gauges.depth.get()), (Ok(()), Some(1), 1));
+        let mut waiting = Box::pin(sender.send(4));
+        assert!(waiting.as_mut().now_or_never().is_none(), "full");
+        drop(receiver);
+        assert_eq!((waiting.await, sender.send(5).await), (Err(4), Err(5)));
+        assert_eq!(gauges.depth.get(), 0);
     }
 }

@@ -44,9 +44,10 @@ impl Embedded {
         Ok(Arc::new(Self { shared, threads: Mutex::new(threads) }))
     }
 
-    /// Erases what is past its retention at `now_ms` (ms since 1970). The store does it by itself at its start and every
+    /// Erases what is past its retention at `now_ms` (ms since 1970): what the store does by itself at its start and every
     /// hour.
-    pub fn sweep(&self, now_ms: i64) {
+    #[cfg(test)]
+    pub(super) fn sweep(&self, now_ms: i64) {
         self.shared.sweep(now_ms);
     }
 

@@ -26,6 +26,8 @@ pub struct Metrics {
     pub damaged: Counter,
     /// Torn tails cut since the start.
     pub cut_tails: Counter,
+    /// Looks for what is past retention.
+    pub sweeps: Counter,
     /// Calls erased, by retention or on request.
     pub erased: Counter,
 }
@@ -59,6 +61,7 @@ impl Metrics {
             open_files: registry.metric("sidetone_journal_open_files", "Call logs open as files"),
             damaged: registry.metric("sidetone_journal_damaged_files", "Damaged journal files found"),
             cut_tails: registry.metric("sidetone_journal_cut_tails", "Torn tails of journal files cut"),
+            sweeps: registry.metric("sidetone_journal_sweeps", "Looks for calls that are past retention"),
             erased: registry.metric("sidetone_journal_erased_calls", "Calls erased from the journal"),
         }
     }

@@ -16,6 +16,7 @@ impl Shared {
     pub(super) fn sweep(&self, now_ms: i64) {
         // Two at once would both make the same room.
         let _one = lock(&self.sweeping);
+        self.ground.metrics.sweeps.inc();
         if let Some(retention) = self.config.retention {
             let before = now_ms.saturating_sub(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX));
             let old = self.over(|ended_at_ms| ended_at_ms <= before);
