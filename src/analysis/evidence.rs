@@ -1,13 +1,17 @@
 //! Evidence: the quotes in an answer, checked against the turns that the prompt held, and marked where they are not there.
 //!
+//! A turn's words are split once for all quotes of an answer.
+//!
 //! Knows no schema: wherever an answer has an object with `turn` and `quote`, that is a quote. The comparison of words is
 //! [`crate::base::text`]'s.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use crate::base::budget::{Bound, Budget, Exceeded, Limits};
 use crate::base::text::{Quote, Words};
 use crate::context::Snapshot;
 use crate::types::{Evidence, Turn, TurnNo};
@@ -17,31 +21,69 @@ const FINDABLE_WORDS: usize = 3;
 /// Quotes of one answer that are looked for in turns other than the one that they cite. Each costs one pass over the
 /// transcript; beyond these, only the cited turn is looked at.
 const MAX_SEARCHED: usize = 100;
+/// Maximum number of quotes in one answer.
+const INSIGHT_QUOTES: Bound = Bound::new("insight_quotes", 200);
+/// Bytes of text split into words, and bytes searched, in one step.
+const BYTES_SPLIT_A_STEP: u64 = 8;
+const BYTES_SEARCHED_A_STEP: u64 = 512;
 /// Marks a quote that is not in its turn.
 const MARK: &str = "unverified";
 
+/// Limits of checking the quotes of one answer.
+pub const READING: Limits = Limits {
+    steps: Bound::new("evidence_steps", 20_000_000),
+    bytes: Bound::new("evidence_memory_bytes", 256 * 1024 * 1024),
+    time: Bound::new("evidence_ms", 10_000),
+};
+
+/// Upper estimate of the steps of [`lift`]: every quote may have to be searched for in the whole transcript.
+pub(super) fn work(value: &Value, snapshot: &Snapshot) -> u64 {
+    let quotes = quotes(value);
+    if quotes == 0 {
+        return 0;
+    }
+    // A token is estimated at four bytes.
+    let bytes = snapshot.tokens().saturating_mul(4);
+    let pass = snapshot.len() as u64 + bytes / BYTES_SEARCHED_A_STEP;
+    (bytes / BYTES_SPLIT_A_STEP).saturating_add(pass.saturating_mul(quotes.min(MAX_SEARCHED as u64)))
+}
+
+/// Number of quotes at any depth.
+fn quotes(value: &Value) -> u64 {
+    match value {
+        Value::Array(items) => items.iter().map(quotes).sum(),
+        Value::Object(object) => u64::from(Claim::of(object).is_some()) + object.values().map(quotes).sum::<u64>(),
+        _ => 0,
+    }
+}
+
 /// Checks every quote in `value`. Those of a top-level list `evidence` of nothing but `{turn, quote}` are taken out of it;
 /// all others are marked where they stand (`"unverified": true`), with their turn's number set right where it can be.
-pub(super) fn lift(value: &mut Value, snapshot: &Snapshot) -> Vec<Evidence> {
-    let mut checker = Checker { snapshot, folded: HashMap::new(), searched: 0 };
-    let lifted = take_out(value, &mut checker);
-    checker.mark(value);
-    lifted.unwrap_or_default()
+///
+/// # Errors
+/// There are more than 200, or the budget is used up.
+pub(super) fn lift(value: &mut Value, snapshot: &Snapshot, budget: &mut Budget) -> Result<Vec<Evidence>, Exceeded> {
+    INSIGHT_QUOTES.check(quotes(value))?;
+    let mut checker = Checker { snapshot, budget, folded: HashMap::new(), searched: 0 };
+    let lifted = take_out(value, &mut checker)?;
+    checker.mark(value)?;
+    Ok(lifted.unwrap_or_default())
 }
 
 /// Takes the top-level `evidence` out; `None` where it is no list of `{turn, quote}`. Items that say more than that are
 /// published as quotes too, but stay where they are.
-fn take_out(value: &mut Value, checker: &mut Checker<'_>) -> Option<Vec<Evidence>> {
-    let object = value.as_object_mut()?;
-    let items = object.get("evidence")?.as_array()?;
-    let claims = items.iter().map(|item| Claim::of(item.as_object()?)).collect::<Option<Vec<_>>>()?;
+fn take_out(value: &mut Value, checker: &mut Checker<'_>) -> Result<Option<Vec<Evidence>>, Exceeded> {
+    let Some(object) = value.as_object_mut() else { return Ok(None) };
+    let Some(items) = object.get("evidence").and_then(Value::as_array) else { return Ok(None) };
+    let claims: Option<Vec<Claim>> = items.iter().map(|item| Claim::of(item.as_object()?)).collect();
+    let Some(claims) = claims else { return Ok(None) };
     let more = |item: &Value| {
         item.as_object().is_some_and(|fields| fields.keys().any(|key| !["turn", "quote", MARK].contains(&key.as_str())))
     };
     if !items.iter().any(more) {
         object.shift_remove("evidence");
     }
-    Some(claims.into_iter().map(|claim| checker.check(claim)).collect())
+    claims.into_iter().map(|claim| checker.check(claim)).collect::<Result<_, _>>().map(Some)
 }
 
 /// What an answer says: these words, in this turn.
@@ -75,54 +117,66 @@ fn whole(number: f64) -> Option<u64> {
 /// Checks quotes; each turn is folded once.
 struct Checker<'a> {
     snapshot: &'a Snapshot,
+    budget: &'a mut Budget,
     folded: HashMap<TurnNo, Words>,
     searched: usize,
 }
 
 impl Checker<'_> {
     /// The quote, with the turn that it is from: the one cited, or the only one that has it.
-    fn check(&mut self, claim: Claim) -> Evidence {
+    fn check(&mut self, claim: Claim) -> Result<Evidence, Exceeded> {
         let Claim { turn, quote } = claim;
+        self.budget.spend(quote.len() as u64 / BYTES_SPLIT_A_STEP)?;
         let wanted = Quote::of(&quote);
-        let found = if wanted.is_empty() { None } else { self.find(turn, &wanted) };
-        Evidence { turn: found.unwrap_or(turn), unverified: found.is_none(), quote }
+        let found = if wanted.is_empty() { None } else { self.find(turn, &wanted)? };
+        Ok(Evidence { turn: found.unwrap_or(turn), unverified: found.is_none(), quote })
     }
 
-    fn find(&mut self, cited: TurnNo, wanted: &Quote) -> Option<TurnNo> {
+    fn find(&mut self, cited: TurnNo, wanted: &Quote) -> Result<Option<TurnNo>, Exceeded> {
         let snapshot = self.snapshot;
         if let Some(turn) = snapshot.held(cited)
-            && self.holds(turn, wanted)
+            && self.holds(turn, wanted)?
         {
-            return Some(cited);
+            return Ok(Some(cited));
         }
         if wanted.weight() < FINDABLE_WORDS || self.searched == MAX_SEARCHED {
-            return None;
+            return Ok(None);
         }
         self.searched += 1;
         let mut only = None;
         for turn in snapshot.all_held() {
-            if self.holds(turn, wanted) {
+            if self.holds(turn, wanted)? {
                 if only.is_some() {
-                    return None;
+                    return Ok(None);
                 }
                 only = Some(turn.turn);
             }
         }
-        only
+        Ok(only)
     }
 
-    fn holds(&mut self, turn: &Arc<Turn>, wanted: &Quote) -> bool {
-        self.folded.entry(turn.turn).or_insert_with(|| Words::of(&turn.text)).hold(wanted)
+    fn holds(&mut self, turn: &Arc<Turn>, wanted: &Quote) -> Result<bool, Exceeded> {
+        let bytes = turn.text.len() as u64;
+        self.budget.spend(1 + bytes / BYTES_SEARCHED_A_STEP)?;
+        let words = match self.folded.entry(turn.turn) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                self.budget.spend(bytes / BYTES_SPLIT_A_STEP)?;
+                self.budget.hold(bytes.saturating_mul(2))?;
+                new.insert(Words::of(&turn.text))
+            }
+        };
+        Ok(words.hold(wanted))
     }
 
     /// Marks the quotes in `value`, however deep they stand.
-    fn mark(&mut self, value: &mut Value) {
+    fn mark(&mut self, value: &mut Value) -> Result<(), Exceeded> {
         match value {
-            Value::Array(items) => items.iter_mut().for_each(|item| self.mark(item)),
+            Value::Array(items) => items.iter_mut().try_for_each(|item| self.mark(item)),
             Value::Object(object) => {
                 if let Some(claim) = Claim::of(object) {
                     let cited = claim.turn;
-                    let checked = self.check(claim);
+                    let checked = self.check(claim)?;
                     if checked.turn != cited {
                         object.insert("turn".to_owned(), checked.turn.into());
                     }
@@ -131,9 +185,9 @@ impl Checker<'_> {
                         object.insert(MARK.to_owned(), checked.unverified.into());
                     }
                 }
-                object.values_mut().for_each(|inner| self.mark(inner));
+                object.values_mut().try_for_each(|inner| self.mark(inner))
             }
-            _ => {}
+            _ => Ok(()),
         }
     }
 }

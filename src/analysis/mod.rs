@@ -26,14 +26,16 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use evidence::READING;
 pub use folder::{Fault, Folder, load_dir};
 pub use prompt::{Prompt, RenderError};
 pub use registry::Registry;
 pub use settings::Settings;
 
+use crate::base::budget::{Budget, Exceeded};
 use crate::base::names;
 use crate::context::Snapshot;
-use crate::llm::schema::{SchemaError, Validator};
+use crate::llm::schema::{SchemaError, Validator, pointer_to};
 use crate::llm::{ChatRequest, ResponseFormat};
 use crate::types::{CallId, Evidence, JsonMap, TurnNo};
 
@@ -180,10 +182,18 @@ impl Analysis {
         })
     }
 
+    /// Upper estimate of the steps of [`Analysis::read`].
+    pub fn reading_work(value: &Value, snapshot: &Snapshot) -> u64 {
+        evidence::work(value, snapshot)
+    }
+
     /// Reads an answer to `snapshot`, `value`, which is valid under the schema: its evidence is lifted out and verified.
-    pub fn read(mut value: Value, snapshot: &Snapshot) -> Reading {
-        let evidence = evidence::lift(&mut value, snapshot);
-        Reading { value, evidence }
+    ///
+    /// # Errors
+    /// The answer has too many quotes, or the budget is used up.
+    pub fn read(mut value: Value, snapshot: &Snapshot, budget: &mut Budget) -> Result<Reading, Exceeded> {
+        let evidence = evidence::lift(&mut value, snapshot, budget)?;
+        Ok(Reading { value, evidence })
     }
 }
 
@@ -212,24 +222,11 @@ fn compile(source: &str) -> Result<Value, Fault> {
                     pointer_to(&schema, &|key, value| key.ends_with("ef") && value.as_str() == Some(target))
                 }
                 SchemaError::Invalid { at, .. } => at.clone(),
-                SchemaError::TooDeep | SchemaError::TooLarge(_) => None,
+                SchemaError::TooDeep | SchemaError::TooLarge(_) | SchemaError::TooComplex(_) => None,
             };
             let offset = position::json(source, place.as_deref().unwrap_or_default());
             Err(Fault::at(FILE, source, offset, error.to_string()))
         }
-    }
-}
-
-/// The JSON pointer of the first member that `wanted` says yes to.
-fn pointer_to(value: &Value, wanted: &dyn Fn(&str, &Value) -> bool) -> Option<String> {
-    let below = |key: &str, value: &Value| {
-        let step = format!("/{}", key.replace('~', "~0").replace('/', "~1"));
-        if wanted(key, value) { Some(step) } else { pointer_to(value, wanted).map(|rest| step + &rest) }
-    };
-    match value {
-        Value::Object(map) => map.iter().find_map(|(key, value)| below(key, value)),
-        Value::Array(items) => items.iter().enumerate().find_map(|(index, value)| below(&index.to_string(), value)),
-        _ => None,
     }
 }
 

@@ -10,14 +10,19 @@ use std::fmt;
 use std::sync::Arc;
 
 use minijinja::value::Value;
-use minijinja::{Environment, UndefinedBehavior};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use sha2::{Digest as _, Sha256};
 
 use super::folder::Fault;
 use super::{Facts, Scope, position};
+use crate::base::budget::{Bound, Exceeded, TOO_COMPLEX};
 use crate::context::Snapshot;
 use crate::llm::{Message, Role, Text};
 use crate::types::JsonMap;
+
+/// Maximum cost of rendering one message, in the template engine's unit: one instruction, or 64 bytes of text. The
+/// transcript's lines are not rendered and do not count.
+const TEMPLATE_FUEL: Bound = Bound::new("template_fuel", 100_000);
 
 /// Stands for the transcript while a template is rendered. Escaping keeps its characters out of everything else.
 const MARK: &str = "\u{fdd0}transcript\u{fdd1}";
@@ -51,6 +56,8 @@ impl fmt::Debug for Prompt {
 pub struct RenderError {
     /// The prompt.
     pub id: Arc<str>,
+    /// Stable code: `bad_prompt`, or `too_complex` if rendering is over its limit.
+    pub code: &'static str,
     /// What went wrong, where. Nothing of the call.
     pub message: String,
 }
@@ -67,6 +74,7 @@ impl Prompt {
         }
         let mut templates = Environment::new();
         templates.set_undefined_behavior(UndefinedBehavior::Chainable);
+        templates.set_fuel(Some(TEMPLATE_FUEL.most));
         let mut roles = Vec::new();
         for (role, start, text) in messages(file, source)? {
             // The lines before it are blanked, so that errors name the file's own lines.
@@ -97,7 +105,7 @@ impl Prompt {
     /// # Errors
     /// The template fails on what is known of this call (its `meta`, say).
     pub(super) fn render(&self, snapshot: &Snapshot, facts: &Facts) -> Result<Vec<Message>, RenderError> {
-        let wrong = |message: String| RenderError { id: Arc::clone(&self.id), message };
+        let wrong = |code, message: String| RenderError { id: Arc::clone(&self.id), code, message };
         let mut variables: Option<Value> = None;
         let mut seen = 0;
         let mut out = Vec::with_capacity(self.roles.len());
@@ -111,7 +119,9 @@ impl Prompt {
                 .templates
                 .get_template(&index.to_string())
                 .and_then(|template| template.render(variables.clone()))
-                .map_err(|error| wrong(brief(&error)))?;
+                .map_err(|error| {
+                    wrong(if is_out_of_fuel(&error) { TOO_COMPLEX } else { "bad_prompt" }, brief(&error))
+                })?;
             let mut text = Text::default();
             let mut parts = rendered.trim().split(MARK);
             if let Some(first) = parts.next() {
@@ -127,7 +137,7 @@ impl Prompt {
             out.push(Message::text(*role, text));
         }
         if seen != usize::from(self.has_transcript) {
-            return Err(wrong(format!("the transcript stood {seen} times in it")));
+            return Err(wrong("bad_prompt", format!("the transcript stood {seen} times in it")));
         }
         Ok(out)
     }
@@ -231,8 +241,15 @@ fn fault(file: &str, source: &str, error: &minijinja::Error) -> Fault {
     }
 }
 
+fn is_out_of_fuel(error: &minijinja::Error) -> bool {
+    error.kind() == ErrorKind::OutOfFuel
+}
+
 /// What went wrong, without the template's text around it.
 fn brief(error: &minijinja::Error) -> String {
+    if is_out_of_fuel(error) {
+        return format!("{TOO_COMPLEX}: rendering is {}", Exceeded::Limit(TEMPLATE_FUEL));
+    }
     match error.detail() {
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::base::settings::Problems;
 use crate::context::{Context, Window};
-use crate::llm::schema::{Validator, Verdict};
+use crate::llm::schema::{CHECKING, Validator, Verdict};
 use crate::types::{StreamId, Turn};
 
 fn context(texts: &[&str]) -> Context {
@@ -31,6 +31,10 @@ fn context(texts: &[&str]) -> Context {
 
 fn snapshot(texts: &[&str]) -> Snapshot {
     context(texts).snapshot(&mut Window::default())
+}
+
+fn read(value: Value, snapshot: &Snapshot) -> Reading {
+    Analysis::read(value, snapshot, &mut Budget::new(READING)).expect("in its budget")
 }
 
 fn facts() -> Facts {
@@ -104,8 +108,9 @@ fn answers_are_checked_and_their_evidence_is_lifted() {
         ],
     });
     let validator = Validator::compile(&analysis.schema).expect("compiles");
-    let Verdict::Valid(_, value) = validator.check(&format!("```json\n{answer}\n```")) else { panic!("valid") };
-    let reading = Analysis::read(value, &snapshot);
+    let check = |text: &str| validator.check(text, &mut Budget::new(CHECKING)).expect("in its budget");
+    let Verdict::Valid(_, value) = check(&format!("```json\n{answer}\n```")) else { panic!("valid") };
+    let reading = read(value, &snapshot);
     assert_eq!(reading.value.get("evidence"), None);
     assert_eq!(reading.value["headline"], "A card is to be replaced.");
     let found: Vec<(u64, bool)> = reading.evidence.iter().map(|quote| (quote.turn, quote.unverified)).collect();
@@ -114,7 +119,7 @@ fn answers_are_checked_and_their_evidence_is_lifted() {
         [(1, false), (1, false), (2, true), (u64::MAX, true)],
         "a wrong number is set right where it can be"
     );
-    assert!(matches!(validator.check(r#"{"headline": 5}"#), Verdict::Invalid(detail) if detail.contains("headline")));
+    assert!(matches!(check(r#"{"headline": 5}"#), Verdict::Invalid(detail) if detail.contains("headline")));
 }
 
 #[test]
@@ -139,7 +144,7 @@ fn nested_quotes_are_checked_and_marked_where_they_stand() {
         ],
         "evidence": {"turn": 1, "quote": "my debit"},
     });
-    let Reading { value, evidence } = Analysis::read(value, &snapshot);
+    let Reading { value, evidence } = read(value, &snapshot);
     assert_eq!(evidence, []);
     assert_eq!(
         value,
@@ -165,12 +170,48 @@ fn nested_quotes_are_checked_and_marked_where_they_stand() {
     );
 }
 
+/// Quotes of words that nobody said, all of the first turn.
+fn made_up(quotes: usize) -> Value {
+    json!({"evidence": (0..quotes).map(|number| json!({"turn": 0, "quote": format!("made up words {number}")})).collect::<Vec<_>>()})
+}
+
+#[test]
+fn quotes_over_their_number_are_refused_by_name() {
+    let snapshot = snapshot(&["Hello."]);
+    let read =
+        |value| Analysis::read(value, &snapshot, &mut Budget::new(READING)).map(|reading| reading.evidence.len());
+    assert_eq!(read(made_up(200)), Ok(200));
+    let error = read(made_up(201)).expect_err("too many");
+    assert_eq!((error.to_string().as_str(), error.code()), ("over the limit insight_quotes (200)", "too_complex"));
+    let nested = json!({"items": [made_up(150), {"deeper": made_up(51)}]});
+    assert_eq!(read(nested), Err(error), "counted wherever they stand");
+}
+
+/// The steps of a check grow with the transcript and not with transcript times quotes: words are split once.
+#[test]
+fn words_of_a_turn_are_split_once_for_all_quotes() {
+    let text = "and so on ".repeat(100);
+    let snapshot = snapshot(&vec![text.as_str(); 100]);
+    let steps = |quotes| {
+        let value = made_up(quotes);
+        let most = Analysis::reading_work(&value, &snapshot);
+        let mut budget = Budget::new(READING);
+        Analysis::read(value, &snapshot, &mut budget).expect("in its budget");
+        assert!(budget.steps() <= most + 1_000, "{} of {most}", budget.steps());
+        budget.steps()
+    };
+    let (one, hundred) = (steps(1), steps(100));
+    assert!(hundred < one + 100 * 400, "{one} for one quote, {hundred} for a hundred");
+    let split: usize = snapshot.all_held().map(|turn| turn.text.len()).sum();
+    assert!(one > split as u64 / 8, "{one}");
+}
+
 #[test]
 fn evidence_that_says_more_than_its_quote_stays_and_is_published_too() {
     let snapshot = snapshot(&["Hello, thanks for calling.", "I want to replace my debit card."]);
     let value = json!({"evidence": [
         {"turn": 1, "quote": "my debit card", "why": "the wish"}, {"turn": 0, "quote": "go away", "why": "anger"}]});
-    let reading = Analysis::read(value, &snapshot);
+    let reading = read(value, &snapshot);
     assert_eq!(
         reading.value,
         json!({"evidence": [
@@ -197,8 +238,7 @@ fn quotes_are_found_in_any_script_and_normal_form() {
         ("Ich mo\u{308}chte den Vertrag ku\u{308}ndigen.", "den Vertrag kündigen", "mein Geld zurück"),
     ] {
         let value = json!({"evidence": [{"turn": 0, "quote": truth}, {"turn": 0, "quote": lie}]});
-        let marks: Vec<bool> =
-            Analysis::read(value, &snapshot(&[turn])).evidence.iter().map(|quote| quote.unverified).collect();
+        let marks: Vec<bool> = read(value, &snapshot(&[turn])).evidence.iter().map(|quote| quote.unverified).collect();
         assert_eq!(marks, [false, true], "{turn}");
     }
 }

@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::auth::Refusal;
 use super::body::BodyError;
+use crate::base::budget::{Exceeded as OverBudget, TOO_COMPLEX};
 use crate::base::inflight::Exceeded;
 use crate::gateway::{AttemptFailure, GatewayError};
 use crate::llm::RequestError;
@@ -254,6 +255,22 @@ impl OpenAiError {
         Self { attempts, ..Self::new(StatusCode::BAD_GATEWAY, "schema_mismatch", message) }
     }
 
+    /// 502: an answer that takes too much to repair.
+    pub fn unrepaired(exceeded: OverBudget, last: AttemptFailure, before: &[GatewayError]) -> Self {
+        let message = format!("json-repair: the answer is {exceeded}");
+        let last = AttemptFailure { code: exceeded.code(), message: message.clone(), ..last };
+        let attempts = before.iter().flat_map(GatewayError::attempts).chain([&last]).map(attempt).collect();
+        Self { attempts, ..Self::new(StatusCode::BAD_GATEWAY, exceeded.code(), message) }
+    }
+
+    /// 400: a fallback is no request that can be asked.
+    pub fn fallback(position: usize, error: &GatewayError) -> Self {
+        let param = format!("fallbacks[{position}].{}", error.param().unwrap_or_default());
+        let message = format!("fallbacks[{position}]: {}", error.message());
+        let code = if error.code() == TOO_COMPLEX { TOO_COMPLEX } else { "invalid_request" };
+        Self { code, ..Self::bad_request(Some(param.trim_end_matches('.')), message) }
+    }
+
     /// 503.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
@@ -271,7 +288,7 @@ impl OpenAiError {
         });
         let vendors = attempts.last().and_then(|last| last.status).filter(|_| one);
         let status = match (error.code(), vendors) {
-            ("invalid_request" | "unsupported", None) if attempts.is_empty() => StatusCode::BAD_REQUEST,
+            ("invalid_request" | "unsupported" | TOO_COMPLEX, None) if attempts.is_empty() => StatusCode::BAD_REQUEST,
             ("model_not_found", None) if attempts.is_empty() => StatusCode::NOT_FOUND,
             ("budget_exhausted", _) => StatusCode::PAYMENT_REQUIRED,
             ("overloaded", _) => StatusCode::SERVICE_UNAVAILABLE,

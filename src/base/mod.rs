@@ -1,9 +1,10 @@
-//! Mechanisms that know no domain type: settings, queues with gauges, bytes in flight, time, stopwatches, backoff, time limits
-//! of bodies, sockets and their pulse, draining, repair of JSON text, bytes of JSON, words of text, owners of files, near
-//! names.
+//! Mechanisms that know no domain type: settings, queues with gauges, bytes in flight, time, stopwatches, backoff, time
+//! limits of bodies, sockets and their pulse, draining, budgets of work, sizes of patterns, repair of JSON text, bytes of
+//! JSON, words of text, owners of files, near names.
 
 pub mod backoff;
 pub mod body;
+pub mod budget;
 pub mod drain;
 pub mod http;
 pub mod inflight;
@@ -11,6 +12,7 @@ pub mod measure;
 pub mod metric;
 pub mod names;
 pub mod owner;
+pub mod pattern;
 pub mod pulse;
 pub mod queue;
 pub mod secret;

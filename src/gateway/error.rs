@@ -88,7 +88,7 @@ impl GatewayError {
 
     /// Stable code: `refused`, `timeout`, `upstream_error`, `upstream_auth`, `rate_limited`, `quota_exhausted`,
     /// `interrupted`, `malformed`, `schema_mismatch`, `model_not_found`, `unsupported`, `invalid_request`,
-    /// `overloaded`, `budget_exhausted`, `content_filtered`.
+    /// `too_complex`, `overloaded`, `budget_exhausted`, `content_filtered`.
     pub fn code(&self) -> &'static str {
         self.0.code
     }

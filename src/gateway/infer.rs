@@ -1,12 +1,9 @@
 //! Whole answers: reads the stream to its end, validates the schema, and makes one repair round.
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::time::Instant;
 
 use super::attempt::{self, Opened};
@@ -17,55 +14,6 @@ use super::run::{Asker, Reached, Run};
 use super::{Answer, Arm, Delta, Deltas, Inner, MakeTranscript, price};
 use crate::llm::schema::{self, Validator, Verdict};
 use crate::llm::{ChatRequest, ChatResponse, Message, Piece, RequestError, ResponseFormat, Role, Usage, local};
-
-/// Maximum number of compiled schemas; when it is reached, all are dropped.
-const MAX_VALIDATORS: usize = 256;
-
-/// Cache of compiled schemas.
-#[derive(Default)]
-pub(super) struct Validators(Mutex<Compiled>);
-
-#[derive(Default)]
-struct Compiled {
-    /// Keyed by the hash of the schema.
-    by_hash: HashMap<u64, (Arc<Value>, Validator)>,
-    /// Keyed by the address of a schema that `by_hash` keeps alive: an analysis passes the same `Arc` every time.
-    by_address: HashMap<usize, Validator>,
-}
-
-impl Validators {
-    pub(super) fn get(&self, schema: &Arc<Value>) -> Result<Validator, GatewayError> {
-        let address = Arc::as_ptr(schema).addr();
-        if let Some(validator) = self.lock().by_address.get(&address) {
-            return Ok(validator.clone());
-        }
-        let mut hasher = DefaultHasher::new();
-        schema.hash(&mut hasher);
-        let hash = hasher.finish();
-        if let Some((known, validator)) = self.lock().by_hash.get(&hash)
-            && known == schema
-        {
-            return Ok(validator.clone());
-        }
-        let validator = Validator::compile(schema).map_err(|error| {
-            GatewayError::new("invalid_request", format!("response_format: {error}"))
-                .with_param(Some("response_format".to_owned()))
-        })?;
-        let mut cache = self.lock();
-        if cache.by_hash.len() >= MAX_VALIDATORS {
-            *cache = Compiled::default();
-        }
-        if let Some((replaced, _)) = cache.by_hash.insert(hash, (Arc::clone(schema), validator.clone())) {
-            cache.by_address.remove(&Arc::as_ptr(&replaced).addr());
-        }
-        cache.by_address.insert(address, validator.clone());
-        Ok(validator)
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Compiled> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
 
 /// A request, from a client or from the daemon itself.
 pub(super) struct Question {
@@ -79,8 +27,8 @@ pub(super) struct Question {
 
 impl Question {
     /// Applies the variant's parameters to the request and validates it; any later failure is a failure of an attempt.
-    pub(super) fn prepare(&mut self, inner: &Inner) -> Result<Option<Validator>, GatewayError> {
-        prepare(inner, &self.arm, &mut self.request)
+    pub(super) async fn prepare(&mut self, inner: &Inner) -> Result<Option<Validator>, GatewayError> {
+        prepare(inner, &self.arm, &mut self.request).await
     }
 
     /// Returns true if the next candidate must be asked although an answer arrived: an analysis has no use for an
@@ -96,13 +44,17 @@ impl Question {
 }
 
 /// Applies the variant's parameters to a request and validates it.
-pub(super) fn prepare(inner: &Inner, arm: &Arm, request: &mut ChatRequest) -> Result<Option<Validator>, GatewayError> {
+pub(super) async fn prepare(
+    inner: &Inner,
+    arm: &Arm,
+    request: &mut ChatRequest,
+) -> Result<Option<Validator>, GatewayError> {
     let invalid =
         |error: RequestError| GatewayError::new("invalid_request", error.message.clone()).with_param(error.param);
     request.apply_params(&arm.params).map_err(invalid)?;
     request.check().map_err(invalid)?;
     match &request.response_format {
-        Some(ResponseFormat::JsonSchema { schema, .. }) => inner.validators.get(schema).map(Some),
+        Some(ResponseFormat::JsonSchema { schema, .. }) => inner.validators.get(schema).await.map(Some),
         _ => Ok(None),
     }
 }
@@ -146,7 +98,7 @@ pub(super) async fn whole(
     mut question: Question,
     answering: Option<&AtomicBool>,
 ) -> Result<Answer, GatewayError> {
-    let validator = question.prepare(inner)?;
+    let validator = question.prepare(inner).await?;
     let arm = Arc::clone(&question.arm);
     let mut run = Run::new(inner, &arm, question.asker.clone(), question.until(), &question.request, false, answering);
     let mut bill = Bill::default();
@@ -164,16 +116,17 @@ pub(super) async fn whole(
     let checked = !attempt::withheld(&got.response)
         && got.response.choices.first().is_none_or(|choice| choice.refusal.is_none() && choice.tool_calls.is_empty());
     if let Some(validator) = validator.filter(|_| checked) {
-        let valid = match validator.check(&text) {
+        let (said, verdict) = judge(inner, &mut run, &validator, text).await?;
+        let valid = match verdict {
             Verdict::Valid(text, value) => (text, value),
             Verdict::Invalid(_) if got.degraded => return Err(mismatch(&mut run)),
             Verdict::Invalid(errors) => {
                 run.mismatched();
-                question.request.messages.push(Message::text(Role::Assistant, text));
+                question.request.messages.push(Message::text(Role::Assistant, said));
                 question.request.messages.push(Message::text(Role::User, schema::repair_request(&errors)));
                 run.repair();
                 got = complete(&mut run, &mut question, &mut bill).await?;
-                match validator.check(got.response.text()) {
+                match judge(inner, &mut run, &validator, got.response.text().to_owned()).await?.1 {
                     Verdict::Valid(text, value) => (text, value),
                     Verdict::Invalid(_) => {
                         if !got.degraded {
@@ -203,6 +156,20 @@ pub(super) async fn whole(
         degraded: got.degraded,
         first_token: got.first_token,
         waited: run.waited,
+    })
+}
+
+/// Checks an answer against its schema. If the check is over a limit, the request fails without a repair round.
+async fn judge(
+    inner: &Inner,
+    run: &mut Run<'_>,
+    validator: &Validator,
+    text: String,
+) -> Result<(String, Verdict), GatewayError> {
+    inner.validators.check(validator, text).await.map_err(|error| {
+        let waited = run.waited;
+        run.unchecked(&error);
+        error.with_attempts(run.take_failures()).with_waited(waited)
     })
 }
 

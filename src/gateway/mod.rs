@@ -27,6 +27,7 @@ mod row;
 mod run;
 mod stream;
 pub mod transcript;
+mod validators;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -71,7 +72,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     recorder: Option<Arc<dyn Recorder>>,
     budget: Option<Arc<budget::Budget>>,
-    validators: infer::Validators,
+    validators: Arc<validators::Validators>,
     /// Notified when [`Gateway::reload`] has replaced the catalogue.
     reloaded: tokio::sync::Notify,
 }
@@ -214,7 +215,7 @@ impl Gateway {
                 budget: budget.map(|budget| Arc::new(budget.metered(metrics.reserved.clone()))),
                 metrics: Arc::new(metrics),
                 recorder,
-                validators: infer::Validators::default(),
+                validators: Arc::default(),
                 reloaded: tokio::sync::Notify::new(),
             }),
         }
@@ -328,9 +329,12 @@ impl Gateway {
     /// Validates a request without sending it, for a request that is sent only if another one fails.
     ///
     /// # Errors
-    /// `invalid_request`, with the name of the invalid parameter.
-    pub fn check(&self, arm: &Arm, mut request: ChatRequest) -> Result<(), GatewayError> {
-        infer::prepare(&self.inner, arm, &mut request).map(|_| ())
+    /// `invalid_request` or `too_complex`, with the name of the invalid parameter.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is sent.
+    pub async fn check(&self, arm: &Arm, mut request: ChatRequest) -> Result<(), GatewayError> {
+        infer::prepare(&self.inner, arm, &mut request).await.map(|_| ())
     }
 
     /// Asks for a stream on a client's behalf. Returns at the commit point: the first token has arrived, and no other

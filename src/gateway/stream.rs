@@ -13,6 +13,7 @@ use super::infer::{self, Question, ask_embedded};
 use super::live::{Frame, Live};
 use super::row::Row;
 use super::run::{Reached, Run};
+use super::validators::Validators;
 use super::{Answer, Arm, AttemptFailure, Inner, price};
 use crate::llm::schema::{Validator, Verdict};
 use crate::llm::{ChatResponse, Finish, Piece, THINKING_BLOCKS, Usage};
@@ -42,6 +43,8 @@ pub struct Stream {
     cost: Option<i64>,
     /// Set if the answer must match a schema.
     checked: Option<Checked>,
+    /// Why the answering attempt was made; set when it has ended.
+    why: Option<&'static str>,
     failures: Vec<AttemptFailure>,
     /// Time spent waiting for the network and the vendors up to the commit point.
     pub waited: Duration,
@@ -49,6 +52,7 @@ pub struct Stream {
 
 /// Checks a streamed answer against its schema at the end.
 struct Checked {
+    validators: Arc<Validators>,
     validator: Validator,
     /// The text so far.
     text: String,
@@ -67,10 +71,13 @@ impl Checked {
         }
     }
 
-    /// Returns true if the text is valid as it stands: text that was already streamed cannot be repaired. Also true for
-    /// an answer of another form.
-    fn holds(&self) -> bool {
-        self.other || matches!(self.validator.check(&self.text), Verdict::Valid(text, _) if text == self.text.trim())
+    /// Returns true if the text is valid as it stands (a stream cannot be repaired), or if there is no text.
+    async fn holds(&self) -> Result<bool, GatewayError> {
+        if self.other || self.text.is_empty() {
+            return Ok(true);
+        }
+        let (said, verdict) = self.validators.check(&self.validator, self.text.clone()).await?;
+        Ok(matches!(verdict, Verdict::Valid(text, _) if text == said.trim()))
     }
 }
 
@@ -86,7 +93,7 @@ pub(super) async fn open(
     mut question: Question,
     answering: &AtomicBool,
 ) -> Result<Stream, GatewayError> {
-    let validator = question.prepare(inner)?;
+    let validator = question.prepare(inner).await?;
     let arm = Arc::clone(&question.arm);
     if validator.is_some() && arm.keeps_schemas_by_words() {
         return Ok(at_once(&arm, &infer::whole(inner, question, Some(answering)).await?));
@@ -120,7 +127,11 @@ pub(super) async fn open(
         provenance,
         source,
         usage,
-        checked: validator.map(|validator| Checked { validator, text: String::new(), other: false }),
+        checked: validator.map(|validator| {
+            let validators = Arc::clone(&inner.validators);
+            Checked { validators, validator, text: String::new(), other: false }
+        }),
+        why: None,
         failures: run.take_failures(),
         waited,
     })
@@ -141,6 +152,7 @@ fn at_once(arm: &Arm, answer: &Answer) -> Stream {
         usage: answer.response.usage,
         cost: answer.cost_usd.map(price::pico),
         checked: None,
+        why: None,
         failures: Vec::new(),
         waited: answer.waited,
     }
@@ -206,7 +218,7 @@ impl Stream {
         if more {
             return Ok(true);
         }
-        self.end()?;
+        self.end().await?;
         Ok(false)
     }
 
@@ -223,12 +235,12 @@ impl Stream {
         self.cost.map(price::usd)
     }
 
-    fn end(&mut self) -> Result<(), GatewayError> {
+    /// Ends the stream and checks the answer. Cancel safe: a second call resumes.
+    async fn end(&mut self) -> Result<(), GatewayError> {
         self.usage = self.usage();
-        let mut why = None;
         match std::mem::replace(&mut self.source, Source::Ended) {
             Source::Live(mut live) => {
-                why = live.why();
+                self.why = live.why();
                 self.cost = live.close(None);
             }
             Source::Whole(_, Some(row)) => {
@@ -237,14 +249,24 @@ impl Stream {
             }
             Source::Whole(_, None) | Source::Ended => {}
         }
-        if self.checked.take().is_some_and(|checked| !checked.text.is_empty() && !checked.holds()) {
-            let message = "the answer is not valid under the schema; what has been streamed cannot be repaired";
-            let (endpoint, model) = (Arc::clone(&self.provenance.endpoint), Arc::clone(&self.provenance.vendor_model));
-            let mut attempts = std::mem::take(&mut self.failures);
-            attempts.push(AttemptFailure::mismatch(endpoint, model, why));
-            return Err(GatewayError::new("schema_mismatch", message).temporarily().with_attempts(attempts));
-        }
-        Ok(())
+        let holds = match &self.checked {
+            Some(checked) => checked.holds().await,
+            None => Ok(true),
+        };
+        self.checked = None;
+        let error = match holds {
+            Ok(true) => return Ok(()),
+            Ok(false) => {
+                let message = "the answer is not valid under the schema; what has been streamed cannot be repaired";
+                GatewayError::new("schema_mismatch", message).temporarily()
+            }
+            Err(error) => error,
+        };
+        let (endpoint, model) = (Arc::clone(&self.provenance.endpoint), Arc::clone(&self.provenance.vendor_model));
+        let mut attempts = std::mem::take(&mut self.failures);
+        let mismatch = AttemptFailure::mismatch(endpoint, model, self.why);
+        attempts.push(AttemptFailure { code: error.code(), ..mismatch });
+        Err(error.with_attempts(attempts))
     }
 
     fn broke(&mut self, failure: &Failure) -> GatewayError {

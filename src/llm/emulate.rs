@@ -8,6 +8,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::{ChatRequest, Content, Message, ResponseFormat, Role, SchemaMode, ToolCall, Unsupported, repair, schema};
+use crate::base::budget::{Bound, Budget, Limits};
 
 /// Hints that do not noticeably change an answer: left out if the vendor does not know them. So is `seed`, which is
 /// best effort at OpenAI too: refusing it would cost the caller a candidate.
@@ -26,6 +27,9 @@ const HINTS: &[&str] = &[
     "top_logprobs",
     "verbosity",
 ];
+
+/// Limits of repairing a tool call's arguments. Small, because requests are encoded on the serving threads.
+const ARGUMENTS: Limits = Limits { steps: Bound::new("tool_arguments_steps", 200_000), ..repair::REPAIRING };
 
 /// Separates a tool call's id from a vendor's signature that must be sent back with it.
 const SIGNATURE: &str = "~ts~";
@@ -130,8 +134,16 @@ pub(super) fn arguments(call: &ToolCall) -> Result<Value, Unsupported> {
     if call.arguments.trim().is_empty() {
         return Ok(Value::Object(serde_json::Map::new()));
     }
-    match repair::parse(&call.arguments) {
-        Some((value @ Value::Object(_), _)) => Ok(value),
+    let read = match serde_json::from_str(&call.arguments) {
+        Ok(value) => Some(value),
+        Err(_) => repair::parse(&call.arguments, &mut Budget::new(ARGUMENTS))
+            .map_err(|exceeded| {
+                Unsupported(format!("the arguments of a tool call are no JSON; to repair them is {exceeded}"))
+            })?
+            .map(|(value, _)| value),
+    };
+    match read {
+        Some(value @ Value::Object(_)) => Ok(value),
         _ => Err(Unsupported(format!("the arguments of tool call {:?} are no JSON object", bare_call_id(&call.id)))),
     }
 }

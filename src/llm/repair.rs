@@ -6,6 +6,7 @@
 use serde_json::{Map, Number, Value};
 
 use super::thinking;
+use crate::base::budget::{Bound, Budget, Exceeded, Limits};
 
 /// Deepest nesting that is read.
 const MAX_DEPTH: usize = 64;
@@ -14,27 +15,57 @@ const MAX_DEPTH: usize = 64;
 /// value.
 const MAX_WORK: usize = 16;
 
+/// Limits of repairing one text.
+pub const REPAIRING: Limits = Limits {
+    steps: Bound::new("repair_steps", 20_000_000),
+    bytes: Bound::new("repair_memory_bytes", 256 * 1024 * 1024),
+    time: Bound::new("repair_ms", 10_000),
+};
+
+/// Characters read in one step.
+const CHARACTERS_A_STEP: usize = 8;
+
+/// Estimated steps of [`parse`]. Text full of brackets that open nothing takes up to [`MAX_WORK`] times as many.
+pub fn work(text: &str) -> u64 {
+    text.len() as u64 / 4
+}
+
 /// Reads `text` as JSON, repairing it if that needs no guess. Thinking before it is left out. Of several values, the
 /// last object is returned, because models write drafts before they answer.
 ///
 /// The second value is true if the text was JSON already (apart from white space around it).
-pub fn parse(text: &str) -> Option<(Value, bool)> {
-    parse_as(text, |_| true)
+///
+/// # Errors
+/// The budget is used up.
+pub fn parse(text: &str, budget: &mut Budget) -> Result<Option<(Value, bool)>, Exceeded> {
+    parse_as(text, budget, |_, _| Ok(true))
 }
 
 /// Like [`parse`], but of several values the last one that is `valid` is returned, if there is one.
-pub fn parse_as(text: &str, valid: impl Fn(&Value) -> bool) -> Option<(Value, bool)> {
+///
+/// # Errors
+/// The budget is used up, by reading or by `valid`.
+pub fn parse_as(
+    text: &str,
+    budget: &mut Budget,
+    valid: impl FnMut(&Value, &mut Budget) -> Result<bool, Exceeded>,
+) -> Result<Option<(Value, bool)>, Exceeded> {
     let trimmed = text.trim();
+    budget.spend(work(trimmed))?;
     if let Ok(value) = serde_json::from_str(trimmed) {
-        return Some((value, true));
+        return Ok(Some((value, true)));
     }
-    repair(&thinking::without(trimmed), valid).map(|value| (value, false))
+    Ok(repair(&thinking::without(trimmed), budget, valid)?.map(|value| (value, false)))
 }
 
 /// The intended value among all that can be read one after the other: a valid one rather than others, then a complete
 /// one rather than a cut one, one in a code fence rather than in prose, an object rather than a list, and the last of
 /// those.
-fn repair(text: &str, valid: impl Fn(&Value) -> bool) -> Option<Value> {
+fn repair(
+    text: &str,
+    budget: &mut Budget,
+    mut valid: impl FnMut(&Value, &mut Budget) -> Result<bool, Exceeded>,
+) -> Result<Option<Value>, Exceeded> {
     let mut best: Option<((bool, bool, bool, bool), Value)> = None;
     let (mut from, mut work) = (0, text.len().saturating_mul(MAX_WORK));
     let (mut counted, mut fences) = (0, 0);
@@ -42,12 +73,13 @@ fn repair(text: &str, valid: impl Fn(&Value) -> bool) -> Option<Value> {
     while let Some(at) = text[from..].find(['{', '[']).map(|found| from + found) {
         let mut reader = Reader { text: &text[at..], at: 0, depth: 0, cut: false };
         let read = reader.value();
+        budget.spend(1 + (reader.at / CHARACTERS_A_STEP) as u64)?;
         fences += text[counted..at].matches("```").count();
         counted = at;
         // Each item of a list may be the intended value.
         from = at + if read.as_ref().is_some_and(Value::is_object) { reader.at } else { 1 };
         if let Some(value) = read {
-            let rank = (valid(&value), !reader.cut, fences % 2 == 1, value.is_object());
+            let rank = (valid(&value, budget)?, !reader.cut, fences % 2 == 1, value.is_object());
             if best.as_ref().is_none_or(|(known, _)| rank >= *known) {
                 best = Some((rank, value));
             }
@@ -57,7 +89,7 @@ fn repair(text: &str, valid: impl Fn(&Value) -> bool) -> Option<Value> {
             break;
         }
     }
-    best.map(|(_, value)| value)
+    Ok(best.map(|(_, value)| value))
 }
 
 struct Reader<'a> {
@@ -270,6 +302,14 @@ mod tests {
 
     use super::*;
 
+    fn parse(text: &str) -> Option<(Value, bool)> {
+        super::parse(text, &mut Budget::new(REPAIRING)).expect("in its budget")
+    }
+
+    fn parse_as(text: &str, valid: impl Fn(&Value) -> bool) -> Option<(Value, bool)> {
+        super::parse_as(text, &mut Budget::new(REPAIRING), |value, _| Ok(valid(value))).expect("in its budget")
+    }
+
     #[test]
     fn what_models_write() {
         let cases = [
@@ -328,12 +368,27 @@ mod tests {
     }
 
     #[test]
-    fn prose_full_of_brackets_is_read_in_time() {
+    fn prose_full_of_brackets_is_read_in_steps_of_its_length() {
         for text in ["{\"a\":[".repeat(20_000), "[{".repeat(50_000), "{x ".repeat(50_000), "\"[".repeat(50_000)] {
-            let began = std::time::Instant::now();
-            let _ = parse(&text);
-            assert!(began.elapsed() < std::time::Duration::from_secs(10), "{}", &text[..8]);
+            let mut budget = Budget::new(REPAIRING);
+            super::parse(&text, &mut budget).expect("in its budget");
+            let most = (text.len() * (2 + MAX_WORK / CHARACTERS_A_STEP)) as u64;
+            assert!(budget.steps() <= most, "{}: {} steps of {most}", &text[..8], budget.steps());
         }
+    }
+
+    #[test]
+    fn text_over_the_budget_is_given_up() {
+        let few = Limits { steps: Bound::new("test_steps", 10_000), ..REPAIRING };
+        let given_up = super::parse(&"[{".repeat(50_000), &mut Budget::new(few));
+        assert_eq!(given_up, Err(Exceeded::Limit(few.steps)));
+        let mut looked_at = 0;
+        let costly = super::parse_as(&"{x: 1} ".repeat(1_000), &mut Budget::new(few), |_, budget| {
+            looked_at += 1;
+            budget.spend(1_000)?;
+            Ok(false)
+        });
+        assert_eq!((costly, looked_at), (Err(Exceeded::Limit(few.steps)), 9), "what is asked of each value counts too");
     }
 
     #[test]
@@ -342,7 +397,7 @@ mod tests {
             assert_eq!(parse(text), None, "{text}");
         }
         let deep = "[".repeat(100_000);
-        assert_eq!(repair(&deep, |_| true), None);
+        assert_eq!(repair(&deep, &mut Budget::new(REPAIRING), |_, _| Ok(true)), Ok(None));
     }
 
     proptest! {

@@ -3,18 +3,40 @@
 //!
 //! Never fetches anything: a remote `$ref` is refused.
 
+mod cost;
+mod graph;
+mod patterns;
+
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use boon::{CompileError, Compiler, SchemaIndex, Schemas, UrlLoader, ValidationError};
 use serde_json::Value;
 
+use self::graph::Graph;
 use super::repair;
+use crate::base::budget::{Bound, Budget, Exceeded, Limits};
 
 /// Largest schema of a caller, in bytes of JSON.
 pub const MAX_SCHEMA_BYTES: usize = 64 * 1024;
 /// Deepest schema of a caller.
 pub const MAX_SCHEMA_DEPTH: usize = 32;
+
+/// Limits of compiling a schema. Its cost is bounded ahead by the limits on the schema itself.
+pub const COMPILING: Limits = Limits {
+    steps: Bound::new("compiling_steps", 10_000_000),
+    bytes: Bound::new("compiling_bytes", 64 * 1024 * 1024),
+    time: Bound::new("compiling_ms", 10_000),
+};
+
+/// Limits of checking one answer under a schema, including parsing and repairing it. The validator may keep an error of
+/// about 300 bytes for each step, also where none is wanted.
+pub const CHECKING: Limits = Limits {
+    steps: Bound::new("answer_steps", 250_000),
+    bytes: Bound::new("answer_memory_bytes", 64 * 1024 * 1024),
+    time: Bound::new("answer_ms", 10_000),
+};
 
 /// Why a schema cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +47,9 @@ pub enum SchemaError {
     /// Deeper than [`MAX_SCHEMA_DEPTH`].
     #[error("schema is nested deeper than {MAX_SCHEMA_DEPTH} levels")]
     TooDeep,
+    /// Compiling it, or applying it to a value, is over a limit.
+    #[error("too_complex: the schema is {0}")]
+    TooComplex(Exceeded),
     /// A `$ref` that leads out of the schema.
     #[error("schema has the remote $ref {0:?}; only references within the schema (\"#…\") are allowed")]
     RemoteRef(String),
@@ -40,16 +65,34 @@ pub enum SchemaError {
 
 /// The address of a schema while it is compiled. Nothing is ever loaded from it.
 const ADDRESS: &str = "https://schema.invalid/";
+/// Address of the schema `{"not": {"$ref": ADDRESS}}`. Under `not`, the validator stops at the first error and keeps none.
+const DENIED: &str = "https://denied.schema.invalid/";
 /// Errors that a model is shown at most.
 const MAX_ERRORS: usize = 5;
+/// Maximum length of an error's place and of its message, bytes.
+const MAX_ERROR_BYTES: usize = 300;
+/// Maximum memory for errors, bytes: the validator collects all of them before [`MAX_ERRORS`] are picked.
+const MAX_ERRORS_BYTES: u64 = 16 * 1024 * 1024;
+/// Memory of one error, and of each level of its location, bytes.
+const ERROR_BYTES: u64 = 320;
+const ERROR_LEVEL_BYTES: u64 = 32;
+/// Memory of a parsed JSON value without its text, bytes.
+const VALUE_BYTES: u64 = 112;
+/// Growth of a pattern's cache for each byte matched, and its maximum, bytes (the lazy DFA of the `regex` crate).
+const MATCHED_BYTES: u64 = 256;
+const MATCHER_BYTES: u64 = 2 * 1024 * 1024;
 
-/// A compiled schema.
+/// A compiled schema. Clones share it.
 #[derive(Clone)]
 pub struct Validator(Arc<Compiled>);
 
 struct Compiled {
     schemas: Schemas,
     root: SchemaIndex,
+    denied: SchemaIndex,
+    graph: Graph,
+    /// Total bytes of text that patterns were matched against.
+    matched: AtomicU64,
 }
 
 impl std::fmt::Debug for Validator {
@@ -71,49 +114,122 @@ impl Validator {
     /// Compiles a schema.
     ///
     /// # Errors
-    /// It is too large, too deep, refers out of itself, or is none.
+    /// It is too large, too deep or too complex, refers out of itself, or is none.
     pub fn compile(schema: &Value) -> Result<Self, SchemaError> {
         check_limits(schema)?;
+        let graph = Graph::of(schema)?;
         let mut compiler = Compiler::new();
         compiler.use_loader(Box::new(Nothing));
         let mut schemas = Schemas::new();
-        let compiled = match compiler.add_resource(ADDRESS, schema.clone()) {
-            Ok(()) => compiler.compile(ADDRESS, &mut schemas),
-            Err(error) => Err(error),
-        };
-        let root = compiled.map_err(|error| invalid(&error))?;
-        Ok(Self(Arc::new(Compiled { schemas, root })))
+        let denied = serde_json::json!({"not": {"$ref": ADDRESS}});
+        for (address, schema) in [(ADDRESS, schema.clone()), (DENIED, denied)] {
+            compiler.add_resource(address, schema).map_err(|error| invalid(&error))?;
+        }
+        let root = compiler.compile(ADDRESS, &mut schemas).map_err(|error| invalid(&error))?;
+        let denied = compiler.compile(DENIED, &mut schemas).map_err(|error| invalid(&error))?;
+        Ok(Self(Arc::new(Compiled { schemas, root, denied, graph, matched: AtomicU64::new(0) })))
+    }
+
+    /// Upper estimate of the steps of [`Validator::check`], in time linear in the text.
+    pub fn work(&self, text: &str) -> u64 {
+        let graph = &self.0.graph;
+        let (values, length) = (values(text), text.len() as u64);
+        let matching = if graph.patterns > 0 { length.saturating_mul(1 + graph.states / 64) } else { 0 };
+        values.saturating_mul(graph.reach.saturating_add(2)).saturating_add(matching).saturating_add(repair::work(text))
     }
 
     /// Checks a model's text, repairing nearly-JSON first.
-    pub fn check(&self, text: &str) -> Verdict {
-        let Some((value, clean)) = repair::parse_as(text, |value| self.errors(value).is_empty()) else {
-            return Verdict::Invalid("the answer is not JSON".to_owned());
-        };
-        let errors = self.errors(&value);
-        if errors.is_empty() {
-            return Verdict::Valid(if clean { text.trim().to_owned() } else { value.to_string() }, value);
+    ///
+    /// # Errors
+    /// The budget is used up, or schema and answer are nested too deep.
+    pub fn check(&self, text: &str, budget: &mut Budget) -> Result<Verdict, Exceeded> {
+        budget.hold(values(text).saturating_mul(VALUE_BYTES).saturating_add(text.len() as u64))?;
+        let read = repair::parse_as(text, budget, |value, budget| self.holds(value, budget))?;
+        let Some((value, clean)) = read else { return Ok(Verdict::Invalid("the answer is not JSON".to_owned())) };
+        if self.holds(&value, budget)? {
+            let text = if clean { text.trim().to_owned() } else { value.to_string() };
+            return Ok(Verdict::Valid(text, value));
         }
-        Verdict::Invalid(errors.join("\n"))
+        self.errors(&value, budget).map(Verdict::Invalid)
     }
 
-    /// What is wrong with a value, a line an error, [`MAX_ERRORS`] at most.
-    fn errors(&self, value: &Value) -> Vec<String> {
-        let Err(error) = self.0.schemas.validate(value, self.0.root) else { return Vec::new() };
+    /// Estimated memory, bytes; rather too high. Grows as its patterns match text.
+    pub fn footprint(&self) -> u64 {
+        let graph = &self.0.graph;
+        let matched = self.0.matched.load(Ordering::Relaxed).saturating_mul(MATCHED_BYTES);
+        graph.footprint() + matched.min(graph.patterns * MATCHER_BYTES)
+    }
+
+    /// Returns true if [`Validator::footprint`] grows with use.
+    pub fn grows(&self) -> bool {
+        self.0.graph.patterns > 0
+    }
+
+    fn cost(&self, value: &Value, budget: &mut Budget) -> Result<cost::Cost, Exceeded> {
+        let cost = cost::of(&self.0.graph, value, budget)?;
+        budget.spend(cost.steps)?;
+        self.0.matched.fetch_add(cost.matched, Ordering::Relaxed);
+        Ok(cost)
+    }
+
+    /// Returns true if a value is valid.
+    fn holds(&self, value: &Value, budget: &mut Budget) -> Result<bool, Exceeded> {
+        self.cost(value, budget)?;
+        Ok(self.0.schemas.validate(value, self.0.denied).is_err())
+    }
+
+    /// Errors of a value, one per line, at most [`MAX_ERRORS`].
+    fn errors(&self, value: &Value, budget: &mut Budget) -> Result<String, Exceeded> {
+        let cost = self.cost(value, budget)?;
+        if cost.steps.saturating_mul(ERROR_BYTES + ERROR_LEVEL_BYTES * cost.depth) > MAX_ERRORS_BYTES {
+            return Ok("the answer breaks the schema in more places than can be listed".to_owned());
+        }
+        let Err(error) = self.0.schemas.validate(value, self.0.root) else { return Ok(String::new()) };
         let mut leaves = Vec::new();
         collect_leaves(&error, &mut leaves);
         let line = |error: &&ValidationError<'_, '_>| {
             let path = error.instance_location.to_string();
-            let place = if path.is_empty() { "the answer" } else { path.as_str() };
-            let mut message = error.kind.to_string();
-            if message.len() > 300 {
-                super::cut(&mut message, 300);
-                message.push('…');
-            }
-            format!("{place}: {message}")
+            let place = if path.is_empty() { "the answer".to_owned() } else { shortened(path) };
+            format!("{place}: {}", shortened(error.kind.to_string()))
         };
-        leaves.iter().map(line).collect()
+        Ok(leaves.iter().map(line).collect::<Vec<_>>().join("\n"))
     }
+}
+
+/// Estimated steps of [`Validator::compile`].
+pub fn compiling_work(schema: &Value) -> u64 {
+    /// Steps for one value, to which the meta-schema is applied.
+    const STEPS: u64 = 60;
+    /// Counting stops here: far more than a schema within its limits has.
+    const ENOUGH: u64 = 1_000_000;
+    fn count(value: &Value, sum: &mut u64) {
+        if *sum > ENOUGH {
+            return;
+        }
+        *sum += STEPS;
+        match value {
+            Value::Object(members) => members.values().for_each(|member| count(member, sum)),
+            Value::Array(items) => items.iter().for_each(|item| count(item, sum)),
+            Value::String(text) => *sum += text.len() as u64 / 16,
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    let mut sum = 0;
+    count(schema, &mut sum);
+    sum
+}
+
+/// Upper bound of the number of values in a JSON text: each but the first follows one of these bytes.
+fn values(text: &str) -> u64 {
+    1 + text.bytes().filter(|byte| matches!(byte, b',' | b'[' | b'{')).count() as u64
+}
+
+fn shortened(mut text: String) -> String {
+    if text.len() > MAX_ERROR_BYTES {
+        super::cut(&mut text, MAX_ERROR_BYTES);
+        text.push('…');
+    }
+    text
 }
 
 /// The errors that have no other as their cause, [`MAX_ERRORS`] at most.
@@ -150,6 +266,19 @@ fn invalid(error: &CompileError) -> SchemaError {
     }
     // The address is ours and says nothing to the reader.
     SchemaError::Invalid { at: None, message: format!("{error:#}").replace(ADDRESS, "") }
+}
+
+/// The JSON pointer of the first member that `wanted` says yes to.
+pub(crate) fn pointer_to(value: &Value, wanted: &dyn Fn(&str, &Value) -> bool) -> Option<String> {
+    let below = |key: &str, value: &Value| {
+        let step = format!("/{}", key.replace('~', "~0").replace('/', "~1"));
+        if wanted(key, value) { Some(step) } else { pointer_to(value, wanted).map(|rest| step + &rest) }
+    };
+    match value {
+        Value::Object(map) => map.iter().find_map(|(key, value)| below(key, value)),
+        Value::Array(items) => items.iter().enumerate().find_map(|(index, value)| below(&index.to_string(), value)),
+        _ => None,
+    }
 }
 
 /// Checks size, depth and references of a caller's schema.
@@ -201,33 +330,4 @@ pub fn repair_request(errors: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn valid_repaired_and_invalid() {
-        let schema = json!({"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]});
-        let validator = Validator::compile(&schema).expect("schema");
-        assert_eq!(validator.check(" {\"a\": 1}\n"), Verdict::Valid("{\"a\": 1}".into(), json!({"a": 1})));
-        assert_eq!(validator.check("```\n{\"a\":1,}\n```"), Verdict::Valid("{\"a\":1}".into(), json!({"a": 1})));
-        let Verdict::Invalid(errors) = validator.check("{\"a\":\"x\"}") else { panic!("valid") };
-        assert!(errors.starts_with("/a: "), "{errors}");
-        assert!(matches!(validator.check("hm"), Verdict::Invalid(_)));
-    }
-
-    #[test]
-    fn limits_of_a_callers_schema() {
-        assert!(matches!(Validator::compile(&json!({"$ref":"http://example.com/x"})), Err(SchemaError::RemoteRef(_))));
-        assert!(Validator::compile(&json!({"$defs":{"a":{}},"$ref":"#/$defs/a"})).is_ok());
-        let mut deep = json!({});
-        for _ in 0..40 {
-            deep = json!({"properties":{"a":deep}});
-        }
-        assert_eq!(Validator::compile(&deep).map(|_| ()), Err(SchemaError::TooDeep));
-        let large = json!({"description":"x".repeat(MAX_SCHEMA_BYTES)});
-        assert!(matches!(Validator::compile(&large), Err(SchemaError::TooLarge(_))));
-        assert!(matches!(Validator::compile(&json!({"type":"nonsense"})), Err(SchemaError::Invalid { .. })));
-    }
-}
+mod tests;

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::analysis::{Analysis, Facts, Prompt};
+use crate::analysis::{Analysis, Facts, Prompt, READING};
+use crate::base::budget::{self, Exceeded};
 use crate::base::measure;
 use crate::context::Snapshot;
 use crate::gateway::{Arm, Ask, Gateway, MakeTranscript};
@@ -93,7 +94,7 @@ pub(super) struct Failed {
 pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answered, Failed> {
     let began = Instant::now();
     let request = job.analysis.request(&job.prompt, &job.snapshot, &job.facts).map_err(|error| Failed {
-        code: "bad_prompt".to_owned(),
+        code: error.code.to_owned(),
         message: error.to_string(),
         temporary: false,
     })?;
@@ -117,7 +118,13 @@ pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answe
         message: "the model refused, or called tools that it does not have, instead of answering".to_owned(),
         temporary: true,
     })?;
-    let reading = Analysis::read(value, &job.snapshot);
+    let (work, snapshot) = (Analysis::reading_work(&value, &job.snapshot), job.snapshot.clone());
+    let reading = budget::run(work, READING, move |budget| Analysis::read(value, &snapshot, budget)).await;
+    let reading = reading.map_err(|exceeded| Failed {
+        code: exceeded.code().to_owned(),
+        message: format!("the answer's evidence is {exceeded}"),
+        temporary: matches!(exceeded, Exceeded::Busy(_)),
+    })?;
     let (bytes, limit) = (measure::value(&reading.value) + measure::value(&reading.evidence), job.insight_bytes);
     if bytes > limit {
         return Err(Failed {

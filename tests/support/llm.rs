@@ -378,6 +378,7 @@ fn the_least_instance_of_a_schema_is_valid_under_it() {
         "$defs":{"n":{"type":"number","minimum":-1,"maximum":1}}});
     let instance = minimal(&schema, &schema);
     let validator = sidetone::llm::schema::Validator::compile(&schema).expect("schema");
-    let verdict = validator.check(&instance.to_string());
-    assert!(matches!(verdict, sidetone::llm::schema::Verdict::Valid(..)), "{verdict:?}");
+    let mut budget = sidetone::base::budget::Budget::new(sidetone::llm::schema::CHECKING);
+    let verdict = validator.check(&instance.to_string(), &mut budget);
+    assert!(matches!(verdict, Ok(sidetone::llm::schema::Verdict::Valid(..))), "{verdict:?}");
 }

@@ -132,6 +132,26 @@ fn faults_name_the_place() {
 }
 
 #[test]
+fn template_over_its_fuel_is_refused_by_name_when_read_and_when_rendered() {
+    let endless = "{{ transcript }}{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
+    let fault = rolling(endless).expect_err("a fault");
+    assert!(fault.ends_with("too_complex: rendering is over the limit template_fuel (100000)"), "{fault}");
+    let large = "{{ transcript }}{{ 'x' * 100000000 }}";
+    assert!(rolling(large).expect_err("a fault").contains("template_fuel"), "text counts too");
+    let prompt = rolling(
+        "{{ transcript }}{% for a in meta.many %}{% for b in meta.many %}{{ a }}{{ b }}{% endfor %}{% endfor %}",
+    )
+    .expect("no call has so much, for all that is known");
+    let context = Context::new();
+    let rendered = |many: usize| {
+        let facts = facts(json!({"many": (0..many).collect::<Vec<_>>()}), None);
+        prompt.render(&context.snapshot(&mut Window::default()), &facts).map_err(|error| error.code)
+    };
+    assert!(rendered(10).is_ok());
+    assert_eq!(rendered(1_000).map(|_| ()), Err("too_complex"));
+}
+
+#[test]
 fn a_turn_alone_needs_no_transcript() {
     let prompt = read("{{ speaker }}: {{ text }} ({{ language }}, {{ turn }})", Scope::Turn).expect("prompt");
     assert!(!prompt.has_transcript);

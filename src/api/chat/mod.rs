@@ -23,11 +23,13 @@ use self::extensions::{Extensions, Fallback};
 use super::auth::{Caller, Refusal};
 use super::error::{ApiError, OpenAiError};
 use super::{Api, Hold, body};
+use crate::base::budget;
 use crate::base::inflight::Holder;
 use crate::gateway::transcript::{self, Source, Spec};
 use crate::gateway::{Answer, Arm, AttemptFailure, Gateway, GatewayError, MakeTranscript, Query, Stream};
 use crate::keys::Scope;
-use crate::llm::{ChatRequest, repair};
+use crate::llm::repair::{self, REPAIRING};
+use crate::llm::{ChatRequest, Choice};
 use crate::types::{CallId, Transcript, id};
 
 /// What an answer is taken to be at most, where the request does not say, tokens.
@@ -159,7 +161,7 @@ async fn respond(
     let key = caller.0.map(|identity| identity.name);
     let streamed = request.stream;
     let include_usage = request.include_usage;
-    let mut turns = turns(&gateway, request, model, extensions.fallbacks, &sticky, transcript.is_some())?;
+    let mut turns = turns(&gateway, request, model, extensions.fallbacks, &sticky, transcript.is_some()).await?;
     if extensions.once {
         for turn in &mut turns {
             turn.arm = Arc::new(turn.arm.asked_once());
@@ -200,7 +202,7 @@ async fn read_transcript(api: &Api, spec: Spec) -> Result<Given, OpenAiError> {
 
 /// The caller's request and its fallbacks, each with who will answer. Every name must be known, and every fallback be a
 /// request that can be asked, before anything is.
-fn turns(
+async fn turns(
     gateway: &Gateway,
     request: ChatRequest,
     model: Option<String>,
@@ -224,13 +226,7 @@ fn turns(
             // Its text is of no account; that it is there may be.
             transcript::insert(&mut asked, "");
         }
-        gateway.check(&arm, asked).map_err(|error| {
-            let param = format!("fallbacks[{position}].{}", error.param().unwrap_or_default());
-            OpenAiError::bad_request(
-                Some(param.trim_end_matches('.')),
-                format!("fallbacks[{position}]: {}", error.message()),
-            )
-        })?;
+        gateway.check(&arm, asked).await.map_err(|error| OpenAiError::fallback(position, &error))?;
         turns.push(Turn { arm, named: fallback.model, request });
     }
     Ok(turns)
@@ -269,7 +265,7 @@ async fn plain(asked: &Asked, turns: Vec<Turn>) -> Result<Response, OpenAiError>
                 answer.attempts += made(&failed);
                 answer.waited += waited(&failed);
                 if asked.repair_json {
-                    repair_answer(&mut answer, &failed)?;
+                    answer = repair_answer(answer, &failed).await?;
                 }
                 return Ok(write_plain(asked, &turn, &answer));
             }
@@ -293,7 +289,7 @@ fn waited(failed: &[GatewayError]) -> Duration {
 
 /// What the request itself is at fault for no other model can help with.
 fn stops(error: &GatewayError) -> bool {
-    matches!(error.code(), "invalid_request" | "budget_exhausted") && error.attempts().is_empty()
+    matches!(error.code(), "invalid_request" | "too_complex" | "budget_exhausted") && error.attempts().is_empty()
 }
 
 fn all_failed(mut failed: Vec<GatewayError>) -> OpenAiError {
@@ -304,21 +300,32 @@ fn all_failed(mut failed: Vec<GatewayError>) -> OpenAiError {
 }
 
 /// AssemblyAI's `json-repair`: of the text and of tools' arguments. `before` are the errors of those that were asked first.
-fn repair_answer(answer: &mut Answer, before: &[GatewayError]) -> Result<(), OpenAiError> {
-    for choice in &mut answer.response.choices {
-        let texts = choice.text.iter_mut().chain(choice.tool_calls.iter_mut().map(|call| &mut call.arguments));
-        for text in texts.filter(|text| !text.is_empty()) {
-            match repair::parse(text) {
-                Some((_, true)) => {}
-                Some((value, false)) => *text = value.to_string(),
-                None => {
-                    let (endpoint, model) = (Arc::clone(&answer.endpoint), Arc::clone(&answer.vendor_model));
-                    return Err(OpenAiError::unrepairable(&AttemptFailure::mismatch(endpoint, model, None), before));
+async fn repair_answer(mut answer: Answer, before: &[GatewayError]) -> Result<Answer, OpenAiError> {
+    let texts = |choice: &Choice| {
+        let arguments: u64 = choice.tool_calls.iter().map(|call| repair::work(&call.arguments)).sum();
+        choice.text.as_deref().map_or(0, repair::work) + arguments
+    };
+    let work = answer.response.choices.iter().map(texts).sum();
+    let (endpoint, model) = (Arc::clone(&answer.endpoint), Arc::clone(&answer.vendor_model));
+    let unusable = || AttemptFailure::mismatch(Arc::clone(&endpoint), Arc::clone(&model), None);
+    let repaired = budget::run(work, REPAIRING, move |budget| {
+        for choice in &mut answer.response.choices {
+            let texts = choice.text.iter_mut().chain(choice.tool_calls.iter_mut().map(|call| &mut call.arguments));
+            for text in texts.filter(|text| !text.is_empty()) {
+                match repair::parse(text, budget)? {
+                    Some((_, true)) => {}
+                    Some((value, false)) => *text = value.to_string(),
+                    None => return Ok(None),
                 }
             }
         }
+        Ok(Some(answer))
+    });
+    match repaired.await {
+        Ok(Some(answer)) => Ok(answer),
+        Ok(None) => Err(OpenAiError::unrepairable(&unusable(), before)),
+        Err(exceeded) => Err(OpenAiError::unrepaired(exceeded, unusable(), before)),
     }
-    Ok(())
 }
 
 fn write_plain(asked: &Asked, turn: &Turn, answer: &Answer) -> Response {

@@ -106,6 +106,16 @@ impl Run<'_> {
         }
     }
 
+    /// Records that the newest answer could not be checked.
+    pub(in crate::gateway) fn unchecked(&mut self, error: &GatewayError) {
+        let before = self.failures.len();
+        self.mismatched();
+        for failure in &mut self.failures[before..] {
+            failure.code = error.code();
+            error.message().clone_into(&mut failure.message);
+        }
+    }
+
     /// Takes the failures recorded so far.
     pub(in crate::gateway) fn take_failures(&mut self) -> Vec<AttemptFailure> {
         std::mem::take(&mut self.failures)

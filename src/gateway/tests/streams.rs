@@ -216,6 +216,35 @@ async fn a_streamed_answer_that_breaks_its_schema_ends_in_an_error() {
     }
 }
 
+/// Every level of such an answer doubles the ways to the next one.
+fn twice() -> Arc<serde_json::Value> {
+    let list = json!({"type": "array", "items": {"$ref": "#"}});
+    Arc::new(json!({"anyOf": [list, list, {"type": "integer", "maximum": 0}]}))
+}
+
+#[tokio::test]
+async fn answer_that_takes_too_much_to_check_fails_by_name_whole_and_streamed() {
+    let deep = "[".repeat(30) + "1" + &"]".repeat(30);
+    let fake = Fake::start(vec![stream(&[&deep])]).await;
+    let (gateway, tape) = over(&[&fake], "");
+    let asked = || {
+        let mut query = under_schema(&gateway);
+        query.request.response_format =
+            Some(ResponseFormat::JsonSchema { name: "s".into(), schema: twice(), strict: true });
+        query
+    };
+    let (said, ended, _) = read(gateway.stream(asked()).await.expect("stream")).await;
+    assert_eq!(said, deep);
+    let streamed = ended.expect_err("too complex");
+    let whole = gateway.complete(asked()).await.map(|_| ()).expect_err("too complex");
+    for error in [streamed, whole] {
+        assert_eq!((error.code(), error.attempts().len()), ("too_complex", 1), "{error}");
+        assert_eq!(error.attempts()[0].code, "too_complex");
+        assert!(error.message().contains("answer_steps"), "{error}");
+    }
+    assert_eq!((fake.requests(), tape.whys()), (2, vec!["first", "first"]), "nothing is asked again");
+}
+
 #[tokio::test]
 async fn a_schema_that_is_but_asked_for_in_words_is_kept_by_a_stream_too() {
     let fenced = stream(&["```json\n{\"a\":", "1}\n```"]);

@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::analysis::{Analysis, Facts, Registry};
+use crate::analysis::{Analysis, Facts, READING, Registry};
+use crate::base::budget::Budget;
 use crate::context::{Context, Window};
 use crate::llm::ResponseFormat;
-use crate::llm::schema::{Validator, Verdict};
+use crate::llm::schema::{CHECKING, Validator, Verdict};
 use crate::types::{CallId, JsonMap, StreamId};
 
 /// A made-up call.
@@ -59,8 +60,9 @@ fn answers_are_true_to_the_built_in_schemas_and_their_quotes_to_the_turns() {
         let request = analysis.request(&analysis.prompt(None).expect("prompt"), &snapshot, &facts).expect("request");
         let answer = answer(Some(name), &request, Some(&snapshot.transcript())).expect("an answer");
         let validator = Validator::compile(&analysis.schema).expect("compiles");
-        let Verdict::Valid(_, value) = validator.check(answer.text()) else { panic!("invalid under the schema") };
-        let reading = Analysis::read(value, &snapshot);
+        let verdict = validator.check(answer.text(), &mut Budget::new(CHECKING)).expect("in its budget");
+        let Verdict::Valid(_, value) = verdict else { panic!("invalid under the schema") };
+        let reading = Analysis::read(value, &snapshot, &mut Budget::new(READING)).expect("in its budget");
         assert!(reading.evidence.iter().all(|quote| !quote.unverified), "{name} {:?}", reading.evidence);
         assert_eq!(reading.evidence.is_empty(), name == "sentiment_turn", "{name}");
     }

@@ -38,6 +38,10 @@ const MAX_HELD: usize = 1024 * 1024;
 /// Maximum white space that is held, in bytes. It must be read again with each piece.
 const MAX_SPACE: usize = 4096;
 
+/// Maximum number of tags and blocks set aside before one answer; the rest is taken as the answer. Each one moves the rest
+/// of the text, so without a limit the cost would be quadratic. Far more than models write.
+const MAX_SET_ASIDE: u32 = 64;
+
 /// Receives a part of the text; the flag is true if it is thinking.
 pub(super) type Take<'t> = dyn FnMut(bool, &str) + 't;
 
@@ -66,6 +70,8 @@ pub(super) struct Splitter {
     held: String,
     /// Set if something was removed: white space before the answer is then removed too.
     cut: bool,
+    /// Number of tags and blocks set aside.
+    cuts: u32,
     /// Set if there was thinking, in the open block or an earlier one.
     thought: bool,
     /// Set if a block of thinking ended: the next one begins a new paragraph.
@@ -83,6 +89,7 @@ impl Splitter {
             patient,
             held: String::new(),
             cut: false,
+            cuts: 0,
             thought: false,
             paragraph: false,
             headed: false,
@@ -151,16 +158,22 @@ impl Splitter {
     }
 
     fn start(&mut self, last: bool, take: &mut Take<'_>) -> bool {
+        if self.cuts == MAX_SET_ASIDE {
+            self.state = State::Answer;
+            return true;
+        }
         let space = self.held.len() - self.held.trim_start().len();
         let text = &self.held[space..];
         if let Some(tag) = TAGS.iter().position(|(open, _)| begins(text, open)) {
             self.held.drain(..space + TAGS[tag].0.len());
+            self.cuts += 1;
             self.cut = true;
             self.state = State::Thinking(tag);
             return true;
         }
         if let Some(head) = HEADS.iter().find(|head| begins(text, head)) {
             self.held.drain(..space + head.len());
+            self.cuts += 1;
             (self.cut, self.headed) = (true, true);
             return true;
         }

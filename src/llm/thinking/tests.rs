@@ -34,6 +34,14 @@ const OPEN_CLOSE: &[(&str, &str)] = &[
 ];
 
 #[test]
+fn blocks_of_thinking_beyond_what_models_write_are_the_answer() {
+    let (thought, answer) = split(&["<think>a</think>".repeat(10_000).as_str()], false);
+    assert_eq!((thought.matches('a').count(), answer.matches("<think>a</think>").count()), (64, 9_936));
+    let (_, answer) = split(&["<|start|>assistant".repeat(10_000).as_str()], false);
+    assert_eq!(answer.len(), (10_000 - 64) * "<|start|>assistant".len());
+}
+
+#[test]
 fn thinking_before_the_answer_is_set_aside_by_every_tag() {
     for (open, close) in OPEN_CLOSE {
         for (text, thought, answer) in [
