@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use super::words::{bare, is_letter, is_number, is_stop};
+use crate::base::text;
 
 /// Sounds that are no words, whatever stands beside them.
 static SOUNDS: &str = "um umm uh uhh erm hmm mhm mm-hmm uh-huh";
@@ -20,6 +21,16 @@ static LINKS: &str = "the a an i we he she it they you to of and in on is was my
 static ASIDES: &[&str] = &["you know", "i mean", "sort of", "kind of"];
 /// Longest note of a transcriber, in characters.
 const MAX_NOTE_CHARS: usize = 30;
+
+/// Words by which a speaker takes the turn, when a pause follows.
+static OPENERS: &str = "well so oh ah okay ok alright right yeah yes yep now and but hey hi hello sure look anyway actually \
+    because then fine great";
+/// Those of them that only take the turn even where no pause follows.
+static JOINERS: &str = "so and but because oh okay yeah";
+/// "So" before these is no opener.
+static DEGREES: &str = "much many far long that few";
+/// Words that must be left behind an opener.
+const OPENED_WORDS: usize = 3;
 
 static SOUND_SET: LazyLock<HashSet<&'static str>> = LazyLock::new(|| SOUNDS.split_whitespace().collect());
 static LINK_SET: LazyLock<HashSet<&'static str>> = LazyLock::new(|| LINKS.split_whitespace().collect());
@@ -59,6 +70,31 @@ pub(super) fn cleaned(sentence: &str) -> String {
         text = text.replace(mark, &mark[1..]);
     }
     text.trim_matches([' ', ',', ';']).to_owned()
+}
+
+/// A cleaned sentence without the words that only take the turn ("Yes, and the bill is late": "The bill is late"). Numbers
+/// and spelled letters stay whole, so that "oh seven" is left alone.
+pub(super) fn without_opening(sentence: &str) -> String {
+    let is_in = |list: &str, word: &str| list.split_whitespace().any(|known| known == word);
+    let mut rest = sentence;
+    while let Some(token) = rest.split_whitespace().next() {
+        let word = bare(token);
+        let paused = token.ends_with([',', '.', '!', ';', ':', '-', '—', '…']);
+        let after = rest[token.len()..].trim_start();
+        let next = after.split_whitespace().next().map(bare).unwrap_or_default();
+        let spelled = is_number(&next) || (is_letter(&next) && !matches!(next.as_str(), "a" | "i"));
+        let opens = is_in(OPENERS, &word) && (paused || (is_in(JOINERS, &word) && !is_in(DEGREES, &next)));
+        if !opens || spelled || text::count(after) < OPENED_WORDS {
+            break;
+        }
+        rest = after;
+    }
+    let capital = rest.len() < sentence.len() && sentence.starts_with(char::is_uppercase);
+    let mut characters = rest.chars();
+    match characters.next() {
+        Some(first) if capital => first.to_uppercase().chain(characters).collect(),
+        _ => rest.to_owned(),
+    }
 }
 
 /// `last` is a first try at `token`: the same word that links others, or its first letter or two.
@@ -147,6 +183,24 @@ mod tests {
             ("No, no, the, the other.", "No, no, the other."),
         ] {
             assert_eq!(cleaned(said), clean, "{said}");
+        }
+    }
+
+    #[test]
+    fn words_that_only_take_the_turn_are_left_out() {
+        for (said, kept) in [
+            ("And for the three days I will credit you.", "For the three days I will credit you."),
+            ("Fine, but I have restarted it five times.", "I have restarted it five times."),
+            ("yeah so we need a new remote", "we need a new remote"),
+            ("Well done to all of you.", "Well done to all of you."),
+            ("So far it is fine.", "So far it is fine."),
+            ("No, that is not right.", "No, that is not right."),
+            ("Okay, thanks.", "Okay, thanks."),
+            ("Oh seven seven, that is all.", "Oh seven seven, that is all."),
+            ("And B B six is the code.", "And B B six is the code."),
+            ("", ""),
+        ] {
+            assert_eq!(without_opening(said), kept, "{said}");
         }
     }
 

@@ -1,87 +1,75 @@
-//! A summary by extraction: a headline, and the passages that together hold most of what a conversation is about.
+//! A summary by extraction: a headline, and the sentences that together hold most of what a conversation is about.
 //!
-//! Knows no prompt. Turns are cut into passages of whole sentences and cleaned of the sounds of speech. A content word
-//! weighs by how often it is said (log), how few passages say it (log), and more if several speakers say it; passages
-//! are taken greedily by the weight they add for their length, until a budget of words that grows with the conversation
-//! and levels off (budgeted submodular coverage, Lin and Bilmes, 2010). What opens a conversation counts for more, and
-//! so does an outcome near its end; courtesy counts for little.
+//! Knows no prompt. Sentences are cleaned of the sounds of speech. A word of content weighs by how often it is said (log)
+//! and by how few sentences say it (log), more if several speakers say it, and less if only one sentence does. Sentences
+//! are taken one at a time, each time the one that adds most weight for its length, until a budget of words that grows
+//! with the conversation and levels off (budgeted submodular coverage, Lin and Bilmes, 2010). A sentence near the start
+//! counts for more, and so does an outcome, the more the later it is; courtesy counts for little.
 //!
-//! The headline is one sentence: what the conversation is about now. Its words count as covered for the points, and the
-//! sentence is no part of any.
+//! The headline says what the conversation is about now. It is chosen when half of the points are: the points keep the
+//! best sentences, and one of the others, late and with an outcome if possible, becomes the headline.
+//!
+//! `scripts/eval-local` measures the result. The constants were chosen on dialogues and meetings with human summaries; they
+//! have broad optima there.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
-use super::{outcome, service, words};
+use super::{clean, outcome, service, words};
+use crate::base::text;
 use crate::types::{Turn, TurnNo};
 
-/// Words of a passage, where its sentences allow.
-const PASSAGE_WORDS: usize = 30;
-/// Words of a summary of a conversation without end.
-const MOST_WORDS: f64 = 150.0;
-/// Words of conversation over which the summary grows to 63 % of [`MOST_WORDS`].
-const GROWTH_WORDS: f64 = 635.0;
-/// How far one passage may go over the budget.
+/// Words of the points of a conversation without end.
+const MOST_WORDS: f64 = 120.0;
+/// Words of conversation over which the points grow to 63 % of [`MOST_WORDS`].
+const GROWTH_WORDS: f64 = 500.0;
+/// How far one sentence may go over the budget.
 const OVER: f64 = 1.2;
-/// How a passage's length discounts what it adds.
-const LENGTH_POWER: f64 = 0.5;
+/// Share of the budget that the points use before the headline is chosen.
+const BEFORE_HEADLINE: f64 = 0.5;
+/// How a sentence's length discounts what it adds to the points.
+const LENGTH_POWER: f64 = 0.4;
+/// Added to each length, in words, so that a few words without much content do not count as dense.
+const LENGTH_BASE: f64 = 3.0;
 /// Weight of a word that was covered before.
-const REPEATED: f64 = 0.5;
-/// Of a word that several speakers say.
-const SHARED: f64 = 1.3;
-/// Of a word that only one passage says.
-const ONCE: f64 = 0.5;
-/// Of a question, against what answers it; and of one that is asked by who serves, which is mostly routine, once more.
-const ASKED: f64 = 0.7;
-const ROUTINE: f64 = 0.4;
-/// Of the opening, and over which part of the turns that fades.
+const REPEATED: f64 = 0.4;
+/// Weight of a word that several speakers say.
+const SHARED: f64 = 1.7;
+/// Weight of a word that only one sentence says.
+const ONCE: f64 = 0.6;
+/// Weight of a question. Those of the one who serves are routine and do not count.
+const ASKED: f64 = 0.65;
+/// What the first turn adds to a sentence's weight, and over which part of the turns that fades to 37 %.
 const OPENING: f64 = 2.5;
-const OPENING_PART: f64 = 0.15;
-/// Of an outcome in the last part of the turns; in a conversation in which somebody serves, outcomes are what it is for.
-const OUTCOME: f64 = 0.6;
+const OPENING_PART: f64 = 0.12;
+/// What a full outcome in the last turn adds to a sentence's weight; more in a conversation in which somebody serves,
+/// because outcomes are what it is for.
+const OUTCOME: f64 = 0.3;
 const OUTCOME_OF_SERVICE: f64 = 2.0;
-/// The last part of the turns, in which outcomes count in full; and from where on they begin to count.
-const LAST_PART: f64 = 0.5;
-const OUTCOMES_FROM: f64 = 0.25;
-/// An outcome of this much is taken before all other points, where the summary has room for this many words or somebody
-/// serves.
-const SETTLED: f64 = 0.5;
-const ROOM_WORDS: f64 = 60.0;
-/// Share of a sentence that must be more than courtesy, or it is no point; of a headline, what courtesy leaves at least.
-const COURTESY: f64 = 0.3;
-/// Passages shorter than this many words are left aside where there are many.
-const SHORT_WORDS: usize = 5;
-const MANY_PASSAGES: usize = 20;
-/// A passage with fewer words of content is no point.
-const CONTENT_WORDS: usize = 2;
-/// Words of a headline, and what is too short to be one.
+/// A sentence with fewer words, or fewer words of content, is a fragment: no point and no headline.
+const LEAST_WORDS: usize = 4;
+const LEAST_CONTENT: usize = 2;
+/// Words of a headline: at most, and from how many on it tells enough.
 pub(super) const HEADLINE_WORDS: usize = 20;
-const HEADLINE_SHORT: usize = 6;
-const HEADLINE_FRAGMENT: usize = 4;
-/// How a headline's length discounts what it says.
-const HEADLINE_LENGTH_POWER: f64 = 0.7;
-/// By how much a word that was said last outweighs one that was said first.
-const RECENT: f64 = 1.0;
-/// By how much the newest sentence outweighs the oldest.
-const RECENT_SENTENCE: f64 = 0.75;
-/// Of an outcome in a headline.
-const HEADLINE_OUTCOME: f64 = 0.5;
-/// A point whose content words are in the headline up to this share says it again.
+const HEADLINE_LEAST: usize = 6;
+/// Weight of a headline that is shorter, or that must be cut.
+const UNFIT: f64 = 0.5;
+/// By how much the newest sentence outweighs the oldest as a headline.
+const RECENT: f64 = 2.0;
+/// A point that shares this part of its words of content with the headline, or the headline with it, says the same.
 const SAME: f64 = 0.6;
 
-/// A passage that was chosen.
+/// One or several sentences of a turn that stand beside each other.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Passage {
     /// The turn that it is from.
     pub turn: TurnNo,
-    /// Its place among all passages, in reading order.
-    pub place: usize,
     /// Who said it.
     pub speaker: Option<String>,
     /// Cleaned of the sounds of speech.
     pub text: String,
     /// As it stands in the turn.
     pub verbatim: String,
-    /// What it added when it was chosen.
+    /// How much it weighed when it was chosen.
     pub score: f64,
 }
 
@@ -96,149 +84,252 @@ pub struct Extract {
 
 /// Sums up `turns`.
 pub fn extract(turns: &[&Turn]) -> Extract {
-    let sentences = passages(turns, 0, None);
-    let Some(headline) = headline(turns, &sentences) else { return Extract { headline: None, points: Vec::new() } };
-    let total: usize = turns.iter().map(|turn| words::count(&turn.text)).sum();
-    let passages = passages(turns, PASSAGE_WORDS, Some(&headline));
-    let field = Field::new(turns, &passages);
-    let points = points(turns, &field, &passages, &headline, budget(total));
-    Extract { headline: Some(headline), points }
+    let field = Field::new(turns);
+    let mut choice = Choice::new(&field);
+    choice.fill(BEFORE_HEADLINE);
+    let headline = choice.headline();
+    choice.fill(1.0);
+    let headline = headline.map(|index| Passage { score: 0.0, ..field.sentences[index].passage() });
+    Extract { headline, points: choice.points() }
 }
 
-/// The passages that add most to the headline within `budget` words, in reading order.
-fn points(turns: &[&Turn], field: &Field, passages: &[Passage], headline: &Passage, budget: f64) -> Vec<Passage> {
-    let said: HashSet<String> = words::content(&headline.text).into_iter().collect();
-    let mut covered = vec![false; field.weights.len()];
-    for id in said.iter().filter_map(|word| field.ids.get(word)) {
-        covered[*id] = true;
-    }
-    let repeats = |passage: &Passage| {
-        let content: HashSet<String> = words::content(&passage.text).into_iter().collect();
-        let shared = content.intersection(&said).count();
-        #[expect(clippy::cast_precision_loss, reason = "words of a passage")]
-        let share = shared as f64 / content.len().max(1) as f64;
-        share >= SAME
-    };
-    let mut left: Vec<usize> = (0..passages.len()).filter(|index| !repeats(&passages[*index])).collect();
-    let mut chosen: Vec<Passage> = Vec::new();
-    let mut used = 0.0;
-    let position = positions(turns, passages);
-    let settled = |index: &usize| is_late(position[*index]) && outcome::of(&passages[*index].text) >= SETTLED;
-    // One of the outcomes first, where there is room or they are what it is for.
-    let mut first = budget >= ROOM_WORDS || !field.servers.is_empty();
-    while used < budget * 0.9 {
-        let fits = |index: &usize| {
-            let length = used + field.lengths[*index];
-            length <= budget * OVER || (chosen.is_empty() && !first)
-        };
-        let wanted = |index: &usize| fits(index) && (!first || settled(index));
-        let gains = left.iter().filter(|index| wanted(index)).map(|index| (*index, field.gain(*index, &covered)));
-        // Of equal gains the earlier passage.
-        let best = gains.reduce(|one, other| if other.1 > one.1 { other } else { one }).filter(|(_, gain)| *gain > 0.0);
-        let Some((best, score)) = best else {
-            if std::mem::take(&mut first) {
-                continue;
-            }
-            break;
-        };
-        first = false;
-        for word in &field.words[best] {
-            covered[*word] = true;
-        }
-        used += field.lengths[best];
-        left.retain(|index| *index != best);
-        chosen.push(Passage { score, ..passages[best].clone() });
-    }
-    chosen.sort_by_key(|passage| passage.place);
-    chosen
-}
-
-/// The sentence that says best what the conversation is about now: its topic by the words that were said lately, an outcome
-/// where there is one.
-fn headline(turns: &[&Turn], sentences: &[Passage]) -> Option<Passage> {
-    let field = Field::new(turns, sentences);
-    let position = positions(turns, sentences);
-    // When a word was said last, 0 to 1.
-    let mut latest = vec![0.0_f64; field.weights.len()];
-    for (own, position) in field.words.iter().zip(&position) {
-        for word in own {
-            latest[*word] = latest[*word].max(*position);
-        }
-    }
-    let score = |index: usize| {
-        let text = &sentences[index].text;
-        let topic: f64 =
-            field.words[index].iter().map(|word| field.weights[*word] * (1.0 + RECENT * latest[*word])).sum();
-        let length = field.lengths[index];
-        let asked = field.asked(&sentences[index]);
-        let outcome = 1.0 + HEADLINE_OUTCOME * outcome::of(text) * (0.5 + position[index]);
-        let whole = if words::count(text) > HEADLINE_WORDS { 0.6 } else { 1.0 };
-        let short = match words::count(text) {
-            0..HEADLINE_FRAGMENT => 0.3,
-            HEADLINE_FRAGMENT..HEADLINE_SHORT => 0.6,
-            _ => 1.0,
-        };
-        let polite = service::substance(text).max(COURTESY);
-        let recent = 1.0 + RECENT_SENTENCE * position[index];
-        topic / (length + 3.0).powf(HEADLINE_LENGTH_POWER)
-            * asked
-            * asked.max(ASKED)
-            * outcome
-            * recent
-            * whole
-            * short
-            * polite
-    };
-    let scored = (0..sentences.len()).map(|index| (index, score(index)));
-    let (best, score) = scored.reduce(|one, other| if other.1 >= one.1 { other } else { one })?;
-    Some(Passage { score, ..sentences[best].clone() })
-}
-
-/// Words of a summary of a conversation of `total` words: about a quarter of a short one, levelling off.
-fn budget(total: usize) -> f64 {
-    #[expect(clippy::cast_precision_loss, reason = "words of a conversation")]
-    let total = total as f64;
+/// Words of the points of a conversation of `total` words: about a quarter of a short one, levelling off.
+fn budget(total: f64) -> f64 {
     MOST_WORDS * (1.0 - (-total / GROWTH_WORDS).exp())
 }
 
-/// All passages of up to `most` words, in reading order, without the sentence `but`. Of no words: single sentences.
-fn passages(turns: &[&Turn], most: usize, but: Option<&Passage>) -> Vec<Passage> {
-    let mut passages: Vec<Passage> = Vec::new();
-    for turn in turns {
-        let mut open: Option<(String, &str)> = None;
-        let mut close = |open: Option<(String, &str)>| {
-            let Some((text, verbatim)) = open else { return };
-            let (place, speaker, verbatim) = (passages.len(), turn.speaker.clone(), verbatim.to_owned());
-            passages.push(Passage { turn: turn.turn, place, speaker, text, verbatim, score: 0.0 });
-        };
-        let source = turn.text.as_str();
-        for sentence in words::sentences(source) {
-            let clean = super::clean::cleaned(sentence);
-            let left_out = but.is_some_and(|but| but.turn == turn.turn && but.verbatim == sentence);
-            if clean.is_empty() || left_out {
-                // What stands on both sides of the headline is not one passage.
-                if left_out {
-                    close(open.take());
+/// A sentence, and what is known of it.
+struct Sentence<'a> {
+    turn: &'a Turn,
+    verbatim: &'a str,
+    /// Cleaned. Never empty.
+    text: String,
+    /// Its different words of content.
+    words: Vec<usize>,
+    /// Words.
+    length: f64,
+    /// The place of its turn, 0 to below 1.
+    position: f64,
+    outcome: f64,
+    /// Weight as a point, without its words: its place and form. 0 if it must not be one.
+    factor: f64,
+    /// Weight as a headline, likewise.
+    telling: f64,
+}
+
+impl Sentence<'_> {
+    fn passage(&self) -> Passage {
+        let (speaker, text, verbatim) = (self.turn.speaker.clone(), self.text.clone(), self.verbatim.to_owned());
+        Passage { turn: self.turn.turn, speaker, text, verbatim, score: 0.0 }
+    }
+
+    /// The share of the other's words that it says too.
+    fn says(&self, other: &Self) -> f64 {
+        let shared = other.words.iter().filter(|word| self.words.binary_search(word).is_ok()).count();
+        ratio(shared, other.words.len().max(1))
+    }
+}
+
+/// All sentences in reading order, and what their words weigh.
+struct Field<'a> {
+    sentences: Vec<Sentence<'a>>,
+    weights: Vec<f64>,
+    budget: f64,
+}
+
+impl<'a> Field<'a> {
+    fn new(turns: &[&'a Turn]) -> Self {
+        let servers = service::servers(turns);
+        let mut vocabulary = Vocabulary::default();
+        let mut sentences: Vec<Sentence<'a>> = Vec::new();
+        let mut total = 0;
+        for (at, turn) in turns.iter().enumerate() {
+            total += words::count(&turn.text);
+            for verbatim in words::sentences(&turn.text) {
+                let text = clean::without_opening(&clean::cleaned(verbatim));
+                if text.is_empty() {
+                    continue;
                 }
-                continue;
-            }
-            // Courtesy is no part of what stands beside it.
-            let says = |text: &str| service::substance(text) >= COURTESY;
-            let fits = |text: &str| words::count(text) + words::count(&clean) <= most && says(text) && says(&clean);
-            match open.take() {
-                Some((text, verbatim)) if fits(&text) => {
-                    let gap = crate::base::text::gap(&text, &clean);
-                    open = Some((format!("{text}{gap}{clean}"), joined(source, verbatim, sentence)));
-                }
-                before => {
-                    close(before);
-                    open = Some((clean, sentence));
-                }
+                let words = vocabulary.read(&text, turn.speaker.as_deref());
+                let (length, position) = (ratio(words::count(&text).max(1), 1), ratio(at, turns.len()));
+                let outcome = outcome::of(&text);
+                let (factor, telling) = (0.0, 0.0);
+                sentences.push(Sentence { turn, verbatim, text, words, length, position, outcome, factor, telling });
             }
         }
-        close(open);
+        let weights = vocabulary.weights(sentences.len());
+        let fade = OPENING_PART + 1.0 / ratio(turns.len().max(1), 1);
+        let outcomes = if servers.is_empty() { OUTCOME } else { OUTCOME_OF_SERVICE };
+        for sentence in &mut sentences {
+            let serves = sentence.turn.speaker.as_deref().is_some_and(|speaker| servers.contains(&speaker));
+            let asks = words::is_question(&sentence.text);
+            let count = words::count(&sentence.text);
+            let fragment = count < LEAST_WORDS || sentence.words.len() < LEAST_CONTENT;
+            if fragment || (asks && serves) {
+                continue;
+            }
+            let substance = service::substance(&sentence.text);
+            let opening = 1.0 + OPENING * (-sentence.position / fade).exp();
+            let settled = 1.0 + outcomes * sentence.position * sentence.outcome;
+            sentence.factor = substance * opening * settled * if asks { ASKED } else { 1.0 };
+            let recent = (1.0 + RECENT * sentence.position) * (1.0 + sentence.outcome);
+            let whole = super::cut(&sentence.text, HEADLINE_WORDS) == sentence.text.len();
+            let fit = if whole && count >= HEADLINE_LEAST { 1.0 } else { UNFIT };
+            sentence.telling = if asks { 0.0 } else { substance * recent * fit };
+        }
+        Self { sentences, weights, budget: budget(ratio(total, 1)) }
     }
-    passages
+}
+
+/// The words of content of a conversation.
+#[derive(Default)]
+struct Vocabulary<'a> {
+    ids: HashMap<String, usize>,
+    said: Vec<Said<'a>>,
+}
+
+/// What is known of a word.
+struct Said<'a> {
+    times: f64,
+    sentences: f64,
+    /// Who said it first.
+    speaker: Option<&'a str>,
+    /// Somebody else said it too.
+    shared: bool,
+}
+
+impl<'a> Vocabulary<'a> {
+    /// The different words of a sentence, sorted.
+    fn read(&mut self, text: &str, speaker: Option<&'a str>) -> Vec<usize> {
+        let mut own = Vec::new();
+        for word in words::content(text) {
+            let next = self.ids.len();
+            let id = *self.ids.entry(word).or_insert(next);
+            if id == next {
+                self.said.push(Said { times: 0.0, sentences: 0.0, speaker, shared: false });
+            }
+            let said = &mut self.said[id];
+            said.times += 1.0;
+            said.shared |= said.speaker != speaker;
+            own.push(id);
+        }
+        own.sort_unstable();
+        own.dedup();
+        for id in &own {
+            self.said[*id].sentences += 1.0;
+        }
+        own
+    }
+
+    fn weights(&self, sentences: usize) -> Vec<f64> {
+        let weight = |said: &Said<'_>| {
+            let rare = ((ratio(sentences, 1) + 1.0) / (said.sentences + 0.5)).ln();
+            let once = if said.sentences > 1.0 { 1.0 } else { ONCE };
+            said.times.ln_1p() * rare * once * if said.shared { SHARED } else { 1.0 }
+        };
+        self.said.iter().map(weight).collect()
+    }
+}
+
+/// Sentences that are chosen one after the other.
+struct Choice<'a> {
+    field: &'a Field<'a>,
+    /// Sentences that may still be chosen.
+    open: Vec<bool>,
+    covered: Vec<bool>,
+    /// The points, with what each added.
+    chosen: Vec<(usize, f64)>,
+    /// Words of the points.
+    used: f64,
+}
+
+impl<'a> Choice<'a> {
+    fn new(field: &'a Field<'a>) -> Self {
+        let (open, covered) = (vec![true; field.sentences.len()], vec![false; field.weights.len()]);
+        Self { field, open, covered, chosen: Vec::new(), used: 0.0 }
+    }
+
+    /// Adds points until they use this part of the budget.
+    fn fill(&mut self, part: f64) {
+        let budget = self.field.budget;
+        while self.used < budget * part {
+            let fits = |sentence: &Sentence<'_>| self.used + sentence.length <= budget * OVER || self.chosen.is_empty();
+            let gain = |sentence: &Sentence<'_>| {
+                let room = if fits(sentence) { sentence.factor } else { 0.0 };
+                room * self.weight(sentence) / (sentence.length + LENGTH_BASE).powf(LENGTH_POWER)
+            };
+            // Of equal gains the earlier sentence.
+            let Some((best, score)) = self.best(gain, |other, best| other > best) else { break };
+            self.take(best);
+            self.used += self.field.sentences[best].length;
+            self.chosen.push((best, score));
+        }
+    }
+
+    /// Chooses the headline: of the sentences that no point says, the most telling one. Where none of them can be one, a
+    /// point becomes the headline.
+    fn headline(&mut self) -> Option<usize> {
+        let says_a_point = |sentence: &Sentence<'_>| {
+            let points = self.chosen.iter().map(|(index, _)| &self.field.sentences[*index]);
+            points.into_iter().any(|point| sentence.says(point) >= SAME || point.says(sentence) >= SAME)
+        };
+        let telling = |sentence: &Sentence<'_>| {
+            let new = if says_a_point(sentence) { 0.0 } else { sentence.telling };
+            new * self.weight(sentence) / (sentence.length + LENGTH_BASE)
+        };
+        let best = self.best(telling, |other, best| other >= best).map(|(index, _)| index);
+        let sentences = &self.field.sentences;
+        let headline = best.or_else(|| {
+            let (point, _) = self.chosen.pop()?;
+            self.used -= sentences[point].length;
+            Some(point)
+        });
+        // Nobody said anything of content.
+        let headline = headline.or(if sentences.is_empty() { None } else { Some(0) })?;
+        self.take(headline);
+        for (open, sentence) in self.open.iter_mut().zip(sentences) {
+            *open &= sentences[headline].says(sentence) < SAME;
+        }
+        Some(headline)
+    }
+
+    /// The open sentence of the highest score above 0.
+    fn best(&self, score: impl Fn(&Sentence<'_>) -> f64, better: fn(f64, f64) -> bool) -> Option<(usize, f64)> {
+        let open = self.field.sentences.iter().enumerate().filter(|(index, _)| self.open[*index]);
+        let scored = open.map(|(index, sentence)| (index, score(sentence))).filter(|(_, score)| *score > 0.0);
+        scored.reduce(|best, other| if better(other.1, best.1) { other } else { best })
+    }
+
+    /// What the words of a sentence weigh now.
+    fn weight(&self, sentence: &Sentence<'_>) -> f64 {
+        let weight = |word: &usize| self.field.weights[*word] * if self.covered[*word] { REPEATED } else { 1.0 };
+        sentence.words.iter().map(weight).sum()
+    }
+
+    fn take(&mut self, index: usize) {
+        self.open[index] = false;
+        for word in &self.field.sentences[index].words {
+            self.covered[*word] = true;
+        }
+    }
+
+    /// The points in reading order. Those that stand beside each other in a turn are one.
+    fn points(mut self) -> Vec<Passage> {
+        self.chosen.sort_unstable_by_key(|(index, _)| *index);
+        let sentences = &self.field.sentences;
+        let beside = |one: &(usize, f64), next: &(usize, f64)| {
+            one.0 + 1 == next.0 && sentences[one.0].turn.turn == sentences[next.0].turn.turn
+        };
+        let point = |run: &[(usize, f64)]| {
+            let own = || run.iter().map(|(index, _)| &sentences[*index]);
+            let (first, last) = (own().next()?, own().next_back()?);
+            let text = text::join(own().map(|sentence| sentence.text.as_str()));
+            let score = run.iter().map(|(_, score)| *score).fold(0.0, f64::max);
+            let verbatim = joined(&first.turn.text, first.verbatim, last.verbatim).to_owned();
+            Some(Passage { text, verbatim, score, ..first.passage() })
+        };
+        self.chosen.chunk_by(beside).filter_map(point).collect()
+    }
 }
 
 /// The part of `source` from the start of `first` to the end of `last`, both slices of it.
@@ -247,113 +338,7 @@ fn joined<'a>(source: &'a str, first: &'a str, last: &'a str) -> &'a str {
     source.get(offset(first)..offset(last) + last.len()).unwrap_or(first)
 }
 
-/// The words of all passages and what they weigh.
-struct Field {
-    ids: HashMap<String, usize>,
-    /// Different words of each passage.
-    words: Vec<Vec<usize>>,
-    weights: Vec<f64>,
-    lengths: Vec<f64>,
-    /// What its place and form make of a passage.
-    factors: Vec<f64>,
-    /// The speakers who serve.
-    servers: Vec<String>,
-}
-
-impl Field {
-    fn new(turns: &[&Turn], passages: &[Passage]) -> Self {
-        let mut ids: HashMap<String, usize> = HashMap::new();
-        let mut said: Vec<f64> = Vec::new();
-        let mut passages_with: Vec<f64> = Vec::new();
-        let mut speakers: Vec<(Option<&str>, bool)> = Vec::new();
-        let mut words: Vec<Vec<usize>> = Vec::with_capacity(passages.len());
-        for passage in passages {
-            let speaker = passage.speaker.as_deref();
-            let mut own: Vec<usize> = Vec::new();
-            for word in words::content(&passage.text) {
-                let next = ids.len();
-                let id = *ids.entry(word).or_insert(next);
-                if id == next {
-                    said.push(0.0);
-                    passages_with.push(0.0);
-                    speakers.push((speaker, false));
-                }
-                said[id] += 1.0;
-                speakers[id].1 |= speakers[id].0 != speaker;
-                own.push(id);
-            }
-            own.sort_unstable();
-            own.dedup();
-            for id in &own {
-                passages_with[*id] += 1.0;
-            }
-            words.push(own);
-        }
-        #[expect(clippy::cast_precision_loss, reason = "passages of a conversation")]
-        let count = passages.len() as f64;
-        let weight = |id: usize| {
-            let rare = ((count + 1.0) / (passages_with[id] + 0.5)).ln();
-            let shared = if speakers[id].1 { SHARED } else { 1.0 };
-            let once = if passages_with[id] > 1.0 { 1.0 } else { ONCE };
-            said[id].ln_1p() * rare * shared * once
-        };
-        let weights = (0..said.len()).map(weight).collect();
-        #[expect(clippy::cast_precision_loss, reason = "words of a passage")]
-        let lengths: Vec<f64> = passages.iter().map(|passage| words::count(&passage.text).max(1) as f64).collect();
-        let servers = service::servers(turns).into_iter().map(str::to_owned).collect();
-        let mut field = Self { ids, words, weights, lengths, factors: Vec::new(), servers };
-        field.factors = field.factors(turns, passages);
-        field
-    }
-
-    /// What it takes from a passage to be a question.
-    fn asked(&self, passage: &Passage) -> f64 {
-        let serves = passage.speaker.as_ref().is_some_and(|speaker| self.servers.contains(speaker));
-        match (words::is_question(&passage.text), serves) {
-            (true, true) => ASKED * ROUTINE,
-            (true, false) => ASKED,
-            (false, _) => 1.0,
-        }
-    }
-
-    fn factors(&self, turns: &[&Turn], passages: &[Passage]) -> Vec<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "turns of a conversation")]
-        let fade = OPENING_PART + 1.0 / turns.len().max(1) as f64;
-        let outcomes = if self.servers.is_empty() { OUTCOME } else { OUTCOME_OF_SERVICE };
-        let factor = |(passage, position): (&Passage, f64)| {
-            let opening = 1.0 + OPENING * (-position / fade).exp();
-            let late = ((position - OUTCOMES_FROM) / (1.0 - LAST_PART - OUTCOMES_FROM)).clamp(0.0, 1.0);
-            let settled = 1.0 + outcomes * late * outcome::of(&passage.text);
-            let substance = service::substance(&passage.text);
-            let short = words::count(&passage.text) < SHORT_WORDS && passages.len() > MANY_PASSAGES;
-            let empty = short || substance < COURTESY || words::content(&passage.text).len() < CONTENT_WORDS;
-            if empty { 0.0 } else { opening * self.asked(passage) * settled * substance }
-        };
-        passages.iter().zip(positions(turns, passages)).map(factor).collect()
-    }
-
-    /// What a passage adds for its length.
-    fn gain(&self, index: usize, covered: &[bool]) -> f64 {
-        let worth = |word: &usize| self.weights[*word] * if covered[*word] { REPEATED } else { 1.0 };
-        let sum: f64 = self.words[index].iter().map(worth).sum();
-        sum * self.factors[index] / (self.lengths[index] + 3.0).powf(LENGTH_POWER)
-    }
-}
-
-fn is_late(position: f64) -> bool {
-    position >= 1.0 - LAST_PART
-}
-
-/// Where in the conversation each passage stands, 0 to below 1, by turns.
-fn positions(turns: &[&Turn], passages: &[Passage]) -> Vec<f64> {
-    let mut at = 0;
-    let position = |passage: &Passage| {
-        while turns.get(at).is_some_and(|turn| turn.turn != passage.turn) {
-            at += 1;
-        }
-        #[expect(clippy::cast_precision_loss, reason = "turns of a conversation")]
-        let position = at as f64 / turns.len().max(1) as f64;
-        position
-    };
-    passages.iter().map(position).collect()
+#[expect(clippy::cast_precision_loss, reason = "words, sentences and turns of a conversation")]
+fn ratio(one: usize, other: usize) -> f64 {
+    one as f64 / other as f64
 }

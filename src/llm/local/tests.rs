@@ -154,6 +154,57 @@ fn headline_says_the_outcome_and_no_point_repeats_it() {
 }
 
 #[test]
+fn points_keep_what_the_call_is_about_and_the_headline_says_something_else() {
+    let (headline, points) = said(CALL);
+    assert!(points[0].contains("the electricity bill still goes to my old address"), "{points:?}");
+    assert!(!headline.contains("old address") && !headline.is_empty(), "{headline}");
+    // With one thing to say it is the headline, and nothing is said twice.
+    let call = [("A", "My flight to Lisbon was cancelled yesterday."), ("B", "Okay."), ("A", "Um, yes.")];
+    assert_eq!(said(&call), ("My flight to Lisbon was cancelled yesterday.".to_owned(), Vec::new()));
+}
+
+#[test]
+fn sentences_beside_each_other_are_one_point_with_one_quote() {
+    let mut call = vec![(
+        "A",
+        "We moved the whole server room to Leipzig. Um. And the cooling of the new building needs a permit.",
+    )];
+    call.extend([("B", "Yes, that is what it is and so it is then."); 24]);
+    call.push(("A", "Let us meet on Monday about the invoice from the lawyer."));
+    let (headline, points) = said(&call);
+    assert_eq!(headline, "Let us meet on Monday about the invoice from the lawyer.");
+    assert_eq!(points, ["We moved the whole server room to Leipzig. The cooling of the new building needs a permit."]);
+    let summary = ask("summary", &call);
+    let quotes = summary["evidence"].as_array().expect("evidence").iter();
+    let quotes: Vec<&str> = quotes.map(|quote| quote["quote"].as_str().expect("quote")).collect();
+    assert!(quotes.contains(&call[0].1), "{quotes:?}");
+}
+
+#[test]
+fn routine_questions_and_fragments_are_no_points() {
+    let call = [
+        ("agent", "Thank you for calling, how can I help you?"),
+        ("customer", "The parcel with the red bicycle has not arrived. Parcel bicycle."),
+        ("agent", "May I have the tracking number of the parcel with the bicycle?"),
+        ("customer", "It is B B nine."),
+        ("agent", "The parcel with the bicycle will arrive on Friday before noon."),
+    ];
+    let (headline, points) = said(&call);
+    let all = format!("{headline} {}", points.join(" "));
+    assert!(!all.contains('?') && !all.contains("Parcel bicycle"), "{all}");
+    assert!(all.contains("not arrived") && all.contains("on Friday before noon"), "{all}");
+}
+
+#[test]
+fn speech_without_punctuation_has_a_headline_of_few_words() {
+    let long = "so the delivery of the new pumps is late again and the supplier says that the pumps will come in march but \
+                we need the pumps in february for the plant in hamburg";
+    let (headline, points) = said(&[("A", long), ("B", long)]);
+    assert!(headline.ends_with('…') && headline.split(' ').count() <= HEADLINE_WORDS, "{headline}");
+    assert!(points.is_empty(), "{points:?}");
+}
+
+#[test]
 fn summary_follows_the_call_to_its_latest_turns() {
     let first = ask("summary", &CALL[..4]);
     let last = ask("summary", CALL);
