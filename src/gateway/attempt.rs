@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::time::{Instant, timeout_at};
@@ -158,6 +159,8 @@ async fn open_inner(context: Context<'_>, wire: Wire, remote: &Arc<Remote>, row:
     }
     let after = row.started.elapsed();
     live.first_token = Some(after);
+    // The run counts the wait up to here.
+    live.waited = Duration::ZERO;
     row.first_token(after);
     Ok(Start::Stream(live))
 }

@@ -54,7 +54,7 @@ pub(super) struct Live {
     /// When the network last delivered something.
     came: Option<Instant>,
     pub(super) first_token: Option<Duration>,
-    /// Time spent waiting for the network and the vendor.
+    /// Time spent waiting for the network and the vendor since the commit point.
     pub(super) waited: Duration,
     pub(super) row: Option<Box<Row>>,
 }

@@ -229,12 +229,13 @@ impl Reader<'_> {
     /// Returns true if the quote just read ends the string: inside a string, an unescaped quote is followed by more
     /// words.
     fn closes(&self, quote: char) -> bool {
-        let rest = self.text[self.at..].trim_start();
-        match rest.chars().next() {
+        let rest = &self.text[self.at..];
+        let next = rest.trim_start();
+        let gap = &rest[..rest.len() - next.len()];
+        match next.chars().next() {
             None | Some(',' | '}' | ']' | ':' | '/') => true,
-            // A quote before the next field or item whose comma is missing. Never matches: `trim_start` removes line
-            // breaks.
-            Some('\n') => true,
+            // The next field or item on a line of its own, whose comma is missing.
+            Some('"') if gap.contains('\n') => true,
             Some(next) => quote != '"' && next != quote && !next.is_alphanumeric(),
         }
     }
@@ -272,6 +273,10 @@ impl Reader<'_> {
 
     fn hex4(&mut self) -> Option<u32> {
         let digits = self.text.get(self.at..self.at + 4)?;
+        // `from_str_radix` would also take a sign.
+        if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return None;
+        }
         self.at += 4;
         u32::from_str_radix(digits, 16).ok()
     }
@@ -321,6 +326,8 @@ mod tests {
             ("{\"a\":\"she said \"no\" twice\"}", json!({"a":"she said \"no\" twice"})),
             ("{\"a\":\"\\ud83d\\ude00\"} trailing", json!({"a":"\u{1f600}"})),
             ("\u{feff}[{\"a\":+1}]", json!({"a":1})),
+            ("{\"a\": \"x\"\n \"b\": \"y\"\n}", json!({"a":"x","b":"y"})),
+            ("{\"a\": [\"x\"\n \"y\"]}", json!({"a":["x","y"]})),
         ];
         for (text, expected) in cases {
             let (value, clean) = parse(text).unwrap_or_else(|| panic!("{text}"));

@@ -250,7 +250,7 @@ impl Visitor<'_> for ReadInt {
         formatter.write_str("an integer")
     }
     fn visit_i64<E: Error>(self, value: i64) -> Result<Int, E> {
-        if value.abs() > MAX_EXACT {
+        if !(-MAX_EXACT..=MAX_EXACT).contains(&value) {
             return Err(E::invalid_value(Unexpected::Signed(value), &self));
         }
         Ok(Int(value))
