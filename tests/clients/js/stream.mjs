@@ -60,8 +60,7 @@ if (seconds === undefined) {
     transcriber.sendAudio(new Uint8Array(8000).fill(0xff));
     if (second % 50 === 49) await sleep(0); // Lets events in.
   }
-  await Promise.race([closed, sleep(60000)]);
 }
+await Promise.race([closed, sleep(60000)]);
 await transcriber.close();
-await Promise.race([closed, sleep(5000)]);
 process.exit(0);
