@@ -137,6 +137,27 @@ async fn patterns_over_their_number_or_size_are_refused() {
     report.assert_bounded();
 }
 
+/// Each schema is new, and its patterns keep caches of what they match.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn schemas_with_patterns_do_not_pile_up() {
+    let (mock, target) = mocked("").await;
+    mock.script(|_| Step::Say(format!("\"{}\"", "ab".repeat(500)), Duration::ZERO));
+    let port = target.daemon.port;
+    let report = target
+        .during(async {
+            let taken = |number: usize| {
+                let kept: Vec<Json> =
+                    (0..10).map(|at| json!({"pattern": format!("^[ab]*(x{number}y{at})?$")})).collect();
+                under(&json!({ "allOf": kept }))
+            };
+            for reply in ask_all(port, (0..60).map(taken).collect()).await {
+                assert_eq!(reply.status, 200, "{}", reply.text());
+            }
+        })
+        .await;
+    report.assert_bounded();
+}
+
 /// A call of `turns` turns, ended; gives its insights and failures.
 async fn summed_up(target: &Target, call: &str, turns: u64) -> Vec<Json> {
     let (mut client, _) = ingest(&target.daemon, &format!("call_id={call}&stream_id=s_1&analyses=summary")).await;
