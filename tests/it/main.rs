@@ -8,6 +8,7 @@ mod support;
 
 mod bad_input;
 mod bill;
+mod bounds;
 mod caps;
 mod catalogue;
 mod chaos;

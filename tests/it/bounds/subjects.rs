@@ -1,0 +1,343 @@
+//! The subjects: what is done with each kind of input, by the code that does it in the daemon.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use sidetone::analysis::{Analysis, Facts, READING, Registry};
+use sidetone::base::budget::{Budget, Exceeded};
+use sidetone::base::settings::Problems;
+use sidetone::config::Config;
+use sidetone::context::{Context, Window};
+use sidetone::gateway::transcript::{self, Spec};
+use sidetone::llm::repair::{self, REPAIRING};
+use sidetone::llm::schema::{CHECKING, SchemaError, Validator, compiling_work};
+use sidetone::llm::{ChatRequest, ChatResponse, PROVIDERS, sse};
+use sidetone::stt::DIALECTS;
+use sidetone::types::{CallId, JsonMap, StreamId, Turn};
+
+use super::Case;
+use super::generate::{self, answer as hostile_answer, count, number, once_in, pick, spoil, text, value};
+use super::meter::Spent;
+use crate::support::{Chance, Json, json};
+
+/// A typed refusal names its limit.
+fn named(exceeded: Exceeded) {
+    assert!(matches!(exceeded, Exceeded::Limit(bound) if bound.most > 0), "{exceeded:?}");
+}
+
+fn checked(schema: &Json, answers: &[String]) -> Spent {
+    // Compiling has no steps of its own: the limits of a schema bound it. It is counted by the schema's size.
+    let mut steps = compiling_work(schema).min(1_000_000);
+    match Validator::compile(schema) {
+        Err(SchemaError::TooComplex(exceeded)) => named(exceeded),
+        Err(_) => {}
+        Ok(validator) => {
+            for answer in answers {
+                let mut budget = Budget::new(CHECKING);
+                if let Err(exceeded) = validator.check(answer, &mut budget) {
+                    named(exceeded);
+                }
+                assert!(budget.bytes() <= 2 * CHECKING.bytes.most);
+                steps += budget.steps().min(CHECKING.steps.most);
+            }
+        }
+    }
+    Spent { steps }
+}
+
+pub(super) fn schema(chance: &mut Chance) -> Case {
+    let schema = generate::schema(chance);
+    let answers: Vec<String> = (0..3).map(|_| hostile_answer(chance).to_string()).collect();
+    Box::new(move || checked(&schema, &answers))
+}
+
+pub(super) fn pattern(chance: &mut Chance) -> Case {
+    let patterns: Vec<Json> =
+        (0..1 + count(chance, 100)).map(|_| json!({"pattern": generate::pattern(chance, 4)})).collect();
+    let schema = json!({"anyOf": patterns, "patternProperties": {generate::pattern(chance, 3): true}});
+    let answers: Vec<String> =
+        (0..2).map(|_| json!([text(chance, 20_000), {text(chance, 500): 1}]).to_string()).collect();
+    let schema = json!({ "items": schema });
+    Box::new(move || checked(&schema, &answers))
+}
+
+pub(super) fn repair(chance: &mut Chance) -> Case {
+    let mut broken = String::new();
+    for _ in 0..1 + chance.below(6) {
+        broken.push_str(&text(chance, 60_000));
+        let whole = value(chance, 500).to_string();
+        let cut = (0..=chance.below(whole.len() + 1)).rev().find(|at| whole.is_char_boundary(*at)).unwrap_or(0);
+        broken.push_str(&whole[..cut]);
+    }
+    Box::new(move || {
+        let mut budget = Budget::new(REPAIRING);
+        if let Err(exceeded) = repair::parse(&broken, &mut budget) {
+            named(exceeded);
+        }
+        Spent { steps: budget.steps() }
+    })
+}
+
+fn turns(chance: &mut Chance, most: usize) -> Vec<Arc<Turn>> {
+    let stream_id = StreamId::parse("s_1").expect("id");
+    let said = text(chance, 2_000);
+    (0..count(chance, most) as u64)
+        .map(|turn| {
+            Arc::new(Turn {
+                turn,
+                stream_id: stream_id.clone(),
+                turn_order: turn,
+                vendor_turn: None,
+                rev: 0,
+                speaker: Some(text(chance, 20)),
+                text: if once_in(chance, 3) { said.clone() } else { text(chance, 500) },
+                start_ms: number(chance).as_u64().unwrap_or(turn),
+                end_ms: turn,
+                language: None,
+                confidence: None,
+                words: Vec::new(),
+            })
+        })
+        .collect()
+}
+
+pub(super) fn evidence(chance: &mut Chance) -> Case {
+    let mut context = Context::new();
+    for turn in turns(chance, 2_000) {
+        context.upsert(&turn);
+    }
+    let snapshot = context.snapshot(&mut Window::new(u64::MAX));
+    let quotes: Vec<Json> =
+        (0..count(chance, 300)).map(|at| json!({"turn": at, "quote": text(chance, 300) + "one two three"})).collect();
+    let answer =
+        if once_in(chance, 2) { json!({ "evidence": quotes }) } else { json!({"items": [{"deeper": quotes}]}) };
+    Box::new(move || {
+        let mut budget = Budget::new(READING);
+        if let Err(exceeded) = Analysis::read(answer, &snapshot, &mut budget) {
+            named(exceeded);
+        }
+        Spent { steps: budget.steps() }
+    })
+}
+
+/// A folder for what has to be read from files.
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
+    FOLDER.get_or_init(|| tempfile::tempdir().expect("folder")).path()
+}
+
+fn template(chance: &mut Chance, depth: usize) -> String {
+    let leaves =
+        ["{{ meta }}", "{{ meta.a.b }}", "{{ turns }}", "{{ meta.a ~ meta.a }}", "{{ range(9999) | join }}", "x"];
+    if depth == 0 {
+        return (*pick(chance, &leaves)).to_owned();
+    }
+    let inner = template(chance, depth - 1);
+    match chance.below(6) {
+        0 => format!("{{% for x{depth} in range({}) %}}{inner}{{% endfor %}}", chance.below(20_000)),
+        1 => format!("{{% for x{depth} in meta.a %}}{inner}{{% endfor %}}"),
+        2 => format!(
+            "{{% set x{depth} = \"{}\" * {} %}}{inner}",
+            text(chance, 20).replace(['"', '\\'], ""),
+            chance.below(1_000_000)
+        ),
+        3 => format!("{{% macro m{depth}() %}}{inner}{{% endmacro %}}{{{{ m{depth}() }}}}{{{{ m{depth}() }}}}"),
+        4 => inner.repeat(count(chance, 500)),
+        _ => format!("{{% if meta.a %}}{inner}{{% endif %}}"),
+    }
+}
+
+pub(super) fn prompt(chance: &mut Chance) -> Case {
+    let dir = folder().join("own");
+    std::fs::create_dir_all(&dir).expect("folder");
+    let source = format!("{{{{ transcript }}}}{}", template(chance, 4));
+    std::fs::write(dir.join("v1.j2"), &source).expect("prompt");
+    let schema = if once_in(chance, 2) { generate::schema(chance).to_string() } else { "{}".to_owned() };
+    std::fs::write(dir.join("schema.json"), schema).expect("schema");
+    let config: toml::Table = format!("[own]\ndir = {:?}\n", dir.display().to_string()).parse().expect("TOML");
+    let mut context = Context::new();
+    for turn in turns(chance, 50) {
+        context.upsert(&turn);
+    }
+    let mut meta = JsonMap::new();
+    meta.insert("a".to_owned(), value(chance, 2_000));
+    let facts = Facts { call_id: CallId::parse("c_1").expect("id"), meta, turn: None };
+    let snapshot = context.snapshot(&mut Window::default());
+    Box::new(move || {
+        let registry = Registry::read(Some(toml::Value::Table(config)), folder(), &mut Problems::default());
+        let Some(own) = registry.get("own") else { return Spent::default() };
+        if let Err(error) = own.request(&own.prompt(None).expect("prompt"), &snapshot, &facts) {
+            assert!(["bad_prompt", "too_complex"].contains(&error.code), "{error}");
+        }
+        Spent::default()
+    })
+}
+
+pub(super) fn config(chance: &mut Chance) -> Case {
+    let mut lines = String::new();
+    for section in 0..1 + count(chance, 200) {
+        let headings =
+            ["limits", "server", "endpoints.e", "models.m", "routes.r", "analyses.summary", "stt", "ingest", "gateway"];
+        let heading = pick(chance, &headings);
+        let number_it = heading.contains('.') && once_in(chance, 2);
+        lines.push_str(&if number_it { format!("[{heading}{section}]\n") } else { format!("[{heading}]\n") });
+        for _ in 0..chance.below(6) {
+            let keys = [
+                "candidates",
+                "variants",
+                "base_url",
+                "provider",
+                "listen",
+                "hosts",
+                "prices",
+                "dir",
+                "connections",
+                "x",
+            ];
+            let value = toml::Value::try_from(value(chance, 200)).unwrap_or(toml::Value::Boolean(true));
+            lines.push_str(&format!("{} = {value}\n", pick(chance, &keys)));
+        }
+    }
+    Box::new(move || {
+        if let Err(problems) = Config::parse(&lines, folder()) {
+            assert!(problems.iter().all(|problem| problem.message.len() < 100_000), "a problem is said in few words");
+        }
+        Spent::default()
+    })
+}
+
+pub(super) fn frame(chance: &mut Chance) -> Case {
+    let dialect = pick(chance, DIALECTS);
+    let good: Json = serde_json::from_str(dialect.example()).expect("an example");
+    let frames: Vec<String> = (0..4)
+        .map(|_| {
+            let mut frame = good.clone();
+            for _ in 0..1 + chance.below(3) {
+                spoil(chance, &mut frame);
+            }
+            frame.to_string()
+        })
+        .collect();
+    Box::new(move || {
+        let mut decoder = dialect.open();
+        let mut events = Vec::new();
+        for frame in &frames {
+            let _ = decoder.decode(frame, &mut events);
+        }
+        decoder.finish(&mut events);
+        Spent::default()
+    })
+}
+
+/// Whole answers, streams and errors of every vendor, out of what the golden tests have.
+fn corpus() -> &'static [(usize, String, Vec<u8>)] {
+    static CORPUS: OnceLock<Vec<(usize, String, Vec<u8>)>> = OnceLock::new();
+    CORPUS.get_or_init(|| {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llm");
+        let mut corpus = Vec::new();
+        for (at, provider) in PROVIDERS.iter().enumerate() {
+            let Ok(files) = std::fs::read_dir(golden.join(provider.name())) else { continue };
+            for file in files.flatten() {
+                let name = file.file_name().to_string_lossy().into_owned();
+                if [".answer.json", ".error.json", ".stream.txt"].iter().any(|end| name.ends_with(end)) {
+                    corpus.push((at, name, std::fs::read(file.path()).expect("a golden file")));
+                }
+            }
+        }
+        corpus.sort();
+        assert!(corpus.len() > 20, "the golden files moved");
+        corpus
+    })
+}
+
+fn spoiled(chance: &mut Chance, text: &[u8]) -> Vec<u8> {
+    match serde_json::from_slice::<Json>(text) {
+        Ok(mut value) => {
+            for _ in 0..1 + chance.below(3) {
+                spoil(chance, &mut value);
+            }
+            value.to_string().into_bytes()
+        }
+        Err(_) => text.to_vec(),
+    }
+}
+
+pub(super) fn answer(chance: &mut Chance) -> Case {
+    let (provider, name, body) = pick(chance, corpus());
+    let provider = PROVIDERS[*provider];
+    if !name.ends_with(".stream.txt") {
+        let body = spoiled(chance, body);
+        return Box::new(move || {
+            let _ = provider.answer(&body);
+            let _ = provider.error(429, &http::HeaderMap::new(), &body);
+            let _ = provider.read_list(&body);
+            Spent::default()
+        });
+    }
+    let mut stream = Vec::new();
+    for line in body.split_inclusive(|byte| *byte == b'\n') {
+        let times = if once_in(chance, 10) { count(chance, 500) } else { 1 };
+        for _ in 0..times {
+            match line.strip_prefix(b"data: ") {
+                Some(data) if once_in(chance, 8) => {
+                    stream.extend_from_slice(b"data: ");
+                    stream.extend_from_slice(&spoiled(chance, data.trim_ascii_end()));
+                    stream.extend_from_slice(b"\n");
+                }
+                _ => stream.extend_from_slice(line),
+            }
+        }
+    }
+    Box::new(move || {
+        let mut decoder = provider.stream();
+        let mut parser = sse::Parser::default();
+        let (mut pieces, mut whole) = (Vec::new(), ChatResponse::default());
+        for bytes in stream.chunks(16 * 1024) {
+            if parser.push(bytes).is_err() {
+                break;
+            }
+            while let Some(event) = parser.next() {
+                let _ = decoder.decode(event, &mut pieces);
+            }
+            pieces.drain(..).for_each(|piece| whole.absorb(&piece));
+        }
+        Spent::default()
+    })
+}
+
+pub(super) fn request(chance: &mut Chance) -> Case {
+    let mut body = json!({
+        "model": "m", "messages": [{"role": "user", "content": "{{ transcript }}"},
+            {"role": "assistant", "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+            {"role": "tool", "tool_call_id": "c1", "content": "x"}],
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}},
+        "transcript": {"turns": [{"speaker": "a", "text": "x", "start_ms": 1, "end_ms": 2}], "window": {"tokens": 5}},
+    });
+    for _ in 0..1 + chance.below(3) {
+        spoil(chance, &mut body);
+    }
+    let (room, said) = (chance.below(10_000), turns(chance, 2_000));
+    Box::new(move || {
+        let spec = body.get("transcript").cloned().and_then(|spec| Spec::read(spec).ok());
+        let Ok((mut request, _)) = ChatRequest::from_json(body.to_string().as_bytes()) else { return Spent::default() };
+        if let Some(spec) = spec {
+            let spec = spec.fitting(Some(room));
+            let written = spec.render(&spec.select(&said));
+            transcript::insert(&mut request, spec.cut(&written));
+        }
+        if request.check().is_ok() {
+            for provider in PROVIDERS {
+                let call = sidetone::llm::Call {
+                    model: "m",
+                    key: None,
+                    stream: false,
+                    schema_mode: provider.schema_modes()[0],
+                    api_version: None,
+                };
+                let _ = provider.encode(&request, &call);
+            }
+        }
+        Spent::default()
+    })
+}
