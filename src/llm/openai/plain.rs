@@ -42,7 +42,7 @@ struct Chunk<'a> {
 #[serde(deny_unknown_fields)]
 struct Choice<'a> {
     index: u32,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "shape::object")]
     delta: Delta<'a>,
     #[serde(default, rename = "finish_reason")]
     _finish_reason: (),
@@ -89,6 +89,7 @@ mod tests {
         }
         let plain = r#"{"index":0,"delta":{"content":"a\u00e9\n"},"logprobs":null,"finish_reason":null}"#;
         assert_eq!(chunk(plain, "").as_deref(), Some("a\u{e9}\n"));
+        assert_eq!(chunk(r#"{"index":0,"delta":[null,"a"],"finish_reason":null}"#, ""), None, "a list");
         assert_eq!(chunk(plain, r#","usage":null,"system_fingerprint":"f""#).as_deref(), Some("a\u{e9}\n"));
         for more in [r#","usage":{"prompt_tokens":1}"#, r#","error":{"message":"x"}"#, r#","x_groq":{}"#, "}"] {
             assert_eq!(chunk(plain, more), None, "{more}");
