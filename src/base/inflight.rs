@@ -382,7 +382,7 @@ mod tests {
             "{error}"
         );
         assert_eq!(evicted(), [false, true, false, false], "the largest, which is enough");
-        // Its bytes count as free already: nobody else is evicted for as much.
+        // The evicted holder's bytes count as free already, so no second holder is evicted.
         assert!(newcomer.take(35).is_err());
         assert_eq!(evicted(), [false, true, false, false]);
         drop(leases);

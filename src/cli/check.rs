@@ -52,7 +52,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     }
 }
 
-/// What a daemon with this configuration has, as one line.
+/// Summarizes a configuration in one line.
 fn inventory(config: &Config) -> String {
     let names = |what: &str, names: Vec<String>| {
         if names.is_empty() { format!("no {what}") } else { format!("{what} {}", names.join(", ")) }

@@ -64,7 +64,7 @@ impl Scope {
         }
     }
 
-    /// What a key with this scope may do, for people.
+    /// Describes for people what a key with this scope may do.
     pub fn opens(self) -> &'static str {
         match self {
             Self::Ingest => "Send turns, and use the speech-to-text proxy",

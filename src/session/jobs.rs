@@ -214,7 +214,7 @@ impl Task {
         });
     }
 
-    /// Who is asked, and in which words.
+    /// Resolves the variant that is asked and its prompt; a pinned variant stays.
     fn prepare(&self, analysis: &Analysis) -> Result<(Arc<Arm>, Arc<Prompt>), Failed> {
         let name = &analysis.name;
         let target = self.deps.gateway.target(name, analysis.settings.route.as_deref());

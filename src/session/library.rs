@@ -43,7 +43,7 @@ impl Default for Library {
 }
 
 impl Library {
-    /// What is known of a call's log; of one that was not read, nothing.
+    /// The index of a call's log; empty if the log was not read.
     pub(super) fn index(&self, entry: &Entry) -> Arc<AsyncMutex<Index>> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = kept.calls.get(&entry.call_id).filter(|known| known.epoch == entry.epoch) {

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What a case may take.
+/// Limits of one case.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     /// Milliseconds of processor time.

@@ -348,7 +348,7 @@ async fn a_path_that_is_not_utf8_is_answered_in_the_form_of_its_path() {
         let form = if openai { "application/json" } else { "application/problem+json" };
         assert_eq!(reply.header("content-type"), Some(form), "{path}");
     }
-    // Whose percent signs are text stays what it was.
+    // A path whose escapes are UTF-8 gets the usual answer.
     assert_eq!(daemon.get("/v1/calls/%c3%a9").await.json()["code"], "bad_parameter");
 }
 
