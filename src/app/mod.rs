@@ -107,23 +107,22 @@ pub struct Running {
 pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> {
     let started = reload::Sections::of(&config);
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
-    owner::check(&config.journal.dir)?;
-    let keys = Keys::new(keys::path(&config.journal.dir), config.server.key.as_ref().map(|key| &key.value));
+    let storage = &config.storage;
+    owner::check(storage.dir())?;
+    let keys = Keys::new(storage.keys(), config.server.key.as_ref().map(|key| &key.value));
     check_address(listen, &keys)?;
     limits::raise_open_files();
     let mut registry = Registry::default();
     let queues = QueueMetrics::register(&mut registry);
-    let store: Arc<dyn Store> = journal::open(&config.journal, journal::Metrics::register(&mut registry))
-        .map_err(|error| StartError::Journal(error.to_string()))?;
+    let store: Arc<dyn Store> =
+        journal::open(storage.dir(), &config.journal, journal::Metrics::register(&mut registry))
+            .map_err(|error| StartError::Journal(error.to_string()))?;
     let hub = Hub::new(Arc::clone(&store), hub::Config::default(), hub::Metrics::register(&mut registry));
     store.set_tail(Arc::new(hub.clone()));
-    let ledger = Ledger::open(&config.journal.dir.join("ledger"), ledger::Metrics::register(&mut registry))
+    let ledger = Ledger::open(&storage.ledger(), ledger::Metrics::register(&mut registry))
         .map_err(|error| StartError::Ledger(error.to_string()))?;
-    let inventory = books::Inventory::new(
-        ledger.clone(),
-        keys::path(&config.journal.dir),
-        config.server.key.as_ref().map(|key| key.source.clone()),
-    );
+    let inventory =
+        books::Inventory::new(ledger.clone(), storage.keys(), config.server.key.as_ref().map(|key| key.source.clone()));
     // A ledger that is waited for is told later.
     let missing = ledger.health().is_err();
     if !missing {
@@ -211,7 +210,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         let run = ingest::source::run(source, sessions.clone(), recorder.clone(), source_metrics.clone());
         workers.spawn(drain.tasks.track_future(run));
     }
-    match keys::admin::Socket::bind(&config.journal.dir) {
+    match keys::admin::Socket::bind(storage.dir()) {
         Ok(socket) => workers.spawn(socket.serve(watched_keys.clone(), drain.stop.clone())),
         // Key commands then change the files, which this daemon heeds as well.
         Err(error) => tracing::warn!(%error, "the admin socket cannot be made"),
@@ -219,8 +218,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     workers.spawn(watched_keys.watch());
     workers.spawn(gateway.clone().keep_listings(drain.stop.clone()));
     for sink in config.sinks {
-        let dir = config.journal.dir.join("sinks");
-        let run = sink::run(sink, dir, hub.clone(), sink_metrics.clone(), drain.stop.clone());
+        let run = sink::run(sink, storage.sinks(), hub.clone(), sink_metrics.clone(), drain.stop.clone());
         workers.spawn(drain.tasks.track_future(run));
     }
     if missing {
@@ -233,7 +231,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     }
     let bounds = listener::Bounds { account, body_timeout: config.limits.body_timeout };
     workers.spawn_first(listener::accept(bound, tls, service, gates, bounds, workers.handles(), drain.clone()));
-    tracing::info!(%address, journal = %config.journal.dir.display(), "sidetone is up");
+    tracing::info!(%address, storage = %storage.dir().display(), "sidetone is up");
     Ok(Running { address, secure, drain, store, workers, deadline: config.shutdown.deadline, reloader, spans })
 }
 

@@ -64,6 +64,7 @@ impl Sections {
         let limits = LimitsConfig { usd_per_call: None, usd_per_day: None, ..config.limits.clone() };
         Self(vec![
             ("server", format!("{:?}", config.server)),
+            ("storage", format!("{:?}", config.storage)),
             ("journal", format!("{:?}", config.journal)),
             ("ingest", format!("{:?}", config.ingest)),
             ("subscribe", format!("{:?}", config.subscribe)),

@@ -66,7 +66,7 @@ fn inventory(config: &Config) -> String {
         names("models", models),
         names("endpoints", endpoints),
         names("sinks", config.sinks.iter().map(|sink| sink.name.clone()).collect()),
-        format!("journal in {}", config.journal.dir.display()),
+        format!("data in {}", config.storage.dir().display()),
     ]
     .join("; ")
 }

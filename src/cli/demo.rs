@@ -97,11 +97,9 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
         runtime.block_on(find_model(args))?
     };
     let folder = Folder::create()?;
-    let base = format!("[journal]\ndir = {:?}\n{CONFIG}\n", folder.0.display().to_string());
+    let base = format!("[storage]\ndir = {:?}\n{CONFIG}\n", folder.0.display().to_string());
     let lines = chosen.as_ref().map(model::configuration).unwrap_or_default();
-    progress::step(
-        "Starting a daemon on a free loopback port; its journal is in a temporary folder, deleted at the end",
-    );
+    progress::step("Starting a daemon on a free loopback port; its data is in a temporary folder, deleted at the end");
     let running = app::start(parse(&format!("{base}{lines}"))?, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
     let without = parse(&format!("{base}{}", model::without()))?;
     let asked = Asked { chosen: chosen.as_ref(), give_up: &|| running.reload(&without) };

@@ -23,8 +23,8 @@ Examples:
   sidetone key list
   sidetone key revoke agent
 
-A running daemon is asked by a socket in its data folder ([journal] dir), which root and the daemon's own user may use.
-Where none runs, the files there are changed; made by root, they belong to the folder's owner.")]
+A running daemon is asked by a socket in its data directory ([storage] dir), which root and the daemon's own user may use.
+Where none runs, the files there are changed; made by root, they belong to the directory's owner.")]
 pub(crate) struct KeyArgs {
     #[command(subcommand)]
     command: KeyCommand,
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &KeyArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Result of a request: the answer, the data folder, and whether a daemon gave the answer.
+/// Result of a request: the answer, the data directory, and whether a daemon gave the answer.
 struct Done {
     answer: Answer,
     folder: PathBuf,
@@ -109,21 +109,21 @@ struct Done {
 }
 
 impl Done {
-    /// Asks the daemon that runs on the configuration's data folder; if none runs, works on its files.
+    /// Asks the daemon that runs on the configuration's data directory; if none runs, works on its files.
     fn of(config: &Option<PathBuf>, request: &Request) -> Result<Self> {
-        let folder = settings::data_folder(config.as_deref())?;
-        let asked = keys::admin::ask(&folder, request)?;
+        let storage = settings::storage(config.as_deref())?;
+        let asked = keys::admin::ask(storage.dir(), request)?;
         let by_daemon = asked.is_some();
         let answer = match asked {
             Some(answer) => answer,
             None => {
-                owner::writer(&folder)?;
-                keys::admin::apply(&keys::path(&folder), request)?
+                owner::writer(storage.dir())?;
+                keys::admin::apply(&storage.keys(), request)?
             }
         };
         match answer.error {
             Some(error) => bail!("{error}"),
-            None => Ok(Self { answer, folder, by_daemon }),
+            None => Ok(Self { answer, folder: storage.dir().to_owned(), by_daemon }),
         }
     }
 

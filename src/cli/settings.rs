@@ -1,11 +1,11 @@
 //! Reads the configuration for a command, and reports what is wrong with it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, anyhow};
 
 use crate::base::settings::Problem;
-use crate::config::Config;
+use crate::config::{Config, StorageConfig};
 
 /// Reads `path`, or uses the defaults without one.
 ///
@@ -15,12 +15,12 @@ pub(crate) fn load(path: Option<&Path>) -> Result<Config> {
     Config::load(path).map_err(|problems| refused(path, &problems))
 }
 
-/// The data folder of a daemon with this configuration; nothing else in the file is checked.
+/// Where a daemon with this configuration keeps its data; no other section is checked.
 ///
 /// # Errors
-/// As [`load`], for `[journal]` alone.
-pub(crate) fn data_folder(path: Option<&Path>) -> Result<PathBuf> {
-    Config::data_folder(path).map_err(|problems| refused(path, &problems))
+/// As [`load`], for `[storage]` and `[journal]` alone.
+pub(crate) fn storage(path: Option<&Path>) -> Result<StorageConfig> {
+    Config::storage(path).map_err(|problems| refused(path, &problems))
 }
 
 fn refused(path: Option<&Path>, problems: &[Problem]) -> anyhow::Error {

@@ -3,11 +3,13 @@
 //! Composes the sections that the modules own; knows none of their defaults. `Config::load` uses no network and binds
 //! nothing, so that `sidetone check` and start-up report the same.
 
+mod storage;
 mod telemetry;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use storage::StorageConfig;
 pub use telemetry::TelemetryConfig;
 
 use toml::{Table, Value};
@@ -29,6 +31,8 @@ use crate::{gateway, journal, sink};
 pub struct Config {
     /// `[server]`
     pub server: ServerConfig,
+    /// `[storage]`
+    pub storage: StorageConfig,
     /// `[journal]`
     pub journal: journal::Config,
     /// `[ingest]`
@@ -66,17 +70,19 @@ impl Config {
         Self::read(path, Self::parse)
     }
 
-    /// The data folder of a daemon with this configuration. Reads only `[journal]`: a key command does not need what
-    /// other sections need, such as a variable that only the daemon has.
+    /// `[storage]` of a daemon with this configuration. Reads only what says where the data is: a key command does not
+    /// need what other sections need, such as a variable that only the daemon has.
     ///
     /// # Errors
-    /// The file cannot be read or is not TOML, or `[journal]` is invalid.
-    pub fn data_folder(path: Option<&Path>) -> Result<PathBuf, Vec<Problem>> {
+    /// The file cannot be read or is not TOML, or `[storage]` or `[journal]` is invalid.
+    pub fn storage(path: Option<&Path>) -> Result<StorageConfig, Vec<Problem>> {
         Self::read(path, |text, base| {
             let mut table = parse_toml(text)?;
             let mut problems = Problems::in_folder(base);
-            let journal = journal::Config::read(table.remove("journal"), &mut problems);
-            if problems.is_empty() { Ok(journal.dir) } else { Err(problems.into_vec()) }
+            let mut journal = table.remove("journal");
+            let storage = StorageConfig::read(table.remove("storage"), &mut journal, &mut problems);
+            journal::Config::read(journal, &mut problems);
+            if problems.is_empty() { Ok(storage) } else { Err(problems.into_vec()) }
         })
     }
 
@@ -112,8 +118,10 @@ impl Config {
         let mut root = Section::new("", Some(Value::Table(table)), &mut problems);
         let value = root.take("server");
         let server = ServerConfig::read(value, root.problems());
-        let value = root.take("journal");
-        let journal = journal::Config::read(value, root.problems());
+        let value = root.take("storage");
+        let mut journal = root.take("journal");
+        let storage = StorageConfig::read(value, &mut journal, root.problems());
+        let journal = journal::Config::read(journal, root.problems());
         let value = root.take("ingest");
         let ingest = IngestConfig::read(value, root.problems());
         let value = root.take("subscribe");
@@ -140,6 +148,7 @@ impl Config {
         root.finish();
         let config = Self {
             server,
+            storage,
             journal,
             ingest,
             subscribe,

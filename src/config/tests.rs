@@ -104,7 +104,7 @@ fn dangling_references_are_reported_with_a_suggestion() {
 }
 
 /// One of each kind of place that contains a secret, by name.
-const PLACES: &str = "[journal]\ndir = \"journal\"\n[server]\nkey = \"file:server\"\n[stt]\napi_key = \"file:stt\"\n\
+const PLACES: &str = "[storage]\ndir = \"journal\"\n[server]\nkey = \"file:server\"\n[stt]\napi_key = \"file:stt\"\n\
     [endpoints.a]\nprovider = \"openai\"\napi_key = \"file:openai\"\n\
     headers = { x-one = \"file:header\", x-two = \"plain/9h+Jk=LpQw-ErTyUiOpAs\" }\n\
     [models.m]\ncandidates = [\"a/x\"]\n\
@@ -124,7 +124,7 @@ fn no_form_of_a_configuration_shows_a_secret() {
     }
     // Relative names are relative to the folder of the configuration.
     let config = Config::parse(PLACES, folder.path()).expect("a configuration");
-    assert_eq!(config.journal.dir, folder.path().join("journal"));
+    assert_eq!(config.storage.dir(), folder.path().join("journal"));
     let mut shown = format!("{config:?} {config:#?} {:?} {:?}", config.gateway.inventory(), config.warnings());
     // A message about a value in the wrong place, or of the wrong kind, does not show it either.
     for wrong in [
@@ -206,14 +206,16 @@ fn names_of_broken_sections_are_among_those_there_are() {
 }
 
 #[test]
-fn data_folder_is_found_whatever_else_is_wrong() {
+fn storage_is_found_whatever_else_is_wrong() {
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join("sidetone.toml");
     std::fs::write(&file, "[journal]\ndir = \"data\"\n[stt]\napi_key = \"env:ONLY_THE_DAEMON_HAS_THIS\"\n")
         .expect("write");
-    assert_eq!(Config::data_folder(Some(&file)).expect("found"), folder.path().join("data"));
+    assert_eq!(Config::storage(Some(&file)).expect("found").dir(), folder.path().join("data"));
     std::fs::write(&file, "[journal]\ndir = 5\n").expect("write");
-    assert!(Config::data_folder(Some(&file)).is_err());
+    assert!(Config::storage(Some(&file)).is_err());
+    std::fs::write(&file, "[storage]\ndir = \"data\"\n").expect("write");
+    assert_eq!(Config::storage(Some(&file)).expect("found").dir(), folder.path().join("data"));
 }
 
 #[test]

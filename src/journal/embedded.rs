@@ -1,5 +1,6 @@
 //! The store as the rest of the daemon has it: [`Journal`] and [`Directory`] over [`Shared`].
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -25,17 +26,22 @@ pub struct Embedded {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Opens the journal in `config.dir`, making it if it is not there. Reads the directory, no call's log.
+/// Opens the journal in `dir`, making it if it is not there. Reads the directory, no call's log.
 ///
 /// # Errors
 /// What is wrong with the folder or its files, and what to do about it.
-pub fn open(config: &Config, metrics: Metrics) -> Result<Arc<Embedded>, OpenError> {
-    Embedded::open_in(config, metrics, Surroundings::real())
+pub fn open(dir: &Path, config: &Config, metrics: Metrics) -> Result<Arc<Embedded>, OpenError> {
+    Embedded::open_in(dir, config, metrics, Surroundings::real())
 }
 
 impl Embedded {
-    pub(super) fn open_in(config: &Config, metrics: Metrics, around: Surroundings) -> Result<Arc<Self>, OpenError> {
-        let shared = Arc::new(open_in(config, metrics, around)?);
+    pub(super) fn open_in(
+        dir: &Path,
+        config: &Config,
+        metrics: Metrics,
+        around: Surroundings,
+    ) -> Result<Arc<Self>, OpenError> {
+        let shared = Arc::new(open_in(dir, config, metrics, around)?);
         let started = start(&shared);
         let threads = started.map_err(|error| {
             shared.work.stop();

@@ -4,7 +4,7 @@
 //! is appended.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::{Config, Durability};
@@ -28,7 +28,7 @@ const SYNCED_AFTER_MS: i64 = 60 * 60 * 1000;
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder cannot be made or used.
-    #[error("cannot {what} the journal's folder {dir}: {error} (journal.dir names it)", dir = dir.display())]
+    #[error("cannot {what} the journal's folder {dir}: {error} (storage.dir names it)", dir = dir.display())]
     Folder {
         /// The folder.
         dir: PathBuf,
@@ -39,7 +39,7 @@ pub enum OpenError {
     },
     /// Another daemon has it.
     #[error(
-        "the journal in {dir} is in use by another sidetone{owner}: stop it, or give this one another journal.dir",
+        "the journal in {dir} is in use by another sidetone{owner}: stop it, or give this one another storage.dir",
         dir = dir.display()
     )]
     Locked {
@@ -99,8 +99,13 @@ impl Surroundings {
 }
 
 /// Opens the journal; no thread is running yet.
-pub(super) fn open_in(config: &Config, metrics: Metrics, around: Surroundings) -> Result<Shared, OpenError> {
-    let folder = Folder::open(&config.dir)?;
+pub(super) fn open_in(
+    dir: &Path,
+    config: &Config,
+    metrics: Metrics,
+    around: Surroundings,
+) -> Result<Shared, OpenError> {
+    let folder = Folder::open(dir)?;
     let dir = folder.path().to_owned();
     let write = |error| OpenError::Write { dir: dir.clone(), error };
     let read = |error| OpenError::Read { path: dir.join(FILE), error };

@@ -168,9 +168,9 @@ fn digest(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
-/// Path of the key file of a daemon with this journal folder.
-pub fn path(journal: &Path) -> PathBuf {
-    journal.join("keys.json")
+/// Path of the key file in a data directory.
+pub fn path(dir: &Path) -> PathBuf {
+    dir.join("keys.json")
 }
 
 impl Keys {

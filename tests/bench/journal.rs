@@ -12,6 +12,7 @@
 use std::fs::File;
 use std::hint::black_box;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, LazyLock};
@@ -84,12 +85,9 @@ fn calls(count: usize) -> Vec<CallId> {
     (0..count).map(|number| CallId::parse(&format!("c_{number:0>20}")).expect("id")).collect()
 }
 
-fn config(dir: &tempfile::TempDir, durability: Durability) -> Config {
-    Config { durability, ..Config::at(dir.path()) }
-}
-
-fn open(config: &Config) -> Arc<Embedded> {
-    journal::open(config, journal::Metrics::default()).expect("journal")
+fn open(dir: &Path, durability: Durability) -> Arc<Embedded> {
+    let config = Config { durability, ..Config::default() };
+    journal::open(dir, &config, journal::Metrics::default()).expect("journal")
 }
 
 /// The journal's side: each call's head.
@@ -180,7 +178,7 @@ impl Times {
 fn inline() {
     println!("inline, closed loop, {CALLS} calls, two events an append");
     let (dir, bare_dir) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
-    let store = open(&config(&dir, Durability::Process));
+    let store = open(dir.path(), Durability::Process);
     let mut appender = Appender::new(&store, calls(CALLS));
     let mut bare = Bare::new(&bare_dir, CALLS);
     let (mut ours, mut floor) = (Times(Vec::new()), Times(Vec::new()));
@@ -242,7 +240,7 @@ fn inline() {
 fn paced() {
     println!("inline, 250 appends/s over {CALLS} calls, 8 s, the syncer at work");
     let (dir, bare_dir) = (tempfile::tempdir().expect("dir"), tempfile::tempdir().expect("dir"));
-    let store = open(&config(&dir, Durability::Process));
+    let store = open(dir.path(), Durability::Process);
     let mut appender = Appender::new(&store, calls(CALLS));
     let mut bare = Bare::new(&bare_dir, CALLS);
     let (mut ours, mut floor) = (Times(Vec::new()), Times(Vec::new()));
@@ -300,7 +298,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 fn machine_journal(writers: usize) -> Vec<Duration> {
     let dir = tempfile::tempdir().expect("dir");
-    let store = open(&config(&dir, Durability::Machine));
+    let store = open(dir.path(), Durability::Machine);
     let times = runtime().block_on(async {
         let tasks = calls(writers).into_iter().map(|call| {
             let store = Arc::clone(&store);
@@ -372,7 +370,7 @@ const OPEN: usize = 10_000;
 
 /// Leaves a journal as a killed daemon would.
 fn fill(dir: &str) {
-    let store = open(&Config::at(dir));
+    let store = open(Path::new(dir), Durability::Process);
     let mut appender = Appender::new(&store, calls(OPEN));
     for _ in 1..20 {
         (0..OPEN).for_each(|which| drop(appender.append(which, turn())));
@@ -386,10 +384,10 @@ fn cold() {
     let this = std::env::current_exe().expect("this");
     let filled = Command::new(this).arg("fill").arg(dir.path()).status().expect("ran");
     assert!(filled.success());
-    let (names, config) = (calls(OPEN), config(&dir, Durability::Process));
+    let names = calls(OPEN);
     let before = resident();
     let started = Instant::now();
-    let store = open(&config);
+    let store = open(dir.path(), Durability::Process);
     println!("  opened in {:.1?}; {} bytes a call", started.elapsed(), (resident() - before) / OPEN);
     let started = Instant::now();
     black_box(store.since(store.order()).expect("since"));

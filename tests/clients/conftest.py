@@ -192,7 +192,7 @@ def start(tmp_path):
         def daemon(self, vendor, config="", stt="", more=(), environment=None):
             folder = tmp_path / f"daemon{len(running)}"
             folder.mkdir()
-            text = f'[stt]\nupstream = "{vendor.ws}"\n{stt}\n[journal]\ndir = "{folder}/journal"\n{config}'
+            text = f'[stt]\nupstream = "{vendor.ws}"\n{stt}\n[storage]\ndir = "{folder}/journal"\n{config}'
             (folder / "sidetone.toml").write_text(text)
             process = Process(
                 "serve", "--config", folder / "sidetone.toml", "--listen", "127.0.0.1:0", *more,

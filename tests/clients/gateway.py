@@ -39,7 +39,7 @@ class Gateway:
     def __init__(self, folder):
         self.fakes = {name: fake() for name, (fake, *_) in ENDPOINTS.items()}
         (folder / "key").write_text("vendor-key")
-        config = f'[journal]\ndir = "{folder}/journal"\n'
+        config = f'[storage]\ndir = "{folder}/journal"\n'
         for name, (_, provider, path, more) in ENDPOINTS.items():
             config += (
                 f'[endpoints.{name}]\nprovider = "{provider}"\nbase_url = "{self.fakes[name].url}{path}"\n'

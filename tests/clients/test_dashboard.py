@@ -36,7 +36,7 @@ def page(tmp_path):
 
 def serve(folder, port=0, config=""):
     (folder / "sidetone.toml").write_text(
-        f'[journal]\ndir = "{folder}/journal"\n{config}\n[analyses.summary]\nevery_n_turns = 2\ndebounce_ms = 50\n'
+        f'[storage]\ndir = "{folder}/journal"\n{config}\n[analyses.summary]\nevery_n_turns = 2\ndebounce_ms = 50\n'
         "[analyses.sentiment]\nevery_n_turns = 1\ndebounce_ms = 50\n")
     return Process("serve", "--config", folder / "sidetone.toml", "--listen", f"127.0.0.1:{port}")
 

@@ -73,7 +73,7 @@ def daemon(model, tmp_path_factory):
     (folder / "mood" / "schema.json").write_text(json.dumps(SCHEMA))
     analysis = "route = \"live\"\nevery_n_turns = 0\non_end = true\nmax_context_tokens = 250\n"
     (folder / "sidetone.toml").write_text(
-        f'[journal]\ndir = "{folder}/journal"\n[ingest]\nfinal_timeout_ms = 240000\n'
+        f'[storage]\ndir = "{folder}/journal"\n[ingest]\nfinal_timeout_ms = 240000\n'
         f'[endpoints.small]\nprovider = "llamacpp"\nbase_url = "{model}/v1"\n'
         f'[models.small]\ncandidates = ["small/smollm2"]\n{CLOCKS}[routes.live]\nvariants = [{{ name = "a", model = "small" }}]\n'
         f'[analyses.mood]\ndir = "mood"\n{analysis}max_output_tokens = 40\n'

@@ -17,7 +17,7 @@ static SOCKET: Mutex<Option<TcpStream>> = Mutex::new(None);
 fn address() -> SocketAddr {
     *ADDRESS.get_or_init(|| {
         let dir = std::env::temp_dir().join(format!("sidetone-fuzz-{}", std::process::id()));
-        let text = format!("[journal]\ndir = {:?}\n", dir.display().to_string());
+        let text = format!("[storage]\ndir = {:?}\n", dir.display().to_string());
         let config = Config::parse(&text, &dir).expect("a valid configuration");
         let running = app::start(config, ([127, 0, 0, 1], 0).into()).expect("start");
         let address = running.address;

@@ -484,7 +484,7 @@ fn output_that_cannot_be_written_is_an_error_and_no_panic() {
     use std::process::{Command, Stdio};
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().join("sidetone.toml");
-    std::fs::write(&path, format!("[journal]\ndir = {:?}\n", folder.path().join("journal"))).expect("write");
+    std::fs::write(&path, format!("[storage]\ndir = {:?}\n", folder.path().join("journal"))).expect("write");
     let config = path.display().to_string();
     let commands: [&[&str]; 5] = [
         &["dialects"],

@@ -167,7 +167,7 @@ async fn the_disk_fills_up_and_is_freed() {
     let Some(disk) = SmallDisk::mount("24m") else { return };
     let home = tempfile::tempdir().expect("folder");
     let config = format!(
-        "[ingest]\nlinger_ms = 50\nanalyses = [\"summary\"]\n[journal]\ndir = {:?}\n",
+        "[ingest]\nlinger_ms = 50\nanalyses = [\"summary\"]\n[storage]\ndir = {:?}\n",
         disk.path().join("journal").display().to_string()
     );
     let mut daemon = Daemon::start_in(&config, home.path()).await;

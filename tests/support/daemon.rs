@@ -65,7 +65,7 @@ pub fn free_port() -> u16 {
 }
 
 impl Daemon {
-    /// Starts it with `config` in a folder of its own. `[journal] dir` is added where `config` has no `[journal]`.
+    /// Starts it with `config` in a folder of its own. `[storage] dir` is added where `config` has no `[storage]`.
     pub async fn start(config: &str) -> Self {
         let owned = tempfile::tempdir().expect("temporary folder");
         let mut daemon = Self::prepare(config, owned.path());
@@ -131,8 +131,8 @@ impl Daemon {
     /// Writes the configuration, as a whole: a daemon that runs must not read half of it.
     pub fn configure(&self, config: &str) {
         let mut text = config.to_owned();
-        if !text.contains("[journal]") {
-            text.push_str(&format!("\n[journal]\ndir = {:?}\n", self.dir.join("journal").display().to_string()));
+        if !text.contains("[storage]") {
+            text.push_str(&format!("\n[storage]\ndir = {:?}\n", self.dir.join("journal").display().to_string()));
         }
         let fresh = self.dir.join("sidetone.toml.new");
         std::fs::write(&fresh, text).expect("write configuration");

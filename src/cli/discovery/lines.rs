@@ -50,8 +50,9 @@ pub(crate) fn template(found: &[Found]) -> String {
          # Keys do not stand here: a key is \"env:VARIABLE\" or \"file:PATH\".\n\n\
          [server]\n\
          # key = \"env:SIDETONE_SERVER_KEY\"   # one key with every scope; default: none, and loopback only\n\n\
+         [storage]\n\
+         # dir = \"~/.local/state/sidetone/journal\"   # default: $XDG_STATE_HOME/sidetone/journal, else this\n\n\
          [journal]\n\
-         # dir = \"~/.local/state/sidetone/journal\"   # default: $XDG_STATE_HOME/sidetone/journal, else this\n\
          # retention_days = 30                       # days after its end at which a call is erased; 0 = never\n\n\
          [limits]\n\
          # usd_per_call = 0.50             # US dollars that models may cost for one call; default: no cap, as for\n\

@@ -188,7 +188,7 @@ fn health_says_so_and_recovers_without_an_append() {
     let Err(JournalError::Unavailable(message)) = now(store.append(&call("c_1"), 1, batch(&["b"]), None)) else {
         panic!("it was written");
     };
-    assert!(message.contains(bench.config.dir.to_str().expect("path")), "{message}");
+    assert!(message.contains(bench.folder.to_str().expect("path")), "{message}");
     let Err(JournalError::Unavailable(same)) = store.health() else { panic!("healthy") };
     assert_eq!(same, message);
     assert!(bench.metrics.failures.get() > 0);
@@ -234,7 +234,7 @@ impl Drop for Mounted {
 #[test]
 fn a_disk_that_is_really_full_loses_nothing_and_goes_on_once_there_is_room() {
     let bench = Bench::new();
-    let Some(mounted) = Mounted::new(&bench.config.dir, 4 << 20) else {
+    let Some(mounted) = Mounted::new(&bench.folder, 4 << 20) else {
         println!("SKIPPED: no tmpfs can be mounted here, so no disk can be really full");
         return;
     };

@@ -23,6 +23,8 @@ use super::*;
 /// A journal in a temporary folder that can be closed, killed and opened again.
 pub(super) struct Bench {
     pub(super) dir: tempfile::TempDir,
+    /// The journal's folder, in `dir`.
+    pub(super) folder: PathBuf,
     pub(super) config: Config,
     pub(super) boot_id: String,
     pub(super) medium: Arc<dyn Medium>,
@@ -34,9 +36,10 @@ impl Bench {
     pub(super) fn new() -> Self {
         // In memory where there is such a place: hundreds of journals are made here.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("temporary folder");
-        let config = Config { retention: None, ..Config::at(dir.path().join("journal")) };
+        let folder = dir.path().join("journal");
+        let config = Config { retention: None, ..Config::default() };
         let metrics = Metrics::default();
-        Self { dir, config, boot_id: "boot 1".into(), medium: Arc::new(Disk), open_files: 1000, metrics }
+        Self { dir, folder, config, boot_id: "boot 1".into(), medium: Arc::new(Disk), open_files: 1000, metrics }
     }
 
     pub(super) fn try_open(&self) -> Result<Arc<Embedded>, OpenError> {
@@ -45,7 +48,7 @@ impl Bench {
             medium: Arc::clone(&self.medium),
             open_files: self.open_files,
         };
-        Embedded::open_in(&self.config, self.metrics.clone(), around)
+        Embedded::open_in(&self.folder, &self.config, self.metrics.clone(), around)
     }
 
     pub(super) fn open(&self) -> Arc<Embedded> {
@@ -53,11 +56,11 @@ impl Bench {
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.config.dir.join(name)
+        self.folder.join(name)
     }
 
     pub(super) fn log_path(&self, call: &CallId) -> PathBuf {
-        self.config.dir.join(format!("calls/{:02x}/{call}.log", super::folder::shard(call)))
+        self.folder.join(format!("calls/{:02x}/{call}.log", super::folder::shard(call)))
     }
 }
 

@@ -187,7 +187,7 @@ fn one_daemon_at_a_time() {
     let store = bench.open();
     let Err(error) = bench.try_open() else { panic!("opened twice") };
     let message = error.to_string();
-    assert!(message.contains(bench.config.dir.to_str().expect("path")), "{message}");
+    assert!(message.contains(bench.folder.to_str().expect("path")), "{message}");
     assert!(message.contains(&format!("(process {})", std::process::id())), "{message}");
     drop(store);
     bench.open();
@@ -219,11 +219,11 @@ fn other_versions_are_refused_in_words() {
 #[test]
 fn everything_is_private() {
     let bench = Bench::new();
-    fs::create_dir(&bench.config.dir).expect("made");
-    fs::set_permissions(&bench.config.dir, fs::Permissions::from_mode(0o755)).expect("opened up");
+    fs::create_dir(&bench.folder).expect("made");
+    fs::set_permissions(&bench.folder, fs::Permissions::from_mode(0o755)).expect("opened up");
     let store = two_calls(&bench);
     store.close();
-    let mut folders = vec![bench.config.dir.clone()];
+    let mut folders = vec![bench.folder.clone()];
     let mut files = 0;
     while let Some(folder) = folders.pop() {
         assert_eq!(fs::metadata(&folder).expect("folder").permissions().mode() & 0o777, 0o700, "{folder:?}");

@@ -134,7 +134,7 @@ fn fill(disk: &SmallDisk) -> PathBuf {
 }
 
 fn on(disk: &SmallDisk, more: &str) -> String {
-    format!("{more}\n[journal]\ndir = {:?}\n", disk.path().join("journal").display().to_string())
+    format!("{more}\n[storage]\ndir = {:?}\n", disk.path().join("journal").display().to_string())
 }
 
 /// Says things until the journal takes no more; how many turns were sent.

@@ -67,7 +67,7 @@ impl Target {
         let disk = SmallDisk::mount(disk);
         let journal = disk.as_ref().map_or(home.path(), SmallDisk::path).join("journal");
         let limit = format!("ulimit -v {ADDRESS_SPACE_KIB} && exec \"$@\"");
-        let mut daemon = Daemon::prepare(&with_journal(config, &journal), home.path())
+        let mut daemon = Daemon::prepare(&with_storage(config, &journal), home.path())
             .under(&["sh", "-c", &limit, "sh"])
             // Each malloc arena reserves 64 MiB of address space.
             .with_env("MALLOC_ARENA_MAX", "2");
@@ -101,13 +101,9 @@ impl Target {
     }
 }
 
-/// Adds `[journal] dir` to a configuration.
-fn with_journal(config: &str, journal: &Path) -> String {
-    let dir = format!("[journal]\ndir = {:?}\n", journal.display().to_string());
-    match config.split_once("[journal]\n") {
-        Some((before, after)) => format!("{before}{dir}{after}"),
-        None => format!("{config}\n{dir}"),
-    }
+/// Adds `[storage]` to a configuration.
+fn with_storage(config: &str, dir: &Path) -> String {
+    format!("{config}\n[storage]\ndir = {:?}\n", dir.display().to_string())
 }
 
 /// Reads the number in a line `key = N` of a configuration.
@@ -246,8 +242,7 @@ fn long_wait_counts_for_every_sample_that_it_delayed() {
 }
 
 #[test]
-fn configuration_with_a_journal_section_keeps_its_keys() {
-    let config = with_journal("[limits]\ninflight_bytes = 7\n[journal]\nretention_days = 1\n", Path::new("/j"));
-    assert_eq!(config, "[limits]\ninflight_bytes = 7\n[journal]\ndir = \"/j\"\nretention_days = 1\n");
-    assert_eq!((number_of(&config, "inflight_bytes"), number_of(&config, "turn_bytes")), (Some(7), None));
+fn number_of_a_key_is_read_and_none_without_it() {
+    let config = "[limits]\ninflight_bytes = 7\n";
+    assert_eq!((number_of(config, "inflight_bytes"), number_of(config, "turn_bytes")), (Some(7), None));
 }
