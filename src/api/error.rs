@@ -10,11 +10,10 @@ use http::{HeaderValue, StatusCode};
 
 use super::auth::Refusal;
 use super::body::BodyError;
-use crate::base::budget::{Exceeded as OverBudget, TOO_COMPLEX};
 use crate::base::inflight::Exceeded;
-use crate::gateway::{AttemptFailure, GatewayError};
+use crate::gateway::{AttemptFailure, Code, GatewayError};
 use crate::llm::RequestError;
-use crate::types::CallId;
+use crate::types::{CallId, Why};
 
 /// Error code for `limits.inflight_bytes`.
 const INFLIGHT_BYTES: &str = "inflight_bytes";
@@ -204,7 +203,7 @@ pub struct OpenAiError {
 fn attempt(attempt: &AttemptFailure) -> serde_json::Value {
     serde_json::json!({
         "endpoint": &*attempt.endpoint, "model": &*attempt.model, "status": attempt.status,
-        "code": attempt.code, "why": attempt.why, "message": attempt.message,
+        "code": attempt.code.as_str(), "why": attempt.why.map(Why::as_str), "message": attempt.message,
     })
 }
 
@@ -248,69 +247,47 @@ impl OpenAiError {
         ApiError::no_body(error).into()
     }
 
-    /// 502: an answer that no repair makes JSON.
-    pub fn unrepairable(last: &AttemptFailure, before: &[GatewayError]) -> Self {
-        let message = "json-repair: the answer cannot be made JSON without guessing";
-        let attempts = before.iter().flat_map(GatewayError::attempts).chain([last]).map(attempt).collect();
-        Self { attempts, ..Self::new(StatusCode::BAD_GATEWAY, "schema_mismatch", message) }
-    }
-
-    /// 502: an answer that takes too much to repair.
-    pub fn unrepaired(exceeded: OverBudget, last: AttemptFailure, before: &[GatewayError]) -> Self {
-        let message = format!("json-repair: the answer is {exceeded}");
-        let last = AttemptFailure { code: exceeded.code(), message: message.clone(), ..last };
-        let attempts = before.iter().flat_map(GatewayError::attempts).chain([&last]).map(attempt).collect();
-        Self { attempts, ..Self::new(StatusCode::BAD_GATEWAY, exceeded.code(), message) }
-    }
-
-    /// 400: a fallback is no request that can be asked.
-    pub fn fallback(position: usize, error: &GatewayError) -> Self {
-        let param = format!("fallbacks[{position}].{}", error.param().unwrap_or_default());
-        let message = format!("fallbacks[{position}]: {}", error.message());
-        let code = if error.code() == TOO_COMPLEX { TOO_COMPLEX } else { "invalid_request" };
-        Self { code, ..Self::bad_request(Some(param.trim_end_matches('.')), message) }
-    }
-
     /// 503.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
-    /// What the gateway says; `before` are the errors of the requests that this one was a fallback for.
+    /// The gateway's error.
     ///
-    /// With one candidate the vendor's own class stands, but that 401, 403 and 402 are about our key and not the
-    /// caller's; with several it is 502, or 504 where the last attempt ended by a clock.
-    pub fn gateway(error: &GatewayError, before: &[GatewayError]) -> Self {
-        let attempts: Vec<&AttemptFailure> =
-            before.iter().flat_map(GatewayError::attempts).chain(error.attempts()).collect();
+    /// If one candidate was asked, the vendor's own class stands, but 401, 403 and 402 are about our key and not the
+    /// caller's. If several were asked it is 502, or 504 where the last attempt ended by a timeout.
+    pub fn gateway(error: &GatewayError) -> Self {
+        let attempts = error.attempts();
         let one = attempts.first().is_some_and(|first| {
             attempts.iter().all(|other| (&other.endpoint, &other.model) == (&first.endpoint, &first.model))
         });
         let vendors = attempts.last().and_then(|last| last.status).filter(|_| one);
         let status = match (error.code(), vendors) {
-            ("invalid_request" | "unsupported" | TOO_COMPLEX, None) if attempts.is_empty() => StatusCode::BAD_REQUEST,
-            ("model_not_found", None) if attempts.is_empty() => StatusCode::NOT_FOUND,
-            ("budget_exhausted", _) => StatusCode::PAYMENT_REQUIRED,
-            ("overloaded", _) => StatusCode::SERVICE_UNAVAILABLE,
-            ("timeout", _) => StatusCode::GATEWAY_TIMEOUT,
-            ("unsupported", _) if one => StatusCode::BAD_REQUEST,
-            ("invalid_request" | "model_not_found" | "rate_limited" | "upstream_error", Some(status)) => {
+            (Code::InvalidRequest | Code::Unsupported | Code::TooComplex, None) if attempts.is_empty() => {
+                StatusCode::BAD_REQUEST
+            }
+            (Code::ModelNotFound, None) if attempts.is_empty() => StatusCode::NOT_FOUND,
+            (Code::BudgetExhausted, _) => StatusCode::PAYMENT_REQUIRED,
+            (Code::Overloaded, _) => StatusCode::SERVICE_UNAVAILABLE,
+            (Code::Timeout, _) => StatusCode::GATEWAY_TIMEOUT,
+            (Code::Unsupported, _) if one => StatusCode::BAD_REQUEST,
+            (Code::InvalidRequest | Code::ModelNotFound | Code::RateLimited | Code::UpstreamError, Some(status)) => {
                 StatusCode::from_u16(status)
                     .ok()
                     .filter(|status| status.as_u16() >= 400)
                     .unwrap_or(StatusCode::BAD_GATEWAY)
             }
-            ("quota_exhausted", Some(429)) => StatusCode::TOO_MANY_REQUESTS,
-            // Not asked, for the vendor said when to come back.
-            ("rate_limited", None) if one => StatusCode::TOO_MANY_REQUESTS,
+            (Code::QuotaExhausted, Some(429)) => StatusCode::TOO_MANY_REQUESTS,
+            // The request was not sent, because the vendor has said when it accepts requests again.
+            (Code::RateLimited, None) if one => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::BAD_GATEWAY,
         };
         Self {
             status,
-            code: error.code(),
+            code: error.code().as_str(),
             param: error.param().map(str::to_owned),
-            message: with_the_vendors_words(error, attempts.last().copied()),
-            attempts: attempts.into_iter().map(attempt).collect(),
+            message: with_the_vendors_words(error),
+            attempts: attempts.iter().map(attempt).collect(),
             retry_after: error.retry_after(),
         }
     }
@@ -335,10 +312,11 @@ impl OpenAiError {
     }
 }
 
-/// Many clients show the message alone: what the vendor says of the request stands in it.
-fn with_the_vendors_words(error: &GatewayError, last: Option<&AttemptFailure>) -> String {
-    let of_the_request = matches!(error.code(), "invalid_request" | "unsupported" | "model_not_found");
-    match last.filter(|last| of_the_request && last.status.is_some() && !last.message.is_empty()) {
+/// The message, with what the vendor says about the request: many clients show nothing but the message.
+fn with_the_vendors_words(error: &GatewayError) -> String {
+    let of_the_request = matches!(error.code(), Code::InvalidRequest | Code::Unsupported | Code::ModelNotFound);
+    let last = error.attempts().last().filter(|last| last.status.is_some() && !last.message.is_empty());
+    match last.filter(|_| of_the_request) {
         Some(last) => format!("{}: {}", error.message(), last.message),
         None => error.message().to_owned(),
     }

@@ -99,7 +99,7 @@ pub(super) async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) ->
         Some(model) => Json(entry(model)).into_response(),
         None => match gateway.resolve(&id, "") {
             Ok(_) => Json(json!({"id": id, "object": "model", "created": 0, "owned_by": "sidetone"})).into_response(),
-            Err(error) => OpenAiError::gateway(&error, &[]).into_response(),
+            Err(error) => OpenAiError::gateway(&error).into_response(),
         },
     }
 }

@@ -3,7 +3,7 @@
 //! Threads: one `current_thread` runtime a core. A connection, the session that it opened and the requests of that
 //! session's jobs stay on one of them, so that the hot path never wakes another core.
 
-mod books;
+mod accounting;
 mod connection;
 mod limits;
 mod listener;
@@ -121,13 +121,13 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     store.set_tail(Arc::new(hub.clone()));
     let ledger = Ledger::open(&storage.ledger(), ledger::Metrics::register(&mut registry))
         .map_err(|error| StartError::Ledger(error.to_string()))?;
-    let inventory =
-        books::Inventory::new(ledger.clone(), storage.keys(), config.server.key.as_ref().map(|key| key.source.clone()));
+    let key_source = config.server.key.as_ref().map(|key| key.source.clone());
+    let audit = accounting::ConfigAudit::new(ledger.clone(), storage.keys(), key_source);
     // A ledger that is waited for is told later.
     let missing = ledger.health().is_err();
     if !missing {
-        inventory.note_config(&config.gateway).map_err(|error| StartError::Ledger(error.to_string()))?;
-        inventory.note_keys();
+        audit.note_config(&config.gateway).map_err(|error| StartError::Ledger(error.to_string()))?;
+        audit.note_keys();
     }
     let workers = Workers::start()?;
     let gates = limits::Gates::new(&config.limits);
@@ -140,10 +140,10 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     }));
     let spans =
         otel::Spans::start(&config.telemetry, workers.handles().last().cloned()).map_err(StartError::Telemetry)?;
-    let attempts = Arc::new(books::Books { ledger: ledger.clone(), spans: spans.clone() });
+    let attempts = Arc::new(accounting::LedgerRecorder { ledger: ledger.clone(), spans: spans.clone() });
     let metrics = gateway::Metrics::register(&mut registry, &queues);
     let reloads = reload::Metrics::register(&mut registry);
-    let budget = books::budget(&ledger, &config.limits).map_err(|error| StartError::Ledger(error.to_string()))?;
+    let budget = accounting::budget(&ledger, &config.limits).map_err(|error| StartError::Ledger(error.to_string()))?;
     let gateway = Gateway::recorded(config.gateway.clone(), metrics, attempts, Some(budget))
         .map_err(|error| StartError::Gateway(error.to_string()))?;
     let drain = Drain::default();
@@ -222,9 +222,9 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         workers.spawn(drain.tasks.track_future(run));
     }
     if missing {
-        workers.spawn(books::catch_up(inventory.anew(), config.gateway, gateway.clone(), drain.clone()));
+        workers.spawn(accounting::catch_up(audit.fresh(), config.gateway, gateway.clone(), drain.clone()));
     }
-    let reloader = reload::Reloader::new(started, gateway, inventory, reloads);
+    let reloader = reload::Reloader::new(started, gateway, audit, reloads);
     let secure = tls.is_some();
     if let Some(tls) = tls.clone() {
         workers.spawn(tls.watch());
@@ -248,7 +248,7 @@ impl Running {
 
     /// Looks at the key file, so that a key made or revoked meanwhile is on the bill by name.
     pub fn note_keys(&self) {
-        self.reloader.inventory.note_keys();
+        self.reloader.audit.note_keys();
     }
 
     /// Base URL of its HTTP surface.

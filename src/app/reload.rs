@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use super::books::Inventory;
+use super::accounting::ConfigAudit;
 use crate::base::metric::Register as _;
 use crate::config::Config;
 use crate::gateway::Gateway;
@@ -90,22 +90,22 @@ impl Sections {
 pub(super) struct Reloader {
     started: Sections,
     gateway: Gateway,
-    pub(super) inventory: Inventory,
+    pub(super) audit: ConfigAudit,
     metrics: Metrics,
 }
 
 impl Reloader {
-    pub(super) fn new(started: Sections, gateway: Gateway, inventory: Inventory, metrics: Metrics) -> Self {
-        Self { started, gateway, inventory, metrics }
+    pub(super) fn new(started: Sections, gateway: Gateway, audit: ConfigAudit, metrics: Metrics) -> Self {
+        Self { started, gateway, audit, metrics }
     }
 
     pub(super) fn take_over(&self, config: &Config) {
         self.gateway.reload(config.gateway.clone());
-        match self.inventory.spent_today() {
+        match self.audit.spent_today() {
             Ok(spent) => self.gateway.cap(config.limits.usd_per_call, config.limits.usd_per_day, spent),
             Err(error) => tracing::error!(%error, "the caps on money stay as they were: the ledger cannot be read"),
         }
-        if let Err(error) = self.inventory.note_config(&config.gateway) {
+        if let Err(error) = self.audit.note_config(&config.gateway) {
             tracing::error!(%error, "the new configuration is not in the ledger");
         }
         self.metrics.count("ok");

@@ -17,7 +17,7 @@ use super::out::{self, say};
 use super::target::{DEFAULT_LISTEN, Target};
 use super::{fetch, settings, table};
 use crate::api::models::document;
-use crate::gateway::{Gateway, Metrics, Query};
+use crate::gateway::{Gateway, Metrics, Request};
 use crate::llm::{ChatRequest, Message, Role};
 
 /// Options of `sidetone models`.
@@ -70,14 +70,12 @@ impl Source {
                 fetch::post(target, "/v1/chat/completions", &body).await?;
             }
             Self::Own(gateway) => {
-                let request = ChatRequest {
+                let chat = ChatRequest {
                     messages: vec![Message::text(Role::User, PROMPT)],
                     max_tokens: Some(1),
                     ..ChatRequest::default()
                 };
-                let arm = gateway.resolve(id, "")?;
-                let query = Query { arm, request, transcript: None, key: None, call: None, deadline: None };
-                gateway.complete(query).await?;
+                gateway.complete(Request::new(gateway.resolve(id, "")?, chat)).await?;
             }
         }
         Ok(())

@@ -1,11 +1,14 @@
-//! Errors of a request, with the gateway's stable codes. Does not know which HTTP status our own API answers with.
+//! Errors of a request and failures of its attempts. Does not know which HTTP status our own API answers with, nor
+//! which limit or endpoint caused a failure.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use super::config::EndpointConfig;
-use super::gate::{Cause, Refusal};
-use crate::llm::{Class, VendorError};
+use super::code::Code;
+use crate::base::http::{HttpError, Kind};
+use crate::llm::complete::Incomplete;
+use crate::llm::{Class, RequestError, VendorError};
+use crate::types::Why;
 
 /// An attempt that failed, or a candidate that was passed over without an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,20 +18,18 @@ pub struct AttemptFailure {
     pub model: Arc<str>,
     /// HTTP status, if a response arrived.
     pub status: Option<u16>,
-    /// Stable code, see [`GatewayError::code`].
-    pub code: &'static str,
-    /// Why the attempt was made: `first`, `retry`, `failover`, `hedge`, `repair`, `schema_step`; `None` if the
-    /// candidate was passed over without an attempt.
-    pub why: Option<&'static str>,
+    pub code: Code,
+    /// Why the attempt was made; `None` if the candidate was passed over without an attempt.
+    pub why: Option<Why>,
     /// What happened; may contain the vendor's words. Meant for the caller, not for third parties.
     pub message: String,
 }
 
 impl AttemptFailure {
     /// An answer that arrived complete but does not match the schema.
-    pub(crate) fn mismatch(endpoint: Arc<str>, model: Arc<str>, why: Option<&'static str>) -> Self {
+    pub(in crate::gateway) fn mismatch(endpoint: Arc<str>, model: Arc<str>, why: Option<Why>) -> Self {
         let message = "the answer is not valid under the schema".to_owned();
-        Self { endpoint, model, status: Some(200), code: "schema_mismatch", why, message }
+        Self { endpoint, model, status: Some(200), code: Code::SchemaMismatch, why, message }
     }
 }
 
@@ -39,7 +40,7 @@ pub struct GatewayError(Box<Inner>);
 
 #[derive(Debug, Clone)]
 struct Inner {
-    code: &'static str,
+    code: Code,
     message: String,
     temporary: bool,
     param: Option<String>,
@@ -49,7 +50,7 @@ struct Inner {
 }
 
 impl GatewayError {
-    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+    pub(in crate::gateway) fn new(code: Code, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             code,
             message: message.into(),
@@ -61,35 +62,32 @@ impl GatewayError {
         }))
     }
 
-    pub(super) fn temporarily(mut self) -> Self {
+    pub(in crate::gateway) fn temporarily(mut self) -> Self {
         self.0.temporary = true;
         self
     }
 
-    pub(super) fn with_attempts(mut self, attempts: Vec<AttemptFailure>) -> Self {
+    pub(in crate::gateway) fn with_attempts(mut self, attempts: Vec<AttemptFailure>) -> Self {
         self.0.attempts = attempts;
         self
     }
 
-    pub(super) fn with_waited(mut self, waited: Duration) -> Self {
+    pub(in crate::gateway) fn with_waited(mut self, waited: Duration) -> Self {
         self.0.waited = waited;
         self
     }
 
-    pub(super) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
+    pub(in crate::gateway) fn with_retry_after(mut self, retry_after: Option<Duration>) -> Self {
         self.0.retry_after = retry_after;
         self
     }
 
-    pub(super) fn with_param(mut self, param: Option<String>) -> Self {
+    pub(in crate::gateway) fn with_param(mut self, param: Option<String>) -> Self {
         self.0.param = param;
         self
     }
 
-    /// Stable code: `refused`, `timeout`, `upstream_error`, `upstream_auth`, `rate_limited`, `quota_exhausted`,
-    /// `interrupted`, `malformed`, `schema_mismatch`, `model_not_found`, `unsupported`, `invalid_request`,
-    /// `too_complex`, `overloaded`, `budget_exhausted`, `content_filtered`.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         self.0.code
     }
 
@@ -124,42 +122,34 @@ impl GatewayError {
     }
 }
 
+impl From<RequestError> for GatewayError {
+    fn from(error: RequestError) -> Self {
+        Self::new(Code::InvalidRequest, error.message).with_param(error.param)
+    }
+}
+
 /// A failure of one attempt, as the scheduler sees it.
 #[derive(Debug, Clone)]
-pub(super) struct Failure {
-    pub(super) code: &'static str,
-    pub(super) status: Option<u16>,
-    pub(super) message: String,
+pub(in crate::gateway) struct Failure {
+    pub(in crate::gateway) code: Code,
+    pub(in crate::gateway) status: Option<u16>,
+    pub(in crate::gateway) message: String,
     /// True if the same candidate may succeed when it is asked again a little later.
-    pub(super) retry: bool,
+    pub(in crate::gateway) retry: bool,
     /// Wait before that retry, where it is known.
-    pub(super) retry_after: Option<Duration>,
+    pub(in crate::gateway) retry_after: Option<Duration>,
     /// True if the failure counts against the endpoint (for its circuit breaker), not against the request.
-    pub(super) counts: bool,
+    pub(in crate::gateway) counts: bool,
     /// True if a later request may succeed.
-    pub(super) temporary: bool,
+    pub(in crate::gateway) temporary: bool,
     /// True if the vendor may have failed because it does not support the schema mode that was used.
-    pub(super) maybe_schema: bool,
+    pub(in crate::gateway) maybe_schema: bool,
     /// True if nothing was sent and the message is our own.
-    pub(super) unsent: bool,
+    pub(in crate::gateway) unsent: bool,
 }
 
 impl Failure {
-    pub(super) fn timeout(what: &str, after: Duration) -> Self {
-        Self {
-            code: "timeout",
-            status: None,
-            message: format!("{what} within {} ms", after.as_millis()),
-            retry: false,
-            retry_after: None,
-            counts: true,
-            temporary: true,
-            maybe_schema: false,
-            unsent: false,
-        }
-    }
-
-    pub(super) fn transport(code: &'static str, message: impl Into<String>) -> Self {
+    pub(in crate::gateway) fn transport(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
             status: None,
@@ -173,70 +163,62 @@ impl Failure {
         }
     }
 
+    pub(in crate::gateway) fn timeout(what: &str, after: Duration) -> Self {
+        let message = format!("{what} within {} ms", after.as_millis());
+        Self { retry: false, ..Self::transport(Code::Timeout, message) }
+    }
+
+    pub(in crate::gateway) fn malformed(message: impl Into<String>) -> Self {
+        Self::transport(Code::Malformed, message)
+    }
+
     /// A failure at this candidate that the request itself caused.
-    pub(super) fn request(code: &'static str, message: impl Into<String>) -> Self {
+    pub(in crate::gateway) fn request(code: Code, message: impl Into<String>) -> Self {
         Self { retry: false, counts: false, temporary: false, ..Self::transport(code, message) }
     }
 
     /// The endpoint has no capacity now; nothing was sent.
-    pub(super) fn busy(code: &'static str, message: impl Into<String>) -> Self {
+    pub(in crate::gateway) fn busy(code: Code, message: impl Into<String>) -> Self {
         Self { retry: false, counts: false, unsent: true, ..Self::transport(code, message) }
     }
+}
 
-    /// A refusal by an endpoint's gate; the message names the limit.
-    pub(super) fn no_room(endpoint: &EndpointConfig, refusal: Refusal) -> Self {
-        let EndpointConfig { name, limits, .. } = endpoint;
-        let count = |limit: Option<u64>| limit.map_or_else(String::new, |limit| limit.to_string());
-        let in_ms = refusal.wait.unwrap_or_default().as_millis();
-        let (code, message) = match refusal.cause {
-            Cause::Places => {
-                let (within, places) = (limits.max_wait.as_millis(), limits.places.unwrap_or_default());
-                ("overloaded", format!("no place within {within} ms: endpoints.{name}.max_concurrency is {places}"))
-            }
-            Cause::Waiting => (
-                "overloaded",
-                format!("not asked: endpoints.{name}.max_waiting is {}, and so many wait", limits.max_waiting),
-            ),
-            Cause::Requests => {
-                let limit = count(limits.requests);
-                (
-                    "rate_limited",
-                    format!("not asked: endpoints.{name}.requests_per_minute is {limit}; room in {in_ms} ms"),
-                )
-            }
-            Cause::Tokens => {
-                let limit = count(limits.tokens);
-                (
-                    "rate_limited",
-                    format!("not asked: endpoints.{name}.tokens_per_minute is {limit}; room in {in_ms} ms"),
-                )
-            }
-            Cause::Vendor => {
-                ("rate_limited", format!("not asked: by the vendor's word {name} has no room for {in_ms} ms"))
-            }
-        };
-        Self { retry_after: refusal.wait, ..Self::busy(code, message) }
-    }
-
-    pub(super) fn vendor(error: VendorError, retry_after: Option<Duration>) -> Self {
-        let code = match error.class {
-            Class::Invalid => "invalid_request",
-            Class::Auth => "upstream_auth",
-            Class::NotFound => "model_not_found",
-            Class::RateLimited => "rate_limited",
-            Class::Exhausted => "quota_exhausted",
-            Class::Upstream => "upstream_error",
-        };
+/// A vendor's error, with the retry time that it may carry.
+impl From<VendorError> for Failure {
+    fn from(error: VendorError) -> Self {
         Self {
-            code,
+            code: Code::from(error.class),
             status: Some(error.status),
-            message: error.message,
             retry: error.retry,
-            retry_after,
+            retry_after: error.retry_after.map(|after| after.wait(SystemTime::now())),
             counts: matches!(error.class, Class::Upstream | Class::Auth | Class::Exhausted),
             temporary: matches!(error.class, Class::RateLimited | Class::Upstream | Class::Exhausted),
             maybe_schema: matches!(error.status, 400 | 422 | 500),
+            message: error.message,
             unsent: false,
+        }
+    }
+}
+
+/// An answer that its vendor did not complete.
+impl From<&Incomplete> for Failure {
+    fn from(why: &Incomplete) -> Self {
+        let code = if matches!(why, Incomplete::Unread(_)) { Code::Malformed } else { Code::Interrupted };
+        Self::transport(code, why.to_string())
+    }
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        let message = error.to_string();
+        match error.kind() {
+            Kind::Refused => Self::transport(Code::Refused, message),
+            // The connection timed out, not the model: the same candidate may answer if it is asked again at once.
+            Kind::ConnectTimeout => Self::transport(Code::Timeout, message),
+            Kind::Tls => Self { retry: false, ..Self::transport(Code::UpstreamError, message) },
+            Kind::NoClient | Kind::NoAnswer => Self::transport(Code::UpstreamError, message),
+            Kind::Cut => Self::transport(Code::Interrupted, message),
+            Kind::TooLong => Self::malformed(message),
         }
     }
 }

@@ -12,7 +12,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use super::endpoint::Remote;
 use super::price::usd;
 use crate::base::metric::Register as _;
 use crate::base::queue::{QueueGauges, QueueMetrics};
@@ -33,20 +32,20 @@ pub struct Metrics {
     first_token: Histograms<AttemptLabels>,
     duration: Histograms<AttemptLabels>,
     tokens: Counters<TokenLabels>,
-    pub(super) implausible: Counters<EndpointLabels>,
+    pub(in crate::gateway) implausible: Counters<EndpointLabels>,
     cost: Family<AttemptLabels, Counter<f64, AtomicU64>>,
-    pub(super) breakers_opened: Counters<EndpointLabels>,
+    pub(in crate::gateway) breakers_opened: Counters<EndpointLabels>,
     breakers: Family<BreakerLabels, Gauge>,
     hedges: Counters<HedgeLabels>,
     shifts: Counters<ShiftLabels>,
     waits: Histograms<EndpointLabels>,
     /// The queues before the endpoints, all together.
-    pub(super) queue: QueueGauges,
+    pub(in crate::gateway) queue: QueueGauges,
     listings: Counters<ListingLabels>,
     listed: Family<EndpointLabels, Gauge>,
     retires: Family<ModelLabels, Gauge>,
     /// Money that budgets hold for attempts in progress, US dollars.
-    pub(super) reserved: Gauge<f64, AtomicU64>,
+    pub(in crate::gateway) reserved: Gauge<f64, AtomicU64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -62,19 +61,19 @@ struct ModelLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct AttemptLabels {
+pub(in crate::gateway) struct AttemptLabels {
     endpoint: Arc<str>,
     model: Arc<str>,
     route: Arc<str>,
     variant: Arc<str>,
 }
 
-/// Addresses of the labels' texts: the same for every attempt of an arm at an endpoint.
+/// Addresses of the labels' texts: the same for every attempt of one variant at one endpoint.
 type Place = [usize; 4];
 
 /// The metrics of attempts with the same labels: each is looked up once, and only when there is something to count.
 #[derive(Debug)]
-pub(super) struct Meters {
+pub(in crate::gateway) struct Meters {
     /// Keeps the texts at their addresses.
     labels: AttemptLabels,
     inflight: Gauge,
@@ -92,7 +91,7 @@ const KINDS: [&str; 5] = ["input", "cached", "cache_write", "output", "reasoning
 const MAX_METERS: usize = 1024;
 
 impl AttemptLabels {
-    pub(super) fn new(begun: &AttemptBegun) -> Self {
+    pub(in crate::gateway) fn new(begun: &AttemptBegun) -> Self {
         Self {
             endpoint: Arc::clone(&begun.endpoint),
             model: Arc::clone(&begun.model),
@@ -126,8 +125,8 @@ struct TokenLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct EndpointLabels {
-    pub(super) endpoint: Arc<str>,
+pub(in crate::gateway) struct EndpointLabels {
+    pub(in crate::gateway) endpoint: Arc<str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -222,7 +221,7 @@ impl Metrics {
     }
 
     /// Counts the reading of a list, with its number of models; `None` if it could not be read.
-    pub(super) fn listed(&self, endpoint: &Arc<str>, models: Option<usize>) {
+    pub(in crate::gateway) fn listed(&self, endpoint: &Arc<str>, models: Option<usize>) {
         let outcome = if models.is_some() { "ok" } else { "failed" };
         self.listings.get_or_create(&ListingLabels { endpoint: Arc::clone(endpoint), outcome }).inc();
         if let Some(models) = models {
@@ -232,40 +231,39 @@ impl Metrics {
     }
 
     /// Sets when a configured model is retired, Unix ms.
-    pub(super) fn retires(&self, endpoint: &Arc<str>, vendor_model: &Arc<str>, retires_ms: i64) {
+    pub(in crate::gateway) fn retires(&self, endpoint: &Arc<str>, vendor_model: &Arc<str>, retires_ms: i64) {
         let labels = ModelLabels { endpoint: Arc::clone(endpoint), vendor_model: Arc::clone(vendor_model) };
         self.retires.get_or_create(&labels).set(retires_ms / 1000);
     }
 
-    /// Updates the state of the breaker of an endpoint's model.
-    pub(super) fn breaker(&self, remote: &Remote) {
-        let labels =
-            BreakerLabels { endpoint: Arc::clone(&remote.endpoint.name), model: Arc::clone(&remote.vendor_model) };
-        self.breakers.get_or_create(&labels).set(remote.breaker.phase() as i64);
+    /// Sets the state of the circuit breaker of an endpoint's model: 0 closed, 1 half open, 2 open.
+    pub(in crate::gateway) fn breaker(&self, endpoint: &Arc<str>, vendor_model: &Arc<str>, state: i64) {
+        let labels = BreakerLabels { endpoint: Arc::clone(endpoint), model: Arc::clone(vendor_model) };
+        self.breakers.get_or_create(&labels).set(state);
     }
 
     /// Counts a slow endpoint's request by the outcome of its hedge: `won`, `lost`, `failed`, `refused`.
-    pub(super) fn hedge(&self, endpoint: &Arc<str>, outcome: &'static str) {
+    pub(in crate::gateway) fn hedge(&self, endpoint: &Arc<str>, outcome: &'static str) {
         self.hedges.get_or_create(&HedgeLabels { endpoint: Arc::clone(endpoint), outcome }).inc();
     }
 
     /// Counts a candidate that was not asked, by cause.
-    pub(super) fn shift(&self, endpoint: &Arc<str>, cause: &'static str) {
+    pub(in crate::gateway) fn passed_over(&self, endpoint: &Arc<str>, cause: &'static str) {
         self.shifts.get_or_create(&ShiftLabels { endpoint: Arc::clone(endpoint), cause }).inc();
     }
 
     /// An answer had this many implausible token counts.
-    pub(super) fn implausible(&self, endpoint: &Arc<str>, counts: u64) {
+    pub(in crate::gateway) fn implausible(&self, endpoint: &Arc<str>, counts: u64) {
         self.implausible.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).inc_by(counts);
     }
 
     /// Records a wait for a slot or a rate that was granted.
-    pub(super) fn waited(&self, endpoint: &Arc<str>, waited: Duration) {
+    pub(in crate::gateway) fn waited(&self, endpoint: &Arc<str>, waited: Duration) {
         self.waits.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).observe(waited.as_secs_f64());
     }
 
     /// Counts an attempt as in progress until [`Metrics::done`].
-    pub(super) fn begun(&self, labels: AttemptLabels) -> Arc<Meters> {
+    pub(in crate::gateway) fn begun(&self, labels: AttemptLabels) -> Arc<Meters> {
         let place = labels.place();
         let mut known = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
         let meters = match known.get(&place) {
@@ -293,7 +291,7 @@ impl Metrics {
     }
 
     /// Records the end of an attempt.
-    pub(super) fn done(&self, meters: &Meters, done: &AttemptDone) {
+    pub(in crate::gateway) fn done(&self, meters: &Meters, done: &AttemptDone) {
         let labels = &meters.labels;
         meters.inflight.dec();
         #[expect(clippy::cast_precision_loss, reason = "a histogram wants no more")]
@@ -358,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn looked_up_meters_are_bounded_and_count_on_when_they_were_forgotten() {
+    fn cached_meters_are_bounded_and_keep_their_counts_when_dropped() {
         let metrics = Metrics::default();
         let kept = labels("kept");
         let under_way = metrics.begun(kept.clone());

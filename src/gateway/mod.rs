@@ -1,64 +1,52 @@
 //! The LLM gateway: resolves a name to a model and a model to its endpoints, and sends one request to as many of them
 //! as it takes to get an answer.
 //!
-//! Knows no client's protocol and no session. Callers ask with [`Gateway::infer`], [`Gateway::complete`] and
+//! Five rooms, each of which knows only those before it: [`admission`], [`transport`], [`catalogue`], [`attempt`],
+//! [`schedule`]. Knows no client's protocol and no session. Callers ask with [`Gateway::complete`] and
 //! [`Gateway::stream`]. Reports every HTTP call that it makes to a [`Recorder`].
 
+mod admission;
+mod answer;
 mod attempt;
-mod balance;
-mod breaker;
-pub mod budget;
 mod catalogue;
-pub mod config;
-mod endpoint;
-mod entries;
+mod code;
 mod error;
-mod fit;
-mod gate;
-mod http;
-mod infer;
-mod listing;
-mod live;
 mod metrics;
-mod pace;
 pub mod price;
-mod rate;
-mod row;
-mod run;
-mod stream;
+mod recorder;
+mod request;
+mod schedule;
 pub mod transcript;
-mod validators;
+mod transport;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
 
-pub use catalogue::Arm;
-pub use config::Config;
-pub use entries::ModelEntry;
+pub use admission::budget::{Budget, SpentByCall, UNKNOWN_SPENT};
+pub use admission::limiter::Limits;
+pub use answer::{Answer, Delta, Deltas, Provenance};
+pub use attempt::stream::Frame;
+pub use catalogue::config::{self, Config};
+pub use catalogue::model_list::{EndpointEntry, ModelEntry};
+pub use catalogue::resolved::Resolved;
+pub use code::Code;
 pub use error::{AttemptFailure, GatewayError};
-pub use listing::EndpointEntry;
-pub use live::Frame;
 pub use metrics::Metrics;
-pub use stream::{Provenance, Stream};
+pub use recorder::Recorder;
+pub use request::{Fallback, MakeTranscript, Origin, Request};
+pub use schedule::stream::Stream;
 
-use crate::llm::{ChatRequest, ChatResponse};
-use crate::types::{AttemptBegun, AttemptDone, CallId, RequestDone, TokenUsage, Transcript};
-
-/// Receives the report of every attempt. Called on the request path: must neither block nor fail.
-pub trait Recorder: Send + Sync {
-    /// Called before an attempt is made. When it returns, the report is as durable as the recorder can make it.
-    fn begun(&self, attempt: AttemptBegun);
-    /// Called when the attempt has ended.
-    fn done(&self, attempt: AttemptDone);
-    /// Called when a request makes no further attempts; its last attempt may still be streaming its answer.
-    fn over(&self, _request: RequestDone) {}
-    /// Records the current items of a kind (such as listed prices) as `(name, detail)`. Items recorded before and not
-    /// named here stay. Not called on the request path; may block.
-    fn noted(&self, _kind: &'static str, _items: Vec<(String, String)>) {}
-}
+use self::catalogue::discovery::Discovery;
+use self::catalogue::model_list;
+use self::catalogue::names::Catalogue;
+use self::schedule::fallbacks;
+use self::schedule::shared::Shared;
+use self::transport::client::Client;
 
 /// Handle to the gateway; clones share its state.
 #[derive(Clone)]
@@ -67,115 +55,10 @@ pub struct Gateway {
 }
 
 struct Inner {
-    catalogue: ArcSwap<catalogue::Catalogue>,
-    http: http::Http,
-    metrics: Arc<Metrics>,
-    recorder: Option<Arc<dyn Recorder>>,
-    budget: Option<Arc<budget::Budget>>,
-    validators: Arc<validators::Validators>,
+    catalogue: ArcSwap<Catalogue>,
+    shared: Shared,
     /// Notified when [`Gateway::reload`] has replaced the catalogue.
-    reloaded: tokio::sync::Notify,
-}
-
-/// Makes the transcript that the embedded provider reads.
-pub type MakeTranscript = Arc<dyn Fn() -> Arc<Transcript> + Send + Sync>;
-
-/// Receives an answer's text as it arrives.
-pub type Deltas = Box<dyn FnMut(Delta<'_>) + Send>;
-
-/// A request that the daemon itself makes, such as one of an analysis; see [`Gateway::infer`].
-pub struct Ask {
-    /// The model or variant that answers.
-    pub arm: Arc<Arm>,
-    /// The request. With a schema in `response_format`, the answer is validated even if the vendor does not support
-    /// schemas.
-    pub request: ChatRequest,
-    /// Makes the transcript that the embedded provider reads instead of the prompt; called only if that provider is
-    /// asked.
-    pub transcript: Option<MakeTranscript>,
-    /// The analysis that makes the request.
-    pub task: Option<Arc<str>>,
-    /// The call that the request is about.
-    pub call: Option<CallId>,
-    /// Receives the text as it arrives.
-    pub deltas: Option<Deltas>,
-    /// Deadline of the whole request; only a value below the model's own has an effect.
-    pub deadline: Option<Duration>,
-}
-
-impl Ask {
-    /// A request to `arm` with no other options.
-    pub fn new(arm: Arc<Arm>, request: ChatRequest) -> Self {
-        Self { arm, request, transcript: None, task: None, call: None, deltas: None, deadline: None }
-    }
-}
-
-/// A client's request; see [`Gateway::complete`] and [`Gateway::stream`].
-pub struct Query {
-    /// The model or variant that answers.
-    pub arm: Arc<Arm>,
-    pub request: ChatRequest,
-    /// Makes the transcript that the embedded provider reads instead of the prompt.
-    pub transcript: Option<MakeTranscript>,
-    /// Name of the client's key.
-    pub key: Option<Arc<str>>,
-    /// The call that the request is about.
-    pub call: Option<CallId>,
-    /// Deadline of the whole request; only a value below the model's own has an effect.
-    pub deadline: Option<Duration>,
-}
-
-impl Query {
-    fn question(self, stream: bool) -> infer::Question {
-        let mut request = self.request;
-        request.stream = stream;
-        infer::Question {
-            arm: self.arm,
-            request,
-            transcript: self.transcript,
-            asker: run::Asker { key: self.key, call: self.call, analysis: None },
-            deltas: None,
-            deadline: self.deadline,
-        }
-    }
-}
-
-/// A piece of an answer's text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Delta<'a> {
-    /// Position in the text, in characters (Unicode scalar values). 0 = the text starts over: first piece, another
-    /// attempt, or a repair.
-    pub offset: u64,
-    pub text: &'a str,
-}
-
-/// A whole answer, and how it was obtained.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    /// The text. If `value` is set, it is valid JSON under the requested schema.
-    pub text: String,
-    /// The parsed text, if a schema was requested. `None` if the answer was withheld, is a refusal or calls tools.
-    pub value: Option<serde_json::Value>,
-    /// The vendor's response with all its choices.
-    pub response: ChatResponse,
-    /// The endpoint that answered; `local` for the embedded provider.
-    pub endpoint: Arc<str>,
-    /// The logical model.
-    pub model: Arc<str>,
-    /// The vendor's name for the model.
-    pub vendor_model: Arc<str>,
-    /// Number of HTTP calls made; 0 if only the embedded provider was asked.
-    pub attempts: u32,
-    /// Tokens of every attempt that began to answer, a repair's included.
-    pub usage: TokenUsage,
-    /// Cost of these attempts in US dollars; `None` if any of their prices is unknown.
-    pub cost_usd: Option<f64>,
-    /// Set if the embedded provider made the answer.
-    pub degraded: bool,
-    /// Time from the start of the successful attempt to its first token; `None` if the answer was not streamed.
-    pub first_token: Option<Duration>,
-    /// Time spent waiting for the network and the vendors.
-    pub waited: Duration,
+    reloaded: Notify,
 }
 
 impl Gateway {
@@ -195,52 +78,44 @@ impl Gateway {
         config: Config,
         metrics: Metrics,
         recorder: Arc<dyn Recorder>,
-        budget: Option<budget::Budget>,
+        budget: Option<Budget>,
     ) -> Result<Self, GatewayError> {
         Ok(Self::build(config, metrics, Some(recorder), budget))
     }
 
-    fn build(
-        config: Config,
-        metrics: Metrics,
-        recorder: Option<Arc<dyn Recorder>>,
-        budget: Option<budget::Budget>,
-    ) -> Self {
-        let catalogue = catalogue::Catalogue::new(config, None);
+    fn build(config: Config, metrics: Metrics, recorder: Option<Arc<dyn Recorder>>, budget: Option<Budget>) -> Self {
+        let catalogue = Catalogue::new(config, None);
         catalogue.show(&metrics.queue);
-        Self {
-            inner: Arc::new(Inner {
-                catalogue: ArcSwap::from_pointee(catalogue),
-                http: http::Http::default(),
-                budget: budget.map(|budget| Arc::new(budget.metered(metrics.reserved.clone()))),
-                metrics: Arc::new(metrics),
-                recorder,
-                validators: Arc::default(),
-                reloaded: tokio::sync::Notify::new(),
-            }),
-        }
+        let shared = Shared {
+            client: Client::default(),
+            budget: budget.map(|budget| Arc::new(budget.metered(metrics.reserved.clone()))),
+            metrics: Arc::new(metrics),
+            recorder,
+            validators: Arc::default(),
+        };
+        Self { inner: Arc::new(Inner { catalogue: ArcSwap::from_pointee(catalogue), shared, reloaded: Notify::new() }) }
     }
 
-    /// Replaces the catalogue. Requests in flight, and arms that callers have pinned, keep the old one.
+    /// Replaces the catalogue. Requests in in_flight, and variants that callers have pinned, keep the old one.
     pub fn reload(&self, config: Config) {
-        let catalogue = Arc::new(catalogue::Catalogue::new(config, Some(&self.inner.catalogue.load())));
-        catalogue.show(&self.inner.metrics.queue);
+        let catalogue = Arc::new(Catalogue::new(config, Some(&self.inner.catalogue.load())));
+        catalogue.show(&self.inner.shared.metrics.queue);
         self.inner.catalogue.store(Arc::clone(&catalogue));
-        self.inner.http.retain(|uid| catalogue.has_endpoint(uid));
+        self.inner.shared.client.retain(|uid| catalogue.has_endpoint(uid));
         self.inner.reloaded.notify_one();
     }
 
     /// Replaces the caps on money, in US dollars. `spent_today` is the amount spent since the start of the UTC day, in
     /// pico-dollars. Does nothing if the gateway was built without a budget.
     pub fn cap(&self, usd_per_call: Option<f64>, usd_per_day: Option<f64>, spent_today: i64) {
-        if let Some(budget) = &self.inner.budget {
+        if let Some(budget) = &self.inner.shared.budget {
             budget.cap(usd_per_call, usd_per_day, spent_today);
         }
     }
 
-    /// What was spent today is known now, pico-dollars; until then [`budget::UNKNOWN_SPENT`] stood in for it.
+    /// Sets what was spent today, pico-dollars, once it is known; until then [`UNKNOWN_SPENT`] stands for it.
     pub fn learn_spent(&self, today: i64) {
-        if let Some(budget) = &self.inner.budget {
+        if let Some(budget) = &self.inner.shared.budget {
             budget.learn(today);
         }
     }
@@ -251,7 +126,7 @@ impl Gateway {
     ///
     /// # Errors
     /// `model_not_found`; the message lists the configured names.
-    pub fn resolve(&self, target: &str, sticky_key: &str) -> Result<Arc<Arm>, GatewayError> {
+    pub fn resolve(&self, target: &str, sticky_key: &str) -> Result<Arc<Resolved>, GatewayError> {
         self.inner.catalogue.load().resolve(target, sticky_key)
     }
 
@@ -265,7 +140,7 @@ impl Gateway {
         target: &str,
         sticky_key: &str,
         variant: Option<&str>,
-    ) -> Result<Arc<Arm>, GatewayError> {
+    ) -> Result<Arc<Resolved>, GatewayError> {
         self.inner.catalogue.load().resolve_pinned(target, sticky_key, variant)
     }
 
@@ -283,14 +158,14 @@ impl Gateway {
         self.inner.catalogue.load().analysis_target(analysis, route)
     }
 
-    /// The arm of the embedded provider.
-    pub fn local(&self) -> Arc<Arm> {
+    /// The embedded provider.
+    pub fn local(&self) -> Arc<Resolved> {
         Arc::clone(self.inner.catalogue.load().local())
     }
 
     /// Every name that can be listed: routes, models, and vendor models that are configured or in a vendor's list.
     pub fn models(&self) -> Vec<ModelEntry> {
-        entries::all(&self.inner.catalogue.load())
+        model_list::all(&self.inner.catalogue.load())
     }
 
     /// Every configured name that [`Gateway::resolve`] accepts, for messages.
@@ -298,67 +173,69 @@ impl Gateway {
         self.inner.catalogue.load().names()
     }
 
-    /// Asks for a whole answer on the daemon's own behalf; the vendor is asked for a stream.
+    /// Asks for a whole answer.
     ///
     /// # Errors
-    /// No candidate gave a usable answer within the deadline.
+    /// The request is invalid, or no model gave a usable answer within the deadline.
     ///
     /// # Cancel safety
     /// Dropping the future aborts the request upstream; its attempt is reported as aborted.
-    pub async fn infer(&self, ask: Ask) -> Result<Answer, GatewayError> {
-        let mut request = ask.request;
-        request.stream = true;
-        request.include_usage = true;
-        let asker = run::Asker { key: None, call: ask.call, analysis: ask.task };
-        let Ask { arm, transcript, deltas, deadline, .. } =
-            Ask { request: ChatRequest::default(), call: None, task: None, ..ask };
-        infer::whole(&self.inner, infer::Question { arm, request, transcript, asker, deltas, deadline }, None).await
+    pub async fn complete(&self, request: Request) -> Result<Answer, GatewayError> {
+        fallbacks::complete(&self.inner.shared, &self.inner.catalogue.load_full(), request).await
     }
 
-    /// Asks for a whole answer on a client's behalf; the vendor, too, is asked for a whole answer and not for a stream.
+    /// Asks for a stream. Returns at the commit point: the first token has arrived, and no other model can take over any
+    /// more. Sets `answering` once a vendor has sent a successful response header: from then on the caller is waiting for
+    /// a model that is thinking, although another candidate may still take over.
     ///
     /// # Errors
-    /// As [`Gateway::infer`].
+    /// As [`Gateway::complete`].
     ///
     /// # Cancel safety
-    /// As [`Gateway::infer`].
-    pub async fn complete(&self, query: Query) -> Result<Answer, GatewayError> {
-        infer::whole(&self.inner, query.question(false), None).await
+    /// As [`Gateway::complete`]; dropping the stream also aborts the request.
+    pub async fn stream(&self, request: Request, answering: &AtomicBool) -> Result<Stream, GatewayError> {
+        fallbacks::open(&self.inner.shared, &self.inner.catalogue.load_full(), request, answering).await
     }
 
-    /// Validates a request without sending it, for a request that is sent only if another one fails.
-    ///
-    /// # Errors
-    /// `invalid_request` or `too_complex`, with the name of the invalid parameter.
+    /// Reads the lists of all endpoints with `discover` whenever they are due, and warns about configured models that
+    /// will be retired, until `stop` is cancelled. No request waits for it.
     ///
     /// # Cancel safety
-    /// Safe: nothing is sent.
-    pub async fn check(&self, arm: &Arm, mut request: ChatRequest) -> Result<(), GatewayError> {
-        infer::prepare(&self.inner, arm, &mut request).await.map(|_| ())
+    /// Dropping the future gives up the reads in progress.
+    pub async fn keep_listings(self, stop: CancellationToken) {
+        loop {
+            let round = async {
+                let catalogue = self.inner.catalogue.load_full();
+                let discovery = self.discovery();
+                discovery.refresh(&catalogue, false).await;
+                discovery.warn_of_retirements(&catalogue);
+                sleep_until(Discovery::next(&catalogue)).await;
+            };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.inner.reloaded.notified() => {}
+                () = round => {}
+            }
+        }
     }
 
-    /// Asks for a stream on a client's behalf. Returns at the commit point: the first token has arrived, and no other
-    /// vendor can take over any more.
-    ///
-    /// # Errors
-    /// As [`Gateway::infer`].
+    /// Reads all lists now, due or not.
     ///
     /// # Cancel safety
-    /// As [`Gateway::infer`]; dropping the stream also aborts the request.
-    pub async fn stream(&self, query: Query) -> Result<Stream, GatewayError> {
-        self.stream_watched(query, &AtomicBool::new(false)).await
+    /// Dropping the future gives up the reads in progress.
+    pub async fn list_now(&self) {
+        self.discovery().refresh(&self.inner.catalogue.load_full(), true).await;
     }
 
-    /// Like [`Gateway::stream`]; also sets `answering` once a vendor has sent a successful response header. From then
-    /// on the caller is waiting for a model that is thinking, although another candidate may still take over.
-    ///
-    /// # Errors
-    /// As [`Gateway::infer`].
-    ///
-    /// # Cancel safety
-    /// As [`Gateway::stream`].
-    pub async fn stream_watched(&self, query: Query, answering: &AtomicBool) -> Result<Stream, GatewayError> {
-        stream::open(&self.inner, query.question(true), answering).await
+    /// Every endpoint, with the state of its list.
+    pub fn endpoints(&self) -> Vec<EndpointEntry> {
+        self.inner.catalogue.load().endpoints().iter().map(|endpoint| EndpointEntry::of(endpoint)).collect()
+    }
+
+    fn discovery(&self) -> Discovery<'_> {
+        let Shared { client, metrics, recorder, .. } = &self.inner.shared;
+        Discovery { client, metrics, recorder: recorder.as_ref() }
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Price {
 }
 
 /// Converts US dollars per million tokens to pico-dollars per token.
-pub(super) fn per_million(usd: f64) -> i64 {
+pub(in crate::gateway) fn per_million(usd: f64) -> i64 {
     #[expect(clippy::cast_possible_truncation, reason = "configured prices are small; `as` saturates")]
     let pico = (usd * 1e6).round() as i64;
     pico
@@ -33,14 +33,14 @@ pub fn usd(pico: i64) -> f64 {
 }
 
 /// Converts US dollars to pico-dollars.
-pub(super) fn pico(usd: f64) -> i64 {
+pub(in crate::gateway) fn pico(usd: f64) -> i64 {
     #[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
     let pico = (usd * 1e12).round() as i64;
     pico
 }
 
 /// The price in US dollars per million tokens, for people.
-pub(super) fn to_json(price: Price) -> serde_json::Value {
+pub(in crate::gateway) fn to_json(price: Price) -> serde_json::Value {
     let million = |pico: i64| usd(pico.saturating_mul(1_000_000));
     serde_json::json!({
         "input": million(price.input), "cached": million(price.cached), "cache_write": million(price.cache_write),
@@ -49,14 +49,14 @@ pub(super) fn to_json(price: Price) -> serde_json::Value {
 }
 
 /// The price in effect at `now_ms`: the newest that has begun.
-pub(super) fn at(prices: impl Iterator<Item = Price>, now_ms: i64) -> Option<Price> {
+pub(in crate::gateway) fn at(prices: impl Iterator<Item = Price>, now_ms: i64) -> Option<Price> {
     prices.filter(|price| price.from_ms <= now_ms).max_by_key(|price| price.from_ms)
 }
 
 /// Cost of an attempt in pico-dollars; `None` if its tokens are not known or the sum overflows.
 ///
 /// [`Usage::input`] includes the tokens read from and written to the cache, so those are subtracted from it first.
-pub(super) fn cost(price: Price, usage: Usage) -> Option<i64> {
+pub(in crate::gateway) fn cost(price: Price, usage: Usage) -> Option<i64> {
     let count = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
     let (input, output) = (count(usage.input?), count(usage.output?));
     let cached = count(usage.cached.unwrap_or(0)).min(input);

@@ -158,7 +158,7 @@ impl Spec {
         Ok(Self { source, window, render })
     }
 
-    /// The same for a model with room for `room` tokens: if no window is named, the oldest turns that do not fit are
+    /// The same for a model with room for `room` tokens: if no window is named, the oldest turns that do not adapt are
     /// left out.
     #[must_use]
     pub fn fitting(&self, room: Option<usize>) -> Self {
@@ -246,6 +246,33 @@ impl Spec {
             line(&mut out, &turn.text, false);
         }
         out
+    }
+}
+
+/// The conversation that a request brings or names: which turns it wants of it, and the turns.
+#[derive(Debug, Clone)]
+pub struct Conversation {
+    pub spec: Spec,
+    /// Empty if the specification has a text.
+    pub turns: Vec<Arc<Turn>>,
+}
+
+impl Conversation {
+    /// Estimated memory of the rendered conversation and its copy in the request, bytes.
+    pub fn bytes(&self) -> usize {
+        let turns: usize = self.turns.iter().map(|turn| turn.text.len()).sum();
+        2 * turns
+    }
+
+    /// Selects and renders what a model with room for `room` tokens can take.
+    pub fn render(&self, room: Option<usize>) -> (Arc<Transcript>, String) {
+        let spec = self.spec.fitting(room);
+        if let Source::Text(text) = &spec.source {
+            return (Arc::default(), spec.cut(text).to_owned());
+        }
+        let selected = spec.select(&self.turns);
+        let text = spec.render(&selected);
+        (Arc::new(selected), text)
     }
 }
 

@@ -183,7 +183,7 @@ pub(super) fn begun(attempt: &AttemptBegun) -> Vec<u8> {
         endpoint: &attempt.endpoint,
         vendor_model: &attempt.vendor_model,
         number: attempt.number,
-        why: attempt.why,
+        why: attempt.why.as_str(),
     }))
 }
 

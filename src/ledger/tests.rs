@@ -26,7 +26,7 @@ fn begun(second: i64) -> AttemptBegun {
         provider: "openai",
         vendor_model: "v".into(),
         number: 1,
-        why: "first",
+        why: crate::types::Why::First,
     }
 }
 

@@ -45,6 +45,21 @@ pub enum RetryAfter {
     At(SystemTime),
 }
 
+/// Upper bound on a time that a vendor reports, in seconds or as a date, so that a bad value can neither block requests
+/// forever nor overflow `Instant`.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+impl RetryAfter {
+    /// The wait that is left at `now`: at most 24 hours.
+    pub fn wait(self, now: SystemTime) -> Duration {
+        let wait = match self {
+            Self::In(duration) => duration,
+            Self::At(time) => time.duration_since(now).unwrap_or_default(),
+        };
+        wait.min(LONGEST_WAIT)
+    }
+}
+
 /// A vendor's refusal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("status {status}: {message}")]

@@ -32,6 +32,14 @@ pub struct Traits {
     pub parameters: Option<Vec<String>>,
 }
 
+/// How long before its retirement a model is warned about.
+const NOTICE_MS: i64 = 30 * 24 * 60 * 60 * 1000;
+
+/// Returns true if a model that retires at `retires_ms` is warned about at `now_ms`.
+pub fn retires_soon(retires_ms: i64, now_ms: i64) -> bool {
+    retires_ms - now_ms < NOTICE_MS
+}
+
 impl Traits {
     /// These properties, with `other` where these are unknown.
     pub fn or(&self, other: &Self) -> Self {

@@ -13,7 +13,7 @@ use super::worker::{self, Answered, Failed, Job, JobKey};
 use crate::analysis::{Analysis, Facts, Prompt};
 use crate::base::{measure, names};
 use crate::context::Snapshot;
-use crate::gateway::Arm;
+use crate::gateway::Resolved;
 use crate::journal::CallState as State;
 use crate::types::{Event, Insight, InsightFailure, LatencyMs, Provenance, Seq, Status, Turn, id};
 
@@ -215,7 +215,7 @@ impl Task {
     }
 
     /// Resolves the variant that is asked and its prompt; a pinned variant stays.
-    fn prepare(&self, analysis: &Analysis) -> Result<(Arc<Arm>, Arc<Prompt>), Failed> {
+    fn prepare(&self, analysis: &Analysis) -> Result<(Arc<Resolved>, Arc<Prompt>), Failed> {
         let name = &analysis.name;
         let target = self.deps.gateway.target(name, analysis.settings.route.as_deref());
         let pinned = self.state.standings.get(&**name).and_then(|standing| standing.pinned.clone());
@@ -230,7 +230,7 @@ impl Task {
             }),
         };
         let arm = resolved.map_err(|error| Failed {
-            code: error.code().to_owned(),
+            code: error.code().as_str().to_owned(),
             message: error.message().to_owned(),
             temporary: error.temporary(),
         })?;

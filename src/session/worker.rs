@@ -11,7 +11,7 @@ use crate::analysis::{Analysis, Facts, Prompt, READING};
 use crate::base::budget::{self, Exceeded};
 use crate::base::measure;
 use crate::context::Snapshot;
-use crate::gateway::{Arm, Ask, Gateway, MakeTranscript};
+use crate::gateway::{Gateway, MakeTranscript, Request, Resolved};
 use crate::hub::{Hub, LiveFrame, LiveKind};
 use crate::types::{CallId, Evidence, TokenUsage, TurnNo};
 
@@ -33,7 +33,7 @@ pub(super) struct Job {
     /// Its words.
     pub(super) prompt: Arc<Prompt>,
     /// Who is asked.
-    pub(super) arm: Arc<Arm>,
+    pub(super) arm: Arc<Resolved>,
     /// What it is about.
     pub(super) snapshot: Snapshot,
     /// What else is known of the call.
@@ -99,17 +99,13 @@ pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answe
         temporary: false,
     })?;
     let delta = LiveKind::Delta { analysis: Arc::clone(&job.key.analysis) };
-    let ask = Ask {
-        arm: Arc::clone(&job.arm),
-        request,
-        transcript: Some(reading(job)),
-        task: Some(Arc::clone(&job.key.analysis)),
-        call: Some(job.call.clone()),
-        deltas: hub.wants(&job.call, &delta).then(|| deltas(job, hub)),
-        deadline: job.deadline,
-    };
-    let answer = gateway.infer(ask).await.map_err(|error| Failed {
-        code: error.code().to_owned(),
+    let mut asked = Request::of_analysis(Arc::clone(&job.arm), request, Arc::clone(&job.key.analysis));
+    asked.transcript = Some(reading(job));
+    asked.origin.call = Some(job.call.clone());
+    asked.deltas = hub.wants(&job.call, &delta).then(|| deltas(job, hub));
+    asked.deadline = job.deadline;
+    let answer = gateway.complete(asked).await.map_err(|error| Failed {
+        code: error.code().as_str().to_owned(),
         message: error.message().to_owned(),
         temporary: error.temporary(),
     })?;
@@ -136,9 +132,9 @@ pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answe
     Ok(Answered {
         value: reading.value,
         evidence: reading.evidence,
-        model: answer.model.to_string(),
-        endpoint: answer.endpoint.to_string(),
-        attempts: answer.attempts,
+        model: answer.provenance.model.to_string(),
+        endpoint: answer.provenance.endpoint.to_string(),
+        attempts: answer.provenance.attempts,
         usage: answer.usage,
         cost_usd: answer.cost_usd,
         degraded: answer.degraded,

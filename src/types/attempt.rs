@@ -42,8 +42,38 @@ pub struct AttemptBegun {
     pub vendor_model: Arc<str>,
     /// Position of the attempt among those of its request, from 1.
     pub number: u32,
-    /// Why it is made: `first`, `retry`, `failover`, `hedge`, `repair` or `schema_step`.
-    pub why: &'static str,
+    pub why: Why,
+}
+
+/// Why an attempt is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It is the first of its request.
+    First,
+    /// The same candidate is asked again after a failure.
+    Retry,
+    /// The candidates before it failed or could not be asked.
+    Failover,
+    /// It runs beside a slow attempt.
+    Hedge,
+    /// The answer before it was not valid under the schema.
+    Repair,
+    /// The vendor refused a better schema mode.
+    SchemaStep,
+}
+
+impl Why {
+    /// The name in the ledger and in errors.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Retry => "retry",
+            Self::Failover => "failover",
+            Self::Hedge => "hedge",
+            Self::Repair => "repair",
+            Self::SchemaStep => "schema_step",
+        }
+    }
 }
 
 /// How an attempt ended.

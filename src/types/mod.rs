@@ -13,7 +13,7 @@ pub mod turn;
 pub mod view;
 pub mod words;
 
-pub use attempt::{AttemptBegun, AttemptDone, Outcome, RequestDone};
+pub use attempt::{AttemptBegun, AttemptDone, Outcome, RequestDone, Why};
 pub use event::{Event, Stamp};
 pub use id::{CallId, IdError, StreamId};
 pub use insight::{Coverage, Evidence, Insight, InsightFailure, LatencyMs, Provenance, Status, TokenUsage};

@@ -2,22 +2,18 @@
 
 use std::time::Duration;
 
+use crate::gateway::Provenance;
 use crate::llm::json::{self, Object};
 use crate::llm::{ChatResponse, Choice, Usage};
 use crate::types::id;
 
-/// Where an answer came from.
-pub(super) struct Facts<'a> {
-    pub(super) route: &'a str,
-    pub(super) variant: &'a str,
-    pub(super) model: &'a str,
-    pub(super) endpoint: &'a str,
-    pub(super) attempts: u32,
-    pub(super) cost_usd: Option<f64>,
-}
-
 /// Writes a completion.
-pub(super) fn whole(response: &ChatResponse, facts: &Facts<'_>, named: &str, took: Duration) -> Vec<u8> {
+pub(super) fn whole(
+    response: &ChatResponse,
+    provenance: &Provenance,
+    cost_usd: Option<f64>,
+    took: Duration,
+) -> Vec<u8> {
     let text: usize = response.choices.iter().filter_map(|choice| choice.text.as_ref()).map(String::len).sum();
     let mut out = Vec::with_capacity(1200 + text + text / 8);
     let mut object = Object::new(&mut out);
@@ -32,26 +28,26 @@ pub(super) fn whole(response: &ChatResponse, facts: &Facts<'_>, named: &str, too
     object.string("request_id", id);
     object.string("object", "chat.completion");
     object.value("created", &response.created.unwrap_or_else(unix_seconds));
-    object.string("model", model_name(&response.model, facts));
+    object.string("model", model_name(&response.model, provenance));
     json::list(object.key("choices"), &response.choices, write_choice);
     usage(object.key("usage"), response.usage);
     for (key, value) in &response.rest {
         object.other(key, value);
     }
     let mut request = Object::new(object.key("request"));
-    request.string("model", named);
+    request.string("model", &provenance.name);
     request.end();
     object.value("http_status_code", &200);
     object.value("llm_status_code", &200);
     object.value("response_time", &u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
-    sidetone(object.key("sidetone"), facts);
+    sidetone(object.key("sidetone"), provenance, cost_usd);
     object.end();
     out
 }
 
 /// The vendor's name of the model, or ours where it says none.
-pub(super) fn model_name<'a>(vendor: &'a str, facts: &Facts<'a>) -> &'a str {
-    if vendor.is_empty() { facts.model } else { vendor }
+pub(super) fn model_name<'a>(vendor: &'a str, provenance: &'a Provenance) -> &'a str {
+    if vendor.is_empty() { &provenance.model } else { vendor }
 }
 
 /// Unix seconds, now.
@@ -65,14 +61,14 @@ pub(super) fn mint_id() -> String {
 }
 
 /// Writes the provenance object.
-pub(super) fn sidetone(out: &mut Vec<u8>, facts: &Facts<'_>) {
+pub(super) fn sidetone(out: &mut Vec<u8>, provenance: &Provenance, cost_usd: Option<f64>) {
     let mut object = Object::new(out);
-    object.string("route", facts.route);
-    object.string("variant", facts.variant);
-    object.string("model", facts.model);
-    object.string("endpoint", facts.endpoint);
-    object.value("attempts", &facts.attempts);
-    object.value("cost_usd", &facts.cost_usd);
+    object.string("route", &provenance.route);
+    object.string("variant", &provenance.variant);
+    object.string("model", &provenance.model);
+    object.string("endpoint", &provenance.endpoint);
+    object.value("attempts", &provenance.attempts);
+    object.value("cost_usd", &cost_usd);
     object.end();
 }
 
@@ -148,7 +144,7 @@ mod tests {
     use crate::llm::{Finish, ToolCall};
 
     #[test]
-    fn a_superset_that_every_client_takes() {
+    fn completion_has_the_fields_of_every_client() {
         let response = ChatResponse {
             id: "x".into(),
             created: Some(5),
@@ -167,8 +163,16 @@ mod tests {
             usage: Usage { input: Some(3), cached: Some(1), output: Some(2), ..Usage::default() },
             ..ChatResponse::default()
         };
-        let facts = Facts { route: "r", variant: "a", model: "m", endpoint: "e", attempts: 1, cost_usd: None };
-        let body = whole(&response, &facts, "r", Duration::from_millis(1));
+        let provenance = Provenance {
+            name: "r".into(),
+            route: "r".into(),
+            variant: "a".into(),
+            model: "m".into(),
+            endpoint: "e".into(),
+            vendor_model: "v".into(),
+            attempts: 1,
+        };
+        let body = whole(&response, &provenance, None, Duration::from_millis(1));
         let value: Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!((&value["id"], &value["request_id"]), (&json!("x"), &json!("x")));
         assert_eq!(value["usage"]["total_tokens"], 5);
@@ -181,7 +185,7 @@ mod tests {
             json!({"route":"r","variant":"a","model":"m","endpoint":"e","attempts":1,"cost_usd":null})
         );
         let unknown = ChatResponse { usage: Usage::default(), ..response };
-        let value: Value = serde_json::from_slice(&whole(&unknown, &facts, "r", Duration::ZERO)).expect("JSON");
+        let value: Value = serde_json::from_slice(&whole(&unknown, &provenance, None, Duration::ZERO)).expect("JSON");
         assert_eq!(value["usage"], Value::Null);
     }
 }

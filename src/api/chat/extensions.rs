@@ -1,15 +1,18 @@
-//! What a chat request may say beyond OpenAI's schema: `transcript`, and AssemblyAI's `fallbacks`, `fallback_config`,
-//! `post_processing_steps` and `prompt`.
+//! The fields of a chat request beyond OpenAI's schema: `transcript`, and AssemblyAI's `fallbacks`, `fallback_config`,
+//! `post_processing_steps`, `max_timeout` and `prompt`.
+//!
+//! Reads them; knows nothing of what they do.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::gateway::Fallback;
 use crate::gateway::transcript::Spec;
 use crate::llm::{ChatRequest, Message, RequestError, Role};
 use crate::types::JsonMap;
 
-/// Most fallbacks of one request, as AssemblyAI has it.
+/// Maximum number of fallbacks of one request, the same as in AssemblyAI's gateway.
 const MAX_FALLBACKS: usize = 2;
 
 /// The extensions of one request.
@@ -19,7 +22,7 @@ pub(super) struct Extensions {
     pub(super) transcript: Option<Spec>,
     /// `fallbacks`, as many as `fallback_config.depth` allows.
     pub(super) fallbacks: Vec<Fallback>,
-    /// `fallback_config.retry` is false: each model is asked once.
+    /// `fallback_config.retry` is false: each candidate is asked only once.
     pub(super) once: bool,
     /// `post_processing_steps` has `json-repair`.
     pub(super) repair_json: bool,
@@ -27,31 +30,11 @@ pub(super) struct Extensions {
     pub(super) deadline: Option<Duration>,
 }
 
-/// Another request in place of one that failed: a model, and what differs from the caller's own.
-#[derive(Debug)]
-pub(super) struct Fallback {
-    pub(super) model: String,
-    overrides: JsonMap,
-}
-
-impl Fallback {
-    /// Lays its differences over the caller's request; what it does not say is inherited.
-    pub(super) fn lay_over(&self, request: &mut ChatRequest) -> Result<(), RequestError> {
-        let mut overrides = self.overrides.clone();
-        if let Some(messages) = overrides.remove("messages") {
-            let body = serde_json::json!({ "messages": messages }).to_string();
-            let (given, _) = ChatRequest::from_json(body.as_bytes())?;
-            request.messages = given.messages;
-        }
-        request.apply_params(&overrides)
-    }
-}
-
 impl Extensions {
-    /// Takes them out of the request: no vendor sees them.
+    /// Takes them out of the request, so that no vendor sees them.
     ///
     /// # Errors
-    /// The first that is wrong.
+    /// The first field that is invalid.
     pub(super) fn take(request: &mut ChatRequest) -> Result<Self, RequestError> {
         let mut extensions = Self::default();
         if request.rest.is_empty() {
@@ -89,7 +72,7 @@ impl Extensions {
     }
 }
 
-/// How many fallbacks count, and whether each model is asked but once.
+/// Number of fallbacks that count, and whether each candidate is asked only once.
 fn read_config(value: Option<Value>) -> Result<(usize, bool), RequestError> {
     let config = match value {
         None => return Ok((MAX_FALLBACKS, false)),
@@ -167,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn taken_out_and_laid_over() {
+    fn extensions_are_taken_out_of_the_request() {
         let body = json!({
             "messages":[{"role":"user","content":"a"}], "temperature":0.1, "top_k":5,
             "transcript":{"text":"x"}, "post_processing_steps":[{"type":"json-repair"}], "max_timeout":1.5,
@@ -178,14 +161,14 @@ mod tests {
         assert!(extensions.repair_json && !extensions.once);
         assert_eq!(extensions.deadline, Some(Duration::from_millis(1500)));
         assert_eq!(extensions.fallbacks.len(), 2);
-        let mut laid = request.clone();
-        extensions.fallbacks[0].lay_over(&mut laid).expect("overrides");
-        assert_eq!((laid.temperature, laid.messages[0].content.plain().as_str()), (Some(0.9), "c"));
-        assert_eq!(laid.rest, request.rest);
+        let names: Vec<&str> = extensions.fallbacks.iter().map(|fallback| fallback.model.as_str()).collect();
+        assert_eq!(names, ["b", "d"]);
+        let keys: Vec<&str> = extensions.fallbacks[0].overrides.keys().map(String::as_str).collect();
+        assert_eq!(keys, ["temperature", "messages"]);
     }
 
     #[test]
-    fn wrong_ones_are_named() {
+    fn invalid_extension_is_named() {
         for (extra, param) in [
             (json!({"fallback_config":{"depth":3}}), "fallback_config.depth"),
             (json!({"fallback_config":{"retry":"no"}}), "fallback_config.retry"),

@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes};
 use futures::{StreamExt as _, stream};
 use serde_json::Value;
 
-use super::answer::{Facts, mint_id, sidetone, unix_seconds, usage};
+use super::answer::{mint_id, sidetone, unix_seconds, usage};
 use crate::api::error::OpenAiError;
 use crate::gateway::{Frame, Stream};
 use crate::llm::json::{self, Object};
@@ -125,7 +125,7 @@ impl Writer {
                         self.frame(&mut out, &frame);
                     }
                     self.over = true;
-                    write_error(&mut out, &OpenAiError::gateway(&error, &[]));
+                    write_error(&mut out, &OpenAiError::gateway(&error));
                 }
             }
             if !out.is_empty() {
@@ -268,15 +268,6 @@ impl Writer {
     }
 
     fn facts(&self, chunk: &mut Object<'_>) {
-        let provenance = &self.stream.provenance;
-        let facts = Facts {
-            route: &provenance.route,
-            variant: &provenance.variant,
-            model: &provenance.model,
-            endpoint: &provenance.endpoint,
-            attempts: provenance.attempts,
-            cost_usd: self.stream.cost_usd(),
-        };
-        sidetone(chunk.key("sidetone"), &facts);
+        sidetone(chunk.key("sidetone"), &self.stream.provenance, self.stream.cost_usd());
     }
 }

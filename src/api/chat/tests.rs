@@ -6,7 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
 use crate::gateway::tests::fake::{Fake, Step, reply, sse_head, stream as spoken};
-use crate::gateway::tests::{PATIENCE, gateway, query};
+use crate::gateway::tests::{PATIENCE, gateway, request};
 
 const PACE: Duration = Duration::from_millis(20);
 /// Many paces, also on a busy machine.
@@ -27,18 +27,8 @@ async fn ask(fakes: &[&Fake]) -> TcpStream {
     let router = Router::new().fallback(move || {
         let gateway = gateway.clone();
         async move {
-            let query = query(&gateway);
-            let asked = Asked {
-                gateway,
-                began: Instant::now(),
-                deadline: None,
-                transcript: None,
-                call: None,
-                key: None,
-                repair_json: false,
-            };
-            let turn = Turn { arm: query.arm, named: "m".to_owned(), request: query.request };
-            stream(asked, vec![turn], false, PACE).await.unwrap_or_else(IntoResponse::into_response)
+            let request = request(&gateway);
+            stream(gateway, request, false, Instant::now(), PACE).await.unwrap_or_else(IntoResponse::into_response)
         }
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");

@@ -142,7 +142,7 @@ fn attempt(begun: &AttemptBegun, done: &AttemptDone) -> Vec<KeyValue> {
         KeyValue::new("gen_ai.request.model", Arc::clone(&begun.vendor_model)),
         KeyValue::new("sidetone.endpoint", Arc::clone(&begun.endpoint)),
         KeyValue::new("sidetone.attempt", i64::from(begun.number)),
-        KeyValue::new("sidetone.why", begun.why),
+        KeyValue::new("sidetone.why", begun.why.as_str()),
         KeyValue::new("sidetone.outcome", done.outcome.as_str()),
     ];
     attributes.extend(done.status.map(|status| KeyValue::new("http.response.status_code", i64::from(status))));

@@ -92,7 +92,7 @@ fn ollama_comes_after_the_keys_and_its_model_is_the_first_that_chats() {
     assert_eq!(found.iter().map(Found::candidate).collect::<Vec<_>>(), ["groq/openai/gpt-oss-20b", "ollama/qwen3:4b"]);
     let config = parses(&configuration(&found));
     assert_eq!(config.gateway.models[0].candidates.len(), 3);
-    assert_eq!(config.gateway.models[0].clocks.total, std::time::Duration::from_secs(60));
+    assert_eq!(config.gateway.models[0].timeouts.total, std::time::Duration::from_secs(60));
     let moved = and_ollama(&[], &running("http://127.0.0.1:5", &["m"])).found;
     assert_eq!(parses(&configuration(&moved)).gateway.endpoints[0].base_url, "http://127.0.0.1:5/v1");
     let empty = and_ollama(&[], &running("http://127.0.0.1:11434", &[]));

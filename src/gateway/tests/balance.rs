@@ -5,12 +5,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::*;
-use crate::gateway::balance::arrange;
-use crate::gateway::catalogue::Target;
-use crate::gateway::endpoint::Remote;
+use crate::gateway::catalogue::endpoint::EndpointModel;
+use crate::gateway::catalogue::resolved::Candidate;
+use crate::gateway::schedule::candidates::arrange;
 
 /// A model `m` over `e0/v`, `local`, `e1/v`, `e2/v`.
-fn model(extra: &str) -> Arc<Arm> {
+fn model(extra: &str) -> Arc<Resolved> {
     let prices =
         ["prices = [{model = \"*\", input = 5, output = 20}]", "", "prices = [{model = \"*\", input = 1, output = 4}]"];
     let mut text = String::new();
@@ -20,17 +20,17 @@ fn model(extra: &str) -> Arc<Arm> {
         ));
     }
     let text = format!("{text}[models.m]\ncandidates = [\"e0/v\", \"local\", \"e1/v\", \"e2/v\"]\n{extra}");
-    gateway(&text).0.resolve("m", "k").expect("arm")
+    gateway(&text).0.resolve("m", "k").expect("resolved")
 }
 
-fn arranged(arm: &Arm) -> Vec<String> {
-    let names = arrange(arm, &ChatRequest::default());
-    names.iter().map(|target| target.to_string().replace("/v", "")).collect()
+fn arranged(resolved: &Resolved) -> Vec<String> {
+    let names = arrange(resolved, &ChatRequest::default());
+    names.iter().map(|candidate| candidate.to_string().replace("/v", "")).collect()
 }
 
-fn remote(arm: &Arm, name: &str) -> Arc<Remote> {
-    let found = arm.candidates.iter().find_map(|target| match target {
-        Target::Remote(remote) if *remote.endpoint.name == *name => Some(Arc::clone(remote)),
+fn remote(resolved: &Resolved, name: &str) -> Arc<EndpointModel> {
+    let found = resolved.candidates.iter().find_map(|candidate| match candidate {
+        Candidate::Remote(remote) if *remote.endpoint.name == *name => Some(Arc::clone(remote)),
         _ => None,
     });
     found.expect("candidate")
@@ -50,10 +50,10 @@ fn cost_wants_the_cheapest_first_and_the_unknown_last() {
 
 #[test]
 fn weights_share_the_requests() {
-    let arm = model("balance = \"weight\"\nweights = [3, 1, 0]");
+    let resolved = model("balance = \"weight\"\nweights = [3, 1, 0]");
     let mut first = 0;
     for _ in 0..2_000 {
-        let order = arranged(&arm);
+        let order = arranged(&resolved);
         assert_eq!(order[2..], ["e2", "local"], "without a weight it is there for failures only");
         first += usize::from(order[0] == "e0");
     }
@@ -63,14 +63,14 @@ fn weights_share_the_requests() {
 
 #[test]
 fn latency_wants_the_fastest_and_does_not_pile_upon_it() {
-    let arm = model("balance = \"latency\"");
+    let resolved = model("balance = \"latency\"");
     let now = Instant::now();
     for (name, ms) in [("e0", 900), ("e1", 90), ("e2", 400)] {
-        remote(&arm, name).pace.answered(true, Duration::from_millis(ms), now);
+        remote(&resolved, name).latency.answered(true, Duration::from_millis(ms), now);
     }
     let mut firsts = [0; 3];
     for _ in 0..300 {
-        let order = arranged(&arm);
+        let order = arranged(&resolved);
         assert_eq!(order[3], "local");
         let first = ["e0", "e1", "e2"].iter().position(|name| *name == order[0]).expect("first");
         firsts[first] += 1;
@@ -81,9 +81,9 @@ fn latency_wants_the_fastest_and_does_not_pile_upon_it() {
     assert!(firsts[1] > firsts[2] && firsts[2] > 0, "{firsts:?}");
     // Twenty requests in progress make the fast one slow.
     for _ in 0..20 {
-        remote(&arm, "e1").pace.begin();
+        remote(&resolved, "e1").latency.begin();
     }
-    assert!((0..50).all(|_| arranged(&arm)[0] != "e1"));
+    assert!((0..50).all(|_| arranged(&resolved)[0] != "e1"));
 }
 
 #[test]

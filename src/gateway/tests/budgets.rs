@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::fake::{Fake, Step, plain, stream};
 use super::*;
-use crate::gateway::budget::Budget;
+use crate::types::CallId;
 
 /// A gateway with caps, on a day that does not end.
 fn capped(fake: &Fake, per_call: Option<f64>, per_day: Option<f64>, spent: i64) -> (Gateway, Arc<Tape>) {
@@ -35,11 +35,11 @@ fn capped_at(
     (gateway, tape)
 }
 
-fn query(gateway: &Gateway, call: Option<&str>) -> Query {
-    let mut request = ChatRequest { messages: vec![Message::text(Role::User, "hi")], ..ChatRequest::default() };
-    request.max_tokens = Some(2);
-    let call = call.map(|call| CallId::parse(call).expect("id"));
-    Query { arm: gateway.resolve("m", "k").expect("arm"), request, transcript: None, key: None, call, deadline: None }
+fn request(gateway: &Gateway, call: Option<&str>) -> Request {
+    let mut request = super::request(gateway);
+    request.chat.max_tokens = Some(2);
+    request.origin.call = call.map(|call| CallId::parse(call).expect("id"));
+    request
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn a_hundred_at_once_spend_what_the_cap_allows_and_never_more() {
         let (gateway, tape) = capped(&fake, per_call, per_day, 0);
         let asked = (0..100).map(|_| {
             let gateway = gateway.clone();
-            tokio::spawn(async move { gateway.complete(query(&gateway, Some("c_1"))).await })
+            tokio::spawn(async move { gateway.complete(request(&gateway, Some("c_1"))).await })
         });
         let (mut answered, mut refused) = (0, 0);
         for asked in asked.collect::<Vec<_>>() {
@@ -63,7 +63,7 @@ async fn a_hundred_at_once_spend_what_the_cap_allows_and_never_more() {
                     answered += 1;
                 }
                 Err(error) => {
-                    assert_eq!(error.code(), "budget_exhausted");
+                    assert_eq!(error.code().as_str(), "budget_exhausted");
                     assert!(error.message().contains(limit), "{error}");
                     refused += 1;
                 }
@@ -81,22 +81,22 @@ async fn nobody_is_refused_for_an_answer_whose_length_is_a_guess() {
     // An answer without a limit is assumed to have 1,024 tokens, which would cost 51 dollars.
     let (gateway, _) = capped(&fake, None, Some(3.0), 0);
     let unlimited = || {
-        let mut query = query(&gateway, None);
-        query.request.max_tokens = None;
-        query
+        let mut request = request(&gateway, None);
+        request.chat.max_tokens = None;
+        request
     };
     assert!(gateway.complete(unlimited()).await.is_ok());
     assert!(gateway.complete(unlimited()).await.is_ok());
-    assert_eq!(gateway.complete(unlimited()).await.expect_err("one dollar").code(), "budget_exhausted");
+    assert_eq!(gateway.complete(unlimited()).await.expect_err("one dollar").code().as_str(), "budget_exhausted");
 }
 
 #[tokio::test]
 async fn what_was_spent_before_counts_and_failures_cost_nothing() {
     let fake = Fake::start(vec![fake::reply(400, "", "{}"), plain("x")]).await;
     let (gateway, _) = capped(&fake, None, Some(30.0), 25_000_000_000_000);
-    assert_eq!(gateway.complete(query(&gateway, None)).await.expect_err("400").code(), "invalid_request");
+    assert_eq!(gateway.complete(request(&gateway, None)).await.expect_err("400").code().as_str(), "invalid_request");
     let mut answered = 0;
-    while gateway.complete(query(&gateway, None)).await.is_ok() {
+    while gateway.complete(request(&gateway, None)).await.is_ok() {
         answered += 1;
     }
     assert!((3..=5).contains(&answered), "{answered}");
@@ -110,18 +110,18 @@ async fn a_day_ends_at_midnight_and_an_attempt_counts_on_the_day_on_which_it_beg
     let clock = Arc::new(AtomicI64::new(9 * DAY_MS - 1));
     // Two dollars are left of the day, and an attempt holds them.
     let (gateway, _) = capped_at(&fake, None, Some(10.0), 8_000_000_000_000, &clock);
-    let over_midnight = gateway.stream(query(&gateway, None)).await.expect("stream");
+    let over_midnight = open(&gateway, request(&gateway, None)).await.expect("stream");
     clock.store(9 * DAY_MS, Ordering::Relaxed);
-    assert!(gateway.complete(query(&gateway, None)).await.is_ok());
+    assert!(gateway.complete(request(&gateway, None)).await.is_ok());
     drop(over_midnight);
     // One dollar is spent and nothing is held: all that is left of the ten can be spent, and no more.
     let mut answered = 1;
-    while gateway.complete(query(&gateway, None)).await.is_ok() {
+    while gateway.complete(request(&gateway, None)).await.is_ok() {
         answered += 1;
     }
     assert!((8..=10).contains(&answered), "{answered}");
     clock.store(10 * DAY_MS - 1, Ordering::Relaxed);
-    assert!(gateway.complete(query(&gateway, None)).await.is_err(), "the day is the same");
+    assert!(gateway.complete(request(&gateway, None)).await.is_err(), "the day is the same");
 }
 
 #[tokio::test]
@@ -129,9 +129,9 @@ async fn a_stream_that_is_given_up_frees_its_reservation() {
     let fake = Fake::start(vec![vec![fake::sse_head(), fake::text("x"), Step::Hang], stream(&["y"])]).await;
     // The estimate is 1.70 USD, and an answer that had begun counts as that much: the rest is enough for one more.
     let (gateway, tape) = capped(&fake, None, Some(3.5), 0);
-    drop(gateway.stream(query(&gateway, None)).await.expect("stream"));
+    drop(open(&gateway, request(&gateway, None)).await.expect("stream"));
     assert_eq!(tape.outcomes(), [("aborted", None)]);
-    assert!(gateway.complete(query(&gateway, None)).await.is_ok());
+    assert!(gateway.complete(request(&gateway, None)).await.is_ok());
 }
 
 #[tokio::test]
@@ -148,13 +148,15 @@ async fn who_waits_for_money_holds_no_place() {
     let budget = Budget::new(Some(10.0), None, 0, Box::new(|_| 0));
     let recorder: Arc<dyn Recorder> = Arc::new(Tape::default());
     let gateway = Gateway::recorded(config(&text), Metrics::default(), recorder, Some(budget)).expect("gateway");
-    let on =
-        |model: &str, call| Query { arm: gateway.resolve(model, "k").expect("arm"), ..query(&gateway, Some(call)) };
+    let on = |model: &str, call| Request {
+        resolved: gateway.resolve(model, "k").expect("resolved"),
+        ..request(&gateway, Some(call))
+    };
     // The first attempt at a model holds everything that its call has left.
-    let first = gateway.stream(on("m", "c_1")).await.expect("stream");
+    let first = open(&gateway, on("m", "c_1")).await.expect("stream");
     let second = tokio::spawn({
-        let (gateway, query) = (gateway.clone(), on("n", "c_1"));
-        async move { gateway.complete(query).await }
+        let (gateway, request) = (gateway.clone(), on("n", "c_1"));
+        async move { gateway.complete(request).await }
     });
     // Whatever the second request is waiting for by now, another call's request gets the slot.
     for _ in 0..3 {

@@ -54,7 +54,7 @@ async fn stream_is_complete_by_the_table_else_the_next_candidate_answers_or_an_e
             let body = said(vendor, text) + &end;
             let bad = Fake::start(vec![bytes(200, Some("text/event-stream"), &body, closed)]).await;
             let (gateway, tape) = before_good(vendor, &bad, &good);
-            let read = streamed(&gateway, query(&gateway)).await.unwrap_or_else(|error| panic!("{row}: {error}"));
+            let read = streamed(&gateway, request(&gateway)).await.unwrap_or_else(|error| panic!("{row}: {error}"));
             if complete {
                 assert_eq!((&*read.endpoint, read.text.as_str()), ("bad", text), "{row}");
                 assert!(read.error.is_none(), "{row}: {:?}", read.error);
@@ -62,7 +62,7 @@ async fn stream_is_complete_by_the_table_else_the_next_candidate_answers_or_an_e
                 assert_eq!(tape.outcomes(), [("ok", None)], "{row}");
             } else if words {
                 assert_eq!((&*read.endpoint, read.text.as_str()), ("bad", "half"), "{row}");
-                assert_eq!(read.error.map(|error| error.code()), Some("interrupted"), "{row}");
+                assert_eq!(read.error.map(|error| error.code().as_str()), Some("interrupted"), "{row}");
                 assert_eq!(tape.outcomes(), [("partial", Some("interrupted"))], "{row}");
             } else {
                 assert_eq!((&*read.endpoint, read.text.as_str()), ("good", "fine"), "{row}");
@@ -70,9 +70,9 @@ async fn stream_is_complete_by_the_table_else_the_next_candidate_answers_or_an_e
             }
             // For a client that does not stream, nothing is shown before the answer is complete.
             let (gateway, _) = before_good(vendor, &bad, &good);
-            let answer = gateway.complete(query(&gateway)).await.unwrap_or_else(|error| panic!("{row}: {error}"));
+            let answer = gateway.complete(request(&gateway)).await.unwrap_or_else(|error| panic!("{row}: {error}"));
             let expected = if complete { ("bad", text) } else { ("good", "fine") };
-            assert_eq!((&*answer.endpoint, answer.text.as_str()), expected, "{row}, whole");
+            assert_eq!((&*answer.provenance.endpoint, answer.text.as_str()), expected, "{row}, whole");
         }
     }
 }
@@ -86,11 +86,11 @@ async fn whole_body_is_complete_by_a_known_finish_reason_alone() {
                 let body = whole(vendor, text, ending);
                 let bad = Fake::start(vec![bytes(200, Some("application/json"), &body, true)]).await;
                 let (gateway, tape) = before_good(vendor, &bad, &good);
-                let answer = gateway.complete(query(&gateway)).await.expect("an answer");
+                let answer = gateway.complete(request(&gateway)).await.expect("an answer");
                 let expected = if ending == Ending::Known { ("bad", text) } else { ("good", "fine") };
-                assert_eq!((&*answer.endpoint, answer.text.as_str()), expected, "{vendor}: {body}");
+                assert_eq!((&*answer.provenance.endpoint, answer.text.as_str()), expected, "{vendor}: {body}");
                 // The same for a stream.
-                let read = streamed(&gateway, query(&gateway)).await.expect("a stream");
+                let read = streamed(&gateway, request(&gateway)).await.expect("a stream");
                 assert_eq!((&*read.endpoint, read.text.as_str()), expected, "{vendor}: {body}");
                 if ending != Ending::Known {
                     assert_eq!(tape.outcomes()[0], ("failed", Some("interrupted")), "{vendor}: {body}");
@@ -116,12 +116,16 @@ async fn failure_told_as_a_finish_reason_is_one() {
                 let body = said(vendor, text) + &end;
                 let bad = Fake::start(vec![bytes(200, Some("text/event-stream"), &body, true)]).await;
                 let (gateway, _) = before_good(vendor, &bad, &good);
-                let read = streamed(&gateway, query(&gateway)).await.expect("a stream");
+                let read = streamed(&gateway, request(&gateway)).await.expect("a stream");
                 // What arrived in one read with the failure was not shown to the client: the next candidate may answer.
                 if text.is_empty() || &*read.endpoint == "good" {
                     assert_eq!((&*read.endpoint, read.text.as_str()), ("good", "fine"), "{vendor} {word}");
                 } else {
-                    assert_eq!(read.error.map(|error| error.code()), Some("upstream_error"), "{vendor} {word}");
+                    assert_eq!(
+                        read.error.map(|error| error.code().as_str()),
+                        Some("upstream_error"),
+                        "{vendor} {word}"
+                    );
                 }
             }
         }
@@ -153,10 +157,10 @@ async fn stream_that_gave_nothing_readable_is_a_failure() {
         let bad = Fake::start(vec![steps]).await;
         let good = Fake::start(vec![stream(&["fine"])]).await;
         let (gateway, _) = before_good("openai_compatible", &bad, &good);
-        let read = streamed(&gateway, query(&gateway)).await.expect("a stream");
+        let read = streamed(&gateway, request(&gateway)).await.expect("a stream");
         assert_eq!((&*read.endpoint, read.text.as_str()), ("good", "fine"), "{events:?}");
         let (gateway, _) = over(&[&bad], "retries = 0");
-        assert!(streamed(&gateway, query(&gateway)).await.is_err(), "{events:?}");
+        assert!(streamed(&gateway, request(&gateway)).await.is_err(), "{events:?}");
     }
 }
 
@@ -170,9 +174,9 @@ async fn answers_of_a_stream_have_to_end_all() {
     for (second, complete) in [("\"stop\"", true), ("null", false), ("\"\"", false)] {
         let steps = vec![sse_head(), part(0, "\"stop\""), part(1, second), data("[DONE]"), super::fake::end()];
         let (gateway, _) = over(&[&Fake::start(vec![steps]).await], "retries = 0");
-        let mut query = query(&gateway);
-        query.request.n = Some(2);
-        let whole = streamed(&gateway, query).await.is_ok_and(|read| read.error.is_none());
+        let mut request = request(&gateway);
+        request.chat.n = Some(2);
+        let whole = streamed(&gateway, request).await.is_ok_and(|read| read.error.is_none());
         assert_eq!(whole, complete, "{second}");
     }
 }

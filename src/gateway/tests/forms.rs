@@ -29,11 +29,11 @@ async fn body_is_read_as_what_it_is_whatever_its_media_type_says() {
                 let row = format!("{vendor}: {status} {media:?}: {before:?}{body}");
                 let bad = Fake::start(vec![bytes(status, media, &format!("{before}{body}"), true)]).await;
                 let (gateway, _) = before_good(vendor, &bad, &good);
-                let read = streamed(&gateway, query(&gateway)).await.unwrap_or_else(|error| panic!("{row}: {error}"));
+                let read = streamed(&gateway, request(&gateway)).await.unwrap_or_else(|error| panic!("{row}: {error}"));
                 assert_eq!((&*read.endpoint, read.text.as_str()), ("bad", "well"), "{row}");
                 assert!(read.error.is_none(), "{row}: {:?}", read.error);
-                let answer = gateway.complete(query(&gateway)).await.unwrap_or_else(|error| panic!("{row}: {error}"));
-                assert_eq!((&*answer.endpoint, answer.text.as_str()), ("bad", "well"), "{row}");
+                let answer = gateway.complete(request(&gateway)).await.unwrap_or_else(|error| panic!("{row}: {error}"));
+                assert_eq!((&*answer.provenance.endpoint, answer.text.as_str()), ("bad", "well"), "{row}");
             }
         }
     }
@@ -55,7 +55,7 @@ async fn error_in_a_body_of_status_200_is_one_whatever_its_form() {
                     let bad = Fake::start(vec![bytes(200, media, &body, true)]).await;
                     let (gateway, tape) = before_good(vendor, &bad, &good);
                     let read =
-                        streamed(&gateway, query(&gateway)).await.unwrap_or_else(|error| panic!("{row}: {error}"));
+                        streamed(&gateway, request(&gateway)).await.unwrap_or_else(|error| panic!("{row}: {error}"));
                     assert_eq!((&*read.endpoint, read.text.as_str()), ("good", "fine"), "{row}");
                     let code = tape.outcomes()[0].1;
                     assert!(matches!(code, Some("rate_limited" | "upstream_error")), "{row}: {code:?}");
@@ -76,7 +76,7 @@ async fn first_words_of_a_stream_under_another_media_type_do_not_wait_for_its_en
         fake::Step::Hang,
     ];
     let (gateway, _) = over(&[&Fake::start(vec![steps]).await], "");
-    let mut stream = gateway.stream(query(&gateway)).await.expect("a stream");
+    let mut stream = open(&gateway, request(&gateway)).await.expect("a stream");
     let (mut frames, mut text) = (Vec::new(), String::new());
     while text.is_empty() {
         assert!(stream.next(&mut frames).await.expect("frames"));
@@ -142,7 +142,7 @@ async fn only_chunks_of_openais_shape_go_on_as_they_came() {
     body.push_str(&format!("data: {}\n\ndata: [DONE]\n\n", own("{}", "\"stop\"")));
     let fake = Fake::start(vec![vec![sse_head(), chunk(&body), end()]]).await;
     let (gateway, _) = over(&[&fake], "");
-    let mut stream = gateway.stream(query(&gateway)).await.expect("a stream");
+    let mut stream = open(&gateway, request(&gateway)).await.expect("a stream");
     let (mut frames, mut text, mut raw) = (Vec::new(), String::new(), Vec::new());
     loop {
         let more = stream.next(&mut frames).await.expect("a whole stream");
@@ -170,11 +170,11 @@ async fn error_event_ends_a_stream_with_an_error_in_any_words() {
         let body = format!("data: {}\n\nevent: error\ndata: {event}\n\n", own(r#"{"content":"half"}"#, "null"));
         let fake = Fake::start(vec![vec![sse_head(), chunk(&body), chunk("data: [DONE]\n\n"), end()]]).await;
         let (gateway, _) = over(&[&fake], "retries = 0");
-        let error = match streamed(&gateway, query(&gateway)).await {
+        let error = match streamed(&gateway, request(&gateway)).await {
             Ok(read) => read.error.expect("an error"),
             // The error arrived in one read with the first words.
             Err(error) => error,
         };
-        assert_eq!(error.code(), "upstream_error", "{event}");
+        assert_eq!(error.code().as_str(), "upstream_error", "{event}");
     }
 }

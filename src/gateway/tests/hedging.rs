@@ -17,12 +17,11 @@ async fn warm(gateway: &Gateway, streamed: bool) {
 /// Sends a request; returns the text and the number of attempts.
 async fn ask(gateway: &Gateway, streamed: bool) -> Result<(String, u32), GatewayError> {
     if streamed {
-        let request = ChatRequest { messages: query(gateway).request.messages, ..ChatRequest::default() };
-        let answer = gateway.infer(Ask::new(gateway.resolve("m", "k")?, request)).await?;
-        Ok((answer.text, answer.attempts))
+        let answer = gateway.complete(upstream_streamed(gateway)).await?;
+        Ok((answer.text, answer.provenance.attempts))
     } else {
-        let answer = gateway.complete(query(gateway)).await?;
-        Ok((answer.text, answer.attempts))
+        let answer = gateway.complete(request(gateway)).await?;
+        Ok((answer.text, answer.provenance.attempts))
     }
 }
 
@@ -35,7 +34,7 @@ fn rows(tape: &Tape) -> Vec<(&'static str, &'static str, Option<&'static str>)> 
     let (begun, done) = (tape.begun.lock().expect("tape"), tape.done.lock().expect("tape"));
     assert_eq!(begun.len(), done.len(), "every row is completed");
     let of = |id| done.iter().find(|done| done.id == id).expect("row");
-    begun.iter().skip(20).map(|begun| (begun.why, of(begun.id).outcome.as_str(), of(begun.id).code)).collect()
+    begun.iter().skip(20).map(|begun| (begun.why.as_str(), of(begun.id).outcome.as_str(), of(begun.id).code)).collect()
 }
 
 #[tokio::test]
@@ -61,8 +60,8 @@ async fn alone_it_is_asked_again_and_one_in_twenty_at_most() {
     assert_eq!(ask(&gateway, false).await.expect("answer"), ("b".to_owned(), 2));
     aborted(&fake, 1).await;
     // The allowance is spent: the next slow request has only its own timeout.
-    let query = Query { deadline: Some(Duration::from_secs(1)), ..query(&gateway) };
-    assert_eq!(gateway.complete(query).await.expect_err("slow").code(), "timeout");
+    let request = Request { deadline: Some(Duration::from_secs(1)), ..request(&gateway) };
+    assert_eq!(gateway.complete(request).await.expect_err("slow").code().as_str(), "timeout");
     let expected =
         [("first", "aborted", Some("hedge_lost")), ("hedge", "ok", None), ("first", "failed", Some("timeout"))];
     assert_eq!(rows(&tape), expected);
@@ -108,8 +107,8 @@ async fn a_hedge_waits_for_nothing_and_nothing_is_hedged_unasked() {
     let places = ["max_concurrency = 1", "max_concurrency = 1"];
     let (gateway, tape) = limited(&[&slow, &other], &places, HEDGED);
     warm(&gateway, false).await;
-    let vendor = gateway.resolve("e1/v", "k").expect("arm");
-    let held = gateway.stream(Query { arm: vendor, ..query(&gateway) }).await.expect("stream");
+    let vendor = gateway.resolve("e1/v", "k").expect("resolved");
+    let held = open(&gateway, Request { resolved: vendor, ..request(&gateway) }).await.expect("stream");
     let mut late = vec![Step::Wait(Duration::from_millis(100))];
     late.extend(plain("late"));
     slow.script(vec![late]);

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::base::settings::{Problems, Section};
-use crate::llm::{Message, Role};
+use crate::llm::{ChatRequest, Message, Role};
+use crate::types::{AttemptBegun, AttemptDone, TokenUsage, Why};
 
 /// How long a test waits for something that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,7 +45,7 @@ impl Tape {
     }
 
     pub(crate) fn whys(&self) -> Vec<&'static str> {
-        self.begun.lock().expect("tape").iter().map(|begun| begun.why).collect()
+        self.begun.lock().expect("tape").iter().map(|begun| begun.why.as_str()).collect()
     }
 }
 
@@ -84,9 +85,9 @@ pub(crate) fn limited(fakes: &[&fake::Fake], limits: &[&str], extra: &str) -> (G
     }
     let candidates: Vec<String> = (0..fakes.len()).map(|index| format!("\"e{index}/v\"")).collect();
     let candidates = candidates.join(", ");
-    let clocks =
+    let timeouts =
         ["connect", "header", "first_token", "between_tokens", "total"].map(|clock| format!("{clock}_timeout_ms"));
-    let long = clocks.iter().filter(|clock| !extra.contains(*clock)).map(|clock| format!("{clock} = 60000\n"));
+    let long = timeouts.iter().filter(|clock| !extra.contains(*clock)).map(|clock| format!("{clock} = 60000\n"));
     text.push_str(&format!("[models.m]\ncandidates = [{candidates}]\n{}{extra}", long.collect::<String>()));
     gateway(&text)
 }
@@ -101,14 +102,20 @@ pub(crate) async fn aborted(fake: &fake::Fake, count: usize) {
 }
 
 /// A client's request.
-pub(crate) fn query(gateway: &Gateway) -> Query {
-    let request = ChatRequest { messages: vec![Message::text(Role::User, "hi")], ..ChatRequest::default() };
-    Query {
-        arm: gateway.resolve("m", "k").expect("arm"),
-        request,
-        transcript: None,
-        key: None,
-        call: None,
-        deadline: None,
-    }
+pub(crate) fn request(gateway: &Gateway) -> Request {
+    let chat = ChatRequest { messages: vec![Message::text(Role::User, "hi")], ..ChatRequest::default() };
+    Request::new(gateway.resolve("m", "k").expect("resolved"), chat)
+}
+
+/// A request like those of the daemon itself: the vendor is asked for a stream.
+pub(crate) fn upstream_streamed(gateway: &Gateway) -> Request {
+    let mut request = request(gateway);
+    request.chat.stream = true;
+    request.chat.include_usage = true;
+    request
+}
+
+/// Opens a stream of the request.
+pub(crate) async fn open(gateway: &Gateway, request: Request) -> Result<Stream, GatewayError> {
+    gateway.stream(request, &AtomicBool::new(false)).await
 }

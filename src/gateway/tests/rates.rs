@@ -20,15 +20,15 @@ async fn a_configured_rate_shifts_to_the_next_candidate_and_names_itself() {
     let (gateway, tape) = limited(&[&first, &second], &["requests_per_minute = 2"], "");
     let mut said = String::new();
     for _ in 0..4 {
-        said.push_str(&gateway.complete(query(&gateway)).await.expect("answer").text);
+        said.push_str(&gateway.complete(request(&gateway)).await.expect("answer").text);
     }
     assert_eq!((said.as_str(), first.requests(), second.requests()), ("aabb", 2, 2));
     assert_eq!(tape.whys(), ["first", "first", "failover", "failover"]);
     // Without another candidate, the request fails at once: a minute is longer than it has.
     let (gateway, tape) = limited(&[&first], &["requests_per_minute = 1"], "");
-    gateway.complete(query(&gateway)).await.expect("answer");
-    let error = gateway.complete(query(&gateway)).await.expect_err("no room");
-    assert_eq!((error.code(), error.temporary()), ("rate_limited", true));
+    gateway.complete(request(&gateway)).await.expect("answer");
+    let error = gateway.complete(request(&gateway)).await.expect_err("no room");
+    assert_eq!((error.code().as_str(), error.temporary()), ("rate_limited", true));
     assert!(error.message().contains("endpoints.e0.requests_per_minute is 1"), "{error}");
     assert!(error.retry_after().is_some_and(|after| after > Duration::from_secs(30)));
     assert_eq!((error.attempts().len(), error.attempts()[0].why), (1, None));
@@ -48,11 +48,11 @@ async fn a_vendors_word_beyond_all_time_is_a_long_wait_and_no_more() {
         let (first, second) = (Fake::start(vec![reply(429, &header, "{}")]).await, Fake::start(vec![plain("b")]).await);
         let (gateway, _tape) = over(&[&first, &second], "");
         for _ in 0..2 {
-            assert_eq!(gateway.complete(query(&gateway)).await.expect("the next one").text, "b", "{header}");
+            assert_eq!(gateway.complete(request(&gateway)).await.expect("the next one").text, "b", "{header}");
         }
         let (gateway, _tape) = over(&[&first], "retries = 0");
-        let error = gateway.complete(query(&gateway)).await.expect_err("nobody");
-        assert_eq!(error.code(), "rate_limited", "{header}");
+        let error = gateway.complete(request(&gateway)).await.expect_err("nobody");
+        assert_eq!(error.code().as_str(), "rate_limited", "{header}");
         assert!(error.retry_after().is_none_or(|after| after <= Duration::from_secs(86_400)), "{header}");
     }
 }
@@ -66,9 +66,9 @@ async fn tokens_are_estimated_and_settled() {
     // The estimate is 1,040 tokens; an answer takes 11.
     let (gateway, _) = limited(&[&first, &second], &["tokens_per_minute = 1500"], "");
     for _ in 0..5 {
-        assert_eq!(gateway.complete(query(&gateway)).await.expect("answer").text, "a");
+        assert_eq!(gateway.complete(request(&gateway)).await.expect("answer").text, "a");
     }
-    let (one, other) = tokio::join!(gateway.complete(query(&gateway)), gateway.complete(query(&gateway)));
+    let (one, other) = tokio::join!(gateway.complete(request(&gateway)), gateway.complete(request(&gateway)));
     let said = [one.expect("answer").text, other.expect("answer").text];
     assert_eq!(said, ["a", "b"], "two estimates are too much at once");
 }
@@ -79,19 +79,19 @@ async fn what_the_headers_tell_is_kept_before_the_vendor_refuses() {
         "x-ratelimit-limit-requests: 2\r\nx-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1m\r\n";
     let (first, second) = (Fake::start(vec![telling(headers)]).await, Fake::start(vec![plain("b")]).await);
     let (gateway, tape) = over(&[&first, &second], "");
-    gateway.complete(query(&gateway)).await.expect("answer");
-    assert_eq!(gateway.complete(query(&gateway)).await.expect("answer").text, "b");
+    gateway.complete(request(&gateway)).await.expect("answer");
+    assert_eq!(gateway.complete(request(&gateway)).await.expect("answer").text, "b");
     assert_eq!((first.requests(), tape.whys()), (1, vec!["first", "failover"]));
 
     // Without another candidate, a limit that resets soon is waited for.
     let headers = "x-ratelimit-limit: 1\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 0.3\r\n";
     let fake = Fake::start(vec![telling(headers), reply(429, "", "{}"), plain("late")]).await;
     let (gateway, tape) = over(&[&fake], "");
-    let told = Instant::now();
-    gateway.complete(query(&gateway)).await.expect("answer");
+    let vendor_limits = Instant::now();
+    gateway.complete(request(&gateway)).await.expect("answer");
     fake.script(vec![plain("later")]);
-    assert_eq!(gateway.complete(query(&gateway)).await.expect("answer").text, "later");
-    assert!(told.elapsed() > Duration::from_millis(290), "{:?}", told.elapsed());
+    assert_eq!(gateway.complete(request(&gateway)).await.expect("answer").text, "later");
+    assert!(vendor_limits.elapsed() > Duration::from_millis(290), "{:?}", vendor_limits.elapsed());
     assert_eq!(tape.whys(), ["first", "first"]);
 }
 
@@ -100,10 +100,10 @@ async fn what_429_says_holds_for_those_that_come_after() {
     for header in ["retry-after: 1\r\n", "retry-after-ms: 1000\r\n"] {
         let fake = Fake::start(vec![reply(429, header, "{}"), plain("x")]).await;
         let (gateway, tape) = over(&[&fake], "retries = 0");
-        let told = Instant::now();
-        assert_eq!(gateway.complete(query(&gateway)).await.expect_err("429").code(), "rate_limited");
-        gateway.complete(query(&gateway)).await.expect("waited for");
-        assert!(told.elapsed() > Duration::from_millis(990), "{:?}", told.elapsed());
+        let vendor_limits = Instant::now();
+        assert_eq!(gateway.complete(request(&gateway)).await.expect_err("429").code().as_str(), "rate_limited");
+        gateway.complete(request(&gateway)).await.expect("waited for");
+        assert!(vendor_limits.elapsed() > Duration::from_millis(990), "{:?}", vendor_limits.elapsed());
         assert_eq!(tape.outcomes(), [("failed", Some("rate_limited")), ("ok", None)]);
     }
     let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(3600);
@@ -111,8 +111,8 @@ async fn what_429_says_holds_for_those_that_come_after() {
     let fake = Fake::start(vec![reply(429, &format!("retry-after: {at}\r\n"), "{}"), plain("x")]).await;
     let (gateway, _) = over(&[&fake], "");
     for _ in 0..2 {
-        let error = gateway.complete(query(&gateway)).await.expect_err("429");
-        assert_eq!(error.code(), "rate_limited");
+        let error = gateway.complete(request(&gateway)).await.expect_err("429");
+        assert_eq!(error.code().as_str(), "rate_limited");
         assert!(error.retry_after().is_some_and(|after| after > Duration::from_secs(3000)), "{error:?}");
     }
     assert_eq!(fake.requests(), 1, "neither a retry nor another request before its time");
@@ -124,8 +124,8 @@ async fn a_spending_limit_is_never_retried_and_opens_the_breaker() {
     let fake = Fake::start(vec![reply(429, "x-should-retry: true\r\n", spent)]).await;
     let (gateway, _) = over(&[&fake], "");
     for _ in 0..8 {
-        let error = gateway.complete(query(&gateway)).await.expect_err("spent");
-        assert_eq!(error.code(), "quota_exhausted");
+        let error = gateway.complete(request(&gateway)).await.expect_err("spent");
+        assert_eq!(error.code().as_str(), "quota_exhausted");
     }
     assert_eq!(fake.requests(), 5);
 }
@@ -134,10 +134,10 @@ async fn a_spending_limit_is_never_retried_and_opens_the_breaker() {
 async fn a_place_is_free_again_when_the_stream_is_dropped() {
     let fake = Fake::start(vec![vec![sse_head(), text("x"), Step::Hang], stream(&["y"])]).await;
     let (gateway, tape) = limited(&[&fake], &["max_concurrency = 1\nmax_wait_ms = 60000"], "");
-    let held = gateway.stream(query(&gateway)).await.expect("stream");
+    let held = open(&gateway, request(&gateway)).await.expect("stream");
     let waits = tokio::spawn({
         let gateway = gateway.clone();
-        async move { gateway.complete(query(&gateway)).await }
+        async move { gateway.complete(request(&gateway)).await }
     });
     tokio::task::yield_now().await;
     drop(held);
@@ -147,7 +147,7 @@ async fn a_place_is_free_again_when_the_stream_is_dropped() {
     fake.script(vec![vec![sse_head(), text("x"), Step::Hang]]);
     let other = Fake::start(vec![plain("z")]).await;
     let (gateway, tape) = limited(&[&fake, &other], &["max_concurrency = 1\nmax_wait_ms = 0"], "");
-    let _held = gateway.stream(query(&gateway)).await.expect("stream");
-    assert_eq!(gateway.complete(query(&gateway)).await.expect("answer").text, "z");
+    let _held = open(&gateway, request(&gateway)).await.expect("stream");
+    assert_eq!(gateway.complete(request(&gateway)).await.expect("answer").text, "z");
     assert_eq!(tape.whys(), ["first", "failover"]);
 }

@@ -39,7 +39,7 @@ async fn failover_is_invisible_until_the_first_token() {
         let hangs = matches!(broken.last(), Some(Step::Hang));
         let (first, second) = (Fake::start(vec![broken]).await, Fake::start(vec![stream(&["a", "b"])]).await);
         let (gateway, tape) = over(&[&first, &second], if hangs { SHORT } else { "" });
-        let opened = gateway.stream(query(&gateway)).await.expect("stream");
+        let opened = open(&gateway, request(&gateway)).await.expect("stream");
         assert_eq!((&*opened.provenance.endpoint, opened.provenance.attempts), ("e1", 2));
         let (said, ended, stream) = read(opened).await;
         assert_eq!((said.as_str(), ended.is_ok()), ("ab", true));
@@ -65,10 +65,10 @@ async fn where_one_call_is_wanted_the_first_of_each_answer_is_handed_on() {
         });
         let steps = [vec![sse_head()], calls.to_vec(), ends.to_vec(), vec![data("[DONE]"), end()]].concat();
         let (gateway, _) = over(&[&Fake::start(vec![steps]).await], "");
-        let mut query = query(&gateway);
-        query.request.parallel_tool_calls = parallel;
-        query.request.n = Some(2);
-        let mut stream = gateway.stream(query).await.expect("stream");
+        let mut request = request(&gateway);
+        request.chat.parallel_tool_calls = parallel;
+        request.chat.n = Some(2);
+        let mut stream = open(&gateway, request).await.expect("stream");
         let mut frames = Vec::new();
         while stream.next(&mut frames).await.expect("a whole stream") {}
         let of_calls = frames.iter().flat_map(|frame| {
@@ -96,9 +96,9 @@ async fn after_the_first_token_a_broken_stream_is_told_and_partial() {
         steps.extend(tail);
         let (first, second) = (Fake::start(vec![steps]).await, Fake::start(vec![plain("never")]).await);
         let (gateway, tape) = over(&[&first, &second], if code == "timeout" { SHORT } else { "" });
-        let (said, ended, stream) = read(gateway.stream(query(&gateway)).await.expect("stream")).await;
+        let (said, ended, stream) = read(open(&gateway, request(&gateway)).await.expect("stream")).await;
         let error = ended.expect_err("broken");
-        assert_eq!((said.as_str(), error.code(), error.attempts().len()), ("half", code, 1));
+        assert_eq!((said.as_str(), error.code().as_str(), error.attempts().len()), ("half", code, 1));
         assert_eq!(stream.usage().input, Some(5));
         assert_eq!(tape.outcomes(), [("partial", Some(code))]);
         assert_eq!(tape.done.lock().expect("tape")[0].input, Some(5));
@@ -115,11 +115,11 @@ async fn an_endless_stream_ends_at_the_deadline() {
     }
     let fake = Fake::start(vec![steps]).await;
     let (gateway, tape) = over(&[&fake], "");
-    let mut query = query(&gateway);
-    query.deadline = Some(Duration::from_secs(1));
+    let mut request = request(&gateway);
+    request.deadline = Some(Duration::from_secs(1));
     let started = Instant::now();
-    let (_, ended, _) = read(gateway.stream(query).await.expect("stream")).await;
-    assert_eq!(ended.expect_err("deadline").code(), "timeout");
+    let (_, ended, _) = read(open(&gateway, request).await.expect("stream")).await;
+    assert_eq!(ended.expect_err("deadline").code().as_str(), "timeout");
     // The fake would go on for at least twenty seconds, and much longer on a busy machine.
     assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     assert_eq!(tape.outcomes(), [("partial", Some("timeout"))]);
@@ -129,7 +129,7 @@ async fn an_endless_stream_ends_at_the_deadline() {
 async fn a_dropped_stream_is_aborted_and_its_row_written() {
     let fake = Fake::start(vec![vec![sse_head(), text("x"), Step::Hang]]).await;
     let (gateway, tape) = over(&[&fake], "");
-    let stream = gateway.stream(query(&gateway)).await.expect("stream");
+    let stream = open(&gateway, request(&gateway)).await.expect("stream");
     drop(stream);
     assert_eq!(tape.outcomes(), [("aborted", None)]);
     aborted(&fake, 1).await;
@@ -146,7 +146,7 @@ async fn a_stream_without_its_end_mark_is_whole_if_every_answer_ended() {
     let fake = Fake::start(vec![steps, doubled]).await;
     let (gateway, _) = over(&[&fake], SHORT);
     for _ in 0..2 {
-        let (said, ended, _) = read(gateway.stream(query(&gateway)).await.expect("stream")).await;
+        let (said, ended, _) = read(open(&gateway, request(&gateway)).await.expect("stream")).await;
         assert_eq!((said.as_str(), ended.is_ok()), ("x", true));
     }
 }
@@ -160,8 +160,8 @@ async fn plain_requests_are_plain_upstream_and_priced() {
         fake.url
     );
     let (gateway, tape) = gateway(&text);
-    let answer = gateway.complete(query(&gateway)).await.expect("answer");
-    assert_eq!((answer.text.as_str(), answer.attempts), ("well", 2));
+    let answer = gateway.complete(request(&gateway)).await.expect("answer");
+    assert_eq!((answer.text.as_str(), answer.provenance.attempts), ("well", 2));
     assert_eq!(answer.cost_usd, Some((9.0 + 4.0) / 1e6));
     assert_eq!(fake.body(0).get("stream"), None);
     let costs: Vec<_> = tape.done.lock().expect("tape").iter().map(|done| done.cost_pico).collect();
@@ -172,10 +172,10 @@ async fn plain_requests_are_plain_upstream_and_priced() {
 async fn a_request_that_no_vendor_takes_makes_no_attempt() {
     let fake = Fake::start(vec![plain("x")]).await;
     let (gateway, tape) = over(&[&fake], "");
-    let mut query = query(&gateway);
-    query.request.temperature = Some(9.0);
-    let error = gateway.complete(query).await.expect_err("invalid");
-    assert_eq!((error.code(), error.param()), ("invalid_request", Some("temperature")));
+    let mut request = request(&gateway);
+    request.chat.temperature = Some(9.0);
+    let error = gateway.complete(request).await.expect_err("invalid");
+    assert_eq!((error.code().as_str(), error.param()), ("invalid_request", Some("temperature")));
     assert!(tape.begun.lock().expect("tape").is_empty());
 }
 
@@ -191,13 +191,13 @@ async fn what_a_vendor_has_no_words_for_is_no_attempt() {
     };
     for (candidates, whys) in [("[\"a/v\", \"b/v\"]", vec!["failover"]), ("[\"a/v\"]", vec![])] {
         let (gateway, tape) = gateway(&text(candidates));
-        let mut query = query(&gateway);
-        query.request.n = Some(2);
-        match gateway.complete(query).await {
-            Ok(answer) => assert_eq!(answer.attempts, 1),
+        let mut request = request(&gateway);
+        request.chat.n = Some(2);
+        match gateway.complete(request).await {
+            Ok(answer) => assert_eq!(answer.provenance.attempts, 1),
             Err(error) => {
                 let attempts: Vec<_> = error.attempts().iter().map(|made| (made.code, made.why)).collect();
-                assert_eq!((error.code(), attempts), ("unsupported", vec![("unsupported", None)]));
+                assert_eq!((error.code().as_str(), attempts), ("unsupported", vec![(Code::Unsupported, None)]));
             }
         }
         assert_eq!((tape.whys(), fake.requests()), (whys, 1), "{candidates}");
@@ -210,9 +210,9 @@ async fn a_streamed_answer_that_breaks_its_schema_ends_in_an_error() {
     for words in [["{\"a\":", "\"x\"}"], ["```json\n{\"a\":1}", "\n```"]] {
         let fake = Fake::start(vec![stream(&words)]).await;
         let (gateway, _) = over(&[&fake], "");
-        let (said, ended, _) = read(gateway.stream(under_schema(&gateway)).await.expect("stream")).await;
+        let (said, ended, _) = read(open(&gateway, under_schema(&gateway)).await.expect("stream")).await;
         assert_eq!(said, words.concat());
-        assert_eq!(ended.expect_err("mismatch").code(), "schema_mismatch");
+        assert_eq!(ended.expect_err("mismatch").code().as_str(), "schema_mismatch");
     }
 }
 
@@ -228,18 +228,18 @@ async fn answer_that_takes_too_much_to_check_fails_by_name_whole_and_streamed() 
     let fake = Fake::start(vec![stream(&[&deep])]).await;
     let (gateway, tape) = over(&[&fake], "");
     let asked = || {
-        let mut query = under_schema(&gateway);
-        query.request.response_format =
+        let mut request = under_schema(&gateway);
+        request.chat.response_format =
             Some(ResponseFormat::JsonSchema { name: "s".into(), schema: twice(), strict: true });
-        query
+        request
     };
-    let (said, ended, _) = read(gateway.stream(asked()).await.expect("stream")).await;
+    let (said, ended, _) = read(open(&gateway, asked()).await.expect("stream")).await;
     assert_eq!(said, deep);
     let streamed = ended.expect_err("too complex");
     let whole = gateway.complete(asked()).await.map(|_| ()).expect_err("too complex");
     for error in [streamed, whole] {
-        assert_eq!((error.code(), error.attempts().len()), ("too_complex", 1), "{error}");
-        assert_eq!(error.attempts()[0].code, "too_complex");
+        assert_eq!((error.code().as_str(), error.attempts().len()), ("too_complex", 1), "{error}");
+        assert_eq!(error.attempts()[0].code, Code::TooComplex);
         assert!(error.message().contains("answer_steps"), "{error}");
     }
     assert_eq!((fake.requests(), tape.whys()), (2, vec!["first", "first"]), "nothing is asked again");
@@ -252,21 +252,21 @@ async fn a_schema_that_is_but_asked_for_in_words_is_kept_by_a_stream_too() {
     for (script, attempts) in [(vec![fenced.clone()], 1), (vec![wrong.clone(), fenced], 2)] {
         let fake = Fake::start(script).await;
         let (gateway, _) = limited(&[&fake], &["structured_output = \"prompt\""], "");
-        let (said, ended, answer) = read(gateway.stream(under_schema(&gateway)).await.expect("stream")).await;
+        let (said, ended, answer) = read(open(&gateway, under_schema(&gateway)).await.expect("stream")).await;
         ended.expect("valid");
         assert_eq!((said.as_str(), answer.provenance.attempts), ("{\"a\":1}", attempts));
     }
     let fake = Fake::start(vec![wrong]).await;
     let (gateway, _) = limited(&[&fake], &["structured_output = \"prompt\""], "");
-    let Err(error) = gateway.stream(under_schema(&gateway)).await else { panic!("a stream of what is not valid") };
-    assert_eq!((error.code(), fake.requests()), ("schema_mismatch", 2));
+    let Err(error) = open(&gateway, under_schema(&gateway)).await else { panic!("a stream of what is not valid") };
+    assert_eq!((error.code().as_str(), fake.requests()), ("schema_mismatch", 2));
 }
 
-fn under_schema(gateway: &Gateway) -> Query {
-    let mut query = query(gateway);
+fn under_schema(gateway: &Gateway) -> Request {
+    let mut request = request(gateway);
     let schema = Arc::new(json!({"type":"object","properties":{"a":{"type":"integer"}}}));
-    query.request.response_format = Some(ResponseFormat::JsonSchema { name: "s".into(), schema, strict: true });
-    query
+    request.chat.response_format = Some(ResponseFormat::JsonSchema { name: "s".into(), schema, strict: true });
+    request
 }
 
 #[tokio::test]
@@ -277,7 +277,7 @@ async fn a_streamed_answer_of_another_form_needs_no_schema() {
         let last = data(&format!(r#"{{"id":"x","choices":[{{"index":0,"delta":{{}},"finish_reason":"{finish}"}}]}}"#));
         let fake = Fake::start(vec![vec![sse_head(), text("Well: "), part(delta), last, data("[DONE]"), end()]]).await;
         let (gateway, _) = over(&[&fake], "");
-        let (said, ended, _) = read(gateway.stream(under_schema(&gateway)).await.expect("stream")).await;
+        let (said, ended, _) = read(open(&gateway, under_schema(&gateway)).await.expect("stream")).await;
         assert_eq!(said, "Well: ");
         ended.unwrap_or_else(|error| panic!("{finish}: {error:?}"));
     }
@@ -296,7 +296,7 @@ async fn a_burst_goes_on_in_few_pieces_and_whole() {
     };
     let fake = Fake::start(vec![at_once(stream(&words))]).await;
     let (gateway, _tape) = over(&[&fake], "");
-    let mut answer = gateway.stream(query(&gateway)).await.expect("stream");
+    let mut answer = open(&gateway, request(&gateway)).await.expect("stream");
     let (mut text, mut pieces, mut frames) = (String::new(), 0, Vec::new());
     while answer.next(&mut frames).await.expect("frames") {
         pieces += 1;

@@ -11,8 +11,8 @@ use crate::llm::{ChatResponse, ResponseFormat};
 const SAID: &str = "\n<think>\nmaybe {\"a\":1}\n</think>\n\n{\"a\":2}";
 
 /// Returns reasoning and text of a streamed answer, and how many of its chunks were passed on as they came.
-async fn streamed(gateway: &Gateway, query: Query) -> (Option<String>, String, usize) {
-    let mut stream = gateway.stream(query).await.expect("stream");
+async fn streamed(gateway: &Gateway, request: Request) -> (Option<String>, String, usize) {
+    let mut stream = open(&gateway, request).await.expect("stream");
     let (mut answer, mut frames, mut raw) = (ChatResponse::default(), Vec::new(), 0);
     while stream.next(&mut frames).await.expect("a whole stream") {
         for frame in frames.drain(..) {
@@ -41,9 +41,9 @@ async fn thinking_between_tags_becomes_what_the_endpoint_says() {
         for reply in [in_parts(1), in_parts(7), in_parts(1000), plain(SAID)] {
             let fake = Fake::start(vec![reply]).await;
             let (gateway, _) = limited(&[&fake], &[tags], "");
-            let (found, text, _) = streamed(&gateway, query(&gateway)).await;
+            let (found, text, _) = streamed(&gateway, request(&gateway)).await;
             assert_eq!((found.as_deref(), text.as_str()), (reasoning, said), "streamed, {tags}");
-            let answer = gateway.complete(query(&gateway)).await.expect("answer");
+            let answer = gateway.complete(request(&gateway)).await.expect("answer");
             let choice = &answer.response.choices[0];
             assert_eq!((choice.reasoning.as_deref(), &*answer.text), (reasoning, said), "whole, {tags}");
         }
@@ -58,14 +58,14 @@ async fn an_answer_under_a_schema_is_what_stands_behind_the_thinking() {
             let fake = Fake::start(vec![reply]).await;
             let (gateway, _) = limited(&[&fake], &[tags], "");
             let under_schema = || {
-                let mut query = query(&gateway);
+                let mut request = request(&gateway);
                 let schema = Arc::new(json!({"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}));
                 let format = ResponseFormat::JsonSchema { name: "s".into(), schema, strict: true };
-                query.request.response_format = Some(format);
-                query
+                request.chat.response_format = Some(format);
+                request
             };
             let answer = gateway.complete(under_schema()).await.expect("answer");
-            assert_eq!((answer.value, answer.attempts), (Some(json!({"a":2})), 1), "{tags} {said}");
+            assert_eq!((answer.value, answer.provenance.attempts), (Some(json!({"a":2})), 1), "{tags} {said}");
             if tags != "think_tags = \"keep\"" {
                 let (_, text, _) = streamed(&gateway, under_schema()).await;
                 assert_eq!(text, "{\"a\":2}", "{tags} {said}");
@@ -78,7 +78,7 @@ async fn an_answer_under_a_schema_is_what_stands_behind_the_thinking() {
 async fn chunks_without_tags_go_out_as_they_came() {
     let fake = Fake::start(vec![stream(&["It", " is <think> and", " </think>."])]).await;
     let (gateway, _) = over(&[&fake], "");
-    let (reasoning, text, raw) = streamed(&gateway, query(&gateway)).await;
+    let (reasoning, text, raw) = streamed(&gateway, request(&gateway)).await;
     assert_eq!((reasoning, text.as_str()), (None, "It is <think> and </think>."));
     assert_eq!(raw, 3, "chunks of text as they came");
 }
@@ -89,12 +89,12 @@ async fn a_model_that_thinks_without_an_opening_tag_is_remembered() {
     let fake = Fake::start(vec![unmarked(), unmarked(), stream(&["It", " is."]), stream(&["It", " is."])]).await;
     let (gateway, _) = over(&[&fake], "");
     // Text that was sent cannot be taken back: the first answer teaches the gateway.
-    let (reasoning, text, _) = streamed(&gateway, query(&gateway)).await;
+    let (reasoning, text, _) = streamed(&gateway, request(&gateway)).await;
     assert_eq!((reasoning.as_deref(), text.as_str()), (None, "Okay, hm.\n</think>\n\nIt is."));
-    let (reasoning, text, _) = streamed(&gateway, query(&gateway)).await;
+    let (reasoning, text, _) = streamed(&gateway, request(&gateway)).await;
     assert_eq!((reasoning.as_deref(), text.as_str()), (Some("Okay, hm."), "It is."));
     for raw in [0, 2] {
-        let (reasoning, text, as_it_came) = streamed(&gateway, query(&gateway)).await;
+        let (reasoning, text, as_it_came) = streamed(&gateway, request(&gateway)).await;
         assert_eq!((reasoning, text.as_str(), as_it_came), (None, "It is.", raw), "without, nothing waits any more");
     }
 }
@@ -109,8 +109,8 @@ async fn thinking_that_is_left_out_keeps_the_clocks() {
     steps.push(text("</think>It is."));
     steps.extend(finish());
     let fake = Fake::start(vec![steps]).await;
-    let clocks = "first_token_timeout_ms = 2000\nbetween_tokens_timeout_ms = 2000";
-    let (gateway, _) = limited(&[&fake], &["think_tags = \"strip\""], clocks);
-    let (reasoning, text, _) = streamed(&gateway, query(&gateway)).await;
+    let timeouts = "first_token_timeout_ms = 2000\nbetween_tokens_timeout_ms = 2000";
+    let (gateway, _) = limited(&[&fake], &["think_tags = \"strip\""], timeouts);
+    let (reasoning, text, _) = streamed(&gateway, request(&gateway)).await;
     assert_eq!((reasoning, text.as_str()), (None, "It is."));
 }

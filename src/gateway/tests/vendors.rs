@@ -6,11 +6,11 @@ use super::fake::{Fake, Reply, Step};
 use super::*;
 
 /// One provider of each wire format.
-pub(super) const VENDORS: [&str; 4] = ["openai_compatible", "anthropic", "google", "cohere"];
+pub(in crate::gateway) const VENDORS: [&str; 4] = ["openai_compatible", "anthropic", "google", "cohere"];
 
 /// How a stream's answer ends, in each vendor's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(in crate::gateway) enum Ending {
     Known,
     Unknown,
     Empty,
@@ -18,7 +18,7 @@ pub(super) enum Ending {
 }
 
 impl Ending {
-    pub(super) const ALL: [Self; 4] = [Self::Known, Self::Unknown, Self::Empty, Self::Absent];
+    pub(in crate::gateway) const ALL: [Self; 4] = [Self::Known, Self::Unknown, Self::Empty, Self::Absent];
 
     fn word(self, vendor: &str) -> Value {
         match (self, vendor) {
@@ -45,7 +45,7 @@ fn chunk_of(choices: &Value) -> Value {
 }
 
 /// The events that begin a stream: its start, and the text if there is any.
-pub(super) fn said(vendor: &str, text: &str) -> String {
+pub(in crate::gateway) fn said(vendor: &str, text: &str) -> String {
     let (start, words) = match vendor {
         "anthropic" => (
             json!({"type":"message_start","message":{"id":"x","model":"m","usage":{"input_tokens":3}}}),
@@ -69,7 +69,7 @@ pub(super) fn said(vendor: &str, text: &str) -> String {
 }
 
 /// The events that end a stream, with the end mark or without; `None` where the vendor has no such end.
-pub(super) fn ended(vendor: &str, ending: Ending, marked: bool) -> Option<String> {
+pub(in crate::gateway) fn ended(vendor: &str, ending: Ending, marked: bool) -> Option<String> {
     let word = ending.word(vendor);
     let (last, mark) = match vendor {
         "anthropic" => (
@@ -89,7 +89,7 @@ pub(super) fn ended(vendor: &str, ending: Ending, marked: bool) -> Option<String
 }
 
 /// A whole answer.
-pub(super) fn whole(vendor: &str, text: &str, ending: Ending) -> String {
+pub(in crate::gateway) fn whole(vendor: &str, text: &str, ending: Ending) -> String {
     let word = ending.word(vendor);
     match vendor {
         "anthropic" => json!({"type":"message","id":"x","model":"m","content":[{"type":"text","text":text}],
@@ -104,7 +104,7 @@ pub(super) fn whole(vendor: &str, text: &str, ending: Ending) -> String {
 }
 
 /// A reply with this body in HTTP chunks, ended properly if `closed`, otherwise cut.
-pub(super) fn bytes(status: u16, media: Option<&str>, body: &str, closed: bool) -> Reply {
+pub(in crate::gateway) fn bytes(status: u16, media: Option<&str>, body: &str, closed: bool) -> Reply {
     let media = media.map_or_else(String::new, |media| format!("content-type: {media}\r\n"));
     let mut steps = vec![Step::Write(format!("HTTP/1.1 {status} X\r\n{media}transfer-encoding: chunked\r\n\r\n"))];
     if !body.is_empty() {
@@ -115,7 +115,7 @@ pub(super) fn bytes(status: u16, media: Option<&str>, body: &str, closed: bool) 
 }
 
 /// A gateway over the vendor's endpoint `bad`, then a good one, without retries.
-pub(super) fn before_good(vendor: &str, bad: &Fake, good: &Fake) -> (Gateway, Arc<Tape>) {
+pub(in crate::gateway) fn before_good(vendor: &str, bad: &Fake, good: &Fake) -> (Gateway, Arc<Tape>) {
     gateway(&format!(
         "[endpoints.bad]\nprovider = \"{vendor}\"\nbase_url = \"{}\"\n\
          [endpoints.good]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\n\
@@ -125,16 +125,16 @@ pub(super) fn before_good(vendor: &str, bad: &Fake, good: &Fake) -> (Gateway, Ar
 }
 
 /// Result of a stream: the endpoint that answered, the text, the finish reasons, and the error that ended it.
-pub(super) struct Streamed {
-    pub(super) endpoint: Arc<str>,
-    pub(super) text: String,
-    pub(super) finishes: Vec<crate::llm::Finish>,
-    pub(super) error: Option<GatewayError>,
+pub(in crate::gateway) struct Streamed {
+    pub(in crate::gateway) endpoint: Arc<str>,
+    pub(in crate::gateway) text: String,
+    pub(in crate::gateway) finishes: Vec<crate::llm::Finish>,
+    pub(in crate::gateway) error: Option<GatewayError>,
 }
 
 /// Reads a stream to its end.
-pub(super) async fn streamed(gateway: &Gateway, query: Query) -> Result<Streamed, GatewayError> {
-    let mut stream = gateway.stream(query).await?;
+pub(in crate::gateway) async fn streamed(gateway: &Gateway, request: Request) -> Result<Streamed, GatewayError> {
+    let mut stream = open(&gateway, request).await?;
     let endpoint = Arc::clone(&stream.provenance.endpoint);
     let mut read = Streamed { endpoint, text: String::new(), finishes: Vec::new(), error: None };
     let mut frames = Vec::new();

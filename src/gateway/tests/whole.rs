@@ -1,4 +1,4 @@
-//! Whole answers: `infer`.
+//! Whole answers of vendors that are asked for a stream.
 
 use std::time::{Duration, Instant};
 
@@ -8,17 +8,12 @@ use super::fake::{Fake, Step, chunk, data, end, plain, reply, sse_head, stream, 
 use super::*;
 use crate::llm::ResponseFormat;
 
-fn ask(gateway: &Gateway) -> Ask {
-    let request = ChatRequest { messages: vec![Message::text(Role::User, "hi")], ..ChatRequest::default() };
-    Ask::new(gateway.resolve("m", "k").expect("arm"), request)
-}
-
-fn ask_schema(gateway: &Gateway) -> Ask {
-    let mut ask = ask(gateway);
+fn under_schema(gateway: &Gateway) -> Request {
+    let mut asked = upstream_streamed(gateway);
     let schema = json!({"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]});
-    ask.request.response_format =
+    asked.chat.response_format =
         Some(ResponseFormat::JsonSchema { name: "s".into(), schema: Arc::new(schema), strict: true });
-    ask
+    asked
 }
 
 #[tokio::test]
@@ -27,12 +22,16 @@ async fn a_stream_becomes_an_answer_with_deltas_and_a_row() {
     let (gateway, tape) = over(&[&fake], "");
     let deltas = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&deltas);
-    let mut ask = ask(&gateway);
-    ask.deltas = Some(Box::new(move |delta| sink.lock().expect("deltas").push((delta.offset, delta.text.to_owned()))));
-    let answer = gateway.infer(ask).await.expect("answer");
+    let mut asked = upstream_streamed(&gateway);
+    asked.deltas =
+        Some(Box::new(move |delta| sink.lock().expect("deltas").push((delta.offset, delta.text.to_owned()))));
+    let answer = gateway.complete(asked).await.expect("answer");
     assert_eq!(answer.text, "Hello");
-    assert_eq!((&*answer.endpoint, &*answer.model, &*answer.vendor_model), ("e0", "m", "v"));
-    assert_eq!(answer.attempts, 1);
+    assert_eq!(
+        (&*answer.provenance.endpoint, &*answer.provenance.model, &*answer.provenance.vendor_model),
+        ("e0", "m", "v")
+    );
+    assert_eq!(answer.provenance.attempts, 1);
     assert_eq!(answer.usage, TokenUsage { input: Some(9), cached: Some(4), output: Some(2) });
     assert!(answer.first_token.is_some());
     assert_eq!(*deltas.lock().expect("deltas"), [(0, "Hel".to_owned()), (3, "lo".to_owned())]);
@@ -47,7 +46,7 @@ async fn connections_are_kept_and_plain_json_will_do() {
     let fake = Fake::start(vec![stream(&["a"]), stream(&["b"]), plain("c")]).await;
     let (gateway, _) = over(&[&fake], "");
     for expected in ["a", "b", "c"] {
-        let answer = gateway.infer(ask(&gateway)).await.expect("answer");
+        let answer = gateway.complete(upstream_streamed(&gateway)).await.expect("answer");
         assert_eq!(answer.text, expected);
         assert_eq!(answer.first_token.is_none(), expected == "c");
     }
@@ -86,9 +85,14 @@ async fn every_failure_before_and_in_a_stream_moves_on() {
         let model = format!("retries = 0\n{}", if code == "timeout" { SHORT } else { "" });
         let (gateway, tape) = over(&[&broken, &good], &model);
         let mut deltas = String::new();
-        let answer = gateway.infer(ask(&gateway)).await.unwrap_or_else(|error| panic!("{first:?}: {error}"));
+        let answer =
+            gateway.complete(upstream_streamed(&gateway)).await.unwrap_or_else(|error| panic!("{first:?}: {error}"));
         deltas.push_str(&answer.text);
-        assert_eq!((deltas.as_str(), &*answer.endpoint, answer.attempts), ("fine", "e1", 2), "{first:?}");
+        assert_eq!(
+            (deltas.as_str(), &*answer.provenance.endpoint, answer.provenance.attempts),
+            ("fine", "e1", 2),
+            "{first:?}"
+        );
         // The HTTP client may retry a pooled connection that fails before its first byte.
         assert!(broken.requests() >= 1);
         let outcomes = tape.outcomes();
@@ -97,8 +101,8 @@ async fn every_failure_before_and_in_a_stream_moves_on() {
         assert_eq!(tape.whys(), ["first", "failover"]);
         // Without another candidate, the same failure is the request's error.
         let (gateway, _) = over(&[&broken], &model);
-        let error = gateway.infer(ask(&gateway)).await.expect_err("fails");
-        assert_eq!(error.code(), code, "{first:?}");
+        let error = gateway.complete(upstream_streamed(&gateway)).await.expect_err("fails");
+        assert_eq!(error.code().as_str(), code, "{first:?}");
         assert_eq!(error.attempts().len(), 1);
     }
 }
@@ -110,8 +114,8 @@ async fn refused_is_retried_then_told() {
     let (gateway, tape) = gateway(&format!(
         "[endpoints.e0]\nprovider = \"openai_compatible\"\nbase_url = \"http://{free}/v1\"\n[models.m]\ncandidates = [\"e0/v\"]"
     ));
-    let error = gateway.infer(ask(&gateway)).await.expect_err("refused");
-    assert_eq!((error.code(), error.temporary(), error.attempts().len()), ("refused", true, 3), "{error:?}");
+    let error = gateway.complete(upstream_streamed(&gateway)).await.expect_err("refused");
+    assert_eq!((error.code().as_str(), error.temporary(), error.attempts().len()), ("refused", true, 3), "{error:?}");
     assert_eq!(tape.whys(), ["first", "retry", "retry"]);
     drop(fake);
 }
@@ -125,7 +129,7 @@ async fn a_malformed_line_and_a_split_event_are_survived() {
     steps.extend(fake::finish());
     let fake = Fake::start(vec![steps]).await;
     let (gateway, _) = over(&[&fake], "");
-    assert_eq!(gateway.infer(ask(&gateway)).await.expect("answer").text, "gr\u{fc}\u{df}");
+    assert_eq!(gateway.complete(upstream_streamed(&gateway)).await.expect("answer").text, "gr\u{fc}\u{df}");
 }
 
 #[tokio::test]
@@ -140,14 +144,14 @@ async fn schemas_step_down_and_are_remembered() {
         let fake = Fake::start(script).await;
         let (gateway, tape) = over(&[&fake], "");
         for time in 0..times {
-            let answer = gateway.infer(ask_schema(&gateway)).await.expect("answer");
-            assert_eq!((answer.text.as_str(), answer.attempts), ("{\"a\":1}", 2));
+            let answer = gateway.complete(under_schema(&gateway)).await.expect("answer");
+            assert_eq!((answer.text.as_str(), answer.provenance.attempts), ("{\"a\":1}", 2));
             assert_eq!(fake.body(2 * time)["response_format"]["type"], "json_schema");
             assert_eq!(fake.body(2 * time + 1)["response_format"]["type"], "json_object");
             assert_eq!(tape.whys()[2 * time..], ["first", "schema_step"]);
         }
-        let answer = gateway.infer(ask_schema(&gateway)).await.expect("answer");
-        assert_eq!((answer.text.as_str(), answer.attempts), ("{\"a\":2}", 1));
+        let answer = gateway.complete(under_schema(&gateway)).await.expect("answer");
+        assert_eq!((answer.text.as_str(), answer.provenance.attempts), ("{\"a\":2}", 1));
         assert_eq!(fake.body(2 * times)["response_format"]["type"], "json_object");
     }
 }
@@ -158,7 +162,7 @@ async fn a_schema_mode_that_has_answered_is_not_given_up_for_a_server_error() {
     let fake = Fake::start(vec![good(), reply(500, "", "{}"), good()]).await;
     let (gateway, tape) = over(&[&fake], "");
     for _ in 0..2 {
-        assert_eq!(gateway.infer(ask_schema(&gateway)).await.expect("answer").text, "{\"a\":2}");
+        assert_eq!(gateway.complete(under_schema(&gateway)).await.expect("answer").text, "{\"a\":2}");
     }
     assert_eq!(tape.whys(), ["first", "first", "retry"]);
     assert_eq!(fake.body(2)["response_format"]["type"], "json_schema");
@@ -170,7 +174,7 @@ async fn a_lesser_schema_mode_whose_answer_breaks_the_schema_is_not_kept() {
     let fake = Fake::start(vec![reply(500, "", "{}"), stream(&["no"]), good()]).await;
     let (gateway, tape) = over(&[&fake], "");
     for _ in 0..2 {
-        assert_eq!(gateway.infer(ask_schema(&gateway)).await.expect("answer").text, "{\"a\":2}");
+        assert_eq!(gateway.complete(under_schema(&gateway)).await.expect("answer").text, "{\"a\":2}");
     }
     assert_eq!(tape.whys(), ["first", "schema_step", "repair", "first"]);
     for asked in [0, 2, 3] {
@@ -182,19 +186,19 @@ async fn a_lesser_schema_mode_whose_answer_breaks_the_schema_is_not_kept() {
 async fn one_repair_round_then_a_typed_failure() {
     let fake = Fake::start(vec![stream(&["{\"a\":\"x\"}"]), stream(&["{\"a\":3}"])]).await;
     let (gateway, tape) = over(&[&fake], "");
-    let answer = gateway.infer(ask_schema(&gateway)).await.expect("answer");
-    assert_eq!((answer.text.as_str(), answer.attempts, answer.usage.input), ("{\"a\":3}", 2, Some(18)));
+    let answer = gateway.complete(under_schema(&gateway)).await.expect("answer");
+    assert_eq!((answer.text.as_str(), answer.provenance.attempts, answer.usage.input), ("{\"a\":3}", 2, Some(18)));
     assert_eq!(tape.whys(), ["first", "repair"]);
     let messages = fake.body(1)["messages"].as_array().cloned().expect("messages");
     assert_eq!(messages.len(), 3);
     assert_eq!(messages[1]["content"], "{\"a\":\"x\"}");
 
     fake.script(vec![stream(&["no"])]);
-    let error = gateway.infer(ask_schema(&gateway)).await.expect_err("mismatch");
-    assert_eq!((error.code(), error.temporary()), ("schema_mismatch", true));
+    let error = gateway.complete(under_schema(&gateway)).await.expect_err("mismatch");
+    assert_eq!((error.code().as_str(), error.temporary()), ("schema_mismatch", true));
     let attempts: Vec<_> = error.attempts().iter().map(|failed| (failed.status, failed.code, failed.why)).collect();
-    let mismatch = |why| (Some(200), "schema_mismatch", Some(why));
-    assert_eq!(attempts, [mismatch("first"), mismatch("repair")]);
+    let mismatch = |why| (Some(200), Code::SchemaMismatch, Some(why));
+    assert_eq!(attempts, [mismatch(Why::First), mismatch(Why::Repair)]);
     assert_eq!(fake.requests(), 4);
 }
 
@@ -204,20 +208,20 @@ async fn a_dropped_request_is_aborted_upstream_at_once() {
     let (gateway, tape) = over(&[&fake], "");
     let (started, has_started) = tokio::sync::oneshot::channel();
     let mut started = Some(started);
-    let mut ask = ask(&gateway);
-    ask.deltas = Some(Box::new(move |_| {
+    let mut asked = upstream_streamed(&gateway);
+    asked.deltas = Some(Box::new(move |_| {
         if let Some(started) = started.take() {
             let _ = started.send(());
         }
     }));
-    let asked = tokio::spawn({
+    let running = tokio::spawn({
         let gateway = gateway.clone();
-        async move { gateway.infer(ask).await }
+        async move { gateway.complete(asked).await }
     });
     has_started.await.expect("started");
-    asked.abort();
+    running.abort();
     aborted(&fake, 1).await;
-    let _ = asked.await;
+    let _ = running.await;
     assert_eq!(tape.outcomes(), [("aborted", None)]);
 }
 
@@ -226,17 +230,20 @@ async fn the_breaker_fails_fast_and_lets_one_probe_through() {
     let fake = Fake::start(vec![reply(500, "", "{}")]).await;
     let (gateway, tape) = over(&[&fake], "retries = 0");
     for _ in 0..5 {
-        assert_eq!(gateway.infer(ask(&gateway)).await.expect_err("500").code(), "upstream_error");
+        assert_eq!(
+            gateway.complete(upstream_streamed(&gateway)).await.expect_err("500").code().as_str(),
+            "upstream_error"
+        );
     }
-    let error = gateway.infer(ask(&gateway)).await.expect_err("open");
-    assert_eq!((error.code(), error.temporary()), ("upstream_error", true));
+    let error = gateway.complete(upstream_streamed(&gateway)).await.expect_err("open");
+    assert_eq!((error.code().as_str(), error.temporary()), ("upstream_error", true));
     assert!(error.retry_after().is_some());
     assert_eq!((fake.requests(), tape.outcomes().len()), (5, 5));
     fake.script(vec![plain("well")]);
     tokio::time::sleep(Duration::from_millis(2050)).await;
-    let answer = gateway.infer(ask(&gateway)).await.expect("probe");
+    let answer = gateway.complete(upstream_streamed(&gateway)).await.expect("probe");
     assert_eq!(answer.text, "well");
-    assert_eq!(gateway.infer(ask(&gateway)).await.expect("closed").text, "well");
+    assert_eq!(gateway.complete(upstream_streamed(&gateway)).await.expect("closed").text, "well");
 }
 
 #[tokio::test]
@@ -244,11 +251,11 @@ async fn the_deadline_is_shared_by_all_attempts() {
     let fake = Fake::start(vec![vec![Step::Hang]]).await;
     // It would take eight times a second if each candidate had its own deadline.
     let (gateway, _) = over(&[&fake; 8], "header_timeout_ms = 1000");
-    let mut ask = ask(&gateway);
-    ask.deadline = Some(Duration::from_millis(1_500));
+    let mut asked = upstream_streamed(&gateway);
+    asked.deadline = Some(Duration::from_millis(1_500));
     let started = Instant::now();
-    let error = gateway.infer(ask).await.expect_err("timeout");
-    assert_eq!((error.code(), error.attempts().len()), ("timeout", 2));
+    let error = gateway.complete(asked).await.expect_err("timeout");
+    assert_eq!((error.code().as_str(), error.attempts().len()), ("timeout", 2));
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
 }
 
@@ -262,14 +269,14 @@ async fn max_concurrency_holds_and_says_its_name() {
     ));
     let first = tokio::spawn({
         let gateway = gateway.clone();
-        let ask = ask(&gateway);
-        async move { gateway.infer(ask).await }
+        let asked = upstream_streamed(&gateway);
+        async move { gateway.complete(asked).await }
     });
     while fake.requests() == 0 {
         tokio::task::yield_now().await;
     }
-    let error = gateway.infer(ask(&gateway)).await.expect_err("full");
-    assert_eq!(error.code(), "overloaded");
+    let error = gateway.complete(upstream_streamed(&gateway)).await.expect_err("full");
+    assert_eq!(error.code().as_str(), "overloaded");
     assert!(error.attempts()[0].message.contains("endpoints.e0.max_concurrency is 1"), "{error:?}");
     assert_eq!(fake.requests(), 1);
     first.abort();
@@ -286,11 +293,11 @@ async fn implausible_token_counts_are_unknown_and_counted() {
     let fake = Fake::start(vec![streamed, reply(200, "", &whole)]).await;
     let (gateway, tape) = over(&[&fake], "");
     for expected in ["a", "b"] {
-        let answer = gateway.infer(ask(&gateway)).await.expect("answer");
+        let answer = gateway.complete(upstream_streamed(&gateway)).await.expect("answer");
         assert_eq!((&*answer.text, answer.usage.input, answer.usage.output), (expected, None, Some(2)));
     }
     let rows: Vec<_> = tape.done.lock().expect("tape").iter().map(|done| (done.input, done.output)).collect();
     assert_eq!(rows, [(None, Some(2)); 2]);
     let endpoint = metrics::EndpointLabels { endpoint: "e0".into() };
-    assert_eq!(gateway.inner.metrics.implausible.get_or_create(&endpoint).get(), 2);
+    assert_eq!(gateway.inner.shared.metrics.implausible.get_or_create(&endpoint).get(), 2);
 }

@@ -16,7 +16,7 @@ use super::query::LlmGateway;
 use super::{Deps, Found, frames};
 use crate::base::ws::Utf8Bytes;
 use crate::context::escape;
-use crate::gateway::{Answer, Ask};
+use crate::gateway::{Answer, Request};
 use crate::llm::{ChatRequest, Content, Finish, Message};
 use crate::types::view::View;
 use crate::types::{CallId, Final, MAX_FRAME_BYTES, StreamId, SttEvent, Transcript, Turn};
@@ -202,7 +202,7 @@ impl Asker {
         let moment = Moment { stream: &self.stream, turn, view: view.as_deref() };
         let request = moment.request(question)?;
         let key = call.as_ref().map_or("", CallId::as_str);
-        let refused = |error: &crate::gateway::GatewayError| failed(error.code(), error.message(), error.temporary());
+        let refused = |error: &crate::gateway::GatewayError| failed(error.code().as_str(), error.message(), error.temporary());
         let own = question.model.is_empty().then(|| gateway.target("llm_gateway", None));
         // Which answers no questions of others.
         if own.as_deref() == Some("local") {
@@ -210,13 +210,13 @@ impl Asker {
                 "llm_gateway names no model, and neither [routes.llm_gateway] nor [gateway] default_route gives it one";
             return Err(failed("model_not_found", message, false));
         }
-        let arm = gateway.resolve(own.as_deref().unwrap_or(&question.model), key);
-        let mut ask = Ask::new(arm.map_err(|error| refused(&error))?, request);
-        ask.call = call;
+        let resolved = gateway.resolve(own.as_deref().unwrap_or(&question.model), key);
+        let resolved = resolved.map_err(|error| refused(&error))?;
+        let mut asked = Request::of_analysis(resolved, request, Arc::from("llm_gateway"));
+        asked.origin.call = call;
         let alone = Arc::new(alone(turn));
-        ask.transcript = Some(Arc::new(move || Arc::clone(&alone)));
-        ask.task = Some(Arc::from("llm_gateway"));
-        gateway.infer(ask).await.map_err(|error| refused(&error))
+        asked.transcript = Some(Arc::new(move || Arc::clone(&alone)));
+        gateway.complete(asked).await.map_err(|error| refused(&error))
     }
 }
 
@@ -347,6 +347,7 @@ fn summary(view: &View) -> String {
 
 /// A chat completion, in the vendor's form and OpenAI's at once.
 fn data(answer: &Answer) -> Value {
+    let provenance = &answer.provenance;
     // What the vendor did not count is unknown, not nothing.
     let usage = answer.usage.input.zip(answer.usage.output).map(|(input, output)| {
         json!({
@@ -357,12 +358,12 @@ fn data(answer: &Answer) -> Value {
     let finish = answer.response.choices.first().and_then(|choice| choice.finish).unwrap_or(Finish::Stop).as_str();
     let id = if answer.response.id.is_empty() { crate::types::id::random_suffix() } else { answer.response.id.clone() };
     json!({
-        "id": id, "request_id": id, "object": "chat.completion", "model": answer.vendor_model,
+        "id": id, "request_id": id, "object": "chat.completion", "model": provenance.vendor_model,
         "choices": [{"index": 0, "message": {"role": "assistant", "content": answer.text}, "finish_reason": finish}],
         "usage": usage,
         "sidetone": {
-            "model": answer.model, "endpoint": answer.endpoint, "attempts": answer.attempts, "cost_usd": answer.cost_usd,
-            "degraded": answer.degraded,
+            "model": provenance.model, "endpoint": provenance.endpoint, "attempts": provenance.attempts,
+            "cost_usd": answer.cost_usd, "degraded": answer.degraded,
         },
     })
 }
@@ -464,10 +465,15 @@ mod tests {
             text: "yes".to_owned(),
             value: None,
             response: ChatResponse::default(),
-            endpoint: "e".into(),
-            model: "m".into(),
-            vendor_model: "v".into(),
-            attempts: 1,
+            provenance: crate::gateway::Provenance {
+                name: "r".into(),
+                route: "r".into(),
+                variant: "default".into(),
+                model: "m".into(),
+                endpoint: "e".into(),
+                vendor_model: "v".into(),
+                attempts: 1,
+            },
             usage: TokenUsage { input: Some(3), cached: None, output: Some(2) },
             cost_usd: None,
             degraded: false,

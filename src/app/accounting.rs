@@ -1,0 +1,165 @@
+//! Accounting: writes the gateway's attempts into the ledger, and beside them what was configured at the time, so that
+//! one bill covers all vendors. Gives the gateway its budget.
+//!
+//! Knows no HTTP and no request: the gateway reports, the ledger keeps.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::otel::Spans;
+use crate::base::drain::Drain;
+use crate::gateway::{self, Budget, Gateway, Recorder, UNKNOWN_SPENT};
+use crate::keys;
+use crate::ledger::{Ledger, LedgerError};
+use crate::session::config::LimitsConfig;
+use crate::types::{AttemptBegun, AttemptDone, RequestDone};
+
+const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// Interval at which a ledger that could not be opened at the start is checked again.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Writes every attempt into the ledger, and makes spans of them if that is configured.
+pub(super) struct LedgerRecorder {
+    pub(super) ledger: Ledger,
+    pub(super) spans: Option<Arc<Spans>>,
+}
+
+impl Recorder for LedgerRecorder {
+    fn begun(&self, attempt: AttemptBegun) {
+        self.ledger.begun(&attempt);
+        if let Some(spans) = &self.spans {
+            spans.begun(attempt);
+        }
+    }
+
+    fn done(&self, attempt: AttemptDone) {
+        self.ledger.done(&attempt);
+        if let Some(spans) = &self.spans {
+            spans.done(attempt);
+        }
+    }
+
+    fn over(&self, request: RequestDone) {
+        if let Some(spans) = &self.spans {
+            spans.over(request);
+        }
+    }
+
+    fn noted(&self, kind: &'static str, items: Vec<(String, String)>) {
+        let now_ms = crate::base::time::unix_ms();
+        let items: Vec<_> = items.iter().map(|(name, detail)| (kind, name.as_str(), detail.as_str())).collect();
+        // The list of one endpoint says nothing about those of others, so no item is recorded as removed.
+        if let Err(error) = self.ledger.configured(&[], &items, now_ms) {
+            tracing::error!(%error, kind, "a change is not in the ledger");
+        }
+    }
+}
+
+/// The caps on money, with what the ledger says was spent before.
+pub(super) fn budget(ledger: &Ledger, limits: &LimitsConfig) -> Result<Budget, LedgerError> {
+    let today = match spent_today(ledger) {
+        Err(LedgerError::Waiting(_)) => UNKNOWN_SPENT,
+        spent => spent?,
+    };
+    let ledger = ledger.clone();
+    let by_call = move |call: &crate::types::CallId| match ledger.spent_by_call(call.as_str()) {
+        Ok(spent) => spent,
+        Err(LedgerError::Waiting(_)) => UNKNOWN_SPENT,
+        Err(error) => {
+            tracing::error!(%error, "what a call has spent cannot be read; it counts from now on");
+            0
+        }
+    };
+    Ok(Budget::new(limits.usd_per_call, limits.usd_per_day, today, Box::new(by_call)))
+}
+
+/// Waits for a ledger that could not be opened at the start, then records what was skipped and learns what was spent.
+pub(super) async fn catch_up(audit: ConfigAudit, config: gateway::Config, gateway: Gateway, drain: Drain) {
+    while let Err(LedgerError::Waiting(_)) = audit.ledger.health() {
+        tokio::select! {
+            biased;
+            () = drain.stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+    let done = tokio::task::spawn_blocking(move || {
+        audit.note_keys();
+        audit.note_config(&config)?;
+        audit.spent_today().map(|today| gateway.learn_spent(today))
+    });
+    match done.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::error!(%error, "what was spent before the start is not known: caps count as reached")
+        }
+        Err(_) => tracing::error!("recording the configuration in the ledger panicked"),
+    }
+}
+
+/// What was spent since the UTC day began, pico-dollars.
+fn spent_today(ledger: &Ledger) -> Result<i64, LedgerError> {
+    let now_ms = crate::base::time::unix_ms();
+    ledger.spent_since(now_ms - now_ms.rem_euclid(DAY_MS))
+}
+
+/// Records in the ledger what is configured, so that a bill can name it.
+pub(super) struct ConfigAudit {
+    ledger: Ledger,
+    /// The key file.
+    keys: PathBuf,
+    /// State of the key file when it was recorded last; `None` before the first time.
+    seen: Mutex<Option<Stamp>>,
+    /// Where the key of the configuration comes from.
+    configured: Option<String>,
+}
+
+/// Modification time and length of a file; `None` if it does not exist.
+type Stamp = Option<(SystemTime, u64)>;
+
+impl ConfigAudit {
+    pub(super) fn new(ledger: Ledger, keys: PathBuf, configured: Option<String>) -> Self {
+        Self { ledger, keys, seen: Mutex::new(None), configured }
+    }
+
+    /// A copy that has recorded nothing yet.
+    pub(super) fn fresh(&self) -> Self {
+        Self::new(self.ledger.clone(), self.keys.clone(), self.configured.clone())
+    }
+
+    /// What was spent today, pico-dollars.
+    pub(super) fn spent_today(&self) -> Result<i64, LedgerError> {
+        spent_today(&self.ledger)
+    }
+
+    /// Records every endpoint, model, route and price that has changed.
+    pub(super) fn note_config(&self, config: &gateway::Config) -> Result<(), LedgerError> {
+        let items = config.inventory();
+        let items: Vec<_> = items.iter().map(|(kind, name, detail)| (*kind, name.as_str(), detail.as_str())).collect();
+        self.ledger.configured(gateway::config::INVENTORY, &items, crate::base::time::unix_ms())
+    }
+
+    /// Records every client key that has changed, if the key file has: the name and the scopes, nothing else.
+    pub(super) fn note_keys(&self) {
+        let stamp = std::fs::metadata(&self.keys).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
+        {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if *seen == Some(stamp) {
+                return;
+            }
+            *seen = Some(stamp);
+        }
+        // A file that cannot be read is reported by the check of clients' keys.
+        let Ok(entries) = keys::list(&self.keys) else { return };
+        let made = entries.into_iter().map(|entry| {
+            let revoked = entry.revoked_at.map_or_else(String::new, |at| format!(", revoked {at}"));
+            (entry.name, format!("scopes {}{revoked}", entry.scopes.join(",")))
+        });
+        let configured = self.configured.iter().map(|from| ("server.key".to_owned(), format!("scopes admin, {from}")));
+        let details: Vec<(String, String)> = made.chain(configured).collect();
+        let items: Vec<_> = details.iter().map(|(name, detail)| ("key", name.as_str(), detail.as_str())).collect();
+        if let Err(error) = self.ledger.configured(&["key"], &items, crate::base::time::unix_ms()) {
+            tracing::error!(%error, "the client keys are not in the ledger");
+        }
+    }
+}

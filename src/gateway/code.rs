@@ -1,0 +1,107 @@
+//! The gateway's stable error codes.
+
+use crate::base::budget::Exceeded;
+use crate::llm::Class;
+
+/// Why a request has no answer, or an attempt failed. The names are part of the wire contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// No connection.
+    Refused,
+    /// A timeout or the deadline ended it.
+    Timeout,
+    /// The vendor failed.
+    UpstreamError,
+    /// The vendor does not accept the endpoint's key.
+    UpstreamAuth,
+    /// A rate limit, of the configuration or of the vendor.
+    RateLimited,
+    /// The vendor's quota or spending limit is used up.
+    QuotaExhausted,
+    /// The answer was cut off.
+    Interrupted,
+    /// The answer is not in the vendor's format.
+    Malformed,
+    /// The answer is not valid under the requested schema.
+    SchemaMismatch,
+    /// No such model, here or at the vendor.
+    ModelNotFound,
+    /// The candidate cannot do what the request asks for.
+    Unsupported,
+    /// The request is invalid, by our own rules or the vendor's.
+    InvalidRequest,
+    /// A schema, an answer or its check is over a limit on work.
+    TooComplex,
+    /// An endpoint, or this daemon, has no capacity now.
+    Overloaded,
+    /// A cap on money is reached.
+    BudgetExhausted,
+    /// The vendor withheld the answer.
+    ContentFiltered,
+}
+
+impl Code {
+    /// The name on the wire, in the ledger and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Timeout => "timeout",
+            Self::UpstreamError => "upstream_error",
+            Self::UpstreamAuth => "upstream_auth",
+            Self::RateLimited => "rate_limited",
+            Self::QuotaExhausted => "quota_exhausted",
+            Self::Interrupted => "interrupted",
+            Self::Malformed => "malformed",
+            Self::SchemaMismatch => "schema_mismatch",
+            Self::ModelNotFound => "model_not_found",
+            Self::Unsupported => "unsupported",
+            Self::InvalidRequest => "invalid_request",
+            Self::TooComplex => "too_complex",
+            Self::Overloaded => "overloaded",
+            Self::BudgetExhausted => "budget_exhausted",
+            Self::ContentFiltered => "content_filtered",
+        }
+    }
+}
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl From<Class> for Code {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Invalid => Self::InvalidRequest,
+            Class::Auth => Self::UpstreamAuth,
+            Class::NotFound => Self::ModelNotFound,
+            Class::RateLimited => Self::RateLimited,
+            Class::Exhausted => Self::QuotaExhausted,
+            Class::Upstream => Self::UpstreamError,
+        }
+    }
+}
+
+impl From<Exceeded> for Code {
+    fn from(exceeded: Exceeded) -> Self {
+        match exceeded {
+            Exceeded::Limit(_) | Exceeded::Stopped => Self::TooComplex,
+            Exceeded::Busy(_) => Self::Overloaded,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::budget::Bound;
+
+    #[test]
+    fn work_over_a_limit_has_the_code_that_its_own_error_has() {
+        let bound = Bound::new("test_steps", 1);
+        for exceeded in [Exceeded::Limit(bound), Exceeded::Busy(bound), Exceeded::Stopped] {
+            assert_eq!(Code::from(exceeded).as_str(), exceeded.code());
+        }
+    }
+}

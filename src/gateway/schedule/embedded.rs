@@ -1,0 +1,30 @@
+//! Asks the embedded provider.
+//!
+//! Knows no candidate: it always answers, or says why it cannot.
+
+use std::sync::Arc;
+
+use crate::gateway::code::Code;
+use crate::gateway::error::GatewayError;
+use crate::gateway::request::Request;
+use crate::llm::{ChatResponse, local};
+
+/// Asks the embedded provider on a blocking thread, off the runtime's own threads.
+pub(super) fn ask(request: &Request) -> impl Future<Output = Result<ChatResponse, GatewayError>> + use<> {
+    let (task, chat, transcript) = (request.origin.analysis.clone(), request.chat.clone(), request.transcript.clone());
+    async move {
+        let answered = tokio::task::spawn_blocking(move || {
+            let transcript = transcript.map(|make| make());
+            local::answer(task.as_deref(), &chat, transcript.as_deref())
+        });
+        match answered.await {
+            Ok(answer) => answer.map_err(|error| GatewayError::new(Code::Unsupported, error.to_string())),
+            Err(_) => Err(GatewayError::new(Code::UpstreamError, "the embedded provider failed").temporarily()),
+        }
+    }
+}
+
+/// The name of its endpoint and of its model.
+pub(super) fn name() -> Arc<str> {
+    Arc::from("local")
+}

@@ -1,0 +1,14 @@
+//! Where the requests of one endpoint go.
+
+use http::HeaderMap;
+
+/// Address of an endpoint, and what every request to it carries.
+#[derive(Debug, Clone)]
+pub(in crate::gateway) struct Destination {
+    /// Names its connection pools: destinations with the same id share their connections.
+    pub(in crate::gateway) id: u64,
+    /// Base URL, without a trailing slash.
+    pub(in crate::gateway) base_url: String,
+    /// Headers that are added to every request.
+    pub(in crate::gateway) headers: HeaderMap,
+}
