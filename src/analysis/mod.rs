@@ -11,7 +11,8 @@
 //! * `schema.json`: what the answer must be. Every `{turn, quote}` in an answer is checked against the transcript, and
 //!   marked `"unverified": true` where the words are not there. A top-level `evidence` of `{turn, quote}` is lifted out of
 //!   the value and published beside it.
-//! * `analysis.toml`, which may be absent: `title`, `scope`, `route`, `prompt`, triggers and limits.
+//! * `analysis.toml`, which may be absent: `title`, `scope`, `route`, `prompt`, triggers, limits, and `local`: how the
+//!   embedded provider answers (see [`Method`]).
 
 mod builtin;
 mod evidence;
@@ -35,6 +36,7 @@ pub use settings::Settings;
 use crate::base::budget::{Budget, Exceeded};
 use crate::base::names;
 use crate::context::Snapshot;
+use crate::llm::local::Method;
 use crate::llm::schema::{SchemaError, Validator, pointer_to};
 use crate::llm::{ChatRequest, ResponseFormat};
 use crate::types::{CallId, Evidence, JsonMap, TurnNo};
@@ -99,16 +101,23 @@ pub enum AnalysisError {
 }
 
 impl Analysis {
-    /// Reads an analysis from its folder, and what the configuration says over it.
+    /// Reads an analysis from its folder, and what the configuration says over it. `local` is how the embedded provider
+    /// answers if neither says it.
     ///
     /// # Errors
     /// All that is wrong with its files, with line and column.
-    fn of_folder(name: &str, folder: &Folder, config: &settings::Given) -> Result<Self, Vec<Fault>> {
+    fn of_folder(
+        name: &str,
+        folder: &Folder,
+        config: &settings::Given,
+        local: Option<Method>,
+    ) -> Result<Self, Vec<Fault>> {
         let mut faults = Vec::new();
         let given = Settings::of_folder(name, folder).unwrap_or_else(|found| {
             faults.extend(found);
             settings::Given::default()
         });
+        let given = given.or_local(local);
         let settings = Settings::laid(name, &given, config);
         let compiled = folder
             .file("schema.json")

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use toml::Value;
 
 use super::folder::{Folder, load_dir};
-use super::settings::Given;
+use super::settings::{Given, Settings};
 use super::{Analysis, builtin};
 use crate::base::settings::{Problems, Section, found};
 use crate::types::id;
@@ -106,6 +106,9 @@ impl Registry {
         let dir = section.string("dir");
         let config = Given::read(&mut section);
         section.finish();
+        // A user's folder in place of a built-in one is answered by the embedded provider in the same way.
+        let built_in = embedded.as_ref().and_then(|folder| Settings::of_folder(name, folder).ok());
+        let local = built_in.and_then(|given| given.local);
         let folder = match (dir, embedded) {
             (Some(dir), _) => match load_dir(&base.join(dir)) {
                 Ok(folder) => folder,
@@ -121,7 +124,7 @@ impl Registry {
                 return problems.push(format!("{path}.dir"), message);
             }
         };
-        match Analysis::of_folder(name, &folder, &config) {
+        match Analysis::of_folder(name, &folder, &config, local) {
             Ok(analysis) => {
                 self.by_name.insert(name.to_owned(), Arc::new(analysis));
             }

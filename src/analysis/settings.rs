@@ -9,6 +9,7 @@ use super::folder::{Fault, Folder};
 use super::trigger::Triggers;
 use crate::base::settings::{Problems, Section};
 use crate::context::DEFAULT_BUDGET_TOKENS;
+use crate::llm::local::Method;
 
 /// Triggers of an analysis about which nobody says anything.
 const DEFAULT_TRIGGERS: Triggers = Triggers {
@@ -50,6 +51,8 @@ pub struct Settings {
     pub temperature: Option<f64>,
     /// The prompt version that runs where no variant names one; `None` = the newest.
     pub prompt: Option<String>,
+    /// How the embedded provider answers; `None`: it cannot.
+    pub local: Option<Method>,
 }
 
 impl Settings {
@@ -98,6 +101,7 @@ impl Settings {
             max_output_tokens: config.max_output_tokens.or(folder.max_output_tokens),
             temperature: config.temperature.or(folder.temperature),
             prompt: config.prompt.clone().or_else(|| folder.prompt.clone()),
+            local: config.local.or(folder.local),
         }
     }
 }
@@ -120,9 +124,15 @@ pub(super) struct Given {
     max_output_tokens: Option<u64>,
     temperature: Option<f64>,
     prompt: Option<String>,
+    pub(super) local: Option<Method>,
 }
 
 impl Given {
+    /// The same, with `local` if it names none.
+    pub(super) fn or_local(self, local: Option<Method>) -> Self {
+        Self { local: self.local.or(local), ..self }
+    }
+
     /// Reads what `section` says; its `dir` and unknown keys are the caller's.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let scope = section.choice("scope", &["rolling", "turn"]);
@@ -142,6 +152,7 @@ impl Given {
             max_output_tokens: section.integer("max_output_tokens", 1..=1_000_000),
             temperature: section.number("temperature", 0.0..=2.0),
             prompt: section.string("prompt"),
+            local: section.choice("local", &Method::NAMES).and_then(Method::parse),
         }
     }
 
@@ -248,7 +259,7 @@ mod tests {
             [
                 "analysis.toml:2:1: scope: expected one of rolling, turn, found \"call\"",
                 "analysis.toml:3:1: speed: unknown key; there are: context_turns, debounce_ms, every_n_turns, \
-                 interval_ms, max_context_tokens, max_output_tokens, max_wait_ms, min_new_tokens, on_end, on_revision, prompt, \
+                 interval_ms, local, max_context_tokens, max_output_tokens, max_wait_ms, min_new_tokens, on_end, on_revision, prompt, \
                  route, scope, temperature, title",
             ]
         );

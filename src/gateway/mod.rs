@@ -17,7 +17,7 @@ mod recorder;
 mod request;
 mod schedule;
 pub mod transcript;
-mod transport;
+pub mod transport;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 pub use admission::budget::{Budget, SpentByCall, UNKNOWN_SPENT};
 pub use admission::limiter::Limits;
 pub use answer::{Answer, Delta, Deltas, Provenance};
-pub use attempt::stream::Frame;
+pub use attempt::decoding::Frame;
 pub use catalogue::config::{self, Config};
 pub use catalogue::model_list::{EndpointEntry, ModelEntry};
 pub use catalogue::resolved::Resolved;
@@ -96,7 +96,7 @@ impl Gateway {
         Self { inner: Arc::new(Inner { catalogue: ArcSwap::from_pointee(catalogue), shared, reloaded: Notify::new() }) }
     }
 
-    /// Replaces the catalogue. Requests in in_flight, and variants that callers have pinned, keep the old one.
+    /// Replaces the catalogue. Requests in flight, and what callers have resolved before, keep the old one.
     pub fn reload(&self, config: Config) {
         let catalogue = Arc::new(Catalogue::new(config, Some(&self.inner.catalogue.load())));
         catalogue.show(&self.inner.shared.metrics.queue);

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_price_that_has_begun_holds() {
+    fn newest_price_that_has_begun_holds() {
         let price = |from_ms, input| Price { from_ms, input, cached: 0, cache_write: 0, output: 0 };
         let prices = [price(10, 1), price(30, 3), price(20, 2)];
         let at = |now_ms| at(prices.into_iter(), now_ms).map(|price| price.input);

@@ -7,6 +7,7 @@ use super::answer::Deltas;
 use super::catalogue::resolved::Resolved;
 use super::transcript::Conversation;
 use crate::llm::ChatRequest;
+use crate::llm::local::Method;
 use crate::types::{CallId, JsonMap, Transcript};
 
 /// Makes the transcript that the embedded provider reads.
@@ -53,6 +54,8 @@ pub struct Request {
     /// Makes the transcript that the embedded provider reads instead of the prompt; called only if that provider is
     /// asked.
     pub transcript: Option<MakeTranscript>,
+    /// How the embedded provider answers for an analysis; `None`: it cannot. A client's request gets a plain summary.
+    pub local: Option<Method>,
     /// The texts and the tools' arguments of a whole answer are repaired to be valid JSON. Has no effect on a stream.
     pub repair_json: bool,
     pub origin: Origin,
@@ -74,6 +77,7 @@ impl Request {
             once: false,
             conversation: None,
             transcript: None,
+            local: None,
             repair_json: false,
             origin: Origin::default(),
             deltas: None,

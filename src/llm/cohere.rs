@@ -1,6 +1,5 @@
 //! Cohere's chat API, version 2. Sources: the `cohere` package's types; the documentation's "Streaming" and "Tool use".
 
-use http::header::AUTHORIZATION;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,7 +10,7 @@ use super::json::{self, Object};
 use super::lenient;
 use super::{
     Call, ChatRequest, ChatResponse, Content, Message, Piece, Provider, ResponseFormat, Role, SchemaMode,
-    StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Usage, Wire, response, secret_header, sse,
+    StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Usage, Wire, response, sse,
 };
 
 pub(super) static COHERE: Cohere = Cohere;
@@ -42,11 +41,7 @@ impl Provider for Cohere {
         emulate::refuse(request, "Cohere", &["n", "logprobs"])?;
         let mut body = Vec::with_capacity(4096);
         write_body(&mut body, request, call)?;
-        let mut headers = Vec::new();
-        if let Some(key) = call.key {
-            headers.push(secret_header(AUTHORIZATION, &format!("Bearer {key}"))?);
-        }
-        Ok(Wire { path: "/v2/chat".to_owned(), headers, body })
+        Ok(Wire { path: "/v2/chat".to_owned(), headers: Vec::new(), body })
     }
 
     fn answer(&self, body: &[u8]) -> Result<ChatResponse, StreamError> {

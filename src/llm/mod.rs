@@ -6,12 +6,14 @@
 //! finds by itself.
 
 mod anthropic;
+mod auth;
 mod calls;
 mod cohere;
 pub mod complete;
 mod emulate;
 pub mod failure;
 pub mod form;
+mod framing;
 mod google;
 pub mod json;
 mod lenient;
@@ -34,7 +36,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 pub(crate) use openai::write_tool_call;
 pub(crate) use response::THINKING_BLOCKS;
 
+pub use auth::{AuthScheme, KeyHeader};
 pub use failure::{Class, RetryAfter, VendorError};
+pub use framing::Framing;
 pub use request::{ChatRequest, Content, Function, Message, ResponseFormat, Role, Tool, ToolCall, ToolChoice};
 pub use response::{ChatResponse, Choice, Finish, Piece, Usage};
 pub use text::Text;
@@ -77,6 +81,16 @@ pub trait Provider: Send + Sync {
     /// The default version of its API; `None` if the API has no versions to choose from.
     fn api_version(&self) -> Option<&'static str> {
         None
+    }
+
+    /// How requests are authenticated.
+    fn auth(&self) -> AuthScheme {
+        AuthScheme::Key(KeyHeader::BEARER)
+    }
+
+    /// How a stream is cut into events.
+    fn framing(&self) -> Framing {
+        Framing::Sse
     }
 
     /// Ways to get an answer under a schema, in the order in which they are tried if nothing is configured or learned.
@@ -151,8 +165,6 @@ impl SchemaMode {
 pub struct Call<'a> {
     /// The vendor's name for the model.
     pub model: &'a str,
-    /// The API key, if there is one.
-    pub key: Option<&'a str>,
     /// Set if the answer is to be streamed.
     pub stream: bool,
     /// How to get an answer under a schema; unused without a schema.
@@ -164,20 +176,18 @@ pub struct Call<'a> {
 /// Inputs of a request for a list of models.
 #[derive(Clone, Copy)]
 pub struct ListCall<'a> {
-    /// The API key, if there is one.
-    pub key: Option<&'a str>,
     /// The vendor's API version, if one is configured.
     pub api_version: Option<&'a str>,
     /// The position that the previous page gave; `None` for the first page.
     pub page: Option<&'a str>,
 }
 
-/// A request as sent to the vendor.
+/// A request as sent to the vendor, not yet authenticated.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Wire {
     /// The URL after the base URL, including the query.
     pub path: String,
-    /// Headers beyond `content-type`. Those with a secret are marked sensitive.
+    /// Headers beyond `content-type`.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub body: Vec<u8>,
 }
@@ -221,17 +231,6 @@ pub enum StreamError {
         /// The tokens that it used nevertheless.
         usage: Usage,
     },
-}
-
-/// A header with a secret value, marked as sensitive.
-///
-/// # Errors
-/// The value has characters that a header cannot hold.
-pub(crate) fn secret_header(name: HeaderName, value: &str) -> Result<(HeaderName, HeaderValue), Unsupported> {
-    let mut value = HeaderValue::from_str(value)
-        .map_err(|_| Unsupported("the endpoint's key has characters that no header can hold".to_owned()))?;
-    value.set_sensitive(true);
-    Ok((name, value))
 }
 
 #[cfg(test)]

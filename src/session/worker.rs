@@ -101,6 +101,7 @@ pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answe
     let delta = LiveKind::Delta { analysis: Arc::clone(&job.key.analysis) };
     let mut asked = Request::of_analysis(Arc::clone(&job.arm), request, Arc::clone(&job.key.analysis));
     asked.transcript = Some(reading(job));
+    asked.local = job.analysis.settings.local;
     asked.origin.call = Some(job.call.clone());
     asked.deltas = hub.wants(&job.call, &delta).then(|| deltas(job, hub));
     asked.deadline = job.deadline;

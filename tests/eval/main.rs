@@ -114,7 +114,8 @@ fn summaries(title: &str, set: Set, turns: usize, floor: (f64, f64), calls: &[Ca
 /// The embedded provider's own summary.
 fn summary(call: &Call) -> serde_json::Value {
     let transcript = Transcript { turns: call.turns.clone() };
-    let answer = local::answer(Some("summary"), &ChatRequest::default(), Some(&transcript)).expect("an answer");
+    let answer =
+        local::answer(Some(local::Method::Extract), &ChatRequest::default(), Some(&transcript)).expect("an answer");
     serde_json::from_str(answer.text()).expect("JSON")
 }
 

@@ -1,4 +1,4 @@
-//! Whole completions as JSON: OpenAI's shape, with AssemblyAI's fields beside it and ours in `sidetone`.
+//! Whole completions as JSON: OpenAI's format, with AssemblyAI's fields beside it and ours in `sidetone`.
 
 use std::time::Duration;
 
@@ -45,17 +45,17 @@ pub(super) fn whole(
     out
 }
 
-/// The vendor's name of the model, or ours where it says none.
+/// The vendor's name of the model, or ours if the vendor gives none.
 pub(super) fn model_name<'a>(vendor: &'a str, provenance: &'a Provenance) -> &'a str {
     if vendor.is_empty() { &provenance.model } else { vendor }
 }
 
-/// Unix seconds, now.
+/// The current time, Unix seconds.
 pub(super) fn unix_seconds() -> u64 {
     u64::try_from(crate::base::time::unix_ms() / 1000).unwrap_or(0)
 }
 
-/// An id for an answer whose vendor gave none.
+/// A new id, for an answer whose vendor gave none.
 pub(super) fn mint_id() -> String {
     format!("chatcmpl-{}", id::random_suffix())
 }
@@ -72,7 +72,7 @@ pub(super) fn sidetone(out: &mut Vec<u8>, provenance: &Provenance, cost_usd: Opt
     object.end();
 }
 
-/// Writes usage under both namings, details complete; `null` where the vendor did not count.
+/// Writes the usage under both sets of names, with all details; `null` if the vendor did not report it.
 pub(super) fn usage(out: &mut Vec<u8>, usage: Usage) {
     let (Some(input), Some(output)) = (usage.input, usage.output) else {
         out.extend_from_slice(b"null");
@@ -105,7 +105,7 @@ pub(super) fn usage(out: &mut Vec<u8>, usage: Usage) {
     for name in ["completion_tokens_details", "output_tokens_details"] {
         let mut details = Object::new(object.key(name));
         details.value("reasoning_tokens", &usage.reasoning.unwrap_or(0));
-        // Nobody counts these.
+        // No vendor reports these.
         for zero in ["audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens"] {
             details.key(zero).push(b'0');
         }

@@ -1,5 +1,6 @@
-//! Streamed completions: OpenAI's chunks, as they come. A chunk of OpenAI's own dialect goes through as it is; nothing
-//! waits for a timer. While a model thinks, comments keep the line alive. A broken stream ends with an error event and without `[DONE]`.
+//! Streamed completions: OpenAI's chunks as they arrive. A chunk that is in OpenAI's own format already is passed on
+//! unchanged, and nothing waits for a timer. While a model thinks, comments keep the connection alive. A broken stream ends
+//! with an error event and without `[DONE]`.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,15 +16,15 @@ use crate::gateway::{Frame, Stream};
 use crate::llm::json::{self, Object};
 use crate::llm::{Finish, Piece, THINKING_BLOCKS};
 
-/// A line of comment goes out after this long without a chunk, so that no proxy between takes the line for dead.
+/// A comment is sent after this long without a chunk, so that no proxy in between closes the connection.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const COMMENT: &[u8] = b": keep-alive\n\n";
 
-/// A stream on its way to its first token.
+/// A stream that waits for its first token.
 pub(super) type Opening = Pin<Box<dyn Future<Output = Result<Stream, OpenAiError>> + Send>>;
 
-/// The body of an answer that is begun before its first token: a comment at once and every `pace`, then as [`body`]. A
-/// failure is an event, as no status can tell of it any more. Dropped, the request is aborted upstream.
+/// The body of an answer that begins before its first token: a comment at once and every `pace`, then as [`body`]. A
+/// failure becomes an event, because the status was sent already. Dropping the body aborts the request upstream.
 pub(super) fn early(opening: Opening, include_usage: bool, pace: Duration) -> Body {
     let body = stream::once(async { Ok(Bytes::from_static(COMMENT)) });
     Body::from_stream(body.chain(stream::unfold(Line::Opening(opening), move |mut line| async move {
@@ -81,9 +82,9 @@ struct Writer {
     id: String,
     model: String,
     created: u64,
-    /// Blocks of thinking that went out: OpenAI's clients tell them apart by their `index`.
+    /// Number of blocks of thinking that were sent: OpenAI's clients tell the blocks apart by their `index`.
     thinking: u64,
-    /// Ends of answers that wait for the stream's, which carries the provenance.
+    /// The finish reasons, held back until the end of the stream, because the last chunk has the provenance.
     finishes: Vec<(u32, Finish)>,
     over: bool,
 }
@@ -103,7 +104,7 @@ impl Writer {
         }
     }
 
-    /// Everything that can go out now, in one piece.
+    /// Everything that can be sent now, in one piece.
     async fn next(&mut self) -> Option<Bytes> {
         if self.over {
             return None;
@@ -212,7 +213,7 @@ impl Writer {
         });
     }
 
-    /// A chunk with one answer that goes on.
+    /// A chunk of one answer that is not finished.
     fn choice(&self, out: &mut Vec<u8>, choice: u32, write: impl Fn(&mut Object<'_>)) {
         self.chunk(out, |chunk| {
             json::list(chunk.key("choices"), [()], |out, ()| {
@@ -237,7 +238,7 @@ impl Writer {
         out.extend_from_slice(b"\n\n");
     }
 
-    /// The ends of the answers, usage if it was asked for, provenance on whichever is last, `[DONE]`.
+    /// The finish reasons, the usage if it was requested, the provenance on the last chunk, and `[DONE]`.
     fn end(&mut self, out: &mut Vec<u8>) {
         self.over = true;
         let finishes = std::mem::take(&mut self.finishes);

@@ -70,7 +70,7 @@ fn begun_early(head: &str, body: &str) {
 }
 
 #[tokio::test]
-async fn a_model_that_thinks_keeps_the_line_alive() {
+async fn thinking_model_gets_keep_alive_comments() {
     let fake = Fake::start(vec![thoughtful()]).await;
     let (head, body) = answer(&[&fake]).await;
     begun_early(&head, &body);
@@ -78,7 +78,7 @@ async fn a_model_that_thinks_keeps_the_line_alive() {
 }
 
 #[tokio::test]
-async fn failover_goes_on_behind_the_comments() {
+async fn failover_continues_after_the_comments() {
     let (first, second) = (Fake::start(vec![lost()]).await, Fake::start(vec![spoken(&["well"])]).await);
     let (head, body) = answer(&[&first, &second]).await;
     begun_early(&head, &body);
@@ -87,7 +87,7 @@ async fn failover_goes_on_behind_the_comments() {
 }
 
 #[tokio::test]
-async fn a_failure_behind_the_comments_is_an_event() {
+async fn failure_after_the_comments_is_an_event() {
     let (first, second) = (Fake::start(vec![lost()]).await, Fake::start(vec![reply(500, "", "{}")]).await);
     let (head, body) = answer(&[&first, &second]).await;
     begun_early(&head, &body);
@@ -96,7 +96,7 @@ async fn a_failure_behind_the_comments_is_an_event() {
 }
 
 #[tokio::test]
-async fn without_a_vendors_header_a_failure_is_a_status() {
+async fn failure_without_a_vendors_header_is_a_status() {
     let slow = [vec![Step::Wait(PACE * 10)], reply(400, "", r#"{"error":{"message":"no"}}"#)].concat();
     let fake = Fake::start(vec![slow]).await;
     let (head, _) = answer(&[&fake]).await;
@@ -104,7 +104,7 @@ async fn without_a_vendors_header_a_failure_is_a_status() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_while_the_model_thinks_aborts_it() {
+async fn client_that_disconnects_while_the_model_thinks_aborts_it() {
     let fake = Fake::start(vec![vec![sse_head(), Step::Hang]]).await;
     let mut socket = ask(&[&fake]).await;
     let mut text = Vec::new();

@@ -3,6 +3,7 @@
 //! Knows nothing of other candidates, of retries and of what becomes of an answer.
 
 pub(in crate::gateway) mod context;
+pub(in crate::gateway) mod decoding;
 pub(in crate::gateway) mod opened;
 pub(in crate::gateway) mod record;
 pub(in crate::gateway) mod start;

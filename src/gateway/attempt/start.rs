@@ -16,8 +16,9 @@ use crate::base::http::Response;
 use crate::gateway::catalogue::endpoint::EndpointModel;
 use crate::gateway::code::Code;
 use crate::gateway::error::Failure;
-use crate::llm::form::{self, Form};
-use crate::llm::{ChatResponse, StreamError, Thinking, Wire, failure, limits};
+use crate::gateway::transport::framing;
+use crate::llm::form::Form;
+use crate::llm::{ChatResponse, Framing, StreamError, Thinking, Wire, failure, limits};
 
 /// Maximum size of the body of a plain (not streamed) answer.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
@@ -73,13 +74,14 @@ async fn start_unredacted(
     if let Some(answering) = context.answering {
         answering.store(true, Ordering::Relaxed);
     }
-    let events = response.media_type().eq_ignore_ascii_case("text/event-stream");
+    let framing = provider.framing();
+    let events = framing::is_stream(framing, response.media_type());
     let until = if context.request.stream || events {
         context.deadline.min(Instant::now() + timeouts.first_token)
     } else {
         context.plain_header
     };
-    let (form, head) = begin(&mut response, events, until).await.map_err(|failure| match failure {
+    let (form, head) = begin(&mut response, framing, events, until).await.map_err(|failure| match failure {
         Failure { code: Code::Timeout, .. } if events => Failure::timeout("no token", timeouts.first_token),
         other => other,
     })?;
@@ -139,8 +141,13 @@ fn too_long() -> String {
 }
 
 /// Reads until the bytes show the form of the body, which nearly always takes one read. Returns the form and the bytes
-/// read so far, without leading whitespace. `events`: the media type is that of an event stream.
-async fn begin(response: &mut Response, events: bool, until: Instant) -> Result<(Form, Bytes), Failure> {
+/// read so far, without leading whitespace. `events`: the media type is that of a stream in this framing.
+async fn begin(
+    response: &mut Response,
+    framing: Framing,
+    events: bool,
+    until: Instant,
+) -> Result<(Form, Bytes), Failure> {
     let started = Instant::now();
     let mut head = Bytes::new();
     let mut blanks = 0;
@@ -150,13 +157,13 @@ async fn begin(response: &mut Response, events: bool, until: Instant) -> Result<
             return Ok((if events { Form::Events } else { Form::Document }, head));
         };
         head = if head.is_empty() { bytes } else { [head, bytes].concat().into() };
-        let blank = form::blank(&head);
+        let blank = framing::blank(framing, &head);
         head.advance(blank);
         blanks += blank;
         if blanks > MAX_BODY_BYTES {
             return Err(Failure::malformed(too_long()));
         }
-        if let Some(form) = form::of(&head, events) {
+        if let Some(form) = framing::form(framing, &head, events) {
             return Ok((form, head));
         }
     }

@@ -3,7 +3,6 @@
 //! Knows nothing of other attempts. Before the commit point its frames are held back; the attempt decides when that
 //! point is reached.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,12 +11,13 @@ use futures::FutureExt as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::context::Context;
+use super::decoding::{Decoding, Frame};
 use super::record::AttemptRecord;
 use crate::base::http::{HttpError, Response};
 use crate::gateway::catalogue::endpoint::EndpointModel;
 use crate::gateway::error::Failure;
-use crate::llm::complete::Progress;
-use crate::llm::{Piece, StreamDecoder, StreamError, Thinking, Usage, failure, sse};
+use crate::gateway::transport::framing::{FramingError, Parser};
+use crate::llm::{Piece, Usage};
 use crate::types::Why;
 
 /// How long the request waits for the end of a finished stream.
@@ -30,22 +30,13 @@ const BURST: Duration = Duration::from_millis(1);
 /// Maximum number of further reads in a burst.
 const MOST_READS: usize = 16;
 
-/// One event of a stream.
-#[derive(Debug, Default)]
-pub struct Frame {
-    /// The decoded content.
-    pub pieces: Vec<Piece>,
-    /// The chunk as it arrived, if it is in OpenAI's own format and was requested.
-    pub raw: Option<Box<[u8]>>,
-}
-
 /// A stream; it has its record once it is past its commit point.
 pub(in crate::gateway) struct AttemptStream {
     pub(in crate::gateway) remote: Arc<EndpointModel>,
     response: Option<Response>,
     /// The first bytes of the body, until they are decoded.
     head: Option<Bytes>,
-    parser: sse::Parser,
+    parser: Parser,
     decoding: Decoding,
     deadline: Instant,
     between: Duration,
@@ -69,121 +60,6 @@ impl Drop for AttemptStream {
     }
 }
 
-/// The decoded part of a stream.
-struct Decoding {
-    decoder: Box<dyn StreamDecoder>,
-    thinking: Thinking,
-    /// Set if the model said something since this was last read, even if that is held back.
-    spoke: bool,
-    keep_raw: bool,
-    /// Set if tool calls after an answer's first are left out.
-    one_call: bool,
-    /// The first tool call of each answer, as (choice, index).
-    first_calls: Vec<(u32, u32)>,
-    held: VecDeque<Frame>,
-    /// The vendor's raw counts, so that the record can count the implausible ones.
-    usage: Usage,
-    /// Number of answers requested.
-    asked: u32,
-    progress: Progress,
-}
-
-impl Decoding {
-    /// Decodes one event into a frame. Returns true if the vendor marked the end of the answer.
-    fn take(&mut self, event: sse::Event<'_>) -> Result<bool, Failure> {
-        let mut frame = Frame::default();
-        match self.decoder.decode(event, &mut frame.pieces) {
-            Ok(()) => {}
-            // One malformed event does not end a stream that otherwise works.
-            Err(StreamError::Malformed(_)) => {
-                if let Some(error) = failure::reported(event.name, event.data) {
-                    return Err(error.into());
-                }
-                // Data that is not an object was not part of an answer.
-                if event.data.trim_ascii_start().starts_with(b"{") {
-                    self.progress.unread();
-                }
-                return Ok(false);
-            }
-            Err(StreamError::Vendor(error)) => {
-                // The tokens of a failed answer are billed too.
-                self.count(&mut frame.pieces);
-                return Err(error.into());
-            }
-            Err(StreamError::Incomplete { why, .. }) => return Err(Failure::from(&why)),
-        }
-        let silent = frame.pieces.is_empty();
-        self.spoke |= frame.pieces.iter().any(Piece::is_semantic);
-        let set_aside = self.thinking.pieces(&mut frame.pieces);
-        let left_out = self.one_call && self.leave_calls_out(&mut frame.pieces);
-        self.count(&mut frame.pieces);
-        let mut done = false;
-        for piece in &frame.pieces {
-            self.progress.piece(piece);
-            done |= *piece == Piece::Done;
-        }
-        if silent && let Some(error) = failure::reported(event.name, event.data) {
-            return Err(error.into());
-        }
-        if self.keep_raw && !set_aside && !left_out && !done && self.decoder.as_openai(event.data) {
-            frame.raw = Some(one_line(event.data));
-        }
-        if !frame.pieces.is_empty() || frame.raw.is_some() {
-            self.held.push_back(frame);
-        }
-        Ok(done)
-    }
-
-    /// Records the vendor's raw token counts, and removes implausible ones from the pieces that are passed on.
-    fn count(&mut self, pieces: &mut [Piece]) {
-        for piece in pieces {
-            if let Piece::Usage(now) = piece {
-                self.usage.update(*now);
-                *now = now.plausible().0;
-            }
-        }
-    }
-
-    /// Leaves out all tool calls but an answer's first; returns true if there were others.
-    fn leave_calls_out(&mut self, pieces: &mut Vec<Piece>) -> bool {
-        let all = pieces.len();
-        pieces.retain(|piece| {
-            let Piece::ToolCall { choice, index, .. } = piece else { return true };
-            match self.first_calls.iter().find(|(of, _)| of == choice) {
-                Some((_, first)) => first == index,
-                None => {
-                    self.first_calls.push((*choice, *index));
-                    true
-                }
-            }
-        });
-        pieces.len() < all
-    }
-
-    /// Ends the stream: releases what was held back.
-    fn end(&mut self) {
-        let mut pieces = Vec::new();
-        self.thinking.end(&mut pieces);
-        if !pieces.is_empty() {
-            pieces.iter().for_each(|piece| self.progress.piece(piece));
-            self.held.push_back(Frame { pieces, raw: None });
-        }
-    }
-
-    /// Returns true if every answer is complete, although the stream was cut or has stalled.
-    fn complete(&self) -> bool {
-        self.progress.end(self.asked, false).is_ok()
-    }
-
-    /// Judges the stream at its end. Adds a finish to answers for which the vendor sent only the end mark.
-    fn conclude(&mut self) -> Result<(), Failure> {
-        let finishes = self.progress.end(self.asked, true).map_err(|why| Failure::from(&why))?;
-        let finishes = finishes.into_iter().map(|(choice, reason)| Piece::Finish { choice, reason });
-        self.held.push_back(Frame { pieces: finishes.collect(), raw: None });
-        Ok(())
-    }
-}
-
 impl AttemptStream {
     /// `head` is the part of the body that was already read.
     pub(in crate::gateway) fn new(
@@ -193,26 +69,12 @@ impl AttemptStream {
         head: Bytes,
         keep_raw: bool,
     ) -> Self {
-        let decoding = Decoding {
-            decoder: remote.endpoint.config.provider.stream(),
-            thinking: Thinking::new(
-                remote.endpoint.config.think_tags,
-                context.request.wants_json() || remote.thinks_unmarked(),
-            ),
-            spoke: false,
-            keep_raw,
-            one_call: context.one_call,
-            first_calls: Vec::new(),
-            held: VecDeque::new(),
-            usage: Usage::default(),
-            asked: context.request.n.unwrap_or(1),
-            progress: Progress::default(),
-        };
+        let decoding = Decoding::new(context, remote, keep_raw);
         Self {
             remote: Arc::clone(remote),
             response: Some(response),
             head: Some(head),
-            parser: sse::Parser::default(),
+            parser: Parser::new(remote.endpoint.config.provider.framing()),
             decoding,
             deadline: context.deadline,
             between: context.timeouts.between_tokens,
@@ -336,7 +198,7 @@ impl AttemptStream {
     async fn took(&mut self, came: Result<Option<Bytes>, HttpError>) -> Result<(), Failure> {
         match came {
             Ok(Some(bytes)) => {
-                self.parser.push(&bytes).map_err(|error| Failure::malformed(error.to_string()))?;
+                self.parser.push(&bytes)?;
                 self.drain_parser().await
             }
             Ok(None) => self.end_of_body(),
@@ -346,7 +208,7 @@ impl AttemptStream {
     }
 
     async fn drain_parser(&mut self) -> Result<(), Failure> {
-        while let Some(event) = self.parser.next() {
+        while let Some(event) = self.parser.next()? {
             if self.decoding.take(event)? {
                 self.decoding.conclude()?;
                 return self.finish().await;
@@ -356,7 +218,7 @@ impl AttemptStream {
     }
 
     fn end_of_body(&mut self) -> Result<(), Failure> {
-        if let Some(event) = self.parser.finish() {
+        if let Some(event) = self.parser.finish()? {
             self.decoding.take(event)?;
         }
         self.decoding.end();
@@ -382,17 +244,14 @@ impl AttemptStream {
     }
 }
 
-/// Joins JSON that came in several `data` lines into one line: line breaks occur only between its tokens.
-fn one_line(data: &[u8]) -> Box<[u8]> {
-    let mut line: Box<[u8]> = data.into();
-    if line.contains(&b'\n') {
-        line.iter_mut().filter(|byte| **byte == b'\n').for_each(|byte| *byte = b' ');
-    }
-    line
-}
-
 /// Lets the ready tasks run once. Awaiting a spawned task shows that they did; a plain yield would not, because the
 /// caller's future may be polled more than once per turn.
 async fn give_turn() {
     let _ = tokio::spawn(std::future::ready(())).await;
+}
+
+impl From<FramingError> for Failure {
+    fn from(error: FramingError) -> Self {
+        Self::malformed(error.to_string())
+    }
 }

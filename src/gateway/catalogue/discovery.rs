@@ -91,11 +91,7 @@ impl Discovery<'_> {
         let mut listed = Vec::new();
         let mut next: Option<String> = None;
         for _ in 0..MAX_PAGES {
-            let call = ListCall {
-                key: endpoint.key(),
-                api_version: endpoint.config.api_version.as_deref(),
-                page: next.as_deref(),
-            };
+            let call = ListCall { api_version: endpoint.config.api_version.as_deref(), page: next.as_deref() };
             let wire = provider.list(&call).map_err(|error| Failure::request(Code::Unsupported, error.to_string()))?;
             let got = self.client.get(&endpoint.destination, wire, Timeouts::default().connect);
             let got = timeout(PAGE_TIMEOUT, got).await;

@@ -11,7 +11,6 @@ use secrecy::ExposeSecret as _;
 
 use super::config::EndpointConfig;
 use super::listing::Listings;
-use crate::base::secret;
 use crate::gateway::admission::budget::Pricing;
 use crate::gateway::admission::circuit_breaker::CircuitBreaker;
 use crate::gateway::admission::latency::{HedgeAllowance, LatencyTracker};
@@ -127,7 +126,8 @@ impl EndpointModel {
 
     /// Withholds a message that repeats the endpoint's key, in whole or in part, plain or encoded: vendors may echo it.
     pub(in crate::gateway) fn redact(&self, mut failure: Failure) -> Failure {
-        if self.endpoint.key().is_some_and(|key| secret::repeats(&failure.message, key)) {
+        let auth = &self.endpoint.destination.auth;
+        if auth.as_ref().is_some_and(|auth| auth.is_repeated_in(&failure.message)) {
             failure.message = "(the vendor's message is withheld: it repeats the key)".to_owned();
         }
         failure
@@ -141,7 +141,6 @@ impl EndpointModel {
     ) -> Result<Wire, Unsupported> {
         let call = Call {
             model: &self.vendor_model,
-            key: self.endpoint.key(),
             stream: request.stream,
             schema_mode,
             api_version: self.endpoint.config.api_version.as_deref(),
@@ -233,7 +232,12 @@ impl Endpoint {
         Self {
             uid,
             name: Arc::from(config.name.as_str()),
-            destination: Destination { id: uid, base_url: config.base_url.clone(), headers: config.headers.clone() },
+            destination: Destination {
+                id: uid,
+                base_url: config.base_url.clone(),
+                headers: config.headers.clone(),
+                auth: config.auth.clone(),
+            },
             limiter: limiter.unwrap_or_else(|| Arc::new(Limiter::new(config.limits))),
             hedges: HedgeAllowance::default(),
             listings: before.map_or_else(Arc::default, |before| Arc::clone(&before.listings)),
@@ -263,11 +267,6 @@ impl Endpoint {
             Some(listed) => traits.or(&listed.traits),
             None => traits,
         }
-    }
-
-    /// The API key in plain text.
-    pub(in crate::gateway) fn key(&self) -> Option<&str> {
-        self.config.key.as_ref().map(|key| key.value.expose_secret())
     }
 }
 

@@ -7,18 +7,24 @@ use std::sync::Arc;
 use crate::gateway::code::Code;
 use crate::gateway::error::GatewayError;
 use crate::gateway::request::Request;
-use crate::llm::{ChatResponse, local};
+use crate::llm::ChatResponse;
+use crate::llm::local::{self, LocalError};
 
 /// Asks the embedded provider on a blocking thread, off the runtime's own threads.
 pub(super) fn ask(request: &Request) -> impl Future<Output = Result<ChatResponse, GatewayError>> + use<> {
-    let (task, chat, transcript) = (request.origin.analysis.clone(), request.chat.clone(), request.transcript.clone());
+    let (analysis, method) = (request.origin.analysis.clone(), request.local);
+    let (chat, transcript) = (request.chat.clone(), request.transcript.clone());
     async move {
+        let unsupported = |error: LocalError| GatewayError::new(Code::Unsupported, error.to_string());
+        if let (Some(analysis), None) = (analysis, method) {
+            return Err(unsupported(LocalError::Unsupported(format!("analysis {analysis:?}"))));
+        }
         let answered = tokio::task::spawn_blocking(move || {
             let transcript = transcript.map(|make| make());
-            local::answer(task.as_deref(), &chat, transcript.as_deref())
+            local::answer(method, &chat, transcript.as_deref())
         });
         match answered.await {
-            Ok(answer) => answer.map_err(|error| GatewayError::new(Code::Unsupported, error.to_string())),
+            Ok(answer) => answer.map_err(unsupported),
             Err(_) => Err(GatewayError::new(Code::UpstreamError, "the embedded provider failed").temporarily()),
         }
     }

@@ -18,7 +18,7 @@ use crate::gateway::error::{Failure, GatewayError};
 use crate::llm::ChatRequest;
 
 /// Result of [`Run::next`].
-pub(in crate::gateway) enum Reached {
+pub(super) enum Reached {
     /// An attempt at its commit point.
     Opened(Opened),
     /// The embedded provider is the next candidate.
@@ -32,8 +32,8 @@ impl<'a> Run<'a> {
     /// No candidate is left, or the deadline has passed.
     ///
     /// # Cancel safety
-    /// Dropping the future aborts the attempt in progress and completes its row.
-    pub(in crate::gateway) async fn next(&mut self, request: &ChatRequest) -> Result<Reached, GatewayError> {
+    /// Dropping the future aborts the attempt in progress and completes its record.
+    pub(super) async fn next(&mut self, request: &ChatRequest) -> Result<Reached, GatewayError> {
         loop {
             let Some(position) = self.pick() else { return Err(self.error()) };
             let ready_at = self.candidates[position].ready_at;

@@ -19,7 +19,7 @@ use crate::types::attempt::first_id;
 use crate::types::{RequestDone, Why};
 
 /// One request in progress.
-pub(in crate::gateway) struct Run<'a> {
+pub(super) struct Run<'a> {
     pub(super) shared: &'a Shared,
     pub(super) resolved: &'a Resolved,
     pub(super) origin: Origin,
@@ -37,9 +37,9 @@ pub(in crate::gateway) struct Run<'a> {
     pub(super) failures: Vec<AttemptFailure>,
     pub(super) last: Option<Failure>,
     /// Number of HTTP calls made.
-    pub(in crate::gateway) attempts: u32,
+    pub(super) attempts: u32,
     /// Time spent waiting for the network and the vendors, including the waits before retries.
-    pub(in crate::gateway) waited: Duration,
+    pub(super) waited: Duration,
     pub(super) repairing: bool,
     pub(super) hedged: bool,
     pub(super) current: usize,
@@ -73,7 +73,7 @@ pub(super) fn next_id(now_ms: i64) -> i64 {
 }
 
 impl<'a> Run<'a> {
-    pub(in crate::gateway) fn new(
+    pub(super) fn new(
         shared: &'a Shared,
         resolved: &'a Resolved,
         request: &Request,
@@ -121,7 +121,7 @@ impl<'a> Run<'a> {
     }
 
     /// Prepares a repair: every candidate may be asked again, starting with the one that answered.
-    pub(in crate::gateway) fn repair(&mut self) {
+    pub(super) fn repair(&mut self) {
         let now = Instant::now();
         self.repairing = true;
         self.last = None;
@@ -149,7 +149,7 @@ impl<'a> Run<'a> {
     }
 
     /// The endpoint and the vendor model of the candidate that answered last; `None` for the embedded provider.
-    pub(in crate::gateway) fn current(&self) -> Option<(Arc<str>, Arc<str>)> {
+    pub(super) fn current(&self) -> Option<(Arc<str>, Arc<str>)> {
         match &self.candidates.get(self.current)?.candidate {
             Candidate::Remote(remote) => Some((Arc::clone(&remote.endpoint.name), Arc::clone(&remote.vendor_model))),
             Candidate::Local => None,

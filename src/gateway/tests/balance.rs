@@ -37,19 +37,19 @@ fn remote(resolved: &Resolved, name: &str) -> Arc<EndpointModel> {
 }
 
 #[test]
-fn the_list_decides_unless_told_otherwise() {
+fn candidates_without_a_balance_keep_their_order() {
     for extra in ["", "balance = \"order\""] {
         assert_eq!(arranged(&model(extra)), ["e0", "local", "e1", "e2"]);
     }
 }
 
 #[test]
-fn cost_wants_the_cheapest_first_and_the_unknown_last() {
+fn cost_balance_asks_the_cheapest_first_and_the_unknown_last() {
     assert_eq!(arranged(&model("balance = \"cost\"")), ["e2", "e0", "e1", "local"]);
 }
 
 #[test]
-fn weights_share_the_requests() {
+fn weight_balance_shares_the_requests_by_weight() {
     let resolved = model("balance = \"weight\"\nweights = [3, 1, 0]");
     let mut first = 0;
     for _ in 0..2_000 {
@@ -62,7 +62,7 @@ fn weights_share_the_requests() {
 }
 
 #[test]
-fn latency_wants_the_fastest_and_does_not_pile_upon_it() {
+fn latency_balance_asks_the_fastest_and_spreads_its_load() {
     let resolved = model("balance = \"latency\"");
     let now = Instant::now();
     for (name, ms) in [("e0", 900), ("e1", 90), ("e2", 400)] {
@@ -87,7 +87,7 @@ fn latency_wants_the_fastest_and_does_not_pile_upon_it() {
 }
 
 #[test]
-fn weights_must_fit_the_candidates() {
+fn weights_that_do_not_match_the_candidates_are_refused() {
     let problems = |extra: &str| {
         let table: toml::Table = toml::from_str(&format!(
             "[endpoints.e]\nprovider = \"openai\"\n[models.m]\ncandidates = [\"e/a\", \"e/b\", \"local\"]\n{extra}"

@@ -43,7 +43,7 @@ fn request(gateway: &Gateway, call: Option<&str>) -> Request {
 }
 
 #[tokio::test]
-async fn a_hundred_at_once_spend_what_the_cap_allows_and_never_more() {
+async fn concurrent_requests_never_spend_more_than_the_cap() {
     let mut slow = vec![Step::Wait(Duration::from_millis(20))];
     slow.extend(plain("x"));
     let fake = Fake::start(vec![slow]).await;
@@ -76,7 +76,7 @@ async fn a_hundred_at_once_spend_what_the_cap_allows_and_never_more() {
 }
 
 #[tokio::test]
-async fn nobody_is_refused_for_an_answer_whose_length_is_a_guess() {
+async fn request_without_max_tokens_is_not_refused_for_an_estimate() {
     let fake = Fake::start(vec![plain("x")]).await;
     // An answer without a limit is assumed to have 1,024 tokens, which would cost 51 dollars.
     let (gateway, _) = capped(&fake, None, Some(3.0), 0);
@@ -91,7 +91,7 @@ async fn nobody_is_refused_for_an_answer_whose_length_is_a_guess() {
 }
 
 #[tokio::test]
-async fn what_was_spent_before_counts_and_failures_cost_nothing() {
+async fn earlier_spending_counts_and_failures_cost_nothing() {
     let fake = Fake::start(vec![fake::reply(400, "", "{}"), plain("x")]).await;
     let (gateway, _) = capped(&fake, None, Some(30.0), 25_000_000_000_000);
     assert_eq!(gateway.complete(request(&gateway, None)).await.expect_err("400").code().as_str(), "invalid_request");
@@ -103,7 +103,7 @@ async fn what_was_spent_before_counts_and_failures_cost_nothing() {
 }
 
 #[tokio::test]
-async fn a_day_ends_at_midnight_and_an_attempt_counts_on_the_day_on_which_it_began() {
+async fn attempt_counts_on_the_day_on_which_it_began() {
     const DAY_MS: i64 = 24 * 60 * 60 * 1000;
     let hanging = vec![fake::sse_head(), fake::text("x"), Step::Hang];
     let fake = Fake::start(vec![hanging, plain("x")]).await;
@@ -125,7 +125,7 @@ async fn a_day_ends_at_midnight_and_an_attempt_counts_on_the_day_on_which_it_beg
 }
 
 #[tokio::test]
-async fn a_stream_that_is_given_up_frees_its_reservation() {
+async fn dropped_stream_frees_its_reservation() {
     let fake = Fake::start(vec![vec![fake::sse_head(), fake::text("x"), Step::Hang], stream(&["y"])]).await;
     // The estimate is 1.70 USD, and an answer that had begun counts as that much: the rest is enough for one more.
     let (gateway, tape) = capped(&fake, None, Some(3.5), 0);
@@ -135,7 +135,7 @@ async fn a_stream_that_is_given_up_frees_its_reservation() {
 }
 
 #[tokio::test]
-async fn who_waits_for_money_holds_no_place() {
+async fn request_waiting_for_money_holds_no_slot() {
     let streaming = Fake::start(vec![vec![fake::sse_head(), fake::text("x"), Step::Hang]]).await;
     let narrow = Fake::start(vec![plain("x")]).await;
     let price = "prices = [{model = \"*\", input = 100000, output = 50000}]";

@@ -44,7 +44,7 @@ const TABLE: [(bool, Ending, bool, bool, bool); 32] = [
 ];
 
 #[tokio::test]
-async fn stream_is_complete_by_the_table_else_the_next_candidate_answers_or_an_error_ends_it() {
+async fn stream_ending_decides_between_answer_failover_and_error() {
     let good = Fake::start(vec![stream(&["fine"])]).await;
     for vendor in VENDORS {
         for (words, ending, marked, closed, complete) in TABLE {
@@ -78,7 +78,7 @@ async fn stream_is_complete_by_the_table_else_the_next_candidate_answers_or_an_e
 }
 
 #[tokio::test]
-async fn whole_body_is_complete_by_a_known_finish_reason_alone() {
+async fn whole_body_is_complete_only_with_a_known_finish_reason() {
     let good = Fake::start(vec![super::fake::plain("fine")]).await;
     for vendor in VENDORS {
         for text in ["well", ""] {
@@ -101,7 +101,7 @@ async fn whole_body_is_complete_by_a_known_finish_reason_alone() {
 }
 
 #[tokio::test]
-async fn failure_told_as_a_finish_reason_is_one() {
+async fn finish_reason_that_reports_a_failure_is_a_failure() {
     let good = Fake::start(vec![stream(&["fine"])]).await;
     for (vendor, words) in [
         ("openai_compatible", vec!["error", "abort", "network_error", "insufficient_system_resource"]),
@@ -133,7 +133,7 @@ async fn failure_told_as_a_finish_reason_is_one() {
 }
 
 #[tokio::test]
-async fn stream_that_gave_nothing_readable_is_a_failure() {
+async fn stream_without_a_readable_event_is_a_failure() {
     for events in [
         vec!["[DONE]"],
         vec![r#"{"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":null}"#, "[DONE]"],
@@ -165,7 +165,7 @@ async fn stream_that_gave_nothing_readable_is_a_failure() {
 }
 
 #[tokio::test]
-async fn answers_of_a_stream_have_to_end_all() {
+async fn stream_with_several_answers_is_complete_when_all_have_ended() {
     let part = |choice, finish: &str| {
         data(&format!(
             r#"{{"id":"x","choices":[{{"index":{choice},"delta":{{"content":"a"}},"finish_reason":{finish}}}]}}"#

@@ -12,6 +12,8 @@ use tokio::net::{TcpListener, TcpStream};
 pub(crate) enum Step {
     /// Writes these bytes.
     Write(String),
+    /// Writes these bytes, which need not be text.
+    Bytes(Vec<u8>),
     /// Waits for this long.
     Wait(Duration),
     /// Waits until another fake has had this many requests.
@@ -79,7 +81,9 @@ async fn serve(mut socket: TcpStream, seen: Arc<Mutex<Seen>>, script: Arc<Mutex<
         {
             let mut seen = seen.lock().expect("seen");
             seen.heads.push(head);
-            seen.bodies.push(serde_json::from_slice(&body).unwrap_or(Value::Null));
+            // A body that is not JSON is kept as text.
+            let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
+            seen.bodies.push(serde_json::from_slice(&body).unwrap_or_else(|_| text()));
         }
         let reply = {
             let mut script = script.lock().expect("script");
@@ -87,8 +91,14 @@ async fn serve(mut socket: TcpStream, seen: Arc<Mutex<Seen>>, script: Arc<Mutex<
         };
         for step in reply {
             match step {
-                Step::Write(bytes) => {
-                    if socket.write_all(bytes.as_bytes()).await.is_err() {
+                Step::Write(text) => {
+                    if socket.write_all(text.as_bytes()).await.is_err() {
+                        seen.lock().expect("seen").aborted += 1;
+                        return;
+                    }
+                }
+                Step::Bytes(bytes) => {
+                    if socket.write_all(&bytes).await.is_err() {
                         seen.lock().expect("seen").aborted += 1;
                         return;
                     }

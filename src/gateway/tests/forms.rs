@@ -15,7 +15,7 @@ const MEDIA: [Option<&str>; 6] = [
 ];
 
 #[tokio::test]
-async fn body_is_read_as_what_it_is_whatever_its_media_type_says() {
+async fn body_form_is_detected_whatever_the_media_type_is() {
     let good = Fake::start(vec![stream(&["fine"])]).await;
     for vendor in VENDORS {
         let events = said(vendor, "well") + &ended(vendor, Ending::Known, true).expect("an end");
@@ -40,7 +40,7 @@ async fn body_is_read_as_what_it_is_whatever_its_media_type_says() {
 }
 
 #[tokio::test]
-async fn error_in_a_body_of_status_200_is_one_whatever_its_form() {
+async fn error_in_a_body_of_status_200_is_a_failure() {
     let good = Fake::start(vec![stream(&["fine"])]).await;
     for vendor in VENDORS {
         for error in [
@@ -66,7 +66,7 @@ async fn error_in_a_body_of_status_200_is_one_whatever_its_form() {
 }
 
 #[tokio::test]
-async fn first_words_of_a_stream_under_another_media_type_do_not_wait_for_its_end() {
+async fn stream_under_another_media_type_is_passed_on_at_once() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
     let steps = vec![
         fake::Step::Write(head.to_owned()),
@@ -97,7 +97,7 @@ fn own(delta: &str, finish: &str) -> String {
 }
 
 #[tokio::test]
-async fn only_chunks_of_openais_shape_go_on_as_they_came() {
+async fn only_chunks_in_openais_shape_are_passed_on_unchanged() {
     let words = |text: &str| own(&format!(r#"{{"content":"{text}"}}"#), "null");
     let split = words("f").replace("\"choices\"", "\n\"choices\"");
     let lines: Vec<String> = split.lines().map(|line| format!("data: {line}\n")).collect();
@@ -165,7 +165,7 @@ async fn only_chunks_of_openais_shape_go_on_as_they_came() {
 }
 
 #[tokio::test]
-async fn error_event_ends_a_stream_with_an_error_in_any_words() {
+async fn error_event_ends_a_stream_with_an_error() {
     for event in ["{\"message\":\"no\"}", "{\"error\":{\"message\":\"no\"}}", "\"no\"", "overloaded", "{}"] {
         let body = format!("data: {}\n\nevent: error\ndata: {event}\n\n", own(r#"{"content":"half"}"#, "null"));
         let fake = Fake::start(vec![vec![sse_head(), chunk(&body), chunk("data: [DONE]\n\n"), end()]]).await;

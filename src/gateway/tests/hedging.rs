@@ -38,7 +38,7 @@ fn rows(tape: &Tape) -> Vec<(&'static str, &'static str, Option<&'static str>)> 
 }
 
 #[tokio::test]
-async fn the_next_candidate_wins_and_the_slow_one_is_aborted() {
+async fn hedge_at_the_next_candidate_wins_and_the_slow_attempt_is_aborted() {
     for streamed in [true, false] {
         let (slow, other) =
             (Fake::start(vec![good(streamed, "a")]).await, Fake::start(vec![good(streamed, "b")]).await);
@@ -52,7 +52,7 @@ async fn the_next_candidate_wins_and_the_slow_one_is_aborted() {
 }
 
 #[tokio::test]
-async fn alone_it_is_asked_again_and_one_in_twenty_at_most() {
+async fn hedge_without_another_candidate_asks_the_same_one_at_most_one_in_twenty() {
     let fake = Fake::start(vec![plain("a")]).await;
     let (gateway, tape) = over(&[&fake], HEDGED);
     warm(&gateway, false).await;
@@ -68,7 +68,7 @@ async fn alone_it_is_asked_again_and_one_in_twenty_at_most() {
 }
 
 #[tokio::test]
-async fn the_first_may_still_win_and_then_the_hedge_is_aborted() {
+async fn hedge_is_aborted_when_the_first_attempt_wins() {
     let (first, other) = (Fake::start(vec![plain("a")]).await, Fake::start(vec![vec![Step::Hang]]).await);
     let (gateway, tape) = over(&[&first, &other], HEDGED);
     warm(&gateway, false).await;
@@ -82,7 +82,7 @@ async fn the_first_may_still_win_and_then_the_hedge_is_aborted() {
 }
 
 #[tokio::test]
-async fn when_both_fail_the_rest_has_its_turn() {
+async fn failed_attempt_and_failed_hedge_move_on_to_the_next_candidate() {
     let broken = reply(400, "", "{}");
     let (first, second, third) = (
         Fake::start(vec![plain("a")]).await,
@@ -100,7 +100,7 @@ async fn when_both_fail_the_rest_has_its_turn() {
 }
 
 #[tokio::test]
-async fn a_hedge_waits_for_nothing_and_nothing_is_hedged_unasked() {
+async fn hedge_never_waits_and_is_off_unless_configured() {
     // The other endpoint has no free slot, and neither has the slow one.
     let (slow, other) =
         (Fake::start(vec![plain("a")]).await, Fake::start(vec![vec![sse_head(), text("x"), Step::Hang]]).await);

@@ -9,6 +9,7 @@ mod hedging;
 mod rates;
 mod streams;
 mod thinking;
+mod transport;
 mod vendors;
 mod whole;
 

@@ -15,7 +15,7 @@ fn telling(headers: &str) -> fake::Reply {
 }
 
 #[tokio::test]
-async fn a_configured_rate_shifts_to_the_next_candidate_and_names_itself() {
+async fn configured_rate_moves_on_to_the_next_candidate_and_is_named() {
     let (first, second) = (Fake::start(vec![plain("a")]).await, Fake::start(vec![plain("b")]).await);
     let (gateway, tape) = limited(&[&first, &second], &["requests_per_minute = 2"], "");
     let mut said = String::new();
@@ -36,7 +36,7 @@ async fn a_configured_rate_shifts_to_the_next_candidate_and_names_itself() {
 }
 
 #[tokio::test]
-async fn a_vendors_word_beyond_all_time_is_a_long_wait_and_no_more() {
+async fn absurd_retry_after_of_a_vendor_is_bounded() {
     let endless = "99999999999999999999";
     for header in [
         format!("retry-after: {endless}\r\n"),
@@ -58,7 +58,7 @@ async fn a_vendors_word_beyond_all_time_is_a_long_wait_and_no_more() {
 }
 
 #[tokio::test]
-async fn tokens_are_estimated_and_settled() {
+async fn token_rate_is_charged_by_estimate_and_settled_afterwards() {
     let slow = vec![Step::Wait(Duration::from_millis(50))];
     let mut answer = slow.clone();
     answer.extend(plain("a"));
@@ -74,7 +74,7 @@ async fn tokens_are_estimated_and_settled() {
 }
 
 #[tokio::test]
-async fn what_the_headers_tell_is_kept_before_the_vendor_refuses() {
+async fn reported_limits_are_kept_before_the_vendor_refuses() {
     let headers =
         "x-ratelimit-limit-requests: 2\r\nx-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1m\r\n";
     let (first, second) = (Fake::start(vec![telling(headers)]).await, Fake::start(vec![plain("b")]).await);
@@ -96,7 +96,7 @@ async fn what_the_headers_tell_is_kept_before_the_vendor_refuses() {
 }
 
 #[tokio::test]
-async fn what_429_says_holds_for_those_that_come_after() {
+async fn retry_after_of_a_429_holds_for_later_requests() {
     for header in ["retry-after: 1\r\n", "retry-after-ms: 1000\r\n"] {
         let fake = Fake::start(vec![reply(429, header, "{}"), plain("x")]).await;
         let (gateway, tape) = over(&[&fake], "retries = 0");
@@ -119,7 +119,7 @@ async fn what_429_says_holds_for_those_that_come_after() {
 }
 
 #[tokio::test]
-async fn a_spending_limit_is_never_retried_and_opens_the_breaker() {
+async fn spending_limit_is_not_retried_and_opens_the_breaker() {
     let spent = r#"{"error":{"message":"m","type":"insufficient_quota","code":"insufficient_quota"}}"#;
     let fake = Fake::start(vec![reply(429, "x-should-retry: true\r\n", spent)]).await;
     let (gateway, _) = over(&[&fake], "");
@@ -131,7 +131,7 @@ async fn a_spending_limit_is_never_retried_and_opens_the_breaker() {
 }
 
 #[tokio::test]
-async fn a_place_is_free_again_when_the_stream_is_dropped() {
+async fn slot_is_free_again_when_the_stream_is_dropped() {
     let fake = Fake::start(vec![vec![sse_head(), text("x"), Step::Hang], stream(&["y"])]).await;
     let (gateway, tape) = limited(&[&fake], &["max_concurrency = 1\nmax_wait_ms = 60000"], "");
     let held = open(&gateway, request(&gateway)).await.expect("stream");

@@ -49,7 +49,7 @@ async fn failover_is_invisible_until_the_first_token() {
 }
 
 #[tokio::test]
-async fn where_one_call_is_wanted_the_first_of_each_answer_is_handed_on() {
+async fn parallel_tool_calls_off_passes_on_the_first_call_of_each_answer() {
     let call = |choice, index, name| {
         let call = json!({"index":index,"id":name,"type":"function","function":{"name":name,"arguments":"{}"}});
         let choices = json!([{"index":choice,"delta":{"tool_calls":[call]}}]);
@@ -83,7 +83,7 @@ async fn where_one_call_is_wanted_the_first_of_each_answer_is_handed_on() {
 }
 
 #[tokio::test]
-async fn after_the_first_token_a_broken_stream_is_told_and_partial() {
+async fn stream_broken_after_the_first_token_is_an_error_and_partial() {
     for (code, tail) in [
         ("interrupted", vec![Step::Close]),
         ("interrupted", vec![end()]),
@@ -107,7 +107,7 @@ async fn after_the_first_token_a_broken_stream_is_told_and_partial() {
 }
 
 #[tokio::test]
-async fn an_endless_stream_ends_at_the_deadline() {
+async fn endless_stream_ends_at_the_deadline() {
     let mut steps = vec![sse_head()];
     for _ in 0..1_000 {
         steps.push(text("x"));
@@ -126,7 +126,7 @@ async fn an_endless_stream_ends_at_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_dropped_stream_is_aborted_and_its_row_written() {
+async fn dropped_stream_is_aborted_and_recorded() {
     let fake = Fake::start(vec![vec![sse_head(), text("x"), Step::Hang]]).await;
     let (gateway, tape) = over(&[&fake], "");
     let stream = open(&gateway, request(&gateway)).await.expect("stream");
@@ -136,7 +136,7 @@ async fn a_dropped_stream_is_aborted_and_its_row_written() {
 }
 
 #[tokio::test]
-async fn a_stream_without_its_end_mark_is_whole_if_every_answer_ended() {
+async fn stream_without_its_end_mark_is_complete_if_every_answer_ended() {
     let mut steps = vec![sse_head(), text("x")];
     steps.push(data(r#"{"id":"x","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#));
     steps.push(Step::Hang);
@@ -152,7 +152,7 @@ async fn a_stream_without_its_end_mark_is_whole_if_every_answer_ended() {
 }
 
 #[tokio::test]
-async fn plain_requests_are_plain_upstream_and_priced() {
+async fn plain_request_is_plain_upstream_and_priced() {
     let fake = Fake::start(vec![reply(500, "", "{}"), plain("well")]).await;
     let text = format!(
         "[endpoints.e0]\nprovider = \"openai\"\nbase_url = \"{}\"\nprices = [{{model = \"v\", input = 1.0, output = 2.0}}]\n\
@@ -169,7 +169,7 @@ async fn plain_requests_are_plain_upstream_and_priced() {
 }
 
 #[tokio::test]
-async fn a_request_that_no_vendor_takes_makes_no_attempt() {
+async fn invalid_request_makes_no_attempt() {
     let fake = Fake::start(vec![plain("x")]).await;
     let (gateway, tape) = over(&[&fake], "");
     let mut request = request(&gateway);
@@ -180,7 +180,7 @@ async fn a_request_that_no_vendor_takes_makes_no_attempt() {
 }
 
 #[tokio::test]
-async fn what_a_vendor_has_no_words_for_is_no_attempt() {
+async fn request_that_a_vendors_format_cannot_express_makes_no_attempt() {
     let fake = Fake::start(vec![plain("well")]).await;
     let text = |candidates: &str| {
         format!(
@@ -205,7 +205,7 @@ async fn what_a_vendor_has_no_words_for_is_no_attempt() {
 }
 
 #[tokio::test]
-async fn a_streamed_answer_that_breaks_its_schema_ends_in_an_error() {
+async fn streamed_answer_that_violates_its_schema_ends_in_an_error() {
     // The second answer is JSON in a code fence, which cannot be removed from text that was already streamed.
     for words in [["{\"a\":", "\"x\"}"], ["```json\n{\"a\":1}", "\n```"]] {
         let fake = Fake::start(vec![stream(&words)]).await;
@@ -223,7 +223,7 @@ fn twice() -> Arc<serde_json::Value> {
 }
 
 #[tokio::test]
-async fn answer_that_takes_too_much_to_check_fails_by_name_whole_and_streamed() {
+async fn answer_that_is_too_complex_to_check_fails_by_name() {
     let deep = "[".repeat(30) + "1" + &"]".repeat(30);
     let fake = Fake::start(vec![stream(&[&deep])]).await;
     let (gateway, tape) = over(&[&fake], "");
@@ -246,7 +246,7 @@ async fn answer_that_takes_too_much_to_check_fails_by_name_whole_and_streamed() 
 }
 
 #[tokio::test]
-async fn a_schema_that_is_but_asked_for_in_words_is_kept_by_a_stream_too() {
+async fn stream_with_a_schema_in_the_prompt_is_validated_before_it_is_passed_on() {
     let fenced = stream(&["```json\n{\"a\":", "1}\n```"]);
     let wrong = stream(&["{\"a\":", "\"x\"}"]);
     for (script, attempts) in [(vec![fenced.clone()], 1), (vec![wrong.clone(), fenced], 2)] {
@@ -270,7 +270,7 @@ fn under_schema(gateway: &Gateway) -> Request {
 }
 
 #[tokio::test]
-async fn a_streamed_answer_of_another_form_needs_no_schema() {
+async fn streamed_refusal_or_tool_call_needs_no_schema() {
     let call = r#"{"tool_calls":[{"index":0,"id":"c","type":"function","function":{"name":"f","arguments":"{}"}}]}"#;
     for (delta, finish) in [(call, "tool_calls"), (r#"{"refusal":"I will not."}"#, "stop"), ("{}", "content_filter")] {
         let part = |delta: &str| data(&format!(r#"{{"id":"x","choices":[{{"index":0,"delta":{delta}}}]}}"#));
@@ -284,7 +284,7 @@ async fn a_streamed_answer_of_another_form_needs_no_schema() {
 }
 
 #[tokio::test]
-async fn a_burst_goes_on_in_few_pieces_and_whole() {
+async fn burst_is_passed_on_whole_in_few_pieces() {
     let words: Vec<String> = (0..400).map(|number| format!("{number} ")).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let at_once = |steps: Vec<Step>| {

@@ -12,7 +12,7 @@ const SAID: &str = "\n<think>\nmaybe {\"a\":1}\n</think>\n\n{\"a\":2}";
 
 /// Returns reasoning and text of a streamed answer, and how many of its chunks were passed on as they came.
 async fn streamed(gateway: &Gateway, request: Request) -> (Option<String>, String, usize) {
-    let mut stream = open(&gateway, request).await.expect("stream");
+    let mut stream = open(gateway, request).await.expect("stream");
     let (mut answer, mut frames, mut raw) = (ChatResponse::default(), Vec::new(), 0);
     while stream.next(&mut frames).await.expect("a whole stream") {
         for frame in frames.drain(..) {
@@ -31,7 +31,7 @@ fn in_parts(size: usize) -> Reply {
 }
 
 #[tokio::test]
-async fn thinking_between_tags_becomes_what_the_endpoint_says() {
+async fn thinking_between_tags_follows_think_tags() {
     for (tags, reasoning, said) in [
         ("", Some("maybe {\"a\":1}"), "{\"a\":2}"),
         ("think_tags = \"auto\"", Some("maybe {\"a\":1}"), "{\"a\":2}"),
@@ -51,7 +51,7 @@ async fn thinking_between_tags_becomes_what_the_endpoint_says() {
 }
 
 #[tokio::test]
-async fn an_answer_under_a_schema_is_what_stands_behind_the_thinking() {
+async fn answer_under_a_schema_begins_after_the_thinking() {
     let behind = SAID.split_once("<think>").map_or("", |(_, rest)| rest);
     for (tags, said) in [("", SAID), ("think_tags = \"keep\"", SAID), ("think_tags = \"strip\"", SAID), ("", behind)] {
         for reply in [stream(&[said]), plain(said)] {
@@ -75,7 +75,7 @@ async fn an_answer_under_a_schema_is_what_stands_behind_the_thinking() {
 }
 
 #[tokio::test]
-async fn chunks_without_tags_go_out_as_they_came() {
+async fn chunks_without_tags_are_passed_on_unchanged() {
     let fake = Fake::start(vec![stream(&["It", " is <think> and", " </think>."])]).await;
     let (gateway, _) = over(&[&fake], "");
     let (reasoning, text, raw) = streamed(&gateway, request(&gateway)).await;
@@ -84,7 +84,7 @@ async fn chunks_without_tags_go_out_as_they_came() {
 }
 
 #[tokio::test]
-async fn a_model_that_thinks_without_an_opening_tag_is_remembered() {
+async fn model_that_thinks_without_an_opening_tag_is_remembered() {
     let unmarked = || stream(&["Okay, ", "hm.\n", "</think>", "\n\nIt", " is."]);
     let fake = Fake::start(vec![unmarked(), unmarked(), stream(&["It", " is."]), stream(&["It", " is."])]).await;
     let (gateway, _) = over(&[&fake], "");
@@ -100,7 +100,7 @@ async fn a_model_that_thinks_without_an_opening_tag_is_remembered() {
 }
 
 #[tokio::test]
-async fn thinking_that_is_left_out_keeps_the_clocks() {
+async fn stripped_thinking_still_counts_for_the_timeouts() {
     let mut steps = vec![sse_head(), text("<think>")];
     // Longer than a timeout in total, while each wait is much shorter.
     for _ in 0..6 {

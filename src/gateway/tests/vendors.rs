@@ -134,7 +134,7 @@ pub(in crate::gateway) struct Streamed {
 
 /// Reads a stream to its end.
 pub(in crate::gateway) async fn streamed(gateway: &Gateway, request: Request) -> Result<Streamed, GatewayError> {
-    let mut stream = open(&gateway, request).await?;
+    let mut stream = open(gateway, request).await?;
     let endpoint = Arc::clone(&stream.provenance.endpoint);
     let mut read = Streamed { endpoint, text: String::new(), finishes: Vec::new(), error: None };
     let mut frames = Vec::new();

@@ -17,7 +17,7 @@ fn under_schema(gateway: &Gateway) -> Request {
 }
 
 #[tokio::test]
-async fn a_stream_becomes_an_answer_with_deltas_and_a_row() {
+async fn stream_becomes_an_answer_with_deltas_and_a_record() {
     let fake = Fake::start(vec![stream(&["Hel", "lo"])]).await;
     let (gateway, tape) = over(&[&fake], "");
     let deltas = Arc::new(Mutex::new(Vec::new()));
@@ -42,7 +42,7 @@ async fn a_stream_becomes_an_answer_with_deltas_and_a_row() {
 }
 
 #[tokio::test]
-async fn connections_are_kept_and_plain_json_will_do() {
+async fn connection_is_reused_and_a_plain_answer_is_accepted() {
     let fake = Fake::start(vec![stream(&["a"]), stream(&["b"]), plain("c")]).await;
     let (gateway, _) = over(&[&fake], "");
     for expected in ["a", "b", "c"] {
@@ -54,7 +54,7 @@ async fn connections_are_kept_and_plain_json_will_do() {
 }
 
 #[tokio::test]
-async fn every_failure_before_and_in_a_stream_moves_on() {
+async fn failure_before_and_in_a_stream_moves_on() {
     let bad: Vec<(&str, fake::Reply)> = vec![
         ("upstream_error", reply(500, "", "{}")),
         ("upstream_error", reply(503, "", "<html>")),
@@ -108,7 +108,7 @@ async fn every_failure_before_and_in_a_stream_moves_on() {
 }
 
 #[tokio::test]
-async fn refused_is_retried_then_told() {
+async fn refused_connection_is_retried_then_an_error() {
     let fake = Fake::start(vec![plain("x")]).await;
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address");
     let (gateway, tape) = gateway(&format!(
@@ -121,7 +121,7 @@ async fn refused_is_retried_then_told() {
 }
 
 #[tokio::test]
-async fn a_malformed_line_and_a_split_event_are_survived() {
+async fn malformed_line_and_split_event_do_not_end_a_stream() {
     let mut steps = vec![sse_head(), chunk("data: {bad\n\n: comment\n\n")];
     steps.push(chunk("data: {\"choices\":[{\"index\":0,"));
     steps.push(Step::Wait(Duration::from_millis(5)));
@@ -133,7 +133,7 @@ async fn a_malformed_line_and_a_split_event_are_survived() {
 }
 
 #[tokio::test]
-async fn schemas_step_down_and_are_remembered() {
+async fn refused_schema_mode_steps_down_and_is_remembered() {
     for (status, times) in [(400, 1), (500, 2)] {
         // A server error may have another cause: the lesser mode is remembered only the second time.
         let mut script = Vec::new();
@@ -157,7 +157,7 @@ async fn schemas_step_down_and_are_remembered() {
 }
 
 #[tokio::test]
-async fn a_schema_mode_that_has_answered_is_not_given_up_for_a_server_error() {
+async fn proven_schema_mode_is_kept_after_a_server_error() {
     let good = || stream(&["{\"a\":", "2}"]);
     let fake = Fake::start(vec![good(), reply(500, "", "{}"), good()]).await;
     let (gateway, tape) = over(&[&fake], "");
@@ -169,7 +169,7 @@ async fn a_schema_mode_that_has_answered_is_not_given_up_for_a_server_error() {
 }
 
 #[tokio::test]
-async fn a_lesser_schema_mode_whose_answer_breaks_the_schema_is_not_kept() {
+async fn lesser_schema_mode_whose_answer_violates_the_schema_is_not_kept() {
     let good = || stream(&["{\"a\":2}"]);
     let fake = Fake::start(vec![reply(500, "", "{}"), stream(&["no"]), good()]).await;
     let (gateway, tape) = over(&[&fake], "");
@@ -183,7 +183,7 @@ async fn a_lesser_schema_mode_whose_answer_breaks_the_schema_is_not_kept() {
 }
 
 #[tokio::test]
-async fn one_repair_round_then_a_typed_failure() {
+async fn invalid_answer_gets_one_repair_round_then_an_error() {
     let fake = Fake::start(vec![stream(&["{\"a\":\"x\"}"]), stream(&["{\"a\":3}"])]).await;
     let (gateway, tape) = over(&[&fake], "");
     let answer = gateway.complete(under_schema(&gateway)).await.expect("answer");
@@ -203,7 +203,7 @@ async fn one_repair_round_then_a_typed_failure() {
 }
 
 #[tokio::test]
-async fn a_dropped_request_is_aborted_upstream_at_once() {
+async fn dropped_request_is_aborted_upstream_at_once() {
     let fake = Fake::start(vec![vec![sse_head(), text("x"), Step::Hang]]).await;
     let (gateway, tape) = over(&[&fake], "");
     let (started, has_started) = tokio::sync::oneshot::channel();
@@ -226,7 +226,7 @@ async fn a_dropped_request_is_aborted_upstream_at_once() {
 }
 
 #[tokio::test]
-async fn the_breaker_fails_fast_and_lets_one_probe_through() {
+async fn open_breaker_fails_fast_and_lets_one_probe_through() {
     let fake = Fake::start(vec![reply(500, "", "{}")]).await;
     let (gateway, tape) = over(&[&fake], "retries = 0");
     for _ in 0..5 {
@@ -247,7 +247,7 @@ async fn the_breaker_fails_fast_and_lets_one_probe_through() {
 }
 
 #[tokio::test]
-async fn the_deadline_is_shared_by_all_attempts() {
+async fn deadline_is_shared_by_all_attempts() {
     let fake = Fake::start(vec![vec![Step::Hang]]).await;
     // It would take eight times a second if each candidate had its own deadline.
     let (gateway, _) = over(&[&fake; 8], "header_timeout_ms = 1000");
@@ -260,7 +260,7 @@ async fn the_deadline_is_shared_by_all_attempts() {
 }
 
 #[tokio::test]
-async fn max_concurrency_holds_and_says_its_name() {
+async fn max_concurrency_refuses_and_is_named() {
     let fake = Fake::start(vec![vec![sse_head(), text("x"), Step::Hang]]).await;
     let (gateway, _) = gateway(&format!(
         "[endpoints.e0]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\nmax_concurrency = 1\n[models.m]\n\
@@ -300,4 +300,28 @@ async fn implausible_token_counts_are_unknown_and_counted() {
     assert_eq!(rows, [(None, Some(2)); 2]);
     let endpoint = metrics::EndpointLabels { endpoint: "e0".into() };
     assert_eq!(gateway.inner.shared.metrics.implausible.get_or_create(&endpoint).get(), 2);
+}
+
+#[tokio::test]
+async fn analysis_is_answered_by_the_embedded_provider_only_if_it_names_a_method() {
+    use crate::llm::local::Method;
+
+    let (gateway, _) = gateway("");
+    let conversation = json!({"turns": [{"speaker": "A", "text": "This is awful!"}]});
+    let spec = transcript::Spec::read(conversation).expect("turns");
+    let transcript::Source::Turns(turns) = spec.source else { panic!("turns") };
+    let turns = Arc::new(turns);
+    let asked = |method| {
+        let chat = ChatRequest { messages: vec![Message::text(Role::User, "hi")], ..ChatRequest::default() };
+        let mut request = Request::of_analysis(gateway.local(), chat, "translation".into());
+        let turns = Arc::clone(&turns);
+        request.transcript = Some(Arc::new(move || Arc::clone(&turns)));
+        request.local = method;
+        gateway.complete(request)
+    };
+    let error = asked(None).await.expect_err("no method");
+    assert_eq!((error.code(), error.temporary()), (Code::Unsupported, false));
+    assert!(error.message().contains("analysis \"translation\""), "{error}");
+    let answer = asked(Some(Method::Mood)).await.expect("an answer");
+    assert!(answer.text.contains("negative") && answer.degraded, "{}", answer.text);
 }

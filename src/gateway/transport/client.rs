@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
@@ -14,6 +14,7 @@ use http::{Method, Request, Uri};
 use tokio::runtime;
 use url::Url;
 
+use super::auth::AuthError;
 use super::destination::Destination;
 use crate::base::http::{self as client, HttpError, Pool, Response};
 use crate::gateway::code::Code;
@@ -91,6 +92,12 @@ impl Client {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = headers;
+        if let Some(auth) = &to.auth {
+            if let Some(refresh) = auth.refresh() {
+                refresh.await?;
+            }
+            auth.sign(&mut request, SystemTime::now())?;
+        }
         Ok(pool.send(request).await?)
     }
 
@@ -136,6 +143,14 @@ fn behind(base: &Url, path: &str) -> Result<Uri, HttpError> {
     url.set_path(&[base.path().trim_end_matches('/'), path].concat());
     url.set_query(query);
     client::uri(&url)
+}
+
+/// Without authentication nothing was sent.
+impl From<AuthError> for Failure {
+    fn from(error: AuthError) -> Self {
+        let AuthError { message, temporary } = error;
+        Self { retry: temporary, temporary, unsent: true, ..Self::transport(Code::UpstreamAuth, message) }
+    }
 }
 
 #[cfg(test)]

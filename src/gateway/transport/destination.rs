@@ -1,6 +1,10 @@
 //! Where the requests of one endpoint go.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
+
+use super::auth::Auth;
 
 /// Address of an endpoint, and what every request to it carries.
 #[derive(Debug, Clone)]
@@ -11,4 +15,6 @@ pub(in crate::gateway) struct Destination {
     pub(in crate::gateway) base_url: String,
     /// Headers that are added to every request.
     pub(in crate::gateway) headers: HeaderMap,
+    /// Authenticates them; `None` for an endpoint that needs no key.
+    pub(in crate::gateway) auth: Option<Arc<dyn Auth>>,
 }

@@ -1,7 +1,10 @@
-//! Transport: the gateway's HTTP requests to its endpoints.
+//! Transport: the gateway's HTTP requests to its endpoints, their authentication, and the framing of streams.
 //!
 //! Knows no model, no candidate and no meaning of an answer: it sends what a vendor's encoder wrote to a destination, and
-//! hands back the response.
+//! hands back the response. A vendor names its [`AuthScheme`](crate::llm::AuthScheme) and its
+//! [`Framing`](crate::llm::Framing); what they mean is here.
 
+pub mod auth;
 pub(in crate::gateway) mod client;
 pub(in crate::gateway) mod destination;
+pub mod framing;

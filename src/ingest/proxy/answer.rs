@@ -202,7 +202,8 @@ impl Asker {
         let moment = Moment { stream: &self.stream, turn, view: view.as_deref() };
         let request = moment.request(question)?;
         let key = call.as_ref().map_or("", CallId::as_str);
-        let refused = |error: &crate::gateway::GatewayError| failed(error.code().as_str(), error.message(), error.temporary());
+        let refused =
+            |error: &crate::gateway::GatewayError| failed(error.code().as_str(), error.message(), error.temporary());
         let own = question.model.is_empty().then(|| gateway.target("llm_gateway", None));
         // Which answers no questions of others.
         if own.as_deref() == Some("local") {

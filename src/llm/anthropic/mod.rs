@@ -11,8 +11,8 @@ use super::calls::{IdRule, unique_ids};
 use super::emulate::{self, image_source, refuse_unknown};
 use super::json::{self, Object};
 use super::{
-    Call, ChatRequest, ChatResponse, Content, ListCall, Message, Provider, ResponseFormat, Role, SchemaMode,
-    StreamDecoder, StreamError, THINKING_BLOCKS, Tool, ToolChoice, Unsupported, Wire, models, secret_header,
+    AuthScheme, Call, ChatRequest, ChatResponse, Content, KeyHeader, ListCall, Message, Provider, ResponseFormat, Role,
+    SchemaMode, StreamDecoder, StreamError, THINKING_BLOCKS, Tool, ToolChoice, Unsupported, Wire, models,
 };
 
 pub(super) static ANTHROPIC: Anthropic = Anthropic;
@@ -52,6 +52,10 @@ impl Provider for Anthropic {
         Some(NEWEST)
     }
 
+    fn auth(&self) -> AuthScheme {
+        AuthScheme::Key(KeyHeader::named("x-api-key"))
+    }
+
     fn schema_modes(&self) -> &'static [SchemaMode] {
         &[SchemaMode::JsonSchema, SchemaMode::Prompt]
     }
@@ -61,13 +65,13 @@ impl Provider for Anthropic {
         let version = call.api_version.unwrap_or(NEWEST);
         let mut body = Vec::with_capacity(4096);
         write_body(&mut body, request, call, version)?;
-        Ok(Wire { path: "/v1/messages".to_owned(), headers: headers(call.key, version)?, body })
+        Ok(Wire { path: "/v1/messages".to_owned(), headers: headers(version)?, body })
     }
 
     fn list(&self, call: &ListCall<'_>) -> Result<Wire, Unsupported> {
         let after =
             call.page.map_or_else(String::new, |id| format!("&after_id={}", utf8_percent_encode(id, NON_ALPHANUMERIC)));
-        let headers = headers(call.key, call.api_version.unwrap_or(NEWEST))?;
+        let headers = headers(call.api_version.unwrap_or(NEWEST))?;
         Ok(Wire { path: format!("/v1/models?limit=1000{after}"), headers, body: Vec::new() })
     }
 
@@ -84,14 +88,10 @@ impl Provider for Anthropic {
     }
 }
 
-fn headers(key: Option<&str>, version: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Unsupported> {
+fn headers(version: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Unsupported> {
     let version = HeaderValue::from_str(version)
         .map_err(|_| Unsupported("api_version has characters that no header can hold".to_owned()))?;
-    let mut headers = vec![(HeaderName::from_static("anthropic-version"), version)];
-    if let Some(key) = key {
-        headers.push(secret_header(HeaderName::from_static("x-api-key"), key)?);
-    }
-    Ok(headers)
+    Ok(vec![(HeaderName::from_static("anthropic-version"), version)])
 }
 
 /// Opus from 4.7 and all models from the fifth family on refuse sampling parameters in either version.

@@ -4,15 +4,14 @@ mod decode;
 
 use std::collections::HashMap;
 
-use http::header::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use super::calls::{IdRule, unique_ids};
 use super::emulate::{self, image_source, refuse_unknown};
 use super::json::{self, Object};
 use super::{
-    Call, ChatRequest, ChatResponse, Content, ListCall, Message, Provider, ResponseFormat, Role, SchemaMode,
-    StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Wire, models, secret_header,
+    AuthScheme, Call, ChatRequest, ChatResponse, Content, KeyHeader, ListCall, Message, Provider, ResponseFormat, Role,
+    SchemaMode, StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Wire, models,
 };
 
 pub(super) static GOOGLE: Google = Google;
@@ -66,6 +65,10 @@ impl Provider for Google {
         Some(VERSION)
     }
 
+    fn auth(&self) -> AuthScheme {
+        AuthScheme::Key(KeyHeader::named("x-goog-api-key"))
+    }
+
     fn schema_modes(&self) -> &'static [SchemaMode] {
         &[SchemaMode::JsonSchema, SchemaMode::JsonObject, SchemaMode::Prompt]
     }
@@ -81,14 +84,14 @@ impl Provider for Google {
             Some((kind @ ("models" | "tunedModels"), name)) => format!("{kind}/{}", path_segment(name)),
             _ => format!("models/{}", path_segment(call.model)),
         };
-        Ok(Wire { path: format!("/{version}/{model}:{method}"), headers: headers(call.key)?, body })
+        Ok(Wire { path: format!("/{version}/{model}:{method}"), headers: Vec::new(), body })
     }
 
     fn list(&self, call: &ListCall<'_>) -> Result<Wire, Unsupported> {
         let version = call.api_version.unwrap_or(VERSION);
         let page = call.page.map_or_else(String::new, |token| format!("&pageToken={}", path_segment(token)));
         let path = format!("/{version}/models?pageSize=1000{page}");
-        Ok(Wire { path, headers: headers(call.key)?, body: Vec::new() })
+        Ok(Wire { path, headers: Vec::new(), body: Vec::new() })
     }
 
     fn read_list(&self, body: &[u8]) -> Result<models::Page, StreamError> {
@@ -102,11 +105,6 @@ impl Provider for Google {
     fn stream(&self) -> Box<dyn StreamDecoder> {
         Box::new(decode::Decoder::default())
     }
-}
-
-fn headers(key: Option<&str>) -> Result<Vec<(HeaderName, HeaderValue)>, Unsupported> {
-    let header = key.map(|key| secret_header(HeaderName::from_static("x-goog-api-key"), key));
-    Ok(header.transpose()?.into_iter().collect())
 }
 
 /// Percent-encodes a vendor's model id as one path segment.

@@ -1,7 +1,8 @@
 //! The embedded provider: answers from the structured transcript, without any model.
 //!
-//! Knows no prompt and no I/O, and says what it is: sentiment by lexicon and rules, summaries by extraction. The same
-//! transcript gives the same answer. What it cannot do it refuses.
+//! Knows no prompt, no analysis and no I/O, and says what it is: sentiment by lexicon and rules, summaries by
+//! extraction. The same transcript gives the same answer. What it cannot do it refuses. An analysis names its
+//! [`Method`] in its folder.
 
 mod clean;
 mod extract;
@@ -25,58 +26,78 @@ pub use sentiment::{Mood, mood};
 
 /// The name of its one model.
 const NAME: &str = "local";
-/// Words of a quote, at most.
+/// Longest quote, in words.
 const QUOTE_WORDS: usize = 24;
-/// Quotes of a summary, at most.
+/// Maximum number of quotes of a summary.
 const SUMMARY_QUOTES: usize = 5;
-/// Quotes of a sentiment, at most.
+/// Maximum number of quotes of a sentiment.
 const SENTIMENT_QUOTES: usize = 4;
-/// Turns from which on a trend can be told.
+/// Minimum number of turns for a trend.
 const TREND_TURNS: usize = 6;
-/// From which difference of mean scores on a trend is one.
+/// Minimum difference of mean scores that counts as a trend.
 const TREND_STEP: f64 = 0.12;
 
 /// No model is asked, so that no token is read or written: known to be none, which clients that insist on numbers need.
 const USAGE: Usage =
     Usage { input: Some(0), cached: Some(0), cache_write: Some(0), output: Some(0), reasoning: Some(0) };
 
+/// A way to answer from a transcript, each with its form of value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// A summary by extraction: `{headline, points: [{text, speaker}], evidence: [{turn, quote}]}`.
+    Extract,
+    /// The sentiment of the conversation: `{overall: {label, score}, speakers: [{speaker, label, score}], trend,
+    /// evidence: [{turn, quote}]}`.
+    Sentiment,
+    /// The sentiment of the newest turn: `{label, score}`.
+    Mood,
+}
+
+impl Method {
+    /// The names in `local = "…"`.
+    pub const NAMES: [&'static str; 3] = ["extract", "sentiment", "mood"];
+
+    /// The method with that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "extract" => Some(Self::Extract),
+            "sentiment" => Some(Self::Sentiment),
+            "mood" => Some(Self::Mood),
+            _ => None,
+        }
+    }
+}
+
 /// Why the embedded provider does not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocalError {
     /// It has no way to do this.
-    #[error(
-        "the embedded provider does summary, sentiment and sentiment_turn of a transcript, not {0}; configure an \
-         endpoint for anything else"
-    )]
+    #[error("the embedded provider cannot answer {0}; configure an endpoint for that")]
     Unsupported(String),
     /// There is nothing to answer from.
     #[error("the embedded provider answers from the transcript that travels with a request, and there is none")]
     NoTranscript,
 }
 
-/// Answers `task` from the transcript, in JSON where the task's schema wants that; without a task, with a plain summary
-/// of it.
+/// Answers from the transcript: by `method`, in JSON; without one, with a plain summary.
 ///
 /// # Errors
-/// The task is none that it can do, or there is no transcript with text.
+/// The request asks for something else than a plain summary, or there is no transcript with text.
 pub fn answer(
-    task: Option<&str>,
+    method: Option<Method>,
     request: &ChatRequest,
     transcript: Option<&Transcript>,
 ) -> Result<ChatResponse, LocalError> {
-    if let Some(task) = task.filter(|task| !matches!(*task, "summary" | "sentiment" | "sentiment_turn")) {
-        return Err(LocalError::Unsupported(format!("analysis {task:?}")));
-    }
-    if task.is_none() && (!request.tools.is_empty() || request.response_format.is_some()) {
+    if method.is_none() && (!request.tools.is_empty() || request.response_format.is_some()) {
         return Err(LocalError::Unsupported("tools or answers in a caller's format".to_owned()));
     }
     let turns: Vec<&Turn> =
         transcript.map(|transcript| transcript.turns.iter().map(AsRef::as_ref).collect()).unwrap_or_default();
     let Some(newest) = turns.last() else { return Err(LocalError::NoTranscript) };
-    let text = match task {
-        Some("summary") => summary(&turns).to_string(),
-        Some("sentiment") => sentiment(&turns).to_string(),
-        Some(_) => {
+    let text = match method {
+        Some(Method::Extract) => summary(&turns).to_string(),
+        Some(Method::Sentiment) => sentiment(&turns).to_string(),
+        Some(Method::Mood) => {
             let mood = moods(&turns).pop().unwrap_or_else(|| mood(&newest.text));
             json!({ "label": mood.label(), "score": rounded(mood.score) }).to_string()
         }
@@ -116,7 +137,7 @@ fn plain(turns: &[&Turn]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// The mood of each turn. Politeness and sympathy of one who serves are not his mood.
+/// The mood of each turn. The politeness and sympathy of a speaker who serves customers do not count.
 fn moods(turns: &[&Turn]) -> Vec<Mood> {
     let servers = service::servers(turns);
     let serves = |turn: &Turn| turn.speaker.as_deref().is_some_and(|speaker| servers.contains(&speaker));
@@ -161,7 +182,7 @@ fn sentiment(turns: &[&Turn]) -> Value {
     })
 }
 
-/// The last third against what came before.
+/// Compares the last third with the turns before it.
 fn trend(moods: &[Mood]) -> &'static str {
     if moods.len() < TREND_TURNS {
         return "stable";

@@ -42,35 +42,36 @@ fn context(call: &[(&str, &str)]) -> Context {
     context
 }
 
-fn ask(task: &str, call: &[(&str, &str)]) -> Value {
+fn ask(method: Method, call: &[(&str, &str)]) -> Value {
     let transcript = context(call).snapshot(&mut Window::new(u64::MAX)).transcript();
-    let answer = answer(Some(task), &ChatRequest::default(), Some(&transcript)).expect("an answer");
+    let answer = answer(Some(method), &ChatRequest::default(), Some(&transcript)).expect("an answer");
     serde_json::from_str(answer.text()).expect("json")
 }
 
 #[test]
-fn answers_are_true_to_the_built_in_schemas_and_their_quotes_to_the_turns() {
+fn answers_match_the_built_in_schemas_and_quote_the_turns() {
     let registry = Registry::builtin();
     for name in registry.names() {
         let analysis = registry.get(name).expect("there");
+        let Some(method) = analysis.settings.local else { continue };
         let context = context(CALL);
         let snapshot = context.snapshot(&mut Window::new(u64::MAX));
-        let turn = (name == "sentiment_turn").then_some(8);
+        let turn = (method == Method::Mood).then_some(8);
         let facts = Facts { call_id: CallId::parse("c_1").expect("id"), meta: JsonMap::new(), turn };
         let request = analysis.request(&analysis.prompt(None).expect("prompt"), &snapshot, &facts).expect("request");
-        let answer = answer(Some(name), &request, Some(&snapshot.transcript())).expect("an answer");
+        let answer = answer(Some(method), &request, Some(&snapshot.transcript())).expect("an answer");
         let validator = Validator::compile(&analysis.schema).expect("compiles");
         let verdict = validator.check(answer.text(), &mut Budget::new(CHECKING)).expect("in its budget");
         let Verdict::Valid(_, value) = verdict else { panic!("invalid under the schema") };
         let reading = Analysis::read(value, &snapshot, &mut Budget::new(READING)).expect("in its budget");
         assert!(reading.evidence.iter().all(|quote| !quote.unverified), "{name} {:?}", reading.evidence);
-        assert_eq!(reading.evidence.is_empty(), name == "sentiment_turn", "{name}");
+        assert_eq!(reading.evidence.is_empty(), method == Method::Mood, "{name}");
     }
 }
 
 #[test]
 fn a_summary_says_what_matters_and_who_said_it() {
-    let summary = ask("summary", CALL);
+    let summary = ask(Method::Extract, CALL);
     let points = summary["points"].as_array().expect("points");
     let said = points.iter().map(|point| point["text"].as_str().expect("text")).collect::<Vec<_>>().join(" ");
     let said = format!("{} {said}", summary["headline"].as_str().expect("headline"));
@@ -82,7 +83,7 @@ fn a_summary_says_what_matters_and_who_said_it() {
 
 /// Headline and points of a summary.
 fn said(call: &[(&str, &str)]) -> (String, Vec<String>) {
-    let summary = ask("summary", call);
+    let summary = ask(Method::Extract, call);
     let points = summary["points"].as_array().expect("points").iter();
     let points = points.map(|point| point["text"].as_str().expect("text").to_owned()).collect();
     (summary["headline"].as_str().expect("headline").to_owned(), points)
@@ -174,7 +175,7 @@ fn sentences_beside_each_other_are_one_point_with_one_quote() {
     let (headline, points) = said(&call);
     assert_eq!(headline, "Let us meet on Monday about the invoice from the lawyer.");
     assert_eq!(points, ["We moved the whole server room to Leipzig. The cooling of the new building needs a permit."]);
-    let summary = ask("summary", &call);
+    let summary = ask(Method::Extract, &call);
     let quotes = summary["evidence"].as_array().expect("evidence").iter();
     let quotes: Vec<&str> = quotes.map(|quote| quote["quote"].as_str().expect("quote")).collect();
     assert!(quotes.contains(&call[0].1), "{quotes:?}");
@@ -206,8 +207,8 @@ fn speech_without_punctuation_has_a_headline_of_few_words() {
 
 #[test]
 fn summary_follows_the_call_to_its_latest_turns() {
-    let first = ask("summary", &CALL[..4]);
-    let last = ask("summary", CALL);
+    let first = ask(Method::Extract, &CALL[..4]);
+    let last = ask(Method::Extract, CALL);
     assert_ne!(first["headline"], last["headline"], "it says what the call is about now");
 }
 
@@ -223,26 +224,26 @@ fn politeness_and_sympathy_of_one_who_serves_are_not_his_mood() {
     for (labels, server) in [(["A", "B"], "A"), (["agent", "customer"], "agent"), (["Support 2", "x"], "Support 2")] {
         let call: Vec<(&str, &str)> =
             call.iter().map(|(speaker, text)| (labels[usize::from(*speaker == "B")], *text)).collect();
-        let judged = ask("sentiment", &call);
+        let judged = ask(Method::Sentiment, &call);
         let of = |label: &str| {
             let all = judged["speakers"].as_array().expect("speakers");
             all.iter().find(|entry| entry["speaker"] == label).expect("there")["label"].clone()
         };
         assert_eq!(of(server), "neutral", "{judged}");
         assert_eq!(of(labels[1]), "negative", "{judged}");
-        assert_eq!(ask("sentiment_turn", &call[..3])["label"], "neutral");
+        assert_eq!(ask(Method::Mood, &call[..3])["label"], "neutral");
     }
     let alone = [("agent", "I'm so sorry about that, I apologize for the trouble.")];
-    assert_eq!(ask("sentiment_turn", &alone)["label"], "neutral");
+    assert_eq!(ask(Method::Mood, &alone)["label"], "neutral");
     // Who does not serve feels what he says; nobody serves among equals.
-    assert_eq!(ask("sentiment_turn", &[("B", "I'm so sorry, this is awful.")])["label"], "negative");
+    assert_eq!(ask(Method::Mood, &[("B", "I'm so sorry, this is awful.")])["label"], "negative");
     let rude = [("agent", "How can I help you?"), ("customer", "Hi."), ("agent", "You are an idiot, shut up!")];
-    assert_eq!(ask("sentiment_turn", &rude)["label"], "negative", "an insult is no politeness");
+    assert_eq!(ask(Method::Mood, &rude)["label"], "negative", "an insult is no politeness");
 }
 
 #[test]
 fn sentiment_is_overall_by_speaker_and_over_time() {
-    let sentiment = ask("sentiment", CALL);
+    let sentiment = ask(Method::Sentiment, CALL);
     assert_eq!(sentiment["trend"], "improving", "{sentiment}");
     let speakers = sentiment["speakers"].as_array().expect("speakers");
     assert_eq!(
@@ -257,11 +258,11 @@ fn sentiment_is_overall_by_speaker_and_over_time() {
         ("A", "That's a problem that we don't cover."),
         ("B", "What? That's ridiculous, I'm really angry!"),
     ];
-    let judged = ask("sentiment", &worse);
+    let judged = ask(Method::Sentiment, &worse);
     assert_eq!(judged["trend"], "worsening", "{judged}");
-    assert_eq!(ask("sentiment", &CALL[..1])["trend"], "stable");
-    assert_eq!(ask("sentiment_turn", CALL)["label"], "neutral");
-    assert_eq!(ask("sentiment_turn", &CALL[..8])["label"], "positive");
+    assert_eq!(ask(Method::Sentiment, &CALL[..1])["trend"], "stable");
+    assert_eq!(ask(Method::Mood, CALL)["label"], "neutral");
+    assert_eq!(ask(Method::Mood, &CALL[..8])["label"], "positive");
 }
 
 #[test]
@@ -273,20 +274,18 @@ fn sentiment_of_a_turn_knows_who_serves_from_the_turns_before() {
     ];
     let label = |before: usize| {
         let transcript = context(&call).snapshot_turn(2, before, u64::MAX).transcript();
-        let answer = answer(Some("sentiment_turn"), &ChatRequest::default(), Some(&transcript)).expect("an answer");
+        let answer = answer(Some(Method::Mood), &ChatRequest::default(), Some(&transcript)).expect("an answer");
         serde_json::from_str::<Value>(answer.text()).expect("json")["label"].clone()
     };
     assert_eq!((label(6), label(0)), (json!("neutral"), json!("negative")));
 }
 
 #[test]
-fn what_it_cannot_do_it_refuses() {
+fn request_that_needs_a_model_is_refused() {
     let transcript = context(CALL).snapshot(&mut Window::default()).transcript();
     let plain = ChatRequest::default();
-    let refused = answer(Some("translation"), &plain, Some(&transcript)).expect_err("refused");
-    assert!(refused.to_string().contains("not analysis \"translation\""), "{refused}");
-    assert_eq!(answer(Some("summary"), &plain, None), Err(LocalError::NoTranscript));
-    assert_eq!(answer(Some("summary"), &plain, Some(&Transcript::default())), Err(LocalError::NoTranscript));
+    assert_eq!(answer(Some(Method::Extract), &plain, None), Err(LocalError::NoTranscript));
+    assert_eq!(answer(Some(Method::Extract), &plain, Some(&Transcript::default())), Err(LocalError::NoTranscript));
     let formatted = ChatRequest { response_format: Some(ResponseFormat::JsonObject), ..ChatRequest::default() };
     assert!(matches!(answer(None, &formatted, Some(&transcript)), Err(LocalError::Unsupported(_))));
     let text = answer(None, &plain, Some(&transcript)).expect("a summary");
@@ -299,8 +298,8 @@ fn any_call_gives_an_answer() {
     for call in
         [&[("A", "Um.")][..], &[("", "。")], &[("A", "你好，我想换一张卡。"), ("B", "好的。")], &[("A", "[unclosed {")]]
     {
-        for task in ["summary", "sentiment", "sentiment_turn"] {
-            assert!(ask(task, call).is_object(), "{task} {call:?}");
+        for method in [Method::Extract, Method::Sentiment, Method::Mood] {
+            assert!(ask(method, call).is_object(), "{method:?} {call:?}");
         }
     }
 }

@@ -8,32 +8,22 @@ mod plain;
 mod shape;
 mod text;
 
-use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::calls::{IdRule, unique_ids};
 use super::emulate;
 use super::json::{self, Object};
 use super::{
-    Call, ChatRequest, ChatResponse, Content, ListCall, Message, Provider, ResponseFormat, Role, SchemaMode,
-    StreamDecoder, StreamError, THINKING_BLOCKS, Tool, ToolCall, ToolChoice, Unsupported, Wire, models, secret_header,
+    AuthScheme, Call, ChatRequest, ChatResponse, Content, KeyHeader, ListCall, Message, Provider, ResponseFormat, Role,
+    SchemaMode, StreamDecoder, StreamError, THINKING_BLOCKS, Tool, ToolCall, ToolChoice, Unsupported, Wire, models,
 };
-
-/// How the API key is sent.
-#[derive(Debug, Clone, Copy)]
-enum Auth {
-    /// `Authorization: Bearer KEY`.
-    Bearer,
-    /// `api-key: KEY`.
-    ApiKey,
-}
 
 /// The differences between OpenAI-compatible vendors.
 #[derive(Debug)]
 pub(super) struct OpenAi {
     name: &'static str,
     base_url: Option<&'static str>,
-    auth: Auth,
+    key: KeyHeader,
     /// Name of the token limit. OpenAI's reasoning models refuse the older name; most other vendors know only that one.
     max_tokens: &'static str,
     /// Set if the role `developer` is known; otherwise it is sent as `system`.
@@ -72,7 +62,7 @@ const ALL_MODES: &[SchemaMode] = &[SchemaMode::JsonSchema, SchemaMode::JsonObjec
 const BASE: OpenAi = OpenAi {
     name: "openai_compatible",
     base_url: None,
-    auth: Auth::Bearer,
+    key: KeyHeader::BEARER,
     max_tokens: "max_tokens",
     developer: false,
     stream_options: true,
@@ -111,7 +101,7 @@ pub(super) static ASSEMBLYAI: OpenAi = OpenAi {
 /// Azure's `v1` API: `https://RESOURCE.openai.azure.com/openai/v1`.
 pub(super) static AZURE: OpenAi = OpenAi {
     name: "azure",
-    auth: Auth::ApiKey,
+    key: KeyHeader::named("api-key"),
     max_tokens: "max_completion_tokens",
     developer: true,
     extras: false,
@@ -163,6 +153,10 @@ impl Provider for OpenAi {
         self.base_url
     }
 
+    fn auth(&self) -> AuthScheme {
+        AuthScheme::Key(self.key)
+    }
+
     fn schema_modes(&self) -> &'static [SchemaMode] {
         self.schema_modes
     }
@@ -171,11 +165,11 @@ impl Provider for OpenAi {
         self.refuse(request)?;
         let mut body = Vec::with_capacity(body_size(request));
         self.write_body(&mut body, request, call);
-        Ok(Wire { path: "/chat/completions".to_owned(), headers: self.headers(call.key)?, body })
+        Ok(Wire { path: "/chat/completions".to_owned(), headers: Vec::new(), body })
     }
 
-    fn list(&self, call: &ListCall<'_>) -> Result<Wire, Unsupported> {
-        Ok(Wire { path: "/models".to_owned(), headers: self.headers(call.key)?, body: Vec::new() })
+    fn list(&self, _call: &ListCall<'_>) -> Result<Wire, Unsupported> {
+        Ok(Wire { path: "/models".to_owned(), headers: Vec::new(), body: Vec::new() })
     }
 
     fn read_list(&self, body: &[u8]) -> Result<models::Page, StreamError> {
@@ -221,14 +215,6 @@ impl OpenAi {
             None => Ok(()),
             Some(what) => Err(Unsupported(format!("{} ignores {what}", self.name))),
         }
-    }
-
-    fn headers(&self, key: Option<&str>) -> Result<Vec<(HeaderName, HeaderValue)>, Unsupported> {
-        let header = key.map(|key| match self.auth {
-            Auth::Bearer => secret_header(AUTHORIZATION, &format!("Bearer {key}")),
-            Auth::ApiKey => secret_header(HeaderName::from_static("api-key"), key),
-        });
-        Ok(header.transpose()?.into_iter().collect())
     }
 
     fn write_body(&self, body: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>) {
@@ -408,7 +394,7 @@ mod tests {
     use super::*;
 
     fn body(provider: &OpenAi, request: &ChatRequest, mode: SchemaMode) -> Value {
-        let call = Call { model: "m", key: Some("k"), stream: true, schema_mode: mode, api_version: None };
+        let call = Call { model: "m", stream: true, schema_mode: mode, api_version: None };
         let wire = provider.encode(request, &call).expect("encodes");
         serde_json::from_slice(&wire.body).expect("JSON")
     }

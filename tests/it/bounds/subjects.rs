@@ -330,7 +330,6 @@ pub(super) fn request(chance: &mut Chance) -> Case {
             for provider in PROVIDERS {
                 let call = sidetone::llm::Call {
                     model: "m",
-                    key: None,
                     stream: false,
                     schema_mode: provider.schema_modes()[0],
                     api_version: None,

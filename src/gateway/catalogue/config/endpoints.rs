@@ -1,5 +1,6 @@
 //! `[endpoints.NAME]`: where requests may be sent, and with which key. Knows no model's candidates.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -12,6 +13,7 @@ use crate::base::secret::{Secret, outline};
 use crate::base::settings::Section;
 use crate::gateway::admission::limiter::Limits;
 use crate::gateway::price::{self, Price};
+use crate::gateway::transport::auth::{self, Auth};
 use crate::llm::models::Traits;
 use crate::llm::{self, ListCall, Provider, SchemaMode, ThinkTags};
 
@@ -27,6 +29,8 @@ pub struct EndpointConfig {
     /// Base URL as in the vendor's own SDK, without a trailing slash.
     pub base_url: String,
     pub key: Option<Secret>,
+    /// Authenticates its requests; `None` without a key.
+    pub(in crate::gateway) auth: Option<Arc<dyn Auth>>,
     pub limits: Limits,
     /// The schema mode; `None` = found out at run time.
     pub structured_output: Option<SchemaMode>,
@@ -90,11 +94,26 @@ pub(in crate::gateway) fn read_endpoint(root: &mut Section<'_>, name: &str, valu
     };
     let provider = provider.and_then(llm::provider);
     let base_url = read_base_url(&mut section, provider);
+    let key = section.secret("api_key");
+    let auth = match (provider, &base_url) {
+        (Some(provider), Some(base_url)) => {
+            let built = auth::build(&provider.auth(), key.as_ref().map(|key| &key.value), base_url);
+            built.unwrap_or_else(|error| {
+                // A key that cannot be read was reported already.
+                if key.is_some() || !section.has("api_key") {
+                    section.problem("api_key", error.message);
+                }
+                None
+            })
+        }
+        _ => None,
+    };
     let endpoint = EndpointConfig {
         name: name.to_owned(),
         provider: provider.unwrap_or(llm::PROVIDERS[0]),
         base_url: base_url.clone().unwrap_or_default(),
-        key: section.secret("api_key"),
+        key,
+        auth,
         limits: read_limits(&mut section),
         structured_output: match section.choice("structured_output", &["auto", "json_schema", "json_object", "prompt"])
         {
@@ -129,7 +148,7 @@ fn read_version(section: &mut Section<'_>, provider: Option<&'static dyn Provide
 fn read_discover(section: &mut Section<'_>, provider: Option<&'static dyn Provider>) -> Option<Duration> {
     let discover = section.boolean("discover").unwrap_or(false);
     let interval = section.millis("discover_interval_ms", 1_000..=604_800_000).unwrap_or(DISCOVER_INTERVAL);
-    let asked = ListCall { key: None, api_version: None, page: None };
+    let asked = ListCall { api_version: None, page: None };
     if let Some(Err(error)) = provider.filter(|_| discover).map(|provider| provider.list(&asked)) {
         section.problem("discover", error.to_string());
     }

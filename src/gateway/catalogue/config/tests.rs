@@ -18,7 +18,7 @@ fn read(text: &str) -> (Config, Vec<String>) {
 }
 
 #[test]
-fn a_whole_catalogue() {
+fn whole_catalogue_is_read() {
     let (config, problems) = read(
         r#"
         [endpoints.a]
@@ -45,7 +45,7 @@ fn a_whole_catalogue() {
 }
 
 #[test]
-fn all_problems_at_once_with_their_places() {
+fn all_problems_are_reported_with_their_places() {
     let (_, problems) = read(
         r#"
         [endpoints.a]
@@ -104,7 +104,7 @@ fn all_problems_at_once_with_their_places() {
 
 /// A reference to an endpoint that has an error of its own is not a second error; a misspelt reference lists all names.
 #[test]
-fn unknown_names_list_all_that_the_file_has_and_the_nearest_one() {
+fn unknown_name_lists_all_names_and_the_nearest() {
     let (_, problems) = read(
         r#"
         [endpoints.main]
