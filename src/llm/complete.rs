@@ -10,6 +10,8 @@ use super::{ChatResponse, Finish, Piece, StreamError, VendorError};
 
 /// Longest part of a vendor's finish reason that is kept, in bytes.
 const MAX_WORD_BYTES: usize = 40;
+/// Longest part of a finish reason that is read, in bytes. A vendor may put a text of any length there.
+const MAX_READ_BYTES: usize = 1024;
 
 /// Why an answer ended, according to its vendor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -217,6 +219,7 @@ pub(super) fn whole(response: ChatResponse, unknown: Vec<(u32, String)>) -> Resu
 /// The reason says that the answer failed. `why` is the vendor's message about that, if there is one.
 pub(super) fn reason(word: Option<&str>, why: Option<&str>) -> Result<Reason, StreamError> {
     let Some(word) = word.map(str::trim) else { return Ok(Reason::Absent) };
+    let word = &word[..word.floor_char_boundary(MAX_READ_BYTES)];
     let plain = word.to_ascii_lowercase().replace(['-', ' '], "_");
     let plain = plain.strip_prefix("finish_reason_").unwrap_or(&plain);
     if matches!(plain, "" | "null" | "none" | "unspecified") {

@@ -8,6 +8,7 @@
 mod anthropic;
 mod auth;
 mod calls;
+mod choices;
 mod cohere;
 pub mod complete;
 mod emulate;

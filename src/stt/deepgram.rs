@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::held::{Held, Segment, Session, Timeline};
+use super::held::{self, Held, Segment, Session, Timeline};
 use super::wire::{self, Flag, Label, Natural, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Carry, EndScope, SttEvent, TurnKey, Word};
@@ -51,6 +51,9 @@ impl Dialect for Deepgram {
         ]
     }
 }
+
+/// The field that numbers channels.
+const CHANNEL: &str = "channel_index";
 
 #[derive(Default)]
 struct DeepgramDecoder {
@@ -151,7 +154,7 @@ impl Decoder for DeepgramDecoder {
             return Err(wire::bad_field("type", "a message type such as \"Results\"", None));
         };
         match kind.as_str() {
-            "Results" => self.results(wire::parse("Results", frame)?, out),
+            "Results" => self.results(wire::parse("Results", frame)?, out)?,
             "UtteranceEnd" => {
                 let end: UtteranceEnd = wire::parse("UtteranceEnd", frame)?;
                 let index = end.channel.first().map_or(0, |index| index.0);
@@ -219,8 +222,9 @@ impl DeepgramDecoder {
         }
     }
 
-    fn results(&mut self, results: Results<'_>, out: &mut Vec<SttEvent>) {
+    fn results(&mut self, results: Results<'_>, out: &mut Vec<SttEvent>) -> Result<(), DecodeError> {
         let index = results.channel_index.first().map_or(0, |index| index.0);
+        held::channel(&mut self.channels, index, CHANNEL)?;
         if let Some(id) = results.metadata.and_then(|metadata| metadata.request_id) {
             let known = self.session.0.is_some();
             if self.session.begins(Some(id.as_str())) {
@@ -241,7 +245,7 @@ impl DeepgramDecoder {
             let end_ms = start_ms.zip(length_ms).map(|(start, length)| start.saturating_add(length));
             segment(alternative, prefix.as_deref(), start_ms, end_ms)
         });
-        let channel = self.channels.entry(index).or_default();
+        let channel = held::channel(&mut self.channels, index, CHANNEL)?;
         channel.label = prefix;
         let label = channel.label.as_deref();
         let set = |flag: Option<Flag>| flag.is_some_and(|flag| flag.0);
@@ -261,6 +265,7 @@ impl DeepgramDecoder {
             let text = channel.held.with(&segment.text, " ");
             out.push(SttEvent::Partial { key: TurnKey::Held(index.to_string()), speaker, text });
         }
+        Ok(())
     }
 }
 

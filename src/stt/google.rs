@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::held::Timeline;
+use super::held::{self, Timeline};
 use super::wire::{self, Flag, Label, Natural, Reported, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect, Spelling};
 use crate::types::{Carry, Final, SttEvent, TurnKey, Word};
@@ -168,6 +168,9 @@ impl Decoder for GoogleDecoder {
             }
             return Ok(());
         };
+        for result in &results {
+            held::channel(&mut self.ends, result.channel_tag.map_or(0, |tag| tag.0), "results.channelTag")?;
+        }
         let mut partial: Option<(String, Option<String>)> = None;
         for result in results {
             let end_ms = result.end_ms();

@@ -5,20 +5,37 @@
 
 use std::collections::BTreeMap;
 
-use super::wire;
+use super::{DecodeError, wire};
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
 /// A turn that its vendor does not end is ended at this many bytes of text.
 const MAX_HELD_BYTES: usize = 32 << 10;
 /// Most words of a held turn. It ends at this number, whatever the length of its text.
 const MAX_HELD_WORDS: usize = 4096;
-/// Most channels whose position is kept. It is stored with each record, so a peer must not add channels without end.
+/// Most channels of a connection. Their state is kept in memory and with each record until the connection ends.
 const MAX_CHANNELS: usize = 64;
 /// Speech that starts more than this long before the end of its channel's last speech belongs to a new session, ms.
 const FALL_MS: u64 = 10_000;
 /// The same limit for speech that starts within the first [`FALL_MS`] of a session, ms. The times of consecutive words
 /// overlap by less at every vendor.
 const FALL_TO_START_MS: u64 = 1_000;
+
+/// Returns the state of a channel, or of another part that a vendor numbers. `field` names the number in the frame.
+///
+/// # Errors
+///
+/// `bad_field` for a new one beyond the first [`MAX_CHANNELS`].
+pub(super) fn channel<'a, K: Ord, V: Default>(
+    known: &'a mut BTreeMap<K, V>,
+    key: K,
+    field: &str,
+) -> Result<&'a mut V, DecodeError> {
+    if known.len() >= MAX_CHANNELS && !known.contains_key(&key) {
+        let message = format!("{field}: at most {MAX_CHANNELS} different values are allowed on one connection");
+        return Err(DecodeError::new("bad_field", message));
+    }
+    Ok(known.entry(key).or_default())
+}
 
 /// A piece of final speech, smaller than a turn.
 #[derive(Debug, Default)]

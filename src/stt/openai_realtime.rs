@@ -254,12 +254,12 @@ impl Decoder for OpenAiDecoder {
             "response.output_audio_transcript.done" | "response.audio_transcript.done" => {
                 let Spoken { item_id, content_index, transcript } = wire::parse(what, frame)?;
                 let index = content_index.map_or(0, |index| index.0);
-                self.items.answer(item_id.as_str(), index, transcript.into_string(), ASSISTANT, out);
+                self.items.answer(item_id.as_str(), index, transcript.into_string(), ASSISTANT, out)?;
             }
             "response.output_text.done" | "response.text.done" => {
                 let Written { item_id, content_index, text } = wire::parse(what, frame)?;
                 let index = content_index.map_or(0, |index| index.0);
-                self.items.answer(item_id.as_str(), index, text.into_string(), ASSISTANT, out);
+                self.items.answer(item_id.as_str(), index, text.into_string(), ASSISTANT, out)?;
             }
             "conversation.item.input_audio_transcription.segment" => {
                 let segment: SegmentFrame<'_> = wire::parse(what, frame)?;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::held::{Held, Segment, Session, Timeline};
+use super::held::{self, Held, Segment, Session, Timeline};
 use super::wire::{self, Label, Said, Says, Score, Seconds, Text};
 use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Carry, EndScope, SttEvent, TurnKey, Word};
@@ -66,6 +66,9 @@ impl Dialect for Speechmatics {
         &["message", "metadata", "metadata.transcript", "results[].alternatives[].content"]
     }
 }
+
+/// The field that names channels.
+const CHANNEL: &str = "channel";
 
 #[derive(Default)]
 struct SpeechmaticsDecoder {
@@ -157,11 +160,12 @@ impl Decoder for SpeechmaticsDecoder {
         match kind.as_str() {
             "AddTranscript" => {
                 let (channel, mark, segment) = segment(wire::parse::<Said<Transcript<'_>>>("AddTranscript", frame)?.0);
+                held::channel(&mut self.channels, channel.clone(), CHANNEL)?;
                 self.look_for_restart(&channel, &segment, out);
                 if self.session.0.is_none() {
                     self.timeline.note(&channel, wire::span(&segment.words).1);
                 }
-                let held = self.channels.entry(channel.clone()).or_default();
+                let held = held::channel(&mut self.channels, channel.clone(), CHANNEL)?;
                 if let Some(word) = held.last_word() {
                     word.text.push_str(&mark);
                 }
@@ -174,8 +178,9 @@ impl Decoder for SpeechmaticsDecoder {
             "AddPartialTranscript" => {
                 let (channel, _, segment) =
                     segment(wire::parse::<Said<Transcript<'_>>>("AddPartialTranscript", frame)?.0);
+                held::channel(&mut self.channels, channel.clone(), CHANNEL)?;
                 self.look_for_restart(&channel, &segment, out);
-                let held = self.channels.entry(channel.clone()).or_default();
+                let held = held::channel(&mut self.channels, channel.clone(), CHANNEL)?;
                 let text = held.with(&segment.text, "");
                 let speaker = wire::common_speaker(&segment.words).or_else(|| label(&channel).map(str::to_owned));
                 out.push(SttEvent::Partial { key: TurnKey::Held(channel), speaker, text });

@@ -1,5 +1,6 @@
 //! Tests of all dialects: fixtures, listing, and that no frame can do harm.
 
+mod channels;
 mod lenient;
 mod surrogates;
 

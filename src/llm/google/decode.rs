@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::llm::calls::Calls;
+use crate::llm::choices::Choices;
 use crate::llm::complete::{self, Reason};
 use crate::llm::{ChatResponse, Finish, Piece, StreamDecoder, StreamError, Usage, emulate, failure, response, sse};
 use crate::llm::{json, lenient};
@@ -169,6 +170,7 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
 #[derive(Default)]
 pub(super) struct Decoder {
     started: bool,
+    seen: Choices,
     calls: Calls,
     /// Choices that have had a part.
     spoke: Vec<u32>,
@@ -220,6 +222,7 @@ impl Decoder {
         signatures: &mut Signatures,
     ) -> Result<(), StreamError> {
         let choice = candidate.index.unwrap_or(0);
+        self.seen.see(choice)?;
         for part in candidate.content.into_iter().flat_map(|content| content.parts) {
             if !self.spoke.contains(&choice) {
                 self.spoke.push(choice);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::text::WireText;
 use super::{plain, shape};
 use crate::llm::calls::{Calls, Part};
+use crate::llm::choices::Choices;
 use crate::llm::complete::{self, Reason};
 use crate::llm::{
     ChatResponse, Choice, Finish, Piece, StreamDecoder, StreamError, ToolCall, Usage, failure, response, sse,
@@ -252,11 +253,12 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
             response.rest.insert(key.to_owned(), value);
         }
     }
-    let (mut calls, mut unknown) = (Calls::default(), Vec::new());
+    let (mut seen, mut calls, mut unknown) = (Choices::default(), Calls::default(), Vec::new());
     for mut choice in wire.choices {
         if let Some(error) = choice.broken() {
             return Err(error);
         }
+        seen.see(choice.index.unwrap_or(0))?;
         merge_choice(&mut response.choices, choice, &mut calls, &mut unknown)?;
     }
     response.choices.sort_by_key(|choice| choice.index);
@@ -342,6 +344,7 @@ fn malformed(what: &str, error: &serde_json::Error) -> StreamError {
 #[derive(Default)]
 pub(super) struct Decoder {
     started: bool,
+    seen: Choices,
     calls: Calls,
     /// Set if the chunk just read differs from OpenAI's format, so that OpenAI's client would miss something.
     foreign: bool,
@@ -414,6 +417,7 @@ impl StreamDecoder for Decoder {
 impl Decoder {
     fn choice(&mut self, wire: WireChoice, out: &mut Vec<Piece>) -> Result<(), StreamError> {
         let choice = wire.index.unwrap_or(0);
+        self.seen.see(choice)?;
         self.foreign |= wire.index.is_none() || wire.delta.is_none() || !wire.tool_calls.is_empty();
         let mut delta = wire.delta.or(wire.message).unwrap_or_default();
         self.foreign |= delta.thinking.is_some() || delta.function_call.is_some();

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::stt::wire;
+use crate::stt::{DecodeError, held, wire};
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
 /// Maximum number of items remembered, finished ones included. A session never has more unfinished items at once.
@@ -131,12 +131,24 @@ impl Items {
     }
 
     /// Records a complete part of the model's text in an item. `label` becomes the turn's speaker.
-    pub(super) fn answer(&mut self, id: &str, part: u64, text: String, label: &'static str, out: &mut Vec<SttEvent>) {
+    ///
+    /// # Errors
+    ///
+    /// `bad_field` for too many parts of one item.
+    pub(super) fn answer(
+        &mut self,
+        id: &str,
+        part: u64,
+        text: String,
+        label: &'static str,
+        out: &mut Vec<SttEvent>,
+    ) -> Result<(), DecodeError> {
         let item = self.get(id, out);
+        *held::channel(&mut item.answer, part, "content_index")? = text;
         item.label = Some(label);
-        item.answer.insert(part, text);
         let text = item.answer.values().map(|part| part.trim()).collect::<Vec<_>>().join(" ");
         self.complete(id, Transcript { text, language: None, confidence: None }, out);
+        Ok(())
     }
 
     /// Adds a segment to an item. A segment that is already there is ignored.

@@ -51,7 +51,8 @@ const SUBJECTS: &[Subject] = &[
 /// Cases that once took more than their bound, by subject and seed.
 ///
 /// * `schema:28` overflowed the stack: schema and answer led 200 parts deep.
-const KNOWN: &[(&str, u64)] = &[("schema", 28)];
+/// * `answer:2006337` took 26 s: see the commit that added it.
+const KNOWN: &[(&str, u64)] = &[("schema", 28), ("answer", 2_006_337)];
 
 #[test]
 fn fuzz_cases_stay_within_their_bounds() {
