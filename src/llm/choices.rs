@@ -36,9 +36,12 @@ mod tests {
 
     use crate::llm::{StreamError, provider, sse};
 
+    /// Makes the choice with a number.
+    type Frame = fn(u32) -> String;
+
     #[test]
     fn answer_with_too_many_choices_is_malformed() {
-        let cases: [(&str, fn(u32) -> String, &str); 2] = [
+        let cases: [(&str, Frame, &str); 2] = [
             (
                 "openai_compatible",
                 |index| {

@@ -2,8 +2,11 @@
 
 use super::*;
 
+/// Makes the frame with a number.
+type Frame = fn(usize) -> String;
+
 /// Frames that differ in the number of a channel, or of an item's part, by dialect.
-const NUMBERED: &[(&str, fn(usize) -> String)] = &[
+const NUMBERED: &[(&str, Frame)] = &[
     ("deepgram", |number| {
         format!(
             r#"{{"type":"Results","channel_index":[{number},2],"duration":1.0,"start":0.0,"is_final":true,
