@@ -21,4 +21,5 @@ pub mod session;
 pub mod sink;
 pub mod standin;
 pub mod stt;
+pub mod turns;
 pub mod types;

@@ -12,10 +12,11 @@ use crate::analysis::trigger::Trigger;
 use crate::analysis::{Analysis, Facts, Scope};
 use crate::base::names;
 use crate::context::tokens::estimate;
-use crate::context::{ChangeKind, Context, Snapshot, Turns, Window};
+use crate::context::{Context, Snapshot, Window};
 use crate::llm::{ChatRequest, Content, Message};
 use crate::recording::Recording;
 use crate::stt::{self, Dialect};
+use crate::turns::{ChangeKind, Turns};
 use crate::types::{CallId, JsonMap, StreamId, SttEvent};
 
 use super::out::{self, say};

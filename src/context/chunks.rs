@@ -1,11 +1,12 @@
 //! The turns of a call in chunks with their prompt lines, and the sticky window that bounds what a prompt holds.
 //!
-//! Knows no number given to a turn (that is [`super::Turns`]) and no prompt. A new turn costs O(1), a revision one
+//! Knows no number given to a turn (that is the turn table's) and no prompt. A new turn costs O(1), a revision one
 //! chunk, a snapshot O(chunks). Rendered text is made when a snapshot asks for it, and can be forgotten.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use super::chunk::Chunk;
 use super::snapshot::{Piece, Snapshot};
 use super::{line, tokens};
 use crate::types::{Turn, TurnNo};
@@ -37,27 +38,6 @@ pub struct Window {
     pub budget_tokens: u64,
     /// The first ordinal that is still in.
     pub from: TurnNo,
-}
-
-/// Consecutive turns.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Chunk {
-    pub turns: Vec<Arc<Turn>>,
-    /// Estimated tokens of each turn's line; 0 where it has none.
-    pub tokens: Vec<u32>,
-    pub total: u64,
-    rendered: OnceLock<Rendered>,
-}
-
-/// Consecutive turns as a prompt shows them.
-#[derive(Debug, Clone)]
-pub(super) struct Rendered {
-    /// Their lines.
-    pub text: Arc<str>,
-    /// First and last ordinal that has a line.
-    pub span: Option<(TurnNo, TurnNo)>,
-    /// How many have one.
-    pub turns: u64,
 }
 
 impl Window {
@@ -99,7 +79,7 @@ impl Context {
             self.replaced.push_back((self.revision, turn.turn));
         }
         if index < in_full {
-            let mut chunk = self.full[index / CHUNK_TURNS].with_room();
+            let mut chunk = self.full[index / CHUNK_TURNS].unrendered();
             chunk.replace(index % CHUNK_TURNS, turn, cost);
             self.full[index / CHUNK_TURNS] = Arc::new(chunk);
         } else if index < self.len() {
@@ -201,7 +181,7 @@ impl Context {
     /// Drops rendered text, for a call that is idle. The next snapshot makes the same bytes again.
     pub fn forget_text(&mut self) {
         for chunk in &mut self.full {
-            *chunk = Arc::new(Chunk { rendered: OnceLock::new(), ..Chunk::clone(chunk) });
+            *chunk = Arc::new(chunk.unrendered());
         }
     }
 
@@ -263,51 +243,6 @@ impl Context {
         });
         pieces.collect()
     }
-}
-
-impl Chunk {
-    /// All its turns as lines; made at the first call.
-    pub(super) fn rendered(&self) -> &Rendered {
-        self.rendered.get_or_init(|| Rendered::of(&self.turns))
-    }
-
-    fn with_room(&self) -> Self {
-        Self { rendered: OnceLock::new(), ..self.clone() }
-    }
-
-    fn push(&mut self, turn: &Arc<Turn>, tokens: u32) {
-        self.turns.push(Arc::clone(turn));
-        self.tokens.push(tokens);
-        self.total += u64::from(tokens);
-    }
-
-    fn replace(&mut self, at: usize, turn: &Arc<Turn>, tokens: u32) {
-        self.turns[at] = Arc::clone(turn);
-        self.total = self.total - u64::from(self.tokens[at]) + u64::from(tokens);
-        self.tokens[at] = tokens;
-    }
-}
-
-impl Rendered {
-    pub(super) fn of(turns: &[Arc<Turn>]) -> Self {
-        let mut text = String::new();
-        for turn in turns {
-            line::render(turn, &mut text);
-        }
-        let (span, count) = span(turns);
-        Self { text: text.into(), span, turns: count }
-    }
-}
-
-/// First and last ordinal that has a line, and how many have one.
-pub(super) fn span(turns: &[Arc<Turn>]) -> (Option<(TurnNo, TurnNo)>, u64) {
-    let with_lines = turns.iter().filter(|turn| line::has_line(turn)).map(|turn| turn.turn);
-    with_lines.fold((None, 0), |(span, count), turn| {
-        (
-            span.map_or(Some((turn, turn)), |(from, to): (TurnNo, TurnNo)| Some((from.min(turn), to.max(turn)))),
-            count + 1,
-        )
-    })
 }
 
 /// The chunks that `from..until` touches: their index, and the part of each.

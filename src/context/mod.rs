@@ -1,22 +1,16 @@
-//! The context of a call: its turns as mutable records, and the immutable, bounded snapshots that jobs see.
+//! What prompts see of a call: its turns in chunks with their lines, windows over them, and the immutable, bounded
+//! snapshots that jobs get.
 //!
-//! Knows no clock, no socket, no journal and no LLM. [`Turns`] numbers, cuts, deduplicates and revises turns;
-//! [`Context`] holds the same turns in chunks with their prompt lines, so that a new turn costs O(1) and a
-//! [`Snapshot`] O(chunks); a [`Window`] is one analysis' sticky start in them. [`escape`] keeps what was said from
-//! becoming structure.
+//! Knows no clock, no socket, no journal, no LLM, and not how a turn gets its number (that is the turn table's).
+//! [`Context`] holds turns in chunks, so that a new turn costs O(1) and a [`Snapshot`] O(chunks); a [`Window`] is where the
+//! prompts of one analysis begin. [`escape`] keeps what was said from becoming structure.
 
+mod chunk;
 mod chunks;
-mod content;
-mod cut;
 pub mod escape;
 mod line;
-mod overlay;
-mod saved;
 mod snapshot;
 pub mod tokens;
-pub mod turns;
 
 pub use chunks::{Context, DEFAULT_BUDGET_TOKENS, Window};
-pub use saved::TurnPrivate;
 pub use snapshot::Snapshot;
-pub use turns::{Change, ChangeKind, MAX_EARLY_REVISIONS, TurnError, Turns};

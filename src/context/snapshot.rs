@@ -4,7 +4,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::chunks::{Chunk, Rendered, span};
+use super::chunk::{Chunk, Rendered, span};
 use super::line;
 use crate::types::{Coverage, Transcript, Turn, TurnNo};
 

@@ -115,8 +115,8 @@ impl Holding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::Turns;
     use crate::stt::{self, Dialect};
+    use crate::turns::Turns;
     use crate::types::{StreamId, SttEvent};
 
     fn held(turns: &[(&str, &str)]) -> Arc<Carry> {

@@ -12,10 +12,10 @@ use super::held::Holding;
 use super::record::{Mark, Private};
 use super::task::{Effect, Left, Live, Task};
 use crate::base::measure;
-use crate::context::{Change, ChangeKind, TurnError};
 use crate::hub::{LiveFrame, LiveKind};
 use crate::journal::CallState as State;
 use crate::stt;
+use crate::turns::{Change, ChangeKind, TurnError};
 use crate::types::{Event, JsonMap, StreamId, SttEvent, TurnKey, id};
 
 /// Partials and other frames without effect are acknowledged in passing, at the latest after this many.

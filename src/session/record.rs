@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::context::TurnPrivate;
 use crate::journal::{NewRecord, Record};
+use crate::turns::TurnPrivate;
 use crate::types::{Carry, Event, Seq, Stamp, StreamId};
 
 /// How far a connection had come when a record was written.

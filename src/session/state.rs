@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use super::outline::{Newest, Outline};
 use super::record::{Decoded, Mark, Private};
 use crate::base::time;
-use crate::context::{Context, Turns};
+use crate::context::Context;
 use crate::journal::{CallState as State, Entry};
 use crate::stt::Dialect;
+use crate::turns::Turns;
 use crate::types::view::{StreamView, View};
 use crate::types::{CallId, Event, Insight, JsonMap, Seq, StreamId, TurnNo};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::Value;
-use sidetone::context::Turns;
+use sidetone::turns::Turns;
 use sidetone::types::{StreamId, Turn};
 use sidetone::{recording, stt};
 

@@ -21,10 +21,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Deps, Metrics, ViewError, Views, serve};
 use crate::base::ws::{self, ClientSocket, Incoming, Upgrade};
-use crate::context::TurnPrivate;
 use crate::hub::testing::{Memory, turn};
 use crate::hub::{self, Hub};
 use crate::journal::Directory as _;
+use crate::turns::TurnPrivate;
 use crate::types::view::View;
 use crate::types::{CallId, Event, JsonMap, Seq, Word};
 

@@ -1,6 +1,9 @@
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::types::{Final, Revision, StreamId, SttEvent, Turn, TurnKey, Word};
 
 fn stream() -> StreamId {
     StreamId::parse("s_1").expect("id")

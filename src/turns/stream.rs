@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::context::saved::VendorTurn;
+use super::saved::VendorTurn;
 use crate::types::{Final, TurnKey};
 
 /// What is known of one stream.
