@@ -6,6 +6,7 @@ pub mod analysis;
 pub mod api;
 pub mod app;
 pub mod base;
+pub mod call;
 pub mod cli;
 pub mod config;
 pub mod context;

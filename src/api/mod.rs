@@ -194,7 +194,7 @@ fn in_form(error: ApiError, is_chat: bool) -> Response {
 async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
     let session = api.sessions.deps();
     let protocol = protocol(&request);
-    let upgrade = Upgrade::new(&mut request, session.ingest.max_frame_bytes, protocol, Body::empty);
+    let upgrade = Upgrade::new(&mut request, session.call.ingest.max_frame_bytes, protocol, Body::empty);
     let (upgrade, response) = match upgrade {
         Ok(upgraded) => upgraded,
         Err(message) => return ApiError::bad_request("not_a_websocket", message).into_response(),

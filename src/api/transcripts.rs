@@ -21,10 +21,10 @@ use super::error::ApiError;
 use super::{Api, Hold, body, items};
 use crate::base::inflight::Lease;
 use crate::base::{names, surrogates};
+use crate::call::config::LimitsConfig;
 use crate::hub::{Frame, Interest, Item, Kind, Wants};
 use crate::ingest::whole::{Whole, WholeError};
 use crate::llm::RequestError;
-use crate::session::config::LimitsConfig;
 use crate::stt;
 use crate::types::{CallId, JsonMap, Seq};
 
@@ -174,8 +174,8 @@ fn read(api: &Api, body: &[u8], mut lease: Lease) -> Result<Asked, ApiError> {
     let posted: Posted<'_> = parse("", &text)?;
     let deps = api.sessions.deps();
     let meta = match posted.meta {
-        Some(meta) if meta.get().len() > deps.limits.meta_bytes => {
-            let (bytes, limit) = (meta.get().len(), deps.limits.meta_bytes);
+        Some(meta) if meta.get().len() > deps.call.limits.meta_bytes => {
+            let (bytes, limit) = (meta.get().len(), deps.call.limits.meta_bytes);
             return Err(bad(format!("meta: {bytes} bytes are over the limit of {limit} (limits.meta_bytes)")));
         }
         Some(meta) => parse("meta", meta.get())?,
@@ -185,11 +185,11 @@ fn read(api: &Api, body: &[u8], mut lease: Lease) -> Result<Asked, ApiError> {
         Some(names) => parse_counted("analyses", names, &mut lease)?,
         None => None,
     };
-    if let Some(name) = analyses.iter().flatten().find(|name| deps.analyses.get(name).is_none()) {
-        let message = names::unknown("analysis", name, deps.analyses.names());
+    if let Some(name) = analyses.iter().flatten().find(|name| deps.call.analyses.get(name).is_none()) {
+        let message = names::unknown("analysis", name, deps.call.analyses.names());
         return Err(ApiError::bad_request("unknown_analysis", message));
     }
-    let whole = posted.whole(&deps.limits, &mut lease)?;
+    let whole = posted.whole(&deps.call.limits, &mut lease)?;
     Ok(Asked { call: posted.call(api)?, meta, analyses, whole, lease })
 }
 
@@ -219,7 +219,7 @@ pub(super) async fn post(
         .iter()
         .map(|(position, error)| json!({"recording": position, "code": error.code, "message": error.message}))
         .collect();
-    let patience = deps.ingest.final_timeout + MARGIN;
+    let patience = deps.call.ingest.final_timeout + MARGIN;
     let answered = async {
         // On a task of its own: a client that goes away does not leave half a call.
         let feeding = {

@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use super::otel::Spans;
 use crate::base::drain::Drain;
+use crate::call::config::LimitsConfig;
 use crate::gateway::{self, Budget, Gateway, Recorder, UNKNOWN_SPENT};
 use crate::keys;
 use crate::ledger::{Ledger, LedgerError};
-use crate::session::config::LimitsConfig;
 use crate::types::{AttemptBegun, AttemptDone, RequestDone};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::session::config::LimitsConfig;
+use crate::call::config::LimitsConfig;
 
 /// Raises the soft limit on open files to the hard one: a call holds a socket and a log.
 pub(super) fn raise_open_files() {

@@ -35,7 +35,7 @@ use crate::journal::{self, Store};
 use crate::keys::{self, Keys};
 use crate::ledger::{self, Ledger};
 use crate::session::{self, Sessions};
-use crate::{ingest, sink};
+use crate::{call, ingest, sink};
 
 /// Jobs at once, over all calls. Endpoints have limits of their own; this one bounds memory.
 const JOBS: usize = 512;
@@ -151,10 +151,12 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
         store: Arc::clone(&store),
         hub: hub.clone(),
         gateway: gateway.clone(),
-        default_analyses: config.default_analyses(),
-        analyses: Arc::new(config.analyses.clone()),
-        ingest: config.ingest.clone(),
-        limits: config.limits.clone(),
+        call: Arc::new(call::Settings {
+            analyses: Arc::new(config.analyses.clone()),
+            default_analyses: config.default_analyses(),
+            ingest: config.ingest.clone(),
+            limits: config.limits.clone(),
+        }),
         permits: Arc::new(Semaphore::new(JOBS)),
         metrics: session::Metrics::register(&mut registry),
         queue: Arc::new(queues.queue("session")),

@@ -7,9 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::base::drain::Drain;
+use crate::call::config::IngestConfig;
 use crate::journal::Store;
 use crate::session::Sessions;
-use crate::session::config::IngestConfig;
 use crate::types::CallId;
 
 /// Calls that are taken up in one go; a pause between lets live calls through.

@@ -11,9 +11,9 @@ use prometheus_client::registry::Registry;
 
 use super::accounting::ConfigAudit;
 use crate::base::metric::Register as _;
+use crate::call::config::LimitsConfig;
 use crate::config::Config;
 use crate::gateway::Gateway;
-use crate::session::config::LimitsConfig;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {

@@ -20,10 +20,10 @@ use crate::base::drain::ShutdownConfig;
 use crate::base::names;
 use crate::base::settings::{Problem, Problems, Section};
 use crate::base::tls::TlsConfig;
+use crate::call::config::{IngestConfig, LimitsConfig};
 use crate::ingest::proxy::SttConfig;
 use crate::ingest::record::RecordConfig;
 use crate::ingest::source::SourceConfig;
-use crate::session::config::{IngestConfig, LimitsConfig};
 use crate::{gateway, journal, sink};
 
 /// The whole configuration of a daemon.

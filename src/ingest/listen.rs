@@ -55,7 +55,7 @@ pub async fn serve(socket: ServerSocket, query: &str, revoked: CancellationToken
     deps.metrics.connections.inc();
     let session = deps.sessions.deps();
     let variants = |route: &str, variant: &str| session.gateway.check_variant(route, variant);
-    match params::read(query, &session.analyses, &variants, &session.limits) {
+    match params::read(query, &session.call.analyses, &variants, &session.call.limits) {
         Err(complaint) => farewell(socket, Some(complaint), 4400, "bad parameter", deps).await,
         Ok(params) => connect(socket, params, revoked, deps).await,
     }
@@ -134,7 +134,7 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
 }
 
 fn session_analyses(deps: &Deps) -> Vec<String> {
-    deps.sessions.deps().analyses.names().to_vec()
+    deps.sessions.deps().call.analyses.names().to_vec()
 }
 
 /// The events that wake a producer. A call may have thousands of producers, and few of them want all events.

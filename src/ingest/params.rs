@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use crate::analysis::Registry as Analyses;
 use crate::base::names;
 use crate::base::surrogates;
-use crate::session::bounds::MAX_TIME_MS;
+use crate::call::bounds::MAX_TIME_MS;
+use crate::call::config::LimitsConfig;
 use crate::session::command::Complaint;
-use crate::session::config::LimitsConfig;
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, JsonMap, StreamId};
 

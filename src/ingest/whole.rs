@@ -9,9 +9,10 @@ use std::sync::Arc;
 use super::feed::{Like, attach};
 use super::pump::Pump;
 use super::watch::FRAMES;
+use crate::call::bounds;
+use crate::call::config::LimitsConfig;
 use crate::session::command::{Attached, Command, Complaint, Detach, Frames, Outlet};
-use crate::session::config::LimitsConfig;
-use crate::session::{SessionError, Sessions, bounds};
+use crate::session::{SessionError, Sessions};
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, Carry, JsonMap, Seq, StreamId, SttEvent};
 

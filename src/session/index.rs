@@ -8,10 +8,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::outline::Outline;
-use super::record;
+use crate::call::outline::Outline;
+use crate::call::record::{self, Decoded};
 use crate::hub::{Frame, Kind};
-use crate::journal::{JournalError, Record, Store};
+use crate::journal::{CallState as State, JournalError, Record, Store};
 use crate::types::{CallId, Event, Seq, Turn, TurnNo};
 
 /// Bytes of a log read at once.
@@ -76,7 +76,7 @@ impl Index {
             self.damaged = true;
             return;
         };
-        self.outline.fold(&frame, stored);
+        fold(&mut self.outline, &frame, stored);
         if !self.with_turns || !frame.kind().is_turn() {
             return;
         }
@@ -154,6 +154,36 @@ impl Index {
     }
 }
 
+/// Takes the next record, and looks into few of them.
+fn fold(outline: &mut Outline, frame: &Frame, stored: &Record) {
+    outline.seq = stored.seq;
+    match frame.kind() {
+        Kind::TurnFinal => outline.turns += 1,
+        Kind::TurnRevised | Kind::InsightFailed => {}
+        Kind::InsightUpdated => {
+            if let Some(analysis) = frame.analysis() {
+                let newest = match outline.insights.get_mut(&**analysis) {
+                    Some(newest) => newest,
+                    None => outline.insights.entry(analysis.to_string()).or_default(),
+                };
+                newest.note(frame.turn(), stored.seq);
+            }
+        }
+        Kind::CallCompleted => outline.ended = Some(State::Completed),
+        Kind::CallFailed => outline.ended = Some(State::Failed),
+        Kind::CallStarted | Kind::CallUpdated => outline.meta = frame.meta(),
+        Kind::CallEvent => {
+            if let Ok(decoded) = read(stored) {
+                outline.call_event(decoded.event);
+            }
+        }
+    }
+}
+
+fn read(stored: &Record) -> Result<Decoded, String> {
+    record::decode(stored.seq, &stored.frame, &stored.private)
+}
+
 /// The records at `seqs`; those that cannot be read any more are left out.
 fn records_at(
     store: &dyn Store,
@@ -197,7 +227,7 @@ fn turn_of(text: &str) -> Option<TurnNo> {
 }
 
 fn turn_in(stored: &Record) -> Option<Turn> {
-    let decoded = record::decode(stored).ok()?;
+    let decoded = read(stored).ok()?;
     let (Event::TurnFinal { mut turn } | Event::TurnRevised { mut turn, .. }) = decoded.event else { return None };
     if turn.words.is_empty() {
         turn.words = decoded.private.turn.map(|known| known.words).unwrap_or_default();

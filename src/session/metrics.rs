@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::base::metric::Register as _;
-use crate::types::Event;
+use crate::types::Insight;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabel {
@@ -84,10 +84,10 @@ impl Metrics {
         }
     }
 
-    /// Counts an event.
-    pub fn event(&self, event: &Event) {
-        self.events.get_or_create(&EventLabel { r#type: event.kind() }).inc();
-        if let Event::InsightUpdated { insight } = event {
+    /// Counts an event of the type `kind`, with what it says where it is an insight.
+    pub fn event(&self, kind: &'static str, insight: Option<&Insight>) {
+        self.events.get_or_create(&EventLabel { r#type: kind }).inc();
+        if let Some(insight) = insight {
             let latency = &insight.latency_ms;
             let stages = [
                 ("debounce", Some(latency.debounce)),

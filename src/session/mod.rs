@@ -1,29 +1,21 @@
-//! Sessions: one task per call, which owns all of that call's state.
+//! Sessions: one task per call, which drives that call's state machine.
 //!
 //! [`Sessions`] is the registry: it finds the task of a call, rebuilds it from the journal when a call is touched or a
-//! timer of it is due, and isolates a call that panics. It knows no socket.
+//! timer of it is due, and isolates a call that panics. It knows no socket, and decides nothing about a call: that is
+//! [`crate::call`].
 
-pub mod bounds;
+mod actor;
 pub mod command;
-pub mod config;
-mod ending;
-mod failures;
-pub mod fitting;
-mod held;
 mod index;
-mod input;
-mod jobs;
 mod library;
+mod live;
 mod metrics;
-mod outline;
+mod peers;
+mod pipeline;
 mod reading;
 mod rebuild;
-pub mod record;
 mod registry;
-mod schedule;
-mod state;
-mod streams;
-mod task;
+mod runs;
 mod worker;
 
 use std::sync::Arc;
@@ -33,9 +25,9 @@ use tokio::sync::Semaphore;
 pub use metrics::Metrics;
 pub use registry::{SessionError, Sessions};
 
-use crate::analysis::Registry as Analyses;
 use crate::base::drain::Drain;
 use crate::base::queue::QueueGauges;
+use crate::call::Settings;
 use crate::gateway::Gateway;
 use crate::hub::Hub;
 use crate::journal::Store;
@@ -46,17 +38,11 @@ pub struct Deps {
     pub store: Arc<dyn Store>,
     /// The journal's tail, for partials and deltas.
     pub hub: Hub,
-    /// Whom analyses are asked of.
+    /// Asks the LLMs.
     pub gateway: Gateway,
-    /// The analyses that there are.
-    pub analyses: Arc<Analyses>,
-    /// Those that a call runs unless it names its own.
-    pub default_analyses: Vec<String>,
-    /// `[ingest]`
-    pub ingest: config::IngestConfig,
-    /// `[limits]`
-    pub limits: config::LimitsConfig,
-    /// Jobs at once, over all calls; fair.
+    /// What all calls have in common: analyses, `[ingest]` and `[limits]`.
+    pub call: Arc<Settings>,
+    /// Tasks at once, over all calls; fair.
     pub permits: Arc<Semaphore>,
     /// Counters.
     pub metrics: Metrics,

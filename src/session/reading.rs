@@ -11,9 +11,9 @@ use tokio::task::spawn_blocking;
 
 use super::command::Command;
 use super::index::Index;
-use super::outline::Outline;
 use super::registry::{SessionError, Sessions, TRIES};
 use crate::base::time;
+use crate::call::outline::Outline;
 use crate::journal::{CallState as State, Entry, JournalError, Store};
 use crate::types::view::View;
 use crate::types::{CallId, Turn, TurnNo};

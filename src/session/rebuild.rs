@@ -2,9 +2,8 @@
 //!
 //! Reads files: for threads that serve nobody. Knows no task.
 
-use super::record;
-use super::state::CallState;
-use crate::journal::{Entry, JournalError, Store};
+use crate::call::{Log, record};
+use crate::journal::{JournalError, Store};
 use crate::types::CallId;
 
 /// Bytes of a log that make a piece: some milliseconds of work.
@@ -12,7 +11,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 
 /// A call on its way back.
 pub(super) struct Rebuild {
-    state: CallState,
+    log: Log,
     /// Why its log cannot be read any further.
     damage: Option<String>,
 }
@@ -20,7 +19,7 @@ pub(super) struct Rebuild {
 impl Rebuild {
     /// Nothing was read.
     pub(super) fn new(call: &CallId) -> Self {
-        Self { state: CallState::new(call.clone()), damage: None }
+        Self { log: Log::new(call.clone()), damage: None }
     }
 
     /// Takes the next piece; whether there may be more.
@@ -28,9 +27,9 @@ impl Rebuild {
     /// # Errors
     /// The log cannot be read now.
     pub(super) fn piece(&mut self, store: &dyn Store) -> Result<bool, JournalError> {
-        let records = match store.read(&self.state.call_id, self.state.head, PIECE_BYTES) {
+        let records = match store.read(self.log.call_id(), self.log.head(), PIECE_BYTES) {
             Ok(records) => records,
-            Err(JournalError::UnknownCall) if self.state.head == 0 => Vec::new(),
+            Err(JournalError::UnknownCall) if self.log.head() == 0 => Vec::new(),
             Err(JournalError::Damaged { message, .. }) => {
                 self.damage = Some(message);
                 return Ok(false);
@@ -38,7 +37,8 @@ impl Rebuild {
             Err(error) => return Err(error),
         };
         for stored in &records {
-            if let Err(message) = record::decode(stored).and_then(|decoded| self.state.restore(decoded)) {
+            let decoded = record::decode(stored.seq, &stored.frame, &stored.private);
+            if let Err(message) = decoded.and_then(|decoded| self.log.restore(decoded)) {
                 self.damage = Some(message);
                 return Ok(false);
             }
@@ -47,12 +47,8 @@ impl Rebuild {
         Ok(bytes >= PIECE_BYTES)
     }
 
-    /// The call, with what its directory entry knows better, and what is wrong with its log, if something is.
-    pub(super) fn finish(self, entry: &Entry) -> (CallState, Option<String>) {
-        let Self { mut state, damage } = self;
-        if state.head > 0 || damage.is_some() {
-            state.adopt(entry);
-        }
-        (state, damage)
+    /// What the log says, and what is wrong with it, if something is.
+    pub(super) fn finish(self) -> (Log, Option<String>) {
+        (self.log, self.damage)
     }
 }

@@ -12,12 +12,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::Deps;
+use super::actor::{Actor, Exit};
 use super::command::{Command, Run, RunRefusal};
 use super::library::Library;
 use super::rebuild::Rebuild;
-use super::state::CallState;
-use super::task::{Exit, Task};
 use crate::base::queue::{self, Receiver, Sender};
+use crate::call::Log;
 use crate::journal::{CallState as State, Entry, JournalError};
 use crate::types::{CallId, Seq};
 
@@ -98,7 +98,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Sessions {
     /// A registry without sessions. `runtimes` are those on which calls that nobody touches are rebuilt.
     pub fn new(deps: Arc<Deps>, runtimes: Vec<Handle>) -> Self {
-        let per_second = std::num::NonZeroU32::new(deps.limits.new_calls_per_s).unwrap_or(std::num::NonZeroU32::MIN);
+        let per_second =
+            std::num::NonZeroU32::new(deps.call.limits.new_calls_per_s).unwrap_or(std::num::NonZeroU32::MIN);
         Self(Arc::new(Inner {
             deps,
             slots: Mutex::default(),
@@ -206,7 +207,7 @@ impl Sessions {
 
     fn wake(&self, call: &CallId, overdue: bool, turn: Option<OwnedSemaphorePermit>) {
         if let Err(error) = self.start(call, Why::Untouched { overdue }, turn) {
-            tracing::warn!(call = %call, %error, "an open call could not be taken up again");
+            tracing::warn!(call_id = %call, %error, "an open call could not be taken up again");
         }
     }
 
@@ -268,7 +269,7 @@ impl Sessions {
 
     /// Checks the limits on new calls. Called with the slots locked, so admissions do not race.
     fn admit(&self) -> Result<Arriving, SessionError> {
-        let limits = &self.0.deps.limits;
+        let limits = &self.0.deps.call.limits;
         // Open calls that are not in memory count too: after a start nobody has touched them yet.
         let open = self.0.deps.store.open_count() + self.0.arriving.load(Ordering::Relaxed);
         if open >= limits.open_calls {
@@ -297,7 +298,7 @@ impl Sessions {
             Ok(Exit::Fenced) => true,
             Err(_) => {
                 deps.metrics.panics.inc();
-                tracing::error!(call = %call, "the call's session panicked; it is rebuilt from its journal");
+                tracing::error!(call_id = %call, "the call's session panicked; it is rebuilt from its journal");
                 true
             }
         };
@@ -309,7 +310,7 @@ impl Sessions {
             .insert(call.clone(), now)
             .is_some_and(|before| now.duration_since(before) < PANIC_WINDOW);
         if again {
-            tracing::error!(call = %call, "the call failed twice within a minute and is given up; the others go on");
+            tracing::error!(call_id = %call, "the call failed twice within a minute and is given up; the others go on");
             deps.store.mark_failed(&call);
         } else if deps.store.entry(&call).is_some_and(|entry| entry.state == State::Open) {
             self.wake(&call, false, None);
@@ -324,34 +325,30 @@ impl Sessions {
         receiver: Receiver<Command>,
     ) -> Exit {
         let deps = Arc::clone(&self.0.deps);
-        let mut entry_changed = false;
-        let state = match entry {
-            None => CallState::new(call.clone()),
-            Some(entry) => match self.rebuilt(&call, &entry).await {
-                Ok((state, None)) => {
-                    entry_changed = state.head > 0 && !state.agrees(&entry);
-                    state
-                }
+        let log = match &entry {
+            None => Log::new(call.clone()),
+            Some(_) => match self.rebuilt(&call).await {
+                Ok((log, None)) => log,
                 Ok((_, Some(message))) => {
-                    tracing::error!(call = %call, message, "the call's log is damaged; it is given up and stays readable so far");
+                    tracing::error!(call_id = %call, message, "the call's log is damaged; it is given up and stays readable so far");
                     deps.store.mark_failed(&call);
                     return Exit::Finished;
                 }
                 Err(error) => {
-                    tracing::error!(call = %call, %error, "the call cannot be rebuilt from its journal");
+                    tracing::error!(call_id = %call, %error, "the call cannot be rebuilt from its journal");
                     return Exit::Fenced;
                 }
             },
         };
         drop(turn);
-        let mut task = Box::new(Task::new(deps, state, arriving, receiver));
-        task.entry_changed = entry_changed;
-        task.run(matches!(why, Why::Untouched { overdue: true })).await
+        let overdue = matches!(why, Why::Untouched { overdue: true });
+        let mut actor = Box::new(Actor::new(deps, log, entry.as_ref(), overdue, arriving, receiver));
+        actor.run().await
     }
 
     /// The call as its log tells it, and what is wrong with the log, if something is: read off the serving threads, in
     /// pieces.
-    async fn rebuilt(&self, call: &CallId, entry: &Entry) -> Result<(CallState, Option<String>), JournalError> {
+    async fn rebuilt(&self, call: &CallId) -> Result<(Log, Option<String>), JournalError> {
         let mut rebuild = Rebuild::new(call);
         loop {
             let store = Arc::clone(&self.0.deps.store);
@@ -366,7 +363,7 @@ impl Sessions {
                 Err(_) => return Err(JournalError::Unavailable("the daemon is stopping".to_owned())),
             };
             if !more? {
-                return Ok(rebuild.finish(entry));
+                return Ok(rebuild.finish());
             }
         }
     }

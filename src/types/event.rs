@@ -146,7 +146,7 @@ impl Event {
 /// Writes the wire form: `{"type":…,"call_id":…,"seq":…,"at":…, …}`.
 ///
 /// Every event carries its own fields after the stamp. A turn's `words` are left out: they are stored as a private
-/// field of the record (see `session::record`).
+/// field of the record (see `call::record`).
 pub fn encode(stamp: &Stamp, event: &Event) -> Vec<u8> {
     let mut body = Vec::with_capacity(1024);
     let encoded = serde_json::to_writer(&mut body, event);

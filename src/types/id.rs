@@ -67,8 +67,12 @@ pub fn sanitize(text: &str) -> String {
 
 /// A fresh, unguessable suffix of 20 base-32 characters (100 bits).
 pub fn random_suffix() -> String {
+    suffix_of(rand::random())
+}
+
+/// The lower 100 of `bits` as 20 base-32 characters.
+pub fn suffix_of(bits: u128) -> String {
     const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-    let bits: u128 = rand::random();
     (0..20).map(|position| char::from(ALPHABET[((bits >> (position * 5)) & 31) as usize])).collect()
 }
 

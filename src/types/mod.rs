@@ -4,6 +4,7 @@
 //! validation and its own wire format.
 
 pub mod attempt;
+pub mod directory;
 pub mod event;
 pub mod id;
 pub mod insight;

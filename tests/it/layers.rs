@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The layer of each top-level module. A module may name those of the layers below it.
 const LAYERS: &[&[&str]] = &[
     &["types", "base"],
-    &["stt", "llm", "analysis", "context", "recording", "turns"],
+    &["stt", "llm", "analysis", "context", "recording", "turns", "call"],
     &["gateway", "journal", "keys", "ledger", "hub", "standin"],
     &["session", "sink"],
     &["ingest", "api", "config", "standin"],
@@ -21,6 +21,10 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("base", "types"),
     ("analysis", "llm"),
     ("analysis", "context"),
+    ("call", "analysis"),
+    ("call", "context"),
+    ("call", "stt"),
+    ("call", "turns"),
     ("hub", "journal"),
     // The HTTP surface mounts the producers' socket; the configuration is made of everybody's sections.
     ("api", "ingest"),
@@ -55,7 +59,7 @@ const ONLY: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that must be free of input and output, clocks and the async runtime.
-const PURE: &[&str] = &["stt", "llm", "analysis", "context", "turns", "types"];
+const PURE: &[&str] = &["stt", "llm", "analysis", "context", "turns", "call", "types"];
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("read src") {

@@ -5,9 +5,9 @@ use serde_json::{Map, Value, json};
 
 use super::request::Refusal;
 use crate::base::ws::Utf8Bytes;
+use crate::call::fitting::{Fitting, within};
 use crate::hub::{Dropped, Filter};
 use crate::session::command::MAX_MESSAGE_BYTES;
-use crate::session::fitting::{Fitting, within};
 use crate::types::view::View;
 use crate::types::{CallId, MAX_FRAME_BYTES, Seq, Turn};
 

@@ -89,7 +89,7 @@ pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, bound
     deps.metrics.sessions.inc();
     let known = deps.sessions.deps();
     let variants = |route: &str, variant: &str| known.gateway.check_variant(route, variant);
-    let query = query::read(query, &known.analyses, &variants);
+    let query = query::read(query, &known.call.analyses, &variants);
     for complaint in &query.complaints {
         tracing::warn!(complaint.message, "a client's parameter sidetone");
     }

@@ -19,6 +19,7 @@ use std::task::{Context, Poll, Waker};
 use super::medium::{Disk, Medium};
 use super::open::Surroundings;
 use super::*;
+use crate::types::JsonMap;
 
 /// A journal in a temporary folder that can be closed, killed and opened again.
 pub(super) struct Bench {

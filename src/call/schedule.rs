@@ -1,12 +1,12 @@
 //! When which analysis of a call runs: one slot per rolling analysis, one small queue per per-turn analysis.
 //!
-//! Pure: knows no task, no permit and no clock but the ms that it is given. LLM slowness is coalesced here: a rolling
+//! Knows no permit and no clock but the ms that it is given. LLM slowness is coalesced here: a rolling
 //! analysis has at most one job in flight and one dirty bit.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::analysis::trigger::Trigger;
+use crate::analysis::trigger::{Reason, Trigger};
 use crate::analysis::{Analysis, Scope};
 use crate::context::Window;
 use crate::types::TurnNo;
@@ -20,6 +20,34 @@ const RETRY_FIRST_MS: u64 = 500;
 /// Longest such wait, ms: an LLM that is well again is noticed within it.
 const RETRY_MAX_MS: u64 = 4_000;
 
+/// Why a task runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A trigger of the analysis fired.
+    Trigger(Reason),
+    /// The task before it failed, and its wait is over.
+    Retry,
+    /// Somebody asked for it.
+    Manual,
+    /// The call ends.
+    End,
+    /// A turn became final, and the analysis is per turn.
+    Turn,
+}
+
+impl Cause {
+    /// As in an insight's `trigger`.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Trigger(reason) => reason.as_str(),
+            Self::Retry => "retry",
+            Self::Manual => "manual",
+            Self::End => "end",
+            Self::Turn => "turn",
+        }
+    }
+}
+
 /// Where a rolling analysis stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -28,11 +56,11 @@ pub(super) enum Phase {
     /// Fired; waits for a permit.
     Queued {
         /// Why it fired.
-        reason: &'static str,
+        cause: Cause,
         /// When.
         fired_ms: u64,
     },
-    /// A job is out.
+    /// A task is out.
     Running,
 }
 
@@ -118,17 +146,17 @@ impl Rolling {
     }
 
     /// Why it is to run now, if it is. The caller queues it.
-    pub(super) fn fire(&mut self, now_ms: u64) -> Option<&'static str> {
+    pub(super) fn fire(&mut self, now_ms: u64) -> Option<Cause> {
         if self.phase != Phase::Idle || now_ms < self.hold_ms {
             return None;
         }
         if self.manual {
-            return Some("manual");
+            return Some(Cause::Manual);
         }
         if let Some(reason) = self.trigger.poll(now_ms) {
-            return Some(reason.as_str());
+            return Some(Cause::Trigger(reason));
         }
-        self.retry_at_ms.filter(|at| *at <= now_ms).map(|_| "retry")
+        self.retry_at_ms.filter(|at| *at <= now_ms).map(|_| Cause::Retry)
     }
 
     /// Asked for by hand: at once, whatever failed before.
@@ -213,6 +241,12 @@ impl PerTurn {
         Some(turn)
     }
 
+    /// Forgets what waits and what is out.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+        self.running.clear();
+    }
+
     /// Nothing waits and nothing is out.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
@@ -253,6 +287,26 @@ impl Schedule {
     /// The per-turn analysis `name`.
     pub(super) fn per_turn(&mut self, name: &str) -> Option<&mut PerTurn> {
         self.per_turn.iter_mut().find(|queue| *queue.analysis.name == *name)
+    }
+
+    /// Tasks that were out never come back: what is asked for by hand from here on runs.
+    pub(super) fn aborted(&mut self) {
+        for slot in self.rolling.iter_mut().filter(|slot| slot.phase != Phase::Idle) {
+            slot.phase = Phase::Idle;
+        }
+    }
+
+    /// The question of the analysis `name`.
+    pub(super) fn analysis(&self, name: &str) -> Option<&Arc<Analysis>> {
+        let rolling = self.rolling.iter().map(|slot| &slot.analysis);
+        rolling.chain(self.per_turn.iter().map(|queue| &queue.analysis)).find(|analysis| *analysis.name == *name)
+    }
+
+    /// The task of the per-turn analysis `name` about `turn` is over.
+    pub(super) fn turn_over(&mut self, name: &str, turn: TurnNo) {
+        if let Some(queue) = self.per_turn(name) {
+            queue.running.remove(&turn);
+        }
     }
 
     /// When something may be due next.
@@ -316,7 +370,7 @@ mod tests {
         slot.failed(0, false, 0.0);
         assert_eq!((slot.fire(100_000), slot.next_ms()), (None, None), "nothing new came");
         slot.ask();
-        assert_eq!(slot.fire(100_000), Some("manual"));
+        assert_eq!(slot.fire(100_000), Some(Cause::Manual));
         slot.started(100_000);
         slot.succeeded();
         slot.turn(100_001, 10);

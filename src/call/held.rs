@@ -1,7 +1,7 @@
 //! What a connection's decoder holds: final words that wait for their vendor to end the turn. Here they have their
 //! clock, and it is known which of them came out already.
 //!
-//! Pure: knows no task and no clock but the ms that it is given.
+//! Knows no call and no clock but the ms that it is given.
 
 use std::sync::Arc;
 

@@ -1,22 +1,24 @@
-//! The state of one call, as a fold over its events: the same code runs live and when a call is rebuilt.
+//! What the log of a call says, as a fold over its records: the same code runs live and when a call is rebuilt.
 //!
-//! Knows no task, no clock and no journal. Turns are the one part that a live call changes before the event exists
-//! (the turn table decides what the event is); everything else changes by [`CallState::fold`] alone.
+//! Knows no connection, no timer, no task and no journal; those have their own state beside it. All of it changes by
+//! [`Log::fold`] alone, with one exception: [`Log::turns`]. The turn table decides what the event of a turn is, so a live
+//! call applies speech to the table first, and a rebuilt one restores the table from the record. After each input of a
+//! call both hold the same turns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::outline::{Newest, Outline};
+use super::outline::Newest;
 use super::record::{Decoded, Mark, Private};
 use crate::base::time;
 use crate::context::Context;
-use crate::journal::{CallState as State, Entry};
 use crate::stt::Dialect;
 use crate::turns::Turns;
-use crate::types::view::{StreamView, View};
-use crate::types::{CallId, Event, Insight, JsonMap, Seq, StreamId, TurnNo};
+use crate::types::directory::CallState as State;
+use crate::types::view::StreamView;
+use crate::types::{CallId, Event, Insight, JsonMap, Seq, StreamId, Turn, TurnNo};
 
 /// Cause of a gap: a stream was lost, and another came in its place.
 pub(super) const STT_DISCONNECT: &str = "stt_disconnect";
@@ -58,17 +60,16 @@ pub(super) struct Standing {
     pub(super) pinned: Option<(String, String)>,
 }
 
-/// One call.
-pub(super) struct CallState {
-    /// Its id.
+/// What the log of one call says.
+pub(crate) struct Log {
     pub(super) call_id: CallId,
-    /// Names its history.
+    /// The epoch that the first event names. The directory's epoch replaces it.
     pub(super) epoch: String,
     /// ms since 1970.
     pub(super) started_at_ms: i64,
     /// Open, completed or failed.
     pub(super) status: State,
-    /// The end was decided: no turn comes any more.
+    /// A record says that the call is to be completed: no turn comes any more.
     pub(super) ending: bool,
     /// Position of the newest event, durable or about to be.
     pub(super) head: Seq,
@@ -76,7 +77,7 @@ pub(super) struct CallState {
     pub(super) meta: JsonMap,
     /// Its turns.
     pub(super) turns: Turns,
-    /// What jobs see of them.
+    /// What tasks see of them.
     pub(super) context: Context,
     /// In order of their beginning.
     pub(super) streams: Vec<Stream>,
@@ -88,19 +89,13 @@ pub(super) struct CallState {
     pub(super) newest: BTreeMap<String, Newest>,
     /// By name.
     pub(super) standings: BTreeMap<String, Box<Standing>>,
-    /// Newest connection number given.
-    pub(super) connections: u64,
-    /// Newest connection by stream.
-    pub(super) newest_connection: BTreeMap<StreamId, u64>,
-    /// Where producers are by now whose turns ended without a record.
-    pub(super) positions: BTreeMap<StreamId, Mark>,
     /// Cost of all insights so far; `None` once one of them had an unknown cost.
     pub(super) cost_usd: Option<f64>,
 }
 
-impl CallState {
-    /// A call without events.
-    pub(super) fn new(call_id: CallId) -> Self {
+impl Log {
+    /// A log without records.
+    pub(crate) fn new(call_id: CallId) -> Self {
         Self {
             call_id,
             epoch: String::new(),
@@ -116,84 +111,22 @@ impl CallState {
             variants: BTreeMap::new(),
             newest: BTreeMap::new(),
             standings: BTreeMap::new(),
-            connections: 0,
-            newest_connection: BTreeMap::new(),
-            positions: BTreeMap::new(),
             cost_usd: Some(0.0),
         }
     }
 
-    /// Takes what the directory knows better than the log: the epoch and the connections. Where the call's entry was lost,
-    /// the log knows at least the connections that led to a record.
-    pub(super) fn adopt(&mut self, entry: &Entry) {
-        self.epoch.clone_from(&entry.epoch);
-        for mark in self.streams.iter().filter_map(|stream| stream.mark.as_ref()) {
-            self.connections = self.connections.max(mark.connection);
-            let newest = self.newest_connection.entry(mark.stream.clone()).or_default();
-            *newest = mark.connection.max(*newest);
-        }
-        for (stream, connection) in &entry.connections {
-            if let Ok(stream) = StreamId::parse(stream) {
-                self.connections = self.connections.max(*connection);
-                let newest = self.newest_connection.entry(stream).or_default();
-                *newest = (*newest).max(*connection);
-            }
-        }
-        for position in entry.positions.values() {
-            let Ok(mark) = serde_json::from_value::<Mark>(position.clone()) else { continue };
-            let Some(stream) = self.stream_mut(&mark.stream) else { continue };
-            let place = |mark: &Mark| (mark.connection, mark.covered);
-            if stream.mark.as_ref().is_none_or(|known| place(known) < place(&mark)) {
-                stream.mark = Some(mark.clone());
-                self.positions.insert(mark.stream.clone(), mark);
-            }
-        }
-        for index in 0..self.streams.len() {
-            let Stream { id, root, .. } = &self.streams[index];
-            let held = self.stream(root).and_then(|stream| stream.mark.as_ref()).map(|mark| Arc::clone(&mark.carry));
-            self.turns.end_all_but(id, &held.unwrap_or_default().held);
-        }
+    /// The call.
+    pub(crate) fn call_id(&self) -> &CallId {
+        &self.call_id
     }
 
-    /// Whether `entry` says what the log says, as far as it is to.
-    pub(super) fn agrees(&self, entry: &Entry) -> bool {
-        (self.status, &self.meta, self.started_at_ms) == (entry.state, &entry.meta, entry.started_at_ms)
+    /// Position of the newest record.
+    pub(crate) fn head(&self) -> Seq {
+        self.head
     }
 
-    /// What the directory is to know.
-    pub(super) fn entry(&self, now_ms: i64) -> Entry {
-        Entry {
-            call_id: self.call_id.clone(),
-            epoch: self.epoch.clone(),
-            state: self.status,
-            meta: self.meta.clone(),
-            started_at_ms: self.started_at_ms,
-            ended_at_ms: (self.status != State::Open).then_some(now_ms),
-            open_streams: u32::try_from(self.streams.iter().filter(|stream| !stream.ended && !stream.replaced).count())
-                .unwrap_or(u32::MAX),
-            turns: self.turns.len() as u64,
-            connections: self
-                .newest_connection
-                .iter()
-                .map(|(stream, connection)| (stream.to_string(), *connection))
-                .collect(),
-            // Plain data: cannot fail.
-            positions: self.positions.iter().map(|(stream, mark)| (stream.to_string(), json!(mark))).collect(),
-            outline: (self.status != State::Open).then(|| self.outline().encode()),
-        }
-    }
-
-    fn outline(&self) -> Outline {
-        Outline {
-            seq: self.head,
-            turns: self.turns.len() as u64,
-            streams: self.stream_views(),
-            insights: self.newest.clone(),
-            ..Outline::default()
-        }
-    }
-
-    fn stream_views(&self) -> Vec<StreamView> {
+    /// The streams, as snapshots show them.
+    pub(super) fn stream_views(&self) -> Vec<StreamView> {
         let view = |stream: &Stream| StreamView {
             stream_id: stream.id.clone(),
             dialect: stream.dialect_name.clone(),
@@ -209,14 +142,8 @@ impl CallState {
         self.streams.iter().find(|stream| stream.id == *id)
     }
 
-    /// The stream `id`, if it has begun.
-    pub(super) fn stream_mut(&mut self, id: &StreamId) -> Option<&mut Stream> {
+    fn stream_mut(&mut self, id: &StreamId) -> Option<&mut Stream> {
         self.streams.iter_mut().find(|stream| stream.id == *id)
-    }
-
-    /// Where the newest connection of the stream was, as far as records tell.
-    pub(super) fn marked(&self, stream: &StreamId, connection: u64) -> Option<&Mark> {
-        self.stream(stream)?.mark.as_ref().filter(|mark| mark.connection == connection)
     }
 
     /// The stream that a producer feeds which named `root`: the newest one that its vendor's sessions made of it.
@@ -237,27 +164,29 @@ impl CallState {
         self.turns.iter().map(|turn| turn.end_ms).max()
     }
 
-    /// Rebuilds from a record: turns as well as all the rest.
+    /// Takes a record that was read from the log.
     ///
     /// # Errors
     /// The record does not follow from those before it; for the log.
-    pub(super) fn restore(&mut self, decoded: Decoded) -> Result<(), String> {
+    pub(crate) fn restore(&mut self, decoded: Decoded) -> Result<(), String> {
         let Decoded { seq, at, mut event, mut private } = decoded;
-        self.head = seq;
+        let mut restored = None;
         if let Event::TurnFinal { turn } | Event::TurnRevised { turn, .. } = &mut event {
             let number = turn.turn;
             let known = private.turn.take().unwrap_or_default();
             self.turns.restore(turn.clone(), known).map_err(|error| format!("event {seq}: {error}"))?;
-            if let Some(turn) = self.turns.get(number) {
-                self.context.upsert(turn);
-            }
+            restored = self.turns.get(number).cloned();
         }
-        self.fold(&event, &private, &at);
+        self.fold(seq, &at, &event, &private, restored.as_ref());
         Ok(())
     }
 
-    /// Applies all of `event` but its turn.
-    pub(super) fn fold(&mut self, event: &Event, private: &Private, at: &str) {
+    /// Takes the event at `seq`. `turn`: the turn that it is about, as the turn table has it.
+    pub(super) fn fold(&mut self, seq: Seq, at: &str, event: &Event, private: &Private, turn: Option<&Arc<Turn>>) {
+        self.head = seq;
+        if let Some(turn) = turn {
+            self.context.upsert(turn);
+        }
         for name in &private.analyses {
             if !self.analyses.contains(name) {
                 self.analyses.push(name.clone());
@@ -315,7 +244,6 @@ impl CallState {
             && let Some(stream) = self.stream_mut(&mark.stream)
         {
             stream.mark = Some(mark.clone());
-            self.positions.remove(&mark.stream);
         }
         self.ending |= private.ending;
     }
@@ -355,21 +283,5 @@ impl CallState {
             }
         }
         shown
-    }
-
-    /// The call as it stands.
-    pub(super) fn view(&self) -> View {
-        View {
-            call_id: self.call_id.clone(),
-            epoch: self.epoch.clone(),
-            seq: self.head,
-            status: self.status.as_str(),
-            started_at: time::rfc3339_ms(self.started_at_ms),
-            meta: self.meta.clone(),
-            turn_count: self.turns.len() as u64,
-            turns: self.turns.iter().cloned().collect(),
-            streams: self.stream_views(),
-            insights: self.insights(),
-        }
     }
 }

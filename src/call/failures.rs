@@ -1,12 +1,12 @@
 //! Failures of a call's analyses on their way out: `insight.failed` at most once a second for each analysis.
 //!
-//! Pure: knows no task, no journal, and no clock but the ms that it is given. What comes too soon waits. Of a rolling
-//! analysis the newest failure alone, for it says all; of a per-turn analysis each, for every turn has its answer.
+//! Knows no journal and no clock but the ms that it is given. A failure that comes too soon waits. Of a rolling analysis
+//! only the newest failure is kept; of a per-turn analysis every one, because every turn gets an answer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::worker::{Failed, JobKey};
+use super::task::{Failed, TaskKey};
 use crate::types::TurnNo;
 
 /// Between two failures of one analysis of a call, ms.
@@ -37,7 +37,7 @@ pub(super) struct Failures {
 
 impl Failures {
     /// Takes a failure; it goes out by [`Failures::next`].
-    pub(super) fn push(&mut self, key: &JobKey, failed: Failed) {
+    pub(super) fn push(&mut self, key: &TaskKey, failed: Failed) {
         let waiting = self.by_analysis.entry(Arc::clone(&key.analysis)).or_default();
         match key.turn {
             None => waiting.whole = Some(failed),
@@ -58,7 +58,7 @@ impl Failures {
     }
 
     /// A failure that may go out now. It is taken to be out.
-    pub(super) fn next(&mut self, now_ms: u64) -> Option<(JobKey, Failed)> {
+    pub(super) fn next(&mut self, now_ms: u64) -> Option<(TaskKey, Failed)> {
         let ready = |waiting: &Waiting| !waiting.is_empty() && (waiting.hurried || waiting.free_ms <= now_ms);
         for waiting in self.by_analysis.values_mut().filter(|waiting| waiting.is_empty()) {
             waiting.hurried = false;
@@ -67,8 +67,8 @@ impl Failures {
         waiting.free_ms = now_ms.saturating_add(APART_MS);
         let analysis = Arc::clone(name);
         match waiting.turns.pop_front() {
-            Some((turn, failed)) => Some((JobKey { analysis, turn: Some(turn) }, failed)),
-            None => waiting.whole.take().map(|failed| (JobKey { analysis, turn: None }, failed)),
+            Some((turn, failed)) => Some((TaskKey { analysis, turn: Some(turn) }, failed)),
+            None => waiting.whole.take().map(|failed| (TaskKey { analysis, turn: None }, failed)),
         }
     }
 
@@ -91,8 +91,8 @@ mod tests {
         Failed { code: code.to_owned(), message: String::new(), temporary: true }
     }
 
-    fn key(analysis: &str, turn: Option<TurnNo>) -> JobKey {
-        JobKey { analysis: analysis.into(), turn }
+    fn key(analysis: &str, turn: Option<TurnNo>) -> TaskKey {
+        TaskKey { analysis: analysis.into(), turn }
     }
 
     /// What goes out, looked at every 10 ms from `from_ms` on and before `to_ms`: when, of what, and why.

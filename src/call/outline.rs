@@ -7,29 +7,27 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::record;
-use crate::hub::{Frame, Kind};
-use crate::journal::{CallState as State, Record};
+use crate::types::directory::CallState as State;
 use crate::types::view::StreamView;
 use crate::types::{Event, JsonMap, Seq, TurnNo};
 
 /// Of a per-turn analysis, the insights of so many newest turns are shown; `GET …/events` has the others.
-pub(super) const SHOWN_TURNS: usize = 200;
+pub(crate) const SHOWN_TURNS: usize = 200;
 
 /// Where the newest insights of one analysis stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Newest {
+pub(crate) struct Newest {
     /// Of a rolling analysis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) whole: Option<Seq>,
+    pub(crate) whole: Option<Seq>,
     /// Of a per-turn analysis, by turn.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) turns: BTreeMap<TurnNo, Seq>,
+    pub(crate) turns: BTreeMap<TurnNo, Seq>,
 }
 
 impl Newest {
     /// The record at `seq` holds an insight, about `turn` where it is per turn.
-    pub(super) fn note(&mut self, turn: Option<TurnNo>, seq: Seq) {
+    pub(crate) fn note(&mut self, turn: Option<TurnNo>, seq: Seq) {
         match turn {
             None => self.whole = Some(seq),
             Some(turn) => {
@@ -44,62 +42,37 @@ impl Newest {
 
 /// A call up to one event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Outline {
+pub(crate) struct Outline {
     /// The event.
-    pub(super) seq: Seq,
+    pub(crate) seq: Seq,
     /// How many turns there are.
-    pub(super) turns: u64,
+    pub(crate) turns: u64,
     /// In order of their beginning.
-    pub(super) streams: Vec<StreamView>,
+    pub(crate) streams: Vec<StreamView>,
     /// By analysis.
-    pub(super) insights: BTreeMap<String, Newest>,
+    pub(crate) insights: BTreeMap<String, Newest>,
     /// `meta` as the newest event has it that carries it; the directory knows it otherwise.
     #[serde(skip)]
-    pub(super) meta: Option<JsonMap>,
+    pub(crate) meta: Option<JsonMap>,
     /// How the call ended, where an event says so; the directory knows it otherwise.
     #[serde(skip)]
-    pub(super) ended: Option<State>,
+    pub(crate) ended: Option<State>,
 }
 
 impl Outline {
     /// As the directory keeps it.
-    pub(super) fn encode(&self) -> Box<str> {
+    pub(crate) fn encode(&self) -> Box<str> {
         // Plain data: cannot fail.
         serde_json::to_string(self).unwrap_or_default().into()
     }
 
     /// Reads what the directory has kept; `None` where that is nothing of use.
-    pub(super) fn decode(text: &str) -> Option<Self> {
+    pub(crate) fn decode(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    /// Takes the next record.
-    pub(super) fn fold(&mut self, frame: &Frame, stored: &Record) {
-        self.seq = stored.seq;
-        match frame.kind() {
-            Kind::TurnFinal => self.turns += 1,
-            Kind::TurnRevised | Kind::InsightFailed => {}
-            Kind::InsightUpdated => {
-                if let Some(analysis) = frame.analysis() {
-                    let newest = match self.insights.get_mut(&**analysis) {
-                        Some(newest) => newest,
-                        None => self.insights.entry(analysis.to_string()).or_default(),
-                    };
-                    newest.note(frame.turn(), stored.seq);
-                }
-            }
-            Kind::CallCompleted => self.ended = Some(State::Completed),
-            Kind::CallFailed => self.ended = Some(State::Failed),
-            Kind::CallStarted | Kind::CallUpdated => self.meta = frame.meta(),
-            Kind::CallEvent => {
-                if let Ok(decoded) = record::decode(stored) {
-                    self.call_event(decoded.event);
-                }
-            }
-        }
-    }
-
-    fn call_event(&mut self, event: Event) {
+    /// Takes what an event says about streams; other events say nothing here.
+    pub(crate) fn call_event(&mut self, event: Event) {
         match event {
             Event::StreamStarted { stream_id, dialect, vendor_session, offset_ms }
                 if self.streams.iter().all(|stream| stream.stream_id != stream_id) =>
@@ -116,7 +89,7 @@ impl Outline {
     }
 
     /// About what it takes in memory, bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let insights: usize = self.insights.values().map(|newest| 64 + newest.turns.len() * 32).sum();
         512 + self.streams.len() * 160 + insights + self.meta.as_ref().map_or(0, |meta| meta.len() * 128)
     }

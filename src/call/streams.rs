@@ -1,23 +1,22 @@
-//! When streams of a call begin, begin anew behind one producer, and end.
+//! When streams of a call begin, begin again behind one producer, and end.
+//!
+//! Knows no turn and no analysis.
 
-use super::bounds;
-use super::command::Gap;
+use super::input::Gap;
+use super::log::{STT_DISCONNECT, Stream};
 use super::record::Private;
-use super::state::{STT_DISCONNECT, Stream};
-use super::task::Task;
-use crate::base::time;
-use crate::journal::CallState as State;
+use super::{Call, bounds};
 use crate::types::id::MAX_ID_BYTES;
 use crate::types::{EndScope, Event, StreamId};
 
 /// Reason of the end of a stream whose vendor's session began anew.
 const RESTARTED: &str = "vendor_session_restarted";
 
-impl Task {
+impl Call {
     /// The producer's stream begins, unless it has begun: its offset is derived once and kept.
     pub(super) fn begin_stream(&mut self, root: &StreamId, vendor_session: Option<&str>) {
-        let Some(live) = self.live.get(root) else { return };
-        if self.state.stream(&live.current).is_none() {
+        let Some(live) = self.producers.live.get(root) else { return };
+        if self.log.stream(&live.current).is_none() {
             let current = live.current.clone();
             self.start_stream(root, current, vendor_session);
         }
@@ -25,9 +24,9 @@ impl Task {
 
     /// The vendor's session says that it begins. A session that is known is not another one: its producer sends it again.
     pub(super) fn vendor_begins(&mut self, root: &StreamId, session: Option<&str>) {
-        let Some(live) = self.live.get_mut(root) else { return };
+        let Some(live) = self.producers.live.get_mut(root) else { return };
         let begun = std::mem::replace(&mut live.begun, true);
-        let Some(stream) = self.state.stream(&live.current) else { return self.begin_stream(root, session) };
+        let Some(stream) = self.log.stream(&live.current) else { return self.begin_stream(root, session) };
         let known = live.session.as_deref().or(stream.vendor_session.as_deref());
         let another = match session {
             None => begun,
@@ -35,7 +34,7 @@ impl Task {
             Some(session) => {
                 let of_root = |stream: &&Stream| stream.root == *root;
                 let named = |stream: &&Stream| stream.vendor_session.as_deref() == Some(session);
-                if let Some(earlier) = self.state.streams.iter().filter(of_root).find(named) {
+                if let Some(earlier) = self.log.streams.iter().filter(of_root).find(named) {
                     live.current = earlier.id.clone();
                     return;
                 }
@@ -53,8 +52,8 @@ impl Task {
 
     /// Another session of the vendor began behind the same producer: it is a new stream of the call.
     pub(super) fn restart(&mut self, root: &StreamId, session: Option<&str>) {
-        let Some(current) = self.live.get(root).map(|live| live.current.clone()) else { return };
-        let Some(stream) = self.state.stream(&current) else { return self.begin_stream(root, session) };
+        let Some(current) = self.producers.live.get(root).map(|live| live.current.clone()) else { return };
+        let Some(stream) = self.log.stream(&current) else { return self.begin_stream(root, session) };
         let cut_off = !stream.ended;
         if !self.has_stream_room() {
             return self.refuse_stream(root);
@@ -62,9 +61,9 @@ impl Task {
         let next = self.successor(root);
         if cut_off {
             let event = Event::StreamEnded { stream_id: current, reason: Some(RESTARTED.to_owned()) };
-            self.emit(&event, &Private { mark: self.mark(root), ..Private::default() });
+            self.emit(&event, &Private { mark: self.producers.mark(root), ..Private::default() });
         }
-        if let Some(live) = self.live.get_mut(root) {
+        if let Some(live) = self.producers.live.get_mut(root) {
             live.current = next.clone();
             live.session = None;
             live.begun = true;
@@ -74,35 +73,35 @@ impl Task {
 
     /// `ROOT~2`, `ROOT~3`, …
     fn successor(&self, root: &StreamId) -> StreamId {
-        let taken = |id: &StreamId| self.state.stream(id).is_some() || self.live.contains_key(id);
         let mut number = 2_u64;
         loop {
             let suffix = format!("~{number}");
             let stem: String = root.as_str().chars().take(MAX_ID_BYTES - suffix.len()).collect();
             match StreamId::parse(&format!("{stem}{suffix}")) {
-                Ok(id) if !taken(&id) => return id,
+                Ok(id) if self.log.stream(&id).is_none() && !self.producers.live.contains_key(&id) => return id,
                 Ok(_) => number += 1,
-                Err(_) => return StreamId::mint(),
+                // An id with a suffix is an id: this is never reached.
+                Err(_) => return root.clone(),
             }
         }
     }
 
     fn start_stream(&mut self, root: &StreamId, id: StreamId, vendor_session: Option<&str>) {
         // The newest stream never ended, and no other leg is live: speech was lost before this one.
-        let cut_off = self.state.streams.last().is_some_and(|last| !last.ended);
+        let cut_off = self.log.streams.last().is_some_and(|last| !last.ended);
         self.start_stream_after(root, id, vendor_session, cut_off);
     }
 
     /// Begins the stream `id`. `cut_off`: the stream before it did not end by itself.
     fn start_stream_after(&mut self, root: &StreamId, id: StreamId, vendor_session: Option<&str>, cut_off: bool) {
-        let Some(live) = self.live.get(root) else { return };
-        let alone = !self
-            .live
-            .iter()
-            .any(|(other, live)| other != root && self.state.stream(&live.current).is_none_or(|stream| !stream.ended));
+        let Some(live) = self.producers.live.get(root) else { return };
+        let alone =
+            !self.producers.live.iter().any(|(other, live)| {
+                other != root && self.log.stream(&live.current).is_none_or(|stream| !stream.ended)
+            });
         let now = self.call_ms();
-        let first = self.state.streams.is_empty();
-        let heard_ms = if alone { self.state.heard_ms() } else { None };
+        let first = self.log.streams.is_empty();
+        let heard_ms = if alone { self.log.heard_ms() } else { None };
         // The producer's own offset is that of the session that it began with.
         let offset_ms = live.offset_ms.filter(|_| id == *root).unwrap_or(match heard_ms {
             _ if first => 0,
@@ -110,26 +109,26 @@ impl Task {
             None => now,
         });
         let hole = (cut_off && alone)
-            .then(|| heard_ms.or_else(|| self.state.streams.last().map(|last| last.offset_ms)).unwrap_or_default());
+            .then(|| heard_ms.or_else(|| self.log.streams.last().map(|last| last.offset_ms)).unwrap_or_default());
         let started = Event::StreamStarted {
             stream_id: id.clone(),
             dialect: live.dialect.name().to_owned(),
             vendor_session: vendor_session.map(str::to_owned),
             offset_ms,
         };
-        self.emit(&started, &Private { mark: self.mark(root), ..Private::default() });
+        self.emit(&started, &Private { mark: self.producers.mark(root), ..Private::default() });
         if let Some(from_ms) = hole {
             let to_ms = offset_ms.max(from_ms);
             let gap = Event::Gap { stream_id: id, cause: STT_DISCONNECT.into(), from_ms, to_ms };
             self.emit(&gap, &Private::default());
         }
-        self.entry_changed = true;
+        self.directory.changed = true;
         self.note_ends();
     }
 
     pub(super) fn end_stream(&mut self, root: &StreamId, reason: Option<String>, scope: EndScope) {
-        let Some(stream) = self.live.get(root).map(|live| live.current.clone()) else { return };
-        let ended = self.state.stream(&stream).is_some_and(|stream| stream.ended);
+        let Some(stream) = self.producers.live.get(root).map(|live| live.current.clone()) else { return };
+        let ended = self.log.stream(&stream).is_some_and(|stream| stream.ended);
         let ending = scope == EndScope::Call;
         if ended && !ending {
             return;
@@ -139,7 +138,7 @@ impl Task {
             self.let_all_out();
         }
         // A reason over the limit must not keep the stream open.
-        let reason = match bounds::label("end.reason", reason.as_deref(), &self.deps.limits) {
+        let reason = match bounds::label("end.reason", reason.as_deref(), &self.settings.limits) {
             Ok(()) => reason,
             Err(message) => {
                 self.complain(
@@ -151,18 +150,18 @@ impl Task {
             }
         };
         let event = Event::StreamEnded { stream_id: stream, reason };
-        self.emit(&event, &Private { mark: self.mark(root), ending, ..Private::default() });
-        self.entry_changed = true;
+        self.emit(&event, &Private { mark: self.producers.mark(root), ending, ..Private::default() });
+        self.directory.changed = true;
         self.note_ends();
     }
 
     pub(super) fn gap(&mut self, gap: Gap) {
         let Gap { stream, cause, from_ms, to_ms } = gap;
-        if self.state.status != State::Open || self.state.head == 0 {
+        if !self.is_open() || self.log.head == 0 {
             return;
         }
-        let stream_id = self.live.get(&stream).map_or(stream, |live| live.current.clone());
-        let offset_ms = self.state.stream(&stream_id).map_or(0, |stream| stream.offset_ms);
+        let stream_id = self.producers.live.get(&stream).map_or(stream, |live| live.current.clone());
+        let offset_ms = self.log.stream(&stream_id).map_or(0, |stream| stream.offset_ms);
         let (from_ms, to_ms) = (from_ms.saturating_add(offset_ms), to_ms.saturating_add(offset_ms));
         self.emit(&Event::Gap { stream_id, cause: cause.into(), from_ms, to_ms }, &Private::default());
     }
@@ -170,14 +169,10 @@ impl Task {
     /// Starts and stops the linger clock.
     pub(super) fn note_ends(&mut self) {
         let leg_live =
-            self.live.values().any(|live| self.state.stream(&live.current).is_none_or(|stream| !stream.ended));
+            self.producers.live.values().any(|live| self.log.stream(&live.current).is_none_or(|stream| !stream.ended));
         let all_ended =
-            !self.state.streams.is_empty() && self.state.streams.iter().all(|stream| stream.ended || stream.replaced);
-        self.ended_since = (all_ended && !leg_live).then(|| self.ended_since.unwrap_or_else(|| self.now()));
-    }
-
-    /// ms since the call began.
-    pub(super) fn call_ms(&self) -> u64 {
-        u64::try_from(time::unix_ms() - self.state.started_at_ms).unwrap_or(0)
+            !self.log.streams.is_empty() && self.log.streams.iter().all(|stream| stream.ended || stream.replaced);
+        let since = self.life.ended_since.unwrap_or(self.now.ms);
+        self.life.ended_since = (all_ended && !leg_live).then_some(since);
     }
 }

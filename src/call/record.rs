@@ -1,6 +1,7 @@
-//! What a record holds beside its event: the private fields from which a session is rebuilt exactly.
+//! What a record holds beside its event: the private fields from which a call is rebuilt exactly; and how a record is
+//! written and read.
 //!
-//! Never goes out, but for a turn's words, which readers may ask for.
+//! Knows no journal. Private fields never go out, except a turn's words, which readers may ask for.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,28 +9,27 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{NewRecord, Record};
 use crate::turns::TurnPrivate;
-use crate::types::{Carry, Event, Seq, Stamp, StreamId};
+use crate::types::{Carry, Event, Insight, Seq, Stamp, StreamId};
 
 /// How far a connection had come when a record was written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Mark {
+pub(crate) struct Mark {
     /// The stream.
     #[serde(rename = "s")]
-    pub stream: StreamId,
+    pub(crate) stream: StreamId,
     /// Number of the connection in the call.
     #[serde(rename = "c")]
-    pub connection: u64,
+    pub(crate) connection: u64,
     /// Frames of that connection which are covered by this and earlier records.
     #[serde(rename = "f")]
-    pub covered: u64,
+    pub(crate) covered: u64,
     /// The frame that led to this record.
     #[serde(rename = "n")]
-    pub frame: u64,
+    pub(crate) frame: u64,
     /// What the connection's decoder knew after the frames covered.
     #[serde(default, rename = "k", skip_serializing_if = "no_carry")]
-    pub carry: Arc<Carry>,
+    pub(crate) carry: Arc<Carry>,
 }
 
 fn no_carry(carry: &Arc<Carry>) -> bool {
@@ -38,25 +38,25 @@ fn no_carry(carry: &Arc<Carry>) -> bool {
 
 /// Private fields of a record; all optional.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Private {
+pub(crate) struct Private {
     /// What the turn table needs beyond the turn, its words among it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub turn: Option<TurnPrivate>,
+    pub(crate) turn: Option<TurnPrivate>,
     /// Where the producer was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mark: Option<Mark>,
+    pub(crate) mark: Option<Mark>,
     /// Analyses that the call runs from here on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub analyses: Vec<String>,
+    pub(crate) analyses: Vec<String>,
     /// Variants that the call's producer chose, by route.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub variants: BTreeMap<String, String>,
+    pub(crate) variants: BTreeMap<String, String>,
     /// The variant and prompt that an analysis is pinned to: (analysis, variant, prompt id).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pinned: Option<(String, String, String)>,
+    pub(crate) pinned: Option<(String, String, String)>,
     /// Set on the last record of a call that is to be completed: the end was asked for, or came by a timer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub ending: bool,
+    pub(crate) ending: bool,
 }
 
 impl Private {
@@ -69,38 +69,53 @@ impl Private {
     }
 }
 
+/// A record on its way to the journal.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    /// The event's `type`.
+    pub(crate) kind: &'static str,
+    /// The insight, if the event is one.
+    pub(crate) insight: Option<Arc<Insight>>,
+    /// The event's wire form.
+    pub(crate) frame: Bytes,
+    /// The private fields as JSON, or empty.
+    pub(crate) private: Bytes,
+}
+
 /// The record of `event` at `stamp`.
-pub fn encode(stamp: &Stamp, event: &Event, private: &Private) -> NewRecord {
-    NewRecord { frame: Bytes::from(crate::types::event::encode(stamp, event)), private: private.encode() }
+pub(crate) fn encode(stamp: &Stamp, event: &Event, private: &Private) -> Outgoing {
+    let insight = if let Event::InsightUpdated { insight } = event { Some(Arc::clone(insight)) } else { None };
+    let frame = Bytes::from(crate::types::event::encode(stamp, event));
+    Outgoing { kind: event.kind(), insight, frame, private: private.encode() }
 }
 
 /// A record read back.
 #[derive(Debug, Clone)]
-pub struct Decoded {
+pub(crate) struct Decoded {
     /// Position.
-    pub seq: Seq,
+    pub(crate) seq: Seq,
     /// When, RFC 3339.
-    pub at: String,
+    pub(crate) at: String,
     /// What.
-    pub event: Event,
+    pub(crate) event: Event,
     /// The rest.
-    pub private: Private,
+    pub(crate) private: Private,
 }
 
-/// Reads a record back.
+/// Reads the record at `seq` back.
 ///
 /// # Errors
 /// What is wrong with it, for the log; never transcript text.
-pub fn decode(record: &Record) -> Result<Decoded, String> {
+pub(crate) fn decode(seq: Seq, frame: &[u8], private: &[u8]) -> Result<Decoded, String> {
     let wrong = |part: &str, error: &serde_json::Error| {
-        format!("event {}: {part} cannot be read (line {}, column {})", record.seq, error.line(), error.column())
+        format!("event {seq}: {part} cannot be read (line {}, column {})", error.line(), error.column())
     };
-    let stamp: Stamp = serde_json::from_slice(&record.frame).map_err(|error| wrong("stamp", &error))?;
-    let event: Event = serde_json::from_slice(&record.frame).map_err(|error| wrong("event", &error))?;
-    let private: Private = if record.private.is_empty() {
+    let stamp: Stamp = serde_json::from_slice(frame).map_err(|error| wrong("stamp", &error))?;
+    let event: Event = serde_json::from_slice(frame).map_err(|error| wrong("event", &error))?;
+    let private: Private = if private.is_empty() {
         Private::default()
     } else {
-        serde_json::from_slice(&record.private).map_err(|error| wrong("private fields", &error))?
+        serde_json::from_slice(private).map_err(|error| wrong("private fields", &error))?
     };
-    Ok(Decoded { seq: record.seq, at: stamp.at, event, private })
+    Ok(Decoded { seq, at: stamp.at, event, private })
 }

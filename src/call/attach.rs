@@ -1,0 +1,275 @@
+//! How producers come to a call and leave it: take-overs, the call's first event, `welcome`, `meta`.
+//!
+//! Does not know what they say once they are connected.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::answer::{Attached, Complaint, Goodbye, RATE_LIMITED, Welcome};
+use super::effects::{Reply, Tell};
+use super::held::Holding;
+use super::input::{Attach, ConnectionNo};
+use super::producers::{Left, Live};
+use super::record::Private;
+use super::{Call, fitting, unavailable};
+use crate::base::measure;
+use crate::stt;
+use crate::types::directory::CallState as State;
+use crate::types::{Event, JsonMap, StreamId};
+
+/// Limit for the insights in a `welcome` as JSON, bytes. Leaves room for its other members in a frame of 1 MiB.
+const WELCOME_INSIGHT_BYTES: usize = 900 * 1024;
+
+/// Close code for a call that takes nothing any more.
+const CALL_COMPLETED: u16 = 4410;
+/// Close code for a fault of ours.
+const INTERNAL: u16 = 4500;
+/// Close code for a connection that a newer one replaced.
+const SUPERSEDED: u16 = 4409;
+/// Error code for a stream over `limits.streams_per_call`.
+const TOO_MANY_STREAMS: &str = "too_many_streams";
+
+impl Call {
+    pub(super) fn attach(&mut self, mut attach: Attach) {
+        attach.stream = self.log.root(&attach.stream);
+        if let Some(older) = self.producers.live.get(&attach.stream) {
+            // The newer one wins, but only after what the older one has read is applied: it waits until that one is gone.
+            let complaint = Some(Complaint::new("superseded", "another connection took this stream over").fatal());
+            let close = Goodbye { complaint, code: SUPERSEDED, reason: "superseded" };
+            self.effects.tells.push(Tell::Close(older.peer, close));
+            self.producers.taking_over.push(attach);
+            return;
+        }
+        if !self.is_open() || self.ending() {
+            return self.attach_late(&attach);
+        }
+        if let Some(refused) = self.one_too_many(&attach.stream) {
+            self.outbox.replies.push(Reply::Attached(attach.peer, refused));
+            return;
+        }
+        let previous = self.previous(&attach.stream);
+        let connection = self.directory.connect(&attach.stream);
+        let complaint = self.open_call(&attach.meta, attach.analyses, attach.variants);
+        let current = self.log.newest_of(&attach.stream);
+        let acked = self.log.turns.acked(&current);
+        let began = self.log.stream(&current).map(|stream| stream.dialect_name.as_str());
+        let dialect = stt::resumed(attach.dialect, began);
+        if self.health.told {
+            self.effects.tells.push(Tell::Complain(attach.peer, unavailable()));
+        }
+        let suppress = match &previous {
+            Some(left) if !dialect.names_turns() => left.effect.saturating_sub(left.covered),
+            _ => 0,
+        };
+        let carry = previous.as_ref().map(|left| Arc::clone(&left.carry)).unwrap_or_default();
+        self.producers.left.remove(&attach.stream);
+        self.producers.live.insert(
+            attach.stream,
+            Live {
+                connection,
+                peer: attach.peer,
+                count: 0,
+                covered: 0,
+                holding: Holding::resume(Arc::clone(&carry)),
+                effect: 0,
+                suppress,
+                offset_ms: attach.offset_ms,
+                dialect,
+                current,
+                begun: false,
+                refused: false,
+                session: None,
+            },
+        );
+        self.life.unattended_since = None;
+        self.life.heard_ms = self.now.ms;
+        self.note_ends();
+        let frames = previous.map(|left| left.covered);
+        let welcome = self.welcome(connection, dialect.name(), acked, frames);
+        let welcome = Welcome { carry, complaints: complaint.into_iter().collect(), ..welcome };
+        self.outbox.replies.push(Reply::Attached(attach.peer, Attached::Welcome(welcome)));
+    }
+
+    /// What a producer is told whose stream would be one more than a call may have.
+    fn one_too_many(&self, stream: &StreamId) -> Option<Attached> {
+        let known = self.directory.newest(stream).is_some() || self.log.stream(stream).is_some();
+        let room = self.directory.streams() < self.settings.limits.streams_per_call && self.has_stream_room();
+        (!known && !room).then(|| Attached::Refused {
+            code: TOO_MANY_STREAMS,
+            message: self.streams_message(stream),
+            close: RATE_LIMITED,
+        })
+    }
+
+    /// Whether one more stream may begin.
+    pub(super) fn has_stream_room(&self) -> bool {
+        self.log.streams.len() < self.settings.limits.streams_per_call
+    }
+
+    fn streams_message(&self, stream: &StreamId) -> String {
+        format!(
+            "call {} has as many streams as a call may have, {} (limits.streams_per_call): {stream} is not taken",
+            self.log.call_id, self.settings.limits.streams_per_call
+        )
+    }
+
+    /// Another vendor session behind the producer of `root` would be one stream too many: its connection ends.
+    pub(super) fn refuse_stream(&mut self, root: &StreamId) {
+        let message = self.streams_message(root);
+        if let Some(live) = self.producers.live.get_mut(root) {
+            live.refused = true;
+            let complaint = Some(Complaint::new(TOO_MANY_STREAMS, message).fatal());
+            let close = Goodbye { complaint, code: RATE_LIMITED, reason: TOO_MANY_STREAMS };
+            self.effects.tells.push(Tell::Close(live.peer, close));
+        }
+    }
+
+    /// A connection to a call that is over, or about to be.
+    fn attach_late(&mut self, attach: &Attach) {
+        let answer = if self.log.status == State::Failed {
+            Attached::Refused {
+                code: "call_failed",
+                message: "the call has failed; see the daemon's log".into(),
+                close: INTERNAL,
+            }
+        } else if self.log.stream(&attach.stream).is_some() {
+            let previous = self.previous(&attach.stream);
+            let acked = self.log.turns.acked(&self.log.newest_of(&attach.stream));
+            Attached::Completed(self.welcome(0, attach.dialect.name(), acked, previous.map(|left| left.covered)))
+        } else {
+            Attached::Refused {
+                code: "call_completed",
+                message: format!("call {} is completed and takes no new stream; use another call_id", self.log.call_id),
+                close: CALL_COMPLETED,
+            }
+        };
+        self.outbox.replies.push(Reply::Attached(attach.peer, answer));
+    }
+
+    fn welcome(
+        &self,
+        connection: ConnectionNo,
+        dialect: &'static str,
+        acked: Option<u64>,
+        frames: Option<u64>,
+    ) -> Welcome {
+        let shown = fitting::within(self.log.insights(), WELCOME_INSIGHT_BYTES);
+        Welcome {
+            epoch: self.directory.epoch.clone(),
+            connection,
+            acked,
+            dialect,
+            frames,
+            carry: Arc::default(),
+            insights: shown.insights,
+            insights_omitted: shown.omitted,
+            complaints: Vec::new(),
+            seq: self.log.head,
+        }
+    }
+
+    /// Where the previous connection of `stream` was, from memory or from its records.
+    fn previous(&self, stream: &StreamId) -> Option<Left> {
+        if let Some(left) = self.producers.left.get(stream) {
+            return Some(left.clone());
+        }
+        let connection = self.directory.newest(stream)?;
+        let mark = self.directory.mark(&self.log, stream);
+        if let Some(mark) = mark.filter(|mark| mark.connection == connection) {
+            return Some(Left { covered: mark.covered, effect: mark.frame, carry: Arc::clone(&mark.carry) });
+        }
+        // A connection without a record knew what the one before had left.
+        Some(Left { covered: 0, effect: 0, carry: mark.map(|mark| Arc::clone(&mark.carry)).unwrap_or_default() })
+    }
+
+    /// Emits the call's first event, or an update with what a further producer adds. Returns an error for the producer if
+    /// its `meta` exceeds the limit and was ignored.
+    fn open_call(
+        &mut self,
+        meta: &JsonMap,
+        analyses: Option<Vec<String>>,
+        mut variants: BTreeMap<String, String>,
+    ) -> Option<Complaint> {
+        let (meta, complaint) = match self.merged(meta) {
+            Ok(merged) => (merged, None),
+            Err(message) => {
+                let message = format!("meta: {message}; what this connection gave is left out");
+                (self.log.meta.clone(), Some(Complaint::new("bad_parameter", message)))
+            }
+        };
+        if self.log.head == 0 {
+            let names = analyses.unwrap_or_else(|| self.settings.default_analyses.clone());
+            let epoch = self.random_suffix();
+            self.directory.epoch.clone_from(&epoch);
+            let event = Event::CallStarted { epoch, meta };
+            self.emit(&event, &Private { analyses: names, variants, ..Private::default() });
+            self.plan_analyses();
+            return complaint;
+        }
+        variants.retain(|route, _| !self.log.variants.contains_key(route));
+        let mut added = analyses.unwrap_or_default();
+        added.retain(|name| !self.log.analyses.contains(name));
+        self.update(meta, added, variants);
+        complaint
+    }
+
+    /// Replaces `meta`. Emits an event only if it changed or analyses or variants were added.
+    fn update(&mut self, meta: JsonMap, analyses: Vec<String>, variants: BTreeMap<String, String>) {
+        if meta == self.log.meta && analyses.is_empty() && variants.is_empty() {
+            return;
+        }
+        self.directory.changed = true;
+        self.emit(&Event::CallUpdated { meta }, &Private { analyses, variants, ..Private::default() });
+        self.plan_analyses();
+    }
+
+    /// Facts about the call that a producer's frame gives.
+    pub(super) fn meta(&mut self, stream: &StreamId, meta: &JsonMap) {
+        match self.merged(meta) {
+            Ok(merged) => self.update(merged, Vec::new(), BTreeMap::new()),
+            Err(message) => self.complain(stream, "bad_field", format!("meta.meta: {message}")),
+        }
+    }
+
+    /// Merges `meta` into a copy of the call's.
+    ///
+    /// # Errors
+    /// The result exceeds `limits.meta_bytes`.
+    fn merged(&self, meta: &JsonMap) -> Result<JsonMap, String> {
+        let mut merged = self.log.meta.clone();
+        if meta.is_empty() {
+            return Ok(merged);
+        }
+        merged.extend(meta.iter().map(|(key, value)| (key.clone(), value.clone())));
+        let (bytes, limit) = (measure::value(&merged), self.settings.limits.meta_bytes);
+        if bytes > limit {
+            return Err(format!(
+                "the call's meta would be {bytes} bytes, over the limit of {limit} (limits.meta_bytes)"
+            ));
+        }
+        Ok(merged)
+    }
+
+    pub(super) fn detach(&mut self, connection: ConnectionNo, stream: &StreamId) {
+        let root = self.log.root(stream);
+        if self.producers.live.get(&root).is_none_or(|live| live.connection != connection) {
+            return;
+        }
+        // Its decoder is gone with it.
+        self.let_out_of(&root, u64::MAX);
+        if let Some(live) = self.producers.live.remove(&root) {
+            let effect = live.effect.max(live.suppress);
+            let left = Left { covered: live.covered, effect, carry: Arc::clone(live.holding.carry(false)) };
+            self.producers.left.insert(root.clone(), left);
+            self.outbox.replies.push(Reply::Gone(live.peer));
+        }
+        if self.producers.live.is_empty() {
+            self.life.unattended_since = Some(self.now.ms);
+        }
+        self.note_ends();
+        if let Some(position) = self.producers.taking_over.iter().position(|attach| attach.stream == root) {
+            let attach = self.producers.taking_over.remove(position);
+            self.attach(attach);
+        }
+    }
+}

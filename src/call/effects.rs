@@ -1,0 +1,117 @@
+//! What a call wants done: records appended, answers sent, tasks started.
+//!
+//! Knows no journal and no socket. Answers that must not come before a record is durable stand beside the records; the
+//! others are sent at once.
+
+use std::sync::Arc;
+
+use super::answer::{Ack, Attached, Complaint, Goodbye, RunRefusal};
+use super::input::PeerNo;
+use super::record::Outgoing;
+use super::task::{Start, TaskNo};
+use crate::types::directory::Entry;
+use crate::types::view::View;
+use crate::types::{Seq, StreamId};
+
+/// One append, and what is said once it is durable.
+#[derive(Default)]
+pub(crate) struct Batch {
+    /// The head that the log must have.
+    pub(crate) after: Seq,
+    /// The records, in order; none where only the entry changed.
+    pub(crate) records: Vec<Outgoing>,
+    /// The directory's entry, where it changed.
+    pub(crate) entry: Option<Entry>,
+    /// What is said once this and all before it is durable.
+    pub(crate) replies: Vec<Reply>,
+}
+
+/// An answer that waits until all records before it are durable.
+pub(crate) enum Reply {
+    /// The newest acknowledgement for a producer.
+    Ack(PeerNo, Ack),
+    /// Whether a producer may feed its stream.
+    Attached(PeerNo, Attached),
+    /// Nothing more is said to this producer.
+    Gone(PeerNo),
+    /// The call as it stood when it was asked for.
+    View(PeerNo, Arc<View>),
+    /// An analysis will run; its insight comes after this event.
+    Run(PeerNo, Seq),
+}
+
+/// What is done at once.
+#[derive(Default)]
+pub(crate) struct Effects {
+    /// Messages to producers and askers, in order.
+    pub(crate) tells: Vec<Tell>,
+    /// Tasks that are wanted, or no longer, in order.
+    pub(crate) tasks: Vec<TaskEffect>,
+    /// The task that [`super::input::Input::Ready`] was about, to be started; [`super::input::Input::Done`] answers.
+    pub(crate) start: Option<Box<Start>>,
+    /// Partials for subscribers that want them, in order.
+    pub(crate) partials: Vec<Partial>,
+    /// What is to be logged.
+    pub(crate) notes: Vec<Note>,
+    /// What is to be counted.
+    pub(crate) counts: Counts,
+}
+
+/// A message that waits for no record.
+pub(crate) enum Tell {
+    /// Something went wrong; the connection goes on.
+    Complain(PeerNo, Complaint),
+    /// The connection is to end.
+    Close(PeerNo, Goodbye),
+    /// The analysis does not run.
+    Refuse(PeerNo, RunRefusal),
+}
+
+/// What becomes of tasks.
+#[derive(Debug)]
+pub(crate) enum TaskEffect {
+    /// One wants a permit and somebody to ask; [`super::input::Input::Ready`] answers.
+    Want(TaskNo),
+    /// All tasks are aborted, and those that wait for a permit are forgotten.
+    AbortAll,
+}
+
+/// Text of a turn that is not final.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Partial {
+    /// The stream.
+    pub(crate) stream: StreamId,
+    /// The turn that it will be.
+    pub(crate) turn_order: u64,
+    /// Speaker label, if known.
+    pub(crate) speaker: Option<String>,
+    /// Text so far; `""` removes it.
+    pub(crate) text: String,
+}
+
+/// For the log. No text of the call.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// A call names an analysis that is not configured.
+    UnknownAnalysis(String),
+    /// The STT vendor reported an error.
+    VendorError { stream: StreamId, code: String, message: String },
+}
+
+/// For metrics, since they were read last.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Partials that came in.
+    pub(crate) partials: u64,
+    /// Vendor messages of a type that their dialect does not know.
+    pub(crate) unknown_messages: u64,
+    /// Errors that STT vendors reported.
+    pub(crate) vendor_errors: u64,
+}
+
+impl Effects {
+    /// Nothing is to be said or counted. Tasks are taken one by one.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.tells.is_empty() && self.partials.is_empty() && self.notes.is_empty() && self.counts == Counts::default()
+    }
+}

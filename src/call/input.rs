@@ -1,0 +1,115 @@
+//! What a call is told: by its producers, by whoever asks about it, by the journal, by its tasks, and by the clock.
+//!
+//! Knows no queue and no socket: a producer and a question have a number, under which their answers are addressed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::task::{Answered, Chosen, Failed, TaskNo};
+use crate::base::inflight::Lease;
+use crate::stt::Dialect;
+use crate::types::{Carry, JsonMap, Seq, StreamId, SttEvent};
+
+/// Number of a connection in its call, from 1; durable, so that it is never given twice.
+pub type ConnectionNo = u64;
+/// Number of whoever waits for an answer: a producer's socket or a question. Given by the driver, never twice.
+pub(crate) type PeerNo = u64;
+
+/// The time of an input.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Now {
+    /// On a clock that never goes back, ms since the call was loaded.
+    pub(crate) ms: u64,
+    /// Wall time, ms since 1970.
+    pub(crate) unix_ms: i64,
+}
+
+/// A producer that wants to feed a stream.
+#[derive(Clone)]
+pub(crate) struct Attach {
+    /// Where answers go.
+    pub(crate) peer: PeerNo,
+    /// The stream.
+    pub(crate) stream: StreamId,
+    /// Its wire format.
+    pub(crate) dialect: &'static dyn Dialect,
+    /// Call time of stream time 0, where the producer knows it.
+    pub(crate) offset_ms: Option<u64>,
+    /// Merged into the call's.
+    pub(crate) meta: JsonMap,
+    /// Analyses that the call is to run besides those that it runs; `None` = the default ones for a new call.
+    pub(crate) analyses: Option<Vec<String>>,
+    /// Route to variant, for the call's tasks. A route that is pinned stays as it is.
+    pub(crate) variants: BTreeMap<String, String>,
+}
+
+/// Frames of one connection, in order.
+#[derive(Debug)]
+pub struct Frames {
+    /// Which connection.
+    pub connection: ConnectionNo,
+    /// The stream that it feeds.
+    pub stream: StreamId,
+    /// Text messages of the connection so far, this one included.
+    pub count: u64,
+    /// What the decoder knows after them. The same `Arc` as long as nothing in it changed.
+    pub carry: Arc<Carry>,
+    /// What this frame said.
+    pub events: Vec<SttEvent>,
+    /// Counts its memory while it waits; `None` for a small frame.
+    pub lease: Option<Lease>,
+}
+
+/// A producer is gone; nothing of it comes after this.
+pub struct Detach {
+    /// Which connection.
+    pub connection: ConnectionNo,
+    /// The stream that it fed.
+    pub stream: StreamId,
+}
+
+/// A stretch of speech was lost on the way here.
+pub struct Gap {
+    /// The stream.
+    pub stream: StreamId,
+    /// Why.
+    pub cause: &'static str,
+    /// Start, stream time.
+    pub from_ms: u64,
+    /// End, stream time.
+    pub to_ms: u64,
+}
+
+/// One thing that happened to a call.
+pub(crate) enum Input {
+    /// A producer connects. It is answered once all earlier frames of its stream are applied and durable.
+    Attach(Attach),
+    /// A producer's frame. `watched`: a subscriber wants partials.
+    Frames { frames: Box<Frames>, watched: bool },
+    /// A producer is gone.
+    Detach(Detach),
+    /// Speech was lost.
+    Gap(Gap),
+    /// Run an analysis now.
+    Run { ask: PeerNo, analysis: String },
+    /// Show the call as it stands.
+    View { ask: PeerNo },
+    /// The journal stopped taking appends, or takes them again.
+    Journal { well: bool },
+    /// An append of this call failed for the first time since its last success; it is tried again.
+    AppendFailed,
+    /// The batch that was handed out is durable.
+    Committed { head: Seq },
+    /// A task has its permit: who is asked, or why nobody can be.
+    Ready { task: TaskNo, chosen: Result<Chosen, Failed> },
+    /// A task is over.
+    Done { task: TaskNo, result: Result<Answered, Failed> },
+    /// The time of [`super::Call::wake_at`] has come.
+    Timer,
+    /// The inputs at hand were all given.
+    Settle,
+    /// The daemon stops: nothing new is started, and the call stays open.
+    Stop,
+    /// The daemon's deadline is over: what is still out is given up.
+    Kill,
+}

@@ -1,0 +1,300 @@
+//! One call as a pure state machine: what happens to it goes in, what is to be done comes out.
+//!
+//! Knows no task, no clock, no journal and no socket. [`Call::on`] takes one [`Input`] and the time and returns the
+//! [`Effects`]; [`Call::batch`] gives what is to be appended next, with the answers that wait for it. All of a call's state
+//! is here: what its log says ([`log`]), what stands in the directory alone ([`directory`]), its producers ([`producers`]),
+//! its analyses ([`schedule`], [`failures`]) and its timers ([`ending`]). A log folds back into the same [`Log`].
+//!
+//! The driver keeps to these rules:
+//! * Inputs come in the order in which they happened, and `now` never goes back.
+//! * After the inputs at hand it says [`Input::Settle`]: only then are tasks asked for and failures published, so that a
+//!   burst of turns is one snapshot.
+//! * At most one batch is in flight. A batch that failed is tried again as it is; [`Input::Committed`] says that it is durable.
+//! * Each [`TaskEffect::Want`](effects::TaskEffect::Want) is answered by one [`Input::Ready`], and each task that
+//!   is started by one [`Input::Done`], unless all were aborted.
+
+pub mod answer;
+mod attach;
+pub mod bounds;
+pub mod config;
+mod directory;
+pub(crate) mod effects;
+mod ending;
+mod failures;
+pub mod fitting;
+mod held;
+pub mod input;
+mod log;
+pub(crate) mod outline;
+mod producers;
+pub(crate) mod record;
+mod schedule;
+mod speech;
+mod streams;
+pub(crate) mod task;
+mod tasks;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use self::answer::Complaint;
+use self::directory::Directory;
+use self::effects::{Batch, Effects, Reply, TaskEffect, Tell};
+use self::ending::Life;
+use self::failures::Failures;
+use self::input::{Input, Now};
+pub(crate) use self::log::Log;
+use self::producers::Producers;
+use self::record::{Outgoing, Private};
+use self::schedule::Schedule;
+use self::task::{Out, Start, TaskNo};
+use crate::analysis::Registry as Analyses;
+use crate::base::time;
+use crate::types::directory::{CallState as State, Entry};
+use crate::types::view::View;
+use crate::types::{Event, Seq, Stamp, Turn};
+
+/// Records that may wait for a journal that does not take them, bytes; beyond it input is left in its sockets.
+const PENDING_BYTES: usize = 256 * 1024;
+
+/// What all calls of a daemon have in common.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The analyses that there are.
+    pub analyses: Arc<Analyses>,
+    /// Those that a call runs unless its producer names others.
+    pub default_analyses: Vec<String>,
+    /// `[ingest]`
+    pub ingest: config::IngestConfig,
+    /// `[limits]`
+    pub limits: config::LimitsConfig,
+}
+
+/// Where random numbers come from: 128 random bits a call.
+pub(crate) type Entropy = Box<dyn FnMut() -> u128 + Send>;
+
+/// Tasks that were asked for and are not over.
+#[derive(Default)]
+struct Tasks {
+    given: TaskNo,
+    out: BTreeMap<TaskNo, Out>,
+}
+
+/// What waits to be appended or to be said after it.
+#[derive(Default)]
+struct Outbox {
+    records: Vec<Outgoing>,
+    /// Bytes of the records.
+    bytes: usize,
+    replies: Vec<Reply>,
+    /// Head of the log as far as it is durable.
+    durable: Seq,
+}
+
+/// What is known of the journal's health.
+#[derive(Default)]
+struct Health {
+    /// This call's own append failed, and has not succeeded since.
+    append_fails: bool,
+    /// The producers know that the journal takes no writes.
+    told: bool,
+}
+
+/// One call.
+pub(crate) struct Call {
+    settings: Arc<Settings>,
+    entropy: Entropy,
+    now: Now,
+    log: Log,
+    directory: Directory,
+    producers: Producers,
+    schedule: Schedule,
+    failures: Failures,
+    tasks: Tasks,
+    life: Life,
+    health: Health,
+    outbox: Outbox,
+    effects: Effects,
+}
+
+impl Call {
+    /// The call that `log` tells of, or a new one where the log has no record; `entry` is what the directory knows.
+    /// `overdue`: a timer of it ran out while it was not in memory.
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        mut log: Log,
+        entry: Option<&Entry>,
+        overdue: bool,
+        entropy: Entropy,
+        now: Now,
+    ) -> Self {
+        let directory = match entry {
+            Some(entry) if log.head > 0 => Directory::adopt(&mut log, entry),
+            _ => Directory::default(),
+        };
+        let durable = log.head;
+        let mut this = Self {
+            settings,
+            entropy,
+            now,
+            log,
+            directory,
+            producers: Producers::default(),
+            schedule: Schedule::default(),
+            failures: Failures::default(),
+            tasks: Tasks::default(),
+            life: Life::new(now.ms),
+            health: Health::default(),
+            outbox: Outbox { durable, ..Outbox::default() },
+            effects: Effects::default(),
+        };
+        this.resume(overdue);
+        this
+    }
+
+    /// Takes one input. The effects stay until they are taken out of the buffer.
+    pub(crate) fn on(&mut self, input: Input, now: Now) -> &mut Effects {
+        self.now = now;
+        match input {
+            Input::Attach(attach) => self.attach(attach),
+            Input::Frames { frames, watched } => self.frames(&frames, watched),
+            Input::Detach(gone) => self.detach(gone.connection, &gone.stream),
+            Input::Gap(gap) => self.gap(gap),
+            Input::Run { ask, analysis } => self.run_now(ask, &analysis),
+            Input::View { ask } => {
+                let view = Arc::new(self.view());
+                self.outbox.replies.push(Reply::View(ask, view));
+            }
+            Input::Journal { well: false } => self.tell_unavailable(),
+            // While its own append fails, its producers still hear no more before that one is through.
+            Input::Journal { well: true } => self.health.told &= self.health.append_fails,
+            Input::AppendFailed => {
+                self.health.append_fails = true;
+                self.tell_unavailable();
+            }
+            Input::Committed { head } => {
+                self.outbox.durable = head;
+                self.health = Health::default();
+            }
+            Input::Ready { task, chosen } => self.ready(task, chosen),
+            Input::Done { task, result } => self.task_done(task, result),
+            Input::Timer => self.timers(),
+            Input::Settle => self.settle(),
+            Input::Stop => self.life.stopping = true,
+            Input::Kill => self.kill(),
+        }
+        &mut self.effects
+    }
+
+    /// Takes out the tasks that are wanted, or no longer.
+    pub(crate) fn task_effects(&mut self) -> Vec<TaskEffect> {
+        std::mem::take(&mut self.effects.tasks)
+    }
+
+    /// Takes out the task that is to be started.
+    pub(crate) fn start(&mut self) -> Option<Box<Start>> {
+        self.effects.start.take()
+    }
+
+    /// What is to be appended and said next, if there is anything. The caller has no other batch in flight.
+    pub(crate) fn batch(&mut self, now: Now) -> Option<Batch> {
+        let entry = std::mem::take(&mut self.directory.changed);
+        if self.outbox.records.is_empty() && self.outbox.replies.is_empty() && !entry {
+            return None;
+        }
+        self.outbox.bytes = 0;
+        Some(Batch {
+            after: self.outbox.durable,
+            records: std::mem::take(&mut self.outbox.records),
+            entry: entry.then(|| self.directory.entry(&self.log, now.unix_ms)),
+            replies: std::mem::take(&mut self.outbox.replies),
+        })
+    }
+
+    /// Whether records may be added to those that wait for the journal. Where not, no producer is to be read.
+    pub(crate) fn has_room(&self) -> bool {
+        self.outbox.bytes < PENDING_BYTES
+    }
+
+    /// Nobody is connected and no task is out: a daemon that stops need not wait for this call.
+    pub(crate) fn may_stop(&self) -> bool {
+        self.tasks.out.is_empty() && self.producers.live.is_empty()
+    }
+
+    /// Decides what is due after the inputs at hand.
+    fn settle(&mut self) {
+        if self.life.stopping {
+            return;
+        }
+        self.launch_due();
+        self.publish_failures();
+        self.check_ending();
+    }
+
+    /// The end was decided: by a record, or by a timer. No turn comes any more.
+    fn ending(&self) -> bool {
+        self.log.ending || self.life.ending
+    }
+
+    fn is_open(&self) -> bool {
+        self.log.status == State::Open
+    }
+
+    /// Stamps `event`, applies it and queues its record.
+    fn emit(&mut self, event: &Event, private: &Private) {
+        self.emit_about(event, private, None);
+    }
+
+    /// The same for the event of a turn, which stands in the turn table already.
+    fn emit_about(&mut self, event: &Event, private: &Private, turn: Option<&Arc<Turn>>) {
+        let stamp =
+            Stamp { call_id: self.log.call_id.clone(), seq: self.log.head + 1, at: time::rfc3339_ms(self.now.unix_ms) };
+        let record = record::encode(&stamp, event, private);
+        self.outbox.bytes += record.frame.len() + record.private.len();
+        self.outbox.records.push(record);
+        self.log.fold(stamp.seq, &stamp.at, event, private, turn);
+        if let Some(mark) = &private.mark {
+            self.directory.recorded(&mark.stream);
+        }
+    }
+
+    /// Tells the producers, once in each outage, that the journal takes no writes.
+    fn tell_unavailable(&mut self) {
+        if !std::mem::replace(&mut self.health.told, true) {
+            let peers = self.producers.live.values().map(|live| live.peer);
+            self.effects.tells.extend(peers.map(|peer| Tell::Complain(peer, unavailable())));
+        }
+    }
+
+    /// ms since the call began.
+    fn call_ms(&self) -> u64 {
+        u64::try_from(self.now.unix_ms - self.log.started_at_ms).unwrap_or(0)
+    }
+
+    /// 20 characters of base 32, from 100 random bits.
+    fn random_suffix(&mut self) -> String {
+        crate::types::id::suffix_of((self.entropy)())
+    }
+
+    /// The call as it stands.
+    fn view(&self) -> View {
+        let log = &self.log;
+        View {
+            call_id: log.call_id.clone(),
+            epoch: self.directory.epoch.clone(),
+            seq: log.head,
+            status: log.status.as_str(),
+            started_at: time::rfc3339_ms(log.started_at_ms),
+            meta: log.meta.clone(),
+            turn_count: log.turns.len() as u64,
+            turns: log.turns.iter().cloned().collect(),
+            streams: log.stream_views(),
+            insights: log.insights(),
+        }
+    }
+}
+
+fn unavailable() -> Complaint {
+    let message = "the journal takes no writes at the moment; nothing is acknowledged until it does";
+    Complaint::new("journal_unavailable", message).temporary()
+}

@@ -1,0 +1,228 @@
+//! What connected producers say: frames, words that wait for the end of their turn, partials and turns.
+//!
+//! Does not know how producers come and go, and no analysis: a new turn is handed on to the schedule.
+
+use super::Call;
+use super::answer::{Ack, Complaint};
+use super::bounds;
+use super::effects::{Note, Partial, Reply, Tell};
+use super::input::{ConnectionNo, Frames};
+use super::record::Private;
+use crate::stt;
+use crate::turns::{Change, ChangeKind, TurnError};
+use crate::types::{Event, StreamId, SttEvent, Turn, TurnKey};
+
+/// Partials and other frames without effect are acknowledged in passing, at the latest after this many.
+const QUIET_FRAMES: u64 = 64;
+
+/// Longest code or message of a vendor error in the log, bytes.
+const VENDOR_ERROR_BYTES: usize = 500;
+
+impl Call {
+    pub(super) fn frames(&mut self, frames: &Frames, watched: bool) {
+        let now = self.now.ms;
+        let ending = self.ending() || !self.is_open();
+        let root = self.log.root(&frames.stream);
+        let Some(live) = self.producers.live.get_mut(&root).filter(|live| live.connection == frames.connection) else {
+            return;
+        };
+        live.count = frames.count;
+        let suppressed = frames.count <= live.suppress;
+        if live.refused {
+            return;
+        }
+        if ending {
+            if !frames.events.is_empty() {
+                let complaint = Complaint::new("call_completed", "the call was ended; this frame was not taken");
+                self.effects.tells.push(Tell::Complain(live.peer, complaint));
+            }
+            return;
+        }
+        live.holding.note(&frames.carry, now);
+        let holds = !live.holding.is_empty();
+        self.life.heard_ms = now;
+        let before = self.log.head;
+        let mut quiet = true;
+        // The dialect that was picked holds for what comes next, whether or not this frame had its effect before.
+        let again = |event: &&SttEvent| !suppressed || matches!(event, SttEvent::Dialect { .. });
+        for event in frames.events.iter().filter(again) {
+            let silent = matches!(
+                event,
+                SttEvent::Partial { .. } | SttEvent::Unknown { .. } | SttEvent::Begin { .. } | SttEvent::Dialect { .. }
+            );
+            quiet &= silent;
+            self.speech(&root, event, watched);
+            if matches!(event, SttEvent::Begin { .. } | SttEvent::Restarted)
+                && self.producers.live.get(&root).is_none_or(|live| live.refused)
+            {
+                return;
+            }
+        }
+        if holds && !suppressed {
+            // Its offset is that of its first words, not that of the end of their turn.
+            self.begin_stream(&root, None);
+        }
+        self.covered(&root, before, quiet || frames.events.is_empty());
+    }
+
+    /// Words that came by `until_ms` of the session's clock and still wait for the end of their turn become turns now.
+    /// What comes later for such a turn is a revision of it.
+    pub(super) fn let_out(&mut self, until_ms: u64) {
+        let mut waiting: Vec<(ConnectionNo, StreamId)> = self
+            .producers
+            .live
+            .iter()
+            .filter(|(_, live)| live.holding.due_ms(0).is_some_and(|since| since <= until_ms))
+            .map(|(root, live)| (live.connection, root.clone()))
+            .collect();
+        waiting.sort();
+        for (_, root) in waiting {
+            self.let_out_of(&root, until_ms);
+        }
+    }
+
+    pub(super) fn let_out_of(&mut self, root: &StreamId, until_ms: u64) {
+        if !self.is_open() || self.ending() {
+            return;
+        }
+        let before = self.log.head;
+        let due = self.producers.live.get_mut(root).map(|live| live.holding.let_out(until_ms)).unwrap_or_default();
+        for last in due {
+            // Rare: whether somebody watches partials is asked when they are sent.
+            self.speech(root, &SttEvent::Final(Box::new(last)), true);
+        }
+        self.covered(root, before, true);
+    }
+
+    /// The last chance of all words that wait for the end of their turn.
+    pub(super) fn let_all_out(&mut self) {
+        self.let_out(u64::MAX);
+    }
+
+    /// Moves on what is covered, and acknowledges it: at once where records came after `before`, in passing where the
+    /// frames were `quiet`.
+    fn covered(&mut self, root: &StreamId, before: u64, quiet: bool) {
+        let Some(live) = self.producers.live.get(root) else { return };
+        // A revision that waits for its turn lives in memory alone until the stream's next record.
+        let waits = self.log.turns.holding(&live.current);
+        let changed = self.log.head > before;
+        let out = live.holding.is_out() && !waits;
+        if out && !changed && live.holding.ended_unseen() {
+            // That a turn ended which is in the journal as one that goes on must be known after a crash too.
+            if let Some(mark) = self.producers.mark(root) {
+                self.directory.place(mark);
+            }
+        }
+        let Some(live) = self.producers.live.get_mut(root) else { return };
+        let before = live.covered;
+        if out {
+            live.covered = live.count;
+            live.holding.cover();
+        }
+        let unacked = live.covered - before;
+        if changed {
+            live.effect = live.count;
+        }
+        if changed || (unacked > 0 && !quiet) || unacked >= QUIET_FRAMES {
+            let turn_order = self.log.turns.acked(&live.current);
+            let ack = Ack { stream: live.current.clone(), frames: live.covered, turn_order };
+            self.outbox.replies.push(Reply::Ack(live.peer, ack));
+        }
+    }
+
+    /// Takes what a frame said to the stream that goes by the name `root` for its producer.
+    fn speech(&mut self, root: &StreamId, event: &SttEvent, watched: bool) {
+        if let Err(message) = bounds::check(event, &self.settings.limits) {
+            return self.complain(root, "bad_field", message);
+        }
+        match event {
+            SttEvent::Begin { vendor_session } => self.vendor_begins(root, vendor_session.as_deref()),
+            SttEvent::Restarted => self.restart(root, None),
+            SttEvent::Meta(_) | SttEvent::Unknown { .. } | SttEvent::Dialect { .. } => {}
+            _ => self.begin_stream(root, None),
+        }
+        match event {
+            SttEvent::Begin { .. } | SttEvent::Restarted => {}
+            SttEvent::Dialect { name } => {
+                if let (Some(live), Some(dialect)) = (self.producers.live.get_mut(root), stt::dialect(name)) {
+                    live.dialect = dialect;
+                }
+            }
+            SttEvent::Partial { key, speaker, text } => self.partial(root, key, speaker.as_deref(), text, watched),
+            SttEvent::Final(_) | SttEvent::Revise(_) | SttEvent::MergeSpeakers { .. } => self.turn(root, event),
+            SttEvent::Meta(meta) => self.meta(root, meta),
+            SttEvent::End { reason, scope } => self.end_stream(root, reason.clone(), *scope),
+            SttEvent::VendorError { code, message } => {
+                let short = |text: &str| text[..text.floor_char_boundary(VENDOR_ERROR_BYTES)].to_owned();
+                let (code, message) = (short(code), short(message));
+                self.effects.notes.push(Note::VendorError { stream: root.clone(), code, message });
+                self.effects.counts.vendor_errors += 1;
+            }
+            SttEvent::Unknown { .. } => self.effects.counts.unknown_messages += 1,
+        }
+    }
+
+    fn partial(&mut self, root: &StreamId, key: &TurnKey, speaker: Option<&str>, text: &str, watched: bool) {
+        let Some(live) = self.producers.live.get(root) else { return };
+        let (stream, text) = (&live.current, live.holding.rest(key, text));
+        let Some(turn_order) = self.log.turns.partial_order(stream, key) else { return };
+        self.effects.counts.partials += 1;
+        if watched {
+            let (speaker, text) = (speaker.map(str::to_owned), text.to_owned());
+            self.effects.partials.push(Partial { stream: stream.clone(), turn_order, speaker, text });
+        }
+    }
+
+    fn turn(&mut self, root: &StreamId, event: &SttEvent) {
+        let arrival_ms = self.call_ms();
+        let Some(stream) = self.producers.live.get(root).map(|live| live.current.clone()) else { return };
+        let Some(known) = self.log.stream(&stream) else { return };
+        let (offset_ms, splits) = (known.offset_ms, known.dialect.is_none_or(|dialect| dialect.splits()));
+        let mut changes = Vec::new();
+        if let Err(error) = self.log.turns.apply(&stream, splits, offset_ms, arrival_ms, event, &mut changes) {
+            let code = match error {
+                TurnError::TooManyEarly => "too_many_revisions",
+                TurnError::Unnamed | TurnError::Hole { .. } => "bad_field",
+            };
+            self.complain(root, code, error.to_string());
+            return;
+        }
+        let grew = changes.iter().any(|change| matches!(change.kind, ChangeKind::Revised(_)));
+        for change in changes {
+            self.turn_changed(root, change);
+        }
+        if let SttEvent::Final(last) = event
+            && grew
+            && matches!(last.key, TurnKey::Held(_) | TurnKey::Ended(_))
+        {
+            // The words that were shown as the partial of a turn to come stand in the turn that they belong to.
+            self.partial(root, &TurnKey::Next, None, "", true);
+        }
+    }
+
+    fn turn_changed(&mut self, root: &StreamId, change: Change) {
+        let Change { turn, kind, private: known } = change;
+        let now = self.now.ms;
+        let private = Private { turn: Some(known), mark: self.producers.mark(root), ..Private::default() };
+        let event_turn = Turn { words: Vec::new(), ..(*turn).clone() };
+        match kind {
+            ChangeKind::New => {
+                self.emit_about(&Event::TurnFinal { turn: event_turn }, &private, Some(&turn));
+                self.new_turn(&turn, now);
+            }
+            ChangeKind::Revised(changed) => {
+                let changed = changed.into_iter().map(str::to_owned).collect();
+                self.emit_about(&Event::TurnRevised { turn: event_turn, changed }, &private, Some(&turn));
+                for slot in &mut self.schedule.rolling {
+                    slot.revision(now);
+                }
+            }
+        }
+    }
+
+    pub(super) fn complain(&mut self, stream: &StreamId, code: &'static str, message: String) {
+        if let Some(live) = self.producers.live.get(stream) {
+            self.effects.tells.push(Tell::Complain(live.peer, Complaint::new(code, message)));
+        }
+    }
+}

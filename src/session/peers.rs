@@ -1,0 +1,110 @@
+//! Who waits for answers of one call: its producers' sockets, and questions.
+//!
+//! Knows numbers, not streams: the call addresses its answers by the number that it was given.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::command::{Attached, Outlet, RunRefusal};
+use crate::call::effects::{Reply, Tell};
+use crate::call::input::PeerNo;
+use crate::types::Seq;
+use crate::types::view::View;
+
+/// A question.
+pub(super) enum Ask {
+    /// For the call as it stands.
+    View(oneshot::Sender<Arc<View>>),
+    /// For a run of an analysis.
+    Run(oneshot::Sender<Result<Seq, RunRefusal>>),
+}
+
+struct Producer {
+    outlet: Arc<Outlet>,
+    /// Until it is answered whether it may feed its stream.
+    reply: Option<oneshot::Sender<Attached>>,
+}
+
+/// All of one call. A producer is forgotten once it is refused or gone, a question once it is answered.
+#[derive(Default)]
+pub(super) struct Peers {
+    given: PeerNo,
+    producers: HashMap<PeerNo, Producer>,
+    asks: HashMap<PeerNo, Ask>,
+}
+
+impl Peers {
+    fn next(&mut self) -> PeerNo {
+        self.given += 1;
+        self.given
+    }
+
+    /// Adds a producer that wants to feed a stream.
+    pub(super) fn producer(&mut self, outlet: Arc<Outlet>, reply: oneshot::Sender<Attached>) -> PeerNo {
+        let peer = self.next();
+        self.producers.insert(peer, Producer { outlet, reply: Some(reply) });
+        peer
+    }
+
+    /// Adds a question.
+    pub(super) fn ask(&mut self, ask: Ask) -> PeerNo {
+        let peer = self.next();
+        self.asks.insert(peer, ask);
+        peer
+    }
+
+    /// Says what waits for no record.
+    pub(super) fn tell(&mut self, tell: Tell) {
+        match tell {
+            Tell::Complain(peer, complaint) => {
+                if let Some(producer) = self.producers.get(&peer) {
+                    producer.outlet.complain(complaint);
+                }
+            }
+            Tell::Close(peer, goodbye) => {
+                if let Some(producer) = self.producers.get(&peer) {
+                    producer.outlet.close(goodbye);
+                }
+            }
+            Tell::Refuse(peer, refusal) => {
+                // Whoever asked may be gone by now; so below.
+                if let Some(Ask::Run(reply)) = self.asks.remove(&peer) {
+                    drop(reply.send(Err(refusal)));
+                }
+            }
+        }
+    }
+
+    /// Says what waited until its records were durable.
+    pub(super) fn reply(&mut self, reply: Reply) {
+        match reply {
+            Reply::Ack(peer, ack) => {
+                if let Some(producer) = self.producers.get(&peer) {
+                    producer.outlet.ack(ack);
+                }
+            }
+            Reply::Attached(peer, attached) => {
+                let refused = !matches!(attached, Attached::Welcome(_));
+                if let Some(reply) = self.producers.get_mut(&peer).and_then(|producer| producer.reply.take()) {
+                    drop(reply.send(attached));
+                }
+                if refused {
+                    self.producers.remove(&peer);
+                }
+            }
+            Reply::Gone(peer) => drop(self.producers.remove(&peer)),
+            Reply::View(peer, view) => {
+                if let Some(Ask::View(reply)) = self.asks.remove(&peer) {
+                    drop(reply.send(view));
+                }
+            }
+            Reply::Run(peer, head) => {
+                if let Some(Ask::Run(reply)) = self.asks.remove(&peer) {
+                    drop(reply.send(Ok(head)));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The commit pipeline of one call: one append in flight, tried again until the journal takes it.
+//!
+//! Knows neither the call nor what a record means. Replies come back once their batch is durable.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt as _;
+use tokio::time::Instant;
+
+use crate::call::effects::{Batch, Reply};
+use crate::call::record::Outgoing;
+use crate::journal::{Commit, CommitFuture, Entry, JournalError, NewRecord, Store};
+use crate::types::{CallId, Seq};
+
+/// First wait before a failed append is tried again; doubles to a second.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// Appends of one call.
+pub(super) struct Pipeline {
+    store: Arc<dyn Store>,
+    call: CallId,
+    flight: Option<Flight>,
+    /// Failures in a row of the batch in flight.
+    failures: u32,
+    retry_at: Option<Instant>,
+}
+
+struct Flight {
+    commit: CommitFuture,
+    after: Seq,
+    records: Vec<NewRecord>,
+    entry: Option<Entry>,
+    replies: Vec<Reply>,
+}
+
+/// Why a batch is not durable.
+pub(super) enum Failure {
+    /// The journal does not take it, for the first time since it took one; it is tried again.
+    First(String),
+    /// It still does not.
+    Again,
+    /// The log is not ours to write any more, or cannot be.
+    Lost(JournalError),
+}
+
+impl Pipeline {
+    /// Nothing is in flight.
+    pub(super) fn new(store: Arc<dyn Store>, call: CallId) -> Self {
+        Self { store, call, flight: None, failures: 0, retry_at: None }
+    }
+
+    /// Nothing is in flight: the next batch may be appended.
+    pub(super) fn is_idle(&self) -> bool {
+        self.flight.is_none()
+    }
+
+    /// When the batch in flight is tried again, if the journal did not take it.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Appends a batch. Nothing else is in flight.
+    pub(super) fn append(&mut self, batch: Batch) {
+        let Batch { after, records, entry, replies } = batch;
+        let new = |Outgoing { frame, private, .. }| NewRecord { frame, private };
+        let records: Vec<NewRecord> = records.into_iter().map(new).collect();
+        let commit = self.store.append(&self.call, after, records.clone(), entry.clone());
+        self.flight = Some(Flight { commit, after, records, entry, replies });
+    }
+
+    /// Tries the batch in flight again.
+    pub(super) fn retry(&mut self) {
+        self.retry_at = None;
+        if let Some(flight) = &mut self.flight {
+            let (records, entry) = (flight.records.clone(), flight.entry.clone());
+            flight.commit = self.store.append(&self.call, flight.after, records, entry);
+        }
+    }
+
+    /// The result of the append in flight; never, where none is or where it waits to be tried again.
+    ///
+    /// # Cancel safety
+    /// Safe: cancelled, the append stays in flight.
+    pub(super) async fn committed(&mut self) -> Result<Commit, JournalError> {
+        match &mut self.flight {
+            Some(flight) if self.retry_at.is_none() => (&mut flight.commit).await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// The same, if it is there at once.
+    pub(super) fn committed_now(&mut self) -> Option<Result<Commit, JournalError>> {
+        self.flight.as_mut().and_then(|flight| (&mut flight.commit).now_or_never())
+    }
+
+    /// Takes a result: the head, and what is to be said now.
+    ///
+    /// # Errors
+    /// See [`Failure`].
+    pub(super) fn finish(&mut self, result: Result<Commit, JournalError>) -> Result<(Seq, Vec<Reply>), Failure> {
+        match result {
+            Ok(commit) => {
+                self.failures = 0;
+                let replies = self.flight.take().map(|flight| flight.replies).unwrap_or_default();
+                Ok((commit.head, replies))
+            }
+            Err(JournalError::Unavailable(message)) => {
+                let wait = RETRY.saturating_mul(1 << self.failures.min(4)).min(Duration::from_secs(1));
+                self.failures = self.failures.saturating_add(1);
+                self.retry_at = Some(Instant::now() + wait);
+                Err(if self.failures == 1 { Failure::First(message) } else { Failure::Again })
+            }
+            Err(error) => Err(Failure::Lost(error)),
+        }
+    }
+}
