@@ -26,6 +26,7 @@ mod held;
 pub mod input;
 mod log;
 pub(crate) mod outline;
+mod plan;
 mod producers;
 pub(crate) mod record;
 mod schedule;
@@ -298,3 +299,6 @@ fn unavailable() -> Complaint {
     let message = "the journal takes no writes at the moment; nothing is acknowledged until it does";
     Complaint::new("journal_unavailable", message).temporary()
 }
+
+#[cfg(test)]
+mod tests;

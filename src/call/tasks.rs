@@ -1,134 +1,22 @@
-//! Tasks of a call: asked for by triggers, started once they have a permit, published here.
+//! Tasks of a call once they are wanted: started with the permit, published or failed with the result.
 //!
-//! Knows neither the gateway nor a permit: a task that is to run is an effect, and who is asked comes back as an input.
+//! Knows neither the gateway nor a permit, and not what is due: who is asked comes in as an input.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Call;
-use super::answer::{MAX_MESSAGE_BYTES, RunRefusal};
-use super::effects::{Reply, TaskEffect, Tell};
-use super::input::PeerNo;
+use super::answer::MAX_MESSAGE_BYTES;
 use super::record::Private;
-use super::schedule::{Cause, Last, Phase, TURN_WAITING};
+use super::schedule::{Cause, Last, Phase};
 use super::task::{Answered, Choice, Chosen, Failed, Out, Run, Start, TaskKey, TaskNo};
-use crate::analysis::{Analysis, Facts, Scope};
-use crate::base::{measure, names};
+use crate::analysis::{Analysis, Facts};
+use crate::base::measure;
 use crate::context::Snapshot;
 use crate::types::directory::CallState as State;
-use crate::types::{Event, Insight, InsightFailure, LatencyMs, Provenance, Status, Turn};
+use crate::types::{Event, Insight, InsightFailure, LatencyMs, Provenance, Status};
 
 impl Call {
-    /// Takes up the analyses that the call is to run.
-    pub(super) fn plan_analyses(&mut self) {
-        for name in &self.log.analyses {
-            match self.settings.analyses.get(name) {
-                Some(analysis) => {
-                    self.schedule.add(analysis);
-                }
-                None => self.effects.notes.push(super::effects::Note::UnknownAnalysis(name.clone())),
-            }
-        }
-    }
-
-    /// After a rebuild: what was due, waiting or out when the daemon went is due again.
-    pub(super) fn plan_after_rebuild(&mut self) {
-        self.plan_analyses();
-        let now = self.now.ms;
-        let turns: Vec<Arc<Turn>> = self.log.turns.iter().cloned().collect();
-        let mut refused = Vec::new();
-        for slot in &mut self.schedule.rolling {
-            let seen = self.log.standings.get(&*slot.analysis.name).and_then(|standing| standing.latest.as_ref());
-            let covered = seen.and_then(|insight| insight.covers.to);
-            for turn in turns.iter().filter(|turn| covered.is_none_or(|covered| turn.turn > covered)) {
-                slot.turn(now, self.log.context.tokens(turn.turn));
-            }
-            let revision = seen.map_or(0, |insight| insight.covers.revision);
-            if self.log.context.revision() > revision && !slot.dirty {
-                slot.revision(now);
-            }
-        }
-        for queue in &mut self.schedule.per_turn {
-            let standing = self.log.standings.get(&*queue.analysis.name);
-            for turn in &turns {
-                let settled = standing.is_some_and(|standing| {
-                    standing.by_turn.contains_key(&turn.turn) || standing.failed_turns.contains(&turn.turn)
-                });
-                if !settled && !turn.text.is_empty() && !queue.turn(turn.turn) {
-                    refused.push(TaskKey { analysis: Arc::clone(&queue.analysis.name), turn: Some(turn.turn) });
-                }
-            }
-        }
-        self.overloaded(&refused);
-    }
-
-    /// A turn became final.
-    pub(super) fn new_turn(&mut self, turn: &Turn, now: u64) {
-        if turn.text.is_empty() {
-            return;
-        }
-        let tokens = self.log.context.tokens(turn.turn);
-        for slot in &mut self.schedule.rolling {
-            slot.turn(now, tokens);
-        }
-        let mut refused = Vec::new();
-        for queue in &mut self.schedule.per_turn {
-            if !queue.turn(turn.turn) {
-                refused.push(TaskKey { analysis: Arc::clone(&queue.analysis.name), turn: Some(turn.turn) });
-            }
-        }
-        self.overloaded(&refused);
-    }
-
-    /// Turns for which the queue of a per-turn analysis has no room.
-    fn overloaded(&mut self, refused: &[TaskKey]) {
-        for key in refused {
-            let message = format!("{TURN_WAITING} turns of this call wait for {} already", key.analysis);
-            self.failures.push(key, Failed { code: "overloaded".to_owned(), message, temporary: true });
-        }
-    }
-
-    /// Asks for what is due.
-    pub(super) fn launch_due(&mut self) {
-        if self.log.turns.is_empty() || self.log.status == State::Failed || !self.has_room() {
-            // Without room, what would be answered could not be written.
-            return;
-        }
-        let now = self.now.ms;
-        let (open, ending) = (self.is_open(), self.ending());
-        for index in 0..self.schedule.rolling.len() {
-            let slot = &mut self.schedule.rolling[index];
-            // A completed call had its last runs: what is asked for then is a run by hand.
-            let last_run = open && ending && slot.last == Last::Due && slot.analysis.settings.triggers.on_end;
-            let cause = if last_run && slot.phase == Phase::Idle {
-                let cause = if slot.manual { Cause::Manual } else { Cause::End };
-                (slot.retry_at_ms.is_none_or(|at| at <= now)).then_some(cause)
-            } else if open && !ending || slot.manual {
-                slot.fire(now)
-            } else {
-                None
-            };
-            if let Some(cause) = cause {
-                slot.phase = Phase::Queued { cause, fired_ms: now };
-                let key = TaskKey { analysis: Arc::clone(&slot.analysis.name), turn: None };
-                self.want(key);
-            }
-        }
-        for index in 0..self.schedule.per_turn.len() {
-            while let Some(turn) = self.schedule.per_turn[index].next() {
-                let analysis = Arc::clone(&self.schedule.per_turn[index].analysis.name);
-                self.want(TaskKey { analysis, turn: Some(turn) });
-            }
-        }
-    }
-
-    fn want(&mut self, key: TaskKey) {
-        self.tasks.given += 1;
-        let no = self.tasks.given;
-        self.tasks.out.insert(no, Out { key, run: None });
-        self.effects.tasks.push(TaskEffect::Want(no));
-    }
-
     /// What the driver must know to choose who is asked; `None` where the task is no longer wanted.
     pub(crate) fn choice(&self, task: TaskNo) -> Option<Choice<'_>> {
         let key = &self.tasks.out.get(&task)?.key;
@@ -372,44 +260,6 @@ impl Call {
             last_good_rev,
         };
         self.emit(&Event::InsightFailed { failure }, &Private::default());
-    }
-
-    pub(super) fn run_now(&mut self, ask: PeerNo, name: &str) {
-        self.life.heard_ms = self.now.ms;
-        let analyses = &self.settings.analyses;
-        let refusal = match analyses.get(name) {
-            None => RunRefusal::Unknown(names::unknown("analysis", name, analyses.names())),
-            Some(analysis) if analysis.scope == Scope::Turn => RunRefusal::PerTurn(name.to_owned()),
-            Some(_) if self.log.turns.is_empty() => RunRefusal::NoTurns,
-            Some(_) if self.log.status == State::Failed => RunRefusal::Unavailable("the call has failed".to_owned()),
-            Some(analysis) => {
-                self.schedule.add(analysis);
-                if let Some(slot) = self.schedule.rolling(name) {
-                    slot.ask();
-                }
-                return self.outbox.replies.push(Reply::Run(ask, self.log.head));
-            }
-        };
-        self.effects.tells.push(Tell::Refuse(ask, refusal));
-    }
-
-    /// Gives up what is out.
-    pub(super) fn abort_tasks(&mut self) {
-        self.tasks.out.clear();
-        self.effects.tasks.push(TaskEffect::AbortAll);
-    }
-
-    /// At the deadline of a shutdown: what is still out is published as failed; it runs again after the next start.
-    pub(super) fn kill(&mut self) {
-        self.let_all_out();
-        self.abort_tasks();
-        for slot in self.schedule.rolling.iter().filter(|slot| slot.phase == Phase::Running) {
-            let key = TaskKey { analysis: Arc::clone(&slot.analysis.name), turn: None };
-            let message = "the daemon stopped while this was being asked; it is asked again after the restart";
-            let failed = Failed { code: "shutdown".to_owned(), message: message.to_owned(), temporary: true };
-            self.failures.push(&key, failed);
-        }
-        self.publish_failures();
     }
 }
 

@@ -1,0 +1,225 @@
+//! The invariants of the design that one call can keep or break, checked on what becomes durable and on what is asked.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::disk::Stored;
+use super::models::Running;
+use super::script::numbers;
+use crate::call::log::Log;
+use crate::call::record::{Decoded, Outgoing, decode};
+use crate::call::schedule::TURN_JOBS;
+use crate::call::task::TaskKey;
+use crate::types::{CallId, Event, Insight, Turn, TurnNo};
+
+/// What the records say so far.
+pub(super) struct Checks {
+    /// Folded from all records that were handed out.
+    pub(super) handed: Log,
+    /// Folded from those that are durable.
+    pub(super) durable: Log,
+    flight: Vec<Decoded>,
+    /// How often each final word stands in durable turns.
+    words: HashMap<u32, u32>,
+    /// Words of each durable turn.
+    by_turn: BTreeMap<TurnNo, Vec<u32>>,
+    /// Results of per-turn analyses.
+    results: HashMap<(String, TurnNo), u32>,
+    /// When the newest failure of an analysis was published since the call was loaded.
+    failed_at: HashMap<String, i64>,
+    /// Analyses that were asked for by hand.
+    pub(super) by_hand: HashSet<String>,
+    pub(super) completed: bool,
+    /// Before this, a rolling analysis that failed is not asked again.
+    not_before: HashMap<Arc<str>, u64>,
+}
+
+impl Checks {
+    pub(super) fn new(call: &CallId) -> Self {
+        Self {
+            handed: Log::new(call.clone()),
+            durable: Log::new(call.clone()),
+            flight: Vec::new(),
+            words: HashMap::new(),
+            by_turn: BTreeMap::new(),
+            results: HashMap::new(),
+            failed_at: HashMap::new(),
+            by_hand: HashSet::new(),
+            completed: false,
+            not_before: HashMap::new(),
+        }
+    }
+
+    /// Records are handed to the journal.
+    pub(super) fn handed(&mut self, records: &[Outgoing]) {
+        assert!(self.flight.is_empty(), "one append in flight");
+        for record in records {
+            let decoded = decode(self.handed.head() + 1, &record.frame, &record.private).expect("a record reads back");
+            assert_eq!(decoded.event.kind(), record.kind);
+            self.handed.restore(decoded.clone()).expect("a record follows those before it");
+            self.flight.push(decoded);
+        }
+    }
+
+    /// They are durable. `running`: what is out now.
+    pub(super) fn committed(&mut self, stored: &[Stored]) {
+        let flight = std::mem::take(&mut self.flight);
+        assert_eq!(flight.len(), stored.len());
+        let ends = flight.iter().any(|decoded| matches!(decoded.event, Event::CallCompleted { .. }));
+        for (decoded, stored) in flight.into_iter().zip(stored) {
+            assert_eq!(decoded.seq, stored.seq, "seq is dense");
+            self.record(&decoded, ends);
+            self.durable.restore(decoded).expect("a record follows those before it");
+        }
+        let doubled: Vec<_> = self.words.iter().filter(|(_, count)| **count > 1).collect();
+        assert!(doubled.is_empty(), "words stand in more than one turn: {doubled:?}");
+    }
+
+    fn record(&mut self, decoded: &Decoded, ends: bool) {
+        match &decoded.event {
+            Event::TurnFinal { turn } | Event::TurnRevised { turn, .. } => self.turn(turn),
+            Event::InsightUpdated { insight } => self.insight(insight),
+            Event::InsightFailed { failure } => {
+                if let Some(turn) = failure.turn {
+                    self.result(&failure.analysis, turn);
+                }
+                let now = crate::base::time::parse_rfc3339(&decoded.at).expect("a time");
+                let before = self.failed_at.insert(failure.analysis.clone(), now);
+                let apart = before.is_none_or(|before| now - before >= 1_000);
+                assert!(apart || ends, "failures of {} come {before:?} and {now}", failure.analysis);
+                assert!(!self.completed || self.by_hand.contains(&failure.analysis), "a failure after the call's end");
+            }
+            Event::CallCompleted { .. } => assert!(!std::mem::replace(&mut self.completed, true), "completed twice"),
+            _ => assert!(!self.completed, "{} after the call's end", decoded.event.kind()),
+        }
+    }
+
+    fn turn(&mut self, turn: &Turn) {
+        assert!(!self.completed, "a turn after the call's end");
+        let words: Vec<u32> = numbers(&turn.text).collect();
+        for word in self.by_turn.insert(turn.turn, words.clone()).into_iter().flatten() {
+            *self.words.entry(word).or_default() -= 1;
+        }
+        for word in words {
+            *self.words.entry(word).or_default() += 1;
+        }
+    }
+
+    fn insight(&mut self, insight: &Insight) {
+        if let Some(turn) = insight.turn {
+            self.result(&insight.analysis, turn);
+        } else {
+            let known = self.durable.standings.get(&insight.analysis).map_or(0, |standing| standing.rev);
+            assert_eq!(insight.rev, known + 1, "revs of {} are dense", insight.analysis);
+        }
+        assert!(!self.completed || self.by_hand.contains(&insight.analysis), "an insight after the call's end");
+        let turns = self.durable.turns.len() as u64;
+        assert!(insight.covers.to.is_none_or(|to| to < turns), "covers a turn that is not there");
+        assert!(insight.covers.turns > 0, "covers nothing");
+    }
+
+    fn result(&mut self, analysis: &str, turn: TurnNo) {
+        let results = self.results.entry((analysis.to_owned(), turn)).or_default();
+        *results += 1;
+        assert_eq!(*results, 1, "turn {turn} has more than one result of {analysis}");
+    }
+
+    /// All `words` stand in durable turns.
+    pub(super) fn are_durable<'a>(&self, words: impl IntoIterator<Item = &'a u32>) {
+        for word in words {
+            assert_eq!(self.words.get(word), Some(&1), "w{word} was acknowledged and is not in the log once");
+        }
+    }
+
+    /// Words are in the order in which they were said.
+    pub(super) fn in_order(&self, stream: &str) {
+        let root = |turn: &Turn| turn.stream_id.as_str().split('~').next().map(str::to_owned);
+        let mut newest = 0;
+        for turn in self.durable.turns.iter().filter(|turn| root(turn).as_deref() == Some(stream)) {
+            for word in numbers(&turn.text) {
+                assert!(word >= newest, "w{word} of {stream} comes after w{newest}");
+                newest = word;
+            }
+        }
+    }
+
+    /// Every turn has its one result of a per-turn analysis.
+    pub(super) fn every_turn_answered(&self, analysis: &str) {
+        for turn in self.durable.turns.iter().filter(|turn| !turn.text.is_empty()) {
+            let results = self.results.get(&(analysis.to_owned(), turn.turn));
+            assert!(results.is_some(), "turn {} has no result of {analysis}", turn.turn);
+        }
+    }
+
+    /// A task is started while `running` are out.
+    pub(super) fn started(key: &TaskKey, running: &BTreeMap<u64, Running>) {
+        let same = running.values().filter(|other| other.key.analysis == key.analysis);
+        match key.turn {
+            None => assert_eq!(same.count(), 0, "two tasks of {} at once", key.analysis),
+            Some(_) => assert!(same.count() < TURN_JOBS, "too many tasks of {} at once", key.analysis),
+        }
+    }
+
+    /// A rolling analysis failed.
+    pub(super) fn failed(&mut self, key: &TaskKey, now_ms: u64) {
+        if key.turn.is_none() {
+            // The shortest wait: 500 ms, of which a quarter is jitter.
+            self.not_before.insert(Arc::clone(&key.analysis), now_ms + 375);
+        }
+    }
+
+    /// A rolling analysis is asked for. `forced`: by hand, or as the last run.
+    pub(super) fn wanted(&mut self, key: &TaskKey, now_ms: u64, forced: bool) {
+        if key.turn.is_none() && !forced {
+            let not_before = self.not_before.get(&key.analysis).copied().unwrap_or(0);
+            assert!(now_ms >= not_before, "{} is asked {} ms too early", key.analysis, not_before - now_ms);
+        }
+    }
+
+    /// The daemon died: what was not durable is read back, or not. Pacing begins again.
+    pub(super) fn restarted(&mut self, read: &[Stored]) {
+        let durable = usize::try_from(self.durable.head()).expect("few");
+        assert!(read.len() >= durable, "durable records are lost");
+        for stored in &read[durable..] {
+            let decoded = decode(stored.seq, &stored.frame, &stored.private).expect("a record reads back");
+            let ends = self.flight.iter().any(|decoded| matches!(decoded.event, Event::CallCompleted { .. }));
+            self.record(&decoded, ends);
+            self.durable.restore(decoded).expect("a record follows those before it");
+        }
+        self.flight.clear();
+        self.handed = Log::new(self.durable.call_id().clone());
+        for stored in read {
+            let decoded = decode(stored.seq, &stored.frame, &stored.private).expect("a record reads back");
+            self.handed.restore(decoded).expect("a record follows those before it");
+        }
+        same(&self.handed, &self.durable);
+        self.failed_at.clear();
+        self.not_before.clear();
+        self.by_hand.clear();
+    }
+}
+
+/// Both logs say the same.
+pub(super) fn same(one: &Log, other: &Log) {
+    assert_eq!(
+        (one.head, one.status, one.ending, &one.epoch, one.started_at_ms),
+        (other.head, other.status, other.ending, &other.epoch, other.started_at_ms)
+    );
+    assert_eq!((&one.meta, &one.analyses, &one.variants), (&other.meta, &other.analyses, &other.variants));
+    assert_eq!((&one.newest, one.cost_usd), (&other.newest, other.cost_usd));
+    assert_eq!(one.streams.len(), other.streams.len());
+    for (one, other) in one.streams.iter().zip(&other.streams) {
+        assert_eq!((&one.id, &one.root, &one.dialect_name), (&other.id, &other.root, &other.dialect_name));
+        assert_eq!((one.offset_ms, &one.vendor_session), (other.offset_ms, &other.vendor_session));
+        assert_eq!((one.ended, one.replaced, &one.mark), (other.ended, other.replaced, &other.mark));
+    }
+    assert!(one.standings.keys().eq(other.standings.keys()));
+    for (one, other) in one.standings.values().zip(other.standings.values()) {
+        assert_eq!((one.rev, &one.latest, &one.pinned), (other.rev, &other.latest, &other.pinned));
+        assert_eq!((&one.by_turn, &one.failed_turns), (&other.by_turn, &other.failed_turns));
+    }
+    assert!(one.turns.iter().eq(other.turns.iter()), "the turns differ");
+    let context = |log: &Log| (log.context.len(), log.context.revision());
+    assert_eq!(context(one), context(other));
+    assert!((0..one.context.len() as u64).all(|turn| one.context.tokens(turn) == other.context.tokens(turn)));
+}

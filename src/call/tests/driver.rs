@@ -1,0 +1,239 @@
+//! What the session's task does, on the virtual clock: inputs, settling, one append in flight, permits.
+
+use std::sync::Arc;
+
+use super::checks::{self, Checks};
+use super::models::failed;
+use super::world::World;
+use crate::call::Call;
+use crate::call::answer::Attached;
+use crate::call::effects::{Batch, Reply, TaskEffect, Tell};
+use crate::call::input::{Input, Now, PeerNo};
+use crate::call::task::{Chosen, TaskNo};
+
+/// The batch that is being written.
+pub(super) struct Flight {
+    pub(super) batch: Batch,
+    /// When it is tried again, if it failed.
+    retry_at: Option<u64>,
+    failures: u32,
+}
+
+/// Wall time at the beginning of a run, ms since 1970.
+const BEGAN_MS: i64 = 1_790_000_000_000;
+
+impl World {
+    pub(super) fn now(&self) -> Now {
+        let unix_ms = BEGAN_MS + i64::try_from(self.now_ms).expect("short");
+        Now { ms: self.now_ms - self.loaded_ms, unix_ms }
+    }
+
+    fn call(&mut self) -> &mut Call {
+        self.call.as_mut().expect("a call in memory")
+    }
+
+    /// Gives an input and does what waits for no record.
+    pub(super) fn input(&mut self, input: Input) {
+        let now = self.now();
+        let effects = self.call().on(input, now);
+        let tells = std::mem::take(&mut effects.tells);
+        effects.partials.clear();
+        effects.notes.clear();
+        for tell in tells {
+            match tell {
+                Tell::Complain(peer, complaint) => {
+                    if complaint.code == "call_completed" {
+                        self.producer(peer, |producer| producer.over = true);
+                    }
+                    assert!(
+                        matches!(complaint.code, "call_completed" | "journal_unavailable"),
+                        "{}: {}",
+                        complaint.code,
+                        complaint.message
+                    );
+                }
+                Tell::Close(peer, _) => self.producer(peer, |producer| {
+                    for connection in producer.connections.iter_mut().filter(|connection| connection.peer == peer) {
+                        connection.closing = true;
+                    }
+                }),
+                Tell::Refuse(..) => {}
+            }
+        }
+    }
+
+    fn producer(&mut self, peer: PeerNo, with: impl FnOnce(&mut super::producer::Producer)) {
+        let owner = self.producers.iter_mut().find(|producer| {
+            producer.attaching == Some(peer) || producer.connections.iter().any(|connection| connection.peer == peer)
+        });
+        if let Some(owner) = owner {
+            with(owner);
+        }
+    }
+
+    /// What the task does after each input: tasks, then appends as long as commits come at once.
+    pub(super) fn settle(&mut self) {
+        loop {
+            while self.models.has_permit()
+                && let Some(task) = self.models.waiting.pop_front()
+            {
+                self.ready(task);
+            }
+            self.input(Input::Settle);
+            while self.start_tasks() {
+                self.input(Input::Settle);
+            }
+            if self.flight.is_some() {
+                return;
+            }
+            let now = self.now();
+            let Some(batch) = self.call().batch(now) else { return };
+            if batch.records.is_empty() && batch.entry.is_none() {
+                return self.reply(batch.replies);
+            }
+            self.checks.handed(&batch.records);
+            // With nothing left to hand out, what the call knows is what its records say.
+            checks::same(&self.call.as_ref().expect("a call in memory").log, &self.checks.handed);
+            self.flight = Some(Flight { batch, retry_at: None, failures: 0 });
+            if !self.random.chance(self.knobs.commits_at_once) || !self.append() {
+                return;
+            }
+        }
+    }
+
+    /// The journal answers; whether the batch is durable.
+    pub(super) fn append(&mut self) -> bool {
+        let full = self.disk_is_full();
+        let Some(flight) = &mut self.flight else { return false };
+        if flight.retry_at.is_some_and(|at| at > self.now_ms) {
+            return false;
+        }
+        let fails = full || self.random.chance(self.knobs.append_fails);
+        match self.disk.append(&flight.batch, fails, &mut self.random) {
+            Ok(stored) => {
+                let batch = self.flight.take().map(|flight| flight.batch).expect("in flight");
+                self.checks.committed(&stored);
+                self.log.extend(stored);
+                let head = self.disk.head();
+                self.input(Input::Committed { head });
+                self.reply(batch.replies);
+                true
+            }
+            Err(()) => {
+                flight.failures += 1;
+                flight.retry_at = Some(self.now_ms + (50 << flight.failures.min(4)));
+                if flight.failures == 1 {
+                    self.input(Input::AppendFailed);
+                }
+                false
+            }
+        }
+    }
+
+    /// When the batch in flight is tried again.
+    pub(super) fn retry_at(&self) -> Option<u64> {
+        self.flight.as_ref()?.retry_at
+    }
+
+    fn reply(&mut self, replies: Vec<Reply>) {
+        for reply in replies {
+            match reply {
+                Reply::Ack(peer, ack) => {
+                    let mut acked = Vec::new();
+                    self.producer(peer, |producer| {
+                        if let Some(range) = producer.ack(peer, &ack) {
+                            acked = producer.script[range].iter().flat_map(|frame| frame.words().to_vec()).collect();
+                        }
+                    });
+                    self.checks.are_durable(&acked);
+                }
+                Reply::Attached(peer, attached) => {
+                    let resends = self.random.chance(self.knobs.resends);
+                    let mut random = self.random.clone();
+                    self.random.next();
+                    if let Attached::Welcome(welcome) = &attached {
+                        assert!(welcome.seq <= self.disk.head(), "a welcome before its record is durable");
+                    }
+                    self.producer(peer, |producer| producer.attached(peer, &attached, resends, &mut random));
+                }
+                Reply::View(_, view) => assert!(view.seq <= self.disk.head(), "a view of what is not durable"),
+                Reply::Run(..) | Reply::Gone(_) => {}
+            }
+        }
+    }
+
+    fn start_tasks(&mut self) -> bool {
+        let tasks = self.call().task_effects();
+        let any = !tasks.is_empty();
+        for effect in tasks {
+            match effect {
+                TaskEffect::Want(task) => {
+                    let call = self.call.as_ref().expect("a call in memory");
+                    // Wanted and given up in one go, where the call ended at once.
+                    let Some(key) = call.tasks.out.get(&task).map(|out| out.key.clone()) else { continue };
+                    let mut slots = call.schedule.rolling.iter();
+                    let by_hand = slots.any(|slot| slot.analysis.name == key.analysis && slot.manual);
+                    let forced = call.ending() || by_hand;
+                    self.checks.wanted(&key, self.now_ms, forced);
+                    if self.models.has_permit() {
+                        self.ready(task);
+                    } else {
+                        self.models.waiting.push_back(task);
+                    }
+                }
+                TaskEffect::AbortAll => self.models.abort_all(),
+            }
+        }
+        any
+    }
+
+    /// A task has its permit.
+    pub(super) fn ready(&mut self, task: TaskNo) {
+        let Some(choice) = self.call().choice(task) else { return };
+        let pinned = choice.pinned.map(str::to_owned);
+        let nobody = self.random.chance(self.models.manners.nobody);
+        let temporary = self.random.chance(500);
+        let variant = pinned.unwrap_or_else(|| if temporary { "a" } else { "b" }.to_owned());
+        let chosen = Chosen {
+            route: Arc::from("r"),
+            variant: Arc::from(variant),
+            prompt: Arc::from("p/v1@0"),
+            local: self.knobs.local,
+        };
+        let key = self.call().tasks.out.get(&task).map(|out| out.key.clone());
+        if nobody {
+            if let Some(key) = key {
+                self.checks.failed(&key, self.now_ms);
+            }
+            return self.input(Input::Ready { task, chosen: Err(failed(temporary)) });
+        }
+        self.input(Input::Ready { task, chosen: Ok(chosen) });
+        if let Some(start) = self.call().start() {
+            Checks::started(&start.key, &self.models.running);
+            let turns = self.call().log.turns.len();
+            self.models.start(&start, turns, self.now_ms, &mut self.random);
+        }
+    }
+
+    /// A model answers.
+    pub(super) fn answer(&mut self, task: TaskNo) {
+        let Some(running) = self.models.running.remove(&task) else { return };
+        let result = self.models.result(&mut self.random);
+        if result.is_err() {
+            self.checks.failed(&running.key, self.now_ms);
+        }
+        let ok = result.is_ok();
+        let before = self.call().log.head;
+        self.input(Input::Done { task, result });
+        let call = self.call.as_ref().expect("a call in memory");
+        if ok && call.log.head == before {
+            // Refused, because a turn that it covers was revised: it waits as after a failure.
+            self.checks.failed(&running.key, self.now_ms);
+        } else if ok && running.key.turn.is_none() {
+            let latest = call.log.standings.get(&*running.key.analysis).and_then(|standing| standing.latest.clone());
+            let insight = latest.expect("its insight");
+            assert_eq!(insight.covers, running.covers, "an insight covers what its snapshot held");
+            assert_eq!(insight.behind_turns, (call.log.turns.len() - running.turns) as u64);
+        }
+    }
+}

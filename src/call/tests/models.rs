@@ -1,0 +1,101 @@
+//! Models that answer late, wrongly, not at all, and in any order; and the permits that tasks wait for.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::random::Random;
+use crate::call::task::{Answered, Failed, Start, TaskKey, TaskNo};
+use crate::types::{Coverage, TokenUsage};
+
+/// A task that is out.
+pub(super) struct Running {
+    pub(super) key: TaskKey,
+    pub(super) covers: Coverage,
+    pub(super) turns: usize,
+    pub(super) due_ms: u64,
+}
+
+/// How models behave in one run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manners {
+    pub(super) permits: usize,
+    pub(super) latency_ms: u64,
+    /// Per mille of answers that are failures; of these, half are for good.
+    pub(super) failing: u64,
+    /// Per mille of tasks for which nobody can be asked.
+    pub(super) nobody: u64,
+}
+
+pub(super) struct Models {
+    pub(super) manners: Manners,
+    pub(super) running: BTreeMap<TaskNo, Running>,
+    /// Tasks that wait for a permit.
+    pub(super) waiting: VecDeque<TaskNo>,
+    /// Tasks that were aborted while their answer was on its way: it may come back still.
+    pub(super) aborted: Vec<TaskNo>,
+}
+
+impl Models {
+    pub(super) fn new(manners: Manners) -> Self {
+        Self { manners, running: BTreeMap::new(), waiting: VecDeque::new(), aborted: Vec::new() }
+    }
+
+    pub(super) fn has_permit(&self) -> bool {
+        self.running.len() < self.manners.permits
+    }
+
+    pub(super) fn start(&mut self, start: &Start, turns: usize, now_ms: u64, random: &mut Random) {
+        let took = 1 + random.below(2 * self.manners.latency_ms);
+        // The request gives up at its deadline.
+        let limit = start.deadline.map_or(60_000, |deadline| u64::try_from(deadline.as_millis()).expect("short"));
+        let running = Running {
+            key: start.key.clone(),
+            covers: start.snapshot.covers(),
+            turns,
+            due_ms: now_ms + took.min(limit),
+        };
+        assert!(self.running.insert(start.no, running).is_none(), "a number is given once");
+    }
+
+    pub(super) fn abort_all(&mut self) {
+        self.waiting.clear();
+        self.aborted.extend(std::mem::take(&mut self.running).into_keys());
+    }
+
+    /// When the next answer is due.
+    pub(super) fn next_ms(&self) -> Option<u64> {
+        self.running.values().map(|running| running.due_ms).min()
+    }
+
+    /// A task whose answer is due, any of them.
+    pub(super) fn due(&self, now_ms: u64, random: &mut Random) -> Option<TaskNo> {
+        let due: Vec<TaskNo> =
+            self.running.iter().filter(|(_, running)| running.due_ms <= now_ms).map(|(no, _)| *no).collect();
+        (!due.is_empty()).then(|| due[random.index(due.len())])
+    }
+
+    pub(super) fn result(&self, random: &mut Random) -> Result<Answered, Failed> {
+        if random.chance(self.manners.failing) {
+            return Err(failed(random.chance(500)));
+        }
+        Ok(Answered {
+            value: json!({"text": "fine"}),
+            evidence: Vec::new(),
+            model: "m".to_owned(),
+            endpoint: "e".to_owned(),
+            attempts: 1,
+            usage: TokenUsage::default(),
+            cost_usd: random.chance(900).then_some(0.25),
+            degraded: false,
+            first_token: Some(Duration::from_millis(3)),
+            took: Duration::from_millis(10),
+        })
+    }
+}
+
+pub(super) fn failed(temporary: bool) -> Failed {
+    let code = if temporary { "upstream_error" } else { "refused" };
+    Failed { code: code.to_owned(), message: "the model failed".to_owned(), temporary }
+}
