@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::Call;
 use super::record::Private;
-use super::schedule::Last;
+use super::schedule::{Last, Phase, Rolling};
 use super::task::{Failed, TaskKey};
 use crate::types::{Event, JsonMap};
 
@@ -89,7 +89,8 @@ impl Call {
         // Nothing is asked and nothing is published while that could not be written.
         let writable = self.has_room();
         let last_runs = || {
-            let due = self.schedule.rolling.iter().filter(|slot| slot.last == Last::Due);
+            let waits = |slot: &&Rolling| slot.has_last_run() && slot.phase == Phase::Idle;
+            let due = self.schedule.rolling.iter().filter(waits);
             due.filter_map(|slot| slot.retry_at_ms).min()
         };
         let retry = if self.ending() && writable { last_runs() } else { None };
@@ -132,8 +133,7 @@ impl Call {
             self.launch_due();
         }
         let late = self.final_left() == 0;
-        let runs =
-            self.schedule.rolling.iter().any(|slot| slot.last == Last::Due && slot.analysis.settings.triggers.on_end);
+        let runs = self.schedule.rolling.iter().any(|slot| slot.has_last_run());
         let turns = self.schedule.per_turn.iter().any(|queue| !queue.is_idle());
         let failures = !self.failures.is_empty();
         let nothing_said = self.log.turns.is_empty();
@@ -209,11 +209,9 @@ impl Call {
         !self.is_open() && self.at_rest() && now_ms >= self.life.heard_ms.saturating_add(COMPLETED_STAYS_MS)
     }
 
-    /// Nothing is on its way, and nobody is connected.
+    /// Records and entry are durable, nothing is on its way, and nobody is connected.
     fn at_rest(&self) -> bool {
-        self.outbox.durable == self.log.head
-            && self.producers.live.is_empty()
-            && self.tasks.out.is_empty()
-            && self.failures.is_empty()
+        let written = self.outbox.durable == self.log.head && !self.outbox.in_flight && !self.directory.changed;
+        written && self.producers.live.is_empty() && self.tasks.out.is_empty() && self.failures.is_empty()
     }
 }

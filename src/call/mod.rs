@@ -90,6 +90,8 @@ struct Outbox {
     replies: Vec<Reply>,
     /// Head of the log as far as it is durable.
     durable: Seq,
+    /// A batch was handed out and is not durable.
+    in_flight: bool,
 }
 
 /// What is known of the journal's health.
@@ -174,7 +176,7 @@ impl Call {
                 self.tell_unavailable();
             }
             Input::Committed { head } => {
-                self.outbox.durable = head;
+                (self.outbox.durable, self.outbox.in_flight) = (head, false);
                 self.health = Health::default();
             }
             Input::Ready { task, chosen } => self.ready(task, chosen),
@@ -204,6 +206,7 @@ impl Call {
             return None;
         }
         self.outbox.bytes = 0;
+        self.outbox.in_flight = entry || !self.outbox.records.is_empty();
         Some(Batch {
             after: self.outbox.durable,
             records: std::mem::take(&mut self.outbox.records),

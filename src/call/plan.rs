@@ -8,7 +8,7 @@ use super::Call;
 use super::answer::RunRefusal;
 use super::effects::{Note, Reply, TaskEffect, Tell};
 use super::input::PeerNo;
-use super::schedule::{Cause, Last, Phase, TURN_WAITING};
+use super::schedule::{Cause, Phase, TURN_WAITING};
 use super::task::{Failed, Out, TaskKey};
 use crate::analysis::Scope;
 use crate::base::names;
@@ -96,7 +96,7 @@ impl Call {
         for index in 0..self.schedule.rolling.len() {
             let slot = &mut self.schedule.rolling[index];
             // A completed call had its last runs: what is asked for then is a run by hand.
-            let last_run = open && ending && slot.last == Last::Due && slot.analysis.settings.triggers.on_end;
+            let last_run = open && ending && slot.has_last_run();
             let cause = if last_run && slot.phase == Phase::Idle {
                 let cause = if slot.manual { Cause::Manual } else { Cause::End };
                 (slot.retry_at_ms.is_none_or(|at| at <= now)).then_some(cause)

@@ -175,6 +175,11 @@ impl Rolling {
         self.trigger.ran(now_ms);
     }
 
+    /// At the call's end it runs once more, and has not yet.
+    pub(super) fn has_last_run(&self) -> bool {
+        self.last == Last::Due && self.analysis.settings.triggers.on_end
+    }
+
     /// The job gave an insight.
     pub(super) fn succeeded(&mut self) {
         self.phase = Phase::Idle;

@@ -168,6 +168,11 @@ impl Checks {
         }
     }
 
+    /// A rolling analysis succeeded: it need not wait any more.
+    pub(super) fn succeeded(&mut self, key: &TaskKey) {
+        self.not_before.remove(&key.analysis);
+    }
+
     /// A rolling analysis is asked for. `forced`: by hand, or as the last run.
     pub(super) fn wanted(&mut self, key: &TaskKey, now_ms: u64, forced: bool) {
         if key.turn.is_none() && !forced {

@@ -230,6 +230,7 @@ impl World {
             // Refused, because a turn that it covers was revised: it waits as after a failure.
             self.checks.failed(&running.key, self.now_ms);
         } else if ok && running.key.turn.is_none() {
+            self.checks.succeeded(&running.key);
             let latest = call.log.standings.get(&*running.key.analysis).and_then(|standing| standing.latest.clone());
             let insight = latest.expect("its insight");
             assert_eq!(insight.covers, running.covers, "an insight covers what its snapshot held");
