@@ -79,7 +79,7 @@ pub fn load_dir(path: &Path) -> Result<Folder, Fault> {
     for entry in entries {
         let entry = entry.map_err(|error| unreadable(&shown, &error))?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let wanted = name == "analysis.toml" || name == "schema.json" || super::prompt::version_of(&name).is_some();
+        let wanted = name == "analysis.toml" || name == "schema.json" || version_of(&name).is_some();
         if !wanted {
             continue;
         }
@@ -91,4 +91,11 @@ pub fn load_dir(path: &Path) -> Result<Folder, Fault> {
         files.push((name, text));
     }
     Ok(Folder::new(files.iter().map(|(name, text)| (name.as_str(), text.as_str()))))
+}
+
+/// The version of the prompt that a file of this name holds; `None` if the name is not that of a prompt.
+pub(super) fn version_of(file: &str) -> Option<&str> {
+    let version = file.strip_suffix(".j2")?;
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    (!version.is_empty() && !version.starts_with('.') && version.bytes().all(allowed)).then_some(version)
 }

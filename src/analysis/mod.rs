@@ -125,7 +125,7 @@ impl Analysis {
             .and_then(compile);
         let source = folder.file("schema.json").unwrap_or_default();
         let mut prompts = Vec::new();
-        for (file, text) in folder.files().filter(|(file, _)| prompt::version_of(file).is_some()) {
+        for (file, text) in folder.files().filter(|(file, _)| folder::version_of(file).is_some()) {
             match Prompt::read(name, file, text, source, settings.scope) {
                 Ok(prompt) => prompts.push(Arc::new(prompt)),
                 Err(fault) => faults.push(fault),

@@ -13,7 +13,7 @@ use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use sha2::{Digest as _, Sha256};
 
-use super::folder::Fault;
+use super::folder::{Fault, version_of};
 use super::{Facts, Scope, position};
 use crate::base::budget::{Bound, Exceeded, TOO_COMPLEX};
 use crate::context::Snapshot;
@@ -186,13 +186,6 @@ impl Prompt {
         self.has_transcript = count == 1;
         Ok(())
     }
-}
-
-/// The version that a file of this name holds.
-pub(super) fn version_of(file: &str) -> Option<&str> {
-    let version = file.strip_suffix(".j2")?;
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-    (!version.is_empty() && !version.starts_with('.') && version.bytes().all(allowed)).then_some(version)
 }
 
 /// The messages of a template file: role, byte offset, text. Without any `=== role ===` line, all of it is the user's.

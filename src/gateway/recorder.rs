@@ -1,4 +1,4 @@
-//! The seam between the gateway and whoever keeps the ledger.
+//! The seam between the gateway and the owner of the ledger.
 
 use crate::types::{AttemptBegun, AttemptDone, RequestDone};
 
