@@ -17,6 +17,7 @@ pub mod journal;
 pub mod keys;
 pub mod ledger;
 pub mod llm;
+pub mod placement;
 pub mod recording;
 pub mod session;
 pub mod sink;

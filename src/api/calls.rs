@@ -15,7 +15,7 @@ use super::error::{ApiError, accepted, no_content};
 use super::query::Query;
 use super::{Api, Hold};
 use crate::hub::{Interest, Item, Kind, Wants};
-use crate::journal::{CallState, JournalError};
+use crate::journal::{CallState, Entry, JournalError};
 use crate::session::SessionError;
 use crate::session::command::RunRefusal;
 use crate::types::view::View;
@@ -54,6 +54,10 @@ fn journal_error(call: &CallId, error: &JournalError) -> ApiError {
     }
 }
 
+async fn entry(api: &Api, call: &CallId) -> Result<Option<Entry>, ApiError> {
+    api.store.entry(call).await.map_err(|error| journal_error(call, &error))
+}
+
 pub(super) fn session_error(error: &SessionError) -> ApiError {
     match error {
         SessionError::UnknownCall(call) => unknown(call),
@@ -61,6 +65,7 @@ pub(super) fn session_error(error: &SessionError) -> ApiError {
         SessionError::Journal(_) => ApiError::unavailable("journal_unavailable", error.to_string()),
         SessionError::Limit { .. } => ApiError::unavailable("rate_limited", error.to_string()),
         SessionError::Stopping => ApiError::unavailable("stopping", error.to_string()),
+        SessionError::Elsewhere { .. } => ApiError::unavailable("unavailable", error.to_string()),
     }
 }
 
@@ -89,7 +94,8 @@ pub(super) async fn list(State(api): State<Arc<Api>>, RawQuery(query): RawQuery)
     let limit = query.limit(50, CALLS_LIMIT)?;
     let after =
         query.text("after").map(|after| CallId::parse(after).map_err(|error| bad("after", &error))).transpose()?;
-    let entries = api.store.page(state, after.as_ref(), limit + 1);
+    let unreadable = |error: JournalError| ApiError::unavailable("journal_unavailable", error.to_string());
+    let entries = api.store.page(state, after.as_ref(), limit + 1).await.map_err(unreadable)?;
     let mut more = entries.len() > limit;
     let mut calls: Vec<String> = Vec::new();
     let mut bytes = 0;
@@ -159,13 +165,9 @@ pub(super) async fn events(
     let call = call_id(&id)?;
     let mut after: Seq = query.number("after")?.unwrap_or(0);
     let limit = query.limit(1_000, EVENTS_LIMIT)?;
-    if api.store.entry(&call).is_none() {
+    if entry(&api, &call).await?.is_none() {
         return Err(unknown(&call));
     }
-    api.sessions.touch(&call).await.map_err(|error| match error {
-        SessionError::Journal(error) => journal_error(&call, &error),
-        other => session_error(&other),
-    })?;
     // Refused before anything is read, not after.
     let _lease = hold.holder.take(PAGE_BYTES).map_err(ApiError::in_flight)?;
     // Frames are spliced as they are: they were encoded once.
@@ -173,7 +175,7 @@ pub(super) async fn events(
     let mut given = 0;
     let mut more = false;
     'reading: loop {
-        let records = api.store.read(&call, after, READ_BYTES).map_err(|error| journal_error(&call, &error))?;
+        let records = api.store.read(&call, after, READ_BYTES).await.map_err(|error| journal_error(&call, &error))?;
         if records.is_empty() {
             break;
         }
@@ -261,14 +263,14 @@ async fn outcome(api: &Api, call: &CallId, name: &str, after_seq: Seq) -> Answer
 /// `DELETE /v1/calls/{id}`
 pub(super) async fn erase(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Answer {
     let call = call_id(&id)?;
-    let Some(entry) = api.store.entry(&call) else { return Err(unknown(&call)) };
+    let Some(entry) = entry(&api, &call).await? else { return Err(unknown(&call)) };
     if entry.state == CallState::Open {
         return Err(ApiError::conflict(
             "call_open",
             format!("call {call} is open; only completed calls can be erased"),
         ));
     }
-    match api.store.erase(&call) {
+    match api.store.erase(&call).await {
         Ok(true) => {
             api.sessions.forget(&call);
             Ok(no_content())

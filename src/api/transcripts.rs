@@ -109,10 +109,9 @@ impl<'a> Posted<'a> {
         Err(bad(format!("{name}: {why}")))
     }
 
-    fn call(&self, api: &Api) -> Result<CallId, ApiError> {
+    fn call(&self) -> Result<CallId, ApiError> {
         let Some(name) = &self.call_id else { return Ok(CallId::mint()) };
-        let call = CallId::parse(name).map_err(|error| bad(format!("call_id: {error}")))?;
-        if api.store.entry(&call).is_some() { Err(taken(&call)) } else { Ok(call) }
+        CallId::parse(name).map_err(|error| bad(format!("call_id: {error}")))
     }
 }
 
@@ -190,7 +189,7 @@ fn read(api: &Api, body: &[u8], mut lease: Lease) -> Result<Asked, ApiError> {
         return Err(ApiError::bad_request("unknown_analysis", message));
     }
     let whole = posted.whole(&deps.call.limits, &mut lease)?;
-    Ok(Asked { call: posted.call(api)?, meta, analyses, whole, lease })
+    Ok(Asked { call: posted.call()?, meta, analyses, whole, lease })
 }
 
 /// Takes a recording and answers with its insights.
@@ -213,6 +212,10 @@ pub(super) async fn post(
         read(&api, &body, lease)?
     };
     let Asked { call, meta, analyses, whole, lease } = asked;
+    let known = api.store.entry(&call).await;
+    if known.map_err(|error| ApiError::unavailable("journal_unavailable", error.to_string()))?.is_some() {
+        return Err(taken(&call));
+    }
     let deps = Arc::clone(api.sessions.deps());
     let mut lost: Vec<Value> = whole
         .lost()

@@ -35,7 +35,7 @@ use crate::journal::{self, Store};
 use crate::keys::{self, Keys};
 use crate::ledger::{self, Ledger};
 use crate::session::{self, Sessions};
-use crate::{call, ingest, sink};
+use crate::{call, ingest, placement, sink};
 
 /// Jobs at once, over all calls. Endpoints have limits of their own; this one bounds memory.
 const JOBS: usize = 512;
@@ -105,6 +105,19 @@ pub struct Running {
 /// # Errors
 /// See [`StartError`]; nothing is left running.
 pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> {
+    run(config, listen, None)
+}
+
+/// As [`start`], over another store than the embedded one; `[journal]` is not used. Ledger, keys and positions of sinks
+/// are in the data directory as ever.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_over(config: Config, listen: SocketAddr, store: Arc<dyn Store>) -> Result<Running, StartError> {
+    run(config, listen, Some(store))
+}
+
+fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Result<Running, StartError> {
     let started = reload::Sections::of(&config);
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     let storage = &config.storage;
@@ -114,9 +127,11 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     limits::raise_open_files();
     let mut registry = Registry::default();
     let queues = QueueMetrics::register(&mut registry);
-    let store: Arc<dyn Store> =
-        journal::open(storage.dir(), &config.journal, journal::Metrics::register(&mut registry))
-            .map_err(|error| StartError::Journal(error.to_string()))?;
+    let store: Arc<dyn Store> = match store {
+        Some(store) => store,
+        None => journal::open(storage.dir(), &config.journal, journal::Metrics::register(&mut registry))
+            .map_err(|error| StartError::Journal(error.to_string()))?,
+    };
     let hub = Hub::new(Arc::clone(&store), hub::Config::default(), hub::Metrics::register(&mut registry));
     store.set_tail(Arc::new(hub.clone()));
     let ledger = Ledger::open(&storage.ledger(), ledger::Metrics::register(&mut registry))
@@ -149,6 +164,7 @@ pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> 
     let drain = Drain::default();
     let deps = Arc::new(session::Deps {
         store: Arc::clone(&store),
+        placement: Arc::new(placement::Local),
         hub: hub.clone(),
         gateway: gateway.clone(),
         call: Arc::new(call::Settings {
@@ -272,7 +288,15 @@ impl Running {
             let tasks = drain.tasks.clone();
             workers.wait(async move { tasks.wait().await }, ABORT_MARGIN);
         }
-        store.close();
+        let closed = store.close();
+        workers.wait(
+            async move {
+                if let Err(error) = closed.await {
+                    tracing::error!(%error, "the journal is not closed in order");
+                }
+            },
+            ABORT_MARGIN,
+        );
         if let Some(spans) = spans {
             spans.close();
         }

@@ -16,11 +16,24 @@ use crate::types::CallId;
 const AT_ONCE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Wait before open calls that cannot be listed are listed again.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Waits for the timers of the calls that were open at the start. Their clocks run anew.
 pub(super) async fn run(sessions: Sessions, store: Arc<dyn Store>, ingest: IngestConfig, drain: Drain) {
     let started = Instant::now();
     let mut due: BTreeMap<Duration, Vec<CallId>> = BTreeMap::new();
-    for entry in store.open_calls() {
+    let open = loop {
+        match store.open_calls().await {
+            Ok(open) => break open,
+            Err(error) => tracing::error!(%error, "the open calls cannot be listed; trying again"),
+        }
+        tokio::select! {
+            () = drain.stop.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+    };
+    for entry in open {
         let ended = entry.open_streams == 0 && entry.turns > 0;
         due.entry(if ended { ingest.linger } else { ingest.idle_timeout }).or_default().push(entry.call_id);
     }

@@ -22,4 +22,5 @@ pub mod surrogates;
 pub mod text;
 pub mod time;
 pub mod tls;
+pub mod wake;
 pub mod ws;

@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// A position in the events of all calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cursor {
-    /// The history that `order` belongs to (`Journal::generation`).
+    /// The history that `order` belongs to (`Store::generation`).
     pub generation: u64,
     /// Every event up to this `order` was delivered. `None`: snapshots are still to come, so a client cannot resume
     /// from here.

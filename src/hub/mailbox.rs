@@ -6,10 +6,12 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 
 use tokio::sync::Notify;
 
 use super::{Dropped, Live};
+use crate::base::wake;
 use crate::types::Seq;
 
 /// Maximum number of live frames that wait for one reader.
@@ -84,6 +86,11 @@ impl Mailbox {
 
     pub(super) fn notify(&self) -> &Arc<Notify> {
         &self.notify
+    }
+
+    /// A waker that wakes the reader.
+    pub(super) fn waker(&self) -> Waker {
+        wake::waker(&self.notify)
     }
 
     /// Takes the slots that have news.

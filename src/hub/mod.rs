@@ -11,11 +11,13 @@
 //! Two kinds of interest: [`Interest::Calls`], a position (`seq`) in each of some calls, and [`Interest::All`], one
 //! position (`order`) in everything.
 
+mod all;
 mod cursor;
 mod filter;
 mod frame;
 mod mailbox;
 mod merge;
+mod named;
 mod reader;
 mod ring;
 mod splice;
@@ -183,7 +185,7 @@ struct Inner {
 pub struct Hub(Arc<Inner>);
 
 impl Hub {
-    /// Creates a hub over `journal`. It receives commits once it is passed to [`crate::journal::Journal::set_tail`],
+    /// Creates a hub over `journal`. It receives commits once it is passed to [`crate::journal::Store::set_tail`],
     /// which must be done before the first append.
     pub fn new(journal: Arc<dyn Store>, config: Config, metrics: Metrics) -> Self {
         let rings = Rings::new(config, journal.order());

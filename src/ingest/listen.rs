@@ -115,7 +115,7 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
     let gone = Command::Detach(Box::new(Detach { connection: welcome.connection, stream: params.stream }));
     let _ = commands.send(gone).await;
     match ended {
-        End::Gone => {}
+        End::Gone | End::Left => {}
         End::Close { complaint, code, reason } => farewell(socket, complaint, code, reason, deps).await,
         End::Stalled => {
             deps.metrics.closed(1013);
@@ -177,6 +177,8 @@ async fn attach(
         if let Ok(attached) = until_answered(socket, outlet, answer).await {
             return Ok((commands, attached));
         }
+        // What that session said is no word of the next one.
+        drop(outlet.take());
     }
     Err(SessionError::Failed(params.call.clone()))
 }
@@ -213,6 +215,8 @@ enum End {
     Stalled,
     /// Its key is revoked: it is told, and cut where it does not read.
     Revoked,
+    /// The session takes no more commands.
+    Left,
 }
 
 struct Connection<'a> {
@@ -236,6 +240,22 @@ struct Connection<'a> {
 impl Connection<'_> {
     /// Dropped at any point, the socket can be closed still.
     async fn run(&mut self) -> End {
+        match self.exchange().await {
+            End::Left => self.left().await,
+            end => end,
+        }
+    }
+
+    /// The session is gone. It may have said why.
+    async fn left(&mut self) -> End {
+        let end = match self.outlet.take() {
+            Some(outbound) => self.outbound(outbound).await,
+            None => None,
+        };
+        end.unwrap_or_else(restarted)
+    }
+
+    async fn exchange(&mut self) -> End {
         // The welcome is the first frame, whatever else there is to say.
         let complaints = self.params.complaints.iter().chain(&self.welcome.complaints).map(error_frame);
         let greeting: Vec<Utf8Bytes> = std::iter::once(self.welcome_frame()).chain(complaints).collect();
@@ -250,8 +270,7 @@ impl Connection<'_> {
             tokio::select! {
                 biased;
                 () = &mut stopped => {
-                    let frame = json!({"type": "reconnect", "after_ms": RECONNECT_AFTER_MS, "grace_ms": 0});
-                    let _ = self.socket.send([Utf8Bytes::from(frame.to_string())]).await;
+                    let _ = self.socket.send([reconnect_frame()]).await;
                     return End::Close { complaint: None, code: 1001, reason: "the daemon is stopping" };
                 }
                 outbound = self.outlet.next() => {
@@ -271,7 +290,7 @@ impl Connection<'_> {
                     if let Some(command) = self.waiting.take()
                         && (!room || !self.pass(command))
                     {
-                        return restarted();
+                        return End::Left;
                     }
                 }
                 incoming = self.socket.recv(), if self.waiting.is_none() => {
@@ -355,7 +374,7 @@ impl Connection<'_> {
                 .filter(|_| text.len() > SMALL_BYTES)
                 .map(|holder| holder.charge(READ_FRAME * text.len())),
         };
-        (!self.pass(Command::Frames(Box::new(frames)))).then(restarted)
+        (!self.pass(Command::Frames(Box::new(frames)))).then_some(End::Left)
     }
 
     /// Queues a command, or keeps it until there is room; `false` where the session is gone.
@@ -378,7 +397,8 @@ impl Connection<'_> {
     async fn outbound(&mut self, outbound: Outbound) -> Option<End> {
         let complaints = outbound.complaints.iter().map(error_frame);
         let ack = outbound.ack.as_ref().map(Self::ack_frame);
-        let frames: Vec<Utf8Bytes> = complaints.chain(ack).collect();
+        let reconnect = outbound.reconnect.then(reconnect_frame);
+        let frames: Vec<Utf8Bytes> = complaints.chain(ack).chain(reconnect).collect();
         if let Err(error) = self.socket.send(frames).await {
             return Some(lost(&error));
         }
@@ -433,6 +453,11 @@ fn restarted() -> End {
     End::Close { complaint, code: 1001, reason: "session restarted" }
 }
 
+fn reconnect_frame() -> Utf8Bytes {
+    let frame = json!({"type": "reconnect", "after_ms": RECONNECT_AFTER_MS, "grace_ms": 0});
+    Utf8Bytes::from(frame.to_string())
+}
+
 fn lost(error: &WsError) -> End {
     match error {
         WsError::Stalled => End::Stalled,
@@ -447,6 +472,7 @@ fn session_complaint(error: &SessionError) -> (Complaint, u16) {
         SessionError::Failed(_) => ("call_failed", false, 4500),
         SessionError::Journal(_) => ("journal_unavailable", true, 4500),
         SessionError::Stopping => ("stopping", true, 1001),
+        SessionError::Elsewhere { .. } => ("session_restarted", true, 1001),
         SessionError::UnknownCall(_) => ("unknown_call", false, 4500),
     };
     (Complaint { temporary, ..Complaint::new(code, error.to_string()).fatal() }, close)

@@ -14,10 +14,10 @@ use tokio::sync::oneshot;
 use super::config::Durability;
 use super::log::{Before, Content, Log};
 use super::record::fits;
-use super::sequencer::{Answer, Durable, Ticket};
+use super::sequencer::{Committed, Durable, Ticket};
 use super::slot::Slot;
 use super::store::Shared;
-use super::{Commit, CommitFuture, Entry, JournalError, NewRecord, Record, Seq};
+use super::{Answer, Commit, Entry, JournalError, NewRecord, Record, Seq};
 use crate::types::CallId;
 
 /// An encoding buffer that has grown beyond this is given back.
@@ -63,7 +63,7 @@ impl Shared {
         after: Seq,
         batch: Vec<NewRecord>,
         entry: Option<Entry>,
-    ) -> Result<CommitFuture, JournalError> {
+    ) -> Result<Answer<Commit>, JournalError> {
         let started = Instant::now();
         if self.closed.load(Ordering::Acquire) {
             return Err(JournalError::Unavailable("it is closed".to_owned()));
@@ -135,7 +135,7 @@ impl Shared {
     }
 
     /// Has a written batch announced, or synced first.
-    fn hand_over(&self, log: Arc<Log>, written: Written) -> CommitFuture {
+    fn hand_over(&self, log: Arc<Log>, written: Written) -> Answer<Commit> {
         let Written { ticket, commit, before, new, entry } = written;
         match self.config.durability {
             Durability::Process => {
@@ -247,16 +247,16 @@ fn commit(head: Seq, first_order: u64, batch: Vec<NewRecord>) -> Commit {
 }
 
 /// The future of a batch that is durable.
-fn announced(ticket: Ticket, durable: Durable) -> CommitFuture {
+fn announced(ticket: Ticket, durable: Durable) -> Answer<Commit> {
     match ticket.durable(durable) {
-        Some(Ok(commit)) => Box::pin(std::future::ready(Ok(commit))),
+        Some(Ok(commit)) => Answer::ready(Ok(commit)),
         Some(Err(receiver)) => answered(receiver),
-        None => Box::pin(std::future::ready(Err(closed()))),
+        None => Answer::ready(Err(closed())),
     }
 }
 
-fn answered(receiver: oneshot::Receiver<Answer>) -> CommitFuture {
-    Box::pin(async move { receiver.await.unwrap_or_else(|_| Err(closed())) })
+fn answered(receiver: oneshot::Receiver<Committed>) -> Answer<Commit> {
+    Answer::later(async move { receiver.await.unwrap_or_else(|_| Err(closed())) })
 }
 
 fn closed() -> JournalError {

@@ -1,9 +1,13 @@
-//! The store as the rest of the daemon has it: [`Journal`] and [`Directory`] over [`Shared`].
+//! The embedded store as the rest of the daemon has it: [`Store`] over [`Shared`].
+//!
+//! Decides what is answered at once and what on a thread for blocking work. Knows no file.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+
+use tokio::runtime::Handle;
 
 use super::config::Config;
 use super::locks::lock;
@@ -12,15 +16,17 @@ use super::open::{Surroundings, open_in};
 use super::state::State;
 use super::store::Shared;
 use super::sync::{start, sync_dirty};
-use super::{
-    CallState, CommitFuture, Directory, Entry, Journal, JournalError, NewRecord, OpenError, Record, Seq, Tail,
-};
+use super::{Answer, CallState, Commit, Entry, JournalError, NewRecord, OpenError, Record, Seq, Store, Tail};
 use crate::types::CallId;
+
+/// Longest read that is done on the caller's thread, bytes: it takes well under a millisecond.
+const INLINE_BYTES: usize = 64 * 1024;
 
 /// The embedded store: files in one folder, one daemon at a time.
 ///
-/// Appends run on the caller's thread and take microseconds. Dropped without [`Journal::close`], it leaves what a killed
-/// daemon would.
+/// Appends run on the caller's thread and take microseconds, as do short reads of logs that were read before. Other
+/// reads run on a thread for blocking work if the caller is on a runtime. Dropped without [`Store::close`], it leaves
+/// what a killed daemon would.
 pub struct Embedded {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -63,6 +69,18 @@ impl Embedded {
         self.shared.calls.compact_if_worth_it(&self.shared.ground.folder)
     }
 
+    /// Does `work` on a thread for blocking work; without a runtime, on this one.
+    fn elsewhere<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, JournalError> + Send + 'static,
+    ) -> Answer<T> {
+        let Ok(runtime) = Handle::try_current() else { return Answer::ready(work(&self.shared)) };
+        let shared = Arc::clone(&self.shared);
+        let done = runtime.spawn_blocking(move || work(&shared));
+        let ended = |_| Err(JournalError::Unavailable("the read was not finished".to_owned()));
+        Answer::later(async move { done.await.unwrap_or_else(ended) })
+    }
+
     fn stop(&self) {
         self.shared.closed.store(true, Ordering::Release);
         self.shared.work.stop();
@@ -80,24 +98,57 @@ impl Drop for Embedded {
     }
 }
 
-impl Journal for Embedded {
-    fn append(&self, call: &CallId, after: Seq, batch: Vec<NewRecord>, entry: Option<Entry>) -> CommitFuture {
-        match self.shared.append(call, after, batch, entry) {
-            Ok(future) => future,
-            Err(error) => Box::pin(std::future::ready(Err(error))),
+impl Store for Embedded {
+    fn append(&self, call: &CallId, after: Seq, batch: Vec<NewRecord>, entry: Option<Entry>) -> Answer<Commit> {
+        self.shared.append(call, after, batch, entry).unwrap_or_else(|error| Answer::ready(Err(error)))
+    }
+
+    fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Answer<Vec<Arc<Record>>> {
+        if max_bytes <= INLINE_BYTES && self.shared.is_at_hand(call) {
+            return Answer::ready(self.shared.read(call, after, max_bytes));
         }
+        let call = call.clone();
+        self.elsewhere(move |shared| shared.read(&call, after, max_bytes))
     }
 
-    fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Result<Vec<Arc<Record>>, JournalError> {
-        self.shared.read(call, after, max_bytes)
+    fn head(&self, call: &CallId) -> Answer<Seq> {
+        if self.shared.is_at_hand(call) {
+            return Answer::ready(self.shared.head(call));
+        }
+        let call = call.clone();
+        self.elsewhere(move |shared| shared.head(&call))
     }
 
-    fn head(&self, call: &CallId) -> Result<Seq, JournalError> {
-        self.shared.head(call)
+    fn since(&self, after: u64) -> Answer<Vec<(CallId, Seq)>> {
+        self.elsewhere(move |shared| shared.since(after))
     }
 
-    fn since(&self, after: u64) -> Result<Vec<(CallId, Seq)>, JournalError> {
-        self.shared.since(after)
+    fn entry(&self, call: &CallId) -> Answer<Option<Entry>> {
+        Answer::ready(Ok(self.shared.calls.with(call, |slot| slot.entry.clone())))
+    }
+
+    fn page(&self, state: Option<CallState>, after: Option<&CallId>, limit: usize) -> Answer<Vec<Entry>> {
+        Answer::ready(Ok(self.shared.calls.page(state, after, limit)))
+    }
+
+    fn open_calls(&self) -> Answer<Vec<Entry>> {
+        Store::page(self, Some(CallState::Open), None, usize::MAX)
+    }
+
+    fn open_count(&self) -> usize {
+        self.shared.calls.open_count()
+    }
+
+    fn mark_failed(&self, call: &CallId) -> Answer<()> {
+        let call = call.clone();
+        self.elsewhere(move |shared| {
+            shared.mark_failed(&call);
+            Ok(())
+        })
+    }
+
+    fn erase(&self, call: &CallId) -> Answer<bool> {
+        Answer::ready(self.shared.erase(call))
     }
 
     fn order(&self) -> u64 {
@@ -116,44 +167,61 @@ impl Journal for Embedded {
         self.shared.health.check()
     }
 
-    fn close(&self) {
+    fn close(&self) -> Answer<()> {
         self.stop();
         if !sync_dirty(&self.shared) {
             tracing::error!("the journal could not be synced: after a loss of power, events may be missing");
-            return;
+            return Answer::ready(self.health());
         }
         let mut state = lock(&self.shared.state);
         let directory_bytes = Some(self.shared.calls.len());
         let clean = State { clean: true, directory_bytes, ..state.clone() };
-        match clean.write(&self.shared.ground) {
-            Ok(()) => *state = clean,
-            Err(error) => drop(self.shared.failed("note the shutdown", &error)),
-        }
+        Answer::ready(match clean.write(&self.shared.ground) {
+            Ok(()) => {
+                *state = clean;
+                Ok(())
+            }
+            Err(error) => Err(self.shared.failed("note the shutdown", &error)),
+        })
     }
 }
 
-impl Directory for Embedded {
-    fn entry(&self, call: &CallId) -> Option<Entry> {
+/// The answers as plain results, for tests, which run on no runtime.
+#[cfg(test)]
+impl Embedded {
+    pub(super) fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Result<Vec<Arc<Record>>, JournalError> {
+        self.shared.read(call, after, max_bytes)
+    }
+
+    pub(super) fn head(&self, call: &CallId) -> Result<Seq, JournalError> {
+        self.shared.head(call)
+    }
+
+    pub(super) fn since(&self, after: u64) -> Result<Vec<(CallId, Seq)>, JournalError> {
+        self.shared.since(after)
+    }
+
+    pub(super) fn entry(&self, call: &CallId) -> Option<Entry> {
         self.shared.calls.with(call, |slot| slot.entry.clone())
     }
 
-    fn page(&self, state: Option<CallState>, after: Option<&CallId>, limit: usize) -> Vec<Entry> {
+    pub(super) fn page(&self, state: Option<CallState>, after: Option<&CallId>, limit: usize) -> Vec<Entry> {
         self.shared.calls.page(state, after, limit)
     }
 
-    fn open_calls(&self) -> Vec<Entry> {
+    pub(super) fn open_calls(&self) -> Vec<Entry> {
         self.shared.calls.page(Some(CallState::Open), None, usize::MAX)
     }
 
-    fn open_count(&self) -> usize {
-        self.shared.calls.open_count()
-    }
-
-    fn mark_failed(&self, call: &CallId) {
+    pub(super) fn mark_failed(&self, call: &CallId) {
         self.shared.mark_failed(call);
     }
 
-    fn erase(&self, call: &CallId) -> Result<bool, JournalError> {
+    pub(super) fn erase(&self, call: &CallId) -> Result<bool, JournalError> {
         self.shared.erase(call)
+    }
+
+    pub(super) fn close(&self) {
+        drop(Store::close(self));
     }
 }

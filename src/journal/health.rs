@@ -36,7 +36,7 @@ impl Health {
         self.failing.load(Ordering::Acquire)
     }
 
-    /// As [`super::Journal::health`].
+    /// As [`super::Store::health`].
     pub(super) fn check(&self) -> Result<(), JournalError> {
         if self.failing() { Err(JournalError::Unavailable(lock(&self.message).clone())) } else { Ok(()) }
     }

@@ -1,11 +1,12 @@
 //! The journal: the durable, ordered log of each call's events, and the directory of all calls.
 //!
-//! Knows no event: a record is the bytes of a wire frame and the bytes of its private fields. [`Journal`] and
-//! [`Directory`] are the seam: nothing above knows which store is behind them.
+//! Knows no event: a record is the bytes of a wire frame and the bytes of its private fields. [`Store`] is the seam:
+//! nothing above knows which store is behind it, or when it answers.
 //!
 //! Order: `seq` is dense per call, from 1. `order` is the order of commits over all calls of this daemon, strictly
 //! rising, over restarts too, with holes; it is what a cursor of a `*` subscription names.
 
+mod answer;
 mod append;
 mod config;
 mod directory;
@@ -18,6 +19,7 @@ mod health;
 mod locks;
 mod log;
 mod medium;
+pub mod memory;
 mod metrics;
 mod open;
 mod record;
@@ -32,13 +34,12 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
+pub use answer::Answer;
 pub use config::{Config, Durability};
 pub use embedded::{Embedded, open};
 pub use metrics::Metrics;
 pub use open::OpenError;
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -77,10 +78,6 @@ pub struct Commit {
     pub records: Vec<Arc<Record>>,
 }
 
-/// Resolves when the append is durable. The write itself has been handed over before this is returned, so dropping it
-/// cancels nothing.
-pub type CommitFuture = Pin<Box<dyn Future<Output = Result<Commit, JournalError>> + Send>>;
-
 /// Why the journal could not do it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
@@ -114,37 +111,51 @@ pub enum JournalError {
     },
 }
 
-/// The log of events.
-pub trait Journal: Send + Sync {
+/// The store of all calls: the log of each, and the directory (call -> what is known of it without its log).
+///
+/// An [`Answer`] may be there at once or take a while; callers must not rely on either. Answers about one call that are
+/// waited for one after the other are consistent: what one of them has shown, later ones contain.
+pub trait Store: Send + Sync {
     /// Appends `batch` to `call`, atomically, if its head is `after` (0 for a new call). `entry` is the call's directory
     /// entry if it changed; for a new call it must be given. An empty batch with an entry changes the entry alone.
     ///
-    /// Called by one writer per call at a time, with one append in flight. (Where a new writer comes while the batch of
-    /// its predecessor is on its way, it waits for that one's end.)
+    /// `after` is the fence: of two writers of one call, one gets `Fenced`. Each writer has one append in flight. (If a new
+    /// writer appends while a batch of its predecessor is in flight, its append waits for the end of that one.)
     ///
-    /// The future resolves after the tail has heard of the batch.
-    fn append(&self, call: &CallId, after: Seq, batch: Vec<NewRecord>, entry: Option<Entry>) -> CommitFuture;
+    /// The answer comes when the batch is durable and the tail has heard of it. The write itself has been handed over
+    /// before this returns.
+    fn append(&self, call: &CallId, after: Seq, batch: Vec<NewRecord>, entry: Option<Entry>) -> Answer<Commit>;
 
     /// Records with `seq > after`, in order, at least one if there is one, at most about `max_bytes` of frames.
     /// Empty = `after` is the head (or above it).
     ///
-    /// Reads files; takes well under a millisecond for 64 KiB.
-    ///
-    /// # Errors
-    /// `UnknownCall`, `Gone`, `Damaged` (once the readable part is behind `after`), `Unavailable`.
-    fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Result<Vec<Arc<Record>>, JournalError>;
+    /// Errors: `UnknownCall`, `Gone`, `Damaged` (once the readable part ends at or before `after`), `Unavailable`.
+    fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Answer<Vec<Arc<Record>>>;
 
-    /// The call's head.
-    ///
-    /// # Errors
-    /// As [`Journal::read`].
-    fn head(&self, call: &CallId) -> Result<Seq, JournalError>;
+    /// The call's head. Errors as those of [`Store::read`].
+    fn head(&self, call: &CallId) -> Answer<Seq>;
 
     /// Calls with records of `order > after` and the first such `seq` of each: where a `*` cursor resumes.
-    ///
-    /// # Errors
-    /// `Unavailable`.
-    fn since(&self, after: u64) -> Result<Vec<(CallId, Seq)>, JournalError>;
+    fn since(&self, after: u64) -> Answer<Vec<(CallId, Seq)>>;
+
+    /// The directory's entry of one call; `None` if there is no such call.
+    fn entry(&self, call: &CallId) -> Answer<Option<Entry>>;
+
+    /// Calls in order of `call_id`, those after `after`, at most `limit`; with `state`, only such.
+    fn page(&self, state: Option<CallState>, after: Option<&CallId>, limit: usize) -> Answer<Vec<Entry>>;
+
+    /// All open calls, with their entries. Cheap enough for 10,000.
+    fn open_calls(&self) -> Answer<Vec<Entry>>;
+
+    /// How many calls are open, as far as this daemon knows.
+    fn open_count(&self) -> usize;
+
+    /// Marks a call failed without an event (its log is damaged, so none can be appended). Without effect on a call that
+    /// does not exist or has failed already.
+    fn mark_failed(&self, call: &CallId) -> Answer<()>;
+
+    /// Erases a call that is not open, log and entry, for good. `false` if there is none.
+    fn erase(&self, call: &CallId) -> Answer<bool>;
 
     /// All up to this `order` was announced: the tail has heard of it, and `read` returns it. For cursors that start now.
     fn order(&self) -> u64;
@@ -163,7 +174,7 @@ pub trait Journal: Send + Sync {
     fn health(&self) -> Result<(), JournalError>;
 
     /// Makes all that was appended durable and marks the shutdown as clean. No append comes after it.
-    fn close(&self);
+    fn close(&self) -> Answer<()>;
 }
 
 /// Hears of commits. Called on a writer's or a sync thread: must not block, and must not call the journal.
@@ -174,31 +185,3 @@ pub trait Tail: Send + Sync {
     /// The call's log is gone (erased or past its retention).
     fn erased(&self, call: &CallId);
 }
-
-/// The directory: call -> what is known of it without its log.
-pub trait Directory: Send + Sync {
-    /// One call.
-    fn entry(&self, call: &CallId) -> Option<Entry>;
-
-    /// Calls in order of `call_id`, those after `after`, at most `limit`; with `state`, only such.
-    fn page(&self, state: Option<CallState>, after: Option<&CallId>, limit: usize) -> Vec<Entry>;
-
-    /// All open calls, with their entries. Cheap enough for 10,000.
-    fn open_calls(&self) -> Vec<Entry>;
-
-    /// How many calls are open.
-    fn open_count(&self) -> usize;
-
-    /// Marks a call failed without an event (its log is damaged, so none can be appended).
-    fn mark_failed(&self, call: &CallId);
-
-    /// Erases a call that is not open, log and entry, for good. `false` if there is none.
-    ///
-    /// # Errors
-    /// `Unavailable`.
-    fn erase(&self, call: &CallId) -> Result<bool, JournalError>;
-}
-
-/// Both halves, as the embedded store has them.
-pub trait Store: Journal + Directory {}
-impl<T: Journal + Directory> Store for T {}

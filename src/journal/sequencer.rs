@@ -16,7 +16,7 @@ use super::log::Log;
 use super::{Commit, JournalError, Tail};
 
 /// What an append resolves to.
-pub(super) type Answer = Result<Commit, JournalError>;
+pub(super) type Committed = Result<Commit, JournalError>;
 
 /// Orders reserved beyond `limit` need the state file first.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(super) struct Durable {
     pub(super) log: Arc<Log>,
     pub(super) commit: Commit,
     /// Who waits for it; `None` where the caller is told directly.
-    pub(super) answer: Option<oneshot::Sender<Answer>>,
+    pub(super) answer: Option<oneshot::Sender<Committed>>,
 }
 
 /// The place of a batch in the line. Dropped without [`Ticket::durable`], the batch has failed and others go on.
@@ -140,7 +140,7 @@ impl Sequencer {
 
     /// Settles a batch, and announces all that may be now. Returns the commit where nobody else is to be told of it
     /// and it was announced at once, or else the receiver that will be.
-    fn settle(&self, number: u64, outcome: Outcome) -> Option<Result<Commit, oneshot::Receiver<Answer>>> {
+    fn settle(&self, number: u64, outcome: Outcome) -> Option<Result<Commit, oneshot::Receiver<Committed>>> {
         let mut line = lock(&self.line);
         let place = (number - line.first) as usize;
         let direct = matches!(&outcome, Outcome::Durable(durable) if durable.answer.is_none());
@@ -156,12 +156,14 @@ impl Sequencer {
         while line.batches.front().is_some_and(|front| !matches!(front.outcome, Outcome::Open)) {
             let Some(front) = line.batches.pop_front() else { break };
             line.first += 1;
-            if let Outcome::Durable(durable) = front.outcome
-                && let Some(commit) = self.announce(durable)
-            {
-                result = Some(Ok(commit));
+            match front.outcome {
+                Outcome::Durable(durable) => {
+                    if let Some(commit) = self.announce(durable, front.last_order) {
+                        result = Some(Ok(commit));
+                    }
+                }
+                Outcome::Open | Outcome::Failed => self.announced.store(front.last_order, Ordering::Release),
             }
-            self.announced.store(front.last_order, Ordering::Release);
         }
         if line.waiters > 0 {
             self.moved.notify_all();
@@ -169,12 +171,14 @@ impl Sequencer {
         result
     }
 
-    fn announce(&self, durable: Durable) -> Option<Commit> {
+    fn announce(&self, durable: Durable, last_order: u64) -> Option<Commit> {
         let Durable { log, commit, answer } = durable;
         log.show(commit.head);
         if let Some(tail) = self.tail.get() {
             tail.committed(&log.call, &commit.records);
         }
+        // Before the answer: whoever has that finds the batch among what was announced.
+        self.announced.store(last_order, Ordering::Release);
         match answer {
             None => Some(commit),
             Some(answer) => {
@@ -189,7 +193,7 @@ impl Sequencer {
 impl Ticket {
     /// The batch is durable. Returns its commit if nobody waits for it elsewhere and its turn was now, or the receiver
     /// of it, if its turn is not yet.
-    pub(super) fn durable(mut self, durable: Durable) -> Option<Result<Commit, oneshot::Receiver<Answer>>> {
+    pub(super) fn durable(mut self, durable: Durable) -> Option<Result<Commit, oneshot::Receiver<Committed>>> {
         self.settled = true;
         self.sequencer.settle(self.number, Outcome::Durable(durable))
     }

@@ -89,6 +89,15 @@ impl Shared {
         Some(Arc::clone(self.shard(call).entry(call.clone()).or_insert(log)))
     }
 
+    /// Whether a short read of the call's log takes microseconds: the log was read whole before, or there is none.
+    pub(super) fn is_at_hand(&self, call: &CallId) -> bool {
+        let log = self.shard(call).get(call).map(Arc::clone);
+        match log {
+            Some(log) => log.idle_content().is_some_and(|content| content.loaded),
+            None => self.calls.with(call, |_| ()).is_none(),
+        }
+    }
+
     /// Whether a log may be forgotten until it is touched again; if so, it is. The caller has its content locked, and
     /// marks it retired.
     pub(super) fn retire(&self, log: &Log) -> bool {

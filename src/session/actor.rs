@@ -36,8 +36,10 @@ pub(super) enum Exit {
     Finished,
     /// The daemon stops.
     Stopped,
-    /// Someone else wrote to the log: what is in memory is not what happened.
+    /// Another writer has the call's log: what is in memory is not what happened.
     Fenced,
+    /// The log takes no append for good.
+    Unwritable,
 }
 
 /// A call's task.
@@ -88,6 +90,12 @@ impl Actor {
         match self.go().await {
             Ok(exit) | Err(exit) => exit,
         }
+    }
+
+    /// Another writer has the call: its producers are to come back, and nothing of what runs here counts any more.
+    pub(super) fn let_go(&mut self) {
+        self.peers.reconnect("the call goes on in another session");
+        self.runs.abort_all();
     }
 
     async fn go(&mut self) -> Result<Exit, Exit> {
@@ -258,9 +266,10 @@ impl Actor {
                 self.on(Input::AppendFailed);
                 Ok(())
             }
+            Err(Failure::Lost(JournalError::Fenced { .. })) => Err(Exit::Fenced),
             Err(Failure::Lost(error)) => {
                 tracing::error!(call_id = %self.call_id, %error, "the call's log cannot be written to");
-                Err(Exit::Fenced)
+                Err(Exit::Unwritable)
             }
         }
     }

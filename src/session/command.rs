@@ -16,6 +16,8 @@ use crate::stt::Dialect;
 use crate::types::view::View;
 use crate::types::{JsonMap, Seq, StreamId};
 
+/// Close code of a connection that is to come back.
+const GOING_AWAY: u16 = 1001;
 /// Errors that wait for a connection's writer; older ones are what a producer needs to see.
 const OUTLET_ERRORS: usize = 64;
 
@@ -72,6 +74,7 @@ pub enum Command {
 struct Cell {
     ack: Option<Ack>,
     complaints: VecDeque<Complaint>,
+    reconnect: bool,
     goodbye: Option<Goodbye>,
 }
 
@@ -89,6 +92,8 @@ pub struct Outbound {
     pub ack: Option<Ack>,
     /// In order.
     pub complaints: Vec<Complaint>,
+    /// Whether the producer is told to reconnect.
+    pub reconnect: bool,
     /// Last of all.
     pub goodbye: Option<Goodbye>,
 }
@@ -120,6 +125,16 @@ impl Outlet {
         });
     }
 
+    /// Ends the connection, and tells the producer to reconnect. An earlier goodbye stands.
+    pub fn reconnect(&self, reason: &'static str) {
+        self.change(|cell| {
+            if cell.goodbye.is_none() {
+                cell.reconnect = true;
+                cell.goodbye = Some(Goodbye { complaint: None, code: GOING_AWAY, reason });
+            }
+        });
+    }
+
     /// Waits until there is something.
     ///
     /// # Cancel safety
@@ -140,6 +155,7 @@ impl Outlet {
             return None;
         }
         let (ack, goodbye) = (cell.ack.take(), cell.goodbye.take());
-        Some(Outbound { ack, complaints: cell.complaints.drain(..).collect(), goodbye })
+        let reconnect = std::mem::take(&mut cell.reconnect);
+        Some(Outbound { ack, complaints: cell.complaints.drain(..).collect(), reconnect, goodbye })
     }
 }

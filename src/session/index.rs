@@ -1,25 +1,25 @@
 //! Which record of a call's log has which turn as it stands: with it, any page of turns is read from the log, and nothing
 //! of the call is rebuilt. Made by one pass over the log, and carried on from where it was.
 //!
-//! Reads files: for threads that serve nobody. Knows no session.
+//! Knows no session. What takes in or decodes many records is for threads that serve nobody.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::call::outline::Outline;
+use crate::call::outline::{Newest, Outline};
 use crate::call::record::{self, Decoded};
 use crate::hub::{Frame, Kind};
 use crate::journal::{CallState as State, JournalError, Record, Store};
 use crate::types::{CallId, Event, Seq, Turn, TurnNo};
 
-/// Bytes of a log read at once.
-const READ_BYTES: usize = 256 * 1024;
-/// Bytes of a log taken in before others have their turn.
-const PIECE_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of a log read and taken in before others have their turn.
+pub(super) const PIECE_BYTES: usize = 1024 * 1024;
 /// Bytes read at once where single records are looked for: their neighbours are often wanted next.
 const NEAR_BYTES: usize = 16 * 1024;
+/// Turns that are looked for and decoded at once: a page that is full by its bytes reads little beyond.
+const PART: usize = 64;
 
 /// What the log of one call holds, up to one event.
 #[derive(Debug, Clone, Default)]
@@ -45,33 +45,28 @@ impl Index {
         Self { outline, ..Self::default() }
     }
 
-    /// Reads on, a piece; whether there may be more.
+    /// Takes the next piece, as it was read; whether there may be more.
     ///
     /// # Errors
     /// The log cannot be read now, or there is none.
-    pub(super) fn extend(&mut self, store: &dyn Store, call: &CallId) -> Result<bool, JournalError> {
-        let mut bytes = 0;
-        while bytes < PIECE_BYTES && !self.damaged {
-            let records = match store.read(call, self.outline.seq, READ_BYTES) {
-                Ok(records) => records,
-                Err(JournalError::Damaged { .. }) => {
-                    self.damaged = true;
-                    break;
-                }
-                Err(error) => return Err(error),
-            };
-            if records.is_empty() {
-                return Ok(false);
-            }
-            for stored in records {
-                bytes += stored.frame.len() + stored.private.len();
-                self.take(call, &stored);
-            }
+    pub(super) fn extend(
+        &mut self,
+        call: &CallId,
+        read: Result<Vec<Arc<Record>>, JournalError>,
+    ) -> Result<bool, JournalError> {
+        match read {
+            Ok(records) if records.is_empty() => return Ok(false),
+            Ok(records) => records.iter().for_each(|stored| self.take(call, stored)),
+            Err(JournalError::Damaged { .. }) => self.damaged = true,
+            Err(error) => return Err(error),
         }
         Ok(!self.damaged)
     }
 
     fn take(&mut self, call: &CallId, stored: &Arc<Record>) {
+        if self.damaged {
+            return;
+        }
         let Some(frame) = Frame::new(call, Arc::clone(stored)) else {
             self.damaged = true;
             return;
@@ -89,63 +84,16 @@ impl Index {
         }
     }
 
-    /// Turns in order from `from` up to and with `to`: at most `limit`, of about `max_bytes`, at least one where there is
-    /// one. And whether more would follow.
-    ///
-    /// # Errors
-    /// The log cannot be read now.
-    pub(super) fn page(
-        &self,
-        store: &dyn Store,
-        call: &CallId,
-        (from, to): (TurnNo, TurnNo),
-        limit: usize,
-        max_bytes: usize,
-    ) -> Result<(Vec<Arc<Turn>>, bool), JournalError> {
+    /// Where the turns from `from` up to and with `to` stand, at most `limit`, and whether more would follow.
+    pub(super) fn places(&self, (from, to): (TurnNo, TurnNo), limit: usize) -> (Vec<Seq>, bool) {
         let len = self.turns.len() as u64;
         let end = len.min(to.saturating_add(1));
         if from >= end {
-            return Ok((Vec::new(), false));
+            return (Vec::new(), false);
         }
         let start = usize::try_from(from).unwrap_or(usize::MAX);
         let wanted = &self.turns[start..usize::try_from(end).unwrap_or(usize::MAX).min(start.saturating_add(limit))];
-        let (mut turns, mut bytes) = (Vec::new(), 0);
-        // A part at a time: a page that is full by its bytes reads little beyond.
-        for part in wanted.chunks(64) {
-            let found = records_at(store, call, part.to_vec())?;
-            for seq in part {
-                let Some(turn) = found.get(seq).and_then(|stored| turn_in(stored)) else { continue };
-                let size = turn.text.len() + 256;
-                if !turns.is_empty() && bytes + size > max_bytes {
-                    return Ok((turns, true));
-                }
-                bytes += size;
-                turns.push(Arc::new(turn));
-            }
-        }
-        Ok((turns, (wanted.len() as u64) < end - from))
-    }
-
-    /// The newest insights by analysis, as snapshots show them.
-    ///
-    /// # Errors
-    /// The log cannot be read now.
-    pub(super) fn insights(&self, store: &dyn Store, call: &CallId) -> Result<BTreeMap<String, Value>, JournalError> {
-        let insights = &self.outline.insights;
-        let seqs = insights.values().flat_map(|newest| newest.whole.iter().chain(newest.turns.values()));
-        let found = records_at(store, call, seqs.copied().collect())?;
-        let value = |seq: &Seq| found.get(seq).and_then(|stored| insight_in(stored));
-        let mut shown = BTreeMap::new();
-        for (name, newest) in insights {
-            if let Some(value) = newest.whole.as_ref().and_then(value) {
-                shown.insert(name.clone(), value);
-            } else if !newest.turns.is_empty() {
-                let turns = newest.turns.iter().filter_map(|(turn, seq)| Some((turn.to_string(), value(seq)?)));
-                let turns: serde_json::Map<String, Value> = turns.collect();
-                shown.insert(name.clone(), json!({ "turns": turns }));
-            }
-        }
-        Ok(shown)
+        (wanted.to_vec(), (wanted.len() as u64) < end - from)
     }
 
     /// About what it takes in memory, bytes.
@@ -184,8 +132,83 @@ fn read(stored: &Record) -> Result<Decoded, String> {
     record::decode(stored.seq, &stored.frame, &stored.private)
 }
 
+/// The turns at `places`, in order: of about `max_bytes`, at least one where there is one. And whether any were left out.
+///
+/// # Errors
+/// The log cannot be read now.
+pub(super) async fn turns_at(
+    store: &dyn Store,
+    call: &CallId,
+    places: &[Seq],
+    max_bytes: usize,
+) -> Result<(Vec<Arc<Turn>>, bool), JournalError> {
+    let (mut turns, mut bytes) = (Vec::new(), 0);
+    for part in places.chunks(PART) {
+        let found = records_at(store, call, part.to_vec()).await?;
+        let part = part.to_vec();
+        let decoded = off_thread(move || {
+            let turns = part.iter().filter_map(|seq| found.get(seq).and_then(|stored| turn_in(stored)));
+            turns.map(Arc::new).collect::<Vec<_>>()
+        });
+        for turn in decoded.await? {
+            let size = turn.text.len() + 256;
+            if !turns.is_empty() && bytes + size > max_bytes {
+                return Ok((turns, true));
+            }
+            bytes += size;
+            turns.push(turn);
+        }
+    }
+    Ok((turns, false))
+}
+
+/// The newest insights by analysis, as snapshots show them.
+///
+/// # Errors
+/// The log cannot be read now.
+pub(super) async fn insights_at(
+    store: &dyn Store,
+    call: &CallId,
+    insights: BTreeMap<String, Newest>,
+) -> Result<BTreeMap<String, Value>, JournalError> {
+    if insights.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let seqs = insights.values().flat_map(|newest| newest.whole.iter().chain(newest.turns.values()));
+    let found = records_at(store, call, seqs.copied().collect()).await?;
+    off_thread(move || {
+        let value = |seq: &Seq| found.get(seq).and_then(|stored| insight_in(stored));
+        let mut shown = BTreeMap::new();
+        for (name, newest) in insights {
+            if let Some(value) = newest.whole.as_ref().and_then(value) {
+                shown.insert(name, value);
+            } else if !newest.turns.is_empty() {
+                let turns = newest.turns.iter().filter_map(|(turn, seq)| Some((turn.to_string(), value(seq)?)));
+                let turns: serde_json::Map<String, Value> = turns.collect();
+                shown.insert(name, json!({ "turns": turns }));
+            }
+        }
+        shown
+    })
+    .await
+}
+
+/// Does `work` on a thread that serves nobody.
+///
+/// # Errors
+/// `Unavailable`: the daemon is stopping.
+pub(super) async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, JournalError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Ok(done),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Err(JournalError::Unavailable("the daemon is stopping".to_owned())),
+    }
+}
+
 /// The records at `seqs`; those that cannot be read any more are left out.
-fn records_at(
+async fn records_at(
     store: &dyn Store,
     call: &CallId,
     mut seqs: Vec<Seq>,
@@ -195,7 +218,7 @@ fn records_at(
     let mut wanted: VecDeque<Seq> = seqs.into();
     let mut found = BTreeMap::new();
     while let Some(first) = wanted.pop_front() {
-        let records = match store.read(call, first.saturating_sub(1), NEAR_BYTES) {
+        let records = match store.read(call, first.saturating_sub(1), NEAR_BYTES).await {
             Ok(records) => records,
             Err(JournalError::Damaged { .. }) => break,
             Err(error) => return Err(error),
@@ -215,6 +238,8 @@ fn records_at(
         if let Some(seq) = next.filter(|seq| *seq > last) {
             wanted.push_front(seq);
         }
+        // Many short reads do not hold up the others of this thread.
+        tokio::task::yield_now().await;
     }
     Ok(found)
 }

@@ -49,6 +49,8 @@ pub struct Metrics {
     pub vendor_errors: Counter<u64, AtomicU64>,
     /// Sessions that panicked and were rebuilt, or failed.
     pub panics: Counter<u64, AtomicU64>,
+    /// Sessions that lost the fence of their call's log to another writer.
+    pub fenced: Counter<u64, AtomicU64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -81,6 +83,7 @@ impl Metrics {
                 .metric("sidetone_session_unknown_messages", "Vendor messages of an unknown type"),
             vendor_errors: registry.metric("sidetone_session_vendor_errors", "Errors that STT vendors reported"),
             panics: registry.metric("sidetone_session_panics", "Sessions that panicked"),
+            fenced: registry.metric("sidetone_session_fenced", "Sessions whose call another writer took over"),
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod actor;
 pub mod command;
+mod error;
 mod index;
 mod library;
 mod live;
@@ -22,8 +23,9 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+pub use error::SessionError;
 pub use metrics::Metrics;
-pub use registry::{SessionError, Sessions};
+pub use registry::Sessions;
 
 use crate::base::drain::Drain;
 use crate::base::queue::QueueGauges;
@@ -31,11 +33,14 @@ use crate::call::Settings;
 use crate::gateway::Gateway;
 use crate::hub::Hub;
 use crate::journal::Store;
+use crate::placement::Placement;
 
 /// What every session uses.
 pub struct Deps {
     /// The journal and its directory.
     pub store: Arc<dyn Store>,
+    /// Which node owns a call.
+    pub placement: Arc<dyn Placement>,
     /// The journal's tail, for partials and deltas.
     pub hub: Hub,
     /// Asks the LLMs.

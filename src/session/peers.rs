@@ -55,6 +55,13 @@ impl Peers {
         peer
     }
 
+    /// Tells every producer that feeds a stream to reconnect. The others have no answer yet, and will ask again.
+    pub(super) fn reconnect(&self, reason: &'static str) {
+        for producer in self.producers.values().filter(|producer| producer.reply.is_none()) {
+            producer.outlet.reconnect(reason);
+        }
+    }
+
     /// Says what waits for no record.
     pub(super) fn tell(&mut self, tell: Tell) {
         match tell {

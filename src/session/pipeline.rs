@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::call::effects::{Batch, Reply};
 use crate::call::record::Outgoing;
-use crate::journal::{Commit, CommitFuture, Entry, JournalError, NewRecord, Store};
+use crate::journal::{Answer, Commit, Entry, JournalError, NewRecord, Store};
 use crate::types::{CallId, Seq};
 
 /// First wait before a failed append is tried again; doubles to a second.
@@ -27,7 +27,7 @@ pub(super) struct Pipeline {
 }
 
 struct Flight {
-    commit: CommitFuture,
+    commit: Answer<Commit>,
     after: Seq,
     records: Vec<NewRecord>,
     entry: Option<Entry>,

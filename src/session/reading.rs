@@ -1,20 +1,19 @@
 //! Calls as they are shown: by their sessions, where those can answer at once, else by their logs. Nothing is rebuilt for
-//! it; what is read is durable, whether the journal takes appends or not; files are read off the serving threads, in
-//! pieces.
+//! it; what is read is durable, whether the journal takes appends or not. Logs are read in pieces, and taken in off the
+//! serving threads.
 
-use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
-use tokio::task::spawn_blocking;
 
 use super::command::Command;
-use super::index::Index;
-use super::registry::{SessionError, Sessions, TRIES};
+use super::error::SessionError;
+use super::index::{self, Index, insights_at, off_thread, turns_at};
+use super::registry::{Sessions, TRIES};
 use crate::base::time;
 use crate::call::outline::Outline;
-use crate::journal::{CallState as State, Entry, JournalError, Store};
+use crate::journal::{CallState as State, Entry, JournalError};
 use crate::types::view::View;
 use crate::types::{CallId, Turn, TurnNo};
 
@@ -83,33 +82,37 @@ impl Sessions {
     /// # Errors
     /// The journal cannot be read.
     pub async fn shown(&self, call: &CallId, newest_turns: usize) -> Result<Option<View>, SessionError> {
-        self.read(call, newest_turns > 0, move |store, entry, index| {
-            let call = &entry.call_id;
-            let outline = &index.outline;
-            let from = outline.turns.saturating_sub(newest_turns as u64);
-            let (turns, _) = match newest_turns {
-                0 => Default::default(),
-                _ => index.page(store, call, (from, TurnNo::MAX), newest_turns, usize::MAX)?,
+        let look = move |index: &Index| {
+            let from = index.outline.turns.saturating_sub(newest_turns as u64);
+            let places = match newest_turns {
+                0 => Vec::new(),
+                _ => index.places((from, TurnNo::MAX), newest_turns).0,
             };
-            let status = match (entry.state, outline.ended) {
-                _ if index.damaged => State::Failed,
-                (State::Open, Some(ended)) => ended,
-                (known, _) => known,
-            };
-            Ok(View {
-                call_id: call.clone(),
-                epoch: entry.epoch.clone(),
-                seq: outline.seq,
-                status: status.as_str(),
-                started_at: time::rfc3339_ms(entry.started_at_ms),
-                meta: outline.meta.clone().unwrap_or_else(|| entry.meta.clone()),
-                turn_count: outline.turns,
-                turns,
-                streams: outline.streams.clone(),
-                insights: index.insights(store, call)?,
-            })
-        })
-        .await
+            (index.outline.clone(), places, index.damaged)
+        };
+        let Some((entry, (outline, places, damaged))) = self.look(call, newest_turns > 0, look).await? else {
+            return Ok(None);
+        };
+        let store = self.deps().store.as_ref();
+        let (turns, _) = turns_at(store, call, &places, usize::MAX).await?;
+        let insights = insights_at(store, call, outline.insights).await?;
+        let status = match (entry.state, outline.ended) {
+            _ if damaged => State::Failed,
+            (State::Open, Some(ended)) => ended,
+            (known, _) => known,
+        };
+        Ok(Some(View {
+            call_id: call.clone(),
+            epoch: entry.epoch,
+            seq: outline.seq,
+            status: status.as_str(),
+            started_at: time::rfc3339_ms(entry.started_at_ms),
+            meta: outline.meta.unwrap_or(entry.meta),
+            turn_count: outline.turns,
+            turns,
+            streams: outline.streams,
+            insights,
+        }))
     }
 
     /// Turns as they stand in the call's log, in order from `from` up to and with `to`: at most `limit`, of about
@@ -124,24 +127,10 @@ impl Sessions {
         limit: usize,
         max_bytes: usize,
     ) -> Result<Option<(Vec<Arc<Turn>>, bool)>, SessionError> {
-        let page = move |store: &dyn Store, entry: &Entry, index: &Index| {
-            index.page(store, &entry.call_id, (from, to), limit, max_bytes)
-        };
-        self.read(call, true, page).await
-    }
-
-    /// Has the journal look at the call's log, if it was not touched yet: that reads all of it.
-    ///
-    /// # Errors
-    /// The journal cannot be read.
-    pub async fn touch(&self, call: &CallId) -> Result<(), SessionError> {
-        let (store, call) = (Arc::clone(&self.deps().store), call.clone());
-        let touched = spawn_blocking(move || store.head(&call)).await;
-        match touched {
-            Ok(Ok(_) | Err(JournalError::Damaged { .. })) => Ok(()),
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(SessionError::Stopping),
-        }
+        let look = move |index: &Index| index.places((from, to), limit);
+        let Some((_, (places, more))) = self.look(call, true, look).await? else { return Ok(None) };
+        let (turns, left_out) = turns_at(self.deps().store.as_ref(), call, &places, max_bytes).await?;
+        Ok(Some((turns, more || left_out)))
     }
 
     /// The call with all of its turns, from its log.
@@ -160,15 +149,15 @@ impl Sessions {
         }
     }
 
-    /// Reads on in the call's log up to its head, then does `work` with what is known.
-    async fn read<T: Send + 'static>(
+    /// Reads on in the call's log up to its head, then looks at what is known. `None` where there is no such call.
+    async fn look<T>(
         &self,
         call: &CallId,
         turns: bool,
-        work: impl FnOnce(&dyn Store, &Entry, &Index) -> Result<T, JournalError> + Send + 'static,
-    ) -> Result<Option<T>, SessionError> {
+        look: impl FnOnce(&Index) -> T,
+    ) -> Result<Option<(Entry, T)>, SessionError> {
         let store = Arc::clone(&self.deps().store);
-        let Some(entry) = store.entry(call) else { return Ok(None) };
+        let Some(entry) = store.entry(call).await? else { return Ok(None) };
         let library = self.library();
         // Of a call that is over, the directory has all but its turns.
         let outline = entry.outline.as_deref().filter(|_| !turns).and_then(Outline::decode);
@@ -177,38 +166,31 @@ impl Sessions {
             Some(outline) => Arc::new(AsyncMutex::new(Index::without_turns(outline))),
             None => library.index(&entry),
         };
+        // One reader a log: who waits for it finds what it has read. It is no lock of anything else.
         let mut index = index.lock_owned().await;
-        let (mut entry, mut work) = (entry, Some(work));
         loop {
             let permit = library.permit().await;
-            let store = Arc::clone(&store);
-            let piece = spawn_blocking(move || {
-                let done = index.extend(store.as_ref(), &entry.call_id).and_then(|more| match work.take() {
-                    Some(work) if !more => work(store.as_ref(), &entry, &index).map(Some),
-                    kept => {
-                        work = kept;
-                        Ok(None)
-                    }
-                });
-                (index, entry, work, done)
-            });
-            let done = match piece.await {
-                Ok(piece) => {
-                    let done;
-                    (index, entry, work, done) = piece;
-                    done
-                }
-                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-                Err(_) => return Err(SessionError::Stopping),
-            };
+            let read = store.read(call, index.outline.seq, index::PIECE_BYTES).await;
+            let more;
+            if matches!(&read, Ok(records) if records.is_empty()) {
+                more = Ok(false);
+            } else {
+                let call = call.clone();
+                (index, more) = off_thread(move || {
+                    let more = index.extend(&call, read);
+                    (index, more)
+                })
+                .await?;
+            }
             drop(permit);
-            match done {
-                Ok(None) => {}
-                Ok(Some(found)) => {
+            match more {
+                Ok(true) => {}
+                Ok(false) => {
                     if known {
                         library.note(call, index.bytes());
                     }
-                    return Ok((index.outline.seq > 0).then_some(found));
+                    let looked = look(&index);
+                    return Ok((index.outline.seq > 0).then_some((entry, looked)));
                 }
                 Err(JournalError::UnknownCall) => return Ok(None),
                 Err(error) => return Err(error.into()),

@@ -1,33 +1,95 @@
 //! A call rebuilt from its log, a piece at a time.
 //!
-//! Reads files: for threads that serve nobody. Knows no task.
+//! Knows no task. A piece is some milliseconds of work, which is done on a thread that serves nobody.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::index::off_thread;
+use crate::base::backoff::Backoff;
 use crate::call::{Log, record};
-use crate::journal::{JournalError, Store};
+use crate::journal::{Entry, JournalError, Record, Store};
 use crate::types::CallId;
 
-/// Bytes of a log that make a piece: some milliseconds of work.
+/// Bytes of a log that make a piece.
 const PIECE_BYTES: usize = 256 * 1024;
+/// First wait before a log that cannot be read is read again; doubles up to the other one.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What there is of a call when its session starts.
+pub(super) enum Found {
+    /// No entry and no log.
+    Nothing,
+    /// The call as it was rebuilt.
+    Known(Box<Known>),
+}
+
+/// A call that was rebuilt.
+pub(super) struct Known {
+    /// What the directory has of it.
+    pub(super) entry: Entry,
+    /// What its log says.
+    pub(super) log: Log,
+    /// Why its log cannot be read any further, if so.
+    pub(super) damage: Option<String>,
+}
+
+/// The call as its entry and its log have it. Where they cannot be read, they are read again until they can be. `None`: `stop` was cancelled.
+pub(super) async fn found(store: &dyn Store, stop: &CancellationToken, call: &CallId) -> Option<Found> {
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
+    loop {
+        let error = match store.entry(call).await {
+            Ok(None) => return Some(Found::Nothing),
+            Ok(Some(entry)) => match rebuilt(store, call).await {
+                Ok((log, damage)) => return Some(Found::Known(Box::new(Known { entry, log, damage }))),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        if backoff.tries() == 0 {
+            tracing::error!(call_id = %call, %error, "the call cannot be rebuilt from its journal now");
+        }
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(backoff.pause()) => {}
+        }
+    }
+}
+
+/// The call as its log tells it, and what is wrong with the log, if something is.
+async fn rebuilt(store: &dyn Store, call: &CallId) -> Result<(Log, Option<String>), JournalError> {
+    let mut rebuild = Rebuild { log: Log::new(call.clone()), damage: None };
+    loop {
+        let read = store.read(call, rebuild.log.head(), PIECE_BYTES).await;
+        let more;
+        (rebuild, more) = off_thread(move || {
+            let more = rebuild.take(read);
+            (rebuild, more)
+        })
+        .await?;
+        if !more? {
+            return Ok((rebuild.log, rebuild.damage));
+        }
+    }
+}
 
 /// A call on its way back.
-pub(super) struct Rebuild {
+struct Rebuild {
     log: Log,
     /// Why its log cannot be read any further.
     damage: Option<String>,
 }
 
 impl Rebuild {
-    /// Nothing was read.
-    pub(super) fn new(call: &CallId) -> Self {
-        Self { log: Log::new(call.clone()), damage: None }
-    }
-
-    /// Takes the next piece; whether there may be more.
+    /// Takes the next piece, as it was read; whether there may be more.
     ///
     /// # Errors
     /// The log cannot be read now.
-    pub(super) fn piece(&mut self, store: &dyn Store) -> Result<bool, JournalError> {
-        let records = match store.read(self.log.call_id(), self.log.head(), PIECE_BYTES) {
+    fn take(&mut self, read: Result<Vec<Arc<Record>>, JournalError>) -> Result<bool, JournalError> {
+        let records = match read {
             Ok(records) => records,
             Err(JournalError::UnknownCall) if self.log.head() == 0 => Vec::new(),
             Err(JournalError::Damaged { message, .. }) => {
@@ -45,10 +107,5 @@ impl Rebuild {
         }
         let bytes: usize = records.iter().map(|stored| stored.frame.len()).sum();
         Ok(bytes >= PIECE_BYTES)
-    }
-
-    /// What the log says, and what is wrong with it, if something is.
-    pub(super) fn finish(self) -> (Log, Option<String>) {
-        (self.log, self.damage)
     }
 }

@@ -14,42 +14,23 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use super::Deps;
 use super::actor::{Actor, Exit};
 use super::command::{Command, Run, RunRefusal};
+use super::error::SessionError;
 use super::library::Library;
-use super::rebuild::Rebuild;
+use super::rebuild::{self, Found, Known};
 use crate::base::queue::{self, Receiver, Sender};
 use crate::call::Log;
-use crate::journal::{CallState as State, Entry, JournalError};
+use crate::journal::CallState as State;
+use crate::placement::Owner;
 use crate::types::{CallId, Seq};
 
 /// Commands that wait for one session.
 const QUEUE: usize = 256;
 /// A second panic of a call within this time fails it.
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
+/// A call whose fence was lost is left alone for this time. If it is still ours then, its timers go on.
+const LET_GO: Duration = Duration::from_secs(2);
 /// How often a command is handed on to a fresh task where the one that took it was just leaving.
 pub(super) const TRIES: usize = 5;
-
-/// Why a session could not be had.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum SessionError {
-    /// No such call.
-    #[error("no call {0}")]
-    UnknownCall(CallId),
-    /// A limit, named.
-    #[error("{message}")]
-    Limit {
-        /// Names the limit.
-        message: String,
-    },
-    /// Its log is damaged, or it failed twice.
-    #[error("call {0} has failed; what it had stays readable, see the daemon's log")]
-    Failed(CallId),
-    /// The journal cannot be read.
-    #[error("{0}")]
-    Journal(#[from] JournalError),
-    /// The daemon is stopping.
-    #[error("the daemon is stopping")]
-    Stopping,
-}
 
 struct Slot {
     sender: Sender<Command>,
@@ -148,7 +129,7 @@ impl Sessions {
         mut command: Command,
     ) -> Result<Sender<Command>, SessionError> {
         for _ in 0..TRIES {
-            let sender = self.sender(call, create)?;
+            let sender = self.start(call, Why::Touched { create }, None).await?;
             match sender.send(command).await {
                 Ok(()) => return Ok(sender),
                 // The task was just leaving: a fresh one takes it.
@@ -183,7 +164,7 @@ impl Sessions {
     pub async fn wake_overdue(&self, call: &CallId) {
         // The semaphore is never closed.
         let turn = Arc::clone(&self.0.untouched).acquire_owned().await.ok();
-        self.wake(call, true, turn);
+        self.wake(call, true, turn).await;
     }
 
     /// Tells every session when the journal stops taking appends, and when it takes them again: producers who say nothing
@@ -205,41 +186,69 @@ impl Sessions {
         self.0.library.forget(call);
     }
 
-    fn wake(&self, call: &CallId, overdue: bool, turn: Option<OwnedSemaphorePermit>) {
-        if let Err(error) = self.start(call, Why::Untouched { overdue }, turn) {
-            tracing::warn!(call_id = %call, %error, "an open call could not be taken up again");
+    async fn wake(&self, call: &CallId, overdue: bool, turn: Option<OwnedSemaphorePermit>) {
+        match self.start(call, Why::Untouched { overdue }, turn).await {
+            Ok(_) | Err(SessionError::Elsewhere { .. }) => {}
+            Err(error) => tracing::warn!(call_id = %call, %error, "an open call could not be taken up again"),
         }
     }
 
-    fn sender(&self, call: &CallId, create: bool) -> Result<Sender<Command>, SessionError> {
-        self.start(call, Why::Touched { create }, None)
+    /// Takes a call up again if it is open.
+    async fn resume(&self, call: &CallId) {
+        match self.0.deps.store.entry(call).await {
+            Ok(Some(entry)) if entry.state == State::Open => self.wake(call, false, None).await,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(call_id = %call, %error, "an open call could not be taken up again"),
+        }
+    }
+
+    /// The queue of a call's session, where that takes commands.
+    fn running(slots: &HashMap<CallId, Slot>, call: &CallId) -> Option<Sender<Command>> {
+        slots.get(call).map(|slot| slot.sender.clone()).filter(|sender| !sender.is_closed())
     }
 
     /// Starts a session, unless there is one. `turn` is held until the call is rebuilt.
-    fn start(
+    async fn start(
         &self,
         call: &CallId,
         why: Why,
         turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Sender<Command>, SessionError> {
-        if self.0.deps.drain.stopping() {
+        let deps = &self.0.deps;
+        if deps.drain.stopping() {
             return Err(SessionError::Stopping);
         }
-        let mut slots = locked(&self.0.slots);
-        if let Some(slot) = slots.get(call)
-            && !slot.sender.is_closed()
-        {
-            return Ok(slot.sender.clone());
+        let running = Self::running(&locked(&self.0.slots), call);
+        if let Some(sender) = running {
+            return Ok(sender);
         }
-        let entry = self.0.deps.store.entry(call);
-        let arriving = match &entry {
+        if let Owner::There(url) = deps.placement.owner(call).await? {
+            return Err(SessionError::Elsewhere { call: call.clone(), url });
+        }
+        let is_new = match deps.store.entry(call).await? {
             None if !matches!(why, Why::Touched { create: true }) => {
                 return Err(SessionError::UnknownCall(call.clone()));
             }
-            None => Some(self.admit()?),
+            None => true,
             Some(entry) if entry.state == State::Failed => return Err(SessionError::Failed(call.clone())),
-            Some(_) => None,
+            Some(_) => false,
         };
+        self.launch(call, is_new, why, turn)
+    }
+
+    /// Starts a session, unless another caller has done so meanwhile.
+    fn launch(
+        &self,
+        call: &CallId,
+        is_new: bool,
+        why: Why,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Sender<Command>, SessionError> {
+        let mut slots = locked(&self.0.slots);
+        if let Some(sender) = Self::running(&slots, call) {
+            return Ok(sender);
+        }
+        let arriving = if is_new { Some(self.admit()?) } else { None };
         let (sender, receiver) = queue::bounded(QUEUE, &self.0.deps.queue);
         let generation = slots.get(call).map_or(0, |slot| slot.generation) + 1;
         slots.insert(call.clone(), Slot { sender: sender.clone(), generation });
@@ -247,7 +256,7 @@ impl Sessions {
         self.0.deps.metrics.sessions.inc();
         let this = self.clone();
         let call = call.clone();
-        let start = Start { entry, arriving, why, turn };
+        let start = Start { arriving, why, turn };
         let task = self
             .0
             .deps
@@ -293,16 +302,24 @@ impl Sessions {
             }
         }
         deps.metrics.sessions.dec();
-        let rebuild = match outcome {
-            Ok(Exit::Finished | Exit::Stopped) => false,
-            Ok(Exit::Fenced) => true,
+        match outcome {
+            Ok(Exit::Finished | Exit::Stopped) => return,
+            Ok(Exit::Fenced) => {
+                tracing::info!(call_id = %call, "another writer has the call's log; this session lets go of the call");
+                deps.metrics.fenced.inc();
+                tokio::select! {
+                    () = deps.drain.stop.cancelled() => {}
+                    () = tokio::time::sleep(LET_GO) => self.resume(&call).await,
+                }
+                return;
+            }
+            Ok(Exit::Unwritable) => {}
             Err(_) => {
                 deps.metrics.panics.inc();
                 tracing::error!(call_id = %call, "the call's session panicked; it is rebuilt from its journal");
-                true
             }
-        };
-        if !rebuild || deps.drain.stopping() {
+        }
+        if deps.drain.stopping() {
             return;
         }
         let now = Instant::now();
@@ -311,9 +328,15 @@ impl Sessions {
             .is_some_and(|before| now.duration_since(before) < PANIC_WINDOW);
         if again {
             tracing::error!(call_id = %call, "the call failed twice within a minute and is given up; the others go on");
-            deps.store.mark_failed(&call);
-        } else if deps.store.entry(&call).is_some_and(|entry| entry.state == State::Open) {
-            self.wake(&call, false, None);
+            self.give_up(&call).await;
+        } else {
+            self.resume(&call).await;
+        }
+    }
+
+    async fn give_up(&self, call: &CallId) {
+        if let Err(error) = self.0.deps.store.mark_failed(call).await {
+            tracing::error!(call_id = %call, %error, "the call cannot be marked as failed");
         }
     }
 
@@ -321,57 +344,38 @@ impl Sessions {
     async fn run_session(
         &self,
         call: CallId,
-        Start { entry, arriving, why, turn }: Start,
+        Start { arriving, why, turn }: Start,
         receiver: Receiver<Command>,
     ) -> Exit {
         let deps = Arc::clone(&self.0.deps);
-        let log = match &entry {
-            None => Log::new(call.clone()),
-            Some(_) => match self.rebuilt(&call).await {
-                Ok((log, None)) => log,
-                Ok((_, Some(message))) => {
+        let (log, entry) = match rebuild::found(deps.store.as_ref(), &deps.drain.stop, &call).await {
+            Some(Found::Known(known)) => {
+                let Known { entry, log, damage } = *known;
+                if let Some(message) = damage {
                     tracing::error!(call_id = %call, message, "the call's log is damaged; it is given up and stays readable so far");
-                    deps.store.mark_failed(&call);
+                    self.give_up(&call).await;
                     return Exit::Finished;
                 }
-                Err(error) => {
-                    tracing::error!(call_id = %call, %error, "the call cannot be rebuilt from its journal");
-                    return Exit::Fenced;
-                }
-            },
+                (log, Some(entry))
+            }
+            Some(Found::Nothing) if arriving.is_some() => (Log::new(call.clone()), None),
+            // It was erased meanwhile.
+            Some(Found::Nothing) => return Exit::Finished,
+            None => return Exit::Stopped,
         };
         drop(turn);
         let overdue = matches!(why, Why::Untouched { overdue: true });
         let mut actor = Box::new(Actor::new(deps, log, entry.as_ref(), overdue, arriving, receiver));
-        actor.run().await
-    }
-
-    /// The call as its log tells it, and what is wrong with the log, if something is: read off the serving threads, in
-    /// pieces.
-    async fn rebuilt(&self, call: &CallId) -> Result<(Log, Option<String>), JournalError> {
-        let mut rebuild = Rebuild::new(call);
-        loop {
-            let store = Arc::clone(&self.0.deps.store);
-            let piece = tokio::task::spawn_blocking(move || {
-                let more = rebuild.piece(store.as_ref());
-                (rebuild, more)
-            });
-            let more;
-            (rebuild, more) = match piece.await {
-                Ok(piece) => piece,
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Err(_) => return Err(JournalError::Unavailable("the daemon is stopping".to_owned())),
-            };
-            if !more? {
-                return Ok(rebuild.finish());
-            }
+        let exit = actor.run().await;
+        if exit == Exit::Fenced {
+            actor.let_go();
         }
+        exit
     }
 }
 
 /// What a session starts with.
 struct Start {
-    entry: Option<Entry>,
     /// Of a new call.
     arriving: Option<Arriving>,
     why: Why,

@@ -115,7 +115,8 @@ async fn next(frames: &mut mpsc::Receiver<Value>) -> Value {
 
 #[tokio::test]
 async fn a_websocket_gets_everything_over_cuts_and_restarts() {
-    let (hub, store) = hub::testing::hub(hub::Config { call_bytes: 2000, ring_bytes: 8000 });
+    // Over a store that answers late.
+    let (hub, store) = hub::testing::late_hub(hub::Config { call_bytes: 2000, ring_bytes: 8000 }, 11);
     let dir = tempfile::tempdir().expect("dir");
     let (url, mut frames) = websocket_peer([3, 7, 0].into()).await;
     publish(&store, "c_before", 5);

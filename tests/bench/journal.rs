@@ -16,13 +16,13 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc as std_mpsc;
 use std::sync::{Arc, LazyLock};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sidetone::journal::{
-    self, CallState, Commit, Config, Directory as _, Durability, Embedded, Entry, Journal as _, NewRecord,
+    self, Answer, CallState, Commit, Config, Durability, Embedded, Entry, JournalError, NewRecord, Store as _,
 };
 use sidetone::types::{CallId, JsonMap};
 use tokio::sync::oneshot;
@@ -110,16 +110,16 @@ impl Appender {
     fn append(&mut self, which: usize, batch: Vec<NewRecord>) -> Commit {
         let call = &self.calls[which];
         let entry = (self.heads[which] == 0).then(|| entry(call));
-        let mut future = self.store.append(call, self.heads[which], batch, entry);
-        let commit = match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(commit) => commit,
-            // Another thread's batch comes first.
-            Poll::Pending => futures::executor::block_on(future),
-        };
-        let commit = commit.expect("commit");
+        let commit = answered(self.store.append(call, self.heads[which], batch, entry)).expect("commit");
         self.heads[which] = commit.head;
         commit
     }
+}
+
+/// The answer's result; waits for it if another thread's batch comes first.
+fn answered<T: Unpin>(mut answer: Answer<T>) -> Result<T, JournalError> {
+    let result = answer.poll_with(Waker::noop());
+    result.unwrap_or_else(|| futures::executor::block_on(answer))
 }
 
 /// The floor: a file per call, a length and a checksum before each event, one `write`.
@@ -234,7 +234,7 @@ fn inline() {
     });
     let events = (threads * (rounds + 1) * CALLS * 2) as f64;
     println!("  events/s on {threads} threads              journal {:.0}", events / started.elapsed().as_secs_f64());
-    store.close();
+    answered(store.close()).expect("closed");
 }
 
 fn paced() {
@@ -265,7 +265,7 @@ fn paced() {
     }
     floor.row("bare write", None);
     ours.row("journal", Some(&mut floor));
-    store.close();
+    answered(store.close()).expect("closed");
 }
 
 fn machine() {
@@ -315,7 +315,7 @@ fn machine_journal(writers: usize) -> Vec<Duration> {
         });
         gather(tasks.collect()).await
     });
-    store.close();
+    answered(store.close()).expect("closed");
     times
 }
 
@@ -390,13 +390,13 @@ fn cold() {
     let store = open(dir.path(), Durability::Process);
     println!("  opened in {:.1?}; {} bytes a call", started.elapsed(), (resident() - before) / OPEN);
     let started = Instant::now();
-    black_box(store.since(store.order()).expect("since"));
+    black_box(answered(store.since(store.order())).expect("since"));
     println!("  since(now), nothing touched yet: {:.1?}", started.elapsed());
     let mut touch = Times(Vec::new());
     let before = resident();
     for call in &names {
         let started = Instant::now();
-        black_box(store.head(call).expect("head"));
+        black_box(answered(store.head(call)).expect("head"));
         touch.0.push(started.elapsed());
     }
     touch.row("first touch of a call", None);
@@ -404,12 +404,12 @@ fn cold() {
     let mut read = Times(Vec::new());
     for call in names.iter().cycle().step_by(7).take(20_000) {
         let started = Instant::now();
-        black_box(store.read(call, 8, 64 << 10).expect("read"));
+        black_box(answered(store.read(call, 8, 64 << 10)).expect("read"));
         read.0.push(started.elapsed());
     }
     read.row("read of the rest of a call", None);
-    assert_eq!(store.open_calls().len(), OPEN);
-    store.close();
+    assert_eq!(answered(store.open_calls()).expect("open calls").len(), OPEN);
+    answered(store.close()).expect("closed");
 }
 
 /// Bytes of memory that the process has.

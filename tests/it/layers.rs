@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["types", "base"],
     &["stt", "llm", "analysis", "context", "recording", "turns", "call"],
-    &["gateway", "journal", "keys", "ledger", "hub", "standin"],
+    &["gateway", "journal", "keys", "ledger", "hub", "placement", "standin"],
     &["session", "sink"],
     &["ingest", "api", "config", "standin"],
     &["app"],
@@ -26,6 +26,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("call", "stt"),
     ("call", "turns"),
     ("hub", "journal"),
+    ("placement", "journal"),
     // The HTTP surface mounts the producers' socket; the configuration is made of everybody's sections.
     ("api", "ingest"),
     ("config", "api"),
@@ -39,6 +40,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("keys", &["types", "base"]),
     ("ledger", &["types", "base"]),
     ("hub", &["types", "base", "journal"]),
+    ("placement", &["types", "base", "journal"]),
     ("sink", &["types", "base", "hub", "journal"]),
 ];
 

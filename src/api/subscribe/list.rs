@@ -9,8 +9,9 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use super::frames::Standing as Reply;
+use super::lookup::{is_met, look_up, unknown};
+use super::pager::Owed;
 use crate::hub::{Frame, Hub, Interest, Kind, Reader, Wants, contains};
-use crate::journal::{Entry, JournalError};
 use crate::types::view::View;
 use crate::types::{CallId, JsonMap, Seq};
 
@@ -37,7 +38,7 @@ pub(super) struct List {
 
 impl List {
     /// Looks every call up. `Err` is (code, message), and nothing is open.
-    pub(super) fn open(
+    pub(super) async fn open(
         calls: Vec<CallId>,
         resume: &HashMap<CallId, (String, Seq)>,
         wanted: &JsonMap,
@@ -49,25 +50,27 @@ impl List {
         let mut positions = Vec::new();
         let mut replies = Vec::new();
         for call in calls {
-            let Some(entry) = hub.journal().entry(&call) else {
+            let Some((head, entry)) = look_up(&call, hub).await? else {
                 if !wait {
-                    return Err(("unknown_call", unknown(&call, hub)));
+                    return Err(("unknown_call", unknown(&call, hub).await));
                 }
                 positions.push((call.clone(), 0));
                 replies.push((call.clone(), Reply { epoch: None, seq: 0, recovered: false }));
                 list.calls.insert(call, Standing::Absent);
                 continue;
             };
-            let head = head(&call, hub)?;
             if !contains(&entry.meta, wanted) {
                 positions.push((call.clone(), head));
                 list.calls.insert(call, Standing::Outside);
                 continue;
             }
-            let position = resume.get(&call).filter(|position| is_met(position, &entry, head, hub));
-            let standing = match position {
-                Some((_, seq)) => {
-                    positions.push((call.clone(), *seq));
+            let resumed = match resume.get(&call) {
+                Some(position) => is_met(position, &entry, head, hub).await.then_some(position.1),
+                None => None,
+            };
+            let standing = match resumed {
+                Some(seq) => {
+                    positions.push((call.clone(), seq));
                     Standing::Following
                 }
                 None => {
@@ -119,8 +122,8 @@ impl List {
     }
 
     /// The next call whose snapshot is owed.
-    pub(super) fn next_view(&mut self) -> Option<CallId> {
-        self.owed.pop_front()
+    pub(super) fn next_view(&mut self) -> Option<Owed> {
+        Some(Owed { call: self.owed.pop_front()?, with_newest: false })
     }
 
     /// The call is owed still.
@@ -141,35 +144,10 @@ impl List {
     }
 }
 
-/// The newest event of a call, of those that can be read. `Err` is (code, message).
-pub(super) fn head(call: &CallId, hub: &Hub) -> Result<Seq, (&'static str, String)> {
-    match hub.journal().head(call) {
-        Ok(head) => Ok(head),
-        Err(JournalError::Damaged { after, .. }) => Ok(after),
-        Err(error) => Err(("journal_unavailable", format!("call {call}: {error}"))),
-    }
-}
-
-/// Whether a call of which `entry` and `head` are known can be read on from (epoch, seq).
-pub(super) fn is_met((epoch, seq): &(String, Seq), entry: &Entry, head: Seq, hub: &Hub) -> bool {
-    *epoch == entry.epoch && *seq <= head && hub.journal().read(&entry.call_id, *seq, 1).is_ok()
-}
-
 /// Whether the `meta` that the event carries matches; `None` if it carries none.
 pub(super) fn matches_now(frame: &Frame, wanted: &JsonMap) -> Option<bool> {
     if !matches!(frame.kind(), Kind::CallStarted | Kind::CallUpdated) {
         return None;
     }
     Some(wanted.is_empty() || frame.meta().is_some_and(|meta| contains(&meta, wanted)))
-}
-
-fn unknown(call: &CallId, hub: &Hub) -> String {
-    const SHOWN: usize = 5;
-    let open = hub.journal().page(Some(crate::journal::CallState::Open), None, SHOWN + 1);
-    let mut names: Vec<&str> = open.iter().map(|entry| entry.call_id.as_str()).take(SHOWN).collect();
-    if open.len() > SHOWN {
-        names.push("…");
-    }
-    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    format!("no call '{call}'; with \"wait\": true it need not exist yet; open calls: {names}")
 }

@@ -9,12 +9,16 @@
 //! | `frames` | what we say, beside the events themselves |
 //! | `subscription` | one subscription: what is owed, what is let through |
 //! | `list`, `star` | the two scopes: named calls, all calls |
+//! | `pager` | the open calls whose snapshots all calls begin with |
+//! | `lookup` | what is asked of the journal beside events |
 //! | `backlog` | what calls that all calls are resumed with have missed |
 //! | `socket` | the loop: reads, pings, writes, closes |
 
 mod backlog;
 mod frames;
 mod list;
+mod lookup;
+mod pager;
 mod request;
 mod socket;
 mod star;

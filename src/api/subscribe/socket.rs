@@ -14,14 +14,16 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
+use super::pager::Owed;
 use super::request::{self, Refusal, Request};
 use super::subscription::Subscription;
 use super::{CodeLabel, Deps, ViewError, frames};
 use crate::base::pulse::{Beat, Pulse};
 use crate::base::ws::{Incoming, Socket, Utf8Bytes, WsError};
 use crate::hub::HubError;
+use crate::journal::JournalError;
 use crate::keys::{REVOKED, UNAUTHENTICATED};
-use crate::types::CallId;
+use crate::types::Seq;
 use crate::types::view::View;
 
 /// Frames gathered for one write, bytes.
@@ -54,12 +56,17 @@ enum End {
     Revoked,
 }
 
-type PendingView = BoxFuture<'static, (String, CallId, Result<Option<Arc<View>>, ViewError>)>;
+/// The view of a call for one subscription, with the call's newest event of before if that was to be looked up.
+type PendingView = BoxFuture<'static, (String, Owed, Result<(Seq, Option<Arc<View>>), ViewError>)>;
+/// A subscription that looks up what it needs to begin.
+type Opening = BoxFuture<'static, Result<(Subscription, Utf8Bytes), Refusal>>;
 
 struct Session {
     deps: Arc<Deps>,
     notify: Arc<Notify>,
     subscriptions: Vec<Subscription>,
+    /// The subscription that is being made. The socket is not read meanwhile.
+    opening: Option<Opening>,
     /// Subscriptions made so far.
     made: u64,
     /// Which subscription is read first in the next round.
@@ -84,6 +91,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         deps: Arc::clone(&deps),
         notify: Arc::new(Notify::new()),
         subscriptions: Vec::new(),
+        opening: None,
         made: 0,
         first: 0,
         out: vec![frames::welcome(deps.ping_interval.as_millis())],
@@ -167,23 +175,36 @@ impl Session {
             }
             if view.is_none() && self.retry_at.is_none() {
                 view = self.next_view();
+                if !self.out.is_empty() {
+                    continue;
+                }
             }
+            let is_opening = self.opening.is_some();
             tokio::select! {
                 biased;
-                incoming = socket.recv() => {
+                incoming = socket.recv(), if !is_opening => {
                     pulse.heard();
                     if let Err(end) = self.take(incoming) {
                         return self.say_last(socket, end).await;
                     }
                 }
-                (subscription, call, result) = async {
+                opened = async {
+                    match &mut self.opening {
+                        Some(opening) => opening.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    self.opening = None;
+                    self.opened(opened);
+                }
+                (subscription, owed, result) = async {
                     match &mut view {
                         Some(view) => view.await,
                         None => std::future::pending().await,
                     }
                 } => {
                     view = None;
-                    self.take_view(&subscription, call, result);
+                    self.take_view(&subscription, owed, result);
                 }
                 () = &mut stopped, if drain_end.is_none() => {
                     let after_ms = 500 + rand::random::<u64>() % 2000;
@@ -193,7 +214,7 @@ impl Session {
                 () = maybe(quiet_end) => {
                     return End::Close(1001, "going away; reconnect and resume".to_owned());
                 }
-                beat = pulse.beat(true) => {
+                beat = pulse.beat(!is_opening) => {
                     if beat == Beat::Gone {
                         return End::Close(1013, "two pings were not answered; reconnect and resume".to_owned());
                     }
@@ -201,7 +222,7 @@ impl Session {
                         return lost(&error);
                     }
                 }
-                () = tokio::time::sleep_until(must_subscribe_by), if self.made == 0 => {
+                () = tokio::time::sleep_until(must_subscribe_by), if self.made == 0 && !is_opening => {
                     let timeout = self.deps.subscribe_timeout.as_millis();
                     let reason = format!("no subscribe within {timeout} ms (subscribe.subscribe_timeout_ms)");
                     return End::Close(4408, reason);
@@ -226,9 +247,9 @@ impl Session {
                 *view = self.next_view();
             }
             let Some(pending) = view else { return };
-            let Ok((subscription, call, result)) = tokio::time::timeout_at(until, pending).await else { return };
+            let Ok((subscription, owed, result)) = tokio::time::timeout_at(until, pending).await else { return };
             *view = None;
-            self.take_view(&subscription, call, result);
+            self.take_view(&subscription, owed, result);
             if self.out.iter().map(|frame| frame.len()).sum::<usize>() > EAGER_BYTES {
                 return;
             }
@@ -281,27 +302,39 @@ impl Session {
 
     fn next_view(&mut self) -> Option<PendingView> {
         let deps = Arc::clone(&self.deps);
-        let (subscription, call) = self
-            .subscriptions
-            .iter_mut()
-            .find_map(|subscription| Some((subscription.id().to_owned(), subscription.next_view(&deps)?)))?;
-        Some(Box::pin(async move {
-            let result = deps.views.view(&call).await;
-            (subscription, call, result)
-        }))
+        for subscription in &mut self.subscriptions {
+            match subscription.next_view(&deps) {
+                Ok(None) => {}
+                Ok(Some(owed)) => {
+                    let id = subscription.id().to_owned();
+                    return Some(Box::pin(async move {
+                        let result = show(&deps, &owed).await;
+                        (id, owed, result)
+                    }));
+                }
+                Err(_) => {
+                    self.out.push(journal_unavailable());
+                    self.retry_at = Some(Instant::now() + RETRY);
+                    return None;
+                }
+            }
+        }
+        None
     }
 
-    fn take_view(&mut self, subscription: &str, call: CallId, result: Result<Option<Arc<View>>, ViewError>) {
+    fn take_view(&mut self, subscription: &str, owed: Owed, result: Result<(Seq, Option<Arc<View>>), ViewError>) {
         // It may have been given up meanwhile.
         let Some(subscription) = self.subscriptions.iter_mut().find(|known| known.id() == subscription) else {
             return;
         };
         match result {
-            Ok(view) => self.out.extend(subscription.viewed(&call, view.as_deref(), &self.deps)),
+            Ok((newest, view)) => {
+                self.out.extend(subscription.viewed(&owed.call, newest, view.as_deref(), &self.deps));
+            }
             Err(error) => {
-                let message = format!("call {call} cannot be shown now: {error}");
+                let message = format!("call {} cannot be shown now: {error}", owed.call);
                 self.out.push(frames::error(None, "journal_unavailable", &message, false, true));
-                subscription.not_viewed(call);
+                subscription.not_viewed(owed);
                 self.retry_at = Some(Instant::now() + RETRY);
             }
         }
@@ -337,6 +370,19 @@ impl Session {
         self.out.push(frames::refused(refusal));
     }
 
+    fn opened(&mut self, opened: Result<(Subscription, Utf8Bytes), Refusal>) {
+        match opened {
+            Ok((subscription, reply)) => {
+                self.made += 1;
+                self.is_new = true;
+                self.subscriptions.push(subscription);
+                self.deps.metrics.subscriptions.inc();
+                self.out.push(reply);
+            }
+            Err(refusal) => self.refuse(&refusal),
+        }
+    }
+
     fn answer(&mut self, request: Request) {
         match request {
             Request::Ping { id } => self.out.push(frames::pong(id.as_ref())),
@@ -348,16 +394,9 @@ impl Session {
                     return self.refuse(&Refusal { id, code: "too_many_subscriptions", message });
                 }
                 let name = format!("sub_{}", self.made + 1);
-                match Subscription::open(*subscribe, name, &self.deps, &self.notify) {
-                    Ok((subscription, reply)) => {
-                        self.made += 1;
-                        self.is_new = true;
-                        self.subscriptions.push(subscription);
-                        self.deps.metrics.subscriptions.inc();
-                        self.out.push(reply);
-                    }
-                    Err(refusal) => self.refuse(&refusal),
-                }
+                let (deps, notify) = (Arc::clone(&self.deps), Arc::clone(&self.notify));
+                self.opening =
+                    Some(Box::pin(async move { Subscription::open(*subscribe, name, &deps, &notify).await }));
             }
             Request::Unsubscribe { id, subscription } => {
                 match self.subscriptions.iter().position(|known| known.id() == subscription) {
@@ -383,6 +422,18 @@ impl Session {
             }
         }
     }
+}
+
+/// The call as it stands; first of all its newest event, if the view must hold that.
+async fn show(deps: &Deps, owed: &Owed) -> Result<(Seq, Option<Arc<View>>), ViewError> {
+    let newest = if owed.with_newest { deps.hub.journal().head(&owed.call).await } else { Ok(0) };
+    let newest = match newest {
+        Ok(newest) => newest,
+        Err(JournalError::Unavailable(message)) => return Err(ViewError(message)),
+        // The view says how far the call can be read.
+        Err(_) => 0,
+    };
+    Ok((newest, deps.views.view(&owed.call).await?))
 }
 
 /// How a socket ends that cannot be used any more.

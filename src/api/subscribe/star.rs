@@ -7,23 +7,21 @@
 //! behind or any snapshot owed, or contains more than the events delivered so far, cursors say so and cannot be resumed.
 
 use std::collections::{HashMap, VecDeque};
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::task::{Poll, Waker};
 
 use tokio::sync::Notify;
 
 use super::backlog::Backlog;
 use super::frames::Standing as Reply;
-use super::list::{head, is_met, matches_now};
+use super::list::matches_now;
+use super::lookup::{Lookup, is_met, look_up};
+use super::pager::{Owed, Pager, Turned};
 use super::request::Resume;
 use crate::hub::{Batch, Cursor, Frame, Hub, HubError, Interest, Item, Kind, Reader, Wants, contains};
-use crate::journal::CallState;
 use crate::types::view::View;
 use crate::types::{CallId, JsonMap, Seq};
-
-/// Calls looked up at once.
-const PAGE: usize = 64;
-/// Bytes of a log read at once to find a call's `meta` of old.
-const FOLD_BYTES: usize = 64 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -35,15 +33,6 @@ enum Standing {
     Resuming,
     /// Events above this one go through.
     Following(Seq),
-}
-
-/// Open calls that have not had their turn.
-struct Pager {
-    /// Calls up to this one have.
-    after: Option<CallId>,
-    page: VecDeque<CallId>,
-    /// Where the next page begins.
-    next: Option<CallId>,
 }
 
 /// A star as it is opened: itself, its reader, and what `subscribed` says of the calls that are resumed by name.
@@ -59,7 +48,7 @@ pub(super) struct Star {
     /// Calls that are joining or resuming.
     unsettled: usize,
     backlog: Option<Backlog>,
-    owed: VecDeque<CallId>,
+    owed: VecDeque<Owed>,
     pager: Option<Pager>,
     /// Views hold nothing of a higher `order`.
     settled_at: u64,
@@ -70,7 +59,7 @@ pub(super) struct Star {
 impl Star {
     /// From where it is resumed, if that can be met, else from the present. `Err` is (code, message), and nothing is
     /// open.
-    pub(super) fn open(
+    pub(super) async fn open(
         resume: Resume,
         wanted: &JsonMap,
         hub: &Hub,
@@ -97,17 +86,22 @@ impl Star {
             unsettled: 0,
             backlog: None,
             owed: VecDeque::new(),
-            pager: position.is_none().then(|| Pager { after: None, page: VecDeque::new(), next: None }),
+            pager: position.is_none().then(Pager::default),
             settled_at: 0,
             paged_at: 0,
         };
-        let replies = star.resume(positions, wanted, hub, notify)?;
-        star.turn_page(wanted, hub);
+        let replies = star.resume(positions, wanted, hub, notify).await?;
+        let first_page = poll_fn(|context| match star.turn_page(wanted, hub, context.waker()) {
+            Ok(true) => Poll::Ready(Ok(())),
+            Ok(false) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(("journal_unavailable", error.to_string()))),
+        });
+        first_page.await?;
         Ok((star, reader, replies))
     }
 
     /// Looks up the calls that are resumed by name.
-    fn resume(
+    async fn resume(
         &mut self,
         positions: HashMap<CallId, (String, Seq)>,
         wanted: &JsonMap,
@@ -117,19 +111,18 @@ impl Star {
         let mut replies = Vec::with_capacity(positions.len());
         let mut behind = Vec::new();
         for (call, position) in positions {
-            let Some(entry) = hub.journal().entry(&call) else {
+            let Some((newest, entry)) = look_up(&call, hub).await? else {
                 // It may have been erased meanwhile, which is no mistake of who saw it.
                 replies.push((call, Reply { epoch: None, seq: 0, recovered: false }));
                 continue;
             };
-            let newest = head(&call, hub)?;
             if !contains(&entry.meta, wanted) {
                 continue;
             }
-            let recovered = is_met(&position, &entry, newest, hub);
+            let recovered = is_met(&position, &entry, newest, hub).await;
             if !recovered {
                 self.join(&call, newest);
-                self.owed.push_back(call.clone());
+                self.owe(call.clone());
             } else if position.1 == newest {
                 self.known.insert(call.clone(), Standing::Following(newest));
             } else {
@@ -156,14 +149,14 @@ impl Star {
             return Ok(None);
         };
         items.retain(|item| match item {
-            Item::Event(frame) => self.admit_missed(frame, wanted, hub),
+            Item::Event(frame) => self.admit_missed(frame, wanted),
             Item::Live(_) => false,
         });
         self.catch_up(hub);
         Ok(Some(items))
     }
 
-    fn admit_missed(&mut self, frame: &Frame, wanted: &JsonMap, hub: &Hub) -> bool {
+    fn admit_missed(&mut self, frame: &Frame, wanted: &JsonMap) -> bool {
         let call = frame.call();
         if self.known.get(call) != Some(&Standing::Resuming) {
             return false;
@@ -171,13 +164,9 @@ impl Star {
         // The update by which the call leaves is the last that is told of it.
         if !wanted.is_empty() && matches_now(frame, wanted) == Some(false) {
             let held = self.backlog.as_mut().map_or(0, |backlog| backlog.leave(call));
-            // The stream may have held back that it came in again.
-            if hub.journal().entry(call).is_some_and(|entry| contains(&entry.meta, wanted)) {
-                self.known.insert(call.clone(), Standing::Joining(held));
-                self.owed.push_back(call.clone());
-            } else {
-                self.settled(call.clone(), Standing::Outside, hub);
-            }
+            // The stream may have held back that it came in again: its view will tell.
+            self.known.insert(call.clone(), Standing::Joining(held));
+            self.owe(call.clone());
         }
         true
     }
@@ -220,9 +209,17 @@ impl Star {
         }
     }
 
-    /// Whether the event goes through.
-    pub(super) fn admit(&mut self, frame: &Frame, wanted: &JsonMap, hub: &Hub) -> bool {
-        let Some(standing) = self.standing(frame, wanted, hub) else { return true };
+    /// What must be looked up before the event is admitted, if anything.
+    pub(super) fn lookup(&self, frame: &Frame, wanted: &JsonMap) -> Option<Lookup> {
+        if wanted.is_empty() || frame.kind() == Kind::CallStarted || self.known.contains_key(frame.call()) {
+            return None;
+        }
+        Some(if self.is_past_pages(frame.order()) { Lookup::MetaBefore(frame.seq()) } else { Lookup::Meta })
+    }
+
+    /// Whether the event goes through. `matched`: what was looked up matches.
+    pub(super) fn admit(&mut self, frame: &Frame, wanted: &JsonMap, matched: bool) -> bool {
+        let Some(standing) = self.standing(frame, wanted, matched) else { return true };
         let call = frame.call();
         let is_past_snapshots = self.is_past_pages(frame.order()) && frame.order() > self.settled_at;
         let is_settled = matches!(standing, Standing::Following(_) | Standing::Outside);
@@ -244,7 +241,7 @@ impl Star {
             Standing::Outside => {
                 if matches_now(frame, wanted) == Some(true) {
                     self.join(call, frame.seq());
-                    self.owed.push_back(call.clone());
+                    self.owe(call.clone());
                 }
                 false
             }
@@ -262,29 +259,29 @@ impl Star {
     }
 
     /// How the call stands before this event; `None` where its events simply go through.
-    fn standing(&mut self, frame: &Frame, wanted: &JsonMap, hub: &Hub) -> Option<Standing> {
+    fn standing(&mut self, frame: &Frame, wanted: &JsonMap, matched: bool) -> Option<Standing> {
         let call = frame.call();
         if let Some(standing) = self.known.get(call) {
             return Some(*standing);
         }
         let standing = if wanted.is_empty() {
-            let had_its_turn = self.pager.as_ref().is_none_or(|pager| pager.after.as_ref() >= Some(call));
+            let had_its_turn = self.pager.as_ref().is_none_or(|pager| pager.is_past(call));
             if had_its_turn {
                 return None;
             }
             if frame.seq() == 1 { Standing::Following(0) } else { Standing::Joining(0) }
         } else if frame.kind() == Kind::CallStarted {
             if matches_now(frame, wanted) == Some(true) { Standing::Following(0) } else { Standing::Outside }
+        } else if !matched {
+            Standing::Outside
         } else if self.is_past_pages(frame.order()) {
-            let matched = meta_before(call, frame.seq(), hub).is_some_and(|meta| contains(&meta, wanted));
-            if matched { Standing::Following(0) } else { Standing::Outside }
+            Standing::Following(0)
         } else {
-            let matches = hub.journal().entry(call).is_some_and(|entry| contains(&entry.meta, wanted));
-            if matches { Standing::Joining(0) } else { Standing::Outside }
+            Standing::Joining(0)
         };
         if let Standing::Joining(_) = standing {
             self.join(call, frame.seq());
-            self.owed.push_back(call.clone());
+            self.owe(call.clone());
         } else {
             self.known.insert(call.clone(), standing);
         }
@@ -308,67 +305,75 @@ impl Star {
         match self.known.get(call) {
             Some(Standing::Following(_)) => true,
             Some(Standing::Outside | Standing::Joining(_) | Standing::Resuming) => false,
-            None => wanted.is_empty() && self.pager.as_ref().is_none_or(|pager| pager.after.as_ref() >= Some(call)),
+            None => wanted.is_empty() && self.pager.as_ref().is_none_or(|pager| pager.is_past(call)),
         }
     }
 
-    /// The next call whose snapshot is owed.
-    pub(super) fn next_view(&mut self, wanted: &JsonMap, hub: &Hub) -> Option<CallId> {
-        if let Some(call) = self.owed.pop_front() {
-            return Some(call);
+    fn owe(&mut self, call: CallId) {
+        self.owed.push_back(Owed { call, with_newest: false });
+    }
+
+    /// The next call whose snapshot is owed, if it is known now; `waker` is woken when it may be.
+    ///
+    /// # Errors
+    /// `Unavailable`: nothing is lost, it can be asked for again.
+    pub(super) fn next_view(&mut self, wanted: &JsonMap, hub: &Hub, waker: &Waker) -> Result<Option<Owed>, HubError> {
+        if let Some(owed) = self.owed.pop_front() {
+            return Ok(Some(owed));
         }
         loop {
-            let pager = self.pager.as_mut()?;
-            let call = pager.page.pop_front()?;
-            pager.after = Some(call.clone());
-            self.turn_page(wanted, hub);
+            if !self.turn_page(wanted, hub, waker)? {
+                return Ok(None);
+            }
+            let Some(call) = self.pager.as_mut().and_then(Pager::pop) else { return Ok(None) };
+            // Early, so that the last snapshot is known to be the last. What fails here fails again when it is needed.
+            drop(self.turn_page(wanted, hub, waker));
             if !self.known.contains_key(&call) {
+                self.join(&call, 0);
                 // What is before the reader's position comes by the snapshot or not at all.
-                let head = hub.journal().head(&call).unwrap_or(0);
-                self.join(&call, head);
-                return Some(call);
+                return Ok(Some(Owed { call, with_newest: true }));
             }
         }
     }
 
-    /// Fills an empty page; without any further open call, the pager is done. Done early, so that the last snapshot is
-    /// known to be the last.
-    fn turn_page(&mut self, wanted: &JsonMap, hub: &Hub) {
-        while let Some(pager) = &mut self.pager
-            && pager.page.is_empty()
-        {
-            let entries = hub.journal().page(Some(CallState::Open), pager.next.as_ref(), PAGE);
-            self.paged_at = self.paged_at.max(hub.newest());
-            let Some(last) = entries.last() else {
-                self.pager = None;
-                return;
-            };
-            pager.next = Some(last.call_id.clone());
-            pager.page = entries
-                .into_iter()
-                .filter(|entry| contains(&entry.meta, wanted))
-                .map(|entry| entry.call_id)
-                .filter(|call| !self.known.contains_key(call))
-                .collect();
+    /// Fills an empty page; without any further open call, the pager is done. `false`: the page was asked for, and
+    /// `waker` is woken when it is there.
+    fn turn_page(&mut self, wanted: &JsonMap, hub: &Hub, waker: &Waker) -> Result<bool, HubError> {
+        let Self { pager, known, paged_at, .. } = self;
+        let Some(turning) = pager else { return Ok(true) };
+        let is_known = |call: &CallId| known.contains_key(call);
+        let seen = || *paged_at = hub.newest().max(*paged_at);
+        let turned = turning.turn(wanted, hub, waker, is_known, seen)?;
+        if turned == Turned::Done {
+            *pager = None;
         }
+        Ok(turned != Turned::Waiting)
     }
 
     /// The call is owed still.
-    pub(super) fn owe_again(&mut self, call: CallId) {
-        self.owed.push_front(call);
+    pub(super) fn owe_again(&mut self, owed: Owed) {
+        self.owed.push_front(owed);
     }
 
-    /// Takes the view; `true` if its snapshot is to be sent.
-    pub(super) fn viewed(&mut self, call: &CallId, view: Option<&View>, wanted: &JsonMap, hub: &Hub) -> bool {
+    /// Takes the view, which must hold all events up to `newest`; `true` if its snapshot is to be sent.
+    pub(super) fn viewed(
+        &mut self,
+        call: &CallId,
+        newest: Seq,
+        view: Option<&View>,
+        wanted: &JsonMap,
+        hub: &Hub,
+    ) -> bool {
         let seen = match self.known.get(call) {
-            Some(Standing::Joining(seen)) => *seen,
+            Some(Standing::Joining(seen)) => newest.max(*seen),
             _ => return false,
         };
         if let Some(view) = view
             && view.seq < seen
         {
             // Events that were held back are not in it yet.
-            self.owed.push_back(call.clone());
+            self.known.insert(call.clone(), Standing::Joining(seen));
+            self.owe(call.clone());
             return false;
         }
         let standing = match view {
@@ -381,19 +386,4 @@ impl Star {
         }
         matches!(standing, Standing::Following(_))
     }
-}
-
-/// The call's `meta` before its event `seq`, from its log.
-fn meta_before(call: &CallId, seq: Seq, hub: &Hub) -> Option<JsonMap> {
-    let mut meta = None;
-    let mut after = 0;
-    while after + 1 < seq {
-        let records = hub.journal().read(call, after, FOLD_BYTES).ok()?;
-        after = records.last()?.seq;
-        let before = records.into_iter().take_while(|record| record.seq < seq);
-        for frame in before.filter_map(|record| Frame::new(call, record)) {
-            meta = frame.meta().or(meta);
-        }
-    }
-    meta
 }

@@ -1,25 +1,45 @@
 //! One subscription: a reader, a filter, and a scope that says which calls' events go through.
 //!
-//! Does no I/O but reads of the hub: the socket asks for frames ([`Subscription::poll`]), asks which call it owes a
-//! snapshot ([`Subscription::next_view`]), and hands the view over ([`Subscription::viewed`]).
+//! Does no I/O but reads of the hub and its journal: the socket asks for frames ([`Subscription::poll`]), asks which call
+//! it owes a snapshot ([`Subscription::next_view`]), and hands the view over ([`Subscription::viewed`]). While an answer
+//! of the journal is awaited, these return nothing, and the socket's `Notify` is woken once there may be something.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::Deps;
 use super::frames;
 use super::list::List;
+use super::lookup;
+use super::pager::Owed;
 use super::request::{Calls, Refusal, Resume, Subscribe};
 use super::star::Star;
+use crate::base::wake;
 use crate::base::ws::Utf8Bytes;
 use crate::hub::{Cursor, Filter, HubError, Item, Prefix, Reader, Wants};
 use crate::types::view::View;
-use crate::types::{CallId, JsonMap};
+use crate::types::{CallId, JsonMap, Seq};
 
 enum Scope {
     List(List),
     Star(Box<Star>),
+}
+
+/// A batch that was read, while its items are admitted one after the other.
+struct Admitting {
+    items: Vec<Item>,
+    /// Items before this index were admitted.
+    admitted: usize,
+    /// Items from this index on have not been looked at.
+    next: usize,
+    /// The `order` up to which everything had been delivered before.
+    order: u64,
+    /// What the journal is asked of the call of the next item.
+    lookup: Option<BoxFuture<'static, Result<bool, HubError>>>,
 }
 
 /// One subscription of one socket.
@@ -31,11 +51,14 @@ pub(super) struct Subscription {
     wanted: JsonMap,
     reader: Reader,
     scope: Scope,
+    admitting: Option<Admitting>,
+    /// Wakes the socket.
+    waker: Waker,
 }
 
 impl Subscription {
     /// Opens what `request` asks for, as `id`, and makes the `subscribed` reply.
-    pub(super) fn open(
+    pub(super) async fn open(
         request: Subscribe,
         id: String,
         deps: &Deps,
@@ -53,12 +76,12 @@ impl Subscription {
                     Resume::No | Resume::Cursor(_) => Default::default(),
                 };
                 let (list, reader, standings) =
-                    List::open(calls, &positions, &wanted, wait, &deps.hub, woken).map_err(refuse)?;
+                    List::open(calls, &positions, &wanted, wait, &deps.hub, woken).await.map_err(refuse)?;
                 let reply = frames::subscribed(request_id.as_ref(), &id, &standings, None);
                 (Scope::List(list), reader, reply)
             }
             Calls::All => {
-                let (star, reader, standings) = Star::open(resume, &wanted, &deps.hub, woken).map_err(refuse)?;
+                let (star, reader, standings) = Star::open(resume, &wanted, &deps.hub, woken).await.map_err(refuse)?;
                 let position = star.cursor(reader.order().unwrap_or(0));
                 let all = (star.is_recovered(), position.to_string());
                 let reply = frames::subscribed(request_id.as_ref(), &id, &standings, Some(all));
@@ -66,7 +89,8 @@ impl Subscription {
             }
         };
         let prefix = Prefix::subscription(&id);
-        Ok((Self { id, prefix, filter, wanted, reader, scope }, reply))
+        let waker = wake::waker(notify);
+        Ok((Self { id, prefix, filter, wanted, reader, scope, admitting: None, waker }, reply))
     }
 
     /// `sub_1`, …
@@ -81,39 +105,44 @@ impl Subscription {
         }
     }
 
+    /// Everything up to this `order` has been delivered.
+    fn delivered(&self) -> u64 {
+        self.admitting.as_ref().map_or_else(|| self.reader.order().unwrap_or(0), |batch| batch.order)
+    }
+
     /// The next frames, of about `max_bytes`; `false` if there is nothing now.
     pub(super) fn poll(&mut self, deps: &Deps, max_bytes: usize, out: &mut Vec<Utf8Bytes>) -> Result<bool, HubError> {
-        let mut order = self.reader.order().unwrap_or(0);
         let words = self.filter.include.words;
-        // Words are several times their turn.
-        let max_bytes = if words { max_bytes / 4 } else { max_bytes };
-        if let Scope::Star(star) = &mut self.scope
-            && let Some(missed) = star.missed(max_bytes, &self.wanted, &deps.hub)?
-        {
-            for item in self.filter.pick(&missed, &deps.hub) {
-                if let Item::Event(frame) = item {
-                    out.push(self.prefix.event(frame, self.cursor(order), words));
+        if self.admitting.is_none() {
+            let order = self.delivered();
+            // Words are several times their turn.
+            let max_bytes = if words { max_bytes / 4 } else { max_bytes };
+            if let Scope::Star(star) = &mut self.scope
+                && let Some(missed) = star.missed(max_bytes, &self.wanted, &deps.hub)?
+            {
+                for item in self.filter.pick(&missed, &deps.hub) {
+                    if let Item::Event(frame) = item {
+                        out.push(self.prefix.event(frame, self.cursor(order), words));
+                    }
                 }
+                return Ok(true);
             }
-            return Ok(true);
+            let Some(batch) = self.reader.try_next(max_bytes)? else {
+                if let Scope::Star(star) = &mut self.scope {
+                    star.settle(order, &self.wanted);
+                }
+                return Ok(false);
+            };
+            if let Some(dropped) = batch.dropped {
+                out.push(frames::lagged(&self.prefix.members(self.cursor(order)), dropped));
+            }
+            self.admitting = Some(Admitting { items: batch.items, admitted: 0, next: 0, order, lookup: None });
         }
-        let Some(batch) = self.reader.try_next(max_bytes)? else {
-            if let Scope::Star(star) = &mut self.scope {
-                star.settle(order, &self.wanted);
-            }
+        if !self.admit(deps)? {
             return Ok(false);
-        };
-        if let Some(dropped) = batch.dropped {
-            out.push(frames::lagged(&self.prefix.members(self.cursor(order)), dropped));
         }
-        let mut items = batch.items;
-        let Self { scope, reader, wanted, .. } = self;
-        items.retain(|item| match (item, &mut *scope) {
-            (Item::Event(frame), Scope::List(list)) => list.admit(frame, wanted, reader),
-            (Item::Event(frame), Scope::Star(star)) => star.admit(frame, wanted, &deps.hub),
-            (Item::Live(live), Scope::List(list)) => list.follows(&live.call),
-            (Item::Live(live), Scope::Star(star)) => star.follows(&live.call, wanted),
-        });
+        let Some(Admitting { mut items, admitted, mut order, .. }) = self.admitting.take() else { return Ok(false) };
+        items.truncate(admitted);
         for item in self.filter.pick(&items, &deps.hub) {
             match item {
                 Item::Event(frame) => {
@@ -126,31 +155,73 @@ impl Subscription {
         Ok(true)
     }
 
-    /// A call whose snapshot is owed; it must come back by [`Subscription::viewed`] or [`Subscription::not_viewed`].
-    pub(super) fn next_view(&mut self, deps: &Deps) -> Option<CallId> {
+    /// Admits the items of the batch that was read; `false` while it waits for the journal.
+    fn admit(&mut self, deps: &Deps) -> Result<bool, HubError> {
+        let Self { scope, reader, wanted, admitting, waker, .. } = self;
+        let Some(batch) = admitting else { return Ok(true) };
+        while let Some(item) = batch.items.get(batch.next) {
+            let admitted = match (item, &mut *scope) {
+                (Item::Event(frame), Scope::List(list)) => list.admit(frame, wanted, reader),
+                (Item::Event(frame), Scope::Star(star)) => {
+                    let mut matched = false;
+                    if let Some(what) = star.lookup(frame, wanted) {
+                        let matches = batch.lookup.get_or_insert_with(|| {
+                            lookup::matches(frame.call().clone(), what, wanted.clone(), deps.hub.clone()).boxed()
+                        });
+                        let Poll::Ready(result) = matches.poll_unpin(&mut Context::from_waker(waker)) else {
+                            return Ok(false);
+                        };
+                        batch.lookup = None;
+                        matched = result?;
+                    }
+                    star.admit(frame, wanted, matched)
+                }
+                (Item::Live(live), Scope::List(list)) => list.follows(&live.call),
+                (Item::Live(live), Scope::Star(star)) => star.follows(&live.call, wanted),
+            };
+            if admitted {
+                batch.items.swap(batch.admitted, batch.next);
+                batch.admitted += 1;
+            }
+            batch.next += 1;
+        }
+        Ok(true)
+    }
+
+    /// A call whose snapshot is owed, if there is one that is known now; it must come back by [`Subscription::viewed`] or
+    /// [`Subscription::not_viewed`].
+    ///
+    /// # Errors
+    /// `Unavailable`: the journal cannot be read now.
+    pub(super) fn next_view(&mut self, deps: &Deps) -> Result<Option<Owed>, HubError> {
+        // A snapshot would go out before events that were read earlier.
+        if self.admitting.is_some() {
+            return Ok(None);
+        }
         match &mut self.scope {
-            Scope::List(list) => list.next_view(),
-            Scope::Star(star) => star.next_view(&self.wanted, &deps.hub),
+            Scope::List(list) => Ok(list.next_view()),
+            Scope::Star(star) => star.next_view(&self.wanted, &deps.hub, &self.waker),
         }
     }
 
-    /// The call as it stands; `None` if it is gone. Makes the snapshot, if it is still wanted.
-    pub(super) fn viewed(&mut self, call: &CallId, view: Option<&View>, deps: &Deps) -> Option<Utf8Bytes> {
+    /// The call as it stands, and its newest event if that had to be looked up; `None` if it is gone. Makes the snapshot,
+    /// if it is still wanted.
+    pub(super) fn viewed(&mut self, call: &CallId, newest: Seq, view: Option<&View>, deps: &Deps) -> Option<Utf8Bytes> {
         let due = match &mut self.scope {
             Scope::List(list) => list.viewed(call, view, &self.wanted, &mut self.reader),
-            Scope::Star(star) => star.viewed(call, view, &self.wanted, &deps.hub),
+            Scope::Star(star) => star.viewed(call, newest, view, &self.wanted, &deps.hub),
         };
         let view = view.filter(|_| due)?;
         deps.metrics.snapshots.inc();
-        let members = self.prefix.members(self.cursor(self.reader.order().unwrap_or(0)));
+        let members = self.prefix.members(self.cursor(self.delivered()));
         Some(frames::snapshot(&members, view, &self.filter))
     }
 
     /// The call could not be shown; it is owed again.
-    pub(super) fn not_viewed(&mut self, call: CallId) {
+    pub(super) fn not_viewed(&mut self, owed: Owed) {
         match &mut self.scope {
-            Scope::List(list) => list.owe_again(call),
-            Scope::Star(star) => star.owe_again(call),
+            Scope::List(list) => list.owe_again(owed.call),
+            Scope::Star(star) => star.owe_again(owed),
         }
     }
 }

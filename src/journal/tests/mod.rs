@@ -1,6 +1,7 @@
 //! The store as its callers see it, in a folder of its own.
 
 mod appending;
+pub(crate) mod conformance;
 mod damage;
 mod directory;
 mod failing;
@@ -98,7 +99,7 @@ pub(super) fn batch(texts: &[&str]) -> Vec<NewRecord> {
 }
 
 /// The result of an append that is durable at once.
-pub(super) fn now(future: CommitFuture) -> Result<Commit, JournalError> {
+pub(super) fn now(future: Answer<Commit>) -> Result<Commit, JournalError> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => result,
         Poll::Pending => panic!("the append is not durable yet"),
@@ -106,7 +107,7 @@ pub(super) fn now(future: CommitFuture) -> Result<Commit, JournalError> {
 }
 
 /// The result of an append, once it is durable.
-pub(super) fn wait(future: CommitFuture) -> Result<Commit, JournalError> {
+pub(super) fn wait(future: Answer<Commit>) -> Result<Commit, JournalError> {
     tokio::runtime::Builder::new_current_thread().build().expect("runtime").block_on(future)
 }
 

@@ -71,8 +71,8 @@ fn fixture() -> Fixture {
     Fixture { bench, gate, heard, store }
 }
 
-fn pending(future: &mut CommitFuture) -> bool {
-    future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+fn pending(answer: &mut Answer<Commit>) -> bool {
+    answer.poll_with(Waker::noop()).is_none()
 }
 
 #[test]

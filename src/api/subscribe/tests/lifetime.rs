@@ -83,7 +83,7 @@ async fn a_damaged_call_is_told_and_the_others_go_on() {
     request["resume"] = json!({"c_1": {"epoch": "e1", "seq": 5}, "c_2": {"epoch": "e1", "seq": 100}});
     client.say(request).await;
     // Found after it was subscribed to: memory does not go back that far.
-    server.store.damage(&call("c_1"));
+    server.store.damage(&call("c_1"), 0);
     let mut frames = Vec::new();
     loop {
         let frame = client.next().await;

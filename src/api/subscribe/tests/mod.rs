@@ -23,7 +23,6 @@ use super::{Deps, Metrics, ViewError, Views, serve};
 use crate::base::ws::{self, ClientSocket, Incoming, Upgrade};
 use crate::hub::testing::{Memory, turn};
 use crate::hub::{self, Hub};
-use crate::journal::Directory as _;
 use crate::turns::TurnPrivate;
 use crate::types::view::View;
 use crate::types::{CallId, Event, JsonMap, Seq, Word};

@@ -7,11 +7,12 @@ use proptest::prelude::*;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::api::subscribe::pager::Owed;
 use crate::api::subscribe::request::{self, Request};
 use crate::api::subscribe::subscription::Subscription;
 use crate::base::ws::Utf8Bytes;
 use crate::hub::testing::{call, object, turn};
-use crate::journal::{CallState, Entry, Journal as _};
+use crate::journal::{CallState, Entry};
 
 const CALLS: u8 = 5;
 
@@ -54,13 +55,15 @@ struct Model {
     cursor: Option<String>,
     /// Calls that had ended when the client subscribed anew.
     ended: HashSet<String>,
-    /// A view that was asked for, at the position of then.
-    owed: Option<(CallId, Seq)>,
+    /// A view that was asked for, the call's newest event if that is wanted, and the position of the view.
+    owed: Option<(Owed, Seq, Seq)>,
 }
 
 impl Model {
-    fn new(request: Value, by_position: bool, ring: usize) -> Self {
-        let (hub, store) = hub::testing::hub(hub::Config { call_bytes: ring / 2, ring_bytes: ring });
+    /// With a `seed`, the store answers late.
+    fn new(request: Value, by_position: bool, ring: usize, seed: Option<u64>) -> Self {
+        let config = hub::Config { call_bytes: ring / 2, ring_bytes: ring };
+        let (hub, store) = seed.map_or_else(|| hub::testing::hub(config), |seed| hub::testing::late_hub(config, seed));
         let mut deps = deps(&hub, &store);
         deps.calls_per_subscription = usize::from(CALLS);
         let (next, epochs) = (HashMap::new(), HashMap::new());
@@ -96,8 +99,9 @@ impl Model {
         let Ok(Request::Subscribe(request)) = request::parse(&request.to_string(), &self.deps) else {
             panic!("a valid request");
         };
-        let (subscription, reply) =
-            Subscription::open(*request, "sub_1".into(), &self.deps, &Arc::new(Notify::new())).expect("opens");
+        let notify = Arc::new(Notify::new());
+        let opening = Subscription::open(*request, "sub_1".into(), &self.deps, &notify);
+        let (subscription, reply) = futures::executor::block_on(opening).expect("opens");
         self.subscription = Some(subscription);
         let reply: Value = serde_json::from_str(&reply).expect("json");
         if let Some(cursor) = reply["cursor"].as_str() {
@@ -164,15 +168,16 @@ impl Model {
 
     fn view(&mut self, lag: Seq) -> bool {
         let subscription = self.subscription.as_mut().expect("open");
-        let Some((call, at)) = self.owed.take() else {
-            self.owed = subscription.next_view(&self.deps).map(|call| {
-                let head = self.store.head(&call).unwrap_or(0);
-                (call, head.saturating_sub(lag).max(1))
+        let Some((owed, newest, at)) = self.owed.take() else {
+            self.owed = subscription.next_view(&self.deps).expect("readable").map(|owed| {
+                let head = self.store.head(&owed.call).unwrap_or(0);
+                let newest = if owed.with_newest { head } else { 0 };
+                (owed, newest, head.saturating_sub(lag).max(1))
             });
             return self.owed.is_some();
         };
-        let view = fold(&self.store, &call, at);
-        let out = subscription.viewed(&call, view.as_ref(), &self.deps);
+        let view = fold(&self.store, &owed.call, at);
+        let out = subscription.viewed(&owed.call, newest, view.as_ref(), &self.deps);
         self.take(out.into_iter().collect());
         true
     }
@@ -216,13 +221,16 @@ impl Model {
 
     /// Everything that is waiting comes; then the client has every call that it should.
     fn finish(&mut self) {
+        // An answer of the store may take several polls.
+        let mut idle = 0;
         for _ in 0..10_000 {
-            if !self.poll(500) && !self.view(0) {
+            idle = if self.poll(500) || self.view(0) { 0 } else { idle + 1 };
+            if idle > 50 {
                 break;
             }
         }
         let subscription = self.subscription.as_mut().expect("open");
-        assert!(subscription.next_view(&self.deps).is_none(), "nothing is owed");
+        assert_eq!(subscription.next_view(&self.deps).expect("readable"), None, "nothing is owed");
         for index in 0..CALLS {
             let id = call(&format!("c_{index}"));
             let head = self.store.head(&id).unwrap_or(0);
@@ -245,16 +253,21 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn all_calls(ops in ops(), by_position in any::<bool>(), ring in 0..6000_usize) {
-        let mut model = Model::new(json!({"type": "subscribe", "calls": "*"}), by_position, ring);
+    fn all_calls(
+        ops in ops(),
+        by_position in any::<bool>(),
+        ring in 0..6000_usize,
+        seed in any::<Option<u64>>(),
+    ) {
+        let mut model = Model::new(json!({"type": "subscribe", "calls": "*"}), by_position, ring, seed);
         ops.iter().for_each(|op| model.apply(op));
         model.finish();
     }
 
     #[test]
-    fn named_calls(ops in ops(), ring in 0..6000_usize) {
+    fn named_calls(ops in ops(), ring in 0..6000_usize, seed in any::<Option<u64>>()) {
         let request = json!({"type": "subscribe", "calls": ["c_0", "c_1", "c_2", "c_3"], "wait": true});
-        let mut model = Model::new(request, true, ring);
+        let mut model = Model::new(request, true, ring, seed);
         // The fifth call is nobody's business.
         ops.iter().for_each(|op| model.apply(op));
         let fifth = model.store.head(&call("c_4")).unwrap_or(0);
@@ -266,9 +279,14 @@ proptest! {
     }
 
     #[test]
-    fn matching_calls(ops in ops(), by_position in any::<bool>(), ring in 0..6000_usize) {
+    fn matching_calls(
+        ops in ops(),
+        by_position in any::<bool>(),
+        ring in 0..6000_usize,
+        seed in any::<Option<u64>>(),
+    ) {
         let request = json!({"type": "subscribe", "calls": "*", "match": {"team": "a"}});
-        let mut model = Model::new(request, by_position, ring);
+        let mut model = Model::new(request, by_position, ring, seed);
         ops.iter().for_each(|op| model.apply(op));
         model.finish();
     }
