@@ -25,6 +25,7 @@ mod http_api;
 mod ingest;
 mod json_schema;
 mod keys;
+mod late_store;
 mod layers;
 mod lenient;
 mod limits;
