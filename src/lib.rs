@@ -18,6 +18,7 @@ pub mod keys;
 pub mod ledger;
 pub mod llm;
 pub mod placement;
+pub mod protocol;
 pub mod recording;
 pub mod session;
 pub mod sink;

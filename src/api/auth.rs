@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::routes::{Access, Route};
 use crate::ingest::proxy::{Grant, Tokens};
-use crate::keys::{Identity, Keys, Scope, UNAUTHENTICATED};
+use crate::keys::{Identity, Keys, Scope};
+use crate::protocol::{CloseCode, ErrorCode};
 
 /// Why a request is not let through. On a WebSocket, this is a close code after the upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,14 +21,14 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// `unauthenticated` or `forbidden`.
-    pub fn code(&self) -> &'static str {
-        if self.known { "forbidden" } else { UNAUTHENTICATED }
+    /// [`ErrorCode::Unauthenticated`] or [`ErrorCode::Forbidden`].
+    pub fn code(&self) -> ErrorCode {
+        if self.known { ErrorCode::Forbidden } else { ErrorCode::Unauthenticated }
     }
 
     /// The WebSocket close code.
-    pub fn close_code(&self) -> u16 {
-        if self.known { 4403 } else { 4401 }
+    pub fn close_code(&self) -> CloseCode {
+        if self.known { CloseCode::Forbidden } else { CloseCode::Unauthenticated }
     }
 }
 
@@ -176,7 +177,7 @@ mod tests {
         }
     }
 
-    fn ask(keys: &Keys, verb: Verb, path: &str, query: &str, header: Option<(&str, &str)>) -> Option<u16> {
+    fn ask(keys: &Keys, verb: Verb, path: &str, query: &str, header: Option<(&str, &str)>) -> Option<CloseCode> {
         let mut request = Request::builder().uri(format!("/x{query}"));
         if let Some((name, value)) = header {
             request = request.header(name, value);
@@ -204,12 +205,16 @@ mod tests {
             let open = needed.is_some_and(<[Scope]>::is_empty);
             for bad in [None, Some("wrong"), Some(revoked.as_str())] {
                 let header = bad.map(|key| ("authorization", key));
-                assert_eq!(ask(&all, *verb, path, query, header), (!open).then_some(4401), "{path} with {bad:?}");
+                assert_eq!(
+                    ask(&all, *verb, path, query, header),
+                    (!open).then_some(CloseCode::Unauthenticated),
+                    "{path} with {bad:?}"
+                );
             }
             for (scope, key) in &made {
                 let needed = needed.unwrap_or_default();
                 let opens = *scope == Scope::Admin || needed.iter().all(|need| need == scope);
-                let expected = (!opens).then_some(4403);
+                let expected = (!opens).then_some(CloseCode::Forbidden);
                 for (name, value) in [
                     ("authorization", format!("Bearer {key}")),
                     ("authorization", key.clone()),
@@ -228,7 +233,10 @@ mod tests {
                 tokens.mint(crate::base::time::unix_ms(), minute, &grant)
             };
             let of_revoked = Request::get(format!("/v3/ws?token={}", mint("gone"))).body(()).expect("request");
-            assert!(check(&of_revoked, proxy, &all, &tokens).is_err_and(|refusal| refusal.close_code() == 4401));
+            assert!(
+                check(&of_revoked, proxy, &all, &tokens)
+                    .is_err_and(|refusal| refusal.close_code() == CloseCode::Unauthenticated)
+            );
             let token = mint("ingest");
             for (path, open) in [("/v3/ws?", true), ("/v3/ws?llm_gateway=%7B%7D", gateway), ("/v3/token?", false)] {
                 let at = route(Verb::Get, path.trim_end_matches("llm_gateway=%7B%7D").trim_end_matches('?'));

@@ -90,7 +90,7 @@ impl ApiError {
     /// 401 or 403: the request's key.
     pub fn refused(refusal: &Refusal) -> Self {
         if refusal.known {
-            Self::forbidden(refusal.code(), refusal.message.clone())
+            Self::forbidden(refusal.code().as_str(), refusal.message.clone())
         } else {
             Self::unauthenticated(refusal.message.clone())
         }
@@ -233,7 +233,7 @@ impl OpenAiError {
     /// 401 or 403: the request's key.
     pub fn refused(refusal: &Refusal) -> Self {
         let status = if refusal.known { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
-        Self::new(status, refusal.code(), refusal.message.clone())
+        Self::new(status, refusal.code().as_str(), refusal.message.clone())
     }
 
     /// 404: no such call.

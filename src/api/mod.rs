@@ -48,6 +48,7 @@ use crate::ingest;
 use crate::journal::Store;
 use crate::keys::Keys;
 use crate::ledger::Ledger;
+use crate::protocol::{self, ErrorFrame};
 use crate::session::Sessions;
 use crate::types::CallId;
 use crate::types::view::View;
@@ -193,7 +194,7 @@ fn in_form(error: ApiError, is_chat: bool) -> Response {
 
 async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
     let session = api.sessions.deps();
-    let protocol = protocol(&request);
+    let protocol = subprotocol(&request);
     let upgrade = Upgrade::new(&mut request, session.call.ingest.max_frame_bytes, protocol, Body::empty);
     let (upgrade, response) = match upgrade {
         Ok(upgraded) => upgraded,
@@ -245,18 +246,15 @@ fn held(socket: ServerSocket, hold: Option<&Hold>) -> ServerSocket {
 
 /// Says why, and closes: 4401 or 4403.
 async fn refuse(mut socket: ServerSocket, refusal: &Refusal) {
-    let (code, message) = (refusal.code(), &refusal.message);
-    let error = serde_json::json!({
-        "type": "error", "code": code, "message": message, "fatal": true, "temporary": false,
-    });
-    if socket.send([error.to_string().into()]).await.is_ok() {
-        socket.close(refusal.close_code(), code).await;
+    let error = ErrorFrame::new(refusal.code(), refusal.message.clone()).fatal();
+    if socket.send([protocol::text(&error).into()]).await.is_ok() {
+        socket.close(refusal.close_code().number(), refusal.code().as_str()).await;
     }
 }
 
 /// `sidetone.v1`, where the client offers it: a browser, which brings its key as a subprotocol, gives up a socket that
 /// takes none of its offers.
-fn protocol(request: &Request<Body>) -> Option<&'static str> {
+fn subprotocol(request: &Request<Body>) -> Option<&'static str> {
     let offered = request
         .headers()
         .get_all(http::header::SEC_WEBSOCKET_PROTOCOL)
@@ -268,7 +266,7 @@ fn protocol(request: &Request<Body>) -> Option<&'static str> {
 }
 
 async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
-    let protocol = protocol(&request);
+    let protocol = subprotocol(&request);
     let upgrade = Upgrade::new(&mut request, SUBSCRIBE_FRAME_BYTES, protocol, Body::empty);
     let (upgrade, response) = match upgrade {
         Ok(upgraded) => upgraded,

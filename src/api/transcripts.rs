@@ -22,9 +22,10 @@ use super::{Api, Hold, body, items};
 use crate::base::inflight::Lease;
 use crate::base::{names, surrogates};
 use crate::call::config::LimitsConfig;
-use crate::hub::{Frame, Interest, Item, Kind, Wants};
+use crate::hub::{Frame, Interest, Item, Wants};
 use crate::ingest::whole::{Whole, WholeError};
 use crate::llm::RequestError;
+use crate::protocol::event::Kind;
 use crate::stt;
 use crate::types::{CallId, JsonMap, Seq};
 

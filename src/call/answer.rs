@@ -5,13 +5,8 @@
 use std::sync::Arc;
 
 use super::input::ConnectionNo;
-use crate::base::measure;
+use crate::protocol::{CloseCode, ErrorCode, ErrorFrame};
 use crate::types::{Carry, Seq, StreamId};
-
-/// Close code of a connection that is over a limit.
-pub const RATE_LIMITED: u16 = 4429;
-/// Longest message of an error frame or of `insight.failed`, bytes.
-pub const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 
 /// What a producer is told.
 #[derive(Debug)]
@@ -23,11 +18,10 @@ pub enum Attached {
     /// The call is completed, and this stream is new; or it has failed, or has as many streams as it may have.
     Refused {
         /// `call_completed`, `call_failed` or `too_many_streams`.
-        code: &'static str,
+        code: ErrorCode,
         /// For people.
         message: String,
-        /// Close code.
-        close: u16,
+        close: CloseCode,
     },
 }
 
@@ -52,7 +46,7 @@ pub struct Welcome {
     /// Analyses with insights that did not fit. `GET /v1/calls/{id}` returns all of them.
     pub insights_omitted: Vec<String>,
     /// Parts of the request that were ignored, and why.
-    pub complaints: Vec<Complaint>,
+    pub complaints: Vec<ErrorFrame>,
     /// The call's head: events after it are new to the connection.
     pub seq: Seq,
 }
@@ -85,49 +79,12 @@ pub enum RunRefusal {
     Unavailable(String),
 }
 
-/// Something that went wrong, as the producer is told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Complaint {
-    /// Stable code.
-    pub code: &'static str,
-    /// For people.
-    pub message: String,
-    /// Whether it ends the connection.
-    pub fatal: bool,
-    /// Whether it passes by itself.
-    pub temporary: bool,
-    /// The `id` of the frame that it answers, where that has one.
-    pub id: Option<Box<serde_json::Value>>,
-}
-
-impl Complaint {
-    /// A permanent, non-fatal error. The message is truncated to 4 KiB.
-    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
-        let mut message = message.into();
-        measure::cut(&mut message, MAX_MESSAGE_BYTES);
-        Self { code, message, fatal: false, temporary: false, id: None }
-    }
-
-    /// The same, ending the connection.
-    #[must_use]
-    pub fn fatal(self) -> Self {
-        Self { fatal: true, ..self }
-    }
-
-    /// The same, passing by itself.
-    #[must_use]
-    pub fn temporary(self) -> Self {
-        Self { temporary: true, ..self }
-    }
-}
-
 /// How a connection is to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Goodbye {
     /// Told before.
-    pub complaint: Option<Complaint>,
-    /// Close code.
-    pub code: u16,
+    pub complaint: Option<ErrorFrame>,
+    pub code: CloseCode,
     /// Close reason.
     pub reason: &'static str,
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::answer::{Attached, Complaint, Goodbye, RATE_LIMITED, Welcome};
+use super::answer::{Attached, Goodbye, Welcome};
 use super::effects::{Reply, Tell};
 use super::held::Holding;
 use super::input::{Attach, ConnectionNo};
@@ -13,29 +13,22 @@ use super::producers::{Left, Live};
 use super::record::Private;
 use super::{Call, fitting, unavailable};
 use crate::base::measure;
+use crate::protocol::{CloseCode, ErrorCode, ErrorFrame, Event};
 use crate::stt;
 use crate::types::directory::CallState as State;
-use crate::types::{Event, JsonMap, StreamId};
+use crate::types::{JsonMap, StreamId};
 
 /// Limit for the insights in a `welcome` as JSON, bytes. Leaves room for its other members in a frame of 1 MiB.
 const WELCOME_INSIGHT_BYTES: usize = 900 * 1024;
-
-/// Close code for a call that takes nothing any more.
-const CALL_COMPLETED: u16 = 4410;
-/// Close code for a fault of ours.
-const INTERNAL: u16 = 4500;
-/// Close code for a connection that a newer one replaced.
-const SUPERSEDED: u16 = 4409;
-/// Error code for a stream over `limits.streams_per_call`.
-const TOO_MANY_STREAMS: &str = "too_many_streams";
 
 impl Call {
     pub(super) fn attach(&mut self, mut attach: Attach) {
         attach.stream = self.log.root(&attach.stream);
         if let Some(older) = self.producers.live.get(&attach.stream) {
             // The newer one wins, but only after what the older one has read is applied: it waits until that one is gone.
-            let complaint = Some(Complaint::new("superseded", "another connection took this stream over").fatal());
-            let close = Goodbye { complaint, code: SUPERSEDED, reason: "superseded" };
+            let complaint =
+                Some(ErrorFrame::new(ErrorCode::Superseded, "another connection took this stream over").fatal());
+            let close = Goodbye { complaint, code: CloseCode::Superseded, reason: "superseded" };
             self.effects.tells.push(Tell::Close(older.peer, close));
             self.producers.taking_over.push(attach);
             return;
@@ -95,9 +88,9 @@ impl Call {
         let known = self.directory.newest(stream).is_some() || self.log.stream(stream).is_some();
         let room = self.directory.streams() < self.settings.limits.streams_per_call && self.has_stream_room();
         (!known && !room).then(|| Attached::Refused {
-            code: TOO_MANY_STREAMS,
+            code: ErrorCode::TooManyStreams,
             message: self.streams_message(stream),
-            close: RATE_LIMITED,
+            close: CloseCode::RateLimited,
         })
     }
 
@@ -118,8 +111,8 @@ impl Call {
         let message = self.streams_message(root);
         if let Some(live) = self.producers.live.get_mut(root) {
             live.refused = true;
-            let complaint = Some(Complaint::new(TOO_MANY_STREAMS, message).fatal());
-            let close = Goodbye { complaint, code: RATE_LIMITED, reason: TOO_MANY_STREAMS };
+            let complaint = Some(ErrorFrame::new(ErrorCode::TooManyStreams, message).fatal());
+            let close = Goodbye { complaint, code: CloseCode::RateLimited, reason: ErrorCode::TooManyStreams.as_str() };
             self.effects.tells.push(Tell::Close(live.peer, close));
         }
     }
@@ -128,9 +121,9 @@ impl Call {
     fn attach_late(&mut self, attach: &Attach) {
         let answer = if self.log.status == State::Failed {
             Attached::Refused {
-                code: "call_failed",
+                code: ErrorCode::CallFailed,
                 message: "the call has failed; see the daemon's log".into(),
-                close: INTERNAL,
+                close: CloseCode::Internal,
             }
         } else if self.log.stream(&attach.stream).is_some() {
             let previous = self.previous(&attach.stream);
@@ -138,9 +131,9 @@ impl Call {
             Attached::Completed(self.welcome(0, attach.dialect.name(), acked, previous.map(|left| left.covered)))
         } else {
             Attached::Refused {
-                code: "call_completed",
+                code: ErrorCode::CallCompleted,
                 message: format!("call {} is completed and takes no new stream; use another call_id", self.log.call_id),
-                close: CALL_COMPLETED,
+                close: CloseCode::CallCompleted,
             }
         };
         self.outbox.replies.push(Reply::Attached(attach.peer, answer));
@@ -189,12 +182,12 @@ impl Call {
         meta: &JsonMap,
         analyses: Option<Vec<String>>,
         mut variants: BTreeMap<String, String>,
-    ) -> Option<Complaint> {
+    ) -> Option<ErrorFrame> {
         let (meta, complaint) = match self.merged(meta) {
             Ok(merged) => (merged, None),
             Err(message) => {
                 let message = format!("meta: {message}; what this connection gave is left out");
-                (self.log.meta.clone(), Some(Complaint::new("bad_parameter", message)))
+                (self.log.meta.clone(), Some(ErrorFrame::new(ErrorCode::BadParameter, message)))
             }
         };
         if self.log.head == 0 {
@@ -227,7 +220,7 @@ impl Call {
     pub(super) fn meta(&mut self, stream: &StreamId, meta: &JsonMap) {
         match self.merged(meta) {
             Ok(merged) => self.update(merged, Vec::new(), BTreeMap::new()),
-            Err(message) => self.complain(stream, "bad_field", format!("meta.meta: {message}")),
+            Err(message) => self.complain(stream, ErrorCode::BadField, format!("meta.meta: {message}")),
         }
     }
 

@@ -132,8 +132,9 @@ fn all_words(frame: &str, words: &[Word], limits: &LimitsConfig) -> Result<(), S
 mod tests {
     use super::*;
     use crate::base::settings::Problems;
-    use crate::types::event::encode;
-    use crate::types::{CallId, Event, MAX_FRAME_BYTES, Stamp, StreamId, Turn};
+    use crate::protocol::event::encode;
+    use crate::protocol::{Event, Stamp};
+    use crate::types::{CallId, MAX_FRAME_BYTES, StreamId, Turn};
 
     fn limits() -> LimitsConfig {
         LimitsConfig::read(None, &mut Problems::default())

@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use super::answer::{Ack, Attached, Complaint, Goodbye, RunRefusal};
+use super::answer::{Ack, Attached, Goodbye, RunRefusal};
 use super::input::PeerNo;
 use super::record::Outgoing;
 use super::task::{Start, TaskNo};
+use crate::protocol::ErrorFrame;
 use crate::types::directory::Entry;
 use crate::types::view::View;
 use crate::types::{Seq, StreamId};
@@ -60,7 +61,7 @@ pub(crate) struct Effects {
 /// A message that waits for no record.
 pub(crate) enum Tell {
     /// Something went wrong; the connection goes on.
-    Complain(PeerNo, Complaint),
+    Complain(PeerNo, ErrorFrame),
     /// The connection is to end.
     Close(PeerNo, Goodbye),
     /// The analysis does not run.

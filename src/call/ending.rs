@@ -11,7 +11,8 @@ use super::Call;
 use super::record::Private;
 use super::schedule::{Last, Phase, Rolling};
 use super::task::{Failed, TaskKey};
-use crate::types::{Event, JsonMap};
+use crate::protocol::Event;
+use crate::types::JsonMap;
 
 /// A completed call stays in memory this long after it was last asked for something, ms.
 const COMPLETED_STAYS_MS: u64 = 2_000;

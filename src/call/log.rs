@@ -14,11 +14,12 @@ use super::outline::Newest;
 use super::record::{Decoded, Mark, Private};
 use crate::base::time;
 use crate::context::Context;
+use crate::protocol::Event;
 use crate::stt::Dialect;
 use crate::turns::Turns;
 use crate::types::directory::CallState as State;
 use crate::types::view::StreamView;
-use crate::types::{CallId, Event, Insight, JsonMap, Seq, StreamId, Turn, TurnNo};
+use crate::types::{CallId, Insight, JsonMap, Seq, StreamId, Turn, TurnNo};
 
 /// Cause of a gap: a stream was lost, and another came in its place.
 pub(super) const STT_DISCONNECT: &str = "stt_disconnect";

@@ -38,7 +38,6 @@ mod tasks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use self::answer::Complaint;
 use self::directory::Directory;
 use self::effects::{Batch, Effects, Reply, TaskEffect, Tell};
 use self::ending::Life;
@@ -51,9 +50,10 @@ use self::schedule::Schedule;
 use self::task::{Out, Start, TaskNo};
 use crate::analysis::Registry as Analyses;
 use crate::base::time;
+use crate::protocol::{ErrorCode, ErrorFrame, Event, Stamp};
 use crate::types::directory::{CallState as State, Entry};
 use crate::types::view::View;
-use crate::types::{Event, Seq, Stamp, Turn};
+use crate::types::{Seq, Turn};
 
 /// Records that may wait for a journal that does not take them, bytes; beyond it input is left in its sockets.
 const PENDING_BYTES: usize = 256 * 1024;
@@ -298,9 +298,9 @@ impl Call {
     }
 }
 
-fn unavailable() -> Complaint {
+fn unavailable() -> ErrorFrame {
     let message = "the journal takes no writes at the moment; nothing is acknowledged until it does";
-    Complaint::new("journal_unavailable", message).temporary()
+    ErrorFrame::new(ErrorCode::JournalUnavailable, message).temporary()
 }
 
 #[cfg(test)]

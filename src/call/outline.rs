@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::Event;
 use crate::types::directory::CallState as State;
 use crate::types::view::StreamView;
-use crate::types::{Event, JsonMap, Seq, TurnNo};
+use crate::types::{JsonMap, Seq, TurnNo};
 
 /// Of a per-turn analysis, the insights of so many newest turns are shown; `GET …/events` has the others.
 pub(crate) const SHOWN_TURNS: usize = 200;

@@ -9,8 +9,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::event::Kind;
+use crate::protocol::{self, Event, Stamp};
 use crate::turns::TurnPrivate;
-use crate::types::{Carry, Event, Insight, Seq, Stamp, StreamId};
+use crate::types::{Carry, Insight, Seq, StreamId};
 
 /// How far a connection had come when a record was written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,8 +74,7 @@ impl Private {
 /// A record on its way to the journal.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
-    /// The event's `type`.
-    pub(crate) kind: &'static str,
+    pub(crate) kind: Kind,
     /// The insight, if the event is one.
     pub(crate) insight: Option<Arc<Insight>>,
     /// The event's wire form.
@@ -85,7 +86,7 @@ pub(crate) struct Outgoing {
 /// The record of `event` at `stamp`.
 pub(crate) fn encode(stamp: &Stamp, event: &Event, private: &Private) -> Outgoing {
     let insight = if let Event::InsightUpdated { insight } = event { Some(Arc::clone(insight)) } else { None };
-    let frame = Bytes::from(crate::types::event::encode(stamp, event));
+    let frame = Bytes::from(protocol::event::encode(stamp, event));
     Outgoing { kind: event.kind(), insight, frame, private: private.encode() }
 }
 

@@ -3,14 +3,15 @@
 //! Does not know how producers come and go, and no analysis: a new turn is handed on to the schedule.
 
 use super::Call;
-use super::answer::{Ack, Complaint};
+use super::answer::Ack;
 use super::bounds;
 use super::effects::{Note, Partial, Reply, Tell};
 use super::input::{ConnectionNo, Frames};
 use super::record::Private;
+use crate::protocol::{ErrorCode, ErrorFrame, Event};
 use crate::stt;
 use crate::turns::{Change, ChangeKind, TurnError};
-use crate::types::{Event, StreamId, SttEvent, Turn, TurnKey};
+use crate::types::{StreamId, SttEvent, Turn, TurnKey};
 
 /// Partials and other frames without effect are acknowledged in passing, at the latest after this many.
 const QUIET_FRAMES: u64 = 64;
@@ -33,7 +34,8 @@ impl Call {
         }
         if ending {
             if !frames.events.is_empty() {
-                let complaint = Complaint::new("call_completed", "the call was ended; this frame was not taken");
+                let complaint =
+                    ErrorFrame::new(ErrorCode::CallCompleted, "the call was ended; this frame was not taken");
                 self.effects.tells.push(Tell::Complain(live.peer, complaint));
             }
             return;
@@ -133,7 +135,7 @@ impl Call {
     /// Takes what a frame said to the stream that goes by the name `root` for its producer.
     fn speech(&mut self, root: &StreamId, event: &SttEvent, watched: bool) {
         if let Err(message) = bounds::check(event, &self.settings.limits) {
-            return self.complain(root, "bad_field", message);
+            return self.complain(root, ErrorCode::BadField, message);
         }
         match event {
             SttEvent::Begin { vendor_session } => self.vendor_begins(root, vendor_session.as_deref()),
@@ -181,8 +183,8 @@ impl Call {
         let mut changes = Vec::new();
         if let Err(error) = self.log.turns.apply(&stream, splits, offset_ms, arrival_ms, event, &mut changes) {
             let code = match error {
-                TurnError::TooManyEarly => "too_many_revisions",
-                TurnError::Unnamed | TurnError::Hole { .. } => "bad_field",
+                TurnError::TooManyEarly => ErrorCode::TooManyRevisions,
+                TurnError::Unnamed | TurnError::Hole { .. } => ErrorCode::BadField,
             };
             self.complain(root, code, error.to_string());
             return;
@@ -220,9 +222,9 @@ impl Call {
         }
     }
 
-    pub(super) fn complain(&mut self, stream: &StreamId, code: &'static str, message: String) {
+    pub(super) fn complain(&mut self, stream: &StreamId, code: ErrorCode, message: String) {
         if let Some(live) = self.producers.live.get(stream) {
-            self.effects.tells.push(Tell::Complain(live.peer, Complaint::new(code, message)));
+            self.effects.tells.push(Tell::Complain(live.peer, ErrorFrame::new(code, message)));
         }
     }
 }

@@ -6,8 +6,9 @@ use super::input::Gap;
 use super::log::{STT_DISCONNECT, Stream};
 use super::record::Private;
 use super::{Call, bounds};
+use crate::protocol::{ErrorCode, Event};
 use crate::types::id::MAX_ID_BYTES;
-use crate::types::{EndScope, Event, StreamId};
+use crate::types::{EndScope, StreamId};
 
 /// Reason of the end of a stream whose vendor's session began anew.
 const RESTARTED: &str = "vendor_session_restarted";
@@ -143,7 +144,7 @@ impl Call {
             Err(message) => {
                 self.complain(
                     root,
-                    "bad_field",
+                    ErrorCode::BadField,
                     format!("{message}; the stream has ended, and its reason is left out"),
                 );
                 None

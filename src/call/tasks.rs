@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Call;
-use super::answer::MAX_MESSAGE_BYTES;
 use super::record::Private;
 use super::schedule::{Cause, Last, Phase};
 use super::task::{Answered, Choice, Chosen, Failed, Out, Run, Start, TaskKey, TaskNo};
 use crate::analysis::{Analysis, Facts};
 use crate::base::measure;
 use crate::context::Snapshot;
+use crate::protocol::{Event, MAX_MESSAGE_BYTES};
 use crate::types::directory::CallState as State;
-use crate::types::{Event, Insight, InsightFailure, LatencyMs, Provenance, Status};
+use crate::types::{Insight, InsightFailure, LatencyMs, Provenance, Status};
 
 impl Call {
     /// What the driver must know to choose who is asked; `None` where the task is no longer wanted.

@@ -5,7 +5,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::{Frame, Hub, Item, Kind, Live, LiveKind};
+use super::{Frame, Hub, Item, Live, LiveKind};
+use crate::protocol::event::Kind;
 use crate::types::{JsonMap, TurnNo};
 
 /// Kinds of frames that are sent only on request. Insights and call events are always sent.

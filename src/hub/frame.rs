@@ -7,78 +7,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::json;
 
 use crate::base::ws::Utf8Bytes;
 use crate::journal::Record;
+use crate::protocol::event::Kind;
+use crate::protocol::{self, ErrorCode, ErrorFrame};
 use crate::types::{CallId, JsonMap, MAX_FRAME_BYTES, Seq, TurnNo, Word};
-
-/// Which event a frame contains.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// `call.started`
-    CallStarted,
-    /// `call.updated`
-    CallUpdated,
-    /// `call.completed`
-    CallCompleted,
-    /// `call.failed`
-    CallFailed,
-    /// `stream.started`, `stream.ended`, `gap`, and any later addition: a call event that readers do not tell apart.
-    CallEvent,
-    /// `turn.final`
-    TurnFinal,
-    /// `turn.revised`
-    TurnRevised,
-    /// `insight.updated`
-    InsightUpdated,
-    /// `insight.failed`
-    InsightFailed,
-}
-
-impl Kind {
-    fn of(text: &str) -> Self {
-        // `types::event::encode` writes the type first.
-        let tag = text.strip_prefix(r#"{"type":""#).and_then(|rest| rest.split('"').next()).unwrap_or_default();
-        match tag {
-            "call.started" => Self::CallStarted,
-            "call.updated" => Self::CallUpdated,
-            "call.completed" => Self::CallCompleted,
-            "call.failed" => Self::CallFailed,
-            "turn.final" => Self::TurnFinal,
-            "turn.revised" => Self::TurnRevised,
-            "insight.updated" => Self::InsightUpdated,
-            "insight.failed" => Self::InsightFailed,
-            _ => Self::CallEvent,
-        }
-    }
-
-    /// Returns true for `turn.final` and `turn.revised`.
-    pub fn is_turn(self) -> bool {
-        matches!(self, Self::TurnFinal | Self::TurnRevised)
-    }
-
-    /// Returns true for `insight.updated` and `insight.failed`.
-    pub fn is_insight(self) -> bool {
-        matches!(self, Self::InsightUpdated | Self::InsightFailed)
-    }
-
-    /// Returns true for the call's last event: `call.completed` or `call.failed`.
-    pub fn ends_call(self) -> bool {
-        matches!(self, Self::CallCompleted | Self::CallFailed)
-    }
-}
 
 fn too_large(call: &CallId, seq: Seq, bytes: usize) -> Utf8Bytes {
     let message = format!(
         "event {seq} of this call has {bytes} bytes, more than a frame may have; GET /v1/calls/{call}/events?after={} has it",
         seq.saturating_sub(1)
     );
-    let error = json!({
-        "type": "error", "call_id": call, "seq": seq, "code": "event_too_large", "message": message, "fatal": false,
-        "temporary": false,
-    });
-    error.to_string().into()
+    let error = ErrorFrame::new(ErrorCode::EventTooLarge, message).in_place_of(call.clone(), seq);
+    protocol::text(&error).into()
 }
 
 /// One event, as readers share it.
@@ -222,8 +164,9 @@ impl Frame {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::event::encode;
-    use crate::types::{Event, InsightFailure, Stamp};
+    use crate::protocol::event::encode;
+    use crate::protocol::{Event, Stamp};
+    use crate::types::InsightFailure;
 
     fn frame(event: &Event, private: &'static str) -> Arc<Frame> {
         let call = CallId::parse("c_1").expect("id");
@@ -273,7 +216,7 @@ mod tests {
         assert_eq!((frame.kind(), frame.seq()), (Kind::CallUpdated, 3));
         assert!(frame.text().len() < 500, "{}", frame.text().len());
         let shown: serde_json::Value = serde_json::from_str(frame.text()).expect("json");
-        assert_eq!((&shown["code"], &shown["seq"]), (&json!("event_too_large"), &json!(3)), "{shown}");
+        assert_eq!((shown["code"].as_str(), shown["seq"].as_u64()), (Some("event_too_large"), Some(3)), "{shown}");
         assert!(shown["message"].as_str().is_some_and(|message| message.contains("events?after=2")), "{shown}");
     }
 }

@@ -40,7 +40,7 @@ use tokio::sync::Notify;
 
 pub use cursor::Cursor;
 pub use filter::{Filter, Include, contains};
-pub use frame::{Frame, Kind};
+pub use frame::Frame;
 pub use reader::{Batch, Interest, Item, Reader};
 pub use splice::Prefix;
 pub use wants::Wants;

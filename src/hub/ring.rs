@@ -12,9 +12,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::mailbox::{Waiting, Watch};
 use super::wants::Wants;
 use super::watchers::{List, Watchers, mark};
-use super::{Config, Frame, Kind, Live, LiveFrame, LiveKind};
+use super::{Config, Frame, Live, LiveFrame, LiveKind};
 use crate::base::ws::Utf8Bytes;
 use crate::journal::Record;
+use crate::protocol::event::Kind;
 use crate::types::{CallId, Seq};
 
 const SHARDS: usize = 64;

@@ -19,14 +19,6 @@ impl Prefix {
         Self { members: format!("\"subscription\":\"{subscription}\",") }
     }
 
-    /// The members, each followed by a comma, for frames that are written as a whole.
-    pub fn members(&self, cursor: Option<Cursor>) -> String {
-        match cursor {
-            None => self.members.clone(),
-            Some(cursor) => format!("{}\"cursor\":\"{cursor}\",", self.members),
-        }
-    }
-
     /// `frame` as it is sent to this reader, with its `words` if they are wanted.
     pub fn event(&self, frame: &Frame, cursor: Option<Cursor>, words: bool) -> Utf8Bytes {
         let words = if words { frame.words() } else { None };

@@ -9,10 +9,10 @@ use prometheus_client::registry::Registry;
 use super::{Config, Hub, Metrics};
 pub(crate) use crate::journal::memory::{Faults, Memory};
 use crate::journal::{CallState, Entry, NewRecord, Store as _};
-use crate::types::event::encode;
+use crate::protocol::event::encode;
+use crate::protocol::{Event, Stamp};
 use crate::types::{
-    CallId, Coverage, Event, Insight, JsonMap, LatencyMs, Provenance, Seq, Stamp, Status, StreamId, TokenUsage, Turn,
-    TurnNo,
+    CallId, Coverage, Insight, JsonMap, LatencyMs, Provenance, Seq, Status, StreamId, TokenUsage, Turn, TurnNo,
 };
 
 pub(crate) fn call(name: &str) -> CallId {

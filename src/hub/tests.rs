@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::testing::{Memory, call, hub, insight, late_hub, object, turn};
 use super::*;
 use crate::journal::Store as _;
-use crate::types::Event;
+use crate::protocol::Event;
 
 const SMALL: Config = Config { call_bytes: 1500, ring_bytes: 4000 };
 

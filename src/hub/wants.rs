@@ -1,6 +1,7 @@
 //! The kinds of frames that wake a reader.
 
-use super::{Kind, LiveKind};
+use super::LiveKind;
+use crate::protocol::event::Kind;
 
 /// A set of kinds of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

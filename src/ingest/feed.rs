@@ -15,7 +15,8 @@ use super::pump::Pump;
 use super::record::{Recorder, Track};
 use crate::base::queue::Sender;
 use crate::base::ws::Utf8Bytes;
-use crate::session::command::{Attach, Attached, Command, Detach, Frames, Gap, Outlet, RATE_LIMITED, Welcome};
+use crate::protocol::{CloseCode, ErrorCode};
+use crate::session::command::{Attach, Attached, Command, Detach, Frames, Gap, Outlet, Welcome};
 use crate::session::{SessionError, Sessions};
 use crate::stt::{self, Dialect, Fit};
 use crate::types::id::{self, MAX_ID_BYTES};
@@ -112,7 +113,7 @@ impl Feed {
         let outbound = attached.outlet.next().await;
         for complaint in &outbound.complaints {
             self.counters.garbled.inc();
-            tracing::debug!(code = complaint.code, "a frame was refused");
+            tracing::debug!(code = complaint.code.as_str(), "a frame was refused");
         }
         if let Some(ack) = outbound.ack {
             while self.sent > 0 && self.unacked.front().is_some_and(|(count, _)| *count <= ack.frames) {
@@ -124,7 +125,7 @@ impl Feed {
             // The call is over, or another connection has the stream: what still comes asks anew. Over a limit, it would
             // meet that again.
             self.attached = None;
-            self.refused |= goodbye.code == RATE_LIMITED;
+            self.refused |= goodbye.code == CloseCode::RateLimited;
         }
     }
 
@@ -236,7 +237,7 @@ impl Feed {
             self.sent += 1;
             if let Some(complaint) = complaint {
                 self.counters.garbled.inc();
-                tracing::debug!(code = complaint.code, "a frame is left out");
+                tracing::debug!(code = complaint.code.as_str(), "a frame is left out");
             }
             let frames = Frames {
                 connection: attached.welcome.connection,
@@ -274,7 +275,7 @@ impl Feed {
                     return true;
                 }
                 // The call is over: this is another one, which says what it continues.
-                Ok((_, Attached::Completed(_) | Attached::Refused { code: "call_completed", .. })) => {
+                Ok((_, Attached::Completed(_) | Attached::Refused { code: ErrorCode::CallCompleted, .. })) => {
                     meta.insert("continues".to_owned(), json!(self.like.call));
                     call = successor(&call);
                 }

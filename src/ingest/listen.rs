@@ -1,9 +1,10 @@
 //! `GET /v1/ingest`: the socket of one producer (DESIGN 5.1).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -11,15 +12,15 @@ use super::Metrics;
 use super::params::{self, Params, Results};
 use super::pump::Pump;
 use super::record::{Recorder, Track};
-use super::watch::{NOT_UNDERSTOOD, Watch};
+use super::watch::Watch;
 use crate::base::pulse::{Beat, Pulse};
 use crate::base::queue::{SendError, Sender};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
-use crate::hub::{Filter, Hub, Include, Interest, Item, Kind, Reader, Wants};
-use crate::keys::{REVOKED, UNAUTHENTICATED};
-use crate::session::command::{
-    Ack, Attach, Attached, Command, Complaint, Detach, Frames, Goodbye, Outbound, Outlet, Welcome,
-};
+use crate::hub::{Filter, Hub, Include, Interest, Item, Reader, Wants};
+use crate::keys::REVOKED;
+use crate::protocol::event::Kind;
+use crate::protocol::{self, CloseCode, ErrorCode, ErrorFrame, Reconnect, ingest, tag};
+use crate::session::command::{Ack, Attach, Attached, Command, Detach, Frames, Goodbye, Outbound, Outlet, Welcome};
 use crate::session::{SessionError, Sessions};
 use crate::stt;
 
@@ -56,7 +57,7 @@ pub async fn serve(socket: ServerSocket, query: &str, revoked: CancellationToken
     let session = deps.sessions.deps();
     let variants = |route: &str, variant: &str| session.gateway.check_variant(route, variant);
     match params::read(query, &session.call.analyses, &variants, &session.call.limits) {
-        Err(complaint) => farewell(socket, Some(complaint), 4400, "bad parameter", deps).await,
+        Err(complaint) => farewell(socket, Some(complaint), CloseCode::BadMessage, "bad parameter", deps).await,
         Ok(params) => connect(socket, params, revoked, deps).await,
     }
     deps.metrics.connections.dec();
@@ -74,8 +75,8 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
     };
     let welcome = match attached {
         Attached::Refused { code, message, close } => {
-            let complaint = Complaint::new(code, message).fatal();
-            return farewell(socket, Some(complaint), close, code, deps).await;
+            let complaint = ErrorFrame::new(code, message).fatal();
+            return farewell(socket, Some(complaint), close, code.as_str(), deps).await;
         }
         Attached::Welcome(welcome) | Attached::Completed(welcome) => welcome,
     };
@@ -118,17 +119,19 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
         End::Gone | End::Left => {}
         End::Close { complaint, code, reason } => farewell(socket, complaint, code, reason, deps).await,
         End::Stalled => {
-            deps.metrics.closed(1013);
+            let code = CloseCode::TooSlow;
+            deps.metrics.closed(code);
             let stop = &deps.sessions.deps().drain.stop;
             tokio::select! {
-                () = socket.close_stalled(1013, "no byte was taken for 10 s; reconnect and resend", stop) => {}
+                () = socket.close_stalled(code.number(), "no byte was taken for 10 s; reconnect and resend", stop) => {}
                 () = revoked.cancelled() => {}
             }
         }
         End::Revoked => {
-            deps.metrics.closed(4401);
-            let complaint = Complaint::new(UNAUTHENTICATED, REVOKED).fatal();
-            socket.dismiss(error_frame(&complaint), 4401, UNAUTHENTICATED).await;
+            let (code, error) = (CloseCode::Unauthenticated, ErrorCode::Unauthenticated);
+            deps.metrics.closed(code);
+            let frame = encode(&ErrorFrame::new(error, REVOKED).fatal());
+            socket.dismiss(frame, code.number(), error.as_str()).await;
         }
     }
 }
@@ -199,7 +202,7 @@ async fn until_answered(
                     return answer.await;
                 }
                 // A producer that is gone is noticed once it is attached.
-                let _ = socket.send(outbound.complaints.iter().map(error_frame)).await;
+                let _ = socket.send(outbound.complaints.iter().map(encode)).await;
             }
         }
     }
@@ -210,7 +213,7 @@ enum End {
     /// The peer is gone.
     Gone,
     /// We close it.
-    Close { complaint: Option<Complaint>, code: u16, reason: &'static str },
+    Close { complaint: Option<ErrorFrame>, code: CloseCode, reason: &'static str },
     /// It took no byte: we close it, and wait for it to read that.
     Stalled,
     /// Its key is revoked: it is told, and cut where it does not read.
@@ -257,7 +260,7 @@ impl Connection<'_> {
 
     async fn exchange(&mut self) -> End {
         // The welcome is the first frame, whatever else there is to say.
-        let complaints = self.params.complaints.iter().chain(&self.welcome.complaints).map(error_frame);
+        let complaints = self.params.complaints.iter().chain(&self.welcome.complaints).map(encode);
         let greeting: Vec<Utf8Bytes> = std::iter::once(self.welcome_frame()).chain(complaints).collect();
         if let Err(error) = self.socket.send(greeting).await {
             return lost(&error);
@@ -271,7 +274,7 @@ impl Connection<'_> {
                 biased;
                 () = &mut stopped => {
                     let _ = self.socket.send([reconnect_frame()]).await;
-                    return End::Close { complaint: None, code: 1001, reason: "the daemon is stopping" };
+                    return End::Close { complaint: None, code: CloseCode::GoingAway, reason: "the daemon is stopping" };
                 }
                 outbound = self.outlet.next() => {
                     if let Some(end) = self.outbound(outbound).await {
@@ -280,7 +283,7 @@ impl Connection<'_> {
                 }
                 batch = self.reader.next(READ_BYTES) => {
                     let Ok(batch) = batch else {
-                        return End::Close { complaint: None, code: 1013, reason: "behind retention; reconnect" };
+                        return End::Close { complaint: None, code: CloseCode::TooSlow, reason: "behind retention; reconnect" };
                     };
                     if let Some(end) = self.events(&batch.items).await {
                         return end;
@@ -299,11 +302,11 @@ impl Connection<'_> {
                         return end;
                     }
                 }
-                message = self.watch.expired() => self.complain(NOT_UNDERSTOOD, message),
+                message = self.watch.expired() => self.complain(ErrorCode::NotUnderstood, message),
                 beat = pulse.beat(self.waiting.is_none()) => {
                     if beat == Beat::Gone {
                         let reason = "two pings were not answered; reconnect and resend";
-                        return End::Close { complaint: None, code: 1013, reason };
+                        return End::Close { complaint: None, code: CloseCode::TooSlow, reason };
                     }
                     if let Err(error) = self.socket.ping().await {
                         return lost(&error);
@@ -315,34 +318,39 @@ impl Connection<'_> {
 
     fn welcome_frame(&self) -> Utf8Bytes {
         let welcome = &self.welcome;
-        let mut frame = json!({
-            "type": "welcome", "version": 1, "call_id": self.params.call, "epoch": welcome.epoch,
-            "stream_id": self.params.stream, "acked": welcome.acked, "frames": welcome.frames,
-            "insights": welcome.insights,
-        });
-        if !welcome.insights_omitted.is_empty() {
-            frame["insights_omitted"] = json!(welcome.insights_omitted);
-        }
-        Utf8Bytes::from(frame.to_string())
+        encode(&ingest::Welcome {
+            tag: tag::Welcome,
+            version: protocol::VERSION,
+            call_id: self.params.call.clone(),
+            epoch: Cow::Borrowed(&welcome.epoch),
+            stream_id: self.params.stream.clone(),
+            acked: welcome.acked,
+            frames: welcome.frames,
+            insights: Cow::Borrowed(&welcome.insights),
+            insights_omitted: Cow::Borrowed(&welcome.insights_omitted),
+        })
     }
 
     fn incoming(&mut self, incoming: Result<Incoming, WsError>) -> Option<End> {
         match incoming {
             Ok(Incoming::Text(text)) => self.frame(&text),
             Ok(Incoming::Binary(_)) => {
-                self.complain("bad_frame", "expected a text message with one JSON object, found a binary one".into());
+                self.complain(
+                    ErrorCode::BadFrame,
+                    "expected a text message with one JSON object, found a binary one".into(),
+                );
                 None
             }
             Ok(Incoming::Ping | Incoming::Pong) => None,
             Ok(Incoming::Closed { .. }) => Some(End::Gone),
             Err(WsError::TooLarge { size, limit }) => {
                 let message = format!("a frame of {size} bytes is over the limit of {limit} (ingest.max_frame_bytes)");
-                let complaint = Some(Complaint::new("frame_too_large", message).fatal());
-                Some(End::Close { complaint, code: 4413, reason: "frame too large" })
+                let complaint = Some(ErrorFrame::new(ErrorCode::FrameTooLarge, message).fatal());
+                Some(End::Close { complaint, code: CloseCode::FrameTooLarge, reason: "frame too large" })
             }
             Err(WsError::Protocol(message)) => Some(End::Close {
-                complaint: Some(Complaint::new("bad_frame", message).fatal()),
-                code: 4400,
+                complaint: Some(ErrorFrame::new(ErrorCode::BadFrame, message).fatal()),
+                code: CloseCode::BadMessage,
                 reason: "bad frame",
             }),
             Err(error) => Some(lost(&error)),
@@ -360,7 +368,7 @@ impl Connection<'_> {
             self.outlet.complain(complaint);
         }
         if let Some(message) = self.watch.note(text, self.pump.fit) {
-            self.complain(NOT_UNDERSTOOD, message);
+            self.complain(ErrorCode::NotUnderstood, message);
         }
         let frames = Frames {
             connection: self.welcome.connection,
@@ -389,14 +397,17 @@ impl Connection<'_> {
         }
     }
 
-    fn complain(&self, code: &'static str, message: String) {
+    fn complain(&self, code: ErrorCode, message: String) {
         self.deps.metrics.refused(code);
-        self.outlet.complain(Complaint::new(code, message));
+        self.outlet.complain(ErrorFrame::new(code, message));
     }
 
     async fn outbound(&mut self, outbound: Outbound) -> Option<End> {
-        let complaints = outbound.complaints.iter().map(error_frame);
-        let ack = outbound.ack.as_ref().map(Self::ack_frame);
+        let complaints = outbound.complaints.iter().map(encode);
+        let ack = outbound.ack.map(|ack| {
+            let Ack { stream, frames, turn_order } = ack;
+            encode(&ingest::Ack { tag: tag::Ack, stream_id: stream, frames, turn_order })
+        });
         let reconnect = outbound.reconnect.then(reconnect_frame);
         let frames: Vec<Utf8Bytes> = complaints.chain(ack).chain(reconnect).collect();
         if let Err(error) = self.socket.send(frames).await {
@@ -404,14 +415,6 @@ impl Connection<'_> {
         }
         let Goodbye { complaint, code, reason } = outbound.goodbye?;
         Some(End::Close { complaint, code, reason })
-    }
-
-    fn ack_frame(ack: &Ack) -> Utf8Bytes {
-        let turn_order = ack.turn_order.map_or_else(|| "null".to_owned(), |order| order.to_string());
-        Utf8Bytes::from(format!(
-            "{{\"type\":\"ack\",\"stream_id\":\"{}\",\"frames\":{},\"turn_order\":{turn_order}}}",
-            ack.stream, ack.frames
-        ))
     }
 
     /// Events of the call: those that were asked for, and its end in any case.
@@ -429,8 +432,8 @@ impl Connection<'_> {
                 frames.push(frame.text().clone());
             }
             match frame.kind() {
-                Kind::CallCompleted => over = Some((1000, "call completed")),
-                kind if kind.ends_call() => over = Some((4500, "call failed")),
+                Kind::CallCompleted => over = Some((CloseCode::Done, "call completed")),
+                kind if kind.ends_call() => over = Some((CloseCode::Internal, "call failed")),
                 _ => {}
             }
             if over.is_some() {
@@ -449,62 +452,51 @@ impl Connection<'_> {
 /// The session was rebuilt under the connection.
 fn restarted() -> End {
     let message = "the call is being taken up again from its journal; reconnect and resend from welcome.frames";
-    let complaint = Some(Complaint::new("session_restarted", message).fatal().temporary());
-    End::Close { complaint, code: 1001, reason: "session restarted" }
+    let complaint = Some(ErrorFrame::new(ErrorCode::SessionRestarted, message).fatal().temporary());
+    End::Close { complaint, code: CloseCode::GoingAway, reason: "session restarted" }
 }
 
 fn reconnect_frame() -> Utf8Bytes {
-    let frame = json!({"type": "reconnect", "after_ms": RECONNECT_AFTER_MS, "grace_ms": 0});
-    Utf8Bytes::from(frame.to_string())
+    encode(&Reconnect::new(RECONNECT_AFTER_MS, 0))
 }
 
 fn lost(error: &WsError) -> End {
     match error {
         WsError::Stalled => End::Stalled,
-        WsError::Evicted => End::Close { complaint: None, code: 1013, reason: EVICTED },
+        WsError::Evicted => End::Close { complaint: None, code: CloseCode::TooSlow, reason: EVICTED },
         _ => End::Gone,
     }
 }
 
-fn session_complaint(error: &SessionError) -> (Complaint, u16) {
+fn session_complaint(error: &SessionError) -> (ErrorFrame, CloseCode) {
     let (code, temporary, close) = match error {
-        SessionError::Limit { .. } => ("rate_limited", true, 4429),
-        SessionError::Failed(_) => ("call_failed", false, 4500),
-        SessionError::Journal(_) => ("journal_unavailable", true, 4500),
-        SessionError::Stopping => ("stopping", true, 1001),
-        SessionError::Elsewhere { .. } => ("session_restarted", true, 1001),
-        SessionError::UnknownCall(_) => ("unknown_call", false, 4500),
+        SessionError::Limit { .. } => (ErrorCode::RateLimited, true, CloseCode::RateLimited),
+        SessionError::Failed(_) => (ErrorCode::CallFailed, false, CloseCode::Internal),
+        SessionError::Journal(_) => (ErrorCode::JournalUnavailable, true, CloseCode::Internal),
+        SessionError::Stopping => (ErrorCode::Stopping, true, CloseCode::GoingAway),
+        SessionError::Elsewhere { .. } => (ErrorCode::SessionRestarted, true, CloseCode::GoingAway),
+        SessionError::UnknownCall(_) => (ErrorCode::UnknownCall, false, CloseCode::Internal),
     };
-    (Complaint { temporary, ..Complaint::new(code, error.to_string()).fatal() }, close)
+    (ErrorFrame { temporary, ..ErrorFrame::new(code, error.to_string()).fatal() }, close)
 }
 
-fn error_frame(complaint: &Complaint) -> Utf8Bytes {
-    Utf8Bytes::from(error_of(complaint).to_string())
-}
-
-/// A complaint as the frame that tells of it.
-pub(super) fn error_of(complaint: &Complaint) -> Value {
-    let Complaint { code, message, fatal, temporary, id } = complaint;
-    match id {
-        None => json!({"type": "error", "code": code, "message": message, "fatal": fatal, "temporary": temporary}),
-        Some(id) => {
-            json!({"id": id, "type": "error", "code": code, "message": message, "fatal": fatal, "temporary": temporary})
-        }
-    }
+/// The frame as the socket takes it.
+fn encode(frame: &impl Serialize) -> Utf8Bytes {
+    Utf8Bytes::from(protocol::text(frame))
 }
 
 async fn farewell(
     mut socket: ServerSocket,
-    complaint: Option<Complaint>,
-    code: u16,
+    complaint: Option<ErrorFrame>,
+    code: CloseCode,
     reason: &'static str,
     deps: &Deps,
 ) {
     deps.metrics.closed(code);
     if let Some(complaint) = &complaint
-        && socket.send([error_frame(complaint)]).await.is_err()
+        && socket.send([encode(complaint)]).await.is_err()
     {
         return;
     }
-    socket.close(code, reason).await;
+    socket.close(code.number(), reason).await;
 }

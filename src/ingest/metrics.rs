@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::base::metric::Register as _;
+use crate::protocol::{CloseCode, ErrorCode};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DialectLabel {
@@ -52,12 +53,12 @@ impl Metrics {
     }
 
     /// Counts a refusal.
-    pub fn refused(&self, code: &'static str) {
-        self.refused.get_or_create(&CodeLabel { code }).inc();
+    pub fn refused(&self, code: ErrorCode) {
+        self.refused.get_or_create(&CodeLabel { code: code.as_str() }).inc();
     }
 
     /// Counts a connection that we close.
-    pub fn closed(&self, code: u16) {
-        self.closed.get_or_create(&CloseLabel { code }).inc();
+    pub fn closed(&self, code: CloseCode) {
+        self.closed.get_or_create(&CloseLabel { code: code.number() }).inc();
     }
 }

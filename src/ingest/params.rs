@@ -7,7 +7,7 @@ use crate::base::names;
 use crate::base::surrogates;
 use crate::call::bounds::MAX_TIME_MS;
 use crate::call::config::LimitsConfig;
-use crate::session::command::Complaint;
+use crate::protocol::{ErrorCode, ErrorFrame};
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, JsonMap, StreamId};
 
@@ -35,11 +35,11 @@ pub(super) struct Params {
     /// Route to variant, those that there are.
     pub(super) variants: BTreeMap<String, String>,
     /// Non-fatal: names of analyses and variants that there are not.
-    pub(super) complaints: Vec<Complaint>,
+    pub(super) complaints: Vec<ErrorFrame>,
 }
 
-fn bad(name: &str, message: impl std::fmt::Display) -> Complaint {
-    Complaint::new("bad_parameter", format!("{name}: {message}")).fatal()
+fn bad(name: &str, message: impl std::fmt::Display) -> ErrorFrame {
+    ErrorFrame::new(ErrorCode::BadParameter, format!("{name}: {message}")).fatal()
 }
 
 /// Reads the query.
@@ -51,7 +51,7 @@ pub(super) fn read(
     analyses: &Analyses,
     variants: CheckVariant<'_>,
     limits: &LimitsConfig,
-) -> Result<Params, Complaint> {
+) -> Result<Params, ErrorFrame> {
     let mut params = Params {
         call: CallId::mint(),
         stream: StreamId::mint(),
@@ -114,10 +114,10 @@ fn read_analyses(value: &str, analyses: &Analyses, params: &mut Params) {
 }
 
 /// Of the analyses that somebody named, those that there are, and a complaint for each of the others.
-pub(super) fn known_analyses(names: Vec<String>, analyses: &Analyses) -> (Vec<String>, Vec<Complaint>) {
+pub(super) fn known_analyses(names: Vec<String>, analyses: &Analyses) -> (Vec<String>, Vec<ErrorFrame>) {
     let (known, unknown): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| analyses.get(name).is_some());
     let complaint =
-        |name: String| Complaint::new("unknown_analysis", names::unknown("analysis", &name, analyses.names()));
+        |name: String| ErrorFrame::new(ErrorCode::UnknownAnalysis, names::unknown("analysis", &name, analyses.names()));
     (known, unknown.into_iter().map(complaint).collect())
 }
 
@@ -128,20 +128,20 @@ pub(super) type CheckVariant<'a> = &'a dyn Fn(&str, &str) -> Result<(), String>;
 pub(super) fn known_variants(
     chosen: BTreeMap<String, String>,
     check: CheckVariant<'_>,
-) -> (BTreeMap<String, String>, Vec<Complaint>) {
+) -> (BTreeMap<String, String>, Vec<ErrorFrame>) {
     let mut complaints = Vec::new();
     let mut known = chosen;
     known.retain(|route, variant| match check(route, variant) {
         Ok(()) => true,
         Err(message) => {
-            complaints.push(Complaint::new("unknown_variant", format!("variants: {message}")));
+            complaints.push(ErrorFrame::new(ErrorCode::UnknownVariant, format!("variants: {message}")));
             false
         }
     });
     (known, complaints)
 }
 
-fn read_meta(value: &str, limits: &LimitsConfig) -> Result<JsonMap, Complaint> {
+fn read_meta(value: &str, limits: &LimitsConfig) -> Result<JsonMap, ErrorFrame> {
     if value.len() > limits.meta_bytes {
         return Err(bad(
             "meta",

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::base::names;
 use crate::base::surrogates;
-use crate::session::command::Complaint;
+use crate::protocol::{ErrorCode, ErrorFrame};
 use crate::stt::{DecodeError, Decoder, Dialect, Fit};
 use crate::types::{Carry, SttEvent};
 
@@ -53,7 +53,7 @@ impl Pump {
     }
 
     /// Takes the next frame: what it said, and what is wrong with it.
-    pub(super) fn feed(&mut self, text: &str) -> (Vec<SttEvent>, Option<Complaint>) {
+    pub(super) fn feed(&mut self, text: &str) -> (Vec<SttEvent>, Option<ErrorFrame>) {
         self.count += 1;
         let mut events = Vec::new();
         let mut complaint = None;
@@ -66,10 +66,10 @@ impl Pump {
                     self.partly = true;
                     let more = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
                     let message = format!("{message}{more}; it is left out, and the rest of the frame is taken");
-                    complaint = Some(Complaint::new(code, message));
+                    complaint = Some(ErrorFrame::new(*code, message));
                 }
             }
-            Err(DecodeError { code, message, .. }) => complaint = Some(Complaint::new(code, message)),
+            Err(DecodeError { code, message, .. }) => complaint = Some(ErrorFrame::new(code, message)),
         }
         // What the decoder still holds belongs to the stream that ends here.
         if let Some(end @ SttEvent::End { .. }) = events.pop_if(|event| matches!(event, SttEvent::End { .. })) {
@@ -91,7 +91,7 @@ impl Pump {
     }
 
     /// Told once per type.
-    fn unknown_type(&mut self, events: &[SttEvent]) -> Option<Complaint> {
+    fn unknown_type(&mut self, events: &[SttEvent]) -> Option<ErrorFrame> {
         let [SttEvent::Unknown { kind }] = events else { return None };
         if self.unknown.len() >= UNKNOWN_TOLD || !self.unknown.insert(kind.clone()) {
             return None;
@@ -99,7 +99,7 @@ impl Pump {
         let shown: String = kind.chars().take(64).collect();
         let known = ["turn", "partial", "revise", "meta", "end"];
         let message = format!("type: {}", names::unknown("frame type", &shown, &known));
-        Some(Complaint::new("unknown_type", message))
+        Some(ErrorFrame::new(ErrorCode::UnknownType, message))
     }
 }
 
@@ -137,9 +137,9 @@ mod tests {
     #[test]
     fn unknown_types_are_told_once_each_in_our_own_dialect() {
         let mut pump = Pump::new(stt::dialect("sidetone").expect("dialect"), &Arc::default());
-        assert_eq!(pump.feed(r#"{"type":"noise"}"#).1.map(|complaint| complaint.code), Some("unknown_type"));
+        assert_eq!(pump.feed(r#"{"type":"noise"}"#).1.map(|complaint| complaint.code), Some(ErrorCode::UnknownType));
         assert!(pump.feed(r#"{"type":"noise"}"#).1.is_none());
-        assert_eq!(pump.feed("{").1.map(|complaint| complaint.code), Some("bad_json"));
+        assert_eq!(pump.feed("{").1.map(|complaint| complaint.code), Some(ErrorCode::BadJson));
         assert_eq!(pump.count, 3);
     }
     #[test]

@@ -17,7 +17,7 @@ use toml::Value;
 
 use super::feed::{Counters, Feed, Stream};
 use super::record::Recorder;
-use super::watch::{NOT_UNDERSTOOD, Watch};
+use super::watch::Watch;
 use crate::base::metric::Register as _;
 use crate::base::names;
 use crate::base::pulse::{Beat, Pulse};
@@ -25,6 +25,7 @@ use crate::base::secret::outline;
 use crate::base::settings::{Problems, Section, found};
 use crate::base::surrogates;
 use crate::base::ws::{self, ClientSocket, Incoming, Utf8Bytes};
+use crate::protocol::{CloseCode, ErrorCode};
 use crate::session::Sessions;
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, JsonMap, StreamId, id};
@@ -227,7 +228,12 @@ async fn listen(
     let mut watch = Watch::new(config.dialect);
     let warn = |message: String| {
         metrics.feed.not_understood.inc();
-        tracing::warn!(source = config.name, code = NOT_UNDERSTOOD, reason = message, "a source is not understood");
+        tracing::warn!(
+            source = config.name,
+            code = ErrorCode::NotUnderstood.as_str(),
+            reason = message,
+            "a source is not understood"
+        );
     };
     let why = loop {
         let incoming = tokio::select! {
@@ -284,7 +290,7 @@ async fn listen(
         feed.detach().await;
     }
     if why.is_none() {
-        socket.close(1001, "the daemon is stopping").await;
+        socket.close(CloseCode::GoingAway.number(), "the daemon is stopping").await;
     }
     why
 }

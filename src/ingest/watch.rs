@@ -10,8 +10,6 @@ use tokio::time::Instant;
 
 use crate::stt::{self, Dialect, Fit};
 
-/// The error's code.
-pub(super) const NOT_UNDERSTOOD: &str = "not_understood";
 /// Frames of which none is understood before the producer is told.
 pub(super) const FRAMES: usize = 5;
 /// Time from the first frame without one that is understood before the producer is told.

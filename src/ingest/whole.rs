@@ -11,13 +11,12 @@ use super::pump::Pump;
 use super::watch::FRAMES;
 use crate::call::bounds;
 use crate::call::config::LimitsConfig;
-use crate::session::command::{Attached, Command, Complaint, Detach, Frames, Outlet};
+use crate::protocol::ingest::End;
+use crate::protocol::{self, ErrorCode, ErrorFrame};
+use crate::session::command::{Attached, Command, Detach, Frames, Outlet};
 use crate::session::{SessionError, Sessions};
 use crate::stt::{self, Dialect};
-use crate::types::{CallId, Carry, JsonMap, Seq, StreamId, SttEvent};
-
-/// Completes the call behind its last frame.
-const END: &str = r#"{"type":"end","reason":"recording","scope":"call"}"#;
+use crate::types::{CallId, Carry, EndScope, JsonMap, Seq, StreamId, SttEvent};
 
 /// A recording that makes sense.
 pub struct Whole {
@@ -25,7 +24,7 @@ pub struct Whole {
     /// What each frame says, and what the decoder knows by then.
     frames: Vec<(Arc<Carry>, Vec<SttEvent>)>,
     /// Parts of frames that could not be read: the frame's position, and what is wrong. At most [`LOST_SHOWN`].
-    lost: Vec<(usize, Complaint)>,
+    lost: Vec<(usize, ErrorFrame)>,
     /// Why nothing of the first frames was understood, where that is so.
     not_understood: Option<String>,
 }
@@ -51,7 +50,7 @@ impl Whole {
         dialect: &'static dyn Dialect,
         frames: impl IntoIterator<Item = &'a str>,
         limits: &LimitsConfig,
-    ) -> Result<Self, (usize, Complaint)> {
+    ) -> Result<Self, (usize, ErrorFrame)> {
         let mut pump = Pump::new(dialect, &Arc::default());
         let (mut read, mut lost) = (Vec::new(), Vec::new());
         let (mut first, mut known) = (Vec::new(), false);
@@ -73,13 +72,16 @@ impl Whole {
                 Some(_) | None => {}
             }
             for event in &events {
-                bounds::check(event, limits).map_err(|message| (position, Complaint::new("bad_field", message)))?;
+                bounds::check(event, limits)
+                    .map_err(|message| (position, ErrorFrame::new(ErrorCode::BadField, message)))?;
             }
             // A recording's own end would complete the call after its linger only, and what follows would be lost.
             events.retain(|event| !matches!(event, SttEvent::End { .. }));
             read.push((Arc::clone(&pump.carry), events));
         }
-        let (events, _) = pump.feed(END);
+        // Completes the call behind its last frame.
+        let end = End { reason: Some("recording".into()), scope: Some(EndScope::Call), ..End::default() };
+        let (events, _) = pump.feed(&protocol::text(&end));
         read.push((Arc::clone(&pump.carry), events));
         let bound = format!("{} frames", first.len());
         let not_understood = (!known && !first.is_empty()).then(|| stt::not_understood(dialect, &bound, &first));
@@ -87,7 +89,7 @@ impl Whole {
     }
 
     /// Parts of its frames that could not be read and are left out: the frame's position, and what is wrong.
-    pub fn lost(&self) -> &[(usize, Complaint)] {
+    pub fn lost(&self) -> &[(usize, ErrorFrame)] {
         &self.lost
     }
 

@@ -50,7 +50,7 @@ use crate::types::{CallId, Seq};
 /// What is to be appended: one event.
 #[derive(Debug, Clone)]
 pub struct NewRecord {
-    /// The event's wire form, one JSON object without line breaks (see [`crate::types::event::encode`]).
+    /// The event's wire form, one JSON object without line breaks (see `protocol::event::encode`).
     pub frame: Bytes,
     /// Private fields as JSON, or empty. Never goes out.
     pub private: Bytes,

@@ -8,16 +8,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
 
-pub use crate::call::answer::{
-    Ack, Attached, Complaint, Goodbye, MAX_MESSAGE_BYTES, RATE_LIMITED, RunRefusal, Welcome,
-};
+pub use crate::call::answer::{Ack, Attached, Goodbye, RunRefusal, Welcome};
 pub use crate::call::input::{ConnectionNo, Detach, Frames, Gap};
+use crate::protocol::{CloseCode, ErrorFrame};
 use crate::stt::Dialect;
 use crate::types::view::View;
 use crate::types::{JsonMap, Seq, StreamId};
 
-/// Close code of a connection that is to come back.
-const GOING_AWAY: u16 = 1001;
 /// Errors that wait for a connection's writer; older ones are what a producer needs to see.
 const OUTLET_ERRORS: usize = 64;
 
@@ -73,7 +70,7 @@ pub enum Command {
 #[derive(Debug, Default)]
 struct Cell {
     ack: Option<Ack>,
-    complaints: VecDeque<Complaint>,
+    complaints: VecDeque<ErrorFrame>,
     reconnect: bool,
     goodbye: Option<Goodbye>,
 }
@@ -91,7 +88,7 @@ pub struct Outbound {
     /// Newest ack.
     pub ack: Option<Ack>,
     /// In order.
-    pub complaints: Vec<Complaint>,
+    pub complaints: Vec<ErrorFrame>,
     /// Whether the producer is told to reconnect.
     pub reconnect: bool,
     /// Last of all.
@@ -110,7 +107,7 @@ impl Outlet {
     }
 
     /// Adds a complaint; beyond 64 unread ones, further ones are dropped.
-    pub fn complain(&self, complaint: Complaint) {
+    pub fn complain(&self, complaint: ErrorFrame) {
         self.change(|cell| {
             if cell.complaints.len() < OUTLET_ERRORS {
                 cell.complaints.push_back(complaint);
@@ -130,7 +127,7 @@ impl Outlet {
         self.change(|cell| {
             if cell.goodbye.is_none() {
                 cell.reconnect = true;
-                cell.goodbye = Some(Goodbye { complaint: None, code: GOING_AWAY, reason });
+                cell.goodbye = Some(Goodbye { complaint: None, code: CloseCode::GoingAway, reason });
             }
         });
     }

@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 
 use crate::call::outline::{Newest, Outline};
 use crate::call::record::{self, Decoded};
-use crate::hub::{Frame, Kind};
+use crate::hub::Frame;
 use crate::journal::{CallState as State, JournalError, Record, Store};
-use crate::types::{CallId, Event, Seq, Turn, TurnNo};
+use crate::protocol::Event;
+use crate::protocol::event::Kind;
+use crate::types::{CallId, Seq, Turn, TurnNo};
 
 /// Bytes of a log read and taken in before others have their turn.
 pub(super) const PIECE_BYTES: usize = 1024 * 1024;
@@ -120,7 +122,7 @@ fn fold(outline: &mut Outline, frame: &Frame, stored: &Record) {
         Kind::CallCompleted => outline.ended = Some(State::Completed),
         Kind::CallFailed => outline.ended = Some(State::Failed),
         Kind::CallStarted | Kind::CallUpdated => outline.meta = frame.meta(),
-        Kind::CallEvent => {
+        Kind::StreamStarted | Kind::StreamEnded | Kind::Gap | Kind::Other => {
             if let Ok(decoded) = read(stored) {
                 outline.call_event(decoded.event);
             }

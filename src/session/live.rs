@@ -2,15 +2,16 @@
 //!
 //! Knows no sequence number: a frame that nobody watches is not even written.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::json;
 
 use crate::call::effects::Partial;
 use crate::call::task::TaskKey;
 use crate::gateway::Delta;
 use crate::hub::{Hub, LiveFrame, LiveKind};
+use crate::protocol::{self, InsightDelta, TurnPartial, tag};
 use crate::types::{CallId, SttEvent};
 
 /// Longest text of one `insight.delta`, bytes. Longer pieces are split.
@@ -31,14 +32,17 @@ pub(super) fn partial(hub: &Hub, call: &CallId, partial: &Partial) {
     if !wants_partials(hub, call) {
         return;
     }
-    let mut frame = json!({
-        "type": "turn.partial", "call_id": call, "stream_id": partial.stream, "turn_order": partial.turn_order,
-    });
-    if let Some(speaker) = &partial.speaker {
-        frame["speaker"] = json!(speaker);
-    }
-    frame["text"] = json!(partial.text);
-    hub.live(call, LiveFrame { kind: LiveKind::Partial, frame: Bytes::from(frame.to_string()) });
+    let frame = TurnPartial {
+        tag: tag::TurnPartial,
+        subscription: None,
+        cursor: None,
+        call_id: call.clone(),
+        stream_id: partial.stream.clone(),
+        turn_order: partial.turn_order,
+        speaker: partial.speaker.as_deref().map(Cow::Borrowed),
+        text: Cow::Borrowed(&partial.text),
+    };
+    hub.live(call, LiveFrame { kind: LiveKind::Partial, frame: Bytes::from(protocol::text(&frame)) });
 }
 
 /// Passes on each piece of an answer with its offset in characters; `None` where nobody watches.
@@ -52,14 +56,18 @@ pub(super) fn deltas(hub: &Hub, call: &CallId, key: &TaskKey, rev: u64) -> Optio
         let (mut offset, mut rest) = (delta.offset, delta.text);
         loop {
             let (text, after) = rest.split_at(rest.floor_char_boundary(DELTA_BYTES));
-            let mut frame = json!({
-                "type": "insight.delta", "call_id": call, "analysis": &*key.analysis, "rev": rev,
-                "offset": offset, "text": text,
-            });
-            if let Some(turn) = key.turn {
-                frame["turn"] = json!(turn);
-            }
-            hub.live(&call, LiveFrame { kind: kind.clone(), frame: Bytes::from(frame.to_string()) });
+            let frame = InsightDelta {
+                tag: tag::InsightDelta,
+                subscription: None,
+                cursor: None,
+                call_id: call.clone(),
+                analysis: Cow::Borrowed(&key.analysis),
+                rev,
+                offset,
+                text: Cow::Borrowed(text),
+                turn: key.turn,
+            };
+            hub.live(&call, LiveFrame { kind: kind.clone(), frame: Bytes::from(protocol::text(&frame)) });
             if after.is_empty() {
                 return;
             }

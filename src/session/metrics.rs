@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::base::metric::Register as _;
+use crate::protocol::event::Kind;
 use crate::types::Insight;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,8 +89,8 @@ impl Metrics {
     }
 
     /// Counts an event of the type `kind`, with what it says where it is an insight.
-    pub fn event(&self, kind: &'static str, insight: Option<&Insight>) {
-        self.events.get_or_create(&EventLabel { r#type: kind }).inc();
+    pub fn event(&self, kind: Kind, insight: Option<&Insight>) {
+        self.events.get_or_create(&EventLabel { r#type: kind.as_str() }).inc();
         if let Some(insight) = insight {
             let latency = &insight.latency_ms;
             let stages = [

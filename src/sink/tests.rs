@@ -16,7 +16,7 @@ use crate::base::settings::Problems;
 use crate::base::ws::{Incoming, Upgrade};
 use crate::hub;
 use crate::hub::testing::{Memory, call, turn};
-use crate::types::Event;
+use crate::protocol::Event;
 
 fn config(text: &str) -> Config {
     let mut problems = Problems::default();

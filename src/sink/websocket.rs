@@ -13,6 +13,7 @@ use super::feed::Tap;
 use super::{Kind, Sink};
 use crate::base::backoff::Backoff;
 use crate::base::ws::{self, ClientSocket, Incoming};
+use crate::protocol::CloseCode;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of one message from the peer, bytes.
@@ -159,6 +160,6 @@ async fn deliver(
             () = tokio::time::sleep_until(idle), if ping.is_none() => {}
         }
     }
-    socket.close(1001, "going away").await;
+    socket.close(CloseCode::GoingAway.number(), "going away").await;
     None
 }

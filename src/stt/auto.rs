@@ -11,6 +11,7 @@
 use super::fit::{Fit, Score};
 use super::{DIALECTS, DecodeError, Decoder, Dialect, wire};
 use crate::base::surrogates;
+use crate::protocol::ErrorCode;
 use crate::types::{Carry, SttEvent};
 
 /// Number of known frames after which the first of the best candidates is picked, even if none leads.
@@ -112,7 +113,7 @@ impl Decoder for AutoDecoder {
                 candidate.begun |= events.iter().any(|event| matches!(event, SttEvent::Begin { .. }));
                 candidate.said.append(&mut events);
             }
-            error = error.or(result.err().filter(|error| error.code == "bad_json"));
+            error = error.or(result.err().filter(|error| error.code == ErrorCode::BadJson));
         }
         if !any {
             if let Some(error) = error {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::{DecodeError, wire};
+use crate::protocol::ErrorCode;
 use crate::types::{Final, SttEvent, TurnKey, Word};
 
 /// A turn that its vendor does not end is ended at this many bytes of text.
@@ -32,7 +33,7 @@ pub(super) fn channel<'a, K: Ord, V: Default>(
 ) -> Result<&'a mut V, DecodeError> {
     if known.len() >= MAX_CHANNELS && !known.contains_key(&key) {
         let message = format!("{field}: at most {MAX_CHANNELS} different values are allowed on one connection");
-        return Err(DecodeError::new("bad_field", message));
+        return Err(DecodeError::new(ErrorCode::BadField, message));
     }
     Ok(known.entry(key).or_default())
 }

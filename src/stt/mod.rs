@@ -32,6 +32,7 @@ mod zoom;
 pub use self::envelope::Spelling;
 pub use self::fit::{Fit, likelier, names, not_understood};
 use crate::base::surrogates;
+use crate::protocol::ErrorCode;
 use crate::types::{Carry, SttEvent};
 
 /// All dialects, in the order in which they are listed. To add one, add a file, a line here, and a folder of fixtures
@@ -178,8 +179,8 @@ pub trait Decoder: Send {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct DecodeError {
-    /// `bad_json` or `bad_field`.
-    pub code: &'static str,
+    /// [`ErrorCode::BadJson`] or [`ErrorCode::BadField`].
+    pub code: ErrorCode,
     /// Explanation, for people.
     pub message: String,
     /// The part that is wrong, if the rest of the frame may be read without it.
@@ -187,7 +188,7 @@ pub struct DecodeError {
 }
 
 impl DecodeError {
-    fn new(code: &'static str, message: String) -> Self {
+    fn new(code: ErrorCode, message: String) -> Self {
         Self { code, message, fault: None }
     }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::wire;
 use super::wire::strict::{Natural, Share, Text, parse};
 use super::{DecodeError, Decoder, Dialect};
+use crate::protocol::ErrorCode;
 use crate::types::{Final, Revision, SttEvent, TurnKey, Word};
 
 pub(super) struct Sidetone;
@@ -139,7 +140,7 @@ fn revise(frame: ReviseFrame<'_>) -> Result<SttEvent, DecodeError> {
     let words = words("revise", frame.words)?;
     if frame.text.is_none() && frame.speaker.is_none() && words.is_empty() {
         let message = "revise: expected at least one of speaker, text, words; found none".to_owned();
-        return Err(DecodeError::new("bad_field", message));
+        return Err(DecodeError::new(ErrorCode::BadField, message));
     }
     Ok(SttEvent::Revise(Box::new(Revision {
         key: TurnKey::Order(frame.turn_order.0),
@@ -174,7 +175,7 @@ fn check_times(path: &str, start: Natural, end: Natural) -> Result<(), DecodeErr
         return Ok(());
     }
     let message = format!("{path}.end_ms: expected an integer >= start_ms ({}), found {}", start.0, end.0);
-    Err(DecodeError::new("bad_field", message))
+    Err(DecodeError::new(ErrorCode::BadField, message))
 }
 
 #[cfg(test)]

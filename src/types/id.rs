@@ -10,6 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// Longest identifier, in bytes.
 pub const MAX_ID_BYTES: usize = 128;
 
+/// The rule of [`check`] as a regular expression.
+#[cfg(test)]
+const PATTERN: &str = "^[A-Za-z0-9_~:-][A-Za-z0-9_.~:-]{0,127}$";
+
 /// Why a string is not a valid identifier. The message names the rule and repeats at most the offending character.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
@@ -111,6 +115,21 @@ macro_rules! identifier {
         impl fmt::Debug for $name {
             fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str(&self.0)
+            }
+        }
+
+        #[cfg(test)]
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": PATTERN })
             }
         }
 

@@ -7,6 +7,7 @@ use super::TurnNo;
 
 /// Tells if a later insight of the same analysis may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// The call continues; a later insight may follow.
@@ -17,6 +18,7 @@ pub enum Status {
 
 /// The turns in an insight's prompt. Ordinals are inclusive; `null, null, 0` if there were none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Coverage {
     /// First ordinal.
     pub from: Option<TurnNo>,
@@ -32,6 +34,7 @@ pub struct Coverage {
 
 /// A quote that supports an insight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Evidence {
     /// The turn that the quote is from.
     pub turn: TurnNo,
@@ -43,6 +46,7 @@ pub struct Evidence {
 
 /// Tokens as the vendor counted them; `null` if unknown, never 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TokenUsage {
     /// Prompt tokens, including cached ones.
     pub input: Option<u64>,
@@ -54,6 +58,7 @@ pub struct TokenUsage {
 
 /// The model that answered and the prompt that it was given.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Provenance {
     pub route: String,
     /// The variant of the route.
@@ -73,6 +78,7 @@ pub struct Provenance {
 
 /// Durations of the steps, in ms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LatencyMs {
     /// From the newest covered turn until the trigger fired.
     pub debounce: u64,
@@ -88,6 +94,7 @@ pub struct LatencyMs {
 
 /// The result of an analysis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Insight {
     /// Unique id.
     pub id: String,
@@ -120,6 +127,7 @@ pub struct Insight {
 
 /// A job that produced no insight. The last good insight stays valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct InsightFailure {
     pub analysis: String,
     /// The turn, if the analysis is per turn.

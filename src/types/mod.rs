@@ -1,11 +1,10 @@
-//! Plain data shared by every layer: identifiers, turns, the events of a decoder, sequenced events and insights.
+//! Plain data shared by every layer: identifiers, turns, the events of a decoder, and insights.
 //!
 //! Knows no socket, no clock, no journal and no LLM. Every type is `Send`, cheap to clone and has no behaviour beyond
 //! validation and its own wire format.
 
 pub mod attempt;
 pub mod directory;
-pub mod event;
 pub mod id;
 pub mod insight;
 pub mod stt;
@@ -15,7 +14,6 @@ pub mod view;
 pub mod words;
 
 pub use attempt::{AttemptBegun, AttemptDone, Outcome, RequestDone, Why};
-pub use event::{Event, Stamp};
 pub use id::{CallId, IdError, StreamId};
 pub use insight::{Coverage, Evidence, Insight, InsightFailure, LatencyMs, Provenance, Status, TokenUsage};
 pub use stt::{Carry, EndScope, Final, Revision, SttEvent, TurnKey};

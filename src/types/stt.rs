@@ -97,6 +97,7 @@ pub struct Revision {
 
 /// Scope of an `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum EndScope {
     /// This stream only; the call completes after its linger time.

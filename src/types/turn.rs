@@ -6,6 +6,7 @@ use super::{StreamId, TurnNo};
 
 /// One word with its times in ms: stream time before the session, call time after it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Word {
     /// As written in the transcript, punctuation included.
     pub text: String,
@@ -28,10 +29,15 @@ impl Word {
     }
 }
 
+fn always<T>(_: &T) -> bool {
+    true
+}
+
 /// A turn as sent in `turn.final`, `turn.revised`, snapshots and `GET …/turns`.
 ///
 /// Times are ms since the call began. `words` are stored, but sent only on request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Turn {
     /// Ordinal in the call, from 0.
     pub turn: TurnNo,
@@ -59,8 +65,8 @@ pub struct Turn {
     /// 0 to 1, if the vendor gives one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<f32>,
-    /// Words with their times; empty if the vendor gave none. Not part of the wire format: they are a private field of
-    /// the record, added for readers that request them.
-    #[serde(default, skip_serializing)]
+    /// Words with their times; only for readers that include them. In a record they are a private field, so a turn is
+    /// always written without them.
+    #[serde(default, skip_serializing_if = "always")]
     pub words: Vec<Word>,
 }

@@ -1,15 +1,20 @@
-//! Frames of ours that are no events: replies, errors, snapshots.
+//! Fills the frames that are no events: replies, errors, snapshots. Their form is in `protocol::subscribe`.
 
-use serde::Serialize;
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+
+use serde_json::Value;
 
 use super::request::Refusal;
+use crate::base::measure;
 use crate::base::ws::Utf8Bytes;
 use crate::call::fitting::{Fitting, within};
-use crate::hub::{Dropped, Filter};
-use crate::session::command::MAX_MESSAGE_BYTES;
+use crate::hub::{Cursor, Dropped, Filter};
+use crate::protocol::subscribe::{
+    self, Lagged, Pong, ShownTurn, Snapshot, State, Subscribed, SubscribedCall, Unsubscribed, Welcome,
+};
+use crate::protocol::{self, ErrorCode, ErrorFrame, Reconnect, tag};
 use crate::types::view::View;
-use crate::types::{CallId, MAX_FRAME_BYTES, Seq, Turn};
+use crate::types::{CallId, MAX_FRAME_BYTES, Turn, TurnNo};
 
 /// Turns of a snapshot, at most.
 pub const SNAPSHOT_TURNS: usize = 200;
@@ -19,131 +24,116 @@ const SNAPSHOT_TURN_BYTES: usize = 256 * 1024;
 const SNAPSHOT_FRAME_BYTES: usize = 4 * 1024;
 
 /// The first frame.
-pub(super) fn welcome(ping_interval_ms: u128) -> Utf8Bytes {
-    format!(r#"{{"type":"welcome","version":1,"ping_interval_ms":{ping_interval_ms}}}"#).into()
-}
-
-/// A reply's head: `{"id":…,"type":"…"`. Open: whoever calls it closes the object.
-fn reply(id: Option<&Value>, kind: &str) -> String {
-    match id {
-        Some(id) => format!(r#"{{"id":{id},"type":"{kind}""#),
-        None => format!(r#"{{"type":"{kind}""#),
-    }
+pub(super) fn welcome(ping_interval_ms: u64) -> Utf8Bytes {
+    protocol::text(&Welcome { tag: tag::Welcome, version: protocol::VERSION, ping_interval_ms }).into()
 }
 
 /// `pong`
-pub(super) fn pong(id: Option<&Value>) -> Utf8Bytes {
-    (reply(id, "pong") + "}").into()
+pub(super) fn pong(id: Option<Value>) -> Utf8Bytes {
+    protocol::text(&Pong { id, tag: tag::Pong }).into()
 }
 
 /// `unsubscribed`
-pub(super) fn unsubscribed(id: Option<&Value>, subscription: &str) -> Utf8Bytes {
-    format!(r#"{},"subscription":"{subscription}"}}"#, reply(id, "unsubscribed")).into()
-}
-
-/// Where a call of a new subscription stands.
-#[derive(Debug, Serialize)]
-pub(super) struct Standing {
-    /// Names its history; `null` where the call does not exist yet.
-    pub epoch: Option<String>,
-    /// Its head.
-    pub seq: Seq,
-    /// Whether `resume` is met: no snapshot comes.
-    pub recovered: bool,
+pub(super) fn unsubscribed(id: Option<Value>, subscription: String) -> Utf8Bytes {
+    protocol::text(&Unsubscribed { id, tag: tag::Unsubscribed, subscription }).into()
 }
 
 /// `subscribed`; `all` = (recovered, cursor) of a subscription to everything.
 pub(super) fn subscribed(
-    id: Option<&Value>,
+    id: Option<Value>,
     subscription: &str,
-    calls: &[(CallId, Standing)],
-    all: Option<(bool, String)>,
+    calls: Vec<(CallId, SubscribedCall)>,
+    all: Option<(bool, Cursor)>,
 ) -> Utf8Bytes {
-    let calls: Map<String, Value> =
-        calls.iter().map(|(call, standing)| (call.as_str().to_owned(), json!(standing))).collect();
-    let all = all.map(|(recovered, cursor)| format!(r#","recovered":{recovered},"cursor":"{cursor}""#));
-    format!(
-        r#"{},"subscription":"{subscription}","calls":{}{}}}"#,
-        reply(id, "subscribed"),
-        Value::Object(calls),
-        all.unwrap_or_default()
-    )
-    .into()
+    let (recovered, cursor) = all.map(|(recovered, cursor)| (recovered, cursor.to_string())).unzip();
+    let tag = tag::Subscribed;
+    protocol::text(&Subscribed { id, tag, subscription: subscription.to_owned(), calls, recovered, cursor }).into()
 }
 
 /// `error` about something that the client sent.
-pub(super) fn refused(refusal: &Refusal) -> Utf8Bytes {
-    let temporary = refusal.code == "journal_unavailable";
-    error(refusal.id.as_ref(), refusal.code, &refusal.message, false, temporary)
+pub(super) fn refused(refusal: Refusal) -> Utf8Bytes {
+    let Refusal { id, code, message } = refusal;
+    let temporary = code == ErrorCode::JournalUnavailable;
+    protocol::text(&ErrorFrame { temporary, ..ErrorFrame::new(code, message).answering(id) }).into()
 }
 
 /// `error`
-pub(super) fn error(id: Option<&Value>, code: &str, message: &str, fatal: bool, temporary: bool) -> Utf8Bytes {
-    let message = Value::from(&message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)]);
-    format!(r#"{},"code":"{code}","message":{message},"fatal":{fatal},"temporary":{temporary}}}"#, reply(id, "error"))
-        .into()
+pub(super) fn error(error: &ErrorFrame) -> Utf8Bytes {
+    protocol::text(error).into()
 }
 
-/// `lagged`; `members` are those of every push, each followed by a comma.
-pub(super) fn lagged(members: &str, dropped: Dropped) -> Utf8Bytes {
+/// `lagged`
+pub(super) fn lagged(subscription: &str, cursor: Option<Cursor>, dropped: Dropped) -> Utf8Bytes {
     let Dropped { partials, deltas } = dropped;
-    format!(r#"{{"type":"lagged",{members}"dropped":{{"partials":{partials},"deltas":{deltas}}}}}"#).into()
+    let dropped = subscribe::Dropped { partials, deltas };
+    let cursor = cursor.map(|cursor| cursor.to_string());
+    protocol::text(&Lagged { tag: tag::Lagged, subscription: subscription.to_owned(), cursor, dropped }).into()
 }
 
 /// `reconnect`
-pub(super) fn reconnect(after_ms: u64, grace_ms: u128) -> Utf8Bytes {
-    format!(r#"{{"type":"reconnect","after_ms":{after_ms},"grace_ms":{grace_ms}}}"#).into()
+pub(super) fn reconnect(after_ms: u64, grace_ms: u64) -> Utf8Bytes {
+    protocol::text(&Reconnect::new(after_ms, grace_ms)).into()
 }
 
 /// `snapshot`: the call as it stands, as far as `filter` wants it.
-pub(super) fn snapshot(members: &str, view: &View, filter: &Filter) -> Utf8Bytes {
-    let turns = if filter.include.turns { turns(view, filter.include.words) } else { String::new() };
-    let meta = Value::Object(view.meta.clone()).to_string();
-    let room = MAX_FRAME_BYTES.saturating_sub(turns.len() + meta.len() + SNAPSHOT_FRAME_BYTES);
+pub(super) fn snapshot(subscription: &str, cursor: Option<Cursor>, view: &View, filter: &Filter) -> Utf8Bytes {
+    let newest = filter.include.turns.then(|| newest_turns(view, filter.include.words));
+    let turn_bytes = newest.as_ref().map_or(0, |newest| newest.bytes);
+    let (turns_from, turns) = newest.map(|newest| (newest.from, newest.turns)).unzip();
+    let room = MAX_FRAME_BYTES.saturating_sub(turn_bytes + measure::value(&view.meta) + SNAPSHOT_FRAME_BYTES);
     let wanted = view.insights.iter().filter(|(name, _)| filter.wants_analysis(name));
     let Fitting { insights, omitted } = within(wanted.map(|(name, value)| (name.clone(), value.clone())), room);
-    let insights = Value::Object(insights).to_string();
-    let omitted = if omitted.is_empty() { String::new() } else { format!(r#","insights_omitted":{}"#, json!(omitted)) };
-    let mut out = String::with_capacity(turns.len() + meta.len() + insights.len() + 512);
-    out.push_str(r#"{"type":"snapshot","#);
-    out.push_str(members);
-    out.push_str(&format!(
-        r#""call_id":"{}","epoch":{},"seq":{},"state":{{"status":"{}","meta":{meta}{turns},"insights":{insights}{omitted}}}}}"#,
-        view.call_id,
-        Value::String(view.epoch.clone()),
-        view.seq,
-        view.status,
-    ));
-    out.into()
+    let state = State {
+        status: Cow::Borrowed(view.status),
+        meta: Cow::Borrowed(&view.meta),
+        turns_from,
+        turns,
+        insights,
+        insights_omitted: omitted,
+    };
+    let snapshot = Snapshot {
+        tag: tag::Snapshot,
+        subscription: Cow::Borrowed(subscription),
+        cursor: cursor.map(|cursor| cursor.to_string()),
+        call_id: view.call_id.clone(),
+        epoch: Cow::Borrowed(&view.epoch),
+        seq: view.seq,
+        state,
+    };
+    protocol::text(&snapshot).into()
 }
 
-/// `,"turns_from":N,"turns":[…]` with the newest turns.
-fn turns(view: &View, words: bool) -> String {
-    let mut newest: Vec<String> = Vec::new();
+/// The turns of a snapshot.
+struct Newest<'a> {
+    /// Ordinal of the first of them.
+    from: TurnNo,
+    turns: Vec<ShownTurn<'a>>,
+    /// As JSON.
+    bytes: usize,
+}
+
+fn newest_turns(view: &View, words: bool) -> Newest<'_> {
+    let mut turns: Vec<ShownTurn<'_>> = Vec::new();
     let mut bytes = 0;
     for turn in view.turns.iter().rev().take(SNAPSHOT_TURNS) {
-        let text = turn_text(turn, words);
-        bytes += text.len() + 1;
-        if bytes > SNAPSHOT_TURN_BYTES && !newest.is_empty() {
+        let (shown, size) = shown(turn, words);
+        if bytes + size > SNAPSHOT_TURN_BYTES && !turns.is_empty() {
             break;
         }
-        newest.push(text);
+        bytes += size;
+        turns.push(shown);
     }
-    let first = view.turns.len() - newest.len();
-    let from = view.turns.get(first).map_or(0, |turn| turn.turn);
-    newest.reverse();
-    format!(r#","turns_from":{from},"turns":[{}]"#, newest.join(","))
+    turns.reverse();
+    let from = turns.first().map_or(0, |first| first.turn.turn);
+    Newest { from, turns, bytes }
 }
 
-fn turn_text(turn: &Turn, words: bool) -> String {
-    // Plain data into memory: cannot fail.
-    let plain = serde_json::to_string(turn).unwrap_or_else(|_| "{}".to_owned());
-    if !words || turn.words.is_empty() {
-        return plain;
-    }
-    let words = serde_json::to_string(&turn.words).unwrap_or_else(|_| "[]".to_owned());
-    if plain.len() + words.len() > SNAPSHOT_TURN_BYTES {
-        return plain;
-    }
-    format!(r#"{{"words":{words},{}"#, &plain[1..])
+/// The turn, with its words if they are wanted and are not too many, and its bytes as JSON.
+fn shown(turn: &Turn, words: bool) -> (ShownTurn<'_>, usize) {
+    /// `"words":` and two commas.
+    const MARKS: usize = 10;
+    let plain = measure::value(turn) + 1;
+    let word_bytes = if words && !turn.words.is_empty() { measure::value(&turn.words) + MARKS } else { 0 };
+    let with_words = word_bytes > 0 && plain + word_bytes <= SNAPSHOT_TURN_BYTES;
+    (ShownTurn { turn: Cow::Borrowed(turn), with_words }, if with_words { plain + word_bytes } else { plain })
 }

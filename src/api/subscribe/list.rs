@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use super::frames::Standing as Reply;
 use super::lookup::{is_met, look_up, unknown};
 use super::pager::Owed;
-use crate::hub::{Frame, Hub, Interest, Kind, Reader, Wants, contains};
+use crate::hub::{Frame, Hub, Interest, Reader, Wants, contains};
+use crate::protocol::ErrorCode;
+use crate::protocol::event::Kind;
+use crate::protocol::subscribe::SubscribedCall;
 use crate::types::view::View;
 use crate::types::{CallId, JsonMap, Seq};
 
@@ -28,7 +30,7 @@ enum Standing {
 }
 
 /// A list as it is opened: itself, its reader, and what `subscribed` says of each call.
-pub(super) type Opened = (List, Reader, Vec<(CallId, Reply)>);
+pub(super) type Opened = (List, Reader, Vec<(CallId, SubscribedCall)>);
 
 /// Named calls.
 pub(super) struct List {
@@ -45,17 +47,17 @@ impl List {
         wait: bool,
         hub: &Hub,
         (wants, notify): (Wants, &Arc<Notify>),
-    ) -> Result<Opened, (&'static str, String)> {
+    ) -> Result<Opened, (ErrorCode, String)> {
         let mut list = Self { calls: HashMap::with_capacity(calls.len()), owed: VecDeque::new() };
         let mut positions = Vec::new();
         let mut replies = Vec::new();
         for call in calls {
             let Some((head, entry)) = look_up(&call, hub).await? else {
                 if !wait {
-                    return Err(("unknown_call", unknown(&call, hub).await));
+                    return Err((ErrorCode::UnknownCall, unknown(&call, hub).await));
                 }
                 positions.push((call.clone(), 0));
-                replies.push((call.clone(), Reply { epoch: None, seq: 0, recovered: false }));
+                replies.push((call.clone(), SubscribedCall { epoch: None, seq: 0, recovered: false }));
                 list.calls.insert(call, Standing::Absent);
                 continue;
             };
@@ -80,7 +82,7 @@ impl List {
             };
             replies.push((
                 call.clone(),
-                Reply { epoch: Some(entry.epoch), seq: head, recovered: standing == Standing::Following },
+                SubscribedCall { epoch: Some(entry.epoch), seq: head, recovered: standing == Standing::Following },
             ));
             list.calls.insert(call, standing);
         }

@@ -4,6 +4,7 @@
 
 use crate::hub::{Frame, Hub, HubError, contains};
 use crate::journal::{CallState, Entry, JournalError};
+use crate::protocol::ErrorCode;
 use crate::types::{CallId, JsonMap, Seq};
 
 /// Bytes of a log read at once to find a call's `meta` of old.
@@ -19,8 +20,8 @@ pub(super) enum Lookup {
 }
 
 /// The newest readable event of a call and its entry; `None` if there is no such call. `Err` is (code, message).
-pub(super) async fn look_up(call: &CallId, hub: &Hub) -> Result<Option<(Seq, Entry)>, (&'static str, String)> {
-    let unavailable = |error: JournalError| ("journal_unavailable", format!("call {call}: {error}"));
+pub(super) async fn look_up(call: &CallId, hub: &Hub) -> Result<Option<(Seq, Entry)>, (ErrorCode, String)> {
+    let unavailable = |error: JournalError| (ErrorCode::JournalUnavailable, format!("call {call}: {error}"));
     let head = match hub.journal().head(call).await {
         Ok(head) => head,
         Err(JournalError::Damaged { after, .. }) => after,

@@ -8,6 +8,7 @@ use super::Deps;
 use crate::base::names;
 use crate::base::surrogates;
 use crate::hub::{Filter, Include};
+use crate::protocol::ErrorCode;
 use crate::types::{CallId, JsonMap, Seq};
 
 /// Longest `id` that is echoed, characters.
@@ -20,8 +21,7 @@ const MAX_SHOWN: usize = 60;
 pub(super) struct Refusal {
     /// The client's `id`, where it could be read.
     pub id: Option<Value>,
-    /// Stable.
-    pub code: &'static str,
+    pub code: ErrorCode,
     /// What was wrong, where, and what is allowed.
     pub message: String,
 }
@@ -72,11 +72,11 @@ pub(super) fn parse(text: &str, deps: &Deps) -> Result<Request, Refusal> {
     let refuse = |code, message: String| Refusal { id: None, code, message };
     let mut object = match surrogates::from_str(text) {
         Ok(Value::Object(object)) => object,
-        Ok(other) => return Err(refuse("bad_json", format!("expected a JSON object, found {}", show(&other)))),
+        Ok(other) => return Err(refuse(ErrorCode::BadJson, format!("expected a JSON object, found {}", show(&other)))),
         Err(error) => {
             // Its line, column and category: the text itself is not repeated.
             let place = format!("line {}, column {}", error.line(), error.column());
-            return Err(refuse("bad_json", format!("expected a JSON object; it is no JSON at {place}")));
+            return Err(refuse(ErrorCode::BadJson, format!("expected a JSON object; it is no JSON at {place}")));
         }
     };
     let id = match object.remove("id") {
@@ -86,7 +86,7 @@ pub(super) fn parse(text: &str, deps: &Deps) -> Result<Request, Refusal> {
         Some(other) => {
             let found = show(&other);
             let message = format!("id: expected a string of at most {MAX_ID} characters, or a number, found {found}");
-            return Err(refuse("bad_field", message));
+            return Err(refuse(ErrorCode::BadField, message));
         }
     };
     let mut fields = Fields { object, id };
@@ -127,12 +127,12 @@ struct Fields {
 }
 
 impl Fields {
-    fn refusal(&self, code: &'static str, message: String) -> Refusal {
+    fn refusal(&self, code: ErrorCode, message: String) -> Refusal {
         Refusal { id: self.id.clone(), code, message }
     }
 
     fn bad(&self, path: &str, expected: &str, found: &str) -> Refusal {
-        self.refusal("bad_field", format!("{path}: expected {expected}, found {found}"))
+        self.refusal(ErrorCode::BadField, format!("{path}: expected {expected}, found {found}"))
     }
 
     /// `null` is as good as absent.
@@ -142,7 +142,7 @@ impl Fields {
 
     fn call(&self, path: &str, value: &Value) -> Result<CallId, Refusal> {
         let Some(text) = value.as_str() else { return Err(self.bad(path, "a call id", &show(value))) };
-        CallId::parse(text).map_err(|error| self.refusal("bad_field", format!("{path}: {error}")))
+        CallId::parse(text).map_err(|error| self.refusal(ErrorCode::BadField, format!("{path}: {error}")))
     }
 }
 
@@ -178,7 +178,7 @@ fn calls(fields: &mut Fields, deps: &Deps) -> Result<Calls, Refusal> {
             let limit = deps.calls_per_subscription;
             if items.len() > limit {
                 let message = format!("calls: {} of them; limits.calls_per_subscription is {limit}", items.len());
-                return Err(fields.refusal("too_many_calls", message));
+                return Err(fields.refusal(ErrorCode::TooManyCalls, message));
             }
             let mut calls = Vec::with_capacity(items.len());
             let mut known = std::collections::HashSet::new();
@@ -207,7 +207,7 @@ fn known_analysis(fields: &Fields, path: &str, name: &str, deps: &Deps) -> Resul
         deps.analyses.join(", "),
         names::hint(name, &deps.analyses)
     );
-    Err(fields.refusal("unknown_analysis", message))
+    Err(fields.refusal(ErrorCode::UnknownAnalysis, message))
 }
 
 fn analyses(fields: &Fields, items: &[Value], deps: &Deps) -> Result<Vec<String>, Refusal> {
@@ -279,7 +279,7 @@ fn resume(fields: &mut Fields, calls: &Calls, deps: &Deps) -> Result<Resume, Ref
     let limit = deps.calls_per_subscription;
     if object.len() > limit {
         let message = format!("resume: {} calls; limits.calls_per_subscription is {limit}", object.len());
-        return Err(fields.refusal("too_many_calls", message));
+        return Err(fields.refusal(ErrorCode::TooManyCalls, message));
     }
     let mut positions = HashMap::new();
     for (name, value) in object {
@@ -288,7 +288,7 @@ fn resume(fields: &mut Fields, calls: &Calls, deps: &Deps) -> Result<Resume, Ref
         if let Calls::These(these) = calls
             && !these.contains(&call)
         {
-            return Err(fields.refusal("bad_field", format!("{path}: expected only calls that `calls` names")));
+            return Err(fields.refusal(ErrorCode::BadField, format!("{path}: expected only calls that `calls` names")));
         }
         let epoch = value.get("epoch").and_then(Value::as_str);
         let seq = value.get("seq").and_then(Value::as_u64);

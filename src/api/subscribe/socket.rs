@@ -22,7 +22,8 @@ use crate::base::pulse::{Beat, Pulse};
 use crate::base::ws::{Incoming, Socket, Utf8Bytes, WsError};
 use crate::hub::HubError;
 use crate::journal::JournalError;
-use crate::keys::{REVOKED, UNAUTHENTICATED};
+use crate::keys::REVOKED;
+use crate::protocol::{CloseCode, ErrorCode, ErrorFrame};
 use crate::types::Seq;
 use crate::types::view::View;
 
@@ -49,7 +50,7 @@ enum End {
     /// It is gone, or the peer closed it.
     Peer,
     /// We close it.
-    Close(u16, String),
+    Close(CloseCode, String),
     /// It took no byte: we close it, and wait for it to read that.
     Stalled,
     /// Its key is revoked: it is told, and cut where it does not read.
@@ -94,7 +95,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         opening: None,
         made: 0,
         first: 0,
-        out: vec![frames::welcome(deps.ping_interval.as_millis())],
+        out: vec![frames::welcome(whole_ms(deps.ping_interval))],
         unknown_types: HashSet::new(),
         is_new: false,
         retry_at: None,
@@ -112,15 +113,16 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     let (code, reason) = match &end {
         End::Peer => (None, ""),
         End::Close(code, reason) => (Some(*code), reason.as_str()),
-        End::Stalled => (Some(1013), "no byte was taken for 10 s; reconnect and resume"),
-        End::Revoked => (Some(4401), UNAUTHENTICATED),
+        End::Stalled => (Some(CloseCode::TooSlow), "no byte was taken for 10 s; reconnect and resume"),
+        End::Revoked => (Some(CloseCode::Unauthenticated), ErrorCode::Unauthenticated.as_str()),
     };
     if let Some(code) = code {
+        let code = code.number();
         tracing::debug!(code, reason, "a subscriber is closed");
         deps.metrics.closed.get_or_create(&CodeLabel { code }).inc();
         match end {
             End::Revoked => {
-                let error = frames::error(None, UNAUTHENTICATED, REVOKED, true, false);
+                let error = frames::error(&ErrorFrame::new(ErrorCode::Unauthenticated, REVOKED).fatal());
                 socket.dismiss(error, code, reason).await;
             }
             End::Stalled => {
@@ -133,6 +135,10 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         }
     }
     deps.metrics.sockets.dec();
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn maybe(at: Option<Instant>) {
@@ -208,15 +214,15 @@ impl Session {
                 }
                 () = &mut stopped, if drain_end.is_none() => {
                     let after_ms = 500 + rand::random::<u64>() % 2000;
-                    self.out.push(frames::reconnect(after_ms, DRAIN_GRACE.as_millis()));
+                    self.out.push(frames::reconnect(after_ms, whole_ms(DRAIN_GRACE)));
                     drain_end = Some(Instant::now() + DRAIN_GRACE);
                 }
                 () = maybe(quiet_end) => {
-                    return End::Close(1001, "going away; reconnect and resume".to_owned());
+                    return End::Close(CloseCode::GoingAway, "going away; reconnect and resume".to_owned());
                 }
                 beat = pulse.beat(!is_opening) => {
                     if beat == Beat::Gone {
-                        return End::Close(1013, "two pings were not answered; reconnect and resume".to_owned());
+                        return End::Close(CloseCode::TooSlow, "two pings were not answered; reconnect and resume".to_owned());
                     }
                     if let Err(error) = socket.ping().await {
                         return lost(&error);
@@ -225,7 +231,7 @@ impl Session {
                 () = tokio::time::sleep_until(must_subscribe_by), if self.made == 0 && !is_opening => {
                     let timeout = self.deps.subscribe_timeout.as_millis();
                     let reason = format!("no subscribe within {timeout} ms (subscribe.subscribe_timeout_ms)");
-                    return End::Close(4408, reason);
+                    return End::Close(CloseCode::NoSubscribe, reason);
                 }
                 Some(well) = health.next() => {
                     if !well {
@@ -281,10 +287,10 @@ impl Session {
             match subscription.poll(&self.deps, left, &mut self.out) {
                 Ok(more) => busy |= more,
                 Err(error @ HubError::Gone { .. }) => {
-                    return Err(End::Close(1013, format!("{error}; resume without it")));
+                    return Err(End::Close(CloseCode::TooSlow, format!("{error}; resume without it")));
                 }
                 Err(error @ HubError::Damaged { .. }) => {
-                    self.out.push(frames::error(None, "call_damaged", &error.to_string(), false, false));
+                    self.out.push(frames::error(&ErrorFrame::new(ErrorCode::CallDamaged, error.to_string())));
                     busy = true;
                 }
                 Err(HubError::Unavailable(_)) => {
@@ -333,7 +339,8 @@ impl Session {
             }
             Err(error) => {
                 let message = format!("call {} cannot be shown now: {error}", owed.call);
-                self.out.push(frames::error(None, "journal_unavailable", &message, false, true));
+                let error = ErrorFrame::new(ErrorCode::JournalUnavailable, message).temporary();
+                self.out.push(frames::error(&error));
                 subscription.not_viewed(owed);
                 self.retry_at = Some(Instant::now() + RETRY);
             }
@@ -345,13 +352,13 @@ impl Session {
             Ok(Incoming::Text(text)) => {
                 match request::parse(&text, &self.deps) {
                     Ok(request) => self.answer(request),
-                    Err(refusal) => self.refuse(&refusal),
+                    Err(refusal) => self.refuse(refusal),
                 }
                 Ok(())
             }
             Ok(Incoming::Binary(_)) => {
                 let message = "expected a text message with one JSON object, found a binary one".to_owned();
-                self.refuse(&Refusal { id: None, code: "bad_frame", message });
+                self.refuse(Refusal { id: None, code: ErrorCode::BadFrame, message });
                 Ok(())
             }
             Ok(Incoming::Ping | Incoming::Pong) => Ok(()),
@@ -359,14 +366,15 @@ impl Session {
             Err(error @ (WsError::Lost(_) | WsError::Stalled | WsError::Evicted)) => Err(lost(&error)),
             Err(error @ WsError::TooLarge { .. }) => {
                 let reason = error.to_string();
-                self.out.push(frames::error(None, "frame_too_large", &reason, true, false));
-                Err(End::Close(4413, reason))
+                let error = ErrorFrame::new(ErrorCode::FrameTooLarge, reason.clone()).fatal();
+                self.out.push(frames::error(&error));
+                Err(End::Close(CloseCode::FrameTooLarge, reason))
             }
-            Err(WsError::Protocol(message)) => Err(End::Close(4400, message)),
+            Err(WsError::Protocol(message)) => Err(End::Close(CloseCode::BadMessage, message)),
         }
     }
 
-    fn refuse(&mut self, refusal: &Refusal) {
+    fn refuse(&mut self, refusal: Refusal) {
         self.out.push(frames::refused(refusal));
     }
 
@@ -379,19 +387,19 @@ impl Session {
                 self.deps.metrics.subscriptions.inc();
                 self.out.push(reply);
             }
-            Err(refusal) => self.refuse(&refusal),
+            Err(refusal) => self.refuse(refusal),
         }
     }
 
     fn answer(&mut self, request: Request) {
         match request {
-            Request::Ping { id } => self.out.push(frames::pong(id.as_ref())),
+            Request::Ping { id } => self.out.push(frames::pong(id)),
             Request::Subscribe(subscribe) => {
                 let limit = self.deps.subscriptions_per_socket;
                 let id = subscribe.id.clone();
                 if self.subscriptions.len() >= limit {
                     let message = format!("limits.subscriptions_per_socket is {limit}; unsubscribe one first");
-                    return self.refuse(&Refusal { id, code: "too_many_subscriptions", message });
+                    return self.refuse(Refusal { id, code: ErrorCode::TooManySubscriptions, message });
                 }
                 let name = format!("sub_{}", self.made + 1);
                 let (deps, notify) = (Arc::clone(&self.deps), Arc::clone(&self.notify));
@@ -403,13 +411,13 @@ impl Session {
                     Some(index) => {
                         self.subscriptions.remove(index);
                         self.deps.metrics.subscriptions.dec();
-                        self.out.push(frames::unsubscribed(id.as_ref(), &subscription));
+                        self.out.push(frames::unsubscribed(id, subscription));
                     }
                     None => {
                         let there: Vec<&str> = self.subscriptions.iter().map(Subscription::id).collect();
                         let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
                         let message = format!("subscription: no such subscription; there are: {there}");
-                        self.refuse(&Refusal { id, code: "unknown_subscription", message });
+                        self.refuse(Refusal { id, code: ErrorCode::UnknownSubscription, message });
                     }
                 }
             }
@@ -417,7 +425,7 @@ impl Session {
                 let kind: String = kind.chars().take(60).collect();
                 if self.unknown_types.len() < UNKNOWN_TYPES && self.unknown_types.insert(kind.clone()) {
                     let message = format!("type: expected one of subscribe, unsubscribe, ping, found {kind:?}");
-                    self.refuse(&Refusal { id, code: "unknown_type", message });
+                    self.refuse(Refusal { id, code: ErrorCode::UnknownType, message });
                 }
             }
         }
@@ -440,12 +448,12 @@ async fn show(deps: &Deps, owed: &Owed) -> Result<(Seq, Option<Arc<View>>), View
 fn lost(error: &WsError) -> End {
     match error {
         WsError::Stalled => End::Stalled,
-        WsError::Evicted => End::Close(1013, error.to_string()),
+        WsError::Evicted => End::Close(CloseCode::TooSlow, error.to_string()),
         _ => End::Peer,
     }
 }
 
 fn journal_unavailable() -> Utf8Bytes {
     let message = "the journal cannot be used now; nothing is lost, and all goes on by itself";
-    frames::error(None, "journal_unavailable", message, false, true)
+    frames::error(&ErrorFrame::new(ErrorCode::JournalUnavailable, message).temporary())
 }

@@ -14,12 +14,14 @@ use std::task::{Poll, Waker};
 use tokio::sync::Notify;
 
 use super::backlog::Backlog;
-use super::frames::Standing as Reply;
 use super::list::matches_now;
 use super::lookup::{Lookup, is_met, look_up};
 use super::pager::{Owed, Pager, Turned};
 use super::request::Resume;
-use crate::hub::{Batch, Cursor, Frame, Hub, HubError, Interest, Item, Kind, Reader, Wants, contains};
+use crate::hub::{Batch, Cursor, Frame, Hub, HubError, Interest, Item, Reader, Wants, contains};
+use crate::protocol::ErrorCode;
+use crate::protocol::event::Kind;
+use crate::protocol::subscribe::SubscribedCall;
 use crate::types::view::View;
 use crate::types::{CallId, JsonMap, Seq};
 
@@ -36,7 +38,7 @@ enum Standing {
 }
 
 /// A star as it is opened: itself, its reader, and what `subscribed` says of the calls that are resumed by name.
-pub(super) type Opened = (Star, Reader, Vec<(CallId, Reply)>);
+pub(super) type Opened = (Star, Reader, Vec<(CallId, SubscribedCall)>);
 
 /// All calls.
 pub(super) struct Star {
@@ -64,7 +66,7 @@ impl Star {
         wanted: &JsonMap,
         hub: &Hub,
         (wants, notify): (Wants, &Arc<Notify>),
-    ) -> Result<Opened, (&'static str, String)> {
+    ) -> Result<Opened, (ErrorCode, String)> {
         let generation = hub.journal().generation();
         let newest = hub.newest();
         let (cursor, positions) = match resume {
@@ -94,7 +96,7 @@ impl Star {
         let first_page = poll_fn(|context| match star.turn_page(wanted, hub, context.waker()) {
             Ok(true) => Poll::Ready(Ok(())),
             Ok(false) => Poll::Pending,
-            Err(error) => Poll::Ready(Err(("journal_unavailable", error.to_string()))),
+            Err(error) => Poll::Ready(Err((ErrorCode::JournalUnavailable, error.to_string()))),
         });
         first_page.await?;
         Ok((star, reader, replies))
@@ -107,13 +109,13 @@ impl Star {
         wanted: &JsonMap,
         hub: &Hub,
         notify: &Arc<Notify>,
-    ) -> Result<Vec<(CallId, Reply)>, (&'static str, String)> {
+    ) -> Result<Vec<(CallId, SubscribedCall)>, (ErrorCode, String)> {
         let mut replies = Vec::with_capacity(positions.len());
         let mut behind = Vec::new();
         for (call, position) in positions {
             let Some((newest, entry)) = look_up(&call, hub).await? else {
                 // It may have been erased meanwhile, which is no mistake of who saw it.
-                replies.push((call, Reply { epoch: None, seq: 0, recovered: false }));
+                replies.push((call, SubscribedCall { epoch: None, seq: 0, recovered: false }));
                 continue;
             };
             if !contains(&entry.meta, wanted) {
@@ -130,7 +132,7 @@ impl Star {
                 self.unsettled += 1;
                 behind.push((call.clone(), position.1, newest));
             }
-            replies.push((call, Reply { epoch: Some(entry.epoch), seq: newest, recovered }));
+            replies.push((call, SubscribedCall { epoch: Some(entry.epoch), seq: newest, recovered }));
         }
         self.backlog = (!behind.is_empty()).then(|| Backlog::open(behind, hub, notify));
         Ok(replies)

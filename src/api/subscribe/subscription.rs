@@ -75,16 +75,16 @@ impl Subscription {
                     Resume::Positions(positions) => positions,
                     Resume::No | Resume::Cursor(_) => Default::default(),
                 };
-                let (list, reader, standings) =
+                let (list, reader, positions) =
                     List::open(calls, &positions, &wanted, wait, &deps.hub, woken).await.map_err(refuse)?;
-                let reply = frames::subscribed(request_id.as_ref(), &id, &standings, None);
+                let reply = frames::subscribed(request_id, &id, positions, None);
                 (Scope::List(list), reader, reply)
             }
             Calls::All => {
-                let (star, reader, standings) = Star::open(resume, &wanted, &deps.hub, woken).await.map_err(refuse)?;
+                let (star, reader, positions) = Star::open(resume, &wanted, &deps.hub, woken).await.map_err(refuse)?;
                 let position = star.cursor(reader.order().unwrap_or(0));
-                let all = (star.is_recovered(), position.to_string());
-                let reply = frames::subscribed(request_id.as_ref(), &id, &standings, Some(all));
+                let all = (star.is_recovered(), position);
+                let reply = frames::subscribed(request_id, &id, positions, Some(all));
                 (Scope::Star(Box::new(star)), reader, reply)
             }
         };
@@ -134,7 +134,7 @@ impl Subscription {
                 return Ok(false);
             };
             if let Some(dropped) = batch.dropped {
-                out.push(frames::lagged(&self.prefix.members(self.cursor(order)), dropped));
+                out.push(frames::lagged(&self.id, self.cursor(order), dropped));
             }
             self.admitting = Some(Admitting { items: batch.items, admitted: 0, next: 0, order, lookup: None });
         }
@@ -213,8 +213,8 @@ impl Subscription {
         };
         let view = view.filter(|_| due)?;
         deps.metrics.snapshots.inc();
-        let members = self.prefix.members(self.cursor(self.delivered()));
-        Some(frames::snapshot(&members, view, &self.filter))
+        let cursor = self.cursor(self.delivered());
+        Some(frames::snapshot(&self.id, cursor, view, &self.filter))
     }
 
     /// The call could not be shown; it is owed again.

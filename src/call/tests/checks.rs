@@ -10,7 +10,8 @@ use crate::call::log::Log;
 use crate::call::record::{Decoded, Outgoing, decode};
 use crate::call::schedule::TURN_JOBS;
 use crate::call::task::TaskKey;
-use crate::types::{CallId, Event, Insight, Turn, TurnNo};
+use crate::protocol::Event;
+use crate::types::{CallId, Insight, Turn, TurnNo};
 
 /// What the records say so far.
 pub(super) struct Checks {
@@ -90,7 +91,7 @@ impl Checks {
                 assert!(!self.completed || self.by_hand.contains(&failure.analysis), "a failure after the call's end");
             }
             Event::CallCompleted { .. } => assert!(!std::mem::replace(&mut self.completed, true), "completed twice"),
-            _ => assert!(!self.completed, "{} after the call's end", decoded.event.kind()),
+            _ => assert!(!self.completed, "{} after the call's end", decoded.event.kind().as_str()),
         }
     }
 

@@ -10,6 +10,7 @@ use crate::call::answer::Attached;
 use crate::call::effects::{Batch, Reply, TaskEffect, Tell};
 use crate::call::input::{Input, Now, PeerNo};
 use crate::call::task::{Chosen, TaskNo};
+use crate::protocol::ErrorCode;
 
 /// The batch that is being written.
 pub(super) struct Flight {
@@ -42,11 +43,11 @@ impl World {
         for tell in tells {
             match tell {
                 Tell::Complain(peer, complaint) => {
-                    if complaint.code == "call_completed" {
+                    if complaint.code == ErrorCode::CallCompleted {
                         self.producer(peer, |producer| producer.over = true);
                     }
                     assert!(
-                        matches!(complaint.code, "call_completed" | "journal_unavailable"),
+                        matches!(complaint.code, ErrorCode::CallCompleted | ErrorCode::JournalUnavailable),
                         "{}: {}",
                         complaint.code,
                         complaint.message

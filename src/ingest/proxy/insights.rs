@@ -9,11 +9,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
-use super::super::listen::error_of;
 use super::answer::{Injection, response};
 use super::{Deps, Found};
 use crate::hub::{Filter, Include, Interest, Item, Wants};
-use crate::session::command::Complaint;
+use crate::protocol::ErrorFrame;
 use crate::types::{CallId, StreamId};
 
 /// Bytes of events taken from the hub at once.
@@ -22,7 +21,7 @@ const READ_BYTES: usize = 64 << 10;
 /// Tells what is wrong with the client's own parameter, once the session has begun: as an ingest socket does, in the form
 /// in which insights come.
 pub(super) async fn tell(
-    complaints: Vec<Complaint>,
+    complaints: Vec<ErrorFrame>,
     mut found: watch::Receiver<Found>,
     injections: mpsc::Sender<Injection>,
 ) {
@@ -30,7 +29,8 @@ pub(super) async fn tell(
         return;
     }
     for complaint in &complaints {
-        let frame = response(0, "", &error_of(complaint));
+        let error = serde_json::to_value(complaint).unwrap_or_default();
+        let frame = response(0, "", &error);
         if injections.send(Injection { turn_order: None, frame }).await.is_err() {
             return;
         }

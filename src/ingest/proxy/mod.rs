@@ -35,11 +35,12 @@ use self::relay::{Answers, Ended, Relay};
 use self::tap::{Drawn, Tapped};
 use super::feed::{Feed, Stream};
 use super::record::Recorder;
-use super::watch::{NOT_UNDERSTOOD, Watch};
+use super::watch::Watch;
 use crate::base::queue::QueueGauges;
 use crate::base::ws::{self, ServerSocket, Utf8Bytes};
 use crate::hub::Hub;
 use crate::keys::REVOKED;
+use crate::protocol::ErrorCode;
 use crate::session::Sessions;
 use crate::stt;
 use crate::types::{CallId, Seq, StreamId};
@@ -212,7 +213,11 @@ async fn pour(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, met
     let mut watch = Watch::new(feed.dialect());
     let warn = |message: String| {
         metrics.feed.not_understood.inc();
-        tracing::warn!(code = NOT_UNDERSTOOD, reason = message, "a tapped session is not understood");
+        tracing::warn!(
+            code = ErrorCode::NotUnderstood.as_str(),
+            reason = message,
+            "a tapped session is not understood"
+        );
     };
     loop {
         let tapped = tokio::select! {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::super::params::{CheckVariant, known_analyses, known_variants};
 use crate::analysis::Registry as Analyses;
 use crate::base::surrogates;
-use crate::session::command::Complaint;
+use crate::protocol::{ErrorCode, ErrorFrame};
 use crate::types::{CallId, JsonMap, StreamId};
 
 /// The query, divided.
@@ -25,7 +25,7 @@ pub(super) struct Query {
     /// Our own parameter.
     pub(super) sidetone: Sidetone,
     /// What is wrong with it. The session goes on without.
-    pub(super) complaints: Vec<Complaint>,
+    pub(super) complaints: Vec<ErrorFrame>,
     /// Insights come down the client's socket. Without `sidetone` a client hears what the vendor says, and nothing else.
     pub(super) insights: bool,
     /// Turns end twice: unformatted, then formatted.
@@ -72,7 +72,7 @@ impl Sidetone {
     }
 
     /// Leaves out what there is not.
-    fn check(&mut self, analyses: &Analyses, check: CheckVariant<'_>) -> Vec<Complaint> {
+    fn check(&mut self, analyses: &Analyses, check: CheckVariant<'_>) -> Vec<ErrorFrame> {
         let (variants, mut complaints) = known_variants(std::mem::take(&mut self.variants), check);
         self.variants = variants;
         if let Some(names) = self.analyses.take() {
@@ -86,7 +86,7 @@ impl Sidetone {
 
 /// Divides the query.
 pub(super) fn read(query: &str, analyses: &Analyses, variants: CheckVariant<'_>) -> Query {
-    let bad = |message| Complaint::new("bad_parameter", message);
+    let bad = |message| ErrorFrame::new(ErrorCode::BadParameter, message);
     let mut read = Query::default();
     let (mut upstream, mut with_token): (Vec<&str>, Vec<&str>) = Default::default();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -155,7 +155,7 @@ mod tests {
         let named = query(r#"sidetone={"variants":{"summary":"b","other":"c"}}"#);
         assert_eq!(named.sidetone.variants, BTreeMap::from([("summary".to_owned(), "b".to_owned())]));
         assert_eq!(named.complaints.len(), 1);
-        assert_eq!(named.complaints[0].code, "unknown_variant");
+        assert_eq!(named.complaints[0].code, ErrorCode::UnknownVariant);
         assert!(named.complaints[0].message.ends_with("there are: b"), "{}", named.complaints[0].message);
     }
 
@@ -177,7 +177,7 @@ mod tests {
     fn what_is_wrong_is_kept_for_where_it_can_be_told() {
         let bad = query("llm_gateway=nonsense&sidetone=%7B%22call_id%22%3A%22a%2Fb%22%7D");
         assert!(bad.llm_gateway.is_some_and(|question| question.is_err()));
-        assert_eq!(bad.complaints[0].code, "bad_parameter");
+        assert_eq!(bad.complaints[0].code, ErrorCode::BadParameter);
         let unnamed = query("sidetone=%7B%22call_id%22%3A%22a%40b%22%7D");
         let message = &unnamed.complaints[0].message;
         assert!(message.contains("\"call_id\"") && message.contains("column") && !message.contains("a@b"), "{message}");

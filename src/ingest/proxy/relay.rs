@@ -17,6 +17,7 @@ use super::answer::{Injection, Question, Questions, failed, response};
 use super::tap::Tap;
 use super::{Bounds, Metrics, frames};
 use crate::base::ws::{Incoming, ReadHalf, Socket, Utf8Bytes, WriteHalf, WsError};
+use crate::protocol::CloseCode;
 use crate::types::SttEvent;
 
 /// Messages written in one go, if they are there.
@@ -126,7 +127,9 @@ impl Relay {
                     Stopped::ClientBroke(why) => Ended::Refused(why),
                     Stopped::Expired => Ended::Expired,
                     Stopped::Revoked => Ended::Revoked,
-                    Stopped::Evicted => Ended::Closed { code: 1013, reason: WsError::Evicted.to_string() },
+                    Stopped::Evicted => {
+                        Ended::Closed { code: CloseCode::TooSlow.number(), reason: WsError::Evicted.to_string() }
+                    }
                     _ => Ended::Client,
                 }
             }
@@ -144,7 +147,7 @@ impl Relay {
         // The pipeline need not wait for the vendor's goodbye: whoever comes back to the call finds its stream gone.
         drop(self);
         if let Some(upstream) = Socket::join(upstream_in, upstream_out) {
-            upstream.close(1000, "").await;
+            upstream.close(CloseCode::Done.number(), "").await;
         }
         (Socket::join(client_in, client_out), ended)
     }

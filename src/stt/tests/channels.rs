@@ -1,6 +1,7 @@
 //! State that a decoder keeps for each number in a vendor's frames is bounded.
 
 use super::*;
+use crate::protocol::ErrorCode;
 
 /// Makes the frame with a number.
 type Frame = fn(usize) -> String;
@@ -41,7 +42,7 @@ fn channels_beyond_the_limit_are_refused_and_the_known_ones_go_on() {
         let refused: Vec<DecodeError> =
             (1..=1000).filter_map(|number| decoder.decode(&frame(number), &mut out).err()).collect();
         assert_eq!(refused.len(), 1000 - 64, "{name}");
-        assert_eq!(refused[0].code, "bad_field", "{name}");
+        assert_eq!(refused[0].code, ErrorCode::BadField, "{name}");
         assert!(refused[0].message.contains("at most 64 different values"), "{name}: {}", refused[0].message);
         out.clear();
         decoder.decode(&frame(3), &mut out).unwrap_or_else(|error| panic!("{name}: {}", error.message));

@@ -6,6 +6,7 @@ use serde::de::Deserialize;
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
+use crate::protocol::ErrorCode;
 use crate::stt::DecodeError;
 
 /// Longest string that an error message repeats, in characters.
@@ -50,7 +51,7 @@ pub(super) fn explain<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> Dec
     };
     let mut json = serde_json::Deserializer::from_str(frame);
     let error = match serde_path_to_error::deserialize::<_, T>(&mut json) {
-        Ok(_) => return DecodeError::new("bad_json", format!("{what}: not understood")),
+        Ok(_) => return DecodeError::new(ErrorCode::BadJson, format!("{what}: not understood")),
         Err(error) => error,
     };
     let steps = steps(error.path());
@@ -60,12 +61,12 @@ pub(super) fn explain<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> Dec
     let field = |name: &str| steps.iter().cloned().chain([Step::Key(name.to_owned())]).collect();
     if let Some(name) = inner.strip_prefix("missing field ") {
         let name = name.trim_matches('`');
-        let error = DecodeError::new("bad_field", format!("{path}.{name}: required, but missing"));
+        let error = DecodeError::new(ErrorCode::BadField, format!("{path}.{name}: required, but missing"));
         return error.at(Fault::Missing(field(name)));
     }
     if let Some(name) = inner.strip_prefix("duplicate field ") {
         let name = name.trim_matches('`');
-        let error = DecodeError::new("bad_field", format!("{path}.{name}: given more than once"));
+        let error = DecodeError::new(ErrorCode::BadField, format!("{path}.{name}: given more than once"));
         return error.at(Fault::Duplicate(field(name)));
     }
     // Replaces the type names of serde by ours.
@@ -86,8 +87,10 @@ pub(super) fn explain<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> Dec
 pub(super) fn object(frame: &str) -> Result<serde_json::Map<String, Value>, DecodeError> {
     match serde_json::from_str(frame) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(other) => Err(DecodeError::new("bad_field", format!("frame: expected an object, found {}", shown(&other)))),
-        Err(error) => Err(DecodeError::new("bad_json", format!("frame: expected a JSON object, but {error}"))),
+        Ok(other) => {
+            Err(DecodeError::new(ErrorCode::BadField, format!("frame: expected an object, found {}", shown(&other))))
+        }
+        Err(error) => Err(DecodeError::new(ErrorCode::BadJson, format!("frame: expected a JSON object, but {error}"))),
     }
 }
 
@@ -97,7 +100,7 @@ pub(in crate::stt) fn bad_field(path: &str, expected: &str, found: Option<&Value
         None => format!("{path}: required, but missing; expected {expected}"),
         Some(value) => format!("{path}: expected {expected}, found {}", shown(value)),
     };
-    DecodeError::new("bad_field", message)
+    DecodeError::new(ErrorCode::BadField, message)
 }
 
 fn steps(path: &Path) -> Vec<Step> {

@@ -23,9 +23,10 @@ use super::{Deps, Metrics, ViewError, Views, serve};
 use crate::base::ws::{self, ClientSocket, Incoming, Upgrade};
 use crate::hub::testing::{Memory, turn};
 use crate::hub::{self, Hub};
+use crate::protocol::Event;
 use crate::turns::TurnPrivate;
 use crate::types::view::View;
-use crate::types::{CallId, Event, JsonMap, Seq, Word};
+use crate::types::{CallId, JsonMap, Seq, Word};
 
 fn final_turn(number: u64) -> Event {
     Event::TurnFinal { turn: turn(number, "hello there") }

@@ -1,17 +1,18 @@
 //! Sequenced events: the facts of a call, as they are journaled and sent to subscribers.
 //!
 //! The wire form is one JSON object whose first fields are `type`, `call_id`, `seq` and `at`; [`encode`] writes it once
-//! per event, and every reader shares the bytes.
+//! per event, and every reader shares the bytes. Knows no journal and no subscriber.
 
 use std::io::Write as _;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CallId, Insight, InsightFailure, JsonMap, Seq, StreamId, Turn};
+use crate::types::{CallId, Insight, InsightFailure, JsonMap, Seq, StreamId, Turn};
 
 /// An event's call, position and time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Stamp {
     pub call_id: CallId,
     /// Position in the call.
@@ -20,8 +21,80 @@ pub struct Stamp {
     pub at: String,
 }
 
+macro_rules! kinds {
+    ($($name:ident = $text:literal,)*) => {
+        /// The kind of an event: its `type` on the wire.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Kind {
+            $(#[doc = concat!("`", $text, "`")] $name,)*
+            /// An event of a later version, which readers of this one do not tell apart.
+            Other,
+        }
+
+        impl Kind {
+            /// All kinds of this version.
+            pub const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            /// The `type` on the wire; empty for [`Kind::Other`].
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                    Self::Other => "",
+                }
+            }
+
+            /// The kind with this `type`.
+            pub fn from_type(text: &str) -> Self {
+                match text {
+                    $($text => Self::$name,)*
+                    _ => Self::Other,
+                }
+            }
+        }
+    };
+}
+
+kinds! {
+    CallStarted = "call.started",
+    CallUpdated = "call.updated",
+    StreamStarted = "stream.started",
+    StreamEnded = "stream.ended",
+    TurnFinal = "turn.final",
+    TurnRevised = "turn.revised",
+    Gap = "gap",
+    InsightUpdated = "insight.updated",
+    InsightFailed = "insight.failed",
+    CallCompleted = "call.completed",
+    CallFailed = "call.failed",
+}
+
+impl Kind {
+    /// The kind of an encoded event.
+    pub fn of(frame: &str) -> Self {
+        // `encode` writes the type first.
+        let text = frame.strip_prefix(r#"{"type":""#).and_then(|rest| rest.split('"').next());
+        Self::from_type(text.unwrap_or_default())
+    }
+
+    /// Returns true for `turn.final` and `turn.revised`.
+    pub fn is_turn(self) -> bool {
+        matches!(self, Self::TurnFinal | Self::TurnRevised)
+    }
+
+    /// Returns true for `insight.updated` and `insight.failed`.
+    pub fn is_insight(self) -> bool {
+        matches!(self, Self::InsightUpdated | Self::InsightFailed)
+    }
+
+    /// Returns true for the call's last event: `call.completed` or `call.failed`.
+    pub fn ends_call(self) -> bool {
+        matches!(self, Self::CallCompleted | Self::CallFailed)
+    }
+}
+
 /// A fact of a call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "type")]
 pub enum Event {
     /// The call began. Always the first event.
@@ -101,8 +174,10 @@ pub enum Event {
     #[serde(rename = "call.completed")]
     CallCompleted {
         /// Final insight revision by rolling analysis.
+        #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<String, u64>"))]
         r#final: JsonMap,
         /// Reason by analysis, for each one without a final insight.
+        #[cfg_attr(test, schemars(with = "std::collections::BTreeMap<String, String>"))]
         missing: JsonMap,
         /// Cost of the call in US dollars; `null` if a price is unknown.
         cost_usd: Option<f64>,
@@ -117,19 +192,19 @@ pub enum Event {
 
 impl Event {
     /// The `type` field on the wire.
-    pub fn kind(&self) -> &'static str {
+    pub fn kind(&self) -> Kind {
         match self {
-            Self::CallStarted { .. } => "call.started",
-            Self::CallUpdated { .. } => "call.updated",
-            Self::StreamStarted { .. } => "stream.started",
-            Self::StreamEnded { .. } => "stream.ended",
-            Self::TurnFinal { .. } => "turn.final",
-            Self::TurnRevised { .. } => "turn.revised",
-            Self::Gap { .. } => "gap",
-            Self::InsightUpdated { .. } => "insight.updated",
-            Self::InsightFailed { .. } => "insight.failed",
-            Self::CallCompleted { .. } => "call.completed",
-            Self::CallFailed { .. } => "call.failed",
+            Self::CallStarted { .. } => Kind::CallStarted,
+            Self::CallUpdated { .. } => Kind::CallUpdated,
+            Self::StreamStarted { .. } => Kind::StreamStarted,
+            Self::StreamEnded { .. } => Kind::StreamEnded,
+            Self::TurnFinal { .. } => Kind::TurnFinal,
+            Self::TurnRevised { .. } => Kind::TurnRevised,
+            Self::Gap { .. } => Kind::Gap,
+            Self::InsightUpdated { .. } => Kind::InsightUpdated,
+            Self::InsightFailed { .. } => Kind::InsightFailed,
+            Self::CallCompleted { .. } => Kind::CallCompleted,
+            Self::CallFailed { .. } => Kind::CallFailed,
         }
     }
 
@@ -151,8 +226,9 @@ pub fn encode(stamp: &Stamp, event: &Event) -> Vec<u8> {
     let mut body = Vec::with_capacity(1024);
     let encoded = serde_json::to_writer(&mut body, event);
     debug_assert!(encoded.is_ok(), "plain data into memory cannot fail");
+    let kind = event.kind().as_str();
     // `body` is `{"type":"…",…}`: the stamp goes between the tag and the rest.
-    let tag_len = br#"{"type":"""#.len() + event.kind().len();
+    let tag_len = br#"{"type":"""#.len() + kind.len();
     let rest = body.get(tag_len..).unwrap_or_default();
     // The exact final length, because the buffer is kept as it is.
     let digits = stamp.seq.checked_ilog10().map_or(1, |log| log as usize + 1);
@@ -162,19 +238,57 @@ pub fn encode(stamp: &Stamp, event: &Event) -> Vec<u8> {
     let head = write!(
         out,
         "{{\"type\":\"{}\",\"call_id\":\"{}\",\"seq\":{},\"at\":\"{}\"",
-        event.kind(),
-        stamp.call_id,
-        stamp.seq,
-        stamp.at
+        kind, stamp.call_id, stamp.seq, stamp.at
     );
     debug_assert!(head.is_ok(), "writing to memory cannot fail");
     out.extend_from_slice(rest);
     out
 }
 
+/// A sequenced event with its stamp, as a client reads it.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Sequenced {
+    #[cfg_attr(test, schemars(flatten))]
+    pub stamp: Stamp,
+    #[cfg_attr(test, schemars(flatten))]
+    pub event: Event,
+}
+
+impl Sequenced {
+    /// Reads what [`encode`] wrote. Members that readers add, such as `subscription`, are ignored.
+    ///
+    /// # Errors
+    /// The text is not such an event, or one of a later version.
+    pub fn read(frame: &str) -> Result<Self, serde_json::Error> {
+        Ok(Self { stamp: serde_json::from_str(frame)?, event: serde_json::from_str(frame)? })
+    }
+
+    /// Reads a frame of this `type`; `None` if it is no event of this version.
+    ///
+    /// # Errors
+    /// The type is an event's, and the frame is not such an event.
+    pub(super) fn read_kind(kind: &str, frame: &str) -> Result<Option<Self>, serde_json::Error> {
+        match Kind::from_type(kind) {
+            Kind::Other => Ok(None),
+            _ => Self::read(frame).map(Some),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_read_back_and_a_later_one_is_other() {
+        for kind in Kind::ALL {
+            assert_eq!(Kind::from_type(kind.as_str()), *kind);
+        }
+        for other in ["", "{}", r#"{"type":"call.moved"}"#, r#"{"seq":1,"type":"gap"}"#] {
+            assert_eq!(Kind::of(other), Kind::Other, "{other}");
+        }
+    }
 
     #[test]
     fn encoding_is_valid_json_and_reads_back() {
@@ -198,7 +312,9 @@ mod tests {
             assert_eq!(serde_json::from_slice::<Stamp>(&bytes).expect("stamp"), stamp);
             assert_eq!(serde_json::from_slice::<Event>(&bytes).expect("event"), event);
             assert_eq!(bytes.len(), bytes.capacity());
-            assert!(bytes.starts_with(br#"{"type":""#));
+            let text = String::from_utf8(bytes).expect("text");
+            assert_eq!(Kind::of(&text), event.kind());
+            assert_eq!(Sequenced::read(&text).expect("event"), Sequenced { stamp: stamp.clone(), event });
         }
     }
 }

@@ -1,0 +1,170 @@
+//! Close codes of the daemon's WebSockets (DESIGN 5.2), and when a client reconnects after one.
+//!
+//! Knows no socket and no wait: how long a client waits is its own business. The STT proxy closes with the vendor's codes,
+//! which are not here.
+
+use std::fmt;
+
+/// When a client reconnects after its connection was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReconnectWhen {
+    /// At once, with the backoff of repeated failures.
+    Now,
+    /// After a few seconds: reconnecting at once would make things worse.
+    Later,
+    /// Never: reconnecting cannot help.
+    Never,
+}
+
+/// Why the daemon closes a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseCode {
+    /// Everything was sent; for a producer: the call is completed.
+    Done,
+    /// The daemon stops, or the call is taken up again from its journal.
+    GoingAway,
+    /// The client does not read, or its position has left retention.
+    TooSlow,
+    /// A parameter, or a message that is no valid WebSocket message.
+    BadMessage,
+    /// No key, or one that is unknown or revoked.
+    Unauthenticated,
+    /// The key lacks a scope.
+    Forbidden,
+    /// No subscription within `subscribe.subscribe_timeout_ms`.
+    NoSubscribe,
+    /// A newer connection feeds the same stream.
+    Superseded,
+    /// The call is completed and takes no new stream.
+    CallCompleted,
+    /// A message over the limit.
+    FrameTooLarge,
+    /// Over a limit that passes: calls, streams.
+    RateLimited,
+    /// A fault of the daemon, or the call has failed.
+    Internal,
+}
+
+impl CloseCode {
+    /// All of them, by number.
+    pub const ALL: [Self; 12] = [
+        Self::Done,
+        Self::GoingAway,
+        Self::TooSlow,
+        Self::BadMessage,
+        Self::Unauthenticated,
+        Self::Forbidden,
+        Self::NoSubscribe,
+        Self::Superseded,
+        Self::CallCompleted,
+        Self::FrameTooLarge,
+        Self::RateLimited,
+        Self::Internal,
+    ];
+
+    /// The number in the close frame.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::Done => 1000,
+            Self::GoingAway => 1001,
+            Self::TooSlow => 1013,
+            Self::BadMessage => 4400,
+            Self::Unauthenticated => 4401,
+            Self::Forbidden => 4403,
+            Self::NoSubscribe => 4408,
+            Self::Superseded => 4409,
+            Self::CallCompleted => 4410,
+            Self::FrameTooLarge => 4413,
+            Self::RateLimited => 4429,
+            Self::Internal => 4500,
+        }
+    }
+
+    /// The code with this number; `None` if the daemon closes with no such number.
+    pub fn from_number(number: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.number() == number)
+    }
+
+    /// A short name, for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::GoingAway => "going away",
+            Self::TooSlow => "too slow",
+            Self::BadMessage => "bad message",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NoSubscribe => "no subscribe",
+            Self::Superseded => "superseded",
+            Self::CallCompleted => "call completed",
+            Self::FrameTooLarge => "frame too large",
+            Self::RateLimited => "rate limited",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// When a client reconnects that did not expect the close.
+    pub const fn reconnect(self) -> ReconnectWhen {
+        match self {
+            Self::Done | Self::GoingAway | Self::TooSlow | Self::NoSubscribe => ReconnectWhen::Now,
+            Self::RateLimited | Self::Internal => ReconnectWhen::Later,
+            Self::BadMessage
+            | Self::Unauthenticated
+            | Self::Forbidden
+            | Self::Superseded
+            | Self::CallCompleted
+            | Self::FrameTooLarge => ReconnectWhen::Never,
+        }
+    }
+}
+
+impl fmt::Display for CloseCode {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.number(), self.name())
+    }
+}
+
+/// When a client reconnects after a close with this number, which may also come from a proxy in between, or stand for a
+/// connection that was lost.
+pub fn reconnect_after(number: u16) -> ReconnectWhen {
+    match CloseCode::from_number(number) {
+        Some(code) => code.reconnect(),
+        None => match number {
+            // Policy violation: a proxy's refusal, and the STT vendor's.
+            1008 => ReconnectWhen::Never,
+            // Internal error of whatever answered.
+            1011 => ReconnectWhen::Later,
+            // 1005 and 1006: the connection was lost. 1012: a restart.
+            _ => ReconnectWhen::Now,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn close_codes_have_the_numbers_of_the_contract() {
+        let numbers = CloseCode::ALL.map(CloseCode::number);
+        assert_eq!(numbers, [1000, 1001, 1013, 4400, 4401, 4403, 4408, 4409, 4410, 4413, 4429, 4500]);
+        for code in CloseCode::ALL {
+            assert_eq!(CloseCode::from_number(code.number()), Some(code));
+        }
+        assert_eq!(CloseCode::from_number(1006), None);
+        assert_eq!(CloseCode::RateLimited.to_string(), "4429 rate limited");
+    }
+
+    #[test]
+    fn close_code_that_a_client_cannot_mend_means_never() {
+        for number in [1008, 4400, 4401, 4403, 4409, 4410, 4413] {
+            assert_eq!(reconnect_after(number), ReconnectWhen::Never, "{number}");
+        }
+        for number in [1001, 1005, 1006, 1012, 1013, 4408] {
+            assert_eq!(reconnect_after(number), ReconnectWhen::Now, "{number}");
+        }
+        for number in [1011, 4429, 4500] {
+            assert_eq!(reconnect_after(number), ReconnectWhen::Later, "{number}");
+        }
+    }
+}
