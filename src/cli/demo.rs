@@ -21,9 +21,10 @@ use owo_colors::OwoColorize as _;
 
 use crate::app;
 use crate::config::Config;
+use crate::protocol::subscribe::Include;
 use crate::recording;
 use crate::stt;
-use crate::types::id;
+use crate::types::{CallId, id};
 
 use super::discovery;
 use super::meter::Meter;
@@ -193,8 +194,9 @@ async fn call(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<Opt
             said => said?,
         }
     }
+    let call_id = CallId::parse(CALL_ID)?;
     let mut positions =
-        Positions::new(Selection::Calls(vec![CALL_ID.to_owned()]), Vec::new(), vec!["turns", "partials"]);
+        Positions::new(Selection::Calls(vec![call_id]), Vec::new(), vec![Include::Turns, Include::Partials]);
     let fallback = Fallback::watch(chosen);
     let watching = follow(target, &mut positions, |heard| {
         if let Heard::Frame(_, frame) = heard {

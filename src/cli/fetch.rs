@@ -9,9 +9,10 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
-use super::reconnect::{Again, Backoff};
+use super::reconnect::Backoff;
 use super::target::{Target, next_step};
 use crate::base::http::{Kind, Pool, uri};
+use crate::protocol::ReconnectWhen;
 
 /// Timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -100,7 +101,7 @@ pub(crate) async fn get_patiently(target: &Target, path: &str, patience: Duratio
         let passes = |status: StatusCode| !status.is_client_error() || PASSING.contains(&status);
         let again = answer.as_ref().map_or(true, |(status, _)| passes(*status)) && Instant::now() < deadline;
         match answer.and_then(|(status, body)| read(target, path, status, &body)) {
-            Err(_) if again => tokio::time::sleep(backoff.next(Again::Now)).await,
+            Err(_) if again => tokio::time::sleep(backoff.next(ReconnectWhen::Now)).await,
             answer => return answer,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! The recording replays to the same turns: a revision is written as the whole turn again, in its new state.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,18 +11,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use owo_colors::OwoColorize as _;
-use serde_json::{Map, Value, json};
 
 use super::fetch;
 use super::out::say;
 use super::target::{DEFAULT_LISTEN, Target};
 use super::watch::{Heard, Positions, Selection, follow};
 use crate::base::owner;
+use crate::protocol::ingest::{self, ClientFrame};
+use crate::protocol::subscribe::{Include, ServerFrame};
+use crate::protocol::{self, Event, TurnPartial, tag};
 use crate::recording::{self, Header};
-use crate::types::CallId;
-
-/// The fields that a `turn` frame takes over from a turn as the daemon sends it.
-const FIELDS: [&str; 6] = ["speaker", "text", "start_ms", "end_ms", "language", "confidence"];
+use crate::types::{CallId, EndScope, Turn};
 
 /// Options of `sidetone record`.
 #[derive(Debug, Args)]
@@ -55,7 +55,7 @@ pub(crate) struct RecordArgs {
 /// No daemon, or the file cannot be written.
 pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
     let target: Target = args.to.parse().map_err(|error| anyhow!("--to: {error}"))?;
-    CallId::parse(&args.call).map_err(|error| anyhow!("CALL: {error}"))?;
+    let call = CallId::parse(&args.call).map_err(|error| anyhow!("CALL: {error}"))?;
     let path = match args.output {
         Some(path) => path,
         None => std::path::absolute(format!("{}.jsonl", args.call))?,
@@ -66,18 +66,19 @@ pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
     fetch::get(&target, "/version").await?;
     // No file is created or replaced before the daemon has accepted the subscription.
     let mut tape = None;
-    let include = if args.no_words { vec!["turns", "partials"] } else { vec!["turns", "words", "partials"] };
-    let mut positions = Positions::new(Selection::Calls(vec![args.call.clone()]), Vec::new(), include);
+    let mut include = vec![Include::Turns, Include::Partials];
+    include.extend((!args.no_words).then_some(Include::Words));
+    let mut positions = Positions::new(Selection::Calls(vec![call]), Vec::new(), include);
     let taken = tokio::select! {
         taken = follow(&target, &mut positions, |heard| match heard {
-            Heard::Frame(_, frame) => {
-                if tape.is_none() && frame["type"] == "subscribed" {
+            Heard::Frame(text, frame) => {
+                if tape.is_none() && frame["type"] == tag::Subscribed::TEXT {
                     let file = std::fs::File::create(&path);
                     let file = file.with_context(|| format!("cannot write {}", path.display()))?;
                     owner::give(&path, path.parent().and_then(owner::heir))?;
                     tape = Some(Tape::begin(std::io::BufWriter::new(file))?);
                 }
-                tape.as_mut().map_or(Ok(ControlFlow::Continue(())), |tape| tape.take(frame))
+                tape.as_mut().map_or(Ok(ControlFlow::Continue(())), |tape| tape.take(text))
             }
             Heard::Lost(why) => {
                 anstream::eprintln!("{} {why}; coming back", "lost:".yellow());
@@ -111,63 +112,63 @@ impl<W: std::io::Write> Tape<W> {
         Ok(tape)
     }
 
-    fn take(&mut self, frame: &Value) -> Result<ControlFlow<()>> {
-        match frame["type"].as_str().unwrap_or_default() {
-            "snapshot" => {
-                for turn in frame["state"]["turns"].as_array().into_iter().flatten() {
-                    let end = Duration::from_millis(turn["end_ms"].as_u64().unwrap_or(0));
-                    self.base = self.base.max(end);
+    fn take(&mut self, text: &str) -> Result<ControlFlow<()>> {
+        match ServerFrame::read(text) {
+            Ok(ServerFrame::Snapshot(snapshot)) => {
+                for shown in snapshot.state.turns.into_iter().flatten() {
+                    self.base = self.base.max(Duration::from_millis(shown.turn.end_ms));
                     self.began = Instant::now();
-                    self.turn(turn)?;
+                    self.turn(shown.turn.into_owned())?;
                 }
-                if frame["state"]["status"] == "completed" {
+                if snapshot.state.status == "completed" {
                     return self.end();
                 }
             }
-            "turn.final" | "turn.revised" => self.turn(&frame["turn"])?,
-            "turn.partial" => {
-                let mut said = Map::new();
-                said.insert("type".to_owned(), json!("partial"));
+            Ok(ServerFrame::TurnPartial(TurnPartial { speaker, text, .. })) => {
                 // A partial has no ordinal: it belongs to the next turn.
-                said.insert("turn_order".to_owned(), json!(self.turns));
-                for name in ["speaker", "text"] {
-                    if let Some(value) = frame.get(name).filter(|value| !value.is_null()) {
-                        said.insert(name.to_owned(), value.clone());
-                    }
-                }
-                self.frame(&Value::Object(said))?;
+                let partial = ingest::Partial { turn_order: self.turns, speaker, text, ..Default::default() };
+                self.frame(&ClientFrame::Partial(partial))?;
             }
-            "call.updated" => self.frame(&json!({"type": "meta", "meta": frame["meta"]}))?,
-            "call.completed" => return self.end(),
+            Ok(ServerFrame::Event(pushed)) => match pushed.event.event {
+                Event::TurnFinal { turn } | Event::TurnRevised { turn, .. } => self.turn(turn)?,
+                Event::CallUpdated { meta } => {
+                    let meta = ingest::Meta { meta: Cow::Owned(meta), ..Default::default() };
+                    self.frame(&ClientFrame::Meta(meta))?;
+                }
+                Event::CallCompleted { .. } => return self.end(),
+                _ => {}
+            },
+            // A frame of a later version too: there is nothing in it to record.
             _ => {}
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    fn turn(&mut self, turn: &Value) -> Result<()> {
-        let mut said = Map::new();
-        said.insert("type".to_owned(), json!("turn"));
-        said.insert("turn_order".to_owned(), turn["turn"].clone());
-        for name in FIELDS {
-            if let Some(value) = turn.get(name).filter(|value| !value.is_null()) {
-                said.insert(name.to_owned(), value.clone());
-            }
-        }
-        if let Some(words) = turn.get("words").filter(|words| words.as_array().is_some_and(|words| !words.is_empty())) {
-            said.insert("words".to_owned(), words.clone());
-        }
-        self.turns = self.turns.max(turn["turn"].as_u64().unwrap_or(0) + 1);
-        self.frame(&Value::Object(said))
+    fn turn(&mut self, turn: Turn) -> Result<()> {
+        self.turns = self.turns.max(turn.turn + 1);
+        let frame = ingest::Turn {
+            turn_order: turn.turn,
+            speaker: turn.speaker.map(Cow::Owned),
+            text: Cow::Owned(turn.text),
+            start_ms: Some(turn.start_ms),
+            end_ms: Some(turn.end_ms),
+            language: turn.language.map(Cow::Owned),
+            confidence: turn.confidence,
+            words: Cow::Owned(turn.words),
+            ..Default::default()
+        };
+        self.frame(&ClientFrame::Turn(frame))
     }
 
     fn end(&mut self) -> Result<ControlFlow<()>> {
-        self.frame(&json!({"type": "end", "scope": "call"}))?;
+        let end = ingest::End { scope: Some(EndScope::Call), ..Default::default() };
+        self.frame(&ClientFrame::End(end))?;
         Ok(ControlFlow::Break(()))
     }
 
-    fn frame(&mut self, frame: &Value) -> Result<()> {
+    fn frame(&mut self, frame: &ClientFrame<'_>) -> Result<()> {
         let at = self.base + self.began.elapsed();
-        self.line(&recording::write_frame(at, &frame.to_string()))
+        self.line(&recording::write_frame(at, &protocol::text(frame)))
     }
 
     fn line(&mut self, line: &str) -> Result<()> {
@@ -184,18 +185,23 @@ mod tests {
     #[test]
     fn what_is_recorded_reads_back_as_the_same_turns() {
         let mut tape = Tape::begin(Vec::new()).expect("header");
-        let turn = json!({"turn": 0, "stream_id": "s", "turn_order": 4, "rev": 0, "speaker": "A", "text": "One.",
-            "start_ms": 5, "end_ms": 900, "words": [{"text": "One.", "start_ms": 5, "end_ms": 900}]});
-        let revised = json!({"turn": 0, "stream_id": "s", "turn_order": 4, "rev": 1, "speaker": "B", "text": "One.",
-            "start_ms": 5, "end_ms": 900});
+        let turn = r#"{"turn":0,"stream_id":"s","turn_order":4,"rev":0,"speaker":"A","text":"One.","start_ms":5,"end_ms":900,
+            "words":[{"text":"One.","start_ms":5,"end_ms":900}]}"#;
+        let revised = r#"{"turn":0,"stream_id":"s","turn_order":4,"rev":1,"speaker":"B","text":"One.","start_ms":5,"end_ms":900}"#;
+        let stamp = r#""subscription":"sub_1","call_id":"c","seq":3,"at":"t""#;
         for frame in [
-            json!({"type": "snapshot", "state": {"status": "open", "turns": [turn]}}),
-            json!({"type": "turn.partial", "text": "tw"}),
-            json!({"type": "turn.revised", "turn": revised}),
+            format!(
+                r#"{{"type":"snapshot","subscription":"sub_1","call_id":"c","epoch":"e","seq":2,
+                "state":{{"status":"open","meta":{{}},"turns_from":0,"turns":[{turn}],"insights":{{}}}}}}"#
+            ),
+            r#"{"type":"turn.partial","call_id":"c","stream_id":"s","turn_order":5,"text":"tw"}"#.to_owned(),
+            r#"{"type":"alert.raised","call_id":"c"}"#.to_owned(),
+            format!(r#"{{"type":"turn.revised",{stamp},"turn":{revised},"changed":["speaker"]}}"#),
         ] {
             assert!(tape.take(&frame).expect("taken").is_continue());
         }
-        assert!(tape.take(&json!({"type": "call.completed"})).expect("taken").is_break());
+        let completed = format!(r#"{{"type":"call.completed",{stamp},"final":{{}},"missing":{{}},"cost_usd":null}}"#);
+        assert!(tape.take(&completed).expect("taken").is_break());
         let recording = recording::parse(std::str::from_utf8(&tape.out).expect("text")).expect("recording");
         assert_eq!((recording.header.dialect.as_str(), recording.frames.len()), ("sidetone", 4));
         assert!(recording.frames[0].at >= Duration::from_millis(900));

@@ -20,6 +20,7 @@ use super::screen::harmless;
 use super::target::DEFAULT_LISTEN;
 use crate::base::surrogates;
 use crate::base::ws::{self, Incoming, Utf8Bytes};
+use crate::protocol::CloseCode;
 
 /// Duration of the audio in one message.
 const CHUNK: Duration = Duration::from_millis(50);
@@ -121,7 +122,7 @@ pub(crate) async fn run(args: StreamArgs) -> Result<ExitCode> {
     };
     tokio::select! {
         ended = listen => match ended {
-            Ok((1000, _)) => Ok(ExitCode::SUCCESS),
+            Ok((code, _)) if code == CloseCode::Done.number() => Ok(ExitCode::SUCCESS),
             Ok((code, reason)) => bail!("the endpoint closed the session: {code} {}", harmless(&reason)),
             Err(error) => Err(error),
         },

@@ -8,16 +8,21 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use futures::FutureExt as _;
+use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use crate::base::ws::{self, ClientSocket, Incoming, Utf8Bytes, WsError};
 use crate::cli::fetch;
 use crate::cli::meter::Meter;
-use crate::cli::reconnect::{Again, Backoff, after_close, after_dial};
+use crate::cli::reconnect::{Backoff, after_dial};
 use crate::cli::target::{Target, next_step};
+use crate::protocol::close::{CloseCode, ReconnectWhen, reconnect_after};
+use crate::protocol::ingest::{self, ServerFrame, Welcome};
+use crate::protocol::{self, ErrorFrame, Event, Reconnect};
 use crate::recording::Recording;
 use crate::stt::Dialect;
+use crate::types::Insight;
 
 use super::Speed;
 use super::expected::{Expected, Listed};
@@ -83,12 +88,12 @@ pub(crate) async fn play(play: Play<'_>) -> (CallReport, Result<()>) {
 /// How a connection ended, except by an error that ends the call's replay.
 enum End {
     Completed,
-    Dropped { again: Again, wait: Option<Duration>, why: String },
+    Dropped { when: ReconnectWhen, wait: Option<Duration>, why: String },
 }
 
 impl End {
     fn lost(error: &WsError) -> Self {
-        Self::Dropped { again: Again::Now, wait: None, why: error.to_string() }
+        Self::Dropped { when: ReconnectWhen::Now, wait: None, why: error.to_string() }
     }
 }
 
@@ -125,7 +130,7 @@ impl<'a> Producer<'a> {
         let mut frames: Vec<Utf8Bytes> =
             recording.frames.iter().map(|frame| Utf8Bytes::from(&*frame.message)).collect();
         if !expected.ends {
-            frames.push(Utf8Bytes::from_static(r#"{"type":"end"}"#));
+            frames.push(Utf8Bytes::from(protocol::text(&ingest::End::default())));
         }
         let mut offsets = vec![0];
         offsets.extend(frames.iter().scan(0, |sum, frame| {
@@ -180,7 +185,7 @@ impl<'a> Producer<'a> {
         let mut backoff = Backoff::default();
         let mut lost_at: Option<Instant> = None;
         loop {
-            let (again, wait, why) =
+            let (when, wait, why) =
                 match ws::connect(&self.url, &self.play.target.headers(), MAX_MESSAGE_BYTES, DIAL_TIMEOUT).await {
                     Ok(socket) => {
                         let welcomed = self.connections;
@@ -191,19 +196,19 @@ impl<'a> Producer<'a> {
                         }
                         match end {
                             End::Completed => return Ok(()),
-                            End::Dropped { again, wait, why } => (again, wait, why),
+                            End::Dropped { when, wait, why } => (when, wait, why),
                         }
                     }
                     Err(error) => (after_dial(&error), None, error.to_string()),
                 };
-            if again == Again::Never {
+            if when == ReconnectWhen::Never {
                 bail!("{why}");
             }
             let since = *lost_at.get_or_insert_with(Instant::now);
             if since.elapsed() > self.play.patience {
                 bail!("no connection for {} s: {why}", self.play.patience.as_secs());
             }
-            tokio::time::sleep(wait.unwrap_or_else(|| backoff.next(again))).await;
+            tokio::time::sleep(wait.unwrap_or_else(|| backoff.next(when))).await;
         }
     }
 
@@ -213,14 +218,13 @@ impl<'a> Producer<'a> {
             Ok(Err(end)) => return end,
             Err(_) => {
                 let why = format!("no welcome within {} s", WELCOME_TIMEOUT.as_secs());
-                return Ok(End::Dropped { again: Again::Later, wait: None, why });
+                return Ok(End::Dropped { when: ReconnectWhen::Later, wait: None, why });
             }
         };
         self.connections += 1;
-        self.outbox.welcomed(welcome["frames"].as_u64());
-        if let Some(insights) = welcome["insights"].as_object() {
-            insights.values().for_each(|insight| self.insight(insight));
-        }
+        self.outbox.welcomed(welcome.frames);
+        // Those of a per-turn analysis, an object by turn, are no insight.
+        welcome.insights.values().flat_map(Insight::deserialize).for_each(|insight| self.insight(&insight));
         let started = *self.started.get_or_insert_with(Instant::now);
         let mut heard = Instant::now();
         let mut window_full: Option<Instant> = None;
@@ -236,9 +240,9 @@ impl<'a> Producer<'a> {
             if let Some((until, after)) = draining
                 && (self.outbox.acked() == self.outbox.next() || now >= until)
             {
-                socket.close(1001, "as asked").await;
+                socket.close(CloseCode::GoingAway.number(), "as asked").await;
                 let why = "the daemon asked to come back".to_owned();
-                return Ok(End::Dropped { again: Again::Now, wait: Some(after), why });
+                return Ok(End::Dropped { when: ReconnectWhen::Now, wait: Some(after), why });
             }
             let full = self.offsets[self.outbox.next()] - self.offsets[self.outbox.acked()] > WINDOW_BYTES;
             window_full = if full { window_full.or(Some(now)) } else { None };
@@ -283,24 +287,23 @@ impl<'a> Producer<'a> {
 
     async fn leave(&self, socket: ClientSocket, end: End) -> End {
         if matches!(end, End::Completed) {
-            socket.close(1000, "done").await;
+            socket.close(CloseCode::Done.number(), "done").await;
         }
         end
     }
 
     /// Waits for `welcome`; `Err` if the connection ends before it.
-    async fn welcome(&mut self, socket: &mut ClientSocket) -> Result<Value, Result<End>> {
+    async fn welcome(&mut self, socket: &mut ClientSocket) -> Result<Welcome<'static>, Result<End>> {
         loop {
             match socket.recv().await {
-                Ok(Incoming::Text(text)) => {
-                    let frame: Value = serde_json::from_str(&text).unwrap_or_default();
-                    if frame["type"] == "welcome" {
-                        return Ok(frame);
+                Ok(Incoming::Text(text)) => match read(&text) {
+                    ServerFrame::Welcome(welcome) => return Ok(*welcome),
+                    frame => {
+                        if let Some(end) = self.frame(frame, &mut None).transpose() {
+                            return Err(end);
+                        }
                     }
-                    if let Some(end) = self.frame(&frame, &mut None).transpose() {
-                        return Err(end);
-                    }
-                }
+                },
                 other => {
                     if let Some(end) = self.incoming(other, &mut None).transpose() {
                         return Err(end);
@@ -316,13 +319,10 @@ impl<'a> Producer<'a> {
         draining: &mut Option<(Instant, Duration)>,
     ) -> Result<Option<End>> {
         match incoming {
-            Ok(Incoming::Text(text)) => {
-                let frame: Value = serde_json::from_str(&text).unwrap_or_default();
-                self.frame(&frame, draining)
-            }
+            Ok(Incoming::Text(text)) => self.frame(read(&text), draining),
             Ok(Incoming::Closed { code, reason }) => {
                 let why = format!("the daemon closed the connection: {code} {reason}");
-                Ok(Some(End::Dropped { again: after_close(code), wait: None, why }))
+                Ok(Some(End::Dropped { when: reconnect_after(code), wait: None, why }))
             }
             Ok(Incoming::Binary(_) | Incoming::Ping | Incoming::Pong) => Ok(None),
             Err(error @ (WsError::TooLarge { .. } | WsError::Protocol(_))) => Err(anyhow!(error)),
@@ -330,55 +330,52 @@ impl<'a> Producer<'a> {
         }
     }
 
-    fn frame(&mut self, frame: &Value, draining: &mut Option<(Instant, Duration)>) -> Result<Option<End>> {
-        match frame["type"].as_str().unwrap_or_default() {
-            "ack" => {
+    fn frame(&mut self, frame: ServerFrame, draining: &mut Option<(Instant, Duration)>) -> Result<Option<End>> {
+        match frame {
+            ServerFrame::Ack(ack) => {
                 let now = Instant::now();
-                for index in self.outbox.acknowledged(frame["frames"].as_u64().unwrap_or(0)) {
+                for index in self.outbox.acknowledged(ack.frames) {
                     if let (true, Some(sent)) = (self.is_final[index], self.first_sent[index]) {
                         self.report.acks.push(now - sent);
                     }
                 }
             }
-            "insight.updated" => self.insight(&frame["insight"]),
-            "insight.failed" => self.report.failures += 1,
-            "call.completed" => return Ok(Some(End::Completed)),
-            "reconnect" => {
-                let ms = |key: &str| Duration::from_millis(frame[key].as_u64().unwrap_or(1000));
-                *draining = Some((Instant::now() + ms("grace_ms").min(DRAIN_WAIT), ms("after_ms")));
+            ServerFrame::Event(event) => match &event.event {
+                Event::InsightUpdated { insight } => self.insight(insight),
+                Event::InsightFailed { .. } => self.report.failures += 1,
+                Event::CallCompleted { .. } => return Ok(Some(End::Completed)),
+                _ => {}
+            },
+            ServerFrame::Reconnect(Reconnect { after_ms, grace_ms, .. }) => {
+                let [after, grace] = [after_ms, grace_ms].map(Duration::from_millis);
+                *draining = Some((Instant::now() + grace.min(DRAIN_WAIT), after));
             }
-            "error" => {
-                let code = frame["code"].as_str().unwrap_or("error");
-                let message = frame["message"].as_str().unwrap_or_default();
-                let fatal = frame["fatal"].as_bool().unwrap_or(false);
-                let temporary = frame["temporary"].as_bool().unwrap_or(false);
+            ServerFrame::Error(ErrorFrame { code, message, fatal, temporary, .. }) => {
                 if fatal && !temporary {
-                    bail!("the daemon refused: {code}: {message}{}", next_step(code));
+                    bail!("the daemon refused: {code}: {message}{}", next_step(&code));
                 }
-                if self.said.insert(code.to_owned()) {
-                    self.play.meter.warn(&format!("{}: {code}: {message}", self.play.call_id));
+                let said = format!("{code}: {message}");
+                if self.said.insert(code) {
+                    self.play.meter.warn(&format!("{}: {said}", self.play.call_id));
                 }
                 if fatal {
-                    let why = format!("{code}: {message}");
-                    return Ok(Some(End::Dropped { again: Again::Later, wait: None, why }));
+                    return Ok(Some(End::Dropped { when: ReconnectWhen::Later, wait: None, why: said }));
                 }
             }
-            _ => {}
+            ServerFrame::Welcome(_) | ServerFrame::Unknown => {}
         }
         Ok(None)
     }
 
-    fn insight(&mut self, insight: &Value) {
-        let (Some(id), Some(analysis)) = (insight["id"].as_str(), insight["analysis"].as_str()) else { return };
-        if !self.insights.insert(id.to_owned()) {
+    fn insight(&mut self, insight: &Insight) {
+        if !self.insights.insert(insight.id.clone()) {
             return;
         }
-        let newest = insight["turn"].as_u64().or_else(|| insight["covers"]["to"].as_u64());
-        let Some(newest) = newest else { return };
+        let Some(newest) = insight.turn.or(insight.covers.to) else { return };
         // A later insight over the same turns (such as the final one) did not wait for a turn: its time is not
         // measured.
-        if self.covered.insert((analysis.to_owned(), newest)) {
-            self.arrivals.push(Arrival { analysis: analysis.to_owned(), newest, at: Instant::now() });
+        if self.covered.insert((insight.analysis.clone(), newest)) {
+            self.arrivals.push(Arrival { analysis: insight.analysis.clone(), newest, at: Instant::now() });
         }
     }
 
@@ -441,4 +438,9 @@ impl<'a> Producer<'a> {
         }
         report
     }
+}
+
+/// A frame of the daemon; one that cannot be read counts as one of a later version.
+fn read(text: &str) -> ServerFrame {
+    ServerFrame::read(text).unwrap_or(ServerFrame::Unknown)
 }

@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 use super::*;
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes};
 use crate::cli::scripted;
+use crate::hub::testing::insight;
+use crate::protocol::event::encode;
+use crate::protocol::{self, ErrorCode, ErrorFrame, Event, Reconnect, Stamp, ingest, tag};
 use crate::recording::{self, Header};
+use crate::types::{CallId, JsonMap, StreamId};
 
 /// Behaviour of the daemon on one connection.
 #[derive(Clone, Copy)]
@@ -104,14 +108,29 @@ fn listed(state: &Mutex<State>) -> Value {
     json!({"turns": turns, "next": null})
 }
 
+fn frame(frame: &impl serde::Serialize) -> Utf8Bytes {
+    Utf8Bytes::from(protocol::text(frame))
+}
+
 async fn converse(mut socket: ServerSocket, state: &Mutex<State>, act: Act) {
     let covered = {
         let mut state = state.lock().expect("lock");
         state.connections += 1;
         state.covered.replace(0)
     };
-    let send = |frame: Value| [Utf8Bytes::from(frame.to_string())];
-    socket.send(send(json!({"type":"welcome","frames":covered,"acked":null,"insights":{}}))).await.expect("welcome");
+    let (call_id, stream_id) = (CallId::parse("c").expect("id"), StreamId::parse("s_1").expect("id"));
+    let welcome = ingest::Welcome {
+        tag: tag::Welcome,
+        version: protocol::VERSION,
+        call_id: call_id.clone(),
+        epoch: "e".into(),
+        stream_id: stream_id.clone(),
+        acked: None,
+        frames: covered,
+        insights: Default::default(),
+        insights_omitted: Default::default(),
+    };
+    socket.send([frame(&welcome)]).await.expect("welcome");
     let mut frames = Vec::new();
     while frames.len() < act.read {
         match socket.recv().await {
@@ -125,24 +144,27 @@ async fn converse(mut socket: ServerSocket, state: &Mutex<State>, act: Act) {
         state.covered = Some(act.cover as u64);
     }
     if act.ack {
-        let _ = socket.send(send(json!({"type":"ack","frames":act.cover,"turn_order":null}))).await;
+        let ack = ingest::Ack { tag: tag::Ack, stream_id, frames: act.cover as u64, turn_order: None };
+        let _ = socket.send([frame(&ack)]).await;
     }
     match act.then {
         Then::Drop => drop(socket),
         Then::Close(code) => socket.close(code, "scripted").await,
         Then::AskToLeave => {
-            let _ = socket.send(send(json!({"type":"reconnect","after_ms":10,"grace_ms":200}))).await;
+            let _ = socket.send([frame(&Reconnect::new(10, 200))]).await;
             while let Ok(Incoming::Text(_) | Incoming::Ping | Incoming::Pong) = socket.recv().await {}
         }
         Then::Refuse => {
-            let error = json!({"type":"error","code":"scripted","message":"no","fatal":true,"temporary":false});
-            let _ = socket.send(send(error)).await;
+            let _ = socket.send([frame(&ErrorFrame::new(ErrorCode::BadParameter, "scripted").fatal())]).await;
             socket.close(4400, "scripted").await;
         }
         Then::Complete => {
-            let insight = json!({"id":"i_1","analysis":"summary","covers":{"from":0,"to":1},"value":{}});
-            let _ = socket.send(send(json!({"type":"insight.updated","insight":insight}))).await;
-            let _ = socket.send(send(json!({"type":"call.completed","call_id":"c","seq":9}))).await;
+            let completed = Event::CallCompleted { r#final: JsonMap::new(), missing: JsonMap::new(), cost_usd: None };
+            for (seq, event) in [(8, insight("summary", 1, None)), (9, completed)] {
+                let stamp = Stamp { call_id: call_id.clone(), seq, at: "2026-01-01T00:00:00.000Z".into() };
+                let text = String::from_utf8(encode(&stamp, &event)).expect("text");
+                let _ = socket.send([Utf8Bytes::from(text)]).await;
+            }
             socket.close(1000, "done").await;
         }
     }
@@ -178,7 +200,7 @@ async fn a_refusal_ends_it_and_what_was_sent_counts_as_lost() {
     let daemon = Daemon::start(vec![Act { read: 3, cover: 1, ack: true, then: Then::Refuse }]).await;
     let (report, result) = daemon.play(3).await;
     let error = result.expect_err("refused").to_string();
-    assert!(error.contains("scripted: no"), "{error}");
+    assert!(error.contains("bad_parameter: scripted"), "{error}");
     assert_eq!((report.turns, report.lost), (1, 2));
 }
 

@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use http::{HeaderValue, header};
+use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::base::ws::{self, ClientSocket, DialError, Incoming, Utf8Bytes};
-use crate::cli::reconnect::{Again, Backoff, after_close, after_dial};
+use crate::cli::reconnect::{Backoff, after_dial};
 use crate::cli::target::{Target, next_step};
+use crate::protocol::close::{CloseCode, ReconnectWhen, reconnect_after};
+use crate::protocol::subscribe::{ServerFrame, Welcome};
+use crate::protocol::{self, ErrorFrame, Reconnect, tag};
 
-use super::positions::Positions;
+use super::positions::{ID, Positions};
 
 /// Timeout of a connection and its handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -35,7 +39,7 @@ pub(crate) enum Heard<'a> {
 
 enum End {
     Done,
-    Dropped { again: Again, wait: Option<Duration>, why: String },
+    Dropped { when: ReconnectWhen, wait: Option<Duration>, why: String },
 }
 
 /// Follows `positions` until `take` breaks. A daemon that cannot be reached at the start is an error; later, a lost
@@ -59,7 +63,7 @@ pub(crate) async fn follow(
     let mut connected = false;
     let mut lost = false;
     loop {
-        let (again, wait, why) = match ws::connect(&url, &headers, MAX_MESSAGE_BYTES, DIAL_TIMEOUT).await {
+        let (when, wait, why) = match ws::connect(&url, &headers, MAX_MESSAGE_BYTES, DIAL_TIMEOUT).await {
             Err(error @ (DialError::Connect(_) | DialError::Timeout(_))) if !connected => {
                 bail!("no daemon at {target}: {error}; `sidetone serve` starts one, --to names another");
             }
@@ -71,24 +75,24 @@ pub(crate) async fn follow(
                 let since = Instant::now();
                 match Box::pin(converse(socket, positions, &mut take)).await? {
                     End::Done => return Ok(()),
-                    End::Dropped { again, wait, why } => {
+                    End::Dropped { when, wait, why } => {
                         // A connection that lasted is not a failure: the backoff starts over.
                         if since.elapsed() > Duration::from_secs(1) {
                             backoff.reset();
                         }
-                        (again, wait, why)
+                        (when, wait, why)
                     }
                 }
             }
             Err(error) => (after_dial(&error), None, error.to_string()),
         };
-        if again == Again::Never {
+        if when == ReconnectWhen::Never {
             bail!("{target}: {why}");
         }
         if !std::mem::replace(&mut lost, true) && take(Heard::Lost(&why))?.is_break() {
             return Ok(());
         }
-        tokio::time::sleep(wait.unwrap_or_else(|| backoff.next(again))).await;
+        tokio::time::sleep(wait.unwrap_or_else(|| backoff.next(when))).await;
     }
 }
 
@@ -97,8 +101,8 @@ async fn converse(
     positions: &mut Positions,
     take: &mut impl FnMut(Heard<'_>) -> Result<ControlFlow<()>>,
 ) -> Result<End> {
-    let dropped = |why: String| End::Dropped { again: Again::Now, wait: None, why };
-    let subscribe = Utf8Bytes::from(positions.subscribe().to_string());
+    let dropped = |why: String| End::Dropped { when: ReconnectWhen::Now, wait: None, why };
+    let subscribe = Utf8Bytes::from(protocol::text(&positions.subscribe()));
     if let Err(error) = socket.send([subscribe]).await {
         return Ok(dropped(error.to_string()));
     }
@@ -109,41 +113,36 @@ async fn converse(
         let text = match tokio::time::timeout(ping_interval * 5 / 2, socket.recv()).await {
             Err(_) => return Ok(dropped("nothing was heard, not even a ping".to_owned())),
             Ok(Err(error)) => return Ok(dropped(error.to_string())),
-            Ok(Ok(Incoming::Closed { code: 1000, .. })) => return Ok(End::Done),
+            Ok(Ok(Incoming::Closed { code, .. })) if code == CloseCode::Done.number() => return Ok(End::Done),
             Ok(Ok(Incoming::Closed { code, reason })) => {
                 let why = format!("the daemon closed the connection: {code} {reason}");
-                return Ok(End::Dropped { again: after_close(code), wait: None, why });
+                return Ok(End::Dropped { when: reconnect_after(code), wait: None, why });
             }
             Ok(Ok(Incoming::Text(text))) => text,
             Ok(Ok(_)) => continue,
         };
         let Ok(frame) = serde_json::from_str::<Value>(&text) else { continue };
         if positions.accept(&frame) && take(Heard::Frame(&text, &frame))?.is_break() {
-            socket.close(1000, "done").await;
+            socket.close(CloseCode::Done.number(), "done").await;
             return Ok(End::Done);
         }
-        match frame["type"].as_str().unwrap_or_default() {
-            "welcome" => {
-                if let Some(interval) = frame["ping_interval_ms"].as_u64() {
-                    ping_interval = Duration::from_millis(interval.max(1000));
-                }
+        match control(&frame) {
+            Some(ServerFrame::Welcome(welcome)) => {
+                ping_interval = Duration::from_millis(welcome.ping_interval_ms.max(1000));
             }
-            "error" if frame["id"] == "1" || frame["fatal"] == true => {
-                let said = format!("{}: {}", text_of(&frame["code"]), text_of(&frame["message"]));
-                if frame["temporary"] == true {
-                    return Ok(End::Dropped { again: Again::Later, wait: None, why: said });
+            Some(ServerFrame::Error(error)) if error.fatal || error.id.as_deref() == Some(&Value::from(ID)) => {
+                let said = format!("{}: {}", error.code, error.message);
+                if error.temporary {
+                    return Ok(End::Dropped { when: ReconnectWhen::Later, wait: None, why: said });
                 }
-                bail!("the daemon refused: {said}{}", next_step(text_of(&frame["code"])));
+                bail!("the daemon refused: {said}{}", next_step(&error.code));
             }
-            "reconnect" => {
-                let wait = Duration::from_millis(frame["after_ms"].as_u64().unwrap_or(1000));
+            Some(ServerFrame::Reconnect(Reconnect { after_ms, grace_ms, .. })) => {
                 let why = "the daemon asked to come back".to_owned();
                 // The frames that the daemon still has come before its close frame.
-                return Ok(drain(socket, positions, take, frame["grace_ms"].as_u64()).await?.unwrap_or(End::Dropped {
-                    again: Again::Now,
-                    wait: Some(wait),
-                    why,
-                }));
+                let drained = drain(socket, positions, take, Duration::from_millis(grace_ms)).await?;
+                let wait = Some(Duration::from_millis(after_ms));
+                return Ok(drained.unwrap_or(End::Dropped { when: ReconnectWhen::Now, wait, why }));
             }
             _ => {}
         }
@@ -155,9 +154,9 @@ async fn drain(
     mut socket: ClientSocket,
     positions: &mut Positions,
     take: &mut impl FnMut(Heard<'_>) -> Result<ControlFlow<()>>,
-    grace_ms: Option<u64>,
+    grace: Duration,
 ) -> Result<Option<End>> {
-    let until = Instant::now() + Duration::from_millis(grace_ms.unwrap_or(0)).min(Duration::from_secs(2));
+    let until = Instant::now() + grace.min(Duration::from_secs(2));
     while let Ok(Ok(incoming)) = tokio::time::timeout_at(until, socket.recv()).await {
         match incoming {
             Incoming::Text(text) => {
@@ -170,12 +169,18 @@ async fn drain(
             _ => {}
         }
     }
-    socket.close(1001, "as asked").await;
+    socket.close(CloseCode::GoingAway.number(), "as asked").await;
     Ok(None)
 }
 
-fn text_of(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
+/// The frames that the connection itself acts on; none of them is an event.
+fn control(frame: &Value) -> Option<ServerFrame> {
+    match frame["type"].as_str()? {
+        tag::Welcome::TEXT => Welcome::deserialize(frame).ok().map(ServerFrame::Welcome),
+        tag::Error::TEXT => ErrorFrame::deserialize(frame).ok().map(ServerFrame::Error),
+        tag::Reconnect::TEXT => Reconnect::deserialize(frame).ok().map(ServerFrame::Reconnect),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -188,10 +193,16 @@ mod tests {
     use crate::base::ws::ServerSocket;
     use crate::cli::scripted;
     use crate::cli::watch::Selection;
+    use crate::protocol::subscribe::Include;
+    use crate::types::CallId;
 
     async fn say(socket: &mut ServerSocket, frames: &[Value]) {
         let frames: Vec<Utf8Bytes> = frames.iter().map(|frame| Utf8Bytes::from(frame.to_string())).collect();
         socket.send(frames).await.expect("send");
+    }
+
+    fn call() -> CallId {
+        CallId::parse("c").expect("id")
     }
 
     fn turn(seq: u64) -> Value {
@@ -230,7 +241,7 @@ mod tests {
             |_| None,
         )
         .await;
-        let mut positions = Positions::new(Selection::Calls(vec!["c".into()]), vec![], vec!["turns"]);
+        let mut positions = Positions::new(Selection::Calls(vec![call()]), vec![], vec![Include::Turns]);
         let (mut seen, mut lost) = (Vec::new(), 0);
         follow(&target, &mut positions, |heard| {
             match heard {

@@ -15,6 +15,8 @@ use owo_colors::OwoColorize as _;
 use super::name_list;
 use super::screen::{self, Screen};
 use super::target::{DEFAULT_LISTEN, Target};
+use crate::protocol::subscribe::Include;
+use crate::types::{CallId, IdError};
 
 pub(crate) use follow::{Heard, follow};
 pub(crate) use positions::{Positions, Selection};
@@ -34,8 +36,8 @@ pub(crate) struct WatchArgs {
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
     to: String,
     /// A call, several times for several; default: all, those to come too
-    #[arg(long = "call", value_name = "ID")]
-    calls: Vec<String>,
+    #[arg(long = "call", value_name = "ID", value_parser = call_id)]
+    calls: Vec<CallId>,
     /// Analyses to show; default: all
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = name_list)]
     analyses: Vec<String>,
@@ -50,6 +52,10 @@ pub(crate) struct WatchArgs {
     until_completed: bool,
 }
 
+fn call_id(text: &str) -> Result<CallId, IdError> {
+    CallId::parse(text)
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -60,9 +66,10 @@ pub(crate) struct WatchArgs {
 pub(crate) async fn run(args: WatchArgs) -> Result<ExitCode> {
     let target: Target = args.to.parse().map_err(|error| anyhow!("--to: {error}"))?;
     let single = args.calls.len() == 1;
-    let mut open: HashSet<String> = args.calls.iter().cloned().collect();
+    let mut open: HashSet<String> = args.calls.iter().map(ToString::to_string).collect();
     let selection = if args.calls.is_empty() { Selection::All } else { Selection::Calls(args.calls) };
-    let include = if args.no_partials { vec!["turns"] } else { vec!["turns", "partials"] };
+    let mut include = vec![Include::Turns];
+    include.extend((!args.no_partials).then_some(Include::Partials));
     let mut positions = Positions::new(selection, args.analyses, include);
     let mut screen = Screen::stdout(!single);
     if !args.json {
