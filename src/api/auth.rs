@@ -161,6 +161,9 @@ mod tests {
         (Verb::Get, "/healthz", "", Some(&[])),
         (Verb::Get, "/readyz", "", Some(&[])),
         (Verb::Get, "/version", "", Some(&[])),
+        (Verb::Get, "/schemas/", "", Some(&[])),
+        (Verb::Get, "/schemas/{name}", "", Some(&[])),
+        (Verb::Get, "/openapi.json", "", Some(&[])),
         (Verb::Get, "/", "", Some(&[])),
     ];
 

@@ -14,8 +14,10 @@ pub mod guard;
 mod health;
 mod items;
 pub mod models;
+mod openapi;
 mod query;
 mod routes;
+mod schemas;
 mod stt;
 pub mod subscribe;
 mod transcripts;
@@ -170,7 +172,9 @@ impl Service {
         let direct = (request.method() == Method::POST).then(|| routes::completions(request.uri().path())).flatten();
         if let Some(route) = direct {
             return match auth::check(&request, route, &api.keys, &api.proxy.tokens) {
-                Ok(caller) => chat::complete(Arc::clone(api), caller, request, &hold.holder, began).await,
+                Ok(caller) => {
+                    chat::complete(Arc::clone(api), caller, request, &hold.holder, route.body_bytes, began).await
+                }
                 Err(refusal) => OpenAiError::refused(&refusal).into_response(),
             };
         }

@@ -1,5 +1,6 @@
-//! Every path of the HTTP surface, once: its method, who may use it, the form of its errors, and its handler. The router,
-//! the key check and README's table are made from this list; a route without an access rule does not compile.
+//! Every path of the HTTP surface, once: its method, who may use it, the largest body that it reads, the form of its errors,
+//! and its handler. The router, the key check, `/openapi.json` and README's table are made from this list; a route without
+//! an access rule does not compile.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::auth::{self, Refusal};
 use super::error::{ApiError, OpenAiError};
-use super::{Api, calls, chat, health, models, stt, transcripts, usage};
+use super::{Api, calls, chat, health, models, openapi, schemas, stt, transcripts, usage};
 use crate::keys::Scope;
 
 /// What a request's key must have.
@@ -45,6 +46,16 @@ pub(super) enum Verb {
     Delete,
 }
 
+impl Verb {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
 /// One path with one method.
 pub(super) struct Route {
     pub(super) verb: Verb,
@@ -54,7 +65,13 @@ pub(super) struct Route {
     pub(super) also: Option<(&'static str, Scope)>,
     /// A short-lived token of ours may stand in for the key.
     pub(super) takes_token: bool,
-    form: Form,
+    /// What it does, in a few words.
+    pub(super) about: &'static str,
+    /// Names of the query's parameters.
+    pub(super) query: &'static [&'static str],
+    /// Largest body that it reads, bytes; 0: it reads none.
+    pub(super) body_bytes: usize,
+    pub(super) form: Form,
     handler: fn(MethodFilter) -> MethodRouter<Arc<Api>>,
 }
 
@@ -63,10 +80,15 @@ const fn route(
     path: &'static str,
     access: Access,
     form: Form,
+    about: &'static str,
     handler: fn(MethodFilter) -> MethodRouter<Arc<Api>>,
 ) -> Route {
-    Route { verb, path, access, also: None, takes_token: false, form, handler }
+    Route { verb, path, access, also: None, takes_token: false, about, query: &[], body_bytes: 0, form, handler }
 }
+
+/// The largest body that a request's route reads, bytes; the router puts it on each request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BodyLimit(pub(super) usize);
 
 impl Route {
     const fn with_parameter(self, parameter: &'static str, scope: Scope) -> Self {
@@ -75,6 +97,14 @@ impl Route {
 
     const fn with_token(self) -> Self {
         Self { takes_token: true, ..self }
+    }
+
+    const fn with_query(self, query: &'static [&'static str]) -> Self {
+        Self { query, ..self }
+    }
+
+    const fn with_body(self, body_bytes: usize) -> Self {
+        Self { body_bytes, ..self }
     }
 
     /// The refusal in this route's form; a socket's handler sends its own after the upgrade.
@@ -92,37 +122,84 @@ use Form::{OpenAi, Problem, Socket};
 use Scope::{Admin, Gateway, Ingest, Subscribe};
 use Verb::{Delete, Get, Post};
 
+const MIB: usize = 1024 * 1024;
+
 /// All routes. Completions stand first, for they are looked up before the router is asked.
 pub(super) static ROUTES: &[Route] = &[
-    route(Post, "/v1/chat/completions", Scopes(&[Gateway]), OpenAi, |method| on(method, chat::post)),
-    route(Post, "/chat/completions", Scopes(&[Gateway]), OpenAi, |method| on(method, chat::post)),
-    route(Get, "/v1/models", Scopes(&[Gateway]), OpenAi, |method| on(method, models::list)),
-    route(Get, "/models", Scopes(&[Gateway]), OpenAi, |method| on(method, models::list)),
-    route(Get, "/v1/models/{*id}", Scopes(&[Gateway]), OpenAi, |method| on(method, models::show)),
-    route(Get, "/models/{*id}", Scopes(&[Gateway]), OpenAi, |method| on(method, models::show)),
-    route(Post, "/v1/transcripts", Scopes(&[Gateway]), Problem, |method| on(method, transcripts::post)),
-    route(Get, "/v1/ingest", Scopes(&[Ingest]), Socket, |method| on(method, super::ingest_socket)),
-    route(Get, "/v1/dialects", AnyKey, Problem, |method| on(method, stt::dialects)),
-    route(Get, "/v3/ws", Scopes(&[Ingest]), Socket, |method| on(method, stt::socket))
-        .with_parameter("llm_gateway", Gateway)
-        .with_token(),
-    route(Get, "/v3/token", Scopes(&[Ingest]), Problem, |method| on(method, stt::token)),
-    route(Get, "/v1/subscribe", Scopes(&[Subscribe]), Socket, |method| on(method, super::subscribe_socket)),
-    route(Get, "/v1/calls", Scopes(&[Subscribe]), Problem, |method| on(method, calls::list)),
-    route(Get, "/v1/calls/{id}", Scopes(&[Subscribe]), Problem, |method| on(method, calls::show)),
-    route(Delete, "/v1/calls/{id}", Scopes(&[Admin]), Problem, |method| on(method, calls::erase)),
-    route(Get, "/v1/calls/{id}/turns", Scopes(&[Subscribe]), Problem, |method| on(method, calls::turns)),
-    route(Get, "/v1/calls/{id}/events", Scopes(&[Subscribe]), Problem, |method| on(method, calls::events)),
-    route(Post, "/v1/calls/{id}/analyses/{name}", Scopes(&[Gateway, Subscribe]), Problem, |method| {
-        on(method, calls::run)
+    route(Post, "/v1/chat/completions", Scopes(&[Gateway]), OpenAi, "A chat completion", |method| {
+        on(method, chat::post)
+    })
+    .with_body(16 * MIB),
+    route(Post, "/chat/completions", Scopes(&[Gateway]), OpenAi, "A chat completion", |method| on(method, chat::post))
+        .with_body(16 * MIB),
+    route(Get, "/v1/models", Scopes(&[Gateway]), OpenAi, "Models that can be named", |method| on(method, models::list)),
+    route(Get, "/models", Scopes(&[Gateway]), OpenAi, "Models that can be named", |method| on(method, models::list)),
+    route(Get, "/v1/models/{*id}", Scopes(&[Gateway]), OpenAi, "One model", |method| on(method, models::show)),
+    route(Get, "/models/{*id}", Scopes(&[Gateway]), OpenAi, "One model", |method| on(method, models::show)),
+    route(Post, "/v1/transcripts", Scopes(&[Gateway]), Problem, "The analyses of a whole recording", |method| {
+        on(method, transcripts::post)
+    })
+    .with_body(64 * MIB),
+    route(Get, "/v1/ingest", Scopes(&[Ingest]), Socket, "The socket of a producer", |method| {
+        on(method, super::ingest_socket)
+    })
+    .with_query(&["call_id", "stream_id", "dialect", "analyses", "results", "offset_ms", "variants", "meta"]),
+    route(Get, "/v1/dialects", AnyKey, Problem, "Dialects of producers", |method| on(method, stt::dialects)),
+    route(Get, "/v3/ws", Scopes(&[Ingest]), Socket, "The STT vendor's socket, relayed", |method| {
+        on(method, stt::socket)
+    })
+    .with_parameter("llm_gateway", Gateway)
+    .with_token()
+    .with_query(&["llm_gateway", "sidetone", "token"]),
+    route(Get, "/v3/token", Scopes(&[Ingest]), Problem, "A short-lived token for /v3/ws", |method| {
+        on(method, stt::token)
+    })
+    .with_query(&["expires_in_seconds", "max_session_duration_seconds"]),
+    route(Get, "/v1/subscribe", Scopes(&[Subscribe]), Socket, "The socket of a subscriber", |method| {
+        on(method, super::subscribe_socket)
     }),
-    route(Get, "/v1/usage", Scopes(&[Scope::Usage]), Problem, |method| on(method, usage::usage)),
-    route(Get, "/metrics", Scopes(&[Scope::Metrics]), Problem, |method| on(method, health::metrics)),
-    route(Get, "/healthz", Open, Problem, |method| on(method, health::live)),
-    route(Get, "/readyz", Open, Problem, |method| on(method, health::ready)),
-    route(Get, "/version", Open, Problem, |method| on(method, health::version)),
+    route(Get, "/v1/calls", Scopes(&[Subscribe]), Problem, "Calls, in pages", |method| on(method, calls::list))
+        .with_query(&["state", "limit", "after"]),
+    route(Get, "/v1/calls/{id}", Scopes(&[Subscribe]), Problem, "One call", |method| on(method, calls::show)),
+    route(Delete, "/v1/calls/{id}", Scopes(&[Admin]), Problem, "Erases a completed call", |method| {
+        on(method, calls::erase)
+    }),
+    route(Get, "/v1/calls/{id}/turns", Scopes(&[Subscribe]), Problem, "Turns of a call, in pages", |method| {
+        on(method, calls::turns)
+    })
+    .with_query(&["from", "to", "after", "limit"]),
+    route(Get, "/v1/calls/{id}/events", Scopes(&[Subscribe]), Problem, "Events of a call, in pages", |method| {
+        on(method, calls::events)
+    })
+    .with_query(&["after", "limit"]),
+    route(
+        Post,
+        "/v1/calls/{id}/analyses/{name}",
+        Scopes(&[Gateway, Subscribe]),
+        Problem,
+        "Runs an analysis now",
+        |method| on(method, calls::run),
+    )
+    .with_query(&["wait_ms"]),
+    route(Get, "/v1/usage", Scopes(&[Scope::Usage]), Problem, "Attempts, tokens and cost", |method| {
+        on(method, usage::usage)
+    })
+    .with_query(&["group_by", "from", "to", "changes"]),
+    route(Get, "/metrics", Scopes(&[Scope::Metrics]), Problem, "Metrics for Prometheus", |method| {
+        on(method, health::metrics)
+    }),
+    route(Get, "/healthz", Open, Problem, "The process answers", |method| on(method, health::live)),
+    route(Get, "/readyz", Open, Problem, "The daemon takes calls", |method| on(method, health::ready)),
+    route(Get, "/version", Open, Problem, "Version of the daemon and of the protocol", |method| {
+        on(method, health::version)
+    }),
+    route(Get, "/schemas/", Open, Problem, "JSON Schemas of the frames on sockets", |method| on(method, schemas::list)),
+    route(Get, "/schemas/{name}", Open, Problem, "One JSON Schema", |method| on(method, schemas::show)),
+    route(Get, "/openapi.json", Open, Problem, "This surface as an OpenAPI document", |method| {
+        on(method, openapi::document)
+    }),
     // The page holds no data: what it shows, it asks for with a key.
-    route(Get, "/", Open, Problem, |method| on(method, super::dashboard)),
+    route(Get, "/", Open, Problem, "The dashboard", |method| on(method, super::dashboard)),
 ];
 
 /// The completions route at `path`, for requests that skip the router: it costs as much time as all other checks together.
@@ -174,6 +251,7 @@ async fn admit(api: Arc<Api>, route: &'static Route, mut request: Request, next:
     match auth::check(&request, route, &api.keys, &api.proxy.tokens) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
+            request.extensions_mut().insert(BodyLimit(route.body_bytes));
         }
         Err(refusal) => match route.refuse(&refusal) {
             Some(response) => return response,
@@ -216,11 +294,7 @@ mod tests {
                 }
             };
             let also = route.also.map(|(parameter, scope)| format!("; with `{parameter}` also `{}`", scope.as_str()));
-            let verb = match route.verb {
-                Get => "GET",
-                Post => "POST",
-                Delete => "DELETE",
-            };
+            let verb = route.verb.as_str();
             lines.push(format!("| {verb} | `{}` | {scopes}{} |", route.path, also.unwrap_or_default()));
         }
         lines.join("\n")

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::calls::session_error;
 use super::error::ApiError;
+use super::routes::BodyLimit;
 use super::{Api, Hold, body, items};
 use crate::base::inflight::Lease;
 use crate::base::{names, surrogates};
@@ -29,8 +30,6 @@ use crate::protocol::event::Kind;
 use crate::stt;
 use crate::types::{CallId, JsonMap, Seq};
 
-/// Longest body.
-const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of events read at once.
 const READ_BYTES: usize = 256 * 1024;
 /// What a call takes beyond its final runs.
@@ -200,10 +199,11 @@ fn read(api: &Api, body: &[u8], mut lease: Lease) -> Result<Asked, ApiError> {
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Extension(hold): Extension<Hold>,
+    Extension(BodyLimit(limit)): Extension<BodyLimit>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let (parts, body) = request.into_parts();
-    let body = body::read(&parts.headers, body, MAX_BODY_BYTES, &hold.holder).await.map_err(ApiError::no_body)?;
+    let body = body::read(&parts.headers, body, limit, &hold.holder).await.map_err(ApiError::no_body)?;
     let (body, lease) = body.into_parts();
     let asked = if body.len() > INLINE_BYTES {
         let api = Arc::clone(&api);

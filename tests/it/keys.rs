@@ -31,6 +31,9 @@ const PATHS: &[(&str, &str, &[&str])] = &[
     ("GET", "/healthz", &[]),
     ("GET", "/readyz", &[]),
     ("GET", "/version", &[]),
+    ("GET", "/schemas/", &[]),
+    ("GET", "/schemas/event.json", &[]),
+    ("GET", "/openapi.json", &[]),
     ("GET", "/", &[]),
 ];
 

@@ -13,6 +13,7 @@ mod caps;
 mod catalogue;
 mod chaos;
 mod chat_extensions;
+mod contract;
 mod crash;
 mod dialects;
 mod first_run;

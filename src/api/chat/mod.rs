@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use self::extensions::Extensions;
 use super::auth::{Caller, Refusal};
 use super::error::{ApiError, OpenAiError};
+use super::routes::BodyLimit;
 use super::{Api, Hold, body};
 use crate::base::inflight::Holder;
 use crate::gateway::transcript::{Conversation, Source, Spec};
@@ -30,8 +31,6 @@ use crate::keys::Scope;
 use crate::llm::ChatRequest;
 use crate::types::id;
 
-/// Longest request body.
-const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 const ROUTE: HeaderName = HeaderName::from_static("sidetone-route");
 const VARIANT: HeaderName = HeaderName::from_static("sidetone-variant");
 const MODEL: HeaderName = HeaderName::from_static("sidetone-model");
@@ -47,21 +46,24 @@ pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
     Extension(hold): Extension<Hold>,
+    Extension(BodyLimit(limit)): Extension<BodyLimit>,
     request: Request<Body>,
 ) -> Response {
-    complete(api, caller, request, &hold.holder, Instant::now()).await
+    complete(api, caller, request, &hold.holder, limit, Instant::now()).await
 }
 
-/// Answers a chat completion of `caller`, which `began` at that time, on `holder`'s connection.
+/// Answers a chat completion of `caller`, which `began` at that time, on `holder`'s connection. Its body has at most `limit`
+/// bytes.
 pub(super) async fn complete(
     api: Arc<Api>,
     caller: Caller,
     request: Request<Body>,
     holder: &Holder,
+    limit: usize,
     began: Instant,
 ) -> Response {
     // On the heap: otherwise every connection would reserve memory for one, and most ask for none.
-    match Box::pin(respond(api, caller, request, holder, began)).await {
+    match Box::pin(respond(api, caller, request, holder, limit, began)).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
     }
@@ -72,10 +74,11 @@ async fn respond(
     caller: Caller,
     http: Request<Body>,
     holder: &Holder,
+    limit: usize,
     began: Instant,
 ) -> Result<Response, OpenAiError> {
     let (parts, body) = http.into_parts();
-    let mut body = body::read(&parts.headers, body, MAX_BODY_BYTES, holder).await.map_err(OpenAiError::no_body)?;
+    let mut body = body::read(&parts.headers, body, limit, holder).await.map_err(OpenAiError::no_body)?;
     body.count_as_json().map_err(OpenAiError::no_body)?;
     let (mut chat, name) = ChatRequest::from_json(&body).map_err(|error| OpenAiError::request(&error))?;
     // Counts the parsed request until it is answered.
