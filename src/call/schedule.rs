@@ -85,11 +85,11 @@ pub(super) struct Rolling {
     pub(super) window: Window,
     /// Where it stands.
     pub(super) phase: Phase,
-    /// Something came since the snapshot of the newest job, or that job failed.
+    /// Something came since the snapshot of the newest task, or that task failed.
     pub(super) dirty: bool,
     /// Failures in a row.
     pub(super) failures: u32,
-    /// When a failed job is tried again.
+    /// When a failed task is tried again.
     pub(super) retry_at_ms: Option<u64>,
     /// After a failure, nothing fires before this time.
     pub(super) hold_ms: u64,
@@ -180,14 +180,14 @@ impl Rolling {
         self.last == Last::Due && self.analysis.settings.triggers.on_end
     }
 
-    /// The job gave an insight.
+    /// The task gave an insight.
     pub(super) fn succeeded(&mut self) {
         self.phase = Phase::Idle;
         self.failures = 0;
         self.hold_ms = 0;
     }
 
-    /// The job failed: it is dirty, waits for a while, and is tried again then if that may help, else by the next trigger.
+    /// The task failed: it is dirty, waits for a while, and is tried again then if that may help, else by the next trigger.
     /// `jitter` is from 0 to 1.
     pub(super) fn failed(&mut self, now_ms: u64, temporary: bool, jitter: f64) {
         self.phase = Phase::Idle;

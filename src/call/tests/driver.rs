@@ -74,6 +74,11 @@ impl World {
 
     /// What the task does after each input: tasks, then appends as long as commits come at once.
     pub(super) fn settle(&mut self) {
+        self.settle_and_append();
+        self.note_ends();
+    }
+
+    fn settle_and_append(&mut self) {
         loop {
             while self.models.has_permit()
                 && let Some(task) = self.models.waiting.pop_front()

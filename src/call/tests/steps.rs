@@ -142,6 +142,7 @@ impl World {
             tries += 1;
             assert!(tries < 10, "it wakes for nothing, again and again");
         }
+        self.is_over_in_time();
     }
 
     /// A model answers, or one that was given up does after all.

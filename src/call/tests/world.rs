@@ -61,6 +61,8 @@ pub(super) struct World {
     pub(super) models: Models,
     pub(super) checks: Checks,
     pub(super) peers: u64,
+    /// Since when nobody is connected and all streams have ended, or others came in their place.
+    ended_since_ms: Option<u64>,
     pub(super) per_turn: bool,
     pub(super) tracing: bool,
 }
@@ -152,6 +154,7 @@ impl World {
             producers,
             models: Models::new(manners),
             peers: 0,
+            ended_since_ms: None,
             per_turn,
             tracing,
         };
@@ -169,6 +172,7 @@ impl World {
             log.restore(decoded).expect("a record follows those before it");
         }
         self.loaded_ms = self.now_ms;
+        self.ended_since_ms = None;
         let mut random = Random::new(self.random.next());
         let entropy = Box::new(move || u128::from(random.next()) << 64 | u128::from(random.next()));
         let (settings, now) = (Arc::clone(&self.settings), self.now());
@@ -223,6 +227,26 @@ impl World {
         self.disk.crash(self.flight.take().as_ref().map(|flight| &flight.batch), &mut self.random);
         self.leave();
         self.load(false);
+    }
+
+    /// Notes since when the call has only its linger time and its final runs left.
+    pub(super) fn note_ends(&mut self) {
+        let log = &self.call.as_ref().expect("a call in memory").log;
+        let ended = !log.streams.is_empty() && log.streams.iter().all(|stream| stream.ended || stream.replaced);
+        let alone =
+            self.producers.iter().all(|producer| producer.attaching.is_none() && producer.connections.is_empty());
+        self.ended_since_ms = (ended && alone).then(|| self.ended_since_ms.unwrap_or(self.now_ms));
+    }
+
+    /// The timers were looked at: a call whose streams have all ended does not stay open.
+    pub(super) fn is_over_in_time(&self) {
+        /// A shutdown, or an input that waits in the queue, may take this long.
+        const SLACK: Duration = Duration::from_secs(5);
+        let ingest = &self.settings.ingest;
+        let most = u64::try_from((ingest.linger + ingest.final_timeout + SLACK).as_millis()).expect("short");
+        let late = self.ended_since_ms.is_some_and(|since| self.now_ms > since + most);
+        let open = self.call.as_ref().expect("a call in memory").is_open();
+        assert!(!(late && open), "all streams have ended, and the call stays open");
     }
 
     pub(super) fn disk_is_full(&self) -> bool {
