@@ -10,6 +10,7 @@ pub mod call;
 pub mod cli;
 pub mod config;
 pub mod context;
+pub mod docs;
 pub mod gateway;
 pub mod hub;
 pub mod ingest;

@@ -9,6 +9,7 @@ mod calls;
 mod chat;
 pub mod config;
 mod cors;
+mod docs;
 pub mod error;
 pub mod guard;
 mod health;
@@ -297,10 +298,15 @@ async fn dashboard() -> Response {
     // Nothing but itself and this server's own sockets: text of a call can never become a script or a request.
     const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                           connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
+    page(PAGE, POLICY)
+}
+
+/// A page that browsers show under `policy`.
+fn page(html: &'static str, policy: &'static str) -> Response {
     let headers = [
         (http::header::CONTENT_TYPE, "text/html; charset=utf-8"),
-        (http::header::CONTENT_SECURITY_POLICY, POLICY),
+        (http::header::CONTENT_SECURITY_POLICY, policy),
         (http::header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    (headers, PAGE).into_response()
+    (headers, html).into_response()
 }

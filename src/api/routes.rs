@@ -1,6 +1,6 @@
 //! Every path of the HTTP surface, once: its method, who may use it, the largest body that it reads, the form of its errors,
-//! and its handler. The router, the key check, `/openapi.json` and README's table are made from this list; a route without
-//! an access rule does not compile.
+//! and its handler. The router, the key check, `/openapi.json` and the table of `docs/security.md` are made from
+//! this list; a route without an access rule does not compile.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 
 use super::auth::{self, Refusal};
 use super::error::{ApiError, OpenAiError};
-use super::{Api, calls, chat, health, models, openapi, schemas, stt, transcripts, usage};
+use super::{Api, calls, chat, docs, health, models, openapi, schemas, stt, transcripts, usage};
 use crate::keys::Scope;
 
 /// What a request's key must have.
@@ -200,6 +200,9 @@ pub(super) static ROUTES: &[Route] = &[
     }),
     // The page holds no data: what it shows, it asks for with a key.
     route(Get, "/", Open, Problem, "The dashboard", |method| on(method, super::dashboard)),
+    route(Get, "/docs", Open, Problem, "The documentation", |method| on(method, docs::folder)),
+    route(Get, "/docs/", Open, Problem, "The documentation: its topics", |method| on(method, docs::index)),
+    route(Get, "/docs/{topic}", Open, Problem, "One topic of the documentation", |method| on(method, docs::topic)),
 ];
 
 /// The completions route at `path`, for requests that skip the router: it costs as much time as all other checks together.
@@ -274,7 +277,7 @@ fn stranger(api: &Api, request: &http::Request<Body>) -> Option<Response> {
 }
 
 fn unknown_path(path: &str) -> Response {
-    let error = ApiError::not_found("unknown_path", "no such path; README.md, \"Paths and scopes\", lists them");
+    let error = ApiError::not_found("unknown_path", "no such path; /docs/security lists them");
     if speaks_openai(path) { OpenAiError::from(error).into_response() } else { error.into_response() }
 }
 
@@ -282,7 +285,7 @@ fn unknown_path(path: &str) -> Response {
 mod tests {
     use super::*;
 
-    /// README's table, made from the routes.
+    /// The table of `docs/security.md`, made from the routes.
     fn table() -> String {
         let mut lines = vec!["| method | path | scope |".to_owned(), "| --- | --- | --- |".to_owned()];
         for route in ROUTES {
@@ -301,10 +304,10 @@ mod tests {
     }
 
     #[test]
-    fn readme_table_matches_the_routes() {
-        const README: &str = include_str!("../../README.md");
+    fn table_of_the_documentation_matches_the_routes() {
+        let page = crate::docs::topic("security").expect("the page").text;
         let table = table();
-        assert!(README.contains(&table), "README's table of paths and scopes is not this one:\n{table}");
+        assert!(page.contains(&table), "the table of src/docs/security.md is not this one:\n{table}");
     }
 
     #[test]

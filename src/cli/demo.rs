@@ -283,7 +283,7 @@ fn look_around(target: &Target) -> Result<()> {
   sidetone watch --to {url}
   sidetone replay YOUR-RECORDING.jsonl --to {url}
 
-README.md shows an agent and a dashboard in thirty lines each.",
+The dashboard is at {url}/#{CALL_ID}, and the documentation at {url}/docs/; `sidetone help` lists its topics.",
         "The daemon stays up".bold(),
         target.http(&ask_path("summary")),
         r#"{"model": "local", "transcript": {"call_id": "demo"}, "messages": [{"role": "user", "content": "What happened?"}]}"#,

@@ -10,6 +10,7 @@ mod dialects;
 mod discovery;
 mod fetch;
 mod healthcheck;
+mod help;
 mod init;
 mod key;
 mod meter;
@@ -38,7 +39,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use owo_colors::OwoColorize as _;
 
 use crate::types::id;
@@ -50,12 +51,14 @@ use crate::types::id;
     version,
     subcommand_required = true,
     arg_required_else_help = true,
+    disable_help_subcommand = true,
     after_help = "\
 Start here:
   sidetone demo                                    a bundled call, no key and no network needed
   sidetone serve                                   the daemon
   sidetone replay call.jsonl                       a recording into the daemon
-  sidetone watch                                   what the daemon makes of it"
+  sidetone watch                                   what the daemon makes of it
+  sidetone help                                    commands, and the topics of the documentation"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -94,6 +97,8 @@ enum Command {
     Usage(usage::UsageArgs),
     /// List the models that can be asked
     Models(models::ModelsArgs),
+    /// Print the help of a command, or a topic of the documentation
+    Help(help::HelpArgs),
 }
 
 /// Runs the command that was typed.
@@ -125,6 +130,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Stream(args) => client(stream::run(args)),
         Command::Dialects(args) => dialects::run(&args),
         Command::Cert(args) => cert::run(&args),
+        Command::Help(args) => help::run(&args, Cli::command()),
     }
 }
 
@@ -160,8 +166,6 @@ fn name_list(text: &str) -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -167,4 +167,29 @@ mod tests {
             assert_eq!(reconnect_after(number), ReconnectWhen::Later, "{number}");
         }
     }
+
+    #[test]
+    fn close_codes_of_the_documentation_lead_to_its_reactions() {
+        let page = crate::docs::topic("errors").expect("the page").text;
+        let (_, table) = page.split_once("| code | means | come back |").expect("the table");
+        let mut seen = 0;
+        for row in table.lines().skip(2).take_while(|line| line.starts_with('|')) {
+            let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+            let expected = match cells[2] {
+                "now" => ReconnectWhen::Now,
+                "later" => ReconnectWhen::Later,
+                "never" => ReconnectWhen::Never,
+                other => panic!("come back {other}?"),
+            };
+            for code in cells[0].split(", ").map(|code| code.parse().expect("a code")) {
+                // A connection that is done is not lost.
+                if code != 1000 {
+                    assert_eq!(reconnect_after(code), expected, "{code}");
+                }
+                seen += 1;
+            }
+        }
+        // 1006, a lost connection, is no code that the daemon sends.
+        assert_eq!(seen, CloseCode::ALL.len() + 1, "close codes in src/docs/errors.md");
+    }
 }

@@ -1,6 +1,5 @@
-"""A voice agent: says what it hears, and gets insights back on the same socket."""
-import asyncio, json, sys, uuid
-import websockets
+"""A voice agent: sends what is said, and gets insights back on the same socket."""
+import asyncio, json, sys, uuid, websockets
 
 TURNS = [("agent", "Thank you for calling, how can I help?"),
          ("customer", "My order is late again and I am really annoyed."),
@@ -8,21 +7,16 @@ TURNS = [("agent", "Thank you for calling, how can I help?"),
          ("customer", "Great, that helps a lot. Thank you!")]
 
 async def main(url):
-    call = f"py-agent-{uuid.uuid4().hex[:8]}"                # a call of its own for every run
-    stream = f"{url}/v1/ingest?call_id={call}&stream_id=s_1&analyses=summary,sentiment"
-    async for socket in websockets.connect(stream):           # connects again after a drop
+    call = f"py-agent-{uuid.uuid4().hex[:8]}"
+    async for socket in websockets.connect(f"{url}/v1/ingest?call_id={call}&stream_id=s_1"):  # reconnects after a drop
         try:
-            welcome = json.loads(await socket.recv())
-            # After a drop: from the last turn that is known to be durable, inclusive. What comes twice counts once.
-            for order in range(welcome["acked"] or 0, len(TURNS)):
-                speaker, text = TURNS[order]
-                await socket.send(json.dumps({
-                    "type": "turn", "turn_order": order, "speaker": speaker, "text": text,
-                    "start_ms": order * 3000, "end_ms": order * 3000 + 2500}))
+            acked = json.loads(await socket.recv())["acked"] or 0  # the last durable turn; a turn sent twice counts once
+            for order, (speaker, text) in list(enumerate(TURNS))[acked:]:
+                await socket.send(json.dumps({"type": "turn", "turn_order": order, "speaker": speaker, "text": text}))
             await socket.send(json.dumps({"type": "end", "reason": "hangup"}))
-            async for text in socket:
-                frame = json.loads(text)
-                if frame["type"] == "insight.updated":        # act on it: coach, route, escalate
+            async for message in socket:
+                frame = json.loads(message)
+                if frame["type"] == "insight.updated":  # act on it: coach, route, escalate
                     print(frame["insight"]["analysis"], json.dumps(frame["insight"]["value"]))
                 elif frame["type"] == "call.completed":
                     return print("completed")

@@ -35,6 +35,9 @@ const PATHS: &[(&str, &str, &[&str])] = &[
     ("GET", "/schemas/event.json", &[]),
     ("GET", "/openapi.json", &[]),
     ("GET", "/", &[]),
+    ("GET", "/docs", &[]),
+    ("GET", "/docs/", &[]),
+    ("GET", "/docs/limits", &[]),
 ];
 
 /// Paths that any key opens; where nothing is, 404 or 405 with it and 401 without. The last word: OpenAI's error shape.
@@ -183,11 +186,11 @@ async fn path_without_a_scope_needs_any_key_and_keeps_its_error_form() {
     }
 }
 
-/// README's table is made from the routes; every path in it is asked for here with every key.
+/// The table of the documentation equals the routes; every path in it is asked for here with every key.
 #[test]
-fn every_path_of_readme_is_asked_with_every_key() {
-    const README: &str = include_str!("../../README.md");
-    let (_, table) = README.split_once("| method | path | scope |").expect("the table of paths");
+fn every_path_of_the_documentation_is_asked_with_every_key() {
+    const PAGE: &str = include_str!("../../src/docs/security.md");
+    let (_, table) = PAGE.split_once("| method | path | scope |").expect("the table of paths");
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let mut seen = 0;
     for row in rows {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The layer of each top-level module. A module may name those of the layers below it.
 const LAYERS: &[&[&str]] = &[
-    &["types", "base"],
+    &["types", "base", "docs"],
     &["protocol", "stt", "llm", "analysis", "context", "recording", "turns", "call"],
     &["gateway", "journal", "keys", "ledger", "hub", "placement", "standin"],
     &["session", "sink"],
@@ -62,6 +62,7 @@ const ONLY: &[(&str, &[&str])] = &[
     ("hyper_rustls", &["base/http"]),
     ("tungstenite", &["base/ws", "ingest", "api/stream", "sink/websocket"]),
     ("rusqlite", &["ledger"]),
+    ("pulldown_cmark", &["docs"]),
 ];
 
 /// Modules that must be free of input and output, clocks and the async runtime.

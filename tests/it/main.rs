@@ -16,6 +16,7 @@ mod chat_extensions;
 mod contract;
 mod crash;
 mod dialects;
+mod docs;
 mod first_run;
 mod gateway_faults;
 mod golden;

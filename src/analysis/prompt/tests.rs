@@ -219,3 +219,24 @@ fn what_a_scope_does_not_have_is_a_fault() {
         read(source, scope).map(|_| ()).expect(source);
     }
 }
+
+#[test]
+fn variables_of_the_documentation_are_those_of_the_scopes() {
+    let page = crate::docs::topic("analyses").expect("the page").text;
+    let (_, table) = page.split_once("| variable | rolling | per turn | meaning |").expect("the table");
+    let (mut rolling, mut per_turn) = (Vec::new(), Vec::new());
+    for row in table.lines().skip(2).take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let name = cells[0].trim_matches('`');
+        if !cells[1].is_empty() {
+            rolling.push(name);
+        }
+        if !cells[2].is_empty() {
+            per_turn.push(name);
+        }
+    }
+    rolling.sort_unstable();
+    per_turn.sort_unstable();
+    assert_eq!(rolling, variables::names(Scope::Rolling));
+    assert_eq!(per_turn, variables::names(Scope::Turn));
+}

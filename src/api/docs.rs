@@ -1,0 +1,45 @@
+//! `/docs/`: the documentation as pages. Open without a key, as the dashboard is: the pages hold nothing of this daemon.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use axum::extract::Path;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::header::CONTENT_TYPE;
+
+use super::error::ApiError;
+use crate::docs::{self, SIDETONE_TOML, SIDETONE_TOML_NAME, TOPICS};
+
+/// The pages load nothing and run nothing.
+const POLICY: &str =
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
+
+/// Each page, rendered once.
+static PAGES: LazyLock<HashMap<&str, String>> =
+    LazyLock::new(|| TOPICS.iter().map(|topic| (topic.name, docs::page(topic))).collect());
+static INDEX: LazyLock<String> = LazyLock::new(docs::index);
+
+/// `GET /docs`: the links of the list are relative to its folder.
+pub(super) async fn folder() -> Redirect {
+    Redirect::permanent("docs/")
+}
+
+/// `GET /docs/`
+pub(super) async fn index() -> Response {
+    super::page(&INDEX, POLICY)
+}
+
+/// `GET /docs/{topic}`
+pub(super) async fn topic(Path(name): Path<String>) -> Result<Response, ApiError> {
+    if name == SIDETONE_TOML_NAME {
+        return Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], SIDETONE_TOML).into_response());
+    }
+    match PAGES.get(name.as_str()) {
+        Some(page) => Ok(super::page(page, POLICY)),
+        None => {
+            let names: Vec<&str> = TOPICS.iter().map(|topic| topic.name).collect();
+            let message = format!("no topic {name:?}; there are: {}, {SIDETONE_TOML_NAME}", names.join(", "));
+            Err(ApiError::not_found("unknown_path", message))
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! Reading Markdown: the parser's settings, the names of headings, and where a link leads. The only module that
+//! configures `pulldown-cmark`; its events are what pages are rendered from.
+//!
+//! Knows no output format.
+
+use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd};
+
+use super::topics::{SIDETONE_TOML_NAME, topic};
+
+/// The events of a page.
+pub(super) fn events(text: &str) -> Parser<'_> {
+    Parser::new_ext(text, Options::ENABLE_TABLES)
+}
+
+/// Where a link leads.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Target<'a> {
+    /// A heading of the same page.
+    Here(&'a str),
+    /// Another page: its name, and a heading of it.
+    Topic(&'a str, Option<&'a str>),
+    /// `config/sidetone.toml`.
+    Configuration,
+    /// Another server.
+    Outside(&'a str),
+    /// A file that is not part of the documentation.
+    Unknown(&'a str),
+}
+
+/// Where the link `url` of a page leads. Pages are files of one folder, so that the links also work in a file viewer.
+pub(super) fn target(url: &str) -> Target<'_> {
+    if let Some(heading) = url.strip_prefix('#') {
+        return Target::Here(heading);
+    }
+    if url.starts_with("https://") || url.starts_with("http://") {
+        return Target::Outside(url);
+    }
+    let (file, heading) = url.split_once('#').map_or((url, None), |(file, heading)| (file, Some(heading)));
+    if file.strip_prefix("../../config/") == Some(SIDETONE_TOML_NAME) {
+        return Target::Configuration;
+    }
+    match file.strip_suffix(".md").filter(|name| topic(name).is_some()) {
+        Some(name) => Target::Topic(name, heading),
+        None => Target::Unknown(url),
+    }
+}
+
+/// The anchor of a heading, as rustdoc and hosts of repositories make it.
+pub(super) fn slug(heading: &str) -> String {
+    heading
+        .chars()
+        .filter_map(|character| match character {
+            ' ' => Some('-'),
+            '-' | '_' => Some(character),
+            _ => character.is_alphanumeric().then(|| character.to_ascii_lowercase()),
+        })
+        .collect()
+}
+
+/// The headings of a page: level, text and anchor.
+pub(super) fn headings(text: &str) -> Vec<(u8, String, String)> {
+    let mut found = Vec::new();
+    let mut open: Option<String> = None;
+    for event in events(text) {
+        match event {
+            Event::Start(Tag::Heading { .. }) => open = Some(String::new()),
+            Event::End(TagEnd::Heading(level)) => {
+                if let Some(text) = open.take() {
+                    let anchor = slug(&text);
+                    found.push((level as u8, text, anchor));
+                }
+            }
+            Event::Text(text) | Event::Code(text) => {
+                if let Some(open) = &mut open {
+                    open.push_str(&text);
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}

@@ -1,0 +1,56 @@
+//! The list of topics. The pages themselves are files beside this one.
+//!
+//! Knows no output format.
+
+/// One page of the documentation.
+#[derive(Debug)]
+pub struct Topic {
+    /// Name in links and on the command line.
+    pub name: &'static str,
+    /// What the page is about, for lists of topics.
+    pub summary: &'static str,
+    /// The page as Markdown.
+    pub text: &'static str,
+}
+
+/// Every key of the configuration with its default, as TOML: `config/sidetone.toml`.
+pub const SIDETONE_TOML: &str = include_str!("../../config/sidetone.toml");
+
+/// Name of [`SIDETONE_TOML`] in links, on the command line and in paths.
+pub const SIDETONE_TOML_NAME: &str = "sidetone.toml";
+
+macro_rules! topics {
+    ($($name:ident, $file:literal, $summary:literal;)+) => {
+        /// All topics, in the order in which they are listed.
+        pub static TOPICS: &[Topic] =
+            &[$(Topic { name: stringify!($name), summary: $summary, text: include_str!($file) }),+];
+        $(
+            #[allow(rustdoc::invalid_codeblock_attributes, reason = "fences say what scripts/readme does with a block")]
+            // The first definition of a link counts: this file leads links to rustdoc's pages.
+            #[doc = include_str!("rustdoc-links.txt")]
+            #[doc = include_str!($file)]
+            pub mod $name {}
+        )+
+    };
+}
+
+topics! {
+    configuration, "configuration.md", "the configuration file: sections, check, reload, environment";
+    feeding, "feeding.md", "sending turns: the socket, dialects, acknowledgements, reconnecting";
+    subscribing, "subscribing.md", "reading calls: dashboard, socket, every field of the frames, HTTP";
+    gateway, "gateway.md", "asking models: clients, vendors, failover, limits, cost";
+    analyses, "analyses.md", "questions asked of calls: prompts, variables, schemas, triggers, evidence";
+    proxy, "proxy.md", "in front of speech-to-text: existing clients, insights in the stream, sources";
+    recordings, "recordings.md", "recording, replaying, and analysing finished calls";
+    sinks, "sinks.md", "pushing events to your systems: webhooks and websockets";
+    metrics, "metrics.md", "metrics for Prometheus, alerts, traces";
+    errors, "errors.md", "close codes and error codes, and when to come back";
+    operations, "operations.md", "building, addresses, health, backup, upgrade, packages, containers";
+    security, "security.md", "keys, scopes, paths, TLS";
+    limits, "limits.md", "what is refused: every limit with its default and its error";
+}
+
+/// The topic of that name.
+pub fn topic(name: &str) -> Option<&'static Topic> {
+    TOPICS.iter().find(|topic| topic.name == name)
+}
