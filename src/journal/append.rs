@@ -17,6 +17,7 @@ use super::record::fits;
 use super::sequencer::{Committed, Durable, Ticket};
 use super::slot::Slot;
 use super::store::Shared;
+use super::work::Unsynced;
 use super::{Answer, Commit, Entry, JournalError, NewRecord, Record, Seq};
 use crate::types::CallId;
 
@@ -25,25 +26,6 @@ const BUFFER_KEPT: usize = 1 << 20;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// A batch that was written and waits for its sync.
-pub(super) struct Unsynced {
-    pub(super) ticket: Ticket,
-    pub(super) durable: Durable,
-    /// The log as it was.
-    pub(super) before: Before,
-    /// The call is new: its entry and its file's name must be synced too.
-    pub(super) new: bool,
-    /// The entry to be set once the batch is durable.
-    pub(super) entry: Option<Entry>,
-}
-
-impl Unsynced {
-    /// Its log has something to be synced.
-    pub(super) fn written(&self) -> bool {
-        !self.durable.commit.records.is_empty()
-    }
 }
 
 /// A batch that was written, or an entry alone that is to be changed.

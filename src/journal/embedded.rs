@@ -15,7 +15,8 @@ use super::metrics::Metrics;
 use super::open::{Surroundings, open_in};
 use super::state::State;
 use super::store::Shared;
-use super::sync::{start, sync_dirty};
+use super::sync::sync_dirty;
+use super::threads::start;
 use super::{Answer, CallState, Commit, Entry, JournalError, NewRecord, OpenError, Record, Seq, Store, Tail};
 use crate::types::CallId;
 

@@ -33,6 +33,8 @@ mod store;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod threads;
+mod work;
 
 pub use answer::Answer;
 pub use config::{Config, Durability};

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::JournalError;
-use super::append::Unsynced;
 use super::slot::Slot;
 use super::store::Shared;
 use super::sync::{sync_all, sync_log};
+use super::work::Unsynced;
 
 /// Syncs what arrives, until the end.
 pub(super) fn rounds(shared: &Shared) {

@@ -21,7 +21,7 @@ use super::scan::records;
 use super::sequencer::Sequencer;
 use super::slot::Slot;
 use super::state::{BLOCK, State};
-use super::sync::Work;
+use super::work::Work;
 use super::{CallState, JournalError, Record, Seq};
 use crate::base::time::unix_ms;
 use crate::types::CallId;

@@ -1,0 +1,89 @@
+//! What happens without a caller: syncing, probing, reserving, compacting, sweeping. All threads of the store are here.
+//!
+//! With `"process"`, one thread syncs what was written every ten seconds. With `"machine"`, another one syncs each batch
+//! before it is announced (see `rounds`).
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::config::Durability;
+use super::log::Ground;
+use super::rounds::rounds;
+use super::state::BLOCK;
+use super::store::Shared;
+use super::sync::sync_dirty;
+use crate::base::time::unix_ms;
+
+/// How long what was written may wait for the background sync. Every second would cost, with a hundred calls of a turn a
+/// second each, a sync a turn: more than all the rest of it.
+const SYNC_EVERY: Duration = Duration::from_secs(10);
+/// How soon a failure is noticed by the one who probes, and positions run short.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How soon a journal that cannot write is tried again.
+const PROBE_EVERY: Duration = Duration::from_millis(250);
+const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
+/// As much as a call may have waiting for a journal that cannot write.
+const PROBE_BYTES: usize = 256 << 10;
+const PROBE_FILE: &str = "probe";
+
+/// Starts the threads.
+pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
+    // A daemon that was killed may have left it, and on a disk that is short of room.
+    shared.ground.folder.remove(PROBE_FILE)?;
+    let mut threads = Vec::new();
+    let mut spawn = |name: &str, work: fn(&Shared)| {
+        let shared = Arc::clone(shared);
+        Builder::new().name(name.to_owned()).spawn(move || work(&shared)).map(|thread| threads.push(thread))
+    };
+    spawn("journal-sync", keep)?;
+    spawn("journal-sweep", sweep)?;
+    if shared.config.durability == Durability::Machine {
+        spawn("journal-commit", rounds)?;
+    }
+    Ok(threads)
+}
+
+/// The background: syncs, probes, reserves, compacts.
+fn keep(shared: &Shared) {
+    let mut synced = Instant::now();
+    loop {
+        let failing = shared.health.failing();
+        if !shared.work.pause(if failing { PROBE_EVERY } else { LOOK_EVERY }) {
+            return;
+        }
+        let short = shared.sequencer.left() < BLOCK / 2;
+        let probed = if failing { probe(&shared.ground) } else { Ok(()) };
+        match probed.and_then(|()| if short { shared.reserve_block(0) } else { Ok(()) }) {
+            Ok(()) if failing => shared.health.works(),
+            Ok(()) => {}
+            Err(error) => drop(shared.failed("write", &error)),
+        }
+        if let Err(error) = shared.calls.compact_if_worth_it(&shared.ground.folder) {
+            tracing::warn!(%error, "the directory cannot be compacted; it stays as long as it is");
+        }
+        if synced.elapsed() >= SYNC_EVERY {
+            sync_dirty(shared);
+            synced = Instant::now();
+        }
+    }
+}
+
+fn sweep(shared: &Shared) {
+    loop {
+        shared.sweep(unix_ms());
+        if !shared.work.pause(SWEEP_EVERY) {
+            return;
+        }
+    }
+}
+
+/// Whether there is room and a working disk.
+fn probe(ground: &Ground) -> io::Result<()> {
+    let written = ground.folder.create(PROBE_FILE).and_then(|file| {
+        ground.medium.write(&file, &vec![0; PROBE_BYTES], 0)?;
+        ground.medium.sync(&file)
+    });
+    written.and(ground.folder.remove(PROBE_FILE))
+}
