@@ -164,6 +164,9 @@ mod tests {
         (Verb::Get, "/schemas/", "", Some(&[])),
         (Verb::Get, "/schemas/{name}", "", Some(&[])),
         (Verb::Get, "/openapi.json", "", Some(&[])),
+        (Verb::Get, "/docs", "", Some(&[])),
+        (Verb::Get, "/docs/", "", Some(&[])),
+        (Verb::Get, "/docs/{topic}", "", Some(&[])),
         (Verb::Get, "/", "", Some(&[])),
     ];
 
