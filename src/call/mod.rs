@@ -10,7 +10,7 @@
 //! * After the inputs at hand it says [`Input::Settle`]: only then are tasks asked for and failures published, so that a
 //!   burst of turns is one snapshot.
 //! * At most one batch is in flight. A batch that failed is tried again as it is; [`Input::Committed`] says that it is durable.
-//! * Each [`TaskEffect::Want`](effects::TaskEffect::Want) is answered by one [`Input::Ready`], and each task that
+//! * Each [`TaskEffect::Want`] is answered by one [`Input::Ready`], and each task that
 //!   is started by one [`Input::Done`], unless all were aborted.
 
 pub mod answer;

@@ -1,7 +1,7 @@
 //! Framing: cuts the bytes of a stream into events, as the vendor's wire format names it.
 //!
 //! Knows no vendor and no meaning of an event. To add a framing, add one file here, a variant of
-//! [`Framing`](crate::llm::Framing), and its two lines below.
+//! [`Framing`], and its two lines below.
 
 mod aws_event_stream;
 mod json_lines;
