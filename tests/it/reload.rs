@@ -160,8 +160,12 @@ async fn a_file_that_does_not_validate_changes_nothing_and_says_so() {
         (daemon.metric("sidetone_config_valid", &[]).await > 0.5).then_some(())
     })
     .await;
-    let log = daemon.log();
-    assert!(log.contains("holds from the next start on") && log.contains("ingest"), "{log}");
+    // The line comes after the gauge.
+    eventually("the section that waits is named", PATIENCE, || async {
+        let log = daemon.log();
+        (log.contains("holds from the next start on") && log.contains("ingest")).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
