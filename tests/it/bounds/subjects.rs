@@ -206,6 +206,9 @@ pub(super) fn config(chance: &mut Chance) -> Case {
     })
 }
 
+/// The default of `ingest.max_frame_bytes`.
+const MAX_FRAME_BYTES: usize = 1 << 20;
+
 pub(super) fn frame(chance: &mut Chance) -> Case {
     let dialect = pick(chance, DIALECTS);
     let good: Json = serde_json::from_str(dialect.example()).expect("an example");
@@ -217,6 +220,8 @@ pub(super) fn frame(chance: &mut Chance) -> Case {
             }
             frame.to_string()
         })
+        // Longer ones are refused before they are read.
+        .filter(|frame| frame.len() <= MAX_FRAME_BYTES)
         .collect();
     Box::new(move || {
         let mut decoder = dialect.open();
