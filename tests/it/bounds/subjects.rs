@@ -206,6 +206,8 @@ pub(super) fn config(chance: &mut Chance) -> Case {
     })
 }
 
+/// The longest body of an answer that the gateway reads.
+const MAX_BODY_BYTES: usize = 16 << 20;
 /// The default of `ingest.max_frame_bytes`.
 const MAX_FRAME_BYTES: usize = 1 << 20;
 
@@ -271,7 +273,9 @@ pub(super) fn answer(chance: &mut Chance) -> Case {
     let (provider, name, body) = pick(chance, corpus());
     let provider = PROVIDERS[*provider];
     if !name.ends_with(".stream.txt") {
-        let body = spoiled(chance, body);
+        let mut body = spoiled(chance, body);
+        // The gateway reads no more of a body.
+        body.truncate(MAX_BODY_BYTES);
         return Box::new(move || {
             let _ = provider.answer(&body);
             let _ = provider.error(429, &http::HeaderMap::new(), &body);
