@@ -1,4 +1,4 @@
-//! What a call wants done: records appended, answers sent, tasks started.
+//! The outputs of a call: records to append, answers to send, tasks to start.
 //!
 //! Knows no journal and no socket. Answers that must not come before a record is durable stand beside the records; the
 //! others are sent at once.
@@ -23,7 +23,7 @@ pub(crate) struct Batch {
     pub(crate) records: Vec<Outgoing>,
     /// The directory's entry, where it changed.
     pub(crate) entry: Option<Entry>,
-    /// What is said once this and all before it is durable.
+    /// Answers that are sent once this batch and all earlier ones are durable.
     pub(crate) replies: Vec<Reply>,
 }
 

@@ -1,4 +1,4 @@
-//! What a call is told: by its producers, by whoever asks about it, by the journal, by its tasks, and by the clock.
+//! The inputs of a call: from its producers, from readers, from the journal, from its tasks, and from the clock.
 //!
 //! Knows no queue and no socket: a producer and a question have a number, under which their answers are addressed.
 

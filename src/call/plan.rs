@@ -1,4 +1,4 @@
-//! What is to run, and when it is asked for: the analyses of a call, new turns, what is due, and runs by hand.
+//! Decides which tasks of a call run and when: after new turns, when a trigger is due, and when a user asks.
 //!
 //! Does not know what becomes of a task once it is wanted.
 

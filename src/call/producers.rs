@@ -30,7 +30,7 @@ pub(super) struct Live {
     pub(super) count: u64,
     /// Frames of which nothing lives in memory alone.
     pub(super) covered: u64,
-    /// What its decoder holds.
+    /// Final words in its decoder that still wait for the end of their turn.
     pub(super) holding: Holding,
     /// Newest frame that led to a record.
     pub(super) effect: u64,

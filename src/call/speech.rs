@@ -68,7 +68,7 @@ impl Call {
     }
 
     /// Words that came by `until_ms` of the session's clock and still wait for the end of their turn become turns now.
-    /// What comes later for such a turn is a revision of it.
+    /// Later words of such a turn revise it.
     pub(super) fn let_out(&mut self, until_ms: u64) {
         let mut waiting: Vec<(ConnectionNo, StreamId)> = self
             .producers

@@ -111,7 +111,7 @@ fn default_directory(variable: impl Fn(&str) -> Option<String>) -> Result<PathBu
 mod tests {
     use super::*;
 
-    /// What the two sections are read as, and what is wrong; `at` is the directory of the file.
+    /// Reads `[storage]` and `[journal]` of a file in the directory `at`. Returns the settings and the problems.
     fn read(text: &str, at: &str) -> (StorageConfig, Option<Value>, Vec<String>) {
         let mut table: Table = toml::from_str(text).expect("toml");
         let mut problems = Problems::in_folder(Path::new(at));

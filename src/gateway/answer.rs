@@ -18,7 +18,7 @@ pub struct Delta<'a> {
 /// Receives an answer's text as it arrives.
 pub type Deltas = Box<dyn FnMut(Delta<'_>) + Send>;
 
-/// Where an answer comes from.
+/// Model, endpoint and attempts that led to an answer.
 #[derive(Debug, Clone)]
 pub struct Provenance {
     /// The name under which the answering model was asked for: the request's own, or a fallback's.

@@ -26,7 +26,7 @@ pub struct Faults {
     pub seed: u64,
     /// An answer takes up to this many polls more than one.
     pub delay: u64,
-    /// One in this many appends is refused as `Fenced`, although nobody else wrote; 0 = none.
+    /// Refuses one of this many appends as `Fenced`, as if another node had written; 0 = none.
     pub fenced: u64,
 }
 

@@ -67,7 +67,7 @@ mod tests {
     use crate::llm::schema::Validator;
     use crate::protocol::{Sequenced, ingest, subscribe};
 
-    /// The schema as the types give it.
+    /// Generates the schema from the types; the golden file must equal it.
     fn made(schema: &Schema) -> String {
         let written = SchemaSettings::draft2020_12().for_serialize().into_generator();
         let read = SchemaSettings::draft2020_12().for_deserialize().into_generator();

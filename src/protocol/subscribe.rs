@@ -349,7 +349,7 @@ pub enum Resume {
     Positions(BTreeMap<CallId, Position>),
 }
 
-/// What a subscriber has read of a call.
+/// How far a subscriber has read a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Position {

@@ -1,9 +1,9 @@
-//! Why a session could not be had.
+//! Errors of starting or finding a call's session.
 
 use crate::journal::JournalError;
 use crate::types::CallId;
 
-/// Why a session could not be had.
+/// A call's session could not be started or found.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SessionError {
     /// No such call.

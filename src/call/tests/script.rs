@@ -126,7 +126,7 @@ pub(super) struct Decoder {
     naming: Naming,
     held: Vec<u32>,
     carry: Arc<Carry>,
-    /// Frames decoded, for times.
+    /// Number of decoded frames; a turn's times are made from it.
     count: u64,
 }
 
