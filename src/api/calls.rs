@@ -171,7 +171,7 @@ pub(super) async fn events(
     }
     // Refused before anything is read, not after.
     let _lease = hold.holder.take(PAGE_BYTES).map_err(ApiError::in_flight)?;
-    // Frames are spliced as they are: they were encoded once.
+    // Frames are joined as they are: they were encoded once.
     let mut body = b"{\"events\":[".to_vec();
     let mut given = 0;
     let mut more = false;

@@ -35,7 +35,7 @@ use crate::journal::{self, Store};
 use crate::keys::{self, Keys};
 use crate::ledger::{self, Ledger};
 use crate::session::{self, Sessions};
-use crate::{call, ingest, placement, sink};
+use crate::{call, ingest, placement, protocol, sink};
 
 /// Jobs at once, over all calls. Endpoints have limits of their own; this one bounds memory.
 const JOBS: usize = 512;
@@ -129,8 +129,11 @@ fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Res
     let queues = QueueMetrics::register(&mut registry);
     let store: Arc<dyn Store> = match store {
         Some(store) => store,
-        None => journal::open(storage.dir(), &config.journal, journal::Metrics::register(&mut registry))
-            .map_err(|error| StartError::Journal(error.to_string()))?,
+        None => {
+            let metrics = journal::Metrics::register(&mut registry);
+            journal::open(storage.dir(), &config.journal, metrics, protocol::sniff::header)
+                .map_err(|error| StartError::Journal(error.to_string()))?
+        }
     };
     let hub = Hub::new(Arc::clone(&store), hub::Config::default(), hub::Metrics::register(&mut registry));
     store.set_tail(Arc::new(hub.clone()));

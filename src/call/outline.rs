@@ -72,9 +72,10 @@ impl Outline {
         serde_json::from_str(text).ok()
     }
 
-    /// Takes what an event says about streams; other events say nothing here.
+    /// Takes what an event says about streams and `meta`; other events say nothing here.
     pub(crate) fn call_event(&mut self, event: Event) {
         match event {
+            Event::CallStarted { meta, .. } | Event::CallUpdated { meta } => self.meta = Some(meta),
             Event::StreamStarted { stream_id, dialect, vendor_session, offset_ms }
                 if self.streams.iter().all(|stream| stream.stream_id != stream_id) =>
             {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::event::Kind;
 use crate::protocol::{self, Event, Stamp};
 use crate::turns::TurnPrivate;
-use crate::types::{Carry, Insight, Seq, StreamId};
+use crate::types::{Carry, Header, Insight, Seq, StreamId};
 
 /// How far a connection had come when a record was written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,7 +74,8 @@ impl Private {
 /// A record on its way to the journal.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
-    pub(crate) kind: Kind,
+    /// What readers select by.
+    pub(crate) header: Header,
     /// The insight, if the event is one.
     pub(crate) insight: Option<Arc<Insight>>,
     /// The event's wire form.
@@ -83,11 +84,18 @@ pub(crate) struct Outgoing {
     pub(crate) private: Bytes,
 }
 
+impl Outgoing {
+    /// The kind of the event.
+    pub(crate) fn kind(&self) -> Kind {
+        Kind::from_code(self.header.kind)
+    }
+}
+
 /// The record of `event` at `stamp`.
 pub(crate) fn encode(stamp: &Stamp, event: &Event, private: &Private) -> Outgoing {
     let insight = if let Event::InsightUpdated { insight } = event { Some(Arc::clone(insight)) } else { None };
     let frame = Bytes::from(protocol::event::encode(stamp, event));
-    Outgoing { kind: event.kind(), insight, frame, private: private.encode() }
+    Outgoing { header: event.header(), insight, frame, private: private.encode() }
 }
 
 /// A record read back.

@@ -1,17 +1,18 @@
-//! A frame: a journal record, inspected once and shared by every reader.
+//! A frame: a journal record, shared by every reader.
 //!
-//! Knows the few fields of an event by which readers select; not what the event means.
+//! Readers select by the record's header; the event itself is read only where its `meta`, epoch or words are asked for.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Deserialize;
 
+use super::Cursor;
 use crate::base::ws::Utf8Bytes;
 use crate::journal::Record;
-use crate::protocol::event::Kind;
-use crate::protocol::{self, ErrorCode, ErrorFrame};
+use crate::protocol::event::{Kind, turn_members};
+use crate::protocol::push::{Members, Words};
+use crate::protocol::{self, ErrorCode, ErrorFrame, tag};
 use crate::types::{CallId, JsonMap, MAX_FRAME_BYTES, Seq, TurnNo, Word};
 
 fn too_large(call: &CallId, seq: Seq, bytes: usize) -> Utf8Bytes {
@@ -30,22 +31,8 @@ pub struct Frame {
     record: Arc<Record>,
     text: Utf8Bytes,
     kind: Kind,
-    analysis: Option<Arc<str>>,
-    turn: Option<TurnNo>,
-}
-
-#[derive(Deserialize)]
-struct Subject<'a> {
-    #[serde(borrow)]
-    analysis: Cow<'a, str>,
-    #[serde(default)]
-    turn: Option<TurnNo>,
-}
-
-#[derive(Deserialize)]
-struct Updated<'a> {
-    #[serde(borrow)]
-    insight: Subject<'a>,
+    /// The `type` of `text`.
+    tag: &'static str,
 }
 
 #[derive(Deserialize)]
@@ -72,21 +59,18 @@ struct TurnWords {
 }
 
 impl Frame {
-    /// Inspects `record`. `None` if its frame is not UTF-8, which our own code never writes.
+    /// The frame of `record`. `None` if it is not UTF-8, which our own code never writes.
     pub fn new(call: &CallId, record: Arc<Record>) -> Option<Arc<Self>> {
         let text = Utf8Bytes::try_from(record.frame.clone()).ok()?;
-        let kind = Kind::of(&text);
-        let subject = match kind {
-            Kind::InsightUpdated => serde_json::from_str::<Updated<'_>>(&text).ok().map(|updated| updated.insight),
-            Kind::InsightFailed => serde_json::from_str::<Subject<'_>>(&text).ok(),
-            _ => None,
-        };
-        let (analysis, turn) =
-            subject.map_or((None, None), |subject| (Some(Arc::from(subject.analysis.as_ref())), subject.turn));
+        let kind = Kind::from_code(record.header.kind);
         // Only journals of versions without limits on content have such events. A client with a 1 MiB limit would fail on
         // it again after each reconnect.
-        let text = if text.len() > MAX_FRAME_BYTES { too_large(call, record.seq, text.len()) } else { text };
-        Some(Arc::new(Self { call: call.clone(), record, text, kind, analysis, turn }))
+        let (text, tag) = if text.len() > MAX_FRAME_BYTES {
+            (too_large(call, record.seq, text.len()), tag::Error::TEXT)
+        } else {
+            (text, kind.as_str())
+        };
+        Some(Arc::new(Self { call: call.clone(), record, text, kind, tag }))
     }
 
     pub fn call(&self) -> &CallId {
@@ -113,14 +97,26 @@ impl Frame {
         self.kind
     }
 
-    /// The analysis that an insight event is about.
+    /// The analysis that the event is about.
     pub fn analysis(&self) -> Option<&Arc<str>> {
-        self.analysis.as_ref()
+        self.record.header.analysis.as_ref()
     }
 
-    /// The turn that a per-turn insight event is about.
+    /// The turn that the event is about: a turn's own, or that of a per-turn analysis.
     pub fn turn(&self) -> Option<TurnNo> {
-        self.turn
+        self.record.header.turn
+    }
+
+    /// The frame as it goes to one reader, with the turn's words if they are wanted.
+    pub fn push(&self, members: &Members, cursor: Option<Cursor>, words: bool) -> Utf8Bytes {
+        let words = if words { self.words() } else { None };
+        // A journal of an older version, without limits on words, may hold longer ones.
+        let words = words.filter(|words| self.text.len() + words.len() < MAX_FRAME_BYTES);
+        let words = words.as_deref().and_then(|json| {
+            let at = turn_members(&self.text, self.kind, &self.call, self.seq())?;
+            Some(Words { at, json })
+        });
+        members.write(self.tag, &self.text, cursor, words).map_or_else(|| self.text.clone(), Utf8Bytes::from)
     }
 
     /// Private fields as JSON, or empty. They must never be sent as they are.
@@ -174,10 +170,39 @@ mod tests {
         let record = Record {
             seq: 3,
             order: 9,
+            header: event.header(),
             frame: encode(&stamp, event).into(),
             private: Bytes::from_static(private.as_bytes()),
         };
         Frame::new(&call, Arc::new(record)).expect("frame")
+    }
+
+    #[test]
+    fn frame_goes_to_a_reader_with_its_own_members_and_words() {
+        const WORDS: &str = r#"{"turn":{"w":[["hi",0,5,null,null]]}}"#;
+        let turn = crate::hub::testing::turn(0, r#"hi ","turn":{"#);
+        let revised = frame(&Event::TurnRevised { turn, changed: vec!["text".into()] }, WORDS);
+        let members = Members::subscription("sub_1");
+        let cursor = Cursor { generation: 1, order: Some(9) };
+        let plain = revised.push(&Members::default(), None, false);
+        assert_eq!(plain.as_ptr(), revised.text().as_ptr(), "the bytes are shared");
+        let pushed = revised.push(&members, Some(cursor), true);
+        assert!(
+            pushed.starts_with(r#"{"type":"turn.revised","subscription":"sub_1","cursor":"1.9","call_id""#),
+            "{pushed}"
+        );
+        let mut shown: serde_json::Value = serde_json::from_str(&pushed).expect("json");
+        assert_eq!(shown["turn"]["words"][0]["text"], "hi", "{pushed}");
+        assert!(pushed.contains(r#""turn":{"words":["#), "{pushed}");
+        for (object, added) in [("", "subscription"), ("", "cursor"), ("/turn", "words")] {
+            let object = shown.pointer_mut(object).and_then(serde_json::Value::as_object_mut).expect("an object");
+            object.remove(added).expect("it was added");
+        }
+        assert_eq!(shown, serde_json::from_str::<serde_json::Value>(&plain).expect("json"));
+        let failed = frame(&Event::CallFailed { reason: "r".into() }, WORDS);
+        let pushed = failed.push(&members, None, true);
+        let expected = r#"{"type":"call.failed","subscription":"sub_1","call_id":"c_1","seq":3,"at":"2026-01-01T00:00:00.000Z","reason":"r"}"#;
+        assert_eq!(pushed.as_str(), expected);
     }
 
     #[test]
@@ -215,6 +240,8 @@ mod tests {
         let frame = frame(&Event::CallUpdated { meta }, "");
         assert_eq!((frame.kind(), frame.seq()), (Kind::CallUpdated, 3));
         assert!(frame.text().len() < 500, "{}", frame.text().len());
+        let pushed = frame.push(&Members::subscription("s"), None, true);
+        assert!(pushed.starts_with(r#"{"type":"error","subscription":"s","call_id":"c_1","seq":3,"#), "{pushed}");
         let shown: serde_json::Value = serde_json::from_str(frame.text()).expect("json");
         assert_eq!((shown["code"].as_str(), shown["seq"].as_u64()), (Some("event_too_large"), Some(3)), "{shown}");
         assert!(shown["message"].as_str().is_some_and(|message| message.contains("events?after=2")), "{shown}");

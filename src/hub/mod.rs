@@ -20,7 +20,6 @@ mod merge;
 mod named;
 mod reader;
 mod ring;
-mod splice;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -42,13 +41,14 @@ pub use cursor::Cursor;
 pub use filter::{Filter, Include, contains};
 pub use frame::Frame;
 pub use reader::{Batch, Interest, Item, Reader};
-pub use splice::Prefix;
 pub use wants::Wants;
 
 use self::ring::Rings;
 use crate::base::metric::Register as _;
 use crate::base::ws::Utf8Bytes;
 use crate::journal::{Record, Store, Tail};
+use crate::protocol::push::Members;
+use crate::protocol::tag;
 use crate::types::{CallId, Seq};
 
 /// Limits of what the hub keeps in memory.
@@ -93,6 +93,17 @@ pub struct Live {
     pub kind: LiveKind,
     /// The wire form.
     pub text: Utf8Bytes,
+}
+
+impl Live {
+    /// The frame as it goes to one reader.
+    pub fn push(&self, members: &Members, cursor: Option<Cursor>) -> Utf8Bytes {
+        let tag = match self.kind {
+            LiveKind::Partial => tag::TurnPartial::TEXT,
+            LiveKind::Delta { .. } => tag::InsightDelta::TEXT,
+        };
+        members.write(tag, &self.text, cursor, None).map_or_else(|| self.text.clone(), Utf8Bytes::from)
+    }
 }
 
 /// Numbers of live frames for which a reader's buffer had no room.

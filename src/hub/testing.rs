@@ -114,7 +114,8 @@ impl Memory {
             Event::CallCompleted { .. } => entry.state = CallState::Completed,
             _ => {}
         }
-        let record = NewRecord { frame: encode(&stamp, event).into(), private: Bytes::from(private.to_owned()) };
+        let frame = encode(&stamp, event).into();
+        let record = NewRecord { header: event.header(), frame, private: Bytes::from(private.to_owned()) };
         self.append_now(call, head, vec![record], Some(entry)).expect("append").head
     }
 

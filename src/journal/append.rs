@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::config::Durability;
 use super::log::{Before, Content, Log};
-use super::record::fits;
+use super::record::oversize;
 use super::sequencer::{Committed, Durable, Ticket};
 use super::slot::Slot;
 use super::store::Shared;
@@ -50,9 +50,8 @@ impl Shared {
         if self.closed.load(Ordering::Acquire) {
             return Err(JournalError::Unavailable("it is closed".to_owned()));
         }
-        if let Some(large) = batch.iter().find(|record| !fits(record)) {
-            let bytes = large.frame.len() + large.private.len();
-            return Err(JournalError::Unavailable(format!("an event of {bytes} bytes is over the limit of 64 MiB")));
+        if let Some(message) = batch.iter().find_map(oversize) {
+            return Err(JournalError::Unavailable(message));
         }
         loop {
             let log = self.find(call, entry.is_some()).ok_or(JournalError::UnknownCall)?;
@@ -221,10 +220,10 @@ impl Shared {
 /// The commit of a batch that ends at `head`.
 fn commit(head: Seq, first_order: u64, batch: Vec<NewRecord>) -> Commit {
     let first = head + 1 - batch.len() as u64;
-    let records = (first..)
-        .zip(first_order..)
-        .zip(batch)
-        .map(|((seq, order), NewRecord { frame, private })| Arc::new(Record { seq, order, frame, private }));
+    let records =
+        (first..).zip(first_order..).zip(batch).map(|((seq, order), NewRecord { header, frame, private })| {
+            Arc::new(Record { seq, order, header, frame, private })
+        });
     Commit { head, records: records.collect() }
 }
 

@@ -17,7 +17,7 @@ use super::state::State;
 use super::store::Shared;
 use super::sync::sync_dirty;
 use super::threads::start;
-use super::{Answer, CallState, Commit, Entry, JournalError, NewRecord, OpenError, Record, Seq, Store, Tail};
+use super::{Answer, CallState, Commit, Entry, HeaderOf, JournalError, NewRecord, OpenError, Record, Seq, Store, Tail};
 use crate::types::CallId;
 
 /// Longest read that is done on the caller's thread, bytes: it takes well under a millisecond.
@@ -33,12 +33,13 @@ pub struct Embedded {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Opens the journal in `dir`, making it if it is not there. Reads the directory, no call's log.
+/// Opens the journal in `dir`, making it if it is not there. Reads the directory, no call's log, unless the journal has
+/// the format before this one: then every log is migrated first, with headers that `header_of` makes.
 ///
 /// # Errors
 /// What is wrong with the folder or its files, and what to do about it.
-pub fn open(dir: &Path, config: &Config, metrics: Metrics) -> Result<Arc<Embedded>, OpenError> {
-    Embedded::open_in(dir, config, metrics, Surroundings::real())
+pub fn open(dir: &Path, config: &Config, metrics: Metrics, header_of: HeaderOf) -> Result<Arc<Embedded>, OpenError> {
+    Embedded::open_in(dir, config, metrics, Surroundings::real(header_of))
 }
 
 impl Embedded {

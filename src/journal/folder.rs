@@ -5,6 +5,7 @@
 //! DIR/state                    see `state`
 //! DIR/directory.log            see `directory`
 //! DIR/calls/3f/c_42.log        one log a call, in 256 folders
+//! DIR/calls/3f/c_42.migrated   its copy in this format, for as long as the folder is migrated (see `migrate`)
 //! ```
 //!
 //! Does not know what is in the files. Everything is readable by its owner alone.
@@ -135,6 +136,16 @@ impl Folder {
             }
             other => other,
         }
+    }
+
+    /// Opens the file at `path`, one of [`Folder::log_files`].
+    pub(super) fn open_path(&self, path: &Path) -> io::Result<File> {
+        options().open(path)
+    }
+
+    /// An empty file at `path`, beside one of [`Folder::log_files`].
+    pub(super) fn create_path(&self, path: &Path) -> io::Result<File> {
+        options().create(true).truncate(true).open(path)
     }
 
     /// Removes a call's log, if it is there.

@@ -19,10 +19,12 @@ pub(super) const FILE_HEADER: usize = 16;
 pub(super) const HEADER: usize = 12;
 /// Bytes after a payload.
 pub(super) const TRAILER: usize = 4;
-/// Largest payload.
-pub(super) const MAX_PAYLOAD: usize = 64 << 20;
+/// Largest payload: an event of 64 MiB, and what stands beside it.
+pub(super) const MAX_PAYLOAD: usize = (64 << 20) + (128 << 10);
 /// The version of the format that this code writes, in file headers and in the state file.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
+/// The version before, whose records have no header: the start migrates it.
+pub(super) const OLD_VERSION: u16 = 1;
 
 const MAGIC: &[u8; 8] = b"sidetone";
 const CHUNK: usize = 64 << 10;
@@ -39,6 +41,7 @@ pub(super) fn file_header(kind: Kind) -> [u8; FILE_HEADER] {
     versioned_header(kind, VERSION)
 }
 
+/// The same, of another version.
 pub(super) fn versioned_header(kind: Kind, version: u16) -> [u8; FILE_HEADER] {
     let mut header = [0; FILE_HEADER];
     header[..8].copy_from_slice(MAGIC);
@@ -69,6 +72,11 @@ pub(super) fn seal(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
 /// Bytes of a frame with a payload of `len` bytes.
 pub(super) fn framed(len: usize) -> usize {
     HEADER + len + TRAILER
+}
+
+/// The little-endian number at `at`; 0 beyond the end.
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..at + 2).and_then(|two| two.try_into().ok()).map_or(0, u16::from_le_bytes)
 }
 
 /// The little-endian number at `at`; 0 beyond the end.
@@ -194,7 +202,12 @@ pub(super) enum Opening {
 
 /// Checks the header of a file of `end` bytes.
 pub(super) fn check_file_header(file: &File, kind: Kind, end: u64) -> io::Result<Opening> {
-    let expected = file_header(kind);
+    check_versioned_header(file, kind, VERSION, end)
+}
+
+/// The same, of another version.
+pub(super) fn check_versioned_header(file: &File, kind: Kind, version: u16, end: u64) -> io::Result<Opening> {
+    let expected = versioned_header(kind, version);
     let mut found = vec![0; end.min(FILE_HEADER as u64) as usize];
     file.read_exact_at(&mut found, 0)?;
     if found == expected {
@@ -216,6 +229,11 @@ pub(super) fn check_file_header(file: &File, kind: Kind, end: u64) -> io::Result
 pub(super) fn version_message(version: u32) -> String {
     if version > u32::from(VERSION) {
         format!("it has format version {version}, this build reads up to {VERSION}: run a newer sidetone")
+    } else if version == u32::from(OLD_VERSION) {
+        format!(
+            "it has format version {version}, and its folder was migrated to {VERSION} before it was put there: delete \
+             the folder's file 'state', and the next start migrates it"
+        )
     } else {
         format!("it has format version {version}, which this build cannot migrate to {VERSION}")
     }

@@ -1,7 +1,7 @@
 //! The journal: the durable, ordered log of each call's events, and the directory of all calls.
 //!
-//! Knows no event: a record is the bytes of a wire frame and the bytes of its private fields. [`Store`] is the seam:
-//! nothing above knows which store is behind it, or when it answers.
+//! Knows no event: a record is a header, which it keeps without giving it a meaning, the bytes of a wire frame, and the
+//! bytes of its private fields. [`Store`] is the seam: nothing above knows which store is behind it, or when it answers.
 //!
 //! Order: `seq` is dense per call, from 1. `order` is the order of commits over all calls of this daemon, strictly
 //! rising, over restarts too, with holes; it is what a cursor of a `*` subscription names.
@@ -21,6 +21,7 @@ mod log;
 mod medium;
 pub mod memory;
 mod metrics;
+mod migrate;
 mod open;
 mod record;
 mod retention;
@@ -40,6 +41,7 @@ pub use answer::Answer;
 pub use config::{Config, Durability};
 pub use embedded::{Embedded, open};
 pub use metrics::Metrics;
+pub use migrate::HeaderOf;
 pub use open::OpenError;
 
 use std::sync::Arc;
@@ -47,11 +49,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use crate::types::directory::{CallState, Entry};
+pub use crate::types::header::{Header, KindCode};
 use crate::types::{CallId, Seq};
 
 /// What is to be appended: one event.
 #[derive(Debug, Clone)]
 pub struct NewRecord {
+    /// What readers select the event by.
+    pub header: Header,
     /// The event's wire form, one JSON object without line breaks (see `protocol::event::encode`).
     pub frame: Bytes,
     /// Private fields as JSON, or empty. Never goes out.
@@ -65,6 +70,8 @@ pub struct Record {
     pub seq: Seq,
     /// Position among all commits of this daemon.
     pub order: u64,
+    /// What readers select the event by.
+    pub header: Header,
     /// The wire form.
     pub frame: Bytes,
     /// Private fields as JSON, or empty.

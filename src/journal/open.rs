@@ -15,6 +15,7 @@ use super::found::{adopt_strays, is_full, last_record, read_directory};
 use super::log::Ground;
 use super::medium::{Disk, Medium};
 use super::metrics::Metrics;
+use super::migrate::{HeaderOf, migrate};
 use super::sequencer::Sequencer;
 use super::slot::Slot;
 use super::state::{BLOCK, State, boot_id};
@@ -56,6 +57,12 @@ pub enum OpenError {
         /// Which version, and what to do.
         message: String,
     },
+    /// It has the format before this one, and could not be migrated as a whole.
+    #[error("{message}")]
+    Migration {
+        /// Which file, why not, and what to do.
+        message: String,
+    },
     /// A file that it cannot do without is damaged.
     #[error("{path} is damaged: {message}", path = path.display())]
     Damaged {
@@ -85,16 +92,17 @@ pub enum OpenError {
     Threads(io::Error),
 }
 
-/// What a store takes from the machine, for tests to replace.
+/// What a store takes from the machine, for tests to replace, and from above.
 pub(super) struct Surroundings {
     pub(super) boot_id: String,
     pub(super) medium: Arc<dyn Medium>,
     pub(super) open_files: usize,
+    pub(super) header_of: HeaderOf,
 }
 
 impl Surroundings {
-    pub(super) fn real() -> Self {
-        Self { boot_id: boot_id(), medium: Arc::new(Disk), open_files: default_limit() }
+    pub(super) fn real(header_of: HeaderOf) -> Self {
+        Self { boot_id: boot_id(), medium: Arc::new(Disk), open_files: default_limit(), header_of }
     }
 }
 
@@ -110,8 +118,9 @@ pub(super) fn open_in(
     let write = |error| OpenError::Write { dir: dir.clone(), error };
     let read = |error| OpenError::Read { path: dir.join(FILE), error };
 
-    let last = State::read(&folder)?;
+    let mut last = State::read(&folder)?;
     let ground = Ground { folder, medium: around.medium, metrics };
+    migrate(&ground, last.as_mut(), around.header_of)?;
     let mut found = read_directory(&ground).map_err(read)??;
     // A file that ends between two lines does not show that there were more.
     let whole = last.as_ref().is_some_and(|last| last.clean && last.directory_bytes.unwrap_or(0) <= found.bytes);
@@ -136,6 +145,7 @@ pub(super) fn open_in(
     }
     let next = state.order;
     state = State {
+        migrating: false,
         boot_id: around.boot_id,
         clean: false,
         durability: config.durability,

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::frame::{
-    FILE_HEADER, HEADER, Kind, Next, Opening, Scanner, TRAILER, check_file_header, framed, intact, payload_len, u32_at,
+    FILE_HEADER, HEADER, Kind, Next, Opening, Scanner, TRAILER, VERSION, check_versioned_header, framed, intact,
+    payload_len, u32_at,
 };
 use super::record::{Stored, decode};
 use super::{Record, Seq};
@@ -77,11 +78,21 @@ pub(super) struct Contents {
 
 /// Reads a whole log of `end` bytes, and checks every record.
 pub(super) fn scan(file: &File, end: u64) -> io::Result<Contents> {
+    scan_version(file, end, VERSION, decode)
+}
+
+/// The same for a log of another version, whose payloads `decode` reads.
+pub(super) fn scan_version(
+    file: &File,
+    end: u64,
+    version: u16,
+    decode: fn(&[u8]) -> Option<Stored>,
+) -> io::Result<Contents> {
     let mut contents = Contents { len: 0, head: 0, order: 0, marks: Marks::default(), ending: Ending::Clean };
     if end == 0 {
         return Ok(contents);
     }
-    match check_file_header(file, Kind::Call, end)? {
+    match check_versioned_header(file, Kind::Call, version, end)? {
         Opening::Good => contents.len = FILE_HEADER as u64,
         Opening::Torn => {
             contents.ending = Ending::Torn("the first write is cut off");
@@ -117,7 +128,7 @@ pub(super) fn scan(file: &File, end: u64) -> io::Result<Contents> {
             }
         };
         let wrong = match &stored {
-            None => Some("a record is shorter than it says"),
+            None => Some("a record does not hold what it says"),
             Some(stored) if stored.seq != seq + 1 => Some("a record is out of sequence"),
             Some(stored) if stored.order <= order => Some("a record is out of order"),
             Some(stored) if remaining > 0 && stored.remaining != remaining - 1 => Some("a batch is not whole"),
@@ -170,20 +181,15 @@ pub(super) fn records(file: &File, mark: Mark, end: u64, after: Seq, head: Seq, 
                 want = want.max(size as u64);
                 break;
             }
-            let start = used + HEADER;
-            let stored = intact(&rest[..size]).then(|| decode(&chunk[start..used + size - TRAILER])).flatten();
+            let payload = used + HEADER..used + size - TRAILER;
+            let stored = intact(&rest[..size]).then(|| decode(&chunk[payload.clone()])).flatten();
             let Some(stored) = stored.filter(|stored| stored.seq == expected) else {
                 batch.damage = Some(format!("the record at byte {} is no longer what it was", at + used as u64));
                 return Ok(batch);
             };
             if stored.seq > after {
                 taken += stored.frame.len();
-                batch.records.push(Arc::new(Record {
-                    seq: stored.seq,
-                    order: stored.order,
-                    frame: chunk.slice(start + stored.frame.start..start + stored.frame.end),
-                    private: chunk.slice(start + stored.private.start..start + stored.private.end),
-                }));
+                batch.records.push(Arc::new(stored.record(&chunk.slice(payload))));
             }
             used += size;
             expected += 1;

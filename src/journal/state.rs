@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::OpenError;
 use super::config::Durability;
 use super::folder::Folder;
-use super::frame::{VERSION, version_message};
+use super::frame::{OLD_VERSION, VERSION, version_message};
 use super::log::Ground;
 
 /// How many orders are reserved at once; few in tests, so that they get to the end of it.
@@ -26,6 +26,9 @@ const DRAFT: &str = "state.new";
 pub(super) struct State {
     /// Version of the whole folder's format.
     pub(super) version: u32,
+    /// Some of the folder's files may have the version before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) migrating: bool,
     /// The machine's boot when it was written; empty where the system does not tell.
     pub(super) boot_id: String,
     /// The daemon shut down, and synced everything before.
@@ -48,6 +51,7 @@ impl State {
         let generation = u64::from(rand::random::<u32>()) << 16 | 1;
         Self {
             version: VERSION.into(),
+            migrating: false,
             boot_id: String::new(),
             clean: true,
             durability,
@@ -57,7 +61,7 @@ impl State {
         }
     }
 
-    /// Reads the file, if it is there.
+    /// Reads the file, if it is there: one of this version, or of the version before.
     pub(super) fn read(folder: &Folder) -> Result<Option<Self>, OpenError> {
         let path = folder.path().join(FILE);
         let text = match std::fs::read(&path) {
@@ -76,8 +80,7 @@ impl State {
             version: u32,
         }
         let Versioned { version } = serde_json::from_slice(&text).map_err(|error| damaged(&error))?;
-        // Migrations of older versions go here, one arm each; there is no older version yet.
-        if version != u32::from(VERSION) {
+        if version != u32::from(VERSION) && version != u32::from(OLD_VERSION) {
             let dir = folder.path().to_owned();
             return Err(OpenError::Version { dir, message: version_message(version) });
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{CallId, Insight, InsightFailure, JsonMap, Seq, StreamId, Turn};
+use crate::types::{CallId, Header, Insight, InsightFailure, JsonMap, KindCode, Seq, StreamId, Turn, TurnNo};
 
 /// An event's call, position and time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,8 +21,11 @@ pub struct Stamp {
     pub at: String,
 }
 
+/// Bytes of a stamp's time, such as `2026-01-01T00:00:00.000Z`.
+const AT_BYTES: usize = 24;
+
 macro_rules! kinds {
-    ($($name:ident = $text:literal,)*) => {
+    ($($name:ident = $code:literal $text:literal,)*) => {
         /// The kind of an event: its `type` on the wire.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Kind {
@@ -50,32 +53,42 @@ macro_rules! kinds {
                     _ => Self::Other,
                 }
             }
+
+            /// The number in the headers of records; 0 for [`Kind::Other`].
+            pub const fn code(self) -> KindCode {
+                match self {
+                    $(Self::$name => KindCode($code),)*
+                    Self::Other => KindCode(0),
+                }
+            }
+
+            /// The kind with this number.
+            pub const fn from_code(code: KindCode) -> Self {
+                match code.0 {
+                    $($code => Self::$name,)*
+                    _ => Self::Other,
+                }
+            }
         }
     };
 }
 
+// Each kind has the number that it has in the journal's records: a new kind takes the next one, and none is used again.
 kinds! {
-    CallStarted = "call.started",
-    CallUpdated = "call.updated",
-    StreamStarted = "stream.started",
-    StreamEnded = "stream.ended",
-    TurnFinal = "turn.final",
-    TurnRevised = "turn.revised",
-    Gap = "gap",
-    InsightUpdated = "insight.updated",
-    InsightFailed = "insight.failed",
-    CallCompleted = "call.completed",
-    CallFailed = "call.failed",
+    CallStarted = 1 "call.started",
+    CallUpdated = 2 "call.updated",
+    StreamStarted = 3 "stream.started",
+    StreamEnded = 4 "stream.ended",
+    TurnFinal = 5 "turn.final",
+    TurnRevised = 6 "turn.revised",
+    Gap = 7 "gap",
+    InsightUpdated = 8 "insight.updated",
+    InsightFailed = 9 "insight.failed",
+    CallCompleted = 10 "call.completed",
+    CallFailed = 11 "call.failed",
 }
 
 impl Kind {
-    /// The kind of an encoded event.
-    pub fn of(frame: &str) -> Self {
-        // `encode` writes the type first.
-        let text = frame.strip_prefix(r#"{"type":""#).and_then(|rest| rest.split('"').next());
-        Self::from_type(text.unwrap_or_default())
-    }
-
     /// Returns true for `turn.final` and `turn.revised`.
     pub fn is_turn(self) -> bool {
         matches!(self, Self::TurnFinal | Self::TurnRevised)
@@ -216,6 +229,28 @@ impl Event {
             _ => None,
         }
     }
+
+    /// The turn that the event is about: a turn's own, or that of a per-turn analysis.
+    pub fn turn(&self) -> Option<TurnNo> {
+        match self {
+            Self::TurnFinal { turn } | Self::TurnRevised { turn, .. } => Some(turn.turn),
+            Self::InsightUpdated { insight } => insight.turn,
+            Self::InsightFailed { failure } => failure.turn,
+            _ => None,
+        }
+    }
+
+    /// The header of its record.
+    pub fn header(&self) -> Header {
+        Header { kind: self.kind().code(), analysis: self.analysis().map(Arc::from), turn: self.turn() }
+    }
+}
+
+/// Bytes of `{"type":…,"call_id":…,"seq":…,"at":…`.
+fn head_bytes(kind: Kind, call_id: &CallId, seq: Seq, at_bytes: usize) -> usize {
+    let digits = seq.checked_ilog10().map_or(1, |log| log as usize + 1);
+    let marks = br#"{"type":"","call_id":"","seq":,"at":"""#.len();
+    marks + kind.as_str().len() + call_id.as_str().len() + digits + at_bytes
 }
 
 /// Writes the wire form: `{"type":…,"call_id":…,"seq":…,"at":…, …}`.
@@ -226,23 +261,31 @@ pub fn encode(stamp: &Stamp, event: &Event) -> Vec<u8> {
     let mut body = Vec::with_capacity(1024);
     let encoded = serde_json::to_writer(&mut body, event);
     debug_assert!(encoded.is_ok(), "plain data into memory cannot fail");
-    let kind = event.kind().as_str();
+    let kind = event.kind();
     // `body` is `{"type":"…",…}`: the stamp goes between the tag and the rest.
-    let tag_len = br#"{"type":"""#.len() + kind.len();
-    let rest = body.get(tag_len..).unwrap_or_default();
+    let rest = body.get(br#"{"type":"""#.len() + kind.as_str().len()..).unwrap_or_default();
     // The exact final length, because the buffer is kept as it is.
-    let digits = stamp.seq.checked_ilog10().map_or(1, |log| log as usize + 1);
-    let stamp_len = br#","call_id":"","seq":,"at":"""#.len() + stamp.call_id.as_str().len() + digits + stamp.at.len();
-    let mut out = Vec::with_capacity(tag_len + stamp_len + rest.len());
+    let head = head_bytes(kind, &stamp.call_id, stamp.seq, stamp.at.len());
+    let mut out = Vec::with_capacity(head + rest.len());
     // Kind, id and time contain no character that JSON would escape.
-    let head = write!(
+    let written = write!(
         out,
         "{{\"type\":\"{}\",\"call_id\":\"{}\",\"seq\":{},\"at\":\"{}\"",
-        kind, stamp.call_id, stamp.seq, stamp.at
+        kind.as_str(),
+        stamp.call_id,
+        stamp.seq,
+        stamp.at
     );
-    debug_assert!(head.is_ok(), "writing to memory cannot fail");
+    debug_assert!(written.is_ok(), "writing to memory cannot fail");
     out.extend_from_slice(rest);
     out
+}
+
+/// Where the members of `turn` begin in an event about a turn, as [`encode`] has written it; `None` in any other frame.
+pub fn turn_members(frame: &str, kind: Kind, call_id: &CallId, seq: Seq) -> Option<usize> {
+    const TURN: &str = r#","turn":{"#;
+    let head = head_bytes(kind, call_id, seq, AT_BYTES);
+    frame.get(head..)?.starts_with(TURN).then_some(head + TURN.len())
 }
 
 /// A sequenced event with its stamp, as a client reads it.
@@ -282,11 +325,37 @@ mod tests {
 
     #[test]
     fn kinds_read_back_and_a_later_one_is_other() {
-        for kind in Kind::ALL {
+        for (number, kind) in (1..).zip(Kind::ALL) {
             assert_eq!(Kind::from_type(kind.as_str()), *kind);
+            assert_eq!((Kind::from_code(kind.code()), kind.code()), (*kind, KindCode(number)));
         }
-        for other in ["", "{}", r#"{"type":"call.moved"}"#, r#"{"seq":1,"type":"gap"}"#] {
-            assert_eq!(Kind::of(other), Kind::Other, "{other}");
+        for other in ["", "call.moved"] {
+            assert_eq!(Kind::from_type(other), Kind::Other, "{other}");
+        }
+        for other in [0, 255] {
+            assert_eq!(Kind::from_code(KindCode(other)), Kind::Other, "{other}");
+        }
+    }
+
+    #[test]
+    fn members_of_a_turn_are_found_whatever_is_said() {
+        let stamp =
+            Stamp { call_id: CallId::parse("c_1").expect("id"), seq: 10, at: "2026-01-01T00:00:00.000Z".into() };
+        let mut turn: Turn = serde_json::from_str(
+            r#"{"turn":12,"stream_id":"s_1","turn_order":0,"rev":0,"text":"","start_ms":0,"end_ms":1}"#,
+        )
+        .expect("a turn");
+        turn.text = r#"","turn":{"turn":9"#.into();
+        for event in [Event::TurnFinal { turn: turn.clone() }, Event::TurnRevised { turn, changed: Vec::new() }] {
+            let frame = String::from_utf8(encode(&stamp, &event)).expect("text");
+            let at = turn_members(&frame, event.kind(), &stamp.call_id, stamp.seq).expect("a turn event");
+            assert!(frame[..at].ends_with(r#""at":"2026-01-01T00:00:00.000Z","turn":{"#), "{}", &frame[..at]);
+            assert!(frame[at..].starts_with(r#""turn":12,"#), "{}", &frame[at..]);
+            assert_eq!((event.header().turn, event.header().analysis), (Some(12), None));
+        }
+        let gap = r#"{"type":"gap","call_id":"c_1","seq":10,"at":"2026-01-01T00:00:00.000Z","stream_id":"s"}"#;
+        for frame in [gap, "{}", ""] {
+            assert_eq!(turn_members(frame, Kind::Gap, &stamp.call_id, 10), None, "{frame}");
         }
     }
 
@@ -313,7 +382,7 @@ mod tests {
             assert_eq!(serde_json::from_slice::<Event>(&bytes).expect("event"), event);
             assert_eq!(bytes.len(), bytes.capacity());
             let text = String::from_utf8(bytes).expect("text");
-            assert_eq!(Kind::of(&text), event.kind());
+            assert!(text.starts_with(&format!("{{\"type\":\"{}\",\"call_id\":", event.kind().as_str())), "{text}");
             assert_eq!(Sequenced::read(&text).expect("event"), Sequenced { stamp: stamp.clone(), event });
         }
     }

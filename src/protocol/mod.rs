@@ -11,7 +11,9 @@ pub mod event;
 pub mod ingest;
 pub mod live;
 pub mod pairs;
+pub mod push;
 pub mod schema;
+pub mod sniff;
 pub mod subscribe;
 pub mod tag;
 

@@ -239,7 +239,7 @@ impl Actor {
                 return Ok(());
             }
             for record in &batch.records {
-                self.deps.metrics.event(record.kind, record.insight.as_deref());
+                self.deps.metrics.event(record.kind(), record.insight.as_deref());
             }
             self.pipeline.append(batch);
             match self.pipeline.committed_now() {

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use crate::call::outline::{Newest, Outline};
 use crate::call::record::{self, Decoded};
-use crate::hub::Frame;
 use crate::journal::{CallState as State, JournalError, Record, Store};
 use crate::protocol::Event;
 use crate::protocol::event::Kind;
@@ -51,37 +50,27 @@ impl Index {
     ///
     /// # Errors
     /// The log cannot be read now, or there is none.
-    pub(super) fn extend(
-        &mut self,
-        call: &CallId,
-        read: Result<Vec<Arc<Record>>, JournalError>,
-    ) -> Result<bool, JournalError> {
+    pub(super) fn extend(&mut self, read: Result<Vec<Arc<Record>>, JournalError>) -> Result<bool, JournalError> {
         match read {
             Ok(records) if records.is_empty() => return Ok(false),
-            Ok(records) => records.iter().for_each(|stored| self.take(call, stored)),
+            Ok(records) => records.iter().for_each(|stored| self.take(stored)),
             Err(JournalError::Damaged { .. }) => self.damaged = true,
             Err(error) => return Err(error),
         }
         Ok(!self.damaged)
     }
 
-    fn take(&mut self, call: &CallId, stored: &Arc<Record>) {
-        if self.damaged {
+    fn take(&mut self, stored: &Record) {
+        let kind = Kind::from_code(stored.header.kind);
+        fold(&mut self.outline, kind, stored);
+        if !self.with_turns || !kind.is_turn() {
             return;
         }
-        let Some(frame) = Frame::new(call, Arc::clone(stored)) else {
-            self.damaged = true;
-            return;
-        };
-        fold(&mut self.outline, &frame, stored);
-        if !self.with_turns || !frame.kind().is_turn() {
-            return;
-        }
-        let Some(turn) = turn_of(frame.text()).and_then(|turn| usize::try_from(turn).ok()) else { return };
+        let Some(turn) = stored.header.turn.and_then(|turn| usize::try_from(turn).ok()) else { return };
         let len = self.turns.len();
         match self.turns.get_mut(turn) {
             Some(at) => *at = stored.seq,
-            None if frame.kind() == Kind::TurnFinal && turn == len => self.turns.push(stored.seq),
+            None if kind == Kind::TurnFinal && turn == len => self.turns.push(stored.seq),
             None => {}
         }
     }
@@ -104,25 +93,24 @@ impl Index {
     }
 }
 
-/// Takes the next record, and looks into few of them.
-fn fold(outline: &mut Outline, frame: &Frame, stored: &Record) {
+/// Takes the next record: most of them by their header alone.
+fn fold(outline: &mut Outline, kind: Kind, stored: &Record) {
     outline.seq = stored.seq;
-    match frame.kind() {
+    match kind {
         Kind::TurnFinal => outline.turns += 1,
-        Kind::TurnRevised | Kind::InsightFailed => {}
+        Kind::TurnRevised | Kind::InsightFailed | Kind::Gap | Kind::Other => {}
         Kind::InsightUpdated => {
-            if let Some(analysis) = frame.analysis() {
+            if let Some(analysis) = &stored.header.analysis {
                 let newest = match outline.insights.get_mut(&**analysis) {
                     Some(newest) => newest,
                     None => outline.insights.entry(analysis.to_string()).or_default(),
                 };
-                newest.note(frame.turn(), stored.seq);
+                newest.note(stored.header.turn, stored.seq);
             }
         }
         Kind::CallCompleted => outline.ended = Some(State::Completed),
         Kind::CallFailed => outline.ended = Some(State::Failed),
-        Kind::CallStarted | Kind::CallUpdated => outline.meta = frame.meta(),
-        Kind::StreamStarted | Kind::StreamEnded | Kind::Gap | Kind::Other => {
+        Kind::CallStarted | Kind::CallUpdated | Kind::StreamStarted | Kind::StreamEnded => {
             if let Ok(decoded) = read(stored) {
                 outline.call_event(decoded.event);
             }
@@ -246,13 +234,6 @@ async fn records_at(
     Ok(found)
 }
 
-/// The turn's number in an event about a turn, whose members are in a fixed order.
-fn turn_of(text: &str) -> Option<TurnNo> {
-    const TURN: &str = r#","turn":{"turn":"#;
-    let rest = &text[text.find(TURN)? + TURN.len()..];
-    rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse().ok()
-}
-
 fn turn_in(stored: &Record) -> Option<Turn> {
     let decoded = read(stored).ok()?;
     let (Event::TurnFinal { mut turn } | Event::TurnRevised { mut turn, .. }) = decoded.event else { return None };
@@ -268,16 +249,4 @@ fn insight_in(stored: &Record) -> Option<Value> {
         insight: Value,
     }
     serde_json::from_slice::<Updated>(&stored.frame).ok().map(|updated| updated.insight)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_turns_number_is_found_whatever_is_said() {
-        let text = r#"{"type":"turn.final","call_id":"c","seq":1,"at":"t","turn":{"turn":12,"text":"\",\"turn\":{\"turn\":9"}}"#;
-        assert_eq!(turn_of(text), Some(12));
-        assert_eq!(turn_of(r#"{"type":"gap"}"#), None);
-    }
 }

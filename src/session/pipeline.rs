@@ -63,7 +63,7 @@ impl Pipeline {
     /// Appends a batch. Nothing else is in flight.
     pub(super) fn append(&mut self, batch: Batch) {
         let Batch { after, records, entry, replies } = batch;
-        let new = |Outgoing { frame, private, .. }| NewRecord { frame, private };
+        let new = |Outgoing { header, frame, private, .. }| NewRecord { header, frame, private };
         let records: Vec<NewRecord> = records.into_iter().map(new).collect();
         let commit = self.store.append(&self.call, after, records.clone(), entry.clone());
         self.flight = Some(Flight { commit, after, records, entry, replies });

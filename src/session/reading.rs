@@ -175,9 +175,8 @@ impl Sessions {
             if matches!(&read, Ok(records) if records.is_empty()) {
                 more = Ok(false);
             } else {
-                let call = call.clone();
                 (index, more) = off_thread(move || {
-                    let more = index.extend(&call, read);
+                    let more = index.extend(read);
                     (index, more)
                 })
                 .await?;

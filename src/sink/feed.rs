@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::{Behind, Config};
 use crate::base::ws::Utf8Bytes;
-use crate::hub::{Cursor, Filter, Hub, HubError, Interest, Item, Prefix, Reader, Wants};
+use crate::hub::{Cursor, Filter, Hub, HubError, Interest, Item, Reader, Wants};
+use crate::protocol::push::Members;
 use crate::types::{CallId, Seq};
 
 /// Wait after a failure to read the journal.
@@ -117,7 +118,7 @@ impl Tap<'_> {
     fn pieces(&self, before: u64, items: &[Item]) -> Vec<Piece> {
         let Feed { hub, calls, filter, generation, .. } = self.feed;
         let is_wanted = |call: &CallId| calls.as_ref().is_none_or(|calls| calls.contains(call));
-        let prefix = Prefix::default();
+        let members = Members::default();
         let mut order = before;
         let mut pieces = Vec::new();
         for item in filter.pick(items, hub) {
@@ -125,11 +126,11 @@ impl Tap<'_> {
             match item {
                 Item::Event(frame) if is_wanted(frame.call()) => {
                     order = frame.order();
-                    let text = prefix.event(frame, cursor(order), filter.include.words);
+                    let text = frame.push(&members, cursor(order), filter.include.words);
                     pieces.push(Piece { event: Some((frame.call().clone(), frame.seq())), order, text });
                 }
                 Item::Live(live) if is_wanted(&live.call) => {
-                    pieces.push(Piece { event: None, order, text: prefix.live(live, cursor(order)) });
+                    pieces.push(Piece { event: None, order, text: live.push(&members, cursor(order)) });
                 }
                 Item::Event(_) | Item::Live(_) => {}
             }

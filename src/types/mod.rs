@@ -5,6 +5,7 @@
 
 pub mod attempt;
 pub mod directory;
+pub mod header;
 pub mod id;
 pub mod insight;
 pub mod stt;
@@ -14,6 +15,7 @@ pub mod view;
 pub mod words;
 
 pub use attempt::{AttemptBegun, AttemptDone, Outcome, RequestDone, Why};
+pub use header::{Header, KindCode};
 pub use id::{CallId, IdError, StreamId};
 pub use insight::{Coverage, Evidence, Insight, InsightFailure, LatencyMs, Provenance, Status, TokenUsage};
 pub use stt::{Carry, EndScope, Final, Revision, SttEvent, TurnKey};

@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sidetone::journal::{
-    self, Answer, CallState, Commit, Config, Durability, Embedded, Entry, JournalError, NewRecord, Store as _,
+    self, Answer, CallState, Commit, Config, Durability, Embedded, Entry, Header, JournalError, KindCode, NewRecord,
+    Store as _,
 };
 use sidetone::types::{CallId, JsonMap};
 use tokio::sync::oneshot;
@@ -56,10 +57,12 @@ fn main() {
 /// Two events of a turn: the turn itself, with its words as private fields, and an insight. Clones share the bytes.
 fn turn() -> Vec<NewRecord> {
     static TURN: LazyLock<[NewRecord; 2]> = LazyLock::new(|| {
+        let turn = Header { kind: KindCode(5), turn: Some(7), analysis: None };
+        let insight = Header { kind: KindCode(8), turn: None, analysis: Some("summary".into()) };
         let event = |bytes: usize| Bytes::from(format!("{{\"type\":\"turn.final\",\"text\":\"{:x<bytes$}\"}}", ""));
         [
-            NewRecord { frame: event(350), private: event(500) },
-            NewRecord { frame: event(700), private: Bytes::from_static(b"{}") },
+            NewRecord { header: turn, frame: event(350), private: event(500) },
+            NewRecord { header: insight, frame: event(700), private: Bytes::from_static(b"{}") },
         ]
     });
     TURN.to_vec()
@@ -87,7 +90,7 @@ fn calls(count: usize) -> Vec<CallId> {
 
 fn open(dir: &Path, durability: Durability) -> Arc<Embedded> {
     let config = Config { durability, ..Config::default() };
-    journal::open(dir, &config, journal::Metrics::default()).expect("journal")
+    journal::open(dir, &config, journal::Metrics::default(), sidetone::protocol::sniff::header).expect("journal")
 }
 
 /// The journal's side: each call's head.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use sidetone::app::{self, Running};
 use sidetone::config::Config;
 use sidetone::journal::memory::{Faults, Memory};
+use sidetone::protocol::event::Kind;
 
 use crate::support::http::request;
 use crate::support::model::{assert_dense, assert_turns, offset_of, turns_of};
@@ -111,7 +112,8 @@ async fn session_that_loses_its_fence_tells_its_producer_to_reconnect() {
         r#"{{"type":"call.updated","call_id":"c_1","seq":{},"at":"2026-01-01T00:00:00.000Z","meta":{{"node":"b"}}}}"#,
         head + 1
     );
-    let record = sidetone::journal::NewRecord { frame: update.into(), private: "{}".into() };
+    let header = sidetone::journal::Header { kind: Kind::CallUpdated.code(), ..Default::default() };
+    let record = sidetone::journal::NewRecord { header, frame: update.into(), private: "{}".into() };
     store.append_now(&call, head, vec![record], None).expect("appended");
     producer.send(&turn(1, "agent", "again")).await;
     let reconnect = producer.of_type("reconnect").await;

@@ -20,7 +20,8 @@ use super::request::{Calls, Refusal, Resume, Subscribe};
 use super::star::Star;
 use crate::base::wake;
 use crate::base::ws::Utf8Bytes;
-use crate::hub::{Cursor, Filter, HubError, Item, Prefix, Reader, Wants};
+use crate::hub::{Cursor, Filter, HubError, Item, Reader, Wants};
+use crate::protocol::push::Members;
 use crate::types::view::View;
 use crate::types::{CallId, JsonMap, Seq};
 
@@ -45,7 +46,7 @@ struct Admitting {
 /// One subscription of one socket.
 pub(super) struct Subscription {
     id: String,
-    prefix: Prefix,
+    members: Members,
     filter: Filter,
     /// `match`
     wanted: JsonMap,
@@ -88,9 +89,9 @@ impl Subscription {
                 (Scope::Star(Box::new(star)), reader, reply)
             }
         };
-        let prefix = Prefix::subscription(&id);
+        let members = Members::subscription(&id);
         let waker = wake::waker(notify);
-        Ok((Self { id, prefix, filter, wanted, reader, scope, admitting: None, waker }, reply))
+        Ok((Self { id, members, filter, wanted, reader, scope, admitting: None, waker }, reply))
     }
 
     /// `sub_1`, …
@@ -122,7 +123,7 @@ impl Subscription {
             {
                 for item in self.filter.pick(&missed, &deps.hub) {
                     if let Item::Event(frame) = item {
-                        out.push(self.prefix.event(frame, self.cursor(order), words));
+                        out.push(frame.push(&self.members, self.cursor(order), words));
                     }
                 }
                 return Ok(true);
@@ -147,9 +148,9 @@ impl Subscription {
             match item {
                 Item::Event(frame) => {
                     order = frame.order();
-                    out.push(self.prefix.event(frame, self.cursor(order), words));
+                    out.push(frame.push(&self.members, self.cursor(order), words));
                 }
-                Item::Live(live) => out.push(self.prefix.live(live, self.cursor(order))),
+                Item::Live(live) => out.push(live.push(&self.members, self.cursor(order))),
             }
         }
         Ok(true)

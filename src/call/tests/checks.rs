@@ -56,7 +56,7 @@ impl Checks {
         assert!(self.flight.is_empty(), "one append in flight");
         for record in records {
             let decoded = decode(self.handed.head() + 1, &record.frame, &record.private).expect("a record reads back");
-            assert_eq!(decoded.event.kind(), record.kind);
+            assert_eq!(decoded.event.header(), record.header);
             self.handed.restore(decoded.clone()).expect("a record follows those before it");
             self.flight.push(decoded);
         }

@@ -118,10 +118,10 @@ impl State {
         }
         let Some(known) = self.calls.get_mut(call) else { return Err(JournalError::UnknownCall) };
         let mut records = Vec::with_capacity(batch.len());
-        for NewRecord { frame, private } in batch {
+        for NewRecord { header, frame, private } in batch {
             self.order += 1;
             let seq = known.log.len() as u64 + 1;
-            records.push(Arc::new(Record { seq, order: self.order, frame, private }));
+            records.push(Arc::new(Record { seq, order: self.order, header, frame, private }));
             known.log.extend(records.last().cloned());
         }
         let head = known.log.len() as u64;

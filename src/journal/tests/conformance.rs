@@ -12,6 +12,7 @@ pub(crate) async fn conforms(store: Arc<dyn Store>) {
     let generation = store.generation();
     unknown_calls(&*store).await;
     appends_and_reads(&*store).await;
+    headers(&*store).await;
     fences(&store).await;
     entries(&*store).await;
     pages(&*store).await;
@@ -52,14 +53,36 @@ async fn appends_and_reads(store: &dyn Store) {
     assert!(store.order() >= commit.records[0].order, "what is committed was announced");
     assert_eq!(store.head(&c).await.expect("head"), 3);
     let read = store.read(&c, 0, 1 << 20).await.expect("reads");
-    let found: Vec<_> = read.iter().map(|r| (r.seq, r.frame.clone(), r.private.clone())).collect();
-    let expected: Vec<_> = (1..).zip(batch(&["a", "b", "c"])).map(|(seq, new)| (seq, new.frame, new.private)).collect();
+    let found: Vec<_> = read.iter().map(|r| (r.seq, r.header.clone(), r.frame.clone(), r.private.clone())).collect();
+    let new = (1..).zip(batch(&["a", "b", "c"]));
+    let expected: Vec<_> = new.map(|(seq, new)| (seq, new.header, new.frame, new.private)).collect();
     assert_eq!(found, expected);
     assert!(read.windows(2).all(|pair| pair[0].order < pair[1].order));
     let rest = store.read(&c, 2, 1 << 20).await.expect("reads");
     assert_eq!(rest.iter().map(|r| (r.seq, r.order)).collect::<Vec<_>>(), [(3, commit.records[0].order)]);
     for after in [3, 9] {
         assert!(store.read(&c, after, 100).await.expect("reads").is_empty(), "after {after}");
+    }
+}
+
+/// Headers come back as they were given, whatever they say: with the commit, and to readers.
+async fn headers(store: &dyn Store) {
+    let c = call("c_headers");
+    let mut wanted = Vec::new();
+    for analysis in [None, Some("summary"), Some("überblick")] {
+        for turn in [None, Some(0), Some(u64::MAX)] {
+            for kind in [0, 1, u8::MAX] {
+                wanted.push(Header { kind: KindCode(kind), analysis: analysis.map(Into::into), turn });
+            }
+        }
+    }
+    let new = |header: &Header| NewRecord { header: header.clone(), ..record("same") };
+    let batch = wanted.iter().map(new).collect();
+    let commit = store.append(&c, 0, batch, Some(entry("c_headers"))).await.expect("commit");
+    let read = store.read(&c, 0, usize::MAX).await.expect("reads");
+    for found in [commit.records, read] {
+        assert_eq!(found.iter().map(|r| r.header.clone()).collect::<Vec<_>>(), wanted);
+        assert!(found.iter().all(|r| (&r.frame, &r.private) == (&record("same").frame, &record("same").private)));
     }
 }
 

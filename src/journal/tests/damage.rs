@@ -153,9 +153,11 @@ fn garbage_repeats_and_strange_files_are_damage() {
     let repeated = good[ends[0] as usize..].to_vec();
     let mut foreign = Vec::new();
     seal(&mut foreign, |out| out.extend_from_slice(b"short"));
-    for (more, words) in
-        [(vec![7; 100], "no record begins here"), (repeated, "out of sequence"), (foreign, "shorter than it says")]
-    {
+    for (more, words) in [
+        (vec![7; 100], "no record begins here"),
+        (repeated, "out of sequence"),
+        (foreign, "does not hold what it says"),
+    ] {
         fs::write(&path, &good).expect("log");
         extend(&path, &more);
         let store = bench.open();

@@ -5,6 +5,7 @@ pub(crate) mod conformance;
 mod damage;
 mod directory;
 mod failing;
+mod migration;
 mod restart;
 mod retention;
 mod sequencing;
@@ -49,6 +50,7 @@ impl Bench {
             boot_id: self.boot_id.clone(),
             medium: Arc::clone(&self.medium),
             open_files: self.open_files,
+            header_of,
         };
         Embedded::open_in(&self.folder, &self.config, self.metrics.clone(), around)
     }
@@ -91,7 +93,18 @@ pub(super) fn over(name: &str, ended_at_ms: i64) -> Entry {
 }
 
 pub(super) fn record(text: &str) -> NewRecord {
-    NewRecord { frame: Bytes::from(format!("{{\"text\":\"{text}\"}}")), private: Bytes::from(format!("p{text}")) }
+    let frame = Bytes::from(format!("{{\"text\":\"{text}\"}}"));
+    NewRecord { header: header_of(&frame), frame, private: Bytes::from(format!("p{text}")) }
+}
+
+/// Any header, but always the same one for the same frame.
+pub(super) fn header_of(frame: &[u8]) -> Header {
+    let number = crc32fast::hash(frame);
+    Header {
+        kind: KindCode(number.to_le_bytes()[0]),
+        analysis: number.is_multiple_of(3).then(|| format!("analysis {number}").into()),
+        turn: number.is_multiple_of(2).then_some(number.into()),
+    }
 }
 
 pub(super) fn batch(texts: &[&str]) -> Vec<NewRecord> {
@@ -119,7 +132,10 @@ pub(super) fn all(store: &Embedded, call: &CallId) -> Vec<(u64, u64, String, Str
         let Some(last) = records.last() else { return found };
         after = last.seq;
         let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).expect("text");
-        found.extend(records.iter().map(|r| (r.seq, r.order, text(&r.frame), text(&r.private))));
+        for record in records {
+            assert_eq!(record.header, header_of(&record.frame), "event {}", record.seq);
+            found.push((record.seq, record.order, text(&record.frame), text(&record.private)));
+        }
     }
 }
 

@@ -199,8 +199,8 @@ fn other_versions_are_refused_in_words() {
     bench.open().close();
     let path = bench.path("state");
     let text = fs::read_to_string(&path).expect("state");
-    for (version, words) in [(2, "run a newer sidetone"), (0, "cannot migrate")] {
-        fs::write(&path, text.replace("\"version\":1", &format!("\"version\":{version},\"new\":[]"))).expect("state");
+    for (version, words) in [(3, "run a newer sidetone"), (0, "cannot migrate")] {
+        fs::write(&path, text.replace("\"version\":2", &format!("\"version\":{version},\"new\":[]"))).expect("state");
         let Err(error) = bench.try_open() else { panic!("opened") };
         assert!(matches!(error, OpenError::Version { .. }), "{error}");
         assert!(error.to_string().contains(words), "{error}");

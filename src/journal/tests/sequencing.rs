@@ -21,7 +21,8 @@ impl Line {
 
     /// A batch of one event at the ticket's order.
     fn durable(&self, ticket: &Ticket) -> Durable {
-        let record = Record { seq: 1, order: ticket.first_order, frame: Bytes::new(), private: Bytes::new() };
+        let order = ticket.first_order;
+        let record = Record { seq: 1, order, header: Header::default(), frame: Bytes::new(), private: Bytes::new() };
         let commit = Commit { head: ticket.first_order, records: vec![Arc::new(record)] };
         Durable { log: Arc::clone(&self.log), commit, answer: None }
     }

@@ -1,0 +1,271 @@
+//! Migration of a folder of format 1, whose records have no header.
+//!
+//! The whole folder is migrated at the start, not each log when it is first read: afterwards nothing else in the journal
+//! knows two formats, a damaged or unreadable log is noticed by the operator who upgrades, and there is no folder that
+//! holds both formats for months. It takes about as long as copying the folder; a folder of the present format is not
+//! looked at.
+//!
+//! 1. `state` gets the present version, with a note that the folder is being migrated. From here on an older build
+//!    refuses the folder. (A folder without `state`, which was restored from a backup, stays without.)
+//! 2. `directory.log` is copied under a new file header, the copy synced and renamed.
+//! 3. The logs are copied in rounds. The copies of a round are synced together, and then each replaces its log by a rename.
+//! 4. The renames are synced. The start goes on, and writes `state` without the note.
+//!
+//! A crash after any step leaves a folder that the next start finishes: each file has one format or the other, and those
+//! of format 1 are migrated then. A full disk ends the start with an error and leaves the same. Besides the folder, the
+//! disk needs room for one round.
+//!
+//! Knows no event: the header of a record is made by a function from above ([`HeaderOf`]).
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::directory;
+use super::frame::{
+    FILE_HEADER, Kind, Next, OLD_VERSION, Opening, Scanner, VERSION, check_versioned_header, file_header, u32_at,
+    u64_at,
+};
+use super::log::Ground;
+use super::record::{Place, Stored, put};
+use super::scan::{Ending, scan_version};
+use super::state::State;
+use super::{Header, KindCode, OpenError};
+
+/// Makes the header of a record from its event's frame.
+pub type HeaderOf = fn(&[u8]) -> Header;
+
+/// A round ends after this many logs or bytes.
+const ROUND_LOGS: usize = if cfg!(test) { 3 } else { 256 };
+const ROUND_BYTES: u64 = 64 << 20;
+/// Bytes that are read, and written, at once.
+const PIECE_BYTES: usize = 1 << 20;
+/// Interval of the log messages about the progress.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// The extension of a log's copy.
+const COPY: &str = "migrated";
+const DIRECTORY_COPY: &str = "directory.migrated";
+/// Bytes before the event's frame in a record of format 1.
+const OLD_FIELDS: usize = 24;
+
+/// Migrates the folder, if `last`, the state that it was left in, says or does not exclude that it has files of format 1.
+///
+/// # Errors
+/// A file cannot be read or written: nothing is lost, and the next start goes on.
+pub(super) fn migrate(ground: &Ground, last: Option<&mut State>, header_of: HeaderOf) -> Result<(), OpenError> {
+    if last.as_ref().is_some_and(|last| last.version == u32::from(VERSION) && !last.migrating) {
+        return Ok(());
+    }
+    let now = Instant::now();
+    let dir = ground.folder.path().to_owned();
+    let mut migration = Migration { ground, header_of, at: dir, done: 0, bytes: 0, began: now, reported: now };
+    migration.run(last).map_err(|error| migration.failure(&error))
+}
+
+/// A migration that is under way.
+struct Migration<'a> {
+    ground: &'a Ground,
+    header_of: HeaderOf,
+    /// The file that is worked on.
+    at: PathBuf,
+    /// Logs migrated so far, and their bytes.
+    done: usize,
+    bytes: u64,
+    began: Instant,
+    reported: Instant,
+}
+
+impl Migration<'_> {
+    fn run(&mut self, last: Option<&mut State>) -> io::Result<()> {
+        let known = last.is_some();
+        if let Some(last) = last {
+            let marked = State { version: VERSION.into(), migrating: true, ..last.clone() };
+            marked.write(self.ground)?;
+            *last = marked;
+        }
+        let directory = self.directory()?;
+        // Like the entries of all calls, which are in memory too.
+        let logs: Vec<PathBuf> =
+            self.ground.folder.log_files().filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
+        if known || directory {
+            tracing::info!(logs = logs.len(), "the journal has format {OLD_VERSION}: it is migrated to {VERSION} now");
+        }
+        let mut round = Vec::new();
+        let copied = self.rounds(&logs, &mut round);
+        if copied.is_err() {
+            // Copies that no rename has moved take room that others wait for.
+            for log in &round {
+                drop(std::fs::remove_file(copy_path(log)));
+            }
+        }
+        copied?;
+        if !known && !directory && self.done == 0 {
+            return Ok(());
+        }
+        // Those of an earlier start, too, which may have been killed after its last rename.
+        self.ground.medium.sync_all(self.ground.folder.handle())?;
+        let (logs, bytes, took) = (self.done, self.bytes, self.began.elapsed());
+        tracing::info!(logs, bytes, ?took, "the journal is migrated from format {OLD_VERSION} to {VERSION}");
+        Ok(())
+    }
+
+    /// Copies the directory under a new file header; `true` if it had the old one.
+    fn directory(&mut self) -> io::Result<bool> {
+        let Ground { folder, medium, .. } = self.ground;
+        self.at = folder.path().join(directory::FILE);
+        let Some(old) = folder.existing(directory::FILE)? else { return Ok(false) };
+        let end = old.metadata()?.len();
+        if !self.is_old(&old, Kind::Directory, end)? {
+            return Ok(false);
+        }
+        let copied = folder.create(DIRECTORY_COPY).and_then(|copy| {
+            medium.write(&copy, &file_header(Kind::Directory), 0)?;
+            self.append_rest(&old, FILE_HEADER as u64, end, &copy, FILE_HEADER as u64)?;
+            medium.sync(&copy)
+        });
+        copied.inspect_err(|_| drop(folder.remove(DIRECTORY_COPY)))?;
+        folder.rename(DIRECTORY_COPY, directory::FILE)?;
+        Ok(true)
+    }
+
+    /// Migrates the logs of format 1 among `logs`. `round` has those whose copies may be there when this returns.
+    fn rounds<'p>(&mut self, logs: &'p [PathBuf], round: &mut Vec<&'p Path>) -> io::Result<()> {
+        let mut bytes = 0;
+        for log in logs {
+            self.at.clone_from(log);
+            round.push(log);
+            match self.copy(log)? {
+                Some(copied) => bytes += copied,
+                None => {
+                    round.pop();
+                }
+            }
+            if round.len() >= ROUND_LOGS || bytes >= ROUND_BYTES {
+                self.finish_round(round, logs.len())?;
+                bytes = 0;
+            }
+        }
+        self.finish_round(round, logs.len())
+    }
+
+    /// Syncs the copies of a round, and puts each in the place of its log.
+    fn finish_round(&mut self, round: &mut Vec<&Path>, of: usize) -> io::Result<()> {
+        if round.is_empty() {
+            return Ok(());
+        }
+        self.ground.medium.sync_all(self.ground.folder.handle())?;
+        while let Some(log) = round.last() {
+            std::fs::rename(copy_path(log), log)?;
+            round.pop();
+            self.done += 1;
+        }
+        if self.reported.elapsed() >= REPORT_EVERY {
+            self.reported = Instant::now();
+            let (logs, bytes) = (self.done, self.bytes);
+            tracing::info!(logs, of, bytes, "the journal is being migrated from format {OLD_VERSION} to {VERSION}");
+        }
+        Ok(())
+    }
+
+    /// Writes a copy in the present format beside a log of format 1, and returns its bytes. `None` for any other file.
+    fn copy(&mut self, path: &Path) -> io::Result<Option<u64>> {
+        let Ground { folder, medium, metrics } = self.ground;
+        let old = folder.open_path(path)?;
+        let metadata = old.metadata()?;
+        let end = metadata.len();
+        if !self.is_old(&old, Kind::Call, end)? {
+            return Ok(None);
+        }
+        let contents = scan_version(&old, end, OLD_VERSION, decode)?;
+        let copy = folder.create_path(&copy_path(path))?;
+        let mut out = Vec::with_capacity(PIECE_BYTES + PIECE_BYTES / 4);
+        out.extend_from_slice(&file_header(Kind::Call));
+        let mut written = 0;
+        let mut scanner = Scanner::new(&old, FILE_HEADER as u64, contents.len);
+        while let Next::Record { payload, .. } = scanner.next()? {
+            let Some(stored) = decode(payload) else { break };
+            let Stored { seq, order, remaining, frame, private, .. } = stored;
+            let (frame, private) = (&payload[frame], &payload[private]);
+            put(&mut out, Place { seq, order, remaining }, &(self.header_of)(frame), frame, private);
+            if out.len() >= PIECE_BYTES {
+                medium.write(&copy, &out, written)?;
+                written += out.len() as u64;
+                out.clear();
+            }
+        }
+        if scanner.position() != contents.len {
+            return Err(io::Error::other("it has changed while it was read"));
+        }
+        medium.write(&copy, &out, written)?;
+        written += out.len() as u64;
+        match contents.ending {
+            Ending::Clean => {}
+            Ending::Torn(reason) => {
+                let cut_bytes = end - contents.len;
+                tracing::warn!(path = %path.display(), cut_bytes, reason, "the torn tail of a log is cut");
+                metrics.cut_tails.inc();
+            }
+            // What cannot be read is kept as it is, so the log stays damaged at the same event.
+            Ending::Damaged(_) => written += self.append_rest(&old, contents.len, end, &copy, written)?,
+        }
+        // A call whose entry is lost gets its time from its log.
+        copy.set_modified(metadata.modified()?)?;
+        self.bytes += written;
+        Ok(Some(written))
+    }
+
+    /// Copies the bytes of `old` from `from` up to `end` to `copy`, where they begin at `at`. Returns how many they are.
+    fn append_rest(&self, old: &File, from: u64, end: u64, copy: &File, at: u64) -> io::Result<u64> {
+        let mut piece = vec![0; PIECE_BYTES.min((end - from) as usize)];
+        let mut next = from;
+        while next < end {
+            let part = &mut piece[..PIECE_BYTES.min((end - next) as usize)];
+            old.read_exact_at(part, next)?;
+            self.ground.medium.write(copy, part, at + (next - from))?;
+            next += part.len() as u64;
+        }
+        Ok(end - from)
+    }
+
+    /// Whether the file has the header of format 1. One whose first write was cut off is emptied.
+    fn is_old(&self, file: &File, kind: Kind, end: u64) -> io::Result<bool> {
+        match check_versioned_header(file, kind, OLD_VERSION, end)? {
+            Opening::Good => Ok(true),
+            Opening::Torn if end > 0 => self.ground.medium.truncate(file, 0).map(|()| false),
+            Opening::Torn | Opening::Version(_) | Opening::Strange => Ok(false),
+        }
+    }
+
+    fn failure(&self, error: &io::Error) -> OpenError {
+        let Self { at, done, .. } = self;
+        let room = ROUND_BYTES >> 20;
+        let message = format!(
+            "cannot migrate {at} to format {VERSION} of the journal: {error}. Nothing is lost: {done} logs are migrated, the \
+             others are as they were, and the next start goes on. It needs room for a copy of the longest log and {room} MiB",
+            at = at.display()
+        );
+        OpenError::Migration { message }
+    }
+}
+
+/// Where the copy of a log is.
+fn copy_path(log: &Path) -> PathBuf {
+    log.with_extension(COPY)
+}
+
+/// Reads a payload of format 1, which has no header; `None` where it cannot be one.
+fn decode(payload: &[u8]) -> Option<Stored> {
+    let private = OLD_FIELDS + u32_at(payload, 20) as usize;
+    (payload.len() >= private).then(|| Stored {
+        seq: u64_at(payload, 0),
+        order: u64_at(payload, 8),
+        remaining: u32_at(payload, 16),
+        kind: KindCode(0),
+        turn: None,
+        analysis: None,
+        frame: OLD_FIELDS..private,
+        private: private..payload.len(),
+    })
+}
