@@ -47,6 +47,7 @@ mod soak;
 mod subscribe;
 mod surrogates;
 mod transcripts;
+mod upgrade;
 mod users;
 mod variants;
 mod way_out;

@@ -117,6 +117,12 @@ impl Daemon {
         self.under(&prefix.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
+    /// Runs another binary.
+    pub fn with_binary(mut self, binary: &Path) -> Self {
+        binary.clone_into(&mut self.binary);
+        self
+    }
+
     /// The binary that it runs.
     pub fn binary(&self) -> &Path {
         &self.binary
