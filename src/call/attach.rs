@@ -63,6 +63,7 @@ impl Call {
                 peer: attach.peer,
                 count: 0,
                 covered: 0,
+                acked: 0,
                 holding: Holding::resume(Arc::clone(&carry)),
                 effect: 0,
                 suppress,

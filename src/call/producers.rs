@@ -30,6 +30,8 @@ pub(super) struct Live {
     pub(super) count: u64,
     /// Frames of which nothing lives in memory alone.
     pub(super) covered: u64,
+    /// Frames that the newest acknowledgement named.
+    pub(super) acked: u64,
     /// Final words in its decoder that still wait for the end of their turn.
     pub(super) holding: Holding,
     /// Newest frame that led to a record.

@@ -116,16 +116,16 @@ impl Call {
             }
         }
         let Some(live) = self.producers.live.get_mut(root) else { return };
-        let before = live.covered;
         if out {
             live.covered = live.count;
             live.holding.cover();
         }
-        let unacked = live.covered - before;
+        let unacked = live.covered - live.acked;
         if changed {
             live.effect = live.count;
         }
         if changed || (unacked > 0 && !quiet) || unacked >= QUIET_FRAMES {
+            live.acked = live.covered;
             let turn_order = self.log.turns.acked(&live.current);
             let ack = Ack { stream: live.current.clone(), frames: live.covered, turn_order };
             self.outbox.replies.push(Reply::Ack(live.peer, ack));

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use crate::support::daemon::free_port;
+use crate::support::daemon::{binary, free_port};
 use crate::support::flaky::good;
 use crate::support::vendor::{Asked, Dialect, Step, Tokens, Vendor, chunk, reply, stream_head};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
@@ -21,7 +21,7 @@ async fn run(args: &[&str], env: &[(&str, &str)], dir: &Path) -> Output {
 }
 
 fn command(args: &[&str], env: &[(&str, &str)], dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sidetone"));
+    let mut command = Command::new(binary());
     command
         .args(args)
         .env_clear()

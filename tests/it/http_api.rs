@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::support::daemon::{Daemon, run};
+use crate::support::daemon::{Daemon, binary, run};
 use crate::support::llm::{MockLlm, Step};
 use crate::support::ws::{Client, encode, ingest, subscribe, subscriber, turn};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
@@ -203,7 +203,7 @@ async fn the_first_line_names_the_port_that_was_chosen() {
     use std::io::BufRead as _;
     let dir = tempfile::tempdir().expect("folder");
     let daemon = Daemon::prepare("", dir.path());
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_sidetone"))
+    let mut child = std::process::Command::new(binary())
         .args(["serve", "--listen", "127.0.0.1:0", "--config"])
         .arg(daemon.config_path())
         .stdout(std::process::Stdio::piped())

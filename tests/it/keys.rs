@@ -2,7 +2,7 @@
 
 use futures::{SinkExt as _, StreamExt as _};
 
-use crate::support::daemon::{Daemon, run, run_with};
+use crate::support::daemon::{Daemon, binary, run, run_with};
 use crate::support::http::{self, Reply};
 use crate::support::stt::{call, say, texts, turn, vendor};
 use crate::support::ws::{self, Client, Options};
@@ -241,7 +241,7 @@ async fn with_a_key_any_address_is_served() {
     let dir = tempfile::tempdir().expect("folder");
     let daemon = Daemon::prepare("", dir.path());
     let key = create(&daemon, "boss", "admin").await;
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_sidetone"))
+    let mut child = std::process::Command::new(binary())
         .args(["serve", "--listen", "0.0.0.0:0", "--config"])
         .arg(daemon.config_path())
         .stdout(std::process::Stdio::piped())
@@ -501,8 +501,7 @@ fn output_that_cannot_be_written_is_an_error_and_no_panic() {
     ];
     for command in commands {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("open");
-        let mut binary = Command::new(env!("CARGO_BIN_EXE_sidetone"));
-        let output = binary.args(command).stdout(Stdio::from(full)).output().expect("run");
+        let output = Command::new(binary()).args(command).stdout(Stdio::from(full)).output().expect("run");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
         assert!(said.contains("cannot write to standard output") && !said.contains("panicked"), "{command:?}: {said}");

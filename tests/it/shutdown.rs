@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, binary};
 use crate::support::llm::{MockLlm, Step};
 use crate::support::ws::{ingest, subscribe, subscriber, turn};
 use crate::support::{PATIENCE, eventually, json, shared};
@@ -102,7 +102,7 @@ async fn replay_and_watch_live_through_a_restart() {
     let folder = tempfile::tempdir().expect("folder");
     let file = crate::support::recording::made_up("long", 150, 3).write(folder.path());
     let log = folder.path().join("watch.ndjson");
-    let mut watch = std::process::Command::new(env!("CARGO_BIN_EXE_sidetone"))
+    let mut watch = std::process::Command::new(binary())
         .args(["watch", "--to", &daemon.url(), "--json"])
         .stdout(std::fs::File::create(&log).expect("log"))
         .stderr(std::process::Stdio::null())

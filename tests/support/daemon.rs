@@ -34,6 +34,16 @@ route = \"local\"
 route = \"local\"
 ";
 
+/// The binary under test: this build's, or another one (an older version that a test must fail on) named by
+/// `SIDETONE_TEST_BINARY`.
+pub fn binary() -> PathBuf {
+    other_binary().unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_sidetone")))
+}
+
+fn other_binary() -> Option<PathBuf> {
+    std::env::var_os("SIDETONE_TEST_BINARY").map(PathBuf::from)
+}
+
 /// The daemon, running or not.
 pub struct Daemon {
     binary: PathBuf,
@@ -84,7 +94,7 @@ impl Daemon {
     /// Everything but the start.
     pub fn prepare(config: &str, dir: &Path) -> Self {
         let daemon = Self {
-            binary: PathBuf::from(env!("CARGO_BIN_EXE_sidetone")),
+            binary: binary(),
             child: None,
             dir: dir.to_owned(),
             _owned: None,
@@ -138,7 +148,9 @@ impl Daemon {
     pub fn configure(&self, config: &str) {
         let mut text = config.to_owned();
         if !text.contains("[storage]") {
-            text.push_str(&format!("\n[storage]\ndir = {:?}\n", self.dir.join("journal").display().to_string()));
+            // An older binary may know the folder by its old name alone.
+            let section = if other_binary().is_some() && !text.contains("[journal]") { "journal" } else { "storage" };
+            text.push_str(&format!("\n[{section}]\ndir = {:?}\n", self.dir.join("journal").display().to_string()));
         }
         let fresh = self.dir.join("sidetone.toml.new");
         std::fs::write(&fresh, text).expect("write configuration");
@@ -401,12 +413,7 @@ pub async fn run_with(args: &[&str], env: &[(&str, &str)]) -> std::process::Outp
     let env: Vec<(String, String)> = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
     let args: Vec<String> = args.iter().map(|&word| word.to_owned()).collect();
     tokio::task::spawn_blocking(move || {
-        Command::new(env!("CARGO_BIN_EXE_sidetone"))
-            .args(&args)
-            .envs(env)
-            .stdin(Stdio::null())
-            .output()
-            .expect("run the binary")
+        Command::new(binary()).args(&args).envs(env).stdin(Stdio::null()).output().expect("run the binary")
     })
     .await
     .expect("join")

@@ -13,6 +13,7 @@ pub mod llm;
 pub mod model;
 pub mod producer;
 pub mod recording;
+pub mod relay;
 pub mod sink;
 pub mod stats;
 pub mod stt;
