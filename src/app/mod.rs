@@ -151,11 +151,6 @@ fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Res
     let gates = limits::Gates::new(&config.limits);
     let in_flight = inflight::Metrics::register(&mut registry);
     let account = Account::new("limits.inflight_bytes", config.limits.inflight_bytes, in_flight);
-    registry.register_collector(Box::new(vitals::Vitals {
-        runtimes: workers.handles(),
-        gates: gates.clone(),
-        account: account.clone(),
-    }));
     let spans =
         otel::Spans::start(&config.telemetry, workers.handles().last().cloned()).map_err(StartError::Telemetry)?;
     let attempts = Arc::new(accounting::LedgerRecorder { ledger: ledger.clone(), spans: spans.clone() });
@@ -182,6 +177,13 @@ fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Res
         drain: drain.clone(),
     });
     let sessions = Sessions::new(deps, workers.handles());
+    registry.register_collector(Box::new(vitals::Vitals {
+        runtimes: workers.handles(),
+        gates: gates.clone(),
+        account: account.clone(),
+        gateway: gateway.clone(),
+        sessions: sessions.clone(),
+    }));
     let sink_metrics = sink::Metrics::register(&mut registry);
     let subscribe_metrics = subscribe::Metrics::register(&mut registry);
     let ingest_metrics = ingest::Metrics::register(&mut registry);

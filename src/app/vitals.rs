@@ -4,18 +4,28 @@ use std::fmt;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::ConstGauge;
 use tokio::runtime::Handle;
 
 use super::limits::Gates;
 use crate::base::inflight::Account;
+use crate::gateway::Gateway;
+use crate::session::Sessions;
 
-/// Tasks on the runtimes, connections, and what they make us hold.
-#[derive(Debug)]
+/// Tasks on the runtimes, connections, bytes in flight, and caches that fill over time.
 pub(super) struct Vitals {
     pub(super) runtimes: Vec<Handle>,
     pub(super) gates: Gates,
     pub(super) account: Account,
+    pub(super) gateway: Gateway,
+    pub(super) sessions: Sessions,
+}
+
+impl fmt::Debug for Vitals {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Vitals")
+    }
 }
 
 impl Collector for Vitals {
@@ -29,6 +39,16 @@ impl Collector for Vitals {
         for (name, help, count) in all {
             let gauge = ConstGauge::new(i64::try_from(count).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        let caches = [
+            ("compiled_schemas", self.gateway.schema_cache_bytes()),
+            ("call_indexes", u64::try_from(self.sessions.index_cache_bytes()).unwrap_or(u64::MAX)),
+        ];
+        let (name, help) = ("sidetone_app_cache_bytes", "Estimated memory of caches that fill up to a limit");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (cache, bytes) in caches {
+            let gauge = ConstGauge::new(i64::try_from(bytes).unwrap_or(i64::MAX));
+            gauge.encode(family.encode_family(&[("cache", cache)])?)?;
         }
         Ok(())
     }

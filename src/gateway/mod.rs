@@ -228,6 +228,11 @@ impl Gateway {
         self.discovery().refresh(&self.inner.catalogue.load_full(), true).await;
     }
 
+    /// Estimated memory of the cache of compiled schemas, bytes.
+    pub fn schema_cache_bytes(&self) -> u64 {
+        self.inner.shared.validators.bytes()
+    }
+
     /// Every endpoint, with the state of its list.
     pub fn endpoints(&self) -> Vec<EndpointEntry> {
         self.inner.catalogue.load().endpoints().iter().map(|endpoint| EndpointEntry::of(endpoint)).collect()

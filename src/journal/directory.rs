@@ -10,6 +10,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
+use prometheus_client::metrics::gauge::Gauge;
 use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
@@ -78,6 +79,8 @@ pub(super) struct Calls {
     /// Held over a change of both.
     written: Mutex<Written>,
     medium: Arc<dyn Medium>,
+    /// Number of calls in `table`.
+    count: Gauge,
     /// Lines were written since the last sync.
     changed: AtomicBool,
     /// Bytes of the file from which on a compaction may be worth it; locked while the file is written anew.
@@ -100,11 +103,13 @@ pub(super) struct Lines {
 
 impl Calls {
     /// Without `lines`, nothing can be put before [`Calls::mend`].
-    pub(super) fn new(table: Table, lines: Option<Lines>, medium: Arc<dyn Medium>) -> Self {
+    pub(super) fn new(table: Table, lines: Option<Lines>, medium: Arc<dyn Medium>, count: Gauge) -> Self {
+        count.set(i64::try_from(table.calls.len()).unwrap_or(i64::MAX));
         Self {
             table: RwLock::new(table),
             written: Mutex::new(Written { lines, unsaid: BTreeSet::new() }),
             medium,
+            count,
             changed: AtomicBool::new(false),
             compact_from: Mutex::new(COMPACT_FROM),
         }
@@ -121,7 +126,7 @@ impl Calls {
         if !said {
             written.unsaid.remove(call);
         }
-        write(&self.table).put(slot);
+        self.update(|table| table.put(slot));
         Ok(())
     }
 
@@ -131,15 +136,21 @@ impl Calls {
         let mut written = lock(&self.written);
         let result = self.append(&mut written, &NewLine::Erased(call));
         written.unsaid.remove(call);
-        write(&self.table).remove(call);
+        self.update(|table| drop(table.remove(call)));
         result
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Table)) {
+        let mut table = write(&self.table);
+        change(&mut table);
+        self.count.set(i64::try_from(table.calls.len()).unwrap_or(i64::MAX));
     }
 
     /// Sets what is known of a call in memory alone.
     pub(super) fn put_in_memory(&self, slot: Slot) {
         let mut written = lock(&self.written);
         written.unsaid.insert(slot.entry.call_id.clone());
-        write(&self.table).put(slot);
+        self.update(|table| table.put(slot));
     }
 
     fn append(&self, written: &mut Written, line: &NewLine<'_>) -> io::Result<()> {

@@ -22,6 +22,8 @@ pub struct Metrics {
     pub failures: Counter,
     /// Logs that are open as files now.
     pub open_files: Gauge,
+    /// Calls in the directory, all of which are in memory.
+    pub calls: Gauge,
     /// Damaged files found since the start.
     pub damaged: Counter,
     /// Torn tails cut since the start.
@@ -59,6 +61,7 @@ impl Metrics {
             ),
             failures: registry.metric("sidetone_journal_failures", "Writes and syncs of the journal that failed"),
             open_files: registry.metric("sidetone_journal_open_files", "Call logs open as files"),
+            calls: registry.metric("sidetone_journal_calls", "Calls in the directory, open or not"),
             damaged: registry.metric("sidetone_journal_damaged_files", "Damaged journal files found"),
             cut_tails: registry.metric("sidetone_journal_cut_tails", "Torn tails of journal files cut"),
             sweeps: registry.metric("sidetone_journal_sweeps", "Looks for calls that are past retention"),

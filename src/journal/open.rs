@@ -155,7 +155,7 @@ pub(super) fn open_in(
     };
 
     let lines = found.lines.filter(|_| !found.changed);
-    let calls = Calls::new(found.table, lines, Arc::clone(&ground.medium));
+    let calls = Calls::new(found.table, lines, Arc::clone(&ground.medium), ground.metrics.calls.clone());
     if unsettled && config.durability == Durability::Machine {
         ground.medium.sync_all(ground.folder.handle()).map_err(write)?;
         unsettled = false;

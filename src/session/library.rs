@@ -77,6 +77,11 @@ impl Library {
         self.readers.acquire().await.ok()
     }
 
+    /// Bytes of what is kept.
+    pub(super) fn bytes(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
     /// A call was erased.
     pub(super) fn forget(&self, call: &CallId) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).forget(call);

@@ -104,6 +104,11 @@ impl Sessions {
         &self.0.library
     }
 
+    /// Memory of the indexes of calls' logs, which are kept to show calls quickly; bytes.
+    pub fn index_cache_bytes(&self) -> usize {
+        self.0.library.bytes()
+    }
+
     /// The queue of a call's session, where it is in memory.
     pub(super) fn queue(&self, call: &CallId) -> Option<Sender<Command>> {
         locked(&self.0.slots).get(call).map(|slot| slot.sender.clone())

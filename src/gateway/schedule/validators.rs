@@ -96,6 +96,11 @@ impl Validators {
         checked.map_err(|exceeded| too_complex("checking the answer under the schema is", exceeded))
     }
 
+    /// Estimated memory of all cached schemas, bytes.
+    pub(in crate::gateway) fn bytes(&self) -> u64 {
+        self.lock().bytes()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
