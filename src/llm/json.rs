@@ -6,10 +6,22 @@
 use std::borrow::Cow;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
 
 use super::Text;
+use crate::base::budget::{Bound, Exceeded};
 use crate::base::surrogates;
+
+/// Maximum memory of the values of one document that is read, bytes; see [`footprint`]. Without it, a document of 16 MiB
+/// such as `[{},{},…]` would take more than a gigabyte.
+const MEMORY: Bound = Bound::new("json_memory_bytes", 64 * 1024 * 1024);
+/// Memory of a parsed value without its text, bytes. Includes that lists double as they grow.
+pub(super) const VALUE_BYTES: u64 = 112;
+/// Memory of an object beside its members, and of a member beside its value, bytes.
+const OBJECT_BYTES: u64 = 512;
+const MEMBER_BYTES: u64 = 48;
+/// A shorter document stays below [`MEMORY`], whatever is in it.
+const SMALL_BYTES: u64 = MEMORY.most / OBJECT_BYTES;
 
 /// The escape letter of each character that JSON strings must escape, `u` for the `\u00xx` form; 0 for all other bytes.
 const ESCAPES: [u8; 256] = {
@@ -91,12 +103,54 @@ pub fn text(out: &mut Vec<u8>, text: &Text) {
 /// surrogate pairs are read as U+FFFD. One UTF-8 check of the whole document is cheaper than one for each string.
 ///
 /// # Errors
-/// The document is not JSON, or does not match `T`.
+/// The document is not JSON, does not match `T`, or its values are over `json_memory_bytes`; the last error has no line.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
     match std::str::from_utf8(unmarked(bytes)) {
-        Ok(text) => surrogates::from_str(text),
-        Err(_) => serde_json::from_str(&whole(bytes)),
+        Ok(text) => {
+            check(text).map_err(over_limit)?;
+            surrogates::from_str(text)
+        }
+        Err(_) => parse(&whole(bytes)),
     }
+}
+
+/// Reads a text of [`whole`].
+///
+/// # Errors
+/// As [`read`].
+pub fn parse<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    check(text).map_err(over_limit)?;
+    serde_json::from_str(text)
+}
+
+/// Checks the memory of a document's values before it is parsed.
+///
+/// # Errors
+/// It is over `json_memory_bytes`.
+pub fn check(text: &str) -> Result<(), Exceeded> {
+    if text.len() as u64 <= SMALL_BYTES { Ok(()) } else { MEMORY.check(footprint(text)) }
+}
+
+fn over_limit(exceeded: Exceeded) -> serde_json::Error {
+    serde_json::Error::custom(format_args!("its values are {exceeded}"))
+}
+
+/// Upper estimate of the memory of a document's values without their text, bytes.
+fn footprint(text: &str) -> u64 {
+    let (mut bytes, mut quoted, mut escaped) = (0, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = quoted,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b',' | b'[' => bytes += VALUE_BYTES,
+            b'{' => bytes += OBJECT_BYTES,
+            b':' => bytes += MEMBER_BYTES,
+            _ => {}
+        }
+    }
+    bytes
 }
 
 /// The document as [`read`] interprets it; borrowed if nothing had to be replaced.
@@ -210,6 +264,20 @@ mod tests {
             string(&mut out, &text);
             prop_assert_eq!(serde_json::from_slice::<String>(&out).expect("valid JSON"), text);
         }
+    }
+
+    #[test]
+    fn document_of_too_many_values_is_refused_before_it_is_parsed() {
+        for item in ["0", "{}", "[]", r#"{"a":0}"#, r#"{"role":"user","content":"a"}"#] {
+            let document = |bytes: usize| format!("[{}{item}]", format!("{item},").repeat(bytes / (item.len() + 1)));
+            assert!(read::<serde_json::Value>(document(100_000).as_bytes()).is_ok(), "{item}");
+            let error = read::<serde_json::Value>(document(8 << 20).as_bytes()).expect_err(item);
+            assert!(error.line() == 0 && error.to_string().contains("json_memory_bytes"), "{error}");
+        }
+        // Text takes no more than its length, whatever is in it.
+        let text = serde_json::to_string(&"{[,:\"\\".repeat(2 << 20)).expect("JSON");
+        assert!(read::<String>(text.as_bytes()).is_ok());
+        assert!(check(&text).is_ok() && text.len() > 8 << 20);
     }
 
     #[test]

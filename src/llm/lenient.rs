@@ -9,12 +9,16 @@ use std::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 /// Largest count that is accepted: every integer up to it is exact as a floating-point number too. No vendor counts
 /// further, and sums of a few such counts do not overflow.
 const MAX_COUNT: u64 = 1 << 53;
+
+/// Maximum number of objects in a list. No answer has as many choices, parts, tool calls or models; each may take two
+/// kilobytes although its text is `{}`.
+const MAX_ITEMS: usize = 10_000;
 
 /// Text. A number is read as its digits, anything else as absent.
 pub(super) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -39,7 +43,7 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
     read(deserializer)
 }
 
-/// The objects of a list; other items are skipped. Any other value is read as an empty list.
+/// The objects of a list, at most [`MAX_ITEMS`]; other items are skipped. Any other value is read as an empty list.
 pub(super) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     let List(items) = read(deserializer)?;
     Ok(items)
@@ -274,6 +278,9 @@ impl<'de, T: Deserialize<'de>> Lenient<'de> for List<T> {
     fn seq<A: SeqAccess<'de>>(mut seq: A) -> Result<Self, A::Error> {
         let mut items = Vec::new();
         while let Some(Object(item)) = seq.next_element()? {
+            if items.len() == MAX_ITEMS {
+                return Err(A::Error::custom(format_args!("a list of more than {MAX_ITEMS} objects")));
+            }
             items.extend(item);
         }
         Ok(Self(items))

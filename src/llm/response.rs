@@ -318,6 +318,10 @@ impl ChatResponse {
 /// Describes the error of a parser without the text in which it was found.
 pub(super) fn describe(error: &serde_json::Error) -> String {
     use serde_json::error::Category;
+    if error.line() == 0 {
+        // An error of `json::read` itself, which names a limit.
+        return error.to_string();
+    }
     let what = match error.classify() {
         Category::Io | Category::Eof => "it ends in the middle",
         Category::Syntax => "it is no JSON",

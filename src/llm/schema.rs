@@ -15,6 +15,7 @@ use boon::{CompileError, Compiler, SchemaIndex, Schemas, UrlLoader, ValidationEr
 use serde_json::Value;
 
 use self::graph::Graph;
+use super::json::VALUE_BYTES;
 use super::repair;
 use crate::base::budget::{Bound, Budget, Exceeded, Limits};
 
@@ -76,8 +77,6 @@ const MAX_ERRORS_BYTES: u64 = 16 * 1024 * 1024;
 /// Memory of one error, and of each level of its location, bytes.
 const ERROR_BYTES: u64 = 320;
 const ERROR_LEVEL_BYTES: u64 = 32;
-/// Memory of a parsed JSON value without its text, bytes.
-const VALUE_BYTES: u64 = 112;
 /// Growth of a pattern's cache for each byte matched, and its maximum, bytes (the lazy DFA of the `regex` crate).
 const MATCHED_BYTES: u64 = 256;
 const MATCHER_BYTES: u64 = 2 * 1024 * 1024;

@@ -375,7 +375,7 @@ impl StreamDecoder for Decoder {
             }
             return Ok(());
         }
-        let mut chunk: WireAnswer = serde_json::from_str(&data).map_err(|error| malformed("a chunk", &error))?;
+        let mut chunk: WireAnswer = json::parse(&data).map_err(|error| malformed("a chunk", &error))?;
         let usage = chunk.take_usage();
         let named = !matches!(event.name, "" | "message" | "error");
         if named && usage.is_none() && chunk.choices.is_empty() {
@@ -386,7 +386,7 @@ impl StreamDecoder for Decoder {
             return Err(StreamError::Vendor(in_band(error)));
         }
         if event.name == "error" {
-            let value: Value = serde_json::from_str(&data).unwrap_or_default();
+            let value: Value = json::parse(&data).unwrap_or_default();
             return Err(StreamError::Vendor(in_band(value)));
         }
         // Azure's first chunk contains only the results of its filters, and other servers send events of their own.

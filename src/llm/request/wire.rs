@@ -32,6 +32,9 @@ pub(super) fn read_params(params: &JsonMap) -> Result<ChatRequest, RequestError>
 /// Reads an invalid body once more to find the path of the error. Valid bodies do not pay for that.
 fn where_it_fails(body: &[u8], error: &serde_json::Error) -> RequestError {
     let body = json::whole(body);
+    if json::check(&body).is_err() {
+        return RequestError { param: None, message: error.to_string() };
+    }
     let mut deserializer = serde_json::Deserializer::from_str(&body);
     match serde_path_to_error::deserialize::<_, Wire>(&mut deserializer) {
         Err(error) => RequestError::read("", error.path(), error.inner()),

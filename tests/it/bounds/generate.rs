@@ -122,6 +122,29 @@ pub(super) fn spoil(chance: &mut Chance, place: &mut Json) {
     };
 }
 
+/// A JSON document of up to `most` bytes with as many values as fit, where an answer or a request has its lists.
+pub(super) fn dense(chance: &mut Chance, most: usize) -> String {
+    let lists = [
+        ("[", "]"),
+        (r#"{"choices":["#, "]}"),
+        (r#"{"content":["#, "]}"),
+        (r#"{"candidates":["#, "]}"),
+        (r#"{"error":["#, "]}"),
+        (r#"{"data":["#, "]}"),
+        (r#"{"message":{"content":["#, "]}}"),
+        (r#"{"candidates":[{"content":{"parts":["#, "]}}]}"),
+        (r#"{"choices":[{"finish_reason":"stop","message":{"content":"x"},"logprobs":["#, "]}]}"),
+        (r#"{"model":"m","messages":["#, "]}"),
+        (r#"{"model":"m","messages":[{"role":"user","content":"x"}],"tools":["#, "]}"),
+    ];
+    let items =
+        ["0", "{}", "[]", "\"\"", "[[],[]]", r#"{"a":0}"#, r#"{"type":"text"}"#, r#"{"message":{},"delta":{}}"#];
+    let ((begin, end), item) = (*pick(chance, &lists), *pick(chance, &items));
+    let room = (most / (1 + chance.below(4))).saturating_sub(begin.len() + item.len() + end.len());
+    let more = format!(",{item}").repeat(room / (item.len() + 1));
+    format!("{begin}{item}{more}{end}")
+}
+
 /// A regular expression.
 pub(super) fn pattern(chance: &mut Chance, depth: usize) -> String {
     let atoms =

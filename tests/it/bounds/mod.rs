@@ -44,8 +44,8 @@ const SUBJECTS: &[Subject] = &[
     Subject { name: "prompt", case: subjects::prompt, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
     Subject { name: "config", case: subjects::config, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
     Subject { name: "frame", case: subjects::frame, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
-    // An answer may have 16 MiB, and its values take about ten times as much.
-    Subject { name: "answer", case: subjects::answer, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 192 } },
+    Subject { name: "answer", case: subjects::answer, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
+    Subject { name: "dense", case: subjects::dense, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
     Subject { name: "request", case: subjects::request, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
 ];
 

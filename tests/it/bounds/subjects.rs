@@ -206,8 +206,9 @@ pub(super) fn config(chance: &mut Chance) -> Case {
     })
 }
 
-/// The longest body of an answer that the gateway reads.
+/// The longest body of an answer and of a request, and the longest one of an error.
 const MAX_BODY_BYTES: usize = 16 << 20;
+const MAX_ERROR_BYTES: usize = 64 << 10;
 /// The default of `ingest.max_frame_bytes`.
 const MAX_FRAME_BYTES: usize = 1 << 20;
 
@@ -278,7 +279,7 @@ pub(super) fn answer(chance: &mut Chance) -> Case {
         body.truncate(MAX_BODY_BYTES);
         return Box::new(move || {
             let _ = provider.answer(&body);
-            let _ = provider.error(429, &http::HeaderMap::new(), &body);
+            let _ = provider.error(429, &http::HeaderMap::new(), &body[..body.len().min(MAX_ERROR_BYTES)]);
             let _ = provider.read_list(&body);
             Spent::default()
         });
@@ -310,6 +311,18 @@ pub(super) fn answer(chance: &mut Chance) -> Case {
             }
             pieces.drain(..).for_each(|piece| whole.absorb(&piece));
         }
+        Spent::default()
+    })
+}
+
+/// Documents that are nothing but small values: as an answer, as a list of models, and as a request.
+pub(super) fn dense(chance: &mut Chance) -> Case {
+    let provider = *pick(chance, PROVIDERS);
+    let body = generate::dense(chance, MAX_BODY_BYTES).into_bytes();
+    Box::new(move || {
+        let _ = provider.answer(&body);
+        let _ = provider.read_list(&body);
+        let _ = ChatRequest::from_json(&body);
         Spent::default()
     })
 }
