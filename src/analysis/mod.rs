@@ -19,6 +19,7 @@ mod evidence;
 pub mod folder;
 mod position;
 mod prompt;
+mod question;
 mod registry;
 mod settings;
 pub mod trigger;
@@ -30,6 +31,7 @@ use serde_json::Value;
 pub use evidence::READING;
 pub use folder::{Fault, Folder, load_dir};
 pub use prompt::{Prompt, RenderError};
+pub use question::{Question, Spoken};
 pub use registry::Registry;
 pub use settings::Settings;
 

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use super::input::ConnectionNo;
-use crate::protocol::{CloseCode, ErrorCode, ErrorFrame};
-use crate::types::{Carry, Seq, StreamId};
+use super::numbers::ConnectionNo;
+use crate::protocol::{CloseCode, ErrorCode, ErrorFrame, FailureCode};
+use crate::types::{Carry, Seq, TokenUsage};
 
 /// What a producer is told.
 #[derive(Debug)]
@@ -51,17 +51,6 @@ pub struct Welcome {
     pub seq: Seq,
 }
 
-/// The newest acknowledgement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ack {
-    /// The stream that the connection feeds: the one that it named, or the one that its vendor's newest session is.
-    pub stream: StreamId,
-    /// Frames of the connection that are covered.
-    pub frames: u64,
-    /// Highest durable turn of the stream.
-    pub turn_order: Option<u64>,
-}
-
 /// Why an analysis is not run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RunRefusal {
@@ -79,12 +68,41 @@ pub enum RunRefusal {
     Unavailable(String),
 }
 
-/// How a connection is to end.
+/// No answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Goodbye {
-    /// Told before.
-    pub complaint: Option<ErrorFrame>,
-    pub code: CloseCode,
-    /// Close reason.
-    pub reason: &'static str,
+pub struct Failed {
+    pub code: FailureCode,
+    /// For people; no transcript text.
+    pub message: String,
+    /// Whether trying again may help.
+    pub temporary: bool,
+}
+
+/// A model's answer about one turn, for the producer of that turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Replied {
+    pub text: String,
+    /// The vendor's id of the answer; may be empty.
+    pub id: String,
+    /// Why it ended, in OpenAI's spelling.
+    pub finish: &'static str,
+    /// The logical model that answered.
+    pub model: Arc<str>,
+    pub endpoint: Arc<str>,
+    /// The vendor's name for the model.
+    pub vendor_model: Arc<str>,
+    /// HTTP calls made.
+    pub attempts: u32,
+    pub usage: TokenUsage,
+    pub cost_usd: Option<f64>,
+    /// Made in a lesser way.
+    pub degraded: bool,
+}
+
+/// What came of a question about one turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TurnReply {
+    /// The vendor's number of the turn.
+    pub turn_order: i64,
+    pub result: Result<Replied, Failed>,
 }

@@ -5,15 +5,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::answer::{Attached, Goodbye, Welcome};
+use super::answer::{Attached, Welcome};
 use super::effects::{Reply, Tell};
 use super::held::Holding;
-use super::input::{Attach, ConnectionNo};
-use super::producers::{Left, Live};
+use super::input::Attach;
+use super::numbers::ConnectionNo;
+use super::producers::{Left, Live, Replies};
 use super::record::Private;
 use super::{Call, fitting, unavailable};
 use crate::base::measure;
-use crate::protocol::{CloseCode, ErrorCode, ErrorFrame, Event};
+use crate::protocol::{Close, CloseCode, ErrorCode, ErrorFrame, Event};
 use crate::stt;
 use crate::types::directory::CallState as State;
 use crate::types::{JsonMap, StreamId};
@@ -26,9 +27,8 @@ impl Call {
         attach.stream = self.log.root(&attach.stream);
         if let Some(older) = self.producers.live.get(&attach.stream) {
             // The newer one wins, but only after what the older one has read is applied: it waits until that one is gone.
-            let complaint =
-                Some(ErrorFrame::new(ErrorCode::Superseded, "another connection took this stream over").fatal());
-            let close = Goodbye { complaint, code: CloseCode::Superseded, reason: "superseded" };
+            let error = ErrorFrame::new(ErrorCode::Superseded, "another connection took this stream over").fatal();
+            let close = Close::after(error, CloseCode::Superseded, "superseded");
             self.effects.tells.push(Tell::Close(older.peer, close));
             self.producers.taking_over.push(attach);
             return;
@@ -73,6 +73,7 @@ impl Call {
                 begun: false,
                 refused: false,
                 session: None,
+                replies: attach.question.map(Replies::new),
             },
         );
         self.life.unattended_since = None;
@@ -112,8 +113,8 @@ impl Call {
         let message = self.streams_message(root);
         if let Some(live) = self.producers.live.get_mut(root) {
             live.refused = true;
-            let complaint = Some(ErrorFrame::new(ErrorCode::TooManyStreams, message).fatal());
-            let close = Goodbye { complaint, code: CloseCode::RateLimited, reason: ErrorCode::TooManyStreams.as_str() };
+            let error = ErrorFrame::new(ErrorCode::TooManyStreams, message).fatal();
+            let close = Close::after(error, CloseCode::RateLimited, ErrorCode::TooManyStreams.as_str());
             self.effects.tells.push(Tell::Close(live.peer, close));
         }
     }
@@ -256,6 +257,7 @@ impl Call {
             let left = Left { covered: live.covered, effect, carry: Arc::clone(live.holding.carry(false)) };
             self.producers.left.insert(root.clone(), left);
             self.outbox.replies.push(Reply::Gone(live.peer));
+            self.drop_replies(connection);
         }
         if self.producers.live.is_empty() {
             self.life.unattended_since = Some(self.now.ms);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::input::ConnectionNo;
 use super::log::{Log, Stream};
+use super::numbers::ConnectionNo;
 use super::outline::Outline;
 use super::record::Mark;
 use crate::types::StreamId;

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use super::answer::{Ack, Attached, Goodbye, RunRefusal};
-use super::input::PeerNo;
+use super::answer::{Attached, RunRefusal, TurnReply};
+use super::numbers::PeerNo;
 use super::record::Outgoing;
 use super::task::{Start, TaskNo};
-use crate::protocol::ErrorFrame;
+use crate::protocol::ingest::Ack;
+use crate::protocol::{Close, ErrorFrame};
 use crate::types::directory::Entry;
 use crate::types::view::View;
 use crate::types::{Seq, StreamId};
@@ -63,9 +64,11 @@ pub(crate) enum Tell {
     /// Something went wrong; the connection goes on.
     Complain(PeerNo, ErrorFrame),
     /// The connection is to end.
-    Close(PeerNo, Goodbye),
+    Close(PeerNo, Close),
     /// The analysis does not run.
     Refuse(PeerNo, RunRefusal),
+    /// An answer about a turn of the producer.
+    Reply(PeerNo, TurnReply),
 }
 
 /// What becomes of tasks.
@@ -73,8 +76,8 @@ pub(crate) enum Tell {
 pub(crate) enum TaskEffect {
     /// One wants a permit and somebody to ask; [`super::input::Input::Ready`] answers.
     Want(TaskNo),
-    /// All tasks are aborted, and those that wait for a permit are forgotten.
-    AbortAll,
+    /// One is given up, whether it is out or waits for its permit.
+    Abort(TaskNo),
 }
 
 /// Text of a turn that is not final.

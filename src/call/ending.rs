@@ -8,10 +8,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Call;
+use super::answer::Failed;
 use super::record::Private;
 use super::schedule::{Last, Phase, Rolling};
-use super::task::{Failed, TaskKey};
-use crate::protocol::Event;
+use super::task::{Target, TaskKey};
+use crate::protocol::{Event, FailureCode};
 use crate::types::JsonMap;
 
 /// A completed call stays in memory this long after it was last asked for something, ms.
@@ -135,7 +136,7 @@ impl Call {
         }
         let late = self.final_left() == 0;
         let runs = self.schedule.rolling.iter().any(|slot| slot.has_last_run());
-        let turns = self.schedule.per_turn.iter().any(|queue| !queue.is_idle());
+        let turns = self.schedule.per_turn.iter().any(|queue| !queue.turns.is_idle());
         let failures = !self.failures.is_empty();
         let nothing_said = self.log.turns.is_empty();
         if late || nothing_said || !(runs || turns || failures) {
@@ -161,12 +162,12 @@ impl Call {
     fn answer_all_turns(&mut self) {
         let mut late = Vec::new();
         for queue in &self.schedule.per_turn {
-            let turns = queue.running.iter().chain(&queue.waiting);
-            late.extend(turns.map(|turn| TaskKey { analysis: Arc::clone(&queue.analysis.name), turn: Some(*turn) }));
+            let turns = queue.turns.open();
+            late.extend(turns.map(|turn| TaskKey { analysis: Arc::clone(&queue.analysis.name), turn: Some(turn) }));
         }
         for key in &late {
             let message = "the call ended, and final_timeout_ms is over (ingest.final_timeout_ms)".to_owned();
-            self.failures.push(key, Failed { code: "timeout".to_owned(), message, temporary: false });
+            self.failures.push(key, Failed { code: FailureCode::Timeout, message, temporary: false });
         }
         self.failures.hurry();
         while let Some((key, failed)) = self.failures.next(self.now.ms) {
@@ -185,19 +186,19 @@ impl Call {
             match (&slot.last, rev) {
                 (Last::Done, Some(rev)) => drop(finals.insert(name, json!(rev))),
                 (_, Some(rev)) if !on_end => drop(finals.insert(name, json!(rev))),
-                (Last::Missing(code), _) => drop(missing.insert(name, Value::from(code.clone()))),
-                _ if late && said && on_end => drop(missing.insert(name, Value::from("timeout"))),
+                (Last::Missing(code), _) => drop(missing.insert(name, Value::from(code.as_str()))),
+                _ if late && said && on_end => drop(missing.insert(name, Value::from(FailureCode::Timeout.as_str()))),
                 _ => {}
             }
         }
         for queue in &mut self.schedule.per_turn {
-            if !queue.is_idle() {
-                missing.insert(queue.analysis.name.to_string(), Value::from("timeout"));
-                queue.clear();
+            if !queue.turns.is_idle() {
+                missing.insert(queue.analysis.name.to_string(), Value::from(FailureCode::Timeout.as_str()));
+                queue.turns.clear();
             }
         }
         // What comes back late is not known any more: `call.completed` is the last event but for runs by hand.
-        self.abort_tasks();
+        self.abort_tasks(|target| matches!(target, Target::Insights(_)));
         self.schedule.aborted();
         let cost_usd = self.log.cost_usd;
         self.emit(&Event::CallCompleted { r#final: finals, missing, cost_usd }, &Private::default());

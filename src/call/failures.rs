@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::task::{Failed, TaskKey};
+use super::answer::Failed;
+use super::task::TaskKey;
 use crate::types::TurnNo;
 
 /// Between two failures of one analysis of a call, ms.
@@ -86,9 +87,10 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::FailureCode;
 
-    fn failed(code: &str) -> Failed {
-        Failed { code: code.to_owned(), message: String::new(), temporary: true }
+    fn failed(message: &str) -> Failed {
+        Failed { code: FailureCode::UpstreamError, message: message.to_owned(), temporary: true }
     }
 
     fn key(analysis: &str, turn: Option<TurnNo>) -> TaskKey {
@@ -100,7 +102,7 @@ mod tests {
         let mut out = Vec::new();
         for now_ms in (from_ms..to_ms).step_by(10) {
             while let Some((key, failed)) = failures.next(now_ms) {
-                out.push((now_ms, key.turn, failed.code));
+                out.push((now_ms, key.turn, failed.message));
             }
         }
         out

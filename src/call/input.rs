@@ -5,15 +5,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::task::{Answered, Chosen, Failed, TaskNo};
+use super::answer::Failed;
+use super::numbers::{ConnectionNo, PeerNo};
+use super::task::{Chosen, Output, TaskNo};
+use crate::analysis::{Question, Spoken};
 use crate::base::inflight::Lease;
 use crate::stt::Dialect;
 use crate::types::{Carry, JsonMap, Seq, StreamId, SttEvent};
-
-/// Number of a connection in its call, from 1; durable, so that it is never given twice.
-pub type ConnectionNo = u64;
-/// Number of whoever waits for an answer: a producer's socket or a question. Given by the driver, never twice.
-pub(crate) type PeerNo = u64;
 
 /// The time of an input.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,6 +39,8 @@ pub(crate) struct Attach {
     pub(crate) analyses: Option<Vec<String>>,
     /// Route to variant, for the call's tasks. A route that is pinned stays as it is.
     pub(crate) variants: BTreeMap<String, String>,
+    /// Asked of each turn that its frames name for it.
+    pub(crate) question: Option<Arc<Question>>,
 }
 
 /// Frames of one connection, in order.
@@ -56,6 +56,8 @@ pub struct Frames {
     pub carry: Arc<Carry>,
     /// What this frame said.
     pub events: Vec<SttEvent>,
+    /// Turns of the stream that are to be answered, by the question that the connection brought.
+    pub asks: Vec<Spoken>,
     /// Counts its memory while it waits; `None` for a small frame.
     pub lease: Option<Lease>,
 }
@@ -103,7 +105,7 @@ pub(crate) enum Input {
     /// A task has its permit: who is asked, or why nobody can be.
     Ready { task: TaskNo, chosen: Result<Chosen, Failed> },
     /// A task is over.
-    Done { task: TaskNo, result: Result<Answered, Failed> },
+    Done { task: TaskNo, result: Result<Output, Failed> },
     /// The time of [`super::Call::wake_at`] has come.
     Timer,
     /// The inputs at hand were all given.

@@ -3,18 +3,19 @@
 //! Knows no task, no clock, no journal and no socket. [`Call::on`] takes one [`Input`] and the time and returns the
 //! [`Effects`]; [`Call::batch`] gives what is to be appended next, with the answers that wait for it. All of a call's state
 //! is here: what its log says ([`log`]), what stands in the directory alone ([`directory`]), its producers ([`producers`]),
-//! its analyses ([`schedule`], [`failures`]) and its timers ([`ending`]). A log folds back into the same [`Log`].
+//! its analyses ([`schedule`], [`failures`]), its producers' own questions ([`replies`]) and its timers ([`ending`]). A log folds back into the same [`Log`].
 //!
 //! The driver keeps to these rules:
 //! * Inputs come in the order in which they happened, and `now` never goes back.
 //! * After the inputs at hand it says [`Input::Settle`]: only then are tasks asked for and failures published, so that a
 //!   burst of turns is one snapshot.
 //! * At most one batch is in flight. A batch that failed is tried again as it is; [`Input::Committed`] says that it is durable.
-//! * Each [`TaskEffect::Want`] is answered by one [`Input::Ready`], and each task that
-//!   is started by one [`Input::Done`], unless all were aborted.
+//! * Each [`TaskEffect::Want`] is answered by one [`Input::Ready`], and each task that is started by one [`Input::Done`],
+//!   unless it is aborted.
 
 pub mod answer;
 mod attach;
+pub(crate) mod bill;
 pub mod bounds;
 pub mod config;
 mod directory;
@@ -25,10 +26,13 @@ pub mod fitting;
 mod held;
 pub mod input;
 mod log;
+pub mod numbers;
+mod outcomes;
 pub(crate) mod outline;
 mod plan;
 mod producers;
 pub(crate) mod record;
+mod replies;
 mod schedule;
 mod speech;
 mod streams;
@@ -46,6 +50,7 @@ use self::input::{Input, Now};
 pub(crate) use self::log::Log;
 use self::producers::Producers;
 use self::record::{Outgoing, Private};
+pub use self::schedule::OPEN_TURNS;
 use self::schedule::Schedule;
 use self::task::{Out, Start, TaskNo};
 use crate::analysis::Registry as Analyses;
@@ -227,6 +232,8 @@ impl Call {
 
     /// Decides what is due after the inputs at hand.
     fn settle(&mut self) {
+        // Nothing of these is written: neither a stop nor the journal holds them up.
+        self.launch_replies();
         if self.life.stopping {
             return;
         }

@@ -5,13 +5,14 @@
 use std::sync::Arc;
 
 use super::Call;
-use super::answer::RunRefusal;
+use super::answer::{Failed, RunRefusal};
 use super::effects::{Note, Reply, TaskEffect, Tell};
-use super::input::PeerNo;
+use super::numbers::PeerNo;
 use super::schedule::{Cause, Phase, TURN_WAITING};
-use super::task::{Failed, Out, TaskKey};
+use super::task::{Out, Target, TaskKey, TaskNo};
 use crate::analysis::Scope;
 use crate::base::names;
+use crate::protocol::FailureCode;
 use crate::types::Turn;
 use crate::types::directory::CallState as State;
 
@@ -51,7 +52,7 @@ impl Call {
                 let settled = standing.is_some_and(|standing| {
                     standing.by_turn.contains_key(&turn.turn) || standing.failed_turns.contains(&turn.turn)
                 });
-                if !settled && !turn.text.is_empty() && !queue.turn(turn.turn) {
+                if !settled && !turn.text.is_empty() && !queue.turns.push(turn.turn) {
                     refused.push(TaskKey { analysis: Arc::clone(&queue.analysis.name), turn: Some(turn.turn) });
                 }
             }
@@ -70,7 +71,7 @@ impl Call {
         }
         let mut refused = Vec::new();
         for queue in &mut self.schedule.per_turn {
-            if !queue.turn(turn.turn) {
+            if !queue.turns.push(turn.turn) {
                 refused.push(TaskKey { analysis: Arc::clone(&queue.analysis.name), turn: Some(turn.turn) });
             }
         }
@@ -81,7 +82,7 @@ impl Call {
     fn overloaded(&mut self, refused: &[TaskKey]) {
         for key in refused {
             let message = format!("{TURN_WAITING} turns of this call wait for {} already", key.analysis);
-            self.failures.push(key, Failed { code: "overloaded".to_owned(), message, temporary: true });
+            self.failures.push(key, Failed { code: FailureCode::Overloaded, message, temporary: true });
         }
     }
 
@@ -108,21 +109,21 @@ impl Call {
             if let Some(cause) = cause {
                 slot.phase = Phase::Queued { cause, fired_ms: now };
                 let key = TaskKey { analysis: Arc::clone(&slot.analysis.name), turn: None };
-                self.want(key);
+                self.want(Target::Insights(vec![key]));
             }
         }
         for index in 0..self.schedule.per_turn.len() {
-            while let Some(turn) = self.schedule.per_turn[index].next() {
+            while let Some(turn) = self.schedule.per_turn[index].turns.next() {
                 let analysis = Arc::clone(&self.schedule.per_turn[index].analysis.name);
-                self.want(TaskKey { analysis, turn: Some(turn) });
+                self.want(Target::Insights(vec![TaskKey { analysis, turn: Some(turn) }]));
             }
         }
     }
 
-    fn want(&mut self, key: TaskKey) {
+    pub(super) fn want(&mut self, target: Target) {
         self.tasks.given += 1;
         let no = self.tasks.given;
-        self.tasks.out.insert(no, Out { key, run: None });
+        self.tasks.out.insert(no, Out { target, run: None });
         self.effects.tasks.push(TaskEffect::Want(no));
     }
 
@@ -145,20 +146,28 @@ impl Call {
         self.effects.tells.push(Tell::Refuse(ask, refusal));
     }
 
-    /// Gives up what is out.
-    pub(super) fn abort_tasks(&mut self) {
-        self.tasks.out.clear();
-        self.effects.tasks.push(TaskEffect::AbortAll);
+    /// Gives up the tasks that `which` names.
+    pub(super) fn abort_tasks(&mut self, which: impl Fn(&Target) -> bool) {
+        let given_up: Vec<TaskNo> =
+            self.tasks.out.iter().filter(|(_, out)| which(&out.target)).map(|(no, _)| *no).collect();
+        for no in given_up {
+            self.tasks.out.remove(&no);
+            self.effects.tasks.push(TaskEffect::Abort(no));
+        }
     }
 
     /// At the deadline of a shutdown: what is still out is published as failed; it runs again after the next start.
     pub(super) fn kill(&mut self) {
         self.let_all_out();
-        self.abort_tasks();
+        self.abort_tasks(|_| true);
+        // Answers are not asked for again: their connections end with the daemon.
+        for live in self.producers.live.values_mut() {
+            live.replies = None;
+        }
         for slot in self.schedule.rolling.iter().filter(|slot| slot.phase == Phase::Running) {
             let key = TaskKey { analysis: Arc::clone(&slot.analysis.name), turn: None };
             let message = "the daemon stopped while this was being asked; it is asked again after the restart";
-            let failed = Failed { code: "shutdown".to_owned(), message: message.to_owned(), temporary: true };
+            let failed = Failed { code: FailureCode::Shutdown, message: message.to_owned(), temporary: true };
             self.failures.push(&key, failed);
         }
         self.publish_failures();

@@ -1,13 +1,16 @@
 //! The producers that are connected to a call, and where those that left were.
 //!
-//! Knows no event and no record: numbers of frames, and what decoders hold.
+//! Knows no event and no record: numbers of frames, what decoders hold, and turns that wait for an answer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::held::Holding;
-use super::input::{Attach, ConnectionNo, PeerNo};
+use super::input::Attach;
+use super::numbers::{ConnectionNo, PeerNo};
 use super::record::Mark;
+use super::schedule::TurnQueue;
+use crate::analysis::{Question, Spoken};
 use crate::stt::Dialect;
 use crate::types::{Carry, StreamId};
 
@@ -50,6 +53,29 @@ pub(super) struct Live {
     pub(super) refused: bool,
     /// The vendor's session, where the stream had begun before it was known.
     pub(super) session: Option<String>,
+    /// The question that it asks about its turns.
+    pub(super) replies: Option<Replies>,
+}
+
+/// The question of one connected producer.
+pub(super) struct Replies {
+    pub(super) question: Arc<Question>,
+    /// By the vendor's numbers.
+    pub(super) queue: TurnQueue<i64>,
+    /// Turns without an answer.
+    pub(super) open: BTreeMap<i64, Spoken>,
+}
+
+impl Replies {
+    /// Nothing was asked yet.
+    pub(super) fn new(question: Arc<Question>) -> Self {
+        Self { question, queue: TurnQueue::new(), open: BTreeMap::new() }
+    }
+
+    /// The question.
+    pub(super) fn question(&self) -> &Question {
+        &self.question
+    }
 }
 
 /// Where the previous connection of a stream was when it went.

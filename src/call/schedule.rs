@@ -9,12 +9,15 @@ use std::sync::Arc;
 use crate::analysis::trigger::{Reason, Trigger};
 use crate::analysis::{Analysis, Scope};
 use crate::context::Window;
+use crate::protocol::FailureCode;
 use crate::types::TurnNo;
 
-/// Jobs of a per-turn analysis in flight for one call.
+/// Tasks of a per-turn analysis that are out at once, for one call.
 pub(super) const TURN_JOBS: usize = 4;
-/// Turns of a per-turn analysis that may wait for one call.
+/// Turns of a per-turn analysis that may wait, for one call.
 pub(super) const TURN_WAITING: usize = 64;
+/// Turns of a producer's own question that may be without an answer at once. More are refused.
+pub const OPEN_TURNS: usize = TURN_JOBS + TURN_WAITING;
 /// First wait before a failed job is tried again, ms.
 const RETRY_FIRST_MS: u64 = 500;
 /// Longest such wait, ms: an LLM that is well again is noticed within it.
@@ -33,6 +36,8 @@ pub(super) enum Cause {
     End,
     /// A turn became final, and the analysis is per turn.
     Turn,
+    /// Another analysis of its bundle ran.
+    Bundle,
 }
 
 impl Cause {
@@ -44,6 +49,7 @@ impl Cause {
             Self::Manual => "manual",
             Self::End => "end",
             Self::Turn => "turn",
+            Self::Bundle => "bundle",
         }
     }
 }
@@ -72,7 +78,7 @@ pub(super) enum Last {
     /// Its insight is final.
     Done,
     /// It will not come, and why.
-    Missing(String),
+    Missing(FailureCode),
 }
 
 /// One rolling analysis of a call.
@@ -211,24 +217,21 @@ pub(super) fn backoff_ms(failures: u32, jitter: f64) -> u64 {
     full - part
 }
 
-/// One per-turn analysis of a call.
-pub(super) struct PerTurn {
-    /// The question.
-    pub(super) analysis: Arc<Analysis>,
-    /// Turns that wait, oldest first.
-    pub(super) waiting: VecDeque<TurnNo>,
-    /// Turns whose job is out.
-    pub(super) running: BTreeSet<TurnNo>,
+/// Turns that wait for a task of their own, and those whose task is out.
+pub(super) struct TurnQueue<T> {
+    /// Oldest first.
+    waiting: VecDeque<T>,
+    running: BTreeSet<T>,
 }
 
-impl PerTurn {
+impl<T: Copy + Ord> TurnQueue<T> {
     /// A queue that has run nothing.
-    pub(super) fn new(analysis: Arc<Analysis>) -> Self {
-        Self { analysis, waiting: VecDeque::new(), running: BTreeSet::new() }
+    pub(super) fn new() -> Self {
+        Self { waiting: VecDeque::new(), running: BTreeSet::new() }
     }
 
     /// Queues `turn`; `false` where the queue is full: then this turn gets no result.
-    pub(super) fn turn(&mut self, turn: TurnNo) -> bool {
+    pub(super) fn push(&mut self, turn: T) -> bool {
         let room = self.waiting.len() < TURN_WAITING;
         if room {
             self.waiting.push_back(turn);
@@ -237,13 +240,29 @@ impl PerTurn {
     }
 
     /// The next turn to ask about, if one may go out now. The caller starts it.
-    pub(super) fn next(&mut self) -> Option<TurnNo> {
+    pub(super) fn next(&mut self) -> Option<T> {
         if self.running.len() >= TURN_JOBS {
             return None;
         }
         let turn = self.waiting.pop_front()?;
         self.running.insert(turn);
         Some(turn)
+    }
+
+    /// The turn's task goes out now, although others may be before it.
+    pub(super) fn take(&mut self, turn: T) {
+        self.waiting.retain(|waiting| *waiting != turn);
+        self.running.insert(turn);
+    }
+
+    /// The task about `turn` is over.
+    pub(super) fn over(&mut self, turn: T) {
+        self.running.remove(&turn);
+    }
+
+    /// The turns without a result: those whose task is out, then those that wait.
+    pub(super) fn open(&self) -> impl Iterator<Item = T> {
+        self.running.iter().chain(&self.waiting).copied()
     }
 
     /// Forgets what waits and what is out.
@@ -256,6 +275,14 @@ impl PerTurn {
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
     }
+}
+
+/// One per-turn analysis of a call.
+pub(super) struct PerTurn {
+    /// The question.
+    pub(super) analysis: Arc<Analysis>,
+    /// The turns.
+    pub(super) turns: TurnQueue<TurnNo>,
 }
 
 /// All analyses of one call.
@@ -279,7 +306,7 @@ impl Schedule {
                 self.rolling.reserve_exact(1);
                 self.rolling.push(Rolling::new(Arc::clone(analysis)));
             }
-            Scope::Turn => self.per_turn.push(PerTurn::new(Arc::clone(analysis))),
+            Scope::Turn => self.per_turn.push(PerTurn { analysis: Arc::clone(analysis), turns: TurnQueue::new() }),
         }
         true
     }
@@ -310,7 +337,7 @@ impl Schedule {
     /// The task of the per-turn analysis `name` about `turn` is over.
     pub(super) fn turn_over(&mut self, name: &str, turn: TurnNo) {
         if let Some(queue) = self.per_turn(name) {
-            queue.running.remove(&turn);
+            queue.turns.over(turn);
         }
     }
 

@@ -3,12 +3,13 @@
 //! Does not know how producers come and go, and no analysis: a new turn is handed on to the schedule.
 
 use super::Call;
-use super::answer::Ack;
 use super::bounds;
 use super::effects::{Note, Partial, Reply, Tell};
-use super::input::{ConnectionNo, Frames};
+use super::input::Frames;
+use super::numbers::ConnectionNo;
 use super::record::Private;
-use crate::protocol::{ErrorCode, ErrorFrame, Event};
+use crate::protocol::ingest::Ack;
+use crate::protocol::{ErrorCode, ErrorFrame, Event, tag};
 use crate::stt;
 use crate::turns::{Change, ChangeKind, TurnError};
 use crate::types::{StreamId, SttEvent, Turn, TurnKey};
@@ -29,9 +30,10 @@ impl Call {
         };
         live.count = frames.count;
         let suppressed = frames.count <= live.suppress;
-        if live.refused {
-            return;
-        }
+        let refused = live.refused;
+        // Also of a call that has ended: its producer may speak on, and its turns are answered.
+        self.turns_asked(&root, &frames.asks);
+        let Some(live) = self.producers.live.get_mut(&root).filter(|_| !refused) else { return };
         if ending {
             if !frames.events.is_empty() {
                 let complaint =
@@ -127,7 +129,8 @@ impl Call {
         if changed || (unacked > 0 && !quiet) || unacked >= QUIET_FRAMES {
             live.acked = live.covered;
             let turn_order = self.log.turns.acked(&live.current);
-            let ack = Ack { stream: live.current.clone(), frames: live.covered, turn_order };
+            let (stream_id, frames) = (live.current.clone(), live.covered);
+            let ack = Ack { tag: tag::Ack, stream_id, frames, turn_order };
             self.outbox.replies.push(Reply::Ack(live.peer, ack));
         }
     }

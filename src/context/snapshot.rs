@@ -99,6 +99,15 @@ impl Snapshot {
         out
     }
 
+    /// The lines of all turns that the prompt may show, each ending in a line feed.
+    pub fn held_lines(&self) -> String {
+        let mut out = String::new();
+        for turn in self.all_held() {
+            line::render(turn, &mut out);
+        }
+        out
+    }
+
     /// The turns that the prompt may show, covered or not.
     pub fn all_held(&self) -> impl Iterator<Item = &Arc<Turn>> {
         self.0.before.iter().chain(self.turns())

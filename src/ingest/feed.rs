@@ -3,22 +3,21 @@
 //!
 //! Knows no socket.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
-use tokio::sync::oneshot;
 
-use super::pump::Pump;
+use super::attachment::{Attachment, NotAttached, Wanted};
 use super::record::{Recorder, Track};
-use crate::base::queue::Sender;
+use super::unacked::Unacked;
+use crate::analysis::Spoken;
 use crate::base::ws::Utf8Bytes;
-use crate::protocol::{CloseCode, ErrorCode};
-use crate::session::command::{Attach, Attached, Command, Detach, Frames, Gap, Outlet, Welcome};
-use crate::session::{SessionError, Sessions};
-use crate::stt::{self, Dialect, Fit};
+use crate::protocol::{CloseCode, ErrorCode, FailureCode};
+use crate::session::Sessions;
+use crate::session::command::{Asking, Failed, Frames, TurnReply};
+use crate::stt::{Dialect, Fit};
 use crate::types::id::{self, MAX_ID_BYTES};
 use crate::types::{CallId, JsonMap, Seq, StreamId, SttEvent};
 
@@ -52,25 +51,19 @@ pub(super) struct Stream {
     pub(super) analyses: Option<Vec<String>>,
     /// Route to variant, for the call's jobs.
     pub(super) variants: BTreeMap<String, String>,
-}
-
-struct Attachment {
-    commands: Sender<Command>,
-    outlet: Arc<Outlet>,
-    welcome: Welcome,
+    /// What is asked about its turns.
+    pub(super) asking: Option<Asking>,
 }
 
 /// One stream being fed.
 pub(super) struct Feed {
     like: Stream,
-    pump: Pump,
     attached: Option<Attachment>,
-    /// Frames that the session has not covered yet, oldest first; the number of each on this connection, once sent.
-    unacked: VecDeque<(u64, Utf8Bytes)>,
-    /// How many of them have been sent on this connection.
-    sent: usize,
-    /// There is no call for this stream: what still comes is dropped.
-    refused: bool,
+    unacked: Unacked,
+    /// Whether the dialect knew the newest frame.
+    fit: Fit,
+    /// Why there is no call for this stream: what still comes is dropped.
+    refused: Option<String>,
     recorder: Recorder,
     track: Option<Track>,
     sessions: Sessions,
@@ -81,12 +74,11 @@ impl Feed {
     /// A feed that attaches with its first speech.
     pub(super) fn new(like: Stream, sessions: Sessions, recorder: Recorder, counters: Counters) -> Self {
         Self {
-            pump: Pump::new(like.dialect, &Arc::default()),
             like,
             attached: None,
-            unacked: VecDeque::new(),
-            sent: 0,
-            refused: false,
+            unacked: Unacked::default(),
+            fit: Fit::default(),
+            refused: None,
             recorder,
             track: None,
             sessions,
@@ -116,28 +108,33 @@ impl Feed {
             tracing::debug!(code = complaint.code.as_str(), "a frame was refused");
         }
         if let Some(ack) = outbound.ack {
-            while self.sent > 0 && self.unacked.front().is_some_and(|(count, _)| *count <= ack.frames) {
-                self.unacked.pop_front();
-                self.sent -= 1;
-            }
+            self.unacked.covered(ack.frames);
         }
-        if let Some(goodbye) = outbound.goodbye {
-            // The call is over, or another connection has the stream: what still comes asks anew. Over a limit, it would
-            // meet that again.
+        if let Some(close) = outbound.close {
+            // The call is over, or another connection has the stream: the next frame attaches again. Over a limit, it
+            // would meet that limit again.
             self.attached = None;
-            self.refused |= goodbye.code == CloseCode::RateLimited;
+            if close.code == CloseCode::RateLimited {
+                self.refused = Some(close.error.map_or_else(String::new, |error| error.message));
+            }
+            if close.code == CloseCode::Superseded {
+                self.unacked.forget_numbers();
+            }
         }
     }
 
-    /// Takes the next frame to the session; waits for it as long as need be. Says whether the dialect knew it.
-    pub(super) async fn frame(&mut self, text: Utf8Bytes) -> Fit {
+    /// Takes the next frame to the session, with turns that are to be answered; waits for it as long as need be. Says
+    /// whether the dialect knew it.
+    pub(super) async fn frame(&mut self, text: Utf8Bytes, asks: Vec<Spoken>) -> Fit {
         self.counters.frames.inc();
-        if self.refused {
+        if self.refused.is_some() {
+            self.refuse(asks);
             return Fit::Neutral;
         }
         if self.attached.is_none() {
             let (begins, fit) = self.begins(&text);
             if !begins {
+                self.refuse(asks);
                 return fit;
             }
         }
@@ -146,20 +143,23 @@ impl Feed {
         if first.is_none() {
             self.record(&text);
         }
-        self.unacked.push_back((0, text));
+        self.unacked.push(text, asks);
         self.take().await;
         if let Some(first) = first {
             self.record(&first);
         }
-        self.pump.fit
+        self.fit
     }
 
     /// Takes what has not been taken yet to the session.
     async fn take(&mut self) {
         for _ in 0..TRIES {
-            if self.attached.is_none() && !self.attach().await {
-                (self.refused, self.sent) = (true, 0);
-                self.unacked.clear();
+            if self.attached.is_none()
+                && let Err(why) = self.attach().await
+            {
+                self.refused = Some(why);
+                let asks = self.unacked.clear();
+                self.refuse(asks);
                 self.counters.refused.inc();
                 return;
             }
@@ -172,20 +172,29 @@ impl Feed {
         tracing::error!(call = ?self.like.call, "a fed call could not be taken up again");
     }
 
+    /// There is no call that could answer these turns.
+    fn refuse(&self, asks: Vec<Spoken>) {
+        let Some(asking) = &self.like.asking else { return };
+        for turn in asks {
+            let why = self.refused.as_deref().unwrap_or("none has begun");
+            let message = format!("the stream has no call that could answer: {why}");
+            let failed = Failed { code: FailureCode::NoCall, message, temporary: true };
+            // Whoever asked may be gone by now.
+            let _ = asking.replies.try_send(TurnReply { turn_order: turn.turn_order, result: Err(failed) });
+        }
+    }
+
     /// Tells the session of a stretch that was lost.
     pub(super) async fn gap(&mut self, cause: &'static str, from_ms: u64, to_ms: u64) {
-        if let Some(attached) = &self.attached {
-            let gap = Gap { stream: self.like.stream.clone(), cause, from_ms, to_ms };
-            // A session that is gone is found out by the next frame.
-            let _ = attached.commands.send(Command::Gap(Box::new(gap))).await;
+        if let Some(attached) = &mut self.attached {
+            attached.gap(cause, from_ms, to_ms).await;
         }
     }
 
     /// The connection is gone; the stream has ended only if its last frames said so.
     pub(super) async fn detach(self) {
         if let Some(attached) = self.attached {
-            let gone = Detach { connection: attached.welcome.connection, stream: self.like.stream };
-            let _ = attached.commands.send(Command::Detach(Box::new(gone))).await;
+            let _ = attached.detach().await;
         }
     }
 
@@ -230,103 +239,57 @@ impl Feed {
 
     /// Sends what has not been sent on this connection; `false` where the session is gone.
     async fn send(&mut self) -> bool {
-        let Some(attached) = &self.attached else { return false };
-        while let Some((number, text)) = self.unacked.get_mut(self.sent) {
-            let (events, complaint) = self.pump.feed(text);
-            *number = self.pump.count;
-            self.sent += 1;
+        let Some(attached) = &mut self.attached else { return false };
+        while let Some((text, asks)) = self.unacked.next() {
+            let (frames, complaint) = attached.decode(&text, None);
+            let frames = Frames { asks, ..frames };
+            self.fit = attached.fit();
+            self.unacked.sent(frames.count);
             if let Some(complaint) = complaint {
                 self.counters.garbled.inc();
                 tracing::debug!(code = complaint.code.as_str(), "a frame is left out");
             }
-            let frames = Frames {
-                connection: attached.welcome.connection,
-                stream: self.like.stream.clone(),
-                count: self.pump.count,
-                carry: Arc::clone(&self.pump.carry),
-                events,
-                lease: None,
-            };
-            if attached.commands.send(Command::Frames(Box::new(frames))).await.is_err() {
+            if !attached.send(frames).await {
                 return false;
             }
         }
         true
     }
 
-    /// Attaches to the call, or to what continues it; `false` where that is not to be had.
-    async fn attach(&mut self) -> bool {
-        let Some(mut call) = self.like.call.clone() else { return false };
+    /// Attaches to the call, or to what continues it; or says why not.
+    async fn attach(&mut self) -> Result<(), String> {
+        let Some(mut call) = self.like.call.clone() else { return Err("it has no name".to_owned()) };
         let mut meta = self.like.meta.clone();
         loop {
-            let outlet = Arc::new(Outlet::default());
-            let Stream { stream, dialect, analyses, variants, .. } = &self.like;
-            let like = Like { stream: stream.clone(), dialect: *dialect, analyses: analyses.as_deref(), variants };
-            match attach(&self.sessions, &call, like, &meta, &outlet).await {
-                Ok((commands, Attached::Welcome(welcome))) => {
-                    for complaint in &welcome.complaints {
+            let Stream { stream, dialect, analyses, variants, asking, .. } = &self.like;
+            let (dialect, analyses, asking) = (*dialect, analyses.as_deref(), asking.as_ref());
+            let wanted = Wanted { stream, dialect, offset_ms: None, meta: &meta, analyses, variants, asking };
+            match Attachment::attach(&self.sessions, &call, wanted, None).await {
+                Ok(attached) if !attached.is_over() => {
+                    for complaint in &attached.welcome.complaints {
                         tracing::warn!(%call, message = complaint.message, "a part of a stream's request was ignored");
                     }
                     self.like.call = Some(call);
-                    // A connection counts from one; what is sent again begins where the one before was covered.
-                    let dialect = stt::dialect(welcome.dialect).unwrap_or(self.like.dialect);
-                    (self.pump, self.sent) = (Pump::new(dialect, &welcome.carry), 0);
-                    self.attached = Some(Attachment { commands, outlet, welcome });
-                    return true;
+                    self.unacked.reconnected(attached.welcome.frames);
+                    self.attached = Some(attached);
+                    return Ok(());
                 }
                 // The call is over: this is another one, which says what it continues.
-                Ok((_, Attached::Completed(_) | Attached::Refused { code: ErrorCode::CallCompleted, .. })) => {
+                Ok(_) | Err(NotAttached::Refused { code: ErrorCode::CallCompleted, .. }) => {
                     meta.insert("continues".to_owned(), json!(self.like.call));
                     call = successor(&call);
                 }
-                Ok((_, Attached::Refused { message, .. })) => {
+                Err(NotAttached::Refused { message, .. }) => {
                     tracing::warn!(%call, message, "a stream goes on without its call");
-                    return false;
+                    return Err(message);
                 }
-                Err(error) => {
+                Err(NotAttached::Session(error)) => {
                     tracing::warn!(%call, %error, "a stream goes on without its call");
-                    return false;
+                    return Err(error.to_string());
                 }
             }
         }
     }
-}
-
-/// What every attempt to attach has in common.
-pub(super) struct Like<'a> {
-    pub(super) stream: StreamId,
-    pub(super) dialect: &'static dyn Dialect,
-    pub(super) analyses: Option<&'a [String]>,
-    pub(super) variants: &'a BTreeMap<String, String>,
-}
-
-/// Attaches a connection to a call, which is made where it is not known.
-pub(super) async fn attach(
-    sessions: &Sessions,
-    call: &CallId,
-    like: Like<'_>,
-    meta: &JsonMap,
-    outlet: &Arc<Outlet>,
-) -> Result<(Sender<Command>, Attached), SessionError> {
-    for _ in 0..TRIES {
-        let (reply, answer) = oneshot::channel();
-        let attach = Attach {
-            stream: like.stream.clone(),
-            dialect: like.dialect,
-            offset_ms: None,
-            meta: meta.clone(),
-            analyses: like.analyses.map(<[String]>::to_vec),
-            variants: like.variants.clone(),
-            outlet: Arc::clone(outlet),
-            reply,
-        };
-        let commands = sessions.tell(call, true, Command::Attach(Box::new(attach))).await?;
-        // An answer that never comes means that the session was just leaving: ask again.
-        if let Ok(attached) = answer.await {
-            return Ok((commands, attached));
-        }
-    }
-    Err(SessionError::Failed(call.clone()))
 }
 
 /// `ID~2` after `ID`, `ID~3` after `ID~2`.

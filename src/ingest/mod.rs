@@ -4,6 +4,8 @@
 //! stream's decoder make events of them, and hands these to the call's session; acks and insights go back on the same
 //! socket. Ingest never waits for an LLM; when a session's queue is full, its sockets are not read.
 
+mod attachment;
+mod ending;
 mod feed;
 pub mod listen;
 mod metrics;
@@ -11,7 +13,9 @@ mod params;
 pub mod proxy;
 mod pump;
 pub mod record;
+mod results;
 pub mod source;
+mod unacked;
 mod watch;
 pub mod whole;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::results::Results;
 use crate::analysis::Registry as Analyses;
 use crate::base::names;
 use crate::base::surrogates;
@@ -10,17 +11,6 @@ use crate::call::config::LimitsConfig;
 use crate::protocol::{ErrorCode, ErrorFrame};
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, JsonMap, StreamId};
-
-/// Which frames go back on the producer's own socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Results {
-    /// Acks, errors and `call.completed` only.
-    None,
-    /// Insights too.
-    Insights,
-    /// Every sequenced event.
-    All,
-}
 
 /// The query, read.
 pub(super) struct Params {

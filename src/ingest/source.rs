@@ -274,13 +274,14 @@ async fn listen(
                 meta: config.meta.clone(),
                 analyses: config.analyses.clone(),
                 variants: Default::default(),
+                asking: None,
             };
             let feed = Feed::new(stream, sessions.clone(), recorder.clone(), metrics.feed.clone());
             feeds.insert(call.clone(), feed);
         }
         if let Some(feed) = feeds.get_mut(&call) {
             // While a session takes nothing, the socket is not read.
-            let fit = feed.frame(text.clone()).await;
+            let fit = feed.frame(text.clone(), Vec::new()).await;
             if let Some(message) = watch.note(&text, fit) {
                 warn(message);
             }

@@ -6,14 +6,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::feed::{Like, attach};
+use super::attachment::{Attachment, NotAttached, Wanted};
 use super::pump::Pump;
 use super::watch::FRAMES;
 use crate::call::bounds;
 use crate::call::config::LimitsConfig;
 use crate::protocol::ingest::End;
 use crate::protocol::{self, ErrorCode, ErrorFrame};
-use crate::session::command::{Attached, Command, Detach, Frames, Outlet};
+use crate::session::command::Outlet;
 use crate::session::{SessionError, Sessions};
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, Carry, EndScope, JsonMap, Seq, StreamId, SttEvent};
@@ -118,20 +118,23 @@ impl Whole {
         meta: &JsonMap,
         analyses: Option<&[String]>,
     ) -> Result<(Seq, Arc<Outlet>), WholeError> {
-        let outlet = Arc::new(Outlet::default());
-        let stream = StreamId::mint();
-        let variants = BTreeMap::new();
-        let like = Like { stream: stream.clone(), dialect: self.dialect, analyses, variants: &variants };
-        let attached = attach(sessions, call, like, meta, &outlet).await.map_err(WholeError::Session)?;
-        let (commands, Attached::Welcome(welcome)) = attached else { return Err(WholeError::Taken) };
+        let (stream, variants) = (StreamId::mint(), BTreeMap::new());
+        let dialect = self.dialect;
+        let wanted =
+            Wanted { stream: &stream, dialect, offset_ms: None, meta, analyses, variants: &variants, asking: None };
+        let mut attached = match Attachment::attach(sessions, call, wanted, None).await {
+            Ok(attached) if !attached.is_over() => attached,
+            Ok(_) | Err(NotAttached::Refused { .. }) => return Err(WholeError::Taken),
+            Err(NotAttached::Session(error)) => return Err(WholeError::Session(error)),
+        };
+        let (after, outlet) = (attached.welcome.seq, Arc::clone(&attached.outlet));
         let lost = || WholeError::Session(SessionError::Failed(call.clone()));
         for (count, (carry, events)) in (1..).zip(self.frames) {
-            let frames =
-                Frames { connection: welcome.connection, stream: stream.clone(), count, carry, events, lease: None };
-            commands.send(Command::Frames(Box::new(frames))).await.map_err(|_| lost())?;
+            let frames = attached.frames(count, carry, events);
+            if !attached.send(frames).await {
+                return Err(lost());
+            }
         }
-        let gone = Command::Detach(Box::new(Detach { connection: welcome.connection, stream }));
-        commands.send(gone).await.map_err(|_| lost())?;
-        Ok((welcome.seq, outlet))
+        if attached.detach().await { Ok((after, outlet)) } else { Err(lost()) }
     }
 }

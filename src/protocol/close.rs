@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::ErrorFrame;
+
 /// When a client reconnects after its connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReconnectWhen {
@@ -43,6 +45,28 @@ pub enum CloseCode {
     RateLimited,
     /// A fault of the daemon, or the call has failed.
     Internal,
+}
+
+/// How the daemon ends a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    /// Sent before the close frame.
+    pub error: Option<ErrorFrame>,
+    pub code: CloseCode,
+    /// For people, in the close frame.
+    pub reason: &'static str,
+}
+
+impl Close {
+    /// A close that no error explains.
+    pub fn new(code: CloseCode, reason: &'static str) -> Self {
+        Self { error: None, code, reason }
+    }
+
+    /// A close because of `error`.
+    pub fn after(error: ErrorFrame, code: CloseCode, reason: &'static str) -> Self {
+        Self { error: Some(error), code, reason }
+    }
 }
 
 impl CloseCode {

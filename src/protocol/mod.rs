@@ -8,6 +8,7 @@ pub mod close;
 pub mod code;
 pub mod error;
 pub mod event;
+pub mod failure;
 pub mod ingest;
 pub mod live;
 pub mod pairs;
@@ -17,10 +18,11 @@ pub mod sniff;
 pub mod subscribe;
 pub mod tag;
 
-pub use close::{CloseCode, ReconnectWhen};
+pub use close::{Close, CloseCode, ReconnectWhen};
 pub use code::ErrorCode;
 pub use error::{ErrorFrame, MAX_MESSAGE_BYTES};
 pub use event::{Event, Sequenced, Stamp};
+pub use failure::FailureCode;
 pub use live::{InsightDelta, TurnPartial};
 
 use serde::{Deserialize, Serialize};

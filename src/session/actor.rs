@@ -11,11 +11,11 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Deps;
+use super::arriving::Arriving;
 use super::command::Command;
 use super::live;
 use super::peers::{Ask, Peers};
 use super::pipeline::{Failure, Pipeline};
-use super::registry::Arriving;
 use super::runs::{Returned, Runs};
 use crate::base::queue::Receiver;
 use crate::base::time;
@@ -154,7 +154,8 @@ impl Actor {
     fn command(&mut self, command: Command) {
         let input = match command {
             Command::Attach(attach) => {
-                let peer = self.peers.producer(attach.outlet, attach.reply);
+                let (question, replies) = attach.asking.map(|asking| (asking.question, asking.replies)).unzip();
+                let peer = self.peers.producer(attach.outlet, replies, attach.reply);
                 Input::Attach(Attach {
                     peer,
                     stream: attach.stream,
@@ -163,6 +164,7 @@ impl Actor {
                     meta: attach.meta,
                     analyses: attach.analyses,
                     variants: attach.variants,
+                    question,
                 })
             }
             Command::Frames(frames) => {
@@ -206,7 +208,7 @@ impl Actor {
                         self.ready(task, permit);
                     }
                 }
-                TaskEffect::AbortAll => self.runs.abort_all(),
+                TaskEffect::Abort(task) => self.runs.abort(task),
             }
         }
         any

@@ -6,11 +6,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
-pub use crate::call::answer::{Ack, Attached, Goodbye, RunRefusal, Welcome};
-pub use crate::call::input::{ConnectionNo, Detach, Frames, Gap};
-use crate::protocol::{CloseCode, ErrorFrame};
+use crate::analysis::Question;
+pub use crate::call::OPEN_TURNS;
+pub use crate::call::answer::{Attached, Failed, Replied, RunRefusal, TurnReply, Welcome};
+pub use crate::call::input::{Detach, Frames, Gap};
+use crate::protocol::ingest::Ack;
+use crate::protocol::{Close, CloseCode, ErrorFrame};
 use crate::stt::Dialect;
 use crate::types::view::View;
 use crate::types::{JsonMap, Seq, StreamId};
@@ -32,10 +35,20 @@ pub struct Attach {
     pub analyses: Option<Vec<String>>,
     /// Route to variant, for the call's jobs. A route that is pinned stays as it is.
     pub variants: BTreeMap<String, String>,
+    /// What it asks about its turns.
+    pub asking: Option<Asking>,
     /// Where answers go.
     pub outlet: Arc<Outlet>,
     /// Told once all earlier frames of the stream are applied and the call's first event is durable.
     pub reply: oneshot::Sender<Attached>,
+}
+
+/// A question about each turn of a stream, and where the answers go: one a turn, in any order.
+#[derive(Clone)]
+pub struct Asking {
+    pub question: Arc<Question>,
+    /// Has room for [`OPEN_TURNS`]; more turns are never without an answer.
+    pub replies: mpsc::Sender<TurnReply>,
 }
 
 /// An analysis is to run now.
@@ -72,10 +85,10 @@ struct Cell {
     ack: Option<Ack>,
     complaints: VecDeque<ErrorFrame>,
     reconnect: bool,
-    goodbye: Option<Goodbye>,
+    close: Option<Close>,
 }
 
-/// A connection's inbox from its session: the newest ack, a few complaints, a goodbye. Never waits.
+/// A connection's inbox from its session: the newest ack, a few errors, a close. Never waits.
 #[derive(Debug, Default)]
 pub struct Outlet {
     cell: Mutex<Cell>,
@@ -92,7 +105,7 @@ pub struct Outbound {
     /// Whether the producer is told to reconnect.
     pub reconnect: bool,
     /// Last of all.
-    pub goodbye: Option<Goodbye>,
+    pub close: Option<Close>,
 }
 
 impl Outlet {
@@ -115,19 +128,19 @@ impl Outlet {
         });
     }
 
-    /// Ends the connection. The first goodbye stands.
-    pub fn close(&self, goodbye: Goodbye) {
+    /// Ends the connection. The first close stands.
+    pub fn close(&self, close: Close) {
         self.change(|cell| {
-            cell.goodbye.get_or_insert(goodbye);
+            cell.close.get_or_insert(close);
         });
     }
 
-    /// Ends the connection, and tells the producer to reconnect. An earlier goodbye stands.
+    /// Ends the connection, and asks the producer to reconnect. An earlier close stands.
     pub fn reconnect(&self, reason: &'static str) {
         self.change(|cell| {
-            if cell.goodbye.is_none() {
+            if cell.close.is_none() {
                 cell.reconnect = true;
-                cell.goodbye = Some(Goodbye { complaint: None, code: CloseCode::GoingAway, reason });
+                cell.close = Some(Close::new(CloseCode::GoingAway, reason));
             }
         });
     }
@@ -148,11 +161,11 @@ impl Outlet {
     /// Takes what is there now, without waiting.
     pub fn take(&self) -> Option<Outbound> {
         let mut cell = self.cell.lock().unwrap_or_else(PoisonError::into_inner);
-        if cell.ack.is_none() && cell.complaints.is_empty() && cell.goodbye.is_none() {
+        if cell.ack.is_none() && cell.complaints.is_empty() && cell.close.is_none() {
             return None;
         }
-        let (ack, goodbye) = (cell.ack.take(), cell.goodbye.take());
+        let (ack, close) = (cell.ack.take(), cell.close.take());
         let reconnect = std::mem::take(&mut cell.reconnect);
-        Some(Outbound { ack, complaints: cell.complaints.drain(..).collect(), reconnect, goodbye })
+        Some(Outbound { ack, complaints: cell.complaints.drain(..).collect(), reconnect, close })
     }
 }

@@ -5,8 +5,10 @@
 //! [`crate::call`].
 
 mod actor;
+mod arriving;
 pub mod command;
 mod error;
+mod failure;
 mod index;
 mod library;
 mod live;

@@ -5,11 +5,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
-use super::command::{Attached, Outlet, RunRefusal};
+use super::command::{Attached, Outlet, RunRefusal, TurnReply};
 use crate::call::effects::{Reply, Tell};
-use crate::call::input::PeerNo;
+use crate::call::numbers::PeerNo;
 use crate::types::Seq;
 use crate::types::view::View;
 
@@ -23,6 +23,8 @@ pub(super) enum Ask {
 
 struct Producer {
     outlet: Arc<Outlet>,
+    /// Where answers about its turns go, if it asks about them.
+    replies: Option<mpsc::Sender<TurnReply>>,
     /// Until it is answered whether it may feed its stream.
     reply: Option<oneshot::Sender<Attached>>,
 }
@@ -42,9 +44,14 @@ impl Peers {
     }
 
     /// Adds a producer that wants to feed a stream.
-    pub(super) fn producer(&mut self, outlet: Arc<Outlet>, reply: oneshot::Sender<Attached>) -> PeerNo {
+    pub(super) fn producer(
+        &mut self,
+        outlet: Arc<Outlet>,
+        replies: Option<mpsc::Sender<TurnReply>>,
+        reply: oneshot::Sender<Attached>,
+    ) -> PeerNo {
         let peer = self.next();
-        self.producers.insert(peer, Producer { outlet, reply: Some(reply) });
+        self.producers.insert(peer, Producer { outlet, replies, reply: Some(reply) });
         peer
     }
 
@@ -70,9 +77,15 @@ impl Peers {
                     producer.outlet.complain(complaint);
                 }
             }
-            Tell::Close(peer, goodbye) => {
+            Tell::Close(peer, close) => {
                 if let Some(producer) = self.producers.get(&peer) {
-                    producer.outlet.close(goodbye);
+                    producer.outlet.close(close);
+                }
+            }
+            Tell::Reply(peer, reply) => {
+                // There is room for an answer to every turn that may be open; without it nobody waits for this one.
+                if let Some(replies) = self.producers.get(&peer).and_then(|producer| producer.replies.as_ref()) {
+                    drop(replies.try_send(reply));
                 }
             }
             Tell::Refuse(peer, refusal) => {

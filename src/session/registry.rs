@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::Deps;
 use super::actor::{Actor, Exit};
+use super::arriving::Arriving;
 use super::command::{Command, Run, RunRefusal};
 use super::error::SessionError;
 use super::library::Library;
@@ -35,22 +36,6 @@ pub(super) const TRIES: usize = 5;
 struct Slot {
     sender: Sender<Command>,
     generation: u64,
-}
-
-/// Counts a new call as open until the directory has its entry. Dropped after the first commit.
-pub(super) struct Arriving(Arc<AtomicUsize>);
-
-impl Arriving {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Arriving {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 struct Inner {

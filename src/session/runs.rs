@@ -2,17 +2,20 @@
 //!
 //! Knows no schedule: the call says which task it wants, and is told what became of it.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
-use super::Deps;
-use super::worker::{self, Job};
-use crate::analysis::Prompt;
-use crate::call::task::{Answered, Choice, Chosen, Failed, Start, TaskNo};
-use crate::gateway::{GatewayError, Resolved};
+use super::worker::{self, Job, QUESTION};
+use super::{Deps, Metrics, failure};
+use crate::analysis::{Analysis, Prompt, Question};
+use crate::call::answer::Failed;
+use crate::call::task::{Asks, Choice, Chosen, ChosenMember, Output, Start, TaskNo};
+use crate::gateway::Resolved;
+use crate::protocol::FailureCode;
 use crate::types::CallId;
 
 /// What a task came back with.
@@ -20,26 +23,32 @@ pub(super) enum Returned {
     /// The permit that it waited for.
     Permit { task: TaskNo, permit: OwnedSemaphorePermit },
     /// Its end.
-    Done { task: TaskNo, result: Box<Result<Answered, Failed>> },
+    Done { task: TaskNo, result: Box<Result<Output, Failed>> },
 }
 
 /// Who is asked, and with which words.
 pub(super) struct Asked {
     arm: Arc<Resolved>,
-    prompt: Arc<Prompt>,
+    /// One of each analysis.
+    prompts: Vec<Arc<Prompt>>,
 }
+
+/// The analyses of a request, each with its prompt.
+type Members = Vec<(ChosenMember, Arc<Prompt>)>;
 
 /// All of one call.
 pub(super) struct Runs {
     deps: Arc<Deps>,
     call: CallId,
     tasks: JoinSet<Returned>,
+    /// Of those that wait or are out.
+    handles: HashMap<TaskNo, AbortHandle>,
 }
 
 impl Runs {
     /// Nothing is out.
     pub(super) fn new(deps: Arc<Deps>, call: CallId) -> Self {
-        Self { deps, call, tasks: JoinSet::new() }
+        Self { deps, call, tasks: JoinSet::new(), handles: HashMap::new() }
     }
 
     /// A permit for `task`, if there is one at once; else it comes back by [`Runs::next`].
@@ -49,7 +58,7 @@ impl Runs {
         }
         let permits = Arc::clone(&self.deps.permits);
         let waiting = Raised::new(&self.deps.metrics.permits_waiting);
-        self.tasks.spawn(async move {
+        let handle = self.tasks.spawn(async move {
             let permit = permits.acquire_owned().await;
             drop(waiting);
             match permit {
@@ -58,60 +67,81 @@ impl Runs {
                 Err(_) => std::future::pending().await,
             }
         });
+        self.handles.insert(task, handle);
         None
     }
 
-    /// Who answers an analysis, and its prompt; a pinned variant stays.
+    /// Who is asked, and with which prompts; a pinned variant stays.
     pub(super) fn choose(&self, choice: &Choice<'_>) -> (Result<Chosen, Failed>, Option<Asked>) {
-        match self.resolve(choice) {
-            Ok(asked) => {
-                let Asked { arm, prompt } = &asked;
-                let chosen = Chosen {
-                    route: Arc::clone(&arm.route),
-                    variant: Arc::clone(&arm.variant),
-                    prompt: Arc::clone(&prompt.id),
-                    local: arm.local(),
-                };
-                (Ok(chosen), Some(asked))
+        let asked = match choice {
+            Choice::Analysis { analysis, pinned, variants } => self.analysis(analysis, *pinned, variants),
+            Choice::Question(question) => self.question(question).map(|arm| (arm, Vec::new())),
+        };
+        match asked {
+            Ok((arm, asked)) => {
+                let (route, variant, local) = (Arc::clone(&arm.route), Arc::clone(&arm.variant), arm.local());
+                let (members, prompts) = asked.into_iter().unzip();
+                (Ok(Chosen { route, variant, local, members }), Some(Asked { arm, prompts }))
             }
             Err(failed) => (Err(failed), None),
         }
     }
 
-    fn resolve(&self, choice: &Choice<'_>) -> Result<Asked, Failed> {
-        let (gateway, analysis) = (&self.deps.gateway, choice.analysis);
+    fn analysis(
+        &self,
+        analysis: &Analysis,
+        pinned: Option<&str>,
+        variants: &BTreeMap<String, String>,
+    ) -> Result<(Arc<Resolved>, Members), Failed> {
+        let gateway = &self.deps.gateway;
         let target = gateway.target(&analysis.name, analysis.settings.route.as_deref());
         let resolve = |variant: Option<&str>| gateway.resolve_pinned(&target, self.call.as_str(), variant);
-        let resolved = match choice.pinned {
+        let resolved = match pinned {
             Some(variant) => resolve(Some(variant)),
             // Which route answers is known only now: an analysis may leave that to the default route.
-            None => resolve(None).and_then(|arm| match choice.variants.get(&*arm.route) {
+            None => resolve(None).and_then(|arm| match variants.get(&*arm.route) {
                 Some(variant) => resolve(Some(variant)),
                 None => Ok(arm),
             }),
         };
-        let arm = resolved.map_err(|error| failed(&error))?;
+        let arm = resolved.map_err(|error| failure::of(&error))?;
         let prompt = analysis.prompt(arm.prompt.as_deref()).map_err(|error| Failed {
-            code: "bad_prompt".into(),
+            code: FailureCode::BadPrompt,
             message: error.to_string(),
             temporary: false,
         })?;
-        Ok(Asked { arm, prompt })
+        let member = ChosenMember { analysis: Arc::clone(&analysis.name), prompt: Arc::clone(&prompt.id) };
+        Ok((arm, vec![(member, prompt)]))
+    }
+
+    fn question(&self, question: &Question) -> Result<Arc<Resolved>, Failed> {
+        let gateway = &self.deps.gateway;
+        let own = question.model.is_empty().then(|| gateway.target(QUESTION, None));
+        // The embedded provider answers no questions of others.
+        if own.as_deref() == Some("local") {
+            let message =
+                "llm_gateway names no model, and neither [routes.llm_gateway] nor [gateway] default_route gives it one";
+            return Err(Failed { code: FailureCode::ModelNotFound, message: message.to_owned(), temporary: false });
+        }
+        let resolved = gateway.resolve(own.as_deref().unwrap_or(&question.model), self.call.as_str());
+        resolved.map_err(|error| failure::of(&error))
     }
 
     /// Starts a task, which keeps its permit until it is over.
     pub(super) fn start(&mut self, start: Box<Start>, asked: Asked, permit: OwnedSemaphorePermit) {
-        let Asked { arm, prompt } = asked;
+        let Asked { arm, prompts } = asked;
         let insight_bytes = self.deps.call.limits.insight_bytes;
-        let job = Job { call: self.call.clone(), start, prompt, arm, insight_bytes };
+        let no = start.no;
+        let job = Job { call: self.call.clone(), start, prompts, arm, insight_bytes };
         let deps = Arc::clone(&self.deps);
         let running = Raised::new(&self.deps.metrics.jobs_running);
-        self.tasks.spawn(async move {
+        let handle = self.tasks.spawn(async move {
             let result = worker::run(&job, &deps.gateway, &deps.hub).await;
-            deps.metrics.job(&job.start.key.analysis, result.is_ok());
+            count(&job, &result, &deps.metrics);
             drop((permit, running));
-            Returned::Done { task: job.start.no, result: Box::new(result) }
+            Returned::Done { task: no, result: Box::new(result) }
         });
+        self.handles.insert(no, handle);
     }
 
     /// The next permit or result; `None` while nothing is out. A panic of a task goes on here.
@@ -121,7 +151,11 @@ impl Runs {
     pub(super) async fn next(&mut self) -> Option<Returned> {
         loop {
             match self.tasks.join_next().await? {
-                Ok(returned) => return Some(returned),
+                Ok(returned) => {
+                    let (Returned::Permit { task, .. } | Returned::Done { task, .. }) = &returned;
+                    self.handles.remove(task);
+                    return Some(returned);
+                }
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 // Aborted.
                 Err(_) => {}
@@ -129,14 +163,31 @@ impl Runs {
         }
     }
 
-    /// Aborts all tasks, and forgets those that wait for a permit.
+    /// Gives up a task, whether it waits for a permit or is out.
+    pub(super) fn abort(&mut self, task: TaskNo) {
+        if let Some(handle) = self.handles.remove(&task) {
+            handle.abort();
+        }
+    }
+
+    /// Gives up all tasks.
     pub(super) fn abort_all(&mut self) {
         self.tasks.abort_all();
+        self.handles.clear();
     }
 }
 
-fn failed(error: &GatewayError) -> Failed {
-    Failed { code: error.code().as_str().to_owned(), message: error.message().to_owned(), temporary: error.temporary() }
+/// Counts a task's end, for each analysis of it.
+fn count(job: &Job, result: &Result<Output, Failed>, metrics: &Metrics) {
+    match (&job.start.asks, result) {
+        (Asks::Reply(_), result) => metrics.job(QUESTION, result.is_ok()),
+        (Asks::Insights(members), Ok(Output::Insights(answered))) => {
+            for (member, part) in members.iter().zip(&answered.members) {
+                metrics.job(&member.key.analysis, part.is_ok());
+            }
+        }
+        (Asks::Insights(members), _) => members.iter().for_each(|member| metrics.job(&member.key.analysis, false)),
+    }
 }
 
 /// A gauge that is one higher until this is dropped, however a task ends.

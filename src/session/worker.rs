@@ -1,18 +1,29 @@
-//! One task: an analysis asked of a snapshot. Runs beside the session, which only hears of its end.
+//! One task: analyses asked of a snapshot, or a producer's own question. Runs beside the session, which only hears of its
+//! end.
 //!
 //! Knows no journal and no sequence number. Dropping the future cancels the request upstream.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::live;
-use crate::analysis::{Analysis, Prompt, READING};
-use crate::base::budget::{self, Exceeded};
+use serde_json::Value;
+
+use super::{failure, live};
+use crate::analysis::{Analysis, Prompt, READING, Reading};
+use crate::base::budget::{self, TOO_COMPLEX};
 use crate::base::measure;
-use crate::call::task::{Answered, Failed, Start};
-use crate::gateway::{Gateway, MakeTranscript, Request, Resolved};
+use crate::call::answer::{Failed, Replied};
+use crate::call::bill::Bill;
+use crate::call::task::{Answered, Asking, Asks, Member, Output, Start};
+use crate::context::Snapshot;
+use crate::gateway::{Gateway, Request, Resolved};
 use crate::hub::Hub;
+use crate::llm::Finish;
+use crate::protocol::FailureCode;
 use crate::types::CallId;
+
+/// Name under which producers' own questions are routed, recorded and counted.
+pub(super) const QUESTION: &str = "llm_gateway";
 
 /// Everything that a task needs.
 pub(super) struct Job {
@@ -20,76 +31,103 @@ pub(super) struct Job {
     pub(super) call: CallId,
     /// What the call wants asked.
     pub(super) start: Box<Start>,
-    /// Its words.
-    pub(super) prompt: Arc<Prompt>,
+    /// The prompts of its analyses.
+    pub(super) prompts: Vec<Arc<Prompt>>,
     /// Who is asked.
     pub(super) arm: Arc<Resolved>,
     /// `limits.insight_bytes`.
     pub(super) insight_bytes: usize,
 }
 
-/// Asks, streams deltas to the hub, reads and checks the answer.
+/// Asks, and reads the answer.
 ///
 /// # Errors
 /// Why there is no answer.
 ///
 /// # Cancel safety
 /// Cancelled, the request upstream is aborted and nothing is published.
-pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Answered, Failed> {
+pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Output, Failed> {
+    match &job.start.asks {
+        Asks::Reply(asking) => reply(job, asking, gateway).await.map(Output::Reply),
+        Asks::Insights(members) => insights(job, members, gateway, hub).await.map(Output::Insights),
+    }
+}
+
+/// Asks analyses, and streams deltas to the hub.
+async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -> Result<Answered, Failed> {
     let began = Instant::now();
-    let Start { key, analysis, snapshot, facts, rev, deadline, .. } = &*job.start;
-    let request = analysis.request(&job.prompt, snapshot, facts).map_err(|error| Failed {
-        code: error.code.to_owned(),
-        message: error.to_string(),
-        temporary: false,
+    let Start { snapshot, facts, deadline, .. } = &*job.start;
+    let ([member], [prompt]) = (members, &job.prompts[..]) else {
+        // Nobody chooses several.
+        let message = "several analyses cannot be asked in one request".to_owned();
+        return Err(Failed { code: FailureCode::Unsupported, message, temporary: false });
+    };
+    let Member { key, analysis, rev } = member;
+    let chat = analysis.request(prompt, snapshot, facts).map_err(|error| {
+        let code = if error.code == TOO_COMPLEX { FailureCode::TooComplex } else { FailureCode::BadPrompt };
+        Failed { code, message: error.to_string(), temporary: false }
     })?;
-    let mut asked = Request::of_analysis(Arc::clone(&job.arm), request, Arc::clone(&key.analysis));
-    asked.transcript = Some(reading(&job.start));
-    asked.local = analysis.settings.local;
-    asked.origin.call = Some(job.call.clone());
-    asked.deltas = live::deltas(hub, &job.call, key, *rev);
-    asked.deadline = *deadline;
-    let answer = gateway.complete(asked).await.map_err(|error| Failed {
-        code: error.code().as_str().to_owned(),
-        message: error.message().to_owned(),
-        temporary: error.temporary(),
-    })?;
+    let mut request = Request::of_analysis(Arc::clone(&job.arm), chat, Arc::clone(&key.analysis));
+    let shown = snapshot.clone();
+    // For a provider that reads no prompt.
+    request.transcript = Some(Arc::new(move || shown.transcript()));
+    request.local = analysis.settings.local;
+    request.origin.call = Some(job.call.clone());
+    request.deltas = live::deltas(hub, &job.call, key, *rev);
+    request.deadline = *deadline;
+    let answer = gateway.complete(request).await.map_err(|error| failure::of(&error))?;
     let value = answer.value.ok_or_else(|| Failed {
-        code: "schema_mismatch".to_owned(),
+        code: FailureCode::SchemaMismatch,
         message: "the model refused, or called tools that it does not have, instead of answering".to_owned(),
         temporary: true,
     })?;
-    let (work, snapshot) = (Analysis::reading_work(&value, snapshot), snapshot.clone());
-    let reading = budget::run(work, READING, move |budget| Analysis::read(value, &snapshot, budget)).await;
-    let reading = reading.map_err(|exceeded| Failed {
-        code: exceeded.code().to_owned(),
-        message: format!("the answer's evidence is {exceeded}"),
-        temporary: matches!(exceeded, Exceeded::Busy(_)),
-    })?;
-    let (bytes, limit) = (measure::value(&reading.value) + measure::value(&reading.evidence), job.insight_bytes);
-    if bytes > limit {
-        return Err(Failed {
-            code: "insight_too_large".to_owned(),
-            message: format!("the answer has {bytes} bytes as JSON, over the limit of {limit} (limits.insight_bytes)"),
-            temporary: false,
-        });
-    }
+    let reading = read(value, snapshot, job.insight_bytes).await;
     Ok(Answered {
-        value: reading.value,
-        evidence: reading.evidence,
+        members: vec![reading],
         model: answer.provenance.model.to_string(),
         endpoint: answer.provenance.endpoint.to_string(),
         attempts: answer.provenance.attempts,
-        usage: answer.usage,
-        cost_usd: answer.cost_usd,
+        bill: Bill { usage: answer.usage, cost_usd: answer.cost_usd },
         degraded: answer.degraded,
         first_token: answer.first_token,
         took: began.elapsed(),
     })
 }
 
-/// The transcript for a provider that reads no prompt.
-fn reading(start: &Start) -> MakeTranscript {
-    let snapshot = start.snapshot.clone();
-    Arc::new(move || snapshot.transcript())
+/// Checks the evidence of one analysis' value, and its size.
+async fn read(value: Value, snapshot: &Snapshot, most: usize) -> Result<Reading, Failed> {
+    let (work, snapshot) = (Analysis::reading_work(&value, snapshot), snapshot.clone());
+    let reading = budget::run(work, READING, move |budget| Analysis::read(value, &snapshot, budget)).await;
+    let reading = reading.map_err(|exceeded| failure::over("the answer's evidence", exceeded))?;
+    let bytes = measure::value(&reading.value) + measure::value(&reading.evidence);
+    if bytes <= most {
+        return Ok(reading);
+    }
+    let message = format!("the answer has {bytes} bytes as JSON, over the limit of {most} (limits.insight_bytes)");
+    Err(Failed { code: FailureCode::InsightTooLarge, message, temporary: false })
+}
+
+/// Asks a producer's own question about one of its turns.
+async fn reply(job: &Job, asking: &Asking, gateway: &Gateway) -> Result<Replied, Failed> {
+    let Asking { question, spoken, summary } = asking;
+    let chat = question.request(spoken, &job.start.snapshot, summary.as_ref().map(|summary| &summary.value));
+    let mut request = Request::of_analysis(Arc::clone(&job.arm), chat, Arc::from(QUESTION));
+    request.origin.call = Some(job.call.clone());
+    let alone = spoken.transcript();
+    // For a provider that reads no prompt.
+    request.transcript = Some(Arc::new(move || Arc::clone(&alone)));
+    let answer = gateway.complete(request).await.map_err(|error| failure::of(&error))?;
+    let finish = answer.response.choices.first().and_then(|choice| choice.finish).unwrap_or(Finish::Stop).as_str();
+    Ok(Replied {
+        text: answer.text,
+        id: answer.response.id,
+        finish,
+        model: answer.provenance.model,
+        endpoint: answer.provenance.endpoint,
+        vendor_model: answer.provenance.vendor_model,
+        attempts: answer.provenance.attempts,
+        usage: answer.usage,
+        cost_usd: answer.cost_usd,
+        degraded: answer.degraded,
+    })
 }

@@ -154,7 +154,7 @@ impl Checks {
 
     /// A task is started while `running` are out.
     pub(super) fn started(key: &TaskKey, running: &BTreeMap<u64, Running>) {
-        let same = running.values().filter(|other| other.key.analysis == key.analysis);
+        let same = running.values().filter(|other| other.keys().iter().any(|other| other.analysis == key.analysis));
         match key.turn {
             None => assert_eq!(same.count(), 0, "two tasks of {} at once", key.analysis),
             Some(_) => assert!(same.count() < TURN_JOBS, "too many tasks of {} at once", key.analysis),

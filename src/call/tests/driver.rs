@@ -8,8 +8,9 @@ use super::world::World;
 use crate::call::Call;
 use crate::call::answer::Attached;
 use crate::call::effects::{Batch, Reply, TaskEffect, Tell};
-use crate::call::input::{Input, Now, PeerNo};
-use crate::call::task::{Chosen, TaskNo};
+use crate::call::input::{Input, Now};
+use crate::call::numbers::PeerNo;
+use crate::call::task::{Choice, Chosen, ChosenMember, Output, Target, TaskNo};
 use crate::protocol::ErrorCode;
 
 /// The batch that is being written.
@@ -59,6 +60,11 @@ impl World {
                     }
                 }),
                 Tell::Refuse(..) => {}
+                Tell::Reply(peer, reply) => {
+                    let mut heard = false;
+                    self.producer(peer, |producer| heard = producer.replied(peer, reply.turn_order));
+                    assert!(heard, "an answer to a turn that nobody waits for");
+                }
             }
         }
     }
@@ -176,18 +182,21 @@ impl World {
                 TaskEffect::Want(task) => {
                     let call = self.call.as_ref().expect("a call in memory");
                     // Wanted and given up in one go, where the call ended at once.
-                    let Some(key) = call.tasks.out.get(&task).map(|out| out.key.clone()) else { continue };
-                    let mut slots = call.schedule.rolling.iter();
-                    let by_hand = slots.any(|slot| slot.analysis.name == key.analysis && slot.manual);
-                    let forced = call.ending() || by_hand;
-                    self.checks.wanted(&key, self.now_ms, forced);
+                    let Some(target) = call.tasks.out.get(&task).map(|out| out.target.clone()) else { continue };
+                    if let Target::Insights(keys) = &target {
+                        let key = &keys[0];
+                        let mut slots = call.schedule.rolling.iter();
+                        let by_hand = slots.any(|slot| slot.analysis.name == key.analysis && slot.manual);
+                        let forced = call.ending() || by_hand;
+                        self.checks.wanted(key, self.now_ms, forced);
+                    }
                     if self.models.has_permit() {
                         self.ready(task);
                     } else {
                         self.models.waiting.push_back(task);
                     }
                 }
-                TaskEffect::AbortAll => self.models.abort_all(),
+                TaskEffect::Abort(task) => self.models.abort(task),
             }
         }
         any
@@ -196,51 +205,72 @@ impl World {
     /// A task has its permit.
     pub(super) fn ready(&mut self, task: TaskNo) {
         let Some(choice) = self.call().choice(task) else { return };
-        let pinned = choice.pinned.map(str::to_owned);
+        let (pinned, analyses) = match &choice {
+            Choice::Analysis { analysis, pinned, .. } => (pinned.map(str::to_owned), vec![Arc::clone(&analysis.name)]),
+            Choice::Question(_) => (None, Vec::new()),
+        };
         let nobody = self.random.chance(self.models.manners.nobody);
         let temporary = self.random.chance(500);
         let variant = pinned.unwrap_or_else(|| if temporary { "a" } else { "b" }.to_owned());
         let chosen = Chosen {
             route: Arc::from("r"),
             variant: Arc::from(variant),
-            prompt: Arc::from("p/v1@0"),
             local: self.knobs.local,
+            members: analyses
+                .into_iter()
+                .map(|analysis| ChosenMember { analysis, prompt: Arc::from("p/v1@0") })
+                .collect(),
         };
-        let key = self.call().tasks.out.get(&task).map(|out| out.key.clone());
+        let target = self.call().tasks.out.get(&task).map(|out| out.target.clone());
         if nobody {
-            if let Some(key) = key {
-                self.checks.failed(&key, self.now_ms);
+            if let Some(Target::Insights(keys)) = target {
+                self.checks.failed(&keys[0], self.now_ms);
             }
             return self.input(Input::Ready { task, chosen: Err(failed(temporary)) });
         }
         self.input(Input::Ready { task, chosen: Ok(chosen) });
         if let Some(start) = self.call().start() {
-            Checks::started(&start.key, &self.models.running);
+            let target = self.call().tasks.out[&task].target.clone();
+            if let Target::Insights(keys) = &target {
+                keys.iter().for_each(|key| Checks::started(key, &self.models.running));
+            }
             let turns = self.call().log.turns.len();
-            self.models.start(&start, turns, self.now_ms, &mut self.random);
+            self.models.start(&start, target, turns, self.now_ms, &mut self.random);
         }
     }
 
     /// A model answers.
     pub(super) fn answer(&mut self, task: TaskNo) {
         let Some(running) = self.models.running.remove(&task) else { return };
-        let result = self.models.result(&mut self.random);
-        if result.is_err() {
-            self.checks.failed(&running.key, self.now_ms);
-        }
-        let ok = result.is_ok();
-        let before = self.call().log.head;
+        let result = self.models.result(&running.target, &mut self.random);
+        let good: Vec<bool> = match &result {
+            Ok(Output::Insights(answered)) => answered.members.iter().map(Result::is_ok).collect(),
+            Ok(Output::Reply(_)) => Vec::new(),
+            Err(_) => vec![false; running.keys().len()],
+        };
+        let revs: Vec<u64> = running.keys().iter().map(|key| self.rev(&key.analysis)).collect();
         self.input(Input::Done { task, result });
-        let call = self.call.as_ref().expect("a call in memory");
-        if ok && call.log.head == before {
-            // Refused, because a turn that it covers was revised: it waits as after a failure.
-            self.checks.failed(&running.key, self.now_ms);
-        } else if ok && running.key.turn.is_none() {
-            self.checks.succeeded(&running.key);
-            let latest = call.log.standings.get(&*running.key.analysis).and_then(|standing| standing.latest.clone());
+        for ((key, good), rev) in running.keys().iter().zip(good).zip(revs) {
+            if !good || key.turn.is_some() {
+                self.checks.failed(key, self.now_ms);
+                continue;
+            }
+            if self.rev(&key.analysis) == rev {
+                // Refused, because a turn that it covers was revised: it waits as after a failure.
+                self.checks.failed(key, self.now_ms);
+                continue;
+            }
+            self.checks.succeeded(key);
+            let call = self.call.as_ref().expect("a call in memory");
+            let latest = call.log.standings.get(&*key.analysis).and_then(|standing| standing.latest.clone());
             let insight = latest.expect("its insight");
             assert_eq!(insight.covers, running.covers, "an insight covers what its snapshot held");
             assert_eq!(insight.behind_turns, (call.log.turns.len() - running.turns) as u64);
         }
+    }
+
+    /// The newest rev of a rolling analysis.
+    fn rev(&mut self, analysis: &str) -> u64 {
+        self.call().log.standings.get(analysis).map_or(0, |standing| standing.rev)
     }
 }

@@ -6,12 +6,16 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::random::Random;
-use crate::call::task::{Answered, Failed, Start, TaskKey, TaskNo};
+use crate::analysis::Reading;
+use crate::call::answer::{Failed, Replied};
+use crate::call::bill::Bill;
+use crate::call::task::{Answered, Asks, Output, Start, Target, TaskKey, TaskNo};
+use crate::protocol::FailureCode;
 use crate::types::{Coverage, TokenUsage};
 
 /// A task that is out.
 pub(super) struct Running {
-    pub(super) key: TaskKey,
+    pub(super) target: Target,
     pub(super) covers: Coverage,
     pub(super) turns: usize,
     pub(super) due_ms: u64,
@@ -34,7 +38,7 @@ pub(super) struct Models {
     /// Tasks that wait for a permit.
     pub(super) waiting: VecDeque<TaskNo>,
     /// Tasks that were aborted while their answer was on its way: it may come back still.
-    pub(super) aborted: Vec<TaskNo>,
+    pub(super) aborted: Vec<(TaskNo, Target)>,
 }
 
 impl Models {
@@ -46,22 +50,28 @@ impl Models {
         self.running.len() < self.manners.permits
     }
 
-    pub(super) fn start(&mut self, start: &Start, turns: usize, now_ms: u64, random: &mut Random) {
+    pub(super) fn start(&mut self, start: &Start, target: Target, turns: usize, now_ms: u64, random: &mut Random) {
         let took = 1 + random.below(2 * self.manners.latency_ms);
         // The request gives up at its deadline.
         let limit = start.deadline.map_or(60_000, |deadline| u64::try_from(deadline.as_millis()).expect("short"));
-        let running = Running {
-            key: start.key.clone(),
-            covers: start.snapshot.covers(),
-            turns,
-            due_ms: now_ms + took.min(limit),
+        let running = Running { target, covers: start.snapshot.covers(), turns, due_ms: now_ms + took.min(limit) };
+        let asked = match &start.asks {
+            Asks::Insights(members) => members.len(),
+            Asks::Reply(_) => 0,
         };
+        assert_eq!(asked, running.keys().len(), "a task asks what it is for");
         assert!(self.running.insert(start.no, running).is_none(), "a number is given once");
+    }
+
+    pub(super) fn abort(&mut self, task: TaskNo) {
+        self.waiting.retain(|waiting| *waiting != task);
+        self.aborted.extend(self.running.remove(&task).map(|running| (task, running.target)));
     }
 
     pub(super) fn abort_all(&mut self) {
         self.waiting.clear();
-        self.aborted.extend(std::mem::take(&mut self.running).into_keys());
+        self.aborted
+            .extend(std::mem::take(&mut self.running).into_iter().map(|(task, running)| (task, running.target)));
     }
 
     /// When the next answer is due.
@@ -76,26 +86,50 @@ impl Models {
         (!due.is_empty()).then(|| due[random.index(due.len())])
     }
 
-    pub(super) fn result(&self, random: &mut Random) -> Result<Answered, Failed> {
+    pub(super) fn result(&self, target: &Target, random: &mut Random) -> Result<Output, Failed> {
         if random.chance(self.manners.failing) {
             return Err(failed(random.chance(500)));
         }
-        Ok(Answered {
-            value: json!({"text": "fine"}),
-            evidence: Vec::new(),
+        let cost_usd = random.chance(900).then_some(0.25);
+        let Target::Insights(keys) = target else {
+            return Ok(Output::Reply(Replied {
+                text: "fine".to_owned(),
+                id: String::new(),
+                finish: "stop",
+                model: "m".into(),
+                endpoint: "e".into(),
+                vendor_model: "v".into(),
+                attempts: 1,
+                usage: TokenUsage::default(),
+                cost_usd,
+                degraded: false,
+            }));
+        };
+        let part = || Ok(Reading { value: json!({"text": "fine"}), evidence: Vec::new() });
+        Ok(Output::Insights(Answered {
+            members: keys.iter().map(|_| part()).collect(),
             model: "m".to_owned(),
             endpoint: "e".to_owned(),
             attempts: 1,
-            usage: TokenUsage::default(),
-            cost_usd: random.chance(900).then_some(0.25),
+            bill: Bill { usage: TokenUsage::default(), cost_usd },
             degraded: false,
             first_token: Some(Duration::from_millis(3)),
             took: Duration::from_millis(10),
-        })
+        }))
+    }
+}
+
+impl Running {
+    /// The analyses that are asked.
+    pub(super) fn keys(&self) -> &[TaskKey] {
+        match &self.target {
+            Target::Insights(keys) => keys,
+            Target::Reply(_) => &[],
+        }
     }
 }
 
 pub(super) fn failed(temporary: bool) -> Failed {
-    let code = if temporary { "upstream_error" } else { "refused" };
-    Failed { code: code.to_owned(), message: "the model failed".to_owned(), temporary }
+    let code = if temporary { FailureCode::UpstreamError } else { FailureCode::Refused };
+    Failed { code, message: "the model failed".to_owned(), temporary }
 }

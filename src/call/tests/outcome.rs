@@ -17,7 +17,11 @@ impl World {
             for index in 0..self.producers.len() {
                 self.produce(index);
                 let producer = &self.producers[index];
-                if !producer.connections.is_empty() && producer.is_done() && producer.is_acked() {
+                if !producer.connections.is_empty()
+                    && producer.is_done()
+                    && producer.is_acked()
+                    && producer.is_answered()
+                {
                     self.detach(index);
                     self.producers[index].over = true;
                 }

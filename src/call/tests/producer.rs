@@ -1,10 +1,16 @@
 //! Producers that drop their connection, take their own stream over from another socket, and send again what was not
 //! acknowledged, as the protocol asks them to.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::random::Random;
 use super::script::{Decoder, Frame, Naming};
-use crate::call::answer::{Ack, Attached};
-use crate::call::input::{ConnectionNo, Frames, PeerNo};
+use crate::analysis::{Question, Spoken};
+use crate::call::answer::Attached;
+use crate::call::input::Frames;
+use crate::call::numbers::{ConnectionNo, PeerNo};
+use crate::protocol::ingest::Ack;
 use crate::types::StreamId;
 
 /// A connection that was welcomed and is not gone.
@@ -16,6 +22,8 @@ pub(super) struct Connection {
     sent: u64,
     acked: u64,
     decoder: Decoder,
+    /// Turns that it asked about and has no answer for.
+    pub(super) asked: BTreeSet<i64>,
     /// It was told to go.
     pub(super) closing: bool,
 }
@@ -24,6 +32,8 @@ pub(super) struct Producer {
     pub(super) stream: StreamId,
     pub(super) naming: Naming,
     pub(super) script: Vec<Frame>,
+    /// Asked about each of its turns.
+    pub(super) question: Option<Arc<Question>>,
     /// Waits for its welcome.
     pub(super) attaching: Option<PeerNo>,
     /// Oldest first: a second one takes over from the first.
@@ -37,9 +47,9 @@ pub(super) struct Producer {
 }
 
 impl Producer {
-    pub(super) fn new(stream: StreamId, naming: Naming, script: Vec<Frame>) -> Self {
+    pub(super) fn new(stream: StreamId, naming: Naming, script: Vec<Frame>, question: Option<Arc<Question>>) -> Self {
         let (attaching, connections) = (None, Vec::new());
-        Self { stream, naming, script, attaching, connections, last_base: 0, acked: 0, over: false }
+        Self { stream, naming, script, question, attaching, connections, last_base: 0, acked: 0, over: false }
     }
 
     /// The daemon is gone, and all sockets with it.
@@ -67,8 +77,19 @@ impl Producer {
         }
         self.last_base = base;
         let decoder = Decoder::resume(self.naming, &welcome.carry);
-        let (number, closing) = (welcome.connection, false);
-        self.connections.push(Connection { peer, number, base, sent: 0, acked: 0, decoder, closing });
+        let (number, asked, closing) = (welcome.connection, BTreeSet::new(), false);
+        self.connections.push(Connection { peer, number, base, sent: 0, acked: 0, decoder, asked, closing });
+    }
+
+    /// An answer came about a turn; whether it was waited for.
+    pub(super) fn replied(&mut self, peer: PeerNo, turn: i64) -> bool {
+        let connection = self.connections.iter_mut().find(|connection| connection.peer == peer);
+        connection.is_some_and(|connection| connection.asked.remove(&turn))
+    }
+
+    /// Every turn that it asked about has its answer.
+    pub(super) fn is_answered(&self) -> bool {
+        self.connections.iter().all(|connection| connection.asked.is_empty())
     }
 
     /// What was acknowledged; `None` where that is nothing new.
@@ -89,12 +110,21 @@ impl Producer {
         let frame = self.script.get(connection.base + usize::try_from(connection.sent).expect("few"))?.clone();
         connection.sent += 1;
         let (events, carry) = connection.decoder.decode(&frame);
+        let asks = match &frame {
+            Frame::Turn(turn, ..) if self.question.is_some() => {
+                let turn_order = i64::try_from(*turn).expect("few");
+                connection.asked.insert(turn_order);
+                vec![Spoken { turn_order, text: frame.words().len().to_string(), speaker: None }]
+            }
+            _ => Vec::new(),
+        };
         let frames = Frames {
             connection: connection.number,
             stream: self.stream.clone(),
             count: connection.sent,
             carry,
             events,
+            asks,
             lease: None,
         };
         Some((frame, frames))

@@ -102,6 +102,7 @@ impl World {
             meta,
             analyses: None,
             variants: std::collections::BTreeMap::new(),
+            question: producer.question.clone(),
         };
         note!(self, "{} attaches as peer {peer}", attach.stream);
         self.input(Input::Attach(attach));
@@ -147,10 +148,10 @@ impl World {
 
     /// A model answers, or one that was given up does after all.
     fn hear(&mut self) {
-        if let Some(task) = self.models.aborted.pop()
+        if let Some((task, target)) = self.models.aborted.pop()
             && self.random.chance(300)
         {
-            let result = self.models.result(&mut self.random);
+            let result = self.models.result(&target, &mut self.random);
             return self.input(Input::Done { task, result });
         }
         if let Some(task) = self.models.due(self.now_ms, &mut self.random) {

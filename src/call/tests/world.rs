@@ -11,7 +11,7 @@ use super::models::{Manners, Models};
 use super::producer::Producer;
 use super::random::Random;
 use super::script::{self, Naming};
-use crate::analysis::Registry;
+use crate::analysis::{Question, Registry};
 use crate::base::settings::Problems;
 use crate::call::config::{IngestConfig, LimitsConfig};
 use crate::call::input::Input;
@@ -66,6 +66,9 @@ pub(super) struct World {
     pub(super) per_turn: bool,
     pub(super) tracing: bool,
 }
+
+/// What a producer asks about its turns.
+const QUESTION: &str = r#"{"model":"m","messages":[{"role":"user","content":"{{turn}} {{transcript}} {{summary}}"}]}"#;
 
 /// Sets of analyses, made once: reading prompts and schemas takes longer than a run.
 fn registries() -> &'static [(Arc<Registry>, bool)] {
@@ -133,7 +136,9 @@ impl World {
                 let ends = random.pick(&[None, Some(EndScope::Stream), Some(EndScope::Stream), Some(EndScope::Call)]);
                 let turns = 2 + random.below(12);
                 let script = script::write(naming, turns, &mut next_word, ends, &mut random);
-                Producer::new(StreamId::parse(&format!("s_{number}")).expect("id"), naming, script)
+                let asks = naming == Naming::Vendor && random.chance(300);
+                let question = asks.then(|| Arc::new(Question::read(QUESTION).expect("a question")));
+                Producer::new(StreamId::parse(&format!("s_{number}")).expect("id"), naming, script, question)
             })
             .collect();
         let call_id = CallId::parse("c_1").expect("id");

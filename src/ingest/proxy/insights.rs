@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
-use super::answer::{Injection, response};
+use super::response::response;
 use super::{Deps, Found};
+use crate::base::ws::Utf8Bytes;
 use crate::hub::{Filter, Include, Interest, Item, Wants};
 use crate::protocol::ErrorFrame;
 use crate::types::{CallId, StreamId};
@@ -23,7 +24,7 @@ const READ_BYTES: usize = 64 << 10;
 pub(super) async fn tell(
     complaints: Vec<ErrorFrame>,
     mut found: watch::Receiver<Found>,
-    injections: mpsc::Sender<Injection>,
+    injections: mpsc::Sender<Utf8Bytes>,
 ) {
     if found.wait_for(Option::is_some).await.is_err() {
         return;
@@ -31,7 +32,7 @@ pub(super) async fn tell(
     for complaint in &complaints {
         let error = serde_json::to_value(complaint).unwrap_or_default();
         let frame = response(0, "", &error);
-        if injections.send(Injection { turn_order: None, frame }).await.is_err() {
+        if injections.send(frame).await.is_err() {
             return;
         }
     }
@@ -43,7 +44,7 @@ pub(super) async fn send(
     stream: StreamId,
     mut found: watch::Receiver<Found>,
     newest: Arc<AtomicI64>,
-    injections: mpsc::Sender<Injection>,
+    injections: mpsc::Sender<Utf8Bytes>,
     deps: Deps,
 ) {
     let Ok((call, after)) = found.wait_for(Option::is_some).await.map(|found| found.clone().unzip()) else { return };
@@ -69,7 +70,7 @@ pub(super) async fn send(
                 None => (newest.load(Ordering::Relaxed).max(0), String::new()),
             };
             let frame = response(turn_order, &transcript, &event);
-            if injections.send(Injection { turn_order: None, frame }).await.is_err() {
+            if injections.send(frame).await.is_err() {
                 return;
             }
         }

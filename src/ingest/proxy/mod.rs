@@ -4,15 +4,18 @@
 //! The relay knows no call: it offers frames to a [`tap`], which never makes it wait, and takes frames to inject from a
 //! queue. It stops reading a side when the other takes nothing, so that TCP pushes back as it would without us.
 
-mod answer;
+mod answers;
 mod config;
 mod frames;
 mod insights;
 mod metrics;
 mod query;
+mod questions;
 mod relay;
+mod response;
 mod tap;
 mod token;
+mod upward;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -29,19 +32,22 @@ pub use config::SttConfig;
 pub use metrics::Metrics;
 pub use token::{Grant, TokenAnswer, Tokens, answer as answer_token};
 
-use self::answer::{Asker, INJECTED, Questions, WAITING};
+use self::answers::Answers;
 use self::query::Query;
-use self::relay::{Answers, Ended, Relay};
+use self::questions::Questions;
+use self::relay::{Ended, Relay};
 use self::tap::{Drawn, Tapped};
 use super::feed::{Feed, Stream};
 use super::record::Recorder;
 use super::watch::Watch;
+use crate::analysis::Question;
 use crate::base::queue::QueueGauges;
 use crate::base::ws::{self, ServerSocket, Utf8Bytes};
 use crate::hub::Hub;
 use crate::keys::REVOKED;
 use crate::protocol::ErrorCode;
 use crate::session::Sessions;
+use crate::session::command::{Asking, OPEN_TURNS};
 use crate::stt;
 use crate::types::{CallId, Seq, StreamId};
 
@@ -49,6 +55,8 @@ use crate::types::{CallId, Seq, StreamId};
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// An upstream that is not connected, or says nothing, for this long is given up.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Insights and errors that wait for the client.
+const INJECTED: usize = 64;
 /// The vendor's version header.
 const VERSION: HeaderName = HeaderName::from_static("assemblyai-version");
 /// Reason of every close that an `Error` frame explains, in the vendor's words.
@@ -156,6 +164,13 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     let insights = query.insights;
     let wants_words = query.sidetone.results.as_deref() != Some("none");
     let stream = query.sidetone.stream_id.clone().unwrap_or_else(StreamId::mint);
+    let (answers, asking) = match query.llm_gateway {
+        Some(question) => {
+            let (answers, asking) = ask(question, query.formats, deps);
+            (Some(answers), asking)
+        }
+        None => (None, None),
+    };
     if let Some(dialect) = stt::dialect("assemblyai") {
         let sidetone = query.sidetone;
         let stream = Stream {
@@ -165,16 +180,11 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
             meta: sidetone.meta,
             analyses: sidetone.analyses,
             variants: sidetone.variants,
+            asking,
         };
         let feed = Feed::new(stream, deps.sessions.clone(), deps.recorder.clone(), deps.metrics.feed.clone());
         drain.tasks.spawn(pour(drawn, feed, found, deps.metrics.clone()));
     }
-    let answers = query.llm_gateway.map(|question| {
-        let (ask, asked) = mpsc::channel(WAITING);
-        let asker = Asker { stream: stream.clone(), question, found: known.clone(), deps: deps.clone() };
-        drain.tasks.spawn(asker.answer(asked, inject.clone()));
-        Answers { questions: Questions::new(query.formats), ask }
-    });
     if !query.complaints.is_empty() && wants_words {
         drain.tasks.spawn(insights::tell(query.complaints, known.clone(), inject.clone()));
     }
@@ -208,6 +218,17 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     }
 }
 
+/// The answers that a session owes to its client, and what its call is to ask; nothing, where the question is wrong.
+fn ask(question: Result<Question, String>, formats: bool, deps: &Deps) -> (Answers, Option<Asking>) {
+    let (sender, replies) = mpsc::channel(OPEN_TURNS);
+    let (asking, wrong) = match question {
+        Ok(question) => (Some(Asking { question: Arc::new(question), replies: sender }), None),
+        Err(wrong) => (None, Some(wrong)),
+    };
+    let (questions, metrics) = (Questions::new(formats), deps.metrics.clone());
+    (Answers { questions, replies, wrong, metrics }, asking)
+}
+
 /// From the tap to the session. May wait for the session as long as it likes: nothing waits for it.
 async fn pour(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, metrics: Metrics) {
     let mut watch = Watch::new(feed.dialect());
@@ -229,8 +250,8 @@ async fn pour(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, met
             }
         };
         match tapped {
-            Tapped::Frame(text) => {
-                let fit = feed.frame(text.clone()).await;
+            Tapped::Frame(text, asks) => {
+                let fit = feed.frame(text.clone(), asks).await;
                 if let Some(message) = watch.note(&text, fit) {
                     warn(message);
                 }

@@ -1,12 +1,11 @@
 //! The query of `GET /v3/ws`: what is ours is taken out, the rest goes upstream byte for byte.
 
-use serde::Deserialize;
-use serde_json::Value;
-
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
+
 use super::super::params::{CheckVariant, known_analyses, known_variants};
-use crate::analysis::Registry as Analyses;
+use crate::analysis::{Question, Registry as Analyses};
 use crate::base::surrogates;
 use crate::protocol::{ErrorCode, ErrorFrame};
 use crate::types::{CallId, JsonMap, StreamId};
@@ -21,7 +20,7 @@ pub(super) struct Query {
     /// A temporary token, as it came.
     pub(super) token: Option<String>,
     /// The in-stream question; or what is wrong with it.
-    pub(super) llm_gateway: Option<Result<LlmGateway, String>>,
+    pub(super) llm_gateway: Option<Result<Question, String>>,
     /// Our own parameter.
     pub(super) sidetone: Sidetone,
     /// What is wrong with it. The session goes on without.
@@ -30,19 +29,6 @@ pub(super) struct Query {
     pub(super) insights: bool,
     /// Turns end twice: unformatted, then formatted.
     pub(super) formats: bool,
-}
-
-/// `llm_gateway={"model","messages","max_tokens"}`, the vendor's own form.
-#[derive(Debug, Clone, Deserialize)]
-pub(super) struct LlmGateway {
-    /// A route, a model or a vendor's model.
-    #[serde(default)]
-    pub(super) model: String,
-    /// The question; `{{turn}}` and its like stand for what was said.
-    pub(super) messages: Vec<Value>,
-    /// Everything else goes with the request.
-    #[serde(flatten)]
-    pub(super) rest: JsonMap,
 }
 
 /// `sidetone={"call_id","stream_id","analyses","variants","meta","results"}`.
@@ -97,13 +83,7 @@ pub(super) fn read(query: &str, analyses: &Analyses, variants: CheckVariant<'_>)
                 with_token.push(pair);
             }
             "llm_gateway" => {
-                let question = surrogates::from_str(&value);
-                read.llm_gateway = Some(question.map_err(|error| {
-                    format!(
-                        "llm_gateway: expected {{\"model\",\"messages\"}}, but at column {} it is something else",
-                        error.column()
-                    )
-                }));
+                read.llm_gateway = Some(Question::read(&value));
             }
             "sidetone" => match surrogates::from_str(&value) {
                 Ok(sidetone) => {
@@ -170,7 +150,7 @@ mod tests {
         assert!(query.formats && query.insights);
         assert_eq!(query.sidetone.call_id.expect("call").as_str(), "c_1");
         let question = query.llm_gateway.expect("asked").expect("valid");
-        assert_eq!((question.model.as_str(), question.rest["max_tokens"].as_u64()), ("fast", Some(5)));
+        assert_eq!(question.model, "fast");
     }
 
     #[test]

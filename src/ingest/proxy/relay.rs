@@ -7,21 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
-use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::answer::{Injection, Question, Questions, failed, response};
+use super::answers::Answers;
 use super::tap::Tap;
+use super::upward::{BATCH, Stopped, client_lost, up};
 use super::{Bounds, Metrics, frames};
 use crate::base::ws::{Incoming, ReadHalf, Socket, Utf8Bytes, WriteHalf, WsError};
 use crate::protocol::CloseCode;
+use crate::session::command::TurnReply;
 use crate::types::SttEvent;
 
-/// Messages written in one go, if they are there.
-const BATCH: usize = 32;
 /// `Termination` waits so long for answers in flight; the vendor's last finals so long after a client that went away.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// After a write upstream failed, its last frames and its close frame are waited for.
@@ -45,17 +44,12 @@ pub(super) enum Ended {
     Revoked,
 }
 
-/// The in-stream question.
-pub(super) struct Answers {
-    pub(super) questions: Questions,
-    pub(super) ask: mpsc::Sender<Question>,
-}
-
 /// One session being relayed.
 pub(super) struct Relay {
     pub(super) tap: Tap,
     pub(super) answers: Option<Answers>,
-    pub(super) injections: mpsc::Receiver<Injection>,
+    /// Insights for the client, and errors.
+    pub(super) injections: mpsc::Receiver<Utf8Bytes>,
     /// The newest turn of which the vendor spoke, where somebody wants to know.
     pub(super) newest: Option<Arc<AtomicI64>>,
     /// What ends the session where neither side does.
@@ -65,23 +59,6 @@ pub(super) struct Relay {
     /// The daemon's time is up.
     pub(super) kill: CancellationToken,
     pub(super) metrics: Metrics,
-}
-
-/// What ended one direction.
-enum Stopped {
-    ClientGone,
-    /// The session has the most bytes in flight.
-    Evicted,
-    ClientBroke(String),
-    UpstreamClosed {
-        code: u16,
-        reason: String,
-    },
-    UpstreamGone(String),
-    UpstreamMute,
-    Expired,
-    Revoked,
-    Killed,
 }
 
 impl Relay {
@@ -169,12 +146,18 @@ impl Relay {
             let first = tokio::select! {
                 biased;
                 first = upstream.recv() => first,
-                injection = self.injections.recv(), if injecting => {
-                    let Some(injection) = injection else {
+                frame = self.injections.recv(), if injecting => {
+                    let Some(frame) = frame else {
                         injecting = false;
                         continue;
                     };
-                    let frame = self.take(injection);
+                    if let Err(error) = client.relay([Incoming::Text(frame)]).await {
+                        return client_lost(&error);
+                    }
+                    continue;
+                }
+                reply = next_reply(&mut self.answers) => {
+                    let frame = self.take(reply);
                     if let Err(error) = client.relay(frame.map(Incoming::Text)).await {
                         return client_lost(&error);
                     }
@@ -194,7 +177,6 @@ impl Relay {
                     Ok(message) => {
                         let mut after = Vec::new();
                         if let Incoming::Text(text) = &message {
-                            self.tap.offer(text);
                             after = match self.look(text, &mut batch, client).await {
                                 Ok(after) => after,
                                 Err(stopped) => return stopped,
@@ -220,8 +202,8 @@ impl Relay {
         }
     }
 
-    /// Asks of turns that end; holds `Termination` for answers in flight, with `batch` sent before. Gives what is to
-    /// follow the frame, which is nothing where it is the last.
+    /// Takes a copy of a frame, with the turns that are to be answered; holds `Termination` for answers in flight, with
+    /// `batch` sent before. Gives what is to follow the frame, which is nothing where it is the last.
     async fn look<C>(
         &mut self,
         text: &Utf8Bytes,
@@ -236,49 +218,51 @@ impl Relay {
         {
             newest.fetch_max(order, Ordering::Relaxed);
         }
-        let Some(answers) = &mut self.answers else { return Ok(Vec::new()) };
         let last = is_termination(text);
-        let mut told = Vec::new();
-        for question in answers.questions.see(text, last) {
-            let (order, transcript) = (question.turn_order, question.transcript.clone());
-            if answers.ask.try_send(question).is_err() {
-                answers.questions.open.remove(&order);
-                self.metrics.failed_answers.inc();
-                let data = failed("overloaded", "too many turns wait for an answer", true);
-                told.push(response(order, &transcript, &data));
-            }
-        }
+        let refused = self.ask(text, last);
         if !last {
-            return Ok(told);
+            return Ok(refused);
         }
-        batch.extend(told.into_iter().map(Incoming::Text));
-        if answers.questions.open.is_empty() {
+        batch.extend(refused.into_iter().map(Incoming::Text));
+        if self.all_answered() {
             return Ok(Vec::new());
         }
         client.relay(batch.drain(..)).await.map_err(|error| client_lost(&error))?;
         let deadline = Instant::now() + LAST_WORDS;
-        while self.answers.as_ref().is_some_and(|answers| !answers.questions.open.is_empty()) {
-            let Ok(Some(injection)) = timeout_at(deadline, self.injections.recv()).await else { break };
-            let frame = self.take(injection);
+        while !self.all_answered() {
+            let frame = tokio::select! {
+                biased;
+                () = sleep_until(deadline) => break,
+                reply = next_reply(&mut self.answers) => self.take(reply),
+                Some(frame) = self.injections.recv() => Some(frame),
+            };
             let sent = client.relay(frame.map(Incoming::Text)).await;
             sent.map_err(|error| client_lost(&error))?;
         }
-        let late = self.answers.as_mut().map(|answers| std::mem::take(&mut answers.questions.open)).unwrap_or_default();
-        for (order, transcript) in late {
-            self.metrics.failed_answers.inc();
-            let data = failed("timeout", "the session ended before the answer came", true);
-            batch.push(Incoming::Text(response(order, &transcript, &data)));
-        }
+        let late = self.answers.as_mut().map(Answers::give_up).unwrap_or_default();
+        batch.extend(late.into_iter().map(Incoming::Text));
         Ok(Vec::new())
     }
 
-    /// An injected frame that is still wanted.
-    fn take(&mut self, injection: Injection) -> Option<Utf8Bytes> {
-        if let (Some(order), Some(answers)) = (injection.turn_order, &mut self.answers) {
-            // One that was given up has been answered already.
-            answers.questions.open.remove(&order)?;
-        }
-        Some(injection.frame)
+    /// Hands a copy of a frame to the pipeline, with the turns that it is to answer. Gives the answers to those that it is
+    /// not: they come right behind the frame.
+    fn ask(&mut self, text: &Utf8Bytes, last: bool) -> Vec<Utf8Bytes> {
+        let Some(answers) = &mut self.answers else {
+            self.tap.offer(text, Vec::new());
+            return Vec::new();
+        };
+        let (asks, mut refused) = answers.see(text, last);
+        refused.extend(answers.not_taken(self.tap.offer(text, asks)));
+        refused
+    }
+
+    fn all_answered(&self) -> bool {
+        self.answers.as_ref().is_none_or(Answers::are_complete)
+    }
+
+    /// The frame of an answer that is still waited for.
+    fn take(&mut self, reply: TurnReply) -> Option<Utf8Bytes> {
+        self.answers.as_mut()?.take(reply)
     }
 
     /// What the vendor still says once the client is gone. Its `Termination` is the client's word only where the client
@@ -293,7 +277,7 @@ impl Relay {
                     Incoming::Text(text) => {
                         let last = is_termination(&text);
                         if !last || terminated {
-                            self.tap.offer(&text);
+                            self.tap.offer(&text, Vec::new());
                         }
                         if last {
                             return;
@@ -309,9 +293,12 @@ impl Relay {
     }
 }
 
-/// How a session ends whose client socket failed.
-fn client_lost(error: &WsError) -> Stopped {
-    if matches!(error, WsError::Evicted) { Stopped::Evicted } else { Stopped::ClientGone }
+/// The next answer; never, where nobody asks.
+async fn next_reply(answers: &mut Option<Answers>) -> TurnReply {
+    match answers {
+        Some(answers) => answers.next().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Of which turn a frame speaks.
@@ -329,70 +316,6 @@ fn turn_order(text: &str) -> Option<i64> {
 fn is_termination(text: &str) -> bool {
     // The scan is cheap; only a frame that says the word is read.
     text.contains(r#""Termination""#) && frames::events(text).iter().any(|event| matches!(event, SttEvent::End { .. }))
-}
-
-/// Whether turns are formatted from this frame of the client on, where it says so.
-fn formats(text: &str) -> Option<bool> {
-    #[derive(Deserialize)]
-    struct Update<'a> {
-        #[serde(borrow, rename = "type")]
-        kind: std::borrow::Cow<'a, str>,
-        format_turns: Option<bool>,
-    }
-    if !text.contains(r#""format_turns""#) {
-        return None;
-    }
-    let update: Update<'_> = serde_json::from_str(text).ok()?;
-    update.format_turns.filter(|_| update.kind == "UpdateConfiguration")
-}
-
-/// From the client to the vendor.
-async fn up<C, U>(
-    client: &mut ReadHalf<C>,
-    upstream: &mut WriteHalf<U>,
-    terminated: &AtomicBool,
-    formatted: Option<&AtomicBool>,
-    metrics: &Metrics,
-) -> Stopped
-where
-    C: AsyncRead + AsyncWrite + Unpin,
-    U: AsyncRead + AsyncWrite + Unpin,
-{
-    loop {
-        let mut batch = Vec::new();
-        let mut next = Some(client.recv().await);
-        let mut stopped = None;
-        while let Some(message) = next.take() {
-            match message {
-                Ok(Incoming::Closed { .. }) => stopped = Some(Stopped::ClientGone),
-                Ok(message) => {
-                    if let Incoming::Text(text) = &message {
-                        if text.contains(r#""Terminate""#) {
-                            terminated.store(true, Ordering::Relaxed);
-                        }
-                        if let (Some(formatted), Some(wanted)) = (formatted, formats(text)) {
-                            formatted.store(wanted, Ordering::Relaxed);
-                        }
-                    }
-                    batch.push(message);
-                    if batch.len() < BATCH {
-                        next = client.ready();
-                    }
-                }
-                Err(error @ WsError::TooLarge { .. }) => stopped = Some(Stopped::ClientBroke(error.to_string())),
-                Err(error) => stopped = Some(client_lost(&error)),
-            }
-        }
-        metrics.relayed.inc_by(batch.len() as u64);
-        match upstream.relay(batch).await {
-            Ok(()) => {}
-            Err(WsError::Evicted) => return Stopped::Evicted,
-            Err(error) => return Stopped::UpstreamGone(error.to_string()),
-        }
-        if let Some(stopped) = stopped {
-            return stopped;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -455,20 +378,7 @@ mod tests {
         let (socket, ended) = session.await.expect("no panic");
         assert!(socket.is_some() && matches!(ended, Ended::Expired));
         for expected in &said {
-            assert!(matches!(drawn.next().await, Tapped::Frame(frame) if frame == *expected), "{expected}");
-        }
-    }
-
-    #[test]
-    fn a_client_says_whether_turns_are_formatted() {
-        for (frame, said) in [
-            (r#"{"format_turns":false,"type":"UpdateConfiguration"}"#, Some(false)),
-            (r#"{"type":"UpdateConfiguration","format_turns":true,"prompt":"x"}"#, Some(true)),
-            (r#"{"type":"UpdateConfiguration","prompt":"\"format_turns\""}"#, None),
-            (r#"{"type":"KeepAlive","format_turns":true}"#, None),
-            (r#"{"type":"UpdateConfiguration","format_turns":null}"#, None),
-        ] {
-            assert_eq!(formats(frame), said, "{frame}");
+            assert!(matches!(drawn.next().await, Tapped::Frame(frame, _) if frame == *expected), "{expected}");
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::frames;
+use crate::analysis::Spoken;
 use crate::base::queue::QueueGauges;
 use crate::base::ws::Utf8Bytes;
 use crate::types::SttEvent;
@@ -28,7 +29,8 @@ pub(super) struct Hole {
 /// What comes out.
 #[derive(Debug)]
 pub(super) enum Tapped {
-    Frame(Utf8Bytes),
+    /// A frame, and turns that are to be answered.
+    Frame(Utf8Bytes, Vec<Spoken>),
     Hole(Hole),
     /// Nothing more comes.
     Over,
@@ -36,7 +38,7 @@ pub(super) enum Tapped {
 
 #[derive(Debug, Default)]
 struct State {
-    frames: VecDeque<Utf8Bytes>,
+    frames: VecDeque<(Utf8Bytes, Vec<Spoken>)>,
     bytes: usize,
     hole: Option<Hole>,
     over: bool,
@@ -72,17 +74,19 @@ fn locked(shared: &Shared) -> MutexGuard<'_, State> {
 }
 
 impl Tap {
-    /// Takes a copy of a frame. The text is shared, not copied.
-    pub(super) fn offer(&self, text: &Utf8Bytes) {
+    /// Takes a copy of a frame, with turns that are to be answered, and gives these back where it is not kept. The text
+    /// is shared, not copied.
+    pub(super) fn offer(&self, text: &Utf8Bytes, asks: Vec<Spoken>) -> Vec<Spoken> {
         let mut state = locked(&self.0);
         if state.bytes + text.len() > PARTIALS_BYTES && !self.make_room(&mut state, text) {
-            return;
+            return asks;
         }
         state.bytes += text.len();
-        state.frames.push_back(text.clone());
+        state.frames.push_back((text.clone(), asks));
         drop(state);
         self.0.gauges.depth.inc();
         self.0.wake.notify_one();
+        Vec::new()
     }
 
     /// The pipeline is behind: `false` where this frame is not kept.
@@ -117,9 +121,10 @@ impl Tap {
 
     fn drop_partials(&self, state: &mut State) {
         let before = state.frames.len();
-        state.frames.retain(|frame| !is_partial(&frames::events(frame)));
+        // Turns that are to be answered come with finals alone.
+        state.frames.retain(|(frame, _)| !is_partial(&frames::events(frame)));
         let dropped = before - state.frames.len();
-        state.bytes = state.frames.iter().map(|frame| frame.len()).sum();
+        state.bytes = state.frames.iter().map(|(frame, _)| frame.len()).sum();
         self.0.gauges.dropped.inc_by(dropped as u64);
         self.0.gauges.depth.dec_by(i64::try_from(dropped).unwrap_or(0));
     }
@@ -141,10 +146,10 @@ impl Drawn {
         loop {
             {
                 let mut state = locked(&self.0);
-                if let Some(frame) = state.frames.pop_front() {
+                if let Some((frame, asks)) = state.frames.pop_front() {
                     state.bytes -= frame.len();
                     self.0.gauges.depth.dec();
-                    return Tapped::Frame(frame);
+                    return Tapped::Frame(frame, asks);
                 }
                 // What was dropped came after all that waited.
                 if let Some(hole) = state.hole.take() {
@@ -184,18 +189,18 @@ mod tests {
     async fn partials_go_first_then_finals_leave_a_hole() {
         let gauges = Arc::new(QueueMetrics::register(&mut Registry::default()).queue("tap"));
         let (tap, mut drawn) = tap(&gauges);
-        tap.offer(&turn(1, false, 1000));
+        tap.offer(&turn(1, false, 1000), Vec::new());
         for order in 1..100 {
-            tap.offer(&turn(order, false, 10_000));
-            tap.offer(&turn(order, true, 100_000));
+            tap.offer(&turn(order, false, 10_000), Vec::new());
+            tap.offer(&turn(order, true, 100_000), Vec::new());
         }
         let dropped = gauges.dropped.get();
         drop(tap);
         let (mut finals, mut partials, mut hole) = (0, 0, None);
         loop {
             match drawn.next().await {
-                Tapped::Frame(frame) if frame.contains(r#""end_of_turn":true"#) => finals += 1,
-                Tapped::Frame(_) => partials += 1,
+                Tapped::Frame(frame, _) if frame.contains(r#""end_of_turn":true"#) => finals += 1,
+                Tapped::Frame(..) => partials += 1,
                 Tapped::Hole(found) => hole = Some(found),
                 Tapped::Over => break,
             }

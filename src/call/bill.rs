@@ -1,0 +1,106 @@
+//! What one request took, divided among the analyses that it answered.
+//!
+//! Knows no price: tokens, and money in whole pico-dollars, so that the parts add up to the whole exactly.
+
+use crate::types::TokenUsage;
+
+/// Pico-dollars of a US dollar.
+const PICO: f64 = 1e12;
+
+/// Tokens and money.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Bill {
+    pub(crate) usage: TokenUsage,
+    /// US dollars; `None` if a price is unknown.
+    pub(crate) cost_usd: Option<f64>,
+}
+
+impl Bill {
+    /// Divides it in proportion to `weights`. What does not divide goes to the first that has a weight.
+    pub(super) fn split(&self, weights: &[u64]) -> Vec<Self> {
+        if let [_] = weights {
+            return vec![*self];
+        }
+        let TokenUsage { input, cached, output } = self.usage;
+        let share = |total: Option<u64>| total.map(|total| shares(total, weights));
+        let (input, cached, output) = (share(input), share(cached), share(output));
+        let cost = share(self.cost_usd.map(pico));
+        let at = |shares: &Option<Vec<u64>>, index: usize| shares.as_ref().map(|shares| shares[index]);
+        let part = |index| {
+            let usage = TokenUsage { input: at(&input, index), cached: at(&cached, index), output: at(&output, index) };
+            Self { usage, cost_usd: at(&cost, index).map(usd) }
+        };
+        (0..weights.len()).map(part).collect()
+    }
+}
+
+/// A cost is at least nothing, and below what a float holds exactly.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
+fn pico(usd: f64) -> u64 {
+    (usd * PICO).round() as u64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a few dollars")]
+fn usd(pico: u64) -> f64 {
+    pico as f64 / PICO
+}
+
+/// `total` in proportion to `weights`; nothing where no weight is above zero.
+fn shares(total: u64, weights: &[u64]) -> Vec<u64> {
+    let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
+    if sum == 0 {
+        return vec![0; weights.len()];
+    }
+    let part = |weight: &u64| u64::try_from(u128::from(total) * u128::from(*weight) / sum).unwrap_or(total);
+    let mut shares: Vec<u64> = weights.iter().map(part).collect();
+    let rest = total - shares.iter().sum::<u64>();
+    if let Some(first) = weights.iter().position(|weight| *weight > 0) {
+        shares[first] += rest;
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn rest_goes_to_the_first_that_has_a_weight() {
+        assert_eq!(shares(10, &[0, 1, 1, 1]), [0, 4, 3, 3]);
+        assert_eq!(shares(7, &[0, 0]), [0, 0]);
+        assert_eq!(shares(0, &[3, 5]), [0, 0]);
+    }
+
+    #[test]
+    fn unknown_stays_unknown_and_one_alone_has_it_all() {
+        let usage = TokenUsage { input: Some(11), cached: None, output: Some(3) };
+        let bill = Bill { usage, cost_usd: None };
+        let parts = bill.split(&[1, 2]);
+        assert_eq!(parts[1].usage, TokenUsage { input: Some(7), cached: None, output: Some(2) });
+        assert!(parts.iter().all(|part| part.cost_usd.is_none()));
+        assert_eq!(bill.split(&[0]), [bill]);
+    }
+
+    proptest! {
+        #[test]
+        fn parts_add_up_to_the_bill(
+            tokens in 0..10_000_000_u64,
+            cost in 0..1_000_000_000_000_000_u64,
+            weights in prop::collection::vec(0..10_000_u64, 1..8),
+        ) {
+            let usage = TokenUsage { input: Some(tokens), cached: Some(tokens / 3), output: Some(tokens / 7) };
+            let parts = Bill { usage, cost_usd: Some(usd(cost)) }.split(&weights);
+            if weights.len() > 1 && weights.iter().all(|weight| *weight == 0) {
+                prop_assert!(parts.iter().all(|part| part.cost_usd == Some(0.0)));
+            } else {
+                let sum = |of: fn(&TokenUsage) -> Option<u64>| parts.iter().map(|part| of(&part.usage).unwrap_or(0)).sum::<u64>();
+                prop_assert_eq!(sum(|usage| usage.input), tokens);
+                prop_assert_eq!(sum(|usage| usage.cached), tokens / 3);
+                prop_assert_eq!(sum(|usage| usage.output), tokens / 7);
+                prop_assert_eq!(parts.iter().map(|part| pico(part.cost_usd.unwrap_or(0.0))).sum::<u64>(), cost);
+            }
+        }
+    }
+}

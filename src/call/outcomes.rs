@@ -1,0 +1,201 @@
+//! Tasks of a call that came back: their insights are published, their answers sent, their failures paced.
+//!
+//! Knows no gateway: what came back is an input.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Call;
+use super::answer::Failed;
+use super::bill::Bill;
+use super::record::Private;
+use super::schedule::{Cause, Last};
+use super::task::{Answered, Begun, BegunMember, Out, Output, Run, Target, TaskKey, TaskNo};
+use crate::analysis::Reading;
+use crate::base::measure;
+use crate::protocol::{Event, MAX_MESSAGE_BYTES};
+use crate::types::directory::CallState as State;
+use crate::types::{Insight, InsightFailure, LatencyMs, Provenance, Status};
+
+/// What the insights of one request have in common.
+struct Made {
+    model: String,
+    endpoint: String,
+    attempts: u32,
+    degraded: bool,
+    first_token: Option<Duration>,
+    took: Duration,
+}
+
+impl Call {
+    /// A task came back. One that was aborted meanwhile is no longer known.
+    pub(super) fn task_done(&mut self, no: TaskNo, result: Result<Output, Failed>) {
+        let Some(Out { target, run: Some(run) }) = self.tasks.out.remove(&no) else { return };
+        match (target, run, result) {
+            (Target::Reply(key), _, Err(failed)) => self.reply(key, Err(failed)),
+            (Target::Reply(key), _, Ok(Output::Reply(replied))) => self.reply(key, Ok(replied)),
+            (_, Run::Insights(begun), Ok(Output::Insights(answered))) => self.insights_done(&begun, answered),
+            (_, Run::Insights(begun), Err(failed)) => {
+                for member in &begun.members {
+                    self.task_failed(&member.key, begun.is_final, failed.clone());
+                }
+            }
+            // A task comes back with what it was for.
+            (_, _, Ok(_)) | (_, Run::Reply, Err(_)) => {}
+        }
+    }
+
+    /// An answer to analyses. One that broke its part of it fails alone. What the request took is divided among those that
+    /// are published, by the length of what they say.
+    fn insights_done(&mut self, begun: &Begun, answered: Answered) {
+        let Answered { members, model, endpoint, attempts, bill, degraded, first_token, took } = answered;
+        let made = Made { model, endpoint, attempts, degraded, first_token, took };
+        let overtaken: Vec<bool> = begun.members.iter().map(|member| self.overtaken(&member.key, begun)).collect();
+        let weigh = |(part, overtaken): (&Result<Reading, Failed>, &bool)| match part {
+            Ok(reading) if !overtaken => (measure::value(&reading.value) + measure::value(&reading.evidence)) as u64,
+            _ => 0,
+        };
+        let weights: Vec<u64> = members.iter().zip(&overtaken).map(weigh).collect();
+        let bills = bill.split(&weights);
+        for (((member, part), overtaken), bill) in begun.members.iter().zip(members).zip(overtaken).zip(bills) {
+            match part {
+                Ok(_) if overtaken => {
+                    let (now, jitter) = (self.now.ms, self.jitter());
+                    if let Some(slot) = self.schedule.rolling(&member.key.analysis) {
+                        // As after a failure: turns that are revised all the time must not make it ask all the time.
+                        slot.failed(now, true, jitter);
+                        slot.manual |= member.cause == Cause::Manual;
+                    }
+                }
+                Ok(reading) => self.publish(begun, member, reading, bill, &made),
+                Err(failed) => self.task_failed(&member.key, begun.is_final, failed),
+            }
+        }
+    }
+
+    /// With `on_revision = "refuse"`: a turn that the task covered was revised meanwhile.
+    fn overtaken(&mut self, key: &TaskKey, begun: &Begun) -> bool {
+        if begun.is_final || key.turn.is_some() {
+            return false;
+        }
+        let refuses = self.schedule.rolling(&key.analysis).is_some_and(|slot| slot.analysis.settings.refuses_revised);
+        refuses && self.log.context.revised_since(begun.covers.revision, begun.covers.to)
+    }
+
+    fn publish(&mut self, begun: &Begun, member: &BegunMember, reading: Reading, bill: Bill, made: &Made) {
+        let now = self.now.ms;
+        let BegunMember { key, prompt, cause, news_ms, fired_ms } = member;
+        let (route, variant, prompt) = (begun.route.to_string(), begun.variant.to_string(), prompt.to_string());
+        let standing = self.log.standings.get(&*key.analysis);
+        let rev = 1 + match key.turn {
+            None => standing.map_or(0, |standing| standing.rev),
+            Some(turn) => standing.and_then(|standing| standing.by_turn.get(&turn)).map_or(0, |insight| insight.rev),
+        };
+        let first = standing.is_none_or(|standing| standing.pinned.is_none());
+        let pinned = first.then(|| (route.clone(), variant.clone(), prompt.clone()));
+        let last_word = begun.is_final || key.turn.is_some() || self.log.status == State::Completed;
+        let insight = Insight {
+            id: format!("i_{}", self.random_suffix()),
+            analysis: key.analysis.to_string(),
+            rev,
+            status: if last_word { Status::Final } else { Status::Provisional },
+            degraded: made.degraded,
+            turn: key.turn,
+            covers: begun.covers,
+            behind_turns: match key.turn {
+                Some(_) => 0,
+                None => (self.log.turns.len() as u64).saturating_sub(begun.turns),
+            },
+            trigger: cause.as_str().to_owned(),
+            value: reading.value,
+            evidence: reading.evidence,
+            provenance: Provenance {
+                route,
+                variant,
+                model: made.model.clone(),
+                endpoint: made.endpoint.clone(),
+                prompt,
+                attempts: made.attempts,
+                usage: bill.usage,
+                cost_usd: bill.cost_usd,
+            },
+            latency_ms: LatencyMs {
+                debounce: fired_ms.saturating_sub(*news_ms),
+                queue: begun.started_ms.saturating_sub(*fired_ms),
+                first_token: made.first_token.map(millis),
+                model: millis(made.took),
+                total: now.saturating_sub(*news_ms),
+            },
+        };
+        self.emit(&Event::InsightUpdated { insight: Arc::new(insight) }, &Private { pinned, ..Private::default() });
+        match key.turn {
+            Some(turn) => self.schedule.turn_over(&key.analysis, turn),
+            None => {
+                self.failures.succeeded(&key.analysis);
+                if let Some(slot) = self.schedule.rolling(&key.analysis) {
+                    slot.succeeded();
+                    if begun.is_final {
+                        slot.last = Last::Done;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Every failure comes by here, before an attempt or after: it waits before it is tried again, and is published.
+    pub(super) fn task_failed(&mut self, key: &TaskKey, is_final: bool, failed: Failed) {
+        match key.turn {
+            Some(turn) => self.schedule.turn_over(&key.analysis, turn),
+            None => {
+                let (now, jitter) = (self.now.ms, self.jitter());
+                if let Some(slot) = self.schedule.rolling(&key.analysis) {
+                    slot.failed(now, failed.temporary, jitter);
+                    if is_final && !failed.temporary {
+                        slot.last = Last::Missing(failed.code);
+                    }
+                }
+            }
+        }
+        self.failures.push(key, failed);
+    }
+
+    /// From 0 to 1.
+    fn jitter(&mut self) -> f64 {
+        let [.., low, high] = (self.entropy)().to_le_bytes();
+        f64::from(u16::from_le_bytes([low, high])) / f64::from(u16::MAX)
+    }
+
+    /// Publishes failures whose time has come.
+    pub(super) fn publish_failures(&mut self) {
+        if self.failures.is_empty() {
+            return;
+        }
+        while self.has_room()
+            && let Some((key, failed)) = self.failures.next(self.now.ms)
+        {
+            self.publish_failure(&key, failed);
+        }
+    }
+
+    pub(super) fn publish_failure(&mut self, key: &TaskKey, mut failed: Failed) {
+        measure::cut(&mut failed.message, MAX_MESSAGE_BYTES);
+        let standing = self.log.standings.get(&*key.analysis);
+        let last_good_rev = match key.turn {
+            None => standing.map(|standing| standing.rev).filter(|rev| *rev > 0),
+            Some(turn) => standing.and_then(|standing| standing.by_turn.get(&turn)).map(|insight| insight.rev),
+        };
+        let failure = InsightFailure {
+            analysis: key.analysis.to_string(),
+            turn: key.turn,
+            code: failed.code.to_string(),
+            message: failed.message,
+            temporary: failed.temporary,
+            last_good_rev,
+        };
+        self.emit(&Event::InsightFailed { failure }, &Private::default());
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,62 @@
+//! Which events of its call a producer gets on its own socket.
+//!
+//! Knows no socket: frames as the hub has them.
+
+use super::ending::End;
+use crate::base::ws::Utf8Bytes;
+use crate::hub::{Filter, Hub, Include, Item, Wants};
+use crate::protocol::CloseCode;
+use crate::protocol::event::Kind;
+
+/// The parameter `results`. The call's end comes in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Results {
+    /// Acks, errors and `call.completed` only.
+    None,
+    /// Insights too.
+    Insights,
+    /// Every sequenced event.
+    All,
+}
+
+impl Results {
+    /// The events that wake a producer. A call may have thousands of producers, and few of them want all events.
+    pub(super) fn wants(self) -> Wants {
+        match self {
+            Self::All => Wants::EVENTS,
+            Self::Insights => Wants::INSIGHTS.and(Wants::END),
+            Self::None => Wants::END,
+        }
+    }
+
+    /// What is left out of these. Of each of `analyses`, the newest insight is enough.
+    pub(super) fn filter(self, analyses: &[String]) -> Filter {
+        Filter {
+            analyses: (self == Self::None).then(Vec::new),
+            include: Include { turns: self == Self::All, words: false, partials: false, deltas: false },
+            latest: analyses.to_vec(),
+        }
+    }
+
+    /// The frames that a producer gets of `items`, and how its connection ends if the call has.
+    pub(super) fn frames(self, filter: &Filter, items: &[Item], hub: &Hub) -> (Vec<Utf8Bytes>, Option<End>) {
+        let mut frames = Vec::new();
+        for item in filter.pick(items, hub) {
+            let Item::Event(frame) = item else { continue };
+            let wanted = match self {
+                Self::All => true,
+                Self::Insights => frame.kind().is_insight(),
+                Self::None => false,
+            };
+            if wanted || frame.kind().ends_call() {
+                frames.push(frame.text().clone());
+            }
+            match frame.kind() {
+                Kind::CallCompleted => return (frames, Some(End::close(CloseCode::Done, "call completed"))),
+                kind if kind.ends_call() => return (frames, Some(End::close(CloseCode::Internal, "call failed"))),
+                _ => {}
+            }
+        }
+        (frames, None)
+    }
+}

@@ -1,0 +1,123 @@
+//! Frames of a stream whose producer cannot send them again: kept until the session covers them, and sent again to the
+//! session that comes after a lost one.
+//!
+//! Knows no session: numbers of frames.
+
+use std::collections::VecDeque;
+
+use crate::analysis::Spoken;
+use crate::base::ws::Utf8Bytes;
+
+/// One of them.
+#[derive(Debug)]
+struct Kept {
+    /// Its number on its connection, once it was sent.
+    number: u64,
+    text: Utf8Bytes,
+    asks: Vec<Spoken>,
+}
+
+/// Frames that no session has covered yet, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Unacked {
+    frames: VecDeque<Kept>,
+    /// How many of them were sent on this connection.
+    sent: usize,
+}
+
+impl Unacked {
+    /// Adds a frame, with turns that are to be answered.
+    pub(super) fn push(&mut self, text: Utf8Bytes, asks: Vec<Spoken>) {
+        self.frames.push_back(Kept { number: 0, text, asks });
+    }
+
+    /// The next frame that was not sent on this connection.
+    pub(super) fn next(&self) -> Option<(Utf8Bytes, Vec<Spoken>)> {
+        self.frames.get(self.sent).map(|kept| (kept.text.clone(), kept.asks.clone()))
+    }
+
+    /// That frame is sent, as the connection's frame `number`.
+    pub(super) fn sent(&mut self, number: u64) {
+        if let Some(kept) = self.frames.get_mut(self.sent) {
+            kept.number = number;
+            self.sent += 1;
+        }
+    }
+
+    /// The session covers the first `frames` frames of this connection.
+    pub(super) fn covered(&mut self, frames: u64) {
+        while self.sent > 0 && self.frames.front().is_some_and(|kept| kept.number <= frames) {
+            self.frames.pop_front();
+            self.sent -= 1;
+        }
+    }
+
+    /// A new connection: of the previous one, `covered` frames need not be sent again.
+    pub(super) fn reconnected(&mut self, covered: Option<u64>) {
+        self.covered(covered.unwrap_or(0));
+        self.sent = 0;
+    }
+
+    /// The connection's numbers are void: another connection has fed the stream since.
+    pub(super) fn forget_numbers(&mut self) {
+        self.sent = 0;
+    }
+
+    /// Drops everything. Gives the turns that were to be answered.
+    pub(super) fn clear(&mut self) -> Vec<Spoken> {
+        self.sent = 0;
+        self.frames.drain(..).flat_map(|kept| kept.asks).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends everything that was not sent, with numbers from `first` on.
+    fn send(unacked: &mut Unacked, first: u64) -> Vec<String> {
+        let mut texts = Vec::new();
+        while let Some((text, _)) = unacked.next() {
+            unacked.sent(first + texts.len() as u64);
+            texts.push(text.to_string());
+        }
+        texts
+    }
+
+    fn four() -> Unacked {
+        let mut unacked = Unacked::default();
+        for text in ["a", "b", "c", "d"] {
+            unacked.push(Utf8Bytes::from_static(text), Vec::new());
+        }
+        unacked
+    }
+
+    #[test]
+    fn what_the_lost_session_covered_is_not_sent_again() {
+        let mut unacked = four();
+        assert_eq!(send(&mut unacked, 1), ["a", "b", "c", "d"]);
+        unacked.covered(1);
+        // Frames 2 and 3 are durable, and their acknowledgement was lost with the session.
+        unacked.reconnected(Some(3));
+        let turn = Spoken { turn_order: 5, text: "e".to_owned(), speaker: None };
+        unacked.push(Utf8Bytes::from_static("e"), vec![turn.clone()]);
+        assert_eq!(send(&mut unacked, 1), ["d", "e"]);
+        unacked.covered(2);
+        assert_eq!(unacked.next(), None);
+        unacked.reconnected(None);
+        assert_eq!(send(&mut unacked, 1), Vec::<String>::new(), "nothing is left");
+        unacked.push(Utf8Bytes::from_static("f"), vec![turn.clone()]);
+        assert_eq!(unacked.clear(), [turn]);
+    }
+
+    #[test]
+    fn without_a_previous_connection_everything_is_sent() {
+        let mut unacked = four();
+        unacked.reconnected(None);
+        assert_eq!(send(&mut unacked, 1), ["a", "b", "c", "d"]);
+        // Numbers of another connection say nothing about these frames.
+        unacked.forget_numbers();
+        unacked.reconnected(Some(4));
+        assert_eq!(send(&mut unacked, 1), ["a", "b", "c", "d"]);
+    }
+}
