@@ -21,6 +21,7 @@ pub mod llm;
 pub mod placement;
 pub mod protocol;
 pub mod recording;
+pub mod rules;
 pub mod session;
 pub mod sink;
 pub mod standin;

@@ -61,4 +61,7 @@ pub struct Entry {
     /// What the writer shows of a call that is over without reading its log; opaque to the journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outline: Option<Box<str>>,
+    /// When a timer of the call runs out that runs whether or not the call is in memory, ms since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at_ms: Option<i64>,
 }

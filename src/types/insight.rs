@@ -113,7 +113,7 @@ pub struct Insight {
     pub covers: Coverage,
     /// Number of turns that arrived between the snapshot and publication.
     pub behind_turns: u64,
-    /// Why it ran: `turns`, `interval`, `debounce`, `max_wait`, `end`, `manual`, `turn`, `retry`.
+    /// Why it ran: `turns`, `interval`, `debounce`, `max_wait`, `end`, `manual`, `turn`, `retry`, `silence`, `alert:RULE`.
     pub trigger: String,
     /// The answer, valid under the analysis's schema.
     pub value: Value,

@@ -1,8 +1,9 @@
-//! Plain data shared by every layer: identifiers, turns, the events of a decoder, and insights.
+//! Plain data shared by every layer: identifiers, turns, the events of a decoder, insights and alerts.
 //!
 //! Knows no socket, no clock, no journal and no LLM. Every type is `Send`, cheap to clone and has no behaviour beyond
 //! validation and its own wire format.
 
+pub mod alert;
 pub mod attempt;
 pub mod directory;
 pub mod header;
@@ -14,6 +15,7 @@ pub mod turn;
 pub mod view;
 pub mod words;
 
+pub use alert::{Alert, ClearedAlert, OpenAlert, Severity};
 pub use attempt::{AttemptBegun, AttemptDone, Outcome, RequestDone, Why};
 pub use header::{Header, KindCode};
 pub use id::{CallId, IdError, StreamId};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{CallId, JsonMap, Seq, StreamId, Turn};
+use super::{CallId, JsonMap, OpenAlert, Seq, StreamId, Turn};
 
 /// The state of a stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,4 +45,6 @@ pub struct View {
     /// Complete insights by analysis; those of a per-turn analysis as `{"turns":{"57":{…}}}`, of the newest 200 turns at
     /// least.
     pub insights: BTreeMap<String, Value>,
+    /// Alerts that are open, oldest first.
+    pub alerts: Vec<OpenAlert>,
 }

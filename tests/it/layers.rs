@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The layer of each top-level module. A module may name those of the layers below it.
 const LAYERS: &[&[&str]] = &[
     &["types", "base", "docs"],
-    &["protocol", "stt", "llm", "analysis", "context", "recording", "turns", "call"],
+    &["protocol", "stt", "llm", "analysis", "context", "recording", "rules", "turns", "call"],
     &["gateway", "journal", "keys", "ledger", "hub", "placement", "standin"],
     &["session", "sink"],
     &["ingest", "api", "config", "standin"],
@@ -26,6 +26,7 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("call", "analysis"),
     ("call", "context"),
     ("call", "protocol"),
+    ("call", "rules"),
     ("call", "stt"),
     ("call", "turns"),
     ("hub", "journal"),
@@ -42,6 +43,7 @@ const NARROW: &[(&str, &[&str])] = &[
     ("gateway", &["types", "base", "llm"]),
     ("journal", &["types", "base"]),
     ("keys", &["types", "base"]),
+    ("rules", &["types", "base"]),
     ("ledger", &["types", "base"]),
     ("hub", &["types", "base", "protocol", "journal"]),
     ("placement", &["types", "base", "journal"]),
@@ -66,7 +68,7 @@ const ONLY: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that must be free of input and output, clocks and the async runtime.
-const PURE: &[&str] = &["protocol", "stt", "llm", "analysis", "context", "turns", "call", "types"];
+const PURE: &[&str] = &["protocol", "stt", "llm", "analysis", "context", "rules", "turns", "call", "types"];
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("read src") {
