@@ -33,7 +33,7 @@ pub use folder::{Fault, Folder, load_dir};
 pub use prompt::{Prompt, RenderError};
 pub use question::{Question, Spoken};
 pub use registry::Registry;
-pub use settings::Settings;
+pub use settings::{On, Settings};
 
 use crate::base::budget::{Budget, Exceeded};
 use crate::base::names;

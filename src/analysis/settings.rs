@@ -41,6 +41,8 @@ pub struct Settings {
     pub refuses_revised: bool,
     /// When a rolling analysis runs. Of no meaning per turn.
     pub triggers: Triggers,
+    /// What makes it due besides. Of no meaning per turn.
+    pub on: On,
     /// Estimated tokens of transcript in a prompt, at most.
     pub max_context_tokens: u64,
     /// Per turn: how many turns before it `before` holds, at most. Of no meaning over the whole context.
@@ -53,6 +55,46 @@ pub struct Settings {
     pub prompt: Option<String>,
     /// How the embedded provider answers; `None`: it cannot.
     pub local: Option<Method>,
+}
+
+/// What happens in a call and makes an analysis due: alerts, and silences.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct On {
+    /// A rule of the kind `silence` raises an alert.
+    pub silence: bool,
+    /// These rules raise an alert.
+    pub alerts: Vec<String>,
+}
+
+impl On {
+    /// Before the name of a rule.
+    const ALERT: &'static str = "alert:";
+
+    /// Reads the key; what cannot be read is a problem.
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        let mut on = Self::default();
+        for (index, text) in section.strings_in_place("on")?.into_iter().enumerate() {
+            match text.as_deref() {
+                None => {}
+                Some("silence") => on.silence = true,
+                Some(text) => match text.strip_prefix(Self::ALERT).filter(|rule| !rule.is_empty()) {
+                    Some(rule) => on.alerts.push(rule.to_owned()),
+                    None => {
+                        section.problem(
+                            &format!("on[{index}]"),
+                            format!("expected \"silence\" or \"alert:RULE\", found {text:?}"),
+                        );
+                    }
+                },
+            }
+        }
+        Some(on)
+    }
+
+    /// Nothing makes it due.
+    pub fn is_empty(&self) -> bool {
+        !self.silence && self.alerts.is_empty()
+    }
 }
 
 impl Settings {
@@ -90,6 +132,7 @@ impl Settings {
             route: config.route.clone().or_else(|| folder.route.clone()),
             refuses_revised: config.refuses_revised.or(folder.refuses_revised).unwrap_or(false),
             triggers: triggers(folder, config),
+            on: config.on.clone().or_else(|| folder.on.clone()).unwrap_or_default(),
             max_context_tokens: config
                 .max_context_tokens
                 .or(folder.max_context_tokens)
@@ -119,6 +162,7 @@ pub(super) struct Given {
     debounce_ms: Option<u64>,
     max_wait_ms: Option<u64>,
     on_end: Option<bool>,
+    on: Option<On>,
     max_context_tokens: Option<u64>,
     context_turns: Option<u64>,
     max_output_tokens: Option<u64>,
@@ -147,6 +191,7 @@ impl Given {
             debounce_ms: section.integer("debounce_ms", 0..=DAY_MS),
             max_wait_ms: section.integer("max_wait_ms", 0..=DAY_MS),
             on_end: section.boolean("on_end"),
+            on: On::read(section),
             max_context_tokens: section.integer("max_context_tokens", 100..=10_000_000),
             context_turns: section.integer("context_turns", 0..=MAX_CONTEXT_TURNS),
             max_output_tokens: section.integer("max_output_tokens", 1..=1_000_000),
@@ -163,7 +208,7 @@ impl Given {
 
     /// It says when the analysis becomes due.
     fn says_when(&self) -> bool {
-        self.every_n_turns.is_some() || self.interval_ms.is_some()
+        self.every_n_turns.is_some() || self.interval_ms.is_some() || self.on.as_ref().is_some_and(|on| !on.is_empty())
     }
 
     /// It says anything of triggers.
@@ -189,7 +234,7 @@ impl Given {
     }
 }
 
-/// Who says when an analysis becomes due (`every_n_turns` or `interval_ms`) says all of it: what is absent there is
+/// Who says when an analysis becomes due (`every_n_turns`, `interval_ms` or `on`) says all of it: what is absent there is
 /// off. A section that has only other keys changes just those of the folder's. Where nobody says anything, it runs as
 /// [`DEFAULT_TRIGGERS`] say.
 fn triggers(folder: &Given, config: &Given) -> Triggers {
@@ -249,6 +294,20 @@ mod tests {
     }
 
     #[test]
+    fn events_that_make_it_due_are_read_and_say_when() {
+        let on = given("on = [\"silence\", \"alert:churn\"]");
+        let settings = Settings::laid("x", &given("every_n_turns = 4"), &on);
+        assert_eq!(settings.on, On { silence: true, alerts: vec!["churn".to_owned()] });
+        assert_eq!(settings.triggers.every_n_turns, None, "what is absent is off");
+        assert_eq!(Settings::laid("x", &on, &given("debounce_ms = 5")).on, settings.on);
+        assert!(Settings::laid("x", &on, &given("on = []")).on.is_empty());
+        let faults = Settings::of_folder("x", &Folder::new([("analysis.toml", "on = [\"alert:\", \"speech\"]")]));
+        let faults: Vec<String> = faults.expect_err("faults").iter().map(ToString::to_string).collect();
+        assert!(faults[0].contains("expected \"silence\" or \"alert:RULE\", found \"alert:\""), "{faults:?}");
+        assert_eq!(faults.len(), 2);
+    }
+
+    #[test]
     fn faults_name_line_and_column() {
         let read = |source: &str| {
             let faults = Settings::of_folder("x", &Folder::new([("analysis.toml", source)])).expect_err("faults");
@@ -259,7 +318,7 @@ mod tests {
             [
                 "analysis.toml:2:1: scope: expected one of rolling, turn, found \"call\"",
                 "analysis.toml:3:1: speed: unknown key; there are: context_turns, debounce_ms, every_n_turns, \
-                 interval_ms, local, max_context_tokens, max_output_tokens, max_wait_ms, min_new_tokens, on_end, on_revision, prompt, \
+                 interval_ms, local, max_context_tokens, max_output_tokens, max_wait_ms, min_new_tokens, on, on_end, on_revision, prompt, \
                  route, scope, temperature, title",
             ]
         );

@@ -4,7 +4,8 @@
 //!
 //! An analysis becomes *due* after `every_n_turns` new turns, or `interval_ms` after its last run with something new,
 //! but not below `min_new_tokens`. Due, it waits for `debounce_ms` without a new turn, at most `max_wait_ms` since it
-//! became due. What is absent is off. The last run at a call's end, and runs by hand, are the caller's and ask nobody.
+//! became due. An alert or a silence makes it due as well, whatever is new. What is absent is off. The last run at a
+//! call's end, and runs by hand, are the caller's and ask nobody.
 
 /// The rules. Times in ms; `None` = off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,16 +47,22 @@ pub enum Reason {
     Debounce,
     /// It has waited `max_wait_ms`.
     MaxWait,
+    /// Due by a silence.
+    Silence,
+    /// Due by an alert of the rule at this place of the configuration.
+    Alert(u16),
 }
 
 impl Reason {
-    /// As in an insight's `trigger`.
+    /// As in an insight's `trigger`; of an alert, without the name of its rule.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Turns => "turns",
             Self::Interval => "interval",
             Self::Debounce => "debounce",
             Self::MaxWait => "max_wait",
+            Self::Silence => "silence",
+            Self::Alert(_) => "alert",
         }
     }
 }
@@ -109,6 +116,12 @@ impl Trigger {
         self.check(now_ms);
     }
 
+    /// Something happened that makes it due: `reason` is [`Reason::Silence`] or [`Reason::Alert`].
+    pub fn on_event(&mut self, now_ms: u64, reason: Reason) {
+        let since = self.due.map_or(now_ms, |(since, _)| since);
+        self.due = Some((since, reason));
+    }
+
     /// When [`Trigger::poll`] may next say yes without anything else happening; may be in the past. `None` = not before
     /// something comes.
     pub fn next_deadline(&self) -> Option<u64> {
@@ -124,6 +137,9 @@ impl Trigger {
         let (since, reason) = self.due?;
         if now_ms < self.fires_at(since) {
             return None;
+        }
+        if matches!(reason, Reason::Silence | Reason::Alert(_)) {
+            return Some(reason);
         }
         let Some(debounce) = self.rules.debounce_ms else { return Some(reason) };
         let quiet = now_ms >= self.last_turn_ms.saturating_add(debounce);

@@ -73,7 +73,7 @@ pub(super) fn session_error(error: &SessionError) -> ApiError {
 fn summary(view: &View) -> Value {
     json!({
         "call_id": view.call_id, "state": view.status, "started_at": view.started_at, "turns": view.turn_count,
-        "meta": view.meta, "insights": view.insights,
+        "meta": view.meta, "insights": view.insights, "alerts": view.alerts,
     })
 }
 

@@ -248,6 +248,7 @@ pub(super) async fn post(
         view.insights.extend(of_turns);
         let answer = json!({
             "call_id": call, "state": view.status, "turns": view.turn_count, "insights": view.insights,
+            "alerts": view.alerts,
             "missing": completed.get("missing"), "cost_usd": completed.get("cost_usd"),
         });
         Ok((answer, refused))

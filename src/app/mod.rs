@@ -168,6 +168,7 @@ fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Res
         call: Arc::new(call::Settings {
             analyses: Arc::new(config.analyses.clone()),
             default_analyses: config.default_analyses(),
+            rules: Arc::clone(&config.rules),
             ingest: config.ingest.clone(),
             limits: config.limits.clone(),
         }),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::base::drain::Drain;
+use crate::base::time;
 use crate::call::config::IngestConfig;
 use crate::journal::Store;
 use crate::session::Sessions;
@@ -19,10 +20,19 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// Wait before open calls that cannot be listed are listed again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Waits for the timers of the calls that were open at the start. Their clocks run anew.
+/// Which timer of a call runs out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Due {
+    /// The one that ends the call, which runs from the start on.
+    End,
+    /// That of a rule, by wall time.
+    Rule,
+}
+
+/// Waits for the timers of the calls that were open at the start. Their clocks run anew, but for those of rules.
 pub(super) async fn run(sessions: Sessions, store: Arc<dyn Store>, ingest: IngestConfig, drain: Drain) {
     let started = Instant::now();
-    let mut due: BTreeMap<Duration, Vec<CallId>> = BTreeMap::new();
+    let mut due: BTreeMap<Duration, Vec<(CallId, Due)>> = BTreeMap::new();
     let open = loop {
         match store.open_calls().await {
             Ok(open) => break open,
@@ -33,13 +43,22 @@ pub(super) async fn run(sessions: Sessions, store: Arc<dyn Store>, ingest: Inges
             () = tokio::time::sleep(RETRY) => {}
         }
     };
+    let (open_calls, now_ms) = (open.len(), time::unix_ms());
     for entry in open {
         let ended = entry.open_streams == 0 && entry.turns > 0;
-        due.entry(if ended { ingest.linger } else { ingest.idle_timeout }).or_default().push(entry.call_id);
+        let end = if ended { ingest.linger } else { ingest.idle_timeout };
+        // What is overdue is due now; what is due after the end is of no use.
+        let left = |at_ms: i64| Duration::from_millis(u64::try_from(at_ms.saturating_sub(now_ms)).unwrap_or(0));
+        if let Some(after) = entry.due_at_ms.map(left).filter(|after| *after < end) {
+            due.entry(after).or_default().push((entry.call_id.clone(), Due::Rule));
+        }
+        due.entry(end).or_default().push((entry.call_id, Due::End));
     }
-    let open: usize = due.values().map(Vec::len).sum();
-    if open > 0 {
-        tracing::info!(open, "open calls go on; each is rebuilt when it is touched or a timer of it is due");
+    if open_calls > 0 {
+        tracing::info!(
+            open = open_calls,
+            "open calls go on; each is rebuilt when it is touched or a timer of it is due"
+        );
     }
     for (after, calls) in due {
         tokio::select! {
@@ -51,8 +70,8 @@ pub(super) async fn run(sessions: Sessions, store: Arc<dyn Store>, ingest: Inges
             if drain.stopping() {
                 return;
             }
-            for call in batch {
-                sessions.wake_overdue(call).await;
+            for (call, due) in batch {
+                sessions.wake_due(call, *due == Due::End).await;
             }
             tokio::time::sleep(PAUSE).await;
         }

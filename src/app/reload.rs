@@ -71,6 +71,7 @@ impl Sections {
             ("shutdown", format!("{:?}", config.shutdown)),
             ("limits", format!("{limits:?}")),
             ("analyses", format!("{:?}", config.analyses)),
+            ("rules", format!("{:?}", config.rules)),
             ("stt", format!("{:?}", config.stt)),
             ("tls", format!("{:?}", config.tls)),
             ("record", format!("{:?}", config.record)),

@@ -55,6 +55,7 @@ impl Call {
             _ => 0,
         };
         let carry = previous.as_ref().map(|left| Arc::clone(&left.carry)).unwrap_or_default();
+        self.note_connection();
         self.producers.left.remove(&attach.stream);
         self.producers.live.insert(
             attach.stream,

@@ -80,6 +80,10 @@ pub struct LimitsConfig {
     pub label_bytes: usize,
     /// An insight's value and evidence as JSON, bytes.
     pub insight_bytes: usize,
+    /// Alerts of one call.
+    pub alerts_per_call: u64,
+    /// Time from one alert of a rule to its next one in the same call.
+    pub alert_pause: Duration,
     /// What a call's LLM requests may cost, US dollars; `None` = no limit.
     pub usd_per_call: Option<f64>,
     /// What all LLM requests of a day (UTC) may cost, US dollars; `None` = no limit.
@@ -107,6 +111,8 @@ impl LimitsConfig {
         let turn_bytes = count("turn_bytes", 64 * 1024, 512 * 1024);
         let label_bytes = count("label_bytes", 256, 4096);
         let insight_bytes = count("insight_bytes", 256 * 1024, 768 * 1024);
+        let alerts_per_call = section.integer("alerts_per_call", 1..=100_000).unwrap_or(1_000);
+        let alert_pause = section.millis("alert_pause_ms", 0..=DAY_MS).unwrap_or(Duration::from_secs(10));
         let usd_per_call = section.number("usd_per_call", 0.0..=1e6);
         let usd_per_day = section.number("usd_per_day", 0.0..=1e6);
         section.finish();
@@ -124,6 +130,8 @@ impl LimitsConfig {
             turn_bytes,
             label_bytes,
             insight_bytes,
+            alerts_per_call,
+            alert_pause,
             usd_per_call,
             usd_per_day,
         }

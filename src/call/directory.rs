@@ -1,5 +1,5 @@
 //! What the directory knows of a call beside what its log says: the epoch, the newest connection of each stream, and where
-//! producers are whose turns ended without a record.
+//! producers are whose turns ended without a record. It also holds when a rule is due next.
 //!
 //! Knows no store and no timer. The entry is written with the next append after a change.
 
@@ -26,6 +26,8 @@ pub(super) struct Directory {
     newest: BTreeMap<StreamId, ConnectionNo>,
     /// Where producers are by now whose turns ended without a record.
     positions: BTreeMap<StreamId, Mark>,
+    /// When a rule is due next, wall time.
+    due_at_ms: Option<i64>,
     /// The entry is to be written.
     pub(super) changed: bool,
 }
@@ -35,7 +37,8 @@ impl Directory {
     /// record. Turns in the making that have ended since the newest record are forgotten in the log's turn table.
     pub(super) fn adopt(log: &mut Log, entry: &Entry) -> Self {
         let agrees = (log.status, &log.meta, log.started_at_ms) == (entry.state, &entry.meta, entry.started_at_ms);
-        let mut this = Self { epoch: entry.epoch.clone(), changed: log.head > 0 && !agrees, ..Self::default() };
+        let changed = log.head > 0 && !agrees;
+        let mut this = Self { epoch: entry.epoch.clone(), due_at_ms: entry.due_at_ms, changed, ..Self::default() };
         for mark in log.streams.iter().filter_map(|stream| stream.mark.as_ref()) {
             this.note(mark.stream.clone(), mark.connection);
         }
@@ -95,6 +98,14 @@ impl Directory {
         self.positions.remove(stream);
     }
 
+    /// Notes when a rule is due next.
+    pub(super) fn note_due(&mut self, due_at_ms: Option<i64>) {
+        if self.due_at_ms != due_at_ms {
+            self.due_at_ms = due_at_ms;
+            self.changed = true;
+        }
+    }
+
     /// Where the producer of `stream` was last, as far as records and the directory tell.
     pub(super) fn mark<'a>(&'a self, log: &'a Log, stream: &StreamId) -> Option<&'a Mark> {
         self.positions.get(stream).or_else(|| log.stream(stream)?.mark.as_ref())
@@ -109,6 +120,7 @@ impl Directory {
             turns: log.turns.len() as u64,
             streams: log.stream_views(),
             insights: log.newest.clone(),
+            alerts: log.alerts.shown(),
             ..Outline::default()
         };
         Entry {
@@ -124,6 +136,7 @@ impl Directory {
             // Plain data: cannot fail.
             positions: self.positions.iter().map(|(stream, mark)| (stream.to_string(), json!(mark))).collect(),
             outline: over.then(|| outline().encode()),
+            due_at_ms: self.due_at_ms.filter(|_| !over),
         }
     }
 }

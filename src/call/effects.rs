@@ -9,11 +9,12 @@ use super::answer::{Attached, RunRefusal, TurnReply};
 use super::numbers::PeerNo;
 use super::record::Outgoing;
 use super::task::{Start, TaskNo};
+use crate::base::budget::Exceeded;
 use crate::protocol::ingest::Ack;
 use crate::protocol::{Close, ErrorFrame};
 use crate::types::directory::Entry;
 use crate::types::view::View;
-use crate::types::{Seq, StreamId};
+use crate::types::{Seq, Severity, StreamId};
 
 /// One append, and what is said once it is durable.
 #[derive(Default)]
@@ -98,6 +99,14 @@ pub(crate) struct Partial {
 pub(crate) enum Note {
     /// A call names an analysis that is not configured.
     UnknownAnalysis(String),
+    /// A rule raised an alert.
+    AlertRaised(Arc<str>, Severity),
+    /// An alert of a rule was cleared.
+    AlertCleared(Arc<str>),
+    /// An alert of a rule was not raised: the call has as many as it may have.
+    AlertRefused(Arc<str>),
+    /// A rule was not looked at: that would be too much work.
+    RuleSkipped(Arc<str>, Exceeded),
     /// The STT vendor reported an error.
     VendorError { stream: StreamId, code: String, message: String },
 }

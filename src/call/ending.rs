@@ -64,6 +64,7 @@ impl Call {
             return;
         }
         self.plan_after_rebuild();
+        self.resume_rules();
         self.note_ends();
         self.life.ending |= overdue;
     }
@@ -95,10 +96,11 @@ impl Call {
             let due = self.schedule.rolling.iter().filter(waits);
             due.filter_map(|slot| slot.retry_at_ms).min()
         };
+        let rules = (writable && !self.ending() && self.log.head > 0).then(|| self.rules_next_ms()).flatten();
         let retry = if self.ending() && writable { last_runs() } else { None };
         // Once the end is decided, no trigger fires any more.
         let due = if writable && !self.ending() && !self.log.turns.is_empty() { self.schedule.next_ms() } else { None };
-        [final_timeout, timers.flatten(), retry, due].into_iter().flatten().min()
+        [final_timeout, timers.flatten(), rules, retry, due].into_iter().flatten().min()
     }
 
     fn next_at_rest(&self) -> Option<u64> {
@@ -114,6 +116,7 @@ impl Call {
         if let Some(until) = now.checked_sub(ms(self.settings.ingest.held)) {
             self.let_out(until);
         }
+        self.rule_timers();
         let (ingest, life) = (&self.settings.ingest, &self.life);
         let past = |since: Option<u64>, after: Duration| since.is_some_and(|since| now >= at(since, after));
         let lingered = past(life.ended_since, ingest.linger);

@@ -40,10 +40,10 @@ impl Holding {
         Self { newest: Arc::clone(&carry), covered: carry, waiting }
     }
 
-    /// Takes what the decoder knows after a further frame.
-    pub(super) fn note(&mut self, carry: &Arc<Carry>, now_ms: u64) {
+    /// Takes what the decoder knows after a further frame. Whether words wait that did not before.
+    pub(super) fn note(&mut self, carry: &Arc<Carry>, now_ms: u64) -> bool {
         if Arc::ptr_eq(&self.newest, carry) {
-            return;
+            return false;
         }
         self.newest = Arc::clone(carry);
         let mut before = std::mem::take(&mut self.waiting);
@@ -55,6 +55,7 @@ impl Holding {
             }
         });
         self.waiting = waiting.collect();
+        self.waiting.iter().any(|waiting| waiting.since_ms == now_ms && !waiting.is_out())
     }
 
     /// Some words wait, whether they came out or not.

@@ -15,6 +15,7 @@ use super::record::{Decoded, Mark, Private};
 use crate::base::time;
 use crate::context::Context;
 use crate::protocol::Event;
+use crate::rules::Standing as Alerts;
 use crate::stt::Dialect;
 use crate::turns::Turns;
 use crate::types::directory::CallState as State;
@@ -38,8 +39,12 @@ pub(super) struct Stream {
     pub(super) offset_ms: u64,
     /// The vendor's session id.
     pub(super) vendor_session: Option<String>,
+    /// When it began, ms since 1970.
+    pub(super) started_at_ms: i64,
     /// Whether it has ended.
     pub(super) ended: bool,
+    /// When it ended, ms since 1970.
+    pub(super) ended_at_ms: Option<i64>,
     /// It was lost without an end, and another stream came in its place, after a gap: nothing waits for its end.
     pub(super) replaced: bool,
     /// Where its producer was at the newest record that it led to; of a stream that a producer named.
@@ -90,6 +95,8 @@ pub(crate) struct Log {
     pub(super) newest: BTreeMap<String, Newest>,
     /// By name.
     pub(super) standings: BTreeMap<String, Box<Standing>>,
+    /// What rules raised.
+    pub(super) alerts: Alerts,
     /// Cost of all insights so far; `None` once one of them had an unknown cost.
     pub(super) cost_usd: Option<f64>,
 }
@@ -112,6 +119,7 @@ impl Log {
             variants: BTreeMap::new(),
             newest: BTreeMap::new(),
             standings: BTreeMap::new(),
+            alerts: Alerts::default(),
             cost_usd: Some(0.0),
         }
     }
@@ -185,6 +193,7 @@ impl Log {
     /// Takes the event at `seq`. `turn`: the turn that it is about, as the turn table has it.
     pub(super) fn fold(&mut self, seq: Seq, at: &str, event: &Event, private: &Private, turn: Option<&Arc<Turn>>) {
         self.head = seq;
+        let at_ms = || time::parse_rfc3339(at).unwrap_or(0);
         if let Some(turn) = turn {
             self.context.upsert(turn);
         }
@@ -200,7 +209,7 @@ impl Log {
             Event::CallStarted { epoch, meta } => {
                 self.epoch.clone_from(epoch);
                 self.meta.clone_from(meta);
-                self.started_at_ms = time::parse_rfc3339(at).unwrap_or(0);
+                self.started_at_ms = at_ms();
             }
             Event::CallUpdated { meta } => self.meta.clone_from(meta),
             Event::StreamStarted { stream_id, dialect, vendor_session, offset_ms } => {
@@ -215,7 +224,9 @@ impl Log {
                         dialect_name: dialect.clone(),
                         offset_ms: *offset_ms,
                         vendor_session: vendor_session.clone(),
+                        started_at_ms: at_ms(),
                         ended: false,
+                        ended_at_ms: None,
                         replaced: false,
                         mark: None,
                     });
@@ -224,14 +235,25 @@ impl Log {
             Event::StreamEnded { stream_id, .. } => {
                 if let Some(stream) = self.stream_mut(stream_id) {
                     stream.ended = true;
+                    stream.ended_at_ms.get_or_insert_with(at_ms);
                 }
             }
-            Event::InsightUpdated { insight } => self.fold_insight(insight, private),
+            Event::InsightUpdated { insight } => {
+                self.fold_insight(insight, private);
+                if let Some(marks) = &private.rules {
+                    self.alerts.mark(marks, at_ms());
+                }
+            }
             Event::InsightFailed { failure } => {
                 if let Some(turn) = failure.turn {
                     self.standings.entry(failure.analysis.clone()).or_default().failed_turns.insert(turn);
                 }
             }
+            Event::AlertRaised { alert } => {
+                let next_turn = alert.turn.map_or(self.context.len() as u64, |turn| turn + 1);
+                self.alerts.raise(alert, at, at_ms(), seq, next_turn);
+            }
+            Event::AlertCleared { alert } => self.alerts.clear(alert),
             Event::CallCompleted { .. } => self.status = State::Completed,
             Event::CallFailed { .. } => self.status = State::Failed,
             Event::Gap { stream_id, cause, .. } if cause == STT_DISCONNECT => {

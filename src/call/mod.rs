@@ -3,7 +3,8 @@
 //! Knows no task, no clock, no journal and no socket. [`Call::on`] takes one [`Input`] and the time and returns the
 //! [`Effects`]; [`Call::batch`] gives what is to be appended next, with the answers that wait for it. All of a call's state
 //! is here: what its log says ([`log`]), what stands in the directory alone ([`directory`]), its producers ([`producers`]),
-//! its analyses ([`schedule`], [`failures`]), its producers' own questions ([`replies`]) and its timers ([`ending`]). A log folds back into the same [`Log`].
+//! its analyses ([`schedule`], [`failures`]), its producers' own questions ([`replies`]), its rules ([`alerts`]) and its timers
+//! ([`ending`]). A log folds back into the same [`Log`].
 //!
 //! The driver keeps to these rules:
 //! * Inputs come in the order in which they happened, and `now` never goes back.
@@ -13,6 +14,7 @@
 //! * Each [`TaskEffect::Want`] is answered by one [`Input::Ready`], and each task that is started by one [`Input::Done`],
 //!   unless it is aborted.
 
+mod alerts;
 pub mod answer;
 mod attach;
 pub(crate) mod bill;
@@ -42,6 +44,7 @@ mod tasks;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use self::alerts::Watch;
 use self::directory::Directory;
 use self::effects::{Batch, Effects, Reply, TaskEffect, Tell};
 use self::ending::Life;
@@ -56,6 +59,7 @@ use self::task::{Out, Start, TaskNo};
 use crate::analysis::Registry as Analyses;
 use crate::base::time;
 use crate::protocol::{ErrorCode, ErrorFrame, Event, Stamp};
+use crate::rules::Rules;
 use crate::types::directory::{CallState as State, Entry};
 use crate::types::view::View;
 use crate::types::{Seq, Turn};
@@ -70,6 +74,8 @@ pub struct Settings {
     pub analyses: Arc<Analyses>,
     /// Those that a call runs unless its producer names others.
     pub default_analyses: Vec<String>,
+    /// What raises alerts.
+    pub rules: Arc<Rules>,
     /// `[ingest]`
     pub ingest: config::IngestConfig,
     /// `[limits]`
@@ -118,6 +124,7 @@ pub(crate) struct Call {
     producers: Producers,
     schedule: Schedule,
     failures: Failures,
+    watch: Watch,
     tasks: Tasks,
     life: Life,
     health: Health,
@@ -150,6 +157,7 @@ impl Call {
             producers: Producers::default(),
             schedule: Schedule::default(),
             failures: Failures::default(),
+            watch: Watch::default(),
             tasks: Tasks::default(),
             life: Life::new(now.ms),
             health: Health::default(),
@@ -206,6 +214,7 @@ impl Call {
 
     /// What is to be appended and said next, if there is anything. The caller has no other batch in flight.
     pub(crate) fn batch(&mut self, now: Now) -> Option<Batch> {
+        self.note_due();
         let entry = std::mem::take(&mut self.directory.changed);
         if self.outbox.records.is_empty() && self.outbox.replies.is_empty() && !entry {
             return None;
@@ -260,6 +269,8 @@ impl Call {
     fn emit_about(&mut self, event: &Event, private: &Private, turn: Option<&Arc<Turn>>) {
         let stamp =
             Stamp { call_id: self.log.call_id.clone(), seq: self.log.head + 1, at: time::rfc3339_ms(self.now.unix_ms) };
+        let marked = self.marks(event).map(|marks| Private { rules: Some(marks), ..private.clone() });
+        let private = marked.as_ref().unwrap_or(private);
         let record = record::encode(&stamp, event, private);
         self.outbox.bytes += record.frame.len() + record.private.len();
         self.outbox.records.push(record);
@@ -267,6 +278,7 @@ impl Call {
         if let Some(mark) = &private.mark {
             self.directory.recorded(&mark.stream);
         }
+        self.apply_rules(event);
     }
 
     /// Tells the producers, once in each outage, that the journal takes no writes.
@@ -301,6 +313,7 @@ impl Call {
             turns: log.turns.iter().cloned().collect(),
             streams: log.stream_views(),
             insights: log.insights(),
+            alerts: log.alerts.shown(),
         }
     }
 }

@@ -106,7 +106,7 @@ impl Call {
                 Some(_) => 0,
                 None => (self.log.turns.len() as u64).saturating_sub(begun.turns),
             },
-            trigger: cause.as_str().to_owned(),
+            trigger: self.trigger_name(*cause),
             value: reading.value,
             evidence: reading.evidence,
             provenance: Provenance {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::Event;
 use crate::types::directory::CallState as State;
 use crate::types::view::StreamView;
-use crate::types::{JsonMap, Seq, TurnNo};
+use crate::types::{JsonMap, OpenAlert, Seq, TurnNo};
 
 /// Of a per-turn analysis, the insights of so many newest turns are shown; `GET …/events` has the others.
 pub(crate) const SHOWN_TURNS: usize = 200;
@@ -52,6 +52,9 @@ pub(crate) struct Outline {
     pub(crate) streams: Vec<StreamView>,
     /// By analysis.
     pub(crate) insights: BTreeMap<String, Newest>,
+    /// Alerts that are open, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) alerts: Vec<OpenAlert>,
     /// `meta` as the newest event has it that carries it; the directory knows it otherwise.
     #[serde(skip)]
     pub(crate) meta: Option<JsonMap>,
@@ -72,8 +75,8 @@ impl Outline {
         serde_json::from_str(text).ok()
     }
 
-    /// Takes what an event says about streams and `meta`; other events say nothing here.
-    pub(crate) fn call_event(&mut self, event: Event) {
+    /// Takes what an event at this time says about streams, alerts and `meta`; other events say nothing here.
+    pub(crate) fn call_event(&mut self, event: Event, at: &str) {
         match event {
             Event::CallStarted { meta, .. } | Event::CallUpdated { meta } => self.meta = Some(meta),
             Event::StreamStarted { stream_id, dialect, vendor_session, offset_ms }
@@ -86,6 +89,8 @@ impl Outline {
                     stream.ended = true;
                 }
             }
+            Event::AlertRaised { alert } => self.alerts.push(OpenAlert { alert, at: at.to_owned() }),
+            Event::AlertCleared { alert } => self.alerts.retain(|open| open.alert.id != alert.id),
             _ => {}
         }
     }
@@ -93,6 +98,9 @@ impl Outline {
     /// About what it takes in memory, bytes.
     pub(crate) fn bytes(&self) -> usize {
         let insights: usize = self.insights.values().map(|newest| 64 + newest.turns.len() * 32).sum();
-        512 + self.streams.len() * 160 + insights + self.meta.as_ref().map_or(0, |meta| meta.len() * 128)
+        512 + self.streams.len() * 160
+            + self.alerts.len() * 512
+            + insights
+            + self.meta.as_ref().map_or(0, |meta| meta.len() * 128)
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::event::Kind;
 use crate::protocol::{self, Event, Stamp};
+use crate::rules::Marks;
 use crate::turns::TurnPrivate;
 use crate::types::{Carry, Header, Insight, Seq, StreamId};
 
@@ -56,6 +57,9 @@ pub(crate) struct Private {
     /// The variant and prompt that an analysis is pinned to: (analysis, variant, prompt id).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pinned: Option<(String, String, String)>,
+    /// Conditions on insights that hold from here on, or no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) rules: Option<Marks>,
     /// Set on the last record of a call that is to be completed: the end was asked for, or came by a timer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) ending: bool,

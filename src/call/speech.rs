@@ -2,6 +2,8 @@
 //!
 //! Does not know how producers come and go, and no analysis: a new turn is handed on to the schedule.
 
+use std::sync::Arc;
+
 use super::Call;
 use super::bounds;
 use super::effects::{Note, Partial, Reply, Tell};
@@ -42,9 +44,12 @@ impl Call {
             }
             return;
         }
-        live.holding.note(&frames.carry, now);
+        let says_more = live.holding.note(&frames.carry, now);
         let holds = !live.holding.is_empty();
         self.life.heard_ms = now;
+        if says_more {
+            self.spoke();
+        }
         let before = self.log.head;
         let mut quiet = true;
         // The dialect that was picked holds for what comes next, whether or not this frame had its effect before.
@@ -146,6 +151,9 @@ impl Call {
             SttEvent::Meta(_) | SttEvent::Unknown { .. } | SttEvent::Dialect { .. } => {}
             _ => self.begin_stream(root, None),
         }
+        if has_words(event) {
+            self.spoke();
+        }
         match event {
             SttEvent::Begin { .. } | SttEvent::Restarted => {}
             SttEvent::Dialect { name } => {
@@ -193,9 +201,14 @@ impl Call {
             return;
         }
         let grew = changes.iter().any(|change| matches!(change.kind, ChangeKind::Revised(_)));
+        let mut changed = Vec::new();
+        if !self.settings.rules.is_empty() {
+            changed.extend(changes.iter().map(|change| Arc::clone(&change.turn)));
+        }
         for change in changes {
             self.turn_changed(root, change);
         }
+        self.apply_rules_to(&changed);
         if let SttEvent::Final(last) = event
             && grew
             && matches!(last.key, TurnKey::Held(_) | TurnKey::Ended(_))
@@ -229,5 +242,14 @@ impl Call {
         if let Some(live) = self.producers.live.get(stream) {
             self.effects.tells.push(Tell::Complain(live.peer, ErrorFrame::new(code, message)));
         }
+    }
+}
+
+/// Somebody speaks, or has spoken.
+fn has_words(event: &SttEvent) -> bool {
+    match event {
+        SttEvent::Partial { text, .. } => !text.trim().is_empty(),
+        SttEvent::Final(last) => !last.text.trim().is_empty(),
+        _ => false,
     }
 }

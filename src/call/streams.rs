@@ -167,10 +167,14 @@ impl Call {
         self.emit(&Event::Gap { stream_id, cause: cause.into(), from_ms, to_ms }, &Private::default());
     }
 
+    /// A producer is connected whose stream has not ended.
+    pub(super) fn leg_is_live(&self) -> bool {
+        self.producers.live.values().any(|live| self.log.stream(&live.current).is_none_or(|stream| !stream.ended))
+    }
+
     /// Starts and stops the linger clock.
     pub(super) fn note_ends(&mut self) {
-        let leg_live =
-            self.producers.live.values().any(|live| self.log.stream(&live.current).is_none_or(|stream| !stream.ended));
+        let leg_live = self.leg_is_live();
         let all_ended =
             !self.log.streams.is_empty() && self.log.streams.iter().all(|stream| stream.ended || stream.replaced);
         let since = self.life.ended_since.unwrap_or(self.now.ms);

@@ -62,6 +62,7 @@ fn inventory(config: &Config) -> String {
     let routes = config.gateway.routes.iter().map(|route| route.name.clone()).collect();
     [
         names("analyses", config.analyses.names().to_vec()),
+        names("rules", config.rules.names().to_vec()),
         names("routes", routes),
         names("models", models),
         names("endpoints", endpoints),

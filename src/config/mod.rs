@@ -3,6 +3,7 @@
 //! Composes the sections that the modules own; knows none of their defaults. `Config::load` uses no network and binds
 //! nothing, so that `sidetone check` and start-up report the same.
 
+mod rules;
 mod storage;
 mod telemetry;
 
@@ -24,6 +25,7 @@ use crate::call::config::{IngestConfig, LimitsConfig};
 use crate::ingest::proxy::SttConfig;
 use crate::ingest::record::RecordConfig;
 use crate::ingest::source::SourceConfig;
+use crate::rules::Rules;
 use crate::{gateway, journal, sink};
 
 /// The whole configuration of a daemon.
@@ -47,6 +49,8 @@ pub struct Config {
     pub gateway: gateway::Config,
     /// `[analyses.*]` and the built-in ones.
     pub analyses: Analyses,
+    /// `[rules.*]`
+    pub rules: Arc<Rules>,
     /// `[stt]`
     pub stt: SttConfig,
     /// `[tls]`
@@ -133,6 +137,8 @@ impl Config {
         let gateway = gateway::Config::read(&mut root);
         let value = root.take("analyses");
         let analyses = Analyses::read(value, base, root.problems());
+        let value = root.take("rules");
+        let rules = Arc::new(Rules::read(value, root.problems()));
         let value = root.take("stt");
         let stt = SttConfig::read(value, root.problems());
         let value = root.take("tls");
@@ -156,6 +162,7 @@ impl Config {
             limits,
             gateway,
             analyses,
+            rules,
             stt,
             tls,
             telemetry,
@@ -183,6 +190,7 @@ impl Config {
                 problems.push(format!("analyses.{name}.route"), message);
             }
         }
+        rules::check(&self.rules, &self.analyses, problems);
         for (key, message, certain) in self.missing_prompts() {
             if certain {
                 problems.push(key, message);

@@ -227,3 +227,47 @@ fn server_listens_where_the_configuration_says() {
         assert!(problems[0].starts_with("server.listen: expected"), "{problems:?}");
     }
 }
+
+#[test]
+fn rules_and_analyses_name_what_there_is() {
+    let mood = "[rules.mood]\nkind = \"insight\"\nanalysis = \"sentiment\"\nbelow = 0\n";
+    let churn = "[rules.churn]\nkind = \"keyword\"\nany = [\"cancel\"]\n";
+    for (text, expected) in [
+        (format!("{churn}runs = [\"sumary\"]"), "rules.churn.runs[0]: no analysis \"sumary\"; there are: "),
+        (format!("{churn}runs = [\"sentiment_turn\"]"), "rules.churn.runs[0]: sentiment_turn is a per-turn analysis"),
+        (mood.replace("sentiment", "moood") + "at = \"/x\"", "rules.mood.analysis: no analysis \"moood\"; there are: "),
+        (format!("{mood}at = \"/overal/score\""), "rules.mood.at: sentiment has no member \"overal\"; there are: "),
+        (format!("{mood}at = \"/overall/points\""), "rules.mood.at: sentiment has no member \"points\"; there are: "),
+        (
+            format!("{churn}[analyses.summary]\non = [\"alert:chrun\"]"),
+            "analyses.summary.on: no rule \"chrun\"; there are: churn; did you mean \"churn\"?",
+        ),
+        (
+            format!("{churn}[analyses.summary]\non = [\"silence\"]"),
+            "analyses.summary.on: \"silence\" needs a rule of the kind \"silence\"",
+        ),
+        (
+            format!("{churn}[analyses.sentiment_turn]\non = [\"alert:churn\"]"),
+            "analyses.sentiment_turn.on: has no meaning with scope = \"turn\"",
+        ),
+    ] {
+        let problems = parse(&text).expect_err(&text);
+        assert_eq!(problems.len(), 1, "{text}\n{problems:#?}");
+        assert!(problems[0].starts_with(expected), "{expected}\n{}", problems[0]);
+    }
+    let well = format!(
+        "{churn}runs = [\"summary\"]\n{mood}at = \"/overall/score\"\n[rules.long_silence]\nkind = \"silence\"\nover_ms = 9000\n\
+         [analyses.summary]\non = [\"silence\", \"alert:mood\"]\n"
+    );
+    assert_eq!(parse(&well).expect("rules").rules.names(), ["churn", "mood", "long_silence"]);
+    // What is wrong with a rule is no fault of an analysis that names it.
+    let broken = "[rules.a]\nkind = \"silence\"\n[analyses.summary]\non = [\"silence\", \"alert:a\"]\n";
+    assert_eq!(parse(broken).expect_err("a rule"), ["rules.a.over_ms: is required"]);
+}
+
+#[test]
+fn example_of_rules_is_right() {
+    let config = parse(include_str!("../../config/rules.toml")).expect("the example");
+    assert_eq!(config.rules.names(), ["disclosure", "churn", "long_silence", "bad_mood"]);
+    assert_eq!(config.rules.iter().count(), 4);
+}

@@ -40,6 +40,7 @@ topics! {
     subscribing, "subscribing.md", "reading calls: dashboard, socket, every field of the frames, HTTP";
     gateway, "gateway.md", "asking models: clients, vendors, failover, limits, cost";
     analyses, "analyses.md", "questions asked of calls: prompts, variables, schemas, triggers, evidence";
+    rules, "rules.md", "alerts: words that are said or not said, silence, overlap, values of insights";
     proxy, "proxy.md", "in front of speech-to-text: existing clients, insights in the stream, sources";
     recordings, "recordings.md", "recording, replaying, and analysing finished calls";
     sinks, "sinks.md", "pushing events to your systems: webhooks and websockets";

@@ -1,4 +1,4 @@
-//! Selects the frames that a reader wants: by analysis, by kind, and whether the newest insight is enough.
+//! Selects the frames that a reader wants: by analysis, by kind (turns, alerts), and whether the newest insight is enough.
 //!
 //! Works on a batch that was read; knows no position, and of a call's `meta` nothing but [`contains`].
 
@@ -57,6 +57,8 @@ impl Include {
 pub struct Filter {
     /// Only insights of these analyses; `None` = of all.
     pub analyses: Option<Vec<String>>,
+    /// No alerts.
+    pub no_alerts: bool,
     /// Further kinds of frames.
     pub include: Include,
     /// Analyses whose superseded insights may be left out.
@@ -73,6 +75,9 @@ impl Filter {
     pub fn wants(&self, frame: &Frame) -> bool {
         if frame.kind().is_turn() {
             return self.include.turns;
+        }
+        if frame.kind().is_alert() {
+            return !self.no_alerts;
         }
         frame.analysis().is_none_or(|analysis| self.wants_analysis(analysis))
     }

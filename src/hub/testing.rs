@@ -108,6 +108,7 @@ impl Memory {
             connections: BTreeMap::new(),
             positions: BTreeMap::new(),
             outline: None,
+            due_at_ms: None,
         });
         match event {
             Event::CallStarted { meta, .. } | Event::CallUpdated { meta } => entry.meta = meta.clone(),

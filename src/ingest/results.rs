@@ -33,6 +33,7 @@ impl Results {
     pub(super) fn filter(self, analyses: &[String]) -> Filter {
         Filter {
             analyses: (self == Self::None).then(Vec::new),
+            no_alerts: self != Self::All,
             include: Include { turns: self == Self::All, words: false, partials: false, deltas: false },
             latest: analyses.to_vec(),
         }

@@ -196,6 +196,7 @@ pub(super) fn adopt_strays(ground: &Ground, found: &mut Found) -> bool {
             connections: Default::default(),
             positions: Default::default(),
             outline: None,
+            due_at_ms: None,
         };
         table.put(Slot { entry, newest_order: 0, head: 0 });
         adopted = true;

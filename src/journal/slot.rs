@@ -58,6 +58,9 @@ pub(super) struct Change {
     settled: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     outline: Option<Box<str>>,
+    /// 0: no timer any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    due_at_ms: Option<i64>,
     newest_order: u64,
     head: Seq,
 }
@@ -86,6 +89,7 @@ impl Change {
             positions: changed(&before.positions, &after.positions),
             settled: gone.cloned().collect(),
             outline: after.outline.clone().filter(|_| before.outline != after.outline),
+            due_at_ms: (before.due_at_ms != after.due_at_ms).then(|| after.due_at_ms.unwrap_or(0)),
             newest_order: new.newest_order,
             head: new.head,
         })
@@ -102,6 +106,9 @@ impl Change {
         entry.open_streams = self.open_streams.unwrap_or(entry.open_streams);
         entry.turns = self.turns.unwrap_or(entry.turns);
         entry.outline = self.outline.or_else(|| entry.outline.take());
+        if let Some(due) = self.due_at_ms {
+            entry.due_at_ms = Some(due).filter(|due| *due != 0);
+        }
         entry.connections.extend(self.connections);
         entry.positions.extend(self.positions);
         for stream in &self.settled {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::types::{CallId, Header, Insight, InsightFailure, JsonMap, KindCode, Seq, StreamId, Turn, TurnNo};
+use crate::types::{
+    Alert, CallId, ClearedAlert, Header, Insight, InsightFailure, JsonMap, KindCode, Seq, StreamId, Turn, TurnNo,
+};
 
 /// An event's call, position and time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +88,8 @@ kinds! {
     InsightFailed = 9 "insight.failed",
     CallCompleted = 10 "call.completed",
     CallFailed = 11 "call.failed",
+    AlertRaised = 12 "alert.raised",
+    AlertCleared = 13 "alert.cleared",
 }
 
 impl Kind {
@@ -97,6 +101,11 @@ impl Kind {
     /// Returns true for `insight.updated` and `insight.failed`.
     pub fn is_insight(self) -> bool {
         matches!(self, Self::InsightUpdated | Self::InsightFailed)
+    }
+
+    /// Returns true for `alert.raised` and `alert.cleared`.
+    pub fn is_alert(self) -> bool {
+        matches!(self, Self::AlertRaised | Self::AlertCleared)
     }
 
     /// Returns true for the call's last event: `call.completed` or `call.failed`.
@@ -183,6 +192,18 @@ pub enum Event {
         #[serde(flatten)]
         failure: InsightFailure,
     },
+    /// The condition of a rule holds.
+    #[serde(rename = "alert.raised")]
+    AlertRaised {
+        /// What is to be said about it.
+        alert: Alert,
+    },
+    /// The condition of an alert no longer holds.
+    #[serde(rename = "alert.cleared")]
+    AlertCleared {
+        /// The alert that is over.
+        alert: ClearedAlert,
+    },
     /// The call ended normally. Always the last event.
     #[serde(rename = "call.completed")]
     CallCompleted {
@@ -216,6 +237,8 @@ impl Event {
             Self::Gap { .. } => Kind::Gap,
             Self::InsightUpdated { .. } => Kind::InsightUpdated,
             Self::InsightFailed { .. } => Kind::InsightFailed,
+            Self::AlertRaised { .. } => Kind::AlertRaised,
+            Self::AlertCleared { .. } => Kind::AlertCleared,
             Self::CallCompleted { .. } => Kind::CallCompleted,
             Self::CallFailed { .. } => Kind::CallFailed,
         }
@@ -230,12 +253,13 @@ impl Event {
         }
     }
 
-    /// The turn that the event is about: a turn's own, or that of a per-turn analysis.
+    /// The turn that the event is about: a turn's own, that of a per-turn analysis, or that of an alert.
     pub fn turn(&self) -> Option<TurnNo> {
         match self {
             Self::TurnFinal { turn } | Self::TurnRevised { turn, .. } => Some(turn.turn),
             Self::InsightUpdated { insight } => insight.turn,
             Self::InsightFailed { failure } => failure.turn,
+            Self::AlertRaised { alert } => alert.turn,
             _ => None,
         }
     }
@@ -322,6 +346,7 @@ impl Sequenced {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::Severity;
 
     #[test]
     fn kinds_read_back_and_a_later_one_is_other() {
@@ -375,6 +400,17 @@ mod tests {
                     last_good_rev: None,
                 },
             },
+            Event::AlertRaised {
+                alert: Alert {
+                    id: "a_3".into(),
+                    rule: "disclosure".into(),
+                    severity: Severity::Critical,
+                    message: "m".into(),
+                    turn: Some(12),
+                    quote: Some("cancel".into()),
+                },
+            },
+            Event::AlertCleared { alert: ClearedAlert { id: "a_3".into(), rule: "disclosure".into() } },
         ];
         for event in events {
             let bytes = encode(&stamp, &event);

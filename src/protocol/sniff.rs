@@ -81,7 +81,8 @@ mod tests {
             assert_eq!(found, event.header(), "{event:?}");
             kinds.push(found.kind);
         }
-        for kind in Kind::ALL {
+        // Format 1 never had alerts.
+        for kind in Kind::ALL.iter().filter(|kind| !kind.is_alert()) {
             assert!(kinds.contains(&kind.code()), "{} is not tried here", kind.as_str());
         }
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use super::{ErrorFrame, InsightDelta, Reconnect, Sequenced, TurnPartial, pairs, tag};
-use crate::types::{CallId, JsonMap, Seq, Turn, TurnNo, Word};
+use crate::types::{CallId, JsonMap, OpenAlert, Seq, Turn, TurnNo, Word};
 
 /// A frame from the daemon, as a subscriber reads it.
 #[derive(Debug, Clone, PartialEq)]
@@ -186,6 +186,10 @@ pub struct State<'a> {
     /// Analyses with insights that did not fit into the frame. `GET /v1/calls/{id}` has all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub insights_omitted: Vec<String>,
+    /// Alerts that are open, oldest first; absent if the subscription wants none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<Vec<OpenAlert>>"))]
+    pub alerts: Option<Cow<'a, [OpenAlert]>>,
 }
 
 /// A turn in a snapshot, with its words if the subscription includes them.
@@ -270,7 +274,10 @@ pub struct Subscribe {
     /// Only insights of these analyses; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub analyses: Option<Vec<String>>,
-    /// Kinds of frames beside insights and call events; `["turns"]` if absent.
+    /// `false`: no `alert.raised`, no `alert.cleared`, and no alerts in snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alerts: Option<bool>,
+    /// Kinds of frames beside insights, alerts and call events; `["turns"]` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include: Option<Vec<Include>>,
     /// Where an earlier subscription was.
@@ -291,6 +298,7 @@ impl Subscribe {
             matching: JsonMap::new(),
             wait: false,
             analyses: None,
+            alerts: None,
             include: None,
             resume: None,
             delivery: BTreeMap::new(),
@@ -450,6 +458,7 @@ mod tests {
             turns: Some(vec![shown(true)]),
             insights: JsonMap::new(),
             insights_omitted: Vec::new(),
+            alerts: Some(Cow::Borrowed(&[])),
         };
         let snapshot = Snapshot {
             tag: tag::Snapshot,
@@ -462,7 +471,7 @@ mod tests {
         };
         let written = text(&snapshot);
         let head = r#"{"type":"snapshot","subscription":"sub_1","call_id":"c","epoch":"e","seq":4,"state":{"status":"open","meta":{"team":"billing"},"turns_from":0,"turns":["#;
-        assert!(written.starts_with(head) && written.ends_with(r#"],"insights":{}}}"#), "{written}");
+        assert!(written.starts_with(head) && written.ends_with(r#"],"insights":{},"alerts":[]}}"#), "{written}");
         let ServerFrame::Snapshot(read) = ServerFrame::read(&written).expect("a frame") else { panic!("{written}") };
         assert_eq!(*read, snapshot);
     }

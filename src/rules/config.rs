@@ -92,13 +92,7 @@ impl Rules {
     }
 }
 
-fn read_rule(
-    name: &str,
-    value: Value,
-    names: &[String],
-    totals: &mut Totals,
-    problems: &mut Problems,
-) -> Option<Rule> {
+fn read_rule(name: &str, value: Value, names: &[String], totals: &mut Totals, problems: &mut Problems) -> Option<Rule> {
     let mut section = Section::new(format!("rules.{name}"), Some(value), problems);
     let kind = required(&mut section, "kind", |section| section.choice("kind", &Condition::KINDS));
     let severity = section.choice("severity", &Severity::NAMES).and_then(Severity::parse);

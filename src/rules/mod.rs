@@ -23,7 +23,7 @@ mod who;
 
 use std::sync::Arc;
 
-pub use config::{MESSAGE_BYTES, PATTERNS, PATTERN_STATES, PHRASES, PHRASE_BYTES, RULES};
+pub use config::{MESSAGE_BYTES, PATTERN_STATES, PATTERNS, PHRASE_BYTES, PHRASES, RULES};
 pub use overlap::overlap;
 pub use phrases::{Phrases, QUOTE_BYTES, SCAN_STEPS, Steps, TURN_STEPS, Text, quote_of};
 pub use standing::{Marks, Raised, Standing};

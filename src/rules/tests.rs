@@ -85,7 +85,11 @@ fn each_kind_is_read_with_its_keys() {
     assert_eq!(since("offer"), (60_000, &Since::Alert("churn".to_owned())));
     let silence = rules.get("long_silence").expect("a rule");
     assert!(matches!(silence.condition, Condition::Silence(20_000)));
-    assert_eq!((silence.severity, silence.message.as_str()), (Severity::Info, "long silence"), "its name, if nothing is said");
+    assert_eq!(
+        (silence.severity, silence.message.as_str()),
+        (Severity::Info, "long silence"),
+        "its name, if nothing is said"
+    );
     assert!(matches!(rules.get("crosstalk").expect("a rule").condition, Condition::Overlap(1_500)));
     let Condition::Insight(reading) = &rules.get("mood").expect("a rule").condition else { panic!("no insight") };
     assert_eq!((reading.for_ms, &reading.test), (20_000, &Test::Below(-0.5)));
@@ -101,10 +105,15 @@ fn every_fault_has_its_key() {
         ("[a]\nany = [\"x\"]", &["rules.a.kind: is required"]),
         (
             "[a]\nkind = \"keywrd\"\nany = [\"x\"]",
-            &["rules.a.kind: expected one of keyword, absence, silence, overlap, insight, found \"keywrd\"; did you mean \"keyword\"?"],
+            &[
+                "rules.a.kind: expected one of keyword, absence, silence, overlap, insight, found \"keywrd\"; did you mean \"keyword\"?",
+            ],
         ),
         ("[a]\nkind = \"keyword\"", &["rules.a.any: is required"]),
-        ("[a]\nkind = \"keyword\"\nany = []", &["rules.a.any: expected at least one: words, or a pattern between slashes"]),
+        (
+            "[a]\nkind = \"keyword\"\nany = []",
+            &["rules.a.any: expected at least one: words, or a pattern between slashes"],
+        ),
         (
             "[a]\nkind = \"keyword\"\nany = [\"…\", 5, \"/[/\"]",
             &[
@@ -117,10 +126,7 @@ fn every_fault_has_its_key() {
             "[a]\nkind = \"keyword\"\nany = [\"x\"]\nover_ms = 5",
             &["rules.a.over_ms: unknown key; there are: any, kind, message, runs, severity, speaker"],
         ),
-        (
-            "[a]\nkind = \"absence\"\nany = [\"x\"]",
-            &["rules.a.within_ms: is required"],
-        ),
+        ("[a]\nkind = \"absence\"\nany = [\"x\"]", &["rules.a.within_ms: is required"]),
         (
             "[a]\nkind = \"absence\"\nany = [\"x\"]\nwithin_ms = 5\nafter = \"bb\"\n[b]\nkind = \"silence\"\nover_ms = 500",
             &["rules.a.after: no rule \"bb\"; there are: a, b"],
@@ -135,10 +141,17 @@ fn every_fault_has_its_key() {
             &["rules.a.after: waits for itself: a, b", "rules.b.after: waits for itself: b, a"],
         ),
         ("[a]\nkind = \"silence\"", &["rules.a.over_ms: is required"]),
-        ("[a]\nkind = \"silence\"\nover_ms = 1", &["rules.a.over_ms: expected an integer from 100 to 86400000, found 1"]),
+        (
+            "[a]\nkind = \"silence\"\nover_ms = 1",
+            &["rules.a.over_ms: expected an integer from 100 to 86400000, found 1"],
+        ),
         (
             "[a]\nkind = \"insight\"",
-            &["rules.a.analysis: is required", "rules.a.at: is required", "rules.a.at: expected one of below, above and equals beside it, found 0"],
+            &[
+                "rules.a.analysis: is required",
+                "rules.a.at: is required",
+                "rules.a.at: expected one of below, above and equals beside it, found 0",
+            ],
         ),
         (
             "[a]\nkind = \"insight\"\nanalysis = \"s\"\nat = \"overall\"\nbelow = 1\nabove = 2",

@@ -67,7 +67,8 @@ mod tests {
     #[test]
     fn speaker_is_known_by_label_and_by_role_and_meta_wins() {
         let meta: JsonMap = serde_json::from_value(json!({"roles": {"A": "Agent", "C": 7}})).expect("json");
-        let insight = json!({"speakers": [{"speaker": "A", "role": "customer"}, {"speaker": "B", "role": "customer"}, 5]});
+        let insight =
+            json!({"speakers": [{"speaker": "A", "role": "customer"}, {"speaker": "B", "role": "customer"}, 5]});
         let roles = Roles::of(&meta, Some(&insight));
         for (label, wanted, expected) in [
             (Some("A"), "agent", true),

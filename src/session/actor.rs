@@ -296,6 +296,22 @@ fn perform(effects: &mut Effects, peers: &mut Peers, deps: &Deps, call_id: &Call
             Note::UnknownAnalysis(analysis) => {
                 tracing::warn!(call_id = %call_id, analysis, "no such analysis is configured; skipped");
             }
+            Note::AlertRaised(rule, severity) => {
+                deps.metrics.alert_raised(&rule, severity);
+                tracing::info!(call_id = %call_id, rule = &*rule, severity = severity.as_str(), "an alert is raised");
+            }
+            Note::AlertCleared(rule) => {
+                deps.metrics.alert_cleared(&rule);
+                tracing::info!(call_id = %call_id, rule = &*rule, "the alert is cleared");
+            }
+            Note::AlertRefused(rule) => {
+                deps.metrics.alert_refused(&rule);
+                tracing::debug!(call_id = %call_id, rule = &*rule, "no alert: the call has as many as it may have (limits.alerts_per_call)");
+            }
+            Note::RuleSkipped(rule, over) => {
+                deps.metrics.rule_skipped(&rule);
+                tracing::warn!(call_id = %call_id, rule = &*rule, %over, "a rule is not applied to a turn");
+            }
             Note::VendorError { stream, code, message } => {
                 tracing::warn!(call_id = %call_id, stream = %stream, code, message, "the STT vendor reported an error");
             }

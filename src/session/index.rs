@@ -110,9 +110,14 @@ fn fold(outline: &mut Outline, kind: Kind, stored: &Record) {
         }
         Kind::CallCompleted => outline.ended = Some(State::Completed),
         Kind::CallFailed => outline.ended = Some(State::Failed),
-        Kind::CallStarted | Kind::CallUpdated | Kind::StreamStarted | Kind::StreamEnded => {
+        Kind::CallStarted
+        | Kind::CallUpdated
+        | Kind::StreamStarted
+        | Kind::StreamEnded
+        | Kind::AlertRaised
+        | Kind::AlertCleared => {
             if let Ok(decoded) = read(stored) {
-                outline.call_event(decoded.event);
+                outline.call_event(decoded.event, &decoded.at);
             }
         }
     }

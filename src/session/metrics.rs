@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 
 use crate::base::metric::Register as _;
 use crate::protocol::event::Kind;
-use crate::types::Insight;
+use crate::types::{Insight, Severity};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct EventLabel {
@@ -36,6 +36,10 @@ pub struct Metrics {
     jobs: Family<JobLabel, Counter<u64, AtomicU64>>,
     stages: Family<StageLabel, Histogram, fn() -> Histogram>,
     degraded: Family<AnalysisLabel, Counter<u64, AtomicU64>>,
+    raised: Family<RaisedLabel, Counter<u64, AtomicU64>>,
+    cleared: Family<RuleLabel, Counter<u64, AtomicU64>>,
+    refused: Family<RuleLabel, Counter<u64, AtomicU64>>,
+    skipped: Family<RuleLabel, Counter<u64, AtomicU64>>,
     /// Jobs out now.
     pub jobs_running: Gauge,
     /// Jobs that wait for a permit.
@@ -52,6 +56,17 @@ pub struct Metrics {
     pub panics: Counter<u64, AtomicU64>,
     /// Sessions that lost the fence of their call's log to another writer.
     pub fenced: Counter<u64, AtomicU64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabel {
+    rule: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RaisedLabel {
+    rule: String,
+    severity: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -76,6 +91,13 @@ impl Metrics {
                 Family::new_with_constructor(stage_histogram as fn() -> Histogram),
             ),
             degraded: registry.metric("sidetone_session_degraded_insights", "Insights made in a lesser way"),
+            raised: registry.metric("sidetone_rules_alerts_raised", "Alerts raised, by rule and severity"),
+            cleared: registry.metric("sidetone_rules_alerts_cleared", "Alerts cleared, by rule"),
+            refused: registry.metric(
+                "sidetone_rules_alerts_refused",
+                "Alerts not raised because a call had as many as it may have, by rule",
+            ),
+            skipped: registry.metric("sidetone_rules_skipped_turns", "Turns that a rule was not applied to, by rule"),
             jobs_running: registry.metric("sidetone_session_jobs_running", "Jobs out now"),
             permits_waiting: registry.metric("sidetone_session_permits_waiting", "Jobs that wait for a permit"),
             sessions: registry.metric("sidetone_session_sessions", "Sessions in memory"),
@@ -111,6 +133,27 @@ impl Metrics {
                 self.degraded.get_or_create(&AnalysisLabel { analysis: insight.analysis.clone() }).inc();
             }
         }
+    }
+
+    /// Counts an alert that was raised.
+    pub fn alert_raised(&self, rule: &str, severity: Severity) {
+        let labels = RaisedLabel { rule: rule.to_owned(), severity: severity.as_str() };
+        self.raised.get_or_create(&labels).inc();
+    }
+
+    /// Counts an alert that was cleared.
+    pub fn alert_cleared(&self, rule: &str) {
+        self.cleared.get_or_create(&RuleLabel { rule: rule.to_owned() }).inc();
+    }
+
+    /// Counts an alert that was not raised because its call had too many.
+    pub fn alert_refused(&self, rule: &str) {
+        self.refused.get_or_create(&RuleLabel { rule: rule.to_owned() }).inc();
+    }
+
+    /// Counts a turn that a rule was not applied to because that would be too much work.
+    pub fn rule_skipped(&self, rule: &str) {
+        self.skipped.get_or_create(&RuleLabel { rule: rule.to_owned() }).inc();
     }
 
     /// Counts a job's end.

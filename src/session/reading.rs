@@ -112,6 +112,7 @@ impl Sessions {
             turns,
             streams: outline.streams,
             insights,
+            alerts: outline.alerts,
         }))
     }
 

@@ -146,15 +146,15 @@ impl Sessions {
         Err(SessionError::Failed(call.clone()))
     }
 
-    /// Takes up an open call whose timer ran out while it was not in memory, unless it is by now. Waits as long as enough
-    /// others are being taken up.
+    /// Takes up an open call whose timer ran out while it was not in memory, unless it is by now. `overdue`: it is the one
+    /// that ends the call. Waits as long as enough others are being taken up.
     ///
     /// # Cancel safety
     /// Cancelled, it is not taken up.
-    pub async fn wake_overdue(&self, call: &CallId) {
+    pub async fn wake_due(&self, call: &CallId, overdue: bool) {
         // The semaphore is never closed.
         let turn = Arc::clone(&self.0.untouched).acquire_owned().await.ok();
-        self.wake(call, true, turn).await;
+        self.wake(call, overdue, turn).await;
     }
 
     /// Tells every session when the journal stops taking appends, and when it takes them again: producers who say nothing

@@ -183,7 +183,8 @@ fn read_filter(section: &mut Section<'_>, analyses: &[String]) -> Filter {
             Include::default()
         }),
     };
-    Filter { analyses: names, include, latest: Vec::new() }
+    let no_alerts = section.boolean("alerts") == Some(false);
+    Filter { analyses: names, no_alerts, include, latest: Vec::new() }
 }
 
 #[cfg(test)]

@@ -81,6 +81,7 @@ fn entry(call: &CallId) -> Entry {
         connections: std::collections::BTreeMap::new(),
         positions: Default::default(),
         outline: None,
+        due_at_ms: None,
     }
 }
 

@@ -39,8 +39,11 @@ fn types(client: &Client) -> std::collections::BTreeMap<String, usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_frame_of_a_whole_call_is_valid_under_its_schema() {
     let _machine = shared().await;
-    let daemon =
-        Daemon::start("[ingest]\nlinger_ms = 50\nanalyses = [\"summary\", \"sentiment\", \"sentiment_turn\"]\n").await;
+    let daemon = Daemon::start(
+        "[ingest]\nlinger_ms = 50\nanalyses = [\"summary\", \"sentiment\", \"sentiment_turn\"]\n\
+         [rules.upset]\nkind = \"keyword\"\nany = [\"frustrated\"]\n",
+    )
+    .await;
     let include = json!(["turns", "words", "partials", "deltas"]);
     let mut reader = subscriber(&daemon).await;
     subscribe(&mut reader, json!({"calls": ["c1"], "wait": true, "include": include})).await;
@@ -99,7 +102,15 @@ async fn every_frame_of_a_whole_call_is_valid_under_its_schema() {
             assert!(types.contains_key(*kind), "no {kind} in {types:?}");
         }
     };
-    let events = ["call.updated", "stream.started", "stream.ended", "turn.final", "insight.updated", "call.completed"];
+    let events = [
+        "call.updated",
+        "stream.started",
+        "stream.ended",
+        "turn.final",
+        "insight.updated",
+        "alert.raised",
+        "call.completed",
+    ];
     of(&producer, &events);
     of(&producer, &["welcome", "ack", "error"]);
     of(&reader, &events);

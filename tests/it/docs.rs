@@ -228,18 +228,22 @@ fn annotated_frames_have_the_members_of_the_wire() {
         ("insight.updated", "insight.evidence.unverified"),
         ("insight.failed", "turn"),
     ];
-    const GOLDEN: &str = include_str!("../golden/wire/ingest.snap");
-    let (_, golden) = GOLDEN.split_once("---\n{").expect("the header of a golden");
-    let golden = format!("{{{golden}");
-    let golden = serde_json::Deserializer::from_str(&golden).into_iter::<Json>().map(|frame| frame.expect("a frame"));
-    let on_the_wire = members(golden);
-    let blocks = ["feeding", "subscribing"].into_iter().flat_map(|name| text(name).split("```jsonc frame\n").skip(1));
+    const GOLDENS: [&str; 2] = [include_str!("../golden/wire/ingest.snap"), include_str!("../golden/wire/alerts.snap")];
+    let goldens = GOLDENS.map(|golden| {
+        let (_, golden) = golden.split_once("---\n{").expect("the header of a golden");
+        let golden = format!("{{{golden}");
+        let frames = serde_json::Deserializer::from_str(&golden).into_iter::<Json>();
+        frames.map(|frame| frame.expect("a frame")).collect::<Vec<Json>>()
+    });
+    let on_the_wire = members(goldens.into_iter().flatten());
+    let blocks =
+        ["feeding", "subscribing", "rules"].into_iter().flat_map(|name| text(name).split("```jsonc frame\n").skip(1));
     let annotated = members(blocks.map(|block| {
         let (block, _) = block.split_once("```").expect("the end of a block");
         let bare: Vec<&str> = block.lines().map(|line| line.split_once(" //").map_or(line, |(bare, _)| bare)).collect();
         serde_json::from_str(&bare.join("\n")).unwrap_or_else(|error| panic!("{error}: {block}"))
     }));
-    for kind in ["welcome", "insight.updated", "insight.failed", "call.completed"] {
+    for kind in ["welcome", "insight.updated", "insight.failed", "call.completed", "alert.raised", "alert.cleared"] {
         let (documented, real) = (&annotated[kind], &on_the_wire[kind]);
         let missing: Vec<&String> = real.difference(documented).collect();
         assert!(missing.is_empty(), "{kind}: {missing:?} are not explained");

@@ -125,3 +125,22 @@ async fn frames_of_a_call() {
     let missing = daemon.get("/v1/calls/nowhere").await.json();
     golden("http", &[&view, &turns, &missing]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_of_alerts() {
+    let _machine = shared().await;
+    let rules = "[rules.churn]\nkind = \"keyword\"\nany = [\"cancel\"]\nseverity = \"critical\"\n\
+                 message = \"The customer may leave.\"\n[limits]\nalert_pause_ms = 0\n";
+    let daemon = Daemon::start(rules).await;
+    let (mut producer, _) = ingest(&daemon, "call_id=c_7&stream_id=s_1&results=all&analyses=").await;
+    producer.send(&turn(0, "customer", "I want to cancel.")).await;
+    let raised = producer.of_type("alert.raised").await;
+    let mut reader = subscriber(&daemon).await;
+    subscribe(&mut reader, json!({"calls":["c_7"]})).await;
+    let snapshot = reader.of_type("snapshot").await;
+    let alerts = daemon.get_json("/v1/calls/c_7").await["alerts"].clone();
+    assert_eq!(alerts, snapshot["state"]["alerts"]);
+    producer.send(&json!({"type":"revise","turn_order":0,"text":"I want to can sell."})).await;
+    let cleared = producer.of_type("alert.cleared").await;
+    golden("alerts", &[&raised, &cleared, &snapshot]);
+}

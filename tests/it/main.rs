@@ -42,6 +42,7 @@ mod recordings;
 mod reload;
 mod restarts;
 mod resume;
+mod rules;
 mod scale;
 mod secrets;
 mod shutdown;

@@ -166,3 +166,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_alert_makes_it_due_whatever_is_new_and_it_still_waits_for_the_end_of_the_talk() {
+    let mut trigger = Trigger::new(&Triggers { min_new_tokens: Some(1_000), ..rules() });
+    trigger.on_turn(1_000, 1);
+    trigger.on_event(1_050, Reason::Alert(3));
+    assert_eq!((trigger.next_deadline(), trigger.poll(1_099)), (Some(1_100), None));
+    assert_eq!(trigger.poll(1_100), Some(Reason::Alert(3)), "that is why, not the debounce");
+    trigger.ran(1_100);
+    assert_eq!(trigger.poll(9_999), None);
+    let mut alone = Trigger::new(&Triggers::OFF);
+    alone.on_event(5, Reason::Silence);
+    assert_eq!((alone.next_deadline(), alone.poll(5)), (Some(5), Some(Reason::Silence)));
+}

@@ -20,7 +20,7 @@ use crate::types::{CallId, MAX_FRAME_BYTES, Turn, TurnNo};
 pub const SNAPSHOT_TURNS: usize = 200;
 /// Their bytes as JSON, at most.
 const SNAPSHOT_TURN_BYTES: usize = 256 * 1024;
-/// Space reserved in a snapshot for everything except turns, `meta` and insights, bytes.
+/// Space reserved in a snapshot for everything except turns, `meta`, alerts and insights, bytes.
 const SNAPSHOT_FRAME_BYTES: usize = 4 * 1024;
 
 /// The first frame.
@@ -80,7 +80,9 @@ pub(super) fn snapshot(subscription: &str, cursor: Option<Cursor>, view: &View, 
     let newest = filter.include.turns.then(|| newest_turns(view, filter.include.words));
     let turn_bytes = newest.as_ref().map_or(0, |newest| newest.bytes);
     let (turns_from, turns) = newest.map(|newest| (newest.from, newest.turns)).unzip();
-    let room = MAX_FRAME_BYTES.saturating_sub(turn_bytes + measure::value(&view.meta) + SNAPSHOT_FRAME_BYTES);
+    let alerts = (!filter.no_alerts).then_some(Cow::Borrowed(view.alerts.as_slice()));
+    let fixed = turn_bytes + measure::value(&view.meta) + measure::value(&alerts) + SNAPSHOT_FRAME_BYTES;
+    let room = MAX_FRAME_BYTES.saturating_sub(fixed);
     let wanted = view.insights.iter().filter(|(name, _)| filter.wants_analysis(name));
     let Fitting { insights, omitted } = within(wanted.map(|(name, value)| (name.clone(), value.clone())), room);
     let state = State {
@@ -90,6 +92,7 @@ pub(super) fn snapshot(subscription: &str, cursor: Option<Cursor>, view: &View, 
         turns,
         insights,
         insights_omitted: omitted,
+        alerts,
     };
     let snapshot = Snapshot {
         tag: tag::Snapshot,

@@ -163,10 +163,15 @@ fn subscribe(mut fields: Fields, deps: &Deps) -> Result<Subscribe, Refusal> {
         Some(Value::Array(items)) => Some(analyses(&fields, &items, deps)?),
         Some(other) => return Err(fields.bad("analyses", "a list of analyses", &show(&other))),
     };
+    let alerts = match fields.take("alerts") {
+        None => true,
+        Some(Value::Bool(alerts)) => alerts,
+        Some(other) => return Err(fields.bad("alerts", "true or false", &show(&other))),
+    };
     let include = include(&mut fields)?;
     let latest = delivery(&mut fields, deps)?;
     let resume = resume(&mut fields, &calls, deps)?;
-    let filter = Filter { analyses, include, latest };
+    let filter = Filter { analyses, no_alerts: !alerts, include, latest };
     Ok(Subscribe { id: fields.id, calls, wanted, wait, filter, resume })
 }
 

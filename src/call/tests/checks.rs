@@ -6,12 +6,13 @@ use std::sync::Arc;
 use super::disk::Stored;
 use super::models::Running;
 use super::script::numbers;
+use crate::call::config::LimitsConfig;
 use crate::call::log::Log;
 use crate::call::record::{Decoded, Outgoing, decode};
 use crate::call::schedule::TURN_JOBS;
 use crate::call::task::TaskKey;
 use crate::protocol::Event;
-use crate::types::{CallId, Insight, Turn, TurnNo};
+use crate::types::{Alert, CallId, Insight, Turn, TurnNo};
 
 /// What the records say so far.
 pub(super) struct Checks {
@@ -31,12 +32,18 @@ pub(super) struct Checks {
     /// Analyses that were asked for by hand.
     pub(super) by_hand: HashSet<String>,
     pub(super) completed: bool,
+    /// Ids of alerts that are open, by rule; and when each rule raised its newest one.
+    open: BTreeMap<String, String>,
+    raised_ms: BTreeMap<String, i64>,
+    alerts: u64,
+    alerts_per_call: u64,
+    alert_pause_ms: i64,
     /// Before this, a rolling analysis that failed is not asked again.
     not_before: HashMap<Arc<str>, u64>,
 }
 
 impl Checks {
-    pub(super) fn new(call: &CallId) -> Self {
+    pub(super) fn new(call: &CallId, limits: &LimitsConfig) -> Self {
         Self {
             handed: Log::new(call.clone()),
             durable: Log::new(call.clone()),
@@ -47,6 +54,11 @@ impl Checks {
             failed_at: HashMap::new(),
             by_hand: HashSet::new(),
             completed: false,
+            open: BTreeMap::new(),
+            raised_ms: BTreeMap::new(),
+            alerts: 0,
+            alerts_per_call: limits.alerts_per_call,
+            alert_pause_ms: i64::try_from(limits.alert_pause.as_millis()).expect("short"),
             not_before: HashMap::new(),
         }
     }
@@ -90,8 +102,33 @@ impl Checks {
                 assert!(apart || ends, "failures of {} come {before:?} and {now}", failure.analysis);
                 assert!(!self.completed || self.by_hand.contains(&failure.analysis), "a failure after the call's end");
             }
+            Event::AlertRaised { alert } => self.raised(alert, &decoded.at),
+            Event::AlertCleared { alert } => {
+                assert!(!self.completed, "an alert is cleared after the call's end");
+                assert_eq!(self.open.remove(&alert.rule).as_ref(), Some(&alert.id), "what is cleared was open");
+            }
             Event::CallCompleted { .. } => assert!(!std::mem::replace(&mut self.completed, true), "completed twice"),
             _ => assert!(!self.completed, "{} after the call's end", decoded.event.kind().as_str()),
+        }
+    }
+
+    /// One alert of a rule is open at a time, they are numbered, and they name turns that are there.
+    fn raised(&mut self, alert: &Alert, at: &str) {
+        assert!(!self.completed, "an alert after the call's end");
+        self.alerts += 1;
+        assert_eq!(alert.id, format!("a_{}", self.alerts), "ids are dense");
+        assert!(self.alerts <= self.alerts_per_call, "more alerts than a call may have");
+        let open = self.open.insert(alert.rule.clone(), alert.id.clone());
+        assert_eq!(open, None, "two open alerts of {}", alert.rule);
+        let now = crate::base::time::parse_rfc3339(at).expect("a time");
+        let before = self.raised_ms.insert(alert.rule.clone(), now);
+        let paused = before.is_none_or(|before| now - before >= self.alert_pause_ms);
+        assert!(paused, "alerts of {} come {before:?} and {now}", alert.rule);
+        if let Some(turn) = alert.turn {
+            let words = self.by_turn.get(&turn);
+            assert!(words.is_some(), "an alert names turn {turn}, which is not there");
+            let quoted: Vec<u32> = numbers(alert.quote.as_deref().unwrap_or_default()).collect();
+            assert!(quoted.iter().all(|word| words.is_some_and(|words| words.contains(word))), "{alert:?}");
         }
     }
 
@@ -213,11 +250,13 @@ pub(super) fn same(one: &Log, other: &Log) {
     );
     assert_eq!((&one.meta, &one.analyses, &one.variants), (&other.meta, &other.analyses, &other.variants));
     assert_eq!((&one.newest, one.cost_usd), (&other.newest, other.cost_usd));
+    assert_eq!(one.alerts, other.alerts);
     assert_eq!(one.streams.len(), other.streams.len());
     for (one, other) in one.streams.iter().zip(&other.streams) {
         assert_eq!((&one.id, &one.root, &one.dialect_name), (&other.id, &other.root, &other.dialect_name));
         assert_eq!((one.offset_ms, &one.vendor_session), (other.offset_ms, &other.vendor_session));
         assert_eq!((one.ended, one.replaced, &one.mark), (other.ended, other.replaced, &other.mark));
+        assert_eq!((one.started_at_ms, one.ended_at_ms), (other.started_at_ms, other.ended_at_ms));
     }
     assert!(one.standings.keys().eq(other.standings.keys()));
     for (one, other) in one.standings.values().zip(other.standings.values()) {

@@ -105,9 +105,9 @@ impl Models {
                 degraded: false,
             }));
         };
-        let part = || Ok(Reading { value: json!({"text": "fine"}), evidence: Vec::new() });
+        let part = |score: u64| Ok(Reading { value: json!({"text": "fine", "score": score}), evidence: Vec::new() });
         Ok(Output::Insights(Answered {
-            members: keys.iter().map(|_| part()).collect(),
+            members: keys.iter().map(|_| part(random.below(10))).collect(),
             model: "m".to_owned(),
             endpoint: "e".to_owned(),
             attempts: 1,

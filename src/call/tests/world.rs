@@ -17,6 +17,7 @@ use crate::call::config::{IngestConfig, LimitsConfig};
 use crate::call::input::Input;
 use crate::call::record::decode;
 use crate::call::{Call, Log, Settings};
+use crate::rules::Rules;
 use crate::types::{CallId, EndScope, StreamId};
 
 /// How often what goes wrong, per mille, and how the run is set up.
@@ -91,6 +92,34 @@ fn registries() -> &'static [(Arc<Registry>, bool)] {
     })
 }
 
+/// Sets of rules: none, and those of every kind. The words are those of scripts, and the value is that of the models.
+fn rule_sets() -> &'static [Arc<Rules>] {
+    static SETS: OnceLock<Vec<Arc<Rules>>> = OnceLock::new();
+    SETS.get_or_init(|| {
+        let configs = [
+            "",
+            "[word]\nkind = \"keyword\"\nany = [\"w2\", \"/w[0-9]*7/\"]\nruns = [\"summary\"]\n\
+             [by_a]\nkind = \"keyword\"\nany = [\"/w/\"]\nspeaker = \"A\"\n\
+             [quiet]\nkind = \"silence\"\nover_ms = 400\n\
+             [late]\nkind = \"absence\"\nany = [\"w3\"]\nwithin_ms = 300\n",
+            "[mood]\nkind = \"insight\"\nanalysis = \"summary\"\nat = \"/score\"\nbelow = 5\n\
+             [low]\nkind = \"insight\"\nanalysis = \"sentiment_turn\"\nat = \"/score\"\nbelow = 7\nfor_ms = 200\n\
+             [of_stream]\nkind = \"absence\"\nany = [\"/w[0-9]*1/\"]\nwithin_ms = 1000\nof = \"stream\"\n\
+             [after]\nkind = \"absence\"\nany = [\"/w[0-9]*5/\"]\nwithin_ms = 150\nafter = \"word\"\n\
+             [word]\nkind = \"keyword\"\nany = [\"/w[0-9]*3/\"]\nspeaker = \"R1\"\n\
+             [both]\nkind = \"overlap\"\nover_ms = 100\n",
+        ];
+        let read = |config: &str| {
+            let mut problems = Problems::default();
+            let table: toml::Table = config.parse().expect("toml");
+            let rules = Rules::read(Some(toml::Value::Table(table)), &mut problems);
+            assert_eq!(problems.into_vec().len(), 0, "{config}");
+            Arc::new(rules)
+        };
+        configs.into_iter().map(read).collect()
+    })
+}
+
 fn ms(random: &mut Random, of: &[u64]) -> Duration {
     Duration::from_millis(random.pick(of))
 }
@@ -108,7 +137,12 @@ impl World {
             held: ms(&mut random, &[100, 1_000, 5_000]),
             ..IngestConfig::read(None, &mut problems)
         };
-        let limits = LimitsConfig::read(None, &mut problems);
+        let rules = Arc::clone(&rule_sets()[random.index(rule_sets().len())]);
+        let limits = LimitsConfig {
+            alerts_per_call: random.pick(&[3, 1_000]),
+            alert_pause: ms(&mut random, &[0, 0, 700]),
+            ..LimitsConfig::read(None, &mut problems)
+        };
         let default_analyses = analyses.defaults();
         let knobs = Knobs {
             commits_at_once: random.pick(&[0, 500, 1_000]),
@@ -145,8 +179,8 @@ impl World {
         let mut world = Self {
             random,
             knobs,
-            settings: Arc::new(Settings { analyses, default_analyses, ingest, limits }),
-            checks: Checks::new(&call_id),
+            checks: Checks::new(&call_id, &limits),
+            settings: Arc::new(Settings { analyses, default_analyses, rules, ingest, limits }),
             call_id,
             now_ms: 0,
             loaded_ms: 0,

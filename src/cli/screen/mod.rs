@@ -3,6 +3,7 @@
 //! Knows the frames of DESIGN 5.2 only by their field names, and skips those that it does not know. Text from others is
 //! made harmless before it is written.
 
+mod alerts;
 mod text;
 mod value;
 
@@ -109,6 +110,8 @@ impl<W: Write> Screen<W> {
             }
             "insight.updated" => self.insight(&call, &frame["insight"])?,
             "insight.failed" => self.failed(&call, frame)?,
+            "alert.raised" => self.alert(&call, &frame["alert"])?,
+            "alert.cleared" => self.cleared(&call, &frame["alert"])?,
             "snapshot" => self.snapshot(&call, frame)?,
             "call.started" => self.event(&call, "call started")?,
             "call.failed" => self.event(&call, "call failed")?,
@@ -248,6 +251,9 @@ impl<W: Write> Screen<W> {
             if insight["turns"].is_null() {
                 self.insight(call, insight)?;
             }
+        }
+        for alert in state["alerts"].as_array().into_iter().flatten() {
+            self.alert(call, alert)?;
         }
         Ok(())
     }

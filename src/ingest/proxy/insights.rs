@@ -52,6 +52,7 @@ pub(super) async fn send(
     let mut reader = deps.hub.reader(Interest::Calls(vec![(call.clone(), after)]), Wants::INSIGHTS.and(Wants::END));
     let filter = Filter {
         analyses: None,
+        no_alerts: true,
         include: Include { turns: false, words: false, partials: false, deltas: false },
         latest: Vec::new(),
     };

@@ -92,11 +92,17 @@ fn what_memory_alone_knew_is_in_the_file_after_the_next_change() {
 }
 
 fn any_entry() -> impl Strategy<Value = Entry> {
-    let numbers = (0_i64..3, prop::option::of(0_i64..3), 0_u32..3, 0_u64..3);
+    let numbers = (0_i64..3, prop::option::of(0_i64..3), 0_u32..3, 0_u64..3, prop::option::of(1_i64..3));
     let maps = (btree_map("s_[0-3]", 0_u64..3, 0..4), btree_map("s_[0-3]", 0_u64..3, 0..4));
     let state = prop_oneof![Just(CallState::Open), Just(CallState::Completed), Just(CallState::Failed)];
     (state, "[ab]", prop::option::of(0_u8..2), numbers, maps).prop_map(
-        |(state, epoch, meta, (started_at_ms, ended_at_ms, open_streams, turns), (connections, positions))| Entry {
+        |(
+            state,
+            epoch,
+            meta,
+            (started_at_ms, ended_at_ms, open_streams, turns, due_at_ms),
+            (connections, positions),
+        )| Entry {
             epoch,
             state,
             // A value may be null: that is no absence.
@@ -108,6 +114,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
             ended_at_ms,
             open_streams,
             turns,
+            due_at_ms,
             connections,
             positions: positions.into_iter().map(|(stream, at)| (stream, at.into())).collect(),
             ..entry("c_1")

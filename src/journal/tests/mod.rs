@@ -85,6 +85,7 @@ pub(super) fn entry(name: &str) -> Entry {
         connections: Default::default(),
         positions: Default::default(),
         outline: None,
+        due_at_ms: None,
     }
 }
 

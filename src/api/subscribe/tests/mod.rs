@@ -59,6 +59,7 @@ fn fold(store: &Memory, call: &CallId, upto: Seq) -> Option<View> {
         turns: Vec::new(),
         streams: Vec::new(),
         insights: BTreeMap::new(),
+        alerts: Vec::new(),
     };
     for record in records.iter().take_while(|record| record.seq <= upto) {
         view.seq = record.seq;

@@ -1,0 +1,260 @@
+//! A call on a virtual clock, and what is durable of it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::analysis::Registry;
+use crate::base::settings::Problems;
+use crate::call::config::{IngestConfig, LimitsConfig};
+use crate::call::input::{Attach, Detach, Frames, Input, Now};
+use crate::call::record::{self, Outgoing, Private};
+use crate::call::{Call, Log, Settings};
+use crate::protocol::Event;
+use crate::rules::Rules;
+use crate::types::directory::Entry;
+use crate::types::{
+    CallId, Carry, Coverage, Evidence, Final, Insight, LatencyMs, Provenance, Revision, Status, StreamId, SttEvent,
+    TokenUsage, TurnKey, TurnNo,
+};
+
+/// Wall time at which every call here begins, ms since 1970.
+pub(super) const BEGAN_MS: i64 = 1_790_000_000_000;
+
+/// A call, its clock, and what is durable of it.
+pub(super) struct Bench {
+    settings: Arc<Settings>,
+    pub(super) call: Call,
+    /// Since the call began.
+    now_ms: u64,
+    loaded_ms: u64,
+    pub(super) log: Vec<Outgoing>,
+    pub(super) entry: Option<Entry>,
+    /// By stream: the number of its connection, and frames so far.
+    connections: BTreeMap<String, (u64, u64)>,
+}
+
+fn section<T>(text: &str, read: impl FnOnce(Option<toml::Value>, &mut Problems) -> T) -> T {
+    let mut problems = Problems::default();
+    let table: toml::Table = text.parse().expect("toml");
+    let read = read(Some(toml::Value::Table(table)), &mut problems);
+    let problems: Vec<String> = problems.into_vec().iter().map(ToString::to_string).collect();
+    assert!(problems.is_empty(), "{problems:?}");
+    read
+}
+
+fn stream(name: &str) -> StreamId {
+    StreamId::parse(name).expect("id")
+}
+
+impl Bench {
+    /// Alerts may follow one another at once, unless `limits` says otherwise.
+    pub(super) fn settings(rules: &str, analyses: &str, limits: &str) -> Settings {
+        let pause = if limits.contains("alert_pause_ms") { "" } else { "alert_pause_ms = 0\n" };
+        let never = "idle_timeout_ms = 86400000\nmax_silence_ms = 86400000\nlinger_ms = 86400000";
+        let analyses = section(analyses, |value, problems| Registry::read(value, Path::new("."), problems));
+        Settings {
+            default_analyses: analyses.defaults(),
+            analyses: Arc::new(analyses),
+            rules: Arc::new(section(rules, Rules::read)),
+            ingest: section(never, IngestConfig::read),
+            limits: section(&format!("{pause}{limits}"), LimitsConfig::read),
+        }
+    }
+
+    /// A call with the stream `s_1`.
+    pub(super) fn new(rules: &str, analyses: &str, limits: &str) -> Self {
+        Self::start(Self::settings(rules, analyses, limits))
+    }
+
+    pub(super) fn start(settings: Settings) -> Self {
+        let settings = Arc::new(settings);
+        let log = Log::new(CallId::parse("c_1").expect("id"));
+        let now = Now { ms: 0, unix_ms: BEGAN_MS };
+        let call = Call::new(Arc::clone(&settings), log, None, false, Box::new(|| 7), now);
+        let (log, connections) = (Vec::new(), BTreeMap::new());
+        let mut bench = Self { settings, call, now_ms: 0, loaded_ms: 0, log, entry: None, connections };
+        bench.connect("s_1", &json!({}));
+        bench
+    }
+
+    pub(super) fn now(&self) -> Now {
+        Now { ms: self.now_ms - self.loaded_ms, unix_ms: BEGAN_MS + i64::try_from(self.now_ms).expect("short") }
+    }
+
+    pub(super) fn input(&mut self, input: Input) {
+        let now = self.now();
+        self.call.on(input, now);
+        self.settle();
+    }
+
+    pub(super) fn settle(&mut self) {
+        let now = self.now();
+        self.call.on(Input::Settle, now);
+        while let Some(batch) = self.call.batch(now) {
+            assert_eq!(batch.after, self.log.len() as u64);
+            self.log.extend(batch.records);
+            if let Some(entry) = batch.entry {
+                self.entry = Some(entry);
+            }
+            let head = self.log.len() as u64;
+            self.call.on(Input::Committed { head }, now);
+        }
+    }
+
+    pub(super) fn connect(&mut self, name: &str, meta: &Value) {
+        let attach = Attach {
+            peer: self.now_ms + 1,
+            stream: stream(name),
+            dialect: crate::stt::dialect("sidetone").expect("a dialect"),
+            offset_ms: None,
+            meta: meta.as_object().cloned().unwrap_or_default(),
+            analyses: None,
+            variants: BTreeMap::new(),
+            question: None,
+        };
+        let given = self.connections.values().map(|(connection, _)| *connection).max().unwrap_or(0);
+        self.connections.insert(name.to_owned(), (given + 1, 0));
+        self.input(Input::Attach(attach));
+    }
+
+    pub(super) fn disconnect(&mut self, name: &str) {
+        let (connection, _) = self.connections[name];
+        self.input(Input::Detach(Detach { connection, stream: stream(name) }));
+    }
+
+    pub(super) fn event_on(&mut self, name: &str, event: SttEvent) {
+        let (connection, count) = self.connections.get_mut(name).expect("connected");
+        *count += 1;
+        let frames = Frames {
+            connection: *connection,
+            stream: stream(name),
+            count: *count,
+            carry: Arc::new(Carry::default()),
+            events: vec![event],
+            asks: Vec::new(),
+            lease: None,
+        };
+        self.input(Input::Frames { frames: Box::new(frames), watched: false });
+    }
+
+    pub(super) fn say_on(&mut self, name: &str, order: u64, speaker: &str, text: &str, times: Option<(u64, u64)>) {
+        let last = Final {
+            key: TurnKey::Order(order),
+            formatted: true,
+            text: text.to_owned(),
+            speaker: Some(speaker.to_owned()),
+            words: Vec::new(),
+            start_ms: times.map(|(start, _)| start),
+            end_ms: times.map(|(_, end)| end),
+            language: None,
+            confidence: None,
+        };
+        self.event_on(name, SttEvent::Final(Box::new(last)));
+    }
+
+    pub(super) fn say(&mut self, order: u64, speaker: &str, text: &str) {
+        self.say_on("s_1", order, speaker, text, None);
+    }
+
+    pub(super) fn partial(&mut self, order: u64, text: &str) {
+        let event = SttEvent::Partial { key: TurnKey::Order(order), speaker: None, text: text.to_owned() };
+        self.event_on("s_1", event);
+    }
+
+    pub(super) fn revise(&mut self, order: u64, speaker: Option<&str>, text: Option<&str>) {
+        let revision = Revision {
+            key: TurnKey::Order(order),
+            speaker: speaker.map(str::to_owned),
+            text: text.map(str::to_owned),
+            words: Vec::new(),
+        };
+        self.event_on("s_1", SttEvent::Revise(Box::new(revision)));
+    }
+
+    pub(super) fn meta(&mut self, meta: &Value) {
+        self.event_on("s_1", SttEvent::Meta(meta.as_object().cloned().expect("an object")));
+    }
+
+    /// A result of an analysis, as a task would have published it.
+    pub(super) fn insight(&mut self, analysis: &str, value: Value, evidence: Vec<Evidence>) {
+        let known = self.call.log.standings.get(analysis).map_or(0, |standing| standing.rev);
+        let insight = Insight {
+            id: "i_1".into(),
+            analysis: analysis.into(),
+            rev: known + 1,
+            status: Status::Provisional,
+            degraded: false,
+            turn: None,
+            covers: Coverage { from: Some(0), to: Some(0), turns: 1, verbatim_from: Some(0), revision: 1 },
+            behind_turns: 0,
+            trigger: "manual".into(),
+            value,
+            evidence,
+            provenance: Provenance {
+                route: "r".into(),
+                variant: "a".into(),
+                model: "m".into(),
+                endpoint: "e".into(),
+                prompt: "p".into(),
+                attempts: 1,
+                usage: TokenUsage::default(),
+                cost_usd: None,
+            },
+            latency_ms: LatencyMs::default(),
+        };
+        self.call.now = self.now();
+        self.call.emit(&Event::InsightUpdated { insight: Arc::new(insight) }, &Private::default());
+        self.settle();
+    }
+
+    /// Time passes, and the call is woken when it wants to be.
+    pub(super) fn pass(&mut self, ms: u64) {
+        let until = self.now_ms + ms;
+        let mut tries = 0;
+        while let Some(at) = self.call.wake_at().map(|at| at + self.loaded_ms).filter(|at| *at <= until) {
+            tries = if at > self.now_ms { 0 } else { tries + 1 };
+            assert!(tries < 10, "it wakes for nothing, again and again");
+            self.now_ms = self.now_ms.max(at);
+            self.input(Input::Timer);
+        }
+        self.now_ms = until;
+    }
+
+    /// The daemon is killed, and is away for so long. The call is then rebuilt from its log, by the records as they are.
+    pub(super) fn restart(&mut self, away_ms: u64) {
+        self.now_ms += away_ms;
+        self.loaded_ms = self.now_ms;
+        let mut log = Log::new(CallId::parse("c_1").expect("id"));
+        for (seq, stored) in (1..).zip(&self.log) {
+            log.restore(record::decode(seq, &stored.frame, &stored.private).expect("a record")).expect("in order");
+        }
+        assert_eq!(log.alerts, self.call.log.alerts, "the log says what the call knew");
+        let now = self.now();
+        self.call = Call::new(Arc::clone(&self.settings), log, self.entry.as_ref(), false, Box::new(|| 7), now);
+        self.settle();
+    }
+
+    /// All alerts so far: `+a_1 rule@ms` when raised, `-a_1 …` when cleared.
+    pub(super) fn alerts(&self) -> Vec<String> {
+        let decoded =
+            (1..).zip(&self.log).map(|(seq, stored)| record::decode(seq, &stored.frame, b"").expect("a record"));
+        let line = |mark: &str, id: &str, rule: &str, at: &str| {
+            let ms = crate::base::time::parse_rfc3339(at).expect("a time") - BEGAN_MS;
+            format!("{mark}{id} {rule}@{ms}")
+        };
+        let lines = decoded.filter_map(|decoded| match &decoded.event {
+            Event::AlertRaised { alert } => Some(line("+", &alert.id, &alert.rule, &decoded.at)),
+            Event::AlertCleared { alert } => Some(line("-", &alert.id, &alert.rule, &decoded.at)),
+            _ => None,
+        });
+        lines.collect()
+    }
+
+    /// Turn and quote of the open alert of a rule.
+    pub(super) fn open(&self, rule: &str) -> Option<(Option<TurnNo>, Option<String>)> {
+        self.call.log.alerts.open(rule).map(|alert| (alert.turn, alert.quote.clone()))
+    }
+}
