@@ -26,5 +26,6 @@ pub mod session;
 pub mod sink;
 pub mod standin;
 pub mod stt;
+pub mod transcript;
 pub mod turns;
 pub mod types;

@@ -64,10 +64,11 @@ fn operation(route: &Route) -> Value {
         operation["description"] = json!(format!("With `{parameter}` the key needs the scope {} too.", scope.as_str()));
     }
     if route.body_bytes > 0 {
+        let schema = route.body_schema.map_or_else(|| json!({"type": "object"}), |schema| schema());
         operation["requestBody"] = json!({
             "required": true,
             "description": format!("At most {} bytes.", route.body_bytes),
-            "content": {"application/json": {"schema": {"type": "object"}}},
+            "content": {"application/json": {"schema": schema}},
         });
     } else if route.verb == Verb::Post {
         operation["requestBody"] = json!({
@@ -168,6 +169,9 @@ mod tests {
         assert_eq!(erase["parameters"][0]["name"], "id");
         let completion = &document["paths"]["/v1/chat/completions"]["post"];
         assert_eq!(completion["requestBody"]["description"], "At most 16777216 bytes.");
+        let body = &document["paths"]["/v1/transcripts"]["post"]["requestBody"]["content"]["application/json"];
+        let formats = &body["schema"]["properties"]["format"]["enum"];
+        assert_eq!(*formats, json!(["vtt", "srt", "zoom", "teams", "otter", "text"]));
         assert_eq!(document["paths"]["/healthz"]["get"]["security"], json!([]));
         assert!(document["paths"]["/v1/models/{id}"]["get"].is_object());
     }

@@ -71,6 +71,8 @@ pub(super) struct Route {
     pub(super) query: &'static [&'static str],
     /// Largest body that it reads, bytes; 0: it reads none.
     pub(super) body_bytes: usize,
+    /// The schema of the body, if it is known here.
+    pub(super) body_schema: Option<fn() -> serde_json::Value>,
     pub(super) form: Form,
     handler: fn(MethodFilter) -> MethodRouter<Arc<Api>>,
 }
@@ -83,7 +85,19 @@ const fn route(
     about: &'static str,
     handler: fn(MethodFilter) -> MethodRouter<Arc<Api>>,
 ) -> Route {
-    Route { verb, path, access, also: None, takes_token: false, about, query: &[], body_bytes: 0, form, handler }
+    Route {
+        verb,
+        path,
+        access,
+        also: None,
+        takes_token: false,
+        about,
+        query: &[],
+        body_bytes: 0,
+        body_schema: None,
+        form,
+        handler,
+    }
 }
 
 /// The largest body that a request's route reads, bytes; the router puts it on each request.
@@ -105,6 +119,10 @@ impl Route {
 
     const fn with_body(self, body_bytes: usize) -> Self {
         Self { body_bytes, ..self }
+    }
+
+    const fn with_schema(self, schema: fn() -> serde_json::Value) -> Self {
+        Self { body_schema: Some(schema), ..self }
     }
 
     /// The refusal in this route's form; a socket's handler sends its own after the upgrade.
@@ -136,10 +154,16 @@ pub(super) static ROUTES: &[Route] = &[
     route(Get, "/models", Scopes(&[Gateway]), OpenAi, "Models that can be named", |method| on(method, models::list)),
     route(Get, "/v1/models/{*id}", Scopes(&[Gateway]), OpenAi, "One model", |method| on(method, models::show)),
     route(Get, "/models/{*id}", Scopes(&[Gateway]), OpenAi, "One model", |method| on(method, models::show)),
-    route(Post, "/v1/transcripts", Scopes(&[Gateway]), Problem, "The analyses of a whole recording", |method| {
-        on(method, transcripts::post)
-    })
-    .with_body(64 * MIB),
+    route(
+        Post,
+        "/v1/transcripts",
+        Scopes(&[Gateway]),
+        Problem,
+        "The analyses of a whole recording or transcript",
+        |method| on(method, transcripts::post),
+    )
+    .with_body(64 * MIB)
+    .with_schema(transcripts::schema),
     route(Get, "/v1/ingest", Scopes(&[Ingest]), Socket, "The socket of a producer", |method| {
         on(method, super::ingest_socket)
     })

@@ -1,5 +1,5 @@
-//! `POST /v1/transcripts`: a whole recording at once. It becomes a call like any other, whose analyses run when it ends;
-//! the answer is what they came to.
+//! `POST /v1/transcripts`: a whole recording at once, or a transcript file. It becomes a call like any other, whose analyses
+//! run when it ends; the answer is what they came to.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -28,6 +28,7 @@ use crate::ingest::whole::{Whole, WholeError};
 use crate::llm::RequestError;
 use crate::protocol::event::Kind;
 use crate::stt;
+use crate::transcript::{self, Format, Transcript};
 use crate::types::{CallId, JsonMap, Seq};
 
 /// Bytes of events read at once.
@@ -41,6 +42,10 @@ const INLINE_BYTES: usize = 64 * 1024;
 const KEPT_BYTES: usize = 128;
 /// and this many times its text: the text itself and its decoded events.
 const KEPT_TIMES: usize = 4;
+/// Estimated memory of a transcript file while it is read: this many times its text,
+const FILE_TIMES: usize = 4;
+/// and so many bytes a line.
+const LINE_BYTES: usize = 96;
 
 #[derive(Deserialize)]
 #[serde(expecting = "a JSON object")]
@@ -59,6 +64,33 @@ struct Posted<'a> {
     recording: Option<&'a RawValue>,
     #[serde(default)]
     dialect: Option<String>,
+    /// A transcript file's text.
+    #[serde(default, borrow)]
+    text: Option<&'a RawValue>,
+    /// Its format.
+    #[serde(default)]
+    format: Option<String>,
+}
+
+/// The schema of a body, for `/openapi.json`.
+pub(super) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "Exactly one of turns, recording, text.",
+        "properties": {
+            "turns": {"type": "array", "items": {"type": "object", "required": ["text"], "properties": {
+                "speaker": {"type": "string"}, "text": {"type": "string"},
+                "start_ms": {"type": "integer", "minimum": 0}, "end_ms": {"type": "integer", "minimum": 0},
+            }}},
+            "recording": {"type": "array", "items": {"type": "object"}},
+            "dialect": {"type": "string", "description": "Of the recording."},
+            "text": {"type": "string", "description": "A transcript file, with its format."},
+            "format": {"type": "string", "enum": transcript::names()},
+            "call_id": {"type": "string"},
+            "meta": {"type": "object"},
+            "analyses": {"type": "array", "items": {"type": "string"}},
+        },
+    })
 }
 
 fn bad(message: impl Into<String>) -> ApiError {
@@ -82,13 +114,20 @@ fn parse_counted<'a, T: Deserialize<'a>>(under: &str, json: &'a RawValue, lease:
 }
 
 impl<'a> Posted<'a> {
-    /// The frames, checked.
-    fn whole(&self, limits: &LimitsConfig, lease: &mut Lease) -> Result<Whole, ApiError> {
-        let (name, default, list) = match (self.turns, self.recording) {
-            (Some(turns), None) => ("turns", "sidetone", turns),
-            (None, Some(lines)) => ("recording", "assemblyai", lines),
-            _ => return Err(bad("expected exactly one of turns, recording")),
+    /// The frames, checked; and what was read of a transcript file.
+    fn whole(&self, limits: &LimitsConfig, lease: &mut Lease) -> Result<(Whole, Option<Value>), ApiError> {
+        let (name, default, list) = match (self.turns, self.recording, self.text) {
+            (Some(turns), None, None) => ("turns", "sidetone", turns),
+            (None, Some(lines), None) => ("recording", "assemblyai", lines),
+            (None, None, Some(text)) => {
+                let (whole, read) = self.file(text, limits, lease)?;
+                return Ok((whole, Some(read)));
+            }
+            _ => return Err(bad("expected exactly one of turns, recording, text")),
         };
+        if self.format.is_some() {
+            return Err(bad(format!("format: it is that of a text; {name} have a dialect")));
+        }
         let dialect = self.dialect.as_deref().unwrap_or(default);
         if name == "turns" && dialect != "sidetone" {
             return Err(bad(format!("dialect: turns are in the dialect sidetone, not {dialect:?}; give a recording")));
@@ -101,7 +140,7 @@ impl<'a> Posted<'a> {
         let whole = Whole::read(dialect, frames.iter().map(|frame| &**frame), limits)
             .map_err(|(position, complaint)| bad(format!("{name}[{position}]: {}", complaint.message)))?;
         if whole.has_turns() {
-            return Ok(whole);
+            return Ok((whole, None));
         }
         let why = whole
             .not_understood()
@@ -109,10 +148,50 @@ impl<'a> Posted<'a> {
         Err(bad(format!("{name}: {why}")))
     }
 
+    /// The frames of a transcript file, checked; and what was read of it.
+    fn file(&self, text: &RawValue, limits: &LimitsConfig, lease: &mut Lease) -> Result<(Whole, Value), ApiError> {
+        if self.dialect.is_some() {
+            return Err(bad("dialect: it is that of a recording; a text has a format"));
+        }
+        let format = self
+            .format
+            .as_deref()
+            .ok_or_else(|| bad(format!("format: required with text; one of {}", names::list(&transcript::names()))))?;
+        let format = transcript::format(format).map_err(|message| bad(format!("format: {message}")))?;
+        let text: String = parse_counted("text", text, lease)?;
+        let lines = text.bytes().filter(|byte| matches!(byte, b'\n' | b'\r')).count();
+        let bytes = text.len() * FILE_TIMES + lines * LINE_BYTES;
+        lease.grow(bytes).map_err(ApiError::in_flight)?;
+        let (format, file) =
+            transcript::read(text.as_bytes(), Some(format)).map_err(|error| bad(format!("text: {error}")))?;
+        drop(text);
+        lease.shrink(bytes);
+        let dialect = stt::dialect("sidetone").ok_or_else(|| ApiError::internal("a dialect is missing"))?;
+        let frames: Vec<String> = transcript::frames(&file.turns).map(|(_, frame)| frame).collect();
+        let kept = frames.iter().map(|frame| KEPT_BYTES + KEPT_TIMES * frame.len()).sum();
+        lease.grow(kept).map_err(ApiError::in_flight)?;
+        let whole =
+            Whole::read(dialect, frames.iter().map(String::as_str), limits).map_err(|(position, complaint)| {
+                let line = file.turns.get(position).map_or(1, |turn| turn.line);
+                bad(format!("text: line {line}: {}", complaint.message))
+            })?;
+        Ok((whole, read_of(format, &file)))
+    }
+
     fn call(&self) -> Result<CallId, ApiError> {
         let Some(name) = &self.call_id else { return Ok(CallId::mint()) };
         CallId::parse(name).map_err(|error| bad(format!("call_id: {error}")))
     }
+}
+
+/// What the answer says of a transcript file.
+fn read_of(format: &dyn Format, file: &Transcript) -> Value {
+    let mut read = json!({"format": format.name(), "times": file.times.as_str()});
+    if !file.left_out.is_empty() {
+        let left_out = file.left_out.iter().map(|part| json!({"line": part.line, "message": part.message}));
+        read["left_out"] = left_out.collect();
+    }
+    read
 }
 
 /// The frames of a list; their memory is added to `lease`.
@@ -162,6 +241,8 @@ struct Asked {
     meta: JsonMap,
     analyses: Option<Vec<String>>,
     whole: Whole,
+    /// What was read of a transcript file.
+    file: Option<Value>,
     lease: Lease,
 }
 
@@ -188,8 +269,8 @@ fn read(api: &Api, body: &[u8], mut lease: Lease) -> Result<Asked, ApiError> {
         let message = names::unknown("analysis", name, deps.call.analyses.names());
         return Err(ApiError::bad_request("unknown_analysis", message));
     }
-    let whole = posted.whole(&deps.call.limits, &mut lease)?;
-    Ok(Asked { call: posted.call()?, meta, analyses, whole, lease })
+    let (whole, file) = posted.whole(&deps.call.limits, &mut lease)?;
+    Ok(Asked { call: posted.call()?, meta, analyses, whole, file, lease })
 }
 
 /// Takes a recording and answers with its insights.
@@ -212,7 +293,7 @@ pub(super) async fn post(
     } else {
         read(&api, &body, lease)?
     };
-    let Asked { call, meta, analyses, whole, lease } = asked;
+    let Asked { call, meta, analyses, whole, file, lease } = asked;
     let known = api.store.entry(&call).await;
     if known.map_err(|error| ApiError::unavailable("journal_unavailable", error.to_string()))?.is_some() {
         return Err(taken(&call));
@@ -258,6 +339,9 @@ pub(super) async fn post(
     lost.extend(refused.iter().map(|error| json!({"code": error.code, "message": error.message})));
     if !lost.is_empty() {
         answer["errors"] = lost.into();
+    }
+    if let Some(file) = file {
+        answer["transcript"] = file;
     }
     Ok(Json(answer).into_response())
 }

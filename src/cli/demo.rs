@@ -10,8 +10,7 @@ mod model;
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::ControlFlow;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use crate::config::Config;
 use crate::protocol::subscribe::Include;
 use crate::recording;
 use crate::stt;
-use crate::types::{CallId, id};
+use crate::types::CallId;
 
 use super::discovery;
 use super::meter::Meter;
@@ -34,6 +33,7 @@ use super::replay::{self, CallReport, Play, Speed, Totals};
 use super::screen::{self, Screen};
 use super::serve::Stop;
 use super::target::Target;
+use super::temporary::Folder;
 use super::watch::{Heard, Positions, Selection, follow};
 use fallback::Fallback;
 use model::{Chosen, Need};
@@ -97,8 +97,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode> {
     } else {
         runtime.block_on(find_model(args))?
     };
-    let folder = Folder::create()?;
-    let base = format!("[storage]\ndir = {:?}\n{CONFIG}\n", folder.0.display().to_string());
+    let folder = Folder::create("demo")?;
+    let base = format!("[storage]\ndir = {:?}\n{CONFIG}\n", folder.path().display().to_string());
     let lines = chosen.as_ref().map(model::configuration).unwrap_or_default();
     progress::step("Starting a daemon on a free loopback port; its data is in a temporary folder, deleted at the end");
     let running = app::start(parse(&format!("{base}{lines}"))?, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
@@ -288,27 +288,6 @@ The dashboard is at {url}/#{CALL_ID}, and the documentation at {url}/docs/; `sid
         target.http(&ask_path("summary")),
         r#"{"model": "local", "transcript": {"call_id": "demo"}, "messages": [{"role": "user", "content": "What happened?"}]}"#,
     )
-}
-
-/// A private temporary folder, deleted on drop.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn create() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("sidetone-demo-{}", id::random_suffix()));
-        std::fs::DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .with_context(|| format!("cannot create {}; TMPDIR names another place", path.display()))?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // A folder that is left behind is small and private, and the system cleans its folder of temporary files.
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 #[cfg(test)]

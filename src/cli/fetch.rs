@@ -74,10 +74,20 @@ fn read(target: &Target, path: &str, status: StatusCode, body: &[u8]) -> Result<
 /// # Cancel safety
 /// Dropping the future drops the connection.
 pub(crate) async fn post(target: &Target, path: &str, body: &Value) -> Result<Value> {
-    let body = Bytes::from(body.to_string());
-    let (status, body) = tokio::time::timeout(TIMEOUT, exchange(target, Method::POST, path, body))
+    post_within(target, path, body.to_string(), TIMEOUT).await
+}
+
+/// [`post`] of a text that is JSON, whose answer may take up to `timeout`.
+///
+/// # Errors
+/// As [`post`].
+///
+/// # Cancel safety
+/// As [`post`].
+pub(crate) async fn post_within(target: &Target, path: &str, body: String, timeout: Duration) -> Result<Value> {
+    let (status, body) = tokio::time::timeout(timeout, exchange(target, Method::POST, path, body.into()))
         .await
-        .map_err(|_| anyhow!("no answer from {} within {} s", target.http(path), TIMEOUT.as_secs()))?
+        .map_err(|_| anyhow!("no answer from {} within {} s", target.http(path), timeout.as_secs()))?
         .with_context(|| format!("cannot post to {}", target.http(path)))?;
     if status != StatusCode::OK {
         bail!("{} answered {status}: {}", target.http(path), reason(&body));

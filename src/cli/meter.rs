@@ -47,6 +47,11 @@ impl Meter {
         self.bar.suspend(|| anstream::eprintln!("{} {text}", "warning:".yellow().bold()));
     }
 
+    /// Runs `write`, which writes to a terminal, while the bar is not there.
+    pub(crate) fn hidden<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.bar.suspend(write)
+    }
+
     /// Removes the bar.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();

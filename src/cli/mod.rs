@@ -3,8 +3,10 @@
 //!
 //! Exit codes: 0 success, 1 failure, 2 invalid command line.
 
+mod analyze;
 mod cert;
 mod check;
+mod convert;
 mod demo;
 mod dialects;
 mod discovery;
@@ -12,6 +14,7 @@ mod fetch;
 mod healthcheck;
 mod help;
 mod init;
+mod input;
 mod key;
 mod meter;
 mod models;
@@ -31,6 +34,8 @@ mod settings;
 mod stream;
 mod table;
 mod target;
+mod temporary;
+mod turns;
 mod usage;
 mod watch;
 
@@ -56,6 +61,7 @@ use crate::types::id;
 Start here:
   sidetone demo                                    a bundled call, no key and no network needed
   sidetone serve                                   the daemon
+  sidetone analyze meeting.vtt                     the analyses of a transcript file
   sidetone replay call.jsonl                       a recording into the daemon
   sidetone watch                                   what the daemon makes of it
   sidetone help                                    commands, and the topics of the documentation"
@@ -75,6 +81,10 @@ enum Command {
     Init(init::InitArgs),
     /// Play recordings into a daemon
     Replay(Box<replay::ReplayArgs>),
+    /// Analyse transcript files and recordings
+    Analyze(Box<analyze::AnalyzeArgs>),
+    /// Write a transcript file as a recording
+    Convert(convert::ConvertArgs),
     /// Show calls and insights live
     Watch(watch::WatchArgs),
     /// Record a call of a running daemon
@@ -125,6 +135,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Usage(args) => client(usage::run(args)),
         Command::Models(args) => client(models::run(args)),
         Command::Replay(args) => client(replay::run(*args)),
+        Command::Analyze(args) => analyze::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Watch(args) => client(watch::run(args)),
         Command::Record(args) => client(record::run(args)),
         Command::Stream(args) => client(stream::run(args)),

@@ -51,6 +51,11 @@ impl StorageConfig {
         Self { dir }
     }
 
+    /// A data directory that no file names.
+    pub fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
     /// The data directory. The journal lies in it itself, as do the files of client keys and the admin socket.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -43,6 +43,7 @@ topics! {
     rules, "rules.md", "alerts: words that are said or not said, silence, overlap, values of insights";
     proxy, "proxy.md", "in front of speech-to-text: existing clients, insights in the stream, sources";
     recordings, "recordings.md", "recording, replaying, and analysing finished calls";
+    transcripts, "transcripts.md", "transcript files: captions of meetings, reports, conversion";
     sinks, "sinks.md", "pushing events to your systems: webhooks and websockets";
     metrics, "metrics.md", "metrics for Prometheus, alerts, traces";
     errors, "errors.md", "close codes and error codes, and when to come back";

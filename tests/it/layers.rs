@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The layer of each top-level module. A module may name those of the layers below it.
 const LAYERS: &[&[&str]] = &[
     &["types", "base", "docs"],
-    &["protocol", "stt", "llm", "analysis", "context", "recording", "rules", "turns", "call"],
+    &["protocol", "stt", "llm", "analysis", "context", "recording", "rules", "transcript", "turns", "call"],
     &["gateway", "journal", "keys", "ledger", "hub", "placement", "standin"],
     &["session", "sink"],
     &["ingest", "api", "config", "standin"],
@@ -29,6 +29,8 @@ const NEIGHBOURS: &[(&str, &str)] = &[
     ("call", "rules"),
     ("call", "stt"),
     ("call", "turns"),
+    // A transcript's turns become the frames of a recording.
+    ("transcript", "protocol"),
     ("hub", "journal"),
     ("placement", "journal"),
     // The HTTP surface mounts the producers' socket; the configuration is made of everybody's sections.
@@ -68,7 +70,8 @@ const ONLY: &[(&str, &[&str])] = &[
 ];
 
 /// Modules that must be free of input and output, clocks and the async runtime.
-const PURE: &[&str] = &["protocol", "stt", "llm", "analysis", "context", "rules", "turns", "call", "types"];
+const PURE: &[&str] =
+    &["protocol", "stt", "llm", "analysis", "context", "rules", "transcript", "turns", "call", "types"];
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("read src") {

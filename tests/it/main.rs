@@ -50,6 +50,7 @@ mod sinks;
 mod soak;
 mod subscribe;
 mod surrogates;
+mod transcript_files;
 mod transcripts;
 mod upgrade;
 mod users;

@@ -13,10 +13,10 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 
 use crate::base::ws::{self, ClientSocket, Incoming, Utf8Bytes, WsError};
-use crate::cli::fetch;
 use crate::cli::meter::Meter;
 use crate::cli::reconnect::{Backoff, after_dial};
 use crate::cli::target::{Target, next_step};
+use crate::cli::turns;
 use crate::protocol::close::{CloseCode, ReconnectWhen, reconnect_after};
 use crate::protocol::ingest::{self, ServerFrame, Welcome};
 use crate::protocol::{self, ErrorFrame, Event, Reconnect};
@@ -43,8 +43,6 @@ const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// How long acks are awaited on a connection that the daemon asked us to leave.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
-/// Number of turns per page of the list.
-const PAGE: usize = 1000;
 
 /// Parameters of a replay.
 pub(crate) struct Play<'a> {
@@ -75,7 +73,7 @@ pub(crate) struct Play<'a> {
 pub(crate) async fn play(play: Play<'_>) -> (CallReport, Result<()>) {
     let mut producer = Producer::new(play);
     let played = producer.run().await;
-    let listed = producer.list_turns().await;
+    let listed = turns::list(producer.play.target, producer.play.call_id, producer.play.patience).await;
     let sent = producer.outbox.furthest();
     let (listed, result) = match (listed, played) {
         (Ok(listed), played) => (listed, played),
@@ -403,23 +401,6 @@ impl<'a> Producer<'a> {
         }
         self.play.meter.advance(self.outbox.furthest() - fresh);
         batch
-    }
-
-    /// All turns of the call, as the daemon lists them.
-    async fn list_turns(&self) -> Result<Vec<Listed>> {
-        let mut turns = Vec::new();
-        let mut after = String::new();
-        loop {
-            let path = format!("/v1/calls/{}/turns?limit={PAGE}{after}", self.play.call_id);
-            let Some(page) = fetch::get_patiently(self.play.target, &path, self.play.patience).await? else { break };
-            turns.extend(serde_json::from_value::<Vec<Listed>>(page["turns"].clone())?);
-            after = match &page["next"] {
-                Value::Null => break,
-                Value::String(next) => format!("&after={next}"),
-                next => format!("&after={next}"),
-            };
-        }
-        Ok(turns)
     }
 
     fn report(self, listed: &[Listed], sent: usize) -> CallReport {

@@ -129,7 +129,8 @@ fn variant(text: &str) -> Result<(String, String), String> {
     }
 }
 
-fn json_object(text: &str) -> Result<String, String> {
+/// Validates a JSON object.
+pub(crate) fn json_object(text: &str) -> Result<String, String> {
     let object: serde_json::Map<String, serde_json::Value> =
         surrogates::from_str(text).map_err(|error| format!("expected a JSON object: {error}"))?;
     Ok(serde_json::Value::Object(object).to_string())

@@ -13,9 +13,9 @@ use std::io::{self, IsTerminal as _, Write};
 use owo_colors::{AnsiColors, OwoColorize as _, Style};
 use serde_json::Value;
 
-use text::{clock, tail, wrap};
+use text::{tail, wrap};
 
-pub(crate) use text::harmless;
+pub(crate) use text::{clock, harmless};
 use value::{Line, lines as value_lines, unverified};
 
 /// Returns true if the reader of our output (such as `head`) has closed it.
@@ -127,6 +127,18 @@ impl<W: Write> Screen<W> {
             }
             _ => {}
         }
+        self.out.flush()
+    }
+
+    /// Shows quotes below an insight.
+    ///
+    /// # Errors
+    /// The output is closed.
+    pub(crate) fn quotes(&mut self, quotes: &[String]) -> io::Result<()> {
+        let lines: Vec<Line> = quotes.iter().map(|quote| Line { depth: 1, text: harmless(quote) }).collect();
+        self.pause()?;
+        // Dimmed, as what is known already.
+        self.value(&lines, &lines)?;
         self.out.flush()
     }
 

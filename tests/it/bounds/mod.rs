@@ -42,6 +42,7 @@ const SUBJECTS: &[Subject] = &[
         bounds: Bounds { cpu_ms: 20_000, us_per_step: 40, mib: 192 },
     },
     Subject { name: "prompt", case: subjects::prompt, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
+    Subject { name: "file", case: subjects::file, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 192 } },
     Subject { name: "config", case: subjects::config, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
     Subject { name: "frame", case: subjects::frame, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
     Subject { name: "answer", case: subjects::answer, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },

@@ -13,6 +13,7 @@ use sidetone::llm::repair::{self, REPAIRING};
 use sidetone::llm::schema::{CHECKING, SchemaError, Validator, compiling_work};
 use sidetone::llm::{ChatRequest, ChatResponse, PROVIDERS, sse};
 use sidetone::stt::DIALECTS;
+use sidetone::transcript as files;
 use sidetone::types::{CallId, JsonMap, StreamId, Turn};
 
 use super::Case;
@@ -201,6 +202,49 @@ pub(super) fn config(chance: &mut Chance) -> Case {
     Box::new(move || {
         if let Err(problems) = Config::parse(&lines, folder()) {
             assert!(problems.iter().all(|problem| problem.message.len() < 100_000), "a problem is said in few words");
+        }
+        Spent::default()
+    })
+}
+
+/// A transcript file: parts of all formats, each repeated, in every format and in the one that is found out.
+pub(super) fn file(chance: &mut Chance) -> Case {
+    const PARTS: [&str; 20] = [
+        "WEBVTT\n\n",
+        "00:01.000 --> 00:02.000\n",
+        "1\n00:00:01,000 --> 00:00:02,000\n",
+        "NOTE x\n",
+        "<v Ann>",
+        "<c.a><00:01.000>",
+        "&amp;&",
+        "<<{\\",
+        "Ann: one two three\n",
+        "[Ann] 10:00:00\n",
+        "Ann Lee  0:15  \n",
+        "[0:15] Ann (0:16): so\n",
+        "10:00:00\tFrom Ann to Bob:",
+        "- a\n-b\n",
+        ">> ",
+        "{\"spokenText\":\"a\"}\n",
+        ": ",
+        "\n",
+        "\r",
+        "\u{feff}",
+    ];
+    let mut text = String::new();
+    for _ in 0..1 + count(chance, 30) {
+        let times = 1 + count(chance, 20_000);
+        text.push_str(&pick(chance, &PARTS).repeat(times));
+        if once_in(chance, 3) {
+            text.push_str(&self::text(chance, 50_000));
+        }
+    }
+    Box::new(move || {
+        let formats = files::FORMATS.iter().copied().map(Some).chain(std::iter::once(None));
+        for format in formats {
+            if let Err(error) = files::read(text.as_bytes(), format) {
+                assert!(error.line > 0 && error.message.len() < 2_000, "{error}");
+            }
         }
         Spent::default()
     })
