@@ -4,10 +4,11 @@
 //! The built-in analyses are folders like a user's. To add one, see [`builtin`].
 //!
 //! A folder holds:
-//! * `v1.j2`, `v2.j2`, …: prompt versions. Messages begin with a line `=== system ===`, `=== user ===` or
-//!   `=== assistant ===`; the rest is a Jinja template. Variables: `transcript`, `meta`, `call_id`, and `turns` (how many),
-//!   or, per turn, `turn` (its number), `speaker`, `text`, `language` and `before` (the lines of the `context_turns` turns
-//!   before it). All of them come in escaped.
+//! * `v1.j2`, `v2.j2`, …: prompt versions, Jinja templates. Either the file is one section `=== instructions ===`, which
+//!   says what is asked in the [layout] that all analyses share, or it has messages, which begin with a line
+//!   `=== system ===`, `=== user ===` or `=== assistant ===`. Variables: `transcript` (in messages), `meta`, `call_id`, and
+//!   `turns` (how many), or, per turn, `turn` (its number), `speaker`, `text`, `language` and `before` (the lines of the
+//!   `context_turns` turns before it). All of them come in escaped.
 //! * `schema.json`: what the answer must be. Every `{turn, quote}` in an answer is checked against the transcript, and
 //!   marked `"unverified": true` where the words are not there. A top-level `evidence` of `{turn, quote}` is lifted out of
 //!   the value and published beside it.
@@ -17,10 +18,12 @@
 mod builtin;
 mod evidence;
 pub mod folder;
+mod layout;
 mod position;
 mod prompt;
 mod question;
 mod registry;
+pub mod request;
 mod settings;
 pub mod trigger;
 
@@ -33,14 +36,15 @@ pub use folder::{Fault, Folder, load_dir};
 pub use prompt::{Prompt, RenderError};
 pub use question::{Question, Spoken};
 pub use registry::Registry;
+pub use request::Asked;
 pub use settings::{On, Settings};
 
 use crate::base::budget::{Budget, Exceeded};
 use crate::base::names;
 use crate::context::Snapshot;
+use crate::llm::ChatRequest;
 use crate::llm::local::Method;
 use crate::llm::schema::{SchemaError, Validator, pointer_to};
-use crate::llm::{ChatRequest, ResponseFormat};
 use crate::types::{CallId, Evidence, JsonMap, TurnNo};
 
 /// What an analysis is asked of.
@@ -175,22 +179,13 @@ impl Analysis {
         })
     }
 
-    /// The request that asks `prompt` of `snapshot`. The transcript's lines are shared with the snapshot.
+    /// The request that asks this analysis alone, without a value that stands. The transcript's text is shared with the
+    /// snapshot.
     ///
     /// # Errors
     /// The template fails on what is known of this call.
     pub fn request(&self, prompt: &Prompt, snapshot: &Snapshot, facts: &Facts) -> Result<ChatRequest, RenderError> {
-        Ok(ChatRequest {
-            messages: prompt.render(snapshot, facts)?,
-            max_tokens: self.settings.max_output_tokens,
-            temperature: self.settings.temperature,
-            response_format: Some(ResponseFormat::JsonSchema {
-                name: schema_name(&self.name),
-                schema: Arc::clone(&self.schema),
-                strict: self.strict,
-            }),
-            ..ChatRequest::default()
-        })
+        request::request(&[Asked { analysis: self, prompt, current: None }], snapshot, facts)
     }
 
     /// Upper estimate of the steps of [`Analysis::read`].

@@ -1,6 +1,7 @@
-//! One version of an analysis' prompt: a template file of messages, checked when it is read.
+//! One version of an analysis' prompt: a template file, checked when it is read. It has either messages, which say where
+//! the transcript goes, or instructions alone, which stand in the layout that all analyses share.
 //!
-//! Knows no transcript's text: the template is rendered with a mark where the transcript goes, and the lines of a
+//! Knows no transcript's text: the template is rendered with a mark where the transcript goes, and the parts of a
 //! snapshot, shared and not copied, take the mark's place. Nothing that is inserted is ever read as a template.
 
 mod check;
@@ -14,7 +15,7 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use sha2::{Digest as _, Sha256};
 
 use super::folder::{Fault, version_of};
-use super::{Facts, Scope, position};
+use super::{Facts, Scope, layout, position};
 use crate::base::budget::{Bound, Exceeded, TOO_COMPLEX};
 use crate::context::Snapshot;
 use crate::llm::{Message, Role, Text};
@@ -35,13 +36,25 @@ pub struct Prompt {
     pub hash8: Arc<str>,
     /// `analysis/version@hash8`, as in an insight's provenance.
     pub id: Arc<str>,
-    /// Whether it holds the transcript (always, where the analysis is rolling).
-    pub has_transcript: bool,
+    kind: Kind,
+    /// Whether the messages have the transcript (always, where the analysis is rolling).
+    has_transcript: bool,
+    /// Whether what stands before the transcript is the same in every prompt of a call.
+    stable: bool,
     roles: Vec<Role>,
     /// Messages that say the same every time.
     fixed: Vec<Option<Text>>,
     /// One template for each message, named by its position.
     templates: Environment<'static>,
+}
+
+/// What a template file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Messages, with the transcript in one of them.
+    Messages,
+    /// One text that says what is asked.
+    Instructions,
 }
 
 impl fmt::Debug for Prompt {
@@ -75,8 +88,9 @@ impl Prompt {
         let mut templates = Environment::new();
         templates.set_undefined_behavior(UndefinedBehavior::Chainable);
         templates.set_fuel(Some(TEMPLATE_FUEL.most));
+        let (kind, sections) = sections(file, source, scope)?;
         let mut roles = Vec::new();
-        for (role, start, text) in messages(file, source)? {
+        for (role, start, text) in sections {
             // The lines before it are blanked, so that errors name the file's own lines.
             let padded = format!("{}{text}", "\n".repeat(source[..start].matches('\n').count()));
             templates
@@ -85,13 +99,16 @@ impl Prompt {
             check::variables(file, &padded, &templates, roles.len(), scope)?;
             roles.push(role);
         }
-        let digest = Sha256::digest(format!("{source}\0{schema}").as_bytes());
+        let shared = if kind == Kind::Instructions { layout::SYSTEM } else { "" };
+        let digest = Sha256::digest(format!("{source}\0{schema}\0{shared}").as_bytes());
         let hash8 = hex::encode(&digest[..4]);
         let mut prompt = Self {
             version: version.into(),
             id: format!("{name}/{version}@{hash8}").into(),
             hash8: hash8.into(),
+            kind,
             has_transcript: false,
+            stable: false,
             fixed: vec![None; roles.len()],
             roles,
             templates,
@@ -100,12 +117,30 @@ impl Prompt {
         Ok(prompt)
     }
 
+    /// Whether it is asked in the layout that all analyses share, so that several can be asked at once.
+    pub fn bundles(&self) -> bool {
+        self.kind == Kind::Instructions
+    }
+
+    /// What is asked, for one job.
+    ///
+    /// # Errors
+    /// The template fails on what is known of this call (its `meta`, say), or the prompt has messages.
+    pub(super) fn instructions(&self, snapshot: &Snapshot, facts: &Facts) -> Result<String, RenderError> {
+        if self.kind != Kind::Instructions {
+            return Err(self.wrong("bad_prompt", "it has messages of its own, so it is asked alone".to_owned()));
+        }
+        if let Some(text) = self.fixed.first().and_then(Option::as_ref) {
+            return Ok(text.to_string());
+        }
+        Ok(self.render(0, &variables::of(snapshot, facts))?.trim().to_owned())
+    }
+
     /// The messages for one job.
     ///
     /// # Errors
     /// The template fails on what is known of this call (its `meta`, say).
-    pub(super) fn render(&self, snapshot: &Snapshot, facts: &Facts) -> Result<Vec<Message>, RenderError> {
-        let wrong = |code, message: String| RenderError { id: Arc::clone(&self.id), code, message };
+    pub(super) fn messages(&self, snapshot: &Snapshot, facts: &Facts) -> Result<Vec<Message>, RenderError> {
         let mut variables: Option<Value> = None;
         let mut seen = 0;
         let mut out = Vec::with_capacity(self.roles.len());
@@ -115,31 +150,32 @@ impl Prompt {
                 continue;
             }
             let variables = variables.get_or_insert_with(|| variables::of(snapshot, facts));
-            let rendered = self
-                .templates
-                .get_template(&index.to_string())
-                .and_then(|template| template.render(variables.clone()))
-                .map_err(|error| {
-                    wrong(if is_out_of_fuel(&error) { TOO_COMPLEX } else { "bad_prompt" }, brief(&error))
-                })?;
-            let mut text = Text::default();
-            let mut parts = rendered.trim().split(MARK);
-            if let Some(first) = parts.next() {
-                text.push(first);
-            }
-            for part in parts {
-                seen += 1;
-                for line in snapshot.lines() {
-                    text.push(line);
+            let rendered = self.render(index, variables)?;
+            let rendered = rendered.trim();
+            seen += rendered.matches(MARK).count();
+            out.push(match rendered.split_once(MARK) {
+                Some((before, after)) => {
+                    let content = layout::content(before, snapshot, after, self.stable);
+                    Message { role: *role, content, ..Message::default() }
                 }
-                text.push(part);
-            }
-            out.push(Message::text(*role, text));
+                None => Message::text(*role, rendered),
+            });
         }
         if seen != usize::from(self.has_transcript) {
-            return Err(wrong("bad_prompt", format!("the transcript stood {seen} times in it")));
+            return Err(self.wrong("bad_prompt", format!("the transcript stood {seen} times in it")));
         }
         Ok(out)
+    }
+
+    fn render(&self, index: usize, variables: &Value) -> Result<String, RenderError> {
+        let template = self.templates.get_template(&index.to_string());
+        template
+            .and_then(|template| template.render(variables.clone()))
+            .map_err(|error| self.wrong(if is_out_of_fuel(&error) { TOO_COMPLEX } else { "bad_prompt" }, brief(&error)))
+    }
+
+    fn wrong(&self, code: &'static str, message: String) -> RenderError {
+        RenderError { id: Arc::clone(&self.id), code, message }
     }
 
     /// Renders with made-up facts: finds unknown filters, and how often the transcript stands in it.
@@ -165,33 +201,64 @@ impl Prompt {
             counts.push(count);
         }
         check::undefined(file, &self.templates, scope)?;
-        let allowed = match scope {
-            Scope::Rolling => 1..=1,
-            Scope::Turn => 0..=1,
+        let (allowed, what) = match (self.kind, scope) {
+            (Kind::Instructions, _) => (0..=0, "be left out of instructions: the layout shows it before them"),
+            (Kind::Messages, Scope::Rolling) => {
+                (1..=1, "stand in it exactly once, by itself and whatever is known of a call")
+            }
+            (Kind::Messages, Scope::Turn) => {
+                (0..=1, "stand in it at most once, by itself and whatever is known of a call")
+            }
         };
         let count = counts[1];
         if counts[0] != count || !allowed.contains(&count) {
-            let what = if scope == Scope::Rolling { "exactly once" } else { "at most once" };
             let whole: String =
                 self.templates.templates().map(|(_, template)| template.source().to_owned()).max().unwrap_or_default();
-            let message = format!(
-                "{{{{ transcript }}}} must stand in it {what}, by itself and whatever is known of a call; it stands \
-                 there {count} times"
-            );
+            let message = format!("{{{{ transcript }}}} must {what}; it stands there {count} times");
             return Err(match position::variable(&whole, "transcript") {
                 Some(at) => Fault::at(file, &whole, at, message),
                 None => Fault { file: file.to_owned(), at: Some((1, 1)), message },
             });
         }
         self.has_transcript = count == 1;
+        self.stable = self.is_stable();
         Ok(())
+    }
+
+    /// Whether nothing before the transcript can differ between two prompts of a call, as far as the templates show it.
+    fn is_stable(&self) -> bool {
+        for index in 0..self.roles.len() {
+            let Ok(template) = self.templates.get_template(&index.to_string()) else { return false };
+            let source = template.source();
+            let named = position::variable(source, "transcript");
+            let shown = named.and_then(|at| source[..at].trim_end().trim_end_matches('-').strip_suffix("{{"));
+            if named.is_some() != shown.is_some() {
+                return false;
+            }
+            let alone = Environment::new();
+            // Inside of a block: what is before it cannot be read by itself.
+            let Ok(before) = alone.template_from_str(shown.unwrap_or(source)) else { return false };
+            let volatile =
+                |name: &String| name != "call_id" && variables::names(Scope::Rolling).contains(&name.as_str());
+            if before.undeclared_variables(false).iter().any(volatile) {
+                return false;
+            }
+            if shown.is_some() {
+                return true;
+            }
+        }
+        false
     }
 }
 
-/// The messages of a template file: role, byte offset, text. Without any `=== role ===` line, all of it is the user's.
-fn messages<'a>(file: &str, source: &'a str) -> Result<Vec<(Role, usize, &'a str)>, Fault> {
-    let mut messages: Vec<(Role, usize, &str)> = Vec::new();
+/// A section of a template file: role, byte offset, text.
+type Section<'a> = (Role, usize, &'a str);
+
+/// The sections of a template file. Without any `=== role ===` line, all of it is the user's.
+fn sections<'a>(file: &str, source: &'a str, scope: Scope) -> Result<(Kind, Vec<Section<'a>>), Fault> {
+    let mut sections: Vec<Section<'_>> = Vec::new();
     let mut begun: Option<(Role, usize)> = None;
+    let mut instructions: Option<usize> = None;
     let mut offset = 0;
     for line in source.split_inclusive('\n') {
         let heading = line.trim().strip_prefix("===").and_then(|rest| rest.strip_suffix("===")).map(str::trim);
@@ -200,14 +267,20 @@ fn messages<'a>(file: &str, source: &'a str) -> Result<Vec<(Role, usize, &'a str
                 "system" => Role::System,
                 "user" => Role::User,
                 "assistant" => Role::Assistant,
+                "instructions" => {
+                    instructions = Some(offset);
+                    Role::User
+                }
                 _ => {
-                    let message =
-                        format!("expected === system ===, === user === or === assistant ===, found {:?}", line.trim());
+                    let message = format!(
+                        "expected === instructions ===, === system ===, === user === or === assistant ===, found {:?}",
+                        line.trim()
+                    );
                     return Err(Fault::at(file, source, offset, message));
                 }
             };
             match begun {
-                Some((role, start)) => messages.push((role, start, &source[start..offset])),
+                Some((role, start)) => sections.push((role, start, &source[start..offset])),
                 None if source[..offset].trim().is_empty() => {}
                 None => return Err(Fault::at(file, source, 0, "text before the first === role === line")),
             }
@@ -216,14 +289,25 @@ fn messages<'a>(file: &str, source: &'a str) -> Result<Vec<(Role, usize, &'a str
         offset += line.len();
     }
     let (role, start) = begun.unwrap_or((Role::User, 0));
-    messages.push((role, start, &source[start..]));
-    if let Some((_, start, _)) = messages.iter().find(|(_, _, text)| text.trim().is_empty()) {
-        return Err(Fault::at(file, source, start.saturating_sub(1), "the message is empty"));
+    sections.push((role, start, &source[start..]));
+    if let Some((_, start, _)) = sections.iter().find(|(_, _, text)| text.trim().is_empty()) {
+        return Err(Fault::at(file, source, start.saturating_sub(1), "the section is empty"));
     }
-    if messages.iter().all(|(role, _, _)| *role != Role::User) {
+    if let Some(at) = instructions {
+        if scope == Scope::Turn {
+            let message = "=== instructions === is for rolling analyses; a per-turn prompt has messages";
+            return Err(Fault::at(file, source, at, message));
+        }
+        if sections.len() > 1 {
+            let message = "=== instructions === must be the only section: the layout gives the messages around it";
+            return Err(Fault::at(file, source, at, message));
+        }
+        return Ok((Kind::Instructions, sections));
+    }
+    if sections.iter().all(|(role, _, _)| *role != Role::User) {
         return Err(Fault::at(file, source, 0, "there is no === user === message"));
     }
-    Ok(messages)
+    Ok((Kind::Messages, sections))
 }
 
 fn fault(file: &str, source: &str, error: &minijinja::Error) -> Fault {

@@ -85,7 +85,7 @@ impl Question {
         self.chat.messages.iter().any(|message| match &message.content {
             Content::Text(text) => named(&text.to_string()),
             Content::Parts(parts) => parts.iter().filter_map(|part| part.get("text")?.as_str()).any(named),
-            Content::None => false,
+            Content::None | Content::Blocks(_) => false,
         })
     }
 
@@ -178,7 +178,7 @@ fn expand(message: &mut Message, value: &impl Fn(Placeholder) -> String) {
                 }
             }
         }
-        Content::None => {}
+        Content::None | Content::Blocks(_) => {}
     }
 }
 

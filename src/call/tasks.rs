@@ -11,7 +11,7 @@ use super::effects::TaskEffect;
 use super::schedule::{Cause, Last, Phase};
 use super::task::{Asks, Begun, BegunMember, Choice, Chosen, Member, Run, Start, Target, TaskKey, TaskNo};
 use crate::analysis::{Analysis, Facts};
-use crate::context::{DEFAULT_BUDGET_TOKENS, Snapshot};
+use crate::context::{DEFAULT_BUDGET_TOKENS, Snapshot, Window};
 use crate::protocol::FailureCode;
 use crate::types::TurnNo;
 
@@ -140,16 +140,12 @@ impl Call {
             let before = settings().map(|settings| settings.context_turns).max().unwrap_or(0);
             return context.snapshot_turn(turn, before, budget);
         }
-        let slot = match asked.first() {
-            Some(first) if !is_final => self.schedule.rolling(&first.key.analysis),
-            _ => None,
-        };
-        match slot {
+        match asked.first().and_then(|first| self.schedule.rolling(&first.key.analysis)) {
             Some(slot) => {
                 slot.window.set_budget(budget);
-                context.snapshot(&mut slot.window)
+                if is_final { context.snapshot_final(&mut slot.window) } else { context.snapshot(&mut slot.window) }
             }
-            None => context.snapshot_final(budget),
+            None => context.snapshot_final(&mut Window::new(budget)),
         }
     }
 

@@ -102,8 +102,8 @@ fn print(text: &str) -> std::io::Result<()> {
 
 fn text_of(message: &Message) -> String {
     match &message.content {
-        Content::Text(text) => text.to_string(),
-        other => format!("{other:?}"),
+        Content::Parts(parts) => format!("{parts:?}"),
+        content => content.plain(),
     }
 }
 
@@ -194,7 +194,9 @@ fn moment(recording: &Recording, dialect: &dyn Dialect, analysis: &Analysis, at:
         (Scope::Rolling, Some(at)) => {
             Moment { snapshot: context.snapshot_to(&mut window, at + 1), meta, turn: None, turns: count }
         }
-        (Scope::Rolling, None) => Moment { snapshot: context.snapshot_final(budget), meta, turn: None, turns: count },
+        (Scope::Rolling, None) => {
+            Moment { snapshot: context.snapshot_final(&mut window), meta, turn: None, turns: count }
+        }
     })
 }
 

@@ -1,10 +1,9 @@
-//! Consecutive turns with the tokens of their lines, and the text that a prompt shows of them.
+//! Consecutive turns with the tokens of their prompt lines.
 //!
-//! Knows neither the other chunks of its call nor a snapshot. Text is rendered when it is asked for the first time.
+//! Knows neither the other chunks of its call nor a snapshot, and no text of a prompt.
 
 use std::sync::{Arc, OnceLock};
 
-use super::line;
 use crate::types::{Turn, TurnNo};
 
 /// Consecutive turns.
@@ -14,62 +13,52 @@ pub(super) struct Chunk {
     /// Estimated tokens of each turn's line; 0 where it has none.
     pub tokens: Vec<u32>,
     pub total: u64,
-    rendered: OnceLock<Rendered>,
+    spoken: OnceLock<Spoken>,
 }
 
-/// Consecutive turns as a prompt shows them.
-#[derive(Debug, Clone)]
-pub(super) struct Rendered {
-    /// Their lines.
-    pub text: Arc<str>,
-    /// First and last ordinal that has a line.
+/// Which of some turns have a line.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Spoken {
+    /// First and last ordinal that has one.
     pub span: Option<(TurnNo, TurnNo)>,
     /// How many have one.
     pub turns: u64,
 }
 
 impl Chunk {
-    /// All its turns as lines; made at the first call.
-    pub(super) fn rendered(&self) -> &Rendered {
-        self.rendered.get_or_init(|| Rendered::of(&self.turns))
-    }
-
-    /// The same turns without rendered text: a copy to be changed.
-    pub(super) fn unrendered(&self) -> Self {
-        Self { rendered: OnceLock::new(), ..self.clone() }
+    /// Which of its turns have a line; counted at the first call.
+    pub(super) fn spoken(&self) -> Spoken {
+        *self.spoken.get_or_init(|| Spoken::of(&self.turns, &self.tokens))
     }
 
     pub(super) fn push(&mut self, turn: &Arc<Turn>, tokens: u32) {
         self.turns.push(Arc::clone(turn));
         self.tokens.push(tokens);
         self.total += u64::from(tokens);
+        self.spoken = OnceLock::new();
     }
 
     pub(super) fn replace(&mut self, at: usize, turn: &Arc<Turn>, tokens: u32) {
         self.turns[at] = Arc::clone(turn);
         self.total = self.total - u64::from(self.tokens[at]) + u64::from(tokens);
         self.tokens[at] = tokens;
+        self.spoken = OnceLock::new();
     }
 }
 
-impl Rendered {
-    pub(super) fn of(turns: &[Arc<Turn>]) -> Self {
-        let mut text = String::new();
-        for turn in turns {
-            line::render(turn, &mut text);
-        }
-        let (span, count) = span(turns);
-        Self { text: text.into(), span, turns: count }
+impl Spoken {
+    /// Of turns and the tokens of their lines.
+    pub(super) fn of(turns: &[Arc<Turn>], tokens: &[u32]) -> Self {
+        let with_lines = turns.iter().zip(tokens).filter(|(_, tokens)| **tokens > 0).map(|(turn, _)| turn.turn);
+        with_lines.fold(Self::default(), |known, turn| known.and(Self { span: Some((turn, turn)), turns: 1 }))
     }
-}
 
-/// First and last ordinal that has a line, and how many have one.
-pub(super) fn span(turns: &[Arc<Turn>]) -> (Option<(TurnNo, TurnNo)>, u64) {
-    let with_lines = turns.iter().filter(|turn| line::has_line(turn)).map(|turn| turn.turn);
-    with_lines.fold((None, 0), |(span, count), turn| {
-        (
-            span.map_or(Some((turn, turn)), |(from, to): (TurnNo, TurnNo)| Some((from.min(turn), to.max(turn)))),
-            count + 1,
-        )
-    })
+    /// Of both.
+    pub(super) fn and(self, other: Self) -> Self {
+        let span = match (self.span, other.span) {
+            (Some((from, to)), Some((first, last))) => Some((from.min(first), to.max(last))),
+            (one, other) => one.or(other),
+        };
+        Self { span, turns: self.turns + other.turns }
+    }
 }

@@ -1,18 +1,17 @@
-//! The turns of a call in chunks with their prompt lines, and the sticky window that bounds what a prompt holds.
+//! The turns of a call in chunks, with the tokens of their prompt lines, and the snapshots that are taken of them.
 //!
-//! Knows no number given to a turn (that is the turn table's) and no prompt. A new turn costs O(1), a revision one
-//! chunk, a snapshot O(chunks). Rendered text is made when a snapshot asks for it, and can be forgotten.
+//! Knows no number given to a turn (that is the turn table's), no prompt and no text of one. A new turn costs O(1), a
+//! revision one chunk, a snapshot O(chunks).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::chunk::Chunk;
+use super::chunk::{Chunk, Spoken};
+use super::part::Part;
 use super::snapshot::{Piece, Snapshot};
+use super::window::{Shown, Window};
 use super::{line, tokens};
 use crate::types::{Turn, TurnNo};
-
-/// Tokens of transcript that a prompt holds at most, unless an analysis says otherwise.
-pub const DEFAULT_BUDGET_TOKENS: u64 = 16_000;
 
 /// How many replacements [`Context::revised_since`] remembers.
 const MAX_REPLACED: usize = 256;
@@ -24,38 +23,9 @@ const CHUNK_TURNS: usize = 32;
 pub struct Context {
     full: Vec<Arc<Chunk>>,
     tail: Chunk,
-    /// Lines of the tail's turns.
-    tail_lines: Vec<Arc<str>>,
     revision: u64,
     /// The newest replacements: the context's revision after each, and the turn.
     replaced: VecDeque<(u64, TurnNo)>,
-}
-
-/// Where one analysis' prompts begin: stays until they would be over budget, then leaves in one step down to half.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Window {
-    /// Tokens of transcript at most.
-    pub budget_tokens: u64,
-    /// The first ordinal that is still in.
-    pub from: TurnNo,
-}
-
-impl Window {
-    /// A window from the call's first turn.
-    pub fn new(budget_tokens: u64) -> Self {
-        Self { budget_tokens, from: 0 }
-    }
-
-    /// Changes the budget; the start stays where it is.
-    pub fn set_budget(&mut self, budget_tokens: u64) {
-        self.budget_tokens = budget_tokens;
-    }
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self::new(DEFAULT_BUDGET_TOKENS)
-    }
 }
 
 impl Context {
@@ -79,20 +49,15 @@ impl Context {
             self.replaced.push_back((self.revision, turn.turn));
         }
         if index < in_full {
-            let mut chunk = self.full[index / CHUNK_TURNS].unrendered();
-            chunk.replace(index % CHUNK_TURNS, turn, cost);
-            self.full[index / CHUNK_TURNS] = Arc::new(chunk);
+            Arc::make_mut(&mut self.full[index / CHUNK_TURNS]).replace(index % CHUNK_TURNS, turn, cost);
         } else if index < self.len() {
             self.tail.replace(index - in_full, turn, cost);
-            self.tail_lines[index - in_full] = text.into();
         } else {
             debug_assert_eq!(index, self.len(), "turns are numbered without holes");
             self.tail.push(turn, cost);
-            self.tail_lines.push(text.into());
         }
         if self.tail.turns.len() == CHUNK_TURNS {
             self.full.push(Arc::new(std::mem::take(&mut self.tail)));
-            self.tail_lines.clear();
         }
     }
 
@@ -114,10 +79,17 @@ impl Context {
     /// Whether a turn up to the ordinal `to` was replaced after the context had that revision. Says yes where that is
     /// longer ago than it remembers.
     pub fn revised_since(&self, revision: u64, to: Option<TurnNo>) -> bool {
+        let touched = |to| self.replaced_since(revision).is_none_or(|mut replaced| replaced.any(|turn| turn <= to));
+        to.is_some_and(touched)
+    }
+
+    /// The turns that were replaced after the context had that revision; `None` where that is longer ago than it
+    /// remembers.
+    pub(super) fn replaced_since(&self, revision: u64) -> Option<impl Iterator<Item = TurnNo>> {
         let forgotten = self.replaced.len() == MAX_REPLACED
             && self.replaced.front().is_some_and(|(oldest, _)| *oldest > revision.saturating_add(1));
-        let newest = self.replaced.iter().rev().take_while(|(at, _)| *at > revision);
-        to.is_some_and(|to| forgotten || newest.into_iter().any(|(_, turn)| *turn <= to))
+        let newest = self.replaced.iter().rev().take_while(move |(at, _)| *at > revision).map(|(_, turn)| *turn);
+        (!forgotten).then_some(newest)
     }
 
     /// Estimated tokens of one turn's line: what triggers count.
@@ -127,33 +99,33 @@ impl Context {
         chunk.and_then(|chunk| chunk.tokens.get(index % CHUNK_TURNS)).map_or(0, |tokens| u64::from(*tokens))
     }
 
-    /// All turns in the window, which moves if they are over its budget. Never over budget: a turn that alone is over
-    /// it leaves too, and a snapshot can be empty.
+    /// All turns in the window, which grows by those that are new, or moves if they are over its budget. Never over
+    /// budget: a turn that alone is over it leaves too, and a snapshot can be empty.
     pub fn snapshot(&self, window: &mut Window) -> Snapshot {
         self.snapshot_to(window, self.len() as TurnNo)
     }
 
-    /// As [`Context::snapshot`], of the turns below the ordinal `until` alone.
+    /// As [`Context::snapshot`], of the turns below the ordinal `until` alone. A window that has shown later turns already
+    /// stays as it is.
     pub fn snapshot_to(&self, window: &mut Window, until: TurnNo) -> Snapshot {
-        let until = usize::try_from(until).unwrap_or(usize::MAX).min(self.len());
-        let from = usize::try_from(window.from).unwrap_or(usize::MAX).min(until);
-        let from = self.fit(from, until, window.budget_tokens, window.budget_tokens / 2);
-        // A snapshot of earlier turns never takes the window back.
-        window.from = window.from.max(from as TurnNo);
-        Snapshot::new(self.revision, self.pieces(from, until), true)
+        let until = until.min(self.len() as TurnNo);
+        if until < window.until() {
+            let from = self.fit(window.from().min(until), until, window.budget(), window.budget() / 2);
+            return self.once(from, until);
+        }
+        let shown = window.show(self, until);
+        Snapshot::new(self.revision, self.pieces(index(window.from()), index(until)), shown)
     }
 
     /// One turn alone, and beside it, not covered, at most `before` turns with text that come before it, as far as they
     /// fit `budget_tokens`.
     pub fn snapshot_turn(&self, turn: TurnNo, before: usize, budget_tokens: u64) -> Snapshot {
-        let from = usize::try_from(turn).unwrap_or(usize::MAX).min(self.len());
-        let pieces = self.pieces(from, (from + 1).min(self.len()));
         let (mut tokens, mut earlier) = (0, Vec::new());
-        for index in (0..from).rev() {
+        for turn in (0..turn.min(self.len() as TurnNo)).rev() {
             if earlier.len() == before {
                 break;
             }
-            let Some(known) = self.at(index).filter(|turn| line::has_line(turn)) else { continue };
+            let Some(known) = self.get(turn).filter(|turn| line::has_line(turn)) else { continue };
             tokens += self.tokens(known.turn);
             if tokens > budget_tokens {
                 break;
@@ -161,52 +133,76 @@ impl Context {
             earlier.push(Arc::clone(known));
         }
         earlier.reverse();
-        Snapshot::with_before(self.revision, pieces, true, earlier)
+        let (from, until) = (turn, turn.saturating_add(1).min(self.len() as TurnNo));
+        let pieces = self.pieces(index(from), index(until));
+        Snapshot::with_before(self.revision, pieces, self.shown_once(from, until), earlier)
     }
 
-    /// The last word on a call: the newest turns that fit, in order of `start_ms`.
-    pub fn snapshot_final(&self, budget_tokens: u64) -> Snapshot {
-        let from = self.fit(0, self.len(), budget_tokens, budget_tokens);
-        let mut turns: Vec<Arc<Turn>> =
-            self.turns(from, self.len()).filter(|turn| line::has_line(turn)).cloned().collect();
-        if turns.is_sorted_by_key(|turn| turn.start_ms) {
-            // Same order, so that the lines rendered before are shared, and caches still hit.
-            return Snapshot::new(self.revision, self.pieces(from, self.len()), true);
+    /// The last word on a call: the newest turns that fit, in order of `start_ms`. Where the window shows just these in
+    /// that order, it is a snapshot of the window, so that the prefix that a vendor keeps is read once more.
+    pub fn snapshot_final(&self, window: &mut Window) -> Snapshot {
+        let (len, budget) = (self.len() as TurnNo, window.budget());
+        let from = self.fit(0, len, budget, budget);
+        let mut turns = self.turns_of(from, len);
+        turns.retain(|turn| line::has_line(turn));
+        let in_order = turns.is_sorted_by_key(|turn| turn.start_ms);
+        if !in_order {
+            turns.sort_by_key(|turn| turn.start_ms);
+            let shown = Shown::once(Part::new(turns.clone()), self.total(from, len));
+            return Snapshot::out_of_order(self.revision, turns, shown);
         }
-        turns.sort_by_key(|turn| turn.start_ms);
-        let tokens = (from..self.len()).map(|index| self.tokens(index as TurnNo)).sum();
-        Snapshot::new(self.revision, vec![Piece::rendered(turns, tokens)], false)
+        let shown = if from == window.from() { window.extend(self, len).ok() } else { None };
+        match shown {
+            Some(shown) => Snapshot::new(self.revision, self.pieces(index(from), index(len)), shown),
+            None => self.once(from, len),
+        }
     }
 
-    /// Drops rendered text, for a call that is idle. The next snapshot makes the same bytes again.
-    pub fn forget_text(&mut self) {
-        for chunk in &mut self.full {
-            *chunk = Arc::new(chunk.unrendered());
-        }
+    /// A snapshot that shares its text with no other.
+    fn once(&self, from: TurnNo, until: TurnNo) -> Snapshot {
+        Snapshot::new(self.revision, self.pieces(index(from), index(until)), self.shown_once(from, until))
+    }
+
+    fn shown_once(&self, from: TurnNo, until: TurnNo) -> Shown {
+        Shown::once(Part::new(self.turns_of(from, until)), self.total(from, until))
     }
 
     /// The first ordinal from which the turns up to `until` fit: `from` if they are within `budget`, else the first
     /// from which they are within `down_to`.
-    fn fit(&self, mut from: usize, until: usize, budget: u64, down_to: u64) -> usize {
+    pub(super) fn fit(&self, mut from: TurnNo, until: TurnNo, budget: u64, down_to: u64) -> TurnNo {
         let mut total = self.total(from, until);
         if total <= budget {
             return from;
         }
         while from < until && total > down_to {
-            total -= self.tokens(from as TurnNo);
+            total -= self.tokens(from);
             from += 1;
         }
         from
     }
 
-    fn total(&self, from: usize, until: usize) -> u64 {
-        spans(from, until)
+    /// Estimated tokens of the turns from one ordinal to before the other.
+    pub(super) fn total(&self, from: TurnNo, until: TurnNo) -> u64 {
+        spans(index(from), index(until).min(self.len()))
             .map(|(index, first, last)| match self.chunk(index) {
                 Some(chunk) if last - first == CHUNK_TURNS => chunk.total,
                 Some(chunk) => chunk.tokens[first..last].iter().map(|tokens| u64::from(*tokens)).sum(),
                 None => 0,
             })
             .sum()
+    }
+
+    /// One turn as it stands.
+    pub(super) fn get(&self, turn: TurnNo) -> Option<&Arc<Turn>> {
+        let index = index(turn);
+        self.chunk(index / CHUNK_TURNS)?.turns.get(index % CHUNK_TURNS)
+    }
+
+    /// The turns from one ordinal to before the other, as they stand.
+    pub(super) fn turns_of(&self, from: TurnNo, until: TurnNo) -> Vec<Arc<Turn>> {
+        let chunks = spans(index(from), index(until).min(self.len()))
+            .filter_map(|(index, first, last)| Some(&self.chunk(index)?.turns[first..last]));
+        chunks.flatten().cloned().collect()
     }
 
     fn chunk(&self, index: usize) -> Option<&Chunk> {
@@ -216,33 +212,22 @@ impl Context {
         }
     }
 
-    fn at(&self, index: usize) -> Option<&Arc<Turn>> {
-        self.chunk(index / CHUNK_TURNS)?.turns.get(index % CHUNK_TURNS)
-    }
-
-    fn turns(&self, from: usize, until: usize) -> impl Iterator<Item = &Arc<Turn>> {
-        let chunks = spans(from, until).filter_map(|(index, first, last)| Some((self.chunk(index)?, first, last)));
-        chunks.flat_map(|(chunk, first, last)| &chunk.turns[first..last])
-    }
-
     fn pieces(&self, from: usize, until: usize) -> Vec<Piece> {
-        let pieces = spans(from, until).filter_map(|(index, first, last)| {
-            Some(match self.full.get(index) {
-                Some(chunk) if last - first == CHUNK_TURNS => Piece::Whole(Arc::clone(chunk)),
-                Some(chunk) => {
-                    let tokens = chunk.tokens[first..last].iter().map(|tokens| u64::from(*tokens)).sum();
-                    Piece::rendered(chunk.turns[first..last].to_vec(), tokens)
-                }
-                None if index == self.full.len() => Piece::Lines {
-                    turns: self.tail.turns[first..last].to_vec(),
-                    lines: self.tail_lines[first..last].iter().filter(|line| !line.is_empty()).cloned().collect(),
-                    tokens: self.tail.tokens[first..last].iter().map(|tokens| u64::from(*tokens)).sum(),
-                },
-                None => return None,
-            })
+        let pieces = spans(from, until).filter_map(|(index, first, last)| match self.full.get(index) {
+            Some(chunk) if last - first == CHUNK_TURNS => Some(Piece::Whole(Arc::clone(chunk))),
+            _ => {
+                let chunk = self.chunk(index)?;
+                let turns = &chunk.turns[first..last];
+                Some(Piece::Some(turns.to_vec(), Spoken::of(turns, &chunk.tokens[first..last])))
+            }
         });
         pieces.collect()
     }
+}
+
+/// An ordinal as a position.
+fn index(turn: TurnNo) -> usize {
+    usize::try_from(turn).unwrap_or(usize::MAX)
 }
 
 /// The chunks that `from..until` touches: their index, and the part of each.

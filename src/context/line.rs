@@ -30,6 +30,21 @@ pub(super) fn render(turn: &Turn, out: &mut String) {
     out.push('\n');
 }
 
+/// Appends the line that stands in place of the turn as it was `shown`, if `now` has another one.
+pub(super) fn correct(shown: &Turn, now: &Turn, out: &mut String) {
+    let (mut before, mut after) = (String::new(), String::new());
+    render(shown, &mut before);
+    render(now, &mut after);
+    if before == after {
+        return;
+    }
+    if after.is_empty() {
+        // No turn's own line looks like this: its time comes before its text.
+        after = format!("[{}] (withdrawn)\n", now.turn);
+    }
+    out.push_str(&after);
+}
+
 /// Whether the turn is in prompts at all.
 pub(super) fn has_line(turn: &Turn) -> bool {
     turn.text.chars().any(|character| !character.is_whitespace())

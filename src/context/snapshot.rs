@@ -4,23 +4,25 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::chunk::{Chunk, Rendered, span};
+use super::chunk::{Chunk, Spoken};
 use super::line;
+use super::window::Shown;
 use crate::types::{Coverage, Transcript, Turn, TurnNo};
 
-/// Turns as they stood, with their prompt lines.
+/// Turns as they stood, and the text that a prompt shows of them.
 #[derive(Debug, Clone)]
 pub struct Snapshot(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     pieces: Vec<Piece>,
+    /// What a prompt shows of the pieces' turns.
+    shown: Shown,
     /// Of a single turn: those before it, which its prompt may show but which it does not cover.
     before: Vec<Arc<Turn>>,
     /// Whether the pieces are in order of ordinals.
     ordered: bool,
     covers: Coverage,
-    tokens: u64,
     transcript: OnceLock<Arc<Transcript>>,
 }
 
@@ -29,42 +31,49 @@ struct Inner {
 pub(super) enum Piece {
     /// A whole chunk of the context.
     Whole(Arc<Chunk>),
-    /// Turns with lines of their own.
-    Lines { turns: Vec<Arc<Turn>>, lines: Vec<Arc<str>>, tokens: u64 },
+    /// Some turns, and which of them have a line.
+    Some(Vec<Arc<Turn>>, Spoken),
 }
 
 impl Piece {
-    /// A piece whose lines are rendered now.
-    pub(super) fn rendered(turns: Vec<Arc<Turn>>, tokens: u64) -> Self {
-        let lines = vec![Rendered::of(&turns).text];
-        Self::Lines { turns, lines, tokens }
-    }
-
     fn turns(&self) -> &[Arc<Turn>] {
         match self {
             Self::Whole(chunk) => &chunk.turns,
-            Self::Lines { turns, .. } => turns,
+            Self::Some(turns, _) => turns,
         }
     }
 
-    fn tokens(&self) -> u64 {
+    fn spoken(&self) -> Spoken {
         match self {
-            Self::Whole(chunk) => chunk.total,
-            Self::Lines { tokens, .. } => *tokens,
+            Self::Whole(chunk) => chunk.spoken(),
+            Self::Some(_, spoken) => *spoken,
         }
     }
 }
 
 impl Snapshot {
-    pub(super) fn new(revision: u64, pieces: Vec<Piece>, ordered: bool) -> Self {
-        Self::with_before(revision, pieces, ordered, Vec::new())
+    /// Of turns in order of their ordinals.
+    pub(super) fn new(revision: u64, pieces: Vec<Piece>, shown: Shown) -> Self {
+        Self::of(revision, pieces, shown, Vec::new(), true)
     }
 
-    /// With turns that the prompt may show beside those it covers. All of them have text.
-    pub(super) fn with_before(revision: u64, pieces: Vec<Piece>, ordered: bool, before: Vec<Arc<Turn>>) -> Self {
-        let covers = coverage(revision, &pieces);
-        let tokens = pieces.iter().map(Piece::tokens).sum();
-        Self(Arc::new(Inner { pieces, before, ordered, covers, tokens, transcript: OnceLock::new() }))
+    /// The same, with turns that the prompt may show beside those it covers. All of them have text.
+    pub(super) fn with_before(revision: u64, pieces: Vec<Piece>, shown: Shown, before: Vec<Arc<Turn>>) -> Self {
+        Self::of(revision, pieces, shown, before, true)
+    }
+
+    /// Of turns that all have text, in another order.
+    pub(super) fn out_of_order(revision: u64, turns: Vec<Arc<Turn>>, shown: Shown) -> Self {
+        let each = turns.iter().map(|turn| Spoken { span: Some((turn.turn, turn.turn)), turns: 1 });
+        let spoken = each.fold(Spoken::default(), Spoken::and);
+        Self::of(revision, vec![Piece::Some(turns, spoken)], shown, Vec::new(), false)
+    }
+
+    fn of(revision: u64, pieces: Vec<Piece>, shown: Shown, before: Vec<Arc<Turn>>, ordered: bool) -> Self {
+        let Spoken { span, turns } = pieces.iter().map(Piece::spoken).fold(Spoken::default(), Spoken::and);
+        let (from, to) = (span.map(|(from, _)| from), span.map(|(_, to)| to));
+        let covers = Coverage { from, to, turns, verbatim_from: from, revision };
+        Self(Arc::new(Inner { pieces, shown, before, ordered, covers, transcript: OnceLock::new() }))
     }
 
     /// The context's revision when it was taken.
@@ -77,17 +86,21 @@ impl Snapshot {
         self.0.covers
     }
 
-    /// The turns' lines in reading order, each segment ending in a line feed, to be joined without anything between.
-    pub fn lines(&self) -> Vec<Arc<str>> {
-        let mut segments = Vec::with_capacity(self.0.pieces.len() + 32);
-        for piece in &self.0.pieces {
-            match piece {
-                Piece::Whole(chunk) => segments.push(Arc::clone(&chunk.rendered().text)),
-                Piece::Lines { lines, .. } => segments.extend(lines.iter().cloned()),
-            }
-        }
-        segments.retain(|segment| !segment.is_empty());
-        segments
+    /// What a prompt shows of the turns: texts of lines, each line ending in a line feed. The first ones are those of the
+    /// snapshot before, byte by byte, if [`Snapshot::is_stable`] and the window has not moved.
+    pub fn parts(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.shown.parts.iter().map(|part| part.text()).filter(|text| !text.is_empty())
+    }
+
+    /// Lines of turns that the parts show in an older version, in their newest one; `[9] (withdrawn)` for a turn that has
+    /// no text any more. Empty if there are none.
+    pub fn corrections(&self) -> &str {
+        &self.0.shown.corrections
+    }
+
+    /// Set if later snapshots begin with the same parts, until the window moves.
+    pub fn is_stable(&self) -> bool {
+        self.0.shown.stable
     }
 
     /// The lines of the turns before the one that is covered, each ending in a line feed. Empty but for a single turn's.
@@ -118,9 +131,9 @@ impl Snapshot {
         self.turn(turn).or_else(|| self.0.before.iter().find(|before| before.turn == turn))
     }
 
-    /// Estimated tokens of the lines.
+    /// Estimated tokens of the parts and the corrections.
     pub fn tokens(&self) -> u64 {
-        self.0.tokens
+        self.0.shown.tokens
     }
 
     /// The turns in reading order, structured; the one that is covered, where it is a single one, is the last. Made at the
@@ -156,19 +169,4 @@ impl Snapshot {
     pub fn is_empty(&self) -> bool {
         self.0.covers.turns == 0
     }
-}
-
-fn coverage(revision: u64, pieces: &[Piece]) -> Coverage {
-    let mut covers = Coverage { from: None, to: None, turns: 0, verbatim_from: None, revision };
-    for piece in pieces {
-        let (span, turns) = match piece {
-            Piece::Whole(chunk) => (chunk.rendered().span, chunk.rendered().turns),
-            Piece::Lines { turns, .. } => span(turns),
-        };
-        covers.from = [covers.from, span.map(|(from, _)| from)].into_iter().flatten().min();
-        covers.to = covers.to.max(span.map(|(_, to)| to));
-        covers.turns += turns;
-    }
-    covers.verbatim_from = covers.from;
-    covers
 }

@@ -33,6 +33,7 @@ pub struct Metrics {
     duration: Histograms<AttemptLabels>,
     tokens: Counters<TokenLabels>,
     pub(in crate::gateway) implausible: Counters<EndpointLabels>,
+    pub(in crate::gateway) cache_missed: Counters<EndpointLabels>,
     cost: Family<AttemptLabels, Counter<f64, AtomicU64>>,
     pub(in crate::gateway) breakers_opened: Counters<EndpointLabels>,
     breakers: Family<BreakerLabels, Gauge>,
@@ -187,6 +188,10 @@ impl Metrics {
                 "sidetone_gateway_implausible_counts",
                 "Token counts over 10^9 in vendors' answers, treated as unknown",
             ),
+            cache_missed: registry.metric(
+                "sidetone_gateway_prompt_cache_misses",
+                "Prompts that began as the one before, and of which the vendor's prompt cache had fewer tokens",
+            ),
             cost: registry.metric("sidetone_gateway_cost_dollars", "US dollars, of the attempts whose cost is known"),
             breakers_opened: registry
                 .metric("sidetone_gateway_breakers_opened", "How often an endpoint's circuit breaker opened"),
@@ -255,6 +260,11 @@ impl Metrics {
     /// An answer had this many implausible token counts.
     pub(in crate::gateway) fn implausible(&self, endpoint: &Arc<str>, counts: u64) {
         self.implausible.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).inc_by(counts);
+    }
+
+    /// A vendor's prompt cache had less of a prompt than the request before left there.
+    pub(in crate::gateway) fn cache_missed(&self, endpoint: &Arc<str>) {
+        self.cache_missed.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).inc();
     }
 
     /// Records a wait for a slot or a rate that was granted.

@@ -320,7 +320,7 @@ pub fn insert(request: &mut ChatRequest, written: &str) {
             continue;
         }
         match &mut message.content {
-            Content::None => {}
+            Content::None | Content::Blocks(_) => {}
             Content::Text(text) => {
                 let whole = text.to_string();
                 if let Some((before, after)) = split(&whole) {

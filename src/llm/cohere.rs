@@ -127,11 +127,11 @@ fn write_message(out: &mut Vec<u8>, message: &Message) -> Result<(), Unsupported
     object.string("role", role.as_str());
     let named = message.name.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
     match &message.content {
-        Content::Text(text) if !text.is_empty() => {
+        content @ (Content::Text(_) | Content::Blocks(_)) if !content.is_empty() => {
             let out = object.key("content");
             out.push(b'"');
             json::escape(out, &named);
-            text.segments().iter().for_each(|segment| json::escape(out, segment));
+            content.segments().for_each(|segment| json::escape(out, segment));
             out.push(b'"');
         }
         Content::Parts(parts) => {

@@ -102,7 +102,7 @@ pub(super) fn says_nothing(message: &Message) -> bool {
 pub(super) fn blank(content: &Content) -> bool {
     match content {
         Content::None => true,
-        Content::Text(text) => text.segments().iter().all(|segment| segment.trim().is_empty()),
+        Content::Text(_) | Content::Blocks(_) => content.segments().all(|segment| segment.trim().is_empty()),
         Content::Parts(parts) => parts.iter().all(blank_part),
     }
 }

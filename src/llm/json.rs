@@ -4,11 +4,11 @@
 //! Knows no meaning of the data.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::{DeserializeOwned, Error as _};
 
-use super::Text;
 use crate::base::budget::{Bound, Exceeded};
 use crate::base::surrogates;
 
@@ -90,10 +90,10 @@ pub fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Appends a segmented text as one JSON string.
-pub fn text(out: &mut Vec<u8>, text: &Text) {
+/// Appends segments as one JSON string.
+pub fn segments<'a>(out: &mut Vec<u8>, segments: impl IntoIterator<Item = &'a Arc<str>>) {
     out.push(b'"');
-    for segment in text.segments() {
+    for segment in segments {
         escape(out, segment);
     }
     out.push(b'"');

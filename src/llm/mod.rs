@@ -7,6 +7,7 @@
 
 mod anthropic;
 mod auth;
+mod caching;
 mod calls;
 mod choices;
 mod cohere;
@@ -38,6 +39,7 @@ pub(crate) use openai::write_tool_call;
 pub(crate) use response::THINKING_BLOCKS;
 
 pub use auth::{AuthScheme, KeyHeader};
+pub use caching::{Before, Block, Caching, Layout, Marks, Plan, PromptCache};
 pub use failure::{Class, RetryAfter, VendorError};
 pub use framing::Framing;
 pub use request::{ChatRequest, Content, Function, Message, ResponseFormat, Role, Tool, ToolCall, ToolChoice};
@@ -92,6 +94,11 @@ pub trait Provider: Send + Sync {
     /// How a stream is cut into events.
     fn framing(&self) -> Framing {
         Framing::Sse
+    }
+
+    /// The prompt cache of a model; `None` if none is known.
+    fn prompt_cache(&self, _model: &str) -> Option<PromptCache> {
+        None
     }
 
     /// Ways to get an answer under a schema, in the order in which they are tried if nothing is configured or learned.
@@ -172,6 +179,8 @@ pub struct Call<'a> {
     pub schema_mode: SchemaMode,
     /// The vendor's API version, if one is configured.
     pub api_version: Option<&'a str>,
+    /// The blocks of the request at which the vendor's prompt cache is used.
+    pub marks: Marks,
 }
 
 /// Inputs of a request for a list of models.

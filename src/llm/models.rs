@@ -26,6 +26,10 @@ pub struct Traits {
     pub context_length: Option<u64>,
     /// Maximum tokens of an answer.
     pub max_output_tokens: Option<u64>,
+    /// The shortest prefix that its prompt cache keeps, in tokens.
+    pub cache_floor_tokens: Option<u64>,
+    /// How long its prompt cache keeps a prefix after the last use, ms; 0 if it has no such cache.
+    pub cache_ttl_ms: Option<u64>,
     /// When it will be retired, Unix ms.
     pub retires_ms: Option<i64>,
     /// Names of all request fields that it accepts.
@@ -52,6 +56,8 @@ impl Traits {
             stream: self.stream.or(other.stream),
             context_length: self.context_length.or(other.context_length),
             max_output_tokens: self.max_output_tokens.or(other.max_output_tokens),
+            cache_floor_tokens: self.cache_floor_tokens.or(other.cache_floor_tokens),
+            cache_ttl_ms: self.cache_ttl_ms.or(other.cache_ttl_ms),
             retires_ms: self.retires_ms.or(other.retires_ms),
             parameters: self.parameters.clone().or_else(|| other.parameters.clone()),
         }
@@ -138,6 +144,8 @@ fn openai_model(item: &Value, assemblyai: bool) -> Option<Listed> {
             "/top_provider/context_length",
         ]),
         max_output_tokens: first(&["/top_provider/max_completion_tokens", "/max_completion_tokens"]),
+        cache_floor_tokens: None,
+        cache_ttl_ms: None,
         retires_ms: ["/retirement_date", "/expiration_date", "/deprecation/inference", "/deprecation"]
             .iter()
             .find_map(|path| time(item.pointer(path)?)),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{RequestError, Text, calls};
+use super::{Block, Caching, RequestError, Text, calls};
 use crate::types::JsonMap;
 
 /// A request for a completion. It does not contain the model, which the gateway chooses.
@@ -50,6 +50,8 @@ pub struct ChatRequest {
     pub stream: bool,
     /// Set if a streamed answer ends with its usage.
     pub include_usage: bool,
+    /// Set by the daemon's own requests, many of which share a prefix.
+    pub caching: Option<Caching>,
     /// All other fields, unchanged.
     pub rest: JsonMap,
 }
@@ -97,6 +99,8 @@ pub enum Content {
     None,
     /// Text.
     Text(Text),
+    /// Texts whose beginning other requests share. Only the daemon's own requests have them.
+    Blocks(Vec<Block>),
     /// Content parts, unchanged: text, images, audio, refusals.
     Parts(Vec<Value>),
 }
@@ -106,7 +110,7 @@ impl Content {
     pub fn plain(&self) -> String {
         match self {
             Self::None => String::new(),
-            Self::Text(text) => text.to_string(),
+            Self::Text(_) | Self::Blocks(_) => self.segments().map(|segment| &**segment).collect(),
             Self::Parts(parts) => {
                 let texts: Vec<&str> = parts.iter().filter_map(|part| part.get("text")?.as_str()).collect();
                 texts.join("\n")
@@ -119,8 +123,19 @@ impl Content {
         match self {
             Self::None => true,
             Self::Text(text) => text.is_empty(),
+            Self::Blocks(blocks) => blocks.iter().all(|block| block.text.is_empty()),
             Self::Parts(parts) => parts.is_empty(),
         }
+    }
+
+    /// The segments of a text, or of all blocks; none of content parts.
+    pub fn segments(&self) -> impl Iterator<Item = &Arc<str>> {
+        let (text, blocks): (Option<&Text>, &[Block]) = match self {
+            Self::Text(text) => (Some(text), &[]),
+            Self::Blocks(blocks) => (None, blocks),
+            Self::None | Self::Parts(_) => (None, &[]),
+        };
+        text.into_iter().chain(blocks.iter().map(|block| &block.text)).flat_map(|text| text.segments())
     }
 }
 

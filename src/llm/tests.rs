@@ -2,7 +2,8 @@
 //!
 //! `*.request.json` is `{"call":{…},"request":{…}}`, compared with the request as sent to the vendor; `*.answer.json`
 //! is a vendor's answer, compared with the decoded one; `*.stream.txt` is a vendor's stream, compared with its pieces,
-//! which are the same however the stream is split; `*.error.json` is a refusal.
+//! which are the same however the stream is split; `*.error.json` is a refusal; `*.layout.json` is a model with the
+//! marked blocks of a fixed prompt, compared with the body as sent.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -96,6 +97,7 @@ fn requests() {
             stream: case.call.stream,
             schema_mode,
             api_version: case.call.api_version.as_deref(),
+            marks: Marks::default(),
         };
         let wire = match provider.encode(&request, &call) {
             Ok(wire) => wire,
@@ -107,6 +109,40 @@ fn requests() {
         let headers: Vec<String> =
             sent.map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect();
         format!("POST {}\n{}\n\n{}", wire.path, headers.join("\n"), pretty(&body))
+    });
+}
+
+#[derive(Deserialize)]
+struct LayoutCase {
+    model: String,
+    read: Option<usize>,
+    write: Option<usize>,
+}
+
+/// A prompt of the daemon's own: each vendor spells the marks of its blocks in its own way, or not at all, and the words
+/// are the same everywhere.
+#[test]
+fn prompts_in_blocks() {
+    let block = |text: &str| Block::new(text);
+    let blocks =
+        vec![block("<transcript>\n"), block("[0] A: Hi.\n"), block("[1] B: \"Yes\".\n"), block(" "), block("Sum up.")];
+    let message = Message { role: Role::User, content: Content::Blocks(blocks), ..Message::default() };
+    let request = ChatRequest {
+        messages: vec![Message::text(Role::System, "Rules."), message],
+        caching: Some(Caching { key: "k".into(), last: false }),
+        ..ChatRequest::default()
+    };
+    fixtures(".layout.json", |provider, _, text| {
+        let case: LayoutCase = serde_json::from_str(text).expect("case");
+        let call = Call {
+            model: &case.model,
+            stream: true,
+            schema_mode: provider.schema_modes()[0],
+            api_version: None,
+            marks: Marks { read: case.read, write: case.write },
+        };
+        let wire = provider.encode(&request, &call).expect("encodes");
+        pretty(&serde_json::from_slice(&wire.body).expect("a JSON body"))
     });
 }
 
@@ -223,7 +259,13 @@ fn names_are_unique() {
     // Every provider encodes a plain request, even if it does not support anything else.
     let request = ChatRequest { messages: vec![Message::text(Role::User, "x")], ..ChatRequest::default() };
     for provider in PROVIDERS {
-        let call = Call { model: "m", stream: true, schema_mode: SchemaMode::Prompt, api_version: None };
+        let call = Call {
+            model: "m",
+            stream: true,
+            schema_mode: SchemaMode::Prompt,
+            api_version: None,
+            marks: Marks::default(),
+        };
         let wire = provider.encode(&request, &call).unwrap_or_else(|error| panic!("{}: {error}", provider.name()));
         assert!(serde_json::from_slice::<Value>(&wire.body).is_ok_and(|body| body != json!({})), "{}", provider.name());
     }

@@ -63,10 +63,14 @@ async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -
         return Err(Failed { code: FailureCode::Unsupported, message, temporary: false });
     };
     let Member { key, analysis, rev } = member;
-    let chat = analysis.request(prompt, snapshot, facts).map_err(|error| {
+    let mut chat = analysis.request(prompt, snapshot, facts).map_err(|error| {
         let code = if error.code == TOO_COMPLEX { FailureCode::TooComplex } else { FailureCode::BadPrompt };
         Failed { code, message: error.to_string(), temporary: false }
     })?;
+    if let Some(caching) = &mut chat.caching {
+        // Only a call's last run has a deadline.
+        caching.last = deadline.is_some();
+    }
     let mut request = Request::of_analysis(Arc::clone(&job.arm), chat, Arc::clone(&key.analysis));
     let shown = snapshot.clone();
     // For a provider that reads no prompt.

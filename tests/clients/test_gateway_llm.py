@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from conftest import BINARY, Process, recordings
+from conftest import BINARY, CALL, Process, recordings
 from gateway import openai
 from pydantic import BaseModel
 
@@ -35,6 +35,21 @@ SCHEMA = {
     "type": "object", "required": ["mood", "resolved"], "additionalProperties": False,
     "properties": {"mood": {"type": "string", "enum": ["calm", "tense", "angry"]}, "resolved": {"type": "boolean"}},
 }
+INSTRUCTIONS = """=== instructions ===
+Say how the conversation stands: "mood", one of "calm", "tense", "angry"; "resolved", true or false.
+"""
+# Tokens of a prompt behind the transcript, at most: the instructions, the question and the end of the model's template.
+TAIL = 120
+SAID = [
+    "Good morning, you are speaking to the repair desk, how can I help you today?",
+    "Hello, my washing machine stopped in the middle of a cycle and the door does not open.",
+    "I am sorry to hear that, is there a number on the label behind the door?",
+    "It says four four seven one, and below it there is the word premium.",
+    "Thank you, we have a technician in your area on Thursday between nine and eleven.",
+    "Thursday is fine, but please call me half an hour before he comes.",
+    "I have written that down, he will call you at half past eight.",
+    "Wonderful, thank you very much for your help, goodbye.",
+]
 CLOCKS = "header_timeout_ms = 240000\nfirst_token_timeout_ms = 240000\nbetween_tokens_timeout_ms = 240000\ntotal_timeout_ms = 240000\n"
 
 
@@ -71,12 +86,16 @@ def daemon(model, tmp_path_factory):
     (folder / "mood").mkdir()
     (folder / "mood" / "v1.j2").write_text(PROMPT)
     (folder / "mood" / "schema.json").write_text(json.dumps(SCHEMA))
+    (folder / "stand").mkdir()
+    (folder / "stand" / "v1.j2").write_text(INSTRUCTIONS)
+    (folder / "stand" / "schema.json").write_text(json.dumps(SCHEMA))
     analysis = "route = \"live\"\nevery_n_turns = 0\non_end = true\nmax_context_tokens = 250\n"
     (folder / "sidetone.toml").write_text(
         f'[storage]\ndir = "{folder}/journal"\n[ingest]\nfinal_timeout_ms = 240000\n'
         f'[endpoints.small]\nprovider = "llamacpp"\nbase_url = "{model}/v1"\n'
         f'[models.small]\ncandidates = ["small/smollm2"]\n{CLOCKS}[routes.live]\nvariants = [{{ name = "a", model = "small" }}]\n'
         f'[analyses.mood]\ndir = "mood"\n{analysis}max_output_tokens = 40\n'
+        f'[analyses.stand]\ndir = "stand"\nroute = "live"\nevery_n_turns = 1\non_end = true\nmax_output_tokens = 40\n'
         f'[analyses.sentiment_turn]\nroute = "live"\nmax_context_tokens = 100\nmax_output_tokens = 40\n')
     process = Process("serve", "--config", folder / "sidetone.toml", "--listen", "127.0.0.1:0")
     yield process
@@ -110,10 +129,10 @@ def test_schema(client):
     print(f"\nparsed: {parsed}")
 
 
-def replay(daemon, *files, analyses):
+def replay(daemon, *files, analyses, speed="max"):
     """Plays recordings to their end. Gives each call, its turns and its events."""
     done = subprocess.run(
-        [BINARY, "replay", *files, "--to", daemon.url, "--speed", "max", "--json", "--analyses", analyses, "--patience", "300"],
+        [BINARY, "replay", *files, "--to", daemon.url, "--speed", speed, "--json", "--analyses", analyses, "--patience", "300"],
         capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     for file in files:
@@ -134,6 +153,23 @@ def test_three_recordings_give_insights_of_a_users_schema(daemon):
         assert set(mood["value"]) == {"mood", "resolved"} and mood["provenance"]["endpoint"] == "small" and not mood["degraded"]
         assert mood["provenance"]["usage"]["output"] > 0 and mood["covers"]["to"] == len(turns) - 1
         print(f"\n{call['call_id']}: {len(turns)} turns; mood {json.dumps(mood['value'])}")
+
+
+def test_prompts_of_a_call_are_read_from_the_cache_of_a_real_server(daemon, tmp_path):
+    """The server reports the tokens of each prompt that it has from the one before: all but the tail of that one."""
+    file = tmp_path / "cached.jsonl"
+    rows = [CALL[0], *((1500 * (order + 1), {
+        "turn_order": order, "turn_is_formatted": True, "end_of_turn": True, "transcript": text, "end_of_turn_confidence": 0.9,
+        "words": [], "speaker_label": "AB"[order % 2], "type": "Turn",
+    }) for order, text in enumerate(SAID)), (1500 * (len(SAID) + 2), CALL[-1][1])]
+    file.write_text("".join(json.dumps({"at_ms": at, "message": message}) + "\n" for at, message in rows))
+    (_, turns, events), = replay(daemon, file, analyses="stand", speed="1")
+    provenances = [event["insight"]["provenance"] for event in events if event["type"] == "insight.updated"]
+    usages = [provenance["usage"] for provenance in provenances if provenance["attempts"] == 1]
+    print(f"\n{[(usage['input'], usage['cached']) for usage in usages]}")
+    assert len(turns) == len(SAID) and len(usages) >= 3, "the server is too slow to be asked while the call goes on"
+    for before, usage in zip(usages, usages[1:]):
+        assert before["input"] - TAIL <= usage["cached"] < usage["input"]
 
 
 def test_each_turn_of_a_call_gets_its_sentiment_or_a_failure(daemon, start):

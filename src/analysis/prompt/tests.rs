@@ -2,6 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::context::{Context, Window};
+use crate::llm::Content;
 use crate::types::{CallId, StreamId, Turn};
 
 fn read(source: &str, scope: Scope) -> Result<Prompt, String> {
@@ -39,7 +40,7 @@ fn shown(prompt: &Prompt, context: &Context, facts: &Facts) -> String {
         Some(turn) => context.snapshot_turn(turn, 6, u64::MAX),
         None => context.snapshot(&mut Window::default()),
     };
-    let messages = prompt.render(&snapshot, facts).expect("rendered");
+    let messages = prompt.messages(&snapshot, facts).expect("rendered");
     messages.iter().map(|message| format!("<{}>{}\n", message.role.as_str(), message.content.plain())).collect()
 }
 
@@ -69,11 +70,85 @@ fn the_transcript_is_shared_not_copied() {
         context.upsert(&turn(number, "A", "word"));
     }
     let snapshot = context.snapshot(&mut Window::default());
-    let messages = prompt.render(&snapshot, &facts(json!({}), None)).expect("rendered");
-    let crate::llm::Content::Text(text) = &messages[0].content else { panic!("text") };
-    for (segment, line) in text.segments().iter().zip(snapshot.lines()) {
-        assert!(Arc::ptr_eq(segment, &line));
+    let messages = prompt.messages(&snapshot, &facts(json!({}), None)).expect("rendered");
+    let Content::Blocks(blocks) = &messages[0].content else { panic!("blocks") };
+    assert_eq!(blocks.len(), 2, "the parts of the snapshot, and what follows");
+    for (block, part) in blocks.iter().zip(snapshot.parts()) {
+        assert!(Arc::ptr_eq(&block.text.segments()[0], part));
     }
+}
+
+#[test]
+fn prefix_ends_with_the_transcript_if_nothing_before_it_changes() {
+    let marked = |source: &str| {
+        let prompt = rolling(source).expect("prompt");
+        let mut context = Context::new();
+        let mut window = Window::default();
+        context.upsert(&turn(0, "A", "Hi"));
+        context.snapshot(&mut window);
+        context.upsert(&turn(1, "B", "Ho"));
+        let messages =
+            prompt.messages(&context.snapshot(&mut window), &facts(json!({"a": 1}), None)).expect("rendered");
+        let Content::Blocks(blocks) = &messages.last().expect("a message").content else { panic!("blocks") };
+        blocks.iter().map(|block| block.ends_prefix).collect::<Vec<_>>()
+    };
+    for source in [
+        "T:\n{{ transcript }}{{ meta }} {{ turns }}",
+        "=== system ===\nYou read {{ call_id }}.\n=== user ===\nT:\n{{- transcript }}{{ meta }}",
+        "{% set x = 1 %}T{{ x }}:{{ transcript }}end",
+    ] {
+        assert_eq!(marked(source), [false, false, true, false], "{source}");
+    }
+    for source in [
+        "T {{ turns }}:\n{{ transcript }}end",
+        "=== system ===\nKnown: {{ meta }}\n=== user ===\nT:\n{{ transcript }}end",
+        "T{% for x in [1] %}{{ transcript }}{% endfor %}end",
+        "T{% if meta.a %}!{% endif %}{{ transcript }}end",
+    ] {
+        assert_eq!(marked(source), [false; 4], "{source}");
+    }
+}
+
+#[test]
+fn corrections_stand_between_the_transcript_and_what_follows() {
+    let prompt = rolling("<t>\n{{ transcript }}</t>").expect("prompt");
+    let mut context = Context::new();
+    let mut window = Window::default();
+    context.upsert(&turn(0, "A", "Hi"));
+    context.snapshot(&mut window);
+    context.upsert(&turn(0, "A", "Hi, I am Ada."));
+    let messages = prompt.messages(&context.snapshot(&mut window), &facts(json!({}), None)).expect("rendered");
+    assert_eq!(
+        messages[0].content.plain(),
+        "<t>\n[0] A (0:00): Hi\nCorrected since; each line stands in place of the one above with its number:\n\
+         [0] A (0:00): Hi, I am Ada.\n</t>"
+    );
+}
+
+#[test]
+fn instructions_are_one_section_without_the_transcript() {
+    let prompt = rolling("=== instructions ===\nSay {{ meta.what }} of {{ turns }}.\n").expect("prompt");
+    assert!(prompt.bundles() && !rolling("{{ transcript }}").expect("prompt").bundles());
+    let snapshot = Context::new().snapshot(&mut Window::default());
+    assert_eq!(
+        prompt.instructions(&snapshot, &facts(json!({"what": "<all>"}), None)).as_deref(),
+        Ok("Say \\u003call> of 0.")
+    );
+    let alone = rolling("{{ transcript }}").expect("prompt").instructions(&snapshot, &facts(json!({}), None));
+    assert_eq!(alone.map_err(|error| error.code), Err("bad_prompt"));
+    let fault = |source: &str, scope| read(source, scope).expect_err("a fault");
+    assert!(
+        fault("=== instructions ===\nSay {{ transcript }}", Scope::Rolling)
+            .contains("must be left out of instructions")
+    );
+    assert!(
+        fault("=== system ===\nx\n=== instructions ===\ny", Scope::Rolling)
+            .starts_with("v1.j2:3:1: === instructions === must")
+    );
+    assert!(
+        fault("=== instructions ===\nSay {{ text }}", Scope::Turn)
+            .starts_with("v1.j2:1:1: === instructions === is for")
+    );
 }
 
 #[test]
@@ -112,11 +187,11 @@ fn faults_name_the_place() {
     );
     assert_eq!(
         fault("=== system ===\nx\n=== boss ===\ny"),
-        "v1.j2:3:1: expected === system ===, === user === or === assistant ===, found \"=== boss ===\""
+        "v1.j2:3:1: expected === instructions ===, === system ===, === user === or === assistant ===, found \"=== boss ===\""
     );
     assert_eq!(fault("{{ transcript }}\n=== user ===\nx"), "v1.j2:1:1: text before the first === role === line");
     assert_eq!(fault("=== system ===\n{{ transcript }}"), "v1.j2:1:1: there is no === user === message");
-    assert!(fault("=== system ===\n\n=== user ===\n{{ transcript }}").ends_with(": the message is empty"));
+    assert!(fault("=== system ===\n\n=== user ===\n{{ transcript }}").ends_with(": the section is empty"));
     let places = [
         "{{ transcript }}\n{{ transcript }}",
         "nothing",
@@ -145,7 +220,7 @@ fn template_over_its_fuel_is_refused_by_name_when_read_and_when_rendered() {
     let context = Context::new();
     let rendered = |many: usize| {
         let facts = facts(json!({"many": (0..many).collect::<Vec<_>>()}), None);
-        prompt.render(&context.snapshot(&mut Window::default()), &facts).map_err(|error| error.code)
+        prompt.messages(&context.snapshot(&mut Window::default()), &facts).map_err(|error| error.code)
     };
     assert!(rendered(10).is_ok());
     assert_eq!(rendered(1_000).map(|_| ()), Err("too_complex"));
@@ -171,7 +246,7 @@ fn before_has_the_turns_before_this_one_as_lines() {
         context.upsert(&turn(number as u64, "A", text));
     }
     let shown = |number, before| {
-        let messages = prompt.render(&context.snapshot_turn(number, before, 1_000), &facts(json!({}), Some(number)));
+        let messages = prompt.messages(&context.snapshot_turn(number, before, 1_000), &facts(json!({}), Some(number)));
         messages.expect("rendered")[0].content.plain()
     };
     assert_eq!(shown(2, 6), "Before:\n[0] A (0:00): Hello.\n[1] A (0:01): \\u003cb>\\u000aYes\nA: No");

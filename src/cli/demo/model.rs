@@ -94,7 +94,9 @@ fn input_tokens(request: &ChatRequest) -> u64 {
         .messages
         .iter()
         .map(|message| match &message.content {
-            Content::Text(text) => text.len(),
+            content @ (Content::Text(_) | Content::Blocks(_)) => {
+                content.segments().map(|segment| segment.len()).sum::<usize>()
+            }
             Content::None => 0,
             Content::Parts(parts) => parts.iter().map(|part| part.to_string().len()).sum(),
         })

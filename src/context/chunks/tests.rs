@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -21,7 +23,7 @@ fn turn(number: u64, speaker: &str, text: &str, start_ms: u64) -> Arc<Turn> {
 }
 
 fn prompt(snapshot: &Snapshot) -> String {
-    snapshot.lines().concat()
+    snapshot.parts().map(|part| &**part).collect()
 }
 
 #[test]
@@ -68,7 +70,7 @@ fn nothing_is_covered_by_an_empty_context() {
     let snapshot = Context::new().snapshot(&mut Window::default());
     let covers = snapshot.covers();
     assert_eq!((covers.from, covers.to, covers.turns, covers.verbatim_from), (None, None, 0, None));
-    assert!(snapshot.is_empty() && snapshot.lines().is_empty() && snapshot.tokens() == 0);
+    assert!(snapshot.is_empty() && snapshot.parts().next().is_none() && snapshot.tokens() == 0);
 }
 
 #[test]
@@ -77,7 +79,7 @@ fn the_final_snapshot_is_in_order_of_start() {
     for (at, ms) in [500, 100, 300].into_iter().enumerate() {
         context.upsert(&turn(at as u64, "A", "word", ms));
     }
-    let snapshot = context.snapshot_final(1_000);
+    let snapshot = context.snapshot_final(&mut Window::new(1_000));
     assert_eq!(snapshot.turns().map(|turn| turn.turn).collect::<Vec<_>>(), [1, 2, 0]);
     assert_eq!(prompt(&snapshot), "[1] A (0:00): word\n[2] A (0:00): word\n[0] A (0:00): word\n");
     assert_eq!((snapshot.covers().from, snapshot.covers().to), (Some(0), Some(2)));
@@ -93,10 +95,10 @@ fn a_snapshot_of_earlier_turns_never_takes_the_window_back() {
     }
     let mut window = Window::new(200);
     context.snapshot(&mut window);
-    let from = window.from;
+    let from = window.from();
     assert!(from > 0);
-    context.snapshot_to(&mut window, 3);
-    assert_eq!(window.from, from);
+    let earlier = context.snapshot_to(&mut window, 3);
+    assert_eq!((window.from(), earlier.is_stable()), (from, false));
 }
 
 #[test]
@@ -166,46 +168,139 @@ proptest! {
         prop_assert_eq!(snapshot.turns().collect::<Vec<_>>(), expected);
     }
 
-    /// Any budget, any lengths: never over it, prompts of one window position extend each other byte by byte, and each
-    /// move of the window pays for half a budget.
+    /// Whatever comes between the snapshots of a window, each prompt begins with the bytes of the one before, but where
+    /// the window moved; what stands is in it, in a part or in a correction; and it is never over its budget.
     #[test]
-    fn windows_stay_in_budget_and_prefixes_are_stable(
-        lengths in prop::collection::vec(0..60_usize, 1..200),
+    fn prefixes_are_stable_whatever_is_revised(
+        steps in prop::collection::vec((0..100_usize, 0..40_usize, any::<prop::sample::Index>()), 1..200),
         budget in 20..600_u64,
-        forget_every in 1..50_usize,
     ) {
         let mut context = Context::new();
         let mut window = Window::new(budget);
-        let mut before = (window.from, String::new());
-        let mut moves = 0;
-        let mut total = 0;
-        for (at, length) in lengths.iter().enumerate() {
-            context.upsert(&turn(at as u64, "A", &"word ".repeat(*length), at as u64 * 1_000));
-            total += context.tokens(at as u64);
-            if at % forget_every == 0 {
-                context.forget_text();
+        let mut before: (TurnNo, Vec<Arc<str>>) = (0, Vec::new());
+        let (mut moves, mut added) = (0_u64, 0);
+        for (at, (kind, length, chosen)) in steps.iter().enumerate() {
+            let len = context.len();
+            let text = format!("{at} {}", "word ".repeat(*length)).repeat(usize::from(*kind != 99));
+            match kind {
+                // A new turn.
+                0..50 => context.upsert(&turn(len as u64, "A", &text, at as u64 * 1_000)),
+                // A revision; kind 99 takes the text away.
+                80..100 if len > 0 => context.upsert(&turn(chosen.index(len) as u64, "B", &text, 7)),
+                _ => {}
+            }
+            if !matches!(kind, 50..80) {
+                // The text, and what a line has beside it.
+                added += tokens::estimate(&text) + 16;
+                continue;
             }
             let snapshot = context.snapshot(&mut window);
-            let shown = prompt(&snapshot);
-            prop_assert!(snapshot.tokens() <= budget);
-            if window.from == before.0 {
-                prop_assert!(shown.starts_with(&before.1));
-            } else {
-                prop_assert!(window.from > before.0);
-                prop_assert!(snapshot.tokens() <= budget / 2, "down to half");
+            let parts: Vec<Arc<str>> = snapshot.parts().cloned().collect();
+            prop_assert!(snapshot.tokens() <= budget, "{} of {}", snapshot.tokens(), budget);
+            let same = parts.len() >= before.1.len() && parts.iter().zip(&before.1).all(|(now, then)| Arc::ptr_eq(now, then));
+            if !same {
+                prop_assert!(snapshot.corrections().is_empty(), "a window that starts over corrects nothing");
+                prop_assert!(window.from() >= before.0);
+                prop_assert!(parts.len() <= 1);
                 moves += 1;
             }
-            let in_prompt: Vec<u64> = snapshot.turns().map(|turn| turn.turn).collect();
-            let covers = snapshot.covers();
-            prop_assert_eq!(covers.turns as usize, in_prompt.len());
-            prop_assert_eq!((covers.from, covers.to), (in_prompt.first().copied(), in_prompt.last().copied()));
-            for number in 0..=at as u64 {
-                prop_assert_eq!(snapshot.turn(number).is_some(), in_prompt.contains(&number));
-            }
-            let last = context.snapshot_final(budget);
-            prop_assert!(last.tokens() <= budget);
-            before = (window.from, shown);
+            prop_assert!(snapshot.is_stable());
+            check_what_it_shows(&context, &snapshot, window.from())?;
+            before = (window.from(), parts);
         }
-        prop_assert!(moves <= total / (budget - budget / 2) + 1, "{} moves", moves);
+        // Each move pays for half of the budget, or for the corrections' share of it.
+        prop_assert!(moves * (budget / 8) <= added + budget, "{} moves for {} tokens", moves, added);
     }
+}
+
+/// The newest version of every turn that is covered is in the prompt, and nothing else is covered.
+fn check_what_it_shows(context: &Context, snapshot: &Snapshot, from: TurnNo) -> Result<(), TestCaseError> {
+    let mut stands: BTreeMap<TurnNo, String> = BTreeMap::new();
+    let corrections = snapshot.corrections().to_owned();
+    for line in prompt(snapshot).lines().chain(corrections.lines()) {
+        let number = line.split_once(']').and_then(|(head, _)| head.strip_prefix('[')?.parse().ok()).expect("a line");
+        if line.ends_with("] (withdrawn)") {
+            prop_assert!(stands.remove(&number).is_some(), "{}", line);
+        } else {
+            stands.insert(number, format!("{line}\n"));
+        }
+    }
+    let mut expected = BTreeMap::new();
+    for number in from..context.len() as u64 {
+        let mut line = String::new();
+        line::render(context.get(number).expect("a turn"), &mut line);
+        if !line.is_empty() {
+            expected.insert(number, line);
+        }
+        prop_assert_eq!(snapshot.turn(number).is_some(), expected.contains_key(&number));
+    }
+    prop_assert_eq!(&stands, &expected);
+    let covers = snapshot.covers();
+    prop_assert_eq!(covers.turns as usize, expected.len());
+    prop_assert_eq!(covers.from, expected.keys().next().copied());
+    prop_assert_eq!(covers.to, expected.keys().next_back().copied());
+    Ok(())
+}
+
+#[test]
+fn a_correction_stands_in_the_tail_until_the_window_starts_over() {
+    let mut context = Context::new();
+    for number in 0..6 {
+        context.upsert(&turn(number, "A", "some words of a turn", number));
+    }
+    let mut window = Window::new(800);
+    let first = context.snapshot(&mut window);
+    context.upsert(&turn(2, "B", "other words", 2));
+    context.upsert(&turn(3, "A", "", 3));
+    context.upsert(&turn(4, "A", "some words of a turn", 4));
+    context.upsert(&turn(6, "A", "new", 6));
+    let second = context.snapshot(&mut window);
+    assert!(prompt(&second).starts_with(&prompt(&first)));
+    assert_eq!(second.parts().count(), 2, "a part for each snapshot");
+    assert_eq!(
+        second.corrections(),
+        "[2] B (0:00): other words\n[3] (withdrawn)\n",
+        "not that which is the same again"
+    );
+    context.upsert(&turn(2, "A", "some words of a turn", 2));
+    context.upsert(&turn(3, "A", "some words of a turn", 3));
+    assert_eq!(context.snapshot(&mut window).corrections(), "", "what is as it was needs no correction");
+    for (at, number) in (0..7).chain(0..7).enumerate() {
+        context.upsert(&turn(number, "B", &format!("words that are others each time {at}"), number));
+    }
+    let over = context.snapshot(&mut window);
+    assert_eq!((over.parts().count(), over.corrections()), (1, ""));
+    assert!(prompt(&over).contains("[6] B"));
+}
+
+#[test]
+fn replacements_that_are_too_old_to_be_remembered_are_found() {
+    let mut context = Context::new();
+    for number in 0..3 {
+        context.upsert(&turn(number, "A", "some words of a turn", number));
+    }
+    let mut window = Window::default();
+    context.snapshot(&mut window);
+    context.upsert(&turn(1, "B", "other words", 1));
+    for _ in 0..=MAX_REPLACED {
+        context.upsert(&turn(2, "A", "some words of a turn", 2));
+    }
+    assert_eq!(context.snapshot(&mut window).corrections(), "[1] B (0:00): other words\n");
+}
+
+#[test]
+fn the_final_snapshot_of_a_window_that_shows_all_in_order_begins_with_its_parts() {
+    let mut context = Context::new();
+    for number in 0..8 {
+        context.upsert(&turn(number, "A", "word", number));
+    }
+    let mut window = Window::default();
+    let before = prompt(&context.snapshot_to(&mut window, 6));
+    let last = context.snapshot_final(&mut window);
+    assert!(last.is_stable() && prompt(&last).starts_with(&before) && last.parts().count() == 2);
+    let mut small = Window::new(60);
+    context.snapshot(&mut small);
+    assert!(small.from() > 0);
+    let last = context.snapshot_final(&mut small);
+    assert!(last.tokens() <= 60 && last.covers().from < Some(small.from()), "more fits than the window shows");
 }

@@ -11,6 +11,7 @@ use crate::gateway::admission::budget::Reservation;
 use crate::gateway::admission::limiter::Permit;
 use crate::gateway::admission::token_estimate::TokenEstimate;
 use crate::gateway::catalogue::endpoint::EndpointModel;
+use crate::gateway::catalogue::prompt_cache::{Miss, Planned};
 use crate::gateway::error::Failure;
 use crate::gateway::metrics::{AttemptLabels, Meters, Metrics};
 use crate::gateway::price::{self, Price};
@@ -34,6 +35,8 @@ pub(in crate::gateway) struct AttemptRecord {
     remote: Arc<EndpointModel>,
     /// Why the attempt was made.
     pub(in crate::gateway) why: Why,
+    /// What it asks of the vendor's prompt cache.
+    pub(in crate::gateway) planned: Option<Planned>,
     streamed: bool,
     /// Number of implausible token counts in the newest usage.
     implausible: u64,
@@ -86,6 +89,7 @@ impl AttemptRecord {
             permit,
             remote: Arc::clone(remote),
             why,
+            planned: None,
             streamed,
             implausible: 0,
         }
@@ -121,6 +125,22 @@ impl AttemptRecord {
     /// Cost so far in pico-dollars, as far as it is known.
     pub(in crate::gateway) fn cost(&self) -> Option<i64> {
         self.done.as_ref()?.cost_pico
+    }
+
+    /// Reports what the vendor's prompt cache had of an answered prompt.
+    fn learn_caching(&mut self, done: &AttemptDone) {
+        let Some(planned) = self.planned.take().filter(|_| done.outcome == Outcome::Ok) else { return };
+        let Some(missed) = self.remote.learn_caching(planned, done.cached, done.cache_write) else { return };
+        let Miss { expected, cached, unlogged } = missed;
+        self.metrics.cache_missed(&self.remote.endpoint.name);
+        if let Some(more) = unlogged {
+            let (endpoint, model) = (&self.remote.endpoint.name, &self.remote.vendor_model);
+            tracing::warn!(
+                %endpoint, %model, expected, cached, more,
+                "a prompt began as the one before, but the vendor's prompt cache had fewer tokens of it (logged once a \
+                 minute)"
+            );
+        }
     }
 
     /// Completes the record of an attempt that succeeded.
@@ -172,6 +192,7 @@ impl Drop for AttemptRecord {
                 }
             }
         }
+        self.learn_caching(&done);
         self.metrics.done(&self.meters, &done);
         if self.implausible > 0 {
             self.metrics.implausible(&self.remote.endpoint.name, self.implausible);

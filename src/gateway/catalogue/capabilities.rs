@@ -99,7 +99,9 @@ fn has_image(request: &ChatRequest) -> bool {
 fn prompt_bytes(request: &ChatRequest) -> u64 {
     let text = |part: &serde_json::Value| part.get("text").and_then(|text| text.as_str()).map_or(0, str::len);
     let bytes = request.messages.iter().map(|message| match &message.content {
-        Content::Text(whole) => whole.len(),
+        content @ (Content::Text(_) | Content::Blocks(_)) => {
+            content.segments().map(|segment| segment.len()).sum::<usize>()
+        }
         Content::Parts(parts) => parts.iter().map(text).sum(),
         Content::None => 0,
     });

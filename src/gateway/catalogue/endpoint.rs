@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use secrecy::ExposeSecret as _;
+use tokio::time::Instant;
 
 use super::config::EndpointConfig;
 use super::listing::Listings;
+use super::prompt_cache::{Miss, Planned, Prefixes};
 use crate::gateway::admission::budget::Pricing;
 use crate::gateway::admission::circuit_breaker::CircuitBreaker;
 use crate::gateway::admission::latency::{HedgeAllowance, LatencyTracker};
@@ -20,7 +22,7 @@ use crate::gateway::error::Failure;
 use crate::gateway::price::Price;
 use crate::gateway::transport::destination::Destination;
 use crate::llm::models::Traits;
-use crate::llm::{Call, ChatRequest, SchemaMode, Unsupported, Wire};
+use crate::llm::{Call, ChatRequest, Marks, PromptCache, SchemaMode, Unsupported, Wire};
 
 /// Maximum number of models whose state is kept.
 const MAX_MODELS_KEPT: usize = 4096;
@@ -34,6 +36,7 @@ pub(in crate::gateway) struct EndpointModel {
     /// The limits that the vendor reports.
     pub(in crate::gateway) vendor_limits: Arc<VendorLimits>,
     pub(in crate::gateway) latency: Arc<LatencyTracker>,
+    prefixes: Arc<Prefixes>,
     learned: Arc<Learned>,
 }
 
@@ -71,6 +74,7 @@ impl EndpointModel {
             breaker: Arc::default(),
             vendor_limits: Arc::default(),
             latency: Arc::default(),
+            prefixes: Arc::default(),
             learned: Arc::default(),
         }
     }
@@ -85,6 +89,7 @@ impl EndpointModel {
             breaker: Arc::clone(&self.breaker),
             vendor_limits: Arc::clone(&self.vendor_limits),
             latency: Arc::clone(&self.latency),
+            prefixes: Arc::clone(&self.prefixes),
             learned: if as_before { Arc::clone(&self.learned) } else { Arc::default() },
         }
     }
@@ -133,17 +138,57 @@ impl EndpointModel {
         failure
     }
 
+    /// The prompt cache of the model: as the vendor documents it, with what is configured in its place.
+    fn prompt_cache(&self, now_ms: i64) -> Option<PromptCache> {
+        let traits = self.traits();
+        let documented = self.endpoint.config.provider.prompt_cache(&self.vendor_model);
+        let mut cache = match (documented, traits.cache_floor_tokens) {
+            (Some(cache), floor) => PromptCache { floor_tokens: floor.unwrap_or(cache.floor_tokens), ..cache },
+            (None, Some(floor_tokens)) => PromptCache { floor_tokens, ..PromptCache::IMPLICIT },
+            (None, None) => return None,
+        };
+        cache.ttl_ms = traits.cache_ttl_ms.unwrap_or(cache.ttl_ms);
+        if let Some(price) = self.price(now_ms) {
+            cache.apply_prices(price.input, price.cached, price.cache_write);
+        }
+        (cache.ttl_ms > 0).then_some(cache)
+    }
+
+    /// Plans what is asked of the model's prompt cache; `None` if it has none, or the request shares no prefix.
+    pub(in crate::gateway) fn plan_caching(
+        &self,
+        request: &ChatRequest,
+        question: Option<&str>,
+        now_ms: i64,
+    ) -> Option<Planned> {
+        request.caching.as_ref()?;
+        let cache = self.prompt_cache(now_ms)?;
+        self.prefixes.plan(&cache, request, question.unwrap_or_default(), Instant::now())
+    }
+
+    /// Takes up what the vendor says of the prompt cache in its answer.
+    pub(in crate::gateway) fn learn_caching(
+        &self,
+        planned: Planned,
+        cached: Option<u64>,
+        written: Option<u64>,
+    ) -> Option<Miss> {
+        self.prefixes.learn(planned, cached, written)
+    }
+
     /// Encodes the request in the vendor's format.
     pub(in crate::gateway) fn encode(
         &self,
         request: &ChatRequest,
         schema_mode: SchemaMode,
+        marks: Marks,
     ) -> Result<Wire, Unsupported> {
         let call = Call {
             model: &self.vendor_model,
             stream: request.stream,
             schema_mode,
             api_version: self.endpoint.config.api_version.as_deref(),
+            marks,
         };
         self.endpoint.config.provider.encode(request, &call)
     }

@@ -1,5 +1,5 @@
-//! The catalogue: what can be asked. Configuration, names, variants, endpoints and their models, capabilities, and
-//! vendors' own lists.
+//! The catalogue: what can be asked. Configuration, names, variants, endpoints and their models, capabilities, prompt
+//! caches, and vendors' own lists.
 //!
 //! Knows no request in progress and no attempt.
 
@@ -11,5 +11,6 @@ mod listing;
 pub(in crate::gateway) mod model_list;
 pub(in crate::gateway) mod names;
 mod nearest;
+pub(in crate::gateway) mod prompt_cache;
 pub(in crate::gateway) mod resolved;
 mod variant;

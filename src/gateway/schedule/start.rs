@@ -20,6 +20,7 @@ use crate::gateway::admission::token_estimate::TokenEstimate;
 use crate::gateway::attempt::record::AttemptRecord;
 use crate::gateway::catalogue::capabilities::adapt;
 use crate::gateway::catalogue::endpoint::EndpointModel;
+use crate::gateway::catalogue::prompt_cache::Planned;
 use crate::gateway::code::Code;
 use crate::gateway::error::{Failure, GatewayError};
 use crate::llm::{ChatRequest, SchemaMode};
@@ -118,7 +119,9 @@ impl<'a> Run<'a> {
         let modes = remote.schema_modes();
         let mode_step = self.candidates[position].schema_step.min(modes.len().saturating_sub(1));
         let schema_mode = modes.get(mode_step).copied().unwrap_or(SchemaMode::Prompt);
-        let wire = match remote.encode(&request, schema_mode) {
+        let planned = remote.plan_caching(&request, self.origin.analysis.as_deref(), unix_ms());
+        let marks = planned.as_ref().map(Planned::marks).unwrap_or_default();
+        let wire = match remote.encode(&request, schema_mode, marks) {
             Ok(wire) => wire,
             Err(error) => {
                 self.candidates[position].dead = true;
@@ -136,8 +139,9 @@ impl<'a> Run<'a> {
         }
         let begun = self.begun(&remote, why);
         let (recorder, metrics) = (self.shared.recorder.as_ref(), &self.shared.metrics);
-        let record =
+        let mut record =
             Box::new(AttemptRecord::begin(begun, &remote, reservation, permit, request.stream, recorder, metrics));
+        record.planned = planned;
         Some(InFlight { position, remote, request, record, probe, mode_step, schema_mode, wire })
     }
 

@@ -6,6 +6,7 @@ mod complete;
 pub(crate) mod fake;
 mod forms;
 mod hedging;
+mod prompt_cache;
 mod rates;
 mod streams;
 mod thinking;

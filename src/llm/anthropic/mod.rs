@@ -1,6 +1,7 @@
 //! Anthropic's Messages API, in both of its live versions. Sources: the `anthropic` package's types; the documentation's
 //! "Versions" and "Migrating to API version 2026-10-21".
 
+pub(super) mod cache;
 mod decode;
 
 use http::header::{HeaderName, HeaderValue};
@@ -11,8 +12,9 @@ use super::calls::{IdRule, unique_ids};
 use super::emulate::{self, image_source, refuse_unknown};
 use super::json::{self, Object};
 use super::{
-    AuthScheme, Call, ChatRequest, ChatResponse, Content, KeyHeader, ListCall, Message, Provider, ResponseFormat, Role,
-    SchemaMode, StreamDecoder, StreamError, THINKING_BLOCKS, Tool, ToolChoice, Unsupported, Wire, models,
+    AuthScheme, Call, ChatRequest, ChatResponse, Content, KeyHeader, ListCall, Marks, Message, PromptCache, Provider,
+    ResponseFormat, Role, SchemaMode, StreamDecoder, StreamError, THINKING_BLOCKS, Tool, ToolChoice, Unsupported, Wire,
+    models,
 };
 
 pub(super) static ANTHROPIC: Anthropic = Anthropic;
@@ -54,6 +56,10 @@ impl Provider for Anthropic {
 
     fn auth(&self) -> AuthScheme {
         AuthScheme::Key(KeyHeader::named("x-api-key"))
+    }
+
+    fn prompt_cache(&self, model: &str) -> Option<PromptCache> {
+        Some(cache::of(model))
     }
 
     fn schema_modes(&self) -> &'static [SchemaMode] {
@@ -109,7 +115,7 @@ fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>, version
     object.value("max_tokens", &max_tokens(request, thinking)?);
     let instruction = emulate::instruction(request, call.schema_mode, false);
     write_system(&mut object, request, instruction.as_deref());
-    write_messages(object.key("messages"), &unique_ids(&request.messages, IDS))?;
+    write_messages(object.key("messages"), &unique_ids(&request.messages, IDS), call.marks)?;
     if call.stream {
         object.value("stream", &true);
     }
@@ -232,7 +238,7 @@ fn write_system(object: &mut Object<'_>, request: &ChatRequest, instruction: Opt
 
 /// Writes the messages. Consecutive messages of one role are merged; tool results belong to the user's message and come
 /// first in it.
-fn write_messages(out: &mut Vec<u8>, messages: &[Message]) -> Result<(), Unsupported> {
+fn write_messages(out: &mut Vec<u8>, messages: &[Message], marks: Marks) -> Result<(), Unsupported> {
     let spoken: Vec<&Message> =
         messages.iter().filter(|message| !message.role.instructs() && !emulate::says_nothing(message)).collect();
     if spoken.is_empty() {
@@ -256,7 +262,7 @@ fn write_messages(out: &mut Vec<u8>, messages: &[Message]) -> Result<(), Unsuppo
             write_result(&mut blocks, message)?;
         }
         for message in group.iter().filter(|message| message.role != Role::Tool) {
-            write_blocks(&mut blocks, message)?;
+            write_blocks(&mut blocks, message, marks)?;
         }
         blocks.close();
         object.end();
@@ -295,7 +301,7 @@ fn write_result(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupp
     object.string("type", "tool_result");
     object.string("tool_use_id", emulate::bare_call_id(message.tool_call_id.as_deref().unwrap_or_default()));
     match &message.content {
-        Content::Text(text) => json::text(object.key("content"), text),
+        Content::Text(_) | Content::Blocks(_) => json::segments(object.key("content"), message.content.segments()),
         Content::None => object.string("content", ""),
         Content::Parts(parts) => {
             let blocks = emulate::parts(message, parts).map(|part| block(&part)).collect::<Result<Vec<_>, _>>()?;
@@ -306,7 +312,7 @@ fn write_result(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupp
     Ok(())
 }
 
-fn write_blocks(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupported> {
+fn write_blocks(blocks: &mut Blocks<'_>, message: &Message, marks: Marks) -> Result<(), Unsupported> {
     if let Some(Value::Array(thinking)) = message.rest.get(THINKING_BLOCKS) {
         for block in thinking {
             // The index is only for OpenAI's clients, which assemble the blocks of a stream by it.
@@ -323,6 +329,7 @@ fn write_blocks(blocks: &mut Blocks<'_>, message: &Message) -> Result<(), Unsupp
                 json::value(blocks.next(), &block(&part)?);
             }
         }
+        Content::Blocks(texts) => cache::write(blocks, texts, marks),
         content => write_text(blocks, message, content),
     }
     if let Some(refusal) = message.refusal.as_deref().filter(|refusal| !refusal.is_empty()) {

@@ -10,8 +10,8 @@ use super::calls::{IdRule, unique_ids};
 use super::emulate::{self, image_source, refuse_unknown};
 use super::json::{self, Object};
 use super::{
-    AuthScheme, Call, ChatRequest, ChatResponse, Content, KeyHeader, ListCall, Message, Provider, ResponseFormat, Role,
-    SchemaMode, StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Wire, models,
+    AuthScheme, Call, ChatRequest, ChatResponse, Content, KeyHeader, ListCall, Message, PromptCache, Provider,
+    ResponseFormat, Role, SchemaMode, StreamDecoder, StreamError, Tool, ToolChoice, Unsupported, Wire, models,
 };
 
 pub(super) static GOOGLE: Google = Google;
@@ -67,6 +67,13 @@ impl Provider for Google {
 
     fn auth(&self) -> AuthScheme {
         AuthScheme::Key(KeyHeader::named("x-goog-api-key"))
+    }
+
+    /// Implicit: the longest prefix is found without a mark, but not always.
+    fn prompt_cache(&self, model: &str) -> Option<PromptCache> {
+        let version = model.split("gemini-").nth(1)?;
+        let floor_tokens = if version.starts_with('2') { 2_048 } else { 4_096 };
+        Some(PromptCache { floor_tokens, ..PromptCache::IMPLICIT })
     }
 
     fn schema_modes(&self) -> &'static [SchemaMode] {
@@ -128,7 +135,7 @@ fn write_body(out: &mut Vec<u8>, request: &ChatRequest, call: &Call<'_>) -> Resu
         json::list(content.key("parts"), texts, |out, message| {
             let mut part = Object::new(out);
             match message.map(|message| &message.content) {
-                Some(Content::Text(text)) => json::text(part.key("text"), text),
+                Some(content @ Content::Text(_)) => json::segments(part.key("text"), content.segments()),
                 Some(other) => part.string("text", &other.plain()),
                 None => part.string("text", instruction.as_deref().unwrap_or_default()),
             }
@@ -266,7 +273,7 @@ fn write_parts(out: &mut Vec<u8>, message: &Message, names: &Names<'_>, first: &
         return Ok(());
     }
     match &message.content {
-        Content::Text(text) if !emulate::blank(&message.content) => {
+        content @ (Content::Text(_) | Content::Blocks(_)) if !emulate::blank(content) => {
             next(out);
             let mut part = Object::new(out);
             let text_out = part.key("text");
@@ -274,11 +281,11 @@ fn write_parts(out: &mut Vec<u8>, message: &Message, names: &Names<'_>, first: &
             if let Some(name) = &message.name {
                 json::escape(text_out, &format!("{name}: "));
             }
-            text.segments().iter().for_each(|segment| json::escape(text_out, segment));
+            content.segments().for_each(|segment| json::escape(text_out, segment));
             text_out.push(b'"');
             part.end();
         }
-        Content::None | Content::Text(_) => {}
+        Content::None | Content::Text(_) | Content::Blocks(_) => {}
         Content::Parts(parts) => {
             for part in emulate::parts(message, parts) {
                 next(out);

@@ -3,6 +3,7 @@
 //!
 //! Sources: the `openai` package's types; AssemblyAI's LLM Gateway reference; the servers' own documentation.
 
+mod cache;
 mod decode;
 mod plain;
 mod shape;
@@ -14,8 +15,9 @@ use super::calls::{IdRule, unique_ids};
 use super::emulate;
 use super::json::{self, Object};
 use super::{
-    AuthScheme, Call, ChatRequest, ChatResponse, Content, KeyHeader, ListCall, Message, Provider, ResponseFormat, Role,
-    SchemaMode, StreamDecoder, StreamError, THINKING_BLOCKS, Tool, ToolCall, ToolChoice, Unsupported, Wire, models,
+    AuthScheme, Call, ChatRequest, ChatResponse, Content, KeyHeader, ListCall, Message, PromptCache, Provider,
+    ResponseFormat, Role, SchemaMode, StreamDecoder, StreamError, THINKING_BLOCKS, Tool, ToolCall, ToolChoice,
+    Unsupported, Wire, models,
 };
 
 /// The differences between OpenAI-compatible vendors.
@@ -48,6 +50,8 @@ pub(super) struct OpenAi {
     call_ids: IdRule,
     /// Features that the vendor is known to ignore silently: `n`, `tool_choice`, `logit_bias`.
     ignores: &'static [&'static str],
+    /// How its prompt cache is addressed.
+    cache: cache::Dialect,
     schema_modes: &'static [SchemaMode],
 }
 
@@ -74,6 +78,7 @@ const BASE: OpenAi = OpenAi {
     defaults: true,
     call_ids: SHORT_IDS,
     ignores: &[],
+    cache: cache::Dialect::None,
     schema_modes: ALL_MODES,
 };
 
@@ -83,6 +88,7 @@ pub(super) static OPENAI: OpenAi = OpenAi {
     max_tokens: "max_completion_tokens",
     developer: true,
     extras: false,
+    cache: cache::Dialect::OpenAi,
     ..BASE
 };
 pub(super) static COMPATIBLE: OpenAi = BASE;
@@ -95,6 +101,7 @@ pub(super) static ASSEMBLYAI: OpenAi = OpenAi {
     reasoning_object: true,
     user: false,
     defaults: false,
+    cache: cache::Dialect::AssemblyAi,
     schema_modes: &[SchemaMode::JsonSchema, SchemaMode::Prompt],
     ..BASE
 };
@@ -157,6 +164,10 @@ impl Provider for OpenAi {
         AuthScheme::Key(self.key)
     }
 
+    fn prompt_cache(&self, model: &str) -> Option<PromptCache> {
+        self.cache.of(model)
+    }
+
     fn schema_modes(&self) -> &'static [SchemaMode] {
         self.schema_modes
     }
@@ -196,7 +207,8 @@ fn body_size(request: &ChatRequest) -> usize {
         .iter()
         .map(|message| match &message.content {
             Content::Text(text) => text.len(),
-            _ => 256,
+            Content::Blocks(blocks) => blocks.iter().map(|block| block.text.len() + 32).sum(),
+            Content::None | Content::Parts(_) => 256,
         })
         .sum();
     1024 + prompt + prompt / 16
@@ -222,7 +234,7 @@ impl OpenAi {
         object.string("model", call.model);
         let instruction = emulate::instruction(request, call.schema_mode, self.json_object);
         let messages = unique_ids(&request.messages, self.call_ids);
-        self.write_messages(object.key("messages"), &messages, instruction.as_deref());
+        self.write_messages(object.key("messages"), &messages, instruction.as_deref(), call);
         if call.stream {
             object.value("stream", &true);
             if self.stream_options {
@@ -290,13 +302,14 @@ impl OpenAi {
             effort => object.option("reasoning_effort", effort.as_ref()),
         }
         object.option("user", request.user.as_ref().filter(|_| self.user));
+        self.cache.write_fields(&mut object, call.model, request);
         for (key, value) in request.rest.iter().filter(|(_, value)| self.defaults || !value.is_null()) {
             object.other(key, value);
         }
         object.end();
     }
 
-    fn write_messages(&self, out: &mut Vec<u8>, messages: &[Message], instruction: Option<&str>) {
+    fn write_messages(&self, out: &mut Vec<u8>, messages: &[Message], instruction: Option<&str>, call: &Call<'_>) {
         // Many chat templates allow only one system message, and only as the first, so the instruction is appended to
         // it.
         let joins = instruction.is_some()
@@ -317,15 +330,25 @@ impl OpenAi {
             }
             _ => None,
         };
-        json::list(out, added.iter().chain(&joined).chain(rest), |out, message| self.write_message(out, message));
+        json::list(out, added.iter().chain(&joined).chain(rest), |out, message| match &message.content {
+            Content::Blocks(blocks) => self.write_message_of_blocks(out, message, blocks, (call.model, call.marks)),
+            _ => self.write_message(out, message),
+        });
     }
 
-    fn write_message(&self, out: &mut Vec<u8>, message: &Message) {
+    fn open_message<'a>(&self, out: &'a mut Vec<u8>, message: &Message) -> Object<'a> {
         let mut object = Object::new(out);
         let role = if message.role == Role::Developer && !self.developer { Role::System } else { message.role };
         object.string("role", role.as_str());
+        object
+    }
+
+    fn write_message(&self, out: &mut Vec<u8>, message: &Message) {
+        let mut object = self.open_message(out, message);
         match &message.content {
-            Content::Text(text) => json::text(object.key("content"), text),
+            Content::Text(_) | Content::Blocks(_) => {
+                json::segments(object.key("content"), message.content.segments());
+            }
             Content::Parts(parts) => object.value("content", parts),
             // Required for all messages except those of an assistant that calls tools.
             Content::None => object.value("content", &Value::Null),
@@ -392,9 +415,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::llm::Marks;
 
     fn body(provider: &OpenAi, request: &ChatRequest, mode: SchemaMode) -> Value {
-        let call = Call { model: "m", stream: true, schema_mode: mode, api_version: None };
+        let call = Call { model: "m", stream: true, schema_mode: mode, api_version: None, marks: Marks::default() };
         let wire = provider.encode(request, &call).expect("encodes");
         serde_json::from_slice(&wire.body).expect("JSON")
     }

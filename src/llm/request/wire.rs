@@ -210,6 +210,7 @@ impl Wire {
             user: self.user,
             stream: self.stream.unwrap_or(false),
             include_usage: self.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
+            caching: None,
             rest: self.rest,
         };
         Ok((request, self.model))

@@ -79,7 +79,13 @@ fn a_conversation_that_uses_ids_again_reaches_every_vendor_with_unique_ones() {
     request.check().expect("every result has its call");
     for provider in PROVIDERS {
         let name = provider.name();
-        let call = Call { model: "m", stream: false, schema_mode: SchemaMode::Prompt, api_version: None };
+        let call = Call {
+            model: "m",
+            stream: false,
+            schema_mode: SchemaMode::Prompt,
+            api_version: None,
+            marks: Marks::default(),
+        };
         let body = || provider.encode(&request, &call).unwrap_or_else(|error| panic!("{name}: {error}")).body;
         let (calls, results) = sent(*provider, &serde_json::from_slice(&body()).expect("JSON"));
         assert_eq!(body(), body(), "{name}: the same request is the same body");

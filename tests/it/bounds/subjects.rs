@@ -399,6 +399,7 @@ pub(super) fn request(chance: &mut Chance) -> Case {
                     stream: false,
                     schema_mode: provider.schema_modes()[0],
                     api_version: None,
+                    marks: sidetone::llm::Marks::default(),
                 };
                 let _ = provider.encode(&request, &call);
             }

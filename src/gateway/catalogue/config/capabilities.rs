@@ -5,7 +5,7 @@ use crate::base::settings::Section;
 use crate::llm::models::Traits;
 
 /// Reads `capabilities = [{model, tools, json_schema, vision, reasoning, parallel_tools, stream, context_length,
-/// max_output_tokens, retires}]`.
+/// max_output_tokens, cache_floor_tokens, cache_ttl_ms, retires}]`.
 pub(in crate::gateway) fn read_capabilities(section: &mut Section<'_>) -> Vec<(String, Traits)> {
     let mut all = Vec::new();
     for (path, table) in section.tables("capabilities").unwrap_or_default() {
@@ -23,6 +23,8 @@ pub(in crate::gateway) fn read_capabilities(section: &mut Section<'_>) -> Vec<(S
             stream: entry.boolean("stream"),
             context_length: entry.integer("context_length", 1..=1_000_000_000),
             max_output_tokens: entry.integer("max_output_tokens", 1..=1_000_000_000),
+            cache_floor_tokens: entry.integer("cache_floor_tokens", 0..=1_000_000_000),
+            cache_ttl_ms: entry.integer("cache_ttl_ms", 0..=86_400_000),
             retires_ms: read_day(&mut entry, "retires"),
             parameters: None,
         };

@@ -1,0 +1,137 @@
+//! The request that asks one analysis, or several at once, of a snapshot.
+//!
+//! Knows no vendor and no call: who is asked what, and when, is decided elsewhere. The schema of several is always the
+//! same for the same analyses in the same order, because vendors put it before the prompt.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::layout::{self, Question};
+use super::prompt::{Prompt, RenderError};
+use super::{Analysis, Facts, Scope};
+use crate::context::Snapshot;
+use crate::llm::{Caching, ChatRequest, Message, ResponseFormat, Role, Text};
+use crate::types::{CallId, JsonMap};
+
+/// Hex digits of a request's cache key.
+const KEY_DIGITS: usize = 32;
+
+/// An analysis that is asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The question.
+    pub analysis: &'a Analysis,
+    /// The version of its prompt.
+    pub prompt: &'a Prompt,
+    /// The value that stands, for a prompt that has [instructions](Prompt::bundles); others are not shown it.
+    pub current: Option<&'a Value>,
+}
+
+/// The request that asks all of `asked` of a snapshot, whose text it shares.
+///
+/// The answer to one analysis is its value. The answer to several is an object with one member for each, named by
+/// [`members`], which may be null.
+///
+/// # Errors
+/// A template fails on what is known of this call, or a prompt that has a layout of its own is asked together with others.
+pub fn request(asked: &[Asked<'_>], snapshot: &Snapshot, facts: &Facts) -> Result<ChatRequest, RenderError> {
+    let several = asked.len() > 1;
+    let names = if several { members(asked.iter().map(|asked| &*asked.analysis.name)) } else { Vec::new() };
+    let messages = match asked {
+        [one] if !one.prompt.bundles() => one.prompt.messages(snapshot, facts)?,
+        _ => {
+            let questions = asked.iter().enumerate().map(|(position, asked)| {
+                let instructions = asked.prompt.instructions(snapshot, facts)?;
+                Ok(Question { member: names.get(position).map(String::as_str), current: asked.current, instructions })
+            });
+            let questions = questions.collect::<Result<Vec<_>, _>>()?;
+            let user = layout::user(snapshot, facts, &questions);
+            vec![
+                Message::text(Role::System, Text::from(layout::SYSTEM)),
+                Message { role: Role::User, content: user, ..Message::default() },
+            ]
+        }
+    };
+    let rolling = asked.iter().any(|asked| asked.analysis.scope == Scope::Rolling);
+    let limits = asked.iter().map(|asked| asked.analysis.settings.max_output_tokens);
+    Ok(ChatRequest {
+        messages,
+        // The answer is as long as all of them together.
+        max_tokens: limits.reduce(|sum, limit| Some(sum?.saturating_add(limit?))).flatten(),
+        temperature: asked.iter().filter_map(|asked| asked.analysis.settings.temperature).min_by(f64::total_cmp),
+        response_format: response_format(asked, &names),
+        caching: rolling.then(|| Caching { key: key(&facts.call_id), last: false }),
+        ..ChatRequest::default()
+    })
+}
+
+/// The members of the answer to several analyses, in their order: their names, as far as vendors take the characters.
+pub fn members<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut members: Vec<String> = Vec::new();
+    for name in names {
+        let plain = super::schema_name(name);
+        let is_free = |member: &String| !members.contains(member);
+        let numbered = (2..).map(|number| format!("{plain}_{number}"));
+        let member = std::iter::once(plain.clone()).chain(numbered).find(is_free).unwrap_or_default();
+        members.push(member);
+    }
+    members
+}
+
+fn response_format(asked: &[Asked<'_>], members: &[String]) -> Option<ResponseFormat> {
+    if let [one] = asked {
+        return Some(ResponseFormat::JsonSchema {
+            name: super::schema_name(&one.analysis.name),
+            schema: Arc::clone(&one.analysis.schema),
+            strict: one.analysis.strict,
+        });
+    }
+    let mut properties = JsonMap::new();
+    for (asked, member) in asked.iter().zip(members) {
+        let schema = nested(&asked.analysis.schema, &format!("#/properties/{member}/anyOf/0"));
+        properties.insert(member.clone(), json!({"anyOf": [schema, {"type": "null"}]}));
+    }
+    let schema = json!({
+        "type": "object", "properties": properties, "required": members, "additionalProperties": false,
+    });
+    let strict = asked.iter().all(|asked| asked.analysis.strict);
+    Some(ResponseFormat::JsonSchema { name: "answers".to_owned(), schema: Arc::new(schema), strict })
+}
+
+/// A schema as it stands at `place` of another one: its references to itself begin there.
+fn nested(schema: &Value, place: &str) -> Value {
+    match schema {
+        Value::Object(members) => {
+            let moved = members.iter().filter(|(key, value)| *key != "$schema" || !value.is_string());
+            let moved = moved.map(|(key, value)| match (key.as_str(), value) {
+                ("$ref", Value::String(target)) => match target.strip_prefix('#') {
+                    Some(rest) => (key.clone(), Value::String(format!("{place}{rest}"))),
+                    None => (key.clone(), value.clone()),
+                },
+                // Names that the analysis chose, not keywords.
+                ("properties" | "$defs" | "definitions" | "patternProperties", Value::Object(named)) => {
+                    let named = named.iter().map(|(name, schema)| (name.clone(), nested(schema, place)));
+                    (key.clone(), Value::Object(named.collect()))
+                }
+                // These are values, not schemas.
+                ("enum" | "const" | "default" | "examples", value) => (key.clone(), value.clone()),
+                (_, value) => (key.clone(), nested(value, place)),
+            });
+            Value::Object(moved.collect())
+        }
+        Value::Array(items) => items.iter().map(|item| nested(item, place)).collect(),
+        other => other.clone(),
+    }
+}
+
+/// The same for all requests about a call. Vendors get no id of it.
+fn key(call: &CallId) -> Arc<str> {
+    let mut key = hex::encode(Sha256::digest(call.as_str().as_bytes()));
+    key.truncate(KEY_DIGITS);
+    key.into()
+}
+
+#[cfg(test)]
+mod tests;

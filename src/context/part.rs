@@ -1,0 +1,50 @@
+//! Turns as prompts show them from the first prompt that had them on: a part is one text that never changes, so that
+//! vendors' prompt caches find it again.
+//!
+//! Knows no window and no later version of a turn. The text is rendered when it is asked for the first time, outside the
+//! call's own task.
+
+use std::sync::{Arc, OnceLock};
+
+use super::line;
+use crate::types::{Turn, TurnNo};
+
+/// Consecutive turns as they stood when they were first shown.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    turns: Vec<Arc<Turn>>,
+    text: OnceLock<Arc<str>>,
+}
+
+impl Part {
+    pub(super) fn new(turns: Vec<Arc<Turn>>) -> Self {
+        Self { turns, text: OnceLock::new() }
+    }
+
+    /// The lines of its turns, each ending in a line feed.
+    pub(super) fn text(&self) -> &Arc<str> {
+        self.text.get_or_init(|| {
+            let mut text = String::new();
+            for turn in &self.turns {
+                line::render(turn, &mut text);
+            }
+            text.into()
+        })
+    }
+
+    /// The first ordinal.
+    pub(super) fn first(&self) -> Option<TurnNo> {
+        self.turns.first().map(|turn| turn.turn)
+    }
+
+    /// The turn as it is shown here, if the part has it.
+    pub(super) fn shown(&self, turn: TurnNo) -> Option<&Arc<Turn>> {
+        let at = usize::try_from(turn.checked_sub(self.first()?)?).ok()?;
+        self.turns.get(at)
+    }
+
+    /// All of its turns.
+    pub(super) fn turns(&self) -> &[Arc<Turn>] {
+        &self.turns
+    }
+}

@@ -1,0 +1,160 @@
+//! Where the prompts about a call begin, and the parts that they share: what was shown once is shown again byte by byte.
+//!
+//! Knows no prompt and no model. A window grows by one part a snapshot. A turn that is revised after it was shown stays
+//! as it was, and its newest version is a line in [`Shown::corrections`]. Only when the turns, or the corrections, are too
+//! many does the window start over with a single part: a compaction.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::chunks::Context;
+use super::part::Part;
+use super::{line, tokens};
+use crate::types::TurnNo;
+
+/// Tokens of transcript that a prompt holds at most, unless an analysis says otherwise.
+pub const DEFAULT_BUDGET_TOKENS: u64 = 16_000;
+/// Corrections may take one of so many parts of the budget. Beyond that the window starts over, which writes each turn in
+/// its newest version and costs a new prefix.
+const CORRECTIONS_SHARE: u64 = 8;
+
+/// Where the prompts of one question begin: stays until they would be over budget, then moves in one step to half.
+#[derive(Debug, Clone)]
+pub struct Window {
+    budget_tokens: u64,
+    /// The first ordinal that is still in.
+    from: TurnNo,
+    /// The first ordinal that no part has.
+    until: TurnNo,
+    /// What was shown, in order.
+    parts: Vec<Arc<Part>>,
+    /// Estimated tokens of the parts.
+    tokens: u64,
+    /// Turns of the parts that have another version now.
+    corrected: BTreeSet<TurnNo>,
+    /// The context's revision up to which `corrected` is known.
+    revision: u64,
+}
+
+/// What a prompt shows of a call.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// The parts, in order.
+    pub parts: Vec<Arc<Part>>,
+    /// The newest versions of turns that the parts show in an older one, as lines.
+    pub corrections: String,
+    /// Estimated tokens of both.
+    pub tokens: u64,
+    /// Set if later prompts begin with the same parts.
+    pub stable: bool,
+}
+
+impl Shown {
+    /// A single part that no other prompt has.
+    pub(super) fn once(part: Part, tokens: u64) -> Self {
+        Self { parts: vec![Arc::new(part)], tokens, ..Self::default() }
+    }
+}
+
+impl Window {
+    /// A window from the call's first turn.
+    pub fn new(budget_tokens: u64) -> Self {
+        Self { budget_tokens, from: 0, until: 0, parts: Vec::new(), tokens: 0, corrected: BTreeSet::new(), revision: 0 }
+    }
+
+    /// Changes the budget; what was shown stays.
+    pub fn set_budget(&mut self, budget_tokens: u64) {
+        self.budget_tokens = budget_tokens;
+    }
+
+    /// Tokens of transcript at most.
+    pub fn budget(&self) -> u64 {
+        self.budget_tokens
+    }
+
+    /// The first ordinal that is still in.
+    pub fn from(&self) -> TurnNo {
+        self.from
+    }
+
+    /// The first ordinal that was never shown.
+    pub(super) fn until(&self) -> TurnNo {
+        self.until
+    }
+
+    /// Shows the turns below `until` too, which is not below [`Window::until`]. If they are too many, the window starts
+    /// over.
+    pub(super) fn show(&mut self, context: &Context, until: TurnNo) -> Shown {
+        self.extend(context, until).unwrap_or_else(|most| {
+            self.start_over(context, until, most);
+            Shown { parts: self.parts.clone(), corrections: String::new(), tokens: self.tokens, stable: true }
+        })
+    }
+
+    /// Adds the turns below `until` as one more part.
+    ///
+    /// # Errors
+    /// They do not fit: how many tokens the window may keep if it starts over.
+    pub(super) fn extend(&mut self, context: &Context, until: TurnNo) -> Result<Shown, u64> {
+        self.note_corrections(context);
+        let (corrections, corrected) = self.corrections(context);
+        let new = context.total(self.until, until);
+        if self.tokens.saturating_add(new).saturating_add(corrected) > self.budget_tokens {
+            return Err(self.budget_tokens / 2);
+        }
+        let share = self.budget_tokens / CORRECTIONS_SHARE;
+        if corrected > share {
+            return Err(self.budget_tokens - share);
+        }
+        if until > self.until {
+            self.parts.push(Arc::new(Part::new(context.turns_of(self.until, until))));
+            self.tokens += new;
+            self.until = until;
+        }
+        Ok(Shown { parts: self.parts.clone(), corrections, tokens: self.tokens + corrected, stable: true })
+    }
+
+    /// A compaction: one part of the newest turns, each in its newest version. All of them stay if they have at most
+    /// `most` tokens; otherwise half of the budget is left free.
+    fn start_over(&mut self, context: &Context, until: TurnNo, most: u64) {
+        self.from = context.fit(self.from, until, most, self.budget_tokens / 2);
+        self.until = until;
+        self.tokens = context.total(self.from, until);
+        self.parts = vec![Arc::new(Part::new(context.turns_of(self.from, until)))];
+        self.corrected.clear();
+    }
+
+    /// Takes up which of the shown turns were replaced since the last time.
+    fn note_corrections(&mut self, context: &Context) {
+        let range = self.from..self.until;
+        match context.replaced_since(self.revision) {
+            Some(replaced) => self.corrected.extend(replaced.filter(|turn| range.contains(turn))),
+            // Longer ago than the context remembers.
+            None => {
+                let shown = self.parts.iter().flat_map(|part| part.turns());
+                let replaced = shown.filter(|shown| context.get(shown.turn).is_none_or(|now| !Arc::ptr_eq(shown, now)));
+                self.corrected = replaced.map(|shown| shown.turn).collect();
+            }
+        }
+        self.revision = context.revision();
+    }
+
+    /// The lines of corrected turns in their newest version, and their tokens.
+    fn corrections(&self, context: &Context) -> (String, u64) {
+        let mut lines = String::new();
+        for turn in &self.corrected {
+            let part = self.parts.partition_point(|part| part.first().is_some_and(|first| first <= *turn));
+            let shown = part.checked_sub(1).and_then(|part| self.parts[part].shown(*turn));
+            let (Some(shown), Some(now)) = (shown, context.get(*turn)) else { continue };
+            line::correct(shown, now, &mut lines);
+        }
+        let tokens = tokens::estimate(&lines);
+        (lines, tokens)
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self::new(DEFAULT_BUDGET_TOKENS)
+    }
+}
