@@ -34,7 +34,7 @@ pub(super) struct Question<'a> {
     /// The member of the answer; `None` if the answer is the value itself.
     pub member: Option<&'a str>,
     /// The value that stands.
-    pub current: Option<&'a Value>,
+    pub current: Option<Value>,
     /// What is asked.
     pub instructions: String,
 }
@@ -87,7 +87,7 @@ pub(super) fn user(snapshot: &Snapshot, facts: &Facts, questions: &[Question<'_>
             tail.push_str(&quoted(member));
         }
         tail.push('\n');
-        if let Some(current) = question.current {
+        if let Some(current) = &question.current {
             tail.push_str("The value that you gave before (data): ");
             tail.push_str(&escape::json(current));
             tail.push('\n');

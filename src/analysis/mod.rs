@@ -8,23 +8,27 @@
 //!   says what is asked in the [layout] that all analyses share, or it has messages, which begin with a line
 //!   `=== system ===`, `=== user ===` or `=== assistant ===`. Variables: `transcript` (in messages), `meta`, `call_id`, and
 //!   `turns` (how many), or, per turn, `turn` (its number), `speaker`, `text`, `language` and `before` (the lines of the
-//!   `context_turns` turns before it). All of them come in escaped.
+//!   `context_turns` turns before it); and the settings `to` and `questions`. All of them come in escaped.
 //! * `schema.json`: what the answer must be. Every `{turn, quote}` in an answer is checked against the transcript, and
 //!   marked `"unverified": true` where the words are not there. A top-level `evidence` of `{turn, quote}` is lifted out of
-//!   the value and published beside it.
+//!   the value and published beside it. A list whose elements have an `id` is a list of [`items`].
 //! * `analysis.toml`, which may be absent: `title`, `scope`, `route`, `prompt`, triggers, limits, and `local`: how the
-//!   embedded provider answers (see [`Method`]).
+//!   embedded provider answers (see [`Method`]). `computed = "stats"` says that no model is asked; there is no prompt then.
 
 mod builtin;
+mod computed;
 mod evidence;
 pub mod folder;
+pub mod items;
 mod layout;
 mod position;
 mod prompt;
 mod question;
 mod registry;
 pub mod request;
+mod schema;
 mod settings;
+mod shown;
 pub mod trigger;
 
 use std::sync::Arc;
@@ -33,19 +37,22 @@ use serde_json::Value;
 
 pub use evidence::READING;
 pub use folder::{Fault, Folder, load_dir};
+pub use items::{Dropped, Form};
 pub use prompt::{Prompt, RenderError};
 pub use question::{Question, Spoken};
 pub use registry::Registry;
 pub use request::Asked;
-pub use settings::{On, Settings};
+pub use settings::{Computed, On, Settings};
+pub use shown::ListedQuestion;
 
 use crate::base::budget::{Budget, Exceeded};
 use crate::base::names;
 use crate::context::Snapshot;
 use crate::llm::ChatRequest;
 use crate::llm::local::Method;
-use crate::llm::schema::{SchemaError, Validator, pointer_to};
-use crate::types::{CallId, Evidence, JsonMap, TurnNo};
+use crate::types::insight::Change;
+use crate::types::{CallId, Evidence, JsonMap, Turn, TurnNo};
+use items::Lists;
 
 /// What an analysis is asked of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +61,8 @@ pub enum Scope {
     Rolling,
     /// Each final turn, once.
     Turn,
+    /// The whole call, when it ends, and on demand.
+    End,
 }
 
 /// A named question.
@@ -65,12 +74,28 @@ pub struct Analysis {
     pub scope: Scope,
     /// How it runs.
     pub settings: Settings,
-    /// What an answer must be.
+    /// What a value must be.
     pub schema: Arc<Value>,
+    /// The schema with operations in place of lists of items; the same schema where there are none.
+    operations: Arc<Value>,
     /// Whether vendors' strict modes take the schema as it is.
     strict: bool,
-    /// Newest last.
+    lists: Lists,
+    /// How lists of items are to be answered, in operations and as a whole.
+    list_instructions: [String; 2],
+    /// Newest last; none if it is computed.
     prompts: Vec<Arc<Prompt>>,
+}
+
+/// What an answer is an answer to.
+#[derive(Debug, Clone, Copy)]
+pub struct Answering<'a> {
+    /// The newest value when it was asked.
+    pub current: Option<&'a Value>,
+    /// What its lists of items hold.
+    pub form: Form,
+    /// The revision of the insight that it becomes.
+    pub rev: u64,
 }
 
 /// What a prompt may say beside the transcript.
@@ -85,12 +110,16 @@ pub struct Facts {
 }
 
 /// An answer, read.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reading {
     /// The answer, but for the evidence that was lifted out of it.
     pub value: Value,
     /// Checked against the snapshot.
     pub evidence: Vec<Evidence>,
+    /// How the value came out of the newest one; see [`Analysis::conclude`].
+    pub changes: Option<Vec<Change>>,
+    /// Operations of the answer that could not be carried out.
+    pub dropped: Dropped,
 }
 
 /// Why an analysis could not do it.
@@ -125,10 +154,15 @@ impl Analysis {
         });
         let given = given.or_local(local);
         let settings = Settings::laid(name, &given, config);
+        for (given, file) in [(&given, "analysis.toml"), (config, "")] {
+            if let Some((key, why)) = given.misplaced(&settings) {
+                faults.push(Fault::whole(file, format!("{key}: {why}")));
+            }
+        }
         let compiled = folder
             .file("schema.json")
             .ok_or_else(|| Fault::whole("schema.json", "there is none; it says what an answer must be"))
-            .and_then(compile);
+            .and_then(schema::compile);
         let source = folder.file("schema.json").unwrap_or_default();
         let mut prompts = Vec::new();
         for (file, text) in folder.files().filter(|(file, _)| folder::version_of(file).is_some()) {
@@ -138,8 +172,17 @@ impl Analysis {
             }
         }
         prompts.sort_by_key(|prompt| age(&prompt.version));
-        if prompts.is_empty() && faults.is_empty() {
-            faults.push(Fault::whole("v1.j2", "there is none; it is the prompt"));
+        match (settings.computed, prompts.first()) {
+            (None, None) if faults.is_empty() => {
+                faults.push(Fault::whole("v1.j2", "there is none; it is the prompt"));
+            }
+            (Some(_), Some(_)) => {
+                faults.push(Fault::whole("analysis.toml", "computed: no model is asked, so there is no prompt"))
+            }
+            _ => {}
+        }
+        if faults.is_empty() {
+            faults.extend(shown_settings(&settings, &prompts));
         }
         if let Some(wanted) = &settings.prompt
             && faults.is_empty()
@@ -149,17 +192,59 @@ impl Analysis {
             let file = if config.names_prompt() { "" } else { "analysis.toml" };
             faults.push(Fault::whole(file, format!("prompt: {}", unknown_version(wanted, &prompts))));
         }
+        let compiled = compiled.and_then(|schema| Ok((schema::lists(&schema, source, settings.scope)?, schema)));
         match compiled {
-            Ok(schema) if faults.is_empty() => {
-                let strict = is_strict(&schema);
+            Ok((lists, schema)) if faults.is_empty() => {
+                let strict = schema::is_strict(&schema);
                 let (name, scope) = (Arc::from(name), settings.scope);
-                Ok(Self { name, scope, settings, schema: Arc::new(schema), strict, prompts })
+                let schema = Arc::new(schema);
+                let operations =
+                    if lists.is_empty() { Arc::clone(&schema) } else { Arc::new(lists.operations_schema(&schema)) };
+                let list_instructions = [Form::Operations, Form::Whole]
+                    .map(|form| if lists.is_empty() { String::new() } else { lists.explanation(form) });
+                Ok(Self { name, scope, settings, schema, operations, strict, lists, list_instructions, prompts })
             }
             Ok(_) => Err(faults),
             Err(fault) => {
                 faults.push(fault);
                 Err(faults)
             }
+        }
+    }
+
+    /// No model is asked: [`Analysis::compute`] gives the value.
+    pub fn is_computed(&self) -> bool {
+        self.settings.computed.is_some()
+    }
+
+    /// The value that `turns`, all of a call, give without a model; `None` where a model is asked.
+    pub fn compute<'a>(&self, turns: impl IntoIterator<Item = &'a Turn>) -> Option<Value> {
+        match self.settings.computed? {
+            Computed::Stats => Some(computed::stats(turns)),
+        }
+    }
+
+    /// What an answer to `prompt` holds in place of lists of items. `last`: it is the last run of the call. A prompt that has
+    /// messages of its own says nothing of operations.
+    pub fn form(&self, prompt: &Prompt, last: bool) -> Form {
+        let whole = last || self.settings.whole_lists || self.lists.is_empty() || !prompt.bundles();
+        if whole { Form::Whole } else { Form::Operations }
+    }
+
+    /// What an answer of this form must be.
+    pub fn asked_schema(&self, form: Form) -> &Arc<Value> {
+        match form {
+            Form::Operations => &self.operations,
+            Form::Whole => &self.schema,
+        }
+    }
+
+    /// How lists of items are to be answered; empty where there are none.
+    pub fn list_instructions(&self, form: Form) -> &str {
+        let [operations, whole] = &self.list_instructions;
+        match form {
+            Form::Operations => operations,
+            Form::Whole => whole,
         }
     }
 
@@ -185,7 +270,7 @@ impl Analysis {
     /// # Errors
     /// The template fails on what is known of this call.
     pub fn request(&self, prompt: &Prompt, snapshot: &Snapshot, facts: &Facts) -> Result<ChatRequest, RenderError> {
-        request::request(&[Asked { analysis: self, prompt, current: None }], snapshot, facts)
+        request::request(&[Asked { analysis: self, prompt, current: None, last: false }], snapshot, facts)
     }
 
     /// Upper estimate of the steps of [`Analysis::read`].
@@ -199,8 +284,47 @@ impl Analysis {
     /// The answer has too many quotes, or the budget is used up.
     pub fn read(mut value: Value, snapshot: &Snapshot, budget: &mut Budget) -> Result<Reading, Exceeded> {
         let evidence = evidence::lift(&mut value, snapshot, budget)?;
-        Ok(Reading { value, evidence })
+        Ok(Reading { value, evidence, ..Reading::default() })
     }
+
+    /// Upper estimate of the steps of [`Analysis::conclude`]: each item may have to be compared with each other one.
+    pub fn concluding_work(&self, value: &Value, current: Option<&Value>) -> u64 {
+        self.lists.work(value, current)
+    }
+
+    /// Makes the new value of an answer that was read: its lists of items are applied to those of the newest value.
+    #[must_use]
+    pub fn conclude(&self, reading: Reading, answering: &Answering<'_>) -> Reading {
+        if self.lists.is_empty() {
+            return reading;
+        }
+        let Answering { current, form, rev } = *answering;
+        let applied = self.lists.apply(current, reading.value, form, rev);
+        Reading { value: applied.value, changes: applied.changes, dropped: applied.dropped, ..reading }
+    }
+}
+
+/// Settings that a prompt shows and that are missing, and those that are there and that none shows.
+fn shown_settings(settings: &Settings, prompts: &[Arc<Prompt>]) -> Vec<Fault> {
+    let given = [
+        ("to", settings.to.is_some(), "a language tag such as \"es\""),
+        (
+            "questions",
+            !settings.questions.is_empty(),
+            "[{ id = \"greeting\", text = \"Did the agent greet the customer?\" }]",
+        ),
+    ];
+    let fault = |(key, is_given, example): (&str, bool, &str)| {
+        let shows = prompts.iter().find(|prompt| prompt.shows(key));
+        match (is_given, shows) {
+            (false, Some(prompt)) => {
+                Some(format!("{key}: missing; the prompt {} shows it: expected {example}", prompt.version))
+            }
+            (true, None) => Some(format!("{key}: no prompt of this analysis shows it")),
+            _ => None,
+        }
+    };
+    given.into_iter().filter_map(fault).map(|message| Fault::whole("", message)).collect()
 }
 
 fn unknown_version(wanted: &str, prompts: &[Arc<Prompt>]) -> String {
@@ -208,60 +332,12 @@ fn unknown_version(wanted: &str, prompts: &[Arc<Prompt>]) -> String {
     names::unknown("prompt version", wanted, &known)
 }
 
-/// Reads `schema.json` and sees that it can be compiled.
-fn compile(source: &str) -> Result<Value, Fault> {
-    const FILE: &str = "schema.json";
-    let schema: Value = serde_json::from_str(source).map_err(|error| {
-        // The parser's own words end with the place that the fault names already.
-        let message = error.to_string();
-        let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message).to_owned();
-        Fault { file: FILE.to_owned(), at: Some((error.line(), error.column())), message }
-    })?;
-    if !schema.is_object() {
-        return Err(Fault::at(FILE, source, 0, "expected a JSON schema: an object"));
-    }
-    match Validator::compile(&schema) {
-        Ok(_) => Ok(schema),
-        Err(error) => {
-            let place = match &error {
-                SchemaError::RemoteRef(target) => {
-                    pointer_to(&schema, &|key, value| key.ends_with("ef") && value.as_str() == Some(target))
-                }
-                SchemaError::Invalid { at, .. } => at.clone(),
-                SchemaError::TooDeep | SchemaError::TooLarge(_) | SchemaError::TooComplex(_) => None,
-            };
-            let offset = position::json(source, place.as_deref().unwrap_or_default());
-            Err(Fault::at(FILE, source, offset, error.to_string()))
-        }
-    }
-}
-
-/// Whether vendors' strict modes take a schema: every object closed, all its properties required.
-fn is_strict(schema: &Value) -> bool {
-    match schema {
-        Value::Object(map) => {
-            let closed = map.get("properties").and_then(Value::as_object).is_none_or(|properties| {
-                let required = map.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-                map.get("additionalProperties") == Some(&Value::Bool(false))
-                    && properties.keys().all(|key| required.iter().any(|name| name == key))
-            });
-            closed && map.values().all(is_strict)
-        }
-        Value::Array(items) => items.iter().all(is_strict),
-        _ => true,
-    }
-}
-
-/// The analysis' name as vendors want a schema's: `[A-Za-z0-9_-]{1,64}`.
-fn schema_name(name: &str) -> String {
-    let allowed = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
-    name.chars().take(64).map(|character| if allowed(character) { character } else { '_' }).collect()
-}
-
 /// Sorts versions: `v2` before `v10`, other names before numbered ones.
 fn age(version: &str) -> (u64, String) {
     (version.strip_prefix('v').and_then(|number| number.parse().ok()).unwrap_or(0), version.to_owned())
 }
 
+#[cfg(test)]
+mod fixtures;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use sha2::{Digest as _, Sha256};
 
 use super::folder::{Fault, version_of};
-use super::{Facts, Scope, layout, position};
+use super::{Facts, ListedQuestion, Scope, layout, position};
 use crate::base::budget::{Bound, Exceeded, TOO_COMPLEX};
 use crate::context::Snapshot;
 use crate::llm::{Message, Role, Text};
@@ -27,6 +27,15 @@ const TEMPLATE_FUEL: Bound = Bound::new("template_fuel", 100_000);
 
 /// Stands for the transcript while a template is rendered. Escaping keeps its characters out of everything else.
 const MARK: &str = "\u{fdd0}transcript\u{fdd1}";
+
+/// Settings that a prompt can show.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Shown<'a> {
+    /// `to`.
+    pub(super) to: Option<&'a str>,
+    /// `questions`.
+    pub(super) questions: &'a [ListedQuestion],
+}
 
 /// One version of a prompt.
 pub struct Prompt {
@@ -126,21 +135,31 @@ impl Prompt {
     ///
     /// # Errors
     /// The template fails on what is known of this call (its `meta`, say), or the prompt has messages.
-    pub(super) fn instructions(&self, snapshot: &Snapshot, facts: &Facts) -> Result<String, RenderError> {
+    pub(super) fn instructions(
+        &self,
+        snapshot: &Snapshot,
+        facts: &Facts,
+        settings: Shown<'_>,
+    ) -> Result<String, RenderError> {
         if self.kind != Kind::Instructions {
             return Err(self.wrong("bad_prompt", "it has messages of its own, so it is asked alone".to_owned()));
         }
         if let Some(text) = self.fixed.first().and_then(Option::as_ref) {
             return Ok(text.to_string());
         }
-        Ok(self.render(0, &variables::of(snapshot, facts))?.trim().to_owned())
+        Ok(self.render(0, &variables::of(snapshot, facts, settings))?.trim().to_owned())
     }
 
     /// The messages for one job.
     ///
     /// # Errors
     /// The template fails on what is known of this call (its `meta`, say).
-    pub(super) fn messages(&self, snapshot: &Snapshot, facts: &Facts) -> Result<Vec<Message>, RenderError> {
+    pub(super) fn messages(
+        &self,
+        snapshot: &Snapshot,
+        facts: &Facts,
+        settings: Shown<'_>,
+    ) -> Result<Vec<Message>, RenderError> {
         let mut variables: Option<Value> = None;
         let mut seen = 0;
         let mut out = Vec::with_capacity(self.roles.len());
@@ -149,7 +168,7 @@ impl Prompt {
                 out.push(Message::text(*role, text.clone()));
                 continue;
             }
-            let variables = variables.get_or_insert_with(|| variables::of(snapshot, facts));
+            let variables = variables.get_or_insert_with(|| variables::of(snapshot, facts, settings));
             let rendered = self.render(index, variables)?;
             let rendered = rendered.trim();
             seen += rendered.matches(MARK).count();
@@ -178,6 +197,11 @@ impl Prompt {
         RenderError { id: Arc::clone(&self.id), code, message }
     }
 
+    /// Whether it shows the variable `name` anywhere.
+    pub(super) fn shows(&self, name: &str) -> bool {
+        self.templates.templates().any(|(_, template)| template.undeclared_variables(false).contains(name))
+    }
+
     /// Renders with made-up facts: finds unknown filters, and how often the transcript stands in it.
     fn try_out(&mut self, file: &str, scope: Scope) -> Result<(), Fault> {
         let mut meta = JsonMap::new();
@@ -203,7 +227,7 @@ impl Prompt {
         check::undefined(file, &self.templates, scope)?;
         let (allowed, what) = match (self.kind, scope) {
             (Kind::Instructions, _) => (0..=0, "be left out of instructions: the layout shows it before them"),
-            (Kind::Messages, Scope::Rolling) => {
+            (Kind::Messages, Scope::Rolling | Scope::End) => {
                 (1..=1, "stand in it exactly once, by itself and whatever is known of a call")
             }
             (Kind::Messages, Scope::Turn) => {
@@ -238,8 +262,7 @@ impl Prompt {
             let alone = Environment::new();
             // Inside of a block: what is before it cannot be read by itself.
             let Ok(before) = alone.template_from_str(shown.unwrap_or(source)) else { return false };
-            let volatile =
-                |name: &String| name != "call_id" && variables::names(Scope::Rolling).contains(&name.as_str());
+            let volatile = |name: &String| variables::VOLATILE.contains(&name.as_str());
             if before.undeclared_variables(false).iter().any(volatile) {
                 return false;
             }

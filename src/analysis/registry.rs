@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use toml::Value;
 
-use super::folder::{Folder, load_dir};
+use super::folder::load_dir;
 use super::settings::{Given, Settings};
 use super::{Analysis, builtin};
+use crate::base::names;
 use crate::base::settings::{Problems, Section, found};
 use crate::types::id;
 
 /// Analyses that run where neither call nor configuration names any.
-const DEFAULTS: [&str; 2] = ["summary", "sentiment"];
+const DEFAULTS: [&str; 3] = ["summary", "sentiment", "stats"];
 
 /// Analyses by name.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,8 @@ pub struct Registry {
     names: Vec<String>,
     defaults: Vec<String>,
     given: Vec<String>,
+    /// Built-in ones that are not there without a section, and what it must say.
+    unready: BTreeMap<String, String>,
 }
 
 impl Registry {
@@ -37,11 +40,10 @@ impl Registry {
             }
         };
         let mut registry = Self::default();
-        for (name, files) in builtin::FOLDERS {
+        for (name, _) in builtin::FOLDERS {
             let section = sections.iter().position(|(section, _)| section == name).map(|at| sections.remove(at).1);
             let given = section.is_some();
-            let folder = Folder::new(files.iter().copied());
-            registry.add(name, section, Some(folder), base, problems);
+            registry.add(name, section, base, problems);
             if given || DEFAULTS.contains(name) {
                 registry.defaults.push((*name).to_owned());
             }
@@ -54,7 +56,7 @@ impl Registry {
                 problems.push(format!("analyses.{name}"), error.to_string());
                 continue;
             }
-            registry.add(&name, Some(section), None, base, problems);
+            registry.add(&name, Some(section), base, problems);
             registry.defaults.push(name.clone());
             registry.given.push(name);
         }
@@ -82,8 +84,17 @@ impl Registry {
         &self.names
     }
 
-    /// Those that a call runs unless somebody says otherwise: `summary`, `sentiment`, and every analysis that has a
-    /// section in the configuration.
+    /// What to say of a name that no analysis has.
+    pub fn unknown(&self, name: &str) -> String {
+        let message = names::unknown("analysis", name, &self.names);
+        match self.unready.get(name) {
+            Some(missing) => format!("{message}; {name} needs a section: [analyses.{name}] {missing}"),
+            None => message,
+        }
+    }
+
+    /// Those that a call runs unless somebody says otherwise: `summary`, `sentiment`, `stats`, and every analysis that has
+    /// a section in the configuration.
     pub fn defaults(&self) -> Vec<String> {
         self.defaults.clone()
     }
@@ -93,18 +104,26 @@ impl Registry {
         self.given.iter().any(|given| given == name)
     }
 
-    fn add(
-        &mut self,
-        name: &str,
-        section: Option<Value>,
-        embedded: Option<Folder>,
-        base: &Path,
-        problems: &mut Problems,
-    ) {
+    fn add(&mut self, name: &str, section: Option<Value>, base: &Path, problems: &mut Problems) {
         let path = format!("analyses.{name}");
+        let is_given = section.is_some();
         let mut section = Section::new(path.clone(), section, problems);
-        let dir = section.string("dir");
+        let (dir, copied) = (section.string("dir"), section.string("analysis"));
         let config = Given::read(&mut section);
+        let own = builtin::folder(name);
+        let embedded = match &copied {
+            None => own,
+            Some(_) if own.is_some() || dir.is_some() => {
+                let message = "it gives a section of another name a built-in analysis, which then has no dir";
+                return section.problem("analysis", message);
+            }
+            Some(copied) => match builtin::folder(copied) {
+                None => {
+                    return section.problem("analysis", names::unknown("built-in analysis", copied, &builtin_names()));
+                }
+                found => found,
+            },
+        };
         section.finish();
         // A user's folder in place of a built-in one is answered by the embedded provider in the same way.
         let built_in = embedded.as_ref().and_then(|folder| Settings::of_folder(name, folder).ok());
@@ -116,26 +135,36 @@ impl Registry {
             },
             (None, Some(embedded)) => embedded,
             (None, None) => {
-                let known: Vec<&str> = builtin::FOLDERS.iter().map(|(name, _)| *name).collect();
                 let message = format!(
-                    "expected the folder with its prompt and schema; only {} come without one",
-                    known.join(", ")
+                    "expected the folder with its prompt and schema; only {} come without one, under these names or by \
+                     analysis = \"NAME\"",
+                    builtin_names().join(", ")
                 );
                 return problems.push(format!("{path}.dir"), message);
             }
         };
-        match Analysis::of_folder(name, &folder, &config, local) {
+        let faults = match Analysis::of_folder(name, &folder, &config, local) {
             Ok(analysis) => {
                 self.by_name.insert(name.to_owned(), Arc::new(analysis));
+                return;
             }
-            Err(faults) => {
-                for fault in faults {
-                    match fault.message.split_once(": ").filter(|_| fault.file.is_empty()) {
-                        Some((key, message)) => problems.push(format!("{path}.{key}"), message),
-                        None => problems.push(format!("{path}.dir"), fault.to_string()),
-                    }
-                }
+            Err(faults) => faults,
+        };
+        if !is_given
+            && let Some(missing) = faults.iter().find_map(|fault| Some(fault.message.split_once(": missing")?.0))
+        {
+            self.unready.insert(name.to_owned(), format!("with {missing}"));
+            return;
+        }
+        for fault in faults {
+            match fault.message.split_once(": ").filter(|_| fault.file.is_empty()) {
+                Some((key, message)) => problems.push(format!("{path}.{key}"), message),
+                None => problems.push(format!("{path}.dir"), fault.to_string()),
             }
         }
     }
+}
+
+fn builtin_names() -> Vec<&'static str> {
+    builtin::FOLDERS.iter().map(|(name, _)| *name).collect()
 }

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::layout::{self, Question};
-use super::prompt::{Prompt, RenderError};
-use super::{Analysis, Facts, Scope};
+use super::prompt::{Prompt, RenderError, Shown};
+use super::{Analysis, Facts, Scope, items};
 use crate::context::Snapshot;
 use crate::llm::{Caching, ChatRequest, Message, ResponseFormat, Role, Text};
 use crate::types::{CallId, JsonMap};
@@ -27,6 +27,20 @@ pub struct Asked<'a> {
     pub prompt: &'a Prompt,
     /// The value that stands, for a prompt that has [instructions](Prompt::bundles); others are not shown it.
     pub current: Option<&'a Value>,
+    /// It is the last run of the call.
+    pub last: bool,
+}
+
+impl Asked<'_> {
+    /// What the answer must be.
+    fn schema(&self) -> &Arc<Value> {
+        self.analysis.asked_schema(self.analysis.form(self.prompt, self.last))
+    }
+
+    fn settings(&self) -> Shown<'_> {
+        let settings = &self.analysis.settings;
+        Shown { to: settings.to.as_deref(), questions: &settings.questions }
+    }
 }
 
 /// The request that asks all of `asked` of a snapshot, whose text it shares.
@@ -40,11 +54,17 @@ pub fn request(asked: &[Asked<'_>], snapshot: &Snapshot, facts: &Facts) -> Resul
     let several = asked.len() > 1;
     let names = if several { members(asked.iter().map(|asked| &*asked.analysis.name)) } else { Vec::new() };
     let messages = match asked {
-        [one] if !one.prompt.bundles() => one.prompt.messages(snapshot, facts)?,
+        [one] if !one.prompt.bundles() => one.prompt.messages(snapshot, facts, one.settings())?,
         _ => {
             let questions = asked.iter().enumerate().map(|(position, asked)| {
-                let instructions = asked.prompt.instructions(snapshot, facts)?;
-                Ok(Question { member: names.get(position).map(String::as_str), current: asked.current, instructions })
+                let mut instructions = asked.prompt.instructions(snapshot, facts, asked.settings())?;
+                let lists = asked.analysis.list_instructions(asked.analysis.form(asked.prompt, asked.last));
+                if !lists.is_empty() {
+                    instructions.push('\n');
+                    instructions.push_str(lists);
+                }
+                let current = asked.current.map(items::shown);
+                Ok(Question { member: names.get(position).map(String::as_str), current, instructions })
             });
             let questions = questions.collect::<Result<Vec<_>, _>>()?;
             let user = layout::user(snapshot, facts, &questions);
@@ -54,7 +74,7 @@ pub fn request(asked: &[Asked<'_>], snapshot: &Snapshot, facts: &Facts) -> Resul
             ]
         }
     };
-    let rolling = asked.iter().any(|asked| asked.analysis.scope == Scope::Rolling);
+    let rolling = asked.iter().any(|asked| asked.analysis.scope != Scope::Turn);
     let limits = asked.iter().map(|asked| asked.analysis.settings.max_output_tokens);
     Ok(ChatRequest {
         messages,
@@ -71,7 +91,7 @@ pub fn request(asked: &[Asked<'_>], snapshot: &Snapshot, facts: &Facts) -> Resul
 pub fn members<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut members: Vec<String> = Vec::new();
     for name in names {
-        let plain = super::schema_name(name);
+        let plain = super::schema::name(name);
         let is_free = |member: &String| !members.contains(member);
         let numbered = (2..).map(|number| format!("{plain}_{number}"));
         let member = std::iter::once(plain.clone()).chain(numbered).find(is_free).unwrap_or_default();
@@ -83,14 +103,14 @@ pub fn members<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
 fn response_format(asked: &[Asked<'_>], members: &[String]) -> Option<ResponseFormat> {
     if let [one] = asked {
         return Some(ResponseFormat::JsonSchema {
-            name: super::schema_name(&one.analysis.name),
-            schema: Arc::clone(&one.analysis.schema),
+            name: super::schema::name(&one.analysis.name),
+            schema: Arc::clone(one.schema()),
             strict: one.analysis.strict,
         });
     }
     let mut properties = JsonMap::new();
     for (asked, member) in asked.iter().zip(members) {
-        let schema = nested(&asked.analysis.schema, &format!("#/properties/{member}/anyOf/0"));
+        let schema = nested(asked.schema(), &format!("#/properties/{member}/anyOf/0"));
         properties.insert(member.clone(), json!({"anyOf": [schema, {"type": "null"}]}));
     }
     let schema = json!({

@@ -6,6 +6,7 @@ use toml::Value;
 
 use super::Scope;
 use super::folder::{Fault, Folder};
+use super::shown::{self, ListedQuestion};
 use super::trigger::Triggers;
 use crate::base::settings::{Problems, Section};
 use crate::context::DEFAULT_BUDGET_TOKENS;
@@ -24,8 +25,31 @@ const DEFAULT_TRIGGERS: Triggers = Triggers {
 const DEFAULT_CONTEXT_TURNS: u64 = 6;
 /// At most this many: they are rendered anew for every turn.
 const MAX_CONTEXT_TURNS: u64 = 200;
+/// Keys that say when an analysis runs.
+const TRIGGER_KEYS: [&str; 7] =
+    ["every_n_turns", "interval_ms", "min_new_tokens", "debounce_ms", "max_wait_ms", "on_end", "on"];
+/// Keys that only an analysis has which asks a model.
+const MODEL_KEYS: [&str; 10] = [
+    "route",
+    "prompt",
+    "max_context_tokens",
+    "context_turns",
+    "max_output_tokens",
+    "temperature",
+    "local",
+    "to",
+    "questions",
+    "lists",
+];
 /// One day, ms.
 const DAY_MS: u64 = 86_400_000;
+
+/// A value that is computed from a call's turns, without a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Computed {
+    /// Who talks how much, and when.
+    Stats,
+}
 
 /// How an analysis runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +79,14 @@ pub struct Settings {
     pub prompt: Option<String>,
     /// How the embedded provider answers; `None`: it cannot.
     pub local: Option<Method>,
+    /// Set if no model is asked.
+    pub computed: Option<Computed>,
+    /// The language that a prompt asks for: a BCP 47 tag.
+    pub to: Option<String>,
+    /// The questions that a prompt lists.
+    pub questions: Vec<ListedQuestion>,
+    /// `lists = "whole"`: lists of items are asked as a whole every time, not in operations.
+    pub whole_lists: bool,
 }
 
 /// What happens in a call and makes an analysis due: alerts, and silences.
@@ -108,7 +140,8 @@ impl Settings {
         })?;
         let mut problems = Problems::default();
         let mut section = Section::new(name, Some(Value::Table(table)), &mut problems);
-        let given = Given::read(&mut section);
+        let computed = section.choice("computed", &["stats"]).map(|_| Computed::Stats);
+        let given = Given { computed, ..Given::read(&mut section) };
         section.finish();
         if problems.is_empty() {
             return Ok(given);
@@ -126,12 +159,13 @@ impl Settings {
 
     /// The folder's settings under the configuration's.
     pub(super) fn laid(name: &str, folder: &Given, config: &Given) -> Self {
+        let scope = config.scope.or(folder.scope).unwrap_or(Scope::Rolling);
         Self {
             title: config.title.clone().or_else(|| folder.title.clone()).unwrap_or_else(|| name.to_owned()),
-            scope: config.scope.or(folder.scope).unwrap_or(Scope::Rolling),
+            scope,
             route: config.route.clone().or_else(|| folder.route.clone()),
             refuses_revised: config.refuses_revised.or(folder.refuses_revised).unwrap_or(false),
-            triggers: triggers(folder, config),
+            triggers: if scope == Scope::End { Triggers::OFF } else { triggers(folder, config) },
             on: config.on.clone().or_else(|| folder.on.clone()).unwrap_or_default(),
             max_context_tokens: config
                 .max_context_tokens
@@ -145,6 +179,10 @@ impl Settings {
             temperature: config.temperature.or(folder.temperature),
             prompt: config.prompt.clone().or_else(|| folder.prompt.clone()),
             local: config.local.or(folder.local),
+            computed: folder.computed,
+            to: config.to.clone().or_else(|| folder.to.clone()),
+            questions: config.questions.clone().or_else(|| folder.questions.clone()).unwrap_or_default(),
+            whole_lists: config.whole_lists.or(folder.whole_lists).unwrap_or(false),
         }
     }
 }
@@ -169,6 +207,12 @@ pub(super) struct Given {
     temperature: Option<f64>,
     prompt: Option<String>,
     pub(super) local: Option<Method>,
+    computed: Option<Computed>,
+    to: Option<String>,
+    questions: Option<Vec<ListedQuestion>>,
+    whole_lists: Option<bool>,
+    /// Keys that are there, of those that not every analysis can have.
+    special: Vec<&'static str>,
 }
 
 impl Given {
@@ -179,10 +223,16 @@ impl Given {
 
     /// Reads what `section` says; its `dir` and unknown keys are the caller's.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
-        let scope = section.choice("scope", &["rolling", "turn"]);
+        let special = TRIGGER_KEYS.iter().chain(&MODEL_KEYS).copied().filter(|key| section.has(key)).collect();
+        let scope = section.choice("scope", &["rolling", "turn", "end"]);
         Self {
+            special,
             title: section.string("title"),
-            scope: scope.map(|scope| if scope == "turn" { Scope::Turn } else { Scope::Rolling }),
+            scope: scope.map(|scope| match scope {
+                "turn" => Scope::Turn,
+                "end" => Scope::End,
+                _ => Scope::Rolling,
+            }),
             route: section.string("route"),
             refuses_revised: section.choice("on_revision", &["publish", "refuse"]).map(|choice| choice == "refuse"),
             every_n_turns: section.integer("every_n_turns", 0..=1_000_000),
@@ -198,7 +248,20 @@ impl Given {
             temperature: section.number("temperature", 0.0..=2.0),
             prompt: section.string("prompt"),
             local: section.choice("local", &Method::NAMES).and_then(Method::parse),
+            computed: None,
+            to: shown::read_tag(section),
+            questions: shown::read_questions(section),
+            whole_lists: section.choice("lists", &["operations", "whole"]).map(|form| form == "whole"),
         }
+    }
+
+    /// The first key that an analysis with these settings cannot have, and why.
+    pub(super) fn misplaced(&self, settings: &Settings) -> Option<(&'static str, &'static str)> {
+        let first = |keys: &[&str]| self.special.iter().find(|key| keys.contains(key)).copied();
+        let of_end = (settings.scope == Scope::End).then(|| first(&TRIGGER_KEYS)).flatten();
+        let of_computed = settings.computed.and_then(|_| first(&MODEL_KEYS));
+        let end = of_end.map(|key| (key, "an analysis of scope \"end\" runs when the call ends, and has no triggers"));
+        end.or_else(|| of_computed.map(|key| (key, "the analysis is computed and asks no model")))
     }
 
     /// Returns true if it names a prompt version.
@@ -316,10 +379,10 @@ mod tests {
         assert_eq!(
             read("title = \"T\"\nscope = \"call\"\nspeed = 1\n"),
             [
-                "analysis.toml:2:1: scope: expected one of rolling, turn, found \"call\"",
-                "analysis.toml:3:1: speed: unknown key; there are: context_turns, debounce_ms, every_n_turns, \
-                 interval_ms, local, max_context_tokens, max_output_tokens, max_wait_ms, min_new_tokens, on, on_end, on_revision, prompt, \
-                 route, scope, temperature, title",
+                "analysis.toml:2:1: scope: expected one of rolling, turn, end, found \"call\"",
+                "analysis.toml:3:1: speed: unknown key; there are: computed, context_turns, debounce_ms, every_n_turns, \
+                 interval_ms, lists, local, max_context_tokens, max_output_tokens, max_wait_ms, min_new_tokens, on, on_end, \
+                 on_revision, prompt, questions, route, scope, temperature, title, to",
             ]
         );
         assert!(read("title = \n")[0].starts_with("analysis.toml:1:9: "), "{:?}", read("title = \n"));

@@ -53,12 +53,25 @@ fn problems(config: &str, base: &Path) -> (Registry, Vec<String>) {
 fn the_built_in_analyses_are_sound() {
     let (registry, problems) = problems("", Path::new("."));
     assert_eq!(problems, [""; 0]);
-    assert_eq!(registry.names(), ["sentiment", "sentiment_turn", "summary"]);
-    assert_eq!(registry.defaults(), ["summary", "sentiment"]);
+    assert_eq!(
+        registry.names(),
+        [
+            "action_items",
+            "call_report",
+            "entities",
+            "next_best_action",
+            "questions",
+            "sentiment",
+            "sentiment_turn",
+            "speakers",
+            "stats",
+            "summary",
+            "topics"
+        ]
+    );
+    assert_eq!(registry.defaults(), ["summary", "sentiment", "stats"]);
     for name in registry.names() {
         let analysis = registry.get(name).expect("there");
-        assert!(analysis.strict, "{name}: a schema that strict modes take");
-        assert_eq!(analysis.prompt(None).expect("prompt").version.as_ref(), "v1");
         assert_ne!(analysis.settings.title, *name);
     }
     let summary = registry.get("summary").expect("there").settings.triggers;
@@ -100,7 +113,7 @@ fn answers_are_checked_and_their_evidence_is_lifted() {
     let snapshot = snapshot(&["Hello, thanks for calling.", "I want to replace my debit card.", "Sure."]);
     let answer = json!({
         "headline": "A card is to be replaced.",
-        "points": [{"text": "The customer wants a new card.", "speaker": "customer"}],
+        "points": [{"id": "", "text": "The customer wants a new card.", "speaker": "customer"}], "outcome": null,
         "evidence": [
             {"turn": 1, "quote": "replace my debit card"},
             {"turn": 0, "quote": "replace my debit card"},
@@ -145,7 +158,7 @@ fn nested_quotes_are_checked_and_marked_where_they_stand() {
         ],
         "evidence": {"turn": 1, "quote": "my debit"},
     });
-    let Reading { value, evidence } = read(value, &snapshot);
+    let Reading { value, evidence, .. } = read(value, &snapshot);
     assert_eq!(evidence, []);
     assert_eq!(
         value,
@@ -258,7 +271,7 @@ fn a_users_analysis_is_a_folder_and_a_line() {
     let config = "[analyses.actions]\ndir = \"actions\"\nevery_n_turns = 2\nroute = \"fast\"";
     let (registry, found) = problems(config, dir.path());
     assert_eq!(found, [""; 0]);
-    assert_eq!(registry.defaults(), ["summary", "sentiment", "actions"]);
+    assert_eq!(registry.defaults(), ["summary", "sentiment", "stats", "actions"]);
     let analysis = registry.get("actions").expect("there");
     assert_eq!(analysis.settings.route.as_deref(), Some("fast"));
     assert!(!analysis.strict);
@@ -300,7 +313,7 @@ fn a_wrong_section_says_what_is_allowed() {
     assert!(registry.get("summary").is_some() && registry.get("mine").is_none());
     let starts = [
         "analyses.summary.every_n_turns: expected an integer",
-        "analyses.summary.speed: unknown key; there are: context_turns, debounce_ms, dir,",
+        "analyses.summary.speed: unknown key; there are: analysis, context_turns, debounce_ms, dir,",
         "analyses.a b: expected characters of",
         "analyses.gone.dir: /nonexistent/nowhere: cannot be read",
         "analyses.mine.dir: expected the folder with its prompt and schema",

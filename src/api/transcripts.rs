@@ -266,7 +266,7 @@ fn read(api: &Api, body: &[u8], mut lease: Lease) -> Result<Asked, ApiError> {
         None => None,
     };
     if let Some(name) = analyses.iter().flatten().find(|name| deps.call.analyses.get(name).is_none()) {
-        let message = names::unknown("analysis", name, deps.call.analyses.names());
+        let message = deps.call.analyses.unknown(name);
         return Err(ApiError::bad_request("unknown_analysis", message));
     }
     let (whole, file) = posted.whole(&deps.call.limits, &mut lease)?;

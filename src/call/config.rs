@@ -13,7 +13,7 @@ const MIB: u64 = 1024 * 1024;
 /// `[ingest]`: how calls come in and when they are over.
 #[derive(Debug, Clone)]
 pub struct IngestConfig {
-    /// Analyses of a call that does not say; `None` = `summary`, `sentiment` and every analysis with a section of its own.
+    /// Analyses of a call that does not say; `None` = the default ones and every analysis with a section of its own.
     pub analyses: Option<Vec<String>>,
     /// A call without a live socket completes after this time.
     pub idle_timeout: Duration,

@@ -19,6 +19,7 @@ pub mod answer;
 mod attach;
 pub(crate) mod bill;
 pub mod bounds;
+mod computed;
 pub mod config;
 mod directory;
 pub(crate) mod effects;

@@ -18,13 +18,15 @@ use crate::types::directory::CallState as State;
 use crate::types::{Insight, InsightFailure, LatencyMs, Provenance, Status};
 
 /// What the insights of one request have in common.
-struct Made {
-    model: String,
-    endpoint: String,
-    attempts: u32,
-    degraded: bool,
-    first_token: Option<Duration>,
-    took: Duration,
+pub(super) struct Made {
+    pub(super) model: String,
+    pub(super) endpoint: String,
+    pub(super) attempts: u32,
+    pub(super) degraded: bool,
+    /// The call stays with the variant that answered.
+    pub(super) pins: bool,
+    pub(super) first_token: Option<Duration>,
+    pub(super) took: Duration,
 }
 
 impl Call {
@@ -49,7 +51,7 @@ impl Call {
     /// are published, by the length of what they say.
     fn insights_done(&mut self, begun: &Begun, answered: Answered) {
         let Answered { members, model, endpoint, attempts, bill, degraded, first_token, took } = answered;
-        let made = Made { model, endpoint, attempts, degraded, first_token, took };
+        let made = Made { model, endpoint, attempts, degraded, pins: true, first_token, took };
         let overtaken: Vec<bool> = begun.members.iter().map(|member| self.overtaken(&member.key, begun)).collect();
         let weigh = |(part, overtaken): (&Result<Reading, Failed>, &bool)| match part {
             Ok(reading) if !overtaken => (measure::value(&reading.value) + measure::value(&reading.evidence)) as u64,
@@ -82,7 +84,7 @@ impl Call {
         refuses && self.log.context.revised_since(begun.covers.revision, begun.covers.to)
     }
 
-    fn publish(&mut self, begun: &Begun, member: &BegunMember, reading: Reading, bill: Bill, made: &Made) {
+    pub(super) fn publish(&mut self, begun: &Begun, member: &BegunMember, reading: Reading, bill: Bill, made: &Made) {
         let now = self.now.ms;
         let BegunMember { key, prompt, cause, news_ms, fired_ms } = member;
         let (route, variant, prompt) = (begun.route.to_string(), begun.variant.to_string(), prompt.to_string());
@@ -91,7 +93,7 @@ impl Call {
             None => standing.map_or(0, |standing| standing.rev),
             Some(turn) => standing.and_then(|standing| standing.by_turn.get(&turn)).map_or(0, |insight| insight.rev),
         };
-        let first = standing.is_none_or(|standing| standing.pinned.is_none());
+        let first = made.pins && standing.is_none_or(|standing| standing.pinned.is_none());
         let pinned = first.then(|| (route.clone(), variant.clone(), prompt.clone()));
         let last_word = begun.is_final || key.turn.is_some() || self.log.status == State::Completed;
         let insight = Insight {
@@ -108,6 +110,8 @@ impl Call {
             },
             trigger: self.trigger_name(*cause),
             value: reading.value,
+            changes: reading.changes,
+            dropped_operations: reading.dropped.total(),
             evidence: reading.evidence,
             provenance: Provenance {
                 route,

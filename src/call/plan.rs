@@ -11,7 +11,6 @@ use super::numbers::PeerNo;
 use super::schedule::{Cause, Phase, TURN_WAITING};
 use super::task::{Out, Target, TaskKey, TaskNo};
 use crate::analysis::Scope;
-use crate::base::names;
 use crate::protocol::FailureCode;
 use crate::types::Turn;
 use crate::types::directory::CallState as State;
@@ -108,8 +107,13 @@ impl Call {
             };
             if let Some(cause) = cause {
                 slot.phase = Phase::Queued { cause, fired_ms: now };
-                let key = TaskKey { analysis: Arc::clone(&slot.analysis.name), turn: None };
-                self.want(Target::Insights(vec![key]));
+                let (key, computed) =
+                    (TaskKey { analysis: Arc::clone(&slot.analysis.name), turn: None }, slot.analysis.is_computed());
+                if computed {
+                    self.compute(&key);
+                } else {
+                    self.want(Target::Insights(vec![key]));
+                }
             }
         }
         for index in 0..self.schedule.per_turn.len() {
@@ -131,7 +135,7 @@ impl Call {
         self.life.heard_ms = self.now.ms;
         let analyses = &self.settings.analyses;
         let refusal = match analyses.get(name) {
-            None => RunRefusal::Unknown(names::unknown("analysis", name, analyses.names())),
+            None => RunRefusal::Unknown(analyses.unknown(name)),
             Some(analysis) if analysis.scope == Scope::Turn => RunRefusal::PerTurn(name.to_owned()),
             Some(_) if self.log.turns.is_empty() => RunRefusal::NoTurns,
             Some(_) if self.log.status == State::Failed => RunRefusal::Unavailable("the call has failed".to_owned()),

@@ -86,7 +86,7 @@ impl Call {
             out.run = Some(Run::Reply);
         }
         let asks = Asks::Reply(Box::new(Asking { question, spoken, summary }));
-        self.effects.start = Some(Box::new(Start { no, asks, snapshot, facts, deadline: None }));
+        self.effects.start = Some(Box::new(Start { no, asks, snapshot, facts, last: false, deadline: None }));
     }
 
     /// The turn, as far as the call has it, and what was said before it where the question shows that.

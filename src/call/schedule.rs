@@ -301,7 +301,7 @@ impl Schedule {
             return false;
         }
         match analysis.scope {
-            Scope::Rolling => {
+            Scope::Rolling | Scope::End => {
                 // A call runs a few, known from its start: no room is held for more.
                 self.rolling.reserve_exact(1);
                 self.rolling.push(Rolling::new(Arc::clone(analysis)));

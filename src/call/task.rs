@@ -90,6 +90,8 @@ pub(crate) struct Start {
     pub(crate) snapshot: Snapshot,
     /// What else is known of the call.
     pub(crate) facts: Facts,
+    /// It is the last run of these analyses in the call.
+    pub(crate) last: bool,
     /// At most this long, all attempts and the repair included.
     pub(crate) deadline: Option<Duration>,
 }
@@ -110,6 +112,8 @@ pub(crate) struct Member {
     pub(crate) analysis: Arc<Analysis>,
     /// The rev that its insight will have.
     pub(crate) rev: u64,
+    /// Its newest insight, where it is not per turn.
+    pub(crate) current: Option<Arc<Insight>>,
 }
 
 /// A producer's own question about one turn.

@@ -57,7 +57,7 @@ impl Call {
             self.tasks.out.remove(&no);
             return;
         };
-        let is_final = self.ending() && cause == Cause::End;
+        let is_final = self.is_final(cause);
         let Chosen { route, variant, local, members } = match chosen {
             Ok(chosen) => chosen,
             Err(failed) => {
@@ -75,7 +75,9 @@ impl Call {
                 None => self.log.standings.get(&*key.analysis).map_or(0, |standing| standing.rev),
                 Some(_) => 0,
             };
-            asked.push(Member { key: key.clone(), analysis, rev });
+            let standing = self.log.standings.get(&*key.analysis).filter(|_| key.turn.is_none());
+            let current = standing.and_then(|standing| standing.latest.clone());
+            asked.push(Member { key: key.clone(), analysis, rev, current });
             begun.push(BegunMember { key, prompt: member.prompt, cause, news_ms, fired_ms });
         }
         let snapshot = self.take_snapshot(&asked, due.turn, local, is_final);
@@ -94,7 +96,13 @@ impl Call {
             let begun = Begun { route, variant, covers, turns, is_final, started_ms: now, members: begun };
             out.run = Some(Run::Insights(Box::new(begun)));
         }
-        self.effects.start = Some(Box::new(Start { no, asks: Asks::Insights(asked), snapshot, facts, deadline }));
+        let (asks, last) = (Asks::Insights(asked), is_final);
+        self.effects.start = Some(Box::new(Start { no, asks, snapshot, facts, last, deadline }));
+    }
+
+    /// Whether what runs for this cause is the last run of the call.
+    pub(super) fn is_final(&self, cause: Cause) -> bool {
+        self.ending() && cause == Cause::End
     }
 
     /// One analysis of a task begins. From here on its trigger is used up, whatever comes of it: a task that fails waits
@@ -114,7 +122,7 @@ impl Call {
     }
 
     /// The analysis, why it runs and since when; `None` where it runs already.
-    fn slot_facts(&mut self, key: &TaskKey) -> Option<(Arc<Analysis>, Cause, u64)> {
+    pub(super) fn slot_facts(&mut self, key: &TaskKey) -> Option<(Arc<Analysis>, Cause, u64)> {
         let now = self.now.ms;
         if key.turn.is_some() {
             let queue = self.schedule.per_turn(&key.analysis)?;
@@ -151,7 +159,7 @@ impl Call {
 
     /// Marks the slot as running; since when its insight is waited for: the newest turn or correction of its snapshot, or
     /// the moment at which it was asked for by hand.
-    fn started(&mut self, key: &TaskKey, fired_ms: u64, cause: Cause) -> u64 {
+    pub(super) fn started(&mut self, key: &TaskKey, fired_ms: u64, cause: Cause) -> u64 {
         let now = self.now.ms;
         match key.turn {
             Some(_) => fired_ms,
@@ -163,7 +171,7 @@ impl Call {
     }
 
     /// All turns lost their text: there is nothing to ask about.
-    fn nothing_to_ask(&mut self, key: &TaskKey) {
+    pub(super) fn nothing_to_ask(&mut self, key: &TaskKey) {
         match key.turn {
             Some(turn) => self.schedule.turn_over(&key.analysis, turn),
             None => {

@@ -10,7 +10,6 @@ use owo_colors::OwoColorize as _;
 
 use crate::analysis::trigger::Trigger;
 use crate::analysis::{Analysis, Facts, Scope};
-use crate::base::names;
 use crate::context::tokens::estimate;
 use crate::context::{Context, Snapshot, Window};
 use crate::llm::{ChatRequest, Content, Message};
@@ -57,10 +56,11 @@ pub(crate) struct RenderArgs {
 /// The configuration, the analysis, the recording, the prompt or the turn cannot be found or used.
 pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
     let config = settings::load(args.config.as_deref())?;
-    let analysis = config
-        .analyses
-        .get(&args.analysis)
-        .ok_or_else(|| anyhow!("{}", names::unknown("analysis", &args.analysis, config.analyses.names())))?;
+    let analysis =
+        config.analyses.get(&args.analysis).ok_or_else(|| anyhow!("{}", config.analyses.unknown(&args.analysis)))?;
+    if analysis.is_computed() {
+        bail!("{} is computed from the turns: it has no prompt", args.analysis);
+    }
     let recording = load(&args.file)
         .and_then(|recording| recording.map_err(Into::into))
         .with_context(|| format!("cannot read {}", args.file.display()))?;
@@ -191,10 +191,10 @@ fn moment(recording: &Recording, dialect: &dyn Dialect, analysis: &Analysis, at:
             let snapshot = context.snapshot_turn(turn, analysis.settings.context_turns, budget);
             Moment { snapshot, meta, turn: Some(turn), turns: count }
         }
-        (Scope::Rolling, Some(at)) => {
+        (Scope::Rolling | Scope::End, Some(at)) => {
             Moment { snapshot: context.snapshot_to(&mut window, at + 1), meta, turn: None, turns: count }
         }
-        (Scope::Rolling, None) => {
+        (Scope::Rolling | Scope::End, None) => {
             Moment { snapshot: context.snapshot_final(&mut window), meta, turn: None, turns: count }
         }
     })

@@ -18,7 +18,6 @@ use toml::{Table, Value};
 use crate::analysis::{Analysis, Registry as Analyses};
 use crate::api::config::{ServerConfig, SubscribeConfig};
 use crate::base::drain::ShutdownConfig;
-use crate::base::names;
 use crate::base::settings::{Problem, Problems, Section};
 use crate::base::tls::TlsConfig;
 use crate::call::config::{IngestConfig, LimitsConfig};
@@ -178,15 +177,24 @@ impl Config {
     fn cross_check(&self, problems: &mut Problems) {
         for name in self.ingest.analyses.iter().flatten() {
             if !self.analyses.names().contains(name) {
-                problems.push("ingest.analyses", names::unknown("analysis", name, self.analyses.names()));
+                problems.push("ingest.analyses", self.analyses.unknown(name));
             }
         }
         for name in self.analyses.names() {
-            let Some(analysis) = self.analyses.get(name) else { continue };
-            let target = analysis.settings.route.as_deref();
-            if let Err(message) = self.gateway.target(name, target)
-                && self.wants(name)
-            {
+            let Some(analysis) = self.analyses.get(name).filter(|analysis| !analysis.is_computed()) else { continue };
+            let message = match self.gateway.target(name, analysis.settings.route.as_deref()) {
+                Err(message) => message,
+                Ok(target) if analysis.settings.local.is_none() && self.gateway.is_local(&target) => {
+                    let answered: Vec<&str> = self.answered_locally().collect();
+                    format!(
+                        "{name} needs a model, and {target:?} is answered by the embedded provider (local) alone, which answers \
+                         {} only; configure [endpoints.NAME] and [models.NAME], and name the model or its route here",
+                        answered.join(", ")
+                    )
+                }
+                Ok(_) => continue,
+            };
+            if self.wants(name) {
                 problems.push(format!("analyses.{name}.route"), message);
             }
         }
@@ -198,10 +206,17 @@ impl Config {
         }
     }
 
+    /// The analyses that the embedded provider has a way to answer.
+    fn answered_locally(&self) -> impl Iterator<Item = &str> {
+        let names = self.analyses.names().iter().map(String::as_str);
+        names.filter(|name| self.analyses.get(name).is_some_and(|analysis| analysis.settings.local.is_some()))
+    }
+
     /// Prompt versions in variants of routes that an analysis with that route does not have. Returns key, message, and true
     /// if calls run the analysis by default or the configuration names it.
     fn missing_prompts(&self) -> Vec<(String, String, bool)> {
-        let analyses: Vec<_> = self.analyses.names().iter().filter_map(|name| self.analyses.get(name)).collect();
+        let analyses = self.analyses.names().iter().filter_map(|name| self.analyses.get(name));
+        let analyses: Vec<_> = analyses.filter(|analysis| !analysis.is_computed()).collect();
         let defaults = self.default_analyses();
         let mut missing = Vec::new();
         for route in &self.gateway.routes {
@@ -262,8 +277,10 @@ impl Config {
 
     /// Warns of analyses for which no setting decides what they ask.
     fn unasked(&self) -> Option<String> {
-        let asks_none = |name: &&String| self.gateway.target(name, None).is_err() && !self.wants(name);
-        let unasked: Vec<&str> = self.analyses.names().iter().filter(asks_none).map(String::as_str).collect();
+        let asks_none = |name: &&str| self.gateway.target(name, None).is_err() && !self.wants(name);
+        let run = self.default_analyses();
+        let runs = |name: &&str| run.iter().any(|known| known == name);
+        let unasked: Vec<&str> = self.answered_locally().filter(runs).filter(asks_none).collect();
         (!unasked.is_empty()).then(|| {
             format!(
                 "analyses {}: no route and no default_route says whom they ask, so the embedded provider (local) answers \

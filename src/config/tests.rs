@@ -16,7 +16,7 @@ const ENDPOINTS: &str = "[endpoints.a]\nprovider = \"openai\"\n[endpoints.b]\npr
 fn a_gateway_alone_needs_no_route() {
     let config = parse(ENDPOINTS).expect("a gateway alone");
     let warning = config.warnings().join("\n");
-    assert!(warning.starts_with("analyses sentiment, sentiment_turn, summary: no route"), "{warning}");
+    assert!(warning.starts_with("analyses sentiment, summary: no route"), "{warning}");
     let routed = parse(&format!(
         "{ENDPOINTS}[gateway]\ndefault_route = \"r\"\n[routes.r]\nvariants = [{{name = \"v\", model = \"one\"}}]\n"
     ));
@@ -38,6 +38,28 @@ fn an_analysis_that_somebody_asked_for_needs_a_model() {
             parse(&format!("{endpoints}[analyses.summary]\nroute = \"nowhere\"\n")).expect_err("no such route");
         assert!(problems[0].starts_with("analyses.summary.route: no route or model \"nowhere\""), "{problems:?}");
     }
+}
+
+#[test]
+fn an_analysis_without_a_way_to_be_answered_is_an_error() {
+    let local = "[models.l]\ncandidates = [\"local\"]\n[routes.r]\nvariants = [{name = \"v\", model = \"l\"}]\n";
+    for (text, target) in [
+        ("[analyses.topics]\nevery_n_turns = 2\n", "local"),
+        ("[ingest]\nanalyses = [\"topics\"]\n", "local"),
+        ("[analyses.topics]\nroute = \"l\"\n", "l"),
+        ("[analyses.topics]\nroute = \"r\"\n", "r"),
+    ] {
+        let problems = parse(&format!("{local}{text}")).expect_err(text);
+        let expected = format!(
+            "analyses.topics.route: topics needs a model, and {target:?} is answered by the embedded provider (local) alone, \
+             which answers action_items, questions, sentiment, sentiment_turn, summary only; configure [endpoints.NAME] and \
+             [models.NAME], and name the model or its route here"
+        );
+        assert_eq!(problems, [expected]);
+    }
+    let answered = "[analyses.topics]\nroute = \"one\"\n[analyses.action_items]\nroute = \"local\"\n";
+    assert!(parse(&format!("{ENDPOINTS}{answered}")).is_ok());
+    assert!(parse("[analyses.action_items]\n[analyses.questions]\n").is_ok(), "the embedded provider answers them");
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub(crate) fn insight(analysis: &str, rev: u64, turn: Option<TurnNo>) -> Event {
             behind_turns: 0,
             trigger: "turns".into(),
             value: serde_json::json!({"text": "fine"}),
+            changes: None,
+            dropped_operations: 0,
             evidence: Vec::new(),
             provenance: Provenance {
                 route: analysis.into(),

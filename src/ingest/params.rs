@@ -106,8 +106,7 @@ fn read_analyses(value: &str, analyses: &Analyses, params: &mut Params) {
 /// Of the analyses that somebody named, those that there are, and a complaint for each of the others.
 pub(super) fn known_analyses(names: Vec<String>, analyses: &Analyses) -> (Vec<String>, Vec<ErrorFrame>) {
     let (known, unknown): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| analyses.get(name).is_some());
-    let complaint =
-        |name: String| ErrorFrame::new(ErrorCode::UnknownAnalysis, names::unknown("analysis", &name, analyses.names()));
+    let complaint = |name: String| ErrorFrame::new(ErrorCode::UnknownAnalysis, analyses.unknown(&name));
     (known, unknown.into_iter().map(complaint).collect())
 }
 

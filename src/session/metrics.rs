@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
+use crate::analysis::Dropped;
 use crate::base::metric::Register as _;
 use crate::protocol::event::Kind;
 use crate::types::{Insight, Severity};
@@ -29,6 +30,12 @@ struct JobLabel {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DroppedLabel {
+    analysis: String,
+    reason: &'static str,
+}
+
 /// What sessions count.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -40,6 +47,7 @@ pub struct Metrics {
     cleared: Family<RuleLabel, Counter<u64, AtomicU64>>,
     refused: Family<RuleLabel, Counter<u64, AtomicU64>>,
     skipped: Family<RuleLabel, Counter<u64, AtomicU64>>,
+    dropped: Family<DroppedLabel, Counter<u64, AtomicU64>>,
     /// Jobs out now.
     pub jobs_running: Gauge,
     /// Jobs that wait for a permit.
@@ -98,6 +106,10 @@ impl Metrics {
                 "Alerts not raised because a call had as many as it may have, by rule",
             ),
             skipped: registry.metric("sidetone_rules_skipped_turns", "Turns that a rule was not applied to, by rule"),
+            dropped: registry.metric(
+                "sidetone_session_dropped_operations",
+                "Operations on items in models' answers that could not be carried out, by analysis and reason",
+            ),
             jobs_running: registry.metric("sidetone_session_jobs_running", "Jobs out now"),
             permits_waiting: registry.metric("sidetone_session_permits_waiting", "Jobs that wait for a permit"),
             sessions: registry.metric("sidetone_session_sessions", "Sessions in memory"),
@@ -154,6 +166,13 @@ impl Metrics {
     /// Counts a turn that a rule was not applied to because that would be too much work.
     pub fn rule_skipped(&self, rule: &str) {
         self.skipped.get_or_create(&RuleLabel { rule: rule.to_owned() }).inc();
+    }
+
+    /// Counts operations that were left out.
+    pub fn dropped(&self, analysis: &str, dropped: &Dropped) {
+        for (reason, operations) in dropped.iter() {
+            self.dropped.get_or_create(&DroppedLabel { analysis: analysis.to_owned(), reason }).inc_by(operations);
+        }
     }
 
     /// Counts a job's end.

@@ -184,6 +184,9 @@ fn count(job: &Job, result: &Result<Output, Failed>, metrics: &Metrics) {
         (Asks::Insights(members), Ok(Output::Insights(answered))) => {
             for (member, part) in members.iter().zip(&answered.members) {
                 metrics.job(&member.key.analysis, part.is_ok());
+                if let Ok(reading) = part {
+                    metrics.dropped(&member.key.analysis, &reading.dropped);
+                }
             }
         }
         (Asks::Insights(members), _) => members.iter().for_each(|member| metrics.job(&member.key.analysis, false)),

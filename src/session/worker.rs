@@ -9,7 +9,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::{failure, live};
-use crate::analysis::{Analysis, Prompt, READING, Reading};
+use crate::analysis::{Analysis, Answering, Asked, Form, Prompt, READING, Reading, request};
 use crate::base::budget::{self, TOO_COMPLEX};
 use crate::base::measure;
 use crate::call::answer::{Failed, Replied};
@@ -56,25 +56,25 @@ pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Outpu
 /// Asks analyses, and streams deltas to the hub.
 async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -> Result<Answered, Failed> {
     let began = Instant::now();
-    let Start { snapshot, facts, deadline, .. } = &*job.start;
+    let Start { snapshot, facts, last, deadline, .. } = &*job.start;
     let ([member], [prompt]) = (members, &job.prompts[..]) else {
         // Nobody chooses several.
         let message = "several analyses cannot be asked in one request".to_owned();
         return Err(Failed { code: FailureCode::Unsupported, message, temporary: false });
     };
-    let Member { key, analysis, rev } = member;
-    let mut chat = analysis.request(prompt, snapshot, facts).map_err(|error| {
+    let Member { key, analysis, rev, current } = member;
+    let asked = Asked { analysis, prompt, current: current.as_ref().map(|insight| &insight.value), last: *last };
+    let mut chat = request::request(&[asked], snapshot, facts).map_err(|error| {
         let code = if error.code == TOO_COMPLEX { FailureCode::TooComplex } else { FailureCode::BadPrompt };
         Failed { code, message: error.to_string(), temporary: false }
     })?;
     if let Some(caching) = &mut chat.caching {
-        // Only a call's last run has a deadline.
-        caching.last = deadline.is_some();
+        caching.last = *last;
     }
     let mut request = Request::of_analysis(Arc::clone(&job.arm), chat, Arc::clone(&key.analysis));
-    let shown = snapshot.clone();
+    let held = snapshot.clone();
     // For a provider that reads no prompt.
-    request.transcript = Some(Arc::new(move || shown.transcript()));
+    request.transcript = Some(Arc::new(move || held.transcript()));
     request.local = analysis.settings.local;
     request.origin.call = Some(job.call.clone());
     request.deltas = live::deltas(hub, &job.call, key, *rev);
@@ -85,7 +85,9 @@ async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -
         message: "the model refused, or called tools that it does not have, instead of answering".to_owned(),
         temporary: true,
     })?;
-    let reading = read(value, snapshot, job.insight_bytes).await;
+    // The embedded provider gives whole lists, whatever is asked.
+    let form = if answer.degraded { Form::Whole } else { analysis.form(prompt, *last) };
+    let reading = read(value, member, form, snapshot, job.insight_bytes).await;
     Ok(Answered {
         members: vec![reading],
         model: answer.provenance.model.to_string(),
@@ -98,17 +100,31 @@ async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -
     })
 }
 
-/// Checks the evidence of one analysis' value, and its size.
-async fn read(value: Value, snapshot: &Snapshot, most: usize) -> Result<Reading, Failed> {
-    let (work, snapshot) = (Analysis::reading_work(&value, snapshot), snapshot.clone());
-    let reading = budget::run(work, READING, move |budget| Analysis::read(value, &snapshot, budget)).await;
-    let reading = reading.map_err(|exceeded| failure::over("the answer's evidence", exceeded))?;
-    let bytes = measure::value(&reading.value) + measure::value(&reading.evidence);
-    if bytes <= most {
-        return Ok(reading);
+/// Makes the value of one analysis' answer: its evidence is checked, its lists are applied to the newest ones, and its size
+/// is limited.
+async fn read(value: Value, member: &Member, form: Form, snapshot: &Snapshot, most: usize) -> Result<Reading, Failed> {
+    let (analysis, rev, current) = (Arc::clone(&member.analysis), member.rev, member.current.clone());
+    let known = current.as_ref().map(|insight| &insight.value);
+    let work = Analysis::reading_work(&value, snapshot).saturating_add(analysis.concluding_work(&value, known));
+    let snapshot = snapshot.clone();
+    let reading = budget::run(work, READING, move |budget| {
+        let reading = Analysis::read(value, &snapshot, budget)?;
+        let current = current.as_ref().map(|insight| &insight.value);
+        Ok(analysis.conclude(reading, &Answering { current, form, rev }))
+    });
+    let mut reading = reading.await.map_err(|exceeded| failure::over("the answer's evidence", exceeded))?;
+    let value = measure::value(&reading.value);
+    let bytes = value + measure::value(&reading.evidence);
+    if bytes > most {
+        let message = format!("the answer has {bytes} bytes as JSON, over the limit of {most} (limits.insight_bytes)");
+        return Err(Failed { code: FailureCode::InsightTooLarge, message, temporary: false });
     }
-    let message = format!("the answer has {bytes} bytes as JSON, over the limit of {most} (limits.insight_bytes)");
-    Err(Failed { code: FailureCode::InsightTooLarge, message, temporary: false })
+    // Longer than the value, they would save nobody anything.
+    reading.changes = reading.changes.filter(|changes| {
+        let changes = measure::value(changes);
+        changes <= value && bytes + changes <= most
+    });
+    Ok(reading)
 }
 
 /// Asks a producer's own question about one of its turns.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::TurnNo;
+use super::{JsonMap, TurnNo};
 
 /// Tells if a later insight of the same analysis may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,6 +92,51 @@ pub struct LatencyMs {
     pub total: u64,
 }
 
+/// One change of an insight's value. All of a revision's changes, applied in order to the value of the revision before, give
+/// its value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(tag = "op", rename_all = "lowercase")]
+pub enum Change {
+    /// A list has a new item.
+    Add {
+        /// JSON pointer to the list in the value.
+        list: String,
+        /// The item's id.
+        id: String,
+        /// The item that it stands before; absent if it is the last one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        before: Option<String>,
+        /// Its other fields.
+        #[serde(flatten)]
+        fields: JsonMap,
+    },
+    /// Fields of an item have new values.
+    Update {
+        list: String,
+        id: String,
+        /// Those fields.
+        #[serde(flatten)]
+        fields: JsonMap,
+    },
+    /// An item is settled.
+    Resolve {
+        list: String,
+        id: String,
+        /// The fields that changed, its state among them.
+        #[serde(flatten)]
+        fields: JsonMap,
+    },
+    /// An item was wrong and is taken out.
+    Retract { list: String, id: String },
+    /// A part of the value that is no list of items is another.
+    Set {
+        /// JSON pointer to it.
+        field: String,
+        value: Value,
+    },
+}
+
 /// The result of an analysis.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -117,12 +162,24 @@ pub struct Insight {
     pub trigger: String,
     /// The answer, valid under the analysis's schema.
     pub value: Value,
+    /// How the value came out of that of the revision before. Only for values with lists of items, and absent if there is
+    /// no such revision or the changes are longer than the value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<Change>>,
+    /// Number of operations in the model's answer that could not be carried out. Present on the wire only if above 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub dropped_operations: u64,
     /// Quotes from the transcript.
     pub evidence: Vec<Evidence>,
     /// The model and prompt that made it.
     pub provenance: Provenance,
     /// Durations of the steps.
     pub latency_ms: LatencyMs,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A job that produced no insight. The last good insight stays valid.

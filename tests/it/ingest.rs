@@ -377,7 +377,7 @@ async fn no_analyses_named_and_none_wanted_are_two_things() {
     let _machine = shared().await;
     let quiet = format!("{QUICK}analyses = []\n");
     for (config, query, runs) in [
-        (QUICK, "", 2),
+        (QUICK, "", 3),
         (QUICK, "&analyses=", 0),
         (QUICK, "&analyses=,summary", 1),
         (&quiet, "", 0),

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod analyses;
 mod bad_input;
 mod bill;
 mod bounds;

@@ -47,7 +47,7 @@ async fn check_of_a_per_turn_prompt_refuses_variables_that_render_nothing() {
     ] {
         let (passes, printed) = check(&config, wrong).await;
         assert!(!passes, "{wrong}: {printed}");
-        let there_are = "there are: before, call_id, language, meta, speaker, text, transcript, turn";
+        let there_are = "there are: before, call_id, language, meta, questions, speaker, text, to, transcript, turn";
         assert!(printed.contains("v1.j2:1:") && printed.contains(named) && printed.contains(there_are), "{printed}");
     }
 }

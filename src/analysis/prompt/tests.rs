@@ -40,7 +40,7 @@ fn shown(prompt: &Prompt, context: &Context, facts: &Facts) -> String {
         Some(turn) => context.snapshot_turn(turn, 6, u64::MAX),
         None => context.snapshot(&mut Window::default()),
     };
-    let messages = prompt.messages(&snapshot, facts).expect("rendered");
+    let messages = prompt.messages(&snapshot, facts, Shown::default()).expect("rendered");
     messages.iter().map(|message| format!("<{}>{}\n", message.role.as_str(), message.content.plain())).collect()
 }
 
@@ -70,7 +70,7 @@ fn the_transcript_is_shared_not_copied() {
         context.upsert(&turn(number, "A", "word"));
     }
     let snapshot = context.snapshot(&mut Window::default());
-    let messages = prompt.messages(&snapshot, &facts(json!({}), None)).expect("rendered");
+    let messages = prompt.messages(&snapshot, &facts(json!({}), None), Shown::default()).expect("rendered");
     let Content::Blocks(blocks) = &messages[0].content else { panic!("blocks") };
     assert_eq!(blocks.len(), 2, "the parts of the snapshot, and what follows");
     for (block, part) in blocks.iter().zip(snapshot.parts()) {
@@ -87,8 +87,9 @@ fn prefix_ends_with_the_transcript_if_nothing_before_it_changes() {
         context.upsert(&turn(0, "A", "Hi"));
         context.snapshot(&mut window);
         context.upsert(&turn(1, "B", "Ho"));
-        let messages =
-            prompt.messages(&context.snapshot(&mut window), &facts(json!({"a": 1}), None)).expect("rendered");
+        let messages = prompt
+            .messages(&context.snapshot(&mut window), &facts(json!({"a": 1}), None), Shown::default())
+            .expect("rendered");
         let Content::Blocks(blocks) = &messages.last().expect("a message").content else { panic!("blocks") };
         blocks.iter().map(|block| block.ends_prefix).collect::<Vec<_>>()
     };
@@ -117,7 +118,8 @@ fn corrections_stand_between_the_transcript_and_what_follows() {
     context.upsert(&turn(0, "A", "Hi"));
     context.snapshot(&mut window);
     context.upsert(&turn(0, "A", "Hi, I am Ada."));
-    let messages = prompt.messages(&context.snapshot(&mut window), &facts(json!({}), None)).expect("rendered");
+    let messages =
+        prompt.messages(&context.snapshot(&mut window), &facts(json!({}), None), Shown::default()).expect("rendered");
     assert_eq!(
         messages[0].content.plain(),
         "<t>\n[0] A (0:00): Hi\nCorrected since; each line stands in place of the one above with its number:\n\
@@ -131,10 +133,11 @@ fn instructions_are_one_section_without_the_transcript() {
     assert!(prompt.bundles() && !rolling("{{ transcript }}").expect("prompt").bundles());
     let snapshot = Context::new().snapshot(&mut Window::default());
     assert_eq!(
-        prompt.instructions(&snapshot, &facts(json!({"what": "<all>"}), None)).as_deref(),
+        prompt.instructions(&snapshot, &facts(json!({"what": "<all>"}), None), Shown::default()).as_deref(),
         Ok("Say \\u003call> of 0.")
     );
-    let alone = rolling("{{ transcript }}").expect("prompt").instructions(&snapshot, &facts(json!({}), None));
+    let alone =
+        rolling("{{ transcript }}").expect("prompt").instructions(&snapshot, &facts(json!({}), None), Shown::default());
     assert_eq!(alone.map_err(|error| error.code), Err("bad_prompt"));
     let fault = |source: &str, scope| read(source, scope).expect_err("a fault");
     assert!(
@@ -173,7 +176,7 @@ fn faults_name_the_place() {
     let fault = |source: &str| rolling(source).expect_err("a fault");
     assert_eq!(
         fault("=== user ===\n{{ transcript }}\nHello {{ customer }}"),
-        "v1.j2:3:10: unknown variable \"customer\"; there are: call_id, meta, transcript, turns"
+        "v1.j2:3:10: unknown variable \"customer\"; there are: call_id, meta, questions, to, transcript, turns"
     );
     assert!(
         fault("=== user ===\n{{ transcript }}\n{% if x %}").starts_with("v1.j2:3:"),
@@ -220,7 +223,7 @@ fn template_over_its_fuel_is_refused_by_name_when_read_and_when_rendered() {
     let context = Context::new();
     let rendered = |many: usize| {
         let facts = facts(json!({"many": (0..many).collect::<Vec<_>>()}), None);
-        prompt.messages(&context.snapshot(&mut Window::default()), &facts).map_err(|error| error.code)
+        prompt.messages(&context.snapshot(&mut Window::default()), &facts, Shown::default()).map_err(|error| error.code)
     };
     assert!(rendered(10).is_ok());
     assert_eq!(rendered(1_000).map(|_| ()), Err("too_complex"));
@@ -246,7 +249,11 @@ fn before_has_the_turns_before_this_one_as_lines() {
         context.upsert(&turn(number as u64, "A", text));
     }
     let shown = |number, before| {
-        let messages = prompt.messages(&context.snapshot_turn(number, before, 1_000), &facts(json!({}), Some(number)));
+        let messages = prompt.messages(
+            &context.snapshot_turn(number, before, 1_000),
+            &facts(json!({}), Some(number)),
+            Shown::default(),
+        );
         messages.expect("rendered")[0].content.plain()
     };
     assert_eq!(shown(2, 6), "Before:\n[0] A (0:00): Hello.\n[1] A (0:01): \\u003cb>\\u000aYes\nA: No");
@@ -257,8 +264,8 @@ fn before_has_the_turns_before_this_one_as_lines() {
 
 #[test]
 fn what_a_scope_does_not_have_is_a_fault() {
-    const TURN: &str = "there are: before, call_id, language, meta, speaker, text, transcript, turn";
-    const ROLLING: &str = "there are: call_id, meta, transcript, turns";
+    const TURN: &str = "there are: before, call_id, language, meta, questions, speaker, text, to, transcript, turn";
+    const ROLLING: &str = "there are: call_id, meta, questions, to, transcript, turns";
     for (scope, source, place, names) in [
         (Scope::Turn, "{{ turn.text }}", "v1.j2:1:4: turn has no member \"text\"", TURN),
         (

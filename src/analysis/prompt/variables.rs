@@ -8,25 +8,32 @@ use std::sync::Arc;
 
 use minijinja::value::{Enumerator, Object, Value};
 
-use super::super::{Facts, Scope};
-use super::MARK;
+use super::super::{Facts, ListedQuestion, Scope};
+use super::{MARK, Shown};
 use crate::context::{Snapshot, escape};
 use crate::types::{JsonMap, Turn};
 
 /// The one variable that has members.
 pub(super) const WITH_MEMBERS: &str = "meta";
 
+/// Those that can differ between two prompts of a call.
+pub(super) const VOLATILE: [&str; 3] = ["meta", "transcript", "turns"];
+
 /// The names that a template of this scope can use.
 pub(super) fn names(scope: Scope) -> &'static [&'static str] {
     match scope {
-        Scope::Rolling => &["call_id", "meta", "transcript", "turns"],
-        Scope::Turn => &["before", "call_id", "language", "meta", "speaker", "text", "transcript", "turn"],
+        Scope::Rolling | Scope::End => &["call_id", "meta", "questions", "to", "transcript", "turns"],
+        Scope::Turn => {
+            &["before", "call_id", "language", "meta", "questions", "speaker", "text", "to", "transcript", "turn"]
+        }
     }
 }
 
 /// The variables of one job.
-pub(super) fn of(snapshot: &Snapshot, facts: &Facts) -> Value {
+pub(super) fn of(snapshot: &Snapshot, facts: &Facts, settings: Shown<'_>) -> Value {
     let mut variables: BTreeMap<&str, Value> = BTreeMap::new();
+    variables.insert("to", Value::from(settings.to.unwrap_or_default()));
+    variables.insert("questions", questions(settings.questions));
     variables.insert("transcript", Value::from(MARK));
     variables.insert("call_id", Value::from(facts.call_id.as_str()));
     variables.insert("meta", Value::from_object(Data(serde_json::Value::Object(facts.meta.clone()))));
@@ -40,6 +47,15 @@ pub(super) fn of(snapshot: &Snapshot, facts: &Facts) -> Value {
         }
     }
     Value::from_pairs(variables)
+}
+
+/// The questions that a prompt lists: the operator's words, in one line each.
+fn questions(questions: &[ListedQuestion]) -> Value {
+    let question = |question: &ListedQuestion| {
+        let text = escape::text(question.text.trim()).into_owned();
+        Value::from_pairs([("id", Value::from(question.id.as_str())), ("text", Value::from(text))])
+    };
+    questions.iter().map(question).collect()
 }
 
 fn turn_variables(variables: &mut BTreeMap<&str, Value>, turn: &Turn) {
@@ -56,8 +72,11 @@ pub(super) fn sample(scope: Scope, meta: &JsonMap) -> Value {
     variables.insert("transcript", Value::from(MARK));
     variables.insert("call_id", Value::from("c_1"));
     variables.insert("meta", Value::from_object(Data(serde_json::Value::Object(meta.clone()))));
+    let question = ListedQuestion { id: "greeting".to_owned(), text: "Was there a greeting?".to_owned() };
+    variables.insert("questions", questions(&[question]));
+    variables.insert("to", Value::from("es"));
     match scope {
-        Scope::Rolling => {
+        Scope::Rolling | Scope::End => {
             variables.insert("turns", Value::from(2));
         }
         Scope::Turn => {

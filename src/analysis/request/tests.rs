@@ -39,7 +39,8 @@ fn ask(names: &[&str], current: Option<&Value>, snapshot: &Snapshot, facts: &Fac
             (Arc::clone(analysis), analysis.prompt(None).expect("prompt"))
         })
         .collect();
-    let asked: Vec<Asked<'_>> = prompts.iter().map(|(analysis, prompt)| Asked { analysis, prompt, current }).collect();
+    let asked: Vec<Asked<'_>> =
+        prompts.iter().map(|(analysis, prompt)| Asked { analysis, prompt, current, last: false }).collect();
     request(&asked, snapshot, facts).expect("request")
 }
 

@@ -1,11 +1,12 @@
 //! The invariants of the design that one call can keep or break, checked on what becomes durable and on what is asked.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::disk::Stored;
 use super::models::Running;
 use super::script::numbers;
+use crate::analysis::{Analysis, Registry};
 use crate::call::config::LimitsConfig;
 use crate::call::log::Log;
 use crate::call::record::{Decoded, Outgoing, decode};
@@ -151,9 +152,29 @@ impl Checks {
             assert_eq!(insight.rev, known + 1, "revs of {} are dense", insight.analysis);
         }
         assert!(!self.completed || self.by_hand.contains(&insight.analysis), "an insight after the call's end");
+        if insight.analysis == "stats" {
+            self.figures(insight);
+        }
         let turns = self.durable.turns.len() as u64;
         assert!(insight.covers.to.is_none_or(|to| to < turns), "covers a turn that is not there");
         assert!(insight.covers.turns > 0, "covers nothing");
+    }
+
+    /// Figures are those of all turns as they stood, and nobody was asked for them.
+    fn figures(&self, insight: &Insight) {
+        static STATS: LazyLock<Arc<Analysis>> =
+            LazyLock::new(|| Arc::clone(Registry::builtin().get("stats").expect("a built-in analysis")));
+        assert_eq!(STATS.compute(self.durable.turns.iter().map(AsRef::as_ref)).as_ref(), Some(&insight.value));
+        let spoken = self.durable.turns.iter().filter(|turn| !turn.text.trim().is_empty()).count() as u64;
+        assert_eq!((insight.covers.turns, insight.covers.revision), (spoken, self.durable.context.revision()));
+        let provenance = &insight.provenance;
+        assert_eq!(
+            (provenance.endpoint.as_str(), provenance.attempts, provenance.cost_usd),
+            ("computed", 0, Some(0.0))
+        );
+        assert!(!insight.degraded && insight.behind_turns == 0 && insight.latency_ms.queue == 0);
+        let standing = self.durable.standings.get("stats");
+        assert!(standing.is_none_or(|standing| standing.pinned.is_none()), "nothing is pinned");
     }
 
     fn result(&mut self, analysis: &str, turn: TurnNo) {

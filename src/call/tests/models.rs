@@ -105,7 +105,7 @@ impl Models {
                 degraded: false,
             }));
         };
-        let part = |score: u64| Ok(Reading { value: json!({"text": "fine", "score": score}), evidence: Vec::new() });
+        let part = |score: u64| Ok(Reading { value: json!({"text": "fine", "score": score}), ..Reading::default() });
         Ok(Output::Insights(Answered {
             members: keys.iter().map(|_| part(random.below(10))).collect(),
             model: "m".to_owned(),

@@ -56,7 +56,7 @@ impl Need {
     pub(super) fn of(recording: &Recording, dialect: &dyn Dialect, registry: &Registry, call_id: &str) -> Result<Self> {
         let mut need = Self::default();
         for name in registry.defaults() {
-            let Some(analysis) = registry.get(&name) else { continue };
+            let Some(analysis) = registry.get(&name).filter(|analysis| !analysis.is_computed()) else { continue };
             let (request, turns) = render::last_request(recording, dialect, analysis, call_id)?;
             let runs = runs(analysis, turns, recording.duration().as_millis());
             let output = request.max_tokens.unwrap_or(OUTPUT_TOKENS);

@@ -44,10 +44,13 @@ pub(crate) fn unverified(evidence: &Value) -> Vec<Line> {
     quotes.filter_map(|item| Some(Line { depth: 0, text: quote(item.as_object()?)? })).collect()
 }
 
-/// Returns true for a list of nothing but quotes that are in the transcript.
+/// Returns true for a quote that is in the transcript, and for a list of nothing else.
 fn is_plain_evidence(value: &Value) -> bool {
-    let plain = |item: &Value| item.as_object().is_some_and(|fields| quote(fields).is_some() && fields.len() == 2);
-    value.as_array().is_some_and(|items| items.iter().all(plain))
+    match value {
+        Value::Array(items) => items.iter().all(|item| item.is_object() && is_plain_evidence(item)),
+        Value::Object(fields) => quote(fields).is_some() && fields.len() == 2,
+        _ => false,
+    }
 }
 
 /// A quote with its turn, and a note if its words are not in the transcript.
@@ -126,11 +129,13 @@ fn object(fields: &Map<String, Value>, depth: usize, lines: &mut Vec<Line>) {
     }
 }
 
-/// An object with a `text` and a few short fields about it, as one line.
+/// An object with a `text` and a few short fields about it, as one line. Its id is for programs, and quotes that are in the
+/// transcript are left out.
 fn sentence(fields: &Map<String, Value>) -> Option<String> {
     let text = harmless(fields.get("text")?.as_str()?);
     let mut about = Vec::new();
-    for (name, value) in fields.iter().filter(|(name, _)| *name != "text") {
+    let is_shown = |name: &str, value: &Value| !matches!(name, "text" | "id") && !is_plain_evidence(value);
+    for (name, value) in fields.iter().filter(|(name, value)| is_shown(name, value)) {
         match inline(value)? {
             short if short.is_empty() => {}
             short if PLAIN.contains(&name.as_str()) => about.push(short),
@@ -225,6 +230,16 @@ mod tests {
         let texts: Vec<String> = unverified(&evidence).into_iter().map(|line| line.text).collect();
         assert_eq!(texts, ["“made up” (turn 2, not in the transcript)"]);
         assert_eq!(unverified(&Value::Null), []);
+    }
+
+    #[test]
+    fn items_are_one_line_without_their_ids() {
+        let item = |evidence: Value| json!({"id": "i1_1", "text": "Send the form.", "owner": "A", "due": "by Friday", "evidence": evidence});
+        let value = json!({"items": [item(json!({"turn": 1, "quote": "the form"})), item(json!([]))]});
+        let line = "  - Send the form. (owner A, due by Friday)";
+        assert_eq!(shown(&value), ["items:", line, line]);
+        let value = json!({"items": [item(json!({"turn": 1, "quote": "no", "unverified": true}))]});
+        assert!(shown(&value).concat().contains("not in the transcript"), "{:?}", shown(&value));
     }
 
     #[test]

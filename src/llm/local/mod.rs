@@ -1,11 +1,15 @@
 //! The embedded provider: answers from the structured transcript, without any model.
 //!
 //! Knows no prompt, no analysis and no I/O, and says what it is: sentiment by lexicon and rules, summaries by
-//! extraction. The same transcript gives the same answer. What it cannot do it refuses. An analysis names its
+//! extraction, action items and questions by the patterns of English sentences. The same transcript gives the same answer. What it cannot do it refuses. An analysis names its
 //! [`Method`] in its folder.
 
+mod acts;
 mod clean;
+mod done;
+mod due;
 mod extract;
+mod form;
 mod lexicon;
 mod outcome;
 mod sentiment;
@@ -16,7 +20,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::{ChatRequest, ChatResponse, Finish, Piece, Usage};
+use super::{ChatRequest, ChatResponse, Finish, Piece, ResponseFormat, Usage};
 use crate::base::text;
 use crate::types::{Transcript, Turn};
 
@@ -44,18 +48,23 @@ const USAGE: Usage =
 /// A way to answer from a transcript, each with its form of value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// A summary by extraction: `{headline, points: [{text, speaker}], evidence: [{turn, quote}]}`.
+    /// A summary by extraction: `{headline, points: [{id, text, speaker}], outcome, evidence: [{turn, quote}]}`; the outcome
+    /// is null.
     Extract,
     /// The sentiment of the conversation: `{overall: {label, score}, speakers: [{speaker, label, score}], trend,
     /// evidence: [{turn, quote}]}`.
     Sentiment,
     /// The sentiment of the newest turn: `{label, score}`.
     Mood,
+    /// Promises and requests by pattern: `{items: [{id, text, owner, due, state, evidence: {turn, quote}}]}`.
+    Actions,
+    /// Questions by pattern: `{questions: [{id, text, asked_by, state, answer, evidence: {turn, quote}}]}`.
+    Questions,
 }
 
 impl Method {
     /// The names in `local = "…"`.
-    pub const NAMES: [&'static str; 3] = ["extract", "sentiment", "mood"];
+    pub const NAMES: [&'static str; 5] = ["extract", "sentiment", "mood", "actions", "questions"];
 
     /// The method with that name.
     pub fn parse(name: &str) -> Option<Self> {
@@ -63,6 +72,8 @@ impl Method {
             "extract" => Some(Self::Extract),
             "sentiment" => Some(Self::Sentiment),
             "mood" => Some(Self::Mood),
+            "actions" => Some(Self::Actions),
+            "questions" => Some(Self::Questions),
             _ => None,
         }
     }
@@ -94,13 +105,12 @@ pub fn answer(
     let turns: Vec<&Turn> =
         transcript.map(|transcript| transcript.turns.iter().map(AsRef::as_ref).collect()).unwrap_or_default();
     let Some(newest) = turns.last() else { return Err(LocalError::NoTranscript) };
+    let schema = match &request.response_format {
+        Some(ResponseFormat::JsonSchema { schema, .. }) => Some(&**schema),
+        _ => None,
+    };
     let text = match method {
-        Some(Method::Extract) => summary(&turns).to_string(),
-        Some(Method::Sentiment) => sentiment(&turns).to_string(),
-        Some(Method::Mood) => {
-            let mood = moods(&turns).pop().unwrap_or_else(|| mood(&newest.text));
-            json!({ "label": mood.label(), "score": rounded(mood.score) }).to_string()
-        }
+        Some(method) => form::fitted(value(method, &turns, newest), schema).to_string(),
         None => plain(&turns),
     };
     let mut response = ChatResponse { model: NAME.to_owned(), usage: USAGE, ..ChatResponse::default() };
@@ -109,10 +119,38 @@ pub fn answer(
     Ok(response)
 }
 
+/// The value that a method gives.
+fn value(method: Method, turns: &[&Turn], newest: &Turn) -> Value {
+    match method {
+        Method::Extract => summary(turns),
+        Method::Sentiment => sentiment(turns),
+        Method::Mood => {
+            let mood = moods(turns).pop().unwrap_or_else(|| mood(&newest.text));
+            json!({ "label": mood.label(), "score": rounded(mood.score) })
+        }
+        Method::Actions => {
+            let items = acts::actions(turns).into_iter().map(|action| {
+                let evidence = json!({ "turn": action.turn, "quote": quote(&action.verbatim) });
+                let state = if action.done { "done" } else { "open" };
+                json!({ "id": "", "text": action.text, "owner": action.owner, "due": action.due, "state": state, "evidence": evidence })
+            });
+            json!({ "items": items.collect::<Vec<_>>() })
+        }
+        Method::Questions => {
+            let questions = acts::questions(turns).into_iter().map(|asked| {
+                let evidence = json!({ "turn": asked.turn, "quote": quote(&asked.verbatim) });
+                let state = if asked.answer.is_some() { "answered" } else { "open" };
+                json!({ "id": "", "text": asked.text, "asked_by": asked.by, "state": state, "answer": asked.answer, "evidence": evidence })
+            });
+            json!({ "questions": questions.collect::<Vec<_>>() })
+        }
+    }
+}
+
 fn summary(turns: &[&Turn]) -> Value {
     let Extract { headline, points: passages } = extract(turns);
     let points: Vec<Value> =
-        passages.iter().map(|passage| json!({ "text": passage.text, "speaker": passage.speaker })).collect();
+        passages.iter().map(|passage| json!({ "id": "", "text": passage.text, "speaker": passage.speaker })).collect();
     let mut quoted: Vec<&Passage> = passages.iter().collect();
     quoted.sort_by(|one, other| other.score.total_cmp(&one.score));
     quoted.truncate(SUMMARY_QUOTES - 1);
@@ -121,7 +159,7 @@ fn summary(turns: &[&Turn]) -> Value {
     let evidence: Vec<Value> =
         quoted.iter().map(|passage| json!({ "turn": passage.turn, "quote": quote(&passage.verbatim) })).collect();
     let headline = headline.map(|passage| shortened(&passage.text, HEADLINE_WORDS)).unwrap_or_default();
-    json!({ "headline": headline, "points": points, "evidence": evidence })
+    json!({ "headline": headline, "points": points, "outcome": null, "evidence": evidence })
 }
 
 /// A summary as text: who said what matters, a line each, in reading order.

@@ -154,7 +154,7 @@ pub(super) fn is_sympathy(word: &str) -> bool {
 }
 
 /// The words with a space between and around them.
-fn spoken(text: &str) -> String {
+pub(super) fn spoken(text: &str) -> String {
     let mut said = String::from(" ");
     for word in words::plain(text) {
         said.push_str(&word);
@@ -164,6 +164,6 @@ fn spoken(text: &str) -> String {
 }
 
 /// Whether a phrase stands in what was said, word by word.
-fn holds(said: &str, phrase: &str) -> bool {
+pub(super) fn holds(said: &str, phrase: &str) -> bool {
     said.match_indices(phrase).any(|(at, _)| said[..at].ends_with(' ') && said[at + phrase.len()..].starts_with(' '))
 }

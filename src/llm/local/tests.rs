@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::analysis::{Analysis, Facts, READING, Registry};
+use crate::analysis::{Analysis, Answering, Facts, Form, READING, Registry};
 use crate::base::budget::Budget;
 use crate::context::{Context, Window};
 use crate::llm::ResponseFormat;
@@ -58,15 +58,46 @@ fn answers_match_the_built_in_schemas_and_quote_the_turns() {
         let snapshot = context.snapshot(&mut Window::new(u64::MAX));
         let turn = (method == Method::Mood).then_some(8);
         let facts = Facts { call_id: CallId::parse("c_1").expect("id"), meta: JsonMap::new(), turn };
-        let request = analysis.request(&analysis.prompt(None).expect("prompt"), &snapshot, &facts).expect("request");
+        let prompt = analysis.prompt(None).expect("prompt");
+        let request = analysis.request(&prompt, &snapshot, &facts).expect("request");
         let answer = answer(Some(method), &request, Some(&snapshot.transcript())).expect("an answer");
-        let validator = Validator::compile(&analysis.schema).expect("compiles");
+        let validator = Validator::compile(analysis.asked_schema(analysis.form(&prompt, false))).expect("compiles");
         let verdict = validator.check(answer.text(), &mut Budget::new(CHECKING)).expect("in its budget");
         let Verdict::Valid(_, value) = verdict else { panic!("invalid under the schema") };
         let reading = Analysis::read(value, &snapshot, &mut Budget::new(READING)).expect("in its budget");
         assert!(reading.evidence.iter().all(|quote| !quote.unverified), "{name} {:?}", reading.evidence);
-        assert_eq!(reading.evidence.is_empty(), method == Method::Mood, "{name}");
+        assert!(!reading.value.to_string().contains("unverified"), "{name} {}", reading.value);
+        let answering = Answering { current: None, form: Form::Whole, rev: 1 };
+        let concluded = analysis.conclude(reading, &answering);
+        let whole = Validator::compile(&analysis.schema).expect("compiles");
+        let mut value = concluded.value;
+        if matches!(method, Method::Extract | Method::Sentiment) {
+            assert!(!concluded.evidence.is_empty(), "{name}");
+            value["evidence"] = json!(concluded.evidence);
+        }
+        let verdict = whole.check(&value.to_string(), &mut Budget::new(CHECKING)).expect("in its budget");
+        assert!(matches!(verdict, Verdict::Valid(..)), "{name} {verdict:?}");
     }
+}
+
+#[test]
+fn action_items_and_questions_of_a_call_have_owners_times_and_answers() {
+    let items = ask(Method::Actions, CALL);
+    assert_eq!(items["items"].as_array().map(Vec::len), Some(1), "{items}");
+    let item = &items["items"][0];
+    assert_eq!(
+        (&item["owner"], &item["due"], &item["state"], &item["evidence"]["turn"]),
+        (&json!("agent"), &json!("today"), &json!("open"), &json!(4))
+    );
+    assert_eq!(item["text"], "I will refund the forty euros for the second bill today.");
+    let questions = ask(Method::Questions, CALL);
+    assert_eq!(questions["questions"].as_array().map(Vec::len), Some(1), "{questions}");
+    let question = &questions["questions"][0];
+    assert_eq!(
+        (&question["text"], &question["asked_by"]),
+        (&json!("Which address should the bill go to?"), &json!("agent"))
+    );
+    assert_eq!((&question["state"], &question["answer"]), (&json!("answered"), &json!("To twelve Mill Lane.")));
 }
 
 #[test]
@@ -298,7 +329,7 @@ fn any_call_gives_an_answer() {
     for call in
         [&[("A", "Um.")][..], &[("", "。")], &[("A", "你好，我想换一张卡。"), ("B", "好的。")], &[("A", "[unclosed {")]]
     {
-        for method in [Method::Extract, Method::Sentiment, Method::Mood] {
+        for method in [Method::Extract, Method::Sentiment, Method::Mood, Method::Actions, Method::Questions] {
             assert!(ask(method, call).is_object(), "{method:?} {call:?}");
         }
     }

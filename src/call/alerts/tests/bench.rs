@@ -192,6 +192,8 @@ impl Bench {
             behind_turns: 0,
             trigger: "manual".into(),
             value,
+            changes: None,
+            dropped_operations: 0,
             evidence,
             provenance: Provenance {
                 route: "r".into(),

@@ -142,6 +142,20 @@ impl Config {
         self.names().target(analysis, route)
     }
 
+    /// Whether the embedded provider alone answers `target`, as [`Config::target`] gives it, or one of its variants.
+    pub fn is_local(&self, target: &str) -> bool {
+        let is_local = |name: &str| {
+            let model = self.models.iter().find(|model| model.name == name);
+            model.map_or(name == "local", |model| {
+                !model.candidates.is_empty() && model.candidates.iter().all(|candidate| candidate.remote().is_none())
+            })
+        };
+        match self.routes.iter().find(|route| route.name == target) {
+            Some(route) => route.variants.iter().any(|variant| is_local(&variant.model)),
+            None => is_local(target),
+        }
+    }
+
     /// The configured names.
     pub(in crate::gateway) fn names(&self) -> Names {
         Names {

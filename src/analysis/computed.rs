@@ -1,0 +1,173 @@
+//! The values that are computed: `stats`, what the times of a call's turns say of the conversation, computed without a model.
+//!
+//! Knows no text but whether there is any, no clock and no snapshot: turns in any order give the same figures. Linear in the
+//! number of turns, apart from putting them in order of their starts, which takes linear time where they almost are.
+//!
+//! The figures, in call time, over turns with text (a turn without a speaker counts for the speaker `unknown`):
+//! * A speaker *talks* from the start to the end of each turn; what several of the speaker's turns share counts once.
+//! * `overlap_ms`: two speakers or more talk. `silence_ms`: nobody talks, between the first start and the last end.
+//! * A *stretch* is what one speaker says in turns that touch or overlap. A speaker *interrupts* by a stretch that begins
+//!   within another speaker's, at least [`INTERRUPTION_MS`] before that one's end, and goes on after that end. Of several
+//!   stretches of others, the one that ends last counts. A stretch within another one ("uh-huh") interrupts nobody.
+//! * A *response* begins while nobody talks, after speech of another speaker; its time is from the end of that speech to its
+//!   own start. The median is the middle one, of an even number the lower of both.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::types::Turn;
+
+/// Speech that goes on for less than this when another speaker begins was not interrupted, ms: speech recognition is not
+/// that exact about where turns begin and end.
+const INTERRUPTION_MS: u64 = 200;
+/// The speaker of turns without one, as in prompts.
+const UNKNOWN: &str = "unknown";
+
+/// Speech of one speaker, call time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Span<'a> {
+    start: u64,
+    end: u64,
+    speaker: &'a str,
+}
+
+/// What is counted for each speaker.
+#[derive(Debug, Default)]
+struct Counts {
+    talk_ms: u64,
+    turns: u64,
+    interruptions: u64,
+    responses: Vec<u64>,
+}
+
+/// The value of `stats`.
+pub(super) fn stats<'a>(turns: impl IntoIterator<Item = &'a Turn>) -> Value {
+    let mut spans: Vec<Span<'a>> = turns.into_iter().filter_map(span).collect();
+    spans.sort();
+    let mut speakers: BTreeMap<&str, Counts> = BTreeMap::new();
+    for span in &spans {
+        speakers.entry(span.speaker).or_default().turns += 1;
+    }
+    let stretches = stretches(&spans);
+    for stretch in &stretches {
+        speakers.entry(stretch.speaker).or_default().talk_ms += stretch.end - stretch.start;
+    }
+    count_interruptions(&stretches, &mut speakers);
+    count_responses(&spans, &mut speakers);
+    let (silence_ms, overlap_ms) = silence_and_overlap(&stretches);
+    let longest_ms = spans.iter().map(|span| span.end - span.start).max().unwrap_or(0);
+    let each = |figure: &dyn Fn(&Counts) -> Value| -> Map<String, Value> {
+        speakers.iter().map(|(speaker, counts)| ((*speaker).to_owned(), figure(counts))).collect()
+    };
+    json!({
+        "talk_ms": each(&|counts| counts.talk_ms.into()),
+        "turns": each(&|counts| counts.turns.into()),
+        "silence_ms": silence_ms,
+        "overlap_ms": overlap_ms,
+        "interruptions": each(&|counts| counts.interruptions.into()),
+        "longest_turn_ms": longest_ms,
+        "response_ms_p50": each(&|counts| median(&counts.responses).into()),
+    })
+}
+
+fn span(turn: &Turn) -> Option<Span<'_>> {
+    let says_something = turn.text.chars().any(|character| !character.is_whitespace());
+    let speaker = turn.speaker.as_deref().filter(|speaker| !speaker.is_empty()).unwrap_or(UNKNOWN);
+    says_something.then(|| Span { start: turn.start_ms, end: turn.end_ms.max(turn.start_ms), speaker })
+}
+
+/// The stretches of all speakers in order of their starts. `spans` are in that order.
+fn stretches<'a>(spans: &[Span<'a>]) -> Vec<Span<'a>> {
+    let mut stretches: Vec<Span<'a>> = Vec::with_capacity(spans.len());
+    let mut newest: BTreeMap<&str, usize> = BTreeMap::new();
+    for span in spans {
+        match newest.get(span.speaker).map(|index| &mut stretches[*index]) {
+            Some(stretch) if span.start <= stretch.end => stretch.end = stretch.end.max(span.end),
+            _ => {
+                newest.insert(span.speaker, stretches.len());
+                stretches.push(*span);
+            }
+        }
+    }
+    stretches
+}
+
+/// Time in which nobody talks, and in which several do. `stretches` of one speaker do not overlap.
+fn silence_and_overlap(stretches: &[Span<'_>]) -> (u64, u64) {
+    let starts = stretches.iter().map(|stretch| (stretch.start, true));
+    let ends = stretches.iter().map(|stretch| (stretch.end, false));
+    let mut changes: Vec<(u64, bool)> = starts.chain(ends).collect();
+    changes.sort_unstable();
+    let (mut silence, mut overlap, mut talking) = (0, 0, 0_usize);
+    let mut since = changes.first().map_or(0, |(at, _)| *at);
+    // All that begins and ends at one time counts together: a turn without length does both.
+    for group in changes.chunk_by(|one, other| one.0 == other.0) {
+        let at = group[0].0;
+        match talking {
+            0 => silence += at - since,
+            1 => {}
+            _ => overlap += at - since,
+        }
+        since = at;
+        let began = group.iter().filter(|(_, is_start)| *is_start).count();
+        talking = (talking + began).saturating_sub(group.len() - began);
+    }
+    (silence, overlap)
+}
+
+/// `stretches` are in order of their starts.
+fn count_interruptions<'a>(stretches: &[Span<'a>], speakers: &mut BTreeMap<&'a str, Counts>) {
+    // Of the stretches that began earlier: the one that ends last, and the one that ends last of all other speakers.
+    let (mut last, mut second): (Option<Span<'_>>, Option<Span<'_>>) = (None, None);
+    for together in stretches.chunk_by(|one, other| one.start == other.start) {
+        for stretch in together {
+            let held = [last, second].into_iter().flatten().find(|other| other.speaker != stretch.speaker);
+            let interrupts =
+                held.is_some_and(|other| other.end >= stretch.start + INTERRUPTION_MS && stretch.end > other.end);
+            if interrupts && let Some(counts) = speakers.get_mut(stretch.speaker) {
+                counts.interruptions += 1;
+            }
+        }
+        for stretch in together {
+            match last {
+                Some(known) if known.speaker == stretch.speaker => {
+                    last = Some(if stretch.end >= known.end { *stretch } else { known });
+                }
+                Some(known) if stretch.end <= known.end => {
+                    second = second.filter(|other| other.end >= stretch.end).or(Some(*stretch));
+                }
+                _ => (second, last) = (last, Some(*stretch)),
+            }
+        }
+    }
+}
+
+/// `spans` are in order of their starts.
+fn count_responses<'a>(spans: &[Span<'a>], speakers: &mut BTreeMap<&'a str, Counts>) {
+    // The speech that ended last so far; of several that ended together, the first by its speaker's label.
+    let mut last: Option<Span<'_>> = None;
+    for span in spans {
+        if let Some(before) = last
+            && before.end <= span.start
+            && before.speaker != span.speaker
+            && let Some(counts) = speakers.get_mut(span.speaker)
+        {
+            counts.responses.push(span.start - before.end);
+        }
+        let later = |before: Span<'_>| (span.end, before.speaker) > (before.end, span.speaker);
+        if last.is_none_or(later) {
+            last = Some(*span);
+        }
+    }
+}
+
+/// The middle one; of an even number, the lower of the two in the middle.
+fn median(values: &[u64]) -> Option<u64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    sorted.get(sorted.len().checked_sub(1)? / 2).copied()
+}
+
+#[cfg(test)]
+mod tests;
