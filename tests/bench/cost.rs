@@ -94,7 +94,7 @@ impl Talk {
             turn_order: number,
             vendor_turn: None,
             rev: 0,
-            speaker: Some(if number % 2 == 0 { "agent" } else { "customer" }.to_owned()),
+            speaker: Some(if number.is_multiple_of(2) { "agent" } else { "customer" }.to_owned()),
             text: text.join(" "),
             start_ms,
             end_ms: self.now_ms,

@@ -14,7 +14,7 @@ fn turn(number: u64, text: &str) -> Arc<Turn> {
         turn_order: number,
         vendor_turn: None,
         rev: 0,
-        speaker: Some(if number % 2 == 0 { "agent" } else { "customer" }.to_owned()),
+        speaker: Some(if number.is_multiple_of(2) { "agent" } else { "customer" }.to_owned()),
         text: text.to_owned(),
         start_ms: number * 2_000,
         end_ms: number * 2_000 + 1_900,
