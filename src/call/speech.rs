@@ -116,7 +116,10 @@ impl Call {
         let waits = self.log.turns.holding(&live.current);
         let changed = self.log.head > before;
         let out = live.holding.is_out() && !waits;
-        if out && !changed && live.holding.ended_unseen() {
+        // A record of this frame may say nothing of the stream: that of an alert that is cleared.
+        let recorded = self.directory.mark(&self.log, root);
+        let recorded = recorded.is_some_and(|mark| (mark.connection, mark.frame) == (live.connection, live.count));
+        if out && !recorded && live.holding.ended_unseen() {
             // That a turn ended which is in the journal as one that goes on must be known after a crash too.
             if let Some(mark) = self.producers.mark(root) {
                 self.directory.place(mark);
