@@ -93,9 +93,16 @@ fn dangling_references_are_reported_with_a_suggestion() {
         (
             routed("{model = \"one\", prompt = \"v2\"}") + "[ingest]\nanalyses = [\"mine\"]\n",
             vec![
+                "routes.r.variants[0].prompt: analysis action_items: no prompt version \"v2\"",
+                "routes.r.variants[0].prompt: analysis call_report: no prompt version \"v2\"",
+                "routes.r.variants[0].prompt: analysis entities: no prompt version \"v2\"",
+                "routes.r.variants[0].prompt: analysis next_best_action: no prompt version \"v2\"",
+                "routes.r.variants[0].prompt: analysis questions: no prompt version \"v2\"",
                 "routes.r.variants[0].prompt: analysis sentiment: no prompt version \"v2\"",
                 "routes.r.variants[0].prompt: analysis sentiment_turn: no prompt version \"v2\"",
+                "routes.r.variants[0].prompt: analysis speakers: no prompt version \"v2\"",
                 "routes.r.variants[0].prompt: analysis summary: no prompt version \"v2\"",
+                "routes.r.variants[0].prompt: analysis topics: no prompt version \"v2\"",
             ],
         ),
         (
@@ -214,7 +221,8 @@ fn names_of_broken_sections_are_among_those_there_are() {
          [[sink]]\nkind = \"webhook\"\nurl = \"https://h/\"\nanalyses = [\"mine\", \"mien\"]\n[enpoints.a]\n",
     )
     .expect_err("refused");
-    let there = "there are: mine, sentiment, sentiment_turn, summary";
+    let there = "there are: action_items, call_report, entities, mine, next_best_action, questions, sentiment, \
+                 sentiment_turn, speakers, stats, summary, topics";
     for expected in [
         format!("ingest.analyses: no analysis \"sumary\"; {there}; did you mean \"summary\"?"),
         format!("sink[0].analyses: no analysis \"mien\"; {there}; did you mean \"mine\"?"),
