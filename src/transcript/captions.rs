@@ -124,7 +124,8 @@ fn by_name(cues: &[Cue<'_>], shown: &[Shown], naming: Naming) -> Vec<Piece> {
         let believed = |name: &str| match naming {
             // Below the first line of a cue, any word may stand before a colon.
             Naming::Always | Naming::AtChanges if is_first(index) => true,
-            _ => speakers.has(name),
+            _ if begins(index) => speakers.has(name),
+            _ => speakers.has_below(name),
         };
         if let Some((name, text)) = named[index].filter(|(name, _)| believed(name)) {
             last = Some(name);

@@ -132,6 +132,12 @@ impl<'a> Speakers<'a> {
         let most = self.named * 2 >= self.lines;
         count > 0 && (most || (count > 1 && self.named * 100 >= self.lines * SHARE))
     }
+
+    /// As [`Self::has`], for a line on which somebody may well go on: there a name that is written small must come again.
+    pub(super) fn has_below(&self, name: &str) -> bool {
+        let again = self.counts.get(name).is_some_and(|count| *count > 1);
+        self.has(name) && (again || !name.starts_with(char::is_lowercase))
+    }
 }
 
 #[cfg(test)]
@@ -188,5 +194,8 @@ mod tests {
         assert!(!speakers(&["Ann", "Ann", "Note"], 20).has("Note"), "once, in a file where few lines have one");
         assert!(!speakers(&["Note", "Note"], 100).has("Note"), "twice in a long file");
         assert!(!speakers(&["Ann"], 0).has("Bob"));
+        assert!(speakers(&["Ann", "Bob"], 0).has_below("Bob"));
+        assert!(!speakers(&["Ann", "question"], 0).has_below("question"));
+        assert!(speakers(&["agent", "agent"], 0).has_below("agent"));
     }
 }

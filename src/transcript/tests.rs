@@ -158,12 +158,9 @@ fn check(transcript: &Transcript) {
     }
 }
 
-/// Words of a text, without what is markup or white space.
+/// Words of a text, without marks and white space.
 fn words(text: &str) -> Vec<String> {
-    text.split(|character: char| !character.is_alphanumeric())
-        .filter(|word| !word.is_empty())
-        .map(str::to_owned)
-        .collect()
+    crate::base::text::words(text).map(str::to_owned).collect()
 }
 
 fn all_words(transcript: &Transcript) -> BTreeSet<String> {
