@@ -16,7 +16,8 @@ use crate::stt;
 use crate::turns::{Change, ChangeKind, TurnError};
 use crate::types::{StreamId, SttEvent, Turn, TurnKey};
 
-/// Partials and other frames without effect are acknowledged in passing, at the latest after this many.
+/// Partials and other frames without effect are acknowledged in passing; where finals name their turn, at the latest after
+/// this many.
 const QUIET_FRAMES: u64 = 64;
 
 /// Longest code or message of a vendor error in the log, bytes.
@@ -126,15 +127,18 @@ impl Call {
             }
         }
         let Some(live) = self.producers.live.get_mut(root) else { return };
+        let before = live.covered;
         if out {
             live.covered = live.count;
             live.holding.cover();
         }
-        let unacked = live.covered - live.acked;
+        let moved = live.covered > before;
+        // Where finals do not name their turn, quiet frames may be words that only the next record's mark carries.
+        let many = live.dialect.names_turns() && live.covered - live.acked >= QUIET_FRAMES;
         if changed {
             live.effect = live.count;
         }
-        if changed || (unacked > 0 && !quiet) || unacked >= QUIET_FRAMES {
+        if changed || (moved && !quiet) || many {
             live.acked = live.covered;
             let turn_order = self.log.turns.acked(&live.current);
             let (stream_id, frames) = (live.current.clone(), live.covered);
