@@ -137,13 +137,14 @@ fn sum(metrics: &str, name: &str) -> f64 {
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-/// Fills the cache of compiled schemas with schemas that differ.
+/// Fills the cache of compiled schemas with schemas that differ, each with nearly as many patterns as `schema_patterns`
+/// allows.
 async fn fill_schemas(port: u16, stop: Arc<AtomicBool>) {
     for number in 0.. {
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        let fields: serde_json::Map<String, Json> = (0..100)
+        let fields: serde_json::Map<String, Json> = (0..60)
             .map(|field| (format!("f{number}_{field}"), json!({"type":"string","pattern":"^[ab]*a[ab]{8}$"})))
             .collect();
         let schema = json!({"type":"object","properties":fields});
