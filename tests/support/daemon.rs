@@ -351,6 +351,11 @@ impl Daemon {
         rss_of(self.pid())
     }
 
+    /// Resident memory that is no file's page, in bytes.
+    pub fn anonymous_memory(&self) -> u64 {
+        memory_of(self.pid(), "RssAnon:")
+    }
+
     /// CPU time so far (user and system).
     pub fn cpu(&self) -> Duration {
         cpu_of(self.pid())
