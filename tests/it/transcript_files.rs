@@ -232,8 +232,8 @@ async fn files_are_analysed_by_models_and_by_a_daemon_that_runs() {
     let _machine = shared().await;
     let mock = MockLlm::start().await;
     mock.script(|_| {
-        let value = json!({"headline": "A lost *parcel*.", "points": [{"text": "It is lost.", "speaker": "Ann"}],
-            "evidence": [{"turn": 0, "quote": "is lost"}, {"turn": 1, "quote": "never said"}]});
+        let value = json!({"headline": "A lost *parcel*.", "points": [{"id": "p1", "text": "It is lost.", "speaker": "Ann"}],
+            "outcome": null, "evidence": [{"turn": 0, "quote": "is lost"}, {"turn": 1, "quote": "never said"}]});
         Step::Say(value.to_string(), std::time::Duration::ZERO)
     });
     let config = format!(

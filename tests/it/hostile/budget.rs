@@ -181,7 +181,7 @@ fn is_of_insight(event: &Json) -> bool {
 fn summary(quotes: usize) -> String {
     let evidence: Vec<Json> =
         (0..quotes).map(|number| json!({"turn": number, "quote": format!("made up words number {number}")})).collect();
-    json!({"headline": "Nothing.", "points": [], "evidence": evidence}).to_string()
+    json!({"headline": "Nothing.", "points": [], "outcome": null, "evidence": evidence}).to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
