@@ -338,6 +338,4 @@ fn age(version: &str) -> (u64, String) {
 }
 
 #[cfg(test)]
-mod fixtures;
-#[cfg(test)]
 mod tests;

@@ -9,6 +9,8 @@ use crate::llm::ResponseFormat;
 use crate::llm::schema::{CHECKING, Validator, Verdict};
 use crate::types::{StreamId, Turn};
 
+mod fixtures;
+
 fn context(texts: &[&str]) -> Context {
     let mut context = Context::new();
     for (at, text) in texts.iter().enumerate() {

@@ -62,3 +62,12 @@ impl Spoken {
         Self { span, turns: self.turns + other.turns }
     }
 }
+
+/// Consecutive turns of a snapshot.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// A whole chunk of the context.
+    Whole(Arc<Chunk>),
+    /// Some turns, and which of them have a line.
+    Some(Vec<Arc<Turn>>, Spoken),
+}

@@ -12,6 +12,7 @@ mod line;
 mod part;
 mod snapshot;
 pub mod tokens;
+mod views;
 mod window;
 
 pub use chunks::Context;

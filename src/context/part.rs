@@ -48,3 +48,23 @@ impl Part {
         &self.turns
     }
 }
+
+/// What a prompt shows of a call.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    /// The parts, in order.
+    pub parts: Vec<Arc<Part>>,
+    /// The newest versions of turns that the parts show in an older one, as lines.
+    pub corrections: String,
+    /// Estimated tokens of both.
+    pub tokens: u64,
+    /// Set if later prompts begin with the same parts.
+    pub stable: bool,
+}
+
+impl Shown {
+    /// A single part that no other prompt has.
+    pub(super) fn once(part: Part, tokens: u64) -> Self {
+        Self { parts: vec![Arc::new(part)], tokens, ..Self::default() }
+    }
+}

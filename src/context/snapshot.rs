@@ -4,9 +4,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::chunk::{Chunk, Spoken};
+use super::chunk::{Piece, Spoken};
 use super::line;
-use super::window::Shown;
+use super::part::Shown;
 use crate::types::{Coverage, Transcript, Turn, TurnNo};
 
 /// Turns as they stood, and the text that a prompt shows of them.
@@ -24,15 +24,6 @@ struct Inner {
     ordered: bool,
     covers: Coverage,
     transcript: OnceLock<Arc<Transcript>>,
-}
-
-/// Consecutive turns of a snapshot.
-#[derive(Debug)]
-pub(super) enum Piece {
-    /// A whole chunk of the context.
-    Whole(Arc<Chunk>),
-    /// Some turns, and which of them have a line.
-    Some(Vec<Arc<Turn>>, Spoken),
 }
 
 impl Piece {

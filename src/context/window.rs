@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::chunks::Context;
-use super::part::Part;
+use super::part::{Part, Shown};
 use super::{line, tokens};
 use crate::types::TurnNo;
 
@@ -34,26 +34,6 @@ pub struct Window {
     corrected: BTreeSet<TurnNo>,
     /// The context's revision up to which `corrected` is known.
     revision: u64,
-}
-
-/// What a prompt shows of a call.
-#[derive(Debug, Default)]
-pub(super) struct Shown {
-    /// The parts, in order.
-    pub parts: Vec<Arc<Part>>,
-    /// The newest versions of turns that the parts show in an older one, as lines.
-    pub corrections: String,
-    /// Estimated tokens of both.
-    pub tokens: u64,
-    /// Set if later prompts begin with the same parts.
-    pub stable: bool,
-}
-
-impl Shown {
-    /// A single part that no other prompt has.
-    pub(super) fn once(part: Part, tokens: u64) -> Self {
-        Self { parts: vec![Arc::new(part)], tokens, ..Self::default() }
-    }
 }
 
 impl Window {

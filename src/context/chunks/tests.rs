@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::context::{Snapshot, Window};
 use crate::types::StreamId;
 
 fn turn(number: u64, speaker: &str, text: &str, start_ms: u64) -> Arc<Turn> {

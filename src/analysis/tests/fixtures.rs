@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::*;
+use crate::analysis::*;
 use crate::base::budget::Budget;
 use crate::base::settings::Problems;
 use crate::context::{Context, Window};

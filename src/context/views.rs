@@ -1,0 +1,82 @@
+//! The snapshots that are taken of a call's turns: through a window, of one turn, and the last one.
+//!
+//! Knows no prompt and no text of one, and not how turns are kept. A snapshot costs O(chunks).
+
+use std::sync::Arc;
+
+use super::chunks::{Context, index};
+use super::line;
+use super::part::{Part, Shown};
+use super::snapshot::Snapshot;
+use super::window::Window;
+use crate::types::TurnNo;
+
+impl Context {
+    /// All turns in the window, which grows by those that are new, or moves if they are over its budget. Never over
+    /// budget: a turn that alone is over it leaves too, and a snapshot can be empty.
+    pub fn snapshot(&self, window: &mut Window) -> Snapshot {
+        self.snapshot_to(window, self.len() as TurnNo)
+    }
+
+    /// As [`Context::snapshot`], of the turns below the ordinal `until` alone. A window that has shown later turns already
+    /// stays as it is.
+    pub fn snapshot_to(&self, window: &mut Window, until: TurnNo) -> Snapshot {
+        let until = until.min(self.len() as TurnNo);
+        if until < window.until() {
+            let from = self.fit(window.from().min(until), until, window.budget(), window.budget() / 2);
+            return self.once(from, until);
+        }
+        let shown = window.show(self, until);
+        Snapshot::new(self.revision(), self.pieces(index(window.from()), index(until)), shown)
+    }
+
+    /// One turn alone, and beside it, not covered, at most `before` turns with text that come before it, as far as they
+    /// fit `budget_tokens`.
+    pub fn snapshot_turn(&self, turn: TurnNo, before: usize, budget_tokens: u64) -> Snapshot {
+        let (mut tokens, mut earlier) = (0, Vec::new());
+        for turn in (0..turn.min(self.len() as TurnNo)).rev() {
+            if earlier.len() == before {
+                break;
+            }
+            let Some(known) = self.get(turn).filter(|turn| line::has_line(turn)) else { continue };
+            tokens += self.tokens(known.turn);
+            if tokens > budget_tokens {
+                break;
+            }
+            earlier.push(Arc::clone(known));
+        }
+        earlier.reverse();
+        let (from, until) = (turn, turn.saturating_add(1).min(self.len() as TurnNo));
+        let pieces = self.pieces(index(from), index(until));
+        Snapshot::with_before(self.revision(), pieces, self.shown_once(from, until), earlier)
+    }
+
+    /// The last word on a call: the newest turns that fit, in order of `start_ms`. Where the window shows just these in
+    /// that order, it is a snapshot of the window, so that the prefix that a vendor keeps is read once more.
+    pub fn snapshot_final(&self, window: &mut Window) -> Snapshot {
+        let (len, budget) = (self.len() as TurnNo, window.budget());
+        let from = self.fit(0, len, budget, budget);
+        let mut turns = self.turns_of(from, len);
+        turns.retain(|turn| line::has_line(turn));
+        let in_order = turns.is_sorted_by_key(|turn| turn.start_ms);
+        if !in_order {
+            turns.sort_by_key(|turn| turn.start_ms);
+            let shown = Shown::once(Part::new(turns.clone()), self.total(from, len));
+            return Snapshot::out_of_order(self.revision(), turns, shown);
+        }
+        let shown = if from == window.from() { window.extend(self, len).ok() } else { None };
+        match shown {
+            Some(shown) => Snapshot::new(self.revision(), self.pieces(index(from), index(len)), shown),
+            None => self.once(from, len),
+        }
+    }
+
+    /// A snapshot that shares its text with no other.
+    fn once(&self, from: TurnNo, until: TurnNo) -> Snapshot {
+        Snapshot::new(self.revision(), self.pieces(index(from), index(until)), self.shown_once(from, until))
+    }
+
+    fn shown_once(&self, from: TurnNo, until: TurnNo) -> Shown {
+        Shown::once(Part::new(self.turns_of(from, until)), self.total(from, until))
+    }
+}
