@@ -32,7 +32,7 @@ struct Span<'a> {
     speaker: &'a str,
 }
 
-/// What is counted for each speaker.
+/// The figures of one speaker.
 #[derive(Debug, Default)]
 struct Counts {
     talk_ms: u64,

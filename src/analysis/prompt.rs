@@ -57,7 +57,7 @@ pub struct Prompt {
     templates: Environment<'static>,
 }
 
-/// What a template file has.
+/// The form of a template file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Messages, with the transcript in one of them.

@@ -129,6 +129,14 @@ impl<'a> Section<'a> {
         self.table.contains_key(key) || self.taken.contains(&key)
     }
 
+    /// Reads `key` by `read`, and reports that it is required if the file does not give it.
+    pub fn required<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
+        if !self.has(key) {
+            self.problem(key, "is required");
+        }
+        read(self)
+    }
+
     /// Reports a problem at `key`.
     pub fn problem(&mut self, key: &str, message: impl Into<String>) {
         let path = self.at(key);

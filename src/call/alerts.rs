@@ -25,7 +25,7 @@ use crate::types::{Alert, ClearedAlert, Insight, Turn, TurnNo};
 /// Turns before and after one that are looked at for an overlap.
 const NEAR_TURNS: u64 = 32;
 
-/// What rules know of a call beside its log.
+/// The state of a call's rules that its log does not hold.
 #[derive(Default)]
 pub(super) struct Watch {
     roles: Roles,
@@ -307,7 +307,7 @@ fn due_by(index: usize, rule: &Rule, analysis: &Analysis) -> Option<Reason> {
     (on.silence && matches!(rule.condition, Condition::Silence(_))).then_some(Reason::Silence)
 }
 
-/// What an insight says of where in the transcript its value comes from.
+/// The turn and quote that an alert about an insight names: the insight's first verified evidence, else its turn.
 fn evidence_of(insight: &Arc<Insight>) -> Finding {
     match insight.evidence.iter().find(|evidence| !evidence.unverified) {
         Some(evidence) => Finding { turn: Some(evidence.turn), quote: Some(quote_of(&evidence.quote)) },

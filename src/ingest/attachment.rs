@@ -219,7 +219,7 @@ impl Attachment {
     }
 }
 
-/// Waits for the session's answer, and sends the producer what the session says meanwhile.
+/// Waits for the session's answer to the attachment; frames that the session addresses to the producer meanwhile are sent.
 async fn until_answered(
     socket: &mut ServerSocket,
     outlet: &Outlet,

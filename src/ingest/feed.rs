@@ -51,7 +51,7 @@ pub(super) struct Stream {
     pub(super) analyses: Option<Vec<String>>,
     /// Route to variant, for the call's jobs.
     pub(super) variants: BTreeMap<String, String>,
-    /// What is asked about its turns.
+    /// The question that the producer asks about each of its turns.
     pub(super) asking: Option<Asking>,
 }
 

@@ -94,7 +94,7 @@ impl Rules {
 
 fn read_rule(name: &str, value: Value, names: &[String], totals: &mut Totals, problems: &mut Problems) -> Option<Rule> {
     let mut section = Section::new(format!("rules.{name}"), Some(value), problems);
-    let kind = required(&mut section, "kind", |section| section.choice("kind", &Condition::KINDS));
+    let kind = section.required("kind", |section| section.choice("kind", &Condition::KINDS));
     let severity = section.choice("severity", &Severity::NAMES).and_then(Severity::parse);
     let message = section.string("message").unwrap_or_else(|| name.replace('_', " "));
     if let Err(over) = MESSAGE_BYTES.check(message.len() as u64) {
@@ -118,23 +118,12 @@ fn read_rule(name: &str, value: Value, names: &[String], totals: &mut Totals, pr
     Some(Rule { name: Arc::from(name), severity, message, runs, condition: condition? })
 }
 
-fn required<T>(
-    section: &mut Section<'_>,
-    key: &'static str,
-    read: impl FnOnce(&mut Section<'_>) -> Option<T>,
-) -> Option<T> {
-    if !section.has(key) {
-        section.problem(key, "is required");
-    }
-    read(section)
-}
-
 fn duration(section: &mut Section<'_>, key: &'static str, shortest: u64) -> Option<u64> {
-    required(section, key, |section| section.integer(key, shortest..=DAY_MS))
+    section.required(key, |section| section.integer(key, shortest..=DAY_MS))
 }
 
 fn said(section: &mut Section<'_>, totals: &mut Totals) -> Option<Said> {
-    let texts = required(section, "any", |section| section.strings_in_place("any"));
+    let texts = section.required("any", |section| section.strings_in_place("any"));
     let speaker = section.string("speaker").map(|speaker| Speaker::new(&speaker));
     let texts = texts?;
     if texts.is_empty() {
@@ -190,8 +179,8 @@ fn absence(section: &mut Section<'_>, names: &[String], totals: &mut Totals) -> 
 }
 
 fn reading(section: &mut Section<'_>) -> Option<Reading> {
-    let analysis = required(section, "analysis", |section| section.string("analysis"));
-    let at = required(section, "at", |section| section.string("at")).filter(|at| {
+    let analysis = section.required("analysis", |section| section.string("analysis"));
+    let at = section.required("at", |section| section.string("at")).filter(|at| {
         let well = is_pointer(at);
         if !well {
             section.problem("at", format!("expected a JSON pointer such as \"/overall/score\", found {at:?}"));

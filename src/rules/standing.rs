@@ -1,5 +1,5 @@
-//! What the log of a call says of its alerts, as a fold over its records: which are open, when each rule raised its
-//! newest one, and since when conditions on insights hold.
+//! The alerts of a call, folded from its log: which are open, when each rule raised its newest one, and since when the
+//! conditions on insights hold.
 //!
 //! Knows no rule: alerts of rules that are no longer configured stay as they are.
 

@@ -91,7 +91,8 @@ impl Sessions {
 
     /// Memory of the indexes of calls' logs, which are kept to show calls quickly; bytes.
     pub fn index_cache_bytes(&self) -> usize {
-        self.0.library.bytes()
+        let Inner { library, .. } = &*self.0;
+        library.bytes()
     }
 
     /// The queue of a call's session, where it is in memory.

@@ -75,9 +75,9 @@ impl Config {
     pub fn read(path: String, value: Value, analyses: &[String], problems: &mut Problems) -> Option<Self> {
         let mut section = Section::new(path, Some(value), problems);
         let kinds: Vec<&'static str> = SINKS.iter().map(|kind| kind.name()).collect();
-        let kind_name = required(&mut section, "kind", |section| section.choice("kind", &kinds));
+        let kind_name = section.required("kind", |section| section.choice("kind", &kinds));
         let kind = SINKS.iter().copied().find(|kind| Some(kind.name()) == kind_name);
-        let url = required(&mut section, "url", |section| section.string("url"));
+        let url = section.required("url", |section| section.string("url"));
         let url = url.and_then(|url| read_url(&mut section, &url, kind));
         let calls = read_calls(&mut section);
         let filter = read_filter(&mut section, analyses);
@@ -108,17 +108,6 @@ impl Config {
         let batch = usize::try_from(batch).unwrap_or(1);
         Some(Self { kind, name, url, calls, filter, headers, secret, batch })
     }
-}
-
-fn required<T>(
-    section: &mut Section<'_>,
-    key: &'static str,
-    read: impl FnOnce(&mut Section<'_>) -> Option<T>,
-) -> Option<T> {
-    if !section.has(key) {
-        section.problem(key, "is required");
-    }
-    read(section)
 }
 
 /// Stable across restarts: a sink keeps its position as long as its kind and URL stay the same.

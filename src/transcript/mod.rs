@@ -76,7 +76,7 @@ pub enum Fit {
     Surely,
 }
 
-/// What a file says.
+/// A transcript file after it was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transcript {
     /// The file's own title, if it has one.

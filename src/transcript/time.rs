@@ -42,7 +42,7 @@ pub(super) fn stamp(text: &str) -> Option<u64> {
 /// The time at byte `at` of a line, up to white space.
 ///
 /// # Errors
-/// It is none.
+/// The text is not a time; the error says where it stands and what is expected.
 pub(super) fn at(line: &Line<'_>, at: usize, text: &str) -> Result<u64, TranscriptError> {
     ms(text).ok_or_else(|| {
         // Digits and marks are no transcript text.

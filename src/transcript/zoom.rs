@@ -60,7 +60,7 @@ fn chat<'a>(line: &Line<'a>) -> Option<Head<'a>> {
     let start_ms = time::stamp(stamp).filter(|_| stamp.matches(':').count() == 2)?;
     let rest = rest.trim_start();
     let Some(from) = rest.strip_prefix("From ") else {
-        // Only the tabs tell this from speech.
+        // A saved chat separates its columns by tabs; without them the line is speech.
         let (name, said) = rest.split_once(":\t").or_else(|| Some((rest.strip_suffix(':')?, "")))?;
         let has_tab = text.as_bytes().get(stamp.len()) == Some(&b'\t');
         return has_tab.then_some(Head { speaker: Some(name.trim()), start_ms, text: said.trim() });

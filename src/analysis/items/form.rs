@@ -11,7 +11,7 @@ pub(super) const RESERVED: [&str; 3] = ["op", "list", "before"];
 pub(super) const STATE: &str = "state";
 
 impl Lists {
-    /// The lists of items in `schema`: arrays of objects with an `id` that objects alone lead to.
+    /// The lists of items in `schema`: arrays whose elements are objects with an `id`. A list inside another list is none.
     ///
     /// # Errors
     /// An item has a field with a name that operations need: JSON pointer and message.

@@ -33,7 +33,7 @@ impl Questions {
         Self { formats, unformatted: None, seen: BTreeSet::new(), open: BTreeMap::new() }
     }
 
-    /// Whether turns end twice, for whoever hears the client say so.
+    /// Set by the relay when the client turns formatting on: then each turn has a second final, the formatted one.
     pub(super) fn formats(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.formats)
     }
