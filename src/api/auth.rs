@@ -1,6 +1,7 @@
-//! Keys: which one a request brings, and whether it has the scopes that a route needs. Knows no path.
+//! Authentication: finds the key that a request brings, and checks that it has the scopes that a route needs. Knows no
+//! path.
 //!
-//! Without any key made, nothing is asked: then the daemon listens on loopback only.
+//! While no key exists, no request needs one: the daemon then listens on loopback addresses only.
 
 use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, Request};
@@ -11,12 +12,12 @@ use crate::ingest::proxy::{Grant, Tokens};
 use crate::keys::{Identity, Keys, Scope};
 use crate::protocol::{CloseCode, ErrorCode};
 
-/// Why a request is not let through. On a WebSocket, this is a close code after the upgrade.
+/// Why a request was refused. A WebSocket gets it as a close code after the upgrade.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// A good key, but of another scope.
+    /// True if the key is valid but lacks a scope.
     pub known: bool,
-    /// What is wrong, and what is needed.
+    /// Message for people: what is wrong, and what is needed.
     pub message: String,
 }
 
@@ -26,23 +27,23 @@ impl Refusal {
         if self.known { ErrorCode::Forbidden } else { ErrorCode::Unauthenticated }
     }
 
-    /// The WebSocket close code.
     pub fn close_code(&self) -> CloseCode {
         if self.known { CloseCode::Forbidden } else { CloseCode::Unauthenticated }
     }
 }
 
-/// Who asks; put on each request that is let through. `None`: no keys are made, everybody may everything.
+/// Who sent the request; attached to each request that is let through. `None`: no key exists, so every request may do
+/// everything.
 #[derive(Debug, Clone)]
 pub struct Caller(pub Option<Identity>);
 
 impl Caller {
-    /// Cancelled when the key is revoked with which the caller came; never where it needed none.
+    /// A token that is cancelled when the caller's key is revoked; never cancelled for a caller that needed no key.
     pub fn revoked(&self) -> CancellationToken {
         self.0.as_ref().map(|identity| (*identity.revoked).clone()).unwrap_or_default()
     }
 
-    /// Whether the caller may.
+    /// Returns true if the caller has the scope.
     pub fn may(&self, scope: Scope) -> bool {
         self.0.as_ref().is_none_or(|identity| identity.may(scope))
     }
@@ -51,7 +52,7 @@ impl Caller {
 /// Checks the request's key against what `route` needs.
 ///
 /// # Errors
-/// Why it is not let through.
+/// The reason for a refusal.
 pub(super) fn check<B>(request: &Request<B>, route: &Route, keys: &Keys, tokens: &Tokens) -> Result<Caller, Refusal> {
     if route.access == Access::Open || !keys.needed() {
         return Ok(Caller(None));
@@ -74,10 +75,10 @@ pub(super) fn check<B>(request: &Request<B>, route: &Route, keys: &Keys, tokens:
     }
 }
 
-/// Checks that the request brings a key that holds, whatever its scopes.
+/// Checks that the request brings a valid key, whatever its scopes.
 ///
 /// # Errors
-/// It brings none, or one that is unknown or revoked.
+/// The request brings no key, or one that is unknown or revoked.
 pub(super) fn any_key<B>(request: &Request<B>, keys: &Keys) -> Result<(), Refusal> {
     if !keys.needed() || identity(request.headers(), keys).is_some() { Ok(()) } else { Err(unknown()) }
 }
@@ -96,14 +97,14 @@ fn unknown() -> Refusal {
     }
 }
 
-/// What a short-lived token of ours opens, where a request brings a good one: in the query, as the vendor's JavaScript
-/// package sends them, or where a key would be, as its Python package does.
+/// The grant of a valid short-lived token of the daemon, if the request brings one: in the query, as AssemblyAI's
+/// JavaScript package sends it, or in place of a key, as its Python package does.
 pub(super) fn grant(query: &str, headers: &HeaderMap, tokens: &Tokens) -> Option<Grant> {
     let token = parameter(query, "token").or_else(|| brought(headers))?;
     tokens.check(&token).ok()
 }
 
-/// Tokens stand in for the key that they were made with, on the one path that takes them and for as long as it holds.
+/// The identity of the key that a short-lived token was made with, while that key is valid.
 fn stand_in(grant: &Grant, keys: &Keys) -> Option<Identity> {
     let key = keys.named(grant.key.as_deref()?)?;
     let mut scopes = vec![Scope::Ingest];
@@ -115,7 +116,7 @@ fn parameter(query: &str, name: &str) -> Option<String> {
     url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
-/// The key that a request brings: `Authorization`, Bearer or raw, or a subprotocol.
+/// The key that a request brings: in `Authorization` (with or without `Bearer`), or as a subprotocol.
 fn brought(headers: &HeaderMap) -> Option<String> {
     if let Some(value) = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()) {
         let bearer = value.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("bearer "));

@@ -13,24 +13,24 @@ use tokio::time::timeout;
 use crate::base::body::BodyTimeout;
 use crate::base::inflight::{Exceeded, Holder, Lease};
 
-/// What is read and forgotten of a body that is too long: a client that is still sending when its connection closes
-/// sees a reset in place of the answer.
+/// Of a body that is too long, at most this many more bytes are read and dropped. Without reading on, a client that is
+/// still sending when its connection closes would see a reset instead of the answer.
 const FORGOTTEN_BYTES: usize = 128 * 1024 * 1024;
-/// So long at most.
+/// Longest time for reading and dropping the rest of a body that is too long.
 const FORGOTTEN_TIME: Duration = Duration::from_secs(10);
-/// First buffer of a body that comes in several pieces, bytes; it doubles from there.
+/// First buffer of a body that comes in several pieces, bytes. It doubles when it is full.
 const FIRST_ROOM: usize = 16 * 1024;
 
-/// Why there is no body.
+/// Why a body could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyError {
-    /// Longer than so many bytes.
+    /// The body is longer than this many bytes.
     TooLong(usize),
-    /// The client went away in it.
+    /// The client closed the connection before the end of the body.
     Cut,
-    /// It was too slow.
+    /// The body came too slowly.
     Timeout(BodyTimeout),
-    /// Too many bytes are in flight.
+    /// The limit on bytes in flight is reached.
     InFlight(Exceeded),
 }
 
@@ -57,7 +57,7 @@ impl From<Exceeded> for BodyError {
     }
 }
 
-/// A complete body and the lease that counts it.
+/// A complete body, and the lease that counts its bytes.
 #[derive(Debug)]
 pub(super) struct Whole {
     bytes: Bytes,
@@ -65,12 +65,12 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    /// Drops the body and keeps its lease, for what was made of the body.
+    /// Drops the body and keeps its lease, for the data that was made from the body.
     pub(super) fn into_lease(self) -> Lease {
         self.lease
     }
 
-    /// Also counts the memory that parsing the body as JSON may take.
+    /// Also counts the memory that the body may take once it is parsed as JSON.
     ///
     /// # Errors
     /// [`BodyError::InFlight`].
@@ -78,7 +78,6 @@ impl Whole {
         Ok(self.lease.grow(json_bytes(&self.bytes))?)
     }
 
-    /// The body and its lease.
     pub(super) fn into_parts(self) -> (Bytes, Lease) {
         (self.bytes, self.lease)
     }
@@ -92,10 +91,10 @@ impl Deref for Whole {
     }
 }
 
-/// Upper bound of the memory that a JSON text takes once parsed, bytes: its strings, and one value for each comma, colon
-/// and opening bracket. Those in strings count too, which for prose adds about the length of the text.
+/// Upper bound of the memory that a JSON text takes once it is parsed, bytes: its strings, and one value for each
+/// comma, colon and opening bracket. Those inside strings count too, which for prose adds about the length of the text.
 pub(super) fn json_bytes(text: &[u8]) -> usize {
-    /// Size of a value and its slot in a list.
+    /// Size of a JSON value and its slot in a list, bytes.
     const VALUE: usize = 80;
     let marks = text.iter().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
     text.len().saturating_add(marks.saturating_mul(VALUE))
@@ -104,7 +103,7 @@ pub(super) fn json_bytes(text: &[u8]) -> usize {
 /// Reads the body of a request with `headers`, of at most `limit` bytes, and counts it for `holder`.
 ///
 /// # Errors
-/// [`BodyError`]: there is still somebody to answer to, but for a cut.
+/// [`BodyError`]. Except after [`BodyError::Cut`], the client can still get an answer.
 pub(super) async fn read(
     headers: &HeaderMap,
     mut body: Body,
@@ -113,7 +112,7 @@ pub(super) async fn read(
 ) -> Result<Whole, BodyError> {
     let told = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if told > limit {
-        // Who expects to be asked for the body has not sent it yet.
+        // A client that sends `Expect: 100-continue` has not sent its body yet.
         if !headers.contains_key(EXPECT) {
             forget(body).await;
         }
@@ -136,7 +135,7 @@ pub(super) async fn read(
             return Err(BodyError::TooLong(limit));
         }
         if needed > parts.capacity() {
-            // A content-length reserves nothing: the buffer grows with the bytes that come.
+            // The content-length reserves no memory: the buffer grows with the bytes that arrive.
             let room = needed.max(parts.capacity() * 2).max(FIRST_ROOM).min(limit.max(needed));
             lease.grow(room - parts.capacity())?;
             parts.reserve_exact(room - parts.len());
@@ -165,7 +164,7 @@ async fn forget(mut body: Body) {
             }
         }
     };
-    // Whoever is slower than that gets the reset.
+    // A client that is slower than this sees a reset.
     let _ = timeout(FORGOTTEN_TIME, reading).await;
 }
 

@@ -1,4 +1,4 @@
-//! `/v1/calls…`: calls, their turns and events; running an analysis now; erasing.
+//! `/v1/calls…`: lists calls, shows their turns and events, runs an analysis on request, and erases calls.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,9 +25,9 @@ use crate::types::{CallId, Seq};
 const CALLS_LIMIT: usize = 200;
 const TURNS_LIMIT: usize = 5_000;
 const EVENTS_LIMIT: usize = 5_000;
-/// Longest wait for an insight that was asked for, ms.
+/// Longest time that a request may wait for an insight, ms.
 const WAIT_LIMIT_MS: u64 = 120_000;
-/// Bytes of a page of calls, turns or events, about; a larger one of these comes alone.
+/// Approximate size of a page of calls, turns or events, bytes. An element larger than this gets a page of its own.
 const PAGE_BYTES: usize = 1024 * 1024;
 /// Bytes of events read at once.
 const READ_BYTES: usize = 256 * 1024;
@@ -102,7 +102,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>, RawQuery(query): RawQuery)
     let mut bytes = 0;
     let mut last = None;
     for entry in entries.into_iter().take(limit) {
-        // A call that was erased since the page was made is simply not in it.
+        // The call may have been erased since the page was made; then it is left out.
         if let Ok(Some(view)) = api.sessions.shown(&entry.call_id, 0).await {
             let text = summary(&view).to_string();
             bytes += text.len();
@@ -169,9 +169,9 @@ pub(super) async fn events(
     if entry(&api, &call).await?.is_none() {
         return Err(unknown(&call));
     }
-    // Refused before anything is read, not after.
+    // The limit is checked before anything is read.
     let _lease = hold.holder.take(PAGE_BYTES).map_err(ApiError::in_flight)?;
-    // Frames are joined as they are: they were encoded once.
+    // Events are joined as bytes: each was encoded once, when it was written.
     let mut body = b"{\"events\":[".to_vec();
     let mut given = 0;
     let mut more = false;
@@ -192,7 +192,7 @@ pub(super) async fn events(
             given += 1;
             after = record.seq;
         }
-        // A client that asks for many pages does not hold up the others of this thread.
+        // Lets the other tasks of this thread run, so that a client with many pages does not delay them.
         tokio::task::yield_now().await;
     }
     let next = if more { after.to_string() } else { "null".to_owned() };
@@ -231,7 +231,7 @@ pub(super) async fn run(
     }
 }
 
-/// The result of a run that was asked for after `after_seq`.
+/// The result of a manual run that was requested after the event `after_seq`.
 async fn outcome(api: &Api, call: &CallId, name: &str, after_seq: Seq) -> Answer {
     let mut reader = api.hub.reader(Interest::Calls(vec![(call.clone(), after_seq)]), Wants::INSIGHTS);
     loop {
@@ -246,7 +246,7 @@ async fn outcome(api: &Api, call: &CallId, name: &str, after_seq: Seq) -> Answer
             }
             let event: Value = serde_json::from_str(frame.text().as_str()).unwrap_or_default();
             match frame.kind() {
-                // What was out already when this was asked for is not its answer.
+                // An insight of an earlier run is not the answer to this request.
                 Kind::InsightUpdated if event["insight"]["trigger"] == "manual" => {
                     return Ok(Json(event["insight"].clone()).into_response());
                 }

@@ -1,4 +1,4 @@
-//! `[server]` and `[subscribe]`: who may talk to us, and how long a subscriber may stay mute.
+//! The sections `[server]` (listening address, allowed hosts and origins, key) and `[subscribe]`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,21 +10,21 @@ use crate::base::settings::{Problems, Section};
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-/// `[server]`: who may talk to us.
+/// Section `[server]`.
 #[derive(Debug, Clone, Default)]
 pub struct ServerConfig {
-    /// Where to listen; `None`: the command line's default.
+    /// Address to listen on; `None` uses the command line's default.
     pub listen: Option<SocketAddr>,
-    /// Further names that a `Host` header may have (lower case, without port).
+    /// Additional names that a `Host` header may have (lower case, without port).
     pub hosts: Vec<String>,
-    /// Further origins that a browser may come from, such as `https://dash.example.com`.
+    /// Additional origins from which a browser may connect, such as `https://dash.example.com`.
     pub origins: Vec<String>,
-    /// One key with every scope.
+    /// One key that has every scope.
     pub key: Option<Secret>,
 }
 
 impl ServerConfig {
-    /// Reads the section; what cannot be read is a problem and keeps its default.
+    /// Reads the section. A value that cannot be read is reported in `problems`, and its default is used.
     pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
         let mut section = Section::new("server", value, problems);
         let listen = read_listen(&mut section);
@@ -51,15 +51,15 @@ fn read_listen(section: &mut Section<'_>) -> Option<SocketAddr> {
     listen
 }
 
-/// `[subscribe]`.
+/// Section `[subscribe]`.
 #[derive(Debug, Clone)]
 pub struct SubscribeConfig {
-    /// A socket that has not subscribed by then is closed.
+    /// A socket without a subscription is closed after this time.
     pub subscribe_timeout: Duration,
 }
 
 impl SubscribeConfig {
-    /// Reads the section; what cannot be read is a problem and keeps its default.
+    /// Reads the section. A value that cannot be read is reported in `problems`, and its default is used.
     pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
         let mut section = Section::new("subscribe", value, problems);
         let subscribe_timeout = section.millis("subscribe_timeout_ms", 100..=DAY_MS).unwrap_or(Duration::from_secs(10));

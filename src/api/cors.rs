@@ -1,8 +1,8 @@
-//! Pages of the origins that `[server] origins` names: what a browser has to be told before it asks for them, and before
-//! it lets them read the answer (the CORS protocol of the Fetch standard, section 3.3).
+//! The CORS protocol (Fetch standard, section 3.3) for pages of the origins in `[server] origins`: answers preflight
+//! requests, and adds the headers that let a browser show a response to the page.
 //!
-//! Who may talk to us at all is `guard`'s affair. Knows no path: what an answer is, keys and scopes say. No cookie is ever
-//! looked at, so none is asked for.
+//! `guard` decides which hosts and origins may connect at all. Knows no path; keys and scopes decide what a request may
+//! do. The daemon reads no cookies, so the headers allow no credentials.
 
 use axum::response::Response;
 use http::header::{
@@ -12,23 +12,23 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Method, Request};
 
-/// How long a browser may keep what it was told, seconds.
+/// How long a browser may cache a preflight answer, seconds.
 const MAX_AGE: &str = "600";
-/// Asked for where a page of the public network wants to reach a loopback or private address.
+/// Sent by a browser when a page of the public network requests a loopback or private address.
 const REQUEST_PRIVATE: HeaderName = HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE: HeaderName = HeaderName::from_static("access-control-allow-private-network");
 
-/// An origin that may read answers.
+/// An origin whose pages may read responses.
 pub(super) struct Shared(HeaderValue);
 
 impl Shared {
-    /// The request's origin, if it has one that is `named`.
+    /// The request's origin, if `named` accepts it.
     pub(super) fn with<B>(request: &Request<B>, named: impl Fn(&str) -> bool) -> Option<Self> {
         let origin = request.headers().get(ORIGIN)?;
         origin.to_str().is_ok_and(named).then(|| Self(origin.clone()))
     }
 
-    /// The answer to a browser that asks before it asks; `None` where this is no such request.
+    /// The answer to a preflight request; `None` if the request is not one.
     pub(super) fn preflight<B>(&self, request: &Request<B>) -> Option<Response> {
         if request.method() != Method::OPTIONS || !request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD) {
             return None;
@@ -46,7 +46,7 @@ impl Shared {
         Some(self.mark(response))
     }
 
-    /// Lets the origin's page read an answer, and all of its headers.
+    /// Adds the headers that let the origin's page read a response and all of its headers.
     pub(super) fn mark(&self, mut response: Response) -> Response {
         let headers = response.headers_mut();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, self.0.clone());

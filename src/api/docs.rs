@@ -1,4 +1,5 @@
-//! `/docs/`: the documentation as pages. Open without a key, as the dashboard is: the pages hold nothing of this daemon.
+//! `/docs/`: the documentation as pages. No key is needed, as for the dashboard: the pages contain no data of this
+//! daemon.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -10,7 +11,7 @@ use http::header::CONTENT_TYPE;
 use super::error::ApiError;
 use crate::docs::{self, SIDETONE_TOML, SIDETONE_TOML_NAME, TOPICS};
 
-/// The pages load nothing and run nothing.
+/// Content security policy of the pages, which load and run nothing.
 const POLICY: &str =
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
 
@@ -19,7 +20,7 @@ static PAGES: LazyLock<HashMap<&str, String>> =
     LazyLock::new(|| TOPICS.iter().map(|topic| (topic.name, docs::page(topic))).collect());
 static INDEX: LazyLock<String> = LazyLock::new(docs::index);
 
-/// `GET /docs`: the links of the list are relative to its folder.
+/// `GET /docs` redirects to `/docs/`, because the links of the list are relative to that folder.
 pub(super) async fn folder() -> Redirect {
     Redirect::permanent("docs/")
 }

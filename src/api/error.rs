@@ -1,5 +1,5 @@
-//! HTTP errors, and the two good answers that are not 200: the only place that knows status codes. Problem documents (RFC 9457) everywhere but on the gateway's
-//! OpenAI-shaped paths.
+//! HTTP errors, and the successful responses that are not 200. The only module that knows status codes. Errors are
+//! problem documents (RFC 9457), except on the paths of the gateway that follow OpenAI's API.
 
 use std::time::Duration;
 
@@ -15,38 +15,38 @@ use crate::gateway::{AttemptFailure, Code, GatewayError};
 use crate::llm::RequestError;
 use crate::types::{CallId, Why};
 
-/// Error code for `limits.inflight_bytes`.
+/// Error code of requests over `limits.inflight_bytes`.
 const INFLIGHT_BYTES: &str = "inflight_bytes";
 
-/// 202: the work goes on, `body` says how to hear of its end.
+/// 202: the work continues; `body` says how to learn of its end.
 pub(super) fn accepted(body: impl IntoResponse) -> Response {
     (StatusCode::ACCEPTED, body).into_response()
 }
 
-/// 204: done, nothing to say.
+/// 204.
 pub(super) fn no_content() -> Response {
     StatusCode::NO_CONTENT.into_response()
 }
 
-/// 422: the STT vendor's own form of a wrong parameter.
+/// 422: an invalid parameter, in the STT vendor's own format.
 pub(super) fn unprocessable(body: impl IntoResponse) -> Response {
     (StatusCode::UNPROCESSABLE_ENTITY, body).into_response()
 }
 
-/// What a vendor answered, as it came.
+/// The response of a vendor, unchanged.
 pub(super) fn relayed(status: u16, body: Vec<u8>) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_GATEWAY);
     (status, [(CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// A 401 says how a key comes.
+/// Adds the header to a 401 that says how to send a key.
 fn name_scheme(response: &mut Response) {
     if response.status() == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
 }
 
-/// An answer that is a problem document.
+/// An error response as a problem document.
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
@@ -55,7 +55,7 @@ pub struct ApiError {
     retry_after_s: Option<u64>,
 }
 
-/// The answer to another method than a path takes says which it takes, as its `Allow` header does.
+/// Adds the methods that a path takes to the body of a 405, as its `Allow` header already names them.
 pub(super) fn name_methods(response: Response, is_chat: bool) -> Response {
     if response.status() != StatusCode::METHOD_NOT_ALLOWED {
         return response;
@@ -77,17 +77,17 @@ impl ApiError {
         Self { status, code, detail: detail.into(), retry_after_s: None }
     }
 
-    /// 400: what was wrong, where, and what is allowed.
+    /// 400: says what was wrong, where, and what is allowed.
     pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
     }
 
-    /// 401: no key, or one that is not known.
+    /// 401: no key, or an unknown one.
     pub fn unauthenticated(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
     }
 
-    /// 401 or 403: the request's key.
+    /// 401 or 403: the request's key was refused.
     pub fn refused(refusal: &Refusal) -> Self {
         if refusal.known {
             Self::forbidden(refusal.code().as_str(), refusal.message.clone())
@@ -116,7 +116,7 @@ impl ApiError {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
-    /// 410: was there and has left retention.
+    /// 410: it existed, but retention has deleted it.
     pub fn gone(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GONE, code, detail)
     }
@@ -146,12 +146,12 @@ impl ApiError {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     }
 
-    /// 500: a fault of ours.
+    /// 500: an error of the daemon itself.
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
     }
 
-    /// 502: an LLM did not answer as asked.
+    /// 502: an LLM failed or gave an unusable answer.
     pub fn upstream(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_GATEWAY, code, detail)
     }
@@ -163,7 +163,7 @@ impl ApiError {
 }
 
 impl ApiError {
-    /// The bytes of an HTTP/1.1 answer, for a connection that is refused before it is served.
+    /// The complete bytes of an HTTP/1.1 response, for a connection that is refused before the HTTP library serves it.
     pub fn to_http1(&self) -> Vec<u8> {
         let body = self.document();
         format!(
@@ -189,7 +189,7 @@ impl ApiError {
     }
 }
 
-/// An answer of OpenAI's shape: `{"error":{message, type, param, code}}`, with `attempts` where any were made.
+/// An error in OpenAI's format: `{"error":{message, type, param, code}}`, with `attempts` if any were made.
 #[derive(Debug)]
 pub struct OpenAiError {
     status: StatusCode,
@@ -219,24 +219,24 @@ impl OpenAiError {
         Self { status, code, param: None, message: message.into(), attempts: Vec::new(), retry_after: None }
     }
 
-    /// 400 at a field.
+    /// 400: the field `param` is invalid.
     pub fn bad_request(param: Option<&str>, message: impl Into<String>) -> Self {
         let error = Self::new(StatusCode::BAD_REQUEST, "invalid_request", message);
         Self { param: param.map(str::to_owned), ..error }
     }
 
-    /// 400: the request is none.
+    /// 400: the request is not a valid chat request.
     pub fn request(error: &RequestError) -> Self {
         Self::bad_request(error.param.as_deref(), error.message.clone())
     }
 
-    /// 401 or 403: the request's key.
+    /// 401 or 403: the request's key was refused.
     pub fn refused(refusal: &Refusal) -> Self {
         let status = if refusal.known { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
         Self::new(status, refusal.code().as_str(), refusal.message.clone())
     }
 
-    /// 404: no such call.
+    /// 404: no call has this id.
     pub fn unknown_call(call: &CallId) -> Self {
         let error = Self::new(StatusCode::NOT_FOUND, "unknown_call", format!("transcript.call_id: no call {call}"));
         Self { param: Some("transcript.call_id".to_owned()), ..error }
@@ -252,10 +252,11 @@ impl OpenAiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
-    /// The gateway's error.
+    /// The response for an error of the gateway.
     ///
-    /// If one candidate was asked, the vendor's own class stands, but 401, 403 and 402 are about our key and not the
-    /// caller's. If several were asked it is 502, or 504 where the last attempt ended by a timeout.
+    /// If one candidate was asked, the status follows the vendor's own, except that 401, 403 and 402 concern the
+    /// daemon's key and not the caller's. If several were asked, the status is 502, or 504 if the last attempt ended by
+    /// a timeout.
     pub fn gateway(error: &GatewayError) -> Self {
         let attempts = error.attempts();
         let one = attempts.first().is_some_and(|first| {
@@ -278,7 +279,7 @@ impl OpenAiError {
                     .unwrap_or(StatusCode::BAD_GATEWAY)
             }
             (Code::QuotaExhausted, Some(429)) => StatusCode::TOO_MANY_REQUESTS,
-            // The request was not sent, because the vendor has said when it accepts requests again.
+            // The request was not sent, because the vendor had said when it accepts requests again.
             (Code::RateLimited, None) if one => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::BAD_GATEWAY,
         };
@@ -312,7 +313,7 @@ impl OpenAiError {
     }
 }
 
-/// The message, with what the vendor says about the request: many clients show nothing but the message.
+/// The message, followed by what the vendor says about the request: many clients show only the message.
 fn with_the_vendors_words(error: &GatewayError) -> String {
     let of_the_request = matches!(error.code(), Code::InvalidRequest | Code::Unsupported | Code::ModelNotFound);
     let last = error.attempts().last().filter(|last| last.status.is_some() && !last.message.is_empty());
@@ -327,7 +328,7 @@ impl IntoResponse for OpenAiError {
         let mut response = (self.status, Body::from(self.body())).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // A request that was retried here already gains nothing by the client's own retries.
+        // The gateway has already retried such a request, so a retry by the client would not help.
         let retry = HeaderValue::from_static(if self.retry_after.is_some() { "true" } else { "false" });
         headers.insert(http::HeaderName::from_static("x-should-retry"), retry);
         if let Some(after) = self.retry_after {

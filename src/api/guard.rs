@@ -1,7 +1,7 @@
-//! Who may talk to us at all, whatever the path: `Host` and `Origin`, before anything else is looked at.
+//! Checks the `Host` and `Origin` headers of every request before anything else.
 //!
-//! A browser that was lured to a foreign page can reach a loopback daemon; these two checks are what stands in between
-//! (DNS rebinding shows in `Host`, cross-site requests in `Origin`).
+//! A browser that opened a malicious page can reach a loopback daemon. These two checks refuse its requests: DNS
+//! rebinding shows in `Host`, cross-site requests show in `Origin`.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -11,7 +11,7 @@ use http::{Method, Request};
 use super::config::ServerConfig;
 use super::error::ApiError;
 
-/// The rules of one listener.
+/// The allowed hosts and origins of one listener.
 #[derive(Debug, Clone)]
 pub struct Guard {
     listen: SocketAddr,
@@ -21,7 +21,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Rules for a listener at `listen`, with TLS or without.
+    /// The rules for a listener at `listen`, with TLS or without.
     pub fn new(config: &ServerConfig, listen: SocketAddr, tls: bool) -> Self {
         Self { listen, tls, hosts: config.hosts.clone(), origins: config.origins.clone() }
     }
@@ -29,7 +29,8 @@ impl Guard {
     /// Checks a request before it is routed.
     ///
     /// # Errors
-    /// 403 for a foreign `Host` or `Origin`, 400 without one `Host` that is one, 415 for a POST that is no JSON, or compressed.
+    /// 403 if `Host` or `Origin` is not allowed, 400 without exactly one valid `Host`, 415 for a POST whose content
+    /// type is not JSON or that is compressed.
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), ApiError> {
         let host = host(request)?;
         if !self.host_allowed(&host) {
@@ -69,7 +70,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Whether `[server] origins` names this origin.
+    /// Returns true if `[server] origins` contains this origin.
     pub(super) fn names(&self, origin: &str) -> bool {
         self.origins.contains(&plain(origin))
     }
@@ -82,14 +83,14 @@ impl Guard {
         host.name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip == self.listen.ip())
     }
 
-    /// An origin is ours where it is the very host and scheme by which we were asked, or is configured.
+    /// An origin is allowed if it has the scheme and the host of the request itself, or if it is configured.
     fn origin_allowed(&self, origin: &str, host: &Authority<'_>) -> bool {
         let own = format!("{}://{}", if self.tls { "https" } else { "http" }, host.text.to_ascii_lowercase());
         plain(origin) == own || self.names(origin)
     }
 }
 
-/// The host that a request names: its only `Host` header, which an absolute URI must not contradict.
+/// The host that a request names in its only `Host` header. An absolute URI must name the same host.
 ///
 /// # Errors
 /// 400 that says what is wrong.
@@ -116,11 +117,11 @@ fn host<B>(request: &Request<B>) -> Result<Authority<'_>, ApiError> {
     Ok(host)
 }
 
-/// `HOST` or `HOST:PORT` (RFC 3986, section 3.2, without userinfo). Compared without regard to case.
+/// `HOST` or `HOST:PORT` (RFC 3986, section 3.2, without userinfo). The comparison ignores case.
 #[derive(Debug)]
 struct Authority<'a> {
     text: &'a str,
-    /// The host without IPv6 brackets.
+    /// The host, an IPv6 address without its brackets.
     name: &'a str,
 }
 
@@ -156,7 +157,7 @@ impl<'a> Authority<'a> {
     }
 }
 
-/// An origin as the configuration has them.
+/// An origin in the form that the configuration uses.
 fn plain(origin: &str) -> String {
     origin.trim_end_matches('/').to_ascii_lowercase()
 }

@@ -11,12 +11,12 @@ use serde_json::json;
 use super::Api;
 use super::error::ApiError;
 
-/// The process answers.
+/// Says that the process responds.
 pub(super) async fn live() -> &'static str {
     "ok\n"
 }
 
-/// The daemon takes calls: the journal takes appends, the ledger is open, the key file can be read, and no shutdown has
+/// Ready to take calls: the journal accepts appends, the ledger is open, the key file can be read, and no shutdown has
 /// begun.
 pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     if api.drain.stopping() {
@@ -34,7 +34,7 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     }
 }
 
-/// Prometheus' text format.
+/// The metrics in Prometheus' text format.
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     let mut text = String::new();
     if prometheus_client::encoding::text::encode(&mut text, &api.registry).is_err() {
@@ -43,7 +43,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
     ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }
 
-/// What runs here.
+/// The daemon's version.
 pub(super) async fn version() -> Response {
     Json(json!({"name": "sidetone", "version": env!("CARGO_PKG_VERSION"), "wire": 1})).into_response()
 }

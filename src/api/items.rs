@@ -5,7 +5,7 @@ use std::fmt;
 use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// Passes each item of `list` with its position to `take`, until that fails.
+/// Passes each item of `list` with its position to `take`, until `take` fails.
 ///
 /// # Errors
 /// The error of `take`; `None` if `list` is not a list.

@@ -59,38 +59,38 @@ use crate::types::view::View;
 /// Largest message that a subscriber may send, bytes.
 const SUBSCRIBE_FRAME_BYTES: usize = 1024 * 1024;
 
-/// Response bodies up to this size are not counted as in flight, bytes: one of them fits into the connection's own buffer.
+/// Response bodies up to this size are not counted as in flight, bytes: one of them fits into the buffer of its
+/// connection.
 const SMALL_ANSWER_BYTES: usize = 64 * 1024;
 
-/// What handlers use.
+/// Everything that handlers use.
 pub struct Api {
-    /// The calls.
     pub sessions: Sessions,
-    /// Their events, live.
+    /// Distributes new events to subscribers.
     pub hub: Hub,
-    /// Their events, all.
+    /// Stores all events.
     pub store: Arc<dyn Store>,
-    /// What the gateway used.
+    /// What the gateway used, and its cost.
     pub ledger: Ledger,
-    /// Who may do what.
+    /// Client keys and their scopes.
     pub keys: Keys,
-    /// Sockets of producers.
+    /// Metrics of producers' sockets.
     pub ingest: ingest::Metrics,
-    /// Proxied STT sessions.
+    /// Dependencies of the STT proxy.
     pub proxy: ingest::proxy::Deps,
-    /// Sockets of subscribers.
+    /// Dependencies of subscribers' sockets.
     pub subscribe: Arc<subscribe::Deps>,
-    /// Everything that is counted.
+    /// The registry of all metrics.
     pub registry: Arc<Registry>,
-    /// Stopping.
+    /// Signals the shutdown of the daemon.
     pub drain: Drain,
 }
 
-/// What counts a connection for as long as it lives. It comes with each request, and an upgraded socket keeps it: to the
-/// HTTP server, the connection is over with the upgrade.
+/// Counts a connection until it ends. It comes with each request, and an upgraded socket keeps it, because for the HTTP
+/// server the connection ends with the upgrade.
 #[derive(Clone)]
 pub struct Hold {
-    /// Dropped with the connection's last clone.
+    /// Dropped with the last clone of this value.
     pub counts: Arc<dyn std::any::Any + Send + Sync>,
     /// Counts the connection's bytes in flight.
     pub holder: Holder,
@@ -98,13 +98,12 @@ pub struct Hold {
 
 /// A response and the lease that counts its body.
 pub struct Answered {
-    /// The response.
     pub response: Response,
     /// `None` for a body that is streamed or small.
     pub lease: Option<Lease>,
 }
 
-/// All paths of one listener. Cheap to clone.
+/// Serves all paths of one listener. Cheap to clone.
 #[derive(Clone)]
 pub struct Service(Arc<Inner>);
 
@@ -115,13 +114,14 @@ struct Inner {
 }
 
 impl Service {
-    /// The paths over `api`, behind `guard`.
+    /// Serves the paths of `api`, after the checks of `guard`.
     pub fn new(api: Arc<Api>, guard: Guard) -> Self {
         let router = routes::router(&api);
         Self(Arc::new(Inner { guard, api, router }))
     }
 
-    /// Answers one request of a connection that `hold` counts. A response over the bytes in flight is replaced by an error.
+    /// Answers one request of a connection that `hold` counts. A response that would exceed the limit of bytes in
+    /// flight is replaced by an error.
     pub async fn respond<B>(&self, request: Request<B>, hold: Hold) -> Answered
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
@@ -158,7 +158,7 @@ impl Service {
         }
     }
 
-    /// Answers a request that may be made.
+    /// Answers a request that passed the guard.
     async fn answer<B>(&self, request: Request<B>, hold: Hold, began: Instant, is_chat: bool) -> Response
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
@@ -187,12 +187,12 @@ impl Service {
     }
 }
 
-/// True if a path is UTF-8 after percent-decoding. The router would answer others with plain text.
+/// Returns true if a path is UTF-8 after percent-decoding. The router would answer other paths with plain text.
 fn is_text(path: &str) -> bool {
     !path.contains('%') || percent_encoding::percent_decode_str(path).decode_utf8().is_ok()
 }
 
-/// The error in the form of its path: OpenAI's or a problem document.
+/// The error in the format of its path: OpenAI's, or a problem document.
 fn in_form(error: ApiError, is_chat: bool) -> Response {
     if is_chat { OpenAiError::from(error).into_response() } else { error.into_response() }
 }
@@ -212,14 +212,15 @@ async fn ingest_socket(State(api): State<Arc<Api>>, mut request: Request<Body>) 
         metrics: api.ingest.clone(),
         recorder: api.proxy.recorder.clone(),
     };
-    // Answered first, initialised after: the upgrade goes out before a session is looked for.
+    // The upgrade is answered before a session is looked for.
     go_on(&api, request, upgrade, |socket, revoked| async move {
         ingest::listen::serve(socket, &query, revoked, &deps).await;
     });
     response
 }
 
-/// Serves the socket once it is there, until its key is revoked; where the key was refused, it says so on it.
+/// Serves the socket after its upgrade, until its key is revoked. If the key was refused, sends the refusal on the
+/// socket and closes it.
 fn go_on<F>(
     api: &Api,
     mut request: Request<Body>,
@@ -249,7 +250,7 @@ fn held(socket: ServerSocket, hold: Option<&Hold>) -> ServerSocket {
     }
 }
 
-/// Says why, and closes: 4401 or 4403.
+/// Sends the reason and closes with 4401 or 4403.
 async fn refuse(mut socket: ServerSocket, refusal: &Refusal) {
     let error = ErrorFrame::new(refusal.code(), refusal.message.clone()).fatal();
     if socket.send([protocol::text(&error).into()]).await.is_ok() {
@@ -257,8 +258,8 @@ async fn refuse(mut socket: ServerSocket, refusal: &Refusal) {
     }
 }
 
-/// `sidetone.v1`, where the client offers it: a browser, which brings its key as a subprotocol, gives up a socket that
-/// takes none of its offers.
+/// `sidetone.v1`, if the client offers it. A browser sends its key as a subprotocol, and closes a socket whose server
+/// accepts none of the offered ones.
 fn subprotocol(request: &Request<Body>) -> Option<&'static str> {
     let offered = request
         .headers()
@@ -282,7 +283,7 @@ async fn subscribe_socket(State(api): State<Arc<Api>>, mut request: Request<Body
     response
 }
 
-/// Calls as their sessions show them.
+/// Shows calls from the state of their sessions.
 pub struct SessionViews(pub Sessions);
 
 impl subscribe::Views for SessionViews {
@@ -292,16 +293,17 @@ impl subscribe::Views for SessionViews {
     }
 }
 
-/// The dashboard: one page, no build step, everything in it.
+/// The dashboard: one HTML page that contains its scripts and styles.
 async fn dashboard() -> Response {
     const PAGE: &str = include_str!("dashboard.html");
-    // Nothing but itself and this server's own sockets: text of a call can never become a script or a request.
+    // The page may load nothing else and connect only to this server, so text of a call can never become a script or a
+    // request.
     const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \
                           connect-src 'self'; img-src data:; base-uri 'none'; frame-ancestors 'none'";
     page(PAGE, POLICY)
 }
 
-/// A page that browsers show under `policy`.
+/// An HTML page that browsers show under the content security `policy`.
 fn page(html: &'static str, policy: &'static str) -> Response {
     let headers = [
         (http::header::CONTENT_TYPE, "text/html; charset=utf-8"),

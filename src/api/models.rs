@@ -1,4 +1,4 @@
-//! `GET /v1/models` (also without `/v1`): every name that a request may ask for.
+//! `GET /v1/models` (also without `/v1`): every model name that a request may use.
 
 use std::sync::Arc;
 
@@ -28,14 +28,14 @@ fn entry(model: &ModelEntry) -> Value {
     })
 }
 
-/// Whether AssemblyAI's own package asks. It refuses a whole list for one entry that is not of its vendor's form, and that
-/// form knows no null. Nothing but its name tells that it wants it.
+/// Returns true if AssemblyAI's own package sent the request, which only its user agent shows. The package refuses the
+/// whole list if one entry does not have its vendor's fields, none of which may be null.
 fn is_assemblyai(headers: &HeaderMap) -> bool {
     headers.get(USER_AGENT).and_then(|name| name.to_str().ok()).is_some_and(|name| name.contains("AssemblyAI/"))
 }
 
-/// AssemblyAI's fields over an entry's own. As in that vendor's lists, 0 is a number or a time that there is not; a price
-/// that is not known is -1, as OpenRouter has it, for 0 would be a price.
+/// An entry with AssemblyAI's fields in addition to its own. As in that vendor's lists, 0 stands for an unknown number
+/// or time. An unknown price is -1, as in OpenRouter's lists, because 0 would be a price.
 fn in_assemblyais_form(model: &ModelEntry) -> Value {
     let mut entry = entry(model);
     let price = |name: &str| model.pricing.get(name).filter(|price| !price.is_null()).cloned();
@@ -72,7 +72,7 @@ fn endpoint(endpoint: &EndpointEntry) -> Value {
     })
 }
 
-/// All of them, in OpenAI's list, and how the vendors' own lists stand.
+/// OpenAI's list of all models, and the state of the vendors' own lists.
 pub fn document(gateway: &Gateway) -> Value {
     written(gateway, entry)
 }
@@ -85,14 +85,14 @@ fn written(gateway: &Gateway, entry: impl Fn(&ModelEntry) -> Value) -> Value {
     })
 }
 
-/// The list.
+/// `GET /v1/models`
 pub(super) async fn list(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
     let gateway = &api.sessions.deps().gateway;
     Json(if is_assemblyai(&headers) { written(gateway, in_assemblyais_form) } else { document(gateway) })
         .into_response()
 }
 
-/// One of them.
+/// `GET /v1/models/{id}`
 pub(super) async fn show(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Response {
     let gateway = &api.sessions.deps().gateway;
     match gateway.models().iter().find(|model| model.id == id) {

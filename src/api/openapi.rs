@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: the HTTP surface as an OpenAPI 3.1 document, made from the table of routes.
 //!
-//! Knows no handler: what is not in the table is not in the document. The frames on sockets have schemas of their own, to
-//! which it refers.
+//! Knows no handler: only what is in the table is in the document. The document links to the schemas of the sockets'
+//! frames.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ pub(super) async fn document() -> Response {
     ([(CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
 }
 
-/// The document of these routes.
+/// Makes the document of these routes.
 fn made(routes: &[Route]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in routes {
@@ -41,7 +41,7 @@ fn made(routes: &[Route]) -> Value {
     })
 }
 
-/// The path with `{name}` for each parameter, also for one that takes the rest of the path.
+/// The path with `{name}` for each parameter, including one that takes the rest of the path.
 fn template(path: &str) -> String {
     path.replace("{*", "{")
 }

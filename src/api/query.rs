@@ -19,10 +19,10 @@ impl Query {
         self.0.iter().find(|(key, value)| key == name && !value.is_empty()).map(|(_, value)| value.as_str())
     }
 
-    /// `name` as a number.
+    /// The value of `name` as a number.
     ///
     /// # Errors
-    /// 400 that names it.
+    /// 400 that names the parameter.
     pub(super) fn number<T: FromStr + Display>(&self, name: &str) -> Result<Option<T>, ApiError> {
         self.text(name)
             .map(|text| {
@@ -33,10 +33,10 @@ impl Query {
             .transpose()
     }
 
-    /// `limit`, from 1 to `most`, else `default`.
+    /// The value of `limit`, from 1 to `most`; `default` if absent.
     ///
     /// # Errors
-    /// 400 that names it.
+    /// 400 that names the parameter.
     pub(super) fn limit(&self, default: usize, most: usize) -> Result<usize, ApiError> {
         let limit = self.number("limit")?.unwrap_or(default);
         if (1..=most).contains(&limit) {

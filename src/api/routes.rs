@@ -1,6 +1,6 @@
-//! Every path of the HTTP surface, once: its method, who may use it, the largest body that it reads, the form of its errors,
-//! and its handler. The router, the key check, `/openapi.json` and the table of `docs/security.md` are made from
-//! this list; a route without an access rule does not compile.
+//! Every path of the HTTP surface, in one table: its method, the access that it needs, the largest body that it reads,
+//! the format of its errors, and its handler. The router, the key check, `/openapi.json` and the table of
+//! `docs/security.md` are made from this table; a route without an access rule does not compile.
 
 use std::sync::Arc;
 
@@ -16,18 +16,18 @@ use super::error::{ApiError, OpenAiError};
 use super::{Api, calls, chat, docs, health, models, openapi, schemas, stt, transcripts, usage};
 use crate::keys::Scope;
 
-/// What a request's key must have.
+/// The key that a request needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
     /// No key is needed.
     Open,
-    /// Any key that holds.
+    /// Any valid key.
     AnyKey,
-    /// All of these scopes.
+    /// A key with all of these scopes.
     Scopes(&'static [Scope]),
 }
 
-/// How refusals and errors go out.
+/// The format of refusals and errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// A problem document (RFC 9457).
@@ -61,17 +61,17 @@ pub(super) struct Route {
     pub(super) verb: Verb,
     pub(super) path: &'static str,
     pub(super) access: Access,
-    /// A scope that is needed as well where the query has this parameter.
+    /// A parameter of the query and the scope that a request with it needs in addition.
     pub(super) also: Option<(&'static str, Scope)>,
-    /// A short-lived token of ours may stand in for the key.
+    /// Set if one of the daemon's short-lived tokens is accepted in place of the key.
     pub(super) takes_token: bool,
-    /// What it does, in a few words.
+    /// A short description for the documentation.
     pub(super) about: &'static str,
-    /// Names of the query's parameters.
+    /// Names of the query parameters.
     pub(super) query: &'static [&'static str],
-    /// Largest body that it reads, bytes; 0: it reads none.
+    /// Largest body that the route reads, bytes; 0 if it reads none.
     pub(super) body_bytes: usize,
-    /// The schema of the body, if it is known here.
+    /// The JSON schema of the body, if there is one.
     pub(super) body_schema: Option<fn() -> serde_json::Value>,
     pub(super) form: Form,
     handler: fn(MethodFilter) -> MethodRouter<Arc<Api>>,
@@ -100,7 +100,7 @@ const fn route(
     }
 }
 
-/// The largest body that a request's route reads, bytes; the router puts it on each request.
+/// The largest body that a request's route reads, bytes. The router attaches it to each request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BodyLimit(pub(super) usize);
 
@@ -125,7 +125,7 @@ impl Route {
         Self { body_schema: Some(schema), ..self }
     }
 
-    /// The refusal in this route's form; a socket's handler sends its own after the upgrade.
+    /// The refusal in this route's format; `None` for a socket, whose handler refuses after the upgrade.
     fn refuse(&self, refusal: &Refusal) -> Option<Response> {
         match self.form {
             Form::Problem => Some(ApiError::refused(refusal).into_response()),
@@ -142,7 +142,7 @@ use Verb::{Delete, Get, Post};
 
 const MIB: usize = 1024 * 1024;
 
-/// All routes. Completions stand first, for they are looked up before the router is asked.
+/// All routes. Completions come first, because they are looked up before the router is asked.
 pub(super) static ROUTES: &[Route] = &[
     route(Post, "/v1/chat/completions", Scopes(&[Gateway]), OpenAi, "A chat completion", |method| {
         on(method, chat::post)
@@ -222,33 +222,34 @@ pub(super) static ROUTES: &[Route] = &[
     route(Get, "/openapi.json", Open, Problem, "This surface as an OpenAPI document", |method| {
         on(method, openapi::document)
     }),
-    // The page holds no data: what it shows, it asks for with a key.
+    // The page contains no data: it requests everything that it shows with a key.
     route(Get, "/", Open, Problem, "The dashboard", |method| on(method, super::dashboard)),
     route(Get, "/docs", Open, Problem, "The documentation", |method| on(method, docs::folder)),
     route(Get, "/docs/", Open, Problem, "The documentation: its topics", |method| on(method, docs::index)),
     route(Get, "/docs/{topic}", Open, Problem, "One topic of the documentation", |method| on(method, docs::topic)),
 ];
 
-/// The completions route at `path`, for requests that skip the router: it costs as much time as all other checks together.
+/// The completions route at `path`. Its requests skip the router, which takes as much time as all other checks
+/// together.
 pub(super) fn completions(path: &str) -> Option<&'static Route> {
     ROUTES[..2].iter().find(|route| route.path == path)
 }
 
-/// Whether errors at `path` have OpenAI's shape. A path that is not listed has the form of the routes beside it: a client
-/// that asks for `/v1/chat/complete` speaks OpenAI's API all the same.
+/// Returns true if errors at `path` have OpenAI's format. An unlisted path has the format of the routes beside it,
+/// because a client that requests `/v1/chat/complete` expects OpenAI's API.
 pub(super) fn speaks_openai(path: &str) -> bool {
     let area = area(path);
     ROUTES.iter().any(|route| route.form == OpenAi && self::area(route.path) == area)
 }
 
-/// The first segment behind the version, without which the same routes stand too.
+/// The first segment after the version. Some routes exist without the version too.
 fn area(path: &str) -> &str {
     let path = path.strip_prefix("/v1/").or_else(|| path.strip_prefix('/')).unwrap_or(path);
     path.split('/').next().unwrap_or(path)
 }
 
-/// The router over all routes. Each lets through whom its access rule admits; whatever it does not know needs a key that
-/// holds, so that strangers learn nothing of the paths.
+/// The router of all routes. Each route refuses requests that its access rule does not admit. An unknown path needs a
+/// valid key, so that clients without one cannot find out which paths exist.
 pub(super) fn router(api: &Arc<Api>) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
@@ -290,7 +291,7 @@ async fn admit(api: Arc<Api>, route: &'static Route, mut request: Request, next:
     next.run(request).await
 }
 
-/// The refusal of a request that no route takes, where its key does not hold.
+/// The refusal of a request for an unknown path without a valid key.
 fn stranger(api: &Api, request: &http::Request<Body>) -> Option<Response> {
     let refusal = auth::any_key(request, &api.keys).err()?;
     Some(if speaks_openai(request.uri().path()) {

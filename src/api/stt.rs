@@ -1,4 +1,4 @@
-//! The STT paths: the drop-in proxy's socket and tokens, and the dialects that ingest understands.
+//! The STT paths: the socket and the tokens of the drop-in proxy, and the list of dialects that ingest understands.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ pub(super) async fn dialects() -> Response {
     Json(json!({"dialects": dialects})).into_response()
 }
 
-/// `GET /v3/ws`: upgraded at once, dialled after.
+/// `GET /v3/ws`: upgrades first, then connects to the vendor.
 pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Body>) -> Response {
     let (upgrade, response) = match Upgrade::new(&mut request, proxy::MAX_MESSAGE_BYTES, None, Body::empty) {
         Ok(upgraded) => upgraded,
@@ -47,7 +47,7 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
         if let Ok(socket) = upgrade.socket().await {
             let mut socket = super::held(socket, hold.as_ref());
             if let Some(refusal) = refusal {
-                // In the vendor's own form: its SDKs read nothing else.
+                // The refusal has the vendor's own format, because the vendor's SDKs understand no other.
                 let message = format!("Unauthorized Connection: {}", refusal.message);
                 let error = json!({"type": "Error", "error_code": 1008, "error": message});
                 if socket.send([error.to_string().into()]).await.is_ok() {
@@ -80,7 +80,7 @@ pub(super) async fn token(State(api): State<Arc<Api>>, request: Request<Body>) -
     }
 }
 
-/// The client's headers as far as they may go to the vendor: a key of ours never leaves us.
+/// The client's headers that may be sent to the vendor. A key of this daemon is never among them.
 fn vendors_headers(api: &Api, headers: &http::HeaderMap) -> http::HeaderMap {
     let mut headers = headers.clone();
     if api.keys.needed() {

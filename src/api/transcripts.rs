@@ -1,5 +1,5 @@
-//! `POST /v1/transcripts`: a whole recording at once, or a transcript file. It becomes a call like any other, whose analyses
-//! run when it ends; the answer is what they came to.
+//! `POST /v1/transcripts`: takes a whole recording, or a transcript file, in one request. It becomes a call like any
+//! other, whose analyses run when it ends; the response contains their results.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -33,18 +33,18 @@ use crate::types::{CallId, JsonMap, Seq};
 
 /// Bytes of events read at once.
 const READ_BYTES: usize = 256 * 1024;
-/// What a call takes beyond its final runs.
+/// Time that a call may take in addition to its final runs.
 const MARGIN: Duration = Duration::from_secs(30);
 
-/// Larger bodies are parsed on a blocking thread, so that the runtime's thread serves others, bytes.
+/// Bodies larger than this are parsed on a blocking thread, so that the runtime's thread can serve others, bytes.
 const INLINE_BYTES: usize = 64 * 1024;
-/// Estimated memory of a frame until it is fed to the call: this many bytes,
+/// Estimated memory of a frame until it is fed to the call: this many bytes, and [`KEPT_TIMES`] times its text.
 const KEPT_BYTES: usize = 128;
-/// and this many times its text: the text itself and its decoded events.
+/// See [`KEPT_BYTES`]. Covers the text itself and its decoded events.
 const KEPT_TIMES: usize = 4;
-/// Estimated memory of a transcript file while it is read: this many times its text,
+/// Estimated memory of a transcript file while it is read: this many times its text, and [`LINE_BYTES`] for each line.
 const FILE_TIMES: usize = 4;
-/// and so many bytes a line.
+/// See [`FILE_TIMES`].
 const LINE_BYTES: usize = 96;
 
 #[derive(Deserialize)]
@@ -56,18 +56,18 @@ struct Posted<'a> {
     meta: Option<&'a RawValue>,
     #[serde(default, borrow)]
     analyses: Option<&'a RawValue>,
-    /// Turns as in our own dialect; their numbers are their places.
+    /// Turns in the `sidetone` dialect, numbered by their position in the list.
     #[serde(default, borrow)]
     turns: Option<&'a RawValue>,
-    /// Lines of a recording, or a vendor's frames as they are.
+    /// Lines of a recording, or a vendor's frames unchanged.
     #[serde(default, borrow)]
     recording: Option<&'a RawValue>,
     #[serde(default)]
     dialect: Option<String>,
-    /// A transcript file's text.
+    /// The text of a transcript file.
     #[serde(default, borrow)]
     text: Option<&'a RawValue>,
-    /// Its format.
+    /// Name of the transcript file's format.
     #[serde(default)]
     format: Option<String>,
 }
@@ -104,7 +104,7 @@ fn parse<'a, T: Deserialize<'a>>(under: &str, json: &'a str) -> Result<T, ApiErr
         .map_err(|error| bad(RequestError::read(under, error.path(), error.inner()).message))
 }
 
-/// [`parse`] for a value that may be large once parsed; its memory is counted meanwhile.
+/// As [`parse`], for a value that may be large; counts its memory while it is parsed.
 fn parse_counted<'a, T: Deserialize<'a>>(under: &str, json: &'a RawValue, lease: &mut Lease) -> Result<T, ApiError> {
     let bytes = body::json_bytes(json.get().as_bytes());
     lease.grow(bytes).map_err(ApiError::in_flight)?;
@@ -114,7 +114,7 @@ fn parse_counted<'a, T: Deserialize<'a>>(under: &str, json: &'a RawValue, lease:
 }
 
 impl<'a> Posted<'a> {
-    /// The frames, checked; and what was read of a transcript file.
+    /// The checked frames, and what was recognised in a transcript file.
     fn whole(&self, limits: &LimitsConfig, lease: &mut Lease) -> Result<(Whole, Option<Value>), ApiError> {
         let (name, default, list) = match (self.turns, self.recording, self.text) {
             (Some(turns), None, None) => ("turns", "sidetone", turns),
@@ -148,7 +148,7 @@ impl<'a> Posted<'a> {
         Err(bad(format!("{name}: {why}")))
     }
 
-    /// The frames of a transcript file, checked; and what was read of it.
+    /// The checked frames of a transcript file, and what was recognised in it.
     fn file(&self, text: &RawValue, limits: &LimitsConfig, lease: &mut Lease) -> Result<(Whole, Value), ApiError> {
         if self.dialect.is_some() {
             return Err(bad("dialect: it is that of a recording; a text has a format"));
@@ -184,7 +184,7 @@ impl<'a> Posted<'a> {
     }
 }
 
-/// What the answer says of a transcript file.
+/// What the response says about a transcript file.
 fn read_of(format: &dyn Format, file: &Transcript) -> Value {
     let mut read = json!({"format": format.name(), "times": file.times.as_str()});
     if !file.left_out.is_empty() {
@@ -194,7 +194,7 @@ fn read_of(format: &dyn Format, file: &Transcript) -> Value {
     read
 }
 
-/// The frames of a list; their memory is added to `lease`.
+/// The frames of a list; adds their memory to `lease`.
 fn frames<'a>(name: &str, list: &'a RawValue, lease: &mut Lease) -> Result<Vec<Cow<'a, str>>, ApiError> {
     let mut frames = Vec::new();
     let read = items::each(list, |position, item| {
@@ -241,7 +241,7 @@ struct Asked {
     meta: JsonMap,
     analyses: Option<Vec<String>>,
     whole: Whole,
-    /// What was read of a transcript file.
+    /// What was recognised in a transcript file.
     file: Option<Value>,
     lease: Lease,
 }
@@ -276,7 +276,7 @@ fn read(api: &Api, body: &[u8], mut lease: Lease) -> Result<Asked, ApiError> {
 /// Takes a recording and answers with its insights.
 ///
 /// # Cancel safety
-/// A client that goes away leaves the call: it completes, and can be read under `/v1/calls`.
+/// If the client disconnects, the call still completes and can be read under `/v1/calls`.
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Extension(hold): Extension<Hold>,
@@ -306,7 +306,7 @@ pub(super) async fn post(
         .collect();
     let patience = deps.call.ingest.final_timeout + MARGIN;
     let answered = async {
-        // On a task of its own: a client that goes away does not leave half a call.
+        // Runs in a task of its own, so that the call is complete even if the client disconnects.
         let feeding = {
             let (api, call) = (Arc::clone(&api), call.clone());
             tokio::spawn(async move {
@@ -325,7 +325,7 @@ pub(super) async fn post(
         let refused = outlet.take().map(|outbound| outbound.complaints).unwrap_or_default();
         let view = api.sessions.shown(&call, 0).await.map_err(|error| session_error(&error))?;
         let mut view = view.ok_or_else(|| ApiError::internal("the call is gone"))?;
-        // All of them, however many turns there are.
+        // Includes all of them, however many turns the call has.
         view.insights.extend(of_turns);
         let answer = json!({
             "call_id": call, "state": view.status, "turns": view.turn_count, "insights": view.insights,
@@ -346,7 +346,7 @@ pub(super) async fn post(
     Ok(Json(answer).into_response())
 }
 
-/// The call has not come to its end in time; why, where that is known.
+/// The error for a call that did not complete in time, with the reason if it is known.
 fn late(api: &Api, call: &CallId, patience: Duration) -> ApiError {
     let message = format!("call {call} is not complete after {} s; GET /v1/calls/{call}", patience.as_secs());
     match api.store.health() {
@@ -355,7 +355,7 @@ fn late(api: &Api, call: &CallId, patience: Duration) -> ApiError {
     }
 }
 
-/// Waits for the call's end, and gives its last event, and the insights of its per-turn analyses.
+/// Waits for the call's end; returns its last event and the insights of its per-turn analyses.
 async fn completed(api: &Api, call: &CallId, after: Seq) -> Result<(Value, BTreeMap<String, Value>), ApiError> {
     let mut reader = api.hub.reader(Interest::Calls(vec![(call.clone(), after)]), Wants::INSIGHTS.and(Wants::END));
     let mut of_turns: BTreeMap<String, Value> = BTreeMap::new();

@@ -1,4 +1,5 @@
-//! `GET /v1/usage?group_by=endpoint,route,…&from=&to=&changes=`: what was used, what it cost, and what was configured.
+//! `GET /v1/usage?group_by=endpoint,route,…&from=&to=&changes=`: usage and cost of models, and changes of the
+//! configuration.
 
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::query::Query;
 use crate::base::time::{parse_rfc3339, rfc3339_ms};
 use crate::ledger::{Change, GONE, LedgerError, UsageQuery, UsageRow};
 
-/// Sums up the ledger.
+/// Handles the request with sums over the ledger.
 pub(super) async fn usage(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Result<Response, ApiError> {
     let query = Query::new(query.as_deref());
     let asked = UsageQuery {
@@ -52,7 +53,7 @@ pub(super) async fn usage(State(api): State<Arc<Api>>, RawQuery(query): RawQuery
     }
 }
 
-/// A time as RFC 3339, or a day of UTC.
+/// Reads a time in RFC 3339, or a UTC day.
 fn time(query: &Query, name: &str) -> Result<Option<i64>, ApiError> {
     let Some(text) = query.text(name) else { return Ok(None) };
     let parsed = parse_rfc3339(text).or_else(|| parse_rfc3339(&format!("{text}T00:00:00Z")));
@@ -63,7 +64,7 @@ fn time(query: &Query, name: &str) -> Result<Option<i64>, ApiError> {
     parsed.map(Some).ok_or_else(expected)
 }
 
-/// What was configured; `detail` is null where it is no more.
+/// A change of the configuration; `detail` is null if the item was removed.
 fn changed(change: &Change) -> Value {
     let detail = Some(&change.detail).filter(|detail| *detail != GONE);
     json!({"at": rfc3339_ms(change.at_ms), "kind": change.kind, "name": change.name, "detail": detail})

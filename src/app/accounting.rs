@@ -1,7 +1,7 @@
-//! Accounting: writes the gateway's attempts into the ledger, and beside them what was configured at the time, so that
+//! Accounting: writes the gateway's attempts into the ledger, and the configuration of that time beside them, so that
 //! one bill covers all vendors. Gives the gateway its budget.
 //!
-//! Knows no HTTP and no request: the gateway reports, the ledger keeps.
+//! Knows no HTTP and no request: the gateway reports attempts, and the ledger stores them.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,10 +16,10 @@ use crate::ledger::{Ledger, LedgerError};
 use crate::types::{AttemptBegun, AttemptDone, RequestDone};
 
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
-/// Interval at which a ledger that could not be opened at the start is checked again.
+/// Interval of retries to open a ledger that could not be opened at the start.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Writes every attempt into the ledger, and makes spans of them if that is configured.
+/// Writes every attempt into the ledger, and exports it as a span if that is configured.
 pub(super) struct LedgerRecorder {
     pub(super) ledger: Ledger,
     pub(super) spans: Option<Arc<Spans>>,
@@ -49,14 +49,14 @@ impl Recorder for LedgerRecorder {
     fn noted(&self, kind: &'static str, items: Vec<(String, String)>) {
         let now_ms = crate::base::time::unix_ms();
         let items: Vec<_> = items.iter().map(|(name, detail)| (kind, name.as_str(), detail.as_str())).collect();
-        // The list of one endpoint says nothing about those of others, so no item is recorded as removed.
+        // The list of one endpoint says nothing about the models of others, so no item is recorded as removed.
         if let Err(error) = self.ledger.configured(&[], &items, now_ms) {
             tracing::error!(%error, kind, "a change is not in the ledger");
         }
     }
 }
 
-/// The caps on money, with what the ledger says was spent before.
+/// The spending limits, with the spending so far as the ledger has it.
 pub(super) fn budget(ledger: &Ledger, limits: &LimitsConfig) -> Result<Budget, LedgerError> {
     let today = match spent_today(ledger) {
         Err(LedgerError::Waiting(_)) => UNKNOWN_SPENT,
@@ -74,7 +74,7 @@ pub(super) fn budget(ledger: &Ledger, limits: &LimitsConfig) -> Result<Budget, L
     Ok(Budget::new(limits.usd_per_call, limits.usd_per_day, today, Box::new(by_call)))
 }
 
-/// Waits for a ledger that could not be opened at the start, then records what was skipped and learns what was spent.
+/// Waits for a ledger that could not be opened at the start. Then records what was skipped, and reads what was spent.
 pub(super) async fn catch_up(audit: ConfigAudit, config: gateway::Config, gateway: Gateway, drain: Drain) {
     while let Err(LedgerError::Waiting(_)) = audit.ledger.health() {
         tokio::select! {
@@ -97,20 +97,20 @@ pub(super) async fn catch_up(audit: ConfigAudit, config: gateway::Config, gatewa
     }
 }
 
-/// What was spent since the UTC day began, pico-dollars.
+/// Money spent since the UTC day began, pico-dollars.
 fn spent_today(ledger: &Ledger) -> Result<i64, LedgerError> {
     let now_ms = crate::base::time::unix_ms();
     ledger.spent_since(now_ms - now_ms.rem_euclid(DAY_MS))
 }
 
-/// Records in the ledger what is configured, so that a bill can name it.
+/// Records the configuration in the ledger, so that a bill can refer to it.
 pub(super) struct ConfigAudit {
     ledger: Ledger,
-    /// The key file.
+    /// Path of the key file.
     keys: PathBuf,
-    /// State of the key file when it was recorded last; `None` before the first time.
+    /// State of the key file when it was last recorded; `None` before the first time.
     seen: Mutex<Option<Stamp>>,
-    /// Where the key of the configuration comes from.
+    /// Where the configured key comes from.
     configured: Option<String>,
 }
 
@@ -127,7 +127,7 @@ impl ConfigAudit {
         Self::new(self.ledger.clone(), self.keys.clone(), self.configured.clone())
     }
 
-    /// What was spent today, pico-dollars.
+    /// Money spent since the UTC day began, pico-dollars.
     pub(super) fn spent_today(&self) -> Result<i64, LedgerError> {
         spent_today(&self.ledger)
     }
@@ -139,7 +139,8 @@ impl ConfigAudit {
         self.ledger.configured(gateway::config::INVENTORY, &items, crate::base::time::unix_ms())
     }
 
-    /// Records every client key that has changed, if the key file has: the name and the scopes, nothing else.
+    /// Records the names and scopes of all client keys that have changed, if the key file has. No key itself is
+    /// recorded.
     pub(super) fn note_keys(&self) {
         let stamp = std::fs::metadata(&self.keys).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
         {
@@ -149,7 +150,7 @@ impl ConfigAudit {
             }
             *seen = Some(stamp);
         }
-        // A file that cannot be read is reported by the check of clients' keys.
+        // An unreadable key file is reported where clients' keys are checked.
         let Ok(entries) = keys::list(&self.keys) else { return };
         let made = entries.into_iter().map(|entry| {
             let revoked = entry.revoked_at.map_or_else(String::new, |at| format!(", revoked {at}"));

@@ -1,8 +1,8 @@
-//! One HTTP/1 connection and its time limits: on a request's head, on its body, on a response that the client does not
-//! read, and a long one between two requests, so that clients that keep connections do not send into one that is just
-//! being closed.
+//! One HTTP/1 connection and its time limits: for a request's head, for its body, for a response that the client does
+//! not read, and for the time between two requests. The last is so long that clients do not send a request on a
+//! connection that is just being closed.
 //!
-//! Knows no path and no answer.
+//! Knows no path and no response content.
 
 use std::convert::Infallible;
 use std::io;
@@ -25,27 +25,28 @@ use tokio_util::sync::CancellationToken;
 use crate::base::body::TimedBody;
 use crate::base::inflight::{Holder, Lease};
 
-/// A request's head must have come this long after its first byte, the first one after the connection.
+/// Longest time from the first byte of a request's head to its last; for the first head, from the start of the
+/// connection.
 const HEAD: Duration = Duration::from_secs(10);
-/// A connection that is kept for the next request is closed after this: longer than clients and load balancers keep theirs
-/// (600 s at most), so that it is they who close.
+/// Longest time that a connection is kept for the next request. It is longer than clients and load balancers keep
+/// theirs (at most 600 s), so that they close the connection and not the daemon.
 const IDLE: Duration = Duration::from_secs(620);
-/// The connection is closed when a write of a response makes no progress for this long.
+/// The connection is closed if writing a response makes no progress for this long.
 const STALL: Duration = Duration::from_secs(10);
-/// The same for a flush below TLS, whose progress is not visible: up to 64 KiB may wait there.
+/// As [`STALL`], for a flush below TLS, whose progress is not visible: up to 64 KiB may wait there.
 const FLUSH: Duration = Duration::from_secs(60);
-/// A response body is passed to the HTTP library in pieces of this size, bytes; the rest is counted as in flight.
+/// A response body is passed to the HTTP library in pieces of this size, bytes; the rest of it is counted as in flight.
 const PIECE: usize = 64 * 1024;
-/// Buffer of the HTTP library for one connection in each direction, bytes. A request's head must fit.
+/// Size of the HTTP library's buffer for one connection in each direction, bytes. A request's head must fit into it.
 const BUFFER: usize = 128 * 1024;
-/// A partly received head is counted as in flight above this size, bytes.
+/// An incomplete head is counted as in flight above this size, bytes.
 const SMALL_HEAD: usize = 8 * 1024;
-/// While an answer is under way, it is looked so often whether it is over: hyper asks for no byte of a head before it is
-/// woken.
+/// Poll interval while a response is being written: hyper does not read the next request head until it is woken.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Serves a connection until it ends, `holder` is evicted, or `stop` is cancelled and the current response is sent. A
-/// request's body has `a_mib` for each MiB begun. `answer` returns a response and the lease that counts its body.
+/// Serves a connection until it ends, `holder` is evicted, or `stop` is cancelled and the current response is sent.
+/// `a_mib` bounds the time for each started MiB of a request's body. `answer` returns a response and the lease that
+/// counts its body.
 pub(super) async fn serve<S, A, F, B>(stream: S, answer: A, holder: Holder, a_mib: Duration, stop: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -61,7 +62,7 @@ where
         async move {
             let (response, lease) = answer.await;
             let wrap = |body, answering| Told { body, rest: Bytes::new(), lease, _answering: answering };
-            // As an answer there is but one such status: the protocol changes.
+            // The only informational status that is a final response is 101, a change of protocol.
             if response.status().is_informational() {
                 answering.for_good();
                 return Ok::<_, Infallible>(response.map(|body| wrap(body, None)));
@@ -80,7 +81,7 @@ where
         head: None,
     };
     let connection = http1::Builder::new()
-        // Both clocks are ours: hyper's is set and taken back with every request.
+        // Both time limits are our own: hyper's would set and remove a timer for every request.
         .header_read_timeout(None)
         .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), handler)
@@ -88,9 +89,9 @@ where
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         biased;
-        // A connection that ends badly is the peer's affair.
+        // An error of the connection concerns only the peer.
         _ = connection.as_mut() => {}
-        // Dropping the connection drops what it holds.
+        // Dropping the connection frees the memory that it holds.
         () = holder.evicted() => {}
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
@@ -103,18 +104,18 @@ where
     }
 }
 
-/// How far the connection is.
+/// The state of a connection.
 #[derive(Debug, Default)]
 struct Progress {
-    /// Heads that have come.
+    /// Number of heads that were received.
     heads: AtomicU64,
-    /// The newest request is not answered yet.
+    /// Set while the newest request is not answered.
     answering: AtomicBool,
-    /// The protocol has changed: there will be no head.
+    /// Set after a change of protocol: no further head will come.
     upgraded: AtomicBool,
 }
 
-/// A request between its head and the end of its answer.
+/// Marks the time from a request's head to the end of its response.
 struct Answering(Option<Arc<Progress>>);
 
 impl Answering {
@@ -139,12 +140,12 @@ impl Drop for Answering {
     }
 }
 
-/// A response body, passed on in pieces. Dropping it ends the response.
+/// A response body that is passed on in pieces. Dropping it marks the end of the response.
 struct Told<B> {
     body: B,
     /// Rest of a large frame of the body.
     rest: Bytes,
-    /// Counts what is not passed on yet.
+    /// Counts the bytes that were not passed on yet.
     lease: Option<Lease>,
     _answering: Option<Answering>,
 }
@@ -195,24 +196,24 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Told<B> {
     }
 }
 
-/// A stream whose reads fail when a head takes too long or does not begin, and whose writes fail when they make no
+/// A stream whose reads fail if a head takes too long or does not begin, and whose writes fail if they make no
 /// progress.
 struct Timed<S> {
     stream: S,
     progress: Arc<Progress>,
-    /// The number of the head that has begun.
+    /// Number of the head that has begun.
     begun: Option<u64>,
     clock: Clock,
-    /// Timers of a blocked write and of a blocked flush.
+    /// Timer of a blocked write, and below of a blocked flush.
     writing: Option<Pin<Box<Sleep>>>,
     flushing: Option<Pin<Box<Sleep>>>,
     holder: Holder,
-    /// Bytes of the head that is being received, and their lease if they are many.
+    /// Bytes of the head that is being received, and a lease for them if there are many.
     head: Option<(usize, Option<Lease>)>,
 }
 
 impl<S> Timed<S> {
-    /// Whether the head that is waited for is overdue.
+    /// Returns ready if the expected head is overdue.
     fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let progress = &self.progress;
         if progress.upgraded.load(Ordering::Relaxed) {
@@ -265,19 +266,19 @@ fn timed<T>(
     Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut)))
 }
 
-/// What a connection is at.
+/// What a connection is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// No byte of the next head has come.
+    /// It waits for the first byte of the next head.
     Idle,
-    /// Its first has.
+    /// It is receiving a head.
     Head,
-    /// It is being answered.
+    /// It is answering a request.
     Answer,
 }
 
-/// The clock of a head, by its number. What it is set to may be too early, and then it is set again, but never too late:
-/// so a request does not have to touch it.
+/// The timer of a head, identified by the head's number. It may be set to a time that is too early, and is then set
+/// again, but never to one that is too late; so a request does not need to touch it.
 struct Clock {
     at: (u64, Stage),
     due: Instant,
@@ -285,7 +286,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// The first head has begun with the connection.
+    /// The first head begins with the connection.
     fn new() -> Self {
         Self { at: (0, Stage::Head), due: Instant::now() + HEAD, set: Box::pin(sleep(HEAD)) }
     }

@@ -1,4 +1,4 @@
-//! Connections at once, in all and from one address; and the process' own limit on open files.
+//! Limits on the number of connections, in total and per address; and the process' own limit on open files.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::call::config::LimitsConfig;
 
-/// Raises the soft limit on open files to the hard one: a call holds a socket and a log.
+/// Raises the soft limit on open files to the hard limit: a call holds a socket and a log file.
 pub(super) fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -36,15 +36,15 @@ impl Gates {
         Self { connections: limits.connections, per_address: limits.per_address, counts: Arc::default() }
     }
 
-    /// How many are in.
+    /// Number of connections that are open.
     pub(super) fn open(&self) -> usize {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).all
     }
 
-    /// Lets a connection in; it counts until the pass is dropped.
+    /// Admits a connection; it counts until the returned pass is dropped.
     ///
     /// # Errors
-    /// The limit that refuses it, by name.
+    /// The name of the limit that refuses it.
     pub(super) fn enter(&self, address: IpAddr) -> Result<Pass, String> {
         let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         if counts.all >= self.connections {
@@ -63,7 +63,7 @@ impl Gates {
     }
 }
 
-/// A connection that was let in.
+/// Counts an admitted connection.
 #[derive(Debug)]
 pub(super) struct Pass {
     address: IpAddr,

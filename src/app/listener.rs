@@ -1,4 +1,4 @@
-//! Accepts connections and deals them out to the runtimes, to the one with the fewest first.
+//! Accepts connections and gives each to the runtime that has the fewest.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -20,9 +20,9 @@ use crate::base::drain::Drain;
 use crate::base::inflight::Account;
 use crate::base::tls::Acceptor;
 
-/// Connections that may wait to be accepted.
+/// Number of connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// Wait after a failed accept (out of descriptors), so that it does not spin.
+/// Pause after a failed accept (no free descriptors), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Minimum time between two log lines about failed accepts.
 const LOG_EVERY: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ const LOG_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 struct Failures {
     logged: Option<Instant>,
-    /// Failures since then.
+    /// Number of failures since the last log line.
     silent: u64,
 }
 
@@ -47,7 +47,7 @@ impl Failures {
     }
 }
 
-/// Binds `address`; the address may be taken up again at once after a restart.
+/// Binds `address` so that it can be bound again immediately after a restart.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     use rustix::net::{AddressFamily, SocketType, bind, listen, socket, sockopt};
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -60,15 +60,15 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(listener)
 }
 
-/// Bounds of all connections.
+/// The limits that all connections share.
 pub(super) struct Bounds {
-    /// Their bytes in flight.
+    /// Counts the bytes in flight.
     pub(super) account: Account,
     /// `limits.body_timeout_ms`
     pub(super) body_timeout: Duration,
 }
 
-/// Accepts until the daemon stops.
+/// Accepts connections until the daemon stops.
 pub(super) async fn accept(
     listener: TcpListener,
     tls: Option<Acceptor>,
@@ -125,7 +125,8 @@ pub(super) async fn accept(
             match tls {
                 None => serve(stream, service, hold, body_timeout, stop).await,
                 Some(tls) => {
-                    // A client that does not trust the certificate says so on its own side.
+                    // A failed handshake is not logged: a client that does not trust the certificate reports that
+                    // itself.
                     if let Ok(stream) = Box::pin(tls.accept(stream)).await {
                         serve(stream, service, hold, body_timeout, stop).await;
                     }
@@ -136,9 +137,8 @@ pub(super) async fn accept(
     }
 }
 
-/// The next connection; the only place that accepts one.
-///
-/// hyper leaves Nagle's algorithm on, which with delayed acknowledgements stalls small frames by 40 ms.
+/// Accepts the next connection. It is the only place that does: hyper leaves Nagle's algorithm on, which with delayed
+/// acknowledgements delays small frames by 40 ms.
 async fn next(listener: &tokio::net::TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
@@ -159,16 +159,16 @@ where
     connection::serve(stream, answer, hold.holder.clone(), body_timeout, stop).await;
 }
 
-/// Answers 503 and closes, without reading.
+/// Answers 503 and closes the connection, without reading the request.
 fn refuse(mut stream: TcpStream, message: &str) {
     let answer = ApiError::unavailable("rate_limited", message).to_http1();
     tokio::spawn(async move {
-        // Best effort: the peer may be gone, and waits for nothing longer than this.
+        // Best effort: the peer may be gone, and nothing waits longer than this.
         let _ = tokio::time::timeout(Duration::from_secs(1), stream.write_all(&answer)).await;
     });
 }
 
-/// One connection on a runtime.
+/// Counts one connection on a runtime.
 struct Load(Arc<AtomicUsize>);
 
 impl Load {

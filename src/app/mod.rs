@@ -1,7 +1,7 @@
-//! The wiring: the only place that knows every module. Starts a daemon from a [`Config`] and stops it again.
+//! Builds a daemon from a [`Config`], starts it and stops it again. The only module that knows every other one.
 //!
-//! Threads: one `current_thread` runtime a core. A connection, the session that it opened and the requests of that
-//! session's jobs stay on one of them, so that the hot path never wakes another core.
+//! Threads: one `current_thread` runtime per core. A connection, the session that it opened and the requests of that
+//! session's jobs stay on one thread, so that the hot path never wakes another core.
 
 mod accounting;
 mod connection;
@@ -37,12 +37,13 @@ use crate::ledger::{self, Ledger};
 use crate::session::{self, Sessions};
 use crate::{call, ingest, placement, protocol, sink};
 
-/// Jobs at once, over all calls. Endpoints have limits of their own; this one bounds memory.
+/// Maximum number of jobs that run at once, over all calls. Endpoints have limits of their own; this one bounds memory.
 const JOBS: usize = 512;
-/// Before the deadline of a shutdown, jobs still out are aborted so that what is left can be written.
+/// Jobs that still run this long before the deadline of a shutdown are aborted, so that the remaining events can be
+/// written.
 const ABORT_MARGIN: Duration = Duration::from_millis(500);
 
-/// Why a daemon did not start.
+/// Why a daemon could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Without a key, only this machine may connect.
@@ -51,18 +52,17 @@ pub enum StartError {
          listen on 127.0.0.1, or make a key first (`sidetone key create --scope admin --name NAME`)"
     )]
     NotLoopback(SocketAddr),
-    /// The address is taken, or not ours.
+    /// The address is in use, or does not belong to this machine.
     #[error(
         "cannot listen on {address}: {error}; --listen ADDR or [server] listen names another address, and with port 0 a \
          free port is taken"
     )]
     Listen {
-        /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// The data folder is another user's.
+    /// The data folder belongs to another user.
     #[error("{0}")]
     Foreign(#[from] owner::Foreign),
     /// The journal cannot be opened.
@@ -80,14 +80,14 @@ pub enum StartError {
     /// Spans cannot be exported.
     #[error("{0}")]
     Telemetry(String),
-    /// Threads or descriptors are not to be had.
+    /// The system refused a thread or a descriptor.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
 }
 
-/// A daemon that runs.
+/// A running daemon.
 pub struct Running {
-    /// Where it listens.
+    /// The address that it listens on.
     pub address: SocketAddr,
     secure: bool,
     drain: Drain,
@@ -98,18 +98,18 @@ pub struct Running {
     spans: Option<Arc<otel::Spans>>,
 }
 
-/// Starts a daemon on `listen` (port 0: a free one).
+/// Starts a daemon on `listen` (port 0 picks a free port).
 ///
-/// Blocks for file work only; call it outside of async code.
+/// Blocks, but only for file work; call it outside of async code.
 ///
 /// # Errors
-/// See [`StartError`]; nothing is left running.
+/// See [`StartError`]; then nothing is left running.
 pub fn start(config: Config, listen: SocketAddr) -> Result<Running, StartError> {
     run(config, listen, None)
 }
 
-/// As [`start`], over another store than the embedded one; `[journal]` is not used. Ledger, keys and positions of sinks
-/// are in the data directory as ever.
+/// As [`start`], over another store than the embedded one; the section `[journal]` is not used. The ledger, the keys
+/// and the positions of sinks are still in the data directory.
 ///
 /// # Errors
 /// As [`start`].
@@ -141,7 +141,7 @@ fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Res
         .map_err(|error| StartError::Ledger(error.to_string()))?;
     let key_source = config.server.key.as_ref().map(|key| key.source.clone());
     let audit = accounting::ConfigAudit::new(ledger.clone(), storage.keys(), key_source);
-    // A ledger that is waited for is told later.
+    // If the ledger could not be opened yet, the configuration is recorded later.
     let missing = ledger.health().is_err();
     if !missing {
         audit.note_config(&config.gateway).map_err(|error| StartError::Ledger(error.to_string()))?;
@@ -236,7 +236,7 @@ fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Res
     }
     match keys::admin::Socket::bind(storage.dir()) {
         Ok(socket) => workers.spawn(socket.serve(watched_keys.clone(), drain.stop.clone())),
-        // Key commands then change the files, which this daemon heeds as well.
+        // Then key commands change the files directly, and this daemon notices the changes.
         Err(error) => tracing::warn!(%error, "the admin socket cannot be made"),
     }
     workers.spawn(watched_keys.watch());
@@ -260,27 +260,28 @@ fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Res
 }
 
 impl Running {
-    /// Takes over what of another configuration can be taken over; requests in flight keep what they have.
+    /// Applies the parts of another configuration that can be changed at run time. Requests in flight keep the old
+    /// ones.
     pub fn reload(&self, config: &Config) {
         self.reloader.take_over(config);
     }
 
-    /// The configuration was to be reloaded and does not validate: all stays as it was. Counted, for whoever watches.
+    /// Counts a configuration that was to be reloaded but is invalid. Nothing has changed.
     pub fn reload_refused(&self) {
         self.reloader.refused();
     }
 
-    /// Looks at the key file, so that a key made or revoked meanwhile is on the bill by name.
+    /// Records the keys in the ledger, so that a key that was made or revoked meanwhile appears on the bill by name.
     pub fn note_keys(&self) {
         self.reloader.audit.note_keys();
     }
 
-    /// Base URL of its HTTP surface.
+    /// Base URL of the daemon's HTTP surface.
     pub fn url(&self) -> String {
         format!("{}://{}", if self.secure { "https" } else { "http" }, self.address)
     }
 
-    /// Finishes what is in hand, ends no call, and returns once everything is written; at the latest after the
+    /// Finishes the work in hand, ends no call, and returns once everything is written, at the latest after the
     /// configured deadline.
     pub fn stop(self) {
         let Self { drain, store, workers, deadline, spans, .. } = self;

@@ -1,4 +1,4 @@
-//! After a start: open calls that nobody touches are taken up when a timer of theirs is due, and not before.
+//! After a start, loads open calls whose timers are due, if no client has used them before. Other calls stay unloaded.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,23 +13,24 @@ use crate::journal::Store;
 use crate::session::Sessions;
 use crate::types::CallId;
 
-/// Calls that are taken up in one go; a pause between lets live calls through.
+/// Number of calls that are loaded without a pause. The pauses let live calls make progress.
 const AT_ONCE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// Wait before open calls that cannot be listed are listed again.
+/// Wait before the next attempt to list open calls after a failure.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Which timer of a call runs out.
+/// Which timer of a call is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
-    /// The one that ends the call, which runs from the start on.
+    /// The timer that ends the call. It runs from the start of the daemon.
     End,
-    /// That of a rule, by wall time.
+    /// The timer of a rule, in wall-clock time.
     Rule,
 }
 
-/// Waits for the timers of the calls that were open at the start. Their clocks run anew, but for those of rules.
+/// Waits for the timers of the calls that were open at the start. All timers begin again at the start, except those of
+/// rules.
 pub(super) async fn run(sessions: Sessions, store: Arc<dyn Store>, ingest: IngestConfig, drain: Drain) {
     let started = Instant::now();
     let mut due: BTreeMap<Duration, Vec<(CallId, Due)>> = BTreeMap::new();
@@ -47,7 +48,7 @@ pub(super) async fn run(sessions: Sessions, store: Arc<dyn Store>, ingest: Inges
     for entry in open {
         let ended = entry.open_streams == 0 && entry.turns > 0;
         let end = if ended { ingest.linger } else { ingest.idle_timeout };
-        // What is overdue is due now; what is due after the end is of no use.
+        // An overdue timer is due now; a timer that is due after the call's end does not matter.
         let left = |at_ms: i64| Duration::from_millis(u64::try_from(at_ms.saturating_sub(now_ms)).unwrap_or(0));
         if let Some(after) = entry.due_at_ms.map(left).filter(|after| *after < end) {
             due.entry(after).or_default().push((entry.call_id.clone(), Due::Rule));

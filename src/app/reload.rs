@@ -1,7 +1,7 @@
-//! A configuration that changes while the daemon runs: what is taken over at once, and what is only told of.
+//! Applies a changed configuration while the daemon runs, and reports the changes that need a restart.
 //!
-//! Endpoints, models, routes, prices, the default route and the caps on money change at once; requests in flight and what
-//! is pinned keep what they have. Everything else is part of how the daemon was built, and holds from the next start on.
+//! Endpoints, models, routes, prices, the default route and the spending limits change at once; requests in flight and
+//! pinned variants keep the old ones. Everything else is fixed when the daemon is built, and changes at the next start.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -20,7 +20,7 @@ struct Labels {
     outcome: &'static str,
 }
 
-/// What is counted of reloads.
+/// Metrics of reloads.
 #[derive(Debug, Default)]
 pub(super) struct Metrics {
     reloads: Family<Labels, Counter>,
@@ -55,12 +55,12 @@ impl Metrics {
     }
 }
 
-/// The sections that hold for as long as the daemon runs, each by name, as they were at its start.
+/// The sections that cannot change while the daemon runs, each by name, as they were at the start.
 pub(super) struct Sections(Vec<(&'static str, String)>);
 
 impl Sections {
     pub(super) fn of(config: &Config) -> Self {
-        // The caps on money are taken over.
+        // The spending limits can change at run time, so they are left out of the comparison.
         let limits = LimitsConfig { usd_per_call: None, usd_per_day: None, ..config.limits.clone() };
         Self(vec![
             ("server", format!("{:?}", config.server)),
@@ -87,7 +87,7 @@ impl Sections {
     }
 }
 
-/// Takes configurations over.
+/// Applies configurations.
 pub(super) struct Reloader {
     started: Sections,
     gateway: Gateway,

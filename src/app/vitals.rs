@@ -1,4 +1,4 @@
-//! What the process holds at this moment, for `/metrics`: a leak shows here first.
+//! Gauges of what the process holds at this moment, for `/metrics`: a leak shows here first.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::base::inflight::Account;
 use crate::gateway::Gateway;
 use crate::session::Sessions;
 
-/// Tasks on the runtimes, connections, bytes in flight, and caches that fill over time.
+/// Numbers of tasks, connections and bytes in flight, and the sizes of caches that fill over time.
 pub(super) struct Vitals {
     pub(super) runtimes: Vec<Handle>,
     pub(super) gates: Gates,

@@ -1,4 +1,4 @@
-//! The threads of a daemon: one `current_thread` runtime a core.
+//! The threads of a daemon: one `current_thread` runtime per core.
 
 use std::io;
 use std::sync::mpsc;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// Threads for blocking work (the embedded provider, long bodies) a runtime.
+/// Number of threads per runtime for blocking work (the embedded provider, long bodies).
 const BLOCKING_THREADS: usize = 4;
 
-/// Running runtimes.
+/// The running runtimes.
 pub(super) struct Workers {
     threads: Vec<JoinHandle<()>>,
     handles: Vec<Handle>,
@@ -19,7 +19,7 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    /// Starts one a core.
+    /// Starts one runtime per core.
     pub(super) fn start() -> io::Result<Self> {
         let count = std::thread::available_parallelism().map_or(1, usize::from);
         let over = CancellationToken::new();
@@ -60,20 +60,20 @@ impl Workers {
         }
     }
 
-    /// Runs `task` on the last runtime, away from the acceptor where there is more than one.
+    /// Runs `task` on the last runtime, which is not the acceptor's if there are several.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(handle) = self.handles.last() {
             handle.spawn(task);
         }
     }
 
-    /// Runs `start` within the last runtime, so that it may spawn.
+    /// Calls `start` within the last runtime, so that it may spawn tasks.
     pub(super) fn within<T>(&self, start: impl FnOnce() -> T) -> T {
         let _guard = self.handles.last().map(Handle::enter);
         start()
     }
 
-    /// Blocks until `done` is over, or `patience` is; whether it was over.
+    /// Blocks until `done` ends, or until `patience` is over; returns true if `done` ended.
     pub(super) fn wait(&self, done: impl Future<Output = ()> + Send + 'static, patience: Duration) -> bool {
         let (sender, receiver) = mpsc::sync_channel(1);
         self.spawn(async move {
@@ -82,7 +82,7 @@ impl Workers {
         receiver.recv().unwrap_or(false)
     }
 
-    /// Ends the runtimes; what still runs on them is dropped.
+    /// Stops the runtimes; tasks that still run on them are dropped.
     pub(super) fn stop(self) {
         self.over.cancel();
         for thread in self.threads {

@@ -1,16 +1,16 @@
-//! Close codes of the daemon's WebSockets (DESIGN 5.2), and when a client reconnects after one.
+//! Close codes of the daemon's WebSockets (DESIGN 5.2), and when a client should reconnect after each.
 //!
-//! Knows no socket and no wait: how long a client waits is its own business. The STT proxy closes with the vendor's codes,
-//! which are not here.
+//! Knows no socket and does not wait: the client chooses how long it waits. The STT proxy closes with the vendor's
+//! codes, which are not here.
 
 use std::fmt;
 
 use super::ErrorFrame;
 
-/// When a client reconnects after its connection was closed.
+/// When a client should reconnect after its connection was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReconnectWhen {
-    /// At once, with the backoff of repeated failures.
+    /// At once; after repeated failures with backoff.
     Now,
     /// After a few seconds: reconnecting at once would make things worse.
     Later,
@@ -21,56 +21,56 @@ pub enum ReconnectWhen {
 /// Why the daemon closes a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CloseCode {
-    /// Everything was sent; for a producer: the call is completed.
+    /// Everything was sent. To a producer: the call is completed.
     Done,
-    /// The daemon stops, or the call is taken up again from its journal.
+    /// The daemon is stopping, or the call is being rebuilt from its journal.
     GoingAway,
-    /// The client does not read, or its position has left retention.
+    /// The client reads too slowly, or retention has deleted the position that it resumes from.
     TooSlow,
-    /// A parameter, or a message that is no valid WebSocket message.
+    /// A parameter is invalid, or a message is not a valid WebSocket message.
     BadMessage,
-    /// No key, or one that is unknown or revoked.
+    /// The request has no key, or one that is unknown or revoked.
     Unauthenticated,
     /// The key lacks a scope.
     Forbidden,
-    /// No subscription within `subscribe.subscribe_timeout_ms`.
+    /// The client did not subscribe within `subscribe.subscribe_timeout_ms`.
     NoSubscribe,
     /// A newer connection feeds the same stream.
     Superseded,
     /// The call is completed and takes no new stream.
     CallCompleted,
-    /// A message over the limit.
+    /// A message is larger than the limit.
     FrameTooLarge,
-    /// Over a limit that passes: calls, streams.
+    /// A limit that frees itself is reached: calls, streams.
     RateLimited,
-    /// A fault of the daemon, or the call has failed.
+    /// The daemon has an internal error, or the call has failed.
     Internal,
 }
 
-/// How the daemon ends a connection.
+/// A close of a connection by the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Close {
-    /// Sent before the close frame.
+    /// The `error` frame that is sent before the close frame.
     pub error: Option<ErrorFrame>,
     pub code: CloseCode,
-    /// For people, in the close frame.
+    /// Reason in the close frame, for people.
     pub reason: &'static str,
 }
 
 impl Close {
-    /// A close that no error explains.
+    /// A close without an `error` frame.
     pub fn new(code: CloseCode, reason: &'static str) -> Self {
         Self { error: None, code, reason }
     }
 
-    /// A close because of `error`.
+    /// A close after the `error` frame.
     pub fn after(error: ErrorFrame, code: CloseCode, reason: &'static str) -> Self {
         Self { error: Some(error), code, reason }
     }
 }
 
 impl CloseCode {
-    /// All of them, by number.
+    /// All codes, by number.
     pub const ALL: [Self; 12] = [
         Self::Done,
         Self::GoingAway,
@@ -109,7 +109,7 @@ impl CloseCode {
         Self::ALL.into_iter().find(|code| code.number() == number)
     }
 
-    /// A short name, for people.
+    /// A short name for people.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Done => "done",
@@ -127,7 +127,7 @@ impl CloseCode {
         }
     }
 
-    /// When a client reconnects that did not expect the close.
+    /// When a client that did not expect the close should reconnect.
     pub const fn reconnect(self) -> ReconnectWhen {
         match self {
             Self::Done | Self::GoingAway | Self::TooSlow | Self::NoSubscribe => ReconnectWhen::Now,
@@ -148,17 +148,17 @@ impl fmt::Display for CloseCode {
     }
 }
 
-/// When a client reconnects after a close with this number, which may also come from a proxy in between, or stand for a
-/// connection that was lost.
+/// When a client should reconnect after a close with this number. The number may also come from a proxy in between, or
+/// stand for a lost connection.
 pub fn reconnect_after(number: u16) -> ReconnectWhen {
     match CloseCode::from_number(number) {
         Some(code) => code.reconnect(),
         None => match number {
-            // Policy violation: a proxy's refusal, and the STT vendor's.
+            // Policy violation: used by proxies for a refusal, and by the STT vendor.
             1008 => ReconnectWhen::Never,
-            // Internal error of whatever answered.
+            // Internal error of the server.
             1011 => ReconnectWhen::Later,
-            // 1005 and 1006: the connection was lost. 1012: a restart.
+            // 1005 and 1006: the connection was lost. 1012: the server restarts.
             _ => ReconnectWhen::Now,
         },
     }

@@ -1,6 +1,7 @@
 //! Error codes of the `error` frame, on the sockets of producers and subscribers.
 //!
-//! Knows no message: what exactly is wrong is said where it is found. HTTP errors and failed analyses have codes of their own.
+//! Knows no messages: the code that finds an error writes its message. HTTP errors and failed analyses have codes of
+//! their own.
 
 use std::fmt;
 
@@ -8,14 +9,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// What is wrong. Stable; later versions may add codes.
+        /// The kind of an error. Stable; later versions may add codes.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ErrorCode {
             $($(#[$doc])* $name,)*
         }
 
         impl ErrorCode {
-            /// All of them.
+            /// All codes.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
             /// The code on the wire.
@@ -103,7 +104,7 @@ impl<'de> Deserialize<'de> for ErrorCode {
     }
 }
 
-/// Any text: a later daemon may have more codes.
+/// The schema allows any text, because a later daemon may have more codes.
 #[cfg(test)]
 impl schemars::JsonSchema for ErrorCode {
     fn schema_name() -> std::borrow::Cow<'static, str> {

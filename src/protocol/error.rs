@@ -1,6 +1,6 @@
 //! The `error` frame, on the sockets of producers and subscribers alike.
 //!
-//! Knows no socket; what is wrong is said by whoever finds it.
+//! Knows no socket; the code that finds an error writes its message.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -54,7 +54,7 @@ impl ErrorFrame {
         Self { fatal: true, ..self }
     }
 
-    /// The same error, which passes by itself.
+    /// The same error, marked as temporary.
     #[must_use]
     pub fn temporary(self) -> Self {
         Self { temporary: true, ..self }
@@ -66,7 +66,7 @@ impl ErrorFrame {
         Self { id: id.map(Box::new), ..self }
     }
 
-    /// The same error, in the place of an event.
+    /// The same error, sent in place of an event.
     #[must_use]
     pub fn in_place_of(self, call_id: CallId, seq: Seq) -> Self {
         Self { call_id: Some(call_id), seq: Some(seq), ..self }

@@ -1,7 +1,7 @@
-//! Sequenced events: the facts of a call, as they are journaled and sent to subscribers.
+//! Sequenced events: the facts of a call, as they are stored in the journal and sent to subscribers.
 //!
-//! The wire form is one JSON object whose first fields are `type`, `call_id`, `seq` and `at`; [`encode`] writes it once
-//! per event, and every reader shares the bytes. Knows no journal and no subscriber.
+//! On the wire an event is one JSON object whose first fields are `type`, `call_id`, `seq` and `at`. [`encode`] writes
+//! it once per event, and every reader shares the bytes. Knows no journal and no subscriber.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub struct Stamp {
     pub at: String,
 }
 
-/// Bytes of a stamp's time, such as `2026-01-01T00:00:00.000Z`.
+/// Bytes of an event's time, such as `2026-01-01T00:00:00.000Z`.
 const AT_BYTES: usize = 24;
 
 macro_rules! kinds {
@@ -32,7 +32,7 @@ macro_rules! kinds {
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum Kind {
             $(#[doc = concat!("`", $text, "`")] $name,)*
-            /// An event of a later version, which readers of this one do not tell apart.
+            /// An event of a later version, whose kind this version does not know.
             Other,
         }
 
@@ -75,7 +75,8 @@ macro_rules! kinds {
     };
 }
 
-// Each kind has the number that it has in the journal's records: a new kind takes the next one, and none is used again.
+// The number of a kind is stored in the journal's records. A new kind takes the next number, and no number is used
+// again.
 kinds! {
     CallStarted = 1 "call.started",
     CallUpdated = 2 "call.updated",
@@ -225,7 +226,6 @@ pub enum Event {
 }
 
 impl Event {
-    /// The `type` field on the wire.
     pub fn kind(&self) -> Kind {
         match self {
             Self::CallStarted { .. } => Kind::CallStarted,
@@ -253,7 +253,7 @@ impl Event {
         }
     }
 
-    /// The turn that the event is about: a turn's own, that of a per-turn analysis, or that of an alert.
+    /// The turn that the event is about: a turn's own number, or that of a per-turn analysis or an alert.
     pub fn turn(&self) -> Option<TurnNo> {
         match self {
             Self::TurnFinal { turn } | Self::TurnRevised { turn, .. } => Some(turn.turn),
@@ -264,13 +264,13 @@ impl Event {
         }
     }
 
-    /// The header of its record.
+    /// The header of the event's record in the journal.
     pub fn header(&self) -> Header {
         Header { kind: self.kind().code(), analysis: self.analysis().map(Arc::from), turn: self.turn() }
     }
 }
 
-/// Bytes of `{"type":…,"call_id":…,"seq":…,"at":…`.
+/// Number of bytes of `{"type":…,"call_id":…,"seq":…,"at":…`.
 fn head_bytes(kind: Kind, call_id: &CallId, seq: Seq, at_bytes: usize) -> usize {
     let digits = seq.checked_ilog10().map_or(1, |log| log as usize + 1);
     let marks = br#"{"type":"","call_id":"","seq":,"at":"""#.len();
@@ -286,9 +286,9 @@ pub fn encode(stamp: &Stamp, event: &Event) -> Vec<u8> {
     let encoded = serde_json::to_writer(&mut body, event);
     debug_assert!(encoded.is_ok(), "plain data into memory cannot fail");
     let kind = event.kind();
-    // `body` is `{"type":"…",…}`: the stamp goes between the tag and the rest.
+    // `body` is `{"type":"…",…}`: the stamp is written between the type and the rest.
     let rest = body.get(br#"{"type":"""#.len() + kind.as_str().len()..).unwrap_or_default();
-    // The exact final length, because the buffer is kept as it is.
+    // The exact final length, because the buffer is kept without shrinking it.
     let head = head_bytes(kind, &stamp.call_id, stamp.seq, stamp.at.len());
     let mut out = Vec::with_capacity(head + rest.len());
     // Kind, id and time contain no character that JSON would escape.
@@ -305,7 +305,7 @@ pub fn encode(stamp: &Stamp, event: &Event) -> Vec<u8> {
     out
 }
 
-/// Where the members of `turn` begin in an event about a turn, as [`encode`] has written it; `None` in any other frame.
+/// Offset of the members of `turn` in an event about a turn that [`encode`] has written; `None` for any other frame.
 pub fn turn_members(frame: &str, kind: Kind, call_id: &CallId, seq: Seq) -> Option<usize> {
     const TURN: &str = r#","turn":{"#;
     let head = head_bytes(kind, call_id, seq, AT_BYTES);
@@ -323,18 +323,18 @@ pub struct Sequenced {
 }
 
 impl Sequenced {
-    /// Reads what [`encode`] wrote. Members that readers add, such as `subscription`, are ignored.
+    /// Reads an event that [`encode`] wrote. Members that readers add, such as `subscription`, are ignored.
     ///
     /// # Errors
-    /// The text is not such an event, or one of a later version.
+    /// The text is not such an event, or it is an event of a later version.
     pub fn read(frame: &str) -> Result<Self, serde_json::Error> {
         Ok(Self { stamp: serde_json::from_str(frame)?, event: serde_json::from_str(frame)? })
     }
 
-    /// Reads a frame of this `type`; `None` if it is no event of this version.
+    /// Reads a frame of this `type`; `None` if the type is not that of an event of this version.
     ///
     /// # Errors
-    /// The type is an event's, and the frame is not such an event.
+    /// The type is an event's, and the frame is not a valid event.
     pub(super) fn read_kind(kind: &str, frame: &str) -> Result<Option<Self>, serde_json::Error> {
         match Kind::from_type(kind) {
             Kind::Other => Ok(None),

@@ -1,6 +1,6 @@
 //! Codes of `insight.failed`, of a call's `missing`, and of an in-stream answer that failed.
 //!
-//! Knows no message: what went wrong is said where it is found.
+//! Knows no messages: the code that finds an error writes its message.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ macro_rules! failure_codes {
         }
 
         impl FailureCode {
-            /// All of them.
+            /// All codes.
             pub const ALL: &'static [Self] = &[$(Self::$name),*];
 
             /// The code on the wire.
@@ -27,15 +27,15 @@ macro_rules! failure_codes {
 }
 
 failure_codes! {
-    /// No connection to the vendor.
+    /// The connection to the vendor could not be made.
     Refused = "refused",
-    /// A timeout or a deadline ended it.
+    /// A timeout or a deadline was reached.
     Timeout = "timeout",
     /// The vendor failed.
     UpstreamError = "upstream_error",
     /// The vendor does not accept the endpoint's key.
     UpstreamAuth = "upstream_auth",
-    /// A rate limit, of the configuration or of the vendor.
+    /// A rate limit of the configuration or of the vendor is reached.
     RateLimited = "rate_limited",
     /// The vendor's quota or spending limit is used up.
     QuotaExhausted = "quota_exhausted",
@@ -45,17 +45,17 @@ failure_codes! {
     Malformed = "malformed",
     /// The answer is not valid under the requested schema.
     SchemaMismatch = "schema_mismatch",
-    /// No such model, here or at the vendor.
+    /// The model does not exist in the configuration or at the vendor.
     ModelNotFound = "model_not_found",
     /// The candidate cannot do what the request asks for.
     Unsupported = "unsupported",
-    /// The request is invalid, by our own rules or the vendor's.
+    /// The request is invalid by the daemon's rules or the vendor's.
     InvalidRequest = "invalid_request",
-    /// A prompt, a schema, an answer or its check is over a limit on work.
+    /// A prompt, a schema, an answer or its check exceeds a limit on work.
     TooComplex = "too_complex",
-    /// Too much waits already, here or at the vendor.
+    /// Too many requests are waiting already, here or at the vendor.
     Overloaded = "overloaded",
-    /// A cap on money is reached.
+    /// A spending limit is reached.
     BudgetExhausted = "budget_exhausted",
     /// The vendor withheld the answer.
     ContentFiltered = "content_filtered",
@@ -65,13 +65,13 @@ failure_codes! {
     InsightTooLarge = "insight_too_large",
     /// No turn of the call has text.
     NoTurns = "no_turns",
-    /// The daemon stopped meanwhile.
+    /// The daemon stopped before the run ended.
     Shutdown = "shutdown",
-    /// `llm_gateway` is not a question.
+    /// `llm_gateway` is not a valid request.
     BadLlmGateway = "bad_llm_gateway",
-    /// An in-stream answer and its turn are larger than a frame may be.
+    /// An in-stream answer and its turn together are larger than a frame may be.
     AnswerTooLarge = "answer_too_large",
-    /// The stream has no call, so nobody can be asked about its turns.
+    /// The stream has no call, so no model can be asked about its turns.
     NoCall = "no_call",
 }
 

@@ -1,7 +1,7 @@
-//! Frames of `GET /v1/ingest` (DESIGN 5.1): what the daemon sends to a producer, and what a producer sends in the `sidetone`
-//! dialect.
+//! Frames of `GET /v1/ingest` (DESIGN 5.1): those that the daemon sends to a producer, and those that a producer sends
+//! in the `sidetone` dialect.
 //!
-//! Knows no vendor's frames: with another dialect, the producer sends those.
+//! Does not contain vendors' frames, which a producer sends with another dialect.
 
 use std::borrow::Cow;
 
@@ -31,7 +31,7 @@ impl ServerFrame {
     /// Reads a frame.
     ///
     /// # Errors
-    /// It is not a JSON object with a `type`, or a member of a known frame is missing or wrong.
+    /// The text is not a JSON object with a `type`, or a member of a known frame is missing or wrong.
     pub fn read(text: &str) -> Result<Self, serde_json::Error> {
         Ok(match &*tag::of(text)? {
             tag::Welcome::TEXT => Self::Welcome(serde_json::from_str(text)?),

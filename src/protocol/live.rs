@@ -1,6 +1,7 @@
-//! Live frames: partials and insight deltas. They have no `seq` and are not kept; a slow reader loses the oldest ones.
+//! Live frames: partials and insight deltas. They have no `seq` and are not stored; a slow reader loses the oldest
+//! ones.
 //!
-//! The daemon writes them once for all readers; `subscription` and `cursor` are added for each of them.
+//! The daemon encodes a live frame once for all readers; `subscription` and `cursor` are added for each of them.
 
 use std::borrow::Cow;
 

@@ -1,7 +1,7 @@
-//! The wire contract of the sockets (DESIGN 5.1, 5.2): every frame, event, error code and close code, written and read by
+//! The protocol of the sockets (DESIGN 5.1, 5.2): every frame, event, error code and close code, written and read by
 //! the same types in the daemon, the command line, the tests and the benches.
 //!
-//! Pure: knows no socket, no session and no journal. What a client sends is checked elsewhere, where the message of the error
+//! Knows no socket, no session and no journal, and does no I/O. Frames of clients are checked where the error message
 //! is made: by `stt::sidetone` for producers, by `api::subscribe::request` for subscribers.
 
 pub mod close;
@@ -50,6 +50,6 @@ impl Reconnect {
 
 /// The frame as it is sent: one JSON object without line breaks.
 pub fn text(frame: &impl Serialize) -> String {
-    // Plain data into memory: cannot fail.
+    // Serialising plain data into memory cannot fail.
     serde_json::to_string(frame).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! A list of pairs as a JSON object whose members keep their order. Use with serde's `with`.
+//! Serialises a list of pairs as a JSON object whose members keep their order. Use with serde's `with`.
 
 use std::fmt;
 use std::marker::PhantomData;

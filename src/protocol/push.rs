@@ -1,34 +1,34 @@
-//! A frame as it goes to one reader: with `subscription` and `cursor` after its `type`, and a turn with its `words`.
+//! A frame as it is sent to one reader: with `subscription` and `cursor` after its `type`, and a turn with its `words`.
 //!
-//! A frame is encoded once and every reader shares its bytes. It begins with `{"type":"…",`, and an event goes on with its
-//! stamp (see `event::encode`): so both places are known, and nothing of the frame is searched. Knows no reader and no
-//! position.
+//! A frame is encoded once, and every reader shares its bytes. It begins with `{"type":"…",`, and an event continues
+//! with its stamp (see `event::encode`). So the offsets of both insertions are known, and the frame is never searched.
+//! Knows no reader and no position.
 
 use std::fmt::{Display, Write as _};
 
-/// The members that every frame to one reader has after its `type`.
+/// The members that are added after the `type` of every frame to one reader.
 #[derive(Debug, Clone, Default)]
 pub struct Members {
-    /// Each followed by a comma.
+    /// The members as JSON, each followed by a comma.
     text: String,
 }
 
-/// The words of the turn in an event.
+/// The words to add to the turn in an event.
 #[derive(Debug, Clone, Copy)]
 pub struct Words<'a> {
-    /// Where the members of the turn begin in the frame (see `event::turn_members`).
+    /// Offset of the turn's members in the frame (see `event::turn_members`).
     pub at: usize,
     /// The words as a JSON array.
     pub json: &'a str,
 }
 
 impl Members {
-    /// `"subscription":"…"`. `subscription` must need no escaping.
+    /// Makes `"subscription":"…"`. The name must contain no character that JSON escapes.
     pub fn subscription(subscription: &str) -> Self {
         Self { text: format!("\"subscription\":\"{subscription}\",") }
     }
 
-    /// The frame of the type `kind` as it goes to this reader; `None` if nothing is added to it.
+    /// Writes the frame of the type `kind` for this reader; `None` if nothing is added to it.
     pub fn write(
         &self,
         kind: &str,
@@ -63,7 +63,8 @@ impl Members {
     }
 }
 
-/// Bytes of `{"type":"KIND",`. Of a frame that does not begin so, those of `{`: members may have any order.
+/// Number of bytes of `{"type":"KIND",`. For a frame that does not begin with these, number of bytes of `{`: members
+/// may have any order.
 fn after_type(kind: &str, frame: &str) -> usize {
     let rest = frame.strip_prefix(r#"{"type":""#).and_then(|rest| rest.strip_prefix(kind)?.strip_prefix("\","));
     rest.map_or(1, |rest| frame.len() - rest.len())

@@ -1,14 +1,14 @@
-//! JSON Schemas of the frames (draft 2020-12), as the daemon serves them at `/schemas/`.
+//! JSON Schemas of the frames (draft 2020-12), which the daemon serves at `/schemas/`.
 //!
-//! They are made from the types by the test below, which compares them with `tests/golden/schemas`. The daemon serves
-//! these files, so the generator is no part of it.
+//! The test below generates them from the types and compares them with `tests/golden/schemas`. The daemon serves these
+//! files, so it does not contain the generator.
 
-/// The schema of all frames of one direction.
+/// The schema of all frames of one direction on one socket.
 #[derive(Debug, Clone, Copy)]
 pub struct Schema {
     /// Name in the URL, without `.json`.
     pub name: &'static str,
-    /// What it describes.
+    /// A title that says which frames the schema describes.
     pub title: &'static str,
     /// The schema, as JSON.
     pub text: &'static str,

@@ -1,6 +1,6 @@
 //! Makes the header of a record from its event's frame, for journals whose records have no header (format 1).
 //!
-//! Reads the frame's JSON, so nothing that serves calls may use it. Knows no journal.
+//! Parses the frame's JSON, so it is too slow for live calls. Knows no journal.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ struct Tagged<'a> {
     tag: Cow<'a, str>,
 }
 
-/// What an event is about.
+/// The analysis and the turn that an event is about.
 #[derive(Default, Deserialize)]
 struct Subject {
     #[serde(default)]
@@ -35,7 +35,7 @@ struct AboutInsight {
     insight: Subject,
 }
 
-/// The header of the event in `frame`; that of an unknown event where it cannot be read.
+/// The header of the event in `frame`; the header of an unknown event if the frame cannot be read.
 pub fn header(frame: &[u8]) -> Header {
     let Ok(Tagged { tag }) = serde_json::from_slice(frame) else { return Header::default() };
     let kind = Kind::from_type(&tag);

@@ -1,6 +1,7 @@
-//! Frames of `GET /v1/subscribe` (DESIGN 5.2): what the daemon sends to a subscriber, and what a subscriber sends.
+//! Frames of `GET /v1/subscribe` (DESIGN 5.2): those that the daemon sends to a subscriber, and those that a subscriber
+//! sends.
 //!
-//! Knows no subscription: which of these frames come when is decided in `api::subscribe`.
+//! Knows no subscription: `api::subscribe` decides which frames are sent, and when.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -36,7 +37,7 @@ impl ServerFrame {
     /// Reads a frame.
     ///
     /// # Errors
-    /// It is not a JSON object with a `type`, or a member of a known frame is missing or wrong.
+    /// The text is not a JSON object with a `type`, or a member of a known frame is missing or wrong.
     pub fn read(text: &str) -> Result<Self, serde_json::Error> {
         Ok(match &*tag::of(text)? {
             tag::Welcome::TEXT => Self::Welcome(serde_json::from_str(text)?),
@@ -289,7 +290,7 @@ pub struct Subscribe {
 }
 
 impl Subscribe {
-    /// A subscription to `calls` from now on, to everything that comes by default.
+    /// A subscription to `calls` that begins with new events and has the default filters.
     pub fn new(calls: Calls) -> Self {
         Self {
             id: None,

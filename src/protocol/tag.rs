@@ -1,12 +1,13 @@
-//! The `type` members of frames: one type for each, whose only value is written as the frame's type and read back only
-//! from it. So a frame's struct has its `type` where it stands on the wire, and cannot be taken for another frame.
+//! The `type` members of frames. Each has a type of its own with one value, which is written as the frame's `type` and
+//! read only from that text. So a frame's struct declares its `type` at its place on the wire, and one frame cannot be
+//! read as another.
 
 use std::fmt;
 
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Reads a string that must be `expected`.
+/// Reads a string that must equal `expected`.
 struct Exactly {
     expected: &'static str,
 }
@@ -30,7 +31,7 @@ macro_rules! tags {
         pub struct $name;
 
         impl $name {
-            /// The type on the wire.
+            /// The `type` on the wire.
             pub const TEXT: &'static str = $text;
         }
 
@@ -86,7 +87,7 @@ tags! {
     All = "*",
 }
 
-/// The `type` of a frame.
+/// Reads the `type` of a frame.
 ///
 /// # Errors
 /// The text is not a JSON object with a string `type`.
@@ -96,7 +97,7 @@ pub fn of(frame: &str) -> Result<std::borrow::Cow<'_, str>, serde_json::Error> {
         #[serde(borrow, rename = "type")]
         tag: std::borrow::Cow<'a, str>,
     }
-    // A derived struct would also take an array of its fields.
+    // A derived struct would also accept an array of its fields.
     if !frame.trim_ascii_start().starts_with('{') {
         return Err(serde_json::Error::custom("expected a JSON object"));
     }

@@ -1,4 +1,5 @@
-//! Whole completions as JSON: OpenAI's format, with AssemblyAI's fields beside it and ours in `sidetone`.
+//! Writes whole completions as JSON: OpenAI's format, with AssemblyAI's fields beside it and the daemon's own fields in
+//! `sidetone`.
 
 use std::time::Duration;
 
@@ -7,7 +8,6 @@ use crate::llm::json::{self, Object};
 use crate::llm::{ChatResponse, Choice, Usage};
 use crate::types::id;
 
-/// Writes a completion.
 pub(super) fn whole(
     response: &ChatResponse,
     provenance: &Provenance,
@@ -45,7 +45,7 @@ pub(super) fn whole(
     out
 }
 
-/// The vendor's name of the model, or ours if the vendor gives none.
+/// The model's name as the vendor gives it, or the configured name if the vendor gives none.
 pub(super) fn model_name<'a>(vendor: &'a str, provenance: &'a Provenance) -> &'a str {
     if vendor.is_empty() { &provenance.model } else { vendor }
 }
@@ -55,12 +55,12 @@ pub(super) fn unix_seconds() -> u64 {
     u64::try_from(crate::base::time::unix_ms() / 1000).unwrap_or(0)
 }
 
-/// A new id, for an answer whose vendor gave none.
+/// Mints an id for an answer to which the vendor gave none.
 pub(super) fn mint_id() -> String {
     format!("chatcmpl-{}", id::random_suffix())
 }
 
-/// Writes the provenance object.
+/// Writes the `sidetone` object: which candidate answered, and how.
 pub(super) fn sidetone(out: &mut Vec<u8>, provenance: &Provenance, cost_usd: Option<f64>) {
     let mut object = Object::new(out);
     object.string("route", &provenance.route);
@@ -72,7 +72,7 @@ pub(super) fn sidetone(out: &mut Vec<u8>, provenance: &Provenance, cost_usd: Opt
     object.end();
 }
 
-/// Writes the usage under both sets of names, with all details; `null` if the vendor did not report it.
+/// Writes the usage under OpenAI's and AssemblyAI's names, with all details; `null` if the vendor did not report it.
 pub(super) fn usage(out: &mut Vec<u8>, usage: Usage) {
     let (Some(input), Some(output)) = (usage.input, usage.output) else {
         out.extend_from_slice(b"null");
@@ -105,7 +105,7 @@ pub(super) fn usage(out: &mut Vec<u8>, usage: Usage) {
     for name in ["completion_tokens_details", "output_tokens_details"] {
         let mut details = Object::new(object.key(name));
         details.value("reasoning_tokens", &usage.reasoning.unwrap_or(0));
-        // No vendor reports these.
+        // No vendor reports these, but OpenAI's clients expect the fields.
         for zero in ["audio_tokens", "accepted_prediction_tokens", "rejected_prediction_tokens"] {
             details.key(zero).push(b'0');
         }

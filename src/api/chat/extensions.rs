@@ -1,7 +1,7 @@
 //! The fields of a chat request beyond OpenAI's schema: `transcript`, and AssemblyAI's `fallbacks`, `fallback_config`,
 //! `post_processing_steps`, `max_timeout` and `prompt`.
 //!
-//! Reads them; knows nothing of what they do.
+//! Only reads them; the gateway acts on them.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::gateway::transcript::Spec;
 use crate::llm::{ChatRequest, Message, RequestError, Role};
 use crate::types::JsonMap;
 
-/// Maximum number of fallbacks of one request, the same as in AssemblyAI's gateway.
+/// Maximum number of fallbacks of one request; AssemblyAI's gateway has the same limit.
 const MAX_FALLBACKS: usize = 2;
 
 /// The extensions of one request.
@@ -22,16 +22,16 @@ pub(super) struct Extensions {
     pub(super) transcript: Option<Spec>,
     /// `fallbacks`, as many as `fallback_config.depth` allows.
     pub(super) fallbacks: Vec<Fallback>,
-    /// `fallback_config.retry` is false: each candidate is asked only once.
+    /// True if `fallback_config.retry` is false: each candidate is then tried only once.
     pub(super) once: bool,
-    /// `post_processing_steps` has `json-repair`.
+    /// True if `post_processing_steps` contains `json-repair`.
     pub(super) repair_json: bool,
-    /// `max_timeout`, seconds, for the whole request.
+    /// `max_timeout`: time limit of the whole request.
     pub(super) deadline: Option<Duration>,
 }
 
 impl Extensions {
-    /// Takes them out of the request, so that no vendor sees them.
+    /// Removes the extensions from the request, so that no vendor receives them.
     ///
     /// # Errors
     /// The first field that is invalid.
@@ -72,7 +72,7 @@ impl Extensions {
     }
 }
 
-/// Number of fallbacks that count, and whether each candidate is asked only once.
+/// Number of fallbacks that are used, and whether each candidate is tried only once.
 fn read_config(value: Option<Value>) -> Result<(usize, bool), RequestError> {
     let config = match value {
         None => return Ok((MAX_FALLBACKS, false)),

@@ -1,8 +1,8 @@
-//! `POST /v1/chat/completions` (also without `/v1`): OpenAI's schema over every model there is.
+//! `POST /v1/chat/completions` (also without `/v1`): OpenAI's API for every configured model.
 //!
-//! Reads the request and its extensions, asks the gateway, and writes the answer so that OpenAI's, LiteLLM's and
-//! AssemblyAI's own clients accept it. Decides nothing: which models are asked, in which order, and what becomes of a
-//! failure is the gateway's task.
+//! Reads the request and its extensions, asks the gateway, and writes the answer so that the clients of OpenAI, LiteLLM
+//! and AssemblyAI accept it. The gateway alone decides which models are asked, in which order, and what happens after a
+//! failure.
 
 mod answer;
 mod extensions;
@@ -38,10 +38,11 @@ const ENDPOINT: HeaderName = HeaderName::from_static("sidetone-endpoint");
 const ATTEMPTS: HeaderName = HeaderName::from_static("sidetone-attempts");
 const COST: HeaderName = HeaderName::from_static("sidetone-cost-usd");
 const SUBSTITUTED: HeaderName = HeaderName::from_static("sidetone-model-substituted");
-/// Our own part of the time, in microseconds: everything but waiting for a vendor. Of a stream, until its first token.
+/// Response header: time that the daemon itself added, in microseconds, without the time spent waiting for a vendor.
+/// For a stream, until its first token.
 const OVERHEAD: HeaderName = HeaderName::from_static("sidetone-overhead-us");
 
-/// `POST /v1/chat/completions` by way of the router.
+/// Handles `POST /v1/chat/completions` when the request came through the router.
 pub(super) async fn post(
     State(api): State<Arc<Api>>,
     Extension(caller): Extension<Caller>,
@@ -52,8 +53,8 @@ pub(super) async fn post(
     complete(api, caller, request, &hold.holder, limit, Instant::now()).await
 }
 
-/// Answers a chat completion of `caller`, which `began` at that time, on `holder`'s connection. Its body has at most `limit`
-/// bytes.
+/// Answers a chat completion of `caller`, which began at `began`, on `holder`'s connection. Its body has at most
+/// `limit` bytes.
 pub(super) async fn complete(
     api: Arc<Api>,
     caller: Caller,
@@ -62,7 +63,8 @@ pub(super) async fn complete(
     limit: usize,
     began: Instant,
 ) -> Response {
-    // On the heap: otherwise every connection would reserve memory for one, and most ask for none.
+    // The future is on the heap: otherwise every connection would reserve memory for it, and most connections request
+    // no completion.
     match Box::pin(respond(api, caller, request, holder, limit, began)).await {
         Ok(response) => response,
         Err(error) => error.into_response(),
@@ -81,7 +83,7 @@ async fn respond(
     let mut body = body::read(&parts.headers, body, limit, holder).await.map_err(OpenAiError::no_body)?;
     body.count_as_json().map_err(OpenAiError::no_body)?;
     let (mut chat, name) = ChatRequest::from_json(&body).map_err(|error| OpenAiError::request(&error))?;
-    // Counts the parsed request until it is answered.
+    // Keeps counting the memory of the parsed request until it is answered.
     let mut lease = body.into_lease();
     let extensions = Extensions::take(&mut chat).map_err(|error| OpenAiError::request(&error))?;
     let gateway = api.sessions.deps().gateway.clone();
@@ -125,7 +127,7 @@ async fn respond(
     }
 }
 
-/// Variants stick to the call, else the user, else the header, else nothing.
+/// The key that keeps a request on the same variant each time: the call, else the user, else the header, else none.
 fn sticky_key(extensions: &Extensions, chat: &ChatRequest, headers: &HeaderMap) -> String {
     if let Some(Spec { source: Source::Call(call), .. }) = &extensions.transcript {
         return call.to_string();
@@ -156,7 +158,7 @@ fn resolve(gateway: &Gateway, name: &str, sticky_key: &str) -> Result<Arc<Resolv
     })
 }
 
-/// Everything but waiting, since the request `began`.
+/// The time since the request began, without `waited`, the time spent waiting for vendors.
 fn overhead(began: Instant, waited: Duration) -> HeaderValue {
     let own = began.elapsed().saturating_sub(waited);
     HeaderValue::from(u64::try_from(own.as_micros()).unwrap_or(u64::MAX))
@@ -193,8 +195,9 @@ fn provenance_headers(headers: &mut HeaderMap, provenance: &Provenance, cost_usd
     }
 }
 
-/// Answers with a stream, at its first token. If a vendor has begun to answer and no token has come by the end of a
-/// `pace`, the answer begins without one: a proxy in between may close a connection on which nothing is sent.
+/// Answers with a stream, which begins at its first token. If a vendor has begun to answer but no token has come by the
+/// end of a `pace`, the response begins without a token: a proxy in between may close a connection on which nothing is
+/// sent.
 async fn stream(
     gateway: Gateway,
     request: gateway::Request,
@@ -203,7 +206,7 @@ async fn stream(
     pace: Duration,
 ) -> Result<Response, OpenAiError> {
     let answering = Arc::new(AtomicBool::new(false));
-    // The route and the variant of the headers, if it is not known yet which model answers.
+    // Route and variant for the response headers, if it is not yet known which model answers.
     let resolved = Arc::clone(&request.resolved);
     let mut opening = Box::pin(open(gateway, request, began, Arc::clone(&answering)));
     loop {

@@ -1,6 +1,6 @@
-//! Streamed completions: OpenAI's chunks as they arrive. A chunk that is in OpenAI's own format already is passed on
-//! unchanged, and nothing waits for a timer. While a model thinks, comments keep the connection alive. A broken stream ends
-//! with an error event and without `[DONE]`.
+//! Streamed completions: OpenAI's chunks as they arrive. A chunk that is already in OpenAI's own format is passed on
+//! unchanged, and no chunk is delayed by a timer. While a model thinks, comments keep the connection alive. A broken
+//! stream ends with an error event and without `[DONE]`.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -20,11 +20,12 @@ use crate::llm::{Finish, Piece, THINKING_BLOCKS};
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 const COMMENT: &[u8] = b": keep-alive\n\n";
 
-/// A stream that waits for its first token.
+/// The future of a stream that waits for its first token.
 pub(super) type Opening = Pin<Box<dyn Future<Output = Result<Stream, OpenAiError>> + Send>>;
 
-/// The body of an answer that begins before its first token: a comment at once and every `pace`, then as [`body`]. A
-/// failure becomes an event, because the status was sent already. Dropping the body aborts the request upstream.
+/// The body of a response that begins before its first token: it sends a comment at once and after every `pace`, then
+/// continues as [`body`]. A failure is sent as an event, because the status was sent already. Dropping the body aborts
+/// the request to the vendor.
 pub(super) fn early(opening: Opening, include_usage: bool, pace: Duration) -> Body {
     let body = stream::once(async { Ok(Bytes::from_static(COMMENT)) });
     Body::from_stream(body.chain(stream::unfold(Line::Opening(opening), move |mut line| async move {
@@ -82,9 +83,9 @@ struct Writer {
     id: String,
     model: String,
     created: u64,
-    /// Number of blocks of thinking that were sent: OpenAI's clients tell the blocks apart by their `index`.
+    /// Number of blocks of thinking that were sent. OpenAI's clients tell the blocks apart by their `index`.
     thinking: u64,
-    /// The finish reasons, held back until the end of the stream, because the last chunk has the provenance.
+    /// The finish reasons, kept until the end of the stream, because the last chunk carries them with the provenance.
     finishes: Vec<(u32, Finish)>,
     over: bool,
 }
@@ -104,7 +105,7 @@ impl Writer {
         }
     }
 
-    /// Everything that can be sent now, in one piece.
+    /// Returns everything that can be sent now, in one piece.
     async fn next(&mut self) -> Option<Bytes> {
         if self.over {
             return None;
@@ -213,7 +214,7 @@ impl Writer {
         });
     }
 
-    /// A chunk of one answer that is not finished.
+    /// Writes a chunk of one choice that is not finished.
     fn choice(&self, out: &mut Vec<u8>, choice: u32, write: impl Fn(&mut Object<'_>)) {
         self.chunk(out, |chunk| {
             json::list(chunk.key("choices"), [()], |out, ()| {
@@ -238,7 +239,7 @@ impl Writer {
         out.extend_from_slice(b"\n\n");
     }
 
-    /// The finish reasons, the usage if it was requested, the provenance on the last chunk, and `[DONE]`.
+    /// Writes the finish reasons, the usage if it was requested, the provenance in the last chunk, and `[DONE]`.
     fn end(&mut self, out: &mut Vec<u8>) {
         self.over = true;
         let finishes = std::mem::take(&mut self.finishes);

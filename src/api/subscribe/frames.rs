@@ -1,4 +1,4 @@
-//! Fills the frames that are no events: replies, errors, snapshots. Their form is in `protocol::subscribe`.
+//! Builds the frames that are not events: replies, errors, snapshots. Their types are in `protocol::subscribe`.
 
 use std::borrow::Cow;
 
@@ -16,9 +16,9 @@ use crate::protocol::{self, ErrorCode, ErrorFrame, Reconnect, tag};
 use crate::types::view::View;
 use crate::types::{CallId, MAX_FRAME_BYTES, Turn, TurnNo};
 
-/// Turns of a snapshot, at most.
+/// Maximum number of turns in a snapshot.
 pub const SNAPSHOT_TURNS: usize = 200;
-/// Their bytes as JSON, at most.
+/// Maximum size of a snapshot's turns as JSON, bytes.
 const SNAPSHOT_TURN_BYTES: usize = 256 * 1024;
 /// Space reserved in a snapshot for everything except turns, `meta`, alerts and insights, bytes.
 const SNAPSHOT_FRAME_BYTES: usize = 4 * 1024;
@@ -38,7 +38,7 @@ pub(super) fn unsubscribed(id: Option<Value>, subscription: String) -> Utf8Bytes
     protocol::text(&Unsubscribed { id, tag: tag::Unsubscribed, subscription }).into()
 }
 
-/// `subscribed`; `all` = (recovered, cursor) of a subscription to everything.
+/// `subscribed`; `all` is (recovered, cursor) of a subscription to all calls.
 pub(super) fn subscribed(
     id: Option<Value>,
     subscription: &str,
@@ -50,7 +50,7 @@ pub(super) fn subscribed(
     protocol::text(&Subscribed { id, tag, subscription: subscription.to_owned(), calls, recovered, cursor }).into()
 }
 
-/// `error` about something that the client sent.
+/// `error` about a frame that the client sent.
 pub(super) fn refused(refusal: Refusal) -> Utf8Bytes {
     let Refusal { id, code, message } = refusal;
     let temporary = code == ErrorCode::JournalUnavailable;
@@ -75,7 +75,7 @@ pub(super) fn reconnect(after_ms: u64, grace_ms: u64) -> Utf8Bytes {
     protocol::text(&Reconnect::new(after_ms, grace_ms)).into()
 }
 
-/// `snapshot`: the call as it stands, as far as `filter` wants it.
+/// `snapshot`: the current state of the call, reduced to what `filter` includes.
 pub(super) fn snapshot(subscription: &str, cursor: Option<Cursor>, view: &View, filter: &Filter) -> Utf8Bytes {
     let newest = filter.include.turns.then(|| newest_turns(view, filter.include.words));
     let turn_bytes = newest.as_ref().map_or(0, |newest| newest.bytes);
@@ -106,12 +106,12 @@ pub(super) fn snapshot(subscription: &str, cursor: Option<Cursor>, view: &View, 
     protocol::text(&snapshot).into()
 }
 
-/// The turns of a snapshot.
+/// The newest turns of a call, for a snapshot.
 struct Newest<'a> {
-    /// Ordinal of the first of them.
+    /// Ordinal of the first turn.
     from: TurnNo,
     turns: Vec<ShownTurn<'a>>,
-    /// As JSON.
+    /// Their size as JSON.
     bytes: usize,
 }
 
@@ -131,9 +131,9 @@ fn newest_turns(view: &View, words: bool) -> Newest<'_> {
     Newest { from, turns, bytes }
 }
 
-/// The turn, with its words if they are wanted and are not too many, and its bytes as JSON.
+/// The turn and its size as JSON, with its words if they are wanted and fit.
 fn shown(turn: &Turn, words: bool) -> (ShownTurn<'_>, usize) {
-    /// `"words":` and two commas.
+    /// Bytes of `"words":` and two commas.
     const MARKS: usize = 10;
     let plain = measure::value(turn) + 1;
     let word_bytes = if words && !turn.words.is_empty() { measure::value(&turn.words) + MARKS } else { 0 };

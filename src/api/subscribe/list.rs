@@ -1,7 +1,7 @@
-//! The scope of a subscription to named calls: one position in each.
+//! The scope of a subscription to named calls, with one position in each call.
 //!
-//! A call is read by the reader from its snapshot on, or from where it is resumed; while a snapshot is owed it is not
-//! read at all.
+//! The reader reads a call from its snapshot on, or from the position where it is resumed. As long as its snapshot is
+//! owed, the call is not read.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,27 +19,27 @@ use crate::types::{CallId, JsonMap, Seq};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// It does not exist yet.
+    /// The call does not exist yet.
     Absent,
-    /// Its `meta` does not match.
+    /// The call's `meta` does not match.
     Outside,
-    /// Its snapshot is owed.
+    /// The call's snapshot is owed.
     Joining,
-    /// Its events go through.
+    /// The call's events are sent.
     Following,
 }
 
-/// A list as it is opened: itself, its reader, and what `subscribed` says of each call.
+/// A new list, its reader, and what `subscribed` says of each call.
 pub(super) type Opened = (List, Reader, Vec<(CallId, SubscribedCall)>);
 
-/// Named calls.
+/// A subscription to named calls.
 pub(super) struct List {
     calls: HashMap<CallId, Standing>,
     owed: VecDeque<CallId>,
 }
 
 impl List {
-    /// Looks every call up. `Err` is (code, message), and nothing is open.
+    /// Looks every call up. `Err` is (code, message); then no subscription was made.
     pub(super) async fn open(
         calls: Vec<CallId>,
         resume: &HashMap<CallId, (String, Seq)>,
@@ -90,12 +90,12 @@ impl List {
         Ok((list, reader, replies))
     }
 
-    /// Whether the event goes through.
+    /// Returns true if the event is to be sent.
     pub(super) fn admit(&mut self, frame: &Frame, wanted: &JsonMap, reader: &mut Reader) -> bool {
         let Some(standing) = self.calls.get_mut(frame.call()) else { return false };
         match *standing {
             Standing::Following => {
-                // The update by which the call leaves is the last that is told of it.
+                // Sends the `call.updated` that ends the match, and nothing after it.
                 if !wanted.is_empty() && matches_now(frame, wanted) == Some(false) {
                     *standing = Standing::Outside;
                 }
@@ -118,7 +118,7 @@ impl List {
         }
     }
 
-    /// Whether live frames of the call go through.
+    /// Returns true if live frames of the call are to be sent.
     pub(super) fn follows(&self, call: &CallId) -> bool {
         self.calls.get(call) == Some(&Standing::Following)
     }
@@ -128,12 +128,12 @@ impl List {
         Some(Owed { call: self.owed.pop_front()?, with_newest: false })
     }
 
-    /// The call is owed still.
+    /// Records that the call's snapshot is still owed.
     pub(super) fn owe_again(&mut self, call: CallId) {
         self.owed.push_front(call);
     }
 
-    /// Takes the view; `true` if its snapshot is to be sent.
+    /// Takes the view of a call; returns true if its snapshot is to be sent.
     pub(super) fn viewed(&mut self, call: &CallId, view: Option<&View>, wanted: &JsonMap, reader: &mut Reader) -> bool {
         let standing = match view {
             None => Standing::Absent,
@@ -146,7 +146,7 @@ impl List {
     }
 }
 
-/// Whether the `meta` that the event carries matches; `None` if it carries none.
+/// Returns true if the `meta` in the event matches; `None` if the event carries no `meta`.
 pub(super) fn matches_now(frame: &Frame, wanted: &JsonMap) -> Option<bool> {
     if !matches!(frame.kind(), Kind::CallStarted | Kind::CallUpdated) {
         return None;

@@ -1,4 +1,4 @@
-//! What subscriptions look up in the journal, beside the events that their readers read.
+//! What subscriptions read from the journal besides events.
 //!
 //! Knows no subscription.
 
@@ -7,19 +7,20 @@ use crate::journal::{CallState, Entry, JournalError};
 use crate::protocol::ErrorCode;
 use crate::types::{CallId, JsonMap, Seq};
 
-/// Bytes of a log read at once to find a call's `meta` of old.
+/// Bytes of a log that are read at once to find an earlier `meta` of a call.
 const FOLD_BYTES: usize = 64 * 1024;
 
-/// What of a call must be looked up before one of its events can be admitted.
+/// What must be looked up about a call before one of its events can be admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lookup {
-    /// Its `meta` as its entry has it.
+    /// The `meta` in the call's directory entry.
     Meta,
-    /// Its `meta` before this event.
+    /// The `meta` before this event.
     MetaBefore(Seq),
 }
 
-/// The newest readable event of a call and its entry; `None` if there is no such call. `Err` is (code, message).
+/// The newest readable event of a call, and its directory entry; `None` if the call does not exist. `Err` is (code,
+/// message).
 pub(super) async fn look_up(call: &CallId, hub: &Hub) -> Result<Option<(Seq, Entry)>, (ErrorCode, String)> {
     let unavailable = |error: JournalError| (ErrorCode::JournalUnavailable, format!("call {call}: {error}"));
     let head = match hub.journal().head(call).await {
@@ -28,17 +29,17 @@ pub(super) async fn look_up(call: &CallId, hub: &Hub) -> Result<Option<(Seq, Ent
         Err(JournalError::UnknownCall) => return Ok(None),
         Err(error) => return Err(unavailable(error)),
     };
-    // After the head, so that the reader gets every event that changes the entry from now on.
+    // Read after the head, so that the reader gets every event that changes the entry from now on.
     let entry = hub.journal().entry(call).await.map_err(unavailable)?;
     Ok(entry.map(|entry| (head, entry)))
 }
 
-/// Whether a call of which `entry` and `head` are known can be read on from (epoch, seq).
+/// Returns true if a call with this `entry` and `head` can be resumed from (epoch, seq).
 pub(super) async fn is_met((epoch, seq): &(String, Seq), entry: &Entry, head: Seq, hub: &Hub) -> bool {
     *epoch == entry.epoch && *seq <= head && hub.journal().read(&entry.call_id, *seq, 1).await.is_ok()
 }
 
-/// That there is no such call, and which there are.
+/// A message that the call does not exist, and which calls do.
 pub(super) async fn unknown(call: &CallId, hub: &Hub) -> String {
     const SHOWN: usize = 5;
     let open = hub.journal().page(Some(CallState::Open), None, SHOWN + 1).await.unwrap_or_default();
@@ -50,10 +51,10 @@ pub(super) async fn unknown(call: &CallId, hub: &Hub) -> String {
     format!("no call '{call}'; with \"wait\": true it need not exist yet; open calls: {names}")
 }
 
-/// Whether the call matches `wanted` by the `meta` that is looked up.
+/// Returns true if the call's `meta`, as `lookup` finds it, matches `wanted`.
 ///
 /// # Errors
-/// `Unavailable`: it can be looked up again.
+/// `Unavailable`: the lookup can be repeated.
 pub(super) async fn matches(call: CallId, lookup: Lookup, wanted: JsonMap, hub: Hub) -> Result<bool, HubError> {
     let meta = match lookup {
         Lookup::Meta => hub.journal().entry(&call).await.map(|entry| entry.map(|entry| entry.meta)),
@@ -62,7 +63,7 @@ pub(super) async fn matches(call: CallId, lookup: Lookup, wanted: JsonMap, hub: 
     match meta {
         Ok(meta) => Ok(meta.is_some_and(|meta| contains(&meta, &wanted))),
         Err(JournalError::Unavailable(message)) => Err(HubError::Unavailable(message)),
-        // What is gone matches nothing any more.
+        // An erased call matches nothing.
         Err(_) => Ok(false),
     }
 }
@@ -79,7 +80,7 @@ async fn meta_before(call: &CallId, seq: Seq, hub: &Hub) -> Result<Option<JsonMa
         for frame in before.filter_map(|record| Frame::new(call, record)) {
             meta = frame.meta().or(meta);
         }
-        // A long log is read beside the other work of this thread.
+        // Lets the other tasks of this thread run while a long log is read.
         tokio::task::yield_now().await;
     }
     Ok(meta)

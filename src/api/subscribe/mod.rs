@@ -1,17 +1,17 @@
 //! The protocol of `GET /v1/subscribe` (DESIGN 5.2): subscriptions over the hub, on one socket.
 //!
 //! A subscription is a reader of the hub, a filter, and the snapshots that it still owes. Knows no HTTP (the router
-//! hands over a socket) and no session (a [`Views`] shows a call as it stands).
+//! hands over a socket) and no session (a [`Views`] shows the current state of a call).
 //!
-//! | file | what it is |
+//! | file | what it contains |
 //! |---|---|
-//! | `request` | what a client says, checked |
-//! | `frames` | what we say, beside the events themselves |
-//! | `subscription` | one subscription: what is owed, what is let through |
+//! | `request` | parses and checks the client's frames |
+//! | `frames` | builds the daemon's frames, apart from events |
+//! | `subscription` | one subscription: which snapshots it owes, which events it sends |
 //! | `list`, `star` | the two scopes: named calls, all calls |
-//! | `pager` | the open calls whose snapshots all calls begin with |
-//! | `lookup` | what is asked of the journal beside events |
-//! | `backlog` | what calls that all calls are resumed with have missed |
+//! | `pager` | lists the open calls of which a subscription to all calls first sends snapshots |
+//! | `lookup` | reads from the journal besides events |
+//! | `backlog` | the missed events of calls that a subscription to all calls resumes |
 //! | `socket` | the loop: reads, pings, writes, closes |
 
 mod backlog;
@@ -50,43 +50,42 @@ use crate::types::view::View;
 /// The subprotocol that is echoed when offered.
 pub const SUBPROTOCOL: &str = "sidetone.v1";
 
-/// Time between our pings (DESIGN 5.2), for [`Deps::ping_interval`].
+/// Time between the daemon's pings (DESIGN 5.2), for [`Deps::ping_interval`].
 pub const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// How often the journal is asked whether it works.
+/// Interval at which the journal's health is checked.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a call could not be shown now. Trying again is right.
+/// Why a call cannot be shown now. The caller should try again.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct ViewError(pub String);
 
-/// Shows calls as they stand.
+/// Shows the current state of calls.
 pub trait Views: Send + Sync {
-    /// The call after its newest *committed* event, or an earlier one; never with anything that is not durable. `None`
-    /// where there is no such call.
+    /// The call after its newest *committed* event, or after an earlier one; never with anything that is not durable.
+    /// `None` if the call does not exist.
     fn view<'a>(&'a self, call: &'a CallId) -> BoxFuture<'a, Result<Option<Arc<View>>, ViewError>>;
 }
 
 /// What subscriptions use.
 pub struct Deps {
-    /// The journal's tail, and through it the journal.
+    /// The hub, and through it the journal.
     pub hub: Hub,
-    /// Calls as they stand.
+    /// Shows the current state of calls.
     pub views: Arc<dyn Views>,
-    /// Names of the analyses that there are.
+    /// Names of the configured analyses.
     pub analyses: Vec<String>,
     /// `subscribe.subscribe_timeout_ms`
     pub subscribe_timeout: Duration,
-    /// Time between our pings; two of them unanswered close the socket.
+    /// Time between the daemon's pings; after two unanswered pings the socket is closed.
     pub ping_interval: Duration,
     /// `limits.subscriptions_per_socket`
     pub subscriptions_per_socket: usize,
     /// `limits.calls_per_subscription`
     pub calls_per_subscription: usize,
-    /// Whether appends work, from [`watch_health`].
+    /// True while the journal accepts appends, from [`watch_health`].
     pub health: watch::Receiver<bool>,
-    /// Counters.
     pub metrics: Metrics,
 }
 
@@ -107,7 +106,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers them all.
+    /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
         Self {
             sockets: registry.metric("sidetone_subscribe_sockets", "Open sockets of subscribers"),
@@ -120,18 +119,19 @@ impl Metrics {
     }
 }
 
-/// Serves one subscriber until its socket is closed, by whichever side. Once `stop` is cancelled it is told to
-/// reconnect, gets what is still coming, and is closed; once `revoked` is, it is told so and closed, whatever it has not
-/// read.
+/// Serves one subscriber until either side closes its socket. When `stop` is cancelled, the subscriber gets `reconnect`
+/// and what is still to come, and then the socket is closed. When `revoked` is cancelled, the subscriber gets an error
+/// and the socket is closed, even if frames are still unread.
 ///
 /// # Cancel safety
-/// Cancelled, the socket is dropped; subscriptions hold nothing that outlives them.
+/// When this future is dropped, the socket is dropped; subscriptions hold nothing that outlives them.
 pub async fn serve(socket: ServerSocket, deps: Arc<Deps>, stop: CancellationToken, revoked: CancellationToken) {
-    // On the heap: the future holds subscriptions and buffers.
+    // The future is on the heap, because it holds subscriptions and buffers.
     Box::pin(socket::serve(socket, deps, stop, revoked)).await;
 }
 
-/// Watches whether appends work, for [`Deps::health`]. Must be called within a runtime; ends with `stop`.
+/// Watches whether the journal accepts appends, for [`Deps::health`]. Must be called within a runtime; ends when `stop`
+/// is cancelled.
 pub fn watch_health(store: Arc<dyn Store>, stop: CancellationToken) -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(true);
     tokio::spawn(async move {

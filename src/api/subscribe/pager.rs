@@ -1,6 +1,6 @@
-//! The open calls whose snapshots are owed for a subscription to all calls, page by page in order of `call_id`.
+//! Lists the open calls whose snapshots are owed to a subscription to all calls, page by page in order of `call_id`.
 //!
-//! Knows no standing of a call: it is told which calls are known already.
+//! Does not know the state of any call: the caller says which calls are known already.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -9,56 +9,55 @@ use crate::hub::{Hub, HubError, contains};
 use crate::journal::{Answer, CallState, Entry};
 use crate::types::{CallId, JsonMap};
 
-/// Calls looked up at once.
+/// Number of calls that are looked up at once.
 const PAGE: usize = 64;
 
 /// A call whose snapshot is owed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Owed {
-    /// The call.
     pub(super) call: CallId,
-    /// The snapshot must hold all events that the journal has of the call when it is asked for.
+    /// Set if the snapshot must contain all events that the journal has of the call when the snapshot is made.
     pub(super) with_newest: bool,
 }
 
-/// Open calls whose snapshots have not been asked for.
+/// Open calls whose snapshots have not been requested.
 #[derive(Default)]
 pub(super) struct Pager {
-    /// Calls up to this one have had their turn.
+    /// Calls up to this one have been listed.
     after: Option<CallId>,
     page: VecDeque<CallId>,
-    /// Where the next page begins.
+    /// The call after which the next page begins.
     next: Option<CallId>,
-    /// The next page, if it was asked for.
+    /// The request for the next page, while it is awaited.
     turning: Option<Answer<Vec<Entry>>>,
 }
 
-/// What became of turning a page.
+/// The result of asking for a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turned {
-    /// The page has calls.
+    /// The page contains calls.
     There,
-    /// The page was asked for.
+    /// The page was requested and has not come.
     Waiting,
     /// There are no more open calls.
     Done,
 }
 
 impl Pager {
-    /// Whether the call has had its turn.
+    /// Returns true if the call has been listed.
     pub(super) fn is_past(&self, call: &CallId) -> bool {
         self.after.as_ref() >= Some(call)
     }
 
-    /// The next call of the page, whose turn this is.
+    /// Removes and returns the next call of the page.
     pub(super) fn pop(&mut self) -> Option<CallId> {
         let call = self.page.pop_front()?;
         self.after = Some(call.clone());
         Some(call)
     }
 
-    /// Fills an empty page with calls that match `wanted` and of which `is_known` is false. `waker` is woken when a page
-    /// that was asked for is there. `seen` is called with every page.
+    /// Fills an empty page with calls that match `wanted` and for which `is_known` is false. `waker` is woken when a
+    /// requested page has come. `seen` is called with every page.
     ///
     /// # Errors
     /// `Unavailable`: it can be tried again.

@@ -1,4 +1,5 @@
-//! What a client says, checked in full before anything is done: one wrong thing refuses the whole frame.
+//! Reads a client's frames. A frame is checked in full before anything is done: one invalid field refuses the whole
+//! frame.
 
 use std::collections::HashMap;
 
@@ -13,36 +14,36 @@ use crate::types::{CallId, JsonMap, Seq};
 
 /// Longest `id` that is echoed, characters.
 const MAX_ID: usize = 256;
-/// What was found is shown up to this length, characters.
+/// Longest part of an invalid value that an error message shows, characters.
 const MAX_SHOWN: usize = 60;
 
 /// Why a frame was refused.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refusal {
-    /// The client's `id`, where it could be read.
+    /// The client's `id`, if it could be read.
     pub id: Option<Value>,
     pub code: ErrorCode,
-    /// What was wrong, where, and what is allowed.
+    /// Says what was wrong, where, and what is allowed.
     pub message: String,
 }
 
-/// Which calls.
+/// The calls of a subscription.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Calls {
     /// `"*"`
     All,
-    /// These, without repetition.
+    /// These calls, without repetition.
     These(Vec<CallId>),
 }
 
-/// Where to go on.
+/// Where the subscription continues.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Resume {
-    /// Nowhere: from the present.
+    /// Nowhere: it begins with new events.
     No,
-    /// In these calls, after (epoch, seq).
+    /// In these calls, after the event (epoch, seq).
     Positions(HashMap<CallId, (String, Seq)>),
-    /// In everything; only with [`Calls::All`].
+    /// In the stream of all calls; only with [`Calls::All`].
     Cursor(String),
 }
 
@@ -58,7 +59,7 @@ pub(super) struct Subscribe {
     pub resume: Resume,
 }
 
-/// What a client may say.
+/// A valid frame of a client.
 #[derive(Debug)]
 pub(super) enum Request {
     Subscribe(Box<Subscribe>),
@@ -67,14 +68,14 @@ pub(super) enum Request {
     Unknown { id: Option<Value>, kind: String },
 }
 
-/// Reads a text frame. Whether calls exist is not looked at.
+/// Parses a text frame. Does not look up whether calls exist.
 pub(super) fn parse(text: &str, deps: &Deps) -> Result<Request, Refusal> {
     let refuse = |code, message: String| Refusal { id: None, code, message };
     let mut object = match surrogates::from_str(text) {
         Ok(Value::Object(object)) => object,
         Ok(other) => return Err(refuse(ErrorCode::BadJson, format!("expected a JSON object, found {}", show(&other)))),
         Err(error) => {
-            // Its line, column and category: the text itself is not repeated.
+            // Line, column and category of the error; the text itself is not repeated.
             let place = format!("line {}, column {}", error.line(), error.column());
             return Err(refuse(ErrorCode::BadJson, format!("expected a JSON object; it is no JSON at {place}")));
         }
@@ -111,7 +112,7 @@ pub(super) fn parse(text: &str, deps: &Deps) -> Result<Request, Refusal> {
     }
 }
 
-/// A short form of what was found.
+/// A short form of an invalid value, for an error message.
 fn show(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() > MAX_SHOWN {
@@ -135,7 +136,7 @@ impl Fields {
         self.refusal(ErrorCode::BadField, format!("{path}: expected {expected}, found {found}"))
     }
 
-    /// `null` is as good as absent.
+    /// Removes a member; `null` counts as absent.
     fn take(&mut self, key: &str) -> Option<Value> {
         self.object.remove(key).filter(|value| !value.is_null())
     }

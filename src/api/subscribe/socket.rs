@@ -1,6 +1,6 @@
-//! The loop of one subscriber's socket: one task that reads, pings, gathers frames and writes them, and closes.
+//! The loop of one subscriber's socket: one task reads, pings, gathers frames, writes them, and closes the socket.
 //!
-//! Holds at most one batch of frames and one snapshot at a time: what waits beyond that waits in the journal.
+//! It holds at most one batch of frames and one snapshot at a time; everything later stays in the journal until then.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,37 +27,38 @@ use crate::protocol::{CloseCode, ErrorCode, ErrorFrame};
 use crate::types::Seq;
 use crate::types::view::View;
 
-/// Frames gathered for one write, bytes.
+/// Approximate size of the batch of frames that is written at once, bytes.
 const BATCH_BYTES: usize = 32 * 1024;
-/// After the journal could not be read, it is tried again so much later.
+/// Wait before the next attempt after the journal could not be read.
 const RETRY: Duration = Duration::from_secs(1);
-/// Unknown types that are told of, at most; later ones are skipped in silence.
+/// Maximum number of unknown types that are reported; later ones are ignored silently.
 const UNKNOWN_TYPES: usize = 64;
-/// A new subscription's first snapshots go out with its `subscribed`, so that what happens once the client has read that
-/// comes as events: as many as this,
+/// The first snapshots of a new subscription are sent together with its `subscribed`, so that everything that happens
+/// once the client has read them comes as events. This bounds their number.
 const EAGER_SNAPSHOTS: usize = 16;
-/// of so many bytes in all,
+/// Bounds the bytes of the snapshots that are sent with `subscribed`.
 const EAGER_BYTES: usize = 128 * 1024;
-/// if they can be had within this time.
+/// Bounds the time to make the snapshots that are sent with `subscribed`.
 const EAGER_TIME: Duration = Duration::from_secs(1);
-/// Once told to reconnect, a subscriber is closed when nothing has come for this time,
+/// After `reconnect` was sent, the socket is closed when no frame has come for this time.
 const DRAIN_QUIET: Duration = Duration::from_millis(300);
-/// or after this time.
+/// After `reconnect` was sent, the socket is closed after this time at the latest.
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
 
-/// How a socket ends.
+/// Why a socket's loop ends.
 enum End {
-    /// It is gone, or the peer closed it.
+    /// The peer closed the socket, or the connection was lost.
     Peer,
-    /// We close it.
+    /// The daemon closes the socket with this code and reason.
     Close(CloseCode, String),
-    /// It took no byte: we close it, and wait for it to read that.
+    /// The peer accepts no bytes. The daemon closes the socket and waits until the peer has read the close frame.
     Stalled,
-    /// Its key is revoked: it is told, and cut where it does not read.
+    /// The key was revoked. The daemon sends an error and a close frame, and drops the connection if the peer does not
+    /// read them.
     Revoked,
 }
 
-/// The view of a call for one subscription, with the call's newest event of before if that was to be looked up.
+/// The view of a call for one subscription, with the call's newest event before the view if that had to be looked up.
 type PendingView = BoxFuture<'static, (String, Owed, Result<(Seq, Option<Arc<View>>), ViewError>)>;
 /// A subscription that looks up what it needs to begin.
 type Opening = BoxFuture<'static, Result<(Subscription, Utf8Bytes), Refusal>>;
@@ -66,17 +67,17 @@ struct Session {
     deps: Arc<Deps>,
     notify: Arc<Notify>,
     subscriptions: Vec<Subscription>,
-    /// The subscription that is being made. The socket is not read meanwhile.
+    /// The subscription that is being opened. The socket is not read until it is open.
     opening: Option<Opening>,
-    /// Subscriptions made so far.
+    /// Number of subscriptions that were made so far.
     made: u64,
-    /// Which subscription is read first in the next round.
+    /// Index of the subscription that is read first in the next round.
     first: usize,
     out: Vec<Utf8Bytes>,
     unknown_types: HashSet<String>,
-    /// A subscription was made since the last write.
+    /// Set if a subscription was made since the last write.
     is_new: bool,
-    /// Neither journal nor views are asked before.
+    /// Neither the journal nor views are read before this time.
     retry_at: Option<Instant>,
 }
 
@@ -100,7 +101,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
         is_new: false,
         retry_at: None,
     };
-    // Heard in the middle of a write too: what is written then comes to its end only where the peer reads.
+    // The revocation also interrupts a write: a write finishes only if the peer reads.
     let end = tokio::select! {
         biased;
         () = revoked.cancelled() => End::Revoked,
@@ -108,7 +109,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     };
     #[expect(clippy::cast_possible_wrap, reason = "a handful")]
     deps.metrics.subscriptions.dec_by(session.subscriptions.len() as i64);
-    // Readers are given back before a close that may take its time.
+    // Frees the readers before a close that may take long.
     drop(session);
     let (code, reason) = match &end {
         End::Peer => (None, ""),
@@ -149,14 +150,14 @@ async fn maybe(at: Option<Instant>) {
 }
 
 impl Session {
-    /// Dropped at any point, the socket can be closed still.
+    /// If this future is dropped at any point, the socket can still be closed.
     async fn run<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         socket: &mut Socket<S>,
         stop: &CancellationToken,
     ) -> End {
         let notify = Arc::clone(&self.notify);
-        // Made once, not in every round: making them takes locks that all sockets share.
+        // Made once and not in every round, because making it takes a lock that all sockets share.
         let mut health = WatchStream::new(self.deps.health.clone());
         let mut stopped = std::pin::pin!(stop.cancelled());
         let mut pulse = Pulse::new(self.deps.ping_interval);
@@ -245,7 +246,7 @@ impl Session {
         }
     }
 
-    /// Gathers the first snapshots that are owed.
+    /// Gathers the first snapshots of a new subscription.
     async fn eager(&mut self, view: &mut Option<PendingView>) {
         let until = Instant::now() + EAGER_TIME;
         for _ in 0..EAGER_SNAPSHOTS {
@@ -262,7 +263,7 @@ impl Session {
         }
     }
 
-    /// Says what is left to say before a close.
+    /// Sends the last frame before a close.
     async fn say_last<S: AsyncRead + AsyncWrite + Unpin>(&mut self, socket: &mut Socket<S>, end: End) -> End {
         if !matches!(end, End::Peer) && !self.out.is_empty() && socket.send(self.out.drain(..)).await.is_err() {
             return End::Peer;
@@ -270,7 +271,7 @@ impl Session {
         end
     }
 
-    /// Takes frames from every subscription in turn; whether there may be more.
+    /// Takes frames from the subscriptions in rotation; returns true if there may be more.
     fn gather(&mut self) -> Result<bool, End> {
         if self.retry_at.is_some() {
             return Ok(false);
@@ -329,7 +330,7 @@ impl Session {
     }
 
     fn take_view(&mut self, subscription: &str, owed: Owed, result: Result<(Seq, Option<Arc<View>>), ViewError>) {
-        // It may have been given up meanwhile.
+        // The subscription may have ended meanwhile.
         let Some(subscription) = self.subscriptions.iter_mut().find(|known| known.id() == subscription) else {
             return;
         };
@@ -432,19 +433,19 @@ impl Session {
     }
 }
 
-/// The call as it stands; first of all its newest event, if the view must hold that.
+/// Gets the view of a call. If the view must contain the call's newest event, that is looked up first.
 async fn show(deps: &Deps, owed: &Owed) -> Result<(Seq, Option<Arc<View>>), ViewError> {
     let newest = if owed.with_newest { deps.hub.journal().head(&owed.call).await } else { Ok(0) };
     let newest = match newest {
         Ok(newest) => newest,
         Err(JournalError::Unavailable(message)) => return Err(ViewError(message)),
-        // The view says how far the call can be read.
+        // Then the view itself says how far the call can be read.
         Err(_) => 0,
     };
     Ok((newest, deps.views.view(&owed.call).await?))
 }
 
-/// How a socket ends that cannot be used any more.
+/// The end of a socket on which reading or writing failed.
 fn lost(error: &WsError) -> End {
     match error {
         WsError::Stalled => End::Stalled,

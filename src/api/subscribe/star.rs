@@ -1,10 +1,11 @@
-//! The scope of a subscription to all calls: one position in everything, and snapshots of the open calls at the
-//! reader's pace.
+//! The scope of a subscription to all calls: one position in the stream of all events, and snapshots of the open calls
+//! at the reader's speed.
 //!
-//! Snapshots are made in order of `call_id`, page by page, while events go on. Events of a call that has not had its
-//! turn are not let through: the first of them brings its snapshot forward. A call that began meanwhile needs none.
-//! Calls that are resumed by their own positions come from a [`Backlog`] until they have caught up. While any call is
-//! behind or any snapshot owed, or contains more than the events delivered so far, cursors say so and cannot be resumed.
+//! Snapshots are made in order of `call_id`, page by page, while events continue to be sent. Events of a call whose
+//! snapshot has not been made are not sent; the first of them brings its snapshot forward. A call that began after the
+//! subscription needs no snapshot. Calls that are resumed from positions of their own come from a [`Backlog`] until
+//! they have caught up. A cursor cannot be resumed, and says so, while any call is behind, any snapshot is owed, or a
+//! snapshot contains events that come later in the stream.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
@@ -27,40 +28,40 @@ use crate::types::{CallId, JsonMap, Seq};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// Its `meta` does not match.
+    /// The call's `meta` does not match.
     Outside,
-    /// Its snapshot is owed, and must hold events up to this one, which were not let through.
+    /// The call's snapshot is owed, and must contain its events up to this one, which were not sent.
     Joining(Seq),
-    /// Its events come from the backlog.
+    /// The call's events come from the backlog.
     Resuming,
-    /// Events above this one go through.
+    /// The call's events above this one are sent.
     Following(Seq),
 }
 
-/// A star as it is opened: itself, its reader, and what `subscribed` says of the calls that are resumed by name.
+/// A new [`Star`], its reader, and what `subscribed` says of the calls that are resumed by name.
 pub(super) type Opened = (Star, Reader, Vec<(CallId, SubscribedCall)>);
 
-/// All calls.
+/// A subscription to all calls.
 pub(super) struct Star {
     generation: u64,
     recovered: bool,
-    /// Calls of which more is known than that their events go through. Without `match` it is emptied once all snapshots
-    /// are behind; with it, a call is in it while it is open.
+    /// The calls whose events are not all sent as they come. Without `match`, it is emptied once all snapshots were
+    /// sent; with `match`, it contains every open call that was seen.
     known: HashMap<CallId, Standing>,
-    /// Calls that are joining or resuming.
+    /// Number of calls that are joining or resuming.
     unsettled: usize,
     backlog: Option<Backlog>,
     owed: VecDeque<Owed>,
     pager: Option<Pager>,
-    /// Views hold nothing of a higher `order`.
+    /// No view that was sent contains an event with a higher `order`.
     settled_at: u64,
-    /// `meta` as the pager saw it may be that of up to this `order`.
+    /// The `meta` that the pager saw may include changes up to this `order`.
     paged_at: u64,
 }
 
 impl Star {
-    /// From where it is resumed, if that can be met, else from the present. `Err` is (code, message), and nothing is
-    /// open.
+    /// Opens the subscription at the cursor if that can be resumed, else at the newest event. `Err` is (code, message);
+    /// then no subscription was made.
     pub(super) async fn open(
         resume: Resume,
         wanted: &JsonMap,
@@ -79,7 +80,8 @@ impl Star {
             .and_then(|cursor| cursor.order)
             .filter(|order| *order <= newest);
         let after = position.unwrap_or(newest);
-        // First the position, then the pages: a call that begins between them is in both, none is in neither.
+        // The reader's position is taken before the pages: a call that begins between the two is in both; the other way
+        // round it would be in neither.
         let reader = hub.reader_with(Interest::All { after }, wants, Arc::clone(notify));
         let mut star = Self {
             generation,
@@ -114,7 +116,7 @@ impl Star {
         let mut behind = Vec::new();
         for (call, position) in positions {
             let Some((newest, entry)) = look_up(&call, hub).await? else {
-                // It may have been erased meanwhile, which is no mistake of who saw it.
+                // The call may have been erased meanwhile, which is not the subscriber's mistake.
                 replies.push((call, SubscribedCall { epoch: None, seq: 0, recovered: false }));
                 continue;
             };
@@ -138,7 +140,7 @@ impl Star {
         Ok(replies)
     }
 
-    /// What was missed in calls that are resumed by name: the next of it, if there is any now.
+    /// The next missed events of calls that are resumed by name, if any are available now.
     pub(super) fn missed(
         &mut self,
         max_bytes: usize,
@@ -163,17 +165,17 @@ impl Star {
         if self.known.get(call) != Some(&Standing::Resuming) {
             return false;
         }
-        // The update by which the call leaves is the last that is told of it.
+        // Sends the `call.updated` that ends the match, and nothing after it.
         if !wanted.is_empty() && matches_now(frame, wanted) == Some(false) {
             let held = self.backlog.as_mut().map_or(0, |backlog| backlog.leave(call));
-            // The stream may have held back that it came in again: its view will tell.
+            // The stream may have held back an event by which the call matches again: its view will show that.
             self.known.insert(call.clone(), Standing::Joining(held));
             self.owe(call.clone());
         }
         true
     }
 
-    /// Calls that have caught up are followed in the stream from here on.
+    /// From here on, calls that have caught up are followed in the common stream.
     fn catch_up(&mut self, hub: &Hub) {
         let Some(backlog) = &mut self.backlog else { return };
         let caught_up = backlog.caught_up();
@@ -185,33 +187,33 @@ impl Star {
         }
     }
 
-    /// The call's joining or resuming is over. What was sent of it is of the present: who resumed before it would see
-    /// the events in between.
+    /// Ends the joining or resuming of a call. What was sent of the call may be newer than the stream's position: a
+    /// client that resumed from an earlier cursor would get the events in between a second time.
     fn settled(&mut self, call: CallId, standing: Standing, hub: &Hub) {
         self.unsettled -= 1;
         self.settled_at = self.settled_at.max(hub.newest());
         self.known.insert(call, standing);
     }
 
-    /// Whether the cursor was met.
+    /// Returns true if the cursor could be resumed.
     pub(super) fn is_recovered(&self) -> bool {
         self.recovered
     }
 
-    /// The cursor once everything up to `order` has been delivered.
+    /// The cursor after everything up to `order` has been delivered.
     pub(super) fn cursor(&self, order: u64) -> Cursor {
         let whole = self.pager.is_none() && self.unsettled == 0 && order >= self.settled_at;
         Cursor { generation: self.generation, order: whole.then_some(order) }
     }
 
-    /// Everything up to `order` has been delivered and nothing is waiting.
+    /// Records that everything up to `order` has been delivered and that nothing is waiting.
     pub(super) fn settle(&mut self, order: u64, wanted: &JsonMap) {
         if wanted.is_empty() && !self.known.is_empty() && self.cursor(order).order.is_some() {
             self.known = HashMap::new();
         }
     }
 
-    /// What must be looked up before the event is admitted, if anything.
+    /// What must be looked up before the event can be admitted, if anything.
     pub(super) fn lookup(&self, frame: &Frame, wanted: &JsonMap) -> Option<Lookup> {
         if wanted.is_empty() || frame.kind() == Kind::CallStarted || self.known.contains_key(frame.call()) {
             return None;
@@ -219,14 +221,14 @@ impl Star {
         Some(if self.is_past_pages(frame.order()) { Lookup::MetaBefore(frame.seq()) } else { Lookup::Meta })
     }
 
-    /// Whether the event goes through. `matched`: what was looked up matches.
+    /// Returns true if the event is to be sent. `matched` is the result of the lookup.
     pub(super) fn admit(&mut self, frame: &Frame, wanted: &JsonMap, matched: bool) -> bool {
         let Some(standing) = self.standing(frame, wanted, matched) else { return true };
         let call = frame.call();
         let is_past_snapshots = self.is_past_pages(frame.order()) && frame.order() > self.settled_at;
         let is_settled = matches!(standing, Standing::Following(_) | Standing::Outside);
         if frame.kind().ends_call() && is_past_snapshots && is_settled {
-            // Not followed for ever: should an event of it come yet, its log tells how it stood.
+            // An ended call is forgotten. Should another event of it come, its log says whether it matched.
             self.known.remove(call);
         }
         match standing {
@@ -234,7 +236,7 @@ impl Star {
                 if frame.seq() <= floor {
                     return false;
                 }
-                // The update by which the call leaves is the last that is told of it.
+                // Sends the `call.updated` that ends the match, and nothing after it.
                 if !wanted.is_empty() && matches_now(frame, wanted) == Some(false) {
                     self.known.insert(call.clone(), Standing::Outside);
                 }
@@ -260,7 +262,7 @@ impl Star {
         }
     }
 
-    /// How the call stands before this event; `None` where its events simply go through.
+    /// The state of the call before this event; `None` if its events are simply sent.
     fn standing(&mut self, frame: &Frame, wanted: &JsonMap, matched: bool) -> Option<Standing> {
         let call = frame.call();
         if let Some(standing) = self.known.get(call) {
@@ -290,8 +292,8 @@ impl Star {
         Some(standing)
     }
 
-    /// Whether events of this `order` come after all that the pager saw: then a call is followed if its `meta` matched
-    /// before the event, and not else.
+    /// Returns true if events of this `order` come after everything that the pager saw. Then a call is followed only if
+    /// its `meta` matched before the event.
     fn is_past_pages(&self, order: u64) -> bool {
         self.pager.is_none() && order > self.paged_at
     }
@@ -302,7 +304,7 @@ impl Star {
         }
     }
 
-    /// Whether live frames of the call go through.
+    /// Returns true if live frames of the call are to be sent.
     pub(super) fn follows(&self, call: &CallId, wanted: &JsonMap) -> bool {
         match self.known.get(call) {
             Some(Standing::Following(_)) => true,
@@ -315,10 +317,10 @@ impl Star {
         self.owed.push_back(Owed { call, with_newest: false });
     }
 
-    /// The next call whose snapshot is owed, if it is known now; `waker` is woken when it may be.
+    /// The next call whose snapshot is owed, if it is known now; `waker` is woken when one may be known.
     ///
     /// # Errors
-    /// `Unavailable`: nothing is lost, it can be asked for again.
+    /// `Unavailable`: nothing is lost, and it can be tried again.
     pub(super) fn next_view(&mut self, wanted: &JsonMap, hub: &Hub, waker: &Waker) -> Result<Option<Owed>, HubError> {
         if let Some(owed) = self.owed.pop_front() {
             return Ok(Some(owed));
@@ -328,18 +330,19 @@ impl Star {
                 return Ok(None);
             }
             let Some(call) = self.pager.as_mut().and_then(Pager::pop) else { return Ok(None) };
-            // Early, so that the last snapshot is known to be the last. What fails here fails again when it is needed.
+            // The next page is requested early, so that the last snapshot is known to be the last. An error here is
+            // ignored: it occurs again when the page is needed.
             drop(self.turn_page(wanted, hub, waker));
             if !self.known.contains_key(&call) {
                 self.join(&call, 0);
-                // What is before the reader's position comes by the snapshot or not at all.
+                // Events before the reader's position come only in the snapshot.
                 return Ok(Some(Owed { call, with_newest: true }));
             }
         }
     }
 
-    /// Fills an empty page; without any further open call, the pager is done. `false`: the page was asked for, and
-    /// `waker` is woken when it is there.
+    /// Fills an empty page; if there is no further open call, the pager is done. Returns false if the page was
+    /// requested; `waker` is woken when it has come.
     fn turn_page(&mut self, wanted: &JsonMap, hub: &Hub, waker: &Waker) -> Result<bool, HubError> {
         let Self { pager, known, paged_at, .. } = self;
         let Some(turning) = pager else { return Ok(true) };
@@ -352,12 +355,12 @@ impl Star {
         Ok(turned != Turned::Waiting)
     }
 
-    /// The call is owed still.
+    /// Records that the call's snapshot is still owed.
     pub(super) fn owe_again(&mut self, owed: Owed) {
         self.owed.push_front(owed);
     }
 
-    /// Takes the view, which must hold all events up to `newest`; `true` if its snapshot is to be sent.
+    /// Takes the view, which must contain all events up to `newest`; returns true if its snapshot is to be sent.
     pub(super) fn viewed(
         &mut self,
         call: &CallId,
@@ -373,7 +376,7 @@ impl Star {
         if let Some(view) = view
             && view.seq < seen
         {
-            // Events that were held back are not in it yet.
+            // The view does not contain the events that were held back.
             self.known.insert(call.clone(), Standing::Joining(seen));
             self.owe(call.clone());
             return false;

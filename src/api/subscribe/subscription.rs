@@ -1,8 +1,9 @@
-//! One subscription: a reader, a filter, and a scope that says which calls' events go through.
+//! One subscription: a reader, a filter, and a scope that decides which calls' events are sent.
 //!
-//! Does no I/O but reads of the hub and its journal: the socket asks for frames ([`Subscription::poll`]), asks which call
-//! it owes a snapshot ([`Subscription::next_view`]), and hands the view over ([`Subscription::viewed`]). While an answer
-//! of the journal is awaited, these return nothing, and the socket's `Notify` is woken once there may be something.
+//! Its only I/O is reading the hub and the journal: the socket asks for frames ([`Subscription::poll`]), asks which
+//! call's snapshot is owed ([`Subscription::next_view`]), and hands the view over ([`Subscription::viewed`]). While the
+//! journal's answer is awaited, these methods return nothing, and the socket's `Notify` is woken once they may return
+//! something.
 
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -30,16 +31,16 @@ enum Scope {
     Star(Box<Star>),
 }
 
-/// A batch that was read, while its items are admitted one after the other.
+/// A batch of events that was read and whose items are admitted one after the other.
 struct Admitting {
     items: Vec<Item>,
     /// Items before this index were admitted.
     admitted: usize,
     /// Items from this index on have not been looked at.
     next: usize,
-    /// The `order` up to which everything had been delivered before.
+    /// Everything up to this `order` had been delivered before the batch.
     order: u64,
-    /// What the journal is asked of the call of the next item.
+    /// The lookup in the journal that decides about the next item.
     lookup: Option<BoxFuture<'static, Result<bool, HubError>>>,
 }
 
@@ -58,7 +59,7 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// Opens what `request` asks for, as `id`, and makes the `subscribed` reply.
+    /// Opens the subscription `id` as `request` asks, and makes the `subscribed` reply.
     pub(super) async fn open(
         request: Subscribe,
         id: String,
@@ -94,7 +95,7 @@ impl Subscription {
         Ok((Self { id, members, filter, wanted, reader, scope, admitting: None, waker }, reply))
     }
 
-    /// `sub_1`, …
+    /// The subscription's name: `sub_1`, `sub_2`, …
     pub(super) fn id(&self) -> &str {
         &self.id
     }
@@ -111,12 +112,12 @@ impl Subscription {
         self.admitting.as_ref().map_or_else(|| self.reader.order().unwrap_or(0), |batch| batch.order)
     }
 
-    /// The next frames, of about `max_bytes`; `false` if there is nothing now.
+    /// The next frames, about `max_bytes` of them; returns false if there are none now.
     pub(super) fn poll(&mut self, deps: &Deps, max_bytes: usize, out: &mut Vec<Utf8Bytes>) -> Result<bool, HubError> {
         let words = self.filter.include.words;
         if self.admitting.is_none() {
             let order = self.delivered();
-            // Words are several times their turn.
+            // The words of a turn are several times as large as the turn.
             let max_bytes = if words { max_bytes / 4 } else { max_bytes };
             if let Scope::Star(star) = &mut self.scope
                 && let Some(missed) = star.missed(max_bytes, &self.wanted, &deps.hub)?
@@ -156,7 +157,7 @@ impl Subscription {
         Ok(true)
     }
 
-    /// Admits the items of the batch that was read; `false` while it waits for the journal.
+    /// Admits the items of the current batch; returns false while it waits for the journal.
     fn admit(&mut self, deps: &Deps) -> Result<bool, HubError> {
         let Self { scope, reader, wanted, admitting, waker, .. } = self;
         let Some(batch) = admitting else { return Ok(true) };
@@ -189,13 +190,13 @@ impl Subscription {
         Ok(true)
     }
 
-    /// A call whose snapshot is owed, if there is one that is known now; it must come back by [`Subscription::viewed`] or
+    /// A call whose snapshot is owed, if one is known now. The caller must hand it back to [`Subscription::viewed`] or
     /// [`Subscription::not_viewed`].
     ///
     /// # Errors
     /// `Unavailable`: the journal cannot be read now.
     pub(super) fn next_view(&mut self, deps: &Deps) -> Result<Option<Owed>, HubError> {
-        // A snapshot would go out before events that were read earlier.
+        // Otherwise a snapshot would be sent before events that were read earlier.
         if self.admitting.is_some() {
             return Ok(None);
         }
@@ -205,8 +206,8 @@ impl Subscription {
         }
     }
 
-    /// The call as it stands, and its newest event if that had to be looked up; `None` if it is gone. Makes the snapshot,
-    /// if it is still wanted.
+    /// Takes the view of a call (`None` if the call was erased), and its newest event if that was looked up. Makes the
+    /// snapshot if it is still wanted.
     pub(super) fn viewed(&mut self, call: &CallId, newest: Seq, view: Option<&View>, deps: &Deps) -> Option<Utf8Bytes> {
         let due = match &mut self.scope {
             Scope::List(list) => list.viewed(call, view, &self.wanted, &mut self.reader),
@@ -218,7 +219,7 @@ impl Subscription {
         Some(frames::snapshot(&self.id, cursor, view, &self.filter))
     }
 
-    /// The call could not be shown; it is owed again.
+    /// Records that the call could not be shown and that its snapshot is still owed.
     pub(super) fn not_viewed(&mut self, owed: Owed) {
         match &mut self.scope {
             Scope::List(list) => list.owe_again(owed.call),

@@ -1,4 +1,4 @@
-//! Sends batches of spans by OTLP over HTTP, with the daemon's own client.
+//! Sends batches of spans by OTLP over HTTP, with the daemon's HTTP client.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,10 +12,11 @@ use url::Url;
 
 use crate::base::http::post::Poster;
 
-/// For one batch.
+/// Time limit for sending one batch.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The exporter works on a thread of its own; its requests are made on one of the daemon's runtimes.
+/// Sends the exporter's requests. The exporter has a thread of its own; its requests run on one of the daemon's
+/// runtimes.
 pub(super) struct Client(pub(super) Handle);
 
 impl fmt::Debug for Client {

@@ -1,5 +1,5 @@
-//! OpenTelemetry: a span for each request to the gateway, and a child for each HTTP call made for it. Behind the cargo
-//! feature `otel`; without it this is nothing.
+//! OpenTelemetry: a span for each request to the gateway, and a child span for each HTTP request that the gateway makes
+//! for it. Needs the cargo feature `otel`; without it, this module does nothing.
 
 #[cfg(feature = "otel")]
 mod export;
@@ -20,11 +20,11 @@ mod absent {
     use crate::gateway::Recorder;
     use crate::types::{AttemptBegun, AttemptDone};
 
-    /// There are none.
+    /// Stands for the exporter in a build without `otel`; it has no value.
     pub(crate) enum Spans {}
 
     impl Spans {
-        /// Never: a configuration that asks for spans does not validate in this build.
+        /// Never returns an exporter: in this build a configuration that enables spans is invalid.
         pub(crate) fn start(
             _: &TelemetryConfig,
             _: Option<tokio::runtime::Handle>,

@@ -1,5 +1,5 @@
-//! The gateway's reports as spans, by OpenTelemetry's conventions for generative AI. Names, numbers and ids only: no text
-//! of a call, no key.
+//! Makes spans of the gateway's reports, with OpenTelemetry's conventions for generative AI. They contain names,
+//! numbers and ids only: no text of a call and no key.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,10 +19,10 @@ use crate::config::TelemetryConfig;
 use crate::gateway::{Recorder, price};
 use crate::types::{AttemptBegun, AttemptDone, Outcome, RequestDone};
 
-/// At the end of the daemon, the last batch has this long.
+/// Time limit for sending the last batch when the daemon stops.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Makes spans of what the gateway reports.
+/// Makes spans of the gateway's reports.
 pub(crate) struct Spans {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
@@ -45,7 +45,7 @@ struct Request {
 }
 
 impl Spans {
-    /// Starts the exporter, if there is where to export to.
+    /// Starts the exporter, if an address to export to is configured.
     pub(crate) fn start(config: &TelemetryConfig, handle: Option<Handle>) -> Result<Option<Arc<Self>>, String> {
         let (Some(url), Some(handle)) = (&config.otlp_endpoint, handle) else { return Ok(None) };
         let exporter = opentelemetry_otlp::SpanExporter::builder()
@@ -66,14 +66,14 @@ impl Spans {
         Ok(Some(Arc::new(Self { provider, tracer, open: Mutex::default() })))
     }
 
-    /// Sends what is left. Blocks; the runtime of [`Spans::start`] must still run.
+    /// Sends the remaining spans. Blocks; the runtime of [`Spans::start`] must still run.
     pub(crate) fn close(&self) {
         if let Err(error) = self.provider.shutdown_with_timeout(CLOSING) {
             tracing::warn!(%error, "the last spans are not exported");
         }
     }
 
-    /// Changes what is open; a request that is complete by it becomes spans.
+    /// Changes an open request; if the request is complete afterwards, its spans are made.
     fn change(&self, request: i64, change: impl FnOnce(&mut HashMap<i64, AttemptBegun>, &mut Request)) {
         let complete = {
             let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +109,7 @@ impl Spans {
             attributes.push(KeyValue::new("gen_ai.provider.name", begun.provider));
             attributes.extend(usage(done));
         }
-        // One that came to its answer did so whatever failed on the way.
+        // A request that got its answer succeeded, even if some attempts failed.
         let failed = over.code.or_else(|| good.and_then(|(_, done)| done.code));
         let root = SpanBuilder::from_name(format!("chat {}", over.model))
             .with_kind(SpanKind::Internal)
@@ -152,7 +152,7 @@ fn attempt(begun: &AttemptBegun, done: &AttemptDone) -> Vec<KeyValue> {
     failing(attributes, done.code)
 }
 
-/// What the vendor counted; what it did not is left out.
+/// The token counts that the vendor reported; the others are left out.
 fn usage(done: &AttemptDone) -> Vec<KeyValue> {
     let count = |tokens: u64| i64::try_from(tokens).unwrap_or(i64::MAX);
     let tokens = [
