@@ -1,7 +1,7 @@
-//! A stream that is attached to its call's session: how it gets there, what it hands over, and how it leaves. Producers'
-//! sockets, the proxy's tap, sources and whole recordings all use it.
+//! A stream that is attached to its call's session: attaches it, sends its frames to the session, and detaches it.
+//! Producers' sockets, the proxy's tap, sources and whole recordings all use it.
 //!
-//! Knows the decoder of its stream, and does not know where its frames come from.
+//! Knows the decoder of its stream; does not know where its frames come from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,35 +18,35 @@ use crate::session::{SessionError, Sessions};
 use crate::stt::{self, Dialect, Fit};
 use crate::types::{CallId, Carry, JsonMap, StreamId, SttEvent};
 
-/// Attempts to attach before a call is given up whose session goes away each time.
+/// Maximum number of attempts to attach if the call's session ends each time; after them, the call is given up.
 const TRIES: u32 = 5;
 
-/// What a stream asks of its call.
+/// What a stream requests from its call.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
     pub(super) stream: &'a StreamId,
     pub(super) dialect: &'static dyn Dialect,
     pub(super) offset_ms: Option<u64>,
     pub(super) meta: &'a JsonMap,
-    /// `None`: those of any call.
+    /// Analyses of the call; `None` for the configured default.
     pub(super) analyses: Option<&'a [String]>,
-    /// Route to variant.
+    /// Chosen variants, by route.
     pub(super) variants: &'a BTreeMap<String, String>,
-    /// What is asked about its turns.
+    /// The question that the producer asks about its turns.
     pub(super) asking: Option<&'a Asking>,
 }
 
-/// Why a stream is not attached.
+/// Why a stream could not be attached.
 #[derive(Debug)]
 pub(super) enum NotAttached {
-    /// There is no session.
+    /// The session could not be started.
     Session(SessionError),
     /// The session refuses the stream.
     Refused { code: ErrorCode, message: String, close: CloseCode },
 }
 
 impl NotAttached {
-    /// How a producer's connection ends because of it.
+    /// How the producer's connection is closed because of it.
     pub(super) fn close(&self) -> Close {
         match self {
             Self::Session(error) => {
@@ -68,27 +68,27 @@ impl NotAttached {
     }
 }
 
-/// A stream that is attached.
+/// An attached stream.
 pub(super) struct Attachment {
     stream: StreamId,
     commands: Sender<Command>,
-    /// A command for which the session's queue had no room.
+    /// A command that did not fit into the session's queue.
     waiting: Option<Command>,
     pump: Pump,
-    /// What the session has to say.
+    /// Messages from the session for the producer.
     pub(super) outlet: Arc<Outlet>,
     pub(super) welcome: Welcome,
 }
 
 impl Attachment {
-    /// Attaches a stream to `call`, which is made if it does not exist. While this waits, errors are sent to `socket`: a
-    /// producer is told why it waits, for example because the journal takes no writes.
+    /// Attaches a stream to `call`, which is created if it does not exist. While this waits, errors are sent to
+    /// `socket`, so that a producer learns why it waits, for example because the journal accepts no writes.
     ///
     /// # Errors
     /// See [`NotAttached`].
     ///
     /// # Cancel safety
-    /// Cancelled, the stream may be attached.
+    /// If this future is dropped, the stream may have been attached.
     pub(super) async fn attach(
         sessions: &Sessions,
         call: &CallId,
@@ -96,7 +96,7 @@ impl Attachment {
         mut socket: Option<&mut ServerSocket>,
     ) -> Result<Self, NotAttached> {
         for _ in 0..TRIES {
-            // What an earlier session has said does not hold for this one.
+            // Messages of an earlier session are not valid for this one.
             let outlet = Arc::new(Outlet::default());
             let (reply, answer) = oneshot::channel();
             let attach = Attach {
@@ -126,31 +126,31 @@ impl Attachment {
                 Ok(Attached::Refused { code, message, close }) => {
                     return Err(NotAttached::Refused { code, message, close });
                 }
-                // The session was leaving, or was rebuilt: its successor answers.
+                // The session was ending, or was rebuilt: the next attempt reaches its successor.
                 Err(_) => {}
             }
         }
         Err(NotAttached::Session(SessionError::Failed(call.clone())))
     }
 
-    /// The call is completed: it takes no frame.
+    /// Returns true if the call is completed and accepts no frame.
     pub(super) fn is_over(&self) -> bool {
         self.welcome.connection == 0
     }
 
-    /// Decodes the next frame: what is to be sent to the session, and what is wrong with the frame.
+    /// Decodes the next frame: returns what to send to the session, and the errors in the frame.
     pub(super) fn decode(&mut self, text: &str, lease: Option<Lease>) -> (Frames, Option<ErrorFrame>) {
         let (events, error) = self.pump.feed(text);
         let frames = Frames { lease, ..self.frames(self.pump.count, Arc::clone(&self.pump.carry), events) };
         (frames, error)
     }
 
-    /// Whether the dialect knew the newest frame.
+    /// How well the newest frame fits the dialect.
     pub(super) fn fit(&self) -> Fit {
         self.pump.fit
     }
 
-    /// A frame that was decoded before.
+    /// Wraps a frame that was decoded before.
     pub(super) fn frames(&self, count: u64, carry: Arc<Carry>, events: Vec<SttEvent>) -> Frames {
         Frames {
             connection: self.welcome.connection,
@@ -163,20 +163,21 @@ impl Attachment {
         }
     }
 
-    /// Hands frames to the session, and waits for room in its queue; `false` if the session is gone.
+    /// Sends frames to the session, and waits for room in its queue; returns false if the session is gone.
     ///
     /// # Cancel safety
-    /// Cancelled, the frames may or may not have been queued.
+    /// If this future is dropped, the frames may or may not have been queued.
     pub(super) async fn send(&mut self, frames: Frames) -> bool {
         self.commands.send(Command::Frames(Box::new(frames))).await.is_ok()
     }
 
-    /// The same without waiting: without room, the frames are kept, and nothing else may be sent before [`Self::retry`].
+    /// As [`Self::send`], but without waiting: if the queue is full, the frames are kept here, and nothing else may be
+    /// sent before [`Self::retry`].
     pub(super) fn offer(&mut self, frames: Frames) -> bool {
         self.pass(Command::Frames(Box::new(frames)))
     }
 
-    /// Frames are kept for which there was no room.
+    /// Returns true if frames are kept here because the queue was full.
     pub(super) fn is_waiting(&self) -> bool {
         self.waiting.is_some()
     }
@@ -186,7 +187,7 @@ impl Attachment {
         &self.commands
     }
 
-    /// Hands over what was kept; `false` if the session is gone.
+    /// Sends the frames that were kept; returns false if the session is gone.
     pub(super) fn retry(&mut self) -> bool {
         self.waiting.take().is_none_or(|command| self.pass(command))
     }
@@ -202,14 +203,14 @@ impl Attachment {
         }
     }
 
-    /// Reports speech that was lost on the way.
+    /// Reports speech that was lost before it reached the session.
     pub(super) async fn gap(&mut self, cause: &'static str, from_ms: u64, to_ms: u64) {
         let gap = Gap { stream: self.stream.clone(), cause, from_ms, to_ms };
         // If the session is gone, the next frame finds that out.
         let _ = self.commands.send(Command::Gap(Box::new(gap))).await;
     }
 
-    /// Leaves the session, after everything that was read is queued; `false` if the session is gone.
+    /// Detaches from the session once everything that was read is queued; returns false if the session is gone.
     pub(super) async fn detach(self) -> bool {
         if let Some(command) = self.waiting {
             let _ = self.commands.send(command).await;
@@ -219,7 +220,8 @@ impl Attachment {
     }
 }
 
-/// Waits for the session's answer to the attachment; frames that the session addresses to the producer meanwhile are sent.
+/// Waits for the session's answer to the attachment. Meanwhile, errors from the session for the producer are sent to
+/// it.
 async fn until_answered(
     socket: &mut ServerSocket,
     outlet: &Outlet,
@@ -236,7 +238,7 @@ async fn until_answered(
                 }
                 let errors: Vec<Utf8Bytes> =
                     outbound.complaints.iter().map(|error| Utf8Bytes::from(protocol::text(error))).collect();
-                // If the producer is gone, that is noticed once it is attached.
+                // A lost producer is noticed after the attachment.
                 let _ = socket.send(errors).await;
             }
         }

@@ -11,30 +11,31 @@ use crate::protocol::{self, Close, CloseCode, ErrorCode, ErrorFrame, Reconnect};
 
 /// Close reason for a connection that was evicted.
 const EVICTED: &str = "limits.inflight_bytes is used up, and this connection has the most; reconnect and resend";
-/// What `reconnect` tells a producer to wait.
+/// Time that `reconnect` asks a producer to wait.
 const RECONNECT_AFTER_MS: u64 = 1_500;
 
 /// Why a connection ends.
 pub(super) enum End {
-    /// The peer is gone.
+    /// The peer closed the connection, or it was lost.
     Gone,
-    /// We close it.
+    /// The daemon closes the connection.
     Close(Close),
-    /// It took no byte: we close it, and wait for it to read that.
+    /// The peer accepts no bytes. The daemon closes the connection and waits until the peer has read the close frame.
     Stalled,
-    /// Its key is revoked: it is told, and cut where it does not read.
+    /// The key was revoked. The daemon sends an error and a close frame, and drops the connection if the peer does not
+    /// read them.
     Revoked,
-    /// The session takes no more commands.
+    /// The session accepts no more commands.
     Left,
 }
 
 impl End {
-    /// An end that no error explains.
+    /// An end without an `error` frame.
     pub(super) fn close(code: CloseCode, reason: &'static str) -> Self {
         Self::Close(Close::new(code, reason))
     }
 
-    /// What became of a write or a read that failed.
+    /// The end after a failed write or read.
     pub(super) fn lost(error: &WsError) -> Self {
         match error {
             WsError::Stalled => Self::Stalled,
@@ -43,7 +44,7 @@ impl End {
         }
     }
 
-    /// A message that could not be read.
+    /// The end after a message that could not be read.
     pub(super) fn unread(error: &WsError) -> Self {
         match error {
             WsError::TooLarge { size, limit } => {
@@ -59,14 +60,14 @@ impl End {
         }
     }
 
-    /// The session was rebuilt under the connection.
+    /// The end after the session was rebuilt.
     pub(super) fn restarted() -> Self {
         let message = "the call is being taken up again from its journal; reconnect and resend from welcome.frames";
         let error = ErrorFrame::new(ErrorCode::SessionRestarted, message).fatal().temporary();
         Self::Close(Close::after(error, CloseCode::GoingAway, "session restarted"))
     }
 
-    /// Does it. `stop` ends the wait for a producer that does not read, and so does `revoked`.
+    /// Closes the connection in this way. `stop` or `revoked` ends the wait for a producer that does not read.
     pub(super) async fn end(
         self,
         socket: ServerSocket,
@@ -95,7 +96,7 @@ impl End {
     }
 }
 
-/// Tells the producer why, and closes.
+/// Sends the reason to the producer and closes the connection.
 pub(super) async fn farewell(mut socket: ServerSocket, close: Close, metrics: &Metrics) {
     metrics.closed(close.code);
     if let Some(error) = &close.error
@@ -106,7 +107,7 @@ pub(super) async fn farewell(mut socket: ServerSocket, close: Close, metrics: &M
     socket.close(close.code.number(), close.reason).await;
 }
 
-/// Asks a producer to reconnect.
+/// A frame that asks a producer to reconnect.
 pub(super) fn reconnect() -> Utf8Bytes {
     Utf8Bytes::from(protocol::text(&Reconnect::new(RECONNECT_AFTER_MS, 0)))
 }

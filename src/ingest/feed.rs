@@ -1,5 +1,5 @@
-//! A stream's way to its session, for those who cannot ask their producer to send again: the proxy's tap and the sources
-//! that we dial. Frames are kept until the session covers them; where a session is lost, they go to the next one.
+//! Feeds a stream to its session when the producer cannot be asked to send again: for the proxy's tap and for sources.
+//! Frames are kept until the session has made them durable; if a session is lost, they are sent to the next one.
 //!
 //! Knows no socket.
 
@@ -21,48 +21,47 @@ use crate::stt::{Dialect, Fit};
 use crate::types::id::{self, MAX_ID_BYTES};
 use crate::types::{CallId, JsonMap, Seq, StreamId, SttEvent};
 
-/// How often the same frames are taken to a new session before they are given up.
+/// Number of sessions to which the same frames are sent before they are given up.
 const TRIES: u32 = 5;
 
-/// What feeds count.
+/// Counters of feeds.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counters {
-    /// Frames taken to the pipeline.
+    /// Frames sent to sessions.
     pub(super) frames: Counter<u64, AtomicU64>,
-    /// Frames that the pipeline could not read.
+    /// Frames that could not be decoded.
     pub(super) garbled: Counter<u64, AtomicU64>,
-    /// Connections of which nothing was understood.
+    /// Connections of which no frame was understood.
     pub(super) not_understood: Counter<u64, AtomicU64>,
-    /// Streams for which no call could be had.
+    /// Streams for which no call could be opened.
     pub(super) refused: Counter<u64, AtomicU64>,
 }
 
-/// What a feed is told of its stream.
+/// Describes the stream that is fed.
 pub(super) struct Stream {
-    /// Its name.
     pub(super) stream: StreamId,
     /// Its wire format.
     pub(super) dialect: &'static dyn Dialect,
-    /// Its call; `None`: named after the vendor's session.
+    /// Its call; if `None`, the call is named after the vendor's session.
     pub(super) call: Option<CallId>,
-    /// Merged into the call's.
+    /// Metadata that is merged into the call's.
     pub(super) meta: JsonMap,
-    /// Analyses that the call is to run; `None`: as any call.
+    /// Analyses that the call runs; `None` for the configured default.
     pub(super) analyses: Option<Vec<String>>,
-    /// Route to variant, for the call's jobs.
+    /// Chosen variants for the call's jobs, by route.
     pub(super) variants: BTreeMap<String, String>,
     /// The question that the producer asks about each of its turns.
     pub(super) asking: Option<Asking>,
 }
 
-/// One stream being fed.
+/// Feeds one stream.
 pub(super) struct Feed {
     like: Stream,
     attached: Option<Attachment>,
     unacked: Unacked,
-    /// Whether the dialect knew the newest frame.
+    /// How well the newest frame fits the dialect.
     fit: Fit,
-    /// Why there is no call for this stream: what still comes is dropped.
+    /// Set if no call can be opened for this stream; the reason. All further frames are dropped.
     refused: Option<String>,
     recorder: Recorder,
     track: Option<Track>,
@@ -71,7 +70,7 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    /// A feed that attaches with its first speech.
+    /// Makes a feed that attaches when the first speech arrives.
     pub(super) fn new(like: Stream, sessions: Sessions, recorder: Recorder, counters: Counters) -> Self {
         Self {
             like,
@@ -86,17 +85,17 @@ impl Feed {
         }
     }
 
-    /// The dialect that is asked for.
+    /// The dialect that was requested.
     pub(super) fn dialect(&self) -> &'static dyn Dialect {
         self.like.dialect
     }
 
-    /// The call, and the position after which its events are new, while attached.
+    /// While attached: the call, and the position after which its events are new.
     pub(super) fn call(&self) -> Option<(CallId, Seq)> {
         Some((self.like.call.clone()?, self.attached.as_ref()?.welcome.seq))
     }
 
-    /// Waits for something from the session, and notes it. Never ends while there is no session.
+    /// Waits for a message from the session and processes it. Never ends while no session is attached.
     ///
     /// # Cancel safety
     /// Safe.
@@ -111,8 +110,8 @@ impl Feed {
             self.unacked.covered(ack.frames);
         }
         if let Some(close) = outbound.close {
-            // The call is over, or another connection has the stream: the next frame attaches again. Over a limit, it
-            // would meet that limit again.
+            // The call has ended, or another connection feeds the stream: the next frame attaches again. After a limit
+            // was reached, that would only reach the same limit again.
             self.attached = None;
             if close.code == CloseCode::RateLimited {
                 self.refused = Some(close.error.map_or_else(String::new, |error| error.message));
@@ -123,8 +122,8 @@ impl Feed {
         }
     }
 
-    /// Takes the next frame to the session, with turns that are to be answered; waits for it as long as need be. Says
-    /// whether the dialect knew it.
+    /// Sends the next frame to the session, with the turns in it that are to be answered; waits as long as necessary.
+    /// Returns how well the frame fits the dialect.
     pub(super) async fn frame(&mut self, text: Utf8Bytes, asks: Vec<Spoken>) -> Fit {
         self.counters.frames.inc();
         if self.refused.is_some() {
@@ -138,7 +137,8 @@ impl Feed {
                 return fit;
             }
         }
-        // The first frame is recorded once it is known which call the stream feeds: that may be one that continues another.
+        // The first frame is recorded only once the call is known that the stream feeds, because that may be a
+        // successor of the named call.
         let first = self.track.is_none().then(|| text.clone());
         if first.is_none() {
             self.record(&text);
@@ -151,7 +151,7 @@ impl Feed {
         self.fit
     }
 
-    /// Takes what has not been taken yet to the session.
+    /// Sends the frames to the session that were not sent yet.
     async fn take(&mut self) {
         for _ in 0..TRIES {
             if self.attached.is_none()
@@ -172,26 +172,26 @@ impl Feed {
         tracing::error!(call = ?self.like.call, "a fed call could not be taken up again");
     }
 
-    /// There is no call that could answer these turns.
+    /// Answers that no call can answer these turns.
     fn refuse(&self, asks: Vec<Spoken>) {
         let Some(asking) = &self.like.asking else { return };
         for turn in asks {
             let why = self.refused.as_deref().unwrap_or("none has begun");
             let message = format!("the stream has no call that could answer: {why}");
             let failed = Failed { code: FailureCode::NoCall, message, temporary: true };
-            // Whoever asked may be gone by now.
+            // The asker may be gone.
             let _ = asking.replies.try_send(TurnReply { turn_order: turn.turn_order, result: Err(failed) });
         }
     }
 
-    /// Tells the session of a stretch that was lost.
+    /// Reports lost speech to the session.
     pub(super) async fn gap(&mut self, cause: &'static str, from_ms: u64, to_ms: u64) {
         if let Some(attached) = &mut self.attached {
             attached.gap(cause, from_ms, to_ms).await;
         }
     }
 
-    /// The connection is gone; the stream has ended only if its last frames said so.
+    /// Detaches after the connection was lost. The stream has ended only if its last frames say so.
     pub(super) async fn detach(self) {
         if let Some(attached) = self.attached {
             let _ = attached.detach().await;
@@ -209,13 +209,14 @@ impl Feed {
         }
     }
 
-    /// Whether a stream without a session can start one with this frame. `Begin` names the call that has no name.
+    /// Returns true if this frame can start a session for a stream that has none. A `Begin` names the call if it has no
+    /// name.
     fn begins(&mut self, text: &Utf8Bytes) -> (bool, Fit) {
         let mut events = Vec::new();
         let mut decoder = self.like.dialect.open();
         let result = decoder.decode(text, &mut events);
         let fit = Fit::of(&result, &events, decoder.holding());
-        // Dialects that hold their finals say nothing with their first one.
+        // Dialects that hold their finals yield no event for the first one.
         let mut speech = decoder.holding();
         decoder.finish(&mut events);
         for event in &events {
@@ -237,7 +238,7 @@ impl Feed {
         (speech, fit)
     }
 
-    /// Sends what has not been sent on this connection; `false` where the session is gone.
+    /// Sends the frames that were not sent on this connection; returns false if the session is gone.
     async fn send(&mut self) -> bool {
         let Some(attached) = &mut self.attached else { return false };
         while let Some((text, asks)) = self.unacked.next() {
@@ -256,7 +257,7 @@ impl Feed {
         true
     }
 
-    /// Attaches to the call, or to what continues it; or says why not.
+    /// Attaches to the call or to its successor; the error says why that failed.
     async fn attach(&mut self) -> Result<(), String> {
         let Some(mut call) = self.like.call.clone() else { return Err("it has no name".to_owned()) };
         let mut meta = self.like.meta.clone();
@@ -274,7 +275,7 @@ impl Feed {
                     self.attached = Some(attached);
                     return Ok(());
                 }
-                // The call is over: this is another one, which says what it continues.
+                // The call has ended: attaches to a new one, which names the call that it continues.
                 Ok(_) | Err(NotAttached::Refused { code: ErrorCode::CallCompleted, .. }) => {
                     meta.insert("continues".to_owned(), json!(self.like.call));
                     call = successor(&call);
@@ -292,7 +293,7 @@ impl Feed {
     }
 }
 
-/// `ID~2` after `ID`, `ID~3` after `ID~2`.
+/// The name of the next call in the chain: `ID~2` after `ID`, `ID~3` after `ID~2`.
 fn successor(call: &CallId) -> CallId {
     let text = call.as_str();
     let (stem, number) = text

@@ -22,28 +22,25 @@ use crate::session::command::Outbound;
 
 /// Bytes of events taken from the hub at once.
 const READ_BYTES: usize = 64 * 1024;
-/// We ping so often; two unanswered pings end the connection.
+/// Interval of the daemon's pings; after two unanswered pings the connection is closed.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// A frame that waits for its session is counted as in flight above this size, bytes.
+/// A frame that waits for its session is counted as in flight if it is larger than this, bytes.
 const SMALL_BYTES: usize = 4 * 1024;
 /// Memory of a decoded frame with its words, as a multiple of its text.
 const READ_FRAME: usize = 3;
 
-/// What an ingest socket uses.
+/// Dependencies of an ingest socket.
 #[derive(Clone)]
 pub struct Deps {
-    /// The calls.
     pub sessions: Sessions,
-    /// Their events.
     pub hub: Hub,
-    /// Counters.
     pub metrics: Metrics,
     /// `[record]`
     pub recorder: Recorder,
 }
 
-/// Serves `socket` until either side ends it, or `revoked` says that the producer's key holds no more. Never fails: what
-/// goes wrong is told to the producer.
+/// Serves `socket` until either side closes it, or `revoked` is cancelled because the producer's key was revoked. Never
+/// fails: errors are sent to the producer.
 pub async fn serve(socket: ServerSocket, query: &str, revoked: CancellationToken, deps: &Deps) {
     deps.metrics.connections.inc();
     let session = deps.sessions.deps();
@@ -58,7 +55,7 @@ pub async fn serve(socket: ServerSocket, query: &str, revoked: CancellationToken
     deps.metrics.connections.dec();
 }
 
-/// Attaches to the call's session and runs the connection.
+/// Attaches to the call's session and serves the connection.
 async fn connect(mut socket: ServerSocket, params: Params, revoked: CancellationToken, deps: &Deps) {
     let wanted = Wanted {
         stream: &params.stream,
@@ -74,7 +71,7 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
         Ok(attachment) => attachment,
         Err(refused) => return farewell(socket, refused.close(), &deps.metrics).await,
     };
-    // A call that is over is read from its beginning: its last event is what is to be shown.
+    // A completed call is read from its beginning, because the producer gets its last event.
     let over = attachment.is_over();
     let after = if over { 0 } else { attachment.welcome.seq };
     let results = if over { Results::None } else { params.results };
@@ -91,14 +88,14 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
         params,
         deps,
     };
-    // Noticed in the middle of a write too, which otherwise ends only when the peer reads.
+    // The revocation also interrupts a write, which otherwise ends only when the peer reads.
     let ended = tokio::select! {
         biased;
         () = revoked.cancelled() => End::Revoked,
         ended = connection.run() => ended,
     };
     let Connection { socket, attachment, .. } = connection;
-    // If the session is gone, it knows no connection any more.
+    // If the session is gone, it has no connection to detach.
     let _ = attachment.detach().await;
     ended.end(socket, &deps.metrics, &deps.sessions.deps().drain.stop, &revoked).await;
 }
@@ -106,7 +103,7 @@ async fn connect(mut socket: ServerSocket, params: Params, revoked: Cancellation
 struct Connection<'a> {
     track: Option<Track>,
     socket: ServerSocket,
-    /// While it keeps frames for which the session had no room, the socket is not read.
+    /// While the attachment keeps frames that did not fit into the session's queue, the socket is not read.
     attachment: Attachment,
     reader: Reader,
     filter: Filter,
@@ -118,7 +115,7 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
-    /// Dropped at any point, the socket can be closed still.
+    /// If this future is dropped at any point, the socket can still be closed.
     async fn run(&mut self) -> End {
         match self.exchange().await {
             End::Left => self.left().await,
@@ -126,7 +123,7 @@ impl Connection<'_> {
         }
     }
 
-    /// The session is gone. It may have said why.
+    /// The end after the session went away; the session may have said why.
     async fn left(&mut self) -> End {
         let end = match self.attachment.outlet.take() {
             Some(outbound) => self.outbound(outbound).await,
@@ -136,13 +133,13 @@ impl Connection<'_> {
     }
 
     async fn exchange(&mut self) -> End {
-        // The welcome is the first frame, whatever else there is to say.
+        // The `welcome` comes first, before any error.
         let errors = self.params.complaints.iter().chain(&self.attachment.welcome.complaints).map(encode);
         let greeting: Vec<Utf8Bytes> = std::iter::once(self.welcome_frame()).chain(errors).collect();
         if let Err(error) = self.socket.send(greeting).await {
             return End::lost(&error);
         }
-        // Made once, not for every frame: making them takes locks that all sockets share.
+        // Made once and not for every frame, because making it takes a lock that all sockets share.
         let stop = self.deps.sessions.deps().drain.stop.clone();
         let mut stopped = std::pin::pin!(stop.cancelled());
         let mut pulse = Pulse::new(PING_INTERVAL);
@@ -254,7 +251,7 @@ impl Connection<'_> {
         outbound.close.map(End::Close)
     }
 
-    /// Events of the call: those that were asked for, and its end in any case.
+    /// Sends events of the call: those that `results` asks for, and the call's end in any case.
     async fn events(&mut self, items: &[Item]) -> Option<End> {
         let (frames, over) = self.results.frames(&self.filter, items, &self.deps.hub);
         if !frames.is_empty()
@@ -266,7 +263,7 @@ impl Connection<'_> {
     }
 }
 
-/// The frame as the socket takes it.
+/// Serialises the frame for the socket.
 fn encode(frame: &impl Serialize) -> Utf8Bytes {
     Utf8Bytes::from(protocol::text(frame))
 }

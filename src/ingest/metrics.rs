@@ -1,4 +1,4 @@
-//! Counters of ingest connections.
+//! Metrics of ingest connections.
 
 use std::sync::atomic::AtomicU64;
 
@@ -26,18 +26,17 @@ struct CloseLabel {
     code: u16,
 }
 
-/// What ingest counts.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     frames: Family<DialectLabel, Counter<u64, AtomicU64>>,
     refused: Family<CodeLabel, Counter<u64, AtomicU64>>,
     closed: Family<CloseLabel, Counter<u64, AtomicU64>>,
-    /// Connections now.
+    /// Number of open connections.
     pub connections: Gauge,
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Registers all metrics.
     pub fn register(registry: &mut Registry) -> Self {
         Self {
             frames: registry.metric("sidetone_ingest_frames", "Text frames read, by dialect"),
@@ -52,12 +51,12 @@ impl Metrics {
         self.frames.get_or_create(&DialectLabel { dialect }).clone()
     }
 
-    /// Counts a refusal.
+    /// Counts a refused connection.
     pub fn refused(&self, code: ErrorCode) {
         self.refused.get_or_create(&CodeLabel { code: code.as_str() }).inc();
     }
 
-    /// Counts a connection that we close.
+    /// Counts a connection that the daemon closes.
     pub fn closed(&self, code: CloseCode) {
         self.closed.get_or_create(&CloseLabel { code: code.number() }).inc();
     }

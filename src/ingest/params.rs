@@ -12,19 +12,19 @@ use crate::protocol::{ErrorCode, ErrorFrame};
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, JsonMap, StreamId};
 
-/// The query, read.
+/// The parsed query.
 pub(super) struct Params {
     pub(super) call: CallId,
     pub(super) stream: StreamId,
     pub(super) dialect: &'static dyn Dialect,
-    /// As they were asked for, without those that there are not; `None`: none were named, empty: none are wanted.
+    /// The requested analyses that exist; `None` if the query does not name any, empty if none are wanted.
     pub(super) analyses: Option<Vec<String>>,
     pub(super) results: Results,
     pub(super) offset_ms: Option<u64>,
     pub(super) meta: JsonMap,
-    /// Route to variant, those that there are.
+    /// The chosen variants that exist, by route.
     pub(super) variants: BTreeMap<String, String>,
-    /// Non-fatal: names of analyses and variants that there are not.
+    /// Non-fatal errors: names of analyses and variants that do not exist.
     pub(super) complaints: Vec<ErrorFrame>,
 }
 
@@ -32,10 +32,10 @@ fn bad(name: &str, message: impl std::fmt::Display) -> ErrorFrame {
     ErrorFrame::new(ErrorCode::BadParameter, format!("{name}: {message}")).fatal()
 }
 
-/// Reads the query.
+/// Parses the query.
 ///
 /// # Errors
-/// The first parameter that is wrong: it is fatal, and the socket is closed with 4400.
+/// The first parameter that is wrong; the error is fatal, and the socket is closed with 4400.
 pub(super) fn read(
     query: &str,
     analyses: &Analyses,
@@ -103,14 +103,14 @@ fn read_analyses(value: &str, analyses: &Analyses, params: &mut Params) {
     params.complaints.extend(unknown);
 }
 
-/// Of the analyses that somebody named, those that there are, and a complaint for each of the others.
+/// The named analyses that exist, and an error for each of the others.
 pub(super) fn known_analyses(names: Vec<String>, analyses: &Analyses) -> (Vec<String>, Vec<ErrorFrame>) {
     let (known, unknown): (Vec<String>, Vec<String>) = names.into_iter().partition(|name| analyses.get(name).is_some());
     let complaint = |name: String| ErrorFrame::new(ErrorCode::UnknownAnalysis, analyses.unknown(&name));
     (known, unknown.into_iter().map(complaint).collect())
 }
 
-/// Whether a route has a variant, or what there is instead.
+/// Checks that a route has a variant; the error lists the variants that exist.
 pub(super) type CheckVariant<'a> = &'a dyn Fn(&str, &str) -> Result<(), String>;
 
 /// The chosen variants that exist, and an error for each one that does not.

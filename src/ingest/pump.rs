@@ -1,4 +1,4 @@
-//! From frames to events: one decoder per connection, frames counted.
+//! Decodes the frames of one connection into events, and counts them.
 //!
 //! Knows no socket.
 
@@ -14,29 +14,29 @@ use crate::protocol::{ErrorCode, ErrorFrame};
 use crate::stt::{DecodeError, Decoder, Dialect, Fit};
 use crate::types::{Carry, SttEvent};
 
-/// Types of unknown messages that are told one by one; beyond that they are only counted.
+/// Maximum number of unknown message types that are reported; further ones are only counted.
 const UNKNOWN_TOLD: usize = 32;
-/// An `id` longer than this is not echoed.
+/// Longest `id` that an error repeats, bytes.
 const MAX_ID_BYTES: usize = 256;
 
-/// The frames of one connection.
+/// Decodes the frames of one connection.
 pub(super) struct Pump {
     decoder: Box<dyn Decoder>,
     dialect: &'static dyn Dialect,
     unknown: HashSet<String>,
-    /// Text messages so far.
+    /// Number of text messages so far.
     pub(super) count: u64,
-    /// What the decoder knows after them.
+    /// The decoder's state after them.
     pub(super) carry: Arc<Carry>,
     carry_version: u64,
-    /// What was wrong with the last frame cost a part of it alone.
+    /// Set if only a part of the last frame could not be read.
     pub(super) partly: bool,
-    /// Whether the dialect knew the newest one.
+    /// How well the newest frame fits the dialect.
     pub(super) fit: Fit,
 }
 
 impl Pump {
-    /// For a new connection; `carry` is what the decoder of the stream's earlier one left.
+    /// Starts a connection; `carry` is the decoder's state at the end of the stream's earlier connection.
     pub(super) fn new(dialect: &'static dyn Dialect, carry: &Arc<Carry>) -> Self {
         let decoder = if carry.is_empty() { dialect.open() } else { dialect.resume(carry) };
         let carry_version = decoder.carry_version();
@@ -52,7 +52,7 @@ impl Pump {
         }
     }
 
-    /// Takes the next frame: what it said, and what is wrong with it.
+    /// Decodes the next frame: returns its events and its errors.
     pub(super) fn feed(&mut self, text: &str) -> (Vec<SttEvent>, Option<ErrorFrame>) {
         self.count += 1;
         let mut events = Vec::new();
@@ -80,7 +80,7 @@ impl Pump {
         if version != self.carry_version {
             (self.carry, self.carry_version) = (Arc::new(self.decoder.carry()), version);
         }
-        // Whoever writes frames of ours reads our errors.
+        // Only authors of the `sidetone` dialect's frames can correct them, so only they get its errors.
         if self.decoder.picked().unwrap_or(self.dialect).name() == "sidetone" {
             complaint = complaint.or_else(|| self.unknown_type(&events));
             if let Some(complaint) = &mut complaint {
@@ -90,7 +90,7 @@ impl Pump {
         (events, complaint)
     }
 
-    /// Told once per type.
+    /// Reports an unknown type once.
     fn unknown_type(&mut self, events: &[SttEvent]) -> Option<ErrorFrame> {
         let [SttEvent::Unknown { kind }] = events else { return None };
         if self.unknown.len() >= UNKNOWN_TOLD || !self.unknown.insert(kind.clone()) {
@@ -103,7 +103,7 @@ impl Pump {
     }
 }
 
-/// The `id` by which the producer knows its frame, if that can be read.
+/// The `id` of the producer's frame, if it can be read.
 fn id_of(text: &str) -> Option<Value> {
     #[derive(Deserialize)]
     struct Named {

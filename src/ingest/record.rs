@@ -1,9 +1,9 @@
-//! `[record]`: live sessions written to files as they come, in the form of recordings.
+//! `[record]`: writes live sessions to files as they arrive, in the format of recordings.
 //!
-//! A file holds one connection of one stream, as its decoder had it; a connection that comes back, a daemon that starts
-//! again and a file that is full each go on in the next. Recording never makes a session wait: frames go through a bounded
-//! queue to a thread that writes them, and what that or the disk cannot take is dropped, counted, and noted in the
-//! daemon's log. Every write ends with a whole line, so that a killed daemon leaves files that can be replayed.
+//! A file holds one connection of one stream, as its decoder received it. After a reconnect, a restart of the daemon,
+//! or when a file is full, the next file begins. Recording never makes a session wait: frames go through a bounded
+//! queue to a thread that writes them. Frames that the queue or the disk cannot take are dropped, counted and logged.
+//! Every write ends with a whole line, so that a killed daemon leaves files that can be replayed.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -28,30 +28,31 @@ use crate::base::ws::Utf8Bytes;
 use crate::recording::{self, Header};
 use crate::types::{CallId, StreamId};
 
-/// Frames that wait for the disk.
+/// Maximum number of frames that wait for the disk.
 const QUEUE: usize = 8192;
-/// Files kept open.
+/// Maximum number of open files.
 const MAX_OPEN: usize = 256;
-/// A track whose end was not heard of is known this long after its last frame.
+/// A track that was never closed is forgotten after this long without a frame.
 const FORGET: Duration = Duration::from_secs(3600);
-/// A loss of frames is told in the log where none came before it for so long.
+/// Frame loss is logged at most once in this interval.
 const QUIET: Duration = Duration::from_secs(60);
-/// Lines gathered before a write.
+/// Lines are gathered up to this size before a write, bytes.
 const BATCH_BYTES: usize = 64 << 10;
 
-/// `[record]`.
+/// Section `[record]`.
 #[derive(Debug, Clone)]
 pub struct RecordConfig {
-    /// Where files go: `CALL.STREAM.jsonl`, then `CALL.STREAM.2.jsonl` and so on; see [`stem`].
+    /// Folder of the files: `CALL.STREAM.jsonl`, then `CALL.STREAM.2.jsonl` and so on; see [`stem`].
     pub dir: PathBuf,
-    /// Whether words are kept; without them, `words` is an empty list.
+    /// Set if words are recorded; otherwise `words` is an empty list.
     pub words: bool,
-    /// A file is followed by another one at this size, bytes.
+    /// At this size the next file begins, bytes.
     pub max_file_bytes: u64,
 }
 
 impl RecordConfig {
-    /// Reads the section; relative paths are taken from `base`. `None` where there is none: nothing is recorded.
+    /// Reads the section; relative paths are resolved against `base`. `None` if there is no section: nothing is
+    /// recorded.
     pub fn read(value: Option<Value>, base: &Path, problems: &mut Problems) -> Option<Self> {
         value.as_ref()?;
         let mut section = Section::new("record", value, problems);
@@ -66,7 +67,7 @@ impl RecordConfig {
     }
 }
 
-/// Longest stem of a file name, bytes. File systems allow 255, and `.N.jsonl` follows.
+/// Longest stem of a file name, bytes. File systems allow 255 for the whole name, and `.N.jsonl` follows.
 const STEM_BYTES: usize = 220;
 
 /// Stem of a stream's file names, unique per call and stream: `CALL.STREAM`, with dots in the ids escaped as `%2E`. A stem
@@ -78,7 +79,7 @@ fn stem(call: &CallId, stream: &StreamId) -> String {
     if stem.len() <= STEM_BYTES {
         return stem;
     }
-    // Unambiguous: elsewhere a percent sign is always followed by `2E`.
+    // The name is unambiguous, because in other stems a percent sign is always followed by `2E`.
     let hash = hex::encode(&Sha256::digest(&stem)[..16]);
     let part = |id: &str| id[..id.len().min((STEM_BYTES - 2 - hash.len()) / 2)].to_owned();
     format!("{}.{}%{hash}", part(&call), part(&stream))
@@ -87,7 +88,7 @@ fn stem(call: &CallId, stream: &StreamId) -> String {
 struct Line {
     track: Arc<Name>,
     at: Duration,
-    /// `None`: the track is over.
+    /// `None` marks the end of the track.
     message: Option<Utf8Bytes>,
 }
 
@@ -98,7 +99,7 @@ struct Name {
     dialect: &'static str,
 }
 
-/// Writes what it is given, or nothing at all. Clones write to the same folder.
+/// Records to a folder, or does nothing if recording is off. Clones write to the same folder.
 #[derive(Debug, Clone, Default)]
 pub struct Recorder {
     queue: Option<SyncSender<Line>>,
@@ -107,10 +108,10 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the writing thread, where there is something to record.
+    /// Starts the writing thread, if recording is on.
     ///
     /// # Errors
-    /// The folder cannot be made, or the thread not be started.
+    /// The folder cannot be made, or the thread cannot be started.
     pub fn start(config: Option<RecordConfig>, registry: &mut Registry) -> std::io::Result<Self> {
         let dropped: Counter<u64, AtomicU64> =
             registry.metric("sidetone_record_dropped_frames", "Frames that were not recorded");
@@ -122,7 +123,7 @@ impl Recorder {
         Ok(Self { queue: Some(queue), tracks: Arc::default(), dropped })
     }
 
-    /// The track of one connection of a stream; `None` where nothing is recorded.
+    /// The track of one connection of a stream; `None` if recording is off.
     pub fn track(&self, call: &CallId, stream: &StreamId, dialect: &'static str) -> Option<Track> {
         let queue = self.queue.clone()?;
         let number = self.tracks.fetch_add(1, Ordering::Relaxed);
@@ -131,7 +132,7 @@ impl Recorder {
     }
 }
 
-/// A connection being recorded. Dropped, it is over.
+/// A connection that is recorded. Dropping it ends its track.
 #[derive(Debug)]
 pub struct Track {
     name: Arc<Name>,
@@ -141,7 +142,7 @@ pub struct Track {
 }
 
 impl Track {
-    /// Records a frame, or counts it as dropped. Never waits.
+    /// Records a frame, or counts it as dropped if the queue is full. Never waits.
     pub fn frame(&self, message: &Utf8Bytes) {
         if !self.put(Some(message.clone())) {
             self.dropped.inc();
@@ -155,27 +156,27 @@ impl Track {
 
 impl Drop for Track {
     fn drop(&mut self) {
-        // Where the queue is full, the writer forgets the track by itself, later.
+        // If the queue is full, the writer forgets the track later by itself.
         self.put(None);
     }
 }
 
-/// A track's newest file.
+/// The newest file of a track.
 struct Open {
     name: Arc<Name>,
     path: PathBuf,
     file: Option<File>,
     last: Instant,
-    /// Bytes of whole lines in the file.
+    /// Size of the whole lines in the file, bytes.
     bytes: u64,
     number: u32,
-    /// Lines that are not written yet, how many, and how long the first is where that is the file's first.
+    /// Lines that are not written yet, their number, and the length of the first one if it is the file's first.
     pending: Vec<u8>,
     lines: u64,
     header: usize,
 }
 
-/// The thread that writes.
+/// The state of the writing thread.
 struct Writer {
     config: RecordConfig,
     open: HashMap<u64, Open>,
@@ -204,7 +205,7 @@ impl Writer {
                 self.open.remove(&track);
             }
             if self.open.len() > MAX_OPEN {
-                // A file is taken up again where a stream goes on; one that does not is forgotten.
+                // A file is opened again when its stream continues; a track that does not continue is forgotten.
                 let now = Instant::now();
                 self.open.retain(|_, track| now.duration_since(track.last) < FORGET);
                 self.open.values_mut().for_each(|track| track.file = None);
@@ -212,10 +213,11 @@ impl Writer {
         }
     }
 
-    /// Adds a line to its track's file, which is made, or followed by another, as need be. Gives its length.
+    /// Adds a line to its track's file, and begins a file if there is none or the last one is full. Returns the line's
+    /// length.
     fn add(&mut self, line: &Line, message: &str) -> usize {
         let message = if self.config.words { message.to_owned() } else { without_words(message) };
-        // What is no JSON object cannot stand in a recording.
+        // A line of a recording must contain a JSON object.
         if !message.trim_ascii_start().starts_with('{') || serde_json::from_str::<IgnoredAny>(&message).is_err() {
             return 0;
         }
@@ -248,13 +250,13 @@ impl Writer {
         text.len()
     }
 
-    /// Writes what is pending, or counts it as lost: what cannot be written now is not kept, or memory would go next.
+    /// Writes the pending lines, or counts them as lost: they are not kept, because that would fill the memory.
     fn flush(&mut self, track: u64) {
         let Some(open) = self.open.get_mut(&track).filter(|open| open.lines > 0) else { return };
         let (lines, written) = (open.lines, open.write());
         let name = Arc::clone(&open.name);
         if let Err(error) = written {
-            // A file that was taken away is not taken up again: the next frame begins another.
+            // A file that was deleted is not made again: the next frame begins another one.
             if error.kind() == std::io::ErrorKind::NotFound {
                 self.open.remove(&track);
             }
@@ -265,7 +267,7 @@ impl Writer {
     fn lost(&mut self, frames: u64, track: &Name, error: &std::io::Error) {
         self.dropped.inc_by(frames);
         let now = Instant::now();
-        // Said once, not once a frame, nor whenever the last of the room is found and used up.
+        // Logged once, not for every frame, nor each time some space becomes free and is used up.
         if self.lost.replace(now).is_none_or(|before| now.duration_since(before) > QUIET) {
             tracing::warn!(%error, track = track.stem, "frames are not recorded; the sessions go on");
         }
@@ -273,8 +275,8 @@ impl Writer {
 }
 
 impl Open {
-    /// Writes what is pending, whole or not at all. Nothing is pending afterwards, but for a first line that is not there
-    /// yet.
+    /// Writes the pending lines completely or not at all. Afterwards nothing is pending, except the first line of a
+    /// file that could not be made yet.
     fn write(&mut self) -> std::io::Result<()> {
         let result = self.append();
         self.lines = 0;
@@ -296,14 +298,15 @@ impl Open {
         };
         let written = file.write_all(&self.pending);
         if written.is_err() {
-            // Half a line would spoil all that may follow. If this fails too, nothing follows.
+            // An incomplete line would make the following lines unreadable. If the truncation fails too, the file gets
+            // no more lines.
             file.set_len(self.bytes)?;
         }
         written
     }
 }
 
-/// The next file of a stream that is not there yet, with its first line pending.
+/// Prepares the stream's next file, with its first line pending.
 fn begin(dir: &Path, name: &Arc<Name>, number: u32) -> std::io::Result<Open> {
     let mut number = number;
     loop {
@@ -334,7 +337,7 @@ fn begin(dir: &Path, name: &Arc<Name>, number: u32) -> std::io::Result<Open> {
     }
 }
 
-/// The same frame with every `words` list empty.
+/// The same frame, with every `words` list emptied.
 fn without_words(message: &str) -> String {
     fn clear(value: &mut serde_json::Value) {
         match value {

@@ -1,6 +1,6 @@
 //! Which events of its call a producer gets on its own socket.
 //!
-//! Knows no socket: frames as the hub has them.
+//! Knows no socket: returns frames as the hub has them.
 
 use super::ending::End;
 use crate::base::ws::Utf8Bytes;
@@ -8,19 +8,19 @@ use crate::hub::{Filter, Hub, Include, Item, Wants};
 use crate::protocol::CloseCode;
 use crate::protocol::event::Kind;
 
-/// The parameter `results`. The call's end comes in any case.
+/// The parameter `results`. The call's end is always sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Results {
     /// Acks, errors and `call.completed` only.
     None,
-    /// Insights too.
+    /// In addition, insights.
     Insights,
     /// Every sequenced event.
     All,
 }
 
 impl Results {
-    /// The events that wake a producer. A call may have thousands of producers, and few of them want all events.
+    /// The events that wake a producer's task. A call may have thousands of producers, and few of them want all events.
     pub(super) fn wants(self) -> Wants {
         match self {
             Self::All => Wants::EVENTS,
@@ -29,7 +29,7 @@ impl Results {
         }
     }
 
-    /// What is left out of these. Of each of `analyses`, the newest insight is enough.
+    /// The filter of these events. Of each of `analyses`, only the newest insight is needed.
     pub(super) fn filter(self, analyses: &[String]) -> Filter {
         Filter {
             analyses: (self == Self::None).then(Vec::new),
@@ -39,7 +39,7 @@ impl Results {
         }
     }
 
-    /// The frames that a producer gets of `items`, and how its connection ends if the call has.
+    /// The frames of `items` that a producer gets, and how its connection ends if the call has ended.
     pub(super) fn frames(self, filter: &Filter, items: &[Item], hub: &Hub) -> (Vec<Utf8Bytes>, Option<End>) {
         let mut frames = Vec::new();
         for item in filter.pick(items, hub) {

@@ -1,6 +1,6 @@
-//! `[[source]]`: WebSockets that we dial, and that emit turns.
+//! `[[source]]`: WebSocket servers to which the daemon connects, and which send turns.
 //!
-//! A source is dialled again whenever its connection ends, with capped, jittered backoff; every connection is a new
+//! When a connection ends, the daemon connects again, with capped and jittered backoff. Every connection is a new
 //! stream of its call, so that the call shows a gap. One socket may carry several calls.
 
 use std::collections::HashMap;
@@ -32,29 +32,29 @@ use crate::types::{CallId, JsonMap, StreamId, id};
 
 /// Largest message of a source, bytes.
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
-/// A dial takes at most this long.
+/// Time limit for connecting.
 const DIAL: Duration = Duration::from_secs(10);
-/// Between dials: at first, and at most.
+/// Shortest and longest wait before the next attempt to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// A connection that lasted this long was a good one: the next wait is the first again.
+/// After a connection that lasted this long, the wait begins with the shortest again.
 const GOOD: Duration = Duration::from_secs(60);
-/// Calls that one connection may carry.
+/// Maximum number of calls on one connection.
 const MAX_CALLS: usize = 4096;
-/// We ping so often; two unanswered pings end the connection.
+/// Interval of the daemon's pings; after two unanswered pings the connection is closed.
 const PING: Duration = Duration::from_secs(20);
 
-/// How the call of a frame is found.
+/// How the call of a frame is determined.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Naming {
-    /// All frames are of this call.
+    /// All frames belong to this call.
     Fixed(CallId),
-    /// A JSON pointer to the id in the frame; frames without it go to the call named before them.
+    /// A JSON pointer to the call id in a frame. A frame without an id belongs to the call that was named last.
     Pointer(String),
-    /// The vendor's session id, or a fresh id where it names none.
+    /// The vendor's session id, or a new id if the vendor gives none.
     Session,
 }
 
-/// One `[[source]]`.
+/// One `[[source]]` table.
 #[derive(Clone)]
 pub struct SourceConfig {
     name: String,
@@ -73,12 +73,12 @@ impl std::fmt::Debug for SourceConfig {
 }
 
 impl SourceConfig {
-    /// Analyses that it names for its calls.
+    /// Analyses that the source requests for its calls.
     pub fn analyses(&self) -> &[String] {
         self.analyses.as_deref().unwrap_or_default()
     }
 
-    /// Reads all `[[source]]` tables; `analyses` are the names that there are.
+    /// Reads all `[[source]]` tables; `analyses` are the names of the analyses that exist.
     pub fn read(value: Option<Value>, analyses: &[String], problems: &mut Problems) -> Vec<Self> {
         let items = match value {
             None => Vec::new(),
@@ -153,7 +153,7 @@ impl SourceConfig {
     }
 }
 
-/// What sources count.
+/// Metrics of sources.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
     connected: Gauge,
@@ -163,7 +163,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Registers all metrics.
     pub fn register(registry: &mut Registry) -> Self {
         Self {
             connected: registry.metric("sidetone_source_connections", "Sources connected"),
@@ -180,7 +180,7 @@ impl Metrics {
     }
 }
 
-/// Dials a source, again and again, until the daemon stops.
+/// Connects to a source again and again, until the daemon stops.
 pub async fn run(config: SourceConfig, sessions: Sessions, recorder: Recorder, metrics: Metrics) {
     let stop = sessions.deps().drain.stop.clone();
     let mut wait = BACKOFF.0;
@@ -213,7 +213,7 @@ pub async fn run(config: SourceConfig, sessions: Sessions, recorder: Recorder, m
     }
 }
 
-/// Feeds what comes on one connection; tells why it ended, or `None` where the daemon stops.
+/// Feeds the frames of one connection; returns why it ended, or `None` if the daemon stops.
 async fn listen(
     mut socket: ClientSocket,
     config: &SourceConfig,
@@ -280,7 +280,7 @@ async fn listen(
             feeds.insert(call.clone(), feed);
         }
         if let Some(feed) = feeds.get_mut(&call) {
-            // While a session takes nothing, the socket is not read.
+            // While a session's queue is full, the socket is not read.
             let fit = feed.frame(text.clone(), Vec::new()).await;
             if let Some(message) = watch.note(&text, fit) {
                 warn(message);
@@ -296,7 +296,7 @@ async fn listen(
     why
 }
 
-/// Waits for the next word of any session.
+/// Waits for the next message of any session.
 async fn heed(feeds: &mut HashMap<Option<CallId>, Feed>) {
     if feeds.is_empty() {
         return std::future::pending().await;
@@ -305,7 +305,7 @@ async fn heed(feeds: &mut HashMap<Option<CallId>, Feed>) {
     futures::future::select_all(waits).await;
 }
 
-/// The call of a frame, as far as the configuration names it.
+/// The call of a frame, as far as the configuration determines it.
 fn name(config: &SourceConfig, text: &Utf8Bytes, last: &mut Option<CallId>) -> Option<CallId> {
     match &config.naming {
         Naming::Fixed(call) => Some(call.clone()),

@@ -1,23 +1,22 @@
-//! Frames of a stream whose producer cannot send them again: kept until the session covers them, and sent again to the
-//! session that comes after a lost one.
+//! Keeps the frames of a stream whose producer cannot send them again, until the session has made them durable. If the
+//! session is lost, they are sent to the next one.
 //!
-//! Knows no session: numbers of frames.
+//! Knows no session: only numbers of frames.
 
 use std::collections::VecDeque;
 
 use crate::analysis::Spoken;
 use crate::base::ws::Utf8Bytes;
 
-/// One of them.
 #[derive(Debug)]
 struct Kept {
-    /// Its number on its connection, once it was sent.
+    /// Number of the frame on its connection, once it was sent.
     number: u64,
     text: Utf8Bytes,
     asks: Vec<Spoken>,
 }
 
-/// Frames that no session has covered yet, oldest first.
+/// Frames that no session has acknowledged yet, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Unacked {
     frames: VecDeque<Kept>,
@@ -26,7 +25,7 @@ pub(super) struct Unacked {
 }
 
 impl Unacked {
-    /// Adds a frame, with turns that are to be answered.
+    /// Adds a frame, with its turns that are to be answered.
     pub(super) fn push(&mut self, text: Utf8Bytes, asks: Vec<Spoken>) {
         self.frames.push_back(Kept { number: 0, text, asks });
     }
@@ -36,7 +35,7 @@ impl Unacked {
         self.frames.get(self.sent).map(|kept| (kept.text.clone(), kept.asks.clone()))
     }
 
-    /// That frame is sent, as the connection's frame `number`.
+    /// Records that this frame was sent, as the connection's frame `number`.
     pub(super) fn sent(&mut self, number: u64) {
         if let Some(kept) = self.frames.get_mut(self.sent) {
             kept.number = number;
@@ -44,7 +43,7 @@ impl Unacked {
         }
     }
 
-    /// The session covers the first `frames` frames of this connection.
+    /// Drops frames up to the connection's frame `frames`, which the session has acknowledged.
     pub(super) fn covered(&mut self, frames: u64) {
         while self.sent > 0 && self.frames.front().is_some_and(|kept| kept.number <= frames) {
             self.frames.pop_front();
@@ -52,18 +51,18 @@ impl Unacked {
         }
     }
 
-    /// A new connection: of the previous one, `covered` frames need not be sent again.
+    /// Starts a new connection. The first `covered` frames of the previous one need not be sent again.
     pub(super) fn reconnected(&mut self, covered: Option<u64>) {
         self.covered(covered.unwrap_or(0));
         self.sent = 0;
     }
 
-    /// The connection's numbers are void: another connection has fed the stream since.
+    /// Invalidates the connection's frame numbers, because another connection has fed the stream since.
     pub(super) fn forget_numbers(&mut self) {
         self.sent = 0;
     }
 
-    /// Drops everything. Gives the turns that were to be answered.
+    /// Drops all frames. Returns the turns that were to be answered.
     pub(super) fn clear(&mut self) -> Vec<Spoken> {
         self.sent = 0;
         self.frames.drain(..).flat_map(|kept| kept.asks).collect()

@@ -1,8 +1,8 @@
-//! Notices that nothing of what comes on a connection is understood, and says so once.
+//! Notices that no frame of a connection is understood, and produces one error message about it.
 //!
-//! Knows frames only by whether the dialect knew them; what to say about them is the dialects' business. The bound is
-//! [`FRAMES`] frames or [`PATIENCE`] from the first of them, whichever comes first. After one frame that is known, nothing is
-//! watched any more; control messages alone do not end it.
+//! Knows of a frame only how well it fits the dialect; the dialects provide the message. The limit is [`FRAMES`]
+//! frames, or [`PATIENCE`] after the first of them, whichever comes first. After one frame that fits, the watch ends; a
+//! control message alone does not end it.
 
 use std::time::Duration;
 
@@ -10,34 +10,34 @@ use tokio::time::Instant;
 
 use crate::stt::{self, Dialect, Fit};
 
-/// Frames of which none is understood before the producer is told.
+/// Number of frames without one that is understood after which the producer gets the error.
 pub(super) const FRAMES: usize = 5;
-/// Time from the first frame without one that is understood before the producer is told.
+/// Time since the first frame without one that is understood after which the producer gets the error.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Frames are kept up to this, bytes in all; what does not fit is only counted.
+/// Frames are kept for the message up to this total, bytes; further ones are only counted.
 const KEPT_BYTES: usize = 256 << 10;
 
-/// The first frames of one connection.
+/// Watches the first frames of one connection.
 pub(super) struct Watch {
     dialect: &'static dyn Dialect,
     frames: Vec<String>,
     kept_bytes: usize,
-    /// Frames that were not understood.
+    /// Number of frames that were not understood.
     count: usize,
-    /// A control message was known.
+    /// Set once a control message was understood.
     control: bool,
-    /// When the bound in time is reached; `None` before the first frame.
+    /// When the time limit is reached; `None` before the first frame.
     until: Option<Instant>,
     over: bool,
 }
 
 impl Watch {
-    /// For a new connection that asked for `dialect`.
+    /// Starts for a new connection that asked for `dialect`.
     pub(super) fn new(dialect: &'static dyn Dialect) -> Self {
         Self { dialect, frames: Vec::new(), kept_bytes: 0, count: 0, control: false, until: None, over: false }
     }
 
-    /// Notes the next frame. What to say where it is the last one of the bound.
+    /// Counts the next frame. Returns the error message if the limit is reached.
     pub(super) fn note(&mut self, frame: &str, fit: Fit) -> Option<String> {
         if self.over {
             return None;
@@ -62,8 +62,8 @@ impl Watch {
         }
     }
 
-    /// Waits until the bound in time is reached without a frame that was understood, and gives what to say. Never ends
-    /// where there is nothing to say.
+    /// Waits until the time limit is reached without a frame that was understood, and returns the error message. Never
+    /// ends if there is nothing to report.
     ///
     /// # Cancel safety
     /// Safe.
@@ -77,8 +77,8 @@ impl Watch {
         std::future::pending().await
     }
 
-    /// What to say, which ends the watch. Where the dialect knew some control messages, there must be another one that knows
-    /// more: names of such messages are common to several vendors.
+    /// The error message; ends the watch. If the dialect understood some control messages, the error is reported only
+    /// if another dialect understands more: several vendors share the names of such messages.
     fn conclude(&mut self, bound: &str) -> Option<String> {
         let frames: Vec<&str> = self.frames.iter().map(String::as_str).collect();
         let told = !self.control || stt::likelier(self.dialect, &frames).is_some();

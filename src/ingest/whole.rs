@@ -1,7 +1,7 @@
-//! A whole recording at once: read before anything is made of it, then fed to a new call through the same decoder and the
-//! same session as a live one.
+//! Feeds a whole recording at once: first all frames are decoded, then they are fed to a new call through the same
+//! session as a live one.
 //!
-//! Knows no HTTP, and does not wait for what the call comes to.
+//! Knows no HTTP, and does not wait for the call's results.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,34 +18,34 @@ use crate::session::{SessionError, Sessions};
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, Carry, EndScope, JsonMap, Seq, StreamId, SttEvent};
 
-/// A recording that makes sense.
+/// A recording whose frames were decoded.
 pub struct Whole {
     dialect: &'static dyn Dialect,
-    /// What each frame says, and what the decoder knows by then.
+    /// The events of each frame, and the decoder's state after it.
     frames: Vec<(Arc<Carry>, Vec<SttEvent>)>,
-    /// Parts of frames that could not be read: the frame's position, and what is wrong. At most [`LOST_SHOWN`].
+    /// Parts of frames that could not be read: the frame's position, and the error. At most [`LOST_SHOWN`].
     lost: Vec<(usize, ErrorFrame)>,
-    /// Why nothing of the first frames was understood, where that is so.
+    /// Set if none of the first frames was understood; the reason.
     not_understood: Option<String>,
 }
 
-/// Parts of frames that could not be read are named one by one up to this number.
+/// Maximum number of unreadable parts of frames that are listed.
 const LOST_SHOWN: usize = 20;
 
-/// Why a recording is not taken.
+/// Why a recording is refused.
 #[derive(Debug)]
 pub enum WholeError {
-    /// There is no session for it.
+    /// No session could be started for it.
     Session(SessionError),
-    /// The call is there already.
+    /// The call exists already.
     Taken,
 }
 
 impl Whole {
-    /// Reads all frames.
+    /// Decodes all frames.
     ///
     /// # Errors
-    /// The position of the first that cannot be used, or is over one of `limits`, and why.
+    /// The position of the first frame that is unusable or exceeds one of `limits`, and why.
     pub fn read<'a>(
         dialect: &'static dyn Dialect,
         frames: impl IntoIterator<Item = &'a str>,
@@ -75,11 +75,12 @@ impl Whole {
                 bounds::check(event, limits)
                     .map_err(|message| (position, ErrorFrame::new(ErrorCode::BadField, message)))?;
             }
-            // A recording's own end would complete the call after its linger only, and what follows would be lost.
+            // An `end` in the recording would complete the call after its linger, and the frames after it would be
+            // lost.
             events.retain(|event| !matches!(event, SttEvent::End { .. }));
             read.push((Arc::clone(&pump.carry), events));
         }
-        // Completes the call behind its last frame.
+        // Completes the call after its last frame.
         let end = End { reason: Some("recording".into()), scope: Some(EndScope::Call), ..End::default() };
         let (events, _) = pump.feed(&protocol::text(&end));
         read.push((Arc::clone(&pump.carry), events));
@@ -88,29 +89,29 @@ impl Whole {
         Ok(Self { dialect, frames: read, lost, not_understood })
     }
 
-    /// Parts of its frames that could not be read and are left out: the frame's position, and what is wrong.
+    /// Parts of frames that could not be read and were left out: the frame's position, and the error.
     pub fn lost(&self) -> &[(usize, ErrorFrame)] {
         &self.lost
     }
 
-    /// Says so where nothing of its first frames was understood.
+    /// The reason if none of the first frames was understood.
     pub fn not_understood(&self) -> Option<&str> {
         self.not_understood.as_deref()
     }
 
-    /// Whether any speech is in it.
+    /// Returns true if the recording contains speech.
     pub fn has_turns(&self) -> bool {
         self.frames.iter().flat_map(|(_, events)| events).any(|event| matches!(event, SttEvent::Final(_)))
     }
 
-    /// Feeds it to `call`, which must be new. The call completes by itself; its events come after the returned position. Once
-    /// it has completed, the outlet holds the errors of all parts that the session refused.
+    /// Feeds the recording to `call`, which must be new. The call completes by itself; its events come after the
+    /// returned position. Once it has completed, the outlet holds the errors of all parts that the session refused.
     ///
     /// # Errors
     /// See [`WholeError`].
     ///
     /// # Cancel safety
-    /// Cancelled, the call has a part of the recording, and completes once it is idle.
+    /// If this future is dropped, the call has a part of the recording, and completes once it is idle.
     pub async fn feed(
         self,
         sessions: &Sessions,

@@ -231,8 +231,8 @@ fn key(turn_order: Int) -> TurnKey {
 #[derive(Debug, Clone, Copy)]
 struct Int(i64);
 
-/// Largest magnitude of an integer that an `f64` represents exactly. Anything larger is neither a time nor a turn
-/// number.
+/// Largest magnitude up to which an `f64` represents every integer exactly. A larger number is neither a time nor a
+/// turn number.
 const MAX_EXACT: i64 = 1 << 53;
 
 fn whole(value: f64) -> Option<i64> {

@@ -44,7 +44,7 @@ impl Dialect for Auto {
         Box::new(AutoDecoder::Undecided { candidates: candidates.collect(), known: 0 })
     }
 
-    /// The candidates open envelopes themselves.
+    /// The candidates look into envelopes themselves.
     fn open(&self) -> Box<dyn Decoder> {
         self.decoder()
     }
@@ -79,7 +79,7 @@ struct Candidate {
     score: Score,
     /// Set once the candidate has decoded the begin of a vendor's session.
     begun: bool,
-    /// Events of the frames so far.
+    /// Events of all frames so far.
     said: Vec<SttEvent>,
 }
 
@@ -170,7 +170,7 @@ impl Decoder for AutoDecoder {
 }
 
 impl AutoDecoder {
-    /// Picks that candidate and appends its events for the frames so far.
+    /// Picks the candidate at `index` and appends its events for the frames so far.
     fn pick(&mut self, index: usize, out: &mut Vec<SttEvent>) {
         let Self::Undecided { candidates, .. } = self else { return };
         let Candidate { dialect, decoder, mut said, .. } = candidates.swap_remove(index);

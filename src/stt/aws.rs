@@ -46,7 +46,7 @@ impl Dialect for Aws {
         ]
     }
 
-    /// The Python SDK spells `is_partial`, others `isPartial`.
+    /// The Python SDK writes `is_partial`, others `isPartial`.
     fn spelling(&self) -> Option<Spelling> {
         Some(Spelling::Pascal)
     }
@@ -76,7 +76,7 @@ struct Event<'a> {
 struct Transcript<'a> {
     #[serde(borrow, default, deserialize_with = "wire::list")]
     results: Vec<ResultField<'a>>,
-    /// Only segments of Contact Lens have it.
+    /// Only segments of Contact Lens have this field.
     content: Option<serde::de::IgnoredAny>,
 }
 
@@ -170,7 +170,7 @@ pub(super) fn exception(frame: &str) -> Option<SttEvent> {
     let object: JsonMap = serde_json::from_str(frame).ok()?;
     let message = |object: &JsonMap| {
         let text = object.get("Message").or_else(|| object.get("message"))?.as_str()?;
-        // JSON in the message means that this is somebody else's envelope.
+        // JSON inside the message means that the envelope is another service's.
         (!text.trim_start().starts_with(['{', '['])).then(|| text.to_owned())
     };
     let named = object.iter().find(|(name, _)| name.ends_with("Exception"));

@@ -89,7 +89,8 @@ impl Opened {
 
     /// Decodes `part` if it is a known frame. Returns false if it is not.
     fn part(&mut self, part: &Value, out: &mut Said) -> bool {
-        // Our own frames are never inside envelopes: a vendor's member may have such a type and mean something else.
+        // Sidetone's own frames are never inside envelopes: a vendor's member may have such a type and mean something
+        // else.
         if part.get("type").and_then(Value::as_str).is_some_and(|kind| matches!(kind, "end" | "meta")) {
             return false;
         }

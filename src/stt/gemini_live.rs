@@ -73,7 +73,7 @@ impl Dialect for GeminiLive {
         false
     }
 
-    /// The Python SDK spells `server_content`.
+    /// The Python SDK writes `server_content`.
     fn spelling(&self) -> Option<Spelling> {
         Some(Spelling::Camel)
     }

@@ -93,7 +93,7 @@ struct ResultField<'a> {
     is_final: Option<Flag>,
     #[serde(alias = "result_end_offset")]
     result_end_offset: Option<Seconds>,
-    /// The name of this field in v1; a client may send both.
+    /// v1's name of this field; a client may send both.
     #[serde(alias = "result_end_time")]
     result_end_time: Option<Seconds>,
     /// Present only in Amazon's results, never in Google's.

@@ -76,7 +76,7 @@ pub trait Dialect: Send + Sync {
     fn name(&self) -> &'static str;
     /// A vendor's frame with a final turn, for `GET /v1/dialects` and the docs.
     fn example(&self) -> &'static str;
-    /// A description of its frames, for the error that none was understood: `messages whose "type" is …`.
+    /// A description of the dialect's frames, for the error that none was understood: `messages whose "type" is …`.
     fn expects(&self) -> &'static str;
     /// A decoder for the vendor's frames as the vendor sends them, without envelopes.
     fn decoder(&self) -> Box<dyn Decoder>;
@@ -155,7 +155,7 @@ pub trait Decoder: Send {
         0
     }
 
-    /// Appends the event of one of our own frames (`end`, `meta`); before an `end`, the held turns.
+    /// Appends the event of one of the daemon's own frames (`end`, `meta`). Before an `end`, appends the held turns.
     fn own(&mut self, event: SttEvent, out: &mut Vec<SttEvent>) {
         if matches!(event, SttEvent::End { .. }) {
             self.finish(out);

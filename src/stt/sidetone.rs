@@ -1,6 +1,6 @@
 //! Sidetone's own ingest frames: `turn`, `partial`, `revise`, `meta`, `end`.
 //!
-//! Strict, unlike the vendors' dialects: the authors of these frames can read our errors.
+//! Strict, unlike the vendors' dialects: the authors of these frames can read the errors.
 
 use serde::Deserialize;
 
@@ -29,7 +29,7 @@ impl Dialect for Sidetone {
         Box::new(SidetoneDecoder)
     }
 
-    /// These frames are written for us, so they have no envelope.
+    /// These frames are written for Sidetone, so they have no envelope.
     fn open(&self) -> Box<dyn Decoder> {
         self.decoder()
     }

@@ -83,7 +83,7 @@ pub(super) fn probability(logprob: f64) -> f32 {
     confidence
 }
 
-/// The content of a message: a text, or words if the vendor gave no text.
+/// A message's content: a text, or words if the vendor gave no text.
 pub(super) trait Says {
     /// Name of the text's field.
     const TEXT: &'static str;
@@ -92,7 +92,8 @@ pub(super) trait Says {
     fn says(&self) -> bool;
 }
 
-/// A message that must have content: without a text and without words, reading it fails because its text is missing.
+/// A message that must have content: without a text and without words, reading it fails with the error that the text is
+/// missing.
 #[derive(Debug, Clone)]
 pub(super) struct Said<T>(pub T);
 

@@ -1,6 +1,8 @@
-//! The answers that a proxied session owes to its client (`llm_gateway`): one a turn, or why there is none.
+//! The answers that a proxied session owes to its client (`llm_gateway`): one for each turn, or the reason why there is
+//! none.
 //!
-//! Knows no socket and asks nobody: turns go to the call beside the vendor's frames, and answers come back from there.
+//! Knows no socket and asks no model: turns are sent to the call together with the vendor's frames, and the call
+//! returns the answers.
 
 use tokio::sync::mpsc;
 
@@ -12,19 +14,19 @@ use crate::base::ws::Utf8Bytes;
 use crate::protocol::FailureCode;
 use crate::session::command::{Failed, OPEN_TURNS, TurnReply};
 
-/// Of one session.
+/// The answers of one session.
 pub(super) struct Answers {
     pub(super) questions: Questions,
-    /// From the call.
+    /// Answers from the call.
     pub(super) replies: mpsc::Receiver<TurnReply>,
-    /// What is wrong with the question.
+    /// Set if the question is invalid; the reason.
     pub(super) wrong: Option<String>,
     pub(super) metrics: Metrics,
 }
 
 impl Answers {
-    /// The turns of a frame that the call is to answer, and the answers to those that it is not; `last`: it is the
-    /// session's last frame.
+    /// The turns of a frame that the call is to answer, and the answers for turns that it is not to answer. `last`:
+    /// this is the session's last frame.
     pub(super) fn see(&mut self, frame: &str, last: bool) -> (Vec<Spoken>, Vec<Utf8Bytes>) {
         let (mut asks, mut refused) = (Vec::new(), Vec::new());
         for turn in self.questions.see(frame, last) {
@@ -42,7 +44,7 @@ impl Answers {
         (asks, refused)
     }
 
-    /// The call is too far behind to be given these turns.
+    /// The answers for turns that could not be sent because the call is too far behind.
     pub(super) fn not_taken(&mut self, turns: Vec<Spoken>) -> Vec<Utf8Bytes> {
         let message = "the call is behind, and takes no more turns now".to_owned();
         let failed = Failed { code: FailureCode::Overloaded, message, temporary: true };
@@ -53,7 +55,7 @@ impl Answers {
         turns.into_iter().map(refuse).collect()
     }
 
-    /// The next answer; never, where no more come.
+    /// Waits for the next answer; never ends if no more come.
     ///
     /// # Cancel safety
     /// Safe.
@@ -64,7 +66,7 @@ impl Answers {
         }
     }
 
-    /// The frame of an answer, if the turn still waits for one.
+    /// The frame of an answer, if its turn still waits for one.
     pub(super) fn take(&mut self, reply: TurnReply) -> Option<Utf8Bytes> {
         let TurnReply { turn_order, result } = reply;
         let transcript = self.questions.answered(turn_order)?;
@@ -77,12 +79,12 @@ impl Answers {
         })
     }
 
-    /// Every turn has its answer.
+    /// Returns true if every turn has its answer.
     pub(super) fn are_complete(&self) -> bool {
         self.questions.are_answered()
     }
 
-    /// The answers to turns whose answer did not come in time.
+    /// Failures for the turns whose answer did not come in time.
     pub(super) fn give_up(&mut self) -> Vec<Utf8Bytes> {
         let message = "the session ended before the answer came".to_owned();
         let failed = Failed { code: FailureCode::Timeout, message, temporary: true };

@@ -1,27 +1,26 @@
-//! `[stt]`: the vendor behind `/v3/ws`.
+//! `[stt]`: the vendor to which `/v3/ws` is relayed.
 
 use toml::Value;
 
 use crate::base::secret::{Secret, outline};
 use crate::base::settings::{Problems, Section};
 
-/// Where the vendor's own names for its hosts lead.
+/// URLs for the vendor's names of its hosts.
 const HOSTS: &[(&str, &str)] = &[
     ("default", "wss://streaming.assemblyai.com"),
     ("us", "wss://streaming.us.assemblyai.com"),
     ("eu", "wss://streaming.eu.assemblyai.com"),
 ];
-/// The path of the vendor's socket.
 const SOCKET_PATH: &str = "/v3/ws";
 
-/// `[stt]`.
+/// Section `[stt]`.
 #[derive(Debug, Clone)]
 pub struct SttConfig {
-    /// URL of the vendor's socket, path included, without a query.
+    /// URL of the vendor's socket, with path and without a query.
     pub socket_url: String,
     /// URL of the vendor's token endpoint.
     pub token_url: String,
-    /// Sent upstream in place of what the client sent.
+    /// Key that is sent to the vendor in place of the client's.
     pub api_key: Option<Secret>,
 }
 
@@ -33,7 +32,7 @@ impl Default for SttConfig {
 }
 
 impl SttConfig {
-    /// Reads the section; what cannot be read is a problem and keeps its default.
+    /// Reads the section. A value that cannot be read is reported in `problems`, and its default is used.
     pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
         let mut section = Section::new("stt", value, problems);
         let mut config = Self::default();
@@ -61,12 +60,12 @@ fn check(upstream: &str) -> Result<String, String> {
     if known { Ok(upstream.trim_end_matches('/').to_owned()) } else { Err(outline(upstream)) }
 }
 
-/// The socket's URL and the token endpoint's, of a base that may have the socket's path already.
+/// The URLs of the socket and of the token endpoint below `base`, which may already contain the socket's path.
 fn urls(base: &str) -> (String, String) {
     let host = base.strip_suffix(SOCKET_PATH).unwrap_or(base);
     let token = host.replacen("ws", "http", 1);
     let path = url::Url::parse(base).map_or(String::new(), |url| url.path().trim_end_matches('/').to_owned());
-    // Any other path than the vendor's own is somebody's gateway, and is taken as it is.
+    // Any path other than the vendor's own belongs to some gateway and is used unchanged.
     let socket = if path.is_empty() { format!("{base}{SOCKET_PATH}") } else { base.to_owned() };
     (socket, format!("{token}/v3/token"))
 }

@@ -1,10 +1,10 @@
-//! What the vendor's frames say, read by the dialect's own decoder: the relay, the tap and the answers see the same turns as
-//! the pipeline does, however a frame spells them.
+//! Reads the vendor's frames with the decoder of its dialect, so that the relay, the tap and the answers see the same
+//! turns as the pipeline, whatever spelling a frame uses.
 
 use crate::stt;
 use crate::types::{SttEvent, TurnKey};
 
-/// The events of a frame; none where the frame cannot be read.
+/// The events of a frame; none if the frame cannot be read.
 pub(super) fn events(frame: &str) -> Vec<SttEvent> {
     let mut events = Vec::new();
     if let Some(dialect) = stt::dialect("assemblyai") {

@@ -1,7 +1,7 @@
-//! Insights down the client's socket, in the form of in-stream answers, and what is wrong with the parameter that asked
-//! for them.
+//! Sends insights to the client's socket in the form of in-stream answers, and errors in the parameter that asked for
+//! them.
 //!
-//! Knows no socket and asks no model: frames go into the queue that the relay empties between the vendor's.
+//! Knows no socket and asks no model: frames go into the queue that the relay sends between the vendor's frames.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -19,8 +19,7 @@ use crate::types::{CallId, StreamId};
 /// Bytes of events taken from the hub at once.
 const READ_BYTES: usize = 64 << 10;
 
-/// Tells what is wrong with the client's own parameter, once the session has begun: as an ingest socket does, in the form
-/// in which insights come.
+/// Sends errors in the `sidetone` parameter once the session has begun, in the same form as insights.
 pub(super) async fn tell(
     complaints: Vec<ErrorFrame>,
     mut found: watch::Receiver<Found>,
@@ -38,8 +37,8 @@ pub(super) async fn tell(
     }
 }
 
-/// Sends the call's insights down the client's socket: those of one turn of this `stream` as answers to it, others as
-/// answers to the newest turn.
+/// Sends the call's insights to the client: an insight about one turn of `stream` as the answer to that turn, any other
+/// as the answer to the newest turn.
 pub(super) async fn send(
     stream: StreamId,
     mut found: watch::Receiver<Found>,
@@ -78,7 +77,7 @@ pub(super) async fn send(
     }
 }
 
-/// The vendor's number and the text of the turn that a per-turn insight is about, if that is a turn of `stream`.
+/// The vendor's number and the text of the turn that a per-turn insight is about, if the turn belongs to `stream`.
 async fn of_turn(event: &Value, stream: &StreamId, call: &CallId, deps: &Deps) -> Option<(i64, String)> {
     let ordinal = event.pointer("/insight/turn").or_else(|| event.get("turn"))?.as_u64()?;
     let view = deps.sessions.view(call).await.ok()??;

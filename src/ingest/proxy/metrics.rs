@@ -1,4 +1,4 @@
-//! Counters of proxied sessions.
+//! Metrics of proxied sessions.
 
 use std::sync::atomic::AtomicU64;
 
@@ -9,18 +9,17 @@ use prometheus_client::registry::Registry;
 use super::super::feed::Counters;
 use crate::base::metric::Register as _;
 
-/// What the proxy counts.
 #[derive(Debug, Clone, Default)]
 pub struct Metrics {
-    /// Sessions being relayed.
+    /// Number of sessions that are being relayed.
     pub sessions: Gauge,
-    /// Messages relayed, both ways.
+    /// Messages relayed, in both directions.
     pub relayed: Counter<u64, AtomicU64>,
-    /// Upstreams that could not be had, or said nothing.
+    /// Upstream connections that failed, or on which the vendor sent nothing.
     pub upstream_failures: Counter<u64, AtomicU64>,
-    /// The way to the pipeline.
+    /// Counters of the feed to the pipeline.
     pub(super) feed: Counters,
-    /// Holes because the pipeline was behind.
+    /// Stretches of speech that were dropped because the pipeline was behind.
     pub overruns: Counter<u64, AtomicU64>,
     /// In-stream answers sent.
     pub answers: Counter<u64, AtomicU64>,
@@ -29,7 +28,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Registers all metrics.
     pub fn register(registry: &mut Registry) -> Self {
         Self {
             sessions: registry.metric("sidetone_proxy_sessions", "STT sessions being relayed"),

@@ -1,8 +1,9 @@
-//! The drop-in proxy, `GET /v3/ws`: relays a client's session to its STT vendor message by message, byte for byte, while
-//! a copy of what the vendor says goes to the pipeline (DESIGN 5.3).
+//! The drop-in proxy, `GET /v3/ws`: relays a client's session to its STT vendor message by message, byte for byte, and
+//! sends a copy of the vendor's frames to the pipeline (DESIGN 5.3).
 //!
-//! The relay knows no call: it offers frames to a [`tap`], which never makes it wait, and takes frames to inject from a
-//! queue. It stops reading a side when the other takes nothing, so that TCP pushes back as it would without us.
+//! The relay knows no call: it offers frames to a [`tap`], which never makes it wait, and takes the frames to insert
+//! from a queue. While one side accepts no bytes, the relay does not read the other, so that TCP's backpressure works
+//! as without the proxy.
 
 mod answers;
 mod config;
@@ -51,49 +52,47 @@ use crate::session::command::{Asking, OPEN_TURNS};
 use crate::stt;
 use crate::types::{CallId, Seq, StreamId};
 
-/// The vendor's limit on a message, which is also its clients', bytes.
+/// Maximum size of a message; the vendor and its clients have the same limit, bytes.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
-/// An upstream that is not connected, or says nothing, for this long is given up.
+/// The session fails if the vendor is not connected, or sends nothing at the start, for this long.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
-/// Insights and errors that wait for the client.
+/// Maximum number of insights and errors that wait for the client.
 const INJECTED: usize = 64;
 /// The vendor's version header.
 const VERSION: HeaderName = HeaderName::from_static("assemblyai-version");
-/// Reason of every close that an `Error` frame explains, in the vendor's words.
+/// Reason in every close frame that follows an `Error` frame; the vendor uses the same text.
 pub const SEE_ERROR: &str = "See Error message for details";
 
-/// What a proxied session uses.
+/// Dependencies of a proxied session.
 #[derive(Clone)]
 pub struct Deps {
-    /// The calls.
     pub sessions: Sessions,
-    /// Their events.
     pub hub: Hub,
-    /// Counters.
     pub metrics: Metrics,
     /// `[stt]`
     pub config: Arc<SttConfig>,
-    /// Our own short-lived tokens.
+    /// The daemon's short-lived tokens.
     pub tokens: Arc<Tokens>,
-    /// The tap's gauges.
+    /// Gauges of the tap's queue.
     pub tap: Arc<QueueGauges>,
     /// `[record]`
     pub recorder: Recorder,
 }
 
-/// The call that a stream feeds, once it is known, and the position from which its events are new.
+/// The call that a stream feeds, once known, and the position from which its events are new.
 type Found = Option<(CallId, Seq)>;
 
-/// What ends a session that neither side ends.
+/// What ends a session if neither side does.
 #[derive(Debug, Default)]
 pub struct Bounds {
-    /// How long it may last, where a token opened it.
+    /// Maximum duration, if a short-lived token opened the session.
     pub limit: Option<Duration>,
-    /// Cancelled when its key is revoked.
+    /// Cancelled when the session's key is revoked.
     pub revoked: CancellationToken,
 }
 
-/// Relays `socket` until either side ends it, or it meets its bounds. `query` and `headers` are those of its upgrade.
+/// Relays `socket` until either side ends it, or one of its bounds is reached. `query` and `headers` are those of its
+/// upgrade.
 pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, bounds: Bounds, deps: &Deps) {
     deps.metrics.sessions.inc();
     let known = deps.sessions.deps();
@@ -106,7 +105,7 @@ pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, bound
         Err((code, message)) => refuse(socket, code, &message).await,
         Ok((url, headers)) => match ws::connect(&url, &headers, MAX_MESSAGE_BYTES, UPSTREAM_TIMEOUT).await {
             Ok(upstream) => {
-                // The buffers of both sides are counted for the client's connection.
+                // The buffers of both sockets are counted for the client's connection.
                 let upstream = match socket.holder() {
                     Some(holder) => upstream.held_by(holder.clone()),
                     None => upstream,
@@ -115,7 +114,7 @@ pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, bound
             }
             Err(error) => {
                 deps.metrics.upstream_failures.inc();
-                // The URL holds the client's query, which is nobody else's business.
+                // The URL is not logged, because it contains the client's query.
                 tracing::warn!(%error, upstream = deps.config.socket_url, "the STT upstream is not to be had");
                 refuse(socket, 3005, &format!("Session Cancelled: the STT upstream is not to be had: {error}")).await;
             }
@@ -124,7 +123,7 @@ pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, bound
     deps.metrics.sessions.dec();
 }
 
-/// Where to dial, and with which headers.
+/// The URL and the headers of the upstream connection.
 fn upstream(query: &Query, client: &HeaderMap, deps: &Deps) -> Result<(String, HeaderMap), (u16, String)> {
     let mut headers = HeaderMap::new();
     for name in [VERSION, USER_AGENT] {
@@ -154,7 +153,7 @@ fn upstream(query: &Query, client: &HeaderMap, deps: &Deps) -> Result<(String, H
     Ok((if upstream.is_empty() { url.clone() } else { format!("{url}?{upstream}") }, headers))
 }
 
-/// Relays between two sockets that are both up.
+/// Relays between two connected sockets.
 async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query, bounds: Bounds, deps: &Deps) {
     let drain = deps.sessions.deps().drain.clone();
     let (tap, drawn) = tap::tap(&deps.tap);
@@ -202,7 +201,7 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     match ended {
         Ended::Client => {}
         Ended::Closed { code, reason } => socket.close(code, &reason).await,
-        // The client's doing, which it had better not repeat: the vendor's code for that.
+        // The client caused it and should not repeat it: the vendor has a code for that.
         Ended::Refused(message) => {
             refuse(socket, 3006, &format!("User Input Validation Error: {message}")).await;
         }
@@ -218,7 +217,7 @@ async fn session(client: ServerSocket, upstream: ws::ClientSocket, query: Query,
     }
 }
 
-/// The answers that a session owes to its client, and what its call is to ask; nothing, where the question is wrong.
+/// The answers that a session owes to its client, and the question for its call; no question if it is invalid.
 fn ask(question: Result<Question, String>, formats: bool, deps: &Deps) -> (Answers, Option<Asking>) {
     let (sender, replies) = mpsc::channel(OPEN_TURNS);
     let (asking, wrong) = match question {
@@ -229,7 +228,8 @@ fn ask(question: Result<Question, String>, formats: bool, deps: &Deps) -> (Answe
     (Answers { questions, replies, wrong, metrics }, asking)
 }
 
-/// From the tap to the session. May wait for the session as long as it likes: nothing waits for it.
+/// Feeds the tap's frames to the session. It may wait for the session as long as necessary, because nothing waits for
+/// this task.
 async fn pour(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, metrics: Metrics) {
     let mut watch = Watch::new(feed.dialect());
     let warn = |message: String| {
@@ -275,7 +275,7 @@ async fn pour(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, met
     feed.detach().await;
 }
 
-/// Tells the client in the vendor's form.
+/// Sends the refusal in the vendor's format.
 async fn refuse(mut socket: ServerSocket, code: u16, message: &str) {
     if socket.send([error_frame(code, message)]).await.is_ok() {
         socket.close(code, SEE_ERROR).await;

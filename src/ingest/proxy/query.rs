@@ -1,4 +1,4 @@
-//! The query of `GET /v3/ws`: what is ours is taken out, the rest goes upstream byte for byte.
+//! The query of `GET /v3/ws`: the daemon's own parameters are removed, and the rest is sent upstream byte for byte.
 
 use std::collections::BTreeMap;
 
@@ -10,24 +10,24 @@ use crate::base::surrogates;
 use crate::protocol::{ErrorCode, ErrorFrame};
 use crate::types::{CallId, JsonMap, StreamId};
 
-/// The query, divided.
+/// The query, split into the daemon's parameters and the vendor's.
 #[derive(Debug, Default)]
 pub(super) struct Query {
-    /// What goes upstream, as it came, without `token`.
+    /// The query for the vendor, unchanged but for `token`, which is removed.
     pub(super) upstream: String,
-    /// The same with `token`, where it stood: for a vendor's token, which is not ours to read.
+    /// The same with `token` in its place, for a token of the vendor.
     pub(super) upstream_with_token: String,
-    /// A temporary token, as it came.
+    /// A temporary token, unchanged.
     pub(super) token: Option<String>,
-    /// The in-stream question; or what is wrong with it.
+    /// The in-stream question, or the error in it.
     pub(super) llm_gateway: Option<Result<Question, String>>,
-    /// Our own parameter.
+    /// The daemon's own parameter.
     pub(super) sidetone: Sidetone,
-    /// What is wrong with it. The session goes on without.
+    /// Errors in it. The session continues without the invalid parts.
     pub(super) complaints: Vec<ErrorFrame>,
-    /// Insights come down the client's socket. Without `sidetone` a client hears what the vendor says, and nothing else.
+    /// Set if insights are sent to the client's socket. Without `sidetone`, a client gets only the vendor's frames.
     pub(super) insights: bool,
-    /// Turns end twice: unformatted, then formatted.
+    /// Set if the vendor ends each turn twice: unformatted, then formatted.
     pub(super) formats: bool,
 }
 
@@ -36,9 +36,9 @@ pub(super) struct Query {
 pub(super) struct Sidetone {
     pub(super) call_id: Option<CallId>,
     pub(super) stream_id: Option<StreamId>,
-    /// `None`: as any call.
+    /// Analyses that the call runs; `None` for the configured default.
     pub(super) analyses: Option<Vec<String>>,
-    /// Route to variant, for the call's jobs.
+    /// Chosen variants for the call's jobs, by route.
     #[serde(default)]
     pub(super) variants: BTreeMap<String, String>,
     #[serde(default)]
@@ -48,7 +48,7 @@ pub(super) struct Sidetone {
 }
 
 impl Sidetone {
-    /// Whether insights come down the client's socket, for a client that sent this.
+    /// Returns true if insights are sent to the client's socket, for a client that sent this parameter.
     fn wants_insights(&self) -> Result<bool, String> {
         match self.results.as_deref() {
             None | Some("insights" | "all") => Ok(true),
@@ -57,7 +57,7 @@ impl Sidetone {
         }
     }
 
-    /// Leaves out what there is not.
+    /// Removes the names of analyses and variants that do not exist.
     fn check(&mut self, analyses: &Analyses, check: CheckVariant<'_>) -> Vec<ErrorFrame> {
         let (variants, mut complaints) = known_variants(std::mem::take(&mut self.variants), check);
         self.variants = variants;
@@ -70,7 +70,7 @@ impl Sidetone {
     }
 }
 
-/// Divides the query.
+/// Splits the query.
 pub(super) fn read(query: &str, analyses: &Analyses, variants: CheckVariant<'_>) -> Query {
     let bad = |message| ErrorFrame::new(ErrorCode::BadParameter, message);
     let mut read = Query::default();
@@ -95,7 +95,7 @@ pub(super) fn read(query: &str, analyses: &Analyses, variants: CheckVariant<'_>)
                     }
                 }
                 Err(error) => {
-                    // The error's own words may quote what the caller said of the call.
+                    // Column and category only: the error's text may quote what the client says about the call.
                     let message = format!(
                         "sidetone: expected {{\"call_id\",\"stream_id\",\"analyses\",\"variants\",\"meta\",\"results\"}}, but at column {} it \
                          is something else; it is ignored",

@@ -1,6 +1,7 @@
-//! Which turns of a proxied session are answered (`llm_gateway`): each once, where the vendor's frames say how it ends.
+//! Decides which turns of a proxied session are answered (`llm_gateway`): each once, when the vendor's frames show its
+//! final text.
 //!
-//! Knows no socket and no model: who asks, and when, is the call's business.
+//! Knows no socket and no model: the call asks the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,15 +12,15 @@ use crate::analysis::Spoken;
 use crate::session::command::OPEN_TURNS;
 use crate::types::{Final, SttEvent};
 
-/// Finds the turns that are to be answered, each once, among the vendor's frames.
+/// Finds the turns to answer in the vendor's frames, each once.
 #[derive(Debug)]
 pub(super) struct Questions {
-    /// Turns end twice; the formatted end counts. The client may turn it on and off.
+    /// Set if turns end twice; then the formatted end is used. The client may change it during the session.
     formats: Arc<AtomicBool>,
-    /// The newest turn that has ended unformatted while turns were to end twice.
+    /// The newest turn that has ended unformatted and whose formatted end is expected.
     unformatted: Option<Spoken>,
     seen: BTreeSet<i64>,
-    /// Those without an answer yet, with their text.
+    /// Turns without an answer, with their text.
     open: BTreeMap<i64, String>,
 }
 
@@ -33,12 +34,13 @@ impl Questions {
         Self { formats, unformatted: None, seen: BTreeSet::new(), open: BTreeMap::new() }
     }
 
-    /// Set by the relay when the client turns formatting on: then each turn has a second final, the formatted one.
+    /// Shared with the relay, which sets it when the client turns formatting on: from then on each turn has a second,
+    /// formatted final.
     pub(super) fn formats(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.formats)
     }
 
-    /// The turns of which it is known with this frame, for the first time, how they end; `last`: it is the session's last.
+    /// The turns whose final text is first known with this frame. `last`: this is the session's last frame.
     pub(super) fn see(&mut self, frame: &str, last: bool) -> Vec<Spoken> {
         let mut known = Vec::new();
         let ended = if frame.contains(r#""Turn""#) { frames::events(frame) } else { Vec::new() };
@@ -46,7 +48,7 @@ impl Questions {
             SttEvent::Final(turn) => Some((turn.formatted, spoken(*turn)?)),
             _ => None,
         });
-        // A turn that was spoken while the client turned formatting on ends but once: the next end tells.
+        // A turn that was spoken while the client turned formatting on ends only once: the next end shows that.
         if let Some(held) = self.unformatted.take() {
             if last || ended.as_ref().is_some_and(|(_, turn)| turn.turn_order != held.turn_order) {
                 known.extend(self.once(held));
@@ -70,7 +72,7 @@ impl Questions {
         self.seen.insert(turn.turn_order).then_some(turn)
     }
 
-    /// Waits for the answer to a turn; `false` if too many turns are without one.
+    /// Records that a turn waits for its answer; returns false if too many turns do.
     pub(super) fn open(&mut self, turn: &Spoken) -> bool {
         let room = self.open.len() < OPEN_TURNS;
         if room {
@@ -79,17 +81,17 @@ impl Questions {
         room
     }
 
-    /// The text of a turn that waits for its answer, which it has now. `None`: it has one.
+    /// Records that a turn has its answer, and returns the turn's text; `None` if it already had one.
     pub(super) fn answered(&mut self, turn_order: i64) -> Option<String> {
         self.open.remove(&turn_order)
     }
 
-    /// Every turn has its answer.
+    /// Returns true if every turn has its answer.
     pub(super) fn are_answered(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// The turns that will have no answer any more.
+    /// Removes and returns the turns that will get no answer.
     pub(super) fn give_up(&mut self) -> BTreeMap<i64, String> {
         std::mem::take(&mut self.open)
     }

@@ -1,7 +1,7 @@
-//! The relay itself: two directions, each with backpressure of its own, and an orderly end.
+//! Relays two directions, each with its own backpressure, and ends the session in order.
 //!
-//! Knows frames only as far as it must: `Termination` is held for answers in flight, `Terminate` is sent upstream for a
-//! client that went without it, because the vendor bills open sockets.
+//! Reads frames only as far as necessary: `Termination` is held until the answers in flight are sent, and `Terminate`
+//! is sent upstream for a client that left without it, because the vendor bills open sockets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -21,48 +21,49 @@ use crate::protocol::CloseCode;
 use crate::session::command::TurnReply;
 use crate::types::SttEvent;
 
-/// `Termination` waits so long for answers in flight; the vendor's last finals so long after a client that went away.
+/// Longest time that `Termination` is held for answers in flight. Also the longest wait for the vendor's last finals
+/// after the client left.
 const LAST_WORDS: Duration = Duration::from_secs(3);
-/// After a write upstream failed, its last frames and its close frame are waited for.
+/// After a failed write to the vendor, its last frames and its close frame are awaited for this long.
 const LAST_READ: Duration = Duration::from_secs(2);
-/// The client's goodbye.
+/// The client's message that ends its session.
 const TERMINATE: &str = r#"{"type":"Terminate"}"#;
 
-/// How the client's session ended.
+/// How the session of a client ended.
 pub(super) enum Ended {
-    /// By the client.
+    /// The client ended it.
     Client,
-    /// By the vendor: with this close frame.
+    /// The vendor ended it with this close frame.
     Closed { code: u16, reason: String },
-    /// By nobody in order: the client is to be told.
+    /// The connection to the vendor failed; the client gets this message.
     Failed(String),
-    /// By something that the client may not send.
+    /// The client sent something that it must not send.
     Refused(String),
-    /// It has lasted as long as its token allows.
+    /// It reached the duration that its token allows.
     Expired,
-    /// Its key is revoked.
+    /// Its key was revoked.
     Revoked,
 }
 
-/// One session being relayed.
+/// Relays one session.
 pub(super) struct Relay {
     pub(super) tap: Tap,
     pub(super) answers: Option<Answers>,
-    /// Insights for the client, and errors.
+    /// Insights and errors for the client.
     pub(super) injections: mpsc::Receiver<Utf8Bytes>,
-    /// The newest turn of which the vendor spoke, where somebody wants to know.
+    /// The number of the newest turn in the vendor's frames, if it is needed.
     pub(super) newest: Option<Arc<AtomicI64>>,
-    /// What ends the session where neither side does.
+    /// What ends the session if neither side does.
     pub(super) bounds: Bounds,
-    /// How long the vendor may say nothing at the start.
+    /// Longest silence of the vendor at the start.
     pub(super) patience: Duration,
-    /// The daemon's time is up.
+    /// Cancelled when the daemon has no more time before it stops.
     pub(super) kill: CancellationToken,
     pub(super) metrics: Metrics,
 }
 
 impl Relay {
-    /// Relays until either side ends it. Gives the client's socket back, to be closed.
+    /// Relays until either side ends the session. Returns the client's socket, to be closed.
     pub(super) async fn run<C, U>(mut self, client: Socket<C>, upstream: Socket<U>) -> (Option<Socket<C>>, Ended)
     where
         C: AsyncRead + AsyncWrite + Unpin,
@@ -80,11 +81,11 @@ impl Relay {
             let (mut up, mut down) = (std::pin::pin!(up), std::pin::pin!(down));
             tokio::select! {
                 biased;
-                // In the middle of a write to a client that does not read, too.
+                // The revocation also interrupts a write to a client that does not read.
                 () = revoked.cancelled() => Stopped::Revoked,
                 stopped = &mut down => stopped,
                 stopped = &mut up => match stopped {
-                    // Its last frames may say why.
+                    // The vendor's last frames may say why.
                     Stopped::UpstreamGone(why) => {
                         timeout(LAST_READ, &mut down).await.unwrap_or(Stopped::UpstreamGone(why))
                     }
@@ -96,7 +97,7 @@ impl Relay {
             Stopped::ClientGone | Stopped::Evicted | Stopped::ClientBroke(_) | Stopped::Expired | Stopped::Revoked => {
                 if !terminated.load(Ordering::Relaxed) {
                     let goodbye = Incoming::Text(Utf8Bytes::from_static(TERMINATE));
-                    // An upstream that takes nothing any more has nothing to say either.
+                    // A vendor that accepts no bytes is not waited for.
                     let _ = timeout(LAST_WORDS, upstream_out.relay([goodbye])).await;
                 }
                 self.last_words(&mut upstream_in, terminated.load(Ordering::Relaxed)).await;
@@ -121,7 +122,7 @@ impl Relay {
             }
             Stopped::Killed => Ended::Failed("the daemon is stopping".to_owned()),
         };
-        // The pipeline need not wait for the vendor's goodbye: whoever comes back to the call finds its stream gone.
+        // The pipeline does not wait for the vendor's close: a client that returns to the call finds its stream ended.
         drop(self);
         if let Some(upstream) = Socket::join(upstream_in, upstream_out) {
             upstream.close(CloseCode::Done.number(), "").await;
@@ -129,7 +130,7 @@ impl Relay {
         (Socket::join(client_in, client_out), ended)
     }
 
-    /// From the vendor to the client.
+    /// Relays from the vendor to the client.
     async fn down<C, U>(&mut self, upstream: &mut ReadHalf<U>, client: &mut WriteHalf<C>) -> Stopped
     where
         C: AsyncRead + AsyncWrite + Unpin,
@@ -137,7 +138,7 @@ impl Relay {
     {
         let kill = self.kill.clone();
         let began = Instant::now();
-        // Made once: a timer, and a place in a list that all sessions share, are not for every message.
+        // Made once and not for every message: a timer, and an entry in a list that all sessions share.
         let mut expiry = std::pin::pin!(tokio::time::sleep(self.bounds.limit.unwrap_or_default()));
         let mut killed = std::pin::pin!(kill.cancelled());
         let mut heard = false;
@@ -202,8 +203,8 @@ impl Relay {
         }
     }
 
-    /// Takes a copy of a frame, with the turns that are to be answered; holds `Termination` for answers in flight, with
-    /// `batch` sent before. Gives what is to follow the frame, which is nothing where it is the last.
+    /// Passes a copy of a frame to the pipeline, with the turns to answer. Before `Termination`, sends `batch` and
+    /// waits for the answers in flight. Returns what follows the frame, which is nothing for the last one.
     async fn look<C>(
         &mut self,
         text: &Utf8Bytes,
@@ -244,8 +245,8 @@ impl Relay {
         Ok(Vec::new())
     }
 
-    /// Hands a copy of a frame to the pipeline, with the turns that it is to answer. Gives the answers to those that it is
-    /// not: they come right behind the frame.
+    /// Passes a copy of a frame to the pipeline, with the turns that the call is to answer. Returns the answers for
+    /// turns that it is not to answer; they are sent directly after the frame.
     fn ask(&mut self, text: &Utf8Bytes, last: bool) -> Vec<Utf8Bytes> {
         let Some(answers) = &mut self.answers else {
             self.tap.offer(text, Vec::new());
@@ -260,13 +261,13 @@ impl Relay {
         self.answers.as_ref().is_none_or(Answers::are_complete)
     }
 
-    /// The frame of an answer that is still waited for.
+    /// The frame of an answer whose turn still waits for it.
     fn take(&mut self, reply: TurnReply) -> Option<Utf8Bytes> {
         self.answers.as_mut()?.take(reply)
     }
 
-    /// What the vendor still says once the client is gone. Its `Termination` is the client's word only where the client
-    /// asked for it: a client that dropped may come back to its call.
+    /// Reads the vendor's remaining frames after the client left. The vendor's `Termination` ends the stream only if
+    /// the client asked for it: a client whose connection was lost may return to its call.
     async fn last_words<U>(&mut self, upstream: &mut ReadHalf<U>, terminated: bool)
     where
         U: AsyncRead + AsyncWrite + Unpin,
@@ -288,12 +289,12 @@ impl Relay {
                 }
             }
         };
-        // Whatever comes later than that is not waited for.
+        // Later frames are not waited for.
         let _ = timeout(LAST_WORDS, listen).await;
     }
 }
 
-/// The next answer; never, where nobody asks.
+/// Waits for the next answer; never ends if the client asks no question.
 async fn next_reply(answers: &mut Option<Answers>) -> TurnReply {
     match answers {
         Some(answers) => answers.next().await,
@@ -301,7 +302,7 @@ async fn next_reply(answers: &mut Option<Answers>) -> TurnReply {
     }
 }
 
-/// Of which turn a frame speaks.
+/// The number of the turn that a frame is about.
 fn turn_order(text: &str) -> Option<i64> {
     if !text.contains(r#""Turn""#) {
         return None;
@@ -314,7 +315,7 @@ fn turn_order(text: &str) -> Option<i64> {
 }
 
 fn is_termination(text: &str) -> bool {
-    // The scan is cheap; only a frame that says the word is read.
+    // The search is cheap, and only a frame that contains the word is parsed.
     text.contains(r#""Termination""#) && frames::events(text).iter().any(|event| matches!(event, SttEvent::End { .. }))
 }
 

@@ -1,7 +1,7 @@
-//! `LLMGatewayResponse`: the form in which answers, insights and errors of ours come down the client's socket.
+//! `LLMGatewayResponse`: the form in which the client gets answers, insights and errors of the daemon.
 //!
-//! Knows no socket. Nothing here has a top-level `error` key, which the vendor's JavaScript client would take for the end of
-//! the session.
+//! Knows no socket. No frame here has a top-level `error` key, which the vendor's JavaScript client would take for the
+//! end of the session.
 
 use serde_json::{Value, json};
 
@@ -10,8 +10,8 @@ use crate::protocol::FailureCode;
 use crate::session::command::{Failed, Replied};
 use crate::types::MAX_FRAME_BYTES;
 
-/// `LLMGatewayResponse` in the shape that both of the vendor's packages deliver. If it exceeds the frame limit, it is a
-/// failure with an empty transcript.
+/// `LLMGatewayResponse` in the format that both of the vendor's packages deliver to their user. If it exceeds the frame
+/// limit, it becomes a failure with an empty transcript.
 pub(super) fn response(turn_order: i64, transcript: &str, data: &Value) -> Utf8Bytes {
     let frame = |transcript: &str, data: &Value| {
         json!({"type": "LLMGatewayResponse", "turn_order": turn_order, "transcript": transcript, "data": data})
@@ -26,15 +26,15 @@ pub(super) fn response(turn_order: i64, transcript: &str, data: &Value) -> Utf8B
     Utf8Bytes::from(text)
 }
 
-/// The `data` of an answer that there is not.
+/// The `data` of a failed answer.
 pub(super) fn failure(failed: &Failed) -> Value {
     let Failed { code, message, temporary } = failed;
     json!({"failed": {"code": code.as_str(), "message": message, "temporary": temporary}})
 }
 
-/// The `data` of an answer: a chat completion, in the vendor's form and OpenAI's at once.
+/// The `data` of an answer: a chat completion that fits both the vendor's format and OpenAI's.
 pub(super) fn answer(replied: &Replied) -> Value {
-    // What the vendor did not count is unknown, not nothing.
+    // A count that the vendor did not report is unknown, not zero.
     let usage = replied.usage.input.zip(replied.usage.output).map(|(input, output)| {
         json!({
             "input_tokens": input, "output_tokens": output, "total_tokens": input.saturating_add(output),

@@ -1,7 +1,7 @@
-//! The tap: a copy of the vendor's frames on their way to the pipeline. Offering one never waits.
+//! The tap: a queue of copies of the vendor's frames for the pipeline. Adding a frame never waits.
 //!
-//! When the pipeline is behind, partials are dropped first; finals wait, up to a limit in bytes; a final that must be
-//! dropped is remembered as a hole.
+//! When the pipeline is behind, partials are dropped first. Finals wait, up to a limit in bytes; the time of dropped
+//! finals is recorded as a hole.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,25 +14,25 @@ use crate::base::queue::QueueGauges;
 use crate::base::ws::Utf8Bytes;
 use crate::types::SttEvent;
 
-/// Beyond this, partials are not kept, bytes.
+/// Partials are dropped while the queue is larger than this, bytes.
 const PARTIALS_BYTES: usize = 256 << 10;
-/// Finals wait up to this, bytes.
+/// Finals are dropped while the queue is larger than this, bytes.
 const FINALS_BYTES: usize = 8 << 20;
 
-/// A stretch of speech that was dropped, stream time.
+/// A stretch of speech that was dropped, in stream time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hole {
     pub(super) from_ms: u64,
     pub(super) to_ms: u64,
 }
 
-/// What comes out.
+/// What the queue yields.
 #[derive(Debug)]
 pub(super) enum Tapped {
-    /// A frame, and turns that are to be answered.
+    /// A frame, with its turns that are to be answered.
     Frame(Utf8Bytes, Vec<Spoken>),
     Hole(Hole),
-    /// Nothing more comes.
+    /// The queue has ended.
     Over,
 }
 
@@ -51,11 +51,11 @@ struct Shared {
     gauges: Arc<QueueGauges>,
 }
 
-/// The relay's end. Dropped, the tap is over.
+/// The relay's end of the queue. Dropping it ends the queue.
 #[derive(Debug)]
 pub(super) struct Tap(Arc<Shared>);
 
-/// The pipeline's end.
+/// The pipeline's end of the queue.
 #[derive(Debug)]
 pub(super) struct Drawn(Arc<Shared>);
 
@@ -63,7 +63,7 @@ fn is_partial(events: &[SttEvent]) -> bool {
     events.iter().any(|event| matches!(event, SttEvent::Partial { .. }))
 }
 
-/// A tap whose queue is counted in `gauges`.
+/// Makes a tap whose queue is counted in `gauges`.
 pub(super) fn tap(gauges: &Arc<QueueGauges>) -> (Tap, Drawn) {
     let shared = Arc::new(Shared { state: Mutex::default(), wake: Notify::new(), gauges: Arc::clone(gauges) });
     (Tap(Arc::clone(&shared)), Drawn(shared))
@@ -74,8 +74,8 @@ fn locked(shared: &Shared) -> MutexGuard<'_, State> {
 }
 
 impl Tap {
-    /// Takes a copy of a frame, with turns that are to be answered, and gives these back where it is not kept. The text
-    /// is shared, not copied.
+    /// Adds a copy of a frame, with its turns that are to be answered. If the frame is dropped, returns these turns.
+    /// The text is shared, not copied.
     pub(super) fn offer(&self, text: &Utf8Bytes, asks: Vec<Spoken>) -> Vec<Spoken> {
         let mut state = locked(&self.0);
         if state.bytes + text.len() > PARTIALS_BYTES && !self.make_room(&mut state, text) {
@@ -89,7 +89,7 @@ impl Tap {
         Vec::new()
     }
 
-    /// The pipeline is behind: `false` where this frame is not kept.
+    /// Makes room when the pipeline is behind; returns false if this frame must be dropped.
     fn make_room(&self, state: &mut State, text: &Utf8Bytes) -> bool {
         let events = frames::events(text);
         if is_partial(&events) {
@@ -121,7 +121,7 @@ impl Tap {
 
     fn drop_partials(&self, state: &mut State) {
         let before = state.frames.len();
-        // Turns that are to be answered come with finals alone.
+        // Partials carry no turns that are to be answered.
         state.frames.retain(|(frame, _)| !is_partial(&frames::events(frame)));
         let dropped = before - state.frames.len();
         state.bytes = state.frames.iter().map(|(frame, _)| frame.len()).sum();
@@ -138,7 +138,7 @@ impl Drop for Tap {
 }
 
 impl Drawn {
-    /// The next frame; a hole comes before the frame that came after it.
+    /// The next frame; a hole comes before the frame that followed it.
     ///
     /// # Cancel safety
     /// Safe.
@@ -151,7 +151,7 @@ impl Drawn {
                     self.0.gauges.depth.dec();
                     return Tapped::Frame(frame, asks);
                 }
-                // What was dropped came after all that waited.
+                // The dropped speech came after all frames that waited.
                 if let Some(hole) = state.hole.take() {
                     return Tapped::Hole(hole);
                 }

@@ -1,4 +1,5 @@
-//! `GET /v3/token`: our own short-lived tokens, where the vendor's key is ours to keep; the vendor's, elsewhere.
+//! `GET /v3/token`: makes the daemon's own short-lived tokens if the daemon has the vendor's key; otherwise gets the
+//! vendor's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,13 @@ use sha2::Sha256;
 use super::Deps;
 use crate::base::http::{HttpError, Pool, uri};
 
-/// The vendor's bounds on a token's life, s.
+/// The vendor's limits on a token's lifetime, s.
 const LIFE: std::ops::RangeInclusive<u64> = 1..=600;
-/// The vendor's bounds on the session that it opens, s.
+/// The vendor's limits on the duration of the session that a token opens, s.
 const SESSION: std::ops::RangeInclusive<u64> = 60..=10_800;
-/// The vendor's answer is read up to this, bytes.
+/// Longest part of the vendor's response that is read, bytes.
 const MAX_BODY_BYTES: usize = 64 << 10;
-/// The vendor has this long to answer.
+/// Time limit of the vendor's response.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes and checks tokens. A restart of the daemon voids them all.
@@ -40,7 +41,7 @@ impl Default for Tokens {
 }
 
 impl Tokens {
-    /// A token that is good for `life` from `now_ms` (ms since 1970), and what it then opens.
+    /// Makes a token that is valid for `life` from `now_ms` (ms since 1970) and gives `grant`.
     pub fn mint(&self, now_ms: i64, life: Duration, grant: &Grant) -> String {
         let until = now_ms.saturating_add(i64::try_from(life.as_millis()).unwrap_or(i64::MAX));
         let nonce: u64 = rand::random();
@@ -49,10 +50,10 @@ impl Tokens {
         format!("stk.{claim}.{}", hex::encode(self.tag(&claim)))
     }
 
-    /// What a token that is ours and still good opens.
+    /// What a valid token of this daemon permits.
     ///
     /// # Errors
-    /// Why it opens nothing, in the vendor's words.
+    /// Why the token is invalid, in the vendor's wording.
     pub fn check(&self, token: &str) -> Result<Grant, &'static str> {
         self.check_at(token, crate::base::time::unix_ms())
     }
@@ -64,7 +65,7 @@ impl Tokens {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).map_err(|_| INVALID)?;
         mac.update(claim.as_bytes());
         mac.verify_slice(&tag).map_err(|_| INVALID)?;
-        // The name of a key may have dots.
+        // The name of a key may contain dots.
         let mut parts = claim.splitn(5, '.');
         let until = parts.next().and_then(|until| i64::from_str_radix(until, 16).ok()).ok_or(INVALID)?;
         let gateway = parts.next() == Some("1");
@@ -75,7 +76,7 @@ impl Tokens {
     }
 
     fn tag(&self, claim: &str) -> Vec<u8> {
-        // A key of any length is a key to HMAC.
+        // HMAC accepts keys of any length.
         Hmac::<Sha256>::new_from_slice(&self.secret).map_or(Vec::new(), |mut mac| {
             mac.update(claim.as_bytes());
             mac.finalize().into_bytes().to_vec()
@@ -83,31 +84,32 @@ impl Tokens {
     }
 }
 
-/// What a token opens beside the proxy itself: no more than the key that it was made with.
+/// What a token permits besides the proxy itself; never more than the key that it was made with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// `llm_gateway` too.
+    /// Set if `llm_gateway` may be used.
     pub gateway: bool,
-    /// How long its session may last.
+    /// Maximum duration of the session.
     pub session: Duration,
-    /// The name of the key that it was made with, where one was needed.
+    /// Name of the key that the token was made with, if one was needed.
     pub key: Option<Arc<str>>,
 }
 
-/// What the token endpoint answers.
+/// The response of the token endpoint.
 #[derive(Debug, PartialEq)]
 pub enum TokenAnswer {
     /// 200.
     Token(Value),
-    /// A parameter is wrong: the vendor's 422, with this body.
+    /// A parameter is wrong: status 422 as the vendor sends it, with this body.
     Unprocessable(Value),
-    /// What the vendor answered: status and body, as they came.
+    /// The vendor's response, with its status and body unchanged.
     Vendor(u16, Vec<u8>),
-    /// The vendor is not to be had.
+    /// The vendor could not be reached.
     Unavailable(String),
 }
 
-/// Answers `GET /v3/token` with `query` and `headers`; `gateway`: the caller may ask models; `key`: its key's name.
+/// Answers `GET /v3/token` with `query` and `headers`. `gateway`: the caller may ask models. `key`: name of the
+/// caller's key.
 pub async fn answer(
     query: &str,
     headers: &HeaderMap,
@@ -156,7 +158,7 @@ fn mint(query: &str, tokens: &Tokens, now_ms: i64, gateway: bool, key: Option<Ar
     }
 }
 
-/// Asks the vendor, with the client's query and `Authorization`.
+/// Requests a token from the vendor, with the client's query and `Authorization`.
 async fn ask(query: &str, headers: &HeaderMap, url: &str) -> Result<(u16, Vec<u8>), HttpError> {
     let mut url = url::Url::parse(url).map_err(HttpError::no_client)?;
     url.set_query(Some(query));

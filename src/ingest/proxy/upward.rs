@@ -1,6 +1,6 @@
-//! The relay's way up: from the client to the vendor. And what ends either way.
+//! Relays from the client to the vendor, and says what ended either direction.
 //!
-//! Knows of the client's frames only `Terminate`, and whether turns are to be formatted.
+//! Of the client's frames it reads only `Terminate`, and whether turns are to be formatted.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,13 +10,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::Metrics;
 use crate::base::ws::{Incoming, ReadHalf, WriteHalf, WsError};
 
-/// Messages written in one go, if they are there.
+/// Maximum number of available messages that are written at once.
 pub(super) const BATCH: usize = 32;
 
 /// What ended one direction.
 pub(super) enum Stopped {
     ClientGone,
-    /// The session has the most bytes in flight.
+    /// The limit on bytes in flight is reached, and this session has the most.
     Evicted,
     ClientBroke(String),
     UpstreamClosed {
@@ -30,12 +30,12 @@ pub(super) enum Stopped {
     Killed,
 }
 
-/// How a session ends whose client socket failed.
+/// The end after the client's socket failed.
 pub(super) fn client_lost(error: &WsError) -> Stopped {
     if matches!(error, WsError::Evicted) { Stopped::Evicted } else { Stopped::ClientGone }
 }
 
-/// Whether turns are formatted from this frame of the client on, where it says so.
+/// Whether turns are formatted from this frame of the client on; `None` if the frame does not say.
 fn formats(text: &str) -> Option<bool> {
     #[derive(Deserialize)]
     struct Update<'a> {
@@ -50,7 +50,7 @@ fn formats(text: &str) -> Option<bool> {
     update.format_turns.filter(|_| update.kind == "UpdateConfiguration")
 }
 
-/// From the client to the vendor.
+/// Relays from the client to the vendor.
 pub(super) async fn up<C, U>(
     client: &mut ReadHalf<C>,
     upstream: &mut WriteHalf<U>,

@@ -14,7 +14,7 @@ const MAX_ITEMS: usize = 64;
 
 #[derive(Default)]
 pub(super) struct Items {
-    /// In order of arrival.
+    /// The items in order of arrival.
     items: Vec<Item>,
     version: u64,
 }
@@ -29,15 +29,15 @@ pub(super) struct Item {
     previous: Option<String>,
     /// Set if it is speech whose transcript is expected.
     expected: bool,
-    /// In order of time.
+    /// The item's segments in order of time.
     segments: Vec<Segment>,
     transcript: Option<Transcript>,
     /// The model's text by content part, and its speaker label; empty and `None` if the item is not the model's.
     answer: BTreeMap<u64, String>,
     label: Option<&'static str>,
-    /// Set if no transcript will come: the segments are all there is.
+    /// Set if no transcript will come; the turn then consists of the segments.
     given_up: bool,
-    /// Set once its turn was sent.
+    /// Set once the item's turn was sent.
     done: bool,
 }
 
@@ -240,17 +240,17 @@ impl Items {
 }
 
 impl Item {
-    /// Returns true if its turn was sent, or waits only for other items.
+    /// Returns true if the item's turn was sent, or waits only for other items.
     pub(super) fn said(&self) -> bool {
         self.done || self.transcript.is_some()
     }
 
-    /// Returns true if it has final speech that was not sent.
+    /// Returns true if the item has final speech that was not sent.
     fn waits(&self) -> bool {
         !self.done && (self.transcript.is_some() || !self.segments.is_empty())
     }
 
-    /// Returns true if it waits only for items before it.
+    /// Returns true if the item waits only for items before it.
     fn is_ready(&self) -> bool {
         self.waits() && (self.transcript.is_some() || self.given_up)
     }

@@ -69,7 +69,7 @@ pub(super) fn explain<'a, T: Deserialize<'a>>(what: &str, frame: &'a str) -> Dec
         let error = DecodeError::new(ErrorCode::BadField, format!("{path}.{name}: given more than once"));
         return error.at(Fault::Duplicate(field(name)));
     }
-    // Replaces the type names of serde by ours.
+    // Replaces serde's type names by the names that this project uses.
     let expected = match inner.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected) {
         "a boolean" => "true or false",
         "a sequence" => "an array",
@@ -135,7 +135,7 @@ fn locate<'v>(what: &str, steps: &[Step], object: &'v serde_json::Map<String, Va
     (text, at)
 }
 
-/// A short form of a value. It repeats no sentence of a call.
+/// A short form of a value that does not repeat a sentence of a call.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),

@@ -2,7 +2,7 @@
 //! with a fraction. Null is read by `Option`, as absent. A value that cannot be read is an error that says what was
 //! expected; [`super::salvage()`] decides how much of the frame is dropped for it.
 //!
-//! Knows no vendor, and none of our own frames: those are read strictly (`super::strict`).
+//! Knows no vendor, and not Sidetone's own frames, which are read strictly (`super::strict`).
 
 use std::borrow::Cow;
 use std::fmt;

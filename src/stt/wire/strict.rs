@@ -1,4 +1,4 @@
-//! Reads our own frames (those of `sidetone`, and `end` and `meta` in every dialect). Their authors can read our
+//! Reads Sidetone's own frames (those of `sidetone`, and `end` and `meta` in every dialect). Their authors can read the
 //! errors, so a wrong type is an error and nothing is guessed.
 
 use std::fmt;
@@ -10,7 +10,7 @@ use super::fields::MAX_INTEGER;
 use crate::stt::DecodeError;
 use crate::types::{EndScope, JsonMap, SttEvent};
 
-/// A string that borrows from the frame where it has no escapes.
+/// A string, borrowed from the frame if it has no escapes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::stt) struct Text<'a>(pub Cow<'a, str>);
 
