@@ -6,15 +6,15 @@ use crate::llm::Class;
 /// Why a request has no answer, or an attempt failed. The names are part of the wire contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// No connection.
+    /// The connection to the vendor could not be made.
     Refused,
-    /// A timeout or the deadline ended it.
+    /// A timeout or the deadline was reached.
     Timeout,
     /// The vendor failed.
     UpstreamError,
     /// The vendor does not accept the endpoint's key.
     UpstreamAuth,
-    /// A rate limit, of the configuration or of the vendor.
+    /// A rate limit of the configuration or of the vendor is reached.
     RateLimited,
     /// The vendor's quota or spending limit is used up.
     QuotaExhausted,
@@ -24,17 +24,17 @@ pub enum Code {
     Malformed,
     /// The answer is not valid under the requested schema.
     SchemaMismatch,
-    /// No such model, here or at the vendor.
+    /// The model does not exist in the configuration or at the vendor.
     ModelNotFound,
     /// The candidate cannot do what the request asks for.
     Unsupported,
-    /// The request is invalid, by our own rules or the vendor's.
+    /// The request is invalid by the daemon's rules or the vendor's.
     InvalidRequest,
-    /// A schema, an answer or its check is over a limit on work.
+    /// A schema, an answer or its check exceeds a limit on work.
     TooComplex,
     /// An endpoint, or this daemon, has no capacity now.
     Overloaded,
-    /// A cap on money is reached.
+    /// A spending limit is reached.
     BudgetExhausted,
     /// The vendor withheld the answer.
     ContentFiltered,

@@ -1,5 +1,5 @@
-//! Errors of a request and failures of its attempts. Does not know which HTTP status our own API answers with, nor
-//! which limit or endpoint caused a failure.
+//! Errors of a request and failures of its attempts. Knows no HTTP status of the daemon's own API, and not which limit
+//! or endpoint caused a failure.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -21,7 +21,7 @@ pub struct AttemptFailure {
     pub code: Code,
     /// Why the attempt was made; `None` if the candidate was passed over without an attempt.
     pub why: Option<Why>,
-    /// What happened; may contain the vendor's words. Meant for the caller, not for third parties.
+    /// What happened. May contain text of the vendor, so it is shown only to the caller.
     pub message: String,
 }
 
@@ -91,7 +91,7 @@ impl GatewayError {
         self.0.code
     }
 
-    /// What happened, in our own words: contains no text of a call, no words of a vendor and no secret.
+    /// What happened, without any text of a call or of a vendor and without a secret.
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -144,7 +144,7 @@ pub(in crate::gateway) struct Failure {
     pub(in crate::gateway) temporary: bool,
     /// True if the vendor may have failed because it does not support the schema mode that was used.
     pub(in crate::gateway) maybe_schema: bool,
-    /// True if nothing was sent and the message is our own.
+    /// True if nothing was sent and the message contains no text of the vendor.
     pub(in crate::gateway) unsent: bool,
 }
 

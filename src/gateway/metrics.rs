@@ -257,12 +257,12 @@ impl Metrics {
         self.shifts.get_or_create(&ShiftLabels { endpoint: Arc::clone(endpoint), cause }).inc();
     }
 
-    /// An answer had this many implausible token counts.
+    /// Counts this many implausible token counts in an answer.
     pub(in crate::gateway) fn implausible(&self, endpoint: &Arc<str>, counts: u64) {
         self.implausible.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).inc_by(counts);
     }
 
-    /// A vendor's prompt cache had less of a prompt than the request before left there.
+    /// Counts a prompt of which the vendor's prompt cache had less than the request before wrote.
     pub(in crate::gateway) fn cache_missed(&self, endpoint: &Arc<str>) {
         self.cache_missed.get_or_create(&EndpointLabels { endpoint: Arc::clone(endpoint) }).inc();
     }

@@ -1,9 +1,9 @@
-//! The LLM gateway: resolves a name to a model and a model to its endpoints, and sends one request to as many of them
-//! as it takes to get an answer.
+//! The LLM gateway: resolves a name to a model and a model to its endpoints, and sends a request to one endpoint after
+//! the other until one answers.
 //!
 //! Five rooms, each of which knows only those before it: [`admission`], [`transport`], [`catalogue`], [`attempt`],
 //! [`schedule`]. Knows no client's protocol and no session. Callers ask with [`Gateway::complete`] and
-//! [`Gateway::stream`]. Reports every HTTP call that it makes to a [`Recorder`].
+//! [`Gateway::stream`]. Reports every HTTP request that it makes to a [`Recorder`].
 
 mod admission;
 mod answer;
@@ -105,15 +105,15 @@ impl Gateway {
         self.inner.reloaded.notify_one();
     }
 
-    /// Replaces the caps on money, in US dollars. `spent_today` is the amount spent since the start of the UTC day, in
-    /// pico-dollars. Does nothing if the gateway was built without a budget.
+    /// Replaces the spending limits, in US dollars. `spent_today` is the amount spent since the start of the UTC day,
+    /// in pico-dollars. Does nothing if the gateway was built without a budget.
     pub fn cap(&self, usd_per_call: Option<f64>, usd_per_day: Option<f64>, spent_today: i64) {
         if let Some(budget) = &self.inner.shared.budget {
             budget.cap(usd_per_call, usd_per_day, spent_today);
         }
     }
 
-    /// Sets what was spent today, pico-dollars, once it is known; until then [`UNKNOWN_SPENT`] stands for it.
+    /// Sets the amount spent today, in pico-dollars, once it is known; until then [`UNKNOWN_SPENT`] is used.
     pub fn learn_spent(&self, today: i64) {
         if let Some(budget) = &self.inner.shared.budget {
             budget.learn(today);

@@ -1,4 +1,4 @@
-//! The seam between the gateway and the owner of the ledger.
+//! The interface between the gateway and the owner of the ledger.
 
 use crate::types::{AttemptBegun, AttemptDone, RequestDone};
 

@@ -1,4 +1,4 @@
-//! What the gateway is asked.
+//! A request to the gateway.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -158,7 +158,7 @@ impl Spec {
         Ok(Self { source, window, render })
     }
 
-    /// The same for a model with room for `room` tokens: if no window is named, the oldest turns that do not adapt are
+    /// The same for a model with room for `room` tokens: if no window is named, the oldest turns that do not fit are
     /// left out.
     #[must_use]
     pub fn fitting(&self, room: Option<usize>) -> Self {
@@ -249,7 +249,7 @@ impl Spec {
     }
 }
 
-/// The conversation that a request brings or names: which turns it wants of it, and the turns.
+/// The conversation of a request: which of its turns the request wants, and the turns.
 #[derive(Debug, Clone)]
 pub struct Conversation {
     pub spec: Spec,

@@ -1,4 +1,4 @@
-//! How a vendor wants requests to be authenticated, as a description: the transport does it.
+//! Describes how a vendor authenticates requests. The transport does it.
 //!
 //! Knows no key and no clock.
 
@@ -25,9 +25,9 @@ pub enum AuthScheme {
 /// A header with the endpoint's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyHeader {
-    /// In lower case.
+    /// The header's name, in lower case.
     name: &'static str,
-    /// Stands before the key.
+    /// Text before the key.
     prefix: &'static str,
 }
 

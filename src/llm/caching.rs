@@ -1,27 +1,26 @@
 //! Prompts whose beginning many requests share, and what vendors' prompt caches do with it.
 //!
-//! Knows no vendor: each vendor's file says which cache a model has and how a mark is spelled. Knows no clock either:
-//! [`PromptCache::plan`] is told how long ago what was sent.
+//! Knows no vendor: each vendor's file says which cache a model has and how a prefix is marked. Knows no clock: the
+//! caller of [`PromptCache::plan`] says how long ago earlier requests were sent.
 
 use std::sync::Arc;
 
 use super::{ChatRequest, Content, Text};
 
-/// Bytes of a prompt that are taken for one token. Low, so that a prefix a little under the floor is marked: vendors
-/// ignore such a mark, and it costs nothing.
+/// Assumed number of prompt bytes per token. It is low, so that a prefix slightly below the minimum is marked too:
+/// vendors ignore such a mark, and it costs nothing.
 const BYTES_PER_TOKEN: u64 = 3;
 
-/// A text of a prompt that is made of several, without anything between them.
+/// One of the texts that form a prompt, with nothing between them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Block {
-    /// The text.
     pub text: Text,
     /// Set if a prefix that later requests repeat byte by byte ends here.
     pub ends_prefix: bool,
 }
 
 impl Block {
-    /// A block in the middle of a prompt.
+    /// A block that ends no shared prefix.
     pub fn new(text: impl Into<Text>) -> Self {
         Self { text: text.into(), ends_prefix: false }
     }
@@ -30,7 +29,7 @@ impl Block {
 /// What is known of the requests that share a prefix with this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caching {
-    /// The same for all requests about one call: vendors send requests with the same key to the same machine.
+    /// The same for all requests about one call: vendors route requests with the same key to the same machine.
     pub key: Arc<str>,
     /// Set if no later request will have this prefix.
     pub last: bool,
@@ -39,24 +38,24 @@ pub struct Caching {
 /// The prompt cache of a model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PromptCache {
-    /// The shortest prefix that is kept, in tokens.
+    /// The shortest prefix that the cache keeps, in tokens.
     pub floor_tokens: u64,
     /// How long a prefix is kept after its last use, ms.
     pub ttl_ms: u64,
-    /// Price of a token that is written, as a multiple of an ordinary one.
+    /// Price of a token that is written to the cache, as a multiple of an ordinary prompt token's.
     pub write: f64,
-    /// Price of a token that is read, as a multiple of an ordinary one.
+    /// Price of a token that is read from the cache, as a multiple of an ordinary prompt token's.
     pub read: f64,
-    /// Set if only marked prefixes are kept and found; otherwise the vendor finds the longest one by itself.
+    /// Set if the cache keeps and finds only marked prefixes; otherwise the vendor finds the longest prefix by itself.
     pub marked: bool,
 }
 
 /// Positions of the marked blocks of a request: at most two, in order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Marks {
-    /// The block at which a prefix ends that an earlier request wrote.
+    /// The block that ends a prefix which an earlier request wrote to the cache.
     pub read: Option<usize>,
-    /// The block at which the prefix ends that this request writes.
+    /// The block that ends the prefix which this request writes to the cache.
     pub write: Option<usize>,
 }
 
@@ -67,7 +66,7 @@ impl Marks {
     }
 }
 
-/// How many bytes of a prompt stand before the end of each of its blocks.
+/// Number of bytes of a prompt up to the end of each of its blocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     ends: Vec<u64>,
@@ -95,35 +94,34 @@ impl Layout {
     }
 }
 
-/// The newest of the earlier requests with the same key to the same model.
+/// The newest earlier request with the same key to the same model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Before {
-    /// Bytes of the prefix that the cache has of it.
+    /// Bytes of its prefix that the cache keeps.
     pub bytes: u64,
-    /// How long ago it was, ms.
+    /// Time since that request, ms.
     pub age_ms: u64,
-    /// Time between it and the one before it, ms.
+    /// Time between that request and the one before it, ms.
     pub gap_ms: Option<u64>,
 }
 
-/// What is asked of a prompt cache, and expected of it.
+/// How a request uses a prompt cache.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// The blocks that are marked.
     pub marks: Marks,
-    /// Set if the prefix of the request before should be found.
+    /// Set if the cache should have the prefix of the request before.
     pub reads: bool,
-    /// Bytes of the prefix that the cache has afterwards; 0 for none.
+    /// Bytes of the prefix that the cache keeps after the request; 0 for none.
     pub keeps: u64,
 }
 
 impl PromptCache {
-    /// A cache that finds the longest prefix by itself, of a model about which nothing else is known. Vendors say that it
-    /// lives for "minutes"; five are counted on.
+    /// A cache that finds the longest prefix by itself, for a model about which nothing else is known. Vendors say that
+    /// it keeps prefixes for "minutes"; five are assumed.
     pub const IMPLICIT: Self = Self { floor_tokens: 1_024, ttl_ms: 5 * 60_000, write: 1.0, read: 0.1, marked: false };
 
-    /// Takes the factors from prices of a token. A price that only repeats that of an ordinary token says nothing: it is
-    /// what a price that is left out counts as.
+    /// Takes the factors from prices per token. A cache price that equals the ordinary price is ignored, because a
+    /// price that is left out has that value too.
     pub fn apply_prices(&mut self, input: i64, cached: i64, cache_write: i64) {
         #[expect(clippy::cast_precision_loss, reason = "a factor wants no more")]
         let factor = |price: i64| price as f64 / input as f64;
@@ -135,9 +133,9 @@ impl PromptCache {
         }
     }
 
-    /// Decides what is marked. A prefix is looked for where the request before wrote one and it still lives, and written
-    /// only if it is long enough to be kept and will probably be read: the next request is expected as soon after this
-    /// one as the quicker of the last two came. A call's last request writes nothing.
+    /// Decides which blocks are marked. The cache is asked for a prefix if the request before wrote one that has not
+    /// expired. A prefix is written only if it is long enough to be kept and will probably be read: the next request is
+    /// expected after the shorter of the last two intervals. The last request of a call writes nothing.
     pub fn plan(&self, layout: &Layout, before: Option<Before>, last: bool) -> Plan {
         let is_kept = |position: &usize| {
             layout.ends.get(*position).is_some_and(|bytes| bytes / BYTES_PER_TOKEN >= self.floor_tokens)

@@ -18,7 +18,7 @@ pub(super) static COHERE: Cohere = Cohere;
 #[derive(Debug)]
 pub(super) struct Cohere;
 
-/// Cohere accepts any id, and tells calls apart by it.
+/// Cohere accepts any id, and distinguishes calls by it.
 const IDS: IdRule = IdRule { fits: |id| !id.is_empty(), length: 24 };
 
 /// Native fields of the API, passed through unchanged.
@@ -163,7 +163,7 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
         let Tool::Function(function) = tool else {
             return Err(Unsupported("Cohere takes no tools but functions".to_owned()));
         };
-        // If a certain function must be called, only that one is offered.
+        // If one named function must be called, only that function is offered.
         if matches!(&request.tool_choice, Some(ToolChoice::Named(name)) if *name != function.name) {
             continue;
         }

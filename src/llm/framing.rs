@@ -1,4 +1,4 @@
-//! How a vendor cuts a stream into events, as a name: the transport does it.
+//! Names how a vendor splits a stream into events. The transport does it.
 
 /// A framing of streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,6 +8,6 @@ pub enum Framing {
     /// AWS event streams, `application/vnd.amazon.eventstream`. An event's name is its `:event-type`, its
     /// `:exception-type` or its `:error-code`.
     AwsEventStream,
-    /// One JSON document a line. Events have no name.
+    /// One JSON document per line. Events have no name.
     JsonLines,
 }

@@ -1,5 +1,5 @@
-//! LLM vendors' wire formats, sans-IO: canonical requests in, bodies out; bodies and stream events in, canonical
-//! answers out.
+//! LLM vendors' wire formats, sans-IO: canonical requests are encoded into bodies; bodies and stream events are decoded
+//! into canonical answers.
 //!
 //! Knows no socket, no clock, no host of a URL and no configuration. To add a vendor, add one file here with a
 //! [`Provider`], one line in [`PROVIDERS`], and one folder of fixtures under `tests/golden/llm/`, which the golden test

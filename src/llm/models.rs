@@ -36,10 +36,10 @@ pub struct Traits {
     pub parameters: Option<Vec<String>>,
 }
 
-/// How long before its retirement a model is warned about.
+/// A warning about a model's retirement begins this long before it, ms.
 const NOTICE_MS: i64 = 30 * 24 * 60 * 60 * 1000;
 
-/// Returns true if a model that retires at `retires_ms` is warned about at `now_ms`.
+/// Returns true if at `now_ms` there must be a warning about a model that retires at `retires_ms`.
 pub fn retires_soon(retires_ms: i64, now_ms: i64) -> bool {
     retires_ms - now_ms < NOTICE_MS
 }

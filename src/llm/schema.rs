@@ -1,5 +1,5 @@
-//! Answers under a JSON schema: the validator, what a caller's schema may be, and the words that ask for it where the
-//! vendor has no mode of its own.
+//! Answers under a JSON schema: the validator, the limits on a caller's schema, and the instruction that asks for JSON
+//! if the vendor has no schema mode.
 //!
 //! Never fetches anything: a remote `$ref` is refused.
 
@@ -24,15 +24,15 @@ pub const MAX_SCHEMA_BYTES: usize = 64 * 1024;
 /// Deepest schema of a caller.
 pub const MAX_SCHEMA_DEPTH: usize = 32;
 
-/// Limits of compiling a schema. Its cost is bounded ahead by the limits on the schema itself.
+/// Limits of compiling a schema. The limits on the schema itself bound its cost in advance.
 pub const COMPILING: Limits = Limits {
     steps: Bound::new("compiling_steps", 10_000_000),
     bytes: Bound::new("compiling_bytes", 64 * 1024 * 1024),
     time: Bound::new("compiling_ms", 10_000),
 };
 
-/// Limits of checking one answer under a schema, including parsing and repairing it. The validator may keep an error of
-/// about 300 bytes for each step, also where none is wanted.
+/// Limits of checking one answer against a schema, including parsing and repairing it. The validator may keep an error
+/// of about 300 bytes for each step, even if the caller wants no errors.
 pub const CHECKING: Limits = Limits {
     steps: Bound::new("answer_steps", 250_000),
     bytes: Bound::new("answer_memory_bytes", 64 * 1024 * 1024),
@@ -42,22 +42,22 @@ pub const CHECKING: Limits = Limits {
 /// Why a schema cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
-    /// More than [`MAX_SCHEMA_BYTES`].
+    /// The schema is larger than [`MAX_SCHEMA_BYTES`].
     #[error("schema has {0} bytes; at most {MAX_SCHEMA_BYTES} are allowed")]
     TooLarge(usize),
-    /// Deeper than [`MAX_SCHEMA_DEPTH`].
+    /// The schema is nested deeper than [`MAX_SCHEMA_DEPTH`].
     #[error("schema is nested deeper than {MAX_SCHEMA_DEPTH} levels")]
     TooDeep,
     /// Compiling it, or applying it to a value, is over a limit.
     #[error("too_complex: the schema is {0}")]
     TooComplex(Exceeded),
-    /// A `$ref` that leads out of the schema.
+    /// A `$ref` refers to something outside the schema.
     #[error("schema has the remote $ref {0:?}; only references within the schema (\"#…\") are allowed")]
     RemoteRef(String),
-    /// No valid JSON schema.
+    /// The value is not a valid JSON schema.
     #[error("no valid JSON schema: {message}")]
     Invalid {
-        /// JSON pointer to the wrong part, where it is known.
+        /// JSON pointer to the invalid part, if known.
         at: Option<String>,
         /// What is wrong.
         message: String,
@@ -68,9 +68,9 @@ pub enum SchemaError {
 const ADDRESS: &str = "https://schema.invalid/";
 /// Address of the schema `{"not": {"$ref": ADDRESS}}`. Under `not`, the validator stops at the first error and keeps none.
 const DENIED: &str = "https://denied.schema.invalid/";
-/// Errors that a model is shown at most.
+/// Maximum number of errors that are shown to a model.
 const MAX_ERRORS: usize = 5;
-/// Maximum length of an error's place and of its message, bytes.
+/// Maximum length of an error's location and of its message, bytes.
 const MAX_ERROR_BYTES: usize = 300;
 /// Maximum memory for errors, bytes: the validator collects all of them before [`MAX_ERRORS`] are picked.
 const MAX_ERRORS_BYTES: u64 = 16 * 1024 * 1024;
@@ -100,12 +100,12 @@ impl std::fmt::Debug for Validator {
     }
 }
 
-/// What a text is under a schema.
+/// The result of checking a text against a schema.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// It is JSON and valid; this is its text, repaired where that was needed, and what it says.
+    /// The text is valid JSON under the schema: the text, repaired if necessary, and its value.
     Valid(String, Value),
-    /// It is not, and this is why: for the model, in its own terms (it may quote the answer).
+    /// The text is not valid. The reason is written for the model and may quote its answer.
     Invalid(String),
 }
 
@@ -113,7 +113,7 @@ impl Validator {
     /// Compiles a schema.
     ///
     /// # Errors
-    /// It is too large, too deep or too complex, refers out of itself, or is none.
+    /// The schema is too large, too deep, too complex or invalid, or refers to something outside itself.
     pub fn compile(schema: &Value) -> Result<Self, SchemaError> {
         check_limits(schema)?;
         let graph = Graph::of(schema)?;
@@ -137,7 +137,7 @@ impl Validator {
         values.saturating_mul(graph.reach.saturating_add(2)).saturating_add(matching).saturating_add(repair::work(text))
     }
 
-    /// Checks a model's text, repairing nearly-JSON first.
+    /// Checks a model's text; almost valid JSON is repaired first.
     ///
     /// # Errors
     /// The budget is used up, or schema and answer are nested too deep.
@@ -152,7 +152,7 @@ impl Validator {
         self.errors(&value, budget).map(Verdict::Invalid)
     }
 
-    /// Estimated memory, bytes; rather too high. Grows as its patterns match text.
+    /// Estimated memory, bytes; an upper estimate. Grows as its patterns match text.
     pub fn footprint(&self) -> u64 {
         let graph = &self.0.graph;
         let matched = self.0.matched.load(Ordering::Relaxed).saturating_mul(MATCHED_BYTES);
@@ -199,7 +199,7 @@ impl Validator {
 pub fn compiling_work(schema: &Value) -> u64 {
     /// Steps for one value, to which the meta-schema is applied.
     const STEPS: u64 = 60;
-    /// Counting stops here: far more than a schema within its limits has.
+    /// Counting stops at this number of values, far more than a schema within its limits has.
     const ENOUGH: u64 = 1_000_000;
     fn count(value: &Value, sum: &mut u64) {
         if *sum > ENOUGH {
@@ -231,7 +231,7 @@ fn shortened(mut text: String) -> String {
     text
 }
 
-/// The errors that have no other as their cause, [`MAX_ERRORS`] at most.
+/// The errors that are not caused by another error, at most [`MAX_ERRORS`].
 fn collect_leaves<'e, 's, 'v>(error: &'e ValidationError<'s, 'v>, into: &mut Vec<&'e ValidationError<'s, 'v>>) {
     if into.len() >= MAX_ERRORS {
         return;
@@ -244,7 +244,7 @@ fn collect_leaves<'e, 's, 'v>(error: &'e ValidationError<'s, 'v>, into: &mut Vec
     }
 }
 
-/// Loads nothing: the validator would read files.
+/// Loads nothing: without it, the validator would read files.
 struct Nothing;
 
 impl UrlLoader for Nothing {
@@ -263,11 +263,11 @@ fn invalid(error: &CompileError) -> SchemaError {
             return SchemaError::Invalid { message: format!("{place}{}", first.kind), at: Some(at) };
         }
     }
-    // The address is ours and says nothing to the reader.
+    // The address is internal and means nothing to the reader.
     SchemaError::Invalid { at: None, message: format!("{error:#}").replace(ADDRESS, "") }
 }
 
-/// The JSON pointer of the first member that `wanted` says yes to.
+/// The JSON pointer of the first member that `wanted` accepts.
 pub(crate) fn pointer_to(value: &Value, wanted: &dyn Fn(&str, &Value) -> bool) -> Option<String> {
     let below = |key: &str, value: &Value| {
         let step = format!("/{}", key.replace('~', "~0").replace('/', "~1"));
@@ -283,7 +283,7 @@ pub(crate) fn pointer_to(value: &Value, wanted: &dyn Fn(&str, &Value) -> bool) -
 /// Checks size, depth and references of a caller's schema.
 ///
 /// # Errors
-/// As [`Validator::compile`], but for validity.
+/// As [`Validator::compile`], except for validity.
 pub fn check_limits(schema: &Value) -> Result<(), SchemaError> {
     fn walk(value: &Value, depth: usize) -> Result<(), SchemaError> {
         if depth > MAX_SCHEMA_DEPTH {
@@ -311,8 +311,8 @@ pub fn check_limits(schema: &Value) -> Result<(), SchemaError> {
     if bytes > MAX_SCHEMA_BYTES { Err(SchemaError::TooLarge(bytes)) } else { Ok(()) }
 }
 
-/// The instruction that stands for a schema mode which the vendor lacks. Constant for a schema, so that it never breaks
-/// a cached prefix.
+/// The instruction in the prompt that replaces a schema mode which the vendor lacks. It is the same for each use of a
+/// schema, so that a cached prefix stays valid.
 pub fn instruction(schema: &Value) -> String {
     format!(
         "Answer with one JSON value and nothing else: no explanation, no code fence. It must be valid under this JSON \
@@ -320,7 +320,7 @@ pub fn instruction(schema: &Value) -> String {
     )
 }
 
-/// What the model is told after an answer that was not valid.
+/// The message to the model after an invalid answer.
 pub fn repair_request(errors: &str) -> String {
     format!(
         "That answer is not valid under the schema:\n{errors}\nAnswer again with the corrected JSON value and nothing \

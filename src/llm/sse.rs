@@ -3,7 +3,7 @@
 //!
 //! Does not know the meaning of the data.
 
-/// Longest event that is accepted, in bytes. An LLM's stream has no longer ones.
+/// Longest event that is accepted, in bytes. No LLM's stream has longer events.
 pub const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
 
 /// An event longer than [`MAX_EVENT_BYTES`].
@@ -35,7 +35,7 @@ pub struct Parser {
 pub struct Event<'a> {
     /// The `event:` field.
     pub name: &'a str,
-    /// The `data:` lines, joined by line breaks. They may not be UTF-8; the reader must check that.
+    /// The `data:` lines, joined by line breaks. They may not be UTF-8; the caller must check that.
     pub data: &'a [u8],
 }
 
@@ -63,8 +63,8 @@ impl Parser {
         Some(Event { name: &self.event, data: &self.data })
     }
 
-    /// To be called at the end of the stream: an event whose closing empty line is missing, as some servers leave it
-    /// out.
+    /// Must be called at the end of the stream. Returns a last event without its closing empty line, which some servers
+    /// leave out.
     pub fn finish(&mut self) -> Option<Event<'_>> {
         if self.buffer.len() > self.read {
             self.buffer.push(b'\n');

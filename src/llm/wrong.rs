@@ -1,4 +1,4 @@
-//! What is wrong with a request: where, what was found and what is allowed. Knows no status code.
+//! An invalid request: which field, what was found and what is allowed. Knows no status code.
 
 use std::fmt::Display;
 
@@ -31,7 +31,7 @@ impl RequestError {
     }
 }
 
-/// Replaces the type names of serde by ours.
+/// Replaces serde's type names by plain ones.
 fn in_words(message: &str) -> String {
     let Some((found, rest)) = message.rsplit_once(", expected ") else { return message.to_owned() };
     let (expected, place) = rest.split_at(rest.find(" at line ").unwrap_or(rest.len()));

@@ -1,8 +1,8 @@
-//! Caps on money, per call and per day: money is reserved before each attempt, settled after it, and released if the
-//! attempt cost nothing. Concurrent requests cannot overspend together.
+//! Spending limits, per call and per day: money is reserved before each attempt, settled after it, and released if the
+//! attempt cost nothing. So concurrent requests together cannot exceed a limit.
 //!
-//! Knows no ledger and no model: the caller passes in what was spent before, and a model's price. A day is a UTC day.
-//! Where no price is known, nothing is counted.
+//! Knows no ledger and no model: the caller provides what was spent before, and a model's price. A day is a UTC day. If
+//! no price is known, nothing is counted.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +24,7 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Maximum number of calls whose sum is kept in memory; the sums of others are read again with [`SpentByCall`].
 const MAX_CALLS: usize = 65_536;
 
-/// Stands for an amount that is not known yet: more than any cap, so that no cap is overrun.
+/// Stands for an amount that is not known yet: larger than any limit, so that no limit is exceeded.
 pub const UNKNOWN_SPENT: i64 = i64::MAX / 4;
 
 /// Returns what a call has spent before, in pico-dollars.
@@ -33,10 +33,10 @@ pub type SpentByCall = Box<dyn Fn(&CallId) -> i64 + Send + Sync>;
 /// Returns the time, Unix ms.
 type Clock = Box<dyn Fn() -> i64 + Send + Sync>;
 
-/// The caps, and what is spent and reserved under them.
+/// The spending limits, and the amounts spent and reserved.
 pub struct Budget {
     clock: Clock,
-    /// Set if any cap is configured; without one, a request does not take the lock.
+    /// Set if any limit is configured; without one, a request does not take the lock.
     capped: AtomicBool,
     spent_by_call: SpentByCall,
     state: Mutex<State>,
@@ -86,11 +86,11 @@ pub(in crate::gateway) struct Pricing {
 
 /// Outcome of a request for money.
 pub(in crate::gateway) enum Reserved {
-    /// Nothing is capped, or no price is known.
+    /// Nothing is limited, or no price is known.
     Unneeded,
     /// The money is reserved.
     Money(Reservation),
-    /// Other requests hold what is left and may release it.
+    /// Other requests have reserved the rest and may release some of it.
     Later,
 }
 
@@ -108,14 +108,14 @@ struct Likely {
 
 enum Verdict {
     Reserved(Reservation),
-    /// Other requests hold what is left and may release it.
+    /// Other requests have reserved the rest and may release some of it.
     Wait,
     Refused(&'static str, i64),
 }
 
 impl Budget {
-    /// Creates the caps, in US dollars. `spent_today` and `spent_by_call` are the ledger's sums of earlier spending, in
-    /// pico-dollars.
+    /// Creates the limits, in US dollars. `spent_today` and `spent_by_call` are the ledger's sums of earlier spending,
+    /// in pico-dollars.
     pub fn new(
         usd_per_call: Option<f64>,
         usd_per_day: Option<f64>,
@@ -152,7 +152,7 @@ impl Budget {
         }
     }
 
-    /// Replaces the caps, in US dollars. While there was no cap, spending was not counted here: `spent_today` is the
+    /// Replaces the limits, in US dollars. Without a limit, spending was not counted here: `spent_today` is the
     /// ledger's sum of it, in pico-dollars.
     pub(in crate::gateway) fn cap(&self, usd_per_call: Option<f64>, usd_per_day: Option<f64>, spent_today: i64) {
         let mut state = self.state();
@@ -170,8 +170,8 @@ impl Budget {
         self.changed.notify_waiters();
     }
 
-    /// Replaces [`UNKNOWN_SPENT`] once the spending before the start is known: `today` is given, and that of calls is
-    /// read again.
+    /// Replaces [`UNKNOWN_SPENT`] once the earlier spending is known: `today` is the day's sum, and the sums of calls
+    /// are read again.
     pub(in crate::gateway) fn learn(&self, today: i64) {
         let mut state = self.state();
         state.day = (self.clock)() / DAY_MS;
@@ -195,7 +195,7 @@ impl Budget {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves once a reservation or a cap has changed since this call; `None` where nothing is capped.
+    /// Resolves once a reservation or a limit has changed since this call; `None` if nothing is limited.
     pub(in crate::gateway) fn watch(&self) -> Option<Notified<'_>> {
         self.capped.load(Ordering::Relaxed).then(|| self.changed.notified())
     }
@@ -222,7 +222,7 @@ impl Budget {
         }
     }
 
-    /// The error if money that other requests hold was not released in time.
+    /// The error if other requests did not release their reserved money in time.
     pub(in crate::gateway) fn held_by_others() -> GatewayError {
         let message = "other requests hold what is left of limits.usd_per_call or limits.usd_per_day";
         GatewayError::new(Code::BudgetExhausted, message).temporarily()
@@ -242,7 +242,7 @@ impl Budget {
         }
     }
 
-    /// Estimates the cost of an attempt; `None` where nothing is capped or no price is known.
+    /// Estimates the cost of an attempt; `None` if nothing is limited or no price is known.
     fn likely(&self, pricing: impl FnOnce() -> Option<Pricing>, request: &ChatRequest) -> Option<Likely> {
         if !self.capped.load(Ordering::Relaxed) {
             return None;
@@ -250,8 +250,8 @@ impl Budget {
         let Pricing { price, highest } = pricing()?;
         let tokens = TokenEstimate::of(request);
         let estimate = estimate(price, tokens);
-        // If the request does not limit its answer, the answer's length is a guess, and no request is refused for a
-        // guess: one token is assumed.
+        // If the request does not limit the length of its answer, that length is a guess, and a guess is no reason for
+        // a refusal: one token is assumed.
         let least = match request.max_tokens {
             Some(_) => estimate,
             None => self::estimate(price, TokenEstimate { output: 1, ..tokens }),

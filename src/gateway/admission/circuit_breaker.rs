@@ -14,14 +14,14 @@ use crate::gateway::code::Code;
 const THRESHOLD: u32 = 5;
 /// First duration of the open state.
 const FIRST: Duration = Duration::from_secs(2);
-/// Longest duration of the open state. DESIGN allows 15 s; a shorter time finds a recovered vendor sooner, at one
-/// request a probe.
+/// Longest duration of the open state. DESIGN allows 15 s; a shorter time notices a recovered vendor sooner, at the
+/// cost of one request per probe.
 const LONGEST: Duration = Duration::from_secs(8);
 
 /// Circuit breaker of one endpoint's model.
 #[derive(Debug, Default)]
 pub(in crate::gateway) struct CircuitBreaker {
-    /// Set if something has failed since the last success; only then is the state looked at.
+    /// Set if something has failed since the last success; only then is the state read.
     troubled: AtomicBool,
     state: Mutex<State>,
 }
@@ -46,7 +46,7 @@ struct Open {
 pub(in crate::gateway) enum Decision {
     /// The request may be sent.
     Send,
-    /// The request may be sent, as the probe that decides.
+    /// The request may be sent as the probe that decides whether the breaker closes.
     Probe,
     /// The request must not be sent for this long (zero: a probe is in progress); the newest failure had this code.
     Wait(Duration, Code),

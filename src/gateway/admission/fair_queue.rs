@@ -1,6 +1,7 @@
-//! The requests that wait for an endpoint: the keys take turns, and the requests of one key keep their order.
+//! The requests that wait for an endpoint, in a fair order: the keys take turns, and the requests of one key keep their
+//! order.
 //!
-//! Knows no limits and no clock, nor what a permit is: it asks its caller whether a request may go.
+//! Knows no limits, no clock and no meaning of a permit: its caller decides whether a request may be sent.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -53,7 +54,7 @@ impl<P> FairQueue<P> {
         let own = self.waiting.get(key).map_or(0, VecDeque::len);
         let longest = self.waiting.values_mut().max_by_key(|waiters| waiters.len());
         let Some(waiters) = longest.filter(|waiters| waiters.len() > own + 1) else { return false };
-        // Dropping its sender tells the waiter; the waiter removes itself from the counts.
+        // When its sender is dropped, the waiting request is refused and removes itself from the counts.
         drop(waiters.pop_back());
         true
     }

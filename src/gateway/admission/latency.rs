@@ -162,14 +162,14 @@ impl LatencyTracker {
     }
 }
 
-/// How many of an endpoint's requests may be hedged: one in twenty, and at most ten in a row.
+/// Limits how many of an endpoint's requests may be hedged: one in twenty, and at most ten in a row.
 #[derive(Debug, Default)]
 pub(in crate::gateway) struct HedgeAllowance(AtomicI32);
 
 impl HedgeAllowance {
     /// Requests per hedge: 5 %.
     const EACH: i32 = 20;
-    /// Maximum that is saved up, in requests: a slow minute after a quiet day must not double every request.
+    /// Maximum that is saved up, in requests: a slow minute after a day without hedges must not double every request.
     const SAVED: i32 = 10 * Self::EACH;
 
     /// Counts a request that goes out.

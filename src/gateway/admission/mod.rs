@@ -1,7 +1,8 @@
-//! Admission: whether a request may be sent to an endpoint now, or how long it waits. Concurrency, a fair queue, rates,
-//! the vendor's own limits, budgets of money, circuit breakers, and how fast each model has been.
+//! Admission: decides whether a request may be sent to an endpoint now, and how long it waits. It has concurrency
+//! limits, a fair queue, rates, the vendor's own limits, spending limits, circuit breakers, and the latency of each
+//! model.
 //!
-//! Knows no name that can be asked, no configuration file, no HTTP and no attempt: it is given estimates, prices and
+//! Knows no model name, no configuration file, no HTTP and no attempt: the caller provides estimates, prices and
 //! outcomes.
 
 pub(in crate::gateway) mod budget;

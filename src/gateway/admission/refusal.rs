@@ -34,6 +34,6 @@ impl Cause {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gateway) struct Refusal {
     pub(in crate::gateway) cause: Cause,
-    /// Time after which it may be admitted, where that is known.
+    /// Time after which it may be admitted, if known.
     pub(in crate::gateway) wait: Option<Duration>,
 }

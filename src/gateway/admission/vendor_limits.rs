@@ -14,7 +14,7 @@ use crate::llm::limits::{Limit, Unit};
 
 /// Probe an exhausted limit after at most this long, even if the vendor reports a later reset.
 const TRUST: Duration = Duration::from_secs(60);
-/// Upper bound on the time after which a limit is whole again.
+/// Upper bound on the time after which a limit is fully available again.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest wait that is honoured when a vendor asks for one.
 const COOLING: Duration = Duration::from_secs(60 * 60);
@@ -27,7 +27,7 @@ struct Bucket {
     unit: Unit,
     limit: f64,
     level: f64,
-    /// Amount that comes back per second until the limit is whole; 0 = all at once.
+    /// Amount that becomes available per second until the full limit is reached; 0 = all at once.
     refill: f64,
     at: Instant,
     whole_at: Instant,
@@ -45,8 +45,8 @@ impl Bucket {
         Self { unit: limit.unit, limit: whole, level: limit.remaining, refill, at: now, whole_at }
     }
 
-    /// Takes the vendor's newer report, which does not include the requests in progress: within one window, the lower
-    /// level is right.
+    /// Takes the vendor's newer report. It does not include the requests in progress, so within one window the lower
+    /// amount is used.
     fn update(&mut self, newer: Self) {
         let between = if newer.whole_at > self.whole_at {
             newer.whole_at - self.whole_at
@@ -97,7 +97,7 @@ impl Bucket {
             Duration::ZERO
         };
         if now >= self.whole_at {
-            // Nothing is known yet of the new window: it is assumed to be like the last one.
+            // Nothing is known about the new window: its limit is assumed to be that of the last one.
             self.level = self.limit;
             self.whole_at = now + if self.refill > 0.0 { more } else { TRUST };
         } else {
@@ -138,7 +138,7 @@ impl VendorLimits {
         self.any.load(Ordering::Acquire)
     }
 
-    /// Takes the limits that came with an answer.
+    /// Records the limits that a response reported.
     pub(in crate::gateway) fn learn(&self, limits: &[Limit], now: Instant) {
         if limits.is_empty() {
             return;
@@ -154,7 +154,7 @@ impl VendorLimits {
         self.any.store(true, Ordering::Release);
     }
 
-    /// Takes a wait that the vendor asked for. A shorter wait never replaces a longer one.
+    /// Records a wait that the vendor asked for. A shorter wait never replaces a longer one.
     pub(in crate::gateway) fn cool(&self, after: Duration, now: Instant) {
         let until = now + after.min(COOLING);
         let mut state = self.state();

@@ -1,4 +1,4 @@
-//! What an attempt is given beside its request's bytes and its endpoint.
+//! What an attempt needs besides the bytes of its request and its endpoint.
 
 use std::sync::atomic::AtomicBool;
 

@@ -1,4 +1,4 @@
-//! The decoded part of a stream: events in, frames out, up to the end of the answer.
+//! Decodes the events of a stream into frames, up to the end of the answer.
 //!
 //! Knows no socket, no clock and no record.
 
@@ -20,11 +20,11 @@ pub struct Frame {
     pub raw: Option<Box<[u8]>>,
 }
 
-/// The decoded part of a stream.
+/// The decoder of one stream.
 pub(super) struct Decoding {
     decoder: Box<dyn StreamDecoder>,
     pub(super) thinking: Thinking,
-    /// Set if the model said something since this was last read, even if that is held back.
+    /// Set if the model produced output since this was last read, even if that output is held back.
     pub(super) spoke: bool,
     keep_raw: bool,
     /// Set if tool calls after an answer's first are left out.
@@ -130,7 +130,7 @@ impl Decoding {
         pieces.len() < all
     }
 
-    /// Ends the stream: releases what was held back.
+    /// Ends the stream and releases the content that was held back.
     pub(super) fn end(&mut self) {
         let mut pieces = Vec::new();
         self.thinking.end(&mut pieces);

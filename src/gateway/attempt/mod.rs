@@ -1,6 +1,6 @@
-//! Attempts: one HTTP call to one endpoint, from its start to the end of its answer, and its record.
+//! Attempts: one HTTP request to one endpoint, from its start to the end of its answer, and its record.
 //!
-//! Knows nothing of other candidates, of retries and of what becomes of an answer.
+//! Knows nothing of other candidates, of retries and of the use of an answer.
 
 pub(in crate::gateway) mod context;
 pub(in crate::gateway) mod decoding;

@@ -35,7 +35,7 @@ pub(in crate::gateway) struct AttemptRecord {
     remote: Arc<EndpointModel>,
     /// Why the attempt was made.
     pub(in crate::gateway) why: Why,
-    /// What it asks of the vendor's prompt cache.
+    /// How it uses the vendor's prompt cache.
     pub(in crate::gateway) planned: Option<Planned>,
     streamed: bool,
     /// Number of implausible token counts in the newest usage.
@@ -127,7 +127,7 @@ impl AttemptRecord {
         self.done.as_ref()?.cost_pico
     }
 
-    /// Reports what the vendor's prompt cache had of an answered prompt.
+    /// Reports how much of an answered prompt the vendor's prompt cache had.
     fn learn_caching(&mut self, done: &AttemptDone) {
         let Some(planned) = self.planned.take().filter(|_| done.outcome == Outcome::Ok) else { return };
         let Some(missed) = self.remote.learn_caching(planned, done.cached, done.cache_write) else { return };

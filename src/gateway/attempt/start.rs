@@ -123,7 +123,8 @@ async fn start_unredacted(
         // Some vendors report the prompt's tokens before the first token; they are billed even if the attempt fails.
         record.usage(stream.usage());
         read.map_err(|failure| match failure {
-            // `read` reports the timeout between tokens; before the first token another one applies.
+            // `read` reports the timeout between tokens, but before the first token the timeout of the first token
+            // applies.
             Failure { code: Code::Timeout, .. } => Failure::timeout("no token", timeouts.first_token),
             other => other,
         })?;

@@ -20,12 +20,13 @@ use crate::gateway::transport::framing::{FramingError, Parser};
 use crate::llm::{Piece, Usage};
 use crate::types::Why;
 
-/// How long the request waits for the end of a finished stream.
+/// Longest time that the request waits for the end of the body after the answer is complete.
 const AT_HAND: Duration = Duration::from_millis(2);
-/// How long a background task waits for it after that.
+/// Longest time that a background task then waits for that end.
 const CLOSING: Duration = Duration::from_millis(250);
-/// Reads that follow each other faster than this are a burst: more data is ready than a model's speed explains, and
-/// what has arrived already is passed on in one piece. A write costs more than everything else done for a chunk.
+/// Reads that follow each other faster than this are a burst: data arrives faster than a model writes, so it was
+/// waiting already, and it is passed on in one piece. One write costs more than everything else that is done for a
+/// chunk.
 const BURST: Duration = Duration::from_millis(1);
 /// Maximum number of further reads in a burst.
 const MOST_READS: usize = 16;
@@ -43,7 +44,7 @@ pub(in crate::gateway) struct AttemptStream {
     ended: bool,
     /// Since when the next token has been awaited, also over cancelled calls: comments and pings are not tokens.
     waiting: Option<Instant>,
-    /// When the network last delivered something.
+    /// When the network last delivered data.
     came: Option<Instant>,
     pub(in crate::gateway) first_token: Option<Duration>,
     /// Time spent waiting for the network and the vendor since the commit point.
@@ -52,7 +53,7 @@ pub(in crate::gateway) struct AttemptStream {
 }
 
 impl Drop for AttemptStream {
-    /// A stream dropped in the middle: the tokens so far go into the record.
+    /// A stream that is dropped before its end records the tokens so far.
     fn drop(&mut self) {
         if let Some(record) = &mut self.record {
             record.usage(self.decoding.usage);
@@ -95,11 +96,11 @@ impl AttemptStream {
             || self.decoding.held.iter().flat_map(|frame| &frame.pieces).any(Piece::is_semantic)
     }
 
-    /// Appends the next frames to `out`; `false` after the last. Everything that arrived in one read comes at once, and
-    /// in a burst also what is ready.
+    /// Appends the next frames to `out`; returns false after the last. Everything that arrived in one read is returned
+    /// at once, and in a burst also what can be read without waiting.
     ///
     /// # Errors
-    /// The stream was cut, stalled, or ended with an error of the vendor's.
+    /// The stream was cut, stalled, or ended with an error of the vendor.
     ///
     /// # Cancel safety
     /// Safe: no frame is lost. Dropping the stream aborts the request.
@@ -184,7 +185,7 @@ impl AttemptStream {
     /// Reads what has already arrived, without waiting.
     async fn read_at_hand(&mut self) -> Result<(), Failure> {
         for _ in 0..MOST_READS {
-            // The connection's own task passes on one piece each time it runs.
+            // The task of the connection passes on one piece each time it runs.
             give_turn().await;
             let Some(response) = &mut self.response else { break };
             match response.chunk().now_or_never() {

@@ -1,7 +1,8 @@
-//! Adapts a request to a model's capabilities before the model is asked: a missing capability is made up for where that
-//! does not change the answer; otherwise the candidate is passed over, with the reason. Nothing is left out silently.
+//! Adapts a request to a model's capabilities before the model is asked. A missing capability is replaced if that does
+//! not change the answer; otherwise the candidate is passed over, with the reason. Nothing is left out silently.
 //!
-//! JSON schemas are not checked here: every model can be made to follow one (see `EndpointModel::schema_modes`).
+//! JSON schemas are not checked here, because every model can be made to follow one (see
+//! `EndpointModel::schema_modes`).
 
 use std::borrow::Cow;
 
@@ -61,7 +62,7 @@ fn adapt_to<'a>(traits: &Traits, request: &'a ChatRequest) -> Result<Cow<'a, Cha
         adapted.to_mut().reasoning_effort = None;
     }
     if traits.stream == Some(false) && request.stream {
-        // Requested whole, and passed on in pieces.
+        // The answer is requested whole and passed on in pieces.
         adapted.to_mut().stream = false;
     }
     if let Some(name) = sent(&adapted).find(|name| !listed(name)) {

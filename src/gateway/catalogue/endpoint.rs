@@ -138,7 +138,7 @@ impl EndpointModel {
         failure
     }
 
-    /// The prompt cache of the model: as the vendor documents it, with what is configured in its place.
+    /// The prompt cache of the model, as the vendor documents it; configured values take precedence.
     fn prompt_cache(&self, now_ms: i64) -> Option<PromptCache> {
         let traits = self.traits();
         let documented = self.endpoint.config.provider.prompt_cache(&self.vendor_model);
@@ -154,7 +154,8 @@ impl EndpointModel {
         (cache.ttl_ms > 0).then_some(cache)
     }
 
-    /// Plans what is asked of the model's prompt cache; `None` if it has none, or the request shares no prefix.
+    /// Plans how a request uses the model's prompt cache; `None` if the model has none, or the request shares no
+    /// prefix.
     pub(in crate::gateway) fn plan_caching(
         &self,
         request: &ChatRequest,
@@ -166,7 +167,7 @@ impl EndpointModel {
         self.prefixes.plan(&cache, request, question.unwrap_or_default(), Instant::now())
     }
 
-    /// Takes up what the vendor says of the prompt cache in its answer.
+    /// Records what the vendor's response says about the prompt cache.
     pub(in crate::gateway) fn learn_caching(
         &self,
         planned: Planned,
@@ -291,8 +292,8 @@ impl Endpoint {
         }
     }
 
-    /// The price of a model at `now_ms`: the configured one of the model, else that of `*`, else the one that the
-    /// vendor lists.
+    /// The price of a model at `now_ms`: the one configured for the model, else the one configured for `*`, else the
+    /// one that the vendor lists.
     pub(in crate::gateway) fn price(&self, vendor_model: &str, now_ms: i64) -> Option<Price> {
         match self.config.price(vendor_model, now_ms) {
             Some(price) => price,

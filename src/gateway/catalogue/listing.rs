@@ -1,5 +1,5 @@
-//! A vendor's own list of models, as it was read last, and the state of its reading. If a list cannot be read, the last
-//! one stays in use.
+//! A vendor's own list of models as it was last read, and when it is read next. If reading it fails, the last list
+//! stays in use.
 //!
 //! Reads nothing itself: see `discovery`.
 
@@ -68,7 +68,7 @@ impl Listing {
     }
 }
 
-/// An endpoint's list and the state of its reading. Kept over a reload that leaves the endpoint's name, address and
+/// An endpoint's list and when it is read next. Kept over a reload that leaves the endpoint's name, address and
 /// provider unchanged.
 #[derive(Debug, Default)]
 pub(in crate::gateway) struct Listings {

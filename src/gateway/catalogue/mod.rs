@@ -1,5 +1,5 @@
-//! The catalogue: what can be asked. Configuration, names, variants, endpoints and their models, capabilities, prompt
-//! caches, and vendors' own lists.
+//! The catalogue: which models and routes can be asked. It has the configuration, names, variants, endpoints and their
+//! models, capabilities, prompt caches, and vendors' own lists.
 //!
 //! Knows no request in progress and no attempt.
 

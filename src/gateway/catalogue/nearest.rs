@@ -9,7 +9,7 @@ use crate::base::names;
 /// Maximum number of vendor ids of one endpoint that a misspelt name is compared with: a vendor may list thousands.
 const MAX_COMPARED: usize = 2_000;
 
-/// The names that there are.
+/// The names that exist.
 pub(super) struct Known {
     /// Names that stand alone: routes, models, `local`.
     pub(super) names: Vec<String>,

@@ -1,6 +1,6 @@
-//! What a model's prompt cache has of the daemon's own prompts, and whether it was found there.
+//! Remembers which prefixes of the daemon's own prompts a model's prompt cache has, and whether the cache found them.
 //!
-//! Knows no vendor's spelling of a mark, and of a prompt only the length of its prefix.
+//! Knows no vendor's format of a mark, and of a prompt only the length of its prefix.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,16 +10,16 @@ use tokio::time::Instant;
 
 use crate::llm::{Before, ChatRequest, Layout, Marks, Plan, PromptCache};
 
-/// Most prompts of a model whose prefix is remembered, one for each call and what is asked of it. Others are sent as if
-/// they were the first.
+/// Maximum number of prefixes that are remembered for a model: one for each call and question. Other prompts are sent
+/// as if they were the first.
 const MAX_PREFIXES: usize = 4096;
-/// A prefix that was not sent for so long is forgotten; no vendor keeps one longer.
+/// A prefix that was not sent for this long is forgotten; no vendor keeps one longer.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
-/// A miss smaller than this is none: vendors count in steps, and lose a little.
+/// A smaller difference does not count as a miss, because vendors count in steps and lose a few tokens.
 const MIN_MISS_TOKENS: u64 = 1_000;
-/// Nor is one of less than one of so many parts.
+/// A difference below one part in this many of the prompt does not count as a miss.
 const MIN_MISS_SHARE: u64 = 20;
-/// How often misses of a model are logged.
+/// Misses of a model are logged at most once in this interval.
 const LOGGED_EVERY: Duration = Duration::from_secs(60);
 
 /// The prefixes that a model was sent.
@@ -30,29 +30,29 @@ pub(in crate::gateway) struct Prefixes(Mutex<Known>);
 struct Known {
     sent: HashMap<Arc<str>, Sent>,
     logged: Option<Instant>,
-    /// Misses that were not logged.
+    /// Number of misses that were not logged.
     unlogged: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     at: Instant,
-    /// Between it and the one before it.
+    /// Time between this request and the one before it.
     gap: Option<Duration>,
     /// Bytes of the prefix that the cache has.
     bytes: u64,
-    /// Tokens that the vendor says it has of it, where it says that.
+    /// Tokens of the prefix that the cache has, if the vendor reports them.
     tokens: Option<u64>,
 }
 
-/// What an attempt asks of the prompt cache.
+/// How an attempt uses the prompt cache.
 #[derive(Debug)]
 pub(in crate::gateway) struct Planned {
     prompt: Arc<str>,
     plan: Plan,
     at: Instant,
     gap: Option<Duration>,
-    /// Tokens that should be read.
+    /// Number of tokens that the cache should have.
     expected: Option<u64>,
 }
 
@@ -62,17 +62,18 @@ impl Planned {
     }
 }
 
-/// The cache had less of a prompt than before, although the prompt begins as before.
+/// The cache had less of a prompt than before, although the prompt begins in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::gateway) struct Miss {
     pub(in crate::gateway) expected: u64,
     pub(in crate::gateway) cached: u64,
-    /// Set if it is to be logged: how many were not since the last one that was.
+    /// Set if the miss is to be logged: the number of misses since the last log line.
     pub(in crate::gateway) unlogged: Option<u64>,
 }
 
 impl Prefixes {
-    /// Plans a request of the daemon's own; `None` for all others. `question` tells apart the prompts about one call.
+    /// Plans a request of the daemon itself; `None` for all others. `question` distinguishes the prompts about one
+    /// call.
     pub(in crate::gateway) fn plan(
         &self,
         cache: &PromptCache,
@@ -91,7 +92,7 @@ impl Prefixes {
         Some(Planned { prompt, plan, at: now, gap: known.map(|sent| now - sent.at), expected })
     }
 
-    /// Takes up what the vendor says of a request that it answered.
+    /// Records what the vendor's response to a request says about the prompt cache.
     pub(in crate::gateway) fn learn(
         &self,
         planned: Planned,

@@ -1,4 +1,4 @@
-//! What a name resolves to: candidates in failover order, and how they are asked.
+//! The result of resolving a name: candidates in failover order, and how they are asked.
 //!
 //! Knows no other names.
 
@@ -32,7 +32,7 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    /// Returns true if only the embedded provider is behind it.
+    /// Returns true if the only candidate is the embedded provider.
     pub fn local(&self) -> bool {
         self.candidates.iter().all(|candidate| matches!(candidate, Candidate::Local))
     }

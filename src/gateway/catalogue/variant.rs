@@ -16,8 +16,8 @@ pub(super) struct Route {
 
 impl Route {
     /// Chooses a variant by weighted rendezvous hashing: each variant draws a number from (route, key, variant), and
-    /// the smallest `-ln(draw) / weight` wins. Changing one weight moves only the keys that must move; no state is
-    /// kept.
+    /// the smallest `-ln(draw) / weight` wins. Changing one weight changes the variant of as few keys as possible; no
+    /// state is kept.
     pub(super) fn choose(&self, route: &str, sticky_key: &str) -> Option<Arc<Resolved>> {
         if let [(_, variant)] = self.variants.as_slice() {
             return Some(Arc::clone(variant));
@@ -33,8 +33,8 @@ impl Route {
     }
 }
 
-/// A number in (0, 1), the same on every machine forever: SHA-256, because no hash of the standard library promises
-/// that.
+/// A number in (0, 1) that is the same on every machine and in every version. Uses SHA-256, because no hash of the
+/// standard library guarantees that.
 fn draw(route: &str, key: &str, variant: &str) -> f64 {
     let mut hash = Sha256::new();
     for part in [route, key, variant] {

@@ -22,7 +22,7 @@ pub(in crate::gateway) fn arrange(resolved: &Resolved, request: &ChatRequest) ->
         Balance::Weight(weights) => {
             let mut weights = weights.iter();
             // Sorting by exponential draws: each candidate comes first with a probability proportional to its weight,
-            // and so on for the rest.
+            // and the rest are ordered in the same way.
             sort(&mut candidates, |_| {
                 let weight = weights.next().copied().unwrap_or(0.0);
                 if weight > 0.0 { -(1.0 - rand::random::<f64>()).ln() / weight } else { f64::MAX }

@@ -1,4 +1,4 @@
-//! What an attempt at its commit point, or a failed one, means for its endpoint and its request.
+//! What follows for the endpoint and the request when an attempt reaches its commit point or fails before it.
 //!
 //! Does not know which candidate is asked next.
 
@@ -12,7 +12,7 @@ use crate::gateway::attempt::opened::Opened;
 use crate::llm::{ChatRequest, ResponseFormat};
 
 impl<'a> Run<'a> {
-    /// What an attempt with `request` is given.
+    /// The parameters of an attempt with `request`.
     pub(super) fn context<'r>(&self, request: &'r ChatRequest) -> Context<'r>
     where
         'a: 'r,

@@ -1,7 +1,7 @@
-//! What follows when a candidate failed or could not be asked: when it may be asked again, if at all, and which error
+//! What follows after a candidate failed or could not be asked: when it may be asked again, if at all, and which error
 //! the caller gets once no candidate is left.
 //!
-//! The only place that moves a candidate on after a failure, and that words an error for all of them. Does not know
+//! The only place that moves on to another candidate after a failure and that words the final error. Does not know
 //! which candidate is asked next, nor when an attempt counts as failed.
 
 use std::sync::Arc;

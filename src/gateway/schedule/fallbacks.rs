@@ -92,7 +92,7 @@ struct Models {
     /// True until the caller's own choice was asked.
     fresh: bool,
     next: VecDeque<Next>,
-    /// The errors of the models before.
+    /// The errors of the models that failed.
     errors: Vec<GatewayError>,
     deadline: Option<Duration>,
     began: Instant,
@@ -138,7 +138,7 @@ impl Models {
         Ok(())
     }
 
-    /// HTTP calls that were made at the models that failed.
+    /// Number of HTTP requests to the models that failed.
     fn made(&self) -> u32 {
         let attempts = self.errors.iter().flat_map(GatewayError::attempts);
         u32::try_from(attempts.filter(|attempt| attempt.why.is_some()).count()).unwrap_or(u32::MAX)
@@ -166,21 +166,21 @@ impl Models {
     }
 }
 
-/// Reads a fallback: its differences over the caller's request and the model behind its name; and the request that must
-/// be valid before anything is asked.
+/// Reads a fallback: the request with its differences applied, and the model behind its name. Also makes the request
+/// that must be valid before anything is asked.
 fn read(catalogue: &Catalogue, request: &Request, fallback: Fallback) -> Result<(Next, ChatRequest), GatewayError> {
     let mut chat = request.chat.clone();
     fallback.apply(&mut chat)?;
     let resolved = catalogue.resolve(&fallback.model, &request.sticky_key)?;
     let mut checked = chat.clone();
     if request.conversation.is_some() {
-        // What it says does not matter here, but it may be all that the request has.
+        // The text does not matter here, but the conversation may be the only message of the request.
         transcript::insert(&mut checked, "");
     }
     Ok((Next { name: Arc::from(fallback.model), resolved, chat }, checked))
 }
 
-/// The error of a fallback that is no request that can be sent, with its place.
+/// The error of an invalid fallback, with its position.
 fn in_fallback(position: usize, error: &GatewayError) -> GatewayError {
     let param = format!("fallbacks[{position}].{}", error.param().unwrap_or_default());
     let message = format!("fallbacks[{position}]: {}", error.message());
@@ -189,7 +189,7 @@ fn in_fallback(position: usize, error: &GatewayError) -> GatewayError {
 }
 
 impl Fallback {
-    /// Applies its differences to the caller's request; what it does not name is inherited.
+    /// Applies its differences to the caller's request; all other fields are inherited.
     fn apply(&self, chat: &mut ChatRequest) -> Result<(), GatewayError> {
         let mut overrides = self.overrides.clone();
         if let Some(messages) = overrides.remove("messages") {

@@ -1,5 +1,5 @@
 //! The schedule of one request: its models one after the other, each model's candidates with retries, failover and a
-//! hedge, and what becomes of an answer: validation, repair, streams.
+//! hedge, and the processing of an answer: validation, repair, streams.
 //!
 //! Knows no client's protocol, no vendor's format and no HTTP.
 

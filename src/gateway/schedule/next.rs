@@ -74,7 +74,8 @@ impl<'a> Run<'a> {
 
     /// Runs an attempt, and its hedge if there is one, up to the commit point.
     async fn send(&mut self, mut in_flight: InFlight<'a, '_>, request: &ChatRequest) -> Option<Opened> {
-        // `waiting` counts pending time only: encoding the request and decoding the answer are our own work.
+        // `waiting` counts only time without progress: encoding the request and decoding the answer are the daemon's
+        // own work.
         let after = self.hedge_after(&in_flight.remote, &in_flight.request);
         if let Some(after) = after {
             // Two attempts take twice the memory: on the heap, so that only hedged requests pay for it.

@@ -1,6 +1,7 @@
-//! What happens to a request before a model is asked: the variant's parameters, validation, the conversation.
+//! Prepares a request before a model is asked: applies the variant's parameters, validates it, inserts the
+//! conversation.
 //!
-//! Knows no attempt. Whatever fails here is an error of the request itself.
+//! Knows no attempt. A failure here is an error of the request itself.
 
 use std::sync::Arc;
 
@@ -37,7 +38,7 @@ pub(super) async fn prepare(
     }
 }
 
-/// When the request ends, whatever state it is in then.
+/// The time at which the request ends, whatever its progress.
 pub(super) fn deadline(request: &Request) -> Instant {
     let total = request.resolved.timeouts.total;
     Instant::now() + request.deadline.map_or(total, |deadline| deadline.min(total))

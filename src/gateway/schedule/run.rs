@@ -1,6 +1,6 @@
-//! One request in progress: its candidates, what has failed, and what is left.
+//! One request in progress: its candidates, its failures, and its remaining retries and time.
 //!
-//! Holds the state alone. `next` decides which candidate is asked, `start` starts an attempt, `commit` and `failover`
+//! Only holds the state. `next` decides which candidate is asked, `start` starts an attempt, `commit` and `failover`
 //! decide what follows from it.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What all requests of a gateway share.
+//! State that all requests of a gateway share.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::gateway::metrics::Metrics;
 use crate::gateway::recorder::Recorder;
 use crate::gateway::transport::client::Client;
 
-/// What all requests share, whatever the catalogue is.
+/// State that all requests share and that a reload of the catalogue does not change.
 pub(in crate::gateway) struct Shared {
     pub(in crate::gateway) client: Client,
     pub(in crate::gateway) metrics: Arc<Metrics>,

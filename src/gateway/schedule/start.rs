@@ -1,8 +1,8 @@
-//! Starts an attempt: gets what it needs (permission of the circuit breaker, a concurrency slot, rates, money) and writes
-//! its record.
+//! Starts an attempt: gets what it needs (permission of the circuit breaker, a concurrency slot, rates, money) and
+//! writes its record.
 //!
-//! Waits only for admission to the endpoint and for money. Does not know which candidate is asked next, nor what
-//! becomes of an attempt.
+//! Waits only for admission to the endpoint and for money. Does not know which candidate is asked next, nor how an
+//! attempt ends.
 
 use std::borrow::Cow;
 use std::sync::Arc;

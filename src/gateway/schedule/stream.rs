@@ -175,11 +175,12 @@ fn frames(response: &ChatResponse) -> VecDeque<Frame> {
 }
 
 impl Stream {
-    /// Appends the next frames to `out`; `false` after the last. Everything that arrived at once comes at once.
+    /// Appends the next frames to `out`; returns false after the last. Everything that arrived at once is returned at
+    /// once.
     ///
     /// # Errors
-    /// The stream was interrupted, stalled or malformed, or its answer does not match the schema: nothing follows the
-    /// frames delivered before.
+    /// The stream was interrupted, stalled or malformed, or its answer does not match the schema: no frame follows
+    /// those already returned.
     ///
     /// # Cancel safety
     /// Safe: no frame is lost.

@@ -136,7 +136,7 @@ impl Known {
         self.by_hash.values().map(|entry| entry.validator.footprint()).sum()
     }
 
-    /// Evicts the least recently used entries until the others adapt.
+    /// Evicts the least recently used entries until the others fit.
     fn shrink(&mut self) {
         let mut bytes = self.bytes();
         while bytes > SCHEMA_CACHE_BYTES {

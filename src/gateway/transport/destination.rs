@@ -6,10 +6,10 @@ use http::HeaderMap;
 
 use super::auth::Auth;
 
-/// Address of an endpoint, and what every request to it carries.
+/// Address of an endpoint, and headers and authentication of every request to it.
 #[derive(Debug, Clone)]
 pub(in crate::gateway) struct Destination {
-    /// Names its connection pools: destinations with the same id share their connections.
+    /// Identifies its connection pools: destinations with the same id share their connections.
     pub(in crate::gateway) id: u64,
     /// Base URL, without a trailing slash.
     pub(in crate::gateway) base_url: String,

@@ -1,5 +1,5 @@
-//! Claude's prompt cache: what it keeps of which model, and how a mark is spelled. Source: the documentation's "Prompt
-//! caching"; floors of the newest models by way of pages that quote it.
+//! Claude's prompt cache: which prefixes it keeps for which model, and how a prefix is marked. Sources: the
+//! documentation's "Prompt caching"; for the newest models, pages that quote it.
 
 use super::Blocks;
 use crate::llm::json::{self, Object};
@@ -7,10 +7,10 @@ use crate::llm::{Block, Marks, PromptCache};
 
 /// A marked prefix is kept for five minutes after each use.
 const TTL_MS: u64 = 5 * 60_000;
-/// The mark, as a content block, a message or a request has it.
+/// The mark, as it is written in a content block, a message or a request.
 pub(in crate::llm) const MARK: &[u8] = br#"{"type":"ephemeral"}"#;
-/// Shortest prefix that is kept, in tokens, by a part of the model's name; the first match holds. For Sonnet 4.6 the
-/// documentation says 1,024, and users saw 2,048.
+/// Shortest prefix that is kept, in tokens, by a part of the model's name; the first match is used. For Sonnet 4.6 the
+/// documentation says 1,024, but users measured 2,048.
 const FLOORS: &[(&str, u64)] = &[
     ("haiku-4", 4_096),
     ("opus-4-5", 4_096),
@@ -21,7 +21,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("fable-5", 512),
     ("mythos-5", 512),
 ];
-/// The floor of all other models.
+/// Shortest prefix that all other models keep, in tokens.
 const FLOOR: u64 = 1_024;
 
 /// The prompt cache of a Claude model.
@@ -31,7 +31,8 @@ pub(in crate::llm) fn of(model: &str) -> PromptCache {
     PromptCache { floor_tokens, ttl_ms: TTL_MS, write: 1.25, read: 0.1, marked: true }
 }
 
-/// Writes blocks of text, with the mark where it stands. One that is blank is refused by the API, so it is left out.
+/// Writes blocks of text, with a mark on the blocks that `marks` names. A blank block is left out, because the API
+/// refuses it.
 pub(super) fn write(blocks: &mut Blocks<'_>, texts: &[Block], marks: Marks) {
     for (position, block) in texts.iter().enumerate() {
         if block.text.segments().iter().all(|segment| segment.trim().is_empty()) {

@@ -46,7 +46,7 @@ const SCHEMA_KEYWORDS: &[&str] = &[
     "propertyOrdering",
 ];
 
-/// Gemini accepts any id, and tells calls apart by it.
+/// Gemini accepts any id, and distinguishes calls by it.
 const IDS: IdRule = IdRule { fits: |id| !id.is_empty(), length: 24 };
 
 /// Native fields of the API, passed through unchanged.
@@ -69,7 +69,7 @@ impl Provider for Google {
         AuthScheme::Key(KeyHeader::named("x-goog-api-key"))
     }
 
-    /// Implicit: the longest prefix is found without a mark, but not always.
+    /// The cache is implicit: the vendor finds the longest prefix without a mark, but not always.
     fn prompt_cache(&self, model: &str) -> Option<PromptCache> {
         let version = model.split("gemini-").nth(1)?;
         let floor_tokens = if version.starts_with('2') { 2_048 } else { 4_096 };

@@ -1,7 +1,7 @@
-//! What speakers promise, ask for and want to know: found by the patterns of English sentences.
+//! What speakers promise, request and ask, found by patterns of English sentences.
 //!
-//! Knows no subject and no calendar. Sentences are cleaned of the sounds of speech; numbers, dates and names stay as they
-//! were said. In other languages hardly anything is found but questions with a question mark.
+//! Knows no subject and no calendar. Filler sounds are removed from sentences; numbers, dates and names stay as they
+//! were said. In other languages it finds hardly anything but questions that end with a question mark.
 
 use std::collections::BTreeSet;
 
@@ -9,19 +9,20 @@ use super::due::due;
 use super::{clean, done, service, words};
 use crate::types::{Turn, TurnNo};
 
-/// Items of one list; of more, the newest.
+/// Maximum number of items in one list; of more, the newest are kept.
 const MOST: usize = 50;
-/// Words of content without which a sentence says nothing to be done.
+/// Minimum number of content words in a sentence that names something to be done.
 const LEAST_CONTENT: usize = 2;
-/// Words of a question of substance.
+/// Minimum number of words in a question that is listed.
 const LEAST_QUESTION_WORDS: usize = 3;
-/// Turns behind a question in which its answer is looked for.
+/// Number of turns after a question that are searched for its answer.
 const ANSWER_TURNS: usize = 3;
-/// Part of an item's words of content that a sentence has which says that it is done, and one that is about the same.
+/// Share of an item's content words that a sentence must contain to mark the item as done, and share from which two
+/// items count as the same.
 const DONE_PART: f64 = 0.5;
 const SAME_PART: f64 = 0.7;
 
-/// By these a speaker binds himself.
+/// Phrases with which a speaker promises something.
 static PROMISES: &[&str] = &[
     "i'll",
     "i will",
@@ -37,7 +38,7 @@ static PROMISES: &[&str] = &[
     "i can call",
     "i can email",
 ];
-/// Behind a promise, these make it none: what is done at once, or no deed.
+/// Phrases after which a promise does not count: the thing is done at once, or is no action.
 static NO_PROMISES: &[&str] = &[
     "be happy",
     "be glad",
@@ -79,7 +80,7 @@ static NO_PROMISES: &[&str] = &[
     "stay on",
     "put you on",
 ];
-/// By these something is asked of the other.
+/// Phrases with which a speaker requests something from the other.
 static REQUESTS: &[&str] = &[
     "could you",
     "can you",
@@ -98,7 +99,7 @@ static REQUESTS: &[&str] = &[
     "you'll need to",
     "you'll have to",
 ];
-/// In a request, these say that it is for this conversation alone.
+/// Phrases that show that a request concerns only this conversation.
 static NO_REQUESTS: &[&str] = &[
     "tell me",
     "give me your",
@@ -137,9 +138,9 @@ static NO_REQUESTS: &[&str] = &[
     "excuse",
     "say",
 ];
-/// Words that tell nothing of what is to be done.
+/// Words that say nothing about what is to be done.
 static IDLE: &str = "will please shall promise today tomorrow tonight";
-/// Questions of courtesy, and those that want no answer.
+/// Polite questions, and questions that expect no answer.
 static NO_QUESTIONS: &[&str] = &[
     "how are you",
     "how can i",
@@ -168,7 +169,7 @@ static NO_QUESTIONS: &[&str] = &[
     "what was that",
     "sorry what",
 ];
-/// Answers that put a question off.
+/// Answers that postpone the real answer.
 static PUT_OFF: &[&str] = &[
     "i don't know",
     "i do not know",
@@ -188,31 +189,29 @@ static PUT_OFF: &[&str] = &[
     "hang on",
 ];
 
-/// Something that is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Action {
     pub(super) turn: TurnNo,
     pub(super) text: String,
-    /// As it stands in the turn.
+    /// The item's words as they are in the turn.
     pub(super) verbatim: String,
     pub(super) owner: Option<String>,
     pub(super) due: Option<String>,
     pub(super) done: bool,
 }
 
-/// Something that a speaker wants to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) turn: TurnNo,
     pub(super) text: String,
-    /// As it stands in the turn.
+    /// The question's words as they are in the turn.
     pub(super) verbatim: String,
     pub(super) by: Option<String>,
-    /// Of a turn behind it.
+    /// The answer, from a later turn.
     pub(super) answer: Option<String>,
 }
 
-/// What a sentence is about.
+/// The content words and the numbers of a sentence.
 struct Subject {
     words: BTreeSet<String>,
     numbers: BTreeSet<String>,
@@ -225,7 +224,7 @@ impl Subject {
         Self { words, numbers: words::plain(sentence).filter(|word| words::is_number(word)).collect() }
     }
 
-    /// The part of its words that `other` has; none where both have numbers, and different ones.
+    /// Share of its words that `other` contains; 0 if both have numbers and these differ.
     #[expect(clippy::cast_precision_loss, reason = "words of a sentence")]
     fn part_in(&self, other: &Self) -> f64 {
         let differ = !self.numbers.is_empty() && !other.numbers.is_empty() && self.numbers != other.numbers;
@@ -233,14 +232,14 @@ impl Subject {
     }
 }
 
-/// What a sentence does.
+/// A promise, a request or a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
     Promise,
     Request,
 }
 
-/// What was promised and asked for, in the order of the conversation.
+/// Promises and requests, in the order of the conversation.
 pub(super) fn actions(turns: &[&Turn]) -> Vec<Action> {
     let mut actions: Vec<(Action, Subject)> = Vec::new();
     for turn in turns {
@@ -259,7 +258,7 @@ pub(super) fn actions(turns: &[&Turn]) -> Vec<Action> {
             let speaker = turn.speaker.clone().filter(|speaker| !speaker.is_empty());
             let owner = if act == Act::Promise { speaker } else { other(turns, speaker.as_deref()) };
             let due = due(sentence).map(str::to_owned);
-            // Said again, by the same speaker or in answer to a request, it is one thing to do.
+            // If the same speaker repeats it, or another one agrees to a request, it is the same action.
             let is_same = |known: &Subject| known.part_in(&subject).max(subject.part_in(known)) >= SAME_PART;
             if let Some((known, _)) = actions.iter_mut().find(|(_, known)| is_same(known)) {
                 known.due = known.due.take().or(due);
@@ -276,7 +275,7 @@ pub(super) fn actions(turns: &[&Turn]) -> Vec<Action> {
     actions.into_iter().skip(over).map(|(action, _)| action).collect()
 }
 
-/// What was asked, in the order of the conversation, with the answers that came.
+/// Questions, in the order of the conversation, with their answers.
 pub(super) fn questions(turns: &[&Turn]) -> Vec<Asked> {
     let mut questions = Vec::new();
     for (index, turn) in turns.iter().enumerate() {
@@ -288,7 +287,7 @@ pub(super) fn questions(turns: &[&Turn]) -> Vec<Asked> {
             if !asks || holds_any(&said, NO_QUESTIONS) || act(sentence, &said).is_some() {
                 continue;
             }
-            // What the same speaker says behind it may be the answer of somebody who asks himself.
+            // If the same speaker continues after the question, the speaker may be answering it.
             let rhetorical = sentences.get(number + 1).is_some_and(|next| !words::is_question(next) && answers(next));
             if rhetorical && turns.get(index + 1).is_none_or(|next| next.speaker == turn.speaker) {
                 continue;
@@ -307,7 +306,7 @@ pub(super) fn questions(turns: &[&Turn]) -> Vec<Asked> {
     questions.split_off(over)
 }
 
-/// The answer to a question in the turn at `index`: what another speaker says next that is no question itself.
+/// The answer to a question in the turn at `index`: the next statement of another speaker.
 fn answer(turns: &[&Turn], index: usize) -> Option<String> {
     let asker = &turns[index].speaker;
     let behind = turns[index + 1..].iter().take(ANSWER_TURNS).filter(|turn| turn.speaker != *asker);
@@ -317,7 +316,7 @@ fn answer(turns: &[&Turn], index: usize) -> Option<String> {
         if holds_any(&service::spoken(first), PUT_OFF) {
             return None;
         }
-        // A bare "Yes." is an answer, and what stands behind it belongs to it.
+        // A bare "Yes." is an answer, and the sentence after it belongs to it.
         let whole = if words::content(first).is_empty() {
             statements.next().map_or(first, |next| joined(&turn.text, first, next))
         } else {
@@ -331,13 +330,13 @@ fn answer(turns: &[&Turn], index: usize) -> Option<String> {
     None
 }
 
-/// From the start of `first` to the end of `last`, both parts of `text`.
+/// The part of a text from the start of `first` to the end of `last`; both are slices of that text.
 fn joined<'a>(text: &'a str, first: &'a str, last: &'a str) -> &'a str {
     let offset = |part: &str| part.as_ptr().addr() - text.as_ptr().addr();
     text.get(offset(first)..offset(last) + last.len()).unwrap_or(first)
 }
 
-/// Whether a statement says enough to be an answer.
+/// Returns true if a statement has enough content to be an answer.
 fn answers(sentence: &str) -> bool {
     words::content(sentence).len() >= LEAST_CONTENT
 }
@@ -355,12 +354,12 @@ fn act(sentence: &str, said: &str) -> Option<Act> {
         return (!starts_with_any(rest, NO_PROMISES)).then_some(Act::Promise);
     }
     let rest = behind(REQUESTS)?;
-    // "Please" at the end asks for something too: the whole sentence is looked at.
+    // A final "please" makes a request too: then the whole sentence is used.
     let whole = if rest.trim().is_empty() { said } else { rest };
     (!holds_any(whole, NO_REQUESTS)).then_some(Act::Request)
 }
 
-/// The other speaker, where there are two.
+/// The other speaker, if there are exactly two.
 fn other(turns: &[&Turn], speaker: Option<&str>) -> Option<String> {
     let labels: BTreeSet<&str> =
         turns.iter().filter_map(|turn| turn.speaker.as_deref()).filter(|label| !label.is_empty()).collect();
@@ -373,7 +372,7 @@ fn holds_any(said: &str, phrases: &[&str]) -> bool {
     phrases.iter().any(|phrase| service::holds(said, phrase))
 }
 
-/// Whether what was said begins with one of the phrases.
+/// Returns true if `said` begins with one of the phrases.
 fn starts_with_any(said: &str, phrases: &[&str]) -> bool {
     let said = said.trim_start();
     phrases.iter().any(|phrase| said.strip_prefix(phrase).is_some_and(|rest| rest.is_empty() || rest.starts_with(' ')))

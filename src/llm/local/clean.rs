@@ -1,7 +1,7 @@
-//! Speech without the sounds of speech: fillers, asides, stammers.
+//! Removes filler sounds, filler phrases and stammers from transcribed speech.
 //!
-//! Only what carries nothing is left out. Numbers, letters that are spelled, names and every other word of content stay as
-//! they were said, however often: "four four one" is three digits, not a stammer.
+//! Only what carries no meaning is removed. Numbers, spelled letters, names and every other content word stay as they
+//! were said, however often: "four four one" is three digits, not a stammer.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
@@ -9,33 +9,33 @@ use std::sync::LazyLock;
 use super::words::{bare, is_letter, is_number, is_stop};
 use crate::base::text;
 
-/// Sounds that are no words, whatever stands beside them.
+/// Filler sounds that are never words.
 static SOUNDS: &str = "um umm uh uhh erm hmm mhm mm-hmm uh-huh";
-/// Sounds that beside a number or a letter are words: `four oh seven`, `25 mm`, `ER`.
+/// Filler sounds that are words beside a number or a letter: `four oh seven`, `25 mm`, `ER`.
 static LIKELY_SOUNDS: &str = "er mm mmm ah oh";
 
-/// Words that nobody says twice on purpose.
+/// Words that nobody repeats on purpose.
 static LINKS: &str = "the a an i we he she it they you to of and in on is was my your our for that this with it's i'm";
 
-/// What people say while they think, when it stands between commas.
+/// Filler phrases between commas.
 static ASIDES: &[&str] = &["you know", "i mean", "sort of", "kind of"];
 /// Longest note of a transcriber, in characters.
 const MAX_NOTE_CHARS: usize = 30;
 
-/// Words by which a speaker takes the turn, when a pause follows.
+/// Words with which a speaker begins a turn, if a pause follows.
 static OPENERS: &str = "well so oh ah okay ok alright right yeah yes yep now and but hey hi hello sure look anyway actually \
     because then fine great";
-/// Those of them that only take the turn even where no pause follows.
+/// Words of [`OPENERS`] that only begin a turn even without a pause after them.
 static JOINERS: &str = "so and but because oh okay yeah";
-/// "So" before these is no opener.
+/// "So" before one of these words does not begin a turn.
 static DEGREES: &str = "much many far long that few";
-/// Words that must be left behind an opener.
+/// Minimum number of words that must remain after a removed opening word.
 const OPENED_WORDS: usize = 3;
 
 static SOUND_SET: LazyLock<HashSet<&'static str>> = LazyLock::new(|| SOUNDS.split_whitespace().collect());
 static LINK_SET: LazyLock<HashSet<&'static str>> = LazyLock::new(|| LINKS.split_whitespace().collect());
 
-/// The sentence without sounds, asides and stammers.
+/// The sentence without filler sounds, filler phrases and stammers.
 pub(super) fn cleaned(sentence: &str) -> String {
     let unmarked = without_notes(sentence);
     let tokens: Vec<&str> = unmarked.split_whitespace().collect();
@@ -52,7 +52,7 @@ pub(super) fn cleaned(sentence: &str) -> String {
         let capitals = word.chars().count() > 1 && token.chars().all(|character| !character.is_lowercase());
         let sound = SOUND_SET.contains(word) || (!beside && LIKELY_SOUNDS.split(' ').any(|sound| sound == word));
         if (word.is_empty() && kept.is_empty()) || (sound && !capitals) {
-            // The comma or stop after a sound stays with the word before it.
+            // The comma or full stop after a removed sound stays with the word before it.
             continue;
         }
         if !beside
@@ -72,8 +72,8 @@ pub(super) fn cleaned(sentence: &str) -> String {
     text.trim_matches([' ', ',', ';']).to_owned()
 }
 
-/// A cleaned sentence without the words that only take the turn ("Yes, and the bill is late": "The bill is late"). Numbers
-/// and spelled letters stay whole, so that "oh seven" is left alone.
+/// A cleaned sentence without opening words that only begin the turn ("Yes, and the bill is late" becomes "The bill is
+/// late"). Numbers and spelled letters stay whole, so "oh seven" is not changed.
 pub(super) fn without_opening(sentence: &str) -> String {
     let is_in = |list: &str, word: &str| list.split_whitespace().any(|known| known == word);
     let mut rest = sentence;
@@ -97,7 +97,7 @@ pub(super) fn without_opening(sentence: &str) -> String {
     }
 }
 
-/// `last` is a first try at `token`: the same word that links others, or its first letter or two.
+/// Returns true if `last` is a false start of `token`: the same linking word, or its first letter or two.
 fn is_stammer(last: &str, token: &str) -> bool {
     let (first, word) = (bare(last), bare(token));
     if first.is_empty() || word.is_empty() || is_number(&word) || is_number(&first) {
@@ -105,16 +105,16 @@ fn is_stammer(last: &str, token: &str) -> bool {
     }
     let links = first == word && LINK_SET.contains(word.as_str());
     if !last.ends_with(|character: char| character.is_alphanumeric() || character == '-') {
-        // "No, no" is meant, "the, the" is not.
+        // A repeated "No, no" is intended, a repeated "the, the" is not.
         return links && last.ends_with(',');
     }
     let shorter = first.chars().count() <= 2 && !is_stop(&first) && word.chars().count() > first.chars().count();
-    // A name has an initial before it ("J Johnson"): only words that carry nothing have a false start taken away.
+    // A name may follow its initial ("J Johnson"), so a false start is removed only before words without content.
     let fragment = shorter && is_stop(&word) && last.chars().all(|character| !character.is_uppercase());
     links || (fragment && word.starts_with(&first))
 }
 
-/// Drops an aside that has just ended with a comma, after a comma or at the start.
+/// Removes a filler phrase that ends with a comma, and comes after a comma or at the start.
 fn drop_aside(kept: &mut Vec<&str>) {
     let Some(start) = kept.len().checked_sub(2) else { return };
     let ends = kept[start + 1].ends_with(',');
@@ -127,7 +127,7 @@ fn drop_aside(kept: &mut Vec<&str>) {
     }
 }
 
-/// Drops two words without content that were said twice in a row ("I think I think").
+/// Removes one of two identical pairs of words without content in a row ("I think I think").
 fn drop_repetition(kept: &mut Vec<&str>) {
     let Some(start) = kept.len().checked_sub(4) else { return };
     let (one, two) = (bare(kept[start]), bare(kept[start + 1]));
@@ -137,8 +137,8 @@ fn drop_repetition(kept: &mut Vec<&str>) {
     }
 }
 
-/// Without `{…}` and `[…]` in which transcribers note sounds, in small letters. What a redaction puts in brackets
-/// (`[NAME]`), a number or an opening bracket that nobody closes stays.
+/// Removes notes in `{…}` and `[…]` with which transcribers mark sounds, in lower case. Redactions in brackets
+/// (`[NAME]`), numbers, and an opening bracket without a closing one stay.
 fn without_notes(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

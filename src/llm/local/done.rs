@@ -1,14 +1,14 @@
-//! Whether somebody says that something was done. English.
+//! Recognises sentences which say that something was done. English.
 
-/// By these, with a participle behind them, a speaker says that something is done.
+/// Phrases that say, with a participle after them, that something is done.
 static DONE: &[&str] = &["i've", "i have", "we've", "we have", "i just", "we just", "has been", "have been"];
 /// Participles that do not end in "ed".
 static PARTICIPLES: &str =
     "sent done made paid put set found written taken given bought brought got gone spoken told left";
-/// What may stand between.
+/// Adverbs that may come between the phrase and the participle.
 static ADVERBS: &str = "just already now also both all";
 
-/// Whether a speaker says that something was done: "I have just sent it", "it has been cancelled".
+/// Returns true if a speaker says that something was done: "I have just sent it", "it has been cancelled".
 pub(super) fn says_done(said: &str) -> bool {
     let is_in = |list: &str, word: &str| list.split(' ').any(|known| known == word);
     let participle = |rest: &str| {

@@ -1,6 +1,6 @@
-//! When something is due, in the words in which it was said: `by Friday`, `tomorrow before noon`, `within 24 hours`.
+//! Finds when something is due, in the words of the speaker: `by Friday`, `tomorrow before noon`, `within 24 hours`.
 //!
-//! Knows no calendar: nothing is turned into a date. English.
+//! Knows no calendar, so it never computes a date. English.
 
 use super::words;
 use crate::base::text;
@@ -8,24 +8,24 @@ use crate::base::text;
 /// Words that name a time by themselves.
 static DAYS: &str = "today tonight tomorrow monday tuesday wednesday thursday friday saturday sunday noon midnight mondays \
     tuesdays wednesdays thursdays fridays saturdays sundays weekend eod";
-/// Months, with a number beside them.
+/// Months; they name a time with a number beside them.
 static MONTHS: &str = "january february march april may june july august september october november december";
-/// Units, behind a number or one of [`COUNTING`].
+/// Units of time, after a number or one of [`COUNTING`].
 static UNITS: &str =
     "minute minutes hour hours day days week weeks month months year years morning afternoon evening quarter";
-/// What makes a unit a time.
+/// Words that make a following unit a time.
 static COUNTING: &str = "next this the few couple within end every";
-/// Words that make a month a time.
+/// Words that make a following month a time.
 static IN_MONTH: &str = "in by until till before";
-/// Words that belong to a time that follows.
+/// Words that belong to a time that follows them.
 static BEFORE: &str =
     "by before until till on within in at this next the end of after a an few couple early late first no later than";
 /// Words that belong to a time before them.
 static BEHIND: &str = "morning afternoon evening night at before by around on noon midnight am pm a.m p.m o'clock week weekend and or to \
     between the of latest next";
-/// Words that do not end a time.
+/// Words that cannot be the last word of a time.
 static OPEN: &str = "at before by around on and or to between the of next";
-/// Words behind which a number belongs to a time.
+/// Words after which a number belongs to a time.
 static BEFORE_NUMBER: &str = "at before by around between to and the";
 static CLOCK: &str = "am pm a.m p.m o'clock";
 
@@ -33,14 +33,14 @@ fn is_in(list: &str, word: &str) -> bool {
     list.split_whitespace().any(|known| known == word)
 }
 
-/// The words of a sentence, as they stand and bare.
+/// The words of a sentence: with punctuation, and without.
 struct Tokens<'a> {
     tokens: Vec<&'a str>,
     bares: Vec<String>,
 }
 
 impl Tokens<'_> {
-    /// The bare word `by` places from `index`; empty where there is none.
+    /// The bare word at a distance of `by` from `index`; empty if there is none.
     fn near(&self, index: usize, by: isize) -> &str {
         index.checked_add_signed(by).and_then(|index| self.bares.get(index)).map_or("", String::as_str)
     }
@@ -60,7 +60,7 @@ impl Tokens<'_> {
             || (words::is_number(word) && is_in(CLOCK, behind))
     }
 
-    /// Whether the word before `first` belongs to the time that begins there.
+    /// Returns true if the word before `first` belongs to the time that begins at `first`.
     fn belongs_before(&self, first: usize) -> bool {
         let (word, next) = (self.near(first, -1), self.near(first, 0));
         let of_number = is_in(UNITS, next) || is_in(MONTHS, next) || is_in("of or to and", next);
@@ -69,7 +69,7 @@ impl Tokens<'_> {
             || (is_in("or to and", word) && words::is_number(next) && words::is_number(self.near(first, -2)))
     }
 
-    /// Whether the word behind `last` belongs to the time that ends there.
+    /// Returns true if the word after `last` belongs to the time that ends at `last`.
     fn belongs_behind(&self, last: usize) -> bool {
         let (word, next) = (self.near(last, 1), self.near(last, 0));
         let numbered = words::is_number(word) && (is_in(BEFORE_NUMBER, next) || is_in(MONTHS, next));
@@ -77,14 +77,14 @@ impl Tokens<'_> {
     }
 }
 
-/// The first time in a sentence, as a part of it.
+/// The first time in a sentence, as a slice of it.
 pub(super) fn due(sentence: &str) -> Option<&str> {
     let tokens: Vec<&str> = text::written(sentence).collect();
     let bares = tokens.iter().map(|token| words::bare(token)).collect();
     let words = Tokens { tokens, bares };
     let anchor = (0..words.tokens.len()).find(|index| words.names_time(*index))?;
     let (mut first, mut last) = (anchor, anchor);
-    // A mark between two words parts them.
+    // Punctuation between two words separates them.
     while first > 0 && words.belongs_before(first) && !ends_clause(words.tokens[first - 1]) {
         first -= 1;
     }

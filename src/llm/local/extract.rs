@@ -1,16 +1,17 @@
-//! A summary by extraction: a headline, and the sentences that together hold most of what a conversation is about.
+//! A summary by extraction: a headline, and the sentences that together cover most of what a conversation is about.
 //!
-//! Knows no prompt. Sentences are cleaned of the sounds of speech. A word of content weighs by how often it is said (log)
-//! and by how few sentences say it (log), more if several speakers say it, and less if only one sentence does. Sentences
-//! are taken one at a time, each time the one that adds most weight for its length, until a budget of words that grows
-//! with the conversation and levels off (budgeted submodular coverage, Lin and Bilmes, 2010). A sentence near the start
-//! counts for more, and so does an outcome, the more the later it is; courtesy counts for little.
+//! Knows no prompt. Filler sounds are removed from sentences. The weight of a content word grows with how often it is
+//! said (logarithmically) and falls with how many sentences contain it (logarithmically); it is higher if several
+//! speakers say it, and lower if only one sentence contains it. Sentences are chosen one at a time, each time the one
+//! that adds most weight for its length, until a budget of words is used up, which grows with the conversation and
+//! levels off (budgeted submodular coverage, Lin and Bilmes, 2010). A sentence near the start counts for more, and so
+//! does an outcome, the more the later it is; polite phrases count for little.
 //!
-//! The headline says what the conversation is about now. It is chosen when half of the points are: the points keep the
-//! best sentences, and one of the others, late and with an outcome if possible, becomes the headline.
+//! The headline says what the conversation is about now. It is chosen after half of the points: the points keep the
+//! best sentences, and one of the others, a late one with an outcome if possible, becomes the headline.
 //!
-//! `scripts/eval-local` measures the result. The constants were chosen on dialogues and meetings with human summaries; they
-//! have broad optima there.
+//! `scripts/eval-local` measures the result. The constants were chosen on dialogues and meetings with human summaries;
+//! small changes of them hardly change the result.
 
 use std::collections::HashMap;
 
@@ -18,71 +19,70 @@ use super::{clean, outcome, service, words};
 use crate::base::text;
 use crate::types::{Turn, TurnNo};
 
-/// Words of the points of a conversation without end.
+/// Upper limit of the number of words in the points, which very long conversations approach.
 const MOST_WORDS: f64 = 120.0;
-/// Words of conversation over which the points grow to 63 % of [`MOST_WORDS`].
+/// Words of a conversation after which the points have 63 % of [`MOST_WORDS`].
 const GROWTH_WORDS: f64 = 500.0;
-/// How far one sentence may go over the budget.
+/// Factor by which one sentence may exceed the budget.
 const OVER: f64 = 1.2;
 /// Share of the budget that the points use before the headline is chosen.
 const BEFORE_HEADLINE: f64 = 0.5;
-/// How a sentence's length discounts what it adds to the points.
+/// Exponent of a sentence's length, by which its gain is divided.
 const LENGTH_POWER: f64 = 0.4;
 /// Added to each length, in words, so that a few words without much content do not count as dense.
 const LENGTH_BASE: f64 = 3.0;
-/// Weight of a word that was covered before.
+/// Weight factor of a word that a chosen sentence already has.
 const REPEATED: f64 = 0.4;
-/// Weight of a word that several speakers say.
+/// Weight factor of a word that several speakers say.
 const SHARED: f64 = 1.7;
-/// Weight of a word that only one sentence says.
+/// Weight factor of a word that only one sentence has.
 const ONCE: f64 = 0.6;
-/// Weight of a question. Those of the one who serves are routine and do not count.
+/// Weight factor of a question. Questions of the speaker who serves a customer are routine and do not count.
 const ASKED: f64 = 0.65;
-/// What the first turn adds to a sentence's weight, and over which part of the turns that fades to 37 %.
+/// Amount that the first turn adds to a sentence's weight. [`OPENING_SPAN`] is the share of the turns over which it
+/// falls to 37 %.
 const OPENING: f64 = 2.5;
 const OPENING_PART: f64 = 0.12;
-/// What a full outcome in the last turn adds to a sentence's weight; more in a conversation in which somebody serves,
-/// because outcomes are what it is for.
+/// Amount that an outcome in the last turn adds to a sentence's weight. It is larger in a conversation in which
+/// somebody serves a customer, because outcomes are its purpose.
 const OUTCOME: f64 = 0.3;
 const OUTCOME_OF_SERVICE: f64 = 2.0;
-/// A sentence with fewer words, or fewer words of content, is a fragment: no point and no headline.
+/// A sentence with fewer words, or fewer content words, is a fragment and neither a point nor a headline.
 const LEAST_WORDS: usize = 4;
 const LEAST_CONTENT: usize = 2;
-/// Words of a headline: at most, and from how many on it tells enough.
+/// Maximum number of words in a headline, and the number from which on it is informative enough.
 pub(super) const HEADLINE_WORDS: usize = 20;
 const HEADLINE_LEAST: usize = 6;
-/// Weight of a headline that is shorter, or that must be cut.
+/// Weight factor of a headline that is too short or must be cut.
 const UNFIT: f64 = 0.5;
-/// By how much the newest sentence outweighs the oldest as a headline.
+/// Factor by which the newest sentence outweighs the oldest as a headline.
 const RECENT: f64 = 2.0;
-/// A point that shares this part of its words of content with the headline, or the headline with it, says the same.
+/// A point and the headline say the same if either shares this part of its content words with the other.
 const SAME: f64 = 0.6;
 
-/// One or several sentences of a turn that stand beside each other.
+/// One or several adjacent sentences of a turn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Passage {
-    /// The turn that it is from.
     pub turn: TurnNo,
-    /// Who said it.
+    /// The label of the speaker.
     pub speaker: Option<String>,
-    /// Cleaned of the sounds of speech.
+    /// The text without filler sounds.
     pub text: String,
-    /// As it stands in the turn.
+    /// The text as it is in the turn.
     pub verbatim: String,
-    /// How much it weighed when it was chosen.
+    /// Its weight when it was chosen.
     pub score: f64,
 }
 
-/// A summary.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Extract {
-    /// The sentence that says what it is about; `None` where nobody said a word.
+    /// The sentence that says what the conversation is about; `None` if nobody said a word.
     pub headline: Option<Passage>,
-    /// The other passages that sum it up, in reading order. None of them repeats the headline.
+    /// The other passages of the summary, in reading order. None of them repeats the headline.
     pub points: Vec<Passage>,
 }
 
-/// Sums up `turns`.
+/// Summarises `turns`.
 pub fn extract(turns: &[&Turn]) -> Extract {
     let field = Field::new(turns);
     let mut choice = Choice::new(&field);
@@ -93,27 +93,27 @@ pub fn extract(turns: &[&Turn]) -> Extract {
     Extract { headline, points: choice.points() }
 }
 
-/// Words of the points of a conversation of `total` words: about a quarter of a short one, levelling off.
+/// Number of words for the points of a conversation of `total` words: about a quarter of a short one, levelling off.
 fn budget(total: f64) -> f64 {
     MOST_WORDS * (1.0 - (-total / GROWTH_WORDS).exp())
 }
 
-/// A sentence, and what is known of it.
+/// A sentence and its measures.
 struct Sentence<'a> {
     turn: &'a Turn,
     verbatim: &'a str,
-    /// Cleaned. Never empty.
+    /// The text without filler sounds; never empty.
     text: String,
-    /// Its different words of content.
+    /// Its distinct content words.
     words: Vec<usize>,
-    /// Words.
+    /// Number of its words.
     length: f64,
-    /// The place of its turn, 0 to below 1.
+    /// Position of its turn in the conversation, from 0 to below 1.
     position: f64,
     outcome: f64,
-    /// Weight as a point, without its words: its place and form. 0 if it must not be one.
+    /// Weight as a point apart from its words: by position and form. 0 if it must not be a point.
     factor: f64,
-    /// Weight as a headline, likewise.
+    /// Weight as a headline, computed in the same way.
     telling: f64,
 }
 
@@ -123,14 +123,14 @@ impl Sentence<'_> {
         Passage { turn: self.turn.turn, speaker, text, verbatim, score: 0.0 }
     }
 
-    /// The share of the other's words that it says too.
+    /// Share of the other sentence's words that this one has too.
     fn says(&self, other: &Self) -> f64 {
         let shared = other.words.iter().filter(|word| self.words.binary_search(word).is_ok()).count();
         ratio(shared, other.words.len().max(1))
     }
 }
 
-/// All sentences in reading order, and what their words weigh.
+/// All sentences in reading order, and the weights of their words.
 struct Field<'a> {
     sentences: Vec<Sentence<'a>>,
     weights: Vec<f64>,
@@ -181,25 +181,25 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The words of content of a conversation.
+/// The content words of a conversation.
 #[derive(Default)]
 struct Vocabulary<'a> {
     ids: HashMap<String, usize>,
     said: Vec<Said<'a>>,
 }
 
-/// What is known of a word.
+/// Where and by whom a word was said.
 struct Said<'a> {
     times: f64,
     sentences: f64,
-    /// Who said it first.
+    /// The first speaker who said it.
     speaker: Option<&'a str>,
-    /// Somebody else said it too.
+    /// Set if another speaker said it too.
     shared: bool,
 }
 
 impl<'a> Vocabulary<'a> {
-    /// The different words of a sentence, sorted.
+    /// The distinct words of a sentence, sorted.
     fn read(&mut self, text: &str, speaker: Option<&'a str>) -> Vec<usize> {
         let mut own = Vec::new();
         for word in words::content(text) {
@@ -231,15 +231,15 @@ impl<'a> Vocabulary<'a> {
     }
 }
 
-/// Sentences that are chosen one after the other.
+/// The sentences that were chosen so far.
 struct Choice<'a> {
     field: &'a Field<'a>,
     /// Sentences that may still be chosen.
     open: Vec<bool>,
     covered: Vec<bool>,
-    /// The points, with what each added.
+    /// The points, each with its gain.
     chosen: Vec<(usize, f64)>,
-    /// Words of the points.
+    /// Number of words in the points.
     used: f64,
 }
 
@@ -249,7 +249,7 @@ impl<'a> Choice<'a> {
         Self { field, open, covered, chosen: Vec::new(), used: 0.0 }
     }
 
-    /// Adds points until they use this part of the budget.
+    /// Adds points until they use this share of the budget.
     fn fill(&mut self, part: f64) {
         let budget = self.field.budget;
         while self.used < budget * part {
@@ -258,7 +258,7 @@ impl<'a> Choice<'a> {
                 let room = if fits(sentence) { sentence.factor } else { 0.0 };
                 room * self.weight(sentence) / (sentence.length + LENGTH_BASE).powf(LENGTH_POWER)
             };
-            // Of equal gains the earlier sentence.
+            // Of equal gains, the earlier sentence wins.
             let Some((best, score)) = self.best(gain, |other, best| other > best) else { break };
             self.take(best);
             self.used += self.field.sentences[best].length;
@@ -266,8 +266,8 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// Chooses the headline: of the sentences that no point says, the most telling one. Where none of them can be one, a
-    /// point becomes the headline.
+    /// Chooses the headline: the sentence with the highest weight that no point repeats. If none is suitable, a point
+    /// becomes the headline.
     fn headline(&mut self) -> Option<usize> {
         let says_a_point = |sentence: &Sentence<'_>| {
             let points = self.chosen.iter().map(|(index, _)| &self.field.sentences[*index]);
@@ -284,7 +284,7 @@ impl<'a> Choice<'a> {
             self.used -= sentences[point].length;
             Some(point)
         });
-        // Nobody said anything of content.
+        // No sentence has any content.
         let headline = headline.or(if sentences.is_empty() { None } else { Some(0) })?;
         self.take(headline);
         for (open, sentence) in self.open.iter_mut().zip(sentences) {
@@ -293,14 +293,14 @@ impl<'a> Choice<'a> {
         Some(headline)
     }
 
-    /// The open sentence of the highest score above 0.
+    /// The open sentence with the highest score above 0.
     fn best(&self, score: impl Fn(&Sentence<'_>) -> f64, better: fn(f64, f64) -> bool) -> Option<(usize, f64)> {
         let open = self.field.sentences.iter().enumerate().filter(|(index, _)| self.open[*index]);
         let scored = open.map(|(index, sentence)| (index, score(sentence))).filter(|(_, score)| *score > 0.0);
         scored.reduce(|best, other| if better(other.1, best.1) { other } else { best })
     }
 
-    /// What the words of a sentence weigh now.
+    /// The present weight of a sentence's words.
     fn weight(&self, sentence: &Sentence<'_>) -> f64 {
         let weight = |word: &usize| self.field.weights[*word] * if self.covered[*word] { REPEATED } else { 1.0 };
         sentence.words.iter().map(weight).sum()
@@ -313,7 +313,7 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// The points in reading order. Those that stand beside each other in a turn are one.
+    /// The points in reading order. Adjacent points of one turn are joined.
     fn points(mut self) -> Vec<Passage> {
         self.chosen.sort_unstable_by_key(|(index, _)| *index);
         let sentences = &self.field.sentences;
@@ -332,7 +332,7 @@ impl<'a> Choice<'a> {
     }
 }
 
-/// The part of `source` from the start of `first` to the end of `last`, both slices of it.
+/// The part of `source` from the start of `first` to the end of `last`; both are slices of it.
 fn joined<'a>(source: &'a str, first: &'a str, last: &'a str) -> &'a str {
     let offset = |slice: &str| slice.as_ptr().addr() - source.as_ptr().addr();
     source.get(offset(first)..offset(last) + last.len()).unwrap_or(first)

@@ -1,10 +1,11 @@
-//! The form in which a request asks for an answer: values are fitted to its schema.
+//! Fits the value of an answer to the schema of a request.
 //!
-//! Knows no method. A schema may ask for operations on a list in place of the list, or lack members that a method gives.
+//! Knows no method. A schema may ask for operations on a list instead of the list, or lack members that a method
+//! returns.
 
 use serde_json::{Map, Value, json};
 
-/// `value` without the members that `schema` does not allow, and with its lists as operations where those are asked for.
+/// `value` without the members that `schema` does not allow, and with lists as operations if the schema asks for them.
 pub(super) fn fitted(value: Value, schema: Option<&Value>) -> Value {
     let Some(schema) = schema else { return value };
     match value {

@@ -1,9 +1,10 @@
-//! Words and phrases of conversation that tell what people feel.
+//! Words and phrases of conversation that express feelings.
 //!
-//! Set by hand from everyday English; the VADER lexicon (Hutto and Gilbert, 2014), which the crate brings, is made for
-//! written social media and knows politeness as joy ("please", "okay", "sure"), so such words are kept from it.
+//! Compiled by hand from everyday English. The VADER lexicon (Hutto and Gilbert, 2014), which the crate contains, was
+//! made for written social media and takes polite words ("please", "okay", "sure") for joy, so such words are not
+//! passed to it.
 
-/// Weight and words.
+/// The weight, and words that have it.
 type Group = (f64, &'static str);
 
 static GROUPS: &[Group] = &[
@@ -44,7 +45,7 @@ static GROUPS: &[Group] = &[
     ),
 ];
 
-/// Phrases, added to what their words weigh.
+/// Phrases, whose weight is added to that of their words.
 pub(super) static PHRASES: &[(&str, f64)] = &[
     ("thank god", 0.4),
     ("can't wait", 1.1),
@@ -100,19 +101,19 @@ pub(super) static PHRASES: &[(&str, f64)] = &[
     ("no worries", 0.7),
 ];
 
-/// Turn what follows them within three words.
+/// Words that reverse the feeling of the next three words.
 static NEGATIONS: &str = "not no never can't cannot won't don't didn't doesn't isn't wasn't aren't haven't hasn't couldn't \
                           wouldn't shouldn't ain't without hardly";
-/// At the start of an exclamation: somebody is glad.
+/// Words at the start of an exclamation that show joy.
 static GREETINGS: &str = "hey hi hello yes yeah yep okay ok sure absolutely course morning alright bye welcome here";
-/// At the start of an exclamation: somebody is not.
+/// Words at the start of an exclamation that show annoyance.
 static QUESTIONS: &str = "what why how where who";
-/// Politeness, assent and fillers that the VADER lexicon takes for feeling.
+/// Words of politeness and assent, and fillers, that the VADER lexicon takes for feelings.
 static POLITE: &str = "okay ok yeah yes yep sure well like please hey hello hi pretty just certainly definitely kind \
                        important care matter matters number no oh god interest interested free agree agreed help want \
                        true trust thanks thank good right alright";
 
-/// What is known of a word.
+/// What the lexicon says about a word.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Entry {
     pub weight: f64,
@@ -122,7 +123,7 @@ pub(super) struct Entry {
     pub polite: bool,
 }
 
-/// What is known of `word`, lower case.
+/// What the lexicon says about `word`, in lower case.
 pub(super) fn look_up(word: &str) -> Entry {
     use std::collections::HashMap;
     use std::sync::LazyLock;

@@ -1,8 +1,8 @@
-//! The embedded provider: answers from the structured transcript, without any model.
+//! The embedded provider: computes answers from the structured transcript, without any model.
 //!
-//! Knows no prompt, no analysis and no I/O, and says what it is: sentiment by lexicon and rules, summaries by
-//! extraction, action items and questions by the patterns of English sentences. The same transcript gives the same answer. What it cannot do it refuses. An analysis names its
-//! [`Method`] in its folder.
+//! Knows no prompt, no analysis and no I/O. Its methods are simple: sentiment by lexicon and rules, summaries by
+//! extraction, action items and questions by patterns of English sentences. The same transcript always gives the same
+//! answer. It refuses what it cannot do. An analysis names its [`Method`] in its folder.
 
 mod acts;
 mod clean;
@@ -28,7 +28,7 @@ use extract::HEADLINE_WORDS;
 pub use extract::{Extract, Passage, extract};
 pub use sentiment::{Mood, mood};
 
-/// The name of its one model.
+/// The name of the provider's only model.
 const NAME: &str = "local";
 /// Longest quote, in words.
 const QUOTE_WORDS: usize = 24;
@@ -41,11 +41,12 @@ const TREND_TURNS: usize = 6;
 /// Minimum difference of mean scores that counts as a trend.
 const TREND_STEP: f64 = 0.12;
 
-/// No model is asked, so that no token is read or written: known to be none, which clients that insist on numbers need.
+/// Without a model, no tokens are read or written. The counts are zero and not unknown, because some clients require
+/// numbers.
 const USAGE: Usage =
     Usage { input: Some(0), cached: Some(0), cache_write: Some(0), output: Some(0), reasoning: Some(0) };
 
-/// A way to answer from a transcript, each with its form of value.
+/// A way to compute an answer from a transcript; each has its own form of value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
     /// A summary by extraction: `{headline, points: [{id, text, speaker}], outcome, evidence: [{turn, quote}]}`; the outcome
@@ -79,18 +80,18 @@ impl Method {
     }
 }
 
-/// Why the embedded provider does not answer.
+/// Why the embedded provider gives no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocalError {
-    /// It has no way to do this.
+    /// The provider cannot do this.
     #[error("the embedded provider cannot answer {0}; configure an endpoint for that")]
     Unsupported(String),
-    /// There is nothing to answer from.
+    /// There is no transcript with text.
     #[error("the embedded provider answers from the transcript that travels with a request, and there is none")]
     NoTranscript,
 }
 
-/// Answers from the transcript: by `method`, in JSON; without one, with a plain summary.
+/// Answers from the transcript: with a `method`, by that method, as JSON; without one, with a plain summary.
 ///
 /// # Errors
 /// The request asks for something else than a plain summary, or there is no transcript with text.
@@ -119,7 +120,7 @@ pub fn answer(
     Ok(response)
 }
 
-/// The value that a method gives.
+/// Computes the value of a method.
 fn value(method: Method, turns: &[&Turn], newest: &Turn) -> Value {
     match method {
         Method::Extract => summary(turns),
@@ -162,11 +163,11 @@ fn summary(turns: &[&Turn]) -> Value {
     json!({ "headline": headline, "points": points, "outcome": null, "evidence": evidence })
 }
 
-/// A summary as text: who said what matters, a line each, in reading order.
+/// A summary as text: the speakers and their most important sentences, one per line, in reading order.
 fn plain(turns: &[&Turn]) -> String {
     let Extract { headline, mut points } = extract(turns);
     points.extend(headline);
-    // Stable: of one turn, the headline comes last.
+    // The sort is stable: within one turn, the headline comes last.
     points.sort_by_key(|passage| passage.turn);
     let lines = points.into_iter().map(|passage| match passage.speaker {
         Some(speaker) => format!("{speaker}: {}", passage.text),
@@ -220,7 +221,7 @@ fn sentiment(turns: &[&Turn]) -> Value {
     })
 }
 
-/// Compares the last third with the turns before it.
+/// Compares the last third of the turns with those before it.
 fn trend(moods: &[Mood]) -> &'static str {
     if moods.len() < TREND_TURNS {
         return "stable";
@@ -236,13 +237,13 @@ fn trend(moods: &[Mood]) -> &'static str {
     }
 }
 
-/// The first words, as they were said.
+/// The first words of a text, unchanged.
 fn quote(text: &str) -> String {
     let text = text.trim();
     text[..cut(text, QUOTE_WORDS)].to_owned()
 }
 
-/// The first words, with an ellipsis where some are left out.
+/// The first words of a text, with an ellipsis if it is cut.
 fn shortened(text: &str, words: usize) -> String {
     let text = text.trim();
     let end = cut(text, words);
@@ -252,17 +253,17 @@ fn shortened(text: &str, words: usize) -> String {
     format!("{}…", text[..end].trim_end_matches([',', ';', ':', '.', ' ']))
 }
 
-/// Where the first `words` written words end (in scripts without spaces, twice as many characters), never within a number
-/// that is said in several words.
+/// Offset of the end of the first `words` written words (in scripts without spaces, of twice as many characters), never
+/// within a number of several words.
 fn cut(text: &str, words: usize) -> usize {
     let place = |slice: &str| slice.as_ptr().addr() - text.as_ptr().addr();
-    // Twice the room taken by each word, so that a character of a script without spaces takes half of one.
+    // Each word takes two units of room, so that a character of a script without spaces, which takes one, counts half.
     let (mut room, mut end, mut last) = (2 * words, 0, String::new());
     for word in text::written(text) {
         let took = if word.chars().any(text::is_unspaced) { 1 } else { 2 };
         let bare = words::bare(word);
         if room < took {
-            // Back to before the number that would be broken off.
+            // Moves back to before a number that would be cut in two.
             let breaks = words::is_number(&last) && words::is_number(&bare);
             return if breaks { before_number(&text[..end]) } else { end };
         }
@@ -273,7 +274,7 @@ fn cut(text: &str, words: usize) -> usize {
     text.len()
 }
 
-/// Where the text ends without the numbers at its end; all of it where it is nothing else.
+/// Offset of the numbers at the end of the text; the whole length if the text consists of numbers only.
 fn before_number(text: &str) -> usize {
     let mut kept = text;
     while let Some(word) = text::written(kept).last().filter(|word| words::is_number(&words::bare(word))) {
@@ -282,7 +283,7 @@ fn before_number(text: &str) -> usize {
     if kept.is_empty() { text.len() } else { kept.len() }
 }
 
-/// Two decimals.
+/// Rounds to two decimals.
 fn rounded(score: f64) -> f64 {
     (score * 100.0).round() / 100.0
 }

@@ -1,10 +1,10 @@
 //! The sentiment of one turn, by lexicon and rules.
 //!
-//! Knows no transcript. Three signals: the VADER lexicon over the words that are not mere politeness, a lexicon of
-//! conversation with negation (see [`super::lexicon`]), and how it was said. An exclamation is felt, so only its sign is
-//! asked; a question mostly asks; anything else is neutral unless its words are strong. The constants were chosen by
-//! hand and checked on about 400 turns with human labels; halving or doubling one of them costs at most four points of
-//! accuracy there. `scripts/eval-local` prints the figures.
+//! Knows no transcript. Three signals are added: the VADER lexicon over the words that are not mere politeness, a
+//! lexicon of conversation with negation (see [`super::lexicon`]), and the kind of sentence. An exclamation always has
+//! a feeling, so only its sign is determined; a question usually has none; anything else is neutral unless its words
+//! are strong. The constants were chosen by hand and checked on about 400 turns with human labels; halving or doubling
+//! one of them costs at most four points of accuracy there. `scripts/eval-local` prints the figures.
 
 use std::sync::LazyLock;
 
@@ -17,39 +17,39 @@ static VADER: LazyLock<SentimentIntensityAnalyzer<'static>> = LazyLock::new(Sent
 
 /// Weight of VADER's compound score.
 const VADER_WEIGHT: f64 = 0.8;
-/// Most that the lexicon of conversation says, either way.
+/// Maximum score of the conversation lexicon, in either direction.
 const LEXICON_CAP: f64 = 1.6;
-/// How far a negation turns a good word.
+/// Factor of a positive word after a negation.
 const NEGATED: f64 = -0.6;
-/// Words back that a negation reaches.
+/// Number of words before a word in which a negation applies to it.
 const NEGATION_REACH: usize = 3;
-/// An exclamation that begins with a greeting or assent.
+/// Score of an exclamation that begins with a greeting or assent.
 const GREETING: f64 = 0.5;
-/// An exclamation that begins with a question word.
+/// Score of an exclamation that begins with a question word.
 const QUESTION: f64 = -0.4;
-/// An exclamation at somebody.
+/// Score of an exclamation that addresses somebody.
 const AT_YOU: f64 = -0.15;
-/// An exclamation of which nothing else is known.
+/// Score of an exclamation without other signs.
 const EXCLAIMED: f64 = -0.12;
-/// Strength from which a statement is positive.
+/// Score from which a statement is positive.
 const STATEMENT_POSITIVE: f64 = 0.75;
-/// Strength from which a statement is negative: complaints are worded milder than praise.
+/// Score from which a statement is negative. It is lower, because complaints are worded more mildly than praise.
 const STATEMENT_NEGATIVE: f64 = 0.45;
-/// Strength from which a question is positive.
+/// Score from which a question is positive.
 const QUESTION_POSITIVE: f64 = 1.2;
-/// Strength from which a question is negative.
+/// Score from which a question is negative.
 const QUESTION_NEGATIVE: f64 = 0.9;
-/// Scores nearer to 0 are neutral.
+/// Scores closer to 0 are neutral.
 const NEUTRAL: f64 = 0.25;
-/// Mean scores of many turns nearer to 0 are neutral.
+/// Mean scores of several turns that are closer to 0 are neutral.
 const NEUTRAL_TOGETHER: f64 = 0.1;
 
-/// What a turn sounds like.
+/// The sentiment of a turn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Mood {
-    /// -1 to 1.
+    /// From -1 to 1.
     pub score: f64,
-    /// How much it weighs among others: longer turns more, up to a point.
+    /// Weight in a mean: longer turns weigh more, up to a limit.
     weight: f64,
 }
 
@@ -66,8 +66,8 @@ pub fn mood(text: &str) -> Mood {
     judged(text, &spoken)
 }
 
-/// The sentiment of one who serves: of what is left without politeness and sympathy, which go with serving. Exclamations
-/// of courtesy count as statements.
+/// The sentiment of a speaker who serves customers. Politeness and sympathy are left out, because they belong to the
+/// job. Polite exclamations count as statements.
 pub(super) fn mood_of_server(text: &str) -> Mood {
     let own = |word: &str| !service::is_sympathy(&word.to_lowercase().replace('’', "'"));
     let mut kept = String::with_capacity(text.len());
@@ -94,7 +94,7 @@ fn judged(text: &str, spoken: &[String]) -> Mood {
     } else {
         (STATEMENT_POSITIVE, STATEMENT_NEGATIVE)
     };
-    // Within its threshold a score stays below `NEUTRAL`; beyond, it rises towards 1.
+    // Below its threshold a score stays below `NEUTRAL`; above, it rises towards 1.
     let threshold = if strength < 0.0 { negative } else { positive };
     let size = strength.abs();
     let score = if size < threshold {
@@ -112,7 +112,7 @@ fn weight(words: usize) -> f64 {
     weight
 }
 
-/// The mean of many turns: felt ones count in full, neutral ones less, or every call would be neutral.
+/// The mean of several turns. Neutral turns weigh less, because otherwise every call would be neutral.
 pub(super) fn together(moods: &mut dyn Iterator<Item = &Mood>) -> f64 {
     let (mut sum, mut weights) = (0.0, 0.0);
     for mood in moods {
@@ -138,14 +138,14 @@ fn label(score: f64, neutral: f64) -> &'static str {
     }
 }
 
-/// VADER's compound score, -1 to 1, without the words of politeness, and without the marks that the rules here read
-/// themselves (the crate counts an exclamation mark after no word of feeling as a bad one).
+/// VADER's compound score, from -1 to 1, without words of politeness and without the punctuation that the rules here
+/// use themselves. (The crate counts an exclamation mark without a word of feeling before it as negative.)
 fn vader(text: &str) -> f64 {
     let mut kept = String::with_capacity(text.len());
     for token in text.split_whitespace() {
         let bare = token.trim_matches(|character: char| !character.is_alphanumeric());
         let polite = !bare.is_empty() && lexicon::look_up(&bare.to_lowercase()).polite;
-        // A place is kept: VADER looks at neighbours.
+        // A placeholder keeps the word's position, because VADER looks at neighbouring words.
         let shown = if polite { token.replace(bare, "x") } else { token.to_owned() };
         kept.extend(shown.chars().map(|character| if matches!(character, '!' | '?') { ' ' } else { character }));
         kept.push(' ');
@@ -153,7 +153,7 @@ fn vader(text: &str) -> f64 {
     if kept.trim().is_empty() { 0.0 } else { VADER.polarity_scores(&kept).compound }
 }
 
-/// What the lexicon of conversation says of the words.
+/// The score of the words in the conversation lexicon.
 fn conversation(spoken: &[String]) -> f64 {
     let mut sum = 0.0;
     let mut negated_until = 0;
@@ -169,7 +169,7 @@ fn conversation(spoken: &[String]) -> f64 {
     sum.clamp(-LEXICON_CAP, LEXICON_CAP)
 }
 
-/// What the manner of an exclamation says.
+/// The score of an exclamation's form.
 fn manner(spoken: &[String]) -> f64 {
     let greets = spoken.iter().take(2).any(|word| lexicon::look_up(word).greets);
     let asks = spoken.first().is_some_and(|word| lexicon::look_up(word).asks);
@@ -178,7 +178,7 @@ fn manner(spoken: &[String]) -> f64 {
     EXCLAIMED + parts.iter().filter(|(is, _)| *is).map(|(_, weight)| weight).sum::<f64>()
 }
 
-/// Whether a phrase stands in what was said, word by word.
+/// Returns true if `said` contains the phrase as whole words.
 fn holds(said: &str, phrase: &str) -> bool {
     said.match_indices(phrase).any(|(at, _)| {
         let before = said[..at].chars().next_back();

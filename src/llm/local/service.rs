@@ -1,4 +1,5 @@
-//! Who serves in a conversation, and which words are service: greetings, thanks, apologies, offers of help.
+//! Determines who serves a customer in a conversation, and which words belong to serving: greetings, thanks, apologies,
+//! offers of help.
 //!
 //! Knows no company and no subject, only what is said to every customer in the same words. English.
 
@@ -7,7 +8,7 @@ use std::collections::BTreeMap;
 use super::words;
 use crate::types::Turn;
 
-/// Phrases that only the one who serves says.
+/// Phrases that only a speaker who serves customers says.
 static SERVING: &[&str] = &[
     "how can i help",
     "how may i help",
@@ -39,7 +40,7 @@ static SERVING: &[&str] = &[
     "glad to help",
 ];
 
-/// Parts of a label that name a role which serves.
+/// Parts of a speaker label that name a role which serves customers.
 static ROLES: &[&str] = &[
     "agent",
     "assistant",
@@ -55,7 +56,7 @@ static ROLES: &[&str] = &[
     "clerk",
 ];
 
-/// Phrases of courtesy: they say nothing of what a conversation is about.
+/// Polite phrases that say nothing about the subject of a conversation.
 static COURTESY: &[&str] = &[
     "thank you",
     "thanks",
@@ -88,8 +89,8 @@ static COURTESY: &[&str] = &[
     "hi",
 ];
 
-/// Words of sympathy and politeness, as they belong to serving. Whatever they weigh elsewhere, said by the one who serves
-/// they tell of the other's mood.
+/// Words of sympathy and politeness. Said by a speaker who serves customers, they say nothing about that speaker's own
+/// mood.
 static SYMPATHY: &str = "sorry apologize apologise apologies apology regret unfortunately afraid frustrating frustrated \
     frustration annoying upset upsetting inconvenience inconvenient trouble problem problems issue issues fault error mistake \
     wrong bad worse terrible horrible awful unacceptable stressful difficult hard worry worried understand understandable \
@@ -98,8 +99,8 @@ static SYMPATHY: &str = "sorry apologize apologise apologies apology regret unfo
     glad happy great good nice perfect wonderful excellent lovely awesome fantastic pleasure welcome thank thanks appreciate \
     care help sure please best love kind enjoy";
 
-/// The speakers who serve, by their labels: by the label itself, or by phrases that only those who serve say. Where all
-/// would serve, nobody does.
+/// The labels of the speakers who serve: recognised by the label itself, or by phrases that only those who serve say.
+/// If that is true of all speakers, none is returned.
 pub(super) fn servers<'a>(turns: &[&'a Turn]) -> Vec<&'a str> {
     let mut said: BTreeMap<&str, usize> = BTreeMap::new();
     for turn in turns {
@@ -108,7 +109,7 @@ pub(super) fn servers<'a>(turns: &[&'a Turn]) -> Vec<&'a str> {
             usize::from(is_serving(&turn.text)) + if names_role(speaker) { 100 } else { 0 };
     }
     let most = said.values().copied().max().unwrap_or_default();
-    // Who says it once may repeat the other's words.
+    // A speaker who says such a phrase only once may be repeating the other's words.
     let serves = |count: usize| count * 2 > most;
     if said.len() > 1 && said.values().all(|count| serves(*count)) {
         return Vec::new();
@@ -116,18 +117,18 @@ pub(super) fn servers<'a>(turns: &[&'a Turn]) -> Vec<&'a str> {
     said.into_iter().filter(|(_, count)| serves(*count)).map(|(speaker, _)| speaker).collect()
 }
 
-/// Whether a text has a phrase that only an agent says, never a customer.
+/// Returns true if a text contains a phrase that only an agent says, never a customer.
 fn is_serving(text: &str) -> bool {
     let said = spoken(text);
     SERVING.iter().any(|phrase| holds(&said, phrase))
 }
 
-/// Whether a label names a role that serves.
+/// Returns true if a label names a role that serves.
 fn names_role(label: &str) -> bool {
     words::plain(label).any(|word| ROLES.contains(&word.trim_end_matches(|character: char| character.is_numeric())))
 }
 
-/// How much of a sentence is not courtesy, 0 to 1.
+/// Share of a sentence that is not a polite phrase, from 0 to 1.
 pub(super) fn substance(sentence: &str) -> f64 {
     let said = spoken(sentence);
     let polite = COURTESY
@@ -144,7 +145,7 @@ pub(super) fn substance(sentence: &str) -> f64 {
     share
 }
 
-/// Whether a word, lower case, belongs to politeness and sympathy when the one who serves says it.
+/// Returns true if a lower-case word is mere politeness or sympathy when said by the speaker who serves.
 pub(super) fn is_sympathy(word: &str) -> bool {
     use std::collections::HashSet;
     use std::sync::LazyLock;
@@ -153,7 +154,7 @@ pub(super) fn is_sympathy(word: &str) -> bool {
     SET.contains(word)
 }
 
-/// The words with a space between and around them.
+/// The words, with one space between them and around them.
 pub(super) fn spoken(text: &str) -> String {
     let mut said = String::from(" ");
     for word in words::plain(text) {
@@ -163,7 +164,7 @@ pub(super) fn spoken(text: &str) -> String {
     said
 }
 
-/// Whether a phrase stands in what was said, word by word.
+/// Returns true if `said` contains the phrase as whole words.
 pub(super) fn holds(said: &str, phrase: &str) -> bool {
     said.match_indices(phrase).any(|(at, _)| said[..at].ends_with(' ') && said[at + phrase.len()..].starts_with(' '))
 }

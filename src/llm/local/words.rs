@@ -1,13 +1,13 @@
 //! English words of spoken text: content words, numbers, sentences.
 //!
-//! Knows no meaning but which words carry none, and which are numbers. The cutting is [`crate::base::text`]'s.
+//! Knows no meanings; only which words carry content, and which are numbers. [`crate::base::text`] splits the text.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use crate::base::text;
 
-/// English words that carry no content, contractions and fillers of speech among them.
+/// English words without content, including contractions and fillers of speech.
 static STOP_WORDS: &str = "a about above after again against all am an and any are aren't as at be because been before \
     being below between both but by can can't cannot could couldn't did didn't do does doesn't doing don't down during each \
     few for from further get got had hadn't has hasn't have haven't having he he'd he'll he's her here here's hers herself \
@@ -20,7 +20,7 @@ static STOP_WORDS: &str = "a about above after again against all am an and any a
     like know mean think thing things really actually kind sort gonna wanna lot bit maybe say said go going one two oh ah \
     hey hi hello also even still back way see look want need make good sure now";
 
-/// Words of spoken numbers.
+/// Words for numbers.
 static NUMBER_WORDS: &str = "zero oh nought nil one two three four five six seven eight nine ten eleven twelve thirteen \
     fourteen fifteen sixteen seventeen eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred \
     thousand million billion first second third fourth fifth sixth seventh eighth ninth tenth double triple half quarter";
@@ -28,35 +28,36 @@ static NUMBER_WORDS: &str = "zero oh nought nil one two three four five six seve
 /// Words that begin a question.
 static ASKING: &str = "which what who where when why how can could may do does did is are would will";
 
-/// A full stop behind these ends no sentence.
+/// Abbreviations after which a full stop does not end a sentence.
 static ABBREVIATIONS: &str = "mr mrs ms dr prof st no vs etc approx jr sr";
 
 static STOPS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| STOP_WORDS.split_whitespace().collect());
 static NUMBERS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| NUMBER_WORDS.split_whitespace().collect());
 
-/// Folded words with their apostrophes; letters said three times or more are said twice.
+/// Lower-case words with their apostrophes. A letter that is repeated three times or more is kept twice.
 pub(super) fn plain(text: &str) -> impl Iterator<Item = String> {
     text::words(text).map(fold).filter(|word| !word.is_empty())
 }
 
-/// Words that carry content, by their stems. In scripts without spaces each character is a word.
+/// Stems of the content words. In scripts without spaces, each character is a word.
 pub(super) fn content(text: &str) -> Vec<String> {
     let carries = |word: &String| word.chars().any(text::is_unspaced) || (word.len() > 2 && !is_stop(word));
     plain(text).filter(carries).map(|word| stem(&word).to_owned()).collect()
 }
 
-/// A word that carries no content.
+/// Returns true for a word without content.
 pub(super) fn is_stop(word: &str) -> bool {
     STOPS.contains(word)
 }
 
-/// A number, in digits or in words, or a part of one: `441`, `four`, `oh`, `third`, `twenty-one`. `word` is lower case.
+/// Returns true for a number or a part of one, in digits or in words: `441`, `four`, `oh`, `third`, `twenty-one`.
+/// `word` is lower case.
 pub(super) fn is_number(word: &str) -> bool {
     word.chars().any(char::is_numeric) || word.split('-').all(|part| NUMBERS.contains(part))
 }
 
-/// A letter that is spelled. `word` is lower case. The words `a` and `i` can be letters too: only what stands beside them
-/// tells.
+/// Returns true for a spelled letter. `word` is lower case. The words `a` and `i` may be letters too, which only their
+/// neighbours show.
 pub(super) fn is_letter(word: &str) -> bool {
     let mut characters = word.chars();
     characters.next().is_some_and(char::is_alphabetic)
@@ -64,12 +65,12 @@ pub(super) fn is_letter(word: &str) -> bool {
         && !word.chars().any(text::is_unspaced)
 }
 
-/// How many words a text has.
+/// Number of words in a text.
 pub(super) fn count(text: &str) -> usize {
     text::count(text)
 }
 
-/// The sentences of a text, as they stand.
+/// The sentences of a text, unchanged.
 pub(super) fn sentences(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -87,7 +88,7 @@ pub(super) fn sentences(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether a text ends with a question, or is one that speech recognition gave no mark.
+/// Returns true if a text ends with a question, including one without a question mark from speech recognition.
 pub(super) fn is_question(text: &str) -> bool {
     let asks = || {
         let first = plain(text).next().unwrap_or_default();
@@ -96,7 +97,7 @@ pub(super) fn is_question(text: &str) -> bool {
     text.ends_with(['?', '？', '؟']) || (text.ends_with(char::is_alphanumeric) && asks())
 }
 
-/// Whether the mark at `at..end` ends a sentence.
+/// Returns true if the punctuation at `at..end` ends a sentence.
 fn ends_sentence(text: &str, at: usize, end: usize, mark: char) -> bool {
     let after = &text[end..];
     match mark {
@@ -116,7 +117,7 @@ fn ends_sentence(text: &str, at: usize, end: usize, mark: char) -> bool {
     }
 }
 
-/// A token without what stands around its letters and digits, lower case.
+/// A token without the punctuation around its letters and digits, in lower case.
 pub(super) fn bare(token: &str) -> String {
     token.trim_matches(|character: char| !character.is_alphanumeric()).to_lowercase()
 }
@@ -135,7 +136,7 @@ fn fold(word: &str) -> String {
     folded
 }
 
-/// A word without its commonest English endings.
+/// A word without the most common English endings.
 fn stem(word: &str) -> &str {
     let word = word.strip_suffix("'s").unwrap_or(word);
     let shorter = ["ing", "ed", "es", "s", "ly"].iter().find_map(|ending| word.strip_suffix(ending));

@@ -1,10 +1,10 @@
-//! Prompt caches behind OpenAI's format: which one a model has, and how a request addresses it. Sources: the `openai`
-//! package's types; the migration guide of GPT-5.6; AssemblyAI's "Prompt caching".
+//! Prompt caches of vendors with OpenAI's format: which cache a model has, and how a request uses it. Sources: the
+//! `openai` package's types; the migration guide of GPT-5.6; AssemblyAI's "Prompt caching".
 //!
-//! Up to GPT-5.5 the longest prefix is found by itself, and a key sends the requests of one call to the same machine.
-//! From GPT-5.6 a prefix is found only where a breakpoint stood, and without any the vendor sets one behind the whole
-//! prompt, whose end changes each time: every request would pay for writing what nobody reads. So the daemon's own
-//! requests always say that their breakpoints are explicit.
+//! Up to GPT-5.5 the vendor finds the longest prefix by itself, and a key routes the requests of one call to the same
+//! machine. From GPT-5.6 on, the cache finds a prefix only if it ended at a breakpoint. Without any breakpoint, the
+//! vendor sets one after the whole prompt, whose end changes each time: every request would pay for writing a prefix
+//! that no other request reads. So the daemon's own requests always declare that their breakpoints are explicit.
 
 use super::OpenAi;
 use crate::llm::json::{self, Object};
@@ -12,22 +12,22 @@ use crate::llm::{Block, Caching, ChatRequest, Marks, Message, PromptCache, anthr
 
 /// The shortest prefix that OpenAI keeps, in tokens.
 const FLOOR: u64 = 1_024;
-/// The shortest life that can be asked for, in both spellings.
+/// The shortest lifetime that a request can ask for, in both spellings.
 const EXPLICIT_TTL_MS: u64 = 30 * 60_000;
 const EXPLICIT_TTL: &str = "30m";
 
-/// How a request addresses a prompt cache.
+/// How a request uses a prompt cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dialect {
     /// Not at all.
     None,
-    /// OpenAI's key, and its breakpoints where the model has them.
+    /// With OpenAI's key, and its breakpoints if the model has them.
     OpenAi,
-    /// AssemblyAI's: the key for models that know it, a mark on a message for Claude's.
+    /// With AssemblyAI's fields: the key for models that support it, a mark on a message for Claude models.
     AssemblyAi,
 }
 
-/// What the model behind a request understands.
+/// Which fields for caching a model understands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Spelling {
     Nothing,
@@ -57,14 +57,14 @@ impl Dialect {
             Spelling::Breakpoints => {
                 Some(PromptCache { ttl_ms: EXPLICIT_TTL_MS, write: 1.25, marked: true, ..implicit })
             }
-            // Through AssemblyAI these models get no breakpoint, so nothing of a growing prompt is found again.
+            // Through AssemblyAI these models get no breakpoint, so the cache never finds a growing prompt again.
             Spelling::Key if self == Self::AssemblyAi && has_breakpoints(model) => None,
             Spelling::Key => Some(implicit),
             Spelling::Nothing => None,
         }
     }
 
-    /// Writes the fields of the request itself. Those that a variant's parameters set are left to them.
+    /// Writes the fields of the request itself, except those that a variant's parameters set.
     pub(super) fn write_fields(self, object: &mut Object<'_>, model: &str, request: &ChatRequest) {
         let Some(Caching { key, .. }) = &request.caching else { return };
         let spelling = self.spelling(model);
@@ -82,8 +82,8 @@ impl Dialect {
 }
 
 impl OpenAi {
-    /// Writes a message whose content is blocks: as parts where the model's marks stand on them, else as one text,
-    /// which every vendor takes.
+    /// Writes a message whose content is blocks: as content parts if the model's marks are on blocks, else as one text,
+    /// which every vendor accepts.
     pub(super) fn write_message_of_blocks(
         &self,
         out: &mut Vec<u8>,
@@ -101,7 +101,7 @@ impl OpenAi {
                 });
                 object.end();
             }
-            // The mark stands on a message: one ends at each mark.
+            // The mark is on a whole message, so a message ends at each mark.
             Spelling::Messages => {
                 let mut from = 0;
                 while from < blocks.len() {
@@ -128,7 +128,7 @@ impl OpenAi {
     }
 }
 
-/// Writes blocks as content parts of text; `mark` adds to the part at a position.
+/// Writes blocks as text parts; `mark` adds members to the part at a position.
 fn write_parts(out: &mut Vec<u8>, blocks: &[Block], mark: impl Fn(&mut Object<'_>, usize)) {
     json::list(out, blocks.iter().enumerate(), |out, (position, block)| {
         let mut part = Object::new(out);

@@ -66,7 +66,7 @@ pub(super) struct Part {
     pub(super) properties: HashMap<Box<str>, Place>,
     /// Parts that apply to members whose name matches a pattern, each after the pattern's states.
     pub(super) patterns: Vec<(u64, Place)>,
-    /// Parts that may apply to any member.
+    /// Parts that may apply to any member, whatever its name.
     pub(super) members: Vec<Place>,
     /// Parts that apply to the members' names.
     pub(super) names: Vec<Place>,
@@ -94,8 +94,8 @@ pub(super) struct Graph {
     pub(super) shared: bool,
     /// It has an `unevaluated…` keyword: the validator then tracks members and items at every value.
     pub(super) unevaluated: bool,
-    /// Upper bound of validation steps for each value of an answer; `u64::MAX` for a recursive schema, where it depends on
-    /// the answer's depth.
+    /// Upper bound of validation steps for each value of an answer; `u64::MAX` for a recursive schema, where the bound
+    /// depends on the answer's depth.
     pub(super) reach: u64,
     /// Total states of all patterns.
     pub(super) states: u64,

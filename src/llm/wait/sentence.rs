@@ -1,6 +1,6 @@
 //! Finds a wait in a sentence: `Please try again in 1m12.5s`, `30 seconds before retrying`, `Retry-After: 12`.
 //!
-//! A time counts only next to a word about retrying. The lists below are all the English that is known.
+//! A time counts only next to a word about retrying. Only the English words in the lists below are recognised.
 
 use super::tokens::{self, Token};
 use super::{UNIX_S, date, duration, listed, of_number};

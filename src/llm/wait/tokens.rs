@@ -4,7 +4,7 @@
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token<'a> {
-    /// In lower case.
+    /// A word, in lower case.
     Word(String),
     Number(f64),
     /// A date, as written.

@@ -1,7 +1,7 @@
-//! Authentication: adds to a request what shows who sends it.
+//! Authentication: adds to a request the proof of who sends it.
 //!
-//! Knows no vendor and no meaning of a request. To add a way, add one file here, a variant of
-//! [`AuthScheme`], and its line in [`build`].
+//! Knows no vendor and no meaning of a request. To add a scheme, add one file here, a variant of [`AuthScheme`], and
+//! its line in [`build`].
 
 mod service_account;
 mod sigv4;
@@ -25,13 +25,13 @@ use crate::llm::AuthScheme;
 
 /// Authenticates the requests to one endpoint.
 pub trait Auth: fmt::Debug + Send + Sync {
-    /// Gets what must be fresh before a request can be signed, such as a token. `None`: everything is.
+    /// Gets what must be up to date before a request can be signed, such as a token. `None` if nothing must be fetched.
     ///
     /// # Errors
-    /// It cannot be had.
+    /// The token could not be fetched.
     ///
     /// # Cancel safety
-    /// Dropping the future gives up; the next request tries again.
+    /// Dropping the future abandons the fetch; the next request tries again.
     fn refresh(&self) -> Option<BoxFuture<'_, Result<(), AuthError>>> {
         None
     }
@@ -39,7 +39,7 @@ pub trait Auth: fmt::Debug + Send + Sync {
     /// Signs a request, whose address is absolute and whose other headers and body are complete.
     ///
     /// # Errors
-    /// It cannot be signed.
+    /// The request cannot be signed.
     fn sign(&self, request: &mut Request<Bytes>, now: SystemTime) -> Result<(), AuthError>;
 
     /// Returns true if a text repeats a secret, in whole or in part, plain or encoded.
@@ -51,7 +51,7 @@ pub trait Auth: fmt::Debug + Send + Sync {
 #[error("{message}")]
 pub struct AuthError {
     pub message: String,
-    /// Set if it may work a little later.
+    /// Set if a retry a little later may succeed.
     pub temporary: bool,
 }
 
@@ -65,10 +65,11 @@ impl AuthError {
     }
 }
 
-/// What a vendor's scheme means for an endpoint with this key and this base URL. `None`: no key, and none is needed.
+/// Builds the authentication of an endpoint from the vendor's scheme, its key and its base URL. `None` if there is no
+/// key and none is needed.
 ///
 /// # Errors
-/// What is wrong with the key or missing; contains no secret.
+/// Why the key is invalid, or that it is missing; contains no secret.
 pub fn build(
     scheme: &AuthScheme,
     key: Option<&SecretString>,

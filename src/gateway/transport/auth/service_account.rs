@@ -30,7 +30,7 @@ const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
 const ASSERTION_LIFE: Duration = Duration::from_secs(3600);
 /// A token is renewed this long before it expires. Until then one request renews it, and the others use it.
 const EARLY: Duration = Duration::from_secs(300);
-/// Life of a token whose answer does not state it.
+/// Lifetime of a token whose response does not state it.
 const DEFAULT_LIFE: u64 = 3600;
 /// Timeout of the connection to the token's address; the whole exchange has the request's own timeout.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -131,7 +131,7 @@ impl ServiceAccount {
         self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Gets a token if the current one is about to expire; one request at a time.
+    /// Gets a new token if the current one is about to expire; only one request does so at a time.
     async fn renew(&self) -> Result<(), AuthError> {
         let usable = |now: SystemTime| self.current().is_some_and(|token| now < token.expires);
         let _renewing = match self.renewing.try_lock() {
@@ -173,7 +173,7 @@ impl ServiceAccount {
         let body = response.read(MAX_ANSWER_BYTES).await.map_err(failed)?;
         if response.status != 200 {
             let message = format!("no access token: the token's server answered with HTTP {}", response.status);
-            // 4xx: the key or the scope is not accepted, and will not be later.
+            // 4xx: the key or the scope is not accepted, so a retry would fail too.
             let lasting = matches!(response.status, 400..=499) && response.status != 429;
             return Err(AuthError { message, temporary: !lasting });
         }

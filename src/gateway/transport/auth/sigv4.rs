@@ -1,7 +1,7 @@
 //! AWS Signature Version 4: signs method, path, query, some headers and the body with keys derived from a secret.
 //!
-//! Knows no service's meaning and no source of credentials. Written here because the published crates for it bring a
-//! runtime of their own; the tests hold it against the vectors that AWS publishes.
+//! Knows no service and no source of credentials. Implemented here because the published crates for it bring a runtime
+//! of their own; the tests check it against the vectors that AWS publishes.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -23,7 +23,7 @@ const DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 /// Characters that a canonical query does not encode: letters, digits and these.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The same for a canonical path, whose segments keep their separators.
+/// Characters that a canonical path does not encode: also the separators of its segments.
 const PATH: &AsciiSet = &QUERY.remove(b'/');
 
 /// AWS credentials.
@@ -31,7 +31,7 @@ const PATH: &AsciiSet = &QUERY.remove(b'/');
 pub struct Credentials {
     pub access_key_id: String,
     pub secret_access_key: SecretString,
-    /// Of temporary credentials.
+    /// The token of temporary credentials.
     pub session_token: Option<SecretString>,
 }
 
@@ -126,7 +126,7 @@ impl Auth for SigV4 {
     }
 }
 
-/// The `host` header that the HTTP client sends: without a port that is the scheme's own.
+/// The `host` header that the HTTP client sends: without the port if that is the scheme's default.
 fn host(uri: &Uri) -> String {
     let name = uri.host().unwrap_or_default();
     let default = if uri.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
@@ -136,7 +136,7 @@ fn host(uri: &Uri) -> String {
     }
 }
 
-/// The path, which is percent-encoded once already, encoded once more, as all services but S3 want it.
+/// Encodes the percent-encoded path a second time, as all services except S3 require.
 fn canonical_path(path: &str) -> String {
     if path.is_empty() { "/".to_owned() } else { utf8_percent_encode(path, PATH).to_string() }
 }

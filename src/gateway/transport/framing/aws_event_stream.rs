@@ -7,7 +7,7 @@
 use super::FramingError;
 use crate::llm::sse::Event;
 
-/// Longest message that is accepted, in bytes. An LLM's stream has no longer ones.
+/// Longest message that is accepted, in bytes. No LLM's stream has longer messages.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Both lengths and their checksum.
 const PRELUDE_BYTES: usize = 12;
@@ -94,7 +94,7 @@ impl Parser {
         Ok(Some(Event { name: &self.name, data: &self.data }))
     }
 
-    /// To be called at the end of the stream.
+    /// Must be called at the end of the stream.
     ///
     /// # Errors
     /// The stream ended within a message.

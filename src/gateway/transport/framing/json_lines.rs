@@ -1,4 +1,4 @@
-//! JSON Lines: one document a line, LF or CRLF. Empty lines are skipped.
+//! JSON Lines: one document per line, with LF or CRLF line ends. Empty lines are skipped.
 //!
 //! Does not look into the documents.
 
@@ -47,7 +47,7 @@ impl Parser {
         }
     }
 
-    /// The last line, if it has no line end. To be called at the end of the stream.
+    /// Must be called at the end of the stream. Returns the last line if it has no line end.
     pub(super) fn finish(&mut self) -> Option<&[u8]> {
         let start = std::mem::replace(&mut self.read, self.buffer.len());
         self.searched = 0;

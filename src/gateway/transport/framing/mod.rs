@@ -1,7 +1,7 @@
-//! Framing: cuts the bytes of a stream into events, as the vendor's wire format names it.
+//! Framing: splits the bytes of a stream into events, in the way that the vendor's wire format names.
 //!
-//! Knows no vendor and no meaning of an event. To add a framing, add one file here, a variant of
-//! [`Framing`], and its two lines below.
+//! Knows no vendor and no meaning of an event. To add a framing, add one file here, a variant of [`Framing`], and its
+//! two lines below.
 
 mod aws_event_stream;
 mod json_lines;
@@ -10,7 +10,7 @@ use crate::llm::Framing;
 use crate::llm::form::{self, Form};
 use crate::llm::sse::{self, Event};
 
-/// Why the bytes of a stream cannot be cut into events.
+/// Why the bytes of a stream cannot be split into events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FramingError {
     /// An event is longer than the limit, bytes.
@@ -24,7 +24,7 @@ pub enum FramingError {
     Malformed(&'static str),
 }
 
-/// Cuts a stream into events. Feed it with [`Parser::push`], then call [`Parser::next`] until it returns `None`.
+/// Splits a stream into events. Feed it with [`Parser::push`], then call [`Parser::next`] until it returns `None`.
 #[derive(Debug)]
 pub struct Parser(Kind);
 
@@ -70,7 +70,7 @@ impl Parser {
         }
     }
 
-    /// The last event, if its end is missing but it is known to be whole. To be called at the end of the stream.
+    /// The last event, if its end is missing but it is known to be complete. Must be called at the end of the stream.
     ///
     /// # Errors
     /// The stream ended within an event.
