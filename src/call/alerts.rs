@@ -1,9 +1,9 @@
-//! Alerts of a call: rules are looked at when turns are new or corrected, when other events are emitted, and when a time
-//! has come. What they raise and clear is an event too, in the same append.
+//! Alerts of a call: rules are applied when turns are new or corrected, when other events are emitted, and when a rule
+//! is due. An alert that they raise or clear is an event too, in the same append.
 //!
-//! What the log says of alerts is in the log ([`crate::rules::Standing`]). What is known beside it ([`Watch`]) follows from the
-//! log and is made anew when the call is rebuilt, but for the time since somebody spoke: that is counted from the next
-//! connection on. Does not know how conditions compare words and values: that is [`crate::rules`].
+//! The log contains the state of alerts ([`crate::rules::Standing`]). The additional state ([`Watch`]) follows from the
+//! log and is computed again when the call is rebuilt, except for the time since somebody spoke, which begins at the
+//! next connection. Does not know how conditions compare words and values: see [`crate::rules`].
 
 mod timers;
 mod words;
@@ -22,22 +22,22 @@ use crate::protocol::Event;
 use crate::rules::{Condition, Marks, Reading, Roles, Rule, SPEAKERS, Since, overlap, quote_of};
 use crate::types::{Alert, ClearedAlert, Insight, Turn, TurnNo};
 
-/// Turns before and after one that are looked at for an overlap.
+/// Number of turns before and after a turn that are checked for an overlap.
 const NEAR_TURNS: u64 = 32;
 
-/// The state of a call's rules that its log does not hold.
+/// The state of a call's rules that is not in its log.
 #[derive(Default)]
 pub(super) struct Watch {
     roles: Roles,
-    /// When somebody spoke last, or when a producer connected while no other was; on the call's clock.
+    /// When somebody last spoke, or when a producer connected while no other was connected; on the call's clock.
     spoke_ms: u64,
-    /// By rule of absence and window: a turn that has the words.
+    /// A turn that contains the words, by rule and window of an absence.
     said: BTreeMap<(usize, u64), TurnNo>,
-    /// Rules that did not raise an alert because their newest one is not long ago.
+    /// Rules that did not raise an alert because their newest alert is too recent.
     held_back: BTreeSet<usize>,
 }
 
-/// Where a condition holds.
+/// The place at which a condition holds.
 #[derive(Default)]
 struct Finding {
     turn: Option<TurnNo>,
@@ -45,7 +45,7 @@ struct Finding {
 }
 
 impl Call {
-    /// Turns are new or were corrected, and have their records: rules about them are looked at.
+    /// Applies the rules about turns to turns that are new or corrected and have their records.
     pub(super) fn apply_rules_to(&mut self, turns: &[Arc<Turn>]) {
         if self.settings.rules.is_empty() || !self.is_open() {
             return;
@@ -56,7 +56,7 @@ impl Call {
         }
     }
 
-    /// An event was emitted: rules that it concerns are looked at.
+    /// Applies the rules that an emitted event concerns.
     pub(super) fn apply_rules(&mut self, event: &Event) {
         if self.settings.rules.is_empty() || !self.is_open() {
             return;
@@ -82,7 +82,7 @@ impl Call {
         }
     }
 
-    /// What the record of `event` is to say of conditions that must hold for a while.
+    /// What the record of `event` must contain about conditions that must hold for a while.
     pub(super) fn marks(&self, event: &Event) -> Option<Marks> {
         let Event::InsightUpdated { insight } = event else { return None };
         if self.settings.rules.is_empty() || !self.is_open() || self.is_outdated(insight) {
@@ -103,14 +103,14 @@ impl Call {
         (!marks.is_empty()).then_some(marks)
     }
 
-    /// It is about a turn before the newest one that has a result.
+    /// Returns true if the insight is about a turn before the newest one with a result.
     fn is_outdated(&self, insight: &Insight) -> bool {
         let standing = self.log.standings.get(&insight.analysis);
         let newest = standing.and_then(|standing| standing.by_turn.last_key_value()).map(|(turn, _)| *turn);
         insight.turn.is_some_and(|turn| newest.is_some_and(|newest| turn < newest))
     }
 
-    /// After a rebuild: what follows from the log.
+    /// Computes the additional state after a rebuild.
     pub(super) fn resume_rules(&mut self) {
         self.watch.roles = self.roles();
         let rules = Arc::clone(&self.settings.rules);
@@ -120,7 +120,7 @@ impl Call {
                 Condition::Keyword(_) if !open && self.pause_end(rule) > self.now.unix_ms => {
                     self.watch.held_back.insert(index);
                 }
-                // An open alert says that the words have not come.
+                // The open alert shows that the words have not been said.
                 Condition::Absence(absence) if !open || absence.since == Since::Stream => {
                     self.seek_in_windows(index, rule, absence);
                 }
@@ -130,7 +130,7 @@ impl Call {
         }
     }
 
-    /// Analyses that an alert made due, and that have had no result since.
+    /// Analyses that an alert made due and that have had no result since.
     fn due_again(&mut self, index: usize, rule: &Rule) {
         let Some(raised) = self.log.alerts.raised(&rule.name) else { return };
         let now = self.now.ms;
@@ -144,7 +144,7 @@ impl Call {
         }
     }
 
-    /// Makes the alert of a rule what the condition says: `holds` is where it does.
+    /// Raises or clears the alert of a rule according to its condition: `holds` is the place where the condition holds.
     fn level(&mut self, index: usize, rule: &Rule, holds: Option<Finding>) {
         match (self.log.alerts.open(&rule.name).is_some(), holds) {
             (false, Some(finding)) => self.raise(index, rule, finding),
@@ -153,7 +153,7 @@ impl Call {
         }
     }
 
-    /// Raises an alert, if the call may have another one, and the rule's newest one is long enough ago. No alert of the
+    /// Raises an alert, if the call may have another one and the rule's newest alert is old enough. No alert of the
     /// rule is open.
     fn raise(&mut self, index: usize, rule: &Rule, finding: Finding) {
         if !self.may_alert() {
@@ -197,13 +197,13 @@ impl Call {
         self.effects.notes.push(Note::AlertCleared(Arc::clone(&rule.name)));
     }
 
-    /// Whether the call may have one more alert.
+    /// Returns true if the call may have one more alert.
     fn may_alert(&self) -> bool {
         self.log.alerts.given() < self.settings.limits.alerts_per_call
     }
 
-    /// Until when the rule raises nothing, wall time: its newest alert is not long ago. 0 if it may. A clock that was set
-    /// back holds up nothing.
+    /// Until when the rule raises nothing because its newest alert is too recent, wall-clock time; 0 if it may raise
+    /// one. A clock that was set back delays nothing.
     fn pause_end(&self, rule: &Rule) -> i64 {
         let pause = i64::try_from(self.settings.limits.alert_pause.as_millis()).unwrap_or(i64::MAX);
         let raised = self.log.alerts.raised(&rule.name).map(|raised| raised.at_ms);
@@ -211,7 +211,7 @@ impl Call {
         recent.map_or(0, |at| at.saturating_add(pause))
     }
 
-    /// Looks at the rules about values of insights that `concerned` takes.
+    /// Applies the rules about values of insights that `concerned` accepts.
     fn each_reading(&mut self, concerned: impl Fn(&Reading) -> bool) {
         let rules = Arc::clone(&self.settings.rules);
         for (index, rule) in rules.iter() {
@@ -230,7 +230,7 @@ impl Call {
         }
     }
 
-    /// When the condition has held for long enough, wall time; `None` if the newest insight says otherwise.
+    /// When the condition has held for long enough, wall-clock time; `None` if the newest insight contradicts it.
     fn reading_due(&self, rule: &Rule, reading: &Reading) -> Option<i64> {
         let insight = self.newest_insight(&reading.analysis)?;
         if !reading.holds(&insight.value) {
@@ -249,7 +249,7 @@ impl Call {
         standing.latest.as_ref().or_else(|| standing.by_turn.last_key_value().map(|(_, insight)| insight))
     }
 
-    /// A turn is new or was corrected: rules about speakers who speak at once.
+    /// Applies the rules about simultaneous speech to a new or corrected turn.
     fn overlaps_of(&mut self, turn: &Turn) {
         let rules = Arc::clone(&self.settings.rules);
         for (index, rule) in rules.iter() {
@@ -264,7 +264,7 @@ impl Call {
                 continue;
             };
             let there = self.log.turns.get(first).and_then(|first| self.long_overlap(first, over_ms));
-            // A correction took it away, or the talk went on after it.
+            // A correction removed the overlap, or the conversation has continued after it.
             let is_over = there.is_none_or(|(_, end)| turn.turn > first && here.is_none() && turn.start_ms >= end);
             if is_over {
                 self.clear(rule);
@@ -272,19 +272,19 @@ impl Call {
         }
     }
 
-    /// The longest overlap of a turn with others near it, if it is as long as that.
+    /// The longest overlap of a turn with others near it, if it lasts at least `over_ms`.
     fn long_overlap(&self, turn: &Turn, over_ms: u64) -> Option<(u64, u64)> {
         let near = turn.turn.saturating_sub(NEAR_TURNS)..turn.turn.saturating_add(NEAR_TURNS);
         let near = near.filter_map(|number| self.log.turns.get(number));
         overlap(turn, near.map(AsRef::as_ref)).filter(|(start, end)| end - start >= over_ms)
     }
 
-    /// Rules were not looked at, because that would be too much work.
+    /// Records that rules were not applied because that would exceed a limit on work.
     fn skipped(&mut self, rule: &Rule, over: Exceeded) {
         self.effects.notes.push(Note::RuleSkipped(Arc::clone(&rule.name), over));
     }
 
-    /// Why a task runs, as in an insight's `trigger`.
+    /// Why a task runs, as an insight's `trigger` says it.
     pub(super) fn trigger_name(&self, cause: Cause) -> String {
         match cause {
             Cause::Trigger(Reason::Alert(index)) => {

@@ -1,6 +1,6 @@
-//! What a call answers the producers that are connected to it, and whoever asks it to run an analysis.
+//! A call's answers to its producers, and to requests to run an analysis.
 //!
-//! Knows no socket: an answer is plain data, and its frame is written where the socket is.
+//! Knows no socket: an answer is plain data, and its frame is made where the socket is.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use super::numbers::ConnectionNo;
 use crate::protocol::{CloseCode, ErrorCode, ErrorFrame, FailureCode};
 use crate::types::{Carry, Seq, TokenUsage};
 
-/// What a producer is told.
+/// The answer to a producer that wants to feed a stream.
 #[derive(Debug)]
 pub enum Attached {
-    /// Go on.
+    /// The producer may feed its stream.
     Welcome(Welcome),
     /// The call is completed, and this stream was part of it.
     Completed(Welcome),
-    /// The call is completed, and this stream is new; or it has failed, or has as many streams as it may have.
+    /// The call is completed, and this stream is new; or it has failed, or has the maximum number of streams.
     Refused {
         /// `call_completed`, `call_failed` or `too_many_streams`.
         code: ErrorCode,
-        /// For people.
+        /// Message for people.
         message: String,
         close: CloseCode,
     },
@@ -34,12 +34,13 @@ pub struct Welcome {
     pub connection: ConnectionNo,
     /// Highest durable turn of the stream.
     pub acked: Option<u64>,
-    /// The dialect of its frames: the one that was asked for, or that was picked for the stream earlier.
+    /// The dialect of its frames: the one that was requested, or the one that was picked for the stream earlier.
     pub dialect: &'static str,
-    /// Frames covered of the stream's previous connection. After a crash it may be below what was acknowledged there, for
-    /// frames without effect leave no record: a producer goes on from the greater of the two.
+    /// Number of frames of the stream's previous connection that are covered. After a crash it may be lower than what
+    /// was acknowledged then, because frames without effect leave no record: a producer continues from the greater of
+    /// the two.
     pub frames: Option<u64>,
-    /// What the previous connection's decoder knew after these.
+    /// The state of the previous connection's decoder after these frames.
     pub carry: Arc<Carry>,
     /// Latest insights by analysis, as many as fit into a frame.
     pub insights: serde_json::Map<String, serde_json::Value>,
@@ -54,10 +55,10 @@ pub struct Welcome {
 /// Why an analysis is not run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RunRefusal {
-    /// No such analysis, and those that there are.
+    /// The analysis does not exist; the message lists those that do.
     #[error("{0}")]
     Unknown(String),
-    /// It runs once a turn, by itself.
+    /// The analysis runs by itself, once per turn.
     #[error("analysis {0:?} runs once per turn and cannot be asked for as a whole")]
     PerTurn(String),
     /// The call has no turn yet.
@@ -68,13 +69,13 @@ pub enum RunRefusal {
     Unavailable(String),
 }
 
-/// No answer.
+/// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failed {
     pub code: FailureCode,
-    /// For people; no transcript text.
+    /// Message for people; contains no transcript text.
     pub message: String,
-    /// Whether trying again may help.
+    /// Set if a retry may help.
     pub temporary: bool,
 }
 
@@ -91,15 +92,15 @@ pub struct Replied {
     pub endpoint: Arc<str>,
     /// The vendor's name for the model.
     pub vendor_model: Arc<str>,
-    /// HTTP calls made.
+    /// Number of HTTP requests made.
     pub attempts: u32,
     pub usage: TokenUsage,
     pub cost_usd: Option<f64>,
-    /// Made in a lesser way.
+    /// Set if the embedded provider answered.
     pub degraded: bool,
 }
 
-/// What came of a question about one turn.
+/// The outcome of a question about one turn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TurnReply {
     /// The vendor's number of the turn.

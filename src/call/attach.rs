@@ -1,6 +1,6 @@
-//! How producers come to a call and leave it: take-overs, the call's first event, `welcome`, `meta`.
+//! How producers connect to a call and leave it: take-overs, the call's first event, `welcome`, `meta`.
 //!
-//! Does not know what they say once they are connected.
+//! Does not know the frames that they send once they are connected.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,14 +19,15 @@ use crate::stt;
 use crate::types::directory::CallState as State;
 use crate::types::{JsonMap, StreamId};
 
-/// Limit for the insights in a `welcome` as JSON, bytes. Leaves room for its other members in a frame of 1 MiB.
+/// Limit for the insights in a `welcome` as JSON, bytes. It leaves room for its other members in a frame of 1 MiB.
 const WELCOME_INSIGHT_BYTES: usize = 900 * 1024;
 
 impl Call {
     pub(super) fn attach(&mut self, mut attach: Attach) {
         attach.stream = self.log.root(&attach.stream);
         if let Some(older) = self.producers.live.get(&attach.stream) {
-            // The newer one wins, but only after what the older one has read is applied: it waits until that one is gone.
+            // The newer connection wins, but only after the frames that the older one has read are applied: it waits
+            // until the older one is gone.
             let error = ErrorFrame::new(ErrorCode::Superseded, "another connection took this stream over").fatal();
             let close = Close::after(error, CloseCode::Superseded, "superseded");
             self.effects.tells.push(Tell::Close(older.peer, close));
@@ -86,7 +87,7 @@ impl Call {
         self.outbox.replies.push(Reply::Attached(attach.peer, Attached::Welcome(welcome)));
     }
 
-    /// What a producer is told whose stream would be one more than a call may have.
+    /// The answer to a producer whose stream would exceed the limit on streams per call.
     fn one_too_many(&self, stream: &StreamId) -> Option<Attached> {
         let known = self.directory.newest(stream).is_some() || self.log.stream(stream).is_some();
         let room = self.directory.streams() < self.settings.limits.streams_per_call && self.has_stream_room();
@@ -97,7 +98,7 @@ impl Call {
         })
     }
 
-    /// Whether one more stream may begin.
+    /// Returns true if one more stream may begin.
     pub(super) fn has_stream_room(&self) -> bool {
         self.log.streams.len() < self.settings.limits.streams_per_call
     }
@@ -109,7 +110,8 @@ impl Call {
         )
     }
 
-    /// Another vendor session behind the producer of `root` would be one stream too many: its connection ends.
+    /// Ends the connection of a producer behind which another vendor session began, because that would be one stream
+    /// too many.
     pub(super) fn refuse_stream(&mut self, root: &StreamId) {
         let message = self.streams_message(root);
         if let Some(live) = self.producers.live.get_mut(root) {
@@ -120,7 +122,7 @@ impl Call {
         }
     }
 
-    /// A connection to a call that is over, or about to be.
+    /// Answers a connection to a call that has ended or is ending.
     fn attach_late(&mut self, attach: &Attach) {
         let answer = if self.log.status == State::Failed {
             Attached::Refused {
@@ -164,7 +166,7 @@ impl Call {
         }
     }
 
-    /// Where the previous connection of `stream` was, from memory or from its records.
+    /// The position of the previous connection of `stream`, from memory or from its records.
     fn previous(&self, stream: &StreamId) -> Option<Left> {
         if let Some(left) = self.producers.left.get(stream) {
             return Some(left.clone());
@@ -174,7 +176,7 @@ impl Call {
         if let Some(mark) = mark.filter(|mark| mark.connection == connection) {
             return Some(Left { covered: mark.covered, effect: mark.frame, carry: Arc::clone(&mark.carry) });
         }
-        // A connection without a record knew what the one before had left.
+        // A connection without a record had the decoder state that the one before had left.
         Some(Left { covered: 0, effect: 0, carry: mark.map(|mark| Arc::clone(&mark.carry)).unwrap_or_default() })
     }
 
@@ -219,7 +221,7 @@ impl Call {
         self.plan_analyses();
     }
 
-    /// Facts about the call that a producer's frame gives.
+    /// Merges metadata that a producer's frame gives.
     pub(super) fn meta(&mut self, stream: &StreamId, meta: &JsonMap) {
         match self.merged(meta) {
             Ok(merged) => self.update(merged, Vec::new(), BTreeMap::new()),
@@ -251,7 +253,7 @@ impl Call {
         if self.producers.live.get(&root).is_none_or(|live| live.connection != connection) {
             return;
         }
-        // Its decoder is gone with it.
+        // Its decoder ended with the connection.
         self.let_out_of(&root, u64::MAX);
         if let Some(live) = self.producers.live.remove(&root) {
             let effect = live.effect.max(live.suppress);

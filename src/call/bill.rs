@@ -1,13 +1,12 @@
-//! What one request took, divided among the analyses that it answered.
+//! Divides the tokens and the cost of one request among the analyses that it answered.
 //!
-//! Knows no price: tokens, and money in whole pico-dollars, so that the parts add up to the whole exactly.
+//! Knows no price: tokens, and money in whole pico-dollars, so that the parts add up exactly.
 
 use crate::types::TokenUsage;
 
 /// Pico-dollars of a US dollar.
 const PICO: f64 = 1e12;
 
-/// Tokens and money.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Bill {
     pub(crate) usage: TokenUsage,
@@ -16,7 +15,7 @@ pub(crate) struct Bill {
 }
 
 impl Bill {
-    /// Divides it in proportion to `weights`. What does not divide goes to the first that has a weight.
+    /// Divides it in proportion to `weights`. A remainder goes to the first part whose weight is not zero.
     pub(super) fn split(&self, weights: &[u64]) -> Vec<Self> {
         if let [_] = weights {
             return vec![*self];
@@ -34,7 +33,7 @@ impl Bill {
     }
 }
 
-/// A cost is at least nothing, and below what a float holds exactly.
+/// Limits a cost to at least zero and to below the largest exact float.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "see above")]
 fn pico(usd: f64) -> u64 {
     (usd * PICO).round() as u64
@@ -45,7 +44,7 @@ fn usd(pico: u64) -> f64 {
     pico as f64 / PICO
 }
 
-/// `total` in proportion to `weights`; nothing where no weight is above zero.
+/// Divides `total` in proportion to `weights`; all zero if no weight is above zero.
 fn shares(total: u64, weights: &[u64]) -> Vec<u64> {
     let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
     if sum == 0 {

@@ -33,7 +33,7 @@ pub fn check(event: &SttEvent, limits: &LimitsConfig) -> Result<(), String> {
             label("speaker", Some(to), limits)
         }
         SttEvent::Begin { vendor_session } => label("vendor_session", vendor_session.as_deref(), limits),
-        // Checked where they are used, or not stored.
+        // Meta is checked where it is used; the others are not stored.
         SttEvent::Meta(_)
         | SttEvent::End { .. }
         | SttEvent::Restarted

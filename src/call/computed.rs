@@ -1,6 +1,6 @@
-//! Analyses whose values are computed from the call's turns: published when they are due, in place of a task.
+//! Analyses whose values are computed from the call's turns. They are published when they are due, without a task.
 //!
-//! Knows no permit and no driver: nobody is asked, so nothing is waited for, and no variant is pinned.
+//! Knows no permit and no driver: no model is asked, so nothing is awaited and no variant is pinned.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl Call {
         self.publish(&begun, &member, reading, Bill { usage, cost_usd: Some(0.0) }, &made);
     }
 
-    /// All turns with text; `None` where there is none.
+    /// All turns with text; `None` if there are none.
     fn covers_all(&self) -> Option<Coverage> {
         let mut spoken = self.log.turns.iter().filter(|turn| has_text(turn)).map(|turn| turn.turn);
         let first = spoken.next()?;

@@ -1,4 +1,4 @@
-//! `[ingest]` and `[limits]`: when a call is over, and what is refused.
+//! `[ingest]` and `[limits]`: when a call ends, and which sizes and numbers are allowed.
 
 use std::time::Duration;
 
@@ -10,27 +10,28 @@ use crate::types::MAX_FRAME_BYTES;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 const MIB: u64 = 1024 * 1024;
 
-/// `[ingest]`: how calls come in and when they are over.
+/// `[ingest]`: frames of producers, and the end of calls.
 #[derive(Debug, Clone)]
 pub struct IngestConfig {
-    /// Analyses of a call that does not say; `None` = the default ones and every analysis with a section of its own.
+    /// Analyses of a call whose producer names none; `None` = the default ones and every analysis with a section of its
+    /// own.
     pub analyses: Option<Vec<String>>,
-    /// A call without a live socket completes after this time.
+    /// A call without a connected producer completes after this time.
     pub idle_timeout: Duration,
     /// A call completes this long after its last stream ended.
     pub linger: Duration,
-    /// A call with a live socket on which nothing is said completes after this time.
+    /// A call with a connected producer that sends no speech completes after this time.
     pub max_silence: Duration,
     /// Largest message, bytes.
     pub max_frame_bytes: usize,
-    /// Final runs at a call's end have this long.
+    /// Time limit of the final runs at a call's end.
     pub final_timeout: Duration,
     /// Final words whose turn the vendor does not end become a turn this long after the last of them.
     pub held: Duration,
 }
 
 impl IngestConfig {
-    /// Reads the section; what cannot be read is a problem and keeps its default.
+    /// Reads the section. A value that cannot be read is reported in `problems`, and its default is used.
     pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
         let mut section = Section::new("ingest", value, problems);
         let mut millis = |key, default| section.millis(key, 0..=30 * DAY_MS).unwrap_or(Duration::from_millis(default));
@@ -53,36 +54,36 @@ const TURN_EVENT_BYTES: usize = 24 * 1024;
 /// `[limits]`. The highest allowed values keep every outgoing frame under 1 MiB.
 #[derive(Debug, Clone)]
 pub struct LimitsConfig {
-    /// Connections at once.
+    /// Maximum number of connections.
     pub connections: usize,
-    /// Connections at once from one address.
+    /// Maximum number of connections from one address.
     pub per_address: usize,
-    /// Bytes in flight over all connections: request bodies and their parsed form, responses and frames that are not read.
-    /// One connection may have half of them.
+    /// Bytes in flight over all connections: request bodies and their parsed form, responses and frames that are not
+    /// read. One connection may use half of them.
     pub inflight_bytes: usize,
-    /// Time limit of a request's body for each MiB of it that has begun.
+    /// Time limit of a request's body for each started MiB of it.
     pub body_timeout: Duration,
-    /// Calls open at once.
+    /// Maximum number of open calls.
     pub open_calls: usize,
-    /// Streams of one call, those that have ended included.
+    /// Maximum number of streams of one call, including those that have ended.
     pub streams_per_call: usize,
-    /// New calls a second, with a burst of as many.
+    /// Maximum number of new calls per second, with a burst of the same number.
     pub new_calls_per_s: u32,
-    /// Subscriptions of one socket.
+    /// Maximum number of subscriptions of one socket.
     pub subscriptions_per_socket: usize,
-    /// Calls named in one subscription.
+    /// Maximum number of calls named in one subscription.
     pub calls_per_subscription: usize,
-    /// A call's `meta` as JSON, bytes.
+    /// Maximum size of a call's `meta` as JSON, bytes.
     pub meta_bytes: usize,
-    /// Text of one turn as JSON, bytes. The limit of its words is [`LimitsConfig::words_bytes`].
+    /// Maximum size of the text of one turn as JSON, bytes. The limit of its words is [`LimitsConfig::words_bytes`].
     pub turn_bytes: usize,
-    /// A label as JSON, bytes: speaker, language, vendor's turn or session id, reason of an end.
+    /// Maximum size of a label as JSON, bytes: speaker, language, vendor's turn or session id, reason of an end.
     pub label_bytes: usize,
-    /// An insight's value and evidence as JSON, bytes.
+    /// Maximum size of an insight's value and evidence as JSON, bytes.
     pub insight_bytes: usize,
-    /// Alerts of one call.
+    /// Maximum number of alerts of one call.
     pub alerts_per_call: u64,
-    /// Time from one alert of a rule to its next one in the same call.
+    /// Minimum time from one alert of a rule to its next one in the same call.
     pub alert_pause: Duration,
     /// What a call's LLM requests may cost, US dollars; `None` = no limit.
     pub usd_per_call: Option<f64>,
@@ -91,7 +92,7 @@ pub struct LimitsConfig {
 }
 
 impl LimitsConfig {
-    /// Reads the section; what cannot be read is a problem and keeps its default.
+    /// Reads the section. A value that cannot be read is reported in `problems`, and its default is used.
     pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
         let mut section = Section::new("limits", value, problems);
         let inflight_bytes = section.integer("inflight_bytes", 4 * MIB..=1024 * 1024 * MIB).unwrap_or(256 * MIB);

@@ -1,5 +1,6 @@
-//! What the directory knows of a call beside what its log says: the epoch, the newest connection of each stream, and where
-//! producers are whose turns ended without a record. It also holds when a rule is due next.
+//! The part of a call's state that is in the directory and not in its log: the epoch, the newest connection of each
+//! stream, and the positions of producers whose turns ended without a record. It also has the time at which a rule is
+//! due next.
 //!
 //! Knows no store and no timer. The entry is written with the next append after a change.
 
@@ -15,26 +16,26 @@ use super::record::Mark;
 use crate::types::StreamId;
 use crate::types::directory::{CallState as State, Entry};
 
-/// What stands in the directory alone.
+/// The state that is only in the directory.
 #[derive(Debug, Default)]
 pub(super) struct Directory {
-    /// Names the history of the call. The store may have replaced the one that the first event names.
+    /// Identifies the call's history. The store may have replaced the epoch in the first event.
     pub(super) epoch: String,
-    /// Newest connection number given.
+    /// Newest connection number that was given.
     given: ConnectionNo,
-    /// Newest connection by stream.
+    /// Number of the newest connection, by stream.
     newest: BTreeMap<StreamId, ConnectionNo>,
-    /// Where producers are by now whose turns ended without a record.
+    /// Positions of producers whose turns ended without a record.
     positions: BTreeMap<StreamId, Mark>,
-    /// When a rule is due next, wall time.
+    /// When a rule is due next, wall-clock time.
     due_at_ms: Option<i64>,
-    /// The entry is to be written.
+    /// Set if the entry must be written.
     pub(super) changed: bool,
 }
 
 impl Directory {
-    /// Takes what `entry` knows. Where the call's entry was lost, the log knows at least the connections that led to a
-    /// record. Turns in the making that have ended since the newest record are forgotten in the log's turn table.
+    /// Takes the state from `entry`. If the call's entry was lost, the log knows at least the connections that led to a
+    /// record. Unfinished turns that have ended since the newest record are removed from the log's turn table.
     pub(super) fn adopt(log: &mut Log, entry: &Entry) -> Self {
         let agrees = (log.status, &log.meta, log.started_at_ms) == (entry.state, &entry.meta, entry.started_at_ms);
         let changed = log.head > 0 && !agrees;
@@ -69,7 +70,7 @@ impl Directory {
         *newest = connection.max(*newest);
     }
 
-    /// Gives the number of a new connection of `stream`.
+    /// Assigns the number of a new connection of `stream`.
     pub(super) fn connect(&mut self, stream: &StreamId) -> ConnectionNo {
         self.given += 1;
         self.newest.insert(stream.clone(), self.given);
@@ -82,23 +83,23 @@ impl Directory {
         self.newest.get(stream).copied()
     }
 
-    /// How many streams producers have named.
+    /// Number of streams that producers have named.
     pub(super) fn streams(&self) -> usize {
         self.newest.len()
     }
 
-    /// Notes where a producer is of whom no record speaks.
+    /// Records the position of a producer that no record contains.
     pub(super) fn place(&mut self, mark: Mark) {
         self.positions.insert(mark.stream.clone(), mark);
         self.changed = true;
     }
 
-    /// A record says where the producer of `stream` is.
+    /// Records that a record contains the position of the producer of `stream`.
     pub(super) fn recorded(&mut self, stream: &StreamId) {
         self.positions.remove(stream);
     }
 
-    /// Notes when a rule is due next.
+    /// Records when a rule is due next.
     pub(super) fn note_due(&mut self, due_at_ms: Option<i64>) {
         if self.due_at_ms != due_at_ms {
             self.due_at_ms = due_at_ms;
@@ -106,12 +107,12 @@ impl Directory {
         }
     }
 
-    /// Where the producer of `stream` was last, as far as records and the directory tell.
+    /// The last known position of the producer of `stream`, from records and the directory.
     pub(super) fn mark<'a>(&'a self, log: &'a Log, stream: &StreamId) -> Option<&'a Mark> {
         self.positions.get(stream).or_else(|| log.stream(stream)?.mark.as_ref())
     }
 
-    /// The entry as it is to be.
+    /// The entry with the present state.
     pub(super) fn entry(&self, log: &Log, now_ms: i64) -> Entry {
         let over = log.status != State::Open;
         let open = log.streams.iter().filter(|stream| !stream.ended && !stream.replaced).count();
@@ -133,7 +134,7 @@ impl Directory {
             open_streams: u32::try_from(open).unwrap_or(u32::MAX),
             turns: log.turns.len() as u64,
             connections: self.newest.iter().map(|(stream, number)| (stream.to_string(), *number)).collect(),
-            // Plain data: cannot fail.
+            // Serialising plain data cannot fail.
             positions: self.positions.iter().map(|(stream, mark)| (stream.to_string(), json!(mark))).collect(),
             outline: over.then(|| outline().encode()),
             due_at_ms: self.due_at_ms.filter(|_| !over),

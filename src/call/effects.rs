@@ -1,7 +1,7 @@
 //! The outputs of a call: records to append, answers to send, tasks to start.
 //!
-//! Knows no journal and no socket. Answers that must not come before a record is durable stand beside the records; the
-//! others are sent at once.
+//! Knows no journal and no socket. Answers that must wait until a record is durable are in the batch with the records;
+//! the others are sent at once.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::types::directory::Entry;
 use crate::types::view::View;
 use crate::types::{Seq, Severity, StreamId};
 
-/// One append, and what is said once it is durable.
+/// One append, and the answers to send once it is durable.
 #[derive(Default)]
 pub(crate) struct Batch {
-    /// The head that the log must have.
+    /// The head that the log must have before the append.
     pub(crate) after: Seq,
-    /// The records, in order; none where only the entry changed.
+    /// The records, in order; empty if only the entry changed.
     pub(crate) records: Vec<Outgoing>,
-    /// The directory's entry, where it changed.
+    /// The directory's entry, if it changed.
     pub(crate) entry: Option<Entry>,
     /// Answers that are sent once this batch and all earlier ones are durable.
     pub(crate) replies: Vec<Reply>,
@@ -35,36 +35,37 @@ pub(crate) enum Reply {
     Ack(PeerNo, Ack),
     /// Whether a producer may feed its stream.
     Attached(PeerNo, Attached),
-    /// Nothing more is said to this producer.
+    /// The last answer to this producer.
     Gone(PeerNo),
-    /// The call as it stood when it was asked for.
+    /// The state of the call when it was requested.
     View(PeerNo, Arc<View>),
     /// An analysis will run; its insight comes after this event.
     Run(PeerNo, Seq),
 }
 
-/// What is done at once.
+/// Effects that are carried out at once.
 #[derive(Default)]
 pub(crate) struct Effects {
-    /// Messages to producers and askers, in order.
+    /// Messages to producers and readers, in order.
     pub(crate) tells: Vec<Tell>,
-    /// Tasks that are wanted, or no longer, in order.
+    /// Tasks that are wanted or no longer wanted, in order.
     pub(crate) tasks: Vec<TaskEffect>,
-    /// The task that [`super::input::Input::Ready`] was about, to be started; [`super::input::Input::Done`] answers.
+    /// The task to start that [`super::input::Input::Ready`] was about; [`super::input::Input::Done`] returns its
+    /// result.
     pub(crate) start: Option<Box<Start>>,
     /// Partials for subscribers that want them, in order.
     pub(crate) partials: Vec<Partial>,
-    /// What is to be logged.
+    /// Notes for the log.
     pub(crate) notes: Vec<Note>,
-    /// What is to be counted.
+    /// Counts for metrics.
     pub(crate) counts: Counts,
 }
 
 /// A message that waits for no record.
 pub(crate) enum Tell {
-    /// Something went wrong; the connection goes on.
+    /// An error; the connection continues.
     Complain(PeerNo, ErrorFrame),
-    /// The connection is to end.
+    /// The connection must end.
     Close(PeerNo, Close),
     /// The analysis does not run.
     Refuse(PeerNo, RunRefusal),
@@ -72,21 +73,20 @@ pub(crate) enum Tell {
     Reply(PeerNo, TurnReply),
 }
 
-/// What becomes of tasks.
+/// A request of the call about a task.
 #[derive(Debug)]
 pub(crate) enum TaskEffect {
-    /// One wants a permit and somebody to ask; [`super::input::Input::Ready`] answers.
+    /// A task needs a permit and a chosen model; [`super::input::Input::Ready`] provides both.
     Want(TaskNo),
-    /// One is given up, whether it is out or waits for its permit.
+    /// A task is aborted, whether it runs or waits for its permit.
     Abort(TaskNo),
 }
 
-/// Text of a turn that is not final.
+/// A part of a turn that is not final.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Partial {
-    /// The stream.
     pub(crate) stream: StreamId,
-    /// The turn that it will be.
+    /// Number that the turn will have.
     pub(crate) turn_order: u64,
     /// Speaker label, if known.
     pub(crate) speaker: Option<String>,
@@ -94,7 +94,7 @@ pub(crate) struct Partial {
     pub(crate) text: String,
 }
 
-/// For the log. No text of the call.
+/// A note for the log. Contains no text of the call.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Note {
     /// A call names an analysis that is not configured.
@@ -103,18 +103,18 @@ pub(crate) enum Note {
     AlertRaised(Arc<str>, Severity),
     /// An alert of a rule was cleared.
     AlertCleared(Arc<str>),
-    /// An alert of a rule was not raised: the call has as many as it may have.
+    /// An alert of a rule was not raised, because the call has the maximum number of alerts.
     AlertRefused(Arc<str>),
-    /// A rule was not looked at: that would be too much work.
+    /// A rule was not applied, because that would exceed a limit on work.
     RuleSkipped(Arc<str>, Exceeded),
     /// The STT vendor reported an error.
     VendorError { stream: StreamId, code: String, message: String },
 }
 
-/// For metrics, since they were read last.
+/// Counts for metrics since they were last read.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Counts {
-    /// Partials that came in.
+    /// Partials received.
     pub(crate) partials: u64,
     /// Vendor messages of a type that their dialect does not know.
     pub(crate) unknown_messages: u64,
@@ -123,7 +123,7 @@ pub(crate) struct Counts {
 }
 
 impl Effects {
-    /// Nothing is to be said or counted. Tasks are taken one by one.
+    /// Returns true if there is nothing to send or to count. Tasks are taken separately.
     pub(crate) fn is_quiet(&self) -> bool {
         self.tells.is_empty() && self.partials.is_empty() && self.notes.is_empty() && self.counts == Counts::default()
     }

@@ -1,4 +1,5 @@
-//! How a call ends: linger, idleness and silence, the final runs, `call.completed`. And how it goes on after a start.
+//! How a call ends: linger, idleness and silence, the final runs, `call.completed`. Also how it continues after a
+//! start.
 //!
 //! Knows no clock: the timers are times of the call's own clock, and [`Call::wake_at`] says when one of them is due.
 
@@ -15,22 +16,22 @@ use super::task::{Target, TaskKey};
 use crate::protocol::{Event, FailureCode};
 use crate::types::JsonMap;
 
-/// A completed call stays in memory this long after it was last asked for something, ms.
+/// A completed call stays in memory this long after its last request, ms.
 const COMPLETED_STAYS_MS: u64 = 2_000;
 
-/// A call's timers, and what they decided. Nothing of it is in the log: after a start, the timers run from the beginning.
+/// A call's timers and their decisions. None of it is in the log: after a start, the timers begin again.
 pub(super) struct Life {
     /// Since when no producer is connected; `None` while one is.
     pub(super) unattended_since: Option<u64>,
     /// Since when all streams have ended; `None` while one has not.
     pub(super) ended_since: Option<u64>,
-    /// When a producer was last heard.
+    /// When a producer last sent speech.
     pub(super) heard_ms: u64,
     /// When the final runs began.
     ending_since: Option<u64>,
-    /// A timer decided that the call ends.
+    /// Set if a timer decided that the call ends.
     pub(super) ending: bool,
-    /// The daemon stops.
+    /// Set if the daemon stops.
     pub(super) stopping: bool,
 }
 
@@ -58,7 +59,7 @@ fn at(since: u64, after: Duration) -> u64 {
 }
 
 impl Call {
-    /// After a rebuild: what was due is due again.
+    /// After a rebuild, makes due again what was due.
     pub(super) fn resume(&mut self, overdue: bool) {
         if self.log.head == 0 || !self.is_open() {
             return;
@@ -69,7 +70,7 @@ impl Call {
         self.life.ending |= overdue;
     }
 
-    /// When time alone changes something next, on the call's clock; may be in the past.
+    /// When a timer is due next, on the call's clock; may be in the past.
     pub(crate) fn wake_at(&self) -> Option<u64> {
         if self.life.stopping {
             return None;
@@ -89,7 +90,7 @@ impl Call {
             let silence = life.unattended_since.is_none().then(|| at(life.heard_ms, ingest.max_silence));
             [linger, idle, silence, held].into_iter().flatten().min()
         });
-        // Nothing is asked and nothing is published while that could not be written.
+        // No model is asked and nothing is published while the results could not be written.
         let writable = self.has_room();
         let last_runs = || {
             let waits = |slot: &&Rolling| slot.has_last_run() && slot.phase == Phase::Idle;
@@ -98,7 +99,7 @@ impl Call {
         };
         let rules = (writable && !self.ending() && self.log.head > 0).then(|| self.rules_next_ms()).flatten();
         let retry = if self.ending() && writable { last_runs() } else { None };
-        // Once the end is decided, no trigger fires any more.
+        // Once the end is decided, triggers have no effect.
         let due = if writable && !self.ending() && !self.log.turns.is_empty() { self.schedule.next_ms() } else { None };
         [final_timeout, timers.flatten(), rules, retry, due].into_iter().flatten().min()
     }
@@ -107,7 +108,7 @@ impl Call {
         self.at_rest().then(|| self.life.heard_ms.saturating_add(COMPLETED_STAYS_MS))
     }
 
-    /// Looks at the timers; what is due starts when the call settles.
+    /// Checks the timers; what is due is started when the call settles.
     pub(super) fn timers(&mut self) {
         if !self.is_open() || self.ending() || self.log.head == 0 {
             return;
@@ -128,7 +129,7 @@ impl Call {
         }
     }
 
-    /// Begins the final runs where the end was decided, and completes the call once they are over.
+    /// Begins the final runs if the end was decided, and completes the call once they are over.
     pub(super) fn check_ending(&mut self) {
         if !self.ending() || !self.is_open() {
             return;
@@ -155,13 +156,13 @@ impl Call {
         }
     }
 
-    /// ms that final runs have left.
+    /// Time left for the final runs, ms.
     pub(super) fn final_left(&self) -> u64 {
         let since = self.life.ending_since.unwrap_or(self.now.ms);
         at(since, self.settings.ingest.final_timeout).saturating_sub(self.now.ms)
     }
 
-    /// At the deadline, turns whose tasks are not over have failed, and all failures are published.
+    /// At the deadline, marks turns whose tasks are not over as failed, and publishes all failures.
     fn answer_all_turns(&mut self) {
         let mut late = Vec::new();
         for queue in &self.schedule.per_turn {
@@ -200,7 +201,7 @@ impl Call {
                 queue.turns.clear();
             }
         }
-        // What comes back late is not known any more: `call.completed` is the last event but for runs by hand.
+        // Results that come later are ignored: only manual runs may follow `call.completed`.
         self.abort_tasks(|target| matches!(target, Target::Insights(_)));
         self.schedule.aborted();
         let cost_usd = self.log.cost_usd;
@@ -209,12 +210,13 @@ impl Call {
         self.life.heard_ms = self.now.ms;
     }
 
-    /// Whether the call has nothing more to do: it is over, durably, nobody is connected and nothing is asked.
+    /// Returns true if the call has nothing more to do: it has ended durably, nobody is connected, and no request is
+    /// open.
     pub(crate) fn finished(&self, now_ms: u64) -> bool {
         !self.is_open() && self.at_rest() && now_ms >= self.life.heard_ms.saturating_add(COMPLETED_STAYS_MS)
     }
 
-    /// Records and entry are durable, nothing is on its way, and nobody is connected.
+    /// Returns true if records and entry are durable, no task runs, and nobody is connected.
     fn at_rest(&self) -> bool {
         let written = self.outbox.durable == self.log.head && !self.outbox.in_flight && !self.directory.changed;
         written && self.producers.live.is_empty() && self.tasks.out.is_empty() && self.failures.is_empty()

@@ -1,7 +1,7 @@
-//! Failures of a call's analyses on their way out: `insight.failed` at most once a second for each analysis.
+//! Publishes failures of a call's analyses: `insight.failed` at most once per second for each analysis.
 //!
-//! Knows no journal and no clock but the ms that it is given. A failure that comes too soon waits. Of a rolling analysis
-//! only the newest failure is kept; of a per-turn analysis every one, because every turn gets an answer.
+//! Knows no journal and no clock: the caller passes the time. A failure that comes too soon waits. Of a rolling
+//! analysis only the newest failure is kept; of a per-turn analysis every one, because every turn gets an answer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use super::answer::Failed;
 use super::task::TaskKey;
 use crate::types::TurnNo;
 
-/// Between two failures of one analysis of a call, ms.
+/// Minimum time between two failures of one analysis of a call, ms.
 const APART_MS: u64 = 1_000;
 
-/// Those of one analysis.
+/// The failures of one analysis.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// When the next one may go out.
+    /// When the next one may be published.
     free_ms: u64,
-    /// All that waits may go out now.
+    /// Set if all waiting failures may be published now.
     hurried: bool,
     whole: Option<Failed>,
     turns: VecDeque<(TurnNo, Failed)>,
@@ -30,14 +30,14 @@ impl Waiting {
     }
 }
 
-/// Those of one call.
+/// The failures of one call.
 #[derive(Debug, Default)]
 pub(super) struct Failures {
     by_analysis: BTreeMap<Arc<str>, Waiting>,
 }
 
 impl Failures {
-    /// Takes a failure; it goes out by [`Failures::next`].
+    /// Adds a failure; [`Failures::next`] returns it when it may be published.
     pub(super) fn push(&mut self, key: &TaskKey, failed: Failed) {
         let waiting = self.by_analysis.entry(Arc::clone(&key.analysis)).or_default();
         match key.turn {
@@ -46,19 +46,19 @@ impl Failures {
         }
     }
 
-    /// The rolling analysis `name` has succeeded: that it failed before is no news.
+    /// Drops the waiting failure of the rolling analysis `name`, which has succeeded.
     pub(super) fn succeeded(&mut self, name: &str) {
         if let Some(waiting) = self.by_analysis.get_mut(name) {
             waiting.whole = None;
         }
     }
 
-    /// The call is over: nothing may come after its last event, so all that still waits goes out at once.
+    /// The call ends: no event may follow its last one, so all waiting failures may be published at once.
     pub(super) fn hurry(&mut self) {
         self.by_analysis.values_mut().for_each(|waiting| waiting.hurried = true);
     }
 
-    /// A failure that may go out now. It is taken to be out.
+    /// Takes a failure that may be published now.
     pub(super) fn next(&mut self, now_ms: u64) -> Option<(TaskKey, Failed)> {
         let ready = |waiting: &Waiting| !waiting.is_empty() && (waiting.hurried || waiting.free_ms <= now_ms);
         for waiting in self.by_analysis.values_mut().filter(|waiting| waiting.is_empty()) {
@@ -73,12 +73,12 @@ impl Failures {
         }
     }
 
-    /// When [`Failures::next`] may have one, if nothing else comes.
+    /// When [`Failures::next`] may return one, if nothing else happens.
     pub(super) fn next_ms(&self) -> Option<u64> {
         self.by_analysis.values().filter(|waiting| !waiting.is_empty()).map(|waiting| waiting.free_ms).min()
     }
 
-    /// Whether nothing waits.
+    /// Returns true if nothing waits.
     pub(super) fn is_empty(&self) -> bool {
         self.by_analysis.values().all(Waiting::is_empty)
     }

@@ -1,7 +1,7 @@
-//! What a connection's decoder holds: final words that wait for their vendor to end the turn. Here they have their
-//! clock, and it is known which of them came out already.
+//! What a connection's decoder holds: final words that wait for their vendor to end the turn. Tracks how long they have
+//! waited, and which of them were already released as a turn.
 //!
-//! Knows no call and no clock but the ms that it is given.
+//! Knows no call and no clock: the caller passes the time.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ struct Waiting {
     last: Final,
     /// When the last of them came.
     since_ms: u64,
-    /// As it came out last.
+    /// The turn as it was last released.
     out: Option<Final>,
 }
 
@@ -22,25 +22,25 @@ impl Waiting {
     }
 }
 
-/// All that one decoder holds.
+/// All words that one decoder holds.
 pub(super) struct Holding {
-    /// What the decoder knows after the newest frame.
+    /// The decoder's state after the newest frame.
     newest: Arc<Carry>,
-    /// What it knew after the newest frame that is covered.
+    /// The decoder's state after the newest covered frame.
     covered: Arc<Carry>,
-    /// In the order of the talk.
+    /// Waiting turns in the order of speech.
     waiting: Vec<Waiting>,
 }
 
 impl Holding {
-    /// A decoder that was resumed from `carry`, all of which came out.
+    /// The state of a decoder that was resumed from `carry`; all of its words were already released.
     pub(super) fn resume(carry: Arc<Carry>) -> Self {
         let known = |last: &Final| Waiting { last: last.clone(), since_ms: 0, out: Some(last.clone()) };
         let waiting = carry.held.iter().map(known).collect();
         Self { newest: Arc::clone(&carry), covered: carry, waiting }
     }
 
-    /// Takes what the decoder knows after a further frame. Whether words wait that did not before.
+    /// Takes the decoder's state after a further frame. Returns true if words wait that did not wait before.
     pub(super) fn note(&mut self, carry: &Arc<Carry>, now_ms: u64) -> bool {
         if Arc::ptr_eq(&self.newest, carry) {
             return false;
@@ -58,38 +58,38 @@ impl Holding {
         self.waiting.iter().any(|waiting| waiting.since_ms == now_ms && !waiting.is_out())
     }
 
-    /// Some words wait, whether they came out or not.
+    /// Returns true if no words wait, released or not.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
 
-    /// Nothing waits that did not come out.
+    /// Returns true if all waiting words were released.
     pub(super) fn is_out(&self) -> bool {
         !self.newest.closed && self.waiting.iter().all(Waiting::is_out)
     }
 
-    /// A turn that was let out has ended since the newest frame that is covered, without saying anything new.
+    /// Returns true if a released turn has ended since the newest covered frame without changing.
     pub(super) fn ended_unseen(&self) -> bool {
         self.covered.held.len() > self.newest.held.len()
     }
 
-    /// The newest frame is covered now.
+    /// Marks the newest frame as covered.
     pub(super) fn cover(&mut self) {
         self.covered = Arc::clone(&self.newest);
     }
 
-    /// What a later decoder has to be resumed from, where the newest frame is covered, or where it is not.
+    /// The state from which a later decoder is resumed, if the newest frame is covered or not.
     pub(super) fn carry(&self, newest: bool) -> &Arc<Carry> {
         if newest { &self.newest } else { &self.covered }
     }
 
-    /// When words have waited for `held_ms` next.
+    /// When words will next have waited for `held_ms`.
     pub(super) fn due_ms(&self, held_ms: u64) -> Option<u64> {
         let waits = self.waiting.iter().filter(|waiting| !waiting.is_out());
         waits.map(|waiting| waiting.since_ms.saturating_add(held_ms)).min()
     }
 
-    /// Lets out what came by `until_ms`, and what comes before it in the order of the talk.
+    /// Releases the words that came by `until_ms`, and those before them in the order of speech.
     pub(super) fn let_out(&mut self, until_ms: u64) -> Vec<Final> {
         let due = |waiting: &Waiting| !waiting.is_out() && waiting.since_ms <= until_ms;
         let last =
@@ -105,7 +105,7 @@ impl Holding {
         out
     }
 
-    /// The part of a partial that did not come out, for a partial of the turn `key`.
+    /// The part of a partial of the turn `key` that was not released.
     pub(super) fn rest<'text>(&self, key: &TurnKey, text: &'text str) -> &'text str {
         let waiting = self.waiting.iter().find(|waiting| waiting.last.key == *key);
         let out = waiting.and_then(|waiting| waiting.out.as_ref()).map_or("", |out| out.text.trim());

@@ -1,6 +1,6 @@
 //! The inputs of a call: from its producers, from readers, from the journal, from its tasks, and from the clock.
 //!
-//! Knows no queue and no socket: a producer and a question have a number, under which their answers are addressed.
+//! Knows no queue and no socket: a producer or a request has a number, to which its answers are addressed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,65 +16,61 @@ use crate::types::{Carry, JsonMap, Seq, StreamId, SttEvent};
 /// The time of an input.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Now {
-    /// On a clock that never goes back, ms since the call was loaded.
+    /// ms since the call was loaded, on a clock that never goes back.
     pub(crate) ms: u64,
-    /// Wall time, ms since 1970.
+    /// Wall-clock time, ms since 1970.
     pub(crate) unix_ms: i64,
 }
 
 /// A producer that wants to feed a stream.
 #[derive(Clone)]
 pub(crate) struct Attach {
-    /// Where answers go.
+    /// Number to which answers are addressed.
     pub(crate) peer: PeerNo,
-    /// The stream.
     pub(crate) stream: StreamId,
     /// Its wire format.
     pub(crate) dialect: &'static dyn Dialect,
-    /// Call time of stream time 0, where the producer knows it.
+    /// Call time of stream time 0, if the producer knows it.
     pub(crate) offset_ms: Option<u64>,
-    /// Merged into the call's.
+    /// Metadata that is merged into the call's.
     pub(crate) meta: JsonMap,
-    /// Analyses that the call is to run besides those that it runs; `None` = the default ones for a new call.
+    /// Analyses that the call runs in addition; `None` = the default ones for a new call.
     pub(crate) analyses: Option<Vec<String>>,
-    /// Route to variant, for the call's tasks. A route that is pinned stays as it is.
+    /// Chosen variants for the call's tasks, by route. A pinned route does not change.
     pub(crate) variants: BTreeMap<String, String>,
-    /// Asked of each turn that its frames name for it.
+    /// The question that is asked about each turn that its frames mark for it.
     pub(crate) question: Option<Arc<Question>>,
 }
 
 /// Frames of one connection, in order.
 #[derive(Debug)]
 pub struct Frames {
-    /// Which connection.
     pub connection: ConnectionNo,
     /// The stream that it feeds.
     pub stream: StreamId,
     /// Text messages of the connection so far, this one included.
     pub count: u64,
-    /// What the decoder knows after them. The same `Arc` as long as nothing in it changed.
+    /// The decoder's state after them. The same `Arc` as long as it has not changed.
     pub carry: Arc<Carry>,
-    /// What this frame said.
+    /// The events of this frame.
     pub events: Vec<SttEvent>,
-    /// Turns of the stream that are to be answered, by the question that the connection brought.
+    /// Turns of the stream to answer, by the question of the connection.
     pub asks: Vec<Spoken>,
     /// Counts its memory while it waits; `None` for a small frame.
     pub lease: Option<Lease>,
 }
 
-/// A producer is gone; nothing of it comes after this.
+/// A producer has disconnected; no further frame of it follows.
 pub struct Detach {
-    /// Which connection.
     pub connection: ConnectionNo,
     /// The stream that it fed.
     pub stream: StreamId,
 }
 
-/// A stretch of speech was lost on the way here.
+/// A stretch of speech was lost before it reached the call.
 pub struct Gap {
-    /// The stream.
     pub stream: StreamId,
-    /// Why.
+    /// The cause.
     pub cause: &'static str,
     /// Start, stream time.
     pub from_ms: u64,
@@ -82,36 +78,36 @@ pub struct Gap {
     pub to_ms: u64,
 }
 
-/// One thing that happened to a call.
+/// One input to a call.
 pub(crate) enum Input {
     /// A producer connects. It is answered once all earlier frames of its stream are applied and durable.
     Attach(Attach),
     /// A producer's frame. `watched`: a subscriber wants partials.
     Frames { frames: Box<Frames>, watched: bool },
-    /// A producer is gone.
+    /// A producer has disconnected.
     Detach(Detach),
     /// Speech was lost.
     Gap(Gap),
-    /// Run an analysis now.
+    /// A request to run an analysis now.
     Run { ask: PeerNo, analysis: String },
-    /// Show the call as it stands.
+    /// A request for the present state of the call.
     View { ask: PeerNo },
-    /// The journal stopped taking appends, or takes them again.
+    /// The journal stopped accepting appends, or accepts them again.
     Journal { well: bool },
-    /// An append of this call failed for the first time since its last success; it is tried again.
+    /// An append of this call failed for the first time since its last success; it is repeated.
     AppendFailed,
-    /// The batch that was handed out is durable.
+    /// The batch in flight is durable.
     Committed { head: Seq },
-    /// A task has its permit: who is asked, or why nobody can be.
+    /// A task has its permit: the chosen model, or why there is none.
     Ready { task: TaskNo, chosen: Result<Chosen, Failed> },
-    /// A task is over.
+    /// A task ended.
     Done { task: TaskNo, result: Result<Output, Failed> },
     /// The time of [`super::Call::wake_at`] has come.
     Timer,
-    /// The inputs at hand were all given.
+    /// All available inputs were given.
     Settle,
     /// The daemon stops: nothing new is started, and the call stays open.
     Stop,
-    /// The daemon's deadline is over: what is still out is given up.
+    /// The daemon's deadline has passed: remaining tasks are aborted.
     Kill,
 }

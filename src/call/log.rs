@@ -1,9 +1,10 @@
-//! What the log of a call says, as a fold over its records: the same code runs live and when a call is rebuilt.
+//! The state that the log of a call determines, as a fold over its records: the same code runs live and when a call is
+//! rebuilt.
 //!
-//! Knows no connection, no timer, no task and no journal; those have their own state beside it. All of it changes by
-//! [`Log::fold`] alone, with one exception: [`Log::turns`]. The turn table decides what the event of a turn is, so a live
-//! call applies speech to the table first, and a rebuilt one restores the table from the record. After each input of a
-//! call both hold the same turns.
+//! Knows no connection, no timer, no task and no journal; those have their own state elsewhere. This state changes only
+//! by [`Log::fold`], with one exception: [`Log::turns`]. The turn table decides what the event of a turn contains, so a
+//! live call applies speech to the table first, and a rebuilt call restores the table from the record. After each
+//! input, both have the same turns.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,16 +23,16 @@ use crate::types::directory::CallState as State;
 use crate::types::view::StreamView;
 use crate::types::{CallId, Insight, JsonMap, Seq, StreamId, Turn, TurnNo};
 
-/// Cause of a gap: a stream was lost, and another came in its place.
+/// Cause of a gap: a stream was lost, and another one replaced it.
 pub(super) const STT_DISCONNECT: &str = "stt_disconnect";
 
 /// One STT session of the call.
 pub(super) struct Stream {
-    /// Its id.
     pub(super) id: StreamId,
-    /// The stream that its producer named. Another id where a vendor's session began anew behind that stream.
+    /// The stream that its producer named. It differs from `id` if a new session of the vendor began behind that
+    /// stream.
     pub(super) root: StreamId,
-    /// Its wire format; `None` where this build does not know the dialect of an old recording.
+    /// Its wire format; `None` if this build does not know the dialect of an old recording.
     pub(super) dialect: Option<&'static dyn Dialect>,
     /// The dialect's name.
     pub(super) dialect_name: String,
@@ -41,24 +42,24 @@ pub(super) struct Stream {
     pub(super) vendor_session: Option<String>,
     /// When it began, ms since 1970.
     pub(super) started_at_ms: i64,
-    /// Whether it has ended.
+    /// Set if it has ended.
     pub(super) ended: bool,
     /// When it ended, ms since 1970.
     pub(super) ended_at_ms: Option<i64>,
-    /// It was lost without an end, and another stream came in its place, after a gap: nothing waits for its end.
+    /// Set if it was lost without an end, and another stream replaced it after a gap: its end is not awaited.
     pub(super) replaced: bool,
-    /// Where its producer was at the newest record that it led to; of a stream that a producer named.
+    /// For a stream that a producer named: the producer's position at the newest record that it led to.
     pub(super) mark: Option<Mark>,
 }
 
-/// What is known of one analysis of the call.
+/// The state of one analysis of the call.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Standing {
-    /// Newest insight, where the analysis is rolling.
+    /// Newest insight, if the analysis is rolling.
     pub(super) latest: Option<Arc<Insight>>,
-    /// Newest insight by turn, where it is per turn.
+    /// Newest insight by turn, if the analysis is per turn.
     pub(super) by_turn: BTreeMap<TurnNo, Arc<Insight>>,
-    /// Turns whose run failed for good.
+    /// Turns whose run failed permanently.
     pub(super) failed_turns: BTreeSet<TurnNo>,
     /// Newest rev.
     pub(super) rev: u64,
@@ -66,7 +67,7 @@ pub(super) struct Standing {
     pub(super) pinned: Option<(String, String)>,
 }
 
-/// What the log of one call says.
+/// The state that the log of one call determines.
 pub(crate) struct Log {
     pub(super) call_id: CallId,
     /// The epoch that the first event names. The directory's epoch replaces it.
@@ -75,27 +76,27 @@ pub(crate) struct Log {
     pub(super) started_at_ms: i64,
     /// Open, completed or failed.
     pub(super) status: State,
-    /// A record says that the call is to be completed: no turn comes any more.
+    /// Set by a record that the call is to be completed: no turn follows.
     pub(super) ending: bool,
     /// Position of the newest event, durable or about to be.
     pub(super) head: Seq,
-    /// All of it.
+    /// The complete metadata.
     pub(super) meta: JsonMap,
     /// Its turns.
     pub(super) turns: Turns,
-    /// What tasks see of them.
+    /// The context of its turns for tasks.
     pub(super) context: Context,
-    /// In order of their beginning.
+    /// The streams in the order in which they began.
     pub(super) streams: Vec<Stream>,
     /// Names of the analyses that it runs.
     pub(super) analyses: Vec<String>,
     /// Variants that its producers chose, by route.
     pub(super) variants: BTreeMap<String, String>,
-    /// Where the newest insights stand in the log.
+    /// Positions of the newest insights in the log.
     pub(super) newest: BTreeMap<String, Newest>,
-    /// By name.
+    /// The state of each analysis, by name.
     pub(super) standings: BTreeMap<String, Box<Standing>>,
-    /// What rules raised.
+    /// Alerts that rules raised.
     pub(super) alerts: Alerts,
     /// Cost of all insights so far; `None` once one of them had an unknown cost.
     pub(super) cost_usd: Option<f64>,
@@ -124,7 +125,6 @@ impl Log {
         }
     }
 
-    /// The call.
     pub(crate) fn call_id(&self) -> &CallId {
         &self.call_id
     }
@@ -155,7 +155,7 @@ impl Log {
         self.streams.iter_mut().find(|stream| stream.id == *id)
     }
 
-    /// The stream that a producer feeds which named `root`: the newest one that its vendor's sessions made of it.
+    /// The newest stream of the producer that named `root`: a new session of the vendor begins a new one.
     pub(super) fn newest_of(&self, root: &StreamId) -> StreamId {
         self.streams
             .iter()
@@ -163,20 +163,20 @@ impl Log {
             .map_or_else(|| root.clone(), |stream| stream.id.clone())
     }
 
-    /// The stream that a producer named from which `id` goes on; `id` itself where it is none such.
+    /// The stream that a producer named and that `id` continues; `id` itself if it continues none.
     pub(super) fn root(&self, id: &StreamId) -> StreamId {
         self.stream(id).map_or_else(|| id.clone(), |stream| stream.root.clone())
     }
 
-    /// Where the speech that is known ends, call time.
+    /// The end of the known speech, call time.
     pub(super) fn heard_ms(&self) -> Option<u64> {
         self.turns.iter().map(|turn| turn.end_ms).max()
     }
 
-    /// Takes a record that was read from the log.
+    /// Applies a record that was read from the log.
     ///
     /// # Errors
-    /// The record does not follow from those before it; for the log.
+    /// The record contradicts those before it; the message is for the log.
     pub(crate) fn restore(&mut self, decoded: Decoded) -> Result<(), String> {
         let Decoded { seq, at, mut event, mut private } = decoded;
         let mut restored = None;
@@ -190,7 +190,7 @@ impl Log {
         Ok(())
     }
 
-    /// Takes the event at `seq`. `turn`: the turn that it is about, as the turn table has it.
+    /// Applies the event at `seq`. `turn`: the turn that it is about, from the turn table.
     pub(super) fn fold(&mut self, seq: Seq, at: &str, event: &Event, private: &Private, turn: Option<&Arc<Turn>>) {
         self.head = seq;
         let at_ms = || time::parse_rfc3339(at).unwrap_or(0);
@@ -214,7 +214,7 @@ impl Log {
             Event::CallUpdated { meta } => self.meta.clone_from(meta),
             Event::StreamStarted { stream_id, dialect, vendor_session, offset_ms } => {
                 if self.stream(stream_id).is_none() {
-                    // Most calls have one or two.
+                    // Most calls have one or two streams.
                     self.streams.reserve_exact(1);
                     let root = private.mark.as_ref().map_or(stream_id, |mark| &mark.stream);
                     self.streams.push(Stream {

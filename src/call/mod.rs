@@ -1,18 +1,19 @@
-//! One call as a pure state machine: what happens to it goes in, what is to be done comes out.
+//! One call as a pure state machine: inputs describe what happened, and effects say what to do.
 //!
 //! Knows no task, no clock, no journal and no socket. [`Call::on`] takes one [`Input`] and the time and returns the
-//! [`Effects`]; [`Call::batch`] gives what is to be appended next, with the answers that wait for it. All of a call's state
-//! is here: what its log says ([`log`]), what stands in the directory alone ([`directory`]), its producers ([`producers`]),
-//! its analyses ([`schedule`], [`failures`]), its producers' own questions ([`replies`]), its rules ([`alerts`]) and its timers
-//! ([`ending`]). A log folds back into the same [`Log`].
+//! [`Effects`]; [`Call::batch`] returns the next records to append, with the answers that wait for them. All of a
+//! call's state is here: the state that its log determines ([`log`]), the state that is only in the directory
+//! ([`directory`]), its producers ([`producers`]), its analyses ([`schedule`], [`failures`]), its producers' own
+//! questions ([`replies`]), its rules ([`alerts`]) and its timers ([`ending`]). A log folds back into the same [`Log`].
 //!
 //! The driver keeps to these rules:
 //! * Inputs come in the order in which they happened, and `now` never goes back.
-//! * After the inputs at hand it says [`Input::Settle`]: only then are tasks asked for and failures published, so that a
-//!   burst of turns is one snapshot.
-//! * At most one batch is in flight. A batch that failed is tried again as it is; [`Input::Committed`] says that it is durable.
-//! * Each [`TaskEffect::Want`] is answered by one [`Input::Ready`], and each task that is started by one [`Input::Done`],
-//!   unless it is aborted.
+//! * After all available inputs it gives [`Input::Settle`]. Only then does the call ask for tasks and publish failures,
+//!   so that a burst of turns leads to one snapshot.
+//! * At most one batch is in flight. A failed batch is appended again unchanged; [`Input::Committed`] says that it is
+//!   durable.
+//! * Each [`TaskEffect::Want`] is answered by one [`Input::Ready`], and each task that is started by one
+//!   [`Input::Done`], unless it is aborted.
 
 mod alerts;
 pub mod answer;
@@ -65,17 +66,18 @@ use crate::types::directory::{CallState as State, Entry};
 use crate::types::view::View;
 use crate::types::{Seq, Turn};
 
-/// Records that may wait for a journal that does not take them, bytes; beyond it input is left in its sockets.
+/// Maximum size of the records that wait while the journal accepts none, bytes. Beyond it, sockets of producers are not
+/// read.
 const PENDING_BYTES: usize = 256 * 1024;
 
-/// What all calls of a daemon have in common.
+/// Settings that all calls of a daemon share.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The analyses that there are.
+    /// The configured analyses.
     pub analyses: Arc<Analyses>,
-    /// Those that a call runs unless its producer names others.
+    /// Analyses that a call runs unless its producer names others.
     pub default_analyses: Vec<String>,
-    /// What raises alerts.
+    /// The rules that raise alerts.
     pub rules: Arc<Rules>,
     /// `[ingest]`
     pub ingest: config::IngestConfig,
@@ -83,35 +85,35 @@ pub struct Settings {
     pub limits: config::LimitsConfig,
 }
 
-/// Where random numbers come from: 128 random bits a call.
+/// A source of random numbers: returns 128 random bits per call of it.
 pub(crate) type Entropy = Box<dyn FnMut() -> u128 + Send>;
 
-/// Tasks that were asked for and are not over.
+/// Tasks that were requested and are not over.
 #[derive(Default)]
 struct Tasks {
     given: TaskNo,
     out: BTreeMap<TaskNo, Out>,
 }
 
-/// What waits to be appended or to be said after it.
+/// Records that wait to be appended, and answers that wait for them.
 #[derive(Default)]
 struct Outbox {
     records: Vec<Outgoing>,
-    /// Bytes of the records.
+    /// Size of the records.
     bytes: usize,
     replies: Vec<Reply>,
-    /// Head of the log as far as it is durable.
+    /// Newest durable event of the log.
     durable: Seq,
-    /// A batch was handed out and is not durable.
+    /// Set while a batch is in flight.
     in_flight: bool,
 }
 
-/// What is known of the journal's health.
+/// The known state of the journal.
 #[derive(Default)]
 struct Health {
-    /// This call's own append failed, and has not succeeded since.
+    /// Set if this call's own append failed, and has not succeeded since.
     append_fails: bool,
-    /// The producers know that the journal takes no writes.
+    /// Set once the producers were told that the journal accepts no writes.
     told: bool,
 }
 
@@ -134,8 +136,8 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The call that `log` tells of, or a new one where the log has no record; `entry` is what the directory knows.
-    /// `overdue`: a timer of it ran out while it was not in memory.
+    /// Makes the call with this `log`, or a new one if the log has no record; `entry` is its directory entry.
+    /// `overdue`: a timer expired while the call was not in memory.
     pub(crate) fn new(
         settings: Arc<Settings>,
         mut log: Log,
@@ -169,7 +171,7 @@ impl Call {
         this
     }
 
-    /// Takes one input. The effects stay until they are taken out of the buffer.
+    /// Processes one input. The effects stay in the buffer until they are taken out.
     pub(crate) fn on(&mut self, input: Input, now: Now) -> &mut Effects {
         self.now = now;
         match input {
@@ -183,7 +185,7 @@ impl Call {
                 self.outbox.replies.push(Reply::View(ask, view));
             }
             Input::Journal { well: false } => self.tell_unavailable(),
-            // While its own append fails, its producers still hear no more before that one is through.
+            // While the call's own append fails, its producers stay informed until that append succeeds.
             Input::Journal { well: true } => self.health.told &= self.health.append_fails,
             Input::AppendFailed => {
                 self.health.append_fails = true;
@@ -203,17 +205,17 @@ impl Call {
         &mut self.effects
     }
 
-    /// Takes out the tasks that are wanted, or no longer.
+    /// Takes the tasks that are wanted or no longer wanted.
     pub(crate) fn task_effects(&mut self) -> Vec<TaskEffect> {
         std::mem::take(&mut self.effects.tasks)
     }
 
-    /// Takes out the task that is to be started.
+    /// Takes the task to start.
     pub(crate) fn start(&mut self) -> Option<Box<Start>> {
         self.effects.start.take()
     }
 
-    /// What is to be appended and said next, if there is anything. The caller has no other batch in flight.
+    /// The next batch to append, if there is anything. The caller has no other batch in flight.
     pub(crate) fn batch(&mut self, now: Now) -> Option<Batch> {
         self.note_due();
         let entry = std::mem::take(&mut self.directory.changed);
@@ -230,19 +232,19 @@ impl Call {
         })
     }
 
-    /// Whether records may be added to those that wait for the journal. Where not, no producer is to be read.
+    /// Returns true if more records may wait for the journal. If false, no producer may be read.
     pub(crate) fn has_room(&self) -> bool {
         self.outbox.bytes < PENDING_BYTES
     }
 
-    /// Nobody is connected and no task is out: a daemon that stops need not wait for this call.
+    /// Returns true if nobody is connected and no task runs: a stopping daemon need not wait for this call.
     pub(crate) fn may_stop(&self) -> bool {
         self.tasks.out.is_empty() && self.producers.live.is_empty()
     }
 
-    /// Decides what is due after the inputs at hand.
+    /// Decides what is due after all available inputs.
     fn settle(&mut self) {
-        // Nothing of these is written: neither a stop nor the journal holds them up.
+        // Replies are not written, so neither a shutdown nor the journal delays them.
         self.launch_replies();
         if self.life.stopping {
             return;
@@ -252,7 +254,7 @@ impl Call {
         self.check_ending();
     }
 
-    /// The end was decided: by a record, or by a timer. No turn comes any more.
+    /// Returns true if the end was decided, by a record or by a timer: no turn follows.
     fn ending(&self) -> bool {
         self.log.ending || self.life.ending
     }
@@ -266,7 +268,7 @@ impl Call {
         self.emit_about(event, private, None);
     }
 
-    /// The same for the event of a turn, which stands in the turn table already.
+    /// As [`Call::emit`], for the event of a turn, which is in the turn table already.
     fn emit_about(&mut self, event: &Event, private: &Private, turn: Option<&Arc<Turn>>) {
         let stamp =
             Stamp { call_id: self.log.call_id.clone(), seq: self.log.head + 1, at: time::rfc3339_ms(self.now.unix_ms) };
@@ -282,7 +284,7 @@ impl Call {
         self.apply_rules(event);
     }
 
-    /// Tells the producers, once in each outage, that the journal takes no writes.
+    /// Tells the producers, once per outage, that the journal accepts no writes.
     fn tell_unavailable(&mut self) {
         if !std::mem::replace(&mut self.health.told, true) {
             let peers = self.producers.live.values().map(|live| live.peer);
@@ -300,7 +302,7 @@ impl Call {
         crate::types::id::suffix_of((self.entropy)())
     }
 
-    /// The call as it stands.
+    /// The present state of the call.
     fn view(&self) -> View {
         let log = &self.log;
         View {

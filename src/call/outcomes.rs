@@ -1,6 +1,6 @@
-//! Tasks of a call that came back: their insights are published, their answers sent, their failures paced.
+//! Processes finished tasks of a call: publishes insights, sends answers, and limits the rate of failures.
 //!
-//! Knows no gateway: what came back is an input.
+//! Knows no gateway: a task's result is an input.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,20 +17,20 @@ use crate::protocol::{Event, MAX_MESSAGE_BYTES};
 use crate::types::directory::CallState as State;
 use crate::types::{Insight, InsightFailure, LatencyMs, Provenance, Status};
 
-/// What the insights of one request have in common.
+/// Values that the insights of one request share.
 pub(super) struct Made {
     pub(super) model: String,
     pub(super) endpoint: String,
     pub(super) attempts: u32,
     pub(super) degraded: bool,
-    /// The call stays with the variant that answered.
+    /// Set if the call stays with the variant that answered.
     pub(super) pins: bool,
     pub(super) first_token: Option<Duration>,
     pub(super) took: Duration,
 }
 
 impl Call {
-    /// A task came back. One that was aborted meanwhile is no longer known.
+    /// Processes a finished task. A task that was aborted meanwhile is unknown and ignored.
     pub(super) fn task_done(&mut self, no: TaskNo, result: Result<Output, Failed>) {
         let Some(Out { target, run: Some(run) }) = self.tasks.out.remove(&no) else { return };
         match (target, run, result) {
@@ -42,13 +42,13 @@ impl Call {
                     self.task_failed(&member.key, begun.is_final, failed.clone());
                 }
             }
-            // A task comes back with what it was for.
+            // The kind of a task's result always matches the kind of the task.
             (_, _, Ok(_)) | (_, Run::Reply, Err(_)) => {}
         }
     }
 
-    /// An answer to analyses. One that broke its part of it fails alone. What the request took is divided among those that
-    /// are published, by the length of what they say.
+    /// Processes an answer to analyses. An analysis whose part is invalid fails alone. The cost of the request is
+    /// divided among the published ones, by the length of their values.
     fn insights_done(&mut self, begun: &Begun, answered: Answered) {
         let Answered { members, model, endpoint, attempts, bill, degraded, first_token, took } = answered;
         let made = Made { model, endpoint, attempts, degraded, pins: true, first_token, took };
@@ -64,7 +64,7 @@ impl Call {
                 Ok(_) if overtaken => {
                     let (now, jitter) = (self.now.ms, self.jitter());
                     if let Some(slot) = self.schedule.rolling(&member.key.analysis) {
-                        // As after a failure: turns that are revised all the time must not make it ask all the time.
+                        // As after a failure, so that frequent revisions of turns do not cause a request each time.
                         slot.failed(now, true, jitter);
                         slot.manual |= member.cause == Cause::Manual;
                     }
@@ -75,7 +75,7 @@ impl Call {
         }
     }
 
-    /// With `on_revision = "refuse"`: a turn that the task covered was revised meanwhile.
+    /// With `on_revision = "refuse"`: returns true if a turn that the task covered was revised meanwhile.
     fn overtaken(&mut self, key: &TaskKey, begun: &Begun) -> bool {
         if begun.is_final || key.turn.is_some() {
             return false;
@@ -146,7 +146,8 @@ impl Call {
         }
     }
 
-    /// Every failure comes by here, before an attempt or after: it waits before it is tried again, and is published.
+    /// Handles every failure, before an attempt or after it: the task waits before its repetition, and the failure is
+    /// published.
     pub(super) fn task_failed(&mut self, key: &TaskKey, is_final: bool, failed: Failed) {
         match key.turn {
             Some(turn) => self.schedule.turn_over(&key.analysis, turn),
@@ -163,7 +164,7 @@ impl Call {
         self.failures.push(key, failed);
     }
 
-    /// From 0 to 1.
+    /// A random number from 0 to 1.
     fn jitter(&mut self) -> f64 {
         let [.., low, high] = (self.entropy)().to_le_bytes();
         f64::from(u16::from_le_bytes([low, high])) / f64::from(u16::MAX)

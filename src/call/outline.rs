@@ -1,5 +1,5 @@
-//! What a call is shown by, but for its turns: how many there are, its streams, and where its newest insights stand in
-//! its log. A fold over the log's records that looks into few of them; a call that is over has it in the directory.
+//! What is shown of a call besides its turns: their number, its streams, and the positions of its newest insights in
+//! its log. It is a fold over the log's records that decodes few of them; for an ended call, the directory has it.
 //!
 //! Knows no journal and no task.
 
@@ -12,22 +12,22 @@ use crate::types::directory::CallState as State;
 use crate::types::view::StreamView;
 use crate::types::{JsonMap, OpenAlert, Seq, TurnNo};
 
-/// Of a per-turn analysis, the insights of so many newest turns are shown; `GET …/events` has the others.
+/// Of a per-turn analysis, the insights of this many newest turns are shown; `GET …/events` returns the others.
 pub(crate) const SHOWN_TURNS: usize = 200;
 
-/// Where the newest insights of one analysis stand.
+/// Positions of the newest insights of one analysis.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Newest {
-    /// Of a rolling analysis.
+    /// For a rolling analysis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) whole: Option<Seq>,
-    /// Of a per-turn analysis, by turn.
+    /// For a per-turn analysis, by turn.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) turns: BTreeMap<TurnNo, Seq>,
 }
 
 impl Newest {
-    /// The record at `seq` holds an insight, about `turn` where it is per turn.
+    /// Records that the record at `seq` contains an insight, about `turn` if it is per turn.
     pub(crate) fn note(&mut self, turn: Option<TurnNo>, seq: Seq) {
         match turn {
             None => self.whole = Some(seq),
@@ -41,41 +41,41 @@ impl Newest {
     }
 }
 
-/// A call up to one event.
+/// The outline of a call up to one event.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outline {
-    /// The event.
+    /// Position of that event.
     pub(crate) seq: Seq,
-    /// How many turns there are.
+    /// Number of turns.
     pub(crate) turns: u64,
-    /// In order of their beginning.
+    /// Streams in the order in which they began.
     pub(crate) streams: Vec<StreamView>,
-    /// By analysis.
+    /// Positions of insights, by analysis.
     pub(crate) insights: BTreeMap<String, Newest>,
     /// Alerts that are open, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) alerts: Vec<OpenAlert>,
-    /// `meta` as the newest event has it that carries it; the directory knows it otherwise.
+    /// `meta` in the newest event that carries it; `None` if the directory has it.
     #[serde(skip)]
     pub(crate) meta: Option<JsonMap>,
-    /// How the call ended, where an event says so; the directory knows it otherwise.
+    /// How the call ended, if an event says so; otherwise the directory knows it.
     #[serde(skip)]
     pub(crate) ended: Option<State>,
 }
 
 impl Outline {
-    /// As the directory keeps it.
+    /// The form in which the directory stores it.
     pub(crate) fn encode(&self) -> Box<str> {
-        // Plain data: cannot fail.
+        // Serialising plain data cannot fail.
         serde_json::to_string(self).unwrap_or_default().into()
     }
 
-    /// Reads what the directory has kept; `None` where that is nothing of use.
+    /// Reads the directory's form; `None` if it is unusable.
     pub(crate) fn decode(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    /// Takes what an event at this time says about streams, alerts and `meta`; other events say nothing here.
+    /// Applies an event about streams, alerts or `meta`; other events change nothing here.
     pub(crate) fn call_event(&mut self, event: Event, at: &str) {
         match event {
             Event::CallStarted { meta, .. } | Event::CallUpdated { meta } => self.meta = Some(meta),
@@ -95,7 +95,7 @@ impl Outline {
         }
     }
 
-    /// About what it takes in memory, bytes.
+    /// Approximate size in memory, bytes.
     pub(crate) fn bytes(&self) -> usize {
         let insights: usize = self.insights.values().map(|newest| 64 + newest.turns.len() * 32).sum();
         512 + self.streams.len() * 160

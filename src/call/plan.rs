@@ -1,6 +1,6 @@
-//! Decides which tasks of a call run and when: after new turns, when a trigger is due, and when a user asks.
+//! Decides which tasks of a call run and when: after new turns, when a trigger is due, and on request.
 //!
-//! Does not know what becomes of a task once it is wanted.
+//! Does not know what happens to a task after it is requested.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::types::Turn;
 use crate::types::directory::CallState as State;
 
 impl Call {
-    /// Takes up the analyses that the call is to run.
+    /// Adds the analyses that the call runs.
     pub(super) fn plan_analyses(&mut self) {
         for name in &self.log.analyses {
             match self.settings.analyses.get(name) {
@@ -28,7 +28,7 @@ impl Call {
         }
     }
 
-    /// After a rebuild: what was due, waiting or out when the daemon went is due again.
+    /// After a rebuild, makes due again what was due, waiting or running when the daemon stopped.
     pub(super) fn plan_after_rebuild(&mut self) {
         self.plan_analyses();
         let now = self.now.ms;
@@ -59,7 +59,7 @@ impl Call {
         self.overloaded(&refused);
     }
 
-    /// A turn became final.
+    /// Handles a turn that became final.
     pub(super) fn new_turn(&mut self, turn: &Turn, now: u64) {
         if turn.text.is_empty() {
             return;
@@ -77,7 +77,7 @@ impl Call {
         self.overloaded(&refused);
     }
 
-    /// Turns for which the queue of a per-turn analysis has no room.
+    /// Reports turns for which the queue of a per-turn analysis has no room.
     fn overloaded(&mut self, refused: &[TaskKey]) {
         for key in refused {
             let message = format!("{TURN_WAITING} turns of this call wait for {} already", key.analysis);
@@ -85,17 +85,17 @@ impl Call {
         }
     }
 
-    /// Asks for what is due.
+    /// Requests the tasks that are due.
     pub(super) fn launch_due(&mut self) {
         if self.log.turns.is_empty() || self.log.status == State::Failed || !self.has_room() {
-            // Without room, what would be answered could not be written.
+            // Without room, the results could not be written.
             return;
         }
         let now = self.now.ms;
         let (open, ending) = (self.is_open(), self.ending());
         for index in 0..self.schedule.rolling.len() {
             let slot = &mut self.schedule.rolling[index];
-            // A completed call had its last runs: what is asked for then is a run by hand.
+            // A completed call has had its last runs, so a later request is a manual run.
             let last_run = open && ending && slot.has_last_run();
             let cause = if last_run && slot.phase == Phase::Idle {
                 let cause = if slot.manual { Cause::Manual } else { Cause::End };
@@ -150,7 +150,7 @@ impl Call {
         self.effects.tells.push(Tell::Refuse(ask, refusal));
     }
 
-    /// Gives up the tasks that `which` names.
+    /// Aborts the tasks that `which` selects.
     pub(super) fn abort_tasks(&mut self, which: impl Fn(&Target) -> bool) {
         let given_up: Vec<TaskNo> =
             self.tasks.out.iter().filter(|(_, out)| which(&out.target)).map(|(no, _)| *no).collect();
@@ -160,11 +160,11 @@ impl Call {
         }
     }
 
-    /// At the deadline of a shutdown: what is still out is published as failed; it runs again after the next start.
+    /// At the deadline of a shutdown, publishes the remaining tasks as failed; they run again after the next start.
     pub(super) fn kill(&mut self) {
         self.let_all_out();
         self.abort_tasks(|_| true);
-        // Answers are not asked for again: their connections end with the daemon.
+        // Answers are not requested again: their connections end with the daemon.
         for live in self.producers.live.values_mut() {
             live.replies = None;
         }

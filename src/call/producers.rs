@@ -1,6 +1,6 @@
-//! The producers that are connected to a call, and where those that left were.
+//! The connected producers of a call, and the positions of those that have left.
 //!
-//! Knows no event and no record: numbers of frames, what decoders hold, and turns that wait for an answer.
+//! Knows no event and no record: only numbers of frames, what decoders hold, and turns that wait for an answer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,11 +17,11 @@ use crate::types::{Carry, StreamId};
 /// All producers of a call. Streams are those that producers named.
 #[derive(Default)]
 pub(super) struct Producers {
-    /// Those that are connected.
+    /// Connected producers.
     pub(super) live: HashMap<StreamId, Live>,
-    /// Where the previous connection of a stream was, if it was connected since the call was loaded.
+    /// The position of the previous connection of a stream, if it was connected since the call was loaded.
     pub(super) left: HashMap<StreamId, Left>,
-    /// Producers that wait for the older connection of their stream to be gone.
+    /// Producers that wait until the older connection of their stream is gone.
     pub(super) taking_over: Vec<Attach>,
 }
 
@@ -29,29 +29,28 @@ pub(super) struct Producers {
 pub(super) struct Live {
     pub(super) connection: ConnectionNo,
     pub(super) peer: PeerNo,
-    /// Frames read.
+    /// Number of frames read.
     pub(super) count: u64,
-    /// Frames of which nothing lives in memory alone.
+    /// Number of frames whose effects are all stored.
     pub(super) covered: u64,
-    /// Frames that the newest acknowledgement named.
+    /// Number of frames in the newest acknowledgement.
     pub(super) acked: u64,
-    /// Final words in its decoder that still wait for the end of their turn.
+    /// Final words in its decoder that wait for the end of their turn.
     pub(super) holding: Holding,
-    /// Newest frame that led to a record.
+    /// Number of the newest frame that led to a record.
     pub(super) effect: u64,
     /// Frames up to this one had their effect on an earlier connection.
     pub(super) suppress: u64,
     /// The producer's own offset.
     pub(super) offset_ms: Option<u64>,
-    /// Its dialect.
     pub(super) dialect: &'static dyn Dialect,
-    /// The stream that its events belong to: the one that it named, or one that a later vendor session made of it.
+    /// The stream that its events belong to: the one that it named, or one that a later session of the vendor began.
     pub(super) current: StreamId,
-    /// A vendor's session began on this connection.
+    /// Set if a session of the vendor began on this connection.
     pub(super) begun: bool,
-    /// It met a limit and is being closed: what still comes on it is not taken.
+    /// Set if it exceeded a limit and is being closed: its further frames are ignored.
     pub(super) refused: bool,
-    /// The vendor's session, where the stream had begun before it was known.
+    /// The vendor's session id, if it became known after the stream had begun.
     pub(super) session: Option<String>,
     /// The question that it asks about its turns.
     pub(super) replies: Option<Replies>,
@@ -60,14 +59,14 @@ pub(super) struct Live {
 /// The question of one connected producer.
 pub(super) struct Replies {
     pub(super) question: Arc<Question>,
-    /// By the vendor's numbers.
+    /// Tasks of the turns, by the vendor's numbers.
     pub(super) queue: TurnQueue<i64>,
     /// Turns without an answer.
     pub(super) open: BTreeMap<i64, Spoken>,
 }
 
 impl Replies {
-    /// Nothing was asked yet.
+    /// Before any turn is asked about.
     pub(super) fn new(question: Arc<Question>) -> Self {
         Self { question, queue: TurnQueue::new(), open: BTreeMap::new() }
     }
@@ -78,17 +77,17 @@ impl Replies {
     }
 }
 
-/// Where the previous connection of a stream was when it went.
+/// The position of the previous connection of a stream when it ended.
 #[derive(Debug, Clone)]
 pub(super) struct Left {
     pub(super) covered: u64,
     pub(super) effect: u64,
-    /// What its decoder knew after the frames covered.
+    /// The decoder's state after the covered frames.
     pub(super) carry: Arc<Carry>,
 }
 
 impl Producers {
-    /// Where the producer of `root` is, for the record of what it led to.
+    /// The position of the producer of `root`, for a record that it led to.
     pub(super) fn mark(&self, root: &StreamId) -> Option<Mark> {
         let live = self.live.get(root)?;
         let out = live.holding.is_out();

@@ -1,7 +1,7 @@
-//! What a record holds beside its event: the private fields from which a call is rebuilt exactly; and how a record is
-//! written and read.
+//! The data in a record besides its event: the private fields from which a call is rebuilt exactly. Also writes and
+//! reads records.
 //!
-//! Knows no journal. Private fields never go out, except a turn's words, which readers may ask for.
+//! Knows no journal. Private fields are never sent to clients, except a turn's words, which readers may request.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,22 +15,21 @@ use crate::rules::Marks;
 use crate::turns::TurnPrivate;
 use crate::types::{Carry, Header, Insight, Seq, StreamId};
 
-/// How far a connection had come when a record was written.
+/// The position of a connection when a record was written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Mark {
-    /// The stream.
     #[serde(rename = "s")]
     pub(crate) stream: StreamId,
     /// Number of the connection in the call.
     #[serde(rename = "c")]
     pub(crate) connection: u64,
-    /// Frames of that connection which are covered by this and earlier records.
+    /// Number of the connection's frames that this and earlier records cover.
     #[serde(rename = "f")]
     pub(crate) covered: u64,
-    /// The frame that led to this record.
+    /// Number of the frame that led to this record.
     #[serde(rename = "n")]
     pub(crate) frame: u64,
-    /// What the connection's decoder knew after the frames covered.
+    /// The decoder's state after the covered frames.
     #[serde(default, rename = "k", skip_serializing_if = "no_carry")]
     pub(crate) carry: Arc<Carry>,
 }
@@ -42,13 +41,13 @@ fn no_carry(carry: &Arc<Carry>) -> bool {
 /// Private fields of a record; all optional.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Private {
-    /// What the turn table needs beyond the turn, its words among it.
+    /// What the turn table needs besides the turn, including its words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) turn: Option<TurnPrivate>,
-    /// Where the producer was.
+    /// The producer's position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mark: Option<Mark>,
-    /// Analyses that the call runs from here on.
+    /// Analyses that the call runs from this record on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) analyses: Vec<String>,
     /// Variants that the call's producer chose, by route.
@@ -57,10 +56,10 @@ pub(crate) struct Private {
     /// The variant and prompt that an analysis is pinned to: (analysis, variant, prompt id).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pinned: Option<(String, String, String)>,
-    /// Conditions on insights that hold from here on, or no longer.
+    /// Conditions on insights that begin or cease to hold at this record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rules: Option<Marks>,
-    /// Set on the last record of a call that is to be completed: the end was asked for, or came by a timer.
+    /// Set on the last record of a call that is to be completed, because a producer or a timer ended it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) ending: bool,
 }
@@ -70,15 +69,15 @@ impl Private {
         if *self == Self::default() {
             return Bytes::new();
         }
-        // Plain data into memory: cannot fail.
+        // Serialising plain data into memory cannot fail.
         serde_json::to_vec(self).map(|json| Bytes::from(json.into_boxed_slice())).unwrap_or_default()
     }
 }
 
-/// A record on its way to the journal.
+/// A record to append.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
-    /// What readers select by.
+    /// The header by which readers select the event.
     pub(crate) header: Header,
     /// The insight, if the event is one.
     pub(crate) insight: Option<Arc<Insight>>,
@@ -102,20 +101,19 @@ pub(crate) fn encode(stamp: &Stamp, event: &Event, private: &Private) -> Outgoin
     Outgoing { header: event.header(), insight, frame, private: private.encode() }
 }
 
-/// A record read back.
+/// A record that was read.
 #[derive(Debug, Clone)]
 pub(crate) struct Decoded {
     /// Position.
     pub(crate) seq: Seq,
     /// When, RFC 3339.
     pub(crate) at: String,
-    /// What.
     pub(crate) event: Event,
-    /// The rest.
+    /// Its private fields.
     pub(crate) private: Private,
 }
 
-/// Reads the record at `seq` back.
+/// Reads the record at `seq`.
 ///
 /// # Errors
 /// What is wrong with it, for the log; never transcript text.

@@ -1,7 +1,8 @@
-//! Questions that producers ask about their own turns (`llm_gateway`): one answer a turn, to the connection that asked.
+//! Questions that producers ask about their own turns (`llm_gateway`): one answer per turn, to the connection that
+//! asked.
 //!
-//! Publishes nothing and writes nothing: a connection that is gone has no answers to come, and a daemon that dies forgets
-//! them. Which turns are to be answered is decided where the vendor's frames are read.
+//! Publishes nothing and stores nothing: a connection that is gone gets no answers, and they do not survive a crash of
+//! the daemon. The code that reads the vendor's frames decides which turns are answered.
 
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ use crate::types::{Insight, StreamId};
 const SUMMARY: &str = "summary";
 
 impl Call {
-    /// Turns of the producer of `root` that are to be answered. One that is waited for already is not asked twice.
+    /// Queues turns of the producer of `root` to be answered. A turn that already waits for its answer is not queued
+    /// again.
     pub(super) fn turns_asked(&mut self, root: &StreamId, asks: &[Spoken]) {
         let Some(live) = self.producers.live.get_mut(root) else { return };
         let Some(replies) = &mut live.replies else { return };
@@ -40,7 +42,7 @@ impl Call {
         }
     }
 
-    /// Asks for the answers whose turn it is.
+    /// Requests the tasks of the turns that are next.
     pub(super) fn launch_replies(&mut self) {
         let mut wanted = Vec::new();
         for live in self.producers.live.values_mut() {
@@ -89,13 +91,13 @@ impl Call {
         self.effects.start = Some(Box::new(Start { no, asks, snapshot, facts, last: false, deadline: None }));
     }
 
-    /// The turn, as far as the call has it, and what was said before it where the question shows that.
+    /// The turn as the call has it, and the speech before it if the question includes that.
     fn reply_snapshot(&self, stream: &StreamId, question: &Question, spoken: &Spoken) -> Snapshot {
         let vendor_turn = spoken.turn_order.to_string();
         let mut newest_first = self.log.turns.iter().rev();
         let known = newest_first
             .find(|turn| turn.stream_id == *stream && turn.vendor_turn.as_deref() == Some(vendor_turn.as_str()));
-        // A turn that the call did not take is not shown; what was said before it is.
+        // A turn that the call did not accept is not shown, but the speech before it is.
         let turn = known.or_else(|| self.log.turns.iter().next_back()).map_or(0, |turn| turn.turn);
         let before = if question.wants_transcript() { usize::MAX } else { 0 };
         self.log.context.snapshot_turn(turn, before, DEFAULT_BUDGET_TOKENS)
@@ -105,7 +107,7 @@ impl Call {
         self.log.standings.get(SUMMARY)?.latest.clone()
     }
 
-    /// A task came back, or could not be started.
+    /// Handles a task that ended or could not be started.
     pub(super) fn reply(&mut self, key: ReplyKey, result: Result<Replied, Failed>) {
         let live = self.producers.live.values_mut().find(|live| live.connection == key.connection);
         let Some(live) = live else { return };
@@ -117,7 +119,7 @@ impl Call {
         }
     }
 
-    /// Nobody waits for the answers of a connection any more.
+    /// Drops the open turns of a connection that is gone.
     pub(super) fn drop_replies(&mut self, connection: ConnectionNo) {
         self.abort_tasks(|target| matches!(target, Target::Reply(key) if key.connection == connection));
     }

@@ -1,7 +1,7 @@
-//! When which analysis of a call runs: one slot per rolling analysis, one small queue per per-turn analysis.
+//! When each analysis of a call runs: one slot per rolling analysis, one small queue per per-turn analysis.
 //!
-//! Knows no permit and no clock but the ms that it is given. LLM slowness is coalesced here: a rolling
-//! analysis has at most one job in flight and one dirty bit.
+//! Knows no permit and no clock: the caller passes the time. While an LLM is slow, its work is coalesced here: a
+//! rolling analysis has at most one job in flight and one dirty bit.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,15 +12,15 @@ use crate::context::Window;
 use crate::protocol::FailureCode;
 use crate::types::TurnNo;
 
-/// Tasks of a per-turn analysis that are out at once, for one call.
+/// Maximum number of running tasks of a per-turn analysis, for one call.
 pub(super) const TURN_JOBS: usize = 4;
-/// Turns of a per-turn analysis that may wait, for one call.
+/// Maximum number of waiting turns of a per-turn analysis, for one call.
 pub(super) const TURN_WAITING: usize = 64;
-/// Turns of a producer's own question that may be without an answer at once. More are refused.
+/// Maximum number of turns that wait for the answer to a producer's own question. More are refused.
 pub const OPEN_TURNS: usize = TURN_JOBS + TURN_WAITING;
-/// First wait before a failed job is tried again, ms.
+/// First wait before a failed job is repeated, ms.
 const RETRY_FIRST_MS: u64 = 500;
-/// Longest such wait, ms: an LLM that is well again is noticed within it.
+/// Longest wait before a repetition, ms; a recovered LLM is noticed within it.
 const RETRY_MAX_MS: u64 = 4_000;
 
 /// Why a task runs.
@@ -28,20 +28,20 @@ const RETRY_MAX_MS: u64 = 4_000;
 pub(super) enum Cause {
     /// A trigger of the analysis fired.
     Trigger(Reason),
-    /// The task before it failed, and its wait is over.
+    /// The previous task failed, and its wait is over.
     Retry,
-    /// Somebody asked for it.
+    /// A client requested the run.
     Manual,
     /// The call ends.
     End,
     /// A turn became final, and the analysis is per turn.
     Turn,
-    /// Another analysis of its bundle ran.
+    /// It runs together with another analysis of its bundle.
     Bundle,
 }
 
 impl Cause {
-    /// As in an insight's `trigger`.
+    /// The value of an insight's `trigger`.
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Trigger(reason) => reason.as_str(),
@@ -54,61 +54,59 @@ impl Cause {
     }
 }
 
-/// Where a rolling analysis stands.
+/// The phase of a rolling analysis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Nothing to do, or not due.
+    /// It is not due.
     Idle,
-    /// Fired; waits for a permit.
+    /// It is due and waits for a permit.
     Queued {
-        /// Why it fired.
+        /// Why it became due.
         cause: Cause,
-        /// When.
+        /// When it became due.
         fired_ms: u64,
     },
-    /// A task is out.
+    /// A task runs.
     Running,
 }
 
-/// Where the last run of an analysis stands, once the call is ending.
+/// The state of an analysis' last run, once the call is ending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Last {
-    /// Still to be run.
+    /// It has not run yet.
     Due,
     /// Its insight is final.
     Done,
-    /// It will not come, and why.
+    /// It will not come; the reason.
     Missing(FailureCode),
 }
 
 /// One rolling analysis of a call.
 pub(super) struct Rolling {
-    /// The question.
     pub(super) analysis: Arc<Analysis>,
     /// When it is due.
     pub(super) trigger: Trigger,
-    /// Where its context begins.
+    /// The first turn of its context.
     pub(super) window: Window,
-    /// Where it stands.
     pub(super) phase: Phase,
-    /// Something came since the snapshot of the newest task, or that task failed.
+    /// Set if something has changed since the snapshot of the newest task, or if that task failed.
     pub(super) dirty: bool,
-    /// Failures in a row.
+    /// Number of consecutive failures.
     pub(super) failures: u32,
-    /// When a failed task is tried again.
+    /// When a failed task is repeated.
     pub(super) retry_at_ms: Option<u64>,
-    /// After a failure, nothing fires before this time.
+    /// After a failure, no trigger has an effect before this time.
     pub(super) hold_ms: u64,
-    /// Asked for by hand since the last snapshot.
+    /// Set if a client requested it since the last snapshot.
     pub(super) manual: bool,
-    /// The last run.
+    /// The state of its last run.
     pub(super) last: Last,
     /// When the newest turn or correction came.
     pub(super) news_ms: u64,
 }
 
 impl Rolling {
-    /// A slot that has run nothing.
+    /// A slot that has not run.
     pub(super) fn new(analysis: Arc<Analysis>) -> Self {
         let trigger = Trigger::new(&analysis.settings.triggers);
         let window = Window::new(analysis.settings.max_context_tokens);
@@ -128,21 +126,21 @@ impl Rolling {
         }
     }
 
-    /// A new turn of about `tokens`.
+    /// Records a new turn of about `tokens`.
     pub(super) fn turn(&mut self, now_ms: u64, tokens: u64) {
         self.dirty = true;
         self.news_ms = now_ms;
         self.trigger.on_turn(now_ms, tokens);
     }
 
-    /// A turn was corrected.
+    /// Records that a turn was corrected.
     pub(super) fn revision(&mut self, now_ms: u64) {
         self.dirty = true;
         self.news_ms = now_ms;
         self.trigger.on_revision(now_ms);
     }
 
-    /// When [`Rolling::fire`] may say yes without anything else happening.
+    /// When [`Rolling::fire`] may return a cause without a further input.
     pub(super) fn next_ms(&self) -> Option<u64> {
         if self.phase != Phase::Idle {
             return None;
@@ -151,7 +149,7 @@ impl Rolling {
         next.map(|at| at.max(self.hold_ms))
     }
 
-    /// Why it is to run now, if it is. The caller queues it.
+    /// Why it must run now, if it must. The caller queues it.
     pub(super) fn fire(&mut self, now_ms: u64) -> Option<Cause> {
         if self.phase != Phase::Idle || now_ms < self.hold_ms {
             return None;
@@ -165,14 +163,14 @@ impl Rolling {
         self.retry_at_ms.filter(|at| *at <= now_ms).map(|_| Cause::Retry)
     }
 
-    /// Asked for by hand: at once, whatever failed before.
+    /// Makes it due at once by request, whatever failed before.
     pub(super) fn ask(&mut self) {
         self.manual = true;
         self.retry_at_ms = None;
         self.hold_ms = 0;
     }
 
-    /// A snapshot was taken, or could not be: the trigger is used up, and what comes from here on is news.
+    /// A snapshot was taken, or could not be: resets the trigger, so that only later changes count.
     pub(super) fn started(&mut self, now_ms: u64) {
         self.phase = Phase::Running;
         self.dirty = false;
@@ -181,20 +179,20 @@ impl Rolling {
         self.trigger.ran(now_ms);
     }
 
-    /// At the call's end it runs once more, and has not yet.
+    /// Returns true if its run at the call's end has not happened yet.
     pub(super) fn has_last_run(&self) -> bool {
         self.last == Last::Due && self.analysis.settings.triggers.on_end
     }
 
-    /// The task gave an insight.
+    /// Records that the task gave an insight.
     pub(super) fn succeeded(&mut self) {
         self.phase = Phase::Idle;
         self.failures = 0;
         self.hold_ms = 0;
     }
 
-    /// The task failed: it is dirty, waits for a while, and is tried again then if that may help, else by the next trigger.
-    /// `jitter` is from 0 to 1.
+    /// Records a failed task: the slot is dirty and waits. It is repeated after the wait if that may help, otherwise by
+    /// the next trigger. `jitter` is from 0 to 1.
     pub(super) fn failed(&mut self, now_ms: u64, temporary: bool, jitter: f64) {
         self.phase = Phase::Idle;
         self.dirty = true;
@@ -204,7 +202,7 @@ impl Rolling {
     }
 }
 
-/// Wait before try `failures + 1`: doubles up to the maximum, of which a quarter is jitter.
+/// Wait after `failures` failures: doubles up to the maximum; a quarter of it is jitter.
 pub(super) fn backoff_ms(failures: u32, jitter: f64) -> u64 {
     let full = RETRY_FIRST_MS.saturating_mul(1 << failures.min(16)).min(RETRY_MAX_MS);
     #[expect(
@@ -217,20 +215,20 @@ pub(super) fn backoff_ms(failures: u32, jitter: f64) -> u64 {
     full - part
 }
 
-/// Turns that wait for a task of their own, and those whose task is out.
+/// Turns that wait for a task of their own, and those whose task runs.
 pub(super) struct TurnQueue<T> {
-    /// Oldest first.
+    /// Waiting turns, oldest first.
     waiting: VecDeque<T>,
     running: BTreeSet<T>,
 }
 
 impl<T: Copy + Ord> TurnQueue<T> {
-    /// A queue that has run nothing.
+    /// An empty queue.
     pub(super) fn new() -> Self {
         Self { waiting: VecDeque::new(), running: BTreeSet::new() }
     }
 
-    /// Queues `turn`; `false` where the queue is full: then this turn gets no result.
+    /// Queues `turn`; returns false if the queue is full: then this turn gets no result.
     pub(super) fn push(&mut self, turn: T) -> bool {
         let room = self.waiting.len() < TURN_WAITING;
         if room {
@@ -239,7 +237,7 @@ impl<T: Copy + Ord> TurnQueue<T> {
         room
     }
 
-    /// The next turn to ask about, if one may go out now. The caller starts it.
+    /// The next turn whose task may start now. The caller starts it.
     pub(super) fn next(&mut self) -> Option<T> {
         if self.running.len() >= TURN_JOBS {
             return None;
@@ -249,29 +247,29 @@ impl<T: Copy + Ord> TurnQueue<T> {
         Some(turn)
     }
 
-    /// The turn's task goes out now, although others may be before it.
+    /// Records that the task of `turn` starts now, even if other turns waited before it.
     pub(super) fn take(&mut self, turn: T) {
         self.waiting.retain(|waiting| *waiting != turn);
         self.running.insert(turn);
     }
 
-    /// The task about `turn` is over.
+    /// Records that the task of `turn` ended.
     pub(super) fn over(&mut self, turn: T) {
         self.running.remove(&turn);
     }
 
-    /// The turns without a result: those whose task is out, then those that wait.
+    /// The turns without a result: those whose task runs, then those that wait.
     pub(super) fn open(&self) -> impl Iterator<Item = T> {
         self.running.iter().chain(&self.waiting).copied()
     }
 
-    /// Forgets what waits and what is out.
+    /// Removes all turns.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
         self.running.clear();
     }
 
-    /// Nothing waits and nothing is out.
+    /// Returns true if no turn waits and no task runs.
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
     }
@@ -279,30 +277,28 @@ impl<T: Copy + Ord> TurnQueue<T> {
 
 /// One per-turn analysis of a call.
 pub(super) struct PerTurn {
-    /// The question.
     pub(super) analysis: Arc<Analysis>,
-    /// The turns.
     pub(super) turns: TurnQueue<TurnNo>,
 }
 
 /// All analyses of one call.
 #[derive(Default)]
 pub(super) struct Schedule {
-    /// Over the whole context.
+    /// Analyses of the whole context.
     pub(super) rolling: Vec<Rolling>,
-    /// Once a turn.
+    /// Analyses of each turn.
     pub(super) per_turn: Vec<PerTurn>,
 }
 
 impl Schedule {
-    /// Adds `analysis`, unless it is there; whether it was added.
+    /// Adds `analysis`, unless it exists; returns true if it was added.
     pub(super) fn add(&mut self, analysis: &Arc<Analysis>) -> bool {
         if self.rolling(&analysis.name).is_some() || self.per_turn(&analysis.name).is_some() {
             return false;
         }
         match analysis.scope {
             Scope::Rolling | Scope::End => {
-                // A call runs a few, known from its start: no room is held for more.
+                // A call runs only a few analyses, known from its start, so no spare capacity is reserved.
                 self.rolling.reserve_exact(1);
                 self.rolling.push(Rolling::new(Arc::clone(analysis)));
             }
@@ -321,20 +317,20 @@ impl Schedule {
         self.per_turn.iter_mut().find(|queue| *queue.analysis.name == *name)
     }
 
-    /// Tasks that were out never come back: what is asked for by hand from here on runs.
+    /// Records that running tasks were aborted, so that later manual requests can run.
     pub(super) fn aborted(&mut self) {
         for slot in self.rolling.iter_mut().filter(|slot| slot.phase != Phase::Idle) {
             slot.phase = Phase::Idle;
         }
     }
 
-    /// The question of the analysis `name`.
+    /// The analysis with this name.
     pub(super) fn analysis(&self, name: &str) -> Option<&Arc<Analysis>> {
         let rolling = self.rolling.iter().map(|slot| &slot.analysis);
         rolling.chain(self.per_turn.iter().map(|queue| &queue.analysis)).find(|analysis| *analysis.name == *name)
     }
 
-    /// The task of the per-turn analysis `name` about `turn` is over.
+    /// Records that the task of the per-turn analysis `name` about `turn` ended.
     pub(super) fn turn_over(&mut self, name: &str, turn: TurnNo) {
         if let Some(queue) = self.per_turn(name) {
             queue.turns.over(turn);

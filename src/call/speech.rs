@@ -1,6 +1,6 @@
-//! What connected producers say: frames, words that wait for the end of their turn, partials and turns.
+//! Processes the frames of connected producers: words that wait for the end of their turn, partials and turns.
 //!
-//! Does not know how producers come and go, and no analysis: a new turn is handed on to the schedule.
+//! Does not know how producers connect and leave, and no analysis: a new turn is passed to the schedule.
 
 use std::sync::Arc;
 
@@ -16,8 +16,8 @@ use crate::stt;
 use crate::turns::{Change, ChangeKind, TurnError};
 use crate::types::{StreamId, SttEvent, Turn, TurnKey};
 
-/// Partials and other frames without effect are acknowledged in passing; where finals name their turn, at the latest after
-/// this many.
+/// Partials and other frames without effect are acknowledged together with later ones; if finals name their turn, at
+/// the latest after this many frames.
 const QUIET_FRAMES: u64 = 64;
 
 /// Longest code or message of a vendor error in the log, bytes.
@@ -34,7 +34,7 @@ impl Call {
         live.count = frames.count;
         let suppressed = frames.count <= live.suppress;
         let refused = live.refused;
-        // Also of a call that has ended: its producer may speak on, and its turns are answered.
+        // Also for a call that has ended: its producer may send more speech, and its turns are answered.
         self.turns_asked(&root, &frames.asks);
         let Some(live) = self.producers.live.get_mut(&root).filter(|_| !refused) else { return };
         if ending {
@@ -53,7 +53,7 @@ impl Call {
         }
         let before = self.log.head;
         let mut quiet = true;
-        // The dialect that was picked holds for what comes next, whether or not this frame had its effect before.
+        // The picked dialect applies to later frames, whether or not this frame had its effect before.
         let again = |event: &&SttEvent| !suppressed || matches!(event, SttEvent::Dialect { .. });
         for event in frames.events.iter().filter(again) {
             let silent = matches!(
@@ -69,7 +69,7 @@ impl Call {
             }
         }
         if holds && !suppressed {
-            // Its offset is that of its first words, not that of the end of their turn.
+            // The stream's offset is that of its first words, not that of the end of their turn.
             self.begin_stream(&root, None);
         }
         self.covered(&root, before, quiet || frames.events.is_empty());
@@ -98,30 +98,30 @@ impl Call {
         let before = self.log.head;
         let due = self.producers.live.get_mut(root).map(|live| live.holding.let_out(until_ms)).unwrap_or_default();
         for last in due {
-            // Rare: whether somebody watches partials is asked when they are sent.
+            // Rare, so the check whether a subscriber wants partials is made when they are sent.
             self.speech(root, &SttEvent::Final(Box::new(last)), true);
         }
         self.covered(root, before, true);
     }
 
-    /// The last chance of all words that wait for the end of their turn.
+    /// Releases all words that wait for the end of their turn, because no other chance follows.
     pub(super) fn let_all_out(&mut self) {
         self.let_out(u64::MAX);
     }
 
-    /// Moves on what is covered, and acknowledges it: at once where records came after `before`, in passing where the
-    /// frames were `quiet`.
+    /// Updates the number of covered frames and acknowledges it: at once if there are records after `before`, later if
+    /// the frames were `quiet`.
     fn covered(&mut self, root: &StreamId, before: u64, quiet: bool) {
         let Some(live) = self.producers.live.get(root) else { return };
-        // A revision that waits for its turn lives in memory alone until the stream's next record.
+        // A revision that waits for its turn exists only in memory until the stream's next record.
         let waits = self.log.turns.holding(&live.current);
         let changed = self.log.head > before;
         let out = live.holding.is_out() && !waits;
-        // A record of this frame may say nothing of the stream: that of an alert that is cleared.
+        // The record of this frame may not be about the stream: for example, that of a cleared alert.
         let recorded = self.directory.mark(&self.log, root);
         let recorded = recorded.is_some_and(|mark| (mark.connection, mark.frame) == (live.connection, live.count));
         if out && !recorded && live.holding.ended_unseen() {
-            // That a turn ended which is in the journal as one that goes on must be known after a crash too.
+            // The journal shows this turn as unfinished; its end must survive a crash too.
             if let Some(mark) = self.producers.mark(root) {
                 self.directory.place(mark);
             }
@@ -133,7 +133,7 @@ impl Call {
             live.holding.cover();
         }
         let moved = live.covered > before;
-        // Where finals do not name their turn, quiet frames may be words that only the next record's mark carries.
+        // If finals do not name their turn, quiet frames may be words that only the mark of the next record contains.
         let many = live.dialect.names_turns() && live.covered - live.acked >= QUIET_FRAMES;
         if changed {
             live.effect = live.count;
@@ -147,7 +147,7 @@ impl Call {
         }
     }
 
-    /// Takes what a frame said to the stream that goes by the name `root` for its producer.
+    /// Applies one event of a frame to the stream that its producer named `root`.
     fn speech(&mut self, root: &StreamId, event: &SttEvent, watched: bool) {
         if let Err(message) = bounds::check(event, &self.settings.limits) {
             return self.complain(root, ErrorCode::BadField, message);
@@ -220,7 +220,7 @@ impl Call {
             && grew
             && matches!(last.key, TurnKey::Held(_) | TurnKey::Ended(_))
         {
-            // The words that were shown as the partial of a turn to come stand in the turn that they belong to.
+            // The words that were shown as the partial of the next turn are part of the turn that they belong to.
             self.partial(root, &TurnKey::Next, None, "", true);
         }
     }
@@ -252,7 +252,7 @@ impl Call {
     }
 }
 
-/// Somebody speaks, or has spoken.
+/// Returns true if somebody speaks or has spoken.
 fn has_words(event: &SttEvent) -> bool {
     match event {
         SttEvent::Partial { text, .. } => !text.trim().is_empty(),

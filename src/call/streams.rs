@@ -10,11 +10,11 @@ use crate::protocol::{ErrorCode, Event};
 use crate::types::id::MAX_ID_BYTES;
 use crate::types::{EndScope, StreamId};
 
-/// Reason of the end of a stream whose vendor's session began anew.
+/// Reason of the end of a stream after which the vendor began a new session.
 const RESTARTED: &str = "vendor_session_restarted";
 
 impl Call {
-    /// The producer's stream begins, unless it has begun: its offset is derived once and kept.
+    /// Begins the producer's stream, unless it has begun: its offset is derived once and kept.
     pub(super) fn begin_stream(&mut self, root: &StreamId, vendor_session: Option<&str>) {
         let Some(live) = self.producers.live.get(root) else { return };
         if self.log.stream(&live.current).is_none() {
@@ -23,7 +23,7 @@ impl Call {
         }
     }
 
-    /// The vendor's session says that it begins. A session that is known is not another one: its producer sends it again.
+    /// Handles the beginning of a vendor's session. If its id is known, the producer has only sent it again.
     pub(super) fn vendor_begins(&mut self, root: &StreamId, session: Option<&str>) {
         let Some(live) = self.producers.live.get_mut(root) else { return };
         let begun = std::mem::replace(&mut live.begun, true);
@@ -51,7 +51,7 @@ impl Call {
         }
     }
 
-    /// Another session of the vendor began behind the same producer: it is a new stream of the call.
+    /// Handles a new session of the vendor behind the same producer: it is a new stream of the call.
     pub(super) fn restart(&mut self, root: &StreamId, session: Option<&str>) {
         let Some(current) = self.producers.live.get(root).map(|live| live.current.clone()) else { return };
         let Some(stream) = self.log.stream(&current) else { return self.begin_stream(root, session) };
@@ -81,14 +81,15 @@ impl Call {
             match StreamId::parse(&format!("{stem}{suffix}")) {
                 Ok(id) if self.log.stream(&id).is_none() && !self.producers.live.contains_key(&id) => return id,
                 Ok(_) => number += 1,
-                // An id with a suffix is an id: this is never reached.
+                // An id with a suffix is a valid id, so this is never reached.
                 Err(_) => return root.clone(),
             }
         }
     }
 
     fn start_stream(&mut self, root: &StreamId, id: StreamId, vendor_session: Option<&str>) {
-        // The newest stream never ended, and no other leg is live: speech was lost before this one.
+        // The newest stream never ended, and no producer of another stream is connected: speech was lost before this
+        // stream.
         let cut_off = self.log.streams.last().is_some_and(|last| !last.ended);
         self.start_stream_after(root, id, vendor_session, cut_off);
     }
@@ -103,7 +104,7 @@ impl Call {
         let now = self.call_ms();
         let first = self.log.streams.is_empty();
         let heard_ms = if alone { self.log.heard_ms() } else { None };
-        // The producer's own offset is that of the session that it began with.
+        // The producer's own offset belongs to the session with which it began.
         let offset_ms = live.offset_ms.filter(|_| id == *root).unwrap_or(match heard_ms {
             _ if first => 0,
             Some(heard_ms) => now.max(heard_ms),
@@ -135,7 +136,7 @@ impl Call {
             return;
         }
         if ending {
-            // The decoders of other legs hear nothing of this end.
+            // The decoders of other streams do not notice this end.
             self.let_all_out();
         }
         // A reason over the limit must not keep the stream open.
@@ -167,12 +168,12 @@ impl Call {
         self.emit(&Event::Gap { stream_id, cause: cause.into(), from_ms, to_ms }, &Private::default());
     }
 
-    /// A producer is connected whose stream has not ended.
+    /// Returns true if a producer is connected whose stream has not ended.
     pub(super) fn leg_is_live(&self) -> bool {
         self.producers.live.values().any(|live| self.log.stream(&live.current).is_none_or(|stream| !stream.ended))
     }
 
-    /// Starts and stops the linger clock.
+    /// Starts or stops the linger timer.
     pub(super) fn note_ends(&mut self) {
         let leg_live = self.leg_is_live();
         let all_ended =

@@ -1,7 +1,7 @@
-//! A task: one or more analyses of a snapshot that are asked together, or a producer's own question. What is needed to
-//! start it, and what it comes back with.
+//! A task: one or more analyses of a snapshot that are asked together, or a producer's own question. Defines what is
+//! needed to start a task, and what it returns.
 //!
-//! Knows neither the gateway nor how a permit is had: the driver chooses who is asked and says so.
+//! Knows no gateway and no permits: the driver chooses the model and passes in the choice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,19 +18,18 @@ use crate::types::{Coverage, Insight, TurnNo};
 /// Number of a task in its call; never given twice by one [`super::Call`].
 pub(crate) type TaskNo = u64;
 
-/// Which analysis, and which turn where it is per turn.
+/// An analysis, with a turn if it is per turn.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TaskKey {
-    /// The analysis.
     pub(crate) analysis: Arc<str>,
-    /// The turn, where it is per turn.
+    /// The turn, if the analysis is per turn.
     pub(crate) turn: Option<TurnNo>,
 }
 
-/// What a task is for.
+/// The purpose of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// An insight of each of these, which share a turn or have none. They are published.
+    /// One insight for each of these, which share a turn or have none. They are published.
     Insights(Vec<TaskKey>),
     /// An answer to a producer about one of its turns. It is not published.
     Reply(ReplyKey),
@@ -39,40 +38,39 @@ pub(crate) enum Target {
 /// A turn that a connected producer asks about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ReplyKey {
-    /// The connection.
     pub(crate) connection: ConnectionNo,
     /// The vendor's number of the turn.
     pub(crate) turn_order: i64,
 }
 
-/// What the driver must know to choose who is asked.
+/// What the driver needs to choose a model.
 pub(crate) enum Choice<'call> {
-    /// Of an analysis.
+    /// For an analysis.
     Analysis {
         analysis: &'call Arc<Analysis>,
-        /// The variant that the call's first task of this analysis was answered by.
+        /// The variant that answered the call's first task of this analysis.
         pinned: Option<&'call str>,
         /// Variants that the call's producers chose, by route.
         variants: &'call BTreeMap<String, String>,
     },
-    /// Of a producer's own question.
+    /// For a producer's own question.
     Question(&'call Question),
 }
 
-/// Who is asked.
+/// The chosen model.
 #[derive(Debug, Clone)]
 pub(crate) struct Chosen {
     /// The route.
     pub(crate) route: Arc<str>,
     /// Its variant.
     pub(crate) variant: Arc<str>,
-    /// Only the embedded provider is behind it.
+    /// Set if the only candidate is the embedded provider.
     pub(crate) local: bool,
-    /// The analyses of the request, in its order; of a producer's own question, none.
+    /// The analyses of the request, in its order; empty for a producer's own question.
     pub(crate) members: Vec<ChosenMember>,
 }
 
-/// An analysis that is asked.
+/// An analysis of the request.
 #[derive(Debug, Clone)]
 pub(crate) struct ChosenMember {
     pub(crate) analysis: Arc<str>,
@@ -80,23 +78,23 @@ pub(crate) struct ChosenMember {
     pub(crate) prompt: Arc<str>,
 }
 
-/// A task to be started.
+/// A task to start.
 pub(crate) struct Start {
-    /// Under which its result comes back.
+    /// Number under which its result returns.
     pub(crate) no: TaskNo,
-    /// What is asked.
+    /// The questions.
     pub(crate) asks: Asks,
-    /// What it is about.
+    /// The turns that it is about.
     pub(crate) snapshot: Snapshot,
-    /// What else is known of the call.
+    /// Further facts about the call.
     pub(crate) facts: Facts,
-    /// It is the last run of these analyses in the call.
+    /// Set if it is the last run of these analyses in the call.
     pub(crate) last: bool,
-    /// At most this long, all attempts and the repair included.
+    /// Time limit of the task, including all attempts and the repair.
     pub(crate) deadline: Option<Duration>,
 }
 
-/// What is asked in one task.
+/// The questions of one task.
 pub(crate) enum Asks {
     /// These analyses, in this order.
     Insights(Vec<Member>),
@@ -106,13 +104,11 @@ pub(crate) enum Asks {
 
 /// One analysis of a task.
 pub(crate) struct Member {
-    /// Which.
     pub(crate) key: TaskKey,
-    /// The question.
     pub(crate) analysis: Arc<Analysis>,
-    /// The rev that its insight will have.
+    /// The revision that its insight will have.
     pub(crate) rev: u64,
-    /// Its newest insight, where it is not per turn.
+    /// Its newest insight, if it is not per turn.
     pub(crate) current: Option<Arc<Insight>>,
 }
 
@@ -120,50 +116,50 @@ pub(crate) struct Member {
 pub(crate) struct Asking {
     pub(crate) question: Arc<Question>,
     pub(crate) spoken: Spoken,
-    /// The newest summary, where the question shows it.
+    /// The newest summary, if the question includes it.
     pub(crate) summary: Option<Arc<Insight>>,
 }
 
-/// What a task comes back with.
+/// The result of a task.
 #[derive(Debug)]
 pub(crate) enum Output {
-    /// Of analyses.
+    /// For analyses.
     Insights(Answered),
-    /// Of a producer's own question.
+    /// For a producer's own question.
     Reply(Replied),
 }
 
 /// An answer to the analyses of a task.
 #[derive(Debug)]
 pub(crate) struct Answered {
-    /// Of each of them, in their order: valid under its schema, its evidence checked against the snapshot.
+    /// The answer to each of them, in their order: valid under its schema, its evidence checked against the snapshot.
     pub(crate) members: Vec<Result<Reading, Failed>>,
     /// The logical model that answered.
     pub(crate) model: String,
     /// The endpoint that answered.
     pub(crate) endpoint: String,
-    /// HTTP calls made.
+    /// Number of HTTP requests made.
     pub(crate) attempts: u32,
-    /// What the request took, all attempts included.
+    /// Tokens and cost of the request, including all attempts.
     pub(crate) bill: Bill,
-    /// Made in a lesser way, by a fallback.
+    /// Set if the embedded provider answered as a fallback.
     pub(crate) degraded: bool,
-    /// To the first token.
+    /// Time to the first token.
     pub(crate) first_token: Option<Duration>,
-    /// To the end.
+    /// Time to the end.
     pub(crate) took: Duration,
 }
 
-/// A task that was asked for and is not over.
+/// A task that was requested and is not over.
 #[derive(Debug)]
 pub(super) struct Out {
-    /// What for.
+    /// Its purpose.
     pub(super) target: Target,
     /// Set once it was started; until then it waits for its permit.
     pub(super) run: Option<Run>,
 }
 
-/// What is remembered of a task's start.
+/// What is remembered from the start of a task.
 #[derive(Debug)]
 pub(super) enum Run {
     Insights(Box<Begun>),
@@ -175,13 +171,13 @@ pub(super) enum Run {
 pub(super) struct Begun {
     pub(super) route: Arc<str>,
     pub(super) variant: Arc<str>,
-    /// What its snapshot holds.
+    /// The turns that its snapshot contains.
     pub(super) covers: Coverage,
-    /// Turns of the call when the snapshot was taken.
+    /// Number of turns of the call when the snapshot was taken.
     pub(super) turns: u64,
     pub(super) is_final: bool,
     pub(super) started_ms: u64,
-    /// In the order of the request.
+    /// Its analyses, in the order of the request.
     pub(super) members: Vec<BegunMember>,
 }
 
@@ -192,8 +188,8 @@ pub(super) struct BegunMember {
     /// The prompt's id.
     pub(super) prompt: Arc<str>,
     pub(super) cause: Cause,
-    /// When the newest of what the task is about came: a turn, or a correction of one.
+    /// When the newest turn or correction that the task is about came.
     pub(super) news_ms: u64,
-    /// When it was due.
+    /// When it became due.
     pub(super) fired_ms: u64,
 }

@@ -1,6 +1,6 @@
-//! Tasks of a call that have their permit: which analyses are asked together, and of what.
+//! Starts tasks of a call that have their permit: decides which analyses are asked together, and about which turns.
 //!
-//! Knows neither the gateway nor a permit, and not what is due: who is asked comes in as an input.
+//! Knows neither the gateway nor a permit, and not what is due: the chosen model is an input.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::protocol::FailureCode;
 use crate::types::TurnNo;
 
 impl Call {
-    /// What the driver must know to choose who is asked; `None` where the task is no longer wanted.
+    /// What the driver needs to choose a model; `None` if the task is no longer wanted.
     pub(crate) fn choice(&self, task: TaskNo) -> Option<Choice<'_>> {
         let key = match &self.tasks.out.get(&task)?.target {
             Target::Insights(keys) => keys.first()?,
@@ -28,7 +28,7 @@ impl Call {
         Some(Choice::Analysis { analysis, pinned, variants: &self.log.variants })
     }
 
-    /// The task that an analysis waits with for a permit of its own.
+    /// The task of an analysis that waits for a permit of its own.
     fn unstarted(&self, name: &str, turn: Option<TurnNo>) -> Option<TaskNo> {
         let is_it = |target: &Target| match target {
             Target::Insights(keys) => keys.iter().any(|key| *key.analysis == *name && key.turn == turn),
@@ -37,7 +37,7 @@ impl Call {
         self.tasks.out.iter().find(|(_, out)| out.run.is_none() && is_it(&out.target)).map(|(no, _)| *no)
     }
 
-    /// A task has its permit.
+    /// Handles a task that got its permit.
     pub(super) fn ready(&mut self, no: TaskNo, chosen: Result<Chosen, Failed>) {
         let Some(out) = self.tasks.out.get(&no).filter(|out| out.run.is_none()) else { return };
         match out.target.clone() {
@@ -100,13 +100,13 @@ impl Call {
         self.effects.start = Some(Box::new(Start { no, asks, snapshot, facts, last, deadline }));
     }
 
-    /// Whether what runs for this cause is the last run of the call.
+    /// Returns true if a run for this cause is the last run of the call.
     pub(super) fn is_final(&self, cause: Cause) -> bool {
         self.ending() && cause == Cause::End
     }
 
-    /// One analysis of a task begins. From here on its trigger is used up, whatever comes of it: a task that fails waits
-    /// before it is tried again. The analysis, why it runs, when it was due, and since when its insight is waited for.
+    /// Begins one analysis of a task. Its trigger is used up now, whatever the result: a failed task waits before its
+    /// repetition. Returns the analysis, why it runs, when it became due, and since when its insight is awaited.
     fn begin(&mut self, no: TaskNo, key: &TaskKey) -> Option<(Arc<Analysis>, Cause, u64, u64)> {
         let (analysis, cause, fired_ms) = self.slot_facts(key)?;
         // It need not wait for a permit of its own any more.
@@ -121,7 +121,7 @@ impl Call {
         Some((analysis, cause, fired_ms, news_ms))
     }
 
-    /// The analysis, why it runs and since when; `None` where it runs already.
+    /// The analysis, why it runs, and since when; `None` if it is running already.
     pub(super) fn slot_facts(&mut self, key: &TaskKey) -> Option<(Arc<Analysis>, Cause, u64)> {
         let now = self.now.ms;
         if key.turn.is_some() {
@@ -136,11 +136,11 @@ impl Call {
         }
     }
 
-    /// What the analyses are asked about. Those that are asked together see the window of the first of them, which stays
+    /// The context of the analyses. Those that are asked together share the window of the first of them, which stays
     /// the same analysis as long as they do.
     fn take_snapshot(&mut self, asked: &[Member], turn: Option<TurnNo>, local: bool, is_final: bool) -> Snapshot {
         let settings = || asked.iter().map(|member| &member.analysis.settings);
-        // The embedded provider reads any length at no price: nothing has to leave its context.
+        // The embedded provider reads any length at no cost, so its context needs no limit.
         let budget = if local { Some(u64::MAX) } else { settings().map(|settings| settings.max_context_tokens).min() };
         let budget = budget.unwrap_or(DEFAULT_BUDGET_TOKENS);
         let context = &self.log.context;
@@ -157,8 +157,8 @@ impl Call {
         }
     }
 
-    /// Marks the slot as running; since when its insight is waited for: the newest turn or correction of its snapshot, or
-    /// the moment at which it was asked for by hand.
+    /// Marks the slot as running. Returns since when its insight is awaited: the time of the newest turn or correction
+    /// in its snapshot, or of the manual request.
     pub(super) fn started(&mut self, key: &TaskKey, fired_ms: u64, cause: Cause) -> u64 {
         let now = self.now.ms;
         match key.turn {
@@ -170,7 +170,7 @@ impl Call {
         }
     }
 
-    /// All turns lost their text: there is nothing to ask about.
+    /// Handles the case that all turns lost their text, so there is nothing to ask about.
     pub(super) fn nothing_to_ask(&mut self, key: &TaskKey) {
         match key.turn {
             Some(turn) => self.schedule.turn_over(&key.analysis, turn),

@@ -1,4 +1,5 @@
-//! The position in everything: the newest frames from memory; what memory has lost is merged from the journal.
+//! A reader's position in the stream of all events: the newest frames come from memory, older ones are merged from the
+//! journal.
 //!
 //! Knows no live frame.
 
@@ -12,14 +13,14 @@ use super::{Frame, HubError, Inner};
 use crate::journal::Answer;
 use crate::types::{CallId, Seq};
 
-/// The position in everything.
+/// The position in the stream of all events.
 pub(super) struct All {
     watch: Arc<Watch>,
     after: u64,
     catch_up: Option<CatchUp>,
 }
 
-/// How a reader of all calls catches up with what memory has lost.
+/// How a reader of all calls gets the frames that are no longer in memory.
 enum CatchUp {
     /// The calls with frames after the position are being looked up; the merge will end at `upto`.
     Listing { calls: Answer<Vec<(CallId, Seq)>>, upto: u64 },
@@ -28,10 +29,10 @@ enum CatchUp {
 }
 
 impl All {
-    /// After `after`; woken for what it `wants`.
+    /// Begins after `after`; the reader is woken for what it `wants`.
     pub(super) fn new(after: u64, hub: &Inner, mailbox: &Arc<Mailbox>, wants: Wants) -> Self {
         let watch = Watch::new(mailbox, 0);
-        // Its position moves with every event.
+        // Its position moves with every event, wanted or not.
         hub.rings.watch_all(Arc::clone(&watch), wants.and(Wants::EVENTS));
         Self { watch, after, catch_up: None }
     }
@@ -46,7 +47,7 @@ impl All {
         self.after
     }
 
-    /// Whether it reads what memory has lost.
+    /// Returns true while it reads frames from the journal.
     pub(super) fn is_catching_up(&self) -> bool {
         self.catch_up.is_some()
     }

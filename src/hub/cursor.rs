@@ -1,4 +1,5 @@
-//! The cursor of a subscription to all calls, as it is sent: opaque to clients, `GENERATION.ORDER` to us.
+//! The cursor of a subscription to all calls, as it is sent to clients. For clients it is opaque; its form is
+//! `GENERATION.ORDER`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -22,7 +23,7 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// The string is not a cursor of ours.
+/// The string is not a cursor of this daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected a cursor as this daemon gave it")]
 pub struct BadCursor;

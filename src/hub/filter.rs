@@ -1,6 +1,7 @@
-//! Selects the frames that a reader wants: by analysis, by kind (turns, alerts), and whether the newest insight is enough.
+//! Selects the frames that a reader wants: by analysis, by kind (turns, alerts), and whether only the newest insight is
+//! needed.
 //!
-//! Works on a batch that was read; knows no position, and of a call's `meta` nothing but [`contains`].
+//! Works on a batch that was read; knows no position. Of a call's `meta` it knows only [`contains`].
 
 use std::collections::HashSet;
 use std::sync::Arc;

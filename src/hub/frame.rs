@@ -59,7 +59,7 @@ struct TurnWords {
 }
 
 impl Frame {
-    /// The frame of `record`. `None` if it is not UTF-8, which our own code never writes.
+    /// The frame of `record`. `None` if it is not UTF-8, which the daemon never writes.
     pub fn new(call: &CallId, record: Arc<Record>) -> Option<Arc<Self>> {
         let text = Utf8Bytes::try_from(record.frame.clone()).ok()?;
         let kind = Kind::from_code(record.header.kind);
@@ -110,7 +110,7 @@ impl Frame {
     /// The frame as it goes to one reader, with the turn's words if they are wanted.
     pub fn push(&self, members: &Members, cursor: Option<Cursor>, words: bool) -> Utf8Bytes {
         let words = if words { self.words() } else { None };
-        // A journal of an older version, without limits on words, may hold longer ones.
+        // A journal of an older version, which had no limits on words, may contain longer ones.
         let words = words.filter(|words| self.text.len() + words.len() < MAX_FRAME_BYTES);
         let words = words.as_deref().and_then(|json| {
             let at = turn_members(&self.text, self.kind, &self.call, self.seq())?;

@@ -58,8 +58,8 @@ impl Watch {
         Arc::new(Self { mailbox: Arc::clone(mailbox), slot, dirty: AtomicBool::new(false) })
     }
 
-    /// Says that there is news. What is new must be readable before this is called. Nothing is done where the reader
-    /// has not yet looked since the last time. Returns true if it was woken.
+    /// Marks that there is news, which must be readable before this is called. Does nothing if the reader has not
+    /// looked since the last mark. Returns true if the reader was woken.
     pub(super) fn mark(&self) -> bool {
         if self.dirty.swap(true, Ordering::AcqRel) {
             return false;
@@ -69,7 +69,7 @@ impl Watch {
         true
     }
 
-    /// Must be called before reading: everything published from now on marks again.
+    /// Must be called before reading: everything that is published from now on marks the mailbox again.
     pub(super) fn clear(&self) {
         self.dirty.swap(false, Ordering::AcqRel);
     }

@@ -1,8 +1,8 @@
-//! Reads the past of all calls in commit order: merges their logs by `order`.
+//! Reads older events of all calls in commit order: merges their logs by `order`.
 //!
 //! Memory is bounded: one position per call, and a shared budget of frames read ahead. Works in small steps, so that a
-//! reader that must catch up with 10,000 calls does not block its thread. A step that needs a read which is not answered
-//! yet ends there, and the next one goes on with it.
+//! reader that must catch up with 10,000 calls does not block its thread. If a step needs a read that is not answered
+//! yet, it ends, and the next step continues there.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -25,7 +25,7 @@ struct Source {
     /// Last `seq` that was merged or read ahead.
     read_to: Seq,
     ahead: VecDeque<Arc<Frame>>,
-    /// A read of what follows, if it is in flight.
+    /// A read of the following records, if one is in flight.
     reading: Option<Answer<Vec<Arc<Record>>>>,
 }
 
@@ -106,7 +106,7 @@ impl Merge {
         while bytes < max_bytes {
             let Some(Reverse((_, index))) = self.heap.peek().copied() else { break };
             if self.sources[index].ahead.is_empty() {
-                // It was read to learn its order, and dropped because there was no room.
+                // The frame was read to learn its order, and dropped because there was no room.
                 match self.fill(store, waker, index, failed) {
                     Ok(true) => {}
                     Ok(false) => {
@@ -201,8 +201,8 @@ impl Merge {
         }
     }
 
-    /// Reads a chunk of a call ahead; `false` while that read is in flight. If it adds nothing, the call has no more
-    /// frames up to `upto`.
+    /// Reads a chunk of a call ahead; returns false while that read is in flight. If it adds nothing, the call has no
+    /// more frames up to `upto`.
     fn fill(
         &mut self,
         store: &dyn Store,

@@ -214,7 +214,7 @@ impl Hub {
         self.0.rings.wants(call, kind)
     }
 
-    /// A reader that is woken for the kinds that it `wants`. It may return frames of other kinds too.
+    /// A reader that is woken for the kinds that it `wants`. Its batches may contain other kinds too.
     pub fn reader(&self, interest: Interest, wants: Wants) -> Reader {
         self.reader_with(interest, wants, Arc::new(Notify::new()))
     }

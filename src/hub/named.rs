@@ -1,6 +1,6 @@
-//! Positions in named calls: the newest frames of each from memory, older ones from the journal.
+//! Positions in named calls: the newest frames of each come from memory, older ones from the journal.
 //!
-//! Knows no live frame. A position whose read of the journal is not answered yet stays where it is, and the others go on.
+//! Knows no live frame. While a read of the journal is in flight, its position waits and the others continue.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::{Frame, HubError, Inner};
 use crate::journal::{Answer, JournalError, Record};
 use crate::types::{CallId, Seq};
 
-/// Reads of the journal that one reader has in flight.
+/// Maximum number of a reader's reads of the journal in flight.
 const READS: usize = 16;
 
 /// A read of the journal.
@@ -26,7 +26,7 @@ struct Slot {
     caught_up: bool,
     /// The read of the journal that is in flight.
     reading: Option<Reading>,
-    /// There was news while that read was in flight.
+    /// Set if there was news while that read was in flight.
     news: bool,
 }
 
@@ -43,14 +43,14 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Reads `call` too, after `after`; if it is read already, its position is set.
+    /// Adds `call`, read after `after`; if it is read already, its position is changed.
     pub(super) fn add(&mut self, call: &CallId, after: Seq, hub: &Inner, mailbox: &Arc<Mailbox>, wants: Wants) {
         let index = match self.by_call.get(call) {
             Some(&index) => {
                 if let Some(slot) = &mut self.slots[index] {
                     slot.after = after;
                     slot.caught_up = false;
-                    // What it would read is not wanted any more.
+                    // The result of this read is no longer wanted.
                     slot.reading = None;
                 }
                 index
@@ -71,7 +71,7 @@ impl Calls {
         self.ready.push_back(index);
     }
 
-    /// Stops reading `call`; `false` if it was not read.
+    /// Stops reading `call`; returns false if it was not read.
     pub(super) fn remove(&mut self, call: &CallId, hub: &Inner) -> bool {
         let index = self.by_call.get(call).copied();
         if let Some(index) = index {
@@ -93,7 +93,7 @@ impl Calls {
         self.slots[*index].as_ref().map(|slot| slot.after)
     }
 
-    /// Whether reads of the journal are in flight.
+    /// Returns true if reads of the journal are in flight.
     pub(super) fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
@@ -107,7 +107,7 @@ impl Calls {
         }
     }
 
-    /// The next frames of about `max_bytes`, as far as they are at hand. A call that cannot be read is reported in
+    /// The next frames, about `max_bytes` of them, that are available now. A call that cannot be read is reported in
     /// `failed`.
     pub(super) fn read(
         &mut self,
@@ -167,28 +167,28 @@ impl Calls {
     }
 }
 
-/// What a slot has to give.
+/// The result of reading one slot.
 enum Read {
-    /// Frames, maybe none, and whether there may be more.
+    /// Frames, possibly none, and whether there may be more.
     Frames(Vec<Arc<Frame>>, bool),
-    /// Its read of the journal is in flight.
+    /// A read of the journal is in flight.
     Waiting,
-    /// It needs the journal, and enough reads are in flight.
+    /// The slot needs the journal, but enough reads are in flight.
     Deferred,
 }
 
 /// Why a slot returned nothing.
 enum End {
-    /// Its call was erased after all of it had been read.
+    /// The call was erased after all of it had been read.
     Quiet,
-    /// It cannot be read any further.
+    /// The call cannot be read any further.
     Failed(HubError),
-    /// It can be read later.
+    /// The call can be read later.
     Later(HubError),
 }
 
 impl Slot {
-    /// The frames after the position, which moves. A read of the journal is started only if it `may_start`.
+    /// The frames after the position, which is moved. A read of the journal is started only if `may_start`.
     fn read(
         &mut self,
         hub: &Inner,

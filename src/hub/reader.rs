@@ -1,7 +1,7 @@
-//! A reader: positions in some calls, or one position in all calls, and batches of what comes after them.
+//! A reader: positions in some calls, or one position in all calls, and the batches of events after them.
 //!
-//! Does not filter and encodes nothing, and does not know where frames come from: the newest are in memory and older ones
-//! in the journal.
+//! Does not filter and encodes nothing, and does not know where frames come from: the newest are in memory and older
+//! ones in the journal.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::types::{CallId, Seq};
 pub enum Interest {
     /// These calls, each after a `seq` (0 = from its beginning). A call need not exist yet.
     Calls(Vec<(CallId, Seq)>),
-    /// Everything after a commit `order`.
+    /// All events after a commit `order`.
     All {
         /// The last `order` that is not wanted.
         after: u64,
@@ -32,7 +32,7 @@ pub enum Interest {
 pub enum Item {
     /// A sequenced event.
     Event(Arc<Frame>),
-    /// A live frame, at its place among the events where it was published.
+    /// A live frame, at the place between events at which it was published.
     Live(Arc<Live>),
 }
 
@@ -80,7 +80,8 @@ impl Reader {
         reader
     }
 
-    /// Reads `call` too, after `after`; if it is read already, its position is set. Nothing for [`Interest::All`].
+    /// Adds `call`, read after `after`; if it is read already, its position is changed. Does nothing for
+    /// [`Interest::All`].
     pub fn add(&mut self, call: &CallId, after: Seq) {
         let Positions::Calls(calls) = &mut self.positions else { return };
         calls.add(call, after, &self.hub, &self.mailbox, self.wants);
@@ -177,7 +178,7 @@ impl Reader {
         let (waiting, dropped) = self.mailbox.take_live(|waiting| match &self.positions {
             Positions::Calls(calls) => match calls.position(&waiting.live.call) {
                 Some(position) => position >= waiting.after,
-                // That call is not read any more.
+                // The call is no longer read.
                 None => true,
             },
             Positions::All(all) => all.order() >= waiting.after_order,

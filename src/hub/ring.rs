@@ -47,7 +47,7 @@ impl CallTail {
 
     fn push(&mut self, frame: &Arc<Frame>) {
         if self.last + 1 != frame.seq() || self.last == 0 {
-            // A hole, or the first frame: what is before it is read from the journal.
+            // After a hole, or at the first frame: earlier frames are read from the journal.
             self.ring.clear();
             self.bytes = 0;
             (self.known_from, self.gone) = (frame.seq(), Default::default());
@@ -102,7 +102,7 @@ pub(super) enum Found {
         /// New position: every wanted frame up to it was returned.
         upto: Seq,
     },
-    /// Its position is before the ring's start, or nothing is known of the call: the journal knows.
+    /// The position is before the ring's start, or nothing is known of the call: the journal must be read.
     NotHere,
 }
 

@@ -1,4 +1,4 @@
-//! The watchers of one tail and the kinds that each wants. A frame that nobody wants costs one look at a counter.
+//! The watchers of one tail and the kinds that each wants. A frame that nobody wants costs only the check of a counter.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ pub(super) struct Watcher {
     pub(super) watch: Arc<Watch>,
 }
 
-/// Shared with a publisher while it wakes them; a change meanwhile copies the list.
+/// Shared with a publisher while it wakes the watchers; a change meanwhile copies the list.
 pub(super) type List = Arc<Vec<Watcher>>;
 
 /// The watchers of one tail.

@@ -1,6 +1,6 @@
-//! The answer of a store: there at once where the store knows it, else later.
+//! The answer of a store: available at once if the store knows the result, otherwise later.
 //!
-//! An answer that is there at once costs no allocation. Knows no store.
+//! An answer that is available at once costs no allocation. Knows no store.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use super::JournalError;
 /// Resolves to the result of one operation of a store. Polled again after that, it stays pending.
 ///
 /// # Cancel safety
-/// Dropping it cancels no write: an append and an erasure were handed over before it was returned.
+/// Dropping it cancels no write: an append or an erasure was started before the answer was returned.
 #[must_use = "the result says whether the operation succeeded"]
 pub struct Answer<T>(State<T>);
 
@@ -24,19 +24,19 @@ enum State<T> {
 }
 
 impl<T> Answer<T> {
-    /// An answer that is there.
+    /// An answer that is available now.
     pub fn ready(result: Result<T, JournalError>) -> Self {
         Self(State::Ready(result))
     }
 
-    /// An answer that `future` will give.
+    /// An answer that `future` will produce.
     pub fn later(future: impl Future<Output = Result<T, JournalError>> + Send + 'static) -> Self {
         Self(State::Later(Box::pin(future)))
     }
 }
 
 impl<T: Unpin> Answer<T> {
-    /// The result, if it is there; otherwise `waker` is woken when it may be.
+    /// The result, if it is available; otherwise `waker` is woken when it may be.
     pub fn poll_with(&mut self, waker: &Waker) -> Option<Result<T, JournalError>> {
         match Pin::new(self).poll(&mut Context::from_waker(waker)) {
             Poll::Ready(result) => Some(result),

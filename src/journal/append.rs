@@ -1,7 +1,7 @@
-//! Appending: on the caller's thread, one write; with `"machine"`, durable once a sync thread says so.
+//! Appending: one write on the caller's thread; with `"machine"`, it is durable once a sync thread reports that.
 //!
-//! Nothing of a batch that failed may ever be read: readers see only what was announced, and the file is cut back (or
-//! cut before anything else is written to it).
+//! No part of a failed batch may ever be read. Readers see only announced records, and the file is truncated at once or
+//! before the next write to it.
 
 use std::cell::RefCell;
 use std::io;
@@ -21,20 +21,20 @@ use super::work::Unsynced;
 use super::{Answer, Commit, Entry, JournalError, NewRecord, Record, Seq};
 use crate::types::CallId;
 
-/// An encoding buffer that has grown beyond this is given back.
+/// An encoding buffer that has grown beyond this size is freed.
 const BUFFER_KEPT: usize = 1 << 20;
 
 thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A batch that was written, or an entry alone that is to be changed.
+/// A batch that was written, or a change of the entry without a batch.
 struct Written {
     ticket: Ticket,
     commit: Commit,
     before: Before,
     new: bool,
-    /// With `"machine"`: the entry to be set once the batch is durable.
+    /// With `"machine"`: the entry to store once the batch is durable.
     entry: Option<Entry>,
 }
 
@@ -63,7 +63,7 @@ impl Shared {
                 continue;
             }
             if content.head != log.visible() {
-                // Another writer's batch is on its way: only its end says what the head is.
+                // Another writer's batch is in flight, and the head is known only once it ends.
                 let order = content.order;
                 drop(content);
                 self.sequencer.wait_for(order);
@@ -115,7 +115,7 @@ impl Shared {
         Ok(Written { ticket, commit, before, new, entry })
     }
 
-    /// Has a written batch announced, or synced first.
+    /// Has a written batch announced, after a sync if that is needed.
     fn hand_over(&self, log: Arc<Log>, written: Written) -> Answer<Commit> {
         let Written { ticket, commit, before, new, entry } = written;
         match self.config.durability {
@@ -144,7 +144,7 @@ impl Shared {
         }
     }
 
-    /// Writes a batch; with `entry`, the call is new.
+    /// Writes a batch; if `entry` is given, the call is new.
     fn write(
         &self,
         log: &Arc<Log>,
@@ -154,7 +154,7 @@ impl Shared {
         entry: Option<Entry>,
     ) -> Result<(), JournalError> {
         let file = match entry {
-            // The entry first, so that every log has one.
+            // The entry is written first, so that every log has one.
             Some(entry) => {
                 let slot = Slot { entry, newest_order: 0, head: 0 };
                 self.calls.put(slot).map_err(|error| self.failed("begin a call", &error))?;
@@ -172,7 +172,7 @@ impl Shared {
             None => self.file(log, content)?,
         };
         if !content.open {
-            // A call that is over: where its log ends is read in the directory, so that must not fall behind.
+            // The directory says where the log of an ended call ends, so its entry must be as new as the log.
             let slot = self.calls.with(&log.call, Slot::clone);
             let slot = slot.map(|slot| Slot { newest_order: ticket.last_order, ..slot });
             let noted = slot.map_or(Ok(()), |slot| self.calls.put(slot));
@@ -195,7 +195,7 @@ impl Shared {
         }
     }
 
-    /// Sets the entry of a call whose log is as `content` says.
+    /// Updates the entry of a call from `content`.
     pub(super) fn set_entry(&self, content: &mut Content, entry: Entry) -> io::Result<()> {
         let slot = Slot { entry, newest_order: content.order, head: content.head };
         let open = slot.open();
@@ -204,7 +204,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes the log back to what it was before a batch; a new call never was.
+    /// Restores the log to its state before a batch; a new call is removed.
     pub(super) fn take_back(&self, log: &Arc<Log>, content: &mut Content, before: Before) {
         if before.head() == content.head {
             return;
@@ -217,7 +217,7 @@ impl Shared {
     }
 }
 
-/// The commit of a batch that ends at `head`.
+/// Makes the commit of a batch that ends at `head`.
 fn commit(head: Seq, first_order: u64, batch: Vec<NewRecord>) -> Commit {
     let first = head + 1 - batch.len() as u64;
     let records =
@@ -227,7 +227,7 @@ fn commit(head: Seq, first_order: u64, batch: Vec<NewRecord>) -> Commit {
     Commit { head, records: records.collect() }
 }
 
-/// The future of a batch that is durable.
+/// The future of a batch that is already durable.
 fn announced(ticket: Ticket, durable: Durable) -> Answer<Commit> {
     match ticket.durable(durable) {
         Some(Ok(commit)) => Answer::ready(Ok(commit)),

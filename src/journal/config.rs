@@ -1,6 +1,6 @@
-//! The `[journal]` section: how durable the journal is, and for how long it is kept.
+//! The `[journal]` section: what an acknowledged event survives, and how long events are kept.
 //!
-//! Does not know where the journal is.
+//! Does not know the journal's folder.
 
 use std::time::Duration;
 
@@ -13,14 +13,15 @@ use crate::base::settings::{Problems, Section};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
-    /// The death of the daemon: handed to the operating system, synced in the background every ten seconds.
+    /// A crash of the daemon: events are handed to the operating system, and synced in the background every ten
+    /// seconds.
     #[default]
     Process,
-    /// The loss of power: synced before it is acknowledged.
+    /// A power loss: events are synced before they are acknowledged.
     Machine,
 }
 
-/// How the embedded journal is kept.
+/// Settings of the embedded journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// What an acknowledged event survives.
@@ -38,7 +39,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads `[journal]`; what is wrong goes to `problems`, and its default stands in for it.
+    /// Reads `[journal]`. An invalid value is reported in `problems`, and its default is used.
     ///
     /// `durability` = `"process"` (default) or `"machine"`, `retention_days` (default 30; 0 = for ever), `max_bytes`
     /// (default 0 = unlimited).

@@ -1,7 +1,7 @@
-//! The directory: all calls in memory, and the file that they come back from.
+//! The directory: all calls in memory, and the file from which they are loaded at a start.
 //!
-//! `directory.log` is appended to at every change and compacted when it is mostly history. A line is JSON in a frame:
-//! `{"put":{…}}`, `{"change":{…}}` or `{"erased":"c_1"}`. Does not read call logs.
+//! Every change is appended to `directory.log`, which is compacted when most of it is outdated. A line is JSON in a
+//! frame: `{"put":{…}}`, `{"change":{…}}` or `{"erased":"c_1"}`. Does not read call logs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -25,14 +25,14 @@ use crate::types::CallId;
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Line {
-    /// All that is known of a call.
+    /// The complete entry of a call.
     Put(Box<Slot>),
-    /// What is new of it.
+    /// The changed members of an entry.
     Change(Box<Change>),
     Erased(CallId),
 }
 
-/// The same, to be written.
+/// As [`Line`], for writing.
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
 enum NewLine<'a> {
@@ -41,7 +41,7 @@ enum NewLine<'a> {
     Erased(&'a CallId),
 }
 
-/// All calls, in order of their ids.
+/// All calls, ordered by id.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     pub(super) calls: BTreeMap<CallId, Slot>,
@@ -64,7 +64,7 @@ impl Table {
         self.calls.remove(call)
     }
 
-    /// Takes a change of a call; of one that is not known (its line was lost, or it was erased since), nothing.
+    /// Applies a change to a call. Ignores it if the call is unknown, because its line was lost or it was erased since.
     pub(super) fn change(&mut self, change: Change) {
         if let Some(mut slot) = self.remove(&change.call) {
             change.apply(&mut slot);
@@ -73,25 +73,25 @@ impl Table {
     }
 }
 
-/// The directory of a journal that is open.
+/// The directory of an open journal.
 pub(super) struct Calls {
     table: RwLock<Table>,
-    /// Held over a change of both.
+    /// Locked while file and memory are changed.
     written: Mutex<Written>,
     medium: Arc<dyn Medium>,
     /// Number of calls in `table`.
     count: Gauge,
-    /// Lines were written since the last sync.
+    /// Set if lines were written since the last sync.
     changed: AtomicBool,
-    /// Bytes of the file from which on a compaction may be worth it; locked while the file is written anew.
+    /// File size in bytes from which a compaction may be worthwhile; locked while the file is rewritten.
     compact_from: Mutex<u64>,
 }
 
-/// What the file says.
+/// The state of the file.
 struct Written {
-    /// `None` until there is room for it.
+    /// `None` as long as the disk has no room for the file.
     lines: Option<Lines>,
-    /// Calls of which memory knows what the file does not.
+    /// Calls whose newest state is in memory but not in the file.
     unsaid: BTreeSet<CallId>,
 }
 
@@ -102,7 +102,7 @@ pub(super) struct Lines {
 }
 
 impl Calls {
-    /// Without `lines`, nothing can be put before [`Calls::mend`].
+    /// Makes a directory. Without `lines`, nothing can be stored before [`Calls::mend`].
     pub(super) fn new(table: Table, lines: Option<Lines>, medium: Arc<dyn Medium>, count: Gauge) -> Self {
         count.set(i64::try_from(table.calls.len()).unwrap_or(i64::MAX));
         Self {
@@ -115,7 +115,7 @@ impl Calls {
         }
     }
 
-    /// Sets what is known of a call: first in the file, then in memory.
+    /// Stores the entry of a call: first in the file, then in memory.
     pub(super) fn put(&self, slot: Slot) -> io::Result<()> {
         let mut written = lock(&self.written);
         let call = &slot.entry.call_id;
@@ -130,8 +130,8 @@ impl Calls {
         Ok(())
     }
 
-    /// Forgets a call: in memory although the file cannot be written, for then it will be forgotten when it is touched
-    /// next (it has no log any more).
+    /// Removes a call. It is removed from memory even if the file cannot be written: after a restart, the call without
+    /// a log is removed when it is next used.
     pub(super) fn remove(&self, call: &CallId) -> io::Result<()> {
         let mut written = lock(&self.written);
         let result = self.append(&mut written, &NewLine::Erased(call));
@@ -146,7 +146,7 @@ impl Calls {
         self.count.set(i64::try_from(table.calls.len()).unwrap_or(i64::MAX));
     }
 
-    /// Sets what is known of a call in memory alone.
+    /// Stores the entry of a call in memory only.
     pub(super) fn put_in_memory(&self, slot: Slot) {
         let mut written = lock(&self.written);
         written.unsaid.insert(slot.entry.call_id.clone());
@@ -164,7 +164,7 @@ impl Calls {
         Ok(())
     }
 
-    /// Makes all changes so far survive the loss of power.
+    /// Syncs the file: all changes so far survive a power loss.
     pub(super) fn sync(&self) -> io::Result<()> {
         let file = lock(&self.written).lines.as_ref().map(|lines| Arc::clone(&lines.file));
         file.map_or(Ok(()), |file| self.medium.sync(&file))
@@ -178,22 +178,22 @@ impl Calls {
         self.sync().inspect_err(|_| self.changed.store(true, Ordering::Release))
     }
 
-    /// Looks at what is known of a call.
+    /// Calls `look` with the entry of a call.
     pub(super) fn with<T>(&self, call: &CallId, look: impl FnOnce(&Slot) -> T) -> Option<T> {
         read(&self.table).calls.get(call).map(look)
     }
 
-    /// Looks at all calls.
+    /// Calls `look` with all entries.
     pub(super) fn all<T>(&self, look: impl FnOnce(&mut dyn Iterator<Item = &Slot>) -> T) -> T {
         look(&mut read(&self.table).calls.values())
     }
 
-    /// How many calls are open.
+    /// Number of open calls.
     pub(super) fn open_count(&self) -> usize {
         read(&self.table).open.len()
     }
 
-    /// Calls after `after`, at most `limit`; with `state`, only such.
+    /// Calls after `after`, at most `limit`; with `state`, only calls in that state.
     pub(super) fn page(&self, state: Option<CallState>, after: Option<&CallId>, limit: usize) -> Vec<Entry> {
         let table = read(&self.table);
         let range = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
@@ -211,14 +211,15 @@ impl Calls {
         }
     }
 
-    /// Writes the file anew without its history, if that is most of it. Changes go on meanwhile.
+    /// Rewrites the file without outdated lines, if these are most of it. Changes continue meanwhile.
     pub(super) fn compact_if_worth_it(&self, folder: &Folder) -> io::Result<bool> {
         let mut from = lock(&self.compact_from);
         let len = self.len();
         if len < *from {
             return Ok(false);
         }
-        // To know what of it is history takes as long as to write what is not: looked at again once it has doubled.
+        // Counting the outdated lines takes as long as writing the others, so it is done again only when the file has
+        // doubled.
         let mut live = 0;
         self.pages(|lines| {
             live += lines.len() as u64;
@@ -232,7 +233,7 @@ impl Calls {
         Ok(true)
     }
 
-    /// Writes the file where there was no room for it yet.
+    /// Writes the file if the disk had no room for it before.
     pub(super) fn mend(&self, folder: &Folder) -> io::Result<()> {
         if lock(&self.written).lines.is_some() {
             return Ok(());
@@ -241,7 +242,7 @@ impl Calls {
         if lock(&self.written).lines.is_some() { Ok(()) } else { self.rewrite(folder) }
     }
 
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub(super) fn len(&self) -> u64 {
         lock(&self.written).lines.as_ref().map_or(0, |lines| lines.end.len)
     }
@@ -250,23 +251,23 @@ impl Calls {
         let old = lock(&self.written).lines.as_ref().map(|lines| (Arc::clone(&lines.file), lines.end.len));
         let make = || -> io::Result<()> {
             let mut draft = Draft::begin(folder, self.medium.as_ref())?;
-            // Every line up to the length above is in the table by now, for both change under one lock.
+            // The table already contains every line up to the length above, because both change under one lock.
             self.pages(|lines| draft.push(lines))?;
             draft.sync()?;
             let mut written = lock(&self.written);
             if let (Some((old, from)), Some(lines)) = (&old, &written.lines) {
-                // Lines that came meanwhile say it again, or say something newer.
+                // Lines that were appended meanwhile repeat the entries or replace them by newer ones.
                 draft.copy(old, *from, lines.end.len)?;
             }
             let (lines, synced) = draft.publish(folder)?;
             written.lines = Some(lines);
             synced
         };
-        // Half a draft takes room that others wait for.
+        // An incomplete draft takes disk space that other writes need.
         make().inspect_err(|_| drop(folder.remove(DRAFT)))
     }
 
-    /// The lines of all calls, a page at a time: changes go on between two pages.
+    /// Passes the lines of all calls to `take`, page by page. Changes continue between two pages.
     fn pages(&self, mut take: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         let mut after: Option<CallId> = None;
         loop {
@@ -288,7 +289,7 @@ impl Calls {
     }
 }
 
-/// A directory file in the making.
+/// A new directory file that is being written.
 struct Draft<'m> {
     file: File,
     len: u64,
@@ -298,13 +299,13 @@ struct Draft<'m> {
 const DRAFT: &str = "directory.new";
 /// The name of the directory's file.
 pub(super) const FILE: &str = "directory.log";
-/// A file below this many bytes is not compacted.
+/// A smaller file is not compacted.
 const COMPACT_FROM: u64 = if cfg!(test) { 64 << 10 } else { 1 << 20 };
-/// Calls whose lines are made under one lock.
+/// Number of calls whose lines are made under one lock.
 const PAGE: usize = 1_000;
 
 impl<'m> Draft<'m> {
-    /// A file beside the one that counts.
+    /// Begins a draft beside the current file.
     fn begin(folder: &Folder, medium: &'m dyn Medium) -> io::Result<Self> {
         let mut draft = Self { file: folder.create(DRAFT)?, len: 0, medium };
         draft.push(&file_header(Kind::Directory))?;
@@ -328,8 +329,8 @@ impl<'m> Draft<'m> {
         self.push(&bytes)
     }
 
-    /// Puts it in the place of the one that counted. From then on it counts, although that may not survive the loss of
-    /// power, as the second result says.
+    /// Replaces the current file by the draft. From then on the draft is the directory. The second result says whether
+    /// the replacement survives a power loss.
     fn publish(self, folder: &Folder) -> io::Result<(Lines, io::Result<()>)> {
         self.sync()?;
         folder.replace(DRAFT, FILE)?;

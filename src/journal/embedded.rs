@@ -1,6 +1,6 @@
-//! The embedded store as the rest of the daemon has it: [`Store`] over [`Shared`].
+//! The embedded store: implements [`Store`] over [`Shared`].
 //!
-//! Decides what is answered at once and what on a thread for blocking work. Knows no file.
+//! Decides which operations run on the caller's thread and which on a thread for blocking work. Knows no file.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -20,21 +20,21 @@ use super::threads::start;
 use super::{Answer, CallState, Commit, Entry, HeaderOf, JournalError, NewRecord, OpenError, Record, Seq, Store, Tail};
 use crate::types::CallId;
 
-/// Longest read that is done on the caller's thread, bytes: it takes well under a millisecond.
+/// Longest read on the caller's thread, bytes: it takes well under a millisecond.
 const INLINE_BYTES: usize = 64 * 1024;
 
-/// The embedded store: files in one folder, one daemon at a time.
+/// The embedded store: files in one folder, used by one daemon at a time.
 ///
 /// Appends run on the caller's thread and take microseconds, as do short reads of logs that were read before. Other
-/// reads run on a thread for blocking work if the caller is on a runtime. Dropped without [`Store::close`], it leaves
-/// what a killed daemon would.
+/// reads run on a thread for blocking work if the caller is on a runtime. Dropping it without [`Store::close`] leaves
+/// the files as a killed daemon would.
 pub struct Embedded {
     shared: Arc<Shared>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Opens the journal in `dir`, making it if it is not there. Reads the directory, no call's log, unless the journal has
-/// the format before this one: then every log is migrated first, with headers that `header_of` makes.
+/// Opens the journal in `dir`, which is created if it does not exist. Reads the directory but no call's log. If the
+/// journal has the previous format, every log is migrated first, with headers that `header_of` makes.
 ///
 /// # Errors
 /// What is wrong with the folder or its files, and what to do about it.
@@ -58,20 +58,20 @@ impl Embedded {
         Ok(Arc::new(Self { shared, threads: Mutex::new(threads) }))
     }
 
-    /// Erases what is past its retention at `now_ms` (ms since 1970): what the store does by itself at its start and every
-    /// hour.
+    /// Erases the calls whose retention is over at `now_ms` (ms since 1970). The store also does this by itself at its
+    /// start and every hour.
     #[cfg(test)]
     pub(super) fn sweep(&self, now_ms: i64) {
         self.shared.sweep(now_ms);
     }
 
-    /// Compacts the directory, if that is worth it.
+    /// Compacts the directory if that is worthwhile.
     #[cfg(test)]
     pub(super) fn compact(&self) -> std::io::Result<bool> {
         self.shared.calls.compact_if_worth_it(&self.shared.ground.folder)
     }
 
-    /// Does `work` on a thread for blocking work; without a runtime, on this one.
+    /// Runs `work` on a thread for blocking work; without a runtime, on the caller's thread.
     fn elsewhere<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared) -> Result<T, JournalError> + Send + 'static,
@@ -188,7 +188,7 @@ impl Store for Embedded {
     }
 }
 
-/// The answers as plain results, for tests, which run on no runtime.
+/// Returns answers as plain results, for tests, which run on no runtime.
 #[cfg(test)]
 impl Embedded {
     pub(super) fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Result<Vec<Arc<Record>>, JournalError> {

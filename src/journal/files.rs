@@ -1,6 +1,7 @@
-//! Which logs are open as files: the ones used lately, so many and no more.
+//! Keeps the recently used logs open as files, up to a limit.
 //!
-//! Second chance: a log that was used since it was last looked at stays. Does not know what is in a log.
+//! Uses the second-chance algorithm: a log that was used since the last check stays open. Does not know what a log
+//! contains.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -16,7 +17,7 @@ pub(super) struct Files {
     limit: usize,
 }
 
-/// A quarter of the files that the process may open: sockets need the rest.
+/// A quarter of the files that the process may open, because sockets need the rest.
 pub(super) fn default_limit() -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     (files / 4).clamp(16, 1 << 20) as usize
@@ -27,12 +28,12 @@ impl Files {
         Self { queue: Mutex::new(VecDeque::new()), limit }
     }
 
-    /// `log` was opened; closes others if these are too many now. `retire` is asked, with its content
-    /// locked, whether to take a closed one out of the store, and does.
+    /// Records that `log` was opened, and closes others if too many are open. `retire` is called with a closed log
+    /// whose content is locked, and may remove it from the store.
     pub(super) fn opened(&self, log: &Arc<Log>, ground: &Ground, retire: impl Fn(&Log) -> bool) {
         let mut queue = lock(&self.queue);
         queue.push_back(Arc::clone(log));
-        // Each one twice at most: once to take its mark, once to close it.
+        // Checks each log at most twice: once to clear its mark, once to close it.
         let mut looks = queue.len() * 2;
         while queue.len() > self.limit && looks > 0 {
             looks -= 1;
@@ -43,23 +44,24 @@ impl Files {
         }
     }
 
-    /// Closes those that were not used since this was last asked and of which `over` says that they grow no more.
+    /// Closes the logs that were not used since the last call of this and for which `over` says that their call has
+    /// ended.
     pub(super) fn close_idle(&self, ground: &Ground, over: impl Fn(&Log) -> bool, retire: impl Fn(&Log) -> bool) {
         let mut queue = lock(&self.queue);
         queue.retain(|log| log.take_used() || !over(log) || !close(log, ground, &retire));
     }
 
-    /// `log` is gone.
+    /// Removes `log`, which was erased.
     pub(super) fn forget(&self, log: &Arc<Log>) {
         lock(&self.queue).retain(|other| !Arc::ptr_eq(other, log));
     }
 }
 
-/// Closes a log's file, if nobody is at it.
+/// Closes a log's file, if no thread is using it.
 fn close(log: &Log, ground: &Ground, retire: impl Fn(&Log) -> bool) -> bool {
     let Some(mut content) = log.idle_content() else { return false };
     content.close_file(ground);
-    // A log with a batch on its way, or that failed writes must be cut from, has to be remembered.
+    // A log with a batch in flight, or with the remains of a failed write, must stay in memory.
     if content.loaded && content.head == log.visible() && !content.end.dirty && retire(log) {
         content.retired = true;
     }

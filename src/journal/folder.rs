@@ -23,10 +23,10 @@ use super::OpenError;
 use crate::types::CallId;
 
 const CALLS: &str = "calls";
-/// How long another daemon may take to let go of the lock.
+/// Time that a stopping daemon may take to release the lock.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
-/// The folder, locked for as long as this lives.
+/// The journal's folder, locked as long as this value exists.
 #[derive(Debug)]
 pub(super) struct Folder {
     dir: PathBuf,
@@ -35,7 +35,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder if it is not there, makes it private, and locks it.
+    /// Creates the folder if it does not exist, makes it private, and locks it.
     pub(super) fn open(dir: &Path) -> Result<Self, OpenError> {
         let failed = |what: &'static str| move |error| OpenError::Folder { dir: dir.to_owned(), what, error };
         private_dir(dir).map_err(failed("create"))?;
@@ -54,10 +54,10 @@ impl Folder {
             lock.set_len(0)?;
             writeln!(lock, "{}", std::process::id())
         };
-        // Only a help for people: on a full disk the daemon still starts.
+        // The note only helps people, so a full disk must not prevent the start.
         drop(note(&lock));
         match make_shards(dir) {
-            // Those that are missing are made when a log goes there.
+            // Missing folders are created when the first log is created in them.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
             made => made.map_err(failed("write to"))?,
         }
@@ -65,38 +65,38 @@ impl Folder {
         Ok(Self { dir: dir.to_owned(), handle, _lock: lock })
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub(super) fn path(&self) -> &Path {
         &self.dir
     }
 
-    /// Opens a file of the folder, if it is there.
+    /// Opens a file of the folder, if it exists.
     pub(super) fn existing(&self, name: &str) -> io::Result<Option<File>> {
         found(options().open(self.dir.join(name)))
     }
 
-    /// An empty file of the folder.
+    /// Creates an empty file in the folder.
     pub(super) fn create(&self, name: &str) -> io::Result<File> {
         options().create(true).truncate(true).open(self.dir.join(name))
     }
 
-    /// Puts a file in another's place, and makes that survive the loss of power.
+    /// Renames a file over another one, and syncs the folder so that this survives a power loss.
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.replace(from, to)?;
         self.sync()
     }
 
-    /// Puts a file in another's place.
+    /// Renames a file over another one.
     pub(super) fn replace(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.dir.join(from), self.dir.join(to))
     }
 
-    /// Makes the names of its files survive the loss of power.
+    /// Syncs the folder, so that the names of its files survive a power loss.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.handle.sync_all()
     }
 
-    /// Removes a file of the folder, if it is there.
+    /// Removes a file of the folder, if it exists.
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         found(fs::remove_file(self.dir.join(name))).map(drop)
     }
@@ -115,13 +115,13 @@ impl Folder {
         self.dir.join(CALLS).join(format!("{:02x}", shard(call)))
     }
 
-    /// Opens a call's log, if it is there.
+    /// Opens a call's log, if it exists.
     pub(super) fn open_log(&self, call: &CallId) -> io::Result<Option<File>> {
         found(options().open(self.log_path(call)))
     }
 
-    /// Creates a call's log. What the directory does not know but has this name already (its entry was lost with the
-    /// machine's power) is set aside, not overwritten.
+    /// Creates a call's log. If a file with this name exists although the directory does not know the call (its entry
+    /// was lost in a power loss), that file is renamed, not overwritten.
     pub(super) fn create_log(&self, call: &CallId) -> io::Result<File> {
         let path = self.log_path(call);
         match options().create_new(true).open(&path) {
@@ -138,39 +138,40 @@ impl Folder {
         }
     }
 
-    /// Opens the file at `path`, one of [`Folder::log_files`].
+    /// Opens the file at `path`, which is one of [`Folder::log_files`].
     pub(super) fn open_path(&self, path: &Path) -> io::Result<File> {
         options().open(path)
     }
 
-    /// An empty file at `path`, beside one of [`Folder::log_files`].
+    /// Creates an empty file at `path`, beside one of [`Folder::log_files`].
     pub(super) fn create_path(&self, path: &Path) -> io::Result<File> {
         options().create(true).truncate(true).open(path)
     }
 
-    /// Removes a call's log, if it is there.
+    /// Removes a call's log, if it exists.
     pub(super) fn remove_log(&self, call: &CallId) -> io::Result<()> {
         found(fs::remove_file(self.log_path(call))).map(drop)
     }
 
-    /// Bytes of a call's log; 0 without one.
+    /// Size of a call's log in bytes; 0 if it does not exist.
     pub(super) fn log_bytes(&self, call: &CallId) -> u64 {
         fs::metadata(self.log_path(call)).map_or(0, |metadata| metadata.len())
     }
 
-    /// Makes the name of a call's new log survive the loss of power.
+    /// Syncs the folder of a call's new log, so that its name survives a power loss.
     pub(super) fn sync_log_name(&self, call: &CallId) -> io::Result<()> {
         File::open(self.shard_path(call))?.sync_all()
     }
 
-    /// Every file below `calls`.
+    /// All files below `calls`.
     pub(super) fn log_files(&self) -> impl Iterator<Item = PathBuf> {
         let shards = fs::read_dir(self.dir.join(CALLS)).into_iter().flatten().flatten();
         shards.flat_map(|shard| fs::read_dir(shard.path()).into_iter().flatten().flatten()).map(|file| file.path())
     }
 }
 
-/// Which of 256 folders a call's log is in, and which shard of anything else it belongs to. Part of the format.
+/// Number of the folder, of 256, that contains a call's log; also the shard of anything else that is sharded by call.
+/// Part of the format.
 pub(super) fn shard(call: &CallId) -> u8 {
     crc32fast::hash(call.as_str().as_bytes()) as u8
 }
@@ -181,7 +182,7 @@ fn options() -> OpenOptions {
     options
 }
 
-/// Locks the file. One that is just ending may have it for a moment still, in a child that it has forked.
+/// Locks the file. A process that is just ending may keep the lock a moment longer in a forked child.
 fn exclusive(lock: &File) -> rustix::io::Result<()> {
     let give_up = Instant::now() + LOCK_PATIENCE;
     loop {
@@ -192,10 +193,10 @@ fn exclusive(lock: &File) -> rustix::io::Result<()> {
     }
 }
 
-/// Makes the folders of the call logs, and their names survive the loss of power.
+/// Creates the folders of the call logs, and syncs their names.
 fn make_shards(dir: &Path) -> io::Result<()> {
     let calls = dir.join(CALLS);
-    // The last one that is made.
+    // `ff` is created last, so all of them exist.
     if calls.join("ff").is_dir() {
         return Ok(());
     }
@@ -211,8 +212,8 @@ fn private_dir(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
-/// Takes the permissions of others from the folder itself, unless it is one that is shared by its nature (sticky, or
-/// another user's): what lies in it is private either way.
+/// Removes other users' permissions from the folder, unless it is shared by design (sticky, or another user's). The
+/// files in it are private in either case.
 fn make_private(dir: &Path) -> io::Result<()> {
     let metadata = fs::metadata(dir)?;
     let mode = metadata.mode();

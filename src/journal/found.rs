@@ -1,7 +1,7 @@
-//! What the directory's file says at a start, and what it should say by the logs that there are.
+//! Reads the directory's file at a start, and corrects it from the logs that exist.
 //!
-//! A file that is torn or damaged loses the lines that cannot be read, no more: a damaged one is kept beside it and reported,
-//! and a log that no line knows any more is an open call, whose writer finds in the log what it came to.
+//! A torn or damaged file loses only the lines that cannot be read. A damaged file is kept under another name and
+//! reported. A log without a line becomes an open call, and its session reads the log to learn its state.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -22,20 +22,20 @@ use crate::types::{CallId, JsonMap};
 
 const DAMAGED: &str = "directory.damaged";
 
-/// What `directory.log` says.
+/// Contents of `directory.log`.
 pub(super) struct Found {
     pub(super) table: Table,
-    /// The file to be appended to; `None` where there is none.
+    /// The file to append to; `None` if there is none.
     pub(super) lines: Option<Lines>,
     /// Its length.
     pub(super) bytes: u64,
-    /// Its end was cut off.
+    /// Set if its end was cut off.
     pub(super) cut: bool,
-    /// Some of it cannot be read.
+    /// Set if a part of it cannot be read.
     pub(super) damaged: bool,
     /// Calls whose last line says that they were erased.
     erased: BTreeSet<CallId>,
-    /// The file does not say what the table says.
+    /// Set if the file differs from the table.
     pub(super) changed: bool,
 }
 
@@ -135,7 +135,7 @@ fn apply(found: &mut Found, payload: &[u8]) -> Result<(), serde_json::Error> {
     Ok(())
 }
 
-/// The lines that can be read backwards from the end, down to `from`; in order, with where they begin.
+/// The lines that can be read backwards from the end, down to `from`, in file order, with their offsets.
 fn lines_behind(file: &File, from: u64, end: u64) -> io::Result<(Vec<Vec<u8>>, u64)> {
     let mut backwards = Backwards::new(file, end);
     let (mut lines, mut begin) = (Vec::new(), end);
@@ -151,15 +151,15 @@ fn lines_behind(file: &File, from: u64, end: u64) -> io::Result<(Vec<Vec<u8>>, u
     Ok((lines, begin))
 }
 
-/// Keeps a damaged directory for those who want to look at it.
+/// Keeps a damaged directory under another name for inspection.
 fn keep_damaged(ground: &Ground) -> io::Result<()> {
     let dir = ground.folder.path();
     ground.folder.remove(DAMAGED)?;
     std::fs::hard_link(dir.join(FILE), dir.join(DAMAGED))
 }
 
-/// Makes open calls of logs that no entry knows. `true` if there were any. What their entries said stands in the logs:
-/// who rebuilds such a call corrects its entry.
+/// Adds an entry for every log without one, as an open call. Returns true if there were any. The lost contents of such
+/// an entry are in the log: the session that rebuilds the call corrects the entry.
 pub(super) fn adopt_strays(ground: &Ground, found: &mut Found) -> bool {
     let Found { table, erased, .. } = found;
     let mut adopted = false;
@@ -170,14 +170,14 @@ pub(super) fn adopt_strays(ground: &Ground, found: &mut Found) -> bool {
             continue;
         }
         if erased.contains(&call) {
-            // The daemon ended between the two steps of an erasure.
+            // The daemon stopped between the two steps of an erasure.
             if let Err(error) = ground.folder.remove_log(&call) {
                 tracing::warn!(call_id = %call, %error, "the log of an erased call cannot be removed");
             }
             continue;
         }
         if last_record(ground, &call).0 == 0 {
-            // Nothing of it was ever there.
+            // No event was ever written to it.
             continue;
         }
         let modified = path.metadata().and_then(|metadata| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -204,7 +204,7 @@ pub(super) fn adopt_strays(ground: &Ground, found: &mut Found) -> bool {
     adopted
 }
 
-/// Sequence number and order of the last record of a call's log; zeros without one.
+/// Sequence number and order of the last record in a call's log; zeros if there is none.
 pub(super) fn last_record(ground: &Ground, call: &CallId) -> (u64, u64) {
     let look = || {
         let Some(file) = ground.folder.open_log(call)? else { return Ok((0, 0)) };
@@ -220,7 +220,7 @@ pub(super) fn last_record(ground: &Ground, call: &CallId) -> (u64, u64) {
     })
 }
 
-/// Whether room is all that is missing.
+/// Returns true if the error is only a lack of space.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -1,13 +1,13 @@
-//! How bytes lie in every file of the journal: a header that names the format, then CRC-framed records.
+//! The layout of every file of the journal: a header with the format's version, then CRC-framed records.
 //!
 //! ```text
 //! file   = magic "sidetone" · kind u8 · 0 u8 · version u16 · crc32 of these 12
 //! frame  = len u32 · crc32(payload) u32 · crc32 of these 8 · payload · !len u32          (all little-endian)
 //! ```
 //!
-//! The frame's header has a checksum of its own, so that a length that was damaged is never taken for a record that
-//! was cut off. The length comes again at the end, inverted (so that its last byte is never zero), to read a file backwards.
-//! Does not know what a payload means.
+//! The frame's header has a checksum of its own, so that a length that was damaged is never taken for a record that was
+//! cut off. The length comes again at the end, inverted (so that its last byte is never zero), to read a file
+//! backwards. Does not know what a payload means.
 
 use std::fs::File;
 use std::io;
@@ -19,17 +19,17 @@ pub(super) const FILE_HEADER: usize = 16;
 pub(super) const HEADER: usize = 12;
 /// Bytes after a payload.
 pub(super) const TRAILER: usize = 4;
-/// Largest payload: an event of 64 MiB, and what stands beside it.
+/// Largest payload: an event of 64 MiB, and the fields beside it.
 pub(super) const MAX_PAYLOAD: usize = (64 << 20) + (128 << 10);
 /// The version of the format that this code writes, in file headers and in the state file.
 pub(super) const VERSION: u16 = 2;
-/// The version before, whose records have no header: the start migrates it.
+/// The previous version, whose records have no header. A start migrates it.
 pub(super) const OLD_VERSION: u16 = 1;
 
 const MAGIC: &[u8; 8] = b"sidetone";
 const CHUNK: usize = 64 << 10;
 
-/// What a file is for.
+/// The purpose of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Call = b'c' as isize,
@@ -41,7 +41,7 @@ pub(super) fn file_header(kind: Kind) -> [u8; FILE_HEADER] {
     versioned_header(kind, VERSION)
 }
 
-/// The same, of another version.
+/// As [`file_header`], for another version.
 pub(super) fn versioned_header(kind: Kind, version: u16) -> [u8; FILE_HEADER] {
     let mut header = [0; FILE_HEADER];
     header[..8].copy_from_slice(MAGIC);
@@ -89,29 +89,30 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|eight| eight.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
-/// The payload's length by a frame's header, or `None` where the header is no header.
+/// The payload's length in a frame's header; `None` if the header is invalid.
 pub(super) fn payload_len(header: &[u8]) -> Option<usize> {
     let header = header.get(..HEADER)?;
     let len = u32_at(header, 0) as usize;
     (crc32fast::hash(&header[..8]) == u32_at(header, 8) && len <= MAX_PAYLOAD).then_some(len)
 }
 
-/// Whether `frame`, whole and with a good header, carries its payload as it was written.
+/// Returns true if `frame`, which is complete and has a valid header, has a payload and an end that match its
+/// checksums.
 pub(super) fn intact(frame: &[u8]) -> bool {
     let end = frame.len() - TRAILER;
     u32_at(frame, end) == !u32_at(frame, 0) && crc32fast::hash(&frame[HEADER..end]) == u32_at(frame, 4)
 }
 
-/// What comes next in a file.
+/// The next thing in a file.
 #[derive(Debug)]
 pub(super) enum Next<'a> {
-    /// A record: where its frame begins, its payload.
+    /// A record: the offset of its frame, and its payload.
     Record { at: u64, payload: &'a [u8] },
     /// The end of the file.
     End,
-    /// The last write did not get here whole: everything from the scanner's position on never counted.
+    /// The last write is incomplete: everything from the scanner's position on was never acknowledged.
     Torn(&'static str),
-    /// Something was here and is no longer readable.
+    /// Something at this position is no longer readable.
     Damaged(&'static str),
 }
 
@@ -126,17 +127,17 @@ pub(super) struct Scanner<'f> {
 }
 
 impl<'f> Scanner<'f> {
-    /// From `at`, the beginning of a frame, to `end`.
+    /// Scans from `at`, the start of a frame, to `end`.
     pub(super) fn new(file: &'f File, at: u64, end: u64) -> Self {
         Self { file, end, at, buffer: Vec::new(), base: at }
     }
 
-    /// Behind the last record that was returned.
+    /// Offset after the last record that was returned.
     pub(super) fn position(&self) -> u64 {
         self.at
     }
 
-    /// The next record. After anything else, that again.
+    /// The next record. After any other result, the same result again.
     pub(super) fn next(&mut self) -> io::Result<Next<'_>> {
         let left = self.end - self.at;
         if left == 0 {
@@ -157,7 +158,8 @@ impl<'f> Scanner<'f> {
             return Ok(Next::Torn("a record is cut off"));
         }
         if !intact(self.bytes(size)?) {
-            // A file that grew before all of its bytes reached the disk ends in zeros; no whole record does.
+            // A file whose length was extended before its bytes reached the disk ends in zeros, which no complete
+            // record does.
             let last = self.at + (size - 1) as u64;
             return Ok(if all_zero(self.file, last, self.end)? {
                 Next::Torn("zeros at the end of a record, up to the end")
@@ -171,7 +173,7 @@ impl<'f> Scanner<'f> {
         Ok(Next::Record { at, payload: &self.buffer[start..start + len] })
     }
 
-    /// `size` bytes from the position on; they are there.
+    /// The `size` bytes after the position, which must exist.
     fn bytes(&mut self, size: usize) -> io::Result<&[u8]> {
         let start = (self.at - self.base) as usize;
         if self.buffer.len() < start + size {
@@ -187,16 +189,16 @@ impl<'f> Scanner<'f> {
     }
 }
 
-/// What a file's header says.
+/// The result of checking a file's header.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Opening {
-    /// Frames follow.
+    /// The header is valid, and frames follow.
     Good,
-    /// The first write did not get here whole: the file is as good as empty.
+    /// The first write is incomplete: the file counts as empty.
     Torn,
-    /// A journal file of another version, in words.
+    /// The journal file has another version, described in words.
     Version(String),
-    /// Anything else.
+    /// The file is something else.
     Strange,
 }
 
@@ -205,7 +207,7 @@ pub(super) fn check_file_header(file: &File, kind: Kind, end: u64) -> io::Result
     check_versioned_header(file, kind, VERSION, end)
 }
 
-/// The same, of another version.
+/// As [`check_file_header`], for another version.
 pub(super) fn check_versioned_header(file: &File, kind: Kind, version: u16, end: u64) -> io::Result<Opening> {
     let expected = versioned_header(kind, version);
     let mut found = vec![0; end.min(FILE_HEADER as u64) as usize];
@@ -225,7 +227,7 @@ pub(super) fn check_versioned_header(file: &File, kind: Kind, version: u16, end:
     Ok(Opening::Version(version_message(u32::from(version))))
 }
 
-/// Why a journal of `version` cannot be read by this build.
+/// The message that a journal of `version` cannot be read by this build.
 pub(super) fn version_message(version: u32) -> String {
     if version > u32::from(VERSION) {
         format!("it has format version {version}, this build reads up to {VERSION}: run a newer sidetone")

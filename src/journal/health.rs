@@ -1,6 +1,6 @@
-//! Whether writing works now.
+//! Remembers whether writing works.
 //!
-//! Knows no file: those who write tell it.
+//! Knows no file: the code that writes reports here.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::JournalError;
 use super::locks::lock;
 
-/// The last failure, until something was written again.
+/// The last failure, until a write succeeds again.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     failing: AtomicBool,
@@ -16,7 +16,7 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// A write or a sync failed.
+    /// Records that a write or a sync failed.
     pub(super) fn failed(&self, message: &str) {
         message.clone_into(&mut lock(&self.message));
         if !self.failing.swap(true, Ordering::AcqRel) {
@@ -24,14 +24,14 @@ impl Health {
         }
     }
 
-    /// A write succeeded.
+    /// Records that a write succeeded.
     pub(super) fn works(&self) {
         if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::AcqRel) {
             tracing::info!("the journal is available again");
         }
     }
 
-    /// Whether the last write failed.
+    /// Returns true if the last write failed.
     pub(super) fn failing(&self) -> bool {
         self.failing.load(Ordering::Acquire)
     }

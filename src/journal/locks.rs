@@ -1,7 +1,7 @@
-//! Locks that a panicking thread cannot take from the others.
+//! Locks that stay usable after a thread panicked while holding them.
 //!
-//! Knows no journal. A panic under one of these locks ends one call's task; what is guarded stays consistent, because
-//! nothing here unwinds between two steps of one change.
+//! Knows no journal. A panic under one of these locks ends one call's task. The guarded data stays consistent, because
+//! no code here can panic between two steps of one change.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

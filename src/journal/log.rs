@@ -1,6 +1,6 @@
-//! One call's log: what is known of it in memory, and its file.
+//! One call's log: its state in memory, and its file.
 //!
-//! Nothing is read before the log is touched. Does not know the directory, other calls, or who listens.
+//! The file is read only when the log is first used. Does not know the directory, other calls, or readers.
 
 use std::fs::File;
 use std::io;
@@ -17,7 +17,7 @@ use super::scan::{Backwards, Ending, Mark, Marks, scan};
 use super::{JournalError, NewRecord, Seq};
 use crate::types::CallId;
 
-/// What every log needs.
+/// What every log needs for its file operations.
 pub(super) struct Ground {
     pub(super) folder: Folder,
     pub(super) medium: Arc<dyn Medium>,
@@ -29,39 +29,39 @@ pub(super) struct Log {
     pub(super) call: CallId,
     /// Newest event that readers may see.
     visible: AtomicU64,
-    /// Touched since the file cache last looked.
+    /// Set if it was used since the last check of the file cache.
     used: AtomicBool,
-    /// Waits for the background sync.
+    /// Set while it waits for the background sync.
     unsynced: AtomicBool,
     content: Mutex<Content>,
 }
 
-/// What is known of the file.
+/// The known state of the file.
 #[derive(Debug, Default)]
 pub(super) struct Content {
-    /// Replaced by another `Log` of the same call, or the call is erased: look it up again.
+    /// Set if another `Log` has replaced this one, or the call was erased: the caller must look it up again.
     pub(super) retired: bool,
-    /// The file was read, the rest holds.
+    /// Set once the file was read; only then are the fields below valid.
     pub(super) loaded: bool,
-    /// The file, while it is open.
+    /// The file, if it is open.
     pub(super) file: Option<Arc<File>>,
-    /// The file's name may not survive the loss of power yet.
+    /// Set if the file's name may not survive a power loss yet.
     pub(super) unnamed: bool,
-    /// The call is open, by its entry. Of interest to the appender only.
+    /// Set if the call is open by its entry. Only the appender uses it.
     pub(super) open: bool,
     pub(super) end: End,
-    /// Newest event written, visible or not.
+    /// Newest event that was written, visible or not.
     pub(super) head: Seq,
-    /// Its order; with `loaded` false, of the file's last record if `peeked`.
+    /// The order of `head`. If `loaded` is false and `peeked` is true, the order of the file's last record.
     pub(super) order: u64,
-    /// `order` holds although nothing was loaded.
+    /// Set if `order` is valid although the file was not loaded.
     pub(super) peeked: bool,
     marks: Marks,
-    /// Last event before something unreadable, and what that is.
+    /// The last event before unreadable data, and a description of that data.
     pub(super) damage: Option<(Seq, String)>,
 }
 
-/// The content as it was before a batch.
+/// The content before a batch, to restore it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Before {
     len: u64,
@@ -70,12 +70,12 @@ pub(super) struct Before {
 }
 
 impl Log {
-    /// A log of which nothing is known yet, of a call that is open or over.
+    /// A log whose file was not read yet.
     pub(super) fn untouched(call: CallId, open: bool) -> Arc<Self> {
         Self::with(call, Content { open, ..Content::default() })
     }
 
-    /// The log of a call that is about to begin.
+    /// The log of a call that has no events yet.
     pub(super) fn empty(call: CallId) -> Arc<Self> {
         Self::with(call, Content { open: true, loaded: true, ..Content::default() })
     }
@@ -90,7 +90,7 @@ impl Log {
         })
     }
 
-    /// Locks the content. Not to be held while another log's is wanted.
+    /// Locks the content. The caller must not lock another log's content meanwhile.
     pub(super) fn content(&self) -> MutexGuard<'_, Content> {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
@@ -98,12 +98,12 @@ impl Log {
         lock(&self.content)
     }
 
-    /// The content, if nobody has it now; does not count as a use.
+    /// The content, if no thread has locked it; does not count as a use.
     pub(super) fn idle_content(&self) -> Option<MutexGuard<'_, Content>> {
         self.content.try_lock().ok()
     }
 
-    /// Whether it was used since this was last asked.
+    /// Returns true if it was used since the last call of this.
     pub(super) fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
     }
@@ -113,24 +113,24 @@ impl Log {
         self.visible.load(Ordering::Acquire)
     }
 
-    /// Lets readers see all up to `head`.
+    /// Makes all events up to `head` visible to readers.
     pub(super) fn show(&self, head: Seq) {
         self.visible.store(head, Ordering::Release);
     }
 
-    /// Notes that it must be synced; `true` if it was not noted yet.
+    /// Marks the log as unsynced; returns true if it was not marked before.
     pub(super) fn needs_sync(&self) -> bool {
         !self.unsynced.load(Ordering::Relaxed) && !self.unsynced.swap(true, Ordering::AcqRel)
     }
 
-    /// Is about to be synced: what comes from now on needs another one.
+    /// Clears that mark before a sync: later writes need another sync.
     pub(super) fn syncing(&self) {
         self.unsynced.store(false, Ordering::Release);
     }
 }
 
 impl Content {
-    /// The file, opened if it must be; `None` if there is none. The flag says whether it was opened now.
+    /// The file, which is opened if necessary; `None` if it does not exist. The flag says whether it was opened now.
     pub(super) fn open_file(&mut self, call: &CallId, ground: &Ground) -> io::Result<Option<(Arc<File>, bool)>> {
         if let Some(file) = &self.file {
             return Ok(Some((Arc::clone(file), false)));
@@ -139,7 +139,7 @@ impl Content {
         Ok(Some((self.keep(file, ground), true)))
     }
 
-    /// The file, created if it must be.
+    /// The file, which is created if necessary.
     pub(super) fn create_file(&mut self, call: &CallId, ground: &Ground) -> io::Result<(Arc<File>, bool)> {
         if let Some(file) = &self.file {
             return Ok((Arc::clone(file), false));
@@ -163,7 +163,7 @@ impl Content {
         }
     }
 
-    /// Reads the file of `log`, whole, unless that was done: finds its head, cuts a torn tail.
+    /// Reads the whole file of `log`, unless it was loaded: finds its head, and truncates a torn end.
     pub(super) fn load(&mut self, log: &Log, ground: &Ground) -> io::Result<()> {
         if self.loaded {
             return Ok(());
@@ -196,7 +196,7 @@ impl Content {
         Ok(())
     }
 
-    /// Notes damage behind event `after`, and reports it once.
+    /// Records damage after the event `after`, and reports it once.
     pub(super) fn damaged(&mut self, call: &CallId, ground: &Ground, after: Seq, message: String) {
         if self.damage.is_none() {
             let path = ground.folder.log_path(call);
@@ -206,13 +206,13 @@ impl Content {
         }
     }
 
-    /// The damage as the callers know it.
+    /// The damage as an error for callers.
     pub(super) fn damage_error(&self) -> Option<JournalError> {
         let (after, message) = self.damage.as_ref()?;
         Some(JournalError::Damaged { after: *after, message: message.clone() })
     }
 
-    /// The order of the last record; 0 without any. Reads no more than that one, unless it is torn.
+    /// The order of the last record; 0 if there is none. Reads only that record, unless the end is torn.
     pub(super) fn newest_order(&mut self, log: &Log, ground: &Ground) -> io::Result<u64> {
         if self.loaded || self.peeked {
             return Ok(self.order);
@@ -228,7 +228,7 @@ impl Content {
         Ok(self.order)
     }
 
-    /// The first event with an order above `after`; `None` without any.
+    /// The first event with an order above `after`; `None` if there is none.
     pub(super) fn first_after(&mut self, log: &Log, ground: &Ground, after: u64) -> io::Result<Option<Seq>> {
         if self.newest_order(log, ground)? <= after {
             return Ok(None);
@@ -240,7 +240,7 @@ impl Content {
         {
             return Ok(Some(1));
         }
-        // What is newer will be read by the one who asks: going back over it costs no more than that.
+        // The caller will read the newer records anyway, so reading backwards over them costs no more than that.
         let mut backwards = Backwards::new(&file, end);
         let mut first = None;
         while let Some(stored) = backwards.next()? {
@@ -252,7 +252,7 @@ impl Content {
         Ok(first)
     }
 
-    /// The file for a short look; not kept open.
+    /// The file for a short read; it is not kept open.
     pub(super) fn borrow_file(&self, log: &Log, ground: &Ground) -> io::Result<Option<Arc<File>>> {
         match &self.file {
             Some(file) => Ok(Some(Arc::clone(file))),
@@ -260,20 +260,20 @@ impl Content {
         }
     }
 
-    /// Where to begin reading for the event after `after`.
+    /// Where to begin reading to find the event after `after`.
     pub(super) fn mark_for(&self, after: Seq) -> Option<Mark> {
         self.marks.by_seq(after + 1)
     }
 
-    /// The content, to take a batch back to.
+    /// A copy of the content, to undo a batch.
     pub(super) fn before(&self) -> Before {
         Before { len: self.end.len, head: self.head, order: self.order }
     }
 
-    /// Writes a batch behind what is there. `buffer` is scratch space. Returns the bytes written.
+    /// Writes a batch after the existing records. `buffer` is scratch space. Returns the number of bytes written.
     ///
     /// # Errors
-    /// Those of the file; nothing of the batch is there then.
+    /// Those of the file; then no part of the batch is in the log.
     pub(super) fn write(
         &mut self,
         ground: &Ground,
@@ -298,7 +298,8 @@ impl Content {
         Ok(buffer.len())
     }
 
-    /// Takes a batch back that must not become readable; without the file, before anything else is written to it.
+    /// Undoes a batch that must not become readable. If the file cannot be truncated now, that is done before the next
+    /// write.
     pub(super) fn take_back(&mut self, ground: &Ground, file: Option<&File>, before: Before) {
         match file {
             Some(file) => self.end.cut(ground.medium.as_ref(), file, before.len),
@@ -310,7 +311,7 @@ impl Content {
 }
 
 impl Before {
-    /// The newest event then.
+    /// The newest event before the batch.
     pub(super) fn head(self) -> Seq {
         self.head
     }

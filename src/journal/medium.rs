@@ -1,25 +1,25 @@
-//! The file operations that can fail for lack of room or of a working disk, behind one seam so that tests can make
-//! them fail.
+//! The file operations that can fail for lack of space or because of a broken disk, behind a trait so that tests can
+//! make them fail.
 //!
-//! Knows no format. Reads are not here: what they can meet is in the bytes.
+//! Knows no format. Reads are not here, because tests can damage the bytes of a file directly.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// Writes, cuts and syncs files.
+/// Writes, truncates and syncs files.
 pub(super) trait Medium: Send + Sync {
-    /// Writes all of `bytes` at `offset`. After an error any prefix of them may be there.
+    /// Writes all of `bytes` at `offset`. After an error, any part of the beginning may have been written.
     fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Cuts `file` to `len` bytes.
+    /// Truncates `file` to `len` bytes.
     fn truncate(&self, file: &File, len: u64) -> io::Result<()>;
-    /// Makes content and length of `file` survive the loss of power.
+    /// Syncs the content and length of `file`, so that they survive a power loss.
     fn sync(&self, file: &File) -> io::Result<()>;
-    /// Makes all that was written to the file system of `dir` survive the loss of power.
+    /// Syncs everything that was written to the file system of `dir`.
     fn sync_all(&self, dir: &File) -> io::Result<()>;
 }
 
-/// The real one.
+/// The real disk.
 pub(super) struct Disk;
 
 impl Medium for Disk {
@@ -40,17 +40,18 @@ impl Medium for Disk {
     }
 }
 
-/// The good end of a file that only grows, and whether something bad may lie behind it.
+/// The valid end of a file that only grows, and whether invalid data may follow it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct End {
-    /// Bytes that count.
+    /// Length of the valid data, bytes.
     pub(super) len: u64,
-    /// What failed writes left behind `len` could not be cut: nothing is written before it is.
+    /// Set if the remains of a failed write after `len` could not be truncated: they are truncated before the next
+    /// write.
     pub(super) dirty: bool,
 }
 
 impl End {
-    /// Appends `bytes`, or leaves the file (or at least its good part) as it was.
+    /// Appends `bytes`, or leaves the file (or at least its valid part) unchanged.
     pub(super) fn append(&mut self, medium: &dyn Medium, file: &File, bytes: &[u8]) -> io::Result<()> {
         if self.dirty {
             medium.truncate(file, self.len)?;
@@ -68,12 +69,13 @@ impl End {
         }
     }
 
-    /// Takes the file back to `len`; where that fails, the next append does it first.
+    /// Truncates the file to `len`; if that fails, the next append does it first.
     pub(super) fn cut(&mut self, medium: &dyn Medium, file: &File, len: u64) {
         self.len = len;
         self.dirty = medium.truncate(file, len).is_err();
         if self.dirty {
-            // Zeros up to the end count as torn, should the daemon be killed before; they take no room.
+            // Zeros up to the end count as a torn write if the daemon is killed before the truncation; they need no
+            // disk space.
             let behind = file.metadata().map_or(0, |metadata| metadata.len().saturating_sub(len));
             if let Err(error) = medium.write(file, &vec![0; behind as usize], len) {
                 tracing::error!(%error, "a failed write can neither be cut nor be blotted out");

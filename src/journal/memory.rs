@@ -1,8 +1,8 @@
-//! A store in memory, for simulation and tests: nothing of it survives the process.
+//! A store in memory, for simulation and tests; its contents end with the process.
 //!
 //! By default it answers at once. With [`Faults`] it answers late, finishes appends of different calls in another order
-//! than they began, and fences writers, all from a seed: the same operations in the same order give the same answers.
-//! Knows no file, no clock and no thread: a late answer is one that has to be polled several times.
+//! than they began, and fences writers, all determined by a seed: the same operations in the same order give the same
+//! answers. Knows no file, no clock and no thread: a late answer is one that must be polled several times.
 
 mod state;
 
@@ -16,21 +16,21 @@ use self::state::{InFlight, State};
 use super::{Answer, CallState, Commit, Entry, JournalError, NewRecord, Record, Seq, Store, Tail};
 use crate::types::CallId;
 
-/// Any number: a store in memory has one history.
+/// An arbitrary constant: a store in memory has only one history.
 const GENERATION: u64 = 7;
 
-/// What goes wrong, and from which seed.
+/// Which faults occur, and the seed that determines them.
 #[derive(Debug, Clone, Copy)]
 pub struct Faults {
-    /// Where the random numbers start.
+    /// Seed of the random numbers.
     pub seed: u64,
-    /// An answer takes up to this many polls more than one.
+    /// Maximum number of polls after the first one that an answer takes.
     pub delay: u64,
     /// Refuses one of this many appends as `Fenced`, as if another node had written; 0 = none.
     pub fenced: u64,
 }
 
-/// The store. Its clones share everything.
+/// The store. Its clones share all contents.
 #[derive(Clone, Default)]
 pub struct Memory(Arc<Shared>);
 
@@ -72,7 +72,7 @@ impl Memory {
         self.0.lock().unwritable = unwritable;
     }
 
-    /// Makes the events of `call` up to `oldest` leave retention.
+    /// Deletes the events of `call` up to `oldest`, as retention does.
     pub fn forget(&self, call: &CallId, oldest: Seq) {
         if let Some(call) = self.0.lock().calls.get_mut(call) {
             call.oldest = oldest;
@@ -86,12 +86,12 @@ impl Memory {
         }
     }
 
-    /// All records of `call`, including those that have left retention.
+    /// All records of `call`, including those that retention has deleted.
     pub fn log(&self, call: &CallId) -> Vec<Arc<Record>> {
         self.0.lock().calls.get(call).map(|call| call.log.clone()).unwrap_or_default()
     }
 
-    /// The answer that `look` gives, now or after some polls.
+    /// The answer of `look`, available now or after some polls.
     fn answer<T: Send + Unpin + 'static>(
         &self,
         look: impl FnOnce(&mut State) -> Result<T, JournalError> + Send + 'static,
@@ -102,7 +102,7 @@ impl Memory {
         if delay == 0 {
             return Answer::ready(look(&mut state));
         }
-        // What is seen is the state of some moment in between.
+        // The answer shows the state at some moment in between.
         let seen_at = state.random(delay + 1);
         drop(state);
         let shared = Arc::clone(&self.0);
@@ -249,7 +249,7 @@ impl Store for Memory {
     }
 }
 
-/// The answers as plain results, for tests that look at what there is.
+/// Returns answers as plain results, for tests that check the contents.
 #[cfg(test)]
 impl Memory {
     pub(crate) fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Result<Vec<Arc<Record>>, JournalError> {

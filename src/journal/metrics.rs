@@ -1,4 +1,4 @@
-//! What the journal counts.
+//! Metrics of the journal.
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
@@ -7,34 +7,34 @@ use prometheus_client::registry::Registry;
 
 use crate::base::metric::Register as _;
 
-/// Counters of one store. Clones share them.
+/// Metrics of one store. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    /// Batches appended. Not counted: fenced and failed ones, changes of an entry alone.
+    /// Number of appended batches, without fenced and failed ones and without changes of an entry alone.
     pub appends: Counter,
-    /// Bytes of these batches as written, framing included.
+    /// Bytes of these batches as written, including their framing.
     pub appended_bytes: Counter,
-    /// Seconds of an append on the caller's thread; with `"machine"`, without the wait for the sync.
+    /// Duration of an append on the caller's thread, in seconds; with `"machine"`, without the wait for the sync.
     pub append_seconds: Histogram,
-    /// Seconds of one sync, of a log or of all of them at once.
+    /// Duration of one sync, of one log or of all logs at once, in seconds.
     pub sync_seconds: Histogram,
     /// Writes, syncs and truncations that failed.
     pub failures: Counter,
     /// Logs that are open as files now.
     pub open_files: Gauge,
-    /// Calls in the directory, all of which are in memory.
+    /// Number of calls in the directory, all of which are in memory.
     pub calls: Gauge,
     /// Damaged files found since the start.
     pub damaged: Counter,
-    /// Torn tails cut since the start.
+    /// Torn ends that were truncated since the start.
     pub cut_tails: Counter,
-    /// Looks for what is past retention.
+    /// Number of checks for calls whose retention is over.
     pub sweeps: Counter,
     /// Calls erased, by retention or on request.
     pub erased: Counter,
 }
 
-/// Registered nowhere.
+/// Metrics that are not registered.
 impl Default for Metrics {
     fn default() -> Self {
         Self::register(&mut Registry::default())
@@ -42,7 +42,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Registers all of them as `sidetone_journal_*`.
+    /// Registers all metrics as `sidetone_journal_*`.
     pub fn register(registry: &mut Registry) -> Self {
         Self {
             appends: registry.metric("sidetone_journal_appends", "Batches appended to the journal"),

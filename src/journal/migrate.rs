@@ -1,21 +1,22 @@
 //! Migration of a folder of format 1, whose records have no header.
 //!
-//! The whole folder is migrated at the start, not each log when it is first read: afterwards nothing else in the journal
-//! knows two formats, a damaged or unreadable log is noticed by the operator who upgrades, and there is no folder that
-//! holds both formats for months. It takes about as long as copying the folder; a folder of the present format is not
-//! looked at.
+//! The whole folder is migrated at the start, not each log when it is first read: afterwards nothing else in the
+//! journal knows two formats, a damaged or unreadable log is noticed by the operator who upgrades, and no folder
+//! contains both formats for months. It takes about as long as copying the folder; a folder that has the present format
+//! already is not changed.
 //!
 //! 1. `state` gets the present version, with a note that the folder is being migrated. From here on an older build
 //!    refuses the folder. (A folder without `state`, which was restored from a backup, stays without.)
 //! 2. `directory.log` is copied under a new file header, the copy synced and renamed.
-//! 3. The logs are copied in rounds. The copies of a round are synced together, and then each replaces its log by a rename.
+//! 3. The logs are copied in rounds. The copies of a round are synced together, and then each replaces its log by a
+//!    rename.
 //! 4. The renames are synced. The start goes on, and writes `state` without the note.
 //!
-//! A crash after any step leaves a folder that the next start finishes: each file has one format or the other, and those
-//! of format 1 are migrated then. A full disk ends the start with an error and leaves the same. Besides the folder, the
-//! disk needs room for one round.
+//! A crash after any step leaves a folder whose migration the next start finishes: each file has one format or the
+//! other, and those of format 1 are migrated then. A full disk makes the start fail with an error, and leaves the
+//! folder in such a state too. Besides the folder, the disk needs room for one round.
 //!
-//! Knows no event: the header of a record is made by a function from above ([`HeaderOf`]).
+//! Knows no event: the header of a record is made by a function that the caller provides ([`HeaderOf`]).
 
 use std::fs::File;
 use std::io;
@@ -34,15 +35,15 @@ use super::scan::{Ending, scan_version};
 use super::state::State;
 use super::{Header, KindCode, OpenError};
 
-/// Makes the header of a record from its event's frame.
+/// Makes the header of a record from the frame of its event.
 pub type HeaderOf = fn(&[u8]) -> Header;
 
 /// A round ends after this many logs or bytes.
 const ROUND_LOGS: usize = if cfg!(test) { 3 } else { 256 };
 const ROUND_BYTES: u64 = 64 << 20;
-/// Bytes that are read, and written, at once.
+/// Number of bytes that are read or written at once.
 const PIECE_BYTES: usize = 1 << 20;
-/// Interval of the log messages about the progress.
+/// Interval of the log messages about progress.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
 /// The extension of a log's copy.
 const COPY: &str = "migrated";
@@ -50,10 +51,10 @@ const DIRECTORY_COPY: &str = "directory.migrated";
 /// Bytes before the event's frame in a record of format 1.
 const OLD_FIELDS: usize = 24;
 
-/// Migrates the folder, if `last`, the state that it was left in, says or does not exclude that it has files of format 1.
+/// Migrates the folder if `last`, its last state, shows or does not exclude that it has files of format 1.
 ///
 /// # Errors
-/// A file cannot be read or written: nothing is lost, and the next start goes on.
+/// A file cannot be read or written. Nothing is lost, and the next start continues.
 pub(super) fn migrate(ground: &Ground, last: Option<&mut State>, header_of: HeaderOf) -> Result<(), OpenError> {
     if last.as_ref().is_some_and(|last| last.version == u32::from(VERSION) && !last.migrating) {
         return Ok(());
@@ -64,13 +65,13 @@ pub(super) fn migrate(ground: &Ground, last: Option<&mut State>, header_of: Head
     migration.run(last).map_err(|error| migration.failure(&error))
 }
 
-/// A migration that is under way.
+/// A migration in progress.
 struct Migration<'a> {
     ground: &'a Ground,
     header_of: HeaderOf,
-    /// The file that is worked on.
+    /// The file that is being migrated.
     at: PathBuf,
-    /// Logs migrated so far, and their bytes.
+    /// Number of logs migrated so far, and their bytes.
     done: usize,
     bytes: u64,
     began: Instant,
@@ -86,7 +87,7 @@ impl Migration<'_> {
             *last = marked;
         }
         let directory = self.directory()?;
-        // Like the entries of all calls, which are in memory too.
+        // The list fits into memory, as the entries of all calls do.
         let logs: Vec<PathBuf> =
             self.ground.folder.log_files().filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
         if known || directory {
@@ -95,7 +96,7 @@ impl Migration<'_> {
         let mut round = Vec::new();
         let copied = self.rounds(&logs, &mut round);
         if copied.is_err() {
-            // Copies that no rename has moved take room that others wait for.
+            // Copies that were not renamed take disk space that other writes need.
             for log in &round {
                 drop(std::fs::remove_file(copy_path(log)));
             }
@@ -104,14 +105,14 @@ impl Migration<'_> {
         if !known && !directory && self.done == 0 {
             return Ok(());
         }
-        // Those of an earlier start, too, which may have been killed after its last rename.
+        // Also syncs the renames of an earlier start, which may have been killed after the last one.
         self.ground.medium.sync_all(self.ground.folder.handle())?;
         let (logs, bytes, took) = (self.done, self.bytes, self.began.elapsed());
         tracing::info!(logs, bytes, ?took, "the journal is migrated from format {OLD_VERSION} to {VERSION}");
         Ok(())
     }
 
-    /// Copies the directory under a new file header; `true` if it had the old one.
+    /// Copies the directory under a new file header; returns true if it had the old one.
     fn directory(&mut self) -> io::Result<bool> {
         let Ground { folder, medium, .. } = self.ground;
         self.at = folder.path().join(directory::FILE);
@@ -130,7 +131,7 @@ impl Migration<'_> {
         Ok(true)
     }
 
-    /// Migrates the logs of format 1 among `logs`. `round` has those whose copies may be there when this returns.
+    /// Migrates the logs of format 1 among `logs`. On return, `round` contains the logs whose copies may exist.
     fn rounds<'p>(&mut self, logs: &'p [PathBuf], round: &mut Vec<&'p Path>) -> io::Result<()> {
         let mut bytes = 0;
         for log in logs {
@@ -150,7 +151,7 @@ impl Migration<'_> {
         self.finish_round(round, logs.len())
     }
 
-    /// Syncs the copies of a round, and puts each in the place of its log.
+    /// Syncs the copies of a round, and replaces each log by its copy.
     fn finish_round(&mut self, round: &mut Vec<&Path>, of: usize) -> io::Result<()> {
         if round.is_empty() {
             return Ok(());
@@ -169,7 +170,8 @@ impl Migration<'_> {
         Ok(())
     }
 
-    /// Writes a copy in the present format beside a log of format 1, and returns its bytes. `None` for any other file.
+    /// Writes a copy of a log of format 1 in the present format beside it, and returns the copy's size. `None` for any
+    /// other file.
     fn copy(&mut self, path: &Path) -> io::Result<Option<u64>> {
         let Ground { folder, medium, metrics } = self.ground;
         let old = folder.open_path(path)?;
@@ -207,16 +209,16 @@ impl Migration<'_> {
                 tracing::warn!(path = %path.display(), cut_bytes, reason, "the torn tail of a log is cut");
                 metrics.cut_tails.inc();
             }
-            // What cannot be read is kept as it is, so the log stays damaged at the same event.
+            // Unreadable data is copied unchanged, so the log stays damaged at the same event.
             Ending::Damaged(_) => written += self.append_rest(&old, contents.len, end, &copy, written)?,
         }
-        // A call whose entry is lost gets its time from its log.
+        // A call without an entry takes its time from its log.
         copy.set_modified(metadata.modified()?)?;
         self.bytes += written;
         Ok(Some(written))
     }
 
-    /// Copies the bytes of `old` from `from` up to `end` to `copy`, where they begin at `at`. Returns how many they are.
+    /// Copies the bytes of `old` from `from` to `end` to `copy` at the offset `at`. Returns their number.
     fn append_rest(&self, old: &File, from: u64, end: u64, copy: &File, at: u64) -> io::Result<u64> {
         let mut piece = vec![0; PIECE_BYTES.min((end - from) as usize)];
         let mut next = from;
@@ -229,7 +231,7 @@ impl Migration<'_> {
         Ok(end - from)
     }
 
-    /// Whether the file has the header of format 1. One whose first write was cut off is emptied.
+    /// Returns true if the file has the header of format 1. A file whose first write is incomplete is emptied.
     fn is_old(&self, file: &File, kind: Kind, end: u64) -> io::Result<bool> {
         match check_versioned_header(file, kind, OLD_VERSION, end)? {
             Opening::Good => Ok(true),
@@ -250,12 +252,12 @@ impl Migration<'_> {
     }
 }
 
-/// Where the copy of a log is.
+/// The path of a log's copy.
 fn copy_path(log: &Path) -> PathBuf {
     log.with_extension(COPY)
 }
 
-/// Reads a payload of format 1, which has no header; `None` where it cannot be one.
+/// Reads a payload of format 1, which has no header; `None` if it is invalid.
 fn decode(payload: &[u8]) -> Option<Stored> {
     let private = OLD_FIELDS + u32_at(payload, 20) as usize;
     (payload.len() >= private).then(|| Stored {

@@ -1,10 +1,12 @@
 //! The journal: the durable, ordered log of each call's events, and the directory of all calls.
 //!
-//! Knows no event: a record is a header, which it keeps without giving it a meaning, the bytes of a wire frame, and the
-//! bytes of its private fields. [`Store`] is the seam: nothing above knows which store is behind it, or when it answers.
+//! Knows no event: a record is a header, which the journal stores without interpreting it, the bytes of a wire frame,
+//! and the bytes of its private fields. All code above uses the trait [`Store`], and does not know which store
+//! implements it or when it answers.
 //!
-//! Order: `seq` is dense per call, from 1. `order` is the order of commits over all calls of this daemon, strictly
-//! rising, over restarts too, with holes; it is what a cursor of a `*` subscription names.
+//! Order: `seq` numbers the events of a call, from 1 without gaps. `order` numbers the commits of all calls of this
+//! daemon: it increases strictly, over restarts too, with gaps. The cursor of a subscription to all calls (`*`) names
+//! an `order`.
 
 mod answer;
 mod append;
@@ -52,25 +54,25 @@ pub use crate::types::directory::{CallState, Entry};
 pub use crate::types::header::{Header, KindCode};
 use crate::types::{CallId, Seq};
 
-/// What is to be appended: one event.
+/// One event to append.
 #[derive(Debug, Clone)]
 pub struct NewRecord {
-    /// What readers select the event by.
+    /// The header by which readers select the event.
     pub header: Header,
     /// The event's wire form, one JSON object without line breaks (see `protocol::event::encode`).
     pub frame: Bytes,
-    /// Private fields as JSON, or empty. Never goes out.
+    /// Private fields as JSON, or empty. They are never sent to clients.
     pub private: Bytes,
 }
 
-/// What was appended.
+/// An event that was appended.
 #[derive(Debug, Clone)]
 pub struct Record {
-    /// Position in the call, dense from 1.
+    /// Position in the call, from 1 without gaps.
     pub seq: Seq,
     /// Position among all commits of this daemon.
     pub order: u64,
-    /// What readers select the event by.
+    /// The header by which readers select the event.
     pub header: Header,
     /// The wire form.
     pub frame: Bytes,
@@ -78,65 +80,68 @@ pub struct Record {
     pub private: Bytes,
 }
 
-/// An append that is durable.
+/// A durable append.
 #[derive(Debug, Clone)]
 pub struct Commit {
-    /// The call's head now.
+    /// The call's head after it.
     pub head: Seq,
-    /// The records as they stand, shared with the journal's tail.
+    /// The records that were stored, shared with the journal's tail.
     pub records: Vec<Arc<Record>>,
 }
 
-/// Why the journal could not do it.
+/// Why the journal could not do an operation.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
-    /// Another writer was here: the head is not where the caller thought. The batch was not written.
+    /// Another writer has appended: the head is not the one that the caller named. The batch was not written.
     #[error("the journal's head of this call is {head}, not {after}")]
     Fenced {
-        /// The head now.
+        /// The present head.
         head: Seq,
-        /// What the caller named.
+        /// The head that the caller named.
         after: Seq,
     },
-    /// Disk full, I/O error, store away. Nothing of the batch will ever be read; trying again is right.
+    /// The disk is full, I/O failed, or the store is not reachable. No part of the batch will ever be read, and a retry
+    /// is right.
     #[error("the journal cannot write: {0}")]
     Unavailable(String),
-    /// The log is damaged at other than its torn end. What is before the damage stays readable.
+    /// The log is damaged elsewhere than at a torn end. Events before the damage stay readable.
     #[error("the journal of this call is damaged after event {after}: {message}")]
     Damaged {
         /// Last readable event.
         after: Seq,
-        /// What was found, where.
+        /// Which damage was found, and where.
         message: String,
     },
-    /// No such call (never was, erased, or past its retention).
+    /// The call does not exist: it never did, it was erased, or its retention is over.
     #[error("no such call in the journal")]
     UnknownCall,
-    /// The positions asked for have left retention.
+    /// The requested positions were deleted by retention.
     #[error("events up to {oldest} have left retention")]
     Gone {
-        /// Oldest that is still there.
+        /// Oldest position that still exists.
         oldest: Seq,
     },
 }
 
-/// The store of all calls: the log of each, and the directory (call -> what is known of it without its log).
+/// The store of all calls: the log of each, and the directory (for each call, what can be known without reading its
+/// log).
 ///
-/// An [`Answer`] may be there at once or take a while; callers must not rely on either. Answers about one call that are
-/// waited for one after the other are consistent: what one of them has shown, later ones contain.
+/// An [`Answer`] may be available at once or take a while; callers must not rely on either. Answers about one call that
+/// are awaited one after the other are consistent: a later one contains everything that an earlier one has shown.
 pub trait Store: Send + Sync {
-    /// Appends `batch` to `call`, atomically, if its head is `after` (0 for a new call). `entry` is the call's directory
-    /// entry if it changed; for a new call it must be given. An empty batch with an entry changes the entry alone.
+    /// Appends `batch` to `call`, atomically, if its head is `after` (0 for a new call). `entry` is the call's
+    /// directory entry if it changed; a new call needs one. An empty batch with an entry changes the entry alone.
     ///
-    /// `after` is the fence: of two writers of one call, one gets `Fenced`. Each writer has one append in flight. (If a new
-    /// writer appends while a batch of its predecessor is in flight, its append waits for the end of that one.)
+    /// `after` is the fence: of two writers of one call, one gets `Fenced`. Each writer has at most one append in
+    /// flight. (If a new writer appends while a batch of its predecessor is in flight, its append waits for the end of
+    /// that batch.)
     ///
-    /// The answer comes when the batch is durable and the tail has heard of it. The write itself has been handed over
+    /// The answer comes when the batch is durable and the tail has received it. The write itself has been started
     /// before this returns.
     fn append(&self, call: &CallId, after: Seq, batch: Vec<NewRecord>, entry: Option<Entry>) -> Answer<Commit>;
 
-    /// Records with `seq > after`, in order, at least one if there is one, at most about `max_bytes` of frames.
-    /// Empty = `after` is the head (or above it).
+    /// Records with `seq > after`, in order: at least one if there is one, otherwise at most about `max_bytes` of
+    /// frames. Empty if `after` is the head or above it.
     ///
     /// Errors: `UnknownCall`, `Gone`, `Damaged` (once the readable part ends at or before `after`), `Unavailable`.
     fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Answer<Vec<Arc<Record>>>;
@@ -144,53 +149,55 @@ pub trait Store: Send + Sync {
     /// The call's head. Errors as those of [`Store::read`].
     fn head(&self, call: &CallId) -> Answer<Seq>;
 
-    /// Calls with records of `order > after` and the first such `seq` of each: where a `*` cursor resumes.
+    /// Calls with records of `order > after` and the first such `seq` of each, to resume a subscription to all calls.
     fn since(&self, after: u64) -> Answer<Vec<(CallId, Seq)>>;
 
     /// The directory's entry of one call; `None` if there is no such call.
     fn entry(&self, call: &CallId) -> Answer<Option<Entry>>;
 
-    /// Calls in order of `call_id`, those after `after`, at most `limit`; with `state`, only such.
+    /// Calls in order of `call_id`, starting after `after`, at most `limit`; with `state`, only calls in that state.
     fn page(&self, state: Option<CallState>, after: Option<&CallId>, limit: usize) -> Answer<Vec<Entry>>;
 
     /// All open calls, with their entries. Cheap enough for 10,000.
     fn open_calls(&self) -> Answer<Vec<Entry>>;
 
-    /// How many calls are open, as far as this daemon knows.
+    /// Number of open calls, as far as this daemon knows.
     fn open_count(&self) -> usize;
 
-    /// Marks a call failed without an event (its log is damaged, so none can be appended). Without effect on a call that
-    /// does not exist or has failed already.
+    /// Marks a call as failed without an event (its log is damaged, so no event can be appended). Has no effect on a
+    /// call that does not exist or has failed already.
     fn mark_failed(&self, call: &CallId) -> Answer<()>;
 
-    /// Erases a call that is not open, log and entry, for good. `false` if there is none.
+    /// Erases the log and the entry of a call that is not open, permanently. Returns false if the call does not exist.
     fn erase(&self, call: &CallId) -> Answer<bool>;
 
-    /// All up to this `order` was announced: the tail has heard of it, and `read` returns it. For cursors that start now.
+    /// Everything up to this `order` was announced: the tail has received it, and `read` returns it. A cursor that
+    /// starts now has this value.
     fn order(&self) -> u64;
 
-    /// Names the journal's history as a whole: changes whenever open calls' epochs do. Part of a `*` cursor.
+    /// Identifies the history of the whole journal; it changes whenever the epochs of open calls do. Part of the cursor
+    /// of a subscription to all calls.
     fn generation(&self) -> u64;
 
-    /// Registers the listener that hears of every commit, in the order of `order` over all calls, once it is durable.
-    /// At most one.
+    /// Registers the listener that receives every commit of all calls, in the order of `order`, once it is durable. At
+    /// most one.
     fn set_tail(&self, tail: Arc<dyn Tail>);
 
-    /// Whether appends work now (`/readyz`).
+    /// Checks that appends work (`/readyz`).
     ///
     /// # Errors
     /// The last failure, until an append or a probe succeeds.
     fn health(&self) -> Result<(), JournalError>;
 
-    /// Makes all that was appended durable and marks the shutdown as clean. No append comes after it.
+    /// Makes everything that was appended durable, and marks the shutdown as clean. No append may follow.
     fn close(&self) -> Answer<()>;
 }
 
-/// Hears of commits. Called on a writer's or a sync thread: must not block, and must not call the journal.
+/// Receives commits. Called on a writer's or a sync thread, so it must not block and must not call the journal.
 pub trait Tail: Send + Sync {
-    /// `records` of `call` are durable. Calls of this come one after the other, in the order of `order`: a reader that has
-    /// seen all up to some `order` has missed nothing before it.
+    /// `records` of `call` are durable. These calls come one after the other, in the order of `order`: a reader that
+    /// has received everything up to some `order` has missed nothing before it.
     fn committed(&self, call: &CallId, records: &[Arc<Record>]);
-    /// The call's log is gone (erased or past its retention).
+    /// The call's log was deleted: the call was erased, or its retention is over.
     fn erased(&self, call: &CallId);
 }

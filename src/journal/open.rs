@@ -1,7 +1,7 @@
-//! Opening a journal: the folder, what the last run left, the directory; and what must change when events may be lost.
+//! Opens a journal: the folder, the state of the last run, the directory. Changes epochs if events may have been lost.
 //!
-//! A full disk is no reason not to open: what could not be written is written once there is room, and until then nothing
-//! is appended.
+//! A full disk does not prevent opening: what could not be written is written once there is space, and nothing is
+//! appended before.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,51 +22,47 @@ use super::state::{BLOCK, State, boot_id};
 use super::store::Shared;
 use crate::types::id::random_suffix;
 
-/// Calls that ended so long before the last one that ended were synced before the machine went down.
+/// A call that ended this long before the newest end was synced before the machine went down.
 const SYNCED_AFTER_MS: i64 = 60 * 60 * 1000;
 
 /// Why a journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The folder cannot be made or used.
+    /// The folder cannot be created or used.
     #[error("cannot {what} the journal's folder {dir}: {error} (storage.dir names it)", dir = dir.display())]
     Folder {
-        /// The folder.
         dir: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// Why not.
+        /// The system's error.
         error: io::Error,
     },
-    /// Another daemon has it.
+    /// Another daemon uses the journal.
     #[error(
         "the journal in {dir} is in use by another sidetone{owner}: stop it, or give this one another storage.dir",
         dir = dir.display()
     )]
     Locked {
-        /// The folder.
         dir: PathBuf,
-        /// ` (process N)`, if known.
+        /// ` (process N)`, or empty if unknown.
         owner: String,
     },
-    /// Its format is of another version.
+    /// The journal's format has an unknown version.
     #[error("the journal in {dir} cannot be used: {message}", dir = dir.display())]
     Version {
-        /// The folder.
         dir: PathBuf,
         /// Which version, and what to do.
         message: String,
     },
-    /// It has the format before this one, and could not be migrated as a whole.
+    /// The journal has the previous format, and not all of it could be migrated.
     #[error("{message}")]
     Migration {
-        /// Which file, why not, and what to do.
+        /// Which file, the error, and what to do.
         message: String,
     },
-    /// A file that it cannot do without is damaged.
+    /// A required file is damaged.
     #[error("{path} is damaged: {message}", path = path.display())]
     Damaged {
-        /// The file.
         path: PathBuf,
         /// What was found, and what to do.
         message: String,
@@ -74,17 +70,15 @@ pub enum OpenError {
     /// A file cannot be read.
     #[error("cannot read {path}: {error}", path = path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         error: io::Error,
     },
     /// A file cannot be written.
     #[error("cannot write to the journal in {dir}: {error}", dir = dir.display())]
     Write {
-        /// The folder.
         dir: PathBuf,
-        /// Why not.
+        /// The system's error.
         error: io::Error,
     },
     /// Threads cannot be started.
@@ -92,7 +86,7 @@ pub enum OpenError {
     Threads(io::Error),
 }
 
-/// What a store takes from the machine, for tests to replace, and from above.
+/// The medium and the clock that a store uses, which tests replace, and a function of the caller.
 pub(super) struct Surroundings {
     pub(super) boot_id: String,
     pub(super) medium: Arc<dyn Medium>,
@@ -106,7 +100,7 @@ impl Surroundings {
     }
 }
 
-/// Opens the journal; no thread is running yet.
+/// Opens the journal without starting a thread.
 pub(super) fn open_in(
     dir: &Path,
     config: &Config,
@@ -122,16 +116,16 @@ pub(super) fn open_in(
     let ground = Ground { folder, medium: around.medium, metrics };
     migrate(&ground, last.as_mut(), around.header_of)?;
     let mut found = read_directory(&ground).map_err(read)??;
-    // A file that ends between two lines does not show that there were more.
+    // If a file ends exactly between two lines, nothing in it shows that lines are missing.
     let whole = last.as_ref().is_some_and(|last| last.clean && last.directory_bytes.unwrap_or(0) <= found.bytes);
     if found.cut || found.damaged || !whole || found.table.calls.is_empty() {
         let adopted = adopt_strays(&ground, &mut found);
         found.changed |= adopted;
     }
 
-    // Without a state file, but with calls, this is a journal from somewhere else, or repaired.
+    // If there are calls but no state file, the journal was restored or repaired.
     let restored = last.is_none() && !found.table.calls.is_empty();
-    // A killed daemon leaves to the operating system what this run may call durable, or synced.
+    // Data of a killed daemon may not be synced, but this run may call it durable.
     let mut unsettled = last.as_ref().is_some_and(|last| !last.clean && last.durability == Durability::Process);
     let mut state = last.unwrap_or_else(|| State::fresh(config.durability));
     if restored {
@@ -160,12 +154,12 @@ pub(super) fn open_in(
         ground.medium.sync_all(ground.folder.handle()).map_err(write)?;
         unsettled = false;
     }
-    // The old directory counts until the new one is whole. The state comes last: a crash before it leaves all of the above
-    // to be done again.
+    // The old directory is valid until the new one is complete. The state is written last: after a crash before that,
+    // all of the above is done again.
     let full = match calls.mend(&ground.folder).and_then(|()| state.write(&ground)) {
         Ok(()) => None,
         Err(error) if is_full(&error) => {
-            // Nothing is reserved, so nothing is appended before the state is written.
+            // No order is reserved, so nothing is appended before the state is written.
             state.order = next;
             Some(error)
         }
@@ -180,14 +174,14 @@ pub(super) fn open_in(
     Ok(shared)
 }
 
-/// Gives open calls new epochs, and those that were over but lost the end of their logs. Returns how many.
+/// Gives new epochs to open calls, and to ended calls that lost the end of their logs. Returns their number.
 fn new_epochs(ground: &Ground, table: &mut Table) -> usize {
     let ended = |slot: &Slot| slot.entry.ended_at_ms.unwrap_or(0);
     let newest = table.calls.values().filter(|slot| !slot.open()).map(ended).max().unwrap_or(0);
     let mut changed = 0;
     for slot in table.calls.values_mut() {
         if slot.open() {
-            // What is known of its log is what is left of it.
+            // These values must be read from what remains of the log.
             (slot.head, slot.newest_order) = (0, 0);
         } else if ended(slot) >= newest.saturating_sub(SYNCED_AFTER_MS) {
             let (head, order) = last_record(ground, &slot.entry.call_id);

@@ -5,8 +5,9 @@
 //!           · [turn u64] · [analysis] · frame · private                                    (little-endian)
 //! ```
 //!
-//! `remaining` is how many records of the same batch follow: a batch whose last record (0) is not there never counted. The
-//! record's header is `kind`, `turn` (there if `marks` has bit 0) and `analysis` (bit 1). The journal gives them no meaning.
+//! `remaining` is the number of records of the same batch that follow: a batch without its last record (0) is
+//! incomplete and is not read. The record's header is `kind`, `turn` (there if `marks` has bit 0) and `analysis` (bit
+//! 1). The journal does not interpret them.
 
 use std::ops::Range;
 
@@ -20,14 +21,14 @@ use crate::types::TurnNo;
 const FIELDS: usize = 28;
 /// Bytes of a turn.
 const TURN: usize = 8;
-/// Most bytes of an event's frame and its private fields together.
+/// Maximum size of an event's frame and its private fields together, bytes.
 const MAX_CONTENT: usize = 64 << 20;
 const HAS_TURN: u8 = 1;
 const HAS_ANALYSIS: u8 = 1 << 1;
 
 const _: () = assert!(FIELDS + TURN + u16::MAX as usize + MAX_CONTENT <= MAX_PAYLOAD);
 
-/// A record as it lies in a payload.
+/// A record in the form of a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) seq: Seq,
@@ -35,11 +36,11 @@ pub(super) struct Stored {
     pub(super) remaining: u32,
     pub(super) kind: KindCode,
     pub(super) turn: Option<TurnNo>,
-    /// Where the name of the analysis is in the payload.
+    /// Range of the analysis name in the payload.
     pub(super) analysis: Option<Range<usize>>,
-    /// Where the event's frame is in the payload.
+    /// Range of the event's frame in the payload.
     pub(super) frame: Range<usize>,
-    /// Where the private fields are in the payload.
+    /// Range of the private fields in the payload.
     pub(super) private: Range<usize>,
 }
 
@@ -57,7 +58,7 @@ impl Stored {
     }
 }
 
-/// Where a record stands in its call's log, and in its batch.
+/// Position of a record in its call's log and in its batch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) seq: Seq,
@@ -65,7 +66,7 @@ pub(super) struct Place {
     pub(super) remaining: u32,
 }
 
-/// Says why `record` cannot be written at all, if it cannot.
+/// The reason why `record` is too large to be written, if it is.
 pub(super) fn oversize(record: &NewRecord) -> Option<String> {
     let bytes = record.frame.len() + record.private.len();
     if bytes > MAX_CONTENT {
@@ -115,7 +116,7 @@ pub(super) fn put(out: &mut Vec<u8>, place: Place, header: &Header, frame: &[u8]
     });
 }
 
-/// Reads a payload; `None` where it cannot be one.
+/// Reads a payload; `None` if it is invalid.
 pub(super) fn decode(payload: &[u8]) -> Option<Stored> {
     let fields = payload.get(..FIELDS)?;
     let (kind, marks) = (KindCode(fields[24]), fields[25]);

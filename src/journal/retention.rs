@@ -1,4 +1,4 @@
-//! Erasing what is over: by age, then by size.
+//! Erases ended calls: by age, then by size.
 //!
 //! An open call is never erased.
 
@@ -11,10 +11,9 @@ use super::store::Shared;
 use crate::types::CallId;
 
 impl Shared {
-    /// Erases calls that are past their retention, and the oldest ones of those that are over while all logs together
-    /// are too large.
+    /// Erases calls whose retention is over, and the oldest ended calls while all logs together are too large.
     pub(super) fn sweep(&self, now_ms: i64) {
-        // Two at once would both make the same room.
+        // Two sweeps at once would both free the same space.
         let _one = lock(&self.sweeping);
         self.ground.metrics.sweeps.inc();
         if let Some(retention) = self.config.retention {
@@ -28,7 +27,7 @@ impl Shared {
         if self.config.max_bytes > 0 {
             self.sweep_by_size(self.config.max_bytes);
         }
-        // Logs of calls that are over need not stay in memory.
+        // Logs of ended calls need not stay in memory.
         self.files.close_idle(&self.ground, |log| self.over_or_unknown(log), |log| self.retire(log));
     }
 
@@ -49,7 +48,7 @@ impl Shared {
         tracing::warn!(bytes, max_bytes, "the logs of open calls alone are over journal.max_bytes");
     }
 
-    /// Calls that are over, with the time of their end, oldest first.
+    /// Ended calls with the time of their end, oldest first.
     fn over(&self, wanted: impl Fn(i64) -> bool) -> Vec<(i64, CallId)> {
         let mut over: Vec<(i64, CallId)> = self.calls.all(|slots| {
             let over = slots.filter(|slot| !slot.open());
@@ -67,7 +66,7 @@ impl Shared {
         }
     }
 
-    /// Removes files below `calls` that belong to no call and that nobody wrote to for as long as calls are kept.
+    /// Removes files below `calls` that belong to no call and that were not written to for the retention period.
     fn sweep_strays(&self, now_ms: i64, retention: Duration) {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.max(0) as u64);
         for path in self.ground.folder.log_files() {

@@ -1,8 +1,9 @@
-//! Durability `"machine"`: rounds of syncing. All batches that wait are synced together, then announced.
+//! Durability `"machine"`: batches are synced in rounds (group commit). All batches that wait are synced together, then
+//! announced.
 //!
-//! A call has a file of its own, so a round syncs either file by file or the whole file system at once, whichever has
-//! taken less time lately: for one call that is its file (measured: 0.2 ms), for many the file system (10 calls 0.3 ms
-//! instead of 1.8, 100 calls 1.8 ms instead of 11), unless something else writes a lot there.
+//! Each call has a file of its own, so a round syncs either each file or the whole file system at once, whichever was
+//! faster recently. For one call that is its file (measured: 0.2 ms), for many the file system (10 calls 0.3 ms instead
+//! of 1.8, 100 calls 1.8 ms instead of 11), unless another program writes a lot there.
 
 use std::io;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::store::Shared;
 use super::sync::{sync_all, sync_log};
 use super::work::Unsynced;
 
-/// Syncs what arrives, until the end.
+/// Runs rounds until the store stops.
 pub(super) fn rounds(shared: &Shared) {
     let mut costs = Costs { file: 0.000_2, system: 0.000_3 };
     while let Some(round) = shared.work.round() {
@@ -27,17 +28,17 @@ pub(super) fn rounds(shared: &Shared) {
     }
 }
 
-/// A batch on its way through a round.
+/// A batch in a round.
 struct Waiting {
     batch: Unsynced,
     result: Result<(), JournalError>,
-    /// The directory has a line of it that is not synced yet.
+    /// Set if the directory has a line about the batch that is not synced yet.
     line: bool,
-    /// What the directory knew before.
+    /// The directory's entry before the batch.
     known: Option<Slot>,
 }
 
-/// Seconds that a sync took lately: of one file, of the file system.
+/// Recent duration of a sync in seconds: of one file, and of the file system.
 struct Costs {
     file: f64,
     system: f64,
@@ -49,13 +50,13 @@ impl Costs {
     }
 }
 
-/// Syncs the logs of a round, and with new calls their names and entries.
+/// Syncs the logs of a round; for new calls, also their names and entries.
 fn sync_logs(shared: &Shared, round: &mut [Waiting], costs: &mut Costs) {
-    // Of a new call the log, its name and its entry.
+    // For a new call, the log, its name and its entry must be synced.
     let files: usize = round.iter().map(|waiting| if waiting.batch.new { 3 } else { 1 }).sum();
     let one_by_one = files == 1 || costs.file * files as f64 <= costs.system;
     if one_by_one {
-        // What made the other way slow may be over.
+        // The reason why the other way was slow may have ended.
         costs.system *= 0.995;
         for waiting in round.iter_mut().filter(|waiting| waiting.batch.written()) {
             let started = Instant::now();
@@ -82,7 +83,7 @@ fn sync_logs(shared: &Shared, round: &mut [Waiting], costs: &mut Costs) {
     }
 }
 
-/// Sets the entries that change with batches of a round, and syncs them.
+/// Stores the entries that change with the batches of a round, and syncs them.
 fn set_entries(shared: &Shared, round: &mut [Waiting]) {
     for waiting in round.iter_mut().filter(|waiting| waiting.result.is_ok()) {
         let Some(entry) = waiting.batch.entry.take() else { continue };
@@ -113,12 +114,12 @@ impl Waiting {
         }
     }
 
-    /// Announces the batch, or takes it back.
+    /// Announces the batch, or undoes it.
     fn settle(self, shared: &Shared) {
         let Unsynced { ticket, durable, before, .. } = self.batch;
         let Err(failure) = self.result else {
             shared.health.works();
-            // Somebody waits for every batch here, so there is nothing to be told.
+            // Every batch here has a waiting caller, so there is no result to return.
             drop(ticket.durable(durable));
             return;
         };
@@ -132,7 +133,7 @@ impl Waiting {
         }
         shared.take_back(&durable.log, &mut content, before);
         drop(content);
-        // Some of it may have been synced before the rest failed: that it is gone must be, too.
+        // A part of the batch may have been synced before the failure, so its removal must be synced too.
         if let Err(error) = sync_log(shared, &durable.log) {
             shared.failed("sync", &error);
         }

@@ -1,6 +1,6 @@
-//! Reading a call's log: whole, to know what is in it; from a position; and backwards from its end.
+//! Reads a call's log: completely, to find out what it contains; from a position; and backwards from its end.
 //!
-//! Knows no lock and no store: files and bytes in, facts out.
+//! Knows no lock and no store: only files and bytes.
 
 use std::fs::File;
 use std::io;
@@ -16,32 +16,32 @@ use super::frame::{
 use super::record::{Stored, decode};
 use super::{Record, Seq};
 
-/// Bytes of log between two marks.
+/// Distance between two marks in a log, bytes.
 const STRIDE: u64 = 32 << 10;
-/// How much is read at once from the end of a file.
+/// Number of bytes that are read at once from the end of a file.
 const TAIL_CHUNK: u64 = 4 << 10;
 
-/// Where a record begins.
+/// The position of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) seq: Seq,
     pub(super) at: u64,
 }
 
-/// Some of a log's records, the first among them, at least one in [`STRIDE`] bytes (or one a record, where they are
-/// longer): in order.
+/// Positions of some of a log's records, in order: of the first, and of at least one in each [`STRIDE`] bytes (of every
+/// record that is longer).
 #[derive(Debug, Clone, Default)]
 pub(super) struct Marks(Vec<Mark>);
 
 impl Marks {
-    /// Notes a record, if it is far enough behind the last one noted.
+    /// Adds the position of a record if it is far enough from the last one.
     pub(super) fn note(&mut self, mark: Mark) {
         if self.0.last().is_none_or(|last| mark.at - last.at >= STRIDE) {
             self.0.push(mark);
         }
     }
 
-    /// Forgets the records behind `head`.
+    /// Removes the marks of records after `head`.
     pub(super) fn cut(&mut self, head: Seq) {
         self.0.truncate(self.0.partition_point(|mark| mark.seq <= head));
     }
@@ -56,21 +56,21 @@ impl Marks {
 /// How a log ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// With a whole batch.
+    /// It ends with a complete batch.
     Clean,
-    /// With a write that did not get there whole.
+    /// It ends with an incomplete write.
     Torn(&'static str),
-    /// With something unreadable, and maybe more behind it.
+    /// It ends with unreadable data, after which more records may follow.
     Damaged(String),
 }
 
-/// What is in a log.
+/// The contents of a log.
 #[derive(Debug)]
 pub(super) struct Contents {
-    /// Bytes up to the end of the last whole batch.
+    /// Length up to the end of the last complete batch, bytes.
     pub(super) len: u64,
     pub(super) head: Seq,
-    /// Of the last record; 0 without any.
+    /// The order of the last record; 0 if there is none.
     pub(super) order: u64,
     pub(super) marks: Marks,
     pub(super) ending: Ending,
@@ -81,7 +81,7 @@ pub(super) fn scan(file: &File, end: u64) -> io::Result<Contents> {
     scan_version(file, end, VERSION, decode)
 }
 
-/// The same for a log of another version, whose payloads `decode` reads.
+/// As [`scan`], for a log of another version, whose payloads `decode` reads.
 pub(super) fn scan_version(
     file: &File,
     end: u64,
@@ -108,7 +108,7 @@ pub(super) fn scan_version(
         }
     }
     let mut scanner = Scanner::new(file, contents.len, end);
-    // The last record read; `contents` stands at the last whole batch.
+    // Values of the last record read; `contents` holds those of the last complete batch.
     let (mut seq, mut order, mut remaining) = (0, 0, 0);
     loop {
         let (at, stored) = match scanner.next()? {
@@ -149,10 +149,10 @@ pub(super) fn scan_version(
     Ok(contents)
 }
 
-/// What [`records`] found.
+/// Result of [`records`].
 pub(super) struct Batch {
     pub(super) records: Vec<Arc<Record>>,
-    /// Why it stopped before it had all that was asked for.
+    /// Why it stopped before all requested records were read.
     pub(super) damage: Option<String>,
 }
 
@@ -161,7 +161,8 @@ pub(super) struct Batch {
 pub(super) fn records(file: &File, mark: Mark, end: u64, after: Seq, head: Seq, max_bytes: usize) -> io::Result<Batch> {
     let mut batch = Batch { records: Vec::new(), damage: None };
     let (mut at, mut expected, mut taken) = (mark.at, mark.seq, 0);
-    // From a mark to the record wanted is a stride at most; a record that does not fit is read again with what follows.
+    // The distance from a mark to the requested record is at most one stride. A record that does not fit is read again
+    // together with what follows.
     let mut want = (max_bytes as u64).saturating_add(STRIDE);
     while expected <= head && (taken < max_bytes || batch.records.is_empty()) {
         let size = want.min(end - at) as usize;
@@ -194,7 +195,7 @@ pub(super) fn records(file: &File, mark: Mark, end: u64, after: Seq, head: Seq, 
             used += size;
             expected += 1;
         }
-        // All there is was looked at, or what was there before is no longer.
+        // We reached the recorded end without a whole record: the file is truncated.
         if used == 0 && (size as u64 == end - at || chunk.len() < size) {
             batch.damage = Some(format!("the file ends at byte {end}, before event {expected}"));
             return Ok(batch);
@@ -204,7 +205,7 @@ pub(super) fn records(file: &File, mark: Mark, end: u64, after: Seq, head: Seq, 
     Ok(batch)
 }
 
-/// `size` bytes from `at`, or as many as there are: behind what readers may see, a file may shrink.
+/// The `size` bytes from `at`, or as many as exist: after the visible part, a file may shrink.
 fn read_up_to(file: &File, at: u64, size: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; size];
     let mut got = 0;
@@ -220,12 +221,12 @@ fn read_up_to(file: &File, at: u64, size: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Reads a log backwards. Frames that do not check out end it: only a whole scan can say why.
+/// Reads a log backwards. Stops at an invalid frame: only a complete scan can say what is wrong.
 pub(super) struct Backwards<'f> {
     file: &'f File,
-    /// End of the frame to be read next.
+    /// End of the frame that is read next.
     end: u64,
-    /// Bytes before `base + buffer.len()`, from `base` on.
+    /// The bytes from `base` on, already read.
     buffer: Vec<u8>,
     base: u64,
 }
@@ -235,12 +236,12 @@ impl<'f> Backwards<'f> {
         Self { file, end, buffer: Vec::new(), base: end }
     }
 
-    /// The record before, or `None` at the beginning or where none checks out.
+    /// The record before, or `None` at the beginning or if that record is invalid.
     pub(super) fn next(&mut self) -> io::Result<Option<Stored>> {
         Ok(self.frame()?.and_then(|frame| decode(&frame[HEADER..frame.len() - TRAILER])))
     }
 
-    /// Where the record that came last begins.
+    /// Offset of the record that was returned last.
     pub(super) fn position(&self) -> u64 {
         self.end
     }
@@ -265,7 +266,7 @@ impl<'f> Backwards<'f> {
         Ok(Some(&self.buffer[start..start + size as usize]))
     }
 
-    /// The `size` bytes before `end`; they are there.
+    /// The `size` bytes before `end`, which must exist.
     fn bytes(&mut self, size: u64) -> io::Result<&[u8]> {
         if self.end - size < self.base {
             self.buffer.truncate((self.end - self.base) as usize);

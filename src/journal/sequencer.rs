@@ -1,9 +1,9 @@
-//! Numbers commits over all calls, and announces them in that order.
+//! Numbers the commits of all calls, and announces them in that order.
 //!
-//! A batch gets its `order` before it is written, and batches of different calls become durable in any order. Were they
-//! announced as they come, a reader whose cursor says 6 could have missed 5 for good. So a batch is announced (made
-//! visible, told to the tail, its future resolved) once all before it are announced or have failed. Does not know how
-//! anything is written.
+//! A batch gets its `order` before it is written, and batches of different calls become durable in any order. If they
+//! were announced as they become durable, a reader with a cursor of 6 could miss 5 for ever. So a batch is announced
+//! (made visible, passed to the tail, its future resolved) only once all earlier ones are announced or have failed.
+//! Does not know how anything is written.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,14 +15,14 @@ use super::locks::lock;
 use super::log::Log;
 use super::{Commit, JournalError, Tail};
 
-/// What an append resolves to.
+/// The result of an append.
 pub(super) type Committed = Result<Commit, JournalError>;
 
-/// Orders reserved beyond `limit` need the state file first.
+/// No more reserved orders: `limit` must be raised in the state file first.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Exhausted;
 
-/// Hands out orders and keeps their order.
+/// Assigns orders and announces commits in that order.
 pub(super) struct Sequencer {
     line: Mutex<Line>,
     moved: Condvar,
@@ -31,15 +31,15 @@ pub(super) struct Sequencer {
 }
 
 struct Line {
-    /// The order to be handed out next.
+    /// The next order to assign.
     next: u64,
-    /// Orders below it are reserved by the state file.
+    /// The state file has reserved all orders below this.
     limit: u64,
     /// Number of the first batch in `batches`.
     first: u64,
     /// Numbered batches not announced yet, oldest first: at most one of each call.
     batches: VecDeque<Waiting>,
-    /// Threads in [`Sequencer::wait_for`].
+    /// Number of threads in [`Sequencer::wait_for`].
     waiters: usize,
 }
 
@@ -54,27 +54,28 @@ enum Outcome {
     Failed,
 }
 
-/// A batch that may be announced.
+/// A batch that is durable and can be announced.
 pub(super) struct Durable {
     pub(super) log: Arc<Log>,
     pub(super) commit: Commit,
-    /// Who waits for it; `None` where the caller is told directly.
+    /// The channel to the waiting caller; `None` if the caller gets the result directly.
     pub(super) answer: Option<oneshot::Sender<Committed>>,
 }
 
-/// The place of a batch in the line. Dropped without [`Ticket::durable`], the batch has failed and others go on.
+/// A batch's place in the sequence. If it is dropped without [`Ticket::durable`], the batch has failed and later ones
+/// are announced without it.
 pub(super) struct Ticket {
     sequencer: Arc<Sequencer>,
     number: u64,
     /// Order of the batch's first record.
     pub(super) first_order: u64,
-    /// Order of its last.
+    /// Order of the batch's last record.
     pub(super) last_order: u64,
     settled: bool,
 }
 
 impl Sequencer {
-    /// Orders from `next` on, of which those below `limit` may be handed out.
+    /// Assigns orders from `next` on, of which those below `limit` are reserved.
     pub(super) fn new(next: u64, limit: u64) -> Arc<Self> {
         let line = Line { next, limit, first: 0, batches: VecDeque::new(), waiters: 0 };
         Arc::new(Self {
@@ -97,12 +98,12 @@ impl Sequencer {
         self.tail.get()
     }
 
-    /// All up to this order was announced or has failed.
+    /// Everything up to this order was announced or has failed.
     pub(super) fn announced(&self) -> u64 {
         self.announced.load(Ordering::Acquire)
     }
 
-    /// A place in the line for a batch of `count` records.
+    /// Assigns the orders of a batch of `count` records.
     pub(super) fn reserve(self: &Arc<Self>, count: u64) -> Result<Ticket, Exhausted> {
         let mut line = lock(&self.line);
         if line.next + count > line.limit {
@@ -116,19 +117,19 @@ impl Sequencer {
         Ok(Ticket { sequencer: Arc::clone(self), number, first_order, last_order, settled: false })
     }
 
-    /// How many orders are left to be handed out.
+    /// Number of reserved orders that are left.
     pub(super) fn left(&self) -> u64 {
         let line = lock(&self.line);
         line.limit - line.next
     }
 
-    /// The state file has reserved all below `limit`.
+    /// Records that the state file has reserved all orders below `limit`.
     pub(super) fn extend(&self, limit: u64) {
         let mut line = lock(&self.line);
         line.limit = line.limit.max(limit);
     }
 
-    /// Returns once all up to `order` was announced or has failed.
+    /// Waits until everything up to `order` was announced or has failed.
     pub(super) fn wait_for(&self, order: u64) {
         let mut line = lock(&self.line);
         while self.announced() < order {
@@ -138,8 +139,8 @@ impl Sequencer {
         }
     }
 
-    /// Settles a batch, and announces all that may be now. Returns the commit where nobody else is to be told of it
-    /// and it was announced at once, or else the receiver that will be.
+    /// Records the outcome of a batch, and announces all batches that can be announced now. Returns the commit if it
+    /// was announced at once and nobody waits for it on a channel; otherwise the receiver that will get it.
     fn settle(&self, number: u64, outcome: Outcome) -> Option<Result<Commit, oneshot::Receiver<Committed>>> {
         let mut line = lock(&self.line);
         let place = (number - line.first) as usize;
@@ -177,12 +178,12 @@ impl Sequencer {
         if let Some(tail) = self.tail.get() {
             tail.committed(&log.call, &commit.records);
         }
-        // Before the answer: whoever has that finds the batch among what was announced.
+        // Stored before the answer is sent, so that its receiver finds the batch among the announced ones.
         self.announced.store(last_order, Ordering::Release);
         match answer {
             None => Some(commit),
             Some(answer) => {
-                // The caller may have gone; the batch stands all the same.
+                // The caller may be gone; the batch is committed in any case.
                 drop(answer.send(Ok(commit)));
                 None
             }
@@ -191,8 +192,8 @@ impl Sequencer {
 }
 
 impl Ticket {
-    /// The batch is durable. Returns its commit if nobody waits for it elsewhere and its turn was now, or the receiver
-    /// of it, if its turn is not yet.
+    /// Marks the batch as durable. Returns its commit if it was announced at once and nobody waits for it on a channel;
+    /// otherwise the receiver that will get it.
     pub(super) fn durable(mut self, durable: Durable) -> Option<Result<Commit, oneshot::Receiver<Committed>>> {
         self.settled = true;
         self.sequencer.settle(self.number, Outcome::Durable(durable))

@@ -1,7 +1,7 @@
-//! What the directory keeps of a call, and what changes of it. A line about a call that the directory knows holds what
-//! changed alone, so that a call with many streams does not write all of them each time.
+//! The directory's data about a call, and its changes. A line about a known call contains only what changed, so that a
+//! call with many streams does not write all of them each time.
 //!
-//! A change says what holds from now on, not what is added: said twice, it is the same. Does not know files.
+//! A change contains new values, not differences, so applying it twice gives the same result. Does not know files.
 
 use std::collections::BTreeMap;
 
@@ -11,15 +11,15 @@ use serde_json::Value;
 use super::{CallState, Entry, Seq};
 use crate::types::{CallId, JsonMap};
 
-/// An entry, and what only the journal wants to know of a call that is over.
+/// An entry, and further data about an ended call that only the journal uses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Slot {
-    /// What the callers know.
+    /// The entry that callers get.
     pub(super) entry: Entry,
-    /// No record of the call has a higher order; 0 = not known, see the log.
+    /// No record of the call has a higher order; 0 = unknown, read the log.
     #[serde(default)]
     pub(super) newest_order: u64,
-    /// The log's head when the call was over.
+    /// The log's head when the call ended.
     #[serde(default)]
     pub(super) head: Seq,
 }
@@ -30,10 +30,9 @@ impl Slot {
     }
 }
 
-/// What is new in an entry; what is absent stays as it was.
+/// The changed members of an entry; absent ones are unchanged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Change {
-    /// Of which call.
     pub(super) call: CallId,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     epoch: Option<String>,
@@ -53,12 +52,12 @@ pub(super) struct Change {
     connections: BTreeMap<String, u64>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     positions: BTreeMap<String, Value>,
-    /// Streams that have no position any more.
+    /// Streams whose position is removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     settled: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     outline: Option<Box<str>>,
-    /// 0: no timer any more.
+    /// 0 removes the timer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     due_at_ms: Option<i64>,
     newest_order: u64,
@@ -66,7 +65,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// What makes `new` of `old`, an entry of the same call. `None` where a change cannot say it.
+    /// The change that turns `old` into `new`, an entry of the same call. `None` if a change cannot express it.
     pub(super) fn between(old: &Slot, new: &Slot) -> Option<Self> {
         let (before, after) = (&old.entry, &new.entry);
         let reopened = before.ended_at_ms.is_some() && after.ended_at_ms.is_none();
@@ -95,7 +94,7 @@ impl Change {
         })
     }
 
-    /// Makes it so.
+    /// Applies the change.
     pub(super) fn apply(self, slot: &mut Slot) {
         let entry = &mut slot.entry;
         entry.epoch = self.epoch.unwrap_or_else(|| std::mem::take(&mut entry.epoch));
@@ -118,7 +117,7 @@ impl Change {
     }
 }
 
-/// The pairs of `new` that `old` has not.
+/// The pairs of `new` that `old` does not have.
 fn changed<T: Clone + PartialEq>(old: &BTreeMap<String, T>, new: &BTreeMap<String, T>) -> BTreeMap<String, T> {
     let differs = |(key, value): &(&String, &T)| old.get(*key) != Some(*value);
     new.iter().filter(differs).map(|(key, value)| (key.clone(), value.clone())).collect()

@@ -1,7 +1,8 @@
-//! `state`: what one run of the daemon tells the next, in one small JSON file that is replaced whole.
+//! `state`: data that one run of the daemon leaves for the next, in one small JSON file that is always replaced as a
+//! whole.
 //!
-//! Knows no call. Without the file the journal counts as restored from somewhere else: delete it after putting a backup
-//! in place, so that open calls get new epochs.
+//! Knows no call. Without the file, the journal counts as restored: delete the file after restoring a backup, so that
+//! open calls get new epochs.
 
 use std::io;
 
@@ -13,10 +14,10 @@ use super::folder::Folder;
 use super::frame::{OLD_VERSION, VERSION, version_message};
 use super::log::Ground;
 
-/// How many orders are reserved at once; few in tests, so that they get to the end of it.
+/// Number of orders that are reserved at once. It is small in tests, so that they use up a block.
 pub(super) const BLOCK: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
 
-/// No journal comes to more: at a million events a second that takes three centuries.
+/// Upper bound of orders: at a million events per second it is reached after three centuries.
 const MAX_ORDER: u64 = 1 << 53;
 const FILE: &str = "state";
 const DRAFT: &str = "state.new";
@@ -26,28 +27,29 @@ const DRAFT: &str = "state.new";
 pub(super) struct State {
     /// Version of the whole folder's format.
     pub(super) version: u32,
-    /// Some of the folder's files may have the version before.
+    /// Set if some of the folder's files may have the previous version.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) migrating: bool,
-    /// The machine's boot when it was written; empty where the system does not tell.
+    /// Id of the machine's boot when the file was written; empty if the system has none.
     pub(super) boot_id: String,
-    /// The daemon shut down, and synced everything before.
+    /// Set if the daemon shut down and synced everything.
     pub(super) clean: bool,
     /// What an acknowledged event of this run survives.
     pub(super) durability: Durability,
-    /// Names the journal's history.
+    /// Identifies the journal's history.
     pub(super) generation: u64,
-    /// No order at or above it was handed out.
+    /// Upper bound of the orders that were assigned.
     pub(super) order: u64,
-    /// Bytes of the directory when the daemon shut down.
+    /// Size of the directory when the daemon shut down, bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) directory_bytes: Option<u64>,
 }
 
 impl State {
-    /// That of a journal that never was.
+    /// The state of a new journal.
     pub(super) fn fresh(durability: Durability) -> Self {
-        // Random, so that a cursor of an earlier journal in the same place does not fit; room to count up in 2^53.
+        // Random, so that a cursor of an earlier journal in the same folder does not match. Leaves room for increments
+        // up to 2^53.
         let generation = u64::from(rand::random::<u32>()) << 16 | 1;
         Self {
             version: VERSION.into(),
@@ -61,7 +63,7 @@ impl State {
         }
     }
 
-    /// Reads the file, if it is there: one of this version, or of the version before.
+    /// Reads the file if it exists; accepts this version and the previous one.
     pub(super) fn read(folder: &Folder) -> Result<Option<Self>, OpenError> {
         let path = folder.path().join(FILE);
         let text = match std::fs::read(&path) {
@@ -91,7 +93,7 @@ impl State {
         Ok(Some(state))
     }
 
-    /// Replaces the file, and makes that survive the loss of power.
+    /// Replaces the file, and syncs that.
     pub(super) fn write(&self, ground: &Ground) -> io::Result<()> {
         let mut text = serde_json::to_vec(self)?;
         text.push(b'\n');
@@ -101,15 +103,15 @@ impl State {
         ground.folder.rename(DRAFT, FILE)
     }
 
-    /// Whether what the last run acknowledged may have been lost: the machine went down without the daemon having shut
-    /// down, and syncing was left to the background. A system that does not tell its boots may have.
+    /// Returns true if events that the last run acknowledged may be lost: the machine went down before the daemon had
+    /// shut down, and syncs were done in the background. Also true if the system has no boot id.
     pub(super) fn may_have_lost(&self, boot_id: &str) -> bool {
         let rebooted = self.boot_id.is_empty() || self.boot_id != boot_id;
         self.durability == Durability::Process && !self.clean && rebooted
     }
 }
 
-/// The machine's present boot; empty where the system does not tell.
+/// Id of the machine's present boot; empty if the system has none.
 pub(super) fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned()).unwrap_or_default()
 }

@@ -1,8 +1,8 @@
-//! The embedded store: appends inline on the caller's thread, reads from files.
+//! The embedded store: appends on the caller's thread, reads from files.
 //!
-//! Locks, in the order in which they may be taken: a log's content, the directory, the sequencer; the file cache and
-//! the shards of the map come last. While a log's content is locked, another log's is only tried. Does not know what an
-//! event is, and starts no thread (see `sync`).
+//! Locks, in the order in which they may be taken: a log's content, the directory, the sequencer; last the file cache
+//! and the shards of the map. While a log's content is locked, another log's content may only be tried. Does not know
+//! what an event is, and starts no thread (see `sync`).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -28,7 +28,7 @@ use crate::types::CallId;
 
 const SHARDS: usize = 64;
 
-/// What the store's threads and its callers share.
+/// State that the store's threads and its callers share.
 pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) ground: Ground,
@@ -39,9 +39,9 @@ pub(super) struct Shared {
     pub(super) health: Health,
     pub(super) work: Work,
     pub(super) closed: AtomicBool,
-    /// What an earlier run wrote may not survive the loss of power yet.
+    /// Set if data of an earlier run may not survive a power loss yet.
     pub(super) unsettled: AtomicBool,
-    /// Held while calls are erased that are past their retention.
+    /// Locked while calls are erased whose retention is over.
     pub(super) sweeping: Mutex<()>,
     logs: [Mutex<HashMap<CallId, Arc<Log>>>; SHARDS],
 }
@@ -76,7 +76,7 @@ impl Shared {
         lock(&self.logs[usize::from(shard(call)) % SHARDS])
     }
 
-    /// The log of a call that the directory knows, or with `new` is about to; made if it was not touched yet.
+    /// The log of a call that the directory knows, or of a new one if `new`. Created if it was not used yet.
     pub(super) fn find(&self, call: &CallId, new: bool) -> Option<Arc<Log>> {
         if let Some(log) = self.shard(call).get(call) {
             return Some(Arc::clone(log));
@@ -89,7 +89,8 @@ impl Shared {
         Some(Arc::clone(self.shard(call).entry(call.clone()).or_insert(log)))
     }
 
-    /// Whether a short read of the call's log takes microseconds: the log was read whole before, or there is none.
+    /// Returns true if a short read of the call's log takes microseconds: the log was read completely before, or does
+    /// not exist.
     pub(super) fn is_at_hand(&self, call: &CallId) -> bool {
         let log = self.shard(call).get(call).map(Arc::clone);
         match log {
@@ -98,8 +99,8 @@ impl Shared {
         }
     }
 
-    /// Whether a log may be forgotten until it is touched again; if so, it is. The caller has its content locked, and
-    /// marks it retired.
+    /// Removes a log from memory if nothing about it must be remembered; returns true if it was removed. The caller has
+    /// locked its content and marks it as retired.
     pub(super) fn retire(&self, log: &Log) -> bool {
         let over = self.over_or_unknown(log);
         if over {
@@ -108,17 +109,17 @@ impl Shared {
         over
     }
 
-    /// Whether a log grows no more, as far as the directory knows.
+    /// Returns true if a log does not grow any more, as far as the directory knows.
     pub(super) fn over_or_unknown(&self, log: &Log) -> bool {
         self.calls.with(&log.call, |slot| !slot.open()).unwrap_or(true)
     }
 
-    /// A log's file was opened, and its content is still locked.
+    /// Records that a log's file was opened; its content is still locked.
     pub(super) fn opened(&self, log: &Arc<Log>) {
         self.files.opened(log, &self.ground, |log| self.retire(log));
     }
 
-    /// Reads a log whose content is locked, unless that was done.
+    /// Reads a log whose content is locked, unless it was loaded.
     pub(super) fn load(&self, log: &Arc<Log>, content: &mut Content) -> Result<(), JournalError> {
         if content.loaded {
             return Ok(());
@@ -133,15 +134,15 @@ impl Shared {
         Ok(())
     }
 
-    /// The directory knows a call of which the log has nothing.
+    /// Handles a call whose log is missing although the directory knows it.
     fn missing(&self, log: &Arc<Log>, content: &mut Content) {
         let Some((known, open)) = self.calls.with(&log.call, |slot| (slot.head, slot.open())) else { return };
         if known == 0 && open {
-            // A crash came between the entry and the first event: the call never was.
+            // The daemon crashed between writing the entry and the first event, so the call has no events.
             tracing::info!(call_id = %log.call, "an entry without an event is forgotten");
             self.erase_log(log, content);
         } else if !open && content.file.is_none() {
-            // Erased, but the disk was too full to say so.
+            // The call was erased, but the disk was too full to record that.
             tracing::warn!(call_id = %log.call, "the log of a call that is over is gone; the call is forgotten");
             self.erase_log(log, content);
         } else {
@@ -149,13 +150,13 @@ impl Shared {
         }
     }
 
-    /// Erases a log and its entry, for good; its content is locked.
+    /// Erases a log and its entry permanently; its content is locked.
     pub(super) fn erase_log(&self, log: &Arc<Log>, content: &mut Content) {
         content.retired = true;
         content.close_file(&self.ground);
         self.files.forget(log);
-        // The entry first: a log without an entry is swept some time, an entry without a log would look like a call.
-        // But on a full disk it is the log that makes room.
+        // The entry is removed first: a log without an entry is removed later by a sweep, but an entry without a log
+        // would look like a call. On a full disk, deleting the log frees the space.
         let noted = self.calls.remove(&log.call);
         if let Err(error) = self.ground.folder.remove_log(&log.call) {
             self.failed("erase a call", &error);
@@ -168,7 +169,7 @@ impl Shared {
         self.shard(&log.call).remove(&log.call);
     }
 
-    /// Notes a failed write or sync, for `health` and the caller.
+    /// Records a failed write or sync for `health`, and returns the error for the caller.
     pub(super) fn failed(&self, what: &str, error: &io::Error) -> JournalError {
         self.ground.metrics.failures.inc();
         let message = format!("cannot {what} in {}: {error}", self.ground.folder.path().display());
@@ -181,7 +182,8 @@ impl Shared {
         JournalError::Unavailable(format!("cannot read in {}: {error}", self.ground.folder.path().display()))
     }
 
-    /// Reserves `count` orders, and another block. Nothing is appended before the directory is as this run found it.
+    /// Reserves `count` orders and a further block. Fails until the directory's file is complete, so that nothing is
+    /// appended before.
     pub(super) fn reserve_block(&self, count: u64) -> io::Result<()> {
         self.calls.mend(&self.ground.folder)?;
         let mut state = lock(&self.state);
@@ -212,7 +214,7 @@ impl Shared {
             };
             let file = self.file(&log, &mut content)?;
             let end = content.end.len;
-            // What readers may see never changes: it is read without the lock.
+            // Visible records never change, so they are read without the lock.
             drop(content);
             let found = records(&file, mark, end, after, head, max_bytes).map_err(|error| self.unreadable(&error))?;
             if let Some(message) = found.damage {
@@ -227,7 +229,7 @@ impl Shared {
         }
     }
 
-    /// The file of a log that has one.
+    /// The file of a log.
     pub(super) fn file(&self, log: &Arc<Log>, content: &mut Content) -> Result<Arc<File>, JournalError> {
         let found = content.open_file(&log.call, &self.ground).map_err(|error| self.unreadable(&error))?;
         let Some((file, opened)) = found else {
@@ -298,7 +300,7 @@ impl Shared {
             slot.entry.state = CallState::Failed;
             slot.entry.ended_at_ms = Some(unix_ms());
             slot.entry.open_streams = 0;
-            // A file that cannot be read at all has nothing that a cursor could resume at.
+            // A file that cannot be read at all has no event from which a cursor could resume.
             let loaded = self.load(&log, &mut content);
             if content.retired {
                 return;

@@ -1,4 +1,5 @@
-//! Making what was written survive the loss of power: one log, those that were written lately, or everything at once.
+//! Syncs written data, so that it survives a power loss: one log, the logs that were written recently, or everything at
+//! once.
 //!
 //! Starts no thread.
 
@@ -11,13 +12,13 @@ use super::locks::lock;
 use super::log::Log;
 use super::store::Shared;
 
-/// More logs than these are synced at once, with their file system.
+/// If more logs than this must be synced, the whole file system is synced at once.
 const MANY: usize = 8;
 
-/// Syncs what was written in the background. What fails is tried again the next time.
+/// Syncs what was written in the background. A failed sync is tried again the next time.
 pub(super) fn sync_dirty(shared: &Shared) -> bool {
     let mut logs = std::mem::take(&mut *lock(&shared.work.dirty));
-    // Before they are synced: what is written during the sync needs another one.
+    // Marked before the sync, because data that is written during the sync needs another one.
     logs.iter().for_each(|log| log.syncing());
     let result = if logs.len() > MANY || shared.unsettled.load(Ordering::Acquire) {
         let synced = sync_all(shared, logs.iter());
@@ -44,7 +45,7 @@ pub(super) fn sync_dirty(shared: &Shared) -> bool {
     }
 }
 
-/// Syncs everything that was written to the journal's file system, these logs and their names among it.
+/// Syncs everything that was written to the journal's file system, including these logs and their names.
 pub(super) fn sync_all<'l>(shared: &Shared, logs: impl Iterator<Item = &'l Arc<Log>>) -> io::Result<()> {
     let started = Instant::now();
     let synced = shared.ground.medium.sync_all(shared.ground.folder.handle());
@@ -55,7 +56,7 @@ pub(super) fn sync_all<'l>(shared: &Shared, logs: impl Iterator<Item = &'l Arc<L
     synced
 }
 
-/// Syncs a log, and its name if that is new.
+/// Syncs a log; also its name if that is new.
 pub(super) fn sync_log(shared: &Shared, log: &Arc<Log>) -> io::Result<()> {
     let (file, unnamed) = {
         let mut content = log.content();

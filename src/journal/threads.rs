@@ -1,7 +1,7 @@
-//! What happens without a caller: syncing, probing, reserving, compacting, sweeping. All threads of the store are here.
+//! Work that runs without a caller: syncs, probes, reservations, compaction, sweeps. All threads of the store are here.
 //!
-//! With `"process"`, one thread syncs what was written every ten seconds. With `"machine"`, another one syncs each batch
-//! before it is announced (see `rounds`).
+//! With `"process"`, one thread syncs every ten seconds what was written. With `"machine"`, another one syncs each
+//! batch before it is announced (see `rounds`).
 
 use std::io;
 use std::sync::Arc;
@@ -19,18 +19,18 @@ use crate::base::time::unix_ms;
 /// How long what was written may wait for the background sync. Every second would cost, with a hundred calls of a turn a
 /// second each, a sync a turn: more than all the rest of it.
 const SYNC_EVERY: Duration = Duration::from_secs(10);
-/// How soon a failure is noticed by the one who probes, and positions run short.
+/// Interval of checks whether a write has failed, and whether orders must be reserved.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How soon a journal that cannot write is tried again.
+/// Interval of attempts to write while the journal cannot write.
 const PROBE_EVERY: Duration = Duration::from_millis(250);
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
-/// As much as a call may have waiting for a journal that cannot write.
+/// Size of the probe: as many bytes as a call may have waiting for the journal.
 const PROBE_BYTES: usize = 256 << 10;
 const PROBE_FILE: &str = "probe";
 
 /// Starts the threads.
 pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
-    // A daemon that was killed may have left it, and on a disk that is short of room.
+    // A killed daemon may have left the file, and the disk may be short of space.
     shared.ground.folder.remove(PROBE_FILE)?;
     let mut threads = Vec::new();
     let mut spawn = |name: &str, work: fn(&Shared)| {
@@ -45,7 +45,7 @@ pub(super) fn start(shared: &Arc<Shared>) -> io::Result<Vec<JoinHandle<()>>> {
     Ok(threads)
 }
 
-/// The background: syncs, probes, reserves, compacts.
+/// The background thread: syncs, probes, reserves, compacts.
 fn keep(shared: &Shared) {
     let mut synced = Instant::now();
     loop {
@@ -79,7 +79,7 @@ fn sweep(shared: &Shared) {
     }
 }
 
-/// Whether there is room and a working disk.
+/// Checks that the disk has space and works.
 fn probe(ground: &Ground) -> io::Result<()> {
     let written = ground.folder.create(PROBE_FILE).and_then(|file| {
         ground.medium.write(&file, &vec![0; PROBE_BYTES], 0)?;

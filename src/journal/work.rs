@@ -1,4 +1,5 @@
-//! What waits for the store's threads: logs to be synced some time, and batches to be synced before they count.
+//! The queues of the store's threads: logs to sync in the background, and batches that must be synced before they are
+//! durable.
 //!
 //! Knows no file and no thread.
 
@@ -15,27 +16,26 @@ use super::sequencer::{Durable, Ticket};
 pub(super) struct Unsynced {
     pub(super) ticket: Ticket,
     pub(super) durable: Durable,
-    /// The log as it was.
+    /// The log before the batch.
     pub(super) before: Before,
-    /// The call is new: its entry and its file's name must be synced too.
+    /// Set if the call is new: its entry and its file's name must be synced too.
     pub(super) new: bool,
-    /// The entry to be set once the batch is durable.
+    /// The entry to store once the batch is durable.
     pub(super) entry: Option<Entry>,
 }
 
 impl Unsynced {
-    /// Its log has something to be synced.
+    /// Returns true if its log must be synced.
     pub(super) fn written(&self) -> bool {
         !self.durable.commit.records.is_empty()
     }
 }
 
-/// What waits for the threads.
 #[derive(Default)]
 pub(super) struct Work {
     /// Logs written since they were last synced, each once.
     pub(super) dirty: Mutex<Vec<Arc<Log>>>,
-    /// Batches to be synced before they count, at most one a call.
+    /// Batches that must be synced before they are durable, at most one per call.
     queue: Mutex<Queue>,
     arrived: Condvar,
     stop: Mutex<bool>,
@@ -49,18 +49,18 @@ struct Queue {
 }
 
 impl Work {
-    /// `log` was written and is not among the dirty ones.
+    /// Adds `log`, which was written and is not among the dirty ones.
     pub(super) fn dirty(&self, log: &Arc<Log>) {
         lock(&self.dirty).push(Arc::clone(log));
     }
 
-    /// A batch was written.
+    /// Adds a batch that was written.
     pub(super) fn unsynced(&self, batch: Unsynced) {
         lock(&self.queue).batches.push_back(batch);
         self.arrived.notify_one();
     }
 
-    /// All batches that wait, at least one; `None` once it is time to stop and none is left.
+    /// Takes all batches that wait, at least one. `None` if the store stops and none is left.
     pub(super) fn round(&self) -> Option<VecDeque<Unsynced>> {
         let queue = lock(&self.queue);
         let wait = self.arrived.wait_while(queue, |queue| queue.batches.is_empty() && !queue.stop);
@@ -68,7 +68,7 @@ impl Work {
         (!batches.is_empty()).then_some(batches)
     }
 
-    /// Tells all threads to end once they have done what is there.
+    /// Tells all threads to end after the remaining work.
     pub(super) fn stop(&self) {
         *lock(&self.stop) = true;
         self.stopped.notify_all();
@@ -76,7 +76,7 @@ impl Work {
         self.arrived.notify_all();
     }
 
-    /// Waits for `time`; `false` if it is time to stop.
+    /// Waits for `time`; returns false if the store stops.
     pub(super) fn pause(&self, time: Duration) -> bool {
         let stop = lock(&self.stop);
         let wait = self.stopped.wait_timeout_while(stop, time, |stop| !*stop);

@@ -52,8 +52,7 @@ impl Table {
         !self.any
     }
 
-    /// Takes the place of `old`: a key that still exists keeps its revocation signal; for one that does not, the signal
-    /// is given.
+    /// Replaces `old`. A key that still exists keeps its revocation token; the token of one that does not is cancelled.
     pub(super) fn replace(mut self, old: &Self) -> Self {
         for (hash, identity) in &old.live {
             match self.live.get_mut(hash) {

@@ -113,7 +113,7 @@ pub enum KeyError {
         /// The system's error.
         error: std::io::Error,
     },
-    /// The file is not one of our key files.
+    /// The file is not a key file of this daemon.
     #[error("{path} is no key file of ours: {reason}")]
     Damaged {
         /// Path of the file.

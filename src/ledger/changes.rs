@@ -1,5 +1,5 @@
-//! What was configured, and when: endpoints, models, routes, keys and prices by name, so that an old bill can be read
-//! with what held at its time.
+//! The history of the configuration: endpoints, models, routes, keys and prices by name, so that an old bill can be
+//! read with the values of its time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,23 +7,22 @@ use rusqlite::Connection;
 
 use super::LedgerError;
 
-/// The detail of what is no more.
+/// The detail of an item that was removed.
 pub const GONE: &str = "gone";
 
-/// Something was configured, changed or taken away.
+/// An item that was added, changed or removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
-    /// When it was noticed, Unix ms.
+    /// When the change was noticed, Unix ms.
     pub at_ms: i64,
     /// `endpoint`, `model`, `route`, `price`, `listed_price`, `key`.
     pub kind: String,
-    /// Its name.
     pub name: String,
-    /// What holds from then on; [`GONE`] where it is no more. No secret is in it.
+    /// The item's value after the change; [`GONE`] if it was removed. Contains no secret.
     pub detail: String,
 }
 
-/// Notes `items`, `(kind, name, detail)`, as all that there is of `kinds`.
+/// Records `items`, each `(kind, name, detail)`, as the complete set of all `kinds`.
 pub(super) fn note(
     store: &mut Connection,
     kinds: &[&str],
@@ -61,7 +60,7 @@ pub(super) fn note(
     Ok(())
 }
 
-/// All changes of a stretch of time, the oldest first.
+/// All changes in a period, oldest first.
 pub(super) fn list(store: &Connection, from_ms: i64, to_ms: i64) -> Result<Vec<Change>, LedgerError> {
     let mut select = store
         .prepare_cached("SELECT at_ms, kind, name, detail FROM changes WHERE at_ms >= ?1 AND at_ms < ?2 ORDER BY id")?;

@@ -1,5 +1,5 @@
-//! One entry of the log: a begun or a done row, packed, under its length and a checksum; and how entries are found again
-//! among damaged ones.
+//! One entry of the log: the start or the end of an attempt, encoded, with its length and a checksum before it. Also
+//! finds entries among damaged data.
 
 use std::collections::HashMap;
 
@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{AttemptBegun, AttemptDone};
 
-/// Length and checksum of what follows, each four bytes, little end first.
+/// Length and checksum of the body, each four bytes, little-endian.
 const HEAD_BYTES: usize = 8;
-/// Longest body of an entry; what claims to be longer is damaged. Names are all that is in one: a few hundred bytes.
+/// Longest body of an entry; a greater length shows damage. An entry contains names and numbers only: a few hundred
+/// bytes.
 const MAX_BODY_BYTES: usize = 64 * 1024;
-/// Longest entry.
+/// Maximum size of an entry, bytes.
 pub(super) const MAX_BYTES: usize = HEAD_BYTES + MAX_BODY_BYTES;
 
 #[derive(Serialize, Deserialize)]
@@ -72,7 +73,7 @@ fn signed(number: u64) -> i64 {
 fn pack(entry: &Entry<'_>) -> Vec<u8> {
     let mut packed = Vec::with_capacity(256);
     packed.resize(HEAD_BYTES, 0);
-    // Plain structs of text and numbers always serialise.
+    // Plain structs of text and numbers can always be serialised.
     let mut packed = postcard::to_extend(entry, packed).unwrap_or_default();
     if let Some((head, body)) = packed.split_at_mut_checked(HEAD_BYTES) {
         let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
@@ -82,13 +83,13 @@ fn pack(entry: &Entry<'_>) -> Vec<u8> {
     packed
 }
 
-/// What stands at the front of some bytes.
+/// The beginning of some bytes.
 enum Front<'a> {
-    /// An entry whose checksum holds, and the bytes that it is.
+    /// An entry with a valid checksum, and its bytes.
     Entry(Entry<'a>, &'a [u8]),
-    /// No entry, whatever follows.
+    /// Not an entry, whatever follows.
     Nothing,
-    /// Too few bytes to tell.
+    /// Too few bytes to decide.
     Short,
 }
 
@@ -96,7 +97,7 @@ fn front(bytes: &[u8]) -> Front<'_> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEAD_BYTES>() else { return Front::Short };
     let [a, b, c, d, sum @ ..] = *head;
     let length = usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(usize::MAX);
-    // None is empty: zeros, which some file systems leave behind, are no entries.
+    // No entry is empty, so zeros, which some file systems leave behind, are not entries.
     if length == 0 || length > MAX_BODY_BYTES {
         return Front::Nothing;
     }
@@ -110,14 +111,14 @@ fn front(bytes: &[u8]) -> Front<'_> {
     }
 }
 
-/// The entries of a stretch of the log, each with the bytes that it is. What is damaged, a length too, is stepped over to
-/// the next entry whose checksum holds.
+/// The entries in a part of the log, each with its bytes. Damaged data, including a damaged length, is skipped up to
+/// the next entry with a valid checksum.
 pub(super) struct Entries<'a> {
     bytes: &'a [u8],
-    /// Where the log ends, too: what is not whole here is not whole at all.
+    /// Set if the log ends here: an incomplete entry then has no rest.
     last: bool,
     at: usize,
-    /// Damage between entries: where it begins first, and its bytes in all.
+    /// Damage between entries: where it first begins, and its total size in bytes.
     pub(super) skipped: Option<(usize, usize)>,
 }
 
@@ -126,7 +127,7 @@ impl<'a> Entries<'a> {
         Self { bytes, last, at: 0, skipped: None }
     }
 
-    /// Up to where it has been read; what follows is no entry, or none as yet.
+    /// The offset up to which entries were read; what follows is not an entry, or not a complete one yet.
     pub(super) fn position(&self) -> usize {
         self.at
     }
@@ -139,7 +140,7 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// Steps over what is left, for there will be no entry in it.
+    /// Skips the rest, which contains no entry.
     pub(super) fn skip_rest(&mut self) {
         self.skip_to(self.bytes.len());
     }
@@ -168,7 +169,7 @@ impl<'a> Iterator for Entries<'a> {
     }
 }
 
-/// A begun row.
+/// Encodes the start of an attempt.
 pub(super) fn begun(attempt: &AttemptBegun) -> Vec<u8> {
     pack(&Entry::Begun(Begun {
         id: attempt.id,
@@ -187,7 +188,7 @@ pub(super) fn begun(attempt: &AttemptBegun) -> Vec<u8> {
     }))
 }
 
-/// A done row.
+/// Encodes the end of an attempt.
 pub(super) fn done(attempt: &AttemptDone) -> Vec<u8> {
     pack(&Entry::Done(Done {
         id: attempt.id,
@@ -205,10 +206,11 @@ pub(super) fn done(attempt: &AttemptDone) -> Vec<u8> {
     }))
 }
 
-/// Entries on their way into the database: a row that began and ended in one batch of them, as nearly all do, is one insert.
+/// Entries on their way into the database. An attempt that began and ended within one batch, as nearly all do, takes
+/// one insert.
 pub(super) struct Intake<'a> {
     connection: &'a Connection,
-    /// Held over all rows: to look it up for each is a seventh of what a row takes.
+    /// The prepared statement of all inserts: preparing it for each row would be a seventh of the cost of a row.
     insert: CachedStatement<'a>,
     begun: HashMap<i64, Begun<'a>>,
 }
@@ -232,12 +234,12 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Keeps those that have only begun.
+    /// Stores the attempts that have only begun.
     pub(super) fn finish(mut self) -> rusqlite::Result<()> {
         std::mem::take(&mut self.begun).values().try_for_each(|begun| self.insert(begun, None))
     }
 
-    /// A row, whole or as it began. A log that is read a second time changes nothing.
+    /// Inserts an attempt, complete or only begun. Reading a log a second time changes nothing.
     fn insert(&mut self, begun: &Begun<'_>, done: Option<&Done<'_>>) -> rusqlite::Result<()> {
         let inserted = self.insert.execute(rusqlite::params![
             begun.id,
@@ -266,14 +268,14 @@ impl<'a> Intake<'a> {
             done.map(|done| done.total_us),
         ])?;
         match done {
-            // It was there already, as it began.
+            // The row existed already without its end.
             Some(done) if inserted == 0 => complete(self.connection, done),
             _ => Ok(()),
         }
     }
 }
 
-/// The end of a row that is in the database.
+/// Adds the end to a row that is in the database.
 fn complete(connection: &Connection, done: &Done<'_>) -> rusqlite::Result<()> {
     let mut update = connection.prepare_cached(
         "UPDATE attempts SET outcome = ?2, code = ?3, status = ?4, input = ?5, cached = ?6, cache_write = ?7, \

@@ -1,7 +1,7 @@
-//! The log file in front of the database: appends that reach the operating system before they return, and its reading.
+//! The log file in front of the database: appends that reach the operating system before they return, and reads.
 //!
-//! Its first line names its generation; a log that was taken over is begun anew under the next. Damage costs the entries
-//! that it hits, and no other.
+//! Its first line is its generation; after its contents were copied into the database, the log begins again with the
+//! next generation. Damage loses only the entries that it hits.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use super::LedgerError;
 use super::entry::{self, Entries};
 
-/// Most bytes of rows that wait in memory while the file cannot be written.
+/// Maximum size of entries that wait in memory while the file cannot be written, bytes.
 const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
-/// Most bytes that are read at once.
+/// Maximum number of bytes that are read at once.
 const PART_BYTES: usize = 256 * 1024;
-/// A part holds an entry whole, or the reading would not go on.
+/// A part must be large enough for the largest entry, or reading would never make progress.
 const _: () = assert!(PART_BYTES > entry::MAX_BYTES);
-/// The first line: the generation, in hexadecimal digits.
+/// Size of the first line: the generation, in hexadecimal digits.
 const HEAD_BYTES: usize = 17;
 
 fn head(generation: i64) -> Vec<u8> {
@@ -35,32 +35,32 @@ pub(super) struct Log {
     /// `None` before it could be opened.
     file: Option<File>,
     generation: i64,
-    /// Where the next entry goes.
+    /// Offset of the next entry.
     end: u64,
-    /// Rows that the file did not take.
+    /// Entries that could not be written to the file.
     waiting: Vec<u8>,
 }
 
-/// A stretch of the log.
+/// A part of the log.
 pub(super) struct Part {
     pub(super) generation: i64,
     pub(super) from: u64,
     pub(super) bytes: Vec<u8>,
-    /// Nothing was written behind it so far.
+    /// Set if nothing was written after it so far.
     pub(super) is_last: bool,
 }
 
-/// Bytes of a log that are no entries.
+/// Bytes in a log that are not entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Skipped {
-    /// Where the first of them is in the file.
+    /// Offset of the first of them.
     pub(super) offset: u64,
-    /// How many there are.
+    /// Their number.
     pub(super) bytes: u64,
 }
 
 impl Skipped {
-    /// What `entries`, read from `from` on, stepped over, after what was stepped over before.
+    /// Adds what `entries`, read from offset `from`, skipped to what was skipped before.
     pub(super) fn and(before: Option<Self>, entries: &Entries<'_>, from: u64) -> Option<Self> {
         let Some((first, bytes)) = entries.skipped else { return before };
         let now = Self { offset: from + first as u64, bytes: bytes as u64 };
@@ -69,17 +69,17 @@ impl Skipped {
 }
 
 impl Log {
-    /// One that takes rows into memory, until it can be opened.
+    /// A log that keeps entries in memory until its file can be opened.
     pub(super) fn to_be_opened(path: &Path) -> Self {
         Self { path: path.to_owned(), file: None, generation: 0, end: 0, waiting: Vec::new() }
     }
 
-    /// Whether it has its file.
+    /// Returns true if its file is open.
     pub(super) fn is_open(&self) -> bool {
         self.file.is_some()
     }
 
-    /// Goes on as `opened`, which rows that waited come to as well.
+    /// Continues with the file of `opened`, to which the waiting entries are written too.
     pub(super) fn go_on_as(&mut self, opened: Self) {
         let waiting = std::mem::take(&mut self.waiting);
         *self = Self { waiting, ..opened };
@@ -90,9 +90,9 @@ impl Log {
         self.file.as_ref().ok_or_else(|| std::io::Error::other("it is not open yet"))
     }
 
-    /// Opens the log in `path`, whose generation was taken over up to a position, as `taken` says. A torn tail is cut off.
-    /// Of a log that is damaged elsewhere, or is not the one that was taken over, what is whole is kept under another
-    /// generation, so that all of it is read again; what was left out is told.
+    /// Opens the log at `path`. `taken` is the generation, and the offset up to which it was copied into the database.
+    /// A torn end is cut off. If the log is damaged elsewhere, or is not the one that was copied, its readable entries
+    /// are kept under another generation, so that all of it is read again. Returns what was left out.
     pub(super) fn open(path: &Path, taken: (i64, u64)) -> Result<(Self, Option<Skipped>), LedgerError> {
         let failed = |error| LedgerError::File { path: path.to_owned(), error };
         let mut file =
@@ -131,7 +131,7 @@ impl Log {
         }
     }
 
-    /// Begins anew, empty.
+    /// Begins an empty log.
     fn begin(&mut self, generation: i64) -> std::io::Result<()> {
         let file = self.file()?;
         file.set_len(0)?;
@@ -141,7 +141,7 @@ impl Log {
         Ok(())
     }
 
-    /// Puts a file with these entries in the place of the damaged one.
+    /// Replaces the damaged file by one with these entries.
     fn mend(&mut self, generation: i64, entries: &[u8]) -> std::io::Result<()> {
         let mended = self.path.with_extension("mended");
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&mended)?;
@@ -155,7 +155,8 @@ impl Log {
         Ok(())
     }
 
-    /// An entry that was being written when the machine went down has no end: it is cut off, to begin the next one well.
+    /// Cuts off an entry that was being written when the machine went down, so that the next one begins at a valid
+    /// offset.
     fn cut_torn_tail(&mut self, bytes: usize) -> std::io::Result<()> {
         if bytes > 0 {
             tracing::warn!(path = %self.path.display(), bytes, "the ledger's log ends in half an entry: cut off");
@@ -164,7 +165,7 @@ impl Log {
         Ok(())
     }
 
-    /// Appends an entry. While the file refuses, entries wait in memory and go first once it takes them again.
+    /// Appends an entry. While the file cannot be written, entries wait in memory and are written first afterwards.
     pub(super) fn append(&mut self, entry: &[u8]) {
         if self.waiting.is_empty() {
             match self.write(entry) {
@@ -195,7 +196,7 @@ impl Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         let file = self.file()?;
         if let Err(error) = file.write_all_at(bytes, self.end) {
-            // Half an entry is none.
+            // An incomplete entry is not an entry.
             let _ = file.set_len(self.end);
             return Err(error);
         }
@@ -203,7 +204,7 @@ impl Log {
         Ok(())
     }
 
-    /// Reads on from a position of a generation; from the start where the log is another by now.
+    /// Reads on from an offset of a generation; from the start if the log has another generation by now.
     pub(super) fn read_from(&mut self, generation: i64, position: u64) -> Result<Part, LedgerError> {
         self.flush();
         let start = HEAD_BYTES as u64;
@@ -222,7 +223,7 @@ impl Log {
         Ok(Part { generation: self.generation, from, bytes, is_last })
     }
 
-    /// Begins anew, if all of it is taken over and it has become long.
+    /// Begins the log again, if all of it was copied into the database and it has become long.
     pub(super) fn rotate(&mut self, taken: u64, longest: u64) -> Result<(), LedgerError> {
         if taken < longest || taken != self.end || !self.waiting.is_empty() {
             return Ok(());

@@ -1,11 +1,12 @@
-//! The ledger: every HTTP call made to an LLM, for good: tokens, cost, latency, outcome.
+//! The ledger: a permanent record of every HTTP request to an LLM: tokens, cost, latency, outcome.
 //!
-//! Knows no gateway and no price. A row is written twice, begun and done, by an append to a log file (durable over a kill
-//! when the call returns, a few microseconds); SQLite takes the log over a little later, in batches, off the request's
-//! way. A row found begun at start-up is `unknown`. Money is whole pico-dollars.
+//! Knows no gateway and no price. Start and end of an attempt are appended to a log file (which takes a few
+//! microseconds and survives a kill of the process once the call returns). A little later, they are copied from the log
+//! into SQLite in batches, outside of the request path. An attempt that at a start has no end gets the outcome
+//! `unknown`. Money is in whole pico-dollars.
 //!
-//! A database that is locked or has no room at the start is waited for: rows are kept in memory until it can be opened, and
-//! whoever asks for sums is told why there are none.
+//! If the database is locked or the disk is full at the start, entries are kept in memory until it can be opened, and
+//! requests for sums get the reason.
 
 mod changes;
 mod entry;
@@ -29,17 +30,17 @@ use crate::base::metric::Register as _;
 use crate::types::attempt::first_id;
 use crate::types::{AttemptBegun, AttemptDone};
 
-/// How often the log is taken over, unless somebody asks for sums first. A transaction costs about a millisecond, however
-/// little it holds.
+/// Interval at which the log is copied into the database, unless sums are requested earlier. A transaction costs about
+/// a millisecond, however little it contains.
 const TAKE_OVER: Duration = Duration::from_secs(2);
-/// How often a database that could not be opened is tried again.
+/// Interval of attempts to open the database after a failure.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
-/// How long a try waits for another process's lock.
+/// How long an attempt waits for another process's lock.
 const LOCK_WAIT: Duration = Duration::from_millis(200);
-/// How long a query does, once the database is open.
+/// How long a query waits for a lock, once the database is open.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 const LOG: &str = "attempts.log";
-/// From this size on, a log that is taken over is begun anew.
+/// A log of this size begins again after it was copied.
 const ROTATE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Why the ledger does not work.
@@ -48,24 +49,23 @@ pub enum LedgerError {
     /// A file cannot be used.
     #[error("{path}: {error}")]
     File {
-        /// Which.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// SQLite refuses.
+    /// SQLite reports an error.
     #[error("ledger: {0}")]
     Store(#[from] rusqlite::Error),
-    /// A query is none.
+    /// The query is invalid.
     #[error("{0}")]
     Query(String),
-    /// Its database could not be opened yet.
+    /// The database could not be opened yet.
     #[error("the ledger cannot be opened yet, which is tried again: {0}")]
     Waiting(String),
 }
 
 impl LedgerError {
-    /// Whether it may pass by itself: somebody else has the database, or the disk is full.
+    /// Returns true if the error may pass by itself: another process uses the database, or the disk is full.
     fn passes(&self) -> bool {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match self {
@@ -84,14 +84,14 @@ impl LedgerError {
     }
 }
 
-/// The ledger. Clones are the same ledger.
+/// The ledger. Clones share it.
 #[derive(Clone)]
 pub struct Ledger(Arc<Shared>);
 
 struct Shared {
     folder: PathBuf,
     log: Mutex<log::Log>,
-    /// The database, or why it is not open yet.
+    /// The database, or the reason why it is not open yet.
     store: Mutex<Result<Connection, String>>,
     is_open: AtomicBool,
     keeper: Mutex<Option<Keeper>>,
@@ -105,7 +105,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers them.
+    /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
         let help = "Damaged bytes of the ledger's log that were left out: rows of the bill are lost";
         Self { skipped_bytes: registry.metric("sidetone_ledger_skipped_bytes", help) }
@@ -133,8 +133,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Ledger {
-    /// Opens the ledger in `folder`, making it where it is missing; takes over what the last run left in the log, and
-    /// marks rows that never ended. Where the database is locked, or the disk full, that is done later: see
+    /// Opens the ledger in `folder`, which is created if it does not exist. Copies what the last run left in the log,
+    /// and marks attempts that never ended. If the database is locked or the disk is full, that is done later: see
     /// [`Ledger::health`].
     ///
     /// # Errors
@@ -156,12 +156,12 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Whether the database is open. Once it is, it stays so.
+    /// Checks that the database is open. Once open, it stays open.
     ///
     /// # Errors
-    /// Why it is not.
+    /// Why it is not open.
     pub fn health(&self) -> Result<(), LedgerError> {
-        // Whoever asks for sums has the database for as long as that takes.
+        // A request for sums locks the database as long as it runs, so the flag is checked first.
         if self.0.is_open.load(Ordering::Acquire) { Ok(()) } else { self.with_store(|_| Ok(())) }
     }
 
@@ -172,7 +172,7 @@ impl Ledger {
         }
     }
 
-    /// Opens the database and the log, unless that was done.
+    /// Opens the database and the log, unless they are open.
     fn try_open(&self) -> Result<(), LedgerError> {
         if self.0.is_open.load(Ordering::Acquire) {
             return Ok(());
@@ -203,7 +203,7 @@ impl Ledger {
         store.busy_timeout(LOCK_WAIT)?;
         store.pragma_update(None, "journal_mode", "WAL")?;
         store.pragma_update(None, "synchronous", "NORMAL")?;
-        // Rows are appended, and the sums read them through: more of a cache would serve neither.
+        // Entries are appended, and sums read all of them: a larger cache would help neither.
         store.pragma_update(None, "cache_size", -512)?;
         store.execute_batch(SCHEMA)?;
         if !locked(&self.0.log).is_open() {
@@ -212,7 +212,7 @@ impl Ledger {
             locked(&self.0.log).go_on_as(log);
         }
         self.take_all(&mut store)?;
-        // One that began since this start and is out still is corrected by its end.
+        // An attempt that began since this start and still runs is corrected when it ends.
         store.execute("UPDATE attempts SET outcome = 'unknown' WHERE outcome = 'begun'", [])?;
         store.busy_timeout(BUSY_WAIT)?;
         Ok(store)
@@ -220,7 +220,7 @@ impl Ledger {
 
     fn start_keeper(&self) -> Result<(), LedgerError> {
         let (stop, stopped) = std::sync::mpsc::channel();
-        // The thread holds no ledger between its rounds, so that the last clone's end is its own.
+        // The thread holds no reference to the ledger between its rounds, so that dropping the last clone ends it.
         let shared = Arc::downgrade(&self.0);
         let run = move || {
             let mut every = TRY_AGAIN;
@@ -246,18 +246,18 @@ impl Ledger {
         Ok(())
     }
 
-    /// Keeps a call that is about to be made. Durable over a kill of the process when it returns.
+    /// Records the start of an attempt. It survives a kill of the process once this returns.
     pub fn begun(&self, attempt: &AttemptBegun) {
         locked(&self.0.log).append(&entry::begun(attempt));
     }
 
-    /// Keeps a call's end.
+    /// Records the end of an attempt.
     pub fn done(&self, attempt: &AttemptDone) {
         locked(&self.0.log).append(&entry::done(attempt));
     }
 
-    /// Keeps what is configured now: `items`, as `(kind, name, detail)`, are all that there is of `kinds`. What is as it
-    /// was last is not kept again; what is no more is kept as [`GONE`].
+    /// Records the present configuration: `items`, each `(kind, name, detail)`, are the complete set of all `kinds`.
+    /// Only changes are stored; a removed item is stored as [`GONE`].
     ///
     /// # Errors
     /// The database cannot be written.
@@ -265,7 +265,7 @@ impl Ledger {
         self.with_store(|store| changes::note(store, kinds, items, now_ms))
     }
 
-    /// What was configured from `from_ms` on and before `to_ms`, the oldest first.
+    /// The changes of the configuration from `from_ms` on and before `to_ms`, oldest first.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -273,16 +273,16 @@ impl Ledger {
         self.with_store(|store| changes::list(store, from_ms.unwrap_or(i64::MIN), to_ms.unwrap_or(i64::MAX)))
     }
 
-    /// Sums up. Blocks for the database: call it off the async threads.
+    /// Sums of the ledger. Blocks on the database, so it must be called outside of async code.
     ///
     /// # Errors
-    /// The query is none, or the database cannot be read.
+    /// The query is invalid, or the database cannot be read.
     pub fn usage(&self, query: &UsageQuery) -> Result<Vec<UsageRow>, LedgerError> {
         self.take_over()?;
         self.with_store(|store| usage::run(store, query))
     }
 
-    /// What was spent since a time, in all and by call; attempts without a known cost count nothing.
+    /// The amount spent since a time, in total and by call; attempts without a known cost do not count.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -291,7 +291,7 @@ impl Ledger {
         self.with_store(|store| usage::spent(store, "id >= ?1 AND at_ms >= ?2", [first_id(from_ms), from_ms]))
     }
 
-    /// What a call has spent.
+    /// The amount spent by a call.
     ///
     /// # Errors
     /// The database cannot be read.
@@ -300,7 +300,7 @@ impl Ledger {
         self.with_store(|store| usage::spent(store, "call = ?1", [call]))
     }
 
-    /// Takes the log over into the database, each entry once, whatever happens in between.
+    /// Copies the log into the database. Each entry is stored once, even after a crash in between.
     fn take_over(&self) -> Result<(), LedgerError> {
         self.with_store(|store| self.take_all(store))
     }
@@ -318,7 +318,7 @@ impl Ledger {
         taken
     }
 
-    /// Takes the next stretch of the log over; `false` where there is none.
+    /// Copies the next part of the log; returns false if there is none.
     fn take_part(&self, store: &mut Connection, skipped: &mut Option<log::Skipped>) -> Result<bool, LedgerError> {
         let (generation, position) = taken(store)?;
         let part = locked(&self.0.log).read_from(generation, position)?;
@@ -333,7 +333,7 @@ impl Ledger {
         }
         intake.finish()?;
         if part.is_last {
-            // Appends are whole when they are read: this is no entry that is still being written.
+            // Appends are complete when they are read, so these bytes are not an entry that is still being written.
             entries.skip_rest();
         }
         let end = part.from + entries.position() as u64;
@@ -346,7 +346,7 @@ impl Ledger {
     }
 }
 
-/// The log's generation that was taken over last, and up to where.
+/// The generation of the log that was copied last, and the offset up to which.
 fn taken(store: &Connection) -> Result<(i64, u64), LedgerError> {
     let row: (i64, i64) =
         store.query_row("SELECT generation, position FROM taken", [], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -358,7 +358,7 @@ impl Drop for Shared {
         let keeper = self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(Keeper { stop, thread }) = keeper {
             drop(stop);
-            // Its own upgrade may have been the last: then it is this very thread.
+            // The thread's own upgraded reference may have been the last; then this code runs on that thread.
             if thread.thread().id() != std::thread::current().id() {
                 let _ = thread.join();
             }

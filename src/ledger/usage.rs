@@ -1,4 +1,4 @@
-//! Sums of the ledger, by whatever is asked for.
+//! Sums of the ledger, in requested groups.
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, Params};
@@ -7,7 +7,7 @@ use super::LedgerError;
 use crate::base::names;
 use crate::types::attempt::{MAX_TOKENS, first_id};
 
-/// What rows can be grouped by.
+/// The columns by which rows can be grouped.
 pub const GROUPS: &[&str] = &[
     "endpoint",
     "route",
@@ -28,10 +28,10 @@ pub const GROUPS: &[&str] = &[
     "month",
 ];
 
-/// What is asked of the ledger.
+/// A query of the ledger.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UsageQuery {
-    /// Of [`GROUPS`], in the order in which they are to come.
+    /// Names from [`GROUPS`], in the order of the result.
     pub group_by: Vec<String>,
     /// From this time on, Unix ms.
     pub from_ms: Option<i64>,
@@ -42,23 +42,23 @@ pub struct UsageQuery {
 /// One row of the sums.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UsageRow {
-    /// The value of each group, as asked; `None` where rows have none.
+    /// The value of each requested group; `None` for rows without one.
     pub group: Vec<(String, Option<String>)>,
-    /// HTTP calls.
+    /// Number of HTTP requests.
     pub attempts: i64,
-    /// Prompt tokens; `None` where no attempt told. So are the others.
+    /// Prompt tokens; `None` if no attempt reported them. The same holds for the other counts.
     pub input: Option<i64>,
-    /// Of them, read from a cache.
+    /// Prompt tokens that were read from a cache.
     pub cached: Option<i64>,
-    /// Of them, written to a cache.
+    /// Prompt tokens that were written to a cache.
     pub cache_write: Option<i64>,
     /// Completion tokens.
     pub output: Option<i64>,
-    /// Of them, reasoning.
+    /// Completion tokens that were reasoning.
     pub reasoning: Option<i64>,
     /// Sum of the known costs, pico-dollars. `None` if no cost is known, or if the sum exceeds `i64` (9.2 million dollars).
     pub cost_pico: Option<i64>,
-    /// How many attempts have no known cost.
+    /// Number of attempts without a known cost.
     pub unpriced: i64,
 }
 

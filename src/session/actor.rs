@@ -1,8 +1,8 @@
-//! The task of one call: it drives the call's state machine and does nothing else.
+//! The task of one call, which drives the call's state machine.
 //!
-//! Decides nothing: inputs go into [`Call::on`], and what comes out is done here. It never awaits an append or an LLM: one
-//! append is in flight, and what comes meanwhile is the next batch; analyses report back through a `JoinSet`. Order of its
-//! `select!`: stop, then what comes back (commits, results), then input, then time.
+//! Makes no decisions: inputs go into [`Call::on`], and this task carries out the effects. It never awaits an append or
+//! an LLM: at most one append is in flight, and records that arise meanwhile form the next batch; analyses report back
+//! through a `JoinSet`. Priority of its `select!`: stop, then results (commits, tasks), then input, then time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,28 +26,27 @@ use crate::call::{Call, Log};
 use crate::journal::{Commit, Entry, JournalError};
 use crate::types::CallId;
 
-/// Commands taken from the queue before the batch is appended.
+/// Maximum number of commands that are taken from the queue before the batch is appended.
 const COMMANDS_PER_BATCH: usize = 64;
 
-/// Why a task is over.
+/// Why a call's task ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Exit {
     /// The call has nothing more to do.
     Finished,
     /// The daemon stops.
     Stopped,
-    /// Another writer has the call's log: what is in memory is not what happened.
+    /// Another writer has appended to the call's log, so the state in memory is invalid.
     Fenced,
-    /// The log takes no append for good.
+    /// The log permanently accepts no append.
     Unwritable,
 }
 
-/// A call's task.
 pub(super) struct Actor {
     deps: Arc<Deps>,
     call_id: CallId,
     call: Call,
-    /// Where the call's own clock is 0.
+    /// The instant at which the call's own clock is 0.
     clock: Instant,
     input: Receiver<Command>,
     peers: Peers,
@@ -59,7 +58,8 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    /// The task of the call that `log` and `entry` tell of. `overdue`: a timer ran out while the call was not in memory.
+    /// Makes the task of the call with this `log` and `entry`. `overdue`: a timer expired while the call was not in
+    /// memory.
     pub(super) fn new(
         deps: Arc<Deps>,
         log: Log,
@@ -92,7 +92,8 @@ impl Actor {
         }
     }
 
-    /// Another writer has the call: its producers are to come back, and nothing of what runs here counts any more.
+    /// Ends the task because another writer has the call: producers are asked to reconnect, and nothing that runs here
+    /// is used any more.
     pub(super) fn let_go(&mut self) {
         self.peers.reconnect("the call goes on in another session");
         self.runs.abort_all();
@@ -102,7 +103,7 @@ impl Actor {
         let (stop, kill) = (self.deps.drain.stop.clone(), self.deps.drain.kill.clone());
         loop {
             if self.stopping {
-                // What producers sent before they were told to go is still applied.
+                // Frames that producers sent before the request to reconnect are still applied.
                 while let Some(command) = self.input.try_recv() {
                     self.command(command);
                 }
@@ -187,7 +188,7 @@ impl Actor {
         }
     }
 
-    /// Gives the call an input and does what comes of it, except starting tasks: that is [`Actor::start_tasks`].
+    /// Passes an input to the call and carries out the effects, except for starting tasks: see [`Actor::start_tasks`].
     fn on(&mut self, input: Input) {
         let now = self.now();
         let effects = self.call.on(input, now);
@@ -196,13 +197,14 @@ impl Actor {
         }
     }
 
-    /// Starts or aborts tasks as the call wants; whether it wanted any.
+    /// Starts or aborts tasks as the call wants; returns true if it wanted any.
     fn start_tasks(&mut self) -> bool {
         let tasks = self.call.task_effects();
         let any = !tasks.is_empty();
         for effect in tasks {
             match effect {
-                // The permit is there at once in the usual case; then the task starts without another hop.
+                // Usually the permit is available at once; then the task starts without going through the `JoinSet`
+                // first.
                 TaskEffect::Want(task) => {
                     if let Some(permit) = self.runs.permit(task) {
                         self.ready(task, permit);
@@ -214,7 +216,7 @@ impl Actor {
         any
     }
 
-    /// A task has its permit: chooses who is asked, and starts it.
+    /// A task has its permit: chooses the model, and starts the task.
     fn ready(&mut self, task: TaskNo, permit: OwnedSemaphorePermit) {
         let Some(choice) = self.call.choice(task) else { return };
         let (chosen, asked) = self.runs.choose(&choice);
@@ -224,7 +226,7 @@ impl Actor {
         }
     }
 
-    /// Lets the call decide, and appends what it has, as often as commits come at once.
+    /// Lets the call decide and appends its records, again as long as commits come at once.
     fn settle(&mut self) -> Result<(), Exit> {
         loop {
             self.on(Input::Settle);
@@ -283,7 +285,7 @@ impl Actor {
     }
 }
 
-/// Does what waits for no record.
+/// Carries out the effects that wait for no record.
 fn perform(effects: &mut Effects, peers: &mut Peers, deps: &Deps, call_id: &CallId) {
     for tell in effects.tells.drain(..) {
         peers.tell(tell);

@@ -1,6 +1,6 @@
-//! New calls that are open and not in the directory yet.
+//! Counts new calls that are open and not in the directory yet.
 //!
-//! Knows no session: a count, and what raises it.
+//! Knows no session.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(super) struct Arriving(Arc<AtomicUsize>);
 
 impl Arriving {
-    /// One more call, in `count`.
+    /// Adds one call to `count`.
     pub(super) fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(count))

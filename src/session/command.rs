@@ -1,7 +1,7 @@
-//! What a session is told, and how it answers the connections attached to it.
+//! The commands to a session, and its answers to the attached connections.
 //!
-//! Everything towards a session goes through one bounded queue; everything back is a latest-value cell per connection
-//! ([`Outlet`]), so that a connection that reads nothing can never make a session wait.
+//! Everything for a session goes through one bounded queue. Everything from it goes through a cell per connection that
+//! keeps only the newest values ([`Outlet`]), so that a connection that does not read can never make a session wait.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,64 +18,63 @@ use crate::stt::Dialect;
 use crate::types::view::View;
 use crate::types::{JsonMap, Seq, StreamId};
 
-/// Errors that wait for a connection's writer; older ones are what a producer needs to see.
+/// Maximum number of errors that wait for a connection's writer. Later ones are dropped, because the first errors
+/// matter most.
 const OUTLET_ERRORS: usize = 64;
 
 /// A producer that wants to feed a stream.
 pub struct Attach {
-    /// The stream.
     pub stream: StreamId,
     /// Its wire format.
     pub dialect: &'static dyn Dialect,
-    /// Call time of stream time 0, where the producer knows it.
+    /// Call time of stream time 0, if the producer knows it.
     pub offset_ms: Option<u64>,
-    /// Merged into the call's.
+    /// Metadata that is merged into the call's.
     pub meta: JsonMap,
-    /// Analyses that the call is to run besides those that it runs; `None` = the default ones for a new call.
+    /// Analyses that the call runs in addition; `None` = the default ones for a new call.
     pub analyses: Option<Vec<String>>,
-    /// Route to variant, for the call's jobs. A route that is pinned stays as it is.
+    /// Chosen variants for the call's jobs, by route. A pinned route does not change.
     pub variants: BTreeMap<String, String>,
-    /// What it asks about its turns.
+    /// The question that the producer asks about its turns.
     pub asking: Option<Asking>,
-    /// Where answers go.
+    /// Receives the session's answers.
     pub outlet: Arc<Outlet>,
-    /// Told once all earlier frames of the stream are applied and the call's first event is durable.
+    /// Receives the answer once all earlier frames of the stream are applied and the call's first event is durable.
     pub reply: oneshot::Sender<Attached>,
 }
 
-/// A question about each turn of a stream, and where the answers go: one a turn, in any order.
+/// A question about each turn of a stream, and the channel for its answers: one per turn, in any order.
 #[derive(Clone)]
 pub struct Asking {
     pub question: Arc<Question>,
-    /// Has room for [`OPEN_TURNS`]; more turns are never without an answer.
+    /// Has room for [`OPEN_TURNS`], the maximum number of turns without an answer.
     pub replies: mpsc::Sender<TurnReply>,
 }
 
-/// An analysis is to run now.
+/// A request to run an analysis now.
 pub struct Run {
-    /// Which.
     pub analysis: String,
-    /// Told the head after which the insight will come, or why not.
+    /// Receives the head after which the insight will come, or the reason for a refusal.
     pub reply: oneshot::Sender<Result<Seq, RunRefusal>>,
 }
 
-/// What a session can be told. Small, because every open call has room for 32 of them.
+/// A command to a session. Small, because every open call has room for 32 of them.
 pub enum Command {
     /// A producer connects.
     Attach(Box<Attach>),
-    /// It sent something.
+    /// A producer sent a frame.
     Frames(Box<Frames>),
-    /// It is gone.
+    /// A producer is gone.
     Detach(Box<Detach>),
     /// Run an analysis.
     Run(Box<Run>),
-    /// Tell the call as it stands.
+    /// Show the present state of the call.
     View(oneshot::Sender<Arc<View>>),
-    /// Something was lost.
+    /// Speech was lost.
     Gap(Box<Gap>),
-    /// The journal stopped taking appends, or takes them again.
+    /// The journal stopped accepting appends, or accepts them again.
     Journal {
-        /// Whether it takes them.
+        /// Set if it accepts them.
         well: bool,
     },
 }
@@ -88,23 +87,23 @@ struct Cell {
     close: Option<Close>,
 }
 
-/// A connection's inbox from its session: the newest ack, a few errors, a close. Never waits.
+/// A connection's inbox from its session: the newest ack, a few errors, a close. Adding to it never waits.
 #[derive(Debug, Default)]
 pub struct Outlet {
     cell: Mutex<Cell>,
     wake: Notify,
 }
 
-/// What an outlet held.
+/// The contents of an outlet.
 #[derive(Debug, Default)]
 pub struct Outbound {
     /// Newest ack.
     pub ack: Option<Ack>,
-    /// In order.
+    /// Errors, in order.
     pub complaints: Vec<ErrorFrame>,
-    /// Whether the producer is told to reconnect.
+    /// Set if the producer is asked to reconnect.
     pub reconnect: bool,
-    /// Last of all.
+    /// The close, which is sent last.
     pub close: Option<Close>,
 }
 
@@ -119,7 +118,7 @@ impl Outlet {
         self.change(|cell| cell.ack = Some(ack));
     }
 
-    /// Adds a complaint; beyond 64 unread ones, further ones are dropped.
+    /// Adds an error; if 64 are unread, it is dropped.
     pub fn complain(&self, complaint: ErrorFrame) {
         self.change(|cell| {
             if cell.complaints.len() < OUTLET_ERRORS {
@@ -128,14 +127,14 @@ impl Outlet {
         });
     }
 
-    /// Ends the connection. The first close stands.
+    /// Ends the connection. If it was ended before, the first close is kept.
     pub fn close(&self, close: Close) {
         self.change(|cell| {
             cell.close.get_or_insert(close);
         });
     }
 
-    /// Ends the connection, and asks the producer to reconnect. An earlier close stands.
+    /// Ends the connection, and asks the producer to reconnect. An earlier close is kept.
     pub fn reconnect(&self, reason: &'static str) {
         self.change(|cell| {
             if cell.close.is_none() {
@@ -145,10 +144,10 @@ impl Outlet {
         });
     }
 
-    /// Waits until there is something.
+    /// Waits until the outlet has something.
     ///
     /// # Cancel safety
-    /// Safe: nothing is taken before it is returned.
+    /// Safe: nothing is removed before it is returned.
     pub async fn next(&self) -> Outbound {
         loop {
             if let Some(outbound) = self.take() {
@@ -158,7 +157,7 @@ impl Outlet {
         }
     }
 
-    /// Takes what is there now, without waiting.
+    /// Takes the present contents, without waiting.
     pub fn take(&self) -> Option<Outbound> {
         let mut cell = self.cell.lock().unwrap_or_else(PoisonError::into_inner);
         if cell.ack.is_none() && cell.complaints.is_empty() && cell.close.is_none() {

@@ -3,19 +3,19 @@
 use crate::journal::JournalError;
 use crate::types::CallId;
 
-/// A call's session could not be started or found.
+/// Why a call's session could not be started or found.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SessionError {
-    /// No such call.
+    /// The call does not exist.
     #[error("no call {0}")]
     UnknownCall(CallId),
-    /// A limit, named.
+    /// A limit is reached.
     #[error("{message}")]
     Limit {
         /// Names the limit.
         message: String,
     },
-    /// Its log is damaged, or it failed twice.
+    /// The call's log is damaged, or its session failed twice.
     #[error("call {0} has failed; what it had stays readable, see the daemon's log")]
     Failed(CallId),
     /// The journal cannot be read.
@@ -24,7 +24,6 @@ pub enum SessionError {
     /// Another node runs the call.
     #[error("call {call} is run by the node at {url}; connect there")]
     Elsewhere {
-        /// The call.
         call: CallId,
         /// URL of the node.
         url: String,

@@ -1,4 +1,4 @@
-//! Errors of the gateway and of its limits on work, as a call knows failures.
+//! Converts errors of the gateway, and of limits on work, to the failures that a call knows.
 //!
 //! Knows no task.
 
@@ -7,12 +7,12 @@ use crate::call::answer::Failed;
 use crate::gateway::{Code, GatewayError};
 use crate::protocol::FailureCode;
 
-/// An error of the gateway.
+/// Converts an error of the gateway.
 pub(super) fn of(error: &GatewayError) -> Failed {
     Failed { code: code(error.code()), message: error.message().to_owned(), temporary: error.temporary() }
 }
 
-/// Work that was over its limit; `what` was too much of it.
+/// The failure of work that exceeded a limit; `what` names the work.
 pub(super) fn over(what: &str, exceeded: Exceeded) -> Failed {
     Failed {
         code: code(Code::from(exceeded)),

@@ -1,7 +1,7 @@
-//! Which record of a call's log has which turn as it stands: with it, any page of turns is read from the log, and nothing
-//! of the call is rebuilt. Made by one pass over the log, and carried on from where it was.
+//! An index of a call's log: which record contains the present state of each turn. With it, any page of turns is read
+//! from the log without rebuilding the call. It is made by one pass over the log, and extended from where it was.
 //!
-//! Knows no session. What takes in or decodes many records is for threads that serve nobody.
+//! Knows no session. Functions that decode many records must run on threads that serve no clients.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,41 +15,42 @@ use crate::protocol::Event;
 use crate::protocol::event::Kind;
 use crate::types::{CallId, Seq, Turn, TurnNo};
 
-/// Bytes of a log read and taken in before others have their turn.
+/// Bytes of a log that are read and indexed before other tasks run.
 pub(super) const PIECE_BYTES: usize = 1024 * 1024;
-/// Bytes read at once where single records are looked for: their neighbours are often wanted next.
+/// Number of bytes that are read at once to find single records, because their neighbours are often needed next.
 const NEAR_BYTES: usize = 16 * 1024;
-/// Turns that are looked for and decoded at once: a page that is full by its bytes reads little beyond.
+/// Number of turns that are looked up and decoded at once, so that a page that reaches its size limit reads little more
+/// than it needs.
 const PART: usize = 64;
 
-/// What the log of one call holds, up to one event.
+/// The index of one call's log, up to one event.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Index {
-    /// The rest of what is shown.
+    /// Everything but turns that is shown of a call.
     pub(super) outline: Outline,
-    /// The newest record of each turn; empty where only the outline is wanted.
+    /// The newest record of each turn; empty if only the outline is needed.
     turns: Vec<Seq>,
-    /// Whether turns are noted.
+    /// Set if turns are indexed.
     with_turns: bool,
-    /// The log cannot be read any further.
+    /// Set if the log cannot be read any further.
     pub(super) damaged: bool,
 }
 
 impl Index {
-    /// One that has read nothing.
+    /// An empty index.
     pub(super) fn new() -> Self {
         Self { with_turns: true, ..Self::default() }
     }
 
-    /// One that goes on from what the directory knows, without turns.
+    /// An index without turns that continues from the directory's outline.
     pub(super) fn without_turns(outline: Outline) -> Self {
         Self { outline, ..Self::default() }
     }
 
-    /// Takes the next piece, as it was read; whether there may be more.
+    /// Adds the next piece of the log; returns true if there may be more.
     ///
     /// # Errors
-    /// The log cannot be read now, or there is none.
+    /// The log cannot be read now, or does not exist.
     pub(super) fn extend(&mut self, read: Result<Vec<Arc<Record>>, JournalError>) -> Result<bool, JournalError> {
         match read {
             Ok(records) if records.is_empty() => return Ok(false),
@@ -75,7 +76,7 @@ impl Index {
         }
     }
 
-    /// Where the turns from `from` up to and with `to` stand, at most `limit`, and whether more would follow.
+    /// The records of the turns from `from` to `to` inclusive, at most `limit`, and whether more would follow.
     pub(super) fn places(&self, (from, to): (TurnNo, TurnNo), limit: usize) -> (Vec<Seq>, bool) {
         let len = self.turns.len() as u64;
         let end = len.min(to.saturating_add(1));
@@ -87,13 +88,13 @@ impl Index {
         (wanted.to_vec(), (wanted.len() as u64) < end - from)
     }
 
-    /// About what it takes in memory, bytes.
+    /// Approximate size in memory, bytes.
     pub(super) fn bytes(&self) -> usize {
         self.outline.bytes() + self.turns.capacity() * size_of::<Seq>()
     }
 }
 
-/// Takes the next record: most of them by their header alone.
+/// Adds the next record; for most of them, only the header is used.
 fn fold(outline: &mut Outline, kind: Kind, stored: &Record) {
     outline.seq = stored.seq;
     match kind {
@@ -127,7 +128,8 @@ fn read(stored: &Record) -> Result<Decoded, String> {
     record::decode(stored.seq, &stored.frame, &stored.private)
 }
 
-/// The turns at `places`, in order: of about `max_bytes`, at least one where there is one. And whether any were left out.
+/// The turns in the records `places`, in order: about `max_bytes` of them, at least one if there is one. Also returns
+/// whether any were left out.
 ///
 /// # Errors
 /// The log cannot be read now.
@@ -188,7 +190,7 @@ pub(super) async fn insights_at(
     .await
 }
 
-/// Does `work` on a thread that serves nobody.
+/// Runs `work` on a thread that serves no clients.
 ///
 /// # Errors
 /// `Unavailable`: the daemon is stopping.
@@ -202,7 +204,7 @@ pub(super) async fn off_thread<T: Send + 'static>(
     }
 }
 
-/// The records at `seqs`; those that cannot be read any more are left out.
+/// The records at `seqs`; those that can no longer be read are left out.
 async fn records_at(
     store: &dyn Store,
     call: &CallId,
@@ -229,11 +231,11 @@ async fn records_at(
                 next = wanted.pop_front();
             }
         }
-        // The one that was looked for last is behind what was read.
+        // The record that was looked up last is after what was read.
         if let Some(seq) = next.filter(|seq| *seq > last) {
             wanted.push_front(seq);
         }
-        // Many short reads do not hold up the others of this thread.
+        // Lets the other tasks of this thread run between many short reads.
         tokio::task::yield_now().await;
     }
     Ok(found)

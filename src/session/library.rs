@@ -1,5 +1,4 @@
-//! What is known of calls' logs that were read to be shown: kept in memory while there is room, so that the next reader goes
-//! on from there. Knows no session and reads nothing.
+//! Caches the indexes of calls' logs, so that the next reader continues from them. Knows no session and reads nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,12 +9,12 @@ use super::index::Index;
 use crate::journal::Entry;
 use crate::types::CallId;
 
-/// Bytes of all of it.
+/// Maximum total size of the cache, bytes.
 const KEPT_BYTES: usize = 64 * 1024 * 1024;
-/// Pieces of logs that are read at once.
+/// Maximum number of pieces of logs that are read at once.
 const READERS: usize = 4;
 
-/// What is known of logs that were read. One reader a log at a time: the next one goes on from there.
+/// The cached indexes. Each log has one reader at a time; the next one continues from its index.
 pub(super) struct Library {
     kept: Mutex<Kept>,
     readers: Semaphore,
@@ -24,13 +23,13 @@ pub(super) struct Library {
 #[derive(Default)]
 struct Kept {
     calls: HashMap<CallId, Known>,
-    /// In the order in which they came.
+    /// The calls in the order in which they were added.
     order: VecDeque<CallId>,
     bytes: usize,
 }
 
 struct Known {
-    /// Another history of a call is another log.
+    /// Identifies the call's history; another history has another log.
     epoch: String,
     index: Arc<AsyncMutex<Index>>,
     bytes: usize,
@@ -57,7 +56,7 @@ impl Library {
         index
     }
 
-    /// A call's log was read; what is known of it takes so much. The oldest ones are forgotten where that is too much.
+    /// Records the size of a call's index after a read. If the cache is too large, the oldest indexes are removed.
     pub(super) fn note(&self, call: &CallId, bytes: usize) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = kept.calls.get_mut(call) {
@@ -71,18 +70,18 @@ impl Library {
         }
     }
 
-    /// Leave to read a piece of a log.
+    /// A permit to read a piece of a log.
     pub(super) async fn permit(&self) -> Option<SemaphorePermit<'_>> {
         // The semaphore is never closed.
         self.readers.acquire().await.ok()
     }
 
-    /// Bytes of what is kept.
+    /// Total size of the cached indexes, bytes.
     pub(super) fn bytes(&self) -> usize {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).bytes
     }
 
-    /// A call was erased.
+    /// Removes an erased call.
     pub(super) fn forget(&self, call: &CallId) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).forget(call);
     }

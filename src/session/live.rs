@@ -1,6 +1,6 @@
-//! Partials and deltas: frames that pass beside the journal, to whoever watches the call now.
+//! Partials and deltas: live frames that bypass the journal and go to the present subscribers of a call.
 //!
-//! Knows no sequence number: a frame that nobody watches is not even written.
+//! Knows no sequence number. A frame that nobody wants is not encoded.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use crate::types::{CallId, SttEvent};
 /// Longest text of one `insight.delta`, bytes. Longer pieces are split.
 const DELTA_BYTES: usize = 64 * 1024;
 
-/// Whether a frame says something that may become a partial.
+/// Returns true if a frame contains something that may become a partial.
 pub(super) fn has_partial(events: &[SttEvent]) -> bool {
     events.iter().any(|event| matches!(event, SttEvent::Partial { .. }))
 }
 
-/// Whether somebody watches the partials of `call`.
+/// Returns true if a subscriber wants the partials of `call`.
 pub(super) fn wants_partials(hub: &Hub, call: &CallId) -> bool {
     hub.wants(call, &LiveKind::Partial)
 }
 
-/// Passes a partial on.
+/// Sends a partial to subscribers.
 pub(super) fn partial(hub: &Hub, call: &CallId, partial: &Partial) {
     if !wants_partials(hub, call) {
         return;
@@ -45,7 +45,7 @@ pub(super) fn partial(hub: &Hub, call: &CallId, partial: &Partial) {
     hub.live(call, LiveFrame { kind: LiveKind::Partial, frame: Bytes::from(protocol::text(&frame)) });
 }
 
-/// Passes on each piece of an answer with its offset in characters; `None` where nobody watches.
+/// Sends each piece of an answer with its offset in characters; `None` if no subscriber wants them.
 pub(super) fn deltas(hub: &Hub, call: &CallId, key: &TaskKey, rev: u64) -> Option<crate::gateway::Deltas> {
     let kind = LiveKind::Delta { analysis: Arc::clone(&key.analysis) };
     if !hub.wants(call, &kind) {

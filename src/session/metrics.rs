@@ -1,4 +1,4 @@
-//! Counters of sessions: turns, insights, jobs. No label is ever a call.
+//! Metrics of sessions: turns, insights, jobs. No label contains a call id.
 
 use std::sync::atomic::AtomicU64;
 
@@ -36,7 +36,6 @@ struct DroppedLabel {
     reason: &'static str,
 }
 
-/// What sessions count.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     events: Family<EventLabel, Counter<u64, AtomicU64>>,
@@ -48,13 +47,13 @@ pub struct Metrics {
     refused: Family<RuleLabel, Counter<u64, AtomicU64>>,
     skipped: Family<RuleLabel, Counter<u64, AtomicU64>>,
     dropped: Family<DroppedLabel, Counter<u64, AtomicU64>>,
-    /// Jobs out now.
+    /// Jobs in progress.
     pub jobs_running: Gauge,
     /// Jobs that wait for a permit.
     pub permits_waiting: Gauge,
     /// Sessions in memory.
     pub sessions: Gauge,
-    /// Partials that came in.
+    /// Partials received.
     pub partials: Counter<u64, AtomicU64>,
     /// Vendor messages of a type that their dialect does not know.
     pub unknown_messages: Counter<u64, AtomicU64>,
@@ -88,7 +87,7 @@ fn stage_histogram() -> Histogram {
 }
 
 impl Metrics {
-    /// Registers everything.
+    /// Registers all metrics.
     pub fn register(registry: &mut Registry) -> Self {
         Self {
             events: registry.metric("sidetone_session_events", "Sequenced events by type"),
@@ -122,7 +121,7 @@ impl Metrics {
         }
     }
 
-    /// Counts an event of the type `kind`, with what it says where it is an insight.
+    /// Counts an event of the type `kind`, and what the insight contains if it is one.
     pub fn event(&self, kind: Kind, insight: Option<&Insight>) {
         self.events.get_or_create(&EventLabel { r#type: kind.as_str() }).inc();
         if let Some(insight) = insight {
@@ -163,12 +162,12 @@ impl Metrics {
         self.refused.get_or_create(&RuleLabel { rule: rule.to_owned() }).inc();
     }
 
-    /// Counts a turn that a rule was not applied to because that would be too much work.
+    /// Counts a turn to which a rule was not applied because that would exceed a limit on work.
     pub fn rule_skipped(&self, rule: &str) {
         self.skipped.get_or_create(&RuleLabel { rule: rule.to_owned() }).inc();
     }
 
-    /// Counts operations that were left out.
+    /// Counts operations on a list that were invalid and were left out.
     pub fn dropped(&self, analysis: &str, dropped: &Dropped) {
         for (reason, operations) in dropped.iter() {
             self.dropped.get_or_create(&DroppedLabel { analysis: analysis.to_owned(), reason }).inc_by(operations);

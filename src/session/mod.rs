@@ -37,7 +37,7 @@ use crate::hub::Hub;
 use crate::journal::Store;
 use crate::placement::Placement;
 
-/// What every session uses.
+/// Dependencies of every session.
 pub struct Deps {
     /// The journal and its directory.
     pub store: Arc<dyn Store>,
@@ -47,14 +47,13 @@ pub struct Deps {
     pub hub: Hub,
     /// Asks the LLMs.
     pub gateway: Gateway,
-    /// What all calls have in common: analyses, `[ingest]` and `[limits]`.
+    /// Settings of all calls: analyses, `[ingest]` and `[limits]`.
     pub call: Arc<Settings>,
-    /// Tasks at once, over all calls; fair.
+    /// Limits the number of tasks that run at once, over all calls; fair.
     pub permits: Arc<Semaphore>,
-    /// Counters.
     pub metrics: Metrics,
     /// The input queue's gauges.
     pub queue: Arc<QueueGauges>,
-    /// Stopping.
+    /// Signals the shutdown of the daemon.
     pub drain: Drain,
 }

@@ -1,6 +1,6 @@
-//! Who waits for answers of one call: its producers' sockets, and questions.
+//! The peers that wait for answers of one call: its producers' sockets, and requests of readers.
 //!
-//! Knows numbers, not streams: the call addresses its answers by the number that it was given.
+//! Knows numbers, not streams: the call addresses an answer by the number that its peer was given.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::call::numbers::PeerNo;
 use crate::types::Seq;
 use crate::types::view::View;
 
-/// A question.
+/// A request of a reader.
 pub(super) enum Ask {
-    /// For the call as it stands.
+    /// For the present state of the call.
     View(oneshot::Sender<Arc<View>>),
     /// For a run of an analysis.
     Run(oneshot::Sender<Result<Seq, RunRefusal>>),
@@ -23,13 +23,13 @@ pub(super) enum Ask {
 
 struct Producer {
     outlet: Arc<Outlet>,
-    /// Where answers about its turns go, if it asks about them.
+    /// Receives the answers about its turns, if it asks a question about them.
     replies: Option<mpsc::Sender<TurnReply>>,
-    /// Until it is answered whether it may feed its stream.
+    /// Receives the answer whether it may feed its stream; `None` afterwards.
     reply: Option<oneshot::Sender<Attached>>,
 }
 
-/// All of one call. A producer is forgotten once it is refused or gone, a question once it is answered.
+/// All peers of one call. A producer is removed once it is refused or gone, a request once it is answered.
 #[derive(Default)]
 pub(super) struct Peers {
     given: PeerNo,
@@ -55,21 +55,22 @@ impl Peers {
         peer
     }
 
-    /// Adds a question.
+    /// Adds a request.
     pub(super) fn ask(&mut self, ask: Ask) -> PeerNo {
         let peer = self.next();
         self.asks.insert(peer, ask);
         peer
     }
 
-    /// Tells every producer that feeds a stream to reconnect. The others have no answer yet, and will ask again.
+    /// Asks every producer that feeds a stream to reconnect. The others have no answer yet, and will try again by
+    /// themselves.
     pub(super) fn reconnect(&self, reason: &'static str) {
         for producer in self.producers.values().filter(|producer| producer.reply.is_none()) {
             producer.outlet.reconnect(reason);
         }
     }
 
-    /// Says what waits for no record.
+    /// Sends a message that waits for no record.
     pub(super) fn tell(&mut self, tell: Tell) {
         match tell {
             Tell::Complain(peer, complaint) => {
@@ -83,13 +84,14 @@ impl Peers {
                 }
             }
             Tell::Reply(peer, reply) => {
-                // There is room for an answer to every turn that may be open; without it nobody waits for this one.
+                // The channel has room for an answer to every turn that may be open; without room, nobody waits for
+                // this one.
                 if let Some(replies) = self.producers.get(&peer).and_then(|producer| producer.replies.as_ref()) {
                     drop(replies.try_send(reply));
                 }
             }
             Tell::Refuse(peer, refusal) => {
-                // Whoever asked may be gone by now; so below.
+                // The asker may be gone, here and below.
                 if let Some(Ask::Run(reply)) = self.asks.remove(&peer) {
                     drop(reply.send(Err(refusal)));
                 }
@@ -97,7 +99,7 @@ impl Peers {
         }
     }
 
-    /// Says what waited until its records were durable.
+    /// Sends an answer that waited until its records were durable.
     pub(super) fn reply(&mut self, reply: Reply) {
         match reply {
             Reply::Ack(peer, ack) => {

@@ -1,6 +1,6 @@
-//! The commit pipeline of one call: one append in flight, tried again until the journal takes it.
+//! The commit pipeline of one call: one append in flight, repeated until the journal accepts it.
 //!
-//! Knows neither the call nor what a record means. Replies come back once their batch is durable.
+//! Knows neither the call nor the meaning of a record. Replies are returned once their batch is durable.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::call::record::Outgoing;
 use crate::journal::{Answer, Commit, Entry, JournalError, NewRecord, Store};
 use crate::types::{CallId, Seq};
 
-/// First wait before a failed append is tried again; doubles to a second.
+/// First wait before a failed append is repeated; doubles up to a second.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// Appends of one call.
+/// The appends of one call.
 pub(super) struct Pipeline {
     store: Arc<dyn Store>,
     call: CallId,
     flight: Option<Flight>,
-    /// Failures in a row of the batch in flight.
+    /// Consecutive failures of the batch in flight.
     failures: u32,
     retry_at: Option<Instant>,
 }
@@ -36,31 +36,31 @@ struct Flight {
 
 /// Why a batch is not durable.
 pub(super) enum Failure {
-    /// The journal does not take it, for the first time since it took one; it is tried again.
+    /// The journal refuses it, for the first time since the last success; the append is repeated.
     First(String),
-    /// It still does not.
+    /// The journal still refuses it.
     Again,
-    /// The log is not ours to write any more, or cannot be.
+    /// This session may no longer write the log, or the log cannot be written at all.
     Lost(JournalError),
 }
 
 impl Pipeline {
-    /// Nothing is in flight.
+    /// A pipeline with nothing in flight.
     pub(super) fn new(store: Arc<dyn Store>, call: CallId) -> Self {
         Self { store, call, flight: None, failures: 0, retry_at: None }
     }
 
-    /// Nothing is in flight: the next batch may be appended.
+    /// Returns true if nothing is in flight, so that the next batch may be appended.
     pub(super) fn is_idle(&self) -> bool {
         self.flight.is_none()
     }
 
-    /// When the batch in flight is tried again, if the journal did not take it.
+    /// When the append is repeated, if the journal refused it.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at
     }
 
-    /// Appends a batch. Nothing else is in flight.
+    /// Appends a batch. Nothing else may be in flight.
     pub(super) fn append(&mut self, batch: Batch) {
         let Batch { after, records, entry, replies } = batch;
         let new = |Outgoing { header, frame, private, .. }| NewRecord { header, frame, private };
@@ -69,7 +69,7 @@ impl Pipeline {
         self.flight = Some(Flight { commit, after, records, entry, replies });
     }
 
-    /// Tries the batch in flight again.
+    /// Repeats the append in flight.
     pub(super) fn retry(&mut self) {
         self.retry_at = None;
         if let Some(flight) = &mut self.flight {
@@ -78,10 +78,10 @@ impl Pipeline {
         }
     }
 
-    /// The result of the append in flight; never, where none is or where it waits to be tried again.
+    /// The result of the append in flight; never ends if there is none, or if it waits for its repetition.
     ///
     /// # Cancel safety
-    /// Safe: cancelled, the append stays in flight.
+    /// Safe: if this future is dropped, the append stays in flight.
     pub(super) async fn committed(&mut self) -> Result<Commit, JournalError> {
         match &mut self.flight {
             Some(flight) if self.retry_at.is_none() => (&mut flight.commit).await,
@@ -89,12 +89,12 @@ impl Pipeline {
         }
     }
 
-    /// The same, if it is there at once.
+    /// As [`Pipeline::committed`], if the result is available at once.
     pub(super) fn committed_now(&mut self) -> Option<Result<Commit, JournalError>> {
         self.flight.as_mut().and_then(|flight| (&mut flight.commit).now_or_never())
     }
 
-    /// Takes a result: the head, and what is to be said now.
+    /// Processes a result: returns the head, and the replies to send now.
     ///
     /// # Errors
     /// See [`Failure`].

@@ -1,6 +1,6 @@
-//! Calls as they are shown: by their sessions, where those can answer at once, else by their logs. Nothing is rebuilt for
-//! it; what is read is durable, whether the journal takes appends or not. Logs are read in pieces, and taken in off the
-//! serving threads.
+//! Shows calls: by their sessions, if those can answer at once, otherwise from their logs. A call is never rebuilt for
+//! this. Everything shown is durable, whether or not the journal accepts appends. Logs are read in pieces, and decoded
+//! on threads that serve no clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,15 +17,15 @@ use crate::journal::{CallState as State, Entry, JournalError};
 use crate::types::view::View;
 use crate::types::{CallId, Turn, TurnNo};
 
-/// Bytes of turns read before others have their turn.
+/// Bytes of turns that are read before other tasks run.
 const TURNS_BYTES: usize = 4 * 1024 * 1024;
 
-/// How soon a reader notices that the journal takes no appends.
+/// Interval at which a reader checks whether the journal accepts appends.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl Sessions {
-    /// The call as it stands with all of its turns, from its task if it is resident, else from its log. `None` where there
-    /// is no such call.
+    /// The present state of the call with all of its turns: from its task if it is in memory, otherwise from its log.
+    /// `None` if the call does not exist.
     ///
     /// # Errors
     /// The journal cannot be read.
@@ -36,7 +36,7 @@ impl Sessions {
         }
     }
 
-    /// The same with so many of its newest turns at least.
+    /// As [`Sessions::view`], with at least this many of its newest turns.
     ///
     /// # Errors
     /// The journal cannot be read.
@@ -47,8 +47,8 @@ impl Sessions {
         }
     }
 
-    /// The call as its task has it. `None` where it has none, or where that may have to wait for a journal that takes no
-    /// appends.
+    /// The state of the call from its task. `None` if it has no task, or if the task may have to wait for a journal
+    /// that accepts no appends.
     async fn asked(&self, call: &CallId) -> Option<Arc<View>> {
         tokio::select! {
             biased;
@@ -77,7 +77,7 @@ impl Sessions {
         }
     }
 
-    /// The call as it stands in its log, with so many of its newest turns. `None` where there is no such call.
+    /// The state of the call from its log, with this many of its newest turns. `None` if the call does not exist.
     ///
     /// # Errors
     /// The journal cannot be read.
@@ -116,8 +116,8 @@ impl Sessions {
         }))
     }
 
-    /// Turns as they stand in the call's log, in order from `from` up to and with `to`: at most `limit`, of about
-    /// `max_bytes`, at least one where there is one. And whether more would follow. `None` where there is no such call.
+    /// Turns from the call's log, in order from `from` to `to` inclusive: at most `limit`, about `max_bytes` of them,
+    /// at least one if there is one. Also returns whether more would follow. `None` if the call does not exist.
     ///
     /// # Errors
     /// The journal cannot be read.
@@ -150,7 +150,8 @@ impl Sessions {
         }
     }
 
-    /// Reads on in the call's log up to its head, then looks at what is known. `None` where there is no such call.
+    /// Extends the index of the call's log up to its head, then calls `look` with it. `None` if the call does not
+    /// exist.
     async fn look<T>(
         &self,
         call: &CallId,
@@ -160,14 +161,14 @@ impl Sessions {
         let store = Arc::clone(&self.deps().store);
         let Some(entry) = store.entry(call).await? else { return Ok(None) };
         let library = self.library();
-        // Of a call that is over, the directory has all but its turns.
+        // Of an ended call, the directory has everything but its turns.
         let outline = entry.outline.as_deref().filter(|_| !turns).and_then(Outline::decode);
         let known = outline.is_none();
         let index = match outline {
             Some(outline) => Arc::new(AsyncMutex::new(Index::without_turns(outline))),
             None => library.index(&entry),
         };
-        // One reader a log: who waits for it finds what it has read. It is no lock of anything else.
+        // Each log has one reader at a time, whose index the next one uses. This lock protects nothing else.
         let mut index = index.lock_owned().await;
         loop {
             let permit = library.permit().await;

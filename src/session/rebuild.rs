@@ -1,6 +1,6 @@
-//! A call rebuilt from its log, a piece at a time.
+//! Rebuilds a call from its log, piece by piece.
 //!
-//! Knows no task. A piece is some milliseconds of work, which is done on a thread that serves nobody.
+//! Knows no task. A piece takes some milliseconds, on a thread that serves no clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::call::{Log, record};
 use crate::journal::{Entry, JournalError, Record, Store};
 use crate::types::CallId;
 
-/// Bytes of a log that make a piece.
+/// Bytes of a log that form a piece.
 const PIECE_BYTES: usize = 256 * 1024;
-/// First wait before a log that cannot be read is read again; doubles up to the other one.
+/// First wait before another attempt to read a log; doubles up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// What there is of a call when its session starts.
+/// What exists of a call when its session starts.
 pub(super) enum Found {
-    /// No entry and no log.
+    /// Neither an entry nor a log.
     Nothing,
     /// The call as it was rebuilt.
     Known(Box<Known>),
@@ -29,15 +29,16 @@ pub(super) enum Found {
 
 /// A call that was rebuilt.
 pub(super) struct Known {
-    /// What the directory has of it.
+    /// The directory's entry of the call.
     pub(super) entry: Entry,
-    /// What its log says.
+    /// The state from its log.
     pub(super) log: Log,
-    /// Why its log cannot be read any further, if so.
+    /// Set if its log cannot be read any further; the reason.
     pub(super) damage: Option<String>,
 }
 
-/// The call as its entry and its log have it. Where they cannot be read, they are read again until they can be. `None`: `stop` was cancelled.
+/// The call from its entry and its log. If these cannot be read, it tries again until they can be. `None` if `stop` was
+/// cancelled.
 pub(super) async fn found(store: &dyn Store, stop: &CancellationToken, call: &CallId) -> Option<Found> {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
@@ -59,7 +60,7 @@ pub(super) async fn found(store: &dyn Store, stop: &CancellationToken, call: &Ca
     }
 }
 
-/// The call as its log tells it, and what is wrong with the log, if something is.
+/// The call from its log, and the damage of the log if there is any.
 async fn rebuilt(store: &dyn Store, call: &CallId) -> Result<(Log, Option<String>), JournalError> {
     let mut rebuild = Rebuild { log: Log::new(call.clone()), damage: None };
     loop {
@@ -76,15 +77,15 @@ async fn rebuilt(store: &dyn Store, call: &CallId) -> Result<(Log, Option<String
     }
 }
 
-/// A call on its way back.
+/// A call that is being rebuilt.
 struct Rebuild {
     log: Log,
-    /// Why its log cannot be read any further.
+    /// Set if its log cannot be read any further; the reason.
     damage: Option<String>,
 }
 
 impl Rebuild {
-    /// Takes the next piece, as it was read; whether there may be more.
+    /// Adds the next piece of the log; returns true if there may be more.
     ///
     /// # Errors
     /// The log cannot be read now.

@@ -24,13 +24,14 @@ use crate::journal::CallState as State;
 use crate::placement::Owner;
 use crate::types::{CallId, Seq};
 
-/// Commands that wait for one session.
+/// Maximum number of commands that wait for one session.
 const QUEUE: usize = 256;
 /// A second panic of a call within this time fails it.
 const PANIC_WINDOW: Duration = Duration::from_secs(60);
-/// A call whose fence was lost is left alone for this time. If it is still ours then, its timers go on.
+/// After another node took the log of a call, the call is not started here for this time. If this node still owns it
+/// then, its timers continue.
 const LET_GO: Duration = Duration::from_secs(2);
-/// How often a command is handed on to a fresh task where the one that took it was just leaving.
+/// Maximum number of tasks to which a command is passed if each of them is just ending.
 pub(super) const TRIES: usize = 5;
 
 struct Slot {
@@ -44,11 +45,11 @@ struct Inner {
     arriving: Arc<AtomicUsize>,
     panicked: Mutex<HashMap<CallId, Instant>>,
     new_calls: DefaultDirectRateLimiter,
-    /// What is known of logs that were read to be shown.
+    /// Cached indexes of logs.
     library: Library,
-    /// Held by calls that are rebuilt although nobody touches them: as many at once as there are runtimes.
+    /// Limits how many calls are rebuilt at once without a client that uses them: one per runtime.
     untouched: Arc<Semaphore>,
-    /// Where they go on, in turn.
+    /// The runtimes on which these calls run, in rotation.
     runtimes: Vec<Handle>,
     next: AtomicUsize,
 }
@@ -62,7 +63,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Sessions {
-    /// A registry without sessions. `runtimes` are those on which calls that nobody touches are rebuilt.
+    /// A registry without sessions. `runtimes` run the calls that are rebuilt without a client.
     pub fn new(deps: Arc<Deps>, runtimes: Vec<Handle>) -> Self {
         let per_second =
             std::num::NonZeroU32::new(deps.call.limits.new_calls_per_s).unwrap_or(std::num::NonZeroU32::MIN);
@@ -79,40 +80,40 @@ impl Sessions {
         }))
     }
 
-    /// What sessions use.
+    /// Dependencies of the sessions.
     pub fn deps(&self) -> &Arc<Deps> {
         &self.0.deps
     }
 
-    /// What is known of logs that were read to be shown.
+    /// Cached indexes of logs.
     pub(super) fn library(&self) -> &Library {
         &self.0.library
     }
 
-    /// Memory of the indexes of calls' logs, which are kept to show calls quickly; bytes.
+    /// Size of the cached indexes of logs, bytes.
     pub fn index_cache_bytes(&self) -> usize {
         let Inner { library, .. } = &*self.0;
         library.bytes()
     }
 
-    /// The queue of a call's session, where it is in memory.
+    /// The queue of a call's session, if it is in memory.
     pub(super) fn queue(&self, call: &CallId) -> Option<Sender<Command>> {
         locked(&self.0.slots).get(call).map(|slot| slot.sender.clone())
     }
 
-    /// Sessions in memory.
+    /// Number of sessions in memory.
     pub fn resident(&self) -> usize {
         locked(&self.0.slots).len()
     }
 
-    /// Hands `command` to the session of `call`, which is started where it is not resident: rebuilt if the call is
-    /// known, new if `create`. Returns the session's queue for what follows.
+    /// Sends `command` to the session of `call`, which is started if it is not in memory: rebuilt if the call exists,
+    /// new if `create`. Returns the session's queue for further commands.
     ///
     /// # Errors
     /// See [`SessionError`].
     ///
     /// # Cancel safety
-    /// Cancelled, the command may or may not have been queued.
+    /// If this future is dropped, the command may or may not have been queued.
     pub async fn tell(
         &self,
         call: &CallId,
@@ -123,7 +124,7 @@ impl Sessions {
             let sender = self.start(call, Why::Touched { create }, None).await?;
             match sender.send(command).await {
                 Ok(()) => return Ok(sender),
-                // The task was just leaving: a fresh one takes it.
+                // The task was just ending: a new one gets the command.
                 Err(returned) => command = returned,
             }
             tokio::task::yield_now().await;
@@ -131,10 +132,10 @@ impl Sessions {
         Err(SessionError::Failed(call.clone()))
     }
 
-    /// Runs an analysis now; the head after which its insight will come.
+    /// Runs an analysis now; returns the head after which its insight will come.
     ///
     /// # Errors
-    /// No such call, or why the session refuses.
+    /// The call does not exist, or the session refuses the run.
     pub async fn run(&self, call: &CallId, analysis: &str) -> Result<Result<Seq, RunRefusal>, SessionError> {
         for _ in 0..TRIES {
             let (reply, answer) = oneshot::channel();
@@ -147,31 +148,31 @@ impl Sessions {
         Err(SessionError::Failed(call.clone()))
     }
 
-    /// Takes up an open call whose timer ran out while it was not in memory, unless it is by now. `overdue`: it is the one
-    /// that ends the call. Waits as long as enough others are being taken up.
+    /// Starts the session of an open call whose timer expired while it was not in memory, unless it has started
+    /// meanwhile. `overdue`: it is the timer that ends the call. Waits while enough other calls are being rebuilt.
     ///
     /// # Cancel safety
-    /// Cancelled, it is not taken up.
+    /// If this future is dropped while it waits, the session is not started.
     pub async fn wake_due(&self, call: &CallId, overdue: bool) {
         // The semaphore is never closed.
         let turn = Arc::clone(&self.0.untouched).acquire_owned().await.ok();
         self.wake(call, overdue, turn).await;
     }
 
-    /// Tells every session when the journal stops taking appends, and when it takes them again: producers who say nothing
-    /// hear of it too. Ends with the watch.
+    /// Tells every session when the journal stops accepting appends, and when it accepts them again, so that producers
+    /// learn of it even if they send nothing. Ends with the watch.
     pub async fn tell_health(self, mut health: watch::Receiver<bool>) {
         while health.changed().await.is_ok() {
             let well = *health.borrow_and_update();
             let senders: Vec<_> = locked(&self.0.slots).values().map(|slot| slot.sender.clone()).collect();
             for sender in senders {
-                // A session whose queue is full has input that waits for the journal: it says so by itself.
+                // A session whose queue is full has input that waits for the journal, and notices the outage itself.
                 drop(sender.offer(Command::Journal { well }));
             }
         }
     }
 
-    /// Lets go of a call that was erased.
+    /// Ends the session of an erased call.
     pub fn forget(&self, call: &CallId) {
         locked(&self.0.slots).remove(call);
         self.0.library.forget(call);
@@ -184,7 +185,7 @@ impl Sessions {
         }
     }
 
-    /// Takes a call up again if it is open.
+    /// Starts the session of a call again if the call is open.
     async fn resume(&self, call: &CallId) {
         match self.0.deps.store.entry(call).await {
             Ok(Some(entry)) if entry.state == State::Open => self.wake(call, false, None).await,
@@ -193,7 +194,7 @@ impl Sessions {
         }
     }
 
-    /// The queue of a call's session, where that takes commands.
+    /// The queue of a call's session, if that accepts commands.
     fn running(slots: &HashMap<CallId, Slot>, call: &CallId) -> Option<Sender<Command>> {
         slots.get(call).map(|slot| slot.sender.clone()).filter(|sender| !sender.is_closed())
     }
@@ -254,7 +255,7 @@ impl Sessions {
             .drain
             .tasks
             .track_future(async move { this.supervise(call, generation, start, receiver).await });
-        // One that is touched stays with the connection that did; the others are spread.
+        // A call that a client uses stays on the client's runtime; the others are distributed.
         match (why, Handle::try_current()) {
             (Why::Touched { .. }, Ok(handle)) => drop(handle.spawn(task)),
             _ => {
@@ -267,10 +268,11 @@ impl Sessions {
         Ok(sender)
     }
 
-    /// Checks the limits on new calls. Called with the slots locked, so admissions do not race.
+    /// Checks the limits on new calls. Called with the slots locked, so that concurrent admissions cannot exceed a
+    /// limit.
     fn admit(&self) -> Result<Arriving, SessionError> {
         let limits = &self.0.deps.call.limits;
-        // Open calls that are not in memory count too: after a start nobody has touched them yet.
+        // Open calls that are not in memory count too, for example after a start.
         let open = self.0.deps.store.open_count() + self.0.arriving.load(Ordering::Relaxed);
         if open >= limits.open_calls {
             return Err(SessionError::Limit {
@@ -331,7 +333,7 @@ impl Sessions {
         }
     }
 
-    /// Rebuilds what there is and runs the call's task.
+    /// Rebuilds the call from its log and runs its task.
     async fn run_session(
         &self,
         call: CallId,
@@ -350,7 +352,7 @@ impl Sessions {
                 (log, Some(entry))
             }
             Some(Found::Nothing) if arriving.is_some() => (Log::new(call.clone()), None),
-            // It was erased meanwhile.
+            // The call was erased meanwhile.
             Some(Found::Nothing) => return Exit::Finished,
             None => return Exit::Stopped,
         };
@@ -365,9 +367,9 @@ impl Sessions {
     }
 }
 
-/// What a session starts with.
+/// What a session is started with.
 struct Start {
-    /// Of a new call.
+    /// Set for a new call.
     arriving: Option<Arriving>,
     why: Why,
     /// Held until the call is rebuilt.
@@ -377,8 +379,8 @@ struct Start {
 /// Why a session is started.
 #[derive(Debug, Clone, Copy)]
 enum Why {
-    /// Somebody has something for it; with `create`, the call may be new.
+    /// A client has a command for it; with `create`, the call may be new.
     Touched { create: bool },
-    /// It is to go on by itself; `overdue`: a timer of it ran out.
+    /// The call continues by itself; `overdue`: its last timer expired.
     Untouched { overdue: bool },
 }

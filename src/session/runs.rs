@@ -1,6 +1,6 @@
-//! The tasks of one call that wait for a permit or are out.
+//! The tasks of one call that wait for a permit or are running.
 //!
-//! Knows no schedule: the call says which task it wants, and is told what became of it.
+//! Knows no schedule: the call says which task it wants, and gets the result.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -18,40 +18,40 @@ use crate::gateway::Resolved;
 use crate::protocol::FailureCode;
 use crate::types::CallId;
 
-/// What a task came back with.
+/// What a task returned.
 pub(super) enum Returned {
     /// The permit that it waited for.
     Permit { task: TaskNo, permit: OwnedSemaphorePermit },
-    /// Its end.
+    /// The task ended.
     Done { task: TaskNo, result: Box<Result<Output, Failed>> },
 }
 
-/// Who is asked, and with which words.
+/// The chosen model, and the prompts.
 pub(super) struct Asked {
     arm: Arc<Resolved>,
-    /// One of each analysis.
+    /// One prompt for each analysis.
     prompts: Vec<Arc<Prompt>>,
 }
 
 /// The analyses of a request, each with its prompt.
 type Members = Vec<(ChosenMember, Arc<Prompt>)>;
 
-/// All of one call.
+/// All tasks of one call.
 pub(super) struct Runs {
     deps: Arc<Deps>,
     call: CallId,
     tasks: JoinSet<Returned>,
-    /// Of those that wait or are out.
+    /// Handles of the tasks that wait or run.
     handles: HashMap<TaskNo, AbortHandle>,
 }
 
 impl Runs {
-    /// Nothing is out.
+    /// Without any task.
     pub(super) fn new(deps: Arc<Deps>, call: CallId) -> Self {
         Self { deps, call, tasks: JoinSet::new(), handles: HashMap::new() }
     }
 
-    /// A permit for `task`, if there is one at once; else it comes back by [`Runs::next`].
+    /// A permit for `task`, if one is available at once; otherwise [`Runs::next`] returns it later.
     pub(super) fn permit(&mut self, task: TaskNo) -> Option<OwnedSemaphorePermit> {
         if let Ok(permit) = Arc::clone(&self.deps.permits).try_acquire_owned() {
             return Some(permit);
@@ -71,7 +71,7 @@ impl Runs {
         None
     }
 
-    /// Who is asked, and with which prompts; a pinned variant stays.
+    /// Chooses the model and the prompts; a pinned variant does not change.
     pub(super) fn choose(&self, choice: &Choice<'_>) -> (Result<Chosen, Failed>, Option<Asked>) {
         let asked = match choice {
             Choice::Analysis { analysis, pinned, variants } => self.analysis(analysis, *pinned, variants),
@@ -98,7 +98,7 @@ impl Runs {
         let resolve = |variant: Option<&str>| gateway.resolve_pinned(&target, self.call.as_str(), variant);
         let resolved = match pinned {
             Some(variant) => resolve(Some(variant)),
-            // Which route answers is known only now: an analysis may leave that to the default route.
+            // The answering route is known only now, because an analysis may use the default route.
             None => resolve(None).and_then(|arm| match variants.get(&*arm.route) {
                 Some(variant) => resolve(Some(variant)),
                 None => Ok(arm),
@@ -117,7 +117,7 @@ impl Runs {
     fn question(&self, question: &Question) -> Result<Arc<Resolved>, Failed> {
         let gateway = &self.deps.gateway;
         let own = question.model.is_empty().then(|| gateway.target(QUESTION, None));
-        // The embedded provider answers no questions of others.
+        // The embedded provider cannot answer a producer's own question.
         if own.as_deref() == Some("local") {
             let message =
                 "llm_gateway names no model, and neither [routes.llm_gateway] nor [gateway] default_route gives it one";
@@ -127,7 +127,7 @@ impl Runs {
         resolved.map_err(|error| failure::of(&error))
     }
 
-    /// Starts a task, which keeps its permit until it is over.
+    /// Starts a task, which keeps its permit until it ends.
     pub(super) fn start(&mut self, start: Box<Start>, asked: Asked, permit: OwnedSemaphorePermit) {
         let Asked { arm, prompts } = asked;
         let insight_bytes = self.deps.call.limits.insight_bytes;
@@ -144,10 +144,10 @@ impl Runs {
         self.handles.insert(no, handle);
     }
 
-    /// The next permit or result; `None` while nothing is out. A panic of a task goes on here.
+    /// The next permit or result; `None` if there is no task. A panic of a task is propagated.
     ///
     /// # Cancel safety
-    /// Safe: nothing is taken before it is returned.
+    /// Safe: nothing is lost if this future is dropped.
     pub(super) async fn next(&mut self) -> Option<Returned> {
         loop {
             match self.tasks.join_next().await? {
@@ -157,27 +157,27 @@ impl Runs {
                     return Some(returned);
                 }
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                // Aborted.
+                // The task was aborted.
                 Err(_) => {}
             }
         }
     }
 
-    /// Gives up a task, whether it waits for a permit or is out.
+    /// Aborts a task, whether it waits for a permit or runs.
     pub(super) fn abort(&mut self, task: TaskNo) {
         if let Some(handle) = self.handles.remove(&task) {
             handle.abort();
         }
     }
 
-    /// Gives up all tasks.
+    /// Aborts all tasks.
     pub(super) fn abort_all(&mut self) {
         self.tasks.abort_all();
         self.handles.clear();
     }
 }
 
-/// Counts a task's end, for each analysis of it.
+/// Counts the end of a task for each of its analyses.
 fn count(job: &Job, result: &Result<Output, Failed>, metrics: &Metrics) {
     match (&job.start.asks, result) {
         (Asks::Reply(_), result) => metrics.job(QUESTION, result.is_ok()),
@@ -193,7 +193,7 @@ fn count(job: &Job, result: &Result<Output, Failed>, metrics: &Metrics) {
     }
 }
 
-/// A gauge that is one higher until this is dropped, however a task ends.
+/// Keeps a gauge one higher until it is dropped, however the task ends.
 struct Raised(Gauge);
 
 impl Raised {

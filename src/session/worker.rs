@@ -1,7 +1,7 @@
-//! One task: analyses asked of a snapshot, or a producer's own question. Runs beside the session, which only hears of its
-//! end.
+//! One task: asks analyses about a snapshot, or asks a producer's own question. Runs beside the session, which gets
+//! only its result.
 //!
-//! Knows no journal and no sequence number. Dropping the future cancels the request upstream.
+//! Knows no journal and no sequence number. Dropping the future aborts the request to the vendor.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,25 +27,24 @@ pub(super) const QUESTION: &str = "llm_gateway";
 
 /// Everything that a task needs.
 pub(super) struct Job {
-    /// The call.
     pub(super) call: CallId,
-    /// What the call wants asked.
+    /// The task that the call wants.
     pub(super) start: Box<Start>,
     /// The prompts of its analyses.
     pub(super) prompts: Vec<Arc<Prompt>>,
-    /// Who is asked.
+    /// The chosen model.
     pub(super) arm: Arc<Resolved>,
     /// `limits.insight_bytes`.
     pub(super) insight_bytes: usize,
 }
 
-/// Asks, and reads the answer.
+/// Asks the model and reads the answer.
 ///
 /// # Errors
 /// Why there is no answer.
 ///
 /// # Cancel safety
-/// Cancelled, the request upstream is aborted and nothing is published.
+/// If this future is dropped, the request to the vendor is aborted and nothing is published.
 pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Output, Failed> {
     match &job.start.asks {
         Asks::Reply(asking) => reply(job, asking, gateway).await.map(Output::Reply),
@@ -53,12 +52,12 @@ pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Outpu
     }
 }
 
-/// Asks analyses, and streams deltas to the hub.
+/// Asks the analyses, and sends deltas to the hub.
 async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -> Result<Answered, Failed> {
     let began = Instant::now();
     let Start { snapshot, facts, last, deadline, .. } = &*job.start;
     let ([member], [prompt]) = (members, &job.prompts[..]) else {
-        // Nobody chooses several.
+        // Never happens: several analyses are never chosen for such a model.
         let message = "several analyses cannot be asked in one request".to_owned();
         return Err(Failed { code: FailureCode::Unsupported, message, temporary: false });
     };
@@ -73,7 +72,7 @@ async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -
     }
     let mut request = Request::of_analysis(Arc::clone(&job.arm), chat, Arc::clone(&key.analysis));
     let held = snapshot.clone();
-    // For a provider that reads no prompt.
+    // For a provider that reads the transcript and not the prompt.
     request.transcript = Some(Arc::new(move || held.transcript()));
     request.local = analysis.settings.local;
     request.origin.call = Some(job.call.clone());
@@ -85,7 +84,7 @@ async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -
         message: "the model refused, or called tools that it does not have, instead of answering".to_owned(),
         temporary: true,
     })?;
-    // The embedded provider gives whole lists, whatever is asked.
+    // The embedded provider always returns whole lists, whatever the prompt asks for.
     let form = if answer.degraded { Form::Whole } else { analysis.form(prompt, *last) };
     let reading = read(value, member, form, snapshot, job.insight_bytes).await;
     Ok(Answered {
@@ -119,7 +118,7 @@ async fn read(value: Value, member: &Member, form: Form, snapshot: &Snapshot, mo
         let message = format!("the answer has {bytes} bytes as JSON, over the limit of {most} (limits.insight_bytes)");
         return Err(Failed { code: FailureCode::InsightTooLarge, message, temporary: false });
     }
-    // Longer than the value, they would save nobody anything.
+    // Changes that are longer than the value would not save anything.
     reading.changes = reading.changes.filter(|changes| {
         let changes = measure::value(changes);
         changes <= value && bytes + changes <= most
@@ -134,7 +133,7 @@ async fn reply(job: &Job, asking: &Asking, gateway: &Gateway) -> Result<Replied,
     let mut request = Request::of_analysis(Arc::clone(&job.arm), chat, Arc::from(QUESTION));
     request.origin.call = Some(job.call.clone());
     let alone = spoken.transcript();
-    // For a provider that reads no prompt.
+    // For a provider that reads the transcript and not the prompt.
     request.transcript = Some(Arc::new(move || Arc::clone(&alone)));
     let answer = gateway.complete(request).await.map_err(|error| failure::of(&error))?;
     let finish = answer.response.choices.first().and_then(|choice| choice.finish).unwrap_or(Finish::Stop).as_str();

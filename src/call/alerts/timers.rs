@@ -1,7 +1,7 @@
-//! Rules whose time comes without an event: silence, words that do not come, values that stay.
+//! Rules that become due by time, without an event: silence, words that do not come, values that last.
 //!
-//! Times that are counted from records are wall time, so that they are kept over a restart; silence is counted on the call's
-//! own clock, while a stream is connected.
+//! Times that begin at a record are wall-clock times, so that they continue over a restart. Silence is counted on the
+//! call's own clock, while a stream is connected.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::call::Call;
 use crate::rules::{Condition, Rule};
 
 impl Call {
-    /// Somebody spoke: a partial or a final with words in it.
+    /// Records that somebody spoke: a partial or a final that contains words.
     pub(in crate::call) fn spoke(&mut self) {
         self.watch.spoke_ms = self.now.ms;
         if self.settings.rules.is_empty() || !self.is_open() {
@@ -24,14 +24,14 @@ impl Call {
         }
     }
 
-    /// A producer is about to connect: without another one, silence begins now.
+    /// Records that a producer is about to connect: if it is the only one, silence begins now.
     pub(in crate::call) fn note_connection(&mut self) {
         if !self.leg_is_live() {
             self.watch.spoke_ms = self.now.ms;
         }
     }
 
-    /// Looks at the rules whose time has come.
+    /// Applies the rules that are due.
     pub(in crate::call) fn rule_timers(&mut self) {
         if !self.has_room() {
             return;
@@ -48,7 +48,7 @@ impl Call {
                     }
                 }
                 Condition::Keyword(said) if was_held_back => self.keyword_again(index, rule, said),
-                // What is over by now is not worth an alert: the newest turn alone is looked at.
+                // An overlap that is over is not worth an alert, so only the newest turn is checked.
                 Condition::Overlap(_) if was_held_back => {
                     let newest = self.log.turns.iter().next_back().cloned();
                     if let Some(newest) = newest {
@@ -61,7 +61,7 @@ impl Call {
         self.each_reading(|_| true);
     }
 
-    /// When time alone changes something next, on the call's clock; may be in the past.
+    /// When a rule is due next, on the call's clock; may be in the past.
     pub(in crate::call) fn rules_next_ms(&self) -> Option<u64> {
         if self.settings.rules.is_empty() || !self.may_alert() {
             return None;
@@ -71,7 +71,7 @@ impl Call {
         [silence, timed].into_iter().flatten().min()
     }
 
-    /// When a rule is due next whether or not the call is in memory, wall time.
+    /// When a rule is due next whether or not the call is in memory, as wall-clock time.
     pub(in crate::call) fn rules_due_ms(&self) -> Option<i64> {
         if !self.may_alert() {
             return None;
@@ -79,7 +79,7 @@ impl Call {
         self.settings.rules.iter().filter_map(|(index, rule)| self.rule_due(index, rule)).min()
     }
 
-    /// A wall time on the call's own clock; now, if it has passed.
+    /// A wall-clock time on the call's own clock; now, if it has passed.
     fn on_own_clock(&self, unix_ms: i64) -> u64 {
         let left = u64::try_from(unix_ms.saturating_sub(self.now.unix_ms)).unwrap_or(0);
         self.now.ms.saturating_add(left)
@@ -110,7 +110,7 @@ impl Call {
         Some(due.max(self.pause_end(rule)).max(1))
     }
 
-    /// The directory is to know when a rule is due: after a restart, the call is rebuilt by then.
+    /// Records in the directory when a rule is due, so that after a restart the call is rebuilt by then.
     pub(in crate::call) fn note_due(&mut self) {
         let due = if self.log.head > 0 && self.is_open() { self.rules_due_ms() } else { None };
         self.directory.note_due(due);

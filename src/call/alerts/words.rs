@@ -1,7 +1,7 @@
 //! Rules about words: said, or not said in time.
 //!
-//! Only final turns are looked at, each when it is new and when it was corrected. All turns are looked at again where a
-//! correction took the words away, and where it becomes known who speaks.
+//! Only final turns are checked, each when it is new and when it is corrected. All turns are checked again if a
+//! correction removed the words, and if it becomes known who speaks.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::call::Call;
 use crate::rules::{Absence, Condition, Roles, Rule, SCAN_STEPS, SPEAKERS, Said, Since, Steps, TURN_STEPS, Text};
 use crate::types::{StreamId, Turn, TurnNo};
 
-/// A time in which words must come.
+/// A period in which words must be said.
 pub(super) struct Window {
-    /// Tells it from others of its rule.
+    /// Distinguishes it from other windows of its rule.
     pub(super) id: u64,
-    /// When it is over, wall time.
+    /// When it ends, wall-clock time.
     pub(super) due_ms: i64,
-    /// Only turns from this one on,
+    /// Only turns from this one on count.
     from: TurnNo,
-    /// and only of this stream.
+    /// If set, only turns of this stream count.
     stream: Option<StreamId>,
 }
 
@@ -29,7 +29,7 @@ impl Window {
     }
 }
 
-/// The words that `said` wants in a turn of the right speaker. `text` is folded when it is needed first.
+/// The words of `said` in a turn of the right speaker. `text` is lower-cased when it is first needed.
 fn find<'turn>(
     said: &Said,
     turn: &'turn Turn,
@@ -48,7 +48,7 @@ fn find<'turn>(
 }
 
 impl Call {
-    /// A turn is new or was corrected.
+    /// Applies the rules to a new or corrected turn.
     pub(super) fn words_of(&mut self, turn: &Turn) {
         let rules = Arc::clone(&self.settings.rules);
         let mut steps = Steps::new(TURN_STEPS);
@@ -81,7 +81,7 @@ impl Call {
         }
     }
 
-    /// Looks at all turns for words: those of the open alert may be gone, or others may be there.
+    /// Checks all turns for words: those of the open alert may be gone, or other turns may have them.
     pub(super) fn keyword_again(&mut self, index: usize, rule: &Rule, said: &Said) {
         if let Some(open) = self.log.alerts.open(&rule.name) {
             let about = open.turn;
@@ -95,7 +95,7 @@ impl Call {
         }
     }
 
-    /// The first turn that `wanted` takes and that has the words.
+    /// The first turn that `wanted` accepts and that contains the words.
     fn seek(&mut self, rule: &Rule, said: &Said, wanted: impl Fn(&Turn) -> bool) -> Option<(TurnNo, String)> {
         let mut steps = Steps::new(SCAN_STEPS);
         let turns = self.log.turns.iter().filter(|turn| wanted(turn));
@@ -116,7 +116,7 @@ impl Call {
         }
     }
 
-    /// The times in which the words of a rule must come.
+    /// The windows in which the words of a rule must be said.
     pub(super) fn windows(&self, absence: &Absence) -> Vec<Window> {
         let within = i64::try_from(absence.within_ms).unwrap_or(i64::MAX);
         let due = |since: i64| since.saturating_add(within);
@@ -132,7 +132,7 @@ impl Call {
                 windows.collect()
             }
             Since::Alert(before) => {
-                // Words that a correction took away were never said.
+                // Words that a correction removed count as never said.
                 let spoken =
                     self.settings.rules.get(before).is_some_and(|rule| matches!(rule.condition, Condition::Keyword(_)));
                 let stands = !spoken || self.log.alerts.open(before).is_some();
@@ -163,7 +163,7 @@ impl Call {
         self.absence(index, rule, absence);
     }
 
-    /// Notes where the words are by now.
+    /// Records where the words are now.
     pub(super) fn seek_in_windows(&mut self, index: usize, rule: &Rule, absence: &Absence) {
         self.watch.said.retain(|(of, _), _| *of != index);
         for window in self.windows(absence) {
@@ -173,7 +173,7 @@ impl Call {
         }
     }
 
-    /// Whether the time is over and the words have not come.
+    /// Returns true if the window has ended and the words were not said.
     pub(super) fn absence(&mut self, index: usize, rule: &Rule, absence: &Absence) {
         let now = self.now.unix_ms;
         let is_missing = |window: &Window| window.due_ms <= now && !self.watch.said.contains_key(&(index, window.id));
@@ -181,7 +181,7 @@ impl Call {
         self.level(index, rule, missing.then(Finding::default));
     }
 
-    /// An alert of the rule `name` was raised or cleared: other rules count their time from it.
+    /// Records that an alert of the rule `name` was raised or cleared: windows of other rules may begin there.
     pub(super) fn windows_change(&mut self, name: &str, raised: bool) {
         let rules = Arc::clone(&self.settings.rules);
         for (index, rule) in rules.iter() {
@@ -196,13 +196,13 @@ impl Call {
         }
     }
 
-    /// Who is who, as far as it is known.
+    /// The known roles of the speakers.
     pub(super) fn roles(&self) -> Roles {
         let speakers = self.log.standings.get(SPEAKERS).and_then(|standing| standing.latest.as_ref());
         Roles::of(&self.log.meta, speakers.map(|insight| &insight.value))
     }
 
-    /// `meta` or the insight about speakers is new: words may be those of another one.
+    /// `meta` or the insight about speakers has changed, so words may belong to another speaker.
     pub(super) fn roles_may_change(&mut self) {
         let roles = self.roles();
         if roles == self.watch.roles {

@@ -1,6 +1,6 @@
-//! What a store in memory holds, and what goes wrong in it.
+//! The contents of a store in memory, and its simulated faults.
 //!
-//! Knows no lock and no future: its user has it locked.
+//! Knows no lock and no future: its caller has locked it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(super) struct State {
     faults: Option<(Faults, Random)>,
     /// Appends that are not committed yet. Those of one call are committed in this order.
     pub(super) in_flight: VecDeque<InFlight>,
-    /// Polls and operations so far: the time that delays are counted in.
+    /// Number of polls and operations so far; delays are counted in these.
     pub(super) now: u64,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct State {
 pub(super) struct Call {
     pub(super) entry: Entry,
     pub(super) log: Vec<Arc<Record>>,
-    /// Events up to this one have left retention.
+    /// Events up to this one were deleted by retention.
     pub(super) oldest: Seq,
     /// Events after this one cannot be read.
     pub(super) damaged_after: Option<Seq>,
@@ -55,13 +55,13 @@ impl State {
         self.faults.as_mut().map_or(0, |(_, random)| random.next() % limit.max(1))
     }
 
-    /// How many polls more than one the next answer takes.
+    /// Number of polls after the first one that the next answer takes.
     pub(super) fn delay(&mut self) -> u64 {
         let most = self.faults.as_ref().map_or(0, |(faults, _)| faults.delay);
         self.random(most + 1)
     }
 
-    /// Whether the next append is refused.
+    /// Returns true if the next append is to be refused.
     pub(super) fn fences(&mut self) -> bool {
         let fenced = self.faults.as_ref().map_or(0, |(faults, _)| faults.fenced);
         fenced > 0 && self.random(fenced) == 0
@@ -72,12 +72,12 @@ impl State {
         self.now += 1;
         while let Some(position) = self.in_flight.iter().position(|append| append.due <= self.now) {
             let call = self.in_flight[position].call.clone();
-            // An earlier append of the same call comes first, due or not.
+            // An earlier append of the same call comes first, even if it is not due.
             let first = self.in_flight.iter().position(|append| append.call == call).unwrap_or(position);
             let Some(append) = self.in_flight.remove(first) else { return };
             let InFlight { after, batch, entry, answer, .. } = append;
             let result = self.commit(tail, &call, after, batch, entry);
-            // The caller may have gone; the batch stands all the same.
+            // The caller may be gone; the batch is committed in any case.
             drop(answer.send(result));
         }
     }
@@ -125,7 +125,7 @@ impl State {
             known.log.extend(records.last().cloned());
         }
         let head = known.log.len() as u64;
-        // Under the lock: the tail hears of commits in their order.
+        // Called under the lock, so that the tail gets the commits in their order.
         if let Some(tail) = tail {
             tail.committed(call, &records);
         }

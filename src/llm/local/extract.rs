@@ -39,7 +39,7 @@ const SHARED: f64 = 1.7;
 const ONCE: f64 = 0.6;
 /// Weight factor of a question. Questions of the speaker who serves a customer are routine and do not count.
 const ASKED: f64 = 0.65;
-/// Amount that the first turn adds to a sentence's weight. [`OPENING_SPAN`] is the share of the turns over which it
+/// Amount that the first turn adds to a sentence's weight. [`OPENING_PART`] is the share of the turns over which it
 /// falls to 37 %.
 const OPENING: f64 = 2.5;
 const OPENING_PART: f64 = 0.12;
