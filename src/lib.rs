@@ -1,4 +1,4 @@
-//! Sidetone: streaming speech-to-text in over WebSocket, LLM insight out.
+//! Sidetone: receives streaming speech-to-text over WebSocket, and sends out insights of LLMs.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 

@@ -1,6 +1,6 @@
-//! The analyses that come with the program: folders like a user's, embedded.
+//! The built-in analyses: folders like a user's, embedded in the program.
 //!
-//! To add one: a folder here and a line in [`FOLDERS`].
+//! To add one, add a folder here and a line in [`FOLDERS`].
 
 /// Files of one folder, by name.
 type Files = &'static [(&'static str, &'static str)];

@@ -1,16 +1,20 @@
-//! The values that are computed: `stats`, what the times of a call's turns say of the conversation, computed without a model.
+//! The values that are computed without a model: `stats`, figures about a conversation from the times of its turns.
 //!
-//! Knows no text but whether there is any, no clock and no snapshot: turns in any order give the same figures. Linear in the
-//! number of turns, apart from putting them in order of their starts, which takes linear time where they almost are.
+//! Knows no clock, no snapshot and no text except whether there is any: turns in any order give the same figures. Takes
+//! time linear in the number of turns, apart from sorting them by start, which takes linear time if they are almost
+//! sorted.
 //!
 //! The figures, in call time, over turns with text (a turn without a speaker counts for the speaker `unknown`):
-//! * A speaker *talks* from the start to the end of each turn; what several of the speaker's turns share counts once.
-//! * `overlap_ms`: two speakers or more talk. `silence_ms`: nobody talks, between the first start and the last end.
-//! * A *stretch* is what one speaker says in turns that touch or overlap. A speaker *interrupts* by a stretch that begins
-//!   within another speaker's, at least [`INTERRUPTION_MS`] before that one's end, and goes on after that end. Of several
-//!   stretches of others, the one that ends last counts. A stretch within another one ("uh-huh") interrupts nobody.
-//! * A *response* begins while nobody talks, after speech of another speaker; its time is from the end of that speech to its
-//!   own start. The median is the middle one, of an even number the lower of both.
+//! * A speaker *talks* from the start to the end of each turn; time that several of the speaker's turns share counts
+//!   once.
+//! * `overlap_ms`: time in which two speakers or more talk. `silence_ms`: time in which nobody talks, between the first
+//!   start and the last end.
+//! * A *stretch* is the time of one speaker's turns that touch or overlap. A speaker *interrupts* another if a stretch
+//!   of the first begins within a stretch of the other, at least [`INTERRUPTION_MS`] before its end, and continues
+//!   after that end. If it begins within stretches of several others, the one that ends last counts. A stretch that
+//!   ends within another one ("uh-huh") interrupts nobody.
+//! * A *response* begins while nobody talks, after speech of another speaker; its time is from the end of that speech
+//!   to its own start. The median of an even number of values is the lower of the two in the middle.
 
 use std::collections::BTreeMap;
 
@@ -18,8 +22,8 @@ use serde_json::{Map, Value, json};
 
 use crate::types::Turn;
 
-/// Speech that goes on for less than this when another speaker begins was not interrupted, ms: speech recognition is not
-/// that exact about where turns begin and end.
+/// A speaker whose speech continues for less than this after another one begins was not interrupted, ms: the boundaries
+/// that speech recognition gives are not more exact.
 const INTERRUPTION_MS: u64 = 200;
 /// The speaker of turns without one, as in prompts.
 const UNKNOWN: &str = "unknown";
@@ -77,7 +81,7 @@ fn span(turn: &Turn) -> Option<Span<'_>> {
     says_something.then(|| Span { start: turn.start_ms, end: turn.end_ms.max(turn.start_ms), speaker })
 }
 
-/// The stretches of all speakers in order of their starts. `spans` are in that order.
+/// The stretches of all speakers, sorted by start. `spans` must be sorted by start.
 fn stretches<'a>(spans: &[Span<'a>]) -> Vec<Span<'a>> {
     let mut stretches: Vec<Span<'a>> = Vec::with_capacity(spans.len());
     let mut newest: BTreeMap<&str, usize> = BTreeMap::new();
@@ -93,7 +97,7 @@ fn stretches<'a>(spans: &[Span<'a>]) -> Vec<Span<'a>> {
     stretches
 }
 
-/// Time in which nobody talks, and in which several do. `stretches` of one speaker do not overlap.
+/// Time in which nobody talks, and time in which several talk. `stretches` of one speaker do not overlap.
 fn silence_and_overlap(stretches: &[Span<'_>]) -> (u64, u64) {
     let starts = stretches.iter().map(|stretch| (stretch.start, true));
     let ends = stretches.iter().map(|stretch| (stretch.end, false));
@@ -101,7 +105,7 @@ fn silence_and_overlap(stretches: &[Span<'_>]) -> (u64, u64) {
     changes.sort_unstable();
     let (mut silence, mut overlap, mut talking) = (0, 0, 0_usize);
     let mut since = changes.first().map_or(0, |(at, _)| *at);
-    // All that begins and ends at one time counts together: a turn without length does both.
+    // Starts and ends at the same time are counted together, because a turn of zero length has both.
     for group in changes.chunk_by(|one, other| one.0 == other.0) {
         let at = group[0].0;
         match talking {
@@ -116,9 +120,10 @@ fn silence_and_overlap(stretches: &[Span<'_>]) -> (u64, u64) {
     (silence, overlap)
 }
 
-/// `stretches` are in order of their starts.
+/// `stretches` must be sorted by start.
 fn count_interruptions<'a>(stretches: &[Span<'a>], speakers: &mut BTreeMap<&'a str, Counts>) {
-    // Of the stretches that began earlier: the one that ends last, and the one that ends last of all other speakers.
+    // Of the stretches that began earlier: the one that ends last, and the one that ends last among those of all other
+    // speakers.
     let (mut last, mut second): (Option<Span<'_>>, Option<Span<'_>>) = (None, None);
     for together in stretches.chunk_by(|one, other| one.start == other.start) {
         for stretch in together {
@@ -143,9 +148,9 @@ fn count_interruptions<'a>(stretches: &[Span<'a>], speakers: &mut BTreeMap<&'a s
     }
 }
 
-/// `spans` are in order of their starts.
+/// `spans` must be sorted by start.
 fn count_responses<'a>(spans: &[Span<'a>], speakers: &mut BTreeMap<&'a str, Counts>) {
-    // The speech that ended last so far; of several that ended together, the first by its speaker's label.
+    // The speech that ended last so far; if several ended at the same time, that of the first speaker by label.
     let mut last: Option<Span<'_>> = None;
     for span in spans {
         if let Some(before) = last
@@ -162,7 +167,7 @@ fn count_responses<'a>(spans: &[Span<'a>], speakers: &mut BTreeMap<&'a str, Coun
     }
 }
 
-/// The middle one; of an even number, the lower of the two in the middle.
+/// The middle value; for an even number of values, the lower of the two in the middle.
 fn median(values: &[u64]) -> Option<u64> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();

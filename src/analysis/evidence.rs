@@ -1,9 +1,10 @@
-//! Evidence: the quotes in an answer, checked against the turns that the prompt held, and marked where they are not there.
+//! Evidence: the quotes in an answer are checked against the turns in the prompt, and marked if their words are not
+//! there.
 //!
-//! A turn's words are split once for all quotes of an answer.
+//! The words of a turn are split once for all quotes of an answer.
 //!
-//! Knows no schema: wherever an answer has an object with `turn` and `quote`, that is a quote. The comparison of words is
-//! [`crate::base::text`]'s.
+//! Knows no schema: any object with `turn` and `quote` in an answer is a quote. [`crate::base::text`] compares the
+//! words.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,17 +17,17 @@ use crate::base::text::{Quote, Words};
 use crate::context::Snapshot;
 use crate::types::{Evidence, Turn, TurnNo};
 
-/// Fewest words by which a quote that cites a wrong turn can be found in another.
+/// Minimum number of words with which a quote that cites a wrong turn can be found in another one.
 const FINDABLE_WORDS: usize = 3;
-/// Quotes of one answer that are looked for in turns other than the one that they cite. Each costs one pass over the
-/// transcript; beyond these, only the cited turn is looked at.
+/// Maximum number of quotes of one answer that are searched in turns other than the cited one. Each costs one pass over
+/// the transcript; for further quotes, only the cited turn is checked.
 const MAX_SEARCHED: usize = 100;
 /// Maximum number of quotes in one answer.
 const INSIGHT_QUOTES: Bound = Bound::new("insight_quotes", 200);
 /// Bytes of text split into words, and bytes searched, in one step.
 const BYTES_SPLIT_A_STEP: u64 = 8;
 const BYTES_SEARCHED_A_STEP: u64 = 512;
-/// Marks a quote that is not in its turn.
+/// Member that marks a quote whose words are not in its turn.
 const MARK: &str = "unverified";
 
 /// Limits of checking the quotes of one answer.
@@ -57,11 +58,12 @@ fn quotes(value: &Value) -> u64 {
     }
 }
 
-/// Checks every quote in `value`. Those of a top-level list `evidence` of nothing but `{turn, quote}` are taken out of it;
-/// all others are marked where they stand (`"unverified": true`), with their turn's number set right where it can be.
+/// Checks every quote in `value`. If the top-level member `evidence` is a list of only `{turn, quote}`, it is removed
+/// from the value and returned; all other quotes are marked in place (`"unverified": true`), and a wrong turn number is
+/// corrected if possible.
 ///
 /// # Errors
-/// There are more than 200, or the budget is used up.
+/// There are more than 200 quotes, or the budget is used up.
 pub(super) fn lift(value: &mut Value, snapshot: &Snapshot, budget: &mut Budget) -> Result<Vec<Evidence>, Exceeded> {
     INSIGHT_QUOTES.check(quotes(value))?;
     let mut checker = Checker { snapshot, budget, folded: HashMap::new(), searched: 0 };
@@ -70,8 +72,8 @@ pub(super) fn lift(value: &mut Value, snapshot: &Snapshot, budget: &mut Budget) 
     Ok(lifted.unwrap_or_default())
 }
 
-/// Takes the top-level `evidence` out; `None` where it is no list of `{turn, quote}`. Items that say more than that are
-/// published as quotes too, but stay where they are.
+/// Removes the top-level `evidence`; `None` if it is not a list of `{turn, quote}`. Items with further members are
+/// published as quotes too, but stay in the value.
 fn take_out(value: &mut Value, checker: &mut Checker<'_>) -> Result<Option<Vec<Evidence>>, Exceeded> {
     let Some(object) = value.as_object_mut() else { return Ok(None) };
     let Some(items) = object.get("evidence").and_then(Value::as_array) else { return Ok(None) };
@@ -86,16 +88,16 @@ fn take_out(value: &mut Value, checker: &mut Checker<'_>) -> Result<Option<Vec<E
     claims.into_iter().map(|claim| checker.check(claim)).collect::<Result<_, _>>().map(Some)
 }
 
-/// What an answer says: these words, in this turn.
+/// A quote as the answer gives it: these words, in this turn.
 struct Claim {
-    /// `TurnNo::MAX` where the answer names no turn that there can be.
+    /// `TurnNo::MAX` if the answer names a turn that cannot exist.
     turn: TurnNo,
     quote: String,
 }
 
 impl Claim {
-    /// Reads a claim; `None` where the object is none. A turn that cannot be (-1, say) is still a claim: it is marked, not
-    /// dropped. Nothing quoted from no turn claims nothing.
+    /// Reads a quote; `None` if the object is not one. With an impossible turn (such as -1) it is still a quote, which
+    /// is marked and not dropped. An empty quote of no turn is ignored.
     fn of(object: &Map<String, Value>) -> Option<Self> {
         let quote = object.get("quote")?.as_str()?;
         let turn = match object.get("turn")? {
@@ -108,13 +110,13 @@ impl Claim {
     }
 }
 
-/// A whole number that was written with a decimal point.
+/// A whole number, even if written with a decimal point.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
 fn whole(number: f64) -> Option<u64> {
     (number >= 0.0 && number.fract() == 0.0 && number < u32::MAX as f64).then_some(number as u64)
 }
 
-/// Checks quotes; each turn is folded once.
+/// Checks quotes. The words of each turn are normalised only once.
 struct Checker<'a> {
     snapshot: &'a Snapshot,
     budget: &'a mut Budget,
@@ -123,7 +125,7 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    /// The quote, with the turn that it is from: the one cited, or the only one that has it.
+    /// The quote, with the turn that contains it: the cited one, or the only one that does.
     fn check(&mut self, claim: Claim) -> Result<Evidence, Exceeded> {
         let Claim { turn, quote } = claim;
         self.budget.spend(quote.len() as u64 / BYTES_SPLIT_A_STEP)?;
@@ -169,7 +171,7 @@ impl Checker<'_> {
         Ok(words.hold(wanted))
     }
 
-    /// Marks the quotes in `value`, however deep they stand.
+    /// Marks the quotes in `value` at any depth.
     fn mark(&mut self, value: &mut Value) -> Result<(), Exceeded> {
         match value {
             Value::Array(items) => items.iter_mut().try_for_each(|item| self.mark(item)),
@@ -180,7 +182,7 @@ impl Checker<'_> {
                     if checked.turn != cited {
                         object.insert("turn".to_owned(), checked.turn.into());
                     }
-                    // A mark of the model's own says nothing.
+                    // A mark that the model itself wrote is not trusted.
                     if checked.unverified || object.contains_key(MARK) {
                         object.insert(MARK.to_owned(), checked.unverified.into());
                     }

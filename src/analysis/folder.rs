@@ -1,6 +1,6 @@
-//! The folder of an analysis: `v1.j2` (and `v2.j2`, …), `schema.json` and, if there is one, `analysis.toml`.
+//! The folder of an analysis: `v1.j2` (and `v2.j2`, …), `schema.json` and optionally `analysis.toml`.
 //!
-//! Knows no meaning of what is in the files. Reading a user's folder is the one piece of I/O here, done at start-up.
+//! Does not interpret the files. Reading a user's folder at start-up is the only I/O of this room.
 
 use std::fmt;
 use std::path::Path;
@@ -8,20 +8,20 @@ use std::path::Path;
 /// Largest file of an analysis, bytes.
 const MAX_FILE_BYTES: u64 = 256 * 1024;
 
-/// Text files by name, in order of their names.
+/// Text files, sorted by name.
 #[derive(Debug, Clone, Default)]
 pub struct Folder {
     files: Vec<(String, String)>,
 }
 
-/// What is wrong with a file, and where.
+/// An error in a file, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// Name of the file. Empty if the configuration is wrong; the message then starts with the key.
     pub file: String,
     /// Line and column, from 1.
     pub at: Option<(usize, usize)>,
-    /// What, and what is allowed.
+    /// What is wrong, and what is allowed.
     pub message: String,
 }
 
@@ -67,10 +67,10 @@ impl Folder {
     }
 }
 
-/// Reads the files of an analysis from a folder; others in it are left alone.
+/// Reads the files of an analysis from a folder; other files in it are ignored.
 ///
 /// # Errors
-/// It is no folder, or a file of it cannot be read, is too large or is no UTF-8.
+/// The path is not a folder, or one of its files cannot be read, is too large or is not UTF-8.
 pub fn load_dir(path: &Path) -> Result<Folder, Fault> {
     let unreadable = |name: &str, error: &std::io::Error| Fault::whole(name, format!("cannot be read: {error}"));
     let shown = path.display().to_string();
@@ -93,7 +93,7 @@ pub fn load_dir(path: &Path) -> Result<Folder, Fault> {
     Ok(Folder::new(files.iter().map(|(name, text)| (name.as_str(), text.as_str()))))
 }
 
-/// The version of the prompt that a file of this name holds; `None` if the name is not that of a prompt.
+/// The prompt version in a file of this name; `None` if the name is not that of a prompt file.
 pub(super) fn version_of(file: &str) -> Option<&str> {
     let version = file.strip_suffix(".j2")?;
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');

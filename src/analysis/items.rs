@@ -1,9 +1,9 @@
-//! Lists of items: elements of an analysis's value that have an `id` which stays, and are changed by operations.
+//! Lists of items: elements of an analysis's value that have a permanent `id`, and are changed by operations.
 //!
-//! A model is asked for operations on the current list (`add`, `update`, `resolve`, `retract`), or for the whole list. Both
-//! become the new value and the changes that lead from the old value to it. Ids are given here: the list's first letter, the
-//! insight's revision and a number (`p4_1`), so that none is ever given twice. An operation that cannot be carried out is
-//! repaired where only one meaning is possible, else it is left out and counted.
+//! A model is asked for operations on the current list (`add`, `update`, `resolve`, `retract`), or for the whole list.
+//! Both are converted to the new value and to the changes that lead from the old value to it. Ids are assigned here:
+//! the list's first letter, the insight's revision and a number (`p4_1`), so that none is ever used twice. An operation
+//! that cannot be applied is repaired if only one meaning is possible, otherwise it is left out and counted.
 //!
 //! Knows no model, no prompt and no journal, and trusts an answer only to be valid under its schema.
 
@@ -22,12 +22,12 @@ use crate::base::budget::Bound;
 use crate::types::JsonMap;
 use crate::types::insight::Change;
 
-/// Items of one list.
+/// Maximum number of items of one list.
 const ITEMS: Bound = Bound::new("insight_items", 200);
-/// Operations on one list in one answer.
+/// Maximum number of operations on one list in one answer.
 const OPERATIONS: Bound = Bound::new("insight_operations", 400);
 
-/// A value as it is shown to a model that is to bring it up to date: without the quotes within it, which were checked.
+/// A value as it is shown to a model that must update it: without its quotes, which were checked already.
 pub fn shown(value: &Value) -> Value {
     let is_quote = |value: &Value| value.get("quote").is_some() && value.get("turn").is_some();
     let is_evidence = |value: &Value| match value {
@@ -48,18 +48,18 @@ pub fn shown(value: &Value) -> Value {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Lists(Vec<List>);
 
-/// One of them.
+/// One list of items in a schema.
 #[derive(Debug, Clone, PartialEq)]
 struct List {
     /// Names of the members that lead to it.
     path: Vec<String>,
-    /// The same as a JSON pointer.
+    /// The same path as a JSON pointer.
     pointer: String,
-    /// Fields of an item but for its id, in the order of the schema.
+    /// Fields of an item except its id, in the order of the schema.
     fields: Vec<Field>,
     /// The field by whose words two items are compared.
     text: Option<String>,
-    /// The member `current` stands beside the list and names one of its items.
+    /// Set if a member `current` beside the list names one of its items.
     has_current: bool,
 }
 
@@ -68,24 +68,24 @@ struct Field {
     name: String,
     required: bool,
     nullable: bool,
-    /// The values that it can have, where the schema lists them.
+    /// The values that the field can have, if the schema lists them.
     choices: Vec<Value>,
 }
 
-/// What an answer holds in place of a list of items.
+/// The form of a list of items in an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Operations on the current list.
     Operations,
-    /// The list itself. Its elements may come as `add` operations.
+    /// The list itself. Its elements may have the form of `add` operations.
     Whole,
 }
 
-/// A value, and how it came out of the one before it.
+/// A new value, and the changes that lead to it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Applied {
     pub(super) value: Value,
-    /// `None` where no value of this form came before.
+    /// `None` if there is no earlier value of this form.
     pub(super) changes: Option<Vec<Change>>,
     pub(super) dropped: Dropped,
 }
@@ -95,7 +95,7 @@ pub(super) struct Applied {
 pub struct Dropped(BTreeMap<&'static str, u64>);
 
 impl Dropped {
-    /// Counts one more.
+    /// Counts one operation more.
     fn count(&mut self, reason: &'static str) {
         self.add(reason, 1);
     }
@@ -111,7 +111,7 @@ impl Dropped {
         self.0.iter().map(|(reason, count)| (*reason, *count))
     }
 
-    /// All together.
+    /// Total number.
     pub fn total(&self) -> u64 {
         self.0.values().sum()
     }
@@ -125,12 +125,12 @@ fn id_of(item: &Item) -> &str {
 }
 
 impl Lists {
-    /// There is none: answers are values as they are.
+    /// Returns true if the schema has no list of items, so that answers are values as they are.
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The value that `answer` makes of `current`; `rev` is that of the insight which will have it.
+    /// The value after applying `answer` to `current`; `rev` is the revision of the insight that will have it.
     pub(super) fn apply(&self, current: Option<&Value>, mut answer: Value, form: Form, rev: u64) -> Applied {
         let current = current.filter(|value| self.0.iter().all(|list| list.items(value).is_some()));
         let (mut changes, mut dropped) = (Vec::new(), Dropped::default());
@@ -154,7 +154,7 @@ impl Lists {
 
     /// Upper estimate of the steps of [`Lists::apply`].
     pub(super) fn work(&self, answer: &Value, current: Option<&Value>) -> u64 {
-        /// Steps of comparing two items.
+        /// Steps to compare two items.
         const COMPARING: u64 = 10;
         let length = |value: &Value, list: &List| {
             value.pointer(&list.pointer).and_then(Value::as_array).map_or(0, Vec::len) as u64
@@ -166,7 +166,8 @@ impl Lists {
         self.0.iter().map(work).sum()
     }
 
-    /// Changes of everything that is no list of items; `None` where a member is gone, which no change says.
+    /// Changes of all members that are not lists of items; `None` if a member is missing in the new value, which no
+    /// change can express.
     fn set_fields(&self, old: &Value, new: &Value, path: &mut Vec<String>, changes: &mut Vec<Change>) -> Option<()> {
         if self.0.iter().any(|list| list.path == *path) || old == new {
             return Some(());
@@ -194,7 +195,7 @@ fn pointer(path: &[String]) -> String {
 }
 
 impl List {
-    /// The items in `value`; `None` where it has no list of them there, or one without ids or with an id twice.
+    /// The items in `value`; `None` if it has no list there, or one with a missing or repeated id.
     fn items(&self, value: &Value) -> Option<Vec<Item>> {
         let elements = value.pointer(&self.pointer)?.as_array()?;
         let items: Vec<Item> = elements.iter().map(|element| element.as_object().cloned()).collect::<Option<_>>()?;
@@ -204,7 +205,7 @@ impl List {
         sound.then_some(items)
     }
 
-    /// Takes the list out of an answer; `None` where it has none.
+    /// Removes the list from an answer; `None` if the answer does not have it.
     fn take(&self, answer: &mut Value) -> Option<Vec<Value>> {
         match answer.pointer_mut(&self.pointer)? {
             Value::Array(given) => Some(std::mem::take(given)),
@@ -212,7 +213,8 @@ impl List {
         }
     }
 
-    /// Puts the items into the value, and sees that `current` names one of them. `names`: what the answer called new ones.
+    /// Puts the items into the value, and ensures that `current` names one of them. `names`: the names that the answer
+    /// uses for new ones.
     fn put(&self, value: &mut Value, items: Vec<Item>, names: &BTreeMap<String, String>) {
         let Some((last, parents)) = self.path.split_last() else { return };
         let mut object = value;

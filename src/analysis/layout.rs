@@ -1,8 +1,8 @@
-//! The layout of a prompt: what every analysis shares comes first and never changes, and whatever changes comes last, so
-//! that vendors' prompt caches find the beginning again.
+//! The layout of a prompt: the text that all analyses share comes first and never changes, and everything that changes
+//! comes last, so that vendors' prompt caches find the beginning again.
 //!
-//! Knows no template and no vendor. A prompt is a system text, the transcript in the parts of its snapshot, and a tail:
-//! corrected turns, what else is known of the call, the values that stand, and what is asked.
+//! Knows no template and no vendor. A prompt is a system text, the transcript in the parts of its snapshot, and a final
+//! part: corrected turns, further facts about the call, the current values, and the questions.
 
 use std::sync::Arc;
 
@@ -26,21 +26,21 @@ Say only what was said, with names, numbers and dates as they were said. A quote
 turn that it names. Write in the language of the conversation, unless you are asked for another. Answer with one JSON \
 object and nothing else.";
 
-/// Before the lines of turns that were revised after they were shown.
+/// Text before the lines of turns that were revised after they were shown.
 const CORRECTED: &str = "Corrected since; each line stands in place of the one above with its number:\n";
 
 /// One of the questions that a prompt asks.
 pub(super) struct Question<'a> {
-    /// The member of the answer; `None` if the answer is the value itself.
+    /// The member of the answer for this question; `None` if the answer is the value itself.
     pub member: Option<&'a str>,
-    /// The value that stands.
+    /// The current value.
     pub current: Option<Value>,
-    /// What is asked.
+    /// The question.
     pub instructions: String,
 }
 
-/// The content of a message with the transcript between two texts. `stable`: the text before it is the same in every
-/// prompt of the call.
+/// The content of a message with the transcript between two texts. `stable`: the text before the transcript is the same
+/// in every prompt of the call.
 pub(super) fn content(before: &str, snapshot: &Snapshot, after: &str, stable: bool) -> Content {
     let mut blocks = Vec::new();
     if !before.is_empty() {

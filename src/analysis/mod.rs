@@ -1,19 +1,21 @@
 //! Analyses: named questions asked of a call, as data: a folder of prompt versions, a JSON schema and settings.
 //!
-//! Knows no clock, no task and no LLM vendor: it makes requests out of snapshots and insights' values out of answers.
-//! The built-in analyses are folders like a user's. To add one, see [`builtin`].
+//! Knows no clock, no task and no LLM vendor: it makes requests from snapshots, and insights' values from answers. The
+//! built-in analyses are folders like a user's. To add one, see [`builtin`].
 //!
 //! A folder holds:
-//! * `v1.j2`, `v2.j2`, …: prompt versions, Jinja templates. Either the file is one section `=== instructions ===`, which
-//!   says what is asked in the [layout] that all analyses share, or it has messages, which begin with a line
-//!   `=== system ===`, `=== user ===` or `=== assistant ===`. Variables: `transcript` (in messages), `meta`, `call_id`, and
-//!   `turns` (how many), or, per turn, `turn` (its number), `speaker`, `text`, `language` and `before` (the lines of the
-//!   `context_turns` turns before it); and the settings `to` and `questions`. All of them come in escaped.
-//! * `schema.json`: what the answer must be. Every `{turn, quote}` in an answer is checked against the transcript, and
-//!   marked `"unverified": true` where the words are not there. A top-level `evidence` of `{turn, quote}` is lifted out of
-//!   the value and published beside it. A list whose elements have an `id` is a list of [`items`].
+//! * `v1.j2`, `v2.j2`, …: prompt versions, Jinja templates. Either the file is one section `=== instructions ===`,
+//!   which contains the question and is used in the [layout] that all analyses share, or it has messages, which begin
+//!   with a line `=== system ===`, `=== user ===` or `=== assistant ===`. Variables: `transcript` (in messages),
+//!   `meta`, `call_id`, and `turns` (how many), or, per turn, `turn` (its number), `speaker`, `text`, `language` and
+//!   `before` (the lines of the `context_turns` turns before it); and the settings `to` and `questions`. All of them
+//!   are inserted escaped.
+//! * `schema.json`: the JSON schema of the answer. Every `{turn, quote}` in an answer is checked against the
+//!   transcript, and marked `"unverified": true` if the words are not there. A top-level `evidence` of `{turn, quote}`
+//!   is removed from the value and published beside it. A list whose elements have an `id` is a list of [`items`].
 //! * `analysis.toml`, which may be absent: `title`, `scope`, `route`, `prompt`, triggers, limits, and `local`: how the
-//!   embedded provider answers (see [`Method`]). `computed = "stats"` says that no model is asked; there is no prompt then.
+//!   embedded provider answers (see [`Method`]). `computed = "stats"` says that no model is asked; there is no prompt
+//!   then.
 
 mod builtin;
 mod computed;
@@ -54,75 +56,74 @@ use crate::types::insight::Change;
 use crate::types::{CallId, Evidence, JsonMap, Turn, TurnNo};
 use items::Lists;
 
-/// What an analysis is asked of.
+/// What an analysis is about, and how often it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The whole context, again and again.
+    /// The whole context, repeatedly.
     Rolling,
     /// Each final turn, once.
     Turn,
-    /// The whole call, when it ends, and on demand.
+    /// The whole call, when it ends and on request.
     End,
 }
 
 /// A named question.
 #[derive(Debug)]
 pub struct Analysis {
-    /// Its name: an id.
+    /// Its name, a valid id.
     pub name: Arc<str>,
-    /// What it is asked of.
+    /// What it is about.
     pub scope: Scope,
-    /// How it runs.
+    /// Its settings.
     pub settings: Settings,
-    /// What a value must be.
+    /// The JSON schema of its value.
     pub schema: Arc<Value>,
-    /// The schema with operations in place of lists of items; the same schema where there are none.
+    /// The schema with operations in place of lists of items; the same schema if there are none.
     operations: Arc<Value>,
-    /// Whether vendors' strict modes take the schema as it is.
+    /// Set if vendors' strict modes accept the schema.
     strict: bool,
     lists: Lists,
-    /// How lists of items are to be answered, in operations and as a whole.
+    /// Instructions how to answer with lists of items: as operations, and as whole lists.
     list_instructions: [String; 2],
-    /// Newest last; none if it is computed.
+    /// Prompt versions, newest last; empty if the analysis is computed.
     prompts: Vec<Arc<Prompt>>,
 }
 
-/// What an answer is an answer to.
+/// What an answer refers to.
 #[derive(Debug, Clone, Copy)]
 pub struct Answering<'a> {
-    /// The newest value when it was asked.
+    /// The newest value when the model was asked.
     pub current: Option<&'a Value>,
-    /// What its lists of items hold.
+    /// The form of its lists of items.
     pub form: Form,
     /// The revision of the insight that it becomes.
     pub rev: u64,
 }
 
-/// What a prompt may say beside the transcript.
+/// Facts that a prompt may include besides the transcript.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// The call.
     pub call_id: CallId,
-    /// What the producer knows of it.
+    /// The call's metadata from the producer.
     pub meta: JsonMap,
-    /// The turn, where the analysis is per turn.
+    /// The turn, if the analysis is per turn.
     pub turn: Option<TurnNo>,
 }
 
-/// An answer, read.
+/// An answer that was read and checked.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reading {
-    /// The answer, but for the evidence that was lifted out of it.
+    /// The answer without the evidence that was removed from it.
     pub value: Value,
-    /// Checked against the snapshot.
+    /// Evidence, checked against the snapshot.
     pub evidence: Vec<Evidence>,
-    /// How the value came out of the newest one; see [`Analysis::conclude`].
+    /// The changes from the newest value; see [`Analysis::conclude`].
     pub changes: Option<Vec<Change>>,
-    /// Operations of the answer that could not be carried out.
+    /// Operations of the answer that could not be applied.
     pub dropped: Dropped,
 }
 
-/// Why an analysis could not do it.
+/// Why an analysis cannot run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnalysisError {
     /// A variant names a prompt version that the analysis does not have.
@@ -130,17 +131,17 @@ pub enum AnalysisError {
     UnknownVersion {
         /// The analysis.
         analysis: Arc<str>,
-        /// The version asked for, and those that there are.
+        /// The requested version, and the existing ones.
         message: String,
     },
 }
 
 impl Analysis {
-    /// Reads an analysis from its folder, and what the configuration says over it. `local` is how the embedded provider
-    /// answers if neither says it.
+    /// Makes an analysis from its folder and the configuration, which takes precedence. `local` is the method of the
+    /// embedded provider if neither names one.
     ///
     /// # Errors
-    /// All that is wrong with its files, with line and column.
+    /// All errors in its files, with line and column.
     fn of_folder(
         name: &str,
         folder: &Folder,
@@ -188,7 +189,7 @@ impl Analysis {
             && faults.is_empty()
             && prompts.iter().all(|prompt| *prompt.version != **wanted)
         {
-            // Report where the version is named: in the configuration or in the folder's file.
+            // The error is reported where the version is named: in the configuration or in the folder's file.
             let file = if config.names_prompt() { "" } else { "analysis.toml" };
             faults.push(Fault::whole(file, format!("prompt: {}", unknown_version(wanted, &prompts))));
         }
@@ -212,26 +213,26 @@ impl Analysis {
         }
     }
 
-    /// No model is asked: [`Analysis::compute`] gives the value.
+    /// Returns true if no model is asked: then [`Analysis::compute`] gives the value.
     pub fn is_computed(&self) -> bool {
         self.settings.computed.is_some()
     }
 
-    /// The value that `turns`, all of a call, give without a model; `None` where a model is asked.
+    /// The value computed from all turns of a call; `None` if a model is asked.
     pub fn compute<'a>(&self, turns: impl IntoIterator<Item = &'a Turn>) -> Option<Value> {
         match self.settings.computed? {
             Computed::Stats => Some(computed::stats(turns)),
         }
     }
 
-    /// What an answer to `prompt` holds in place of lists of items. `last`: it is the last run of the call. A prompt that has
-    /// messages of its own says nothing of operations.
+    /// The form of lists of items in an answer to `prompt`. `last`: it is the last run of the call. A prompt with
+    /// messages of its own does not explain operations, so it gets whole lists.
     pub fn form(&self, prompt: &Prompt, last: bool) -> Form {
         let whole = last || self.settings.whole_lists || self.lists.is_empty() || !prompt.bundles();
         if whole { Form::Whole } else { Form::Operations }
     }
 
-    /// What an answer of this form must be.
+    /// The JSON schema of an answer of this form.
     pub fn asked_schema(&self, form: Form) -> &Arc<Value> {
         match form {
             Form::Operations => &self.operations,
@@ -239,7 +240,7 @@ impl Analysis {
         }
     }
 
-    /// How lists of items are to be answered; empty where there are none.
+    /// Instructions how to answer with lists of items; empty if there are none.
     pub fn list_instructions(&self, form: Form) -> &str {
         let [operations, whole] = &self.list_instructions;
         match form {
@@ -248,10 +249,10 @@ impl Analysis {
         }
     }
 
-    /// A prompt version; without a name, the one that the settings name, else the newest.
+    /// The prompt of a version; without a name, the version in the settings, else the newest.
     ///
     /// # Errors
-    /// There is no such version.
+    /// The version does not exist.
     pub fn prompt(&self, version: Option<&str>) -> Result<Arc<Prompt>, AnalysisError> {
         let wanted = version.or(self.settings.prompt.as_deref());
         let found = match wanted {
@@ -264,11 +265,11 @@ impl Analysis {
         })
     }
 
-    /// The request that asks this analysis alone, without a value that stands. The transcript's text is shared with the
+    /// The request that asks only this analysis, without a current value. Shares the transcript's text with the
     /// snapshot.
     ///
     /// # Errors
-    /// The template fails on what is known of this call.
+    /// The template fails with the facts of this call.
     pub fn request(&self, prompt: &Prompt, snapshot: &Snapshot, facts: &Facts) -> Result<ChatRequest, RenderError> {
         request::request(&[Asked { analysis: self, prompt, current: None, last: false }], snapshot, facts)
     }
@@ -278,7 +279,7 @@ impl Analysis {
         evidence::work(value, snapshot)
     }
 
-    /// Reads an answer to `snapshot`, `value`, which is valid under the schema: its evidence is lifted out and verified.
+    /// Reads `value`, an answer to `snapshot` that is valid under the schema: removes and verifies its evidence.
     ///
     /// # Errors
     /// The answer has too many quotes, or the budget is used up.
@@ -287,12 +288,12 @@ impl Analysis {
         Ok(Reading { value, evidence, ..Reading::default() })
     }
 
-    /// Upper estimate of the steps of [`Analysis::conclude`]: each item may have to be compared with each other one.
+    /// Upper estimate of the steps of [`Analysis::conclude`]: each item may have to be compared with every other.
     pub fn concluding_work(&self, value: &Value, current: Option<&Value>) -> u64 {
         self.lists.work(value, current)
     }
 
-    /// Makes the new value of an answer that was read: its lists of items are applied to those of the newest value.
+    /// Makes the new value from an answer: applies its lists of items to those of the newest value.
     #[must_use]
     pub fn conclude(&self, reading: Reading, answering: &Answering<'_>) -> Reading {
         if self.lists.is_empty() {
@@ -304,7 +305,7 @@ impl Analysis {
     }
 }
 
-/// Settings that a prompt shows and that are missing, and those that are there and that none shows.
+/// Reports settings that a prompt uses and that are missing, and settings that no prompt uses.
 fn shown_settings(settings: &Settings, prompts: &[Arc<Prompt>]) -> Vec<Fault> {
     let given = [
         ("to", settings.to.is_some(), "a language tag such as \"es\""),

@@ -1,4 +1,4 @@
-//! Where in a file something is wrong: line and column of a byte, of a variable in a template, of a place in JSON.
+//! Finds line and column in a file: of a byte, of a variable in a template, of a place in JSON.
 //!
 //! Knows no analysis.
 
@@ -10,7 +10,7 @@ pub(super) fn line_column(source: &str, offset: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-/// The byte at which a template uses the variable `name`: a whole word between braces that is no attribute.
+/// Offset at which a template uses the variable `name`: a whole word between braces that is not an attribute.
 pub(super) fn variable(source: &str, name: &str) -> Option<usize> {
     let is_word = |character: char| character.is_alphanumeric() || character == '_';
     source.match_indices(name).map(|(at, _)| at).find(|at| {
@@ -24,7 +24,8 @@ pub(super) fn variable(source: &str, name: &str) -> Option<usize> {
     })
 }
 
-/// The byte at which the value at `pointer` (RFC 6901) begins in valid JSON; where it is not there, its nearest parent.
+/// Offset at which the value at `pointer` (RFC 6901) begins in valid JSON; if it does not exist, that of its nearest
+/// existing parent.
 pub(super) fn json(source: &str, pointer: &str) -> usize {
     let path: Vec<String> = pointer.split('/').skip(1).map(|part| part.replace("~1", "/").replace("~0", "~")).collect();
     let mut scanner = Scanner { source: source.as_bytes(), at: 0 };
@@ -39,7 +40,7 @@ pub(super) fn json(source: &str, pointer: &str) -> usize {
     found
 }
 
-/// Walks valid JSON without reading it.
+/// Moves through valid JSON without parsing it into values.
 struct Scanner<'a> {
     source: &'a [u8],
     at: usize,
@@ -56,7 +57,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Moves from a value to its member `part`. `false` = it has none.
+    /// Moves from a value to its member `part`. Returns false if there is none.
     fn enter(&mut self, part: &str) -> bool {
         let is_object = match self.peek() {
             Some(b'{') => true,
@@ -65,7 +66,7 @@ impl Scanner<'_> {
         };
         let mut index = 0_usize;
         loop {
-            // Past the opening bracket, or the comma.
+            // Skips the opening bracket, or the comma.
             self.at += 1;
             self.spaces();
             if matches!(self.peek(), None | Some(b'}' | b']')) {
@@ -94,7 +95,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Moves past a value.
+    /// Skips a value.
     fn value(&mut self) {
         let mut depth = 0_usize;
         let mut in_string = false;

@@ -1,8 +1,8 @@
-//! One version of an analysis' prompt: a template file, checked when it is read. It has either messages, which say where
-//! the transcript goes, or instructions alone, which stand in the layout that all analyses share.
+//! One version of an analysis' prompt: a template file, checked when it is read. It has either messages, one of which
+//! contains the transcript, or only instructions, which are used in the layout that all analyses share.
 //!
-//! Knows no transcript's text: the template is rendered with a mark where the transcript goes, and the parts of a
-//! snapshot, shared and not copied, take the mark's place. Nothing that is inserted is ever read as a template.
+//! Knows no text of a transcript: the template is rendered with a mark in place of the transcript, and the parts of a
+//! snapshot, shared and not copied, replace the mark. Inserted text is never read as a template.
 
 mod check;
 mod variables;
@@ -22,13 +22,13 @@ use crate::llm::{Message, Role, Text};
 use crate::types::JsonMap;
 
 /// Maximum cost of rendering one message, in the template engine's unit: one instruction, or 64 bytes of text. The
-/// transcript's lines are not rendered and do not count.
+/// transcript's lines are not rendered by the engine and do not count.
 const TEMPLATE_FUEL: Bound = Bound::new("template_fuel", 100_000);
 
-/// Stands for the transcript while a template is rendered. Escaping keeps its characters out of everything else.
+/// Stands for the transcript while a template is rendered. Escaping keeps its characters out of all other text.
 const MARK: &str = "\u{fdd0}transcript\u{fdd1}";
 
-/// Settings that a prompt can show.
+/// Settings that a prompt can use.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Shown<'a> {
     /// `to`.
@@ -39,19 +39,19 @@ pub(super) struct Shown<'a> {
 
 /// One version of a prompt.
 pub struct Prompt {
-    /// `v1`, …: the file's name without its ending.
+    /// `v1`, …: the file's name without its extension.
     pub version: Arc<str>,
-    /// Of the template and the schema: SHA-256, its first 8 hex digits.
+    /// First 8 hex digits of the SHA-256 of the template and the schema.
     pub hash8: Arc<str>,
     /// `analysis/version@hash8`, as in an insight's provenance.
     pub id: Arc<str>,
     kind: Kind,
-    /// Whether the messages have the transcript (always, where the analysis is rolling).
+    /// Set if the messages contain the transcript (always, if the analysis is rolling).
     has_transcript: bool,
-    /// Whether what stands before the transcript is the same in every prompt of a call.
+    /// Set if the text before the transcript is the same in every prompt of a call.
     stable: bool,
     roles: Vec<Role>,
-    /// Messages that say the same every time.
+    /// Messages without variables, rendered once.
     fixed: Vec<Option<Text>>,
     /// One template for each message, named by its position.
     templates: Environment<'static>,
@@ -62,7 +62,7 @@ pub struct Prompt {
 enum Kind {
     /// Messages, with the transcript in one of them.
     Messages,
-    /// One text that says what is asked.
+    /// One text that contains the question.
     Instructions,
 }
 
@@ -80,7 +80,7 @@ pub struct RenderError {
     pub id: Arc<str>,
     /// Stable code: `bad_prompt`, or `too_complex` if rendering is over its limit.
     pub code: &'static str,
-    /// What went wrong, where. Nothing of the call.
+    /// What went wrong, and where. Contains nothing of the call.
     pub message: String,
 }
 
@@ -100,7 +100,7 @@ impl Prompt {
         let (kind, sections) = sections(file, source, scope)?;
         let mut roles = Vec::new();
         for (role, start, text) in sections {
-            // The lines before it are blanked, so that errors name the file's own lines.
+            // The lines before it are replaced by empty ones, so that errors have the line numbers of the file.
             let padded = format!("{}{text}", "\n".repeat(source[..start].matches('\n').count()));
             templates
                 .add_template_owned(roles.len().to_string(), padded.clone())
@@ -126,15 +126,15 @@ impl Prompt {
         Ok(prompt)
     }
 
-    /// Whether it is asked in the layout that all analyses share, so that several can be asked at once.
+    /// Returns true if it uses the layout that all analyses share, so that several can be asked at once.
     pub fn bundles(&self) -> bool {
         self.kind == Kind::Instructions
     }
 
-    /// What is asked, for one job.
+    /// The question, for one job.
     ///
     /// # Errors
-    /// The template fails on what is known of this call (its `meta`, say), or the prompt has messages.
+    /// The template fails with the facts of this call (such as its `meta`), or the prompt has messages.
     pub(super) fn instructions(
         &self,
         snapshot: &Snapshot,
@@ -150,10 +150,10 @@ impl Prompt {
         Ok(self.render(0, &variables::of(snapshot, facts, settings))?.trim().to_owned())
     }
 
-    /// The messages for one job.
+    /// The messages, for one job.
     ///
     /// # Errors
-    /// The template fails on what is known of this call (its `meta`, say).
+    /// The template fails with the facts of this call (such as its `meta`).
     pub(super) fn messages(
         &self,
         snapshot: &Snapshot,
@@ -197,12 +197,12 @@ impl Prompt {
         RenderError { id: Arc::clone(&self.id), code, message }
     }
 
-    /// Whether it shows the variable `name` anywhere.
+    /// Returns true if it uses the variable `name` anywhere.
     pub(super) fn shows(&self, name: &str) -> bool {
         self.templates.templates().any(|(_, template)| template.undeclared_variables(false).contains(name))
     }
 
-    /// Renders with made-up facts: finds unknown filters, and how often the transcript stands in it.
+    /// Renders with made-up facts: finds unknown filters, and counts how often the transcript is used.
     fn try_out(&mut self, file: &str, scope: Scope) -> Result<(), Fault> {
         let mut meta = JsonMap::new();
         let mut counts = Vec::new();
@@ -249,7 +249,7 @@ impl Prompt {
         Ok(())
     }
 
-    /// Whether nothing before the transcript can differ between two prompts of a call, as far as the templates show it.
+    /// Returns true if the templates show that the text before the transcript is the same in all prompts of a call.
     fn is_stable(&self) -> bool {
         for index in 0..self.roles.len() {
             let Ok(template) = self.templates.get_template(&index.to_string()) else { return false };
@@ -260,7 +260,7 @@ impl Prompt {
                 return false;
             }
             let alone = Environment::new();
-            // Inside of a block: what is before it cannot be read by itself.
+            // The transcript is inside of a block, so the text before it is not a complete template.
             let Ok(before) = alone.template_from_str(shown.unwrap_or(source)) else { return false };
             let volatile = |name: &String| variables::VOLATILE.contains(&name.as_str());
             if before.undeclared_variables(false).iter().any(volatile) {
@@ -277,7 +277,7 @@ impl Prompt {
 /// A section of a template file: role, byte offset, text.
 type Section<'a> = (Role, usize, &'a str);
 
-/// The sections of a template file. Without any `=== role ===` line, all of it is the user's.
+/// The sections of a template file. Without any `=== role ===` line, the whole file is the user's message.
 fn sections<'a>(file: &str, source: &'a str, scope: Scope) -> Result<(Kind, Vec<Section<'a>>), Fault> {
     let mut sections: Vec<Section<'_>> = Vec::new();
     let mut begun: Option<(Role, usize)> = None;
@@ -345,7 +345,7 @@ fn is_out_of_fuel(error: &minijinja::Error) -> bool {
     error.kind() == ErrorKind::OutOfFuel
 }
 
-/// What went wrong, without the template's text around it.
+/// The error's message, without the template's text around the place.
 fn brief(error: &minijinja::Error) -> String {
     if is_out_of_fuel(error) {
         return format!("{TOO_COMPLEX}: rendering is {}", Exceeded::Limit(TEMPLATE_FUEL));

@@ -1,7 +1,7 @@
-//! A question that a producer asks of each of its turns (`llm_gateway`): a request whose messages have placeholders.
+//! A question that a producer asks about each of its turns (`llm_gateway`): a request whose messages have placeholders.
 //!
-//! Knows no model and no session. What others said or wrote comes in escaped, once: what is inserted is never read as a
-//! placeholder.
+//! Knows no model and no session. Text of others is inserted escaped, and inserted text is never searched for
+//! placeholders.
 
 use std::sync::Arc;
 
@@ -13,16 +13,16 @@ use crate::context::{Snapshot, escape};
 use crate::llm::{ChatRequest, Content, Message};
 use crate::types::{JsonMap, StreamId, Transcript, Turn};
 
-/// The question, read and checked.
+/// A valid question.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Question {
-    /// A route, a model or a vendor's model. Empty: the one that the configuration has for `llm_gateway`.
+    /// A route, a model or a vendor's model. If empty, the configured target of `llm_gateway`.
     pub model: String,
-    /// With the placeholders.
+    /// The request with its placeholders.
     chat: ChatRequest,
 }
 
-/// A turn as its vendor ended it.
+/// A finished turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spoken {
     /// The vendor's number of the turn.
@@ -31,7 +31,7 @@ pub struct Spoken {
     pub speaker: Option<String>,
 }
 
-/// What a message may ask for.
+/// A placeholder in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Placeholder {
     Turn,
@@ -40,13 +40,13 @@ enum Placeholder {
     Summary,
 }
 
-/// `{"model","messages","max_tokens",…}`, the vendor's own form.
+/// The vendor's own format: `{"model","messages","max_tokens",…}`.
 #[derive(Deserialize)]
 struct Wire {
     #[serde(default)]
     model: String,
     messages: Vec<Value>,
-    /// All other fields go with the request.
+    /// All other fields, which are sent with the request.
     #[serde(flatten)]
     rest: JsonMap,
 }
@@ -55,7 +55,7 @@ impl Question {
     /// Reads the value of `llm_gateway`.
     ///
     /// # Errors
-    /// What is wrong with it. Quotes nothing of it.
+    /// What is wrong with it, without quoting it.
     pub fn read(text: &str) -> Result<Self, String> {
         let wire: Wire = surrogates::from_str(text).map_err(|error| {
             let column = error.column();
@@ -70,12 +70,12 @@ impl Question {
         Ok(Self { model: wire.model, chat })
     }
 
-    /// Whether the messages show the turns before the one that is asked about.
+    /// Returns true if the messages contain the turns before the one that is asked about.
     pub fn wants_transcript(&self) -> bool {
         self.names(Placeholder::Transcript)
     }
 
-    /// Whether the messages show the call's newest summary.
+    /// Returns true if the messages contain the call's newest summary.
     pub fn wants_summary(&self) -> bool {
         self.names(Placeholder::Summary)
     }
@@ -89,8 +89,8 @@ impl Question {
         })
     }
 
-    /// The request that asks about `spoken`. `snapshot` is what is shown of the call, `summary` the value of its newest
-    /// summary.
+    /// The request that asks about `spoken`. `snapshot` contains the turns to show, `summary` the value of the call's
+    /// newest summary.
     pub fn request(&self, spoken: &Spoken, snapshot: &Snapshot, summary: Option<&Value>) -> ChatRequest {
         let mut chat = self.chat.clone();
         let value = |placeholder| match placeholder {
@@ -107,7 +107,7 @@ impl Question {
 }
 
 impl Spoken {
-    /// The turn alone, for a provider that reads no prompt.
+    /// Only the turn, for a provider that does not read the prompt.
     pub fn transcript(&self) -> Arc<Transcript> {
         let turn = Turn {
             turn: 0,
@@ -127,7 +127,7 @@ impl Spoken {
     }
 }
 
-/// Everything in `{{ }}`: the text before it, which placeholder it is, and the whole of it. `None`: none that is known.
+/// All texts in `{{ }}`: the text before each, which placeholder it is (`None` if unknown), and the whole of it.
 fn placeholders(text: &str) -> impl Iterator<Item = (&str, Option<Placeholder>, &str)> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -147,7 +147,7 @@ fn placeholders(text: &str) -> impl Iterator<Item = (&str, Option<Placeholder>, 
     })
 }
 
-/// Replaces each placeholder once. Unknown ones stay.
+/// Replaces each placeholder once. Unknown ones are not changed.
 fn fill(template: &str, value: &impl Fn(Placeholder) -> String) -> String {
     let mut filled = String::with_capacity(template.len());
     let mut seen = 0;
@@ -182,7 +182,8 @@ fn expand(message: &mut Message, value: &impl Fn(Placeholder) -> String) {
     }
 }
 
-/// A summary as text: what the built-in analysis says, or a member `summary` of another's, or all of the value.
+/// A summary as text: that of the built-in analysis, or the member `summary` of another one's value, or the whole
+/// value.
 fn summary_text(value: &Value) -> String {
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
     let said = text(value, "summary").or_else(|| {

@@ -13,7 +13,7 @@ use crate::base::names;
 use crate::base::settings::{Problems, Section, found};
 use crate::types::id;
 
-/// Analyses that run where neither call nor configuration names any.
+/// Analyses that run if neither the call nor the configuration names any.
 const DEFAULTS: [&str; 3] = ["summary", "sentiment", "stats"];
 
 /// Analyses by name.
@@ -23,12 +23,12 @@ pub struct Registry {
     names: Vec<String>,
     defaults: Vec<String>,
     given: Vec<String>,
-    /// Built-in ones that are not there without a section, and what it must say.
+    /// Built-in analyses that need a section in the configuration, and what it must contain.
     unready: BTreeMap<String, String>,
 }
 
 impl Registry {
-    /// Reads `[analyses.*]` over the built-in ones. A relative `dir` is taken from `base`. What is wrong goes to
+    /// Reads `[analyses.*]` over the built-in ones. A relative `dir` is resolved against `base`. Problems are added to
     /// `problems`, and the analysis is left out.
     pub fn read(config: Option<Value>, base: &Path, problems: &mut Problems) -> Self {
         let mut sections: Vec<(String, Value)> = match config {
@@ -61,7 +61,7 @@ impl Registry {
             registry.given.push(name);
         }
         registry.defaults.retain(|name| registry.by_name.contains_key(name));
-        // Those with errors of their own too: a reference to one is no error of the reference.
+        // Includes analyses with errors: a reference to one of them is not another error.
         let mut names: Vec<String> = registry.by_name.keys().chain(&registry.given).cloned().collect();
         names.sort_unstable();
         names.dedup();
@@ -69,22 +69,22 @@ impl Registry {
         registry
     }
 
-    /// The built-in analyses, as they come.
+    /// The built-in analyses without a configuration.
     pub fn builtin() -> Self {
         Self::read(None, Path::new("."), &mut Problems::default())
     }
 
-    /// One analysis.
+    /// The analysis with this name.
     pub fn get(&self, name: &str) -> Option<&Arc<Analysis>> {
         self.by_name.get(name)
     }
 
-    /// All names, sorted. While the configuration is read, those of analyses that have errors are among them.
+    /// All names, sorted. While the configuration is read, they include analyses that have errors.
     pub fn names(&self) -> &[String] {
         &self.names
     }
 
-    /// What to say of a name that no analysis has.
+    /// The message about a name that no analysis has.
     pub fn unknown(&self, name: &str) -> String {
         let message = names::unknown("analysis", name, &self.names);
         match self.unready.get(name) {
@@ -93,13 +93,13 @@ impl Registry {
         }
     }
 
-    /// Those that a call runs unless somebody says otherwise: `summary`, `sentiment`, `stats`, and every analysis that has
-    /// a section in the configuration.
+    /// Analyses that a call runs by default: `summary`, `sentiment`, `stats`, and every analysis that has a section in
+    /// the configuration.
     pub fn defaults(&self) -> Vec<String> {
         self.defaults.clone()
     }
 
-    /// Whether the configuration has a section of it.
+    /// Returns true if the configuration has a section for it.
     pub fn is_given(&self, name: &str) -> bool {
         self.given.iter().any(|given| given == name)
     }
@@ -125,7 +125,7 @@ impl Registry {
             },
         };
         section.finish();
-        // A user's folder in place of a built-in one is answered by the embedded provider in the same way.
+        // If a user's folder replaces a built-in one, the embedded provider answers it with the same method.
         let built_in = embedded.as_ref().and_then(|folder| Settings::of_folder(name, folder).ok());
         let local = built_in.and_then(|given| given.local);
         let folder = match (dir, embedded) {

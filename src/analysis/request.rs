@@ -1,6 +1,6 @@
-//! The request that asks one analysis, or several at once, of a snapshot.
+//! Makes the request that asks one analysis, or several at once, about a snapshot.
 //!
-//! Knows no vendor and no call: who is asked what, and when, is decided elsewhere. The schema of several is always the
+//! Knows no vendor and no call, and does not decide who is asked and when. The schema of several analyses is always the
 //! same for the same analyses in the same order, because vendors put it before the prompt.
 
 use std::sync::Arc;
@@ -25,14 +25,14 @@ pub struct Asked<'a> {
     pub analysis: &'a Analysis,
     /// The version of its prompt.
     pub prompt: &'a Prompt,
-    /// The value that stands, for a prompt that has [instructions](Prompt::bundles); others are not shown it.
+    /// The current value, for a prompt that has [instructions](Prompt::bundles); other prompts do not show it.
     pub current: Option<&'a Value>,
-    /// It is the last run of the call.
+    /// Set if it is the last run of the call.
     pub last: bool,
 }
 
 impl Asked<'_> {
-    /// What the answer must be.
+    /// The JSON schema of the answer.
     fn schema(&self) -> &Arc<Value> {
         self.analysis.asked_schema(self.analysis.form(self.prompt, self.last))
     }
@@ -43,13 +43,13 @@ impl Asked<'_> {
     }
 }
 
-/// The request that asks all of `asked` of a snapshot, whose text it shares.
+/// The request that asks all of `asked` about a snapshot, whose text it shares.
 ///
 /// The answer to one analysis is its value. The answer to several is an object with one member for each, named by
 /// [`members`], which may be null.
 ///
 /// # Errors
-/// A template fails on what is known of this call, or a prompt that has a layout of its own is asked together with others.
+/// A template fails with the facts of this call, or a prompt with a layout of its own is asked together with others.
 pub fn request(asked: &[Asked<'_>], snapshot: &Snapshot, facts: &Facts) -> Result<ChatRequest, RenderError> {
     let several = asked.len() > 1;
     let names = if several { members(asked.iter().map(|asked| &*asked.analysis.name)) } else { Vec::new() };
@@ -78,7 +78,7 @@ pub fn request(asked: &[Asked<'_>], snapshot: &Snapshot, facts: &Facts) -> Resul
     let limits = asked.iter().map(|asked| asked.analysis.settings.max_output_tokens);
     Ok(ChatRequest {
         messages,
-        // The answer is as long as all of them together.
+        // The limit of the answer is the sum of all their limits.
         max_tokens: limits.reduce(|sum, limit| Some(sum?.saturating_add(limit?))).flatten(),
         temperature: asked.iter().filter_map(|asked| asked.analysis.settings.temperature).min_by(f64::total_cmp),
         response_format: response_format(asked, &names),
@@ -87,7 +87,8 @@ pub fn request(asked: &[Asked<'_>], snapshot: &Snapshot, facts: &Facts) -> Resul
     })
 }
 
-/// The members of the answer to several analyses, in their order: their names, as far as vendors take the characters.
+/// Names of the members in the answer to several analyses, in their order: the analyses' names, with only characters
+/// that vendors accept.
 pub fn members<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut members: Vec<String> = Vec::new();
     for name in names {
@@ -120,7 +121,7 @@ fn response_format(asked: &[Asked<'_>], members: &[String]) -> Option<ResponseFo
     Some(ResponseFormat::JsonSchema { name: "answers".to_owned(), schema: Arc::new(schema), strict })
 }
 
-/// A schema as it stands at `place` of another one: its references to itself begin there.
+/// A schema for use at `place` of another one: its references to itself are changed accordingly.
 fn nested(schema: &Value, place: &str) -> Value {
     match schema {
         Value::Object(members) => {
@@ -146,7 +147,7 @@ fn nested(schema: &Value, place: &str) -> Value {
     }
 }
 
-/// The same for all requests about a call. Vendors get no id of it.
+/// A hash of the call id, the same for all requests about a call. Vendors never get the id.
 fn key(call: &CallId) -> Arc<str> {
     let mut key = hex::encode(Sha256::digest(call.as_str().as_bytes()));
     key.truncate(KEY_DIGITS);

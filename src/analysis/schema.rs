@@ -1,4 +1,4 @@
-//! `schema.json`: read, compiled, and what else is known of it.
+//! Reads and compiles `schema.json`, and derives facts from it.
 //!
 //! Knows no prompt and no settings.
 
@@ -8,11 +8,11 @@ use super::items::Lists;
 use super::{Fault, Scope, position};
 use crate::llm::schema::{SchemaError, Validator, pointer_to};
 
-/// Reads `schema.json` and sees that it can be compiled.
+/// Reads `schema.json` and checks that it can be compiled.
 pub(super) fn compile(source: &str) -> Result<Value, Fault> {
     const FILE: &str = "schema.json";
     let schema: Value = serde_json::from_str(source).map_err(|error| {
-        // The parser's own words end with the place that the fault names already.
+        // The parser's message already ends with the place that the error names.
         let message = error.to_string();
         let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message).to_owned();
         Fault { file: FILE.to_owned(), at: Some((error.line(), error.column())), message }
@@ -36,7 +36,7 @@ pub(super) fn compile(source: &str) -> Result<Value, Fault> {
     }
 }
 
-/// Whether vendors' strict modes take a schema: every object closed, all its properties required.
+/// Returns true if vendors' strict modes accept a schema: every object is closed, and all its properties are required.
 pub(super) fn is_strict(schema: &Value) -> bool {
     match schema {
         Value::Object(map) => {
@@ -52,13 +52,13 @@ pub(super) fn is_strict(schema: &Value) -> bool {
     }
 }
 
-/// The analysis' name as vendors want a schema's: `[A-Za-z0-9_-]{1,64}`.
+/// The analysis' name in the form that vendors require of a schema's name: `[A-Za-z0-9_-]{1,64}`.
 pub(super) fn name(name: &str) -> String {
     let allowed = |character: char| character.is_ascii_alphanumeric() || matches!(character, '_' | '-');
     name.chars().take(64).map(|character| if allowed(character) { character } else { '_' }).collect()
 }
 
-/// The lists of items in a schema. Only an analysis that is asked again and again has any.
+/// The lists of items in a schema. Only an analysis that runs repeatedly has any.
 pub(super) fn lists(schema: &Value, source: &str, scope: Scope) -> Result<Lists, Fault> {
     if scope != Scope::Rolling {
         return Ok(Lists::default());

@@ -1,4 +1,4 @@
-//! How an analysis runs: from its folder's `analysis.toml`, under what the configuration says.
+//! The settings of an analysis: from its folder's `analysis.toml`, and from the configuration, which takes precedence.
 //!
 //! Knows no prompt and no schema.
 
@@ -12,7 +12,7 @@ use crate::base::settings::{Problems, Section};
 use crate::context::DEFAULT_BUDGET_TOKENS;
 use crate::llm::local::Method;
 
-/// Triggers of an analysis about which nobody says anything.
+/// Triggers of an analysis without any configured ones.
 const DEFAULT_TRIGGERS: Triggers = Triggers {
     every_n_turns: Some(4),
     interval_ms: None,
@@ -21,14 +21,14 @@ const DEFAULT_TRIGGERS: Triggers = Triggers {
     max_wait_ms: Some(8_000),
     on_end: true,
 };
-/// Turns that a per-turn prompt sees before its own.
+/// Default number of turns before the turn that a per-turn prompt shows.
 const DEFAULT_CONTEXT_TURNS: u64 = 6;
-/// At most this many: they are rendered anew for every turn.
+/// Maximum of that number: these turns are rendered again for every turn.
 const MAX_CONTEXT_TURNS: u64 = 200;
-/// Keys that say when an analysis runs.
+/// Keys that determine when an analysis runs.
 const TRIGGER_KEYS: [&str; 7] =
     ["every_n_turns", "interval_ms", "min_new_tokens", "debounce_ms", "max_wait_ms", "on_end", "on"];
-/// Keys that only an analysis has which asks a model.
+/// Keys that only an analysis that asks a model can have.
 const MODEL_KEYS: [&str; 10] = [
     "route",
     "prompt",
@@ -47,37 +47,36 @@ const DAY_MS: u64 = 86_400_000;
 /// A value that is computed from a call's turns, without a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Computed {
-    /// Who talks how much, and when.
+    /// Shares of talk, interruptions and response times.
     Stats,
 }
 
-/// How an analysis runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// What it is called, for people.
+    /// Its title, for people.
     pub title: String,
-    /// Over the whole context, or for each turn.
+    /// The whole context, or each turn.
     pub scope: Scope,
-    /// The route that is asked; `None` = the gateway's choice by the analysis' name.
+    /// The route that is asked; `None` lets the gateway choose by the analysis' name.
     pub route: Option<String>,
-    /// `on_revision = "refuse"`: a result is refused, and asked for again, if a turn that it covers was revised
+    /// `on_revision = "refuse"`: a result is discarded and requested again if a turn that it covers was revised
     /// meanwhile.
     pub refuses_revised: bool,
-    /// When a rolling analysis runs. Of no meaning per turn.
+    /// When a rolling analysis runs. Unused per turn.
     pub triggers: Triggers,
-    /// What makes it due besides. Of no meaning per turn.
+    /// Further events that make it due. Unused per turn.
     pub on: On,
-    /// Estimated tokens of transcript in a prompt, at most.
+    /// Maximum number of estimated transcript tokens in a prompt.
     pub max_context_tokens: u64,
-    /// Per turn: how many turns before it `before` holds, at most. Of no meaning over the whole context.
+    /// Per turn: maximum number of earlier turns in `before`. Unused over the whole context.
     pub context_turns: usize,
-    /// Tokens of the answer, at most.
+    /// Maximum number of tokens of the answer.
     pub max_output_tokens: Option<u64>,
-    /// Sent with the request, where it is set.
+    /// Temperature of the request, if set.
     pub temperature: Option<f64>,
-    /// The prompt version that runs where no variant names one; `None` = the newest.
+    /// The prompt version if no variant names one; `None` = the newest.
     pub prompt: Option<String>,
-    /// How the embedded provider answers; `None`: it cannot.
+    /// The method of the embedded provider; `None` if it cannot answer.
     pub local: Option<Method>,
     /// Set if no model is asked.
     pub computed: Option<Computed>,
@@ -85,24 +84,24 @@ pub struct Settings {
     pub to: Option<String>,
     /// The questions that a prompt lists.
     pub questions: Vec<ListedQuestion>,
-    /// `lists = "whole"`: lists of items are asked as a whole every time, not in operations.
+    /// `lists = "whole"`: the model always answers with whole lists of items, not with operations.
     pub whole_lists: bool,
 }
 
-/// What happens in a call and makes an analysis due: alerts, and silences.
+/// Events in a call that make an analysis due: alerts, and silences.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct On {
-    /// A rule of the kind `silence` raises an alert.
+    /// Set if alerts of `silence` rules make it due.
     pub silence: bool,
-    /// These rules raise an alert.
+    /// Rules whose alerts make it due.
     pub alerts: Vec<String>,
 }
 
 impl On {
-    /// Before the name of a rule.
+    /// Prefix of a rule's name.
     const ALERT: &'static str = "alert:";
 
-    /// Reads the key; what cannot be read is a problem.
+    /// Reads the key. An invalid value is reported as a problem.
     fn read(section: &mut Section<'_>) -> Option<Self> {
         let mut on = Self::default();
         for (index, text) in section.strings_in_place("on")?.into_iter().enumerate() {
@@ -123,7 +122,7 @@ impl On {
         Some(on)
     }
 
-    /// Nothing makes it due.
+    /// Returns true if no event makes it due.
     pub fn is_empty(&self) -> bool {
         !self.silence && self.alerts.is_empty()
     }
@@ -157,7 +156,7 @@ impl Settings {
         Err(faults.collect())
     }
 
-    /// The folder's settings under the configuration's.
+    /// The folder's settings, overridden by the configuration's.
     pub(super) fn laid(name: &str, folder: &Given, config: &Given) -> Self {
         let scope = config.scope.or(folder.scope).unwrap_or(Scope::Rolling);
         Self {
@@ -187,7 +186,7 @@ impl Settings {
     }
 }
 
-/// What one source says; `None` = nothing. Of numbers, 0 says "off".
+/// The settings of one source; `None` = not set. A number 0 means "off".
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Given {
     title: Option<String>,
@@ -211,17 +210,17 @@ pub(super) struct Given {
     to: Option<String>,
     questions: Option<Vec<ListedQuestion>>,
     whole_lists: Option<bool>,
-    /// Keys that are there, of those that not every analysis can have.
+    /// Keys that are set and that not every analysis can have.
     special: Vec<&'static str>,
 }
 
 impl Given {
-    /// The same, with `local` if it names none.
+    /// The same, with `local` if no method is set.
     pub(super) fn or_local(self, local: Option<Method>) -> Self {
         Self { local: self.local.or(local), ..self }
     }
 
-    /// Reads what `section` says; its `dir` and unknown keys are the caller's.
+    /// Reads the settings in `section`; the caller handles its `dir` and unknown keys.
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let special = TRIGGER_KEYS.iter().chain(&MODEL_KEYS).copied().filter(|key| section.has(key)).collect();
         let scope = section.choice("scope", &["rolling", "turn", "end"]);
@@ -269,12 +268,12 @@ impl Given {
         self.prompt.is_some()
     }
 
-    /// It says when the analysis becomes due.
+    /// Returns true if it determines when the analysis becomes due.
     fn says_when(&self) -> bool {
         self.every_n_turns.is_some() || self.interval_ms.is_some() || self.on.as_ref().is_some_and(|on| !on.is_empty())
     }
 
-    /// It says anything of triggers.
+    /// Returns true if it sets any trigger.
     fn says_triggers(&self) -> bool {
         self.says_when()
             || self.min_new_tokens.is_some()
@@ -283,7 +282,7 @@ impl Given {
             || self.on_end.is_some()
     }
 
-    /// The triggers that it says, over `base`.
+    /// Its triggers, over those of `base`.
     fn over(&self, base: Triggers) -> Triggers {
         let lay = |given: Option<u64>, base: Option<u64>| given.or(base).filter(|value| *value > 0);
         Triggers {
@@ -297,9 +296,9 @@ impl Given {
     }
 }
 
-/// Who says when an analysis becomes due (`every_n_turns`, `interval_ms` or `on`) says all of it: what is absent there is
-/// off. A section that has only other keys changes just those of the folder's. Where nobody says anything, it runs as
-/// [`DEFAULT_TRIGGERS`] say.
+/// A source that sets when an analysis becomes due (`every_n_turns`, `interval_ms` or `on`) replaces all of these
+/// settings: absent ones are off. A section with other keys only changes just those of the folder's. Without any, the
+/// analysis runs by [`DEFAULT_TRIGGERS`].
 fn triggers(folder: &Given, config: &Given) -> Triggers {
     let of_folder = if folder.says_triggers() { folder.over(Triggers::OFF) } else { Triggers::OFF };
     if config.says_when() {
@@ -311,7 +310,7 @@ fn triggers(folder: &Given, config: &Given) -> Triggers {
     config.over(of_folder)
 }
 
-/// The byte at which the line of `key` begins.
+/// Offset at which the line of `key` begins.
 fn line_of(source: &str, key: &str) -> Option<usize> {
     let mut offset = 0;
     for line in source.split_inclusive('\n') {

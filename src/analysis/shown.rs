@@ -1,12 +1,12 @@
-//! Settings that prompts show: the language `to` and the `questions` that are listed.
+//! Settings that prompts can show: the language `to` and the listed `questions`.
 //!
-//! Knows no prompt: which settings one shows, and so needs, is the analysis' to see.
+//! Knows no prompt: the analysis checks which settings its prompts use.
 
 use crate::base::names;
 use crate::base::settings::Section;
 use crate::types::id;
 
-/// Questions of a scorecard.
+/// Maximum number of questions of a scorecard.
 const MAX_QUESTIONS: usize = 100;
 /// Longest language tag, characters.
 const MAX_TAG_CHARS: usize = 35;
@@ -14,13 +14,13 @@ const MAX_TAG_CHARS: usize = 35;
 /// A question that a prompt lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedQuestion {
-    /// Names it in the answer.
+    /// Identifies the question in the answer.
     pub id: String,
-    /// What is asked.
+    /// The question.
     pub text: String,
 }
 
-/// A language tag, as far as its form tells.
+/// Reads a language tag; checks only its form.
 pub(super) fn read_tag(section: &mut Section<'_>) -> Option<String> {
     let tag = section.string("to")?;
     let part = |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_alphanumeric());
@@ -36,7 +36,7 @@ pub(super) fn read_tag(section: &mut Section<'_>) -> Option<String> {
     sound.then_some(tag)
 }
 
-/// `questions = [{ id = "…", text = "…" }]`.
+/// Reads `questions = [{ id = "…", text = "…" }]`.
 pub(super) fn read_questions(section: &mut Section<'_>) -> Option<Vec<ListedQuestion>> {
     let tables = section.tables("questions")?;
     if tables.is_empty() || tables.len() > MAX_QUESTIONS {

@@ -1,31 +1,31 @@
-//! When a rolling analysis is due, and when it fires: a pure state machine.
+//! Decides when a rolling analysis is due, and when it runs: a pure state machine.
 //!
-//! Knows no clock (times are ms on whatever clock the caller keeps), no job and no permit.
+//! Knows no clock (times are ms on any clock of the caller), no job and no permit.
 //!
-//! An analysis becomes *due* after `every_n_turns` new turns, or `interval_ms` after its last run with something new,
-//! but not below `min_new_tokens`. Due, it waits for `debounce_ms` without a new turn, at most `max_wait_ms` since it
-//! became due. An alert or a silence makes it due as well, whatever is new. What is absent is off. The last run at a
-//! call's end, and runs by hand, are the caller's and ask nobody.
+//! An analysis becomes *due* after `every_n_turns` new turns, or `interval_ms` after its last run if something is new,
+//! but only with at least `min_new_tokens`. Once due, it waits for `debounce_ms` without a new turn, at most
+//! `max_wait_ms`. An alert or a silence makes it due as well, even if nothing is new. Absent settings are off. The
+//! caller handles the last run at a call's end and manual runs, which do not depend on this.
 
 /// The rules. Times in ms; `None` = off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Triggers {
-    /// Due after so many new turns.
+    /// Due after this many new turns.
     pub every_n_turns: Option<u64>,
-    /// Due so long after the last run (or, before the first, after the first turn), with something new.
+    /// Due this long after the last run (before the first run: after the first turn), if something is new.
     pub interval_ms: Option<u64>,
-    /// Not due below so many new tokens.
+    /// Not due with fewer new tokens than this.
     pub min_new_tokens: Option<u64>,
-    /// Due, waits so long without a new turn.
+    /// Once due, waits for this long without a new turn.
     pub debounce_ms: Option<u64>,
-    /// Due, waits at most so long.
+    /// Once due, waits at most this long.
     pub max_wait_ms: Option<u64>,
     /// Runs once more at the call's end.
     pub on_end: bool,
 }
 
 impl Triggers {
-    /// Only at the end.
+    /// Runs only at the call's end.
     pub const OFF: Self = Self {
         every_n_turns: None,
         interval_ms: None,
@@ -36,25 +36,25 @@ impl Triggers {
     };
 }
 
-/// Why an analysis fired.
+/// Why an analysis runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// Due by new turns, and there is no debounce.
+    /// It became due by new turns, without a debounce.
     Turns,
-    /// Due by the interval, and there is no debounce.
+    /// It became due by the interval, without a debounce.
     Interval,
-    /// Nobody has finished a turn for `debounce_ms`.
+    /// No turn has ended for `debounce_ms`.
     Debounce,
     /// It has waited `max_wait_ms`.
     MaxWait,
-    /// Due by a silence.
+    /// A silence made it due.
     Silence,
-    /// Due by an alert of the rule at this place of the configuration.
+    /// An alert made it due; the index of its rule in the configuration.
     Alert(u16),
 }
 
 impl Reason {
-    /// As in an insight's `trigger`; of an alert, without the name of its rule.
+    /// The value of an insight's `trigger`; for an alert, without the name of its rule.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Turns => "turns",
@@ -67,24 +67,24 @@ impl Reason {
     }
 }
 
-/// Where one analysis of one call stands.
+/// The state of one analysis of one call.
 #[derive(Debug, Clone)]
 pub struct Trigger {
     rules: Triggers,
     new_turns: u64,
     new_tokens: u64,
-    /// A turn was corrected since the last run.
+    /// Set if a turn was corrected since the last run.
     revised: bool,
-    /// Start of the interval: the last run, or the first news.
+    /// Start of the interval: the last run, or the first new turn.
     interval_from_ms: Option<u64>,
     last_turn_ms: u64,
-    /// The last turn or correction.
+    /// Time of the last turn or correction.
     last_news_ms: u64,
     due: Option<(u64, Reason)>,
 }
 
 impl Trigger {
-    /// A trigger that has seen nothing.
+    /// A trigger without any input.
     pub fn new(rules: &Triggers) -> Self {
         Self {
             rules: *rules,
@@ -98,7 +98,7 @@ impl Trigger {
         }
     }
 
-    /// A new turn of about `tokens` came.
+    /// Records a new turn of about `tokens`.
     pub fn on_turn(&mut self, now_ms: u64, tokens: u64) {
         self.new_turns += 1;
         self.new_tokens = self.new_tokens.saturating_add(tokens);
@@ -108,7 +108,7 @@ impl Trigger {
         self.check(now_ms);
     }
 
-    /// A turn was corrected: something new for the interval, but no new turn.
+    /// Records that a turn was corrected: this counts as new for the interval, but not as a new turn.
     pub fn on_revision(&mut self, now_ms: u64) {
         self.revised = true;
         self.last_news_ms = now_ms;
@@ -116,14 +116,14 @@ impl Trigger {
         self.check(now_ms);
     }
 
-    /// Something happened that makes it due: `reason` is [`Reason::Silence`] or [`Reason::Alert`].
+    /// Records an event that makes it due: `reason` is [`Reason::Silence`] or [`Reason::Alert`].
     pub fn on_event(&mut self, now_ms: u64, reason: Reason) {
         let since = self.due.map_or(now_ms, |(since, _)| since);
         self.due = Some((since, reason));
     }
 
-    /// When [`Trigger::poll`] may next say yes without anything else happening; may be in the past. `None` = not before
-    /// something comes.
+    /// When [`Trigger::poll`] may next return a reason without another input; may be in the past. `None` if only an
+    /// input can make it due.
     pub fn next_deadline(&self) -> Option<u64> {
         match self.due {
             Some((since, _)) => Some(self.fires_at(since)),
@@ -131,7 +131,7 @@ impl Trigger {
         }
     }
 
-    /// Why it is to run now. Says so until [`Trigger::ran`].
+    /// The reason to run now, if there is one; returned again until [`Trigger::ran`].
     pub fn poll(&mut self, now_ms: u64) -> Option<Reason> {
         self.check(now_ms);
         let (since, reason) = self.due?;
@@ -146,7 +146,7 @@ impl Trigger {
         Some(if quiet { Reason::Debounce } else { Reason::MaxWait })
     }
 
-    /// A snapshot was taken: what comes from here on is new.
+    /// Records that a snapshot was taken: only later input is new.
     pub fn ran(&mut self, now_ms: u64) {
         self.new_turns = 0;
         self.new_tokens = 0;
@@ -155,13 +155,13 @@ impl Trigger {
         self.due = None;
     }
 
-    /// Makes it due, if it is.
+    /// Makes it due if a condition is met.
     fn check(&mut self, now_ms: u64) {
         if self.due.is_some() || !self.has_enough() {
             return;
         }
         let by_turns = self.rules.every_n_turns.is_some_and(|turns| self.new_turns >= turns);
-        // Due since the interval passed and there was news, not since somebody looked.
+        // It became due when the interval passed with something new, not when this was called.
         let by_interval = self.interval_at().filter(|at| *at <= now_ms);
         self.due = match by_interval {
             _ if by_turns => Some((now_ms, Reason::Turns)),
@@ -174,7 +174,7 @@ impl Trigger {
         self.rules.min_new_tokens.is_none_or(|tokens| self.new_tokens >= tokens)
     }
 
-    /// When the interval makes it due, if nothing else comes.
+    /// When the interval makes it due, without further input.
     fn interval_at(&self) -> Option<u64> {
         let something_new = self.new_turns > 0 || self.revised;
         if !something_new || !self.has_enough() {

@@ -170,7 +170,7 @@ impl Call {
         f64::from(u16::from_le_bytes([low, high])) / f64::from(u16::MAX)
     }
 
-    /// Publishes failures whose time has come.
+    /// Publishes failures that may be published now.
     pub(super) fn publish_failures(&mut self) {
         if self.failures.is_empty() {
             return;

@@ -24,16 +24,16 @@ Then, in the configuration:
   key = \"key.pem\"
 and, for the clients: SSL_CERT_FILE=cert.pem (Python), NODE_EXTRA_CA_CERTS=cert.pem (Node).")]
 pub(crate) struct CertArgs {
-    /// Sign it with its own key; there is no other kind
+    /// Sign it with its own key; this is the only kind of certificate that the command makes
     #[arg(long, required = true)]
     self_signed: bool,
-    /// A further name or address of this machine
+    /// A further name or address of this machine; may be repeated
     #[arg(long, value_name = "NAME|ADDR")]
     host: Vec<String>,
-    /// Where cert.pem and key.pem go
+    /// Folder for cert.pem and key.pem
     #[arg(long, value_name = "DIR", default_value = ".", value_parser = super::absolute())]
     dir: PathBuf,
-    /// Replace files that are there
+    /// Replace existing files
     #[arg(long)]
     force: bool,
 }

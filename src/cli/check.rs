@@ -21,7 +21,7 @@ Examples:
 
 One line a problem, with its key path, what was found and what is allowed. Exit code: 0 when all is well, else 1.")]
 pub(crate) struct CheckArgs {
-    /// The configuration; without it, the defaults are checked
+    /// Configuration file; without it, the defaults are checked
     #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
     config: Option<PathBuf>,
 }
@@ -29,7 +29,7 @@ pub(crate) struct CheckArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// The output cannot be written; problems are printed.
+/// The output cannot be written. Problems of the configuration are printed.
 pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
     match Config::load(args.config.as_deref()) {
         Ok(config) => {

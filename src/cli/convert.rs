@@ -1,6 +1,6 @@
-//! `sidetone convert`: writes a transcript file as a recording, in Sidetone's own dialect.
+//! `sidetone convert`: writes a transcript file as a recording, in the `sidetone` dialect.
 //!
-//! The recording replays to the same turns as `POST /v1/transcripts` makes of the file.
+//! A replay of the recording gives the same turns as `POST /v1/transcripts` with the file.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
@@ -30,19 +30,19 @@ Examples:
 
 Formats: vtt, srt, zoom, teams, otter, text. What cannot be read is an error with line and column, and nothing is written.")]
 pub(crate) struct ConvertArgs {
-    /// A transcript file; - is the standard input
+    /// Transcript file; "-" is standard input
     #[arg(value_name = "FILE", value_parser = super::absolute())]
     file: PathBuf,
-    /// Where to write; - is the standard output. Default: FILE with the extension jsonl, or for - the standard output
+    /// Output file; "-" is standard output. Default: FILE with the extension jsonl, or standard output if FILE is "-"
     #[arg(short, long, value_name = "FILE", value_parser = super::absolute())]
     output: Option<PathBuf>,
-    /// The format; default: found out
+    /// Format of the file; default: detected
     #[arg(long, value_name = "FORMAT", value_parser = input::formats())]
     format: Option<String>,
-    /// Title of the recording; default: the file's own, if it has one
+    /// Title of the recording; default: the title in the file, if there is one
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
-    /// Replace a file that is there
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
 }
@@ -50,7 +50,7 @@ pub(crate) struct ConvertArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// The file cannot be read, or the recording not be written.
+/// The file cannot be read, or the recording cannot be written.
 pub(crate) fn run(args: &ConvertArgs) -> Result<ExitCode> {
     let output = match &args.output {
         Some(output) => output.clone(),

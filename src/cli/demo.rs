@@ -1,8 +1,9 @@
 //! `sidetone demo`: starts a daemon of its own, plays a bundled call into it over a real socket, and shows the results
 //! live.
 //!
-//! It is a client like any other: what it shows came through `GET /v1/subscribe`. It asks a real model if it finds one
-//! (see [`discovery`](super::discovery)), says so before, and does without it if the model does not answer.
+//! It is a client like any other: everything that it shows came through `GET /v1/subscribe`. If it finds a real model
+//! (see [`discovery`](super::discovery)), it says so and asks that model; if the model does not answer, the embedded
+//! provider does.
 
 mod fallback;
 mod model;
@@ -42,9 +43,9 @@ use model::{Chosen, Need};
 const CALL: &str = include_str!("../../config/demo/call.jsonl");
 /// The call's id in the demo's daemon.
 const CALL_ID: &str = "demo";
-/// Longest time without any progress: a model on this machine has 90 s for the last insight.
+/// Longest time without any progress: a model on this machine may take 90 s for the last insight.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// Insights a little more often than by default, for a call that is played fast.
+/// Insights are slightly more frequent than by default, because the call is played fast.
 const CONFIG: &str = "
 [analyses.summary]
 every_n_turns = 5
@@ -70,16 +71,16 @@ No key, no network and no file is needed: insights then come from the embedded `
 vendor is in the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY, GROQ_API_KEY, …) or an Ollama runs, its
 model is asked: the first lines say which, and what that costs at most.")]
 pub(crate) struct DemoArgs {
-    /// Times real time, or "max"
+    /// Playback speed as a multiple of real time, or "max"
     #[arg(long, value_name = "N|max", default_value = "4")]
     speed: Speed,
     /// Exit when the call is complete
     #[arg(long)]
     once: bool,
-    /// Ask no model: insights come from the embedded provider
+    /// Do not ask a model: the embedded provider makes the insights
     #[arg(long, conflicts_with = "endpoint")]
     local: bool,
-    /// Of the models found, ask this endpoint's, such as openai or ollama
+    /// Ask the model of this endpoint, such as openai or ollama
     #[arg(long, value_name = "NAME")]
     endpoint: Option<String>,
 }
@@ -249,7 +250,7 @@ async fn call(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<Opt
         watched => watched.context("watching the call")?,
     }
     played.context("playing the call")?;
-    // The last insight may have brought something to explain.
+    // The last insight may have something to explain.
     match explain().await {
         Err(error) if screen::is_broken_pipe(&error) => return Ok(None),
         explained => explained?,

@@ -14,7 +14,7 @@ use crate::base::names;
 use crate::stt::{self, DIALECTS, DecodeError, Dialect, Fit};
 use crate::types::{SttEvent, TurnKey, Word};
 
-/// Number of first frames from which another dialect is suggested if none of the frames was understood.
+/// Number of first frames from which another dialect is suggested if none of them was understood.
 const FIRST_FRAMES: usize = 5;
 
 /// Options of `sidetone dialects`.
@@ -25,13 +25,13 @@ Examples:
   sidetone dialects deepgram --decode frames.jsonl   what is made of frames, one a line
   sidetone dialects --json")]
 pub(crate) struct DialectsArgs {
-    /// One dialect only
+    /// Show only this dialect
     #[arg(value_name = "NAME")]
     name: Option<String>,
-    /// Decode frames, one JSON object a line ("-": standard input), into one JSON line a frame
+    /// Decode a file of frames, one JSON object per line ("-" is standard input), and print one JSON line per frame
     #[arg(long, value_name = "FILE", requires = "name", value_parser = super::absolute())]
     decode: Option<PathBuf>,
-    /// The list as JSON, as GET /v1/dialects has it
+    /// Print the list as JSON, as GET /v1/dialects returns it
     #[arg(long)]
     json: bool,
 }
@@ -39,7 +39,7 @@ pub(crate) struct DialectsArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// No such dialect, or the file cannot be read.
+/// The dialect does not exist, or the file cannot be read.
 pub(crate) fn run(args: &DialectsArgs) -> Result<ExitCode> {
     let chosen: Vec<&'static dyn Dialect> = match &args.name {
         None => DIALECTS.to_vec(),

@@ -19,10 +19,10 @@ Examples:
 
 Exit code: 0 when /readyz says that the daemon takes calls, else 1. No key is needed.")]
 pub(crate) struct HealthcheckArgs {
-    /// The daemon
+    /// Address of the daemon
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value = DEFAULT_LISTEN)]
     to: Target,
-    /// Time for an answer, ms
+    /// Time limit for the answer, ms
     #[arg(long, value_name = "MS", default_value_t = 3000, value_parser = clap::value_parser!(u64).range(1..=60_000))]
     timeout_ms: u64,
 }

@@ -28,7 +28,7 @@ Examples:
 
 A running daemon serves the topics at /docs/.")]
 pub(crate) struct HelpArgs {
-    /// A command, or a topic
+    /// Name of a command or of a topic
     #[arg(value_name = "COMMAND|TOPIC")]
     names: Vec<String>,
 }
@@ -63,10 +63,10 @@ pub(crate) fn run(args: &HelpArgs, mut root: clap::Command) -> Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// The command that `names` lead to.
+/// The command with the path `names`.
 ///
 /// # Errors
-/// The first name that is no command there.
+/// The first name that is not a command.
 fn command<'a>(root: &'a mut clap::Command, names: &[String]) -> Result<&'a mut clap::Command, String> {
     names.iter().try_fold(root, |command, name| command.find_subcommand_mut(name).ok_or_else(|| name.clone()))
 }

@@ -26,7 +26,7 @@ pub(crate) struct InitArgs {
     /// The file to write
     #[arg(value_name = "PATH", default_value = "sidetone.toml", value_parser = super::absolute())]
     path: PathBuf,
-    /// Overwrite the file if it is there
+    /// Overwrite an existing file
     #[arg(long)]
     force: bool,
 }
@@ -34,7 +34,7 @@ pub(crate) struct InitArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// The file is there already, or cannot be written.
+/// The file exists, or cannot be written.
 pub(crate) async fn run(args: InitArgs) -> Result<ExitCode> {
     let path = args.path;
     if !args.force && path.exists() {

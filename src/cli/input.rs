@@ -1,4 +1,4 @@
-//! A file that holds a call: a transcript in one of the known formats, or a recording.
+//! Reads a file that contains a call: a transcript in one of the known formats, or a recording.
 //!
 //! Knows no daemon.
 
@@ -13,12 +13,12 @@ use super::replay::left_out;
 use crate::recording::{self, Recording, RecordingError};
 use crate::transcript::{self, Times, Transcript, TranscriptError};
 
-/// Largest file, bytes: as for recordings that are played.
+/// Largest file, bytes; the same limit as for recordings that are played.
 const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
 /// The path that stands for the standard input.
 const STDIN: &str = "-";
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// A recording.
@@ -30,9 +30,9 @@ pub(crate) enum Input {
 /// Why a file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Fault {
-    /// The file, as it is shown.
+    /// The file's name as it is shown.
     file: String,
-    /// Line and column, from 1, if it is a place in the file.
+    /// Line and column, from 1, if the fault is at one place in the file.
     place: Option<(usize, usize)>,
     message: String,
 }
@@ -78,15 +78,15 @@ pub(crate) fn shown(path: &Path) -> String {
     if is_stdin(path) { "standard input".to_owned() } else { path.display().to_string() }
 }
 
-/// Whether a path stands for the standard input (or output).
+/// Returns true if a path stands for standard input (or output).
 pub(crate) fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == STDIN
 }
 
-/// Reads a file: in `format`, or without one as a recording or in the format that it fits best.
+/// Reads a file in `format`; without one, as a recording, or in the format that fits best.
 ///
 /// # Errors
-/// It cannot be read, or neither is in it.
+/// The file cannot be read, or is neither a recording nor a known transcript format.
 pub(crate) fn read(path: &Path, format: Option<&str>) -> Result<Input, Fault> {
     let bytes = bytes(path).map_err(|error| Fault::new(path, error.to_string()))?;
     if bytes.trim_ascii().is_empty() {
@@ -118,7 +118,7 @@ fn bytes(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 impl Input {
-    /// What is left out of the file, and what is estimated, one sentence each.
+    /// Notes about parts of the file that are left out or estimated, one sentence each.
     pub(crate) fn notes(&self, path: &Path) -> Vec<String> {
         let (name, transcript) = match self {
             Self::Recording(recording) => return left_out(path, recording),

@@ -1,4 +1,5 @@
-//! `sidetone key`: client keys, made, listed and revoked, by the running daemon or, where none runs, in its files.
+//! `sidetone key`: creates, lists and revokes client keys, through the running daemon or, if none runs, directly in its
+//! files.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,27 +33,27 @@ pub(crate) struct KeyArgs {
 
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
-    /// Make a key; it is printed this once
+    /// Create a key; it is printed only this once
     Create {
-        /// What it opens; several separated by commas, or --scope again
+        /// Scopes of the key, separated by commas, or given by repeating --scope
         #[arg(long = "scope", value_name = "SCOPES", required = true, value_delimiter = ',', value_parser = scopes())]
         scopes: Vec<Scope>,
-        /// Its name, on the bill and in the list
+        /// Name of the key in lists and on the bill
         #[arg(long, value_name = "NAME")]
         name: String,
         /// The daemon's configuration
         #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
         config: Option<PathBuf>,
     },
-    /// List the keys; never the keys themselves
+    /// List the names and scopes of all keys, never the keys themselves
     List {
         /// The daemon's configuration
         #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
         config: Option<PathBuf>,
     },
-    /// Revoke a key, for ever
+    /// Revoke a key permanently
     Revoke {
-        /// Its name
+        /// Name of the key
         #[arg(value_name = "NAME")]
         name: String,
         /// The daemon's configuration
@@ -70,7 +71,7 @@ fn scopes() -> impl TypedValueParser<Value = Scope> {
 /// Runs the command.
 ///
 /// # Errors
-/// The configuration or the key file cannot be used, or the name is wrong.
+/// The configuration or the key file cannot be used, or the name is invalid.
 pub(crate) fn run(args: &KeyArgs) -> Result<ExitCode> {
     match &args.command {
         KeyCommand::Create { scopes, name, config } => {
@@ -109,7 +110,8 @@ struct Done {
 }
 
 impl Done {
-    /// Asks the daemon that runs on the configuration's data directory; if none runs, works on its files.
+    /// Sends the request to the daemon that runs on the configuration's data directory; if none runs, changes its
+    /// files.
     fn of(config: &Option<PathBuf>, request: &Request) -> Result<Self> {
         let storage = settings::storage(config.as_deref())?;
         let asked = keys::admin::ask(storage.dir(), request)?;

@@ -47,7 +47,7 @@ impl Meter {
         self.bar.suspend(|| anstream::eprintln!("{} {text}", "warning:".yellow().bold()));
     }
 
-    /// Runs `write`, which writes to a terminal, while the bar is not there.
+    /// Runs `write`, which writes to a terminal, while the bar is hidden.
     pub(crate) fn hidden<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bar.suspend(write)
     }

@@ -73,11 +73,11 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show what it does: a bundled call through a daemon of its own
+    /// Show what Sidetone does: play a bundled call through a daemon of its own
     Demo(demo::DemoArgs),
     /// Run the daemon
     Serve(serve::ServeArgs),
-    /// Write a configuration that uses the models found here
+    /// Write a configuration that uses the models found on this machine
     Init(init::InitArgs),
     /// Play recordings into a daemon
     Replay(Box<replay::ReplayArgs>),
@@ -91,27 +91,27 @@ enum Command {
     Record(record::RecordArgs),
     /// Stream a WAV file to an STT endpoint, or through the daemon to one
     Stream(stream::StreamArgs),
-    /// List the STT wire formats that are understood
+    /// List the supported STT wire formats
     Dialects(dialects::DialectsArgs),
     /// Make a certificate for local use
     Cert(cert::CertArgs),
     /// Show the prompt that a recording would send, and its estimated tokens
     Render(render::RenderArgs),
-    /// Find every problem of a configuration
+    /// Report every problem of a configuration
     Check(check::CheckArgs),
-    /// Ask whether a daemon is ready; for containers and scripts
+    /// Check that a daemon is ready; for containers and scripts
     Healthcheck(healthcheck::HealthcheckArgs),
-    /// Make, list and revoke client keys
+    /// Create, list and revoke client keys
     Key(key::KeyArgs),
-    /// Show what the LLMs were used for, and what it cost
+    /// Show how the LLMs were used, and the cost
     Usage(usage::UsageArgs),
-    /// List the models that can be asked
+    /// List the available models
     Models(models::ModelsArgs),
-    /// Print the help of a command, or a topic of the documentation
+    /// Show the help of a command, or a topic of the documentation
     Help(help::HelpArgs),
 }
 
-/// Runs the command that was typed.
+/// Runs the command of the command line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli.command) {
@@ -156,7 +156,8 @@ fn client(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     runtime.block_on(command)
 }
 
-/// Reads a path and makes it absolute, so that a message is clear wherever it is read. `-`, the standard input, stays.
+/// Reads a path and makes it absolute, so that a message does not depend on the current folder. `-`, standard input, is
+/// not changed.
 fn absolute() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| if path.as_os_str() == "-" { Ok(path) } else { std::path::absolute(path) })
 }

@@ -1,7 +1,7 @@
-//! `sidetone models`: every name that the gateway knows; with `--probe`, whether each endpoint answers.
+//! `sidetone models`: lists every name that the gateway knows; with `--probe`, checks that each endpoint answers.
 //!
-//! Asks a running daemon; or, with `--config`, builds a gateway of its own from a configuration, which has the same
-//! names even before a daemon has run with it.
+//! Asks a running daemon; with `--config`, it builds a gateway of its own from a configuration instead, which has the
+//! same names.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -28,16 +28,16 @@ Examples:
   sidetone models --probe                    asks each endpoint for one token, with each of its configured models
   sidetone models --probe --config new.toml  the same without a daemon, before the file is put in its place")]
 pub(crate) struct ModelsArgs {
-    /// The daemon
+    /// Address of the daemon
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value = DEFAULT_LISTEN)]
     to: Target,
-    /// No daemon, whatever --to or SIDETONE_URL says: what this configuration has
+    /// List the models of this configuration without a daemon, whatever --to or SIDETONE_URL contains
     #[arg(long, value_name = "FILE", value_parser = super::absolute())]
     config: Option<PathBuf>,
-    /// Ask each endpoint for one token: with each model that is configured, else with one of its list
+    /// Ask each endpoint for one token: with each configured model, or with one model of its list
     #[arg(long)]
     probe: bool,
-    /// As JSON, as GET /v1/models has it
+    /// Print JSON, as GET /v1/models returns it
     #[arg(long, conflicts_with = "probe")]
     json: bool,
 }

@@ -1,14 +1,14 @@
-//! Panics in the log: the location, and no value from run time.
+//! Logs panics: the location, and no value from run time.
 //!
-//! The message of a panic may contain what a call said (if a text was cut in the middle of a character) or a key (if an
-//! error was unwrapped). A message that is fixed text in our source is logged; one that was formatted at run time is
+//! The message of a panic may contain text of a call (if a text was cut in the middle of a character) or a key (if an
+//! error was unwrapped). A message that is fixed text in the source is logged; one that was formatted at run time is
 //! not.
 
 use std::any::Any;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::PanicHookInfo;
 
-/// Sends panics to the log from now on.
+/// From now on, panics are logged.
 pub(crate) fn to_log() {
     std::panic::set_hook(Box::new(tell));
 }

@@ -7,7 +7,7 @@ pub(crate) fn step(text: &str) {
     anstream::eprintln!("{} {text}", "*".cyan().bold());
 }
 
-/// Adds a detail to the step before.
+/// Adds a detail to the previous step.
 pub(crate) fn detail(text: &str) {
     anstream::eprintln!("  {}", text.dimmed());
 }

@@ -1,5 +1,5 @@
-//! When a client reconnects after a dial that failed, and how long it waits. Knows no socket; what a close code means for a
-//! client is in `protocol::close`.
+//! Decides when a client reconnects after a failed connection attempt, and how long it waits. Knows no socket; the
+//! meaning of close codes is in `protocol::close`.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use rand::RngExt as _;
 use crate::base::ws::DialError;
 use crate::protocol::ReconnectWhen;
 
-/// The reaction to a dial that did not lead to a WebSocket.
+/// The reaction to an attempt that did not lead to a WebSocket.
 pub(crate) fn after_dial(error: &DialError) -> ReconnectWhen {
     match error {
         DialError::Url(_) => ReconnectWhen::Never,
@@ -36,7 +36,7 @@ impl Backoff {
     const FIRST: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_secs(5);
 
-    /// The next wait. With `Later` it is at least 2 s before it is shortened.
+    /// The next wait. With `Later` it is at least 2 s before it is shortened at random.
     pub(crate) fn next(&mut self, when: ReconnectWhen) -> Duration {
         let full = Self::FIRST.saturating_mul(1 << self.failures.min(10)).min(Self::LONGEST);
         let full = if when == ReconnectWhen::Later { full.max(Duration::from_secs(2)) } else { full };
@@ -44,7 +44,7 @@ impl Backoff {
         full.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
 
-    /// Reports a connection that works: the next failure counts as the first one again.
+    /// Records that a connection works: the next failure counts as the first one again.
     pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }

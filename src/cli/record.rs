@@ -1,6 +1,6 @@
-//! `sidetone record`: writes a call of a running daemon to a recording, in Sidetone's own dialect.
+//! `sidetone record`: writes a call of a running daemon to a recording, in the `sidetone` dialect.
 //!
-//! The recording replays to the same turns: a revision is written as the whole turn again, in its new state.
+//! A replay of the recording gives the same turns: a revision is written as the whole turn again, in its new state.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -32,19 +32,19 @@ Examples:
 
 Sessions are recorded as their vendor sent them by the daemon itself, with [record] in its configuration.")]
 pub(crate) struct RecordArgs {
-    /// The call
+    /// Id of the call
     #[arg(value_name = "CALL")]
     call: String,
-    /// The daemon
+    /// Address of the daemon
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
     to: String,
-    /// Where to write; default: CALL.jsonl
+    /// Output file; default: CALL.jsonl
     #[arg(short, long, value_name = "FILE", value_parser = super::absolute())]
     output: Option<PathBuf>,
     /// Leave out words and their times
     #[arg(long)]
     no_words: bool,
-    /// Replace a file that is there
+    /// Replace an existing file
     #[arg(long)]
     force: bool,
 }
@@ -52,7 +52,7 @@ pub(crate) struct RecordArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// No daemon, or the file cannot be written.
+/// No daemon answers, or the file cannot be written.
 pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
     let target: Target = args.to.parse().map_err(|error| anyhow!("--to: {error}"))?;
     let call = CallId::parse(&args.call).map_err(|error| anyhow!("CALL: {error}"))?;
@@ -99,7 +99,7 @@ pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
 struct Tape<W: std::io::Write> {
     out: W,
     began: Instant,
-    /// Call time when the command began, as far as the turns show it.
+    /// Call time when the command began, estimated from the turns.
     base: Duration,
     turns: u64,
 }
@@ -138,7 +138,7 @@ impl<W: std::io::Write> Tape<W> {
                 Event::CallCompleted { .. } => return self.end(),
                 _ => {}
             },
-            // A frame of a later version too: there is nothing in it to record.
+            // Also frames of a later version: they contain nothing to record.
             _ => {}
         }
         Ok(ControlFlow::Continue(()))

@@ -33,19 +33,19 @@ Examples:
 
 The prompt goes to stdout, what is to be said about it to stderr. Tokens are an estimate: each vendor counts otherwise.")]
 pub(crate) struct RenderArgs {
-    /// A recording
+    /// Recording
     #[arg(value_name = "FILE", value_parser = super::absolute())]
     file: PathBuf,
-    /// The analysis
+    /// Name of the analysis
     #[arg(long, value_name = "NAME")]
     analysis: String,
-    /// Number of the last turn that is known, from 0; default: the call is over. Of a per-turn analysis: the turn
+    /// Number of the last known turn, from 0; default: the call has ended. For a per-turn analysis: the turn
     #[arg(long, value_name = "TURN")]
     at: Option<u64>,
-    /// Version of the prompt; default: the one that would run
+    /// Version of the prompt; default: the one that would be used
     #[arg(long, value_name = "VERSION")]
     prompt: Option<String>,
-    /// The configuration; without it, the built-in analyses
+    /// Configuration file; without it, the built-in analyses
     #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
     config: Option<PathBuf>,
 }
@@ -132,8 +132,8 @@ struct Moment {
     turns: u64,
 }
 
-/// Plays `recording` on its own clock up to turn `at`, or to its end, with the runs that the analysis would have had by
-/// then: they decide where its window begins.
+/// Plays `recording` on its own clock up to turn `at`, or to its end, including the runs that the analysis would have
+/// had by then, because they determine where its window begins.
 fn moment(recording: &Recording, dialect: &dyn Dialect, analysis: &Analysis, at: Option<u64>) -> Result<Moment> {
     let stream = StreamId::parse("s_1")?;
     let budget = analysis.settings.max_context_tokens;

@@ -16,15 +16,15 @@ use crate::app;
 use super::target::DEFAULT_LISTEN;
 use super::{discovery, notify, panics, settings};
 
-/// How often the configuration file is checked for a change.
+/// Interval at which the configuration file is checked for changes.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
-/// A changed file that stays the same for this long has been written completely.
+/// A changed file that stays the same for this long counts as completely written.
 const SETTLED: Duration = Duration::from_millis(100);
-/// A signal within this time after the first repeats it, and is ignored.
+/// A signal within this time after the first counts as its repetition, and is ignored.
 const ECHO: Duration = Duration::from_millis(250);
 
-/// Logged if there is no configuration, but models that it could use.
+/// Logged if there is no configuration although usable models were found.
 const UNUSED: &str = "no configuration: the embedded provider (local) answers, and the models found are not used; \
                       `sidetone init` writes a configuration with these lines";
 
@@ -41,22 +41,22 @@ SIGHUP, or a change of the file, reloads endpoints, models, routes, prices and t
 validate changes nothing, and the log says so.
 SIGTERM ends it in order: no call ends, and the next start goes on with all of them.")]
 pub(crate) struct ServeArgs {
-    /// The configuration; without it, the defaults and the embedded provider
+    /// Configuration file; without it, the defaults and the embedded provider
     #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
     config: Option<PathBuf>,
-    /// Where to listen; port 0 is a free one. Default: [server] listen, else 127.0.0.1:7700
+    /// Address to listen on; port 0 picks a free port. Default: [server] listen, else 127.0.0.1:7700
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// Form of the log
+    /// Format of the log
     #[arg(long, value_enum, default_value_t = LogForm::Text)]
     log: LogForm,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogForm {
-    /// For people
+    /// Text for people
     Text,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
@@ -67,10 +67,11 @@ enum LogForm {
 pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     start_log(args.log, "info");
     panics::to_log();
-    // Before the file is read: what is written from then on counts as a change.
+    // Recorded before the file is read, so that a later write counts as a change.
     let seen = stamp(args.config.as_deref());
     let config = settings::load(args.config.as_deref())?;
-    // The handlers are installed before the address is printed: whoever reads it may send a signal at once.
+    // The handlers are installed before the address is printed, because a reader of the address may send a signal at
+    // once.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let (mut stop, mut hangup) =
@@ -80,7 +81,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     let running = app::start(config, listen)?;
     {
         let mut out = std::io::stdout().lock();
-        // The process that started us may have closed stdout; the daemon serves all the same.
+        // The parent process may have closed stdout; the daemon serves in any case.
         let _ = writeln!(out, "listening on {}", running.url()).and_then(|()| out.flush());
     }
     notify::state("READY=1");
@@ -92,8 +93,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     tracing::info!("stopping; a second signal ends at once");
     std::thread::spawn(move || {
         runtime.block_on(async {
-            // A program that forwards a signal (`timeout`, `npm run`) often sends it to us and to our whole group: both
-            // count as one.
+            // A program that forwards a signal (`timeout`, `npm run`) often sends it both to the daemon and to its
+            // whole process group; the two count as one.
             let echoes = async {
                 loop {
                     stop.wait().await
@@ -108,8 +109,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Logs the models that were found and that no configuration uses, and the lines that would use them. Runs on its own
-/// task for as long as the probe of Ollama takes.
+/// Logs usable models that no configuration uses, and the configuration lines for them. Runs in a task of its own as
+/// long as the probe of Ollama takes.
 fn suggest(runtime: &tokio::runtime::Runtime, form: LogForm) {
     runtime.spawn(async move {
         let found = discovery::look().await;
@@ -127,7 +128,7 @@ fn suggest(runtime: &tokio::runtime::Runtime, form: LogForm) {
             LogForm::Json => tracing::info!(found = %names, configuration = %lines, "{UNUSED}"),
             LogForm::Text => {
                 tracing::info!(found = %names, "{UNUSED}");
-                // Outside the log, so that it can be copied as it is.
+                // Printed outside the log, so that the lines can be copied.
                 anstream::eprintln!("\n{lines}");
             }
         }
@@ -215,7 +216,7 @@ fn start_log(form: LogForm, level: &str) {
         Err(_) => filter,
     };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A log that was set up before (as in a test) stays.
+    // If a log was set up before (as in a test), it stays.
     let _ = match form {
         LogForm::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogForm::Json => log.json().flatten_event(true).try_init(),

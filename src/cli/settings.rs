@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use crate::base::settings::Problem;
 use crate::config::{Config, StorageConfig};
 
-/// Reads `path`, or uses the defaults without one.
+/// Reads `path`; without one, uses the defaults.
 ///
 /// # Errors
 /// All problems, one line each, and the next step.
@@ -18,7 +18,7 @@ pub(crate) fn load(path: Option<&Path>) -> Result<Config> {
 /// Where a daemon with this configuration keeps its data; no other section is checked.
 ///
 /// # Errors
-/// As [`load`], for `[storage]` and `[journal]` alone.
+/// As [`load`], but only for `[storage]` and `[journal]`.
 pub(crate) fn storage(path: Option<&Path>) -> Result<StorageConfig> {
     Config::storage(path).map_err(|problems| refused(path, &problems))
 }

@@ -1,5 +1,4 @@
-//! `sidetone stream`: sends a WAV file to a v3 endpoint at the pace of speech, and shows turns and answers as they
-//! arrive.
+//! `sidetone stream`: sends a WAV file to a v3 endpoint in real time, and shows turns and answers as they arrive.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,10 +23,10 @@ use crate::protocol::CloseCode;
 
 /// Duration of the audio in one message.
 const CHUNK: Duration = Duration::from_millis(50);
-/// How long the vendor has to finish after the audio.
+/// Time that the vendor has to finish after the audio.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
-/// Sample rates that the vendor takes, Hz.
+/// Sample rates that the vendor accepts, Hz.
 const RATES: std::ops::RangeInclusive<u32> = 8_000..=96_000;
 
 /// Options of `sidetone stream`.
@@ -41,28 +40,28 @@ Examples:
 The file is PCM of 16 bits, its channels mixed into one, or mu-law in one channel, at 8 to 96 kHz.
 To a daemon that wants a key: --api-key-env SIDETONE_KEY.")]
 pub(crate) struct StreamArgs {
-    /// The recording
+    /// WAV file
     #[arg(value_name = "FILE.wav", value_parser = super::absolute())]
     file: PathBuf,
-    /// The endpoint; without a path, /v3/ws
+    /// The endpoint; without a path, /v3/ws is used
     #[arg(long, value_name = "URL", default_value_t = format!("ws://{DEFAULT_LISTEN}"))]
     to: String,
-    /// Environment variable that holds the API key
+    /// Environment variable that contains the API key
     #[arg(long, value_name = "VAR")]
     api_key_env: Option<String>,
-    /// A further parameter of the query, several times for several
+    /// A further query parameter; may be repeated
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = pair)]
     params: Vec<(String, String)>,
-    /// Id of the call, at a daemon; default: the vendor's session id
+    /// Id of the call, for a daemon; default: the vendor's session id
     #[arg(long, value_name = "ID", value_parser = call_id)]
     call_id: Option<String>,
-    /// Analyses whose insights come down the same socket, at a daemon
+    /// Analyses whose insights arrive on the same socket, for a daemon
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     analyses: Vec<String>,
-    /// Times real time
+    /// Playback speed as a multiple of real time
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=100))]
     speed: u16,
-    /// The endpoint's messages as they come, one a line
+    /// Print the endpoint's messages unchanged, one per line
     #[arg(long)]
     json: bool,
 }
@@ -206,11 +205,11 @@ impl Audio {
         if self.mulaw { "pcm_mulaw" } else { "pcm_s16le" }
     }
 
-    /// The audio in messages; the last one is padded with silence, because the vendor takes no short ones.
+    /// The audio in messages; the last one is padded with silence, because the vendor accepts no shorter ones.
     fn chunks(&self) -> Vec<Bytes> {
         let sample = if self.mulaw { 1 } else { 2 };
         let samples = self.rate as usize * usize::try_from(CHUNK.as_millis()).unwrap_or(50);
-        // Rounded up: the vendor takes nothing below 50 ms.
+        // Rounded up, because the vendor accepts nothing below 50 ms.
         let samples = samples.div_ceil(1000);
         let silence = if self.mulaw { 0xff } else { 0 };
         self.bytes

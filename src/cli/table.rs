@@ -1,4 +1,4 @@
-//! Plain tables on a terminal. Knows nothing of what is in them.
+//! Draws plain tables on a terminal. Knows nothing of their contents.
 
 /// Draws lines of cells; the first line is the header. From column `numbers_from` on, cells are aligned to the right.
 pub(crate) fn draw(lines: &[Vec<String>], numbers_from: usize) -> String {

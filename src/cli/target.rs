@@ -1,5 +1,5 @@
-//! The daemon's address and key: what people type after `--to`, the URLs made from it, and the key in the environment.
-//! Knows no socket.
+//! The daemon's address and key: the value of `--to`, the URLs made from it, and the key in the environment. Knows no
+//! socket.
 
 use std::fmt;
 use std::str::FromStr;
@@ -29,7 +29,7 @@ impl Target {
         Self { authority: addr.to_string(), is_tls: false, key: None }
     }
 
-    /// The server of `url`, which is not a daemon of ours: no key is sent to it. `None` if the URL has no host.
+    /// The server of `url`, which is not a Sidetone daemon: no key is sent to it. `None` if the URL has no host.
     pub(crate) fn other(url: &Url) -> Option<Self> {
         let authority = format!("{}:{}", url.host_str()?, url.port_or_known_default()?);
         Some(Self { authority, is_tls: url.scheme() == "https", key: None })

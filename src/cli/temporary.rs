@@ -11,10 +11,10 @@ use crate::types::id;
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    /// Creates one; `purpose` is a part of its name.
+    /// Creates a folder; `purpose` is a part of its name.
     ///
     /// # Errors
-    /// It cannot be created.
+    /// The folder cannot be created.
     pub(crate) fn create(purpose: &str) -> Result<Self> {
         let path = std::env::temp_dir().join(format!("sidetone-{purpose}-{}", id::random_suffix()));
         std::fs::DirBuilder::new()
@@ -24,7 +24,7 @@ impl Folder {
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub(crate) fn path(&self) -> &Path {
         &self.0
     }
@@ -32,7 +32,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // A folder that is left behind is small and private, and the system cleans its folder of temporary files.
+        // A folder that remains is small and private, and the system deletes old temporary files.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

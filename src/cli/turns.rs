@@ -1,4 +1,4 @@
-//! All turns of a call, page by page, as the daemon lists them. Knows no form of a turn.
+//! Lists all turns of a call, page by page. Does not know the fields of a turn.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::fetch;
 use super::target::Target;
 
-/// Turns in one page.
+/// Number of turns in one page.
 const PAGE: usize = 1000;
 
 /// The turns of `call`; none if the daemon does not know it.

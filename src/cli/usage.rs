@@ -1,4 +1,4 @@
-//! `sidetone usage`: what the LLMs were used for, and what it cost.
+//! `sidetone usage`: shows how the LLMs were used, and the cost.
 
 use std::process::ExitCode;
 
@@ -19,23 +19,23 @@ Examples:
   sidetone usage --group-by day,vendor_model --format csv > bill.csv
   sidetone usage --changes --from 2026-01-01                 prices, routes, keys: what held from when on")]
 pub(crate) struct UsageArgs {
-    /// The daemon
+    /// Address of the daemon
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value = DEFAULT_LISTEN)]
     to: Target,
-    /// Of endpoint, route, variant, model, vendor_model, key, call, analysis, outcome, code, why, status, number, request,
-    /// hour, day, month; or none
+    /// Group by these: endpoint, route, variant, model, vendor_model, key, call, analysis, outcome, code, why, status,
+    /// number, request, hour, day, month; or none
     #[arg(long, value_name = "NAMES", default_value = "endpoint")]
     group_by: String,
-    /// From this day or time on (UTC)
+    /// Start with this day or time (UTC)
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// Before this day or time (UTC)
+    /// End before this day or time (UTC)
     #[arg(long, value_name = "TIME")]
     before: Option<String>,
-    /// Endpoints, models, routes, prices and keys as they were configured, instead of sums
+    /// Show changes of endpoints, models, routes, prices and keys instead of sums
     #[arg(long, conflicts_with = "group_by")]
     changes: bool,
-    /// How it is shown
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
 }

@@ -73,8 +73,8 @@ impl Config {
         Self::read(path, Self::parse)
     }
 
-    /// `[storage]` of a daemon with this configuration. Reads only what says where the data is: a key command does not
-    /// need what other sections need, such as a variable that only the daemon has.
+    /// `[storage]` of a daemon with this configuration. Reads only the keys that say where the data is, so that a key
+    /// command does not need what other sections need, such as a variable that only the daemon has.
     ///
     /// # Errors
     /// The file cannot be read or is not TOML, or `[storage]` or `[journal]` is invalid.
@@ -206,7 +206,7 @@ impl Config {
         }
     }
 
-    /// The analyses that the embedded provider has a way to answer.
+    /// The analyses that the embedded provider can answer.
     fn answered_locally(&self) -> impl Iterator<Item = &str> {
         let names = self.analyses.names().iter().map(String::as_str);
         names.filter(|name| self.analyses.get(name).is_some_and(|analysis| analysis.settings.local.is_some()))
@@ -251,7 +251,7 @@ impl Config {
             || self.sources.iter().any(|source| named(source.analyses()))
     }
 
-    /// Settings that are valid, and may not be intended.
+    /// Settings that are valid but may not be intended.
     pub fn warnings(&self) -> Vec<String> {
         let uncertain = self.missing_prompts().into_iter().filter(|(.., certain)| !certain);
         let prompts =
@@ -260,7 +260,7 @@ impl Config {
         self.unasked().into_iter().chain(self.uncounted()).chain(prompts).chain(misspelt).collect()
     }
 
-    /// Warns of a cap on money that does not count some models, because their prices are unknown.
+    /// Warns of a spending limit that does not count some models, because their prices are unknown.
     fn uncounted(&self) -> Option<String> {
         let caps = [("usd_per_call", self.limits.usd_per_call), ("usd_per_day", self.limits.usd_per_day)];
         let caps: Vec<&str> = caps.iter().filter(|(_, cap)| cap.is_some()).map(|(name, _)| *name).collect();
@@ -275,7 +275,7 @@ impl Config {
         })
     }
 
-    /// Warns of analyses for which no setting decides what they ask.
+    /// Warns of analyses for which no setting chooses a model.
     fn unasked(&self) -> Option<String> {
         let asks_none = |name: &&str| self.gateway.target(name, None).is_err() && !self.wants(name);
         let run = self.default_analyses();
@@ -300,7 +300,7 @@ fn parse_toml(text: &str) -> Result<Table, Vec<Problem>> {
     text.parse().map_err(|error: toml::de::Error| vec![Problem { path: String::new(), message: syntax(text, &error) }])
 }
 
-/// A syntax error with its place: `line 3, column 9: …`.
+/// A syntax error with its position: `line 3, column 9: …`.
 fn syntax(text: &str, error: &toml::de::Error) -> String {
     let message = error.message().lines().collect::<Vec<_>>().join(", ");
     let Some(before) = error.span().and_then(|span| text.get(..span.start)) else { return message };

@@ -1,4 +1,4 @@
-//! Checks between `[rules.*]` and `[analyses.*]`: what one says of the other.
+//! Checks the references between `[rules.*]` and `[analyses.*]`.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::base::names;
 use crate::base::settings::Problems;
 use crate::rules::{Condition, Reading, Rules};
 
-/// Reports what rules say of analyses, and analyses of rules, that is not so.
+/// Reports references from rules to analyses, and from analyses to rules, that are wrong.
 pub(super) fn check(rules: &Rules, analyses: &Analyses, problems: &mut Problems) {
     for (_, rule) in rules.iter() {
         for (index, name) in rule.runs.iter().enumerate() {
@@ -45,14 +45,14 @@ pub(super) fn check(rules: &Rules, analyses: &Analyses, problems: &mut Problems)
         for rule in on.alerts.iter().filter(|rule| !rules.names().contains(rule)) {
             problems.push(path.clone(), names::unknown("rule", rule, rules.names()));
         }
-        // A rule with errors of its own may be one.
+        // A rule with errors may be a silence rule.
         if on.silence && !has_silence && rules.iter().count() == rules.names().len() {
             problems.push(path, "\"silence\" needs a rule of the kind \"silence\"; there is none");
         }
     }
 }
 
-/// Why a pointer leads to nothing in any answer of an analysis, where its schema says so.
+/// Why a pointer leads to nothing in any answer of an analysis, if its schema shows that.
 fn leads_nowhere(analysis: &Analysis, reading: &Reading) -> Option<String> {
     let mut schema: &Value = &analysis.schema;
     for part in reading.at.split('/').skip(1) {

@@ -1,4 +1,4 @@
-//! `[storage]`: the data directory, and what lies where in it.
+//! `[storage]`: the data directory, and the places of files in it.
 //!
 //! `[journal] dir` is the older name of the same key. Nothing outside this file names a place below the data directory
 //! or knows the older name. Does not create or open anything.
@@ -17,8 +17,8 @@ pub struct StorageConfig {
 }
 
 impl StorageConfig {
-    /// Reads `[storage]`, and takes the older name of `dir` out of `journal`, the value of `[journal]`. What is wrong
-    /// goes to `problems`, and the default stands in for it.
+    /// Reads `[storage]`, and removes the older name of `dir` from `journal`, the value of `[journal]`. An invalid
+    /// value is reported in `problems`, and its default is used.
     ///
     /// `dir`: default `$XDG_STATE_HOME/sidetone/journal`, else `~/.local/state/sidetone/journal`; a leading `~/` is the
     /// home directory.
@@ -51,12 +51,12 @@ impl StorageConfig {
         Self { dir }
     }
 
-    /// A data directory that no file names.
+    /// A data directory without a configuration file.
     pub fn at(dir: PathBuf) -> Self {
         Self { dir }
     }
 
-    /// The data directory. The journal lies in it itself, as do the files of client keys and the admin socket.
+    /// The data directory. It contains the journal's files directly, the file of client keys and the admin socket.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -77,7 +77,7 @@ impl StorageConfig {
     }
 }
 
-/// The key `dir` of a section as an absolute path; `None` where it is absent, or wrong and reported.
+/// The key `dir` of a section as an absolute path; `None` if it is absent, or invalid and reported.
 fn directory(section: &mut Section<'_>) -> Option<PathBuf> {
     let text = section.string("dir")?;
     match expand(&text, variable) {

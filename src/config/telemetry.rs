@@ -9,7 +9,7 @@ use crate::base::settings::{Problems, Section};
 /// `[telemetry]`
 #[derive(Debug, Clone, Default)]
 pub struct TelemetryConfig {
-    /// URL that takes OTLP over HTTP, path included; `None` = no spans.
+    /// URL that accepts OTLP over HTTP, with its path; `None` = no spans.
     pub otlp_endpoint: Option<Url>,
 }
 

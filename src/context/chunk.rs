@@ -1,4 +1,4 @@
-//! Consecutive turns with the tokens of their prompt lines.
+//! Consecutive turns with the estimated tokens of their prompt lines.
 //!
 //! Knows neither the other chunks of its call nor a snapshot, and no text of a prompt.
 
@@ -10,7 +10,7 @@ use crate::types::{Turn, TurnNo};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Chunk {
     pub turns: Vec<Arc<Turn>>,
-    /// Estimated tokens of each turn's line; 0 where it has none.
+    /// Estimated tokens of each turn's line; 0 if it has none.
     pub tokens: Vec<u32>,
     pub total: u64,
     spoken: OnceLock<Spoken>,
@@ -19,14 +19,14 @@ pub(super) struct Chunk {
 /// Which of some turns have a line.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Spoken {
-    /// First and last ordinal that has one.
+    /// First and last ordinal of a turn with a line.
     pub span: Option<(TurnNo, TurnNo)>,
-    /// How many have one.
+    /// Number of turns with a line.
     pub turns: u64,
 }
 
 impl Chunk {
-    /// Which of its turns have a line; counted at the first call.
+    /// Which of its turns have a line; computed at the first call.
     pub(super) fn spoken(&self) -> Spoken {
         *self.spoken.get_or_init(|| Spoken::of(&self.turns, &self.tokens))
     }
@@ -47,13 +47,13 @@ impl Chunk {
 }
 
 impl Spoken {
-    /// Of turns and the tokens of their lines.
+    /// Computes it from turns and the tokens of their lines.
     pub(super) fn of(turns: &[Arc<Turn>], tokens: &[u32]) -> Self {
         let with_lines = turns.iter().zip(tokens).filter(|(_, tokens)| **tokens > 0).map(|(turn, _)| turn.turn);
         with_lines.fold(Self::default(), |known, turn| known.and(Self { span: Some((turn, turn)), turns: 1 }))
     }
 
-    /// Of both.
+    /// Combines two of them.
     pub(super) fn and(self, other: Self) -> Self {
         let span = match (self.span, other.span) {
             (Some((from, to)), Some((first, last))) => Some((from.min(first), to.max(last))),
@@ -63,7 +63,7 @@ impl Spoken {
     }
 }
 
-/// Consecutive turns of a snapshot.
+/// A piece of a snapshot: consecutive turns.
 #[derive(Debug)]
 pub(super) enum Piece {
     /// A whole chunk of the context.

@@ -1,7 +1,7 @@
-//! The turns of a call in chunks, with the tokens of their prompt lines.
+//! The turns of a call in chunks, with the estimated tokens of their prompt lines.
 //!
-//! Knows no number given to a turn (that is the turn table's), no prompt and no window. A new turn costs O(1), a revision
-//! one chunk.
+//! Does not number turns (the turn table does); knows no prompt and no window. A new turn costs O(1), a revision one
+//! chunk.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::types::{Turn, TurnNo};
 
 /// How many replacements [`Context::revised_since`] remembers.
 const MAX_REPLACED: usize = 256;
-/// Turns in a full chunk.
+/// Number of turns in a full chunk.
 const CHUNK_TURNS: usize = 32;
 
-/// The turns of a call, as snapshots see them.
+/// The turns of a call, for snapshots.
 #[derive(Debug, Default)]
 pub struct Context {
     full: Vec<Arc<Chunk>>,
@@ -31,7 +31,7 @@ impl Context {
         Self::default()
     }
 
-    /// Takes a turn that is new (its ordinal is [`Context::len`]) or replaces the one there is.
+    /// Adds a new turn (its ordinal is [`Context::len`]) or replaces an existing one.
     pub fn upsert(&mut self, turn: &Arc<Turn>) {
         self.revision += 1;
         let mut text = String::new();
@@ -58,29 +58,29 @@ impl Context {
         }
     }
 
-    /// How many turns there are, those without text too.
+    /// Number of turns, including those without text.
     pub fn len(&self) -> usize {
         self.full.len() * CHUNK_TURNS + self.tail.turns.len()
     }
 
-    /// No turn yet.
+    /// Returns true if there is no turn.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many times a turn was taken or replaced.
+    /// Number of times a turn was added or replaced.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Whether a turn up to the ordinal `to` was replaced after the context had that revision. Says yes where that is
+    /// Returns true if a turn up to the ordinal `to` was replaced after the context had this revision, or if that is
     /// longer ago than it remembers.
     pub fn revised_since(&self, revision: u64, to: Option<TurnNo>) -> bool {
         let touched = |to| self.replaced_since(revision).is_none_or(|mut replaced| replaced.any(|turn| turn <= to));
         to.is_some_and(touched)
     }
 
-    /// The turns that were replaced after the context had that revision; `None` where that is longer ago than it
+    /// The turns that were replaced after the context had this revision; `None` if that is longer ago than it
     /// remembers.
     pub(super) fn replaced_since(&self, revision: u64) -> Option<impl Iterator<Item = TurnNo>> {
         let forgotten = self.replaced.len() == MAX_REPLACED
@@ -89,15 +89,15 @@ impl Context {
         (!forgotten).then_some(newest)
     }
 
-    /// Estimated tokens of one turn's line: what triggers count.
+    /// Estimated tokens of one turn's line, which triggers count.
     pub fn tokens(&self, turn: TurnNo) -> u64 {
         let Ok(index) = usize::try_from(turn) else { return 0 };
         let chunk = self.chunk(index / CHUNK_TURNS);
         chunk.and_then(|chunk| chunk.tokens.get(index % CHUNK_TURNS)).map_or(0, |tokens| u64::from(*tokens))
     }
 
-    /// The first ordinal from which the turns up to `until` fit: `from` if they are within `budget`, else the first
-    /// from which they are within `down_to`.
+    /// The first ordinal from which the turns up to `until` fit: `from` if they are within `budget`, otherwise the
+    /// first ordinal from which they are within `down_to`.
     pub(super) fn fit(&self, mut from: TurnNo, until: TurnNo, budget: u64, down_to: u64) -> TurnNo {
         let mut total = self.total(from, until);
         if total <= budget {
@@ -110,7 +110,7 @@ impl Context {
         from
     }
 
-    /// Estimated tokens of the turns from one ordinal to before the other.
+    /// Estimated tokens of the turns in `from..until`.
     pub(super) fn total(&self, from: TurnNo, until: TurnNo) -> u64 {
         spans(index(from), index(until).min(self.len()))
             .map(|(index, first, last)| match self.chunk(index) {
@@ -121,13 +121,13 @@ impl Context {
             .sum()
     }
 
-    /// One turn as it stands.
+    /// The turn with this ordinal in its present state.
     pub(super) fn get(&self, turn: TurnNo) -> Option<&Arc<Turn>> {
         let index = index(turn);
         self.chunk(index / CHUNK_TURNS)?.turns.get(index % CHUNK_TURNS)
     }
 
-    /// The turns from one ordinal to before the other, as they stand.
+    /// The turns in `from..until` in their present state.
     pub(super) fn turns_of(&self, from: TurnNo, until: TurnNo) -> Vec<Arc<Turn>> {
         let chunks = spans(index(from), index(until).min(self.len()))
             .filter_map(|(index, first, last)| Some(&self.chunk(index)?.turns[first..last]));
@@ -141,7 +141,7 @@ impl Context {
         }
     }
 
-    /// The turns from one position to before the other, shared by whole chunks where they can be.
+    /// The turns in `from..until`, as whole shared chunks where possible.
     pub(super) fn pieces(&self, from: usize, until: usize) -> Vec<Piece> {
         let pieces = spans(from, until).filter_map(|(index, first, last)| match self.full.get(index) {
             Some(chunk) if last - first == CHUNK_TURNS => Some(Piece::Whole(Arc::clone(chunk))),
@@ -155,12 +155,12 @@ impl Context {
     }
 }
 
-/// An ordinal as a position.
+/// An ordinal as an index.
 pub(super) fn index(turn: TurnNo) -> usize {
     usize::try_from(turn).unwrap_or(usize::MAX)
 }
 
-/// The chunks that `from..until` touches: their index, and the part of each.
+/// The chunks that `from..until` touches: their index, and the range in each.
 fn spans(from: usize, until: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     let chunks = if from < until { from / CHUNK_TURNS..until.div_ceil(CHUNK_TURNS) } else { 0..0 };
     chunks.map(move |index| {

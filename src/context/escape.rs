@@ -1,8 +1,8 @@
-//! Escaping of what was said, of labels and of `meta`, so that data never becomes structure of a prompt.
+//! Escapes spoken text, labels and `meta`, so that data never becomes structure of a prompt.
 //!
-//! Knows no prompt: one rule for every text that others wrote. Structure of ours is line breaks, `<` (it opens the
-//! transcript's delimiters, and every chat template's own marks such as `<|im_start|>`), and, for labels, what
-//! surrounds them. Ordinary text passes as it is, and is not copied.
+//! Knows no prompt: one rule for every text that others wrote. The structure of prompts is line breaks, `<` (it opens
+//! the transcript's delimiters, and every chat template's own marks such as `<|im_start|>`), and, for labels, the
+//! characters around them. Ordinary text is returned unchanged and is not copied.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -12,7 +12,8 @@ use serde_json::Value;
 /// Marks that some chat templates read as roles although they begin with a bracket.
 const BRACKET_MARKS: [&str; 4] = ["[INST", "[/INST", "[SYSTEM_PROMPT", "[/SYSTEM_PROMPT"];
 
-/// What was said: never a line break in any form, a control or an invisible steering character, or a delimiter.
+/// Escapes spoken text: the result has no line break in any form, no control or invisible steering character, and no
+/// delimiter.
 pub fn text(text: &str) -> Cow<'_, str> {
     escape(text, |rest, character| match character {
         '<' => true,
@@ -21,20 +22,20 @@ pub fn text(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// A speaker's label: as [`text`], and none of the brackets that surround it in a line.
+/// Escapes a speaker's label: as [`text`], and without the brackets that surround it in a line.
 pub fn label(label: &str) -> Cow<'_, str> {
     escape(label, |_, character| matches!(character, '<' | '[' | ']' | '(' | ')'))
 }
 
-/// A speaker's label in a line `label: text`: as [`label`], and no colon, which would end it early.
+/// Escapes a speaker's label in a line `label: text`: as [`label`], and without a colon, which would end it early.
 pub fn line_label(label: &str) -> Cow<'_, str> {
     escape(label, |_, character| matches!(character, '<' | '[' | ']' | '(' | ')' | ':'))
 }
 
 /// A value as one line of JSON that is still JSON after escaping.
 pub fn json(value: &Value) -> String {
-    // `\u003c` and the like stand only inside JSON strings, where they mean the same character; escape sequences that
-    // the serializer wrote itself begin with a backslash that must stay one.
+    // `\u003c` and similar sequences occur only inside JSON strings, where they mean the same character; escape
+    // sequences that the serializer wrote begin with a backslash that must stay one.
     let plain = value.to_string();
     let mut out = String::with_capacity(plain.len());
     for character in plain.chars() {
@@ -43,12 +44,13 @@ pub fn json(value: &Value) -> String {
     out
 }
 
-/// Escapes the characters that no data may bring into a prompt, and those that `also` names.
+/// Escapes the characters that data may not bring into a prompt, and those that `also` selects.
 fn escape(text: &str, also: impl Fn(&str, char) -> bool) -> Cow<'_, str> {
     let must = |at: usize, character: char| {
         is_structure(character)
             || also(&text[at..], character)
-            // Keeps the escaping reversible: a spoken or forged `\u003c` is not ours.
+            // Keeps the escaping reversible: a `\u003c` in the original text must not look like one that was written
+            // here.
             || (character == '\\' && text[at + 1..].starts_with('u'))
     };
     let Some(first) = text.char_indices().find_map(|(at, character)| must(at, character).then_some(at)) else {
@@ -62,8 +64,8 @@ fn escape(text: &str, also: impl Fn(&str, char) -> bool) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Line breaks in every form, controls, and characters that are read but not seen: bidirectional overrides, Unicode
-/// tags, interlinear marks, noncharacters.
+/// Returns true for line breaks in every form, controls, and invisible characters that models read: bidirectional
+/// overrides, Unicode tags, interlinear marks, noncharacters.
 fn is_structure(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -77,7 +79,7 @@ fn is_structure(character: char) -> bool {
         || u32::from(character) & 0xfffe == 0xfffe
 }
 
-/// `\uXXXX`, as JSON writes it: two of them above the basic plane.
+/// Appends `\uXXXX`, as JSON writes it: two of them above the basic plane.
 fn push(out: &mut String, character: char) {
     for unit in character.encode_utf16(&mut [0; 2]) {
         // Writing to a String cannot fail.

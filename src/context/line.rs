@@ -1,14 +1,14 @@
 //! One turn as one line of a prompt: `[12] B (1:05): text`.
 //!
-//! Knows no prompt around it. The ordinal comes first, because evidence names it; everything that others wrote is
-//! escaped, so that a line is one turn whatever was said in it.
+//! Knows no prompt around it. The ordinal comes first, because evidence names it; all text of others is escaped, so
+//! that a line is always one turn.
 
 use std::fmt::Write as _;
 
 use super::escape;
 use crate::types::Turn;
 
-/// Appends the turn's line, its line feed included. Turns without text have none.
+/// Appends the turn's line with its line feed. A turn without text has no line.
 pub(super) fn render(turn: &Turn, out: &mut String) {
     if !has_line(turn) {
         return;
@@ -30,7 +30,7 @@ pub(super) fn render(turn: &Turn, out: &mut String) {
     out.push('\n');
 }
 
-/// Appends the line that stands in place of the turn as it was `shown`, if `now` has another one.
+/// Appends a line that corrects the turn as it was `shown`, if `now` has a different line.
 pub(super) fn correct(shown: &Turn, now: &Turn, out: &mut String) {
     let (mut before, mut after) = (String::new(), String::new());
     render(shown, &mut before);
@@ -45,7 +45,7 @@ pub(super) fn correct(shown: &Turn, now: &Turn, out: &mut String) {
     out.push_str(&after);
 }
 
-/// Whether the turn is in prompts at all.
+/// Returns true if the turn has a line in prompts.
 pub(super) fn has_line(turn: &Turn) -> bool {
     turn.text.chars().any(|character| !character.is_whitespace())
 }

@@ -1,9 +1,9 @@
-//! What prompts see of a call: its turns, windows over them, and the immutable, bounded snapshots that jobs get.
+//! The view that prompts have of a call: its turns, windows over them, and the immutable, bounded snapshots for jobs.
 //!
-//! Knows no clock, no socket, no journal, no LLM, and not how a turn gets its number (that is the turn table's).
-//! [`Context`] holds turns in chunks, so that a new turn costs O(1) and a [`Snapshot`] O(chunks); a [`Window`] holds what the
-//! prompts of one question have shown, so that each begins with the bytes of the one before. [`escape`] keeps what was
-//! said from becoming structure.
+//! Knows no clock, no socket, no journal and no LLM, and does not number turns (the turn table does). [`Context`] keeps
+//! turns in chunks, so that a new turn costs O(1) and a [`Snapshot`] O(chunks). A [`Window`] keeps the text that the
+//! prompts of one question have shown, so that each begins with the bytes of the one before. [`escape`] prevents spoken
+//! text from becoming structure of a prompt.
 
 mod chunk;
 mod chunks;

@@ -1,15 +1,14 @@
-//! Turns as prompts show them from the first prompt that had them on: a part is one text that never changes, so that
-//! vendors' prompt caches find it again.
+//! Turns as prompts show them, unchanged from the first prompt that contained them: a part is a text that never
+//! changes, so that vendors' prompt caches find it again.
 //!
-//! Knows no window and no later version of a turn. The text is rendered when it is asked for the first time, outside the
-//! call's own task.
+//! Knows no window and no later version of a turn. The text is rendered at its first use, outside the call's own task.
 
 use std::sync::{Arc, OnceLock};
 
 use super::line;
 use crate::types::{Turn, TurnNo};
 
-/// Consecutive turns as they stood when they were first shown.
+/// Consecutive turns in the state in which they were first shown.
 #[derive(Debug, Default)]
 pub(super) struct Part {
     turns: Vec<Arc<Turn>>,
@@ -37,7 +36,7 @@ impl Part {
         self.turns.first().map(|turn| turn.turn)
     }
 
-    /// The turn as it is shown here, if the part has it.
+    /// The turn in the state in which this part shows it, if the part contains it.
     pub(super) fn shown(&self, turn: TurnNo) -> Option<&Arc<Turn>> {
         let at = usize::try_from(turn.checked_sub(self.first()?)?).ok()?;
         self.turns.get(at)
@@ -49,12 +48,12 @@ impl Part {
     }
 }
 
-/// What a prompt shows of a call.
+/// The text that a prompt shows of a call.
 #[derive(Debug, Default)]
 pub(super) struct Shown {
     /// The parts, in order.
     pub parts: Vec<Arc<Part>>,
-    /// The newest versions of turns that the parts show in an older one, as lines.
+    /// Lines with the newest versions of turns that the parts show in an older one.
     pub corrections: String,
     /// Estimated tokens of both.
     pub tokens: u64,
@@ -63,7 +62,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// A single part that no other prompt has.
+    /// A single part that no other prompt shares.
     pub(super) fn once(part: Part, tokens: u64) -> Self {
         Self { parts: vec![Arc::new(part)], tokens, ..Self::default() }
     }

@@ -9,18 +9,18 @@ use super::line;
 use super::part::Shown;
 use crate::types::{Coverage, Transcript, Turn, TurnNo};
 
-/// Turns as they stood, and the text that a prompt shows of them.
+/// Turns in their state at one moment, and the text that a prompt shows of them.
 #[derive(Debug, Clone)]
 pub struct Snapshot(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     pieces: Vec<Piece>,
-    /// What a prompt shows of the pieces' turns.
+    /// The text that a prompt shows of the pieces' turns.
     shown: Shown,
-    /// Of a single turn: those before it, which its prompt may show but which it does not cover.
+    /// For a snapshot of one turn: the turns before it, which its prompt may show but which it does not cover.
     before: Vec<Arc<Turn>>,
-    /// Whether the pieces are in order of ordinals.
+    /// Set if the pieces are in order of ordinals.
     ordered: bool,
     covers: Coverage,
     transcript: OnceLock<Arc<Transcript>>,
@@ -43,17 +43,17 @@ impl Piece {
 }
 
 impl Snapshot {
-    /// Of turns in order of their ordinals.
+    /// A snapshot of turns in order of their ordinals.
     pub(super) fn new(revision: u64, pieces: Vec<Piece>, shown: Shown) -> Self {
         Self::of(revision, pieces, shown, Vec::new(), true)
     }
 
-    /// The same, with turns that the prompt may show beside those it covers. All of them have text.
+    /// The same, with turns that the prompt may show besides those it covers. All of them have text.
     pub(super) fn with_before(revision: u64, pieces: Vec<Piece>, shown: Shown, before: Vec<Arc<Turn>>) -> Self {
         Self::of(revision, pieces, shown, before, true)
     }
 
-    /// Of turns that all have text, in another order.
+    /// A snapshot of turns in another order; all of them have text.
     pub(super) fn out_of_order(revision: u64, turns: Vec<Arc<Turn>>, shown: Shown) -> Self {
         let each = turns.iter().map(|turn| Spoken { span: Some((turn.turn, turn.turn)), turns: 1 });
         let spoken = each.fold(Spoken::default(), Spoken::and);
@@ -72,19 +72,19 @@ impl Snapshot {
         self.0.covers.revision
     }
 
-    /// Which turns the prompt holds. Turns without text are in no prompt, so they are not counted.
+    /// The turns in the prompt. Turns without text are in no prompt, so they are not counted.
     pub fn covers(&self) -> Coverage {
         self.0.covers
     }
 
-    /// What a prompt shows of the turns: texts of lines, each line ending in a line feed. The first ones are those of the
-    /// snapshot before, byte by byte, if [`Snapshot::is_stable`] and the window has not moved.
+    /// The texts that a prompt shows, each of whole lines. The first ones are byte by byte those of the previous
+    /// snapshot, if [`Snapshot::is_stable`] and the window has not moved.
     pub fn parts(&self) -> impl Iterator<Item = &Arc<str>> {
         self.0.shown.parts.iter().map(|part| part.text()).filter(|text| !text.is_empty())
     }
 
-    /// Lines of turns that the parts show in an older version, in their newest one; `[9] (withdrawn)` for a turn that has
-    /// no text any more. Empty if there are none.
+    /// Lines with the newest version of turns that the parts show in an older one; `[9] (withdrawn)` for a turn that
+    /// has lost its text. Empty if there are none.
     pub fn corrections(&self) -> &str {
         &self.0.shown.corrections
     }
@@ -94,7 +94,7 @@ impl Snapshot {
         self.0.shown.stable
     }
 
-    /// The lines of the turns before the one that is covered, each ending in a line feed. Empty but for a single turn's.
+    /// The lines of the turns before the covered one. Empty except for a snapshot of one turn.
     pub fn before(&self) -> String {
         let mut out = String::new();
         for turn in &self.0.before {
@@ -103,7 +103,7 @@ impl Snapshot {
         out
     }
 
-    /// The lines of all turns that the prompt may show, each ending in a line feed.
+    /// The lines of all turns that the prompt may show.
     pub fn held_lines(&self) -> String {
         let mut out = String::new();
         for turn in self.all_held() {
@@ -117,7 +117,7 @@ impl Snapshot {
         self.0.before.iter().chain(self.turns())
     }
 
-    /// One turn that the prompt may show, covered or not.
+    /// The turn with this ordinal, if the prompt may show it, covered or not.
     pub fn held(&self, turn: TurnNo) -> Option<&Arc<Turn>> {
         self.turn(turn).or_else(|| self.0.before.iter().find(|before| before.turn == turn))
     }
@@ -127,8 +127,8 @@ impl Snapshot {
         self.0.shown.tokens
     }
 
-    /// The turns in reading order, structured; the one that is covered, where it is a single one, is the last. Made at the
-    /// first call.
+    /// The turns in reading order, as structured data; if a single turn is covered, it is the last. Made at the first
+    /// call.
     pub fn transcript(&self) -> Arc<Transcript> {
         let make = || Arc::new(Transcript { turns: self.all_held().cloned().collect() });
         Arc::clone(self.0.transcript.get_or_init(make))
@@ -139,7 +139,7 @@ impl Snapshot {
         self.0.pieces.iter().flat_map(Piece::turns).filter(|turn| line::has_line(turn))
     }
 
-    /// One turn, if it is in the snapshot and has text.
+    /// The turn with this ordinal, if it is in the snapshot and has text.
     pub fn turn(&self, turn: TurnNo) -> Option<&Arc<Turn>> {
         if !self.0.ordered {
             return self.turns().find(|candidate| candidate.turn == turn);
@@ -151,12 +151,12 @@ impl Snapshot {
         turns.get(index).filter(|turn| line::has_line(turn))
     }
 
-    /// How many turns the prompt holds.
+    /// Number of turns in the prompt.
     pub fn len(&self) -> usize {
         usize::try_from(self.0.covers.turns).unwrap_or(usize::MAX)
     }
 
-    /// The prompt holds no turn.
+    /// Returns true if the prompt contains no turn.
     pub fn is_empty(&self) -> bool {
         self.0.covers.turns == 0
     }

@@ -1,6 +1,6 @@
-//! The snapshots that are taken of a call's turns: through a window, of one turn, and the last one.
+//! The snapshots of a call's turns: through a window, of one turn, and the last one of the call.
 //!
-//! Knows no prompt and no text of one, and not how turns are kept. A snapshot costs O(chunks).
+//! Knows no prompt and no text of one, and not how turns are stored. A snapshot costs O(chunks).
 
 use std::sync::Arc;
 
@@ -12,14 +12,14 @@ use super::window::Window;
 use crate::types::TurnNo;
 
 impl Context {
-    /// All turns in the window, which grows by those that are new, or moves if they are over its budget. Never over
-    /// budget: a turn that alone is over it leaves too, and a snapshot can be empty.
+    /// All turns in the window, to which new turns are added; if it exceeds its budget, the window moves. The result is
+    /// never over budget: a turn that alone exceeds the budget is left out, so a snapshot can be empty.
     pub fn snapshot(&self, window: &mut Window) -> Snapshot {
         self.snapshot_to(window, self.len() as TurnNo)
     }
 
-    /// As [`Context::snapshot`], of the turns below the ordinal `until` alone. A window that has shown later turns already
-    /// stays as it is.
+    /// As [`Context::snapshot`], but only of turns below the ordinal `until`. A window that has shown later turns
+    /// already is not changed.
     pub fn snapshot_to(&self, window: &mut Window, until: TurnNo) -> Snapshot {
         let until = until.min(self.len() as TurnNo);
         if until < window.until() {
@@ -30,8 +30,7 @@ impl Context {
         Snapshot::new(self.revision(), self.pieces(index(window.from()), index(until)), shown)
     }
 
-    /// One turn alone, and beside it, not covered, at most `before` turns with text that come before it, as far as they
-    /// fit `budget_tokens`.
+    /// One turn alone, with at most `before` earlier turns that have text, uncovered, as many as fit `budget_tokens`.
     pub fn snapshot_turn(&self, turn: TurnNo, before: usize, budget_tokens: u64) -> Snapshot {
         let (mut tokens, mut earlier) = (0, Vec::new());
         for turn in (0..turn.min(self.len() as TurnNo)).rev() {
@@ -51,8 +50,8 @@ impl Context {
         Snapshot::with_before(self.revision(), pieces, self.shown_once(from, until), earlier)
     }
 
-    /// The last word on a call: the newest turns that fit, in order of `start_ms`. Where the window shows just these in
-    /// that order, it is a snapshot of the window, so that the prefix that a vendor keeps is read once more.
+    /// The last snapshot of a call: the newest turns that fit, in order of `start_ms`. If the window shows exactly
+    /// these in that order, it is a snapshot of the window, so that the vendor's cached prefix is used once more.
     pub fn snapshot_final(&self, window: &mut Window) -> Snapshot {
         let (len, budget) = (self.len() as TurnNo, window.budget());
         let from = self.fit(0, len, budget, budget);

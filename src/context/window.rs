@@ -1,8 +1,9 @@
-//! Where the prompts about a call begin, and the parts that they share: what was shown once is shown again byte by byte.
+//! Where the prompts about a call begin, and the parts that they share: text that was shown once is shown again byte by
+//! byte.
 //!
-//! Knows no prompt and no model. A window grows by one part a snapshot. A turn that is revised after it was shown stays
-//! as it was, and its newest version is a line in [`Shown::corrections`]. Only when the turns, or the corrections, are too
-//! many does the window start over with a single part: a compaction.
+//! Knows no prompt and no model. A window grows by one part per snapshot. A turn that is revised after it was shown
+//! stays unchanged in its part, and its newest version is a line in [`Shown::corrections`]. Only when there are too
+//! many turns or corrections does the window start over with a single part: a compaction.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,25 +13,26 @@ use super::part::{Part, Shown};
 use super::{line, tokens};
 use crate::types::TurnNo;
 
-/// Tokens of transcript that a prompt holds at most, unless an analysis says otherwise.
+/// Default limit of transcript tokens in a prompt.
 pub const DEFAULT_BUDGET_TOKENS: u64 = 16_000;
-/// Corrections may take one of so many parts of the budget. Beyond that the window starts over, which writes each turn in
-/// its newest version and costs a new prefix.
+/// Corrections may use one part in this many of the budget. Beyond that the window starts over, which writes each turn
+/// in its newest version but invalidates the cached prefix.
 const CORRECTIONS_SHARE: u64 = 8;
 
-/// Where the prompts of one question begin: stays until they would be over budget, then moves in one step to half.
+/// The turns that the prompts of one question show. Its beginning stays until the prompts would exceed the budget; then
+/// it moves in one step until half of the budget is free.
 #[derive(Debug, Clone)]
 pub struct Window {
     budget_tokens: u64,
-    /// The first ordinal that is still in.
+    /// The first ordinal in the window.
     from: TurnNo,
-    /// The first ordinal that no part has.
+    /// The first ordinal that is in no part.
     until: TurnNo,
-    /// What was shown, in order.
+    /// The shown parts, in order.
     parts: Vec<Arc<Part>>,
     /// Estimated tokens of the parts.
     tokens: u64,
-    /// Turns of the parts that have another version now.
+    /// Turns in the parts that have a newer version.
     corrected: BTreeSet<TurnNo>,
     /// The context's revision up to which `corrected` is known.
     revision: u64,
@@ -42,17 +44,17 @@ impl Window {
         Self { budget_tokens, from: 0, until: 0, parts: Vec::new(), tokens: 0, corrected: BTreeSet::new(), revision: 0 }
     }
 
-    /// Changes the budget; what was shown stays.
+    /// Changes the budget; shown parts are kept.
     pub fn set_budget(&mut self, budget_tokens: u64) {
         self.budget_tokens = budget_tokens;
     }
 
-    /// Tokens of transcript at most.
+    /// Maximum number of transcript tokens.
     pub fn budget(&self) -> u64 {
         self.budget_tokens
     }
 
-    /// The first ordinal that is still in.
+    /// The first ordinal in the window.
     pub fn from(&self) -> TurnNo {
         self.from
     }
@@ -62,7 +64,7 @@ impl Window {
         self.until
     }
 
-    /// Shows the turns below `until` too, which is not below [`Window::until`]. If they are too many, the window starts
+    /// Adds the turns below `until`, which is not below [`Window::until`]. If there are too many, the window starts
     /// over.
     pub(super) fn show(&mut self, context: &Context, until: TurnNo) -> Shown {
         self.extend(context, until).unwrap_or_else(|most| {
@@ -74,7 +76,7 @@ impl Window {
     /// Adds the turns below `until` as one more part.
     ///
     /// # Errors
-    /// They do not fit: how many tokens the window may keep if it starts over.
+    /// They do not fit: the number of tokens that the window may keep if it starts over.
     pub(super) fn extend(&mut self, context: &Context, until: TurnNo) -> Result<Shown, u64> {
         self.note_corrections(context);
         let (corrections, corrected) = self.corrections(context);
@@ -104,12 +106,12 @@ impl Window {
         self.corrected.clear();
     }
 
-    /// Takes up which of the shown turns were replaced since the last time.
+    /// Records which of the shown turns were replaced since the last call of this.
     fn note_corrections(&mut self, context: &Context) {
         let range = self.from..self.until;
         match context.replaced_since(self.revision) {
             Some(replaced) => self.corrected.extend(replaced.filter(|turn| range.contains(turn))),
-            // Longer ago than the context remembers.
+            // The context no longer remembers the replacements.
             None => {
                 let shown = self.parts.iter().flat_map(|part| part.turns());
                 let replaced = shown.filter(|shown| context.get(shown.turn).is_none_or(|now| !Arc::ptr_eq(shown, now)));

@@ -156,8 +156,8 @@ pub(super) struct Batch {
     pub(super) damage: Option<String>,
 }
 
-/// Records with `after < seq <= head` from `mark` on, about `max_bytes` of frames but at least one; `end` is the good
-/// length of the file. They share one buffer.
+/// Records with `after < seq <= head`, read from `mark` on: about `max_bytes` of frames but at least one. `end` is the
+/// length of the valid part of the file. The records share one buffer.
 pub(super) fn records(file: &File, mark: Mark, end: u64, after: Seq, head: Seq, max_bytes: usize) -> io::Result<Batch> {
     let mut batch = Batch { records: Vec::new(), damage: None };
     let (mut at, mut expected, mut taken) = (mark.at, mark.seq, 0);

@@ -16,8 +16,8 @@ use super::store::Shared;
 use super::sync::sync_dirty;
 use crate::base::time::unix_ms;
 
-/// How long what was written may wait for the background sync. Every second would cost, with a hundred calls of a turn a
-/// second each, a sync a turn: more than all the rest of it.
+/// How long written data may wait for the background sync. A sync every second would cost more than everything else:
+/// with a hundred calls of one turn per second each, one sync for each turn.
 const SYNC_EVERY: Duration = Duration::from_secs(10);
 /// Interval of checks whether a write has failed, and whether orders must be reserved.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

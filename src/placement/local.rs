@@ -1,4 +1,4 @@
-//! The placement of a daemon that is alone: every call is its own.
+//! The placement of a single daemon, which owns every call.
 
 use super::{Owner, Placement};
 use crate::journal::Answer;

@@ -1,6 +1,6 @@
 //! Placement: which node owns a call.
 //!
-//! Knows no session and no socket: whoever is about to start a session asks here first.
+//! Knows no session and no socket: the code that is about to start a session asks here first.
 
 mod local;
 

@@ -1,6 +1,6 @@
-//! `[rules.*]`: conditions and what is said when they hold.
+//! `[rules.*]`: conditions, and messages for alerts.
 //!
-//! Does not know which analyses there are: what rules say of them is checked with the whole configuration.
+//! Does not know which analyses exist: references to them are checked with the whole configuration.
 
 use std::sync::Arc;
 
@@ -14,28 +14,28 @@ use crate::base::names;
 use crate::base::settings::{Problems, Section, found};
 use crate::types::{Severity, id};
 
-/// Rules of a configuration.
+/// Maximum number of rules.
 pub const RULES: Bound = Bound::new("rules", 100);
-/// Words and patterns of one rule.
+/// Maximum number of words and patterns of one rule.
 pub const PHRASES: Bound = Bound::new("rule_phrases", 200);
-/// One of them, bytes.
+/// Maximum size of one word or pattern, bytes.
 pub const PHRASE_BYTES: Bound = Bound::new("rule_phrase_bytes", 1_024);
-/// Patterns of all rules together. Each takes up to 1 MiB, and remembers up to 256 KiB while it matches.
+/// Maximum number of patterns of all rules. Each takes up to 1 MiB, and caches up to 256 KiB while it matches.
 pub const PATTERNS: Bound = Bound::new("rule_patterns", 64);
-/// States of the automata of all patterns together.
+/// Maximum number of automaton states of all patterns.
 pub const PATTERN_STATES: Bound = Bound::new("rule_pattern_states", 50_000);
-/// A rule's message, bytes. All messages stand in a snapshot.
+/// Maximum size of a rule's message, bytes. All messages are in a snapshot.
 pub const MESSAGE_BYTES: Bound = Bound::new("rule_message_bytes", 1_024);
 
-/// Longest time of a rule, ms: a day.
+/// Longest time in a rule, ms: a day.
 const DAY_MS: u64 = 86_400_000;
-/// Shortest time without speech, or of an overlap, ms: it would come with every breath.
+/// Shortest silence or overlap, ms: a shorter one would occur with every breath.
 const SHORTEST_MS: u64 = 100;
 
 /// Largest number that a value is compared with.
 const LARGEST: f64 = 1e12;
 
-/// What all rules together have so far.
+/// Totals over all rules so far.
 #[derive(Default)]
 struct Totals {
     patterns: u64,
@@ -43,7 +43,7 @@ struct Totals {
 }
 
 impl Rules {
-    /// Reads `[rules.*]`. What is wrong goes to `problems`, and the rule is left out.
+    /// Reads `[rules.*]`. Problems are added to `problems`, and the rule is left out.
     pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
         let sections: Vec<(String, Value)> = match value {
             None => Vec::new(),
@@ -72,7 +72,7 @@ impl Rules {
         rules
     }
 
-    /// No rule waits for its own alert, by whatever way.
+    /// Checks that no rule waits for its own alert, directly or through others.
     fn check_order(&self, problems: &mut Problems) {
         let before = |rule: &Rule| match &rule.condition {
             Condition::Absence(Absence { since: Since::Alert(before), .. }) => self.get(before),
@@ -108,7 +108,7 @@ fn read_rule(name: &str, value: Value, names: &[String], totals: &mut Totals, pr
         Some("overlap") => duration(&mut section, "over_ms", SHORTEST_MS).map(Condition::Overlap),
         Some("insight") => reading(&mut section).map(Condition::Insight),
         _ => {
-            // Without a kind, nobody can say which keys it has.
+            // Without a kind, the allowed keys are unknown.
             section.take_rest();
             None
         }

@@ -1,16 +1,16 @@
 //! Rules: conditions on turns, time and insights that raise alerts, without an LLM.
 //!
-//! Pure: knows no call, no clock, no journal and no socket. A rule is data ([`Rule`], read by [`config`]); what a condition
-//! needs to decide is here (words, speakers, overlaps, values of insights), and what the log of a call says of its alerts
-//! ([`Standing`]). When a condition is looked at, and what comes of it, is the business of the call.
+//! Knows no call, no clock, no journal and no socket. A rule is data ([`Rule`], read by [`config`]); This room
+//! evaluates conditions (words, speakers, overlaps, values of insights), and keeps the state of a call's alerts from
+//! its log ([`Standing`]). The call decides when a condition is evaluated, and what follows.
 //!
-//! | kind | holds | the alert is cleared |
+//! | kind | the condition holds when | the alert is cleared when |
 //! |---|---|---|
-//! | `keyword` | a final turn has one of the words | a correction leaves none of them in that turn |
-//! | `absence` | the time is over and no final turn has the words | they are said after all |
-//! | `silence` | nobody has spoken for so long while a stream is connected | somebody speaks |
-//! | `overlap` | two speakers spoke at once for so long | a turn without such an overlap begins after it |
-//! | `insight` | a value of the newest insight is so, for so long | a newer insight says otherwise |
+//! | `keyword` | a final turn contains one of the words | a correction removes them from that turn |
+//! | `absence` | the time is over and no final turn contains the words | they are said later |
+//! | `silence` | nobody has spoken for the given time while a stream is connected | somebody speaks |
+//! | `overlap` | two speakers spoke at once for the given time | a turn without such an overlap begins later |
+//! | `insight` | a value of the newest insight passes a test, for the given time | a newer insight fails it |
 //!
 //! One alert of a rule is open at a time in a call.
 
@@ -32,13 +32,13 @@ pub use who::{Roles, SPEAKERS, Speaker};
 
 use crate::types::{Severity, Turn};
 
-/// A condition, and what is said when it holds.
+/// A condition, and the alert that it raises.
 #[derive(Debug)]
 pub struct Rule {
-    /// Its name: an id.
+    /// Its name, a valid id.
     pub name: Arc<str>,
     pub severity: Severity,
-    /// For people.
+    /// Message for people.
     pub message: String,
     /// Analyses that run when it raises an alert.
     pub runs: Vec<String>,
@@ -52,11 +52,11 @@ pub enum Condition {
     Keyword(Said),
     /// Words were not said in time.
     Absence(Absence),
-    /// Nobody speaks for so long, ms.
+    /// Nobody speaks for this long, ms.
     Silence(u64),
-    /// Two speak at once for so long, ms.
+    /// Two speakers speak at once for this long, ms.
     Overlap(u64),
-    /// A value of an insight.
+    /// A value of an insight passes a test.
     Insight(Reading),
 }
 
@@ -64,7 +64,7 @@ impl Condition {
     /// The names of the kinds.
     pub const KINDS: [&'static str; 5] = ["keyword", "absence", "silence", "overlap", "insight"];
 
-    /// The words that it looks for in turns.
+    /// The words that it searches for in turns.
     pub fn said(&self) -> Option<&Said> {
         match self {
             Self::Keyword(said) => Some(said),
@@ -74,39 +74,39 @@ impl Condition {
     }
 }
 
-/// Words of anybody, or of one speaker.
+/// Words of any speaker, or of one.
 #[derive(Debug)]
 pub struct Said {
     pub any: Phrases,
-    /// `None`: anybody.
+    /// The speaker; `None` for any.
     pub speaker: Option<Speaker>,
 }
 
 impl Said {
-    /// Whether the turn is by the speaker whose words count.
+    /// Returns true if the turn is by the speaker whose words count.
     pub fn is_by(&self, turn: &Turn, roles: &Roles) -> bool {
         self.speaker.as_ref().is_none_or(|speaker| roles.is(turn.speaker.as_deref(), speaker))
     }
 }
 
-/// Words that must come in time.
+/// Words that must be said within a period.
 #[derive(Debug)]
 pub struct Absence {
     pub said: Said,
-    /// Within so long, ms,
+    /// Length of the period, ms.
     pub within_ms: u64,
-    /// of this.
+    /// Where the period begins.
     pub since: Since,
 }
 
-/// From when on time is counted.
+/// Where a period begins.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Since {
-    /// The call's start.
+    /// At the call's start.
     Call,
-    /// Each stream's start; the words must come in that stream.
+    /// At each stream's start; the words must be said in that stream.
     Stream,
-    /// The newest alert of this rule; the words must come after it.
+    /// At the newest alert of this rule; the words must be said after it.
     Alert(String),
 }
 
@@ -114,22 +114,22 @@ pub enum Since {
 #[derive(Debug, Default)]
 pub struct Rules {
     all: Vec<Arc<Rule>>,
-    /// Those with errors too, while the configuration is read.
+    /// Names of all rules. While the configuration is read, they include rules with errors.
     names: Vec<String>,
 }
 
 impl Rules {
-    /// There are none.
+    /// Returns true if there are no rules.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// All of them, in the order of the configuration.
+    /// All rules, in the order of the configuration.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &Arc<Rule>)> {
         self.all.iter().enumerate()
     }
 
-    /// The one at this place.
+    /// The rule at this index.
     pub fn at(&self, index: usize) -> Option<&Arc<Rule>> {
         self.all.get(index)
     }
@@ -139,7 +139,7 @@ impl Rules {
         self.all.iter().find(|rule| *rule.name == *name)
     }
 
-    /// All names. While the configuration is read, those of rules that have errors are among them.
+    /// All names. While the configuration is read, they include rules that have errors.
     pub fn names(&self) -> &[String] {
         &self.names
     }

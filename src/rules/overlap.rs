@@ -1,12 +1,12 @@
-//! Two speakers at once: how long a turn overlaps with turns before it.
+//! Simultaneous speech: how long a turn overlaps with other turns.
 //!
-//! Knows only the times, labels and streams of turns. A pause within a turn counts as speech, for a turn has one start and
-//! one end.
+//! Knows only the times, labels and streams of turns. A pause within a turn counts as speech, because a turn has only
+//! one start and one end.
 
 use crate::types::Turn;
 
-/// The longest stretch at which somebody else speaks during `turn`, as (start, end) in ms of the call; `None` where
-/// nobody does. `others` are turns that it is compared with; it may be among them.
+/// The longest period in which another speaker speaks during `turn`, as (start, end) in ms of the call; `None` if there
+/// is none. `others` are the turns to compare with; `turn` may be among them.
 pub fn overlap<'a>(turn: &Turn, others: impl Iterator<Item = &'a Turn>) -> Option<(u64, u64)> {
     let both = others.filter(|other| is_other_voice(turn, other)).map(|other| {
         let start = turn.start_ms.max(other.start_ms);
@@ -15,7 +15,8 @@ pub fn overlap<'a>(turn: &Turn, others: impl Iterator<Item = &'a Turn>) -> Optio
     both.filter(|(start, end)| end > start).max_by_key(|(start, end)| end - start)
 }
 
-/// Another leg of the call, or another label in the same one. A turn without text was emptied by a correction.
+/// Returns true for a turn of another stream, or of another label in the same stream. A turn without text was emptied
+/// by a correction and does not count.
 fn is_other_voice(turn: &Turn, other: &Turn) -> bool {
     let labels = turn.speaker.is_some() && other.speaker.is_some() && turn.speaker != other.speaker;
     turn.turn != other.turn

@@ -1,8 +1,8 @@
-//! Words and patterns that a rule looks for in the text of a turn.
+//! Words and patterns that a rule searches for in the text of a turn.
 //!
-//! Knows no turn and no speaker. Words are compared as quotes are (see [`crate::base::text`]): letter case, punctuation and
-//! normal form count for nothing, and where a script has word boundaries they are respected. A pattern sees the text as it
-//! was said, in any letter case. The work is counted before it is done.
+//! Knows no turn and no speaker. Words are compared as quotes are (see [`crate::base::text`]): letter case, punctuation
+//! and normal form are ignored, and word boundaries are respected in scripts that have them. A pattern is matched
+//! against the original text, ignoring letter case. The work is counted in advance.
 
 use std::ops::Range;
 
@@ -12,27 +12,27 @@ use crate::base::budget::{Bound, Exceeded};
 use crate::base::pattern;
 use crate::base::text::{Quote, Words, is_unspaced};
 
-/// Longest quote of an alert, bytes: of a longer turn, the part around the words.
+/// Longest quote of an alert, bytes: of a longer turn, only the part around the words.
 pub const QUOTE_BYTES: usize = 240;
-/// Steps for all rules that look at one turn.
+/// Maximum number of steps for all rules that check one turn.
 pub const TURN_STEPS: Bound = Bound::new("rule_turn_steps", 400_000);
-/// Steps for a look back over the turns of a call.
+/// Maximum number of steps for searching all turns of a call.
 pub const SCAN_STEPS: Bound = Bound::new("rule_scan_steps", 2_000_000);
 
-/// Bytes of text that are folded in a step.
+/// Number of bytes of text that are normalised per step.
 const FOLDED_BYTES: u64 = 8;
-/// Bytes of text that are searched for words in a step.
+/// Number of bytes of text that are searched for words per step.
 const SEARCHED_BYTES: u64 = 64;
-/// States of a pattern that are looked at in a step, at worst for each byte of the text.
+/// Number of pattern states per step, counted for each byte of the text in the worst case.
 const LOOKED_STATES: u64 = 32;
 /// Memory of a compiled pattern, bytes.
 const PATTERN_MEMORY: usize = 1024 * 1024;
-/// What a pattern remembers while it matches, bytes.
+/// Cache of a pattern while it matches, bytes.
 const PATTERN_CACHE: usize = 256 * 1024;
-/// Deepest nesting of a pattern's groups, as [`pattern::states`] has it.
+/// Deepest nesting of a pattern's groups, as [`pattern::states`] counts it.
 const NESTING: u32 = 64;
 
-/// Steps that are left of a bound.
+/// Remaining steps of a bound.
 #[derive(Debug)]
 pub struct Steps {
     bound: Bound,
@@ -40,7 +40,7 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// All of them are left.
+    /// Starts with all steps of `bound`.
     pub fn new(bound: Bound) -> Self {
         Self { bound, spent: 0 }
     }
@@ -51,7 +51,7 @@ impl Steps {
     }
 }
 
-/// A text, folded once for all rules that look at it.
+/// A text, normalised once for all rules that search it.
 #[derive(Debug)]
 pub struct Text<'a> {
     raw: &'a str,
@@ -59,7 +59,7 @@ pub struct Text<'a> {
 }
 
 impl<'a> Text<'a> {
-    /// Folds a text.
+    /// Normalises a text.
     ///
     /// # Errors
     /// The steps are used up.
@@ -71,13 +71,13 @@ impl<'a> Text<'a> {
 
 #[derive(Debug)]
 enum Phrase {
-    /// These words, one after the other.
+    /// These words, in this order.
     Words(Quote),
-    /// What this matches, in any letter case.
+    /// A pattern, which ignores letter case.
     Pattern { regex: Regex, states: u64 },
 }
 
-/// Words and patterns, of which one is enough.
+/// Words and patterns, any one of which must occur.
 #[derive(Debug, Default)]
 pub struct Phrases(Vec<Phrase>);
 
@@ -85,7 +85,7 @@ impl Phrases {
     /// Adds words, or a pattern between slashes. Returns the states of a pattern.
     ///
     /// # Errors
-    /// There is no word in it, or the pattern cannot be used.
+    /// The text contains no word, or the pattern cannot be used.
     pub(super) fn add(&mut self, text: &str) -> Result<Option<u64>, String> {
         let Some(source) = text.strip_prefix('/').and_then(|rest| rest.strip_suffix('/')) else {
             let quote = Quote::of(text);
@@ -114,7 +114,7 @@ impl Phrases {
         Ok(Some(states))
     }
 
-    /// The first of them that is in the text: the words around it, as they were said.
+    /// The first of them that occurs in the text: the original text around it.
     ///
     /// # Errors
     /// The steps are used up.
@@ -139,18 +139,19 @@ impl Phrases {
     }
 }
 
-/// A quote that is no longer than those of alerts.
+/// A text cut to the longest quote of an alert.
 pub fn quote_of(text: &str) -> String {
     text[..text.floor_char_boundary(QUOTE_BYTES)].to_owned()
 }
 
-/// Where a text that has the words of `quote` has them first; all of a short text.
+/// The first place of the words of `quote` in a text; the whole of a short text.
 fn place_of(raw: &str, quote: &Quote) -> Range<usize> {
     if raw.len() <= QUOTE_BYTES {
         return 0..raw.len();
     }
     let cuts = cuts(raw);
-    // A longer beginning has at least the words of a shorter one; and so have ends.
+    // If a beginning of the text contains the words, every longer one does, so the search can bisect; the same holds
+    // for ends.
     let first = cuts.partition_point(|end| !Words::of(&raw[..*end]).hold(quote));
     let end = cuts.get(first).copied().unwrap_or(raw.len());
     let after = cuts.partition_point(|start| *start < end && Words::of(&raw[*start..end]).hold(quote));
@@ -158,7 +159,7 @@ fn place_of(raw: &str, quote: &Quote) -> Range<usize> {
     start..end
 }
 
-/// Where a text can be cut without cutting a word.
+/// Offsets at which a text can be cut without cutting a word.
 fn cuts(raw: &str) -> Vec<usize> {
     let mut cuts = vec![0];
     let mut before = None;
@@ -173,14 +174,14 @@ fn cuts(raw: &str) -> Vec<usize> {
     cuts
 }
 
-/// The part of a text around `place`, as it was said; all of a short text.
+/// The original text around `place`; the whole of a short text.
 fn excerpt(raw: &str, place: &Range<usize>) -> String {
     if raw.len() <= QUOTE_BYTES {
         return raw.trim().to_owned();
     }
     let room = QUOTE_BYTES.saturating_sub(place.len()) / 2;
     let from = raw.floor_char_boundary(place.start.saturating_sub(room));
-    // Whole words, where there are any.
+    // Cuts between words if possible.
     let lead = &raw[from..place.start];
     let start = if from == 0 { 0 } else { from + lead.find(char::is_whitespace).unwrap_or(0) };
     let to = raw.floor_char_boundary((start + QUOTE_BYTES).min(raw.len()));

@@ -1,7 +1,7 @@
-//! The alerts of a call, folded from its log: which are open, when each rule raised its newest one, and since when the
-//! conditions on insights hold.
+//! The state of a call's alerts, folded from its log: which are open, when each rule raised its newest one, and since
+//! when the conditions on insights hold.
 //!
-//! Knows no rule: alerts of rules that are no longer configured stay as they are.
+//! Knows no rule: alerts of rules that are no longer configured stay unchanged.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{Alert, ClearedAlert, OpenAlert, Seq, TurnNo};
 
-/// What an insight's record says of conditions that must hold for a while, by rule. A private field of the record.
+/// What an insight's record contains about conditions that must hold for a while, by rule. A private field of the
+/// record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marks {
-    /// Those that hold from this insight on.
+    /// Rules whose conditions begin to hold at this insight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub begin: Vec<String>,
-    /// Those that hold no longer.
+    /// Rules whose conditions cease to hold.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub end: Vec<String>,
 }
 
 impl Marks {
-    /// It says nothing.
+    /// Returns true if it contains nothing.
     pub fn is_empty(&self) -> bool {
         self.begin.is_empty() && self.end.is_empty()
     }
@@ -30,17 +31,16 @@ impl Marks {
 /// The newest alert of a rule, open or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Raised {
-    /// How many the rule has raised, this one included.
+    /// Number of alerts that the rule has raised, including this one.
     pub times: u64,
-    /// Wall time, ms since 1970.
+    /// Wall-clock time, ms since 1970.
     pub at_ms: i64,
-    /// Its record.
+    /// Position of its record.
     pub seq: Seq,
-    /// The first turn that came after what it is about.
+    /// The first turn after those that it is about.
     pub next_turn: TurnNo,
 }
 
-/// The alerts of one call.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Standing {
     given: u64,
@@ -50,7 +50,7 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// Takes an `alert.raised`: when, at which position, and the first turn that came after what it is about.
+    /// Applies an `alert.raised`, with its time, its position, and the first turn after those that it is about.
     pub fn raise(&mut self, alert: &Alert, at: &str, at_ms: i64, seq: Seq, next_turn: TurnNo) {
         self.given += 1;
         let times = self.raised.get(&alert.rule).map_or(0, |raised| raised.times) + 1;
@@ -59,14 +59,14 @@ impl Standing {
         self.open.insert(alert.rule.clone(), (seq, shown));
     }
 
-    /// Takes an `alert.cleared`.
+    /// Applies an `alert.cleared`.
     pub fn clear(&mut self, cleared: &ClearedAlert) {
         if self.open.get(&cleared.rule).is_some_and(|(_, open)| open.alert.id == cleared.id) {
             self.open.remove(&cleared.rule);
         }
     }
 
-    /// Takes what the record of an insight says.
+    /// Applies the marks in the record of an insight.
     pub fn mark(&mut self, marks: &Marks, at_ms: i64) {
         for rule in &marks.end {
             self.since.remove(rule);
@@ -76,7 +76,7 @@ impl Standing {
         }
     }
 
-    /// How many alerts there were.
+    /// Number of alerts so far.
     pub fn given(&self) -> u64 {
         self.given
     }
@@ -91,7 +91,7 @@ impl Standing {
         self.raised.get(rule).copied()
     }
 
-    /// Since when the condition of a rule holds: wall time, ms since 1970.
+    /// Since when the condition of a rule holds: wall-clock time, ms since 1970.
     pub fn since(&self, rule: &str) -> Option<i64> {
         self.since.get(rule).copied()
     }

@@ -1,10 +1,10 @@
 //! Conditions on the value of an insight.
 //!
-//! Knows no analysis: the value is JSON, and a JSON pointer says where to look.
+//! Knows no analysis: the value is JSON, and a JSON pointer names a place in it.
 
 use serde_json::Value;
 
-/// What the value must be.
+/// The test of a value.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Test {
     /// A number below this one.
@@ -15,19 +15,19 @@ pub enum Test {
     Equals(Value),
 }
 
-/// A place in the insights of an analysis, and what must be there.
+/// A place in the insights of an analysis, and its test.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     pub analysis: String,
     /// A JSON pointer into the value.
     pub at: String,
     pub test: Test,
-    /// It must be so for this long without a break, ms.
+    /// The test must pass for this long without interruption, ms.
     pub for_ms: u64,
 }
 
 impl Reading {
-    /// Whether the value is so. Where the pointer leads to nothing, it is not.
+    /// Returns true if the value passes the test; false if the pointer leads to nothing.
     pub fn holds(&self, value: &Value) -> bool {
         let Some(found) = value.pointer(&self.at) else { return false };
         match &self.test {
@@ -39,7 +39,7 @@ impl Reading {
     }
 }
 
-/// Whether the text is a JSON pointer (RFC 6901).
+/// Returns true if the text is a JSON pointer (RFC 6901).
 pub(super) fn is_pointer(text: &str) -> bool {
     let escaped = text.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
     (text.is_empty() || text.starts_with('/')) && escaped

@@ -1,7 +1,7 @@
-//! Who speaks: labels of speakers, and the roles that they have.
+//! Determines who speaks: labels of speakers, and their roles.
 //!
-//! Knows no turn. A role comes from the call's `meta.roles`, an object from label to role, or from the newest insight of
-//! the analysis `speakers`; what `meta` says wins.
+//! Knows no turn. A role comes from the call's `meta.roles`, an object from label to role, or from the newest insight
+//! of the analysis `speakers`; `meta` takes precedence.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub const SPEAKERS: &str = "speakers";
 pub struct Speaker(String);
 
 impl Speaker {
-    /// Letter case and normal form count for nothing.
+    /// Letter case and normal form are ignored.
     pub fn new(name: &str) -> Self {
         Self(text::fold(name.trim()).into_owned())
     }
@@ -33,7 +33,7 @@ impl Speaker {
 pub struct Roles(BTreeMap<String, String>);
 
 impl Roles {
-    /// As the call's `meta` and the value of the newest insight of `speakers` give them.
+    /// Roles from the call's `meta` and from the value of the newest insight of `speakers`.
     pub fn of(meta: &JsonMap, speakers: Option<&Value>) -> Self {
         let mut roles = BTreeMap::new();
         let found = speakers.and_then(|value| value.get("speakers")).and_then(Value::as_array);
@@ -51,7 +51,7 @@ impl Roles {
         Self(roles)
     }
 
-    /// Whether the speaker with this label is the one that a rule names.
+    /// Returns true if the speaker with this label is the one that a rule names.
     pub fn is(&self, label: Option<&str>, speaker: &Speaker) -> bool {
         let Some(label) = label else { return false };
         speaker.is(label) || self.0.get(label).is_some_and(|role| speaker.is(role))

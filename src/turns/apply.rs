@@ -1,6 +1,7 @@
-//! How finals, revisions and merges of speakers change the table.
+//! Applies finals, revisions and merges of speakers to the table.
 //!
-//! Knows no record and no call: it calls [`Turns::put`] and [`Turns::set`] with what each part of a vendor turn says.
+//! Knows no record and no call: it calls [`Turns::put`] and [`Turns::set`] with the content of each part of a vendor
+//! turn.
 
 use super::change::{Change, MAX_EARLY_REVISIONS, TurnError};
 use super::content::{Content, lay, relabel, relay, texts_alone};
@@ -11,10 +12,10 @@ use super::table::Turns;
 use crate::types::{Final, Revision, StreamId, SttEvent, TurnKey, Word};
 
 impl Turns {
-    /// Applies one event of `stream`; those that are no final, revision or merge do nothing. Stream times become call
-    /// times by adding `offset_ms`; `arrival_ms` (call time) stands in where a final has no times. With `splits`,
-    /// finals that mix speakers are cut and `turn_order` is minted; without, it is the producer's. Appends what
-    /// changed to `out`, in the order in which it must be journaled.
+    /// Applies one event of `stream`; events other than finals, revisions and merges do nothing. Stream times become
+    /// call times by adding `offset_ms`; `arrival_ms` (call time) is used if a final has no times. With `splits`,
+    /// finals that mix speakers are cut and `turn_order` is minted; without, it is the producer's. Appends what changed
+    /// to `out`, in the order in which it must be journaled.
     ///
     /// # Errors
     /// A revision that names no turn, or that would wait beyond [`MAX_EARLY_REVISIONS`].
@@ -56,7 +57,7 @@ impl Turns {
         }
         let is_turn = known.is_some_and(|index| !stream.vendors[index].parts.is_empty());
         if last.text.trim().is_empty() && (splits || !is_turn) {
-            // No turn, and never one of a vendor that sends an empty final when it is told to stop.
+            // Not a turn: some vendors send an empty final when they are asked to stop.
             if let Some(index) = known.filter(|_| !is_turn) {
                 stream.forget_early(index);
             }
@@ -140,7 +141,7 @@ impl Turns {
         Ok(())
     }
 
-    /// Lays a revision over a turn that is there.
+    /// Applies a revision to an existing turn.
     fn revise_turn(&mut self, stream_id: &StreamId, index: usize, revision: &EarlyRevision, out: &mut Vec<Change>) {
         let Some(stream) = self.streams.get_mut(stream_id) else { return };
         let vendor = &mut stream.vendors[index];
@@ -212,7 +213,7 @@ impl Turns {
         }
     }
 
-    /// Keeps the speakers of a vendor turn as they stand, against finals of it that are still to come.
+    /// Keeps the present speakers of a vendor turn when later finals of it come.
     fn make_sticky(&mut self, stream_id: &StreamId, index: usize, from: &str, to: &str) {
         let Some(stream) = self.streams.get_mut(stream_id) else { return };
         let vendor = &mut stream.vendors[index];
@@ -222,7 +223,7 @@ impl Turns {
         }
         let turns = || vendor.parts.iter().map(|part| &self.slots[*part as usize].turn);
         let label = turns().next().filter(|_| vendor.parts.len() == 1).and_then(|turn| turn.speaker.as_deref());
-        // Words of later parts may still carry the old label: they are next in turn.
+        // Words of parts that come later may still have the old label: they are replaced next.
         let mut words: Vec<Word> = turns().flat_map(|turn| turn.words.iter().cloned()).collect();
         relabel(None, &mut words, from, to);
         let overlay = Overlay::of(label, &words);

@@ -1,4 +1,4 @@
-//! What a turn says, before it has a number: laying finals and new text over the parts of a vendor turn.
+//! The content of a turn before it has a number: applies finals and new text to the parts of a vendor turn.
 //!
 //! Knows no turn table and no other turn.
 
@@ -30,8 +30,8 @@ impl Content {
     }
 }
 
-/// What a final makes of each part of its vendor turn. `words` are in call time, with revised speakers; `current` is
-/// what the parts hold now.
+/// The content that a final gives to each part of its vendor turn. `words` are in call time, with revised speakers;
+/// `current` is the parts' present content.
 pub(super) fn lay(
     vendor: &VendorTurn,
     last: &Final,
@@ -74,7 +74,7 @@ pub(super) fn lay(
     }
     let label_alone = overlay.and_then(Overlay::label_alone);
     let laid = by_part.into_iter().zip(texts).enumerate().map(|(part, (mut words, text))| {
-        // The part that a cut leaves behind is new content, not the whole that stood there.
+        // The part before a cut is new content, not the whole content from before.
         let kept = current.get(part).filter(|_| current.len() == count);
         let edge = |index: Option<usize>, otherwise: u64| index.map_or(otherwise, |index| cuts[index]);
         let times = (words.iter().map(|word| word.start_ms).min(), words.iter().map(|word| word.end_ms).max());
@@ -97,7 +97,8 @@ pub(super) fn lay(
     laid.collect()
 }
 
-/// Lays the same words with other times over the cuts again. `None` where they are other words, or nothing moved.
+/// Distributes the same words with new times over the same cuts. `None` if the words differ, or if no word moved to
+/// another part.
 pub(super) fn relay(cuts: &[u64], current: &[Content], words: &[Word]) -> Option<Vec<Content>> {
     let known = || current.iter().flat_map(|part| &part.words);
     let same = words.len() == known().count() && known().zip(words).all(|(old, new)| old.text == new.text);
@@ -127,7 +128,8 @@ pub(super) fn relay(cuts: &[u64], current: &[Content], words: &[Word]) -> Option
     Some(contents)
 }
 
-/// New text without words, over the parts of a turn: whole where there is one, else by interpolated times.
+/// Distributes new text without words over the parts of a turn: completely if there is one part, otherwise by
+/// interpolated times.
 pub(super) fn texts_alone(text: &str, cuts: &[u64], parts: &[Content]) -> Vec<String> {
     if parts.len() < 2 {
         return vec![text.to_owned()];
@@ -139,7 +141,7 @@ pub(super) fn texts_alone(text: &str, cuts: &[u64], parts: &[Content]) -> Vec<St
     cut::texts(text, &words, &of, parts.len())
 }
 
-/// Replaces a label; whether it was there.
+/// Replaces a label; returns true if it occurred.
 pub(super) fn relabel(speaker: Option<&mut String>, words: &mut [Word], from: &str, to: &str) -> bool {
     let labels = speaker.into_iter().chain(words.iter_mut().filter_map(|word| word.speaker.as_mut()));
     let mut found = false;

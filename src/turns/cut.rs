@@ -1,13 +1,13 @@
-//! Cutting a final by the speakers of its words, and laying words and text over cuts made before.
+//! Cuts a final by the speakers of its words, and distributes words and text over existing cuts.
 //!
-//! Knows no turn table: plain functions over words. Part `i` of a turn with the cut times `c` holds the words whose
+//! Knows no turn table: plain functions over words. Part `i` of a turn with the cut times `c` contains the words whose
 //! middle is in `c[i-1] .. c[i]`.
 
 use crate::base::text;
 use crate::types::Word;
 
-/// Times at which a final is cut: between runs of words of one speaker. A word without a speaker belongs to the run it
-/// stands in. No cut where two runs cannot be told apart in time (their words have the same middle).
+/// Times at which a final is cut: between runs of words of one speaker. A word without a speaker belongs to the run
+/// around it. There is no cut between two runs that times cannot separate (their words have the same middle).
 pub(super) fn find_cuts(words: &[Word]) -> Vec<u64> {
     let mut cuts: Vec<u64> = Vec::new();
     let mut current: Option<&str> = None;
@@ -30,18 +30,18 @@ pub(super) fn find_cuts(words: &[Word]) -> Vec<u64> {
     cuts
 }
 
-/// The part that holds the instant `middle_ms`.
+/// The part that contains the instant `middle_ms`.
 pub(super) fn part_of(cuts: &[u64], middle_ms: u64) -> usize {
     cuts.partition_point(|cut| *cut <= middle_ms)
 }
 
-/// The speaker of most of the words' time; among equals `current`, if it is one of them, else the one that spoke first.
-/// `None` where no word has a speaker.
+/// The speaker with the most time in words; if several have the same time, `current` if it is one of them, else the one
+/// that spoke first. `None` if no word has a speaker.
 pub(super) fn majority<'a>(words: impl IntoIterator<Item = &'a Word>, current: Option<&str>) -> Option<&'a str> {
     let mut times: Vec<(&str, u64)> = Vec::new();
     for word in words {
         let Some(speaker) = word.speaker.as_deref() else { continue };
-        // A word without length still says who spoke.
+        // A word of zero length still shows who spoke.
         let time = word.end_ms.saturating_sub(word.start_ms).max(1);
         match times.iter_mut().find(|(known, _)| *known == speaker) {
             Some((_, sum)) => *sum += time,
@@ -54,8 +54,8 @@ pub(super) fn majority<'a>(words: impl IntoIterator<Item = &'a Word>, current: O
     kept.or(times.first()).map(|(speaker, _)| *speaker)
 }
 
-/// The text of each of `count` parts: slices of `text` around their words where all words are found in it in order,
-/// else their words joined, by a space where their script has one. `parts[i]` is the part of `words[i]`.
+/// The text of each of `count` parts: slices of `text` around their words if all words are found in it in order;
+/// otherwise their words, joined by spaces if their script uses them. `parts[i]` is the part of `words[i]`.
 pub(super) fn texts(text: &str, words: &[Word], parts: &[usize], count: usize) -> Vec<String> {
     let mut texts = vec![String::new(); count];
     let in_order = parts.is_sorted();
@@ -102,7 +102,7 @@ fn locate(source: &str, words: &[Word]) -> Option<Vec<(usize, usize)>> {
         .collect()
 }
 
-/// Where the punctuation that directly follows `from` ends; at most `limit`.
+/// End of the punctuation that directly follows `from`; at most `limit`.
 fn punctuation_after(text: &str, from: usize, limit: usize) -> usize {
     let trailing = text[from..limit].chars().take_while(|next| !next.is_whitespace() && !next.is_alphanumeric());
     from + trailing.map(char::len_utf8).sum::<usize>()

@@ -1,7 +1,7 @@
-//! The speakers that a revision gave to a turn: laid over whatever content of that turn is sent later.
+//! The speakers that a revision gave to a turn: applied to all content of that turn that is sent later.
 //!
-//! Knows no turn: who spoke when, as stretches of time, because the words of a formatted final need not be the words
-//! of the revision.
+//! Knows no turn: stores speakers by time, because the words of a formatted final need not be the words of the
+//! revision.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::types::Word;
 /// How far a word's middle may be from a stretch to take its speaker, ms: vendors pad edge words by up to a second.
 const REACH_MS: u64 = 1_000;
 
-/// Speakers by time, and the label of the whole.
+/// Speakers by time, and the label of the whole turn.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Overlay {
     /// The whole turn's label.
@@ -22,7 +22,7 @@ pub(super) struct Overlay {
 }
 
 impl Overlay {
-    /// The overlay that `words` and `label` amount to; `None` where they name no speaker.
+    /// The overlay for `words` and `label`; `None` if they name no speaker.
     pub(super) fn of<'a>(label: Option<&str>, words: impl IntoIterator<Item = &'a Word>) -> Option<Self> {
         let mut stretches: Vec<(u64, u64, String)> = Vec::new();
         let mut spoken: Vec<(u64, &str)> =
@@ -51,7 +51,7 @@ impl Overlay {
         }
     }
 
-    /// The label, where it speaks for all the words.
+    /// The label, if it applies to all words.
     pub(super) fn label_alone(&self) -> Option<&str> {
         self.label.as_deref().filter(|_| self.stretches.is_empty())
     }

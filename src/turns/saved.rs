@@ -1,31 +1,31 @@
-//! What the turn table needs beside the turns themselves to be rebuilt exactly: private fields of journal records.
+//! The data that the turn table needs besides the turns to be rebuilt exactly: private fields of journal records.
 //!
-//! Knows no journal. Everything empty is left out, and words are arrays, because this is written once per turn.
+//! Knows no journal. Empty fields are left out, and words are arrays, because this is written once per turn.
 
 use serde::{Deserialize, Serialize};
 
 use super::overlay::Overlay;
 use crate::types::{Final, Revision, TurnKey, TurnNo, Word};
 
-/// How many digests of one vendor turn are remembered; the oldest leave first.
+/// Maximum number of digests that are remembered of one vendor turn; the oldest are dropped first.
 pub(super) const MAX_DIGESTS: usize = 32;
 
-/// Private fields of a turn's record: never go out.
+/// Private fields of a turn's record, which are never sent to clients.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TurnPrivate {
     /// The turn's words, which its event leaves out.
     #[serde(default, rename = "w", with = "crate::types::words", skip_serializing_if = "Vec::is_empty")]
     pub words: Vec<Word>,
-    /// The vendor's turn that it is (a part of).
+    /// The vendor turn of which it is a part, or the whole.
     #[serde(default, rename = "v", skip_serializing_if = "Option::is_none")]
     pub(super) vendor: Option<VendorTurn>,
-    /// Other vendor turns of the stream that changed since the last record without a change of any turn: revisions
-    /// that came early, finals that said nothing new.
+    /// Other vendor turns of the stream that changed since the last record without changing any turn: by revisions that
+    /// came early, or finals without news.
     #[serde(default, rename = "o", skip_serializing_if = "Vec::is_empty")]
     pub(super) others: Vec<VendorTurn>,
 }
 
-/// One turn as the vendor counts them: one part, or several once it was cut.
+/// One turn as the vendor counts it: one part, or several if it was cut.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct VendorTurn {
     #[serde(rename = "k")]
@@ -33,19 +33,19 @@ pub(super) struct VendorTurn {
     /// Ordinals of its parts, in order. Rebuilt from the turns themselves.
     #[serde(skip)]
     pub parts: Vec<TurnNo>,
-    /// Ordinal of its first part, for keys that are used again by the turns after it.
+    /// Ordinal of its first part, for keys that later turns use again.
     #[serde(default, rename = "n", skip_serializing_if = "Option::is_none")]
     pub first: Option<TurnNo>,
-    /// Where it was cut; `None` until a final with word speakers came.
+    /// Times at which it was cut; `None` until a final with word speakers came.
     #[serde(default, rename = "c", skip_serializing_if = "Option::is_none")]
     pub cuts: Option<Vec<u64>>,
-    /// Digests of the finals applied.
+    /// Digests of the applied finals.
     #[serde(default, rename = "d", skip_serializing_if = "Vec::is_empty")]
     pub digests: Vec<u64>,
-    /// Whether one of them was formatted.
+    /// Set if one of them was formatted.
     #[serde(default, rename = "f", skip_serializing_if = "std::ops::Not::not")]
     pub formatted: bool,
-    /// Speakers as revised.
+    /// Speakers that revisions gave.
     #[serde(default, rename = "s", skip_serializing_if = "Option::is_none")]
     pub overlay: Option<Overlay>,
     /// Revisions that came before the turn, in order; times are call times.
@@ -97,7 +97,7 @@ impl EarlyRevision {
     }
 }
 
-/// `words` in call time, none ending before it starts.
+/// `words` in call time, with no end before its start.
 pub(super) fn shifted(words: &[Word], offset_ms: u64) -> Vec<Word> {
     words
         .iter()
@@ -109,8 +109,8 @@ pub(super) fn shifted(words: &[Word], offset_ms: u64) -> Vec<Word> {
         .collect()
 }
 
-/// A digest of what a final says: FNV-1a (64 bit, Fowler, Noll and Vo) over its fields, each ended by a byte that no
-/// text holds. Confidences are left out: vendors change them when they send a final again.
+/// A digest of a final's content: FNV-1a (64 bit, Fowler, Noll and Vo) over its fields, each ended by a byte that no
+/// text contains. Confidences are left out, because vendors change them when they send a final again.
 pub(super) fn digest(last: &Final) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut eat = |bytes: &[u8]| {

@@ -1,21 +1,21 @@
-//! One stream's part of the table: the vendor turns that it had, and which turn comes next. Knows no turn's content.
+//! One stream's part of the table: its vendor turns, and the number of the next turn. Knows no turn's content.
 
 use std::collections::HashMap;
 
 use super::saved::VendorTurn;
 use crate::types::{Final, TurnKey};
 
-/// What is known of one stream.
+/// The state of one stream.
 #[derive(Debug, Default)]
 pub(super) struct Stream {
     pub(super) vendors: Vec<VendorTurn>,
     pub(super) by_key: HashMap<TurnKey, usize>,
-    /// The next dense `turn_order`.
+    /// The next `turn_order`, dense from 0.
     pub(super) next_order: u64,
     pub(super) highest: Option<u64>,
-    /// Vendor turns whose state changed without a change of a turn: saved with the stream's next change.
+    /// Vendor turns whose state changed without a change of a turn: they are saved with the stream's next change.
     pub(super) unsaved: Vec<usize>,
-    /// Early revisions that wait, over all vendor turns.
+    /// Number of early revisions that wait, over all vendor turns.
     pub(super) early: usize,
 }
 
@@ -59,7 +59,7 @@ impl Stream {
         }
     }
 
-    /// Forgets the keys of turns in the making, but for those of `held`: these turns have ended.
+    /// Removes the keys of unfinished turns except those of `held`: the other turns have ended.
     pub(super) fn end_all_but(&mut self, held: &[Final]) {
         self.by_key.retain(|key, _| !matches!(key, TurnKey::Held(_)) || held.iter().any(|last| last.key == *key));
     }

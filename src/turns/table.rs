@@ -1,6 +1,6 @@
 //! The table itself: its turns by ordinal, its streams, and how content becomes a turn or a revision of one.
 //!
-//! Does not know what finals and revisions mean: [`super::apply`] decides which content goes where.
+//! Does not know the meaning of finals and revisions: [`super::apply`] decides which turn gets which content.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub struct Turns {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) turn: Arc<Turn>,
-    /// Its entry in the stream's `vendors`; `None` where the vendor names no turns.
+    /// Index in the stream's `vendors`; `None` if the vendor does not name turns.
     pub(super) vendor: Option<usize>,
 }
 
@@ -32,7 +32,8 @@ impl Turns {
         Self::default()
     }
 
-    /// The `turn_order` under which a partial of `key` goes out. `None` = void: a final of that order or above is there.
+    /// The `turn_order` with which a partial of `key` is sent. `None` if the partial is outdated, because a final of
+    /// that order or above exists.
     pub fn partial_order(&self, stream: &StreamId, key: &TurnKey) -> Option<u64> {
         let stream = self.streams.get(stream);
         if let TurnKey::Order(order) = key {
@@ -52,50 +53,50 @@ impl Turns {
         self.streams.get(stream)?.highest
     }
 
-    /// Whether a revision of this stream waits for its turn and is in no record yet: a frame that lives in memory
-    /// alone. It is saved with the stream's next change.
+    /// Returns true if a revision of this stream waits for its turn and is in no record yet, so that its frame exists
+    /// only in memory. It is saved with the stream's next change.
     pub fn holding(&self, stream: &StreamId) -> bool {
         self.streams
             .get(stream)
             .is_some_and(|stream| stream.unsaved.iter().any(|index| !stream.vendors[*index].early.is_empty()))
     }
 
-    /// The turns in the making of `stream` but for those of `held` have ended: their keys are free.
+    /// Marks the unfinished turns of `stream` as ended, except those of `held`: their keys can be used again.
     pub fn end_all_but(&mut self, stream: &StreamId, held: &[Final]) {
         if let Some(stream) = self.streams.get_mut(stream) {
             stream.end_all_but(held);
         }
     }
 
-    /// One turn.
+    /// The turn with this ordinal.
     pub fn get(&self, turn: TurnNo) -> Option<&Arc<Turn>> {
         Some(&self.slots.get(usize::try_from(turn).ok()?)?.turn)
     }
 
-    /// All turns, by ordinal, those without text too.
+    /// All turns, by ordinal, including those without text.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Turn>> + ExactSizeIterator {
         self.slots.iter().map(|slot| &slot.turn)
     }
 
-    /// How many turns there are, those without text too.
+    /// Number of turns, including those without text.
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// No turn yet.
+    /// Returns true if there is no turn.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
     }
 
-    /// How many changes were applied.
+    /// Number of changes that were applied.
     pub fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Applies one journaled change: the records of a call, in order, rebuild the table as it was.
+    /// Applies one journaled change. The records of a call, applied in order, rebuild the table exactly.
     ///
     /// # Errors
-    /// The turn's ordinal does not follow those before it.
+    /// The turn's ordinal does not continue from those before it.
     pub fn restore(&mut self, mut turn: Turn, private: TurnPrivate) -> Result<(), TurnError> {
         let hole = TurnError::Hole { found: turn.turn, len: self.slots.len() };
         let index = usize::try_from(turn.turn).map_err(|_| hole.clone())?;
@@ -123,7 +124,7 @@ impl Turns {
         self.revision += 1;
         Ok(())
     }
-    /// Puts content into a part of a vendor turn: the part there is, or a new turn.
+    /// Puts content into a part of a vendor turn: into the existing part, or into a new turn.
     #[expect(clippy::too_many_arguments, reason = "one place where content becomes a turn")]
     pub(super) fn put(
         &mut self,
@@ -219,7 +220,8 @@ impl Turns {
         out.push(Change { turn, kind: ChangeKind::Revised(changed), private: TurnPrivate::default() });
     }
 
-    /// Gives the changes from `before` on their private fields; without any, the state waits for the next change.
+    /// Adds their private fields to the changes from index `before`; if there are none, the state waits for the next
+    /// change.
     pub(super) fn save(&mut self, stream_id: &StreamId, vendor: Option<usize>, before: usize, out: &mut [Change]) {
         let Some(stream) = self.streams.get_mut(stream_id) else { return };
         if out.len() == before {

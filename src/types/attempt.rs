@@ -1,4 +1,4 @@
-//! An attempt: one HTTP call to one LLM endpoint, as the gateway reports it and the ledger keeps it.
+//! An attempt: one HTTP request to one LLM endpoint, as the gateway reports it and the ledger stores it.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct AttemptBegun {
     pub request: i64,
     /// Unix time, ms.
     pub at_ms: i64,
-    /// Name of the client's API key; `None` for our own analyses.
+    /// Name of the client's API key; `None` for the daemon's own analyses.
     pub key: Option<Arc<str>>,
     /// The call that the request is about, if any.
     pub call: Option<CallId>,

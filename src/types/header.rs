@@ -1,4 +1,4 @@
-//! The header of a record: what readers select events by, without a look into the event.
+//! The header of a record, by which readers select events without decoding them.
 //!
 //! Knows no event: a kind is a number here, whose meaning is in `protocol::event`.
 
@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::TurnNo;
 
-/// The number of a kind of events. It is stored, so a number never gets another meaning.
+/// The number of an event kind. It is stored, so its meaning never changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct KindCode(pub u8);
 
-/// What stands beside an event's frame in its record.
+/// The fields beside an event's frame in its record.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Header {
     /// The kind of the event.

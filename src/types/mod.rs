@@ -1,4 +1,4 @@
-//! Plain data shared by every layer: identifiers, turns, the events of a decoder, insights and alerts.
+//! Plain data that all layers share: identifiers, turns, the events of a decoder, insights and alerts.
 //!
 //! Knows no socket, no clock, no journal and no LLM. Every type is `Send`, cheap to clone and has no behaviour beyond
 //! validation and its own wire format.
@@ -24,8 +24,8 @@ pub use stt::{Carry, EndScope, Final, Revision, SttEvent, TurnKey};
 pub use transcript::Transcript;
 pub use turn::{Turn, Word};
 
-/// Longest frame that we send, bytes: 1 MiB minus a reserve for the members that are added per reader (subscription,
-/// cursor).
+/// Longest frame that the daemon sends, bytes: 1 MiB minus a reserve for the members that are added per reader
+/// (subscription, cursor).
 pub const MAX_FRAME_BYTES: usize = 1024 * 1024 - 1024;
 
 /// Position of an event in its call: dense, from 1. 0 means "before the first event".

@@ -38,9 +38,9 @@ pub struct View {
     pub meta: JsonMap,
     /// How many turns there are.
     pub turn_count: u64,
-    /// The newest of them, as many as were asked for, in ordinal order.
+    /// The newest turns, as many as were requested, in ordinal order.
     pub turns: Vec<Arc<Turn>>,
-    /// In the order in which they began.
+    /// The streams in the order in which they began.
     pub streams: Vec<StreamView>,
     /// Complete insights by analysis; those of a per-turn analysis as `{"turns":{"57":{…}}}`, of the newest 200 turns at
     /// least.

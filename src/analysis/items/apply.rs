@@ -1,4 +1,4 @@
-//! One list of items while an answer is applied to it.
+//! Applies an answer to one list of items.
 
 use std::collections::BTreeMap;
 
@@ -16,16 +16,16 @@ const INCOMPLETE: &str = "incomplete";
 const DUPLICATE: &str = "duplicate";
 const TOO_MANY: &str = "too_many";
 
-/// The list as it stands now.
+/// The list in its present state.
 pub(super) struct Work<'a> {
     list: &'a List,
     items: Vec<Item>,
     /// The words of each item.
     bags: Vec<Bag>,
     rev: u64,
-    /// Ids that were given by this answer.
+    /// Number of ids that this answer has given.
     minted: u64,
-    /// What the answer calls items, and their ids.
+    /// The names that the answer uses for items, and their ids.
     names: BTreeMap<String, String>,
     changes: &'a mut Vec<Change>,
     dropped: &'a mut Dropped,
@@ -43,12 +43,12 @@ impl<'a> Work<'a> {
         Self { list, items, bags, rev, minted: 0, names: BTreeMap::new(), changes, dropped }
     }
 
-    /// The items, and what the answer calls them.
+    /// The items, and the names that the answer uses for them.
     pub(super) fn done(self) -> (Vec<Item>, BTreeMap<String, String>) {
         (self.items, self.names)
     }
 
-    /// Carries out operations in order; an answer without the list changes nothing.
+    /// Applies operations in order; an answer without the list changes nothing.
     pub(super) fn operations(&mut self, given: Option<Vec<Value>>) {
         for operation in self.bounded(given.unwrap_or_default(), OPERATIONS.most) {
             if let Err(reason) = self.operation(operation) {
@@ -94,7 +94,7 @@ impl<'a> Work<'a> {
         let found = self.most_like(&bag(self.list, &complete));
         let id = if let Some(index) = found {
             let known = id_of(&self.items[index]).to_owned();
-            // Whether it is settled is for "resolve" to say.
+            // Only "resolve" may settle an item.
             let fields = given(fields.clone()).into_iter().filter(|(field, _)| field != STATE).collect();
             self.change(index, fields, false);
             known
@@ -127,7 +127,7 @@ impl<'a> Work<'a> {
         Ok(fields)
     }
 
-    /// Gives a new item its id and puts it at a place.
+    /// Gives a new item its id and inserts it at an index.
     fn insert(&mut self, fields: Item, at: usize) -> Result<String, &'static str> {
         if self.items.len() as u64 >= ITEMS.most {
             return Err(TOO_MANY);
@@ -147,7 +147,7 @@ impl<'a> Work<'a> {
         Ok(id)
     }
 
-    /// Sets the fields that differ.
+    /// Changes the fields that differ.
     fn change(&mut self, index: usize, fields: Item, resolves: bool) {
         let item = &mut self.items[index];
         let changed: Item = fields.into_iter().filter(|(name, value)| item.get(name) != Some(value)).collect();
@@ -164,7 +164,7 @@ impl<'a> Work<'a> {
         });
     }
 
-    /// The fields of an operation that settles an item, with a state that says so.
+    /// The fields of an operation that settles an item, including a state that marks it as settled.
     fn settled(&self, mut fields: Item) -> Item {
         let choices = self.list.field(STATE).map(|state| state.choices.as_slice()).unwrap_or_default();
         if let [open, settled, ..] = choices
@@ -181,8 +181,8 @@ impl<'a> Work<'a> {
         self.changes.push(Change::Retract { list: self.list.pointer.clone(), id: id_of(&item).to_owned() });
     }
 
-    /// The item that an operation means: by its id, by the name that the answer gave it, or, where neither is known, by its
-    /// words, if they are those of one item alone.
+    /// The item that an operation refers to: by its id, by the name that the answer gave it, or, if neither is known,
+    /// by its words, if they match exactly one item.
     fn find(&self, id: &str, fields: &Item) -> Result<usize, &'static str> {
         let by_id = |id: &str| self.items.iter().position(|item| id_of(item) == id);
         if let Some(index) = by_id(id).or_else(|| by_id(self.names.get(id)?)) {
@@ -197,15 +197,15 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The item that says the same.
+    /// The item that says the same as `wanted`.
     fn most_like(&self, wanted: &Bag) -> Option<usize> {
         let scored = self.bags.iter().enumerate().map(|(index, bag)| (index, bag.likeness(wanted)));
         let best = scored.filter(|(_, likeness)| *likeness >= SAME);
         best.reduce(|best, other| if other.1 > best.1 { other } else { best }).map(|(index, _)| index)
     }
 
-    /// Makes the list what the answer has: items of it that are there already keep their ids and their order, new ones
-    /// stand behind the one before them in the answer. An answer without the list changes nothing.
+    /// Replaces the list by that of the answer: items that exist already keep their ids and their order, and a new item
+    /// follows the one before it in the answer. An answer without the list changes nothing.
     pub(super) fn whole(&mut self, given: Option<Vec<Value>>) {
         let Some(elements) = given else { return };
         let mut wanted = Vec::new();
@@ -243,7 +243,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Sets the fields of an item that a whole list names.
+    /// Changes the fields of an item that a whole list contains.
     fn replace(&mut self, id: &str, fields: Item) {
         let Some(index) = self.items.iter().position(|item| id_of(item) == id) else { return };
         let open = self.list.field(STATE).and_then(|state| state.choices.first());
@@ -253,7 +253,7 @@ impl<'a> Work<'a> {
         self.change(index, fields, resolves);
     }
 
-    /// Puts a new item of a whole list behind the item `last`, or at the start.
+    /// Inserts a new item of a whole list after the item `last`, or at the start.
     fn place(&mut self, fields: &Item, last: Option<&str>) -> Result<String, &'static str> {
         let complete = self.complete(fields)?;
         if self.most_like(&bag(self.list, &complete)).is_some() {
@@ -276,7 +276,7 @@ fn parts(operation: Value) -> Option<(Option<String>, String, Item)> {
     Some((op, id, fields))
 }
 
-/// The fields that say something.
+/// The fields that have a value.
 fn given(fields: Item) -> Item {
     fields.into_iter().filter(|(_, value)| !value.is_null()).collect()
 }

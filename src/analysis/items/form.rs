@@ -1,20 +1,21 @@
-//! The forms in which lists of items are asked: which lists a schema has, the schema with operations in their place, and the
-//! words that tell a model how to answer.
+//! The forms in which models answer with lists of items: finds the lists in a schema, makes the schema with operations
+//! in their place, and the instructions for the model.
 
 use serde_json::{Map, Value, json};
 
 use super::{Field, Form, List, Lists, pointer};
 
-/// Members of an operation that are no fields of its item.
+/// Members of an operation that are not fields of its item.
 pub(super) const RESERVED: [&str; 3] = ["op", "list", "before"];
-/// The field that says whether an item is settled: its first choice is that of a new item.
+/// The field that says whether an item is settled; its first choice is the state of a new item.
 pub(super) const STATE: &str = "state";
 
 impl Lists {
-    /// The lists of items in `schema`: arrays whose elements are objects with an `id`. A list inside another list is none.
+    /// The lists of items in `schema`: arrays whose elements are objects with an `id`. A list inside another list does
+    /// not count.
     ///
     /// # Errors
-    /// An item has a field with a name that operations need: JSON pointer and message.
+    /// An item has a field whose name an operation needs: JSON pointer and message.
     pub(in super::super) fn of(schema: &Value) -> Result<Self, (String, String)> {
         let mut lists = Vec::new();
         find(schema, &mut Vec::new(), &mut lists);
@@ -43,7 +44,7 @@ impl Lists {
         schema
     }
 
-    /// How a model is to answer the lists.
+    /// The instructions how to answer with the lists.
     pub(in super::super) fn explanation(&self, form: Form) -> String {
         let names: Vec<String> = self.0.iter().filter_map(|list| Some(format!("\"{}\"", list.path.last()?))).collect();
         let names = names.join(" and ");
@@ -81,7 +82,7 @@ impl List {
         self.fields.iter().find(|field| field.name == name)
     }
 
-    /// Items are open at first and can be settled.
+    /// Returns true if items are open at first and can be settled.
     pub(super) fn has_states(&self) -> bool {
         self.field(STATE).is_some_and(|state| state.choices.len() > 1)
     }
@@ -99,7 +100,7 @@ fn find(schema: &Value, path: &mut Vec<String>, lists: &mut Vec<List>) {
     }
 }
 
-/// The fields of an element, where a schema is that of a list of items.
+/// The fields of an element, if the schema is that of a list of items.
 fn element(schema: &Value) -> Option<&Map<String, Value>> {
     let properties = schema.get("items")?.get("properties")?.as_object()?;
     properties.contains_key("id").then_some(properties)
@@ -141,7 +142,7 @@ fn allows_null(schema: &Value) -> bool {
     }
 }
 
-/// Where in the schema the member at `path` is.
+/// JSON pointer in the schema to the member at `path`.
 fn schema_pointer(path: &[String]) -> String {
     path.iter().map(|name| format!("/properties{}", pointer(std::slice::from_ref(name)))).collect()
 }
@@ -166,7 +167,7 @@ fn operations(list: &Value, known: &List) -> Value {
     operations
 }
 
-/// The same schema, which null satisfies too.
+/// The same schema, extended so that null is valid too.
 fn nullable(schema: &Value) -> Value {
     if schema.get("type").is_none() {
         return if allows_null(schema) { schema.clone() } else { json!({ "anyOf": [schema, { "type": "null" }] }) };

@@ -1,11 +1,11 @@
-//! Which items of a whole list are items that were there before.
+//! Finds which items of a whole list existed before.
 
 use std::collections::HashMap;
 
 use super::similar::{ALIKE, Bag};
 
-/// For each wanted item the index of the old one that it is: the one whose id it names, else one with the same words, else
-/// the one most like it. No old item is found twice.
+/// For each wanted item the index of the same old item: the one with its id, else one with the same words, else the
+/// most similar one. No old item is used twice.
 pub(super) fn matching(wanted: &[(String, Bag)], ids: &[String], bags: &[Bag]) -> Vec<Option<usize>> {
     let mut matched: Vec<Option<usize>> = vec![None; wanted.len()];
     let mut taken = vec![false; ids.len()];
@@ -36,7 +36,7 @@ pub(super) fn matching(wanted: &[(String, Bag)], ids: &[String], bags: &[Bag]) -
         let alike = bags.iter().enumerate().map(|(index, old)| (bag.likeness(old), number, index));
         pairs.extend(alike.filter(|(likeness, ..)| *likeness >= ALIKE));
     }
-    // Stable: of equally like ones, the earlier.
+    // The sort is stable: of equally similar items, the earlier one comes first.
     pairs.sort_by(|one, other| other.0.total_cmp(&one.0));
     for (_, number, index) in pairs {
         take(&mut matched[number], index);

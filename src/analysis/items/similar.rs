@@ -1,10 +1,10 @@
-//! How much two items say the same: by the words of their texts, in any script.
+//! Measures how similar two items are by the words of their texts, in any script.
 
 use crate::base::text::Words;
 
-/// From here on two texts say the same in nearly the same words.
+/// From this value on, two texts say the same in nearly the same words.
 pub(super) const SAME: f64 = 0.85;
-/// From here on two texts are probably about the same.
+/// From this value on, two texts are probably about the same.
 pub(super) const ALIKE: f64 = 0.6;
 
 /// The words of a text, sorted.
@@ -22,8 +22,8 @@ impl Bag {
         self.0.is_empty()
     }
 
-    /// The part of their words that both have, from 0 to 1 (Dice). Texts with different numbers do not say the same, and
-    /// texts without words are like no other.
+    /// Share of their words that both have, from 0 to 1 (Dice). It is 0 for texts with different numbers, and for texts
+    /// without words.
     pub(super) fn likeness(&self, other: &Self) -> f64 {
         let numbers =
             |bag: &'_ Self| bag.0.iter().filter(|word| word.chars().any(char::is_numeric)).cloned().collect::<Vec<_>>();

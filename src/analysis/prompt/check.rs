@@ -1,7 +1,7 @@
-//! Whether a template uses only what its scope has.
+//! Checks that a template uses only the variables of its scope.
 //!
-//! Knows no call. Two looks: at the names in the template, which gives the best place, and at a trial run in which what
-//! is not defined may not be shown, which also sees a member that is reached in another way (`turn["text"]`).
+//! Knows no call. Two checks: of the names in the template, which finds the exact place, and by a trial run in which
+//! undefined values may not be shown, which also finds members that are reached in another way (`turn["text"]`).
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
@@ -9,10 +9,10 @@ use super::super::folder::Fault;
 use super::super::{Scope, position};
 use super::{fault, variables};
 
-/// Looks at the names: all must be of the scope, and only `meta` has members.
+/// Checks the names: all must be variables of the scope, and only `meta` has members.
 ///
 /// # Errors
-/// The first name in the file that is not.
+/// The first name in the file that is not a variable.
 pub(super) fn variables(
     file: &str,
     source: &str,
@@ -45,15 +45,15 @@ pub(super) fn variables(
     })
 }
 
-/// Renders with a `meta` that has everything, and lets nothing that is not defined be shown.
+/// Renders with a `meta` that has every member, and fails if an undefined value is shown.
 ///
 /// # Errors
-/// Where something is shown that no call will ever have.
+/// The place where a value is shown that no call will ever have.
 pub(super) fn undefined(file: &str, templates: &Environment<'static>, scope: Scope) -> Result<(), Fault> {
     let mut strict = templates.clone();
     strict.set_undefined_behavior(UndefinedBehavior::SemiStrict);
     for (_, template) in strict.templates() {
-        // Other errors come of the made-up `meta`.
+        // Other errors are caused by the made-up `meta`.
         if let Err(error) = template.render(variables::sample_with_any_meta(scope))
             && error.kind() == ErrorKind::UndefinedError
         {

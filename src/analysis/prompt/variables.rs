@@ -1,6 +1,6 @@
-//! What a prompt's template can say of a call: the variables of each scope, filled from a snapshot, or made up for a trial.
+//! The variables of a prompt's template: for each scope, filled from a snapshot, or made up for a trial.
 //!
-//! Knows no template. Everything that others wrote comes in escaped.
+//! Knows no template. Everything that others wrote is inserted escaped.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,13 +13,13 @@ use super::{MARK, Shown};
 use crate::context::{Snapshot, escape};
 use crate::types::{JsonMap, Turn};
 
-/// The one variable that has members.
+/// The only variable that has members.
 pub(super) const WITH_MEMBERS: &str = "meta";
 
-/// Those that can differ between two prompts of a call.
+/// The variables that can differ between two prompts of a call.
 pub(super) const VOLATILE: [&str; 3] = ["meta", "transcript", "turns"];
 
-/// The names that a template of this scope can use.
+/// Names of the variables of this scope.
 pub(super) fn names(scope: Scope) -> &'static [&'static str] {
     match scope {
         Scope::Rolling | Scope::End => &["call_id", "meta", "questions", "to", "transcript", "turns"],
@@ -49,7 +49,7 @@ pub(super) fn of(snapshot: &Snapshot, facts: &Facts, settings: Shown<'_>) -> Val
     Value::from_pairs(variables)
 }
 
-/// The questions that a prompt lists: the operator's words, in one line each.
+/// The configured questions as a prompt lists them, each on one line.
 fn questions(questions: &[ListedQuestion]) -> Value {
     let question = |question: &ListedQuestion| {
         let text = escape::text(question.text.trim()).into_owned();
@@ -90,7 +90,7 @@ pub(super) fn sample(scope: Scope, meta: &JsonMap) -> Value {
     Value::from_pairs(variables)
 }
 
-/// The same with a `meta` that has every member.
+/// The same with a `meta` that has every possible member.
 pub(super) fn sample_with_any_meta(scope: Scope) -> Value {
     let known = sample(scope, &JsonMap::new());
     let pair = |name: &&'static str| {
@@ -100,7 +100,7 @@ pub(super) fn sample_with_any_meta(scope: Scope) -> Value {
     Value::from_pairs(names(scope).iter().filter_map(pair))
 }
 
-/// Has every member, and each of these has every member too.
+/// A value that has every possible member, each of which has every possible member too.
 #[derive(Debug)]
 struct Anything;
 
@@ -114,7 +114,8 @@ impl Object for Anything {
     }
 }
 
-/// JSON that others wrote, as a template sees it: shown, it is one line of escaped JSON; its texts come out escaped.
+/// JSON that others wrote, as a template sees it: as a whole it is shown as one line of escaped JSON; its texts are
+/// shown escaped.
 #[derive(Debug)]
 struct Data(serde_json::Value);
 

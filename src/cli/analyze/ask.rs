@@ -1,4 +1,4 @@
-//! The question about one file: `POST /v1/transcripts`, and the turns of the call that came of it.
+//! Asks the daemon about one file: `POST /v1/transcripts`, and the turns of the call that it made.
 //!
 //! Knows no output.
 
@@ -14,21 +14,21 @@ use crate::cli::target::Target;
 use crate::cli::{fetch, turns};
 use crate::types::Turn;
 
-/// What is asked about a file.
+/// The request about a file.
 pub(super) struct Question<'a> {
     pub(super) input: &'a Input,
-    /// Empty: the daemon's.
+    /// Names of analyses; empty for the daemon's default.
     pub(super) analyses: &'a [String],
-    /// A JSON object.
+    /// Metadata, a JSON object.
     pub(super) meta: Option<&'a str>,
     pub(super) patience: Duration,
 }
 
-/// What the daemon answered.
+/// The daemon's answer.
 pub(super) struct Answer {
-    /// As `POST /v1/transcripts` answers.
+    /// The body of the answer.
     pub(super) body: Value,
-    /// The call's turns; empty if the key does not open them.
+    /// The call's turns; empty if the key may not read them.
     pub(super) turns: Vec<Turn>,
 }
 
@@ -56,18 +56,18 @@ struct Said<'a> {
 }
 
 impl Question<'_> {
-    /// Asks it.
+    /// Sends the request.
     ///
     /// # Errors
     /// The daemon does not answer in time, or refuses.
     ///
     /// # Cancel safety
-    /// Dropping the future drops the connection; the call stays at the daemon.
+    /// Dropping the future closes the connection; the daemon keeps the call.
     pub(super) async fn ask(&self, target: &Target) -> Result<Answer> {
         let body = self.body()?;
         let body = fetch::post_within(target, "/v1/transcripts", body, self.patience).await?;
         let call = body["call_id"].as_str().unwrap_or_default();
-        // A key may open the gateway and no call: then evidence has numbers of turns and no times.
+        // A key may have the scope to analyse but none to read calls: then evidence has turn numbers and no times.
         let turns = turns::list(target, call, self.patience).await.unwrap_or_default();
         Ok(Answer { body, turns })
     }

@@ -1,6 +1,6 @@
 //! A daemon for one command: on a free loopback port, with its data in a temporary folder.
 //!
-//! Knows no file that is analysed.
+//! Knows no analysed file.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -23,8 +23,8 @@ pub(super) struct Own {
 }
 
 impl Own {
-    /// Starts it with the endpoints, models, routes, analyses and limits of `config`, and without what reaches others or
-    /// keeps data: keys, sinks, sources, recordings, TLS. Call it outside of async code.
+    /// Starts a daemon with the endpoints, models, routes, analyses and limits of `config`, and without everything that
+    /// contacts others or keeps data: keys, sinks, sources, recordings, TLS. Must be called outside of async code.
     ///
     /// # Errors
     /// The configuration has problems, or the daemon does not start.

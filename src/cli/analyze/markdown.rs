@@ -1,5 +1,6 @@
-//! A report in Markdown: title, facts, and a section for each analysis. Values have any form, because users define their
-//! own schemas. What models and speakers said is text: no character of it is markup, but in a field `markdown`.
+//! A report in Markdown: title, facts, and a section for each analysis. Values have any form, because users define
+//! their own schemas. Text of models and speakers is escaped, so that none of it is markup, except in a field
+//! `markdown`.
 //!
 //! Pure.
 
@@ -10,11 +11,11 @@ use serde_json::{Map, Value};
 use super::report::Report;
 use crate::cli::screen::harmless;
 
-/// A text of so many characters gets a paragraph of its own.
+/// A text with at least this many characters gets a paragraph of its own.
 const LONG_CHARS: usize = 60;
-/// Names of fields whose text stands for the whole object.
+/// Names of fields whose text represents the whole object.
 const HEADS: [&str; 7] = ["text", "headline", "title", "label", "name", "speaker", "question"];
-/// A list or an object deeper than this is shown as JSON.
+/// A list or an object nested deeper than this is shown as JSON.
 const MAX_DEPTH: usize = 6;
 
 /// The page of one file.
@@ -49,7 +50,7 @@ fn heading(text: &str, out: &mut String) {
     let _ = write!(out, "\n\n## {}\n\n", escaped(text));
 }
 
-/// One insight: its value, its evidence, and who made it.
+/// One insight: its value, its evidence, and the model that made it.
 fn section(report: &Report, insight: &Value, out: &mut String) {
     let per_turn = insight["turn"].as_u64();
     if let Some(turn) = per_turn {
@@ -60,7 +61,7 @@ fn section(report: &Report, insight: &Value, out: &mut String) {
     match &insight["value"] {
         value if is_empty(value) => body.paragraph("(nothing)"),
         Value::Object(fields) => {
-            // The list of plain quotes is beside the value, with marks.
+            // Plain quotes are listed beside the value, with marks.
             let fields = fields.iter().filter(|(name, _)| *name != "evidence");
             body.object(&fields.map(|(name, value)| (name.as_str(), value)).collect::<Vec<_>>(), 0);
         }
@@ -97,7 +98,8 @@ struct Body<'a> {
 }
 
 impl Body<'_> {
-    /// An object's fields: at the top, texts as paragraphs and lists below bold labels; deeper, a bullet each.
+    /// An object's fields. At the top level, texts are paragraphs, and lists have bold labels; deeper, each field is a
+    /// bullet.
     fn object(&mut self, fields: &[(&str, &Value)], depth: usize) {
         let alone = fields.len() == 1;
         for (name, value) in fields {
@@ -138,7 +140,7 @@ impl Body<'_> {
         }
     }
 
-    /// An element of a list, as one bullet: its text, and what is short about it in brackets.
+    /// An element of a list as one bullet: its text, and its short fields in brackets.
     fn item(&mut self, item: &Value, depth: usize) {
         let Some(fields) = item.as_object() else { return self.value(item, depth) };
         if let Some(quote) = quote(self.report, fields) {
@@ -184,7 +186,7 @@ impl Body<'_> {
         let _ = write!(self.out, "{text}\n\n");
     }
 
-    /// A blank line behind a list.
+    /// Adds a blank line after a list.
     fn end_block(&mut self) {
         if !self.out.ends_with("\n\n") {
             self.out.push('\n');
@@ -249,7 +251,7 @@ fn escaped(text: &str) -> String {
         let ends_word = || text.get(at + 1..).is_none_or(|rest| rest.is_empty() || rest.starts_with(' '));
         let is_markup = match character {
             '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '|' | '~' => true,
-            // A list, a heading, a quote.
+            // These would begin a list, a heading or a quote.
             '-' | '+' | '=' | '#' | '>' => at == 0,
             '.' | ')' => digits > 0 && at == digits && ends_word(),
             '&' => text.contains(';'),

@@ -1,6 +1,6 @@
-//! `sidetone analyze`: the analyses of transcript files and recordings, by a daemon of its own or a running one.
+//! `sidetone analyze`: runs the analyses on transcript files and recordings, with a daemon of its own or a running one.
 //!
-//! Either way it is a client: each file is one `POST /v1/transcripts`.
+//! In both cases it is a client: each file is one `POST /v1/transcripts`.
 
 mod ask;
 mod daemon;
@@ -42,31 +42,31 @@ Without --to it starts a daemon of its own, whose data is in a temporary folder 
 of --config, and without a configuration the embedded provider. Where the daemon of --to wants a key, SIDETONE_KEY holds it.
 Exit code: 0 when every file has all its analyses, else 1; a file that fails is named, and the others are done.")]
 pub(crate) struct AnalyzeArgs {
-    /// Transcript files or recordings; - is the standard input
+    /// Transcript files or recordings; "-" is standard input
     #[arg(required = true, value_name = "FILE", value_parser = super::absolute())]
     files: Vec<PathBuf>,
-    /// The format of the files; default: found out from each
+    /// Format of the files; default: detected for each file
     #[arg(long, value_name = "FORMAT", value_parser = input::formats())]
     format: Option<String>,
     /// Analyses to run; default: those of the daemon's configuration
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = name_list)]
     analyses: Vec<String>,
-    /// What is known of the calls, a JSON object
+    /// Metadata of the calls, a JSON object
     #[arg(long, value_name = "JSON", value_parser = replay::json_object)]
     meta: Option<String>,
-    /// A line of JSON a file
+    /// Print one line of JSON per file
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
-    /// A report in Markdown
+    /// Print a report in Markdown
     #[arg(long)]
     markdown: bool,
-    /// A daemon that runs; default: one of its own
+    /// Use this running daemon; default: start one for this command
     #[arg(long, value_name = "URL", env = "SIDETONE_URL")]
     to: Option<String>,
-    /// The configuration of the daemon of its own; without it, the embedded provider answers
+    /// Configuration of the daemon that this command starts; without it, the embedded provider answers
     #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
     config: Option<PathBuf>,
-    /// Files at a time
+    /// Number of files to analyse at once
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     concurrency: u16,
     /// Seconds to wait for the answer about a file
@@ -77,7 +77,8 @@ pub(crate) struct AnalyzeArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// No daemon, or the output cannot be written. Failures of single files are printed, and the exit code shows them.
+/// No daemon answers, or the output cannot be written. Failures of single files are printed, and the exit code shows
+/// them.
 pub(crate) fn run(args: &AnalyzeArgs) -> Result<ExitCode> {
     if args.files.iter().filter(|path| input::is_stdin(path)).count() > 1 {
         bail!("the standard input is given more than once");
@@ -109,7 +110,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<ExitCode> {
     result
 }
 
-/// Analyses all files, and shows them in the order in which they were given.
+/// Analyses all files, and shows the results in the order in which the files were given.
 async fn all(args: &AnalyzeArgs, target: &Target) -> Result<ExitCode> {
     let meter = Meter::new(args.files.len(), "files", args.files.len() == 1);
     let mut reports = futures::stream::iter(&args.files)
@@ -131,7 +132,7 @@ async fn all(args: &AnalyzeArgs, target: &Target) -> Result<ExitCode> {
             }
         };
         match shown {
-            // Nobody reads the rest.
+            // The reader of the output has closed it.
             Err(error) if screen::is_broken_pipe(&error) => break,
             shown => shown?,
         }
@@ -143,7 +144,7 @@ async fn all(args: &AnalyzeArgs, target: &Target) -> Result<ExitCode> {
 
 async fn one(args: &AnalyzeArgs, target: &Target, path: &Path) -> Result<Report, Fault> {
     let (owned, format) = (path.to_owned(), args.format.clone());
-    // A file may be large, and the standard input may be waited for.
+    // A file may be large, and standard input may take long.
     let read = tokio::task::spawn_blocking(move || input::read(&owned, format.as_deref())).await;
     let input = read.map_err(|error| Fault::new(path, error.to_string()))??;
     let notes = input.notes(path);
@@ -195,7 +196,7 @@ impl Output {
     fn fault(&self, path: &Path, fault: &Fault) -> Result<()> {
         match self {
             Self::Json => say!("{}", serde_json::json!({"file": input::shown(path), "error": fault.json()})),
-            // It is on stderr.
+            // The message is on stderr already.
             Self::Markdown { .. } | Self::Screen { .. } => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! What is shown of one file: facts about it, its insights, and where in the conversation their evidence is.
+//! The report about one file: facts about it, its insights, and the places of their evidence in the conversation.
 //!
 //! Knows no analysis: values have any form.
 
@@ -14,9 +14,9 @@ use crate::cli::screen::{Screen, clock, harmless};
 use crate::transcript::Times;
 use crate::types::Turn;
 
-/// Speakers that are named in the line above a report.
+/// Maximum number of speakers that are named in the line above a report.
 const MAX_SPEAKERS: usize = 6;
-/// Analyses in the order in which people read them; others follow by name.
+/// Order in which analyses are shown; others follow by name.
 const ORDER: [&str; 9] = [
     "call_report",
     "summary",
@@ -31,7 +31,7 @@ const ORDER: [&str; 9] = [
 
 /// One file's answer.
 pub(super) struct Report {
-    /// The path, as it was given.
+    /// The path as given.
     path: String,
     /// The file's name.
     pub(super) name: String,
@@ -41,7 +41,7 @@ pub(super) struct Report {
     source: String,
     times: Option<Times>,
     answer: Answer,
-    /// What is to be said about the file on stderr.
+    /// Notes about the file, for stderr.
     pub(super) notes: Vec<String>,
 }
 
@@ -64,12 +64,12 @@ impl Report {
         Self { path, name, title, source, times, answer, notes }
     }
 
-    /// Whether every analysis has its final insight.
+    /// Returns true if every analysis has its final insight.
     pub(super) fn is_complete(&self) -> bool {
         self.missing().next().is_none()
     }
 
-    /// Analyses without a final insight, and why.
+    /// Analyses without a final insight, and the reasons.
     pub(super) fn missing(&self) -> impl Iterator<Item = (&str, &str)> {
         let missing = self.answer.body["missing"].as_object().into_iter().flatten();
         missing.map(|(name, why)| (name.as_str(), why.as_str().unwrap_or("unknown")))
@@ -89,10 +89,10 @@ impl Report {
         })
     }
 
-    /// A turn of the call.
+    /// The turn with this number.
     pub(super) fn turn(&self, number: u64) -> Option<&Turn> {
         let turns = &self.answer.turns;
-        // They are numbered from 0 without a gap.
+        // Turns are numbered from 0 without gaps.
         let at = usize::try_from(number).ok()?;
         turns.get(at).filter(|turn| turn.turn == number).or_else(|| turns.iter().find(|turn| turn.turn == number))
     }
@@ -152,7 +152,7 @@ impl Report {
         line
     }
 
-    /// Writes it for people.
+    /// Writes the report for people.
     ///
     /// # Errors
     /// The output is closed.

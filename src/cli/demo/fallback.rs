@@ -1,4 +1,4 @@
-//! Reports that the model did not answer and the embedded provider did, and why; and when the demo stops asking the
+//! Reports that the embedded provider answered instead of the model, and why. Decides when the demo stops asking the
 //! model.
 
 use std::cell::Cell;
@@ -14,7 +14,7 @@ use super::model::Chosen;
 /// Watches the insights for one that did not come from the model.
 pub(super) struct Fallback<'a> {
     chosen: Option<&'a Chosen>,
-    /// Seen, and not reported yet.
+    /// A fallback that was noticed and not reported yet.
     news: Cell<Option<News>>,
     /// The last one that was reported.
     said: Cell<Option<News>>,

@@ -11,7 +11,7 @@ use crate::stt::Dialect;
 
 /// Assumed tokens of an answer that an analysis does not limit, as in the gateway's estimate.
 const OUTPUT_TOKENS: u64 = 1024;
-/// In ordinary text, no tokenizer makes more than one token of this many bytes: gives an upper estimate of the tokens.
+/// In ordinary text, no tokenizer makes more than one token of this many bytes. Gives an upper estimate of the tokens.
 const BYTES_A_TOKEN: u64 = 3;
 
 /// A model and its cap.
@@ -76,7 +76,7 @@ impl Need {
     }
 }
 
-/// Maximum number of runs of an analysis in a call with this many turns, its last run included.
+/// Maximum number of runs of an analysis in a call with this many turns, including its last run.
 fn runs(analysis: &Analysis, turns: u64, duration_ms: u128) -> u64 {
     if analysis.scope == Scope::Turn {
         return turns;
@@ -88,7 +88,7 @@ fn runs(analysis: &Analysis, turns: u64, duration_ms: u128) -> u64 {
     by_turns + by_interval + 1
 }
 
-/// An upper estimate of a request's tokens, its schema included.
+/// An upper estimate of a request's tokens, including its schema.
 fn input_tokens(request: &ChatRequest) -> u64 {
     let mut bytes: usize = request
         .messages
@@ -102,19 +102,20 @@ fn input_tokens(request: &ChatRequest) -> u64 {
         })
         .sum();
     if let Some(ResponseFormat::JsonSchema { schema, .. }) = &request.response_format {
-        // Twice: a vendor without a schema mode gets it in the prompt too.
+        // Counted twice, because a vendor without a schema mode gets the schema in the prompt too.
         bytes += 2 * schema.to_string().len();
     }
     bytes as u64 / BYTES_A_TOKEN + 100
 }
 
-/// The configuration lines that ask the model, within its cap; the embedded provider answers if the model does not.
+/// The configuration lines for asking the model within its spending limit; the embedded provider answers if the model
+/// does not.
 pub(super) fn configuration(chosen: &Chosen) -> String {
     let cap = chosen.cap.filter(|cap| *cap > 0.0);
-    // For the call, and for the whole daemon: what the user tries out afterwards counts as well.
+    // The limit applies to the call and to the whole daemon, so that later experiments of the user count as well.
     let limits =
         cap.map_or(String::new(), |cap| format!("\n[limits]\nusd_per_call = {cap:?}\nusd_per_day = {cap:?}\n"));
-    // One attempt, and a total timeout well below that of a call's last insights: the rest of the time is for the
+    // One attempt, and a total timeout well below the time for a call's last insights: the rest of that time is for the
     // embedded provider.
     let (clocks, ingest) = if chosen.found.slow {
         ("retries = 0\n", "\n[ingest]\nfinal_timeout_ms = 90000\n")
@@ -124,8 +125,8 @@ pub(super) fn configuration(chosen: &Chosen) -> String {
     format!("{}{limits}{ingest}", discovery::configuration_with(std::slice::from_ref(&chosen.found), clocks))
 }
 
-/// The configuration lines that replace them once the model is not asked any more. The names stay the same: an open
-/// call continues with them.
+/// The configuration lines that replace them once the model is no longer asked. The names stay the same, because an
+/// open call continues to use them.
 pub(super) fn without() -> String {
     discovery::configuration_of_local()
 }

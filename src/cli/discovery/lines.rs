@@ -11,7 +11,7 @@ pub(crate) fn configuration(found: &[Found]) -> String {
     configuration_with(found, "")
 }
 
-/// The same, with further keys of the model.
+/// The same, with additional keys of the model.
 pub(crate) fn configuration_with(found: &[Found], more: &str) -> String {
     let endpoints: String = found.iter().map(|found| endpoint(found) + "\n").collect();
     if found.is_empty() { endpoints } else { endpoints + &routing(found, more) }
@@ -22,7 +22,7 @@ pub(crate) fn configuration_of_local() -> String {
     routing(&[], "")
 }
 
-/// The model and the route over `found`; `more` is further keys of the model.
+/// The model and the route over `found`; `more` contains additional keys of the model.
 fn routing(found: &[Found], more: &str) -> String {
     let mut candidates: Vec<String> = found.iter().map(|found| quoted(&found.candidate())).collect();
     candidates.push(quoted("local"));
@@ -40,7 +40,7 @@ fn routing(found: &[Found], more: &str) -> String {
     )
 }
 
-/// A whole configuration file: what was found is in use, and everything else is commented out.
+/// A whole configuration file: the models found are in use, and everything else is commented out.
 pub(crate) fn template(found: &[Found]) -> String {
     let known =
         VENDORS.iter().map(super::vendors::Vendor::endpoint).chain([ollama::endpoint(None, ollama::EXAMPLE_MODEL)]);

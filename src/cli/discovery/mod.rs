@@ -1,4 +1,5 @@
-//! Models that can be used without a configuration: vendors whose key is in the environment, and an Ollama that runs.
+//! Finds models that can be used without a configuration: vendors whose key is in the environment, and a running
+//! Ollama.
 //!
 //! The result is a pure function of the environment and of one probe; `demo`, `serve` and `init` share it. Knows the
 //! names of variables that contain keys, and never a key.
@@ -22,7 +23,7 @@ pub(crate) struct Price {
     pub(crate) output: f64,
 }
 
-/// A model that can be asked, and where.
+/// A model that can be used, and its endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Found {
     /// Name of the endpoint and of its provider.
@@ -31,7 +32,7 @@ pub(crate) struct Found {
     pub(crate) title: &'static str,
     /// Base URL, if it is not the vendor's own.
     pub(crate) base_url: Option<String>,
-    /// The variable that sets `base_url`: the server there may charge another price.
+    /// The variable that sets `base_url`: the server there may charge a different price.
     pub(crate) redirected_by: Option<&'static str>,
     /// The variable that contains the key.
     pub(crate) key: Option<&'static str>,
@@ -66,15 +67,15 @@ fn origin(url: &str) -> String {
     Url::parse(url).map_or_else(|_| secret::outline(url), |url| url.origin().ascii_serialization())
 }
 
-/// The models that can be used, the preferred one first, and what could not be used.
+/// The usable models, the preferred one first, and what could not be used.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Discovery {
     pub(crate) found: Vec<Found>,
-    /// Why something that exists is not used, one sentence each.
+    /// Notes why something that exists is not used, one sentence each.
     pub(crate) notes: Vec<String>,
 }
 
-/// Looks at this process's environment, and asks whether an Ollama runs.
+/// Reads this process's environment, and probes for a running Ollama.
 ///
 /// # Cancel safety
 /// Safe.
@@ -120,7 +121,7 @@ pub(crate) fn discover(variable: &dyn Fn(&str) -> Option<String>, ollama: &Probe
     discovery
 }
 
-/// Checks a base URL from the environment, and completes it with `path` if it lacks that.
+/// Checks a base URL from the environment, and appends `path` if it is missing.
 fn base_url(text: &str, path: &str) -> Result<String, String> {
     let text = text.trim().trim_end_matches('/');
     let problem = || format!("expected an http or https URL without user and query, found {}", secret::outline(text));

@@ -1,4 +1,4 @@
-//! Ollama: where it listens, and which of its installed models can answer.
+//! Ollama: its address, and which of its installed models can answer.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ const ENCODERS: &[&str] = &["bert", "nomic-bert", "xlm-roberta", "roberta"];
 /// Result of the probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Probe {
-    /// Nothing answers there, or something that is not Ollama.
+    /// No Ollama answers at the address.
     Absent,
     /// Ollama runs.
     Running {

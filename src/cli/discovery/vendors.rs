@@ -13,7 +13,7 @@ pub(super) struct Vendor {
     pub(super) keys: &'static [&'static str],
     /// Variables that may contain the base URL, as in the vendor's own SDK.
     pub(super) base_urls: &'static [&'static str],
-    /// Appended to the base URL from such a variable: the vendor's SDK adds this path, ours does not.
+    /// Appended to the base URL from such a variable: the vendor's SDK adds this path, the gateway does not.
     pub(super) path: &'static str,
     pub(super) model: &'static str,
     pub(super) price: Price,
@@ -45,7 +45,7 @@ impl Vendor {
     }
 }
 
-/// Date of the prices below. Vendors change their prices; a cap is computed from these.
+/// Date of the prices below. Vendors change their prices, and the spending limit is computed from these.
 pub(super) const PRICES_OF: &str = "autumn 2026";
 
 /// Every vendor, in order of preference. Prices are US dollars per million tokens of input and of output, as publicly

@@ -1,5 +1,5 @@
-//! The producer of one call: a client of `GET /v1/ingest` (DESIGN 5.1) that plays a recording, reconnects after a drop,
-//! sends again what is not covered, and waits for `call.completed`.
+//! The producer of one call: a client of `GET /v1/ingest` (DESIGN 5.1) that plays a recording, reconnects after a lost
+//! connection, sends frames again that are not covered, and waits for `call.completed`.
 //!
 //! Knows no other call, and nothing of the daemon but its sockets.
 
@@ -29,11 +29,11 @@ use super::expected::{Expected, Listed};
 use super::outbox::Outbox;
 use super::stats::CallReport;
 
-/// A batch takes no further frame once it has this many bytes, so that answers are read in between.
+/// A batch gets no further frame once it has this many bytes, so that answers are read in between.
 const BATCH_BYTES: usize = 16 * 1024;
 /// With more unacknowledged bytes than this, the producer waits for an ack.
 const WINDOW_BYTES: usize = 256 * 1024;
-/// ... but not longer than this: frames that change nothing need not be acknowledged.
+/// Longest wait for an ack: frames that change nothing need not be acknowledged.
 const WINDOW_WAIT: Duration = Duration::from_millis(250);
 /// Timeout of a connection and its handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(15);
 /// Largest frame that the daemon sends, with a margin.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// How long acks are awaited on a connection that the daemon asked us to leave.
+/// How long acks are awaited on a connection after the daemon sent `reconnect`.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
 
 /// Parameters of a replay.
@@ -66,10 +66,10 @@ pub(crate) struct Play<'a> {
     pub(crate) meter: &'a Meter,
 }
 
-/// Plays a recording up to its `call.completed`. The report contains what was reached, even if that failed.
+/// Plays a recording until its `call.completed`. Even after an error, the report contains the results so far.
 ///
 /// # Cancel safety
-/// Dropping the future drops the connection; the call stays open at the daemon.
+/// Dropping the future closes the connection; the call stays open at the daemon.
 pub(crate) async fn play(play: Play<'_>) -> (CallReport, Result<()>) {
     let mut producer = Producer::new(play);
     let played = producer.run().await;
@@ -139,7 +139,7 @@ impl<'a> Producer<'a> {
         for index in &expected.final_frames {
             is_final[*index] = true;
         }
-        // Chosen here and not by the daemon, so that a connection that is lost before its welcome can be resumed too.
+        // The client chooses the id, so that a connection that is lost before its `welcome` can be resumed too.
         let stream_id = "s_1".to_owned();
         let mut query = vec![
             ("call_id", play.call_id.to_owned()),
@@ -221,7 +221,7 @@ impl<'a> Producer<'a> {
         };
         self.connections += 1;
         self.outbox.welcomed(welcome.frames);
-        // Those of a per-turn analysis, an object by turn, are no insight.
+        // For a per-turn analysis this is an object by turn, not an insight.
         welcome.insights.values().flat_map(Insight::deserialize).for_each(|insight| self.insight(&insight));
         let started = *self.started.get_or_insert_with(Instant::now);
         let mut heard = Instant::now();
@@ -381,7 +381,7 @@ impl<'a> Producer<'a> {
     fn due(&self, started: Instant) -> Option<Instant> {
         let index = self.outbox.next();
         (index < self.frames.len()).then(|| {
-            // Our own `end` is sent with the last frame.
+            // The replay's own `end` is sent with the last frame.
             let at = self.play.recording.frames.get(index).map_or(self.play.recording.duration(), |frame| frame.at);
             started + self.play.speed.scale(at)
         })

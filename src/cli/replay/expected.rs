@@ -11,7 +11,8 @@ use crate::types::{SttEvent, TurnKey};
 /// The final turns of a recording, and whether it contains its own end.
 #[derive(Debug, Default)]
 pub(crate) struct Expected {
-    /// Turns that the vendor names, with their session -> the first frame that contained a final of the turn.
+    /// Turns that the vendor names, with their session, and the index of the first frame that contained a final of the
+    /// turn.
     named: BTreeMap<(usize, Named), usize>,
     /// The vendor's sessions, each a stream of the call: the first has the producer's stream id, the second has that id
     /// with `~2`, and so on.
@@ -53,7 +54,7 @@ pub(crate) struct Listed {
 pub(crate) struct Found {
     /// Number of finals for which no turn is listed.
     pub(crate) lost: usize,
-    /// Ordinal in the call -> the frame that first contained the turn.
+    /// For each ordinal in the call, the frame that first contained the turn.
     pub(crate) frame_of: BTreeMap<u64, usize>,
 }
 

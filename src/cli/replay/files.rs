@@ -1,5 +1,5 @@
-//! Finds recordings: files as given, and folders in order of name, without hidden files. Other files are skipped and
-//! named.
+//! Finds recordings: given files, and the files of given folders by name, without hidden files. Other files are skipped
+//! and reported.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::recording::{self, Recording, RecordingError};
 /// Maximum file size, bytes: whole recordings are kept in memory while they play, and no call is larger.
 const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// Result of a walk, in the order of the arguments, within a folder by name.
+/// The files that were found, in the order of the arguments, and by name within a folder.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
     /// Recordings, with their number of frames. They are read again when they are played, so that a folder of any size
@@ -42,7 +42,7 @@ fn visit(path: &Path, walk: &mut Walk) -> Result<()> {
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
-            // Hidden files were hidden on purpose.
+            // Hidden files are hidden on purpose.
             if entry.file_name().to_string_lossy().starts_with('.') {
                 continue;
             }

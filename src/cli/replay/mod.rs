@@ -51,20 +51,20 @@ A line that cannot be read is named, counted as skipped, and left out; the rest 
 Exit code: 0 when the daemon has every final turn that was sent, 1 when anything was lost, a call failed or a recording
 could not be played.")]
 pub(crate) struct ReplayArgs {
-    /// Recordings, or folders of them (walked in order of name; other files are skipped and named)
+    /// Recordings, or folders of recordings (read in order of name; other files are skipped and reported)
     #[arg(required = true, value_name = "FILE|DIR", value_parser = super::absolute())]
     paths: Vec<PathBuf>,
-    /// The daemon
+    /// Address of the daemon
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
     to: String,
-    /// Times real time, such as 4 or 0.5, or "max"; the daemon's debounce and intervals stay in real time, so that a
-    /// faster replay makes fewer insights than the call would
+    /// Playback speed as a multiple of real time, such as 4 or 0.5, or "max". The daemon's debounce and intervals stay
+    /// in real time, so a faster replay makes fewer insights than the call would
     #[arg(long, value_name = "N|max", default_value = "1")]
     speed: Speed,
     /// Play each recording as N calls, named with -1 to -N
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     calls: Option<u32>,
-    /// Calls at a time
+    /// Number of calls to play at once
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     concurrency: u32,
     /// Id of the call, for a single recording; default: the file's name
@@ -73,16 +73,16 @@ pub(crate) struct ReplayArgs {
     /// Analyses to run; default: those of the daemon's configuration
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = name_list)]
     analyses: Vec<String>,
-    /// The variant that a route's jobs run with, several times for several; default: shared out by weight
+    /// The variant for a route's jobs; may be repeated. Default: chosen by weight
     #[arg(long = "variant", value_name = "ROUTE=NAME", value_parser = variant)]
     variants: Vec<(String, String)>,
-    /// What is known of the calls, a JSON object
+    /// Metadata of the calls, a JSON object
     #[arg(long, value_name = "JSON", value_parser = json_object)]
     meta: Option<String>,
     /// Seconds without any progress after which a call is given up
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     patience: u64,
-    /// Figures as JSON: a line a call, and last a line with the sums
+    /// Print figures as JSON: one line per call, and a last line with the sums
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -94,12 +94,12 @@ pub(crate) struct ReplayArgs {
 pub(crate) enum Speed {
     /// A multiple of real time.
     Times(f64),
-    /// As fast as the daemon takes frames.
+    /// As fast as the daemon accepts frames.
     Max,
 }
 
 impl Speed {
-    /// The time after the start at which something recorded at `at` is due.
+    /// The time after the start at which something that was recorded at `at` is due.
     pub(crate) fn scale(self, at: Duration) -> Duration {
         match self {
             Self::Times(factor) => at.div_f64(factor),
@@ -142,7 +142,7 @@ pub(crate) fn json_object(text: &str) -> Result<String, String> {
 /// Nothing could be played at all. Failures of single calls are printed, and the exit code shows them.
 ///
 /// # Cancel safety
-/// Dropping the future drops the connections; the calls stay open at the daemon.
+/// Dropping the future closes the connections; the calls stay open at the daemon.
 pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
     if args.standin.as_stt {
         return standin::run(args.standin, &args.paths, args.speed).await;
@@ -234,7 +234,7 @@ struct Job {
     wanted_id: String,
 }
 
-/// One job per recording and copy.
+/// One job for each recording and copy.
 fn jobs(recordings: &[PathBuf], copies: Option<u32>, call_id: Option<&str>) -> Vec<Job> {
     let mut jobs = Vec::new();
     for path in recordings {
@@ -264,7 +264,7 @@ fn suffixed(name: &str, suffix: &str) -> String {
 struct Shared {
     target: Target,
     meter: Meter,
-    /// Ids that this replay uses: the daemon knows a call only once it has begun.
+    /// Ids that this replay uses, because the daemon knows a call only once it has begun.
     ids: Mutex<HashSet<String>>,
     args: ReplayArgs,
 }

@@ -1,12 +1,12 @@
-//! The frames that were sent, that are acknowledged, and that must be sent again: the producer's side of the frame
-//! counts in DESIGN 5.1. Pure; a frame is identified by its index in the recording.
+//! Tracks which frames were sent, which are acknowledged, and which must be sent again: the producer's side of the
+//! frame counts in DESIGN 5.1. Pure; a frame is identified by its index in the recording.
 
 /// The positions of one stream's producer.
 ///
 /// `acked <= next` always; a frame below `acked` is never sent again.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
-    /// Index of the first frame of the newest connection that was welcomed.
+    /// Index of the first frame of the newest connection that got a `welcome`.
     base: usize,
     /// Index of the frame to send next.
     next: usize,
@@ -66,7 +66,7 @@ impl Outbox {
         self.furthest
     }
 
-    /// Number of frames sent again, each time counted.
+    /// Number of repeated frames; a frame that is repeated twice counts twice.
     pub(crate) fn resent(&self) -> usize {
         self.resent
     }

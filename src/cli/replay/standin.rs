@@ -14,7 +14,7 @@ use super::super::out::say;
 use super::{Speed, files};
 use crate::standin::{self, Fault, Options, Pace, Script};
 
-/// The source of the frames' pace.
+/// What determines the pace of the frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum PaceBy {
     /// The recorded times, by --speed
@@ -27,28 +27,30 @@ pub(super) enum PaceBy {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "As STT vendor")]
 pub(super) struct StandinArgs {
-    /// Serve the recordings over AssemblyAI's v3 protocol, one a session in turn, to any client or to the daemon's proxy
+    /// Serve the recordings over AssemblyAI's v3 protocol, one recording per session in rotation, to any client or to
+    /// the daemon's proxy
     #[arg(long)]
     pub(super) as_stt: bool,
-    /// Where to listen; port 0 is a free one
+    /// Address to listen on; port 0 picks a free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0", requires = "as_stt")]
     listen: SocketAddr,
-    /// What paces the frames
+    /// What determines the pace of the frames
     #[arg(long, value_name = "BY", default_value = "clock", requires = "as_stt")]
     pace: PaceBy,
-    /// What goes wrong: drop, cut, stall, garble, slow, mute, refuse, 1008, 3005 or 3008, with @TURNS after which
+    /// Fault to simulate: drop, cut, stall, garble, slow, mute, refuse, 1008, 3005 or 3008; @TURNS after it delays it
+    /// by that many turns
     #[arg(long, value_name = "KIND[@TURNS]", requires = "as_stt")]
     fault: Option<Fault>,
     /// Only the first N sessions have the fault
     #[arg(long, value_name = "N", requires = "fault")]
     faulty_sessions: Option<usize>,
-    /// The only API key that is taken; default: any
+    /// The only API key that is accepted; default: any
     #[arg(long, value_name = "KEY", requires = "as_stt")]
     require_key: Option<String>,
-    /// Every session gets an id of its own, not the recorded one
+    /// Give every session an id of its own instead of the recorded one
     #[arg(long, requires = "as_stt")]
     fresh_ids: bool,
-    /// Add SpeechStarted, Heartbeat and a closing SpeakerRevision
+    /// Add SpeechStarted, Heartbeat and a final SpeakerRevision
     #[arg(long, requires = "as_stt")]
     extras: bool,
 }

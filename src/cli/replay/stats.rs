@@ -1,4 +1,4 @@
-//! The figures of a replay: what is counted per call, their sum, and how both are shown. Pure.
+//! The figures of a replay: counts per call, their sum, and the output of both. Pure.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

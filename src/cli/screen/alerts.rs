@@ -1,4 +1,4 @@
-//! Alerts on a terminal: their severity by colour and by word, their words, and their end.
+//! Shows alerts on a terminal: their severity as colour and word, their quote, and their end.
 
 use std::io::{self, Write};
 

@@ -1,7 +1,7 @@
-//! Frames for people: a call in progress with its insights, on a terminal or in a file.
+//! Shows frames to people: a call in progress with its insights, on a terminal or in a file.
 //!
-//! Knows the frames of DESIGN 5.2 only by their field names, and skips those that it does not know. Text from others is
-//! made harmless before it is written.
+//! Knows the frames of DESIGN 5.2 only by their field names, and skips unknown ones. Text from others is made harmless
+//! before it is written.
 
 mod alerts;
 mod text;
@@ -18,16 +18,16 @@ use text::{tail, wrap};
 pub(crate) use text::{clock, harmless};
 use value::{Line, lines as value_lines, unverified};
 
-/// Returns true if the reader of our output (such as `head`) has closed it.
+/// Returns true if the reader of the command's output (such as `head`) has closed it.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Columns if the width is unknown.
+/// Number of columns if the width is unknown.
 const DEFAULT_WIDTH: usize = 100;
-/// Maximum columns: wider text is hard to read.
+/// Maximum number of columns, because wider text is hard to read.
 const MAX_WIDTH: usize = 120;
-/// Columns of a call's name, if several calls are shown.
+/// Number of columns for a call's name, if several calls are shown.
 const NAME_COLUMNS: usize = 14;
 /// Colours of speakers, in order of appearance.
 const SPEAKERS: [AnsiColors; 6] = [
@@ -39,7 +39,7 @@ const SPEAKERS: [AnsiColors; 6] = [
     AnsiColors::BrightRed,
 ];
 
-/// Writes frames as text. The stream behind it strips colours that nobody would see.
+/// Writes frames as text. The stream below it removes colours if they would not be visible.
 pub(crate) struct Screen<W: Write> {
     out: W,
     /// Set if partials can be shown and erased again.
@@ -84,7 +84,7 @@ impl<W: Write> Screen<W> {
         self.out.flush()
     }
 
-    /// Writes a line of our own.
+    /// Writes a line of the command itself.
     ///
     /// # Errors
     /// The output is closed.
@@ -137,7 +137,7 @@ impl<W: Write> Screen<W> {
     pub(crate) fn quotes(&mut self, quotes: &[String]) -> io::Result<()> {
         let lines: Vec<Line> = quotes.iter().map(|quote| Line { depth: 1, text: harmless(quote) }).collect();
         self.pause()?;
-        // Dimmed, as what is known already.
+        // Dimmed, because they are known already.
         self.value(&lines, &lines)?;
         self.out.flush()
     }

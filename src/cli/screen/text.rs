@@ -1,4 +1,4 @@
-//! Text for a terminal: no character of it can control the terminal, and no line is wider than it. Pure.
+//! Text for a terminal: without characters that control the terminal, and with no line wider than it. Pure.
 
 /// Makes text from others harmless: characters that a terminal would obey (escape sequences and other control
 /// characters) or that would change the reading direction become U+FFFD; line breaks and tabs become spaces.

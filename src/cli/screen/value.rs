@@ -145,7 +145,7 @@ fn sentence(fields: &Map<String, Value>) -> Option<String> {
     Some(if about.is_empty() { text } else { format!("{text} ({})", about.join(", ")) })
 }
 
-/// A value that fits beside others; `Some("")` for an empty one, `None` if it needs lines of its own.
+/// A value that fits on the line of others; `Some("")` for an empty one, `None` if it needs lines of its own.
 fn inline(value: &Value) -> Option<String> {
     match value {
         Value::Array(items) if items.is_empty() => Some(String::new()),

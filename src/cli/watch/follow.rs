@@ -1,4 +1,5 @@
-//! A subscriber's connection: subscribes, passes on every frame, and continues after a drop where it was (DESIGN 5.2).
+//! A subscriber's connection: subscribes, passes on every frame, and after a lost connection continues at the same
+//! position (DESIGN 5.2).
 //!
 //! Knows no terminal: frames are passed to a function.
 
@@ -27,13 +28,13 @@ const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Interval of the daemon's pings, unless it announces another.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Argument of the function that takes the frames.
+/// Argument of the function that receives the frames.
 pub(crate) enum Heard<'a> {
     /// A frame: its text, and its parsed value.
     Frame(&'a str, &'a Value),
-    /// The connection is lost; another one is tried.
+    /// The connection was lost; another attempt follows.
     Lost(&'a str),
-    /// The connection is back.
+    /// The connection is restored.
     Back,
 }
 
@@ -42,15 +43,15 @@ enum End {
     Dropped { when: ReconnectWhen, wait: Option<Duration>, why: String },
 }
 
-/// Follows `positions` until `take` breaks. A daemon that cannot be reached at the start is an error; later, a lost
-/// connection is made again.
+/// Follows `positions` until `take` ends it. A daemon that cannot be reached at the start is an error; later, a lost
+/// connection is restored.
 ///
 /// # Errors
 /// The daemon cannot be reached at the start; it refused the subscription; it closed with a code that means "never"; or
 /// `take` failed.
 ///
 /// # Cancel safety
-/// Dropping the future drops the connection; a frame may have been received and not passed on.
+/// Dropping the future closes the connection; a frame may have been received and not passed on.
 pub(crate) async fn follow(
     target: &Target,
     positions: &mut Positions,
@@ -108,7 +109,7 @@ async fn converse(
     }
     let mut ping_interval = PING_INTERVAL;
     loop {
-        // Nothing was heard for two and a half ping intervals: the other end is gone, although the connection was not
+        // Nothing was received for two and a half ping intervals: the peer is gone, although the connection was not
         // closed.
         let text = match tokio::time::timeout(ping_interval * 5 / 2, socket.recv()).await {
             Err(_) => return Ok(dropped("nothing was heard, not even a ping".to_owned())),
@@ -139,7 +140,7 @@ async fn converse(
             }
             Some(ServerFrame::Reconnect(Reconnect { after_ms, grace_ms, .. })) => {
                 let why = "the daemon asked to come back".to_owned();
-                // The frames that the daemon still has come before its close frame.
+                // Frames that the daemon still has come before its close frame.
                 let drained = drain(socket, positions, take, Duration::from_millis(grace_ms)).await?;
                 let wait = Some(Duration::from_millis(after_ms));
                 return Ok(drained.unwrap_or(End::Dropped { when: ReconnectWhen::Now, wait, why }));

@@ -32,22 +32,22 @@ Examples:
 Where the daemon wants a key, SIDETONE_KEY holds it.
 A restart of the daemon is outlived: each event is shown once, in order. Ctrl-C ends.")]
 pub(crate) struct WatchArgs {
-    /// The daemon
+    /// Address of the daemon
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]
     to: String,
-    /// A call, several times for several; default: all, those to come too
+    /// Id of a call; may be repeated. Default: all calls, including later ones
     #[arg(long = "call", value_name = "ID", value_parser = call_id)]
     calls: Vec<CallId>,
     /// Analyses to show; default: all
     #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = name_list)]
     analyses: Vec<String>,
-    /// Without turns that are still being spoken
+    /// Leave out turns that are still being spoken
     #[arg(long)]
     no_partials: bool,
-    /// The daemon's frames as they come, one a line
+    /// Print the daemon's frames unchanged, one per line
     #[arg(long)]
     json: bool,
-    /// End once the calls named with --call have completed
+    /// Exit once the calls named with --call have completed
     #[arg(long, requires = "calls")]
     until_completed: bool,
 }
@@ -59,10 +59,10 @@ fn call_id(text: &str) -> Result<CallId, IdError> {
 /// Runs the command.
 ///
 /// # Errors
-/// No daemon, or the daemon refused the subscription.
+/// No daemon answers, or it refused the subscription.
 ///
 /// # Cancel safety
-/// Dropping the future drops the connection.
+/// Dropping the future closes the connection.
 pub(crate) async fn run(args: WatchArgs) -> Result<ExitCode> {
     let target: Target = args.to.parse().map_err(|error| anyhow!("--to: {error}"))?;
     let single = args.calls.len() == 1;

@@ -1,4 +1,4 @@
-//! A subscriber's position: what it has seen of each call, and the frame that requests the rest (DESIGN 5.2). Pure.
+//! A subscriber's position: how far it has read each call, and the frame that requests the rest (DESIGN 5.2). Pure.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ pub(crate) struct Positions {
 }
 
 impl Positions {
-    /// A position from which nothing was seen yet. No `analyses` = all of them.
+    /// A position before any event. Without `analyses`, all of them are requested.
     pub(crate) fn new(selection: Selection, analyses: Vec<String>, include: Vec<Include>) -> Self {
         Self { selection, analyses, include, seen: BTreeMap::new(), cursor: None }
     }
@@ -71,7 +71,7 @@ impl Positions {
             tag::Subscribed::TEXT => {
                 let calls = Subscribed::deserialize(frame).map(|subscribed| subscribed.calls).unwrap_or_default();
                 for (call, SubscribedCall { epoch, recovered, .. }) in calls {
-                    // Our history of this call is void; a snapshot follows.
+                    // The known history of this call is invalid; a snapshot follows.
                     if let (Some(epoch), false) = (epoch, recovered) {
                         self.seen.insert(call, Position { epoch, seq: 0 });
                     }
@@ -94,7 +94,7 @@ impl Positions {
         let (Some(call), Some(seq)) = (call_of(frame), frame["seq"].as_u64()) else { return true };
         let epoch = frame["epoch"].as_str();
         let Some(seen) = self.seen.get_mut(&call) else {
-            // A call that began while we listened names its epoch. For any other call, every event is new.
+            // A call that began during this subscription names its epoch. For any other call, every event is new.
             if let Some(epoch) = epoch {
                 self.seen.insert(call, Position { epoch: epoch.to_owned(), seq });
             }
