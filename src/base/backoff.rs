@@ -1,8 +1,8 @@
-//! Waiting between tries: doubling, capped, with jitter.
+//! Pauses between attempts: doubling, capped, with jitter.
 
 use std::time::Duration;
 
-/// The pauses of one series of tries.
+/// The pauses of one series of attempts.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -16,19 +16,20 @@ impl Backoff {
         Self { first, cap, tries: 0 }
     }
 
-    /// The next pause: between half and all of `first * 2^n`, at most `cap`. The jitter keeps many from trying at once.
+    /// The next pause: between half and all of `first * 2^n`, at most `cap`. The jitter prevents many clients from
+    /// trying at once.
     pub fn pause(&mut self) -> Duration {
         let whole = self.first.saturating_mul(1_u32.checked_shl(self.tries.min(20)).unwrap_or(u32::MAX)).min(self.cap);
         self.tries = self.tries.saturating_add(1);
         whole.mul_f64(0.5 + rand::random::<f64>() / 2.0)
     }
 
-    /// Pauses since the last success.
+    /// Number of pauses since the last success.
     pub fn tries(&self) -> u32 {
         self.tries
     }
 
-    /// It worked: the next pause is the first again.
+    /// Records a success: the next pause is the first again.
     pub fn reset(&mut self) {
         self.tries = 0;
     }

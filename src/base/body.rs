@@ -1,4 +1,4 @@
-//! Time limits of a request body: on a pause, and on the whole in proportion to its size.
+//! Time limits of a request body: on a pause, and on the whole body in proportion to its size.
 //!
 //! Knows no request and no response. A body that is already buffered starts no timer.
 
@@ -31,7 +31,7 @@ pub enum BodyTimeout {
         received: u64,
         /// Time limit of that many bytes.
         allowed: Duration,
-        /// Time limit of each MiB begun.
+        /// Time limit of each started MiB.
         a_mib: Duration,
     },
 }
@@ -58,7 +58,7 @@ struct Clock {
 }
 
 impl<B> TimedBody<B> {
-    /// Limits `body` to `a_mib` for each MiB begun: the first MiB has this long, and each further one adds as much.
+    /// Limits `body` to `a_mib` for each started MiB: the first MiB has this long, and each further one adds as much.
     pub fn new(body: B, a_mib: Duration) -> Self {
         Self { body, a_mib, received: 0, waits: false, clock: None }
     }
@@ -69,7 +69,7 @@ impl<B> TimedBody<B> {
         self.a_mib.saturating_mul(begun)
     }
 
-    /// Ready once a limit is exceeded.
+    /// Returns ready once a limit is exceeded.
     fn poll_slow(&mut self, context: &mut Context<'_>) -> Poll<BodyTimeout> {
         let now = Instant::now();
         let allowed = self.allowed();

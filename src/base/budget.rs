@@ -1,8 +1,8 @@
 //! Budgets for work whose cost a client, a model or a configuration decides: limits on steps, bytes and time, and a
 //! bounded number of threads to run it on.
 //!
-//! Knows nothing of the work itself. Code of ours spends steps while it works. The cost of a library that cannot be
-//! interrupted is counted before it is called. One step is about 100 ns of an optimized build.
+//! Knows nothing of the work itself. The project's own code spends steps while it works. The cost of a library that
+//! cannot be interrupted is counted before it is called. One step is about 100 ns of an optimized build.
 
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::{Duration, Instant};
@@ -21,7 +21,7 @@ const LOOK_EVERY: u64 = 4_096;
 /// Longest wait for a free thread, ms.
 const THREAD_WAIT: Bound = Bound::new("work_wait_ms", 10_000);
 
-/// Permits for concurrent work: half of the processors, so that the other half goes on serving.
+/// Permits for concurrent work: half of the processors, so that the other half continues to serve clients.
 static THREADS: LazyLock<Arc<Semaphore>> = LazyLock::new(|| {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Arc::new(Semaphore::new((processors / 2).max(1)))
@@ -78,7 +78,7 @@ impl Exceeded {
 /// Limits of one kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Steps. The same on every machine, so this is the limit that is meant to be hit.
+    /// Steps. They are the same on every machine, so this limit should be reached before the others.
     pub steps: Bound,
     /// Bytes that the work allocates, as far as it counts them.
     pub bytes: Bound,
@@ -94,7 +94,7 @@ pub struct Budget {
     bytes: u64,
     look_at: u64,
     began: Instant,
-    /// Dead once the caller has dropped its future; `None` for work on the calling thread.
+    /// Becomes invalid once the caller has dropped its future; `None` for work on the calling thread.
     asker: Option<Weak<()>>,
 }
 
@@ -104,10 +104,10 @@ impl Budget {
         Self { limits, steps: 0, bytes: 0, look_at: LOOK_EVERY, began: Instant::now(), asker: None }
     }
 
-    /// Spends steps. Call it before the work that they stand for.
+    /// Spends steps. Must be called before the work that they stand for.
     ///
     /// # Errors
-    /// Steps or time are used up, or the caller has gone.
+    /// Steps or time are used up, or the caller has dropped its future.
     pub fn spend(&mut self, steps: u64) -> Result<(), Exceeded> {
         self.steps = self.steps.saturating_add(steps);
         self.limits.steps.check(self.steps)?;
@@ -118,7 +118,7 @@ impl Budget {
         self.look()
     }
 
-    /// Spends bytes. Call it before they are allocated; they are never given back.
+    /// Spends bytes. Must be called before they are allocated; they are never returned to the budget.
     ///
     /// # Errors
     /// The bytes are used up.

@@ -1,4 +1,4 @@
-//! Stopping: one signal to finish, one to abort, and a way to know when everything is over.
+//! Stops the daemon: one signal to finish, one to abort, and a way to wait until all tasks have ended.
 
 use std::time::Duration;
 
@@ -8,33 +8,33 @@ use toml::Value;
 
 use super::settings::{Problems, Section};
 
-/// Given to every long-lived task. Cheap to clone.
+/// The signals of a shutdown, which every long-lived task has. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Drain {
-    /// Finish what is in hand and take nothing new.
+    /// Cancelled when tasks must finish their work and accept no more.
     pub stop: CancellationToken,
-    /// The deadline is over: return now.
+    /// Cancelled at the deadline: tasks must return at once.
     pub kill: CancellationToken,
-    /// Everyone who must be waited for.
+    /// All tasks for which the shutdown waits.
     pub tasks: TaskTracker,
 }
 
 impl Drain {
-    /// Whether stopping has begun.
+    /// Returns true once the shutdown has begun.
     pub fn stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
 }
 
-/// `[shutdown]`.
+/// Section `[shutdown]`.
 #[derive(Debug, Clone)]
 pub struct ShutdownConfig {
-    /// After SIGTERM, everything is over by then.
+    /// Longest time from SIGTERM to the end of the daemon.
     pub deadline: Duration,
 }
 
 impl ShutdownConfig {
-    /// Reads the section; what cannot be read is a problem and keeps its default.
+    /// Reads the section. A value that cannot be read is reported in `problems`, and its default is used.
     pub fn read(value: Option<Value>, problems: &mut Problems) -> Self {
         let mut section = Section::new("shutdown", value, problems);
         let deadline = section.millis("deadline_ms", 0..=24 * 60 * 60 * 1000).unwrap_or(Duration::from_secs(10));

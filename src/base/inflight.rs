@@ -17,10 +17,10 @@ use prometheus_client::registry::Registry;
 
 use super::metric::Register as _;
 
-/// One holder may have the limit divided by this.
+/// One holder may have at most the limit divided by this.
 const SHARE: usize = 2;
-/// A scan of the holders that takes longer than this is not repeated before ten times its duration has passed, so that a
-/// flood of refused requests spends at most a tenth of a core on scans.
+/// After a scan of the holders that took longer than this, no scan starts for ten times its duration, so that a flood
+/// of refused requests spends at most a tenth of a core on scans.
 const LOOK: Duration = Duration::from_micros(100);
 
 /// `sidetone_inflight_refused_total`, `sidetone_inflight_closed_total`. Clones share them.
@@ -120,7 +120,7 @@ fn lock(holders: &Mutex<Holders>) -> MutexGuard<'_, Holders> {
 }
 
 impl Account {
-    /// A budget of `limit` bytes, half of it at most for one holder. `name` is the configuration key of the limit.
+    /// A budget of `limit` bytes, of which one holder may have half. `name` is the configuration key of the limit.
     pub fn new(name: &'static str, limit: usize, metrics: Metrics) -> Self {
         let (used, holders) = (AtomicUsize::new(0), Mutex::default());
         Self(Arc::new(Inner { name, limit, used, holders, metrics }))
@@ -162,16 +162,16 @@ impl Holder {
     /// Takes bytes for new work.
     ///
     /// # Errors
-    /// [`Exceeded`]. Where the total would be exceeded, holders that have more than this one would are evicted, the largest
-    /// first, until those bytes will be free.
+    /// [`Exceeded`]. If the total would be exceeded, holders with more bytes than this one would have are evicted, the
+    /// largest first, until enough bytes will be free.
     pub fn take(&self, bytes: usize) -> Result<Lease, Exceeded> {
         let mut lease = Lease { state: Arc::clone(&self.0.state), bytes: 0 };
         lease.grow(bytes)?;
         Ok(lease)
     }
 
-    /// Counts bytes that are held already and cannot be refused. Over the limit the largest holders are evicted, this one
-    /// included.
+    /// Counts bytes that are allocated already and cannot be refused. If that exceeds the limit, the largest holders
+    /// are evicted, possibly this one.
     pub fn charge(&self, bytes: usize) -> Lease {
         let state = Arc::clone(&self.0.state);
         state.charge(bytes);
@@ -183,18 +183,18 @@ impl Holder {
         self.0.state.held.load(Ordering::Relaxed)
     }
 
-    /// True once it was evicted: its connection must be closed.
+    /// Returns true once it was evicted: its connection must be closed.
     pub fn is_evicted(&self) -> bool {
         self.0.state.evicted.load(Ordering::Acquire)
     }
 
-    /// Ready once it was evicted. Wakes only the task that polled last.
+    /// Returns ready once it was evicted. Wakes only the task that polled last.
     pub fn poll_evicted(&self, context: &mut Context<'_>) -> Poll<()> {
         if self.is_evicted() {
             return Poll::Ready(());
         }
         self.0.state.waker.register(context.waker());
-        // The eviction may have come between the two.
+        // The eviction may have come between the first check and the registration.
         if self.is_evicted() { Poll::Ready(()) } else { Poll::Pending }
     }
 
@@ -213,7 +213,7 @@ impl Lease {
         self.bytes
     }
 
-    /// Takes more, as [`Holder::take`].
+    /// Takes more bytes, as [`Holder::take`].
     ///
     /// # Errors
     /// As [`Holder::take`]; the bytes taken before are kept.
@@ -223,7 +223,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Returns some.
+    /// Returns some of its bytes.
     pub fn shrink(&mut self, less: usize) {
         let less = less.min(self.bytes);
         self.state.release(less);
@@ -296,8 +296,8 @@ impl State {
 }
 
 impl Inner {
-    /// Evicts holders whose bytes are `large`, the largest first, until `more` bytes will be free. Bytes of holders that were
-    /// evicted before and are not released yet count as free.
+    /// Evicts holders whose number of bytes satisfies `large`, the largest first, until `more` bytes will be free.
+    /// Bytes of holders that were evicted before and are not released yet count as free.
     #[cold]
     fn make_room(&self, more: usize, large: impl Fn(usize) -> bool) {
         let mut holders = lock(&self.holders);

@@ -6,7 +6,7 @@ use std::io;
 
 use serde::Serialize;
 
-/// Most bytes that one byte of text becomes in JSON: a control character is escaped as `\u0001`.
+/// Maximum number of bytes that one byte of text takes in JSON: a control character is escaped as `\u0001`.
 pub const WORST: usize = 6;
 
 /// Size of a text as a JSON string, in bytes, without the quotes.

@@ -1,13 +1,13 @@
-//! A metric and its registration in one line.
+//! Creates and registers a metric in one line.
 
 use prometheus_client::registry::{Metric, Registry};
 
-/// Registers what it makes.
+/// Registers the metrics that it creates.
 pub trait Register {
-    /// Registers `metric` under `name` and gives it back.
+    /// Registers `metric` under `name` and returns it.
     fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M;
 
-    /// A metric of the type that is wanted, at its start, registered.
+    /// Creates, registers and returns a metric of the requested type with its initial value.
     fn metric<M: Metric + Clone + Default>(&mut self, name: &str, help: &str) -> M {
         self.add(name, help, M::default())
     }

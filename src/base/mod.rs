@@ -1,6 +1,6 @@
 //! Mechanisms that know no domain type: settings, queues with gauges, bytes in flight, time, stopwatches, backoff, time
-//! limits of bodies, sockets and their pulse, draining, budgets of work, sizes of patterns, repair of JSON text, bytes of
-//! JSON, words of text, owners of files, near names.
+//! limits of bodies, sockets and their heartbeat, shutdown, budgets of work, sizes of patterns, repair of JSON text,
+//! sizes of JSON, words of text, owners of files, similar names.
 
 pub mod backoff;
 pub mod body;

@@ -1,12 +1,12 @@
-//! Messages about a name that nothing has: what there is instead, and which of it was probably meant.
+//! Messages about an unknown name: which names exist, and which of them was probably meant.
 //!
-//! Knows no kind of name.
+//! Does not know what the names stand for.
 
 use std::fmt::Write as _;
 
-/// A name from outside is shown up to so many characters.
+/// A name from outside is shown up to this length, characters.
 const MAX_SHOWN: usize = 200;
-/// A longer name is compared with nothing: the comparison takes time by both lengths.
+/// A longer name is not compared, because the time of a comparison grows with both lengths.
 const MAX_COMPARED: usize = 128;
 
 /// `no KIND "found"; there are: a, b; did you mean "a"?`
@@ -20,13 +20,13 @@ pub fn shown(found: &str) -> String {
     format!("{shown:?}")
 }
 
-/// The names, separated by commas; `none` where there are none.
+/// The names, separated by commas; `none` if there are none.
 pub fn list<S: AsRef<str>>(known: &[S]) -> String {
     let names: Vec<&str> = known.iter().map(AsRef::as_ref).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// `; did you mean "a"?`, or nothing where no name is near.
+/// `; did you mean "a"?`, or nothing if no name is similar.
 pub fn hint<S: AsRef<str>>(found: &str, known: &[S]) -> String {
     let mut hint = String::new();
     if let Some(name) = nearest(found, known) {
@@ -36,8 +36,8 @@ pub fn hint<S: AsRef<str>>(found: &str, known: &[S]) -> String {
     hint
 }
 
-/// The name that `found` was probably meant to be: at most a third of it is mistyped. Case and the kind of separator count
-/// for nothing. Of several equally near ones, the first.
+/// The name that `found` was probably meant to be: at most a third of its characters may be wrong. Case and the kind of
+/// separator are ignored. Of several equally similar names, the first.
 pub fn nearest<'a, S: AsRef<str>>(found: &str, known: &'a [S]) -> Option<&'a str> {
     let length = found.chars().count();
     if length == 0 || length > MAX_COMPARED {
@@ -46,11 +46,11 @@ pub fn nearest<'a, S: AsRef<str>>(found: &str, known: &'a [S]) -> Option<&'a str
     let folded = fold(found);
     let limit = (length / 3).max(1);
     let near = known.iter().map(AsRef::as_ref).filter(|name| {
-        // Each character more or less is one mistake at least.
+        // Each additional or missing character counts as at least one mistake.
         name.chars().count().abs_diff(length) <= limit && *name != found
     });
     let scored = near.map(|name| (strsim::osa_distance(&folded, &fold(name)), name));
-    // Something must be right.
+    // At least one character must match.
     scored
         .filter(|(mistakes, _)| *mistakes <= limit && *mistakes < length)
         .min_by_key(|scored| scored.0)

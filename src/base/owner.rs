@@ -1,7 +1,7 @@
-//! Who owns a folder: the data of one daemon belongs to one user, and a file that another user leaves in it (root, by a
-//! command) is a file that the daemon cannot read.
+//! The owner of a folder: the data of one daemon belongs to one user, and a file that another user (such as root, by a
+//! command) creates in it could not be read by the daemon.
 //!
-//! Knows no content. Names of users come from `/etc/passwd` alone; users of other sources are shown as numbers.
+//! Knows no file contents. User names come only from `/etc/passwd`; users of other sources are shown as numbers.
 
 use std::fs;
 use std::io;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, Gid, Uid, accessat, chown};
 use rustix::process::geteuid;
 
-/// A folder that belongs to another user than this process runs as.
+/// The folder belongs to another user than the one that runs this process.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{folder} belongs to {owner}, and this runs as {us}; nothing was written. Run it as {owner}{or_root}, or name \
@@ -19,7 +19,7 @@ use rustix::process::geteuid;
     folder = folder.display(), owner = user(*owner), us = user(*us), or_root = if *us == 0 || *owner == 0 { "" } else { " or as root" }
 )]
 pub struct Foreign {
-    /// The folder, or the nearest one above it that exists.
+    /// The folder, or its nearest existing parent.
     pub folder: PathBuf,
     /// Its owner's user id.
     pub owner: u32,
@@ -27,7 +27,7 @@ pub struct Foreign {
     pub us: u32,
 }
 
-/// Whose files new ones become where root writes on behalf of a folder's owner.
+/// The owner to give to new files when root writes on behalf of a folder's owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Owner {
     uid: u32,
@@ -50,10 +50,11 @@ pub fn user(uid: u32) -> String {
     name.map_or_else(|| format!("uid {uid}"), |name| format!("{name} (uid {uid})"))
 }
 
-/// Checks that what this process writes into `folder`, which need not exist, belongs to the folder's owner.
+/// Checks that files that this process creates in `folder`, which need not exist, will belong to the folder's owner.
 ///
 /// # Errors
-/// The folder is another user's, also where this process is root: files that root leaves there are closed to the owner.
+/// The folder belongs to another user. This is also an error if the process runs as root, because the owner could not
+/// read root's files.
 pub fn check(folder: &Path) -> Result<(), Foreign> {
     match writer(folder)? {
         None => Ok(()),
@@ -61,15 +62,15 @@ pub fn check(folder: &Path) -> Result<(), Foreign> {
     }
 }
 
-/// Whose files this process has to make in `folder`, which need not exist; `None`: its own.
+/// The owner that files of this process must get in `folder`, which need not exist; `None` if no change is needed.
 ///
 /// # Errors
-/// The folder is another user's, and this process is not root.
+/// The folder belongs to another user, and this process is not root.
 pub fn writer(folder: &Path) -> Result<Option<Owner>, Foreign> {
     let (nearest, meta) = nearest(folder);
     let Some(meta) = meta else { return Ok(None) };
     let us = effective_uid();
-    // In a folder that everybody may write to, a new folder is its maker's.
+    // In a folder that everybody may write to, a new folder belongs to its creator.
     let is_shared = nearest != folder && meta.mode() & 0o002 != 0;
     if meta.uid() == us || is_shared {
         return Ok(None);
@@ -81,22 +82,22 @@ pub fn writer(folder: &Path) -> Result<Option<Owner>, Foreign> {
     if nearest != folder && may_write() { Ok(None) } else { Err(Foreign { folder: nearest, owner: meta.uid(), us }) }
 }
 
-/// Whose a single file becomes that root makes in a folder, which may be any: its owner's, so that root's commands leave
-/// nothing there that the owner cannot read. `None`: the maker's own.
+/// The owner that a single file must get when root creates it in any folder: the folder's owner, so that root's
+/// commands leave no file there that the owner cannot read. `None` if no change is needed.
 pub fn heir(folder: &Path) -> Option<Owner> {
     let meta = fs::metadata(folder).ok()?;
     let is_shared = meta.mode() & 0o002 != 0;
     (effective_uid() == 0 && meta.uid() != 0 && !is_shared).then(|| Owner { uid: meta.uid(), gid: meta.gid() })
 }
 
-/// The folder, or the nearest one above it that exists.
+/// The folder, or its nearest existing parent.
 fn nearest(folder: &Path) -> (PathBuf, Option<fs::Metadata>) {
     let found = folder.ancestors().filter(|at| !at.as_os_str().is_empty());
     let found = found.filter_map(|at| Some((at.to_owned(), fs::metadata(at).ok()?))).next();
     found.map_or_else(|| (folder.to_owned(), None), |(at, meta)| (at, Some(meta)))
 }
 
-/// Makes `folder` and what is missing above it, open to its owner alone.
+/// Creates `folder` and its missing parents, accessible only to their owner.
 ///
 /// # Errors
 /// The system refuses.
@@ -114,7 +115,7 @@ pub fn create_folder(folder: &Path, owner: Option<Owner>) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a file or folder the owner's; does nothing without one.
+/// Changes the owner of a file or folder; does nothing without `owner`.
 ///
 /// # Errors
 /// The system refuses.
@@ -124,7 +125,7 @@ pub fn give(path: &Path, owner: Option<Owner>) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets the owner alone use a file.
+/// Makes a file accessible only to its owner.
 ///
 /// # Errors
 /// The system refuses.

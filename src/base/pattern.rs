@@ -36,7 +36,7 @@ fn of(hir: &Hir) -> u64 {
             ranges.len() as u64 + if wide { STATES_OF_A_WIDE_CLASS } else { 0 }
         }
         HirKind::Repetition(repetition) => {
-            // An open end compiles to `min` copies and one that loops.
+            // A repetition without a maximum compiles to `min` copies and one that loops.
             let copies = repetition.max.unwrap_or(repetition.min.saturating_add(1)).max(1);
             of(&repetition.sub).saturating_add(1).saturating_mul(u64::from(copies))
         }

@@ -1,15 +1,15 @@
-//! Whether a peer is still there: it is pinged now and then, and gone once two pings brought no sign of life.
+//! A heartbeat: decides when a peer must be pinged, and that it is gone after two pings without any message from it.
 //!
-//! Knows no socket: whoever has one sends the pings and tells what it hears.
+//! Knows no socket: its user sends the pings and reports what was received.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-/// Pings that may go unanswered.
+/// Number of pings that may stay unanswered.
 const UNANSWERED: u32 = 2;
 
-/// What is to be done.
+/// What its user must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beat {
     /// Send a ping.
@@ -18,7 +18,7 @@ pub enum Beat {
     Gone,
 }
 
-/// The clock of one peer.
+/// The heartbeat of one peer.
 #[derive(Debug)]
 pub struct Pulse {
     ticks: Interval,
@@ -26,20 +26,20 @@ pub struct Pulse {
 }
 
 impl Pulse {
-    /// Of a peer that is there now, and is pinged so often.
+    /// For a peer that is connected now; `every` is the interval of pings.
     pub fn new(every: Duration) -> Self {
         let mut ticks = interval_at(Instant::now() + every, every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { ticks, unanswered: 0 }
     }
 
-    /// The peer said something, whatever it was.
+    /// Records that the peer sent something, whatever it was.
     pub fn heard(&mut self) {
         self.unanswered = 0;
     }
 
-    /// Waits until something is to be done. While its socket is not read (`listening` is false), a peer cannot be heard,
-    /// and nothing counts against it.
+    /// Waits until its user must do something. While the socket is not read (`listening` is false), nothing can be
+    /// received from the peer, so no time counts against it.
     ///
     /// # Cancel safety
     /// Safe.

@@ -1,7 +1,7 @@
-//! A bounded queue that can be looked at: every one has a capacity, a depth gauge, a wait histogram and a drop counter.
+//! A bounded queue with metrics: each has a capacity, a depth gauge, a wait histogram and a drop counter.
 //!
-//! Does not know what it carries. The policy when full is the caller's choice of method: [`Sender::send`] waits (the
-//! socket behind it is not read meanwhile), [`Sender::try_send`] refuses and counts a drop.
+//! Does not know what it carries. The caller chooses the behaviour of a full queue: [`Sender::send`] waits (meanwhile
+//! its socket is not read), [`Sender::try_send`] refuses and counts a drop.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -20,7 +20,7 @@ use super::metric::Register as _;
 /// The label of every queue metric.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct QueueLabel {
-    /// Which queue.
+    /// Name of the queue.
     pub queue: &'static str,
 }
 
@@ -38,7 +38,7 @@ fn wait_histogram() -> Histogram {
 }
 
 impl QueueMetrics {
-    /// Registers the three families.
+    /// Registers the three metrics.
     pub fn register(registry: &mut Registry) -> Self {
         Self {
             depth: registry.metric("sidetone_queue_depth", "Items waiting in a bounded queue"),
@@ -65,9 +65,9 @@ impl QueueMetrics {
 /// The gauges of one named queue.
 #[derive(Debug, Clone)]
 pub struct QueueGauges {
-    /// Items waiting now, over all instances.
+    /// Number of waiting items, over all instances.
     pub depth: Gauge,
-    /// Seconds that an item waited.
+    /// Seconds that items waited.
     pub wait: Histogram,
     /// Items refused because the queue was full.
     pub dropped: Counter<u64, AtomicU64>,
@@ -90,7 +90,7 @@ impl<T> Clone for Sender<T> {
     }
 }
 
-/// Counts an item that waits for room; dropped, it no longer counts.
+/// Counts an item that waits for room; dropping it ends the count.
 struct Waiting<'a>(Option<&'a Gauge>);
 
 impl<'a> Waiting<'a> {
@@ -99,7 +99,7 @@ impl<'a> Waiting<'a> {
         Self(Some(depth))
     }
 
-    /// The item is queued now and stays counted.
+    /// Keeps counting the item, which is now queued.
     fn queued(mut self) {
         self.0 = None;
     }
@@ -128,7 +128,7 @@ pub enum SendError<T> {
     Closed(T),
 }
 
-/// A queue of `capacity` items.
+/// Makes a queue of `capacity` items.
 pub fn bounded<T>(capacity: usize, gauges: &Arc<QueueGauges>) -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = mpsc::channel(capacity);
     (Sender { inner: sender, gauges: Arc::clone(gauges) }, Receiver { inner: receiver, gauges: Arc::clone(gauges) })
@@ -138,13 +138,13 @@ impl<T> Sender<T> {
     /// Waits for room.
     ///
     /// # Errors
-    /// The value, where the receiver is gone.
+    /// The value, if the receiver is gone.
     ///
     /// # Cancel safety
-    /// Cancelled, the value is lost with the future; it was not queued.
+    /// If this future is dropped, the value is lost; it was not queued.
     pub async fn send(&self, value: T) -> Result<(), T> {
         let since = Instant::now();
-        // Also counted while it waits for room; a cancelled send takes it back.
+        // Also counted while it waits for room; dropping the future ends the count.
         let waiting = Waiting::begin(&self.gauges.depth);
         match self.inner.reserve().await {
             Ok(room) => {
@@ -156,7 +156,7 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Queues at once or refuses.
+    /// Queues the value at once, or refuses it.
     ///
     /// # Errors
     /// [`SendError::Full`] (counted) or [`SendError::Closed`].
@@ -174,7 +174,7 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Queues at once, or gives the value back to be kept by the caller until there is room: nothing is dropped.
+    /// Queues the value at once, or returns it, so that the caller can keep it until there is room. Counts no drop.
     ///
     /// # Errors
     /// The value, in [`SendError::Full`] or [`SendError::Closed`].
@@ -189,7 +189,7 @@ impl<T> Sender<T> {
         }
     }
 
-    /// Waits until there is room, without taking it; `false` once the receiver is gone.
+    /// Waits until there is room, without using it; returns false once the receiver is gone.
     ///
     /// # Cancel safety
     /// Safe.
@@ -197,12 +197,12 @@ impl<T> Sender<T> {
         self.inner.reserve().await.is_ok()
     }
 
-    /// Whether the receiver is gone.
+    /// Returns true if the receiver is gone.
     pub fn is_closed(&self) -> bool {
         self.inner.is_closed()
     }
 
-    /// Whether both ends belong to the same queue.
+    /// Returns true if both ends belong to the same queue.
     pub fn same_queue(&self, other: &Self) -> bool {
         self.inner.same_channel(&other.inner)
     }
@@ -224,7 +224,7 @@ impl<T> Receiver<T> {
         Some(self.account(item))
     }
 
-    /// Whether nothing waits.
+    /// Returns true if nothing waits.
     pub fn is_empty(&self) -> bool {
         self.inner.is_empty()
     }

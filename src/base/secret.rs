@@ -1,6 +1,6 @@
 //! Secrets: where they come from, and whether a text repeats one.
 //!
-//! Knows no configuration file but its folder, and no use of a secret.
+//! Knows no configuration except its folder, and no use of a secret.
 
 use std::fmt;
 use std::path::Path;
@@ -9,10 +9,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 
-/// So much of a secret's start gives it away, bytes.
+/// A text that contains this many bytes of a secret's start counts as repeating it.
 const TELLING: usize = 8;
 
-/// A secret, and where it came from (which may be shown).
+/// A secret, and its source (which may be shown).
 #[derive(Clone)]
 pub struct Secret {
     /// `env:VAR` or `file:PATH`.
@@ -27,15 +27,16 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Whether a text names a secret rather than being one.
+/// Returns true if a text names the source of a secret instead of being one.
 pub fn is_named(text: &str) -> bool {
     text.starts_with("env:") || text.starts_with("file:")
 }
 
-/// Resolves `env:VAR` or `file:PATH`; a relative path is taken from `folder`. Blanks around the value are no part of it.
+/// Resolves `env:VAR` or `file:PATH`; a relative path is resolved against `folder`. White space around the value is
+/// removed.
 ///
 /// # Errors
-/// What is wrong with the name, or with what it names; never the value.
+/// What is wrong with the source or with its contents; never the value.
 pub fn resolve(source: &str, folder: &Path) -> Result<SecretString, String> {
     let value = if let Some(name) = source.strip_prefix("env:") {
         std::env::var(name)
@@ -53,7 +54,7 @@ pub fn resolve(source: &str, folder: &Path) -> Result<SecretString, String> {
     Ok(SecretString::from(value.to_owned()))
 }
 
-/// What may be shown of a URL: no user, path or query, which may hold a key.
+/// The part of a URL that may be shown: without user, path and query, which may contain a key.
 pub fn outline(url: &str) -> String {
     match url::Url::parse(url) {
         Ok(url) => format!("\"{}://{}/…\"", url.scheme(), url.host_str().unwrap_or_default()),
@@ -61,7 +62,8 @@ pub fn outline(url: &str) -> String {
     }
 }
 
-/// Whether the start of `secret` is in `text`: raw, percent-encoded, or in Base64 at any of its three alignments.
+/// Returns true if `text` contains the start of `secret`: raw, percent-encoded, or in Base64 at any of its three
+/// alignments.
 pub fn repeats(text: &str, secret: &str) -> bool {
     let bytes = secret.as_bytes();
     let head = &bytes[..bytes.len().min(TELLING)];

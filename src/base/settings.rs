@@ -1,7 +1,7 @@
-//! Reading a TOML table key by key, so that *every* problem of a file is found in one go, each with its key path, what
+//! Reads a TOML table key by key, so that *every* problem of a file is found in one pass, each with its key path, what
 //! was found and what is allowed.
 //!
-//! Knows no section: each module reads its own with a [`Section`] and hands what it could not read to [`Problems`].
+//! Knows no section: each module reads its own with a [`Section`], and reports invalid values to [`Problems`].
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -15,7 +15,7 @@ use toml::{Table, Value};
 use super::names;
 use super::secret::{self, Secret};
 
-/// One thing that is wrong with a configuration.
+/// One problem of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Key path, such as `analyses.summary.debounce_ms`.
@@ -30,7 +30,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// All that is wrong with a file, in the order in which it was found.
+/// All problems of a file, in the order in which they were found.
 #[derive(Debug, Default)]
 pub struct Problems {
     all: Vec<Problem>,
@@ -38,33 +38,33 @@ pub struct Problems {
 }
 
 impl Problems {
-    /// Of a file in this folder; without it, relative paths are taken from where the process runs.
+    /// For a file in this folder; without one, relative paths are resolved against the current directory.
     pub fn in_folder(folder: &Path) -> Self {
         Self { all: Vec::new(), folder: folder.to_owned() }
     }
 
-    /// Adds one.
+    /// Adds a problem.
     pub fn push(&mut self, path: impl Into<String>, message: impl Into<String>) {
         self.all.push(Problem { path: path.into(), message: message.into() });
     }
 
-    /// Nothing is wrong.
+    /// Returns true if there is no problem.
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
-    /// What is wrong.
+    /// The problems.
     pub fn into_vec(self) -> Vec<Problem> {
         self.all
     }
 }
 
-/// One table of the file, read key by key. [`Section::finish`] reports the keys that nobody asked for.
+/// One table of the file, read key by key. [`Section::finish`] reports the keys that were not read.
 pub struct Section<'a> {
     path: String,
     table: Table,
     asked: Vec<&'static str>,
-    /// Those of the asked for that were there.
+    /// The keys that were read and present.
     taken: Vec<&'static str>,
     problems: &'a mut Problems,
 }
@@ -93,14 +93,14 @@ fn header(name: &str, value: &Value, folder: &Path) -> Result<(HeaderName, Heade
     Ok((name, value))
 }
 
-/// An integer counts as a number.
+/// The value as a number; an integer counts too.
 fn number(value: &Value) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "configuration numbers are small")]
     value.as_float().or_else(|| value.as_integer().map(|integer| integer as f64))
 }
 
 impl<'a> Section<'a> {
-    /// Reads `value` as the table at `path`; anything else is a problem and reads as an empty table.
+    /// Reads `value` as the table at `path`; anything else is reported as a problem and read as an empty table.
     pub fn new(path: impl Into<String>, value: Option<Value>, problems: &'a mut Problems) -> Self {
         let path = path.into();
         let table = match value {
@@ -119,17 +119,17 @@ impl<'a> Section<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Where relative paths are taken from.
+    /// The folder against which relative paths are resolved.
     pub fn folder(&self) -> &Path {
         &self.problems.folder
     }
 
-    /// Whether the file gives `key`, read already or not, right or wrong.
+    /// Returns true if the file contains `key`, read already or not, valid or not.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key) || self.taken.contains(&key)
     }
 
-    /// Reads `key` by `read`, and reports that it is required if the file does not give it.
+    /// Reads `key` with `read`, and reports a problem if the file does not contain the key.
     pub fn required<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
         if !self.has(key) {
             self.problem(key, "is required");
@@ -156,7 +156,7 @@ impl<'a> Section<'a> {
         value
     }
 
-    /// Takes all that is left, as `(key, value)`: for tables whose keys are names.
+    /// Takes all remaining keys as `(key, value)`: for tables whose keys are names.
     pub fn take_rest(&mut self) -> Vec<(String, Value)> {
         std::mem::take(&mut self.table).into_iter().collect()
     }
@@ -221,8 +221,8 @@ impl<'a> Section<'a> {
         choice
     }
 
-    /// The items of a list of `what`s. One that `read` does not take is a problem of its own, and `None` in its place, so
-    /// that it hides nothing of its neighbours.
+    /// The items of a list of `what`s. An item that `read` rejects is reported and becomes `None`, so that the problems
+    /// of the other items are reported too.
     fn items<T>(&mut self, key: &'static str, what: &str, read: impl Fn(Value) -> Option<T>) -> Option<Vec<Option<T>>> {
         let items = match self.take(key)? {
             Value::Array(items) => items,
@@ -243,12 +243,12 @@ impl<'a> Section<'a> {
         Some(list)
     }
 
-    /// A list of strings, without the items that are none.
+    /// A list of strings, without the items that are not strings.
     pub fn strings(&mut self, key: &'static str) -> Option<Vec<String>> {
         Some(self.strings_in_place(key)?.into_iter().flatten().collect())
     }
 
-    /// A list of strings, `None` in the place of an item that is none, which is a problem of its own.
+    /// A list of strings; an item that is not a string is reported and becomes `None`.
     pub fn strings_in_place(&mut self, key: &'static str) -> Option<Vec<Option<String>>> {
         self.items(key, "string", |item| match item {
             Value::String(text) => Some(text),
@@ -256,7 +256,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    /// A list of tables, each with its path (`routes.summary.variants[0]`), without the items that are none.
+    /// A list of tables, each with its path (`routes.summary.variants[0]`), without the items that are not tables.
     pub fn tables(&mut self, key: &'static str) -> Option<Vec<(String, Value)>> {
         let path = self.at(key);
         let items = self.items(key, "table", |item| item.is_table().then_some(item))?;
@@ -264,7 +264,7 @@ impl<'a> Section<'a> {
         Some(named.flatten().collect())
     }
 
-    /// A secret given as `env:VAR` or `file:PATH`; the value itself never stands in a file.
+    /// A secret given as `env:VAR` or `file:PATH`; the file never contains the value itself.
     pub fn secret(&mut self, key: &'static str) -> Option<Secret> {
         let value = self.take(key)?;
         let Value::String(source) = value else {
@@ -281,14 +281,14 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// A table of HTTP headers. A value is a string, `env:VAR` or `file:PATH`; all are taken for secrets.
+    /// A table of HTTP headers. A value is a string, `env:VAR` or `file:PATH`; all values are treated as secrets.
     pub fn headers(&mut self, key: &'static str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         let table = match self.take(key) {
             None => return headers,
             Some(Value::Table(table)) => table,
             Some(other) => {
-                // What stands there may be a secret.
+                // The message does not show the value, which may be a secret.
                 let message =
                     format!("expected a table of header = \"value\", found a value of type {}", other.type_str());
                 self.problem(key, message);
@@ -306,7 +306,7 @@ impl<'a> Section<'a> {
         headers
     }
 
-    /// Reports every key that was not asked for, with those that could have been.
+    /// Reports every key that was not read, and lists the allowed ones.
     pub fn finish(self) {
         let Self { path, table, mut asked, problems, .. } = self;
         asked.sort_unstable();

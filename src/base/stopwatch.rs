@@ -1,15 +1,15 @@
-//! How long a future was waited for, and not worked at.
+//! Measures how long a future was pending.
 
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-/// Runs `future`; gives what it gave, and for how long it was pending. The time within its own polls does not count, so
-/// that what it computes is not taken for waiting. Pinned by the caller: an async function that takes a future by value
-/// is twice its size.
+/// Runs `future`; returns its result, and how long it was pending. The time within its own polls is not counted,
+/// because that is computation and not waiting. The caller pins the future: an async function that takes a future by
+/// value is twice its size.
 ///
 /// # Cancel safety
-/// As `future`'s.
+/// As that of `future`.
 pub async fn waiting<F: Future>(mut future: Pin<&mut F>) -> (F::Output, Duration) {
     let mut waited = Duration::ZERO;
     let mut since: Option<Instant> = None;

@@ -1,20 +1,20 @@
-//! JSON text that escapes one half of a UTF-16 surrogate pair without the other, such as `"\ud83d"`: what a program
-//! writes that cuts its strings between the two. Nothing can be decoded from such an escape, and a JSON parser refuses the
-//! whole text for it; here it becomes U+FFFD, and the rest of the text is kept as it is.
+//! Repairs JSON text that escapes one half of a UTF-16 surrogate pair without the other, such as `"\ud83d"`, which a
+//! program writes that cuts its strings between the two. Such an escape stands for no character, and a JSON parser
+//! refuses the whole text because of it; here it becomes U+FFFD, and the rest of the text is not changed.
 //!
-//! Knows no message and no parser but serde_json's entry points.
+//! Knows no message, and no parser except the functions of serde_json.
 
 use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
 
-/// What stands for a lone half: the escape of U+FFFD, as long as what it replaces.
+/// The replacement of a lone half: the escape of U+FFFD, which has the same length.
 const REPLACEMENT: &str = r"\ufffd";
 /// Bytes of an escape `\uXXXX`.
 const ESCAPE: usize = 6;
 
-/// `json` with each lone surrogate escape replaced by `\ufffd`; borrowed where there is none. Everything else is kept
-/// byte for byte, errors of syntax too. Costs one search for backslashes where the text has none.
+/// `json` with each lone surrogate escape replaced by `\ufffd`; borrowed if there is none. Everything else is unchanged
+/// byte for byte, including syntax errors. For a text without escapes it costs one search for backslashes.
 pub fn repaired(json: &str) -> Cow<'_, str> {
     let Some(mut lone) = next_lone(json, 0) else { return Cow::Borrowed(json) };
     let mut text = String::with_capacity(json.len());
@@ -32,10 +32,10 @@ pub fn repaired(json: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// As `serde_json::from_str`, once more with [`repaired`] text where that fails and the text has something to repair.
+/// As `serde_json::from_str`. If that fails and the text contains something to repair, the [`repaired`] text is parsed.
 ///
 /// # Errors
-/// As `serde_json::from_str`, for the text as it was given.
+/// As `serde_json::from_str` for the original text.
 pub fn from_str<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
     serde_json::from_str(json).or_else(|error| match repaired(json) {
         Cow::Borrowed(_) => Err(error),
@@ -46,7 +46,7 @@ pub fn from_str<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
 /// As [`from_str`], for bytes.
 ///
 /// # Errors
-/// As `serde_json::from_slice`, for the bytes as they were given.
+/// As `serde_json::from_slice` for the original bytes.
 pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(json).or_else(|error| match std::str::from_utf8(json).map(repaired) {
         Ok(Cow::Owned(json)) => serde_json::from_str(&json).map_err(|_| error),
@@ -54,12 +54,12 @@ pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
     })
 }
 
-/// Where the next lone surrogate escape begins, from the byte `at` on, which is not within an escape.
+/// Offset of the next lone surrogate escape from the byte `at` on, which is not within an escape.
 fn next_lone(json: &str, mut at: usize) -> Option<usize> {
     loop {
         at += json.get(at..)?.find('\\')?;
         match unit(json, at) {
-            // Any other escape is a backslash and one character: `\\u0041` has no escape of a letter in it.
+            // Any other escape is a backslash and one character: `\\u0041` contains no escape of a letter.
             None => at += 2,
             Some(0xD800..=0xDBFF) if unit(json, at + ESCAPE).is_some_and(|low| (0xDC00..=0xDFFF).contains(&low)) => {
                 at += 2 * ESCAPE;
@@ -67,7 +67,7 @@ fn next_lone(json: &str, mut at: usize) -> Option<usize> {
             Some(0xD800..=0xDFFF) => return Some(at),
             Some(_) => at += ESCAPE,
         }
-        // A backslash before a character of several bytes is no JSON; the search goes on behind that character.
+        // A backslash before a multi-byte character is not valid JSON; the search continues after that character.
         while at < json.len() && !json.is_char_boundary(at) {
             at += 1;
         }
@@ -77,7 +77,7 @@ fn next_lone(json: &str, mut at: usize) -> Option<usize> {
 /// The UTF-16 code unit that is escaped at the byte `at`.
 fn unit(json: &str, at: usize) -> Option<u16> {
     let digits = json.get(at..at + ESCAPE)?.strip_prefix(r"\u")?;
-    // `from_str_radix` takes a sign too.
+    // `from_str_radix` would also accept a sign.
     if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }

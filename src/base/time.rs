@@ -1,4 +1,4 @@
-//! Wall time as it goes over the wire.
+//! Wall-clock time in its wire format.
 
 use jiff::Timestamp;
 
@@ -12,7 +12,7 @@ pub fn rfc3339_ms(unix_ms: i64) -> String {
     rfc3339(Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
-/// Milliseconds since 1970, now.
+/// The current time, ms since 1970.
 pub fn unix_ms() -> i64 {
     Timestamp::now().as_millisecond()
 }

@@ -1,7 +1,7 @@
-//! TLS, both ends, by rustls: a client that trusts what the system trusts, a server whose certificate can be replaced
-//! while it serves.
+//! TLS with rustls: a client that trusts the system's root certificates, and a server whose certificate can be replaced
+//! while it runs.
 //!
-//! Knows no protocol above it.
+//! Knows no protocol above TLS.
 
 use std::fmt;
 use std::io;
@@ -19,15 +19,15 @@ use toml::Value;
 
 use super::settings::{Problems, Section};
 
-/// A client has this long to shake hands.
+/// Time limit of a client's handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// The files are looked at so often.
+/// Interval of checks whether the files have changed.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Shakes hands with the server `host` on `stream`.
+/// Does the handshake with the server `host` on `stream`.
 ///
 /// # Errors
-/// Its certificate is not trusted, or it speaks no TLS.
+/// Its certificate is not trusted, or it does not use TLS.
 pub async fn connect(stream: TcpStream, host: &str) -> io::Result<client::TlsStream<TcpStream>> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     TlsConnector::from(client_config(true)?).connect(name, stream).await
@@ -37,11 +37,11 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// What a client trusts: the system's roots (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others), or, for one that will see no
-/// certificate, nothing: the system's are not even read.
+/// A client's trusted certificates: the system's roots (`SSL_CERT_FILE` and `SSL_CERT_DIR` name others). Without
+/// `roots`, for a client that will see no certificate, nothing is trusted and the system's roots are not read.
 ///
 /// # Errors
-/// The cryptography at hand is not enough for TLS.
+/// The cryptography provider does not support TLS.
 pub fn client_config(roots: bool) -> io::Result<Arc<ClientConfig>> {
     static CONFIGS: [OnceLock<Arc<ClientConfig>>; 2] = [const { OnceLock::new() }; 2];
     let place = &CONFIGS[usize::from(roots)];
@@ -70,7 +70,8 @@ pub struct TlsConfig {
 }
 
 impl TlsConfig {
-    /// Reads the section; relative paths are taken from `base`. `None` where there is none, or where it is wrong.
+    /// Reads the section; relative paths are resolved against `base`. `None` if there is no section, or if it is
+    /// invalid.
     pub fn read(value: Option<Value>, base: &Path, problems: &mut Problems) -> Option<Self> {
         value.as_ref()?;
         let mut section = Section::new("tls", value, problems);
@@ -92,7 +93,7 @@ impl TlsConfig {
     }
 }
 
-/// What is wrong with the files.
+/// What is wrong with the certificate or key file.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{key}: {message}")]
 pub struct TlsError {
@@ -100,7 +101,7 @@ pub struct TlsError {
     message: String,
 }
 
-/// The server's end. Clones share the certificate.
+/// The server's side. Clones share the certificate.
 #[derive(Clone)]
 pub struct Acceptor {
     files: TlsConfig,
@@ -123,10 +124,10 @@ impl Acceptor {
         Ok(Self { files, current })
     }
 
-    /// Shakes hands with a client.
+    /// Does the handshake with a client.
     ///
     /// # Errors
-    /// It speaks no TLS, trusts us not, or takes too long.
+    /// The client does not use TLS, does not trust the certificate, or takes too long.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<server::TlsStream<TcpStream>> {
         let acceptor = TlsAcceptor::from(self.current.load_full());
         tokio::time::timeout(HANDSHAKE, acceptor.accept(stream))
@@ -134,16 +135,16 @@ impl Acceptor {
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time"))?
     }
 
-    /// Takes the files up anew.
+    /// Loads the files again.
     ///
     /// # Errors
-    /// They cannot be used; what was in use stays.
+    /// They cannot be used; the present certificate stays in use.
     pub fn reload(&self) -> Result<(), TlsError> {
         self.current.store(load(&self.files)?);
         Ok(())
     }
 
-    /// Takes the files up anew whenever they change; never ends.
+    /// Loads the files again whenever they change; never ends.
     pub async fn watch(self) {
         let mut known = self.changed();
         loop {
@@ -152,7 +153,8 @@ impl Acceptor {
             if now == known {
                 continue;
             }
-            // A certificate and its key are replaced one after the other: what does not fit yet is tried again.
+            // A certificate and its key are replaced one after the other, so files that do not match yet are tried
+            // again.
             match self.reload() {
                 Ok(()) => {
                     known = now;

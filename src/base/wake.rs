@@ -1,4 +1,4 @@
-//! A waker that notifies: for state machines that a task polls by hand and otherwise waits for by a [`Notify`].
+//! A waker that notifies: for state machines that a task polls itself and then waits for with a [`Notify`].
 
 use std::sync::Arc;
 use std::task::{Wake, Waker};

@@ -1,4 +1,5 @@
-//! WebSockets, both ends: the upgrade, one size and buffer policy, and writes that notice a peer which reads no more.
+//! WebSockets, both sides: the upgrade, one policy for sizes and buffers, and writes that detect a peer which has
+//! stopped reading.
 //!
 //! Knows no message. A [`Socket`] is used by one task: it reads with [`Socket::recv`] (cancel safe, for `select!`) and
 //! writes with [`Socket::send`].
@@ -35,20 +36,20 @@ use super::inflight::Holder;
 pub use self::dial::{DialError, connect};
 pub use self::halves::{ReadHalf, WriteHalf};
 
-/// A directive for the log's filter: at TRACE the library would write down whole handshakes, keys among their headers.
+/// A directive for the log's filter: at TRACE the library would log whole handshakes, including keys in their headers.
 pub const LOG_LIMIT: &str = "tungstenite::handshake=off";
 
 pub use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// Read buffer of a socket, bytes. tungstenite's own 128 KiB would be most of an idle call's memory.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// Frames are gathered up to this size before a write, bytes; a flush writes what is there.
+/// Frames are collected up to this size before a write, bytes; a flush writes all of them.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
-/// A write that takes no byte for this long has failed (DESIGN 5.1, 5.2).
+/// A write fails if the peer accepts no byte for this long (DESIGN 5.1, 5.2).
 pub const WRITE_STALL: Duration = Duration::from_secs(10);
-/// Time that a peer has to answer our close frame.
+/// Time that a peer has to answer the close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// The same for a peer that took no byte.
+/// The same for a peer that accepted no byte.
 const STALLED_CLOSE_WAIT: Duration = Duration::from_secs(60);
 
 /// What a peer sent.
@@ -60,9 +61,9 @@ pub enum Incoming {
     Binary(Bytes),
     /// A ping (answered already).
     Ping,
-    /// An answer to our ping.
+    /// An answer to a ping of this side.
     Pong,
-    /// The peer closed; code 1005 where it named none.
+    /// The peer closed; code 1005 if it gave none.
     Closed {
         /// RFC 6455 code.
         code: u16,
@@ -71,10 +72,10 @@ pub enum Incoming {
     },
 }
 
-/// Why a socket can be used no more.
+/// Why a socket can no longer be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WsError {
-    /// A message over the limit. The socket can still be closed with a code of our choice.
+    /// A message is over the limit. The socket can still be closed with any code.
     #[error("a message of {size} bytes is over the limit of {limit}")]
     TooLarge {
         /// Its size.
@@ -82,16 +83,16 @@ pub enum WsError {
         /// The limit.
         limit: usize,
     },
-    /// A text message that is not UTF-8, or a broken frame.
+    /// A text message is not UTF-8, or a frame is invalid.
     #[error("the peer broke the WebSocket protocol: {0}")]
     Protocol(String),
-    /// The connection is gone without a close frame.
+    /// The connection was lost without a close frame.
     #[error("the connection was lost: {0}")]
     Lost(String),
-    /// The peer took no byte for [`WRITE_STALL`].
+    /// The peer accepted no byte for [`WRITE_STALL`].
     #[error("the peer took no byte for {} s", WRITE_STALL.as_secs())]
     Stalled,
-    /// Too many bytes are in flight, and this connection has the most.
+    /// The limit on bytes in flight is reached, and this connection has the most.
     #[error("too many bytes are in flight, and this connection has the most (limits.inflight_bytes)")]
     Evicted,
 }
@@ -100,13 +101,13 @@ pub enum WsError {
 /// peer.
 #[derive(Debug)]
 pub struct Socket<S> {
-    /// On the heap: every future that a socket is moved through would hold a copy's worth of room otherwise.
+    /// On the heap: otherwise every future through which a socket is moved would reserve space for a copy.
     line: Box<Line<S>>,
 }
 
-/// The server's end of an upgraded HTTP connection.
+/// The server's side of an upgraded HTTP connection.
 pub type ServerSocket = Socket<Progress<TokioIo<Upgraded>>>;
-/// The client's end.
+/// The client's side.
 pub type ClientSocket = Socket<MaybeTlsStream<Progress<TcpStream>>>;
 
 fn config(max_message_bytes: usize) -> WebSocketConfig {
@@ -127,7 +128,7 @@ impl Upgrade {
     /// Checks the handshake of `request` and makes the 101 response. `protocol` is echoed as the subprotocol.
     ///
     /// # Errors
-    /// A sentence for a 400 where this is no WebSocket handshake.
+    /// A message for a 400 if this is not a WebSocket handshake.
     pub fn new<B, R>(
         request: &mut Request<B>,
         max_message_bytes: usize,
@@ -143,10 +144,10 @@ impl Upgrade {
         Ok((Self { on_upgrade, max_message_bytes }, response))
     }
 
-    /// The socket, once the response has gone out.
+    /// The socket, once the response was sent.
     ///
     /// # Errors
-    /// The client went away first.
+    /// The client closed the connection before.
     pub async fn socket(self) -> Result<ServerSocket, WsError> {
         let upgraded = self.on_upgrade.await.map_err(|error| WsError::Lost(error.to_string()))?;
         let stream = Progress::new(TokioIo::new(upgraded));
@@ -170,17 +171,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.line.holder.as_ref()
     }
 
-    /// Splits into two halves for one task, so that reading goes on while a write waits.
+    /// Splits into two halves for one task, so that reading continues while a write waits.
     pub fn split(self) -> (ReadHalf<S>, WriteHalf<S>) {
         halves::split(self)
     }
 
-    /// The socket of two halves; `None` where they are not of one socket.
+    /// Joins two halves; `None` if they are not of one socket.
     pub fn join(read: ReadHalf<S>, write: WriteHalf<S>) -> Option<Self> {
         halves::join(read, write)
     }
 
-    /// The next message. After `Closed` or an error there is none.
+    /// The next message. None follows after `Closed` or an error.
     ///
     /// # Errors
     /// See [`WsError`].
@@ -194,11 +195,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Writes text messages, in order, and flushes once.
     ///
     /// # Errors
-    /// [`WsError::Stalled`] once the peer has taken no byte for [`WRITE_STALL`], [`WsError::Evicted`] or
+    /// [`WsError::Stalled`] once the peer has accepted no byte for [`WRITE_STALL`], [`WsError::Evicted`] or
     /// [`WsError::Lost`].
     ///
     /// # Cancel safety
-    /// Not safe: cancelled, some of the messages may have been written.
+    /// Not safe: if this future is dropped, some of the messages may have been written.
     pub async fn send(&mut self, frames: impl IntoIterator<Item = Utf8Bytes>) -> Result<(), WsError> {
         self.write(frames.into_iter().map(Message::Text)).await
     }
@@ -224,14 +225,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         poll_fn(|context| outgoing.poll(&mut self.line, context)).await
     }
 
-    /// Sends a close frame with `code` and `reason` (cut to what a close frame holds) and waits shortly for the peer's.
-    /// What the peer sends meanwhile is dropped.
+    /// Sends a close frame with `code` and `reason` (cut to the maximum length) and waits briefly for the peer's.
+    /// Messages of the peer are dropped meanwhile.
     pub async fn close(self, code: u16, reason: &str) {
         self.close_within(code, reason, CLOSE_WAIT).await;
     }
 
-    /// [`Socket::close`] with a last text message before it, for a peer that may have its socket no longer: whoever reads
-    /// gets both, and one that does not is cut as soon as the time for a close is over.
+    /// [`Socket::close`] with a last text message before it, for a peer that may be unauthorised: a peer that reads
+    /// gets both, and one that does not is disconnected as soon as the time for a close is over.
     pub async fn dismiss(mut self, last: Utf8Bytes, code: u16, reason: &str) {
         let until = Instant::now() + CLOSE_WAIT;
         if let Ok(Ok(())) = tokio::time::timeout_at(until, self.send([last])).await {
@@ -239,8 +240,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// [`Socket::close`] for a peer that took no byte for a while: it may still read what lies on its way, and our close
-    /// frame behind it, for a minute or until `give_up`.
+    /// [`Socket::close`] for a peer that accepted no byte for a while: it may still read what is on its way, and the
+    /// close frame after it, for a minute or until `give_up`.
     pub async fn close_stalled(self, code: u16, reason: &str, give_up: &CancellationToken) {
         tokio::select! {
             () = self.close_within(code, reason, STALLED_CLOSE_WAIT) => {}
@@ -248,7 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// [`Socket::close`], waiting at most `wait` for the peer to take it and answer.
+    /// [`Socket::close`], waiting at most `wait` for the peer to accept it and answer.
     async fn close_within(mut self, code: u16, reason: &str, wait: Duration) {
         let mut end = reason.len().min(123);
         while !reason.is_char_boundary(end) {
@@ -256,7 +257,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
         let frame = CloseFrame { code: CloseCode::from(code), reason: Utf8Bytes::from(&reason[..end]) };
         let Line { ws, holder, .. } = &mut *self.line;
-        // An eviction before the close is what the close frame reports; one during the close ends it.
+        // The close frame reports an eviction before the close; an eviction during the close ends it.
         let evicted = async {
             match holder.as_ref().filter(|holder| !holder.is_evicted()) {
                 Some(holder) => holder.evicted().await,
@@ -266,16 +267,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let farewell = async {
             if ws.close(Some(frame)).await.is_ok() {
                 while let Some(Ok(_)) = ws.next().await {}
-                // The peer sees the end at once, but a connection that is dropped with unread bytes is reset, and the
-                // peer may never see our close frame: so what it still sends is read.
+                // Shuts down the write side and reads on: a connection that is dropped with unread bytes is reset, and
+                // then the peer might never see the close frame.
                 let _ = ws.get_mut().shutdown().await;
-                // On the heap: every open socket's future would hold it.
+                // On the heap: otherwise the future of every open socket would contain it.
                 let mut rest = vec![0u8; 4096];
                 while matches!(ws.get_mut().read(&mut rest).await, Ok(count) if count > 0) {}
             }
         };
         tokio::select! {
-            // A peer that does not answer is left to the operating system.
+            // After this, the operating system handles a peer that does not answer.
             _ = tokio::time::timeout(wait, farewell) => {}
             () = evicted => {}
         }
@@ -300,11 +301,11 @@ fn classify(error: tungstenite::Error) -> WsError {
     }
 }
 
-/// One end of a WebSocket in memory.
+/// One side of a WebSocket in memory.
 #[cfg(test)]
 pub(crate) type MemorySocket = Socket<Progress<tokio::io::DuplexStream>>;
 
-/// Both ends of a WebSocket in memory, for tests: the server's, the client's.
+/// Both sides of a WebSocket in memory, for tests: the server's and the client's.
 #[cfg(test)]
 pub(crate) async fn pair() -> [MemorySocket; 2] {
     let (ours, theirs) = tokio::io::duplex(4096);

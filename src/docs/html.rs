@@ -1,4 +1,4 @@
-//! Pages as HTML: complete documents that load nothing and run nothing.
+//! Renders pages as HTML: complete documents that load nothing and run nothing.
 //!
 //! Knows no path of the server: links between pages are relative.
 
@@ -28,7 +28,7 @@ pub fn index() -> String {
     fill("documentation", &navigation("", ""), &body(&text))
 }
 
-/// Links to all pages; below the one that is shown, links to its chapters.
+/// Links to all pages; below the current one, links to its chapters.
 fn navigation(shown: &str, chapters: &str) -> String {
     let mut out = String::from("<ul>");
     for Topic { name, .. } in TOPICS {
@@ -51,7 +51,7 @@ fn body(text: &str) -> String {
             let dest_url = reference(&dest_url).map_or(dest_url, CowStr::from);
             Event::Start(Tag::Link { link_type, dest_url, title, id })
         }
-        // Pages have no HTML of their own.
+        // Pages contain no HTML of their own, so it is shown as text.
         Event::Html(text) | Event::InlineHtml(text) => Event::Text(text),
         other => other,
     });
@@ -60,7 +60,7 @@ fn body(text: &str) -> String {
     out
 }
 
-/// The link as it is among the served pages; `None` if it stays as it is.
+/// The link in the form of the served pages; `None` if it is unchanged.
 fn reference(url: &str) -> Option<String> {
     match target(url) {
         Target::Topic(name, None) => Some(name.to_owned()),
@@ -74,7 +74,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Puts title, navigation and content into the frame.
+/// Inserts title, navigation and content into the frame.
 fn fill(title: &str, navigation: &str, body: &str) -> String {
     let mut out = String::with_capacity(FRAME.len() + navigation.len() + body.len());
     let mut rest = FRAME;

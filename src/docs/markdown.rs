@@ -1,5 +1,5 @@
-//! Reading Markdown: the parser's settings, the names of headings, and where a link leads. The only module that
-//! configures `pulldown-cmark`; its events are what pages are rendered from.
+//! Reads Markdown: the parser's settings, the anchors of headings, and the targets of links. The only module that
+//! configures `pulldown-cmark`, from whose events pages are rendered.
 //!
 //! Knows no output format.
 
@@ -12,12 +12,12 @@ pub(super) fn events(text: &str) -> Parser<'_> {
     Parser::new_ext(text, Options::ENABLE_TABLES)
 }
 
-/// Where a link leads.
+/// The target of a link.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target<'a> {
     /// A heading of the same page.
     Here(&'a str),
-    /// Another page: its name, and a heading of it.
+    /// Another page: its name, and optionally one of its headings.
     Topic(&'a str, Option<&'a str>),
     /// `config/sidetone.toml`.
     Configuration,
@@ -27,7 +27,7 @@ pub(super) enum Target<'a> {
     Unknown(&'a str),
 }
 
-/// Where the link `url` of a page leads. Pages are files of one folder, so that the links also work in a file viewer.
+/// The target of the link `url` of a page. Pages are files of one folder, so that the links also work in a file viewer.
 pub(super) fn target(url: &str) -> Target<'_> {
     if let Some(heading) = url.strip_prefix('#') {
         return Target::Here(heading);
@@ -45,7 +45,7 @@ pub(super) fn target(url: &str) -> Target<'_> {
     }
 }
 
-/// The anchor of a heading, as rustdoc and hosts of repositories make it.
+/// The anchor of a heading, in the form that rustdoc and repository hosts use.
 pub(super) fn slug(heading: &str) -> String {
     heading
         .chars()

@@ -1,7 +1,7 @@
-//! The documentation: one Markdown page for each topic, compiled in. Rustdoc has the pages below this module,
-//! `sidetone help TOPIC` prints them, and the daemon serves them at `/docs/`.
+//! The documentation: one Markdown page for each topic, compiled in. Rustdoc has the pages below this module, `sidetone
+//! help TOPIC` prints them, and the daemon serves them at `/docs/`.
 //!
-//! Knows no command, no HTTP and nothing of what the pages describe.
+//! Knows no command, no HTTP and nothing of the pages' subjects.
 
 mod html;
 mod markdown;

@@ -1,6 +1,6 @@
-//! Pages for a terminal: headings, emphasis and code in colour, lines no wider than the terminal.
+//! Renders pages for a terminal: headings, emphasis and code in colour, no line wider than the terminal.
 //!
-//! Knows no terminal: the caller says how wide it is, and removes colours where they are not wanted.
+//! Knows no terminal: the caller says how wide it is, and removes colours if they are not wanted.
 
 use owo_colors::{OwoColorize as _, Style};
 use pulldown_cmark::{Event, Tag, TagEnd};
@@ -12,7 +12,7 @@ const CODE_INDENT: &str = "    ";
 /// Space between the columns of a table.
 const GAP: usize = 2;
 
-/// A piece of text without white space, its style, and whether white space stands before it.
+/// A piece of text without white space, its style, and whether white space comes before it.
 #[derive(Debug, Clone)]
 struct Word {
     text: String,
@@ -35,7 +35,7 @@ pub fn render(text: &str, width: usize) -> String {
     page.out
 }
 
-/// A list that is open: the number of its next item, or `None` for bullets.
+/// An open list: the number of its next item, or `None` for bullets.
 type List = Option<u64>;
 
 #[derive(Default)]
@@ -43,18 +43,18 @@ struct Page {
     width: usize,
     out: String,
     words: Vec<Word>,
-    /// The next word follows white space.
+    /// Set if the next word follows white space.
     spaced: bool,
     emphasis: usize,
     linked: bool,
-    /// What is shown behind the text of a link, and the text so far.
+    /// The text that is shown after the text of a link, and the link's text so far.
     link: Option<(String, String)>,
     lists: Vec<List>,
-    /// The mark of an item whose first line is not written yet.
+    /// The bullet or number of an item whose first line is not written yet.
     mark: Option<String>,
-    /// Inside a code block.
+    /// Set inside a code block.
     in_code: bool,
-    /// The rows of a table that is open, the first of them its header.
+    /// The rows of an open table, beginning with its header.
     rows: Vec<Vec<Vec<Word>>>,
 }
 
@@ -177,7 +177,7 @@ impl Page {
         }
     }
 
-    /// Writes the words of a block that ends, behind the mark of its item.
+    /// Writes the words of a block at its end, after the mark of its item.
     fn end_block(&mut self) {
         if self.words.is_empty() {
             return;
@@ -191,7 +191,7 @@ impl Page {
         self.flush(&first, &rest);
     }
 
-    /// Writes the words, wrapped; `first` stands before the first line and `rest` before the others.
+    /// Writes the words, wrapped; `first` comes before the first line and `rest` before the others.
     fn flush(&mut self, first: &str, rest: &str) {
         let words = std::mem::take(&mut self.words);
         self.spaced = false;
@@ -210,7 +210,7 @@ impl Page {
     }
 }
 
-/// What is shown behind the text of a link.
+/// The text that is shown after the text of a link.
 fn shown(url: &str) -> String {
     match target(url) {
         Target::Topic(name, _) => format!("(sidetone help {name})"),
@@ -226,11 +226,11 @@ struct Line {
     width: usize,
 }
 
-/// Words as lines of at most `width` columns.
+/// Wraps words into lines of at most `width` columns.
 fn wrap(words: &[Word], width: usize) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for (index, word) in words.iter().enumerate() {
-        // Words without white space between them stay together: a comma stays behind the code before it.
+        // Words without white space between them stay together: a comma stays with the code before it.
         let joined: usize = words[index + 1..].iter().take_while(|next| !next.spaced).map(Word::width).sum();
         let needed = word.width() + joined;
         match lines.last_mut() {
@@ -248,7 +248,7 @@ fn wrap(words: &[Word], width: usize) -> Vec<Line> {
     lines
 }
 
-/// A table in columns; where these do not fit, each row as a block: its first cell, and below it the others.
+/// A table in columns; if these do not fit, each row as a block: its first cell, and below it the others.
 fn table(rows: &[Vec<Vec<Word>>], width: usize) -> String {
     let Some((header, body)) = rows.split_first() else { return String::new() };
     match columns(rows, width) {
@@ -263,7 +263,7 @@ fn table(rows: &[Vec<Vec<Word>>], width: usize) -> String {
     }
 }
 
-/// The widths of the columns; `None` where the longest words of all columns do not fit beside each other.
+/// The widths of the columns; `None` if the longest words of all columns do not fit side by side.
 fn columns(rows: &[Vec<Vec<Word>>], width: usize) -> Option<Vec<usize>> {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let cells = |column: usize| rows.iter().filter_map(move |row| row.get(column));
@@ -272,7 +272,7 @@ fn columns(rows: &[Vec<Vec<Word>>], width: usize) -> Option<Vec<usize>> {
     let room = width.checked_sub(GAP * count.saturating_sub(1))?;
     let mut widths: Vec<usize> = (0..count).map(least).collect();
     let mut free = room.checked_sub(widths.iter().sum())?;
-    // Narrow columns first get what they want; wide ones share the rest.
+    // Narrow columns first get their full width; wide ones share the rest.
     let mut open: Vec<usize> = (0..count).collect();
     open.sort_by_key(|column| natural(*column));
     for (index, column) in open.iter().enumerate() {
@@ -327,7 +327,7 @@ fn block(header: &[Vec<Word>], cells: &[Vec<Word>], width: usize) -> String {
     for (column, words) in cells.iter().enumerate().filter(|(_, words)| !words.is_empty()) {
         let indent = if column == 0 { "" } else { "  " };
         let mut all = Vec::new();
-        // Of two columns, the second explains the first: its heading says nothing.
+        // In a table of two columns the second explains the first, so its heading is not needed.
         if column > 0 && header.len() > 2 {
             let name = header.get(column).map(Vec::as_slice).unwrap_or_default();
             all.extend(name.iter().map(|word| Word { style: Style::new().dimmed(), ..word.clone() }));

@@ -26,7 +26,7 @@ macro_rules! topics {
             &[$(Topic { name: stringify!($name), summary: $summary, text: include_str!($file) }),+];
         $(
             #[allow(rustdoc::invalid_codeblock_attributes, reason = "fences say what scripts/readme does with a block")]
-            // The first definition of a link counts: this file leads links to rustdoc's pages.
+            // If a link is defined twice, the first definition counts: this file points links to rustdoc's pages.
             #[doc = include_str!("rustdoc-links.txt")]
             #[doc = include_str!($file)]
             pub mod $name {}

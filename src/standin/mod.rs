@@ -1,7 +1,7 @@
-//! A stand-in for the STT vendor: serves recordings over AssemblyAI's v3 protocol, to any client or to our own proxy,
-//! and simulates faults on request. It recognises no speech: incoming audio only sets the pace.
+//! A stand-in for the STT vendor, for tests: serves recordings over AssemblyAI's v3 protocol, to any client or to the
+//! daemon's proxy, and simulates faults on request. It recognises no speech: incoming audio only determines the pace.
 //!
-//! Knows no call and no daemon. Clients and the proxy are tested against it without an API key.
+//! Knows no call and no daemon. Clients and the proxy are tested with it without an API key.
 
 mod fault;
 mod script;
@@ -72,12 +72,12 @@ struct Shared {
     sessions: AtomicUsize,
 }
 
-/// Serves `scripts` until `stop`, one per session in turn. A session whose query has `recording=NAME` gets the script
-/// of that name instead.
+/// Serves `scripts` until `stop` is cancelled, one per session in rotation. A session whose query has `recording=NAME`
+/// gets the script of that name instead.
 ///
 /// # Cancel safety
-/// Dropping the future stops accepting connections. Sessions under way run in tasks of their own and continue to their
-/// end.
+/// Dropping the future stops accepting connections. Sessions in progress run in tasks of their own and continue to
+/// their end.
 pub async fn serve(listener: TcpListener, scripts: Vec<Script>, options: Options, stop: CancellationToken) {
     let scripts = scripts.into_iter().map(Arc::new).collect();
     let shared = Arc::new(Shared { scripts, options, sessions: AtomicUsize::new(0) });
@@ -111,7 +111,7 @@ async fn connection(stream: TcpStream, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(respond(request, shared)) }
     });
-    // An error here is the peer's: it ended the connection badly.
+    // An error here concerns only the peer: it did not close the connection properly.
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), handler)

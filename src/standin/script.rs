@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::base::ws::Utf8Bytes;
 use crate::recording::Recording;
 
-/// Kind of a frame, as far as playing it needs.
+/// Kind of a frame: only what playing it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Begin,

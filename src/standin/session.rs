@@ -11,7 +11,7 @@ use super::script::{Kind, Script, Step};
 use super::{Options, Pace};
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
 
-/// Close reason of every close that follows an `Error` frame.
+/// Reason in every close frame that follows an `Error` frame.
 const SEE_ERROR: &str = "See Error message for details";
 /// Number of frames sent in one batch at [`Pace::Max`], before the client is read again.
 const BATCH: usize = 64;

@@ -1,6 +1,7 @@
-//! From cues to stretches of speech: markup out, repetitions of rolling captions out, each speaker's part apart.
+//! Converts cues to stretches of speech: removes markup and the repetitions of rolling captions, and separates the
+//! speakers.
 //!
-//! Knows WebVTT and SubRip; what a product makes of them is the caller's.
+//! Knows WebVTT and SubRip; the caller knows the peculiarities of a product.
 
 use super::cues::Cue;
 use super::markup::{self, Run};
@@ -8,14 +9,14 @@ use super::merge::{Piece, merge};
 use super::names::{self, Speakers};
 use super::{Times, Transcript, append, rolling};
 
-/// Where cues without voice tags say who speaks.
+/// Where cues without voice tags name the speaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Naming {
-    /// Perhaps in front of the text, if the file bears it out.
+    /// Before the text, if enough cues of the file do.
     Perhaps,
-    /// In front of the text, always.
+    /// Before the text of every cue.
     Always,
-    /// In front of the text, where the speaker changes: a cue without a name is the last one's.
+    /// Before the text when the speaker changes: a cue without a name belongs to the last speaker.
     AtChanges,
 }
 
@@ -35,7 +36,7 @@ pub(super) fn transcript(cues: &[Cue<'_>], naming: Naming) -> Transcript {
     Transcript { title: None, turns, times: Times::Given, left_out }
 }
 
-/// Whether a file has voice tags.
+/// Returns true if a file has voice tags.
 pub(super) fn has_voices(cues: &[Cue<'_>]) -> bool {
     cues.iter().flat_map(|cue| &cue.text).any(|line| {
         let mut voice = None;
@@ -43,7 +44,7 @@ pub(super) fn has_voices(cues: &[Cue<'_>]) -> bool {
     })
 }
 
-/// How many cues begin with a name, in percent.
+/// Share of cues that begin with a name, in percent.
 pub(super) fn named_share(cues: &[Cue<'_>]) -> usize {
     let name = |cue: &Cue<'_>| cue.text.first().and_then(|line| names::split(line.text)).is_some();
     let named = cues.iter().filter(|cue| name(cue)).count();
@@ -58,7 +59,7 @@ fn shown(cues: &[Cue<'_>]) -> Vec<Shown> {
     lines.filter(|line| !line.runs.is_empty()).collect()
 }
 
-/// Takes the words out that rolling captions show again. They are compared in the order in which they are shown.
+/// Removes the words that rolling captions show again. They are compared in the order in which they are shown.
 fn drop_repetitions(cues: &[Cue<'_>], shown: &mut Vec<Shown>) {
     let mut order: Vec<usize> = (0..cues.len()).collect();
     order.sort_by_key(|cue| cues[*cue].start_ms);
@@ -122,7 +123,7 @@ fn by_name(cues: &[Cue<'_>], shown: &[Shown], naming: Naming) -> Vec<Piece> {
         let cue = &cues[line.cue];
         let (apart, text) = said[index];
         let believed = |name: &str| match naming {
-            // Below the first line of a cue, any word may stand before a colon.
+            // After the first line of a cue, any word may come before a colon.
             Naming::Always | Naming::AtChanges if is_first(index) => true,
             _ if begins(index) => speakers.has(name),
             _ => speakers.has_below(name),
@@ -142,7 +143,7 @@ fn by_name(cues: &[Cue<'_>], shown: &[Shown], naming: Naming) -> Vec<Piece> {
     pieces
 }
 
-/// The cues in which two lines or more begin with a dash: each is another speaker's.
+/// The cues in which at least two lines begin with a dash: each such line is another speaker's.
 fn dialogues(cues: usize, shown: &[Shown], texts: &[String]) -> Vec<bool> {
     let mut dashes = vec![0_u32; cues];
     for (line, text) in shown.iter().zip(texts) {
@@ -151,7 +152,7 @@ fn dialogues(cues: usize, shown: &[Shown], texts: &[String]) -> Vec<bool> {
     dashes.into_iter().map(|count| count > 1).collect()
 }
 
-/// A line without the marks of another speaker, and whether there were any: `- text`, `>> text`, and within a dialogue
+/// A line without the marks of another speaker, and whether it had any: `- text`, `>> text`, and within a dialogue
 /// `-text`.
 fn unmarked(text: &str, is_dialogue: bool) -> (bool, &str) {
     if let Some(rest) = text.strip_prefix(">>") {
@@ -162,7 +163,7 @@ fn unmarked(text: &str, is_dialogue: bool) -> (bool, &str) {
 
 fn without_dash(text: &str, is_dialogue: bool) -> Option<&str> {
     let rest = text.strip_prefix(['-', '\u{2010}', '\u{2013}'])?;
-    // `-5 degrees` begins no dialogue.
+    // `-5 degrees` does not begin a dialogue.
     let is_mark = rest.starts_with(char::is_whitespace) || (is_dialogue && rest.starts_with(char::is_alphabetic));
     is_mark.then(|| rest.trim_start())
 }

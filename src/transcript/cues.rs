@@ -1,12 +1,12 @@
-//! Cues: what WebVTT and SubRip have in common. A time line opens a cue; what stands below it, up to the next one, is
-//! its text. An identifier, a comment or a block of styles is no text.
+//! Cues: the common part of WebVTT and SubRip. A time line begins a cue; the lines up to the next one are its text.
+//! Identifiers, comments and blocks of styles are not text.
 //!
 //! Knows no markup and no speaker.
 
 use super::time;
 use super::{Line, MAX_TURNS, TranscriptError};
 
-/// Between the times of a cue.
+/// Separates the two times of a cue.
 const ARROW: &str = "-->";
 /// The first word of a WebVTT file.
 const HEADER: &str = "WEBVTT";
@@ -14,30 +14,30 @@ const HEADER: &str = "WEBVTT";
 /// One cue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cue<'a> {
-    /// The line of its times.
+    /// Number of its time line.
     pub(super) line: usize,
     /// Its identifier, or `""`.
     pub(super) id: &'a str,
     pub(super) start_ms: u64,
-    /// Never before the start: an end that is earlier is the start.
+    /// Never before the start: an earlier end is raised to the start.
     pub(super) end_ms: u64,
-    /// Its lines of text, as they stand.
+    /// Its lines of text, unchanged.
     pub(super) text: Vec<Line<'a>>,
 }
 
-/// Which of the two.
+/// The two formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Vtt,
     Srt,
 }
 
-/// Whether the first word of a file is `WEBVTT`.
+/// Returns true if the first word of a file is `WEBVTT`.
 pub(super) fn is_vtt(lines: &[Line<'_>]) -> bool {
     lines.iter().find(|line| !line.is_blank()).is_some_and(is_header)
 }
 
-/// Whether a line opens a cue: times on both sides of an arrow, or something that was to be one.
+/// Returns true if a line begins a cue: times on both sides of an arrow, or an attempt at one.
 pub(super) fn is_time_line(line: &Line<'_>) -> bool {
     line.text.split_once(ARROW).is_some_and(|(before, _)| {
         let before = before.trim();
@@ -49,7 +49,7 @@ pub(super) fn is_time_line(line: &Line<'_>) -> bool {
 /// The cues of a WebVTT file.
 ///
 /// # Errors
-/// There is no `WEBVTT`, a time that cannot be read, or text that belongs to no cue.
+/// There is no `WEBVTT`, a time cannot be read, or a text belongs to no cue.
 pub(super) fn vtt<'a>(lines: &[Line<'a>]) -> Result<Vec<Cue<'a>>, TranscriptError> {
     let Some(first) = lines.iter().position(|line| !line.is_blank()) else {
         return Err(TranscriptError::new(1, 1, "the file is empty; expected WEBVTT as its first word"));
@@ -63,7 +63,7 @@ pub(super) fn vtt<'a>(lines: &[Line<'a>]) -> Result<Vec<Cue<'a>>, TranscriptErro
 /// The cues of a SubRip file.
 ///
 /// # Errors
-/// As [`vtt`], but for `WEBVTT`.
+/// As [`vtt`], except for `WEBVTT`.
 pub(super) fn srt<'a>(lines: &[Line<'a>]) -> Result<Vec<Cue<'a>>, TranscriptError> {
     cues(lines, 0, Kind::Srt)
 }
@@ -75,13 +75,13 @@ fn is_header(line: &Line<'_>) -> bool {
 fn cues<'a>(lines: &[Line<'a>], first: usize, kind: Kind) -> Result<Vec<Cue<'a>>, TranscriptError> {
     let mut cues: Vec<Cue<'a>> = Vec::new();
     let mut id = "";
-    // Whether the line before is empty: only then a comment, or an identifier that is no number, may follow.
+    // Set if the line before is empty: only then a comment, or an identifier that is not a number, may follow.
     let mut after_gap = true;
     let mut index = first;
     while let Some(line) = lines.get(index) {
         index += 1;
         if line.is_blank() {
-            // A line of spaces is a line of the cue in WebVTT, and ends it in SubRip.
+            // A line of only spaces belongs to the cue in WebVTT, and ends it in SubRip.
             after_gap |= line.text.is_empty() || kind == Kind::Srt;
             continue;
         }
@@ -111,18 +111,18 @@ fn cues<'a>(lines: &[Line<'a>], first: usize, kind: Kind) -> Result<Vec<Cue<'a>>
     Ok(cues)
 }
 
-/// Whether a line opens a block that is no cue. The header may stand in the middle, where files were put together.
+/// Returns true if a line begins a block that is not a cue. The header may occur in the middle of concatenated files.
 fn is_no_cue(line: &Line<'_>) -> bool {
     let opens =
         |word: &str| line.text.strip_prefix(word).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
     is_header(line) || opens("NOTE") || opens("STYLE") || opens("REGION")
 }
 
-/// Whether the line before a time line is its cue's identifier, and not the last line of the cue before.
+/// Returns true if the line before a time line is its cue's identifier, and not the last line of the cue before.
 fn is_id(line: &Line<'_>, after_gap: bool, kind: Kind, before: Option<&Cue<'_>>) -> bool {
     let text = line.text.trim();
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Below an empty cue, without a gap, a number may be all that was said.
+        // After an empty cue, without an empty line, a number may be its whole text.
         return after_gap || before.is_none_or(|cue| !cue.text.is_empty() || follows(cue.id, text));
     }
     match kind {
@@ -131,7 +131,7 @@ fn is_id(line: &Line<'_>, after_gap: bool, kind: Kind, before: Option<&Cue<'_>>)
     }
 }
 
-/// Whether `next` is the number after `number`.
+/// Returns true if `next` is the number after `number`.
 fn follows(number: &str, next: &str) -> bool {
     match (number.parse::<u64>(), next.parse::<u64>()) {
         (Ok(number), Ok(next)) => number.checked_add(1) == Some(next),
@@ -139,7 +139,7 @@ fn follows(number: &str, next: &str) -> bool {
     }
 }
 
-/// The times of a time line. What follows them says where a cue is shown.
+/// The times of a time line. The settings after them, which position the cue, are ignored.
 fn times(line: &Line<'_>) -> Result<(u64, u64), TranscriptError> {
     let (before, after) = line.text.split_once(ARROW).unwrap_or((line.text, ""));
     let start = time::at(line, before.len() - before.trim_start().len(), before.trim())?;

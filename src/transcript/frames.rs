@@ -1,7 +1,7 @@
-//! Turns as frames of the `sidetone` dialect: what `POST /v1/transcripts` feeds and `sidetone convert` writes, so that
-//! both come to the same call.
+//! Turns as frames of the `sidetone` dialect, for `POST /v1/transcripts` and for `sidetone convert`, so that both give
+//! the same call.
 //!
-//! Knows no recording's lines.
+//! Does not know the lines of a recording.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Turn;
 use crate::protocol::{self, ingest};
 
-/// The frame of each turn, and when it comes: when the turn has ended.
+/// The frame of each turn, and its time, which is the end of the turn.
 pub fn frames(turns: &[Turn]) -> impl Iterator<Item = (Duration, String)> {
     turns.iter().zip(0..).map(|(turn, turn_order)| {
         let frame = ingest::Turn {

@@ -1,17 +1,17 @@
-//! Transcripts with a line above each turn that says who speaks, and when: `Name  0:15`.
+//! Transcripts with a line above each turn that names the speaker and the time: `Name  0:15`.
 //!
-//! Knows no product: what such a line looks like is the caller's.
+//! Knows no product: the caller recognises such lines.
 
 use super::names;
 use super::pace::{self, Open};
 use super::{LeftOut, Line, Times, Transcript, append, time};
 
-/// What the line above a turn says.
+/// The contents of the line above a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Head<'a> {
     pub(super) speaker: Option<&'a str>,
     pub(super) start_ms: u64,
-    /// What is said on the same line.
+    /// Speech on the same line.
     pub(super) text: &'a str,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn name_then_time<'a>(line: &Line<'a>, after_gap: bool) -> Option<Hea
     fits.then_some(Head { speaker: Some(name), start_ms, text: "" })
 }
 
-/// The turns below their heads. What stands above the first one is the file's heading: its first line is the title.
+/// The turns below their head lines. Lines before the first one are the file's heading, whose first line is the title.
 pub(super) fn read<'a>(
     lines: &[Line<'a>],
     head: impl Fn(&Line<'a>, bool) -> Option<Head<'a>>,
@@ -69,7 +69,8 @@ pub(super) fn read<'a>(
     Transcript { title, turns, times, left_out: above.into_iter().chain(names).collect() }
 }
 
-/// The times of a clock, counted from the first; a time that goes back by more than half a day is of the next day.
+/// Converts times of day to times since the first one; a time that goes back by more than half a day belongs to the
+/// next day.
 pub(super) fn from_clock(transcript: &mut Transcript) {
     const DAY_MS: u64 = 24 * 3600 * 1000;
     let Some(first) = transcript.turns.first().map(|turn| turn.start_ms) else { return };

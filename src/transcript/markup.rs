@@ -1,17 +1,17 @@
-//! Markup of cues: tags and character references. A tag that is none of WebVTT's or SubRip's is text.
+//! Markup of cues: tags and character references. An unknown tag is text.
 //!
-//! Knows no cue and no name but a voice tag's.
+//! Knows no cue, and no name except that in a voice tag.
 
 use super::time;
 
-/// Longest tag, bytes: a `<` without `>` within so many is text. Bounds the search.
+/// Longest tag, bytes: a `<` without `>` within this many bytes is text. Bounds the search.
 const MAX_TAG_BYTES: usize = 512;
 /// Longest character reference between `&` and `;`, bytes.
 const MAX_REFERENCE_BYTES: usize = 10;
 /// Tags that are formatting. `font` and `s` are SubRip's.
 const TAGS: [&str; 13] = ["c", "i", "b", "u", "s", "v", "ruby", "rt", "lang", "font", "span", "p", "br"];
 
-/// A stretch of a line in one voice.
+/// A part of a line in one voice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Run {
     /// The name in the voice tag that the text is in.
@@ -19,7 +19,7 @@ pub(super) struct Run {
     pub(super) text: String,
 }
 
-/// Cuts a line of a cue at its voice tags and takes all other markup out. `voice` is the open voice, which goes on in
+/// Splits a line of a cue at its voice tags and removes all other markup. `voice` is the open voice, which continues in
 /// the cue's next line.
 pub(super) fn runs(line: &str, voice: &mut Option<String>) -> Vec<Run> {
     let mut runs = vec![Run { voice: voice.clone(), text: String::new() }];
@@ -70,7 +70,7 @@ fn mark(text: &str) -> Option<(Mark, usize)> {
             let inner = enclosed(text, '>', MAX_TAG_BYTES)?;
             Some((tag(inner)?, inner.len() + 2))
         }
-        // Positions of SubStation Alpha, which SubRip files have taken over.
+        // Positions in the format of SubStation Alpha, which SubRip files use too.
         b'{' if text.starts_with("{\\") => {
             let inner = enclosed(text, '}', MAX_TAG_BYTES)?;
             Some((Mark::Nothing, inner.len() + 2))
@@ -83,7 +83,7 @@ fn mark(text: &str) -> Option<(Mark, usize)> {
     }
 }
 
-/// What is between the first byte of `text` and `end`, at most `limit` bytes further.
+/// The text between the first byte of `text` and `end`, at most `limit` bytes.
 fn enclosed(text: &str, end: char, limit: usize) -> Option<&str> {
     let mut to = text.len().min(limit + 2);
     while !text.is_char_boundary(to) {
@@ -138,7 +138,7 @@ fn dereferenced(text: &str) -> String {
     out
 }
 
-/// The character that a reference names; a space that does not break is a space.
+/// The character that a reference names; a non-breaking space becomes a space.
 fn reference(name: &str) -> Option<char> {
     Some(match name {
         "amp" => '&',

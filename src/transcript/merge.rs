@@ -1,19 +1,19 @@
-//! From captions to turns: what one speaker says without a pause is one turn, however many cues it was shown in.
+//! Merges captions into turns: continuous speech of one speaker is one turn, however many cues show it.
 //!
 //! Knows no format.
 
 use super::{LeftOut, Turn, append};
 
-/// A speaker who goes on within this time goes on with the same turn, ms.
+/// A pause of a speaker up to this length does not end the turn, ms.
 const GAP_MS: u64 = 2_000;
 /// As [`GAP_MS`], in the middle of a sentence.
 const OPEN_GAP_MS: u64 = 5_000;
-/// A turn of so many characters ends with its sentence: evidence points at turns, and long ones say little.
+/// A turn of this many characters ends with its sentence: evidence refers to turns, and a long turn is imprecise.
 const LONG_CHARS: usize = 600;
-/// A turn of so many characters ends with its cue.
+/// A turn of this many characters ends with its cue.
 const LONGEST_CHARS: usize = 2_400;
 
-/// A stretch of a cue by one speaker.
+/// A part of a cue by one speaker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) line: usize,
@@ -21,12 +21,11 @@ pub(super) struct Piece {
     pub(super) text: String,
     pub(super) start_ms: u64,
     pub(super) end_ms: u64,
-    /// The file says that another speaker begins here, if not who.
+    /// Set if the file says that another speaker begins here, without naming the speaker.
     pub(super) apart: bool,
 }
 
-/// The turns of all pieces, in the order of their start; those that start together stay as they stand. And the names with
-/// which nothing was said.
+/// The turns of all pieces, sorted by start (stable), and the names without any speech.
 pub(super) fn merge(mut pieces: Vec<Piece>) -> (Vec<Turn>, Vec<LeftOut>) {
     pieces.sort_by_key(|piece| piece.start_ms);
     let (mut turns, mut left_out): (Vec<Turn>, Vec<LeftOut>) = (Vec::new(), Vec::new());
@@ -59,7 +58,7 @@ fn goes_on(turn: &Turn, piece: &Piece, characters: usize) -> bool {
     turn.speaker == piece.speaker && !is_full && piece.start_ms < turn.end_ms.saturating_add(gap)
 }
 
-/// Whether a text ends with a mark that ends a sentence, in any script that has one.
+/// Returns true if a text ends with punctuation that ends a sentence, in any script.
 fn ends_sentence(text: &str) -> bool {
     let text = text.trim_end_matches(['"', '\'', ')', ']', '”', '’', '»', '」', '』', ' ']);
     text.ends_with(['.', '!', '?', '…', '。', '！', '？', '؟', '۔', '।', '።'])

@@ -1,7 +1,7 @@
-//! Transcript files: what captioning and meeting products export, read into turns. Bytes in, turns out.
+//! Reads transcript files, as captioning and meeting products export them, into turns. Bytes in, turns out.
 //!
-//! Knows no file system, no call and no analysis. What a file says is kept as it is said; what no format has a place for
-//! is an error with its line and column, or a note in [`Transcript::left_out`].
+//! Knows no file system, no call and no analysis. Speech is kept unchanged; content that no format allows is an error
+//! with its line and column, or a note in [`Transcript::left_out`].
 
 mod captions;
 mod cues;
@@ -34,21 +34,21 @@ pub static FORMATS: &[&dyn Format] = &[&vtt::Vtt, &srt::Srt, &zoom::Zoom, &teams
 
 /// `transcript_bytes`: longest file, bytes. A meeting of ten hours has about one MiB.
 pub const MAX_BYTES: usize = 16 << 20;
-/// `transcript_lines`: most lines of a file.
+/// `transcript_lines`: maximum number of lines of a file.
 pub const MAX_LINES: usize = 1_000_000;
 /// `transcript_line_bytes`: longest line, bytes.
 pub const MAX_LINE_BYTES: usize = 256 << 10;
-/// `transcript_turns`: most cues, and most turns, of a file.
+/// `transcript_turns`: maximum number of cues, and of turns, of a file.
 pub const MAX_TURNS: usize = 100_000;
 
-/// Parts that are left out are named one by one up to this number.
+/// Maximum number of left-out parts that are listed.
 const LEFT_OUT_SHOWN: usize = 20;
 
 /// A format of transcript files.
 pub trait Format: Send + Sync {
     /// The name in `format`.
     fn name(&self) -> &'static str;
-    /// What it reads, for lists of formats and for errors.
+    /// A description of what it reads, for lists of formats and for errors.
     fn about(&self) -> &'static str;
     /// How well a file fits it.
     fn fit(&self, lines: &[Line<'_>]) -> Fit;
@@ -72,7 +72,7 @@ pub enum Fit {
     No,
     /// The format can read it.
     Maybe,
-    /// It has marks that only this format has.
+    /// The file has marks that only this format uses.
     Surely,
 }
 
@@ -81,11 +81,11 @@ pub enum Fit {
 pub struct Transcript {
     /// The file's own title, if it has one.
     pub title: Option<String>,
-    /// In the order of their start, or in the order of the file if that is not by time.
+    /// In order of their start; in the order of the file if the file is not sorted by time.
     pub turns: Vec<Turn>,
     /// Where the times come from.
     pub times: Times,
-    /// What is not speech and is left out, beside what the format itself calls a comment.
+    /// Content that is not speech and was left out, apart from the comments of the format.
     pub left_out: Vec<LeftOut>,
 }
 
@@ -137,7 +137,7 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
-    /// A name without any words of the speaker's.
+    /// A name without any speech.
     fn name(line: usize) -> Self {
         Self { line, message: "a name with which nothing was said".to_owned() }
     }
@@ -164,7 +164,7 @@ impl TranscriptError {
 /// The format of that name.
 ///
 /// # Errors
-/// A sentence that names the formats that there are.
+/// A message that lists the existing formats.
 pub fn format(name: &str) -> Result<&'static dyn Format, String> {
     FORMATS
         .iter()
@@ -178,11 +178,11 @@ pub fn names() -> Vec<&'static str> {
     FORMATS.iter().map(|format| format.name()).collect()
 }
 
-/// Reads a file in `format`, or without one in the format that it fits best; returns the format that was used. UTF-8,
-/// and UTF-16 with a byte order mark.
+/// Reads a file in `format`; without one, in the format that fits best. Returns the format that was used. The file may
+/// be UTF-8, or UTF-16 with a byte order mark.
 ///
 /// # Errors
-/// The first thing that cannot be read, a limit that the file is over, or that no turn is in it.
+/// The first part that cannot be read, a limit that the file exceeds, or that it contains no turn.
 pub fn read(
     bytes: &[u8],
     format: Option<&'static dyn Format>,
@@ -210,14 +210,14 @@ pub fn read(
     Ok((format, transcript))
 }
 
-/// Puts a line behind a text.
+/// Appends a line to a text.
 fn append(text: &mut String, line: &str) {
     let gap = crate::base::text::gap(text, line);
     text.push_str(gap);
     text.push_str(line);
 }
 
-/// The format that the file fits best; of several, the first.
+/// The format that the file fits best; on a tie, the first.
 fn detect(lines: &[Line<'_>]) -> Result<&'static dyn Format, TranscriptError> {
     let fits = FORMATS.iter().copied().map(|format| (format.fit(lines), format));
     let best = fits.fold((Fit::No, None), |best, (fit, format)| if fit > best.0 { (fit, Some(format)) } else { best });

@@ -1,34 +1,34 @@
-//! Names in front of what was said: `Name: text`.
+//! Recognises names before speech: `Name: text`.
 //!
-//! What stands before a colon is a name if it looks like one, and, where a format does not promise names, if the file
-//! bears it out. Knows no list of names and no format.
+//! The text before a colon is a name if it looks like one and, unless the format guarantees names, if enough lines of
+//! the file have one. Knows no list of names and no format.
 
 use std::collections::HashMap;
 
 /// Longest name, characters.
 const MAX_CHARS: usize = 80;
-/// Most words of a name, without what is in brackets behind it.
+/// Maximum number of words in a name, without a part in brackets after it.
 const MAX_WORDS: usize = 6;
-/// A full stop behind a word of at most so many letters is that of a title or an initial: `Dr.`, `Prof.`, `J.`
+/// A full stop after a word of at most this many letters belongs to a title or an initial: `Dr.`, `Prof.`, `J.`
 const ABBREVIATED: usize = 4;
-/// Marks that are in sentences and in no name.
+/// Punctuation that occurs in sentences but not in names.
 const NOT_IN_NAMES: &[char] = &['?', '!', ';', '"', '“', '”', '„', '«', '»', '…', '=', '{', '}', '<', '>', '|', '\\'];
-/// Words of names that are written small.
+/// Words in names that are written in lower case.
 const PARTICLES: &[&str] = &[
     "al", "and", "ben", "bin", "da", "das", "de", "del", "della", "den", "der", "di", "do", "dos", "du", "e", "el",
     "et", "ibn", "la", "le", "of", "ten", "ter", "the", "und", "van", "vom", "von", "y", "zu",
 ];
 
-/// Where a file promises no names, this share of its lines has one before any is believed, in percent.
+/// If the format does not guarantee names, at least this share of lines must begin with one, in percent.
 const SHARE: usize = 10;
 
-/// The name that a line begins with, as it is written, and what is said: `None` if there is none.
+/// The name at the start of a line, unchanged, and the speech after it; `None` if there is no name.
 pub(super) fn split(line: &str) -> Option<(&str, &str)> {
     cut(line).filter(|(name, _)| is_name(name))
 }
 
-/// What stands before a line's first colon, which need not be a name, and what stands behind it. A colon within a word is
-/// that of a time or an address.
+/// The text before a line's first colon, which need not be a name, and the text after it. A colon inside a word belongs
+/// to a time or an address.
 pub(super) fn cut(line: &str) -> Option<(&str, &str)> {
     let line = line.trim();
     for (at, colon) in line.char_indices().take(MAX_CHARS + 8).filter(|(_, character)| matches!(character, ':' | '：'))
@@ -47,18 +47,19 @@ pub(super) fn cut(line: &str) -> Option<(&str, &str)> {
     None
 }
 
-/// A name without the brackets or stars around it.
+/// A name without brackets or stars around it.
 fn undecorated(name: &str) -> &str {
     let name = name.trim();
     let inner = name.strip_prefix('[').map(|inner| inner.strip_suffix(']').unwrap_or(inner));
     inner.filter(|inner| !inner.contains(']')).unwrap_or(name).trim_matches('*').trim()
 }
 
-/// Whether a text looks like a name: few words, each capitalised (or of a script without capitals, or a number, or one
-/// of the small words of names), without the marks of a sentence. A single word may be written small: `agent`.
+/// Returns true if a text looks like a name: few words, each capitalised (or of a script without capitals, or a number,
+/// or one of the lower-case words of names), without punctuation of a sentence. A single word may be in lower case:
+/// `agent`.
 pub(super) fn is_name(text: &str) -> bool {
     let text = text.trim();
-    // Pronouns or a company: `Ana Pérez (she/her)`.
+    // Removes pronouns or a company: `Ana Pérez (she/her)`.
     let bare = match text.rsplit_once('(') {
         Some((before, inner)) if inner.ends_with(')') && !before.trim().is_empty() => before.trim(),
         _ => text,
@@ -85,7 +86,7 @@ pub(super) fn is_name(text: &str) -> bool {
         && (small == 0 || (small == 1 && words.len() == 1 + numbers))
 }
 
-/// A letter, or the number of a telephone.
+/// Returns true for a text with a letter, or for a telephone number.
 fn is_known_by_letters(text: &str) -> bool {
     let digits = text.chars().filter(char::is_ascii_digit).count();
     text.chars().any(char::is_alphabetic) || (digits >= 5 && text.starts_with(['+', '(']))
@@ -103,7 +104,7 @@ fn ends_sentence(word: &str) -> bool {
     word.ends_with('.') && word.chars().filter(|letter| letter.is_alphabetic()).count() > ABBREVIATED
 }
 
-/// Which of the names that a file's lines begin with are those of speakers.
+/// Decides which names at the start of a file's lines are those of speakers.
 #[derive(Debug, Default)]
 pub(super) struct Speakers<'a> {
     counts: HashMap<&'a str, usize>,
@@ -112,7 +113,8 @@ pub(super) struct Speakers<'a> {
 }
 
 impl<'a> Speakers<'a> {
-    /// Counts the names of a file's lines. The share is that of the lines at which a speaker may begin: those with `true`.
+    /// Counts the names of a file's lines. The share is that of the lines at which a speaker may begin: those with
+    /// `true`.
     pub(super) fn count(lines: impl Iterator<Item = (bool, Option<&'a str>)>) -> Self {
         let mut speakers = Self::default();
         for (begins, name) in lines {
@@ -125,15 +127,16 @@ impl<'a> Speakers<'a> {
         speakers
     }
 
-    /// Whether `name` is a speaker's: most lines have a name, or [`SHARE`] of them have one and this one comes again. So a
-    /// single `Note: …` in captions without names is text.
+    /// Returns true if `name` is a speaker's: most lines have a name, or [`SHARE`] of them have one and this name
+    /// occurs again. So a single `Note: …` in captions without names is text.
     pub(super) fn has(&self, name: &str) -> bool {
         let count = self.counts.get(name).copied().unwrap_or(0);
         let most = self.named * 2 >= self.lines;
         count > 0 && (most || (count > 1 && self.named * 100 >= self.lines * SHARE))
     }
 
-    /// As [`Self::has`], for a line on which somebody may well go on: there a name that is written small must come again.
+    /// As [`Self::has`], for a line on which the speaker before may well continue: there a lower-case name must occur
+    /// again.
     pub(super) fn has_below(&self, name: &str) -> bool {
         let again = self.counts.get(name).is_some_and(|count| *count > 1);
         self.has(name) && (again || !name.starts_with(char::is_lowercase))

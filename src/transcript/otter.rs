@@ -18,7 +18,7 @@ impl Format for Otter {
         if cues::is_vtt(lines) {
             return Fit::No;
         }
-        // A single such line may be an entry of an agenda.
+        // A single such line may be an item of an agenda.
         let heads = lines.iter().filter(|line| headed::name_then_time(line, false).is_some()).take(2).count();
         if heads == 2 || lines.iter().any(is_footer) { Fit::Surely } else { Fit::No }
     }

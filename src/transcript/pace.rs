@@ -1,16 +1,16 @@
-//! Turns of files that say when a turn starts, or not even that: the other times are estimated from the words.
+//! Estimates missing times from the words, for files that have only the starts of turns, or no times.
 //!
 //! Knows no format.
 
 use super::{LeftOut, Times, Turn};
 use crate::base::text;
 
-/// Time of a word of usual speech, ms.
+/// Time that a word of normal speech takes, ms.
 const WORD_MS: u64 = 400;
-/// A turn ends when the next one starts, but takes no more than this for a word: what is longer is a pause, ms.
+/// A turn ends when the next one starts, but has at most this much time for each word: anything longer is a pause, ms.
 const SLOW_WORD_MS: u64 = 1_000;
 
-/// A turn as such a file has it.
+/// A turn with the times that the file gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Open {
     pub(super) line: usize,
@@ -19,8 +19,8 @@ pub(super) struct Open {
     pub(super) start_ms: Option<u64>,
 }
 
-/// The turns, in the order of the file. A turn without a start begins when the one before should have ended, but not after
-/// the next time that the file has. And the names with which nothing was said.
+/// The turns, in the order of the file. A turn without a start begins when the one before should have ended, but not
+/// after the next time in the file. Also returns the names without any speech.
 pub(super) fn close(open: Vec<Open>) -> (Vec<Turn>, Times, Vec<LeftOut>) {
     let (open, empty): (Vec<Open>, Vec<Open>) = open.into_iter().partition(|turn| !turn.text.trim().is_empty());
     let left_out = empty.iter().filter(|turn| turn.speaker.is_some()).map(|turn| LeftOut::name(turn.line)).collect();

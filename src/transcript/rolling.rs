@@ -1,17 +1,17 @@
-//! Rolling captions, such as a live captioner's or those that YouTube makes: a cue repeats what the one before still
-//! showed, and adds to it. Tells which words of each cue are new.
+//! Rolling captions, as live captioners and YouTube make them: a cue repeats what the one before still showed, and adds
+//! to it. Determines which words of each cue are new.
 //!
 //! Knows no time and no speaker.
 
-/// A file whose captions roll repeats at least so often.
+/// Minimum number of repetitions in a file whose captions roll.
 const MIN_REPEATS: usize = 3;
-/// Words that end one cue and begin the next are a repetition from so many on, or if they are a whole line.
+/// Minimum number of words that end one cue and begin the next to count as a repetition, unless they are a whole line.
 const MIN_WORDS: usize = 3;
-/// Repetitions are looked for in so many of a cue's last words: two lines of captions have fewer.
+/// Number of a cue's last words that are searched for repetitions: two lines of captions have fewer.
 const MAX_WORDS: usize = 64;
 
-/// For each cue, how many words it begins with repeat the one before; all 0 if the file's captions do not roll. `cues` are
-/// the lines of each cue, in the order in which they are shown.
+/// For each cue, how many words at its beginning repeat the one before; all 0 if the file's captions do not roll.
+/// `cues` are the lines of each cue, in the order in which they are shown.
 pub(super) fn repeated(cues: &[Vec<&str>]) -> Vec<usize> {
     let mut repeated = Vec::with_capacity(cues.len());
     let (mut repeats, mut pairs) = (0, 0);
@@ -32,7 +32,7 @@ pub(super) fn repeated(cues: &[Vec<&str>]) -> Vec<usize> {
     repeated
 }
 
-/// The longest run of words that ends `before` and begins `after`, and that no one says twice by chance.
+/// The longest run of words that ends `before` and begins `after`, if it is too long for a coincidence.
 fn overlap(before: &[&str], after: &[&str]) -> usize {
     let count = |line: &&str| line.split_whitespace().count();
     let shown: Vec<&str> = before.iter().flat_map(|line| line.split_whitespace()).collect();

@@ -1,4 +1,4 @@
-//! A file's bytes as lines of text.
+//! Splits a file's bytes into lines of text.
 //!
 //! Knows no format.
 
@@ -9,14 +9,14 @@ use super::{MAX_BYTES, MAX_LINE_BYTES, MAX_LINES, TranscriptError};
 /// One line, without its line break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// From 1.
+    /// Line number, from 1.
     pub number: usize,
     /// The line's text.
     pub text: &'a str,
 }
 
 impl Line<'_> {
-    /// Returns true if there is nothing but white space in it.
+    /// Returns true if it contains only white space.
     pub fn is_blank(&self) -> bool {
         self.text.trim().is_empty()
     }
@@ -28,10 +28,10 @@ impl Line<'_> {
     }
 }
 
-/// The text of a file: UTF-8, or UTF-16 with a byte order mark; the mark is left out.
+/// The text of a file: UTF-8, or UTF-16 with a byte order mark, which is removed.
 ///
 /// # Errors
-/// The file is too long, or the place where it is no text.
+/// The file is too long, or the place where it is not text.
 pub(super) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, TranscriptError> {
     if bytes.len() > MAX_BYTES {
         let message = format!("the file has {} bytes; at most {MAX_BYTES} are read (transcript_bytes)", bytes.len());
@@ -62,7 +62,7 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<String, TranscriptErr
     if rest.is_empty() { Ok(text) } else { Err(no_text(&text)) }
 }
 
-/// The error for what follows `before`.
+/// The error at the place after `before`.
 fn no_text(before: &str) -> TranscriptError {
     let last = breaks(before).last();
     let number = breaks(before).count() + 1;
@@ -70,7 +70,7 @@ fn no_text(before: &str) -> TranscriptError {
     TranscriptError::new(number, column, "no text; expected UTF-8, or UTF-16 with a byte order mark")
 }
 
-/// The offsets behind the line breaks of a text.
+/// The offsets after the line breaks of a text.
 fn breaks(text: &str) -> impl Iterator<Item = usize> {
     let bytes = text.as_bytes();
     let breaks = bytes.iter().enumerate().filter(|(at, byte)| match byte {
@@ -84,7 +84,7 @@ fn breaks(text: &str) -> impl Iterator<Item = usize> {
 /// The lines of a text. Line breaks are LF, CRLF and CR.
 ///
 /// # Errors
-/// A limit that the text is over, or a character that no text has.
+/// A limit that the text exceeds, or a character that does not occur in text.
 pub(super) fn lines(text: &str) -> Result<Vec<Line<'_>>, TranscriptError> {
     let mut lines = Vec::new();
     let mut from = 0;

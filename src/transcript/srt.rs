@@ -1,4 +1,4 @@
-//! SubRip: numbered cues, perhaps with names in front of the text.
+//! SubRip: numbered cues, optionally with names before the text.
 
 use super::captions::{self, Naming};
 use super::{Fit, Format, Line, Transcript, TranscriptError, cues};

@@ -10,7 +10,7 @@ use super::{Fit, Format, Line, Times, Transcript, TranscriptError, append, heade
 
 pub(super) struct Teams;
 
-/// Lines that hold a file's first cues or heads: enough to know it by.
+/// Number of lines in which a file's first cues or head lines must occur to recognise it.
 const FIRST_LINES: usize = 200;
 
 impl Format for Teams {
@@ -28,7 +28,7 @@ impl Format for Teams {
             let is_teams = first.iter().any(|line| is_guid_id(line.text)) || first.iter().any(|line| line.text == "{");
             return if is_teams { Fit::Surely } else { Fit::Maybe };
         }
-        // Three spaces are Teams', two are Otter's.
+        // Teams writes three spaces, Otter two.
         let is_head =
             |line: &Line<'_>| line.text.trim().contains("   ") && headed::name_then_time(line, false).is_some();
         if first.iter().any(is_head) { Fit::Surely } else { Fit::No }
@@ -59,7 +59,7 @@ fn timed(pieces: Vec<Piece>) -> Transcript {
     Transcript { title: None, turns, times: Times::Given, left_out }
 }
 
-/// An identifier such as `6a1b…-…/12-0`.
+/// Returns true for an identifier such as `6a1b…-…/12-0`.
 fn is_guid_id(text: &str) -> bool {
     text.split_once('/').is_some_and(|(guid, part)| {
         let is_guid = guid.len() == 36 && guid.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
@@ -67,7 +67,7 @@ fn is_guid_id(text: &str) -> bool {
     })
 }
 
-/// What a cue of the metadata says.
+/// The content of a cue in the metadata.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spoken {

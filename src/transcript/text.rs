@@ -1,5 +1,5 @@
-//! Plain text: `Name: text`, perhaps with times, such as `[0:15] Name: text` or `Name (0:15): text`. A turn goes on in the
-//! lines below it.
+//! Plain text: `Name: text`, optionally with times, such as `[0:15] Name: text` or `Name (0:15): text`. A turn
+//! continues in the lines below it.
 
 use super::names::{self, Speakers};
 use super::pace::{self, Open};
@@ -7,9 +7,9 @@ use super::{Fit, Format, Line, Transcript, TranscriptError, append, time};
 
 pub(super) struct Text;
 
-/// Lines that are looked at to know a file.
+/// Number of lines that are examined to recognise a file.
 const FIRST_LINES: usize = 1_000;
-/// This share of them has a name, or the first one has, percent.
+/// A file is recognised if this share of the lines has a name, in percent, or if the first one has.
 const NAMED_SHARE: usize = 30;
 
 impl Format for Text {
@@ -33,7 +33,7 @@ impl Format for Text {
         let leads: Vec<Option<Lead<'_>>> = lines.iter().map(|line| lead(line.text)).collect();
         let said = leads.iter().zip(lines).filter(|(_, line)| !line.is_blank());
         let speakers = Speakers::count(said.map(|(lead, _)| (true, lead.as_ref().and_then(|lead| lead.name))));
-        // A word that is written small may begin any line.
+        // A lower-case word may begin any line.
         let is_speaker = |name: &str| !name.starts_with(char::is_lowercase) || speakers.has(name);
         let mut turns: Vec<Open> = Vec::new();
         let (mut alone, mut after_gap) = (None, false);
@@ -69,7 +69,7 @@ impl Format for Text {
     }
 }
 
-/// What a line begins with.
+/// The name and time at the start of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Lead<'a> {
     start_ms: Option<u64>,
@@ -77,7 +77,7 @@ struct Lead<'a> {
     text: &'a str,
 }
 
-/// A name, a time, or both; `None` for a line that goes on with what was said.
+/// A name, a time, or both; `None` for a line that continues the speech before it.
 fn lead(line: &str) -> Option<Lead<'_>> {
     let line = line.trim();
     let (before, rest) = bracketed(line).map_or((None, line), |(start_ms, rest)| (Some(start_ms), rest));
@@ -87,7 +87,7 @@ fn lead(line: &str) -> Option<Lead<'_>> {
     if before.is_some() {
         return Some(Lead { start_ms: before, name: None, text: rest });
     }
-    // A time without brackets may be a part of speech, but not one in front of a name, or alone.
+    // A time without brackets may be a part of speech, unless it comes before a name or alone.
     let (stamp, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     let start_ms = Some(time::stamp(stamp)?);
     if rest.trim().is_empty() {
@@ -108,7 +108,7 @@ fn named(text: &str) -> Option<Lead<'_>> {
     names::is_name(name).then_some(Lead { start_ms, name: Some(name), text: said })
 }
 
-/// A name with a time in brackets behind it.
+/// A name with a time in brackets after it.
 fn timed(name: &str) -> Option<(&str, u64)> {
     let name = name.trim();
     let (before, stamp) = match name.strip_suffix(')') {
@@ -118,7 +118,7 @@ fn timed(name: &str) -> Option<(&str, u64)> {
     Some((before.trim(), time::stamp(stamp.trim())?)).filter(|(before, _)| !before.is_empty())
 }
 
-/// The time in brackets that a line begins with, or the first of two; and the rest of the line.
+/// The time in brackets at the start of a line, or the first of two such times; and the rest of the line.
 fn bracketed(line: &str) -> Option<(u64, &str)> {
     let close = match line.chars().next()? {
         '[' => ']',

@@ -1,4 +1,4 @@
-//! Times as files write them.
+//! Reads times as files write them.
 //!
 //! Knows no format.
 
@@ -29,8 +29,8 @@ pub(super) fn ms(text: &str) -> Option<u64> {
     Some(if negative { 0 } else { ms })
 }
 
-/// A time that stands in a line of text: as [`ms`], but each part after the first has two digits and the first at most
-/// three, so that `4:3` is none.
+/// A time within a line of text: as [`ms`], but each part after the first has two digits and the first at most three,
+/// so that `4:3` is not a time.
 pub(super) fn stamp(text: &str) -> Option<u64> {
     let whole = text.split(['.', ',']).next().unwrap_or_default();
     let mut parts = whole.split(':');
@@ -42,10 +42,10 @@ pub(super) fn stamp(text: &str) -> Option<u64> {
 /// The time at byte `at` of a line, up to white space.
 ///
 /// # Errors
-/// The text is not a time; the error says where it stands and what is expected.
+/// The text is not a time; the error has its place and what is expected.
 pub(super) fn at(line: &Line<'_>, at: usize, text: &str) -> Result<u64, TranscriptError> {
     ms(text).ok_or_else(|| {
-        // Digits and marks are no transcript text.
+        // Digits and punctuation are not transcript text.
         let shown = text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_digit() || b":.,-".contains(&byte));
         let found = match text {
             "" => "nothing".to_owned(),
@@ -61,7 +61,7 @@ fn number(digits: &str) -> Option<u64> {
     if is_number { digits.parse().ok() } else { None }
 }
 
-/// A fraction's first three digits.
+/// The first three digits of a fraction.
 fn thousandths(digits: &str) -> Option<u64> {
     let is_fraction = (1..=9).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
     if !is_fraction {

@@ -1,4 +1,4 @@
-//! WebVTT: names in voice tags, else perhaps in front of the text.
+//! WebVTT: names in voice tags, otherwise optionally before the text.
 
 use super::captions::{self, Naming};
 use super::{Fit, Format, Line, Transcript, TranscriptError, cues};

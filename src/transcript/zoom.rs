@@ -7,7 +7,7 @@ use super::{Fit, Format, Line, Transcript, TranscriptError, cues, time};
 
 pub(super) struct Zoom;
 
-/// Cues that begin with a name, from which on a WebVTT file is taken for Zoom's, percent.
+/// Share of cues with a name from which on a WebVTT file counts as Zoom's, percent.
 const NAMED_SHARE: usize = 60;
 
 impl Format for Zoom {
@@ -37,7 +37,7 @@ impl Format for Zoom {
             return Ok(captions::transcript(&cues::vtt(lines)?, Naming::Always));
         }
         let mut transcript = headed::read(lines, |line, _| caption(line).or_else(|| chat(line)), |_| true);
-        // A chat of a cloud recording counts from its start; the others have the time of day.
+        // The times in a cloud recording's chat begin with the recording; the others are times of day.
         if lines.iter().any(|line| caption(line).is_some() || (chat(line).is_some() && line.text.contains("From "))) {
             headed::from_clock(&mut transcript);
         }
@@ -65,7 +65,7 @@ fn chat<'a>(line: &Line<'a>) -> Option<Head<'a>> {
         let has_tab = text.as_bytes().get(stamp.len()) == Some(&b'\t');
         return has_tab.then_some(Head { speaker: Some(name.trim()), start_ms, text: said.trim() });
     };
-    // The text may stand on the next lines: then the colon ends this one.
+    // The text may follow on the next lines: then this line ends with the colon.
     let (who, said) = from.split_once(": ").or_else(|| Some((from.strip_suffix(':')?, "")))?;
     let name = who.rsplit_once(" to ").map_or(who, |(name, _)| name);
     Some(Head { speaker: Some(name.trim()), start_ms, text: said.trim() })

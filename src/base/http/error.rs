@@ -1,9 +1,9 @@
-//! Transport errors, sorted by what the caller can do about them. No message names a URL.
+//! Transport errors, classified by what the caller can do about them. No message contains a URL.
 
 use std::error::Error;
 use std::time::Duration;
 
-/// Why no response, or not all of one, came.
+/// Why no complete response was received.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct HttpError {
@@ -11,16 +11,16 @@ pub struct HttpError {
     message: String,
 }
 
-/// What failed.
+/// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing was sent: the address or the TLS set-up is unusable.
+    /// Nothing was sent: the address or the TLS configuration is unusable.
     NoClient,
-    /// No connection: refused, no route, or no such name.
+    /// The connection could not be made: refused, no route, or unknown host name.
     Refused,
-    /// No connection within the limit.
+    /// The connection was not made within the time limit.
     ConnectTimeout,
-    /// TLS failed; another try would fail in the same way.
+    /// TLS failed; a retry would fail in the same way.
     Tls,
     /// The connection was lost before the response's header. The server may have acted on the request.
     NoAnswer,
@@ -35,12 +35,11 @@ impl HttpError {
         Self { kind, message: message.into() }
     }
 
-    /// What failed.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Nothing was sent, for `reason`.
+    /// An error before anything was sent, for `reason`.
     pub fn no_client(reason: impl std::fmt::Display) -> Self {
         Self::new(Kind::NoClient, format!("no HTTP client: {reason}"))
     }
@@ -57,7 +56,7 @@ impl HttpError {
         Self::new(Kind::Cut, format!("the body was cut: {}", innermost(cause)))
     }
 
-    /// Sorts the failure of a request by its causes. `connecting`: it failed before it was sent.
+    /// Classifies the failure of a request by its causes. `connecting`: it failed before it was sent.
     pub(super) fn sort(cause: Option<&(dyn Error + 'static)>, connecting: bool) -> Self {
         for error in chain(cause).filter_map(|error| error.downcast_ref::<std::io::Error>()) {
             match error.kind() {
@@ -78,7 +77,7 @@ impl HttpError {
         Self::new(kind, format!("{what}: {}", innermost(cause)))
     }
 
-    /// Says that the proxy is where to look first.
+    /// Adds to the message that the proxy should be checked first.
     pub(super) fn by_proxy(self) -> Self {
         Self { message: format!("by proxy: {}", self.message), ..self }
     }
@@ -89,7 +88,7 @@ pub(super) fn chain<'e>(error: Option<&'e (dyn Error + 'static)>) -> impl Iterat
     std::iter::successors(error, |error: &&'e (dyn Error + 'static)| Error::source(*error))
 }
 
-/// The innermost cause: libraries wrap the system's reason in their own words.
+/// The innermost cause: libraries wrap the system's error in messages of their own.
 fn innermost(error: Option<&(dyn Error + 'static)>) -> String {
     chain(error).last().map_or_else(|| "no cause given".to_owned(), ToString::to_string)
 }

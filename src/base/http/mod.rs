@@ -1,5 +1,5 @@
-//! The HTTP client of the whole binary: vendors, webhooks, the STT vendor's token, the command line. Requests go straight
-//! to the host, or through the proxy that the environment names for it (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`,
+//! The HTTP client of the whole program: for vendors, webhooks, the STT vendor's token and the command line. Requests
+//! go directly to the host, or through the proxy in the environment (`HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`,
 //! `NO_PROXY`).
 //!
 //! Follows no redirect and retries nothing. Knows no endpoint, no vendor and no meaning of a status.
@@ -20,9 +20,10 @@ use url::Url;
 
 pub use error::{HttpError, Kind};
 
-/// Idle connections kept per pool.
+/// Maximum number of idle connections per pool.
 const MAX_IDLE: usize = 256;
-/// Servers and load balancers close idle connections after a minute or more; ours are closed earlier.
+/// Idle connections are closed after this time, earlier than servers and load balancers close them (after a minute or
+/// more).
 const IDLE: Duration = Duration::from_secs(55);
 
 /// Connections to one host. Clones share them.
@@ -37,7 +38,7 @@ enum Way {
     Proxied(proxied::Pool),
 }
 
-/// A response whose header has come; its body is read by the caller.
+/// A response whose header has arrived; the caller reads its body.
 pub struct Response {
     /// HTTP status.
     pub status: u16,
@@ -52,10 +53,10 @@ enum Body {
 }
 
 impl Pool {
-    /// A pool for the host of `base`. Opens no connection yet. `connect` limits name look-up, TCP and TLS together.
+    /// A pool for the host of `base`. Opens no connection yet. `connect` limits name lookup, TCP and TLS together.
     ///
     /// # Errors
-    /// [`Kind::NoClient`]: the address is no `http:` or `https:` URL with a host, or TLS cannot be set up.
+    /// [`Kind::NoClient`]: the address is not an `http:` or `https:` URL with a host, or TLS cannot be configured.
     pub fn new(base: &Url, connect: Duration) -> Result<Self, HttpError> {
         if !matches!(base.scheme(), "http" | "https") {
             return Err(HttpError::no_client(format!("expected http:// or https://, found {}:", base.scheme())));
@@ -78,7 +79,7 @@ impl Pool {
     /// See [`Kind`].
     ///
     /// # Cancel safety
-    /// Dropped, the request is aborted and its connection closed; the server may have acted on it.
+    /// If this future is dropped, the request is aborted and its connection closed; the server may have acted on it.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response, HttpError> {
         match &self.0 {
             Way::Straight(pool) => pool.send(request).await,
@@ -108,7 +109,7 @@ impl Response {
     /// [`Kind::Cut`], or [`Kind::TooLong`] for more than `limit` bytes.
     ///
     /// # Cancel safety
-    /// Not safe: what was read is lost.
+    /// Not safe: the bytes read so far are lost.
     pub async fn read(&mut self, limit: usize) -> Result<Vec<u8>, HttpError> {
         let mut body = Vec::new();
         while let Some(bytes) = self.chunk().await? {
@@ -132,7 +133,7 @@ impl Response {
     }
 }
 
-/// `url` as a request's address.
+/// Converts `url` to a request's address.
 ///
 /// # Errors
 /// [`Kind::NoClient`].
@@ -140,7 +141,8 @@ pub fn uri(url: &Url) -> Result<Uri, HttpError> {
     url.as_str().parse().map_err(|error: http::uri::InvalidUri| HttpError::no_client(error.to_string()))
 }
 
-/// Loopback and private addresses are reached without a proxy, whatever the environment says.
+/// Returns true for loopback and private addresses, which are reached without a proxy even if the environment names
+/// one.
 fn is_near(url: &Url) -> bool {
     let Some(host) = url.host_str() else { return false };
     if host == "localhost" {

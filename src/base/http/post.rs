@@ -1,4 +1,4 @@
-//! Posts bodies to one URL and reports the status: what webhooks and the trace exporter need.
+//! Posts bodies to one URL and returns the status; used by webhooks and the trace exporter.
 //!
 //! Knows no meaning of a status and retries nothing.
 
@@ -12,9 +12,9 @@ use super::{HttpError, Pool, uri};
 
 /// An answer's body is read up to this size so that its connection can be used again, bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
-/// The body is waited for this long.
+/// Longest wait for the body of a response.
 const DRAIN: Duration = Duration::from_secs(1);
-/// Limit of one connection attempt; the whole exchange has the caller's time-out.
+/// Time limit of one connection attempt; the whole request has the caller's timeout.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// The answer to a post.
@@ -22,14 +22,14 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
-    /// `retry-after`, from now on.
+    /// The wait that `retry-after` asks for.
     pub retry_after: Option<Duration>,
 }
 
-/// No answer came; whether the server acted on the request is not known.
+/// No response was received; the server may have acted on the request.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum PostError {
-    /// No connection, or it was lost.
+    /// The connection could not be made, or was lost.
     #[error("cannot reach {host}: {error}")]
     Unreachable {
         /// Host and port.
@@ -37,17 +37,17 @@ pub enum PostError {
         /// The transport's error.
         error: HttpError,
     },
-    /// No answer in time.
+    /// No response was received in time.
     #[error("{host} gave no answer within {timeout:?}")]
     Timeout {
         /// Host and port.
         host: String,
-        /// The time it had.
+        /// The time limit.
         timeout: Duration,
     },
 }
 
-/// Posts to one URL. Its connections are kept between posts.
+/// Posts to one URL. Keeps its connections between posts.
 pub struct Poster {
     pool: Pool,
     uri: Uri,
@@ -55,30 +55,30 @@ pub struct Poster {
 }
 
 impl Poster {
-    /// For `url`, which must be `http:` or `https:` with a host.
+    /// Makes a poster for `url`, which must be `http:` or `https:` with a host.
     ///
     /// # Errors
     /// As [`Pool::new`].
     pub fn new(url: &Url) -> Result<Self, HttpError> {
-        // Without the user and password that an address may hold: errors show it.
+        // Without the user and password that a URL may contain, because errors show the host.
         let host = url.host_str().unwrap_or_default();
         let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
         Ok(Self { pool: Pool::new(url, CONNECT)?, uri: uri(url)?, host })
     }
 
-    /// Posts `body` with `headers`, and waits for the answer's header, within `timeout`.
+    /// Posts `body` with `headers`, and waits for the response's header, within `timeout`.
     ///
     /// # Errors
     /// See [`PostError`].
     ///
     /// # Cancel safety
-    /// Cancelled, the request may have been acted on; its connection is closed.
+    /// If this future is dropped, its connection is closed; the server may have acted on the request.
     pub async fn post(&self, headers: &HeaderMap, body: Bytes, timeout: Duration) -> Result<Answer, PostError> {
         let mut request = Request::new(body);
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers.clone();
-        // On the heap: the future would be large in every task that posts.
+        // The future is on the heap, because it would be large in every task that posts.
         let sent = Box::pin(self.pool.send(request));
         let mut response = match tokio::time::timeout(timeout, sent).await {
             Ok(Ok(response)) => response,
@@ -86,7 +86,7 @@ impl Poster {
             Err(_) => return Err(PostError::Timeout { host: self.host.clone(), timeout }),
         };
         let answer = Answer { status: response.status, retry_after: response.retry_after() };
-        // The status is the answer. A body that is late, too long or cut costs no more than the connection.
+        // Only the status is needed. If the body is late, too long or cut, only the connection cannot be used again.
         let _ = tokio::time::timeout(DRAIN, response.read(MAX_ANSWER_BYTES)).await;
         Ok(answer)
     }

@@ -1,5 +1,5 @@
-//! Through a proxy of the environment, with credentials where its address has some. The only file that knows reqwest,
-//! which finds and speaks to the proxy.
+//! Sends requests through a proxy of the environment, with the credentials in its address. The only file that uses
+//! reqwest, which finds the proxy and talks to it.
 
 use std::error::Error;
 use std::sync::Once;
@@ -22,7 +22,7 @@ impl Pool {
     pub(super) fn new(connect: Duration) -> Result<Self, HttpError> {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
-            // An error means that one is installed already, and any will do.
+            // An error means that a provider is installed already, and any provider works.
             let _ = rustls::crypto::ring::default_provider().install_default();
         });
         let builder = reqwest::Client::builder()
@@ -32,7 +32,7 @@ impl Pool {
             .tcp_nodelay(true)
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            // Each attempt is counted, and retries are the caller's.
+            // The caller counts each attempt and does the retries.
             .retry(reqwest::retry::never().max_retries_per_request(0));
         let client = builder.build().map_err(HttpError::no_client)?;
         Ok(Self { client, connect })

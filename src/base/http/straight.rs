@@ -1,5 +1,6 @@
-//! Straight to a host, by the pooled client of hyper on which reqwest stands. What reqwest adds to each request (redirects,
-//! retries, three readings of the URL) has no use here and costs a sixth of a gateway request's CPU (`tests/bench/gateway`).
+//! Sends requests directly to a host, with the pooled client of hyper on which reqwest is based. What reqwest adds to
+//! each request (redirects, retries, parsing the URL three times) is not needed here and takes a sixth of a gateway
+//! request's CPU time (`tests/bench/gateway`).
 
 use std::error::Error;
 use std::pin::Pin;
@@ -22,7 +23,7 @@ use super::error::chain;
 use super::{HttpError, IDLE, MAX_IDLE, Response};
 use crate::base::tls;
 
-/// A peer that vanished is detected by this many probes, this far apart.
+/// Interval of TCP keep-alive probes, and their number, after which a peer counts as gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const PROBES: u32 = 3;
 
@@ -35,7 +36,7 @@ pub(super) struct Pool {
 pub(super) struct Body(Incoming);
 
 impl Pool {
-    /// `tls`: whether the system's roots are needed.
+    /// `tls`: set if the system's root certificates are needed.
     pub(super) fn new(tls: bool, connect: Duration) -> Result<Self, HttpError> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -81,7 +82,7 @@ impl Body {
     }
 }
 
-/// Looks the name up, connects and shakes hands, all within `limit`.
+/// Looks up the name, connects and does the TLS handshake, all within `limit`.
 #[derive(Clone)]
 struct Connector {
     inner: HttpsConnector<HttpConnector>,

@@ -1,9 +1,9 @@
-//! The comparison: whether a quote is in what was said.
+//! Decides whether a quote occurs in a spoken text.
 //!
 //! Knows no turn. Two texts have the same words if they differ only in: normal form (NFKC), letter case, white space,
-//! punctuation and its style (quotes, dashes, ellipses), and characters that are not seen (soft hyphens, zero-width
-//! ones). Marks within numbers count: `3.5` is not `35`. Where a script has word boundaries a quote must respect them;
-//! a character of a script without spaces is a word here, so a quote may begin and end anywhere in it.
+//! punctuation and its style (quotes, dashes, ellipses), and invisible characters (soft hyphens, zero-width ones).
+//! Punctuation within numbers counts: `3.5` is not `35`. In a script with word boundaries a quote must respect them; a
+//! character of a script without spaces is a word here, so a quote may begin and end anywhere in it.
 
 use std::borrow::Cow;
 
@@ -16,15 +16,15 @@ use super::cut::{is_of_word, is_unspaced, segments};
 
 const NFKC: ComposingNormalizerBorrowed<'static> = ComposingNormalizer::new_nfkc();
 const IGNORED: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
-/// Between words. Folding leaves no space in a word.
+/// Separates words. A normalised word contains no space.
 const SPACE: char = ' ';
 
-/// The words of a text, folded, as one string for fast search: a space before each and one behind the last.
+/// The normalised words of a text as one string for fast search: a space before each and one after the last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Words(String);
 
 impl Words {
-    /// Folds and cuts a text. Linear in its length.
+    /// Splits a text into words and normalises them. Takes time linear in its length.
     pub fn of(text: &str) -> Self {
         let folded = fold(text);
         let mut out = String::with_capacity(folded.len() + 8);
@@ -54,22 +54,23 @@ impl Words {
         Self(out)
     }
 
-    /// There is no word.
+    /// Returns true if there is no word.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The folded words.
+    /// The normalised words.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.split(SPACE).filter(|word| !word.is_empty())
     }
 
-    /// Whether the quote is in these words: its parts whole, one after the other. A quote without words is in no text.
+    /// Returns true if these words contain the quote: each of its parts completely, one after the other. A quote
+    /// without words occurs in no text.
     pub fn hold(&self, quote: &Quote) -> bool {
         let mut rest = self.0.as_str();
         !quote.0.is_empty()
             && quote.0.iter().all(|part| {
-                // The space behind a part is also the one before the next.
+                // The space after a part is also the one before the next.
                 let found = rest.find(&part.0).and_then(|at| rest.get(at + part.0.len() - SPACE.len_utf8()..));
                 found.is_some_and(|after| {
                     rest = after;
@@ -78,37 +79,37 @@ impl Words {
             })
     }
 
-    /// How much a match of these words says, in words: of a script without spaces, two characters count as one.
+    /// The significance of a match of these words, in words: in a script without spaces, two characters count as one.
     fn weight(&self) -> usize {
         let (short, whole): (Vec<&str>, Vec<&str>) = self.iter().partition(|word| word.starts_with(is_unspaced));
         whole.len() + short.len() / 2
     }
 }
 
-/// A quote: words, and ellipses that stand for words left out.
+/// A quote: words, and ellipses that stand for omitted words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quote(Vec<Words>);
 
 impl Quote {
-    /// Reads a quote. Ellipses in any style part it.
+    /// Reads a quote. Ellipses in any style split it into parts.
     pub fn of(text: &str) -> Self {
         let plain: Cow<'_, str> = NFKC.normalize(text);
         let plain = plain.replace('⋯', "...").replace("。。。", "...").replace("・・・", "...");
         Self(plain.split("..").map(Words::of).filter(|part| !part.is_empty()).collect())
     }
 
-    /// There is no word in it.
+    /// Returns true if it contains no word.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// How much a match of it says, in words.
+    /// The significance of a match of it, in words.
     pub fn weight(&self) -> usize {
         self.0.iter().map(Words::weight).sum()
     }
 }
 
-/// The text as it is compared: NFKC, without letter case and without characters that are not seen. Punctuation and white
+/// Normalises a text for comparison: NFKC, without letter case and without invisible characters. Punctuation and white
 /// space stay.
 pub fn fold(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
@@ -121,10 +122,10 @@ pub fn fold(text: &str) -> Cow<'_, str> {
     let seen: String = text.chars().filter(|character| !IGNORED.contains(*character)).collect();
     let mut folded = String::with_capacity(seen.len());
     for character in NFKC.normalize(&seen).chars() {
-        // By way of upper case, so that what has two lower-case forms (ς, ß, ı) has one.
+        // Converts through upper case, so that characters with two lower-case forms (ς, ß, ı) get one.
         for upper in character.to_uppercase() {
             for lower in upper.to_lowercase() {
-                // The dot of a Turkish capital İ, which its small i has by itself.
+                // Drops the dot of a Turkish capital İ, which its small i has anyway.
                 if !(lower == '\u{307}' && folded.ends_with('i')) {
                     folded.push(lower);
                 }
@@ -134,7 +135,7 @@ pub fn fold(text: &str) -> Cow<'_, str> {
     Cow::Owned(NFKC.normalize(&folded).into_owned())
 }
 
-/// How many bytes of `text`, from its start, fold to the same as `word`; `None` where it begins otherwise.
+/// Number of bytes at the start of `text` that normalise to the same as `word`; `None` if it begins differently.
 pub fn prefix_of(text: &str, word: &str) -> Option<usize> {
     if word.is_empty() || text.starts_with(word) {
         return Some(word.len());

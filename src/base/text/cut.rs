@@ -1,6 +1,6 @@
-//! The word cutter.
+//! Splits text into words.
 //!
-//! Knows no letter case and no normal form: it gives slices of the text as it stands.
+//! Knows no letter case and no normal form: it returns slices of the original text.
 
 use icu_properties::props::{GeneralCategory, LineBreak, Script};
 use icu_properties::{CodePointMapData, CodePointMapDataBorrowed};
@@ -10,21 +10,21 @@ const SCRIPTS: CodePointMapDataBorrowed<'static, Script> = CodePointMapData::<Sc
 const LINE_BREAKS: CodePointMapDataBorrowed<'static, LineBreak> = CodePointMapData::<LineBreak>::new();
 const CATEGORIES: CodePointMapDataBorrowed<'static, GeneralCategory> = CodePointMapData::<GeneralCategory>::new();
 
-/// Whether a character is of a script that writes no spaces between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese
-/// and their relatives, Tibetan. Hangul is none: Korean has spaces.
+/// Returns true for a character of a script that writes no spaces between words: Chinese, Japanese, Thai, Lao, Khmer,
+/// Burmese and their relatives, Tibetan. False for Hangul, because Korean uses spaces.
 pub fn is_unspaced(character: char) -> bool {
-    // Most text is below the first of these scripts.
+    // All of these scripts come after this character, so most text needs no further check.
     if character < '\u{e00}' {
         return false;
     }
     let script = SCRIPTS.get(character);
     [Script::Han, Script::Hiragana, Script::Katakana, Script::Bopomofo, Script::Yi, Script::Tibetan].contains(&script)
         || LINE_BREAKS.get(character) == LineBreak::ComplexContext
-        // The marks that lengthen a kana belong to both kana scripts, so to none.
+        // The marks that lengthen a kana belong to both kana scripts, so Unicode assigns them to neither.
         || matches!(character, '\u{30fc}' | '\u{ff70}')
 }
 
-/// A letter, a digit or a mark upon one: what words are made of.
+/// Returns true for the characters of words: letters, digits, and marks on them.
 pub(super) fn is_of_word(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_alphanumeric();
@@ -36,22 +36,22 @@ pub(super) fn is_of_word(character: char) -> bool {
         )
 }
 
-/// The bare words of a text: no white space and no punctuation around them. A word such as `don't`, `3.5` or `e.g` is
+/// The bare words of a text, without white space and punctuation around them. A word such as `don't`, `3.5` or `e.g` is
 /// one; `well-known` is two; a character of a script without spaces is one.
 pub fn words(text: &str) -> impl Iterator<Item = &str> {
     segments(text).map(|(_, segment)| segment).filter(|segment| has_word(segment))
 }
 
-/// How many words a text has, as [`words`] gives them.
+/// Number of words of a text, as [`words`] returns them.
 pub fn count(text: &str) -> usize {
     words(text).count()
 }
 
-/// The words of a text as they are written, each with the punctuation that hangs on it, without white space: cut at
-/// white space, and in scripts without spaces between characters. Nothing but white space is left out.
+/// The words of a text as written, each with its adjacent punctuation, without white space: split at white space, and
+/// in scripts without spaces between characters. Nothing except white space is left out.
 pub fn written(text: &str) -> impl Iterator<Item = &str> {
     text.split_whitespace().flat_map(|chunk| {
-        // Latin text is not looked at twice.
+        // Latin text is not scanned twice.
         let mut cuts = if chunk.chars().any(is_unspaced) { cuts(chunk) } else { Vec::new() };
         cuts.push(chunk.len());
         let mut from = 0;
@@ -59,10 +59,10 @@ pub fn written(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What stands between two stretches of text that are put together: a space, or nothing where one side is of a script
-/// without spaces, has white space already, or is empty.
+/// The separator between two texts that are joined: a space, or nothing if one side is of a script without spaces, has
+/// white space already, or is empty.
 pub fn gap(before: &str, after: &str) -> &'static str {
-    // Marks of East Asian typography carry their own room.
+    // East Asian punctuation includes its own space.
     let closed = |character: char| {
         character.is_whitespace()
             || is_unspaced(character)
@@ -74,7 +74,7 @@ pub fn gap(before: &str, after: &str) -> &'static str {
     }
 }
 
-/// Puts stretches of text together, with the [`gap`] of their scripts between them.
+/// Joins texts, with the [`gap`] of their scripts between them.
 pub fn join<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
     parts.into_iter().fold(String::new(), |mut whole, part| {
         whole.push_str(gap(&whole, part));
@@ -86,7 +86,7 @@ pub fn join<'a>(parts: impl IntoIterator<Item = &'a str>) -> String {
 /// Offsets within a chunk without white space at which a new written word begins.
 fn cuts(chunk: &str) -> Vec<usize> {
     let mut cuts = Vec::new();
-    // The last character of a word that the open piece has, and where punctuation that opens something begins.
+    // The last word character of the open piece, and the offset where opening punctuation begins.
     let (mut last, mut opened): (Option<char>, Option<usize>) = (None, None);
     for (at, segment) in segments(chunk) {
         let Some(first) = segment.chars().next() else { continue };
@@ -113,7 +113,8 @@ fn has_word(segment: &str) -> bool {
     segment.chars().any(char::is_alphanumeric)
 }
 
-/// Unicode's words, with what is between them; runs of a script without spaces (Katakana) cut into their characters.
+/// Unicode's words and the text between them; runs of a script without spaces (Katakana) are split into their
+/// characters.
 pub(super) fn segments(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.split_word_bound_indices().flat_map(|(at, segment)| {
         let whole = !segment.chars().any(is_unspaced);

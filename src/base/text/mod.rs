@@ -1,9 +1,9 @@
-//! Text as words: where written words begin and end in any script, and one comparison of words for the whole product.
+//! Text as words: where written words begin and end in any script, and one comparison of words for the whole program.
 //!
 //! Knows no language, no transcript and no prompt. Word boundaries are Unicode's (UAX 29). Scripts without spaces
-//! between words get no dictionary: each of their characters, with its marks, is cut as a word of its own. That is
-//! enough to share out times, to count and to compare; ICU's dictionaries would cut Japanese and Thai into real words,
-//! at the price of megabytes of data, and no result here would change.
+//! between words get no dictionary: each of their characters, with its marks, is a word of its own. That is enough to
+//! divide times, to count and to compare; ICU's dictionaries would cut Japanese and Thai into real words, at the cost
+//! of megabytes of data, and no result here would change.
 
 mod compare;
 mod cut;

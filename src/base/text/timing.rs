@@ -1,15 +1,15 @@
-//! Times of words that a vendor gave no times for.
+//! Estimates times of words for which a vendor gave none.
 //!
-//! Knows no vendor: the time of a text is shared out by the length of its words.
+//! Knows no vendor: the time of a text is divided by the length of its words.
 
 use crate::types::Word;
 
-/// The written words of `text`, their times in proportion to their length in characters, from `start_ms` to `end_ms`.
+/// The written words of `text`, with times from `start_ms` to `end_ms` in proportion to their length in characters.
 pub fn interpolate(text: &str, start_ms: u64, end_ms: u64) -> Vec<Word> {
     let words: Vec<&str> = super::written(text).collect();
     let total: u64 = words.iter().map(|word| word.chars().count() as u64).sum();
     let span = end_ms.saturating_sub(start_ms);
-    // In 128 bits: a vendor's times may be anything.
+    // Computed in 128 bits, because a vendor's times may have any value.
     let at = |done: u64| {
         let part = u128::from(span) * u128::from(done) / u128::from(total.max(1));
         start_ms.saturating_add(u64::try_from(part).unwrap_or(span))

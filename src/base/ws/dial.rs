@@ -1,4 +1,4 @@
-//! The client's end: the dial, with or without TLS, and why it failed.
+//! The client's side: connects, with or without TLS, and reports why that failed.
 
 use std::time::Duration;
 
@@ -10,35 +10,35 @@ use super::line::Line;
 use super::progress::Progress;
 use super::{ClientSocket, Socket, config};
 
-/// Why a dial failed.
+/// Why a connection attempt failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
     /// The URL is not `ws:` or `wss:` with a host.
     #[error("{0}")]
     Url(String),
-    /// No connection, or it was lost in the handshake.
+    /// The connection could not be made, or was lost in the handshake.
     #[error("cannot connect: {0}")]
     Connect(String),
-    /// The server answered the upgrade with an HTTP status of its own.
+    /// The server refused the upgrade with an HTTP status.
     #[error("the server answered the upgrade with HTTP {status}{}", if body.is_empty() { String::new() } else { format!(": {body}") })]
     Status {
-        /// The status.
+        /// The HTTP status.
         status: u16,
         /// The first 512 bytes of the body, as text.
         body: String,
     },
-    /// Not connected in time.
+    /// The connection was not made in time.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
 }
 
-/// Dials `url` with `headers` added to the handshake; the whole of it takes at most `timeout`.
+/// Connects to `url` with `headers` added to the handshake; all of it takes at most `timeout`.
 ///
 /// # Errors
 /// See [`DialError`].
 ///
 /// # Cancel safety
-/// Cancelled, the connection is dropped.
+/// If this future is dropped, the connection is dropped.
 pub async fn connect(
     url: &str,
     headers: &HeaderMap,
@@ -79,6 +79,6 @@ pub async fn connect(
             Err(error) => Err(DialError::Connect(error.to_string())),
         }
     };
-    // The handshake future holds the TLS state; on the heap it does not swell every caller's future.
+    // The handshake future contains the TLS state; on the heap it does not enlarge every caller's future.
     tokio::time::timeout(timeout, Box::pin(dial)).await.map_err(|_| DialError::Timeout(timeout))?
 }

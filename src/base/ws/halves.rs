@@ -1,5 +1,5 @@
-//! A socket split in two halves, so that reading goes on while a write waits. Both must be polled by one task: they share
-//! a waker.
+//! A socket split into two halves, so that reading continues while a write waits. One task must poll both, because they
+//! share a waker.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -54,7 +54,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReadHalf<S> {
         poll_fn(|context| lock(&self.0).poll_recv(context)).await
     }
 
-    /// The next message, if it is there already.
+    /// The next message, if one is available already.
     ///
     /// # Errors
     /// See [`WsError`].
@@ -64,14 +64,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReadHalf<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WriteHalf<S> {
-    /// Writes data messages as they are, in order, and flushes once. Pings, pongs and closes are each side's own affair
-    /// and are left out.
+    /// Writes data messages unchanged, in order, and flushes once. Pings, pongs and closes are left out, because each
+    /// side has its own.
     ///
     /// # Errors
     /// As [`Socket::send`].
     ///
     /// # Cancel safety
-    /// Not safe: cancelled, some of the messages may have been written.
+    /// Not safe: if this future is dropped, some of the messages may have been written.
     pub async fn relay(&mut self, messages: impl IntoIterator<Item = Incoming>) -> Result<(), WsError> {
         let messages = messages.into_iter().filter_map(|message| match message {
             Incoming::Text(text) => Some(Message::Text(text)),

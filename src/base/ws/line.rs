@@ -1,8 +1,8 @@
 //! Poll functions of one WebSocket. Its buffers are bounded and counted as in flight, and a peer that stops reading is
 //! detected.
 //!
-//! tungstenite answers each ping into a write buffer without a bound. Reading stops here while too many pongs wait, so a
-//! peer that pings and does not read cannot fill the memory.
+//! tungstenite writes the answer to each ping into an unbounded buffer. Reading stops here while too many pongs wait,
+//! so a peer that pings and does not read cannot fill the memory.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const SMALL_BYTES: u64 = 4 * 1024;
 /// Interval at which a blocked write is checked for progress.
 pub(super) const WRITE_LOOK: Duration = Duration::from_millis(500);
 
-/// A WebSocket with its accounting and its write clock.
+/// A WebSocket with the counts of its bytes and the timer of its writes.
 #[derive(Debug)]
 pub(super) struct Line<S> {
     pub(super) ws: WebSocketStream<S>,
@@ -40,12 +40,12 @@ pub(super) struct Line<S> {
     read_before: u64,
     /// Bytes of a partly received message.
     incoming: Option<Lease>,
-    /// Bytes that the peer does not read.
+    /// Bytes that the peer has not read.
     outgoing: Option<Lease>,
     stall: Option<Stall>,
 }
 
-/// Clock of a blocked write.
+/// Timer of a blocked write.
 #[derive(Debug)]
 struct Stall {
     seen: u64,
@@ -126,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         }
     }
 
-    /// Ready once no byte was written for [`WRITE_STALL`].
+    /// Returns ready once no byte was written for [`WRITE_STALL`].
     fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let written = self.traffic.written();
         let fresh = || Stall { seen: written, since: Instant::now(), look: Box::pin(sleep(WRITE_LOOK)) };
