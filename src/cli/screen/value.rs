@@ -156,7 +156,7 @@ fn inline(value: &Value) -> Option<String> {
             (text.chars().count() <= SHORT_LIST_CHARS).then_some(text)
         }
         Value::Object(fields) if fields.is_empty() => Some(String::new()),
-        Value::Object(_) => plain(value),
+        Value::Object(fields) => plain(value).or_else(|| figures(fields)),
         other => {
             let text = scalar(other).unwrap_or_default();
             (text.chars().count() <= SHORT_CHARS).then_some(text)
@@ -173,6 +173,21 @@ fn plain(value: &Value) -> Option<String> {
         .collect::<Option<_>>()?;
     let text = texts.join(" ");
     (text.chars().count() <= SHORT_CHARS).then_some(text)
+}
+
+/// An object of numbers alone, such as one figure for each speaker: `{"A": 1200, "B": 900}` is `A 1200, B 900`. Nulls are
+/// left out.
+fn figures(fields: &Map<String, Value>) -> Option<String> {
+    let mut texts = Vec::new();
+    for (name, value) in fields {
+        match value {
+            Value::Null => {}
+            Value::Number(_) => texts.push(format!("{} {}", harmless(name), scalar(value)?)),
+            _ => return None,
+        }
+    }
+    let text = texts.join(", ");
+    (text.chars().count() <= SHORT_LIST_CHARS).then_some(text)
 }
 
 fn scalar(value: &Value) -> Option<String> {
@@ -274,6 +289,10 @@ mod tests {
                 &json!({"headline": long, "points": [{"text": "It is down.", "speaker": "B"}, {"text": "So.", "speaker": null}]})
             ),
             [format!("headline: {long}"), "points:".into(), "  - It is down. (B)".into(), "  - So.".into()]
+        );
+        assert_eq!(
+            shown(&json!({"talk_ms": {"A": 1200, "B": 900}, "silence_ms": 40, "response_ms_p50": {"A": null}})),
+            ["talk ms A 1200, B 900 · silence ms 40"]
         );
         assert_eq!(shown(&json!([])), ["(nothing)"]);
         assert_eq!(shown(&json!("\u{1b}[2J")), ["\u{fffd}[2J"]);
