@@ -40,7 +40,7 @@ use serde_json::Value;
 pub use evidence::READING;
 pub use folder::{Fault, Folder, load_dir};
 pub use items::{Dropped, Form};
-pub use prompt::{Prompt, RenderError};
+pub use prompt::{Prompt, RenderError, RenderErrorKind};
 pub use question::{Question, Spoken};
 pub use registry::Registry;
 pub use request::Asked;

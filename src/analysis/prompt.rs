@@ -72,14 +72,22 @@ impl fmt::Debug for Prompt {
     }
 }
 
+/// Why a template could not be rendered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RenderErrorKind {
+    /// The template does not fit the call.
+    BadPrompt,
+    /// Rendering is over its limit.
+    TooComplex,
+}
+
 /// A template that could not be rendered for one call, although it could when it was read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("prompt {id} cannot be rendered: {message}")]
 pub struct RenderError {
     /// The prompt.
     pub id: Arc<str>,
-    /// Stable code: `bad_prompt`, or `too_complex` if rendering is over its limit.
-    pub code: &'static str,
+    pub kind: RenderErrorKind,
     /// What went wrong, and where. Contains nothing of the call.
     pub message: String,
 }
@@ -142,7 +150,9 @@ impl Prompt {
         settings: Shown<'_>,
     ) -> Result<String, RenderError> {
         if self.kind != Kind::Instructions {
-            return Err(self.wrong("bad_prompt", "it has messages of its own, so it is asked alone".to_owned()));
+            return Err(
+                self.wrong(RenderErrorKind::BadPrompt, "it has messages of its own, so it is asked alone".to_owned())
+            );
         }
         if let Some(text) = self.fixed.first().and_then(Option::as_ref) {
             return Ok(text.to_string());
@@ -181,20 +191,22 @@ impl Prompt {
             });
         }
         if seen != usize::from(self.has_transcript) {
-            return Err(self.wrong("bad_prompt", format!("the transcript stood {seen} times in it")));
+            return Err(self.wrong(RenderErrorKind::BadPrompt, format!("the transcript stood {seen} times in it")));
         }
         Ok(out)
     }
 
     fn render(&self, index: usize, variables: &Value) -> Result<String, RenderError> {
         let template = self.templates.get_template(&index.to_string());
-        template
-            .and_then(|template| template.render(variables.clone()))
-            .map_err(|error| self.wrong(if is_out_of_fuel(&error) { TOO_COMPLEX } else { "bad_prompt" }, brief(&error)))
+        template.and_then(|template| template.render(variables.clone())).map_err(|error| {
+            let is_over = is_out_of_fuel(&error);
+            let kind = if is_over { RenderErrorKind::TooComplex } else { RenderErrorKind::BadPrompt };
+            self.wrong(kind, brief(&error))
+        })
     }
 
-    fn wrong(&self, code: &'static str, message: String) -> RenderError {
-        RenderError { id: Arc::clone(&self.id), code, message }
+    fn wrong(&self, kind: RenderErrorKind, message: String) -> RenderError {
+        RenderError { id: Arc::clone(&self.id), kind, message }
     }
 
     /// Returns true if it uses the variable `name` anywhere.

@@ -53,20 +53,6 @@ pub enum Reason {
     Alert(u16),
 }
 
-impl Reason {
-    /// The value of an insight's `trigger`; for an alert, without the name of its rule.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Turns => "turns",
-            Self::Interval => "interval",
-            Self::Debounce => "debounce",
-            Self::MaxWait => "max_wait",
-            Self::Silence => "silence",
-            Self::Alert(_) => "alert",
-        }
-    }
-}
-
 /// The state of one analysis of one call.
 #[derive(Debug, Clone)]
 pub struct Trigger {

@@ -7,7 +7,7 @@ use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
 use http::{HeaderMap, Request};
 use tokio_util::sync::CancellationToken;
 
-use super::routes::{Access, Route};
+use super::route::{Access, Route};
 use crate::ingest::proxy::{Grant, Tokens};
 use crate::keys::{Identity, Keys, Scope};
 use crate::protocol::{CloseCode, ErrorCode};
@@ -132,7 +132,8 @@ fn brought(headers: &HeaderMap) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::routes::{ROUTES, Verb};
+    use super::super::route::Verb;
+    use super::super::routes::ROUTES;
     use super::*;
     use crate::keys;
 

@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 
 use super::error::{ApiError, accepted, no_content};
 use super::query::Query;
-use super::{Api, Hold};
+use super::state::{Api, Hold};
 use crate::hub::{Interest, Item, Wants};
 use crate::journal::{CallState, Entry, JournalError};
-use crate::protocol::event::Kind;
+use crate::protocol::{Event, Sequenced};
 use crate::session::SessionError;
 use crate::session::command::RunRefusal;
 use crate::types::view::View;
-use crate::types::{CallId, Seq};
+use crate::types::{CallId, Seq, Trigger};
 
 const CALLS_LIMIT: usize = 200;
 const TURNS_LIMIT: usize = 5_000;
@@ -244,16 +244,14 @@ async fn outcome(api: &Api, call: &CallId, name: &str, after_seq: Seq) -> Answer
             if frame.analysis().is_none_or(|analysis| &**analysis != name) {
                 continue;
             }
-            let event: Value = serde_json::from_str(frame.text().as_str()).unwrap_or_default();
-            match frame.kind() {
+            match Sequenced::read(frame.text().as_str()).map(|read| read.event) {
                 // An insight of an earlier run is not the answer to this request.
-                Kind::InsightUpdated if event["insight"]["trigger"] == "manual" => {
-                    return Ok(Json(event["insight"].clone()).into_response());
+                Ok(Event::InsightUpdated { insight }) if insight.trigger == Trigger::Manual => {
+                    return Ok(Json(insight).into_response());
                 }
-                Kind::InsightFailed => {
-                    let code = event["code"].as_str().unwrap_or("failed");
-                    let message = event["message"].as_str().unwrap_or("no message");
-                    return Err(ApiError::upstream("insight_failed", format!("{code}: {message}")));
+                Ok(Event::InsightFailed { failure }) => {
+                    let message = format!("{}: {}", failure.code, failure.message);
+                    return Err(ApiError::upstream("insight_failed", message));
                 }
                 _ => {}
             }

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use http::header::CONTENT_TYPE;
 
 use super::error::ApiError;
+use super::pages;
 use crate::docs::{self, SIDETONE_TOML, SIDETONE_TOML_NAME, TOPICS};
 
 /// Content security policy of the pages, which load and run nothing.
@@ -27,7 +28,7 @@ pub(super) async fn folder() -> Redirect {
 
 /// `GET /docs/`
 pub(super) async fn index() -> Response {
-    super::page(&INDEX, POLICY)
+    pages::page(&INDEX, POLICY)
 }
 
 /// `GET /docs/{topic}`
@@ -36,7 +37,7 @@ pub(super) async fn topic(Path(name): Path<String>) -> Result<Response, ApiError
         return Ok(([(CONTENT_TYPE, "text/plain; charset=utf-8")], SIDETONE_TOML).into_response());
     }
     match PAGES.get(name.as_str()) {
-        Some(page) => Ok(super::page(page, POLICY)),
+        Some(page) => Ok(pages::page(page, POLICY)),
         None => {
             let names: Vec<&str> = TOPICS.iter().map(|topic| topic.name).collect();
             let message = format!("no topic {name:?}; there are: {}, {SIDETONE_TOML_NAME}", names.join(", "));

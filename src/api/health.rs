@@ -8,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use serde_json::json;
 
-use super::Api;
 use super::error::ApiError;
+use super::state::Api;
 
 /// Says that the process responds.
 pub(super) async fn live() -> &'static str {

@@ -9,8 +9,8 @@ use http::HeaderMap;
 use http::header::USER_AGENT;
 use serde_json::{Value, json};
 
-use super::Api;
 use super::error::OpenAiError;
+use super::state::Api;
 use crate::gateway::{EndpointEntry, Gateway, ModelEntry};
 
 fn entry(model: &ModelEntry) -> Value {

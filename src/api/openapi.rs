@@ -3,22 +3,12 @@
 //! Knows no handler: only what is in the table is in the document. The document links to the schemas of the sockets'
 //! frames.
 
-use std::sync::LazyLock;
-
-use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value, json};
 
-use super::routes::{Access, Form, ROUTES, Route, Verb};
-
-/// `GET /openapi.json`
-pub(super) async fn document() -> Response {
-    static TEXT: LazyLock<String> = LazyLock::new(|| made(ROUTES).to_string());
-    ([(CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
-}
+use super::route::{Access, Form, Route, Verb};
 
 /// Makes the document of these routes.
-fn made(routes: &[Route]) -> Value {
+pub(super) fn document(routes: &[Route]) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for route in routes {
         let operations = paths.entry(template(route.path)).or_insert_with(|| json!({}));
@@ -152,11 +142,12 @@ fn openai_error() -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::routes::ROUTES;
     use super::*;
 
     #[test]
     fn document_has_every_route_with_its_scopes_and_parameters() {
-        let document = made(ROUTES);
+        let document = document(ROUTES);
         let operations: usize = document["paths"]
             .as_object()
             .expect("paths")

@@ -2,138 +2,22 @@
 //! the format of its errors, and its handler. The router, the key check, `/openapi.json` and the table of
 //! `docs/security.md` are made from this table; a route without an access rule does not compile.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::routing::{MethodFilter, on};
+use http::header::CONTENT_TYPE;
 
 use super::auth::{self, Refusal};
 use super::error::{ApiError, OpenAiError};
-use super::{Api, calls, chat, docs, health, models, openapi, schemas, stt, transcripts, usage};
+use super::route::{Access, BodyLimit, Form, Route, Verb, route};
+use super::state::Api;
+use super::{calls, chat, docs, health, models, openapi, pages, schemas, sockets, stt, transcripts, usage};
 use crate::keys::Scope;
-
-/// The key that a request needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    /// No key is needed.
-    Open,
-    /// Any valid key.
-    AnyKey,
-    /// A key with all of these scopes.
-    Scopes(&'static [Scope]),
-}
-
-/// The format of refusals and errors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// A problem document (RFC 9457).
-    Problem,
-    /// OpenAI's `{"error":{…}}`.
-    OpenAi,
-    /// A close code after the upgrade: a browser cannot read the status of a refused upgrade.
-    Socket,
-}
-
-/// The method of a route; `GET` answers `HEAD` too.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verb {
-    Get,
-    Post,
-    Delete,
-}
-
-impl Verb {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Get => "GET",
-            Self::Post => "POST",
-            Self::Delete => "DELETE",
-        }
-    }
-}
-
-/// One path with one method.
-pub(super) struct Route {
-    pub(super) verb: Verb,
-    pub(super) path: &'static str,
-    pub(super) access: Access,
-    /// A parameter of the query and the scope that a request with it needs in addition.
-    pub(super) also: Option<(&'static str, Scope)>,
-    /// Set if one of the daemon's short-lived tokens is accepted in place of the key.
-    pub(super) takes_token: bool,
-    /// A short description for the documentation.
-    pub(super) about: &'static str,
-    /// Names of the query parameters.
-    pub(super) query: &'static [&'static str],
-    /// Largest body that the route reads, bytes; 0 if it reads none.
-    pub(super) body_bytes: usize,
-    /// The JSON schema of the body, if there is one.
-    pub(super) body_schema: Option<fn() -> serde_json::Value>,
-    pub(super) form: Form,
-    handler: fn(MethodFilter) -> MethodRouter<Arc<Api>>,
-}
-
-const fn route(
-    verb: Verb,
-    path: &'static str,
-    access: Access,
-    form: Form,
-    about: &'static str,
-    handler: fn(MethodFilter) -> MethodRouter<Arc<Api>>,
-) -> Route {
-    Route {
-        verb,
-        path,
-        access,
-        also: None,
-        takes_token: false,
-        about,
-        query: &[],
-        body_bytes: 0,
-        body_schema: None,
-        form,
-        handler,
-    }
-}
-
-/// The largest body that a request's route reads, bytes. The router attaches it to each request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct BodyLimit(pub(super) usize);
-
-impl Route {
-    const fn with_parameter(self, parameter: &'static str, scope: Scope) -> Self {
-        Self { also: Some((parameter, scope)), ..self }
-    }
-
-    const fn with_token(self) -> Self {
-        Self { takes_token: true, ..self }
-    }
-
-    const fn with_query(self, query: &'static [&'static str]) -> Self {
-        Self { query, ..self }
-    }
-
-    const fn with_body(self, body_bytes: usize) -> Self {
-        Self { body_bytes, ..self }
-    }
-
-    const fn with_schema(self, schema: fn() -> serde_json::Value) -> Self {
-        Self { body_schema: Some(schema), ..self }
-    }
-
-    /// The refusal in this route's format; `None` for a socket, whose handler refuses after the upgrade.
-    fn refuse(&self, refusal: &Refusal) -> Option<Response> {
-        match self.form {
-            Form::Problem => Some(ApiError::refused(refusal).into_response()),
-            Form::OpenAi => Some(OpenAiError::refused(refusal).into_response()),
-            Form::Socket => None,
-        }
-    }
-}
 
 use Access::{AnyKey, Open, Scopes};
 use Form::{OpenAi, Problem, Socket};
@@ -165,7 +49,7 @@ pub(super) static ROUTES: &[Route] = &[
     .with_body(64 * MIB)
     .with_schema(transcripts::schema),
     route(Get, "/v1/ingest", Scopes(&[Ingest]), Socket, "The socket of a producer", |method| {
-        on(method, super::ingest_socket)
+        on(method, sockets::producer)
     })
     .with_query(&["call_id", "stream_id", "dialect", "analyses", "results", "offset_ms", "variants", "meta"]),
     route(Get, "/v1/dialects", AnyKey, Problem, "Dialects of producers", |method| on(method, stt::dialects)),
@@ -180,7 +64,7 @@ pub(super) static ROUTES: &[Route] = &[
     })
     .with_query(&["expires_in_seconds", "max_session_duration_seconds"]),
     route(Get, "/v1/subscribe", Scopes(&[Subscribe]), Socket, "The socket of a subscriber", |method| {
-        on(method, super::subscribe_socket)
+        on(method, sockets::subscriber)
     }),
     route(Get, "/v1/calls", Scopes(&[Subscribe]), Problem, "Calls, in pages", |method| on(method, calls::list))
         .with_query(&["state", "limit", "after"]),
@@ -219,11 +103,9 @@ pub(super) static ROUTES: &[Route] = &[
     }),
     route(Get, "/schemas/", Open, Problem, "JSON Schemas of the frames on sockets", |method| on(method, schemas::list)),
     route(Get, "/schemas/{name}", Open, Problem, "One JSON Schema", |method| on(method, schemas::show)),
-    route(Get, "/openapi.json", Open, Problem, "This surface as an OpenAPI document", |method| {
-        on(method, openapi::document)
-    }),
+    route(Get, "/openapi.json", Open, Problem, "This surface as an OpenAPI document", |method| on(method, document)),
     // The page contains no data: it requests everything that it shows with a key.
-    route(Get, "/", Open, Problem, "The dashboard", |method| on(method, super::dashboard)),
+    route(Get, "/", Open, Problem, "The dashboard", |method| on(method, pages::dashboard)),
     route(Get, "/docs", Open, Problem, "The documentation", |method| on(method, docs::folder)),
     route(Get, "/docs/", Open, Problem, "The documentation: its topics", |method| on(method, docs::index)),
     route(Get, "/docs/{topic}", Open, Problem, "One topic of the documentation", |method| on(method, docs::topic)),
@@ -275,13 +157,28 @@ pub(super) fn router(api: &Arc<Api>) -> Router {
         .with_state(Arc::clone(api))
 }
 
+/// `GET /openapi.json`
+async fn document() -> Response {
+    static TEXT: LazyLock<String> = LazyLock::new(|| openapi::document(ROUTES).to_string());
+    ([(CONTENT_TYPE, "application/json")], TEXT.as_str()).into_response()
+}
+
+/// The refusal in the route's format; `None` for a socket, whose handler refuses after the upgrade.
+fn refused(route: &Route, refusal: &Refusal) -> Option<Response> {
+    match route.form {
+        Problem => Some(ApiError::refused(refusal).into_response()),
+        OpenAi => Some(OpenAiError::refused(refusal).into_response()),
+        Socket => None,
+    }
+}
+
 async fn admit(api: Arc<Api>, route: &'static Route, mut request: Request, next: Next) -> Response {
     match auth::check(&request, route, &api.keys, &api.proxy.tokens) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             request.extensions_mut().insert(BodyLimit(route.body_bytes));
         }
-        Err(refusal) => match route.refuse(&refusal) {
+        Err(refusal) => match refused(route, &refusal) {
             Some(response) => return response,
             None => {
                 request.extensions_mut().insert(refusal);

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use super::auth::{self, Caller, Refusal};
 use super::error::{self, ApiError};
-use super::{Api, Hold};
+use super::sockets::held;
+use super::state::{Api, Hold};
 use crate::base::ws::Upgrade;
 use crate::ingest::proxy::{self, Bounds, TokenAnswer};
 use crate::keys::Scope;
@@ -45,7 +46,7 @@ pub(super) async fn socket(State(api): State<Arc<Api>>, mut request: Request<Bod
     let tasks = api.drain.tasks.clone();
     tasks.spawn(async move {
         if let Ok(socket) = upgrade.socket().await {
-            let mut socket = super::held(socket, hold.as_ref());
+            let mut socket = held(socket, hold.as_ref());
             if let Some(refusal) = refusal {
                 // The refusal has the vendor's own format, because the vendor's SDKs understand no other.
                 let message = format!("Unauthorized Connection: {}", refusal.message);

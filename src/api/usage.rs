@@ -8,9 +8,9 @@ use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use super::Api;
 use super::error::ApiError;
 use super::query::Query;
+use super::state::Api;
 use crate::base::time::{parse_rfc3339, rfc3339_ms};
 use crate::ledger::{Change, GONE, LedgerError, UsageQuery, UsageRow};
 

@@ -1,4 +1,5 @@
-//! Builds a daemon from a [`Config`], starts it and stops it again. The only module that knows every other one.
+//! Builds a daemon from a [`Config`], starts it and stops it again. The only module that knows every other one; it
+//! does not know what they do: no call, request or key is decided about here.
 //!
 //! Threads: one `current_thread` runtime per core. A connection, the session that it opened and the requests of that
 //! session's jobs stay on one thread, so that the hot path never wakes another core.

@@ -20,7 +20,7 @@ use crate::analysis::trigger::Reason;
 use crate::base::budget::Exceeded;
 use crate::protocol::Event;
 use crate::rules::{Condition, Marks, Reading, Roles, Rule, SPEAKERS, Since, overlap, quote_of};
-use crate::types::{Alert, ClearedAlert, Insight, Turn, TurnNo};
+use crate::types::{Alert, ClearedAlert, Insight, Trigger, Turn, TurnNo};
 
 /// Number of turns before and after a turn that are checked for an overlap.
 const NEAR_TURNS: u64 = 32;
@@ -285,13 +285,22 @@ impl Call {
     }
 
     /// Why a task runs, as an insight's `trigger` says it.
-    pub(super) fn trigger_name(&self, cause: Cause) -> String {
+    pub(super) fn trigger_of(&self, cause: Cause) -> Trigger {
         match cause {
+            Cause::Trigger(Reason::Turns) => Trigger::Turns,
+            Cause::Trigger(Reason::Interval) => Trigger::Interval,
+            Cause::Trigger(Reason::Debounce) => Trigger::Debounce,
+            Cause::Trigger(Reason::MaxWait) => Trigger::MaxWait,
+            Cause::Trigger(Reason::Silence) => Trigger::Silence,
             Cause::Trigger(Reason::Alert(index)) => {
                 let rule = self.settings.rules.at(usize::from(index));
-                rule.map_or_else(|| cause.as_str().to_owned(), |rule| format!("alert:{}", rule.name))
+                Trigger::Alert(rule.map(|rule| rule.name.to_string()))
             }
-            _ => cause.as_str().to_owned(),
+            Cause::Retry => Trigger::Retry,
+            Cause::Manual => Trigger::Manual,
+            Cause::End => Trigger::End,
+            Cause::Turn => Trigger::Turn,
+            Cause::Bundle => Trigger::Bundle,
         }
     }
 }

@@ -108,7 +108,7 @@ impl Call {
                 Some(_) => 0,
                 None => (self.log.turns.len() as u64).saturating_sub(begun.turns),
             },
-            trigger: self.trigger_name(*cause),
+            trigger: self.trigger_of(*cause),
             value: reading.value,
             changes: reading.changes,
             dropped_operations: reading.dropped.total(),

@@ -40,20 +40,6 @@ pub(super) enum Cause {
     Bundle,
 }
 
-impl Cause {
-    /// The value of an insight's `trigger`.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Trigger(reason) => reason.as_str(),
-            Self::Retry => "retry",
-            Self::Manual => "manual",
-            Self::End => "end",
-            Self::Turn => "turn",
-            Self::Bundle => "bundle",
-        }
-    }
-}
-
 /// The phase of a rolling analysis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {

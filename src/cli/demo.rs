@@ -21,6 +21,7 @@ use owo_colors::OwoColorize as _;
 
 use crate::app;
 use crate::config::Config;
+use crate::protocol::event::Kind;
 use crate::protocol::subscribe::Include;
 use crate::recording;
 use crate::stt;
@@ -203,7 +204,7 @@ async fn call(args: &DemoArgs, asked: &Asked<'_>, target: &Target) -> Result<Opt
         if let Heard::Frame(_, frame) = heard {
             fallback.frame(frame);
             screen.borrow_mut().frame(frame)?;
-            if frame["type"] == "call.completed" {
+            if frame["type"] == Kind::CallCompleted.as_str() {
                 return Ok(ControlFlow::Break(()));
             }
         }

@@ -1,5 +1,5 @@
 //! The command line. One file or folder per command. Commands that talk to a running daemon are clients of its public
-//! contract.
+//! contract: they know no session, no journal and no gateway.
 //!
 //! Exit codes: 0 success, 1 failure, 2 invalid command line.
 

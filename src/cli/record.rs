@@ -21,6 +21,7 @@ use crate::protocol::ingest::{self, ClientFrame};
 use crate::protocol::subscribe::{Include, ServerFrame};
 use crate::protocol::{self, Event, TurnPartial, tag};
 use crate::recording::{self, Header};
+use crate::types::directory::CallState;
 use crate::types::{CallId, EndScope, Turn};
 
 /// Options of `sidetone record`.
@@ -120,7 +121,7 @@ impl<W: std::io::Write> Tape<W> {
                     self.began = Instant::now();
                     self.turn(shown.turn.into_owned())?;
                 }
-                if snapshot.state.status == "completed" {
+                if snapshot.state.status == CallState::Completed.as_str() {
                     return self.end();
                 }
             }

@@ -8,6 +8,8 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use url::Url;
 
+use crate::protocol::ErrorCode;
+
 /// Default address of the daemon, for itself and for its clients.
 pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:7700";
 
@@ -66,9 +68,11 @@ impl Target {
 
 /// The next step after the daemon refused with `code`, as the end of a sentence; empty for most codes.
 pub(crate) fn next_step(code: &str) -> &'static str {
-    match code {
-        "unauthenticated" => "; set SIDETONE_KEY to a key of this daemon (`sidetone key create` makes one)",
-        "forbidden" => "; set SIDETONE_KEY to a key with that scope",
+    match ErrorCode::from_text(code) {
+        Some(ErrorCode::Unauthenticated) => {
+            "; set SIDETONE_KEY to a key of this daemon (`sidetone key create` makes one)"
+        }
+        Some(ErrorCode::Forbidden) => "; set SIDETONE_KEY to a key with that scope",
         _ => "",
     }
 }

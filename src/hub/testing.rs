@@ -12,7 +12,7 @@ use crate::journal::{CallState, Entry, NewRecord, Store as _};
 use crate::protocol::event::encode;
 use crate::protocol::{Event, Stamp};
 use crate::types::{
-    CallId, Coverage, Insight, JsonMap, LatencyMs, Provenance, Seq, Status, StreamId, TokenUsage, Turn, TurnNo,
+    CallId, Coverage, Insight, JsonMap, LatencyMs, Provenance, Seq, Status, StreamId, TokenUsage, Trigger, Turn, TurnNo,
 };
 
 pub(crate) fn call(name: &str) -> CallId {
@@ -51,7 +51,7 @@ pub(crate) fn insight(analysis: &str, rev: u64, turn: Option<TurnNo>) -> Event {
             turn,
             covers: Coverage { from: Some(0), to: Some(rev), turns: rev + 1, verbatim_from: Some(0), revision: rev },
             behind_turns: 0,
-            trigger: "turns".into(),
+            trigger: Trigger::Turns,
             value: serde_json::json!({"text": "fine"}),
             changes: None,
             dropped_operations: 0,

@@ -6,8 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 use crate::base::ws::{ServerSocket, Utf8Bytes, WsError};
-use crate::keys::REVOKED;
-use crate::protocol::{self, Close, CloseCode, ErrorCode, ErrorFrame, Reconnect};
+use crate::protocol::{self, Close, CloseCode, ErrorCode, ErrorFrame, REVOKED, Reconnect};
 
 /// Close reason for a connection that was evicted.
 const EVICTED: &str = "limits.inflight_bytes is used up, and this connection has the most; reconnect and resend";

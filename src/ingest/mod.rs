@@ -1,8 +1,8 @@
 //! Ingest: receives turns from STT vendors and other producers.
 //!
-//! Knows sockets and dialects; knows no context, no analysis and no journal. A connection's task reads frames, decodes
-//! them into events and sends these to the call's session; acks and insights return on the same socket. Ingest never
-//! waits for an LLM; while a session's queue is full, its sockets are not read.
+//! Knows no context and no journal, and of analyses only their names and the questions that producers bring. A
+//! connection's task reads frames, decodes them into events and sends these to the call's session; acks and insights
+//! return on the same socket. Ingest never waits for an LLM; while a session's queue is full, its sockets are not read.
 
 mod attachment;
 mod ending;

@@ -81,7 +81,7 @@ impl Pump {
             (self.carry, self.carry_version) = (Arc::new(self.decoder.carry()), version);
         }
         // Only authors of the `sidetone` dialect's frames can correct them, so only they get its errors.
-        if self.decoder.picked().unwrap_or(self.dialect).name() == "sidetone" {
+        if self.decoder.picked().unwrap_or(self.dialect).is_own() {
             complaint = complaint.or_else(|| self.unknown_type(&events));
             if let Some(complaint) = &mut complaint {
                 complaint.id = id_of(text).map(Box::new);

@@ -24,8 +24,6 @@ use file::{Stamp, Table};
 pub const LOOK: Duration = Duration::from_secs(1);
 /// Maximum age of what was read: thousands of requests share one check of the file, which is a system call.
 pub const FRESH: Duration = Duration::from_millis(1);
-/// Message to a client whose key was revoked.
-pub const REVOKED: &str = "the key that opened this socket is revoked; come back with another one";
 /// Name of the key in the configuration.
 const CONFIGURED: &str = "server.key";
 

@@ -5,7 +5,9 @@
 
 mod cost;
 mod graph;
+mod part;
 mod patterns;
+mod reader;
 
 use std::error::Error;
 use std::sync::Arc;

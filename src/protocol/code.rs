@@ -25,6 +25,14 @@ macro_rules! error_codes {
                     $(Self::$name => $text,)*
                 }
             }
+
+            /// The code with this text; `None` for one of a later version.
+            pub fn from_text(text: &str) -> Option<Self> {
+                match text {
+                    $($text => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
         }
     };
 }
@@ -99,8 +107,7 @@ impl Serialize for ErrorCode {
 impl<'de> Deserialize<'de> for ErrorCode {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let known = Self::ALL.iter().copied().find(|code| code.as_str() == text);
-        known.ok_or_else(|| serde::de::Error::custom("not an error code of this version"))
+        Self::from_text(&text).ok_or_else(|| serde::de::Error::custom("not an error code of this version"))
     }
 }
 

@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod failure;
 pub mod ingest;
+mod kind;
 pub mod live;
 pub mod pairs;
 pub mod push;
@@ -20,7 +21,7 @@ pub mod tag;
 
 pub use close::{Close, CloseCode, ReconnectWhen};
 pub use code::ErrorCode;
-pub use error::{ErrorFrame, MAX_MESSAGE_BYTES};
+pub use error::{ErrorFrame, MAX_MESSAGE_BYTES, REVOKED};
 pub use event::{Event, Sequenced, Stamp};
 pub use failure::FailureCode;
 pub use live::{InsightDelta, TurnPartial};

@@ -9,8 +9,8 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::{failure, live};
-use crate::analysis::{Analysis, Answering, Asked, Form, Prompt, READING, Reading, request};
-use crate::base::budget::{self, TOO_COMPLEX};
+use crate::analysis::{Analysis, Answering, Asked, Form, Prompt, READING, Reading, RenderErrorKind, request};
+use crate::base::budget;
 use crate::base::measure;
 use crate::call::answer::{Failed, Replied};
 use crate::call::bill::Bill;
@@ -64,7 +64,10 @@ async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -
     let Member { key, analysis, rev, current } = member;
     let asked = Asked { analysis, prompt, current: current.as_ref().map(|insight| &insight.value), last: *last };
     let mut chat = request::request(&[asked], snapshot, facts).map_err(|error| {
-        let code = if error.code == TOO_COMPLEX { FailureCode::TooComplex } else { FailureCode::BadPrompt };
+        let code = match error.kind {
+            RenderErrorKind::TooComplex => FailureCode::TooComplex,
+            RenderErrorKind::BadPrompt => FailureCode::BadPrompt,
+        };
         Failed { code, message: error.to_string(), temporary: false }
     })?;
     if let Some(caching) = &mut chat.caching {

@@ -101,6 +101,10 @@ pub trait Dialect: Send + Sync {
     fn picks(&self) -> bool {
         false
     }
+    /// Returns true for frames that are written for Sidetone: their authors read its errors.
+    fn is_own(&self) -> bool {
+        false
+    }
     /// Returns true if finals identify their turn. If not, a producer that reconnects resends by frame count.
     fn names_turns(&self) -> bool;
     /// Returns true if a final with several speakers is cut. False only for `sidetone`, whose producer numbers the

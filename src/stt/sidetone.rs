@@ -34,6 +34,10 @@ impl Dialect for Sidetone {
         self.decoder()
     }
 
+    fn is_own(&self) -> bool {
+        true
+    }
+
     fn names_turns(&self) -> bool {
         true
     }

@@ -5,6 +5,7 @@
 use super::cut;
 use super::overlay::Overlay;
 use super::saved::VendorTurn;
+use super::timing::interpolate;
 use crate::base::text;
 use crate::types::{Final, Turn, Word};
 
@@ -64,7 +65,7 @@ pub(super) fn lay(
         return vec![Content { text: last.text.clone(), words, speaker, start_ms, end_ms }];
     }
     let without_words = words.is_empty();
-    let words = if without_words { text::interpolate(&last.text, start_ms, end_ms) } else { words };
+    let words = if without_words { interpolate(&last.text, start_ms, end_ms) } else { words };
     let count = cuts.len() + 1;
     let parts: Vec<usize> = words.iter().map(|word| cut::part_of(cuts, word.middle_ms())).collect();
     let texts = cut::texts(&last.text, &words, &parts, count);
@@ -136,7 +137,7 @@ pub(super) fn texts_alone(text: &str, cuts: &[u64], parts: &[Content]) -> Vec<St
     }
     let start_ms = parts.iter().map(|part| part.start_ms).min().unwrap_or_default();
     let end_ms = parts.iter().map(|part| part.end_ms).max().unwrap_or_default();
-    let words = text::interpolate(text, start_ms, end_ms);
+    let words = interpolate(text, start_ms, end_ms);
     let of: Vec<usize> = words.iter().map(|word| cut::part_of(cuts, word.middle_ms())).collect();
     cut::texts(text, &words, &of, parts.len())
 }

@@ -20,6 +20,7 @@ mod stream;
 mod table;
 #[cfg(test)]
 mod tests;
+mod timing;
 
 pub use change::{Change, ChangeKind, MAX_EARLY_REVISIONS, TurnError};
 pub use saved::TurnPrivate;

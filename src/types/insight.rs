@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{JsonMap, TurnNo};
+use super::{JsonMap, Trigger, TurnNo};
 
 /// Tells if a later insight of the same analysis may follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,7 +159,8 @@ pub struct Insight {
     /// Number of turns that arrived between the snapshot and publication.
     pub behind_turns: u64,
     /// Why it ran: `turns`, `interval`, `debounce`, `max_wait`, `end`, `manual`, `turn`, `retry`, `silence`, `alert:RULE`.
-    pub trigger: String,
+    #[cfg_attr(test, schemars(with = "String"))]
+    pub trigger: Trigger,
     /// The answer, valid under the analysis's schema.
     pub value: Value,
     /// How the value came out of that of the revision before. Only for values with lists of items, and absent if there is

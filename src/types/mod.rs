@@ -11,6 +11,7 @@ pub mod id;
 pub mod insight;
 pub mod stt;
 pub mod transcript;
+pub mod trigger;
 pub mod turn;
 pub mod view;
 pub mod words;
@@ -22,6 +23,7 @@ pub use id::{CallId, IdError, StreamId};
 pub use insight::{Coverage, Evidence, Insight, InsightFailure, LatencyMs, Provenance, Status, TokenUsage};
 pub use stt::{Carry, EndScope, Final, Revision, SttEvent, TurnKey};
 pub use transcript::Transcript;
+pub use trigger::Trigger;
 pub use turn::{Turn, Word};
 
 /// Longest frame that the daemon sends, bytes: 1 MiB minus a reserve for the members that are added per reader

@@ -138,7 +138,7 @@ fn instructions_are_one_section_without_the_transcript() {
     );
     let alone =
         rolling("{{ transcript }}").expect("prompt").instructions(&snapshot, &facts(json!({}), None), Shown::default());
-    assert_eq!(alone.map_err(|error| error.code), Err("bad_prompt"));
+    assert_eq!(alone.map_err(|error| error.kind), Err(RenderErrorKind::BadPrompt));
     let fault = |source: &str, scope| read(source, scope).expect_err("a fault");
     assert!(
         fault("=== instructions ===\nSay {{ transcript }}", Scope::Rolling)
@@ -223,10 +223,10 @@ fn template_over_its_fuel_is_refused_by_name_when_read_and_when_rendered() {
     let context = Context::new();
     let rendered = |many: usize| {
         let facts = facts(json!({"many": (0..many).collect::<Vec<_>>()}), None);
-        prompt.messages(&context.snapshot(&mut Window::default()), &facts, Shown::default()).map_err(|error| error.code)
+        prompt.messages(&context.snapshot(&mut Window::default()), &facts, Shown::default()).map_err(|error| error.kind)
     };
     assert!(rendered(10).is_ok());
-    assert_eq!(rendered(1_000).map(|_| ()), Err("too_complex"));
+    assert_eq!(rendered(1_000).map(|_| ()), Err(RenderErrorKind::TooComplex));
 }
 
 #[test]

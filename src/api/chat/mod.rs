@@ -1,8 +1,8 @@
 //! `POST /v1/chat/completions` (also without `/v1`): OpenAI's API for every configured model.
 //!
 //! Reads the request and its extensions, asks the gateway, and writes the answer so that the clients of OpenAI, LiteLLM
-//! and AssemblyAI accept it. The gateway alone decides which models are asked, in which order, and what happens after a
-//! failure.
+//! and AssemblyAI accept it. Knows no model and no vendor: the gateway alone decides which models are asked, in which
+//! order, and what happens after a failure.
 
 mod answer;
 mod extensions;
@@ -21,9 +21,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use self::extensions::Extensions;
 use super::auth::{Caller, Refusal};
+use super::body;
 use super::error::{ApiError, OpenAiError};
-use super::routes::BodyLimit;
-use super::{Api, Hold, body};
+use super::route::BodyLimit;
+use super::state::{Api, Hold};
 use crate::base::inflight::Holder;
 use crate::gateway::transcript::{Conversation, Source, Spec};
 use crate::gateway::{self, Answer, Gateway, Provenance, Resolved, Stream};

@@ -62,6 +62,12 @@ pub(super) fn error(error: &ErrorFrame) -> Utf8Bytes {
     protocol::text(error).into()
 }
 
+/// `error` about a journal that cannot be read now. It is tried again.
+pub(super) fn journal_unavailable() -> Utf8Bytes {
+    let message = "the journal cannot be used now; nothing is lost, and all goes on by itself";
+    error(&ErrorFrame::new(ErrorCode::JournalUnavailable, message).temporary())
+}
+
 /// `lagged`
 pub(super) fn lagged(subscription: &str, cursor: Option<Cursor>, dropped: Dropped) -> Utf8Bytes {
     let Dropped { partials, deltas } = dropped;

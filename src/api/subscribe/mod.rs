@@ -15,11 +15,13 @@
 //! | `socket` | the loop: reads, pings, writes, closes |
 
 mod backlog;
+mod ending;
 mod frames;
 mod list;
 mod lookup;
 mod pager;
 mod request;
+mod shown;
 mod socket;
 mod star;
 mod subscription;

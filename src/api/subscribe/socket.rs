@@ -14,18 +14,16 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 
+use super::ending::{End, lost};
 use super::pager::Owed;
 use super::request::{self, Refusal, Request};
+use super::shown::{Shown, show};
 use super::subscription::Subscription;
-use super::{CodeLabel, Deps, ViewError, frames};
+use super::{Deps, frames};
 use crate::base::pulse::{Beat, Pulse};
 use crate::base::ws::{Incoming, Socket, Utf8Bytes, WsError};
 use crate::hub::HubError;
-use crate::journal::JournalError;
-use crate::keys::REVOKED;
 use crate::protocol::{CloseCode, ErrorCode, ErrorFrame};
-use crate::types::Seq;
-use crate::types::view::View;
 
 /// Approximate size of the batch of frames that is written at once, bytes.
 const BATCH_BYTES: usize = 32 * 1024;
@@ -45,21 +43,8 @@ const DRAIN_QUIET: Duration = Duration::from_millis(300);
 /// After `reconnect` was sent, the socket is closed after this time at the latest.
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
 
-/// Why a socket's loop ends.
-enum End {
-    /// The peer closed the socket, or the connection was lost.
-    Peer,
-    /// The daemon closes the socket with this code and reason.
-    Close(CloseCode, String),
-    /// The peer accepts no bytes. The daemon closes the socket and waits until the peer has read the close frame.
-    Stalled,
-    /// The key was revoked. The daemon sends an error and a close frame, and drops the connection if the peer does not
-    /// read them.
-    Revoked,
-}
-
-/// The view of a call for one subscription, with the call's newest event before the view if that had to be looked up.
-type PendingView = BoxFuture<'static, (String, Owed, Result<(Seq, Option<Arc<View>>), ViewError>)>;
+/// The view of a call for one subscription.
+type PendingView = BoxFuture<'static, (String, Owed, Shown)>;
 /// A subscription that looks up what it needs to begin.
 type Opening = BoxFuture<'static, Result<(Subscription, Utf8Bytes), Refusal>>;
 
@@ -111,30 +96,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
     deps.metrics.subscriptions.dec_by(session.subscriptions.len() as i64);
     // Frees the readers before a close that may take long.
     drop(session);
-    let (code, reason) = match &end {
-        End::Peer => (None, ""),
-        End::Close(code, reason) => (Some(*code), reason.as_str()),
-        End::Stalled => (Some(CloseCode::TooSlow), "no byte was taken for 10 s; reconnect and resume"),
-        End::Revoked => (Some(CloseCode::Unauthenticated), ErrorCode::Unauthenticated.as_str()),
-    };
-    if let Some(code) = code {
-        let code = code.number();
-        tracing::debug!(code, reason, "a subscriber is closed");
-        deps.metrics.closed.get_or_create(&CodeLabel { code }).inc();
-        match end {
-            End::Revoked => {
-                let error = frames::error(&ErrorFrame::new(ErrorCode::Unauthenticated, REVOKED).fatal());
-                socket.dismiss(error, code, reason).await;
-            }
-            End::Stalled => {
-                tokio::select! {
-                    () = socket.close_stalled(code, reason, &stop) => {}
-                    () = revoked.cancelled() => {}
-                }
-            }
-            End::Peer | End::Close(..) => socket.close(code, reason).await,
-        }
-    }
+    end.close(socket, &deps, &stop, &revoked).await;
     deps.metrics.sockets.dec();
 }
 
@@ -236,7 +198,7 @@ impl Session {
                 }
                 Some(well) = health.next() => {
                     if !well {
-                        self.out.push(journal_unavailable());
+                        self.out.push(frames::journal_unavailable());
                     }
                 }
                 () = maybe(self.retry_at) => self.retry_at = None,
@@ -295,7 +257,7 @@ impl Session {
                     busy = true;
                 }
                 Err(HubError::Unavailable(_)) => {
-                    self.out.push(journal_unavailable());
+                    self.out.push(frames::journal_unavailable());
                     self.retry_at = Some(Instant::now() + RETRY);
                     return Ok(false);
                 }
@@ -320,7 +282,7 @@ impl Session {
                     }));
                 }
                 Err(_) => {
-                    self.out.push(journal_unavailable());
+                    self.out.push(frames::journal_unavailable());
                     self.retry_at = Some(Instant::now() + RETRY);
                     return None;
                 }
@@ -329,7 +291,7 @@ impl Session {
         None
     }
 
-    fn take_view(&mut self, subscription: &str, owed: Owed, result: Result<(Seq, Option<Arc<View>>), ViewError>) {
+    fn take_view(&mut self, subscription: &str, owed: Owed, result: Shown) {
         // The subscription may have ended meanwhile.
         let Some(subscription) = self.subscriptions.iter_mut().find(|known| known.id() == subscription) else {
             return;
@@ -431,30 +393,4 @@ impl Session {
             }
         }
     }
-}
-
-/// Gets the view of a call. If the view must contain the call's newest event, that is looked up first.
-async fn show(deps: &Deps, owed: &Owed) -> Result<(Seq, Option<Arc<View>>), ViewError> {
-    let newest = if owed.with_newest { deps.hub.journal().head(&owed.call).await } else { Ok(0) };
-    let newest = match newest {
-        Ok(newest) => newest,
-        Err(JournalError::Unavailable(message)) => return Err(ViewError(message)),
-        // Then the view itself says how far the call can be read.
-        Err(_) => 0,
-    };
-    Ok((newest, deps.views.view(&owed.call).await?))
-}
-
-/// The end of a socket on which reading or writing failed.
-fn lost(error: &WsError) -> End {
-    match error {
-        WsError::Stalled => End::Stalled,
-        WsError::Evicted => End::Close(CloseCode::TooSlow, error.to_string()),
-        _ => End::Peer,
-    }
-}
-
-fn journal_unavailable() -> Utf8Bytes {
-    let message = "the journal cannot be used now; nothing is lost, and all goes on by itself";
-    frames::error(&ErrorFrame::new(ErrorCode::JournalUnavailable, message).temporary())
 }

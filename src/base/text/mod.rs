@@ -7,8 +7,6 @@
 
 mod compare;
 mod cut;
-mod timing;
 
 pub use compare::{Quote, Words, fold, prefix_of};
 pub use cut::{count, gap, is_unspaced, join, words, written};
-pub use timing::interpolate;

@@ -1,6 +1,6 @@
 //! `sidetone analyze`: runs the analyses on transcript files and recordings, with a daemon of its own or a running one.
 //!
-//! In both cases it is a client: each file is one `POST /v1/transcripts`.
+//! In both cases it is a client: each file is one `POST /v1/transcripts`. Knows no analysis.
 
 mod ask;
 mod daemon;

@@ -161,7 +161,7 @@ impl Report {
         screen.say(&format!("{}{title}  {}", harmless(&self.name).bold(), self.facts().join(" · ").dimmed()))?;
         for (_, insights) in self.insights() {
             for insight in insights {
-                screen.frame(&json!({"type": "insight.updated", "call_id": self.path, "insight": insight}))?;
+                screen.insight(&self.path, insight)?;
                 let quotes = insight["evidence"].as_array().into_iter().flatten();
                 let quotes: Vec<String> = quotes
                     .filter(|item| item["unverified"] != true)
@@ -172,8 +172,7 @@ impl Report {
             }
         }
         for (name, why) in self.missing() {
-            let frame = json!({"type": "insight.failed", "call_id": self.path, "analysis": name, "code": why});
-            screen.frame(&frame)?;
+            screen.failed(&self.path, name, why)?;
         }
         Ok(())
     }

@@ -8,6 +8,8 @@ use tokio::sync::Notify;
 
 use crate::cli::fetch;
 use crate::cli::target::Target;
+use crate::protocol::event::Kind;
+use crate::types::Outcome;
 
 use super::model::Chosen;
 
@@ -45,9 +47,9 @@ impl<'a> Fallback<'a> {
 
     /// Looks at a frame of the call.
     pub(super) fn frame(&self, frame: &Value) {
-        let news = match frame["type"].as_str() {
-            Some("insight.updated") if frame["insight"]["provenance"]["endpoint"] == "local" => News::FellBack,
-            Some("insight.failed") => News::Failed,
+        let news = match Kind::from_type(frame["type"].as_str().unwrap_or_default()) {
+            Kind::InsightUpdated if frame["insight"]["provenance"]["endpoint"] == "local" => News::FellBack,
+            Kind::InsightFailed => News::Failed,
             _ => return,
         };
         if self.chosen.is_some() && Some(news) > self.said.get() {
@@ -98,7 +100,7 @@ fn reason(usage: &Value, endpoint: &str, cap: Option<f64>) -> String {
         .as_array()
         .into_iter()
         .flatten()
-        .filter(|row| row["endpoint"] == endpoint && row["outcome"] != "ok")
+        .filter(|row| row["endpoint"] == endpoint && row["outcome"] != Outcome::Ok.as_str())
         .filter_map(|row| {
             let code = row["code"].as_str()?;
             // The ledger returns the values of its groups as text.

@@ -2,7 +2,7 @@
 //! Ollama.
 //!
 //! The result is a pure function of the environment and of one probe; `demo`, `serve` and `init` share it. Knows the
-//! names of variables that contain keys, and never a key.
+//! names of variables that contain keys; does not know a key.
 
 mod lines;
 mod ollama;

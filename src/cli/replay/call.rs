@@ -18,15 +18,17 @@ use crate::cli::reconnect::{Backoff, after_dial};
 use crate::cli::target::{Target, next_step};
 use crate::cli::turns;
 use crate::protocol::close::{CloseCode, ReconnectWhen, reconnect_after};
-use crate::protocol::ingest::{self, ServerFrame, Welcome};
-use crate::protocol::{self, ErrorFrame, Event, Reconnect};
+use crate::protocol::ingest::{ServerFrame, Welcome};
+use crate::protocol::{ErrorFrame, Event, Reconnect};
 use crate::recording::Recording;
 use crate::stt::Dialect;
 use crate::types::Insight;
 
 use super::Speed;
-use super::expected::{Expected, Listed};
+use super::expected::Listed;
+use super::insights::{Arrival, Insights};
 use super::outbox::Outbox;
+use super::script::Script;
 use super::stats::CallReport;
 
 /// A batch gets no further frame once it has this many bytes, so that answers are read in between.
@@ -95,50 +97,23 @@ impl End {
     }
 }
 
-struct Arrival {
-    analysis: String,
-    newest: u64,
-    at: Instant,
-}
-
 struct Producer<'a> {
     play: Play<'a>,
     url: String,
     stream_id: String,
-    frames: Vec<Utf8Bytes>,
-    /// Bytes of all frames before each index, and last the bytes of all frames.
-    offsets: Vec<usize>,
-    expected: Expected,
-    is_final: Vec<bool>,
+    script: Script,
     outbox: Outbox,
     first_sent: Vec<Option<Instant>>,
     started: Option<Instant>,
     connections: usize,
     said: HashSet<String>,
-    insights: HashSet<String>,
-    arrivals: Vec<Arrival>,
-    covered: HashSet<(String, u64)>,
+    insights: Insights,
     report: CallReport,
 }
 
 impl<'a> Producer<'a> {
     fn new(play: Play<'a>) -> Self {
-        let recording = play.recording;
-        let expected = Expected::read(play.dialect, recording.frames.iter().map(|frame| &*frame.message));
-        let mut frames: Vec<Utf8Bytes> =
-            recording.frames.iter().map(|frame| Utf8Bytes::from(&*frame.message)).collect();
-        if !expected.ends {
-            frames.push(Utf8Bytes::from(protocol::text(&ingest::End::default())));
-        }
-        let mut offsets = vec![0];
-        offsets.extend(frames.iter().scan(0, |sum, frame| {
-            *sum += frame.len();
-            Some(*sum)
-        }));
-        let mut is_final = vec![false; frames.len()];
-        for index in &expected.final_frames {
-            is_final[*index] = true;
-        }
+        let script = Script::of(play.recording, play.dialect);
         // The client chooses the id, so that a connection that is lost before its `welcome` can be resumed too.
         let stream_id = "s_1".to_owned();
         let mut query = vec![
@@ -162,18 +137,13 @@ impl<'a> Producer<'a> {
         Self {
             url: play.target.ws("/v1/ingest", &query),
             stream_id,
-            first_sent: vec![None; frames.len()],
-            frames,
-            offsets,
-            expected,
-            is_final,
+            first_sent: vec![None; script.frames.len()],
+            script,
             outbox: Outbox::default(),
             started: None,
             connections: 0,
             said: HashSet::new(),
-            insights: HashSet::new(),
-            arrivals: Vec::new(),
-            covered: HashSet::new(),
+            insights: Insights::default(),
             report: CallReport::default(),
             play,
         }
@@ -222,7 +192,7 @@ impl<'a> Producer<'a> {
         self.connections += 1;
         self.outbox.welcomed(welcome.frames);
         // For a per-turn analysis this is an object by turn, not an insight.
-        welcome.insights.values().flat_map(Insight::deserialize).for_each(|insight| self.insight(&insight));
+        welcome.insights.values().flat_map(Insight::deserialize).for_each(|insight| self.insights.heard(&insight));
         let started = *self.started.get_or_insert_with(Instant::now);
         let mut heard = Instant::now();
         let mut window_full: Option<Instant> = None;
@@ -242,7 +212,7 @@ impl<'a> Producer<'a> {
                 let why = "the daemon asked to come back".to_owned();
                 return Ok(End::Dropped { when: ReconnectWhen::Now, wait: Some(after), why });
             }
-            let full = self.offsets[self.outbox.next()] - self.offsets[self.outbox.acked()] > WINDOW_BYTES;
+            let full = self.script.bytes(self.outbox.acked()..self.outbox.next()) > WINDOW_BYTES;
             window_full = if full { window_full.or(Some(now)) } else { None };
             let window_open = window_full.is_none_or(|since| now.duration_since(since) >= WINDOW_WAIT);
             if draining.is_none() && window_open {
@@ -255,7 +225,7 @@ impl<'a> Producer<'a> {
                     continue;
                 }
             }
-            let done = self.outbox.next() == self.frames.len();
+            let done = self.outbox.next() == self.script.frames.len();
             let patience = done.then(|| heard + self.play.patience);
             let wake = [
                 draining.map(|(until, _)| until),
@@ -333,13 +303,13 @@ impl<'a> Producer<'a> {
             ServerFrame::Ack(ack) => {
                 let now = Instant::now();
                 for index in self.outbox.acknowledged(ack.frames) {
-                    if let (true, Some(sent)) = (self.is_final[index], self.first_sent[index]) {
+                    if let (true, Some(sent)) = (self.script.is_final[index], self.first_sent[index]) {
                         self.report.acks.push(now - sent);
                     }
                 }
             }
             ServerFrame::Event(event) => match &event.event {
-                Event::InsightUpdated { insight } => self.insight(insight),
+                Event::InsightUpdated { insight } => self.insights.heard(insight),
                 Event::InsightFailed { .. } => self.report.failures += 1,
                 Event::CallCompleted { .. } => return Ok(Some(End::Completed)),
                 _ => {}
@@ -365,22 +335,10 @@ impl<'a> Producer<'a> {
         Ok(None)
     }
 
-    fn insight(&mut self, insight: &Insight) {
-        if !self.insights.insert(insight.id.clone()) {
-            return;
-        }
-        let Some(newest) = insight.turn.or(insight.covers.to) else { return };
-        // A later insight over the same turns (such as the final one) did not wait for a turn: its time is not
-        // measured.
-        if self.covered.insert((insight.analysis.clone(), newest)) {
-            self.arrivals.push(Arrival { analysis: insight.analysis.clone(), newest, at: Instant::now() });
-        }
-    }
-
     /// When the next frame is due; `None` once all are sent.
     fn due(&self, started: Instant) -> Option<Instant> {
         let index = self.outbox.next();
-        (index < self.frames.len()).then(|| {
+        (index < self.script.frames.len()).then(|| {
             // The replay's own `end` is sent with the last frame.
             let at = self.play.recording.frames.get(index).map_or(self.play.recording.duration(), |frame| frame.at);
             started + self.play.speed.scale(at)
@@ -396,25 +354,25 @@ impl<'a> Producer<'a> {
             let index = self.outbox.next();
             self.outbox.sent();
             self.first_sent[index].get_or_insert(now);
-            bytes += self.frames[index].len();
-            batch.push(self.frames[index].clone());
+            bytes += self.script.frames[index].len();
+            batch.push(self.script.frames[index].clone());
         }
         self.play.meter.advance(self.outbox.furthest() - fresh);
         batch
     }
 
     fn report(self, listed: &[Listed], sent: usize) -> CallReport {
-        let found = self.expected.find(listed, &self.stream_id, sent);
+        let found = self.script.expected.find(listed, &self.stream_id, sent);
         let mut report = self.report;
         report.turns = listed.len();
         report.lost = found.lost;
-        report.insights = self.insights.len();
+        report.insights = self.insights.count();
         report.resent = self.outbox.resent();
         report.reconnects = self.connections.saturating_sub(1);
-        for arrival in self.arrivals {
-            let sent = found.frame_of.get(&arrival.newest).and_then(|frame| self.first_sent[*frame]);
+        for Arrival { analysis, newest, at } in self.insights.arrivals {
+            let sent = found.frame_of.get(&newest).and_then(|frame| self.first_sent[*frame]);
             if let Some(sent) = sent {
-                report.insight_times.entry(arrival.analysis).or_default().push(arrival.at - sent);
+                report.insight_times.entry(analysis).or_default().push(at - sent);
             }
         }
         report

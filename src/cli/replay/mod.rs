@@ -1,9 +1,13 @@
 //! `sidetone replay`: plays recordings into a daemon, as many at a time as requested, and reports the results.
+//!
+//! Knows nothing of the daemon but its sockets and its list of turns: it does not know the state of a call.
 
 mod call;
 mod expected;
 mod files;
+mod insights;
 mod outbox;
+mod script;
 mod standin;
 mod stats;
 

@@ -1,9 +1,10 @@
 //! Shows frames to people: a call in progress with its insights, on a terminal or in a file.
 //!
-//! Knows the frames of DESIGN 5.2 only by their field names, and skips unknown ones. Text from others is made harmless
-//! before it is written.
+//! Knows no connection, and the frames of DESIGN 5.2 only by their field names; unknown ones are skipped. Text from
+//! others is made harmless before it is written.
 
 mod alerts;
+mod insights;
 mod text;
 mod value;
 
@@ -13,10 +14,13 @@ use std::io::{self, IsTerminal as _, Write};
 use owo_colors::{AnsiColors, OwoColorize as _, Style};
 use serde_json::Value;
 
-use text::{tail, wrap};
+use self::insights::reason;
+use self::text::{tail, wrap};
+use self::value::Line;
+use crate::protocol::event::Kind;
+use crate::protocol::tag;
 
-pub(crate) use text::{clock, harmless};
-use value::{Line, lines as value_lines, unverified};
+pub(crate) use self::text::{clock, harmless};
 
 /// Returns true if the reader of the command's output (such as `head`) has closed it.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -100,45 +104,36 @@ impl<W: Write> Screen<W> {
     /// The output is closed.
     pub(crate) fn frame(&mut self, frame: &Value) -> io::Result<()> {
         let call = frame["call_id"].as_str().unwrap_or_default().to_owned();
-        match frame["type"].as_str().unwrap_or_default() {
-            "turn.partial" => return self.partial(&call, frame),
-            "turn.final" => self.turn(&call, &frame["turn"], None)?,
-            "turn.revised" => {
+        let tag = frame["type"].as_str().unwrap_or_default();
+        match Kind::from_type(tag) {
+            Kind::TurnFinal => self.turn(&call, &frame["turn"], None)?,
+            Kind::TurnRevised => {
                 let changed: Vec<&str> =
                     frame["changed"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
                 self.turn(&call, &frame["turn"], Some(&changed.join(", ")))?;
             }
-            "insight.updated" => self.insight(&call, &frame["insight"])?,
-            "insight.failed" => self.failed(&call, frame)?,
-            "alert.raised" => self.alert(&call, &frame["alert"])?,
-            "alert.cleared" => self.cleared(&call, &frame["alert"])?,
-            "snapshot" => self.snapshot(&call, frame)?,
-            "call.started" => self.event(&call, "call started")?,
-            "call.failed" => self.event(&call, "call failed")?,
-            "call.completed" => self.completed(&call, frame)?,
-            "stream.started" | "stream.ended" => {}
-            "gap" => {
+            Kind::InsightUpdated => self.insight(&call, &frame["insight"])?,
+            Kind::InsightFailed => self.failed(&call, &word(&frame["analysis"]), &reason(frame))?,
+            Kind::AlertRaised => self.alert(&call, &frame["alert"])?,
+            Kind::AlertCleared => self.cleared(&call, &frame["alert"])?,
+            Kind::CallStarted => self.event(&call, "call started")?,
+            Kind::CallFailed => self.event(&call, "call failed")?,
+            Kind::CallCompleted => self.completed(&call, frame)?,
+            Kind::Gap => {
                 let span = format!("{} to {}", time(&frame["from_ms"]), time(&frame["to_ms"]));
                 self.event(&call, &format!("nothing is known from {span} ({})", word(&frame["cause"])))?;
             }
-            "error" => {
-                let line = format!("{}: {}", word(&frame["code"]), word(&frame["message"]));
-                self.say(&format!("{} {line}", "error:".red().bold()))?;
-            }
-            _ => {}
+            Kind::CallUpdated | Kind::StreamStarted | Kind::StreamEnded => {}
+            Kind::Other => match tag {
+                tag::TurnPartial::TEXT => self.partial(&call, frame)?,
+                tag::Snapshot::TEXT => self.snapshot(&call, frame)?,
+                tag::Error::TEXT => {
+                    let line = format!("{}: {}", word(&frame["code"]), word(&frame["message"]));
+                    self.say(&format!("{} {line}", "error:".red().bold()))?;
+                }
+                _ => {}
+            },
         }
-        self.out.flush()
-    }
-
-    /// Shows quotes below an insight.
-    ///
-    /// # Errors
-    /// The output is closed.
-    pub(crate) fn quotes(&mut self, quotes: &[String]) -> io::Result<()> {
-        let lines: Vec<Line> = quotes.iter().map(|quote| Line { depth: 1, text: harmless(quote) }).collect();
-        self.pause()?;
-        // Dimmed, because they are known already.
-        self.value(&lines, &lines)?;
         self.out.flush()
     }
 
@@ -177,75 +172,6 @@ impl<W: Write> Screen<W> {
             } else {
                 writeln!(self.out, "{}{:>7}  {:indent$}{line}", self.name(""), "", "")?;
             }
-        }
-        Ok(())
-    }
-
-    fn insight(&mut self, call: &str, insight: &Value) -> io::Result<()> {
-        let analysis = word(&insight["analysis"]);
-        let per_turn = insight["turn"].as_u64();
-        let mut facts = vec![match per_turn {
-            Some(turn) => format!("turn {turn}"),
-            None => covers(&insight["covers"]),
-        }];
-        let endpoint = word(&insight["provenance"]["endpoint"]);
-        if !endpoint.is_empty() {
-            let model = word(&insight["provenance"]["model"]);
-            let by = if model == endpoint || model.is_empty() { endpoint } else { format!("{endpoint} {model}") };
-            facts.push(if insight["degraded"] == true { format!("{by}, degraded") } else { by });
-        }
-        if let Some(ms) = insight["latency_ms"]["total"].as_u64() {
-            facts.push(format!("{ms} ms"));
-        }
-        if insight["status"] == "final" && per_turn.is_none() {
-            facts.push("final".to_owned());
-        }
-        let value = &insight["value"];
-        let mut lines = value_lines(value);
-        lines.extend(unverified(&insight["evidence"]));
-        let state = self.calls.entry(call.to_owned()).or_default();
-        let before = if per_turn.is_none() { state.shown.insert(analysis.clone(), lines.clone()) } else { None };
-        let before = before.unwrap_or_default();
-        let same = before == lines;
-        if same {
-            facts.push("unchanged".to_owned());
-        }
-        self.pause()?;
-        let name = self.name(call);
-        let facts = facts.join(" · ");
-        writeln!(self.out, "{}{:>7}  {} {}", name.dimmed(), "▌".yellow(), analysis.bold(), facts.dimmed())?;
-        if !same {
-            self.value(&lines, &before)?;
-        }
-        Ok(())
-    }
-
-    /// Writes `lines`; those that are also in `before` are dimmed.
-    fn value(&mut self, lines: &[Line], before: &[Line]) -> io::Result<()> {
-        let name = self.name("");
-        for line in lines {
-            let known = before.contains(line);
-            let indent = line.depth * 2;
-            let bullet = if line.text.starts_with("- ") { 2 } else { 0 };
-            let room = self.width.saturating_sub(self.margin() + 4 + indent + bullet);
-            for (index, text) in wrap(&line.text, room).iter().enumerate() {
-                let hang = if index == 0 { indent } else { indent + bullet };
-                let text = if known { text.dimmed().to_string() } else { tinted(text) };
-                writeln!(self.out, "{name}{:>7}  {:hang$}{text}", "▌".yellow(), "")?;
-            }
-        }
-        Ok(())
-    }
-
-    fn failed(&mut self, call: &str, frame: &Value) -> io::Result<()> {
-        let again = if frame["temporary"] == true { "; it is tried again" } else { "" };
-        let message = word(&frame["message"]);
-        let why = if message.is_empty() { String::new() } else { format!(": {message}") };
-        let line = format!("{} failed: {}{why}{again}", word(&frame["analysis"]), word(&frame["code"]));
-        self.pause()?;
-        let name = self.name(call);
-        for text in wrap(&line, self.width.saturating_sub(self.margin() + 4)) {
-            writeln!(self.out, "{}{:>7}  {}", name.dimmed(), "▌".red(), text.red())?;
         }
         Ok(())
     }
@@ -304,28 +230,6 @@ impl<W: Write> Screen<W> {
             speakers.len() - 1
         });
         Style::new().color(SPEAKERS[index % SPEAKERS.len()]).bold()
-    }
-}
-
-/// Colours the words for a mood or a trend.
-fn tinted(line: &str) -> String {
-    line.split(' ')
-        .map(|word| match word.trim_end_matches([',', '.', ';']) {
-            "positive" | "improving" | "rising" => word.green().to_string(),
-            "negative" | "worsening" | "falling" | "declining" => word.red().to_string(),
-            "mixed" => word.yellow().to_string(),
-            "·" => word.dimmed().to_string(),
-            _ => word.to_owned(),
-        })
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-fn covers(covers: &Value) -> String {
-    match (covers["from"].as_u64(), covers["to"].as_u64()) {
-        (Some(from), Some(to)) if from == to => format!("turn {to}"),
-        (Some(from), Some(to)) => format!("turns {from}–{to}"),
-        _ => "no turn".to_owned(),
     }
 }
 

@@ -1,4 +1,6 @@
 //! `sidetone watch`: subscribes to a daemon and shows its frames, for people or as NDJSON.
+//!
+//! Knows no session and no journal: only what its subscription brings.
 
 mod follow;
 mod positions;
@@ -15,7 +17,9 @@ use owo_colors::OwoColorize as _;
 use super::name_list;
 use super::screen::{self, Screen};
 use super::target::{DEFAULT_LISTEN, Target};
+use crate::protocol::event::Kind;
 use crate::protocol::subscribe::Include;
+use crate::types::directory::CallState;
 use crate::types::{CallId, IdError};
 
 pub(crate) use follow::{Heard, follow};
@@ -86,7 +90,9 @@ pub(crate) async fn run(args: WatchArgs) -> Result<ExitCode> {
                 } else {
                     screen.frame(frame)?;
                 }
-                if frame["type"] == "call.completed" || frame["state"]["status"] == "completed" {
+                if frame["type"] == Kind::CallCompleted.as_str()
+                    || frame["state"]["status"] == CallState::Completed.as_str()
+                {
                     open.remove(frame["call_id"].as_str().unwrap_or_default());
                     if args.until_completed && open.is_empty() {
                         return Ok(ControlFlow::Break(()));

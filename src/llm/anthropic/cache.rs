@@ -1,7 +1,7 @@
 //! Claude's prompt cache: which prefixes it keeps for which model, and how a prefix is marked. Sources: the
 //! documentation's "Prompt caching"; for the newest models, pages that quote it.
 
-use super::Blocks;
+use super::blocks::Blocks;
 use crate::llm::json::{self, Object};
 use crate::llm::{Block, Marks, PromptCache};
 

@@ -1,4 +1,6 @@
 //! Google's Gemini API, `generateContent`. Sources: the `google-genai` package's types and its API client.
+//!
+//! Knows no other vendor's format.
 
 mod decode;
 

@@ -6,9 +6,8 @@
 //! vendor sets one after the whole prompt, whose end changes each time: every request would pay for writing a prefix
 //! that no other request reads. So the daemon's own requests always declare that their breakpoints are explicit.
 
-use super::OpenAi;
 use crate::llm::json::{self, Object};
-use crate::llm::{Block, Caching, ChatRequest, Marks, Message, PromptCache, anthropic};
+use crate::llm::{Block, Caching, ChatRequest, Marks, PromptCache, anthropic};
 
 /// The shortest prefix that OpenAI keeps, in tokens.
 const FLOOR: u64 = 1_024;
@@ -79,21 +78,19 @@ impl Dialect {
             options.end();
         }
     }
-}
 
-impl OpenAi {
     /// Writes a message whose content is blocks: as content parts if the model's marks are on blocks, else as one text,
-    /// which every vendor accepts.
-    pub(super) fn write_message_of_blocks(
-        &self,
+    /// which every vendor accepts. `open` begins the message.
+    pub(super) fn write_message(
+        self,
         out: &mut Vec<u8>,
-        message: &Message,
         blocks: &[Block],
         (model, marks): (&str, Marks),
+        open: impl for<'a> Fn(&'a mut Vec<u8>) -> Object<'a>,
     ) {
-        match self.cache.spelling(model) {
+        match self.spelling(model) {
             Spelling::Breakpoints => {
-                let mut object = self.open_message(out, message);
+                let mut object = open(out);
                 write_parts(object.key("content"), blocks, |object, position| {
                     if marks.at(position) {
                         object.key("prompt_cache_breakpoint").extend_from_slice(br#"{"mode":"explicit"}"#);
@@ -110,7 +107,7 @@ impl OpenAi {
                     if from > 0 {
                         out.push(b',');
                     }
-                    let mut object = self.open_message(out, message);
+                    let mut object = open(out);
                     write_parts(object.key("content"), &blocks[from..until], |_, _| {});
                     if end.is_some() {
                         object.key("cache_control").extend_from_slice(anthropic::cache::MARK);
@@ -120,7 +117,7 @@ impl OpenAi {
                 }
             }
             Spelling::Nothing | Spelling::Key => {
-                let mut object = self.open_message(out, message);
+                let mut object = open(out);
                 json::segments(object.key("content"), blocks.iter().flat_map(|block| block.text.segments()));
                 object.end();
             }

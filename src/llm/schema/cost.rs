@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::graph::{Graph, Part, Place};
+use super::graph::Graph;
+use super::part::{Part, Place};
 use crate::base::budget::{Bound, Budget, Exceeded};
 
 /// Maximum recursion depth of the validator, in parts applied one inside the other. In a debug build each takes more than

@@ -1,7 +1,11 @@
 //! A fuzzer of bounds: generated schemas, answers, transcripts, frames, configurations and requests, each handled under a
 //! meter. A case that takes more than its bound fails, and its subject and seed are printed.
 //!
-//! It runs for `SIDETONE_TEST_FUZZ_SECONDS` (30), starting at seed `SIDETONE_TEST_SEED` (1). By hand, for an hour:
+//! Decoders of vendors' formats and the scan of a call's log are tried by the fuzz targets of `tests/fuzz`, on fixtures that
+//! are changed in a few places.
+//!
+//! All of it together runs for `SIDETONE_TEST_FUZZ_SECONDS` (30), starting at seed `SIDETONE_TEST_SEED` (1). By hand, for
+//! an hour:
 //!
 //! ```text
 //! SIDETONE_TEST_FUZZ_SECONDS=3600 SIDETONE_TEST_SEED=1000000 cargo test --test it bounds::fuzz -- --nocapture
@@ -10,9 +14,12 @@
 //!
 //! Cases that once failed are kept in [`KNOWN`] and run first.
 
+mod decoders;
 mod generate;
 mod meter;
 mod subjects;
+#[path = "../../fuzz/targets.rs"]
+mod targets;
 
 use std::time::{Duration, Instant};
 
@@ -48,6 +55,11 @@ const SUBJECTS: &[Subject] = &[
     Subject { name: "answer", case: subjects::answer, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
     Subject { name: "dense", case: subjects::dense, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
     Subject { name: "request", case: subjects::request, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
+    Subject { name: "stt", case: decoders::stt, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
+    Subject { name: "llm", case: decoders::llm, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
+    Subject { name: "framing", case: decoders::framing, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
+    Subject { name: "text", case: decoders::text, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
+    Subject { name: "journal", case: decoders::journal, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
 ];
 
 /// Cases that once took more than their bound, by subject and seed.

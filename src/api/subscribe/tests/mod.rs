@@ -1,9 +1,11 @@
 //! The protocol over real sockets, and its scopes under random schedules.
 
+mod all_calls;
 mod lifetime;
 mod protocol;
 mod revoked;
 mod schedules;
+mod snapshots;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

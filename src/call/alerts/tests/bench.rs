@@ -190,7 +190,7 @@ impl Bench {
             turn: None,
             covers: Coverage { from: Some(0), to: Some(0), turns: 1, verbatim_from: Some(0), revision: 1 },
             behind_turns: 0,
-            trigger: "manual".into(),
+            trigger: crate::types::Trigger::Manual,
             value,
             changes: None,
             dropped_operations: 0,

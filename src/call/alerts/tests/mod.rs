@@ -273,7 +273,7 @@ fn roles_come_from_meta_and_from_the_speakers_insight() {
 fn queued(bench: &Bench, analysis: &str) -> Option<String> {
     let slot = bench.call.schedule.rolling.iter().find(|slot| *slot.analysis.name == *analysis)?;
     match slot.phase {
-        Phase::Queued { cause, .. } => Some(bench.call.trigger_name(cause)),
+        Phase::Queued { cause, .. } => Some(bench.call.trigger_of(cause).into()),
         Phase::Idle | Phase::Running => None,
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! Knows no vendor: the time of a text is divided by the length of its words.
 
+use crate::base::text;
 use crate::types::Word;
 
 /// The written words of `text`, with times from `start_ms` to `end_ms` in proportion to their length in characters.
-pub fn interpolate(text: &str, start_ms: u64, end_ms: u64) -> Vec<Word> {
-    let words: Vec<&str> = super::written(text).collect();
+pub(super) fn interpolate(text: &str, start_ms: u64, end_ms: u64) -> Vec<Word> {
+    let words: Vec<&str> = text::written(text).collect();
     let total: u64 = words.iter().map(|word| word.chars().count() as u64).sum();
     let span = end_ms.saturating_sub(start_ms);
     // Computed in 128 bits, because a vendor's times may have any value.

@@ -1,0 +1,7 @@
+//! Streams in every framing, cut anywhere.
+#![no_main]
+
+#[allow(dead_code)]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::framing(data));

@@ -1,0 +1,7 @@
+//! What models say where JSON is wanted.
+#![no_main]
+
+#[allow(dead_code)]
+mod targets;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::repair(data));

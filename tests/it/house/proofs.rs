@@ -1,0 +1,131 @@
+//! Mechanisms that have one home, shown by what the source does not say anywhere else.
+//!
+//! Knows the spelling of the code alone: what a rule means is explained where the mechanism is.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::sources::{Source, files, sources};
+
+/// Rooms that read and write the formats of vendors.
+const VENDORS: &[&str] = &["stt", "llm", "standin"];
+
+/// Fails with a line for each place.
+fn none(places: &[String], rule: &str) {
+    assert!(places.is_empty(), "{rule}:\n{}", places.join("\n"));
+}
+
+/// The places where the code of a source has `text`, as `src/PATH: LINE`, but for those in `homes`.
+fn places(text: &str, homes: &[&str]) -> Vec<String> {
+    let elsewhere = sources().iter().filter(|source| !homes.iter().any(|home| source.path.starts_with(home)));
+    let lines = elsewhere.flat_map(|source| source.code.lines().map(|line| (source.path.as_str(), line.trim())));
+    lines.filter(|(_, line)| line.contains(text)).map(|(path, line)| format!("src/{path}: {line}")).collect()
+}
+
+/// The types of all frames and events of our own sockets, as their schemas have them.
+fn frame_types() -> BTreeSet<String> {
+    fn collect(value: &Value, into: &mut BTreeSet<String>) {
+        into.extend(value["properties"]["type"]["const"].as_str().map(str::to_owned));
+        match value {
+            Value::Object(members) => members.values().for_each(|value| collect(value, into)),
+            Value::Array(items) => items.iter().for_each(|value| collect(value, into)),
+            _ => {}
+        }
+    }
+    let mut types = BTreeSet::new();
+    for schema in files("tests/golden/schemas", &[".json"]) {
+        collect(&serde_json::from_str(&schema.text).expect("a schema"), &mut types);
+    }
+    types
+}
+
+/// The values that code writes for a member `type`: the texts between quotes behind `"type":`, in strings too.
+fn written_types(code: &str) -> impl Iterator<Item = &str> {
+    code.split("\"type").skip(1).filter_map(|rest| {
+        let rest = rest.strip_prefix(['"', '\\'])?.trim_start_matches(['"', ' ']);
+        let value = rest.strip_prefix(':')?.trim_start_matches([' ', '\\']).strip_prefix('"')?;
+        value.split(['"', '\\']).next()
+    })
+}
+
+#[test]
+fn frames_are_made_in_protocol() {
+    let types = frame_types();
+    assert!(types.contains("turn.final") && types.contains("subscribe"), "{types:?}");
+    let mut found = Vec::new();
+    for Source { path, code } in sources() {
+        // The dialect shows one of its frames as an example, as every dialect does.
+        if path.starts_with("protocol/") || path == "stt/sidetone.rs" {
+            continue;
+        }
+        found
+            .extend(written_types(code).filter(|name| types.contains(*name)).map(|name| format!("src/{path}: {name}")));
+    }
+    none(&found, "a frame that is made outside `protocol`");
+}
+
+/// What stands on the left of each comparison with a text, or with a constant that has one.
+fn compared(line: &str) -> impl Iterator<Item = &str> {
+    let is_text = |right: &str| {
+        let right = right.strip_prefix("Some(").unwrap_or(right);
+        let constant = right.split(|letter: char| !(letter.is_ascii_uppercase() || letter == '_')).next();
+        right.starts_with('"') || constant.is_some_and(|name| name.len() > 3)
+    };
+    let comparisons = ["== ", "!= "].into_iter().flat_map(move |operator| line.match_indices(operator));
+    comparisons.filter(move |(at, operator)| is_text(&line[at + operator.len()..])).map(|(at, _)| &line[..at])
+}
+
+/// Whether an expression ends with the name of something that decides how things go on.
+fn decides(expression: &str) -> bool {
+    const NAMES: [&str; 6] = ["code", "trigger", "reason", "outcome", "cause", "type"];
+    let mut rest = expression.trim_end();
+    for end in [".as_str()", ".as_deref()", ".as_ref()", "()"] {
+        rest = rest.strip_suffix(end).unwrap_or(rest);
+    }
+    // `frame["type"]`; a variable of that name there is not.
+    let rest = rest.strip_suffix("\"]").unwrap_or(rest);
+    let name = rest.rsplit(|letter: char| !(letter.is_alphanumeric() || letter == '_')).next();
+    name.is_some_and(|name| NAMES.contains(&name))
+}
+
+#[test]
+fn codes_are_enums() {
+    let mut found = Vec::new();
+    for source in sources() {
+        let elsewhere = VENDORS.contains(&source.room())
+            // JSON schemas.
+            || source.path.starts_with("analysis/")
+            // Frames of AssemblyAI's sockets, which the command speaks as that vendor's clients do.
+            || source.path == "cli/stream.rs";
+        if elsewhere {
+            continue;
+        }
+        let lines = source.code.lines().filter(|line| compared(line).any(decides));
+        found.extend(lines.map(|line| format!("src/{}: {}", source.path, line.trim())));
+        for (at, found_match) in source.code.match_indices("match ") {
+            let Some((subject, arms)) = source.code[at + found_match.len()..].split_once(" {\n") else { continue };
+            if !subject.contains('\n') && decides(subject) && arms.trim_start().starts_with('"') {
+                found.push(format!("src/{}: match {subject}", source.path));
+            }
+        }
+    }
+    none(&found, "control flow that branches on a text; make it an enum");
+}
+
+#[test]
+fn data_directory_has_one_home() {
+    none(&places("journal.dir", &["config/storage.rs"]), "the older name of storage.dir");
+}
+
+#[test]
+fn proofs_find_what_they_look_for() {
+    let code = r#"json!({"type": "turn", "x": {"type" : "b"}}); "{\"type\":\"gap\"}"; r"{"type":7}""#;
+    assert_eq!(written_types(code).collect::<Vec<_>>(), ["turn", "b", "gap"]);
+    let line = r#"if a.code() == "x" && b != Some("y") && frame["type"] == TURN && c == d { }"#;
+    let compared: Vec<bool> = compared(line).map(decides).collect();
+    assert_eq!(compared, [true, true, false], "the code, the type, and b");
+    assert!(
+        places("fn main() -> ExitCode", &[]).len() > 1 && places("fn main() -> ExitCode", &["main", "cli"]).is_empty()
+    );
+}
