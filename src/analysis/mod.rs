@@ -162,7 +162,7 @@ impl Analysis {
         }
         let compiled = folder
             .file("schema.json")
-            .ok_or_else(|| Fault::whole("schema.json", "there is none; it says what an answer must be"))
+            .ok_or_else(|| Fault::whole("schema.json", "missing; expected the JSON schema of the answer"))
             .and_then(schema::compile);
         let source = folder.file("schema.json").unwrap_or_default();
         let mut prompts = Vec::new();
@@ -175,7 +175,7 @@ impl Analysis {
         prompts.sort_by_key(|prompt| age(&prompt.version));
         match (settings.computed, prompts.first()) {
             (None, None) if faults.is_empty() => {
-                faults.push(Fault::whole("v1.j2", "there is none; it is the prompt"));
+                faults.push(Fault::whole("v1.j2", "missing; expected the prompt"));
             }
             (Some(_), Some(_)) => {
                 faults.push(Fault::whole("analysis.toml", "computed: no model is asked, so there is no prompt"))

@@ -191,7 +191,7 @@ impl Prompt {
             });
         }
         if seen != usize::from(self.has_transcript) {
-            return Err(self.wrong(RenderErrorKind::BadPrompt, format!("the transcript stood {seen} times in it")));
+            return Err(self.wrong(RenderErrorKind::BadPrompt, format!("the transcript occurred {seen} times in it")));
         }
         Ok(out)
     }
@@ -240,17 +240,15 @@ impl Prompt {
         let (allowed, what) = match (self.kind, scope) {
             (Kind::Instructions, _) => (0..=0, "be left out of instructions: the layout shows it before them"),
             (Kind::Messages, Scope::Rolling | Scope::End) => {
-                (1..=1, "stand in it exactly once, by itself and whatever is known of a call")
+                (1..=1, "be in it exactly once, by itself and for every call")
             }
-            (Kind::Messages, Scope::Turn) => {
-                (0..=1, "stand in it at most once, by itself and whatever is known of a call")
-            }
+            (Kind::Messages, Scope::Turn) => (0..=1, "be in it at most once, by itself and for every call"),
         };
         let count = counts[1];
         if counts[0] != count || !allowed.contains(&count) {
             let whole: String =
                 self.templates.templates().map(|(_, template)| template.source().to_owned()).max().unwrap_or_default();
-            let message = format!("{{{{ transcript }}}} must {what}; it stands there {count} times");
+            let message = format!("{{{{ transcript }}}} must {what}; it is there {count} times");
             return Err(match position::variable(&whole, "transcript") {
                 Some(at) => Fault::at(file, &whole, at, message),
                 None => Fault { file: file.to_owned(), at: Some((1, 1)), message },

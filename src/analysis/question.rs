@@ -59,7 +59,7 @@ impl Question {
     pub fn read(text: &str) -> Result<Self, String> {
         let wire: Wire = surrogates::from_str(text).map_err(|error| {
             let column = error.column();
-            format!("llm_gateway: expected {{\"model\",\"messages\"}}, but at column {column} it is something else")
+            format!("llm_gateway: expected {{\"model\",\"messages\"}}, but it is something else at column {column}")
         })?;
         let mut body = wire.rest;
         body.insert("messages".to_owned(), Value::Array(wire.messages));

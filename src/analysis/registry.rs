@@ -114,7 +114,7 @@ impl Registry {
         let embedded = match &copied {
             None => own,
             Some(_) if own.is_some() || dir.is_some() => {
-                let message = "it gives a section of another name a built-in analysis, which then has no dir";
+                let message = "only for a section that has no dir and whose name is not a built-in analysis";
                 return section.problem("analysis", message);
             }
             Some(copied) => match builtin::folder(copied) {

@@ -70,7 +70,7 @@ pub(super) fn check<B>(request: &Request<B>, route: &Route, keys: &Keys, tokens:
         None => Ok(Caller(Some(identity))),
         Some(scope) => Err(Refusal {
             known: true,
-            message: format!("key {:?} lacks the scope {}, which this needs", &*identity.name, scope.as_str()),
+            message: format!("key {:?} lacks the scope {}, which this request needs", &*identity.name, scope.as_str()),
         }),
     }
 }
@@ -92,7 +92,7 @@ fn unknown() -> Refusal {
         known: false,
         message:
             "a key is needed, as \"Authorization: Bearer KEY\" or as subprotocol \"sidetone.key.KEY\"; this request \
-                  has none, or one that is not known"
+             has no key, or an unknown one"
                 .to_owned(),
     }
 }

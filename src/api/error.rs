@@ -63,7 +63,7 @@ pub(super) fn name_methods(response: Response, is_chat: bool) -> Response {
     let Some(allow) = response.headers().get(ALLOW).cloned() else { return response };
     let methods = allow.to_str().unwrap_or_default().replace(',', ", ");
     let mut answer = if is_chat {
-        let message = format!("this path takes {methods}");
+        let message = format!("this path accepts {methods}");
         OpenAiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message).into_response()
     } else {
         ApiError::method_not_allowed(&methods).into_response()
@@ -108,7 +108,7 @@ impl ApiError {
 
     /// 405.
     pub fn method_not_allowed(allowed: &str) -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("this path takes {allowed}"))
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", format!("this path accepts {allowed}"))
     }
 
     /// 409: not in this state.

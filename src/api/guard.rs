@@ -63,7 +63,7 @@ impl Guard {
                 request.headers().get(CONTENT_ENCODING).map_or("identity", |value| value.to_str().unwrap_or(""));
             if !coding.trim().eq_ignore_ascii_case("identity") {
                 return Err(ApiError::unsupported_media_type(format!(
-                    "a POST's body is read as it is, without content-encoding, found {coding:?}"
+                    "a POST must not have a content-encoding, found {coding:?}"
                 )));
             }
         }
@@ -101,7 +101,7 @@ fn host<B>(request: &Request<B>) -> Result<Authority<'_>, ApiError> {
     let named = match (hosts.next(), hosts.next()) {
         (Some(_), Some(_)) => return Err(bad("the request has more than one Host header; one is allowed".to_owned())),
         (Some(host), None) => {
-            Some(host.to_str().map_err(|_| bad("the Host header is no HOST or HOST:PORT in ASCII".to_owned()))?)
+            Some(host.to_str().map_err(|_| bad("the Host header must be HOST or HOST:PORT in ASCII".to_owned()))?)
         }
         (None, _) => None,
     };
@@ -111,7 +111,7 @@ fn host<B>(request: &Request<B>) -> Result<Authority<'_>, ApiError> {
     if let Some(other) = absolute.filter(|_| named.is_some()) {
         let absolute = Authority::parse(other).map_err(|error| wrong(other, error))?;
         if !absolute.text.eq_ignore_ascii_case(host.text) {
-            return Err(bad(format!("the request's URI names the host {other:?}, its Host header {text:?}")));
+            return Err(bad(format!("the request's URI names the host {other:?}, but its Host header {text:?}")));
         }
     }
     Ok(host)
@@ -128,13 +128,13 @@ struct Authority<'a> {
 impl<'a> Authority<'a> {
     fn parse(text: &'a str) -> Result<Self, &'static str> {
         if text.contains('@') {
-            return Err("a user's name does not belong there");
+            return Err("a user name is not allowed there");
         }
         let (name, port) = match text.strip_prefix('[') {
             Some(rest) => {
                 let (address, port) = rest.split_once(']').ok_or("the bracket is not closed")?;
                 if address.parse::<Ipv6Addr>().is_err() {
-                    return Err("what is in brackets is no IPv6 address");
+                    return Err("the text in brackets is not an IPv6 address");
                 }
                 (address, port)
             }
@@ -142,7 +142,7 @@ impl<'a> Authority<'a> {
                 let (name, port) = text.split_at(text.find(':').unwrap_or(text.len()));
                 let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
                 if name.is_empty() || !name.bytes().all(allowed) {
-                    return Err("that is no host's name");
+                    return Err("it is not a valid host name");
                 }
                 (name, port)
             }

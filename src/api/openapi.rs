@@ -15,7 +15,7 @@ pub(super) fn document(routes: &[Route]) -> Value {
         operations[route.verb.as_str().to_ascii_lowercase()] = operation(route);
     }
     let key = "A key with the scopes that an operation names, from `sidetone key create`. On sockets also as the \
-               subprotocol sidetone.key.KEY. Without any key made, none is needed.";
+               subprotocol sidetone.key.KEY. While no key exists, none is needed.";
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -62,7 +62,7 @@ fn operation(route: &Route) -> Value {
         });
     } else if route.verb == Verb::Post {
         operation["requestBody"] = json!({
-            "description": "Not read; the content type is required all the same.",
+            "description": "The body is not read, but the content type is required.",
             "content": {"application/json": {}},
         });
     }
@@ -100,7 +100,7 @@ fn responses(form: Form) -> Value {
             "2XX": {"description": "Done"}, "default": error("application/json", "OpenAiError"),
         }),
         Form::Socket => json!({
-            "101": {"description": "A WebSocket; what is wrong with the key is a close code, after this"},
+            "101": {"description": "A WebSocket; an invalid key leads to a close code after this"},
             "default": error("application/problem+json", "Problem"),
         }),
     }
@@ -123,7 +123,7 @@ fn problem() -> Value {
 
 fn openai_error() -> Value {
     json!({
-        "description": "An error as OpenAI has it.",
+        "description": "An error in OpenAI's format.",
         "type": "object",
         "required": ["error"],
         "properties": {"error": {

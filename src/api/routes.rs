@@ -34,8 +34,8 @@ pub(super) static ROUTES: &[Route] = &[
     .with_body(16 * MIB),
     route(Post, "/chat/completions", Scopes(&[Gateway]), OpenAi, "A chat completion", |method| on(method, chat::post))
         .with_body(16 * MIB),
-    route(Get, "/v1/models", Scopes(&[Gateway]), OpenAi, "Models that can be named", |method| on(method, models::list)),
-    route(Get, "/models", Scopes(&[Gateway]), OpenAi, "Models that can be named", |method| on(method, models::list)),
+    route(Get, "/v1/models", Scopes(&[Gateway]), OpenAi, "Available models", |method| on(method, models::list)),
+    route(Get, "/models", Scopes(&[Gateway]), OpenAi, "Available models", |method| on(method, models::list)),
     route(Get, "/v1/models/{*id}", Scopes(&[Gateway]), OpenAi, "One model", |method| on(method, models::show)),
     route(Get, "/models/{*id}", Scopes(&[Gateway]), OpenAi, "One model", |method| on(method, models::show)),
     route(
@@ -53,7 +53,7 @@ pub(super) static ROUTES: &[Route] = &[
     })
     .with_query(&["call_id", "stream_id", "dialect", "analyses", "results", "offset_ms", "variants", "meta"]),
     route(Get, "/v1/dialects", AnyKey, Problem, "Dialects of producers", |method| on(method, stt::dialects)),
-    route(Get, "/v3/ws", Scopes(&[Ingest]), Socket, "The STT vendor's socket, relayed", |method| {
+    route(Get, "/v3/ws", Scopes(&[Ingest]), Socket, "A socket relayed to the STT vendor", |method| {
         on(method, stt::socket)
     })
     .with_parameter("llm_gateway", Gateway)

@@ -75,7 +75,7 @@ pub(super) async fn token(State(api): State<Arc<Api>>, request: Request<Body>) -
         TokenAnswer::Unprocessable(body) => error::unprocessable(Json(body)),
         TokenAnswer::Vendor(status, body) => error::relayed(status, body),
         TokenAnswer::Unavailable(message) => {
-            ApiError::upstream("stt_unavailable", format!("the STT upstream is not to be had: {message}"))
+            ApiError::upstream("stt_unavailable", format!("the STT vendor cannot be reached: {message}"))
                 .into_response()
         }
     }

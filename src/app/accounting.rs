@@ -51,7 +51,7 @@ impl Recorder for LedgerRecorder {
         let items: Vec<_> = items.iter().map(|(name, detail)| (kind, name.as_str(), detail.as_str())).collect();
         // The list of one endpoint says nothing about the models of others, so no item is recorded as removed.
         if let Err(error) = self.ledger.configured(&[], &items, now_ms) {
-            tracing::error!(%error, kind, "a change is not in the ledger");
+            tracing::error!(%error, kind, "a change of the configuration could not be written to the ledger");
         }
     }
 }
@@ -67,7 +67,7 @@ pub(super) fn budget(ledger: &Ledger, limits: &LimitsConfig) -> Result<Budget, L
         Ok(spent) => spent,
         Err(LedgerError::Waiting(_)) => UNKNOWN_SPENT,
         Err(error) => {
-            tracing::error!(%error, "what a call has spent cannot be read; it counts from now on");
+            tracing::error!(%error, "the past cost of a call cannot be read; its cost counts from now on");
             0
         }
     };
@@ -91,7 +91,8 @@ pub(super) async fn catch_up(audit: ConfigAudit, config: gateway::Config, gatewa
     match done.await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::error!(%error, "what was spent before the start is not known: caps count as reached")
+            tracing::error!(%error, "the amount spent before the start is not known yet: spending limits count as \
+                reached")
         }
         Err(_) => tracing::error!("recording the configuration in the ledger panicked"),
     }
@@ -160,7 +161,7 @@ impl ConfigAudit {
         let details: Vec<(String, String)> = made.chain(configured).collect();
         let items: Vec<_> = details.iter().map(|(name, detail)| ("key", name.as_str(), detail.as_str())).collect();
         if let Err(error) = self.ledger.configured(&["key"], &items, crate::base::time::unix_ms()) {
-            tracing::error!(%error, "the client keys are not in the ledger");
+            tracing::error!(%error, "the client keys could not be written to the ledger");
         }
     }
 }

@@ -49,14 +49,14 @@ const ABORT_MARGIN: Duration = Duration::from_millis(500);
 pub enum StartError {
     /// Without a key, only this machine may connect.
     #[error(
-        "{0} is not a loopback address: without a key anyone who reaches it could read every call; \
-         listen on 127.0.0.1, or make a key first (`sidetone key create --scope admin --name NAME`)"
+        "{0} is not a loopback address: without a key anyone who reaches it could read every call; listen on \
+         127.0.0.1, or create a key first (`sidetone key create --scope admin --name NAME`)"
     )]
     NotLoopback(SocketAddr),
     /// The address is in use, or does not belong to this machine.
     #[error(
-        "cannot listen on {address}: {error}; --listen ADDR or [server] listen names another address, and with port 0 a \
-         free port is taken"
+        "cannot listen on {address}: {error}; --listen ADDR or [server] listen names another address, and port 0 \
+         picks a free port"
     )]
     Listen {
         address: SocketAddr,
@@ -238,7 +238,7 @@ fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Res
     match keys::admin::Socket::bind(storage.dir()) {
         Ok(socket) => workers.spawn(socket.serve(watched_keys.clone(), drain.stop.clone())),
         // Then key commands change the files directly, and this daemon notices the changes.
-        Err(error) => tracing::warn!(%error, "the admin socket cannot be made"),
+        Err(error) => tracing::warn!(%error, "the admin socket cannot be created"),
     }
     workers.spawn(watched_keys.watch());
     workers.spawn(gateway.clone().keep_listings(drain.stop.clone()));
@@ -256,7 +256,7 @@ fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Res
     }
     let bounds = listener::Bounds { account, body_timeout: config.limits.body_timeout };
     workers.spawn_first(listener::accept(bound, tls, service, gates, bounds, workers.handles(), drain.clone()));
-    tracing::info!(%address, storage = %storage.dir().display(), "sidetone is up");
+    tracing::info!(%address, storage = %storage.dir().display(), "sidetone is running");
     Ok(Running { address, secure, drain, store, workers, deadline: config.shutdown.deadline, reloader, spans })
 }
 
@@ -291,7 +291,7 @@ impl Running {
         let tasks = drain.tasks.clone();
         let patience = deadline.saturating_sub(ABORT_MARGIN);
         if !workers.wait(async move { tasks.wait().await }, patience) {
-            tracing::warn!(left = drain.tasks.len(), "the shutdown deadline is near; what is left is aborted");
+            tracing::warn!(left = drain.tasks.len(), "the shutdown deadline is near; the remaining tasks are aborted");
             drain.kill.cancel();
             let tasks = drain.tasks.clone();
             workers.wait(async move { tasks.wait().await }, ABORT_MARGIN);
@@ -300,7 +300,7 @@ impl Running {
         workers.wait(
             async move {
                 if let Err(error) = closed.await {
-                    tracing::error!(%error, "the journal is not closed in order");
+                    tracing::error!(%error, "the journal could not be closed properly");
                 }
             },
             ABORT_MARGIN,

@@ -58,7 +58,7 @@ pub(super) async fn run(sessions: Sessions, store: Arc<dyn Store>, ingest: Inges
     if open_calls > 0 {
         tracing::info!(
             open = open_calls,
-            "open calls go on; each is rebuilt when it is touched or a timer of it is due"
+            "open calls continue; each is rebuilt when a client uses it or one of its timers is due"
         );
     }
     for (after, calls) in due {

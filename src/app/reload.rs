@@ -34,11 +34,11 @@ impl Metrics {
             reloads: registry.metric("sidetone_config_reloads", "Reloads of the configuration"),
             valid: registry.metric(
                 "sidetone_config_valid",
-                "1: the newest configuration holds; 0: it does not validate, and the one before holds",
+                "1: the newest configuration is in use; 0: it is invalid, and the previous one is in use",
             ),
             loaded: registry.metric(
                 "sidetone_config_loaded_timestamp_seconds",
-                "When the configuration that holds was loaded, Unix time",
+                "When the configuration in use was loaded, Unix time",
             ),
         };
         metrics.loaded();
@@ -104,21 +104,18 @@ impl Reloader {
         self.gateway.reload(config.gateway.clone());
         match self.audit.spent_today() {
             Ok(spent) => self.gateway.cap(config.limits.usd_per_call, config.limits.usd_per_day, spent),
-            Err(error) => tracing::error!(%error, "the caps on money stay as they were: the ledger cannot be read"),
+            Err(error) => tracing::error!(%error, "the spending limits are not changed: the ledger cannot be read"),
         }
         if let Err(error) = self.audit.note_config(&config.gateway) {
-            tracing::error!(%error, "the new configuration is not in the ledger");
+            tracing::error!(%error, "the new configuration could not be written to the ledger");
         }
         self.metrics.count("ok");
         self.metrics.loaded();
-        tracing::info!("endpoints, models, routes, prices and the caps on money are reloaded");
+        tracing::info!("endpoints, models, routes, prices and spending limits were reloaded");
         config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
         let changed = self.started.changed(&Sections::of(config));
         if !changed.is_empty() {
-            tracing::warn!(
-                sections = changed.join(", "),
-                "what changed in these sections holds from the next start on"
-            );
+            tracing::warn!(sections = changed.join(", "), "changes in these sections take effect at the next start");
         }
     }
 

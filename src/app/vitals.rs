@@ -33,7 +33,7 @@ impl Collector for Vitals {
         let tasks: usize = self.runtimes.iter().map(|runtime| runtime.metrics().num_alive_tasks()).sum();
         let all = [
             ("sidetone_app_tasks", "Tasks alive on the runtimes", tasks),
-            ("sidetone_app_connections", "Connections that were let in and are not over", self.gates.open()),
+            ("sidetone_app_connections", "Open connections", self.gates.open()),
             ("sidetone_inflight_bytes", "Bytes in flight: bodies, answers and frames that wait", self.account.used()),
         ];
         for (name, help, count) in all {

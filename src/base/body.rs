@@ -23,7 +23,7 @@ pub enum BodyTimeout {
     Idle,
     /// The whole body was too slow.
     #[error(
-        "{received} bytes of the body came in {} ms; it has {} ms for each MiB begun (limits.body_timeout_ms)",
+        "{received} bytes of the body came in {} ms; the limit is {} ms for each started MiB (limits.body_timeout_ms)",
         allowed.as_millis(), a_mib.as_millis()
     )]
     TooSlow {

@@ -58,7 +58,7 @@ pub enum Exceeded {
     #[error("over the limit {} ({})", .0.name, .0.most)]
     Limit(Bound),
     /// No thread became free in time. Temporary.
-    #[error("over the limit {} ({}): too much work of this kind is asked for at once", .0.name, .0.most)]
+    #[error("over the limit {} ({}): too many requests need such work at the same time", .0.name, .0.most)]
     Busy(Bound),
     /// The caller has dropped its future.
     #[error("cancelled: nobody waits for the result")]

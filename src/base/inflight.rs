@@ -36,8 +36,11 @@ impl Metrics {
         Self {
             refused: registry
                 .metric("sidetone_inflight_refused", "Requests refused because too many bytes are in flight"),
-            closed: registry
-                .metric("sidetone_inflight_closed", "Connections closed because they had the most bytes in flight"),
+            closed: registry.metric(
+                "sidetone_inflight_closed",
+                "Connections closed because they had the most bytes in flight \
+                    when the limit was reached",
+            ),
         }
     }
 }
@@ -96,7 +99,7 @@ pub struct Lease {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Exceeded {
     /// The holder would have more than its share.
-    #[error("{wanted} bytes in flight for one connection are over its share, half of {name} ({limit} bytes)")]
+    #[error("{wanted} bytes in flight for one connection exceed its share, half of {name} ({limit} bytes)")]
     PerHolder {
         /// Bytes that the holder would have had.
         wanted: usize,
@@ -106,7 +109,7 @@ pub enum Exceeded {
         limit: usize,
     },
     /// All holders together would exceed the limit.
-    #[error("{name} ({limit} bytes) is used up by what is in flight; try again soon")]
+    #[error("{name} ({limit} bytes) is reached: too many bytes are in flight; try again soon")]
     Total {
         /// Configuration key of the limit.
         name: &'static str,

@@ -14,8 +14,8 @@ use rustix::process::geteuid;
 /// The folder belongs to another user than the one that runs this process.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{folder} belongs to {owner}, and this runs as {us}; nothing was written. Run it as {owner}{or_root}, or name \
-     another folder",
+    "{folder} belongs to {owner}, but this program runs as {us}; nothing was written. Run it as {owner}{or_root}, or \
+     choose another folder",
     folder = folder.display(), owner = user(*owner), us = user(*us), or_root = if *us == 0 || *owner == 0 { "" } else { " or as root" }
 )]
 pub struct Foreign {

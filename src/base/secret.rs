@@ -45,7 +45,7 @@ pub fn resolve(source: &str, folder: &Path) -> Result<SecretString, String> {
         let path = folder.join(path);
         std::fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?
     } else {
-        return Err("expected \"env:VAR\" or \"file:PATH\" (secrets do not stand in the file itself)".to_owned());
+        return Err("expected \"env:VAR\" or \"file:PATH\" (the file itself never contains a secret)".to_owned());
     };
     let value = value.trim();
     if value.is_empty() {

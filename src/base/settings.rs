@@ -88,7 +88,7 @@ fn header(name: &str, value: &Value, folder: &Path) -> Result<(HeaderName, Heade
     } else {
         HeaderValue::from_str(text)
     };
-    let mut value = value.map_err(|_| "the value has characters that a header cannot hold")?;
+    let mut value = value.map_err(|_| "the value has characters that are not allowed in a header")?;
     value.set_sensitive(true);
     Ok((name, value))
 }

@@ -160,7 +160,8 @@ impl Acceptor {
                     known = now;
                     tracing::info!(cert = %self.files.cert.display(), "the TLS certificate was replaced");
                 }
-                Err(error) => tracing::warn!(%error, "the TLS certificate in use stays"),
+                Err(error) => tracing::warn!(%error, "the TLS certificate cannot be reloaded; the old one stays in \
+                    use"),
             }
         }
     }
@@ -177,7 +178,7 @@ fn load(files: &TlsConfig) -> Result<Arc<ServerConfig>, TlsError> {
         .and_then(Iterator::collect)
         .map_err(|error| wrong("tls.cert", &files.cert, &error))?;
     if chain.is_empty() {
-        return Err(wrong("tls.cert", &files.cert, &"it holds no certificate"));
+        return Err(wrong("tls.cert", &files.cert, &"it contains no certificate"));
     }
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| wrong("tls.key", &files.key, &error))?;
     let config = ServerConfig::builder_with_provider(provider())

@@ -84,13 +84,13 @@ pub enum WsError {
         limit: usize,
     },
     /// A text message is not UTF-8, or a frame is invalid.
-    #[error("the peer broke the WebSocket protocol: {0}")]
+    #[error("the peer violated the WebSocket protocol: {0}")]
     Protocol(String),
     /// The connection was lost without a close frame.
     #[error("the connection was lost: {0}")]
     Lost(String),
     /// The peer accepted no byte for [`WRITE_STALL`].
-    #[error("the peer took no byte for {} s", WRITE_STALL.as_secs())]
+    #[error("the peer accepted no byte for {} s", WRITE_STALL.as_secs())]
     Stalled,
     /// The limit on bytes in flight is reached, and this connection has the most.
     #[error("too many bytes are in flight, and this connection has the most (limits.inflight_bytes)")]
@@ -136,7 +136,7 @@ impl Upgrade {
         body: impl FnOnce() -> R,
     ) -> Result<(Self, Response<R>), String> {
         let mut response = create_response_with_body(request, body)
-            .map_err(|error| format!("this path takes a WebSocket upgrade: {error}"))?;
+            .map_err(|error| format!("this path expects a WebSocket upgrade: {error}"))?;
         if let Some(value) = protocol.and_then(|name| HeaderValue::from_str(name).ok()) {
             response.headers_mut().insert(http::header::SEC_WEBSOCKET_PROTOCOL, value);
         }

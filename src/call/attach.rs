@@ -28,7 +28,7 @@ impl Call {
         if let Some(older) = self.producers.live.get(&attach.stream) {
             // The newer connection wins, but only after the frames that the older one has read are applied: it waits
             // until the older one is gone.
-            let error = ErrorFrame::new(ErrorCode::Superseded, "another connection took this stream over").fatal();
+            let error = ErrorFrame::new(ErrorCode::Superseded, "another connection has taken over this stream").fatal();
             let close = Close::after(error, CloseCode::Superseded, "superseded");
             self.effects.tells.push(Tell::Close(older.peer, close));
             self.producers.taking_over.push(attach);
@@ -105,7 +105,7 @@ impl Call {
 
     fn streams_message(&self, stream: &StreamId) -> String {
         format!(
-            "call {} has as many streams as a call may have, {} (limits.streams_per_call): {stream} is not taken",
+            "call {} has the maximum number of streams, {} (limits.streams_per_call): {stream} is refused",
             self.log.call_id, self.settings.limits.streams_per_call
         )
     }
@@ -191,7 +191,7 @@ impl Call {
         let (meta, complaint) = match self.merged(meta) {
             Ok(merged) => (merged, None),
             Err(message) => {
-                let message = format!("meta: {message}; what this connection gave is left out");
+                let message = format!("meta: {message}; the metadata of this connection is ignored");
                 (self.log.meta.clone(), Some(ErrorFrame::new(ErrorCode::BadParameter, message)))
             }
         };

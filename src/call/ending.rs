@@ -170,7 +170,9 @@ impl Call {
             late.extend(turns.map(|turn| TaskKey { analysis: Arc::clone(&queue.analysis.name), turn: Some(turn) }));
         }
         for key in &late {
-            let message = "the call ended, and final_timeout_ms is over (ingest.final_timeout_ms)".to_owned();
+            let message = "the call has ended, and the time for final runs is over \
+                (ingest.final_timeout_ms)"
+                .to_owned();
             self.failures.push(key, Failed { code: FailureCode::Timeout, message, temporary: false });
         }
         self.failures.hurry();

@@ -322,7 +322,7 @@ impl Call {
 }
 
 fn unavailable() -> ErrorFrame {
-    let message = "the journal takes no writes at the moment; nothing is acknowledged until it does";
+    let message = "the journal accepts no writes now; nothing is acknowledged until it does";
     ErrorFrame::new(ErrorCode::JournalUnavailable, message).temporary()
 }
 

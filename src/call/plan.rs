@@ -80,7 +80,7 @@ impl Call {
     /// Reports turns for which the queue of a per-turn analysis has no room.
     fn overloaded(&mut self, refused: &[TaskKey]) {
         for key in refused {
-            let message = format!("{TURN_WAITING} turns of this call wait for {} already", key.analysis);
+            let message = format!("{TURN_WAITING} turns of this call already wait for {}", key.analysis);
             self.failures.push(key, Failed { code: FailureCode::Overloaded, message, temporary: true });
         }
     }
@@ -170,7 +170,7 @@ impl Call {
         }
         for slot in self.schedule.rolling.iter().filter(|slot| slot.phase == Phase::Running) {
             let key = TaskKey { analysis: Arc::clone(&slot.analysis.name), turn: None };
-            let message = "the daemon stopped while this was being asked; it is asked again after the restart";
+            let message = "the daemon stopped during this run; it runs again after the restart";
             let failed = Failed { code: FailureCode::Shutdown, message: message.to_owned(), temporary: true };
             self.failures.push(&key, failed);
         }

@@ -35,7 +35,7 @@ impl Call {
                 replies.open.insert(spoken.turn_order, spoken.clone());
                 continue;
             }
-            let message = format!("{OPEN_TURNS} turns of this stream are without an answer already");
+            let message = format!("{OPEN_TURNS} turns of this stream already wait for an answer");
             let failed = Failed { code: FailureCode::Overloaded, message, temporary: true };
             let reply = TurnReply { turn_order: spoken.turn_order, result: Err(failed) };
             self.effects.tells.push(Tell::Reply(live.peer, reply));

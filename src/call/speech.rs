@@ -39,8 +39,7 @@ impl Call {
         let Some(live) = self.producers.live.get_mut(&root).filter(|_| !refused) else { return };
         if ending {
             if !frames.events.is_empty() {
-                let complaint =
-                    ErrorFrame::new(ErrorCode::CallCompleted, "the call was ended; this frame was not taken");
+                let complaint = ErrorFrame::new(ErrorCode::CallCompleted, "the call has ended; this frame was ignored");
                 self.effects.tells.push(Tell::Complain(live.peer, complaint));
             }
             return;

@@ -146,7 +146,7 @@ impl Call {
                 self.complain(
                     root,
                     ErrorCode::BadField,
-                    format!("{message}; the stream has ended, and its reason is left out"),
+                    format!("{message}; the stream has ended, but its reason is ignored"),
                 );
                 None
             }

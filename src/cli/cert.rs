@@ -47,7 +47,7 @@ pub(crate) fn run(args: &CertArgs) -> Result<ExitCode> {
     if !args.force {
         for path in [&cert_path, &key_path] {
             if path.exists() {
-                bail!("{} is there; --force replaces it", path.display());
+                bail!("{} exists; --force replaces it", path.display());
             }
         }
     }
@@ -58,7 +58,8 @@ pub(crate) fn run(args: &CertArgs) -> Result<ExitCode> {
     // If root makes the files in a daemon's folder, the daemon must be able to read them.
     let heir = owner::heir(&args.dir);
     for path in [&cert_path, &key_path] {
-        owner::give(path, heir).with_context(|| format!("cannot give {} to its folder's owner", path.display()))?;
+        owner::give(path, heir)
+            .with_context(|| format!("cannot give {} to the owner of its folder", path.display()))?;
     }
     say!("{}\n{}", cert_path.display(), key_path.display())?;
     Ok(ExitCode::SUCCESS)
@@ -70,7 +71,7 @@ fn make(hosts: &[String]) -> Result<(String, String)> {
     for host in ["127.0.0.1", "::1"].into_iter().chain(hosts.iter().map(String::as_str)) {
         params.subject_alt_names.push(match host.parse::<IpAddr>() {
             Ok(address) => SanType::IpAddress(address),
-            Err(_) => SanType::DnsName(host.try_into().with_context(|| format!("{host:?} is no name of a host"))?),
+            Err(_) => SanType::DnsName(host.try_into().with_context(|| format!("{host:?} is not a host name"))?),
         });
     }
     params.distinguished_name.push(DnType::CommonName, "sidetone");

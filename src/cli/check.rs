@@ -19,7 +19,7 @@ Examples:
   sidetone check --config sidetone.toml
   sidetone check && systemctl restart sidetone
 
-One line a problem, with its key path, what was found and what is allowed. Exit code: 0 when all is well, else 1.")]
+Prints one line per problem: its key path, what was found and what is allowed. Exit code: 0 without problems, else 1.")]
 pub(crate) struct CheckArgs {
     /// Configuration file; without it, the defaults are checked
     #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &CheckArgs) -> Result<ExitCode> {
             say!("{} {of}: {}", "OK".green().bold(), inventory(&config))?;
             let retiring = config.gateway.retiring(crate::base::time::unix_ms()).into_iter();
             let retiring =
-                retiring.map(|(model, date)| format!("{model} is to be retired at {date}: name another in its place"));
+                retiring.map(|(model, date)| format!("{model} will be retired at {date}: replace it by another model"));
             for warning in retiring.chain(config.warnings()) {
                 say!("{} {warning}", "WARN".yellow().bold())?;
             }

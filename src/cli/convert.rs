@@ -25,10 +25,11 @@ use crate::types::EndScope;
 Examples:
   sidetone convert standup.vtt                     into standup.jsonl, beside it
   sidetone convert notes.txt -o call.jsonl --format text --title 'Weekly call'
-  sidetone convert captions.srt -o - | head        to the standard output
+  sidetone convert captions.srt -o - | head        to standard output
   sidetone convert standup.vtt && sidetone replay standup.jsonl --speed 4
 
-Formats: vtt, srt, zoom, teams, otter, text. What cannot be read is an error with line and column, and nothing is written.")]
+Formats: vtt, srt, zoom, teams, otter, text. An unreadable part is an error with line and column, and nothing is
+written.")]
 pub(crate) struct ConvertArgs {
     /// Transcript file; "-" is standard input
     #[arg(value_name = "FILE", value_parser = super::absolute())]
@@ -58,7 +59,7 @@ pub(crate) fn run(args: &ConvertArgs) -> Result<ExitCode> {
         None => args.file.with_extension("jsonl"),
     };
     if !input::is_stdin(&output) && output == args.file {
-        bail!("{} would replace itself; -o names another file", output.display());
+        bail!("{} would replace itself; use -o to write another file", output.display());
     }
     let read = input::read(&args.file, args.format.as_deref())?;
     read.notes(&args.file).iter().for_each(|note| anstream::eprintln!("{note}"));
@@ -96,7 +97,7 @@ fn write(path: &Path, text: &str, force: bool) -> Result<()> {
     let mut options = OpenOptions::new();
     let options = if force { options.create(true).truncate(true) } else { options.create_new(true) };
     let mut file: File = options.write(true).open(path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => anyhow!("{} is there; --force replaces it", path.display()),
+        std::io::ErrorKind::AlreadyExists => anyhow!("{} exists; --force replaces it", path.display()),
         _ => anyhow!(error).context(format!("cannot write {}", path.display())),
     })?;
     file.write_all(text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;

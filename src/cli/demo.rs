@@ -63,14 +63,14 @@ max_wait_ms = 600
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sidetone demo                 about a minute; then the daemon stays up until Ctrl-C
+  sidetone demo                 about a minute; then the daemon runs until Ctrl-C
   sidetone demo --speed 1       in real time
   sidetone demo --once          exits when the call is complete
-  sidetone demo --local         asks no model, whatever is in the environment
+  sidetone demo --local         uses no model, even if the environment has a key
 
-No key, no network and no file is needed: insights then come from the embedded `local` provider. Where a key of a known
+No key, no network and no file is needed: insights then come from the embedded `local` provider. If a key of a known
 vendor is in the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY, GROQ_API_KEY, …) or an Ollama runs, its
-model is asked: the first lines say which, and what that costs at most.")]
+model is used: the first lines name it and its maximum cost.")]
 pub(crate) struct DemoArgs {
     /// Playback speed as a multiple of real time, or "max"
     #[arg(long, value_name = "N|max", default_value = "4")]
@@ -122,7 +122,7 @@ struct Asked<'a> {
 fn parse(text: &str) -> Result<Config> {
     Config::parse(text, Path::new(".")).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(super::settings::line).collect();
-        anyhow!("the demo's own configuration is wrong: {}", lines.join("; "))
+        anyhow!("the demo's own configuration is invalid: {}", lines.join("; "))
     })
 }
 
@@ -275,7 +275,7 @@ fn look_around(target: &Target) -> Result<()> {
     let url = target.http("");
     say!(
         "
-{} until Ctrl-C. Look around from another terminal:
+{} until Ctrl-C. Try these from another terminal:
 
   curl {url}/v1/calls/{CALL_ID}
   curl '{url}/v1/calls/{CALL_ID}/turns?limit=5'
@@ -286,7 +286,7 @@ fn look_around(target: &Target) -> Result<()> {
   sidetone replay YOUR-RECORDING.jsonl --to {url}
 
 The dashboard is at {url}/#{CALL_ID}, and the documentation at {url}/docs/; `sidetone help` lists its topics.",
-        "The daemon stays up".bold(),
+        "The daemon keeps running".bold(),
         target.http(&ask_path("summary")),
         r#"{"model": "local", "transcript": {"call_id": "demo"}, "messages": [{"role": "user", "content": "What happened?"}]}"#,
     )

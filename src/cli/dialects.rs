@@ -22,7 +22,7 @@ const FIRST_FRAMES: usize = 5;
 #[command(after_help = "\
 Examples:
   sidetone dialects                                  names, each with an example frame
-  sidetone dialects deepgram --decode frames.jsonl   what is made of frames, one a line
+  sidetone dialects deepgram --decode frames.jsonl   decodes frames, one per line
   sidetone dialects --json")]
 pub(crate) struct DialectsArgs {
     /// Show only this dialect

@@ -126,9 +126,10 @@ async fn exchange(target: &Target, method: Method, path: &str, body: Bytes) -> R
         .body(body)?;
     request.headers_mut().extend(target.headers());
     let mut response = Pool::new(&url, TIMEOUT)?.send(request).await.map_err(|error| match error.kind() {
-        Kind::Refused | Kind::ConnectTimeout => {
-            anyhow!(error).context(format!("no daemon at {target}; `sidetone serve` starts one, --to names another"))
-        }
+        Kind::Refused | Kind::ConnectTimeout => anyhow!(error).context(format!(
+            "no daemon at {target}; start one with `sidetone serve`, or name another \
+                with --to"
+        )),
         _ => anyhow!(error),
     })?;
     let status = StatusCode::from_u16(response.status)?;

@@ -21,7 +21,7 @@ const MAX_WIDTH: usize = 120;
 Examples:
   sidetone help                     commands and topics
   sidetone help replay              one command
-  sidetone help key create          a command of a command
+  sidetone help key create          a subcommand
   sidetone help subscribing         one topic, with colours on a terminal
   sidetone help errors | less       as Markdown
   sidetone help sidetone.toml       every key of the configuration
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &HelpArgs, mut root: clap::Command) -> Result<ExitCode> 
             Ok(command) => out::lines(&command.render_long_help().ansi().to_string())?,
             Err(unknown) => {
                 anstream::eprintln!(
-                    "{} no command or topic {unknown:?}; `sidetone help` lists them",
+                    "{} no command or topic {unknown:?}; `sidetone help` lists all of them",
                     "error:".red().bold()
                 );
                 return Ok(ExitCode::from(2));

@@ -20,8 +20,8 @@ Examples:
   sidetone init                             writes sidetone.toml
   sidetone init /etc/sidetone/sidetone.toml --force
 
-Found are vendors whose key is in the environment under its usual name (OPENAI_API_KEY, ANTHROPIC_API_KEY, …), and an
-Ollama that runs. Keys are named in the file (\"env:OPENAI_API_KEY\") and never written to it.")]
+It finds vendors whose key is in the environment under its usual name (OPENAI_API_KEY, ANTHROPIC_API_KEY, …), and a
+running Ollama. Keys are named in the file (\"env:OPENAI_API_KEY\") and never written to it.")]
 pub(crate) struct InitArgs {
     /// The file to write
     #[arg(value_name = "PATH", default_value = "sidetone.toml", value_parser = super::absolute())]
@@ -46,7 +46,7 @@ pub(crate) async fn run(args: InitArgs) -> Result<ExitCode> {
     let base = path.parent().unwrap_or(Path::new("."));
     if let Err(problems) = Config::parse(&text, base) {
         let lines: Vec<String> = problems.iter().map(settings::line).collect();
-        bail!("nothing is written, for the configuration would be wrong: {}", lines.join("; "));
+        bail!("nothing was written, because the configuration would be invalid: {}", lines.join("; "));
     }
     write(&path, &text, args.force)?;
     let file = path.display();
@@ -60,7 +60,7 @@ fn used(found: &[Found]) -> String {
         return "no model was found, so the embedded provider (local) answers".to_owned();
     }
     let names: Vec<String> = found.iter().map(|found| format!("{} ({})", found.candidate(), found.reason())).collect();
-    format!("it asks {}, and the embedded provider (local) where none of them answers", names.join(", then "))
+    format!("it asks {}, and the embedded provider (local) if none of them answers", names.join(", then "))
 }
 
 fn write(path: &Path, text: &str, force: bool) -> Result<()> {

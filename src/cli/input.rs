@@ -90,7 +90,7 @@ pub(crate) fn is_stdin(path: &Path) -> bool {
 pub(crate) fn read(path: &Path, format: Option<&str>) -> Result<Input, Fault> {
     let bytes = bytes(path).map_err(|error| Fault::new(path, error.to_string()))?;
     if bytes.trim_ascii().is_empty() {
-        return Err(Fault::new(path, "it is empty; expected a transcript or a recording"));
+        return Err(Fault::new(path, "the file is empty; expected a transcript or a recording"));
     }
     let format = format.map(transcript::format).transpose().map_err(|message| Fault::new(path, message))?;
     if format.is_none() {
@@ -112,7 +112,7 @@ fn bytes(path: &Path) -> std::io::Result<Vec<u8>> {
         std::fs::File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     }
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(std::io::Error::other("it is larger than 1 GiB"));
+        return Err(std::io::Error::other("the file is larger than 1 GiB"));
     }
     Ok(bytes)
 }
@@ -131,7 +131,7 @@ impl Input {
             .map(|part| format!("{file}:{}: {}, left out", part.line, part.message))
             .collect();
         if transcript.times == Times::Estimated {
-            notes.push(format!("{file}: it is read as {name} and has no times; they are estimated from the words"));
+            notes.push(format!("{file}: read as {name}; the file has no times, so they are estimated from the words"));
         }
         notes
     }

@@ -24,8 +24,8 @@ Examples:
   sidetone key list
   sidetone key revoke agent
 
-A running daemon is asked by a socket in its data directory ([storage] dir), which root and the daemon's own user may use.
-Where none runs, the files there are changed; made by root, they belong to the directory's owner.")]
+The command asks a running daemon through a socket in its data directory ([storage] dir), which root and the daemon's
+user may use. If none runs, it changes the files there; files that root creates get the directory's owner.")]
 pub(crate) struct KeyArgs {
     #[command(subcommand)]
     command: KeyCommand,
@@ -65,7 +65,7 @@ enum KeyCommand {
 /// Parses a scope's name; help and errors list all of them.
 fn scopes() -> impl TypedValueParser<Value = Scope> {
     let names = Scope::ALL.map(|scope| PossibleValue::new(scope.as_str()).help(scope.opens()));
-    PossibleValuesParser::new(names).try_map(|name| Scope::parse(&name).ok_or("no such scope"))
+    PossibleValuesParser::new(names).try_map(|name| Scope::parse(&name).ok_or("unknown scope"))
 }
 
 /// Runs the command.
@@ -77,9 +77,9 @@ pub(crate) fn run(args: &KeyArgs) -> Result<ExitCode> {
         KeyCommand::Create { scopes, name, config } => {
             let scopes = scopes.iter().map(|scope| scope.as_str().to_owned()).collect();
             let done = Done::of(config, &Request::Create { name: name.clone(), scopes })?;
-            let key = done.answer.key.as_deref().context("the daemon made no key")?;
+            let key = done.answer.key.as_deref().context("the daemon created no key")?;
             say!("{key}").with_context(|| {
-                format!("key {name:?} is made, and nobody has seen it: `sidetone key revoke {name}` takes it back")
+                format!("key {name:?} was created but could not be printed: `sidetone key revoke {name}` revokes it")
             })?;
             done.note();
         }

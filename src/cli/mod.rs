@@ -63,7 +63,7 @@ Start here:
   sidetone serve                                   the daemon
   sidetone analyze meeting.vtt                     the analyses of a transcript file
   sidetone replay call.jsonl                       a recording into the daemon
-  sidetone watch                                   what the daemon makes of it
+  sidetone watch                                   the insights of the daemon
   sidetone help                                    commands, and the topics of the documentation"
 )]
 struct Cli {

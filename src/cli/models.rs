@@ -25,8 +25,8 @@ use crate::llm::{ChatRequest, Message, Role};
 #[command(after_help = "\
 Examples:
   sidetone models                            routes, models, and the vendors' models behind them
-  sidetone models --probe                    asks each endpoint for one token, with each of its configured models
-  sidetone models --probe --config new.toml  the same without a daemon, before the file is put in its place")]
+  sidetone models --probe                    asks each configured model of each endpoint for one token
+  sidetone models --probe --config new.toml  the same without a daemon, before the file is installed")]
 pub(crate) struct ModelsArgs {
     /// Address of the daemon
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value = DEFAULT_LISTEN)]
@@ -102,7 +102,8 @@ pub(crate) async fn run(args: ModelsArgs) -> Result<ExitCode> {
         let probes = to_probe(items("data"));
         if probes.is_empty() {
             bail!(
-                "no vendor's model is configured or listed: there is nothing to probe; [models.NAME] candidates or [endpoints.NAME] models name some"
+                "no vendor's model is configured or listed: nothing can be probed; add models to [models.NAME] \
+                 candidates or [endpoints.NAME] models"
             );
         }
         for id in probes {

@@ -20,12 +20,15 @@ fn tell(info: &PanicHookInfo<'_>) {
     let message = said(info.payload());
     match backtrace.status() {
         BacktraceStatus::Captured => tracing::error!(location, thread, %backtrace, "panicked: {message}"),
-        _ => tracing::error!(location, thread, "panicked: {message}; RUST_BACKTRACE=1 shows the way there"),
+        _ => tracing::error!(location, thread, "panicked: {message}; RUST_BACKTRACE=1 shows the backtrace"),
     }
 }
 
 fn said(payload: &(dyn Any + Send)) -> &str {
-    payload.downcast_ref::<&'static str>().copied().unwrap_or("(the message is withheld: it may hold what a call said)")
+    payload.downcast_ref::<&'static str>().copied().unwrap_or(
+        "(the message is withheld: it may contain text of a \
+        call)",
+    )
 }
 
 #[cfg(test)]

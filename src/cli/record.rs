@@ -28,10 +28,10 @@ use crate::types::{CallId, EndScope, Turn};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sidetone record c_42                       into c_42.jsonl, until the call is over; it need not exist yet
+  sidetone record c_42                       into c_42.jsonl, until the call ends; the call need not exist yet
   sidetone record c_42 -o call.jsonl --no-words
 
-Sessions are recorded as their vendor sent them by the daemon itself, with [record] in its configuration.")]
+With [record] in its configuration, the daemon itself records sessions as their vendor sent them.")]
 pub(crate) struct RecordArgs {
     /// Id of the call
     #[arg(value_name = "CALL")]
@@ -62,7 +62,7 @@ pub(crate) async fn run(args: RecordArgs) -> Result<ExitCode> {
         None => std::path::absolute(format!("{}.jsonl", args.call))?,
     };
     if path.exists() && !args.force {
-        bail!("{} is there; --force replaces it", path.display());
+        bail!("{} exists; --force replaces it", path.display());
     }
     fetch::get(&target, "/version").await?;
     // No file is created or replaced before the daemon has accepted the subscription.

@@ -27,11 +27,11 @@ use super::settings;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sidetone render call.jsonl --analysis summary            the last prompt, when the call is over
-  sidetone render call.jsonl --analysis summary --at 12    as it would be asked after turn 12
+  sidetone render call.jsonl --analysis summary            the last prompt, at the call's end
+  sidetone render call.jsonl --analysis summary --at 12    the prompt after turn 12
   sidetone render call.jsonl --analysis mine --config sidetone.toml > prompt.txt
 
-The prompt goes to stdout, what is to be said about it to stderr. Tokens are an estimate: each vendor counts otherwise.")]
+The prompt is written to stdout, notes about it to stderr. Tokens are estimated: each vendor counts differently.")]
 pub(crate) struct RenderArgs {
     /// Recording
     #[arg(value_name = "FILE", value_parser = super::absolute())]
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
     let analysis =
         config.analyses.get(&args.analysis).ok_or_else(|| anyhow!("{}", config.analyses.unknown(&args.analysis)))?;
     if analysis.is_computed() {
-        bail!("{} is computed from the turns: it has no prompt", args.analysis);
+        bail!("{} is computed from the turns and has no prompt", args.analysis);
     }
     let recording = load(&args.file)
         .and_then(|recording| recording.map_err(Into::into))
@@ -180,7 +180,7 @@ fn moment(recording: &Recording, dialect: &dyn Dialect, analysis: &Analysis, at:
     }
     let count = context.len() as u64;
     if count == 0 {
-        bail!("the recording has no turn, so nothing would be asked");
+        bail!("the recording has no turn, so there is no prompt");
     }
     if let Some(at) = at.filter(|at| *at >= count) {
         bail!("--at {at}: the recording has turns 0 to {}", count - 1);

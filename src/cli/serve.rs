@@ -25,8 +25,8 @@ const SETTLED: Duration = Duration::from_millis(100);
 const ECHO: Duration = Duration::from_millis(250);
 
 /// Logged if there is no configuration although usable models were found.
-const UNUSED: &str = "no configuration: the embedded provider (local) answers, and the models found are not used; \
-                      `sidetone init` writes a configuration with these lines";
+const UNUSED: &str = "no configuration: the embedded provider (local) answers, and the models that were found are not \
+    used; `sidetone init` writes a configuration with these lines";
 
 /// Options of `sidetone serve`.
 #[derive(Debug, Args)]
@@ -34,12 +34,12 @@ const UNUSED: &str = "no configuration: the embedded provider (local) answers, a
 Examples:
   sidetone serve                                    defaults, on 127.0.0.1:7700
   sidetone serve --config /etc/sidetone.toml
-  sidetone serve --listen 127.0.0.1:0               a free port; the first line on stdout says which
+  sidetone serve --listen 127.0.0.1:0               a free port; the first line on stdout names it
 
-The log goes to stderr. SIDETONE_LOG sets what is in it, such as \"debug\" or \"sidetone::session=debug,info\".
-SIGHUP, or a change of the file, reloads endpoints, models, routes, prices and the caps on money; a file that does not
-validate changes nothing, and the log says so.
-SIGTERM ends it in order: no call ends, and the next start goes on with all of them.")]
+The log is written to stderr. SIDETONE_LOG sets its levels, such as \"debug\" or \"sidetone::session=debug,info\".
+SIGHUP, or a change of the file, reloads endpoints, models, routes, prices and spending limits; an invalid file
+changes nothing, and the log says so.
+SIGTERM stops the daemon properly: no call ends, and all calls continue at the next start.")]
 pub(crate) struct ServeArgs {
     /// Configuration file; without it, the defaults and the embedded provider
     #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
@@ -90,7 +90,7 @@ pub(crate) fn run(args: &ServeArgs) -> Result<ExitCode> {
     }
     runtime.block_on(serve_until_stopped(&mut stop, &mut hangup, &running, args.config.as_deref(), seen));
     notify::state("STOPPING=1");
-    tracing::info!("stopping; a second signal ends at once");
+    tracing::info!("stopping; a second signal stops at once");
     std::thread::spawn(move || {
         runtime.block_on(async {
             // A program that forwards a signal (`timeout`, `npm run`) often sends it both to the daemon and to its
@@ -175,7 +175,7 @@ async fn serve_until_stopped(
             Ok(config) => running.reload(&config),
             Err(error) => {
                 running.reload_refused();
-                tracing::error!("the configuration stays as it was: {error:#}");
+                tracing::error!("the configuration is not changed: {error:#}");
             }
         }
     }

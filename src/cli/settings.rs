@@ -27,11 +27,11 @@ fn refused(path: Option<&Path>, problems: &[Problem]) -> anyhow::Error {
     let path = path.map(|path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
     let lines: Vec<String> = problems.iter().map(line).collect();
     if let Some(path) = path.as_ref().filter(|path| !path.exists()) {
-        let next = "without --config the defaults apply; config/sidetone.toml of the project shows every key";
+        let next = "without --config the defaults are used; `sidetone help sidetone.toml` shows every key";
         return anyhow!("{}\n{next}", lines.first().map_or(path.display().to_string(), Clone::clone));
     }
     let at = path.map_or_else(String::new, |path| format!(" --config {}", path.display()));
-    anyhow!("the configuration has problems:\n{}\n`sidetone check{at}` looks again", lines.join("\n"))
+    anyhow!("the configuration has problems:\n{}\n`sidetone check{at}` checks it again", lines.join("\n"))
 }
 
 /// `section.name.key: what is wrong and what is allowed`, on one line.

@@ -38,7 +38,7 @@ Examples:
   sidetone stream call.wav --param speaker_labels=true --analyses summary,sentiment
 
 The file is PCM of 16 bits, its channels mixed into one, or mu-law in one channel, at 8 to 96 kHz.
-To a daemon that wants a key: --api-key-env SIDETONE_KEY.")]
+For a daemon that requires a key: --api-key-env SIDETONE_KEY.")]
 pub(crate) struct StreamArgs {
     /// WAV file
     #[arg(value_name = "FILE.wav", value_parser = super::absolute())]
@@ -82,7 +82,12 @@ pub(crate) async fn run(args: StreamArgs) -> Result<ExitCode> {
     let mut headers = HeaderMap::new();
     if let Some(variable) = &args.api_key_env {
         let key = std::env::var(variable).map_err(|_| anyhow!("environment variable {variable} is not set"))?;
-        let mut value = HeaderValue::from_str(key.trim()).with_context(|| format!("{variable} is no header value"))?;
+        let mut value = HeaderValue::from_str(key.trim()).with_context(|| {
+            format!(
+                "the value of {variable} is not \
+            allowed in a header"
+            )
+        })?;
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
@@ -90,7 +95,10 @@ pub(crate) async fn run(args: StreamArgs) -> Result<ExitCode> {
         ws::connect(url.as_str(), &headers, MAX_MESSAGE_BYTES, Duration::from_secs(10)).await.map_err(|error| {
             // The query may contain private values.
             let at = format!("{}{}", &url[..url::Position::BeforePath], url.path());
-            anyhow!("no session at {at}: {error}; `sidetone serve` starts a daemon, --to names another endpoint")
+            anyhow!(
+                "no session at {at}: {error}; start a daemon with `sidetone serve`, or name another endpoint with \
+                --to"
+            )
         })?;
     let (mut reader, mut writer) = socket.split();
     let chunks = audio.chunks();
@@ -226,7 +234,8 @@ impl Audio {
     fn read(file: &[u8]) -> Result<Self, String> {
         if file.len() < 12 || &file[..4] != b"RIFF" || &file[8..12] != b"WAVE" {
             return Err(
-                "no WAV file: it does not begin with RIFF and WAVE (`ffmpeg -i FILE -c:a pcm_s16le OUT.wav` makes one)"
+                "not a WAV file: it does not begin with RIFF and WAVE (`ffmpeg -i FILE -c:a pcm_s16le OUT.wav` makes \
+                 one)"
                     .to_owned(),
             );
         }
@@ -243,8 +252,8 @@ impl Audio {
             }
             rest = rest.get(end + size % 2..).unwrap_or_default();
         }
-        let format = format.ok_or("it has no format")?;
-        let data = data.filter(|data| !data.is_empty()).ok_or("it has no audio")?;
+        let format = format.ok_or("the file has no format chunk")?;
+        let data = data.filter(|data| !data.is_empty()).ok_or("the file has no audio")?;
         let short = |at: usize| u16::from_le_bytes([format[at], format[at + 1]]);
         // 0xFFFE means that the format code is in the extension.
         let kind = if short(0) == 0xfffe && format.len() >= 26 { short(24) } else { short(0) };
@@ -347,7 +356,7 @@ mod tests {
             Audio::read(&wav(3, 1, 16000, 32, &[0; 8]))
                 .is_err_and(|why| why.contains("floating point of 32 bits in one channel"))
         );
-        assert_eq!(Audio::read(&wav(1, 1, 16000, 16, &[])), Err("it has no audio".to_owned()));
+        assert_eq!(Audio::read(&wav(1, 1, 16000, 16, &[])), Err("the file has no audio".to_owned()));
         assert!(Audio::read(&wav(1, 1, 4000, 16, &[0; 8])).is_err_and(|why| why.contains("8000 to 96000")));
         assert!(Audio::read(&wav(1, 1, 8000, 16, &[])[..30]).is_err());
     }

@@ -105,7 +105,7 @@ impl FromStr for Target {
             _ => return Err(expected()),
         };
         if !matches!(url.path(), "" | "/") || url.query().is_some() || !url.username().is_empty() {
-            return Err(format!("{}: no path, no query and no user belong there", expected()));
+            return Err(format!("{}: a path, a query or a user is not allowed", expected()));
         }
         let host = url.host_str().ok_or_else(expected)?;
         let port = url.port_or_known_default().unwrap_or(80);

@@ -20,7 +20,7 @@ impl Folder {
         std::fs::DirBuilder::new()
             .mode(0o700)
             .create(&path)
-            .with_context(|| format!("cannot create {}; TMPDIR names another place", path.display()))?;
+            .with_context(|| format!("cannot create {}; set TMPDIR to use another folder", path.display()))?;
         Ok(Self(path))
     }
 

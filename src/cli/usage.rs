@@ -14,10 +14,10 @@ use super::{fetch, table};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sidetone usage                                             by endpoint, since ever
+  sidetone usage                                             by endpoint, for all time
   sidetone usage --group-by route,variant --from 2026-01-01
   sidetone usage --group-by day,vendor_model --format csv > bill.csv
-  sidetone usage --changes --from 2026-01-01                 prices, routes, keys: what held from when on")]
+  sidetone usage --changes --from 2026-01-01                 changes of prices, routes and keys")]
 pub(crate) struct UsageArgs {
     /// Address of the daemon
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value = DEFAULT_LISTEN)]

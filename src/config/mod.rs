@@ -187,8 +187,9 @@ impl Config {
                 Ok(target) if analysis.settings.local.is_none() && self.gateway.is_local(&target) => {
                     let answered: Vec<&str> = self.answered_locally().collect();
                     format!(
-                        "{name} needs a model, and {target:?} is answered by the embedded provider (local) alone, which answers \
-                         {} only; configure [endpoints.NAME] and [models.NAME], and name the model or its route here",
+                        "{name} needs a model, but only the embedded provider (local) answers {target:?}, and it can \
+                         answer only {}; configure [endpoints.NAME] and [models.NAME], and name the model or its \
+                         route here",
                         answered.join(", ")
                     )
                 }
@@ -267,8 +268,8 @@ impl Config {
         let unpriced = self.gateway.unpriced(crate::base::time::unix_ms());
         (!caps.is_empty() && !unpriced.is_empty()).then(|| {
             format!(
-                "limits.{}: no price is known for {}, so what they cost is not counted; [endpoints.NAME] prices gives \
-                 one, unless the vendor's list of models (discover) has it",
+                "limits.{}: no price is known for {}, so their cost is not counted; set it in [endpoints.NAME] \
+                 prices, unless the vendor's list of models (discover) has it",
                 caps.join(" and limits."),
                 unpriced.join(", ")
             )
@@ -283,8 +284,8 @@ impl Config {
         let unasked: Vec<&str> = self.answered_locally().filter(runs).filter(asks_none).collect();
         (!unasked.is_empty()).then(|| {
             format!(
-                "analyses {}: no route and no default_route says whom they ask, so the embedded provider (local) answers \
-                 them; [routes.NAME] or [gateway] default_route gives them a model",
+                "analyses {}: no route and no default_route chooses a model for them, so the embedded provider \
+                 (local) answers; set [routes.NAME] or [gateway] default_route",
                 unasked.join(", ")
             )
         })

@@ -15,7 +15,7 @@ pub(super) fn check(rules: &Rules, analyses: &Analyses, problems: &mut Problems)
             if !analyses.names().contains(name) {
                 problems.push(path, names::unknown("analysis", name, analyses.names()));
             } else if analyses.get(name).is_some_and(|analysis| analysis.scope == Scope::Turn) {
-                problems.push(path, format!("{name} is a per-turn analysis, which runs for each turn anyway"));
+                problems.push(path, format!("{name} is a per-turn analysis, which already runs for each turn"));
             }
         }
         if let Condition::Insight(reading) = &rule.condition {

@@ -37,8 +37,8 @@ impl StorageConfig {
         {
             let (given, older) = (given.display(), older.display());
             let message = format!(
-                "is the older name of storage.dir and has another value: {older}, and storage.dir is {given}; remove one \
-                 of them"
+                "is the older name of storage.dir, but their values differ: {older} here, {given} in storage.dir; \
+                 remove one of them"
             );
             problems.push("journal.dir", message);
         }
@@ -148,9 +148,8 @@ mod tests {
         assert_eq!(storage.dir(), Path::new("/a"));
         assert_eq!(
             problems,
-            [
-                "journal.dir: is the older name of storage.dir and has another value: /b, and storage.dir is /a; remove one of them"
-            ]
+            ["journal.dir: is the older name of storage.dir, but their values differ: /b here, /a in storage.dir; \
+                 remove one of them"]
         );
     }
 

@@ -31,8 +31,8 @@ impl TelemetryConfig {
                 }
             }
             if !cfg!(feature = "otel") {
-                let message = "this daemon was built without OpenTelemetry; build it with `--features otel`, or take this \
-                               key out";
+                let message = "this daemon was built without OpenTelemetry; build it with `--features otel`, or \
+                    remove this key";
                 section.problem("otlp_endpoint", message);
             }
         }

@@ -51,8 +51,8 @@ fn an_analysis_without_a_way_to_be_answered_is_an_error() {
     ] {
         let problems = parse(&format!("{local}{text}")).expect_err(text);
         let expected = format!(
-            "analyses.topics.route: topics needs a model, and {target:?} is answered by the embedded provider (local) alone, \
-             which answers action_items, questions, sentiment, sentiment_turn, summary only; configure [endpoints.NAME] and \
+            "analyses.topics.route: topics needs a model, but only the embedded provider (local) answers {target:?}, and \
+             it can answer only action_items, questions, sentiment, sentiment_turn, summary; configure [endpoints.NAME] and \
              [models.NAME], and name the model or its route here"
         );
         assert_eq!(problems, [expected]);
@@ -116,7 +116,8 @@ fn dangling_references_are_reported_with_a_suggestion() {
         (format!("prompt = \"v3\"\n{one}"), vec!["analyses.mine.prompt: no prompt version \"v3\"; there are: v1, v2; did you mean \"v1\"?"]),
         (
             format!("route = \"a/..\"\n{one}"),
-            vec!["analyses.mine.route: expected a vendor's model id of A-Z a-z 0-9 . _ : @ / + - behind the endpoint, found \"..\""],
+            vec!["analyses.mine.route: expected a vendor's model id of A-Z a-z 0-9 . _ : @ / + - after the endpoint, \
+                found \"..\""],
         ),
         (format!("route = \"one\"\n{one}[analyses.summary]\nprompt = \"v7\"\n"), vec!["analyses.summary.prompt: no prompt version \"v7\"; there are: v1"]),
         (

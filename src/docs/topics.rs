@@ -39,17 +39,17 @@ topics! {
     feeding, "feeding.md", "sending turns: the socket, dialects, acknowledgements, reconnecting";
     subscribing, "subscribing.md", "reading calls: dashboard, socket, every field of the frames, HTTP";
     gateway, "gateway.md", "asking models: clients, vendors, failover, limits, cost";
-    analyses, "analyses.md", "questions asked of calls: prompts, variables, schemas, triggers, evidence";
-    rules, "rules.md", "alerts: words that are said or not said, silence, overlap, values of insights";
+    analyses, "analyses.md", "questions about calls: prompts, variables, schemas, triggers, evidence";
+    rules, "rules.md", "alerts: words said or not said, silence, overlap, values of insights";
     proxy, "proxy.md", "in front of speech-to-text: existing clients, insights in the stream, sources";
     recordings, "recordings.md", "recording, replaying, and analysing finished calls";
     transcripts, "transcripts.md", "transcript files: captions of meetings, reports, conversion";
     sinks, "sinks.md", "pushing events to your systems: webhooks and websockets";
     metrics, "metrics.md", "metrics for Prometheus, alerts, traces";
-    errors, "errors.md", "close codes and error codes, and when to come back";
+    errors, "errors.md", "close codes and error codes, and when to reconnect";
     operations, "operations.md", "building, addresses, health, backup, upgrade, packages, containers";
     security, "security.md", "keys, scopes, paths, TLS";
-    limits, "limits.md", "what is refused: every limit with its default and its error";
+    limits, "limits.md", "every limit with its default and its error";
 }
 
 /// The topic of that name.

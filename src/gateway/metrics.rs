@@ -168,10 +168,10 @@ impl Metrics {
         Self {
             meters: Arc::default(),
             attempts: registry.metric("sidetone_gateway_attempts", "HTTP calls to LLM endpoints that ended"),
-            inflight: registry.metric("sidetone_gateway_inflight_attempts", "HTTP calls under way"),
+            inflight: registry.metric("sidetone_gateway_inflight_attempts", "HTTP calls in progress"),
             reserved: registry.metric(
                 "sidetone_gateway_reserved_usd",
-                "What [limits] usd_per_call and usd_per_day hold for attempts under way",
+                "Money that usd_per_call and usd_per_day reserve for attempts in progress, US dollars",
             ),
             first_token: registry.add(
                 "sidetone_gateway_first_token_seconds",
@@ -190,19 +190,16 @@ impl Metrics {
             ),
             cache_missed: registry.metric(
                 "sidetone_gateway_prompt_cache_misses",
-                "Prompts that began as the one before, and of which the vendor's prompt cache had fewer tokens",
+                "Prompts that began like the previous one, but of which the vendor's prompt cache had fewer tokens",
             ),
             cost: registry.metric("sidetone_gateway_cost_dollars", "US dollars, of the attempts whose cost is known"),
             breakers_opened: registry
                 .metric("sidetone_gateway_breakers_opened", "How often an endpoint's circuit breaker opened"),
-            listings: registry.metric(
-                "sidetone_gateway_model_lists",
-                "How often a vendor's list of models was read, or could not be",
-            ),
-            listed: registry.metric("sidetone_gateway_listed_models", "Models of the newest list"),
+            listings: registry.metric("sidetone_gateway_model_lists", "Reads of a vendor's list of models, by outcome"),
+            listed: registry.metric("sidetone_gateway_listed_models", "Models in the newest list"),
             retires: registry.metric(
                 "sidetone_gateway_model_retires_timestamp_seconds",
-                "When a configured model is to be retired, Unix time",
+                "When a configured model will be retired, Unix time",
             ),
             breakers: registry.metric(
                 "sidetone_gateway_breaker_state",
@@ -210,15 +207,13 @@ impl Metrics {
             ),
             hedges: registry.metric(
                 "sidetone_gateway_hedges",
-                "Requests whose endpoint was slow: the hedge won, or lost, or was not allowed (refused)",
+                "Requests to a slow endpoint, by outcome of the hedge: won, lost, failed, refused (not allowed)",
             ),
-            shifts: registry.metric(
-                "sidetone_gateway_shifts",
-                "Candidates that were passed over without being asked, by what kept them",
-            ),
+            shifts: registry
+                .metric("sidetone_gateway_shifts", "Candidates that were passed over without being asked, by cause"),
             waits: registry.add(
                 "sidetone_gateway_wait_seconds",
-                "Waits for an endpoint's place or rate that were granted",
+                "Waits for an endpoint's concurrency or rate that were granted",
                 Family::new_with_constructor(seconds as fn() -> Histogram),
             ),
             queue: queues.queue(QUEUE),

@@ -25,7 +25,7 @@ impl fmt::Display for Cursor {
 
 /// The string is not a cursor of this daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected a cursor as this daemon gave it")]
+#[error("expected a cursor from this daemon")]
 pub struct BadCursor;
 
 impl FromStr for Cursor {

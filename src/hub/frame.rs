@@ -17,7 +17,8 @@ use crate::types::{CallId, JsonMap, MAX_FRAME_BYTES, Seq, TurnNo, Word};
 
 fn too_large(call: &CallId, seq: Seq, bytes: usize) -> Utf8Bytes {
     let message = format!(
-        "event {seq} of this call has {bytes} bytes, more than a frame may have; GET /v1/calls/{call}/events?after={} has it",
+        "event {seq} of this call has {bytes} bytes, more than a frame may have; GET /v1/calls/{call}/events?after={} \
+         returns it",
         seq.saturating_sub(1)
     );
     let error = ErrorFrame::new(ErrorCode::EventTooLarge, message).in_place_of(call.clone(), seq);

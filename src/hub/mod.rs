@@ -127,7 +127,7 @@ impl Dropped {
 pub enum HubError {
     /// The events after the reader's position have left retention, or the call was erased. The reader continues without
     /// that call.
-    #[error("call {call}: what comes after event {after} has left retention")]
+    #[error("call {call}: the events after event {after} were deleted by retention")]
     Gone {
         call: CallId,
         /// The reader's position in it.
@@ -167,7 +167,7 @@ impl Metrics {
     /// Registers all metrics.
     pub fn register(registry: &mut Registry) -> Self {
         let read: Family<FromLabel, Counter> =
-            registry.metric("sidetone_hub_read_frames", "Frames that readers took, by where they were found");
+            registry.metric("sidetone_hub_read_frames", "Frames that readers took, by source");
         // One statement each: the value that `get_or_create` returns holds the family's lock.
         let from_memory = read.get_or_create(&FromLabel { from: "memory" }).clone();
         let from_journal = read.get_or_create(&FromLabel { from: "journal" }).clone();

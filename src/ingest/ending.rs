@@ -9,7 +9,8 @@ use crate::base::ws::{ServerSocket, Utf8Bytes, WsError};
 use crate::protocol::{self, Close, CloseCode, ErrorCode, ErrorFrame, REVOKED, Reconnect};
 
 /// Close reason for a connection that was evicted.
-const EVICTED: &str = "limits.inflight_bytes is used up, and this connection has the most; reconnect and resend";
+const EVICTED: &str = "limits.inflight_bytes is reached, and this connection has the most bytes in flight; reconnect \
+    and resend";
 /// Time that `reconnect` asks a producer to wait.
 const RECONNECT_AFTER_MS: u64 = 1_500;
 
@@ -61,7 +62,7 @@ impl End {
 
     /// The end after the session was rebuilt.
     pub(super) fn restarted() -> Self {
-        let message = "the call is being taken up again from its journal; reconnect and resend from welcome.frames";
+        let message = "the call is being rebuilt from its journal; reconnect and resend from welcome.frames";
         let error = ErrorFrame::new(ErrorCode::SessionRestarted, message).fatal().temporary();
         Self::Close(Close::after(error, CloseCode::GoingAway, "session restarted"))
     }
@@ -81,7 +82,8 @@ impl End {
                 let code = CloseCode::TooSlow;
                 metrics.closed(code);
                 tokio::select! {
-                    () = socket.close_stalled(code.number(), "no byte was taken for 10 s; reconnect and resend", stop) => {}
+                    () = socket.close_stalled(code.number(), "the client accepted no byte for 10 s; reconnect and \
+                        resend", stop) => {}
                     () = revoked.cancelled() => {}
                 }
             }

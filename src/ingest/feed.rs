@@ -167,9 +167,9 @@ impl Feed {
                 return;
             }
             self.attached = None;
-            tracing::warn!(call = ?self.like.call, "a fed call's session was lost; taking it up again");
+            tracing::warn!(call_id = ?self.like.call, "the session of a fed call was lost; attaching again");
         }
-        tracing::error!(call = ?self.like.call, "a fed call could not be taken up again");
+        tracing::error!(call_id = ?self.like.call, "a fed call could not be attached again");
     }
 
     /// Answers that no call can answer these turns.
@@ -177,7 +177,7 @@ impl Feed {
         let Some(asking) = &self.like.asking else { return };
         for turn in asks {
             let why = self.refused.as_deref().unwrap_or("none has begun");
-            let message = format!("the stream has no call that could answer: {why}");
+            let message = format!("the stream has no call that can answer: {why}");
             let failed = Failed { code: FailureCode::NoCall, message, temporary: true };
             // The asker may be gone.
             let _ = asking.replies.try_send(TurnReply { turn_order: turn.turn_order, result: Err(failed) });
@@ -248,7 +248,7 @@ impl Feed {
             self.unacked.sent(frames.count);
             if let Some(complaint) = complaint {
                 self.counters.garbled.inc();
-                tracing::debug!(code = complaint.code.as_str(), "a frame is left out");
+                tracing::debug!(code = complaint.code.as_str(), "a frame was left out");
             }
             if !attached.send(frames).await {
                 return false;
@@ -281,11 +281,11 @@ impl Feed {
                     call = successor(&call);
                 }
                 Err(NotAttached::Refused { message, .. }) => {
-                    tracing::warn!(%call, message, "a stream goes on without its call");
+                    tracing::warn!(%call, message, "a stream continues without its call");
                     return Err(message);
                 }
                 Err(NotAttached::Session(error)) => {
-                    tracing::warn!(%call, %error, "a stream goes on without its call");
+                    tracing::warn!(%call, %error, "a stream continues without its call");
                     return Err(error.to_string());
                 }
             }

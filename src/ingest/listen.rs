@@ -158,7 +158,7 @@ impl Connection<'_> {
                 }
                 batch = self.reader.next(READ_BYTES) => {
                     let Ok(batch) = batch else {
-                        return End::close(CloseCode::TooSlow, "behind retention; reconnect");
+                        return End::close(CloseCode::TooSlow, "the position was deleted by retention; reconnect");
                     };
                     if let Some(end) = self.events(&batch.items).await {
                         return end;

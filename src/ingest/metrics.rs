@@ -41,7 +41,11 @@ impl Metrics {
         Self {
             frames: registry.metric("sidetone_ingest_frames", "Text frames read, by dialect"),
             refused: registry.metric("sidetone_ingest_refused_frames", "Frames refused, by error code"),
-            closed: registry.metric("sidetone_ingest_closed", "Connections of producers that we closed, by close code"),
+            closed: registry.metric(
+                "sidetone_ingest_closed",
+                "Connections of producers that the daemon closed, by \
+                close code",
+            ),
             connections: registry.metric("sidetone_ingest_connections", "Producers connected"),
         }
     }

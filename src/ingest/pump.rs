@@ -65,7 +65,7 @@ impl Pump {
                 if let [DecodeError { code, message, .. }, more @ ..] = &lost[..] {
                     self.partly = true;
                     let more = if more.is_empty() { String::new() } else { format!(" (and {} more)", more.len()) };
-                    let message = format!("{message}{more}; it is left out, and the rest of the frame is taken");
+                    let message = format!("{message}{more}; this part is left out, and the rest of the frame is used");
                     complaint = Some(ErrorFrame::new(*code, message));
                 }
             }

@@ -115,7 +115,7 @@ impl SourceConfig {
         let (fixed, pointer) = (section.string("call_id"), section.string("call_id_at"));
         let naming = match (fixed, pointer) {
             (Some(_), Some(_)) => {
-                section.problem("call_id_at", "call_id is given too; only one of them can name the call");
+                section.problem("call_id_at", "call_id is set too; only one of them can name the call");
                 None
             }
             (Some(fixed), None) => match CallId::parse(&fixed) {
@@ -167,12 +167,15 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         Self {
             connected: registry.metric("sidetone_source_connections", "Sources connected"),
-            dials: registry.metric("sidetone_source_dials", "Dials of sources"),
-            failures: registry.metric("sidetone_source_failed_dials", "Dials of sources that failed"),
+            dials: registry.metric("sidetone_source_dials", "Attempts to connect to sources"),
+            failures: registry.metric("sidetone_source_failed_dials", "Failed attempts to connect to sources"),
             feed: Counters {
                 frames: registry.metric("sidetone_source_frames", "Frames of sources"),
-                not_understood: registry
-                    .metric("sidetone_source_not_understood", "Connections of sources of which nothing was understood"),
+                not_understood: registry.metric(
+                    "sidetone_source_not_understood",
+                    "Connections of sources of which no frame was \
+                        understood",
+                ),
                 garbled: registry.metric("sidetone_source_garbled_frames", "Frames of sources not understood"),
                 refused: registry.metric("sidetone_source_refused_calls", "Streams of sources without a call"),
             },
@@ -198,11 +201,11 @@ pub async fn run(config: SourceConfig, sessions: Sessions, recorder: Recorder, m
                 let why = listen(socket, &config, &sessions, &recorder, &metrics).await;
                 metrics.connected.dec();
                 let Some(why) = why else { return };
-                tracing::warn!(source = config.name, why, "lost; dialling again");
+                tracing::warn!(source = config.name, why, "connection to the source lost; reconnecting");
             }
             Err(error) => {
                 metrics.failures.inc();
-                tracing::warn!(source = config.name, %error, "not to be had; dialling again");
+                tracing::warn!(source = config.name, %error, "connection to the source failed; retrying");
             }
         }
         wait = if began.elapsed() > GOOD { BACKOFF.0 } else { (wait * 2).min(BACKOFF.1) };
@@ -232,7 +235,7 @@ async fn listen(
             source = config.name,
             code = ErrorCode::NotUnderstood.as_str(),
             reason = message,
-            "a source is not understood"
+            "no frame of a source is understood"
         );
     };
     let why = loop {
@@ -246,7 +249,7 @@ async fn listen(
             }
             beat = pulse.beat(true) => {
                 if beat == Beat::Gone || socket.ping().await.is_err() {
-                    break Some("it answers no ping".to_owned());
+                    break Some("the peer does not answer pings".to_owned());
                 }
                 continue;
             }
@@ -263,7 +266,7 @@ async fn listen(
             if feeds.len() >= MAX_CALLS {
                 tracing::warn!(
                     source = config.name,
-                    "more than {MAX_CALLS} calls on one connection; the rest is dropped"
+                    "more than {MAX_CALLS} calls on one connection; frames of further calls are dropped"
                 );
                 continue;
             }

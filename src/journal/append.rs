@@ -48,7 +48,7 @@ impl Shared {
     ) -> Result<Answer<Commit>, JournalError> {
         let started = Instant::now();
         if self.closed.load(Ordering::Acquire) {
-            return Err(JournalError::Unavailable("it is closed".to_owned()));
+            return Err(JournalError::Unavailable("the journal is closed".to_owned()));
         }
         if let Some(message) = batch.iter().find_map(oversize) {
             return Err(JournalError::Unavailable(message));
@@ -241,7 +241,7 @@ fn answered(receiver: oneshot::Receiver<Committed>) -> Answer<Commit> {
 }
 
 fn closed() -> JournalError {
-    JournalError::Unavailable("it was closed before the batch was durable".to_owned())
+    JournalError::Unavailable("the journal was closed before the batch was durable".to_owned())
 }
 
 fn with_buffer<T>(work: impl FnOnce(&mut Vec<u8>) -> T) -> T {

@@ -155,7 +155,11 @@ impl Calls {
 
     fn append(&self, written: &mut Written, line: &NewLine<'_>) -> io::Result<()> {
         let Some(Lines { file, end }) = &mut written.lines else {
-            return Err(io::Error::new(io::ErrorKind::StorageFull, "the directory waits for room to be written"));
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "the directory cannot be written until the disk has \
+                space",
+            ));
         };
         let mut bytes = Vec::new();
         encode(&mut bytes, line)?;

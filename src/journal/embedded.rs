@@ -172,7 +172,7 @@ impl Store for Embedded {
     fn close(&self) -> Answer<()> {
         self.stop();
         if !sync_dirty(&self.shared) {
-            tracing::error!("the journal could not be synced: after a loss of power, events may be missing");
+            tracing::error!("the journal could not be synced: after a power loss, events may be missing");
             return Answer::ready(self.health());
         }
         let mut state = lock(&self.shared.state);

@@ -130,7 +130,7 @@ impl Folder {
                 options().create_new(true).open(&path)
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                tracing::warn!(path = %path.display(), "a log that no entry knows is set aside as .orphan");
+                tracing::warn!(path = %path.display(), "a log without an entry was renamed to .orphan");
                 fs::rename(&path, path.with_extension("orphan"))?;
                 options().create_new(true).open(&path)
             }

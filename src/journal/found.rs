@@ -79,7 +79,8 @@ pub(super) fn read_directory(ground: &Ground) -> io::Result<Result<Found, OpenEr
             Next::Damaged(reason) => {
                 let from = scanner.position();
                 let (lines, to) = lines_behind(&file, from, end)?;
-                tracing::error!(path = %path.display(), from, to, reason, "the directory is damaged; what cannot be read is lost, what is behind it is not");
+                tracing::error!(path = %path.display(), from, to, reason, "the directory is damaged; unreadable lines \
+                    are lost, but the lines after them are kept");
                 found.damaged = true;
                 for payload in lines {
                     if let Err(error) = apply(&mut found, &payload) {
@@ -96,7 +97,10 @@ pub(super) fn read_directory(ground: &Ground) -> io::Result<Result<Found, OpenEr
     if found.damaged {
         ground.metrics.damaged.inc();
         match keep_damaged(ground) {
-            Err(error) if is_full(&error) => tracing::warn!("there is no room to keep the damaged directory"),
+            Err(error) if is_full(&error) => tracing::warn!(
+                "the disk has no space to keep a copy of the damaged \
+                directory"
+            ),
             kept => kept?,
         }
         found.changed = true;
@@ -110,13 +114,12 @@ pub(super) fn read_directory(ground: &Ground) -> io::Result<Result<Found, OpenEr
 }
 
 fn report_cut(ground: &Ground, bytes: u64, reason: &str) {
-    tracing::warn!(cut_bytes = bytes, reason, "the torn tail of the directory is cut");
+    tracing::warn!(cut_bytes = bytes, reason, "the torn end of the directory was removed");
     ground.metrics.cut_tails.inc();
 }
 
 fn unknown_line(path: PathBuf, error: &serde_json::Error) -> OpenError {
-    let message =
-        format!("a line is whole but not understood ({error}); it was written by another version of sidetone");
+    let message = format!("a complete line is not understood ({error}); it was written by another version of sidetone");
     OpenError::Damaged { path, message }
 }
 
@@ -183,7 +186,7 @@ pub(super) fn adopt_strays(ground: &Ground, found: &mut Found) -> bool {
         let modified = path.metadata().and_then(|metadata| metadata.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
         let age = modified.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let at_ms = i64::try_from(age.as_millis()).unwrap_or(0);
-        tracing::warn!(call_id = %call, "a call's entry is lost; the call goes on from its log");
+        tracing::warn!(call_id = %call, "a call's directory entry is lost; the call continues from its log");
         let entry = Entry {
             call_id: call,
             epoch: random_suffix(),

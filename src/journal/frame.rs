@@ -233,8 +233,8 @@ pub(super) fn version_message(version: u32) -> String {
         format!("it has format version {version}, this build reads up to {VERSION}: run a newer sidetone")
     } else if version == u32::from(OLD_VERSION) {
         format!(
-            "it has format version {version}, and its folder was migrated to {VERSION} before it was put there: delete \
-             the folder's file 'state', and the next start migrates it"
+            "it has format version {version}, but the folder was already migrated to {VERSION}: delete the folder's \
+             file 'state', and the next start migrates it"
         )
     } else {
         format!("it has format version {version}, which this build cannot migrate to {VERSION}")

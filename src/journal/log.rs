@@ -184,7 +184,7 @@ impl Content {
                     path = path(),
                     cut_bytes = bytes - contents.len,
                     reason,
-                    "the torn tail of a log is cut"
+                    "the torn end of a log was removed"
                 );
                 ground.metrics.cut_tails.inc();
                 self.end.cut(ground.medium.as_ref(), &file, contents.len);
@@ -200,7 +200,7 @@ impl Content {
     pub(super) fn damaged(&mut self, call: &CallId, ground: &Ground, after: Seq, message: String) {
         if self.damage.is_none() {
             let path = ground.folder.log_path(call);
-            tracing::error!(path = %path.display(), after, message, "a call's log is damaged; it is left as it is");
+            tracing::error!(path = %path.display(), after, message, "a call's log is damaged; it is not changed");
             ground.metrics.damaged.inc();
             self.damage = Some((after, message));
         }

@@ -78,7 +78,7 @@ impl End {
             // disk space.
             let behind = file.metadata().map_or(0, |metadata| metadata.len().saturating_sub(len));
             if let Err(error) = medium.write(file, &vec![0; behind as usize], len) {
-                tracing::error!(%error, "a failed write can neither be cut nor be blotted out");
+                tracing::error!(%error, "the remains of a failed write can be neither truncated nor overwritten");
             }
         }
     }

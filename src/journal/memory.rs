@@ -231,7 +231,7 @@ impl Store for Memory {
 
     fn set_tail(&self, tail: Arc<dyn Tail>) {
         if self.0.tail.set(tail).is_err() {
-            tracing::error!("the store has a listener already; the second one will hear nothing");
+            tracing::error!("the store has a listener already; the second one will receive nothing");
         }
     }
 

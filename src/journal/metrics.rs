@@ -63,8 +63,8 @@ impl Metrics {
             open_files: registry.metric("sidetone_journal_open_files", "Call logs open as files"),
             calls: registry.metric("sidetone_journal_calls", "Calls in the directory, open or not"),
             damaged: registry.metric("sidetone_journal_damaged_files", "Damaged journal files found"),
-            cut_tails: registry.metric("sidetone_journal_cut_tails", "Torn tails of journal files cut"),
-            sweeps: registry.metric("sidetone_journal_sweeps", "Looks for calls that are past retention"),
+            cut_tails: registry.metric("sidetone_journal_cut_tails", "Torn ends of journal files removed"),
+            sweeps: registry.metric("sidetone_journal_sweeps", "Checks for calls whose retention is over"),
             erased: registry.metric("sidetone_journal_erased_calls", "Calls erased from the journal"),
         }
     }

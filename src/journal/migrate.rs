@@ -198,7 +198,7 @@ impl Migration<'_> {
             }
         }
         if scanner.position() != contents.len {
-            return Err(io::Error::other("it has changed while it was read"));
+            return Err(io::Error::other("the file has changed while it was read"));
         }
         medium.write(&copy, &out, written)?;
         written += out.len() as u64;
@@ -206,7 +206,7 @@ impl Migration<'_> {
             Ending::Clean => {}
             Ending::Torn(reason) => {
                 let cut_bytes = end - contents.len;
-                tracing::warn!(path = %path.display(), cut_bytes, reason, "the torn tail of a log is cut");
+                tracing::warn!(path = %path.display(), cut_bytes, reason, "the torn end of a log was removed");
                 metrics.cut_tails.inc();
             }
             // Unreadable data is copied unchanged, so the log stays damaged at the same event.
@@ -244,8 +244,9 @@ impl Migration<'_> {
         let Self { at, done, .. } = self;
         let room = ROUND_BYTES >> 20;
         let message = format!(
-            "cannot migrate {at} to format {VERSION} of the journal: {error}. Nothing is lost: {done} logs are migrated, the \
-             others are as they were, and the next start goes on. It needs room for a copy of the longest log and {room} MiB",
+            "cannot migrate {at} to format {VERSION} of the journal: {error}. Nothing is lost: {done} logs are \
+             migrated, the others are unchanged, and the next start continues. It needs disk space for a copy of the \
+             longest log and {room} MiB",
             at = at.display()
         );
         OpenError::Migration { message }

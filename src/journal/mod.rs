@@ -116,7 +116,7 @@ pub enum JournalError {
     #[error("no such call in the journal")]
     UnknownCall,
     /// The requested positions were deleted by retention.
-    #[error("events up to {oldest} have left retention")]
+    #[error("events up to {oldest} were deleted by retention")]
     Gone {
         /// Oldest position that still exists.
         oldest: Seq,

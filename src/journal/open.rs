@@ -39,7 +39,7 @@ pub enum OpenError {
     },
     /// Another daemon uses the journal.
     #[error(
-        "the journal in {dir} is in use by another sidetone{owner}: stop it, or give this one another storage.dir",
+        "the journal in {dir} is in use by another sidetone{owner}: stop that one, or use another storage.dir",
         dir = dir.display()
     )]
     Locked {

@@ -62,7 +62,7 @@ impl Shared {
 
     fn erase_or_report(&self, call: &CallId) {
         if let Err(error) = self.erase(call) {
-            tracing::error!(call_id = %call, %error, "a call past its retention could not be erased");
+            tracing::error!(call_id = %call, %error, "a call whose retention is over could not be erased");
         }
     }
 
@@ -73,7 +73,8 @@ impl Shared {
             let modified = path.metadata().and_then(|metadata| metadata.modified());
             let old = modified.is_ok_and(|at| now.duration_since(at).is_ok_and(|age| age >= retention));
             if old && !self.belongs(&path) {
-                tracing::warn!(path = %path.display(), "a log that belongs to no call is past retention and removed");
+                tracing::warn!(path = %path.display(), "a log that belongs to no call was removed after the retention \
+                    period");
                 if let Err(error) = std::fs::remove_file(&path)
                     && error.kind() != ErrorKind::NotFound
                 {

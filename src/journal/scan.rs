@@ -103,7 +103,7 @@ pub(super) fn scan_version(
             return Ok(contents);
         }
         Opening::Strange => {
-            contents.ending = Ending::Damaged("it does not begin as a journal file".to_owned());
+            contents.ending = Ending::Damaged("it does not begin like a journal file".to_owned());
             return Ok(contents);
         }
     }
@@ -175,7 +175,7 @@ pub(super) fn records(file: &File, mark: Mark, end: u64, after: Seq, head: Seq, 
                 break;
             }
             let Some(size) = payload_len(rest).map(framed) else {
-                batch.damage = Some(format!("no record begins at byte {} any more", at + used as u64));
+                batch.damage = Some(format!("the record at byte {} is missing now", at + used as u64));
                 return Ok(batch);
             };
             if rest.len() < size {
@@ -185,7 +185,7 @@ pub(super) fn records(file: &File, mark: Mark, end: u64, after: Seq, head: Seq, 
             let payload = used + HEADER..used + size - TRAILER;
             let stored = intact(&rest[..size]).then(|| decode(&chunk[payload.clone()])).flatten();
             let Some(stored) = stored.filter(|stored| stored.seq == expected) else {
-                batch.damage = Some(format!("the record at byte {} is no longer what it was", at + used as u64));
+                batch.damage = Some(format!("the record at byte {} has changed", at + used as u64));
                 return Ok(batch);
             };
             if stored.seq > after {

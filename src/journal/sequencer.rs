@@ -89,7 +89,7 @@ impl Sequencer {
     /// Sets the listener, once.
     pub(super) fn set_tail(&self, tail: Arc<dyn Tail>) {
         if self.tail.set(tail).is_err() {
-            tracing::error!("the journal has a listener already; the second one will hear nothing");
+            tracing::error!("the journal has a listener already; the second one will receive nothing");
         }
     }
 

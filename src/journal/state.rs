@@ -73,9 +73,7 @@ impl State {
         };
         let damaged = |error: &dyn std::fmt::Display| OpenError::Damaged {
             path: path.clone(),
-            message: format!(
-                "{error}; if this journal is to be used as it is, delete this file: open calls get new epochs"
-            ),
+            message: format!("{error}; to use the journal without it, delete this file: open calls get new epochs"),
         };
         #[derive(Deserialize)]
         struct Versioned {
@@ -88,7 +86,7 @@ impl State {
         }
         let state: Self = serde_json::from_slice(&text).map_err(|error| damaged(&error))?;
         if state.order > MAX_ORDER {
-            return Err(damaged(&format!("order: {} is beyond any journal", state.order)));
+            return Err(damaged(&format!("order: {} is impossibly high", state.order)));
         }
         Ok(Some(state))
     }

@@ -139,11 +139,11 @@ impl Shared {
         let Some((known, open)) = self.calls.with(&log.call, |slot| (slot.head, slot.open())) else { return };
         if known == 0 && open {
             // The daemon crashed between writing the entry and the first event, so the call has no events.
-            tracing::info!(call_id = %log.call, "an entry without an event is forgotten");
+            tracing::info!(call_id = %log.call, "a directory entry without an event was removed");
             self.erase_log(log, content);
         } else if !open && content.file.is_none() {
             // The call was erased, but the disk was too full to record that.
-            tracing::warn!(call_id = %log.call, "the log of a call that is over is gone; the call is forgotten");
+            tracing::warn!(call_id = %log.call, "the log of an ended call is missing; its directory entry was removed");
             self.erase_log(log, content);
         } else {
             content.damaged(&log.call, &self.ground, 0, format!("its log is empty, but there were {known} events"));

@@ -61,7 +61,7 @@ fn keep(shared: &Shared) {
             Err(error) => drop(shared.failed("write", &error)),
         }
         if let Err(error) = shared.calls.compact_if_worth_it(&shared.ground.folder) {
-            tracing::warn!(%error, "the directory cannot be compacted; it stays as long as it is");
+            tracing::warn!(%error, "the directory cannot be compacted; it keeps its size");
         }
         if synced.elapsed() >= SYNC_EVERY {
             sync_dirty(shared);

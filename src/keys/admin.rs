@@ -108,7 +108,7 @@ pub fn ask(folder: &Path, request: &Request) -> Result<Option<Answer>, KeyError>
     let mut answer = String::new();
     let read = BufReader::new(stream.take(MAX_ANSWER_BYTES)).read_line(&mut answer);
     match read {
-        Ok(0) => Err(failed(io::Error::other("the daemon hung up without an answer"))),
+        Ok(0) => Err(failed(io::Error::other("the daemon closed the connection without an answer"))),
         Ok(_) => serde_json::from_str(&answer).map(Some).map_err(|error| failed(error.into())),
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
             let message = format!("the daemon did not answer within {} s", PATIENCE.as_secs());
@@ -154,7 +154,7 @@ impl Socket {
                             // One at a time: the file is changed under a lock anyway.
                             Ok((stream, _)) => drop(tokio::time::timeout(PATIENCE, answer(stream, &keys)).await),
                             Err(error) => {
-                                tracing::warn!(%error, "a key command could not be accepted");
+                                tracing::warn!(%error, "the connection of a key command could not be accepted");
                                 tokio::time::sleep(ACCEPT_PAUSE).await;
                             }
                         }
@@ -204,7 +204,7 @@ async fn answer(mut stream: tokio::net::UnixStream, keys: &Keys) -> io::Result<(
             Err(error) => Answer { error: Some(format!("no request: {error}")), ..Answer::default() },
         }
     } else {
-        let message = format!("keys are managed by {} or root, and {} asked", owner::user(own), owner::user(uid));
+        let message = format!("only {} or root may manage keys, but {} asked", owner::user(own), owner::user(uid));
         Answer { error: Some(message), ..Answer::default() }
     };
     let mut line = serde_json::to_vec(&answer)?;

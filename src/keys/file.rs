@@ -112,7 +112,13 @@ fn unreadable(path: &Path, error: std::io::Error) -> KeyError {
     let error = match fs::metadata(path) {
         Ok(meta) if meta.uid() != owner::effective_uid() => {
             let (theirs, ours) = (owner::user(meta.uid()), owner::user(owner::effective_uid()));
-            std::io::Error::new(error.kind(), format!("{error}; it belongs to {theirs}, and this runs as {ours}"))
+            std::io::Error::new(
+                error.kind(),
+                format!(
+                    "{error}; the file belongs to {theirs}, but this program runs \
+                as {ours}"
+                ),
+            )
         }
         _ => error,
     };

@@ -68,7 +68,7 @@ impl Scope {
             Self::Gateway => "Ask models",
             Self::Metrics => "Read /metrics",
             Self::Usage => "Read /v1/usage: tokens and cost",
-            Self::Admin => "Everything, erasing calls included",
+            Self::Admin => "Everything, including erasing calls",
         }
     }
 
@@ -112,7 +112,7 @@ pub enum KeyError {
         error: std::io::Error,
     },
     /// The file is not a key file of this daemon.
-    #[error("{path} is no key file of ours: {reason}")]
+    #[error("{path} is not a key file of Sidetone: {reason}")]
     Damaged {
         /// Path of the file.
         path: PathBuf,
@@ -120,10 +120,10 @@ pub enum KeyError {
         reason: String,
     },
     /// The name is taken.
-    #[error("a key named {0:?} is there already; names are never used twice, so that old bills stay true")]
+    #[error("a key named {0:?} exists already; a name is never used twice, so that old bills stay correct")]
     Taken(String),
     /// No key of that name.
-    #[error("no key named {0:?}; `sidetone key list` shows those there are")]
+    #[error("no key named {0:?}; `sidetone key list` shows all keys")]
     Unknown(String),
     /// The name is invalid.
     #[error("name: {0}")]
@@ -248,7 +248,8 @@ impl Keys {
             // Keys are removed by revoking them: if a missing file removed them, the daemon would be open to everybody.
             Ok(None) => {
                 if known.stamp.take().is_some() {
-                    tracing::error!(path = %self.0.path.display(), "the key file is gone; the keys stay as they were");
+                    tracing::error!(path = %self.0.path.display(), "the key file is missing; the last known keys stay \
+                        valid");
                 }
                 known.failing = None;
             }
@@ -278,7 +279,7 @@ impl Keys {
 fn failed(known: &mut Known, error: &KeyError) {
     let message = error.to_string();
     if known.failing.as_ref() != Some(&message) {
-        tracing::error!(%error, "the key file cannot be read; the keys stay as they were");
+        tracing::error!(%error, "the key file cannot be read; the last known keys stay valid");
     }
     known.failing = Some(message);
     if known.table.is_empty() {

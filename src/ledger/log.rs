@@ -87,7 +87,7 @@ impl Log {
     }
 
     fn file(&self) -> std::io::Result<&File> {
-        self.file.as_ref().ok_or_else(|| std::io::Error::other("it is not open yet"))
+        self.file.as_ref().ok_or_else(|| std::io::Error::other("the ledger's log is not open yet"))
     }
 
     /// Opens the log at `path`. `taken` is the generation, and the offset up to which it was copied into the database.
@@ -159,7 +159,8 @@ impl Log {
     /// offset.
     fn cut_torn_tail(&mut self, bytes: usize) -> std::io::Result<()> {
         if bytes > 0 {
-            tracing::warn!(path = %self.path.display(), bytes, "the ledger's log ends in half an entry: cut off");
+            tracing::warn!(path = %self.path.display(), bytes, "the ledger's log ends with an incomplete entry, which \
+                was removed");
             self.file()?.set_len(self.end)?;
         }
         Ok(())
@@ -176,7 +177,7 @@ impl Log {
             }
         }
         if self.waiting.len() + entry.len() > MAX_WAITING_BYTES {
-            tracing::error!("the ledger's log is full in memory too: a row is lost");
+            tracing::error!("the ledger's log cannot be written and its memory is full: a row was lost");
             return;
         }
         self.waiting.extend_from_slice(entry);

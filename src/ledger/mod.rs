@@ -60,7 +60,7 @@ pub enum LedgerError {
     #[error("{0}")]
     Query(String),
     /// The database could not be opened yet.
-    #[error("the ledger cannot be opened yet, which is tried again: {0}")]
+    #[error("the ledger cannot be opened yet (retrying): {0}")]
     Waiting(String),
 }
 
@@ -107,17 +107,13 @@ pub struct Metrics {
 impl Metrics {
     /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
-        let help = "Damaged bytes of the ledger's log that were left out: rows of the bill are lost";
+        let help = "Damaged bytes of the ledger's log that were left out: rows of the bill were lost";
         Self { skipped_bytes: registry.metric("sidetone_ledger_skipped_bytes", help) }
     }
 
     fn skipped(&self, skipped: Option<log::Skipped>) {
         if let Some(log::Skipped { offset, bytes }) = skipped {
-            tracing::warn!(
-                offset,
-                bytes,
-                "the ledger's log is damaged; these bytes are left out, what follows is taken"
-            );
+            tracing::warn!(offset, bytes, "the ledger's log is damaged; these bytes are left out, the rest is read");
             self.skipped_bytes.inc_by(bytes);
         }
     }
@@ -143,13 +139,13 @@ impl Ledger {
         let ledger = Self(Arc::new(Shared {
             folder: folder.to_owned(),
             log: Mutex::new(log::Log::to_be_opened(&folder.join(LOG))),
-            store: Mutex::new(Err("nobody has tried".to_owned())),
+            store: Mutex::new(Err("not tried yet".to_owned())),
             is_open: AtomicBool::new(false),
             keeper: Mutex::new(None),
             metrics,
         }));
         match ledger.try_open() {
-            Err(error) if error.passes() => tracing::error!(%error, "the ledger cannot be opened; it is waited for"),
+            Err(error) if error.passes() => tracing::error!(%error, "the ledger cannot be opened; retrying"),
             opened => opened?,
         }
         ledger.start_keeper()?;
@@ -234,7 +230,7 @@ impl Ledger {
                     }
                 }
                 if let Err(error) = ledger.take_over() {
-                    tracing::error!(%error, "the ledger's log waits: its database cannot be written");
+                    tracing::error!(%error, "the ledger's log cannot be copied into the database; retrying");
                 }
             }
         };

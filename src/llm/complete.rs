@@ -34,11 +34,11 @@ pub enum Incomplete {
     #[error("the answer ends without a finish reason and without an end mark")]
     Cut,
     /// It ends with an unknown finish reason, and nothing else shows that it is complete.
-    #[error("the answer ends with the finish reason {0:?}, which is not known")]
+    #[error("the answer ends with the unknown finish reason {0:?}")]
     Unknown(String),
     /// Parts of the stream were unreadable, and the rest is not an answer with content and a known finish reason. The
     /// number of unreadable events.
-    #[error("the stream ended without an answer; {0} events made no sense")]
+    #[error("the stream ended without an answer; {0} events were unreadable")]
     Unread(u32),
 }
 

@@ -138,13 +138,13 @@ pub(super) fn arguments(call: &ToolCall) -> Result<Value, Unsupported> {
         Ok(value) => Some(value),
         Err(_) => repair::parse(&call.arguments, &mut Budget::new(ARGUMENTS))
             .map_err(|exceeded| {
-                Unsupported(format!("the arguments of a tool call are no JSON; to repair them is {exceeded}"))
+                Unsupported(format!("the arguments of a tool call are not JSON; repairing them is {exceeded}"))
             })?
             .map(|(value, _)| value),
     };
     match read {
         Some(value @ Value::Object(_)) => Ok(value),
-        _ => Err(Unsupported(format!("the arguments of tool call {:?} are no JSON object", bare_call_id(&call.id)))),
+        _ => Err(Unsupported(format!("the arguments of tool call {:?} are not a JSON object", bare_call_id(&call.id)))),
     }
 }
 

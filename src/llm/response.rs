@@ -325,7 +325,7 @@ pub(super) fn describe(error: &serde_json::Error) -> String {
     let what = match error.classify() {
         Category::Io | Category::Eof => "it ends in the middle",
         Category::Syntax => "it is no JSON",
-        Category::Data => "a field is of another type",
+        Category::Data => "a field has the wrong type",
     };
     format!("{what} (line {} column {})", error.line(), error.column())
 }

@@ -57,7 +57,7 @@ pub enum SchemaError {
     #[error("schema has the remote $ref {0:?}; only references within the schema (\"#…\") are allowed")]
     RemoteRef(String),
     /// The value is not a valid JSON schema.
-    #[error("no valid JSON schema: {message}")]
+    #[error("not a valid JSON schema: {message}")]
     Invalid {
         /// JSON pointer to the invalid part, if known.
         at: Option<String>,

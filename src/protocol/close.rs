@@ -195,7 +195,7 @@ mod tests {
     #[test]
     fn close_codes_of_the_documentation_lead_to_its_reactions() {
         let page = crate::docs::topic("errors").expect("the page").text;
-        let (_, table) = page.split_once("| code | means | come back |").expect("the table");
+        let (_, table) = page.split_once("| code | meaning | reconnect |").expect("the table");
         let mut seen = 0;
         for row in table.lines().skip(2).take_while(|line| line.starts_with('|')) {
             let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();

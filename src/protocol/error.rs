@@ -13,7 +13,7 @@ use crate::types::{CallId, Seq};
 /// Longest message of an `error` frame or of `insight.failed`, bytes: a vendor's error page must not fill a frame.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024;
 /// Message to a client whose key was revoked.
-pub const REVOKED: &str = "the key that opened this socket is revoked; come back with another one";
+pub const REVOKED: &str = "the key that opened this socket was revoked; reconnect with another key";
 
 /// `error`. The daemon writes its own codes; a client reads any text as the code (`ErrorFrame<String>`), because a later
 /// daemon may have more of them.

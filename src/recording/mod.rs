@@ -110,7 +110,8 @@ pub enum RecordingError {
     #[error("its version is {0}; this program reads up to {VERSION}")]
     Version(u32),
     /// The file has no readable frame.
-    #[error("it holds no frame{}", if *skipped == 0 { String::new() } else { format!(" that can be read, and {skipped} lines that cannot") })]
+    #[error("it contains no frame{}", if *skipped == 0 { String::new() } else { format!(" that can be read, and \
+        {skipped} lines that cannot") })]
     Empty {
         /// Number of unreadable lines.
         skipped: usize,
@@ -211,9 +212,9 @@ fn read_frame(text: &[u8]) -> Result<Frame, String> {
     })?;
     let message = line.message.get();
     if !message.starts_with('{') {
-        return Err("message is no JSON object".to_owned());
+        return Err("message is not a JSON object".to_owned());
     }
-    let at = time(&line.at_ms).ok_or("at_ms is no time: expected a number >= 0")?;
+    let at = time(&line.at_ms).ok_or("at_ms is not a time: expected a number >= 0")?;
     Ok(Frame { at, message: message.into() })
 }
 

@@ -104,11 +104,14 @@ impl Phrases {
             .dfa_size_limit(PATTERN_CACHE)
             .build();
         let regex = built.map_err(|error| match error {
-            regex::Error::CompiledTooBig(limit) => unusable(&format!("it takes more than {limit} bytes")),
+            regex::Error::CompiledTooBig(limit) => unusable(&format!(
+                "the compiled pattern takes more than {limit} \
+                bytes"
+            )),
             other => unusable(&other.to_string().lines().last().unwrap_or_default()),
         })?;
         if regex.is_match("") {
-            return Err(unusable(&"it matches the empty text, so every turn"));
+            return Err(unusable(&"it matches the empty text and therefore every turn"));
         }
         self.0.push(Phrase::Pattern { regex, states });
         Ok(Some(states))

@@ -95,7 +95,7 @@ impl Actor {
     /// Ends the task because another writer has the call: producers are asked to reconnect, and nothing that runs here
     /// is used any more.
     pub(super) fn let_go(&mut self) {
-        self.peers.reconnect("the call goes on in another session");
+        self.peers.reconnect("the call continues in another session");
         self.runs.abort_all();
     }
 
@@ -266,7 +266,7 @@ impl Actor {
             }
             Err(Failure::Again) => Ok(()),
             Err(Failure::First(message)) => {
-                tracing::error!(call_id = %self.call_id, message, "the journal does not take appends");
+                tracing::error!(call_id = %self.call_id, message, "the journal does not accept appends");
                 self.on(Input::AppendFailed);
                 Ok(())
             }
@@ -296,23 +296,25 @@ fn perform(effects: &mut Effects, peers: &mut Peers, deps: &Deps, call_id: &Call
     for note in effects.notes.drain(..) {
         match note {
             Note::UnknownAnalysis(analysis) => {
-                tracing::warn!(call_id = %call_id, analysis, "no such analysis is configured; skipped");
+                tracing::warn!(call_id = %call_id, analysis, "a requested analysis is not configured; it is skipped");
             }
             Note::AlertRaised(rule, severity) => {
                 deps.metrics.alert_raised(&rule, severity);
-                tracing::info!(call_id = %call_id, rule = &*rule, severity = severity.as_str(), "an alert is raised");
+                tracing::info!(call_id = %call_id, rule = &*rule, severity = severity.as_str(), "a rule raised an \
+                    alert");
             }
             Note::AlertCleared(rule) => {
                 deps.metrics.alert_cleared(&rule);
-                tracing::info!(call_id = %call_id, rule = &*rule, "the alert is cleared");
+                tracing::info!(call_id = %call_id, rule = &*rule, "an alert was cleared");
             }
             Note::AlertRefused(rule) => {
                 deps.metrics.alert_refused(&rule);
-                tracing::debug!(call_id = %call_id, rule = &*rule, "no alert: the call has as many as it may have (limits.alerts_per_call)");
+                tracing::debug!(call_id = %call_id, rule = &*rule, "an alert was not raised: the call has the maximum \
+                    number (limits.alerts_per_call)");
             }
             Note::RuleSkipped(rule, over) => {
                 deps.metrics.rule_skipped(&rule);
-                tracing::warn!(call_id = %call_id, rule = &*rule, %over, "a rule is not applied to a turn");
+                tracing::warn!(call_id = %call_id, rule = &*rule, %over, "a rule was not applied to a turn");
             }
             Note::VendorError { stream, code, message } => {
                 tracing::warn!(call_id = %call_id, stream = %stream, code, message, "the STT vendor reported an error");

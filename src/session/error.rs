@@ -16,7 +16,7 @@ pub enum SessionError {
         message: String,
     },
     /// The call's log is damaged, or its session failed twice.
-    #[error("call {0} has failed; what it had stays readable, see the daemon's log")]
+    #[error("call {0} has failed; its data so far can be read; see the daemon's log")]
     Failed(CallId),
     /// The journal cannot be read.
     #[error("{0}")]

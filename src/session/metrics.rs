@@ -94,30 +94,38 @@ impl Metrics {
             jobs: registry.metric("sidetone_session_jobs", "Jobs ended, by analysis and outcome"),
             stages: registry.add(
                 "sidetone_session_insight_seconds",
-                "Where an insight's time went, by stage",
+                "Duration of the steps of an insight",
                 Family::new_with_constructor(stage_histogram as fn() -> Histogram),
             ),
-            degraded: registry.metric("sidetone_session_degraded_insights", "Insights made in a lesser way"),
+            degraded: registry.metric(
+                "sidetone_session_degraded_insights",
+                "Insights made by the embedded provider \
+                as a fallback",
+            ),
             raised: registry.metric("sidetone_rules_alerts_raised", "Alerts raised, by rule and severity"),
             cleared: registry.metric("sidetone_rules_alerts_cleared", "Alerts cleared, by rule"),
             refused: registry.metric(
                 "sidetone_rules_alerts_refused",
-                "Alerts not raised because a call had as many as it may have, by rule",
+                "Alerts not raised because a call had the maximum number, by rule",
             ),
             skipped: registry.metric("sidetone_rules_skipped_turns", "Turns that a rule was not applied to, by rule"),
             dropped: registry.metric(
                 "sidetone_session_dropped_operations",
                 "Operations on items in models' answers that could not be carried out, by analysis and reason",
             ),
-            jobs_running: registry.metric("sidetone_session_jobs_running", "Jobs out now"),
+            jobs_running: registry.metric("sidetone_session_jobs_running", "Jobs in progress"),
             permits_waiting: registry.metric("sidetone_session_permits_waiting", "Jobs that wait for a permit"),
             sessions: registry.metric("sidetone_session_sessions", "Sessions in memory"),
-            partials: registry.metric("sidetone_session_partials", "Partials that came in"),
+            partials: registry.metric("sidetone_session_partials", "Partials received"),
             unknown_messages: registry
                 .metric("sidetone_session_unknown_messages", "Vendor messages of an unknown type"),
             vendor_errors: registry.metric("sidetone_session_vendor_errors", "Errors that STT vendors reported"),
             panics: registry.metric("sidetone_session_panics", "Sessions that panicked"),
-            fenced: registry.metric("sidetone_session_fenced", "Sessions whose call another writer took over"),
+            fenced: registry.metric(
+                "sidetone_session_fenced",
+                "Sessions that ended because another writer took over \
+                the call's log",
+            ),
         }
     }
 

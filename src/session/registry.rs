@@ -181,7 +181,8 @@ impl Sessions {
     async fn wake(&self, call: &CallId, overdue: bool, turn: Option<OwnedSemaphorePermit>) {
         match self.start(call, Why::Untouched { overdue }, turn).await {
             Ok(_) | Err(SessionError::Elsewhere { .. }) => {}
-            Err(error) => tracing::warn!(call_id = %call, %error, "an open call could not be taken up again"),
+            Err(error) => tracing::warn!(call_id = %call, %error, "the session of an open call could not be started \
+                again"),
         }
     }
 
@@ -190,7 +191,8 @@ impl Sessions {
         match self.0.deps.store.entry(call).await {
             Ok(Some(entry)) if entry.state == State::Open => self.wake(call, false, None).await,
             Ok(_) => {}
-            Err(error) => tracing::warn!(call_id = %call, %error, "an open call could not be taken up again"),
+            Err(error) => tracing::warn!(call_id = %call, %error, "the session of an open call could not be started \
+                again"),
         }
     }
 
@@ -298,7 +300,7 @@ impl Sessions {
         match outcome {
             Ok(Exit::Finished | Exit::Stopped) => return,
             Ok(Exit::Fenced) => {
-                tracing::info!(call_id = %call, "another writer has the call's log; this session lets go of the call");
+                tracing::info!(call_id = %call, "another writer has the call's log; this session ends");
                 deps.metrics.fenced.inc();
                 tokio::select! {
                     () = deps.drain.stop.cancelled() => {}
@@ -320,7 +322,8 @@ impl Sessions {
             .insert(call.clone(), now)
             .is_some_and(|before| now.duration_since(before) < PANIC_WINDOW);
         if again {
-            tracing::error!(call_id = %call, "the call failed twice within a minute and is given up; the others go on");
+            tracing::error!(call_id = %call, "the call's session failed twice within a minute; the call is marked as \
+                failed, other calls continue");
             self.give_up(&call).await;
         } else {
             self.resume(&call).await;
@@ -345,7 +348,8 @@ impl Sessions {
             Some(Found::Known(known)) => {
                 let Known { entry, log, damage } = *known;
                 if let Some(message) = damage {
-                    tracing::error!(call_id = %call, message, "the call's log is damaged; it is given up and stays readable so far");
+                    tracing::error!(call_id = %call, message, "the call's log is damaged; the call is marked as \
+                        failed, and events before the damage can be read");
                     self.give_up(&call).await;
                     return Exit::Finished;
                 }

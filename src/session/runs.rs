@@ -120,7 +120,7 @@ impl Runs {
         // The embedded provider cannot answer a producer's own question.
         if own.as_deref() == Some("local") {
             let message =
-                "llm_gateway names no model, and neither [routes.llm_gateway] nor [gateway] default_route gives it one";
+                "llm_gateway names no model, and neither [routes.llm_gateway] nor [gateway] default_route is set";
             return Err(Failed { code: FailureCode::ModelNotFound, message: message.to_owned(), temporary: false });
         }
         let resolved = gateway.resolve(own.as_deref().unwrap_or(&question.model), self.call.as_str());

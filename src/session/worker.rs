@@ -57,7 +57,7 @@ async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -
     let began = Instant::now();
     let Start { snapshot, facts, last, deadline, .. } = &*job.start;
     let ([member], [prompt]) = (members, &job.prompts[..]) else {
-        // Never happens: several analyses are never chosen for such a model.
+        // Never happens: a task never has several analyses.
         let message = "several analyses cannot be asked in one request".to_owned();
         return Err(Failed { code: FailureCode::Unsupported, message, temporary: false });
     };
@@ -84,7 +84,7 @@ async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -
     let answer = gateway.complete(request).await.map_err(|error| failure::of(&error))?;
     let value = answer.value.ok_or_else(|| Failed {
         code: FailureCode::SchemaMismatch,
-        message: "the model refused, or called tools that it does not have, instead of answering".to_owned(),
+        message: "instead of answering, the model refused or called tools that it does not have".to_owned(),
         temporary: true,
     })?;
     // The embedded provider always returns whole lists, whatever the prompt asks for.

@@ -62,7 +62,7 @@ impl Config {
             let path = format!("sink[{index}]");
             let Some(sink) = Self::read(path.clone(), item, analyses, problems) else { continue };
             if sinks.iter().any(|other| other.name == sink.name) {
-                let message = format!("there is another sink {:?} (same kind and URL get one name)", sink.name);
+                let message = format!("another sink has the name {:?} (kind and URL give the default name)", sink.name);
                 problems.push(format!("{path}.name"), message);
                 continue;
             }
@@ -83,7 +83,7 @@ impl Config {
         let filter = read_filter(&mut section, analyses);
         if let Some(kind) = kind {
             if !kind.takes_live() && (filter.include.partials || filter.include.deltas) {
-                let message = format!("kind = {:?} takes no partials and no deltas: they have no seq", kind.name());
+                let message = format!("kind = {:?} supports no partials and deltas, which have no seq", kind.name());
                 section.problem("include", message);
             }
             for key in ["secret", "batch"] {

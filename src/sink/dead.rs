@@ -16,7 +16,7 @@ pub(super) async fn keep(dir: &Path, name: &str, status: u16, frames: Vec<String
     let shown = file.display().to_string();
     let written = tokio::task::spawn_blocking(move || append(&file, status, &frames)).await;
     if let Ok(Err(error)) = written {
-        tracing::warn!(file = shown, %error, "dead letters are lost");
+        tracing::warn!(file = shown, %error, "dead letters could not be stored and are lost");
     }
 }
 

@@ -98,10 +98,10 @@ impl Tap<'_> {
                     return (pieces, self.reader.order().unwrap_or(before));
                 }
                 Err(error @ (HubError::Gone { .. } | HubError::Damaged { .. })) => {
-                    tracing::warn!(sink = self.name, %error, "the sink goes on without that call's events");
+                    tracing::warn!(sink = self.name, %error, "the sink continues without that call's events");
                 }
                 Err(HubError::Unavailable(error)) => {
-                    tracing::warn!(sink = self.name, error, "the sink waits for the journal");
+                    tracing::warn!(sink = self.name, error, "the sink cannot read the journal; retrying");
                     tokio::time::sleep(RETRY).await;
                 }
             }

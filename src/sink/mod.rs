@@ -92,11 +92,14 @@ impl Metrics {
     /// Registers all metrics.
     pub fn register(registry: &mut Registry) -> Self {
         Self {
-            delivered: registry
-                .metric("sidetone_sink_delivered_frames", "Frames that a sink's consumer has taken, resent ones too"),
-            retries: registry.metric("sidetone_sink_retries", "Failed tries to reach a sink's consumer"),
+            delivered: registry.metric(
+                "sidetone_sink_delivered_frames",
+                "Frames that a sink's consumer has accepted, including \
+                    repeated ones",
+            ),
+            retries: registry.metric("sidetone_sink_retries", "Failed attempts to reach a sink's consumer"),
             dead_letters: registry
-                .metric("sidetone_sink_dead_letters", "Events that a sink's consumer refused for good"),
+                .metric("sidetone_sink_dead_letters", "Events that a sink's consumer refused permanently"),
             behind: registry.metric(
                 "sidetone_sink_behind_events",
                 "Events of all calls that came after a sink's stored position, about",
@@ -134,12 +137,12 @@ pub fn run(
         let position = match tokio::task::spawn_blocking(move || Position::load(&file, &loading, newest)).await {
             Ok(Ok(position)) => position,
             Ok(Err(error)) => {
-                tracing::error!(sink = name, %error, "the sink is off: its position cannot be kept");
+                tracing::error!(sink = name, %error, "the sink is disabled: its position cannot be stored");
                 return;
             }
             Err(_) => return,
         };
-        tracing::info!(sink = name, kind = config.kind.name(), order = position.order(), "the sink is up");
+        tracing::info!(sink = name, kind = config.kind.name(), order = position.order(), "the sink has started");
         let feed = Feed::new(&config, hub);
         let kind = config.kind;
         kind.run(Sink { metrics: metrics.of(&name), config, feed, position, dir }, stop).await;

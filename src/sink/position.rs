@@ -35,7 +35,7 @@ impl Position {
         let order = match fs::read(&file) {
             Ok(bytes) => {
                 let stored: Stored = serde_json::from_slice(&bytes).map_err(|error| {
-                    let message = format!("{}: {error}; remove it to begin at the present", file.display());
+                    let message = format!("{}: {error}; delete the file to begin with new events", file.display());
                     io::Error::other(message)
                 })?;
                 stored.order.min(newest)
@@ -77,7 +77,8 @@ impl Position {
         self.stored_at = Some(Instant::now());
         match tokio::task::spawn_blocking(move || write(&file, order)).await {
             Ok(Ok(())) => self.stored = order,
-            Ok(Err(error)) => tracing::warn!(file = %self.file.display(), %error, "a sink's position is not stored"),
+            Ok(Err(error)) => tracing::warn!(file = %self.file.display(), %error, "a sink's position could not be \
+                stored"),
             Err(_) => {}
         }
     }

@@ -75,7 +75,7 @@ async fn run(mut sink: Sink, stop: CancellationToken) {
             }
         }
         // Not expected: the configuration has checked the URL.
-        Err(error) => tracing::error!(sink = sink.config.name, %error, "the sink is off"),
+        Err(error) => tracing::error!(sink = sink.config.name, %error, "the sink is disabled"),
     }
     sink.position.store().await;
 }
@@ -118,7 +118,13 @@ async fn deliver(sink: &mut Sink, poster: &Poster, stop: &CancellationToken) {
                 Err(status) => {
                     metrics.dead_letters.inc_by(request.len() as u64);
                     let count = request.len();
-                    tracing::warn!(sink = config.name, status, count, "events were refused for good: dead letters");
+                    tracing::warn!(
+                        sink = config.name,
+                        status,
+                        count,
+                        "events were refused permanently and stored as \
+                        dead letters"
+                    );
                     let frames = request.iter().map(|piece| piece.text.to_string()).collect();
                     dead::keep(dir, &config.name, status, frames).await;
                 }
@@ -185,7 +191,7 @@ fn judge(answer: Result<Answer, PostError>) -> Verdict {
         // A redirect too: redirects are not followed.
         Ok(Answer { status, .. }) => Verdict::Refused(status),
         Err(error) => {
-            tracing::debug!(%error, "a webhook is tried again");
+            tracing::debug!(%error, "a webhook request failed; retrying");
             Verdict::Later(None)
         }
     }

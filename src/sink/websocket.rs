@@ -73,7 +73,7 @@ async fn run(mut sink: Sink, stop: CancellationToken) {
         sink.metrics.retries.inc();
         sink.metrics.behind.set(sink.feed.behind(sink.position.order()));
         let pause = backoff.pause();
-        tracing::warn!(sink = sink.config.name, why, ?pause, "the sink's peer is away");
+        tracing::warn!(sink = sink.config.name, why, ?pause, "the sink's peer cannot be reached; reconnecting");
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => break,
@@ -133,11 +133,13 @@ async fn deliver(
                         position.advance(order).await;
                     }
                 }
-                Ok(Incoming::Closed { code, .. }) => return Some(format!("it closed with {code}")),
+                Ok(Incoming::Closed { code, .. }) => return Some(format!("the peer closed the connection with code \
+                    {code}")),
                 Ok(Incoming::Text(_) | Incoming::Binary(_) | Incoming::Ping) => {}
                 Err(error) => return Some(error.to_string()),
             },
-            () = maybe(ping.as_ref().map(|ping| ping.until)) => return Some("it answers no ping".to_owned()),
+            () = maybe(ping.as_ref().map(|ping| ping.until)) => return Some("the peer does not answer \
+                pings".to_owned()),
             () = stop.cancelled(), if !is_stopping => {
                 quiet = Some(Instant::now() + STOP_QUIET);
                 grace = Some(Instant::now() + STOP_GRACE);

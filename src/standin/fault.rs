@@ -50,8 +50,8 @@ impl FromStr for Fault {
             "3008" => (Trouble::Error(3008), 1),
             other => {
                 return Err(format!(
-                    "no fault {other:?}; there are: drop, cut, stall, garble, slow, mute, refuse, 1008, 3005, 3008, \
-                     each with @TURNS after which it happens"
+                    "no fault {other:?}; there are: drop, cut, stall, garble, slow, mute, refuse, 1008, 3005, 3008; \
+                     @TURNS after one delays it by that many turns"
                 ));
             }
         };

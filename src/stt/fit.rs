@@ -139,8 +139,8 @@ fn describe(frame: &str) -> String {
     match serde_json::from_str::<Value>(&surrogates::repaired(frame)) {
         Ok(Value::Object(object)) => described(&object),
         Ok(Value::Array(_)) => "an array".to_owned(),
-        Ok(_) => "a JSON value that is no object".to_owned(),
-        Err(_) => "text that is no JSON".to_owned(),
+        Ok(_) => "a JSON value that is not an object".to_owned(),
+        Err(_) => "text that is not JSON".to_owned(),
     }
 }
 
@@ -187,8 +187,8 @@ mod tests {
             (r#"{"TranscriptEvent":{}}"#, "a message with TranscriptEvent"),
             (r#"{"I said no":1}"#, "an empty object"),
             ("[]", "an array"),
-            ("5", "a JSON value that is no object"),
-            ("hello there", "text that is no JSON"),
+            ("5", "a JSON value that is not an object"),
+            ("hello there", "text that is not JSON"),
         ] {
             assert_eq!(describe(frame), expected, "{frame}");
         }
@@ -208,6 +208,6 @@ mod tests {
              connect with dialect=assemblyai"
         );
         let said = not_understood(dialect("deepgram").expect("dialect"), "5 s", &["{"]);
-        assert!(said.contains("text that is no JSON") && said.contains("there are: sidetone, "), "{said}");
+        assert!(said.contains("text that is not JSON") && said.contains("there are: sidetone, "), "{said}");
     }
 }

@@ -139,7 +139,7 @@ pub struct LeftOut {
 impl LeftOut {
     /// A name without any speech.
     fn name(line: usize) -> Self {
-        Self { line, message: "a name with which nothing was said".to_owned() }
+        Self { line, message: "a name without any speech".to_owned() }
     }
 }
 
@@ -195,7 +195,7 @@ pub fn read(
     };
     let mut transcript = format.read(&lines)?;
     if transcript.turns.is_empty() {
-        return Err(TranscriptError::new(1, 1, format!("no speech is in it; expected {}", format.about())));
+        return Err(TranscriptError::new(1, 1, format!("it contains no speech; expected {}", format.about())));
     }
     if transcript.turns.len() > MAX_TURNS {
         let line = transcript.turns.get(MAX_TURNS).map_or(1, |turn| turn.line);
@@ -225,6 +225,6 @@ fn detect(lines: &[Line<'_>]) -> Result<&'static dyn Format, TranscriptError> {
         let known: Vec<String> =
             FORMATS.iter().map(|format| format!("{} ({})", format.name(), format.about())).collect();
         let first = lines.iter().find(|line| !line.is_blank()).map_or(1, |line| line.number);
-        TranscriptError::new(first, 1, format!("no known format of transcripts; there are: {}", known.join("; ")))
+        TranscriptError::new(first, 1, format!("not a known transcript format; there are: {}", known.join("; ")))
     })
 }

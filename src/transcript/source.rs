@@ -67,7 +67,7 @@ fn no_text(before: &str) -> TranscriptError {
     let last = breaks(before).last();
     let number = breaks(before).count() + 1;
     let column = before.get(last.unwrap_or(0)..).unwrap_or_default().chars().count() + 1;
-    TranscriptError::new(number, column, "no text; expected UTF-8, or UTF-16 with a byte order mark")
+    TranscriptError::new(number, column, "not text; expected UTF-8, or UTF-16 with a byte order mark")
 }
 
 /// The offsets after the line breaks of a text.

@@ -92,7 +92,7 @@ fn formats_are_found_out() {
     }
     let error = read(b"\n{\"a\": 1}", None).expect_err("no transcript");
     assert!(
-        error.to_string().starts_with("line 2, column 1: no known format of transcripts; there are: vtt (WebVTT"),
+        error.to_string().starts_with("line 2, column 1: not a known transcript format; there are: vtt (WebVTT"),
         "{error}"
     );
 }
@@ -109,7 +109,7 @@ fn file_without_speech_is_an_error() {
         ("text", "Ann:\n"),
     ] {
         let error = read(text.as_bytes(), Some(super::format(name).expect("format"))).expect_err(text);
-        assert!(error.message.starts_with("no speech is in it; expected "), "{name}: {error}");
+        assert!(error.message.starts_with("it contains no speech; expected "), "{name}: {error}");
     }
 }
 

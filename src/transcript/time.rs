@@ -50,7 +50,7 @@ pub(super) fn at(line: &Line<'_>, at: usize, text: &str) -> Result<u64, Transcri
         let found = match text {
             "" => "nothing".to_owned(),
             text if shown => format!("{text:?}"),
-            text => format!("{} characters that are none", text.chars().count()),
+            text => format!("{} characters that are not a time", text.chars().count()),
         };
         line.fault(at, format!("expected a time, {EXPECTED}; found {found}"))
     })

@@ -20,7 +20,7 @@ pub enum TurnError {
     #[error("{MAX_EARLY_REVISIONS} revisions of this stream already wait for turns that have not come")]
     TooManyEarly,
     /// A record to restore does not continue from those before it.
-    #[error("turn {found} cannot follow {len} turns")]
+    #[error("turn number {found} cannot follow after {len} turns")]
     Hole {
         /// Its ordinal.
         found: TurnNo,

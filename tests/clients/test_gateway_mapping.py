@@ -132,7 +132,7 @@ ASKED = [
     ("anthropic", "logprobs", {"logprobs": True}, "Anthropic does not support logprobs"),
     ("anthropic", "penalties", {"presence_penalty": 1}, "Anthropic does not support presence_penalty"),
     ("anthropic", "logit bias", {"logit_bias": {"5": 1}}, "Anthropic does not support logit_bias"),
-    ("anthropic", "custom tool", {"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "Anthropic takes no tool of type"),
+    ("anthropic", "custom tool", {"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "Anthropic does not accept a tool of type"),
     ("anthropic", "system alone", {"messages": SYSTEMS[:1]}, "at least one message"),
 
     ("google", "system and developer", {"messages": SYSTEMS}, {"systemInstruction.parts": [{"text": "one"}, {"text": "two"}], "contents.1": ABSENT}),

@@ -208,7 +208,7 @@ async fn a_model_that_is_to_go_is_warned_of_everywhere() {
     let entry = listed(&daemon, "old/gone").await;
     assert!(entry["warning"].as_str().is_some_and(|warning| warning.contains("2020-01-01")), "{entry}");
     assert_eq!(listed(&daemon, "old/stays").await["warning"], Json::Null);
-    eventually("the log warns", PATIENCE, || async { daemon.log().contains("is to be retired").then_some(()) }).await;
+    eventually("the log warns", PATIENCE, || async { daemon.log().contains("will be retired").then_some(()) }).await;
     let at = daemon.metric("sidetone_gateway_model_retires_timestamp_seconds", &["\"gone\""]).await;
     assert!((at - 1_577_836_800.0).abs() < 0.5, "{at}");
     let path = daemon.config_path().display().to_string();

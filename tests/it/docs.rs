@@ -76,7 +76,7 @@ async fn help_lists_commands_and_topics_and_shows_the_help_of_a_command() {
     for words in [&["limit"][..], &["limits", "create"], &["key", "destroy"]] {
         let (code, out, err) = help(words).await;
         assert_eq!((code, out.as_str()), (Some(2), ""), "{words:?}");
-        assert!(err.contains("`sidetone help` lists them"), "{err}");
+        assert!(err.contains("`sidetone help` lists all of them"), "{err}");
     }
 }
 
@@ -170,7 +170,7 @@ fn configured_limits_are_all_in_the_page() {
 
 #[test]
 fn dialects_of_the_page_are_those_of_the_code() {
-    let table = rows(text("feeding"), "| dialect | what it takes | how the stream ends |");
+    let table = rows(text("feeding"), "| dialect | accepted frames | how the stream ends |");
     let documented: Vec<&str> = table.iter().map(|row| row[0]).collect();
     let known: Vec<&str> = sidetone::stt::DIALECTS.iter().map(|dialect| dialect.name()).collect();
     assert_eq!(documented, known);
@@ -178,7 +178,7 @@ fn dialects_of_the_page_are_those_of_the_code() {
 
 #[test]
 fn vendors_of_the_page_are_those_of_the_code() {
-    let table = rows(text("gateway"), "| `provider` | `base_url`, unless you give one | what is different there |");
+    let table = rows(text("gateway"), "| `provider` | default `base_url` | differences |");
     let documented: BTreeSet<&str> = table.iter().map(|row| row[0]).collect();
     let known: BTreeSet<&str> = sidetone::llm::PROVIDERS.iter().map(|provider| provider.name()).collect();
     assert_eq!(documented, known);

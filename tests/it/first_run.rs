@@ -140,7 +140,7 @@ async fn demo_with_an_ollama_asks_its_chat_model_and_costs_nothing() {
     // A server without a model for chats is named, and nothing is asked of it.
     let empty = self::ollama(json!({"models": [tags()["models"][0]]})).await;
     let (out, err) = demo(&[], &[("OLLAMA_HOST", &empty.address.to_string())]).await;
-    assert!(err.contains("no model that answers a chat") && err.contains("Found none"), "{err}");
+    assert!(err.contains("no chat model") && err.contains("Found none"), "{err}");
     assert!(out.contains("local, degraded"), "{out}");
 }
 
@@ -270,7 +270,7 @@ async fn serve_without_configuration_prints_the_lines_that_would_use_what_it_fou
     let host = ollama.address.to_string();
     let env = [("OPENAI_API_KEY", KEY), ("GROQ_API_KEY", KEY), ("OLLAMA_HOST", host.as_str())];
     let log = serve_log(&[], &env, dir.path(), "default_route").await;
-    assert!(log.contains("the models found are not used") && log.contains("openai/gpt-4.1-mini"), "{log}");
+    assert!(log.contains("the models that were found are not used") && log.contains("openai/gpt-4.1-mini"), "{log}");
     assert!(!log.contains(&KEY[..10]), "{log}");
     let lines = &log[log.find("[endpoints.").expect("lines")..];
     let file = dir.path().join("lines.toml");

@@ -479,7 +479,7 @@ async fn a_command_without_a_daemon_says_what_starts_one() {
         let output = ran.unwrap_or_else(|_| panic!("{command:?} goes on"));
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{command:?}: {said}");
-        let steps = ["no daemon at http://127.0.0.1:0", "`sidetone serve` starts one", "--to names another"];
+        let steps = ["no daemon at http://127.0.0.1:0", "start one with `sidetone serve`", "name another with --to"];
         assert!(steps.iter().all(|step| said.matches(step).count() == 1), "{command:?}: {said}");
     }
 }

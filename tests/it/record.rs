@@ -195,7 +195,7 @@ async fn a_full_disk_costs_recordings_and_nothing_else() {
         (!full.cut && !full.frames.is_empty()).then_some(())
     })
     .await;
-    assert_eq!(daemon.log().matches("frames are not recorded").count(), 1, "said once");
+    assert_eq!(daemon.log().matches("frames could not be recorded").count(), 1, "said once");
     std::fs::remove_file(&ballast).unwrap();
     let freed = said;
     while written_last(&path).is_none_or(|last| last < freed) {

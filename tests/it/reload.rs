@@ -145,7 +145,7 @@ async fn a_file_that_does_not_validate_changes_nothing_and_says_so() {
     .await;
     assert!(daemon.metric("sidetone_config_valid", &[]).await < 0.5);
     let log = daemon.log();
-    assert!(log.contains("routes.r.variants[0].model") && log.contains("stays as it was"), "{log}");
+    assert!(log.contains("routes.r.variants[0].model") && log.contains("is not changed"), "{log}");
     assert_eq!(daemon.post("/v1/chat/completions", &ask(false)).await.status, 200);
     // Not even TOML.
     daemon.configure("[endpoints");
@@ -163,7 +163,7 @@ async fn a_file_that_does_not_validate_changes_nothing_and_says_so() {
     // The line comes after the gauge.
     eventually("the section that waits is named", PATIENCE, || async {
         let log = daemon.log();
-        (log.contains("holds from the next start on") && log.contains("ingest")).then_some(())
+        (log.contains("take effect at the next start") && log.contains("ingest")).then_some(())
     })
     .await;
 }

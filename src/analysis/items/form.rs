@@ -23,7 +23,8 @@ impl Lists {
             if let Some(field) = list.fields.iter().find(|field| RESERVED.contains(&field.name.as_str())) {
                 let at = format!("{}/items/properties/{}", schema_pointer(&list.path), field.name);
                 let message = format!(
-                    "an item, an element of a list with an \"id\", cannot have a field {:?}; {} are for its operations",
+                    "an item (a list element with an \"id\") cannot have a field {:?}: {} are members of its \
+                     operations",
                     field.name,
                     RESERVED.join(", ")
                 );

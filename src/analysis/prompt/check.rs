@@ -30,7 +30,7 @@ pub(super) fn variables(
             _ if is_global(name) => continue,
             _ if !known.contains(&name) => format!("unknown variable {name:?}"),
             Some(member) if name != variables::WITH_MEMBERS => {
-                format!("{name} has no member {member:?}: it is one value")
+                format!("{name} has no member {member:?}: it is a single value")
             }
             _ => continue,
         };
@@ -58,10 +58,8 @@ pub(super) fn undefined(file: &str, templates: &Environment<'static>, scope: Sco
             && error.kind() == ErrorKind::UndefinedError
         {
             let mut found = fault(file, template.source(), &error);
-            found.message = format!(
-                "shows something that is not there for any call; there are: {}",
-                variables::names(scope).join(", ")
-            );
+            found.message =
+                format!("uses something that no call has; available: {}", variables::names(scope).join(", "));
             return Err(found);
         }
     }

@@ -203,7 +203,7 @@ fn faults_name_the_place() {
     ];
     for source in places {
         let fault = fault(source);
-        assert!(fault.contains("must stand in it exactly once"), "{fault}");
+        assert!(fault.contains("must be in it exactly once"), "{fault}");
         assert!(fault.starts_with("v1.j2:1:"), "{fault}");
     }
     assert!(fault("{{ text }} {{ transcript }}").contains("unknown variable \"text\""), "of a turn alone");

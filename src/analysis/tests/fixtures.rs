@@ -211,7 +211,7 @@ fn settings_that_a_prompt_shows_are_needed_and_others_are_refused() {
             "[mine]\nanalysis = \"translations\"\nto = \"es\"",
             "analyses.mine.analysis: no built-in analysis \"translations\"",
         ),
-        ("[summary]\nanalysis = \"topics\"", "analyses.summary.analysis: it gives a section of another name"),
+        ("[summary]\nanalysis = \"topics\"", "analyses.summary.analysis: only for a section that has no dir"),
     ] {
         let (_, found) = problems(config);
         assert!(found.iter().any(|problem| problem.starts_with(expected)), "{config}: {found:#?}");

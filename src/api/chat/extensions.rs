@@ -47,11 +47,11 @@ impl Extensions {
         extensions.fallbacks = read_fallbacks(take("fallbacks"), depth)?;
         extensions.repair_json = read_steps(take("post_processing_steps"))?;
         if extensions.repair_json && request.stream {
-            let message = "what is streamed cannot be repaired; ask without \"stream\", or without it";
+            let message = "a streamed answer cannot be repaired; leave out either \"stream\" or json-repair";
             return Err(RequestError::field("post_processing_steps", message));
         }
         if take("transcript_id").is_some() {
-            let message = "this gateway holds no transcripts of that service; give \"transcript\" instead";
+            let message = "this gateway has no transcripts of AssemblyAI; use \"transcript\" instead";
             return Err(RequestError::field("transcript_id", message));
         }
         extensions.deadline = match take("max_timeout") {
@@ -59,7 +59,10 @@ impl Extensions {
             Some(seconds) => {
                 let seconds = seconds.as_f64().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                 let seconds = seconds.filter(|seconds| !seconds.is_zero());
-                Some(seconds.ok_or_else(|| RequestError::field("max_timeout", "expected seconds above 0"))?)
+                Some(
+                    seconds
+                        .ok_or_else(|| RequestError::field("max_timeout", "expected a number of seconds above 0"))?,
+                )
             }
         };
         let prompt = take("prompt");

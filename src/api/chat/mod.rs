@@ -94,7 +94,7 @@ async fn respond(
         _ => None,
     };
     if call.is_some() && !caller.may(Scope::Subscribe) {
-        let message = "transcript.call_id reads a call, which needs a key with the scope subscribe too".to_owned();
+        let message = "transcript.call_id reads a call: the key needs the scope subscribe too".to_owned();
         return Err(OpenAiError::refused(&Refusal { known: true, message }));
     }
     let conversation = match extensions.transcript {

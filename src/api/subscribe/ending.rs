@@ -34,12 +34,12 @@ impl End {
         let (code, reason) = match &self {
             Self::Peer => (None, ""),
             Self::Close(code, reason) => (Some(*code), reason.as_str()),
-            Self::Stalled => (Some(CloseCode::TooSlow), "no byte was taken for 10 s; reconnect and resume"),
+            Self::Stalled => (Some(CloseCode::TooSlow), "the client accepted no byte for 10 s; reconnect and resume"),
             Self::Revoked => (Some(CloseCode::Unauthenticated), ErrorCode::Unauthenticated.as_str()),
         };
         if let Some(code) = code {
             let code = code.number();
-            tracing::debug!(code, reason, "a subscriber is closed");
+            tracing::debug!(code, reason, "a subscriber's socket is closed by the daemon");
             deps.metrics.closed.get_or_create(&CodeLabel { code }).inc();
             match self {
                 Self::Revoked => {

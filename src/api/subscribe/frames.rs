@@ -64,7 +64,7 @@ pub(super) fn error(error: &ErrorFrame) -> Utf8Bytes {
 
 /// `error` about a journal that cannot be read now. It is tried again.
 pub(super) fn journal_unavailable() -> Utf8Bytes {
-    let message = "the journal cannot be used now; nothing is lost, and all goes on by itself";
+    let message = "the journal cannot be used now; nothing is lost, and frames continue without any action";
     error(&ErrorFrame::new(ErrorCode::JournalUnavailable, message).temporary())
 }
 

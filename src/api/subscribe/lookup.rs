@@ -48,7 +48,7 @@ pub(super) async fn unknown(call: &CallId, hub: &Hub) -> String {
         names.push("…");
     }
     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    format!("no call '{call}'; with \"wait\": true it need not exist yet; open calls: {names}")
+    format!("no call '{call}'; with \"wait\": true the call need not exist yet; open calls: {names}")
 }
 
 /// Returns true if the call's `meta`, as `lookup` finds it, matches `wanted`.

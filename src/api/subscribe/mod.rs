@@ -116,7 +116,7 @@ impl Metrics {
             frames: registry.metric("sidetone_subscribe_frames", "Frames sent to subscribers"),
             snapshots: registry.metric("sidetone_subscribe_snapshots", "Snapshots sent"),
             closed: registry
-                .metric("sidetone_subscribe_closed", "Sockets of subscribers that we closed, by close code"),
+                .metric("sidetone_subscribe_closed", "Sockets of subscribers that the daemon closed, by close code"),
         }
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn parse(text: &str, deps: &Deps) -> Result<Request, Refusal> {
         Err(error) => {
             // Line, column and category of the error; the text itself is not repeated.
             let place = format!("line {}, column {}", error.line(), error.column());
-            return Err(refuse(ErrorCode::BadJson, format!("expected a JSON object; it is no JSON at {place}")));
+            return Err(refuse(ErrorCode::BadJson, format!("expected a JSON object; the text is not JSON at {place}")));
         }
     };
     let id = match object.remove("id") {

@@ -38,7 +38,7 @@ const MARGIN: Duration = Duration::from_secs(30);
 const INLINE_BYTES: usize = 64 * 1024;
 
 fn taken(call: &CallId) -> ApiError {
-    ApiError::conflict("call_exists", format!("call {call} is there already; give another call_id, or none"))
+    ApiError::conflict("call_exists", format!("call {call} exists already; use another call_id, or leave it out"))
 }
 
 /// Takes a recording and answers with its insights.

@@ -66,7 +66,7 @@ pub(in crate::api) fn schema() -> Value {
                 "start_ms": {"type": "integer", "minimum": 0}, "end_ms": {"type": "integer", "minimum": 0},
             }}},
             "recording": {"type": "array", "items": {"type": "object"}},
-            "dialect": {"type": "string", "description": "Of the recording."},
+            "dialect": {"type": "string", "description": "Dialect of the recording."},
             "text": {"type": "string", "description": "A transcript file, with its format."},
             "format": {"type": "string", "enum": transcript::names()},
             "call_id": {"type": "string"},
@@ -135,7 +135,7 @@ impl<'a> Posted<'a> {
         };
         let name = part.name();
         if self.format.is_some() {
-            return Err(bad(format!("format: it is that of a text; {name} have a dialect")));
+            return Err(bad(format!("format: only text has a format; {name} have a dialect")));
         }
         let dialect = self.dialect.as_deref().unwrap_or(part.dialect());
         let known = stt::dialect(dialect);
@@ -154,14 +154,14 @@ impl<'a> Posted<'a> {
         }
         let why = whole
             .not_understood()
-            .map_or_else(|| "no turn is in it".to_owned(), |why| format!("no turn is in it: {why}"));
+            .map_or_else(|| "it contains no turn".to_owned(), |why| format!("it contains no turn: {why}"));
         Err(bad(format!("{name}: {why}")))
     }
 
     /// The checked frames of a transcript file, and what was recognised in it.
     fn file(&self, text: &RawValue, limits: &LimitsConfig, lease: &mut Lease) -> Result<(Whole, Value), ApiError> {
         if self.dialect.is_some() {
-            return Err(bad("dialect: it is that of a recording; a text has a format"));
+            return Err(bad("dialect: only a recording has a dialect; text has a format"));
         }
         let format = self
             .format
@@ -253,8 +253,9 @@ pub(super) struct Asked {
 
 /// Parses a body. `lease` counts its memory until it is fed to the call.
 pub(super) fn read(api: &Api, body: &[u8], mut lease: Lease) -> Result<Asked, ApiError> {
-    let text = std::str::from_utf8(body)
-        .map_err(|error| bad(format!("expected JSON in UTF-8; it is none from byte {} on", error.valid_up_to())))?;
+    let text = std::str::from_utf8(body).map_err(|error| {
+        bad(format!("expected JSON in UTF-8; the body is not from byte {} on", error.valid_up_to()))
+    })?;
     let text = surrogates::repaired(text);
     let posted: Posted<'_> = parse("", &text)?;
     let deps = api.sessions.deps();

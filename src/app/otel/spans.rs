@@ -69,7 +69,7 @@ impl Spans {
     /// Sends the remaining spans. Blocks; the runtime of [`Spans::start`] must still run.
     pub(crate) fn close(&self) {
         if let Err(error) = self.provider.shutdown_with_timeout(CLOSING) {
-            tracing::warn!(%error, "the last spans are not exported");
+            tracing::warn!(%error, "the last spans could not be exported");
         }
     }
 

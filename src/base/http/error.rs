@@ -53,7 +53,7 @@ impl HttpError {
     }
 
     pub(super) fn cut(cause: Option<&(dyn Error + 'static)>) -> Self {
-        Self::new(Kind::Cut, format!("the body was cut: {}", innermost(cause)))
+        Self::new(Kind::Cut, format!("the body ended too early: {}", innermost(cause)))
     }
 
     /// Classifies the failure of a request by its causes. `connecting`: it failed before it was sent.
@@ -65,7 +65,7 @@ impl HttpError {
                 | std::io::ErrorKind::ConnectionAborted
                 | std::io::ErrorKind::BrokenPipe
                 | std::io::ErrorKind::UnexpectedEof => {
-                    return Self::new(Kind::NoAnswer, "the connection was reset before an answer");
+                    return Self::new(Kind::NoAnswer, "the connection was reset before a response");
                 }
                 _ => {}
             }

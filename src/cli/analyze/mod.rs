@@ -81,7 +81,7 @@ pub(crate) struct AnalyzeArgs {
 /// them.
 pub(crate) fn run(args: &AnalyzeArgs) -> Result<ExitCode> {
     if args.files.iter().filter(|path| input::is_stdin(path)).count() > 1 {
-        bail!("the standard input is given more than once");
+        bail!("standard input is given more than once");
     }
     if let Some(url) = &args.to {
         let target: Target = url.parse().map_err(|error| anyhow!("--to: {error}"))?;
@@ -93,7 +93,7 @@ pub(crate) fn run(args: &AnalyzeArgs) -> Result<ExitCode> {
     if args.config.is_none() {
         anstream::eprintln!(
             "{}",
-            "note: the embedded provider answers; --config names a configuration with models".dimmed()
+            "note: the embedded provider answers; use --config for a configuration with models".dimmed()
         );
     }
     let own = Own::start(args.config.as_deref())?;

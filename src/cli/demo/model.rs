@@ -137,11 +137,7 @@ pub(super) fn announce(chosen: &Chosen, discovery: &Discovery, need: Need) {
     progress::step(&format!("Found {}: {}", found.title, found.reason()));
     for other in discovery.found.iter().filter(|other| other.name != found.name) {
         let name = other.name;
-        progress::detail(&format!(
-            "also found {}: {}; --endpoint {name} takes it instead",
-            other.title,
-            other.reason()
-        ));
+        progress::detail(&format!("also found {}: {}; --endpoint {name} selects it", other.title, other.reason()));
     }
     progress::step(&format!(
         "Insights come from {}; the embedded provider answers where it does not",
@@ -149,9 +145,9 @@ pub(super) fn announce(chosen: &Chosen, discovery: &Discovery, need: Need) {
     ));
     progress::detail(&cost(found, *cap, need));
     if let Some(variable) = found.redirected_by {
-        progress::detail(&format!("{variable} names another server, which may charge otherwise"));
+        progress::detail(&format!("{variable} names another server, which may have other prices"));
     }
-    progress::detail("to ask no model at all: sidetone demo --local");
+    progress::detail("to use no model at all: sidetone demo --local");
 }
 
 /// The maximum cost of the call, as a line for people.
@@ -160,10 +156,10 @@ fn cost(found: &Found, cap: Option<f64>, need: Need) -> String {
     match cap {
         Some(0.0) => format!("cost: none, it runs on this machine ({requests} requests at most)"),
         Some(cap) => format!(
-            "cost: at most {cap:.3} USD for {requests} requests at {}'s list price, a cap that the daemon keeps to",
+            "cost: at most {cap:.3} USD for {requests} requests at {}'s list price, a limit that the daemon enforces",
             found.title
         ),
-        None => format!("cost: unknown, no price is known for it ({requests} requests at most)"),
+        None => format!("cost: unknown, because the model's price is not known ({requests} requests at most)"),
     }
 }
 

@@ -112,7 +112,7 @@ pub(crate) fn discover(variable: &dyn Fn(&str) -> Option<String>, ollama: &Probe
         match models.first() {
             Some(model) => discovery.found.push(ollama::endpoint(Some(url), model)),
             None => discovery.notes.push(format!(
-                "Ollama runs at {} and has no model that answers a chat; `ollama pull {}` gets one",
+                "Ollama runs at {} but has no chat model; `ollama pull {}` gets one",
                 origin(url),
                 ollama::EXAMPLE_MODEL
             )),

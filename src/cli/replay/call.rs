@@ -209,7 +209,7 @@ impl<'a> Producer<'a> {
                 && (self.outbox.acked() == self.outbox.next() || now >= until)
             {
                 socket.close(CloseCode::GoingAway.number(), "as asked").await;
-                let why = "the daemon asked to come back".to_owned();
+                let why = "the daemon asked the client to reconnect".to_owned();
                 return Ok(End::Dropped { when: ReconnectWhen::Now, wait: Some(after), why });
             }
             let full = self.script.bytes(self.outbox.acked()..self.outbox.next()) > WINDOW_BYTES;
@@ -244,7 +244,7 @@ impl<'a> Producer<'a> {
                 () = sleep_until(wake) => {
                     if patience.is_some_and(|until| Instant::now() >= until) {
                         bail!(
-                            "all frames are sent, and nothing was heard for {} s: the call did not complete",
+                            "all frames were sent, but nothing was received for {} s: the call did not complete",
                             self.play.patience.as_secs()
                         );
                     }

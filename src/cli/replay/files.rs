@@ -81,7 +81,7 @@ pub(crate) fn left_out(path: &Path, recording: &Recording) -> Vec<String> {
 pub(crate) fn load(path: &Path) -> Result<Result<Recording, RecordingError>> {
     let size = std::fs::metadata(path)?.len();
     if size > MAX_FILE_BYTES {
-        return Ok(Err(RecordingError::NotARecording("it is larger than 1 GiB")));
+        return Ok(Err(RecordingError::NotARecording("the file is larger than 1 GiB")));
     }
     Ok(recording::parse(&std::fs::read(path)?))
 }

@@ -169,7 +169,7 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
         );
     }
     if args.call_id.is_some() && walk.recordings.len() > 1 {
-        bail!("--call-id names one call, and there are {} recordings", walk.recordings.len());
+        bail!("--call-id names one call, but there are {} recordings", walk.recordings.len());
     }
     fetch::get(&target, "/version").await?;
 
@@ -197,7 +197,7 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
             meter.warn(&format!("{call_id}: {error:#}"));
         }
         if report.lost > 0 {
-            meter.warn(&format!("{call_id}: {} final turns are lost", report.lost));
+            meter.warn(&format!("{call_id}: {} final turns were lost", report.lost));
         }
         if shared.args.json {
             let mut line = json!({
@@ -230,8 +230,9 @@ pub(crate) async fn run(args: ReplayArgs) -> Result<ExitCode> {
 }
 
 /// Explains the number of insights if the recording was not played in real time.
-const SPEED_NOTE: &str = "note: debounce and intervals run in real time at any --speed, so the number of insights is not \
-that of the call: turns that come faster than the debounce share one insight. --speed 1 shows the real number.";
+const SPEED_NOTE: &str = "note: debounce and intervals stay in real time at any --speed, so there are fewer insights \
+    than in the real call: turns that come faster than the debounce share one insight. --speed 1 gives the real \
+    number.";
 
 struct Job {
     path: PathBuf,
@@ -328,7 +329,7 @@ impl Shared {
             candidate = suffixed(wanted, &format!(".{number}"));
         }
         if number > 1 {
-            self.meter.note(&format!("{wanted} is taken; this one is {candidate}"));
+            self.meter.note(&format!("the id {wanted} is in use; this call gets {candidate}"));
         }
         ids.insert(candidate.clone());
         Ok(candidate)

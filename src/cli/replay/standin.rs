@@ -83,7 +83,7 @@ pub(super) async fn run(args: StandinArgs, paths: &[PathBuf], speed: Speed) -> R
     let address = listener.local_addr()?;
     say!("listening on ws://{address}")?;
     say!(
-        "{} recordings over AssemblyAI's v3 protocol; point a daemon here: {}",
+        "serving {} recordings over AssemblyAI's v3 protocol; configure a daemon with this address: {}",
         scripts.len(),
         format!("[stt] upstream = \"ws://{address}\"").bold()
     )?;

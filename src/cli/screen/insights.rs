@@ -117,7 +117,7 @@ fn tinted(line: &str) -> String {
 
 /// Why an analysis failed: code, message, and whether it is tried again.
 pub(super) fn reason(failed: &Value) -> String {
-    let again = if failed["temporary"] == true { "; it is tried again" } else { "" };
+    let again = if failed["temporary"] == true { "; it will be tried again" } else { "" };
     let message = word(&failed["message"]);
     let message = if message.is_empty() { message } else { format!(": {message}") };
     format!("{}{message}{again}", word(&failed["code"]))

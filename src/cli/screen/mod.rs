@@ -121,7 +121,7 @@ impl<W: Write> Screen<W> {
             Kind::CallCompleted => self.completed(&call, frame)?,
             Kind::Gap => {
                 let span = format!("{} to {}", time(&frame["from_ms"]), time(&frame["to_ms"]));
-                self.event(&call, &format!("nothing is known from {span} ({})", word(&frame["cause"])))?;
+                self.event(&call, &format!("speech is missing from {span} ({})", word(&frame["cause"])))?;
             }
             Kind::CallUpdated | Kind::StreamStarted | Kind::StreamEnded => {}
             Kind::Other => match tag {
@@ -289,7 +289,7 @@ mod tests {
       ▌  overall negative
       ▌  sentiment turns 0–3 · local, degraded · 4 ms · unchanged
    1:07  A  Short. (corrected: text)
-      ▌  summary failed: timeout; it is tried again
+      ▌  summary failed: timeout; it will be tried again
       ●  c call completed, without a final summary
 ";
         assert_eq!(text, expected);

@@ -66,7 +66,7 @@ pub(crate) async fn follow(
     loop {
         let (when, wait, why) = match ws::connect(&url, &headers, MAX_MESSAGE_BYTES, DIAL_TIMEOUT).await {
             Err(error @ (DialError::Connect(_) | DialError::Timeout(_))) if !connected => {
-                bail!("no daemon at {target}: {error}; `sidetone serve` starts one, --to names another");
+                bail!("no daemon at {target}: {error}; start one with `sidetone serve`, or name another with --to");
             }
             Ok(socket) => {
                 connected = true;
@@ -112,7 +112,7 @@ async fn converse(
         // Nothing was received for two and a half ping intervals: the peer is gone, although the connection was not
         // closed.
         let text = match tokio::time::timeout(ping_interval * 5 / 2, socket.recv()).await {
-            Err(_) => return Ok(dropped("nothing was heard, not even a ping".to_owned())),
+            Err(_) => return Ok(dropped("nothing was received, not even a ping".to_owned())),
             Ok(Err(error)) => return Ok(dropped(error.to_string())),
             Ok(Ok(Incoming::Closed { code, .. })) if code == CloseCode::Done.number() => return Ok(End::Done),
             Ok(Ok(Incoming::Closed { code, reason })) => {
@@ -139,7 +139,7 @@ async fn converse(
                 bail!("the daemon refused: {said}{}", next_step(&error.code));
             }
             Some(ServerFrame::Reconnect(Reconnect { after_ms, grace_ms, .. })) => {
-                let why = "the daemon asked to come back".to_owned();
+                let why = "the daemon asked the client to reconnect".to_owned();
                 // Frames that the daemon still has come before its close frame.
                 let drained = drain(socket, positions, take, Duration::from_millis(grace_ms)).await?;
                 let wait = Some(Duration::from_millis(after_ms));

@@ -30,11 +30,11 @@ pub(crate) use positions::{Positions, Selection};
 #[command(after_help = "\
 Examples:
   sidetone watch                                  every call of the daemon on this machine
-  sidetone watch --call c_42 --analyses summary   one call, one analysis; it need not exist yet
+  sidetone watch --call c_42 --analyses summary   one call, one analysis; the call need not exist yet
   sidetone watch --json | jq 'select(.type == \"insight.updated\") | .insight.value'
 
-Where the daemon wants a key, SIDETONE_KEY holds it.
-A restart of the daemon is outlived: each event is shown once, in order. Ctrl-C ends.")]
+If the daemon requires a key, set SIDETONE_KEY to it.
+The command continues after a restart of the daemon: each event is shown once, in order. Ctrl-C stops it.")]
 pub(crate) struct WatchArgs {
     /// Address of the daemon
     #[arg(long, value_name = "URL", env = "SIDETONE_URL", default_value_t = format!("http://{DEFAULT_LISTEN}"))]

@@ -216,7 +216,7 @@ impl Budget {
             Verdict::Wait => Ok(Reserved::Later),
             Verdict::Refused(limit, cap) => {
                 let cap = price::usd(cap);
-                let message = format!("{limit} is {cap} USD, and what is left of it is not enough for this request");
+                let message = format!("{limit} is {cap} USD, and the rest of it is not enough for this request");
                 Err(GatewayError::new(Code::BudgetExhausted, message).temporarily())
             }
         }
@@ -224,7 +224,7 @@ impl Budget {
 
     /// The error if other requests did not release their reserved money in time.
     pub(in crate::gateway) fn held_by_others() -> GatewayError {
-        let message = "other requests hold what is left of limits.usd_per_call or limits.usd_per_day";
+        let message = "other requests have reserved the rest of limits.usd_per_call or limits.usd_per_day";
         GatewayError::new(Code::BudgetExhausted, message).temporarily()
     }
 

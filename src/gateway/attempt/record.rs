@@ -137,8 +137,8 @@ impl AttemptRecord {
             let (endpoint, model) = (&self.remote.endpoint.name, &self.remote.vendor_model);
             tracing::warn!(
                 %endpoint, %model, expected, cached, more,
-                "a prompt began as the one before, but the vendor's prompt cache had fewer tokens of it (logged once a \
-                 minute)"
+                "a prompt began like the previous one, but the vendor's prompt cache had fewer tokens of it (logged \
+                 at most once a minute)"
             );
         }
     }

@@ -154,7 +154,7 @@ async fn begin(
     let mut blanks = 0;
     loop {
         let chunk = timeout_at(until, response.chunk()).await;
-        let Some(bytes) = chunk.map_err(|_| Failure::timeout("no whole body", until - started))?? else {
+        let Some(bytes) = chunk.map_err(|_| Failure::timeout("no complete body", until - started))?? else {
             return Ok((if events { Form::Events } else { Form::Document }, head));
         };
         head = if head.is_empty() { bytes } else { [head, bytes].concat().into() };
@@ -175,7 +175,7 @@ async fn read_body(response: &mut Response, body: &mut Vec<u8>, limit: usize, un
     let started = Instant::now();
     loop {
         let chunk = timeout_at(until, response.chunk()).await;
-        match chunk.map_err(|_| Failure::timeout("no whole body", until - started))?? {
+        match chunk.map_err(|_| Failure::timeout("no complete body", until - started))?? {
             None => return Ok(true),
             Some(bytes) if body.len() + bytes.len() > limit => {
                 body.extend_from_slice(&bytes[..limit - body.len()]);

@@ -23,7 +23,7 @@ pub(in crate::gateway) fn adapt<'a>(
 ) -> Result<Cow<'a, ChatRequest>, String> {
     adapt_to(&remote.traits(), request).map_err(|lacks| {
         let (endpoint, model) = (&remote.endpoint.name, &remote.vendor_model);
-        format!("{endpoint}/{model} {lacks} (by the vendor's list, or endpoints.{endpoint}.capabilities)")
+        format!("{endpoint}/{model} {lacks} (according to the vendor's list, or to endpoints.{endpoint}.capabilities)")
     })
 }
 
@@ -42,12 +42,12 @@ fn adapt_to<'a>(traits: &Traits, request: &'a ChatRequest) -> Result<Cow<'a, Cha
     if let (Some(most), Some(asked)) = (traits.max_output_tokens, request.max_tokens)
         && asked > most
     {
-        return Err(format!("gives {most} tokens at most, and {asked} are asked for"));
+        return Err(format!("can answer with at most {most} tokens, but {asked} are requested"));
     }
     if let Some(most) = traits.context_length {
         let least = prompt_bytes(request) / BYTES_PER_TOKEN;
         if least > most {
-            return Err(format!("holds {most} tokens, and the prompt has more than {least}"));
+            return Err(format!("has room for {most} tokens, but the prompt has more than {least}"));
         }
     }
     let mut adapted = Cow::Borrowed(request);
@@ -139,10 +139,10 @@ mod tests {
             (json!({"tools":[{"type":"function","function":{"name":"f"}}]}), "cannot do tools"),
             (json!({"messages":image}), "cannot do images"),
             (json!({"reasoning_effort":"low"}), "cannot do reasoning_effort"),
-            (json!({"max_tokens":51}), "gives 50 tokens at most, and 51 are asked for"),
+            (json!({"max_tokens":51}), "can answer with at most 50 tokens, but 51 are requested"),
             (
                 json!({"messages":[{"role":"user","content":"x".repeat(808)}]}),
-                "holds 100 tokens, and the prompt has more than 101",
+                "has room for 100 tokens, but the prompt has more than 101",
             ),
             (json!({"stop":["x"]}), "does not take stop"),
         ] {

@@ -79,7 +79,7 @@ impl Discovery<'_> {
                 let error = format!("the list of models cannot be read: {code}{status}");
                 let again = endpoint.listings.failed(error, interval).as_secs();
                 tracing::warn!(endpoint = %name, code, status = failure.status, again_s = again,
-                    "the list of models cannot be read; what is known stays as it was");
+                    "the list of models cannot be read; the last one stays in use");
             }
         }
     }
@@ -138,7 +138,7 @@ impl Discovery<'_> {
             if retires_soon(retires_ms, now_ms) {
                 tracing::warn!(
                     endpoint = %remote.endpoint.name, model = %remote.vendor_model, date = %rfc3339_ms(retires_ms),
-                    "a configured model is to be retired: name another in its place"
+                    "a configured model will be retired: replace it by another model"
                 );
             }
         }

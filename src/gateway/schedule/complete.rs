@@ -193,7 +193,7 @@ fn moves_on(request: &Request, chat: &ChatResponse) -> bool {
 }
 
 fn filtered() -> Failure {
-    Failure::request(Code::ContentFiltered, "the vendor withheld the answer, or the rest of it")
+    Failure::request(Code::ContentFiltered, "the vendor withheld the answer or a part of it")
 }
 
 fn at_once(

@@ -162,7 +162,7 @@ fn in_words(failure: &Failure) -> &str {
         Code::InvalidRequest => "the vendor does not take this request",
         Code::ModelNotFound => "the vendor has no such model",
         Code::Interrupted => "the answer was cut off",
-        Code::Malformed => "the answer made no sense",
+        Code::Malformed => "the answer was malformed",
         Code::Unsupported => &failure.message,
         _ => "the vendor failed",
     }
@@ -176,11 +176,11 @@ fn no_room(endpoint: &EndpointConfig, refusal: Refusal) -> Failure {
     let (code, message) = match refusal.cause {
         Cause::Concurrency => {
             let (within, most) = (limits.max_wait.as_millis(), limits.concurrency.unwrap_or_default());
-            (Code::Overloaded, format!("no place within {within} ms: endpoints.{name}.max_concurrency is {most}"))
+            (Code::Overloaded, format!("no free slot within {within} ms: endpoints.{name}.max_concurrency is {most}"))
         }
         Cause::Waiting => (
             Code::Overloaded,
-            format!("not asked: endpoints.{name}.max_waiting is {}, and so many wait", limits.max_waiting),
+            format!("not asked: endpoints.{name}.max_waiting is {}, and as many requests wait", limits.max_waiting),
         ),
         Cause::Requests => {
             let limit = count(limits.requests);
@@ -194,7 +194,7 @@ fn no_room(endpoint: &EndpointConfig, refusal: Refusal) -> Failure {
             (Code::RateLimited, format!("not asked: endpoints.{name}.tokens_per_minute is {limit}; room in {in_ms} ms"))
         }
         Cause::Vendor => {
-            (Code::RateLimited, format!("not asked: by the vendor's word {name} has no room for {in_ms} ms"))
+            (Code::RateLimited, format!("not asked: according to the vendor, {name} has no capacity for {in_ms} ms"))
         }
     };
     Failure { retry_after: refusal.wait, ..Failure::busy(code, message) }

@@ -42,7 +42,7 @@ pub(super) async fn repair(mut answer: Answer) -> Result<Answer, GatewayError> {
     match repaired.await {
         Ok(Some(answer)) => Ok(answer),
         Ok(None) => {
-            let message = "json-repair: the answer cannot be made JSON without guessing";
+            let message = "json-repair: the answer cannot be converted to JSON without guessing";
             Err(GatewayError::new(Code::SchemaMismatch, message).with_attempts(vec![mismatch]))
         }
         Err(exceeded) => {

@@ -45,7 +45,7 @@ impl<'a> Run<'a> {
         };
         let decision = remote.breaker.ask(Instant::now());
         if let Decision::Wait(wait, code) = decision {
-            let message = format!("not asked: it keeps failing; the next try is in {} ms", wait.as_millis());
+            let message = format!("not asked: it failed recently; the next attempt is in {} ms", wait.as_millis());
             self.candidates[position].dead = true;
             self.shared.metrics.passed_over(&remote.endpoint.name, "breaker");
             self.note(&remote, Failure { retry_after: Some(wait), ..Failure::busy(code, message) }, None);

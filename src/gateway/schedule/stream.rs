@@ -242,7 +242,7 @@ impl Stream {
         let error = match holds {
             Ok(true) => return Ok(()),
             Ok(false) => {
-                let message = "the answer is not valid under the schema; what has been streamed cannot be repaired";
+                let message = "the answer is not valid under the schema, and a streamed answer cannot be repaired";
                 GatewayError::new(Code::SchemaMismatch, message).temporarily()
             }
             Err(error) => error,
@@ -272,11 +272,11 @@ impl Stream {
         });
         let what = match failure.code {
             Code::Timeout => "the answer stalled, or took too long",
-            Code::Malformed => "the stream made no sense",
+            Code::Malformed => "the stream was malformed",
             Code::Interrupted => "the stream was cut",
-            _ => "the vendor broke the answer off",
+            _ => "the vendor ended the answer early",
         };
-        let error = GatewayError::new(failure.code, format!("{what}; what came before is all there is"));
+        let error = GatewayError::new(failure.code, format!("{what}; the answer ends here"));
         let error = error.with_attempts(attempts).with_retry_after(failure.retry_after);
         if failure.temporary { error.temporarily() } else { error }
     }

@@ -100,7 +100,7 @@ fn weights_that_do_not_match_the_candidates_are_refused() {
         problems.into_vec().iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
     let weights =
-        "models.m.weights: expected 2 numbers, one a candidate (local left out), at least one above 0; found ";
+        "models.m.weights: expected 2 numbers, one per candidate (without local), at least one above 0; found ";
     assert_eq!(problems("balance = \"weight\"\nweights = [1, 2.5]"), "");
     assert_eq!(problems("balance = \"weight\""), format!("{weights}0"));
     assert_eq!(problems("balance = \"weight\"\nweights = [1, 2, 3]"), format!("{weights}3"));

@@ -36,7 +36,7 @@ impl Answers {
             } else if self.questions.open(&turn) {
                 asks.push(turn);
             } else {
-                let message = format!("{OPEN_TURNS} turns of this stream are without an answer already");
+                let message = format!("{OPEN_TURNS} turns of this stream already wait for an answer");
                 let failed = Failed { code: FailureCode::Overloaded, message, temporary: true };
                 refused.push(self.refuse(turn.turn_order, &turn.text, &failed));
             }
@@ -46,7 +46,7 @@ impl Answers {
 
     /// The answers for turns that could not be sent because the call is too far behind.
     pub(super) fn not_taken(&mut self, turns: Vec<Spoken>) -> Vec<Utf8Bytes> {
-        let message = "the call is behind, and takes no more turns now".to_owned();
+        let message = "the call is too far behind to accept more turns now".to_owned();
         let failed = Failed { code: FailureCode::Overloaded, message, temporary: true };
         let refuse = |turn: Spoken| {
             self.questions.answered(turn.turn_order);

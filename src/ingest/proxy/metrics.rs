@@ -32,22 +32,26 @@ impl Metrics {
     pub fn register(registry: &mut Registry) -> Self {
         Self {
             sessions: registry.metric("sidetone_proxy_sessions", "STT sessions being relayed"),
-            relayed: registry.metric("sidetone_proxy_relayed_messages", "Messages relayed, both ways"),
+            relayed: registry.metric("sidetone_proxy_relayed_messages", "Messages relayed, in both directions"),
             upstream_failures: registry.metric(
                 "sidetone_proxy_upstream_failures",
-                "STT upstreams that refused, did not answer or were no WebSocket",
+                "STT upstream connections that were refused, got no answer or no WebSocket",
             ),
-            overruns: registry.metric("sidetone_proxy_tap_overruns", "Holes because the pipeline was behind"),
+            overruns: registry.metric(
+                "sidetone_proxy_tap_overruns",
+                "Stretches of speech dropped because the \
+                pipeline was behind",
+            ),
             answers: registry.metric("sidetone_proxy_answers", "In-stream answers sent"),
             failed_answers: registry
                 .metric("sidetone_proxy_failed_answers", "In-stream answers that failed or came too late"),
             feed: Counters {
-                frames: registry.metric("sidetone_proxy_tapped_frames", "Frames taken to the pipeline"),
+                frames: registry.metric("sidetone_proxy_tapped_frames", "Frames sent to the pipeline"),
                 garbled: registry
                     .metric("sidetone_proxy_garbled_frames", "Frames relayed that the pipeline could not read"),
                 not_understood: registry
-                    .metric("sidetone_proxy_not_understood", "Sessions relayed of which nothing was understood"),
-                refused: registry.metric("sidetone_proxy_refused_calls", "Streams relayed without a call"),
+                    .metric("sidetone_proxy_not_understood", "Relayed sessions of which no frame was understood"),
+                refused: registry.metric("sidetone_proxy_refused_calls", "Relayed streams without a call"),
             },
         }
     }

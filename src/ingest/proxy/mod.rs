@@ -98,7 +98,7 @@ pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, bound
     let variants = |route: &str, variant: &str| known.gateway.check_variant(route, variant);
     let query = query::read(query, &known.call.analyses, &variants);
     for complaint in &query.complaints {
-        tracing::warn!(complaint.message, "a client's parameter sidetone");
+        tracing::warn!(complaint.message, "a client's query parameter sidetone is invalid");
     }
     match upstream(&query, headers, deps) {
         Err((code, message)) => refuse(socket, code, &message).await,
@@ -114,8 +114,8 @@ pub async fn serve(socket: ServerSocket, query: &str, headers: &HeaderMap, bound
             Err(error) => {
                 deps.metrics.upstream_failures.inc();
                 // The URL is not logged, because it contains the client's query.
-                tracing::warn!(%error, upstream = deps.config.socket_url, "the STT upstream is not to be had");
-                refuse(socket, 3005, &format!("Session Cancelled: the STT upstream is not to be had: {error}")).await;
+                tracing::warn!(%error, upstream = deps.config.socket_url, "the STT vendor cannot be reached");
+                refuse(socket, 3005, &format!("Session Cancelled: the STT vendor cannot be reached: {error}")).await;
             }
         },
     }
@@ -136,8 +136,14 @@ fn upstream(query: &Query, client: &HeaderMap, deps: &Deps) -> Result<(String, H
                 let checked = deps.tokens.check(token);
                 checked.map_err(|message| (1008, format!("Unauthorized Connection: {message}")))?;
             }
-            let value = HeaderValue::from_str(key.value.expose_secret())
-                .map_err(|_| (3005, "Session Cancelled: [stt] api_key is no header value".to_owned()))?;
+            let value = HeaderValue::from_str(key.value.expose_secret()).map_err(|_| {
+                (
+                    3005,
+                    "Session Cancelled: [stt] api_key has characters that are not allowed in a \
+                    header"
+                        .to_owned(),
+                )
+            })?;
             headers.insert(AUTHORIZATION, value);
             &query.upstream
         }
@@ -236,7 +242,7 @@ async fn pour(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, met
         tracing::warn!(
             code = ErrorCode::NotUnderstood.as_str(),
             reason = message,
-            "a tapped session is not understood"
+            "no frame of a proxied session is understood"
         );
     };
     loop {

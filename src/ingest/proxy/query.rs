@@ -53,7 +53,7 @@ impl Sidetone {
         match self.results.as_deref() {
             None | Some("insights" | "all") => Ok(true),
             Some("none") => Ok(false),
-            Some(_) => Err("sidetone.results: expected none, insights or all; taken for none".to_owned()),
+            Some(_) => Err("sidetone.results: expected none, insights or all; none is used".to_owned()),
         }
     }
 
@@ -97,8 +97,9 @@ pub(super) fn read(query: &str, analyses: &Analyses, variants: CheckVariant<'_>)
                 Err(error) => {
                     // Column and category only: the error's text may quote what the client says about the call.
                     let message = format!(
-                        "sidetone: expected {{\"call_id\",\"stream_id\",\"analyses\",\"variants\",\"meta\",\"results\"}}, but at column {} it \
-                         is something else; it is ignored",
+                        "sidetone: expected \
+                         {{\"call_id\",\"stream_id\",\"analyses\",\"variants\",\"meta\",\"results\"}}, but it is \
+                         something else at column {}; the parameter is ignored",
                         error.column()
                     );
                     read.complaints.push(bad(message));

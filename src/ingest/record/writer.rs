@@ -141,7 +141,7 @@ impl Writer {
         let now = Instant::now();
         // Logged once, not for every frame, nor each time some space becomes free and is used up.
         if self.lost.replace(now).is_none_or(|before| now.duration_since(before) > QUIET) {
-            tracing::warn!(%error, track = track.stem, "frames are not recorded; the sessions go on");
+            tracing::warn!(%error, track = track.stem, "frames could not be recorded; the sessions continue");
         }
     }
 }

@@ -64,7 +64,7 @@ impl WireUsage {
 }
 
 fn malformed(what: &str, error: &serde_json::Error) -> StreamError {
-    StreamError::Malformed(format!("{what} is none of Anthropic's: {}", response::describe(error)))
+    StreamError::Malformed(format!("{what} is not in Anthropic's format: {}", response::describe(error)))
 }
 
 fn text_of<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -115,7 +115,7 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
     }
     let is_message = value.get("type").and_then(Value::as_str) == Some("message");
     if !is_message && !matches!(value.get("content"), Some(Value::Array(_) | Value::String(_))) {
-        return Err(StreamError::Malformed("the answer is no message: it has no content".to_owned()));
+        return Err(StreamError::Malformed("the answer is not a message: it has no content".to_owned()));
     }
     let wire: WireMessage = serde_json::from_value(value).map_err(|error| malformed("the answer", &error))?;
     let mut choice = Choice::default();

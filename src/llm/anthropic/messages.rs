@@ -70,7 +70,7 @@ pub(super) fn write_messages(out: &mut Vec<u8>, messages: &[Message], marks: Mar
     let spoken: Vec<&Message> =
         messages.iter().filter(|message| !message.role.instructs() && !emulate::says_nothing(message)).collect();
     if spoken.is_empty() {
-        let message = "Anthropic needs at least one message that says something and is not a system message";
+        let message = "Anthropic needs at least one message with content that is not a system message";
         return Err(Unsupported(message.to_owned()));
     }
     out.push(b'[');
@@ -190,6 +190,6 @@ fn block(part: &Value) -> Result<Value, Unsupported> {
             Some((None, url)) => Ok(json!({"type": "image", "source": {"type": "url", "url": url}})),
             None => Err(Unsupported("an image_url part without a url".to_owned())),
         },
-        other => Err(Unsupported(format!("Anthropic takes no content part of type {:?}", other.unwrap_or("none")))),
+        other => Err(Unsupported(format!("Anthropic does not accept content of type {:?}", other.unwrap_or("none")))),
     }
 }

@@ -79,6 +79,6 @@ impl Provider for Anthropic {
 
 fn headers(version: &str) -> Result<Vec<(HeaderName, HeaderValue)>, Unsupported> {
     let version = HeaderValue::from_str(version)
-        .map_err(|_| Unsupported("api_version has characters that no header can hold".to_owned()))?;
+        .map_err(|_| Unsupported("api_version has characters that are not allowed in a header".to_owned()))?;
     Ok(vec![(HeaderName::from_static("anthropic-version"), version)])
 }

@@ -124,7 +124,7 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
     for tool in &request.tools {
         tools.push(match tool {
             Tool::Other(value) if value.get("type").and_then(Value::as_str) == Some("custom") => {
-                return Err(Unsupported("Anthropic takes no tool of type \"custom\"".to_owned()));
+                return Err(Unsupported("Anthropic does not accept a tool of type \"custom\"".to_owned()));
             }
             // The vendor's own tools (`web_search_…`), in the vendor's format.
             Tool::Other(value) => value.clone(),
@@ -148,7 +148,7 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
         Some(ToolChoice::Required) => json!({"type": "any"}),
         Some(ToolChoice::Named(name)) => json!({"type": "tool", "name": name}),
         Some(ToolChoice::Other(_)) => {
-            return Err(Unsupported("Anthropic takes tool_choice none, auto, required or a function".to_owned()));
+            return Err(Unsupported("Anthropic accepts tool_choice none, auto, required or a function".to_owned()));
         }
     };
     let serial = request.parallel_tool_calls == Some(false) && choice["type"] != "none";

@@ -146,7 +146,7 @@ pub(super) fn answer(body: &[u8]) -> Result<ChatResponse, StreamError> {
 }
 
 fn malformed(what: &str, error: &serde_json::Error) -> StreamError {
-    StreamError::Malformed(format!("{what} is none of Cohere's: {}", response::describe(error)))
+    StreamError::Malformed(format!("{what} is not in Cohere's format: {}", response::describe(error)))
 }
 
 #[derive(Deserialize, Default)]

@@ -84,7 +84,7 @@ fn write_message(out: &mut Vec<u8>, message: &Message) -> Result<(), Unsupported
             let known = |part: &&Value| matches!(part.get("type").and_then(Value::as_str), Some("text" | "image_url"));
             if let Some(part) = parts.iter().find(|part| !known(part)) {
                 let kind = part.get("type").and_then(Value::as_str).unwrap_or("none");
-                return Err(Unsupported(format!("Cohere takes no content part of type {kind:?}")));
+                return Err(Unsupported(format!("Cohere does not accept content of type {kind:?}")));
             }
             object.value("content", &emulate::parts(message, parts).collect::<Vec<_>>());
         }
@@ -107,7 +107,7 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
     let mut tools = Vec::with_capacity(request.tools.len());
     for tool in &request.tools {
         let Tool::Function(function) = tool else {
-            return Err(Unsupported("Cohere takes no tools but functions".to_owned()));
+            return Err(Unsupported("Cohere accepts only tools that are functions".to_owned()));
         };
         // If one named function must be called, only that function is offered.
         if matches!(&request.tool_choice, Some(ToolChoice::Named(name)) if *name != function.name) {
@@ -132,7 +132,7 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
         Some(ToolChoice::None) => object.string("tool_choice", "NONE"),
         Some(ToolChoice::Required | ToolChoice::Named(_)) => object.string("tool_choice", "REQUIRED"),
         Some(ToolChoice::Other(_)) => {
-            return Err(Unsupported("Cohere takes tool_choice none, auto, required or a function".to_owned()));
+            return Err(Unsupported("Cohere accepts tool_choice none, auto, required or a function".to_owned()));
         }
     }
     Ok(())

@@ -72,7 +72,7 @@ pub fn read_value(status: u16, value: &Value) -> VendorError {
         Some(Value::Object(inner)) => inner,
         _ => match value.as_object() {
             Some(outer) => outer,
-            None => return VendorError::new(status, None, "an error that is no JSON object"),
+            None => return VendorError::new(status, None, "an error that is not a JSON object"),
         },
     };
     let text = |key: &str| inner.get(key).and_then(Value::as_str);
@@ -160,5 +160,5 @@ fn describe_other(headers: &HeaderMap, body: &[u8]) -> String {
     if kind.starts_with("text/plain") {
         return String::from_utf8_lossy(body).trim().to_owned();
     }
-    format!("{} bytes of {kind} that are no JSON", body.len())
+    format!("{} bytes of {kind} that are not JSON", body.len())
 }

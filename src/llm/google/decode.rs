@@ -116,7 +116,7 @@ impl WireUsage {
 /// The chunks of an event or a body: a single one, or a list.
 fn read(body: &[u8], what: &str) -> Result<Vec<WireAnswer>, StreamError> {
     let malformed = |error: serde_json::Error| {
-        StreamError::Malformed(format!("{what} is none of Gemini's: {}", response::describe(&error)))
+        StreamError::Malformed(format!("{what} is not in Gemini's format: {}", response::describe(&error)))
     };
     let mut wires: Vec<WireAnswer> = if body.trim_ascii_start().starts_with(b"[") {
         json::read(body).map_err(malformed)?

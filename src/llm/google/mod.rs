@@ -217,7 +217,7 @@ fn write_contents(out: &mut Vec<u8>, messages: &[Message]) -> Result<(), Unsuppo
     let spoken: Vec<&Message> =
         messages.iter().filter(|message| !message.role.instructs() && !emulate::says_nothing(message)).collect();
     if spoken.is_empty() {
-        let message = "Gemini needs at least one message that says something and is not a system message";
+        let message = "Gemini needs at least one message with content that is not a system message";
         return Err(Unsupported(message.to_owned()));
     }
     let calls = messages.iter().flat_map(|message| &message.tool_calls);
@@ -325,7 +325,7 @@ fn write_part(part: &Value) -> Result<Value, Unsupported> {
             let data = part.pointer("/input_audio/data");
             Ok(json!({"inlineData": {"mimeType": format!("audio/{format}"), "data": data}}))
         }
-        other => Err(Unsupported(format!("Gemini takes no content part of type {:?}", other.unwrap_or("none")))),
+        other => Err(Unsupported(format!("Gemini does not accept content of type {:?}", other.unwrap_or("none")))),
     }
 }
 
@@ -338,7 +338,7 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
     for tool in &request.tools {
         match tool {
             Tool::Other(value) if value.get("type").and_then(Value::as_str) == Some("custom") => {
-                return Err(Unsupported("Gemini takes no tool of type \"custom\"".to_owned()));
+                return Err(Unsupported("Gemini does not accept a tool of type \"custom\"".to_owned()));
             }
             Tool::Other(value) => tools.push(value.clone()),
             Tool::Function(function) => {
@@ -368,7 +368,7 @@ fn write_tools(object: &mut Object<'_>, request: &ChatRequest) -> Result<(), Uns
         Some(ToolChoice::Required) => json!({"mode": "ANY"}),
         Some(ToolChoice::Named(name)) => json!({"mode": "ANY", "allowedFunctionNames": [name]}),
         Some(ToolChoice::Other(_)) => {
-            return Err(Unsupported("Gemini takes tool_choice none, auto, required or a function".to_owned()));
+            return Err(Unsupported("Gemini accepts tool_choice none, auto, required or a function".to_owned()));
         }
     };
     object.value("toolConfig", &json!({ "functionCallingConfig": config }));

@@ -84,10 +84,10 @@ impl Method {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocalError {
     /// The provider cannot do this.
-    #[error("the embedded provider cannot answer {0}; configure an endpoint for that")]
+    #[error("the embedded provider does not support {0}; configure an endpoint")]
     Unsupported(String),
     /// There is no transcript with text.
-    #[error("the embedded provider answers from the transcript that travels with a request, and there is none")]
+    #[error("the embedded provider answers from the transcript in a request, and this request has none")]
     NoTranscript,
 }
 

@@ -188,7 +188,7 @@ fn read_balance(section: &mut Section<'_>, remote: usize) -> Balance {
             let weights = weights.unwrap_or_default();
             if weights.len() != remote || weights.iter().all(|weight| *weight <= 0.0) {
                 let message = format!(
-                    "expected {remote} numbers, one a candidate (local left out), at least one above 0; found {}",
+                    "expected {remote} numbers, one per candidate (without local), at least one above 0; found {}",
                     weights.len()
                 );
                 section.problem("weights", message);

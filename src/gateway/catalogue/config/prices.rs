@@ -19,7 +19,7 @@ pub(in crate::gateway) fn read_prices(section: &mut Section<'_>) -> Vec<(String,
         let output = price.number("output", range.clone());
         for (key, value) in [("input", input), ("output", output)] {
             if value.is_none() && !price.has(key) {
-                price.problem(key, "expected US dollars a million tokens");
+                price.problem(key, "expected US dollars per million tokens");
             }
         }
         let cached = price.number("cached", range.clone()).or(input);

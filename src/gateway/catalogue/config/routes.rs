@@ -63,7 +63,7 @@ pub(in crate::gateway) fn read_route(
         let mut variant = Section::new(path, Some(table), section.problems());
         let name = variant.string("name").unwrap_or_else(|| "default".to_owned());
         if !seen.insert(name.clone()) {
-            variant.problem("name", format!("{name:?} is there twice"));
+            variant.problem("name", format!("{name:?} is used twice"));
         }
         let model = match variant.string("model") {
             Some(model) => {

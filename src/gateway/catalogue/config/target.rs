@@ -22,7 +22,8 @@ impl Names {
                 && self.endpoints.iter().any(|name| Some(name.as_str()) == endpoint)
             {
                 return Err(format!(
-                    "expected a vendor's model id of A-Z a-z 0-9 . _ : @ / + - behind the endpoint, found {vendor_model:?}"
+                    "expected a vendor's model id of A-Z a-z 0-9 . _ : @ / + - after the endpoint, found \
+                     {vendor_model:?}"
                 ));
             }
             let known = route == "local"

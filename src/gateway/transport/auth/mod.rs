@@ -100,7 +100,7 @@ fn region(base_url: &str) -> Result<String, AuthError> {
     let end = labels.iter().position(|label| matches!(*label, "amazonaws" | "vpce"));
     match end.and_then(|end| labels.get(end.checked_sub(1)?)) {
         Some(region) => Ok((*region).to_owned()),
-        None => Err(AuthError::lasting("the base URL names no AWS region; expected a host of amazonaws.com")),
+        None => Err(AuthError::lasting("the base URL contains no AWS region; expected a host of amazonaws.com")),
     }
 }
 

@@ -172,12 +172,12 @@ impl ServiceAccount {
         let mut response = pool.send(request).await.map_err(failed)?;
         let body = response.read(MAX_ANSWER_BYTES).await.map_err(failed)?;
         if response.status != 200 {
-            let message = format!("no access token: the token's server answered with HTTP {}", response.status);
+            let message = format!("no access token: the token server answered with HTTP {}", response.status);
             // 4xx: the key or the scope is not accepted, so a retry would fail too.
             let lasting = matches!(response.status, 400..=499) && response.status != 429;
             return Err(AuthError { message, temporary: !lasting });
         }
-        let unfit = || AuthError::temporary("no access token: the answer of the token's server is not one");
+        let unfit = || AuthError::temporary("no access token: the token server's response contains none");
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| unfit())?;
         let mut header = HeaderValue::from_str(&format!("Bearer {}", answer.access_token)).map_err(|_| unfit())?;
         header.set_sensitive(true);

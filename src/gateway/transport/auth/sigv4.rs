@@ -97,7 +97,7 @@ impl SigV4 {
 
 impl Auth for SigV4 {
     fn sign(&self, request: &mut Request<Bytes>, now: SystemTime) -> Result<(), AuthError> {
-        let unfit = |_| AuthError::lasting("the credentials have characters that no header can hold");
+        let unfit = |_| AuthError::lasting("the credentials have characters that are not allowed in a header");
         let time = jiff::Timestamp::try_from(now).map_err(|_| AuthError::lasting("the clock is out of range"))?;
         let date = time.strftime("%Y%m%dT%H%M%SZ").to_string();
         request.headers_mut().insert(DATE, HeaderValue::from_str(&date).map_err(unfit)?);

@@ -25,7 +25,7 @@ impl StaticKey {
     /// # Errors
     /// The key has characters that no header can hold.
     pub fn new(header: &KeyHeader, key: SecretString) -> Result<Self, AuthError> {
-        let unfit = || AuthError::lasting("the key has characters that no header can hold");
+        let unfit = || AuthError::lasting("the key has characters that are not allowed in a header");
         let (name, value) = header.with(key.expose_secret()).ok_or_else(unfit)?;
         Ok(Self { name, value, key })
     }

@@ -156,7 +156,7 @@ fn read_headers(mut rest: &[u8]) -> Result<Kind<'_>, FramingError> {
 }
 
 fn take(bytes: &[u8], count: usize) -> Result<(&[u8], &[u8]), FramingError> {
-    bytes.split_at_checked(count).ok_or(FramingError::Malformed("a header is cut short"))
+    bytes.split_at_checked(count).ok_or(FramingError::Malformed("a header is incomplete"))
 }
 
 #[cfg(test)]
