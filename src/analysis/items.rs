@@ -53,7 +53,7 @@ pub(super) struct Lists(Vec<List>);
 struct List {
     /// Names of the members that lead to it.
     path: Vec<String>,
-    /// The same path as a JSON pointer.
+    /// The list's path as a JSON pointer.
     pointer: String,
     /// Fields of an item except its id, in the order of the schema.
     fields: Vec<Field>,

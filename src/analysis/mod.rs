@@ -70,11 +70,11 @@ pub enum Scope {
 /// A named question.
 #[derive(Debug)]
 pub struct Analysis {
-    /// Its name, a valid id.
+    /// The analysis's name, a valid id.
     pub name: Arc<str>,
-    /// What it is about.
+    /// What the analysis is about: the whole call, or one turn.
     pub scope: Scope,
-    /// Its settings.
+    /// Settings of the analysis.
     pub settings: Settings,
     /// The JSON schema of its value.
     pub schema: Arc<Value>,
@@ -94,7 +94,7 @@ pub struct Analysis {
 pub struct Answering<'a> {
     /// The newest value when the model was asked.
     pub current: Option<&'a Value>,
-    /// The form of its lists of items.
+    /// The form in which the answer gives lists of items.
     pub form: Form,
     /// The revision of the insight that it becomes.
     pub rev: u64,

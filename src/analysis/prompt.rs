@@ -134,7 +134,7 @@ impl Prompt {
         Ok(prompt)
     }
 
-    /// Returns true if it uses the layout that all analyses share, so that several can be asked at once.
+    /// Returns true if the prompt uses the layout that all analyses share, so that several can be asked at once.
     pub fn bundles(&self) -> bool {
         self.kind == Kind::Instructions
     }
@@ -209,7 +209,7 @@ impl Prompt {
         RenderError { id: Arc::clone(&self.id), kind, message }
     }
 
-    /// Returns true if it uses the variable `name` anywhere.
+    /// Returns true if the prompt uses the variable `name` anywhere.
     pub(super) fn shows(&self, name: &str) -> bool {
         self.templates.templates().any(|(_, template)| template.undeclared_variables(false).contains(name))
     }

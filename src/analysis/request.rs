@@ -23,11 +23,11 @@ const KEY_DIGITS: usize = 32;
 pub struct Asked<'a> {
     /// The question.
     pub analysis: &'a Analysis,
-    /// The version of its prompt.
+    /// The version of the analysis's prompt.
     pub prompt: &'a Prompt,
     /// The current value, for a prompt that has [instructions](Prompt::bundles); other prompts do not show it.
     pub current: Option<&'a Value>,
-    /// Set if it is the last run of the call.
+    /// Set if this is the last run of the call.
     pub last: bool,
 }
 

@@ -53,7 +53,7 @@ pub enum Computed {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// Its title, for people.
+    /// The analysis's title, for people.
     pub title: String,
     /// The whole context, or each turn.
     pub scope: Scope,
@@ -215,7 +215,7 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// The same, with `local` if no method is set.
+    /// These settings, with `local` if no method is set.
     pub(super) fn or_local(self, local: Option<Method>) -> Self {
         Self { local: self.local.or(local), ..self }
     }
@@ -263,17 +263,17 @@ impl Given {
         end.or_else(|| of_computed.map(|key| (key, "the analysis is computed and asks no model")))
     }
 
-    /// Returns true if it names a prompt version.
+    /// Returns true if a prompt version is set.
     pub(super) fn names_prompt(&self) -> bool {
         self.prompt.is_some()
     }
 
-    /// Returns true if it determines when the analysis becomes due.
+    /// Returns true if a setting determines when the analysis becomes due.
     fn says_when(&self) -> bool {
         self.every_n_turns.is_some() || self.interval_ms.is_some() || self.on.as_ref().is_some_and(|on| !on.is_empty())
     }
 
-    /// Returns true if it sets any trigger.
+    /// Returns true if any trigger is set.
     fn says_triggers(&self) -> bool {
         self.says_when()
             || self.min_new_tokens.is_some()
@@ -282,7 +282,7 @@ impl Given {
             || self.on_end.is_some()
     }
 
-    /// Its triggers, over those of `base`.
+    /// The triggers that are set here, and those of `base` for the others.
     fn over(&self, base: Triggers) -> Triggers {
         let lay = |given: Option<u64>, base: Option<u64>| given.or(base).filter(|value| *value > 0);
         Triggers {

@@ -39,13 +39,13 @@ impl Triggers {
 /// Why an analysis runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// It became due by new turns, without a debounce.
+    /// The analysis became due by new turns, without a debounce.
     Turns,
-    /// It became due by the interval, without a debounce.
+    /// The analysis became due by the interval, without a debounce.
     Interval,
     /// No turn has ended for `debounce_ms`.
     Debounce,
-    /// It has waited `max_wait_ms`.
+    /// The analysis has waited `max_wait_ms`.
     MaxWait,
     /// A silence made it due.
     Silence,
@@ -141,7 +141,7 @@ impl Trigger {
         self.due = None;
     }
 
-    /// Makes it due if a condition is met.
+    /// Makes the analysis due if a condition is met.
     fn check(&mut self, now_ms: u64) {
         if self.due.is_some() || !self.has_enough() {
             return;

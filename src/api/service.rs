@@ -1,4 +1,4 @@
-//! All routes of one listener: the guard before them, the router, and the way around it for completions.
+//! All routes of one listener: the guard that checks every request, the router, and a shorter path for completions.
 //!
 //! Knows no handler but that of completions.
 

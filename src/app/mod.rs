@@ -1,5 +1,5 @@
-//! Builds a daemon from a [`Config`], starts it and stops it again. The only module that knows every other one; it
-//! does not know what they do: no call, request or key is decided about here.
+//! Builds a daemon from a [`Config`], starts it and stops it again. The only module that knows every other one; it does
+//! not know what they do, and decides nothing about a call, a request or a key.
 //!
 //! Threads: one `current_thread` runtime per core. A connection, the session that it opened and the requests of that
 //! session's jobs stay on one thread, so that the hot path never wakes another core.
@@ -88,7 +88,7 @@ pub enum StartError {
 
 /// A running daemon.
 pub struct Running {
-    /// The address that it listens on.
+    /// The address on which the daemon listens.
     pub address: SocketAddr,
     secure: bool,
     drain: Drain,

@@ -181,12 +181,12 @@ impl Holder {
         Lease { state, bytes }
     }
 
-    /// Its bytes in flight.
+    /// The holder's bytes in flight.
     pub fn held(&self) -> usize {
         self.0.state.held.load(Ordering::Relaxed)
     }
 
-    /// Returns true once it was evicted: its connection must be closed.
+    /// Returns true once the holder was evicted: its connection must be closed.
     pub fn is_evicted(&self) -> bool {
         self.0.state.evicted.load(Ordering::Acquire)
     }

@@ -21,7 +21,7 @@ use rustix::process::geteuid;
 pub struct Foreign {
     /// The folder, or its nearest existing parent.
     pub folder: PathBuf,
-    /// Its owner's user id.
+    /// User id of the folder's owner.
     pub owner: u32,
     /// The user id of this process.
     pub us: u32,

@@ -9,7 +9,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 /// Number of pings that may stay unanswered.
 const UNANSWERED: u32 = 2;
 
-/// What its user must do.
+/// What the user of a [`Pulse`] must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beat {
     /// Send a ping.

@@ -49,7 +49,7 @@ const WRITE_BUFFER_BYTES: usize = 16 * 1024;
 pub const WRITE_STALL: Duration = Duration::from_secs(10);
 /// Time that a peer has to answer the close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// The same for a peer that accepted no byte.
+/// Time to wait for the peer's close frame if the peer has accepted no byte of ours.
 const STALLED_CLOSE_WAIT: Duration = Duration::from_secs(60);
 
 /// What a peer sent.
@@ -67,7 +67,7 @@ pub enum Incoming {
     Closed {
         /// RFC 6455 code.
         code: u16,
-        /// Its reason.
+        /// The reason in the close frame.
         reason: String,
     },
 }
@@ -78,7 +78,7 @@ pub enum WsError {
     /// A message is over the limit. The socket can still be closed with any code.
     #[error("a message of {size} bytes is over the limit of {limit}")]
     TooLarge {
-        /// Its size.
+        /// The message's size, bytes.
         size: usize,
         /// The limit.
         limit: usize,
@@ -305,7 +305,7 @@ fn classify(error: tungstenite::Error) -> WsError {
 #[cfg(test)]
 pub(crate) type MemorySocket = Socket<Progress<tokio::io::DuplexStream>>;
 
-/// Both sides of a WebSocket in memory, for tests: the server's and the client's.
+/// Both sides of a WebSocket in memory, for tests: first the server's, then the client's.
 #[cfg(test)]
 pub(crate) async fn pair() -> [MemorySocket; 2] {
     let (ours, theirs) = tokio::io::duplex(4096);

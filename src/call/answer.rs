@@ -30,11 +30,12 @@ pub enum Attached {
 pub struct Welcome {
     /// The call's epoch.
     pub epoch: String,
-    /// The number of this connection.
+    /// The number of the producer's connection.
     pub connection: ConnectionNo,
     /// Highest durable turn of the stream.
     pub acked: Option<u64>,
-    /// The dialect of its frames: the one that was requested, or the one that was picked for the stream earlier.
+    /// The dialect of the producer's frames: the one that was requested, or the one that was picked for the stream
+    /// earlier.
     pub dialect: &'static str,
     /// Number of frames of the stream's previous connection that are covered. After a crash it may be lower than what
     /// was acknowledged then, because frames without effect leave no record: a producer continues from the greater of
@@ -85,7 +86,7 @@ pub struct Replied {
     pub text: String,
     /// The vendor's id of the answer; may be empty.
     pub id: String,
-    /// Why it ended, in OpenAI's spelling.
+    /// Why the answer ended, in OpenAI's spelling.
     pub finish: &'static str,
     /// The logical model that answered.
     pub model: Arc<str>,

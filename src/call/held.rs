@@ -10,7 +10,7 @@ use crate::types::{Carry, Final, TurnKey};
 /// Words of one turn that wait.
 struct Waiting {
     last: Final,
-    /// When the last of them came.
+    /// When the newest words came.
     since_ms: u64,
     /// The turn as it was last released.
     out: Option<Final>,

@@ -28,7 +28,7 @@ pub(crate) struct Attach {
     /// Number to which answers are addressed.
     pub(crate) peer: PeerNo,
     pub(crate) stream: StreamId,
-    /// Its wire format.
+    /// The wire format of the producer's frames.
     pub(crate) dialect: &'static dyn Dialect,
     /// Call time of stream time 0, if the producer knows it.
     pub(crate) offset_ms: Option<u64>,
@@ -46,13 +46,13 @@ pub(crate) struct Attach {
 #[derive(Debug)]
 pub struct Frames {
     pub connection: ConnectionNo,
-    /// The stream that it feeds.
+    /// The stream that the producer feeds.
     pub stream: StreamId,
     /// Text messages of the connection so far, this one included.
     pub count: u64,
     /// The decoder's state after them. The same `Arc` as long as it has not changed.
     pub carry: Arc<Carry>,
-    /// The events of this frame.
+    /// The events that were decoded from the frame.
     pub events: Vec<SttEvent>,
     /// Turns of the stream to answer, by the question of the connection.
     pub asks: Vec<Spoken>,
@@ -63,7 +63,7 @@ pub struct Frames {
 /// A producer has disconnected; no further frame of it follows.
 pub struct Detach {
     pub connection: ConnectionNo,
-    /// The stream that it fed.
+    /// The stream that the producer fed.
     pub stream: StreamId,
 }
 

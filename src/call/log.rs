@@ -29,10 +29,10 @@ pub(super) const STT_DISCONNECT: &str = "stt_disconnect";
 /// One STT session of the call.
 pub(super) struct Stream {
     pub(super) id: StreamId,
-    /// The stream that its producer named. It differs from `id` if a new session of the vendor began behind that
+    /// The stream that the producer named. It differs from `id` if a new session of the vendor began behind that
     /// stream.
     pub(super) root: StreamId,
-    /// Its wire format; `None` if this build does not know the dialect of an old recording.
+    /// The stream's wire format; `None` if this build does not know the dialect of an old recording.
     pub(super) dialect: Option<&'static dyn Dialect>,
     /// The dialect's name.
     pub(super) dialect_name: String,
@@ -40,13 +40,13 @@ pub(super) struct Stream {
     pub(super) offset_ms: u64,
     /// The vendor's session id.
     pub(super) vendor_session: Option<String>,
-    /// When it began, ms since 1970.
+    /// When the stream began, ms since 1970.
     pub(super) started_at_ms: i64,
-    /// Set if it has ended.
+    /// Set if the stream has ended.
     pub(super) ended: bool,
-    /// When it ended, ms since 1970.
+    /// When the stream ended, ms since 1970.
     pub(super) ended_at_ms: Option<i64>,
-    /// Set if it was lost without an end, and another stream replaced it after a gap: its end is not awaited.
+    /// Set if the stream was lost without an end, and another stream replaced it after a gap: its end is not awaited.
     pub(super) replaced: bool,
     /// For a stream that a producer named: the producer's position at the newest record that it led to.
     pub(super) mark: Option<Mark>,
@@ -82,9 +82,9 @@ pub(crate) struct Log {
     pub(super) head: Seq,
     /// The complete metadata.
     pub(super) meta: JsonMap,
-    /// Its turns.
+    /// The call's turns.
     pub(super) turns: Turns,
-    /// The context of its turns for tasks.
+    /// The context of the call's turns, for tasks.
     pub(super) context: Context,
     /// The streams in the order in which they began.
     pub(super) streams: Vec<Stream>,

@@ -44,15 +44,16 @@ pub(super) struct Live {
     /// The producer's own offset.
     pub(super) offset_ms: Option<u64>,
     pub(super) dialect: &'static dyn Dialect,
-    /// The stream that its events belong to: the one that it named, or one that a later session of the vendor began.
+    /// The stream to which the producer's events belong: the one that it named, or one that a later session of the
+    /// vendor began.
     pub(super) current: StreamId,
     /// Set if a session of the vendor began on this connection.
     pub(super) begun: bool,
-    /// Set if it exceeded a limit and is being closed: its further frames are ignored.
+    /// Set if the producer exceeded a limit and is being closed: its further frames are ignored.
     pub(super) refused: bool,
     /// The vendor's session id, if it became known after the stream had begun.
     pub(super) session: Option<String>,
-    /// The question that it asks about its turns.
+    /// The question that the producer asks about its turns.
     pub(super) replies: Option<Replies>,
 }
 

@@ -109,7 +109,7 @@ pub(crate) struct Decoded {
     /// When, RFC 3339.
     pub(crate) at: String,
     pub(crate) event: Event,
-    /// Its private fields.
+    /// The event's private fields.
     pub(crate) private: Private,
 }
 

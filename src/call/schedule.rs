@@ -36,20 +36,20 @@ pub(super) enum Cause {
     End,
     /// A turn became final, and the analysis is per turn.
     Turn,
-    /// It runs together with another analysis of its bundle.
+    /// Another analysis of the same bundle is due, and both run together.
     Bundle,
 }
 
 /// The phase of a rolling analysis.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// It is not due.
+    /// The analysis is not due.
     Idle,
-    /// It is due and waits for a permit.
+    /// The analysis is due and waits for a permit.
     Queued {
-        /// Why it became due.
+        /// Why the analysis became due.
         cause: Cause,
-        /// When it became due.
+        /// When the analysis became due.
         fired_ms: u64,
     },
     /// A task runs.
@@ -59,18 +59,18 @@ pub(super) enum Phase {
 /// The state of an analysis' last run, once the call is ending.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Last {
-    /// It has not run yet.
+    /// The analysis has not run yet.
     Due,
-    /// Its insight is final.
+    /// The analysis's insight is final.
     Done,
-    /// It will not come; the reason.
+    /// The analysis will give no insight; the reason.
     Missing(FailureCode),
 }
 
 /// One rolling analysis of a call.
 pub(super) struct Rolling {
     pub(super) analysis: Arc<Analysis>,
-    /// When it is due.
+    /// When the analysis is due.
     pub(super) trigger: Trigger,
     /// The first turn of its context.
     pub(super) window: Window,
@@ -85,7 +85,7 @@ pub(super) struct Rolling {
     pub(super) hold_ms: u64,
     /// Set if a client requested it since the last snapshot.
     pub(super) manual: bool,
-    /// The state of its last run.
+    /// The state of the analysis's last run.
     pub(super) last: Last,
     /// When the newest turn or correction came.
     pub(super) news_ms: u64,
@@ -135,7 +135,7 @@ impl Rolling {
         next.map(|at| at.max(self.hold_ms))
     }
 
-    /// Why it must run now, if it must. The caller queues it.
+    /// Why the analysis must run now, if it must. The caller queues it.
     pub(super) fn fire(&mut self, now_ms: u64) -> Option<Cause> {
         if self.phase != Phase::Idle || now_ms < self.hold_ms {
             return None;
@@ -149,7 +149,7 @@ impl Rolling {
         self.retry_at_ms.filter(|at| *at <= now_ms).map(|_| Cause::Retry)
     }
 
-    /// Makes it due at once by request, whatever failed before.
+    /// Makes the analysis due at once by request, whatever failed before.
     pub(super) fn ask(&mut self) {
         self.manual = true;
         self.retry_at_ms = None;
@@ -165,7 +165,7 @@ impl Rolling {
         self.trigger.ran(now_ms);
     }
 
-    /// Returns true if its run at the call's end has not happened yet.
+    /// Returns true if the analysis's run at the call's end has not happened yet.
     pub(super) fn has_last_run(&self) -> bool {
         self.last == Last::Due && self.analysis.settings.triggers.on_end
     }

@@ -62,7 +62,7 @@ pub(crate) enum Choice<'call> {
 pub(crate) struct Chosen {
     /// The route.
     pub(crate) route: Arc<str>,
-    /// Its variant.
+    /// The variant's name.
     pub(crate) variant: Arc<str>,
     /// Set if the only candidate is the embedded provider.
     pub(crate) local: bool,
@@ -84,11 +84,11 @@ pub(crate) struct Start {
     pub(crate) no: TaskNo,
     /// The questions.
     pub(crate) asks: Asks,
-    /// The turns that it is about.
+    /// The turns that the task is about.
     pub(crate) snapshot: Snapshot,
     /// Further facts about the call.
     pub(crate) facts: Facts,
-    /// Set if it is the last run of these analyses in the call.
+    /// Set if this is the last run of these analyses in the call.
     pub(crate) last: bool,
     /// Time limit of the task, including all attempts and the repair.
     pub(crate) deadline: Option<Duration>,
@@ -96,7 +96,7 @@ pub(crate) struct Start {
 
 /// The questions of one task.
 pub(crate) enum Asks {
-    /// These analyses, in this order.
+    /// The listed analyses, in this order.
     Insights(Vec<Member>),
     /// A producer's own question.
     Reply(Box<Asking>),
@@ -106,9 +106,9 @@ pub(crate) enum Asks {
 pub(crate) struct Member {
     pub(crate) key: TaskKey,
     pub(crate) analysis: Arc<Analysis>,
-    /// The revision that its insight will have.
+    /// The revision that the new insight will have.
     pub(crate) rev: u64,
-    /// Its newest insight, if it is not per turn.
+    /// The analysis's newest insight, if it is not per turn.
     pub(crate) current: Option<Arc<Insight>>,
 }
 
@@ -153,9 +153,9 @@ pub(crate) struct Answered {
 /// A task that was requested and is not over.
 #[derive(Debug)]
 pub(super) struct Out {
-    /// Its purpose.
+    /// The task's purpose.
     pub(super) target: Target,
-    /// Set once it was started; until then it waits for its permit.
+    /// Set once the task was started; until then it waits for its permit.
     pub(super) run: Option<Run>,
 }
 
@@ -171,13 +171,13 @@ pub(super) enum Run {
 pub(super) struct Begun {
     pub(super) route: Arc<str>,
     pub(super) variant: Arc<str>,
-    /// The turns that its snapshot contains.
+    /// The turns that the task's snapshot contains.
     pub(super) covers: Coverage,
     /// Number of turns of the call when the snapshot was taken.
     pub(super) turns: u64,
     pub(super) is_final: bool,
     pub(super) started_ms: u64,
-    /// Its analyses, in the order of the request.
+    /// The task's analyses, in the order of the request.
     pub(super) members: Vec<BegunMember>,
 }
 
@@ -190,6 +190,6 @@ pub(super) struct BegunMember {
     pub(super) cause: Cause,
     /// When the newest turn or correction that the task is about came.
     pub(super) news_ms: u64,
-    /// When it became due.
+    /// When the analysis became due.
     pub(super) fired_ms: u64,
 }

@@ -14,7 +14,7 @@ use crate::base::names;
 use crate::stt::{self, DIALECTS, DecodeError, Dialect, Fit};
 use crate::types::{SttEvent, TurnKey, Word};
 
-/// Number of first frames from which another dialect is suggested if none of them was understood.
+/// If none of this many first frames was understood, another dialect is suggested.
 const FIRST_FRAMES: usize = 5;
 
 /// Options of `sidetone dialects`.

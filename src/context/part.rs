@@ -20,7 +20,7 @@ impl Part {
         Self { turns, text: OnceLock::new() }
     }
 
-    /// The lines of its turns, each ending in a line feed.
+    /// The lines of the part's turns, each ending in a line feed.
     pub(super) fn text(&self) -> &Arc<str> {
         self.text.get_or_init(|| {
             let mut text = String::new();

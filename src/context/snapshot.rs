@@ -48,7 +48,7 @@ impl Snapshot {
         Self::of(revision, pieces, shown, Vec::new(), true)
     }
 
-    /// The same, with turns that the prompt may show besides those it covers. All of them have text.
+    /// A snapshot with turns that the prompt may show besides those it covers. All of them have text.
     pub(super) fn with_before(revision: u64, pieces: Vec<Piece>, shown: Shown, before: Vec<Arc<Turn>>) -> Self {
         Self::of(revision, pieces, shown, before, true)
     }

@@ -17,11 +17,11 @@ pub(super) fn events(text: &str) -> Parser<'_> {
 pub(super) enum Target<'a> {
     /// A heading of the same page.
     Here(&'a str),
-    /// Another page: its name, and optionally one of its headings.
+    /// A page of the documentation: its name, and optionally one of its headings.
     Topic(&'a str, Option<&'a str>),
     /// `config/sidetone.toml`.
     Configuration,
-    /// Another server.
+    /// A URL of another server.
     Outside(&'a str),
     /// A file that is not part of the documentation.
     Unknown(&'a str),

@@ -40,7 +40,7 @@ pub enum Source {
 /// Which turns are included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Window {
-    /// All of them.
+    /// All turns.
     #[default]
     All,
     /// The newest turns, this many.
@@ -158,8 +158,8 @@ impl Spec {
         Ok(Self { source, window, render })
     }
 
-    /// The same for a model with room for `room` tokens: if no window is named, the oldest turns that do not fit are
-    /// left out.
+    /// This specification for a model with room for `room` tokens: if no window is named, the oldest turns that do not
+    /// fit are left out.
     #[must_use]
     pub fn fitting(&self, room: Option<usize>) -> Self {
         let window = match (self.window, room) {

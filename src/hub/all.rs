@@ -24,7 +24,7 @@ pub(super) struct All {
 enum CatchUp {
     /// The calls with frames after the position are being looked up; the merge will end at `upto`.
     Listing { calls: Answer<Vec<(CallId, Seq)>>, upto: u64 },
-    /// Their logs are merged.
+    /// The logs of the calls are merged.
     Merging(Box<Merge>),
 }
 

@@ -16,7 +16,7 @@ use crate::types::Seq;
 
 /// Maximum number of live frames that wait for one reader.
 const LIVE_FRAMES: usize = 64;
-/// Maximum size of these, bytes (the newest one always fits).
+/// Maximum size of the live frames that wait for one reader, bytes. The newest one is always kept.
 const LIVE_BYTES: usize = 16 * 1024;
 
 /// A live frame, and the sequenced event after which it was published: it must not overtake those before it, nor be

@@ -18,7 +18,7 @@ use crate::types::{CallId, Seq};
 /// The calls that a reader reads.
 #[derive(Debug, Clone)]
 pub enum Interest {
-    /// These calls, each after a `seq` (0 = from its beginning). A call need not exist yet.
+    /// The listed calls, each after a `seq` (0 = from its beginning). A call need not exist yet.
     Calls(Vec<(CallId, Seq)>),
     /// All events after a commit `order`.
     All {

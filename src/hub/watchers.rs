@@ -35,7 +35,7 @@ impl Watchers {
         Arc::make_mut(&mut self.list).push(Watcher { wants, watch });
     }
 
-    /// Returns true if it was registered.
+    /// Removes a watcher. Returns true if it was registered.
     pub(super) fn remove(&mut self, watch: &Arc<Watch>) -> bool {
         let Some(index) = self.list.iter().position(|other| Arc::ptr_eq(&other.watch, watch)) else { return false };
         let gone = Arc::make_mut(&mut self.list).swap_remove(index);

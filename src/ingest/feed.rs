@@ -40,9 +40,9 @@ pub(super) struct Counters {
 /// Describes the stream that is fed.
 pub(super) struct Stream {
     pub(super) stream: StreamId,
-    /// Its wire format.
+    /// The stream's wire format.
     pub(super) dialect: &'static dyn Dialect,
-    /// Its call; if `None`, the call is named after the vendor's session.
+    /// The stream's call; if `None`, the call is named after the vendor's session.
     pub(super) call: Option<CallId>,
     /// Metadata that is merged into the call's.
     pub(super) meta: JsonMap,

@@ -29,7 +29,7 @@ impl Results {
         }
     }
 
-    /// The filter of these events. Of each of `analyses`, only the newest insight is needed.
+    /// The filter for the results that the producer wants. Of each of `analyses`, only the newest insight is needed.
     pub(super) fn filter(self, analyses: &[String]) -> Filter {
         Filter {
             analyses: (self == Self::None).then(Vec::new),

@@ -20,7 +20,7 @@ struct Kept {
 #[derive(Debug, Default)]
 pub(super) struct Unacked {
     frames: VecDeque<Kept>,
-    /// How many of them were sent on this connection.
+    /// How many of the frames were sent on this connection.
     sent: usize,
 }
 

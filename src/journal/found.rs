@@ -27,9 +27,9 @@ pub(super) struct Found {
     pub(super) table: Table,
     /// The file to append to; `None` if there is none.
     pub(super) lines: Option<Lines>,
-    /// Its length.
+    /// The file's length.
     pub(super) bytes: u64,
-    /// Set if its end was cut off.
+    /// Set if the file's end was cut off.
     pub(super) cut: bool,
     /// Set if a part of it cannot be read.
     pub(super) damaged: bool,

@@ -29,7 +29,7 @@ pub(super) struct Log {
     pub(super) call: CallId,
     /// Newest event that readers may see.
     visible: AtomicU64,
-    /// Set if it was used since the last check of the file cache.
+    /// Set if the log was used since the last check of the file cache.
     used: AtomicBool,
     /// Set while it waits for the background sync.
     unsynced: AtomicBool,
@@ -103,7 +103,7 @@ impl Log {
         self.content.try_lock().ok()
     }
 
-    /// Returns true if it was used since the last call of this.
+    /// Returns true if the log was used since the last call of this function.
     pub(super) fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
     }

@@ -92,7 +92,7 @@ pub struct Commit {
 /// Why the journal could not do an operation.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {
-    /// Another writer has appended: the head is not the one that the caller named. The batch was not written.
+    /// Another writer has appended: the log's head is not the one that the caller named. The batch was not written.
     #[error("the journal's head of this call is {head}, not {after}")]
     Fenced {
         /// The present head.

@@ -56,11 +56,11 @@ impl Marks {
 /// How a log ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// It ends with a complete batch.
+    /// The file ends with a complete batch.
     Clean,
-    /// It ends with an incomplete write.
+    /// The file ends with an incomplete write.
     Torn(&'static str),
-    /// It ends with unreadable data, after which more records may follow.
+    /// The file ends with unreadable data, after which more records may follow.
     Damaged(String),
 }
 
@@ -152,7 +152,7 @@ pub(super) fn scan_version(
 /// Result of [`records`].
 pub(super) struct Batch {
     pub(super) records: Vec<Arc<Record>>,
-    /// Why it stopped before all requested records were read.
+    /// Why reading stopped before all requested records were read.
     pub(super) damage: Option<String>,
 }
 

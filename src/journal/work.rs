@@ -25,7 +25,7 @@ pub(super) struct Unsynced {
 }
 
 impl Unsynced {
-    /// Returns true if its log must be synced.
+    /// Returns true if the batch contains records, so that the log must be synced.
     pub(super) fn written(&self) -> bool {
         !self.durable.commit.records.is_empty()
     }

@@ -36,7 +36,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub enum Request {
     /// Creates a key.
     Create {
-        /// Its name, not in use yet.
+        /// The new key's name, not in use yet.
         name: String,
         /// Names of its scopes.
         scopes: Vec<String>,
@@ -45,7 +45,7 @@ pub enum Request {
     List,
     /// Revokes a key.
     Revoke {
-        /// Its name.
+        /// The key's name.
         name: String,
     },
 }

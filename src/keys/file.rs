@@ -17,15 +17,15 @@ use crate::types::id;
 /// One key, as it is stored.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its name, never used twice.
+    /// The key's name, never used twice.
     pub name: String,
     /// Names of its scopes.
     pub scopes: Vec<String>,
     /// SHA-256 of the key, in hex.
     pub sha256: String,
-    /// When it was created, RFC 3339.
+    /// When the key was created, RFC 3339.
     pub created_at: String,
-    /// When it was revoked, RFC 3339.
+    /// When the key was revoked, RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<String>,
 }

@@ -48,7 +48,7 @@ impl Scope {
     /// All scopes.
     pub const ALL: [Self; 6] = [Self::Ingest, Self::Subscribe, Self::Gateway, Self::Metrics, Self::Usage, Self::Admin];
 
-    /// Its name, as people type it.
+    /// The scope's name, as people type it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ingest => "ingest",
@@ -181,7 +181,7 @@ impl Keys {
         self.0.configured.is_some() || !self.table().is_empty()
     }
 
-    /// The identity of this key; `None` if it is unknown or revoked.
+    /// The identity of `key`; `None` if the key is unknown or revoked.
     pub fn find(&self, key: &str) -> Option<Identity> {
         let hash = digest(key);
         if self.0.configured.is_some_and(|own| own.ct_eq(&hash).into()) {

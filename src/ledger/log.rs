@@ -32,7 +32,7 @@ fn generation(file: &[u8]) -> Option<i64> {
 
 pub(super) struct Log {
     path: PathBuf,
-    /// `None` before it could be opened.
+    /// The open file; `None` until it could be opened.
     file: Option<File>,
     generation: i64,
     /// Offset of the next entry.
@@ -53,9 +53,9 @@ pub(super) struct Part {
 /// Bytes in a log that are not entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Skipped {
-    /// Offset of the first of them.
+    /// Offset of the first skipped byte.
     pub(super) offset: u64,
-    /// Their number.
+    /// Number of bytes that were skipped.
     pub(super) bytes: u64,
 }
 
@@ -74,7 +74,7 @@ impl Log {
         Self { path: path.to_owned(), file: None, generation: 0, end: 0, waiting: Vec::new() }
     }
 
-    /// Returns true if its file is open.
+    /// Returns true if the log's file is open.
     pub(super) fn is_open(&self) -> bool {
         self.file.is_some()
     }

@@ -29,7 +29,8 @@ impl Block {
 /// What is known of the requests that share a prefix with this one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caching {
-    /// The same for all requests about one call: vendors route requests with the same key to the same machine.
+    /// A key that is the same for all requests about one call: vendors route requests with the same key to the same
+    /// machine.
     pub key: Arc<str>,
     /// Set if no later request will have this prefix.
     pub last: bool,

@@ -55,11 +55,11 @@ struct Known {
 
 /// How a part relates to the call that it may belong to.
 enum Relation {
-    /// It continues the call.
+    /// The piece continues the call.
     More,
-    /// It repeats something that the call already has.
+    /// The piece repeats something that the call already has.
     Again,
-    /// It belongs to another call.
+    /// The piece belongs to another call.
     Other,
 }
 

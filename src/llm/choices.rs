@@ -4,8 +4,8 @@
 
 use super::StreamError;
 
-/// Most choices of an answer. OpenAI allows `n` up to 128. What is kept for each is searched for every piece, so
-/// without a limit the time to read an answer grows with the square of its size.
+/// Maximum number of choices of one answer. OpenAI allows `n` up to 128. What is kept for each is searched for every
+/// piece, so without a limit the time to read an answer grows with the square of its size.
 const MAX_CHOICES: usize = 128;
 
 /// The numbers of the choices that an answer has so far.

@@ -27,13 +27,13 @@ pub enum Reason {
 /// Why an answer is not complete.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Incomplete {
-    /// It has no content, and no finish reason explains that.
+    /// The answer has no content, and no finish reason explains that.
     #[error("the answer is empty, and the vendor does not say why")]
     Empty,
-    /// Its end is missing.
+    /// The answer's end is missing.
     #[error("the answer ends without a finish reason and without an end mark")]
     Cut,
-    /// It ends with an unknown finish reason, and nothing else shows that it is complete.
+    /// The answer ends with an unknown finish reason, and nothing else shows that it is complete.
     #[error("the answer ends with the unknown finish reason {0:?}")]
     Unknown(String),
     /// Parts of the stream were unreadable, and the rest is not an answer with content and a known finish reason. The

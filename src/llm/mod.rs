@@ -140,7 +140,7 @@ pub trait Provider: Send + Sync {
         models::openai(body, false)
     }
 
-    /// Returns true if its chunks are OpenAI's own, so that they can be passed to an OpenAI client unchanged.
+    /// Returns true if the vendor's chunks are OpenAI's own, so that they can be passed to an OpenAI client unchanged.
     fn speaks_openai(&self) -> bool {
         false
     }
@@ -227,7 +227,7 @@ pub trait StreamDecoder: Send {
 /// Why an event or a body was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StreamError {
-    /// It has none of this vendor's formats.
+    /// The event has none of this vendor's formats.
     #[error("{0}")]
     Malformed(String),
     /// The vendor reported an error.
@@ -238,7 +238,7 @@ pub enum StreamError {
     Incomplete {
         /// What is missing.
         why: complete::Incomplete,
-        /// The tokens that it used nevertheless.
+        /// The tokens that the incomplete answer used nevertheless.
         usage: Usage,
     },
 }

@@ -10,17 +10,17 @@ use crate::base::time::parse_rfc3339;
 /// Known properties of a model. `None` means unknown.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Traits {
-    /// It can call tools.
+    /// The model can call tools.
     pub tools: Option<bool>,
-    /// It supports JSON schemas natively.
+    /// The model supports JSON schemas natively.
     pub json_schema: Option<bool>,
-    /// It accepts images.
+    /// The model accepts images.
     pub vision: Option<bool>,
-    /// It accepts a reasoning effort.
+    /// The model accepts a reasoning effort.
     pub reasoning: Option<bool>,
-    /// It can call several tools at once; `Some(false)` if it never does.
+    /// The model can call several tools at once; `Some(false)` if it never does.
     pub parallel_tools: Option<bool>,
-    /// It can stream its answer.
+    /// The model can stream its answer.
     pub stream: Option<bool>,
     /// Maximum tokens of prompt and answer together.
     pub context_length: Option<u64>,
@@ -30,7 +30,7 @@ pub struct Traits {
     pub cache_floor_tokens: Option<u64>,
     /// How long its prompt cache keeps a prefix after the last use, ms; 0 if it has no such cache.
     pub cache_ttl_ms: Option<u64>,
-    /// When it will be retired, Unix ms.
+    /// When the model will be retired, Unix ms.
     pub retires_ms: Option<i64>,
     /// Names of all request fields that it accepts.
     pub parameters: Option<Vec<String>>,
@@ -45,7 +45,7 @@ pub fn retires_soon(retires_ms: i64, now_ms: i64) -> bool {
 }
 
 impl Traits {
-    /// These properties, with `other` where these are unknown.
+    /// These properties, with those of `other` for the unknown ones.
     pub fn or(&self, other: &Self) -> Self {
         Self {
             tools: self.tools.or(other.tools),
@@ -82,11 +82,11 @@ pub struct ListPrice {
 pub struct Listed {
     /// The vendor's id.
     pub id: String,
-    /// Its properties.
+    /// The model's properties.
     pub traits: Traits,
-    /// Its price, if listed.
+    /// The model's price, if listed.
     pub price: Option<ListPrice>,
-    /// Set if it is listed, but no longer answers.
+    /// Set if the model is listed, but no longer answers.
     pub retired: bool,
 }
 

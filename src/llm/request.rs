@@ -85,7 +85,7 @@ impl Role {
         }
     }
 
-    /// Returns true if it carries instructions of the operator.
+    /// Returns true if messages of this role carry instructions of the operator.
     pub fn instructs(self) -> bool {
         matches!(self, Self::System | Self::Developer)
     }
@@ -209,7 +209,7 @@ pub enum ToolChoice {
     Auto,
     /// At least one tool.
     Required,
-    /// This function.
+    /// The model must call the function with this name.
     Named(String),
     /// A form that only OpenAI-compatible vendors know, unchanged.
     Other(Value),

@@ -35,7 +35,7 @@ pub struct Choice {
     /// The refusal, in place of an answer.
     pub refusal: Option<String>,
     pub tool_calls: Vec<ToolCall>,
-    /// Why it ended; `None` if it has not ended.
+    /// Why the answer ended; `None` if it has not ended.
     pub finish: Option<Finish>,
     /// Token probabilities, unchanged.
     pub logprobs: Option<Value>,
@@ -46,7 +46,7 @@ pub struct Choice {
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// It was complete, or a stop string was reached.
+    /// The answer was complete, or a stop string was reached.
     Stop,
     /// The token limit was reached.
     Length,
@@ -224,7 +224,7 @@ pub enum Piece {
     Finish {
         /// Index of the answer.
         choice: u32,
-        /// Why it ended.
+        /// Why the answer ended.
         reason: Finish,
     },
     /// The vendor ended an answer for an unknown reason. This alone does not make the answer complete.
@@ -241,7 +241,8 @@ pub enum Piece {
 }
 
 impl Piece {
-    /// Returns true if it is part of the answer itself. After such a piece, no other vendor can take over unnoticed.
+    /// Returns true if the piece is part of the answer itself. After such a piece, no other vendor can take over
+    /// unnoticed.
     pub fn is_semantic(&self) -> bool {
         match self {
             Self::Text { text, .. } | Self::Reasoning { text, .. } | Self::Refusal { text, .. } => !text.is_empty(),

@@ -26,7 +26,7 @@ macro_rules! error_codes {
                 }
             }
 
-            /// The code with this text; `None` for one of a later version.
+            /// The code with this text; `None` if only a later version has it.
             pub fn from_text(text: &str) -> Option<Self> {
                 match text {
                     $($text => Some(Self::$name),)*

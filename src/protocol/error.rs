@@ -50,25 +50,25 @@ impl ErrorFrame {
         Self { id: None, tag: tag::Error, call_id: None, seq: None, code, message, fatal: false, temporary: false }
     }
 
-    /// The same error, after which the connection is closed.
+    /// The error, after which the connection is closed.
     #[must_use]
     pub fn fatal(self) -> Self {
         Self { fatal: true, ..self }
     }
 
-    /// The same error, marked as temporary.
+    /// The error, marked as temporary.
     #[must_use]
     pub fn temporary(self) -> Self {
         Self { temporary: true, ..self }
     }
 
-    /// The same error, as the answer to the client's frame with this `id`.
+    /// The error, as the answer to the client's frame with this `id`.
     #[must_use]
     pub fn answering(self, id: Option<Value>) -> Self {
         Self { id: id.map(Box::new), ..self }
     }
 
-    /// The same error, sent in place of an event.
+    /// The error, sent in place of an event.
     #[must_use]
     pub fn in_place_of(self, call_id: CallId, seq: Seq) -> Self {
         Self { call_id: Some(call_id), seq: Some(seq), ..self }

@@ -43,7 +43,7 @@ pub const SCHEMAS: &[Schema] = &[
     },
 ];
 
-/// The schema of this name.
+/// The schema with this name.
 pub fn find(name: &str) -> Option<&'static Schema> {
     SCHEMAS.iter().find(|schema| schema.name == name)
 }

@@ -35,7 +35,7 @@ use crate::types::{Severity, Turn};
 /// A condition, and the alert that it raises.
 #[derive(Debug)]
 pub struct Rule {
-    /// Its name, a valid id.
+    /// The rule's name, a valid id.
     pub name: Arc<str>,
     pub severity: Severity,
     /// Message for people.
@@ -64,7 +64,7 @@ impl Condition {
     /// The names of the kinds.
     pub const KINDS: [&'static str; 5] = ["keyword", "absence", "silence", "overlap", "insight"];
 
-    /// The words that it searches for in turns.
+    /// The words that the condition searches for in turns; `None` if it searches for none.
     pub fn said(&self) -> Option<&Said> {
         match self {
             Self::Keyword(said) => Some(said),

@@ -71,7 +71,7 @@ impl<'a> Text<'a> {
 
 #[derive(Debug)]
 enum Phrase {
-    /// These words, in this order.
+    /// The given words, in this order.
     Words(Quote),
     /// A pattern, which ignores letter case.
     Pattern { regex: Regex, states: u64 },
@@ -117,9 +117,10 @@ impl Phrases {
         Ok(Some(states))
     }
 
-    /// The first of them that occurs in the text: the original text around it.
+    /// The first of the phrases that occurs in the text: the original text around it.
     ///
     /// # Errors
+    ///
     /// The steps are used up.
     pub fn find(&self, text: &Text<'_>, steps: &mut Steps) -> Result<Option<String>, Exceeded> {
         let bytes = text.raw.len() as u64;

@@ -22,7 +22,7 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// Returns true if it contains nothing.
+    /// Returns true if there is no mark.
     pub fn is_empty(&self) -> bool {
         self.begin.is_empty() && self.end.is_empty()
     }

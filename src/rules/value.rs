@@ -11,7 +11,7 @@ pub enum Test {
     Below(f64),
     /// A number above this one.
     Above(f64),
-    /// This string, number or boolean.
+    /// The value is this string, number or boolean.
     Equals(Value),
 }
 

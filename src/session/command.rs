@@ -25,7 +25,7 @@ const OUTLET_ERRORS: usize = 64;
 /// A producer that wants to feed a stream.
 pub struct Attach {
     pub stream: StreamId,
-    /// Its wire format.
+    /// The wire format of the producer's frames.
     pub dialect: &'static dyn Dialect,
     /// Call time of stream time 0, if the producer knows it.
     pub offset_ms: Option<u64>,
@@ -74,7 +74,7 @@ pub enum Command {
     Gap(Box<Gap>),
     /// The journal stopped accepting appends, or accepts them again.
     Journal {
-        /// Set if it accepts them.
+        /// Set if the journal accepts appends.
         well: bool,
     },
 }

@@ -31,14 +31,14 @@ pub(super) enum Found {
 pub(super) struct Known {
     /// The directory's entry of the call.
     pub(super) entry: Entry,
-    /// The state from its log.
+    /// The call's state, rebuilt from its log.
     pub(super) log: Log,
-    /// Set if its log cannot be read any further; the reason.
+    /// Set if the call's log cannot be read any further; the reason.
     pub(super) damage: Option<String>,
 }
 
-/// The call from its entry and its log. If these cannot be read, it tries again until they can be. `None` if `stop` was
-/// cancelled.
+/// Rebuilds the call from its directory entry and its log. If these cannot be read, it tries again until they can be.
+/// `None` if `stop` was cancelled.
 pub(super) async fn found(store: &dyn Store, stop: &CancellationToken, call: &CallId) -> Option<Found> {
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
@@ -60,7 +60,7 @@ pub(super) async fn found(store: &dyn Store, stop: &CancellationToken, call: &Ca
     }
 }
 
-/// The call from its log, and the damage of the log if there is any.
+/// Rebuilds the call from its log. Also returns the damage of the log, if there is any.
 async fn rebuilt(store: &dyn Store, call: &CallId) -> Result<(Log, Option<String>), JournalError> {
     let mut rebuild = Rebuild { log: Log::new(call.clone()), damage: None };
     loop {
@@ -80,7 +80,7 @@ async fn rebuilt(store: &dyn Store, call: &CallId) -> Result<(Log, Option<String
 /// A call that is being rebuilt.
 struct Rebuild {
     log: Log,
-    /// Set if its log cannot be read any further; the reason.
+    /// Set if the call's log cannot be read any further; the reason.
     damage: Option<String>,
 }
 

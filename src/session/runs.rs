@@ -20,7 +20,7 @@ use crate::types::CallId;
 
 /// What a task returned.
 pub(super) enum Returned {
-    /// The permit that it waited for.
+    /// The permit that the task waited for.
     Permit { task: TaskNo, permit: OwnedSemaphorePermit },
     /// The task ended.
     Done { task: TaskNo, result: Box<Result<Output, Failed>> },

@@ -30,7 +30,7 @@ pub(super) struct Job {
     pub(super) call: CallId,
     /// The task that the call wants.
     pub(super) start: Box<Start>,
-    /// The prompts of its analyses.
+    /// The prompts of the task's analyses.
     pub(super) prompts: Vec<Arc<Prompt>>,
     /// The chosen model.
     pub(super) arm: Arc<Resolved>,

@@ -28,7 +28,7 @@ pub struct Config {
     pub url: Url,
     /// Only these calls; `None` = all.
     pub calls: Option<Vec<CallId>>,
-    /// The frames of these calls that are wanted.
+    /// Which frames are sent.
     pub filter: Filter,
     /// Headers of every request or handshake.
     pub headers: HeaderMap,

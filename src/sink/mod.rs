@@ -33,7 +33,7 @@ use crate::hub::Hub;
 
 /// One kind of consumer.
 pub trait Kind: Send + Sync {
-    /// Its name in the configuration.
+    /// The kind's name in the configuration.
     fn name(&self) -> &'static str;
 
     /// URL schemes that it supports.
@@ -42,7 +42,7 @@ pub trait Kind: Send + Sync {
     /// Configuration keys that this kind uses, besides those that all kinds have.
     fn own_keys(&self) -> &'static [&'static str];
 
-    /// Returns true if it also takes frames without a `seq`: partials and deltas.
+    /// Returns true if sinks of this kind also take frames without a `seq`: partials and deltas.
     fn takes_live(&self) -> bool;
 
     /// Delivers until `stop`, then delivers the rest, for a few seconds at most.

@@ -11,14 +11,15 @@ use crate::types::{Final, SttEvent, TurnKey, Word};
 
 /// A turn that its vendor does not end is ended at this many bytes of text.
 const MAX_HELD_BYTES: usize = 32 << 10;
-/// Most words of a held turn. It ends at this number, whatever the length of its text.
+/// Maximum number of words of a held turn. The turn ends at this number, whatever the length of its text.
 const MAX_HELD_WORDS: usize = 4096;
-/// Most channels of a connection. Their state is kept in memory and with each record until the connection ends.
+/// Maximum number of channels of a connection. Their state is kept in memory and with each record until the connection
+/// ends.
 const MAX_CHANNELS: usize = 64;
 /// Speech that starts more than this long before the end of its channel's last speech belongs to a new session, ms.
 const FALL_MS: u64 = 10_000;
-/// The same limit for speech that starts within the first [`FALL_MS`] of a session, ms. The times of consecutive words
-/// overlap by less at every vendor.
+/// The limit of [`FALL_MS`] for speech that starts within the first [`FALL_MS`] of a session, ms. The times of
+/// consecutive words overlap by less at every vendor.
 const FALL_TO_START_MS: u64 = 1_000;
 
 /// Returns the state of a channel, or of another part that a vendor numbers. `field` names the number in the frame.

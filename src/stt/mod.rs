@@ -97,11 +97,11 @@ pub trait Dialect: Send + Sync {
     fn resume(&self, carry: &Carry) -> Box<dyn Decoder> {
         Box::new(envelope::Opened::new(self.decoder_from(carry), self.spelling()))
     }
-    /// Returns true if this is not a wire format of its own, but picks one by a stream's first frames.
+    /// Returns true if this dialect is not a wire format itself, but picks one by a stream's first frames.
     fn picks(&self) -> bool {
         false
     }
-    /// Returns true for frames that are written for Sidetone: their authors read its errors.
+    /// Returns true for frames that are written for Sidetone: the authors of such producers read its errors.
     fn is_own(&self) -> bool {
         false
     }

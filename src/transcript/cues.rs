@@ -14,14 +14,14 @@ const HEADER: &str = "WEBVTT";
 /// One cue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cue<'a> {
-    /// Number of its time line.
+    /// Line number of the cue's times.
     pub(super) line: usize,
-    /// Its identifier, or `""`.
+    /// The cue's identifier, or `""`.
     pub(super) id: &'a str,
     pub(super) start_ms: u64,
     /// Never before the start: an earlier end is raised to the start.
     pub(super) end_ms: u64,
-    /// Its lines of text, unchanged.
+    /// The cue's lines of text, unchanged.
     pub(super) text: Vec<Line<'a>>,
 }
 

@@ -130,9 +130,9 @@ impl Times {
 /// Something in a file that is not speech.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
-    /// Its first line, from 1.
+    /// First line of the part that was left out, from 1.
     pub line: usize,
-    /// What it is. Contains no text of the file.
+    /// What the part is. Contains no text of the file.
     pub message: String,
 }
 

@@ -16,7 +16,7 @@ pub struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// Returns true if it contains only white space.
+    /// Returns true if the line contains only white space.
     pub fn is_blank(&self) -> bool {
         self.text.trim().is_empty()
     }

@@ -22,7 +22,7 @@ pub enum TurnError {
     /// A record to restore does not continue from those before it.
     #[error("turn number {found} cannot follow after {len} turns")]
     Hole {
-        /// Its ordinal.
+        /// Ordinal of the turn in the record.
         found: TurnNo,
         /// Number of turns so far.
         len: usize,
@@ -45,6 +45,6 @@ pub struct Change {
     /// The turn after the change, with its words.
     pub turn: Arc<Turn>,
     pub kind: ChangeKind,
-    /// What its record needs besides the turn.
+    /// What the turn's record needs besides the turn.
     pub private: TurnPrivate,
 }

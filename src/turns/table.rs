@@ -220,8 +220,8 @@ impl Turns {
         out.push(Change { turn, kind: ChangeKind::Revised(changed), private: TurnPrivate::default() });
     }
 
-    /// Adds their private fields to the changes from index `before`; if there are none, the state waits for the next
-    /// change.
+    /// Adds the streams' private fields to the changes from index `before`; if there are none, the state waits for the
+    /// next change.
     pub(super) fn save(&mut self, stream_id: &StreamId, vendor: Option<usize>, before: usize, out: &mut [Change]) {
         let Some(stream) = self.streams.get_mut(stream_id) else { return };
         if out.len() == before {

@@ -23,7 +23,7 @@ impl Severity {
     /// All names, in order of weight.
     pub const NAMES: [&'static str; 3] = ["info", "warning", "critical"];
 
-    /// Its name.
+    /// The severity's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Info => "info",
@@ -32,7 +32,7 @@ impl Severity {
         }
     }
 
-    /// The severity of this name.
+    /// The severity with this name.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Info, Self::Warning, Self::Critical].into_iter().find(|severity| severity.as_str() == name)
     }

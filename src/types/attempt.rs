@@ -48,15 +48,15 @@ pub struct AttemptBegun {
 /// Why an attempt is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// It is the first of its request.
+    /// The first attempt of its request.
     First,
     /// The same candidate is asked again after a failure.
     Retry,
     /// The candidates before it failed or could not be asked.
     Failover,
-    /// It runs beside a slow attempt.
+    /// The attempt runs beside a slow one.
     Hedge,
-    /// The answer before it was not valid under the schema.
+    /// The previous answer was not valid under the schema.
     Repair,
     /// The vendor refused a better schema mode.
     SchemaStep,
@@ -79,13 +79,13 @@ impl Why {
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It received a complete answer.
+    /// The attempt received a complete answer.
     Ok,
-    /// It failed before the first token.
+    /// The attempt failed before the first token.
     Failed,
-    /// It failed after the first token.
+    /// The attempt failed after the first token.
     Partial,
-    /// It was cancelled: the answer was no longer wanted.
+    /// The attempt was cancelled: the answer was no longer wanted.
     Aborted,
 }
 
@@ -134,7 +134,7 @@ pub struct AttemptDone {
 pub struct RequestDone {
     /// Id that its attempts have as `request`.
     pub id: i64,
-    /// When it arrived, Unix time, ms.
+    /// When the request arrived, Unix time, ms.
     pub at_ms: i64,
     /// Name of the client's API key.
     pub key: Option<Arc<str>>,

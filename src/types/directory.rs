@@ -21,7 +21,7 @@ pub enum CallState {
 }
 
 impl CallState {
-    /// Its name.
+    /// The state's name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Open => "open",

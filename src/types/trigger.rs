@@ -1,6 +1,6 @@
 //! Why a job ran: an insight's `trigger`.
 //!
-//! Knows no rule and no clock: what makes an analysis due is decided where it is counted.
+//! Knows no rule and no clock: `analysis::trigger` decides when an analysis is due.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,9 +11,9 @@ macro_rules! triggers {
         #[serde(from = "String", into = "String")]
         pub enum Trigger {
             $($(#[$doc])* $name,)*
-            /// An alert made the analysis due; the name of its rule, if that is known.
+            /// An alert made the analysis due; the name of its rule, if known.
             Alert(Option<String>),
-            /// One of a later version.
+            /// A reason of a later version.
             Other(String),
         }
 
@@ -44,25 +44,25 @@ macro_rules! triggers {
 }
 
 triggers! {
-    /// It became due by new turns, without a debounce.
+    /// New turns made the analysis due, without a debounce.
     Turns = "turns",
-    /// It became due by the interval, without a debounce.
+    /// The interval made the analysis due, without a debounce.
     Interval = "interval",
     /// No turn has ended for `debounce_ms`.
     Debounce = "debounce",
-    /// It has waited `max_wait_ms`.
+    /// The analysis has waited `max_wait_ms`.
     MaxWait = "max_wait",
     /// A silence made it due.
     Silence = "silence",
-    /// The task before it failed, and its wait is over.
+    /// The previous task failed, and its wait is over.
     Retry = "retry",
-    /// Somebody asked for it.
+    /// Somebody asked for the analysis.
     Manual = "manual",
     /// The call ends.
     End = "end",
     /// A turn became final, and the analysis is per turn.
     Turn = "turn",
-    /// Another analysis of its bundle ran.
+    /// Another analysis of the same bundle ran.
     Bundle = "bundle",
 }
 

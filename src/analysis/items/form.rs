@@ -168,7 +168,7 @@ fn operations(list: &Value, known: &List) -> Value {
     operations
 }
 
-/// The same schema, extended so that null is valid too.
+/// `schema`, extended so that null is valid too.
 fn nullable(schema: &Value) -> Value {
     if schema.get("type").is_none() {
         return if allows_null(schema) { schema.clone() } else { json!({ "anyOf": [schema, { "type": "null" }] }) };

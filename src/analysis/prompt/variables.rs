@@ -90,7 +90,7 @@ pub(super) fn sample(scope: Scope, meta: &JsonMap) -> Value {
     Value::from_pairs(variables)
 }
 
-/// The same with a `meta` that has every possible member.
+/// The sample variables, with a `meta` that has every possible member.
 pub(super) fn sample_with_any_meta(scope: Scope) -> Value {
     let known = sample(scope, &JsonMap::new());
     let pair = |name: &&'static str| {

@@ -1,8 +1,8 @@
 //! `POST /v1/chat/completions` (also without `/v1`): OpenAI's API for every configured model.
 //!
-//! Reads the request and its extensions, asks the gateway, and writes the answer so that the clients of OpenAI, LiteLLM
-//! and AssemblyAI accept it. Knows no model and no vendor: the gateway alone decides which models are asked, in which
-//! order, and what happens after a failure.
+//! Reads the request and its extensions, sends it to the gateway, and writes the answer so that the clients of OpenAI,
+//! LiteLLM and AssemblyAI accept it. Knows no model and no vendor: the gateway alone decides which models are asked, in
+//! which order, and what happens after a failure.
 
 mod answer;
 mod extensions;

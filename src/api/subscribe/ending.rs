@@ -1,6 +1,6 @@
 //! Why a subscriber's socket ends, and how it is closed.
 //!
-//! Knows no subscription and no frame but the last.
+//! Knows no subscription and no frame except the last one.
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;

@@ -62,7 +62,7 @@ pub(super) fn error(error: &ErrorFrame) -> Utf8Bytes {
     protocol::text(error).into()
 }
 
-/// `error` about a journal that cannot be read now. It is tried again.
+/// The `error` frame for a journal that cannot be read now. The read is tried again.
 pub(super) fn journal_unavailable() -> Utf8Bytes {
     let message = "the journal cannot be used now; nothing is lost, and frames continue without any action";
     error(&ErrorFrame::new(ErrorCode::JournalUnavailable, message).temporary())
@@ -117,7 +117,7 @@ struct Newest<'a> {
     /// Ordinal of the first turn.
     from: TurnNo,
     turns: Vec<ShownTurn<'a>>,
-    /// Their size as JSON.
+    /// Size of the turns as JSON, bytes.
     bytes: usize,
 }
 

@@ -32,7 +32,7 @@ pub(super) struct Refusal {
 pub(super) enum Calls {
     /// `"*"`
     All,
-    /// These calls, without repetition.
+    /// The listed calls, without repetition.
     These(Vec<CallId>),
 }
 

@@ -10,7 +10,8 @@ use crate::journal::JournalError;
 use crate::types::Seq;
 use crate::types::view::View;
 
-/// The view, and the call's newest event before it if that had to be looked up.
+/// The `seq` of the call's newest event if it was looked up, else 0; and the view, or nothing if the call does not
+/// exist.
 pub(super) type Shown = Result<(Seq, Option<Arc<View>>), ViewError>;
 
 /// Gets the view of a call. If the view must contain the call's newest event, that is looked up first.

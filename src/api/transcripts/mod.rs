@@ -93,7 +93,7 @@ pub(super) async fn post(
         let refused = outlet.take().map(|outbound| outbound.complaints).unwrap_or_default();
         let view = api.sessions.shown(&call, 0).await.map_err(|error| session_error(&error))?;
         let mut view = view.ok_or_else(|| ApiError::internal("the call is gone"))?;
-        // Includes all of them, however many turns the call has.
+        // The answer contains all insights, however many turns the call has.
         view.insights.extend(of_turns);
         let answer = json!({
             "call_id": call, "state": view.status, "turns": view.turn_count, "insights": view.insights,

@@ -104,7 +104,7 @@ enum Part {
 }
 
 impl Part {
-    /// The name of its field.
+    /// The name of the body's field.
     fn name(self) -> &'static str {
         match self {
             Self::Turns => "turns",
@@ -112,7 +112,7 @@ impl Part {
         }
     }
 
-    /// The dialect of its frames, if the body names none.
+    /// The dialect of the part's frames, if the body names none.
     fn dialect(self) -> &'static str {
         match self {
             Self::Turns => "sidetone",

@@ -1,4 +1,5 @@
-//! The body of a response, in pieces, so that what the HTTP library holds of it is bounded and the rest is counted.
+//! The body of a response, in pieces, so that the HTTP library buffers a bounded part of it and the rest is counted as
+//! in flight.
 //!
 //! Knows no connection.
 
@@ -25,7 +26,7 @@ pub(super) struct Pieces<B> {
 }
 
 impl<B> Pieces<B> {
-    /// `lease` counts the whole body.
+    /// `lease` counts the whole body as in flight.
     pub(super) fn new(body: B, lease: Option<Lease>, answering: Option<Answering>) -> Self {
         Self { body, rest: Bytes::new(), lease, _answering: answering }
     }

@@ -1,4 +1,4 @@
-//! The clock of a head: one timer for a whole connection.
+//! The time limits of request heads: one timer for a whole connection.
 //!
 //! Knows no byte and no request.
 
@@ -20,11 +20,11 @@ const LOOK: Duration = Duration::from_secs(60);
 /// What a connection is doing.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// It waits for the first byte of the next head.
+    /// The connection waits for the first byte of the next head.
     Idle,
-    /// It is receiving a head.
+    /// The connection is receiving a head.
     Head,
-    /// It is answering a request.
+    /// The daemon is answering a request.
     Answer,
 }
 

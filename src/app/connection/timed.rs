@@ -1,6 +1,6 @@
 //! The bytes of a connection, with the time limits of heads, of the time between requests, and of writes.
 //!
-//! Knows no request: it sees how many heads came, and whether the newest is answered.
+//! Knows no request: `progress` counts the heads and says whether the newest request is answered.
 
 use std::io;
 use std::pin::Pin;
@@ -40,7 +40,7 @@ pub(super) struct Timed<S> {
 }
 
 impl<S> Timed<S> {
-    /// The first head begins now.
+    /// Makes the stream; the time limit of the first head begins now.
     pub(super) fn new(stream: S, progress: Arc<Progress>, holder: Holder) -> Self {
         let clock = Clock::new();
         Self { stream, progress, begun: Some(0), clock, writing: None, flushing: None, holder, head: None }

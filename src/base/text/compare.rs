@@ -98,7 +98,7 @@ impl Quote {
         Self(plain.split("..").map(Words::of).filter(|part| !part.is_empty()).collect())
     }
 
-    /// Returns true if it contains no word.
+    /// Returns true if the quote contains no word.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -39,7 +39,7 @@ impl<S> Progress<S> {
         Self { inner, traffic: Arc::default() }
     }
 
-    /// Its counters.
+    /// The counters of this stream.
     pub(super) fn traffic(&self) -> Arc<Traffic> {
         Arc::clone(&self.traffic)
     }

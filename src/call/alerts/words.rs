@@ -15,7 +15,7 @@ use crate::types::{StreamId, Turn, TurnNo};
 pub(super) struct Window {
     /// Distinguishes it from other windows of its rule.
     pub(super) id: u64,
-    /// When it ends, wall-clock time.
+    /// When the window ends, wall-clock time.
     pub(super) due_ms: i64,
     /// Only turns from this one on count.
     from: TurnNo,

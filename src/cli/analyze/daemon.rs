@@ -42,7 +42,7 @@ impl Own {
         Ok(Self { running, target, folder })
     }
 
-    /// Its address.
+    /// The daemon's address.
     pub(super) fn target(&self) -> &Target {
         &self.target
     }

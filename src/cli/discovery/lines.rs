@@ -11,13 +11,13 @@ pub(crate) fn configuration(found: &[Found]) -> String {
     configuration_with(found, "")
 }
 
-/// The same, with additional keys of the model.
+/// The configuration that uses all of `found`, with additional keys of the model.
 pub(crate) fn configuration_with(found: &[Found], more: &str) -> String {
     let endpoints: String = found.iter().map(|found| endpoint(found) + "\n").collect();
     if found.is_empty() { endpoints } else { endpoints + &routing(found, more) }
 }
 
-/// The same names of model and route, with only the embedded provider behind them.
+/// Lines of configuration with the same names of model and route, and only the embedded provider behind them.
 pub(crate) fn configuration_of_local() -> String {
     routing(&[], "")
 }

@@ -31,7 +31,7 @@ pub(crate) enum Probe {
     Absent,
     /// Ollama runs.
     Running {
-        /// Its URL, without a trailing slash.
+        /// The server's URL, without a trailing slash.
         url: String,
         /// Installed models that can chat, in Ollama's own order: the newest first.
         models: Vec<String>,

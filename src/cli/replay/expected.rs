@@ -38,7 +38,7 @@ enum Named {
 pub(crate) struct Listed {
     /// Ordinal in the call.
     pub(crate) turn: u64,
-    /// The stream that it belongs to.
+    /// The stream to which the turn belongs.
     pub(crate) stream_id: String,
     /// Ordinal in its stream.
     pub(crate) turn_order: u64,

@@ -1,4 +1,4 @@
-//! The insights of one call: each once, and when it came for which turn.
+//! Counts the insights of one call, each once, with the time at which the first one for each turn came.
 //!
 //! Knows no frame that was sent.
 
@@ -11,12 +11,12 @@ use crate::types::Insight;
 /// The first insight of an analysis that covers a turn.
 pub(super) struct Arrival {
     pub(super) analysis: String,
-    /// The newest turn that it covers.
+    /// The newest turn that the insight covers.
     pub(super) newest: u64,
     pub(super) at: Instant,
 }
 
-/// Insights that came so far.
+/// The insights that came so far.
 #[derive(Default)]
 pub(super) struct Insights {
     ids: HashSet<String>,
@@ -38,7 +38,7 @@ impl Insights {
         }
     }
 
-    /// How many different ones came.
+    /// Number of different insights that came.
     pub(super) fn count(&self) -> usize {
         self.ids.len()
     }

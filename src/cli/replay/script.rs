@@ -10,11 +10,11 @@ use crate::protocol::{self, ingest};
 use crate::recording::Recording;
 use crate::stt::Dialect;
 
-/// What is sent.
+/// The frames to send.
 pub(super) struct Script {
-    /// All frames, with an `end` if the recording has none.
+    /// All frames of the recording, followed by an `end` if the recording has none.
     pub(super) frames: Vec<Utf8Bytes>,
-    /// By frame: set if it has a final turn.
+    /// For each frame: set if it has a final turn.
     pub(super) is_final: Vec<bool>,
     pub(super) expected: Expected,
     /// Bytes of all frames before each index, and last the bytes of all frames.
@@ -41,7 +41,7 @@ impl Script {
         Self { frames, is_final, expected, offsets }
     }
 
-    /// Bytes of these frames.
+    /// Size of the frames, bytes.
     pub(super) fn bytes(&self, range: Range<usize>) -> usize {
         self.offsets[range.end] - self.offsets[range.start]
     }

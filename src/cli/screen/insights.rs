@@ -1,4 +1,5 @@
-//! Insights on a terminal: their facts, their values with what changed, their quotes; and why an analysis has none.
+//! Insights on a terminal: their headings, their values with marks at what changed, and their quotes; also why an
+//! analysis has no insight.
 //!
 //! Knows no other frame.
 

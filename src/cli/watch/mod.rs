@@ -1,6 +1,6 @@
 //! `sidetone watch`: subscribes to a daemon and shows its frames, for people or as NDJSON.
 //!
-//! Knows no session and no journal: only what its subscription brings.
+//! Knows no session and no journal: only the frames of its subscription.
 
 mod follow;
 mod positions;

@@ -18,7 +18,7 @@ pub(super) const ID: &str = "1";
 pub(crate) enum Selection {
     /// All calls, including later ones.
     All,
-    /// These calls, whether they exist yet or not.
+    /// The named calls, whether they exist yet or not.
     Calls(Vec<CallId>),
 }
 

@@ -18,7 +18,7 @@ pub(in crate::gateway) enum Cause {
 }
 
 impl Cause {
-    /// Its label in metrics.
+    /// The cause's label in metrics.
     pub(in crate::gateway) fn as_str(self) -> &'static str {
         match self {
             Self::Concurrency => "max_concurrency",

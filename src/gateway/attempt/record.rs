@@ -35,7 +35,7 @@ pub(in crate::gateway) struct AttemptRecord {
     remote: Arc<EndpointModel>,
     /// Why the attempt was made.
     pub(in crate::gateway) why: Why,
-    /// How it uses the vendor's prompt cache.
+    /// How the attempt uses the vendor's prompt cache.
     pub(in crate::gateway) planned: Option<Planned>,
     streamed: bool,
     /// Number of implausible token counts in the newest usage.

@@ -22,7 +22,7 @@ use crate::types::Why;
 
 /// Longest time that the request waits for the end of the body after the answer is complete.
 const AT_HAND: Duration = Duration::from_millis(2);
-/// Longest time that a background task then waits for that end.
+/// If the body has not ended by then, a background task waits this long for its end.
 const CLOSING: Duration = Duration::from_millis(250);
 /// Reads that follow each other faster than this are a burst: data arrives faster than a model writes, so it was
 /// waiting already, and it is passed on in one piece. One write costs more than everything else that is done for a

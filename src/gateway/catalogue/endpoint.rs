@@ -79,7 +79,7 @@ impl EndpointModel {
         }
     }
 
-    /// The same model after a reload of its endpoint. What its answers have shown is forgotten if `structured_output`
+    /// The model after a reload of its endpoint. What its answers have shown is forgotten if `structured_output`
     /// changed.
     fn after_reload(&self, endpoint: &Arc<Endpoint>) -> Self {
         let as_before = endpoint.config.structured_output == self.endpoint.config.structured_output;
@@ -240,7 +240,7 @@ pub(in crate::gateway) struct Endpoint {
     pub(in crate::gateway) uid: u64,
     pub(in crate::gateway) name: Arc<str>,
     pub(in crate::gateway) config: EndpointConfig,
-    /// Where its requests go.
+    /// Where the endpoint's requests go.
     pub(in crate::gateway) destination: Destination,
     pub(in crate::gateway) limiter: Arc<Limiter>,
     /// Limits how many of its requests are hedged.

@@ -39,13 +39,13 @@ pub struct EndpointEntry {
     pub name: String,
     /// Name of its wire format.
     pub provider: &'static str,
-    /// Set if its list of models is read.
+    /// Set if the endpoint's list of models is read.
     pub discover: bool,
     /// Number of models in the newest list that can be asked.
     pub models: usize,
     /// When that list was read, RFC 3339.
     pub listed_at: Option<String>,
-    /// Why the newest attempt to read it failed.
+    /// Why the newest attempt to read the list failed.
     pub error: Option<String>,
 }
 

@@ -37,7 +37,7 @@ impl Resolved {
         self.candidates.iter().all(|candidate| matches!(candidate, Candidate::Local))
     }
 
-    /// The same without retries: each candidate is asked only once.
+    /// The resolved model without retries: each candidate is asked only once.
     #[must_use]
     pub fn asked_once(&self) -> Self {
         Self { retries: 0, ..self.clone() }

@@ -30,7 +30,7 @@ pub(super) fn ask(request: &Request) -> impl Future<Output = Result<ChatResponse
     }
 }
 
-/// The name of its endpoint and of its model.
+/// The name of the embedded endpoint and of its model.
 pub(super) fn name() -> Arc<str> {
     Arc::from("local")
 }

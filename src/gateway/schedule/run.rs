@@ -58,7 +58,7 @@ pub(super) struct Progress {
     pub(super) schema_doubtful: bool,
     /// Set if the candidate was passed over before; that failure is recorded already.
     pub(super) passed_over: bool,
-    /// Why its newest attempt was made.
+    /// Why the candidate's newest attempt was made.
     pub(super) why: Option<Why>,
 }
 

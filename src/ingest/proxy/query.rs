@@ -15,7 +15,7 @@ use crate::types::{CallId, JsonMap, StreamId};
 pub(super) struct Query {
     /// The query for the vendor, unchanged but for `token`, which is removed.
     pub(super) upstream: String,
-    /// The same with `token` in its place, for a token of the vendor.
+    /// The query for the vendor with `token` in place of the key, for a token of the vendor.
     pub(super) upstream_with_token: String,
     /// A temporary token, unchanged.
     pub(super) token: Option<String>,

@@ -39,9 +39,9 @@ pub(super) enum Ended {
     Failed(String),
     /// The client sent something that it must not send.
     Refused(String),
-    /// It reached the duration that its token allows.
+    /// The session reached the duration that its token allows.
     Expired,
-    /// Its key was revoked.
+    /// The session's key was revoked.
     Revoked,
 }
 

@@ -5,7 +5,7 @@
 //! queue to a thread that writes them. Frames that the queue or the disk cannot take are dropped, counted and logged.
 //! Every write ends with a whole line, so that a killed daemon leaves files that can be replayed.
 //!
-//! Knows no content of a frame, but that its words may be left out.
+//! Knows no content of a frame, except the lists `words`, which it may leave out.
 
 #[cfg(test)]
 mod tests;

@@ -209,7 +209,7 @@ fn begin(dir: &Path, name: &Arc<Name>, number: u32) -> std::io::Result<Open> {
     }
 }
 
-/// The same frame, with every `words` list emptied.
+/// `message`, with every list `words` made empty.
 fn without_words(message: &str) -> String {
     fn clear(value: &mut serde_json::Value) {
         match value {

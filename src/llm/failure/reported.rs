@@ -1,4 +1,4 @@
-//! Finds errors in what came as an answer: in an event of a stream, or in a body with status 200.
+//! Finds errors that vendors report in the form of an answer: in an event of a stream, or in a body with status 200.
 //!
 //! Knows no vendor.
 

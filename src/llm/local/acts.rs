@@ -359,7 +359,7 @@ fn act(sentence: &str, said: &str) -> Option<Act> {
     (!holds_any(whole, NO_REQUESTS)).then_some(Act::Request)
 }
 
-/// The other speaker, if there are exactly two.
+/// The speaker that is not `speaker`, if there are exactly two.
 fn other(turns: &[&Turn], speaker: Option<&str>) -> Option<String> {
     let labels: BTreeSet<&str> =
         turns.iter().filter_map(|turn| turn.speaker.as_deref()).filter(|label| !label.is_empty()).collect();

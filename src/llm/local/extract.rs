@@ -70,7 +70,7 @@ pub struct Passage {
     pub text: String,
     /// The text as it is in the turn.
     pub verbatim: String,
-    /// Its weight when it was chosen.
+    /// The passage's weight when it was chosen.
     pub score: f64,
 }
 
@@ -78,7 +78,7 @@ pub struct Passage {
 pub struct Extract {
     /// The sentence that says what the conversation is about; `None` if nobody said a word.
     pub headline: Option<Passage>,
-    /// The other passages of the summary, in reading order. None of them repeats the headline.
+    /// The passages of the summary besides the headline, in reading order. None of them repeats the headline.
     pub points: Vec<Passage>,
 }
 
@@ -104,9 +104,9 @@ struct Sentence<'a> {
     verbatim: &'a str,
     /// The text without filler sounds; never empty.
     text: String,
-    /// Its distinct content words.
+    /// The sentence's distinct content words.
     words: Vec<usize>,
-    /// Number of its words.
+    /// Number of the sentence's words.
     length: f64,
     /// Position of its turn in the conversation, from 0 to below 1.
     position: f64,

@@ -79,8 +79,8 @@ impl Dialect {
         }
     }
 
-    /// Writes a message whose content is blocks: as content parts if the model's marks are on blocks, else as one text,
-    /// which every vendor accepts. `open` begins the message.
+    /// Writes a message whose content is blocks: as content parts if cache marks are set on blocks for this model, else
+    /// as one text, which every vendor accepts. `open` begins the message.
     pub(super) fn write_message(
         self,
         out: &mut Vec<u8>,

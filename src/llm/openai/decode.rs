@@ -118,7 +118,7 @@ pub(super) struct Decoder {
     calls: Calls,
     /// Set if the chunk just read differs from OpenAI's format, so that OpenAI's client would miss something.
     foreign: bool,
-    /// Set if it is a plain text chunk in OpenAI's format.
+    /// Set if the chunk just read is a plain text chunk in OpenAI's format.
     plain: bool,
 }
 

@@ -36,9 +36,9 @@ pub(in crate::llm) struct OpenAi {
     pub(super) call_ids: IdRule,
     /// Features that the vendor is known to ignore silently: `n`, `tool_choice`, `logit_bias`.
     pub(super) ignores: &'static [&'static str],
-    /// Set if its list of models is in AssemblyAI's form.
+    /// Set if the vendor's list of models is in AssemblyAI's form.
     pub(super) own_list: bool,
-    /// How its prompt cache is addressed.
+    /// How the vendor's prompt cache is addressed.
     pub(super) cache: Dialect,
     pub(super) schema_modes: &'static [SchemaMode],
 }

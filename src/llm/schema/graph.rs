@@ -24,7 +24,7 @@ pub(super) struct Graph {
     pub(super) parts: Vec<Part>,
     /// Some part can be reached in more than one way, so counted costs are worth caching.
     pub(super) shared: bool,
-    /// It has an `unevaluated…` keyword: the validator then tracks members and items at every value.
+    /// The schema has an `unevaluated…` keyword: the validator then tracks members and items at every value.
     pub(super) unevaluated: bool,
     /// Upper bound of validation steps for each value of an answer; `u64::MAX` for a recursive schema, where the bound
     /// depends on the answer's depth.

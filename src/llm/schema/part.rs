@@ -1,4 +1,4 @@
-//! One subschema of a schema: what it costs itself, and which others it applies.
+//! One subschema of a schema: what checking it costs, and which other subschemas it applies.
 //!
 //! Knows no JSON.
 
@@ -14,7 +14,7 @@ pub(super) struct Part {
     pub(super) weight: u64,
     /// States of its `pattern`; 0 = it has none.
     pub(super) pattern: u64,
-    /// It has a `format`.
+    /// The subschema has a `format`.
     pub(super) format: bool,
     /// `uniqueItems`: all items of a list are compared with each other.
     pub(super) unique: bool,

@@ -58,7 +58,7 @@ pub struct State<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShownTurn<'a> {
     pub turn: Cow<'a, Turn>,
-    /// Set if its words are written.
+    /// Set if the turn's words are written.
     pub with_words: bool,
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Item {
     pub(super) end_ms: Option<u64>,
     /// Id of the item before it in the conversation.
     previous: Option<String>,
-    /// Set if it is speech whose transcript is expected.
+    /// Set if the item is speech whose transcript is expected.
     expected: bool,
     /// The item's segments in order of time.
     segments: Vec<Segment>,

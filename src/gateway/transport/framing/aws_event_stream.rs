@@ -9,7 +9,7 @@ use crate::llm::sse::Event;
 
 /// Longest message that is accepted, in bytes. No LLM's stream has longer messages.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
-/// Both lengths and their checksum.
+/// Size of a message's prelude: two lengths and their checksum, bytes.
 const PRELUDE_BYTES: usize = 12;
 /// The checksum at the end.
 const CRC_BYTES: usize = 4;
