@@ -4,9 +4,18 @@
 
 use axum::response::{IntoResponse, Response};
 
-/// The dashboard: one HTML page that contains its scripts and styles.
+/// The dashboard: one HTML page that contains its scripts and styles. The scripts are one module, in this order.
 pub(super) async fn dashboard() -> Response {
-    const PAGE: &str = include_str!("dashboard.html");
+    const PAGE: &str = concat!(
+        include_str!("dashboard/head.html"),
+        include_str!("dashboard/style.css"),
+        include_str!("dashboard/body.html"),
+        include_str!("dashboard/calls.js"),
+        include_str!("dashboard/insights.js"),
+        include_str!("dashboard/page.js"),
+        include_str!("dashboard/reader.js"),
+        include_str!("dashboard/foot.html"),
+    );
     // The page may load nothing else and connect only to this server, so text of a call can never become a script or a
     // request.
     const POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; \

@@ -19,6 +19,8 @@ pub mod secret;
 pub mod settings;
 pub mod stopwatch;
 pub mod surrogates;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod text;
 pub mod time;
 pub mod tls;

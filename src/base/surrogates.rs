@@ -90,6 +90,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::base::testing::kept;
 
     #[test]
     fn repaired_lone_half_becomes_the_replacement_character() {
@@ -150,6 +151,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         // The reference: the decoder of the standard library, on the same code units.
         #[test]
         fn repaired_text_decodes_as_utf16_does(pieces in prop::collection::vec(piece(), 0..24)) {

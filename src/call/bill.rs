@@ -64,6 +64,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     #[test]
     fn rest_goes_to_the_first_that_has_a_weight() {
@@ -83,6 +84,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn parts_add_up_to_the_bill(
             tokens in 0..10_000_000_u64,

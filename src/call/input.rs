@@ -10,6 +10,7 @@ use super::numbers::{ConnectionNo, PeerNo};
 use super::task::{Chosen, Output, TaskNo};
 use crate::analysis::{Question, Spoken};
 use crate::base::inflight::Lease;
+use crate::protocol::GapCause;
 use crate::stt::Dialect;
 use crate::types::{Carry, JsonMap, Seq, StreamId, SttEvent};
 
@@ -71,7 +72,7 @@ pub struct Detach {
 pub struct Gap {
     pub stream: StreamId,
     /// The cause.
-    pub cause: &'static str,
+    pub cause: GapCause,
     /// Start, stream time.
     pub from_ms: u64,
     /// End, stream time.

@@ -15,16 +15,13 @@ use super::outline::Newest;
 use super::record::{Decoded, Mark, Private};
 use crate::base::time;
 use crate::context::Context;
-use crate::protocol::Event;
+use crate::protocol::{Event, GapCause};
 use crate::rules::Standing as Alerts;
 use crate::stt::Dialect;
 use crate::turns::Turns;
 use crate::types::directory::CallState as State;
 use crate::types::view::StreamView;
 use crate::types::{CallId, Insight, JsonMap, Seq, StreamId, Turn, TurnNo};
-
-/// Cause of a gap: a stream was lost, and another one replaced it.
-pub(super) const STT_DISCONNECT: &str = "stt_disconnect";
 
 /// One STT session of the call.
 pub(super) struct Stream {
@@ -256,7 +253,7 @@ impl Log {
             Event::AlertCleared { alert } => self.alerts.clear(alert),
             Event::CallCompleted { .. } => self.status = State::Completed,
             Event::CallFailed { .. } => self.status = State::Failed,
-            Event::Gap { stream_id, cause, .. } if cause == STT_DISCONNECT => {
+            Event::Gap { stream_id, cause: GapCause::SttDisconnect, .. } => {
                 for stream in &mut self.streams {
                     stream.replaced |= !stream.ended && stream.id != *stream_id;
                 }

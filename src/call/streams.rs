@@ -3,10 +3,10 @@
 //! Knows no turn and no analysis.
 
 use super::input::Gap;
-use super::log::{STT_DISCONNECT, Stream};
+use super::log::Stream;
 use super::record::Private;
 use super::{Call, bounds};
-use crate::protocol::{ErrorCode, Event};
+use crate::protocol::{ErrorCode, Event, GapCause};
 use crate::types::id::MAX_ID_BYTES;
 use crate::types::{EndScope, StreamId};
 
@@ -121,7 +121,7 @@ impl Call {
         self.emit(&started, &Private { mark: self.producers.mark(root), ..Private::default() });
         if let Some(from_ms) = hole {
             let to_ms = offset_ms.max(from_ms);
-            let gap = Event::Gap { stream_id: id, cause: STT_DISCONNECT.into(), from_ms, to_ms };
+            let gap = Event::Gap { stream_id: id, cause: GapCause::SttDisconnect, from_ms, to_ms };
             self.emit(&gap, &Private::default());
         }
         self.directory.changed = true;
@@ -165,7 +165,7 @@ impl Call {
         let stream_id = self.producers.live.get(&stream).map_or(stream, |live| live.current.clone());
         let offset_ms = self.log.stream(&stream_id).map_or(0, |stream| stream.offset_ms);
         let (from_ms, to_ms) = (from_ms.saturating_add(offset_ms), to_ms.saturating_add(offset_ms));
-        self.emit(&Event::Gap { stream_id, cause: cause.into(), from_ms, to_ms }, &Private::default());
+        self.emit(&Event::Gap { stream_id, cause, from_ms, to_ms }, &Private::default());
     }
 
     /// Returns true if a producer is connected whose stream has not ended.

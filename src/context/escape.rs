@@ -93,6 +93,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::base::testing::kept;
 
     #[test]
     fn ordinary_text_is_neither_changed_nor_copied() {
@@ -124,6 +125,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn nothing_escapes_and_nothing_is_lost(given in "\\PC*|[\\\\u<\\[\\n\u{2028}0-9a-f]{0,40}") {
             let escaped = text(&given);

@@ -12,7 +12,7 @@ use super::pump::Pump;
 use crate::base::inflight::Lease;
 use crate::base::queue::{SendError, Sender};
 use crate::base::ws::{ServerSocket, Utf8Bytes};
-use crate::protocol::{self, Close, CloseCode, ErrorCode, ErrorFrame};
+use crate::protocol::{self, Close, CloseCode, ErrorCode, ErrorFrame, GapCause};
 use crate::session::command::{Asking, Attach, Attached, Command, Detach, Frames, Gap, Outlet, Welcome};
 use crate::session::{SessionError, Sessions};
 use crate::stt::{self, Dialect, Fit};
@@ -204,7 +204,7 @@ impl Attachment {
     }
 
     /// Reports speech that was lost before it reached the session.
-    pub(super) async fn gap(&mut self, cause: &'static str, from_ms: u64, to_ms: u64) {
+    pub(super) async fn gap(&mut self, cause: GapCause, from_ms: u64, to_ms: u64) {
         let gap = Gap { stream: self.stream.clone(), cause, from_ms, to_ms };
         // If the session is gone, the next frame finds that out.
         let _ = self.commands.send(Command::Gap(Box::new(gap))).await;

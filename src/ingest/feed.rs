@@ -14,7 +14,7 @@ use super::record::{Recorder, Track};
 use super::unacked::Unacked;
 use crate::analysis::Spoken;
 use crate::base::ws::Utf8Bytes;
-use crate::protocol::{CloseCode, ErrorCode, FailureCode};
+use crate::protocol::{CloseCode, ErrorCode, FailureCode, GapCause};
 use crate::session::Sessions;
 use crate::session::command::{Asking, Failed, Frames, TurnReply};
 use crate::stt::{Dialect, Fit};
@@ -185,7 +185,7 @@ impl Feed {
     }
 
     /// Reports lost speech to the session.
-    pub(super) async fn gap(&mut self, cause: &'static str, from_ms: u64, to_ms: u64) {
+    pub(super) async fn gap(&mut self, cause: GapCause, from_ms: u64, to_ms: u64) {
         if let Some(attached) = &mut self.attached {
             attached.gap(cause, from_ms, to_ms).await;
         }

@@ -256,8 +256,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn escaping_reads_back(text in "\\PC{0,20}[\u{0}-\u{7f}]{0,40}\\PC{0,20}") {
             let mut out = Vec::new();

@@ -143,6 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     fn events(parts: &[&[u8]]) -> Vec<(String, String)> {
         let mut parser = Parser::default();
@@ -198,6 +199,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn cutting_changes_nothing(cuts in proptest::collection::vec(0..STREAM.len(), 0..12)) {
             let bytes = STREAM.as_bytes();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::GapCause;
 use crate::types::{
     Alert, CallId, ClearedAlert, Header, Insight, InsightFailure, JsonMap, Seq, StreamId, Turn, TurnNo,
 };
@@ -87,7 +88,8 @@ pub enum Event {
         /// The stream that started after the hole.
         stream_id: StreamId,
         /// `stt_disconnect`, `tap_overrun`, …
-        cause: String,
+        #[cfg_attr(test, schemars(with = "String"))]
+        cause: GapCause,
         /// Start of the hole, call time in ms.
         from_ms: u64,
         /// End of the hole, call time in ms.

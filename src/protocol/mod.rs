@@ -9,6 +9,7 @@ pub mod code;
 pub mod error;
 pub mod event;
 pub mod failure;
+mod gap;
 pub mod ingest;
 mod kind;
 pub mod live;
@@ -24,6 +25,7 @@ pub use code::ErrorCode;
 pub use error::{ErrorFrame, MAX_MESSAGE_BYTES, REVOKED};
 pub use event::{Event, Sequenced, Stamp};
 pub use failure::FailureCode;
+pub use gap::GapCause;
 pub use live::{InsightDelta, TurnPartial};
 
 use serde::{Deserialize, Serialize};

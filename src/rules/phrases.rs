@@ -199,6 +199,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     fn phrases(all: &[&str]) -> Phrases {
         let mut phrases = Phrases::default();
@@ -272,6 +273,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn quotes_are_short_and_verbatim(raw in "[a-z 解約é]{0,600}", words in "[a-c 解]{1,4}") {
             let mut phrases = Phrases::default();

@@ -1,5 +1,7 @@
 //! The real binary as a process: started on a free port, killed on drop, restarted on the same port.
 
+pub use super::process::{cpu_of, peak_rss_of, rss_of, run, run_with, user_prefix};
+
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, UdpSocket};
@@ -353,7 +355,7 @@ impl Daemon {
 
     /// Resident memory that is no file's page, in bytes.
     pub fn anonymous_memory(&self) -> u64 {
-        memory_of(self.pid(), "RssAnon:")
+        super::process::memory_of(self.pid(), "RssAnon:")
     }
 
     /// CPU time so far (user and system).
@@ -376,50 +378,4 @@ impl Drop for Daemon {
             println!("--- the daemon's stderr, last lines\n{}\n---", self.stderr_tail());
         }
     }
-}
-
-/// What runs a command as another user, and in no group.
-pub fn user_prefix(uid: u32) -> Vec<String> {
-    ["setpriv".to_owned(), format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".to_owned()].to_vec()
-}
-
-/// Resident memory of a process in bytes.
-pub fn rss_of(pid: u32) -> u64 {
-    memory_of(pid, "VmRSS:")
-}
-
-/// Peak resident memory of a process so far, in bytes.
-pub fn peak_rss_of(pid: u32) -> u64 {
-    memory_of(pid, "VmHWM:")
-}
-
-fn memory_of(pid: u32, field: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
-}
-
-/// CPU time of a process, user and system, in steps of the kernel's clock tick (10 ms).
-pub fn cpu_of(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The second field, in brackets, may hold spaces: count from behind it.
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
-    Duration::from_millis((ticks(11) + ticks(12)) * 10)
-}
-
-/// Runs a subcommand to its end.
-pub async fn run(args: &[&str]) -> std::process::Output {
-    run_with(args, &[]).await
-}
-
-/// The same with variables in its environment.
-pub async fn run_with(args: &[&str], env: &[(&str, &str)]) -> std::process::Output {
-    let env: Vec<(String, String)> = env.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-    let args: Vec<String> = args.iter().map(|&word| word.to_owned()).collect();
-    tokio::task::spawn_blocking(move || {
-        Command::new(binary()).args(&args).envs(env).stdin(Stdio::null()).output().expect("run the binary")
-    })
-    .await
-    .expect("join")
 }

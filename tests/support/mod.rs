@@ -11,6 +11,7 @@ pub mod http;
 pub mod ledger;
 pub mod llm;
 pub mod model;
+pub mod process;
 pub mod producer;
 pub mod recording;
 pub mod relay;

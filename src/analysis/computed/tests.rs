@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 use crate::types::StreamId;
 
 fn turn(speaker: &str, start_ms: u64, end_ms: u64) -> Turn {
@@ -131,6 +132,8 @@ fn named(turns: &[(u8, u64, u64)]) -> Vec<(&'static str, u64, u64)> {
 }
 
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn times_are_those_counted_ms_by_ms(turns in turns()) {
         let value = figures(&named(&turns));

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::base::testing::kept;
 
 fn schema() -> Value {
     json!({"type": "object", "required": ["headline", "items", "current"], "additionalProperties": false, "properties": {
@@ -344,7 +345,7 @@ fn play(model: &mut Model, steps: &[Step], rev: u64) -> (Value, u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(10_000))]
+    #![proptest_config(ProptestConfig { cases: 10_000, ..kept() })]
 
     /// Operations, some of them invalid, against a simple model, over several revisions: the same items under the same ids;
     /// what cannot be carried out is counted; a subscriber that applies the changes has the value.

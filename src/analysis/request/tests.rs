@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::analysis::Registry;
+use crate::base::testing::kept;
 use crate::context::{Context, Window};
 use crate::llm::schema::{CHECKING, Validator, Verdict};
 use crate::llm::{Call, Content, Marks, PROVIDERS, SchemaMode};
@@ -176,7 +177,7 @@ fn common(one: &[u8], other: &[u8]) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { cases: 24, ..kept() })]
 
     /// Invariant 5, over random calls, revisions and triggers: all bytes up to the mark are the beginning of the next
     /// request, but at a compaction; and so it is in the body that each vendor gets.

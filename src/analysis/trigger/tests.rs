@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 
 fn rules() -> Triggers {
     Triggers { every_n_turns: Some(2), debounce_ms: Some(100), max_wait_ms: Some(300), ..Triggers::OFF }
@@ -110,6 +111,8 @@ fn any_rules() -> impl Strategy<Value = Triggers> {
 }
 
 proptest! {
+    #![proptest_config(kept())]
+
     /// Driven by its own deadlines alone: never below a threshold, never starved past the longest wait, and never a
     /// deadline that passes without an answer.
     #[test]

@@ -129,6 +129,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     #[test]
     fn words_are_cut_in_every_script() {
@@ -181,6 +182,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn written_words_lose_nothing_but_white_space(text in "[a-z'., 解約しスー「」。ช้ามาก\u{301}배송]{0,30}|\\PC{0,30}") {
             let kept: String = written(&text).collect();

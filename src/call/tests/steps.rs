@@ -3,6 +3,7 @@
 use super::script::Naming;
 use super::world::World;
 use crate::call::input::{Attach, Detach, Gap, Input};
+use crate::protocol::GapCause;
 use crate::types::JsonMap;
 
 macro_rules! note {
@@ -174,7 +175,7 @@ impl World {
         match self.random.below(10) {
             0 => {
                 let stream = self.producers[0].stream.clone();
-                self.input(Input::Gap(Gap { stream, cause: "tap_overrun", from_ms: 0, to_ms: 10 }));
+                self.input(Input::Gap(Gap { stream, cause: GapCause::TapOverrun, from_ms: 0, to_ms: 10 }));
             }
             1..4 => self.input(Input::View { ask }),
             4 => {

@@ -77,6 +77,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     #[test]
     fn a_welcome_below_the_last_ack_goes_on_from_the_ack() {
@@ -130,6 +131,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         /// Against a daemon that covers any number of frames and loses the rest at every drop: every frame arrives, in
         /// order.
         #[test]

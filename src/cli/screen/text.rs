@@ -74,6 +74,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     #[test]
     fn nothing_reaches_the_terminal_as_a_command() {
@@ -89,6 +90,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn wrapped_text_loses_no_word_and_fits(text in "[a-zé ]{0,200}", width in 8usize..40) {
             let lines = wrap(&text, width);

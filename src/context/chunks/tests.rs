@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 use crate::context::{Snapshot, Window};
 use crate::types::StreamId;
 
@@ -136,6 +137,8 @@ fn any_label() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn forged_turns_change_no_structure(
         turns in prop::collection::vec((any_label(), any_text(), 0..4_000_000_u64), 1..80),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 use crate::hub::testing::{Memory, late_hub};
 
 #[derive(Debug, Clone)]
@@ -48,7 +49,7 @@ fn publish_mixed(store: &Memory, index: u8, number: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(kept())]
 
     /// The same for a reader that wants some kinds alone: it sees all of those.
     #[test]

@@ -45,7 +45,7 @@ use crate::analysis::Question;
 use crate::base::queue::QueueGauges;
 use crate::base::ws::{self, ServerSocket, Utf8Bytes};
 use crate::hub::Hub;
-use crate::protocol::{ErrorCode, REVOKED};
+use crate::protocol::{ErrorCode, GapCause, REVOKED};
 use crate::session::Sessions;
 use crate::session::command::{Asking, OPEN_TURNS};
 use crate::stt;
@@ -272,7 +272,7 @@ async fn pour(mut drawn: Drawn, mut feed: Feed, found: watch::Sender<Found>, met
             }
             Tapped::Hole(hole) => {
                 metrics.overruns.inc();
-                feed.gap("tap_overrun", hole.from_ms, hole.to_ms).await;
+                feed.gap(GapCause::TapOverrun, hole.from_ms, hole.to_ms).await;
             }
             Tapped::Over => break,
         }

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::super::frame::{Kind, seal, versioned_header};
 use super::super::scan::{Ending, scan};
 use super::*;
+use crate::base::testing::kept;
 
 /// Writes batches of records of these sizes; returns the texts of each batch, and where each batch ends in the file.
 fn filled(bench: &Bench, name: &str, batches: &[Vec<usize>]) -> (Vec<Vec<String>>, Vec<u64>) {
@@ -35,7 +36,7 @@ fn extend(path: &Path, bytes: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..kept() })]
 
     #[test]
     fn a_log_cut_anywhere_has_every_whole_batch_before_and_nothing_else(

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::super::frame::{Kind, file_header, seal};
 use super::failing::Flaky;
 use super::*;
+use crate::base::testing::kept;
 
 fn directory_bytes(bench: &Bench) -> u64 {
     fs::metadata(bench.path("directory.log")).expect("directory").len()
@@ -123,7 +124,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..kept() })]
 
     #[test]
     fn any_row_of_changes_comes_to_the_last_entry(entries in vec(any_entry(), 1..12)) {

@@ -10,6 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 
 /// A disk with so much room, that may refuse to cut files as well.
 pub(super) struct Flaky {
@@ -86,7 +87,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, ..kept() })]
 
     #[test]
     fn what_failed_is_never_read_and_what_was_acknowledged_is(steps in vec(step(), 1..25)) {

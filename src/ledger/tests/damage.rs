@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::*;
+use crate::base::testing::kept;
 
 /// The first line of a log.
 const HEAD_BYTES: usize = 17;
@@ -138,6 +139,8 @@ static MANY: LazyLock<(Vec<u8>, Vec<usize>)> = LazyLock::new(|| {
 });
 
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn every_undamaged_entry_is_found_once_and_none_is_invented((file, undamaged, count) in damaged(), taken in 0..400_u64) {
         let folder = tempfile::tempdir().expect("folder");

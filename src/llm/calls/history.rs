@@ -138,6 +138,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
     use crate::llm::{ToolCall, emulate};
 
     const ANY: IdRule = IdRule { fits: |id| !id.is_empty(), length: 20 };
@@ -228,6 +229,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn any_history_has_unique_ids_that_a_longer_one_keeps(
             answers in proptest::collection::vec(proptest::collection::vec("[ab]{0,1}|[a-z:]{9}", 1..3), 1..6)

@@ -3,6 +3,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 use crate::llm::ChatResponse;
 
 fn part(index: Option<u64>, id: &str, name: &str, arguments: &str) -> Part {
@@ -308,6 +309,8 @@ fn habits() -> impl Strategy<Value = Habits> {
 }
 
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn calls_come_through_any_habits(
         habits in habits(),

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 use crate::llm::{PROVIDERS, Provider, sse};
 
 const KNOWN: Reason = Reason::Known(Finish::Stop);
@@ -238,6 +239,8 @@ fn gemini_that_stops_without_a_part_says_nothing() {
 }
 
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn complete_answer_has_words_or_a_known_end(
         said in prop_oneof![Just(Said::Nothing), Just(Said::Words), Just(Said::Calls)],

@@ -169,6 +169,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     #[test]
     fn speech_is_cleaned_and_sense_is_kept() {
@@ -229,6 +230,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn no_number_and_no_letter_is_lost(words in prop::collection::vec(
             prop::sample::select(vec!["four", "four", "oh", "one", "44", "b", "c", "the", "um", "is", "twenty", "one,", "Smith", "uh,", "mm", "1,", "a"]), 0..14)) {

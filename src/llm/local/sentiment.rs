@@ -192,6 +192,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     #[test]
     fn service_calls_sound_as_people_hear_them() {
@@ -225,6 +226,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn any_text_has_a_score_in_range(text in "\\PC{0,80}|[a-z!?' ]{0,60}") {
             let mood = mood(&text);

@@ -142,6 +142,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::base::testing::kept;
     use crate::llm::Provider as _;
     use crate::llm::sse::Event;
 
@@ -216,6 +217,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         /// A valid chunk with any one field removed or replaced never stops a stream, loses its text only if the text
         /// or its position was changed, and is passed on unchanged only if it still has the shape.
         #[test]

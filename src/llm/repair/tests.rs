@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::base::testing::kept;
 
 fn parse(text: &str) -> Option<(Value, bool)> {
     super::parse(text, &mut Budget::new(REPAIRING)).expect("in its budget")
@@ -106,6 +107,8 @@ fn what_would_need_a_guess_is_refused() {
 }
 
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn any_input_ends_and_json_stays_itself(text in "[\\[\\]{}\",:a-c0-2\\\\\n' ]{0,60}") {
         if let (Ok(strict), found) = (serde_json::from_str::<Value>(&text), parse(&text)) {

@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 
 /// The content of an answer, without ids, which may be generated, and without counts.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -245,6 +246,8 @@ fn streams_survive_a_change_of_any_field() {
 }
 
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn several_changes_at_once_are_read_or_refused(seed in proptest::collection::vec((any::<u16>(), 0_usize..5), 1..4)) {
         each(".answer.json", |provider, _, text| {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 use crate::llm::Finish;
 
 /// The thinking and the answer of a text that arrives in these parts.
@@ -184,6 +185,8 @@ fn an_answer_without_tags_goes_on_as_it_came() {
 }
 
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn any_cut_gives_the_same(
         tokens in proptest::collection::vec(

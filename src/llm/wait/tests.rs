@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::base::testing::kept;
 
 fn told(seconds: f64) -> Option<RetryAfter> {
     Some(RetryAfter::In(Duration::from_secs_f64(seconds)))
@@ -207,6 +208,8 @@ const PHRASES: &[(&str, &str)] = &[
 ];
 
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn wait_in_any_phrase_unit_and_case_is_found(
         counts in proptest::collection::vec(1u32..500, 3),

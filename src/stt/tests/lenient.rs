@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::base::testing::kept;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -341,7 +342,7 @@ fn every_dialect_says_what_it_needs() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig { cases: 256, ..kept() })]
 
     /// Like the test above, but over random fixtures, fields and changes, including two changes in one frame.
     #[test]

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 
 /// A frame with bytes changed, removed, inserted, or its end repeated.
 fn mutated(frame: &str, edits: &[(usize, u8, u8)]) -> String {
@@ -50,7 +51,7 @@ fn shuffle<T>(items: &mut [T], mut seed: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig { cases: 512, ..kept() })]
 
     #[test]
     fn mutated_frames_do_no_harm(

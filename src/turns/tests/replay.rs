@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 
 /// What a vendor like AssemblyAI may send of four turns: raw and formatted finals with and without word speakers,
 /// revisions, empty finals, merges.
@@ -30,7 +31,7 @@ fn any_event() -> impl Strategy<Value = SttEvent> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, ..kept() })]
 
     #[test]
     fn the_journal_rebuilds_the_table(events in prop::collection::vec(any_event(), 1..24)) {

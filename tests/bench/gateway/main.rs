@@ -19,8 +19,11 @@ mod client;
 mod common;
 mod mock;
 mod rows;
+mod target;
+mod windows;
 
-use self::rows::{Bench, Target};
+use self::rows::Bench;
+use self::target::Target;
 
 /// Where the gateway under test runs, and where the generator does.
 const CORES: (u8, u8) = (0, 1);

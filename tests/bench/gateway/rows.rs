@@ -7,103 +7,16 @@ use super::client::{Connection, Stamp};
 use super::common::percentile;
 use super::common::process::{self, Process};
 use super::mock::now;
+use super::target::Target;
+use super::windows::{Window, millis};
 
 /// An abandoned request that is still running after this is never aborted.
 const NEVER: Duration = Duration::from_secs(2);
 
-/// Who is asked: the mock itself, ours, or a peer.
-pub struct Target {
-    name: String,
-    port: u16,
-    pid: Option<u32>,
-    path: String,
-    model: String,
-    key: Option<String>,
-    idle: u64,
-}
-
-impl Target {
-    /// `NAME,PID,PORT,PATH,MODEL,KEY`.
-    pub fn peer(text: &str) -> Self {
-        let parts: Vec<&str> = text.split(',').collect();
-        let [name, pid, port, path, model, key] = parts[..] else {
-            panic!("--peer: expected NAME,PID,PORT,PATH,MODEL,KEY, found {text:?}")
-        };
-        let pid = pid.parse().expect("a process id");
-        Self {
-            name: name.to_owned(),
-            port: port.parse().expect("a port"),
-            pid: Some(pid),
-            path: path.to_owned(),
-            model: model.to_owned(),
-            key: (!key.is_empty()).then(|| key.to_owned()),
-            idle: process::rss(pid),
-        }
-    }
-
-    /// A request for what `answer` says, in the mock's words.
-    fn request(&self, answer: &str) -> Vec<u8> {
-        let streamed =
-            if answer.contains('c') { ",\"stream\":true,\"stream_options\":{\"include_usage\":true}" } else { "" };
-        let body = format!(
-            "{{\"model\":\"{}\",\"messages\":[{{\"role\":\"system\",\"content\":\"You help people on the phone. You \
-             answer {answer}.\"}},{{\"role\":\"user\",\"content\":\"I called about my order last week, and nobody has come \
-             back to me.\"}}],\"temperature\":0.5{streamed}}}",
-            self.model
-        );
-        let key = self.key.as_ref().map_or_else(String::new, |key| format!("authorization: Bearer {key}\r\n"));
-        format!(
-            "POST {} HTTP/1.1\r\nhost: 127.0.0.1:{}\r\ncontent-type: application/json\r\n{key}content-length: {}\r\n\r\n{body}",
-            self.path,
-            self.port,
-            body.len()
-        )
-        .into_bytes()
-    }
-
-    fn cpu(&self) -> Duration {
-        self.pid.map_or(Duration::ZERO, process::cpu)
-    }
-}
-
-/// What one window gave.
-#[derive(Default)]
-struct Window {
-    times: Vec<Duration>,
-    count: usize,
-    reads: usize,
-    took: Duration,
-    cpu: Duration,
-    overhead: Option<u64>,
-}
-
-impl Window {
-    fn at(&mut self, fraction: f64) -> f64 {
-        millis(percentile(&mut self.times, fraction))
-    }
-
-    fn a_second(&self) -> f64 {
-        self.count as f64 / self.took.as_secs_f64()
-    }
-
-    fn cpu_ms(&self) -> f64 {
-        millis(self.cpu) / self.count as f64
-    }
-}
-
-fn millis(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 pub struct Bench {
     /// The mock first.
-    targets: Vec<Target>,
-    rounds: usize,
+    pub(super) targets: Vec<Target>,
+    pub(super) rounds: usize,
     _processes: Vec<Process>,
 }
 
@@ -173,86 +86,6 @@ impl Bench {
         if wanted("memory") {
             self.memory().await;
         }
-    }
-
-    /// Opens connections to a target and asks each once: what is measured is the second request or a later one.
-    async fn connect(target: &Target, count: usize, answer: &str) -> Vec<RefCell<Connection>> {
-        let mut connections = Vec::new();
-        for _ in 0..count {
-            let mut connection = Connection::open(target.port).await;
-            if answer.contains('c') {
-                connection.stream(&target.request("d0c3"), |_| {}).await;
-            } else {
-                connection.plain(&target.request("d0")).await;
-            }
-            connections.push(RefCell::new(connection));
-        }
-        connections
-    }
-
-    /// `rounds` windows of each target, in turn. `work` runs on each of the connections at once and adds its samples.
-    #[expect(clippy::await_holding_refcell_ref, reason = "a connection has one user")]
-    async fn windows<F>(&self, count: usize, answer: &str, work: F) -> Vec<Vec<Window>>
-    where
-        F: AsyncFn(&mut Connection, &[u8], &RefCell<Window>),
-    {
-        let mut results: Vec<Vec<Window>> = self.targets.iter().map(|_| Vec::new()).collect();
-        for _ in 0..self.rounds {
-            for (position, target) in self.targets.iter().enumerate() {
-                let request = target.request(answer);
-                // Anew for each window: others take their time, and idle connections are closed.
-                let connections = Self::connect(target, count, answer).await;
-                let window = RefCell::new(Window::default());
-                let (cpu, began) = (target.cpu(), Instant::now());
-                let work = connections.iter().enumerate().map(|(number, connection)| {
-                    let (request, window, work) = (&request, &window, &work);
-                    // Not in step with each other.
-                    let pause = Duration::from_micros(640) * number as u32;
-                    async move {
-                        if has_timers(request) {
-                            tokio::time::sleep(pause).await;
-                        }
-                        work(&mut connection.borrow_mut(), request, window).await;
-                    }
-                });
-                // Not tasks: a failure in one ends the bench.
-                futures::future::join_all(work).await;
-                let mut window = window.into_inner();
-                window.took = began.elapsed();
-                window.cpu = target.cpu().saturating_sub(cpu);
-                results[position].push(window);
-            }
-        }
-        results
-    }
-
-    fn print(&self, title: &str, results: &mut [Vec<Window>], line: impl Fn(&mut Window) -> String) {
-        println!("{title}");
-        let pairs = |windows: &mut Vec<Window>| -> Vec<(f64, f64)> {
-            windows.iter_mut().map(|window| (window.at(0.5), window.at(0.99))).collect()
-        };
-        let direct = pairs(&mut results[0]);
-        for (target, windows) in self.targets.iter().zip(results.iter_mut()) {
-            let own = pairs(windows);
-            let over = |pick: fn(&(f64, f64)) -> f64, join: fn(f64, f64) -> f64| {
-                median(own.iter().zip(&direct).map(|(own, direct)| join(pick(own), pick(direct))).collect())
-            };
-            let (p50, p99) =
-                (median(own.iter().map(|own| own.0).collect()), median(own.iter().map(|own| own.1).collect()));
-            print!("  {:<11} p50 {p50:>8.3}  p99 {p99:>8.3}", target.name);
-            if target.pid.is_some() {
-                let (added, tail) = (over(|pair| pair.0, |a, b| a - b), over(|pair| pair.1, |a, b| a - b));
-                let (times, worse) = (over(|pair| pair.0, |a, b| a / b), over(|pair| pair.1, |a, b| a / b));
-                print!("  added {added:>7.3} / {tail:>7.3}  ({times:.1}x / {worse:.1}x)");
-            } else {
-                print!("{:42}", "");
-            }
-            // Of the rest, the round in the middle.
-            windows.sort_by(|a, b| a.cpu_ms().total_cmp(&b.cpu_ms()));
-            let middle = windows.len() / 2;
-            println!("  {}", windows.get_mut(middle).map(&line).unwrap_or_default());
-        }
-        println!();
     }
 
     async fn plain(&self) {
@@ -469,11 +302,6 @@ impl Bench {
             println!("  {:<11} {:>7.1} -> {:>7.1} MB", target.name, mb(target.idle), mb(process::rss(pid)));
         }
     }
-}
-
-/// Whether the mock waits in an answer to this request: then connections are kept out of step.
-fn has_timers(request: &[u8]) -> bool {
-    super::mock::find(request, b"answer d50").is_some()
 }
 
 async fn aborted(control: &mut Connection) -> (u64, u64) {

@@ -9,9 +9,9 @@ use sidetone::llm::PROVIDERS;
 use sidetone::stt::DIALECTS;
 
 use super::Case;
+use super::gateway::corpus;
 use super::generate::{count, once_in, pick, spoil};
 use super::meter::Spent;
-use super::subjects::corpus;
 use super::targets::{self, FRAMINGS};
 use crate::support::{Chance, Json};
 

@@ -15,6 +15,7 @@
 //! Cases that once failed are kept in [`KNOWN`] and run first.
 
 mod decoders;
+mod gateway;
 mod generate;
 mod meter;
 mod subjects;
@@ -52,9 +53,9 @@ const SUBJECTS: &[Subject] = &[
     Subject { name: "file", case: subjects::file, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 192 } },
     Subject { name: "config", case: subjects::config, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
     Subject { name: "frame", case: subjects::frame, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
-    Subject { name: "answer", case: subjects::answer, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
-    Subject { name: "dense", case: subjects::dense, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
-    Subject { name: "request", case: subjects::request, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
+    Subject { name: "answer", case: gateway::answer, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
+    Subject { name: "dense", case: gateway::dense, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
+    Subject { name: "request", case: gateway::request, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
     Subject { name: "stt", case: decoders::stt, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
     Subject { name: "llm", case: decoders::llm, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
     Subject { name: "framing", case: decoders::framing, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },

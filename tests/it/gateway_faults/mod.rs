@@ -1,6 +1,7 @@
 //! What vendors do wrong, one row a fault, streamed and not: the caller gets an answer or one clear error in time, what
 //! can move on does, and the ledger agrees with what the vendor saw.
 
+mod answers;
 mod fault;
 mod hang_up;
 mod rows;

@@ -114,6 +114,13 @@ fn codes_are_enums() {
 }
 
 #[test]
+fn failed_cases_of_properties_are_kept() {
+    let properties = files("src", &[".rs"]).into_iter().filter(|file| file.text.contains("proptest! {"));
+    let forgetful = properties.filter(|file| !file.text.contains("kept()")).map(|file| file.path);
+    none(&forgetful.collect::<Vec<_>>(), "properties whose failed cases are not kept (base::testing::kept)");
+}
+
+#[test]
 fn data_directory_has_one_home() {
     none(&places("journal.dir", &["config/storage.rs"]), "the older name of storage.dir");
 }

@@ -10,6 +10,7 @@ use super::*;
 use crate::api::subscribe::pager::Owed;
 use crate::api::subscribe::request::{self, Request};
 use crate::api::subscribe::subscription::Subscription;
+use crate::base::testing::kept;
 use crate::base::ws::Utf8Bytes;
 use crate::hub::testing::{call, object, turn};
 use crate::journal::{CallState, Entry};
@@ -250,7 +251,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(kept())]
 
     #[test]
     fn all_calls(

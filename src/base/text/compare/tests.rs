@@ -2,6 +2,7 @@ use icu_normalizer::DecomposingNormalizer;
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 
 fn holds(text: &str, quote: &str) -> bool {
     Words::of(text).hold(&Quote::of(quote))
@@ -124,6 +125,8 @@ fn dressed(text: &str, form: u8, case: u8, marks: u8) -> String {
 }
 
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn any_variant_of_a_slice_is_found(
         phrase in 0..PHRASES.len(), from in 0..9_usize, length in 1..9_usize,

@@ -164,6 +164,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     /// Messages of AWS's published test vectors, with what they hold.
     const EMPTY: &[u8] = b"\x00\x00\x00\x10\x00\x00\x00\x00\x05\xc2H\xeb}\x98\xc8\xff";
@@ -264,6 +265,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn events_are_the_same_however_they_are_split(mut cuts in proptest::collection::vec(0_usize..700, 0..12)) {
             let payload = "{\"delta\":{\"text\":\"ä\"}}".as_bytes();
