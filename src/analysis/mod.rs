@@ -21,6 +21,7 @@ mod builtin;
 mod computed;
 mod evidence;
 pub mod folder;
+pub mod gate;
 pub mod items;
 mod layout;
 mod position;

@@ -26,10 +26,10 @@ const DEFAULT_CONTEXT_TURNS: u64 = 6;
 /// Maximum of that number: these turns are rendered again for every turn.
 const MAX_CONTEXT_TURNS: u64 = 200;
 /// Keys that determine when an analysis runs.
-const TRIGGER_KEYS: [&str; 7] =
-    ["every_n_turns", "interval_ms", "min_new_tokens", "debounce_ms", "max_wait_ms", "on_end", "on"];
+const TRIGGER_KEYS: [&str; 8] =
+    ["every_n_turns", "interval_ms", "min_new_tokens", "debounce_ms", "max_wait_ms", "on_end", "on", "gate"];
 /// Keys that only an analysis that asks a model can have.
-const MODEL_KEYS: [&str; 10] = [
+const MODEL_KEYS: [&str; 11] = [
     "route",
     "prompt",
     "max_context_tokens",
@@ -40,6 +40,7 @@ const MODEL_KEYS: [&str; 10] = [
     "to",
     "questions",
     "lists",
+    "gate",
 ];
 /// One day, ms.
 const DAY_MS: u64 = 86_400_000;
@@ -66,6 +67,9 @@ pub struct Settings {
     pub triggers: Triggers,
     /// Further events that make it due. Unused per turn.
     pub on: On,
+    /// Turns that add nothing (see [`super::gate`]) do not make it due. Unused per turn; false for a computed analysis,
+    /// because each turn changes its value.
+    pub gate: bool,
     /// Maximum number of estimated transcript tokens in a prompt.
     pub max_context_tokens: u64,
     /// Per turn: maximum number of earlier turns in `before`. Unused over the whole context.
@@ -166,6 +170,7 @@ impl Settings {
             refuses_revised: config.refuses_revised.or(folder.refuses_revised).unwrap_or(false),
             triggers: if scope == Scope::End { Triggers::OFF } else { triggers(folder, config) },
             on: config.on.clone().or_else(|| folder.on.clone()).unwrap_or_default(),
+            gate: folder.computed.is_none() && config.gate.or(folder.gate).unwrap_or(true),
             max_context_tokens: config
                 .max_context_tokens
                 .or(folder.max_context_tokens)
@@ -200,6 +205,7 @@ pub(super) struct Given {
     max_wait_ms: Option<u64>,
     on_end: Option<bool>,
     on: Option<On>,
+    gate: Option<bool>,
     max_context_tokens: Option<u64>,
     context_turns: Option<u64>,
     max_output_tokens: Option<u64>,
@@ -241,6 +247,7 @@ impl Given {
             max_wait_ms: section.integer("max_wait_ms", 0..=DAY_MS),
             on_end: section.boolean("on_end"),
             on: On::read(section),
+            gate: section.boolean("gate"),
             max_context_tokens: section.integer("max_context_tokens", 100..=10_000_000),
             context_turns: section.integer("context_turns", 0..=MAX_CONTEXT_TURNS),
             max_output_tokens: section.integer("max_output_tokens", 1..=1_000_000),
@@ -380,7 +387,7 @@ mod tests {
             [
                 "analysis.toml:2:1: scope: expected one of rolling, turn, end, found \"call\"",
                 "analysis.toml:3:1: speed: unknown key; there are: computed, context_turns, debounce_ms, every_n_turns, \
-                 interval_ms, lists, local, max_context_tokens, max_output_tokens, max_wait_ms, min_new_tokens, on, on_end, \
+                 gate, interval_ms, lists, local, max_context_tokens, max_output_tokens, max_wait_ms, min_new_tokens, on, on_end, \
                  on_revision, prompt, questions, route, scope, temperature, title, to",
             ]
         );

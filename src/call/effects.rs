@@ -120,6 +120,8 @@ pub(crate) struct Counts {
     pub(crate) unknown_messages: u64,
     /// Errors that STT vendors reported.
     pub(crate) vendor_errors: u64,
+    /// Turns that made an analysis not due because they add nothing, once for each analysis.
+    pub(crate) gated: u64,
 }
 
 impl Effects {

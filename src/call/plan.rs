@@ -10,7 +10,7 @@ use super::effects::{Note, Reply, TaskEffect, Tell};
 use super::numbers::PeerNo;
 use super::schedule::{Cause, Phase, TURN_WAITING};
 use super::task::{Out, Target, TaskKey, TaskNo};
-use crate::analysis::Scope;
+use crate::analysis::{Scope, gate};
 use crate::protocol::FailureCode;
 use crate::types::Turn;
 use crate::types::directory::CallState as State;
@@ -37,8 +37,15 @@ impl Call {
         for slot in &mut self.schedule.rolling {
             let seen = self.log.standings.get(&*slot.analysis.name).and_then(|standing| standing.latest.as_ref());
             let covered = seen.and_then(|insight| insight.covers.to);
-            for turn in turns.iter().filter(|turn| covered.is_none_or(|covered| turn.turn > covered)) {
-                slot.turn(now, self.log.context.tokens(turn.turn));
+            for (index, turn) in turns.iter().enumerate() {
+                if covered.is_some_and(|covered| turn.turn <= covered) {
+                    continue;
+                }
+                if slot.analysis.settings.gate && adds_nothing(turn, turns[..index].iter().rev()) {
+                    slot.idle_turn();
+                } else {
+                    slot.turn(now, self.log.context.tokens(turn.turn));
+                }
             }
             let revision = seen.map_or(0, |insight| insight.covers.revision);
             if self.log.context.revision() > revision && !slot.dirty {
@@ -65,8 +72,14 @@ impl Call {
             return;
         }
         let tokens = self.log.context.tokens(turn.turn);
+        let idle = adds_nothing(turn, self.log.turns.iter().rev().filter(|earlier| earlier.turn < turn.turn));
         for slot in &mut self.schedule.rolling {
-            slot.turn(now, tokens);
+            if idle && slot.analysis.settings.gate {
+                slot.idle_turn();
+                self.effects.counts.gated += 1;
+            } else {
+                slot.turn(now, tokens);
+            }
         }
         let mut refused = Vec::new();
         for queue in &mut self.schedule.per_turn {
@@ -176,4 +189,9 @@ impl Call {
         }
         self.publish_failures();
     }
+}
+
+/// Returns true if a turn adds nothing to those before it, which come newest first.
+fn adds_nothing<'a>(turn: &Turn, before: impl Iterator<Item = &'a Arc<Turn>>) -> bool {
+    gate::adds_nothing(&turn.text, before.map(|earlier| earlier.text.as_str()).filter(|text| !text.is_empty()))
 }

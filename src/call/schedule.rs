@@ -119,6 +119,11 @@ impl Rolling {
         self.trigger.on_turn(now_ms, tokens);
     }
 
+    /// Records a new turn that adds nothing: the next task covers it, and it makes nothing due.
+    pub(super) fn idle_turn(&mut self) {
+        self.dirty = true;
+    }
+
     /// Records that a turn was corrected.
     pub(super) fn revision(&mut self, now_ms: u64) {
         self.dirty = true;

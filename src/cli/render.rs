@@ -9,7 +9,7 @@ use clap::Args;
 use owo_colors::OwoColorize as _;
 
 use crate::analysis::trigger::Trigger;
-use crate::analysis::{Analysis, Facts, Scope};
+use crate::analysis::{Analysis, Facts, Scope, gate};
 use crate::context::tokens::estimate;
 use crate::context::{Context, Snapshot, Window};
 use crate::llm::{ChatRequest, Content, Message};
@@ -170,7 +170,13 @@ fn moment(recording: &Recording, dialect: &dyn Dialect, analysis: &Analysis, at:
         for change in changes.drain(..) {
             context.upsert(&change.turn);
             match change.kind {
-                ChangeKind::New => trigger.on_turn(now, context.tokens(change.turn.turn)),
+                ChangeKind::New => {
+                    let before = turns.iter().rev().filter(|earlier| earlier.turn < change.turn.turn);
+                    let said = before.map(|earlier| earlier.text.as_str()).filter(|text| !text.is_empty());
+                    if !(analysis.settings.gate && gate::adds_nothing(&change.turn.text, said)) {
+                        trigger.on_turn(now, context.tokens(change.turn.turn));
+                    }
+                }
                 ChangeKind::Revised(_) => trigger.on_revision(now),
             }
         }

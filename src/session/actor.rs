@@ -325,6 +325,7 @@ fn perform(effects: &mut Effects, peers: &mut Peers, deps: &Deps, call_id: &Call
     deps.metrics.partials.inc_by(counts.partials);
     deps.metrics.unknown_messages.inc_by(counts.unknown_messages);
     deps.metrics.vendor_errors.inc_by(counts.vendor_errors);
+    deps.metrics.gated.inc_by(counts.gated);
 }
 
 async fn sleep_until(at: Option<Instant>) {

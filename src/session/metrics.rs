@@ -59,6 +59,8 @@ pub struct Metrics {
     pub unknown_messages: Counter<u64, AtomicU64>,
     /// Errors that STT vendors reported.
     pub vendor_errors: Counter<u64, AtomicU64>,
+    /// Turns that made an analysis not due because they add nothing, once for each analysis.
+    pub gated: Counter<u64, AtomicU64>,
     /// Sessions that panicked and were rebuilt, or failed.
     pub panics: Counter<u64, AtomicU64>,
     /// Sessions that lost the fence of their call's log to another writer.
@@ -120,6 +122,10 @@ impl Metrics {
             unknown_messages: registry
                 .metric("sidetone_session_unknown_messages", "Vendor messages of an unknown type"),
             vendor_errors: registry.metric("sidetone_session_vendor_errors", "Errors that STT vendors reported"),
+            gated: registry.metric(
+                "sidetone_session_gated",
+                "Turns that made an analysis not due because they add nothing, once for each analysis",
+            ),
             panics: registry.metric("sidetone_session_panics", "Sessions that panicked"),
             fenced: registry.metric(
                 "sidetone_session_fenced",

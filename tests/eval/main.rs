@@ -6,6 +6,7 @@
 
 mod baselines;
 mod data;
+mod gate;
 mod rouge;
 
 use std::process::ExitCode;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         sentiment(&calls),
         summaries("DialogSum", Set::DialogSum, 2, DIALOGSUM, &calls),
         summaries("QMSum", Set::QmSum, 5, QMSUM, &calls),
+        gate::check(&calls),
     ];
     let failed = good.iter().filter(|good| !**good).count();
     println!("{} passed, {failed} failed", good.len() - failed);

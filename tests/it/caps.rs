@@ -111,7 +111,7 @@ async fn a_calls_cap_is_its_own() {
     let about = json!({"transcript":{"call_id":"c1"}});
     assert_eq!(rush(&daemon, "limits.usd_per_call", about).await, 29, "the insight was one of 30");
     assert_eq!((vendor.count(), spent(&daemon, 30).await), (30, 30 * CENT));
-    first.send(&turn(1, "agent", "Hello again.")).await;
+    first.send(&turn(1, "agent", "The parcel is late.")).await;
     let insight = first.until("the next insight", |frame| frame["insight"]["covers"]["to"] == 1).await;
     assert_eq!(insight["insight"]["degraded"], true, "{insight}");
     // Another call has its own.

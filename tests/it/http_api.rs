@@ -352,7 +352,7 @@ async fn an_answer_that_breaks_its_schema_is_repaired_once_then_fails() {
     let good = client.of_type("insight.updated").await;
     mock.script(|_| Step::Say("{\"wrong\":true}".to_owned(), Duration::ZERO));
     let before = mock.count();
-    client.send(&turn(1, "agent", "Hello again.")).await;
+    client.send(&turn(1, "agent", "The parcel is late.")).await;
     let failed = client.of_type("insight.failed").await;
     assert_eq!(failed["code"], "schema_mismatch", "{failed}");
     assert_eq!(failed["last_good_rev"], good["insight"]["rev"]);

@@ -126,7 +126,7 @@ async fn an_open_call_keeps_its_variant() {
         (daemon.metric("sidetone_config_reloads_total", &["ok"]).await >= 1.0).then_some(())
     })
     .await;
-    client.send(&turn(1, "customer", "Hello to you.")).await;
+    client.send(&turn(1, "customer", "My parcel is late.")).await;
     let (client, variant) = insight(client, 1).await;
     assert_eq!(variant, "a", "over a reload");
     drop(client);

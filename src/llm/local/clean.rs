@@ -72,6 +72,17 @@ pub(super) fn cleaned(sentence: &str) -> String {
     text.trim_matches([' ', ',', ';']).to_owned()
 }
 
+/// How often a cleaned sentence stumbles: a word said twice in a row, a single letter, a word that breaks off.
+pub(super) fn stumbles(sentence: &str) -> usize {
+    let tokens: Vec<&str> = sentence.split_whitespace().collect();
+    let broken = |token: &&&str| {
+        let word = bare(token);
+        token.ends_with(['-', '—', '–', '_']) || (is_letter(&word) && !matches!(word.as_str(), "a" | "i"))
+    };
+    let twice = tokens.windows(2).filter(|pair| bare(pair[0]) == bare(pair[1])).count();
+    twice + tokens.iter().filter(broken).count()
+}
+
 /// A cleaned sentence without opening words that only begin the turn ("Yes, and the bill is late" becomes "The bill is
 /// late"). Numbers and spelled letters stay whole, so "oh seven" is not changed.
 pub(super) fn without_opening(sentence: &str) -> String {

@@ -7,26 +7,27 @@
 //! levels off (budgeted submodular coverage, Lin and Bilmes, 2010). A sentence near the start counts for more, and so
 //! does an outcome, the more the later it is; polite phrases count for little.
 //!
-//! The headline says what the conversation is about now. It is chosen after half of the points: the points keep the
-//! best sentences, and one of the others, a late one with an outcome if possible, becomes the headline.
+//! The headline says what the conversation is about now: a late sentence, with an outcome if possible. It is chosen first,
+//! and its words belong to the budget. A meeting of several speakers has no such sentence: its headline names its topics
+//! (see [`super::topics`]), and its points are sentences about them that were spoken without stumbling.
 //!
 //! `scripts/eval-local` measures the result. The constants were chosen on dialogues and meetings with human summaries;
 //! small changes of them hardly change the result.
 
 use std::collections::HashMap;
 
-use super::{clean, outcome, service, words};
+use super::{clean, outcome, service, topics, words};
 use crate::base::text;
 use crate::types::{Turn, TurnNo};
 
-/// Upper limit of the number of words in the points, which very long conversations approach.
-const MOST_WORDS: f64 = 120.0;
-/// Words of a conversation after which the points have 63 % of [`MOST_WORDS`].
+/// Upper limit of the number of words in the summary, which very long conversations approach.
+const MOST_WORDS: f64 = 130.0;
+/// Words of a conversation after which the summary has 63 % of [`MOST_WORDS`].
 const GROWTH_WORDS: f64 = 500.0;
+/// Factor of the budget of a conversation in which somebody serves a customer: it has a reason and an outcome.
+const SERVICE: f64 = 1.7;
 /// Factor by which one sentence may exceed the budget.
 const OVER: f64 = 1.2;
-/// Share of the budget that the points use before the headline is chosen.
-const BEFORE_HEADLINE: f64 = 0.5;
 /// Exponent of a sentence's length, by which its gain is divided.
 const LENGTH_POWER: f64 = 0.4;
 /// Added to each length, in words, so that a few words without much content do not count as dense.
@@ -34,14 +35,14 @@ const LENGTH_BASE: f64 = 3.0;
 /// Weight factor of a word that a chosen sentence already has.
 const REPEATED: f64 = 0.4;
 /// Weight factor of a word that several speakers say.
-const SHARED: f64 = 1.7;
+const SHARED: f64 = 2.2;
 /// Weight factor of a word that only one sentence has.
 const ONCE: f64 = 0.6;
 /// Weight factor of a question. Questions of the speaker who serves a customer are routine and do not count.
 const ASKED: f64 = 0.65;
 /// Amount that the first turn adds to a sentence's weight. [`OPENING_PART`] is the share of the turns over which it
 /// falls to 37 %.
-const OPENING: f64 = 2.5;
+const OPENING: f64 = 1.5;
 const OPENING_PART: f64 = 0.12;
 /// Amount that an outcome in the last turn adds to a sentence's weight. It is larger in a conversation in which
 /// somebody serves a customer, because outcomes are its purpose.
@@ -50,6 +51,8 @@ const OUTCOME_OF_SERVICE: f64 = 2.0;
 /// A sentence with fewer words, or fewer content words, is a fragment and neither a point nor a headline.
 const LEAST_WORDS: usize = 4;
 const LEAST_CONTENT: usize = 2;
+/// Lengths of a sentence that can be a point of a meeting: what is longer is several thoughts.
+const MEETING_WORDS: std::ops::RangeInclusive<usize> = 6..=40;
 /// Maximum number of words in a headline, and the number from which on it is informative enough.
 pub(super) const HEADLINE_WORDS: usize = 20;
 const HEADLINE_LEAST: usize = 6;
@@ -86,14 +89,22 @@ pub struct Extract {
 pub fn extract(turns: &[&Turn]) -> Extract {
     let field = Field::new(turns);
     let mut choice = Choice::new(&field);
-    choice.fill(BEFORE_HEADLINE);
-    let headline = choice.headline();
-    choice.fill(1.0);
-    let headline = headline.map(|index| Passage { score: 0.0, ..field.sentences[index].passage() });
+    if let Some(topics) = &field.topics {
+        choice.used += ratio(words::count(topics), 1);
+        choice.fill();
+        let best = choice.chosen.iter().max_by(|one, other| one.1.total_cmp(&other.1)).map(|(index, _)| *index);
+        let headline =
+            best.map(|index| Passage { speaker: None, text: topics.clone(), ..field.sentences[index].passage() });
+        if headline.is_some() {
+            return Extract { headline, points: choice.points() };
+        }
+    }
+    let headline = choice.headline().map(|index| field.sentences[index].passage());
+    choice.fill();
     Extract { headline, points: choice.points() }
 }
 
-/// Number of words for the points of a conversation of `total` words: about a quarter of a short one, levelling off.
+/// Number of words for the summary of a conversation of `total` words: about a quarter of a short one, levelling off.
 fn budget(total: f64) -> f64 {
     MOST_WORDS * (1.0 - (-total / GROWTH_WORDS).exp())
 }
@@ -123,6 +134,15 @@ impl Sentence<'_> {
         Passage { turn: self.turn.turn, speaker, text, verbatim, score: 0.0 }
     }
 
+    /// Weight by its form; `None` if it is a fragment or a routine question.
+    fn general(&self, servers: &[&str]) -> Option<f64> {
+        let serves = self.turn.speaker.as_deref().is_some_and(|speaker| servers.contains(&speaker));
+        let asks = words::is_question(&self.text);
+        let fragment = words::count(&self.text) < LEAST_WORDS || self.words.len() < LEAST_CONTENT;
+        let routine = asks && serves;
+        (!fragment && !routine).then(|| service::substance(&self.text) * if asks { ASKED } else { 1.0 })
+    }
+
     /// Share of the other sentence's words that this one has too.
     fn says(&self, other: &Self) -> f64 {
         let shared = other.words.iter().filter(|word| self.words.binary_search(word).is_ok()).count();
@@ -135,6 +155,8 @@ struct Field<'a> {
     sentences: Vec<Sentence<'a>>,
     weights: Vec<f64>,
     budget: f64,
+    /// The headline of a meeting.
+    topics: Option<String>,
 }
 
 impl<'a> Field<'a> {
@@ -158,26 +180,54 @@ impl<'a> Field<'a> {
             }
         }
         let weights = vocabulary.weights(sentences.len());
-        let fade = OPENING_PART + 1.0 / ratio(turns.len().max(1), 1);
-        let outcomes = if servers.is_empty() { OUTCOME } else { OUTCOME_OF_SERVICE };
-        for sentence in &mut sentences {
-            let serves = sentence.turn.speaker.as_deref().is_some_and(|speaker| servers.contains(&speaker));
-            let asks = words::is_question(&sentence.text);
-            let count = words::count(&sentence.text);
-            let fragment = count < LEAST_WORDS || sentence.words.len() < LEAST_CONTENT;
-            if fragment || (asks && serves) {
-                continue;
+        let mut field = Self { sentences, weights, budget: budget(ratio(total, 1)), topics: None };
+        let topics = if topics::is_meeting(turns) { field.topics() } else { Vec::new() };
+        match topics.split_last() {
+            Some((last, others)) if !others.is_empty() => {
+                let ids = topics.iter().map(|topic| vocabulary.known(topic)).collect::<Vec<_>>();
+                field.weigh_meeting(&servers, &ids);
+                field.topics = Some(format!("The meeting is about {} and {last}.", others.join(", ")));
             }
-            let substance = service::substance(&sentence.text);
+            _ => {
+                field.weigh(&servers, turns.len());
+                field.budget *= if servers.is_empty() { 1.0 } else { SERVICE };
+            }
+        }
+        field
+    }
+
+    fn topics(&self) -> Vec<String> {
+        let said: Vec<(&str, Option<&str>)> =
+            self.sentences.iter().map(|sentence| (sentence.text.as_str(), sentence.turn.speaker.as_deref())).collect();
+        topics::of(&said)
+    }
+
+    /// Sets how much the sentences weigh as points and as the headline.
+    fn weigh(&mut self, servers: &[&str], turns: usize) {
+        let fade = OPENING_PART + 1.0 / ratio(turns.max(1), 1);
+        let outcomes = if servers.is_empty() { OUTCOME } else { OUTCOME_OF_SERVICE };
+        for sentence in &mut self.sentences {
+            let Some(general) = sentence.general(servers) else { continue };
             let opening = 1.0 + OPENING * (-sentence.position / fade).exp();
             let settled = 1.0 + outcomes * sentence.position * sentence.outcome;
-            sentence.factor = substance * opening * settled * if asks { ASKED } else { 1.0 };
+            sentence.factor = general * opening * settled;
             let recent = (1.0 + RECENT * sentence.position) * (1.0 + sentence.outcome);
             let whole = super::cut(&sentence.text, HEADLINE_WORDS) == sentence.text.len();
-            let fit = if whole && count >= HEADLINE_LEAST { 1.0 } else { UNFIT };
-            sentence.telling = if asks { 0.0 } else { substance * recent * fit };
+            let fit = if whole && words::count(&sentence.text) >= HEADLINE_LEAST { 1.0 } else { UNFIT };
+            sentence.telling = if words::is_question(&sentence.text) { 0.0 } else { general * recent * fit };
         }
-        Self { sentences, weights, budget: budget(ratio(total, 1)) }
+    }
+
+    /// Sets how much the sentences of a meeting weigh as points: more if they are about its topics, each given by its words.
+    fn weigh_meeting(&mut self, servers: &[&str], topics: &[Vec<usize>]) {
+        for sentence in &mut self.sentences {
+            let Some(general) = sentence.general(servers) else { continue };
+            if MEETING_WORDS.contains(&words::count(&sentence.text)) {
+                let has = |topic: &&Vec<usize>| topic.iter().all(|word| sentence.words.binary_search(word).is_ok());
+                let about = 1.0 + ratio(topics.iter().filter(has).count(), 1);
+                sentence.factor = general * about / (1.0 + ratio(clean::stumbles(&sentence.text), 1));
+            }
+        }
     }
 }
 
@@ -221,6 +271,11 @@ impl<'a> Vocabulary<'a> {
         own
     }
 
+    /// The content words of a text that were said.
+    fn known(&self, text: &str) -> Vec<usize> {
+        words::content(text).iter().filter_map(|word| self.ids.get(word).copied()).collect()
+    }
+
     fn weights(&self, sentences: usize) -> Vec<f64> {
         let weight = |said: &Said<'_>| {
             let rare = ((ratio(sentences, 1) + 1.0) / (said.sentences + 0.5)).ln();
@@ -249,15 +304,12 @@ impl<'a> Choice<'a> {
         Self { field, open, covered, chosen: Vec::new(), used: 0.0 }
     }
 
-    /// Adds points until they use this share of the budget.
-    fn fill(&mut self, part: f64) {
+    /// Adds points until the budget is used up.
+    fn fill(&mut self) {
         let budget = self.field.budget;
-        while self.used < budget * part {
+        while self.used < budget {
             let fits = |sentence: &Sentence<'_>| self.used + sentence.length <= budget * OVER || self.chosen.is_empty();
-            let gain = |sentence: &Sentence<'_>| {
-                let room = if fits(sentence) { sentence.factor } else { 0.0 };
-                room * self.weight(sentence) / (sentence.length + LENGTH_BASE).powf(LENGTH_POWER)
-            };
+            let gain = |sentence: &Sentence<'_>| if fits(sentence) { self.gain(sentence) } else { 0.0 };
             // Of equal gains, the earlier sentence wins.
             let Some((best, score)) = self.best(gain, |other, best| other > best) else { break };
             self.take(best);
@@ -266,29 +318,25 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// Chooses the headline: the sentence with the highest weight that no point repeats. If none is suitable, a point
-    /// becomes the headline.
+    /// What a sentence adds as a point.
+    fn gain(&self, sentence: &Sentence<'_>) -> f64 {
+        sentence.factor * self.weight(sentence) / (sentence.length + LENGTH_BASE).powf(LENGTH_POWER)
+    }
+
+    /// Chooses the headline: the sentence with the highest weight as one; if none is suitable, the best point. Closes the
+    /// sentences that say the same.
     fn headline(&mut self) -> Option<usize> {
-        let says_a_point = |sentence: &Sentence<'_>| {
-            let points = self.chosen.iter().map(|(index, _)| &self.field.sentences[*index]);
-            points.into_iter().any(|point| sentence.says(point) >= SAME || point.says(sentence) >= SAME)
-        };
-        let telling = |sentence: &Sentence<'_>| {
-            let new = if says_a_point(sentence) { 0.0 } else { sentence.telling };
-            new * self.weight(sentence) / (sentence.length + LENGTH_BASE)
-        };
-        let best = self.best(telling, |other, best| other >= best).map(|(index, _)| index);
+        let telling =
+            |sentence: &Sentence<'_>| sentence.telling * self.weight(sentence) / (sentence.length + LENGTH_BASE);
+        let best = self.best(telling, |other, best| other >= best);
+        let best = best.or_else(|| self.best(|sentence| self.gain(sentence), |other, best| other > best));
         let sentences = &self.field.sentences;
-        let headline = best.or_else(|| {
-            let (point, _) = self.chosen.pop()?;
-            self.used -= sentences[point].length;
-            Some(point)
-        });
-        // No sentence has any content.
-        let headline = headline.or(if sentences.is_empty() { None } else { Some(0) })?;
+        // Without any of either, no sentence has any content.
+        let headline = best.map(|(index, _)| index).or(if sentences.is_empty() { None } else { Some(0) })?;
         self.take(headline);
+        self.used += sentences[headline].length.min(ratio(HEADLINE_WORDS, 1));
         for (open, sentence) in self.open.iter_mut().zip(sentences) {
-            *open &= sentences[headline].says(sentence) < SAME;
+            *open &= sentences[headline].says(sentence) < SAME && sentence.says(&sentences[headline]) < SAME;
         }
         Some(headline)
     }

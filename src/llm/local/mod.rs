@@ -1,8 +1,8 @@
 //! The embedded provider: computes answers from the structured transcript, without any model.
 //!
-//! Knows no prompt, no analysis and no I/O. Its methods are simple: sentiment by lexicon and rules, summaries by
-//! extraction, action items and questions by patterns of English sentences. The same transcript always gives the same
-//! answer. It refuses what it cannot do. An analysis names its [`Method`] in its folder.
+//! Knows no prompt, no analysis and no I/O. Its methods are simple: sentiment by lexicon, rules and a small linear model,
+//! summaries by extraction, action items and questions by patterns of English sentences. The same transcript always gives
+//! the same answer. It refuses what it cannot do. An analysis names its [`Method`] in its folder.
 
 mod acts;
 mod clean;
@@ -11,10 +11,12 @@ mod due;
 mod extract;
 mod form;
 mod lexicon;
+mod ngrams;
 mod outcome;
 mod sentiment;
 mod service;
-mod words;
+mod topics;
+pub(crate) mod words;
 
 use std::collections::BTreeMap;
 

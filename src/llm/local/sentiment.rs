@@ -1,22 +1,26 @@
-//! The sentiment of one turn, by lexicon and rules.
+//! The sentiment of one turn, by lexicon, rules and a linear model.
 //!
-//! Knows no transcript. Three signals are added: the VADER lexicon over the words that are not mere politeness, a
-//! lexicon of conversation with negation (see [`super::lexicon`]), and the kind of sentence. An exclamation always has
-//! a feeling, so only its sign is determined; a question usually has none; anything else is neutral unless its words
-//! are strong. The constants were chosen by hand and checked on about 400 turns with human labels; halving or doubling
-//! one of them costs at most four points of accuracy there. `scripts/eval-local` prints the figures.
+//! Knows no transcript. Four signals are added: the VADER lexicon over the words that are not mere politeness, a
+//! lexicon of conversation with negation (see [`super::lexicon`]), a trained model of n-grams (see [`super::ngrams`]),
+//! and the kind of sentence. An exclamation always has a feeling, so only its sign is determined; a question usually has
+//! none; anything else is neutral unless its words are strong. The constants were chosen by hand and checked on about
+//! 400 turns with human labels; halving or doubling one of them costs at most four points of accuracy there.
+//! `scripts/eval-local` prints the figures.
 
 use std::sync::LazyLock;
 
 use vader_sentimental::SentimentIntensityAnalyzer;
 
 use super::lexicon::{self, PHRASES};
-use super::{service, words};
+use super::{ngrams, service, words};
 
 static VADER: LazyLock<SentimentIntensityAnalyzer<'static>> = LazyLock::new(SentimentIntensityAnalyzer::new);
 
 /// Weight of VADER's compound score.
 const VADER_WEIGHT: f64 = 0.8;
+/// Weight of the n-gram model, and the bound of its value, either way.
+const NGRAM_WEIGHT: f64 = 0.1;
+const NGRAM_CAP: f64 = 3.5;
 /// Maximum score of the conversation lexicon, in either direction.
 const LEXICON_CAP: f64 = 1.6;
 /// Factor of a positive word after a negation.
@@ -83,7 +87,9 @@ pub(super) fn mood_of_server(text: &str) -> Mood {
 }
 
 fn judged(text: &str, spoken: &[String]) -> Mood {
-    let mut strength = VADER_WEIGHT * vader(text) + conversation(spoken);
+    let leaning = if spoken.is_empty() { 0.0 } else { ngrams::leaning(text) };
+    let mut strength =
+        VADER_WEIGHT * vader(text) + conversation(spoken) + NGRAM_WEIGHT * leaning.clamp(-NGRAM_CAP, NGRAM_CAP);
     let exclaims = text.contains(['!', '！']);
     let asks = text.contains(['?', '？']);
     let (positive, negative) = if exclaims {

@@ -228,6 +228,32 @@ fn routine_questions_and_fragments_are_no_points() {
 }
 
 #[test]
+fn headline_of_a_meeting_names_its_topics_and_the_points_are_about_them() {
+    let mut call = vec![("A", "So we are here to talk about the remote control and the price of it.")];
+    let turns = [
+        ("B", "The remote control should have an LCD screen instead of buttons."),
+        ("C", "I think that the price of the LCD screen is too high for us."),
+        ("A", "Then the price has to be twenty five euros."),
+        ("B", "It it was f f for the the weather that I was so um s so late."),
+        ("C", "Yeah."),
+    ];
+    call.extend(turns.iter().cycle().take(70));
+    let (headline, points) = said(&call);
+    assert!(headline.starts_with("The meeting is about the remote control, the price"), "{headline}");
+    assert!(headline.contains("LCD screen") && headline.split(' ').count() <= HEADLINE_WORDS, "{headline}");
+    assert!(points.iter().any(|point| point.contains("twenty five euros")), "{points:?}");
+    assert!(!points.iter().any(|point| point.contains("weather")), "{points:?}");
+    let summary = ask(Method::Extract, &call);
+    for quote in summary["evidence"].as_array().expect("evidence") {
+        let turn = usize::try_from(quote["turn"].as_u64().expect("turn")).expect("small");
+        assert!(call[turn].1.contains(quote["quote"].as_str().expect("quote")), "{quote}");
+    }
+    // Two speakers are no meeting.
+    let talk: Vec<(&str, &str)> = call.iter().map(|(who, text)| (if *who == "C" { "B" } else { who }, *text)).collect();
+    assert!(!said(&talk).0.starts_with("The meeting"));
+}
+
+#[test]
 fn speech_without_punctuation_has_a_headline_of_few_words() {
     let long = "so the delivery of the new pumps is late again and the supplier says that the pumps will come in march but \
                 we need the pumps in february for the plant in hamburg";

@@ -35,12 +35,12 @@ static STOPS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| STOP_WORDS.spli
 static NUMBERS: LazyLock<HashSet<&'static str>> = LazyLock::new(|| NUMBER_WORDS.split_whitespace().collect());
 
 /// Lower-case words with their apostrophes. A letter that is repeated three times or more is kept twice.
-pub(super) fn plain(text: &str) -> impl Iterator<Item = String> {
+pub(crate) fn plain(text: &str) -> impl Iterator<Item = String> {
     text::words(text).map(fold).filter(|word| !word.is_empty())
 }
 
 /// Stems of the content words. In scripts without spaces, each character is a word.
-pub(super) fn content(text: &str) -> Vec<String> {
+pub(crate) fn content(text: &str) -> Vec<String> {
     let carries = |word: &String| word.chars().any(text::is_unspaced) || (word.len() > 2 && !is_stop(word));
     plain(text).filter(carries).map(|word| stem(&word).to_owned()).collect()
 }
@@ -52,7 +52,7 @@ pub(super) fn is_stop(word: &str) -> bool {
 
 /// Returns true for a number or a part of one, in digits or in words: `441`, `four`, `oh`, `third`, `twenty-one`.
 /// `word` is lower case.
-pub(super) fn is_number(word: &str) -> bool {
+pub(crate) fn is_number(word: &str) -> bool {
     word.chars().any(char::is_numeric) || word.split('-').all(|part| NUMBERS.contains(part))
 }
 
@@ -89,7 +89,7 @@ pub(super) fn sentences(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// Returns true if a text ends with a question, including one without a question mark from speech recognition.
-pub(super) fn is_question(text: &str) -> bool {
+pub(crate) fn is_question(text: &str) -> bool {
     let asks = || {
         let first = plain(text).next().unwrap_or_default();
         ASKING.split(' ').any(|word| word == first)
@@ -122,7 +122,8 @@ pub(super) fn bare(token: &str) -> String {
     token.trim_matches(|character: char| !character.is_alphanumeric()).to_lowercase()
 }
 
-fn fold(word: &str) -> String {
+/// A word in small letters, with plain apostrophes; a letter said three times or more is said twice.
+pub(super) fn fold(word: &str) -> String {
     let mut folded = String::with_capacity(word.len());
     let (mut last, mut run) = ('\0', 0);
     for character in text::fold(word).trim_matches(['\'', '’', '‘']).chars() {

@@ -1,6 +1,7 @@
 //! Each kind of rule in time, on a virtual clock, through the call; and over restarts, from the call's own log.
 
 mod bench;
+mod gate;
 
 use serde_json::{Value, json};
 

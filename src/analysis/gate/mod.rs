@@ -1,0 +1,35 @@
+//! The gate: whether a new turn adds anything to a call, so that a rolling analysis need not be asked about it.
+//!
+//! Knows no trigger and no analysis: a pure function of a turn and the few turns before it. A back-channel, a courtesy, a
+//! fragment without content and what was just said once more add nothing. It is a linear model over features that can be
+//! read off the words (see [`features`]); `scripts/train-local` trains it, and `scripts/eval-local` prints how many turns
+//! it passes over, and how many of those mattered. The lists are English. A word that they do not know is content, so that
+//! in other languages hardly any turn is passed over.
+
+mod features;
+mod lists;
+mod weights;
+
+use weights::{CUT, WEIGHTS};
+
+/// Turns before a turn that tell what is new in it.
+pub const BEFORE: usize = 12;
+/// A turn of more words is never passed over: it need not be looked at.
+const MOST_WORDS: usize = 24;
+
+/// Whether a turn adds nothing to what was said before it: `before` has the texts of the turns before, the newest first, of
+/// which [`BEFORE`] are looked at. The first turn of a call always adds something.
+pub fn adds_nothing<'a>(text: &str, before: impl IntoIterator<Item = &'a str>) -> bool {
+    if text.split_whitespace().nth(MOST_WORDS).is_some() {
+        return false;
+    }
+    let before: Vec<&str> = before.into_iter().take(BEFORE).collect();
+    if before.is_empty() {
+        return false;
+    }
+    let sum: f32 = features::of(text, &before).iter().zip(WEIGHTS).map(|(feature, weight)| feature * weight).sum();
+    sum > CUT
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,90 @@
+use super::*;
+use crate::analysis::folder::Folder;
+use crate::analysis::settings::{Given, Settings};
+
+/// Whether the last of the turns adds nothing to those before.
+fn passed(turns: &[&str]) -> bool {
+    let (last, before) = turns.split_last().expect("a turn");
+    adds_nothing(last, before.iter().rev().copied())
+}
+
+const NEWS: &str = "The refund for the second bill was sent this morning.";
+
+#[test]
+fn backchannels_courtesies_and_repetitions_add_nothing() {
+    for text in [
+        "Uh-huh.",
+        "okay",
+        "Mm-hmm, yeah.",
+        "Okay, thank you.",
+        "thank you for calling have a great day",
+        "Is there anything else I can help you with?",
+        "Bye bye.",
+        "The second bill.",
+    ] {
+        assert!(passed(&[NEWS, text]), "{text}");
+    }
+    assert!(passed(&["The total is seventy nine dollars.", "Seventy nine."]));
+    assert!(
+        passed(&["Is there anything else?", "No, thank you."]),
+        "a question of courtesy has no answer that matters"
+    );
+}
+
+#[test]
+fn answers_numbers_denials_and_new_words_are_let_through() {
+    for text in [
+        "My name is Okafor.",
+        "The parcel is late.",
+        "It's 4417.",
+        "7",
+        "Twelve.",
+        "No, the first bill.",
+        "I want to cancel.",
+    ] {
+        assert!(!passed(&[NEWS, text]), "{text}");
+    }
+    for answer in ["Yes.", "No.", "okay", "the second bill"] {
+        assert!(!passed(&[NEWS, "Do you want the refund for the second bill?", answer]), "{answer}");
+    }
+    assert!(!passed(&["turn 3 of the call", "turn 4 of the call"]), "a new number");
+    assert!(!passed(&["Okay."]), "the first turn of a call");
+    assert!(!passed(&[NEWS, &"okay ".repeat(25)]), "a long turn");
+}
+
+#[test]
+fn other_languages_are_let_through() {
+    for text in ["Ja, genau.", "Mañana por la tarde.", "好的，谢谢。", "わかりました。"] {
+        assert!(!passed(&[NEWS, text]), "{text}");
+    }
+}
+
+#[test]
+fn what_is_new_is_told_by_the_nearest_turns_alone() {
+    let mut turns = vec![NEWS];
+    turns.extend(["We looked at the server room."; BEFORE]);
+    turns.push("The second bill.");
+    assert!(!passed(&turns), "said too long ago");
+    turns.remove(1);
+    assert!(passed(&turns));
+}
+
+#[test]
+fn an_empty_turn_breaks_nothing() {
+    for text in ["", "...", "?"] {
+        let _ = passed(&[NEWS, text]);
+        let _ = passed(&[text, "okay"]);
+    }
+}
+
+#[test]
+fn gate_is_on_unless_it_is_switched_off_and_never_for_computed_figures() {
+    let given = |source| Settings::of_folder("x", &Folder::new([("analysis.toml", source)])).expect("settings");
+    let none = Given::default();
+    assert!(Settings::laid("x", &none, &none).gate);
+    assert!(!Settings::laid("x", &given("gate = false"), &none).gate);
+    assert!(Settings::laid("x", &given("gate = false"), &given("gate = true")).gate);
+    let settings = Settings::laid("x", &given("computed = \"stats\""), &given("gate = true"));
+    assert!(!settings.gate);
+    assert_eq!(given("gate = true").misplaced(&settings).map(|(key, _)| key), Some("gate"));
+}
