@@ -4,11 +4,12 @@
 //! Knows no HTTP and no request: the gateway reports attempts, and the ledger stores them.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::otel::Spans;
 use crate::base::drain::Drain;
+use crate::base::sync::lock;
 use crate::call::config::LimitsConfig;
 use crate::gateway::{self, Budget, Gateway, Recorder, UNKNOWN_SPENT};
 use crate::keys;
@@ -145,7 +146,7 @@ impl ConfigAudit {
     pub(super) fn note_keys(&self) {
         let stamp = std::fs::metadata(&self.keys).and_then(|meta| Ok((meta.modified()?, meta.len()))).ok();
         {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = lock(&self.seen);
             if *seen == Some(stamp) {
                 return;
             }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::base::sync::lock;
 use crate::call::config::LimitsConfig;
 
 /// Raises the soft limit on open files to the hard limit: a call holds a socket and a log file.
@@ -38,7 +39,7 @@ impl Gates {
 
     /// Number of connections that are open.
     pub(super) fn open(&self) -> usize {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner).all
+        lock(&self.counts).all
     }
 
     /// Admits a connection; it counts until the returned pass is dropped.
@@ -46,7 +47,7 @@ impl Gates {
     /// # Errors
     /// The name of the limit that refuses it.
     pub(super) fn enter(&self, address: IpAddr) -> Result<Pass, String> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         if counts.all >= self.connections {
             return Err(format!("{} connections are open, the limit (limits.connections)", self.connections));
         }
@@ -72,7 +73,7 @@ pub(super) struct Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = lock(&self.counts);
         counts.all = counts.all.saturating_sub(1);
         if let Some(here) = counts.by_address.get_mut(&self.address) {
             *here -= 1;

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
 
 use super::metric::Register as _;
+use super::sync::lock;
 
 /// One holder may have at most the limit divided by this.
 const SHARE: usize = 2;
@@ -116,10 +117,6 @@ pub enum Exceeded {
         /// The limit on all bytes in flight.
         limit: usize,
     },
-}
-
-fn lock(holders: &Mutex<Holders>) -> MutexGuard<'_, Holders> {
-    holders.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Account {

@@ -1,6 +1,6 @@
-//! Mechanisms that know no domain type: settings, queues with gauges, bytes in flight, time, stopwatches, backoff, time
-//! limits of bodies, sockets and their heartbeat, shutdown, budgets of work, sizes of patterns, repair of JSON text,
-//! sizes of JSON, words of text, owners of files, similar names.
+//! Mechanisms that know no domain type: locks, settings, queues with gauges, bytes in flight, time, stopwatches, backoff,
+//! time limits of bodies, sockets and their heartbeat, shutdown, budgets of work, sizes of patterns, repair of JSON text,
+//! sizes of JSON, words of text, escaping and tokens of text, owners of files, similar names.
 
 pub mod backoff;
 pub mod body;
@@ -19,6 +19,7 @@ pub mod secret;
 pub mod settings;
 pub mod stopwatch;
 pub mod surrogates;
+pub mod sync;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod text;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use super::price::usd;
 use crate::base::metric::Register as _;
 use crate::base::queue::{QueueGauges, QueueMetrics};
+use crate::base::sync::lock;
 use crate::types::{AttemptBegun, AttemptDone, Outcome};
 
 /// Label of the queues before the endpoints.
@@ -270,7 +271,7 @@ impl Metrics {
     /// Counts an attempt as in progress until [`Metrics::done`].
     pub(in crate::gateway) fn begun(&self, labels: AttemptLabels) -> Arc<Meters> {
         let place = labels.place();
-        let mut known = self.meters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.meters);
         let meters = match known.get(&place) {
             Some(meters) => Arc::clone(meters),
             None => {

@@ -7,12 +7,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::mailbox::{Waiting, Watch};
 use super::wants::Wants;
 use super::watchers::{List, Watchers, mark};
 use super::{Config, Frame, Live, LiveFrame, LiveKind};
+use crate::base::sync::lock;
 use crate::base::ws::Utf8Bytes;
 use crate::journal::Record;
 use crate::protocol::event::Kind;
@@ -113,10 +114,6 @@ pub(super) struct Rings {
     all: Mutex<AllTail>,
     /// Number of watchers of all calls, so that a live frame need not take the lock to find that there is none.
     all_watchers: AtomicUsize,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Rings {

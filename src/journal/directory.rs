@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::folder::Folder;
 use super::frame::{Kind, file_header, seal};
-use super::locks::{lock, read, write};
 use super::medium::{End, Medium};
 use super::slot::{Change, Slot};
 use super::{CallState, Entry};
+use crate::base::sync::{lock, read, write};
 use crate::types::CallId;
 
 /// One line of the file.

@@ -10,7 +10,6 @@ use std::thread::JoinHandle;
 use tokio::runtime::Handle;
 
 use super::config::Config;
-use super::locks::lock;
 use super::metrics::Metrics;
 use super::open::{Surroundings, open_in};
 use super::state::State;
@@ -18,6 +17,7 @@ use super::store::Shared;
 use super::sync::sync_dirty;
 use super::threads::start;
 use super::{Answer, CallState, Commit, Entry, HeaderOf, JournalError, NewRecord, OpenError, Record, Seq, Store, Tail};
+use crate::base::sync::lock;
 use crate::types::CallId;
 
 /// Longest read on the caller's thread, bytes: it takes well under a millisecond.

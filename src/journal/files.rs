@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use rustix::process::{Resource, getrlimit};
 
-use super::locks::lock;
 use super::log::{Ground, Log};
+use crate::base::sync::lock;
 
 /// The logs that are open as files.
 pub(super) struct Files {

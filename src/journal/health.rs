@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::JournalError;
-use super::locks::lock;
+use crate::base::sync::lock;
 
 /// The last failure, until a write succeeds again.
 #[derive(Debug, Default)]

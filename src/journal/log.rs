@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::folder::Folder;
 use super::frame::{FILE_HEADER, Kind, Next, Scanner, file_header};
-use super::locks::lock;
 use super::medium::{End, Medium};
 use super::metrics::Metrics;
 use super::record::{decode, encode, size};
 use super::scan::{Backwards, Ending, Mark, Marks, scan};
 use super::{JournalError, NewRecord, Seq};
+use crate::base::sync::lock;
 use crate::types::CallId;
 
 /// What every log needs for its file operations.

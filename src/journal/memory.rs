@@ -7,13 +7,14 @@
 mod state;
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Poll;
 
 use tokio::sync::oneshot;
 
 use self::state::{InFlight, State};
 use super::{Answer, CallState, Commit, Entry, JournalError, NewRecord, Record, Seq, Store, Tail};
+use crate::base::sync::lock;
 use crate::types::CallId;
 
 /// An arbitrary constant: a store in memory has only one history.
@@ -129,7 +130,7 @@ impl Memory {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -18,7 +18,6 @@ mod folder;
 mod found;
 mod frame;
 mod health;
-mod locks;
 mod log;
 mod medium;
 pub mod memory;

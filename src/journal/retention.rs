@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::locks::lock;
 use super::store::Shared;
+use crate::base::sync::lock;
 use crate::types::CallId;
 
 impl Shared {

@@ -7,13 +7,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 
 use tokio::sync::oneshot;
 
-use super::locks::lock;
 use super::log::Log;
 use super::{Commit, JournalError, Tail};
+use crate::base::sync::{entered, lock};
 
 /// The result of an append.
 pub(super) type Committed = Result<Commit, JournalError>;
@@ -134,7 +134,7 @@ impl Sequencer {
         let mut line = lock(&self.line);
         while self.announced() < order {
             line.waiters += 1;
-            line = self.moved.wait(line).unwrap_or_else(PoisonError::into_inner);
+            line = entered(self.moved.wait(line));
             line.waiters -= 1;
         }
     }

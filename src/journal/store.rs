@@ -15,7 +15,6 @@ use super::directory::Calls;
 use super::files::Files;
 use super::folder::shard;
 use super::health::Health;
-use super::locks::lock;
 use super::log::{Content, Ground, Log};
 use super::scan::records;
 use super::sequencer::Sequencer;
@@ -23,6 +22,7 @@ use super::slot::Slot;
 use super::state::{BLOCK, State};
 use super::work::Work;
 use super::{CallState, JournalError, Record, Seq};
+use crate::base::sync::lock;
 use crate::base::time::unix_ms;
 use crate::types::CallId;
 

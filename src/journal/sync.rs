@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::locks::lock;
 use super::log::Log;
 use super::store::Shared;
+use crate::base::sync::lock;
 
 /// If more logs than this must be synced, the whole file system is synced at once.
 const MANY: usize = 8;

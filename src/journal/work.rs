@@ -4,13 +4,13 @@
 //! Knows no file and no thread.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use super::Entry;
-use super::locks::lock;
 use super::log::{Before, Log};
 use super::sequencer::{Durable, Ticket};
+use crate::base::sync::{entered, lock};
 
 /// A batch that was written and waits for its sync.
 pub(super) struct Unsynced {
@@ -64,7 +64,7 @@ impl Work {
     pub(super) fn round(&self) -> Option<VecDeque<Unsynced>> {
         let queue = lock(&self.queue);
         let wait = self.arrived.wait_while(queue, |queue| queue.batches.is_empty() && !queue.stop);
-        let batches = std::mem::take(&mut wait.unwrap_or_else(PoisonError::into_inner).batches);
+        let batches = std::mem::take(&mut entered(wait).batches);
         (!batches.is_empty()).then_some(batches)
     }
 
@@ -80,6 +80,6 @@ impl Work {
     pub(super) fn pause(&self, time: Duration) -> bool {
         let stop = lock(&self.stop);
         let wait = self.stopped.wait_timeout_while(stop, time, |stop| !*stop);
-        !*wait.unwrap_or_else(PoisonError::into_inner).0
+        !*entered(wait).0
     }
 }

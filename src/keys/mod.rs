@@ -7,7 +7,7 @@ pub mod admin;
 mod file;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 pub use file::{Entry, create, list, revoke};
 
 use crate::base::owner::Foreign;
+use crate::base::sync::lock;
 use file::{Stamp, Table};
 
 /// Interval at which the file is checked without any request, so that open sockets learn of a revocation.
@@ -234,7 +235,7 @@ impl Keys {
 
     /// The state of the file, at most `age` old. The file is read again only if it has changed.
     fn known(&self, age: Duration) -> MutexGuard<'_, Known> {
-        let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0.known);
         let now = Instant::now();
         if known.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= age) {
             known.looked = Some(now);

@@ -15,7 +15,7 @@ mod usage;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ pub use changes::{Change, GONE};
 pub use usage::{GROUPS, UsageQuery, UsageRow};
 
 use crate::base::metric::Register as _;
+use crate::base::sync::{entered, lock};
 use crate::types::attempt::first_id;
 use crate::types::{AttemptBegun, AttemptDone};
 
@@ -124,10 +125,6 @@ struct Keeper {
     thread: JoinHandle<()>,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Ledger {
     /// Opens the ledger in `folder`, which is created if it does not exist. Copies what the last run left in the log,
     /// and marks attempts that never ended. If the database is locked or the disk is full, that is done later: see
@@ -162,7 +159,7 @@ impl Ledger {
     }
 
     fn with_store<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
-        match &mut *locked(&self.0.store) {
+        match &mut *lock(&self.0.store) {
             Ok(store) => work(store),
             Err(reason) => Err(LedgerError::Waiting(reason.clone())),
         }
@@ -175,12 +172,12 @@ impl Ledger {
         }
         match self.open_all() {
             Ok(store) => {
-                *locked(&self.0.store) = Ok(store);
+                *lock(&self.0.store) = Ok(store);
                 self.0.is_open.store(true, Ordering::Release);
                 Ok(())
             }
             Err(error) => {
-                *locked(&self.0.store) = Err(error.to_string());
+                *lock(&self.0.store) = Err(error.to_string());
                 Err(error)
             }
         }
@@ -202,10 +199,10 @@ impl Ledger {
         // Entries are appended, and sums read all of them: a larger cache would help neither.
         store.pragma_update(None, "cache_size", -512)?;
         store.execute_batch(SCHEMA)?;
-        if !locked(&self.0.log).is_open() {
+        if !lock(&self.0.log).is_open() {
             let (log, skipped) = log::Log::open(&folder.join(LOG), taken(&store)?)?;
             self.0.metrics.skipped(skipped);
-            locked(&self.0.log).go_on_as(log);
+            lock(&self.0.log).go_on_as(log);
         }
         self.take_all(&mut store)?;
         // An attempt that began since this start and still runs is corrected when it ends.
@@ -238,18 +235,18 @@ impl Ledger {
             .name("ledger".to_owned())
             .spawn(run)
             .map_err(|error| LedgerError::File { path: PathBuf::from("thread ledger"), error })?;
-        *locked(&self.0.keeper) = Some(Keeper { stop, thread });
+        *lock(&self.0.keeper) = Some(Keeper { stop, thread });
         Ok(())
     }
 
     /// Records the start of an attempt. It survives a kill of the process once this returns.
     pub fn begun(&self, attempt: &AttemptBegun) {
-        locked(&self.0.log).append(&entry::begun(attempt));
+        lock(&self.0.log).append(&entry::begun(attempt));
     }
 
     /// Records the end of an attempt.
     pub fn done(&self, attempt: &AttemptDone) {
-        locked(&self.0.log).append(&entry::done(attempt));
+        lock(&self.0.log).append(&entry::done(attempt));
     }
 
     /// Records the present configuration: `items`, each `(kind, name, detail)`, are the complete set of all `kinds`.
@@ -317,7 +314,7 @@ impl Ledger {
     /// Copies the next part of the log; returns false if there is none.
     fn take_part(&self, store: &mut Connection, skipped: &mut Option<log::Skipped>) -> Result<bool, LedgerError> {
         let (generation, position) = taken(store)?;
-        let part = locked(&self.0.log).read_from(generation, position)?;
+        let part = lock(&self.0.log).read_from(generation, position)?;
         if part.bytes.is_empty() && (part.generation, part.from) == (generation, position) {
             return Ok(false);
         }
@@ -337,7 +334,7 @@ impl Ledger {
         transaction.execute("UPDATE taken SET generation = ?1, position = ?2", (part.generation, position))?;
         transaction.commit()?;
         *skipped = log::Skipped::and(*skipped, &entries, part.from);
-        locked(&self.0.log).rotate(end, ROTATE_BYTES)?;
+        lock(&self.0.log).rotate(end, ROTATE_BYTES)?;
         Ok(entries.position() > 0)
     }
 }
@@ -351,7 +348,7 @@ fn taken(store: &Connection) -> Result<(i64, u64), LedgerError> {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let keeper = self.keeper.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let keeper = entered(self.keeper.get_mut()).take();
         if let Some(Keeper { stop, thread }) = keeper {
             drop(stop);
             // The thread's own upgraded reference may have been the last; then this code runs on that thread.

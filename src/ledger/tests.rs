@@ -165,11 +165,11 @@ fn a_damaged_entry_costs_only_itself_and_a_long_log_begins_anew() {
     let ledger = open(folder.path());
     let mut damaged = entry::begun(&begun(7));
     *damaged.last_mut().expect("a byte") ^= 1;
-    locked(&ledger.0.log).append(&damaged);
+    lock(&ledger.0.log).append(&damaged);
     ledger.begun(&begun(1));
     assert_eq!(outcomes(&ledger), [("begun".into(), 1)]);
-    let end = locked(&ledger.0.log).read_from(0, 0).expect("part").bytes.len() as u64 + 17;
-    locked(&ledger.0.log).rotate(end, 1).expect("rotated");
+    let end = lock(&ledger.0.log).read_from(0, 0).expect("part").bytes.len() as u64 + 17;
+    lock(&ledger.0.log).rotate(end, 1).expect("rotated");
     ledger.done(&done(1, None));
     ledger.begun(&begun(2));
     assert_eq!(outcomes(&ledger), [("begun".into(), 1), ("ok".into(), 1)]);

@@ -4,11 +4,12 @@
 //! keeps only the newest values ([`Outlet`]), so that a connection that does not read can never make a session wait.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::analysis::Question;
+use crate::base::sync::lock;
 pub use crate::call::OPEN_TURNS;
 pub use crate::call::answer::{Attached, Failed, Replied, RunRefusal, TurnReply, Welcome};
 pub use crate::call::input::{Detach, Frames, Gap};
@@ -109,7 +110,7 @@ pub struct Outbound {
 
 impl Outlet {
     fn change(&self, change: impl FnOnce(&mut Cell)) {
-        change(&mut self.cell.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock(&self.cell));
         self.wake.notify_one();
     }
 
@@ -159,7 +160,7 @@ impl Outlet {
 
     /// Takes the present contents, without waiting.
     pub fn take(&self) -> Option<Outbound> {
-        let mut cell = self.cell.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cell = lock(&self.cell);
         if cell.ack.is_none() && cell.complaints.is_empty() && cell.close.is_none() {
             return None;
         }

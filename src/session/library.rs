@@ -1,11 +1,12 @@
 //! Caches the indexes of calls' logs, so that the next reader continues from them. Knows no session and reads nothing.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
 
 use super::index::Index;
+use crate::base::sync::lock;
 use crate::journal::Entry;
 use crate::types::CallId;
 
@@ -44,7 +45,7 @@ impl Default for Library {
 impl Library {
     /// The index of a call's log; empty if the log was not read.
     pub(super) fn index(&self, entry: &Entry) -> Arc<AsyncMutex<Index>> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         if let Some(known) = kept.calls.get(&entry.call_id).filter(|known| known.epoch == entry.epoch) {
             return Arc::clone(&known.index);
         }
@@ -58,7 +59,7 @@ impl Library {
 
     /// Records the size of a call's index after a read. If the cache is too large, the oldest indexes are removed.
     pub(super) fn note(&self, call: &CallId, bytes: usize) {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         if let Some(known) = kept.calls.get_mut(call) {
             let before = std::mem::replace(&mut known.bytes, bytes);
             kept.bytes = (kept.bytes + bytes).saturating_sub(before);
@@ -78,12 +79,12 @@ impl Library {
 
     /// Total size of the cached indexes, bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).bytes
+        lock(&self.kept).bytes
     }
 
     /// Removes an erased call.
     pub(super) fn forget(&self, call: &CallId) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).forget(call);
+        lock(&self.kept).forget(call);
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -19,6 +19,7 @@ use super::error::SessionError;
 use super::library::Library;
 use super::rebuild::{self, Found, Known};
 use crate::base::queue::{self, Receiver, Sender};
+use crate::base::sync::lock;
 use crate::call::Log;
 use crate::journal::CallState as State;
 use crate::placement::Owner;
@@ -58,10 +59,6 @@ struct Inner {
 #[derive(Clone)]
 pub struct Sessions(Arc<Inner>);
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Sessions {
     /// A registry without sessions. `runtimes` run the calls that are rebuilt without a client.
     pub fn new(deps: Arc<Deps>, runtimes: Vec<Handle>) -> Self {
@@ -98,12 +95,12 @@ impl Sessions {
 
     /// The queue of a call's session, if it is in memory.
     pub(super) fn queue(&self, call: &CallId) -> Option<Sender<Command>> {
-        locked(&self.0.slots).get(call).map(|slot| slot.sender.clone())
+        lock(&self.0.slots).get(call).map(|slot| slot.sender.clone())
     }
 
     /// Number of sessions in memory.
     pub fn resident(&self) -> usize {
-        locked(&self.0.slots).len()
+        lock(&self.0.slots).len()
     }
 
     /// Sends `command` to the session of `call`, which is started if it is not in memory: rebuilt if the call exists,
@@ -164,7 +161,7 @@ impl Sessions {
     pub async fn tell_health(self, mut health: watch::Receiver<bool>) {
         while health.changed().await.is_ok() {
             let well = *health.borrow_and_update();
-            let senders: Vec<_> = locked(&self.0.slots).values().map(|slot| slot.sender.clone()).collect();
+            let senders: Vec<_> = lock(&self.0.slots).values().map(|slot| slot.sender.clone()).collect();
             for sender in senders {
                 // A session whose queue is full has input that waits for the journal, and notices the outage itself.
                 drop(sender.offer(Command::Journal { well }));
@@ -174,7 +171,7 @@ impl Sessions {
 
     /// Ends the session of an erased call.
     pub fn forget(&self, call: &CallId) {
-        locked(&self.0.slots).remove(call);
+        lock(&self.0.slots).remove(call);
         self.0.library.forget(call);
     }
 
@@ -212,7 +209,7 @@ impl Sessions {
         if deps.drain.stopping() {
             return Err(SessionError::Stopping);
         }
-        let running = Self::running(&locked(&self.0.slots), call);
+        let running = Self::running(&lock(&self.0.slots), call);
         if let Some(sender) = running {
             return Ok(sender);
         }
@@ -238,7 +235,7 @@ impl Sessions {
         why: Why,
         turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Sender<Command>, SessionError> {
-        let mut slots = locked(&self.0.slots);
+        let mut slots = lock(&self.0.slots);
         if let Some(sender) = Self::running(&slots, call) {
             return Ok(sender);
         }
@@ -291,7 +288,7 @@ impl Sessions {
         let deps = Arc::clone(&self.0.deps);
         let outcome = AssertUnwindSafe(self.run_session(call.clone(), start, receiver)).catch_unwind().await;
         {
-            let mut slots = locked(&self.0.slots);
+            let mut slots = lock(&self.0.slots);
             if slots.get(&call).is_some_and(|slot| slot.generation == generation) {
                 slots.remove(&call);
             }
@@ -318,7 +315,7 @@ impl Sessions {
             return;
         }
         let now = Instant::now();
-        let again = locked(&self.0.panicked)
+        let again = lock(&self.0.panicked)
             .insert(call.clone(), now)
             .is_some_and(|before| now.duration_since(before) < PANIC_WINDOW);
         if again {

@@ -1,9 +1,10 @@
 //! The frames that a sink delivers: everything after a position, filtered, in the form of a subscription to all calls.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use super::{Behind, Config};
+use crate::base::sync::lock;
 use crate::base::ws::Utf8Bytes;
 use crate::hub::{Cursor, Filter, Hub, HubError, Interest, Item, Reader, Wants};
 use crate::protocol::push::Members;
@@ -57,7 +58,7 @@ impl Feed {
 
     /// Number of events after `order`, about.
     pub(super) fn behind(&self, order: u64) -> u64 {
-        let end = *self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = *lock(&self.end);
         let read = if order >= end.order { order.max(end.newest) } else { order };
         self.hub.newest().saturating_sub(read)
     }
@@ -109,7 +110,7 @@ impl Tap<'_> {
     }
 
     fn ended(&self, end: End) {
-        *self.feed.end.lock().unwrap_or_else(PoisonError::into_inner) = end;
+        *lock(&self.feed.end) = end;
         if let Some(behind) = &self.behind {
             behind.set(self.feed.behind(end.order));
         }

@@ -2,7 +2,7 @@
 //! numbers and ids only: no text of a call and no key.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{
@@ -15,6 +15,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
 use tokio::runtime::Handle;
 
 use super::export::Client;
+use crate::base::sync::lock;
 use crate::config::TelemetryConfig;
 use crate::gateway::{Recorder, price};
 use crate::types::{AttemptBegun, AttemptDone, Outcome, RequestDone};
@@ -76,7 +77,7 @@ impl Spans {
     /// Changes an open request; if the request is complete afterwards, its spans are made.
     fn change(&self, request: i64, change: impl FnOnce(&mut HashMap<i64, AttemptBegun>, &mut Request)) {
         let complete = {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut open = lock(&self.open);
             let Open { attempts, requests } = &mut *open;
             let entry = requests.entry(request).or_default();
             change(attempts, entry);
@@ -189,7 +190,7 @@ impl Recorder for Spans {
 
     fn done(&self, attempt: AttemptDone) {
         let request = {
-            let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = lock(&self.open);
             open.attempts.get(&attempt.id).map(|begun| begun.request)
         };
         let Some(request) = request else { return };

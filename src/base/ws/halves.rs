@@ -2,7 +2,7 @@
 //! share a waker.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::Message;
 use super::line::Line;
 use super::outgoing::Outgoing;
 use super::{Incoming, Socket, WsError};
+use crate::base::sync::{entered, lock};
 
 /// Locked during one poll.
 type Shared<S> = Arc<Mutex<Box<Line<S>>>>;
@@ -34,12 +35,8 @@ pub(super) fn join<S>(read: ReadHalf<S>, write: WriteHalf<S>) -> Option<Socket<S
         return None;
     }
     drop(write);
-    let line = Arc::into_inner(read.0)?.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let line = entered(Arc::into_inner(read.0)?.into_inner());
     Some(Socket { line })
-}
-
-fn lock<S>(shared: &Shared<S>) -> MutexGuard<'_, Box<Line<S>>> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ReadHalf<S> {

@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::token_estimate::TokenEstimate;
+use crate::base::sync::lock;
 use crate::base::time::unix_ms;
 use crate::gateway::code::Code;
 use crate::gateway::error::GatewayError;
@@ -192,7 +193,7 @@ impl Budget {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Resolves once a reservation or a limit has changed since this call; `None` if nothing is limited.

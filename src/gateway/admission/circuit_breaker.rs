@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::base::sync::lock;
 use crate::gateway::code::Code;
 
 /// Consecutive failures that open a breaker.
@@ -65,7 +66,7 @@ pub(in crate::gateway) enum Phase {
 
 impl CircuitBreaker {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Asks for permission to send a request. A [`Decision::Probe`] must be followed by [`CircuitBreaker::succeeded`],

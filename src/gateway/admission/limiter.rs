@@ -6,7 +6,7 @@
 //! and nothing is counted.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -18,6 +18,7 @@ use super::refusal::{Cause, Refusal};
 use super::token_estimate::TokenEstimate;
 use super::vendor_limits::VendorLimits;
 use crate::base::queue::QueueGauges;
+use crate::base::sync::lock;
 
 /// Minimum sleep before rates are checked again.
 const TICK: Duration = Duration::from_millis(2);
@@ -135,7 +136,7 @@ impl Limiter {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Returns true if nothing is limited here.

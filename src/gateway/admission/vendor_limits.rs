@@ -4,12 +4,13 @@
 //! clock and no queue: the caller passes the time and does the waiting.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::token_estimate::TokenEstimate;
+use crate::base::sync::lock;
 use crate::llm::limits::{Limit, Unit};
 
 /// Probe an exhausted limit after at most this long, even if the vendor reports a later reset.
@@ -130,7 +131,7 @@ struct State {
 
 impl VendorLimits {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Returns true if the vendor has reported anything.

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::config::EndpointConfig;
 use super::listing::Listings;
 use super::prompt_cache::{Miss, Planned, Prefixes};
+use crate::base::sync::lock;
 use crate::gateway::admission::budget::Pricing;
 use crate::gateway::admission::circuit_breaker::CircuitBreaker;
 use crate::gateway::admission::latency::{HedgeAllowance, LatencyTracker};
@@ -326,7 +327,7 @@ pub(in crate::gateway) struct EndpointModels(Mutex<Known>);
 impl EndpointModels {
     /// Keeps the models whose endpoints still exist.
     pub(in crate::gateway) fn after_reload(&self, endpoints: &[Arc<Endpoint>]) -> Self {
-        let known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = lock(&self.0);
         let kept = known.iter().filter_map(|((uid, model), remote)| {
             let endpoint = endpoints.iter().find(|endpoint| endpoint.uid == *uid)?;
             Some(((*uid, Arc::clone(model)), Arc::new(remote.after_reload(endpoint))))
@@ -336,7 +337,7 @@ impl EndpointModels {
 
     /// The model's state; created if it is not known yet.
     pub(in crate::gateway) fn get(&self, endpoint: &Arc<Endpoint>, vendor_model: &str) -> Arc<EndpointModel> {
-        let mut known = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = lock(&self.0);
         let name: Arc<str> = Arc::from(vendor_model);
         if let Some(remote) = known.get(&(endpoint.uid, Arc::clone(&name))) {
             return Arc::clone(remote);

@@ -4,13 +4,14 @@
 //! Reads nothing itself: see `discovery`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
 use super::config::vendor_id_is_valid;
+use crate::base::sync::lock;
 use crate::base::time::unix_ms;
 use crate::gateway::price::{Price, per_million};
 use crate::llm::models::{Listed, Traits};
@@ -122,6 +123,6 @@ impl Listings {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }

@@ -3,11 +3,12 @@
 //! Knows no vendor's format of a mark, and of a prompt only the length of its prefix.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::base::sync::lock;
 use crate::llm::{Before, ChatRequest, Layout, Marks, Plan, PromptCache};
 
 /// Maximum number of prefixes that are remembered for a model: one for each call and question. Other prompts are sent
@@ -84,7 +85,7 @@ impl Prefixes {
         let caching = request.caching.as_ref()?;
         let layout = Layout::of(request)?;
         let prompt: Arc<str> = format!("{}/{question}", caching.key).into();
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).sent.get(&prompt).copied();
+        let known = lock(&self.0).sent.get(&prompt).copied();
         let before =
             known.map(|sent| Before { bytes: sent.bytes, age_ms: millis(now - sent.at), gap_ms: sent.gap.map(millis) });
         let plan = cache.plan(&layout, before, caching.last);
@@ -100,7 +101,7 @@ impl Prefixes {
         written: Option<u64>,
     ) -> Option<Miss> {
         let Planned { prompt, plan, at, gap, expected } = planned;
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.0);
         let tokens = cached.map(|cached| cached.saturating_add(written.unwrap_or(0)));
         if known.sent.len() >= MAX_PREFIXES && !known.sent.contains_key(&prompt) {
             known.sent.retain(|_, sent| at.saturating_duration_since(sent.at) < FORGOTTEN_AFTER);

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::Value;
 
 use crate::base::budget::{self, Exceeded};
+use crate::base::sync::lock;
 use crate::gateway::code::Code;
 use crate::gateway::error::GatewayError;
 use crate::llm::schema::{self, CHECKING, COMPILING, SchemaError, Validator, Verdict};
@@ -102,7 +103,7 @@ impl Validators {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use url::Url;
 use super::auth::AuthError;
 use super::destination::Destination;
 use crate::base::http::{self as client, HttpError, Pool, Response};
+use crate::base::sync::lock;
 use crate::gateway::code::Code;
 use crate::gateway::error::Failure;
 use crate::llm::Wire;
@@ -104,7 +105,7 @@ impl Client {
     /// The pool of a destination, and the URI of a path below its base URL.
     fn pool(&self, to: &Destination, connect: Duration, path: &str) -> Result<(Pool, Uri), Failure> {
         let key = (runtime::Handle::current().id(), to.id, connect);
-        let mut all = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.connections);
         let connections = match all.entry(key) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => place.insert(Connections::new(&to.base_url, connect)?),
@@ -114,7 +115,7 @@ impl Client {
 
     /// Drops the pools of the destinations whose id `keep` refuses.
     pub(in crate::gateway) fn retain(&self, keep: impl Fn(u64) -> bool) {
-        let mut all = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = lock(&self.connections);
         all.retain(|(_, id, _), _| keep(*id));
     }
 }

@@ -4,13 +4,14 @@
 //! finals is recorded as a hole.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
 use super::frames;
 use crate::analysis::Spoken;
 use crate::base::queue::QueueGauges;
+use crate::base::sync::lock;
 use crate::base::ws::Utf8Bytes;
 use crate::types::SttEvent;
 
@@ -69,15 +70,11 @@ pub(super) fn tap(gauges: &Arc<QueueGauges>) -> (Tap, Drawn) {
     (Tap(Arc::clone(&shared)), Drawn(shared))
 }
 
-fn locked(shared: &Shared) -> MutexGuard<'_, State> {
-    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Tap {
     /// Adds a copy of a frame, with its turns that are to be answered. If the frame is dropped, returns these turns.
     /// The text is shared, not copied.
     pub(super) fn offer(&self, text: &Utf8Bytes, asks: Vec<Spoken>) -> Vec<Spoken> {
-        let mut state = locked(&self.0);
+        let mut state = lock(&self.0.state);
         if state.bytes + text.len() > PARTIALS_BYTES && !self.make_room(&mut state, text) {
             return asks;
         }
@@ -132,7 +129,7 @@ impl Tap {
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        locked(&self.0).over = true;
+        lock(&self.0.state).over = true;
         self.0.wake.notify_one();
     }
 }
@@ -145,7 +142,7 @@ impl Drawn {
     pub(super) async fn next(&mut self) -> Tapped {
         loop {
             {
-                let mut state = locked(&self.0);
+                let mut state = lock(&self.0.state);
                 if let Some((frame, asks)) = state.frames.pop_front() {
                     state.bytes -= frame.len();
                     self.0.gauges.depth.dec();
@@ -166,7 +163,7 @@ impl Drawn {
 
 impl Drop for Drawn {
     fn drop(&mut self) {
-        let left = locked(&self.0).frames.len();
+        let left = lock(&self.0.state).frames.len();
         self.0.gauges.depth.dec_by(i64::try_from(left).unwrap_or(0));
     }
 }

@@ -187,7 +187,7 @@ proptest! {
 /// Every row by its outcome and cost.
 fn rows(ledger: &Ledger) -> Vec<(i64, String, Option<i64>)> {
     ledger.usage(&UsageQuery::default()).expect("taken over");
-    let store = locked(&ledger.0.store);
+    let store = lock(&ledger.0.store);
     let store = store.as_ref().expect("open");
     let mut select = store.prepare("SELECT id, outcome, cost_pico FROM attempts ORDER BY id").expect("query");
     let rows = select.query_map([], |row| Ok((second(row.get(0)?), row.get(1)?, row.get(2)?))).expect("rows");

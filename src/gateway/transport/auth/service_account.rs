@@ -4,7 +4,7 @@
 //! Knows no API that the token is for.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
@@ -23,6 +23,7 @@ use url::Url;
 use super::{Auth, AuthError};
 use crate::base::http::{self as client, Pool};
 use crate::base::secret;
+use crate::base::sync::lock;
 
 /// The grant type of the exchange, percent-encoded.
 const GRANT: &str = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer";
@@ -128,7 +129,7 @@ impl ServiceAccount {
     }
 
     fn current(&self) -> Option<Token> {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.token).clone()
     }
 
     /// Gets a new token if the current one is about to expire; only one request does so at a time.
@@ -144,7 +145,7 @@ impl ServiceAccount {
         }
         match self.exchange(SystemTime::now()).await {
             Ok(token) => {
-                *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+                *lock(&self.token) = Some(token);
                 Ok(())
             }
             Err(error) if usable(SystemTime::now()) => {
