@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
+use super::time::millis;
+
 /// Stable error code for work over one of its limits: in HTTP errors, in `insight.failed`, in `check`.
 pub const TOO_COMPLEX: &str = "too_complex";
 
@@ -141,7 +143,7 @@ impl Budget {
         if self.asker.as_ref().is_some_and(|asker| asker.strong_count() == 0) {
             return Err(Exceeded::Stopped);
         }
-        self.limits.time.check(u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX))
+        self.limits.time.check(millis(self.began.elapsed()))
     }
 }
 

@@ -1,4 +1,6 @@
-//! Wall-clock time in its wire format.
+//! Wall-clock time in its wire format, and milliseconds.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -15,6 +17,11 @@ pub fn rfc3339_ms(unix_ms: i64) -> String {
 /// The current time, ms since 1970.
 pub fn unix_ms() -> i64 {
     Timestamp::now().as_millisecond()
+}
+
+/// A duration in whole milliseconds; saturates.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Reads what [`rfc3339`] wrote, as ms since 1970.

@@ -13,6 +13,7 @@ use super::answer::Failed;
 use super::record::Private;
 use super::schedule::{Last, Phase, Rolling};
 use super::task::{Target, TaskKey};
+use crate::base::time::millis;
 use crate::protocol::{Event, FailureCode};
 use crate::types::JsonMap;
 
@@ -49,13 +50,9 @@ impl Life {
     }
 }
 
-fn ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// `since` plus `after`.
 fn at(since: u64, after: Duration) -> u64 {
-    since.saturating_add(ms(after))
+    since.saturating_add(millis(after))
 }
 
 impl Call {
@@ -84,7 +81,7 @@ impl Call {
         let (ingest, life) = (&self.settings.ingest, &self.life);
         let final_timeout = life.ending_since.map(|since| at(since, ingest.final_timeout));
         let timers = (!self.ending() && self.log.head > 0).then(|| {
-            let held = self.producers.live.values().filter_map(|live| live.holding.due_ms(ms(ingest.held))).min();
+            let held = self.producers.live.values().filter_map(|live| live.holding.due_ms(millis(ingest.held))).min();
             let linger = life.ended_since.map(|since| at(since, ingest.linger));
             let idle = life.unattended_since.map(|since| at(since, ingest.idle_timeout));
             let silence = life.unattended_since.is_none().then(|| at(life.heard_ms, ingest.max_silence));
@@ -114,7 +111,7 @@ impl Call {
             return;
         }
         let now = self.now.ms;
-        if let Some(until) = now.checked_sub(ms(self.settings.ingest.held)) {
+        if let Some(until) = now.checked_sub(millis(self.settings.ingest.held)) {
             self.let_out(until);
         }
         self.rule_timers();

@@ -13,6 +13,7 @@ use super::schedule::{Cause, Last};
 use super::task::{Answered, Begun, BegunMember, Out, Output, Run, Target, TaskKey, TaskNo};
 use crate::analysis::Reading;
 use crate::base::measure;
+use crate::base::time::millis;
 use crate::protocol::{Event, MAX_MESSAGE_BYTES};
 use crate::types::directory::CallState as State;
 use crate::types::{Insight, InsightFailure, LatencyMs, Provenance, Status};
@@ -62,10 +63,10 @@ impl Call {
         for (((member, part), overtaken), bill) in begun.members.iter().zip(members).zip(overtaken).zip(bills) {
             match part {
                 Ok(_) if overtaken => {
-                    let (now, jitter) = (self.now.ms, self.jitter());
+                    let (now, random) = (self.now.ms, self.random());
                     if let Some(slot) = self.schedule.rolling(&member.key.analysis) {
                         // As after a failure, so that frequent revisions of turns do not cause a request each time.
-                        slot.failed(now, true, jitter);
+                        slot.failed(now, true, random);
                         slot.manual |= member.cause == Cause::Manual;
                     }
                 }
@@ -152,9 +153,9 @@ impl Call {
         match key.turn {
             Some(turn) => self.schedule.turn_over(&key.analysis, turn),
             None => {
-                let (now, jitter) = (self.now.ms, self.jitter());
+                let (now, random) = (self.now.ms, self.random());
                 if let Some(slot) = self.schedule.rolling(&key.analysis) {
-                    slot.failed(now, failed.temporary, jitter);
+                    slot.failed(now, failed.temporary, random);
                     if is_final && !failed.temporary {
                         slot.last = Last::Missing(failed.code);
                     }
@@ -165,7 +166,7 @@ impl Call {
     }
 
     /// A random number from 0 to 1.
-    fn jitter(&mut self) -> f64 {
+    fn random(&mut self) -> f64 {
         let [.., low, high] = (self.entropy)().to_le_bytes();
         f64::from(u16::from_le_bytes([low, high])) / f64::from(u16::MAX)
     }
@@ -199,8 +200,4 @@ impl Call {
         };
         self.emit(&Event::InsightFailed { failure }, &Private::default());
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,9 +5,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::analysis::trigger::{Reason, Trigger};
 use crate::analysis::{Analysis, Scope};
+use crate::base::backoff::Backoff;
+use crate::base::time::millis;
 use crate::context::Window;
 use crate::protocol::FailureCode;
 use crate::types::TurnNo;
@@ -18,10 +21,8 @@ pub(super) const TURN_JOBS: usize = 4;
 pub(super) const TURN_WAITING: usize = 64;
 /// Maximum number of turns that wait for the answer to a producer's own question. More are refused.
 pub const OPEN_TURNS: usize = TURN_JOBS + TURN_WAITING;
-/// First wait before a failed job is repeated, ms.
-const RETRY_FIRST_MS: u64 = 500;
-/// Longest wait before a repetition, ms; a recovered LLM is noticed within it.
-const RETRY_MAX_MS: u64 = 4_000;
+/// Waits before a failed task is repeated; a recovered LLM is noticed within the longest.
+const RETRIES: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(4)).with_jitter(0.25);
 
 /// Why a task runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +78,8 @@ pub(super) struct Rolling {
     pub(super) phase: Phase,
     /// Set if something has changed since the snapshot of the newest task, or if that task failed.
     pub(super) dirty: bool,
-    /// Number of consecutive failures.
-    pub(super) failures: u32,
+    /// Waits after consecutive failures.
+    backoff: Backoff,
     /// When a failed task is repeated.
     pub(super) retry_at_ms: Option<u64>,
     /// After a failure, no trigger has an effect before this time.
@@ -103,7 +104,7 @@ impl Rolling {
             window,
             phase: Phase::Idle,
             dirty: false,
-            failures: 0,
+            backoff: RETRIES,
             retry_at_ms: None,
             hold_ms: 0,
             manual: false,
@@ -178,32 +179,18 @@ impl Rolling {
     /// Records that the task gave an insight.
     pub(super) fn succeeded(&mut self) {
         self.phase = Phase::Idle;
-        self.failures = 0;
+        self.backoff.reset();
         self.hold_ms = 0;
     }
 
     /// Records a failed task: the slot is dirty and waits. It is repeated after the wait if that may help, otherwise by
-    /// the next trigger. `jitter` is from 0 to 1.
-    pub(super) fn failed(&mut self, now_ms: u64, temporary: bool, jitter: f64) {
+    /// the next trigger. `random` is from 0 to 1.
+    pub(super) fn failed(&mut self, now_ms: u64, temporary: bool, random: f64) {
         self.phase = Phase::Idle;
         self.dirty = true;
-        self.hold_ms = now_ms.saturating_add(backoff_ms(self.failures, jitter));
+        self.hold_ms = now_ms.saturating_add(millis(self.backoff.pause(random)));
         self.retry_at_ms = temporary.then_some(self.hold_ms);
-        self.failures = self.failures.saturating_add(1);
     }
-}
-
-/// Wait after `failures` failures: doubles up to the maximum; a quarter of it is jitter.
-pub(super) fn backoff_ms(failures: u32, jitter: f64) -> u64 {
-    let full = RETRY_FIRST_MS.saturating_mul(1 << failures.min(16)).min(RETRY_MAX_MS);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "a few seconds"
-    )]
-    let part = (full as f64 / 4.0 * jitter.clamp(0.0, 1.0)) as u64;
-    full - part
 }
 
 /// Turns that wait for a task of their own, and those whose task runs.

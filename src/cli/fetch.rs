@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
-use super::reconnect::Backoff;
+use super::reconnect::{RECONNECTS, pause};
 use super::target::{Target, next_step};
 use crate::base::http::{Kind, Pool, uri};
 use crate::protocol::ReconnectWhen;
@@ -105,13 +105,13 @@ pub(crate) async fn post_within(target: &Target, path: &str, body: String, timeo
 /// As [`get`].
 pub(crate) async fn get_patiently(target: &Target, path: &str, patience: Duration) -> Result<Option<Value>> {
     let deadline = Instant::now() + patience;
-    let mut backoff = Backoff::default();
+    let mut backoff = RECONNECTS;
     loop {
         let answer = ask_for(target, path).await;
         let passes = |status: StatusCode| !status.is_client_error() || PASSING.contains(&status);
         let again = answer.as_ref().map_or(true, |(status, _)| passes(*status)) && Instant::now() < deadline;
         match answer.and_then(|(status, body)| read(target, path, status, &body)) {
-            Err(_) if again => tokio::time::sleep(backoff.next(ReconnectWhen::Now)).await,
+            Err(_) if again => tokio::time::sleep(pause(&mut backoff, ReconnectWhen::Now)).await,
             answer => return answer,
         }
     }

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use rand::RngExt as _;
-
+use crate::base::backoff::Backoff;
 use crate::base::ws::DialError;
 use crate::protocol::ReconnectWhen;
 
@@ -25,29 +24,15 @@ fn after_status(status: u16) -> ReconnectWhen {
     }
 }
 
-/// Waits that double from 50 ms to 5 s, each shortened at random by up to a half, so that the clients of a restarted
-/// daemon do not all reconnect at once.
-#[derive(Debug, Default)]
-pub(crate) struct Backoff {
-    failures: u32,
-}
+/// The waits of a client that reconnects.
+pub(crate) const RECONNECTS: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+/// What `Later` stands for, before jitter shortens it.
+const LATER: Duration = Duration::from_secs(2);
 
-impl Backoff {
-    const FIRST: Duration = Duration::from_millis(50);
-    const LONGEST: Duration = Duration::from_secs(5);
-
-    /// The next wait. With `Later` it is at least 2 s before it is shortened at random.
-    pub(crate) fn next(&mut self, when: ReconnectWhen) -> Duration {
-        let full = Self::FIRST.saturating_mul(1 << self.failures.min(10)).min(Self::LONGEST);
-        let full = if when == ReconnectWhen::Later { full.max(Duration::from_secs(2)) } else { full };
-        self.failures = self.failures.saturating_add(1);
-        full.mul_f64(rand::rng().random_range(0.5..=1.0))
-    }
-
-    /// Records that a connection works: the next failure counts as the first one again.
-    pub(crate) fn reset(&mut self) {
-        self.failures = 0;
-    }
+/// The next wait.
+pub(crate) fn pause(backoff: &mut Backoff, when: ReconnectWhen) -> Duration {
+    let least = if when == ReconnectWhen::Later { LATER } else { Duration::ZERO };
+    backoff.pause_from(least, rand::random())
 }
 
 #[cfg(test)]
@@ -55,14 +40,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_their_limit_and_start_over() {
-        let mut backoff = Backoff::default();
-        let waits: Vec<Duration> = (0..12).map(|_| backoff.next(ReconnectWhen::Now)).collect();
-        assert!(waits[0] <= Duration::from_millis(50) && waits[0] >= Duration::from_millis(25), "{waits:?}");
-        assert!(waits[11] >= Duration::from_millis(2500) && waits[11] <= Duration::from_secs(5), "{waits:?}");
-        backoff.reset();
-        assert!(backoff.next(ReconnectWhen::Now) <= Duration::from_millis(50));
-        assert!(backoff.next(ReconnectWhen::Later) >= Duration::from_secs(1));
+    fn later_waits_a_second_at_least_and_now_may_be_shorter() {
+        let mut backoff = RECONNECTS;
+        assert!(pause(&mut backoff, ReconnectWhen::Now) <= Duration::from_millis(50));
+        assert!(pause(&mut backoff, ReconnectWhen::Later) >= LATER / 2);
     }
 
     #[test]

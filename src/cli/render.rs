@@ -10,6 +10,7 @@ use owo_colors::OwoColorize as _;
 
 use crate::analysis::trigger::Trigger;
 use crate::analysis::{Analysis, Facts, Scope, gate};
+use crate::base::time::millis;
 use crate::context::tokens::estimate;
 use crate::context::{Context, Snapshot, Window};
 use crate::llm::{ChatRequest, Content, Message};
@@ -145,7 +146,7 @@ fn moment(recording: &Recording, dialect: &dyn Dialect, analysis: &Analysis, at:
     let last = recording.frames.len();
     for index in 0..=last {
         let frame = recording.frames.get(index);
-        let now = u64::try_from(frame.map_or(recording.duration(), |frame| frame.at).as_millis()).unwrap_or(u64::MAX);
+        let now = millis(frame.map_or(recording.duration(), |frame| frame.at));
         while let Some(due) = trigger.next_deadline().filter(|due| *due <= now) {
             if trigger.poll(due).is_none() {
                 break;

@@ -18,6 +18,7 @@ use toml::Value;
 use super::feed::{Counters, Feed, Stream};
 use super::record::Recorder;
 use super::watch::Watch;
+use crate::base::backoff::Backoff;
 use crate::base::metric::Register as _;
 use crate::base::names;
 use crate::base::pulse::{Beat, Pulse};
@@ -34,8 +35,8 @@ use crate::types::{CallId, JsonMap, StreamId, id};
 const MAX_MESSAGE_BYTES: usize = 1 << 20;
 /// Time limit for connecting.
 const DIAL: Duration = Duration::from_secs(10);
-/// Shortest and longest wait before the next attempt to connect.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Waits before the next attempt to connect.
+const RECONNECTS: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
 /// After a connection that lasted this long, the wait begins with the shortest again.
 const GOOD: Duration = Duration::from_secs(60);
 /// Maximum number of calls on one connection.
@@ -186,7 +187,7 @@ impl Metrics {
 /// Connects to a source again and again, until the daemon stops.
 pub async fn run(config: SourceConfig, sessions: Sessions, recorder: Recorder, metrics: Metrics) {
     let stop = sessions.deps().drain.stop.clone();
-    let mut wait = BACKOFF.0;
+    let mut backoff = RECONNECTS;
     loop {
         metrics.dials.inc();
         let began = Instant::now();
@@ -208,10 +209,12 @@ pub async fn run(config: SourceConfig, sessions: Sessions, recorder: Recorder, m
                 tracing::warn!(source = config.name, %error, "connection to the source failed; retrying");
             }
         }
-        wait = if began.elapsed() > GOOD { BACKOFF.0 } else { (wait * 2).min(BACKOFF.1) };
+        if began.elapsed() > GOOD {
+            backoff.reset();
+        }
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))) => {}
+            () = tokio::time::sleep(backoff.pause(rand::random())) => {}
         }
     }
 }

@@ -148,7 +148,7 @@ impl Actor {
     }
 
     fn now(&self) -> Now {
-        let ms = u64::try_from(self.clock.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let ms = time::millis(self.clock.elapsed());
         Now { ms, unix_ms: time::unix_ms() }
     }
 

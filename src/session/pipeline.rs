@@ -8,21 +8,22 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use tokio::time::Instant;
 
+use crate::base::backoff::Backoff;
 use crate::call::effects::{Batch, Reply};
 use crate::call::record::Outgoing;
 use crate::journal::{Answer, Commit, Entry, JournalError, NewRecord, Store};
 use crate::types::{CallId, Seq};
 
-/// First wait before a failed append is repeated; doubles up to a second.
-const RETRY: Duration = Duration::from_millis(50);
+/// Waits before a failed append is repeated.
+const RETRIES: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 
 /// The appends of one call.
 pub(super) struct Pipeline {
     store: Arc<dyn Store>,
     call: CallId,
     flight: Option<Flight>,
-    /// Consecutive failures of the batch in flight.
-    failures: u32,
+    /// Waits after consecutive failures of the batch in flight.
+    backoff: Backoff,
     retry_at: Option<Instant>,
 }
 
@@ -47,7 +48,7 @@ pub(super) enum Failure {
 impl Pipeline {
     /// A pipeline with nothing in flight.
     pub(super) fn new(store: Arc<dyn Store>, call: CallId) -> Self {
-        Self { store, call, flight: None, failures: 0, retry_at: None }
+        Self { store, call, flight: None, backoff: RETRIES, retry_at: None }
     }
 
     /// Returns true if nothing is in flight, so that the next batch may be appended.
@@ -101,15 +102,13 @@ impl Pipeline {
     pub(super) fn finish(&mut self, result: Result<Commit, JournalError>) -> Result<(Seq, Vec<Reply>), Failure> {
         match result {
             Ok(commit) => {
-                self.failures = 0;
+                self.backoff.reset();
                 let replies = self.flight.take().map(|flight| flight.replies).unwrap_or_default();
                 Ok((commit.head, replies))
             }
             Err(JournalError::Unavailable(message)) => {
-                let wait = RETRY.saturating_mul(1 << self.failures.min(4)).min(Duration::from_secs(1));
-                self.failures = self.failures.saturating_add(1);
-                self.retry_at = Some(Instant::now() + wait);
-                Err(if self.failures == 1 { Failure::First(message) } else { Failure::Again })
+                self.retry_at = Some(Instant::now() + self.backoff.pause(rand::random()));
+                Err(if self.backoff.pauses() == 1 { Failure::First(message) } else { Failure::Again })
             }
             Err(error) => Err(Failure::Lost(error)),
         }

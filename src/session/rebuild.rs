@@ -50,12 +50,12 @@ pub(super) async fn found(store: &dyn Store, stop: &CancellationToken, call: &Ca
             },
             Err(error) => error,
         };
-        if backoff.tries() == 0 {
+        if backoff.pauses() == 0 {
             tracing::error!(call_id = %call, %error, "the call cannot be rebuilt from its journal now");
         }
         tokio::select! {
             () = stop.cancelled() => return None,
-            () = tokio::time::sleep(backoff.pause()) => {}
+            () = tokio::time::sleep(backoff.pause(rand::random())) => {}
         }
     }
 }

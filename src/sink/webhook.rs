@@ -171,7 +171,7 @@ async fn deliver_one(
             }
         };
         retries.inc();
-        let pause = backoff.pause().max(asked_for.unwrap_or_default().min(LONGEST_RETRY_AFTER));
+        let pause = backoff.pause(rand::random()).max(asked_for.unwrap_or_default().min(LONGEST_RETRY_AFTER));
         tokio::time::sleep_until(Instant::now() + pause).await;
     }
 }

@@ -72,7 +72,7 @@ async fn run(mut sink: Sink, stop: CancellationToken) {
         };
         sink.metrics.retries.inc();
         sink.metrics.behind.set(sink.feed.behind(sink.position.order()));
-        let pause = backoff.pause();
+        let pause = backoff.pause(rand::random());
         tracing::warn!(sink = sink.config.name, why, ?pause, "the sink's peer cannot be reached; reconnecting");
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

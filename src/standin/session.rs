@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::fault::{Fault, Trouble, error_text};
 use super::script::{Kind, Script, Step};
 use super::{Options, Pace};
+use crate::base::time::millis;
 use crate::base::ws::{Incoming, ServerSocket, Utf8Bytes, WsError};
 
 /// Reason in every close frame that follows an `Error` frame.
@@ -237,7 +238,7 @@ impl Session<'_> {
             }
             Kind::Partial(turn) | Kind::Final(turn) => {
                 if self.started.insert(turn) && self.options.extras {
-                    let at = u64::try_from(step.at.as_millis()).unwrap_or(u64::MAX);
+                    let at = millis(step.at);
                     let frame = json!({"type": "SpeechStarted", "timestamp": at, "confidence": 0.95});
                     frames.push(Utf8Bytes::from(frame.to_string()));
                 }
@@ -362,8 +363,8 @@ impl Session<'_> {
     }
 
     fn beat(&self) -> Utf8Bytes {
-        let session = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let audio = u64::try_from(self.heard().as_millis()).unwrap_or(u64::MAX);
+        let session = millis(self.start.elapsed());
+        let audio = millis(self.heard());
         let frame = json!({
             "type": "Heartbeat", "total_audio_received_ms": audio, "total_duration_ms": session,
             "realtime_factor": 1.0, "max_speech_probability": 0.9,

@@ -4,14 +4,6 @@ use super::*;
 use crate::analysis::Registry;
 use crate::base::settings::Problems;
 
-#[test]
-fn backoff_doubles_to_its_cap_and_jitter_only_shortens() {
-    let full: Vec<u64> = (0..6).map(|failures| backoff_ms(failures, 0.0)).collect();
-    assert_eq!(full, [500, 1000, 2000, 4000, 4000, 4000]);
-    assert_eq!(backoff_ms(3, 1.0), 3000);
-    assert_eq!(backoff_ms(u32::MAX, 0.5), 3500);
-}
-
 /// A slot of `summary` that is due with every turn.
 fn eager() -> Rolling {
     let config: toml::Table = "[summary]\nevery_n_turns = 1\ndebounce_ms = 0\n".parse().expect("toml");

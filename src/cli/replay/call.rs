@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::base::ws::{self, ClientSocket, Incoming, Utf8Bytes, WsError};
 use crate::cli::meter::Meter;
-use crate::cli::reconnect::{Backoff, after_dial};
+use crate::cli::reconnect::{RECONNECTS, after_dial, pause};
 use crate::cli::target::{Target, next_step};
 use crate::cli::turns;
 use crate::protocol::close::{CloseCode, ReconnectWhen, reconnect_after};
@@ -150,7 +150,7 @@ impl<'a> Producer<'a> {
     }
 
     async fn run(&mut self) -> Result<()> {
-        let mut backoff = Backoff::default();
+        let mut backoff = RECONNECTS;
         let mut lost_at: Option<Instant> = None;
         loop {
             let (when, wait, why) =
@@ -176,7 +176,7 @@ impl<'a> Producer<'a> {
             if since.elapsed() > self.play.patience {
                 bail!("no connection for {} s: {why}", self.play.patience.as_secs());
             }
-            tokio::time::sleep(wait.unwrap_or_else(|| backoff.next(when))).await;
+            tokio::time::sleep(wait.unwrap_or_else(|| pause(&mut backoff, when))).await;
         }
     }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::base::ws::{self, ClientSocket, DialError, Incoming, Utf8Bytes};
-use crate::cli::reconnect::{Backoff, after_dial};
+use crate::cli::reconnect::{RECONNECTS, after_dial, pause};
 use crate::cli::target::{Target, next_step};
 use crate::protocol::close::{CloseCode, ReconnectWhen, reconnect_after};
 use crate::protocol::subscribe::{ServerFrame, Welcome};
@@ -60,7 +60,7 @@ pub(crate) async fn follow(
     let url = target.ws("/v1/subscribe", &[]);
     let mut headers = target.headers();
     headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("sidetone.v1"));
-    let mut backoff = Backoff::default();
+    let mut backoff = RECONNECTS;
     let mut connected = false;
     let mut lost = false;
     loop {
@@ -93,7 +93,7 @@ pub(crate) async fn follow(
         if !std::mem::replace(&mut lost, true) && take(Heard::Lost(&why))?.is_break() {
             return Ok(());
         }
-        tokio::time::sleep(wait.unwrap_or_else(|| backoff.next(when))).await;
+        tokio::time::sleep(wait.unwrap_or_else(|| pause(&mut backoff, when))).await;
     }
 }
 

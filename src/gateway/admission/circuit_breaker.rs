@@ -8,16 +8,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::base::backoff::Backoff;
 use crate::base::sync::lock;
 use crate::gateway::code::Code;
 
 /// Consecutive failures that open a breaker.
 const THRESHOLD: u32 = 5;
-/// First duration of the open state.
-const FIRST: Duration = Duration::from_secs(2);
-/// Longest duration of the open state. DESIGN allows 15 s; a shorter time notices a recovered vendor sooner, at the
-/// cost of one request per probe.
-const LONGEST: Duration = Duration::from_secs(8);
+/// Durations of the open state. DESIGN allows 15 s; a shorter time notices a recovered vendor sooner, at the cost of one
+/// request per probe. Without jitter: only one request of a process probes.
+const OPEN: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(8)).with_jitter(0.0);
 
 /// Circuit breaker of one endpoint's model.
 #[derive(Debug, Default)]
@@ -27,18 +26,24 @@ pub(in crate::gateway) struct CircuitBreaker {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     failures: u32,
+    backoff: Backoff,
     open: Option<Open>,
     /// Code of the newest failure; `None` before the first.
     last_code: Option<Code>,
 }
 
+impl Default for State {
+    fn default() -> Self {
+        Self { failures: 0, backoff: OPEN, open: None, last_code: None }
+    }
+}
+
 #[derive(Debug)]
 struct Open {
     until: Instant,
-    span: Duration,
     probing: bool,
 }
 
@@ -106,6 +111,7 @@ impl CircuitBreaker {
         }
         let mut state = self.state();
         state.failures = 0;
+        state.backoff.reset();
         self.troubled.store(false, Ordering::Release);
         state.open.take().is_some()
     }
@@ -116,16 +122,16 @@ impl CircuitBreaker {
         self.troubled.store(true, Ordering::Release);
         state.failures = state.failures.saturating_add(1);
         state.last_code = Some(code);
-        let span = match &state.open {
-            // This request was sent before the breaker opened: its failure says nothing new.
-            Some(open) if !open.probing => return false,
-            Some(open) => (open.span * 2).min(LONGEST),
-            None if state.failures >= THRESHOLD => FIRST,
-            None => return false,
+        let opens = match &state.open {
+            // Any other request was sent before the breaker opened: its failure says nothing new.
+            Some(open) => open.probing,
+            None => state.failures >= THRESHOLD,
         };
-        let opened = state.open.is_none();
-        state.open = Some(Open { until: now + span, span, probing: false });
-        opened
+        if !opens {
+            return false;
+        }
+        let until = now + state.backoff.pause(0.0);
+        state.open.replace(Open { until, probing: false }).is_none()
     }
 
     /// Reports a probe without a verdict: it was aborted, or failed because of the request itself. The next request
@@ -150,7 +156,7 @@ mod tests {
         }
         assert_eq!(breaker.ask(start), Decision::Send);
         assert!(breaker.failed(start, Code::Refused));
-        assert_eq!(breaker.ask(start), Decision::Wait(FIRST, Code::Refused));
+        assert_eq!(breaker.ask(start), Decision::Wait(Duration::from_secs(2), Code::Refused));
         let mut now = start;
         let mut waits = Vec::new();
         for _ in 0..4 {
@@ -165,7 +171,7 @@ mod tests {
             assert!(!breaker.failed(now, Code::Timeout));
         }
         assert_eq!(waits, [2, 4, 8, 8]);
-        now += LONGEST;
+        now += Duration::from_secs(8);
         assert_eq!(breaker.ask(now), Decision::Probe);
         breaker.given_up();
         assert_eq!(breaker.ask(now), Decision::Probe);

@@ -11,13 +11,14 @@ use arc_swap::ArcSwapOption;
 use tokio::time::Instant;
 
 use super::config::vendor_id_is_valid;
+use crate::base::backoff::Backoff;
 use crate::base::sync::lock;
 use crate::base::time::unix_ms;
 use crate::gateway::price::{Price, per_million};
 use crate::llm::models::{Listed, Traits};
 
-/// First wait after a failure; doubles, up to the configured interval.
-const BACKOFF: Duration = Duration::from_secs(15);
+/// Waits after failures, each at most the configured interval.
+const RETRIES: Backoff = Backoff::new(Duration::from_secs(15), Duration::MAX).with_jitter(0.0);
 
 /// One vendor's list, as it was read at one time.
 #[derive(Debug)]
@@ -77,12 +78,18 @@ pub(in crate::gateway) struct Listings {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// When the list is read next; `None` = at once.
     due: Option<Instant>,
-    failures: u32,
+    backoff: Backoff,
     error: Option<String>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { due: None, backoff: RETRIES, error: None }
+    }
 }
 
 impl Listings {
@@ -109,14 +116,13 @@ impl Listings {
     /// Takes a list that was read.
     pub(super) fn succeeded(&self, listing: Listing, interval: Duration) {
         self.current.store(Some(Arc::new(listing)));
-        *self.lock() = State { due: Some(Instant::now() + interval), failures: 0, error: None };
+        *self.lock() = State { due: Some(Instant::now() + interval), ..State::default() };
     }
 
     /// Notes a failure. Returns how long to wait before the next attempt.
     pub(super) fn failed(&self, error: String, interval: Duration) -> Duration {
         let mut state = self.lock();
-        let wait = BACKOFF.saturating_mul(1 << state.failures.min(16)).min(interval);
-        state.failures += 1;
+        let wait = state.backoff.pause(0.0).min(interval);
         state.due = Some(Instant::now() + wait);
         state.error = Some(error);
         wait

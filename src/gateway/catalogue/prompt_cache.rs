@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::base::sync::lock;
+use crate::base::time::millis;
 use crate::llm::{Before, ChatRequest, Layout, Marks, Plan, PromptCache};
 
 /// Maximum number of prefixes that are remembered for a model: one for each call and question. Other prompts are sent
@@ -124,10 +125,6 @@ impl Prefixes {
         };
         Some(Miss { expected, cached, unlogged })
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -20,10 +20,6 @@ use crate::gateway::error::{AttemptFailure, Failure, GatewayError};
 use crate::gateway::metrics::EndpointLabels;
 use crate::types::Why;
 
-/// First wait before a retry; doubles each time, with jitter.
-const BACKOFF: Duration = Duration::from_millis(100);
-/// Longest wait before a retry, unless the vendor asks for more.
-const MAX_BACKOFF: Duration = Duration::from_secs(2);
 /// Minimum wait before a candidate that was passed over is considered again.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
 
@@ -57,9 +53,8 @@ impl Run<'_> {
             progress.schema_step += 1;
             progress.stepping = true;
         } else if failure.retry {
-            let doubled = BACKOFF.saturating_mul(1 << progress.tries.saturating_sub(1).min(10)).min(MAX_BACKOFF);
-            let jittered = doubled.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-            progress.ready_at = now + failure.retry_after.unwrap_or(jittered).max(jittered);
+            let pause = progress.backoff.pause(rand::random());
+            progress.ready_at = now + failure.retry_after.unwrap_or_default().max(pause);
         } else {
             progress.dead = true;
         }

@@ -11,12 +11,16 @@ use tokio::time::Instant;
 
 use super::candidates;
 use super::shared::Shared;
+use crate::base::backoff::Backoff;
 use crate::gateway::catalogue::resolved::{Candidate, Resolved};
 use crate::gateway::code::Code;
 use crate::gateway::error::{AttemptFailure, Failure};
 use crate::gateway::request::{Origin, Request};
 use crate::types::attempt::first_id;
 use crate::types::{RequestDone, Why};
+
+/// Waits before retries of one candidate, unless the vendor asks for longer ones.
+const RETRIES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
 /// One request in progress.
 pub(super) struct Run<'a> {
@@ -49,6 +53,8 @@ pub(super) struct Run<'a> {
 pub(super) struct Progress {
     pub(super) candidate: Candidate,
     pub(super) tries: u32,
+    /// Waits after its failures.
+    pub(super) backoff: Backoff,
     pub(super) ready_at: Instant,
     pub(super) dead: bool,
     /// Number of schema modes that this request has stepped down at this candidate.
@@ -87,6 +93,7 @@ impl<'a> Run<'a> {
             .map(|candidate| Progress {
                 candidate,
                 tries: 0,
+                backoff: RETRIES,
                 ready_at: now,
                 dead: false,
                 schema_step: 0,
@@ -127,6 +134,7 @@ impl<'a> Run<'a> {
         self.last = None;
         for progress in &mut self.candidates {
             progress.tries = 0;
+            progress.backoff.reset();
             progress.ready_at = now;
         }
         // A lesser schema mode was used only because of a server error, and its answer violates the schema: go back to

@@ -7,6 +7,7 @@ use toml::Value;
 use super::values::{name_is_valid, vendor_id_is_valid};
 use crate::base::names;
 use crate::base::settings::Section;
+use crate::base::time::millis;
 
 /// Where a request may be sent: `endpoint/vendor-model`, or the embedded `local`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +57,6 @@ impl ModelConfig {
             CandidateConfig::Remote { endpoint, vendor_model } => format!("{endpoint}/{vendor_model}"),
         };
         let candidates: Vec<String> = self.candidates.iter().map(candidate).collect();
-        let ms = |clock: Duration| u64::try_from(clock.as_millis()).unwrap_or(u64::MAX);
         let (balance, weights) = match &self.balance {
             Balance::Order => ("order", None),
             Balance::Weight(weights) => ("weight", Some(weights)),
@@ -65,9 +65,9 @@ impl ModelConfig {
         };
         serde_json::json!({
             "candidates": candidates, "retries": self.retries, "balance": balance, "weights": weights,
-            "hedge_quantile": self.hedge_quantile, "connect_timeout_ms": ms(self.timeouts.connect),
-            "header_timeout_ms": ms(self.timeouts.header), "first_token_timeout_ms": ms(self.timeouts.first_token),
-            "between_tokens_timeout_ms": ms(self.timeouts.between_tokens), "total_timeout_ms": ms(self.timeouts.total),
+            "hedge_quantile": self.hedge_quantile, "connect_timeout_ms": millis(self.timeouts.connect),
+            "header_timeout_ms": millis(self.timeouts.header), "first_token_timeout_ms": millis(self.timeouts.first_token),
+            "between_tokens_timeout_ms": millis(self.timeouts.between_tokens), "total_timeout_ms": millis(self.timeouts.total),
         })
     }
 }
