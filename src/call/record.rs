@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::protocol::event::Kind;
-use crate::protocol::{self, Event, Stamp};
+use crate::protocol::{self, Event, Sequenced, Stamp};
 use crate::rules::Marks;
 use crate::turns::TurnPrivate;
 use crate::types::{Carry, Header, Insight, Seq, StreamId};
@@ -121,8 +121,7 @@ pub(crate) fn decode(seq: Seq, frame: &[u8], private: &[u8]) -> Result<Decoded, 
     let wrong = |part: &str, error: &serde_json::Error| {
         format!("event {seq}: {part} cannot be read (line {}, column {})", error.line(), error.column())
     };
-    let stamp: Stamp = serde_json::from_slice(frame).map_err(|error| wrong("stamp", &error))?;
-    let event: Event = serde_json::from_slice(frame).map_err(|error| wrong("event", &error))?;
+    let Sequenced { stamp, event } = Sequenced::read(frame).map_err(|error| wrong("event", &error))?;
     let private: Private = if private.is_empty() {
         Private::default()
     } else {

@@ -227,40 +227,10 @@ pub fn turn_members(frame: &str, kind: Kind, call_id: &CallId, seq: Seq) -> Opti
     frame.get(head..)?.starts_with(TURN).then_some(head + TURN.len())
 }
 
-/// A sequenced event with its stamp, as a client reads it.
-#[derive(Debug, Clone, PartialEq)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Sequenced {
-    #[cfg_attr(test, schemars(flatten))]
-    pub stamp: Stamp,
-    #[cfg_attr(test, schemars(flatten))]
-    pub event: Event,
-}
-
-impl Sequenced {
-    /// Reads an event that [`encode`] wrote. Members that readers add, such as `subscription`, are ignored.
-    ///
-    /// # Errors
-    /// The text is not such an event, or it is an event of a later version.
-    pub fn read(frame: &str) -> Result<Self, serde_json::Error> {
-        Ok(Self { stamp: serde_json::from_str(frame)?, event: serde_json::from_str(frame)? })
-    }
-
-    /// Reads a frame of this `type`; `None` if the type is not that of an event of this version.
-    ///
-    /// # Errors
-    /// The type is an event's, and the frame is not a valid event.
-    pub(super) fn read_kind(kind: &str, frame: &str) -> Result<Option<Self>, serde_json::Error> {
-        match Kind::from_type(kind) {
-            Kind::Other => Ok(None),
-            _ => Self::read(frame).map(Some),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Sequenced;
     use crate::types::Severity;
 
     #[test]

@@ -16,6 +16,7 @@ pub mod live;
 pub mod pairs;
 pub mod push;
 pub mod schema;
+pub mod sequenced;
 pub mod sniff;
 pub mod subscribe;
 pub mod tag;
@@ -23,10 +24,11 @@ pub mod tag;
 pub use close::{Close, CloseCode, ReconnectWhen};
 pub use code::ErrorCode;
 pub use error::{ErrorFrame, MAX_MESSAGE_BYTES, REVOKED};
-pub use event::{Event, Sequenced, Stamp};
+pub use event::{Event, Stamp};
 pub use failure::FailureCode;
 pub use gap::GapCause;
 pub use live::{InsightDelta, TurnPartial};
+pub use sequenced::Sequenced;
 
 use serde::{Deserialize, Serialize};
 
