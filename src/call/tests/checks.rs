@@ -1,15 +1,16 @@
 //! The invariants of the design that one call can keep or break, checked on what becomes durable and on what is asked.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use super::disk::Stored;
 use super::models::Running;
+use super::reading::Reading;
 use super::script::numbers;
 use crate::analysis::{Analysis, Registry};
 use crate::call::config::LimitsConfig;
 use crate::call::log::Log;
-use crate::call::record::{Decoded, Outgoing, decode};
+use crate::call::record::{Decoded, Outgoing};
 use crate::call::schedule::TURN_JOBS;
 use crate::call::task::TaskKey;
 use crate::protocol::Event;
@@ -21,9 +22,14 @@ pub(super) struct Checks {
     pub(super) handed: Log,
     /// Folded from those that are durable.
     pub(super) durable: Log,
+    reading: Reading,
     flight: Vec<Decoded>,
+    /// Turns of a live call and of [`Checks::handed`] that were the same.
+    compared: Vec<[Arc<Turn>; 2]>,
     /// How often each final word stands in durable turns.
     words: HashMap<u32, u32>,
+    /// Words that stand there more than once.
+    doubled: BTreeSet<u32>,
     /// Words of each durable turn.
     by_turn: BTreeMap<TurnNo, Vec<u32>>,
     /// Results of per-turn analyses.
@@ -48,8 +54,11 @@ impl Checks {
         Self {
             handed: Log::new(call.clone()),
             durable: Log::new(call.clone()),
+            reading: Reading::default(),
             flight: Vec::new(),
+            compared: Vec::new(),
             words: HashMap::new(),
+            doubled: BTreeSet::new(),
             by_turn: BTreeMap::new(),
             results: HashMap::new(),
             failed_at: HashMap::new(),
@@ -68,14 +77,43 @@ impl Checks {
     pub(super) fn handed(&mut self, records: &[Outgoing]) {
         assert!(self.flight.is_empty(), "one append in flight");
         for record in records {
-            let decoded = decode(self.handed.head() + 1, &record.frame, &record.private).expect("a record reads back");
+            let decoded = self.reading.read(self.handed.head() + 1, &record.frame, &record.private);
             assert_eq!(decoded.event.header(), record.header);
             self.handed.restore(decoded.clone()).expect("a record follows those before it");
             self.flight.push(decoded);
         }
     }
 
-    /// They are durable. `running`: what is out now.
+    /// With nothing left to hand out, what the call knows is what its records say. Turns and insights are never changed in
+    /// place: those that were the same are not read again as long as they stand there.
+    pub(super) fn knows(&mut self, call: &Log) {
+        same_beside_turns_and_insights(call, &self.handed);
+        assert_eq!(call.turns.len(), self.handed.turns.len());
+        for (place, (turn, handed)) in call.turns.iter().zip(self.handed.turns.iter()).enumerate() {
+            let known = self.compared.get(place);
+            if known.is_some_and(|known| Arc::ptr_eq(&known[0], turn) && Arc::ptr_eq(&known[1], handed)) {
+                continue;
+            }
+            assert_eq!(turn, handed, "the turns differ");
+            let same = [Arc::clone(turn), Arc::clone(handed)];
+            match self.compared.get_mut(place) {
+                Some(known) => *known = same,
+                None => self.compared.push(same),
+            }
+        }
+        for (standing, handed) in call.standings.values().zip(self.handed.standings.values_mut()) {
+            assert!(standing.by_turn.keys().eq(handed.by_turn.keys()), "insights on turns differ");
+            let by_turn = standing.by_turn.values().zip(handed.by_turn.values_mut());
+            for (insight, handed) in by_turn.chain(standing.latest.iter().zip(&mut handed.latest)) {
+                if !Arc::ptr_eq(insight, handed) {
+                    assert_eq!(insight, handed, "the insights differ");
+                    *handed = Arc::clone(insight);
+                }
+            }
+        }
+    }
+
+    /// They are durable.
     pub(super) fn committed(&mut self, stored: &[Stored]) {
         let flight = std::mem::take(&mut self.flight);
         assert_eq!(flight.len(), stored.len());
@@ -85,8 +123,7 @@ impl Checks {
             self.record(&decoded, ends);
             self.durable.restore(decoded).expect("a record follows those before it");
         }
-        let doubled: Vec<_> = self.words.iter().filter(|(_, count)| **count > 1).collect();
-        assert!(doubled.is_empty(), "words stand in more than one turn: {doubled:?}");
+        assert!(self.doubled.is_empty(), "words stand in more than one turn: {:?}", self.doubled);
     }
 
     fn record(&mut self, decoded: &Decoded, ends: bool) {
@@ -137,10 +174,18 @@ impl Checks {
         assert!(!self.completed, "a turn after the call's end");
         let words: Vec<u32> = numbers(&turn.text).collect();
         for word in self.by_turn.insert(turn.turn, words.clone()).into_iter().flatten() {
-            *self.words.entry(word).or_default() -= 1;
+            let count = self.words.entry(word).or_default();
+            *count -= 1;
+            if *count == 1 {
+                self.doubled.remove(&word);
+            }
         }
         for word in words {
-            *self.words.entry(word).or_default() += 1;
+            let count = self.words.entry(word).or_default();
+            *count += 1;
+            if *count == 2 {
+                self.doubled.insert(word);
+            }
         }
     }
 
@@ -240,31 +285,43 @@ impl Checks {
         }
     }
 
-    /// The daemon died: what was not durable is read back, or not. Pacing begins again.
-    pub(super) fn restarted(&mut self, read: &[Stored]) {
+    /// The daemon died: what was not durable is read back, or not. Pacing begins again. Gives the log that the call is
+    /// rebuilt from.
+    pub(super) fn restarted(&mut self, read: &[Stored]) -> Log {
         let durable = usize::try_from(self.durable.head()).expect("few");
         assert!(read.len() >= durable, "durable records are lost");
-        for stored in &read[durable..] {
-            let decoded = decode(stored.seq, &stored.frame, &stored.private).expect("a record reads back");
-            let ends = self.flight.iter().any(|decoded| matches!(decoded.event, Event::CallCompleted { .. }));
-            self.record(&decoded, ends);
-            self.durable.restore(decoded).expect("a record follows those before it");
+        let ends = self.flight.iter().any(|decoded| matches!(decoded.event, Event::CallCompleted { .. }));
+        let [mut handed, mut rebuilt] = [(); 2].map(|()| Log::new(self.durable.call_id().clone()));
+        for (place, stored) in read.iter().enumerate() {
+            let decoded = self.reading.read(stored.seq, &stored.frame, &stored.private);
+            if place >= durable {
+                self.record(&decoded, ends);
+                self.durable.restore(decoded.clone()).expect("a record follows those before it");
+            }
+            handed.restore(decoded.clone()).expect("a record follows those before it");
+            rebuilt.restore(decoded).expect("a record follows those before it");
         }
+        same(&handed, &self.durable);
+        self.handed = handed;
         self.flight.clear();
-        self.handed = Log::new(self.durable.call_id().clone());
-        for stored in read {
-            let decoded = decode(stored.seq, &stored.frame, &stored.private).expect("a record reads back");
-            self.handed.restore(decoded).expect("a record follows those before it");
-        }
-        same(&self.handed, &self.durable);
+        self.compared.clear();
         self.failed_at.clear();
         self.not_before.clear();
         self.by_hand.clear();
+        rebuilt
     }
 }
 
 /// Both logs say the same.
 pub(super) fn same(one: &Log, other: &Log) {
+    same_beside_turns_and_insights(one, other);
+    assert!(one.turns.iter().eq(other.turns.iter()), "the turns differ");
+    for (one, other) in one.standings.values().zip(other.standings.values()) {
+        assert_eq!((&one.latest, &one.by_turn), (&other.latest, &other.by_turn));
+    }
+}
+
+fn same_beside_turns_and_insights(one: &Log, other: &Log) {
     assert_eq!(
         (one.head, one.status, one.ending, &one.epoch, one.started_at_ms),
         (other.head, other.status, other.ending, &other.epoch, other.started_at_ms)
@@ -281,10 +338,9 @@ pub(super) fn same(one: &Log, other: &Log) {
     }
     assert!(one.standings.keys().eq(other.standings.keys()));
     for (one, other) in one.standings.values().zip(other.standings.values()) {
-        assert_eq!((one.rev, &one.latest, &one.pinned), (other.rev, &other.latest, &other.pinned));
-        assert_eq!((&one.by_turn, &one.failed_turns), (&other.by_turn, &other.failed_turns));
+        assert_eq!((one.rev, &one.pinned, &one.failed_turns), (other.rev, &other.pinned, &other.failed_turns));
+        assert_eq!(one.latest.is_some(), other.latest.is_some());
     }
-    assert!(one.turns.iter().eq(other.turns.iter()), "the turns differ");
     let context = |log: &Log| (log.context.len(), log.context.revision());
     assert_eq!(context(one), context(other));
     assert!((0..one.context.len() as u64).all(|turn| one.context.tokens(turn) == other.context.tokens(turn)));

@@ -25,22 +25,26 @@ pub(super) struct Disk {
     pub(super) entry: Option<Entry>,
 }
 
-fn sum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+/// Bytes before a batch: its length and its checksum.
+const HEADER: usize = 12;
+
+fn header(payload: &[u8]) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..8].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+    header[8..].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
+    header
 }
 
 fn framed(batch: &Batch) -> Vec<u8> {
-    let mut payload = Vec::new();
+    let mut out = vec![0; HEADER];
     for record in &batch.records {
         for part in [&record.frame, &record.private] {
-            payload.extend(u32::try_from(part.len()).expect("short").to_le_bytes());
-            payload.extend_from_slice(part);
+            out.extend_from_slice(&u32::try_from(part.len()).expect("short").to_le_bytes());
+            out.extend_from_slice(part);
         }
     }
-    let mut out = Vec::new();
-    out.extend((payload.len() as u64).to_le_bytes());
-    out.extend(sum(&payload).to_le_bytes());
-    out.extend(payload);
+    let header = header(&out[HEADER..]);
+    out[..HEADER].copy_from_slice(&header);
     out
 }
 
@@ -93,10 +97,10 @@ impl Disk {
     pub(super) fn recover(&mut self) -> Vec<Stored> {
         let mut records = Vec::new();
         let mut at = 0;
-        while let Some(header) = self.bytes.get(at..at + 16) {
-            let length = usize::try_from(u64::from_le_bytes(header[..8].try_into().expect("8 bytes"))).expect("short");
-            let Some(payload) = self.bytes.get(at + 16..at + 16 + length) else { break };
-            if sum(payload).to_le_bytes() != header[8..] {
+        while let Some(before) = self.bytes.get(at..at + HEADER) {
+            let length = usize::try_from(u64::from_le_bytes(before[..8].try_into().expect("8 bytes"))).expect("short");
+            let Some(payload) = self.bytes.get(at + HEADER..at + HEADER + length) else { break };
+            if header(payload) != before {
                 break;
             }
             let mut parts = Vec::new();
@@ -110,7 +114,7 @@ impl Disk {
                 let seq = records.len() as u64 + 1;
                 records.push(Stored { seq, frame: pair[0].clone(), private: pair[1].clone() });
             }
-            at += 16 + length;
+            at += HEADER + length;
         }
         self.bytes.truncate(at);
         self.good = at;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::checks::{self, Checks};
+use super::checks::Checks;
 use super::models::failed;
 use super::world::World;
 use crate::call::Call;
@@ -104,8 +104,7 @@ impl World {
                 return self.reply(batch.replies);
             }
             self.checks.handed(&batch.records);
-            // With nothing left to hand out, what the call knows is what its records say.
-            checks::same(&self.call.as_ref().expect("a call in memory").log, &self.checks.handed);
+            self.checks.knows(&self.call.as_ref().expect("a call in memory").log);
             self.flight = Some(Flight { batch, retry_at: None, failures: 0 });
             if !self.random.chance(self.knobs.commits_at_once) || !self.append() {
                 return;

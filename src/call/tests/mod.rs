@@ -11,6 +11,7 @@ mod models;
 mod outcome;
 mod producer;
 mod random;
+mod reading;
 mod script;
 mod steps;
 mod world;

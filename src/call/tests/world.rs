@@ -1,7 +1,7 @@
 //! One run: a call, its producers, models, readers and disk, and what happens to them, drawn from the seed.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use super::checks::Checks;
@@ -15,8 +15,7 @@ use crate::analysis::{Question, Registry};
 use crate::base::settings::Problems;
 use crate::call::config::{IngestConfig, LimitsConfig};
 use crate::call::input::Input;
-use crate::call::record::decode;
-use crate::call::{Call, Log, Settings};
+use crate::call::{Call, Settings};
 use crate::rules::Rules;
 use crate::types::{CallId, EndScope, StreamId};
 
@@ -47,7 +46,6 @@ pub(super) struct World {
     pub(super) random: Random,
     pub(super) knobs: Knobs,
     settings: Arc<Settings>,
-    call_id: CallId,
     pub(super) now_ms: u64,
     /// When the call was loaded: its own clock begins there.
     pub(super) loaded_ms: u64,
@@ -68,9 +66,6 @@ pub(super) struct World {
     pub(super) tracing: bool,
 }
 
-/// What a producer asks about its turns.
-const QUESTION: &str = r#"{"model":"m","messages":[{"role":"user","content":"{{turn}} {{transcript}} {{summary}}"}]}"#;
-
 /// Sets of analyses, made once: reading prompts and schemas takes longer than a run.
 fn registries() -> &'static [(Arc<Registry>, bool)] {
     static REGISTRIES: OnceLock<Vec<(Arc<Registry>, bool)>> = OnceLock::new();
@@ -90,6 +85,15 @@ fn registries() -> &'static [(Arc<Registry>, bool)] {
         };
         configs.into_iter().map(read).collect()
     })
+}
+
+/// What a producer asks about its turns.
+fn question() -> &'static Arc<Question> {
+    static QUESTION: LazyLock<Arc<Question>> = LazyLock::new(|| {
+        let body = r#"{"model":"m","messages":[{"role":"user","content":"{{turn}} {{transcript}} {{summary}}"}]}"#;
+        Arc::new(Question::read(body).expect("a question"))
+    });
+    &QUESTION
 }
 
 /// Sets of rules: none, and those of every kind. The words are those of scripts, and the value is that of the models.
@@ -171,7 +175,7 @@ impl World {
                 let turns = 2 + random.below(12);
                 let script = script::write(naming, turns, &mut next_word, ends, &mut random);
                 let asks = naming == Naming::Vendor && random.chance(300);
-                let question = asks.then(|| Arc::new(Question::read(QUESTION).expect("a question")));
+                let question = asks.then(|| Arc::clone(question()));
                 Producer::new(StreamId::parse(&format!("s_{number}")).expect("id"), naming, script, question)
             })
             .collect();
@@ -181,7 +185,6 @@ impl World {
             knobs,
             checks: Checks::new(&call_id, &limits),
             settings: Arc::new(Settings { analyses, default_analyses, rules, ingest, limits }),
-            call_id,
             now_ms: 0,
             loaded_ms: 0,
             call: None,
@@ -204,12 +207,7 @@ impl World {
     /// The daemon loads the call from what the disk has.
     pub(super) fn load(&mut self, overdue: bool) {
         self.log = self.disk.recover();
-        self.checks.restarted(&self.log);
-        let mut log = Log::new(self.call_id.clone());
-        for stored in &self.log {
-            let decoded = decode(stored.seq, &stored.frame, &stored.private).expect("a record reads back");
-            log.restore(decoded).expect("a record follows those before it");
-        }
+        let log = self.checks.restarted(&self.log);
         self.loaded_ms = self.now_ms;
         self.ended_since_ms = None;
         let mut random = Random::new(self.random.next());
