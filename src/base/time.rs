@@ -1,4 +1,4 @@
-//! Wall-clock time in its wire format, and milliseconds.
+//! Wall-clock time in its wire format, milliseconds, and call times for people.
 
 use std::time::Duration;
 
@@ -24,6 +24,13 @@ pub fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A call time as `0:07`, `12:30` or `1:02:03`.
+pub fn clock(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
+}
+
 /// Reads what [`rfc3339`] wrote, as ms since 1970.
 pub fn parse_rfc3339(text: &str) -> Option<i64> {
     text.parse::<Timestamp>().ok().map(Timestamp::as_millisecond)
@@ -31,6 +38,12 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn call_times_show_hours_only_where_there_are_some() {
+        let shown = [7_900, 750_000, 3_723_000].map(super::clock);
+        assert_eq!(shown, ["0:07", "12:30", "1:02:03"]);
+    }
+
     #[test]
     fn round_trips_at_ms() {
         let text = super::rfc3339_ms(1_790_221_526_007);

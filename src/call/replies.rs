@@ -14,6 +14,7 @@ use super::producers::{Live, Replies};
 use super::schedule::OPEN_TURNS;
 use super::task::{Asking, Asks, Chosen, ReplyKey, Run, Start, Target, TaskNo};
 use crate::analysis::{Facts, Question, Spoken};
+use crate::base::tokens::Fit;
 use crate::context::{DEFAULT_BUDGET_TOKENS, Snapshot};
 use crate::protocol::FailureCode;
 use crate::types::{Insight, StreamId};
@@ -68,10 +69,13 @@ impl Call {
 
     /// Takes the snapshot and starts the task, which has its permit.
     pub(super) fn reply_ready(&mut self, no: TaskNo, key: ReplyKey, chosen: Result<Chosen, Failed>) {
-        if let Err(failed) = chosen {
-            self.tasks.out.remove(&no);
-            return self.reply(key, Err(failed));
-        }
+        let fit = match chosen {
+            Ok(chosen) => chosen.fit,
+            Err(failed) => {
+                self.tasks.out.remove(&no);
+                return self.reply(key, Err(failed));
+            }
+        };
         let asked = self.asker(key.connection).and_then(|live| {
             let replies = live.replies.as_ref()?;
             let spoken = replies.open.get(&key.turn_order)?.clone();
@@ -81,7 +85,7 @@ impl Call {
             self.tasks.out.remove(&no);
             return;
         };
-        let snapshot = self.reply_snapshot(&stream, &question, &spoken);
+        let snapshot = self.reply_snapshot(&stream, &question, &spoken, fit);
         let summary = if question.wants_summary() { self.newest_summary() } else { None };
         let facts = Facts { call_id: self.log.call_id.clone(), meta: self.log.meta.clone(), turn: None };
         if let Some(out) = self.tasks.out.get_mut(&no) {
@@ -92,7 +96,7 @@ impl Call {
     }
 
     /// The turn as the call has it, and the speech before it if the question includes that.
-    fn reply_snapshot(&self, stream: &StreamId, question: &Question, spoken: &Spoken) -> Snapshot {
+    fn reply_snapshot(&self, stream: &StreamId, question: &Question, spoken: &Spoken, fit: Fit) -> Snapshot {
         let vendor_turn = spoken.turn_order.to_string();
         let mut newest_first = self.log.turns.iter().rev();
         let known = newest_first
@@ -100,7 +104,7 @@ impl Call {
         // A turn that the call did not accept is not shown, but the speech before it is.
         let turn = known.or_else(|| self.log.turns.iter().next_back()).map_or(0, |turn| turn.turn);
         let before = if question.wants_transcript() { usize::MAX } else { 0 };
-        self.log.context.snapshot_turn(turn, before, DEFAULT_BUDGET_TOKENS)
+        self.log.context.snapshot_turn(turn, before, fit.within(DEFAULT_BUDGET_TOKENS))
     }
 
     fn newest_summary(&self) -> Option<Arc<Insight>> {

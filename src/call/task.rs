@@ -12,6 +12,7 @@ use super::bill::Bill;
 use super::numbers::ConnectionNo;
 use super::schedule::Cause;
 use crate::analysis::{Analysis, Facts, Question, Reading, Spoken};
+use crate::base::tokens::Fit;
 use crate::context::Snapshot;
 use crate::types::{Coverage, Insight, TurnNo};
 
@@ -66,6 +67,8 @@ pub(crate) struct Chosen {
     pub(crate) variant: Arc<str>,
     /// Set if the only candidate is the embedded provider.
     pub(crate) local: bool,
+    /// How much of the call its prompts may hold.
+    pub(crate) fit: Fit,
     /// The analyses of the request, in its order; empty for a producer's own question.
     pub(crate) members: Vec<ChosenMember>,
 }

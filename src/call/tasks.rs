@@ -11,6 +11,7 @@ use super::effects::TaskEffect;
 use super::schedule::{Cause, Last, Phase};
 use super::task::{Asks, Begun, BegunMember, Choice, Chosen, Member, Run, Start, Target, TaskKey, TaskNo};
 use crate::analysis::{Analysis, Facts};
+use crate::base::tokens::Fit;
 use crate::context::{DEFAULT_BUDGET_TOKENS, Snapshot, Window};
 use crate::protocol::FailureCode;
 use crate::types::TurnNo;
@@ -58,7 +59,7 @@ impl Call {
             return;
         };
         let is_final = self.is_final(cause);
-        let Chosen { route, variant, local, members } = match chosen {
+        let Chosen { route, variant, local, fit, members } = match chosen {
             Ok(chosen) => chosen,
             Err(failed) => {
                 self.begin(no, due);
@@ -80,7 +81,7 @@ impl Call {
             asked.push(Member { key: key.clone(), analysis, rev, current });
             begun.push(BegunMember { key, prompt: member.prompt, cause, news_ms, fired_ms });
         }
-        let snapshot = self.take_snapshot(&asked, due.turn, local, is_final);
+        let snapshot = self.take_snapshot(&asked, due.turn, (local, fit), is_final);
         if snapshot.is_empty() {
             self.tasks.out.remove(&no);
             for member in &begun {
@@ -138,11 +139,17 @@ impl Call {
 
     /// The context of the analyses. Those that are asked together share the window of the first of them, which stays
     /// the same analysis as long as they do.
-    fn take_snapshot(&mut self, asked: &[Member], turn: Option<TurnNo>, local: bool, is_final: bool) -> Snapshot {
+    fn take_snapshot(
+        &mut self,
+        asked: &[Member],
+        turn: Option<TurnNo>,
+        (local, fit): (bool, Fit),
+        is_final: bool,
+    ) -> Snapshot {
         let settings = || asked.iter().map(|member| &member.analysis.settings);
         // The embedded provider reads any length at no cost, so its context needs no limit.
         let budget = if local { Some(u64::MAX) } else { settings().map(|settings| settings.max_context_tokens).min() };
-        let budget = budget.unwrap_or(DEFAULT_BUDGET_TOKENS);
+        let budget = fit.within(budget.unwrap_or(DEFAULT_BUDGET_TOKENS));
         let context = &self.log.context;
         if let Some(turn) = turn {
             let before = settings().map(|settings| settings.context_turns).max().unwrap_or(0);

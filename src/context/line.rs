@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use super::escape;
+use crate::base::time::clock;
 use crate::types::Turn;
 
 /// Appends the turn's line with its line feed. A turn without text has no line.
@@ -13,19 +14,13 @@ pub(super) fn render(turn: &Turn, out: &mut String) {
     if !has_line(turn) {
         return;
     }
-    let seconds = turn.start_ms / 1_000;
-    let (hours, minutes, seconds) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
     // Writing to a String cannot fail.
     let _ = write!(out, "[{}] ", turn.turn);
     if let Some(speaker) = turn.speaker.as_deref().filter(|speaker| !speaker.is_empty()) {
         out.push_str(&escape::label(speaker));
         out.push(' ');
     }
-    let _ = if hours > 0 {
-        write!(out, "({hours}:{minutes:02}:{seconds:02}): ")
-    } else {
-        write!(out, "({minutes}:{seconds:02}): ")
-    };
+    let _ = write!(out, "({}): ", clock(turn.start_ms));
     out.push_str(&escape::text(turn.text.trim()));
     out.push('\n');
 }

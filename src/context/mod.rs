@@ -7,14 +7,13 @@
 
 mod chunk;
 mod chunks;
-pub mod escape;
 mod line;
 mod part;
 mod snapshot;
-pub mod tokens;
 mod views;
 mod window;
 
+pub use crate::base::{escape, tokens};
 pub use chunks::Context;
 pub use snapshot::Snapshot;
 pub use window::{DEFAULT_BUDGET_TOKENS, Window};

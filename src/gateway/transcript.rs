@@ -2,18 +2,20 @@
 //! inserted.
 //!
 //! Knows no call: the caller passes the turns. Spoken text is data: one turn is one line, and no text can look like the
-//! start of another turn.
+//! start of another turn ([`escape`]).
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::base::escape;
+use crate::base::tokens::{self, Fit};
 use crate::llm::{ChatRequest, Content, Message, RequestError, Role, Text};
 use crate::types::{CallId, StreamId, Transcript, Turn};
 
-/// Assumed number of bytes per token.
-const BYTES_PER_TOKEN: usize = 4;
+/// Tokens of what stands between two turns, and of the brackets around a list.
+const BETWEEN: u64 = 2;
 
 /// The `transcript` field of a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +47,8 @@ pub enum Window {
     All,
     /// The newest turns, this many.
     Turns(usize),
-    /// The newest turns that take at most about this many tokens (four bytes count as one token).
-    Tokens(usize),
+    /// The newest turns that take at most about this many tokens, as the model counts them.
+    Tokens(u64),
     /// Turns that overlap a span of call time, ms, its end excluded.
     Span {
         /// Start.
@@ -103,7 +105,7 @@ struct WireWindow {
     #[serde(default)]
     turns: Option<usize>,
     #[serde(default)]
-    tokens: Option<usize>,
+    tokens: Option<u64>,
     #[serde(default)]
     from_ms: Option<u64>,
     #[serde(default)]
@@ -158,94 +160,78 @@ impl Spec {
         Ok(Self { source, window, render })
     }
 
-    /// This specification for a model with room for `room` tokens: if no window is named, the oldest turns that do not
-    /// fit are left out.
-    #[must_use]
-    pub fn fitting(&self, room: Option<usize>) -> Self {
-        let window = match (self.window, room) {
-            (Window::All, Some(room)) => Window::Tokens(room),
-            (window, _) => window,
-        };
-        Self { window, ..self.clone() }
-    }
-
-    /// The part of a text that is in the window: its end, starting at the beginning of a line where possible.
-    pub fn cut<'a>(&self, text: &'a str) -> &'a str {
-        let Window::Tokens(tokens) = self.window else { return text };
-        let Some(mut from) = text.len().checked_sub(tokens.saturating_mul(BYTES_PER_TOKEN)).filter(|from| *from > 0)
-        else {
-            return text;
-        };
-        while !text.is_char_boundary(from) {
-            from += 1;
-        }
-        let tail = &text[from..];
-        match tail.split_once('\n') {
-            Some((_, lines)) if !text[..from].ends_with('\n') && !lines.is_empty() => lines,
-            _ => tail,
+    /// Estimated tokens that the conversation may have at most; `None`: as many as it has. Without a window, what the
+    /// model has no room for is left out.
+    fn limit(&self, fit: Fit) -> Option<u64> {
+        match self.window {
+            Window::All => fit.room(),
+            Window::Tokens(tokens) => Some(fit.within(tokens)),
+            Window::Turns(_) | Window::Span { .. } => None,
         }
     }
 
-    /// Selects the turns of the window.
-    pub fn select(&self, turns: &[Arc<Turn>]) -> Transcript {
-        let spoken = turns.iter().filter(|turn| !turn.text.is_empty());
-        let turns: Vec<Arc<Turn>> = match self.window {
-            Window::All => spoken.map(Arc::clone).collect(),
-            Window::Turns(newest) => {
-                let all: Vec<_> = spoken.map(Arc::clone).collect();
-                all[all.len().saturating_sub(newest)..].to_vec()
-            }
-            Window::Tokens(tokens) => {
-                let mut left = tokens.saturating_mul(BYTES_PER_TOKEN);
-                let mut picked = Vec::new();
-                for turn in spoken.rev() {
-                    let bytes = turn.text.len() + turn.speaker.as_ref().map_or(0, String::len) + 3;
-                    let Some(rest) = left.checked_sub(bytes) else { break };
-                    left = rest;
-                    picked.push(Arc::clone(turn));
-                }
-                picked.reverse();
-                picked
-            }
+    /// Selects the turns of the window, the newest of them that have at most `limit` estimated tokens.
+    fn select(&self, turns: &[Arc<Turn>], limit: Option<u64>) -> Transcript {
+        let spoken = turns.iter().filter(|turn| !turn.text.trim().is_empty());
+        let newest = match self.window {
+            Window::Turns(newest) => newest,
+            _ => usize::MAX,
+        };
+        let mut left = limit.unwrap_or(u64::MAX);
+        let fits = |turn: &&Arc<Turn>| {
+            // Counted only where there is a limit: that takes a pass over the text.
+            let taken = limit.map_or(0, |_| tokens::estimate(&self.shown(turn)) + BETWEEN);
+            let fits = taken <= left;
+            left = left.saturating_sub(taken);
+            fits
+        };
+        let mut turns: Vec<Arc<Turn>> = match self.window {
             Window::Span { from_ms, to_ms } => spoken
+                .rev()
                 .filter(|turn| turn.start_ms < to_ms && turn.end_ms.max(turn.start_ms + 1) > from_ms)
                 .map(Arc::clone)
                 .collect(),
+            _ => spoken.rev().take(newest).take_while(fits).map(Arc::clone).collect(),
         };
+        turns.reverse();
         Transcript { turns }
     }
 
     /// Renders the turns.
-    pub fn render(&self, transcript: &Transcript) -> String {
-        let mut out = String::new();
+    fn render(&self, transcript: &Transcript) -> String {
+        let shown: Vec<String> = transcript.turns.iter().map(|turn| self.shown(turn)).collect();
+        if self.render == Render::Json { format!("[{}]", shown.join(",")) } else { shown.join("\n") }
+    }
+
+    /// One turn in the form that is asked for.
+    fn shown(&self, turn: &Turn) -> String {
         if self.render == Render::Json {
-            let turns: Vec<serde_json::Value> = transcript
-                .turns
-                .iter()
-                .map(|turn| {
-                    serde_json::json!({
-                        "speaker": turn.speaker, "text": turn.text, "start_ms": turn.start_ms, "end_ms": turn.end_ms,
-                    })
-                })
-                .collect();
-            return serde_json::Value::Array(turns).to_string();
+            return escape::json(&serde_json::json!({
+                "speaker": turn.speaker, "text": turn.text, "start_ms": turn.start_ms, "end_ms": turn.end_ms,
+            }));
         }
-        for turn in &transcript.turns {
-            if !out.is_empty() {
-                out.push('\n');
-            }
-            if self.render == Render::Timed {
-                let seconds = turn.start_ms / 1000;
-                // Writing to a String cannot fail.
-                let _ = write!(out, "[{}:{:02}] ", seconds / 60, seconds % 60);
-            }
-            if let (Some(speaker), Render::Dialogue | Render::Timed) = (&turn.speaker, self.render) {
-                line(&mut out, speaker, true);
-                out.push_str(": ");
-            }
-            line(&mut out, &turn.text, false);
+        let mut out = String::new();
+        if self.render == Render::Timed {
+            let seconds = turn.start_ms / 1000;
+            // Writing to a String cannot fail.
+            let _ = write!(out, "[{}:{:02}] ", seconds / 60, seconds % 60);
         }
+        if let (Some(speaker), Render::Dialogue | Render::Timed) = (&turn.speaker, self.render) {
+            out.push_str(&escape::line_label(speaker));
+            out.push_str(": ");
+        }
+        out.push_str(&escape::text(turn.text.trim()));
         out
+    }
+}
+
+/// The end of a text that has at most `limit` estimated tokens, starting at the beginning of a line where possible.
+fn cut(text: &str, limit: u64) -> &str {
+    let tail = tokens::tail(text, limit);
+    let before = &text[..text.len() - tail.len()];
+    match tail.split_once('\n') {
+        Some((_, lines)) if !before.is_empty() && !before.ends_with('\n') && !lines.is_empty() => lines,
+        _ => tail,
     }
 }
 
@@ -264,26 +250,15 @@ impl Conversation {
         2 * turns
     }
 
-    /// Selects and renders what a model with room for `room` tokens can take.
-    pub fn render(&self, room: Option<usize>) -> (Arc<Transcript>, String) {
-        let spec = self.spec.fitting(room);
-        if let Source::Text(text) = &spec.source {
-            return (Arc::default(), spec.cut(text).to_owned());
+    /// Selects and renders what a model takes.
+    pub fn render(&self, fit: Fit) -> (Arc<Transcript>, String) {
+        let limit = self.spec.limit(fit);
+        if let Source::Text(text) = &self.spec.source {
+            return (Arc::default(), limit.map_or(text.as_str(), |limit| cut(text, limit)).to_owned());
         }
-        let selected = spec.select(&self.turns);
-        let text = spec.render(&selected);
+        let selected = self.spec.select(&self.turns, limit);
+        let text = self.spec.render(&selected);
         (Arc::new(selected), text)
-    }
-}
-
-/// Appends text as part of one line: a line break is written as `\n`, and in a label a colon is written as `\:`.
-fn line(out: &mut String, text: &str, label: bool) {
-    for character in text.chars() {
-        match character {
-            '\n' | '\r' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{2028}' | '\u{2029}' => out.push_str("\\n"),
-            ':' if label => out.push_str("\\:"),
-            other => out.push(other),
-        }
     }
 }
 

@@ -30,6 +30,7 @@ pub mod schema;
 pub mod sse;
 mod text;
 mod thinking;
+pub mod tokens;
 mod wait;
 mod wrong;
 

@@ -12,11 +12,15 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::worker::{self, Job, QUESTION};
 use super::{Deps, Metrics, failure};
 use crate::analysis::{Analysis, Prompt, Question};
+use crate::base::tokens::Fit;
 use crate::call::answer::Failed;
 use crate::call::task::{Asks, Choice, Chosen, ChosenMember, Output, Start, TaskNo};
 use crate::gateway::Resolved;
 use crate::protocol::FailureCode;
 use crate::types::CallId;
+
+/// Assumed tokens of one analysis' instructions, schema and newest value.
+const INSTRUCTIONS_TOKENS: u64 = 2_000;
 
 /// What a task returned.
 pub(super) enum Returned {
@@ -81,7 +85,8 @@ impl Runs {
             Ok((arm, asked)) => {
                 let (route, variant, local) = (Arc::clone(&arm.route), Arc::clone(&arm.variant), arm.local());
                 let (members, prompts) = asked.into_iter().unzip();
-                (Ok(Chosen { route, variant, local, members }), Some(Asked { arm, prompts }))
+                let fit = fit(&arm, choice, prompts.len());
+                (Ok(Chosen { route, variant, local, fit, members }), Some(Asked { arm, prompts }))
             }
             Err(failed) => (Err(failed), None),
         }
@@ -175,6 +180,16 @@ impl Runs {
         self.tasks.abort_all();
         self.handles.clear();
     }
+}
+
+/// How much of the call the prompts may hold, beside the answer and the instructions of the analyses.
+fn fit(arm: &Resolved, choice: &Choice<'_>, analyses: usize) -> Fit {
+    let answer = match choice {
+        Choice::Analysis { analysis, .. } => analysis.settings.max_output_tokens,
+        Choice::Question(_) => None,
+    };
+    let rest = INSTRUCTIONS_TOKENS * analyses.max(1) as u64;
+    arm.fit(answer, rest.min(arm.context_length().map_or(u64::MAX, |context| context / 4)))
 }
 
 /// Counts the end of a task for each of its analyses.

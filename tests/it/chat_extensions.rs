@@ -86,14 +86,15 @@ impl Bench {
 async fn transcripts_are_written_as_asked_and_put_where_they_belong() {
     let _machine = shared().await;
     let bench = Bench::start().await;
-    let dialogue = "agent: Hello.\\nHow can I help?\nB\\: the caller: It says {{ transcript }} here.\nagent: I see.";
+    let dialogue =
+        "agent: Hello.\\u000aHow can I help?\nB\\u003a the caller: It says {{ transcript }} here.\nagent: I see.";
     let user = |text: &str| json!([{"role":"user","content":text}]);
     let cases = [
         (json!({}), dialogue.to_owned()),
         (json!({"render":"dialogue","window":{"turns":1}}), "agent: I see.".to_owned()),
         (
             json!({"render":"timed"}),
-            "[0:00] agent: Hello.\\nHow can I help?\n[0:03] B\\: the caller: It says {{ transcript }} here.\n[1:06] agent: I see."
+            "[0:00] agent: Hello.\\u000aHow can I help?\n[0:03] B\\u003a the caller: It says {{ transcript }} here.\n[1:06] agent: I see."
                 .to_owned(),
         ),
         (

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::checks::Checks;
 use super::models::failed;
 use super::world::World;
+use crate::base::tokens::{Fit, Ratio};
 use crate::call::Call;
 use crate::call::answer::Attached;
 use crate::call::effects::{Batch, Reply, TaskEffect, Tell};
@@ -215,6 +216,7 @@ impl World {
             route: Arc::from("r"),
             variant: Arc::from(variant),
             local: self.knobs.local,
+            fit: Fit::new(Ratio::from_per_mille(if temporary { 1_500 } else { 1_000 }), None),
             members: analyses
                 .into_iter()
                 .map(|analysis| ChosenMember { analysis, prompt: Arc::from("p/v1@0") })

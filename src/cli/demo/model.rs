@@ -5,14 +5,9 @@ use anyhow::{Result, bail};
 use crate::analysis::{Analysis, Registry, Scope};
 use crate::cli::discovery::{self, Discovery, Found, Price};
 use crate::cli::{progress, render};
-use crate::llm::{ChatRequest, Content, ResponseFormat};
+use crate::llm::tokens;
 use crate::recording::Recording;
 use crate::stt::Dialect;
-
-/// Assumed tokens of an answer that an analysis does not limit, as in the gateway's estimate.
-const OUTPUT_TOKENS: u64 = 1024;
-/// In ordinary text, no tokenizer makes more than one token of this many bytes. Gives an upper estimate of the tokens.
-const BYTES_A_TOKEN: u64 = 3;
 
 /// A model and its cap.
 #[derive(Debug, Clone)]
@@ -59,9 +54,10 @@ impl Need {
             let Some(analysis) = registry.get(&name).filter(|analysis| !analysis.is_computed()) else { continue };
             let (request, turns) = render::last_request(recording, dialect, analysis, call_id)?;
             let runs = runs(analysis, turns, recording.duration().as_millis());
-            let output = request.max_tokens.unwrap_or(OUTPUT_TOKENS);
+            let output = tokens::answer(&request);
             need.requests += runs;
-            need.input += runs * input_tokens(&request);
+            // A model may count half as many tokens again as are estimated: the gateway learns that, and keeps to the cap.
+            need.input += runs * (tokens::prompt(&request) * 3 / 2);
             need.output += runs * output;
         }
         Ok(need)
@@ -86,26 +82,6 @@ fn runs(analysis: &Analysis, turns: u64, duration_ms: u128) -> u64 {
     let duration_ms = u64::try_from(duration_ms).unwrap_or(u64::MAX);
     let by_interval = triggers.interval_ms.map_or(0, |every| duration_ms / every.max(1));
     by_turns + by_interval + 1
-}
-
-/// An upper estimate of a request's tokens, including its schema.
-fn input_tokens(request: &ChatRequest) -> u64 {
-    let mut bytes: usize = request
-        .messages
-        .iter()
-        .map(|message| match &message.content {
-            content @ (Content::Text(_) | Content::Blocks(_)) => {
-                content.segments().map(|segment| segment.len()).sum::<usize>()
-            }
-            Content::None => 0,
-            Content::Parts(parts) => parts.iter().map(|part| part.to_string().len()).sum(),
-        })
-        .sum();
-    if let Some(ResponseFormat::JsonSchema { schema, .. }) = &request.response_format {
-        // Counted twice, because a vendor without a schema mode gets the schema in the prompt too.
-        bytes += 2 * schema.to_string().len();
-    }
-    bytes as u64 / BYTES_A_TOKEN + 100
 }
 
 /// The configuration lines for asking the model within its spending limit; the embedded provider answers if the model

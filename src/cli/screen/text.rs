@@ -1,5 +1,7 @@
 //! Text for a terminal: without characters that control the terminal, and with no line wider than it. Pure.
 
+pub(crate) use crate::base::time::clock;
+
 /// Makes text from others harmless: characters that a terminal would obey (escape sequences and other control
 /// characters) or that would change the reading direction become U+FFFD; line breaks and tabs become spaces.
 pub(crate) fn harmless(text: &str) -> String {
@@ -62,13 +64,6 @@ pub(crate) fn tail(text: &str, width: usize) -> String {
     format!("…{kept}")
 }
 
-/// A call time as `0:07`, `12:30` or `1:02:03`.
-pub(crate) fn clock(ms: u64) -> String {
-    let seconds = ms / 1000;
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    if hours > 0 { format!("{hours}:{minutes:02}:{seconds:02}") } else { format!("{minutes}:{seconds:02}") }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -83,8 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_and_tails() {
-        assert_eq!([clock(7_900), clock(750_000), clock(3_723_000)], ["0:07", "12:30", "1:02:03"]);
+    fn tail_shows_the_end_of_what_is_too_long() {
         assert_eq!(tail("abcdef", 4), "…def");
         assert_eq!(tail("abc", 4), "abc");
     }

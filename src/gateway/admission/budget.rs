@@ -15,6 +15,7 @@ use tokio::sync::futures::Notified;
 use super::token_estimate::TokenEstimate;
 use crate::base::sync::lock;
 use crate::base::time::unix_ms;
+use crate::base::tokens::Ratio;
 use crate::gateway::code::Code;
 use crate::gateway::error::GatewayError;
 use crate::gateway::price::{self, Price};
@@ -81,6 +82,8 @@ fn pico(usd: f64) -> i64 {
 pub(in crate::gateway) struct Pricing {
     /// The price in effect.
     pub(in crate::gateway) price: Price,
+    /// How the model counts tokens.
+    pub(in crate::gateway) ratio: Ratio,
     /// Highest cost of an attempt at this model so far, pico-dollars; `None` before the first whose cost is known.
     pub(in crate::gateway) highest: Option<i64>,
 }
@@ -248,8 +251,8 @@ impl Budget {
         if !self.capped.load(Ordering::Relaxed) {
             return None;
         }
-        let Pricing { price, highest } = pricing()?;
-        let tokens = TokenEstimate::of(request);
+        let Pricing { price, ratio, highest } = pricing()?;
+        let tokens = TokenEstimate::of(request, ratio);
         let estimate = estimate(price, tokens);
         // If the request does not limit the length of its answer, that length is a guess, and a guess is no reason for
         // a refusal: one token is assumed.

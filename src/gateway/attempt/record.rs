@@ -37,6 +37,8 @@ pub(in crate::gateway) struct AttemptRecord {
     pub(in crate::gateway) why: Why,
     /// How the attempt uses the vendor's prompt cache.
     pub(in crate::gateway) planned: Option<Planned>,
+    /// Estimated tokens of its prompt, where the vendor's count is to be learned from.
+    pub(in crate::gateway) estimated: Option<u64>,
     streamed: bool,
     /// Number of implausible token counts in the newest usage.
     implausible: u64,
@@ -90,6 +92,7 @@ impl AttemptRecord {
             remote: Arc::clone(remote),
             why,
             planned: None,
+            estimated: None,
             streamed,
             implausible: 0,
         }
@@ -191,6 +194,9 @@ impl Drop for AttemptRecord {
                     permit.settle(TokenEstimate { input: input.unwrap_or(0), output: output.unwrap_or(0) });
                 }
             }
+        }
+        if let (Some(estimated), Some(reported), Outcome::Ok) = (self.estimated, done.input, done.outcome) {
+            self.remote.learn_tokens(estimated, reported);
         }
         self.learn_caching(&done);
         self.metrics.done(&self.meters, &done);

@@ -13,7 +13,9 @@ use tokio::time::Instant;
 use super::config::EndpointConfig;
 use super::listing::Listings;
 use super::prompt_cache::{Miss, Planned, Prefixes};
+use super::token_ratio::TokenRatio;
 use crate::base::sync::lock;
+use crate::base::tokens::Ratio;
 use crate::gateway::admission::budget::Pricing;
 use crate::gateway::admission::circuit_breaker::CircuitBreaker;
 use crate::gateway::admission::latency::{HedgeAllowance, LatencyTracker};
@@ -38,6 +40,7 @@ pub(in crate::gateway) struct EndpointModel {
     pub(in crate::gateway) vendor_limits: Arc<VendorLimits>,
     pub(in crate::gateway) latency: Arc<LatencyTracker>,
     prefixes: Arc<Prefixes>,
+    token_ratio: Arc<TokenRatio>,
     learned: Arc<Learned>,
 }
 
@@ -76,6 +79,7 @@ impl EndpointModel {
             vendor_limits: Arc::default(),
             latency: Arc::default(),
             prefixes: Arc::default(),
+            token_ratio: Arc::default(),
             learned: Arc::default(),
         }
     }
@@ -91,6 +95,7 @@ impl EndpointModel {
             vendor_limits: Arc::clone(&self.vendor_limits),
             latency: Arc::clone(&self.latency),
             prefixes: Arc::clone(&self.prefixes),
+            token_ratio: Arc::clone(&self.token_ratio),
             learned: if as_before { Arc::clone(&self.learned) } else { Arc::default() },
         }
     }
@@ -105,9 +110,25 @@ impl EndpointModel {
         self.learned.thinks_unmarked.store(unmarked, Ordering::Relaxed);
     }
 
-    /// The price in effect at `now_ms` and the highest cost of an attempt so far; `None` if no price is known.
+    /// What is known of the cost of an attempt at `now_ms`; `None` if no price is known.
     pub(in crate::gateway) fn pricing(&self, now_ms: i64) -> Option<Pricing> {
-        Some(Pricing { price: self.price(now_ms)?, highest: self.highest_cost() })
+        Some(Pricing { price: self.price(now_ms)?, ratio: self.token_ratio(), highest: self.highest_cost() })
+    }
+
+    /// How the model counts tokens, as far as it is known.
+    pub(in crate::gateway) fn token_ratio(&self) -> Ratio {
+        self.token_ratio.current()
+    }
+
+    /// Estimated tokens of a prompt that is about to be sent, if [`EndpointModel::learn_tokens`] is to be told what the
+    /// vendor counted.
+    pub(in crate::gateway) fn sample_tokens(&self, request: &ChatRequest) -> Option<u64> {
+        self.token_ratio.sample(request)
+    }
+
+    /// Takes up how many tokens the vendor counted in a prompt, beside how many were estimated.
+    pub(in crate::gateway) fn learn_tokens(&self, estimated: u64, reported: u64) {
+        self.token_ratio.learn(estimated, reported);
     }
 
     /// Highest cost of an attempt so far, in pico-dollars; `None` before the first whose cost is known.

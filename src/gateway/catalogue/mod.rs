@@ -13,4 +13,5 @@ pub(in crate::gateway) mod names;
 mod nearest;
 pub(in crate::gateway) mod prompt_cache;
 pub(in crate::gateway) mod resolved;
+mod token_ratio;
 mod variant;

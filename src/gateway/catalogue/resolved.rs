@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::config::{Balance, Timeouts};
 use super::endpoint::EndpointModel;
-use crate::llm::SchemaMode;
+use crate::base::tokens::Fit;
+use crate::llm::{SchemaMode, tokens};
 use crate::types::JsonMap;
 
 /// The model that answers a request: a variant of a route, or a model asked by name. Callers that need the choice to
@@ -51,6 +52,23 @@ impl Resolved {
             Candidate::Remote(remote) => remote.traits().context_length,
         });
         lengths.min()
+    }
+
+    /// How much of a conversation a prompt may hold, beside an answer of at most `answer` tokens (`None`: not limited) and
+    /// a rest of the prompt of `rest` estimated tokens.
+    pub fn fit(&self, answer: Option<u64>, rest: u64) -> Fit {
+        let ratios = self.candidates.iter().filter_map(|candidate| match candidate {
+            Candidate::Local => None,
+            Candidate::Remote(remote) => Some(remote.token_ratio()),
+        });
+        let ratio = ratios.max().unwrap_or_default();
+        let room = self.context_length().map(|context| {
+            let answer = answer.unwrap_or(tokens::ANSWER.min(context / 4));
+            let left = context.saturating_sub(answer.saturating_add(ratio.apply(rest)));
+            // A quarter is left free: the next text may be denser than those that the ratio was learned from.
+            left / 4 * 3
+        });
+        Fit::new(ratio, room)
     }
 
     /// Returns true if the first candidate is asked for the schema only in its prompt: the answer must be read to its

@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use crate::base::tokens::Ratio;
 use crate::gateway::admission::budget;
 use crate::gateway::admission::token_estimate::TokenEstimate;
 use crate::gateway::catalogue::config::Balance;
@@ -40,8 +41,11 @@ pub(in crate::gateway) fn arrange(resolved: &Resolved, request: &ChatRequest) ->
             }
         }
         Balance::Cost => {
-            let (tokens, now_ms) = (TokenEstimate::of(request), crate::base::time::unix_ms());
+            let now_ms = crate::base::time::unix_ms();
+            // Estimated once: what differs is how each model counts.
+            let tokens = TokenEstimate::of(request, Ratio::default());
             sort(&mut candidates, |remote| {
+                let tokens = TokenEstimate { input: remote.token_ratio().apply(tokens.input), ..tokens };
                 #[expect(clippy::cast_precision_loss, reason = "an estimate, to compare by")]
                 let cost = remote.price(now_ms).map(|price| budget::estimate(price, tokens) as f64);
                 cost.unwrap_or(f64::MAX)

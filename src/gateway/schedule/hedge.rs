@@ -102,8 +102,8 @@ impl<'a> Run<'a> {
                 continue;
             }
             let Ok(request) = adapt(&remote, request) else { continue };
-            let Ok(permit) = remote.endpoint.limiter.try_enter(&remote.vendor_limits, || TokenEstimate::of(&request))
-            else {
+            let estimate = || TokenEstimate::of(&request, remote.token_ratio());
+            let Ok(permit) = remote.endpoint.limiter.try_enter(&remote.vendor_limits, estimate) else {
                 continue;
             };
             let reserved = match &self.shared.budget {

@@ -13,10 +13,10 @@ use crate::gateway::error::GatewayError;
 use crate::gateway::request::Request;
 use crate::gateway::transcript;
 use crate::llm::schema::Validator;
-use crate::llm::{ChatRequest, ResponseFormat};
+use crate::llm::{ChatRequest, ResponseFormat, tokens};
 
-/// Assumed maximum length of an answer in tokens, if the request does not limit it.
-const OUTPUT_TOKENS: u64 = 1024;
+/// Tokens that are left free between a conversation and the rest of its prompt.
+const MARGIN: u64 = 64;
 
 /// Applies the variant's parameters to a request and validates it; returns what its answer must match.
 ///
@@ -48,18 +48,9 @@ pub(super) fn deadline(request: &Request) -> Instant {
 /// provider.
 pub(super) fn insert_conversation(request: &mut Request) {
     let Some(conversation) = &request.conversation else { return };
-    let (turns, text) = conversation.render(room(&request.resolved, &request.chat));
+    // What the conversation is inserted between takes some tokens too.
+    let rest = tokens::prompt(&request.chat).saturating_add(MARGIN);
+    let (turns, text) = conversation.render(request.resolved.fit(request.chat.max_tokens, rest));
     transcript::insert(&mut request.chat, &text);
     request.transcript = Some(Arc::new(move || Arc::clone(&turns)));
-}
-
-/// Tokens that are left for a conversation beside the rest of the request; `None` if the model's context length is not
-/// known.
-fn room(resolved: &Resolved, chat: &ChatRequest) -> Option<usize> {
-    let bytes: usize = chat.messages.iter().map(|message| message.content.plain().len()).sum();
-    let context = resolved.context_length()?;
-    let rest = (bytes / 3) as u64 + chat.max_tokens.unwrap_or(OUTPUT_TOKENS.min(context / 4)) + 64;
-    // A token is assumed to be four bytes, which does not hold for every language: a quarter is left free.
-    let left = context.saturating_sub(rest) / 4 * 3;
-    usize::try_from(left).ok()
 }

@@ -80,7 +80,12 @@ impl<'a> Run<'a> {
             let changed = shared.budget.as_ref().and_then(|budget| budget.watch());
             let limiter = &remote.endpoint.limiter;
             let entered = limiter
-                .enter(&remote.vendor_limits, || self.queue_key(), || TokenEstimate::of(request), self.deadline)
+                .enter(
+                    &remote.vendor_limits,
+                    || self.queue_key(),
+                    || TokenEstimate::of(request, remote.token_ratio()),
+                    self.deadline,
+                )
                 .await;
             let permit = match entered {
                 Ok(permit) => permit,
@@ -142,6 +147,7 @@ impl<'a> Run<'a> {
         let mut record =
             Box::new(AttemptRecord::begin(begun, &remote, reservation, permit, request.stream, recorder, metrics));
         record.planned = planned;
+        record.estimated = remote.sample_tokens(&request);
         Some(InFlight { position, remote, request, record, probe, mode_step, schema_mode, wire })
     }
 

@@ -151,3 +151,24 @@ async fn slot_is_free_again_when_the_stream_is_dropped() {
     assert_eq!(gateway.complete(request(&gateway)).await.expect("answer").text, "z");
     assert_eq!(tape.whys(), ["first", "failover"]);
 }
+
+#[tokio::test]
+async fn counts_that_a_vendor_reports_correct_the_estimate_of_its_model() {
+    let counting = |tokens: u64| {
+        let usage = format!(r#""usage":{{"prompt_tokens":{tokens},"completion_tokens":2}}"#);
+        let choice = r#""choices":[{"index":0,"message":{"content":"x"},"finish_reason":"stop"}]"#;
+        reply(200, "", &format!(r#"{{"id":"x",{choice},{usage}}}"#))
+    };
+    let capable = "capabilities = [{model = \"*\", context_length = 10000}]";
+    let fake = Fake::start(vec![counting(1_000), counting(1_000)]).await;
+    let (gateway, _) = limited(&[&fake], &[capable], "");
+    let fit = || gateway.resolve("m", "k").expect("resolved").fit(Some(2_000), 0);
+    assert_eq!((fit().within(1_000), fit().room()), (1_000, Some(6_000)));
+    let mut long = request(&gateway);
+    // 500 tokens with what a chat adds.
+    long.chat.messages = vec![Message::text(Role::User, "word ".repeat(485))];
+    gateway.complete(long).await.expect("answer");
+    assert_eq!((fit().within(1_000), fit().room()), (500, Some(3_000)));
+    gateway.complete(request(&gateway)).await.expect("answer");
+    assert_eq!(fit().within(1_000), 500, "a short prompt says nothing");
+}
