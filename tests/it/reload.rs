@@ -1,75 +1,26 @@
 //! The configuration of a daemon that runs: taken over without dropping a request, or refused as a whole and said so.
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::support::daemon::{Daemon, run};
 use crate::support::llm::MockLlm;
+use crate::support::vendor::{Dialect, Step, Tokens, Vendor, reply};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
-/// An LLM that begins its answers and ends them when it is let go.
-struct Held {
-    base_url: String,
-    begun: watch::Receiver<usize>,
-    go: watch::Sender<bool>,
-}
-
-impl Held {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let base_url = format!("http://{}/v1", listener.local_addr().expect("address"));
-        let (count, begun) = watch::channel(0);
-        let (go, let_go) = watch::channel(false);
-        tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                tokio::spawn(answer(socket, count.clone(), let_go.clone()));
-            }
-        });
-        Self { base_url, begun, go }
-    }
-}
-
-async fn answer(mut socket: TcpStream, begun: watch::Sender<usize>, mut go: watch::Receiver<bool>) {
-    let mut bytes = Vec::new();
-    let body = loop {
-        if socket.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
-            return;
+/// Begins its answers, and ends them when it is let go.
+async fn held(go: watch::Receiver<usize>) -> Vendor {
+    Vendor::start(Dialect::OpenAi, move |asked| {
+        let waits = Step::Until(go.clone(), 1);
+        let tokens = Tokens::of(asked);
+        if !asked.stream {
+            return [vec![waits], reply(200, "", &Dialect::OpenAi.whole("whole", tokens))].concat();
         }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let length = head
-            .to_ascii_lowercase()
-            .split("content-length: ")
-            .nth(1)
-            .and_then(|rest| rest.split("\r\n").next()?.trim().parse::<usize>().ok());
-        if length.is_some_and(|length| body.len() >= length) {
-            break body.to_owned();
-        }
-    };
-    let chunk = |delta: Json, finish: Json| {
-        let event = json!({"id":"c","object":"chat.completion.chunk","created":0,"model":"held",
-            "choices":[{"index":0,"delta":delta,"finish_reason":finish}]});
-        format!("data: {event}\n\n")
-    };
-    let streamed = body.contains("\"stream\":true");
-    if streamed {
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
-        let first = chunk(json!({"role":"assistant","content":"first "}), Json::Null);
-        let _ = socket.write_all(format!("{head}{first}").as_bytes()).await;
-    }
-    begun.send_modify(|count| *count += 1);
-    let _ = go.wait_for(|go| *go).await;
-    let rest = if streamed {
-        format!("{}{}data: [DONE]\n\n", chunk(json!({"content":"last"}), Json::Null), chunk(json!({}), json!("stop")))
-    } else {
-        let body = json!({"id":"c","object":"chat.completion","created":0,"model":"held",
-            "choices":[{"index":0,"message":{"role":"assistant","content":"whole"},"finish_reason":"stop"}]})
-        .to_string();
-        let length = body.len();
-        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
-    };
-    let _ = socket.write_all(rest.as_bytes()).await;
+        let mut steps = Dialect::OpenAi.streamed(&["first ", "last"], tokens);
+        // After the head, what comes before the text, and the first text.
+        steps.insert(3, waits);
+        steps
+    })
+    .await
 }
 
 fn config(base_url: &str, more: &str) -> String {
@@ -89,15 +40,15 @@ fn ask(stream: bool) -> Json {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_in_flight_keep_what_they_have() {
     let _machine = shared().await;
-    let (held, mock) = (Held::start().await, MockLlm::start().await);
-    let daemon = Daemon::start(&config(&held.base_url, "")).await;
+    let (go, let_go) = watch::channel(0);
+    let (held, mock) = (held(let_go).await, MockLlm::start().await);
+    let daemon = Daemon::start(&config(&format!("http://{}/v1", held.address), "")).await;
     let (plain, streamed) = (ask(false), ask(true));
     let ends = async {
         tokio::join!(daemon.post("/v1/chat/completions", &plain), daemon.post("/v1/chat/completions", &streamed))
     };
     let reloads = async {
-        let mut begun = held.begun.clone();
-        tokio::time::timeout(PATIENCE, begun.wait_for(|count| *count == 2)).await.expect("both begun").expect("held");
+        eventually("both begun", PATIENCE, || async { (held.count() == 2).then_some(()) }).await;
         // By signal, then by the change of the file alone: each time the next request goes elsewhere, the two stay.
         daemon.configure(&config(&mock.base_url(), ""));
         daemon.sighup();
@@ -108,7 +59,7 @@ async fn requests_in_flight_keep_what_they_have() {
             (daemon.post("/v1/chat/completions", &body).await.status == 200).then_some(())
         })
         .await;
-        held.go.send_replace(true);
+        go.send_replace(1);
     };
     let ((plain, streamed), ()) = tokio::join!(ends, reloads);
     assert_eq!(plain.status, 200, "{}", plain.text());

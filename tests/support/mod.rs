@@ -16,6 +16,7 @@ pub mod producer;
 pub mod recording;
 pub mod relay;
 pub mod sink;
+pub mod socket;
 pub mod stats;
 pub mod stt;
 pub mod vendor;

@@ -1,7 +1,6 @@
-//! A vendor of LLM answers down at the socket: what each request gets is a list of bytes, waits and endings, so that it
-//! can cut, reset, stall, drip and lie as no HTTP server would. It speaks three dialects.
+//! A vendor of LLM answers, scripted down at the socket. It speaks three dialects.
 //!
-//! Counts what it was asked and what it said; knows nothing of the gateway.
+//! Counts what it was asked; knows nothing of the gateway.
 
 mod dialect;
 
@@ -9,13 +8,12 @@ pub use self::dialect::data;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::Json;
+pub use super::socket::{Step, chunk, end, reply, stream_head, typed};
+use super::{Json, socket};
 
 /// A wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,23 +21,6 @@ pub enum Dialect {
     OpenAi,
     Anthropic,
     Google,
-}
-
-/// What the vendor does, in order. Where the list ends, the connection serves the next request.
-#[derive(Debug, Clone)]
-pub enum Step {
-    /// These bytes.
-    Write(Vec<u8>),
-    /// Nothing for so long.
-    Wait(Duration),
-    /// These bytes again and again, so far apart, until the client goes away.
-    Forever(Vec<u8>, Duration),
-    /// Nothing more, until the client goes away.
-    Hang,
-    /// FIN.
-    Close,
-    /// RST.
-    Reset,
 }
 
 /// One request as it came.
@@ -176,10 +157,7 @@ impl Vendor {
 }
 
 async fn serve(socket: TcpStream, state: Arc<State>) {
-    let _ = socket.set_nodelay(true);
-    let (mut reader, mut writer) = socket.into_split();
-    let mut buffer = Vec::new();
-    while let Some((head, body)) = read_request(&mut reader, &mut buffer).await {
+    let take = |head, body: Vec<u8>| {
         let number = state.number.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1;
         let asked = state.dialect.read(number, head, &body);
         if state.keep.load(std::sync::atomic::Ordering::Relaxed) {
@@ -188,90 +166,14 @@ async fn serve(socket: TcpStream, state: Arc<State>) {
             locked(&state.asked).push(Asked { body, ..asked.clone() });
         }
         let script = Arc::clone(&*locked(&state.script));
-        let steps = script(&asked);
-        let playing = play(&mut writer, steps);
-        let on = tokio::select! {
-            biased;
-            on = playing => on,
-            () = gone(&mut reader) => {
-                let mut all = locked(&state.asked);
-                if let Some(asked) = all.iter_mut().find(|asked| asked.number == number) {
-                    asked.hung_up = Some(Instant::now());
-                }
-                return;
-            }
-        };
-        match on {
-            Then::Next => {}
-            Then::Close => return,
-            Then::Reset => {
-                let Ok(socket) = reader.reunite(writer) else { return };
-                let _ = rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
-                return;
-            }
+        (number, script(&asked))
+    };
+    let hung_up = |number| {
+        if let Some(asked) = locked(&state.asked).iter_mut().find(|asked| asked.number == number) {
+            asked.hung_up = Some(Instant::now());
         }
-    }
-}
-
-enum Then {
-    Next,
-    Close,
-    Reset,
-}
-
-/// Plays the steps. A write that fails waits for the reading side to notice.
-async fn play(writer: &mut OwnedWriteHalf, steps: Vec<Step>) -> Then {
-    for step in steps {
-        match step {
-            Step::Write(bytes) => write(writer, &bytes).await,
-            Step::Wait(time) => tokio::time::sleep(time).await,
-            Step::Forever(bytes, apart) => loop {
-                write(writer, &bytes).await;
-                tokio::time::sleep(apart).await;
-            },
-            Step::Hang => std::future::pending().await,
-            Step::Close => return Then::Close,
-            Step::Reset => return Then::Reset,
-        }
-    }
-    Then::Next
-}
-
-async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) {
-    if writer.write_all(bytes).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Ends when the client has closed; clients do not send ahead.
-async fn gone(reader: &mut OwnedReadHalf) {
-    let mut byte = [0; 1];
-    let _ = reader.read(&mut byte).await;
-}
-
-async fn read_request(reader: &mut OwnedReadHalf, buffer: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
-    loop {
-        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
-            let length = head
-                .lines()
-                .find_map(|line| {
-                    line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok()
-                })
-                .unwrap_or(0);
-            while buffer.len() < end + 4 + length {
-                if reader.read_buf(buffer).await.ok()? == 0 {
-                    return None;
-                }
-            }
-            let body = buffer[end + 4..end + 4 + length].to_vec();
-            buffer.drain(..end + 4 + length);
-            return Some((head, body));
-        }
-        if reader.read_buf(buffer).await.ok()? == 0 {
-            return None;
-        }
-    }
+    };
+    socket::serve(socket, take, hung_up).await;
 }
 
 impl Tokens {
@@ -280,40 +182,4 @@ impl Tokens {
         let input = 100 + asked.number;
         Self { input, cached: asked.number % 50, output: 10 + asked.number % 90 }
     }
-}
-
-/// A whole body with this status.
-pub fn reply(status: u16, headers: &str, body: &str) -> Vec<Step> {
-    typed(status, "application/json", headers, body)
-}
-
-/// The same with another content type.
-pub fn typed(status: u16, content_type: &str, headers: &str, body: &str) -> Vec<Step> {
-    vec![Step::Write(
-        format!(
-            "HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\n{headers}content-length: {}\r\n\r\n{body}",
-            body.len()
-        )
-        .into_bytes(),
-    )]
-}
-
-/// The head of a stream.
-pub fn stream_head() -> Step {
-    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-    Step::Write(head.as_bytes().to_vec())
-}
-
-/// One HTTP chunk of these bytes.
-pub fn chunk(bytes: impl AsRef<[u8]>) -> Step {
-    let bytes = bytes.as_ref();
-    let mut out = format!("{:x}\r\n", bytes.len()).into_bytes();
-    out.extend_from_slice(bytes);
-    out.extend_from_slice(b"\r\n");
-    Step::Write(out)
-}
-
-/// The end of a chunked body.
-pub fn end() -> Step {
-    Step::Write(b"0\r\n\r\n".to_vec())
 }

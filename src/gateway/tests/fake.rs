@@ -1,30 +1,13 @@
 //! A scripted HTTP server on a real socket: each request gets the next reply of the script; the last one repeats.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
-/// One step of a reply.
-#[derive(Debug, Clone)]
-pub(crate) enum Step {
-    /// Writes these bytes.
-    Write(String),
-    /// Writes these bytes, which need not be text.
-    Bytes(Vec<u8>),
-    /// Waits for this long.
-    Wait(Duration),
-    /// Waits until another fake has had this many requests.
-    Until(Arc<Mutex<Seen>>, usize),
-    /// Closes the connection with FIN.
-    Close,
-    /// Resets the connection.
-    Reset,
-    /// Sends nothing more until the client closes the connection; that is counted.
-    Hang,
-}
+use super::socket;
+pub(crate) use super::socket::{Step, chunk, end, reply, stream_head as sse_head};
 
 /// A reply: its steps, in order. Without `Close`, `Reset` or `Hang` the connection serves the next request.
 pub(crate) type Reply = Vec<Step>;
@@ -38,10 +21,16 @@ pub(crate) struct Seen {
     pub(crate) aborted: usize,
 }
 
+struct Shared {
+    seen: Arc<Mutex<Seen>>,
+    script: Mutex<Vec<Reply>>,
+    requests: watch::Sender<usize>,
+}
+
 pub(crate) struct Fake {
     pub(crate) url: String,
     pub(crate) seen: Arc<Mutex<Seen>>,
-    script: Arc<Mutex<Vec<Reply>>>,
+    shared: Arc<Shared>,
 }
 
 impl Fake {
@@ -49,12 +38,13 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let url = format!("http://{}/v1", listener.local_addr().expect("address"));
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let script = Arc::new(Mutex::new(script));
-        let fake = Self { url, seen: Arc::clone(&seen), script: Arc::clone(&script) };
+        let (requests, script) = (watch::Sender::new(0), Mutex::new(script));
+        let shared = Arc::new(Shared { seen: Arc::clone(&seen), script, requests });
+        let fake = Self { url, seen, shared: Arc::clone(&shared) };
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                seen.lock().expect("seen").connections += 1;
-                tokio::spawn(serve(socket, Arc::clone(&seen), Arc::clone(&script)));
+                shared.seen.lock().expect("seen").connections += 1;
+                tokio::spawn(serve(socket, Arc::clone(&shared)));
             }
         });
         fake
@@ -62,11 +52,16 @@ impl Fake {
 
     /// Replaces the rest of the script.
     pub(crate) fn script(&self, replies: Vec<Reply>) {
-        *self.script.lock().expect("script") = replies;
+        *self.shared.script.lock().expect("script") = replies;
     }
 
     pub(crate) fn requests(&self) -> usize {
-        self.seen.lock().expect("seen").bodies.len()
+        *self.shared.requests.borrow()
+    }
+
+    /// A step of another server that waits until this one has had so many requests.
+    pub(crate) fn until(&self, requests: usize) -> Step {
+        Step::Until(self.shared.requests.subscribe(), requests)
     }
 
     pub(crate) fn body(&self, index: usize) -> Value {
@@ -74,108 +69,25 @@ impl Fake {
     }
 }
 
-async fn serve(mut socket: TcpStream, seen: Arc<Mutex<Seen>>, script: Arc<Mutex<Vec<Reply>>>) {
-    let _ = socket.set_nodelay(true);
-    let mut buffer = Vec::new();
-    while let Some((head, body)) = read_request(&mut socket, &mut buffer).await {
+async fn serve(connection: TcpStream, shared: Arc<Shared>) {
+    let take = |head, body: Vec<u8>| {
         {
-            let mut seen = seen.lock().expect("seen");
+            let mut seen = shared.seen.lock().expect("seen");
             seen.heads.push(head);
             // A body that is not JSON is kept as text.
             let text = || Value::String(String::from_utf8_lossy(&body).into_owned());
             seen.bodies.push(serde_json::from_slice(&body).unwrap_or_else(|_| text()));
         }
-        let reply = {
-            let mut script = script.lock().expect("script");
-            if script.len() > 1 { script.remove(0) } else { script[0].clone() }
-        };
-        for step in reply {
-            match step {
-                Step::Write(text) => {
-                    if socket.write_all(text.as_bytes()).await.is_err() {
-                        seen.lock().expect("seen").aborted += 1;
-                        return;
-                    }
-                }
-                Step::Bytes(bytes) => {
-                    if socket.write_all(&bytes).await.is_err() {
-                        seen.lock().expect("seen").aborted += 1;
-                        return;
-                    }
-                }
-                Step::Wait(duration) => tokio::time::sleep(duration).await,
-                Step::Until(other, requests) => {
-                    while other.lock().expect("seen").bodies.len() < requests {
-                        tokio::task::yield_now().await;
-                    }
-                }
-                Step::Close => return,
-                Step::Reset => {
-                    let _ = rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
-                    return;
-                }
-                Step::Hang => {
-                    let mut byte = [0; 1];
-                    let _ = socket.read(&mut byte).await;
-                    seen.lock().expect("seen").aborted += 1;
-                    return;
-                }
-            }
-        }
-    }
-}
-
-async fn read_request(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(String, Vec<u8>)> {
-    loop {
-        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&buffer[..end]).into_owned();
-            let length = head
-                .lines()
-                .find_map(|line| {
-                    line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse::<usize>().ok()
-                })
-                .unwrap_or(0);
-            while buffer.len() < end + 4 + length {
-                if socket.read_buf(buffer).await.ok()? == 0 {
-                    return None;
-                }
-            }
-            let body = buffer[end + 4..end + 4 + length].to_vec();
-            buffer.drain(..end + 4 + length);
-            return Some((head, body));
-        }
-        if socket.read_buf(buffer).await.ok()? == 0 {
-            return None;
-        }
-    }
-}
-
-/// A reply with a whole body.
-pub(crate) fn reply(status: u16, headers: &str, body: &str) -> Reply {
-    vec![Step::Write(format!(
-        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
-        body.len()
-    ))]
-}
-
-/// The head of a stream.
-pub(crate) fn sse_head() -> Step {
-    Step::Write("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_owned())
-}
-
-/// One HTTP chunk.
-pub(crate) fn chunk(text: &str) -> Step {
-    Step::Write(format!("{:x}\r\n{text}\r\n", text.len()))
-}
-
-/// The end of a chunked body.
-pub(crate) fn end() -> Step {
-    Step::Write("0\r\n\r\n".to_owned())
+        shared.requests.send_modify(|requests| *requests += 1);
+        let mut script = shared.script.lock().expect("script");
+        (0, if script.len() > 1 { script.remove(0) } else { script[0].clone() })
+    };
+    socket::serve(connection, take, |_| shared.seen.lock().expect("seen").aborted += 1).await;
 }
 
 /// A `data:` event.
 pub(crate) fn data(json: &str) -> Step {
-    chunk(&format!("data: {json}\n\n"))
+    chunk(format!("data: {json}\n\n"))
 }
 
 /// A chunk with text.
@@ -194,7 +106,7 @@ pub(crate) fn finish() -> Vec<Step> {
             r#"{"id":"x","choices":[],"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11,"prompt_tokens_details":{"cached_tokens":4}}}"#,
         ),
         // The end of the body is in the same write, so that the connection is free as soon as the answer is read.
-        Step::Write("e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n".to_owned()),
+        Step::Write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n".to_vec()),
     ]
 }
 
@@ -211,10 +123,15 @@ pub(crate) fn stream(texts: &[&str]) -> Reply {
 
 /// A good plain answer.
 pub(crate) fn plain(text: &str) -> Reply {
+    plain_with("", text)
+}
+
+/// The same with further headers.
+pub(crate) fn plain_with(headers: &str, text: &str) -> Reply {
     let text = serde_json::to_string(text).expect("string");
     reply(
         200,
-        "",
+        headers,
         &format!(
             r#"{{"id":"x","object":"chat.completion","created":1,"model":"m-1","choices":[{{"index":0,"message":{{"role":"assistant","content":{text}}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11}}}}"#
         ),

@@ -69,7 +69,7 @@ async fn error_in_a_body_of_status_200_is_a_failure() {
 async fn stream_under_another_media_type_is_passed_on_at_once() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
     let steps = vec![
-        fake::Step::Write(head.to_owned()),
+        fake::Step::Write(head.as_bytes().to_vec()),
         chunk("\n"),
         chunk("da"),
         chunk(&said("openai_compatible", "early")[2..]),

@@ -73,7 +73,7 @@ async fn hedge_is_aborted_when_the_first_attempt_wins() {
     let (gateway, tape) = over(&[&first, &other], HEDGED);
     warm(&gateway, false).await;
     // Slow enough to be hedged, and faster than the hedge.
-    let mut late = vec![Step::Until(Arc::clone(&other.seen), 1)];
+    let mut late = vec![other.until(1)];
     late.extend(plain("late"));
     first.script(vec![late]);
     assert_eq!(ask(&gateway, false).await.expect("answer"), ("late".to_owned(), 2));
@@ -91,7 +91,7 @@ async fn failed_attempt_and_failed_hedge_move_on_to_the_next_candidate() {
     );
     let (gateway, tape) = over(&[&first, &second, &third], HEDGED);
     warm(&gateway, false).await;
-    let mut late = vec![Step::Until(Arc::clone(&second.seen), 1)];
+    let mut late = vec![second.until(1)];
     late.extend(broken);
     first.script(vec![late]);
     assert_eq!(ask(&gateway, false).await.expect("answer"), ("c".to_owned(), 3));

@@ -8,6 +8,10 @@ mod forms;
 mod hedging;
 mod prompt_cache;
 mod rates;
+/// The testkit's server, which black-box tests use too.
+#[path = "../../../tests/support/socket.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is made for the testkit")]
+mod socket;
 mod streams;
 mod thinking;
 mod transport;

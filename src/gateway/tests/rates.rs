@@ -2,17 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::fake::{Fake, Step, plain, reply, sse_head, stream, text};
+use super::fake::{Fake, Step, plain, plain_with, reply, sse_head, stream, text};
 use super::*;
-
-/// A plain answer with further headers.
-fn telling(headers: &str) -> fake::Reply {
-    let mut reply = plain("x");
-    if let Some(Step::Write(text)) = reply.first_mut() {
-        *text = text.replacen("content-length", &format!("{headers}content-length"), 1);
-    }
-    reply
-}
 
 #[tokio::test]
 async fn configured_rate_moves_on_to_the_next_candidate_and_is_named() {
@@ -77,7 +68,7 @@ async fn token_rate_is_charged_by_estimate_and_settled_afterwards() {
 async fn reported_limits_are_kept_before_the_vendor_refuses() {
     let headers =
         "x-ratelimit-limit-requests: 2\r\nx-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 1m\r\n";
-    let (first, second) = (Fake::start(vec![telling(headers)]).await, Fake::start(vec![plain("b")]).await);
+    let (first, second) = (Fake::start(vec![plain_with(headers, "x")]).await, Fake::start(vec![plain("b")]).await);
     let (gateway, tape) = over(&[&first, &second], "");
     gateway.complete(request(&gateway)).await.expect("answer");
     assert_eq!(gateway.complete(request(&gateway)).await.expect("answer").text, "b");
@@ -85,7 +76,7 @@ async fn reported_limits_are_kept_before_the_vendor_refuses() {
 
     // Without another candidate, a limit that resets soon is waited for.
     let headers = "x-ratelimit-limit: 1\r\nx-ratelimit-remaining: 0\r\nx-ratelimit-reset: 0.3\r\n";
-    let fake = Fake::start(vec![telling(headers), reply(429, "", "{}"), plain("late")]).await;
+    let fake = Fake::start(vec![plain_with(headers, "x"), reply(429, "", "{}"), plain("late")]).await;
     let (gateway, tape) = over(&[&fake], "");
     let vendor_limits = Instant::now();
     gateway.complete(request(&gateway)).await.expect("answer");

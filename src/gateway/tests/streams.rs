@@ -289,10 +289,10 @@ async fn burst_is_passed_on_whole_in_few_pieces() {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let at_once = |steps: Vec<Step>| {
         let bytes = steps.into_iter().map(|step| match step {
-            Step::Write(text) => text,
+            Step::Write(bytes) => bytes,
             _ => panic!("a stream that never waits"),
         });
-        vec![Step::Write(bytes.collect())]
+        vec![Step::Write(bytes.flatten().collect())]
     };
     let fake = Fake::start(vec![at_once(stream(&words))]).await;
     let (gateway, _tape) = over(&[&fake], "");

@@ -110,8 +110,8 @@ fn event(payload: &str) -> Vec<u8> {
 fn streamed(media_type: &str, parts: &[Vec<u8>]) -> fake::Reply {
     let length: usize = parts.iter().map(Vec::len).sum();
     let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\n\r\n");
-    let mut steps = vec![Step::Write(head)];
-    steps.extend(parts.iter().cloned().map(Step::Bytes));
+    let mut steps = vec![Step::Write(head.into_bytes())];
+    steps.extend(parts.iter().cloned().map(Step::Write));
     steps
 }
 

@@ -106,7 +106,8 @@ pub(in crate::gateway) fn whole(vendor: &str, text: &str, ending: Ending) -> Str
 /// A reply with this body in HTTP chunks, ended properly if `closed`, otherwise cut.
 pub(in crate::gateway) fn bytes(status: u16, media: Option<&str>, body: &str, closed: bool) -> Reply {
     let media = media.map_or_else(String::new, |media| format!("content-type: {media}\r\n"));
-    let mut steps = vec![Step::Write(format!("HTTP/1.1 {status} X\r\n{media}transfer-encoding: chunked\r\n\r\n"))];
+    let mut steps =
+        vec![Step::Write(format!("HTTP/1.1 {status} X\r\n{media}transfer-encoding: chunked\r\n\r\n").into_bytes())];
     if !body.is_empty() {
         steps.push(fake::chunk(body));
     }
