@@ -84,7 +84,7 @@ impl Runs {
         match asked {
             Ok((arm, asked)) => {
                 let (route, variant, local) = (Arc::clone(&arm.route), Arc::clone(&arm.variant), arm.local());
-                let (members, prompts) = asked.into_iter().unzip();
+                let (members, prompts): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
                 let fit = fit(&arm, choice, prompts.len());
                 (Ok(Chosen { route, variant, local, fit, members }), Some(Asked { arm, prompts }))
             }
