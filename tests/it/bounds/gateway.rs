@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use sidetone::gateway::transcript::{self, Spec};
+use sidetone::base::tokens::{Fit, Ratio};
+use sidetone::gateway::transcript::{self, Conversation, Spec};
 use sidetone::llm::{ChatRequest, ChatResponse, PROVIDERS, sse};
 
 use super::Case;
@@ -122,9 +123,9 @@ pub(super) fn request(chance: &mut Chance) -> Case {
         let spec = body.get("transcript").cloned().and_then(|spec| Spec::read(spec).ok());
         let Ok((mut request, _)) = ChatRequest::from_json(body.to_string().as_bytes()) else { return Spent::default() };
         if let Some(spec) = spec {
-            let spec = spec.fitting(Some(room));
-            let written = spec.render(&spec.select(&said));
-            transcript::insert(&mut request, spec.cut(&written));
+            let conversation = Conversation { spec, turns: said };
+            let (_, written) = conversation.render(Fit::new(Ratio::default(), Some(room)));
+            transcript::insert(&mut request, &written);
         }
         if request.check().is_ok() {
             for provider in PROVIDERS {
