@@ -194,10 +194,16 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Result<Vec<Arc<Record>>, JournalError> {
+    /// Gives `look` the content of a call's log, which was loaded.
+    fn loaded<T>(
+        &self,
+        call: &CallId,
+        look: impl FnOnce(&Arc<Log>, MutexGuard<'_, Content>) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
         loop {
             let log = self.find(call, false).ok_or(JournalError::UnknownCall)?;
             let mut content = log.content();
+            // Another log has replaced it.
             if content.retired {
                 continue;
             }
@@ -205,6 +211,12 @@ impl Shared {
             if content.retired {
                 return Err(JournalError::UnknownCall);
             }
+            return look(&log, content);
+        }
+    }
+
+    pub(super) fn read(&self, call: &CallId, after: Seq, max_bytes: usize) -> Result<Vec<Arc<Record>>, JournalError> {
+        self.loaded(call, |log, mut content| {
             let head = log.visible();
             if head == 0 && content.damage.is_none() {
                 return Err(JournalError::UnknownCall);
@@ -212,7 +224,7 @@ impl Shared {
             let (true, Some(mark)) = (after < head, content.mark_for(after)) else {
                 return content.damage_error().map_or_else(|| Ok(Vec::new()), Err);
             };
-            let file = self.file(&log, &mut content)?;
+            let file = self.file(log, &mut content)?;
             let end = content.end.len;
             // Visible records never change, so they are read without the lock.
             drop(content);
@@ -225,8 +237,8 @@ impl Shared {
                     return content.damage_error().map_or_else(|| Ok(Vec::new()), Err);
                 }
             }
-            return Ok(found.records);
-        }
+            Ok(found.records)
+        })
     }
 
     /// The file of a log.
@@ -242,22 +254,11 @@ impl Shared {
     }
 
     pub(super) fn head(&self, call: &CallId) -> Result<Seq, JournalError> {
-        loop {
-            let log = self.find(call, false).ok_or(JournalError::UnknownCall)?;
-            let mut content = log.content();
-            if content.retired {
-                continue;
-            }
-            self.load(&log, &mut content)?;
-            if content.retired {
-                return Err(JournalError::UnknownCall);
-            }
-            return match (content.damage_error(), log.visible()) {
-                (Some(damage), _) => Err(damage),
-                (None, 0) => Err(JournalError::UnknownCall),
-                (None, head) => Ok(head),
-            };
-        }
+        self.loaded(call, |log, content| match (content.damage_error(), log.visible()) {
+            (Some(damage), _) => Err(damage),
+            (None, 0) => Err(JournalError::UnknownCall),
+            (None, head) => Ok(head),
+        })
     }
 
     pub(super) fn since(&self, after: u64) -> Result<Vec<(CallId, Seq)>, JournalError> {

@@ -118,7 +118,7 @@ pub(super) fn request(chance: &mut Chance) -> Case {
     for _ in 0..1 + chance.below(3) {
         spoil(chance, &mut body);
     }
-    let (room, said) = (chance.below(10_000), turns(chance, 2_000));
+    let (room, said) = (chance.below(10_000) as u64, turns(chance, 2_000));
     Box::new(move || {
         let spec = body.get("transcript").cloned().and_then(|spec| Spec::read(spec).ok());
         let Ok((mut request, _)) = ChatRequest::from_json(body.to_string().as_bytes()) else { return Spent::default() };
