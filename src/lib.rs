@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod context;
 pub mod docs;
+pub mod evaluation;
 pub mod gateway;
 pub mod hub;
 pub mod ingest;

@@ -69,7 +69,7 @@ pub enum Scope {
 }
 
 /// A named question.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Analysis {
     /// The analysis's name, a valid id.
     pub name: Arc<str>,

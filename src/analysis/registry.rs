@@ -99,6 +99,13 @@ impl Registry {
         self.defaults.clone()
     }
 
+    /// Makes every analysis ask `route`, whatever its settings say.
+    pub fn ask(&mut self, route: &str) {
+        for analysis in self.by_name.values_mut() {
+            Arc::make_mut(analysis).settings.route = Some(route.to_owned());
+        }
+    }
+
     /// Returns true if the configuration has a section for it.
     pub fn is_given(&self, name: &str) -> bool {
         self.given.iter().any(|given| given == name)

@@ -8,6 +8,7 @@ mod accounting;
 mod connection;
 mod limits;
 mod listener;
+pub mod offline;
 mod otel;
 mod recovery;
 mod reload;
@@ -166,13 +167,7 @@ fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Res
         placement: Arc::new(placement::Local),
         hub: hub.clone(),
         gateway: gateway.clone(),
-        call: Arc::new(call::Settings {
-            analyses: Arc::new(config.analyses.clone()),
-            default_analyses: config.default_analyses(),
-            rules: Arc::clone(&config.rules),
-            ingest: config.ingest.clone(),
-            limits: config.limits.clone(),
-        }),
+        call: Arc::new(call_settings(&config)),
         permits: Arc::new(Semaphore::new(JOBS)),
         metrics: session::Metrics::register(&mut registry),
         queue: Arc::new(queues.queue("session")),
@@ -258,6 +253,17 @@ fn run(config: Config, listen: SocketAddr, store: Option<Arc<dyn Store>>) -> Res
     workers.spawn_first(listener::accept(bound, tls, service, gates, bounds, workers.handles(), drain.clone()));
     tracing::info!(%address, storage = %storage.dir().display(), "sidetone is running");
     Ok(Running { address, secure, drain, store, workers, deadline: config.shutdown.deadline, reloader, spans })
+}
+
+/// What all calls with this configuration have in common.
+fn call_settings(config: &Config) -> call::Settings {
+    call::Settings {
+        analyses: Arc::new(config.analyses.clone()),
+        default_analyses: config.default_analyses(),
+        rules: Arc::clone(&config.rules),
+        ingest: config.ingest.clone(),
+        limits: config.limits.clone(),
+    }
 }
 
 impl Running {

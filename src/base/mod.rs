@@ -1,6 +1,6 @@
 //! Mechanisms that know no domain type: locks, settings, queues with gauges, bytes in flight, time, stopwatches, backoff,
 //! time limits of bodies, sockets and their heartbeat, shutdown, budgets of work, sizes of patterns, repair of JSON text,
-//! sizes of JSON, words of text, escaping and tokens of text, owners of files, similar names.
+//! sizes of JSON, words of text, escaping and tokens of text, owners of files, similar names, random numbers.
 
 pub mod backoff;
 pub mod body;
@@ -16,6 +16,7 @@ pub mod owner;
 pub mod pattern;
 pub mod pulse;
 pub mod queue;
+pub mod random;
 pub mod secret;
 pub mod settings;
 pub mod stopwatch;

@@ -6,10 +6,12 @@
 mod analyze;
 mod cert;
 mod check;
+mod compare;
 mod convert;
 mod demo;
 mod dialects;
 mod discovery;
+mod eval;
 mod fetch;
 mod healthcheck;
 mod help;
@@ -35,6 +37,7 @@ mod stream;
 mod table;
 mod target;
 mod temporary;
+mod trial;
 mod turns;
 mod usage;
 mod watch;
@@ -85,6 +88,10 @@ enum Command {
     Analyze(Box<analyze::AnalyzeArgs>),
     /// Write a transcript file as a recording
     Convert(convert::ConvertArgs),
+    /// Compare models, prompts and triggers on recordings, without waiting
+    Compare(Box<compare::CompareArgs>),
+    /// Measure insights on recordings with labels
+    Eval(Box<eval::EvalArgs>),
     /// Show calls and insights live
     Watch(watch::WatchArgs),
     /// Record a call of a running daemon
@@ -137,6 +144,8 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Replay(args) => client(replay::run(*args)),
         Command::Analyze(args) => analyze::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Watch(args) => client(watch::run(args)),
         Command::Record(args) => client(record::run(args)),
         Command::Stream(args) => client(stream::run(args)),
@@ -147,7 +156,7 @@ fn run(command: Command) -> Result<ExitCode> {
 }
 
 /// Runs a client command on a runtime of its own.
-fn client(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+fn client<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -181,21 +181,7 @@ impl Config {
             }
         }
         for name in self.analyses.names() {
-            let Some(analysis) = self.analyses.get(name).filter(|analysis| !analysis.is_computed()) else { continue };
-            let message = match self.gateway.target(name, analysis.settings.route.as_deref()) {
-                Err(message) => message,
-                Ok(target) if analysis.settings.local.is_none() && self.gateway.is_local(&target) => {
-                    let answered: Vec<&str> = self.answered_locally().collect();
-                    format!(
-                        "{name} needs a model, but only the embedded provider (local) answers {target:?}, and it can \
-                         answer only {}; configure [endpoints.NAME] and [models.NAME], and name the model or its \
-                         route here",
-                        answered.join(", ")
-                    )
-                }
-                Ok(_) => continue,
-            };
-            if self.wants(name) {
+            if let Some(message) = self.unanswerable(name).filter(|_| self.wants(name)) {
                 problems.push(format!("analyses.{name}.route"), message);
             }
         }
@@ -204,6 +190,23 @@ impl Config {
             if certain {
                 problems.push(key, message);
             }
+        }
+    }
+
+    /// Why nobody is named who can answer an analysis, if so.
+    pub fn unanswerable(&self, name: &str) -> Option<String> {
+        let analysis = self.analyses.get(name).filter(|analysis| !analysis.is_computed())?;
+        match self.gateway.target(name, analysis.settings.route.as_deref()) {
+            Err(message) => Some(message),
+            Ok(target) if analysis.settings.local.is_none() && self.gateway.is_local(&target) => {
+                let answered: Vec<&str> = self.answered_locally().collect();
+                Some(format!(
+                    "{name} needs a model, but only the embedded provider (local) answers {target:?}, and it can answer \
+                     only {}; configure [endpoints.NAME] and [models.NAME], and name the model or its route here",
+                    answered.join(", ")
+                ))
+            }
+            Ok(_) => None,
         }
     }
 

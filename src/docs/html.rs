@@ -2,7 +2,7 @@
 //!
 //! Knows no path of the server: links between pages are relative.
 
-use pulldown_cmark::{CowStr, Event, Tag, html};
+use pulldown_cmark::{CowStr, Event, Tag, TagEnd, html};
 
 use super::markdown::{Target, events, headings, target};
 use super::topics::{SIDETONE_TOML_NAME, TOPICS, Topic};
@@ -51,6 +51,8 @@ fn body(text: &str) -> String {
             let dest_url = reference(&dest_url).map_or(dest_url, CowStr::from);
             Event::Start(Tag::Link { link_type, dest_url, title, id })
         }
+        Event::Start(Tag::Image { .. }) => Event::Start(Tag::Emphasis),
+        Event::End(TagEnd::Image) => Event::End(TagEnd::Emphasis),
         // Pages contain no HTML of their own, so it is shown as text.
         Event::Html(text) | Event::InlineHtml(text) => Event::Text(text),
         other => other,
@@ -66,7 +68,7 @@ fn reference(url: &str) -> Option<String> {
         Target::Topic(name, None) => Some(name.to_owned()),
         Target::Topic(name, Some(heading)) => Some(format!("{name}#{heading}")),
         Target::Configuration => Some(SIDETONE_TOML_NAME.to_owned()),
-        Target::Here(_) | Target::Outside(_) | Target::Unknown(_) => None,
+        Target::Here(_) | Target::Picture(_) | Target::Outside(_) | Target::Unknown(_) => None,
     }
 }
 

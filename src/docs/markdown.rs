@@ -21,6 +21,8 @@ pub(super) enum Target<'a> {
     Topic(&'a str, Option<&'a str>),
     /// `config/sidetone.toml`.
     Configuration,
+    /// A picture beside the pages. Only file viewers show it: served pages load nothing, and show its text.
+    Picture(&'a str),
     /// A URL of another server.
     Outside(&'a str),
     /// A file that is not part of the documentation.
@@ -38,6 +40,9 @@ pub(super) fn target(url: &str) -> Target<'_> {
     let (file, heading) = url.split_once('#').map_or((url, None), |(file, heading)| (file, Some(heading)));
     if file.strip_prefix("../../config/") == Some(SIDETONE_TOML_NAME) {
         return Target::Configuration;
+    }
+    if url.ends_with(".png") && !url.contains('/') {
+        return Target::Picture(url);
     }
     match file.strip_suffix(".md").filter(|name| topic(name).is_some()) {
         Some(name) => Target::Topic(name, heading),

@@ -216,7 +216,7 @@ fn shown(url: &str) -> String {
         Target::Topic(name, _) => format!("(sidetone help {name})"),
         Target::Configuration => "(sidetone help sidetone.toml)".to_owned(),
         Target::Outside(url) => format!("({url})"),
-        Target::Here(_) | Target::Unknown(_) => String::new(),
+        Target::Here(_) | Target::Picture(_) | Target::Unknown(_) => String::new(),
     }
 }
 

@@ -48,6 +48,7 @@ fn every_link_of_a_topic_leads_to_something() {
             let leads = match target(&url) {
                 Target::Here(anchor) => has_heading(topic.name, anchor),
                 Target::Topic(name, anchor) => anchor.is_none_or(|anchor| has_heading(name, anchor)),
+                Target::Picture(file) => Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs").join(file).exists(),
                 Target::Configuration | Target::Outside(_) => true,
                 Target::Unknown(_) => false,
             };
@@ -81,7 +82,7 @@ fn every_link_between_topics_has_its_definition_for_rustdoc() {
                 Target::Topic(name, None) => format!("crate::docs::{name}"),
                 Target::Topic(name, Some(anchor)) => format!("crate::docs::{name}#{anchor}"),
                 Target::Configuration => "crate::docs::SIDETONE_TOML".to_owned(),
-                Target::Here(_) | Target::Outside(_) | Target::Unknown(_) => continue,
+                Target::Here(_) | Target::Picture(_) | Target::Outside(_) | Target::Unknown(_) => continue,
             };
             let definition = format!("[{label}]: {item}");
             assert!(

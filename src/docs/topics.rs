@@ -44,6 +44,7 @@ topics! {
     proxy, "proxy.md", "in front of speech-to-text: existing clients, insights in the stream, sources";
     recordings, "recordings.md", "recording, replaying, and analysing finished calls";
     transcripts, "transcripts.md", "transcript files: captions of meetings, reports, conversion";
+    comparing, "comparing.md", "comparing models, prompts and triggers on recordings; every figure and its source";
     sinks, "sinks.md", "pushing events to your systems: webhooks and websockets";
     metrics, "metrics.md", "metrics for Prometheus, alerts, traces";
     errors, "errors.md", "close codes and error codes, and when to reconnect";

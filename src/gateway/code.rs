@@ -41,6 +41,31 @@ pub enum Code {
 }
 
 impl Code {
+    /// All codes.
+    pub const ALL: [Self; 16] = [
+        Self::Refused,
+        Self::Timeout,
+        Self::UpstreamError,
+        Self::UpstreamAuth,
+        Self::RateLimited,
+        Self::QuotaExhausted,
+        Self::Interrupted,
+        Self::Malformed,
+        Self::SchemaMismatch,
+        Self::ModelNotFound,
+        Self::Unsupported,
+        Self::InvalidRequest,
+        Self::TooComplex,
+        Self::Overloaded,
+        Self::BudgetExhausted,
+        Self::ContentFiltered,
+    ];
+
+    /// The code with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.as_str() == name)
+    }
+
     /// The name on the wire, in the ledger and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -11,6 +11,7 @@ mod attempt;
 mod catalogue;
 mod code;
 mod error;
+pub mod exchanges;
 mod metrics;
 pub mod price;
 mod recorder;
@@ -44,6 +45,7 @@ pub use schedule::stream::Stream;
 use self::catalogue::discovery::Discovery;
 use self::catalogue::model_list;
 use self::catalogue::names::Catalogue;
+use self::exchanges::Exchanges;
 use self::schedule::fallbacks;
 use self::schedule::shared::Shared;
 use self::transport::client::Client;
@@ -67,7 +69,7 @@ impl Gateway {
     /// # Errors
     /// None at present; reserved for a catalogue that cannot be built.
     pub fn new(config: Config, metrics: Metrics) -> Result<Self, GatewayError> {
-        Ok(Self::build(config, metrics, None, None))
+        Ok(Self::build(config, metrics, None, None, None))
     }
 
     /// Like [`Gateway::new`], but reports every attempt to `recorder` and enforces `budget`.
@@ -80,10 +82,21 @@ impl Gateway {
         recorder: Arc<dyn Recorder>,
         budget: Option<Budget>,
     ) -> Result<Self, GatewayError> {
-        Ok(Self::build(config, metrics, Some(recorder), budget))
+        Ok(Self::build(config, metrics, Some(recorder), budget, None))
     }
 
-    fn build(config: Config, metrics: Metrics, recorder: Option<Arc<dyn Recorder>>, budget: Option<Budget>) -> Self {
+    /// A gateway for calls that are not live: whole answers are `exchanges`, which are recorded nowhere else.
+    pub fn offline(config: Config, metrics: Metrics, budget: Budget, exchanges: Arc<Exchanges>) -> Self {
+        Self::build(config, metrics, None, Some(budget), Some(exchanges))
+    }
+
+    fn build(
+        config: Config,
+        metrics: Metrics,
+        recorder: Option<Arc<dyn Recorder>>,
+        budget: Option<Budget>,
+        exchanges: Option<Arc<Exchanges>>,
+    ) -> Self {
         let catalogue = Catalogue::new(config, None);
         catalogue.show(&metrics.queue);
         let shared = Shared {
@@ -92,6 +105,7 @@ impl Gateway {
             metrics: Arc::new(metrics),
             recorder,
             validators: Arc::default(),
+            exchanges,
         };
         Self { inner: Arc::new(Inner { catalogue: ArcSwap::from_pointee(catalogue), shared, reloaded: Notify::new() }) }
     }

@@ -33,7 +33,7 @@ pub fn usd(pico: i64) -> f64 {
 }
 
 /// Converts US dollars to pico-dollars.
-pub(in crate::gateway) fn pico(usd: f64) -> i64 {
+pub fn pico(usd: f64) -> i64 {
     #[expect(clippy::cast_possible_truncation, reason = "`as` saturates")]
     let pico = (usd * 1e12).round() as i64;
     pico

@@ -3,7 +3,7 @@
 //!
 //! Knows no HTTP, and does not wait for the call's results.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::attachment::{Attachment, NotAttached, Wanted};
@@ -14,6 +14,7 @@ use crate::call::config::LimitsConfig;
 use crate::protocol::ingest::End;
 use crate::protocol::{self, ErrorCode, ErrorFrame};
 use crate::session::command::Outlet;
+use crate::session::offline::TimedFrame;
 use crate::session::{SessionError, Sessions};
 use crate::stt::{self, Dialect};
 use crate::types::{CallId, Carry, EndScope, JsonMap, Seq, StreamId, SttEvent};
@@ -102,6 +103,17 @@ impl Whole {
     /// Returns true if the recording contains speech.
     pub fn has_turns(&self) -> bool {
         self.frames.iter().flat_map(|(_, events)| events).any(|event| matches!(event, SttEvent::Final(_)))
+    }
+
+    /// Its frames at these times, one a frame that was read, for a call that is not live. The end of the call comes with
+    /// the last one.
+    pub fn timed(self, times: impl IntoIterator<Item = u64>) -> VecDeque<TimedFrame> {
+        let (mut times, mut at_ms) = (times.into_iter(), 0);
+        let frames = self.frames.into_iter().map(|(carry, events)| {
+            at_ms = times.next().unwrap_or(at_ms);
+            TimedFrame { at_ms, carry, events }
+        });
+        frames.collect()
     }
 
     /// Feeds the recording to `call`, which must be new. The call completes by itself; its events come after the

@@ -2,6 +2,7 @@
 //!
 //! Does not know which vendor gave it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::ToolCall;
@@ -68,7 +69,7 @@ impl Finish {
     }
 
     /// Reads the spellings of OpenAI and other vendors, in lower case.
-    pub(super) fn parse(reason: &str) -> Option<Self> {
+    pub(crate) fn parse(reason: &str) -> Option<Self> {
         Some(match reason {
             "stop" | "end_turn" | "stop_sequence" | "stop_criteria_met" | "pause_turn" | "eos" | "eos_token"
             | "endoftext" | "complete" | "finished" => Self::Stop,
@@ -95,7 +96,8 @@ impl Finish {
 }
 
 /// Tokens as the vendor counted them. `None` if unknown, never 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Usage {
     /// Prompt tokens, including those read from and written to a cache.
     pub input: Option<u64>,

@@ -48,25 +48,7 @@ mod tests {
 
     #[test]
     fn gateway_and_insights_spell_codes_alike() {
-        let all = [
-            Code::Refused,
-            Code::Timeout,
-            Code::UpstreamError,
-            Code::UpstreamAuth,
-            Code::RateLimited,
-            Code::QuotaExhausted,
-            Code::Interrupted,
-            Code::Malformed,
-            Code::SchemaMismatch,
-            Code::ModelNotFound,
-            Code::Unsupported,
-            Code::InvalidRequest,
-            Code::TooComplex,
-            Code::Overloaded,
-            Code::BudgetExhausted,
-            Code::ContentFiltered,
-        ];
-        for known in all {
+        for known in Code::ALL {
             assert_eq!(code(known).as_str(), known.as_str());
         }
     }

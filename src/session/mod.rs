@@ -13,6 +13,7 @@ mod index;
 mod library;
 mod live;
 mod metrics;
+pub mod offline;
 mod peers;
 mod pipeline;
 mod reading;

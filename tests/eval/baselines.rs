@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use sidetone::evaluation::rouge::tokens;
 use vader_sentimental::SentimentIntensityAnalyzer;
 
 use crate::data::Call;
-use crate::rouge::tokens;
 
 /// The VADER lexicon at a threshold.
 pub(crate) fn vader(text: &str, threshold: f64) -> &'static str {

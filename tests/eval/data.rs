@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde_json::Value;
+use sidetone::evaluation::labels::Labels;
 use sidetone::turns::Turns;
 use sidetone::types::{StreamId, Turn};
 use sidetone::{recording, stt};
@@ -45,7 +45,7 @@ pub(crate) fn folder() -> PathBuf {
 /// All calls by name; `None` where there are no recordings.
 pub(crate) fn load() -> Option<Vec<Call>> {
     let labels = std::fs::read_to_string(folder().join("labels.jsonl")).ok()?;
-    let labels: Vec<Value> = labels.lines().map(|line| serde_json::from_str(line).expect("a label")).collect();
+    let labels = Labels::read(&labels).expect("labels");
     let mut names: Vec<String> = std::fs::read_dir(folder())
         .ok()?
         .filter_map(|entry| entry.expect("an entry").file_name().into_string().ok())
@@ -55,7 +55,7 @@ pub(crate) fn load() -> Option<Vec<Call>> {
     Some(names.into_iter().map(|name| read(name, &labels)).collect())
 }
 
-fn read(name: String, labels: &[Value]) -> Call {
+fn read(name: String, labels: &Labels) -> Call {
     let text = std::fs::read_to_string(folder().join(format!("{name}.jsonl"))).expect("a file");
     let recording = recording::parse(&text).expect("a recording");
     let dialect = stt::dialect(&recording.header.dialect).expect("a dialect");
@@ -69,18 +69,12 @@ fn read(name: String, labels: &[Value]) -> Call {
     for event in &events {
         turns.apply(&stream, dialect.splits(), 0, 0, event, &mut changes).expect("applied");
     }
-    let own = || labels.iter().filter(|label| label["call_id"] == *name);
-    let sentiment = own()
-        .filter(|label| label["kind"] == "turn")
-        .filter_map(|label| Some((label["turn_order"].to_string(), label["sentiment"].as_str()?.to_owned())))
-        .collect();
-    let summary =
-        own().find(|label| label["kind"] == "call").and_then(|label| Some(label["summary"].as_str()?.to_owned()));
+    let labels = labels.of(&name).cloned().unwrap_or_default();
     let set = match name.split('-').next() {
         Some("dialogsum") => Set::DialogSum,
         Some("qmsum") => Set::QmSum,
         _ => Set::Other,
     };
     let turns = turns.iter().filter(|turn| !turn.text.trim().is_empty()).cloned().collect();
-    Call { name, set, turns, sentiment, summary }
+    Call { name, set, turns, sentiment: labels.sentiment, summary: labels.summary }
 }

@@ -7,11 +7,12 @@
 mod baselines;
 mod data;
 mod gate;
-mod rouge;
 
 use std::process::ExitCode;
 
 use data::{Call, Set};
+use sidetone::evaluation::rouge;
+use sidetone::evaluation::score::Score;
 use sidetone::llm::ChatRequest;
 use sidetone::llm::local;
 use sidetone::types::Transcript;
@@ -72,7 +73,7 @@ fn sentiment(calls: &[Call]) -> bool {
         let pairs: Vec<(&str, &str)> = of_part.flat_map(Call::labelled).collect();
         println!("{title}: {} turns", pairs.len());
         for (name, judge) in &methods {
-            let score = Score::of(pairs.iter().map(|(text, gold)| (*gold, judge(text))));
+            let score = Score::of(pairs.iter().map(|(text, gold)| (*gold, judge(text)))).expect("labelled turns");
             println!("  {name:<18} {score}");
             if *name == "local" && part == "meld-" && human {
                 figures = (score.accuracy, score.macro_f1);
@@ -129,31 +130,4 @@ fn points(call: &Call) -> String {
     let value = summary(call);
     let points = value["points"].as_array().expect("points").iter();
     points.map(|point| point["text"].as_str().expect("text")).collect::<Vec<_>>().join(" ")
-}
-
-struct Score {
-    accuracy: f64,
-    macro_f1: f64,
-    f1: [f64; 3],
-}
-
-impl Score {
-    fn of<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
-        let pairs: Vec<(&str, &str)> = pairs.collect();
-        let right = pairs.iter().filter(|(gold, found)| gold == found).count();
-        let f1 = ["negative", "neutral", "positive"].map(|class| {
-            let both = pairs.iter().filter(|(gold, found)| *gold == class && *found == class).count();
-            let either = pairs.iter().map(|(gold, found)| usize::from(*gold == class) + usize::from(*found == class));
-            let either: usize = either.sum();
-            if either == 0 { 0.0 } else { 2.0 * both as f64 / either as f64 }
-        });
-        Self { accuracy: right as f64 / pairs.len().max(1) as f64, macro_f1: f1.iter().sum::<f64>() / 3.0, f1 }
-    }
-}
-
-impl std::fmt::Display for Score {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [negative, neutral, positive] = self.f1;
-        write!(formatter, "{:.3} {:.3}  ({negative:.2} {neutral:.2} {positive:.2})", self.accuracy, self.macro_f1)
-    }
 }

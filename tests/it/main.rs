@@ -14,6 +14,7 @@ mod caps;
 mod catalogue;
 mod chaos;
 mod chat_extensions;
+mod comparing;
 mod contract;
 mod crash;
 mod dialects;

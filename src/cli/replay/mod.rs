@@ -37,7 +37,7 @@ use super::target::{DEFAULT_LISTEN, Target};
 use super::{call_id, fetch, name_list};
 
 pub(crate) use call::{Play, play};
-pub(crate) use files::{left_out, load};
+pub(crate) use files::{left_out, load, walk};
 pub(crate) use stats::{CallReport, Totals};
 
 /// Options of `sidetone replay`.

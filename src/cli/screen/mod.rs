@@ -21,6 +21,7 @@ use crate::protocol::event::Kind;
 use crate::protocol::tag;
 
 pub(crate) use self::text::{clock, harmless};
+pub(crate) use self::value::lines as value_lines;
 
 /// Returns true if the reader of the command's output (such as `head`) has closed it.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -17,6 +17,7 @@ use crate::gateway::attempt::record::AttemptRecord;
 use crate::gateway::attempt::stream::AttemptStream;
 use crate::gateway::code::Code;
 use crate::gateway::error::{Failure, GatewayError};
+use crate::gateway::exchanges::{Answered, Exchange, Exchanges, Failed, Outcome, micros};
 use crate::gateway::price;
 use crate::gateway::request::Request;
 use crate::llm::schema::{self, Validator, Verdict};
@@ -65,7 +66,7 @@ pub(super) async fn whole(
     let validator = prepare(&shared.validators, &resolved, &mut request.chat).await?;
     let mut run = Run::new(shared, &resolved, request, deadline(request), false, answering);
     let mut cost = Cost::default();
-    let mut got = match complete(&mut run, request, &mut cost).await {
+    let mut got = match ask(&mut run, request, &mut cost).await {
         // An analysis continues with the embedded provider, which costs nothing, until the limit lifts; a client gets
         // the error.
         Err(error) if error.code() == Code::BudgetExhausted && request.origin.analysis.is_some() => {
@@ -88,7 +89,7 @@ pub(super) async fn whole(
                 request.chat.messages.push(Message::text(Role::Assistant, said));
                 request.chat.messages.push(Message::text(Role::User, schema::repair_request(&errors)));
                 run.repair();
-                got = complete(&mut run, request, &mut cost).await?;
+                got = ask(&mut run, request, &mut cost).await?;
                 match judge(&mut run, &validator, got.chat.text().to_owned()).await?.1 {
                     Verdict::Valid(text, value) => (text, value),
                     Verdict::Invalid(_) => {
@@ -142,6 +143,63 @@ fn mismatch(run: &mut Run<'_>) -> GatewayError {
         .temporarily()
         .with_attempts(attempts)
         .with_waited(run.waited)
+}
+
+/// Asks; where calls are not live, what was answered before is given again.
+async fn ask(run: &mut Run<'_>, request: &mut Request, cost: &mut Cost) -> Result<Response, GatewayError> {
+    let shared = run.shared;
+    match &shared.exchanges {
+        Some(exchanges) if !run.resolved.local() => Box::pin(exchange(exchanges, run, request, cost)).await,
+        _ => complete(run, request, cost).await,
+    }
+}
+
+/// Makes the same of an answer that has just come and of one that was kept.
+async fn exchange(
+    exchanges: &Exchanges,
+    run: &mut Run<'_>,
+    request: &mut Request,
+    cost: &mut Cost,
+) -> Result<Response, GatewayError> {
+    let (asked, position) = exchanges.asked(&run.origin, run.resolved, &request.chat)?;
+    let exchange = match exchanges.find(&asked, position)? {
+        Some(known) => known,
+        None => {
+            let (attempts, waited) = (run.attempts, run.waited);
+            let mut own = Cost::default();
+            let got = complete(run, request, &mut own).await;
+            let first_token = got.as_ref().ok().and_then(|got| got.first_token);
+            let outcome = match &got {
+                Ok(got) if got.degraded => Outcome::Embedded,
+                Ok(got) => Outcome::Answer(Answered::new(&got.chat, &got.endpoint, &got.vendor_model)),
+                Err(error) => Outcome::Error(Failed::new(error)),
+            };
+            let made = Exchange {
+                outcome,
+                attempts: run.attempts - attempts,
+                usage: own.usage,
+                cost_pico: if own.unknown { None } else { Some(own.known.unwrap_or(0)) },
+                waited_us: micros(run.waited.saturating_sub(waited)),
+                first_token_us: first_token.map(micros),
+            };
+            (run.attempts, run.waited) = (attempts, waited);
+            exchanges.record(&asked, position, made)?
+        }
+    };
+    run.attempts += exchange.attempts;
+    run.waited += Duration::from_micros(exchange.waited_us);
+    cost.add(exchange.usage, exchange.cost_pico);
+    match exchange.outcome {
+        Outcome::Answer(answered) => Ok(Response {
+            chat: answered.chat(exchange.usage),
+            endpoint: Arc::from(answered.endpoint),
+            vendor_model: Arc::from(answered.vendor_model),
+            first_token: exchange.first_token_us.map(Duration::from_micros),
+            degraded: false,
+        }),
+        Outcome::Embedded => ask_embedded(request, cost).await,
+        Outcome::Error(failed) => Err(failed.error().with_waited(run.waited)),
+    }
 }
 
 /// Asks until a whole answer has arrived; after a stream that broke off in the middle, the request is sent again from

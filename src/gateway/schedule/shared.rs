@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::validators::Validators;
 use crate::gateway::admission::budget::Budget;
+use crate::gateway::exchanges::Exchanges;
 use crate::gateway::metrics::Metrics;
 use crate::gateway::recorder::Recorder;
 use crate::gateway::transport::client::Client;
@@ -15,4 +16,6 @@ pub(in crate::gateway) struct Shared {
     pub(in crate::gateway) recorder: Option<Arc<dyn Recorder>>,
     pub(in crate::gateway) budget: Option<Arc<Budget>>,
     pub(in crate::gateway) validators: Arc<Validators>,
+    /// Set if calls are not live.
+    pub(in crate::gateway) exchanges: Option<Arc<Exchanges>>,
 }

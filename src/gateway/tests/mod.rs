@@ -3,6 +3,7 @@
 mod balance;
 mod budgets;
 mod complete;
+mod exchanges;
 pub(crate) mod fake;
 mod forms;
 mod hedging;

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::super::{CallState, Commit, Entry, JournalError, NewRecord, Record, Seq, Tail};
 use super::Faults;
+use crate::base::random::Random;
 use crate::types::CallId;
 
 #[derive(Default)]
@@ -47,12 +48,12 @@ pub(super) struct InFlight {
 impl State {
     /// An empty store with faults.
     pub(super) fn with(faults: Faults) -> Self {
-        Self { faults: Some((faults, Random(faults.seed))), ..Self::default() }
+        Self { faults: Some((faults, Random::new(faults.seed))), ..Self::default() }
     }
 
     /// A random number below `limit`; 0 without faults.
     pub(super) fn random(&mut self, limit: u64) -> u64 {
-        self.faults.as_mut().map_or(0, |(_, random)| random.next() % limit.max(1))
+        self.faults.as_mut().map_or(0, |(_, random)| random.bits() % limit.max(1))
     }
 
     /// Number of polls after the first one that the next answer takes.
@@ -193,16 +194,4 @@ impl State {
 
 fn damage(after: Seq) -> JournalError {
     JournalError::Damaged { after, message: "it was damaged on purpose".to_owned() }
-}
-
-/// Random numbers from a seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
 }

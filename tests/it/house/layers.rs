@@ -27,6 +27,8 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
         ("context", &["types", "base"]),
         ("analysis", &["types", "base", "llm", "context"]),
         ("rules", &["types", "base"]),
+        // Figures of insights. DESIGN 4 does not have it.
+        ("evaluation", &["types", "base"]),
         // Transcript files: their turns become the frames of a recording.
         ("transcript", &["types", "base", "protocol"]),
         ("call", &["types", "base", "protocol", "stt", "turns", "context", "analysis", "rules"]),
@@ -121,6 +123,10 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("cli/discovery", &["gateway"]),
     // The prompt that a daemon would send.
     ("cli/render.rs", &["stt", "llm", "turns", "context", "analysis"]),
+    // Recordings on a virtual clock, without a daemon.
+    ("cli/trial", &["app", "config", "evaluation", "gateway"]),
+    ("cli/compare", &["evaluation", "gateway"]),
+    ("cli/eval", &["evaluation"]),
     // Dialects by name.
     ("cli/dialects.rs", &["stt"]),
     ("cli/replay", &["stt"]),
@@ -146,7 +152,7 @@ const ONLY: &[(&str, &[&str])] = &[
 
 /// Rooms without input and output, clocks and the async runtime.
 const PURE: &[&str] =
-    &["types", "protocol", "stt", "llm", "turns", "context", "analysis", "rules", "transcript", "call"];
+    &["types", "protocol", "stt", "llm", "turns", "context", "analysis", "rules", "evaluation", "transcript", "call"];
 
 fn layer_of(room: &str) -> Option<usize> {
     LAYERS.iter().position(|rooms| rooms.iter().any(|(name, _)| *name == room))

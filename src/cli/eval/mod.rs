@@ -1,0 +1,98 @@
+//! `sidetone eval`: how good insights are on recordings with labels, while the calls go on.
+//!
+//! Knows no daemon, as `sidetone compare`.
+
+mod measure;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use self::measure::{Group, SENTIMENT, SUMMARY};
+use super::meter::Meter;
+use super::out::{self, say};
+use super::trial::{self, AnswerArgs, LABELS, Source, Variant};
+use super::{client, table};
+
+/// Options of `sidetone eval`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sidetone eval recordings/                                  the embedded provider
+  sidetone eval recordings/ --config sidetone.toml --route openai/gpt-4.1-mini --record-llm answers
+  sidetone eval recordings/ --replay-llm answers --json | jq '.groups[].summary'
+
+The folder has recordings, and labels.jsonl with what people said of them:
+  {\"kind\":\"call\",\"call_id\":\"FILE\",\"source\":\"Set\",\"summary\":\"…\"}
+  {\"kind\":\"turn\",\"call_id\":\"FILE\",\"turn_order\":3,\"sentiment\":\"negative\"}
+Each call runs what its labels can judge: summary, sentiment_turn. It is played on its own time, without waiting, so that
+figures at 25, 50 and 75 % are those of the insights that stood by then. `sidetone help comparing` explains every figure.")]
+pub(crate) struct EvalArgs {
+    /// Recordings with their labels.jsonl
+    #[arg(value_name = "DIR", value_parser = super::absolute())]
+    folder: PathBuf,
+    /// The configuration; without it, the embedded provider answers
+    #[arg(long, value_name = "FILE", env = "SIDETONE_CONFIG", value_parser = super::absolute())]
+    config: Option<PathBuf>,
+    /// A route, ROUTE:VARIANT, a model or endpoint/vendor-model that is asked in place of what the configuration says
+    #[arg(long, value_name = "ROUTE")]
+    route: Option<String>,
+    /// The labels; default: labels.jsonl in the folder
+    #[arg(long, value_name = "FILE", value_parser = super::absolute())]
+    labels: Option<PathBuf>,
+    /// Figures as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    answers: AnswerArgs,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// There are no labels, a recording cannot be played, or a request is not recorded.
+pub(crate) fn run(args: &EvalArgs) -> Result<ExitCode> {
+    let paths = [args.folder.clone()];
+    let Some(labels) = trial::labels(args.labels.as_deref(), &paths)? else {
+        bail!("{} has no {LABELS}; --labels names another file", args.folder.display());
+    };
+    let answers = args.answers.open()?;
+    let analyses = [SUMMARY, SENTIMENT].map(str::to_owned);
+    let config = args.config.as_deref();
+    let variant = match &args.route {
+        Some(route) => Variant::open(route, route, config, &analyses, &answers)?,
+        None => Variant::of_config(config, &analyses, &answers)?,
+    };
+    let all = trial::sources(&paths)?;
+    let count = all.len();
+    let judged = all.into_iter().filter_map(|source| {
+        let analyses = measure::judged(labels.of(source.call.as_str())?);
+        (!analyses.is_empty()).then_some(Source { analyses: Some(analyses), ..source })
+    });
+    let sources: Vec<Source> = judged.collect();
+    if sources.is_empty() {
+        bail!("no recording of {count} has a summary or the sentiment of a turn among its labels");
+    }
+    if sources.len() < count {
+        anstream::eprintln!("{} recordings without such labels are left out", count - sources.len());
+    }
+    let meter = Meter::new(sources.len(), "calls", false);
+    let calls = client(async { Box::pin(variant.play(&sources, &answers, &meter)).await });
+    meter.finish();
+    let groups = Group::all(calls?, &labels);
+    if args.json {
+        let groups: Vec<_> = groups.iter().map(Group::json).collect();
+        say!("{:#}", serde_json::json!({"version": 1, "variant": variant.what, "groups": groups}))?;
+    } else {
+        for (index, group) in groups.iter().enumerate() {
+            let gap = if index == 0 { "" } else { "\n" };
+            out::lines(&format!("{gap}{}\n{}", group.title(), table::draw(&group.lines(), 1)))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The figures of a call that was played, and the list of those that are compared.
+//!
+//! Knows no output.
+
+use serde::Serialize;
+
+use super::call::{Call, Shown};
+use crate::evaluation::online::{self, Revision, Said, Timeline};
+use crate::evaluation::rouge;
+use crate::evaluation::values::{Items, Quotes, summary_text};
+
+/// The analysis whose text is compared with people's summaries.
+const SUMMARY: &str = "summary";
+/// Endpoint of insights that no model made: they take no time.
+const COMPUTED: &str = "computed";
+
+/// Of one call. Money is in pico-dollars; what is unknown is `None`, never 0.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Figures {
+    /// Requests to models; a repair is one more.
+    pub(crate) requests: u64,
+    /// HTTP calls made for them.
+    pub(crate) attempts: u64,
+    pub(crate) input: Option<u64>,
+    /// Of `input`, read from a vendor's cache.
+    pub(crate) cached: Option<u64>,
+    pub(crate) cached_share: Option<f64>,
+    pub(crate) output: Option<u64>,
+    pub(crate) cost_pico: Option<i64>,
+    pub(crate) insights: u64,
+    pub(crate) failed: u64,
+    /// From the newest turn that an insight covers to the insight; median, and 95th percentile.
+    pub(crate) latency_ms_p50: Option<u64>,
+    pub(crate) latency_ms_p95: Option<u64>,
+    /// Turns that came while an insight was made, in the mean.
+    pub(crate) behind_turns: Option<f64>,
+    pub(crate) items: Items,
+    pub(crate) quotes: Quotes,
+    pub(crate) evidence_precision: Option<f64>,
+    /// Of the summary, at the call's end.
+    pub(crate) summary: online::Figures,
+}
+
+impl Figures {
+    /// `reference`: what a person wrote of the call.
+    pub(crate) fn of(call: &Call, reference: Option<&str>) -> Self {
+        let tally = &call.tally;
+        let (input, cached) = (tally.input.0, tally.cached.0);
+        let shown = || call.insights.values().flatten().filter(|shown| shown.insight.provenance.endpoint != COMPUTED);
+        let mut waits: Vec<u64> = shown().map(|shown| shown.insight.latency_ms.total).collect();
+        waits.sort_unstable();
+        let (mut items, mut quotes) = (Items::default(), Quotes::default());
+        for insights in call.insights.values() {
+            for (index, Shown { insight, .. }) in insights.iter().enumerate() {
+                quotes.add(Quotes::of(&insight.value, &insight.evidence));
+                if insight.turn.is_none() {
+                    let before = index.checked_sub(1).map(|before| &insights[before].insight.value);
+                    items.add(Items::between(before, &insight.value));
+                }
+            }
+        }
+        let behind: Vec<u64> = shown().map(|shown| shown.insight.behind_turns).collect();
+        Self {
+            requests: tally.requests,
+            attempts: tally.attempts,
+            input,
+            cached,
+            cached_share: input.zip(cached).filter(|(all, _)| *all > 0).map(|(all, read)| read as f64 / all as f64),
+            output: tally.output.0,
+            cost_pico: tally.cost.0,
+            insights: call.insights.values().map(Vec::len).sum::<usize>() as u64,
+            failed: call.failures.len() as u64,
+            latency_ms_p50: percentile(&waits, 50),
+            latency_ms_p95: percentile(&waits, 95),
+            behind_turns: (!behind.is_empty()).then(|| behind.iter().sum::<u64>() as f64 / behind.len() as f64),
+            items,
+            quotes,
+            evidence_precision: quotes.precision(),
+            summary: with_summary(call, reference, |timeline| timeline.at(100)),
+        }
+    }
+}
+
+/// Takes figures of the summaries that a call had over its time.
+pub(crate) fn with_summary<T>(call: &Call, reference: Option<&str>, take: impl FnOnce(&Timeline<'_>) -> T) -> T {
+    let words = |text: &str| text.split_whitespace().count() as u64;
+    let said = call.spoken().map(|(at_ms, turn)| Said { at_ms, turn: turn.turn, words: words(&turn.text) });
+    let said: Vec<Said> = said.collect();
+    let revision = |shown: &Shown| {
+        let covers = shown.insight.covers;
+        let words = rouge::tokens(&summary_text(&shown.insight.value)?);
+        Some(Revision { at_ms: shown.at_ms, from: covers.from, to: covers.to, words })
+    };
+    let revisions: Vec<Revision> = call.of(SUMMARY).iter().filter_map(revision).collect();
+    let reference = reference.map(rouge::tokens);
+    take(&Timeline::new(&said, &revisions, reference.as_deref()))
+}
+
+/// The value below which so many percent of sorted values lie (nearest rank).
+fn percentile(sorted: &[u64], percent: usize) -> Option<u64> {
+    let rank = (sorted.len() * percent).div_ceil(100);
+    sorted.get(rank.checked_sub(1)?).copied()
+}
+
+/// What a figure is counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Count,
+    Share,
+    Score,
+    Ms,
+    Pico,
+}
+
+/// A figure that variants are compared by.
+pub(crate) struct Metric {
+    /// The name in JSON.
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    /// What it is, in a sentence.
+    pub(crate) meaning: &'static str,
+    pub(crate) unit: Unit,
+    /// Whether more of it is better; `None` if it is neither good nor bad.
+    pub(crate) more_is_better: Option<bool>,
+    /// Whether the sum over all calls means something.
+    pub(crate) adds_up: bool,
+    pub(crate) of: fn(&Figures) -> Option<f64>,
+}
+
+macro_rules! metrics {
+    ($($name:literal, $title:literal, $unit:ident, $better:expr, $adds_up:literal, $of:expr, $meaning:literal;)+) => {
+        /// All of them, in the order in which they are shown.
+        pub(crate) static METRICS: &[Metric] = &[$(Metric {
+            name: $name,
+            title: $title,
+            meaning: $meaning,
+            unit: Unit::$unit,
+            more_is_better: $better,
+            adds_up: $adds_up,
+            of: $of,
+        }),+];
+    };
+}
+
+const MORE: Option<bool> = Some(true);
+const LESS: Option<bool> = Some(false);
+
+metrics! {
+    "cost_pico", "Cost", Pico, LESS, true, |figures| figures.cost_pico.map(|cost| cost as f64),
+        "What the models' answers cost, those of requests that failed included.";
+    "requests", "Requests to models", Count, LESS, true, |figures| Some(figures.requests as f64),
+        "Each repair of an answer is one more.";
+    "input", "Input tokens", Count, LESS, true, |figures| figures.input.map(|count| count as f64),
+        "As the vendors counted them.";
+    "cached_share", "Read from a cache", Share, MORE, false, |figures| figures.cached_share,
+        "Share of the input tokens that a vendor read from its prompt cache.";
+    "output", "Output tokens", Count, LESS, true, |figures| figures.output.map(|count| count as f64),
+        "As the vendors counted them.";
+    "latency_ms_p50", "Latency, median", Ms, LESS, false, |figures| figures.latency_ms_p50.map(|ms| ms as f64),
+        "From the newest turn that an insight covers to the insight.";
+    "latency_ms_p95", "Latency, 95th percentile", Ms, LESS, false, |figures| figures.latency_ms_p95.map(|ms| ms as f64),
+        "The same, of the slowest twentieth.";
+    "behind_turns", "Turns behind", Count, LESS, false, |figures| figures.behind_turns,
+        "Turns that came while an insight was made.";
+    "insights", "Insights", Count, None, true, |figures| Some(figures.insights as f64),
+        "All that were published.";
+    "failed", "Failed runs", Count, LESS, true, |figures| Some(figures.failed as f64),
+        "Runs of analyses that gave no insight.";
+    "items_added", "Items added", Count, None, true, |figures| Some(figures.items.added as f64),
+        "Elements with an id that a list did not have before, such as action items.";
+    "items_changed", "Items changed", Count, None, true, |figures| Some(figures.items.changed as f64),
+        "Elements with an id whose other fields changed.";
+    "items_retracted", "Items retracted", Count, LESS, true, |figures| Some(figures.items.retracted as f64),
+        "Elements with an id that were taken out again.";
+    "evidence_precision", "Quotes that are in the transcript", Share, MORE, false, |figures| figures.evidence_precision,
+        "Share of an insight's quotes whose words are in the turn that they name.";
+    "el_ms", "Summary: expected latency (EL)", Ms, LESS, false, |figures| figures.summary.el_ms,
+        "Mean time from a word that is said to the first summary that covers it.";
+    "r1_auc", "Summary: ROUGE-1 over time (R1-AUC)", Score, MORE, false, |figures| figures.summary.r1_auc,
+        "Mean over the call's time of the ROUGE-1 of the summary that stood, against a person's summary.";
+    "rouge_1", "Summary: ROUGE-1 at the end", Score, MORE, false, |figures| figures.summary.rouge_1,
+        "Words in common with a person's summary (F1).";
+    "rouge_l", "Summary: ROUGE-L at the end", Score, MORE, false, |figures| figures.summary.rouge_l,
+        "Longest sequence of words in common with a person's summary (F1).";
+    "ne", "Summary: normalized erasure (NE)", Score, LESS, false, |figures| figures.summary.ne,
+        "Words that were rewritten over the call, for each word of the last summary.";
+    "rf", "Summary: redundancy (RF)", Score, LESS, false, |figures| figures.summary.rf,
+        "Share of the last summary's pairs of neighbouring words that it already had.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_occur() {
+        let values: Vec<u64> = (1..=20).collect();
+        assert_eq!((percentile(&values, 50), percentile(&values, 95)), (Some(10), Some(19)));
+        assert_eq!((percentile(&[7], 95), percentile(&[], 50)), (Some(7), None));
+    }
+
+    #[test]
+    fn names_of_metrics_differ() {
+        let names: std::collections::BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
+        assert_eq!(names.len(), METRICS.len());
+    }
+}
