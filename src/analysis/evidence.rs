@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::base::budget::{Bound, Budget, Exceeded, Limits};
 use crate::base::text::{Quote, Words};
-use crate::context::Snapshot;
+use crate::context::{DOUBT, Snapshot};
 use crate::types::{Evidence, Turn, TurnNo};
 
 /// Minimum number of words with which a quote that cites a wrong turn can be found in another one.
@@ -55,6 +55,18 @@ fn quotes(value: &Value) -> u64 {
         Value::Array(items) => items.iter().map(quotes).sum(),
         Value::Object(object) => u64::from(Claim::of(object).is_some()) + object.values().map(quotes).sum::<u64>(),
         _ => 0,
+    }
+}
+
+/// Returns true if `value` contains a quote from the turn, at any depth.
+pub fn quotes_turn(value: &Value, turn: TurnNo) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(|item| quotes_turn(item, turn)),
+        Value::Object(object) => {
+            Claim::of(object).is_some_and(|claim| claim.turn == turn)
+                || object.values().any(|inner| quotes_turn(inner, turn))
+        }
+        _ => false,
     }
 }
 
@@ -106,7 +118,8 @@ impl Claim {
             Value::Null => None,
             _ => return None,
         };
-        Some(Self { turn: turn.unwrap_or(TurnNo::MAX), quote: quote.to_owned() })
+        // A quote is what was said, without the marks of the prompt.
+        Some(Self { turn: turn.unwrap_or(TurnNo::MAX), quote: quote.replace(DOUBT, "") })
     }
 }
 
@@ -182,6 +195,7 @@ impl Checker<'_> {
                     if checked.turn != cited {
                         object.insert("turn".to_owned(), checked.turn.into());
                     }
+                    object.insert("quote".to_owned(), checked.quote.into());
                     // A mark that the model itself wrote is not trusted.
                     if checked.unverified || object.contains_key(MARK) {
                         object.insert(MARK.to_owned(), checked.unverified.into());

@@ -22,8 +22,10 @@ mod computed;
 mod evidence;
 pub mod folder;
 pub mod gate;
+mod growing;
 pub mod items;
 mod layout;
+mod on;
 mod position;
 mod prompt;
 mod question;
@@ -33,20 +35,24 @@ mod schema;
 mod settings;
 mod shown;
 pub mod trigger;
+mod who;
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-pub use evidence::READING;
+pub use evidence::{READING, quotes_turn};
 pub use folder::{Fault, Folder, load_dir};
+pub use growing::Growing;
 pub use items::{Dropped, Form};
+pub use on::On;
 pub use prompt::{Prompt, RenderError, RenderErrorKind};
 pub use question::{Question, Spoken};
 pub use registry::Registry;
 pub use request::Asked;
-pub use settings::{Computed, On, Settings};
+pub use settings::{Computed, Settings};
 pub use shown::ListedQuestion;
+pub use who::speakers;
 
 use crate::base::budget::{Budget, Exceeded};
 use crate::base::names;
@@ -107,6 +113,8 @@ pub struct Facts {
     pub call_id: CallId,
     /// The call's metadata from the producer.
     pub meta: JsonMap,
+    /// Roles and names by speaker label, as far as an earlier answer gave them (see [`speakers`]).
+    pub speakers: JsonMap,
     /// The turn, if the analysis is per turn.
     pub turn: Option<TurnNo>,
 }
@@ -224,6 +232,14 @@ impl Analysis {
         match self.settings.computed? {
             Computed::Stats => Some(computed::stats(turns)),
         }
+    }
+
+    /// A reader for the text of an answer while it is being written, if the value has a top-level string `text`.
+    /// `member`: the member of the answer that holds the value, if the answer is not the value itself.
+    pub fn growing(&self, member: Option<&str>) -> Option<Growing> {
+        let kind = self.schema.pointer("/properties/text/type");
+        let path: Vec<&str> = member.into_iter().chain(["text"]).collect();
+        (kind.and_then(Value::as_str) == Some("string")).then(|| Growing::at(&path))
     }
 
     /// The form of lists of items in an answer to `prompt`. `last`: it is the last run of the call. A prompt with

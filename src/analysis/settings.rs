@@ -6,6 +6,7 @@ use toml::Value;
 
 use super::Scope;
 use super::folder::{Fault, Folder};
+use super::on::On;
 use super::shown::{self, ListedQuestion};
 use super::trigger::Triggers;
 use crate::base::settings::{Problems, Section};
@@ -90,46 +91,6 @@ pub struct Settings {
     pub questions: Vec<ListedQuestion>,
     /// `lists = "whole"`: the model always answers with whole lists of items, not with operations.
     pub whole_lists: bool,
-}
-
-/// Events in a call that make an analysis due: alerts, and silences.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct On {
-    /// Set if alerts of `silence` rules make it due.
-    pub silence: bool,
-    /// Rules whose alerts make it due.
-    pub alerts: Vec<String>,
-}
-
-impl On {
-    /// Prefix of a rule's name.
-    const ALERT: &'static str = "alert:";
-
-    /// Reads the key. An invalid value is reported as a problem.
-    fn read(section: &mut Section<'_>) -> Option<Self> {
-        let mut on = Self::default();
-        for (index, text) in section.strings_in_place("on")?.into_iter().enumerate() {
-            match text.as_deref() {
-                None => {}
-                Some("silence") => on.silence = true,
-                Some(text) => match text.strip_prefix(Self::ALERT).filter(|rule| !rule.is_empty()) {
-                    Some(rule) => on.alerts.push(rule.to_owned()),
-                    None => {
-                        section.problem(
-                            &format!("on[{index}]"),
-                            format!("expected \"silence\" or \"alert:RULE\", found {text:?}"),
-                        );
-                    }
-                },
-            }
-        }
-        Some(on)
-    }
-
-    /// Returns true if no event makes it due.
-    pub fn is_empty(&self) -> bool {
-        !self.silence && self.alerts.is_empty()
-    }
 }
 
 impl Settings {
@@ -360,20 +321,6 @@ mod tests {
         assert_eq!(only_end, Triggers::OFF);
         let turns = Settings::laid("x", &none, &given("every_n_turns = 2")).triggers;
         assert_eq!((turns.every_n_turns, turns.debounce_ms, turns.on_end), (Some(2), None, true));
-    }
-
-    #[test]
-    fn events_that_make_it_due_are_read_and_say_when() {
-        let on = given("on = [\"silence\", \"alert:churn\"]");
-        let settings = Settings::laid("x", &given("every_n_turns = 4"), &on);
-        assert_eq!(settings.on, On { silence: true, alerts: vec!["churn".to_owned()] });
-        assert_eq!(settings.triggers.every_n_turns, None, "what is absent is off");
-        assert_eq!(Settings::laid("x", &on, &given("debounce_ms = 5")).on, settings.on);
-        assert!(Settings::laid("x", &on, &given("on = []")).on.is_empty());
-        let faults = Settings::of_folder("x", &Folder::new([("analysis.toml", "on = [\"alert:\", \"speech\"]")]));
-        let faults: Vec<String> = faults.expect_err("faults").iter().map(ToString::to_string).collect();
-        assert!(faults[0].contains("expected \"silence\" or \"alert:RULE\", found \"alert:\""), "{faults:?}");
-        assert_eq!(faults.len(), 2);
     }
 
     #[test]

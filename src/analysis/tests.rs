@@ -41,7 +41,7 @@ fn read(value: Value, snapshot: &Snapshot) -> Reading {
 }
 
 fn facts() -> Facts {
-    Facts { call_id: CallId::parse("c_42").expect("id"), meta: JsonMap::new(), turn: None }
+    Facts { call_id: CallId::parse("c_42").expect("id"), meta: JsonMap::new(), speakers: JsonMap::new(), turn: None }
 }
 
 fn problems(config: &str, base: &Path) -> (Registry, Vec<String>) {

@@ -4,8 +4,9 @@
 //!
 //! An analysis becomes *due* after `every_n_turns` new turns, or `interval_ms` after its last run if something is new,
 //! but only with at least `min_new_tokens`. Once due, it waits for `debounce_ms` without a new turn, at most
-//! `max_wait_ms`. An alert or a silence makes it due as well, even if nothing is new. Absent settings are off. The
-//! caller handles the last run at a call's end and manual runs, which do not depend on this.
+//! `max_wait_ms`. Three more things make it due: an alert, even if nothing is new; a correction of a turn on which its
+//! newest result rests, without any wait if the speaker changed; and the vendor's voice detection, if something is new.
+//! Absent settings are off. The caller handles the last run at a call's end and manual runs, which do not depend on this.
 
 /// The rules. Times in ms; `None` = off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +50,23 @@ pub enum Reason {
     MaxWait,
     /// A silence made it due.
     Silence,
+    /// The beginning of speech made it due.
+    SpeechStarted,
+    /// The correction of a turn on which its newest result rests made it due.
+    Revision,
     /// An alert made it due; the index of its rule in the configuration.
     Alert(u16),
 }
 
+impl Reason {
+    /// Returns true if it stays the reason after the debounce.
+    fn outlasts_its_wait(self) -> bool {
+        match self {
+            Self::Turns | Self::Interval | Self::Debounce | Self::MaxWait => false,
+            Self::Silence | Self::SpeechStarted | Self::Revision | Self::Alert(_) => true,
+        }
+    }
+}
 /// The state of one analysis of one call.
 #[derive(Debug, Clone)]
 pub struct Trigger {
@@ -67,6 +81,10 @@ pub struct Trigger {
     /// Time of the last turn or correction.
     last_news_ms: u64,
     due: Option<(u64, Reason)>,
+    /// Set if it is due without any wait.
+    at_once: bool,
+    /// Set if the vendor detected silence when nothing was new.
+    quiet: bool,
 }
 
 impl Trigger {
@@ -81,6 +99,8 @@ impl Trigger {
             last_turn_ms: 0,
             last_news_ms: 0,
             due: None,
+            at_once: false,
+            quiet: false,
         }
     }
 
@@ -91,6 +111,9 @@ impl Trigger {
         self.last_turn_ms = now_ms;
         self.last_news_ms = now_ms;
         self.interval_from_ms.get_or_insert(now_ms);
+        if std::mem::take(&mut self.quiet) {
+            self.on_event(now_ms, Reason::Silence);
+        }
         self.check(now_ms);
     }
 
@@ -102,10 +125,35 @@ impl Trigger {
         self.check(now_ms);
     }
 
-    /// Records an event that makes it due: `reason` is [`Reason::Silence`] or [`Reason::Alert`].
+    /// Records an event that makes it due even if nothing is new: `reason` is [`Reason::Silence`] or [`Reason::Alert`].
     pub fn on_event(&mut self, now_ms: u64, reason: Reason) {
         let since = self.due.map_or(now_ms, |(since, _)| since);
         self.due = Some((since, reason));
+    }
+
+    /// Records that the vendor detected silence: it is due if something is new. If the text of the speech before the
+    /// silence arrives later, it is due with the next turn.
+    pub fn on_silence(&mut self, now_ms: u64) {
+        self.quiet = !self.has_news();
+        if !self.quiet {
+            self.on_event(now_ms, Reason::Silence);
+        }
+    }
+
+    /// Records that the vendor detected the beginning of speech. If `makes_due`, it is due if something is new.
+    pub fn on_speech(&mut self, now_ms: u64, makes_due: bool) {
+        self.quiet = false;
+        if makes_due && self.has_news() {
+            self.on_event(now_ms, Reason::SpeechStarted);
+        }
+    }
+
+    /// Records the correction of a turn on which the newest result rests: it is due, without any wait if `at_once`.
+    pub fn on_repair(&mut self, now_ms: u64, at_once: bool) {
+        self.at_once |= at_once;
+        if self.due.is_none_or(|(_, reason)| !reason.outlasts_its_wait()) {
+            self.on_event(now_ms, Reason::Revision);
+        }
     }
 
     /// When [`Trigger::poll`] may next return a reason without another input; may be in the past. `None` if only an
@@ -124,7 +172,7 @@ impl Trigger {
         if now_ms < self.fires_at(since) {
             return None;
         }
-        if matches!(reason, Reason::Silence | Reason::Alert(_)) {
+        if reason.outlasts_its_wait() {
             return Some(reason);
         }
         let Some(debounce) = self.rules.debounce_ms else { return Some(reason) };
@@ -139,6 +187,7 @@ impl Trigger {
         self.revised = false;
         self.interval_from_ms = Some(now_ms);
         self.due = None;
+        self.at_once = false;
     }
 
     /// Makes the analysis due if a condition is met.
@@ -160,16 +209,22 @@ impl Trigger {
         self.rules.min_new_tokens.is_none_or(|tokens| self.new_tokens >= tokens)
     }
 
+    fn has_news(&self) -> bool {
+        self.new_turns > 0 || self.revised
+    }
+
     /// When the interval makes it due, without further input.
     fn interval_at(&self) -> Option<u64> {
-        let something_new = self.new_turns > 0 || self.revised;
-        if !something_new || !self.has_enough() {
+        if !self.has_news() || !self.has_enough() {
             return None;
         }
         Some(self.interval_from_ms?.saturating_add(self.rules.interval_ms?))
     }
 
     fn fires_at(&self, since: u64) -> u64 {
+        if self.at_once {
+            return since;
+        }
         let Some(debounce) = self.rules.debounce_ms else { return since };
         let quiet_at = self.last_turn_ms.saturating_add(debounce);
         let latest = self.rules.max_wait_ms.map_or(u64::MAX, |wait| since.saturating_add(wait));

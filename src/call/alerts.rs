@@ -20,7 +20,7 @@ use crate::analysis::trigger::Reason;
 use crate::base::budget::Exceeded;
 use crate::protocol::Event;
 use crate::rules::{Condition, Marks, Reading, Roles, Rule, SPEAKERS, Since, overlap, quote_of};
-use crate::types::{Alert, ClearedAlert, Insight, Trigger, Turn, TurnNo};
+use crate::types::{Alert, ClearedAlert, Insight, StreamId, Trigger, Turn, TurnNo};
 
 /// Number of turns before and after a turn that are checked for an overlap.
 const NEAR_TURNS: u64 = 32;
@@ -29,8 +29,11 @@ const NEAR_TURNS: u64 = 32;
 #[derive(Default)]
 pub(super) struct Watch {
     roles: Roles,
-    /// When somebody last spoke, or when a producer connected while no other was connected; on the call's clock.
-    spoke_ms: u64,
+    /// When somebody last spoke, or when a producer connected while no other was connected; on the call's clock, and
+    /// before its start if the vendor reports that.
+    spoke_ms: i64,
+    /// The newest silence that a stream's vendor detected, in ms of stream time.
+    silence: Option<(StreamId, u64, u64)>,
     /// A turn that contains the words, by rule and window of an absence.
     said: BTreeMap<(usize, u64), TurnNo>,
     /// Rules that did not raise an alert because their newest alert is too recent.
@@ -292,6 +295,8 @@ impl Call {
             Cause::Trigger(Reason::Debounce) => Trigger::Debounce,
             Cause::Trigger(Reason::MaxWait) => Trigger::MaxWait,
             Cause::Trigger(Reason::Silence) => Trigger::Silence,
+            Cause::Trigger(Reason::SpeechStarted) => Trigger::SpeechStarted,
+            Cause::Trigger(Reason::Revision) => Trigger::Revision,
             Cause::Trigger(Reason::Alert(index)) => {
                 let rule = self.settings.rules.at(usize::from(index));
                 Trigger::Alert(rule.map(|rule| rule.name.to_string()))

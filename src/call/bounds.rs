@@ -37,6 +37,8 @@ pub fn check(event: &SttEvent, limits: &LimitsConfig) -> Result<(), String> {
         SttEvent::Meta(_)
         | SttEvent::End { .. }
         | SttEvent::Restarted
+        | SttEvent::SpeechStarted
+        | SttEvent::Silence { .. }
         | SttEvent::VendorError { .. }
         | SttEvent::Dialect { .. }
         | SttEvent::Unknown { .. } => Ok(()),

@@ -3,8 +3,9 @@
 //! Knows no task, no clock, no journal and no socket. [`Call::on`] takes one [`Input`] and the time and returns the
 //! [`Effects`]; [`Call::batch`] returns the next records to append, with the answers that wait for them. All of a
 //! call's state is here: the state that its log determines ([`log`]), the state that is only in the directory
-//! ([`directory`]), its producers ([`producers`]), its analyses ([`schedule`], [`failures`]), its producers' own
-//! questions ([`replies`]), its rules ([`alerts`]) and its timers ([`ending`]). A log folds back into the same [`Log`].
+//! ([`directory`]), its producers ([`producers`]), its analyses ([`schedule`], [`repair`], [`failures`]), its producers'
+//! own questions ([`replies`]), its rules ([`alerts`]) and its timers ([`ending`]). A log folds back into the same
+//! [`Log`].
 //!
 //! The driver keeps to these rules:
 //! * Inputs come in the order in which they happened, and `now` never goes back.
@@ -36,12 +37,14 @@ pub(crate) mod outline;
 mod plan;
 mod producers;
 pub(crate) mod record;
+mod repair;
 mod replies;
 mod schedule;
 mod speech;
 mod streams;
 pub(crate) mod task;
 mod tasks;
+mod voice;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

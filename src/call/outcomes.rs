@@ -143,6 +143,9 @@ impl Call {
                         slot.last = Last::Done;
                     }
                 }
+                if !last_word {
+                    self.repair(&key.analysis);
+                }
             }
         }
     }

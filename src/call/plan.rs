@@ -52,6 +52,7 @@ impl Call {
                 slot.revision(now);
             }
         }
+        self.repair_all();
         for queue in &mut self.schedule.per_turn {
             let standing = self.log.standings.get(&*queue.analysis.name);
             for turn in &turns {

@@ -17,7 +17,7 @@ use crate::analysis::{Facts, Question, Spoken};
 use crate::base::tokens::Fit;
 use crate::context::{DEFAULT_BUDGET_TOKENS, Snapshot};
 use crate::protocol::FailureCode;
-use crate::types::{Insight, StreamId};
+use crate::types::{Insight, JsonMap, StreamId};
 
 /// The analysis whose newest insight is the call's summary.
 const SUMMARY: &str = "summary";
@@ -87,7 +87,12 @@ impl Call {
         };
         let snapshot = self.reply_snapshot(&stream, &question, &spoken, fit);
         let summary = if question.wants_summary() { self.newest_summary() } else { None };
-        let facts = Facts { call_id: self.log.call_id.clone(), meta: self.log.meta.clone(), turn: None };
+        let facts = Facts {
+            call_id: self.log.call_id.clone(),
+            meta: self.log.meta.clone(),
+            speakers: JsonMap::new(),
+            turn: None,
+        };
         if let Some(out) = self.tasks.out.get_mut(&no) {
             out.run = Some(Run::Reply);
         }

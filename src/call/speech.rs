@@ -57,7 +57,12 @@ impl Call {
         for event in frames.events.iter().filter(again) {
             let silent = matches!(
                 event,
-                SttEvent::Partial { .. } | SttEvent::Unknown { .. } | SttEvent::Begin { .. } | SttEvent::Dialect { .. }
+                SttEvent::Partial { .. }
+                    | SttEvent::Unknown { .. }
+                    | SttEvent::Begin { .. }
+                    | SttEvent::Dialect { .. }
+                    | SttEvent::SpeechStarted
+                    | SttEvent::Silence { .. }
             );
             quiet &= silent;
             self.speech(&root, event, watched);
@@ -154,7 +159,11 @@ impl Call {
         match event {
             SttEvent::Begin { vendor_session } => self.vendor_begins(root, vendor_session.as_deref()),
             SttEvent::Restarted => self.restart(root, None),
-            SttEvent::Meta(_) | SttEvent::Unknown { .. } | SttEvent::Dialect { .. } => {}
+            SttEvent::Meta(_)
+            | SttEvent::Unknown { .. }
+            | SttEvent::Dialect { .. }
+            | SttEvent::SpeechStarted
+            | SttEvent::Silence { .. } => {}
             _ => self.begin_stream(root, None),
         }
         if has_words(event) {
@@ -167,6 +176,8 @@ impl Call {
                     live.dialect = dialect;
                 }
             }
+            SttEvent::SpeechStarted => self.speech_detected(),
+            SttEvent::Silence { span } => self.silence_detected(root, *span),
             SttEvent::Partial { key, speaker, text } => self.partial(root, key, speaker.as_deref(), text, watched),
             SttEvent::Final(_) | SttEvent::Revise(_) | SttEvent::MergeSpeakers { .. } => self.turn(root, event),
             SttEvent::Meta(meta) => self.meta(root, meta),
@@ -240,6 +251,7 @@ impl Call {
                 for slot in &mut self.schedule.rolling {
                     slot.revision(now);
                 }
+                self.repair_after_correction();
             }
         }
     }

@@ -168,9 +168,16 @@ impl Call {
         self.emit(&Event::Gap { stream_id, cause, from_ms, to_ms }, &Private::default());
     }
 
+    /// The connected producers whose stream has not ended, by the stream that they named.
+    pub(super) fn legs(&self) -> impl Iterator<Item = &StreamId> {
+        let live = self.producers.live.iter();
+        let live = live.filter(|(_, live)| self.log.stream(&live.current).is_none_or(|stream| !stream.ended));
+        live.map(|(root, _)| root)
+    }
+
     /// Returns true if a producer is connected whose stream has not ended.
     pub(super) fn leg_is_live(&self) -> bool {
-        self.producers.live.values().any(|live| self.log.stream(&live.current).is_none_or(|stream| !stream.ended))
+        self.legs().next().is_some()
     }
 
     /// Starts or stops the linger timer.

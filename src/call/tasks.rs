@@ -10,11 +10,12 @@ use super::answer::Failed;
 use super::effects::TaskEffect;
 use super::schedule::{Cause, Last, Phase};
 use super::task::{Asks, Begun, BegunMember, Choice, Chosen, Member, Run, Start, Target, TaskKey, TaskNo};
-use crate::analysis::{Analysis, Facts};
+use crate::analysis::{self, Analysis, Facts};
 use crate::base::tokens::Fit;
 use crate::context::{DEFAULT_BUDGET_TOKENS, Snapshot, Window};
 use crate::protocol::FailureCode;
-use crate::types::TurnNo;
+use crate::rules::SPEAKERS;
+use crate::types::{JsonMap, TurnNo};
 
 impl Call {
     /// What the driver needs to choose a model; `None` if the task is no longer wanted.
@@ -49,6 +50,12 @@ impl Call {
             }
             Target::Reply(key) => self.reply_ready(no, key, chosen),
         }
+    }
+
+    /// Roles and names of the speakers, for prompts.
+    fn speakers(&self) -> JsonMap {
+        let newest = self.log.standings.get(SPEAKERS).and_then(|standing| standing.latest.as_ref());
+        analysis::speakers(&self.log.meta, newest.map(|insight| &insight.value))
     }
 
     /// Takes the snapshot and starts the task: for the analysis that is due, and for those that were chosen with it.
@@ -89,7 +96,12 @@ impl Call {
             }
             return;
         }
-        let facts = Facts { call_id: self.log.call_id.clone(), meta: self.log.meta.clone(), turn: due.turn };
+        let facts = Facts {
+            call_id: self.log.call_id.clone(),
+            meta: self.log.meta.clone(),
+            speakers: self.speakers(),
+            turn: due.turn,
+        };
         let deadline = is_final.then(|| Duration::from_millis(self.final_left()));
         let (covers, turns) = (snapshot.covers(), self.log.turns.len() as u64);
         if let Some(out) = self.tasks.out.get_mut(&no) {

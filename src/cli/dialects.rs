@@ -150,6 +150,8 @@ fn shown(event: &SttEvent) -> Value {
         SttEvent::Meta(meta) => json!({ "meta": meta }),
         SttEvent::End { reason, scope } => json!({"end": {"reason": reason, "scope": scope}}),
         SttEvent::VendorError { code, message } => json!({"vendor_error": {"code": code, "message": message}}),
+        SttEvent::SpeechStarted => json!({"speech_started": {}}),
+        SttEvent::Silence { span } => json!({"silence": {"span_ms": span}}),
         SttEvent::Dialect { name } => json!({"dialect": name}),
         SttEvent::Unknown { kind } => json!({"unknown": {"type": kind}}),
     }

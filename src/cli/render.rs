@@ -73,7 +73,7 @@ pub(crate) fn run(args: &RenderArgs) -> Result<ExitCode> {
     let moment = moment(&recording, dialect, analysis, args.at)?;
     let prompt = analysis.prompt(args.prompt.as_deref())?;
     let call_id = CallId::parse(&stem_id(&args.file))?;
-    let facts = Facts { call_id, meta: moment.meta, turn: moment.turn };
+    let facts = Facts { call_id, meta: moment.meta, speakers: JsonMap::new(), turn: moment.turn };
     let request = analysis.request(&prompt, &moment.snapshot, &facts)?;
 
     let mut total = 0;
@@ -119,7 +119,8 @@ pub(super) fn last_request(
     call_id: &str,
 ) -> Result<(ChatRequest, u64)> {
     let moment = moment(recording, dialect, analysis, None)?;
-    let facts = Facts { call_id: CallId::parse(call_id)?, meta: moment.meta, turn: moment.turn };
+    let facts =
+        Facts { call_id: CallId::parse(call_id)?, meta: moment.meta, speakers: JsonMap::new(), turn: moment.turn };
     let request = analysis.request(&*analysis.prompt(None)?, &moment.snapshot, &facts)?;
     Ok((request, moment.turns))
 }
@@ -220,7 +221,8 @@ mod tests {
         let dialect = stt::dialect(&recording.header.dialect).expect("dialect");
         let analysis = Registry::builtin().get(name).expect("analysis").clone();
         let moment = moment(&recording, dialect, &analysis, at)?;
-        let facts = Facts { call_id: CallId::parse("c")?, meta: moment.meta, turn: moment.turn };
+        let facts =
+            Facts { call_id: CallId::parse("c")?, meta: moment.meta, speakers: JsonMap::new(), turn: moment.turn };
         let request = analysis.request(&*analysis.prompt(None)?, &moment.snapshot, &facts)?;
         Ok(request.messages.iter().map(text_of).collect())
     }

@@ -33,7 +33,6 @@ pub(super) fn check(rules: &Rules, analyses: &Analyses, problems: &mut Problems)
             }
         }
     }
-    let has_silence = rules.iter().any(|(_, rule)| matches!(rule.condition, Condition::Silence(_)));
     for analysis in analyses.names().iter().filter_map(|name| analyses.get(name)) {
         let (on, path) = (&analysis.settings.on, format!("analyses.{}.on", analysis.name));
         if on.is_empty() {
@@ -44,10 +43,6 @@ pub(super) fn check(rules: &Rules, analyses: &Analyses, problems: &mut Problems)
         }
         for rule in on.alerts.iter().filter(|rule| !rules.names().contains(rule)) {
             problems.push(path.clone(), names::unknown("rule", rule, rules.names()));
-        }
-        // A rule with errors may be a silence rule.
-        if on.silence && !has_silence && rules.iter().count() == rules.names().len() {
-            problems.push(path, "\"silence\" needs a rule of the kind \"silence\"; there is none");
         }
     }
 }

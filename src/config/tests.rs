@@ -274,8 +274,8 @@ fn rules_and_analyses_name_what_there_is() {
             "analyses.summary.on: no rule \"chrun\"; there are: churn; did you mean \"churn\"?",
         ),
         (
-            format!("{churn}[analyses.summary]\non = [\"silence\"]"),
-            "analyses.summary.on: \"silence\" needs a rule of the kind \"silence\"",
+            format!("{churn}[analyses.summary]\non = [\"speech\"]"),
+            "analyses.summary.on[0]: expected \"silence\", \"speech_started\" or \"alert:RULE\", found \"speech\"",
         ),
         (
             format!("{churn}[analyses.sentiment_turn]\non = [\"alert:churn\"]"),
@@ -288,7 +288,7 @@ fn rules_and_analyses_name_what_there_is() {
     }
     let well = format!(
         "{churn}runs = [\"summary\"]\n{mood}at = \"/overall/score\"\n[rules.long_silence]\nkind = \"silence\"\nover_ms = 9000\n\
-         [analyses.summary]\non = [\"silence\", \"alert:mood\"]\n"
+         [analyses.summary]\non = [\"silence\", \"speech_started\", \"alert:mood\"]\n"
     );
     assert_eq!(parse(&well).expect("rules").rules.names(), ["churn", "mood", "long_silence"]);
     // What is wrong with a rule is no fault of an analysis that names it.

@@ -7,13 +7,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::chunk::{Chunk, Piece, Spoken};
-use super::{line, tokens};
+use super::line;
+use super::marks::Heard;
+use crate::base::text::Words;
 use crate::types::{Turn, TurnNo};
 
 /// How many replacements [`Context::revised_since`] remembers.
 const MAX_REPLACED: usize = 256;
 /// Number of turns in a full chunk.
 const CHUNK_TURNS: usize = 32;
+/// The marks of a turn depend on at most this many turns before it.
+const HEARD_TURNS: TurnNo = 8;
 
 /// The turns of a call, for snapshots.
 #[derive(Debug, Default)]
@@ -22,7 +26,25 @@ pub struct Context {
     tail: Chunk,
     revision: u64,
     /// The newest replacements: the context's revision after each, and the turn.
-    replaced: VecDeque<(u64, TurnNo)>,
+    replaced: VecDeque<(u64, Corrected)>,
+}
+
+/// A turn that was replaced.
+#[derive(Debug, Clone, Copy)]
+pub struct Corrected {
+    /// Its ordinal.
+    pub turn: TurnNo,
+    /// Set if the speaker changed.
+    pub speaker: bool,
+    /// Set if the words changed, regardless of letter case and punctuation.
+    pub words: bool,
+}
+
+impl Corrected {
+    fn new(before: &Turn, now: &Turn) -> Self {
+        let words = before.text != now.text && Words::of(&before.text) != Words::of(&now.text);
+        Self { turn: now.turn, speaker: before.speaker != now.speaker, words }
+    }
 }
 
 impl Context {
@@ -34,16 +56,15 @@ impl Context {
     /// Adds a new turn (its ordinal is [`Context::len`]) or replaces an existing one.
     pub fn upsert(&mut self, turn: &Arc<Turn>) {
         self.revision += 1;
-        let mut text = String::new();
-        line::render(turn, &mut text);
-        let cost = u32::try_from(tokens::estimate(&text)).unwrap_or(u32::MAX);
+        let cost = u32::try_from(line::tokens_next(turn, &self.heard(turn.turn))).unwrap_or(u32::MAX);
         let index = usize::try_from(turn.turn).unwrap_or(usize::MAX);
         let in_full = self.full.len() * CHUNK_TURNS;
-        if index < self.len() {
+        if let Some(before) = self.get(turn.turn) {
+            let corrected = Corrected::new(before, turn);
             if self.replaced.len() == MAX_REPLACED {
                 self.replaced.pop_front();
             }
-            self.replaced.push_back((self.revision, turn.turn));
+            self.replaced.push_back((self.revision, corrected));
         }
         if index < in_full {
             Arc::make_mut(&mut self.full[index / CHUNK_TURNS]).replace(index % CHUNK_TURNS, turn, cost);
@@ -76,16 +97,17 @@ impl Context {
     /// Returns true if a turn up to the ordinal `to` was replaced after the context had this revision, or if that is
     /// longer ago than it remembers.
     pub fn revised_since(&self, revision: u64, to: Option<TurnNo>) -> bool {
-        let touched = |to| self.replaced_since(revision).is_none_or(|mut replaced| replaced.any(|turn| turn <= to));
+        let touched =
+            |to| self.corrected_since(revision).is_none_or(|mut corrected| corrected.any(|turn| turn.turn <= to));
         to.is_some_and(touched)
     }
 
-    /// The turns that were replaced after the context had this revision; `None` if that is longer ago than it
-    /// remembers.
-    pub(super) fn replaced_since(&self, revision: u64) -> Option<impl Iterator<Item = TurnNo>> {
+    /// The turns that were replaced after the context had this revision, newest first; `None` if that is longer ago than
+    /// it remembers.
+    pub fn corrected_since(&self, revision: u64) -> Option<impl Iterator<Item = Corrected>> {
         let forgotten = self.replaced.len() == MAX_REPLACED
             && self.replaced.front().is_some_and(|(oldest, _)| *oldest > revision.saturating_add(1));
-        let newest = self.replaced.iter().rev().take_while(move |(at, _)| *at > revision).map(|(_, turn)| *turn);
+        let newest = self.replaced.iter().rev().take_while(move |(at, _)| *at > revision).map(|(_, one)| *one);
         (!forgotten).then_some(newest)
     }
 
@@ -132,6 +154,14 @@ impl Context {
         let chunks = spans(index(from), index(until).min(self.len()))
             .filter_map(|(index, first, last)| Some(&self.chunk(index)?.turns[first..last]));
         chunks.flatten().cloned().collect()
+    }
+
+    /// The speech before a turn, as it stands.
+    pub(super) fn heard(&self, turn: TurnNo) -> Heard {
+        let mut heard = Heard::default();
+        let before = self.turns_of(turn.saturating_sub(HEARD_TURNS), turn);
+        before.iter().filter(|turn| line::has_line(turn)).for_each(|turn| heard.add(turn));
+        heard
     }
 
     fn chunk(&self, index: usize) -> Option<&Chunk> {

@@ -1,27 +1,53 @@
-//! One turn as one line of a prompt: `[12] B (1:05): text`.
+//! One turn as one line of a prompt: `[12] B (1:05): text`, or `[12] B (1:05, interrupts): text` with [`super::marks`].
 //!
 //! Knows no prompt around it. The ordinal comes first, because evidence names it; all text of others is escaped, so
 //! that a line is always one turn.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use super::escape;
+use super::marks::{self, Heard};
+use super::{escape, tokens};
 use crate::base::time::clock;
 use crate::types::Turn;
 
-/// Appends the turn's line with its line feed. A turn without text has no line.
+/// Appends the turn's line with its line feed, without the marks that depend on other turns. A turn without text has no
+/// line.
 pub(super) fn render(turn: &Turn, out: &mut String) {
-    if !has_line(turn) {
-        return;
+    if has_line(turn) {
+        write(turn, &Heard::default(), out);
     }
+}
+
+/// Appends the line of the turn that follows `heard`, and adds the turn to it.
+pub(super) fn render_next(turn: &Arc<Turn>, heard: &mut Heard, out: &mut String) {
+    if has_line(turn) {
+        write(turn, heard, out);
+        heard.add(turn);
+    }
+}
+
+/// Estimated tokens of the line of the turn that follows `heard`.
+pub(super) fn tokens_next(turn: &Turn, heard: &Heard) -> u64 {
+    let mut text = String::new();
+    if has_line(turn) {
+        write(turn, heard, &mut text);
+    }
+    tokens::estimate(&text)
+}
+
+fn write(turn: &Turn, heard: &Heard, out: &mut String) {
     // Writing to a String cannot fail.
     let _ = write!(out, "[{}] ", turn.turn);
     if let Some(speaker) = turn.speaker.as_deref().filter(|speaker| !speaker.is_empty()) {
         out.push_str(&escape::label(speaker));
         out.push(' ');
     }
-    let _ = write!(out, "({}): ", clock(turn.start_ms));
-    out.push_str(&escape::text(turn.text.trim()));
+    let _ = write!(out, "({}", clock(turn.start_ms));
+    heard.write(turn, out);
+    marks::doubt(turn, out);
+    out.push_str("): ");
+    out.push_str(&escape::text(&marks::doubted(turn)));
     out.push('\n');
 }
 

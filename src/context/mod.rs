@@ -8,12 +8,14 @@
 mod chunk;
 mod chunks;
 mod line;
+mod marks;
 mod part;
 mod snapshot;
 mod views;
 mod window;
 
 pub use crate::base::{escape, tokens};
-pub use chunks::Context;
+pub use chunks::{Context, Corrected};
+pub use marks::DOUBT;
 pub use snapshot::Snapshot;
 pub use window::{DEFAULT_BUDGET_TOKENS, Window};

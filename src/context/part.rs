@@ -6,26 +6,29 @@
 use std::sync::{Arc, OnceLock};
 
 use super::line;
+use super::marks::Heard;
 use crate::types::{Turn, TurnNo};
 
 /// Consecutive turns in the state in which they were first shown.
 #[derive(Debug, Default)]
 pub(super) struct Part {
     turns: Vec<Arc<Turn>>,
+    /// The speech before them, when they were first shown.
+    heard: Heard,
     text: OnceLock<Arc<str>>,
 }
 
 impl Part {
-    pub(super) fn new(turns: Vec<Arc<Turn>>) -> Self {
-        Self { turns, text: OnceLock::new() }
+    pub(super) fn new(turns: Vec<Arc<Turn>>, heard: Heard) -> Self {
+        Self { turns, heard, text: OnceLock::new() }
     }
 
     /// The lines of the part's turns, each ending in a line feed.
     pub(super) fn text(&self) -> &Arc<str> {
         self.text.get_or_init(|| {
-            let mut text = String::new();
+            let (mut text, mut heard) = (String::new(), self.heard.clone());
             for turn in &self.turns {
-                line::render(turn, &mut text);
+                line::render_next(turn, &mut heard, &mut text);
             }
             text.into()
         })

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::chunk::{Piece, Spoken};
 use super::line;
+use super::marks::Heard;
 use super::part::Shown;
 use crate::types::{Coverage, Transcript, Turn, TurnNo};
 
@@ -96,20 +97,12 @@ impl Snapshot {
 
     /// The lines of the turns before the covered one. Empty except for a snapshot of one turn.
     pub fn before(&self) -> String {
-        let mut out = String::new();
-        for turn in &self.0.before {
-            line::render(turn, &mut out);
-        }
-        out
+        lines(&self.0.before)
     }
 
     /// The lines of all turns that the prompt may show.
     pub fn held_lines(&self) -> String {
-        let mut out = String::new();
-        for turn in self.all_held() {
-            line::render(turn, &mut out);
-        }
-        out
+        lines(self.all_held())
     }
 
     /// The turns that the prompt may show, covered or not.
@@ -160,4 +153,13 @@ impl Snapshot {
     pub fn is_empty(&self) -> bool {
         self.0.covers.turns == 0
     }
+}
+
+/// The lines of turns that follow one another.
+fn lines<'a>(turns: impl IntoIterator<Item = &'a Arc<Turn>>) -> String {
+    let (mut out, mut heard) = (String::new(), Heard::default());
+    for turn in turns {
+        line::render_next(turn, &mut heard, &mut out);
+    }
+    out
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::chunks::{Context, index};
 use super::line;
+use super::marks::Heard;
 use super::part::{Part, Shown};
 use super::snapshot::Snapshot;
 use super::window::Window;
@@ -60,7 +61,7 @@ impl Context {
         let in_order = turns.is_sorted_by_key(|turn| turn.start_ms);
         if !in_order {
             turns.sort_by_key(|turn| turn.start_ms);
-            let shown = Shown::once(Part::new(turns.clone()), self.total(from, len));
+            let shown = Shown::once(Part::new(turns.clone(), Heard::default()), self.total(from, len));
             return Snapshot::out_of_order(self.revision(), turns, shown);
         }
         let shown = if from == window.from() { window.extend(self, len).ok() } else { None };
@@ -76,6 +77,6 @@ impl Context {
     }
 
     fn shown_once(&self, from: TurnNo, until: TurnNo) -> Shown {
-        Shown::once(Part::new(self.turns_of(from, until)), self.total(from, until))
+        Shown::once(Part::new(self.turns_of(from, until), self.heard(from)), self.total(from, until))
     }
 }

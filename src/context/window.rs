@@ -89,7 +89,7 @@ impl Window {
             return Err(self.budget_tokens - share);
         }
         if until > self.until {
-            self.parts.push(Arc::new(Part::new(context.turns_of(self.until, until))));
+            self.parts.push(Arc::new(Part::new(context.turns_of(self.until, until), context.heard(self.until))));
             self.tokens += new;
             self.until = until;
         }
@@ -102,15 +102,17 @@ impl Window {
         self.from = context.fit(self.from, until, most, self.budget_tokens / 2);
         self.until = until;
         self.tokens = context.total(self.from, until);
-        self.parts = vec![Arc::new(Part::new(context.turns_of(self.from, until)))];
+        self.parts = vec![Arc::new(Part::new(context.turns_of(self.from, until), context.heard(self.from)))];
         self.corrected.clear();
     }
 
     /// Records which of the shown turns were replaced since the last call of this.
     fn note_corrections(&mut self, context: &Context) {
         let range = self.from..self.until;
-        match context.replaced_since(self.revision) {
-            Some(replaced) => self.corrected.extend(replaced.filter(|turn| range.contains(turn))),
+        match context.corrected_since(self.revision) {
+            Some(replaced) => {
+                self.corrected.extend(replaced.map(|one| one.turn).filter(|turn| range.contains(turn)));
+            }
             // The context no longer remembers the replacements.
             None => {
                 let shown = self.parts.iter().flat_map(|part| part.turns());

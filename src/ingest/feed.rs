@@ -227,6 +227,8 @@ impl Feed {
                 }
                 SttEvent::VendorError { .. }
                 | SttEvent::Unknown { .. }
+                | SttEvent::SpeechStarted
+                | SttEvent::Silence { .. }
                 | SttEvent::Dialect { .. }
                 | SttEvent::End { .. } => {}
                 _ => speech = true,

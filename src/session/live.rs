@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::analysis::Growing;
 use crate::call::effects::Partial;
 use crate::call::task::TaskKey;
 use crate::gateway::Delta;
@@ -45,15 +46,32 @@ pub(super) fn partial(hub: &Hub, call: &CallId, partial: &Partial) {
     hub.live(call, LiveFrame { kind: LiveKind::Partial, frame: Bytes::from(protocol::text(&frame)) });
 }
 
-/// Sends each piece of an answer with its offset in characters; `None` if no subscriber wants them.
-pub(super) fn deltas(hub: &Hub, call: &CallId, key: &TaskKey, rev: u64) -> Option<crate::gateway::Deltas> {
+/// Sends each piece of an answer with its offset in characters: a piece of its text if `growing` reads one, otherwise of
+/// its JSON. `None` if no subscriber wants them.
+pub(super) fn deltas(
+    hub: &Hub,
+    call: &CallId,
+    key: &TaskKey,
+    rev: u64,
+    mut growing: Option<Growing>,
+) -> Option<crate::gateway::Deltas> {
     let kind = LiveKind::Delta { analysis: Arc::clone(&key.analysis) };
     if !hub.wants(call, &kind) {
         return None;
     }
     let (hub, call, key) = (hub.clone(), call.clone(), key.clone());
     Some(Box::new(move |delta: Delta<'_>| {
-        let (mut offset, mut rest) = (delta.offset, delta.text);
+        let (mut offset, text) = match &mut growing {
+            Some(growing) => {
+                let (offset, text) = growing.push(delta.offset, delta.text);
+                if text.is_empty() {
+                    return;
+                }
+                (offset, Cow::Owned(text))
+            }
+            None => (delta.offset, Cow::Borrowed(delta.text)),
+        };
+        let mut rest = text.as_ref();
         loop {
             let (text, after) = rest.split_at(rest.floor_char_boundary(DELTA_BYTES));
             let frame = InsightDelta {

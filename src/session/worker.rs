@@ -79,7 +79,7 @@ async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -
     request.transcript = Some(Arc::new(move || held.transcript()));
     request.local = analysis.settings.local;
     request.origin.call = Some(job.call.clone());
-    request.deltas = live::deltas(hub, &job.call, key, *rev);
+    request.deltas = live::deltas(hub, &job.call, key, *rev, analysis.growing(None));
     request.deadline = *deadline;
     let answer = gateway.complete(request).await.map_err(|error| failure::of(&error))?;
     let value = answer.value.ok_or_else(|| Failed {

@@ -54,8 +54,7 @@ impl Dialect for AssemblyAi {
 struct AssemblyAiDecoder;
 
 /// Messages that carry no turn.
-const SILENT: [&str; 6] =
-    ["SpeechStarted", "Heartbeat", "Silence", "Warning", "LLMGatewayResponse", "LlmGatewayResponse"];
+const SILENT: [&str; 4] = ["Heartbeat", "Warning", "LLMGatewayResponse", "LlmGatewayResponse"];
 
 #[derive(Deserialize)]
 struct TurnFrame<'a> {
@@ -111,6 +110,12 @@ struct BeginFrame {
 }
 
 #[derive(Deserialize)]
+struct SilenceFrame {
+    start_ms: Option<Natural>,
+    end_ms: Option<Natural>,
+}
+
+#[derive(Deserialize)]
 struct ErrorFrame<'a> {
     #[serde(default)]
     error_code: Option<Label>,
@@ -151,6 +156,11 @@ impl Decoder for AssemblyAiDecoder {
                 out.push(SttEvent::End { reason: Some("Termination".to_owned()), scope: EndScope::Stream });
             }
             "Error" => out.push(vendor_error(wire::parse("Error", frame)?)),
+            "SpeechStarted" => out.push(SttEvent::SpeechStarted),
+            "Silence" => {
+                let SilenceFrame { start_ms, end_ms } = wire::parse("Silence", frame)?;
+                out.push(SttEvent::Silence { span: start_ms.zip(end_ms).map(|(start, end)| (start.0, end.0)) });
+            }
             silent if SILENT.contains(&silent) => {}
             other => out.push(wire::other(other, frame)?),
         }

@@ -127,7 +127,9 @@ struct WordField<'a> {
 enum Stage {
     Partial,
     Final,
-    /// Silence, noise, or the end of the recognition.
+    /// Nobody spoke.
+    Silence,
+    /// Noise, or the end of the recognition.
     Nothing,
     Failed(String),
 }
@@ -145,6 +147,11 @@ impl Decoder for AzureDecoder {
                 let message = message.error_details.map(Text::into_string).unwrap_or_default();
                 out.push(SttEvent::VendorError { code, message });
             }
+            Some(Stage::Silence) => {
+                let span = message.offset.zip(message.duration);
+                let span = span.map(|(offset, duration)| (offset.ms(), offset.ms().saturating_add(duration.ms())));
+                out.push(SttEvent::Silence { span });
+            }
             Some(Stage::Nothing) => {}
             Some(Stage::Final) => out.push(SttEvent::Final(Box::new(detailed(message)))),
             Some(Stage::Partial) => out.push(partial(message)),
@@ -160,9 +167,8 @@ fn stage(message: &Message<'_>, event: &str) -> Option<Stage> {
         return Some(match status.as_str() {
             // The numbers are those of `RecognitionStatus` in the SDKs.
             "Success" | "0" => Stage::Final,
-            "NoMatch" | "InitialSilenceTimeout" | "BabbleTimeout" | "EndOfDictation" | "1" | "2" | "3" | "5" => {
-                Stage::Nothing
-            }
+            "InitialSilenceTimeout" | "2" => Stage::Silence,
+            "NoMatch" | "BabbleTimeout" | "EndOfDictation" | "1" | "3" | "5" => Stage::Nothing,
             other => Stage::Failed(other.to_owned()),
         });
     }
@@ -202,6 +208,8 @@ fn lifecycle(message: Message<'_>, event: &str) -> SttEvent {
             SttEvent::End { reason: Some("sessionStopped".to_owned()), scope: EndScope::Stream }
         }
         "sessionStarted" | "session_started" => SttEvent::Begin { vendor_session: session },
+        "speechStartDetected" | "speech_start_detected" => SttEvent::SpeechStarted,
+        "speechEndDetected" | "speech_end_detected" => SttEvent::Silence { span: None },
         _ if tag.is_some() => SttEvent::Begin { vendor_session: tag },
         _ => SttEvent::Unknown { kind: if event.is_empty() { "untyped".to_owned() } else { event.to_owned() } },
     }

@@ -161,7 +161,12 @@ impl Decoder for DeepgramDecoder {
                 if let Some(channel) = self.channels.get_mut(&index) {
                     out.extend(channel.held.take(&index.to_string(), channel.label.as_deref()));
                 }
+                // While one channel of several is silent, others may speak.
+                if end.channel.get(1).is_none_or(|count| count.0 <= 1) {
+                    out.push(SttEvent::Silence { span: None });
+                }
             }
+            "SpeechStarted" => out.push(SttEvent::SpeechStarted),
             "Metadata" => {
                 self.finish(out);
                 out.push(SttEvent::End { reason: Some("Metadata".to_owned()), scope: EndScope::Stream });
@@ -174,7 +179,7 @@ impl Decoder for DeepgramDecoder {
                     message: text(error.description).or(text(error.message)).unwrap_or_default(),
                 });
             }
-            "SpeechStarted" | "Finalized" | "ConfigureSuccess" | "ConfigureFailure" | "Warning" => {}
+            "Finalized" | "ConfigureSuccess" | "ConfigureFailure" | "Warning" => {}
             other => self.own(wire::other(other, frame)?, out),
         }
         Ok(())

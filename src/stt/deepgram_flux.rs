@@ -105,6 +105,9 @@ impl Decoder for FluxDecoder {
                 {
                     out.push(SttEvent::Begin { vendor_session: Some(id.into_string()) });
                 }
+                if info.event.as_str() == "StartOfTurn" {
+                    out.push(SttEvent::SpeechStarted);
+                }
                 out.extend(turn(info));
             }
             "Connected" => {

@@ -42,7 +42,7 @@ impl Fit {
             |event: &SttEvent| matches!(event, SttEvent::Meta(_) | SttEvent::End { .. } | SttEvent::VendorError { .. });
         if result.is_err() || events.iter().any(|event| matches!(event, SttEvent::Unknown { .. })) {
             Self::Unknown
-        } else if events.is_empty() {
+        } else if events.iter().all(is_voice) {
             if holding { Self::Known } else { Self::Control }
         } else if events.iter().all(neutral) {
             Self::Neutral
@@ -82,6 +82,11 @@ fn is_speech(event: &SttEvent) -> bool {
         SttEvent::Revise(_) | SttEvent::MergeSpeakers { .. } => true,
         _ => false,
     }
+}
+
+/// Returns true for events of the voice detection, which carry no words.
+fn is_voice(event: &SttEvent) -> bool {
+    matches!(event, SttEvent::SpeechStarted | SttEvent::Silence { .. })
 }
 
 /// The dialect that fits `frames` best, if it fits better than `asked`; on a tie, the first in [`DIALECTS`]. `None` if

@@ -11,11 +11,9 @@ use super::{DecodeError, Decoder, Dialect};
 use crate::types::{EndScope, Final, SttEvent, TurnKey, Word};
 
 /// Messages that carry no turn: lifecycle messages, add-ons and results after the recording.
-const SILENT: [&str; 13] = [
+const SILENT: [&str; 11] = [
     "start_recording",
     "end_recording",
-    "speech_start",
-    "speech_end",
     "translation",
     "named_entity_recognition",
     "sentiment_analysis",
@@ -60,6 +58,8 @@ struct GladiaDecoder {
     session: Session,
     /// Set once a begin message came: a later session begins with one too.
     started: bool,
+    /// Channels on which somebody speaks, as bits; those above 63 are not among them.
+    speaking: u64,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +115,25 @@ struct Started<'a> {
     session_id: Option<Text<'a>>,
 }
 
+/// `speech_start`, `speech_end`.
+#[derive(Deserialize)]
+struct Detected {
+    data: Option<DetectedOn>,
+}
+
+#[derive(Deserialize)]
+struct DetectedOn {
+    channel: Option<Natural>,
+}
+
+impl Detected {
+    /// The channel, as a bit.
+    fn channel(self) -> u64 {
+        let channel = self.data.and_then(|data| data.channel).map_or(0, |channel| channel.0);
+        u32::try_from(channel).ok().and_then(|channel| 1_u64.checked_shl(channel)).unwrap_or(0)
+    }
+}
+
 /// The acknowledgement of a client's message.
 #[derive(Deserialize)]
 struct Ack {
@@ -149,6 +168,16 @@ impl Decoder for GladiaDecoder {
             what @ ("audio_chunk" | "stop_recording" | "error") => {
                 let ack: Ack = wire::parse(what, frame)?;
                 out.extend(ack.error.and_then(|error| error.0).map(|failure| failure.event(what)));
+            }
+            "speech_start" => {
+                self.speaking |= wire::parse::<Detected>("speech_start", frame)?.channel();
+                out.push(SttEvent::SpeechStarted);
+            }
+            "speech_end" => {
+                self.speaking &= !wire::parse::<Detected>("speech_end", frame)?.channel();
+                if self.speaking == 0 {
+                    out.push(SttEvent::Silence { span: None });
+                }
             }
             silent if SILENT.contains(&silent) => {}
             other => out.push(wire::other(other, frame)?),

@@ -78,7 +78,7 @@ struct Response<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
     #[serde(alias = "speech_event_type")]
-    speech_event_type: Option<IgnoredAny>,
+    speech_event_type: Option<Label>,
     metadata: Option<IgnoredAny>,
     #[serde(alias = "total_billed_time")]
     total_billed_time: Option<IgnoredAny>,
@@ -156,6 +156,7 @@ impl Decoder for GoogleDecoder {
             out.push(error.clone());
             return Ok(());
         }
+        let detected = response.speech_event_type.as_ref().and_then(voice);
         let Some(results) = response.results.filter(|results| results.is_empty() || results.iter().any(is_result))
         else {
             let known = response.metadata.is_some()
@@ -165,12 +166,15 @@ impl Decoder for GoogleDecoder {
                 out.push(wire::other(kind.as_str(), frame)?);
             } else if !known {
                 out.push(SttEvent::Unknown { kind: "untyped".to_owned() });
+            } else {
+                out.extend(detected);
             }
             return Ok(());
         };
         for result in &results {
             held::channel(&mut self.ends, result.channel_tag.map_or(0, |tag| tag.0), "results.channelTag")?;
         }
+        out.extend(detected);
         let mut partial: Option<(String, Option<String>)> = None;
         for result in results {
             let end_ms = result.end_ms();
@@ -206,6 +210,15 @@ impl Decoder for GoogleDecoder {
 
     fn carry_version(&self) -> u64 {
         self.changes
+    }
+}
+
+/// What the voice detection says. The numbers are those of the enumeration.
+fn voice(kind: &Label) -> Option<SttEvent> {
+    match kind.0.as_str() {
+        "SPEECH_ACTIVITY_BEGIN" | "2" => Some(SttEvent::SpeechStarted),
+        "SPEECH_ACTIVITY_END" | "SPEECH_ACTIVITY_TIMEOUT" | "3" => Some(SttEvent::Silence { span: None }),
+        _ => None,
     }
 }
 

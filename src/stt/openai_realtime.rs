@@ -29,7 +29,7 @@ const MAX_PARTIAL_BYTES: usize = 64 << 10;
 const ASSISTANT: &str = "assistant";
 
 /// Messages that carry no turn.
-const SILENT: [&str; 12] = [
+const SILENT: [&str; 11] = [
     "session.updated",
     "transcription_session.updated",
     "conversation.created",
@@ -37,7 +37,6 @@ const SILENT: [&str; 12] = [
     "conversation.item.retrieved",
     "conversation.item.truncated",
     "input_audio_buffer.cleared",
-    "input_audio_buffer.timeout_triggered",
     "input_audio_buffer.dtmf_event_received",
     "rate_limits.updated",
     "output_audio_buffer.started",
@@ -152,6 +151,13 @@ struct SegmentFrame<'a> {
 struct Speech<'a> {
     #[serde(borrow)]
     item_id: Text<'a>,
+    audio_start_ms: Option<Natural>,
+    audio_end_ms: Option<Natural>,
+}
+
+/// `input_audio_buffer.timeout_triggered`: nobody spoke after the model did.
+#[derive(Deserialize)]
+struct Waited {
     audio_start_ms: Option<Natural>,
     audio_end_ms: Option<Natural>,
 }
@@ -302,6 +308,13 @@ impl Decoder for OpenAiDecoder {
                 let item: &mut Item = self.items.get(speech.item_id.as_str(), out);
                 item.start_ms = speech.audio_start_ms.map(|start| start.0).or(item.start_ms);
                 item.end_ms = speech.audio_end_ms.map(|end| end.0).or(item.end_ms);
+                let started = what == "speech_started";
+                out.push(if started { SttEvent::SpeechStarted } else { SttEvent::Silence { span: None } });
+            }
+            "input_audio_buffer.timeout_triggered" => {
+                let Waited { audio_start_ms, audio_end_ms } = wire::parse(what, frame)?;
+                let span = audio_start_ms.zip(audio_end_ms).map(|(start, end)| (start.0, end.0));
+                out.push(SttEvent::Silence { span });
             }
             "session.created" | "transcription_session.created" => {
                 let frame: SessionFrame<'_> = wire::parse(what, frame)?;

@@ -191,6 +191,10 @@ impl Decoder for SpeechmaticsDecoder {
                 if let Some(held) = self.channels.get_mut(channel) {
                     out.extend(held.take(channel, label(channel)));
                 }
+                // While one channel of several is silent, others may speak.
+                if end.channel.is_none() {
+                    out.push(SttEvent::Silence { span: None });
+                }
             }
             "EndOfTranscript" => {
                 self.finish(out);

@@ -15,14 +15,11 @@ use super::{DecodeError, Decoder, Dialect};
 use crate::types::{Carry, EndScope, SttEvent, TurnKey};
 
 /// Messages that carry no turn.
-const SILENT: [&str; 23] = [
+const SILENT: [&str; 20] = [
     "AddPartialTranscript",
     "AddTranscript",
-    "EndOfUtterance",
     "AudioAdded",
     "ChannelAudioAdded",
-    "SpeechStarted",
-    "SpeechEnded",
     "SpeakerStarted",
     "SpeakerEnded",
     "VadStatus",
@@ -164,6 +161,8 @@ impl Decoder for AgentDecoder {
             "AddSegment" => return self.segments(wire::parse("AddSegment", frame)?, out),
             "AddPartialSegment" => self.partial(wire::parse("AddPartialSegment", frame)?, out),
             "StartOfTurn" | "EndOfTurn" => self.finish(out),
+            "SpeechStarted" => out.push(SttEvent::SpeechStarted),
+            "SpeechEnded" | "EndOfUtterance" => out.push(SttEvent::Silence { span: None }),
             "EndOfTranscript" => {
                 self.finish(out);
                 out.push(SttEvent::End { reason: Some("EndOfTranscript".to_owned()), scope: EndScope::Stream });

@@ -7,6 +7,7 @@ mod errors;
 mod lenient;
 mod mutated;
 mod surrogates;
+mod voice;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -158,6 +158,13 @@ pub enum SttEvent {
         /// The dialect's name, as in `dialect=`.
         name: &'static str,
     },
+    /// The vendor detected that somebody begins to speak.
+    SpeechStarted,
+    /// The vendor detected that nobody speaks.
+    Silence {
+        /// From when to when, ms of stream time, if the vendor gives it.
+        span: Option<(u64, u64)>,
+    },
     /// A message of a type that this dialect does not know. It is counted and never fatal.
     Unknown {
         /// The message type, as text.

@@ -54,6 +54,10 @@ triggers! {
     MaxWait = "max_wait",
     /// A silence made it due.
     Silence = "silence",
+    /// The beginning of speech made it due.
+    SpeechStarted = "speech_started",
+    /// The correction of a turn on which the newest insight rests made it due.
+    Revision = "revision",
     /// The previous task failed, and its wait is over.
     Retry = "retry",
     /// Somebody asked for the analysis.

@@ -118,7 +118,12 @@ struct Call<'a> {
 impl<'a> Call<'a> {
     fn new(questions: &'a [Question], window: Window) -> Self {
         let triggers = questions.iter().map(|question| Trigger::new(&question.analysis.settings.triggers)).collect();
-        let facts = Facts { call_id: CallId::parse("c_1").expect("id"), meta: JsonMap::new(), turn: None };
+        let facts = Facts {
+            call_id: CallId::parse("c_1").expect("id"),
+            meta: JsonMap::new(),
+            speakers: JsonMap::new(),
+            turn: None,
+        };
         Self { questions, triggers, context: Context::new(), window, facts, turns: Vec::new() }
     }
 

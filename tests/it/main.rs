@@ -26,6 +26,7 @@ mod golden;
 mod hardened;
 mod held;
 mod hostile;
+mod hostile_speech;
 mod house;
 mod http_api;
 mod ingest;

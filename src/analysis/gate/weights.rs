@@ -7,11 +7,11 @@ pub(super) const WEIGHTS: [f32; 12] = [
     -6.6809, // said_words
     -0.5926, // new_numbers
     -1.4287, // said_numbers
-    1.6818, // asks
+    1.6818,  // asks
     -3.7056, // answers
     -8.3511, // courtesy
-    2.6995, // assent
-    0.3402, // denial
+    2.6995,  // assent
+    0.3402,  // denial
     -3.7578, // acting
     -1.8487, // bare
     -1.3168,

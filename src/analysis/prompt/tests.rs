@@ -32,7 +32,7 @@ fn turn(number: u64, speaker: &str, text: &str) -> Arc<Turn> {
 
 fn facts(meta: serde_json::Value, turn: Option<u64>) -> Facts {
     let serde_json::Value::Object(meta) = meta else { panic!("an object") };
-    Facts { call_id: CallId::parse("c_1").expect("id"), meta, turn }
+    Facts { call_id: CallId::parse("c_1").expect("id"), meta, speakers: JsonMap::new(), turn }
 }
 
 fn shown(prompt: &Prompt, context: &Context, facts: &Facts) -> String {

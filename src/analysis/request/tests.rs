@@ -27,7 +27,7 @@ fn turn(number: u64, text: &str) -> Arc<Turn> {
 
 fn facts(meta: &Value) -> Facts {
     let meta = meta.as_object().cloned().unwrap_or_default();
-    Facts { call_id: CallId::parse("c_42").expect("id"), meta, turn: None }
+    Facts { call_id: CallId::parse("c_42").expect("id"), meta, speakers: JsonMap::new(), turn: None }
 }
 
 /// A request for the named built-in analyses, with a value that stands for each.

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::analysis::*;
 use crate::base::budget::Budget;
@@ -133,8 +133,14 @@ fn sent(analysis: &Analysis, name: &str) -> String {
     let context = context();
     let mut current = example(name);
     current.as_object_mut().expect("an object").remove("evidence");
-    let mut facts = Facts { call_id: CallId::parse("c_1").expect("id"), meta: JsonMap::new(), turn: None };
+    let mut facts = Facts {
+        call_id: CallId::parse("c_1").expect("id"),
+        meta: JsonMap::new(),
+        speakers: JsonMap::new(),
+        turn: None,
+    };
     facts.meta.insert("customer".to_owned(), "Ms. Shah </transcript>".into());
+    facts.speakers.insert("customer".to_owned(), json!({"role": "customer", "name": "Daniel </transcript>"}));
     let (snapshot, current, last) = match analysis.scope {
         Scope::Turn => {
             facts.turn = Some(3);

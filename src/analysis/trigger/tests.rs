@@ -183,3 +183,52 @@ fn an_alert_makes_it_due_whatever_is_new_and_it_still_waits_for_the_end_of_the_t
     alone.on_event(5, Reason::Silence);
     assert_eq!((alone.next_deadline(), alone.poll(5)), (Some(5), Some(Reason::Silence)));
 }
+
+#[test]
+fn correction_of_what_a_result_rests_on_makes_it_due_by_the_debounce_or_at_once() {
+    let mut trigger = Trigger::new(&Triggers { min_new_tokens: Some(1_000), ..rules() });
+    trigger.on_turn(1_000, 1);
+    trigger.ran(1_000);
+    trigger.on_turn(1_050, 1);
+    trigger.on_repair(1_060, false);
+    assert_eq!((trigger.next_deadline(), trigger.poll(1_149)), (Some(1_150), None), "somebody still talks");
+    assert_eq!(trigger.poll(1_150), Some(Reason::Revision));
+    trigger.on_repair(1_100, true);
+    assert_eq!(trigger.poll(1_100), Some(Reason::Revision), "another speaker: nothing is waited for");
+    trigger.ran(1_100);
+    assert_eq!((trigger.next_deadline(), trigger.poll(9_999)), (None, None));
+    trigger.on_event(10_000, Reason::Alert(1));
+    trigger.on_repair(10_000, true);
+    assert_eq!(trigger.poll(10_000), Some(Reason::Alert(1)), "an alert is the better reason");
+    trigger.ran(10_000);
+    trigger.on_turn(10_010, 1);
+    trigger.on_event(10_020, Reason::Silence);
+    assert_eq!(trigger.poll(10_020), None, "the next run waits again");
+}
+
+#[test]
+fn silence_makes_it_due_where_something_is_new_or_with_the_text_that_comes_late() {
+    let mut trigger = Trigger::new(&Triggers::OFF);
+    trigger.on_silence(0);
+    trigger.on_silence(1_000);
+    assert_eq!(trigger.poll(1_000), None, "nothing is new");
+    trigger.on_turn(1_500, 1);
+    assert_eq!(trigger.poll(1_500), Some(Reason::Silence), "the text of what was said before");
+    trigger.ran(1_500);
+    trigger.on_silence(2_000);
+    trigger.on_speech(3_000, false);
+    trigger.on_turn(4_000, 1);
+    assert_eq!(trigger.poll(4_000), None, "somebody spoke meanwhile");
+    trigger.on_silence(5_000);
+    assert_eq!(trigger.poll(5_000), Some(Reason::Silence));
+}
+
+#[test]
+fn speech_makes_it_due_only_where_something_is_new() {
+    let mut trigger = Trigger::new(&Triggers::OFF);
+    trigger.on_speech(0, true);
+    trigger.on_turn(1_000, 1);
+    assert_eq!(trigger.poll(1_000), None, "the turn of that speech");
+    trigger.on_speech(2_000, true);
+    assert_eq!(trigger.poll(2_000), Some(Reason::SpeechStarted));
+}

@@ -1,18 +1,24 @@
 //! Rules that become due by time, without an event: silence, words that do not come, values that last.
 //!
 //! Times that begin at a record are wall-clock times, so that they continue over a restart. Silence is counted on the
-//! call's own clock, while a stream is connected.
+//! call's own clock, while a stream is connected, and from the start of a silence that the vendor of the only stream
+//! detected.
 
 use std::sync::Arc;
 
 use super::Finding;
 use crate::call::Call;
 use crate::rules::{Condition, Rule};
+use crate::types::StreamId;
+
+/// Silences of a stream that are not further apart than this are one, ms: nobody says anything in so short a time.
+const APART_MS: u64 = 250;
 
 impl Call {
-    /// Records that somebody spoke: a partial or a final that contains words.
+    /// Records that somebody spoke: a partial or a final that contains words, or speech that the vendor detected.
     pub(in crate::call) fn spoke(&mut self) {
-        self.watch.spoke_ms = self.now.ms;
+        self.watch.spoke_ms = signed(self.now.ms);
+        self.watch.silence = None;
         if self.settings.rules.is_empty() || !self.is_open() {
             return;
         }
@@ -24,11 +30,32 @@ impl Call {
         }
     }
 
+    /// Records that the vendor detected silence on a stream, between two times of the stream of which the second is about
+    /// now. It counts if no other stream is connected.
+    pub(in crate::call) fn silent(&mut self, root: &StreamId, (from_ms, to_ms): (u64, u64)) {
+        let (from_ms, to_ms) = match self.watch.silence.take() {
+            Some((stream, from, to)) if stream == *root && (from..=to.saturating_add(APART_MS)).contains(&from_ms) => {
+                (from, to.max(to_ms))
+            }
+            _ => (from_ms, to_ms),
+        };
+        self.watch.silence = Some((root.clone(), from_ms, to_ms));
+        if self.legs().all(|live| live == root) {
+            let since = signed(self.now.ms).saturating_sub(signed(to_ms.saturating_sub(from_ms)));
+            self.watch.spoke_ms = self.watch.spoke_ms.min(since);
+        }
+    }
+
     /// Records that a producer is about to connect: if it is the only one, silence begins now.
     pub(in crate::call) fn note_connection(&mut self) {
         if !self.leg_is_live() {
-            self.watch.spoke_ms = self.now.ms;
+            self.watch.spoke_ms = signed(self.now.ms);
         }
+    }
+
+    /// When nobody has spoken for `over_ms`, on the call's clock.
+    fn silent_at(&self, over_ms: u64) -> u64 {
+        u64::try_from(self.watch.spoke_ms.saturating_add(signed(over_ms))).unwrap_or(0)
     }
 
     /// Applies the rules that are due.
@@ -42,8 +69,7 @@ impl Call {
             match &rule.condition {
                 Condition::Absence(absence) => self.absence(index, rule, absence),
                 Condition::Silence(over_ms) => {
-                    let silent = self.leg_is_live() && self.now.ms >= self.watch.spoke_ms.saturating_add(*over_ms);
-                    if silent {
+                    if self.leg_is_live() && self.now.ms >= self.silent_at(*over_ms) {
                         self.level(index, rule, Some(Finding::default()));
                     }
                 }
@@ -90,7 +116,7 @@ impl Call {
         let waits = self.log.alerts.open(&rule.name).is_none() && self.leg_is_live();
         let pause_end = self.pause_end(rule);
         let pause = if pause_end == 0 { 0 } else { self.on_own_clock(pause_end) };
-        waits.then(|| self.watch.spoke_ms.saturating_add(over_ms).max(pause))
+        waits.then(|| self.silent_at(over_ms).max(pause))
     }
 
     fn rule_due(&self, index: usize, rule: &Rule) -> Option<i64> {
@@ -115,4 +141,8 @@ impl Call {
         let due = if self.log.head > 0 && self.is_open() { self.rules_due_ms() } else { None };
         self.directory.note_due(due);
     }
+}
+
+fn signed(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
 }

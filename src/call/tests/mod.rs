@@ -4,6 +4,7 @@
 //! `SIDETONE_SIM_SEEDS` and `SIDETONE_SIM_STEPS` make it longer; `SIDETONE_SIM_SEED` is the first seed. A seed that fails is
 //! run again and its steps are printed.
 
+pub(in crate::call) mod bench;
 mod checks;
 mod disk;
 mod driver;

@@ -47,6 +47,8 @@ pub(super) enum Frame {
     Meta(u64),
     Unknown,
     VendorError,
+    /// What the vendor's voice detection says: that somebody begins to speak, or that nobody does.
+    Voice(bool),
     End(EndScope),
 }
 
@@ -84,6 +86,7 @@ pub(super) fn write(
                 0 => Frame::Unknown,
                 1 => Frame::Meta(random.below(4)),
                 2 => Frame::VendorError,
+                3 => Frame::Voice(random.chance(500)),
                 _ => Frame::Partial(turn),
             });
         }
@@ -217,6 +220,10 @@ impl Decoder {
             }
             Frame::Unknown => vec![SttEvent::Unknown { kind: "new".to_owned() }],
             Frame::VendorError => vec![SttEvent::VendorError { code: "x".to_owned(), message: "y".to_owned() }],
+            Frame::Voice(true) => vec![SttEvent::SpeechStarted],
+            Frame::Voice(false) => {
+                vec![SttEvent::Silence { span: Some((self.count * 1_000, self.count * 1_000 + 900)) }]
+            }
             Frame::End(scope) => vec![SttEvent::End { reason: None, scope: *scope }],
         };
         let known = self.carry.held.first().map(|last| numbers(&last.text).count()).unwrap_or_default();

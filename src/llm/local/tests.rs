@@ -57,7 +57,8 @@ fn answers_match_the_built_in_schemas_and_quote_the_turns() {
         let context = context(CALL);
         let snapshot = context.snapshot(&mut Window::new(u64::MAX));
         let turn = (method == Method::Mood).then_some(8);
-        let facts = Facts { call_id: CallId::parse("c_1").expect("id"), meta: JsonMap::new(), turn };
+        let facts =
+            Facts { call_id: CallId::parse("c_1").expect("id"), meta: JsonMap::new(), speakers: JsonMap::new(), turn };
         let prompt = analysis.prompt(None).expect("prompt");
         let request = analysis.request(&prompt, &snapshot, &facts).expect("request");
         let answer = answer(Some(method), &request, Some(&snapshot.transcript())).expect("an answer");

@@ -160,7 +160,7 @@ pub(super) fn prompt(chance: &mut Chance) -> Case {
     }
     let mut meta = JsonMap::new();
     meta.insert("a".to_owned(), value(chance, 2_000));
-    let facts = Facts { call_id: CallId::parse("c_1").expect("id"), meta, turn: None };
+    let facts = Facts { call_id: CallId::parse("c_1").expect("id"), meta, speakers: JsonMap::new(), turn: None };
     let snapshot = context.snapshot(&mut Window::default());
     Box::new(move || {
         let registry = Registry::read(Some(toml::Value::Table(config)), folder(), &mut Problems::default());

@@ -1,13 +1,11 @@
 //! Each kind of rule in time, on a virtual clock, through the call; and over restarts, from the call's own log.
 
-mod bench;
 mod gate;
 
 use serde_json::{Value, json};
 
-use self::bench::{BEGAN_MS, Bench};
-use crate::call::schedule::Phase;
-use crate::types::Evidence;
+use crate::call::tests::bench::{BEGAN_MS, Bench};
+use crate::types::{Evidence, SttEvent};
 
 const CHURN: &str = "[churn]\nkind = \"keyword\"\nany = [\"cancel\", \"/refund(ed)?/\"]\nseverity = \"critical\"\n";
 const DISCLOSURE: &str =
@@ -161,6 +159,41 @@ fn silence_is_counted_from_the_last_speech_while_a_stream_is_connected() {
 }
 
 #[test]
+fn silence_counts_as_far_back_as_the_vendor_detected_it() {
+    let silence = |from: u64, to: u64| SttEvent::Silence { span: Some((from, to)) };
+    let mut bench = Bench::new("[long_silence]\nkind = \"silence\"\nover_ms = 8000\n", "", "");
+    bench.pass(10_000);
+    bench.say(0, "A", "Wait.");
+    assert_eq!(bench.alerts(), ["+a_1 long_silence@8000", "-a_1 long_silence@10000"]);
+    // The words came two seconds after they were said. The vendor reports each second, and once what it has reported.
+    bench.event_on("s_1", silence(8_000, 10_000));
+    bench.pass(1_000);
+    bench.event_on("s_1", silence(9_500, 11_000));
+    bench.pass(4_999);
+    assert_eq!(bench.alerts().len(), 2);
+    bench.pass(1);
+    assert_eq!(bench.alerts()[2..], ["+a_2 long_silence@16000"]);
+    bench.event_on("s_1", SttEvent::SpeechStarted);
+    assert_eq!(bench.alerts()[3..], ["-a_2 long_silence@16000"], "detected speech is speech");
+    // A recording that is played faster than it was said: its own times count.
+    bench.event_on("s_1", silence(20_000, 24_000));
+    bench.event_on("s_1", silence(24_000, 28_000));
+    bench.pass(0);
+    assert_eq!(bench.alerts()[4..], ["+a_3 long_silence@16000"]);
+    bench.event_on("s_1", SttEvent::SpeechStarted);
+    // Two silences with speech in between are not one, and one leg says nothing of the other.
+    bench.event_on("s_1", silence(30_000, 34_000));
+    bench.event_on("s_1", silence(36_000, 40_000));
+    bench.pass(0);
+    assert_eq!(bench.alerts().len(), 6);
+    bench.connect("s_2", &json!({}));
+    bench.event_on("s_2", SttEvent::SpeechStarted);
+    bench.event_on("s_1", silence(40_000, 60_000));
+    bench.pass(0);
+    assert_eq!(bench.alerts().len(), 6);
+}
+
+#[test]
 fn overlap_is_raised_by_times_and_cleared_by_the_talk_after_it() {
     let mut bench = Bench::new("[crosstalk]\nkind = \"overlap\"\nover_ms = 1500\n", "", "");
     bench.say_on("s_1", 0, "A", "Let me explain this.", Some((0, 5_000)));
@@ -270,15 +303,6 @@ fn roles_come_from_meta_and_from_the_speakers_insight() {
     assert_eq!(bench.alerts()[2..], ["+a_2 churn@0"]);
 }
 
-/// Why an analysis waits for its permit.
-fn queued(bench: &Bench, analysis: &str) -> Option<String> {
-    let slot = bench.call.schedule.rolling.iter().find(|slot| *slot.analysis.name == *analysis)?;
-    match slot.phase {
-        Phase::Queued { cause, .. } => Some(bench.call.trigger_of(cause).into()),
-        Phase::Idle | Phase::Running => None,
-    }
-}
-
 #[test]
 fn alert_makes_analyses_due_and_says_so() {
     let analyses =
@@ -287,21 +311,21 @@ fn alert_makes_analyses_due_and_says_so() {
     let mut bench = Bench::new(&rules, analyses, "");
     bench.say(0, "A", "Hello.");
     bench.pass(4_000);
-    assert_eq!((queued(&bench, "summary"), queued(&bench, "sentiment")), (None, None));
+    assert_eq!((bench.queued("summary"), bench.queued("sentiment")), (None, None));
     bench.say(1, "B", "I want to cancel.");
-    assert_eq!((queued(&bench, "summary"), queued(&bench, "sentiment")), (None, Some("alert:churn".to_owned())));
+    assert_eq!((bench.queued("summary"), bench.queued("sentiment")), (None, Some("alert:churn".to_owned())));
     bench.pass(300);
-    assert_eq!(queued(&bench, "summary"), Some("alert:churn".to_owned()), "due, it still waits for its debounce");
+    assert_eq!(bench.queued("summary"), Some("alert:churn".to_owned()), "due, it still waits for its debounce");
     // Neither had its result when the daemon was killed.
     bench.restart(1_000);
     bench.pass(300);
     for analysis in ["summary", "sentiment"] {
-        assert_eq!(queued(&bench, analysis), Some("alert:churn".to_owned()), "{analysis}");
+        assert_eq!(bench.queued(analysis), Some("alert:churn".to_owned()), "{analysis}");
     }
     let mut bench = Bench::new(&rules, analyses, "");
     bench.say(0, "A", "Hello.");
     bench.pass(5_000);
-    assert_eq!((queued(&bench, "summary"), queued(&bench, "sentiment")), (None, Some("silence".to_owned())));
+    assert_eq!((bench.queued("summary"), bench.queued("sentiment")), (None, Some("silence".to_owned())));
 }
 
 #[test]
@@ -312,7 +336,7 @@ fn analysis_that_the_call_does_not_run_is_added_by_the_alert() {
     bench.say(0, "B", "I want to cancel.");
     bench.pass(10_000);
     assert_eq!(bench.call.log.analyses, ["sentiment", "summary"]);
-    assert_eq!(queued(&bench, "summary"), Some("alert:churn".to_owned()));
+    assert_eq!(bench.queued("summary"), Some("alert:churn".to_owned()));
     bench.restart(1_000);
     assert_eq!(bench.call.log.analyses, ["sentiment", "summary"]);
 }

@@ -3,15 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::analysis::Registry;
+use crate::analysis::{Reading, Registry};
 use crate::base::settings::Problems;
+use crate::call::bill::Bill;
 use crate::call::config::{IngestConfig, LimitsConfig};
+use crate::call::effects::TaskEffect;
 use crate::call::input::{Attach, Detach, Frames, Input, Now};
 use crate::call::record::{self, Outgoing, Private};
+use crate::call::schedule::Phase;
+use crate::call::task::{Answered, Chosen, ChosenMember, Out, Output, Target, TaskKey, TaskNo};
 use crate::call::{Call, Log, Settings};
+use crate::context::Snapshot;
 use crate::protocol::Event;
 use crate::rules::Rules;
 use crate::types::directory::Entry;
@@ -21,19 +27,21 @@ use crate::types::{
 };
 
 /// Wall time at which every call here begins, ms since 1970.
-pub(super) const BEGAN_MS: i64 = 1_790_000_000_000;
+pub(in crate::call) const BEGAN_MS: i64 = 1_790_000_000_000;
 
 /// A call, its clock, and what is durable of it.
-pub(super) struct Bench {
+pub(in crate::call) struct Bench {
     settings: Arc<Settings>,
-    pub(super) call: Call,
+    pub(in crate::call) call: Call,
     /// Since the call began.
     now_ms: u64,
     loaded_ms: u64,
-    pub(super) log: Vec<Outgoing>,
-    pub(super) entry: Option<Entry>,
+    pub(in crate::call) log: Vec<Outgoing>,
+    pub(in crate::call) entry: Option<Entry>,
     /// By stream: the number of its connection, and frames so far.
     connections: BTreeMap<String, (u64, u64)>,
+    /// Tasks that are out, and what they are about.
+    running: BTreeMap<TaskNo, Snapshot>,
 }
 
 fn section<T>(text: &str, read: impl FnOnce(Option<toml::Value>, &mut Problems) -> T) -> T {
@@ -51,7 +59,7 @@ fn stream(name: &str) -> StreamId {
 
 impl Bench {
     /// Alerts may follow one another at once, unless `limits` says otherwise.
-    pub(super) fn settings(rules: &str, analyses: &str, limits: &str) -> Settings {
+    pub(in crate::call) fn settings(rules: &str, analyses: &str, limits: &str) -> Settings {
         let pause = if limits.contains("alert_pause_ms") { "" } else { "alert_pause_ms = 0\n" };
         let never = "idle_timeout_ms = 86400000\nmax_silence_ms = 86400000\nlinger_ms = 86400000";
         let analyses = section(analyses, |value, problems| Registry::read(value, Path::new("."), problems));
@@ -65,32 +73,33 @@ impl Bench {
     }
 
     /// A call with the stream `s_1`.
-    pub(super) fn new(rules: &str, analyses: &str, limits: &str) -> Self {
+    pub(in crate::call) fn new(rules: &str, analyses: &str, limits: &str) -> Self {
         Self::start(Self::settings(rules, analyses, limits))
     }
 
-    pub(super) fn start(settings: Settings) -> Self {
+    pub(in crate::call) fn start(settings: Settings) -> Self {
         let settings = Arc::new(settings);
         let log = Log::new(CallId::parse("c_1").expect("id"));
         let now = Now { ms: 0, unix_ms: BEGAN_MS };
         let call = Call::new(Arc::clone(&settings), log, None, false, Box::new(|| 7), now);
         let (log, connections) = (Vec::new(), BTreeMap::new());
-        let mut bench = Self { settings, call, now_ms: 0, loaded_ms: 0, log, entry: None, connections };
+        let running = BTreeMap::new();
+        let mut bench = Self { settings, call, now_ms: 0, loaded_ms: 0, log, entry: None, connections, running };
         bench.connect("s_1", &json!({}));
         bench
     }
 
-    pub(super) fn now(&self) -> Now {
+    pub(in crate::call) fn now(&self) -> Now {
         Now { ms: self.now_ms - self.loaded_ms, unix_ms: BEGAN_MS + i64::try_from(self.now_ms).expect("short") }
     }
 
-    pub(super) fn input(&mut self, input: Input) {
+    pub(in crate::call) fn input(&mut self, input: Input) {
         let now = self.now();
         self.call.on(input, now);
         self.settle();
     }
 
-    pub(super) fn settle(&mut self) {
+    pub(in crate::call) fn settle(&mut self) {
         let now = self.now();
         self.call.on(Input::Settle, now);
         while let Some(batch) = self.call.batch(now) {
@@ -104,7 +113,7 @@ impl Bench {
         }
     }
 
-    pub(super) fn connect(&mut self, name: &str, meta: &Value) {
+    pub(in crate::call) fn connect(&mut self, name: &str, meta: &Value) {
         let attach = Attach {
             peer: self.now_ms + 1,
             stream: stream(name),
@@ -120,12 +129,12 @@ impl Bench {
         self.input(Input::Attach(attach));
     }
 
-    pub(super) fn disconnect(&mut self, name: &str) {
+    pub(in crate::call) fn disconnect(&mut self, name: &str) {
         let (connection, _) = self.connections[name];
         self.input(Input::Detach(Detach { connection, stream: stream(name) }));
     }
 
-    pub(super) fn event_on(&mut self, name: &str, event: SttEvent) {
+    pub(in crate::call) fn event_on(&mut self, name: &str, event: SttEvent) {
         let (connection, count) = self.connections.get_mut(name).expect("connected");
         *count += 1;
         let frames = Frames {
@@ -140,7 +149,14 @@ impl Bench {
         self.input(Input::Frames { frames: Box::new(frames), watched: false });
     }
 
-    pub(super) fn say_on(&mut self, name: &str, order: u64, speaker: &str, text: &str, times: Option<(u64, u64)>) {
+    pub(in crate::call) fn say_on(
+        &mut self,
+        name: &str,
+        order: u64,
+        speaker: &str,
+        text: &str,
+        times: Option<(u64, u64)>,
+    ) {
         let last = Final {
             key: TurnKey::Order(order),
             formatted: true,
@@ -155,16 +171,16 @@ impl Bench {
         self.event_on(name, SttEvent::Final(Box::new(last)));
     }
 
-    pub(super) fn say(&mut self, order: u64, speaker: &str, text: &str) {
+    pub(in crate::call) fn say(&mut self, order: u64, speaker: &str, text: &str) {
         self.say_on("s_1", order, speaker, text, None);
     }
 
-    pub(super) fn partial(&mut self, order: u64, text: &str) {
+    pub(in crate::call) fn partial(&mut self, order: u64, text: &str) {
         let event = SttEvent::Partial { key: TurnKey::Order(order), speaker: None, text: text.to_owned() };
         self.event_on("s_1", event);
     }
 
-    pub(super) fn revise(&mut self, order: u64, speaker: Option<&str>, text: Option<&str>) {
+    pub(in crate::call) fn revise(&mut self, order: u64, speaker: Option<&str>, text: Option<&str>) {
         let revision = Revision {
             key: TurnKey::Order(order),
             speaker: speaker.map(str::to_owned),
@@ -174,12 +190,12 @@ impl Bench {
         self.event_on("s_1", SttEvent::Revise(Box::new(revision)));
     }
 
-    pub(super) fn meta(&mut self, meta: &Value) {
+    pub(in crate::call) fn meta(&mut self, meta: &Value) {
         self.event_on("s_1", SttEvent::Meta(meta.as_object().cloned().expect("an object")));
     }
 
     /// A result of an analysis, as a task would have published it.
-    pub(super) fn insight(&mut self, analysis: &str, value: Value, evidence: Vec<Evidence>) {
+    pub(in crate::call) fn insight(&mut self, analysis: &str, value: Value, evidence: Vec<Evidence>) {
         let known = self.call.log.standings.get(analysis).map_or(0, |standing| standing.rev);
         let insight = Insight {
             id: "i_1".into(),
@@ -213,7 +229,7 @@ impl Bench {
     }
 
     /// Time passes, and the call is woken when it wants to be.
-    pub(super) fn pass(&mut self, ms: u64) {
+    pub(in crate::call) fn pass(&mut self, ms: u64) {
         let until = self.now_ms + ms;
         let mut tries = 0;
         while let Some(at) = self.call.wake_at().map(|at| at + self.loaded_ms).filter(|at| *at <= until) {
@@ -226,7 +242,7 @@ impl Bench {
     }
 
     /// The daemon is killed, and is away for so long. The call is then rebuilt from its log, by the records as they are.
-    pub(super) fn restart(&mut self, away_ms: u64) {
+    pub(in crate::call) fn restart(&mut self, away_ms: u64) {
         self.now_ms += away_ms;
         self.loaded_ms = self.now_ms;
         let mut log = Log::new(CallId::parse("c_1").expect("id"));
@@ -234,13 +250,14 @@ impl Bench {
             log.restore(record::decode(seq, &stored.frame, &stored.private).expect("a record")).expect("in order");
         }
         assert_eq!(log.alerts, self.call.log.alerts, "the log says what the call knew");
+        self.running.clear();
         let now = self.now();
         self.call = Call::new(Arc::clone(&self.settings), log, self.entry.as_ref(), false, Box::new(|| 7), now);
         self.settle();
     }
 
     /// All alerts so far: `+a_1 rule@ms` when raised, `-a_1 …` when cleared.
-    pub(super) fn alerts(&self) -> Vec<String> {
+    pub(in crate::call) fn alerts(&self) -> Vec<String> {
         let decoded =
             (1..).zip(&self.log).map(|(seq, stored)| record::decode(seq, &stored.frame, b"").expect("a record"));
         let line = |mark: &str, id: &str, rule: &str, at: &str| {
@@ -255,8 +272,52 @@ impl Bench {
         lines.collect()
     }
 
+    /// Why an analysis waits for its permit.
+    pub(in crate::call) fn queued(&self, analysis: &str) -> Option<String> {
+        let slot = self.call.schedule.rolling.iter().find(|slot| *slot.analysis.name == *analysis)?;
+        match slot.phase {
+            Phase::Queued { cause, .. } => Some(self.call.trigger_of(cause).into()),
+            Phase::Idle | Phase::Running => None,
+        }
+    }
+
+    /// All tasks that wait for a permit have it, and are started.
+    pub(in crate::call) fn start_tasks(&mut self) {
+        for effect in self.call.task_effects() {
+            let TaskEffect::Want(task) = effect else { continue };
+            let Some(Out { target: Target::Insights(keys), .. }) = self.call.tasks.out.get(&task) else { continue };
+            let member = |key: &TaskKey| ChosenMember { analysis: Arc::clone(&key.analysis), prompt: "p/v1@0".into() };
+            let members = keys.iter().map(member).collect();
+            let chosen = Chosen { route: "r".into(), variant: "a".into(), local: false, members };
+            self.input(Input::Ready { task, chosen: Ok(chosen) });
+            let start = self.call.start().expect("it starts");
+            self.running.insert(start.no, start.snapshot);
+        }
+    }
+
+    /// The task that is out comes back with a value that quotes these turns.
+    pub(in crate::call) fn answer(&mut self, quoted: &[TurnNo]) {
+        let (task, snapshot) = self.running.pop_first().expect("a task");
+        let quote = |turn: &TurnNo| {
+            let text = snapshot.turn(*turn).expect("it is shown").text.clone();
+            Evidence { turn: *turn, quote: text, unverified: false }
+        };
+        let reading = Reading { value: json!({}), evidence: quoted.iter().map(quote).collect(), ..Reading::default() };
+        let answered = Answered {
+            members: vec![Ok(reading)],
+            model: "m".to_owned(),
+            endpoint: "e".to_owned(),
+            attempts: 1,
+            bill: Bill::default(),
+            degraded: false,
+            first_token: None,
+            took: Duration::ZERO,
+        };
+        self.input(Input::Done { task, result: Ok(Output::Insights(answered)) });
+    }
+
     /// Turn and quote of the open alert of a rule.
-    pub(super) fn open(&self, rule: &str) -> Option<(Option<TurnNo>, Option<String>)> {
+    pub(in crate::call) fn open(&self, rule: &str) -> Option<(Option<TurnNo>, Option<String>)> {
         self.call.log.alerts.open(rule).map(|alert| (alert.turn, alert.quote.clone()))
     }
 }
