@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::base::budget::{Bound, Budget, Exceeded, Limits};
 use crate::base::text::{Quote, Words};
@@ -82,6 +82,15 @@ pub(super) fn lift(value: &mut Value, snapshot: &Snapshot, budget: &mut Budget) 
     let lifted = take_out(value, &mut checker)?;
     checker.mark(value)?;
     Ok(lifted.unwrap_or_default())
+}
+
+/// Puts the evidence of an insight back into its value, from where [`lift`] removed it.
+pub(super) fn put_back(value: &mut Value, evidence: &[Evidence]) {
+    let Some(object) = value.as_object_mut().filter(|object| !object.contains_key("evidence")) else { return };
+    if !evidence.is_empty() {
+        let quotes = evidence.iter().map(|known| json!({"turn": known.turn, "quote": known.quote}));
+        object.insert("evidence".to_owned(), quotes.collect());
+    }
 }
 
 /// Removes the top-level `evidence`; `None` if it is not a list of `{turn, quote}`. Items with further members are

@@ -31,13 +31,17 @@ object and nothing else.";
 /// Text before the lines of turns that were revised after they were shown.
 const CORRECTED: &str = "Corrected since; each line stands in place of the one above with its number:\n";
 
-/// One of the questions that a prompt asks.
+/// One member of the answer.
 pub(super) struct Question<'a> {
-    /// The member of the answer for this question; `None` if the answer is the value itself.
+    /// Its name; `None` if the answer is the value itself.
     pub member: Option<&'a str>,
-    /// The current value.
+    /// What the prompt asks of it; `None` if it is null this time.
+    pub asks: Option<Asks>,
+}
+
+/// The question of one member.
+pub(super) struct Asks {
     pub current: Option<Value>,
-    /// The question.
     pub instructions: String,
 }
 
@@ -78,32 +82,49 @@ pub(super) fn user(snapshot: &Snapshot, facts: &Facts, questions: &[Question<'_>
         tail.push_str(&escape::json(&Value::Object(facts.speakers.clone())));
         tail.push('\n');
     }
-    let members: Vec<String> = questions.iter().filter_map(|question| question.member).map(quoted).collect();
-    if !members.is_empty() {
-        tail.push_str("\nAnswer with one JSON object that has these members: ");
-        tail.push_str(&members.join(", "));
-        tail.push_str(". Each is an object as described under its heading");
-        if questions.iter().any(|question| question.current.is_some()) {
-            tail.push_str(", or null if the value that you gave before still stands as it is");
-        }
-        tail.push_str(".\n");
-    }
-    for question in questions {
-        if let Some(member) = question.member {
+    name_members(questions, &mut tail);
+    for Question { member, asks } in questions {
+        let Some(Asks { current, instructions }) = asks else { continue };
+        if let Some(member) = member {
             tail.push_str("\n## ");
             tail.push_str(&quoted(member));
         }
         tail.push('\n');
-        if let Some(current) = &question.current {
+        if let Some(current) = current {
             tail.push_str("The value that you gave before (data): ");
             tail.push_str(&escape::json(current));
             tail.push('\n');
         }
-        tail.push_str(&question.instructions);
+        tail.push_str(instructions);
         tail.push('\n');
     }
     tail.push_str("\nAnswer for the conversation up to here.");
     content("<transcript>\n", snapshot, &tail, true)
+}
+
+/// Says which members an answer to several questions has.
+fn name_members(questions: &[Question<'_>], tail: &mut String) {
+    let list = |wanted: &dyn Fn(&Question<'_>) -> bool| {
+        let names = questions.iter().filter(|question| wanted(question)).filter_map(|question| question.member);
+        names.map(quoted).collect::<Vec<_>>().join(", ")
+    };
+    let (all, idle) = (list(&|_| true), list(&|question| question.asks.is_none()));
+    if all.is_empty() {
+        return;
+    }
+    tail.push_str("\nAnswer with one JSON object that has these members: ");
+    tail.push_str(&all);
+    tail.push_str(". Each is an object as described under its heading");
+    if questions.iter().filter_map(|question| question.asks.as_ref()).any(|asks| asks.current.is_some()) {
+        tail.push_str(", or null if the value that you gave before still stands as it is");
+    }
+    tail.push('.');
+    if !idle.is_empty() {
+        tail.push_str(" Not asked this time, and null: ");
+        tail.push_str(&idle);
+        tail.push('.');
+    }
+    tail.push('\n');
 }
 
 fn quoted(member: &str) -> String {

@@ -18,6 +18,7 @@
 //!   then.
 
 mod builtin;
+mod bundle;
 mod computed;
 mod evidence;
 pub mod folder;
@@ -60,7 +61,7 @@ use crate::context::Snapshot;
 use crate::llm::ChatRequest;
 use crate::llm::local::Method;
 use crate::types::insight::Change;
-use crate::types::{CallId, Evidence, JsonMap, Turn, TurnNo};
+use crate::types::{CallId, Evidence, Insight, JsonMap, Turn, TurnNo};
 use items::Lists;
 
 /// What an analysis is about, and how often it runs.
@@ -257,6 +258,11 @@ impl Analysis {
         }
     }
 
+    /// The changes of a value that stays as it is; `None` if its values have no lists of items.
+    pub fn unchanged(&self) -> Option<Vec<Change>> {
+        (!self.lists.is_empty()).then(Vec::new)
+    }
+
     /// Instructions how to answer with lists of items; empty if there are none.
     pub fn list_instructions(&self, form: Form) -> &str {
         let [operations, whole] = &self.list_instructions;
@@ -288,12 +294,19 @@ impl Analysis {
     /// # Errors
     /// The template fails with the facts of this call.
     pub fn request(&self, prompt: &Prompt, snapshot: &Snapshot, facts: &Facts) -> Result<ChatRequest, RenderError> {
-        request::request(&[Asked { analysis: self, prompt, current: None, last: false }], snapshot, facts)
+        request::request(&[Asked { analysis: self, prompt, current: None, last: false, due: true }], snapshot, facts)
     }
 
     /// Upper estimate of the steps of [`Analysis::read`].
     pub fn reading_work(value: &Value, snapshot: &Snapshot) -> u64 {
         evidence::work(value, snapshot)
+    }
+
+    /// The answer that an insight was made of, as far as it is known: its value, with its evidence.
+    pub fn answer_of(insight: &Insight) -> Value {
+        let mut value = insight.value.clone();
+        evidence::put_back(&mut value, &insight.evidence);
+        value
     }
 
     /// Reads `value`, an answer to `snapshot` that is valid under the schema: removes and verifies its evidence.

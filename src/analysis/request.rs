@@ -1,14 +1,14 @@
 //! Makes the request that asks one analysis, or several at once, about a snapshot.
 //!
 //! Knows no vendor and no call, and does not decide who is asked and when. The schema of several analyses is always the
-//! same for the same analyses in the same order, because vendors put it before the prompt.
+//! same for the same analyses in the same order, whichever of them are due, because vendors put it before the prompt.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::layout::{self, Question};
+use super::layout::{self, Asks, Question};
 use super::prompt::{Prompt, RenderError, Shown};
 use super::{Analysis, Facts, Scope, items};
 use crate::context::Snapshot;
@@ -17,8 +17,10 @@ use crate::types::{CallId, JsonMap};
 
 /// Hex digits of a request's cache key.
 const KEY_DIGITS: usize = 32;
+/// Tokens of one member of an answer beside its value: its name, or null.
+const MEMBER_TOKENS: u64 = 16;
 
-/// An analysis that is asked.
+/// An analysis of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     /// The question.
@@ -29,6 +31,9 @@ pub struct Asked<'a> {
     pub current: Option<&'a Value>,
     /// Set if this is the last run of the call.
     pub last: bool,
+    /// Set if the request asks it. Otherwise it is only in the schema, beside others that are asked, and its member of the
+    /// answer is null.
+    pub due: bool,
 }
 
 impl Asked<'_> {
@@ -57,6 +62,10 @@ pub fn request(asked: &[Asked<'_>], snapshot: &Snapshot, facts: &Facts) -> Resul
         [one] if !one.prompt.bundles() => one.prompt.messages(snapshot, facts, one.settings())?,
         _ => {
             let questions = asked.iter().enumerate().map(|(position, asked)| {
+                let member = names.get(position).map(String::as_str);
+                if !asked.due {
+                    return Ok(Question { member, asks: None });
+                }
                 let mut instructions = asked.prompt.instructions(snapshot, facts, asked.settings())?;
                 let lists = asked.analysis.list_instructions(asked.analysis.form(asked.prompt, asked.last));
                 if !lists.is_empty() {
@@ -64,9 +73,9 @@ pub fn request(asked: &[Asked<'_>], snapshot: &Snapshot, facts: &Facts) -> Resul
                     instructions.push_str(lists);
                 }
                 let current = asked.current.map(items::shown);
-                Ok(Question { member: names.get(position).map(String::as_str), current, instructions })
+                Ok(Question { member, asks: Some(Asks { current, instructions }) })
             });
-            let questions = questions.collect::<Result<Vec<_>, _>>()?;
+            let questions = questions.collect::<Result<Vec<_>, RenderError>>()?;
             let user = layout::user(snapshot, facts, &questions);
             vec![
                 Message::text(Role::System, Text::from(layout::SYSTEM)),
@@ -75,16 +84,23 @@ pub fn request(asked: &[Asked<'_>], snapshot: &Snapshot, facts: &Facts) -> Resul
         }
     };
     let rolling = asked.iter().any(|asked| asked.analysis.scope != Scope::Turn);
-    let limits = asked.iter().map(|asked| asked.analysis.settings.max_output_tokens);
     Ok(ChatRequest {
         messages,
-        // The limit of the answer is the sum of all their limits.
-        max_tokens: limits.reduce(|sum, limit| Some(sum?.saturating_add(limit?))).flatten(),
-        temperature: asked.iter().filter_map(|asked| asked.analysis.settings.temperature).min_by(f64::total_cmp),
+        max_tokens: max_tokens(asked),
+        // The same for all that are asked together.
+        temperature: asked.first().and_then(|asked| asked.analysis.settings.temperature),
         response_format: response_format(asked, &names),
         caching: rolling.then(|| Caching { key: key(&facts.call_id), last: false }),
         ..ChatRequest::default()
     })
+}
+
+/// Limit of the answer: the sum of the limits of all analyses that are due.
+fn max_tokens(asked: &[Asked<'_>]) -> Option<u64> {
+    let due = asked.iter().filter(|asked| asked.due).map(|asked| asked.analysis.settings.max_output_tokens);
+    let values = due.reduce(|sum, limit| Some(sum?.saturating_add(limit?))).flatten();
+    let members = if asked.len() > 1 { MEMBER_TOKENS * asked.len() as u64 } else { 0 };
+    values.map(|values| values.saturating_add(members))
 }
 
 /// Names of the members in the answer to several analyses, in their order: the analyses' names, with only characters

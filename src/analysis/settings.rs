@@ -30,8 +30,9 @@ const MAX_CONTEXT_TURNS: u64 = 200;
 const TRIGGER_KEYS: [&str; 8] =
     ["every_n_turns", "interval_ms", "min_new_tokens", "debounce_ms", "max_wait_ms", "on_end", "on", "gate"];
 /// Keys that only an analysis that asks a model can have.
-const MODEL_KEYS: [&str; 11] = [
+const MODEL_KEYS: [&str; 12] = [
     "route",
+    "bundle",
     "prompt",
     "max_context_tokens",
     "context_turns",
@@ -61,6 +62,9 @@ pub struct Settings {
     pub scope: Scope,
     /// The route that is asked; `None` lets the gateway choose by the analysis' name.
     pub route: Option<String>,
+    /// Analyses of one route with the same bundle are asked in one request. `None`: the route's name; empty: it is asked
+    /// alone.
+    pub bundle: Option<String>,
     /// `on_revision = "refuse"`: a result is discarded and requested again if a turn that it covers was revised
     /// meanwhile.
     pub refuses_revised: bool,
@@ -128,6 +132,7 @@ impl Settings {
             title: config.title.clone().or_else(|| folder.title.clone()).unwrap_or_else(|| name.to_owned()),
             scope,
             route: config.route.clone().or_else(|| folder.route.clone()),
+            bundle: config.bundle.clone().or_else(|| folder.bundle.clone()),
             refuses_revised: config.refuses_revised.or(folder.refuses_revised).unwrap_or(false),
             triggers: if scope == Scope::End { Triggers::OFF } else { triggers(folder, config) },
             on: config.on.clone().or_else(|| folder.on.clone()).unwrap_or_default(),
@@ -158,6 +163,7 @@ pub(super) struct Given {
     title: Option<String>,
     scope: Option<Scope>,
     route: Option<String>,
+    bundle: Option<String>,
     refuses_revised: Option<bool>,
     every_n_turns: Option<u64>,
     interval_ms: Option<u64>,
@@ -200,6 +206,7 @@ impl Given {
                 _ => Scope::Rolling,
             }),
             route: section.string("route"),
+            bundle: section.text("bundle"),
             refuses_revised: section.choice("on_revision", &["publish", "refuse"]).map(|choice| choice == "refuse"),
             every_n_turns: section.integer("every_n_turns", 0..=1_000_000),
             interval_ms: section.integer("interval_ms", 0..=DAY_MS),
@@ -227,8 +234,10 @@ impl Given {
         let first = |keys: &[&str]| self.special.iter().find(|key| keys.contains(key)).copied();
         let of_end = (settings.scope == Scope::End).then(|| first(&TRIGGER_KEYS)).flatten();
         let of_computed = settings.computed.and_then(|_| first(&MODEL_KEYS));
+        let of_turn = (settings.scope == Scope::Turn).then(|| first(&["bundle"])).flatten();
         let end = of_end.map(|key| (key, "an analysis of scope \"end\" runs when the call ends, and has no triggers"));
         end.or_else(|| of_computed.map(|key| (key, "the analysis is computed and asks no model")))
+            .or_else(|| of_turn.map(|key| (key, "an analysis of scope \"turn\" is asked alone")))
     }
 
     /// Returns true if a prompt version is set.
@@ -333,7 +342,7 @@ mod tests {
             read("title = \"T\"\nscope = \"call\"\nspeed = 1\n"),
             [
                 "analysis.toml:2:1: scope: expected one of rolling, turn, end, found \"call\"",
-                "analysis.toml:3:1: speed: unknown key; there are: computed, context_turns, debounce_ms, every_n_turns, \
+                "analysis.toml:3:1: speed: unknown key; there are: bundle, computed, context_turns, debounce_ms, every_n_turns, \
                  gate, interval_ms, lists, local, max_context_tokens, max_output_tokens, max_wait_ms, min_new_tokens, on, on_end, \
                  on_revision, prompt, questions, route, scope, temperature, title, to",
             ]

@@ -1,7 +1,9 @@
 //! Mechanisms that know no domain type: locks, settings, queues with gauges, bytes in flight, time, stopwatches, backoff,
 //! time limits of bodies, sockets and their heartbeat, shutdown, budgets of work, sizes of patterns, repair of JSON text,
-//! sizes of JSON, words of text, escaping and tokens of text, owners of files, similar names, random numbers.
+//! sizes of JSON, words of text, escaping and tokens of text, owners of files, similar names, random numbers,
+//! division by weights.
 
+pub mod apportion;
 pub mod backoff;
 pub mod body;
 pub mod budget;

@@ -210,6 +210,11 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// A string, which may be empty.
+    pub fn text(&mut self, key: &'static str) -> Option<String> {
+        self.read(key, "a string", |value| value.as_str().map(str::to_owned))
+    }
+
     /// One of `allowed`.
     pub fn choice(&mut self, key: &'static str, allowed: &[&'static str]) -> Option<&'static str> {
         let value = self.take(key)?;

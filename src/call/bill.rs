@@ -2,6 +2,7 @@
 //!
 //! Knows no price: tokens, and money in whole pico-dollars, so that the parts add up exactly.
 
+use crate::base::apportion::{apportion, apportion_over};
 use crate::types::TokenUsage;
 
 /// Pico-dollars of a US dollar.
@@ -15,14 +16,15 @@ pub(crate) struct Bill {
 }
 
 impl Bill {
-    /// Divides it in proportion to `weights`. A remainder goes to the first part whose weight is not zero.
+    /// Divides it in proportion to `weights`; see [`apportion`].
     pub(super) fn split(&self, weights: &[u64]) -> Vec<Self> {
         if let [_] = weights {
             return vec![*self];
         }
         let TokenUsage { input, cached, output } = self.usage;
-        let share = |total: Option<u64>| total.map(|total| shares(total, weights));
-        let (input, cached, output) = (share(input), share(cached), share(output));
+        let share = |total: Option<u64>| total.map(|total| apportion(total, weights));
+        let (cached, output) = (share(cached), share(output));
+        let input = input.map(|input| apportion_over(cached.as_deref().unwrap_or_default(), input, weights));
         let cost = share(self.cost_usd.map(pico));
         let at = |shares: &Option<Vec<u64>>, index: usize| shares.as_ref().map(|shares| shares[index]);
         let part = |index| {
@@ -44,34 +46,12 @@ fn usd(pico: u64) -> f64 {
     pico as f64 / PICO
 }
 
-/// Divides `total` in proportion to `weights`; all zero if no weight is above zero.
-fn shares(total: u64, weights: &[u64]) -> Vec<u64> {
-    let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
-    if sum == 0 {
-        return vec![0; weights.len()];
-    }
-    let part = |weight: &u64| u64::try_from(u128::from(total) * u128::from(*weight) / sum).unwrap_or(total);
-    let mut shares: Vec<u64> = weights.iter().map(part).collect();
-    let rest = total - shares.iter().sum::<u64>();
-    if let Some(first) = weights.iter().position(|weight| *weight > 0) {
-        shares[first] += rest;
-    }
-    shares
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::base::testing::kept;
-
-    #[test]
-    fn rest_goes_to_the_first_that_has_a_weight() {
-        assert_eq!(shares(10, &[0, 1, 1, 1]), [0, 4, 3, 3]);
-        assert_eq!(shares(7, &[0, 0]), [0, 0]);
-        assert_eq!(shares(0, &[3, 5]), [0, 0]);
-    }
 
     #[test]
     fn unknown_stays_unknown_and_one_alone_has_it_all() {

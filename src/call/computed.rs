@@ -40,6 +40,7 @@ impl Call {
             covers,
             turns: self.log.turns.len() as u64,
             is_final,
+            bundled: false,
             started_ms: self.now.ms,
             members: Vec::new(),
         };

@@ -3,9 +3,9 @@
 //! Knows no task, no clock, no journal and no socket. [`Call::on`] takes one [`Input`] and the time and returns the
 //! [`Effects`]; [`Call::batch`] returns the next records to append, with the answers that wait for them. All of a
 //! call's state is here: the state that its log determines ([`log`]), the state that is only in the directory
-//! ([`directory`]), its producers ([`producers`]), its analyses ([`schedule`], [`repair`], [`failures`]), its producers'
-//! own questions ([`replies`]), its rules ([`alerts`]) and its timers ([`ending`]). A log folds back into the same
-//! [`Log`].
+//! ([`directory`]), its producers ([`producers`]), its analyses ([`schedule`], [`bundle`], [`standing`], [`repair`],
+//! [`failures`]), its producers' own questions ([`replies`]), its rules ([`alerts`]) and its timers ([`ending`]). A log
+//! folds back into the same [`Log`].
 //!
 //! The driver keeps to these rules:
 //! * Inputs come in the order in which they happened, and `now` never goes back.
@@ -21,6 +21,7 @@ pub mod answer;
 mod attach;
 pub(crate) mod bill;
 pub mod bounds;
+mod bundle;
 mod computed;
 pub mod config;
 mod directory;
@@ -41,6 +42,7 @@ mod repair;
 mod replies;
 mod schedule;
 mod speech;
+mod standing;
 mod streams;
 pub(crate) mod task;
 mod tasks;

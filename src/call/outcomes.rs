@@ -14,7 +14,7 @@ use super::task::{Answered, Begun, BegunMember, Out, Output, Run, Target, TaskKe
 use crate::analysis::Reading;
 use crate::base::measure;
 use crate::base::time::millis;
-use crate::protocol::{Event, MAX_MESSAGE_BYTES};
+use crate::protocol::{Event, FailureCode, MAX_MESSAGE_BYTES};
 use crate::types::directory::CallState as State;
 use crate::types::{Insight, InsightFailure, LatencyMs, Provenance, Status};
 
@@ -38,27 +38,36 @@ impl Call {
             (Target::Reply(key), _, Err(failed)) => self.reply(key, Err(failed)),
             (Target::Reply(key), _, Ok(Output::Reply(replied))) => self.reply(key, Ok(replied)),
             (_, Run::Insights(begun), Ok(Output::Insights(answered))) => self.insights_done(&begun, answered),
-            (_, Run::Insights(begun), Err(failed)) => {
-                for member in &begun.members {
-                    self.task_failed(&member.key, begun.is_final, failed.clone());
-                }
-            }
+            (_, Run::Insights(begun), Err(failed)) => self.insights_failed(&begun, &failed),
             // The kind of a task's result always matches the kind of the task.
             (_, _, Ok(_)) | (_, Run::Reply, Err(_)) => {}
         }
     }
 
+    /// Processes a request without an answer: all its analyses fail, and wait equally long before they are repeated.
+    fn insights_failed(&mut self, begun: &Begun, failed: &Failed) {
+        use FailureCode::{InvalidRequest, SchemaMismatch, TooComplex, Unsupported};
+        let random = self.random();
+        for member in &begun.members {
+            self.failed(&member.key, begun.is_final, failed.clone(), random);
+            let Some(slot) = self.schedule.rolling(&member.key.analysis).filter(|_| begun.bundled) else { continue };
+            match failed.code {
+                SchemaMismatch => slot.broke_its_part(),
+                // The vendor does not take the request as it is; it may take those of single analyses.
+                InvalidRequest | TooComplex | Unsupported => slot.leave_bundle(),
+                _ => {}
+            }
+        }
+    }
+
     /// Processes an answer to analyses. An analysis whose part is invalid fails alone. The cost of the request is
-    /// divided among the published ones, by the length of their values.
+    /// divided among the published ones, by the length of their parts.
     fn insights_done(&mut self, begun: &Begun, answered: Answered) {
-        let Answered { members, model, endpoint, attempts, bill, degraded, first_token, took } = answered;
+        let Answered { members, model, endpoint, attempts, bill, weights, degraded, first_token, took } = answered;
         let made = Made { model, endpoint, attempts, degraded, pins: true, first_token, took };
         let overtaken: Vec<bool> = begun.members.iter().map(|member| self.overtaken(&member.key, begun)).collect();
-        let weigh = |(part, overtaken): (&Result<Reading, Failed>, &bool)| match part {
-            Ok(reading) if !overtaken => (measure::value(&reading.value) + measure::value(&reading.evidence)) as u64,
-            _ => 0,
-        };
-        let weights: Vec<u64> = members.iter().zip(&overtaken).map(weigh).collect();
+        let published = members.iter().zip(&overtaken).map(|(part, overtaken)| part.is_ok() && !overtaken);
+        let weights: Vec<u64> = published.zip(weights).map(|(is, weight)| if is { weight } else { 0 }).collect();
         let bills = bill.split(&weights);
         for (((member, part), overtaken), bill) in begun.members.iter().zip(members).zip(overtaken).zip(bills) {
             match part {
@@ -71,7 +80,13 @@ impl Call {
                     }
                 }
                 Ok(reading) => self.publish(begun, member, reading, bill, &made),
-                Err(failed) => self.task_failed(&member.key, begun.is_final, failed),
+                Err(failed) => {
+                    self.task_failed(&member.key, begun.is_final, failed);
+                    let slot = self.schedule.rolling(&member.key.analysis).filter(|_| begun.bundled);
+                    if let Some(slot) = slot {
+                        slot.broke_its_part();
+                    }
+                }
             }
         }
     }
@@ -153,10 +168,15 @@ impl Call {
     /// Handles every failure, before an attempt or after it: the task waits before its repetition, and the failure is
     /// published.
     pub(super) fn task_failed(&mut self, key: &TaskKey, is_final: bool, failed: Failed) {
+        let random = self.random();
+        self.failed(key, is_final, failed, random);
+    }
+
+    fn failed(&mut self, key: &TaskKey, is_final: bool, failed: Failed, random: f64) {
         match key.turn {
             Some(turn) => self.schedule.turn_over(&key.analysis, turn),
             None => {
-                let (now, random) = (self.now.ms, self.random());
+                let now = self.now.ms;
                 if let Some(slot) = self.schedule.rolling(&key.analysis) {
                     slot.failed(now, failed.temporary, random);
                     if is_final && !failed.temporary {

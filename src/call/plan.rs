@@ -108,9 +108,15 @@ impl Call {
         let now = self.now.ms;
         let (open, ending) = (self.is_open(), self.ending());
         for index in 0..self.schedule.rolling.len() {
-            let slot = &mut self.schedule.rolling[index];
+            let slot = &self.schedule.rolling[index];
             // A completed call has had its last runs, so a later request is a manual run.
             let last_run = open && ending && slot.has_last_run();
+            if last_run && slot.phase == Phase::Idle && !slot.manual && self.stands(slot) {
+                let key = TaskKey { analysis: Arc::clone(&slot.analysis.name), turn: None };
+                self.publish_final(&key);
+                continue;
+            }
+            let slot = &mut self.schedule.rolling[index];
             let cause = if last_run && slot.phase == Phase::Idle {
                 let cause = if slot.manual { Cause::Manual } else { Cause::End };
                 (slot.retry_at_ms.is_none_or(|at| at <= now)).then_some(cause)

@@ -24,6 +24,9 @@ pub const OPEN_TURNS: usize = TURN_JOBS + TURN_WAITING;
 /// Waits before a failed task is repeated; a recovered LLM is noticed within the longest.
 const RETRIES: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(4)).with_jitter(0.25);
 
+/// After so many consecutive invalid parts of answers to its bundle, an analysis is asked alone until it succeeds.
+const MAX_BROKEN: u32 = 2;
+
 /// Why a task runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
@@ -80,6 +83,10 @@ pub(super) struct Rolling {
     pub(super) dirty: bool,
     /// Waits after consecutive failures.
     backoff: Backoff,
+    /// Number of consecutive answers to its bundle whose part for it was invalid.
+    broken: u32,
+    /// Set if a request of its bundle was refused as a whole: from then on, it is asked alone.
+    left_bundle: bool,
     /// When a failed task is repeated.
     pub(super) retry_at_ms: Option<u64>,
     /// After a failure, no trigger has an effect before this time.
@@ -105,6 +112,8 @@ impl Rolling {
             phase: Phase::Idle,
             dirty: false,
             backoff: RETRIES,
+            broken: 0,
+            left_bundle: false,
             retry_at_ms: None,
             hold_ms: 0,
             manual: false,
@@ -180,7 +189,23 @@ impl Rolling {
     pub(super) fn succeeded(&mut self) {
         self.phase = Phase::Idle;
         self.backoff.reset();
+        self.broken = 0;
         self.hold_ms = 0;
+    }
+
+    /// Records that its part of the answer to its bundle was invalid.
+    pub(super) fn broke_its_part(&mut self) {
+        self.broken = self.broken.saturating_add(1);
+    }
+
+    /// Records that a request of its bundle was refused as a whole.
+    pub(super) fn leave_bundle(&mut self) {
+        self.left_bundle = true;
+    }
+
+    /// Returns true if its next request asks it alone, although it has a bundle.
+    pub(super) fn is_apart(&self) -> bool {
+        self.left_bundle || self.broken >= MAX_BROKEN
     }
 
     /// Records a failed task: the slot is dirty and waits. It is repeated after the wait if that may help, otherwise by

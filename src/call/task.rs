@@ -53,9 +53,18 @@ pub(crate) enum Choice<'call> {
         pinned: Option<&'call str>,
         /// Variants that the call's producers chose, by route.
         variants: &'call BTreeMap<String, String>,
+        /// Analyses that the same request may ask, if it goes to the same variant.
+        others: Vec<Other<'call>>,
     },
     /// For a producer's own question.
     Question(&'call Question),
+}
+
+/// An analysis that the request of another one may ask too.
+pub(crate) struct Other<'call> {
+    pub(crate) analysis: &'call Arc<Analysis>,
+    /// The variant that answered the call's first task of this analysis.
+    pub(crate) pinned: Option<&'call str>,
 }
 
 /// The chosen model.
@@ -69,7 +78,7 @@ pub(crate) struct Chosen {
     pub(crate) local: bool,
     /// How much of the call its prompts may hold.
     pub(crate) fit: Fit,
-    /// The analyses of the request, in its order; empty for a producer's own question.
+    /// The analyses in the schema of the request, in its order; empty for a producer's own question.
     pub(crate) members: Vec<ChosenMember>,
 }
 
@@ -145,6 +154,8 @@ pub(crate) struct Answered {
     pub(crate) attempts: u32,
     /// Tokens and cost of the request, including all attempts.
     pub(crate) bill: Bill,
+    /// The length of each member's part of the answer, in their order.
+    pub(crate) weights: Vec<u64>,
     /// Set if the embedded provider answered as a fallback.
     pub(crate) degraded: bool,
     /// Time to the first token.
@@ -179,6 +190,8 @@ pub(super) struct Begun {
     /// Number of turns of the call when the snapshot was taken.
     pub(super) turns: u64,
     pub(super) is_final: bool,
+    /// Set if the schema of the request is one for several analyses.
+    pub(super) bundled: bool,
     pub(super) started_ms: u64,
     /// The task's analyses, in the order of the request.
     pub(super) members: Vec<BegunMember>,

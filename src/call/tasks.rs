@@ -25,9 +25,8 @@ impl Call {
             Target::Reply(key) => return self.question(*key).map(Choice::Question),
         };
         let analysis = self.schedule.analysis(&key.analysis)?;
-        let standing = self.log.standings.get(&*key.analysis);
-        let pinned = standing.and_then(|standing| standing.pinned.as_ref()).map(|(variant, _)| variant.as_str());
-        Some(Choice::Analysis { analysis, pinned, variants: &self.log.variants })
+        let pinned = self.pinned(&key.analysis);
+        Some(Choice::Analysis { analysis, pinned, variants: &self.log.variants, others: self.others(key) })
     }
 
     /// The task of an analysis that waits for a permit of its own.
@@ -74,9 +73,14 @@ impl Call {
                 return self.task_failed(due, is_final, failed);
             }
         };
+        let bundled = members.len() > 1;
+        let first = members.first().map(|member| Arc::clone(&member.analysis));
         let (mut asked, mut begun) = (Vec::new(), Vec::new());
         for member in members {
             let key = TaskKey { analysis: member.analysis, turn: due.turn };
+            if key != *due && !self.joins(&key, is_final) {
+                continue;
+            }
             let Some((analysis, cause, fired_ms, news_ms)) = self.begin(no, &key) else { continue };
             let cause = if is_final { Cause::End } else { cause };
             let rev = 1 + match key.turn {
@@ -88,7 +92,7 @@ impl Call {
             asked.push(Member { key: key.clone(), analysis, rev, current });
             begun.push(BegunMember { key, prompt: member.prompt, cause, news_ms, fired_ms });
         }
-        let snapshot = self.take_snapshot(&asked, due.turn, (local, fit), is_final);
+        let snapshot = self.take_snapshot(&asked, first.as_deref(), due.turn, (local, fit), is_final);
         if snapshot.is_empty() {
             self.tasks.out.remove(&no);
             for member in &begun {
@@ -106,7 +110,7 @@ impl Call {
         let (covers, turns) = (snapshot.covers(), self.log.turns.len() as u64);
         if let Some(out) = self.tasks.out.get_mut(&no) {
             out.target = Target::Insights(begun.iter().map(|member| member.key.clone()).collect());
-            let begun = Begun { route, variant, covers, turns, is_final, started_ms: now, members: begun };
+            let begun = Begun { route, variant, covers, turns, is_final, bundled, started_ms: now, members: begun };
             out.run = Some(Run::Insights(Box::new(begun)));
         }
         let (asks, last) = (Asks::Insights(asked), is_final);
@@ -149,11 +153,12 @@ impl Call {
         }
     }
 
-    /// The context of the analyses. Those that are asked together share the window of the first of them, which stays
-    /// the same analysis as long as they do.
+    /// The context of the analyses. A bundle uses the window of the `first` analysis in its schema, which is always the
+    /// same, whichever of them are asked.
     fn take_snapshot(
         &mut self,
         asked: &[Member],
+        first: Option<&str>,
         turn: Option<TurnNo>,
         (local, fit): (bool, Fit),
         is_final: bool,
@@ -167,7 +172,7 @@ impl Call {
             let before = settings().map(|settings| settings.context_turns).max().unwrap_or(0);
             return context.snapshot_turn(turn, before, budget);
         }
-        match asked.first().and_then(|first| self.schedule.rolling(&first.key.analysis)) {
+        match first.and_then(|first| self.schedule.rolling(first)) {
             Some(slot) => {
                 slot.window.set_budget(budget);
                 if is_final { context.snapshot_final(&mut slot.window) } else { context.snapshot(&mut slot.window) }

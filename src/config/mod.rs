@@ -3,6 +3,7 @@
 //! Composes the sections that the modules own; knows none of their defaults. `Config::load` uses no network and binds
 //! nothing, so that `sidetone check` and start-up report the same.
 
+mod bundles;
 mod rules;
 mod storage;
 mod telemetry;
@@ -186,6 +187,7 @@ impl Config {
             }
         }
         rules::check(&self.rules, &self.analyses, problems);
+        bundles::check(self.asking(), problems);
         for (key, message, certain) in self.missing_prompts() {
             if certain {
                 problems.push(key, message);
@@ -208,6 +210,16 @@ impl Config {
             }
             Ok(_) => None,
         }
+    }
+
+    /// The analyses that calls may run, each with what it asks; without those for which no setting decides it.
+    fn asking(&self) -> Vec<(&Arc<Analysis>, String)> {
+        let defaults = self.default_analyses();
+        let runs = |name: &&String| self.wants(name) || defaults.contains(name);
+        let analyses = self.analyses.names().iter().filter(runs).filter_map(|name| self.analyses.get(name));
+        let target =
+            |analysis: &Arc<Analysis>| self.gateway.target(&analysis.name, analysis.settings.route.as_deref()).ok();
+        analyses.filter_map(|analysis| Some((analysis, target(analysis)?))).collect()
     }
 
     /// The analyses that the embedded provider can answer.

@@ -41,6 +41,39 @@ fn an_analysis_that_somebody_asked_for_needs_a_model() {
 }
 
 #[test]
+fn bundle_over_two_routes_is_an_error_that_names_both() {
+    let routes = "[routes.r]\nvariants = [{name = \"v\", model = \"one\"}]\n[routes.s]\nvariants = [{name = \"v\", model = \"two\"}]\n\
+                  [gateway]\ndefault_route = \"r\"\n";
+    let read = |analyses: &str| parse(&format!("{ENDPOINTS}{routes}{analyses}"));
+    for (analyses, expected) in [
+        (
+            "[analyses.summary]\nbundle = \"x\"\n[analyses.topics]\nbundle = \"x\"\nroute = \"s\"\n",
+            "analyses.topics.bundle: \"x\" has analyses of two routes: summary asks \"r\", and topics asks \"s\"",
+        ),
+        (
+            "[analyses.action_items]\nbundle = \"r\"\nroute = \"s\"\n",
+            "analyses.action_items.bundle: \"r\" has analyses of two routes: sentiment asks \"r\", and action_items asks \"s\"",
+        ),
+        (
+            "[analyses.sentiment_turn]\nbundle = \"x\"\n",
+            "analyses.sentiment_turn.bundle: an analysis of scope \"turn\"",
+        ),
+        ("[analyses.stats]\nbundle = \"x\"\n", "analyses.stats.bundle: the analysis is computed"),
+        ("[analyses.summary]\nbundle = 1\n", "analyses.summary.bundle: expected a string"),
+    ] {
+        let problems = read(analyses).expect_err(analyses);
+        assert!(problems.len() == 1 && problems[0].starts_with(expected), "{problems:?}");
+    }
+    for right in [
+        "[analyses.summary]\nbundle = \"x\"\n[analyses.topics]\nbundle = \"x\"\n",
+        "[analyses.summary]\nbundle = \"\"\n[analyses.topics]\nbundle = \"\"\nroute = \"s\"\n",
+        "[analyses.topics]\nroute = \"s\"\n",
+    ] {
+        assert!(read(right).is_ok(), "{right}");
+    }
+}
+
+#[test]
 fn an_analysis_without_a_way_to_be_answered_is_an_error() {
     let local = "[models.l]\ncandidates = [\"local\"]\n[routes.r]\nvariants = [{name = \"v\", model = \"l\"}]\n";
     for (text, target) in [

@@ -39,7 +39,7 @@ pub use code::Code;
 pub use error::{AttemptFailure, GatewayError};
 pub use metrics::Metrics;
 pub use recorder::Recorder;
-pub use request::{Fallback, MakeTranscript, Origin, Request};
+pub use request::{Fallback, MakeTranscript, Origin, Part, Request};
 pub use schedule::stream::Stream;
 
 use self::catalogue::discovery::Discovery;

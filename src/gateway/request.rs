@@ -33,6 +33,19 @@ pub struct Fallback {
     pub overrides: JsonMap,
 }
 
+/// An analysis that a request for several asks: its answer is a member of the answer, and is judged by itself.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// The analysis.
+    pub analysis: Arc<str>,
+    /// The name of the member.
+    pub member: String,
+    /// Null is no answer.
+    pub needed: bool,
+    /// How the embedded provider answers; `None`: it cannot.
+    pub local: Option<Method>,
+}
+
 /// A request, of a client or of the daemon itself.
 pub struct Request {
     /// The name that the caller asked for.
@@ -56,6 +69,9 @@ pub struct Request {
     pub transcript: Option<MakeTranscript>,
     /// How the embedded provider answers for an analysis; `None`: it cannot. A client's request gets a plain summary.
     pub local: Option<Method>,
+    /// The analyses that are asked, if the schema is one for several. The answer's value has then the members of these that
+    /// are right, and no others; it is an error if none is.
+    pub parts: Vec<Part>,
     /// The texts and the tools' arguments of a whole answer are repaired to be valid JSON. Has no effect on a stream.
     pub repair_json: bool,
     pub origin: Origin,
@@ -78,6 +94,7 @@ impl Request {
             conversation: None,
             transcript: None,
             local: None,
+            parts: Vec::new(),
             repair_json: false,
             origin: Origin::default(),
             deltas: None,

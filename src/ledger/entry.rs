@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use rusqlite::{CachedStatement, Connection};
 use serde::{Deserialize, Serialize};
 
+use super::share::Shares;
 use crate::types::{AttemptBegun, AttemptDone};
 
 /// Length and checksum of the body, each four bytes, little-endian.
@@ -22,6 +23,9 @@ pub(super) enum Entry<'a> {
     Begun(Begun<'a>),
     #[serde(borrow)]
     Done(Done<'a>),
+    /// Comes directly before the `Done` of a bundle's attempt.
+    #[serde(borrow)]
+    Shares(Shares<'a>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -188,9 +192,10 @@ pub(super) fn begun(attempt: &AttemptBegun) -> Vec<u8> {
     }))
 }
 
-/// Encodes the end of an attempt.
+/// Encodes the end of an attempt: of a bundle's, two entries.
 pub(super) fn done(attempt: &AttemptDone) -> Vec<u8> {
-    pack(&Entry::Done(Done {
+    let mut packed = Shares::of(attempt).map(|shares| pack(&Entry::Shares(shares))).unwrap_or_default();
+    packed.extend(pack(&Entry::Done(Done {
         id: attempt.id,
         outcome: attempt.outcome.as_str(),
         code: attempt.code,
@@ -203,7 +208,8 @@ pub(super) fn done(attempt: &AttemptDone) -> Vec<u8> {
         cost_pico: attempt.cost_pico,
         first_token_us: attempt.first_token_us.map(signed),
         total_us: signed(attempt.total_us),
-    }))
+    })));
+    packed
 }
 
 /// Entries on their way into the database. An attempt that began and ended within one batch, as nearly all do, takes
@@ -231,6 +237,7 @@ impl<'a> Intake<'a> {
                 Some(begun) => self.insert(&begun, Some(&row)),
                 None => complete(self.connection, &row),
             },
+            Entry::Shares(shares) => shares.store(self.connection),
         }
     }
 

@@ -11,6 +11,7 @@
 mod changes;
 mod entry;
 mod log;
+mod share;
 mod usage;
 
 use std::path::{Path, PathBuf};
@@ -369,6 +370,11 @@ CREATE TABLE IF NOT EXISTS attempts (
 ) STRICT;
 -- Of an earlier version; ids find a time as well.
 DROP INDEX IF EXISTS attempts_at;
+-- Of attempts that asked several analyses: what each of them has of it.
+CREATE TABLE IF NOT EXISTS shares (
+    attempt INTEGER NOT NULL, analysis TEXT NOT NULL, attempts INTEGER NOT NULL, input INTEGER, cached INTEGER,
+    cache_write INTEGER, output INTEGER, reasoning INTEGER, cost_pico INTEGER, PRIMARY KEY (attempt, analysis)
+) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS attempts_call ON attempts (call) WHERE call IS NOT NULL;
 CREATE TABLE IF NOT EXISTS changes (
     id INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, detail TEXT NOT NULL

@@ -4,6 +4,7 @@ use super::*;
 use crate::types::{CallId, Outcome};
 
 mod damage;
+mod shares;
 
 fn open(folder: &Path) -> Ledger {
     Ledger::open(folder, Metrics::register(&mut Registry::default())).expect("ledger")
@@ -44,6 +45,7 @@ fn done(second: i64, cost: Option<i64>) -> AttemptDone {
         cost_pico: cost,
         first_token_us: Some(5),
         total_us: 9,
+        shares: Vec::new(),
     }
 }
 

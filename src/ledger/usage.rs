@@ -62,6 +62,19 @@ pub struct UsageRow {
     pub unpriced: i64,
 }
 
+/// SQL: one row for each attempt.
+const ATTEMPTS: &str = "(SELECT *, 1 AS attempts FROM attempts)";
+/// SQL: the same, but a bundle's attempt that has ended is one row for each of its analyses, with its share.
+const SHARED: &str = "(
+    SELECT id, at_ms, request, key, call, analysis, route, variant, model, endpoint, vendor_model, number, why, outcome,
+        code, status, 1 AS attempts, input, cached, cache_write, output, reasoning, cost_pico
+    FROM attempts WHERE NOT EXISTS (SELECT 1 FROM shares WHERE attempt = attempts.id)
+    UNION ALL
+    SELECT id, at_ms, request, key, call, shares.analysis, route, variant, model, endpoint, vendor_model, number, why,
+        outcome, code, status, shares.attempts, shares.input, shares.cached, shares.cache_write, shares.output,
+        shares.reasoning, shares.cost_pico
+    FROM shares JOIN attempts ON attempts.id = shares.attempt)";
+
 /// SQL: a token count, or NULL if it is implausible. Earlier versions stored counts unchecked; their sum may overflow.
 fn plausible(column: &str) -> String {
     format!("CASE WHEN {column} BETWEEN 0 AND {MAX_TOKENS} THEN {column} END")
@@ -118,9 +131,11 @@ pub(super) fn run(store: &Connection, query: &UsageQuery) -> Result<Vec<UsageRow
     let [input, cached, output, cache_write, reasoning] =
         ["input", "cached", "output", "cache_write", "reasoning"].map(|column| format!("SUM({})", plausible(column)));
     let (cost, [billions, rest]) = (plausible_cost(), cost_sums());
+    let from = if query.group_by.iter().any(|group| group == "analysis") { SHARED } else { ATTEMPTS };
     let sql = format!(
-        "SELECT {select}COUNT(*), {input}, {cached}, {output}, {billions}, {rest}, SUM({cost} IS NULL), {cache_write}, \
-         {reasoning} FROM attempts WHERE id >= ?3 AND at_ms >= ?1 AND at_ms < ?2{grouped}"
+        "SELECT {select}COALESCE(SUM(attempts), 0), {input}, {cached}, {output}, {billions}, {rest}, \
+         SUM(CASE WHEN {cost} IS NULL THEN attempts ELSE 0 END), {cache_write}, {reasoning} \
+         FROM {from} WHERE id >= ?3 AND at_ms >= ?1 AND at_ms < ?2{grouped}"
     );
     let mut statement = store.prepare_cached(&sql)?;
     let from_ms = query.from_ms.unwrap_or(i64::MIN);

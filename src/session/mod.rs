@@ -5,11 +5,14 @@
 //! [`crate::call`].
 
 mod actor;
+mod answers;
 mod arriving;
+mod bundle;
 pub mod command;
 mod error;
 mod failure;
 mod index;
+mod job;
 mod library;
 mod live;
 mod metrics;

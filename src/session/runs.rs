@@ -9,12 +9,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::worker::{self, Job, QUESTION};
+use super::job::{Bundle, Job};
+use super::worker::{self, QUESTION};
 use super::{Deps, Metrics, failure};
 use crate::analysis::{Analysis, Prompt, Question};
 use crate::base::tokens::Fit;
 use crate::call::answer::Failed;
-use crate::call::task::{Asks, Choice, Chosen, ChosenMember, Output, Start, TaskNo};
+use crate::call::task::{Asks, Choice, Chosen, ChosenMember, Other, Output, Start, TaskNo};
 use crate::gateway::Resolved;
 use crate::protocol::FailureCode;
 use crate::types::CallId;
@@ -33,12 +34,9 @@ pub(super) enum Returned {
 /// The chosen model, and the prompts.
 pub(super) struct Asked {
     arm: Arc<Resolved>,
-    /// One prompt for each analysis.
-    prompts: Vec<Arc<Prompt>>,
+    /// The analyses in the schema of the request.
+    bundle: Bundle,
 }
-
-/// The analyses of a request, each with its prompt.
-type Members = Vec<(ChosenMember, Arc<Prompt>)>;
 
 /// All tasks of one call.
 pub(super) struct Runs {
@@ -78,15 +76,25 @@ impl Runs {
     /// Chooses the model and the prompts; a pinned variant does not change.
     pub(super) fn choose(&self, choice: &Choice<'_>) -> (Result<Chosen, Failed>, Option<Asked>) {
         let asked = match choice {
-            Choice::Analysis { analysis, pinned, variants } => self.analysis(analysis, *pinned, variants),
+            Choice::Analysis { analysis, pinned, variants, others } => {
+                let chosen = self.analysis(analysis, *pinned, variants);
+                chosen.map(|(arm, prompt)| {
+                    let bundle = self.bundle(&arm, (*analysis, prompt), others, variants);
+                    (arm, bundle)
+                })
+            }
             Choice::Question(question) => self.question(question).map(|arm| (arm, Vec::new())),
         };
         match asked {
-            Ok((arm, asked)) => {
+            Ok((arm, bundle)) => {
                 let (route, variant, local) = (Arc::clone(&arm.route), Arc::clone(&arm.variant), arm.local());
-                let (members, prompts): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-                let fit = fit(&arm, choice, prompts.len());
-                (Ok(Chosen { route, variant, local, fit, members }), Some(Asked { arm, prompts }))
+                let member = |(analysis, prompt): &(Arc<Analysis>, Arc<Prompt>)| ChosenMember {
+                    analysis: Arc::clone(&analysis.name),
+                    prompt: Arc::clone(&prompt.id),
+                };
+                let members = bundle.iter().map(member).collect();
+                let fit = fit(&arm, choice, bundle.len());
+                (Ok(Chosen { route, variant, local, fit, members }), Some(Asked { arm, bundle }))
             }
             Err(failed) => (Err(failed), None),
         }
@@ -97,7 +105,7 @@ impl Runs {
         analysis: &Analysis,
         pinned: Option<&str>,
         variants: &BTreeMap<String, String>,
-    ) -> Result<(Arc<Resolved>, Members), Failed> {
+    ) -> Result<(Arc<Resolved>, Arc<Prompt>), Failed> {
         let gateway = &self.deps.gateway;
         let target = gateway.target(&analysis.name, analysis.settings.route.as_deref());
         let resolve = |variant: Option<&str>| gateway.resolve_pinned(&target, self.call.as_str(), variant);
@@ -115,8 +123,29 @@ impl Runs {
             message: error.to_string(),
             temporary: false,
         })?;
-        let member = ChosenMember { analysis: Arc::clone(&analysis.name), prompt: Arc::clone(&prompt.id) };
-        Ok((arm, vec![(member, prompt)]))
+        Ok((arm, prompt))
+    }
+
+    /// The analyses in the schema of a request to `arm`: the one that is due, and those of its bundle that go to the same
+    /// variant, in the order of their names. The embedded provider gets each analysis alone.
+    fn bundle(
+        &self,
+        arm: &Resolved,
+        due: (&Arc<Analysis>, Arc<Prompt>),
+        others: &[Other<'_>],
+        variants: &BTreeMap<String, String>,
+    ) -> Bundle {
+        let (analysis, prompt) = due;
+        let is_alone = arm.local() || !prompt.bundles();
+        let mut bundle = vec![(Arc::clone(analysis), prompt)];
+        for other in others.iter().filter(|other| !is_alone && analysis.goes_with(other.analysis, &arm.route)) {
+            let Ok((its, prompt)) = self.analysis(other.analysis, other.pinned, variants) else { continue };
+            if (&its.route, &its.variant) == (&arm.route, &arm.variant) && prompt.bundles() {
+                bundle.push((Arc::clone(other.analysis), prompt));
+            }
+        }
+        bundle.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+        bundle
     }
 
     fn question(&self, question: &Question) -> Result<Arc<Resolved>, Failed> {
@@ -134,10 +163,10 @@ impl Runs {
 
     /// Starts a task, which keeps its permit until it ends.
     pub(super) fn start(&mut self, start: Box<Start>, asked: Asked, permit: OwnedSemaphorePermit) {
-        let Asked { arm, prompts } = asked;
+        let Asked { arm, bundle } = asked;
         let insight_bytes = self.deps.call.limits.insight_bytes;
         let no = start.no;
-        let job = Job { call: self.call.clone(), start, prompts, arm, insight_bytes };
+        let job = Job { call: self.call.clone(), start, bundle, arm, insight_bytes };
         let deps = Arc::clone(&self.deps);
         let running = Raised::new(&self.deps.metrics.jobs_running);
         let handle = self.tasks.spawn(async move {

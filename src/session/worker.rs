@@ -8,35 +8,20 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::{failure, live};
-use crate::analysis::{Analysis, Answering, Asked, Form, Prompt, READING, Reading, RenderErrorKind, request};
-use crate::base::budget;
+use super::bundle::{self, Prepared};
+use super::job::Job;
+use super::{answers, failure, live};
 use crate::base::measure;
 use crate::call::answer::{Failed, Replied};
 use crate::call::bill::Bill;
 use crate::call::task::{Answered, Asking, Asks, Member, Output, Start};
-use crate::context::Snapshot;
-use crate::gateway::{Gateway, Request, Resolved};
+use crate::gateway::{Gateway, Request};
 use crate::hub::Hub;
 use crate::llm::Finish;
 use crate::protocol::FailureCode;
-use crate::types::CallId;
 
 /// Name under which producers' own questions are routed, recorded and counted.
 pub(super) const QUESTION: &str = "llm_gateway";
-
-/// Everything that a task needs.
-pub(super) struct Job {
-    pub(super) call: CallId,
-    /// The task that the call wants.
-    pub(super) start: Box<Start>,
-    /// The prompts of the task's analyses.
-    pub(super) prompts: Vec<Arc<Prompt>>,
-    /// The chosen model.
-    pub(super) arm: Arc<Resolved>,
-    /// `limits.insight_bytes`.
-    pub(super) insight_bytes: usize,
-}
 
 /// Asks the model and reads the answer.
 ///
@@ -52,81 +37,57 @@ pub(super) async fn run(job: &Job, gateway: &Gateway, hub: &Hub) -> Result<Outpu
     }
 }
 
-/// Asks the analyses, and sends deltas to the hub.
-async fn insights(job: &Job, members: &[Member], gateway: &Gateway, hub: &Hub) -> Result<Answered, Failed> {
+/// Asks the analyses, and sends deltas to the hub if there is only one.
+async fn insights(job: &Job, due: &[Member], gateway: &Gateway, hub: &Hub) -> Result<Answered, Failed> {
     let began = Instant::now();
-    let Start { snapshot, facts, last, deadline, .. } = &*job.start;
-    let ([member], [prompt]) = (members, &job.prompts[..]) else {
-        // Never happens: a task never has several analyses.
-        let message = "several analyses cannot be asked in one request".to_owned();
-        return Err(Failed { code: FailureCode::Unsupported, message, temporary: false });
-    };
-    let Member { key, analysis, rev, current } = member;
-    let asked = Asked { analysis, prompt, current: current.as_ref().map(|insight| &insight.value), last: *last };
-    let mut chat = request::request(&[asked], snapshot, facts).map_err(|error| {
-        let code = match error.kind {
-            RenderErrorKind::TooComplex => FailureCode::TooComplex,
-            RenderErrorKind::BadPrompt => FailureCode::BadPrompt,
-        };
-        Failed { code, message: error.to_string(), temporary: false }
-    })?;
+    let Start { snapshot, last, deadline, .. } = &*job.start;
+    let Prepared { mut chat, parts, refused } = bundle::prepare(job, due)?;
     if let Some(caching) = &mut chat.caching {
         caching.last = *last;
     }
-    let mut request = Request::of_analysis(Arc::clone(&job.arm), chat, Arc::clone(&key.analysis));
+    let names: Vec<&str> = job.bundle.iter().map(|(analysis, _)| &*analysis.name).collect();
+    let mut request = Request::of_analysis(Arc::clone(&job.arm), chat, names.join("+").into());
     let held = snapshot.clone();
     // For a provider that reads the transcript and not the prompt.
     request.transcript = Some(Arc::new(move || held.transcript()));
-    request.local = analysis.settings.local;
     request.origin.call = Some(job.call.clone());
-    request.deltas = live::deltas(hub, &job.call, key, *rev, analysis.growing(None));
     request.deadline = *deadline;
+    if let ([member], []) = (due, &parts[..]) {
+        request.local = member.analysis.settings.local;
+        request.deltas = live::deltas(hub, &job.call, &member.key, member.rev, member.analysis.growing(None));
+    }
+    request.parts.clone_from(&parts);
     let answer = gateway.complete(request).await.map_err(|error| failure::of(&error))?;
     let value = answer.value.ok_or_else(|| Failed {
         code: FailureCode::SchemaMismatch,
         message: "instead of answering, the model refused or called tools that it does not have".to_owned(),
         temporary: true,
     })?;
-    // The embedded provider always returns whole lists, whatever the prompt asks for.
-    let form = if answer.degraded { Form::Whole } else { analysis.form(prompt, *last) };
-    let reading = read(value, member, form, snapshot, job.insight_bytes).await;
+    let mut values = bundle::values(value, &parts, answer.degraded).into_iter();
+    let (mut members, mut weights) = (Vec::new(), Vec::new());
+    for (member, refused) in due.iter().zip(refused) {
+        let value = match refused {
+            Some(failed) => Err(failed),
+            // There is one for each analysis that was asked.
+            None => values.next().unwrap_or(Ok(Value::Null)),
+        };
+        weights.push(value.as_ref().map_or(0, |value| measure::value(value) as u64));
+        members.push(match value {
+            Ok(value) => answers::read(value, job, member, answer.degraded).await,
+            Err(failed) => Err(failed),
+        });
+    }
     Ok(Answered {
-        members: vec![reading],
+        members,
         model: answer.provenance.model.to_string(),
         endpoint: answer.provenance.endpoint.to_string(),
         attempts: answer.provenance.attempts,
         bill: Bill { usage: answer.usage, cost_usd: answer.cost_usd },
+        weights,
         degraded: answer.degraded,
         first_token: answer.first_token,
         took: began.elapsed(),
     })
-}
-
-/// Makes the value of one analysis' answer: its evidence is checked, its lists are applied to the newest ones, and its size
-/// is limited.
-async fn read(value: Value, member: &Member, form: Form, snapshot: &Snapshot, most: usize) -> Result<Reading, Failed> {
-    let (analysis, rev, current) = (Arc::clone(&member.analysis), member.rev, member.current.clone());
-    let known = current.as_ref().map(|insight| &insight.value);
-    let work = Analysis::reading_work(&value, snapshot).saturating_add(analysis.concluding_work(&value, known));
-    let snapshot = snapshot.clone();
-    let reading = budget::run(work, READING, move |budget| {
-        let reading = Analysis::read(value, &snapshot, budget)?;
-        let current = current.as_ref().map(|insight| &insight.value);
-        Ok(analysis.conclude(reading, &Answering { current, form, rev }))
-    });
-    let mut reading = reading.await.map_err(|exceeded| failure::over("the answer's evidence", exceeded))?;
-    let value = measure::value(&reading.value);
-    let bytes = value + measure::value(&reading.evidence);
-    if bytes > most {
-        let message = format!("the answer has {bytes} bytes as JSON, over the limit of {most} (limits.insight_bytes)");
-        return Err(Failed { code: FailureCode::InsightTooLarge, message, temporary: false });
-    }
-    // Changes that are longer than the value would not save anything.
-    reading.changes = reading.changes.filter(|changes| {
-        let changes = measure::value(changes);
-        changes <= value && bytes + changes <= most
-    });
-    Ok(reading)
 }
 
 /// Asks a producer's own question about one of its turns.

@@ -28,7 +28,7 @@ pub struct AttemptBegun {
     pub key: Option<Arc<str>>,
     /// The call that the request is about, if any.
     pub call: Option<CallId>,
-    /// The analysis that made the request, if one did.
+    /// The analysis that made the request, if one did; of a bundle, the names of its analyses, joined by `+`.
     pub analysis: Option<Arc<str>>,
     pub route: Arc<str>,
     /// The variant of the route.
@@ -127,6 +127,9 @@ pub struct AttemptDone {
     pub first_token_us: Option<u64>,
     /// From the request to its end, in microseconds.
     pub total_us: u64,
+    /// The analyses that it asked, if its schema is one for several, each with its weight: what the attempt took is theirs
+    /// in these proportions.
+    pub shares: Vec<(Arc<str>, u64)>,
 }
 
 /// A request is finished: no further attempt is made for it. Its last attempt may still be streaming its answer.

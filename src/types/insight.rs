@@ -158,8 +158,8 @@ pub struct Insight {
     pub covers: Coverage,
     /// Number of turns that arrived between the snapshot and publication.
     pub behind_turns: u64,
-    /// Why it ran: `turns`, `interval`, `debounce`, `max_wait`, `end`, `manual`, `turn`, `retry`, `silence`, `speech_started`,
-    /// `revision`, `alert:RULE`.
+    /// Why it ran: `turns`, `interval`, `debounce`, `max_wait`, `end`, `manual`, `turn`, `retry`, `bundle`, `silence`,
+    /// `speech_started`, `revision`, `alert:RULE`.
     #[cfg_attr(test, schemars(with = "String"))]
     pub trigger: Trigger,
     /// The answer, valid under the analysis's schema.

@@ -55,7 +55,7 @@ impl Question {
     }
 
     fn asked(&self) -> Asked<'_> {
-        Asked { analysis: &self.analysis, prompt: &self.prompt, current: Some(&self.current), last: false }
+        Asked { analysis: &self.analysis, prompt: &self.prompt, current: Some(&self.current), last: false, due: true }
     }
 }
 

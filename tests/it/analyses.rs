@@ -95,7 +95,10 @@ async fn items_are_changed_by_operations_and_keep_their_ids() {
     assert!(prompt.contains("i1_1") && !prompt.contains("\"quote\":\"send you the form\""), "{prompt}");
     producer.send(&turn(2, "agent", "Nothing more.")).await;
     producer.until("the third list", |frame| frame["insight"]["covers"]["to"] == 2).await;
-    producer.send(&turn(3, "customer", "Nothing more, thanks.")).await;
+    // It was said earlier: the last run sees the turns in another order, so it is made in any case.
+    let mut early = turn(3, "customer", "Nothing more, thanks.");
+    (early["start_ms"], early["end_ms"]) = (json!(10), json!(20));
+    producer.send(&early).await;
     producer.send(&json!({"type":"end","scope":"call"})).await;
     producer.of_type("call.completed").await;
 

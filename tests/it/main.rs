@@ -10,6 +10,7 @@ mod analyses;
 mod bad_input;
 mod bill;
 mod bounds;
+mod bundles;
 mod caps;
 mod catalogue;
 mod chaos;

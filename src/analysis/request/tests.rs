@@ -32,6 +32,11 @@ fn facts(meta: &Value) -> Facts {
 
 /// A request for the named built-in analyses, with a value that stands for each.
 fn ask(names: &[&str], current: Option<&Value>, snapshot: &Snapshot, facts: &Facts) -> ChatRequest {
+    ask_due(names, names, current, snapshot, facts)
+}
+
+/// The same, of which only some are due.
+fn ask_due(names: &[&str], due: &[&str], current: Option<&Value>, snapshot: &Snapshot, facts: &Facts) -> ChatRequest {
     let registry = Registry::builtin();
     let prompts: Vec<_> = names
         .iter()
@@ -40,8 +45,11 @@ fn ask(names: &[&str], current: Option<&Value>, snapshot: &Snapshot, facts: &Fac
             (Arc::clone(analysis), analysis.prompt(None).expect("prompt"))
         })
         .collect();
-    let asked: Vec<Asked<'_>> =
-        prompts.iter().map(|(analysis, prompt)| Asked { analysis, prompt, current, last: false }).collect();
+    let asked = prompts.iter().map(|(analysis, prompt)| {
+        let due = due.contains(&&*analysis.name);
+        Asked { analysis, prompt, current, last: false, due }
+    });
+    let asked: Vec<Asked<'_>> = asked.collect();
     request(&asked, snapshot, facts).expect("request")
 }
 
@@ -95,7 +103,7 @@ fn several_are_one_object_of_values_or_null() {
     let Some(ResponseFormat::JsonSchema { schema, strict, .. }) = &request.response_format else { panic!("a schema") };
     assert!(*strict);
     assert_eq!(schema["required"], json!(["summary", "sentiment"]));
-    assert_eq!(request.max_tokens, Some(900 + 500));
+    assert_eq!(request.max_tokens, Some(900 + 500 + 2 * MEMBER_TOKENS));
     let validator = Validator::compile(schema).expect("compiles");
     let is_valid = |answer: &Value| {
         let verdict = validator.check(&answer.to_string(), &mut crate::base::budget::Budget::new(CHECKING));
@@ -113,6 +121,23 @@ fn several_are_one_object_of_values_or_null() {
     let again = ask(&["summary", "sentiment"], Some(&current), &snapshot, &facts(&json!({})));
     assert!(again.messages[1].content.plain().contains("or null if the value"));
     assert_eq!(again.response_format, request.response_format, "the schema stands before the prompt");
+}
+
+#[test]
+fn member_that_is_not_due_stands_in_the_schema_alone() {
+    let mut context = Context::new();
+    context.upsert(&turn(0, "Hello."));
+    let snapshot = context.snapshot(&mut Window::default());
+    let (names, current) = (["action_items", "sentiment", "summary"], json!({"headline": "x"}));
+    let all = ask(&names, Some(&current), &snapshot, &facts(&json!({})));
+    let one = ask_due(&names, &["sentiment"], Some(&current), &snapshot, &facts(&json!({})));
+    assert_eq!(one.response_format, all.response_format, "the same bytes before the prompt");
+    assert_eq!(one.max_tokens, Some(500 + 3 * MEMBER_TOKENS));
+    let tail = one.messages[1].content.plain();
+    assert!(tail.contains("Not asked this time, and null: \"action_items\", \"summary\"."), "{tail}");
+    assert!(tail.contains("## \"sentiment\"") && !tail.contains("## \"summary\""), "{tail}");
+    assert!(!tail.contains("Keep the running summary"), "{tail}");
+    assert!(!all.messages[1].content.plain().contains("Not asked this time"));
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn sent(analysis: &Analysis, name: &str) -> String {
         Scope::End => (context.snapshot(&mut Window::default()), None, true),
     };
     let prompt = analysis.prompt(None).expect("a prompt");
-    let asked = Asked { analysis, prompt: &prompt, current, last };
+    let asked = Asked { analysis, prompt: &prompt, current, last, due: true };
     let request = request::request(&[asked], &snapshot, &facts).expect("a request");
     let messages = request.messages.iter();
     messages.map(|message| format!("=== {} ===\n{}\n", message.role.as_str(), message.content.plain())).collect()

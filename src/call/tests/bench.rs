@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::analysis::{Reading, Registry};
 use crate::base::settings::Problems;
+use crate::base::tokens::Fit;
 use crate::call::bill::Bill;
 use crate::call::config::{IngestConfig, LimitsConfig};
 use crate::call::effects::TaskEffect;
@@ -288,7 +289,7 @@ impl Bench {
             let Some(Out { target: Target::Insights(keys), .. }) = self.call.tasks.out.get(&task) else { continue };
             let member = |key: &TaskKey| ChosenMember { analysis: Arc::clone(&key.analysis), prompt: "p/v1@0".into() };
             let members = keys.iter().map(member).collect();
-            let chosen = Chosen { route: "r".into(), variant: "a".into(), local: false, members };
+            let chosen = Chosen { route: "r".into(), variant: "a".into(), local: false, fit: Fit::default(), members };
             self.input(Input::Ready { task, chosen: Ok(chosen) });
             let start = self.call.start().expect("it starts");
             self.running.insert(start.no, start.snapshot);
@@ -309,6 +310,7 @@ impl Bench {
             endpoint: "e".to_owned(),
             attempts: 1,
             bill: Bill::default(),
+            weights: vec![1],
             degraded: false,
             first_token: None,
             took: Duration::ZERO,

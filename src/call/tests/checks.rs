@@ -14,7 +14,7 @@ use crate::call::record::{Decoded, Outgoing};
 use crate::call::schedule::TURN_JOBS;
 use crate::call::task::TaskKey;
 use crate::protocol::Event;
-use crate::types::{Alert, CallId, Insight, Turn, TurnNo};
+use crate::types::{Alert, CallId, Insight, Status, Trigger, Turn, TurnNo};
 
 /// What the records say so far.
 pub(super) struct Checks {
@@ -200,9 +200,22 @@ impl Checks {
         if insight.analysis == "stats" {
             self.figures(insight);
         }
+        if insight.provenance.attempts == 0 && insight.provenance.endpoint != "computed" {
+            self.same_again(insight);
+        }
         let turns = self.durable.turns.len() as u64;
         assert!(insight.covers.to.is_none_or(|to| to < turns), "covers a turn that is not there");
         assert!(insight.covers.turns > 0, "covers nothing");
+    }
+
+    /// Nobody was asked: it is the newest result once more, which saw all turns, as the last word.
+    fn same_again(&self, insight: &Insight) {
+        let newest = self.durable.standings.get(&insight.analysis).and_then(|standing| standing.latest.as_ref());
+        let newest = newest.expect("a result before it");
+        assert_eq!((&insight.value, insight.covers), (&newest.value, newest.covers));
+        assert_eq!(insight.covers.revision, self.durable.context.revision(), "something came since");
+        assert_eq!((insight.status, &insight.trigger), (Status::Final, &Trigger::End));
+        assert_eq!((insight.provenance.cost_usd, insight.behind_turns), (Some(0.0), 0));
     }
 
     /// Figures are those of all turns as they stood, and nobody was asked for them.

@@ -11,6 +11,7 @@ use crate::call::answer::Attached;
 use crate::call::effects::{Batch, Reply, TaskEffect, Tell};
 use crate::call::input::{Input, Now};
 use crate::call::numbers::PeerNo;
+use crate::call::schedule::{Phase, Rolling};
 use crate::call::task::{Choice, Chosen, ChosenMember, Output, Target, TaskNo};
 use crate::protocol::ErrorCode;
 
@@ -205,21 +206,33 @@ impl World {
     /// A task has its permit.
     pub(super) fn ready(&mut self, task: TaskNo) {
         let Some(choice) = self.call().choice(task) else { return };
-        let (pinned, analyses) = match &choice {
-            Choice::Analysis { analysis, pinned, .. } => (pinned.map(str::to_owned), vec![Arc::clone(&analysis.name)]),
-            Choice::Question(_) => (None, Vec::new()),
+        let (due, pinned, others) = match &choice {
+            Choice::Analysis { analysis, pinned, others, .. } => {
+                let owned = |pinned: &Option<&str>| pinned.map(str::to_owned);
+                let others = others.iter().map(|other| (Arc::clone(other.analysis), owned(&other.pinned)));
+                (Some(Arc::clone(analysis)), owned(pinned), others.collect())
+            }
+            Choice::Question(_) => (None, None, Vec::new()),
         };
         let nobody = self.random.chance(self.models.manners.nobody);
         let temporary = self.random.chance(500);
         let variant = pinned.unwrap_or_else(|| if temporary { "a" } else { "b" }.to_owned());
+        let mut members: Vec<Arc<str>> = due.iter().map(|analysis| Arc::clone(&analysis.name)).collect();
+        for (other, pinned) in others {
+            let same = self.knobs.bundles && !self.knobs.local && pinned.is_none_or(|pinned| pinned == variant);
+            if same && due.as_ref().is_some_and(|due| due.goes_with(&other, "r")) {
+                members.push(Arc::clone(&other.name));
+            }
+        }
+        members.sort_unstable();
         let chosen = Chosen {
             route: Arc::from("r"),
             variant: Arc::from(variant),
             local: self.knobs.local,
             fit: Fit::new(Ratio::from_per_mille(if temporary { 1_500 } else { 1_000 }), None),
-            members: analyses
-                .into_iter()
-                .map(|analysis| ChosenMember { analysis, prompt: Arc::from("p/v1@0") })
+            members: members
+                .iter()
+                .map(|analysis| ChosenMember { analysis: Arc::clone(analysis), prompt: Arc::from("p/v1@0") })
                 .collect(),
         };
         let target = self.call().tasks.out.get(&task).map(|out| out.target.clone());
@@ -229,14 +242,35 @@ impl World {
             }
             return self.input(Input::Ready { task, chosen: Err(failed(temporary)) });
         }
+        let queued = self.queued();
         self.input(Input::Ready { task, chosen: Ok(chosen) });
         if let Some(start) = self.call().start() {
             let target = self.call().tasks.out[&task].target.clone();
             if let Target::Insights(keys) = &target {
                 keys.iter().for_each(|key| Checks::started(key, &self.models.running));
+                for key in keys.iter().filter(|key| !queued.contains(&key.analysis)) {
+                    self.checks.wanted(key, self.now_ms, start.last || key.turn.is_some());
+                }
+                self.takes_all_news(&members, start.last);
             }
             let turns = self.call().log.turns.len();
             self.models.start(&start, target, turns, self.now_ms, &mut self.random);
+        }
+    }
+
+    /// Analyses that wait for a permit of their own.
+    fn queued(&self) -> Vec<Arc<str>> {
+        let call = self.call.as_ref().expect("a call in memory");
+        let waits = |slot: &&Rolling| matches!(slot.phase, Phase::Queued { .. });
+        call.schedule.rolling.iter().filter(waits).map(|slot| Arc::clone(&slot.analysis.name)).collect()
+    }
+
+    /// A bundle's request that was just started asks all of its analyses for which something is new.
+    fn takes_all_news(&self, members: &[Arc<str>], last: bool) {
+        let (call, now_ms) = (self.call.as_ref().expect("a call in memory"), self.now().ms);
+        let bundle = call.schedule.rolling.iter().filter(|slot| members.contains(&slot.analysis.name));
+        for slot in bundle.filter(|slot| !last && slot.phase != Phase::Running && !slot.is_apart()) {
+            assert!(!slot.dirty || slot.hold_ms > now_ms, "{} is left behind by its bundle", slot.analysis.name);
         }
     }
 
@@ -244,6 +278,10 @@ impl World {
     pub(super) fn answer(&mut self, task: TaskNo) {
         let Some(running) = self.models.running.remove(&task) else { return };
         let result = self.models.result(&running.target, &mut self.random);
+        let bill = match &result {
+            Ok(Output::Insights(answered)) => answered.bill.cost_usd,
+            _ => None,
+        };
         let good: Vec<bool> = match &result {
             Ok(Output::Insights(answered)) => answered.members.iter().map(Result::is_ok).collect(),
             Ok(Output::Reply(_)) => Vec::new(),
@@ -251,6 +289,7 @@ impl World {
         };
         let revs: Vec<u64> = running.keys().iter().map(|key| self.rev(&key.analysis)).collect();
         self.input(Input::Done { task, result });
+        let mut costs = Vec::new();
         for ((key, good), rev) in running.keys().iter().zip(good).zip(revs) {
             if !good || key.turn.is_some() {
                 self.checks.failed(key, self.now_ms);
@@ -267,7 +306,11 @@ impl World {
             let insight = latest.expect("its insight");
             assert_eq!(insight.covers, running.covers, "an insight covers what its snapshot held");
             assert_eq!(insight.behind_turns, (call.log.turns.len() - running.turns) as u64);
+            costs.push(insight.provenance.cost_usd);
         }
+        let pico = |usd: Option<f64>| usd.map(|usd| (usd * 1e12).round());
+        let sum: Option<f64> = costs.iter().map(|cost| pico(*cost)).sum();
+        assert!(costs.is_empty() || sum == pico(bill), "{costs:?} are not the bill of {bill:?}");
     }
 
     /// The newest rev of a rolling analysis.

@@ -30,6 +30,8 @@ pub(super) struct Manners {
     pub(super) failing: u64,
     /// Per mille of tasks for which nobody can be asked.
     pub(super) nobody: u64,
+    /// Per mille of the parts of answers that are not valid.
+    pub(super) breaking: u64,
 }
 
 pub(super) struct Models {
@@ -105,9 +107,16 @@ impl Models {
                 degraded: false,
             }));
         };
-        let part = |score: u64| Ok(Reading { value: json!({"text": "fine", "score": score}), ..Reading::default() });
+        let mut part = || {
+            if random.chance(self.manners.breaking) {
+                return Err(Failed { code: FailureCode::SchemaMismatch, ..failed(true) });
+            }
+            Ok(Reading { value: json!({"text": "fine", "score": random.below(10)}), ..Reading::default() })
+        };
+        let members: Vec<_> = keys.iter().map(|_| part()).collect();
         Ok(Output::Insights(Answered {
-            members: keys.iter().map(|_| part(random.below(10))).collect(),
+            weights: members.iter().map(|_| 1 + random.below(100)).collect(),
+            members,
             model: "m".to_owned(),
             endpoint: "e".to_owned(),
             attempts: 1,

@@ -9,7 +9,7 @@ impl World {
     pub(super) fn end(&mut self) {
         self.full_until_ms = 0;
         (self.knobs.append_fails, self.knobs.drops, self.knobs.takes_over) = (0, 0, 0);
-        (self.models.manners.failing, self.models.manners.nobody) = (0, 0);
+        (self.models.manners.failing, self.models.manners.nobody, self.models.manners.breaking) = (0, 0, 0);
         for _ in 0..2_000 {
             if self.append() {
                 self.settle();

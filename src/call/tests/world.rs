@@ -25,6 +25,8 @@ pub(super) struct Knobs {
     pub(super) append_fails: u64,
     pub(super) resends: u64,
     pub(super) local: bool,
+    /// Analyses are asked together where they may be.
+    pub(super) bundles: bool,
     pub(super) crashes: u64,
     pub(super) stops: u64,
     pub(super) drops: u64,
@@ -156,7 +158,8 @@ impl World {
             commits_at_once: random.pick(&[0, 500, 1_000]),
             append_fails: random.pick(&[0, 0, 50, 400]),
             resends: random.pick(&[0, 300]),
-            local: random.chance(500),
+            local: random.chance(300),
+            bundles: random.chance(800),
             crashes: random.pick(&[0, 5, 30]),
             stops: random.pick(&[0, 0, 10]),
             drops: random.pick(&[0, 20, 100]),
@@ -170,6 +173,7 @@ impl World {
             latency_ms: random.pick(&[5, 300, 10_000]),
             failing: random.pick(&[0, 200, 800]),
             nobody: random.pick(&[0, 0, 300]),
+            breaking: random.pick(&[0, 0, 300]),
         };
         let mut next_word = 0;
         let producers = (0..=random.below(3))

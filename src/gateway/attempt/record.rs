@@ -76,6 +76,7 @@ impl AttemptRecord {
             cost_pico: None,
             first_token_us: None,
             total_us: 0,
+            shares: Vec::new(),
         };
         if let Some(recorder) = recorder {
             recorder.begun(begun);
@@ -116,6 +117,15 @@ impl AttemptRecord {
             done.cache_write = usage.cache_write;
             done.output = usage.output;
             done.reasoning = usage.reasoning;
+        });
+    }
+
+    /// Sets how much of the attempt is whose, in the order of the analyses that it asks.
+    pub(in crate::gateway) fn weigh(&mut self, weights: &[u64]) {
+        self.edit(|done| {
+            for ((_, weight), new) in done.shares.iter_mut().zip(weights) {
+                *weight = *new;
+            }
         });
     }
 

@@ -19,6 +19,7 @@ fn ok() -> AttemptDone {
         cost_pico: None,
         first_token_us: None,
         total_us: 1,
+        shares: Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::embedded;
 use super::next::Reached;
+use super::parts::{self, Parts};
 use super::prepare::{deadline, prepare};
 use super::run::Run;
 use super::shared::Shared;
@@ -20,7 +21,7 @@ use crate::gateway::error::{Failure, GatewayError};
 use crate::gateway::exchanges::{Answered, Exchange, Exchanges, Failed, Outcome, micros};
 use crate::gateway::price;
 use crate::gateway::request::Request;
-use crate::llm::schema::{self, Validator, Verdict};
+use crate::llm::schema::{Validator, Verdict};
 use crate::llm::{ChatResponse, Finish, Message, Piece, Role, Usage};
 
 /// One complete answer, before schema validation.
@@ -80,24 +81,30 @@ pub(super) async fn whole(
     let checked = !withheld(&got.chat)
         && got.chat.choices.first().is_none_or(|choice| choice.refusal.is_none() && choice.tool_calls.is_empty());
     if let Some(validator) = validator.filter(|_| checked) {
-        let (said, verdict) = judge(&mut run, &validator, text).await?;
+        let mut parts = Parts::of(request);
+        let (said, verdict) = judge(&mut run, &validator, &mut parts, text).await?;
         let valid = match verdict {
             Verdict::Valid(text, value) => (text, value),
-            Verdict::Invalid(_) if got.degraded => return Err(mismatch(&mut run)),
+            Verdict::Invalid(_) if got.degraded => parts.taken().ok_or_else(|| mismatch(&mut run))?,
             Verdict::Invalid(errors) => {
                 run.mismatched();
                 request.chat.messages.push(Message::text(Role::Assistant, said));
-                request.chat.messages.push(Message::text(Role::User, schema::repair_request(&errors)));
+                request.chat.messages.push(Message::text(Role::User, parts.repair_request(&errors)));
                 run.repair();
-                got = ask(&mut run, request, &mut cost).await?;
-                match judge(&mut run, &validator, got.chat.text().to_owned()).await?.1 {
-                    Verdict::Valid(text, value) => (text, value),
-                    Verdict::Invalid(_) => {
-                        if !got.degraded {
-                            run.mismatched();
+                match ask(&mut run, request, &mut cost).await {
+                    Ok(again) => {
+                        got = again;
+                        match judge(&mut run, &validator, &mut parts, got.chat.text().to_owned()).await?.1 {
+                            Verdict::Valid(text, value) => (text, value),
+                            Verdict::Invalid(_) => {
+                                if !got.degraded {
+                                    run.mismatched();
+                                }
+                                parts.taken().ok_or_else(|| mismatch(&mut run))?
+                            }
                         }
-                        return Err(mismatch(&mut run));
                     }
+                    Err(error) => parts.taken().ok_or(error)?,
                 }
             }
         };
@@ -129,8 +136,19 @@ pub(super) async fn whole(
 }
 
 /// Checks an answer against its schema. If the check is over a limit, the request fails without a repair round.
-async fn judge(run: &mut Run<'_>, validator: &Validator, text: String) -> Result<(String, Verdict), GatewayError> {
-    run.shared.validators.check(validator, text).await.map_err(|error| {
+async fn judge(
+    run: &mut Run<'_>,
+    validator: &Validator,
+    parts: &mut Parts,
+    text: String,
+) -> Result<(String, Verdict), GatewayError> {
+    let validators = &run.shared.validators;
+    let judged = if parts.is_empty() {
+        validators.check(validator, text).await
+    } else {
+        parts.judge(validators, validator, text).await
+    };
+    judged.map_err(|error| {
         let waited = run.waited;
         run.unchecked(&error);
         error.with_attempts(run.take_failures()).with_waited(waited)
@@ -208,7 +226,8 @@ async fn complete(run: &mut Run<'_>, request: &mut Request, cost: &mut Cost) -> 
     loop {
         match run.next(&request.chat).await? {
             Reached::Local => return ask_embedded(request, cost).await,
-            Reached::Opened(Opened::Whole(chat, record)) => {
+            Reached::Opened(Opened::Whole(chat, mut record)) => {
+                record.weigh(&parts::weights(&request.parts, chat.text()));
                 cost.add(chat.usage, record.cost());
                 if let Some(got) = at_once(run, *chat, record, request) {
                     return Ok(got);
@@ -225,6 +244,9 @@ async fn complete(run: &mut Run<'_>, request: &mut Request, cost: &mut Cost) -> 
                         run.broke(failure);
                     }
                     Ok(chat) => {
+                        if let Some(record) = &mut stream.record {
+                            record.weigh(&parts::weights(&request.parts, chat.text()));
+                        }
                         cost.add(usage, stream.close(None));
                         return Ok(Response {
                             chat,

@@ -12,16 +12,20 @@ use crate::llm::local::{self, LocalError};
 
 /// Asks the embedded provider on a blocking thread, off the runtime's own threads.
 pub(super) fn ask(request: &Request) -> impl Future<Output = Result<ChatResponse, GatewayError>> + use<> {
-    let (analysis, method) = (request.origin.analysis.clone(), request.local);
+    let (analysis, method, parts) = (request.origin.analysis.clone(), request.local, request.parts.clone());
     let (chat, transcript) = (request.chat.clone(), request.transcript.clone());
     async move {
         let unsupported = |error: LocalError| GatewayError::new(Code::Unsupported, error.to_string());
-        if let (Some(analysis), None) = (analysis, method) {
+        if let (Some(analysis), None, []) = (analysis, method, &parts[..]) {
             return Err(unsupported(LocalError::Unsupported(format!("analysis {analysis:?}"))));
         }
         let answered = tokio::task::spawn_blocking(move || {
             let transcript = transcript.map(|make| make());
-            local::answer(method, &chat, transcript.as_deref())
+            if parts.is_empty() {
+                return local::answer(method, &chat, transcript.as_deref());
+            }
+            let parts: Vec<_> = parts.iter().map(|part| (part.member.as_str(), part.local)).collect();
+            local::answer_parts(&parts, &chat, transcript.as_deref())
         });
         match answered.await {
             Ok(answer) => answer.map_err(unsupported),

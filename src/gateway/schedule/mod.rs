@@ -12,6 +12,7 @@ pub(in crate::gateway) mod fallbacks;
 mod hedge;
 mod in_flight;
 mod next;
+mod parts;
 mod prepare;
 mod repair;
 mod run;

@@ -27,6 +27,9 @@ pub(super) struct Run<'a> {
     pub(super) shared: &'a Shared,
     pub(super) resolved: &'a Resolved,
     pub(super) origin: Origin,
+    /// The analyses that are asked, if the schema is one for several; each has as much of an attempt as the others, until
+    /// it answers.
+    pub(super) shares: Vec<(Arc<str>, u64)>,
     /// How many times one candidate may be asked again.
     pub(super) retries: u32,
     pub(super) deadline: Instant,
@@ -108,6 +111,7 @@ impl<'a> Run<'a> {
             shared,
             resolved,
             origin: request.origin.clone(),
+            shares: request.parts.iter().map(|part| (Arc::clone(&part.analysis), 1)).collect(),
             retries: if request.once { 0 } else { resolved.retries },
             deadline,
             keep_raw,

@@ -148,6 +148,7 @@ impl<'a> Run<'a> {
             Box::new(AttemptRecord::begin(begun, &remote, reservation, permit, request.stream, recorder, metrics));
         record.planned = planned;
         record.estimated = remote.sample_tokens(&request);
+        record.edit(|done| done.shares.clone_from(&self.shares));
         Some(InFlight { position, remote, request, record, probe, mode_step, schema_mode, wire })
     }
 

@@ -13,6 +13,7 @@ use crate::base::budget::{self, Exceeded};
 use crate::base::sync::lock;
 use crate::gateway::code::Code;
 use crate::gateway::error::GatewayError;
+use crate::llm::repair::{self, REPAIRING};
 use crate::llm::schema::{self, CHECKING, COMPILING, SchemaError, Validator, Verdict};
 
 /// Maximum estimated memory of all cached schemas together, bytes.
@@ -150,6 +151,20 @@ impl Known {
             }
         }
     }
+}
+
+/// Reads an answer that is JSON, or nearly; `None` if it is not.
+///
+/// # Errors
+/// `too_complex` if reading it is over a limit.
+///
+/// # Cancel safety
+/// Safe: nothing is changed.
+pub(in crate::gateway) async fn parse(text: &str) -> Result<Option<Value>, GatewayError> {
+    let (work, text) = (repair::work(text), text.to_owned());
+    let read = budget::run(work, REPAIRING, move |budget| repair::parse(&text, budget)).await;
+    let read = read.map_err(|exceeded| too_complex("reading the answer is", exceeded))?;
+    Ok(read.map(|(value, _)| value))
 }
 
 fn in_schema(error: GatewayError) -> GatewayError {

@@ -7,6 +7,7 @@ mod exchanges;
 pub(crate) mod fake;
 mod forms;
 mod hedging;
+mod parts;
 mod prompt_cache;
 mod rates;
 /// The testkit's server, which black-box tests use too.

@@ -69,6 +69,7 @@ fn number(entry: &entry::Entry<'_>) -> i64 {
     match entry {
         entry::Entry::Begun(row) => second(row.id),
         entry::Entry::Done(row) => second(row.id) + 1,
+        entry::Entry::Shares(_) => unreachable!("no bundle is kept here"),
     }
 }
 

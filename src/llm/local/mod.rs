@@ -13,6 +13,7 @@ mod form;
 mod lexicon;
 mod ngrams;
 mod outcome;
+mod parts;
 mod sentiment;
 mod service;
 mod topics;
@@ -28,6 +29,7 @@ use crate::types::{Transcript, Turn};
 
 use extract::HEADLINE_WORDS;
 pub use extract::{Extract, Passage, extract};
+pub use parts::answer_parts;
 pub use sentiment::{Mood, mood};
 
 /// The name of the provider's only model.
@@ -105,21 +107,37 @@ pub fn answer(
     if method.is_none() && (!request.tools.is_empty() || request.response_format.is_some()) {
         return Err(LocalError::Unsupported("tools or answers in a caller's format".to_owned()));
     }
+    let (turns, newest) = spoken(transcript)?;
+    Ok(response(match method {
+        Some(method) => form::fitted(value(method, &turns, newest), schema_of(request)).to_string(),
+        None => plain(&turns),
+    }))
+}
+
+/// The turns of a transcript, and the newest of them.
+fn spoken(transcript: Option<&Transcript>) -> Result<(Vec<&Turn>, &Turn), LocalError> {
     let turns: Vec<&Turn> =
         transcript.map(|transcript| transcript.turns.iter().map(AsRef::as_ref).collect()).unwrap_or_default();
-    let Some(newest) = turns.last() else { return Err(LocalError::NoTranscript) };
-    let schema = match &request.response_format {
-        Some(ResponseFormat::JsonSchema { schema, .. }) => Some(&**schema),
+    match turns.last().copied() {
+        Some(newest) => Ok((turns, newest)),
+        None => Err(LocalError::NoTranscript),
+    }
+}
+
+/// The schema that an answer is asked to have.
+fn schema_of(request: &ChatRequest) -> Option<&Value> {
+    match &request.response_format {
+        Some(ResponseFormat::JsonSchema { schema, .. }) => Some(schema),
         _ => None,
-    };
-    let text = match method {
-        Some(method) => form::fitted(value(method, &turns, newest), schema).to_string(),
-        None => plain(&turns),
-    };
+    }
+}
+
+/// An answer with this text.
+fn response(text: String) -> ChatResponse {
     let mut response = ChatResponse { model: NAME.to_owned(), usage: USAGE, ..ChatResponse::default() };
     response.absorb(&Piece::Text { choice: 0, text });
     response.absorb(&Piece::Finish { choice: 0, reason: Finish::Stop });
-    Ok(response)
+    response
 }
 
 /// Computes the value of a method.

@@ -1,0 +1,141 @@
+//! Answers to several analyses: an object with a member for each. Each member is judged by itself, so that one that is
+//! wrong costs no other.
+//!
+//! Knows no value of an analysis. The schema of such an answer allows null in place of any member: one of them is right if
+//! the schema holds with null in place of all others.
+
+use serde_json::Value;
+
+use super::validators::{self, Validators};
+use crate::base::measure;
+use crate::gateway::error::GatewayError;
+use crate::gateway::request::{Part, Request};
+use crate::llm::schema::{Validator, Verdict};
+use crate::llm::{ResponseFormat, schema};
+use crate::types::JsonMap;
+
+/// The members of an answer that are wanted, and those that came.
+pub(super) struct Parts {
+    wanted: Vec<Part>,
+    /// An answer of nothing but null.
+    blank: JsonMap,
+    /// In the order of `wanted`.
+    right: Vec<Option<Value>>,
+}
+
+impl Parts {
+    /// Those of a request; none if its answer is one value.
+    pub(super) fn of(request: &Request) -> Self {
+        let members = match &request.chat.response_format {
+            Some(ResponseFormat::JsonSchema { schema, .. }) => schema.get("properties").and_then(Value::as_object),
+            _ => None,
+        };
+        let blank = members.into_iter().flatten().map(|(member, _)| (member.clone(), Value::Null)).collect();
+        Self { wanted: request.parts.clone(), blank, right: vec![None; request.parts.len()] }
+    }
+
+    /// The answer is one value.
+    pub(super) fn is_empty(&self) -> bool {
+        self.wanted.is_empty()
+    }
+
+    /// Takes the members of an answer that are right, unless they came before. Valid: none is wanting any more.
+    ///
+    /// # Errors
+    /// `too_complex` if the check is over a limit.
+    ///
+    /// # Cancel safety
+    /// Safe: a member that was taken stays.
+    pub(super) async fn judge(
+        &mut self,
+        validators: &Validators,
+        validator: &Validator,
+        text: String,
+    ) -> Result<(String, Verdict), GatewayError> {
+        let (text, verdict) = validators.check(validator, text).await?;
+        let (read, is_valid) = match verdict {
+            Verdict::Valid(_, value) => (Some(value), true),
+            Verdict::Invalid(errors) => match validators::parse(&text).await? {
+                Some(value) => (Some(value), false),
+                None => return Ok((text, Verdict::Invalid(errors))),
+            },
+        };
+        let Some(Value::Object(mut answer)) = read else {
+            return Ok((text, Verdict::Invalid("the answer is no JSON object".to_owned())));
+        };
+        let mut errors = Vec::new();
+        for (part, right) in self.wanted.iter().zip(&mut self.right).filter(|(_, right)| right.is_none()) {
+            let member = &part.member;
+            match answer.shift_remove(member) {
+                None => errors.push(format!("/{member}: missing")),
+                Some(Value::Null) if part.needed => {
+                    errors.push(format!("/{member}: null, but no value was given before"))
+                }
+                Some(value) if is_valid => *right = Some(value),
+                Some(value) => {
+                    let mut alone = self.blank.clone();
+                    alone.insert(member.clone(), value.clone());
+                    match validators.check(validator, Value::Object(alone).to_string()).await?.1 {
+                        Verdict::Valid(..) => *right = Some(value),
+                        Verdict::Invalid(wrong) => errors.push(wrong),
+                    }
+                }
+            }
+        }
+        let verdict = match self.taken() {
+            Some((text, value)) if errors.is_empty() => Verdict::Valid(text, value),
+            _ => Verdict::Invalid(errors.join("\n")),
+        };
+        Ok((text, verdict))
+    }
+
+    /// The members that came, as one object; `None` if there is none.
+    pub(super) fn taken(&self) -> Option<(String, Value)> {
+        let members = self.wanted.iter().zip(&self.right);
+        let taken: JsonMap = members.filter_map(|(part, right)| Some((part.member.clone(), right.clone()?))).collect();
+        let value = (!taken.is_empty()).then_some(Value::Object(taken))?;
+        Some((value.to_string(), value))
+    }
+
+    /// What the model is told after an answer that was not valid: only what is wrong is asked again.
+    pub(super) fn repair_request(&self, errors: &str) -> String {
+        let mut said = schema::repair_request(errors);
+        let members = self.wanted.iter().zip(&self.right);
+        let right = members.filter(|(_, right)| right.is_some()).map(|(part, _)| format!("\"{}\"", part.member));
+        let right = right.collect::<Vec<_>>().join(", ");
+        if !right.is_empty() {
+            said.push_str(" What you said is right and stays in these members, which are null now: ");
+            said.push_str(&right);
+            said.push('.');
+        }
+        said
+    }
+}
+
+/// How much of an answer each part is, by the length of its member. All are alike if the answer has none of them.
+pub(super) fn weights(parts: &[Part], text: &str) -> Vec<u64> {
+    let object = text.find('{').zip(text.rfind('}')).and_then(|(first, last)| text.get(first..=last));
+    let answer: JsonMap = object.and_then(|object| serde_json::from_str(object).ok()).unwrap_or_default();
+    let weight = |part: &Part| answer.get(&part.member).map_or(0, |value| measure::value(value) as u64);
+    let weights: Vec<u64> = parts.iter().map(weight).collect();
+    if weights.iter().all(|weight| *weight == 0) { vec![1; parts.len()] } else { weights }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(member: &str) -> Part {
+        Part { analysis: member.into(), member: member.to_owned(), needed: false, local: None }
+    }
+
+    #[test]
+    fn weights_are_the_lengths_of_members_or_all_alike() {
+        let parts = [part("a"), part("b"), part("c")];
+        assert_eq!(weights(&parts, "```json\n{\"a\": [1, 2], \"b\":null, \"x\": 5}\n```"), [5, 4, 0]);
+        for none in ["", "}{", "no JSON", "{\"x\": 1}", "[1]"] {
+            assert_eq!(weights(&parts, none), [1, 1, 1], "{none}");
+        }
+        assert!(weights(&[], "{}").is_empty());
+    }
+}

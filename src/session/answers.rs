@@ -1,0 +1,65 @@
+//! Reads the value of one analysis' answer: its evidence is checked, its lists are applied to the newest ones, and its size
+//! is limited.
+//!
+//! Knows no request and no gateway.
+
+use serde_json::Value;
+
+use super::failure;
+use super::job::Job;
+use crate::analysis::{Analysis, Answering, Form, READING, Reading};
+use crate::base::budget;
+use crate::base::measure;
+use crate::call::answer::Failed;
+use crate::call::task::Member;
+use crate::protocol::FailureCode;
+
+/// Reads the value. `degraded`: the embedded provider answered.
+///
+/// # Errors
+/// The value is over a limit.
+pub(super) async fn read(value: Value, job: &Job, member: &Member, degraded: bool) -> Result<Reading, Failed> {
+    let own = job.bundle.iter().find(|(analysis, _)| analysis.name == member.key.analysis);
+    let form = match own {
+        // The embedded provider always returns whole lists, whatever the prompt asks for.
+        Some((analysis, prompt)) if !degraded => analysis.form(prompt, job.start.last),
+        _ => Form::Whole,
+    };
+    let (analysis, rev, current) = (member.analysis.clone(), member.rev, member.current.clone());
+    let (value, unchanged) = match &current {
+        // In a bundle: the newest value is still right.
+        Some(newest) if value.is_null() && job.bundle.len() > 1 => (Analysis::answer_of(newest), true),
+        _ => (value, false),
+    };
+    let known = current.as_ref().map(|insight| &insight.value);
+    let work = Analysis::reading_work(&value, &job.start.snapshot);
+    let work = work.saturating_add(analysis.concluding_work(&value, known));
+    let snapshot = job.start.snapshot.clone();
+    let reading = budget::run(work, READING, move |budget| {
+        let reading = Analysis::read(value, &snapshot, budget)?;
+        let current = current.as_ref().map(|insight| &insight.value);
+        if unchanged {
+            // Corrected turns may have changed what is marked in it.
+            let changes = if current == Some(&reading.value) { analysis.unchanged() } else { None };
+            return Ok(Reading { changes, ..reading });
+        }
+        Ok(analysis.conclude(reading, &Answering { current, form, rev }))
+    });
+    let reading = reading.await.map_err(|exceeded| failure::over("the answer's evidence", exceeded))?;
+    limited(reading, job.insight_bytes)
+}
+
+fn limited(mut reading: Reading, most: usize) -> Result<Reading, Failed> {
+    let value = measure::value(&reading.value);
+    let bytes = value + measure::value(&reading.evidence);
+    if bytes > most {
+        let message = format!("the answer has {bytes} bytes as JSON, over the limit of {most} (limits.insight_bytes)");
+        return Err(Failed { code: FailureCode::InsightTooLarge, message, temporary: false });
+    }
+    // Changes that are longer than the value would not save anything.
+    reading.changes = reading.changes.filter(|changes| {
+        let changes = measure::value(changes);
+        changes <= value && bytes + changes <= most
+    });
+    Ok(reading)
+}
