@@ -126,6 +126,16 @@ fn data_directory_has_one_home() {
 }
 
 #[test]
+fn mechanisms_have_one_home() {
+    none(&places("PoisonError", &["base/sync.rs"]), "a poisoned lock that is entered elsewhere");
+    none(&places("saturating_mul(1 <<", &["base/backoff.rs"]), "a wait that doubles elsewhere");
+    none(&places("\\u{2028}", &["base/escape.rs"]), "an escaping of what was said elsewhere");
+    // A lower bound that refuses nothing by mistake, the floor of vendors' prompt caches, and parts that are no text.
+    let bounds = ["gateway/catalogue/capabilities.rs", "llm/caching.rs", "llm/tokens.rs"];
+    none(&places("PER_TOKEN", &bounds), "a number of bytes for a token elsewhere");
+}
+
+#[test]
 fn proofs_find_what_they_look_for() {
     let code = r#"json!({"type": "turn", "x": {"type" : "b"}}); "{\"type\":\"gap\"}"; r"{"type":7}""#;
     assert_eq!(written_types(code).collect::<Vec<_>>(), ["turn", "b", "gap"]);
