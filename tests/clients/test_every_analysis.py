@@ -15,7 +15,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from conftest import BINARY, NO_RECORDINGS, Process, recordings
-from test_gateway_llm import CLOCKS, MISSING, model  # noqa: F401 (a fixture)
+from small_model import CLOCKS, MISSING, model  # noqa: F401 (a fixture)
 
 CI = os.environ.get("CI") == "true"
 pytestmark = pytest.mark.skipif(bool(MISSING) and not CI, reason=f"no small model here: {', '.join(MISSING)} of requirements-llm.txt")

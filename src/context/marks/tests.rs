@@ -98,9 +98,9 @@ fn words_of_low_confidence_are_marked_where_they_stand() {
         assert_eq!(marks(&[turn]), "");
     }
     let mumbled = said("Say it.", vec![word("Say", 0.1), word("it.", 0.1)]);
-    assert_eq!((marks(&[mumbled.clone()]), doubted(&mumbled).as_ref()), (", unsure".to_owned(), "Say it."));
+    assert_eq!((marks(std::slice::from_ref(&mumbled)), doubted(&mumbled).as_ref()), (", unsure".to_owned(), "Say it."));
     let unsure = Turn { confidence: Some(0.3), ..turn("A", "Mumble.", (0, 1)) };
-    assert_eq!((marks(&[unsure.clone()]), doubted(&unsure).as_ref()), (", unsure".to_owned(), "Mumble."));
+    assert_eq!((marks(std::slice::from_ref(&unsure)), doubted(&unsure).as_ref()), (", unsure".to_owned(), "Mumble."));
 }
 
 #[test]
