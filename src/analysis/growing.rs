@@ -209,6 +209,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::base::testing::kept;
 
     /// The text that the pieces give, which come one after the other.
     fn grown(path: &[&str], pieces: &[&str]) -> String {
@@ -262,6 +263,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn pieces_of_any_size_give_the_same_text(
             text in "\\PC*|[\"\\\\\n\u{1F600}a]{0,30}",

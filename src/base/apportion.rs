@@ -37,6 +37,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     #[test]
     fn rest_goes_to_the_largest_remainders() {
@@ -49,6 +50,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn parts_add_up_and_are_less_than_one_off(
             total in any::<u64>(),

@@ -58,6 +58,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -74,6 +75,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn pause_is_within_its_bounds_after_any_number_of_failures(
             first in 1_u64..10_000, longest in 1_u64..100_000_000, before in 0_usize..80, random in 0.0..=1.0, jitter in 0.0..=1.0,

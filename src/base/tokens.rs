@@ -175,6 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::base::testing::kept;
 
     #[test]
     fn estimates_are_near_and_never_zero_for_words() {
@@ -215,6 +216,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(kept())]
+
         #[test]
         fn estimate_is_the_same_from_either_end_and_tail_is_the_longest_that_fits(text in "[a-z 0-9é你.\\n]{0,60}", tokens in 0_u64..30) {
             prop_assert_eq!(estimate(&text), estimate(&text.chars().rev().collect::<String>()));

@@ -5,7 +5,7 @@
 //! repaired and read as if it had just come.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use super::catalogue::resolved::Resolved;
 use super::code::Code;
 use super::error::GatewayError;
 use super::request::Origin;
+use crate::base::sync::lock;
 use crate::llm::{self, Call, ChatRequest, ChatResponse, Choice, Finish, Marks, SchemaMode, ToolCall, Usage};
 use crate::types::CallId;
 
@@ -258,7 +259,7 @@ impl Exchanges {
     }
 
     fn calls(&self) -> MutexGuard<'_, HashMap<Option<CallId>, Progress>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.calls)
     }
 }
 

@@ -6,11 +6,12 @@
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::base::sync::lock;
 use crate::gateway::exchanges::{Asked, Exchange, ExchangeStore};
 
 /// The folder.
@@ -85,7 +86,7 @@ impl ExchangeStore for Files {
     }
 
     fn add(&self, asked: &Asked, position: usize, exchange: Exchange) -> Result<Exchange, String> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = lock(&self.writing);
         let mut answers = self.read(&asked.digest)?;
         if let Some(other) = answers.get(position) {
             return Ok(other.clone());

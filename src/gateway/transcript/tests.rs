@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::base::testing::kept;
 use crate::base::tokens::Ratio;
 
 fn spec(mut value: serde_json::Value) -> Spec {
@@ -72,6 +73,8 @@ fn text_is_cut_at_the_beginning_of_a_line_where_it_can_be() {
 }
 
 proptest! {
+    #![proptest_config(kept())]
+
     /// Whatever a model was seen to count, and whatever is said: what is rendered for it has room in it.
     #[test]
     fn rendered_conversation_never_exceeds_the_room(

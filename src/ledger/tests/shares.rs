@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::base::testing::kept;
 
 /// Names and weights of the analyses of an attempt, and what it used.
 type Attempt = (Vec<u64>, Option<(u64, u64, u64)>, Option<i64>);
@@ -34,7 +35,7 @@ fn sums(ledger: &Ledger, group_by: &[&str]) -> Vec<UsageRow> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig { cases: 12, ..kept() })]
 
     #[test]
     fn sums_by_analysis_add_up_to_the_whole(attempts in prop::collection::vec(any_attempt(), 1..40)) {

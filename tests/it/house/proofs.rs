@@ -121,6 +121,12 @@ fn failed_cases_of_properties_are_kept() {
 }
 
 #[test]
+fn locks_and_backoffs_have_one_home() {
+    none(&places("PoisonError", &["base/sync.rs"]), "a poisoned lock that is entered elsewhere than in base::sync");
+    none(&places("struct Backoff", &["base/backoff.rs"]), "a second backoff");
+}
+
+#[test]
 fn data_directory_has_one_home() {
     none(&places("journal.dir", &["config/storage.rs"]), "the older name of storage.dir");
 }
