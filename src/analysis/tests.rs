@@ -186,7 +186,7 @@ fn nested_quotes_are_checked_and_marked_where_they_stand() {
     );
 }
 
-/// Quotes of words that nobody said, all of the first turn.
+/// Quotes of words that nobody said, all from the first turn.
 fn made_up(quotes: usize) -> Value {
     json!({"evidence": (0..quotes).map(|number| json!({"turn": 0, "quote": format!("made up words {number}")})).collect::<Vec<_>>()})
 }
@@ -203,7 +203,8 @@ fn quotes_over_their_number_are_refused_by_name() {
     assert_eq!(read(nested), Err(error), "counted wherever they stand");
 }
 
-/// The steps of a check grow with the transcript and not with transcript times quotes: words are split once.
+/// The steps of a check grow with the transcript, and not with the product of transcript and quotes: words are split
+/// only once.
 #[test]
 fn words_of_a_turn_are_split_once_for_all_quotes() {
     let text = "and so on ".repeat(100);

@@ -137,7 +137,8 @@ mod tests {
     use super::*;
     use crate::keys;
 
-    /// Every route as the contract has it, with an example query, and the scopes that are all needed; `None`: any key.
+    /// Every route of the contract with an example query, and the scopes that are required together; `None`: any key is
+    /// enough.
     const PATHS: &[(Verb, &str, &str, Option<&[Scope]>)] = &[
         (Verb::Get, "/v1/ingest", "", Some(&[Scope::Ingest])),
         (Verb::Get, "/v1/dialects", "", None),

@@ -179,7 +179,7 @@ mod tests {
         Account::new("limits.inflight_bytes", limit, Metrics::default())
     }
 
-    /// A body of `count` pieces of `bytes`, whose length is not told.
+    /// A body of `count` pieces of `bytes` bytes, without a content length.
     fn pieces(count: usize, bytes: usize) -> Body {
         let pieces = (0..count).map(move |_| Ok::<_, Infallible>(Bytes::from(vec![b'x'; bytes])));
         Body::from_stream(futures::stream::iter(pieces))

@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(header("access-control-allow-private-network"), Some("true"));
         assert!(header("access-control-allow-methods").is_some_and(|methods| methods.contains("POST")));
         assert_eq!(header("access-control-allow-credentials"), None);
-        // A request like any other.
+        // Ordinary requests.
         for plain in [request(Method::OPTIONS, &asks[..1]), request(Method::POST, &asks)] {
             assert!(shared(&plain).expect("named").preflight(&plain).is_none());
         }

@@ -133,7 +133,7 @@ mod tests {
 
     const A_MIB: Duration = Duration::from_secs(30);
 
-    /// A body of `pieces`: the time before each, and its size. Then it never ends.
+    /// A body of `pieces`: the time before each piece, and its size. It never ends.
     fn body(pieces: Vec<(Duration, usize)>) -> TimedBody<impl Body<Data = Bytes, Error = Infallible> + Unpin> {
         let pieces = futures::stream::unfold(pieces.into_iter(), |mut pieces| async move {
             let Some((pause, bytes)) = pieces.next() else { return std::future::pending().await };
@@ -179,7 +179,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn large_body_has_time_in_proportion_to_its_size() {
         let second = Duration::from_secs(1);
-        // A third of a MiB a second is fast enough for ever; then it drips.
+        // A third of a MiB per second is always fast enough; after that, the body arrives byte by byte.
         let fast = vec![(second, 350_000); 120];
         let received = 350_000 * 120;
         let (_, after, slow) = read(body([fast, vec![(second, 1); 2_000]].concat())).await;

@@ -131,13 +131,13 @@ mod tests {
         fn nothing_escapes_and_nothing_is_lost(given in "\\PC*|[\\\\u<\\[\\n\u{2028}0-9a-f]{0,40}") {
             let escaped = text(&given);
             prop_assert!(!escaped.chars().any(|character| character == '<' || is_structure(character)));
-            // Reading the escapes back gives what was said.
+            // Decoding the escapes returns the original text.
             let quoted = format!("\"{}\"", reread(&escaped));
             prop_assert_eq!(serde_json::from_str::<String>(&quoted).expect("json"), given);
         }
     }
 
-    /// The escaped text as the inside of a JSON string.
+    /// Decodes the escaped text as the inside of a JSON string.
     fn reread(escaped: &str) -> String {
         let mut out = String::new();
         let mut rest = escaped;

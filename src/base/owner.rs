@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// Needs root: another user's folder is written to on that user's behalf, or not at all.
+    /// Needs root: files in another user's folder are either created for that user or not at all.
     #[test]
     fn root_writes_for_the_owner_of_a_folder() {
         if effective_uid() != 0 {
@@ -173,7 +173,7 @@ mod tests {
             assert_eq!(fs::metadata(&folder).expect("folder").uid(), 65_534);
         }
         assert_eq!(heir(dir.path()), Some(theirs));
-        // A shared folder takes anybody's new folders.
+        // Anybody may create folders in a shared folder.
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).expect("shared");
         assert_eq!(writer(&dir.path().join("own")).expect("shared"), None);
         assert_eq!(heir(dir.path()), None);

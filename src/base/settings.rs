@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(section.choice("c", &["y", "z"]), None);
         assert_eq!(section.choice("mode", &["process", "machine"]), None);
         assert_eq!(section.integer("linger_ms", 0..=9), None);
-        // What is wrong is not missing too.
+        // A key with an invalid value is not also reported as missing.
         assert!(section.has("a") && section.has("extra") && !section.has("d"));
         section.finish();
         let lines: Vec<String> = problems.into_vec().iter().map(ToString::to_string).collect();

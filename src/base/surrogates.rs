@@ -106,12 +106,12 @@ mod tests {
             (r#""\ud83d\ude00\ude00 more""#, Some(r#""\ud83d\ude00\ufffd more""#)),
             (r#""\ud83d\u0041""#, Some(r#""\ufffd\u0041""#)),
             (r#""\ud83d\n""#, Some(r#""\ufffd\n""#)),
-            // An escaped backslash, and then letters.
+            // An escaped backslash followed by letters.
             (r#""C:\\ud83d""#, None),
             (r#""C:\\\ud83d""#, Some(r#""C:\\\ufffd""#)),
             (r#""\ud83d\\ude00""#, Some(r#""\ufffd\\ude00""#)),
             (r#"{"\ud800":["\udfff"]}"#, Some(r#"{"\ufffd":["\ufffd"]}"#)),
-            // No JSON: nothing to repair, and no harm.
+            // Not JSON: nothing is repaired, and nothing breaks.
             (r"\ud8", None),
             (r"\u+d83", None),
             (r"\", None),
@@ -131,13 +131,13 @@ mod tests {
         let expected = serde_json::json!({"text": "well \u{fffd} then", "n": 1});
         assert_eq!(from_str::<Value>(json).expect("parsed"), expected);
         assert_eq!(from_slice::<Value>(json.as_bytes()).expect("parsed"), expected);
-        // The error is that of the text as it came.
+        // The error has the position in the original text.
         let error = from_str::<Value>("{\"a\":\"\\ud83d\"\n\n,}").expect_err("no JSON");
         assert_eq!(error.line(), 1);
         assert!(from_slice::<Value>(b"\"\xff\"").is_err());
     }
 
-    /// What one unit of a JSON string is written as.
+    /// How one code unit of a JSON string is written.
     fn piece() -> impl Strategy<Value = (String, Vec<u16>)> {
         prop_oneof![
             any::<u16>().prop_map(|unit| (format!("\\u{unit:04x}"), vec![unit])),
@@ -153,12 +153,12 @@ mod tests {
     proptest! {
         #![proptest_config(kept())]
 
-        // The reference: the decoder of the standard library, on the same code units.
+        // The reference is the decoder of the standard library, on the same code units.
         #[test]
         fn repaired_text_decodes_as_utf16_does(pieces in prop::collection::vec(piece(), 0..24)) {
             let json: String = pieces.iter().map(|(text, _)| text.as_str()).collect();
             let json = format!("\"{json}\"");
-            // An escaped half beside a letter beyond the basic plane that is not escaped makes no pair with it.
+            // An escaped half of a pair does not combine with an unescaped letter outside of the basic plane.
             let mut expected = String::new();
             let mut units: Vec<u16> = Vec::new();
             for (text, more) in &pieces {

@@ -179,7 +179,7 @@ mod tests {
                 last(&"x".repeat(65_537)),
                 "turn.text: 65537 bytes as JSON are over the limit of 65536 (limits.turn_bytes)",
             ),
-            // A control character takes six bytes.
+            // A control character takes six bytes as JSON.
             (last(&"\u{1}".repeat(11_000)), "turn.text: 66000 bytes as JSON"),
             (
                 Final { speaker: labelled(), ..last("x") },

@@ -97,7 +97,8 @@ mod tests {
         TaskKey { analysis: analysis.into(), turn }
     }
 
-    /// What goes out, looked at every 10 ms from `from_ms` on and before `to_ms`: when, of what, and why.
+    /// The failures that are published from `from_ms` on and before `to_ms`, checked every 10 ms: time, analysis and
+    /// reason.
     fn out(failures: &mut Failures, from_ms: u64, to_ms: u64) -> Vec<(u64, Option<TurnNo>, String)> {
         let mut out = Vec::new();
         for now_ms in (from_ms..to_ms).step_by(10) {

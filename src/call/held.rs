@@ -165,11 +165,11 @@ mod tests {
         assert!(holding.is_empty());
     }
 
-    /// What stands in the end, whatever the order: label and text of every turn.
+    /// The turns at the end, whatever the order: label and text of each.
     type Outcome = Vec<(Option<String>, String)>;
 
-    /// Feeds `frames` as a session does. Before each frame of `chances`, words that wait are let out; with `reconnects`,
-    /// another decoder goes on from there.
+    /// Feeds `frames` as a session does. Before each frame of `chances`, waiting words are released; with `reconnects`,
+    /// another decoder continues from there.
     fn outcome(mut dialect: &'static dyn Dialect, frames: &[String], chances: &[usize], reconnects: bool) -> Outcome {
         let stream = StreamId::parse("s_1").expect("id");
         let mut turns = Turns::new();
@@ -218,7 +218,8 @@ mod tests {
                 }
                 let text = std::fs::read_to_string(&path).expect("fixture");
                 let frames: Vec<String> = text.lines().map(str::to_owned).collect();
-                // A named turn is cut once, by the speakers of its first words that came out: those may be fewer then.
+                // A named turn is split once, by the speakers of the words that were released first: these may be fewer
+                // than at the end.
                 let plain = |outcome: Outcome| {
                     let texts = outcome.iter().flat_map(|(_, text)| text.split_whitespace());
                     let mut words: Outcome = texts.map(|word| (None, word.to_owned())).collect();

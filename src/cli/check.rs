@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(format!("{example:?}"), format!("{default:?}"));
     }
 
-    /// The commented-out lines are valid too, except for what it refers to outside the file.
+    /// The commented-out lines are valid too, except for those that refer to something outside the file.
     #[test]
     fn no_key_of_the_example_is_unknown_or_of_another_form() {
         let text: Vec<&str> = EXAMPLE
@@ -101,7 +101,7 @@ mod tests {
             Ok(_) => Vec::new(),
             Err(problems) => problems,
         };
-        // Excepted too: keys that have a meaning only with another value of a key that has its default here.
+        // Also excepted: keys that can be set only with another value of a key that has its default here.
         let outside =
             ["was built without", "is not set", "cannot be read", "cannot read", "No such file", "only with balance"];
         let wrong: Vec<String> = problems

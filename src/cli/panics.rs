@@ -40,7 +40,8 @@ mod tests {
     const INSIDE: &str = "SIDETONE_TEST_PANICS";
     const SECRET: &str = "sk-oai/7h+Jk=LpQw-ErTyUiOpAs";
 
-    /// The hook belongs to the whole process: another process panics, in a task as in a daemon.
+    /// The hook belongs to the whole process, so the test runs another process, which panics in a task, as a daemon
+    /// would.
     #[test]
     fn a_task_that_panics_tells_where_and_no_value() {
         if std::env::var_os(INSIDE).is_some() {

@@ -1,4 +1,4 @@
-//! Checks across sections: what analyses ask, and that no secret is shown.
+//! Checks across sections: the routes of analyses, and that no secret is shown.
 
 use std::path::Path;
 
@@ -166,7 +166,7 @@ fn dangling_references_are_reported_with_a_suggestion() {
     }
 }
 
-/// One of each kind of place that contains a secret, by name.
+/// Every kind of place that can contain a secret, by name.
 const PLACES: &str = "[storage]\ndir = \"journal\"\n[server]\nkey = \"file:server\"\n[stt]\napi_key = \"file:stt\"\n\
     [endpoints.a]\nprovider = \"openai\"\napi_key = \"file:openai\"\n\
     headers = { x-one = \"file:header\", x-two = \"plain/9h+Jk=LpQw-ErTyUiOpAs\" }\n\
@@ -189,7 +189,7 @@ fn no_form_of_a_configuration_shows_a_secret() {
     let config = Config::parse(PLACES, folder.path()).expect("a configuration");
     assert_eq!(config.storage.dir(), folder.path().join("journal"));
     let mut shown = format!("{config:?} {config:#?} {:?} {:?}", config.gateway.inventory(), config.warnings());
-    // A message about a value in the wrong place, or of the wrong kind, does not show it either.
+    // A message about a value in the wrong place, or of the wrong kind, does not show the secret either.
     for wrong in [
         "[server]\nkey = \"server/7h+Jk=LpQw-ErTyUiOpAs\"",
         "[stt]\napi_key = [\"stt/7h+Jk=LpQw-ErTyUiOpAs\"]\nupstream = \"https://u:urlpw%2F8h%2BJk@x\"",
@@ -324,7 +324,7 @@ fn rules_and_analyses_name_what_there_is() {
          [analyses.summary]\non = [\"silence\", \"speech_started\", \"alert:mood\"]\n"
     );
     assert_eq!(parse(&well).expect("rules").rules.names(), ["churn", "mood", "long_silence"]);
-    // What is wrong with a rule is no fault of an analysis that names it.
+    // An error in a rule is not also reported for an analysis that names the rule.
     let broken = "[rules.a]\nkind = \"silence\"\n[analyses.summary]\non = [\"silence\", \"alert:a\"]\n";
     assert_eq!(parse(broken).expect_err("a rule"), ["rules.a.over_ms: is required"]);
 }

@@ -72,7 +72,7 @@ fn every_link_of_the_readme_leads_to_a_file() {
     }
 }
 
-/// Rustdoc has no files: there, each link between pages needs a definition that leads to an item.
+/// Rustdoc has no files, so each link between pages needs a definition that leads to an item.
 #[test]
 fn every_link_between_topics_has_its_definition_for_rustdoc() {
     for topic in TOPICS {
@@ -119,7 +119,7 @@ fn every_topic_is_well_formed() {
                 _ => {}
             }
         }
-        // A pipe in a cell would begin another cell.
+        // A pipe in a cell would start a new cell.
         let mut columns = None;
         for line in text.lines() {
             let count = line.starts_with('|').then(|| line.matches('|').count());
@@ -211,7 +211,7 @@ fn terminal_shows_every_word_within_its_width() {
             let words: BTreeSet<&str> = shown.split_whitespace().collect();
             for event in events(&prose) {
                 let Event::Code(code) = event else { continue };
-                // A word may have a comma or the like beside it.
+                // A comma or similar may stand next to a word.
                 for word in code.split_whitespace() {
                     assert!(words.iter().any(|shown| shown.contains(word)), "{}: {word}", topic.name);
                 }

@@ -9,7 +9,7 @@ pub fn tokens(text: &str) -> Vec<String> {
     tokens.filter(|token| !token.is_empty()).map(str::to_owned).collect()
 }
 
-/// Words in common, each as often as both have it.
+/// Number of words that both texts have, each as often as both have it.
 pub fn one(made: &[String], human: &[String]) -> f64 {
     let mut left: HashMap<&str, usize> = HashMap::new();
     for token in human {

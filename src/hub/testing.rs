@@ -1,4 +1,4 @@
-//! A hub over a store in memory, and events for it, for tests of everything that reads the tail.
+//! A hub over a store in memory, and events for it, for tests of everything that reads new events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

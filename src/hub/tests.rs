@@ -294,7 +294,7 @@ fn unwanted_frames_that_left_memory_are_not_read_from_the_journal() {
         assert_eq!(drain(&mut reader, 1000), [("c_1".to_owned(), seq)]);
         assert_eq!(hub.0.metrics.from_journal.get(), 0);
     }
-    // But what is wanted is.
+    // Wanted kinds are returned.
     let old = store.add(&id, &insight("summary", 9, None));
     for number in 0..100 {
         store.add(&id, &final_turn(number));

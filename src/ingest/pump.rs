@@ -153,7 +153,7 @@ mod tests {
         for none in [r#"{"type":"turn"}"#, r#"{"type":"turn","id":{}}"#, "{", "[]"] {
             assert_eq!(id("sidetone", none), None, "{none}");
         }
-        // In a vendor's frame `id` is the vendor's.
+        // In a vendor's frame, `id` is the vendor's own field.
         assert_eq!(id("assemblyai", r#"{"type":"Begin","id":"x","expires_at":[]"#), None);
     }
 }

@@ -137,7 +137,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn watch_control_messages_count_for_the_dialect_that_knows_more() {
-        // A message that both vendors have.
+        // A message that exists in both vendors' formats.
         let shared = r#"{"type":"SpeechStarted","timestamp":0}"#;
         let mut foreign = watch("deepgram");
         foreign.note(shared, Fit::Control);

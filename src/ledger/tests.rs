@@ -10,7 +10,7 @@ fn open(folder: &Path) -> Ledger {
     Ledger::open(folder, Metrics::register(&mut Registry::default())).expect("ledger")
 }
 
-/// The first attempt of a second.
+/// The first attempt in this second.
 fn begun(second: i64) -> AttemptBegun {
     let (id, at_ms) = (first_id(1_000 * second), 1_000 * second);
     AttemptBegun {
@@ -146,7 +146,7 @@ fn a_kill_loses_no_row_and_doubles_none() {
     ledger.begun(&begun(2));
     ledger.done(&done(2, None));
     ledger.begun(&begun(3));
-    // The process ends here: nothing is closed, nothing taken over.
+    // The process ends here: nothing is closed, and no entry is copied into the database.
     std::mem::forget(ledger.clone());
     {
         use std::io::Write as _;
@@ -185,7 +185,7 @@ fn zeros_at_the_end_are_no_entries() {
     std::mem::forget(ledger);
     let path = folder.path().join("attempts.log");
     let length = std::fs::metadata(&path).expect("log").len();
-    // What some file systems leave where the machine went down before the data was there.
+    // Zeros that some file systems leave if the machine crashed before the data was written.
     std::fs::OpenOptions::new().write(true).open(&path).expect("log").set_len(length + 4096).expect("longer");
     let ledger = open(folder.path());
     assert_eq!(std::fs::metadata(&path).expect("log").len(), length);
@@ -242,7 +242,7 @@ fn a_database_that_is_locked_at_the_start_is_waited_for_and_loses_no_row() {
         assert!(std::time::Instant::now() < deadline, "{:?}", ledger.health());
         std::thread::park_timeout(Duration::from_millis(10));
     }
-    // A row that waited and is not over yet may count as one of the last run, until its end comes.
+    // A row that waited and is not complete yet may count as a row of the last run, until its end comes.
     ledger.done(&done(2, Some(4)));
     assert_eq!(outcomes(&ledger), [("ok".into(), 2)]);
     assert_eq!(ledger.spent_since(0).expect("sum"), 7);

@@ -277,7 +277,7 @@ mod tests {
             let error = read::<serde_json::Value>(document(8 << 20).as_bytes()).expect_err(item);
             assert!(error.line() == 0 && error.to_string().contains("json_memory_bytes"), "{error}");
         }
-        // Text takes no more than its length, whatever is in it.
+        // Text needs no more memory than its length, whatever it contains.
         let text = serde_json::to_string(&"{[,:\"\\".repeat(2 << 20)).expect("JSON");
         assert!(read::<String>(text.as_bytes()).is_ok());
         assert!(check(&text).is_ok() && text.len() > 8 << 20);

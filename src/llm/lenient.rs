@@ -363,7 +363,7 @@ mod tests {
         let others = [json!(null), json!(true), json!(-1), json!(1e300), json!("x"), json!([1]), json!({"x":1})];
         for name in ["text", "count", "flag", "list", "many", "object", "arguments"] {
             for other in &others {
-                // Whatever the field is read as, the frame is not refused.
+                // Whatever value the field has, the frame is not refused.
                 fields(json!({ name: other }));
             }
         }

@@ -50,7 +50,7 @@ fn fixtures(ending: &str, check: impl Fn(&'static dyn Provider, &str, &str) -> S
     assert!(found > 0, "no fixture {ending}");
 }
 
-/// Masks the ids that we generate, which differ each time: `call_` and 20 random letters and digits.
+/// Masks the ids that Sidetone generates, which differ each time: `call_` and 20 random letters and digits.
 fn without_fresh_ids(shown: &str) -> String {
     let mut parts = shown.split("\"call_");
     let mut out = parts.next().unwrap_or_default().to_owned();
@@ -119,8 +119,7 @@ struct LayoutCase {
     write: Option<usize>,
 }
 
-/// A prompt of the daemon's own: each vendor spells the marks of its blocks in its own way, or not at all, and the words
-/// are the same everywhere.
+/// A prompt of the daemon: each vendor has its own format for marks on blocks, or none; the text is the same for all.
 #[test]
 fn prompts_in_blocks() {
     let block = |text: &str| Block::new(text);

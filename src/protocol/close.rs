@@ -206,14 +206,14 @@ mod tests {
                 other => panic!("come back {other}?"),
             };
             for code in cells[0].split(", ").map(|code| code.parse().expect("a code")) {
-                // A connection that is done is not lost.
+                // A connection that ended normally was not lost.
                 if code != 1000 {
                     assert_eq!(reconnect_after(code), expected, "{code}");
                 }
                 seen += 1;
             }
         }
-        // 1006, a lost connection, is no code that the daemon sends.
+        // The daemon never sends 1006, which stands for a lost connection.
         assert_eq!(seen, CloseCode::ALL.len() + 1, "close codes in src/docs/errors.md");
     }
 }

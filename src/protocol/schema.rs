@@ -84,7 +84,7 @@ mod tests {
         serde_json::to_string_pretty(&made).expect("json") + "\n"
     }
 
-    /// With `UPDATE_SCHEMAS` in the environment, the files are written anew.
+    /// With `UPDATE_SCHEMAS` in the environment, the files are written again.
     #[test]
     fn schemas_match_the_types() {
         for schema in SCHEMAS {

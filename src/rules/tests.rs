@@ -1,4 +1,4 @@
-//! The configuration of rules: what is read, and what is said of what cannot be.
+//! The configuration of rules: what is accepted, and the errors about the rest.
 
 use super::*;
 use crate::base::settings::Problems;

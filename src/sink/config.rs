@@ -239,7 +239,7 @@ mod tests {
             );
         }
         assert!(read("").1.iter().any(|problem| problem == "sink[0].kind: is required"));
-        // A key that a kind does not use is a problem: nobody should think that frames are signed if they are not.
+        // A key that a kind does not use is an error: otherwise somebody might believe that frames are signed.
         let (_, problems) = read("kind = \"webhook\"\nurl = \"http://x/\"\ninclude = [\"turns\", \"deltas\"]");
         assert!(problems[0].starts_with("sink[0].include: kind = \"webhook\""), "{problems:?}");
         let (_, problems) =

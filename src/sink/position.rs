@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(position.order(), 7);
         assert_eq!(Position::load(&dir, "a", 9).expect("kept").order(), 7, "the first start is remembered");
         position.advance(8).await;
-        // The next one is stored later, unless the disk took longer than the interval for the one before.
+        // The next position is stored later, unless the disk took longer than the interval for the previous one.
         let mut newest = 8;
         while position.due().is_none() {
             newest += 1;

@@ -34,7 +34,7 @@ fn publish(store: &Memory, name: &str, count: u64) {
     }
 }
 
-/// A running sink; [`Running::stop`] stops it in order.
+/// A running sink; [`Running::stop`] stops it gracefully.
 struct Running {
     stop: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -55,7 +55,7 @@ impl Running {
     }
 }
 
-/// A peer of websocket sinks: takes this many frames on each connection, then cuts it; 0 = takes all.
+/// A peer of websocket sinks: accepts this many frames on each connection, then drops it; 0 = accepts all.
 async fn websocket_peer(mut cuts: VecDeque<usize>) -> (String, mpsc::Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let url = format!("ws://{}/in", listener.local_addr().expect("address"));
@@ -115,14 +115,14 @@ async fn next(frames: &mut mpsc::Receiver<Value>) -> Value {
 
 #[tokio::test]
 async fn a_websocket_gets_everything_over_cuts_and_restarts() {
-    // Over a store that answers late.
+    // The store answers late.
     let (hub, store) = hub::testing::late_hub(hub::Config { call_bytes: 2000, ring_bytes: 8000 }, 11);
     let dir = tempfile::tempdir().expect("dir");
     let (url, mut frames) = websocket_peer([3, 7, 0].into()).await;
     publish(&store, "c_before", 5);
     let text = format!("kind = \"websocket\"\nurl = \"{url}\"");
     let running = Running::start(config(&text), &dir, &hub);
-    // A sink starts at the present: the call of `run` counts, although its task has not run yet.
+    // A sink starts with new events: those of `run`'s call are included, although its task has not run yet.
     publish(&store, "c_1", 40);
     publish(&store, "c_2", 40);
     let mut seen = Seen::default();
@@ -133,7 +133,7 @@ async fn a_websocket_gets_everything_over_cuts_and_restarts() {
     }
     assert_eq!(seen.newest("c_before"), 0);
     running.stop().await;
-    // Events that come while it is down are delivered when it is up again; those that were confirmed are not.
+    // Events that are published while the sink is stopped are delivered when it runs again; confirmed ones are not.
     publish(&store, "c_1", 10);
     let running = Running::start(config(&text), &dir, &hub);
     let first = next(&mut frames).await;
@@ -151,7 +151,7 @@ struct Posted {
     body: bytes::Bytes,
 }
 
-/// A receiver of webhooks that answers with `statuses`, then 204.
+/// A receiver of webhooks that answers with `statuses`, then with 204.
 async fn webhook_receiver(statuses: &[u16]) -> (String, mpsc::Receiver<Posted>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let url = format!("http://{}/hook?a=b", listener.local_addr().expect("address"));
@@ -191,7 +191,7 @@ async fn a_webhook_retries_dedupes_signs_and_buries() {
     std::fs::write(dir.path().join("sinks/crm.json"), r#"{"version":1,"order":0}"#).expect("position");
     let secret = dir.path().join("secret");
     std::fs::write(&secret, "whsec\n").expect("secret");
-    // The first event takes two tries; the second is refused for good after three; the third works.
+    // The first event needs two attempts; the second is refused permanently after three; the third succeeds.
     let (url, mut posts) = webhook_receiver(&[503, 200, 422, 422, 422, 200]).await;
     let text = format!(
         "kind = \"webhook\"\nname = \"crm\"\nurl = \"{url}\"\nsecret = \"file:{}\"\nheaders = {{ x-team = \"a\" }}",
@@ -256,7 +256,7 @@ async fn a_webhook_may_take_many_at_once_and_only_what_it_wants() {
 async fn a_dead_consumer_does_not_hold_a_stop() {
     let (hub, store) = hub::testing::hub(hub::Config::default());
     let dir = tempfile::tempdir().expect("dir");
-    // Nothing listens there.
+    // Nothing listens at these addresses.
     for kind in
         ["kind = \"websocket\"\nurl = \"ws://127.0.0.1:1/\"", "kind = \"webhook\"\nurl = \"http://127.0.0.1:1/\""]
     {

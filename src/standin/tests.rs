@@ -18,7 +18,7 @@ async fn standin(options: Options) -> (String, CancellationToken) {
     (format!("ws://{address}/v3/ws?sample_rate=16000"), stop)
 }
 
-/// All text messages that arrive, and the close code. `say` is sent at the start.
+/// All text messages that arrive, and the close code. `say` is sent first.
 async fn hear(url: &str, say: &[&'static str]) -> (Vec<String>, Option<u16>) {
     let mut socket =
         connect(url, &http::HeaderMap::new(), MAX_MESSAGE_BYTES, Duration::from_secs(60)).await.expect("connect");

@@ -35,7 +35,7 @@ fn fixtures() -> Vec<(&'static dyn Dialect, String, Vec<String>)> {
     fixtures
 }
 
-/// One event on one line, as short as is readable.
+/// One event on one line, as short as possible.
 fn line(event: &SttEvent) -> String {
     let key = |key: &TurnKey| match key {
         TurnKey::Order(order) => format!("#{order}"),
@@ -231,7 +231,7 @@ fn ordinary() -> impl Iterator<Item = (&'static dyn Dialect, String, Vec<String>
     fixtures().into_iter().filter(|(dialect, name, _)| name != "unknown" && !dialect.picks())
 }
 
-/// All events of `frames`, the vendor's errors included, one short line each.
+/// All events of `frames`, including the vendor's errors, on one short line each.
 fn said(decoder: &mut dyn Decoder, frames: &[String]) -> Vec<String> {
     let mut out = Vec::new();
     for frame in frames {

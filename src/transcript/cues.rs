@@ -184,7 +184,8 @@ mod tests {
     #[test]
     fn subrip_is_read_with_its_oddities() {
         for (text, expected) in [
-            // No blank line at the end, none between, no numbers, dots, no fraction, positions, an arrow in the text.
+            // No blank line at the end or between cues, no numbers, decimal points, no fraction, positions, an arrow in
+            // the text.
             (
                 "1\n00:00:01,000 --> 00:00:02,000\nA\n2\n00:00:03.5-->0:00:04 X1:1 X2:2\nB --> C\n00:00:05,000 --> 00:00:06,000\nD",
                 vec![
@@ -193,7 +194,7 @@ mod tests {
                     cue("", 5_000, 6_000, &["D"]),
                 ],
             ),
-            // A blank line within a cue, a cue of nothing, and numbers that are said.
+            // A blank line within a cue, an empty cue, and spoken numbers.
             (
                 "\n1\n00:00:01,000 --> 00:00:02,000\n\n2\n00:00:03,000 --> 00:00:04,000\nA\n\nB\n\n3\n00:00:05,000 --> 00:00:06,000\n42\n\n4\n00:00:07,000 --> 00:00:08,000\nC\n",
                 vec![

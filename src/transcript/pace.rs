@@ -74,7 +74,7 @@ mod tests {
                 &[(0, 800), (800, 1_200), (1_200, 1_600)][..],
                 Times::Estimated,
             ),
-            // Up to the next start, but not over a pause.
+            // Up to the next start, but not across a pause.
             (
                 &[(Some(1_000), "one two"), (Some(2_500), "three"), (Some(60_000), "four")],
                 &[(1_000, 2_500), (2_500, 3_500), (60_000, 60_400)],
@@ -86,7 +86,7 @@ mod tests {
                 &[(0, 1_000), (1_000, 1_400), (1_000, 1_400), (1_400, 1_800)],
                 Times::Starts,
             ),
-            // Starts that go back are as the file has them.
+            // Starts that go backwards are kept as they are in the file.
             (&[(Some(9_000), "one"), (Some(1_000), "two")], &[(9_000, 9_400), (1_000, 1_400)], Times::Starts),
             (&[], &[], Times::Estimated),
         ] {

@@ -143,7 +143,7 @@ mod tests {
         for (bytes, line, column) in [
             (&b"a\nbc\xff"[..], 2, 3),
             (b"\xe9t\xe9", 1, 1),
-            // The first half of a surrogate pair alone; and an odd number of bytes.
+            // The first half of a surrogate pair alone, and an odd number of bytes.
             (&[0xff, 0xfe, b'a', 0, b'\r', 0, b'\n', 0, 0x3d, 0xd8], 2, 1),
             (&[0xff, 0xfe, b'a', 0, b'b'], 1, 2),
         ] {

@@ -15,7 +15,7 @@ fn golden() -> PathBuf {
 
 struct Fixture {
     format: &'static dyn Format,
-    /// `vtt/full.vtt`
+    /// Path of the fixture, such as `vtt/full.vtt`.
     name: String,
     bytes: Vec<u8>,
 }
@@ -80,11 +80,11 @@ fn every_folder_is_a_format_and_every_format_has_fixtures() {
 fn formats_are_found_out() {
     for Fixture { format, name, bytes } in fixtures() {
         let expected = match name.as_str() {
-            // Captions with names in front are read alike, whoever made them.
+            // Captions with names at their beginning are read in the same way, whichever product wrote them.
             "vtt/names.vtt" => Some("zoom"),
-            // Only Otter names a speaker where another begins, and nothing says that it is Otter's.
+            // Only Otter names the speaker only when it changes, and nothing shows that the file is Otter's.
             "otter/subtitles.srt" | "teams/times.txt" => Some("srt"),
-            // A text without any name may be anything.
+            // A text without any name could be in any format.
             "text/nameless.txt" => None,
             _ => Some(format.name()),
         };
@@ -144,14 +144,14 @@ fn hostile_files_are_read_or_refused() {
         ("text", repeated("((((", 200_000)),
         ("teams", format!("WEBVTT\n\n00:01.000 --> 00:02.000\n{}", repeated("{\"a\":[", 200_000))),
     ] {
-        // Whatever it comes to: it ends, and a turn is a turn.
+        // Whatever the text is: reading ends, and every turn is valid.
         if let Ok((_, transcript)) = read(text.as_bytes(), Some(super::format(name).expect("format"))) {
             check(&transcript);
         }
     }
 }
 
-/// What is true of every transcript.
+/// Checks that are valid for every transcript.
 fn check(transcript: &Transcript) {
     for turn in &transcript.turns {
         assert!(turn.start_ms <= turn.end_ms && !turn.text.trim().is_empty() && turn.line > 0, "{turn:?}");
@@ -159,7 +159,7 @@ fn check(transcript: &Transcript) {
     }
 }
 
-/// Words of a text, without marks and white space.
+/// Words of a text, without punctuation and white space.
 fn words(text: &str) -> Vec<String> {
     crate::base::text::words(text).map(str::to_owned).collect()
 }
@@ -171,15 +171,15 @@ fn all_words(transcript: &Transcript) -> BTreeSet<String> {
         .collect()
 }
 
-/// The letters of all turns and names, in order. Lines in a script without spaces are joined without one, so that a word
-/// may stand there within another.
+/// The letters of all turns and names, in order. Lines in a script without spaces are joined without one, so a word may
+/// be found inside of another.
 fn all_letters(transcript: &Transcript) -> String {
     let turns = transcript.turns.iter();
     let parts = turns.flat_map(|turn| [turn.speaker.as_deref().unwrap_or_default(), turn.text.as_str()]);
     parts.flat_map(str::chars).filter(|letter| !letter.is_whitespace()).collect()
 }
 
-/// A cue's text: plain words with the marks that could be taken for something else.
+/// A cue's text: plain words with marks that could be mistaken for markup.
 fn said() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         8 => "[a-z]{1,6}",
@@ -226,7 +226,7 @@ proptest! {
         }
     }
 
-    /// Whatever is in a cue, each word of it is in a turn, in its text or as its speaker.
+    /// Every word of a cue is in a turn, in its text or as its speaker.
     #[test]
     fn words_of_cues_are_in_turns(cues in prop::collection::vec((said(), 0u64..100_000, 0u64..5_000), 1..20)) {
         let time = |ms: u64, mark: char| format!("{:02}:{:02}:{:02}{mark}{:03}", ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000);
@@ -250,12 +250,12 @@ proptest! {
                 .unwrap_or_else(|error| panic!("{name}: {error}\n{text}"));
             check(&transcript);
             let found = all_words(&transcript);
-            // Cues begin with a number and a gap, so that a comment can only be a line of its own after an empty one.
+            // Each cue begins with a number after an empty line, so that a comment can only be a separate line.
             let letters = all_letters(&transcript);
             let mut lost: Vec<&String> =
                 expected.difference(&found).filter(|word| !letters.contains(word.as_str())).collect();
             if !transcript.left_out.is_empty() {
-                // A name with which nothing was said.
+                // A name without speech.
                 lost.retain(|word| word.starts_with(char::is_lowercase));
             }
             prop_assert!(lost.is_empty(), "{name}: lost {lost:?}\n{text}\n{transcript:?}");
@@ -277,7 +277,7 @@ proptest! {
         }
     }
 
-    /// Turns as frames read back as the same turns.
+    /// Turns that are written as frames are read back as the same turns.
     #[test]
     fn frames_say_what_the_turns_say(cues in prop::collection::vec(("\\PC{1,30}", 0u64..100_000), 1..10)) {
         let turns: Vec<Turn> = cues.iter().map(|(text, start)| Turn {

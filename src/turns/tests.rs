@@ -10,7 +10,7 @@ fn stream() -> StreamId {
 }
 
 fn words(spec: &str) -> Vec<Word> {
-    // `B:word@start-end`, with `_` for no speaker.
+    // The format is `B:word@start-end`, with `_` for no speaker.
     spec.split_whitespace()
         .map(|item| {
             let (speaker, rest) = item.split_once(':').expect("speaker");
@@ -54,7 +54,7 @@ fn revise(key: TurnKey, speaker: Option<&str>, text: Option<&str>, spec: &str) -
     }))
 }
 
-/// A table, and the journal of what it did.
+/// A table, and the journal of its changes.
 #[derive(Default)]
 struct Table {
     turns: Turns,
@@ -85,7 +85,7 @@ impl Table {
         turns
     }
 
-    /// `speaker: text` of each turn, those that left included.
+    /// `speaker: text` of each turn, including turns whose text was removed.
     fn shown(&self) -> Vec<String> {
         let show = |turn: &Arc<Turn>| format!("{}: {}", turn.speaker.as_deref().unwrap_or("?"), turn.text);
         self.turns.iter().map(show).collect()
@@ -102,7 +102,7 @@ fn assert_same(live: &Turns, restored: &Turns) {
         };
         assert_eq!((stream.highest, stream.next_order), (other.highest, other.next_order));
         for (index, vendor) in stream.vendors.iter().enumerate() {
-            // What is not saved yet goes with the stream's next change.
+            // State that is not saved yet is saved with the stream's next change.
             if !stream.unsaved.contains(&index) {
                 let other = other.by_key.get(&vendor.key).map(|index| &other.vendors[*index]);
                 assert!(other == Some(vendor) || (other.is_none() && vendor.parts.is_empty()), "{vendor:?} {other:?}");
@@ -124,7 +124,7 @@ fn double_finals_are_one_turn_and_a_resend_changes_nothing() {
     let turn = table.turns.get(0).expect("turn");
     assert_eq!((turn.rev, turn.text.as_str(), turn.start_ms, turn.end_ms), (1, "Hi there.", 1_000, 1_030));
     assert_eq!(turn.vendor_turn.as_deref(), Some("0"));
-    // Other words of the same turn, unformatted: too late.
+    // Other words of the same turn, unformatted: they come too late.
     assert!(table.apply(&last(vendor(0), false, "hi dear", "")).is_empty());
     assert_eq!(table.turns.len(), 1);
     assert_same(&table.turns, &table.restored());
@@ -154,7 +154,7 @@ fn empty_finals_are_no_turn_and_never_blank_a_vendors_turn() {
     table.apply(&last(vendor(1), true, "Bye.", ""));
     assert!(table.apply(&last(vendor(1), true, "", "")).is_empty());
     assert_eq!(table.shown(), ["?: Bye."]);
-    // A producer that numbers its own turns may take one back.
+    // A producer that numbers its own turns may remove the text of one.
     table.apply_as(&last(TurnKey::Order(7), true, "Oops", ""), false);
     table.apply_as(&last(TurnKey::Order(7), true, "", ""), false);
     assert_eq!(table.shown(), ["?: Bye.", "?: "]);
@@ -202,7 +202,7 @@ fn the_first_final_with_word_speakers_cuts_and_part_0_keeps_its_ordinal() {
 fn parts_are_never_added_or_taken_away_and_an_empty_one_leaves() {
     let mut table = Table::default();
     table.apply(&last(vendor(0), false, "one two", "A:one@0-100 B:two@200-300"));
-    // Three runs now, and all words on one side.
+    // Three runs of speakers now, and all words on one side.
     table.apply(&last(vendor(0), true, "Eins, zwei, drei.", "A:Eins,@0-40 B:zwei,@40-60 A:drei.@60-100"));
     assert_eq!(table.shown(), ["A: Eins, zwei, drei.", "B: "]);
     assert_same(&table.turns, &table.restored());
@@ -220,7 +220,7 @@ fn a_speaker_revision_moves_words_between_labels_not_cuts_and_stays() {
     assert_eq!(changes[1].kind, ChangeKind::Revised(vec!["words"]), "of equal times the one that was");
     assert_eq!(table.shown(), ["B: so well", "B: right then"]);
     assert!(table.apply(&revised).is_empty());
-    // The formatted final still says what the vendor thought at first.
+    // The formatted final still has the speakers that the vendor assumed first.
     let formatted = "A:So@0-100 A:well,@100-200 B:right@300-400 B:then.@400-500";
     table.apply(&last(vendor(0), true, "So well, right then.", formatted));
     assert_eq!(table.shown(), ["B: So well,", "B: right then."]);

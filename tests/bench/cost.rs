@@ -20,11 +20,11 @@ use sidetone::context::{Context, Window};
 use sidetone::llm::{Before, Block, ChatRequest, Content, Layout, PromptCache, ResponseFormat};
 use sidetone::types::{CallId, JsonMap, StreamId, Turn};
 
-/// The analyses, with the tokens of a whole answer and of one that says only what changed. A whole summary has 8 points
+/// The analyses, with the tokens of a whole answer and of one that contains only changes. A whole summary has 8 points
 /// and 5 quotes, whole action items are 6; of a change, one point or item in two answers. Sentiment has no items.
 const ANALYSES: [(&str, u64, u64); 3] = [("summary", 330, 60), ("sentiment", 120, 120), ("action_items", 240, 30)];
 const LENGTHS: [u64; 4] = [50, 200, 600, 1_500];
-/// What is aimed at for a floor of 1,024 tokens.
+/// Target ratios for a floor of 1,024 tokens.
 const AIMS: [f64; 4] = [5.0, 10.0, 20.0, 40.0];
 const OUTPUT: f64 = 5.0;
 const CACHE: PromptCache = PromptCache { floor_tokens: 0, ttl_ms: 300_000, write: 1.25, read: 0.1, marked: true };
@@ -37,7 +37,7 @@ fn main() {
     times(&questions);
 }
 
-/// An analysis that is asked, and a value of it of about the tokens that it has.
+/// An analysis that is asked, and a sample value with about the right number of tokens.
 struct Question {
     analysis: Arc<Analysis>,
     prompt: Arc<Prompt>,
@@ -59,7 +59,7 @@ impl Question {
     }
 }
 
-/// A conversation of two people: each turn's text, start and end. The same for the same number.
+/// A conversation of two people: text, start and end of each turn. The same for the same number.
 struct Talk {
     state: u64,
     now_ms: u64,
@@ -105,7 +105,7 @@ impl Talk {
     }
 }
 
-/// One call whose analyses are asked together, whenever one of them is due.
+/// A call whose analyses are asked together whenever one of them is due.
 struct Call<'a> {
     questions: &'a [Question],
     triggers: Vec<Trigger>,
@@ -127,7 +127,7 @@ impl<'a> Call<'a> {
         Self { questions, triggers, context: Context::new(), window, facts, turns: Vec::new() }
     }
 
-    /// Takes a turn; one turn in 50 revises the speaker of the third one before it.
+    /// Adds a turn; one turn in 50 also revises the speaker of the turn three before it.
     fn turn(&mut self, turn: &Arc<Turn>) {
         self.context.upsert(turn);
         self.turns.push(Arc::clone(turn));
@@ -140,7 +140,7 @@ impl<'a> Call<'a> {
         self.triggers.iter_mut().for_each(|trigger| trigger.on_turn(turn.end_ms, tokens));
     }
 
-    /// When one of the analyses is due, if that is up to `now_ms`.
+    /// When one of the analyses is due, if that is not after `now_ms`.
     fn due(&mut self, now_ms: u64) -> Option<u64> {
         let due = self.triggers.iter().filter_map(Trigger::next_deadline).min().filter(|due| *due <= now_ms)?;
         self.triggers.iter_mut().any(|trigger| trigger.poll(due).is_some()).then(|| {
@@ -229,7 +229,7 @@ impl Vendor {
     }
 }
 
-/// Sends a call of so many turns to a vendor, at the analyses' own triggers, and its last run.
+/// Sends a call with this many turns to a vendor, at the analyses' own triggers, with the last run.
 fn ours(questions: &[Question], turns: u64, vendor: &mut Vendor) {
     let budget = questions.iter().map(|question| question.analysis.settings.max_context_tokens).max().expect("one");
     let mut call = Call::new(questions, Window::new(budget));
@@ -250,7 +250,8 @@ fn naive(questions: &[Question], turns: u64) -> f64 {
     let mut call = Call::new(questions, Window::new(u64::MAX));
     let empty = call.request(false);
     let (before, blocks) = texts(&empty);
-    // All questions' instructions and schemas are in one prompt here; each of the script's has one of them.
+    // All questions' instructions and schemas are in one prompt here; each prompt of the script has those of one
+    // question.
     let fixed = estimate(&before) + blocks.iter().map(|block| estimate(&block.text.to_string())).sum::<u64>();
     let currents = questions.iter().map(|question| estimate(&question.current.to_string())).sum::<u64>();
     let fixed = (fixed - currents) as f64;

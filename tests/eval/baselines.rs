@@ -1,4 +1,4 @@
-//! What the embedded provider is measured against.
+//! The methods with which the embedded provider is compared.
 
 use std::collections::{HashMap, HashSet};
 

@@ -1,4 +1,4 @@
-//! The recordings and their labels, read as the daemon reads them.
+//! The recordings and their labels, read as the daemon reads recordings.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ pub(crate) enum Set {
     Other,
 }
 
-/// A call with what people said of it.
+/// A call with its human labels.
 pub(crate) struct Call {
     pub(crate) name: String,
     pub(crate) set: Set,
@@ -42,7 +42,7 @@ pub(crate) fn folder() -> PathBuf {
     std::env::var_os("SIDETONE_RECORDINGS").map_or_else(default, PathBuf::from)
 }
 
-/// All calls by name; `None` where there are no recordings.
+/// All calls by name; `None` if there are no recordings.
 pub(crate) fn load() -> Option<Vec<Call>> {
     let labels = std::fs::read_to_string(folder().join("labels.jsonl")).ok()?;
     let labels = Labels::read(&labels).expect("labels");

@@ -1,4 +1,5 @@
-//! How good the embedded provider is, on human labels and human summaries, beside the baselines: `scripts/eval-local`.
+//! Measures the embedded provider on human labels and human summaries, compared with baselines; run by
+//! `scripts/eval-local`.
 //!
 //! Prints the figures and fails where a published baseline is not met. Skips, and says so, where the recordings are not
 //! there (`SIDETONE_RECORDINGS`, or `../shared/recordings`): they are others' data and no part of the project.
@@ -17,14 +18,14 @@ use sidetone::llm::ChatRequest;
 use sidetone::llm::local;
 use sidetone::types::Transcript;
 
-/// Published figures that the embedded provider must not be below: MELD dev (best of VADER and AFINN), DialogSum test and
+/// Published figures that the embedded provider must reach: MELD dev (best of VADER and AFINN), DialogSum test and
 /// QMSum test (best of first turns and centroid).
 const MELD: (f64, f64) = (0.471, 0.402);
 const DIALOGSUM: (f64, f64) = (0.307, 0.245);
 const QMSUM: (f64, f64) = (0.212, 0.116);
 
 fn main() -> ExitCode {
-    // Test runners ask what there is before they run it.
+    // Test runners list the tests before they run them.
     let asked = |flag: &str| std::env::args().any(|argument| argument == flag);
     if asked("--list") {
         if !asked("--ignored") {
@@ -84,8 +85,8 @@ fn sentiment(calls: &[Call]) -> bool {
     figures.0 >= MELD.0 && figures.1 >= MELD.1
 }
 
-/// ROUGE-1 and ROUGE-L of the extract: of its points alone, and of the headline and the points together. The latter is
-/// what is held against the published figures.
+/// ROUGE-1 and ROUGE-L of the extract: of its points alone, and of the headline and the points together. The latter are
+/// compared with the published figures.
 fn summaries(title: &str, set: Set, turns: usize, floor: (f64, f64), calls: &[Call]) -> bool {
     let calls: Vec<&Call> = calls.iter().filter(|call| call.set == set && call.summary.is_some()).collect();
     println!("\n{title}, {} human summaries: ROUGE-1, ROUGE-L (F1, no stemming), words", calls.len());

@@ -1,4 +1,4 @@
-//! Streams in every framing, cut anywhere.
+//! Streams in every framing, cut at any byte.
 #![no_main]
 
 #[allow(dead_code)]

@@ -1,4 +1,4 @@
-//! What models say where JSON is wanted.
+//! Answers of models when JSON is requested.
 #![no_main]
 
 #[allow(dead_code)]

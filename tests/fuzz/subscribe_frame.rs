@@ -1,5 +1,5 @@
-//! Frames on a live subscribe socket of a daemon in this process: whatever comes in, the next ping is answered, or the
-//! socket was closed with the code for it.
+//! Frames on a live subscribe socket of a daemon in this process: whatever is sent, the next ping is answered, or the
+//! socket is closed with the right code.
 #![no_main]
 
 use std::io::{Read as _, Write as _};

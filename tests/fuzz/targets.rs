@@ -1,7 +1,8 @@
-//! What is done with bytes from outside, and what must hold whatever they are. The fuzz targets of this folder call these
-//! functions, and so does the test `bounds`, with fixtures that it has changed, under a meter.
+//! Decodes bytes from outside, and checks what must hold for any bytes. The fuzz targets of this folder call these
+//! functions, and so does the test `bounds`, with changed fixtures and with limits on time and memory.
 //!
-//! Knows no source of bytes. The first byte, or the first two, choose among vendors, so that one target is enough for all.
+//! Knows no source of bytes. The first byte, or the first two, choose among vendors, so that one target is enough for
+//! all.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -16,14 +17,14 @@ use sidetone::protocol::{ErrorCode, sniff};
 use sidetone::stt::DIALECTS;
 use sidetone::types::{CallId, JsonMap, SttEvent};
 
-/// Longest vendor's body that the gateway reads, and longest one of an error, bytes.
+/// Longest body of a vendor that the gateway reads, and longest body of an error, bytes.
 const MAX_BODY_BYTES: usize = 16 << 20;
 const MAX_ERROR_BYTES: usize = 64 << 10;
 /// Framings of streams.
 pub const FRAMINGS: [Framing; 3] = [Framing::Sse, Framing::AwsEventStream, Framing::JsonLines];
 
-/// Lines are frames of one connection; the first byte chooses the dialect. An error leaves events and decoder as they were,
-/// and words have sane times.
+/// The lines are frames of one connection; the first byte chooses the dialect. An error leaves events and decoder
+/// unchanged, and words have plausible times.
 pub fn stt(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else { return };
     let text = String::from_utf8_lossy(rest);
@@ -51,7 +52,7 @@ pub fn stt(data: &[u8]) {
     }
 }
 
-/// The first byte chooses the vendor, the rest is a body: as an answer, an error, a list of models, and a stream.
+/// The first byte chooses the vendor; the rest is a body, read as an answer, an error, a list of models, and a stream.
 pub fn llm(data: &[u8]) {
     let Some((&first, rest)) = data.split_first() else { return };
     let provider = PROVIDERS[usize::from(first) % PROVIDERS.len()];
@@ -61,14 +62,14 @@ pub fn llm(data: &[u8]) {
     let _ = provider.error(429, &http::HeaderMap::new(), &body[..body.len().min(MAX_ERROR_BYTES)]);
     let mut decoder = provider.stream();
     let (mut pieces, mut whole) = (Vec::new(), ChatResponse::default());
-    // Where the framing ends, the stream ends.
+    // An error of the framing ends the stream.
     let _ = each_event(provider.framing(), body, 4096, |event| {
         let _ = decoder.decode(event, &mut pieces);
         pieces.drain(..).for_each(|piece| whole.absorb(&piece));
     });
 }
 
-/// Cuts a stream that comes in pieces of `piece` bytes into events.
+/// Divides a stream that arrives in pieces of `piece` bytes into events.
 fn each_event(
     framing: Framing,
     stream: &[u8],
@@ -88,7 +89,7 @@ fn each_event(
     Ok(())
 }
 
-/// The first byte chooses the framing, the second where the stream is cut: it has the same events, however it is cut.
+/// The first byte chooses the framing, the second where the stream is cut: the events must not depend on the cuts.
 pub fn framing(data: &[u8]) {
     let [first, piece, stream @ ..] = data else { return };
     let events = |piece: usize| {
@@ -102,7 +103,7 @@ pub fn framing(data: &[u8]) {
     assert_eq!(events(piece), events(stream.len().max(1)), "cut after every {piece} bytes");
 }
 
-/// What a model said where JSON is wanted: JSON is read as it is, and what is repaired is JSON.
+/// An answer of a model when JSON is requested: valid JSON is read unchanged, and repaired text is valid JSON.
 pub fn repair(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut budget = Budget::new(REPAIRING);
@@ -119,10 +120,10 @@ pub fn repair(data: &[u8]) {
     }
 }
 
-/// A journal of one call: its files by their paths, and the frames that it holds.
+/// A journal of one call: its files by path, and the frames in it.
 pub struct Journal {
     pub files: Vec<(PathBuf, Vec<u8>)>,
-    /// Which of the files is the call's log.
+    /// Index of the file that is the call's log.
     pub log: usize,
     pub frames: Vec<Bytes>,
 }
@@ -135,7 +136,7 @@ fn open(folder: &Path) -> Result<std::sync::Arc<journal::Embedded>, journal::Ope
     journal::open(folder, &Config::default(), journal::Metrics::default(), sniff::header)
 }
 
-/// A folder of its own, in memory where there is such a place; removed by the caller.
+/// A temporary folder, in memory if possible; the caller removes it.
 fn folder() -> PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};
     static MADE: AtomicU64 = AtomicU64::new(0);
@@ -156,7 +157,7 @@ fn files_below(folder: &Path, root: &Path, into: &mut Vec<(PathBuf, Vec<u8>)>) {
     }
 }
 
-/// A whole journal, made once.
+/// A complete journal, made once.
 pub fn whole_journal() -> &'static Journal {
     static JOURNAL: OnceLock<Journal> = OnceLock::new();
     JOURNAL.get_or_init(|| {
@@ -202,8 +203,8 @@ pub fn whole_journal() -> &'static Journal {
     })
 }
 
-/// The bytes are the log of a call: what is read of it are whole records that were written, in order and without a hole, or
-/// an error says where it ends.
+/// The bytes are the log of a call: the records that are read are complete, were written, and are in order without a
+/// gap, or else an error says where reading ended.
 pub fn journal(data: &[u8]) {
     let Journal { files, log, frames } = whole_journal();
     let folder = folder();
@@ -221,7 +222,7 @@ pub fn journal(data: &[u8]) {
                 for record in records {
                     after += 1;
                     assert_eq!(record.seq, after, "a hole");
-                    // A checksum of 32 bits stands before whatever does not equal what was written.
+                    // A checksum of 32 bits protects a record that differs from the written one.
                     let written = usize::try_from(after - 1).ok().and_then(|at| frames.get(at));
                     assert_eq!(Some(&record.frame), written, "a record that nobody wrote");
                 }

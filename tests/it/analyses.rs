@@ -1,4 +1,4 @@
-//! The built-in analyses as a whole: operations on items, per-turn translation as it is written, figures without a model.
+//! The built-in analyses as a whole: operations on items, per-turn translation, figures without a model.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ fn say(answer: &Json) -> Step {
     Step::Say(answer.to_string(), Duration::ZERO)
 }
 
-/// What a subscriber makes of the value that it has and the changes that come.
+/// Applies changes to a value, as a subscriber does.
 fn applied(mut value: Json, changes: &Json) -> Json {
     for change in changes.as_array().expect("changes") {
         let mut fields = change.as_object().expect("a change").clone();
@@ -102,7 +102,7 @@ async fn items_are_changed_by_operations_and_keep_their_ids() {
     producer.send(&json!({"type":"end","scope":"call"})).await;
     producer.of_type("call.completed").await;
 
-    // The last run is asked for the whole list, and what it says again keeps its id.
+    // The last run asks for the whole list, and repeated items keep their ids.
     let events = daemon.events("c1").await;
     let insights: Vec<&Json> =
         events.iter().filter(|event| event["type"] == "insight.updated").map(|event| &event["insight"]).collect();
@@ -115,7 +115,7 @@ async fn items_are_changed_by_operations_and_keep_their_ids() {
     let counted = "sidetone_session_dropped_operations_total{analysis=\"action_items\",reason=\"unknown_id\"} 1";
     assert!(metrics.contains(counted), "{metrics}");
 
-    // From revision to revision, the changes lead to the value.
+    // The changes of each revision lead from one value to the next.
     let mut value = insights[0]["value"].clone();
     for insight in &insights[1..] {
         value = applied(value, &insight["changes"]);
@@ -184,7 +184,7 @@ async fn figures_come_without_a_model_and_whatever_becomes_of_one() {
         (&json!("computed"), &json!(0), &json!(0.0)),
         "{provenance}"
     );
-    // By hand too, and a correction counts.
+    // A manual request works too, and includes the correction.
     producer.send(&json!({"type":"revise","turn_order":1,"speaker":"agent"})).await;
     producer.acked_frames(3).await;
     let by_hand = daemon.post("/v1/calls/c1/analyses/stats?wait_ms=5000", &json!({})).await.json();

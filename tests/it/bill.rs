@@ -1,4 +1,5 @@
-//! The bill: every attempt in it, grouped by whatever is asked for, as a table, CSV and JSON; unknown is never zero.
+//! The bill: it contains every attempt, can be grouped in every way, and is shown as a table, CSV and JSON; an unknown
+//! cost is never shown as zero.
 
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ async fn sums_by_anything_in_every_form() {
     assert_eq!((&answer["sidetone"]["attempts"], &answer["sidetone"]["cost_usd"]), (&json!(2), &Json::Null));
     let answer = daemon.post("/v1/chat/completions", &ask("priced/good")).await.json();
     assert!(answer["sidetone"]["cost_usd"].as_f64().is_some_and(|cost| cost > 0.0 && cost < 0.001), "{answer}");
-    // A client that goes away in the middle has a row too.
+    // A client that disconnects in the middle has a row too.
     mock.script(|_| Step::Stall);
     let body = ask("priced/slow");
     tokio::select! {

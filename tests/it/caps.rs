@@ -1,4 +1,4 @@
-//! Caps on money: requests at once spend what the cap allows and never more.
+//! Spending limits: concurrent requests spend as much as the limit allows and never more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use crate::support::vendor::{Dialect, Step, Tokens, Vendor, chunk, reply, stream
 use crate::support::ws::{ingest, turn};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
-/// What every answer says that it took: at the prices below, one cent.
+/// The tokens that every answer reports: at the prices below, one cent.
 const TOKENS: Tokens = Tokens { input: 100, cached: 0, output: 10 };
 const CENT: i64 = 10_000_000_000;
 
-/// A day's cap is of a day of UTC: where midnight is near, the next day is waited for.
+/// The limit of a day applies to a UTC day: shortly before midnight, wait for the next day.
 async fn early_in_the_day() {
     const DAY: u64 = 24 * 60 * 60;
     let left = || DAY - std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs() % DAY;
@@ -22,7 +22,7 @@ async fn early_in_the_day() {
     }
 }
 
-/// A vendor that takes its time, and a daemon with a cap that asks it.
+/// A slow vendor, and a daemon with a spending limit that uses it.
 async fn capped(cap: &str, second: &str) -> (Vendor, Daemon) {
     let vendor = Vendor::start(Dialect::OpenAi, |asked| {
         let schema = Dialect::OpenAi.schema(&asked.body);
@@ -44,7 +44,7 @@ async fn capped(cap: &str, second: &str) -> (Vendor, Daemon) {
     (vendor, daemon)
 }
 
-/// Asks 100 times at once, every other time for a stream; gives how many were answered.
+/// Sends 100 requests at once, every other one for a stream; returns how many were answered.
 async fn rush(daemon: &Arc<Daemon>, limit: &str, more: Json) -> usize {
     let mut asking = tokio::task::JoinSet::new();
     for number in 0..100 {
@@ -86,11 +86,11 @@ async fn a_hundred_at_once_spend_a_days_cap_and_not_a_cent_more() {
     assert_eq!(rush(&daemon, "limits.usd_per_day", json!({})).await, 30);
     assert_eq!((vendor.count(), spent(&daemon, 30).await), (30, 30 * CENT));
     assert_eq!(daemon.metric("sidetone_gateway_reserved_usd", &[]).await, 0.0);
-    // The ledger remembers over a restart.
+    // The ledger keeps the sum across a restart.
     Arc::get_mut(&mut daemon).expect("nobody else").restart().await;
     assert_eq!(rush(&daemon, "limits.usd_per_day", json!({})).await, 0);
     assert_eq!(vendor.count(), 30);
-    // An analysis goes on by what costs nothing, and says so.
+    // An analysis continues with the embedded provider, which costs nothing, and its insight names it.
     let (mut client, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
     client.send(&turn(0, "agent", "Hello.")).await;
     let insight = client.of_type("insight.updated").await;
@@ -114,7 +114,7 @@ async fn a_calls_cap_is_its_own() {
     first.send(&turn(1, "agent", "The parcel is late.")).await;
     let insight = first.until("the next insight", |frame| frame["insight"]["covers"]["to"] == 1).await;
     assert_eq!(insight["insight"]["degraded"], true, "{insight}");
-    // Another call has its own.
+    // Another call has its own limit.
     let (mut second, _) = ingest(&daemon, "call_id=c2&stream_id=s_1").await;
     second.send(&turn(0, "agent", "Hello.")).await;
     let insight = second.of_type("insight.updated").await;
@@ -146,7 +146,7 @@ async fn failures_and_clients_that_leave_spend_no_more_and_hold_nothing_back() {
     for number in 0..100 {
         let asked = ask(number);
         asking.spawn(async move {
-            // Every fifth client leaves, at any point.
+            // Every fifth client disconnects, at any point.
             let patience = if number % 5 == 4 { Duration::from_millis(number as u64) } else { Duration::from_secs(60) };
             tokio::time::timeout(patience, asked).await.ok()
         });
@@ -156,7 +156,7 @@ async fn failures_and_clients_that_leave_spend_no_more_and_hold_nothing_back() {
         *by_status.entry(status.expect("join")).or_default() += 1;
     }
     vendor.script(move |asked| slow(Dialect::OpenAi.answer(asked, &["fine"], TOKENS)));
-    // What nobody holds back can be spent; a breaker may be open for a while yet.
+    // Money that is not reserved can be spent; a circuit breaker may be open for some time.
     eventually("the cap is spent", PATIENCE, || async { (ask(1).await == 402).then_some(()) }).await;
     for gauge in ["sidetone_gateway_reserved_usd", "sidetone_gateway_inflight_attempts"] {
         eventually(gauge, PATIENCE, || async { (daemon.metric(gauge, &[]).await == 0.0).then_some(()) }).await;
@@ -166,6 +166,6 @@ async fn failures_and_clients_that_leave_spend_no_more_and_hold_nothing_back() {
     let unknown = rows.iter().filter(|row| row.outcome == "partial" || row.outcome == "aborted").count() as i64;
     println!("{by_status:?}; {} attempts, {unknown} of unknown cost; {} cents spent", rows.len(), spent / CENT);
     assert!(spent <= 30 * CENT, "{spent}");
-    // One that was begun and has no bill counts as estimated, which is less than a cent here.
+    // An attempt that began and has no bill counts as estimated, which is less than a cent here.
     assert!(spent > (29 - unknown) * CENT, "{spent} of {CENT} a request, {unknown} of unknown cost");
 }

@@ -1,4 +1,5 @@
-//! What there is to ask: vendors' lists of models, what models cannot do, and models that are to go.
+//! The models that can be requested: vendors' lists of models, features that models lack, and models that will be
+//! retired.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -41,7 +42,7 @@ async fn a_vendors_list_serves_bare_names_and_prices_and_outlives_its_failure() 
          "supported_parameters":["temperature"],"expiration_date":"2020-01-01"},
         {"id":"..","object":"model"}]})));
     other.models(Some(json!({"object":"list","data":[{"id":"maker/one"},{"id":"only-here"}]})));
-    // In the order of the file, whatever the names.
+    // In the order of the file, whatever the names are.
     let config = format!(
         "[endpoints.zeta]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\ndiscover = true\ndiscover_interval_ms = 1000\n\
          [endpoints.alpha]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\ndiscover = true\n{LOCAL_ANALYSES}",
@@ -97,7 +98,7 @@ async fn a_vendors_list_serves_bare_names_and_prices_and_outlives_its_failure() 
 async fn a_vendor_that_is_mute_or_away_delays_neither_start_nor_requests() {
     let _machine = shared().await;
     let mock = MockLlm::start().await;
-    // Accepts, and never answers.
+    // Accepts connections, and never answers.
     let mute = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let config = format!(
         "{}\n[endpoints.mute]\nprovider = \"anthropic\"\nbase_url = \"http://{}\"\ndiscover = true\n",
@@ -171,7 +172,7 @@ async fn schemas_and_streams_are_made_up_for() {
     let asked = mock.asked_number(1).expect("asked");
     assert_ne!(asked.body["response_format"]["type"], "json_schema", "known beforehand: {}", asked.body);
     assert!(asked.prompt().contains("\"additionalProperties\":false"), "the schema is in the prompt");
-    // Invalid once: asked again, told why. Invalid twice: a typed error.
+    // Invalid once: the model is asked again, with the error. Invalid twice: a typed error.
     let invalid = AtomicUsize::new(1);
     mock.script(move |_| {
         let wrong = invalid.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
@@ -292,7 +293,7 @@ async fn misspelt_model_is_refused_unless_a_catch_all_route_is_set() {
         }
     }
     assert_eq!(mock.count(), 0);
-    // What it is for: analyses without a route.
+    // The embedded provider is for analyses without a route.
     let (mut client, _) = crate::support::ws::ingest(&daemon, "call_id=c&analyses=summary").await;
     client.send(&crate::support::ws::turn(0, "agent", "My order is late again.")).await;
     client.send(&json!({"type":"end","scope":"call"})).await;

@@ -1,5 +1,5 @@
-//! Live calls over three vendors that fail at random: no insight is lost, none comes late in silence, no storm of
-//! requests, and the ledger agrees with the vendors to the token. `scripts/chaos` runs it at full size.
+//! Live calls over three vendors that fail at random: no insight is lost, none is late without a report, there is no
+//! storm of requests, and the ledger has the same tokens as the vendors. `scripts/chaos` runs it at full size.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -35,7 +35,7 @@ fn config(vendors: &[(&str, Vendor)]) -> String {
            [analyses.sentiment]\nevery_n_turns = 2\ndebounce_ms = 0\n"
 }
 
-/// Frames of `count` calls of up to `turns` finals each, from the recordings; made-up ones where there are none.
+/// Frames of `count` calls of up to `turns` finals each, from the recordings; made-up ones if there are no recordings.
 fn calls(count: usize, turns: usize) -> Vec<(String, Vec<String>)> {
     let recordings = recording::all().unwrap_or_else(|| {
         println!("SKIPPED: no recordings; made-up calls instead");
@@ -53,7 +53,7 @@ fn is_final(frame: &Json) -> bool {
     frame["type"] == "Turn" && frame["end_of_turn"] == true && frame["transcript"] != ""
 }
 
-/// The first `turns` finals and the vendor's last word.
+/// The first `turns` finals and the vendor's last message.
 fn shortened(recording: recording::Recording, turns: usize) -> Vec<Json> {
     let (mut frames, mut finals) = (Vec::new(), 0);
     for (_, frame) in recording.without_partials().frames {
@@ -144,7 +144,7 @@ struct Tally {
 }
 
 impl Tally {
-    /// Every final turn has one result or one failure; every rolling analysis a last word.
+    /// Every final turn has one result or one failure; every rolling analysis has a final result.
     fn call(&mut self, name: &str, events: &[Json]) {
         let turns = events.iter().filter(|event| event["type"] == "turn.final").count() as u64;
         let mut results: HashMap<u64, usize> = HashMap::new();
@@ -186,7 +186,7 @@ impl Tally {
     }
 }
 
-/// Each row against the request that it is about: the input tokens name the request.
+/// Compares each row with its request: the number of input tokens identifies the request.
 fn audit(name: &str, vendor: &Vendor, rows: &[Row], wrong: &mut Vec<String>) {
     let rows: Vec<&Row> = rows.iter().filter(|row| row.endpoint == name).collect();
     let asked: HashMap<u64, _> = vendor.asked().into_iter().map(|asked| (asked.number, asked)).collect();
@@ -199,7 +199,7 @@ fn audit(name: &str, vendor: &Vendor, rows: &[Row], wrong: &mut Vec<String>) {
         outcomes("failed"),
         outcomes("partial")
     );
-    // One that was aborted may not have reached the vendor.
+    // An aborted request may not have reached the vendor.
     let count = vendor.count() as usize;
     if rows.len() < count || rows.len() - count > aborted {
         wrong.push(format!("{name}: {} rows, {count} requests", rows.len()));

@@ -1,5 +1,5 @@
-//! What a chat request may say beyond OpenAI's schema, on a daemon that runs: transcripts, fallbacks, JSON repair; and a
-//! whole recording at once.
+//! Extensions of chat requests beyond OpenAI's schema, on a running daemon: transcripts, fallbacks, JSON repair; and a
+//! whole recording in one request.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn turns() -> Json {
     ])
 }
 
-/// What the embedded provider used, in an answer and in a stream that is asked for it: known, and nothing.
+/// The usage of the embedded provider, in an answer and in a stream that requests it: known, and zero.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_without_a_model_tells_of_no_tokens() {
     let _machine = shared().await;
@@ -62,7 +62,7 @@ impl Bench {
         Self { mock, daemon }
     }
 
-    /// The messages that reach the model.
+    /// The messages that the model gets.
     async fn sent(&self, messages: Json, transcript: Json) -> Vec<(String, Json)> {
         let body = json!({"model":"mock/m","messages":messages,"transcript":transcript});
         let reply = self.daemon.post("/v1/chat/completions", &body).await;
@@ -109,7 +109,8 @@ async fn transcripts_are_written_as_asked_and_put_where_they_belong() {
     ];
     for (mut spec, written) in cases {
         spec["turns"] = turns();
-        // Once, in the first message of an operator or a user that says so; never in what was put in.
+        // The tag is replaced once, in the first message of an operator or a user that contains it; never within
+        // inserted text.
         let sent = bench.sent(user(&format!("Sum up: {TAG}; then {TAG}.")), spec.clone()).await;
         assert_eq!(sent, [("user".to_owned(), json!(format!("Sum up: {written}; then {TAG}.")))], "{spec}");
     }
@@ -148,7 +149,7 @@ async fn transcripts_are_written_as_asked_and_put_where_they_belong() {
     let reply = bench.daemon.post("/v1/chat/completions", &ask(json!({"call_id":"nowhere"}))).await;
     assert_eq!(reply.status, 404, "{}", reply.text());
 
-    // All that fits: of a model whose context is known, what does not is left out from the beginning.
+    // Everything that fits: if the model's context is known, turns that do not fit are left out at the beginning.
     let long: Vec<Json> =
         (0..500).map(|number| json!({"speaker":"A","text":format!("Sentence number {number}.")})).collect();
     let body = json!({"model":"mock/narrow","max_tokens":100,"messages":[{"role":"user","content":TAG}],
@@ -157,7 +158,7 @@ async fn transcripts_are_written_as_asked_and_put_where_they_belong() {
     let prompt = bench.mock.asked_number(bench.mock.count()).expect("asked").prompt();
     assert!(prompt.ends_with("A: Sentence number 499.") && !prompt.contains("number 0."), "{}", prompt.len());
     assert!((2000..6800).contains(&prompt.len()), "{}", prompt.len());
-    // Nothing is said of the answer: what is kept free for it leaves room for the transcript.
+    // The request does not limit the answer: what is reserved for it leaves room for the transcript.
     let mut body = body;
     body["model"] = json!("mock/tiny");
     body["max_tokens"] = Json::Null;
@@ -214,7 +215,7 @@ async fn fallbacks_and_repair_are_understood_as_assemblyai_has_them() {
         assert_eq!((&asked["temperature"], asked.get("fallbacks")), (&json!(0.9), None), "{asked}");
         assert_eq!(asked["messages"][0]["content"], "x", "what is not said is inherited");
     }
-    // All that is said is a transcript.
+    // The request contains only a transcript.
     let body = json!({"model":"m","transcript":{"text":"hello"},"messages":[],"fallbacks":["other"]});
     assert_eq!(bench.daemon.post("/v1/chat/completions", &body).await.status, 200);
     let before = bench.mock.count();
@@ -260,13 +261,13 @@ async fn a_whole_recording_is_answered_at_once() {
     let summary = &answer["insights"]["summary"];
     assert_eq!((&summary["status"], &summary["covers"]["to"]), (&json!("final"), &json!(2)), "{answer}");
     assert_eq!(answer["missing"], json!({}));
-    // It is a call like any other.
+    // The result is an ordinary call.
     let call = daemon.get_json("/v1/calls/rec-1").await;
     assert_eq!((&call["meta"]["team"], &call["insights"]["summary"]["id"]), (&json!("billing"), &summary["id"]));
     assert_eq!(daemon.turns("rec-1").await[1]["speaker"], "B: the caller");
     let reply = daemon.post("/v1/transcripts", &body).await;
     assert!(reply.status == 409 && reply.text().contains("rec-1"), "{}", reply.text());
-    // A vendor's own frames, as a recording has them.
+    // A vendor's own frames, as in a recording.
     let frame = json!({"type":"Turn","turn_order":0,"turn_is_formatted":true,"end_of_turn":true,
         "transcript":"Thanks for calling.","end_of_turn_confidence":1,
         "words":[{"start":0,"end":900,"text":"Thanks","confidence":1,"word_is_final":true}]});
@@ -301,7 +302,7 @@ async fn waiting_for_vendors_is_no_overhead_of_ours() {
     let config = format!("{}{}", slow.endpoint("slow", ""), good.endpoint("good", ""));
     let daemon = Daemon::start(&config).await;
     for stream in [false, true] {
-        // One that fails late, before a fallback; and one that is to be asked again later.
+        // One model fails late, before a fallback; the other one must be asked again later.
         slow.script(|_| [vec![vendor::Step::Wait(WAIT)], reply(503, "", "{}")].concat());
         good.script(|asked| match asked.number.is_multiple_of(2) {
             true => Dialect::OpenAi.answer(asked, &["fine"], Tokens::of(asked)),

@@ -1,5 +1,5 @@
-//! The published contract: frames of a whole call against the schemas that the daemon serves, and the paths of its OpenAPI
-//! document against its router.
+//! The published contract: checks the frames of a whole call against the schemas that the daemon serves, and the paths
+//! of its OpenAPI document against its router.
 
 use sidetone::base::budget::{Bound, Budget, Limits};
 use sidetone::llm::schema::{Validator, Verdict};
@@ -9,7 +9,7 @@ use crate::support::http::request;
 use crate::support::ws::{Client, encode, ingest, subscribe, subscriber};
 use crate::support::{Json, json, recording, shared};
 
-/// A frame under a schema of many frames costs more than an answer of a model may.
+/// Checking a frame against a schema of many frames costs more than checking an answer of a model may.
 const LIMITS: Limits = Limits {
     steps: Bound::new("test_steps", 100_000_000),
     bytes: Bound::new("test_bytes", 1 << 30),
@@ -80,7 +80,7 @@ async fn every_frame_of_a_whole_call_is_valid_under_its_schema() {
     late.of_type("pong").await;
     late.of_type("unsubscribed").await;
     late.until("the answer to dance", |frame| frame["code"] == "unknown_type").await;
-    // A call that is over says so again to its producer.
+    // A completed call sends its end again to a producer that connects.
     let (mut again, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
     again.of_type("call.completed").await;
 
@@ -95,7 +95,7 @@ async fn every_frame_of_a_whole_call_is_valid_under_its_schema() {
     let event = validator(&daemon, "event").await;
     daemon.events("c1").await.iter().for_each(|frame| assert_valid(&event, frame));
 
-    // The call was not too simple to say anything.
+    // The call was complex enough to test the schemas.
     let of = |client: &Client, kinds: &[&str]| {
         let types = types(client);
         for kind in kinds {
@@ -114,11 +114,11 @@ async fn every_frame_of_a_whole_call_is_valid_under_its_schema() {
     of(&producer, &events);
     of(&producer, &["welcome", "ack", "error"]);
     of(&reader, &events);
-    // A producer that begins a call is welcomed after the event that says so.
+    // The welcome of a producer that begins a call follows the event of the call's start.
     of(&reader, &["welcome", "subscribed", "turn.partial", "call.started"]);
     of(&late, &["snapshot", "pong", "error", "unsubscribed"]);
     assert!(all.seen_of("turn.final").iter().all(|frame| frame["cursor"].is_string()));
-    // A frame without its last member, where that is required, is not valid: the schemas do say something.
+    // A frame without its last member is invalid if that member is required: the schemas do check something.
     for (client, validator) in [(&producer, &from_ingest), (&late, &from_subscribe)] {
         for frame in client.seen.iter().filter(|frame| frame["type"] != "pong" && frame["type"] != "stream.ended") {
             let mut broken = frame.clone();
@@ -150,7 +150,7 @@ async fn schemas_are_listed_and_an_unknown_one_is_named() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openapi_document_and_router_agree() {
     let _machine = shared().await;
-    // Nobody listens there: GET /v3/token would ask the STT vendor.
+    // Nothing listens at this address: GET /v3/token would ask the STT vendor.
     let daemon = Daemon::start("[stt]\nupstream = \"ws://127.0.0.1:9\"\n").await;
     let document = daemon.get_json("/openapi.json").await;
     let paths = document["paths"].as_object().expect("paths");

@@ -1,5 +1,5 @@
-//! SIGKILL, many times, in the middle of everything: what was acknowledged is there once, what was published is seen once,
-//! and every call completes.
+//! SIGKILL, many times, at any moment: acknowledged data exists once, published events are seen once, and every call
+//! completes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,15 +17,15 @@ use crate::support::{Chance, PATIENCE, eventually, json, knob, seed, shared};
 /// Counts that the test prints.
 #[derive(Debug, Default)]
 struct Kills {
-    /// Kills at all.
+    /// All kills.
     all: usize,
-    /// Those while a frame was unacked and an LLM request open.
+    /// Kills while a frame was unacknowledged and an LLM request open.
     counted: usize,
-    /// Those of them at the first such moment after a start.
+    /// Those of `counted` at the first such moment after a start.
     early: usize,
-    /// Those of these within 100 ms of the start.
+    /// Those of `early` within 100 ms of the start.
     within_100_ms: usize,
-    /// Kills within 100 ms of a start that were tried, whatever they hit.
+    /// Kills that were attempted within 100 ms of a start, whatever they interrupted.
     tries: usize,
     /// Connections cut while a frame was unacked.
     unacked: u64,
@@ -33,8 +33,8 @@ struct Kills {
     cut_requests: u64,
 }
 
-/// Kills the daemon once both conditions hold, at the latest after `patience`, and counts what it hit; `early` says that
-/// nothing was waited for before.
+/// Kills the daemon once both conditions are true, or after `patience`, and counts what the kill interrupted; `early`
+/// means that the daemon was just started.
 async fn strike(
     daemon: &mut Daemon,
     fleet: &Fleet,
@@ -52,7 +52,7 @@ async fn strike(
     let since = started.elapsed();
     daemon.kill9();
     kills.all += 1;
-    // Now every connection must be seen to be gone: then it is known what each of them had unacked.
+    // Wait until every connection is seen to be gone: then it is known which frames each of them had unacknowledged.
     eventually("all producers see the kill", PATIENCE, || async {
         (fleet.connected.load(Ordering::SeqCst) == 0 && mock.open() == 0).then_some(())
     })
@@ -90,7 +90,7 @@ async fn killed_many_times_and_nothing_is_lost() {
     let fleet = Arc::new(Fleet::default());
     fleet.pace_us.store(1000, Ordering::Relaxed);
 
-    // Six calls at a time; when one is over, the next recording begins.
+    // Six calls at a time; when one ends, the next recording begins.
     let mut calls: Vec<(String, Recording)> = Vec::new();
     let mut feeding = tokio::task::JoinSet::new();
     let mut outcomes: Vec<(String, Outcome)> = Vec::new();
@@ -111,14 +111,15 @@ async fn killed_many_times_and_nothing_is_lost() {
 
     let mut kills = Kills::default();
     let mut started = Instant::now();
-    // Within 100 ms of a start there is not always something to hit, and on a slow machine never: that is tried so often,
-    // and then what counts is the first moment at which there is.
+    // Within 100 ms of a start there may be nothing to interrupt, on a slow machine never. So this many are tried;
+    // after that, the first moment at which there is something counts.
     let most_tries = 8 * wanted_early;
     let wants_tries = |kills: &Kills| kills.within_100_ms < wanted_early && kills.tries < most_tries;
-    // Between the look and the kill an ack or an answer may come: then it hit nothing either, and another one has to.
+    // Between the check and the kill an ack or an answer may come: such a kill interrupted nothing, and another one is
+    // needed.
     let most = most_tries + 4 * (wanted + wanted_early);
     while (kills.counted < wanted || kills.early < wanted_early || wants_tries(&kills)) && kills.all < most {
-        // Either at once, or in full flight.
+        // Kill either right after the start, or in the middle of work.
         let is_try = wants_tries(&kills);
         let early = (kills.early < wanted_early || is_try) && chance.below(2) == 0;
         let patience = if early && is_try { Duration::from_millis(90) } else { PATIENCE };

@@ -1,5 +1,5 @@
-//! Dialects on real sockets: a stream of which nothing is understood is told so once, wherever it comes from; `auto` picks
-//! the dialect by the first frames, and keeps to it.
+//! Dialects on real sockets: if nothing of a stream can be decoded, its producer gets one error, however the stream is
+//! fed; `auto` picks the dialect by the first frames, and keeps it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::support::ws::{Client, ingest, turn};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 const QUICK: &str = "[ingest]\nlinger_ms = 150\nanalyses = []\n";
-/// The bound in time, less what a slow machine may lose between sending a frame and looking at the clock.
+/// The limit of five seconds, minus what a slow machine may lose between sending a frame and reading the clock.
 const NEARLY_FIVE_S: Duration = Duration::from_millis(4_500);
 
 fn fixture(dialect: &str, name: &str) -> Vec<String> {
@@ -43,7 +43,7 @@ async fn frames_of_another_dialect_get_one_error_that_names_it() {
     let names = dialects["dialects"].as_array().unwrap().iter().map(|dialect| dialect["name"].as_str().unwrap());
     let vendors: Vec<&str> = names.filter(|name| !["sidetone", "auto"].contains(name)).collect();
     for (index, theirs) in vendors.iter().enumerate() {
-        // Each is sent as the one that is listed after the next.
+        // Each vendor's frames are sent under the dialect two places further in the list.
         let asked = vendors[(index + 2) % vendors.len()];
         let (mut client, _) = ingest(&daemon, &format!("call_id={theirs}&dialect={asked}&results=none")).await;
         let frames = fixture(theirs, "full.jsonl");
@@ -80,7 +80,7 @@ async fn one_frame_that_is_not_understood_is_told_after_five_seconds_and_the_str
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("the first 5 s") && message.contains("type \"Purr\""), "{message}");
     assert!(message.contains("there are: sidetone, assemblyai,") && !message.contains("money"), "{message}");
-    // It goes on trying.
+    // The decoder continues to try.
     client.send(&turn(0, "agent", "Understood after all.")).await;
     client.acked_frames(2).await;
     assert_eq!(started_as(&daemon, "c1").await, ["sidetone"]);
@@ -124,7 +124,7 @@ async fn auto_keeps_to_its_pick_over_reconnects_and_acknowledges_no_frame_before
     let _machine = shared().await;
     let daemon = Daemon::start("[ingest]\nlinger_ms = 60000\nanalyses = []\n").await;
     let frames = fixture("speechmatics_agent", "full.jsonl");
-    // Two dialects know the first frames: nothing is picked, and nothing is safe.
+    // Two dialects know the first frames, so none is picked.
     let (mut client, _) = ingest(&daemon, "call_id=c1&stream_id=s_1&dialect=auto&results=none").await;
     for frame in &frames[..3] {
         client.send_text(frame).await;
@@ -144,7 +144,7 @@ async fn auto_keeps_to_its_pick_over_reconnects_and_acknowledges_no_frame_before
     client.acked_frames(13).await;
     client.close().await;
     assert_eq!(started_as(&daemon, "c1").await, ["speechmatics_agent"]);
-    // By these frames alone another dialect would be picked.
+    // By these frames alone, another dialect would be picked.
     let (mut client, welcome) = ingest(&daemon, "call_id=c1&stream_id=s_1&dialect=auto&results=none").await;
     assert_eq!(welcome["frames"], 13, "{welcome}");
     let words = r#"{"message":"AddTranscript","format":"2.9","metadata":{"start_time":4,"end_time":5,"transcript":"Said twice. "},"results":[{"type":"word","start_time":4,"end_time":5,"alternatives":[{"content":"twice","confidence":1}]}]}"#;
@@ -198,7 +198,7 @@ async fn recordings_and_files_in_another_dialect_are_refused_with_its_name() {
         let taken = daemon.post("/v1/transcripts", &json!({"recording": frames[..5], "dialect": dialect})).await;
         assert_eq!((taken.status, &taken.json()["turns"]), (200, &json!(4)), "{dialect}");
     }
-    // Every vendor's frames as they are, those whose member `message` is a text too.
+    // Every vendor's frames unchanged, also those whose member `message` is a text.
     for dialect in ["speechmatics", "speechmatics_agent", "gemini_live", "azure", "aws_contact_lens"] {
         let frames: Vec<Json> =
             fixture(dialect, "full.jsonl").iter().map(|frame| serde_json::from_str(frame).unwrap()).collect();

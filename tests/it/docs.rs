@@ -1,5 +1,5 @@
-//! The documentation: every topic from the command line and from the daemon, and its tables and frames against the code
-//! that they describe.
+//! The documentation: every topic from the command line and from the daemon, and a comparison of its tables and frames
+//! with the code that they describe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -111,7 +111,7 @@ fn fixed_limits() -> BTreeMap<String, u64> {
     found
 }
 
-/// A number as people read it.
+/// A number in the form of the documentation.
 fn readable(name: &str, value: u64) -> String {
     const KIB: u64 = 1024;
     if name.ends_with("_ms") {
@@ -191,7 +191,7 @@ fn scopes_of_the_page_are_those_of_the_code() {
     assert_eq!(documented, sidetone::keys::Scope::ALL.map(sidetone::keys::Scope::as_str));
 }
 
-/// Paths of all members of a JSON value; what is in `opaque` counts as one.
+/// Paths of all members of a JSON value; a member in `opaque` counts as one path.
 fn paths(value: &Json, at: &str, into: &mut BTreeSet<String>) {
     const OPAQUE: [&str; 5] = ["insights", "insight.value", "final", "missing", "insights_omitted"];
     match value {
@@ -217,7 +217,7 @@ fn members(frames: impl Iterator<Item = Json>) -> BTreeMap<String, BTreeSet<Stri
     found
 }
 
-/// The annotated frames name each member that a frame of the wire's goldens has, and no other but those that come rarely.
+/// The annotated frames have exactly the members of the golden wire frames, except for rare ones.
 #[test]
 fn annotated_frames_have_the_members_of_the_wire() {
     const RARE: [(&str, &str); 13] = [

@@ -1,5 +1,5 @@
-//! The embedded provider on whole calls: a summary in the speakers' own words that says nothing twice and holds the
-//! outcome, and a sentiment to which the courtesy of an agent adds nothing.
+//! The embedded provider on whole calls: a summary in the speakers' own words that repeats nothing and contains the
+//! outcome, and a sentiment on which an agent's courtesy has no effect.
 
 use crate::support::daemon::Daemon;
 use crate::support::{Json, json, shared};
@@ -20,7 +20,7 @@ const CALL: [(&str, &str); 9] = [
     ("customer", "Okay. Goodbye."),
 ];
 
-/// Posts [`CALL`] as a whole and gives the insights of one analysis, in order.
+/// Posts [`CALL`] as a whole and returns the insights of one analysis, in order.
 async fn insights(daemon: &Daemon, analysis: &str) -> Vec<Json> {
     let turns: Vec<Json> = CALL.iter().map(|(speaker, text)| json!({"speaker": speaker, "text": text})).collect();
     let body = json!({"call_id": analysis, "turns": turns, "analyses": [analysis]});

@@ -1,5 +1,5 @@
 //! The first minutes: `demo` with a vendor's key, with an Ollama and with nothing; `serve` without a configuration;
-//! `init`; `healthcheck`. The environment of each process is given whole, so that no key of the machine is used.
+//! `init`; `healthcheck`. The environment of each process is given completely, so that no key of the machine is used.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -50,7 +50,7 @@ fn text(output: &Output) -> (String, String) {
     (text(&output.stdout), text(&output.stderr))
 }
 
-/// Plays the demo's call; both of its streams, which must hold no colour and no key.
+/// Runs the demo; returns both of its output streams, which must contain no colour and no key.
 async fn demo(args: &[&str], env: &[(&str, &str)]) -> (String, String) {
     let dir = tempfile::tempdir().expect("folder");
     let mut all = vec!["demo", "--once", "--speed", "40"];
@@ -94,7 +94,8 @@ async fn demo_with_nothing_found_says_so_and_answers_by_itself() {
     assert!(out.contains("local, degraded") && out.contains("call completed"), "{out}");
 }
 
-/// Each wire format that a key can lead to: asked, priced, capped, and the demo's insights are the vendor's.
+/// Each wire format that a key can lead to: the vendor is asked, its price is known, the limit applies, and the demo's
+/// insights come from it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn demo_with_a_key_asks_that_vendor_within_its_cost() {
     let _machine = shared().await;
@@ -137,7 +138,7 @@ async fn demo_with_an_ollama_asks_its_chat_model_and_costs_nothing() {
     assert!(ollama.asked_for("llama3.2:3b").iter().all(|asked| asked.path == "/v1/chat/completions"));
     assert!(!ollama.asked_for("llama3.2:3b").is_empty());
 
-    // A server without a model for chats is named, and nothing is asked of it.
+    // A server without a chat model is named, and no request is sent to it.
     let empty = self::ollama(json!({"models": [tags()["models"][0]]})).await;
     let (out, err) = demo(&[], &[("OLLAMA_HOST", &empty.address.to_string())]).await;
     assert!(err.contains("no chat model") && err.contains("Found none"), "{err}");
@@ -187,8 +188,8 @@ async fn demo_goes_on_without_a_model_that_fails_and_says_why() {
     }
 }
 
-/// A model that says nothing for as long as it may, and never stops: the time for a whole answer is over before the
-/// embedded provider could have had its turn.
+/// A model that sends nothing for as long as allowed, and never stops: the time for a whole answer ends before the
+/// embedded provider could answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn demo_gives_up_a_model_that_never_finishes_and_has_its_last_insights() {
     let _machine = shared().await;
@@ -208,7 +209,7 @@ async fn demo_gives_up_a_model_that_never_finishes_and_has_its_last_insights() {
     }
 }
 
-/// A vendor that charges more than anybody thought: the cap holds.
+/// A vendor that charges more than expected: the limit still applies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn demo_stops_asking_where_its_cost_is_reached() {
     let _machine = shared().await;
@@ -225,7 +226,7 @@ async fn demo_stops_asking_where_its_cost_is_reached() {
     assert!(out.contains("it was not asked: the rest of 0."), "{out}");
 }
 
-/// The same bytes with other numbers; the lengths of whole bodies and of chunks are made right.
+/// The same bytes with other numbers; the lengths of bodies and chunks are corrected.
 fn dearer(step: Step, from: &str, to: &str) -> Step {
     let Step::Write(bytes) = step else { return step };
     let text = String::from_utf8(bytes).expect("text");
@@ -246,7 +247,7 @@ fn dearer(step: Step, from: &str, to: &str) -> Step {
     Step::Write(changed.into_bytes())
 }
 
-/// Starts `serve` without a configuration, and gives its log when it holds `until`.
+/// Starts `serve` without a configuration, and returns its log once it contains `until`.
 async fn serve_log(args: &[&str], env: &[(&str, &str)], dir: &Path, until: &str) -> String {
     let mut all = vec!["serve", "--listen", "127.0.0.1:0"];
     all.extend(args);
@@ -279,7 +280,7 @@ async fn serve_without_configuration_prints_the_lines_that_would_use_what_it_fou
     let (out, _) = text(&checked);
     assert!(checked.status.success() && out.contains("endpoints openai, groq, ollama"), "{out}\n{lines}");
     assert!(!out.contains("WARN"), "{out}");
-    // It only says so: nothing was asked but the list of models.
+    // Ollama is only mentioned: nothing was requested except the list of models.
     assert!(ollama.asked().iter().all(|asked| asked.path == "/api/tags"));
     let golden = lines.replace(&host, "127.0.0.1:PORT");
     insta::with_settings!({snapshot_path => "../golden/cli", prepend_module_to_snapshot => false}, {

@@ -1,6 +1,6 @@
 //! The wire frames of ingest and subscribe as golden files: a change of one is a change of the API.
 //!
-//! What differs from run to run (ids, times, hashes) is masked by its kind, never dropped.
+//! Values that differ from run to run (ids, times, hashes) are replaced by the name of their kind, never removed.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::support::llm::{MockLlm, Step};
 use crate::support::ws::{Client, encode, ingest, subscribe, subscriber, turn};
 use crate::support::{Json, json, shared};
 
-/// Masks what differs from run to run.
+/// Masks values that differ from run to run.
 fn mask(frame: &Json) -> Json {
     match frame {
         Json::Object(fields) => fields.iter().map(|(key, value)| (key.clone(), mask_field(key, value))).collect(),
@@ -51,7 +51,7 @@ fn golden(name: &str, frames: &[&Json]) {
     settings.bind(|| insta::assert_snapshot!(name, text.join("\n")));
 }
 
-/// The first frame seen of each type, in the order of first sight.
+/// The first frame of each type, in order of arrival.
 fn firsts(client: &Client) -> Vec<&Json> {
     let mut kinds = Vec::new();
     client
@@ -93,7 +93,7 @@ async fn frames_of_a_call() {
     producer.of_type("error").await;
     producer.send(&turn(1, "agent", "How can I help?")).await;
     producer.of_type("insight.updated").await;
-    // For good: what is temporary is tried again by a clock.
+    // A permanent failure: temporary ones are tried again after a delay.
     mock.script(|_| Step::Status(400));
     daemon.post("/v1/calls/c_42/analyses/summary", &json!({})).await;
     producer.of_type("insight.failed").await;
@@ -102,7 +102,7 @@ async fn frames_of_a_call() {
     producer.of_type("call.completed").await;
     producer.close_code().await;
     reader.of_type("call.completed").await;
-    // Acks collapse to the newest, so only their shape is fixed: the first names frames and turn.
+    // Only the newest ack may be sent, so only the form is fixed: the first one names frames and turn.
     let shown: Vec<&Json> = firsts(&producer).into_iter().filter(|frame| frame["type"] != "ack").collect();
     golden("ingest", &shown);
     let ack = json!({"type":"ack","stream_id":"s_1","frames":"[count]","turn_order":"[order]"});

@@ -1,5 +1,5 @@
-//! Recordings made harder: everything sent twice, out of order, double finals whose words differ, and speaker revisions
-//! that move a boundary inside a cut turn. The reference model says what must come of each.
+//! Recordings made harder: everything sent twice, out of order, double finals with different words, and speaker
+//! revisions that move a boundary inside a split turn. The reference model computes the expected result of each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ fn sources() -> Vec<Recording> {
     recording::some(&["abcd", "hvb", "dialogsum", "meld", "earnings21-4386541", "qmsum-IS1006a"])
 }
 
-/// Feeds each recording as a call of its own and compares.
+/// Feeds each recording as a separate call and compares the result.
 async fn feed_and_check(hardened: Vec<Recording>) {
     let daemon = Daemon::start("[ingest]\nlinger_ms = 50\n").await;
     let fleet = Arc::new(Fleet::default());
@@ -39,7 +39,7 @@ fn is_final(frame: &Json) -> bool {
     frame["type"] == "Turn" && frame["end_of_turn"] == true
 }
 
-/// Where the vendor's last message stands: what is inserted goes before it.
+/// Position of the vendor's last message: new frames are inserted before it.
 fn before_the_end(recording: &mut Recording) -> Vec<(u64, Json)> {
     let at = recording.frames.iter().position(|(_, frame)| frame["type"] == "Termination");
     recording.frames.split_off(at.unwrap_or(recording.frames.len()))
@@ -95,7 +95,7 @@ async fn double_finals_whose_words_differ() {
             raw["transcript"] = json!(text_of(&kept));
             let mut formatted = frame.clone();
             formatted["turn_is_formatted"] = json!(true);
-            // Unformatted, formatted, an empty final, and the unformatted one once more, which must change nothing.
+            // Unformatted, formatted, an empty final, and the unformatted one again, which must change nothing.
             frames.push((at, raw.clone()));
             frames.push((at, formatted));
             frames.push((at, turn_frame(frame["turn_order"].as_u64().expect("order"), true, true, &[], "A")));
@@ -133,7 +133,7 @@ fn mix(recording: &mut Recording) -> Vec<Json> {
                 words.push(word);
             }
         }
-        // Word times must rise over the seam, whatever the recording says.
+        // Word times must increase across the boundary, whatever the recording contains.
         let mut clock = 0;
         for word in &mut words {
             let start = word["start"].as_u64().unwrap_or(0).max(clock);
@@ -162,16 +162,17 @@ async fn a_revision_moves_a_boundary_inside_a_cut_turn() {
             let mut words = frame["words"].as_array().expect("words").clone();
             let seam = words.iter().position(|word| word["speaker"] == "B").unwrap_or(words.len());
             match index % 3 {
-                // The boundary moves by two words: the parts keep their words, their speakers are who spoke most.
+                // The boundary moves by two words: the parts keep their words, and each part's speaker is the one with
+                // the most words.
                 0 => words.iter_mut().skip(seam).take(2).for_each(|word| word["speaker"] = json!("A")),
-                // The second part was somebody else altogether.
+                // The second part's speaker was somebody else.
                 1 => words.iter_mut().skip(seam).for_each(|word| word["speaker"] = json!("C")),
-                // It was one speaker after all.
+                // All words were from one speaker.
                 _ => words.iter_mut().for_each(|word| word["speaker"] = json!("B")),
             }
             revisions.push(json!({"turn_order":frame["turn_order"],"speaker_label":words[0]["speaker"],"words":words}));
         }
-        // A formatted final after the cut whose words differ is laid over the cuts.
+        // A formatted final after the split, whose words differ, is distributed over the parts.
         for frame in mixed.iter().step_by(4) {
             let mut late = frame.clone();
             let mut words = late["words"].as_array().expect("words").clone();

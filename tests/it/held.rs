@@ -1,5 +1,5 @@
-//! Words that their vendor has called final, and whose turn it does not end: they become a turn by the clock
-//! (`ingest.held_ms`) or at their last chance, and what comes later for that turn revises it.
+//! Words that are final although their turn has not ended: they become a turn after `ingest.held_ms` or when the call
+//! ends, and later words of that turn revise it.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use crate::support::daemon::Daemon;
 use crate::support::ws::{Client, ingest, turn};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
-/// Long enough that the clock never strikes in a test.
+/// Long enough that the timer never fires in a test.
 const NEVER: &str = "[ingest]\nheld_ms = 600000\nlinger_ms = 100\n";
-/// The clock strikes soon.
+/// The timer fires soon.
 const SOON: &str = "[ingest]\nheld_ms = 150\nlinger_ms = 100\n";
 
-/// What a vendor says of one turn, in two halves.
+/// A vendor's messages about one turn, in two halves.
 struct Case {
     dialect: &'static str,
     /// Final words without an end.
     first: Vec<Json>,
-    /// The turn that these are.
+    /// The turn that these words form.
     half: &'static str,
     /// Later words of the same turn, and its end.
     rest: Vec<Json>,
-    /// What changes with them.
+    /// The fields that change with them.
     changed: &'static str,
     whole: &'static str,
 }
@@ -115,7 +115,7 @@ impl Case {
         turns.iter().map(|turn| turn["text"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// Waits until the call's turns are these.
+    /// Waits until the call has exactly these turns.
     async fn shows(&self, daemon: &Daemon, text: &str) {
         let what = format!("{}: {text:?}", self.dialect);
         let texts = eventually(&what, PATIENCE, || async {
@@ -129,7 +129,7 @@ impl Case {
         assert_eq!(texts, [text], "{}", self.dialect);
     }
 
-    /// The words let out became the turn's first revision, and the rest revised it: one turn, never two.
+    /// The released words became the turn's first version, and the rest revised it: one turn, never two.
     async fn revised(&self, daemon: &Daemon) {
         let last = eventually(&format!("{} is revised", self.dialect), PATIENCE, || async {
             let events = daemon.events(self.dialect).await;
@@ -219,7 +219,7 @@ async fn a_kill_after_the_clock_neither_loses_nor_doubles_words() {
             Case::send(&mut client, &case.first).await;
             client.acked_frames(case.first.len() as u64).await;
             if ends {
-                // The turn ends without a further word, which no event tells.
+                // The turn ends without a further word, and no event reports that.
                 let end = json!({"type":"UtteranceEnd","channel":[0,1],"last_word_end":2.0});
                 if case.dialect == "deepgram" {
                     Case::send(&mut client, &[end]).await;
@@ -250,7 +250,7 @@ async fn the_end_of_a_call_and_of_the_daemon_are_last_chances() {
     let _machine = shared().await;
     let mut daemon = Daemon::start(NEVER).await;
     for case in cases() {
-        // Another leg ends the call: this one's decoder hears nothing of it.
+        // The end of another stream ends the call: this one's decoder gets no end.
         let (mut client, _) = ingest(&daemon, &case.query()).await;
         Case::send(&mut client, &case.first).await;
         let other = format!("call_id={}&stream_id=s_2&analyses=", case.dialect);

@@ -1,5 +1,5 @@
-//! The plain HTTP side: calls, turns, events, running an analysis now, erasing, health, version, metrics, and what each
-//! refusal says.
+//! The plain HTTP API: calls, turns, events, running an analysis now, erasing, health, version, metrics, and the error
+//! messages.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -86,7 +86,7 @@ async fn one_call_its_turns_and_its_events() {
     let events = daemon.events("c1").await;
     let later = daemon.get_json("/v1/calls/c1/events?after=4").await;
     assert_eq!(later["events"][0], events[4]);
-    // What goes out on a subscription is the same, to the letter.
+    // The frames of a subscription are the same, byte for byte.
     let mut client = subscriber(&daemon).await;
     let resume = json!({"calls":["c1"],"resume":{"c1":{"epoch":events[0]["epoch"],"seq":0}}});
     subscribe(&mut client, resume).await;
@@ -125,7 +125,7 @@ async fn an_analysis_can_be_run_now() {
     assert_eq!(reply.status, 202, "not within 1 ms: {}", reply.text());
     assert_problem(&daemon.post("/v1/calls/c1/analyses/moood", &json!({})).await, 404, &["moood", "summary"]);
     assert_problem(&daemon.post("/v1/calls/nowhere/analyses/summary", &json!({})).await, 404, &[]);
-    // A completed call, too: its events go on after call.completed.
+    // Also for a completed call: events continue after call.completed.
     client.send(&json!({"type":"end","scope":"call"})).await;
     client.of_type("call.completed").await;
     let reply = daemon.post("/v1/calls/c1/analyses/sentiment?wait_ms=30000", &json!({})).await;
@@ -275,7 +275,7 @@ async fn check_names_every_problem_at_once() {
     let good = Daemon::prepare("[ingest]\nlinger_ms = 5\n", dir.path()).config_path().display().to_string();
     let output = run(&["check", "--config", &good]).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    // The daemon says the same, and does not start.
+    // The daemon reports the same errors, and does not start.
     let output = run(&["serve", "--config", &path, "--listen", "127.0.0.1:0"]).await;
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("ingest.linger_ms: "));
@@ -285,7 +285,7 @@ async fn check_names_every_problem_at_once() {
 async fn a_per_turn_analysis_answers_each_turn_once() {
     let _machine = shared().await;
     let mock = MockLlm::start().await;
-    // Every fifth request fails for good: such a turn gets one failure instead.
+    // Every fifth request fails permanently: such a turn gets one failure instead.
     mock.script(|asked| if asked.number % 5 == 0 { Step::Status(400) } else { Step::Answer(Duration::from_millis(3)) });
     let config = format!("{}\n[ingest]\nlinger_ms = 50\nanalyses = [\"sentiment_turn\"]\n", mock.config(""));
     let daemon = Daemon::start(&config).await;
@@ -358,7 +358,7 @@ async fn an_answer_that_breaks_its_schema_is_repaired_once_then_fails() {
     assert_eq!(failed["last_good_rev"], good["insight"]["rev"]);
     let asked: Vec<_> = mock.asked().into_iter().filter(|asked| asked.number > before).collect();
     let repairs: Vec<bool> = asked.iter().map(|asked| !asked.text_of("assistant").is_empty()).collect();
-    // On a slow machine, the analysis is under way again by now.
+    // On a slow machine, the analysis runs again by now.
     assert_eq!(
         (repairs[..2].to_vec(), repairs.get(2).unwrap_or(&false)),
         (vec![false, true], &false),
@@ -366,7 +366,7 @@ async fn an_answer_that_breaks_its_schema_is_repaired_once_then_fails() {
     );
     let view = daemon.get_json("/v1/calls/c1").await;
     assert_eq!(view["insights"]["summary"]["id"], good["insight"]["id"], "the last good one is kept");
-    // One round is enough when the second answer is right.
+    // One round is enough if the second answer is valid.
     let broken = std::sync::atomic::AtomicBool::new(true);
     mock.script(move |asked| {
         if asked.prompt().contains("And again.") && broken.swap(false, std::sync::atomic::Ordering::Relaxed) {

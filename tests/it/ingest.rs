@@ -1,4 +1,4 @@
-//! `GET /v1/ingest`: welcome, acks, duplicates, revisions, reconnects, legs, ends, timers, and what is refused.
+//! `GET /v1/ingest`: welcome, acks, duplicates, revisions, reconnects, streams, ends, timers, and errors.
 
 mod ending;
 
@@ -8,7 +8,7 @@ use crate::support::daemon::Daemon;
 use crate::support::ws::{Client, Options, encode, ingest, turn};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
-/// Timers short enough for tests; no LLM but the embedded one.
+/// Short timers for tests; no LLM except the embedded provider.
 const QUICK: &str = "[ingest]\nlinger_ms = 150\n";
 
 async fn events_of_type(daemon: &Daemon, call: &str, kind: &str) -> Vec<Json> {
@@ -63,7 +63,7 @@ async fn an_ack_comes_soon() {
         client.acked(order).await;
         times.push(sent.elapsed());
     }
-    // One after the other, each would wait for whatever clock an ack waited for; a busy machine spares one in forty.
+    // If an ack waited for a timer, each of them would; a busy machine delays nearly all, but not the fastest of forty.
     let fastest = times.into_iter().min().expect("times");
     assert!(fastest < Duration::from_millis(50), "at best {fastest:?}");
 }
@@ -86,7 +86,7 @@ async fn duplicates_change_nothing_and_new_content_is_a_revision() {
     assert_eq!(revised[0]["changed"], json!(["speaker"]));
     assert_eq!((&revised[0]["turn"]["rev"], &revised[0]["turn"]["speaker"]), (&json!(1), &json!("customer")));
 
-    // A frame that was already applied to the turn is a duplicate, whatever revised it since.
+    // A frame that was already applied to the turn is a duplicate, whatever revised the turn since.
     client.send(&first).await;
     client.acked_frames(4).await;
     assert_eq!(daemon.turns("c1").await[0]["speaker"], "customer");
@@ -98,7 +98,7 @@ async fn duplicates_change_nothing_and_new_content_is_a_revision() {
     client.send(&json!({"type":"revise","turn_order":0,"text":"Thank you."})).await;
     client.acked_frames(6).await;
     assert_eq!(daemon.turns("c1").await[0]["text"], "Thank you.");
-    // A revision that is ahead of its turn waits for it.
+    // A revision that comes before its turn waits for it.
     client.send(&json!({"type":"revise","turn_order":7,"speaker":"supervisor"})).await;
     client.send(&turn(7, "agent", "I am the supervisor.")).await;
     client.acked(7).await;
@@ -125,7 +125,7 @@ async fn a_reconnect_goes_on_where_it_was() {
     let (mut client, again) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
     assert_eq!((&again["acked"], &again["frames"]), (&json!(5), &json!(1)), "frames of its previous connection");
     assert_eq!(again["epoch"], welcome["epoch"], "an epoch is kept over restarts");
-    // A producer that remembers nothing resends from `acked`, inclusive.
+    // A producer without any state resends from `acked`, inclusive.
     client.send(&turn(5, "agent", "Sentence 5.")).await;
     client.send(&turn(6, "agent", "Sentence 6.")).await;
     client.acked(6).await;
@@ -169,7 +169,7 @@ async fn a_new_stream_after_a_hole_leaves_a_gap_and_a_leg_does_not() {
     assert_eq!(turns[1]["start_ms"], 500, "stream time plus offset_ms: {}", turns[1]);
     first.drop_now();
     leg.drop_now();
-    // Both are seen to be gone before the next comes.
+    // The daemon notices both disconnects before the next producer comes.
     eventually("no producer", PATIENCE, || async {
         (daemon.metric("sidetone_ingest_connections", &[]).await == 0.0).then_some(())
     })
@@ -271,7 +271,7 @@ async fn an_unknown_analysis_is_said_and_harms_nothing() {
     assert_eq!(last["final"].as_object().map(serde_json::Map::len), Some(1), "{last}");
 }
 
-/// Whoever names no analysis gets the configured ones; whoever names none of them, `analyses=`, gets none.
+/// A producer that names no analysis gets the configured ones; one with an empty list, `analyses=`, gets none.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_analyses_named_and_none_wanted_are_two_things() {
     let _machine = shared().await;
@@ -361,7 +361,7 @@ async fn a_producer_that_does_not_read_is_told_so_when_it_does() {
     let mut slow = Client::try_connect(&slow, &options).await.expect("connect");
     slow.send(&turn(0, "agent", "Hello.")).await;
     slow.acked(0).await;
-    // From here on it reads nothing, while another leg makes more events than the kernel holds for it.
+    // From here on it reads nothing, while another stream makes more events than the kernel can buffer.
     let (mut fast, _) = ingest(&daemon, "call_id=c1&stream_id=s_2&results=none").await;
     let long = "many words ".repeat(4_000);
     for order in 0..500 {

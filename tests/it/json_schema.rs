@@ -1,5 +1,5 @@
-//! The official JSON-Schema-Test-Suite against our validator. The suite is others' data and not part of the project: the
-//! source package of Python's `jsonschema` carries it, and `.ci/run` unpacks it.
+//! Runs the official JSON-Schema-Test-Suite against the daemon's validator. The suite is not part of the project: the
+//! source package of Python's `jsonschema` contains it, and `.ci/run` unpacks it.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use sidetone::base::budget::Budget;
 use sidetone::llm::schema::{CHECKING, SchemaError, Validator, Verdict};
 
-/// The drafts, and the `$schema` of those whose cases leave it out.
+/// The drafts, and the `$schema` for drafts whose cases have none.
 const DRAFTS: &[(&str, Option<&str>)] = &[
     ("draft4", Some("http://json-schema.org/draft-04/schema#")),
     ("draft6", Some("http://json-schema.org/draft-06/schema#")),
@@ -48,7 +48,7 @@ fn validator_agrees_with_the_official_suite() {
                 let name = format!("{draft}/{}: {}", path.file_stem().expect("a name").display(), group["description"]);
                 let validator = match Validator::compile(&schema) {
                     Ok(validator) => validator,
-                    // What leads out of a schema is refused by design, and so is what is too deep.
+                    // References out of a schema, and too deep schemas, are refused by design.
                     Err(SchemaError::RemoteRef(_) | SchemaError::TooDeep) => continue,
                     Err(_) if schema.to_string().contains("localhost:1234") => continue,
                     Err(error) => {

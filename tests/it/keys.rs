@@ -1,4 +1,4 @@
-//! Who may do what: every path with every key, on a daemon that runs while its keys are made and revoked.
+//! Permissions: every path with every key, on a running daemon while its keys are created and revoked.
 
 mod paths;
 
@@ -31,14 +31,14 @@ async fn ask(daemon: &Daemon, method: &str, path: &str, authorization: Option<&s
     http::request(daemon.port, method, path, &headers, body).await
 }
 
-/// The close code of a socket that is refused; `None` where it is let in.
+/// The close code of a refused socket; `None` if it is accepted.
 async fn refused(daemon: &Daemon, path: &str, headers: &[(&str, String)]) -> Option<u16> {
     let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
     let mut client = Client::try_connect(&daemon.ws(path), &Options { headers, receive_buffer: None })
         .await
         .unwrap_or_else(|error| panic!("{path}: {error}"));
     let first = client.recv().await.unwrap_or(Json::Null);
-    // The vendor's own form where its SDKs listen.
+    // The vendor's own format, where its SDKs connect.
     let refusal = first["code"] == "unauthenticated" || first["code"] == "forbidden" || first["error_code"] == 1008;
     if refusal { Some(client.close_code().await) } else { None }
 }
@@ -154,7 +154,7 @@ async fn revoking_the_last_key_opens_nothing() {
     assert!(listed.contains("only") && !listed.contains(&key), "{listed}");
 }
 
-/// A socket opened with a key.
+/// A socket that was opened with a key.
 async fn open(daemon: &Daemon, path: &str, key: Option<&str>) -> Client {
     let headers = key.map(|key| ("authorization".to_owned(), key.to_owned())).into_iter().collect();
     let options = Options { headers, receive_buffer: None };
@@ -172,7 +172,7 @@ async fn a_revoked_keys_open_sockets_are_told_and_closed_and_nobody_elses() {
         format!("[stt]\nupstream = \"{url}\"\napi_key = \"file:{file}\"\n[subscribe]\nsubscribe_timeout_ms = 600000\n");
     let mut daemon = Daemon::prepare(&config, dir.path());
     daemon.up().await;
-    // From before there were keys: nothing of it is revoked.
+    // Opened before keys existed: it is never revoked.
     let mut early = open(&daemon, "/v1/ingest?call_id=early", None).await;
     early.of_type("welcome").await;
     let leaves = create(&daemon, "leaves", "ingest,subscribe").await;
@@ -180,8 +180,8 @@ async fn a_revoked_keys_open_sockets_are_told_and_closed_and_nobody_elses() {
     let reply = ask(&daemon, "GET", "/v3/token?expires_in_seconds=600", Some(&leaves)).await;
     let token = reply.json()["token"].as_str().expect("a token").to_owned();
 
-    // Each kind of socket: its path, what is sent on it, and the close code and error that end it. Those of the proxy come
-    // with what their vendor says.
+    // Each kind of socket: its path, what is sent on it, and the close code and error that end it. Those of the proxy
+    // also have what their vendor receives.
     let proxied = |id: &str| format!("/v3/ws?sample_rate=16000{}", call(id));
     let spoken = ws::turn(0, "agent", "Hello there.");
     let media = json!({"event": "media", "streamSid": "MZ1"});
@@ -219,7 +219,7 @@ async fn a_revoked_keys_open_sockets_are_told_and_closed_and_nobody_elses() {
         early,
     ];
     command(&daemon, &["key", "revoke", "leaves"]).await;
-    // The vendor of a session that ends is told, and its last words are kept, as where a client drops.
+    // The vendor of a session that ends is notified, and its last messages are kept, as when a client disconnects.
     for mut upstream in vendors {
         let told = tokio::time::timeout(PATIENCE, upstream.next()).await.expect("in time");
         assert_eq!(told.expect("open").expect("a message").to_text().expect("text"), r#"{"type":"Terminate"}"#);
@@ -238,7 +238,7 @@ async fn a_revoked_keys_open_sockets_are_told_and_closed_and_nobody_elses() {
         }
         assert_eq!(client.close_code().await, code, "{path}");
     }
-    // Nobody else notices; what was acknowledged is there, and no call has ended.
+    // Other sockets are not affected; what was acknowledged exists, and no call has ended.
     others[0].of_type("welcome").await;
     for client in [0, 2] {
         others[client].send(&ws::turn(0, "customer", "Good morning.")).await;
@@ -262,7 +262,7 @@ async fn a_revoked_keys_open_sockets_are_told_and_closed_and_nobody_elses() {
         let shown = ask(&daemon, "GET", &format!("/v1/calls/{call}"), Some(&stays)).await.json();
         assert_eq!(shown["state"], "open", "{call}: {shown}");
     }
-    // Neither the key nor what stood in for it opens anything again.
+    // Neither the key nor a token made with it is accepted any more.
     assert_eq!(refused(&daemon, &format!("/v3/ws?sample_rate=16000&token={token}"), &[]).await, Some(1008));
 }
 
@@ -305,7 +305,7 @@ async fn a_command_without_a_daemon_says_what_starts_one() {
         &["usage", "--changes", "--format", "csv"],
     ];
     for command in commands {
-        // Nobody can listen on port 0.
+        // No server can listen on port 0.
         let nowhere = [("SIDETONE_URL", "http://127.0.0.1:0")];
         let ran = tokio::time::timeout(PATIENCE, run_with(command, &nowhere)).await;
         let output = ran.unwrap_or_else(|_| panic!("{command:?} goes on"));

@@ -1,5 +1,5 @@
-//! A whole daemon over a store that answers late, finishes appends of different calls in any order, and fences: nothing
-//! above the journal relies on the embedded store.
+//! A whole daemon over a store that answers late, finishes appends of different calls in any order, and fences writers:
+//! no code above the journal relies on the embedded store.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -104,7 +104,7 @@ async fn session_that_loses_its_fence_tells_its_producer_to_reconnect() {
     producer.of_type("welcome").await;
     producer.send(&turn(0, "agent", "hello")).await;
     producer.acked(0).await;
-    // Another node writes to the call's log: it has the call now.
+    // Another node writes to the call's log: it runs the call now.
     let call = sidetone::types::CallId::parse("c_1").expect("id");
     let log = store.log(&call);
     let head = log.last().expect("a record").seq;
@@ -119,7 +119,7 @@ async fn session_that_loses_its_fence_tells_its_producer_to_reconnect() {
     let reconnect = producer.of_type("reconnect").await;
     assert!(reconnect["after_ms"].is_u64() && reconnect["grace_ms"].is_u64(), "{reconnect}");
     assert_eq!(producer.close_code().await, 1001);
-    // The next connection finds a session that starts from the log, the other writer's event included.
+    // The next connection finds a session that was rebuilt from the log, including the other writer's event.
     let mut producer = Client::connect(&url).await;
     let welcome = producer.of_type("welcome").await;
     assert_eq!(welcome["acked"], 0, "{welcome}");

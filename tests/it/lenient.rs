@@ -1,11 +1,11 @@
-//! What cannot be read in a vendor's frame costs that part alone, and an error says which, on a socket and in a whole
-//! recording; the same fields in another spelling are no error.
+//! An unreadable part of a vendor's frame costs only that part, and an error names it, on a socket and in a whole
+//! recording; the same fields in another spelling cause no error.
 
 use crate::support::daemon::Daemon;
 use crate::support::ws::ingest;
 use crate::support::{Json, PATIENCE, json, shared};
 
-/// Frames of one turn each, and the field that an error must name; `None`: all of it is read.
+/// Frames of one turn each, and the field that an error must name; `None`: the whole frame is readable.
 fn frames() -> Vec<(&'static str, Json, Option<&'static str>)> {
     let deepgram = |start: Json, word: Json| {
         json!({"type":"Results","channel_index":[0,1],"start":start,"duration":null,"is_final":"true","speech_final":1,
@@ -72,7 +72,7 @@ async fn part_that_cannot_be_read_costs_itself_alone_and_is_named() {
             "{what}"
         );
 
-        // The same as a whole recording.
+        // The same frames as a whole recording.
         let posted = json!({"call_id":format!("{call}-whole"),"recording":[frame],"dialect":dialect});
         let reply = daemon.post("/v1/transcripts", &posted).await;
         assert_eq!(reply.status, 200, "{what}: {}", reply.text());

@@ -4,7 +4,7 @@ use crate::support::daemon::Daemon;
 use crate::support::ws::{Client, Options, encode, ingest, subscribe, subscriber, turn};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
-/// What a refused connection said: an error frame, a close reason or an HTTP body.
+/// How a connection was refused: an error frame, a close reason or an HTTP body.
 async fn refusal(daemon: &Daemon, path: &str) -> (String, u16) {
     match Client::try_connect(&daemon.ws(path), &Options::default()).await {
         Ok(mut client) => {
@@ -29,7 +29,7 @@ async fn connections_and_calls() {
         for number in 0..2 {
             held.push(ingest(&daemon, &format!("call_id=c{number}&stream_id=s_1")).await);
         }
-        // Of calls a second, a slow machine lets another in now and then.
+        // A limit of calls per second may admit another call on a slow machine.
         let error = loop {
             assert!(held.len() == 2 || (name == "new_calls_per_s" && held.len() < 100), "{name} refuses nobody");
             let call = format!("/v1/ingest?call_id=c{}&stream_id=s_1", held.len());
@@ -42,7 +42,7 @@ async fn connections_and_calls() {
             held.push((client, first));
         };
         assert!(error["message"].to_string().contains(name), "{name}: {error}");
-        // A known call is not a new one.
+        // A known call does not count as new.
         ingest(&daemon, "call_id=c0&stream_id=s_2").await;
     }
     for name in ["connections", "per_address"] {

@@ -1,4 +1,4 @@
-//! The black-box suite: the real binary, spoken to over real sockets, judged by the wire contract alone.
+//! The black-box suite: tests of the real binary over real sockets, by the wire contract alone.
 //!
 //! Sizes can be raised by the environment: see `support::knob`. One run of everything takes some minutes on two cores.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, unreachable_pub)]

@@ -1,5 +1,5 @@
-//! OpenTelemetry, at the socket: what is sent is OTLP, and says what happened without a word of what was said. Without the
-//! feature, asking for it is a start-up error.
+//! OpenTelemetry, at the socket: the exported data is OTLP, and describes requests without any text of a call. Without
+//! the feature, its configuration is a start-up error.
 
 use crate::support::shared;
 
@@ -124,7 +124,7 @@ mod built {
 
     type Bodies = Arc<Mutex<Vec<Bytes>>>;
 
-    /// Takes OTLP over HTTP.
+    /// Receives OTLP over HTTP.
     async fn collector() -> (String, Bodies) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let url = format!("http://{}", listener.local_addr().expect("address"));

@@ -1,4 +1,5 @@
-//! The LLM goes away and comes back; the disk fills up and is freed: calls go on, and what failed catches up by itself.
+//! The LLM fails and recovers; the disk fills up and is freed: calls continue, and failed work is done later without
+//! intervention.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,10 +15,10 @@ use crate::support::watcher::Watcher;
 use crate::support::ws::{Client, ingest, subscribe, subscriber, turn};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
-/// How long a request waits for an LLM that says nothing.
+/// How long a request waits for an LLM that sends nothing.
 const STALL: Duration = Duration::from_millis(400);
 
-/// A producer that says something every 100 ms and notes when, and how long the ack took.
+/// A producer that sends a turn every 100 ms and records when, and how long the ack took.
 struct Talker {
     stop: Arc<AtomicU64>,
     task: tokio::task::JoinHandle<Vec<(Instant, Duration)>>,
@@ -36,7 +37,7 @@ fn talk(mut client: Client) -> Talker {
             order += 1;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        // The call stays open: its socket, too.
+        // Keep the socket, so that the call stays open.
         let hold = stopped;
         while hold.load(Ordering::Relaxed) == 1 {
             client.recv_within(Duration::from_millis(50)).await;
@@ -109,7 +110,7 @@ async fn the_llm_goes_down_and_comes_back() {
     mock.script(|_| Step::Status(500));
     all_failed_with("upstream_error").await;
 
-    // The talkers fall silent, so that what "all its turns" are stands still.
+    // The talkers stop, so that the number of turns no longer changes.
     for talker in &talkers {
         talker.stop.store(1, Ordering::Relaxed);
     }
@@ -151,7 +152,7 @@ async fn the_llm_goes_down_and_comes_back() {
         talker.stop.store(2, Ordering::Relaxed);
         times.extend(talker.task.await.expect("join"));
     }
-    // Ingest is unaffected: an ack that waited for an LLM that says nothing would take as long as its request.
+    // Ingest is not affected: an ack that waited for the LLM would take as long as its request.
     let count = times.len();
     let mut beside: Vec<Duration> =
         times.into_iter().filter(|(begun, _)| stalled.contains(begun)).map(|(_, took)| took).collect();
@@ -180,7 +181,7 @@ async fn the_disk_fills_up_and_is_freed() {
     }
     producer.acked(19).await;
 
-    // A file takes what room is left: the next append that needs a block fails.
+    // A file takes the remaining space: the next append that needs a block fails.
     let ballast = disk.path().join("ballast");
     fill(&ballast);
     let mut sent = 20;
@@ -237,7 +238,7 @@ async fn the_disk_fills_up_and_is_freed() {
     assert_dense("c1", &events);
     seqs.truncate(0);
     assert_eq!(daemon.turns("c1").await, all, "what was acked is there after a restart");
-    // And killed while full: what was acked is there.
+    // Killed while the disk is full: what was acknowledged exists.
     fill(&ballast);
     drop(producer);
     let (mut producer, _) = ingest(&daemon, "call_id=c1&stream_id=s_1&results=none").await;

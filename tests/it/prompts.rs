@@ -1,5 +1,5 @@
-//! A user's own analysis: `check` finds variables that its prompt's scope does not have, and quotes in its answers are
-//! checked wherever they stand.
+//! A user's own analysis: `check` finds variables that do not exist in its prompt's scope, and quotes are checked
+//! anywhere in its answers.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn write(folder: &Path, prompt: &str, schema: &Json) -> String {
     )
 }
 
-/// Runs `check` on a per-turn analysis with this prompt; whether it passed, and what it printed.
+/// Runs `check` on a per-turn analysis with this prompt; returns whether it passed, and its output.
 async fn check(config: &str, prompt: &str) -> (bool, String) {
     let folder = tempfile::tempdir().expect("folder");
     let own = write(folder.path(), prompt, &json!({"type": "object"})) + "scope = \"turn\"\n";

@@ -1,5 +1,5 @@
-//! The drop-in proxy on real sockets: byte for byte, both ways; whatever goes wrong upstream or at the client, no turn
-//! that the vendor finalised is lost.
+//! The STT proxy on real sockets: bytes are unchanged in both directions; whatever fails at the vendor or the client,
+//! no turn that the vendor finalised is lost.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ async fn standin(fault: Option<&str>, options: Options) -> (String, Cancellation
 const TURNS: [&str; 4] = ["Turn 0.", "Turn 1.", "Turn 2.", "Turn 3."];
 
 fn random(chance: &mut Chance) -> Message {
-    // Every size up to the limit, small ones more often.
+    // Every size up to the limit; small ones are more frequent.
     let size = match chance.below(10) {
         0 => LIMIT - chance.below(3),
         1 => chance.below(LIMIT),
@@ -125,7 +125,7 @@ async fn whatever_goes_wrong_upstream_no_final_is_lost_and_the_call_completes() 
             })
             .await;
         }
-        // The vendor is well again, and the client comes back to its call.
+        // The vendor works again, and the client reconnects to its call.
         let (heard, closed) = hear(dial(&daemon, &call("c1")).await).await;
         assert_eq!((heard.len(), closed), (10, Some(1000)), "{fault}");
         daemon.completed("c1", PATIENCE).await;
@@ -145,7 +145,7 @@ async fn a_vendor_that_stalls_keeps_its_finals_and_the_client_that_gave_it_up_co
         standin(Some("stall@2"), Options { pace: Pace::Clock(20.0), fresh_ids: true, ..Options::default() }).await;
     let daemon = daemon(&url, "").await;
     let mut client = dial(&daemon, &call("c1")).await;
-    // Begin, and two turns of a partial and a final each; then nothing, and nothing of ours either.
+    // `Begin`, and two turns with a partial and a final each; then nothing, also no frames of the daemon.
     for _ in 0..5 {
         tokio::time::timeout(PATIENCE, client.next()).await.expect("a message").unwrap().unwrap();
     }
@@ -224,7 +224,7 @@ async fn a_client_that_drops_is_terminated_for_and_may_come_back() {
     upstream.send(say(&json!({"type": "Begin", "id": "v-1", "expires_at": 1}))).await.unwrap();
     upstream.send(say(&turn(0, true))).await.unwrap();
     drop(client);
-    // The vendor bills open sockets: it is told, and its last final is kept.
+    // The vendor bills open sockets: it gets a `Terminate`, and its last final is kept.
     let told = tokio::time::timeout(PATIENCE, upstream.next()).await.unwrap().unwrap().unwrap();
     assert_eq!(told.to_text().unwrap(), r#"{"type":"Terminate"}"#);
     upstream.send(say(&turn(1, true))).await.unwrap();
@@ -280,7 +280,7 @@ async fn the_relay_waits_for_neither_side_alone() {
     let (upstream, _) = connections.recv().await.unwrap();
     let (mut vendor_out, mut vendor_in) = upstream.split();
     let (mut client_out, _client_in) = client.split();
-    // The client reads nothing: what the vendor sends piles up, and what the client sends passes all the same.
+    // The client reads nothing: the vendor's messages accumulate, and the client's messages still pass.
     let flood = tokio::spawn(async move {
         let message = Message::Binary(Bytes::from(vec![0; 64 << 10]));
         while tokio::time::timeout(Duration::from_secs(1), vendor_out.send(message.clone()))

@@ -1,5 +1,5 @@
-//! What the proxy adds to a session when asked: answers, each once a turn, whatever the client and the vendor do; insights;
-//! and what its limits do to a session.
+//! Frames that the proxy adds to a session on request: one answer per turn, whatever the client and the vendor do;
+//! insights; and the effects of limits on a session.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::support::stt::{Socket, call, daemon, dial, hear, say, texts, turn, ve
 use crate::support::ws::{Client, Options, encode};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
-/// The query that asks of each turn.
+/// A query with a question about each turn.
 fn asking() -> String {
     let question = json!({"model": "mocked", "messages": [{"role": "user", "content": "{{turn}}"}], "max_tokens": 9});
     format!("&llm_gateway={}", encode(&question.to_string()))
@@ -45,7 +45,7 @@ async fn next(socket: &mut Socket) -> Json {
     }
 }
 
-/// The next answer, whatever comes before it.
+/// The next answer; frames before it are skipped.
 async fn answer(socket: &mut Socket) -> Json {
     loop {
         let message = next(socket).await;
@@ -65,7 +65,7 @@ async fn formatting_is_turned_off_and_on_and_each_turn_is_answered_once() {
     let mock = MockLlm::start().await;
     mock.script(|asked| match asked.schema_name() {
         "" => Step::Say(format!("re: {}", asked.text_of("user")), Duration::ZERO),
-        // An analysis.
+        // The request of an analysis.
         _ => Step::Answer(Duration::ZERO),
     });
     let (url, mut connections) = vendor().await;
@@ -85,7 +85,7 @@ async fn formatting_is_turned_off_and_on_and_each_turn_is_answered_once() {
     answers.push(answer(&mut client).await);
     client.send(say(&update(true))).await.unwrap();
     assert_eq!(next(&mut upstream).await, update(true));
-    // Spoken before the vendor took it up: it ends but once. So does the last.
+    // Sent before the vendor accepted the session: each turn ends only once. The same holds for the last turn.
     for (order, formatted) in [(2, false), (3, false), (3, true), (4, false)] {
         upstream.send(say(&end(order, formatted))).await.unwrap();
     }
@@ -125,7 +125,7 @@ async fn a_turn_too_many_is_told_so_right_behind_its_end() {
     upstream.close(None).await.unwrap();
     let (rest, _) = hear(client).await;
     heard.extend(rest.iter().map(|text| serde_json::from_str::<Json>(text).unwrap()));
-    // 64 wait and 4 are asked of; how many of these were taken up before the last came is chance.
+    // 64 turns wait and 4 are being asked about; how many of these had started when the last turn came is random.
     let overloaded: Vec<usize> =
         (0..heard.len()).filter(|&at| heard[at]["data"]["failed"]["code"] == "overloaded").collect();
     assert!((TURNS - 68..=TURNS - 64).contains(&overloaded.len()), "{overloaded:?}");
@@ -154,7 +154,7 @@ async fn an_insight_answers_the_newest_turn_of_the_vendors() {
     let mut client = dial(&daemon, &format!("&sidetone={}", encode(&ours))).await;
     let (mut upstream, _) = connections.recv().await.unwrap();
     upstream.send(say(&begin("v-1"))).await.unwrap();
-    // The vendor's numbers need not be ours.
+    // The vendor's turn numbers may differ from the daemon's.
     for (order, covered) in [(3, 1), (7, 2)] {
         upstream.send(say(&turn(order, true))).await.unwrap();
         let insight = loop {
@@ -210,7 +210,7 @@ async fn a_limit_of_connections_refuses_a_session_before_the_vendor_is_dialled()
         other => panic!("{:?}", other.map(|client| client.closed)),
     }
     assert!(connections.try_recv().is_err(), "the vendor was dialled");
-    // Those that are in do not notice.
+    // Sessions that are open already are not affected.
     let (client, (upstream, _)) = &mut held[0];
     upstream.send(say(&begin("v-1"))).await.unwrap();
     assert_eq!(next(client).await, begin("v-1"));
@@ -253,7 +253,7 @@ async fn a_session_over_the_limit_of_calls_is_relayed_without_one() {
     daemon.completed("v-1", PATIENCE).await;
 }
 
-/// What is wrong with our own parameter comes in the form in which insights do, unless the client wants none of it.
+/// Errors in the daemon's own parameter have the same form as insights, unless the client wants no results.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_the_parameter_is_told_on_the_socket() {
     let _machine = shared().await;

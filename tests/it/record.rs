@@ -1,5 +1,5 @@
-//! `[record]`: what a daemon writes of its sessions replays to the same turns, in every dialect; whatever becomes of the
-//! daemon, of a file or of the disk, what is written is whole, and no call notices.
+//! `[record]`: the recordings of a daemon replay to the same turns, in every dialect; whatever happens to the daemon, a
+//! file or the disk, complete lines are written, and no call is affected.
 
 use std::path::{Path, PathBuf};
 
@@ -11,11 +11,11 @@ use crate::support::ws::{Client, ingest, turn};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
 fn config(dir: &Path, more: &str) -> String {
-    // No analyses: this is about turns.
+    // No analyses: this test is about turns.
     format!("[ingest]\nlinger_ms = 50\nanalyses = []\n[record]\ndir = {:?}\n{more}", dir.display().to_string())
 }
 
-/// The files of a stream in the order in which they were begun.
+/// The files of a stream in order of creation.
 fn files(dir: &Path, stem: &str) -> Vec<PathBuf> {
     let name =
         |number: u32| dir.join(if number == 1 { format!("{stem}.jsonl") } else { format!("{stem}.{number}.jsonl") });
@@ -26,7 +26,7 @@ fn read(path: &Path) -> Recording {
     recording::parse(&std::fs::read_to_string(path).unwrap()).unwrap_or_else(|error| panic!("{path:?}: {error}"))
 }
 
-/// The file, once it holds so many frames.
+/// The file, once it contains this many frames.
 async fn written(path: &Path, frames: usize) -> Recording {
     eventually(&format!("{frames} frames in {path:?}"), PATIENCE, || async {
         let recording = recording::parse(&std::fs::read_to_string(path).ok()?).ok()?;
@@ -35,7 +35,7 @@ async fn written(path: &Path, frames: usize) -> Recording {
     .await
 }
 
-/// Plays a file into the daemon as `call`, and gives the turns and what the command said.
+/// Replays a file into the daemon as `call`; returns the turns and the command's output.
 async fn replayed(daemon: &Daemon, path: &Path, call: &str) -> (Vec<Json>, String) {
     let (path, url) = (path.display().to_string(), daemon.url());
     let output = daemon::run(&["replay", &path, "--to", &url, "--speed", "max", "--call-id", call]).await;
@@ -44,8 +44,8 @@ async fn replayed(daemon: &Daemon, path: &Path, call: &str) -> (Vec<Json>, Strin
     (daemon.turns(call).await, said)
 }
 
-/// What a turn is, whichever call it is in. One whose frame carries no times is a point in time, that of its arrival, which
-/// is another each time.
+/// A turn's content, independent of its call. A turn without times in its frame has the time of its arrival, which
+/// differs each time.
 fn essence(turns: &[Json]) -> Vec<Json> {
     let of = |turn: &Json| {
         let times: &[&str] = if turn["start_ms"] == turn["end_ms"] { &[] } else { &["start_ms", "end_ms"] };
@@ -95,24 +95,24 @@ async fn a_killed_daemon_leaves_whole_lines_and_the_next_one_another_file() {
         producer.send(&turn(order, "agent", &format!("{order} {}", "and so on ".repeat(40)))).await;
     }
     let path = folder.path().join("c1.s_1.jsonl");
-    // In the midst of it.
+    // In the middle of recording.
     eventually("something is written", PATIENCE, || async {
         std::fs::metadata(&path).is_ok_and(|file| file.len() > 1000).then_some(())
     })
     .await;
     daemon.kill9();
     let bytes = std::fs::read(&path).unwrap();
-    // A kill may cut a write of many lines short; what is whole is all that counts.
+    // A kill may cut off a write of many lines; only complete lines count.
     let recording = read(&path);
     assert!(recording.frames.len() > 1, "{} frames", recording.frames.len());
     daemon.up().await;
     let (turns, _) = replayed(&daemon, &path, "again").await;
     assert_eq!(turns.len(), recording.frames.len());
-    // Either may have got further before the end.
+    // Either the recording or the journal may be further ahead at the end.
     let journalled = essence(&daemon.turns("c1").await);
     let both = turns.len().min(journalled.len());
     assert_eq!(essence(&turns)[..both], journalled[..both]);
-    // The producer comes back, twice: each connection has a file, and none is written over.
+    // The producer reconnects twice: each connection has a file, and none is overwritten.
     for connection in 2..4_u64 {
         let (mut producer, _) = ingest(&daemon, "call_id=c1&stream_id=s_1&results=none").await;
         let order = 1000 * connection;
@@ -122,7 +122,8 @@ async fn a_killed_daemon_leaves_whole_lines_and_the_next_one_another_file() {
         assert!(next.frames[0].message.contains("Back again."));
     }
     assert_eq!(std::fs::read(&path).unwrap(), bytes);
-    // Cut in the middle of the last line, and of a letter: the turns before it are played, and the loss is told.
+    // Cut in the middle of the last line, and of a character: the turns before it are replayed, and the loss is
+    // reported.
     let mut torn = bytes[..=bytes.iter().rposition(|&byte| byte == b'\n').unwrap()].to_vec();
     torn.extend_from_slice("{\"at_ms\":999999,\"message\":{\"type\":\"turn\",\"text\":\"caf\u{e9}".as_bytes());
     torn.pop();
@@ -144,7 +145,7 @@ async fn a_full_file_is_followed_by_another_and_all_together_replay_to_the_same_
     for order in 0..60 {
         producer.send(&turn(order, if order % 2 == 0 { "agent" } else { "customer" }, &"blah ".repeat(40))).await;
     }
-    // One that no file has room for gets a file of its own.
+    // A frame that is larger than any file may be gets a separate file.
     producer.send(&turn(60, "agent", &"long ".repeat(2000))).await;
     producer.acked(60).await;
     let stem = "c1.s_1";
@@ -176,7 +177,7 @@ async fn a_full_disk_costs_recordings_and_nothing_else() {
     let mut order = 0;
     let mut say = async |producer: &mut Client| {
         producer.send(&turn(order, "agent", &format!("{order} {}", "more and more ".repeat(80)))).await;
-        // Nobody waits for the disk.
+        // No client waits for the disk.
         producer.acked(order).await;
         order += 1;
         order

@@ -1,5 +1,5 @@
-//! Every recording through the real binary, twice against one journal: nothing lost, each turn once, in order, as it
-//! must stand in the end; and what an insight says it covers is what its prompt held.
+//! Every recording through the real binary, twice with one journal: nothing is lost, each turn occurs once, in order
+//! and in its final form; and an insight covers the turns that its prompt contained.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::support::recording::{self, Recording};
 use crate::support::watcher::Watcher;
 use crate::support::{Json, PATIENCE, json, shared};
 
-/// Runs `sidetone replay … --json` and gives its summary.
+/// Runs `sidetone replay … --json`; returns its summary.
 async fn replay(daemon: &Daemon, path: &str) -> (Json, String) {
     let url = daemon.url();
     let output = run(&["replay", path, "--to", &url, "--speed", "max", "--concurrency", "20", "--json"]).await;
@@ -29,7 +29,7 @@ fn id_of(name: &str, suffix: &str) -> String {
         .collect()
 }
 
-/// All that must be true of a completed call that was fed `recording`.
+/// Checks everything that must be true of a completed call that was fed `recording`.
 async fn check_call(daemon: &Daemon, call: &str, recording: &Recording) {
     let events = daemon.events(call).await;
     assert_dense(call, &events);
@@ -42,7 +42,7 @@ async fn check_call(daemon: &Daemon, call: &str, recording: &Recording) {
     assert_eq!(finals, expected.len(), "{call}: one turn.final for each turn");
 }
 
-/// The final summary covers every turn that has text.
+/// Checks that the final summary covers every turn with text.
 async fn check_final_summary(daemon: &Daemon, call: &str) {
     let view = daemon.get_json(&format!("/v1/calls/{call}")).await;
     let summary = &view["insights"]["summary"];
@@ -102,7 +102,7 @@ async fn a_damaged_line_costs_that_line_and_no_more() {
     check_call(&daemon, "damaged", &whole).await;
     let (summary, _) = replay(&daemon, &file.display().to_string()).await;
     assert_eq!(summary.get("skipped"), None, "only where something was");
-    // A header that cannot be read says not what the frames are: nothing is played.
+    // An unreadable header hides the dialect of the frames: nothing is replayed.
     std::fs::write(&damaged, format!("{{\"recording\":{{\"dialect\":5}}}}\n{}\n", lines.join("\n"))).expect("write");
     let output = run(&["replay", &damaged.display().to_string(), "--to", &daemon.url(), "--speed", "max"]).await;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -122,7 +122,7 @@ async fn a_replay_into_nothing_says_so() {
     assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Text without what escaping may change.
+/// The text without characters that escaping may change.
 fn bare(text: &str) -> String {
     text.chars().filter(|character| character.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
@@ -133,7 +133,7 @@ fn check_coverage(mock: &MockLlm, insight: &Json, events: &[Json]) {
     let asked = mock.asked_number(number).unwrap_or_else(|| panic!("no request {number}"));
     let covers = &insight["covers"];
     let (from, to) = (covers["verbatim_from"].as_u64().expect("from"), covers["to"].as_u64().expect("to"));
-    // A turn may have stood otherwise when the prompt was made: any of its versions will do.
+    // A turn may have been different when the prompt was made: any of its versions is accepted.
     let versions = |turn: u64| -> Vec<String> {
         let all = events.iter().filter(|event| event["turn"]["turn"] == turn);
         all.map(|event| bare(event["turn"]["text"].as_str().unwrap_or_default())).collect()

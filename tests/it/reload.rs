@@ -1,4 +1,5 @@
-//! The configuration of a daemon that runs: taken over without dropping a request, or refused as a whole and said so.
+//! Reloading the configuration of a running daemon: it takes effect without dropping a request, or it is rejected as a
+//! whole with an error.
 
 use tokio::sync::watch;
 
@@ -49,7 +50,8 @@ async fn requests_in_flight_keep_what_they_have() {
     };
     let reloads = async {
         eventually("both begun", PATIENCE, || async { (held.count() == 2).then_some(()) }).await;
-        // By signal, then by the change of the file alone: each time the next request goes elsewhere, the two stay.
+        // By signal, then by the change of the file alone: each time the next request goes to the other endpoint, and
+        // the two open ones continue.
         daemon.configure(&config(&mock.base_url(), ""));
         daemon.sighup();
         goes_to_mock(&daemon, &mock).await;
@@ -98,20 +100,20 @@ async fn a_file_that_does_not_validate_changes_nothing_and_says_so() {
     let log = daemon.log();
     assert!(log.contains("routes.r.variants[0].model") && log.contains("is not changed"), "{log}");
     assert_eq!(daemon.post("/v1/chat/completions", &ask(false)).await.status, 200);
-    // Not even TOML.
+    // Not valid TOML.
     daemon.configure("[endpoints");
     eventually("the change is seen and refused", PATIENCE, || async {
         (daemon.metric("sidetone_config_reloads_total", &["refused"]).await >= 2.0).then_some(())
     })
     .await;
     assert_eq!(daemon.post("/v1/chat/completions", &ask(true)).await.status, 200);
-    // Right again, with a section that cannot change while it runs.
+    // Valid again, with a section that cannot change while the daemon runs.
     daemon.configure(&format!("{good}\n[ingest]\nlinger_ms = 77\n"));
     eventually("the good one holds", PATIENCE, || async {
         (daemon.metric("sidetone_config_valid", &[]).await > 0.5).then_some(())
     })
     .await;
-    // The line comes after the gauge.
+    // The log line comes after the gauge.
     eventually("the section that waits is named", PATIENCE, || async {
         let log = daemon.log();
         (log.contains("take effect at the next start") && log.contains("ingest")).then_some(())

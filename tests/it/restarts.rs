@@ -1,14 +1,14 @@
-//! A vendor's session that begins anew behind one producer is a new stream of the call, whatever tells of it: a begin
-//! message, another session's id in every message, or times that go back to about 0.
+//! If a vendor's session starts again behind the same producer, it is a new stream of the call. It is recognised by a
+//! begin message, by another session id in messages, or by times that go back to about 0.
 
 use crate::support::daemon::Daemon;
 use crate::support::ws::ingest;
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
-/// One turn of session `id` (0 or 1), from its session's zero.
+/// One turn of session `id` (0 or 1), with times from the session's start.
 fn session(dialect: &str, id: u8, times_only: bool) -> Vec<Json> {
     let text = ["First session.", "Second session."][usize::from(id)];
-    // The first session has come some way.
+    // The first session has already lasted some time.
     let at = [20.0, 0.5][usize::from(id)];
     let name = format!("sess-{id}");
     let begin = |frame: Json| if times_only { Vec::new() } else { vec![frame] };
@@ -98,10 +98,10 @@ const DIALECTS: [&str; 13] = [
     "recall",
     "zoom",
 ];
-/// Those that can be told by their times, where no message names the session.
+/// Dialects whose restarts show only in times, because no message names the session.
 const BY_TIMES: [&str; 3] = ["deepgram", "speechmatics", "soniox"];
 
-/// A new stream, a gap, an offset behind all that was heard, and a turn of its own.
+/// Checks for a new stream, a gap, an offset after all earlier speech, and a separate turn.
 async fn assert_new_stream(daemon: &Daemon, call: &str) {
     let turns = eventually(&format!("{call} has two turns"), PATIENCE, || async {
         if daemon.get(&format!("/v1/calls/{call}")).await.status != 200 {
@@ -154,7 +154,7 @@ async fn a_session_that_begins_anew_is_a_new_stream_on_every_dialect() {
 async fn a_new_session_on_a_new_connection_is_a_new_stream_and_a_resent_one_is_not() {
     let _machine = shared().await;
     let daemon = Daemon::start("").await;
-    // The others have neither names nor, over connections, times that tell.
+    // The other dialects have neither session ids nor, across connections, times that show a restart.
     for dialect in DIALECTS.iter().filter(|dialect| **dialect != "aws") {
         let query = format!("call_id={dialect}&stream_id=s_1&dialect={dialect}&analyses=");
         let (mut client, _) = ingest(&daemon, &query).await;
@@ -171,7 +171,7 @@ async fn a_new_session_on_a_new_connection_is_a_new_stream_and_a_resent_one_is_n
         }
         assert_new_stream(&daemon, dialect).await;
     }
-    // One that remembers nothing sends its session again from the beginning, both of them even.
+    // A producer without state sends its session again from the beginning, even both sessions.
     for dialect in ["assemblyai", "deepgram_flux", "openai_realtime", "gladia"] {
         let query = format!("call_id={dialect}&stream_id=s_1&dialect={dialect}&analyses=");
         let (mut client, _) = ingest(&daemon, &query).await;

@@ -1,5 +1,6 @@
-//! A producer after a crash of the daemon: `welcome.frames` may be below the last `ack.frames`, because frames without an
-//! effect leave nothing in the journal. The greater of the two counts; the documentation says so, and our clients do so.
+//! A producer after a crash of the daemon: `welcome.frames` may be below the last `ack.frames`, because frames without
+//! an effect are not in the journal. The greater of the two counts; the documentation says so, and this project's
+//! clients follow it.
 
 use std::path::Path;
 
@@ -9,10 +10,10 @@ use crate::support::relay::Relay;
 use crate::support::ws::{Client, ingest, turn};
 use crate::support::{Json, PATIENCE, eventually, json, shared};
 
-/// Frames of [`frames`] that the daemon has taken when it is killed.
+/// Number of frames of [`frames`] that the daemon has received when it is killed.
 const BEFORE: usize = 6;
 
-/// One turn, the same five times again, and then two more turns and the end.
+/// One turn, the same five times again, then two more turns and the end.
 fn frames() -> Vec<Json> {
     let first = turn(0, "agent", "Thank you for calling.");
     let rest =
@@ -69,7 +70,7 @@ async fn replay_after_a_kill_sends_from_the_greater_of_ack_and_welcome() {
     .await;
 }
 
-/// The producer with which the other tests feed calls is no better than the protocol asks.
+/// The producer that other tests use behaves as the protocol requires, and not better.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn test_producer_after_a_kill_sends_from_the_greater_of_ack_and_welcome() {
     let _machine = shared().await;
@@ -126,7 +127,7 @@ async fn documentation_says_to_resend_from_the_greater_of_ack_and_welcome() {
             "{section}"
         );
     }
-    // As the binary prints it.
+    // The page as the binary prints it.
     let output = run(&["help", "feeding"]).await;
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && printed.contains("greater of the two"), "{printed}");

@@ -1,5 +1,5 @@
-//! Rules and alerts over the daemon's own limits: a kill while a timer runs, a subscriber that resumes, filters, sinks, and
-//! what a completed call shows.
+//! Rules and alerts that need more than a call: a kill while a timer runs, a subscriber that resumes, filters, sinks,
+//! and the alerts of a completed call.
 
 use std::time::SystemTime;
 
@@ -27,7 +27,7 @@ fn of_type<'a>(events: &'a [Json], kind: &str) -> Vec<&'a Json> {
     events.iter().filter(|event| event["type"] == kind).collect()
 }
 
-/// Waits for an alert of the call, which nobody touches: its log alone is read.
+/// Waits for an alert of the call without using the call: only its log is read.
 async fn raised(daemon: &Daemon, call: &str) -> Json {
     eventually("an alert", PATIENCE, || async {
         let events = daemon.events(call).await;
@@ -51,7 +51,7 @@ async fn absence_timer_that_ran_when_the_daemon_was_killed_fires_at_its_time() {
         producer.acked(0).await;
         producer.drop_now();
     }
-    // It comes back in time, and nobody touches the call.
+    // The daemon restarts in time, and no client uses the call.
     daemon.restart().await;
     let started = at_ms(&daemon.events("c_waits").await[0]);
     let event = raised(&daemon, "c_waits").await;
@@ -59,7 +59,7 @@ async fn absence_timer_that_ran_when_the_daemon_was_killed_fires_at_its_time() {
     assert_eq!((&event["alert"]["rule"], &event["alert"]["id"]), (&json!("disclosure"), &json!("a_1")));
     assert_eq!(daemon.get_json("/v1/calls/c_waits").await["alerts"][0]["rule"], "disclosure");
     raised(&daemon, "c_waits_too").await;
-    // Killed again, it does not fire again.
+    // Killed again: the alert is not raised again.
     daemon.restart().await;
     let (mut producer, _) = ingest(&daemon, "call_id=c_waits&stream_id=s_1").await;
     producer.send(&turn(1, "agent", "This call is recorded.")).await;
@@ -130,7 +130,8 @@ async fn subscriber_that_resumes_sees_each_alert_raised_and_cleared_once() {
         sink.missing("c_1", events.len() as u64).is_empty().then_some(())
     })
     .await;
-    // A completed call shows what was open at its end, after a restart too, when it is in no memory.
+    // A completed call shows the alerts that were open at its end, also after a restart, when the call is not in
+    // memory.
     for restarted in [false, true] {
         if restarted {
             daemon.restart().await;

@@ -18,7 +18,7 @@ use crate::support::{PATIENCE, alone, eventually, json, knob};
 async fn ready_soon_with_many_open_calls() {
     let _machine = alone().await;
     let calls = knob("OPEN_CALLS", 10_000);
-    // No timer of a call is due before the test is over.
+    // No timer of a call is due before the test ends.
     let ingest_config = "[ingest]\nanalyses = [\"summary\"]\nidle_timeout_ms = 3600000\n";
     let mut daemon = Daemon::start(&format!("{WIDE_LIMITS}{ingest_config}")).await;
     let begun = Instant::now();
@@ -64,11 +64,11 @@ async fn ready_soon_with_many_open_calls() {
         }
         let (ready, cpu) = (started.elapsed(), daemon.cpu());
         println!("ready {ready:?} after a start ({}), {cpu:?} of CPU", if clean { "clean" } else { "after SIGKILL" });
-        // How soon that is depends on the machine; what makes it soon does not: no call's log was read for it.
+        // The duration depends on the machine; its cause does not: no call's log was read for it.
         for touched in ["sidetone_journal_open_files", "sidetone_session_sessions"] {
             assert_eq!(daemon.metric(touched, &[]).await, 0.0, "{touched}");
         }
-        // The calls are there, and take turns.
+        // The calls exist, and accept turns.
         let last = format!("c{}", calls - 1);
         assert_eq!(daemon.get_json(&format!("/v1/calls/{last}")).await["state"], "open");
         let (mut client, welcome) = ingest(&daemon, &format!("call_id={last}&stream_id=s_1&results=none")).await;
@@ -78,7 +78,7 @@ async fn ready_soon_with_many_open_calls() {
     }
 }
 
-/// What a run of readers measured.
+/// The measurements of one run of readers.
 struct Run {
     p50: Duration,
     p99: Duration,
@@ -86,13 +86,13 @@ struct Run {
     codes: BTreeMap<u16, usize>,
 }
 
-/// `events` turns at `rate` a second to `good` readers that read and `bad` ones that never do.
+/// Sends `events` turns at `rate` per second to `good` readers that read and `bad` ones that never do.
 async fn run(daemon: &Daemon, call: &str, events: u64, rate: u64, good: usize, bad: usize) -> Run {
     let url = daemon.ws("/v1/subscribe");
     let frame = json!({"id":"1","type":"subscribe","calls":[call],"wait":true});
     let mut bad_ones = Vec::new();
     for _ in 0..bad {
-        // Little room, so that not reading shows.
+        // Small buffers, so that not reading has an effect soon.
         let options = Options { headers: Vec::new(), receive_buffer: Some(65_536) };
         let mut client = Client::try_connect(&url, &options).await.expect("connect");
         client.send(&frame).await;
@@ -110,7 +110,7 @@ async fn run(daemon: &Daemon, call: &str, events: u64, rate: u64, good: usize, b
         readers.spawn(async move {
             let (mut times, mut got) = (Vec::new(), 0);
             if index >= 10 {
-                // Most only have to swallow all of it: their time is the machine's, not ours.
+                // Most readers only need to receive the bytes: their time is the machine's, not the daemon's.
                 let mut raw = client.into_raw();
                 let mut bytes = vec![0; 64 * 1024];
                 while raw.read(&mut bytes).await.is_ok_and(|count| count > 0) {}
@@ -144,7 +144,7 @@ async fn run(daemon: &Daemon, call: &str, events: u64, rate: u64, good: usize, b
     }
     let mut times = Vec::new();
     for _ in 0..10.min(good) {
-        // The ones that only swallow never end by themselves.
+        // Readers that only receive never end by themselves.
         loop {
             let got = readers.join_next().await.expect("a reader").expect("join");
             if !got.is_empty() {
@@ -159,7 +159,7 @@ async fn run(daemon: &Daemon, call: &str, events: u64, rate: u64, good: usize, b
     Run { p50: percentile(&mut times, 0.5), p99: percentile(&mut times, 0.99), rss, codes }
 }
 
-/// Reads each to its end at last: the close frame is what comes after all that the kernel still held.
+/// Finally reads each connection to its end: the close frame comes after everything that the kernel had buffered.
 async fn close_codes(clients: Vec<Client>) -> BTreeMap<u16, usize> {
     let mut reading = tokio::task::JoinSet::new();
     for client in clients {
@@ -192,13 +192,13 @@ async fn close_codes(clients: Vec<Client>) -> BTreeMap<u16, usize> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_readers_harm_nobody() {
     let _machine = alone().await;
-    // Without optimisations, two cores do not carry 10,000 events to 100 readers in a time that a suite has.
+    // Without optimisations, two cores cannot send 10,000 events to 100 readers in the time of a test suite.
     let (events, rate) = if cfg!(debug_assertions) { (4_000, 120) } else { (10_000, 400) };
     let (events, rate) = (knob("SLOW_EVENTS", events) as u64, knob("SLOW_RATE", rate) as u64);
     let config = format!("{WIDE_LIMITS}[ingest]\nanalyses = [\"summary\"]\n");
     {
         let daemon = Daemon::start(&config).await;
-        // The first run warms up; its RSS is that of the call's own text.
+        // The first run warms up; its memory is that of the call's text.
         let alone = run(&daemon, "without", events / 3, rate, 100, 0).await;
         let beside = run(&daemon, "beside", events, rate, 100, 100).await;
         let ratio = beside.p99.as_secs_f64() / alone.p99.as_secs_f64();
@@ -211,12 +211,12 @@ async fn slow_readers_harm_nobody() {
             beside.p99,
             beside.rss >> 10
         );
-        // What the call itself grew by is measured by the run without bad readers.
+        // The run without bad readers measures how much the call itself grew.
         let own = alone.rss * 3;
         assert!(beside.rss < own + (16 << 20), "RSS grew by {} KiB, by itself {} KiB", beside.rss >> 10, own >> 10);
         println!("the bad ones ended in {:?}", beside.codes);
         assert_eq!(beside.codes.get(&1013), Some(&100), "{:?}", beside.codes);
-        // A closed reader resumes where it was.
+        // A reader that was closed resumes at its position.
         {
             let mut client = crate::support::ws::subscriber(&daemon).await;
             let epoch = daemon.get_json("/v1/calls/beside/events?after=0").await["events"][0]["epoch"].clone();
@@ -248,7 +248,7 @@ async fn a_star_subscriber_gets_snapshots_at_its_own_pace() {
     let options = Options { headers: Vec::new(), receive_buffer: Some(4096) };
     let mut client = Client::try_connect(&daemon.ws("/v1/subscribe"), &options).await.expect("connect");
     client.send(&json!({"id":"1","type":"subscribe","calls":"*"})).await;
-    // Events go on while the snapshots wait in the pipe.
+    // Events continue while the snapshots wait in the pipe.
     for producer in &mut producers {
         producer.send(&turn(10, "agent", "One more.")).await;
     }

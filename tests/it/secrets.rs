@@ -1,4 +1,4 @@
-//! What must not be told: keys in no log, error or metric, in no spelling; what was said in no log above TRACE.
+//! What must stay secret: keys are in no log, error or metric, in no spelling; spoken text is in no log above TRACE.
 
 use crate::support::daemon::{Daemon, run_with};
 use crate::support::http;
@@ -7,7 +7,7 @@ use crate::support::vendor::{Asked, Dialect, Vendor, reply};
 use crate::support::ws::{Client, Options, encode, turn};
 use crate::support::{PATIENCE, eventually, json, shared};
 
-/// Variables of the daemon's environment that hold secrets.
+/// Variables of the daemon's environment that contain secrets.
 const SECRETS: &[(&str, &str)] = &[
     ("ST_SERVER", "srv/Q8+w3rTy=UiOp-AsDfGhJkLz"),
     ("ST_STT", "stt/Zx9+CvBn=MqWe-RtYuIoPaSd"),
@@ -18,7 +18,7 @@ const SECRETS: &[(&str, &str)] = &[
     ("ST_HOOK", "Bearer hdr/1a+Sd=FgHj-KlZxCvBnMq"),
 ];
 
-/// A refusal that repeats the key as vendors and their proxies do.
+/// A refusal that repeats the key, as vendors and their proxies do.
 fn echo(dialect: Dialect, asked: &Asked) -> Vec<crate::support::vendor::Step> {
     let names = ["authorization:", "x-api-key:", "x-goog-api-key:"];
     let line = asked.head.lines().find(|line| names.iter().any(|name| line.to_ascii_lowercase().starts_with(name)));
@@ -52,7 +52,7 @@ fn base64(bytes: &[u8]) -> String {
 /// Every spelling in which a secret could be found.
 fn spellings(secret: &str) -> Vec<String> {
     let mut all = vec![secret.to_owned(), encode(secret)];
-    // Whatever stands before it, one of three alignments is in its Base64.
+    // Whatever precedes it, one of three alignments is in its Base64.
     all.extend((0..3).map(|skip| base64(&secret.as_bytes()[skip..skip + 12])));
     all.push(base64(secret.as_bytes()));
     all.push(secret[..12].to_owned());

@@ -1,4 +1,4 @@
-//! SIGTERM: what is in hand is finished, everyone is told, the exit is clean, and no call ends by it.
+//! SIGTERM: work in progress is finished, every client is notified, the exit code is 0, and no call ends because of it.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ async fn a_shutdown_tells_everyone_and_ends_no_call() {
     let events = daemon.events("c1").await;
     let answered = events.iter().any(|event| event["type"] == "insight.updated" || event["type"] == "insight.failed");
     assert!(answered, "the open job finished or was marked: {events:?}");
-    // What the subscriber did not see before its socket closed, it gets when it resumes.
+    // The subscriber gets the events that it missed before its socket closed when it resumes.
     let mut seen: Vec<u64> = reader.seen.iter().filter_map(|frame| frame["seq"].as_u64()).collect();
     let (epoch, last) = (events[0]["epoch"].clone(), *seen.last().expect("an event"));
     let mut reader = subscriber(&daemon).await;
@@ -75,18 +75,18 @@ async fn a_shutdown_keeps_its_deadline_when_the_llm_does_not() {
     let (mut producer, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
     producer.send(&turn(0, "agent", "The parcel is late.")).await;
     producer.acked(0).await;
-    // A reader that never reads must not hold it up either.
+    // A reader that never reads must not delay the shutdown either.
     let _stuck = subscriber(&daemon).await;
     eventually("an LLM request is open", PATIENCE, || async { (mock.open() > 0).then_some(()) }).await;
     let begun = Instant::now();
     daemon.sigterm();
     let status = daemon.ended(PATIENCE).await;
     assert_eq!(status.code(), Some(0));
-    // The request itself would have two minutes.
+    // The request itself could take two minutes.
     assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     mock.script(|_| Step::Answer(Duration::ZERO));
     daemon.up().await;
-    // The job that was cut is made up for once the call is touched, without a new turn.
+    // The aborted job runs again once the call is used, without a new turn.
     let (_producer, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
     eventually("the insight comes after the restart", PATIENCE, || async {
         let view = daemon.get_json("/v1/calls/c1").await;
@@ -109,7 +109,7 @@ async fn replay_and_watch_live_through_a_restart() {
         .spawn()
         .expect("start watch");
     let (path, url) = (file.display().to_string(), daemon.url());
-    // 60 to 100 s of talk in about 3 s.
+    // 60 to 100 s of speech in about 3 s.
     let replaying = tokio::spawn(async move {
         crate::support::daemon::run(&["replay", &path, "--to", &url, "--speed", "60", "--json"]).await
     });
@@ -155,7 +155,7 @@ async fn replay_and_watch_live_through_a_restart() {
     assert_eq!(seqs, (1..=stored.len() as u64).collect::<Vec<u64>>(), "watch prints each seq once over restarts");
 }
 
-/// `timeout`, `npm run` and the like send a signal to the daemon and to its group: it comes twice.
+/// `timeout`, `npm run` and others send a signal both to the daemon and to its group: it comes twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_signal_that_is_echoed_is_one_and_a_later_one_ends_at_once() {
     let _machine = shared().await;
@@ -170,7 +170,7 @@ async fn a_signal_that_is_echoed_is_one_and_a_later_one_ends_at_once() {
     let (mut producer, _) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;
     producer.send(&turn(0, "agent", "The parcel is late.")).await;
     eventually("an LLM request is open", PATIENCE, || async { (mock.open() > 0).then_some(()) }).await;
-    // Two kinds, for the system makes one of two that are alike.
+    // Two different signals, because the system merges two equal ones.
     daemon.sigterm();
     daemon.sigint();
     producer.of_type("reconnect").await;

@@ -18,7 +18,7 @@ async fn feed(daemon: &Daemon, call: &str, turns: u64, meta: &Json) {
     client.of_type("call.completed").await;
 }
 
-/// The position of the daemon's one sink, as its file has it.
+/// The position of the daemon's only sink, from its file.
 fn stored_order(daemon: &Daemon) -> u64 {
     let files = std::fs::read_dir(daemon.dir.join("journal/sinks")).into_iter().flatten().flatten();
     let stored = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "json"));
@@ -49,18 +49,18 @@ async fn a_websocket_sink_gets_everything_over_restarts_of_either_side() {
         (stored_order(&daemon) >= daemon.events("c1").await.len() as u64).then_some(())
     })
     .await;
-    // The sink is away: what is said meanwhile comes later.
+    // The sink is unreachable: events of this time are delivered later.
     sink.refuse();
     feed(&daemon, "c2", 20, &json!({})).await;
     sink.accept();
     has_all(&sink, &daemon, "c2").await;
-    // The daemon is killed while the sink is away: its position is kept.
+    // The daemon is killed while the sink is unreachable: its position is kept.
     sink.refuse();
     feed(&daemon, "c3", 20, &json!({})).await;
     daemon.restart().await;
     sink.accept();
     has_all(&sink, &daemon, "c3").await;
-    // Orders have a gap where the daemon started again: it counts as read.
+    // Orders have a gap where the daemon was restarted: the gap counts as read.
     eventually("nothing is behind", PATIENCE, || async {
         (daemon.metric("sidetone_sink_behind_events", &[]).await == 0.0).then_some(())
     })
@@ -77,7 +77,7 @@ async fn a_websocket_sink_gets_everything_over_restarts_of_either_side() {
 fn signed(posted: &Posted, secret: &[u8]) -> bool {
     let header = posted.headers.iter().find(|(name, _)| name.contains("signature"));
     let Some((_, value)) = header else { return false };
-    // `sha256=HEX` of the body, or of `TIMESTAMP.BODY` where the value or another header carries a time.
+    // `sha256=HEX` of the body, or of `TIMESTAMP.BODY` if the value or another header contains a time.
     let mut candidates = vec![posted.body.clone()];
     for (name, text) in &posted.headers {
         if name.contains("timestamp") {
@@ -106,7 +106,7 @@ async fn a_webhook_is_signed_and_retried_and_dead_letters_are_kept() {
     let dir = tempfile::tempdir().expect("folder");
     let mut daemon = Daemon::prepare(&config, dir.path()).with_env("HOOK_SECRET", "a secret of some length");
     daemon.up().await;
-    // Busy at first: what was refused with 503 comes again.
+    // Busy at first: events refused with 503 are sent again.
     let refused = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
     let count = std::sync::Arc::clone(&refused);
     hook.script(move |_| if count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) < 2 { 503 } else { 200 });
@@ -125,7 +125,7 @@ async fn a_webhook_is_signed_and_retried_and_dead_letters_are_kept() {
         assert!(signed(posted, b"a secret of some length"), "{:?}", posted.headers);
         assert_eq!(posted.header("content-type").map(|kind| kind.starts_with("application/json")), Some(true));
     }
-    // One event is refused for good: the others go on, and it is counted and kept.
+    // One event is refused permanently: the others continue, and it is counted and stored.
     hook.script(|body| if body.to_string().contains("Sentence 2.") { 400 } else { 200 });
     hook.posted.lock().unwrap().clear();
     feed(&daemon, "c2", 5, &json!({})).await;
@@ -161,7 +161,7 @@ fn bodies(posted: &Posted) -> Vec<Json> {
     }
 }
 
-/// Whether a file whose path contains `name` holds `text`.
+/// Returns true if a file whose path contains `name` contains `text`.
 fn find_file_with(folder: &std::path::Path, text: &str, name: &str) -> bool {
     std::fs::read_dir(folder).is_ok_and(|entries| {
         entries.filter_map(Result::ok).any(|entry| {

@@ -1,4 +1,4 @@
-//! `GET /v1/subscribe`: snapshots, resuming, filters, delivery, `*`, and what is refused.
+//! `GET /v1/subscribe`: snapshots, resuming, filters, delivery, `*`, and errors.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::support::llm::MockLlm;
 use crate::support::ws::{Client, Options, encode, ingest, subscribe, subscriber, turn};
 use crate::support::{Json, json, shared};
 
-/// A call with this many turns, on a socket that stays.
+/// A call with this many turns, on a socket that stays open.
 async fn call_with(daemon: &Daemon, call: &str, turns: u64) -> Client {
     let (mut client, _) = ingest(daemon, &format!("call_id={call}&stream_id=s_1")).await;
     for order in 0..turns {
@@ -19,7 +19,7 @@ async fn call_with(daemon: &Daemon, call: &str, turns: u64) -> Client {
     client
 }
 
-/// Reads sequenced events until `count` are there.
+/// Reads sequenced events until `count` have come.
 async fn events(client: &mut Client, count: usize) -> Vec<Json> {
     let mut events = Vec::new();
     while events.len() < count {
@@ -46,7 +46,7 @@ async fn a_socket_is_greeted_and_may_ping() {
     assert!(welcome["ping_interval_ms"].as_u64().is_some_and(|ms| ms >= 1000));
     client.send(&json!({"id":"3","type":"ping"})).await;
     assert_eq!(client.recv().await.expect("pong"), json!({"id":"3","type":"pong"}));
-    // The subprotocol is echoed when offered, and the key beside it never is.
+    // The subprotocol is echoed if it was offered; the key next to it never is.
     for path in ["/v1/subscribe", "/v1/ingest"] {
         let reply = crate::support::http::request(
             daemon.port,
@@ -74,7 +74,7 @@ async fn a_socket_that_never_subscribes_is_closed_4408() {
     subscribe(&mut good, json!({"calls":"*"})).await;
     let mut silent = subscriber(&daemon).await;
     assert_eq!(silent.close_code().await, 4408);
-    // The one that came before it and has subscribed would be over by now.
+    // A socket that was opened before it and has not subscribed would be closed by now.
     good.send(&json!({"id":"q","type":"ping"})).await;
     good.until("pong", |frame| frame["id"] == "q").await;
 }

@@ -1,5 +1,5 @@
-//! A lone surrogate escape costs one character, wherever JSON comes in; a text message that is not UTF-8 is refused with
-//! a reason and costs its own connection alone.
+//! A lone surrogate escape costs one character, wherever the daemon reads JSON; a text message that is not UTF-8 is
+//! refused with a reason and closes only its own connection.
 
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
@@ -9,7 +9,7 @@ use crate::support::daemon::Daemon;
 use crate::support::ws::{encode, ingest, subscriber, turn};
 use crate::support::{PATIENCE, http, json, shared};
 
-/// A turn of each of two dialects, as a producer writes it that cuts its strings between the halves of a pair.
+/// A turn in each of two dialects, from a producer that cuts strings between the halves of a pair.
 const OURS: &str = r#"{"type":"turn","turn_order":0,"speaker":"agent","text":"that is great \ud83d"}"#;
 const VENDORS: &str = r#"{"type":"Turn","turn_order":0,"turn_is_formatted":true,"end_of_turn":true,"transcript":"that is great \uDE00","words":[{"start":0,"end":900,"text":"that","confidence":1}]}"#;
 const TEXT: &str = "that is great \u{fffd}";
@@ -26,7 +26,7 @@ async fn lone_surrogate_costs_one_character_wherever_json_comes_in() {
     let (mut client, _) = ingest(&daemon, &format!("call_id=c1&stream_id=s&meta={meta}")).await;
     client.send_text(OURS).await;
     client.send_text(r#"{"type":"meta","meta":{"customer":"Ms. \udc00Shah"}}"#).await;
-    // The `id` of a frame that is refused is given back too.
+    // The `id` of a refused frame is returned too.
     client.send_text(r#"{"type":"turn","turn_order":1,"id":"n\ud83d"}"#).await;
     let refused = client.of_type("error").await;
     assert_eq!((&refused["code"], &refused["id"]), (&json!("bad_field"), &json!("n\u{fffd}")), "{refused}");
@@ -42,7 +42,7 @@ async fn lone_surrogate_costs_one_character_wherever_json_comes_in() {
         assert_eq!((turns.len(), &turns[0]["text"]), (1, &json!(TEXT)), "{call}: {turns:?}");
     }
 
-    // A recording of such a stream holds the frame as it came, and plays.
+    // A recording of such a stream contains the frame as it came, and can be replayed.
     let path = folder.path().join("c2.s.jsonl");
     let written = std::fs::read_to_string(&path).unwrap();
     assert!(written.contains(VENDORS), "{written}");
@@ -52,7 +52,7 @@ async fn lone_surrogate_costs_one_character_wherever_json_comes_in() {
     assert!(played.status.success(), "{}", String::from_utf8_lossy(&played.stderr));
     assert_eq!(daemon.turns("c3").await[0]["text"], TEXT);
 
-    // A whole recording at once, in both forms.
+    // A whole recording in one request, in both forms.
     for (call, body) in [
         ("c4", r#"{"call_id":"c4","turns":[{"text":"that is great \ud83d"}]}"#.to_owned()),
         (
@@ -66,7 +66,7 @@ async fn lone_surrogate_costs_one_character_wherever_json_comes_in() {
         assert_eq!(daemon.turns(call).await[0]["text"], TEXT, "{call}");
     }
 
-    // Subscribe: its `id` and `match` are the client's own text.
+    // Subscribe: `id` and `match` are the client's own text.
     let mut watcher = subscriber(&daemon).await;
     watcher.send_text(r#"{"id":"w\ud83d","type":"subscribe","calls":"*","match":{"team":"a\ud83d"}}"#).await;
     let subscribed = watcher.of_type("subscribed").await;
@@ -90,7 +90,7 @@ async fn text_message_that_is_not_utf8_closes_its_own_connection_with_a_reason()
     assert_eq!((&error["code"], &error["fatal"]), (&json!("bad_frame"), &json!(true)), "{error}");
     assert!(error["message"].as_str().is_some_and(|message| message.contains("UTF-8")), "{error}");
     assert_eq!(client.close_code().await, 4400);
-    // What was acknowledged stays, another stream of the call goes on, and so does this one on a new connection.
+    // What was acknowledged is kept; another stream of the call continues, and so does this one on a new connection.
     other.send(&turn(0, "customer", "Meanwhile.")).await;
     other.acked(0).await;
     let (mut again, welcome) = ingest(&daemon, "call_id=c1&stream_id=s_1").await;

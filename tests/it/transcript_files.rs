@@ -1,5 +1,5 @@
-//! Transcript files: in a request, through `sidetone analyze`, and through `sidetone convert` and a replay, each file comes
-//! to the same turns; what cannot be read is named with its place.
+//! Transcript files: in a request, through `sidetone analyze`, and through `sidetone convert` and a replay, each file
+//! gives the same turns; unreadable parts are reported with their place.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::support::http;
 use crate::support::llm::{MockLlm, Step};
 use crate::support::{Json, json, shared};
 
-/// Fixtures by format, as they are on disk.
+/// Fixtures by format, as stored.
 fn fixtures() -> Vec<(String, PathBuf)> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/transcripts");
     let mut found = Vec::new();
@@ -33,7 +33,7 @@ fn read(format: &str, path: &Path) -> Transcript {
     transcript::read(&bytes, Some(transcript::format(format).expect("format"))).expect("a transcript").1
 }
 
-/// What a turn is, whichever call it is in.
+/// A turn's content, independent of its call.
 fn essence(turns: &[Json]) -> Vec<Json> {
     let kept = ["turn", "speaker", "text", "start_ms", "end_ms"];
     turns.iter().map(|turn| kept.iter().map(|name| ((*name).to_owned(), turn[*name].clone())).collect()).collect()
@@ -77,7 +77,7 @@ async fn a_file_comes_to_the_same_turns_by_request_and_by_replay() {
         let name = format!("{format}-{}", path.file_stem().expect("name").to_string_lossy());
         let transcript = read(&format, &path);
         let bytes = std::fs::read(&path).expect("fixture");
-        // JSON is UTF-8.
+        // JSON must be UTF-8.
         let text = match bytes.as_slice() {
             [0xff, 0xfe, rest @ ..] => String::from_utf16(
                 &rest.chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect::<Vec<_>>(),
@@ -142,7 +142,7 @@ async fn a_request_that_cannot_be_read_is_told_where() {
         let detail = problem["detail"].as_str().expect("detail");
         assert!(detail.starts_with(said) && !detail.contains("secret"), "{body}: {detail}");
     }
-    // Limits of files hold here too, before anything is kept.
+    // Limits of files apply here too, before anything is stored.
     let text = "x".repeat(300 << 10);
     let reply = daemon.post("/v1/transcripts", &json!({"text": text, "format": "text"})).await;
     assert!(reply.status == 400 && reply.text().contains("transcript_line_bytes"), "{}", reply.text());
@@ -223,7 +223,7 @@ async fn files_are_analysed_without_a_daemon() {
     );
     let leftover = std::fs::read_dir(std::env::temp_dir()).expect("folder").filter_map(Result::ok);
     let leftover = leftover.filter(|entry| entry.file_name().to_string_lossy().starts_with("sidetone-analyze-"));
-    // Other tests may be at it.
+    // Other tests may use them now.
     println!("{} folders of daemons that run", leftover.count());
 }
 

@@ -1,12 +1,12 @@
-//! Every transcript of one call that the daemon gives, whoever asks for it and in whatever form: the same turns, with the
-//! speakers' own words.
+//! Every transcript of one call that the daemon returns, in whatever form and to whichever client: the same turns, with
+//! the speakers' own words.
 
 use crate::support::daemon::Daemon;
 use crate::support::llm::{MockLlm, Step};
 use crate::support::ws::{Client, turn};
 use crate::support::{Json, json, shared};
 
-/// Speech with what cleaning and folding could damage: repeated digits, spelled letters, names, other scripts and forms.
+/// Speech that cleaning and normalising could damage: repeated digits, spelled letters, names, other scripts and forms.
 const SAID: [(&str, &str); 9] = [
     ("agent", "Thank you for calling Larkfield, this is Maya. May I have your account number?"),
     ("customer", "It's Daniel Okafor, and the account is four four one, seven zero nine."),
@@ -19,8 +19,8 @@ const SAID: [(&str, &str); 9] = [
     ("agent", "You will get forty four euros at ten ten tomorrow. Goodbye!"),
 ];
 
-/// Numbers, spelled letters and names (digits, numbers in words, whatever is capitalised), in runs as they stand side by
-/// side within a sentence: "four four one" is one run, so that a digit that is missing makes another.
+/// Numbers, spelled letters and names (digits, number words, capitalised words) in runs of adjacent words within a
+/// sentence: "four four one" is one run, so that a missing digit gives another run.
 fn runs(text: &str) -> Vec<Vec<String>> {
     const NUMBERS: &str = "four one seven zero nine six double oh ten forty euros percent";
     let mut runs: Vec<Vec<String>> = vec![Vec::new()];
@@ -40,7 +40,7 @@ fn runs(text: &str) -> Vec<Vec<String>> {
     runs
 }
 
-/// Whether all numbers and names of `said` stand so in a turn.
+/// Returns true if all numbers and names of `said` occur unchanged in a turn.
 fn is_verbatim(said: &str) -> bool {
     let all: Vec<Vec<String>> = SAID.iter().flat_map(|(_, text)| runs(text)).collect();
     runs(said).iter().all(|run| all.contains(run))
@@ -132,7 +132,7 @@ async fn transcripts_of_a_call_agree_wherever_they_are_given() {
         assert_eq!(given, texts, "completion, {render}");
     }
 
-    // What the embedded provider makes of it: an extract, with the speakers' own numbers and names.
+    // The embedded provider's summary: an extract, with the speakers' own numbers and names.
     let call = daemon.get_json("/v1/calls/c1").await;
     let value = &call["insights"]["summary"]["value"];
     let points = value["points"].as_array().expect("points").iter().map(|point| point["text"].as_str().expect("text"));

@@ -1,8 +1,8 @@
-//! A data directory that the last release with a journal of format 1 wrote: today's daemon serves every event of it to
-//! the byte, knows what was used, and its calls go on.
+//! A data directory that was written by the last release with journal format 1: today's daemon returns every event of
+//! it unchanged, knows the usage, and its calls continue.
 //!
-//! The directory and what that release answered about it are in `tests/fixtures/format-1`; its README says how they were
-//! made.
+//! The directory and what that release answered about it are in `tests/fixtures/format-1`; its README says how they
+//! were made.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,7 +33,7 @@ idle_timeout_ms = 3600000
     format!("{}{rest}", mock.config(""))
 }
 
-/// A model that refuses whoever asks about what fails.
+/// A model that refuses requests of the analyses that must fail.
 async fn mock() -> MockLlm {
     let mock = MockLlm::start().await;
     mock.script(
@@ -62,13 +62,13 @@ async fn text_of(daemon: &Daemon, path: &str) -> String {
     reply.text()
 }
 
-/// The events in an answer of `GET …/events`, as they stand there.
+/// The events in an answer of `GET …/events`, unchanged.
 fn events_in(answer: &str) -> &str {
     let (events, _) = answer.rsplit_once("],\"next_after\"").expect("an answer with events");
     events
 }
 
-/// Every member of `old` is in `new` with the same value; `new` may have more.
+/// Checks that every member of `old` is in `new` with the same value; `new` may have more.
 fn assert_holds(old: &Json, new: &Json, at: &str) {
     match (old, new) {
         (Json::Object(old), Json::Object(new)) => {
@@ -95,7 +95,7 @@ fn answer_json(name: &str) -> Json {
     serde_json::from_str(&answer(name)).expect("json")
 }
 
-/// Paths, and the names of the files with what was answered.
+/// Requested paths, and the names of the files with their answers.
 fn asked() -> Vec<(String, String)> {
     let mut asked = vec![("/v1/calls?limit=100".to_owned(), "calls.json".to_owned())];
     for call in CALLS {
@@ -123,7 +123,7 @@ async fn data_of_the_release_before_is_served_to_the_byte_and_its_calls_go_on() 
     }
     assert_holds(&answer_json("usage.json"), &daemon.get_json(USAGE).await, USAGE);
 
-    // A subscriber resumes where it was, without a snapshot.
+    // A subscriber resumes at its position, without a snapshot.
     let old: Json = answer_json("c_open.events.json");
     let old = old["events"].as_array().expect("events");
     let (epoch, head) = (&old[0]["epoch"], old.len() as u64);
@@ -142,7 +142,7 @@ async fn data_of_the_release_before_is_served_to_the_byte_and_its_calls_go_on() 
         assert_eq!(pushed, *event);
     }
 
-    // The producer goes on where it was, and ends the call.
+    // The producer continues at its position, and ends the call.
     let (mut producer, welcome) = ingest(&daemon, "call_id=c_open&stream_id=s_2&results=all").await;
     assert_eq!(&welcome["epoch"], epoch, "{welcome}");
     assert_eq!(welcome["acked"], 2, "{welcome}");
@@ -157,7 +157,7 @@ async fn data_of_the_release_before_is_served_to_the_byte_and_its_calls_go_on() 
     assert_dense("c_open", &events);
     assert_eq!(events[..old.len()], *old);
 
-    // A start that finds the folder migrated changes nothing.
+    // A start with a migrated folder changes nothing.
     daemon.restart().await;
     assert_eq!(daemon.log().matches("the journal is migrated from format 1 to 2").count(), 1, "{}", daemon.log());
     assert_eq!(daemon.events("c_open").await, events);
@@ -166,7 +166,7 @@ async fn data_of_the_release_before_is_served_to_the_byte_and_its_calls_go_on() 
     assert_eq!(events_in(&new), events_in(&old));
 }
 
-/// Waits until each turn of the call has its result, and one summary was tried.
+/// Waits until each turn of the call has its result, and one summary was attempted.
 async fn settled(daemon: &Daemon, call: &str) {
     eventually(&format!("{call} is settled"), PATIENCE, || async {
         let events = daemon.events(call).await;
@@ -195,7 +195,7 @@ fn spoken(order: u64, speaker: &str, text: &str) -> Json {
 
 const QUERY: &str = "analyses=summary,sentiment_turn&results=all";
 
-/// A call of two streams, with words, revisions and metadata, that comes to its end.
+/// A call of two streams, with words, revisions and metadata, which completes.
 async fn whole_call(daemon: &Daemon) {
     let meta = "meta=%7B%22customer%22%3A%22Ms.%20Shah%22%7D";
     let (mut agent, _) = ingest(daemon, &format!("call_id=c_done&stream_id=s_1&{QUERY}&{meta}")).await;
@@ -240,7 +240,7 @@ async fn write_the_fixture() {
     }
     failing.acked(1).await;
     settled(&daemon, "c_failing").await;
-    // Its stream is lost, and another one comes in its place; then the daemon is killed, and the end of the log torn.
+    // The first stream is lost, and another one replaces it; then the daemon is killed, and the end of the log torn.
     let (mut lost, _) = ingest(&daemon, &format!("call_id=c_open&stream_id=s_1&{QUERY}")).await;
     lost.send(&spoken(0, "customer", "Is anyone there?")).await;
     lost.acked(0).await;
@@ -265,7 +265,7 @@ async fn write_the_fixture() {
     assert!(daemon.log().contains("torn tail"), "{}", daemon.log());
     drop((failing, next));
     stop(&mut daemon).await;
-    // What it says of calls that nothing changes any more.
+    // Its answers about calls that do not change any more.
     daemon.up().await;
     let answers = fixture().join("answers");
     std::fs::create_dir_all(&answers).expect("folder");

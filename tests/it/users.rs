@@ -1,5 +1,5 @@
-//! Two users on one folder: the daemon is one, root or a stranger the other. What a command leaves behind must stay the
-//! daemon's own. Needs root and `setpriv`; skipped loudly without.
+//! Two users and one folder: one runs the daemon, the other is root or a stranger. Files that a command leaves must
+//! belong to the daemon's user. Needs root and `setpriv`; skipped with a message otherwise.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -11,12 +11,12 @@ use crate::support::http;
 use crate::support::ws::{Client, Options};
 use crate::support::{PATIENCE, eventually, shared};
 
-/// The daemon's user, as under systemd's `DynamicUser`: it has no name on most machines.
+/// The daemon's user id, as under systemd's `DynamicUser`: on most machines it has no name.
 const THEIRS: u32 = 61_184;
-/// A user who has no business with the daemon.
+/// A user without any rights on the daemon.
 const STRANGER: u32 = 61_185;
 
-/// Whether a test of two users can run here.
+/// Returns true if a test with two users can run here.
 fn two_users(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     let setpriv = || Command::new("setpriv").arg("--version").stdout(Stdio::null()).status().is_ok();
@@ -56,7 +56,7 @@ fn owners(folder: &Path) -> BTreeMap<String, (u32, u32)> {
     found
 }
 
-/// Runs a key command as root, and gives back what it printed.
+/// Runs a key command as root; returns its output.
 async fn as_root(daemon: &Daemon, words: &[&str]) -> String {
     let config = daemon.config_path().display().to_string();
     let output = run(&[words, &["--config", &config]].concat()).await;
@@ -75,7 +75,7 @@ async fn keys_made_by_root_work_in_a_daemon_of_another_user() {
     }
     let _machine = shared().await;
     let dir = tempfile::tempdir().expect("folder");
-    // A variable that the daemon's unit sets, and root's shell does not.
+    // A variable that is set for the daemon's unit, and not in root's shell.
     let config = "[endpoints.a]\nprovider = \"openai\"\napi_key = \"env:ONLY_THE_DAEMON_HAS_THIS\"\n\
                   [models.m]\ncandidates = [\"a/x\"]\n";
     let mut daemon = Daemon::prepare(config, dir.path()).run_by(THEIRS).with_env("ONLY_THE_DAEMON_HAS_THIS", "x");
@@ -123,7 +123,7 @@ async fn keys_made_before_the_first_start_belong_to_the_folders_owner() {
     daemon.up().await;
     assert_eq!(status(&daemon, "/v1/calls", &key).await, 200);
     daemon.kill9();
-    // A killed daemon leaves its socket; commands see that nobody listens.
+    // A killed daemon leaves its socket; commands notice that nothing listens on it.
     as_root(&daemon, &["key", "revoke", "agent"]).await;
     daemon.up().await;
     assert_eq!(status(&daemon, "/v1/calls", &key).await, 401);
@@ -141,7 +141,7 @@ async fn unreadable_key_file_makes_the_daemon_unready_and_names_itself() {
     as_root(&daemon, &["key", "create", "--name", "agent", "--scope", "subscribe"]).await;
     let file = dir.path().join("journal/keys.json");
     let whole = std::fs::read_to_string(&file).expect("file");
-    // As an older version left it: another file, root's own. And one that is no key file.
+    // A file as an older version left it: owned by root. And one that is not a key file.
     for (write, owner, told) in [(&whole, 0, "root"), (&"{nonsense".to_owned(), THEIRS, "no key file")] {
         std::fs::remove_file(&file).expect("removed");
         std::fs::write(&file, write).expect("written");
@@ -168,7 +168,8 @@ async fn folder_of_another_user_is_named_before_anything_is_written() {
     }
     let _machine = shared().await;
     let create = ["key", "create", "--name", "agent", "--scope", "ingest"];
-    // Whose the folder is, who runs, what. The data folder is there, or would be made.
+    // The folder's owner, the user of the command, and the command's words. The data folder exists, or would be
+    // created.
     for (owner, runs, words) in [
         (0, STRANGER, &["serve", "--listen", "127.0.0.1:0"][..]),
         (0, STRANGER, &create),
@@ -211,7 +212,7 @@ async fn admin_socket_refuses_everybody_but_root_and_its_own_user() {
     assert!(own.status.success(), "{}", stderr(&own));
     let socket = dir.path().join("journal/admin.sock");
     assert_eq!(std::fs::metadata(&socket).expect("socket").mode() & 0o777, 0o600);
-    // Even where somebody has opened the folder and the socket.
+    // Even if somebody has changed the modes of the folder and the socket.
     for (path, mode) in [(dir.path(), 0o755), (&dir.path().join("journal"), 0o755), (&socket, 0o666)] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("mode");
     }

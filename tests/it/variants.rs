@@ -1,4 +1,4 @@
-//! A route's variants: shares are kept to the key, over restarts and reloads, and what is open keeps what it has.
+//! A route's variants: a key keeps its variant across restarts and reloads, and open streams keep their own.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -8,7 +8,7 @@ use crate::support::llm::MockLlm;
 use crate::support::ws::{Client, encode, ingest, turn};
 use crate::support::{PATIENCE, eventually, json, knob, shared};
 
-/// Connections at once.
+/// Number of concurrent connections.
 const LANES: usize = 16;
 
 fn config(a: u32, b: u32) -> String {
@@ -19,7 +19,7 @@ fn config(a: u32, b: u32) -> String {
     )
 }
 
-/// Which variant each key gets, in the order of the keys: `true` = a.
+/// The variant of each key, in the order of the keys: `true` = a.
 async fn split(port: u16, keys: usize) -> Vec<bool> {
     let mut lanes = Vec::new();
     for lane in 0..LANES {
@@ -41,7 +41,7 @@ async fn split(port: u16, keys: usize) -> Vec<bool> {
     all
 }
 
-/// One request on a connection that is kept.
+/// Sends one request on a connection that is kept open.
 async fn ask(socket: &mut TcpStream, port: u16, user: &str) -> bool {
     let body = json!({"model":"r","user":user,"messages":[{"role":"user","content":"go"}],
         "transcript":{"turns":[{"speaker":"A","text":"Hello there."}]}})
@@ -73,7 +73,7 @@ async fn shares_hold_over_restarts_and_a_new_weight_moves_only_what_it_must() {
     let mut daemon = Daemon::start(&config(90, 10)).await;
     let before = split(daemon.port, keys).await;
     let share = before.iter().filter(|a| **a).count();
-    // 120 of 10,000 is four standard deviations, both for the share and for what moves.
+    // 120 of 10,000 is four standard deviations, both for the share and for the keys that change.
     let slack = (120.0 * (keys as f64 / 10_000.0).sqrt()).ceil() as usize;
     assert!(share.abs_diff(keys * 9 / 10) <= slack, "{share} of {keys}");
     daemon.restart().await;
@@ -156,7 +156,7 @@ async fn variants_of_a_producer_are_pinned_before_the_first_job_and_over_a_kill(
     daemon.kill9();
     daemon.restart().await;
     for call in &calls {
-        // Whoever comes second chooses nothing any more.
+        // A later stream cannot choose the call's variant any more.
         let variants = encode(r#"{"r":"a"}"#);
         let query = format!("call_id={call}&stream_id=s_1&analyses=summary&variants={variants}");
         let (mut client, _) = ingest(&daemon, &query).await;

@@ -1,4 +1,4 @@
-//! How requests leave: straight to a vendor, or by a proxy that the environment names.
+//! How requests reach a vendor: directly, or through a proxy that the environment names.
 
 use crate::support::daemon::{Daemon, LOCAL_ANALYSES};
 use crate::support::vendor::{Dialect, Step, Vendor, reply};
@@ -7,7 +7,7 @@ use crate::support::{json, shared};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_proxy_of_the_environment_takes_what_is_far_and_nothing_that_is_near() {
     let _machine = shared().await;
-    // To a vendor's fake, a request by a proxy differs in its first line alone.
+    // For the vendor's fake, a request through a proxy differs only in its first line.
     let (proxy, near) = (Vendor::good(Dialect::OpenAi).await, Vendor::good(Dialect::OpenAi).await);
     let config = format!(
         "[endpoints.far]\nprovider = \"openai_compatible\"\nbase_url = \"http://models.far.example/v1/\"\n{}{LOCAL_ANALYSES}",
@@ -40,7 +40,7 @@ async fn a_proxy_of_the_environment_takes_what_is_far_and_nothing_that_is_near()
         assert!(head.contains("user-agent: sidetone/") && head.contains("content-type: application/json"), "{head}");
     }
 
-    // What goes wrong is told alike.
+    // Failures are reported in the same way.
     let script = |number: u64| if number.is_multiple_of(2) { vec![Step::Reset] } else { reply(503, "", "{}") };
     for vendor in [&proxy, &near] {
         vendor.script(move |asked| script(asked.number));

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::http::{self, Reply};
 use super::{Json, PATIENCE, eventually};
 
-/// Limits that no test but the limits' own wants to meet.
+/// Limits that only the tests of limits reach.
 pub const WIDE_LIMITS: &str = "
 [limits]
 connections = 60000
@@ -26,7 +26,7 @@ open_calls = 60000
 new_calls_per_s = 60000
 ";
 
-/// For configurations whose endpoints are there for clients alone: analyses ask nobody.
+/// For configurations whose endpoints are only for clients: analyses use no model.
 pub const LOCAL_ANALYSES: &str = "
 [analyses.summary]
 route = \"local\"
@@ -36,8 +36,8 @@ route = \"local\"
 route = \"local\"
 ";
 
-/// The binary under test: this build's, or another one (an older version that a test must fail on) named by
-/// `SIDETONE_TEST_BINARY`.
+/// The binary under test: this build's, or the one that `SIDETONE_TEST_BINARY` names (an older version on which a test
+/// must fail).
 pub fn binary() -> PathBuf {
     other_binary().unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_sidetone")))
 }
@@ -50,21 +50,22 @@ fn other_binary() -> Option<PathBuf> {
 pub struct Daemon {
     binary: PathBuf,
     child: Option<Child>,
-    /// Where the configuration, the journal and stderr live.
+    /// The folder of the configuration, the journal and stderr.
     pub dir: PathBuf,
     _owned: Option<TempDir>,
-    /// The port that it keeps over restarts.
+    /// The port, which stays the same after restarts.
     pub port: u16,
     prefix: Vec<String>,
     env: Vec<(String, String)>,
-    /// From the spawn to the first line, at the newest start.
+    /// Time from the spawn to the first line, at the newest start.
     pub start_took: Duration,
 }
 
-/// A port that is this process's until it ends: no other test gets it while nobody listens there, and no outgoing
-/// connection takes it by chance (it is below the ephemeral range).
+/// A port that is reserved for this process until it ends: no other test gets it while nothing listens there, and no
+/// outgoing connection uses it by chance (it is below the ephemeral range).
 pub fn free_port() -> u16 {
-    /// The UDP ports of the same numbers, which nobody needs: whoever holds one has the number.
+    /// UDP sockets with the same port numbers, which nothing else needs: the process that holds one has reserved the
+    /// number.
     static HELD: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     loop {
         let port = 12_000 + rand::random::<u16>() % 18_000;
@@ -77,7 +78,7 @@ pub fn free_port() -> u16 {
 }
 
 impl Daemon {
-    /// Starts it with `config` in a folder of its own. `[storage] dir` is added where `config` has no `[storage]`.
+    /// Starts the daemon with `config` in a temporary folder. If `config` has no `[storage]`, `[storage] dir` is added.
     pub async fn start(config: &str) -> Self {
         let owned = tempfile::tempdir().expect("temporary folder");
         let mut daemon = Self::prepare(config, owned.path());
@@ -86,14 +87,14 @@ impl Daemon {
         daemon
     }
 
-    /// Starts it with `config` in `dir`.
+    /// Starts the daemon with `config` in `dir`.
     pub async fn start_in(config: &str, dir: &Path) -> Self {
         let mut daemon = Self::prepare(config, dir);
         daemon.up().await;
         daemon
     }
 
-    /// Everything but the start.
+    /// Prepares everything without starting the daemon.
     pub fn prepare(config: &str, dir: &Path) -> Self {
         let daemon = Self {
             binary: binary(),
@@ -109,16 +110,16 @@ impl Daemon {
         daemon
     }
 
-    /// Runs it under `prefix` (such as `taskset -c 0`).
+    /// Runs the daemon under `prefix` (such as `taskset -c 0`).
     pub fn under(mut self, prefix: &[&str]) -> Self {
         self.prefix = prefix.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
-    /// Runs it as another user, whose its folder becomes. Needs root and `setpriv`.
+    /// Runs the daemon as another user, who becomes the owner of its folder. Needs root and `setpriv`.
     pub fn run_by(mut self, uid: u32) -> Self {
         std::os::unix::fs::chown(&self.dir, Some(uid), Some(uid)).expect("give the folder away");
-        // Where others may not walk to the build's own folder, a copy stands in.
+        // If other users cannot enter the build's folder, a copy of the binary is used.
         let open = |at: &Path| std::fs::metadata(at).is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0);
         if !self.binary.ancestors().all(open) {
             let copy = self.dir.join("sidetone");
@@ -135,22 +136,22 @@ impl Daemon {
         self
     }
 
-    /// The binary that it runs.
+    /// The binary that the daemon runs.
     pub fn binary(&self) -> &Path {
         &self.binary
     }
 
-    /// Sets a variable of its environment.
+    /// Sets a variable of the daemon's environment.
     pub fn with_env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Writes the configuration, as a whole: a daemon that runs must not read half of it.
+    /// Replaces the configuration in one step: a running daemon must not read half of it.
     pub fn configure(&self, config: &str) {
         let mut text = config.to_owned();
         if !text.contains("[storage]") {
-            // An older binary may know the folder by its old name alone.
+            // An older binary may know the folder only by its old key.
             let section = if other_binary().is_some() && !text.contains("[journal]") { "journal" } else { "storage" };
             text.push_str(&format!("\n[{section}]\ndir = {:?}\n", self.dir.join("journal").display().to_string()));
         }
@@ -164,7 +165,7 @@ impl Daemon {
         self.dir.join("sidetone.toml")
     }
 
-    /// Starts it and waits for its first line.
+    /// Starts the daemon and waits for its first line.
     pub async fn up(&mut self) {
         let begun = Instant::now();
         let first = self.spawn();
@@ -175,7 +176,7 @@ impl Daemon {
         assert_eq!(line.trim_end(), expected, "first line of stdout; stderr: {}", self.stderr_tail());
     }
 
-    /// Starts it; the receiver gets its first line.
+    /// Starts the daemon; the receiver gets its first line.
     pub fn spawn(&mut self) -> tokio::sync::oneshot::Receiver<String> {
         assert!(self.child.is_none(), "it runs already");
         let stderr =
@@ -201,7 +202,7 @@ impl Daemon {
             let mut first = String::new();
             let _ = lines.read_line(&mut first);
             let _ = sender.send(first);
-            // Whatever follows is read and dropped, so that the pipe never fills.
+            // Further lines are read and dropped, so that the pipe never fills.
             let _ = std::io::copy(&mut lines, &mut std::io::sink());
         });
         receiver
@@ -215,7 +216,7 @@ impl Daemon {
         }
     }
 
-    /// SIGKILL and a new start on the same port.
+    /// SIGKILL, then a new start on the same port.
     pub async fn restart(&mut self) {
         self.kill9();
         self.up().await;
@@ -239,7 +240,7 @@ impl Daemon {
         kill_process(pid, Signal::HUP).expect("send SIGHUP");
     }
 
-    /// Everything that it wrote to stderr.
+    /// Everything that the daemon wrote to stderr.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.join("stderr")).unwrap_or_default()
     }
@@ -256,12 +257,12 @@ impl Daemon {
         status
     }
 
-    /// Whether the process runs.
+    /// Returns true if the process runs.
     pub fn runs(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
-    /// Its process id.
+    /// The daemon's process id.
     pub fn pid(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
     }
@@ -353,7 +354,7 @@ impl Daemon {
         rss_of(self.pid())
     }
 
-    /// Resident memory that is no file's page, in bytes.
+    /// Resident memory that belongs to no file, in bytes.
     pub fn anonymous_memory(&self) -> u64 {
         super::process::memory_of(self.pid(), "RssAnon:")
     }
@@ -363,7 +364,7 @@ impl Daemon {
         cpu_of(self.pid())
     }
 
-    /// The end of what it wrote to stderr.
+    /// The end of what the daemon wrote to stderr.
     pub fn stderr_tail(&self) -> String {
         let text = std::fs::read_to_string(self.dir.join("stderr")).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();

@@ -1,4 +1,4 @@
-//! A disk that fills up soon.
+//! A small disk that fills up soon.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts one of `size`; `None`, and said, where that is not allowed.
+    /// Mounts a disk of `size`; `None`, with a message, if that is not allowed.
     pub fn mount(size: &str) -> Option<Self> {
         let folder = tempfile::tempdir().expect("folder");
         let mounted = Command::new("mount")
@@ -23,7 +23,7 @@ impl SmallDisk {
         mounted.then_some(Self { folder })
     }
 
-    /// Where it is.
+    /// Where the disk is mounted.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }

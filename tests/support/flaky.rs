@@ -1,4 +1,5 @@
-//! Vendors that fail at random, for load: a seeded share of their answers is refused, cut, mute or nonsense.
+//! Vendors that fail at random, for load: a share of their answers, chosen by a seed, is refused, cut, missing or
+//! nonsense.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -8,7 +9,7 @@ use super::llm::minimal;
 use super::vendor::{Asked, Dialect, Step, Tokens, Vendor, chunk, end, reply, stream_head};
 use super::{Chance, Json};
 
-/// Starts one in which `percent` of the answers fail.
+/// Starts a vendor of which `percent` of the answers fail.
 pub async fn start(dialect: Dialect, percent: usize, seed: u64) -> Vendor {
     let chance = Arc::new(Mutex::new(Chance(seed)));
     Vendor::start(dialect, move |asked| {
@@ -21,7 +22,7 @@ pub async fn start(dialect: Dialect, percent: usize, seed: u64) -> Vendor {
     .await
 }
 
-/// An answer that is true to the schema, if there is one.
+/// An answer that is valid under the schema, if there is one.
 pub fn good(dialect: Dialect, asked: &Asked) -> Vec<Step> {
     let text = dialect
         .schema(&asked.body)
@@ -31,7 +32,7 @@ pub fn good(dialect: Dialect, asked: &Asked) -> Vec<Step> {
     dialect.answer(asked, &[&text[..middle], &text[middle..]], Tokens::of(asked))
 }
 
-/// Vendors take less than a whole schema; the answer is held against all of it.
+/// Vendors accept only part of a schema; the answer is validated against the whole schema.
 fn whole(wire: &Json) -> Json {
     const ALL: [&str; 3] = [
         include_str!("../../src/analysis/summary/schema.json"),

@@ -1,4 +1,4 @@
-//! A bare HTTP/1.1 client that says exactly the headers that a test wants, `Host` and `Origin` among them.
+//! A minimal HTTP/1.1 client that sends exactly the headers that a test wants, including `Host` and `Origin`.
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -33,7 +33,7 @@ impl Reply {
     }
 }
 
-/// One request on a connection of its own. `Host` is the loopback address unless `headers` says another.
+/// Sends one request on a new connection. `Host` is the loopback address unless `headers` contains another one.
 pub async fn request(port: u16, method: &str, path: &str, headers: &[(&str, &str)], body: Option<String>) -> Reply {
     let exchange = exchange(port, method, path, headers, body);
     match tokio::time::timeout(PATIENCE, exchange).await {

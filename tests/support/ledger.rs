@@ -1,4 +1,4 @@
-//! The ledger as it lies on disk, read beside the daemon.
+//! The ledger's files, read while the daemon runs.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -28,12 +28,12 @@ pub struct Row {
     pub cost_pico: Option<i64>,
 }
 
-/// Where the ledger of a daemon in `folder` is.
+/// Path of the ledger of a daemon in `folder`.
 pub fn path(folder: &Path) -> PathBuf {
     folder.join("journal/ledger/ledger.sqlite")
 }
 
-/// All rows, in order. The log in front of the database is taken over every two seconds: newest rows may be missing.
+/// All rows, in order. The log is copied into the database every two seconds, so the newest rows may be missing.
 pub fn rows(folder: &Path) -> Vec<Row> {
     let read = || -> rusqlite::Result<Vec<Row>> {
         let store = Connection::open_with_flags(path(folder), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
@@ -68,8 +68,8 @@ pub fn rows(folder: &Path) -> Vec<Row> {
     read().expect("the ledger can be read")
 }
 
-/// The rows for which `wanted` holds, once there are `count` and all of them are complete; what there is, if that does
-/// not come about.
+/// The rows for which `wanted` returns true, once there are `count` and all are complete; after a timeout, the rows so
+/// far.
 pub async fn settled(folder: &Path, count: usize, wanted: impl Fn(&Row) -> bool) -> Vec<Row> {
     let deadline = Instant::now() + PATIENCE;
     loop {

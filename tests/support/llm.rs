@@ -1,5 +1,5 @@
-//! A scripted LLM: an OpenAI-compatible server in the test's own process. Its answers are true to whatever JSON schema
-//! the request carries; what it does instead (stall, refuse, fail) is up to the test's script.
+//! A scripted LLM: an OpenAI-compatible server in the test's own process. Its answers are valid under the JSON schema
+//! of the request; a test's script can make it stall, refuse or fail instead.
 //!
 //! `usage.completion_tokens` of an answer is the number of its request, so that an insight (its
 //! `provenance.usage.output`) leads back to the prompt that made it.
@@ -25,22 +25,22 @@ use super::{Json, json};
 /// What to do with one request.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// A schema-true answer after this time.
+    /// A valid answer after this time.
     Answer(Duration),
     /// This text as the answer, after this time.
     Say(String, Duration),
-    /// Nothing, not even headers, until the client goes away.
+    /// Nothing, not even headers, until the client disconnects.
     Stall,
-    /// This status with OpenAI's error shape.
+    /// This status, with an error in OpenAI's format.
     Status(u16),
 }
 
-/// A request as it came.
+/// A request as received.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// Counts from 1.
+    /// Number of the request, from 1.
     pub number: u64,
-    /// When it was read.
+    /// When the request was read.
     pub at: Instant,
     /// The whole body.
     pub body: Json,
@@ -60,7 +60,7 @@ impl Asked {
         messages.iter().map(|message| content_text(&message["content"])).collect::<Vec<_>>().join("\n")
     }
 
-    /// The name of the answer's schema, where the request has one.
+    /// The name of the answer's schema, or an empty text if the request has none.
     pub fn schema_name(&self) -> &str {
         self.body["response_format"]["json_schema"]["name"].as_str().unwrap_or_default()
     }
@@ -95,12 +95,12 @@ pub struct MockLlm {
 }
 
 impl MockLlm {
-    /// Starts it; it answers at once.
+    /// Starts the server; it answers at once.
     pub async fn start() -> Self {
         Self::start_at(0).await
     }
 
-    /// Starts it on a port.
+    /// Starts the server on a port.
     pub async fn start_at(port: u16) -> Self {
         let state = Arc::new(State {
             script: Mutex::new(Arc::new(|_| Step::Answer(Duration::ZERO))),
@@ -118,12 +118,13 @@ impl MockLlm {
         mock
     }
 
-    /// The base URL as a configuration has it.
+    /// The base URL for a configuration.
     pub fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
-    /// Endpoint, model and route tables that make every analysis ask this server. `model` holds more keys of the model.
+    /// Tables of an endpoint, a model and a route that make every analysis use this server. `model` contains more keys
+    /// of the model.
     pub fn config(&self, model: &str) -> String {
         let mut text = format!(
             "[endpoints.mock]\nprovider = \"openai_compatible\"\nbase_url = \"{}\"\nmax_concurrency = 256\n\n\
@@ -136,22 +137,22 @@ impl MockLlm {
         text
     }
 
-    /// What it does from now on.
+    /// Sets what the server does from now on.
     pub fn script(&self, script: impl Fn(&Asked) -> Step + Send + Sync + 'static) {
         *self.state.script.lock().expect("lock") = Arc::new(script);
     }
 
-    /// The list of models that it gives; `None`: 503.
+    /// Sets the list of models that the server returns; `None`: 503.
     pub fn models(&self, list: Option<Json>) {
         *self.state.models.lock().expect("lock") = list;
     }
 
-    /// Whether requests are kept (they are at first).
+    /// Sets whether requests are kept (initially they are).
     pub fn keep(&self, keep: bool) {
         self.state.keep.store(keep, Ordering::Relaxed);
     }
 
-    /// Closes the port and every connection: clients are refused.
+    /// Closes the port and every connection: connections of clients are refused.
     pub fn refuse(&self) {
         if let Some(server) = self.server.lock().expect("lock").take() {
             server.abort();
@@ -180,7 +181,7 @@ impl MockLlm {
         self.state.asked.lock().expect("lock").get(&number).cloned()
     }
 
-    /// How many requests came.
+    /// Number of requests so far.
     pub fn count(&self) -> u64 {
         self.state.number.load(Ordering::Relaxed)
     }
@@ -190,12 +191,12 @@ impl MockLlm {
         self.state.bytes.load(Ordering::Relaxed)
     }
 
-    /// Requests that are being answered now.
+    /// Number of requests that are being answered.
     pub fn open(&self) -> usize {
         self.state.open.load(Ordering::SeqCst)
     }
 
-    /// Requests whose client went away before the answer.
+    /// Number of requests whose client disconnected before the answer.
     pub fn cut_off(&self) -> u64 {
         self.state.cut_off.load(Ordering::SeqCst)
     }
@@ -208,7 +209,7 @@ impl Drop for MockLlm {
 }
 
 async fn serve(listener: TcpListener, state: Arc<State>) {
-    // Aborting this task drops the set, and with it every connection.
+    // Aborting this task drops the set, and thereby closes every connection.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -228,7 +229,7 @@ async fn serve(listener: TcpListener, state: Arc<State>) {
     }
 }
 
-/// Counts a request as open; dropped before it is disarmed, the client was cut off.
+/// Counts a request as open; if it is dropped before it is disarmed, the client has disconnected.
 struct Open {
     state: Arc<State>,
     answered: bool,
@@ -325,7 +326,7 @@ fn complete(asked: &Asked, text: &str) -> Response<Full<Bytes>> {
     plain(200, out.into(), "text/event-stream")
 }
 
-/// The answer to a request: the least value that its schema allows, or a sentence where it has none.
+/// The answer to a request: the smallest value that its schema allows, or a sentence if it has none.
 pub fn minimal_answer(asked: &Asked) -> String {
     let schema = &asked.body["response_format"]["json_schema"]["schema"];
     if schema.is_object() { minimal(schema, schema).to_string() } else { "A scripted answer.".to_owned() }

@@ -1,7 +1,7 @@
-//! What the black-box tests and the benches share: the real binary as a process, a scripted LLM, WebSocket and HTTP
-//! clients, recordings, and a reference model of what a call must look like in the end.
+//! Helpers for the black-box tests and the benches: the real binary as a process, a scripted LLM, WebSocket and HTTP
+//! clients, recordings, and a reference model of a call's final turns.
 //!
-//! Knows the wire contract and nothing of the daemon's insides.
+//! Knows only the wire contract, and no internals of the daemon.
 #![allow(dead_code)]
 
 pub mod daemon;
@@ -29,10 +29,10 @@ use std::time::{Duration, Instant};
 pub use serde_json::{Value as Json, json};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// Tests that measure run alone; the others share the machine.
+/// Tests that measure run alone; the others run in parallel.
 static MACHINE: RwLock<()> = RwLock::const_new(());
 
-/// Held by a test that may run beside others.
+/// Held by a test that may run in parallel with others.
 pub async fn shared() -> RwLockReadGuard<'static, ()> {
     MACHINE.read().await
 }
@@ -42,10 +42,10 @@ pub async fn alone() -> RwLockWriteGuard<'static, ()> {
     MACHINE.write().await
 }
 
-/// How long a test waits for what must come, before it fails: nothing here is that slow, however busy the machine is.
+/// How long a test waits for an expected event before it fails; no event takes that long, however busy the machine is.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Polls `probe` until it gives a value, and fails the test with `what` when `within` has passed.
+/// Calls `probe` until it returns a value; fails the test with `what` after `within`.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(
     what: &str,
     within: Duration,
@@ -61,7 +61,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
     }
 }
 
-/// A size that the environment may change: `SIDETONE_TEST_<name>`.
+/// A size that the environment may change by `SIDETONE_TEST_<name>`.
 pub fn knob(name: &str, default: usize) -> usize {
     match std::env::var(format!("SIDETONE_TEST_{name}")) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("SIDETONE_TEST_{name}: expected a number, found {text:?}")),
@@ -77,7 +77,7 @@ pub fn seed(test: &str) -> u64 {
     seed
 }
 
-/// A small, seeded generator (SplitMix64): the tests' only source of chance.
+/// A small, seeded generator (SplitMix64): the only source of randomness in the tests.
 #[derive(Debug, Clone)]
 pub struct Chance(pub u64);
 
@@ -96,7 +96,7 @@ impl Chance {
         (self.next() % bound as u64) as usize
     }
 
-    /// Puts `items` in any order.
+    /// Shuffles `items`.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for index in (1..items.len()).rev() {
             items.swap(index, self.below(index + 1));

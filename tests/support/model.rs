@@ -1,14 +1,14 @@
-//! What the turns of a call must be, given the AssemblyAI frames of one stream: an implementation of the contract's rules
+//! The expected turns of a call, from the AssemblyAI frames of one stream: an implementation of the contract's rules
 //! that is independent of the daemon's.
 
 use std::collections::BTreeMap;
 
 use super::Json;
 
-/// A turn as it must stand in the end.
+/// The final form of a turn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Expected {
-    /// Ordinal, and number in its stream.
+    /// Ordinal in the call, which is also the number in its stream.
     pub turn: u64,
     /// The vendor's id.
     pub vendor_turn: String,
@@ -33,18 +33,18 @@ struct Word {
 #[derive(Debug, Default)]
 struct VendorTurn {
     ordinals: Vec<u64>,
-    /// Ends of all parts but the last, stream time; empty = not cut.
+    /// Ends of all parts except the last, stream time; empty = not split.
     cuts: Vec<u64>,
     may_cut: bool,
     formatted: bool,
     text: String,
     label: Option<String>,
     words: Vec<Word>,
-    /// Revisions of its speakers, in order: they hold for finals that come after them too.
+    /// Revisions of the turn's speakers, in order: they also apply to finals that come later.
     revisions: Vec<Json>,
 }
 
-/// Applies the frames and gives the turns in ordinal order.
+/// Applies the frames; returns the turns in order of their ordinals.
 pub fn turns_of<'a>(frames: impl IntoIterator<Item = &'a Json>) -> Vec<Expected> {
     let mut turns: BTreeMap<String, VendorTurn> = BTreeMap::new();
     let mut next = 0;
@@ -92,7 +92,7 @@ fn apply_final(turns: &mut BTreeMap<String, VendorTurn>, next: &mut u64, frame: 
         turn.may_cut = false;
         for pair in turn.words.windows(2) {
             if pair[0].speaker != pair[1].speaker {
-                // Any time between the two words will do: no word of these tests has its middle there.
+                // Any time between the two words is fine: no word of these tests has its middle there.
                 turn.cuts.push(u64::midpoint(pair[0].end, pair[1].start));
                 turn.ordinals.push(*next);
                 *next += 1;
@@ -110,7 +110,7 @@ fn apply_revision(turn: &mut VendorTurn, revision: &Json) {
         turn.label = Some(label.to_owned());
     }
     let words = words_of(revision);
-    // Text and times stay: only the speakers of known words change.
+    // Text and times stay the same: only the speakers of known words change.
     for word in words {
         if let Some(known) = turn.words.iter_mut().find(|known| known.start == word.start && known.end == word.end) {
             known.speaker = word.speaker;
@@ -171,7 +171,7 @@ fn majority<'a>(words: impl Iterator<Item = &'a Word>) -> Option<String> {
     times.into_iter().max_by_key(|(_, sum)| *sum).map(|(label, _)| label)
 }
 
-/// Compares what `GET …/turns` gave with what it must be. `offset_ms` is the stream's.
+/// Compares the result of `GET …/turns` with the expected turns. `offset_ms` is the stream's.
 pub fn assert_turns(call: &str, found: &[Json], expected: &[Expected], offset_ms: u64) {
     for (position, turn) in found.iter().enumerate() {
         assert_eq!(turn["turn"], position as u64, "{call}: ordinals are dense from 0");
@@ -197,7 +197,7 @@ pub fn offset_of(events: &[Json]) -> u64 {
     started["offset_ms"].as_u64().expect("offset_ms")
 }
 
-/// `seq` is dense from 1, and every event names the call.
+/// Checks that `seq` is dense from 1, and that every event names the call.
 pub fn assert_dense(call: &str, events: &[Json]) {
     for (position, event) in events.iter().enumerate() {
         assert_eq!(event["seq"], position as u64 + 1, "{call}: seq is dense from 1: {event}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::daemon::binary;
 
-/// What runs a command as another user, and in no group.
+/// The command that runs another one as this user, without groups.
 pub fn user_prefix(uid: u32) -> Vec<String> {
     ["setpriv".to_owned(), format!("--reuid={uid}"), format!("--regid={uid}"), "--clear-groups".to_owned()].to_vec()
 }
@@ -30,7 +30,7 @@ pub fn memory_of(pid: u32, field: &str) -> u64 {
 /// CPU time of a process, user and system, in steps of the kernel's clock tick (10 ms).
 pub fn cpu_of(pid: u32) -> Duration {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The second field, in brackets, may hold spaces: count from behind it.
+    // The second field, in brackets, may contain spaces: count after it.
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
     Duration::from_millis((ticks(11) + ticks(12)) * 10)

@@ -1,5 +1,5 @@
-//! A producer as the contract wants one: it sends with a window, honours acks, reconnects when the connection drops and
-//! resends from the greater of `welcome.frames` and the last `ack.frames`, until the call is completed.
+//! A producer that follows the contract: it sends with a window, handles acks, reconnects when the connection drops,
+//! and resends from the greater of `welcome.frames` and the last `ack.frames`, until the call is completed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -8,16 +8,16 @@ use std::time::{Duration, Instant};
 use super::ws::{Client, Options, encode};
 use super::{Json, json};
 
-/// What all producers of a test have in common, for the test to look at while they run.
+/// State that all producers of a test share, and that the test reads while they run.
 #[derive(Debug, Default)]
 pub struct Fleet {
-    /// Producers that have had their `welcome` and whose connection lives.
+    /// Number of producers that got their `welcome` and are still connected.
     pub connected: AtomicUsize,
-    /// Connections that dropped while a frame was unacked.
+    /// Number of connections that dropped while a frame was unacknowledged.
     pub dropped_unacked: AtomicU64,
-    /// Connections that dropped.
+    /// Number of connections that dropped.
     pub dropped: AtomicU64,
-    /// Frames sent and not acked, over all live connections.
+    /// Frames sent and not acknowledged, over all open connections.
     pub unacked: AtomicI64,
     /// Frames sent.
     pub sent: AtomicU64,
@@ -25,11 +25,11 @@ pub struct Fleet {
     pub resent: AtomicU64,
     /// Time between frames in microseconds.
     pub pace_us: AtomicU64,
-    /// Set to have producers give up.
+    /// Set to stop all producers.
     pub stop: AtomicBool,
 }
 
-/// One call to be fed.
+/// A call to be fed.
 pub struct Producer {
     /// The daemon's port.
     pub port: u16,
@@ -41,26 +41,26 @@ pub struct Producer {
     pub dialect: String,
     /// More of the query, such as `&analyses=summary`.
     pub query: String,
-    /// What to send.
+    /// The frames to send.
     pub frames: Vec<String>,
-    /// Most frames in flight.
+    /// Maximum number of frames in flight.
     pub window: usize,
-    /// Shared by all.
+    /// The shared state.
     pub fleet: Arc<Fleet>,
 }
 
-/// How it went.
+/// The result of a producer.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// `call.completed`, as it came.
     pub completed: Option<Json>,
-    /// Connections that were needed.
+    /// Number of connections that were needed.
     pub connections: u64,
-    /// Highest `turn_order` that was acked.
+    /// Highest `turn_order` that was acknowledged.
     pub acked: Option<u64>,
-    /// Errors, as they came.
+    /// Errors, as received.
     pub errors: Vec<Json>,
-    /// From a frame's sending to its ack.
+    /// Times from sending a frame to its ack.
     pub ack_times: Vec<Duration>,
 }
 
@@ -83,7 +83,8 @@ impl Producer {
     pub async fn run(self, within: Duration) -> Outcome {
         let deadline = Instant::now() + within;
         let mut outcome = Outcome::default();
-        // Index of the first frame of the newest connection, and frames of that connection that were acked.
+        // Index of the first frame of the newest connection, and the number of that connection's frames that were
+        // acknowledged.
         let (mut base, mut acked) = (0, 0);
         while Instant::now() < deadline && !self.fleet.stop.load(Ordering::Relaxed) {
             let url = format!(
@@ -109,8 +110,9 @@ impl Producer {
             }
             let durable = welcome["acked"].as_u64();
             assert!(durable >= outcome.acked, "{}: acked {:?}, now only {durable:?}", self.call, outcome.acked);
-            // A call that is completed says its count each time that it is returned to. A count that is too high for any
-            // other reason makes this test fail, because then not all is sent and the call does not complete.
+            // A completed call repeats its count each time that the producer reconnects. A count that is too high for
+            // any other reason makes this test fail, because some frames are then not sent and the call does not
+            // complete.
             let covered = welcome["frames"].as_u64().unwrap_or(0) as usize;
             base = (base + covered.max(acked)).min(self.frames.len());
             acked = self.feed(&mut client, base, &mut outcome, deadline).await;
@@ -125,7 +127,7 @@ impl Producer {
     async fn feed(&self, client: &mut Client, base: usize, outcome: &mut Outcome, deadline: Instant) -> usize {
         let fleet = &*self.fleet;
         fleet.connected.fetch_add(1, Ordering::SeqCst);
-        // An ack is promised for a frame that changed something: where none comes, the window begins anew at `mark`.
+        // Only frames that change something are acknowledged: if no ack comes, the window begins again at `mark`.
         let (mut sent, mut acked, mut mark) = (0, 0, 0);
         let mut times: Vec<Instant> = Vec::new();
         let mut completed = false;

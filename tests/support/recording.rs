@@ -13,7 +13,7 @@ pub struct Recording {
     pub frames: Vec<(u64, Json)>,
 }
 
-/// The folder of recordings: `SIDETONE_RECORDINGS`, else beside the project.
+/// The folder of recordings: `SIDETONE_RECORDINGS`, or a folder next to the project.
 pub fn folder() -> Option<PathBuf> {
     let folder = std::env::var_os("SIDETONE_RECORDINGS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/recordings"), PathBuf::from);
@@ -24,7 +24,7 @@ pub fn folder() -> Option<PathBuf> {
     usable.then_some(folder)
 }
 
-/// All recordings of the folder, by name; `None` (and a loud word) where there is no folder.
+/// All recordings of the folder, by name; `None`, with a message, if there is no folder.
 pub fn all() -> Option<Vec<Recording>> {
     let mut recordings: Vec<Recording> = std::fs::read_dir(folder()?)
         .expect("read the folder")
@@ -35,7 +35,7 @@ pub fn all() -> Option<Vec<Recording>> {
     Some(recordings)
 }
 
-/// Some recordings, by the start of their names; [`made_up`] ones where there is no folder.
+/// Some recordings, by the start of their names; [`made_up`] ones if there is no folder.
 pub fn some(prefixes: &[&str]) -> Vec<Recording> {
     let Some(all) = all() else {
         return (0..prefixes.len() as u64).map(|seed| made_up(&format!("made-up-{seed}"), 60, seed)).collect();
@@ -43,7 +43,7 @@ pub fn some(prefixes: &[&str]) -> Vec<Recording> {
     all.into_iter().filter(|one| prefixes.iter().any(|prefix| one.name.starts_with(prefix))).collect()
 }
 
-/// Reads a file; `None` where it is no recording.
+/// Reads a file; `None` if it is not a recording.
 pub fn read(path: &Path) -> Option<Recording> {
     let name = path.file_name()?.to_str()?.strip_suffix(".jsonl")?.to_owned();
     let text = std::fs::read_to_string(path).ok()?;
@@ -57,7 +57,7 @@ pub fn read(path: &Path) -> Option<Recording> {
     Some(Recording { name, frames })
 }
 
-/// A recording of this project's own making: `turns` turns of two speakers, with partials.
+/// A made-up recording: `turns` turns of two speakers, with partials.
 pub fn made_up(name: &str, turns: u64, seed: u64) -> Recording {
     const WORDS: [&str; 24] = [
         "the", "order", "arrived", "late", "again", "and", "nobody", "called", "me", "about", "it", "please", "check",
@@ -102,7 +102,7 @@ impl Recording {
         self.frames.iter().map(|(_, message)| message.to_string()).collect()
     }
 
-    /// Writes it as a file.
+    /// Writes the recording to a file.
     pub fn write(&self, folder: &Path) -> PathBuf {
         let path = folder.join(format!("{}.jsonl", self.name));
         let lines: Vec<String> =

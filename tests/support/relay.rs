@@ -1,5 +1,5 @@
-//! A relay in front of the daemon that keeps the frames of every ingest connection, in both directions, and may stop
-//! passing a producer's frames on after a number of them. Other requests pass as they are.
+//! A relay in front of the daemon that stores the frames of every ingest connection, in both directions, and may stop
+//! after a number of a producer's frames. Other requests pass unchanged.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -18,14 +18,14 @@ const INGEST: &[u8] = b"GET /v1/ingest";
 /// The frames of one connection.
 #[derive(Debug, Clone, Default)]
 pub struct Connection {
-    /// As the producer sent them, those that were held back included.
+    /// The frames that the producer sent, including those that were held back.
     pub sent: Vec<String>,
-    /// As the daemon sent them.
+    /// The frames that the daemon sent.
     pub received: Vec<Json>,
 }
 
 impl Connection {
-    /// Whether the daemon welcomed it.
+    /// Returns true if the daemon sent a welcome.
     pub fn is_welcomed(&self) -> bool {
         self.received.iter().any(|frame| frame["type"] == "welcome")
     }
@@ -39,7 +39,7 @@ impl Connection {
 
 /// The relay. It ends with the test.
 pub struct Relay {
-    /// Where producers connect.
+    /// The address to which producers connect.
     pub address: SocketAddr,
     connections: Arc<Mutex<Vec<Connection>>>,
     server: tokio::task::JoinHandle<()>,

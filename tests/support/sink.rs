@@ -1,4 +1,4 @@
-//! What sinks talk to: a WebSocket server and an HTTP server that keep everything they get.
+//! Peers of sinks: a WebSocket server and an HTTP server that keep everything they receive.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -18,7 +18,7 @@ use super::Json;
 
 /// A WebSocket server for a `kind = "websocket"` sink.
 pub struct SocketSink {
-    /// Its port.
+    /// The server's port.
     pub port: u16,
     /// Frames by call and `seq`: how often each came.
     pub events: Arc<Mutex<BTreeMap<String, BTreeMap<u64, u64>>>>,
@@ -71,7 +71,7 @@ impl SocketSink {
         }
     }
 
-    /// Whether it had each of `seqs` 1 to `head` of the call.
+    /// The `seq`s from 1 to `head` of the call that have not come.
     pub fn missing(&self, call: &str, head: u64) -> Vec<u64> {
         let events = self.events.lock().expect("lock");
         let empty = BTreeMap::new();
@@ -116,9 +116,9 @@ async fn read_all(
 pub struct Posted {
     /// Header names in lower case.
     pub headers: Vec<(String, String)>,
-    /// The body as it came.
+    /// The body, unchanged.
     pub body: Vec<u8>,
-    /// What was answered.
+    /// The status of the answer.
     pub status: u16,
 }
 
@@ -133,7 +133,7 @@ type Answer = Arc<dyn Fn(&Json) -> u16 + Send + Sync>;
 
 /// An HTTP server for a `kind = "webhook"` sink.
 pub struct HookSink {
-    /// Its port.
+    /// The server's port.
     pub port: u16,
     /// Every request in order of arrival.
     pub posted: Arc<Mutex<Vec<Posted>>>,
@@ -142,7 +142,7 @@ pub struct HookSink {
 }
 
 impl HookSink {
-    /// Starts it; it answers 200.
+    /// Starts the server; it answers 200.
     pub fn start() -> Self {
         let port = super::daemon::free_port();
         let listener = listen(port);
@@ -170,7 +170,7 @@ impl HookSink {
         format!("http://127.0.0.1:{}/hook", self.port)
     }
 
-    /// The status for each body from now on.
+    /// Sets the status for each body from now on.
     pub fn script(&self, answer: impl Fn(&Json) -> u16 + Send + Sync + 'static) {
         *self.answer.lock().expect("lock") = Arc::new(answer);
     }

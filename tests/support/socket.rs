@@ -13,19 +13,19 @@ use tokio::sync::watch;
 /// What the server does, in order. Where the list ends, the connection serves the next request.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// These bytes.
+    /// Sends these bytes.
     Write(Vec<u8>),
-    /// Nothing for so long.
+    /// Waits for this long.
     Wait(Duration),
     /// Nothing until the number is at least this.
     Until(watch::Receiver<usize>, usize),
-    /// These bytes again and again, so far apart, until the client goes away.
+    /// Sends these bytes again and again at this interval, until the client disconnects.
     Forever(Vec<u8>, Duration),
-    /// Nothing more, until the client goes away.
+    /// Sends nothing more, and waits until the client disconnects.
     Hang,
-    /// FIN.
+    /// Closes the connection with FIN.
     Close,
-    /// RST.
+    /// Resets the connection.
     Reset,
 }
 
@@ -64,7 +64,7 @@ enum Then {
     Reset,
 }
 
-/// Plays the steps. A write that fails waits for the reading side to notice.
+/// Carries out the actions. A write that fails waits for the reading side to notice the end.
 async fn play(writer: &mut OwnedWriteHalf, steps: Vec<Step>) -> Then {
     for step in steps {
         match step {
@@ -90,7 +90,7 @@ async fn write(writer: &mut OwnedWriteHalf, bytes: &[u8]) {
     }
 }
 
-/// Ends when the client has closed; clients do not send ahead.
+/// Ends when the client has closed the connection; clients send nothing in advance.
 async fn gone(reader: &mut OwnedReadHalf) {
     let mut byte = [0; 1];
     let _ = reader.read(&mut byte).await;

@@ -1,4 +1,4 @@
-//! The STT proxy's two neighbours: a vendor whose connections the test holds, and a client at `/v3/ws`.
+//! The two peers of the STT proxy: a vendor whose connections the test controls, and a client at `/v3/ws`.
 
 use futures::StreamExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -18,7 +18,7 @@ fn wide() -> Option<WebSocketConfig> {
     Some(WebSocketConfig::default().max_message_size(Some(4 << 20)).max_frame_size(Some(4 << 20)))
 }
 
-/// A vendor whose connections the test holds: each comes with the path, the query and the headers of its upgrade.
+/// A vendor whose connections the test controls: each comes with the path, the query and the headers of its upgrade.
 #[expect(clippy::result_large_err, reason = "the type is the library's")]
 pub async fn vendor() -> (String, mpsc::Receiver<(Socket, Request)>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -41,19 +41,19 @@ pub async fn vendor() -> (String, mpsc::Receiver<(Socket, Request)>) {
     (url, receiver)
 }
 
-/// The vendor's message of a turn: its partial, or its formatted end.
+/// The vendor's message about a turn: its partial, or its formatted end.
 pub fn turn(order: u64, last: bool) -> Json {
     json!({"type": "Turn", "turn_order": order, "turn_is_formatted": last, "end_of_turn": last,
         "transcript": format!("Turn {order}."), "end_of_turn_confidence": 1.0,
         "words": [{"start": 1000 * order, "end": 1000 * order + 800, "text": "Turn", "confidence": 1.0, "word_is_final": true}]})
 }
 
-/// A daemon whose STT vendor is `upstream`; `more` goes on in `[stt]`.
+/// A daemon whose STT vendor is `upstream`; `more` is added to `[stt]`.
 pub async fn daemon(upstream: &str, more: &str) -> Daemon {
     Daemon::start(&format!("[stt]\nupstream = \"{upstream}\"\n{more}\n[ingest]\nlinger_ms = 50\n")).await
 }
 
-/// Connects to the proxy; `query` goes on with `&`.
+/// Connects to the proxy; `query` begins with `&`.
 pub async fn dial(daemon: &Daemon, query: &str) -> Socket {
     let url = daemon.ws(&format!("/v3/ws?sample_rate=16000{query}"));
     let stream = TcpStream::connect(("127.0.0.1", daemon.port)).await.unwrap();
@@ -69,7 +69,7 @@ pub fn call(id: &str) -> String {
     format!("&sidetone={ours}")
 }
 
-/// Everything up to the end: texts, and the close code.
+/// Everything until the end: texts, and the close code.
 pub async fn hear(mut socket: Socket) -> (Vec<String>, Option<u16>) {
     let mut heard = Vec::new();
     loop {
@@ -82,12 +82,12 @@ pub async fn hear(mut socket: Socket) -> (Vec<String>, Option<u16>) {
     }
 }
 
-/// What was said.
+/// The texts of the turns.
 pub fn texts(turns: &[Json]) -> Vec<&str> {
     turns.iter().map(|turn| turn["text"].as_str().unwrap()).collect()
 }
 
-/// A message of the vendor's.
+/// A message of the vendor.
 pub fn say(value: &Json) -> Message {
     Message::Text(Utf8Bytes::from(value.to_string()))
 }

@@ -23,28 +23,28 @@ pub enum Dialect {
     Google,
 }
 
-/// One request as it came.
+/// A request as received.
 #[derive(Debug, Clone)]
 pub struct Asked {
-    /// Counts from 1.
+    /// Number of the request, from 1.
     pub number: u64,
-    /// When it was there.
+    /// When the request was complete.
     pub at: Instant,
     /// Path and query.
     pub path: String,
-    /// The head, names in lower case as they came.
+    /// The head; names in lower case, otherwise unchanged.
     pub head: String,
     /// The body.
     pub body: Json,
     /// The vendor's model.
     pub model: String,
-    /// Whether a stream is wanted.
+    /// Set if a stream is requested.
     pub stream: bool,
-    /// When the client closed the connection before the answer was over.
+    /// When the client closed the connection before the answer ended.
     pub hung_up: Option<Instant>,
 }
 
-/// Tokens that an answer tells.
+/// Tokens that an answer reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tokens {
     pub input: u64,
@@ -82,7 +82,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Vendor {
-    /// Starts it; `script` says what each request gets.
+    /// Starts the server; `script` returns the actions for each request.
     pub async fn start(dialect: Dialect, script: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
@@ -110,27 +110,27 @@ impl Vendor {
         Self { address, dialect, state, server }
     }
 
-    /// One that answers everything.
+    /// A vendor that answers every request.
     pub async fn good(dialect: Dialect) -> Self {
         Self::start(dialect, move |asked| dialect.answer(asked, &["fi", "ne"], Tokens::of(asked))).await
     }
 
-    /// What it does from now on.
+    /// Sets what the vendor does from now on.
     pub fn script(&self, script: impl Fn(&Asked) -> Vec<Step> + Send + Sync + 'static) {
         *locked(&self.state.script) = Arc::new(script);
     }
 
-    /// Requests are only counted from now on, not kept.
+    /// From now on, requests are counted and not kept.
     pub fn forget(&self) {
         self.state.keep.store(false, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Requests are kept without their bodies from now on.
+    /// From now on, requests are kept without their bodies.
     pub fn slim(&self) {
         self.state.slim.store(true, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Its table in a configuration, as endpoint `name`; `more` holds further keys.
+    /// The vendor's table in a configuration, as endpoint `name`; `more` contains further keys.
     pub fn endpoint(&self, name: &str, more: &str) -> String {
         let (provider, path) = match self.dialect {
             Dialect::OpenAi => ("openai_compatible", "/v1"),
@@ -150,7 +150,7 @@ impl Vendor {
         locked(&self.state.asked).iter().filter(|asked| asked.model == model).cloned().collect()
     }
 
-    /// How many requests there were.
+    /// Number of requests so far.
     pub fn count(&self) -> u64 {
         self.state.number.load(std::sync::atomic::Ordering::SeqCst)
     }
@@ -177,7 +177,7 @@ async fn serve(socket: TcpStream, state: Arc<State>) {
 }
 
 impl Tokens {
-    /// Numbers that differ from request to request.
+    /// Token counts that differ from request to request.
     pub fn of(asked: &Asked) -> Self {
         let input = 100 + asked.number;
         Self { input, cached: asked.number % 50, output: 10 + asked.number % 90 }

@@ -1,4 +1,4 @@
-//! A subscriber that lives through restarts: it resumes where it was and insists on seeing each event once, in order.
+//! A subscriber that survives restarts: it resumes at its position, and checks that each event comes once and in order.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,16 +7,16 @@ use std::time::Duration;
 use super::ws::{Client, Options};
 use super::{Json, json};
 
-/// What it saw.
+/// What the subscriber received.
 #[derive(Debug, Default)]
 pub struct Seen {
     /// Sequenced events by call.
     pub events: BTreeMap<String, Vec<Json>>,
     /// Snapshots by call.
     pub snapshots: BTreeMap<String, Vec<Json>>,
-    /// Everything that was not as it must be.
+    /// Descriptions of everything that was wrong.
     pub faults: Vec<String>,
-    /// Connections that were needed.
+    /// Number of connections that were needed.
     pub connections: u64,
     /// The newest cursor of a `*` subscription.
     pub cursor: Option<Json>,
@@ -26,7 +26,7 @@ pub struct Seen {
 
 /// The subscriber's task; ends when dropped.
 pub struct Watcher {
-    /// What it saw so far.
+    /// What the subscriber received so far.
     pub seen: Arc<Mutex<Seen>>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -45,12 +45,12 @@ impl Watcher {
         Self { seen, task }
     }
 
-    /// How many events it has of a call.
+    /// Number of events of a call that have come.
     pub fn count(&self, call: &str) -> usize {
         self.seen.lock().expect("lock").events.get(call).map_or(0, Vec::len)
     }
 
-    /// Whether it has a call's last event.
+    /// Returns true if the call's last event has come.
     pub fn has_completed(&self, call: &str) -> bool {
         let seen = self.seen.lock().expect("lock");
         seen.events.get(call).is_some_and(|events| events.iter().any(|event| event["type"] == "call.completed"))
@@ -63,7 +63,7 @@ impl Watcher {
         events.filter(|event| event["type"] == "insight.updated").cloned().collect()
     }
 
-    /// Fails the test where something was not as it must be.
+    /// Fails the test if anything was wrong.
     pub fn assert_faultless(&self) {
         let seen = self.seen.lock().expect("lock");
         assert!(seen.faults.is_empty(), "{} faults: {:#?}", seen.faults.len(), seen.faults.iter().take(5));
@@ -94,7 +94,7 @@ async fn watch(port: u16, more: Json, seen: Arc<Mutex<Seen>>) {
             continue;
         }
         while let Some(frame) = client.recv_unbounded().await {
-            // Kept by us, in our own order.
+            // The frames are kept here, in another order.
             client.seen.clear();
             take(&mut seen.lock().expect("lock"), frame);
         }

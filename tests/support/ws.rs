@@ -1,4 +1,4 @@
-//! A WebSocket client for tests: JSON in and out, everything received is kept, nothing waits for ever.
+//! A WebSocket client for tests: JSON in and out; everything received is kept, and every wait has a limit.
 
 use std::time::Duration;
 
@@ -17,11 +17,11 @@ pub struct Client {
     socket: WebSocketStream<TcpStream>,
     /// Every JSON frame received so far.
     pub seen: Vec<Json>,
-    /// Close code and reason, once the other side has closed; 1006 = it just dropped.
+    /// Close code and reason, once the other side has closed; 1006 = the connection dropped without a close frame.
     pub closed: Option<(u16, String)>,
 }
 
-/// How the connection is made.
+/// How the connection is opened.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// More headers of the upgrade.
@@ -34,7 +34,8 @@ impl Client {
     /// Connects.
     ///
     /// # Errors
-    /// Whatever the handshake says.
+    ///
+    /// The handshake failed.
     pub async fn try_connect(url: &str, options: &Options) -> Result<Self, Error> {
         let mut request = url.into_client_request()?;
         for (name, value) in &options.headers {
@@ -62,12 +63,12 @@ impl Client {
         Self::try_connect(url, &Options::default()).await.unwrap_or_else(|error| panic!("{url}: {error}"))
     }
 
-    /// Sends one frame; `false` where the connection is gone.
+    /// Sends one frame; returns false if the connection has ended.
     pub async fn send(&mut self, frame: &Json) -> bool {
         self.send_text(&frame.to_string()).await
     }
 
-    /// Sends text as it is.
+    /// Sends text unchanged.
     pub async fn send_text(&mut self, text: &str) -> bool {
         self.socket.send(Message::text(text)).await.is_ok()
     }
@@ -77,7 +78,7 @@ impl Client {
         self.socket.send(message).await.is_ok()
     }
 
-    /// The next frame; `None` once the connection is over.
+    /// The next frame; `None` once the connection has ended.
     pub async fn recv(&mut self) -> Option<Json> {
         match tokio::time::timeout(PATIENCE, self.recv_unbounded()).await {
             Ok(frame) => frame,
@@ -85,12 +86,12 @@ impl Client {
         }
     }
 
-    /// The next frame within `time`; `None` where none came or the connection is over.
+    /// The next frame within `time`; `None` if none came or the connection has ended.
     pub async fn recv_within(&mut self, time: Duration) -> Option<Json> {
         tokio::time::timeout(time, self.recv_unbounded()).await.ok().flatten()
     }
 
-    /// The next frame, however long it takes; `None` once the connection is over.
+    /// The next frame, however long it takes; `None` once the connection has ended.
     pub async fn recv_unbounded(&mut self) -> Option<Json> {
         if self.closed.is_some() {
             return None;
@@ -108,7 +109,7 @@ impl Client {
                         (u16::from(close.code), close.reason.as_str().to_owned())
                     });
                     self.closed = Some((code, reason));
-                    // The answer to the close frame goes out with the next poll.
+                    // The answer to the close frame is sent at the next poll.
                     let _ = tokio::time::timeout(Duration::from_secs(1), self.socket.next()).await;
                     return None;
                 }
@@ -121,7 +122,7 @@ impl Client {
         }
     }
 
-    /// Reads until `wanted` says yes, and gives that frame.
+    /// Reads until `wanted` returns true, and returns that frame.
     pub async fn until(&mut self, what: &str, mut wanted: impl FnMut(&Json) -> bool) -> Json {
         let read = async {
             loop {
@@ -139,12 +140,12 @@ impl Client {
         }
     }
 
-    /// Reads until a frame of this type.
+    /// Reads until a frame of this type comes.
     pub async fn of_type(&mut self, kind: &str) -> Json {
         self.until(kind, |frame| frame["type"] == kind).await
     }
 
-    /// Reads until an ack of this `turn_order` or above.
+    /// Reads until an ack of this `turn_order` or above comes.
     pub async fn acked(&mut self, turn_order: u64) -> Json {
         self.until(&format!("ack of {turn_order}"), |frame| {
             frame["type"] == "ack" && frame["turn_order"].as_u64().is_some_and(|acked| acked >= turn_order)
@@ -152,7 +153,7 @@ impl Client {
         .await
     }
 
-    /// Reads until an ack that covers this many frames.
+    /// Reads until an ack that covers this many frames comes.
     pub async fn acked_frames(&mut self, frames: u64) -> Json {
         self.until(&format!("ack of {frames} frames"), |frame| {
             frame["type"] == "ack" && frame["frames"].as_u64().is_some_and(|acked| acked >= frames)
@@ -160,7 +161,7 @@ impl Client {
         .await
     }
 
-    /// Reads to the end and gives the close code.
+    /// Reads to the end and returns the close code.
     pub async fn close_code(&mut self) -> u16 {
         let read = async { while self.recv_unbounded().await.is_some() {} };
         assert!(
@@ -171,14 +172,14 @@ impl Client {
         self.closed.as_ref().map_or(1006, |(code, _)| *code)
     }
 
-    /// Closes from this side, in order.
+    /// Closes the connection from this side with a close frame.
     pub async fn close(mut self) {
         let _ = self.socket.close(None).await;
         let drain = async { while let Some(Ok(_)) = self.socket.next().await {} };
         let _ = tokio::time::timeout(Duration::from_secs(5), drain).await;
     }
 
-    /// Takes the connection away without a word.
+    /// Drops the connection without a close frame.
     pub fn drop_now(self) {
         let _ = self.socket.into_inner().set_zero_linger();
     }
@@ -193,7 +194,7 @@ impl Client {
         self.socket
     }
 
-    /// Frames seen of one type.
+    /// Received frames of one type.
     pub fn seen_of(&self, kind: &str) -> Vec<&Json> {
         self.seen.iter().filter(|frame| frame["type"] == kind).collect()
     }
@@ -214,7 +215,7 @@ pub async fn subscriber(daemon: &Daemon) -> Client {
     client
 }
 
-/// Subscribes on an open socket and gives the `subscribed` reply.
+/// Subscribes on an open socket and returns the `subscribed` reply.
 pub async fn subscribe(client: &mut Client, body: Json) -> Json {
     let mut frame = json!({"id": "sub", "type": "subscribe"});
     for (key, value) in body.as_object().expect("an object") {

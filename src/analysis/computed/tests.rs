@@ -31,9 +31,9 @@ fn figures_of_a_short_conversation() {
     let value = figures(&[
         ("agent", 0, 2_000),
         ("customer", 2_500, 6_000),
-        // Within the customer's speech: says that one listens, and takes nothing.
+        // Within the customer's speech: a sign of listening that does not take the turn.
         ("agent", 4_000, 4_400),
-        // Begins 500 ms before the customer's end and goes on: an interruption.
+        // Begins 500 ms before the customer's speech ends, and continues: an interruption.
         ("agent", 5_500, 8_000),
         ("customer", 9_000, 9_500),
         ("agent", 9_700, 10_000),
@@ -47,7 +47,7 @@ fn figures_of_a_short_conversation() {
             "overlap_ms": 400 + 500,
             "interruptions": {"agent": 1, "customer": 0},
             "longest_turn_ms": 3_500,
-            // The agent: 200. The customer: 500 and 1,000, of which the lower.
+            // The agent's only value is 200. The customer's values are 500 and 1,000; the median is the lower one.
             "response_ms_p50": {"agent": 200, "customer": 500},
         })
     );
@@ -90,14 +90,14 @@ fn responses_begin_in_silence_after_another_speaker() {
         ("A", 0, 1_000),
         ("A", 2_000, 3_000),
         ("B", 3_300, 4_000),
-        // While B talks: no response.
+        // Spoken while B talks: not a response.
         ("A", 3_900, 5_000),
         ("", 5_000, 6_000),
     ]);
     assert_eq!(value["response_ms_p50"], json!({"A": null, "B": 300, "unknown": 0}));
 }
 
-/// Who talks in each ms, counted one by one.
+/// Counts separately for each ms who talks in it.
 fn counted(turns: &[(u8, u64, u64)]) -> (BTreeMap<u8, u64>, u64, u64) {
     let last = turns.iter().map(|turn| turn.2).max().unwrap_or(0);
     let first = turns.iter().map(|turn| turn.1).min().unwrap_or(0);

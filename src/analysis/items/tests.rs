@@ -28,7 +28,7 @@ fn value(items: &[Value]) -> Value {
     json!({"headline": "h", "items": items, "current": null})
 }
 
-/// What a subscriber does, who knows nothing but the wire form of changes.
+/// Applies changes as a subscriber does, who sees only their wire form.
 fn replay(mut value: Value, changes: &[Change]) -> Value {
     for change in changes {
         let mut change = serde_json::to_value(change).expect("json");
@@ -146,7 +146,7 @@ fn operations_with_one_meaning_are_repaired() {
     let current =
         value(&[item("i1_1", "Send the form to Ms. Shah", "open"), item("i2_1", "Call the branch on Monday", "done")]);
     let answer = |operation: Value| json!({"headline": "h", "current": null, "items": [operation]});
-    // Said again, in nearly the same words: it is that item, and stays settled.
+    // Repeated in nearly the same words: it is the same item, and stays settled.
     let again = answer(
         json!({"op": "add", "id": null, "text": "Call the branch on Monday!", "owner": "agent", "state": "open"}),
     );
@@ -155,13 +155,13 @@ fn operations_with_one_meaning_are_repaired() {
         new["items"][1],
         json!({"id": "i2_1", "text": "Call the branch on Monday!", "owner": "agent", "state": "done"})
     );
-    // An id that is not there, and words that are.
+    // An unknown id with the words of an existing item.
     let misnamed = answer(
         json!({"op": "resolve", "id": "item 1", "text": "Send the form to Ms Shah", "owner": null, "state": "dropped"}),
     );
     let (new, ..) = applied(&current, &misnamed, Form::Operations);
     assert_eq!((&new["items"][0]["state"], &new["items"][0]["id"]), (&json!("dropped"), &json!("i1_1")));
-    // A "current" that names nothing names nothing.
+    // A `current` with an unknown id names no item.
     let (new, ..) = applied(&current, &json!({"headline": "h", "current": "i9_9", "items": []}), Form::Operations);
     assert_eq!(new["current"], Value::Null);
 }
@@ -218,7 +218,7 @@ fn whole_list_keeps_the_ids_of_what_it_says_again() {
     assert_eq!(kinds, ["retract", "add", "update", "add", "resolve", "set"]);
     assert_eq!(changes[1]["before"], "i1_1");
     assert_eq!(dropped, [("duplicate", 1)]);
-    // The same list once more changes nothing.
+    // The same list a second time changes nothing.
     let (_, changes, _) = applied(&new, &new, Form::Whole);
     assert_eq!(changes, [Value::Null; 0]);
 }
@@ -242,12 +242,12 @@ fn value_of_another_form_is_no_value_to_go_on_from() {
         assert_eq!(applied.changes, None);
         assert_eq!(applied.value["items"], json!([item("i1_1", "a", "open")]), "{current:?}");
     }
-    // A member that is gone is in no change.
+    // A removed member appears in no change.
     let old = json!({"headline": "h", "items": [], "current": null, "gone": 1});
     assert_eq!(lists().apply(Some(&old), add, Form::Operations, 1).changes, None);
 }
 
-/// What an operation of the simple model does.
+/// An operation on the simple model.
 #[derive(Debug, Clone)]
 enum Step {
     Add(u16),
@@ -271,15 +271,15 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Texts whose words are alike only if they are equal: the number is one of them.
+/// Texts that are similar only if they are equal: the number is one of their words.
 fn text(number: u16) -> String {
     format!("thing {number}")
 }
 
-/// A list as the simple model keeps it: id, text, settled.
+/// A list in the simple model: id, text, settled.
 type Model = Vec<(String, u16, bool)>;
 
-/// One answer: what is asked of the lists, and what the simple model makes of it.
+/// Plays one answer: the operations that it contains, and their effect on the simple model.
 fn play(model: &mut Model, steps: &[Step], rev: u64) -> (Value, u64) {
     let (mut operations, mut dropped, mut minted) = (Vec::new(), 0, 0);
     let operation = |op: &str, id: &str, text: Option<String>| json!({"op": op, "id": id, "text": text, "owner": null, "state": null});
@@ -347,8 +347,9 @@ fn play(model: &mut Model, steps: &[Step], rev: u64) -> (Value, u64) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, ..kept() })]
 
-    /// Operations, some of them invalid, against a simple model, over several revisions: the same items under the same ids;
-    /// what cannot be carried out is counted; a subscriber that applies the changes has the value.
+    /// Compares random operations, some of them invalid, with a simple model over several revisions: the same items
+    /// have the same ids; operations that cannot be carried out are counted; a subscriber that applies the changes has
+    /// the same value.
     #[test]
     fn random_operations_do_what_a_simple_model_does(answers in prop::collection::vec(prop::collection::vec(step(), 0..8), 1..6)) {
         let lists = lists();
@@ -365,7 +366,7 @@ proptest! {
         }
     }
 
-    /// Whole lists in any order: no id twice, every text once, and the changes lead there.
+    /// Whole lists in any order: no id occurs twice, every text occurs once, and the changes lead to the value.
     #[test]
     fn random_whole_lists_are_reached_by_their_changes(lists_of in prop::collection::vec(prop::collection::vec(0..30_u16, 0..12), 1..6)) {
         let lists = lists();

@@ -30,7 +30,7 @@ fn facts(meta: &Value) -> Facts {
     Facts { call_id: CallId::parse("c_42").expect("id"), meta, speakers: JsonMap::new(), turn: None }
 }
 
-/// A request for the named built-in analyses, with a value that stands for each.
+/// A request for the named built-in analyses, with a sample value for each.
 fn ask(names: &[&str], current: Option<&Value>, snapshot: &Snapshot, facts: &Facts) -> ChatRequest {
     ask_due(names, names, current, snapshot, facts)
 }
@@ -165,11 +165,11 @@ fn references_of_a_schema_hold_where_it_is_nested() {
 /// One step of a call.
 #[derive(Debug, Clone)]
 enum Step {
-    /// A turn of so many words.
+    /// A turn with this many words.
     Turn(usize),
     /// A revision of one of the turns.
     Revise(prop::sample::Index, usize),
-    /// Something new in `meta`.
+    /// A new value in `meta`.
     Meta(u8),
     /// A request.
     Ask,
@@ -184,7 +184,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The text of a request up to its mark, and behind it.
+/// The text of a request before its mark and after it.
 fn cut(request: &ChatRequest) -> (String, String) {
     let mut cut = (plain(request)[0].clone(), String::new());
     let Content::Blocks(blocks) = &request.messages[1].content else { panic!("blocks") };
@@ -196,7 +196,7 @@ fn cut(request: &ChatRequest) -> (String, String) {
     cut
 }
 
-/// How far the bodies of two requests are the same.
+/// Number of bytes that the two bodies have in common at their start.
 fn common(one: &[u8], other: &[u8]) -> usize {
     one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }
@@ -204,8 +204,8 @@ fn common(one: &[u8], other: &[u8]) -> usize {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..kept() })]
 
-    /// Invariant 5, over random calls, revisions and triggers: all bytes up to the mark are the beginning of the next
-    /// request, but at a compaction; and so it is in the body that each vendor gets.
+    /// Invariant 5, over random calls, revisions and triggers: the bytes before the mark are the beginning of the next
+    /// request, except after a compaction; this also holds for the body that each vendor gets.
     #[test]
     fn prefix_of_each_request_begins_the_next_one(
         steps in prop::collection::vec(any_step(), 1..120),
@@ -240,7 +240,7 @@ proptest! {
                             let mode = SchemaMode::JsonSchema;
                             let call = Call { model: "m", stream: true, schema_mode: mode, api_version: None, marks: Marks::default() };
                             let body = |request: &ChatRequest| provider.encode(request, &call).expect("encodes").body;
-                            // Escaping makes a text longer, never shorter.
+                            // Escaping makes a text longer and never shorter.
                             prop_assert!(common(&body(then), &body(&request)) >= prefix.len(), "{}", provider.name());
                         }
                     }

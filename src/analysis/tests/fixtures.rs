@@ -1,6 +1,7 @@
-//! The built-in analyses against their fixtures: `example.json`, a value of each, and `prompt.txt`, what a model is sent.
+//! Compares the built-in analyses with their fixtures: `example.json`, a sample value of each, and `prompt.txt`, the
+//! text that a model gets.
 //!
-//! `UPDATE_PROMPTS=1` writes the prompts anew.
+//! `UPDATE_PROMPTS=1` writes the prompts again.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::context::{Context, Window};
 use crate::llm::schema::{CHECKING, Validator, Verdict};
 use crate::types::{StreamId, Turn};
 
-/// What analyses with settings of their own need.
+/// Settings that some analyses require.
 const CONFIG: &str = "[translation]\nto = \"es\"\n[scorecard]\nquestions = [\n\
     { id = \"greeting\", text = \"Did the agent greet the customer?\" },\n\
     { id = \"fee\", text = \"Did the agent name the fee?\" },\n]\n";
@@ -116,7 +117,7 @@ fn operations_on_the_lists_of_an_analysis_are_valid_in_place_of_them() {
         }
         assert!(is_valid(analysis.asked_schema(Form::Operations), &answer), "{name}: {answer}");
         assert!(!is_valid(&analysis.schema, &answer), "{name}");
-        // Applied to nothing, it is the example again, but for the ids.
+        // If the answer is applied without a current value, the result is the example, except for the ids.
         let reading = Reading { value: answer, ..Reading::default() };
         let concluded = analysis.conclude(reading, &Answering { current: None, form: Form::Operations, rev: 1 });
         assert_eq!(concluded.dropped.iter().collect::<Vec<_>>(), [("unknown_id", 1)], "{name}");
@@ -128,7 +129,7 @@ fn operations_on_the_lists_of_an_analysis_are_valid_in_place_of_them() {
     }
 }
 
-/// What a model is sent, as text.
+/// The messages that a model gets, as text.
 fn sent(analysis: &Analysis, name: &str) -> String {
     let context = context();
     let mut current = example(name);
@@ -229,7 +230,8 @@ fn settings_that_a_prompt_shows_are_needed_and_others_are_refused() {
     assert_eq!((german.scope, german.settings.to.as_deref()), (Scope::Turn, Some("de")));
     assert!(german.prompt(None).expect("a prompt").id.starts_with("translation_de/v1@"));
     assert!(sent(german, "translation").contains("\"de\""));
-    // Without a section they are not there, and a name that is used says what is missing.
+    // Without a section these analyses do not exist, and a reference to their name is an error that says what is
+    // missing.
     let (registry, found) = problems("");
     assert_eq!(found, [""; 0]);
     assert!(registry.get("translation").is_none() && !registry.names().contains(&"scorecard".to_owned()));

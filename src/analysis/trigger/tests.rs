@@ -113,8 +113,8 @@ fn any_rules() -> impl Strategy<Value = Triggers> {
 proptest! {
     #![proptest_config(kept())]
 
-    /// Driven by its own deadlines alone: never below a threshold, never starved past the longest wait, and never a
-    /// deadline that passes without an answer.
+    /// Runs a trigger by its own deadlines alone: it never fires below a threshold, never waits longer than the longest
+    /// wait, and never passes a deadline without a decision.
     #[test]
     fn it_fires_when_it_may_and_whenever_it_must(rules in any_rules(), steps in prop::collection::vec(any_step(), 1..120)) {
         let mut trigger = Trigger::new(&rules);
@@ -137,7 +137,7 @@ proptest! {
                 }
                 Step::Wait(ms) => now + ms,
             };
-            // The rules, said again as plainly as they can be.
+            // The rules in their simplest form.
             let enough = rules.min_new_tokens.is_none_or(|floor| tokens >= floor);
             let by_turns = rules.every_n_turns.is_some_and(|every| turns >= every);
             let interval_at = rules.interval_ms.filter(|_| news).and_then(|ms| Some(last_run.or(first_news)? + ms));

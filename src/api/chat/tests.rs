@@ -1,4 +1,4 @@
-//! Streams whose model thinks for long, over the wire, with a short pace.
+//! Streams over the wire whose model thinks for a long time.
 
 use axum::Router;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -9,10 +9,10 @@ use crate::gateway::tests::fake::{Fake, Step, reply, sse_head, stream as spoken}
 use crate::gateway::tests::{PATIENCE, gateway, request};
 
 const PACE: Duration = Duration::from_millis(20);
-/// Many paces, also on a busy machine.
+/// Many times the interval between two comments, also on a busy machine.
 const THINKS: Duration = Duration::from_millis(1_000);
 
-/// Asks for a stream over these fakes, in order, by HTTP/1.1.
+/// Requests a stream from these fakes, in order, over HTTP/1.1.
 async fn ask(fakes: &[&Fake]) -> TcpStream {
     let mut text = String::new();
     for (index, fake) in fakes.iter().enumerate() {
@@ -39,7 +39,7 @@ async fn ask(fakes: &[&Fake]) -> TcpStream {
     socket
 }
 
-/// The head, in small letters, and the rest.
+/// The head in lower case, and the rest.
 async fn answer(fakes: &[&Fake]) -> (String, String) {
     let mut text = String::new();
     ask(fakes).await.read_to_string(&mut text).await.expect("answer");
@@ -47,7 +47,7 @@ async fn answer(fakes: &[&Fake]) -> (String, String) {
     (head.to_lowercase(), body.to_owned())
 }
 
-/// A good stream after a long thought.
+/// A valid stream after a long thought.
 fn thoughtful() -> Vec<Step> {
     let mut steps = spoken(&["well"]);
     steps.insert(1, Step::Wait(THINKS));

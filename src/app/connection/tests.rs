@@ -1,4 +1,4 @@
-//! A connection over a pipe in memory, on a clock that stands still while there is work.
+//! A connection over an in-memory pipe, with a clock that is paused while there is work.
 
 use http_body_util::{BodyExt as _, Full};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -25,7 +25,7 @@ async fn echo(request: Request<TimedBody<Incoming>>) -> Response<Full<Bytes>> {
     }
 }
 
-/// A client's end; what is asked is answered with its own body after a time.
+/// The client's end; each request is answered with its own body after a time.
 fn connected(takes: Duration) -> DuplexStream {
     let (client, server) = tokio::io::duplex(1 << 16);
     let answer = move |request: Request<TimedBody<Incoming>>| async move {
@@ -78,7 +78,7 @@ async fn an_idle_connection_answers_long_after_the_clock_of_a_head() {
             answered(&mut client).await;
             sleep(HEAD * 20).await;
         }
-        // But not for ever.
+        // The connection does not stay open for ever.
         let after = closed(&mut client).await;
         assert!(after + HEAD * 20 >= IDLE && after < IDLE, "{after:?}");
     }
@@ -93,7 +93,7 @@ async fn a_head_that_does_not_end_is_given_up() {
             answered(&mut client).await;
             sleep(HEAD * 2).await;
         }
-        // A byte now and then winds no clock up.
+        // A byte now and then does not extend the time limit.
         let began = Instant::now();
         while client.write_all(b"x").await.is_ok() {
             assert!(began.elapsed() < HEAD * 2, "after {asked_before} requests a slow head is still read");

@@ -1,4 +1,4 @@
-//! What holders may have, and which is evicted.
+//! How many bytes holders may have, and which one is evicted.
 
 use super::*;
 

@@ -15,7 +15,7 @@ fn account(limit: usize) -> Account {
 async fn the_peer_sees_the_end_as_soon_as_it_has_answered_the_close() {
     let [server, client] = pair().await;
     let mut client = client.line.ws;
-    // The peer keeps its half open: that must not be waited for before it is told.
+    // The peer keeps its half open: the close frame must be sent without waiting for it.
     let closing = tokio::spawn(server.close_within(1000, "done", Duration::from_secs(3600)));
     let close = tokio::time::timeout(PATIENCE, client.next()).await.expect("a close frame");
     assert!(matches!(close, Some(Ok(Message::Close(Some(_))))), "{close:?}");
@@ -33,7 +33,7 @@ async fn a_write_has_stalled_ten_seconds_after_its_last_byte() {
     let last = Duration::from_secs(9);
     let reader = tokio::spawn(async move {
         tokio::time::sleep(last).await;
-        // A few bytes of the message, which is far from whole.
+        // A few bytes of the message, which is far from complete.
         let mut some = [0; 16];
         client.get_mut().read_exact(&mut some).await.expect("bytes");
         client
@@ -45,7 +45,7 @@ async fn a_write_has_stalled_ten_seconds_after_its_last_byte() {
     drop(reader);
 }
 
-/// Pings until nobody takes them any more; how many went out.
+/// Sends pings until nobody reads them any more; returns how many were sent.
 async fn ping_without_reading(client: &mut WebSocketStream<Progress<DuplexStream>>) -> usize {
     for count in 0.. {
         let ping = client.send(Message::Ping(Bytes::from_static(&[0; 125])));
@@ -58,7 +58,7 @@ async fn ping_without_reading(client: &mut WebSocketStream<Progress<DuplexStream
 
 #[tokio::test(start_paused = true)]
 async fn recv_from_a_peer_that_pings_and_does_not_read_stops_and_stalls() {
-    // At either end, and in halves whose write half is idle.
+    // At both ends, and with halves whose write half is idle.
     for (at_client, halves) in [(false, false), (true, false), (false, true)] {
         let [server, client] = pair().await;
         let (mut ours, theirs) = if at_client { (client, server) } else { (server, client) };
@@ -79,7 +79,7 @@ async fn recv_from_a_peer_that_pings_and_does_not_read_stops_and_stalls() {
         });
         let mut theirs = theirs.line.ws;
         let pings = ping_without_reading(&mut theirs).await;
-        // Pongs bound how much is read; the rest fills the pipe.
+        // The pongs that wait limit how much is read; the rest fills the pipe.
         let bytes = pings * (125 + 6);
         assert!((PONG_BYTES..PONG_BYTES + 64 * 1024).contains(&bytes), "{bytes}");
         let error = tokio::time::timeout(PATIENCE, reading).await.expect("given up").expect("no panic");
@@ -98,7 +98,7 @@ async fn recv_from_a_peer_that_reads_answers_its_newest_ping() {
             pings.send(Message::Ping(Bytes::from(number.to_string()))).await.expect("sent");
         }
     });
-    // A pong may answer several pings (RFC 6455, 5.5.3), but the last is answered.
+    // One pong may answer several pings (RFC 6455, 5.5.3), but the last ping must be answered.
     loop {
         let next = tokio::time::timeout(PATIENCE, pongs.next()).await.expect("a pong");
         let Some(Ok(Message::Pong(payload))) = next else { panic!("{next:?}") };
@@ -142,7 +142,7 @@ async fn partial_message_counts_until_it_is_complete() {
         let message = server.recv().await.expect("a message");
         (message, server)
     });
-    // A masked text frame of 20,000 bytes whose mask is nothing.
+    // A masked text frame of 20,000 bytes with a mask of zeros.
     client.write_all(&[0x81, 0x80 | 126, 0x4e, 0x20, 0, 0, 0, 0]).await.expect("written");
     client.write_all(&[b'x'; 10_000]).await.expect("written");
     while account.used() < 10_000 {

@@ -4,7 +4,7 @@ use super::*;
 use crate::analysis::Registry;
 use crate::base::settings::Problems;
 
-/// A slot of `summary` that is due with every turn.
+/// A slot of `summary` that is due after every turn.
 fn eager() -> Rolling {
     let config: toml::Table = "[summary]\nevery_n_turns = 1\ndebounce_ms = 0\n".parse().expect("toml");
     let mut problems = Problems::default();
@@ -18,7 +18,7 @@ fn what_fails_at_once_is_not_tried_more_often_than_its_backoff_allows() {
     for temporary in [true, false] {
         let mut slot = eager();
         let (mut tries, mut last, mut gaps) = (0, 0, Vec::new());
-        // A turn every 10 ms for a minute: each one a reason to run.
+        // One turn every 10 ms for a minute: each makes the analysis due.
         for now_ms in (0..60_000).step_by(10) {
             slot.turn(now_ms, 10);
             if slot.fire(now_ms).is_some() {

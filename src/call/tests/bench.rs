@@ -1,4 +1,4 @@
-//! A call on a virtual clock, and what is durable of it.
+//! A call on a virtual clock, with its durable records.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,16 +30,16 @@ use crate::types::{
 /// Wall time at which every call here begins, ms since 1970.
 pub(in crate::call) const BEGAN_MS: i64 = 1_790_000_000_000;
 
-/// A call, its clock, and what is durable of it.
+/// A call, its clock, and its durable records.
 pub(in crate::call) struct Bench {
     settings: Arc<Settings>,
     pub(in crate::call) call: Call,
-    /// Since the call began.
+    /// Time since the call began, ms.
     now_ms: u64,
     loaded_ms: u64,
     pub(in crate::call) log: Vec<Outgoing>,
     pub(in crate::call) entry: Option<Entry>,
-    /// By stream: the number of its connection, and frames so far.
+    /// For each stream: the number of its connection, and the frames sent so far.
     connections: BTreeMap<String, (u64, u64)>,
     /// Tasks that are out, and what they are about.
     running: BTreeMap<TaskNo, Snapshot>,
@@ -59,7 +59,7 @@ fn stream(name: &str) -> StreamId {
 }
 
 impl Bench {
-    /// Alerts may follow one another at once, unless `limits` says otherwise.
+    /// Alerts may follow each other without a pause, unless `limits` says otherwise.
     pub(in crate::call) fn settings(rules: &str, analyses: &str, limits: &str) -> Settings {
         let pause = if limits.contains("alert_pause_ms") { "" } else { "alert_pause_ms = 0\n" };
         let never = "idle_timeout_ms = 86400000\nmax_silence_ms = 86400000\nlinger_ms = 86400000";
@@ -195,7 +195,7 @@ impl Bench {
         self.event_on("s_1", SttEvent::Meta(meta.as_object().cloned().expect("an object")));
     }
 
-    /// A result of an analysis, as a task would have published it.
+    /// Publishes a result of an analysis, as a task does.
     pub(in crate::call) fn insight(&mut self, analysis: &str, value: Value, evidence: Vec<Evidence>) {
         let known = self.call.log.standings.get(analysis).map_or(0, |standing| standing.rev);
         let insight = Insight {
@@ -242,7 +242,7 @@ impl Bench {
         self.now_ms = until;
     }
 
-    /// The daemon is killed, and is away for so long. The call is then rebuilt from its log, by the records as they are.
+    /// Kills the daemon for `away_ms`. The call is then rebuilt from the records in its log.
     pub(in crate::call) fn restart(&mut self, away_ms: u64) {
         self.now_ms += away_ms;
         self.loaded_ms = self.now_ms;

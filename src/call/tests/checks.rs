@@ -1,4 +1,4 @@
-//! The invariants of the design that one call can keep or break, checked on what becomes durable and on what is asked.
+//! The design's invariants of one call, checked on its durable records and on the tasks that it starts.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
@@ -16,17 +16,17 @@ use crate::call::task::TaskKey;
 use crate::protocol::Event;
 use crate::types::{Alert, CallId, Insight, Status, Trigger, Turn, TurnNo};
 
-/// What the records say so far.
+/// The state according to the records so far.
 pub(super) struct Checks {
-    /// Folded from all records that were handed out.
+    /// Built from all records that were passed to the journal.
     pub(super) handed: Log,
-    /// Folded from those that are durable.
+    /// Built from the durable records.
     pub(super) durable: Log,
     reading: Reading,
     flight: Vec<Decoded>,
     /// Turns of a live call and of [`Checks::handed`] that were the same.
     compared: Vec<[Arc<Turn>; 2]>,
-    /// How often each final word stands in durable turns.
+    /// How often each final word occurs in durable turns.
     words: HashMap<u32, u32>,
     /// Words that stand there more than once.
     doubled: BTreeSet<u32>,
@@ -34,18 +34,18 @@ pub(super) struct Checks {
     by_turn: BTreeMap<TurnNo, Vec<u32>>,
     /// Results of per-turn analyses.
     results: HashMap<(String, TurnNo), u32>,
-    /// When the newest failure of an analysis was published since the call was loaded.
+    /// When the newest failure of an analysis was published, since the call was loaded.
     failed_at: HashMap<String, i64>,
-    /// Analyses that were asked for by hand.
+    /// Analyses that were requested by hand.
     pub(super) by_hand: HashSet<String>,
     pub(super) completed: bool,
-    /// Ids of alerts that are open, by rule; and when each rule raised its newest one.
+    /// For each rule: the id of its open alert; and when it raised its newest one.
     open: BTreeMap<String, String>,
     raised_ms: BTreeMap<String, i64>,
     alerts: u64,
     alerts_per_call: u64,
     alert_pause_ms: i64,
-    /// Before this, a rolling analysis that failed is not asked again.
+    /// Until this time, a rolling analysis that failed must not run again.
     not_before: HashMap<Arc<str>, u64>,
 }
 
@@ -73,7 +73,7 @@ impl Checks {
         }
     }
 
-    /// Records are handed to the journal.
+    /// Records were passed to the journal.
     pub(super) fn handed(&mut self, records: &[Outgoing]) {
         assert!(self.flight.is_empty(), "one append in flight");
         for record in records {
@@ -150,7 +150,7 @@ impl Checks {
         }
     }
 
-    /// One alert of a rule is open at a time, they are numbered, and they name turns that are there.
+    /// Each rule has at most one open alert; alerts are numbered, and the turns that they name exist.
     fn raised(&mut self, alert: &Alert, at: &str) {
         assert!(!self.completed, "an alert after the call's end");
         self.alerts += 1;
@@ -218,7 +218,7 @@ impl Checks {
         assert_eq!((insight.provenance.cost_usd, insight.behind_turns), (Some(0.0), 0));
     }
 
-    /// Figures are those of all turns as they stood, and nobody was asked for them.
+    /// Computed figures are those of all turns at that time, and no model was asked for them.
     fn figures(&self, insight: &Insight) {
         static STATS: LazyLock<Arc<Analysis>> =
             LazyLock::new(|| Arc::clone(Registry::builtin().get("stats").expect("a built-in analysis")));
@@ -241,14 +241,14 @@ impl Checks {
         assert_eq!(*results, 1, "turn {turn} has more than one result of {analysis}");
     }
 
-    /// All `words` stand in durable turns.
+    /// Checks that all `words` are in durable turns.
     pub(super) fn are_durable<'a>(&self, words: impl IntoIterator<Item = &'a u32>) {
         for word in words {
             assert_eq!(self.words.get(word), Some(&1), "w{word} was acknowledged and is not in the log once");
         }
     }
 
-    /// Words are in the order in which they were said.
+    /// Checks that words are in the order in which they were said.
     pub(super) fn in_order(&self, stream: &str) {
         let root = |turn: &Turn| turn.stream_id.as_str().split('~').next().map(str::to_owned);
         let mut newest = 0;
@@ -260,7 +260,7 @@ impl Checks {
         }
     }
 
-    /// Every turn has its one result of a per-turn analysis.
+    /// Checks that every turn has exactly one result of a per-turn analysis.
     pub(super) fn every_turn_answered(&self, analysis: &str) {
         for turn in self.durable.turns.iter().filter(|turn| !turn.text.is_empty()) {
             let results = self.results.get(&(analysis.to_owned(), turn.turn));
@@ -268,7 +268,7 @@ impl Checks {
         }
     }
 
-    /// A task is started while `running` are out.
+    /// A task starts while `running` are in progress.
     pub(super) fn started(key: &TaskKey, running: &BTreeMap<u64, Running>) {
         let same = running.values().filter(|other| other.keys().iter().any(|other| other.analysis == key.analysis));
         match key.turn {
@@ -280,17 +280,17 @@ impl Checks {
     /// A rolling analysis failed.
     pub(super) fn failed(&mut self, key: &TaskKey, now_ms: u64) {
         if key.turn.is_none() {
-            // The shortest wait: 500 ms, of which a quarter is jitter.
+            // The shortest wait: 500 ms, up to a quarter of which is subtracted as jitter.
             self.not_before.insert(Arc::clone(&key.analysis), now_ms + 375);
         }
     }
 
-    /// A rolling analysis succeeded: it need not wait any more.
+    /// A rolling analysis succeeded: it has no wait any more.
     pub(super) fn succeeded(&mut self, key: &TaskKey) {
         self.not_before.remove(&key.analysis);
     }
 
-    /// A rolling analysis is asked for. `forced`: by hand, or as the last run.
+    /// A rolling analysis starts. `forced`: by hand, or as the last run.
     pub(super) fn wanted(&mut self, key: &TaskKey, now_ms: u64, forced: bool) {
         if key.turn.is_none() && !forced {
             let not_before = self.not_before.get(&key.analysis).copied().unwrap_or(0);
@@ -325,7 +325,7 @@ impl Checks {
     }
 }
 
-/// Both logs say the same.
+/// Checks that both logs are equal.
 pub(super) fn same(one: &Log, other: &Log) {
     same_beside_turns_and_insights(one, other);
     assert!(one.turns.iter().eq(other.turns.iter()), "the turns differ");

@@ -1,5 +1,5 @@
-//! A disk that holds one call's log: whole batches, each with its length and a checksum, and what a crash leaves of the
-//! batch that was being written. The directory's entry lies beside it.
+//! A disk with one call's log: complete batches, each with its length and a checksum, and what a crash leaves of the
+//! batch that was being written. The directory's entry is stored next to it.
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use crate::call::effects::Batch;
 use crate::types::Seq;
 use crate::types::directory::Entry;
 
-/// A record as it lies on the disk.
+/// A record as stored on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stored {
     pub(super) seq: Seq,
@@ -19,7 +19,7 @@ pub(super) struct Stored {
 #[derive(Default)]
 pub(super) struct Disk {
     bytes: Vec<u8>,
-    /// Where the newest whole batch ends.
+    /// Where the newest complete batch ends.
     good: usize,
     head: Seq,
     pub(super) entry: Option<Entry>,
@@ -53,13 +53,13 @@ impl Disk {
         self.head
     }
 
-    /// Appends a batch whole, or fails and leaves a part of it, which the next append writes over.
+    /// Appends a complete batch, or fails and leaves a part of it, which the next append overwrites.
     pub(super) fn append(&mut self, batch: &Batch, fails: bool, random: &mut Random) -> Result<Vec<Stored>, ()> {
         assert_eq!(batch.after, self.head, "a batch follows the log's head");
         let bytes = framed(batch);
         self.bytes.truncate(self.good);
         if fails {
-            // A short write, or a whole one whose sync fails: neither is ever read.
+            // A short write, or a complete one whose sync fails: neither is ever read.
             let written = random.index(bytes.len() + 1);
             self.bytes.extend_from_slice(&bytes[..written]);
             return Err(());
@@ -77,7 +77,8 @@ impl Disk {
             .collect())
     }
 
-    /// The process dies while `flight` is written: nothing of it is there, a part, all, or all and the entry.
+    /// The process dies while `flight` is written: nothing of it is stored, or a part, or all of it, or all of it and
+    /// the entry.
     pub(super) fn crash(&mut self, flight: Option<&Batch>, random: &mut Random) {
         self.bytes.truncate(self.good);
         let Some(batch) = flight else { return };
@@ -93,7 +94,7 @@ impl Disk {
         }
     }
 
-    /// Reads the log from its beginning, and cuts off what a crash left torn.
+    /// Reads the log from its beginning, and cuts off the torn end that a crash left.
     pub(super) fn recover(&mut self) -> Vec<Stored> {
         let mut records = Vec::new();
         let mut at = 0;

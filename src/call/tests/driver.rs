@@ -1,4 +1,4 @@
-//! What the session's task does, on the virtual clock: inputs, settling, one append in flight, permits.
+//! What the session's task does, on a virtual clock: inputs, settling, one append in flight, permits.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use crate::protocol::ErrorCode;
 /// The batch that is being written.
 pub(super) struct Flight {
     pub(super) batch: Batch,
-    /// When it is tried again, if it failed.
+    /// When a failed batch is tried again.
     retry_at: Option<u64>,
     failures: u32,
 }
 
-/// Wall time at the beginning of a run, ms since 1970.
+/// Wall-clock time at the beginning of a run, ms since 1970.
 const BEGAN_MS: i64 = 1_790_000_000_000;
 
 impl World {
@@ -36,7 +36,7 @@ impl World {
         self.call.as_mut().expect("a call in memory")
     }
 
-    /// Gives an input and does what waits for no record.
+    /// Passes an input to the call, and carries out the effects that wait for no record.
     pub(super) fn input(&mut self, input: Input) {
         let now = self.now();
         let effects = self.call().on(input, now);
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// What the task does after each input: tasks, then appends as long as commits come at once.
+    /// What the task does after each input: it starts tasks, then appends as long as commits are immediate.
     pub(super) fn settle(&mut self) {
         self.settle_and_append();
         self.note_ends();
@@ -114,7 +114,7 @@ impl World {
         }
     }
 
-    /// The journal answers; whether the batch is durable.
+    /// The journal answers. Returns true if the batch is durable.
     pub(super) fn append(&mut self) -> bool {
         let full = self.disk_is_full();
         let Some(flight) = &mut self.flight else { return false };
@@ -182,7 +182,7 @@ impl World {
             match effect {
                 TaskEffect::Want(task) => {
                     let call = self.call.as_ref().expect("a call in memory");
-                    // Wanted and given up in one go, where the call ended at once.
+                    // A task that was requested and given up in one step, because the call ended at once.
                     let Some(target) = call.tasks.out.get(&task).map(|out| out.target.clone()) else { continue };
                     if let Target::Insights(keys) = &target {
                         let key = &keys[0];
@@ -203,7 +203,7 @@ impl World {
         any
     }
 
-    /// A task has its permit.
+    /// A task gets its permit.
     pub(super) fn ready(&mut self, task: TaskNo) {
         let Some(choice) = self.call().choice(task) else { return };
         let (due, pinned, others) = match &choice {
@@ -296,7 +296,7 @@ impl World {
                 continue;
             }
             if self.rev(&key.analysis) == rev {
-                // Refused, because a turn that it covers was revised: it waits as after a failure.
+                // Rejected, because a turn that it covers was revised: the analysis waits as after a failure.
                 self.checks.failed(key, self.now_ms);
                 continue;
             }
@@ -313,7 +313,7 @@ impl World {
         assert!(costs.is_empty() || sum == pico(bill), "{costs:?} are not the bill of {bill:?}");
     }
 
-    /// The newest rev of a rolling analysis.
+    /// The newest revision of a rolling analysis.
     fn rev(&mut self, analysis: &str) -> u64 {
         self.call().log.standings.get(analysis).map_or(0, |standing| standing.rev)
     }

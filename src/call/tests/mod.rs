@@ -1,8 +1,8 @@
-//! Whole calls in simulation: from a seed, on a virtual clock, with a disk, models, producers and readers that fail as real
-//! ones do. After every step the invariants of the design that can be seen here are checked.
+//! Simulates whole calls: from a seed, on a virtual clock, with a disk, models, producers and readers that fail as real
+//! ones do. After every step it checks the invariants of the design that concern one call.
 //!
-//! `SIDETONE_SIM_SEEDS` and `SIDETONE_SIM_STEPS` make it longer; `SIDETONE_SIM_SEED` is the first seed. A seed that fails is
-//! run again and its steps are printed.
+//! `SIDETONE_SIM_SEEDS` and `SIDETONE_SIM_STEPS` make it longer; `SIDETONE_SIM_SEED` is the first seed. A seed that
+//! fails is run again and its steps are printed.
 
 pub(in crate::call) mod bench;
 mod checks;
@@ -26,14 +26,14 @@ use self::world::World;
 
 const SEEDS: u64 = 10_000;
 const STEPS: u64 = 200;
-/// So many seeds that fail are named.
+/// At most this many failing seeds are named.
 const MOST_BROKEN: usize = 20;
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-/// Runs one seed; what went wrong, if anything.
+/// Runs one seed; returns the error, if there is one.
 fn run(seed: u64, steps: u64, tracing: bool) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(|| World::new(seed, tracing).run(steps))).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -48,7 +48,7 @@ fn simulated_calls_keep_their_invariants() {
     let next = AtomicU64::new(first);
     let broken = Mutex::new(BTreeMap::new());
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    // Each panic is caught, and the first seed's is shown again below.
+    // Each panic is caught; that of the first seed is shown below.
     std::panic::set_hook(Box::new(|_| {}));
     std::thread::scope(|scope| {
         for _ in 0..workers {

@@ -1,4 +1,4 @@
-//! Models that answer late, wrongly, not at all, and in any order; and the permits that tasks wait for.
+//! Models that answer late, wrongly, not at all, and in any order; and the permits for which tasks wait.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::call::task::{Answered, Asks, Output, Start, Target, TaskKey, TaskNo};
 use crate::protocol::FailureCode;
 use crate::types::{Coverage, TokenUsage};
 
-/// A task that is out.
+/// A task in progress.
 pub(super) struct Running {
     pub(super) target: Target,
     pub(super) covers: Coverage,
@@ -26,9 +26,9 @@ pub(super) struct Running {
 pub(super) struct Manners {
     pub(super) permits: usize,
     pub(super) latency_ms: u64,
-    /// Per mille of answers that are failures; of these, half are for good.
+    /// Failures per 1000 answers; half of them are permanent.
     pub(super) failing: u64,
-    /// Per mille of tasks for which nobody can be asked.
+    /// Tasks per 1000 for which no model can be asked.
     pub(super) nobody: u64,
     /// Per mille of the parts of answers that are not valid.
     pub(super) breaking: u64,
@@ -39,7 +39,7 @@ pub(super) struct Models {
     pub(super) running: BTreeMap<TaskNo, Running>,
     /// Tasks that wait for a permit.
     pub(super) waiting: VecDeque<TaskNo>,
-    /// Tasks that were aborted while their answer was on its way: it may come back still.
+    /// Tasks that were aborted before their answer came: it may still come.
     pub(super) aborted: Vec<(TaskNo, Target)>,
 }
 
@@ -54,7 +54,7 @@ impl Models {
 
     pub(super) fn start(&mut self, start: &Start, target: Target, turns: usize, now_ms: u64, random: &mut Random) {
         let took = 1 + random.below(2 * self.manners.latency_ms);
-        // The request gives up at its deadline.
+        // The request ends at its deadline.
         let limit = start.deadline.map_or(60_000, |deadline| u64::try_from(deadline.as_millis()).expect("short"));
         let running = Running { target, covers: start.snapshot.covers(), turns, due_ms: now_ms + took.min(limit) };
         let asked = match &start.asks {
@@ -81,7 +81,7 @@ impl Models {
         self.running.values().map(|running| running.due_ms).min()
     }
 
-    /// A task whose answer is due, any of them.
+    /// A random task whose answer is due.
     pub(super) fn due(&self, now_ms: u64, random: &mut Random) -> Option<TaskNo> {
         let due: Vec<TaskNo> =
             self.running.iter().filter(|(_, running)| running.due_ms <= now_ms).map(|(no, _)| *no).collect();
@@ -129,7 +129,7 @@ impl Models {
 }
 
 impl Running {
-    /// The analyses that are asked.
+    /// The analyses of the task.
     pub(super) fn keys(&self) -> &[TaskKey] {
         match &self.target {
             Target::Insights(keys) => keys,

@@ -1,11 +1,11 @@
-//! How a run comes to its end, and what must hold then.
+//! How a run ends, and what must be true then.
 
 use super::checks;
 use super::world::World;
 use crate::types::directory::CallState;
 
 impl World {
-    /// All faults are over: producers send what they have, models answer, and the call comes to its end.
+    /// All faults are over: producers send their remaining frames, models answer, and the call ends.
     pub(super) fn end(&mut self) {
         self.full_until_ms = 0;
         (self.knobs.append_fails, self.knobs.drops, self.knobs.takes_over) = (0, 0, 0);
@@ -67,7 +67,7 @@ impl World {
         for reader in &self.readers {
             assert!(log.starts_with(&reader.read), "what was published has changed");
         }
-        // Everybody leaves, nothing more happens, and the call leaves memory.
+        // All producers disconnect, nothing more happens, and the call is dropped from memory.
         for index in 0..self.producers.len() {
             while !self.producers[index].connections.is_empty() {
                 self.detach(index);

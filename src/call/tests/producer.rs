@@ -1,5 +1,5 @@
-//! Producers that drop their connection, take their own stream over from another socket, and send again what was not
-//! acknowledged, as the protocol asks them to.
+//! Producers that drop their connection, replace it from another socket, and resend what was not acknowledged, as the
+//! protocol requires.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use crate::call::numbers::{ConnectionNo, PeerNo};
 use crate::protocol::ingest::Ack;
 use crate::types::StreamId;
 
-/// A connection that was welcomed and is not gone.
+/// A connection that got its welcome and is still open.
 pub(super) struct Connection {
     pub(super) peer: PeerNo,
     pub(super) number: ConnectionNo,
-    /// Position in the script of its first frame.
+    /// Position of its first frame in the script.
     base: usize,
     sent: u64,
     acked: u64,
     decoder: Decoder,
-    /// Turns that it asked about and has no answer for.
+    /// Turns about which the producer asked, and which have no answer yet.
     pub(super) asked: BTreeSet<i64>,
-    /// It was told to go.
+    /// The daemon has told the producer to close.
     pub(super) closing: bool,
 }
 
@@ -32,17 +32,17 @@ pub(super) struct Producer {
     pub(super) stream: StreamId,
     pub(super) naming: Naming,
     pub(super) script: Vec<Frame>,
-    /// Asked about each of its turns.
+    /// The question about each of the producer's turns.
     pub(super) question: Option<Arc<Question>>,
-    /// Waits for its welcome.
+    /// The producer waits for the welcome of this connection.
     pub(super) attaching: Option<PeerNo>,
-    /// Oldest first: a second one takes over from the first.
+    /// Oldest first: a second connection replaces the first.
     pub(super) connections: Vec<Connection>,
-    /// Position in the script of the first frame of the newest connection that was welcomed.
+    /// Position in the script of the first frame of the newest connection that got its welcome.
     last_base: usize,
-    /// Frames of the script that were acknowledged.
+    /// Number of frames of the script that were acknowledged.
     pub(super) acked: usize,
-    /// The call is over for it.
+    /// The producer was told that the call is over.
     pub(super) over: bool,
 }
 
@@ -52,13 +52,13 @@ impl Producer {
         Self { stream, naming, script, question, attaching, connections, last_base: 0, acked: 0, over: false }
     }
 
-    /// The daemon is gone, and all sockets with it.
+    /// The daemon died, and all sockets with it.
     pub(super) fn cut_off(&mut self) {
         self.attaching = None;
         self.connections.clear();
     }
 
-    /// What it is told about its stream.
+    /// The producer gets the answer to its attach.
     pub(super) fn attached(&mut self, peer: PeerNo, attached: &Attached, resends: bool, random: &mut Random) {
         assert_eq!(self.attaching.take(), Some(peer), "an answer to the newest attach");
         let Attached::Welcome(welcome) = attached else {
@@ -81,18 +81,18 @@ impl Producer {
         self.connections.push(Connection { peer, number, base, sent: 0, acked: 0, decoder, asked, closing });
     }
 
-    /// An answer came about a turn; whether it was waited for.
+    /// An answer about a turn came. Returns true if the producer waited for it.
     pub(super) fn replied(&mut self, peer: PeerNo, turn: i64) -> bool {
         let connection = self.connections.iter_mut().find(|connection| connection.peer == peer);
         connection.is_some_and(|connection| connection.asked.remove(&turn))
     }
 
-    /// Every turn that it asked about has its answer.
+    /// Returns true if every turn about which the producer asked has its answer.
     pub(super) fn is_answered(&self) -> bool {
         self.connections.iter().all(|connection| connection.asked.is_empty())
     }
 
-    /// What was acknowledged; `None` where that is nothing new.
+    /// Handles an acknowledgement; `None` if it acknowledges nothing new.
     pub(super) fn ack(&mut self, peer: PeerNo, ack: &Ack) -> Option<std::ops::Range<usize>> {
         let connection = self.connections.iter_mut().find(|connection| connection.peer == peer)?;
         assert!(ack.frames <= connection.sent, "{} frames acknowledged of {}", ack.frames, connection.sent);
@@ -104,7 +104,7 @@ impl Producer {
         (before < self.acked).then_some(before..self.acked)
     }
 
-    /// The next frame of the connection at `index`; `None` where the script is over.
+    /// The next frame of the connection at `index`; `None` at the end of the script.
     pub(super) fn next(&mut self, index: usize) -> Option<(Frame, Frames)> {
         let connection = &mut self.connections[index];
         let frame = self.script.get(connection.base + usize::try_from(connection.sent).expect("few"))?.clone();
@@ -130,13 +130,13 @@ impl Producer {
         Some((frame, frames))
     }
 
-    /// Whether all of the script was sent on the newest connection.
+    /// Returns true if the whole script was sent on the newest connection.
     pub(super) fn is_done(&self) -> bool {
         let sent = |connection: &Connection| connection.base + usize::try_from(connection.sent).expect("few");
         self.connections.last().is_some_and(|connection| sent(connection) >= self.script.len())
     }
 
-    /// All of the script was acknowledged.
+    /// Returns true if the whole script was acknowledged.
     pub(super) fn is_acked(&self) -> bool {
         self.acked == self.script.len()
     }

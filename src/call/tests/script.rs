@@ -1,5 +1,5 @@
-//! What a producer has to say, frame by frame, and the decoder that makes events of it. Every final word is unique in its
-//! run, so that a word that is lost or doubled is seen.
+//! A producer's frames, and the decoder that makes events from them. Every final word is unique in its run, so that
+//! lost and doubled words are found.
 
 use std::sync::Arc;
 
@@ -10,9 +10,9 @@ use crate::types::{Carry, EndScope, Final, JsonMap, Revision, SttEvent, TurnKey,
 /// How a vendor names turns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Naming {
-    /// By the producer's own number; nothing is cut.
+    /// By the producer's own number; turns are not split.
     Order,
-    /// By the vendor's id; finals are cut by speakers.
+    /// By the vendor's id; finals are split by speaker.
     Vendor,
     /// Not at all: final words wait in the decoder for the end of their turn.
     Held,
@@ -36,13 +36,13 @@ impl Naming {
 pub(super) enum Frame {
     Begin(u32),
     Partial(u64),
-    /// A whole turn: its name, its words, and whether it is the formatted one.
+    /// A whole turn: its name, its words, and whether it is the formatted version.
     Turn(u64, Vec<u32>, bool),
     /// The speaker of a turn, which may not have come yet.
     Revise(u64),
-    /// Words of a turn that goes on.
+    /// Words of a turn that continues.
     Words(Vec<u32>),
-    /// The turn of the words before ends.
+    /// The end of the turn of the previous words.
     EndTurn,
     Meta(u64),
     Unknown,
@@ -53,7 +53,7 @@ pub(super) enum Frame {
 }
 
 impl Frame {
-    /// Final words that it says.
+    /// The final words in the frame.
     pub(super) fn words(&self) -> &[u32] {
         match self {
             Self::Turn(_, words, _) | Self::Words(words) => words,
@@ -155,7 +155,7 @@ pub(super) fn revised_speaker(turn: u64) -> String {
 }
 
 impl Decoder {
-    /// Goes on from what an earlier connection's decoder knew.
+    /// Continues from the state of an earlier connection's decoder.
     pub(super) fn resume(naming: Naming, carry: &Arc<Carry>) -> Self {
         let held = carry.held.first().map(|last| numbers(&last.text).collect()).unwrap_or_default();
         Self { naming, held, carry: Arc::clone(carry), count: 0 }
@@ -236,7 +236,7 @@ impl Decoder {
         (events, Arc::clone(&self.carry))
     }
 
-    /// Words with times; of a vendor that tells speakers apart, a turn in four has two of them.
+    /// Words with times. If the vendor distinguishes speakers, every fourth turn has two of them.
     fn words(&self, turn: u64, said: &[u32]) -> Vec<Word> {
         if self.naming != Naming::Vendor {
             return Vec::new();

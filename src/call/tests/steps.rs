@@ -1,4 +1,4 @@
-//! What happens in a run, step by step.
+//! The steps of a run.
 
 use super::script::Naming;
 use super::world::World;
@@ -50,8 +50,8 @@ impl World {
         }
     }
 
-    /// What a producer that never read its welcome missed, it cannot know: of vendors that name no turns, frames that had
-    /// their effect would be sent again. So the daemon does not die in between.
+    /// Returns false while a crash would lose information that no producer has: a producer that never read its welcome
+    /// does not know which frames the daemon handled, and would resend them if its vendor does not name turns.
     fn may_crash(&self) -> bool {
         self.producers.iter().all(|producer| producer.attaching.is_none() || producer.naming != Naming::Held)
     }
@@ -109,7 +109,7 @@ impl World {
         self.input(Input::Attach(attach));
     }
 
-    /// The oldest connection of a producer is gone.
+    /// The oldest connection of a producer closes.
     pub(super) fn detach(&mut self, index: usize) {
         let producer = &mut self.producers[index];
         let gone = producer.connections.remove(0);
@@ -118,7 +118,7 @@ impl World {
         self.input(Input::Detach(Detach { connection, stream }));
     }
 
-    /// Time passes, up to the next moment at which something is due, or a part of it.
+    /// Lets time pass until the next deadline, or a part of that time.
     pub(super) fn wait(&mut self) {
         let due = [self.wake_at(), self.models.next_ms(), self.retry_at()].into_iter().flatten().min();
         let most = self.now_ms + 1 + self.random.below(self.knobs.pace_ms);
@@ -126,7 +126,7 @@ impl World {
         self.advance(due.map_or(most, |due| if whole { due } else { due.min(most) }));
     }
 
-    /// On the run's clock.
+    /// The next wake-up time, on the run's clock.
     fn wake_at(&self) -> Option<u64> {
         Some(self.call.as_ref().expect("in memory").wake_at()? + self.loaded_ms)
     }
@@ -147,7 +147,7 @@ impl World {
         self.is_over_in_time();
     }
 
-    /// A model answers, or one that was given up does after all.
+    /// A model answers, perhaps to a task that was given up.
     fn hear(&mut self) {
         if let Some((task, target)) = self.models.aborted.pop()
             && self.random.chance(300)
@@ -186,7 +186,7 @@ impl World {
         }
     }
 
-    /// Readers read some of what is durable; what they have read never changes.
+    /// Readers read some of the durable records; records that they have read never change.
     pub(super) fn read(&mut self) {
         for reader in &mut self.readers {
             let from = reader.read.len();

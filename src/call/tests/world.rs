@@ -1,4 +1,4 @@
-//! One run: a call, its producers, models, readers and disk, and what happens to them, drawn from the seed.
+//! One run: a call, its producers, models, readers and disk, and the events that happen to them, drawn from the seed.
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -19,7 +19,7 @@ use crate::call::{Call, Settings};
 use crate::rules::Rules;
 use crate::types::{CallId, EndScope, StreamId};
 
-/// How often what goes wrong, per mille, and how the run is set up.
+/// How often each fault happens, per 1000 steps, and how the run is set up.
 pub(super) struct Knobs {
     pub(super) commits_at_once: u64,
     pub(super) append_fails: u64,
@@ -32,9 +32,9 @@ pub(super) struct Knobs {
     pub(super) drops: u64,
     pub(super) takes_over: u64,
     pub(super) by_hand: u64,
-    /// Per mille of steps at which the disk becomes full, for a while.
+    /// Steps per 1000 at which the disk becomes full for a while.
     pub(super) fills: u64,
-    /// Time that passes in a step at most, ms.
+    /// Maximum time that passes in a step, ms.
     pub(super) pace_ms: u64,
 }
 
@@ -49,7 +49,7 @@ pub(super) struct World {
     pub(super) knobs: Knobs,
     settings: Arc<Settings>,
     pub(super) now_ms: u64,
-    /// When the call was loaded: its own clock begins there.
+    /// When the call was loaded: the call's own clock begins there.
     pub(super) loaded_ms: u64,
     pub(super) call: Option<Call>,
     pub(super) disk: Disk,
@@ -62,7 +62,7 @@ pub(super) struct World {
     pub(super) models: Models,
     pub(super) checks: Checks,
     pub(super) peers: u64,
-    /// Since when nobody is connected and all streams have ended, or others came in their place.
+    /// Since when no producer is connected and all streams have ended or were replaced.
     ended_since_ms: Option<u64>,
     pub(super) per_turn: bool,
     pub(super) tracing: bool,
@@ -102,7 +102,8 @@ fn question() -> &'static Arc<Question> {
     &QUESTION
 }
 
-/// Sets of rules: none, and those of every kind. The words are those of scripts, and the value is that of the models.
+/// Sets of rules: no rule, and rules of every kind. Their words are those of the scripts, and their values are those of
+/// the models.
 fn rule_sets() -> &'static [Arc<Rules>] {
     static SETS: OnceLock<Vec<Arc<Rules>>> = OnceLock::new();
     SETS.get_or_init(|| {
@@ -234,7 +235,7 @@ impl World {
         self.load(overdue);
     }
 
-    /// Nobody is connected any more, and no model is asked.
+    /// No producer is connected any more, and no model is asked.
     pub(super) fn leave(&mut self) {
         self.call = None;
         self.models.abort_all();
@@ -244,7 +245,7 @@ impl World {
         }
     }
 
-    /// A shutdown: producers are told to go, tasks may finish, then the rest is given up.
+    /// A shutdown: producers are told to disconnect, tasks may finish, then the remaining ones are aborted.
     pub(super) fn stop(&mut self) {
         self.input(Input::Stop);
         for index in 0..self.producers.len() {
@@ -274,7 +275,7 @@ impl World {
         self.load(false);
     }
 
-    /// Notes since when the call has only its linger time and its final runs left.
+    /// Stores when the call began to wait only for its linger time and its final runs.
     pub(super) fn note_ends(&mut self) {
         let log = &self.call.as_ref().expect("a call in memory").log;
         let ended = !log.streams.is_empty() && log.streams.iter().all(|stream| stream.ended || stream.replaced);
@@ -283,7 +284,7 @@ impl World {
         self.ended_since_ms = (ended && alone).then(|| self.ended_since_ms.unwrap_or(self.now_ms));
     }
 
-    /// The timers were looked at: a call whose streams have all ended does not stay open.
+    /// The timers were checked: a call whose streams have all ended must not stay open.
     pub(super) fn is_over_in_time(&self) {
         /// A shutdown, or an input that waits in the queue, may take this long.
         const SLACK: Duration = Duration::from_secs(5);
@@ -302,11 +303,11 @@ impl World {
         self.disk.bytes().to_vec()
     }
 
-    /// Runs `steps` steps, then lets everything come to its end.
+    /// Runs `steps` steps, then lets the call end.
     pub(super) fn run(&mut self, steps: u64) {
         for _ in 0..steps {
             self.step();
-            // What stands in a queue is taken in one go.
+            // All inputs that wait in the queue are handled together.
             if self.random.chance(700) {
                 self.settle();
             }

@@ -1,4 +1,4 @@
-//! Every vendor of the table, alone and together; and that nothing that is shown contains a key.
+//! Every vendor of the table, alone and with others; and no output contains a key.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn and_ollama(variables: &[(&str, &str)], ollama: &Probe) -> Discovery {
     discover(&|name| variables.get(name).map(|value| (*value).to_owned()), ollama)
 }
 
-/// Parses the text with keys that exist wherever the tests run.
+/// Parses the text. The keys that it names exist wherever the tests run.
 fn parses(text: &str) -> Config {
     let mut text = text.to_owned();
     for vendor in VENDORS {

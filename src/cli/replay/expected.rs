@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(found.lost, 0);
         assert_eq!(found.frame_of, BTreeMap::from([(0, 1), (1, 3), (2, 3)]));
         assert_eq!(expected.find(&all[..1], "s", frames.len()).lost, 1);
-        // A turn that was never sent is not lost, and turns of other streams do not count.
+        // A turn that was never sent does not count as lost, and turns of other streams do not count.
         assert_eq!(expected.find(&[], "s", 2).lost, 1);
         assert_eq!(expected.find(&all, "other", frames.len()).lost, 2);
     }

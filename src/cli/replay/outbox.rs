@@ -119,11 +119,11 @@ mod tests {
         outbox.acknowledged(33);
         outbox.welcomed(Some(33));
         send(&mut outbox, 2);
-        // This is the count of the connection before the last: the daemon never saw the last one.
+        // This is the count of the connection before the newest one, which the daemon never saw.
         outbox.welcomed(Some(33));
         assert_eq!(outbox.next(), 33);
-        // The daemon saw a connection whose welcome we did not see, and covers none of it: what is not acknowledged is
-        // sent again.
+        // The daemon saw a connection whose welcome we did not get, and none of whose frames took effect: frames that
+        // are not acknowledged are sent again.
         outbox.welcomed(Some(0));
         assert_eq!(outbox.next(), 33);
         outbox.acknowledged(u64::MAX);
@@ -133,8 +133,8 @@ mod tests {
     proptest! {
         #![proptest_config(kept())]
 
-        /// Against a daemon that covers any number of frames and loses the rest at every drop: every frame arrives, in
-        /// order.
+        /// The daemon here applies any number of frames and loses the others whenever the connection drops: every frame
+        /// must arrive, in order.
         #[test]
         fn every_frame_arrives(steps in prop::collection::vec((0usize..20, 0usize..20, any::<bool>()), 1..40)) {
             let mut outbox = Outbox::default();

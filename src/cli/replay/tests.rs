@@ -1,4 +1,5 @@
-//! The producer against a scripted daemon that drops, refuses and comes back: every frame takes effect once, in order.
+//! The producer of `replay` against a scripted daemon that drops connections, refuses them and returns: every frame
+//! takes effect once, in order.
 
 use std::sync::{Arc, Mutex};
 
@@ -18,7 +19,7 @@ use crate::types::{CallId, JsonMap, StreamId};
 struct Act {
     /// Number of frames to read.
     read: usize,
-    /// Number of these that take effect.
+    /// Number of the read frames that take effect.
     cover: usize,
     /// Set if they are acknowledged.
     ack: bool,
@@ -170,7 +171,7 @@ async fn converse(mut socket: ServerSocket, state: &Mutex<State>, act: Act) {
     }
 }
 
-/// The frames that must have taken effect: each once, in order, and then the end that the recording did not have.
+/// The frames that must have taken effect: each once and in order, followed by the end that the recording did not have.
 fn whole(turns: usize) -> Vec<String> {
     let mut frames: Vec<String> = recording(turns).frames.iter().map(|frame| frame.message.to_string()).collect();
     frames.push(r#"{"type":"end"}"#.to_owned());

@@ -122,7 +122,7 @@ fn revisions_of_covered_turns_are_known() {
     assert!(context.revised_since(revision, Some(3)), "too long ago to know");
 }
 
-/// Text as a forger would like it, and ordinary text.
+/// Text that tries to forge a line of the prompt, and ordinary text.
 fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z ]{0,60}",
@@ -157,7 +157,7 @@ proptest! {
         let snapshot = context.snapshot(&mut Window::new(u64::MAX));
         let shown = prompt(&snapshot);
         let expected: Vec<&Arc<Turn>> = stands.iter().filter(|turn| !turn.text.trim().is_empty()).collect();
-        // One turn is one line, and a line's own head says which turn it is and when it was.
+        // One turn is one line, and the head of a line says which turn it is and when it was said.
         prop_assert_eq!(shown.lines().count(), expected.len());
         for (line, turn) in shown.lines().zip(&expected) {
             let (head, rest) = line.split_once("): ").expect("head");
@@ -174,8 +174,9 @@ proptest! {
         prop_assert_eq!(snapshot.turns().collect::<Vec<_>>(), expected);
     }
 
-    /// Whatever comes between the snapshots of a window, each prompt begins with the bytes of the one before, but where
-    /// the window moved; what stands is in it, in a part or in a correction; and it is never over its budget.
+    /// Whatever happens between the snapshots of a window: each prompt begins with the bytes of the previous one,
+    /// unless the window moved; the newest version of every turn is in it, in a part or in a correction; and it is
+    /// never over its budget.
     #[test]
     fn prefixes_are_stable_whatever_is_revised(
         steps in prop::collection::vec((0..100_usize, 0..40_usize, any::<prop::sample::Index>()), 1..200),
@@ -191,12 +192,12 @@ proptest! {
             match kind {
                 // A new turn.
                 0..50 => context.upsert(&turn(len as u64, "A", &text, at as u64 * 1_000)),
-                // A revision; kind 99 takes the text away.
+                // A revision; kind 99 removes the text.
                 80..100 if len > 0 => context.upsert(&turn(chosen.index(len) as u64, "B", &text, 7)),
                 _ => {}
             }
             if !matches!(kind, 50..80) {
-                // The text, and what a line has beside it.
+                // The text, and the other parts of a line.
                 added += crate::context::tokens::estimate(&text) + 20;
                 continue;
             }
@@ -214,7 +215,7 @@ proptest! {
             check_what_it_shows(&context, &snapshot, window.from())?;
             before = (window.from(), parts);
         }
-        // Each move pays for half of the budget, or for the corrections' share of it.
+        // Each move of the window costs half of the budget, or the share of corrections.
         prop_assert!(moves * (budget / 8) <= added + budget, "{} moves for {} tokens", moves, added);
     }
 }
@@ -226,7 +227,7 @@ fn unmarked(line: &str) -> String {
     format!("{plain}): {text}")
 }
 
-/// The newest version of every turn that is covered is in the prompt, and nothing else is covered.
+/// Checks that the prompt contains the newest version of every covered turn, and that no other turn is covered.
 fn check_what_it_shows(context: &Context, snapshot: &Snapshot, from: TurnNo) -> Result<(), TestCaseError> {
     let mut stands: BTreeMap<TurnNo, String> = BTreeMap::new();
     let corrections = snapshot.corrections().to_owned();

@@ -225,7 +225,7 @@ mod tests {
     fn refilling_limit_waits_for_the_missing_amount() {
         let vendor_limits = VendorLimits::default();
         let now = Instant::now();
-        // 600 a minute, empty: ten come back each second.
+        // 600 per minute, all used: ten become free each second.
         vendor_limits.learn(&[limit(Unit::Tokens, 600.0, 0.0, 60, true)], now);
         assert_eq!(vendor_limits.wait(NEED, now), seconds(10));
         assert_eq!(vendor_limits.wait(NEED, now + seconds(10)), Duration::ZERO);

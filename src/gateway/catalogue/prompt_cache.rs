@@ -135,7 +135,7 @@ mod tests {
     const CACHE: PromptCache =
         PromptCache { floor_tokens: 1_000, ttl_ms: 300_000, write: 1.25, read: 0.1, marked: true };
 
-    /// A prompt of parts of so many bytes.
+    /// A prompt whose parts have these sizes, bytes.
     fn request(parts: &[usize]) -> ChatRequest {
         let mut blocks: Vec<Block> = parts.iter().map(|bytes| Block::new("x".repeat(*bytes))).collect();
         if let Some(last) = blocks.last_mut() {

@@ -204,7 +204,7 @@ mod tests {
         let adapt = usize::try_from(SCHEMA_CACHE_BYTES / one).expect("a number");
         for number in 0..adapt + 20 {
             validators.get(&schema(&format!("{number:05}"))).await.expect("compiled");
-            // Asked for all the time, it stays.
+            // An entry that is used all the time stays in the cache.
             validators.get(&first).await.expect("compiled");
         }
         let (schemas, addresses, bytes) = kept(&validators);

@@ -1,4 +1,4 @@
-//! Caps on money with concurrent requests.
+//! Spending limits with concurrent requests.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;

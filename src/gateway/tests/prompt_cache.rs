@@ -6,7 +6,7 @@ use super::fake::{Fake, Reply, reply};
 use super::*;
 use crate::llm::{Block, Caching, Content};
 
-/// An answer of Anthropic's whose prompt was read from the cache, and written to it, to this extent.
+/// An answer of Anthropic's: this many tokens of its prompt were read from the cache, and this many were written to it.
 fn answer(cached: u64, written: u64) -> Reply {
     let usage = json!({"input_tokens":10,"cache_read_input_tokens":cached,"cache_creation_input_tokens":written,"output_tokens":1});
     let content = json!([{"type":"text","text":"ok"}]);
@@ -14,7 +14,7 @@ fn answer(cached: u64, written: u64) -> Reply {
     reply(200, "", &body.to_string())
 }
 
-/// A request whose prompt has parts of so many bytes.
+/// A request whose prompt has parts of these sizes, bytes.
 fn asked(gateway: &Gateway, parts: &[usize], last: bool) -> Request {
     let mut request = request(gateway);
     let mut blocks: Vec<Block> = parts.iter().map(|bytes| Block::new("x".repeat(*bytes))).collect();

@@ -216,7 +216,7 @@ async fn streamed_answer_that_violates_its_schema_ends_in_an_error() {
     }
 }
 
-/// Every level of such an answer doubles the ways to the next one.
+/// A schema whose every level doubles the number of paths to the next one.
 fn twice() -> Arc<serde_json::Value> {
     let list = json!({"type": "array", "items": {"$ref": "#"}});
     Arc::new(json!({"anyOf": [list, list, {"type": "integer", "maximum": 0}]}))

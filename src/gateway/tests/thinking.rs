@@ -88,7 +88,8 @@ async fn model_that_thinks_without_an_opening_tag_is_remembered() {
     let unmarked = || stream(&["Okay, ", "hm.\n", "</think>", "\n\nIt", " is."]);
     let fake = Fake::start(vec![unmarked(), unmarked(), stream(&["It", " is."]), stream(&["It", " is."])]).await;
     let (gateway, _) = over(&[&fake], "");
-    // Text that was sent cannot be taken back: the first answer teaches the gateway.
+    // Text that was sent cannot be taken back; from the first answer, the gateway learns that the model writes such
+    // tags.
     let (reasoning, text, _) = streamed(&gateway, request(&gateway)).await;
     assert_eq!((reasoning.as_deref(), text.as_str()), (None, "Okay, hm.\n</think>\n\nIt is."));
     let (reasoning, text, _) = streamed(&gateway, request(&gateway)).await;

@@ -1,5 +1,5 @@
-//! A vendor with another authentication and another framing is one implementation of `Provider`: everything else is the
-//! transport's.
+//! A vendor with another authentication and framing needs only an implementation of `Provider`; the transport does the
+//! rest.
 
 use serde_json::{Value, json};
 

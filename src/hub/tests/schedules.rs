@@ -1,4 +1,4 @@
-//! Readers under random schedules, and readers and publishers on threads of their own.
+//! Readers under random schedules, and readers and publishers on different threads.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     proptest::collection::vec(op, 1..200)
 }
 
-/// A hub with this little memory, over a store that answers late if there is a seed.
+/// A hub with a small memory, over a store that answers late if there is a seed.
 fn seeded(ring: usize, seed: Option<u64>) -> (Hub, Arc<Memory>) {
     let config = Config { call_bytes: ring / 2, ring_bytes: ring };
     seed.map_or_else(|| hub(config), |seed| late_hub(config, seed))
@@ -39,7 +39,7 @@ fn publish(store: &Memory, index: u8) {
     }
 }
 
-/// As [`publish`], with an insight now and then.
+/// Like [`publish`], with an insight now and then.
 fn publish_mixed(store: &Memory, index: u8, number: usize) {
     let id = call(&format!("c_{index}"));
     match store.entry(&id) {
@@ -51,7 +51,7 @@ fn publish_mixed(store: &Memory, index: u8, number: usize) {
 proptest! {
     #![proptest_config(kept())]
 
-    /// The same for a reader that wants some kinds alone: it sees all of those.
+    /// The same for a reader that wants only some kinds: it gets all events of those kinds.
     #[test]
     fn reader_of_some_kinds_sees_all_of_them_once_in_order(
         ops in ops(),
@@ -95,8 +95,8 @@ proptest! {
         }
     }
 
-    /// Whatever the schedule of publishing, reading and reconnecting, and however little memory keeps: each reader sees
-    /// each event once, in order.
+    /// Whatever the schedule of publishing, reading and reconnecting, and however little is kept in memory: each reader
+    /// gets each event once, in order.
     #[test]
     fn every_reader_sees_each_event_once_in_order(
         ops in ops(),
@@ -105,7 +105,7 @@ proptest! {
     ) {
         let (hub, store) = seeded(ring, seed);
         let calls: Vec<CallId> = (0..4).map(|index| call(&format!("c_{index}"))).collect();
-        // Two readers of all calls, two of named calls, each with what it saw.
+        // Two readers of all calls and two of named calls, each with the events that it has read.
         let fresh = |index: u8, after_order: u64, after: &dyn Fn(&CallId) -> Seq| {
             if index < 2 {
                 opened(&hub, Interest::All { after: after_order })

@@ -351,7 +351,7 @@ mod tests {
         let session = tokio::spawn(relay.run(client_end, vendor_end));
         let turn = format!(r#"{{"type":"Turn","turn_order":0,"transcript":"{}"}}"#, "x".repeat(20_000));
         vendor.send([Utf8Bytes::from(turn)]).await.expect("sent");
-        // The clock goes on once nobody has anything to do: the relay waits for a client that takes nothing.
+        // The paused clock advances once no task can run: the relay waits for a client that reads nothing.
         tokio::time::sleep(Duration::from_secs(1)).await;
         revoked.cancel();
         assert_eq!(vendor.recv().await.expect("told"), Incoming::Text(Utf8Bytes::from_static(TERMINATE)));
@@ -371,7 +371,7 @@ mod tests {
         let said = [r#"{"type":"Begin","id":"v-1"}"#, r#"{"type":"Turn","turn_order":0}"#].map(Utf8Bytes::from_static);
         vendor.send([said[0].clone()]).await.expect("sent");
         assert_eq!(client.recv().await.expect("relayed"), Incoming::Text(said[0].clone()));
-        // Nothing more is said, and the clock runs: the vendor, which bills open sockets, is told.
+        // Nothing more is sent, and the clock advances: the vendor bills open sockets, so it gets a `Terminate`.
         assert_eq!(vendor.recv().await.expect("told"), Incoming::Text(Utf8Bytes::from_static(TERMINATE)));
         assert_eq!(began.elapsed(), limit);
         vendor.send([said[1].clone()]).await.expect("sent");

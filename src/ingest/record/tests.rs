@@ -1,4 +1,4 @@
-//! What is recorded, and under which names.
+//! What is recorded, and the names of the files.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ fn recorded(config: RecordConfig, frames: &[&'static str]) -> Vec<(String, recor
     read(&config.dir, wanted)
 }
 
-/// The folder's recordings by name, once they hold so many frames.
+/// The folder's recordings by name, once they contain this many frames.
 fn read(dir: &Path, wanted: usize) -> Vec<(String, recording::Recording)> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -54,7 +54,7 @@ fn file_names_are_unique_per_stream_and_not_too_long() {
         for stream in ids {
             let stem = of(call, stream);
             assert!(stem.len() <= STEM_BYTES && stem.is_ascii() && !stem.starts_with('.'), "{stem}");
-            // One dot: it cannot be the name of another stream's second file.
+            // The name has only one dot, so it cannot be the name of another stream's second file.
             assert_eq!((stem.matches('.').count(), stems.insert(stem.clone(), (call, stream))), (1, None), "{stem}");
         }
     }
@@ -93,7 +93,7 @@ fn a_connection_that_comes_back_and_a_folder_with_files_go_on_in_the_next() {
     )
     .expect("an earlier daemon's");
     let recorder = Recorder::start(Some(config), &mut Registry::default()).expect("recorder");
-    // The first is still there, as a connection is that nobody has noticed is gone.
+    // The first track still exists, like a connection that is gone without anybody noticing.
     let tracks: Vec<Track> = (0..2).map(|_| recorder.track(&call, &stream, "deepgram").expect("track")).collect();
     for text in [r#"{"n":1}"#, r#"{"n":2}"#] {
         for track in &tracks {

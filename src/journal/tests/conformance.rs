@@ -1,4 +1,4 @@
-//! What every store promises, as one function over the trait: each implementation has a test that calls it.
+//! The contract of every store, as one function over the trait: each implementation has a test that calls it.
 
 use std::collections::BTreeSet;
 
@@ -65,7 +65,7 @@ async fn appends_and_reads(store: &dyn Store) {
     }
 }
 
-/// Headers come back as they were given, whatever they say: with the commit, and to readers.
+/// Headers are returned unchanged, with the commit and to readers.
 async fn headers(store: &dyn Store) {
     let c = call("c_headers");
     let mut wanted = Vec::new();
@@ -94,7 +94,7 @@ async fn fences(store: &Arc<dyn Store>) {
         assert!(matches!(refused, Err(JournalError::Fenced { head: 2, .. })), "after {after}: {refused:?}");
     }
     assert_eq!(store.entry(&c).await.expect("asked"), Some(entry("c_fence")), "nor is the entry changed");
-    // Two writers with the same position: one wins, and the log is that one's.
+    // Two writers with the same position: one succeeds, and the log contains its record.
     let (one, two) = (store.append(&c, 2, batch(&["one"]), None), store.append(&c, 2, batch(&["two"]), None));
     let (one, two) = futures::join!(one, two);
     assert_eq!(usize::from(one.is_ok()) + usize::from(two.is_ok()), 1, "{one:?}, {two:?}");
@@ -183,7 +183,7 @@ async fn orders(store: &dyn Store, heard: &Heard) {
     assert!(heard.windows(2).all(|pair| pair[0].2 < pair[1].2), "orders rise over all calls");
 }
 
-/// Writers of several calls at once: each call's log is its writer's.
+/// Writers of several calls at once: each call's log contains the records of its own writer.
 async fn many_writers(store: &Arc<dyn Store>) {
     let writers = (0..8).map(|number| {
         let store = Arc::clone(store);

@@ -1,4 +1,4 @@
-//! What a crash leaves is cut; what is damaged is reported, stays as it is, and touches nobody else.
+//! The incomplete end that a crash leaves is cut off; damage is reported, left unchanged, and affects no other call.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -50,7 +50,7 @@ proptest! {
         let len = ends[ends.len() - 1];
         let cut = (cut * (len + 1) as f64) as u64;
         shorten(&bench.log_path(&c), cut);
-        // A file system may have grown the file before it wrote to it.
+        // A file system may have extended the file before it wrote the data.
         shorten(&bench.log_path(&c), cut + zeros);
         let whole = ends.iter().filter(|end| **end <= cut).count();
         let mut expected: Vec<String> = written[..whole].concat();
@@ -208,7 +208,7 @@ fn a_torn_directory_loses_no_call() {
     assert_ne!(found.epoch, entry("c_2").epoch, "who resumes it is told that its history may have a hole");
     assert_eq!(bench.metrics.cut_tails.get(), 1);
     assert_eq!(texts(&store, &call("c_2")), ["0.0.x"]);
-    // Its writer says what it is.
+    // The call's writer stores its entry again.
     now(store.append(&call("c_2"), 1, batch(&["new"]), Some(entry("c_2")))).expect("commit");
     assert_eq!(texts(&store, &call("c_2")), ["0.0.x", "new"]);
     drop(store);
@@ -233,7 +233,7 @@ fn a_directory_cut_anywhere_loses_no_call_that_has_a_log() {
         fs::write(&path, &whole[..cut]).expect("cut");
         let store = bench.open();
         let found: Vec<String> = store.page(None, None, 9).iter().map(|entry| entry.call_id.to_string()).collect();
-        // One that the rest says is there, and that has no log any more, is forgotten once it is looked at.
+        // A call whose entry exists but whose log is gone is removed when it is looked up.
         let there: Vec<&String> = found.iter().filter(|name| store.head(&call(name)).is_ok()).collect();
         assert_eq!(there, ["c_1", "c_3"], "cut at {cut} of {}", whole.len());
         assert_eq!(texts(&store, &call("c_3")).len(), 2, "cut at {cut}");
@@ -251,7 +251,7 @@ fn the_log_of_an_erased_call_does_not_bring_it_back() {
     store.erase(&call("c_1")).expect("erased");
     now(store.append(&call("c_2"), 1, vec![], Some(Entry { turns: 5, ..entry("c_2") }))).expect("commit");
     drop(store);
-    // As if the daemon had been killed between the two steps of the erasure, and the directory's end torn.
+    // As if the daemon had been killed between the two steps of the erasure, and the end of the directory were torn.
     fs::write(bench.log_path(&call("c_1")), kept).expect("log");
     let path = bench.path("directory.log");
     shorten(&path, fs::metadata(&path).expect("directory").len() - 5);
@@ -277,7 +277,7 @@ fn a_damaged_directory_loses_what_cannot_be_read_and_says_so() {
     assert_eq!(bench.metrics.damaged.get(), 1);
     assert_eq!(fs::read(bench.path("directory.damaged")).expect("kept"), damaged);
     for (number, name) in names.iter().enumerate() {
-        // Between the first and the last damaged line nothing can be read: those calls are found by their logs.
+        // Nothing between the first and the last damaged line can be read: those calls are found by their logs.
         let found = store.entry(&call(name)).expect("entry");
         assert_eq!(found.state, CallState::Open, "{name}");
         assert_eq!(found.epoch != entry(name).epoch, (3..=6).contains(&number), "{name}");

@@ -1,4 +1,4 @@
-//! The directory's file: what a change of an entry writes, and what is read back.
+//! The directory's file: what the change of an entry writes, and what is read back.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,7 +32,7 @@ fn a_call_with_many_streams_writes_what_changed_alone() {
     assert_eq!(bench.open().entry(&call("c_1")), Some(entry));
 }
 
-/// A file as earlier versions wrote it: every line holds a whole entry.
+/// A file of an earlier version: every line contains a whole entry.
 #[test]
 fn a_directory_in_the_old_form_is_read_and_goes_on_in_the_new_one() {
     let bench = Bench::new();
@@ -52,7 +52,7 @@ fn a_directory_in_the_old_form_is_read_and_goes_on_in_the_new_one() {
         old("c_2", "open", "null", 1),
         old("c_1", "open", "null", 7),
         r#"{"erased":"c_2"}"#.to_owned(),
-        // Written before there were connections and positions.
+        // Written before connections and positions existed.
         r#"{"put":{"entry":{"call_id":"c_3","epoch":"e","state":"completed","meta":{},"started_at_ms":1,"ended_at_ms":2,"open_streams":0,"turns":0}}}"#.to_owned(),
     ];
     let mut file = file_header(Kind::Directory).to_vec();
@@ -106,7 +106,7 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         )| Entry {
             epoch,
             state,
-            // A value may be null: that is no absence.
+            // A value may be null, which differs from a missing value.
             meta: meta
                 .into_iter()
                 .map(|n| ("k".to_owned(), if n == 0 { serde_json::Value::Null } else { n.into() }))

@@ -1,4 +1,5 @@
-//! Full and broken disks: what failed is never read, what was acknowledged always is, and it goes on by itself.
+//! Full and broken disks: a failed write is never read, an acknowledged write always is, and the journal recovers by
+//! itself.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::testing::kept;
 
-/// A disk with so much room, that may refuse to cut files as well.
+/// A disk with limited space, which may also refuse to truncate files.
 pub(super) struct Flaky {
     room: AtomicU64,
     no_cut: AtomicBool,
@@ -32,7 +33,7 @@ const PLENTY: u64 = u64::MAX / 2;
 
 impl Medium for Flaky {
     fn write(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        // What lies over bytes that are there needs no room.
+        // Overwriting existing bytes needs no space.
         let over = file.metadata()?.len().saturating_sub(offset);
         let needed = (bytes.len() as u64).saturating_sub(over);
         let take = |room: u64| Some(room.saturating_sub(needed));
@@ -60,16 +61,16 @@ impl Medium for Flaky {
 
 #[derive(Debug, Clone)]
 struct Step {
-    /// Which of three calls.
+    /// The index of one of three calls.
     which: usize,
     sizes: Vec<usize>,
-    /// Changes the entry.
+    /// Set if the step changes the entry.
     entry: bool,
-    /// The disk has only so much room during it.
+    /// Free space of the disk during the step.
     room: Option<u64>,
-    /// And refuses to cut.
+    /// Set if the disk refuses to truncate files during the step.
     no_cut: bool,
-    /// The daemon is killed after it.
+    /// Set if the daemon is killed after the step.
     kill: bool,
 }
 
@@ -111,7 +112,7 @@ proptest! {
                     prop_assert_eq!(commit.head, texts_so_far.len() as u64);
                     turns[step.which] = changed.map_or(turns[step.which], |entry| entry.turns);
                 }
-                // Also with room, where what an earlier failure left cannot be cut yet.
+                // An append also fails with free space, while the remains of an earlier failure cannot be truncated.
                 Err(JournalError::Unavailable(_)) => prop_assert!(step.room.is_some() || step.no_cut),
                 Err(other) => prop_assert!(false, "{}", other),
             }
@@ -136,7 +137,7 @@ proptest! {
     }
 }
 
-/// Waits until it holds; fails after a minute.
+/// Waits until `holds` returns true; fails after a minute.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
@@ -147,7 +148,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn it_opens_on_a_full_disk_and_mends_itself() {
-    // A boot in between makes the directory change as well.
+    // A reboot in between changes the directory as well.
     for boot in ["boot 1", "boot 2"] {
         let flaky = Flaky::with_room(PLENTY);
         let mut bench = Bench { medium: flaky.clone(), ..Bench::new() };
@@ -261,7 +262,7 @@ fn a_disk_that_is_really_full_loses_nothing_and_goes_on_once_there_is_room() {
     assert!(!append(filled + 200));
     assert!(store.health().is_err());
     std::fs::remove_file(&filler).expect("removed");
-    // Room comes from a call that is over.
+    // Space becomes free when a completed call is erased.
     now(store.append(&call("c_3"), acknowledged[3].len() as u64, vec![], Some(over("c_3", 5)))).expect("entry");
     assert!(store.erase(&call("c_3")).expect("erased"));
     eventually("a probe finds that there is room again", || store.health().is_ok());

@@ -1,4 +1,4 @@
-//! A folder of format 1 is migrated at the start, says the same afterwards, and survives whatever interrupts that.
+//! A folder of format 1 is migrated at the start, has the same contents afterwards, and survives every interruption.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +13,7 @@ use super::*;
 /// All events of a call as (seq, order, frame, private).
 type Events = Vec<(u64, u64, String, String)>;
 
-/// What a journal says.
+/// The contents of a journal.
 #[derive(Debug, PartialEq)]
 struct Said {
     entries: Vec<Entry>,
@@ -27,7 +27,7 @@ fn said(store: &Embedded) -> Said {
     Said { entries, events, generation: store.generation() }
 }
 
-/// A journal with some calls, closed; what it says.
+/// Makes a journal with some calls and closes it; returns its contents.
 fn filled(bench: &Bench) -> Said {
     let store = bench.open();
     for number in 0..8_u64 {
@@ -56,7 +56,7 @@ fn logs(bench: &Bench) -> Vec<PathBuf> {
     files.map(|file| file.path()).collect()
 }
 
-/// Writes `log` in format 1, up to what cannot be read; that stays as it is.
+/// Rewrites `log` in format 1, up to the part that cannot be read, which is not changed.
 fn make_old(log: &Path) {
     let file = File::open(log).expect("log");
     let len = file.metadata().expect("log").len();
@@ -75,7 +75,7 @@ fn make_old(log: &Path) {
     fs::write(log, out).expect("written");
 }
 
-/// Makes a folder of format 1 of one that is closed.
+/// Turns the folder of a closed journal into one of format 1.
 fn make_folder_old(bench: &Bench) {
     for log in logs(bench) {
         make_old(&log);
@@ -89,7 +89,7 @@ fn make_folder_old(bench: &Bench) {
     fs::write(bench.path("state"), old).expect("written");
 }
 
-/// The versions of a folder's logs and its directory, and of its state, with whether it is noted as being migrated.
+/// The versions of a folder's logs, its directory and its state, and whether the state says that it is being migrated.
 fn versions(bench: &Bench) -> (Vec<u8>, u64, bool) {
     let files = logs(bench).into_iter().filter(|path| path.extension().is_some_and(|end| end == "log"));
     let files = files.chain([bench.path("directory.log")]);
@@ -111,12 +111,12 @@ fn assert_migrated(bench: &Bench, expected: &Said) {
     let store = bench.open();
     assert_eq!(said(&store), *expected);
     assert_eq!(bench.metrics.damaged.get(), 0);
-    // Its calls go on.
+    // The calls of the migrated folder continue.
     let head = expected.events[0].len() as u64;
     now(store.append(&call("c_0"), head, batch(&["more"]), None)).expect("commit");
 }
 
-/// A folder of format 1, to be copied.
+/// A folder of format 1 that tests copy.
 struct Old {
     bench: Bench,
     said: Said,
@@ -229,7 +229,7 @@ fn migration_that_is_killed_anywhere_is_finished_by_the_next_start() {
         if deadly.in_sync.load(Ordering::SeqCst)
             && let Some(copy) = copies(&bench).first()
         {
-            // Killed between two renames, rather than before the first.
+            // As if the daemon was killed between two renames, and not before the first.
             fs::rename(copy, copy.with_extension("log")).expect("renamed");
         }
         bench.medium = Arc::new(Disk);

@@ -1,4 +1,4 @@
-//! The store as its callers see it, in a folder of its own.
+//! The store as its callers use it, in a temporary folder.
 
 mod appending;
 pub(crate) mod conformance;
@@ -37,7 +37,7 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Self {
-        // In memory where there is such a place: hundreds of journals are made here.
+        // In memory if possible: the tests make hundreds of journals.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("temporary folder");
         let folder = dir.path().join("journal");
         let config = Config { retention: None, ..Config::default() };
@@ -98,7 +98,7 @@ pub(super) fn record(text: &str) -> NewRecord {
     NewRecord { header: header_of(&frame), frame, private: Bytes::from(format!("p{text}")) }
 }
 
-/// Any header, but always the same one for the same frame.
+/// Any header, but the same one for the same frame.
 pub(super) fn header_of(frame: &[u8]) -> Header {
     let number = crc32fast::hash(frame);
     Header {
@@ -145,7 +145,7 @@ pub(super) fn texts(store: &Embedded, call: &CallId) -> Vec<String> {
     frames.map(|frame| frame["{\"text\":\"".len()..frame.len() - 2].to_owned()).collect()
 }
 
-/// What the tail heard.
+/// The records that the tail's listener received.
 #[derive(Default)]
 pub(super) struct Heard(pub(super) Mutex<Vec<(CallId, u64, u64)>>, pub(super) Mutex<Vec<CallId>>);
 

@@ -1,4 +1,4 @@
-//! What one run leaves to the next: orders, epochs, generation, locks, versions, permissions.
+//! What remains from one run to the next: orders, epochs, generation, locks, versions, permissions.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ fn epochs(store: &Embedded) -> Vec<String> {
     store.page(None, None, 99).into_iter().map(|entry| entry.epoch).collect()
 }
 
-/// A journal with an open call, and one that is over.
+/// A journal with an open call and a completed one.
 fn two_calls(bench: &Bench) -> Arc<Embedded> {
     let store = bench.open();
     now(store.append(&call("c_1"), 0, batch(&["a"]), Some(entry("c_1")))).expect("commit");
@@ -21,7 +21,7 @@ fn two_calls(bench: &Bench) -> Arc<Embedded> {
 
 #[test]
 fn epochs_change_when_the_machine_went_down_uncleanly_and_only_then() {
-    // How it ended, whether the machine booted since; whether open calls must get new epochs.
+    // How the last run ended; whether the machine was rebooted since; whether open calls must get new epochs.
     for (killed, rebooted, changes) in
         [(true, false, false), (false, true, false), (false, false, false), (true, true, true)]
     {
@@ -41,7 +41,7 @@ fn epochs_change_when_the_machine_went_down_uncleanly_and_only_then() {
         assert_eq!(store.generation() != generation, changes, "{case}");
         assert_eq!(after[0] != before[0], changes, "{case}");
         assert_eq!(after[1], before[1], "{case}: a call that is over and whole keeps its epoch");
-        // And stay as they are.
+        // The new epochs are kept at the next start.
         let generation = store.generation();
         drop(store);
         let store = bench.open();
@@ -79,7 +79,7 @@ fn with_machine_durability_no_epoch_changes() {
     wait(store.append(&call("c_1"), 0, batch(&["a"]), Some(entry("c_1")))).expect("commit");
     let (generation, before) = (store.generation(), epochs(&store));
     drop(store);
-    // It counts what the last run promised, not what this one does.
+    // The durability of the last run counts, not that of this one.
     bench.config.durability = Durability::Process;
     bench.boot_id = "boot 2".into();
     let store = bench.open();
@@ -136,7 +136,7 @@ fn since_names_each_call_with_something_newer_and_where_it_begins() {
     let names = ["c_a", "c_b", "c_c"];
     let mut heads = [0_u64; 3];
     let mut commits: Vec<(u64, usize, u64)> = Vec::new();
-    // A round trip over uneven batches; c_b is over in the middle, and gets one more event later.
+    // Batches of different sizes; c_b completes in the middle, and gets one more event later.
     for round in 0..90_usize {
         let which = (round * 7 + round / 5) % 3;
         let name = names[which];
@@ -162,7 +162,7 @@ fn since_names_each_call_with_something_newer_and_where_it_begins() {
         assert_eq!(store.since(after).expect("since"), expected(after), "after {after}");
     }
     drop(store);
-    // Each answer by a store that has read nothing yet, then by one that has.
+    // Each answer from a store that has read nothing yet, then from one that has.
     for after in [0, 1, last / 2, last - 4, last - 1, last, last + 9] {
         let store = bench.open();
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Erasing: on request, by age, by size; and the directory's history.
+//! Erasing calls: on request, by age, and by size; and the directory's file meanwhile.
 
 use std::fs;
 use std::time::Duration;
@@ -75,7 +75,7 @@ fn the_oldest_calls_go_while_all_are_too_large() {
     }
     now(store.append(&call("c_0"), 0, vec![record(&"x".repeat(4_000))], Some(entry("c_0")))).expect("commit");
     drop(store);
-    // Only now: a store sweeps by itself once it is open, and is not to see half of this.
+    // Set only now: an open store checks its size by itself, and must not do so before all calls are written.
     bench.config.max_bytes = 50_000;
     let store = bench.open();
     store.sweep(0);

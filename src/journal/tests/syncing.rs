@@ -1,4 +1,5 @@
-//! Durability `"machine"`: nothing counts before it is synced, and it counts in the order of its `order`.
+//! Durability `"machine"`: nothing is published before it is synced, and records are published in the sequence of their
+//! `order`.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -8,10 +9,10 @@ use std::sync::Condvar;
 
 use super::*;
 
-/// A disk whose syncs wait until they are let through, or fail.
+/// A disk whose syncs wait until the test allows them, or fail.
 #[derive(Default)]
 struct Gate {
-    /// By inode: `None` = closed, else whether syncs succeed. Others are let through.
+    /// By inode: `None` = syncs wait, else whether they succeed. Syncs of other files succeed at once.
     files: Mutex<HashMap<u64, Option<bool>>>,
     moved: Condvar,
 }
@@ -23,7 +24,7 @@ impl Gate {
         self.moved.notify_all();
     }
 
-    /// Waits until none of the files is closed; fails if one of them does.
+    /// Waits until syncs of all these files are allowed; fails if one of them must fail.
     fn pass(&self, which: impl Fn(u64) -> bool) -> io::Result<()> {
         let has = |files: &HashMap<u64, Option<bool>>, what| files.iter().any(|(file, to)| which(*file) && *to == what);
         let files = self.moved.wait_while(self.files.lock().unwrap(), |files| has(files, None)).unwrap();
@@ -57,7 +58,7 @@ struct Fixture {
     store: Arc<Embedded>,
 }
 
-/// Two calls, of one event each.
+/// Two calls with one event each.
 fn fixture() -> Fixture {
     let gate = Arc::new(Gate::default());
     let mut bench = Bench { medium: gate.clone(), ..Bench::new() };
@@ -118,7 +119,7 @@ fn a_call_whose_first_batch_cannot_be_synced_never_was() {
     let failed = wait(store.append(&new, 0, batch(&["a"]), Some(entry("c_new"))));
     assert!(matches!(failed, Err(JournalError::Unavailable(_))), "{failed:?}");
     assert_eq!(store.entry(&new), None);
-    // An entry that cannot be synced takes its batch with it.
+    // If an entry cannot be synced, its batch fails too.
     let failed = wait(store.append(&call("c_1"), 1, batch(&["b"]), Some(over("c_1", 7))));
     assert!(matches!(failed, Err(JournalError::Unavailable(_))), "{failed:?}");
     assert_eq!(store.entry(&call("c_1")), Some(entry("c_1")));

@@ -1,4 +1,4 @@
-//! A damaged log: what is whole is taken over, once, and nothing else.
+//! A damaged log: entries that are whole are copied into the database, once, and nothing else is.
 
 use std::collections::HashSet;
 use std::os::unix::fs::FileExt as _;
@@ -14,7 +14,7 @@ use crate::base::testing::kept;
 /// The first line of a log.
 const HEAD_BYTES: usize = 17;
 
-/// What happens to a file.
+/// How a file is damaged.
 #[derive(Debug, Clone)]
 enum Harm {
     Flip { at: Index, with: u8 },
@@ -49,14 +49,14 @@ fn harm() -> impl Strategy<Value = Harm> {
     let cut = (any::<Index>(), 1..300_usize).prop_map(|(at, bytes)| Harm::Cut { at, bytes });
     let junk = prop_oneof![
         prop::collection::vec(any::<u8>(), 1..300),
-        // Lengths that could be some, and zeros.
+        // Bytes that could be lengths, and zeros.
         prop::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(90)], 1..300),
     ];
     let insert = (any::<Index>(), junk).prop_map(|(at, bytes)| Harm::Insert { at, bytes });
     prop_oneof![2 => flip, 1 => cut, 1 => insert]
 }
 
-/// Entry `n` of a log: rows begin and end in turn.
+/// Entry `n` of a log: begun and completed rows alternate.
 fn entry(n: i64) -> Vec<u8> {
     if n % 2 == 0 { entry::begun(&begun(n)) } else { entry::done(&done(n - 1, Some(n))) }
 }
@@ -73,8 +73,8 @@ fn number(entry: &entry::Entry<'_>) -> i64 {
     }
 }
 
-/// The ranges that are as they were after an edit, where they are then: those before what the edit changed, and those
-/// behind it.
+/// The entries that an edit left unchanged, with their ranges after the edit: those before the edited range, and those
+/// after it.
 fn undamaged(before: &[u8], after: &[u8], ranges: &mut Vec<(i64, std::ops::Range<usize>)>) {
     let common = before.iter().zip(after).take_while(|(one, other)| one == other).count();
     let left = before.len().min(after.len()) - common;
@@ -91,7 +91,7 @@ fn undamaged(before: &[u8], after: &[u8], ranges: &mut Vec<(i64, std::ops::Range
     });
 }
 
-/// Whole logs, damaged: the file, and the entries that are in it undamaged.
+/// Complete logs with damage: the file, and the entries in it that are not damaged.
 fn damaged() -> impl Strategy<Value = (Vec<u8>, Vec<i64>, i64)> {
     (0..12_i64, prop::collection::vec(harm(), 1..4)).prop_map(|(count, harms)| {
         let mut file = format!("{:016x}\n", 1).into_bytes();
@@ -110,7 +110,7 @@ fn damaged() -> impl Strategy<Value = (Vec<u8>, Vec<i64>, i64)> {
     })
 }
 
-/// What a log gives, from its start on.
+/// The entries that are read from a log, from its start.
 fn read(log: &mut log::Log) -> (Vec<i64>, Option<log::Skipped>) {
     let (mut generation, mut position, mut found, mut skipped) = (0, 0, Vec::new(), None);
     loop {
@@ -128,7 +128,8 @@ fn read(log: &mut log::Log) -> (Vec<i64>, Option<log::Skipped>) {
     }
 }
 
-/// Entries of more than one part, so that damage lies across parts too; where each begins in a file, and the last ends.
+/// Entries that are stored in several parts, so that damage also affects the boundaries of parts; and the offset of
+/// each entry, and of the end.
 static MANY: LazyLock<(Vec<u8>, Vec<usize>)> = LazyLock::new(|| {
     let (mut entries, mut ends) = (Vec::new(), vec![HEAD_BYTES]);
     for n in 0..10_000 {
@@ -152,7 +153,7 @@ proptest! {
         prop_assert_eq!(skipped, None, "it is mended");
         prop_assert!(undamaged.iter().all(|n| found.contains(n)), "{:?} of {:?}", found, undamaged);
         prop_assert!(found.is_sorted_by(|one, other| one < other) && found.iter().all(|n| (0..count).contains(n)));
-        // Appended behind, and read again by the next start.
+        // Appended after the damage, and read again at the next start.
         log.append(&entry(100));
         let all: Vec<i64> = found.into_iter().chain([100]).collect();
         prop_assert_eq!(read(&mut log).0, all.clone());
@@ -185,7 +186,7 @@ proptest! {
     }
 }
 
-/// Every row by its outcome and cost.
+/// Every row, with its outcome and cost.
 fn rows(ledger: &Ledger) -> Vec<(i64, String, Option<i64>)> {
     ledger.usage(&UsageQuery::default()).expect("taken over");
     let store = lock(&ledger.0.store);
@@ -220,7 +221,7 @@ fn a_damaged_length_costs_one_entry_at_a_start_and_while_running() {
     assert_eq!(rows(&ledger), [ok(1), ok(2)]);
     let (path, before) = log_of(folder.path());
     write(&ledger, 3..=6);
-    // The length of what was appended first since.
+    // Overwrites the length of the first entry that was appended since.
     let file = std::fs::OpenOptions::new().write(true).open(&path).expect("log");
     file.write_all_at(&[0xff; 4], before.len() as u64).expect("damaged");
     let (_, bytes) = log_of(folder.path());
@@ -232,7 +233,7 @@ fn a_damaged_length_costs_one_entry_at_a_start_and_while_running() {
     assert_eq!(rows(&ledger).last(), Some(&ok(7)), "and it goes on");
     drop(ledger);
 
-    // The same damage, found by a start; nothing of it was taken over.
+    // The same damage found at a start, when nothing of the log was copied yet.
     std::fs::remove_file(folder.path().join("ledger.sqlite")).expect("removed");
     std::fs::write(&path, bytes).expect("as it was");
     let ledger = open(folder.path());
@@ -252,7 +253,7 @@ fn a_log_that_is_another_than_was_taken_over_is_read_from_its_start() {
     assert_eq!(rows(&ledger).len(), 4);
     drop(ledger);
     let (path, mut bytes) = log_of(folder.path());
-    // Its first line is gone, and so is an entry that was taken over; entries move to where others were.
+    // The first line is gone, and so is an entry that was copied already; the other entries moved to its offset.
     let second = entry::begun(&begun(5)).len();
     bytes.splice(..HEAD_BYTES + second, []);
     bytes.extend(entry::begun(&begun(5)));
@@ -261,7 +262,7 @@ fn a_log_that_is_another_than_was_taken_over_is_read_from_its_start() {
     let ledger = open(folder.path());
     assert_eq!(rows(&ledger), [ok(1), ok(2), ok(3), ok(4), ok(5)]);
     drop(ledger);
-    // It is removed: rows of the next one are not taken for those of the last.
+    // The log is removed: rows of the next log must not be mistaken for those of the last one.
     std::fs::remove_file(&path).expect("removed");
     let ledger = open(folder.path());
     write(&ledger, 6..=12);

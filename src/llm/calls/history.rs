@@ -154,7 +154,7 @@ mod tests {
         Message { role: Role::Tool, tool_call_id: Some(id.to_owned()), ..Message::default() }
     }
 
-    /// For each result, the call that has its id in the end: the number of its message, and its number in that message.
+    /// For each result, the call with its id: the number of the call's message, and its number in that message.
     fn answered(messages: &[Message]) -> Vec<Option<(usize, usize)>> {
         let mut calls = HashMap::new();
         for (at, message) in messages.iter().enumerate() {

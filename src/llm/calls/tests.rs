@@ -33,7 +33,7 @@ fn together(parts: Vec<Part>) -> (Vec<(String, String, String)>, bool) {
     (found.into_iter().map(|call| (call.id, call.name, call.arguments)).collect(), trusted)
 }
 
-/// Parts as vendors send them, and the calls that they mean.
+/// Parts as vendors send them, and the calls that they form.
 #[test]
 fn calls_are_told_apart_whatever_the_vendor_says_of_them() {
     let at = Some;
@@ -319,7 +319,7 @@ proptest! {
         let mut parts = Vec::new();
         let mut expected = Vec::new();
         for (at, (name, text)) in calls.iter().enumerate() {
-            // Each call has a value of its own: without ids, the same call twice counts as a repeated one.
+            // Each call has a unique value: without ids, the same call twice counts as a repetition.
             let arguments = serde_json::json!({"n": at, "text": text}).to_string();
             let id = if habits.ids { format!("id{at}") } else { String::new() };
             let index = (habits.index)(at as u64);

@@ -15,7 +15,7 @@ fn each_row_of_the_table_is_kept() {
     let cut = Err(Incomplete::Cut);
     let empty = Err(Incomplete::Empty);
     let odd = || Err(Incomplete::Unknown("odd".to_owned()));
-    // Said, reason, then the outcomes: marked and closed, marked and cut, closed, cut.
+    // Whether there is text; the finish reason; then the outcomes: marked and closed, marked and cut, closed, cut.
     let rows = [
         (Said::Words, KNOWN, [Ok(Finish::Stop), Ok(Finish::Stop), Ok(Finish::Stop), Ok(Finish::Stop)]),
         (Said::Words, unknown(), [Ok(Finish::Stop), Ok(Finish::Stop), odd(), odd()]),

@@ -191,7 +191,7 @@ fn points_keep_what_the_call_is_about_and_the_headline_says_something_else() {
     let (headline, points) = said(CALL);
     assert!(points[0].contains("the electricity bill still goes to my old address"), "{points:?}");
     assert!(!headline.contains("old address") && !headline.is_empty(), "{headline}");
-    // With one thing to say it is the headline, and nothing is said twice.
+    // A single statement becomes the headline, and no text occurs twice.
     let call = [("A", "My flight to Lisbon was cancelled yesterday."), ("B", "Okay."), ("A", "Um, yes.")];
     assert_eq!(said(&call), ("My flight to Lisbon was cancelled yesterday.".to_owned(), Vec::new()));
 }
@@ -293,7 +293,7 @@ fn politeness_and_sympathy_of_one_who_serves_are_not_his_mood() {
     }
     let alone = [("agent", "I'm so sorry about that, I apologize for the trouble.")];
     assert_eq!(ask(Method::Mood, &alone)["label"], "neutral");
-    // Who does not serve feels what he says; nobody serves among equals.
+    // The mood is that of a speaker who does not serve; if neither of them serves, both count.
     assert_eq!(ask(Method::Mood, &[("B", "I'm so sorry, this is awful.")])["label"], "negative");
     let rude = [("agent", "How can I help you?"), ("customer", "Hi."), ("agent", "You are an idiot, shut up!")];
     assert_eq!(ask(Method::Mood, &rude)["label"], "negative", "an insult is no politeness");

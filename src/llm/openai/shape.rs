@@ -219,8 +219,8 @@ mod tests {
     proptest! {
         #![proptest_config(kept())]
 
-        /// A valid chunk with any one field removed or replaced never stops a stream, loses its text only if the text
-        /// or its position was changed, and is passed on unchanged only if it still has the shape.
+        /// A valid chunk with any one field removed or replaced never stops a stream. Its text is lost only if the text
+        /// or its position was changed, and it is passed on unchanged only if it still has OpenAI's format.
         #[test]
         fn chunk_with_one_field_changed_goes_on_as_it_came_only_in_openais_shape(
             place in 0usize..9,

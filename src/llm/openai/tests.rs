@@ -1,4 +1,4 @@
-//! Requests in OpenAI's format as vendors get them, and chunks as clients see them.
+//! Requests in OpenAI's format as vendors receive them, and chunks as clients receive them.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ fn a_client_request_goes_through_unchanged() {
     let (request, model) = ChatRequest::from_json(sent.to_string().as_bytes()).expect("request");
     assert_eq!(model.as_deref(), Some("m"));
     assert_eq!(body(&OpenAi { extras: true, ..OPENAI }, &request, SchemaMode::JsonSchema), sent);
-    // A field of another vendor, which OpenAI refuses.
+    // A field for another vendor, which OpenAI refuses.
     let mut strict = sent;
     if let Some(Value::Object(call)) = strict.pointer_mut("/messages/2/tool_calls/0") {
         call.remove("extra_content");

@@ -11,7 +11,7 @@ fn is_valid(schema: &Value, answer: &Value) -> bool {
     matches!(checked(schema, &answer.to_string()), Ok(Verdict::Valid(..)))
 }
 
-/// The limit that a schema is over.
+/// The limit that the schema exceeds.
 fn limit(schema: &Value) -> &'static str {
     match Validator::compile(schema).map(|_| ()) {
         Err(SchemaError::TooComplex(Exceeded::Limit(bound))) => bound.name,
@@ -19,7 +19,7 @@ fn limit(schema: &Value) -> &'static str {
     }
 }
 
-/// Definitions `d0` to `d<count>`, each made by `define` of a reference to the next; the last is empty.
+/// Definitions `d0` to `d<count>`: `define` makes each one from a reference to the next; the last is empty.
 fn chained(count: usize, define: impl Fn(Value) -> Value) -> Value {
     let mut definitions = Map::new();
     for number in 0..count {
@@ -64,7 +64,7 @@ fn limits_of_a_callers_schema() {
 fn schema_that_doubles_with_each_definition_is_refused_before_it_is_compiled() {
     for keyword in ["allOf", "anyOf", "oneOf"] {
         assert_eq!(limit(&chained(16, |next| json!({ keyword: [next, next] }))), "schema_steps", "{keyword}");
-        // Short of the limit, it works.
+        // Below the limit, the schema works.
         let few = chained(8, |next| json!({ keyword: [next, next] }));
         assert_eq!(is_valid(&few, &json!(1)), keyword != "oneOf", "{keyword}");
     }
@@ -72,7 +72,7 @@ fn schema_that_doubles_with_each_definition_is_refused_before_it_is_compiled() {
         assert_eq!(limit(&chained(16, |next| json!({ keyword: next, other: next }))), "schema_steps", "{keyword}");
     }
     assert_eq!(limit(&chained(16, |next| json!({"dependentSchemas": {"a": next, "b": next}}))), "schema_steps");
-    // By anchors of every kind.
+    // References through all kinds of anchors.
     let anchored = chained(16, |next| next);
     let mut definitions = anchored["$defs"].as_object().expect("definitions").clone();
     for number in 0..16 {
@@ -119,7 +119,7 @@ fn schemas_that_people_write_are_taken() {
         {"type":"array","items":{"$ref":"#/$defs/json"}},{"type":"object","additionalProperties":{"$ref":"#/$defs/json"}}]}},
         "$ref":"#/$defs/json"});
     assert!(is_valid(&json_of_any_kind, &nested(15, |inner| json!({"a": [inner, "x", null]}))));
-    // Many variants, told apart by a constant, each with fields of its own.
+    // Many variants, distinguished by a constant, each with different fields.
     let variants: Vec<Value> = (0..100)
         .map(|number| {
             let fields: Map<String, Value> =
@@ -134,7 +134,7 @@ fn schemas_that_people_write_are_taken() {
     assert!(is_valid(&events, &json!({ "events": items })));
 }
 
-/// Two ways at each level of the answer: the schema alone does not show it.
+/// Each level of the answer doubles the work; the schema alone does not show it.
 #[test]
 fn answer_that_doubles_with_each_level_is_given_up_by_name() {
     let twice = json!({"anyOf": [{"type":"array","items":{"$ref":"#"}}, {"type":"array","items":{"$ref":"#"}},
@@ -175,7 +175,7 @@ fn answer_under_costly_keywords_is_given_up_by_name() {
     let numbers: Vec<u64> = (0..3_000).map(|number| (1 << 62) + number).collect();
     let texts: Vec<String> = (0..2_000).map(|number| "ab".repeat(500) + &number.to_string()).collect();
     for (schema, answer) in [
-        // Numbers that look alike to the validator's hash.
+        // Numbers with equal hashes in the validator.
         (json!({"uniqueItems": true}), json!(numbers)),
         (json!({"items": {"pattern": "^([ab]{1,20}){1,20}$"}}), json!(texts)),
         (json!({"$schema":"http://json-schema.org/draft-07/schema#","format":"regex"}), json!("\\d".repeat(10_000))),
@@ -187,7 +187,7 @@ fn answer_under_costly_keywords_is_given_up_by_name() {
     assert_eq!(checked(&json!({}), &many), Err(Exceeded::Limit(CHECKING.bytes)));
 }
 
-/// Of an answer with any number of errors, a few are said, and those in few words.
+/// Only a few of the errors in an answer are reported, and only briefly.
 #[test]
 fn answer_that_is_wrong_everywhere_is_answered_in_a_few_lines() {
     let schema = json!({"items": {"type": "string"}});
@@ -215,7 +215,7 @@ fn work_of_a_check_is_not_more_than_was_said_before() {
     ] {
         let mut budget = Budget::new(CHECKING);
         validator.check(&text, &mut budget).expect("in its budget");
-        // What is not valid at once is looked at again.
+        // An invalid value is checked again for its errors.
         assert!(budget.steps() <= 4 * validator.work(&text), "{text}: {} {}", budget.steps(), validator.work(&text));
     }
     let recursive = Validator::compile(&json!({"items": {"$ref": "#"}})).expect("schema");

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::base::testing::kept;
 
-/// The content of an answer, without ids, which may be generated, and without counts.
+/// The content of an answer, without its counts and without ids, which may be generated.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Said {
     text: String,
@@ -227,7 +227,7 @@ fn streams_survive_a_change_of_any_field() {
                         assert_eq!((&found, &refused[..]), (&expected, &[][..]), "{what}");
                         continue;
                     }
-                    // Other events than this one are lost only if they belong to a call that now has no name.
+                    // Other events are lost only if they belong to a call that now has no name.
                     let nameless = |error: &StreamError| error.to_string().contains("no name");
                     let others = refused.iter().filter(|(of, error)| *of != at && !nameless(error));
                     assert_eq!(others.count(), 0, "{what}: {refused:?}");

@@ -59,7 +59,7 @@ fn text_with_a_wait_gives_it() {
         ("10 seconds until reset", 10.0),
         ("Retry after 1,500 ms", 1.5),
         ("retry in 250 milliseconds", 0.25),
-        // Fields inside a text.
+        // Fields within a text.
         ("Retry-After: 12", 12.0),
         ("retry after 3.", 3.0),
         ("{\"retry_after\": 12}", 12.0),

@@ -1,4 +1,4 @@
-//! What the frames of a subscription look like, and that they read back.
+//! The JSON of a subscription's frames, which can be read back.
 
 use std::borrow::Cow;
 

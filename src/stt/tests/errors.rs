@@ -1,4 +1,4 @@
-//! Errors that a vendor reports beside speech.
+//! Errors that a vendor reports besides speech.
 
 use super::*;
 

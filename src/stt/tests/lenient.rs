@@ -86,7 +86,7 @@ const OTHERS: [&str; 11] = [
     "\"soon\"",
     "7",
     "true",
-    // The ends of what a parser keeps in an integer and in a float.
+    // The smallest and largest values of a parser's integers and floats.
     "-9223372036854775808",
     "18446744073709551615",
     "-1.7976931348623157e308",
@@ -137,7 +137,7 @@ fn changed(frame: &Value, path: &[Value], change: &Change) -> Option<Value> {
 /// The output of a dialect for frames.
 #[derive(Debug, Default)]
 struct Said {
-    /// Key and text of the final turns, in order; of a turn that was sent again, the newest text.
+    /// Key and text of the final turns, in order; if a turn was sent again, its newest text.
     turns: Vec<(String, String)>,
     /// Every event, one per line.
     lines: Vec<String>,
@@ -285,7 +285,7 @@ fn verdict(
     let closes = dialect.name() == "gemini_live"
         && name == "text"
         && path.split_last().is_some_and(|(_, message)| at(&mut frame, message).get("finished").is_some());
-    // An object without its lists validly says nothing.
+    // An object without its lists is valid and has no content.
     let emptied = matches!(change, Change::Put(Value::Object(_)))
         && at(&mut frame, path).as_object().is_some_and(|members| members.values().any(Value::is_array));
     if named || else_said || respoken || closes || emptied || (list && none) {
@@ -304,7 +304,7 @@ fn one_changed_field_costs_no_more_than_it_says() {
             let Some(frame) = vendors(frame) else { continue };
             let baseline = baseline(dialect, &frames, index);
             for path in places(&frame) {
-                // The same field is changed in two frames only; they stand for all others.
+                // The same field is changed in only two frames, as examples of all.
                 let seen = seen.entry(pattern(&path)).or_default();
                 *seen += 1;
                 if *seen > 2 {

@@ -1,4 +1,4 @@
-//! Frames changed at random do no harm, and frames in any order give the same turns.
+//! Randomly changed frames do no harm, and frames in any order give the same turns.
 
 use proptest::prelude::*;
 

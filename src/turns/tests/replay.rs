@@ -1,12 +1,12 @@
-//! A table that is rebuilt from its journal, anywhere in anything that a vendor may send, is the same.
+//! A table that is rebuilt from its journal, at any point of any sequence of a vendor's events, equals the live one.
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::base::testing::kept;
 
-/// What a vendor like AssemblyAI may send of four turns: raw and formatted finals with and without word speakers,
-/// revisions, empty finals, merges.
+/// Events that a vendor like AssemblyAI may send about four turns: raw and formatted finals with and without word
+/// speakers, revisions, empty finals, merges.
 fn any_event() -> impl Strategy<Value = SttEvent> {
     let labels = prop::collection::vec(prop::sample::select(vec!["A", "B", "_"]), 1..5);
     (0..4_u64, 0..8_u8, labels, any::<bool>()).prop_map(|(id, kind, labels, shifted)| {
@@ -39,7 +39,7 @@ proptest! {
         for event in &events {
             let before = table.turns.len();
             let changes = table.apply(event);
-            // Ordinals and orders are dense, and no turn ever goes.
+            // Ordinals and orders are dense, and no turn is ever removed.
             prop_assert!(table.turns.len() >= before);
             for change in &changes {
                 let stands = table.turns.get(change.turn.turn).expect("there");
@@ -51,7 +51,7 @@ proptest! {
         for (at, turn) in table.turns.iter().enumerate() {
             prop_assert_eq!((turn.turn, turn.turn_order), (at as u64, at as u64));
         }
-        // A restored table goes on exactly as the live one, but for what a merge did to turns that never came.
+        // A restored table behaves exactly like the live one, except after merges of turns that never came.
         let mut restored = table.restored();
         let live_holds = !table.turns.streams.values().all(|stream| stream.unsaved.is_empty());
         if !live_holds {
@@ -64,7 +64,7 @@ proptest! {
         }
     }
 
-    /// Double finals of ten turns, in any order and any repetition.
+    /// Two finals for each of ten turns, in any order and with any repetition.
     #[test]
     fn finals_in_any_order_give_each_turn_once(
         order in Just((0..20_usize).collect::<Vec<_>>()).prop_shuffle(),

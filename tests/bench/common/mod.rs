@@ -1,5 +1,5 @@
-//! What benches share that run the daemon and its floors as processes of their own. Each bench takes the whole of it by
-//! `#[path = "../common/mod.rs"]` and uses what it needs; knows no bench.
+//! Helpers for benches that run the daemon and its floors (minimal programs for comparison) as separate processes. Each
+//! bench includes the module with `#[path = "../common/mod.rs"]` and uses what it needs. Knows no bench.
 #![allow(dead_code)]
 
 pub mod process;

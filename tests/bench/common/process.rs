@@ -1,4 +1,4 @@
-//! What the benches share: processes under test, started, measured, killed on drop.
+//! Processes under test: started, measured, and killed on drop.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -19,7 +19,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// This binary in another role; it prints its port.
+    /// Runs this binary in another role, which prints its port.
     pub fn role(core: Option<u8>, args: &[&str]) -> Self {
         let own = std::env::current_exe().expect("own path").display().to_string();
         let mut words = vec![own.as_str(), "--role"];
@@ -76,7 +76,7 @@ impl Process {
     }
 }
 
-/// CPU time of a process so far, by the scheduler's own clock (ns), all threads that live.
+/// CPU time of a process so far, by the scheduler's clock (ns), over all its live threads.
 pub fn cpu(pid: u32) -> Duration {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("tasks");
     let ns: u64 = tasks

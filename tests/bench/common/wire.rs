@@ -1,5 +1,5 @@
-//! The least of a WebSocket client: an upgrade, masked text frames out, frames in. Written by hand so that the generator
-//! costs little and can write from a thread of its own.
+//! A minimal WebSocket client: an upgrade, masked text frames out, frames in. Written by hand, so that the generator
+//! costs little and can write from its own thread.
 
 use std::io::Write as _;
 use std::os::fd::AsFd as _;
@@ -41,7 +41,7 @@ pub async fn connect(port: u16, path: &str) -> (Writer, Reader) {
     (writer, Reader { stream, buffer, pongs })
 }
 
-/// A masked text frame (the mask is zero: the other side unmasks all the same).
+/// A masked text frame. The mask is zero: the other side unmasks it all the same.
 pub fn frame(text: &str) -> Vec<u8> {
     frame_of(0x81, text.as_bytes())
 }
@@ -70,7 +70,7 @@ fn frame_of(head: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 impl Writer {
-    /// Writes a frame made by [`frame`]. The socket is not blocking: a full one is waited for.
+    /// Writes a frame made by [`frame`]. The socket does not block, so a full one is tried again.
     pub fn send(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             match self.0.write(bytes) {
@@ -83,7 +83,7 @@ impl Writer {
 }
 
 impl Reader {
-    /// The next text frame's payload; `None` once the connection is over.
+    /// The next text frame's payload; `None` once the connection has ended.
     pub async fn text(&mut self) -> Option<BytesMut> {
         loop {
             if let Some((opcode, payload)) = self.take() {

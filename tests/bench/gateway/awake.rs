@@ -1,10 +1,10 @@
-//! Keeps processors from going to sleep. Of idle priority, so that whoever has something to do is let in at once.
+//! Keeps processors from sleeping. It runs at idle priority, so that any other work runs at once.
 
 use std::hint::black_box;
 use std::os::unix::process::parent_id;
 use std::process::{Child, Command};
 
-/// Turns between two looks at whether the bench is still there.
+/// Rounds of the loop between two checks of whether the bench still runs.
 const TURNS: u32 = 10_000_000;
 
 /// A loop on each processor, until dropped.
@@ -32,7 +32,7 @@ impl Drop for Awake {
     }
 }
 
-/// The loop. It ends with the bench, however that ends.
+/// The loop. It ends with the bench, however the bench ends.
 pub fn run() {
     let bench = parent_id();
     while parent_id() == bench {

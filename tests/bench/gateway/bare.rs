@@ -24,7 +24,7 @@ pub async fn pipe(vendor: u16) {
             for stream in [&client, &upstream] {
                 stream.set_nodelay(true).expect("an option of every socket");
             }
-            // Whoever hangs up ends it for both.
+            // If either side closes its connection, both are closed.
             let (mut from_client, mut to_client) = client.split();
             let (mut from_vendor, mut to_vendor) = upstream.split();
             tokio::select! {

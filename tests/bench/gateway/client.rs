@@ -1,4 +1,4 @@
-//! The generator's side of one kept-alive connection: requests written beforehand, answers read without a parser.
+//! The generator's side of a kept-alive connection: requests are written beforehand, answers are read without a parser.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub struct Connection {
     buffer: Vec<u8>,
 }
 
-/// A stamp of the mock's, and when it was read here.
+/// A time stamp of the mock, and when it was read here.
 #[derive(Clone, Copy)]
 pub struct Stamp {
     pub sent: u64,
@@ -21,12 +21,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// From the mock's socket to here.
+    /// Time from the mock's socket to here.
     pub fn one_way(&self) -> Duration {
         Duration::from_nanos(self.here.saturating_sub(self.sent))
     }
 
-    /// From a request's start to here, without the mock's own time.
+    /// Time from a request's start to here, without the mock's own time.
     pub fn without_vendor(&self, began: u64) -> Duration {
         let vendor = self.sent.saturating_sub(self.received);
         Duration::from_nanos(self.here.saturating_sub(began).saturating_sub(vendor))
@@ -45,7 +45,7 @@ impl Connection {
         assert!(count > 0, "closed in the middle: {}", String::from_utf8_lossy(&self.buffer));
     }
 
-    /// Sends a request and reads the answer's head into the buffer; gives where it ends.
+    /// Sends a request and reads the answer's head into the buffer; returns where the head ends.
     async fn head(&mut self, request: &[u8]) -> usize {
         self.buffer.clear();
         self.stream.write_all(request).await.expect("write");
@@ -59,7 +59,7 @@ impl Connection {
         }
     }
 
-    /// One plain request, to the last byte of its answer; the stamp in it.
+    /// Sends a plain request and reads its answer to the last byte; returns the answer's stamp.
     pub async fn plain(&mut self, request: &[u8]) -> Stamp {
         let head = self.head(request).await;
         let length = self.header(head, b"content-length").and_then(|text| text.parse::<usize>().ok());
@@ -76,7 +76,7 @@ impl Connection {
         stamps(&self.buffer[head..], now()).0.pop().expect("a stamp")
     }
 
-    /// One stream, to its end; every stamp goes to `each` as it comes. Gives the number of reads that it took.
+    /// Reads one stream to its end; passes every stamp to `each` as it comes. Returns the number of reads.
     pub async fn stream(&mut self, request: &[u8], mut each: impl FnMut(Stamp)) -> usize {
         let head = self.head(request).await;
         self.buffer.drain(..head);
@@ -95,7 +95,7 @@ impl Connection {
         }
     }
 
-    /// Begins a stream and gives up after so many stamps; gives when.
+    /// Begins a stream and drops it after this many stamps; returns the time.
     pub async fn abandon(mut self, request: &[u8], after: usize) -> u64 {
         let head = self.head(request).await;
         self.buffer.drain(..head);
@@ -114,7 +114,7 @@ impl Connection {
         when
     }
 
-    /// A plain GET; the body.
+    /// Sends a plain GET; returns the body.
     pub async fn get(&mut self, path: &str) -> String {
         let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n");
         let head = self.head(request.as_bytes()).await;
@@ -134,13 +134,13 @@ impl Connection {
         })
     }
 
-    /// The same, of the whole buffer: after [`Connection::plain`].
+    /// A header of the answer in the whole buffer: for use after [`Connection::plain`].
     pub fn last_header(&self, name: &str) -> Option<String> {
         self.header(find(&self.buffer, b"\r\n\r\n")?, name.as_bytes())
     }
 }
 
-/// `@SENT/RECEIVED;`, 19 digits each: those in a text, and where the last one ends.
+/// The stamps (`@SENT/RECEIVED;`, 19 digits each) in a text, and where the last one ends.
 fn stamps(text: &[u8], here: u64) -> (Vec<Stamp>, usize) {
     let number = |digits: &[u8]| digits.iter().fold(0u64, |sum, byte| sum * 10 + u64::from(byte.wrapping_sub(b'0')));
     let mut found = Vec::new();

@@ -25,7 +25,7 @@ mod windows;
 use self::rows::Bench;
 use self::target::Target;
 
-/// Where the gateway under test runs, and where the generator does.
+/// Cores of the gateway under test and of the generator.
 const CORES: (u8, u8) = (0, 1);
 
 fn main() {

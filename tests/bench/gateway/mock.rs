@@ -16,7 +16,7 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }
 
-/// Streams that the client gave up, and when the last one was seen to be.
+/// Streams that the client dropped, and when the mock noticed the last one.
 static ABORTED: AtomicU64 = AtomicU64::new(0);
 static LAST: AtomicU64 = AtomicU64::new(0);
 
@@ -31,7 +31,7 @@ pub async fn run(port: &str) {
     }
 }
 
-/// What a prompt asks for.
+/// What a prompt requests.
 #[derive(Default, Clone, Copy)]
 struct Spec {
     delay: u64,
@@ -170,7 +170,7 @@ fn event(out: &mut String, text: &str) {
     let _ = write!(out, "{:x}\r\n{text}\r\n", text.len());
 }
 
-/// Sleeps, unless the other side goes away meanwhile.
+/// Sleeps, unless the other side closes the connection meanwhile.
 async fn wait(reader: &mut ReadHalf<'_>, millis: u64) -> Option<()> {
     if millis == 0 {
         return Some(());
@@ -178,7 +178,7 @@ async fn wait(reader: &mut ReadHalf<'_>, millis: u64) -> Option<()> {
     let mut byte = [0; 1];
     tokio::select! {
         () = tokio::time::sleep(Duration::from_millis(millis)) => Some(()),
-        // Nothing is ever sent in between: whatever comes is the end.
+        // The client sends nothing in between: any read means the end.
         _ = reader.read(&mut byte) => {
             gone();
             None

@@ -1,4 +1,4 @@
-//! The rows: windows against the mock itself and against each gateway, in turn; medians over the rounds.
+//! The rows of the table: windows against the mock itself and against each gateway, in turn; medians over the rounds.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use super::windows::{Window, millis};
 const NEVER: Duration = Duration::from_secs(2);
 
 pub struct Bench {
-    /// The mock first.
+    /// All targets; the mock is the first.
     pub(super) targets: Vec<Target>,
     pub(super) rounds: usize,
     _processes: Vec<Process>,
@@ -43,7 +43,7 @@ impl Bench {
             key: None,
             idle: pid.map_or(0, process::rss),
         };
-        // The daemon's first words come before all of it is up.
+        // The daemon prints its first lines before all of it runs.
         tokio::time::sleep(Duration::from_millis(300)).await;
         let mut targets = vec![
             target("direct", mock.port, None),
@@ -268,7 +268,7 @@ impl Bench {
                     }
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
-                // Whoever never aborts is asked twice only.
+                // A target that never aborts is asked only twice.
                 if never > 1 {
                     break;
                 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::common::process;
 
-/// Who is asked: the mock itself, ours, or a peer.
+/// The target of requests: the mock itself, Sidetone, or another gateway.
 pub struct Target {
     pub(super) name: String,
     pub(super) port: u16,
@@ -34,7 +34,7 @@ impl Target {
         }
     }
 
-    /// A request for what `answer` says, in the mock's words.
+    /// A request whose prompt is `answer`, in the mock's words.
     pub(super) fn request(&self, answer: &str) -> Vec<u8> {
         let streamed =
             if answer.contains('c') { ",\"stream\":true,\"stream_options\":{\"include_usage\":true}" } else { "" };

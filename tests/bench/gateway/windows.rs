@@ -8,7 +8,7 @@ use super::common::percentile;
 use super::rows::Bench;
 use super::target::Target;
 
-/// What one window gave.
+/// The results of one window.
 #[derive(Default)]
 pub(super) struct Window {
     pub(super) times: Vec<Duration>,
@@ -43,7 +43,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Bench {
-    /// Opens connections to a target and asks each once: what is measured is the second request or a later one.
+    /// Opens connections to a target and sends one request on each: only later requests are measured.
     async fn connect(target: &Target, count: usize, answer: &str) -> Vec<RefCell<Connection>> {
         let mut connections = Vec::new();
         for _ in 0..count {
@@ -58,7 +58,7 @@ impl Bench {
         connections
     }
 
-    /// `rounds` windows of each target, in turn. `work` runs on each of the connections at once and adds its samples.
+    /// Runs `rounds` windows of each target, in turn. `work` runs on all connections at once and adds its samples.
     #[expect(clippy::await_holding_refcell_ref, reason = "a connection has one user")]
     pub(super) async fn windows<F>(&self, count: usize, answer: &str, work: F) -> Vec<Vec<Window>>
     where
@@ -68,13 +68,13 @@ impl Bench {
         for _ in 0..self.rounds {
             for (position, target) in self.targets.iter().enumerate() {
                 let request = target.request(answer);
-                // Anew for each window: others take their time, and idle connections are closed.
+                // New connections for each window: windows of other targets take time, and idle connections are closed.
                 let connections = Self::connect(target, count, answer).await;
                 let window = RefCell::new(Window::default());
                 let (cpu, began) = (target.cpu(), Instant::now());
                 let work = connections.iter().enumerate().map(|(number, connection)| {
                     let (request, window, work) = (&request, &window, &work);
-                    // Not in step with each other.
+                    // Keeps the connections out of step with each other.
                     let pause = Duration::from_micros(640) * number as u32;
                     async move {
                         if has_timers(request) {
@@ -83,7 +83,7 @@ impl Bench {
                         work(&mut connection.borrow_mut(), request, window).await;
                     }
                 });
-                // Not tasks: a failure in one ends the bench.
+                // No tasks, so that a failure in one ends the bench.
                 futures::future::join_all(work).await;
                 let mut window = window.into_inner();
                 window.took = began.elapsed();
@@ -115,7 +115,7 @@ impl Bench {
             } else {
                 print!("{:42}", "");
             }
-            // Of the rest, the round in the middle.
+            // Of the others, the round in the middle.
             windows.sort_by(|a, b| a.cpu_ms().total_cmp(&b.cpu_ms()));
             let middle = windows.len() / 2;
             println!("  {}", windows.get_mut(middle).map(&line).unwrap_or_default());
@@ -124,7 +124,7 @@ impl Bench {
     }
 }
 
-/// Whether the mock waits in an answer to this request: then connections are kept out of step.
+/// Returns true if the mock waits during an answer to this request: connections are then kept out of step.
 fn has_timers(request: &[u8]) -> bool {
     super::mock::find(request, b"answer d50").is_some()
 }

@@ -59,7 +59,7 @@ fn inline() {
     let mut bare = Bare::new(&bare_dir, CALLS);
     let (mut ours, mut floor) = (Times(Vec::new()), Times(Vec::new()));
     let (mut ours_total, mut floor_total) = (Duration::ZERO, Duration::ZERO);
-    // Turn by turn in short stretches, so that what else the machine does hits both.
+    // Both take turns in short stretches, so that other load on the machine affects both.
     for _ in 0..50 {
         for _ in 0..10 {
             for which in 0..CALLS {
@@ -125,7 +125,7 @@ fn paced() {
         let due = begin + Duration::from_millis(4) * number;
         thread::sleep(due.saturating_duration_since(Instant::now()));
         let which = number as usize % CALLS;
-        // The first of the two warms the caches for the second: they take turns.
+        // The first of the two warms the caches for the second, so they take turns.
         for turn_of_ours in [number % 2 == 0, number % 2 == 1] {
             let batch = turn();
             let started = Instant::now();
@@ -195,7 +195,7 @@ fn machine_journal(writers: usize) -> Vec<Duration> {
     times
 }
 
-/// The floor: everything that waits is written to one file and synced at once.
+/// The floor: all waiting writes go to one file and are synced together.
 fn group_commit(writers: usize) -> Vec<Duration> {
     type Wanted = (Vec<NewRecord>, oneshot::Sender<()>);
     let dir = tempfile::tempdir().expect("dir");
@@ -244,7 +244,7 @@ async fn gather(tasks: Vec<tokio::task::JoinHandle<Vec<Duration>>>) -> Vec<Durat
 
 const OPEN: usize = 10_000;
 
-/// Leaves a journal as a killed daemon would.
+/// Leaves a journal as a killed daemon leaves it.
 fn fill(dir: &str) {
     let store = open(Path::new(dir), Durability::Process);
     let mut appender = Appender::new(&store, calls(OPEN));
@@ -256,7 +256,7 @@ fn fill(dir: &str) {
 fn cold() {
     println!("cold, {OPEN} open calls of 20 turns");
     let dir = tempfile::tempdir().expect("dir");
-    // A process of its own, so that the memory counted below is new.
+    // A new process, so that the memory counted below is new.
     let this = std::env::current_exe().expect("this");
     let filled = Command::new(this).arg("fill").arg(dir.path()).status().expect("ran");
     assert!(filled.success());

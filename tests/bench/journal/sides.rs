@@ -80,13 +80,13 @@ impl Appender {
     }
 }
 
-/// The answer's result; waits for it if another thread's batch comes first.
+/// The answer's result. Waits if a batch of another thread is written first.
 pub(super) fn answered<T: Unpin>(mut answer: Answer<T>) -> Result<T, JournalError> {
     let result = answer.poll_with(Waker::noop());
     result.unwrap_or_else(|| futures::executor::block_on(answer))
 }
 
-/// The floor: a file per call, a length and a checksum before each event, one `write`.
+/// The floor: one file per call, a length and a checksum before each event, one `write`.
 pub(super) struct Bare {
     files: Vec<File>,
     buffer: Vec<u8>,

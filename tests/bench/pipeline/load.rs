@@ -1,4 +1,4 @@
-//! The open-loop generator: a thread that writes each turn when it is due, and tasks that note when its answer came.
+//! The open-loop generator: a thread that writes each turn when it is due, and tasks that record when its answer came.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ pub enum Heard {
 
 /// Reads a frame of the daemon or of the floor.
 pub fn hear(text: &[u8]) -> Heard {
-    // The type stands at the start: most frames need no parser.
+    // The type comes first, so most frames need no parser.
     if text.starts_with(b"{\"type\":\"ack\"") {
         let frame: Json = serde_json::from_slice(text).expect("JSON");
         return Heard::Acked(frame["frames"].as_u64().unwrap_or(0));
@@ -53,7 +53,7 @@ pub struct Call {
 }
 
 struct Shared {
-    /// When each turn was due, ns of the run's clock; 0 = not sent.
+    /// When each turn was due, in ns of the run's clock; 0 = not sent.
     due: Vec<AtomicU64>,
     heard: AtomicU64,
     acked: AtomicU64,
@@ -70,7 +70,7 @@ pub struct Load {
     next_turn: Vec<u64>,
 }
 
-/// A turn's text: twelve words or so.
+/// A turn's text: about twelve words.
 fn turn_text(call: usize, order: u64) -> String {
     format!("Well, I called about order {order} again, the one from customer {call}, and nobody answered me.")
 }
@@ -85,7 +85,7 @@ fn turn_frame(call: usize, order: u64) -> Vec<u8> {
 }
 
 impl Load {
-    /// Opens `calls` connections; each will take up to `turns` turns.
+    /// Opens `calls` connections, each for up to `turns` turns.
     pub async fn open(port: u16, path: impl Fn(usize) -> String, calls: usize, turns: u64) -> Self {
         let clock = Instant::now();
         let samples = Arc::new(Mutex::new(Samples::default()));
@@ -105,7 +105,8 @@ impl Load {
         Self { clock, calls: opened, samples, next_turn: vec![0; calls] }
     }
 
-    /// Sends `turns` turns to each call, waiting for each other's answers only now and then: history, not measured.
+    /// Sends `turns` turns to each call, and waits for answers only now and then: this is history, which is not
+    /// measured.
     pub async fn preload(&mut self, turns: u64, needs_insight: bool) {
         for order in 0..turns {
             for call in 0..self.calls.len() {
@@ -129,7 +130,7 @@ impl Load {
         target.writer.send(&turn_frame(call, order));
     }
 
-    /// Waits until all that was sent is answered.
+    /// Waits until everything that was sent is answered.
     pub async fn settle(&self, needs_insight: bool, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         loop {
@@ -144,7 +145,7 @@ impl Load {
         }
     }
 
-    /// `total` turns at `rate` a second, round robin over the calls, each at its due time.
+    /// Sends `total` turns at `rate` per second, round robin over the calls, each at its due time.
     pub async fn open_loop(mut self, total: u64, rate: f64, needs_insight: bool) -> (Self, Duration) {
         let begun = Instant::now();
         let sender = std::thread::spawn(move || {
@@ -164,7 +165,8 @@ impl Load {
         (load, begun.elapsed())
     }
 
-    /// As fast as the target goes: each call has one turn in flight. Gives turns a second and turns sent.
+    /// Sends turns as fast as the target answers: each call has one turn in flight. Returns turns per second and the
+    /// number of turns.
     pub async fn closed_loop(mut self, time: Duration) -> (Self, u64, Duration) {
         let begun = Instant::now();
         let mut sent = 0;
@@ -190,7 +192,7 @@ impl Load {
         (self, sent, took)
     }
 
-    /// Turns sent so far.
+    /// Number of turns sent so far.
     pub fn sent(&self) -> u64 {
         self.next_turn.iter().sum::<u64>()
     }

@@ -1,4 +1,4 @@
-//! How fast and how small the daemon is, beside a floor that does the least that could be called the same: WebSocket in,
+//! Measures speed and memory of the daemon, compared with a floor, a minimal program with the same task: WebSocket in,
 //! one HTTP call to an instant LLM, WebSocket out; no context, no journal.
 //!
 //! The load is open-loop: turns have due times, and latency counts from them, so that no stall hides. The daemon, the

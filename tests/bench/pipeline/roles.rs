@@ -1,4 +1,4 @@
-//! The other processes: the instant LLM, the floor, a bare fan-out and a bare group-committing writer.
+//! The other processes: the instant LLM, the floor, a bare fan-out, and a bare writer with group commit.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,7 +47,7 @@ static REQUESTS: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
 static ANSWER: OnceLock<(Bytes, &'static str)> = OnceLock::new();
 
-/// An LLM that answers at once: the least value of the first request's schema, for ever.
+/// An LLM that answers at once, always with the smallest value of the first request's schema.
 async fn llm(listener: TcpListener) {
     loop {
         let stream = accept(&listener).await;
@@ -105,7 +105,7 @@ fn first_answer(body: &[u8]) -> (Bytes, &'static str) {
     (events.concat().into(), "text/event-stream")
 }
 
-/// The least instance of a schema.
+/// The smallest instance of a schema.
 fn least(schema: &Json) -> Json {
     if let Some(value) = schema.get("const").or_else(|| schema["enum"].get(0)) {
         return value.clone();
@@ -140,8 +140,8 @@ async fn upgrade(stream: TcpStream) -> Option<(WebSocketStream<TcpStream>, Strin
     Some((socket, path))
 }
 
-/// The floor: each turn is one request, each answer one frame. With `pad`, a request has about that many bytes: what a
-/// relay would send that had a context, without the work of keeping one.
+/// The floor: each turn is one request, each answer one frame. With `pad`, a request has about that many bytes: as much
+/// as a relay with a context would send, without the work of keeping one.
 async fn floor(listener: TcpListener, llm: &str, pad: usize) {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().no_proxy().tcp_nodelay(true).build().expect("client");
@@ -156,7 +156,7 @@ async fn floor(listener: TcpListener, llm: &str, pad: usize) {
             while let Some(Ok(message)) = socket.next().await {
                 let Ok(text) = message.to_text() else { continue };
                 let Ok(turn) = serde_json::from_str::<Json>(text) else { continue };
-                // Boxed: an idle call holds no request's state.
+                // Boxed, so that an idle call keeps no state of a request.
                 let Some(text) = Box::pin(ask(&client, &url, &pad, &turn)).await else { continue };
                 let said = json!({"type":"insight","to":turn["turn_order"],"text":text});
                 if socket.send(Message::text(said.to_string())).await.is_err() {
@@ -204,7 +204,7 @@ async fn fanout(listener: TcpListener) {
     }
 }
 
-/// Every text frame is written to one file; what came in one turn of the loop is one write; then it is acked.
+/// Writes every text frame to one file; frames that came in one turn of the loop are one write; then acknowledges them.
 async fn writer(listener: TcpListener, file: &str) {
     use std::io::Write as _;
     let file = std::fs::File::options().create(true).append(true).open(file).expect("open");

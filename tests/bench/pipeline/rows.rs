@@ -10,7 +10,7 @@ use super::common::process::Process;
 use super::common::{ms, percentile, wire};
 use super::load::Load;
 
-/// Runs the rows that were asked for, or all.
+/// Runs the requested rows, or all.
 pub async fn all(long: bool, only: &[&str]) {
     let wanted = |name: &str| only.is_empty() || only.contains(&name);
     println!("turn to insight, every_n_turns = 1, no debounce, journal on; ratios to the floor in brackets");
@@ -78,7 +78,7 @@ async fn stats(llm: &Process) -> (u64, u64) {
     (stats["requests"].as_u64().unwrap_or(0), stats["bytes"].as_u64().unwrap_or(0))
 }
 
-/// What one target did under one load.
+/// The results of one target under one load.
 struct Measured {
     p50: Duration,
     p99: Duration,
@@ -118,7 +118,7 @@ async fn latency(name: &str, calls: usize, rate: f64, seconds: u64, history: u64
         let llm = Process::role(None, &["llm"]);
         let floor = Process::role(None, &["floor", &llm.port.to_string(), pad]);
         let load = Load::open(floor.port, |_| "/".to_owned(), calls, turns).await;
-        // The floor has no history; a few turns warm its connections up.
+        // The floor has no history; a few turns warm up its connections.
         measure(&floor, &llm, load, seconds, rate, 3.min(turns)).await
     };
     let floor = relay("0").await;
@@ -151,7 +151,7 @@ fn line(name: &str, calls: usize, rate: f64, target: &str, history: u64, run: &M
     );
 }
 
-/// One core for the target, the other for generator and LLM; calls of up to 300 turns, one in flight each.
+/// One core for the target, the other one for generator and LLM; calls of up to 300 turns, one in flight each.
 async fn capacity(time: Duration) {
     println!("\ncapacity of one core (target alone on core 0; 64 calls, one turn in flight each, calls of 300 turns)");
     println!(
@@ -169,7 +169,7 @@ async fn capacity(time: Duration) {
         };
         let (mut turns, mut took, mut cpu, mut requests, mut bytes) = (0, Duration::ZERO, Duration::ZERO, 0, 0);
         let mut round = 0;
-        // Calls end at 300 turns: new ones begin, as in life.
+        // Calls end at 300 turns, and new ones begin, as in practice.
         while took < time {
             let path = |call: usize| {
                 if target == "daemon" { ingest_path(call + round * 64) } else { "/".to_owned() }
@@ -223,7 +223,7 @@ async fn memory(calls: usize) {
         let path = |offset: usize| {
             move |call: usize| if target == "floor" { "/".to_owned() } else { ingest_path(call + offset) }
         };
-        // The first hundred bring the process to its working size.
+        // The first hundred calls bring the process to its working size.
         let mut warm = Load::open(process.port, path(0), 100, 1).await;
         warm.preload(1, true).await;
         let before = process.rss();

@@ -1,4 +1,5 @@
-//! Real-time sessions: a thread writes every message when it is due, at both ends; tasks note when it came out at the other.
+//! Real-time sessions: at both ends, a thread writes every message when it is due; tasks record when it arrived at the
+//! other end.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -14,11 +15,11 @@ use super::vendor::{Heard, Vendor};
 const CHUNK: Duration = Duration::from_millis(50);
 /// 50 ms of 16 kHz PCM16.
 const CHUNK_BYTES: usize = 1600;
-/// The vendor speaks of the turn every so many chunks: about three times a second.
+/// The vendor sends a message about the turn every this many chunks: about three times per second.
 const CHUNKS_A_PARTIAL: u64 = 6;
-/// The last of them is the turn's end: a turn is some four seconds.
+/// The last of this many messages ends the turn: a turn takes about four seconds.
 const PARTIALS_A_TURN: u64 = 13;
-/// Where a turn's frame says when it was due: after `{"at":"`, 20 digits.
+/// Where a turn's frame contains its due time: after `{"at":"`, 20 digits.
 const STAMP: std::ops::Range<usize> = 7..27;
 
 static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -27,7 +28,7 @@ fn now() -> u64 {
     CLOCK.elapsed().as_nanos() as u64
 }
 
-/// Time from due to there.
+/// Times from due to arrival.
 #[derive(Default)]
 pub struct Samples {
     pub audio: Vec<Duration>,
@@ -46,16 +47,16 @@ struct Session {
     vendor: TcpStream,
 }
 
-/// Sessions that are up.
+/// Open sessions.
 pub struct Run {
     sessions: Vec<Session>,
     shared: Arc<Shared>,
-    /// Chunks sent by each.
+    /// Chunks sent by each session.
     chunks: u64,
 }
 
 impl Run {
-    /// Opens `count` sessions through `process`, which has seen `before` of them.
+    /// Opens `count` sessions through `process`, which already has had `before` sessions.
     pub async fn open(process: &Process, vendor: &Vendor, count: usize, before: usize) -> Self {
         let shared = Arc::new(Shared::default());
         let mut sessions = Vec::with_capacity(count);
@@ -74,7 +75,7 @@ impl Run {
         Self { sessions, shared, chunks: 0 }
     }
 
-    /// All sessions speak for `time`, each message at its due time, and what was sent arrives.
+    /// All sessions send for `time`, each message at its due time, and wait until everything arrived.
     pub async fn speak(mut self, time: Duration) -> Self {
         let sender = std::thread::spawn(move || {
             let chunks = (time.as_nanos() / CHUNK.as_nanos()) as u64;
@@ -91,7 +92,7 @@ impl Run {
                     audio[stamp_at..stamp_at + 8].copy_from_slice(&due.to_le_bytes());
                     session.client.send(&audio);
                     self.shared.sent.fetch_add(1, Ordering::Relaxed);
-                    // Sessions speak out of step with one another.
+                    // Keeps sessions out of step with each other.
                     let own = self.chunks + chunk + index as u64 * 7;
                     if own.is_multiple_of(CHUNKS_A_PARTIAL) {
                         write(&mut session.vendor, &turn(own / CHUNKS_A_PARTIAL, due));
@@ -110,7 +111,7 @@ impl Run {
         run
     }
 
-    /// What was so far does not count.
+    /// Drops the samples so far.
     pub fn forget(&self) {
         *self.shared.samples.lock().expect("lock") = Samples::default();
         self.shared.sent.store(0, Ordering::Relaxed);
@@ -121,7 +122,7 @@ impl Run {
         std::mem::take(&mut self.shared.samples.lock().expect("lock"))
     }
 
-    /// Messages sent, both ways.
+    /// Number of messages sent, in both directions.
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::Relaxed)
     }
@@ -194,7 +195,7 @@ fn write(socket: &mut TcpStream, mut bytes: &[u8]) {
     }
 }
 
-/// What the daemon's tap had to leave out: finals, and partials.
+/// The turns that the daemon's tap had to leave out: finals, and partials.
 pub async fn gaps(port: u16) -> u64 {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("connect");

@@ -98,7 +98,7 @@ async fn measure(target: &str, sessions: usize, seconds: u64) -> Row {
     let warm = Run::open(&process, &vendor, 1, 0).await.speak(Duration::from_secs(1)).await;
     let before = process.rss();
     let run = Run::open(&process, &vendor, sessions, 1).await;
-    // What starting costs is not what relaying costs.
+    // Starting is not measured, only relaying.
     let run = run.speak(Duration::from_secs(1)).await;
     run.forget();
     let cpu = process.cpu();

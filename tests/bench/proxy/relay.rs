@@ -1,4 +1,4 @@
-//! The floor: a relay between two WebSockets as one writes it with tungstenite, and nothing else.
+//! The floor: a plain relay between two WebSockets, written with tungstenite.
 
 use futures::StreamExt as _;
 use tokio::net::{TcpListener, TcpStream};

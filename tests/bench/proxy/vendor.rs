@@ -1,4 +1,5 @@
-//! The least of a vendor: upgrades, reads masked messages, and lets the load write turns. By hand, so that it costs little.
+//! A minimal vendor: upgrades, reads masked messages, and lets the load write turns. Written by hand, so that it costs
+//! little.
 
 use std::os::fd::AsFd as _;
 
@@ -8,20 +9,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, mpsc};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-/// Where the relay under test dials.
+/// The address to which the relay under test connects.
 pub struct Vendor {
     pub port: u16,
     accepted: Mutex<mpsc::Receiver<Session>>,
 }
 
-/// One session, at the vendor's end.
+/// A session at the vendor's end.
 pub struct Session {
-    /// Takes frames that are not masked; the socket does not block.
+    /// The writing side for unmasked frames; the socket does not block.
     pub out: std::net::TcpStream,
     pub heard: Heard,
 }
 
-/// What comes in.
+/// The reading side.
 pub struct Heard {
     stream: TcpStream,
     buffer: BytesMut,
@@ -77,7 +78,7 @@ impl Session {
 }
 
 impl Heard {
-    /// The first eight bytes of the next binary message; `None` once the connection is over.
+    /// The first eight bytes of the next binary message; `None` once the connection has ended.
     pub async fn stamp(&mut self) -> Option<[u8; 8]> {
         loop {
             while let Some((opcode, stamp)) = self.take() {

@@ -9,7 +9,7 @@ use crate::support::recording::made_up;
 use crate::support::ws::{ingest, subscribe, subscriber, turn};
 use crate::support::{Json, json, knob, shared};
 
-/// Any JSON of modest size.
+/// Any JSON of moderate size.
 fn any_json() -> impl Strategy<Value = Json> {
     let leaf = prop_oneof![
         Just(Json::Null),
@@ -28,7 +28,7 @@ fn any_json() -> impl Strategy<Value = Json> {
     })
 }
 
-/// One thing that is done to a good frame.
+/// One change of a valid frame.
 #[derive(Debug, Clone)]
 enum Mutation {
     Replace(usize, Json),
@@ -100,7 +100,7 @@ fn mutate(frame: &Json, mutation: &Mutation) -> String {
     frame.to_string()
 }
 
-/// Whether a mutated frame could end the stream or the call, which is its right.
+/// Returns true if a mutated frame may validly end the stream or the call.
 fn ends_something(text: &str) -> bool {
     text.contains("\"type\":\"end\"") || text.contains("Termination")
 }
@@ -160,7 +160,7 @@ async fn mutated_ingest_frames_lose_no_good_turn() {
                 client.acked_frames(frames).await;
             }
         }
-        // An ack is promised for a frame that changed something: the last one does.
+        // Frames that change something are acknowledged: the last one does.
         client.send(&json!({"type":"meta","meta":{"last":dialect}})).await;
         client.acked_frames(frames + u64::from(dialect == "sidetone")).await;
         assert!(client.closed.is_none(), "{:?}", client.closed);
@@ -210,14 +210,14 @@ async fn mutated_subscribe_frames_harm_nobody() {
         let mutation = bad_ones.new_tree(&mut runner).expect("a mutation").current();
         let text = mutate(&seeds[number % seeds.len()], &mutation);
         client.send_text(&text).await;
-        // Each is followed by a ping: what is answered before its pong is the answer to it.
+        // Each frame is followed by a ping: everything that comes before the pong answers the frame.
         client.send(&json!({"id":"after","type":"ping"})).await;
         loop {
             match client.recv().await {
                 Some(frame) if frame["type"] == "pong" && frame["id"] == "after" => break,
                 Some(frame) => errors += usize::from(frame["type"] == "error"),
                 None => {
-                    // What is no frame at all may cost the socket, with the code that says so.
+                    // Input that is not a frame may close the socket with the right code.
                     let code = client.closed.as_ref().map_or(0, |(code, _)| *code);
                     assert!([4400, 4429].contains(&code), "{text}: {:?}", client.closed);
                     client = subscriber(&daemon).await;

@@ -1,6 +1,6 @@
 //! Inputs of the fuzz targets (`tests/fuzz/targets.rs`): fixtures of vendors' formats, each changed in a few places.
 //!
-//! Knows no decoder: what is done with the bytes, and what must hold, is the target's business.
+//! Knows no decoder: the target decodes the bytes and checks the result.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use super::meter::Spent;
 use super::targets::{self, FRAMINGS};
 use crate::support::{Chance, Json};
 
-/// Texts at which decoders decide something.
+/// Texts that are special to decoders.
 const TOKENS: &[&[u8]] = &[
     b"\"",
     b"\\",
@@ -58,7 +58,7 @@ const TOKENS: &[&[u8]] = &[
     b"e\xcc\x81",
 ];
 
-/// Changes a few places.
+/// Changes a few places of the bytes.
 fn change(chance: &mut Chance, bytes: &mut Vec<u8>) {
     for _ in 0..1 + chance.below(4) {
         let at = chance.below(bytes.len() + 1);
@@ -81,7 +81,7 @@ fn change(chance: &mut Chance, bytes: &mut Vec<u8>) {
     }
 }
 
-/// One line of JSON with values that are wrong, or the line as it was.
+/// A line of JSON with some wrong values, or the unchanged line.
 fn changed_line(chance: &mut Chance, line: &str) -> String {
     match serde_json::from_str::<Json>(line) {
         Ok(mut value) if once_in(chance, 4) => {
@@ -92,7 +92,7 @@ fn changed_line(chance: &mut Chance, line: &str) -> String {
     }
 }
 
-/// The fixtures of dialects: the dialect's place, and its frames.
+/// The fixtures of dialects: the dialect's index, and its frames.
 fn recordings() -> &'static [(u8, String)] {
     static RECORDINGS: OnceLock<Vec<(u8, String)>> = OnceLock::new();
     RECORDINGS.get_or_init(|| {
@@ -112,7 +112,7 @@ fn recordings() -> &'static [(u8, String)] {
 
 pub(super) fn stt(chance: &mut Chance) -> Case {
     let (place, frames) = pick(chance, recordings());
-    // A stream of one vendor may come in another's dialect.
+    // A vendor's stream may be sent in another vendor's dialect.
     let place = if once_in(chance, 8) { chance.below(DIALECTS.len()) as u8 } else { *place };
     let mut lines: Vec<String> = frames.lines().map(|line| changed_line(chance, line)).collect();
     if once_in(chance, 4) {
@@ -135,7 +135,7 @@ pub(super) fn llm(chance: &mut Chance) -> Case {
     case(targets::llm, data)
 }
 
-/// A message of an AWS event stream: `headers` are whole.
+/// A message of an AWS event stream; `headers` are complete.
 fn aws_message(headers: &[u8], payload: &[u8]) -> Vec<u8> {
     let total = (16 + headers.len() + payload.len()) as u32;
     let mut message = [total.to_be_bytes(), (headers.len() as u32).to_be_bytes()].concat();
@@ -154,7 +154,7 @@ pub(super) fn framing(chance: &mut Chance) -> Case {
         let mut piece = body[..body.len().min(2_000)].to_vec();
         if FRAMINGS[place] == sidetone::llm::Framing::AwsEventStream {
             let mut headers = b"\x0b:event-type\x07\x00\x05chunk\x0d:message-type\x07\x00\x05event".to_vec();
-            // Changed before the checksums are made: what is behind them is reached too.
+            // Changed before the checksums are computed, so that the code after the checksums is reached too.
             if once_in(chance, 2) {
                 change(chance, &mut headers);
             }
@@ -169,7 +169,7 @@ pub(super) fn framing(chance: &mut Chance) -> Case {
     case(targets::framing, [&head[..], &stream].concat())
 }
 
-/// What a model said where JSON is wanted.
+/// An answer of a model when JSON is requested.
 pub(super) fn text(chance: &mut Chance) -> Case {
     let (_, _, body) = pick(chance, corpus());
     let mut said = body.clone();

@@ -13,10 +13,10 @@ use super::meter::Spent;
 use super::subjects::turns;
 use crate::support::{Chance, Json, json};
 
-/// The longest body of an answer and of a request, and the longest one of an error.
+/// Maximum size of the body of an answer and of a request, and of an error.
 const MAX_BODY_BYTES: usize = 16 << 20;
 const MAX_ERROR_BYTES: usize = 64 << 10;
-/// Whole answers, streams and errors of every vendor, out of what the golden tests have.
+/// Whole answers, streams and errors of every vendor, from the golden tests.
 pub(super) fn corpus() -> &'static [(usize, String, Vec<u8>)] {
     static CORPUS: OnceLock<Vec<(usize, String, Vec<u8>)>> = OnceLock::new();
     CORPUS.get_or_init(|| {
@@ -54,7 +54,7 @@ pub(super) fn answer(chance: &mut Chance) -> Case {
     let provider = PROVIDERS[*provider];
     if !name.ends_with(".stream.txt") {
         let mut body = spoiled(chance, body);
-        // The gateway reads no more of a body.
+        // The gateway reads no more of a body than this.
         body.truncate(MAX_BODY_BYTES);
         return Box::new(move || {
             let _ = provider.answer(&body);
@@ -94,7 +94,7 @@ pub(super) fn answer(chance: &mut Chance) -> Case {
     })
 }
 
-/// Documents that are nothing but small values: as an answer, as a list of models, and as a request.
+/// Documents of many small values: as an answer, as a list of models, and as a request.
 pub(super) fn dense(chance: &mut Chance) -> Case {
     let provider = *pick(chance, PROVIDERS);
     let body = generate::dense(chance, MAX_BODY_BYTES).into_bytes();

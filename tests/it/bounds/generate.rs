@@ -1,11 +1,11 @@
-//! Hostile input, from a seed: values and texts that are long, deep, repeated or at the edges of their types, and JSON
-//! schemas that lead the same way many times.
+//! Hostile input, from a seed: values and texts that are long, deep, repeated or at the limits of their types, and JSON
+//! schemas with many paths to the same place.
 
 use serde_json::{Map, Number};
 
 use crate::support::{Chance, Json, json};
 
-/// True once in `times`.
+/// Returns true once in `times`.
 pub(super) fn once_in(chance: &mut Chance, times: usize) -> bool {
     chance.below(times) == 0
 }
@@ -14,7 +14,7 @@ pub(super) fn pick<'a, T>(chance: &mut Chance, of: &'a [T]) -> &'a T {
     &of[chance.below(of.len())]
 }
 
-/// A number of things: mostly few, at times many.
+/// A number of items: usually small, sometimes large.
 pub(super) fn count(chance: &mut Chance, most: usize) -> usize {
     match chance.below(10) {
         0 => chance.below(most + 1),
@@ -23,7 +23,7 @@ pub(super) fn count(chance: &mut Chance, most: usize) -> usize {
     }
 }
 
-/// A text of up to about `most` bytes, made of a piece that is repeated.
+/// A text of up to about `most` bytes, made of a repeated piece.
 pub(super) fn text(chance: &mut Chance, most: usize) -> String {
     let pieces = [
         "a",
@@ -62,10 +62,10 @@ pub(super) fn number(chance: &mut Chance) -> Json {
     }
 }
 
-/// Any JSON of up to about `most` values.
+/// Any JSON with up to about `most` values.
 pub(super) fn value(chance: &mut Chance, most: usize) -> Json {
     if once_in(chance, 6) {
-        // Deep and narrow. No parser here reads deeper than 128.
+        // Deep and narrow. No parser here accepts a depth of more than 128.
         let depth = chance.below(most.min(120) + 1);
         let name = text(chance, 20);
         let list = once_in(chance, 2);
@@ -91,7 +91,7 @@ pub(super) fn value(chance: &mut Chance, most: usize) -> Json {
     }
 }
 
-/// Changes one place of a good value for the worse.
+/// Makes one place of a valid value invalid.
 pub(super) fn spoil(chance: &mut Chance, place: &mut Json) {
     if !once_in(chance, 5) {
         match place {
@@ -122,7 +122,8 @@ pub(super) fn spoil(chance: &mut Chance, place: &mut Json) {
     };
 }
 
-/// A JSON document of up to `most` bytes with as many values as fit, where an answer or a request has its lists.
+/// A JSON document of up to `most` bytes with as many values as possible, in the places where an answer or a request
+/// has lists.
 pub(super) fn dense(chance: &mut Chance, most: usize) -> String {
     let lists = [
         ("[", "]"),
@@ -168,7 +169,7 @@ pub(super) fn schema(chance: &mut Chance) -> Json {
     let definitions = count(chance, 300);
     let mut made = Map::new();
     for number in 0..definitions {
-        // Mostly to the next one: the ways to the last multiply.
+        // Usually to the next one: the number of paths to the last one multiplies.
         let next = if once_in(chance, 20) { chance.below(definitions) } else { number + 1 };
         let ways = 1 + chance.below(3);
         let inner: Vec<Json> = (0..ways).map(|_| reference(chance, next, definitions)).collect();
@@ -259,7 +260,7 @@ fn subschema(chance: &mut Chance, depth: usize) -> Json {
     around(chance, vec![each; ways])
 }
 
-/// A value that goes down the ways that generated schemas have: lists, and the members `a` and `b`.
+/// A value for the paths of generated schemas: lists, and the members `a` and `b`.
 pub(super) fn answer(chance: &mut Chance) -> Json {
     match chance.below(3) {
         0 => value(chance, 5_000),

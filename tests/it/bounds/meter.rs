@@ -1,27 +1,26 @@
-//! What a case takes: steps by its own budget, time of this thread on a processor, memory of the process.
+//! The cost of a case: steps by its own budget, CPU time of this thread, memory of the process.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Limits of one case.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
-    /// Milliseconds of processor time.
+    /// CPU time, ms.
     pub(super) cpu_ms: u64,
-    /// Microseconds of processor time for each step that was counted, where steps are counted: work that is not counted
-    /// shows here.
+    /// CPU time per counted step, µs, if steps are counted: work that is not counted shows here.
     pub(super) us_per_step: u64,
     /// MiB of memory above what the process had before.
     pub(super) mib: u64,
 }
 
-/// What the case itself counted.
+/// The costs that the case itself counted.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Spent {
     /// Steps.
     pub(super) steps: u64,
 }
 
-/// What was measured.
+/// The measured costs.
 #[derive(Debug)]
 pub(super) struct Metered {
     spent: Result<Spent, String>,
@@ -29,12 +28,12 @@ pub(super) struct Metered {
     bytes: u64,
 }
 
-/// Processor time that no case accounts for: generating the input, the first use of a table.
+/// CPU time that belongs to no case: generating the input, the first use of a table.
 const BASE_US: u64 = 2_000_000;
 
 pub(super) fn measure(run: impl FnOnce() -> Spent) -> Metered {
     let before = rss();
-    // Resets the peak to what is resident now.
+    // Resets the peak to the current resident memory.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let began = cpu_us();
     let spent = catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
@@ -63,7 +62,7 @@ impl Metered {
     }
 }
 
-/// Processor time of this thread, microseconds.
+/// CPU time of this thread, µs.
 fn cpu_us() -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     text.split(' ').next().and_then(|nanos| nanos.parse::<u64>().ok()).unwrap_or(0) / 1_000

@@ -1,11 +1,11 @@
-//! A fuzzer of bounds: generated schemas, answers, transcripts, frames, configurations and requests, each handled under a
-//! meter. A case that takes more than its bound fails, and its subject and seed are printed.
+//! A fuzzer for limits: generated schemas, answers, transcripts, frames, configurations and requests, each handled
+//! while its cost is measured. A case that costs more than its limit fails, and its subject and seed are printed.
 //!
-//! Decoders of vendors' formats and the scan of a call's log are tried by the fuzz targets of `tests/fuzz`, on fixtures that
-//! are changed in a few places.
+//! Decoders of vendors' formats and the scan of a call's log are tried by the fuzz targets of `tests/fuzz`, on fixtures
+//! that are changed in a few places.
 //!
-//! All of it together runs for `SIDETONE_TEST_FUZZ_SECONDS` (30), starting at seed `SIDETONE_TEST_SEED` (1). By hand, for
-//! an hour:
+//! All of it together runs for `SIDETONE_TEST_FUZZ_SECONDS` (30), starting at seed `SIDETONE_TEST_SEED` (1). By hand,
+//! for an hour:
 //!
 //! ```text
 //! SIDETONE_TEST_FUZZ_SECONDS=3600 SIDETONE_TEST_SEED=1000000 cargo test --test it bounds::fuzz -- --nocapture
@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use self::meter::{Bounds, Spent};
 use crate::support::{Chance, knob, shared};
 
-/// Handles the input that it holds; returns the steps that its budget counted.
+/// Handles the input that it contains; returns the steps that its budget counted.
 type Case = Box<dyn FnOnce() -> Spent>;
 
 /// One kind of input.
@@ -38,8 +38,8 @@ struct Subject {
     bounds: Bounds,
 }
 
-/// What one case may take. Steps have their own limits in the code; this is what they must amount to. A debug build on a
-/// busy machine is far below; what is wrong is above by orders of magnitude.
+/// Limits of one case. Steps have limits in the code; these limits apply to their real cost. A debug build on a busy
+/// machine is far below them; real errors are above them by orders of magnitude.
 const SUBJECTS: &[Subject] = &[
     Subject { name: "schema", case: subjects::schema, bounds: Bounds { cpu_ms: 20_000, us_per_step: 40, mib: 192 } },
     Subject { name: "pattern", case: subjects::pattern, bounds: Bounds { cpu_ms: 20_000, us_per_step: 40, mib: 192 } },
@@ -63,7 +63,7 @@ const SUBJECTS: &[Subject] = &[
     Subject { name: "journal", case: decoders::journal, bounds: Bounds { cpu_ms: 20_000, us_per_step: 0, mib: 128 } },
 ];
 
-/// Cases that once took more than their bound, by subject and seed.
+/// Cases that once cost more than their limit, by subject and seed.
 ///
 /// * `schema:28` overflowed the stack: schema and answer led 200 parts deep.
 /// * `answer:2006337` took 26 s: see the commit that added it.

@@ -1,4 +1,4 @@
-//! The subjects: what is done with each kind of input, by the code that does it in the daemon.
+//! The subjects: each kind of input, handled by the code that handles it in the daemon.
 
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -25,7 +25,7 @@ fn named(exceeded: Exceeded) {
 }
 
 fn checked(schema: &Json, answers: &[String]) -> Spent {
-    // Compiling has no steps of its own: the limits of a schema bound it. It is counted by the schema's size.
+    // Compiling counts no steps: a schema's limits bound it. Its cost is estimated from the schema's size.
     let mut steps = compiling_work(schema).min(1_000_000);
     match Validator::compile(schema) {
         Err(SchemaError::TooComplex(exceeded)) => named(exceeded),
@@ -119,7 +119,7 @@ pub(super) fn evidence(chance: &mut Chance) -> Case {
     })
 }
 
-/// A folder for what has to be read from files.
+/// A folder for input that must be read from files.
 fn folder() -> &'static Path {
     static FOLDER: OnceLock<tempfile::TempDir> = OnceLock::new();
     FOLDER.get_or_init(|| tempfile::tempdir().expect("folder")).path()
@@ -205,7 +205,7 @@ pub(super) fn config(chance: &mut Chance) -> Case {
     })
 }
 
-/// A transcript file: parts of all formats, each repeated, in every format and in the one that is found out.
+/// A transcript file: parts of all formats, each repeated, read in every format and in the detected one.
 pub(super) fn file(chance: &mut Chance) -> Case {
     const PARTS: [&str; 20] = [
         "WEBVTT\n\n",
@@ -262,7 +262,7 @@ pub(super) fn frame(chance: &mut Chance) -> Case {
             }
             frame.to_string()
         })
-        // Longer ones are refused before they are read.
+        // Longer frames are refused before they are read.
         .filter(|frame| frame.len() <= MAX_FRAME_BYTES)
         .collect();
     Box::new(move || {

@@ -6,7 +6,7 @@ use super::fault::{Expect, Fault, Make, both, fails, limited, plain, status, str
 use crate::support::json;
 use crate::support::vendor::{Asked, Dialect, Step, Tokens, chunk, data, end, reply, typed};
 
-/// The status that an overload inside a 200 stands for.
+/// The status that an overload inside a 200 is mapped to.
 fn overloaded(dialect: Dialect) -> u16 {
     if dialect == Dialect::Anthropic { 529 } else { 503 }
 }
@@ -36,7 +36,7 @@ pub(super) fn streams(dialect: Dialect) -> Vec<Fault> {
             vec![Step::Wait(Duration::from_millis(50)), Step::Reset]
         }),
         stream("rst-after-token", broken("interrupted"), move |d, t| {
-            // A reset overtakes what is not read yet: time for the token to be read first.
+            // A reset discards bytes that were not read yet: wait until the token was read.
             vec![text(d, "so", t), Step::Wait(Duration::from_millis(300)), Step::Reset]
         }),
         stream("end-before-finish", broken("interrupted"), move |d, t| vec![text(d, "so", t), end()]),
@@ -148,7 +148,7 @@ pub(super) fn bodies(dialect: Dialect) -> Vec<Fault> {
             let piece = format!("{:x}\r\n{spaces}\r\n", spaces.len());
             vec![Step::Write(head.as_bytes().to_vec()), Step::Forever(piece.into_bytes(), Duration::ZERO)]
         }),
-        // Asked for a stream, it answers at once; asked for an answer, it streams.
+        // It answers a request for a stream at once as a whole, and a request for an answer with a stream.
         Fault {
             name: "other-form",
             endpoint: "bad",
@@ -177,7 +177,7 @@ pub(super) fn bodies(dialect: Dialect) -> Vec<Fault> {
     rows
 }
 
-/// A good stream whose media type says that it is something else: the body is believed.
+/// A valid stream with a wrong media type: the body decides.
 fn mislabelled(name: &'static str, kind: &'static str) -> Fault {
     let make: Make = Box::new(move |dialect, asked| {
         let tokens = Tokens::of(asked);
@@ -205,7 +205,7 @@ pub(super) fn anthropics() -> Vec<Fault> {
             || fails(502, "quota_exhausted", 1),
             |d, _| reply(402, "", &d.error(402, "billing_error", "no")),
         ),
-        // Its streams say that they are over; a connection that ends without that was cut.
+        // This vendor marks the end of its streams; a connection that ends without the mark was cut.
         stream("no-message-stop", Expect::Answer("so".to_owned()), |d, t| {
             let finish = d.finish(t);
             vec![chunk(d.text("so", t)), chunk(finish[..2].concat()), end()]
@@ -245,7 +245,7 @@ pub(super) fn googles() -> Vec<Fault> {
             plain: after(1, 40..=46),
             make: Box::new(move |_, _| reply(429, "", &late)),
         },
-        // Waiting helps nobody who has no quota at all, whatever the vendor advises.
+        // If there is no quota at all, waiting does not help, whatever the vendor advises.
         both(
             "429-none-at-all",
             || fails(429, "quota_exhausted", 1),

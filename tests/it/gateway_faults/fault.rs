@@ -1,4 +1,4 @@
-//! One fault: what the vendor does, what the caller must get, and how rows are put together.
+//! One fault: what the vendor does, what the caller must get, and how rows are made.
 
 use std::ops::RangeInclusive;
 
@@ -8,9 +8,9 @@ use crate::support::vendor::{Asked, Dialect, Step, Tokens, chunk, reply, stream_
 pub(super) enum Expect {
     /// The fault does not exist in this form.
     Skip,
-    /// An answer all the same.
+    /// A complete answer.
     Answer(String),
-    /// Nothing that could be shown: an error, or the next candidate's answer.
+    /// Nothing that the caller may get: an error, or the next candidate's answer.
     Fails { status: u16, code: &'static str, attempts: usize, retry_after: Option<RangeInclusive<u64>> },
     /// The start of an answer, then an error event.
     Broken { code: &'static str },
@@ -21,7 +21,7 @@ pub(super) type Make = Box<dyn Fn(Dialect, &Asked) -> Vec<Step> + Send + Sync>;
 /// One fault.
 pub(super) struct Fault {
     pub(super) name: &'static str,
-    /// Where it lives: `bad` is the scripted vendor.
+    /// The endpoint: `bad` is the scripted vendor.
     pub(super) endpoint: &'static str,
     pub(super) streamed: Expect,
     pub(super) plain: Expect,
@@ -51,7 +51,7 @@ pub(super) fn elsewhere(name: &'static str, endpoint: &'static str, expect: fn()
     Fault { name, endpoint, streamed: expect(), plain: expect(), make: Box::new(|_, _| vec![Step::Close]) }
 }
 
-/// A stream that goes wrong.
+/// A faulty stream.
 pub(super) fn stream(
     name: &'static str,
     expect: Expect,
@@ -67,7 +67,7 @@ pub(super) fn stream(
     Fault { name, endpoint: "bad", streamed: expect, plain: Expect::Skip, make }
 }
 
-/// A whole body that goes wrong.
+/// A faulty whole body.
 pub(super) fn plain(
     name: &'static str,
     expect: Expect,
@@ -76,7 +76,7 @@ pub(super) fn plain(
     Fault { name, endpoint: "bad", streamed: Expect::Skip, plain: expect, make: Box::new(make) }
 }
 
-/// A refusal by status.
+/// An error status.
 pub(super) fn status(status: u16, name: &'static str, code: &'static str, ours: u16, attempts: usize) -> Fault {
     let kind = match code {
         "invalid_request" => "invalid_request_error",

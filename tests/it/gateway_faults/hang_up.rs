@@ -1,4 +1,4 @@
-//! A client that goes away: the request upstream is aborted soon, and its row is written.
+//! A client that disconnects: the request to the vendor is aborted soon, and its row is written.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::support::vendor::{Asked, Dialect, Step, Tokens, Vendor, chunk, stream
 use crate::support::ws::{ingest, turn};
 use crate::support::{PATIENCE, eventually, json, shared};
 
-/// Tokens that flow for as long as somebody reads.
+/// Tokens that are sent for as long as somebody reads.
 fn flowing(dialect: Dialect, asked: &Asked) -> Vec<Step> {
     if !asked.stream {
         return vec![Step::Hang];
@@ -26,7 +26,7 @@ fn flowing(dialect: Dialect, asked: &Asked) -> Vec<Step> {
     steps
 }
 
-/// Asks on a connection of its own and waits for the first bytes, where any come.
+/// Sends a request on a new connection and waits for the first bytes, if any come.
 async fn ask(daemon: &Daemon, model: &str, streamed: bool) -> TcpStream {
     let body = json!({"model":model,"stream":streamed,"messages":[{"role":"user","content":"hello"}]}).to_string();
     let mut socket = TcpStream::connect(("127.0.0.1", daemon.port)).await.expect("connect");

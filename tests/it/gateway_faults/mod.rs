@@ -1,5 +1,5 @@
-//! What vendors do wrong, one row a fault, streamed and not: the caller gets an answer or one clear error in time, what
-//! can move on does, and the ledger agrees with what the vendor saw.
+//! Faults of vendors, one row for each, streamed and not: the caller gets an answer or one clear error in time, the
+//! next candidate is asked if possible, and the ledger agrees with what the vendor received.
 
 mod answers;
 mod fault;
@@ -16,15 +16,15 @@ use crate::support::ledger::{self, Row};
 use crate::support::vendor::{Dialect, Step, Tokens, Vendor, chunk, stream_head};
 use crate::support::{Json, json, shared};
 
-/// Clocks short enough for a test, long enough for a busy machine.
+/// Timeouts that are short enough for a test and long enough for a busy machine.
 const CLOCKS: &str = "connect_timeout_ms = 2000\nheader_timeout_ms = 1500\nfirst_token_timeout_ms = 1500\n\
                       between_tokens_timeout_ms = 1500\ntotal_timeout_ms = 5000\nretries = 1\n";
-/// Analyses have somebody to ask who is none of the vendors.
+/// Analyses use a model that is not one of the vendors under test.
 const QUIET: &str = "[gateway]\ndefault_route = \"quiet\"\n\
                      [routes.quiet]\nvariants = [{name = \"a\", model = \"local\"}]\n";
-/// No request may take longer than its deadline; what a busy machine adds comes on top.
+/// No request may take longer than its deadline; delays of a busy machine are added to it.
 const DEADLINE: Duration = Duration::from_secs(5 + 5);
-/// Requests at once.
+/// Number of concurrent requests.
 const AT_ONCE: usize = 24;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -42,12 +42,12 @@ async fn google() {
     matrix(Dialect::Google).await;
 }
 
-/// One request to make.
+/// A request to send.
 #[derive(Clone)]
 struct Case {
     fault: Arc<Fault>,
     streamed: bool,
-    /// Whether a healthy candidate comes after the faulty one.
+    /// Set if a healthy candidate comes after the faulty one.
     rescued: bool,
 }
 
@@ -121,7 +121,7 @@ async fn matrix(dialect: Dialect) {
     }
     wrong.sort();
     assert!(wrong.is_empty(), "{} of {} are wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
-    // The bill says the same as the rows.
+    // The bill has the same values as the rows.
     let usage = daemon.get_json("/v1/usage?group_by=endpoint,outcome").await;
     let billed: u64 = usage["rows"].as_array().expect("rows").iter().filter_map(|row| row["attempts"].as_u64()).sum();
     assert_eq!(billed, rows_expected as u64, "{usage}");
@@ -141,7 +141,7 @@ fn cut(text: &str) -> String {
 }
 
 impl Case {
-    /// Attempts that must be in the ledger.
+    /// Number of attempts that must be in the ledger.
     fn rows(&self) -> usize {
         match self.expect() {
             Expect::Skip => 0,
@@ -153,7 +153,7 @@ impl Case {
     }
 }
 
-/// What the caller got.
+/// Checks the caller's result.
 fn judge(case: &Case, reply: &Reply) -> Result<(), String> {
     let check = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
     match case.expect() {
@@ -220,7 +220,7 @@ fn error_shape(error: &Json, code: &str, case: &Case) -> Result<(), String> {
     Ok(())
 }
 
-/// The data of all events; an error where the body is no event stream.
+/// The data of all events; an error if the body is not an event stream.
 fn events(reply: &Reply) -> Result<Vec<String>, String> {
     if reply.header("content-type").is_none_or(|kind| !kind.starts_with("text/event-stream")) {
         return Err("no event stream".to_owned());
@@ -234,7 +234,7 @@ fn text_of(events: &[String]) -> String {
     parsed.filter_map(|event| event["choices"][0]["delta"]["content"].as_str().map(str::to_owned)).collect()
 }
 
-/// What the ledger says, beside what the vendor saw.
+/// Compares the ledger with what the vendor received.
 fn audit(case: &Case, dialect: Dialect, bad: &Vendor, rows: &[Row]) -> Result<(), String> {
     if rows.len() != case.rows() {
         return Err(format!("expected {} rows", case.rows()));
@@ -256,7 +256,7 @@ fn audit(case: &Case, dialect: Dialect, bad: &Vendor, rows: &[Row]) -> Result<()
     if rows.iter().any(|row| row.endpoint == "good" && (row.outcome != "ok" || row.why != "failover")) {
         return Err("the healthy candidate's row".to_owned());
     }
-    // Tokens are as the vendor told them so far, or unknown: never 0 by default.
+    // Tokens are those that the vendor had reported so far, or unknown: never 0 by default.
     for (row, asked) in faulty.iter().zip(&asked) {
         let told = Tokens::of(asked);
         let input = match (outcome, dialect) {
@@ -282,7 +282,7 @@ async fn comments_that_keep_the_line_alive_do_not_wind_the_clock_up() {
         vec![stream_head(), chunk(text), Step::Hang]
     })
     .await;
-    // Our own comment comes after 5 s.
+    // The gateway's own comment comes after 5 s.
     let config = vendor.endpoint("e", "")
         + QUIET
         + "[models.m]\ncandidates = [\"e/v\"]\nbetween_tokens_timeout_ms = 6000\ntotal_timeout_ms = 25000\n";

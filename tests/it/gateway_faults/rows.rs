@@ -8,13 +8,13 @@ use super::answers;
 use super::fault::{Fault, both, elsewhere, fails, limited, status};
 use crate::support::vendor::{Dialect, Step, reply, typed};
 
-/// Endpoints of faults that are none of the scripted vendor's, as a configuration.
+/// Endpoints of faults that the scripted vendor cannot produce, as a configuration.
 pub(super) async fn endpoints(dialect: Dialect) -> String {
     if dialect != Dialect::OpenAi {
         return String::new();
     }
     let closed = TcpListener::bind("127.0.0.1:0").await.expect("bind").local_addr().expect("address");
-    // Whatever is said to it, this one answers with no TLS.
+    // Answers everything with bytes that are not TLS.
     let noise = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let tls = noise.local_addr().expect("address");
     tokio::spawn(async move {
@@ -32,7 +32,7 @@ pub(super) async fn endpoints(dialect: Dialect) -> String {
         + &endpoint("untrusted", format!("https://{untrusted}/v1"))
 }
 
-/// A TLS server whose certificate nobody vouches for.
+/// A TLS server whose certificate no authority has signed.
 async fn self_signed() -> std::net::SocketAddr {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("certificate");
     let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
@@ -168,7 +168,7 @@ fn refusals() -> Vec<Fault> {
             let at = SystemTime::now() + Duration::from_secs(2);
             format!("retry-after: {}\r\n", httpdate::fmt_http_date(at))
         }),
-        // Nobody waits for an hour.
+        // No client waits for an hour.
         limited("429-hour", 1, 3590..=3600, || "retry-after: 3600\r\n".to_owned()),
         limited("429-next-year", 1, 3000..=4000, || {
             let at = SystemTime::now() + Duration::from_secs(3600);

@@ -1,4 +1,4 @@
-//! An attacker for the soak: runs one attack after the other until it is stopped.
+//! An attacker for the soak: runs attacks one after the other until it is stopped.
 //!
 //! Each attack is limited to a few seconds and ignores the answers; the tests of the suite check those.
 

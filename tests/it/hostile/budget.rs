@@ -1,4 +1,5 @@
-//! Work of a stranger's making runs in a budget: schemas, patterns, quotes, JSON to be repaired, templates.
+//! Work that a client, a model or a configuration can cause runs in a budget: schemas, patterns, quotes, JSON repair,
+//! templates.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,10 +10,10 @@ use crate::support::llm::{MockLlm, Step};
 use crate::support::ws::{Client, ingest, turn};
 use crate::support::{Json, daemon, json, shared};
 
-/// Requests at once.
+/// Number of concurrent requests.
 const AT_ONCE: usize = 16;
 
-/// Definitions of which each names the next one twice.
+/// Definitions, each of which references the next one twice.
 fn doubling(count: usize) -> Json {
     let mut definitions = serde_json::Map::new();
     for number in 0..count {
@@ -28,7 +29,7 @@ fn under(schema: &Json) -> Json {
         "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}})
 }
 
-/// Asks all of `bodies`, some at once, and gives the answers in their order.
+/// Sends all `bodies`, several at once, and returns the answers in their order.
 async fn ask_all(port: u16, bodies: Vec<Json>) -> Vec<Reply> {
     let mut replies = Vec::new();
     let mut left = bodies.into_iter();
@@ -59,7 +60,7 @@ async fn ask_all(port: u16, bodies: Vec<Json>) -> Vec<Reply> {
     }
 }
 
-/// OpenAI's shape, `too_complex`, and a message that names the limit.
+/// OpenAI's format, `too_complex`, and a message that names the limit.
 fn assert_refused(reply: &Reply, status: u16, limit: &str) {
     let error = &reply.json()["error"];
     assert_eq!((reply.status, &error["code"]), (status, &json!("too_complex")), "{}", reply.text());
@@ -90,8 +91,8 @@ async fn schema_that_doubles_with_each_definition_is_refused_before_anybody_is_a
     assert!(!mock.asked().iter().any(of_ours), "no vendor was asked");
 }
 
-/// Two ways at each level of the answer, which a vendor makes as deep as it likes; and an answer with more errors than
-/// anybody reads.
+/// Each level of the answer doubles the work, and a vendor can make it as deep as it likes; and an answer with very
+/// many errors.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answer_that_takes_too_much_to_check_is_given_up_by_name() {
     let (mock, target) = mocked("").await;
@@ -137,7 +138,7 @@ async fn patterns_over_their_number_or_size_are_refused() {
     report.assert_bounded();
 }
 
-/// Each schema is new, and its patterns keep caches of what they match.
+/// Each schema is new, and its patterns keep caches of their matches.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn schemas_with_patterns_do_not_pile_up() {
     let (mock, target) = mocked("").await;
@@ -158,7 +159,7 @@ async fn schemas_with_patterns_do_not_pile_up() {
     report.assert_bounded();
 }
 
-/// A call of `turns` turns, ended; gives its insights and failures.
+/// A call of `turns` turns, ended; returns its insights and failures.
 async fn summed_up(target: &Target, call: &str, turns: u64) -> Vec<Json> {
     let (mut client, _) = ingest(&target.daemon, &format!("call_id={call}&stream_id=s_1&analyses=summary")).await;
     for order in 0..turns {
@@ -203,7 +204,7 @@ async fn insight_with_more_quotes_than_are_checked_fails_by_name() {
     report.assert_bounded();
 }
 
-/// As many quotes as there may be, none of which is in any turn: each is looked for in all of them.
+/// As many quotes as allowed, none of which is in any turn: each is searched for in all turns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn quotes_that_nobody_said_are_marked_and_hold_up_nobody() {
     let (mock, target) = mocked("[ingest]\nlinger_ms = 50\nfinal_timeout_ms = 2000\n").await;
@@ -232,7 +233,7 @@ async fn answer_of_brackets_is_repaired_beside_and_thinking_has_an_end() {
         .during(async {
             mock.script(|_| Step::Say("[{".repeat(50_000), Duration::ZERO));
             for reply in ask_all(port, vec![ask(); AT_ONCE]).await {
-                // The last brackets can be closed; whether that is an answer does not matter here.
+                // The last brackets can be closed; whether the result counts as an answer does not matter here.
                 assert!([200, 502].contains(&reply.status), "{}", reply.status);
             }
             mock.script(|_| Step::Say("<think>a</think>".repeat(20_000), Duration::ZERO));
@@ -251,7 +252,7 @@ fn analysis(dir: &Path, schema: &Json, prompt: &str) -> String {
     format!("[analyses.own]\ndir = {:?}\nroute = \"summary\"\n", dir.display().to_string())
 }
 
-/// What a template makes of a call is known only when there is one.
+/// The cost of rendering a template is known only for a real call.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn template_that_takes_too_much_fails_its_insight_by_name() {
     let home = tempfile::tempdir().expect("folder");

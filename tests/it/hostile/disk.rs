@@ -1,4 +1,4 @@
-//! Disks that are full, files that are torn, calls that are long, and what grows on the disk.
+//! Full disks, torn files, long calls, and files that grow.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -28,14 +28,14 @@ async fn streams_of_one_call_have_a_limit_and_cost_what_they_are() {
         .await;
     let bytes = target.journal_bytes() - before;
     println!("{bytes} bytes for 1,000 streams");
-    // Written whole each time, the entry of the call alone would be 20 MB.
+    // If the call's entry were written completely each time, it alone would need 20 MB.
     assert!(bytes < 4_000_000, "{bytes} bytes");
     let mut client = Client::connect(&target.daemon.ws("/v1/ingest?call_id=many&stream_id=s_1000")).await;
     let error = client.of_type("error").await;
     assert_eq!((&error["code"], &error["fatal"]), (&json!("too_many_streams"), &json!(true)), "{error}");
     assert!(error["message"].to_string().contains("1000 (limits.streams_per_call)"), "{error}");
     assert_eq!(client.close_code().await, 4429);
-    // One that is known comes back.
+    // A known stream reconnects.
     ingest(&target.daemon, "call_id=many&stream_id=s_7&results=none").await;
     report.assert_bounded();
 }
@@ -80,7 +80,7 @@ async fn an_analysis_that_fails_at_once_writes_one_failure_a_second() {
                 client.send(&turn(said, "agent", &format!("Sentence number {said}."))).await;
                 client.acked(said).await;
                 said += 1;
-                // Asked for by hand as well, again and again.
+                // Also requested by hand, again and again.
                 target.daemon.post("/v1/calls/c1/analyses/summary", &json!({})).await;
             }
         })
@@ -121,7 +121,7 @@ async fn every_turn_has_its_failure_although_they_are_paced() {
     assert_eq!(events.last().map(|event| &event["type"]), Some(&json!("call.completed")), "and before the end");
 }
 
-/// Writes to a file on `disk` until nothing more goes in.
+/// Writes to a file on `disk` until it is full.
 fn fill(disk: &SmallDisk) -> PathBuf {
     use std::io::Write as _;
     let path = disk.path().join("ballast");
@@ -137,7 +137,7 @@ fn on(disk: &SmallDisk, more: &str) -> String {
     format!("{more}\n[storage]\ndir = {:?}\n", disk.path().join("journal").display().to_string())
 }
 
-/// Says things until the journal takes no more; how many turns were sent.
+/// Sends turns until the journal accepts no more; returns how many were sent.
 async fn say_until_full(client: &mut Client, disk: &SmallDisk) -> u64 {
     let mut sent = 0;
     loop {
@@ -172,7 +172,7 @@ async fn a_full_disk_is_told_to_quiet_producers_and_holds_up_no_recording_that_i
     let newcomer = Client::try_connect(&daemon.ws("/v1/ingest?call_id=quiet&stream_id=s_2"), &Default::default()).await;
     let error = newcomer.expect("connected").of_type("error").await;
     assert_eq!(error["code"], "journal_unavailable", "one that comes now is told as well");
-    // Nothing is freed before it is answered: what waits for the disk does not come to an end.
+    // The disk stays full until the answer came: a call that waits for the disk does not complete.
     let posted = daemon.post("/v1/transcripts", &json!({"turns":[{"speaker":"a","text":"Hello."}]})).await;
     assert_eq!(posted.status, 503, "{}", posted.text());
     assert!(posted.text().contains("is not complete after 30 s"), "{}", posted.text());
@@ -194,11 +194,11 @@ async fn while_the_disk_is_full_what_is_durable_is_read() {
     loud.send(&turn(0, "agent", "Hello.")).await;
     loud.acked(0).await;
     let sent = say_until_full(&mut loud, &disk).await;
-    // More than a session buffers: its queue is full, and nobody reads it.
+    // More than a session buffers: its queue is full, and its socket is not read.
     for order in sent..sent + 800 {
         loud.send(&turn(order, "agent", &"more and more of the same ".repeat(20))).await;
     }
-    // Nothing is freed before all of this is answered: what waits for the disk does not come to an end.
+    // The disk stays full until all of these are answered: a call that waits for the disk does not complete.
     let calls = daemon.get_json("/v1/calls").await["calls"].clone();
     let ids: Vec<&Json> = calls.as_array().expect("calls").iter().map(|call| &call["call_id"]).collect();
     assert_eq!(ids, ["loud", "quiet"], "{calls}");
@@ -262,7 +262,7 @@ async fn a_torn_directory_loses_no_call() {
     open.drop_now();
     let before: Vec<Vec<Json>> = vec![daemon.turns("over").await, daemon.turns("open").await];
     daemon.kill9();
-    // All of it but the header and half a line.
+    // Everything except the header and half a line.
     let path = daemon.dir.join("journal/directory.log");
     std::fs::File::options().write(true).open(path).and_then(|file| file.set_len(40)).expect("torn");
     daemon.up().await;
@@ -270,7 +270,7 @@ async fn a_torn_directory_loses_no_call() {
     let shown = daemon.get_json("/v1/calls/over").await;
     assert_eq!((&shown["state"], &shown["meta"]), (&json!("completed"), &json!({"team":"a"})), "{shown}");
     assert!(shown["insights"]["summary"].is_object(), "{shown}");
-    // The directory learns it from the logs, once a timer of the call is due.
+    // The directory is restored from the logs when a timer of the call is due.
     let listed = async |state: &str| daemon.get_json(&format!("/v1/calls?state={state}")).await["calls"].clone();
     eventually("both are completed", PATIENCE, || async {
         (listed("completed").await.as_array().map(Vec::len) == Some(2)).then_some(())
@@ -317,7 +317,7 @@ async fn a_state_file_that_is_garbage_says_what_to_do() {
     daemon.up().await;
 }
 
-/// A call of so many turns, the last of them corrected; connected still.
+/// A call with this many turns, the last of them corrected; its producer is still connected.
 async fn long_call(daemon: &Daemon, call: &str, turns: u64) -> Client {
     let (mut client, _) = ingest(daemon, &format!("call_id={call}&stream_id=s_1&results=none")).await;
     for order in 0..turns {
@@ -358,7 +358,7 @@ async fn a_long_call_is_shown_and_taken_up_again_while_others_go_on() {
                 assert_eq!(early["turns"][1]["text"], "Corrected.", "{early}");
                 assert_eq!(early["next"], 3);
             }
-            // Its producer comes back: it is rebuilt.
+            // Its producer reconnects, so the call is rebuilt.
             let (mut client, welcome) = ingest(daemon, "call_id=open&stream_id=s_1&results=none").await;
             assert_eq!(welcome["acked"], TURNS - 1);
             client.send(&turn(TURNS, "agent", "Goodbye.")).await;

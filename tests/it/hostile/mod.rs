@@ -30,12 +30,12 @@ use crate::support::{alone, http};
 const ADDRESS_SPACE_KIB: u64 = 512 * 1024;
 /// Default of `[limits] inflight_bytes`.
 const INFLIGHT_BYTES: u64 = 256 << 20;
-/// Memory that an attack may cost beside the budget of bytes in flight.
+/// Memory that an attack may use besides the budget of bytes in flight.
 const BESIDE_THE_BUDGET: u64 = 64 << 20;
 /// A p99 below this always passes. A debug build on two busy cores stays far below it; a serving thread that is blocked by
 /// an attack exceeds it.
 const NOISE: Duration = Duration::from_secs(2);
-/// Allowed factor between p99 beside the attack and p99 alone.
+/// Maximum ratio of the p99 during the attack to the p99 without it.
 const SLOWER: u32 = 3;
 /// Time between two turns of the well-behaved call, and between two requests for `/healthz`.
 const EVERY: Duration = Duration::from_millis(20);
@@ -60,7 +60,7 @@ impl Target {
         Self::start_on(config, "64m").await
     }
 
-    /// The same with a disk of this size, as `mount` has it.
+    /// The same with a disk of this size, in the syntax of `mount`.
     pub async fn start_on(config: &str, disk: &str) -> Self {
         let machine = alone().await;
         let home = tempfile::tempdir().expect("folder");
@@ -82,7 +82,7 @@ impl Target {
         bytes_in(&self.journal)
     }
 
-    /// Runs a well-behaved call and a `/healthz` poller, first alone, then beside `attack` until that ends.
+    /// Runs a well-behaved call and a `/healthz` poller, first alone, then during `attack` until it ends.
     ///
     /// The test fails if a turn is not acknowledged, the call's socket closes, or `/healthz` is not 200.
     pub async fn during(&self, attack: impl Future<Output = ()>) -> Report {
@@ -182,7 +182,7 @@ impl Others {
         }
     }
 
-    /// Ends them once each has enough samples.
+    /// Stops them once each has enough samples.
     async fn stop(self) -> Times {
         self.over.store(true, Ordering::Relaxed);
         let mut acks = self.acks.await.expect("the well-behaved call went on");

@@ -1,4 +1,4 @@
-//! Sockets and requests that do not read, do not send, ask for too much, or say whom they mean in a wrong way.
+//! Sockets and requests that do not read, do not send, request too much, or name their host in an invalid way.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use crate::support::http;
 use crate::support::ws::{Client, Options, ingest, turn};
 use crate::support::{Json, PATIENCE, eventually, json, knob, shared};
 
-/// A write that is blocked for this long is taken for one that nobody reads.
+/// A write that is blocked for this long counts as one that nobody reads.
 const BLOCKED: Duration = Duration::from_secs(2);
-/// More than the buffers of the kernel and the bounds of the daemon hold of one connection together, bytes.
+/// More than the kernel's buffers and the daemon's limits can hold of one connection, bytes.
 const MOST_UNREAD: usize = 64 << 20;
-/// A buffer that fills up soon.
+/// The size of a buffer that is full soon, bytes.
 const LITTLE: u32 = 8 * 1024;
 
-/// Sends pings and reads nothing, until they are not read either.
+/// Sends pings and reads nothing, until the daemon does not read either.
 async fn ping_until_blocked(stream: &mut TcpStream, masked: bool) {
     let mut ping = if masked { vec![0x89, 0x80 | 125, 0, 0, 0, 0] } else { vec![0x89, 125] };
     ping.extend_from_slice(&[b'x'; 125]);
     let pings = ping.repeat(500);
     let mut sent = 0;
-    // A connection that is closed is a bounded one too.
+    // A closed connection is within the limits too.
     while let Ok(Ok(())) = tokio::time::timeout(BLOCKED, stream.write_all(&pings)).await {
         sent += pings.len();
         assert!(sent < MOST_UNREAD, "{sent} bytes of pings were read and their pongs kept");
@@ -85,18 +85,18 @@ async fn peers_that_are_dialled_and_ping_without_reading_fill_no_memory() {
     report.assert_bounded();
 }
 
-/// A request whose body does not come to its end.
+/// A request whose body never ends.
 async fn unfinished(daemon: &Daemon, sent: usize) -> TcpStream {
     let mut stream = TcpStream::connect(("127.0.0.1", daemon.port)).await.expect("connect");
     let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                 content-length: 3000000\r\n\r\n";
     stream.write_all(head.as_bytes()).await.expect("head");
-    // A daemon that refuses it meanwhile closes the connection.
+    // If the daemon refuses the request meanwhile, it closes the connection.
     let _ = stream.write_all(&vec![b' '; sent]).await;
     stream
 }
 
-/// What came on a connection until it ended or nothing more came.
+/// Everything that came on a connection until it ended or nothing more came.
 async fn answer(mut stream: TcpStream) -> String {
     let mut answer = Vec::new();
     let _ = tokio::time::timeout(BLOCKED, stream.read_to_end(&mut answer)).await;
@@ -112,7 +112,7 @@ async fn bodies_that_do_not_end_are_refused_by_name_and_the_largest_closed() {
             for _ in 0..12 {
                 held.push(unfinished(&target.daemon, 1_500_000).await);
             }
-            // An honest request, however full it is.
+            // A valid small request is answered, however busy the daemon is.
             eventually("a small request is answered", PATIENCE, || async {
                 let reply = target.daemon.post("/v1/chat/completions", &json!({"messages": []})).await;
                 (![0, 503].contains(&reply.status)).then_some(())
@@ -240,7 +240,7 @@ async fn subscribers_that_do_not_read_are_closed_by_name_and_others_served() {
                 (closed >= 1.0).then_some(())
             })
             .await;
-            // Whoever reads is served; it may have to come again while there is no room at all.
+            // A client that reads is served; while there is no memory at all, it may have to try again.
             eventually("a snapshot", PATIENCE, || async {
                 let mut good = Client::connect(&target.daemon.ws("/v1/subscribe")).await;
                 good.send(&json!({"id":"1","type":"subscribe","calls":["long"]})).await;
@@ -254,7 +254,7 @@ async fn subscribers_that_do_not_read_are_closed_by_name_and_others_served() {
             .await;
             let mut reasons = Vec::new();
             for mut client in deaf {
-                // Whoever reads at last finds why, where the close frame still had room.
+                // A client that reads late gets the reason, if the close frame still fitted into the buffers.
                 while client.recv_within(BLOCKED).await.is_some() {}
                 reasons.extend(client.closed.filter(|(code, _)| *code == 1013));
             }
@@ -293,7 +293,7 @@ async fn a_body_that_drips_is_given_up_by_name() {
     }
 }
 
-/// The answer to a request as it stands.
+/// Sends the bytes of a request unchanged; returns the answer.
 async fn raw(daemon: &Daemon, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", daemon.port)).await.expect("connect");
     stream.write_all(request).await.expect("written");
@@ -348,7 +348,7 @@ async fn a_path_that_is_not_utf8_is_answered_in_the_form_of_its_path() {
         let form = if openai { "application/json" } else { "application/problem+json" };
         assert_eq!(reply.header("content-type"), Some(form), "{path}");
     }
-    // A path whose escapes are UTF-8 gets the usual answer.
+    // A path whose escapes are valid UTF-8 gets the usual answer.
     assert_eq!(daemon.get("/v1/calls/%c3%a9").await.json()["code"], "bad_parameter");
 }
 
@@ -358,7 +358,7 @@ async fn retention_is_swept_once_at_the_start() {
     let daemon = Daemon::start("").await;
     let sweeps = || daemon.metric("sidetone_journal_sweeps_total", &[]);
     eventually("a sweep", PATIENCE, || async { (sweeps().await >= 1.0).then_some(()) }).await;
-    // What else begins with the daemon has had its turn once calls are served.
+    // The other tasks that start with the daemon have run once calls are served.
     long_call(&daemon, "c", 20, 10).await;
     assert_eq!(sweeps().await, 1.0);
 }
@@ -379,7 +379,7 @@ async fn many_sockets_of_one_call_are_not_woken_for_what_they_do_not_want() {
     }
     println!("{sockets} live sockets on one call: {:?} of CPU, {} wake-ups", daemon.cpu() - cpu, woken().await);
     assert_eq!(woken().await, 0.0, "nobody wants turns or the beginnings of streams");
-    // Each wants the end, and is woken for it once.
+    // Each of them waits for the end, and is woken once for it.
     open[0].send(&json!({"type":"end","scope":"call"})).await;
     for client in &mut open {
         let _: Json = client.of_type("call.completed").await;

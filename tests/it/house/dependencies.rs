@@ -1,7 +1,7 @@
-//! What may be depended on: licences, versions and sources, by the rules of `.deny.toml`, which `cargo deny` reads too.
+//! Checks licences, versions and sources of dependencies against `.deny.toml`, which `cargo deny` reads too.
 //!
-//! Asks no network: versions come from `Cargo.lock`, licences from the packages that the build has fetched. Knows no
-//! advisories, which only `cargo deny check` can look up.
+//! Uses no network: versions come from `Cargo.lock`, licences from the packages that the build has downloaded. Knows no
+//! advisories: only `cargo deny check` can look them up.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,7 +30,7 @@ struct Bans {
     skip: Vec<Exception>,
 }
 
-/// `NAME` or `NAME@VERSION`, and why.
+/// `NAME` or `NAME@VERSION`, and the reason.
 #[derive(Deserialize)]
 struct Exception {
     #[serde(rename = "crate")]
@@ -71,7 +71,7 @@ fn read<T: DeserializeOwned>(name: &str) -> T {
     toml::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// What `cargo` prints.
+/// The output of `cargo`.
 fn cargo(arguments: &[&str]) -> String {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo).args(arguments).current_dir(root()).output().expect("run cargo");
@@ -79,7 +79,7 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// The packages that the build takes on this machine.
+/// The packages that the build uses on this machine.
 fn packages() -> Vec<Package> {
     let version = cargo(&["-vV"]);
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("the host's triple");
@@ -88,7 +88,8 @@ fn packages() -> Vec<Package> {
     metadata.packages
 }
 
-/// Whether one of the ways to fulfil an SPDX expression takes only licences of `allow`. `/` is an older way to write `OR`.
+/// Returns true if one alternative of an SPDX expression contains only licences of `allow`. `/` is an older spelling of
+/// `OR`.
 fn is_allowed(expression: &str, allow: &[String]) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let mut words = spaced.split_whitespace().peekable();

@@ -1,17 +1,17 @@
-//! Files: none is long, each room says what it does not know, and what tests found once is kept.
+//! Files: none is too long, each room says what it does not know, and inputs on which a test failed once are kept.
 
 use super::sources::{File, files};
 
 /// Longest file, lines.
 const LONGEST: usize = 400;
 
-/// Files that are longer, and why each is one file.
+/// Files that are longer, with the reason.
 const LONGER: &[(&str, &str)] = &[];
 
 #[test]
 fn files_are_short() {
     let code: &[&str] = &[".rs", ".html", ".css", ".js", ".mjs", ".py"];
-    // Scripts have no endings.
+    // Scripts have no file extension.
     let all = [("src", code), ("tests", code), ("scripts", &[""])].map(|(folder, ends)| files(folder, ends));
     let all: Vec<&File> = all.iter().flatten().collect();
     let mut faults = Vec::new();
@@ -28,13 +28,13 @@ fn files_are_short() {
     assert!(LONGER.iter().all(|(path, why)| all.iter().any(|file| file.path == *path) && !why.is_empty()));
 }
 
-/// The doc comment at the beginning of a file, in one line.
+/// The doc comment at the beginning of a file, as one line.
 fn doc_of(text: &str) -> String {
     let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
     lines.map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
-/// Whether a room's doc comment says what the room does not know, in any of the ways to say so.
+/// Returns true if a room's doc comment says what the room does not know, in any of the usual phrases.
 fn says_what_it_does_not_know(doc: &str) -> bool {
     let doc = doc.to_lowercase();
     let ways = ["knows no", "know no", "knows only", "does not know", "do not know", "knows neither"];
@@ -46,7 +46,7 @@ fn rooms_say_what_they_do_not_know() {
     let rooms: Vec<File> = files("src", &["/mod.rs"]);
     let mut silent = Vec::new();
     for File { path, text } in &rooms {
-        // Folders of tests are no rooms.
+        // Folders of tests are not rooms.
         if !path.contains("/tests/") && !says_what_it_does_not_know(&doc_of(text)) {
             silent.push(path.as_str());
         }
@@ -56,7 +56,7 @@ fn rooms_say_what_they_do_not_know() {
 
 #[test]
 fn modules_begin_with_what_they_are() {
-    // Tests in a file of their own are described by the module that they test.
+    // Tests in separate files are described by the module that they test.
     let modules = files("src", &[".rs"]).into_iter().filter(|file| !file.path.ends_with("tests.rs"));
     let without: Vec<String> = modules.filter(|file| doc_of(&file.text).is_empty()).map(|file| file.path).collect();
     assert!(without.is_empty(), "no doc comment at the beginning of {}", without.join(", "));

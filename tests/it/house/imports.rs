@@ -1,4 +1,5 @@
-//! Which module imports which, read from the text of `use` and of paths; and what can be reached from where.
+//! Which module imports which others, read from the text of `use` and of paths; and which modules can be reached from a
+//! module.
 //!
 //! Knows no layer.
 
@@ -9,7 +10,7 @@ use super::sources::sources;
 /// Modules by name, such as `gateway::error`, each with the modules that it imports.
 pub(super) type Imports = BTreeMap<String, BTreeSet<String>>;
 
-/// The paths of `use a::{b, c::{d}};`, each in full.
+/// The complete paths of `use a::{b, c::{d}};`.
 fn leaves(tree: &str) -> Vec<String> {
     let Some((before, inner)) = tree.split_once('{') else {
         return vec![tree.split(" as ").next().unwrap_or_default().trim().to_owned()];
@@ -32,9 +33,9 @@ fn leaves(tree: &str) -> Vec<String> {
     parts.flat_map(leaves).map(|leaf| format!("{}{leaf}", before.trim())).collect()
 }
 
-/// All paths that code names: those of `use`, and those in the text that begin with `crate`, `super` or `self`.
+/// All paths that code contains: those of `use`, and those that begin with `crate`, `super` or `self`.
 pub(super) fn paths(code: &str) -> Vec<String> {
-    // `pub(in crate::a)` says who may see an item, and imports nothing.
+    // `pub(in crate::a)` restricts access to an item, and imports nothing.
     let code: Vec<&str> = code.split("pub(in crate::").collect();
     let code: String = code.iter().enumerate().fold(String::new(), |all, (index, part)| {
         all + if index == 0 { part } else { part.split_once(')').map_or(*part, |(_, rest)| rest) }
@@ -68,7 +69,7 @@ pub(super) fn paths(code: &str) -> Vec<String> {
     found
 }
 
-/// The module that a path leads to from `module`: the longest known beginning of it.
+/// The module to which a path leads from `module`: the path's longest known beginning.
 fn target(module: &str, path: &str, known: &BTreeSet<String>) -> Option<String> {
     let mut at: Vec<&str> = module.split("::").collect();
     let mut segments = path.split("::").peekable();
@@ -107,7 +108,7 @@ pub(super) fn imports() -> Imports {
     let known: BTreeSet<String> = code_by_module.keys().cloned().collect();
     let of = |module: &String, code: &str| -> BTreeSet<String> {
         let found = paths(code).into_iter().filter_map(|path| target(module, &path, &known));
-        // A folder's own file holds what the files below it share, and names them: the two count as one.
+        // A folder's `mod.rs` contains what the folder's files share, and names these files: both count as one module.
         found.filter(|other| other != module && !module.starts_with(&format!("{other}::"))).collect()
     };
     code_by_module.iter().map(|(module, code)| (module.clone(), of(module, code))).collect()
@@ -118,7 +119,7 @@ pub(super) fn room_of(module: &str) -> &str {
     module.split("::").next().unwrap_or_default()
 }
 
-/// Everything that can be reached from `start`.
+/// All modules that can be reached from `start`.
 pub(super) fn reached(start: &str, imports: &Imports) -> BTreeSet<String> {
     let (mut seen, mut open) = (BTreeSet::new(), vec![start.to_owned()]);
     while let Some(module) = open.pop() {

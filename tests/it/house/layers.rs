@@ -1,26 +1,27 @@
-//! The layers (DESIGN 4): which room may name which, that no modules of a room import each other in a circle, and that
-//! what only one room may know is named nowhere else.
+//! The layers (DESIGN 4): which rooms a room may import, that no modules of a room import each other in a circle, and
+//! that some names occur only in one room.
 //!
-//! Where the code differs from DESIGN 4, it is said beside the room.
+//! Differences from DESIGN 4 are explained at the room.
 
 use std::collections::BTreeSet;
 
 use super::imports::{Imports, circles, imports, reached, room_of};
 use super::sources::{Source, sources};
 
-/// Each layer's rooms, and the rooms that each may name. They are all of a lower layer, or stand before it in its own.
+/// Each layer's rooms, and the rooms that each may import. These are in a lower layer, or come earlier in the same
+/// layer.
 const LAYERS: &[&[(&str, &[&str])]] = &[
-    // Plain data; mechanisms that know no domain type.
+    // Plain data; mechanisms without domain types.
     &[
         ("types", &[]),
         ("base", &[]),
-        // Pages of Markdown, which name nothing.
+        // Pages of Markdown; they import nothing.
         ("docs", &[]),
     ],
-    // Pure and sans-IO.
+    // Without input and output.
     &[
         ("protocol", &["types", "base"]),
-        // Decoders name the codes of their errors.
+        // Decoders use the codes of errors.
         ("stt", &["types", "base", "protocol"]),
         ("llm", &["types", "base"]),
         ("turns", &["types", "base"]),
@@ -61,13 +62,14 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
             ],
         ),
         ("sink", &["types", "base", "protocol", "hub"]),
-        // A stand-in for the STT vendor, for tests and trials. DESIGN 4 does not have it.
+        // A stand-in for the STT vendor, for tests and trials. It is not in DESIGN 4.
         ("standin", &["base", "recording"]),
     ],
     &[
-        // The hub: producers get insights on their own sockets. The analysis: names and questions in the query.
+        // The hub, because producers get insights on their sockets; the analyses, because the query has their names and
+        // questions.
         ("ingest", &["types", "base", "protocol", "stt", "analysis", "call", "recording", "hub", "session"]),
-        // It mounts the producers' sockets, which `ingest` serves.
+        // The API routes requests to the producers' sockets, which `ingest` serves.
         (
             "api",
             &[
@@ -88,54 +90,54 @@ const LAYERS: &[&[(&str, &[&str])]] = &[
                 "ingest",
             ],
         ),
-        // The sections of other rooms.
+        // The configuration has sections of other rooms.
         (
             "config",
             &["types", "base", "analysis", "rules", "call", "gateway", "journal", "keys", "sink", "ingest", "api"],
         ),
     ],
-    // The only wiring.
+    // The only room that connects all others.
     &[("app", ALL)],
-    // A client like any other; see `COMMANDS` for what is more.
+    // A client like any other; `COMMANDS` lists the exceptions.
     &[("cli", ALL)],
     &[("main", &["cli"])],
 ];
 
-/// Every room of the layers below.
+/// Every room of the lower layers.
 const ALL: &[&str] = &["*"];
 
-/// What any command may name: it speaks to a daemon by the protocol, and reads and writes recordings.
+/// Rooms that every command may import: it talks to a daemon by the protocol, and reads and writes recordings.
 const CLIENT: &[&str] = &["types", "base", "docs", "protocol", "recording", "transcript"];
 
-/// Commands that name more, because they run something themselves.
+/// Commands that may import more, because they run other parts themselves.
 const COMMANDS: &[(&str, &[&str])] = &[
-    // A daemon of its own.
+    // Runs a daemon.
     ("cli/serve.rs", &["app"]),
     ("cli/demo", &["app", "config", "stt", "analysis", "llm"]),
     ("cli/analyze/daemon.rs", &["app", "config", "api"]),
     ("cli/replay/standin.rs", &["standin"]),
-    // The configuration, read without a daemon.
+    // Reads the configuration without a daemon.
     ("cli/settings.rs", &["config"]),
     ("cli/check.rs", &["config"]),
     ("cli/init.rs", &["config"]),
     ("cli/key.rs", &["keys"]),
     ("cli/models.rs", &["api", "gateway", "llm"]),
     ("cli/discovery", &["gateway"]),
-    // The prompt that a daemon would send.
+    // Makes the prompt that a daemon would send.
     ("cli/render.rs", &["stt", "llm", "turns", "context", "analysis"]),
     // Recordings on a virtual clock, without a daemon.
     ("cli/trial", &["app", "config", "evaluation", "gateway"]),
     ("cli/compare", &["evaluation", "gateway"]),
     ("cli/eval", &["evaluation"]),
-    // Dialects by name.
+    // Lists dialects by name.
     ("cli/dialects.rs", &["stt"]),
     ("cli/replay", &["stt"]),
 ];
 
-/// The gateway's rooms: each may name those before it.
+/// The gateway's rooms: each may import those before it.
 const GATEWAY: &[&str] = &["admission", "transport", "catalogue", "attempt", "schedule"];
 
-/// Crates and modules that only files whose paths begin so may name.
+/// Crates and modules that may be named only in files whose paths begin with one of these.
 const ONLY: &[(&str, &[&str])] = &[
     ("reqwest::", &["base/http"]),
     ("hyper::client::", &["base/http"]),
@@ -146,11 +148,11 @@ const ONLY: &[(&str, &[&str])] = &[
     ("pulldown_cmark::", &["docs"]),
     ("minijinja::", &["analysis"]),
     ("journal::open(", &["journal", "app"]),
-    // Clients read statuses, and the stand-in plays somebody else's server.
+    // Clients read statuses, and the stand-in acts as another vendor's server.
     ("StatusCode::", &["api/error.rs", "cli/", "standin/"]),
 ];
 
-/// Rooms without input and output, clocks and the async runtime.
+/// Rooms without input and output, clocks and async runtime.
 const PURE: &[&str] =
     &["types", "protocol", "stt", "llm", "turns", "context", "analysis", "rules", "evaluation", "transcript", "call"];
 
@@ -158,7 +160,7 @@ fn layer_of(room: &str) -> Option<usize> {
     LAYERS.iter().position(|rooms| rooms.iter().any(|(name, _)| *name == room))
 }
 
-/// The rooms that a file may name, without its own.
+/// The rooms that a file may import, except its own.
 fn allowed(path: &str, room: &str) -> Vec<&'static str> {
     if room == "cli" {
         let own = COMMANDS.iter().filter(|(command, _)| path.starts_with(command)).flat_map(|(_, more)| more.iter());
@@ -254,7 +256,7 @@ fn each_mechanism_has_one_home() {
 fn pure_rooms_have_no_input_output_and_clock() {
     let mut faults = Vec::new();
     for source in sources() {
-        // A user's analysis is a folder: read there once, at start-up, and data from then on.
+        // A user's analysis is a folder. It is read only there, at start-up, and is data from then on.
         if !PURE.contains(&source.room()) || source.path == "analysis/folder.rs" {
             continue;
         }

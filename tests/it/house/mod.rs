@@ -1,5 +1,5 @@
-//! The house: what no compiler checks about the source. Which room may name which, how long files are, what the first
-//! lines of a room say, which mechanism has one home, and what may be depended on.
+//! Rules for the source that no compiler checks: which rooms a room may import, how long files are, what the first
+//! lines of a room contain, which mechanisms exist in only one room, and which dependencies are allowed.
 //!
 //! Reads text; knows nothing of a running daemon.
 

@@ -1,6 +1,6 @@
-//! Mechanisms that have one home, shown by what the source does not say anywhere else.
+//! Mechanisms that exist in only one room: the tests check that the source of other rooms does not use them.
 //!
-//! Knows the spelling of the code alone: what a rule means is explained where the mechanism is.
+//! Knows only the text of the code: the reason for a rule is documented at the mechanism.
 
 use std::collections::BTreeSet;
 
@@ -11,19 +11,19 @@ use super::sources::{Source, files, sources};
 /// Rooms that read and write the formats of vendors.
 const VENDORS: &[&str] = &["stt", "llm", "standin"];
 
-/// Fails with a line for each place.
+/// Fails with one line for each place.
 fn none(places: &[String], rule: &str) {
     assert!(places.is_empty(), "{rule}:\n{}", places.join("\n"));
 }
 
-/// The places where the code of a source has `text`, as `src/PATH: LINE`, but for those in `homes`.
+/// The places where the code of a source contains `text`, as `src/PATH: LINE`, except those in `homes`.
 fn places(text: &str, homes: &[&str]) -> Vec<String> {
     let elsewhere = sources().iter().filter(|source| !homes.iter().any(|home| source.path.starts_with(home)));
     let lines = elsewhere.flat_map(|source| source.code.lines().map(|line| (source.path.as_str(), line.trim())));
     lines.filter(|(_, line)| line.contains(text)).map(|(path, line)| format!("src/{path}: {line}")).collect()
 }
 
-/// The types of all frames and events of our own sockets, as their schemas have them.
+/// The types of all frames and events of the daemon's own sockets, from their schemas.
 fn frame_types() -> BTreeSet<String> {
     fn collect(value: &Value, into: &mut BTreeSet<String>) {
         into.extend(value["properties"]["type"]["const"].as_str().map(str::to_owned));
@@ -40,7 +40,7 @@ fn frame_types() -> BTreeSet<String> {
     types
 }
 
-/// The values that code writes for a member `type`: the texts between quotes behind `"type":`, in strings too.
+/// The values that code writes for a member `type`: the quoted texts after `"type":`, also within strings.
 fn written_types(code: &str) -> impl Iterator<Item = &str> {
     code.split("\"type").skip(1).filter_map(|rest| {
         let rest = rest.strip_prefix(['"', '\\'])?.trim_start_matches(['"', ' ']);
@@ -55,7 +55,7 @@ fn frames_are_made_in_protocol() {
     assert!(types.contains("turn.final") && types.contains("subscribe"), "{types:?}");
     let mut found = Vec::new();
     for Source { path, code } in sources() {
-        // The dialect shows one of its frames as an example, as every dialect does.
+        // The dialect contains one of its frames as an example, as every dialect does.
         if path.starts_with("protocol/") || path == "stt/sidetone.rs" {
             continue;
         }
@@ -65,7 +65,7 @@ fn frames_are_made_in_protocol() {
     none(&found, "a frame that is made outside `protocol`");
 }
 
-/// What stands on the left of each comparison with a text, or with a constant that has one.
+/// The left side of each comparison with a text, or with a constant that is a text.
 fn compared(line: &str) -> impl Iterator<Item = &str> {
     let is_text = |right: &str| {
         let right = right.strip_prefix("Some(").unwrap_or(right);
@@ -76,14 +76,14 @@ fn compared(line: &str) -> impl Iterator<Item = &str> {
     comparisons.filter(move |(at, operator)| is_text(&line[at + operator.len()..])).map(|(at, _)| &line[..at])
 }
 
-/// Whether an expression ends with the name of something that decides how things go on.
+/// Returns true if an expression ends with the name of a value that controls the program's flow.
 fn decides(expression: &str) -> bool {
     const NAMES: [&str; 6] = ["code", "trigger", "reason", "outcome", "cause", "type"];
     let mut rest = expression.trim_end();
     for end in [".as_str()", ".as_deref()", ".as_ref()", "()"] {
         rest = rest.strip_suffix(end).unwrap_or(rest);
     }
-    // `frame["type"]`; a variable of that name there is not.
+    // In `frame["type"]`, `type` is the name; in `frame[type]` it is a variable.
     let rest = rest.strip_suffix("\"]").unwrap_or(rest);
     let name = rest.rsplit(|letter: char| !(letter.is_alphanumeric() || letter == '_')).next();
     name.is_some_and(|name| NAMES.contains(&name))
@@ -96,7 +96,7 @@ fn codes_are_enums() {
         let elsewhere = VENDORS.contains(&source.room())
             // JSON schemas.
             || source.path.starts_with("analysis/")
-            // Frames of AssemblyAI's sockets, which the command speaks as that vendor's clients do.
+            // Frames of AssemblyAI's sockets, which the command sends as that vendor's clients do.
             || source.path == "cli/stream.rs";
         if elsewhere {
             continue;

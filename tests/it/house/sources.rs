@@ -1,6 +1,6 @@
-//! The project's files, and what of their text is code that runs.
+//! The project's files, and their code without comments and tests.
 //!
-//! Knows no rule: what the files must be like is said by the tests.
+//! Knows no rule: the tests check what files must be like.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,16 +8,16 @@ use std::sync::OnceLock;
 
 /// One file.
 pub(super) struct File {
-    /// Its path below the project, such as `src/hub/mod.rs`.
+    /// Path within the project, such as `src/hub/mod.rs`.
     pub(super) path: String,
     pub(super) text: String,
 }
 
 /// A file of `src/` that is compiled into the daemon.
 pub(super) struct Source {
-    /// Its path below `src/`, such as `hub/mod.rs`.
+    /// Path within `src/`, such as `hub/mod.rs`.
     pub(super) path: String,
-    /// The text without comments and without the tests at its end.
+    /// The text without comments, and without the tests at its end.
     pub(super) code: String,
 }
 
@@ -34,7 +34,7 @@ impl Source {
 }
 
 fn below(folder: &Path, into: &mut Vec<PathBuf>) {
-    // What tools leave in the folders of tests.
+    // Folders that tools create in the folders of tests.
     const LEFT: [&str; 4] = ["target", "node_modules", "__pycache__", ".pytest_cache"];
     for entry in std::fs::read_dir(folder).expect("read the folder") {
         let path = entry.expect("entry").path();
@@ -47,7 +47,7 @@ fn below(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// All files below `folder` whose names end so, in order.
+/// All files below `folder` whose names end with one of `ends`, in order.
 pub(super) fn files(folder: &str, ends: &[&str]) -> Vec<File> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut paths = Vec::new();
@@ -62,7 +62,7 @@ pub(super) fn files(folder: &str, ends: &[&str]) -> Vec<File> {
     files
 }
 
-/// The files of the daemon. Files that are compiled for tests alone are left out.
+/// The files of the daemon, without those that are compiled only for tests.
 pub(super) fn sources() -> &'static [Source] {
     static SOURCES: OnceLock<Vec<Source>> = OnceLock::new();
     SOURCES.get_or_init(|| {
@@ -76,7 +76,7 @@ pub(super) fn sources() -> &'static [Source] {
     })
 }
 
-/// The modules that the file at `path` declares for tests alone, as paths without their end.
+/// The modules that the file at `path` declares only for tests, as paths without an extension.
 fn modules_for_tests(path: &str, text: &str) -> Vec<String> {
     let own = path.trim_end_matches(".rs");
     let folder = own.strip_suffix("/mod").or_else(|| own.strip_suffix("/lib")).unwrap_or(own);
@@ -88,7 +88,7 @@ fn modules_for_tests(path: &str, text: &str) -> Vec<String> {
     declared.collect()
 }
 
-/// The code of a file: without comments, and without the module of tests that stands last in it.
+/// The code of a file: without comments, and without the module of tests at its end.
 pub(super) fn code_of(text: &str) -> String {
     let end = text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len());
     let mut code = String::new();

@@ -15,7 +15,7 @@ async fn a_call_completes_after_its_linger_time_unless_a_stream_comes() {
     first.send(&turn(0, "agent", "Hello.")).await;
     first.send(&json!({"type":"end","reason":"transfer"})).await;
     first.acked_frames(2).await;
-    // A new stream in that time cancels it: well after the linger time, the call is open and takes turns.
+    // A new stream in that time cancels the end: well after the linger time, the call is open and accepts turns.
     let (mut second, _) = ingest(&daemon, "call_id=c1&stream_id=s_2").await;
     let ended = events_of_type(&daemon, "c1", "stream.ended").await;
     assert_eq!((&ended[0]["stream_id"], &ended[0]["reason"]), (&json!("s_1"), &json!("transfer")));
@@ -25,7 +25,7 @@ async fn a_call_completes_after_its_linger_time_unless_a_stream_comes() {
     assert_eq!(daemon.get_json("/v1/calls/c1").await["state"], "open");
     second.send(&json!({"type":"end","reason":"hangup"})).await;
     let at = Instant::now();
-    // Both sockets stay until the end: that of the leg that ended first, too.
+    // Both sockets stay open until the end, including that of the stream that ended first.
     for client in [&mut first, &mut second] {
         let completed = client.of_type("call.completed").await;
         assert_eq!(completed["call_id"], "c1");
@@ -91,7 +91,7 @@ async fn a_call_without_a_socket_completes_when_idle() {
     assert_eq!(daemon.get_json("/v1/calls/c1").await["state"], "open", "a socket that drops ends nothing");
     daemon.completed("c1", PATIENCE).await;
 
-    // The timer runs anew after a restart, without anyone touching the call.
+    // The timer starts again after a restart, even if no client uses the call.
     let (mut client, _) = ingest(&daemon, "call_id=c2&stream_id=s_1").await;
     client.send(&turn(0, "agent", "Hello.")).await;
     client.acked(0).await;

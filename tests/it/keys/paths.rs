@@ -6,7 +6,7 @@ use crate::support::{http, shared};
 
 pub(super) const SCOPES: [&str; 6] = ["ingest", "subscribe", "gateway", "metrics", "usage", "admin"];
 
-/// Method, path, and the scopes that are needed, all of them; none = no key is needed.
+/// Method, path, and the scopes that are required together; none = no key is required.
 const PATHS: &[(&str, &str, &[&str])] = &[
     ("GET", "/v3/token?expires_in_seconds=60", &["ingest"]),
     ("GET", "/v1/calls", &["subscribe"]),
@@ -36,7 +36,8 @@ const PATHS: &[(&str, &str, &[&str])] = &[
     ("GET", "/docs/limits", &[]),
 ];
 
-/// Paths that any key opens; where nothing is, 404 or 405 with it and 401 without. The last word: OpenAI's error shape.
+/// Paths that any key may use; without such a resource they give 404 or 405 with a key, and 401 without. Last: whether
+/// errors have OpenAI's format.
 const ANY_KEY: &[(&str, &str, u16, bool)] = &[
     ("GET", "/v1/dialects", 200, false),
     ("POST", "/v1/feedback", 404, false),
@@ -108,7 +109,7 @@ async fn every_path_with_every_key() {
             assert_eq!(found, expected, "{path} with {scopes:?}");
         }
     }
-    // As a subprotocol, which is never said back.
+    // As a subprotocol, which is never echoed.
     for (scopes, key) in &keys {
         let offered = format!("sidetone.v1, sidetone.key.{key}");
         let found = refused(&daemon, "/v1/subscribe", &[("sec-websocket-protocol", offered.clone())]).await;
@@ -127,7 +128,7 @@ async fn every_path_with_every_key() {
         }
     }
     let ingest = &keys[0].1;
-    // Without an STT key of ours there is nothing to mint tokens for; a token that is none opens nothing either way.
+    // Without an STT key of the daemon, no token can be made; an invalid token is refused in either case.
     assert_eq!(refused(&daemon, "/v3/ws?sample_rate=16000&token=nonsense", &[]).await, Some(1008));
     assert_eq!(refused(&daemon, &format!("/v3/ws?sample_rate=16000&token={ingest}"), &[]).await, Some(1008), "no key");
 }
@@ -150,7 +151,7 @@ async fn path_without_a_scope_needs_any_key_and_keeps_its_error_form() {
     }
 }
 
-/// The table of the documentation equals the routes; every path in it is asked for here with every key.
+/// Compares the documentation's table with the routes; every path in it is requested here with every key.
 #[test]
 fn every_path_of_the_documentation_is_asked_with_every_key() {
     const PAGE: &str = include_str!("../../../src/docs/security.md");

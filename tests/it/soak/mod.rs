@@ -1,5 +1,5 @@
-//! Streams, plain requests, aborts and faults at half of what the machine can: nothing is left behind, and memory does
-//! not grow. `scripts/soak` runs it for half an hour, with `--attack` beside hostile clients; the suite runs it for some
+//! Streams, plain requests, aborts and faults at half of the machine's capacity: no resource leaks, and memory does not
+//! grow. `scripts/soak` runs it for half an hour, with `--attack` beside hostile clients; the suite runs it for some
 //! seconds.
 //!
 //! Memory is judged after a warm-up that ends when the caches are full. The measure is anonymous memory: pages of the
@@ -20,12 +20,12 @@ use crate::support::http;
 use crate::support::vendor::Dialect;
 use crate::support::{Chance, Json, PATIENCE, alone, eventually, flaky, json, knob, seed};
 
-/// Requests at once.
+/// Number of concurrent requests.
 const WORKERS: usize = 16;
-/// Bytes an hour by which memory may grow and still count as flat: the allocator is never quite still.
+/// Growth of memory that still counts as flat, bytes per hour: an allocator always varies a little.
 const FLAT_BYTES_AN_HOUR: f64 = 4.0 * MIB;
-/// Largest uncertainty of the trend, bytes an hour. With more, the run says nothing and fails. Together with
-/// [`FLAT_BYTES_AN_HOUR`] it is the leak that no run misses.
+/// Maximum uncertainty of the trend, bytes per hour. A run with more fails, because it shows nothing. The sum with
+/// [`FLAT_BYTES_AN_HOUR`] is the smallest leak that every run finds.
 const NOISE_BYTES_AN_HOUR: f64 = 16.0 * MIB;
 /// Longest warm-up, as a share of the run.
 const WARM_UP: f64 = 1.0 / 3.0;
@@ -33,11 +33,11 @@ const WARM_UP: f64 = 1.0 / 3.0;
 const FULL_SCHEMAS: f64 = 56.0 * MIB;
 /// Time between two samples.
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
-/// Width of a window, seconds; of each, the lowest sample counts.
+/// Width of a window, seconds; the lowest sample of each window counts.
 const WINDOW: f64 = 60.0;
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// What the workers share.
+/// State that the workers share.
 struct Load {
     port: u16,
     stop: AtomicBool,
@@ -72,7 +72,7 @@ async fn work(load: Arc<Load>, mut chance: Chance) {
     }
 }
 
-/// Asks, and is gone soon.
+/// Sends a request and disconnects soon.
 async fn leave(port: u16, body: &str, after: Duration) {
     let Ok(mut socket) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return };
     let head = format!(
@@ -88,13 +88,13 @@ fn descriptors(daemon: &Daemon) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).map_or(0, Iterator::count)
 }
 
-/// One look at the process. Bytes, but for the counts.
+/// One measurement of the process. All values are bytes, except counts.
 #[derive(Debug, Clone, Copy)]
 struct Sample {
     /// Seconds since the start of the load.
     at: f64,
     rss: f64,
-    /// Resident memory that is no file's page.
+    /// Resident memory that belongs to no file.
     anonymous: f64,
     schemas: f64,
     indexes: f64,
@@ -194,7 +194,7 @@ async fn nothing_is_left_behind() {
     for worker in 0..WORKERS {
         workers.spawn(work(Arc::clone(&load), Chance(seed + 1000 + worker as u64)));
     }
-    // As fast as it goes, then at half of that.
+    // At full speed, then at half of it.
     let full = Duration::from_secs(if minutes == 0 { 2 } else { 10 });
     tokio::time::sleep(full).await;
     let rate = load.done.load(Ordering::Relaxed) as f64 / full.as_secs_f64();
@@ -216,7 +216,7 @@ async fn nothing_is_left_behind() {
         let share = began.elapsed().as_secs_f64() / lasts.as_secs_f64();
         let full = now.schemas >= FULL_SCHEMAS || !attacked;
         filled.fetch_or(full || share >= WARM_UP, Ordering::Relaxed);
-        // However soon the caches are full, a part of the run is for the allocator and the pools to find their size.
+        // Even if the caches are full early, the allocator and the pools get a part of the run to reach their size.
         if warm.is_none() && ((full && share >= WARM_UP / 2.0) || share >= WARM_UP) {
             warm = Some(samples.len());
         }
@@ -247,7 +247,7 @@ async fn nothing_is_left_behind() {
         load.aborted.load(Ordering::Relaxed),
         daemon.rss() >> 10,
     );
-    // With the vendors gone, so are the pooled connections and their tasks.
+    // When the vendors stop, the pooled connections and their tasks end too.
     drop(vendors);
     let left = eventually("all that was held is let go", PATIENCE, || async {
         let left = Left::of(&daemon).await;
@@ -279,7 +279,7 @@ async fn nothing_is_left_behind() {
     }
 }
 
-/// The line of a minute: the newest and the lowest memory, and what is in it.
+/// One line per minute: the newest and the lowest memory, and its parts.
 fn row(minute: u64, warm: bool, samples: &[Sample], load: &Load, attacks: u64) -> String {
     let Some(now) = samples.last() else { return String::new() };
     let lowest = |value: fn(&Sample) -> f64| samples.iter().map(value).fold(f64::INFINITY, f64::min) / MIB;
@@ -306,7 +306,7 @@ fn row(minute: u64, warm: bool, samples: &[Sample], load: &Load, attacks: u64) -
     )
 }
 
-/// What is still held.
+/// Resources that are still held.
 #[derive(Debug)]
 struct Left {
     inflight: f64,

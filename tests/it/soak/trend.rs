@@ -1,5 +1,5 @@
 //! A trend in noisy samples: the median of the slopes between all pairs of them (Theil and Sen), with the interval that
-//! holds the true slope in 95 of 100 cases. A few outliers change neither.
+//! contains the true slope in 95 of 100 cases. A few outliers change neither.
 
 /// A slope, in units of y per unit of x.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -20,7 +20,7 @@ impl Dialect {
         Asked { number, at: Instant::now(), path, head, body, model, stream, hung_up: None }
     }
 
-    /// The schema that an answer has to keep.
+    /// The schema under which an answer must be valid.
     pub fn schema(self, body: &Json) -> Option<Json> {
         let schema = match self {
             Self::OpenAi => &body["response_format"]["json_schema"]["schema"],
@@ -30,7 +30,7 @@ impl Dialect {
         schema.is_object().then(|| schema.clone())
     }
 
-    /// A good answer in the form that is asked for.
+    /// A good answer, streamed or whole as requested.
     pub fn answer(self, asked: &Asked, texts: &[&str], tokens: Tokens) -> Vec<Step> {
         if asked.stream { self.streamed(texts, tokens) } else { reply(200, "", &self.whole(&texts.concat(), tokens)) }
     }
@@ -40,7 +40,7 @@ impl Dialect {
         let mut steps = vec![stream_head()];
         steps.extend(self.preamble(tokens).map(chunk));
         steps.extend(texts.iter().map(|text| chunk(self.text(text, tokens))));
-        // The end of the body in the same write as the last event: the connection is free at once.
+        // The end of the body is in the same write as the last event, so that the connection is free at once.
         let mut last = String::new();
         for event in self.finish(tokens) {
             last.push_str(&event);
@@ -51,7 +51,7 @@ impl Dialect {
         steps
     }
 
-    /// What comes before the first token, where anything does.
+    /// What is sent before the first token, if anything.
     pub fn preamble(self, tokens: Tokens) -> Option<String> {
         match self {
             Self::OpenAi => Some(data(&json!({"id":"x","object":"chat.completion.chunk","created":1,"model":"v-1",

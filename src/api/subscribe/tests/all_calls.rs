@@ -1,4 +1,4 @@
-//! Subscriptions to all calls: one cursor, positions of some, and a match on `meta` (DESIGN 5.2).
+//! Subscriptions to all calls: one cursor, positions in some calls, and a match on `meta` (DESIGN 5.2).
 
 use super::*;
 use crate::hub::testing::call;
@@ -23,7 +23,7 @@ async fn everything_is_followed_by_one_cursor() {
     assert_eq!((&second["call_id"], &second["seq"]), (&json!("c_open"), &json!(2)));
     drop(client);
     server.store.complete(&call("c_open"));
-    // From the last snapshot, from an event, and from what cannot be met.
+    // Resumed from the last snapshot, from an event, and from a position that does not exist.
     for (cursor, expected) in [
         (cursor.as_str(), vec!["c_new 1", "c_open 2", "c_open 3"]),
         (first["cursor"].as_str().expect("cursor"), vec!["c_open 2", "c_open 3"]),
@@ -85,7 +85,7 @@ async fn all_calls_resume_by_the_positions_of_some() {
         "c_reborn snapshot 2",
     ];
     assert_eq!(seen, expected);
-    // From here on it is as any other, and has cursors.
+    // From here on it is an ordinary subscription with cursors.
     for name in ["c_behind", "c_level", "c_other"] {
         server.store.add(&call(name), &final_turn(1));
         let event = client.next().await;

@@ -1,4 +1,4 @@
-//! What becomes of a socket, and of its subscriptions, when something fails, is late, or ends.
+//! What happens to a socket and its subscriptions when an operation fails or is late, or when a call ends.
 
 use super::*;
 use crate::hub::testing::call;
@@ -33,7 +33,7 @@ async fn pings_that_nobody_answers_close_the_socket() {
     let mut reads = server.client().await;
     reads.ask(subscribe(json!(["c_1"]))).await;
     reads.next().await;
-    // The one answers by reading, from its first moment on; the other does not read.
+    // One client answers pings because it reads from the start; the other one does not read.
     let mut pings = 0;
     while pings < 20 {
         assert_eq!(reads.socket.recv().await.expect("open"), Incoming::Ping);
@@ -82,7 +82,7 @@ async fn a_damaged_call_is_told_and_the_others_go_on() {
     let mut request = subscribe(json!(["c_1", "c_2"]));
     request["resume"] = json!({"c_1": {"epoch": "e1", "seq": 5}, "c_2": {"epoch": "e1", "seq": 100}});
     client.say(request).await;
-    // Found after it was subscribed to: memory does not go back that far.
+    // The damage is found after the subscription began: the events in memory do not go back that far.
     server.store.damage(&call("c_1"), 0);
     let mut frames = Vec::new();
     loop {

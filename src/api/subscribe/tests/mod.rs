@@ -1,4 +1,4 @@
-//! The protocol over real sockets, and its scopes under random schedules.
+//! Tests of the protocol on real sockets, and of its scopes under random schedules.
 
 mod all_calls;
 mod lifetime;
@@ -46,7 +46,7 @@ fn with_word(text: &str) -> String {
     json!({ "turn": private }).to_string()
 }
 
-/// The call after event `upto`, folded from its log.
+/// The state of the call after event `upto`, built from its log.
 fn fold(store: &Memory, call: &CallId, upto: Seq) -> Option<View> {
     let entry = store.entry(call)?;
     let records = store.log(call);
@@ -185,7 +185,7 @@ impl Client {
         self.socket.send([frame.to_string().into()]).await.expect("sent");
     }
 
-    /// What comes next, of any kind but pings.
+    /// The next message of any kind except pings.
     async fn incoming(&mut self) -> Incoming {
         loop {
             let incoming = tokio::time::timeout(Duration::from_secs(120), self.socket.recv()).await.expect("in time");
@@ -203,7 +203,7 @@ impl Client {
         }
     }
 
-    /// Says `frame` and returns the next frame.
+    /// Sends `frame` and returns the next frame.
     async fn ask(&mut self, frame: Value) -> Value {
         self.say(frame).await;
         self.next().await

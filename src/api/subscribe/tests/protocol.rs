@@ -1,4 +1,4 @@
-//! DESIGN 5.2, sentence by sentence, on real sockets.
+//! Each sentence of DESIGN 5.2, on real sockets.
 
 use super::*;
 use crate::hub::testing::{call, insight};
@@ -121,7 +121,7 @@ async fn one_wrong_thing_refuses_the_whole_frame_and_the_socket_stays() {
     }
     client.socket.send_binary(bytes::Bytes::from_static(b"x")).await.expect("sent");
     assert_eq!(client.next().await["code"], "bad_frame");
-    // An unknown type is told of once.
+    // An unknown type is reported once.
     client.say(json!({"type": "dance"})).await;
     client.say(json!({"type": "dance"})).await;
     client.say(json!({"id": 7, "type": "ping"})).await;
@@ -193,7 +193,7 @@ async fn live_frames_come_where_asked_for_and_losses_are_told() {
         (&frame["type"], &frame["subscription"], &frame["text"]),
         (&json!("turn.partial"), &json!("sub_1"), &json!("I wanted"))
     );
-    // Without a pause for the subscriber's task: its buffer holds 64.
+    // Published without a pause for the subscriber's task: its buffer holds 64 frames.
     for _ in 0..100 {
         partial(&server, "c_1", "x");
     }

@@ -1,5 +1,5 @@
-//! A key that is revoked ends what it opened, whatever the subscriber does. The clock stands still while anybody has
-//! something to do, so that times are the protocol's own.
+//! A revoked key closes the sockets that it opened, whatever the subscriber does. The clock is paused while any task
+//! can run, so that all times are those of the protocol.
 
 use tokio::time::Instant;
 
@@ -8,8 +8,8 @@ use crate::api::subscribe::{CodeLabel, socket};
 use crate::base::ws::{MemorySocket, WsError};
 use crate::hub::testing::call;
 
-/// A subscriber, behind a few KiB of buffer, of a call with a megabyte of events; it has read nothing for `wait`, and its
-/// key is revoked. What it is served by, its socket, the metrics.
+/// A subscriber with a buffer of a few KiB, for a call with a megabyte of events. It has read nothing for `wait`, then
+/// its key is revoked. Returns the task that serves it, its socket, and the metrics.
 async fn unread(wait: Duration) -> (tokio::task::JoinHandle<()>, MemorySocket, Metrics) {
     let (hub, store) = hub::testing::hub(hub::Config { call_bytes: 4000, ring_bytes: 20_000 });
     store.start(&call("c_1"), "{}");
@@ -31,7 +31,7 @@ async fn unread(wait: Duration) -> (tokio::task::JoinHandle<()>, MemorySocket, M
 
 #[tokio::test(start_paused = true)]
 async fn who_reads_nothing_is_cut() {
-    // In the middle of a write; and after a write took too long, while the close is waiting to be read.
+    // Revoked in the middle of a write; and after a write took too long, while the close waits to be read.
     for (wait, code) in [(1, 4401), (15, 1013)] {
         let (served, client, metrics) = unread(Duration::from_secs(wait)).await;
         let began = Instant::now();

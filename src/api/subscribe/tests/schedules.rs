@@ -1,5 +1,5 @@
-//! A client that believes nothing: under random publishing, reading, late views, cuts and resumes, every event comes
-//! once, in order, and a call that was not followed begins with a snapshot or its first event.
+//! A client that verifies everything: under random publishing, reading, late views, cuts and resumes, every event comes
+//! once and in order, and a call that was not followed begins with a snapshot or its first event.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,13 +19,13 @@ const CALLS: u8 = 5;
 
 #[derive(Debug, Clone)]
 enum Op {
-    /// Publish in a call; a call begins with its first event.
+    /// Publishes an event in a call; the first one begins the call.
     Publish(u8),
-    /// Its `meta` changes sides.
+    /// Changes the call's `meta`, so that it matches or no longer matches.
     Flip(u8),
     Complete(u8),
     Poll(u16),
-    /// Take a view that lags by so many events.
+    /// Takes a view that is this many events behind.
     View(u8),
     Cut,
 }
@@ -47,16 +47,16 @@ struct Model {
     store: Arc<Memory>,
     deps: Deps,
     request: Value,
-    /// It resumes by its position in each call that it follows, also where it has a cursor.
+    /// The client resumes by its position in each call that it follows, even if it has a cursor.
     by_position: bool,
     subscription: Option<Subscription>,
     /// The next `seq` of each call that the client follows.
     next: HashMap<String, Seq>,
     epochs: HashMap<String, String>,
     cursor: Option<String>,
-    /// Calls that had ended when the client subscribed anew.
+    /// Calls that had ended when the client subscribed again.
     ended: HashSet<String>,
-    /// A view that was asked for, the call's newest event if that is wanted, and the position of the view.
+    /// A requested view, the call's newest event if it is wanted, and the position of the view.
     owed: Option<(Owed, Seq, Seq)>,
 }
 
@@ -136,10 +136,10 @@ impl Model {
             }
             let left = kind == "call.updated" && self.request["match"].is_object() && frame["meta"]["team"] != "a";
             match self.next.get(&id) {
-                // Who resumes may be told once more that a call which it had left does not match.
+                // A client that resumes may be notified again that a call no longer matches.
                 None if left => continue,
                 Some(expected) => assert_eq!(seq, *expected, "{frame}"),
-                // A call that was over before it was joined had no snapshot, and may still get an event.
+                // A call that had ended before it was joined had no snapshot, and may still get an event.
                 None if seq > 1 => assert!(self.ended.contains(&id) || self.is_over(&id), "{frame}"),
                 None => {}
             }
@@ -194,7 +194,7 @@ impl Model {
                     self.store.add(&call, &Event::TurnFinal { turn: turn(0, "hello") });
                 }
             }
-            // A completed call takes no `meta` any more, and completes once; it may still get a manual insight.
+            // A completed call accepts no `meta`, and completes only once; it may still get a manual insight.
             Op::Flip(index) => {
                 if let Some(entry) = self.open(&id(index)) {
                     let meta = if entry.meta["team"] == "a" { r#"{"team":"b"}"# } else { r#"{"team":"a"}"# };
@@ -220,7 +220,7 @@ impl Model {
         }
     }
 
-    /// Everything that is waiting comes; then the client has every call that it should.
+    /// Delivers everything that waits; then the client must have every call.
     fn finish(&mut self) {
         // An answer of the store may take several polls.
         let mut idle = 0;
@@ -269,7 +269,7 @@ proptest! {
     fn named_calls(ops in ops(), ring in 0..6000_usize, seed in any::<Option<u64>>()) {
         let request = json!({"type": "subscribe", "calls": ["c_0", "c_1", "c_2", "c_3"], "wait": true});
         let mut model = Model::new(request, true, ring, seed);
-        // The fifth call is nobody's business.
+        // Nobody follows the fifth call.
         ops.iter().for_each(|op| model.apply(op));
         let fifth = model.store.head(&call("c_4")).unwrap_or(0);
         if fifth > 0 {

@@ -1,4 +1,4 @@
-//! Snapshots: when one comes, and what it holds (DESIGN 5.2).
+//! When snapshots are sent, and what they contain (DESIGN 5.2).
 
 use super::*;
 use crate::hub::testing::{call, insight};
@@ -39,7 +39,7 @@ async fn a_snapshot_comes_first_and_then_every_event() {
     assert_eq!(event["turn"].get("words"), None, "not asked for");
     let completed = client.next().await;
     assert_eq!((&completed["type"], &completed["seq"]), (&json!("call.completed"), &json!(6)));
-    // The same with words, on the same socket; a completed call is shown too.
+    // A snapshot with words, on the same socket; a completed call is shown too.
     let mut again = subscribe(json!(["c_1"]));
     again["include"] = json!(["turns", "words"]);
     again["resume"] = json!({"c_1": {"epoch": "e1", "seq": 4}});

@@ -89,7 +89,7 @@ fn prefixes_are_found_over_normal_forms_and_case() {
     assert_eq!(prefix_of("he", "hello"), None);
 }
 
-/// Phrases of many scripts, as words that are joined by the phrase's own separator.
+/// Phrases in many scripts, as words that are joined by the phrase's own separator.
 const PHRASES: &[(&str, &[&str])] = &[
     (" ", &["I", "can't", "reach", "the", "café", "since", "3.5", "weeks"]),
     (" ", &["Tôi", "muốn", "hủy", "đơn", "hàng"]),
@@ -146,7 +146,7 @@ proptest! {
     fn a_quote_cut_within_a_word_is_not_found(first in "[a-zäöü]{2,8}", second in "[a-zäöü]{3,8}", third in "[a-zäöü]{2,8}", at in 1..7_usize) {
         let text = format!("{first} {second} {third}");
         let at = second.char_indices().nth(at % (second.chars().count() - 1) + 1).map_or(1, |(at, _)| at);
-        // The rest of the word may by chance be a whole word beside it.
+        // The rest of a word may by chance equal the word next to it.
         prop_assume!(second[..at] != *first && second[at..] != *third);
         let cut = [format!("{first} {}", &second[..at]), format!("{} {third}", &second[at..])];
         for quote in cut {

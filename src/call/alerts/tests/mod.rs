@@ -1,4 +1,4 @@
-//! Each kind of rule in time, on a virtual clock, through the call; and over restarts, from the call's own log.
+//! Each kind of rule over time, on a virtual clock, in a call; and after restarts, from the call's log.
 
 mod gate;
 
@@ -21,7 +21,7 @@ fn keyword_is_raised_by_a_final_turn_alone_and_once() {
     bench.say(1, "A", "Cancel? Why?");
     assert_eq!(bench.alerts(), ["+a_1 churn@1000"]);
     assert_eq!(bench.open("churn"), Some((Some(0), Some("I want to CANCEL, now.".to_owned()))));
-    // The turn's record and its alert are one append.
+    // The turn's record and its alert are in one append.
     let kinds: Vec<&str> = bench.log.iter().map(|stored| stored.kind().as_str()).collect();
     assert_eq!(kinds[2..4], ["turn.final", "alert.raised"]);
 }
@@ -48,7 +48,7 @@ fn next_alert_of_a_rule_waits_for_its_pause() {
     bench.pass(1_000);
     bench.revise(0, None, Some("council"));
     assert_eq!(bench.alerts(), ["+a_1 churn@0", "-a_1 churn@1000"]);
-    // A restart forgets neither the pause nor what waits for it.
+    // After a restart, the pause and the alert that waits for it are still known.
     bench.restart(1_000);
     bench.pass(10_000);
     assert_eq!(bench.alerts(), ["+a_1 churn@0", "-a_1 churn@1000", "+a_2 churn@5000"]);
@@ -123,7 +123,7 @@ fn absence_after_another_rule_counts_from_its_alert() {
     assert_eq!(bench.alerts(), ["+a_1 churn@60000", "+a_2 offer@80000"], "what was said before does not count");
     bench.say(2, "A", "Have a discount.");
     assert_eq!(bench.alerts()[2..], ["-a_2 offer@90000"]);
-    // Without the words that it counts from, nothing is expected any more.
+    // If the words from which it counts are gone, nothing is expected any more.
     bench.revise(2, None, Some("Have a coffee."));
     assert_eq!(bench.alerts()[3..], ["+a_3 offer@90000"]);
     bench.revise(1, None, Some("I want to can sell."));
@@ -151,7 +151,7 @@ fn silence_is_counted_from_the_last_speech_while_a_stream_is_connected() {
     assert_eq!(bench.alerts().len(), 2, "nobody listened, so nobody was silent");
     bench.pass(1);
     assert_eq!(bench.alerts()[2..], ["+a_2 long_silence@88000"]);
-    // An open alert is kept over a restart, and speech clears it.
+    // An open alert survives a restart, and speech clears it.
     bench.restart(1_000);
     bench.connect("s_1", &json!({}));
     bench.say(0, "A", "Hello?");
@@ -316,7 +316,7 @@ fn alert_makes_analyses_due_and_says_so() {
     assert_eq!((bench.queued("summary"), bench.queued("sentiment")), (None, Some("alert:churn".to_owned())));
     bench.pass(300);
     assert_eq!(bench.queued("summary"), Some("alert:churn".to_owned()), "due, it still waits for its debounce");
-    // Neither had its result when the daemon was killed.
+    // Neither analysis had its result when the daemon was killed.
     bench.restart(1_000);
     bench.pass(300);
     for analysis in ["summary", "sentiment"] {

@@ -14,7 +14,7 @@ fn slots(concurrency: usize) -> Limits {
     Limits { concurrency: Some(concurrency), max_wait: Duration::from_secs(60), ..Limits::default() }
 }
 
-/// Asks for a permit; returns the name with the result.
+/// Requests a permit; returns the name with the result.
 fn come(
     limiter: &Arc<Limiter>,
     name: &'static str,
@@ -81,7 +81,7 @@ async fn full_queue_refuses_the_newest_of_the_longest_call() {
     assert_eq!(come(&limiter, "a").await.expect("task").1.expect_err("its own burst"), refused);
     let of_b = come(&limiter, "b");
     assert_eq!(of_a.remove(2).await.expect("task").1.expect_err("the newest of a"), refused);
-    // A request that goes away leaves no trace.
+    // A waiting request that is dropped has no effect on the others.
     for waiter in of_a {
         waiter.abort();
         let _ = waiter.await;

@@ -226,7 +226,7 @@ mod tests {
         reply(200, "", &body.to_string())
     }
 
-    /// What a request carries once it was signed.
+    /// The headers of a request after it was signed.
     async fn carried(account: &ServiceAccount) -> Result<String, AuthError> {
         if let Some(refresh) = account.refresh() {
             refresh.await?;

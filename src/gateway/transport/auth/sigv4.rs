@@ -199,7 +199,7 @@ mod tests {
         request.headers()[name].to_str().expect("text").to_owned()
     }
 
-    /// The vectors of AWS's test suite for Signature Version 4 that a request of this client can be.
+    /// The vectors of AWS's test suite for Signature Version 4, as far as this client can make such requests.
     #[test]
     fn signatures_are_those_of_the_published_test_suite() {
         for (name, method, url, body, content_type, token, headers, signature) in [

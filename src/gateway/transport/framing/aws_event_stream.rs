@@ -166,7 +166,7 @@ mod tests {
     use super::*;
     use crate::base::testing::kept;
 
-    /// Messages of AWS's published test vectors, with what they hold.
+    /// Messages of AWS's published test vectors, with their contents.
     const EMPTY: &[u8] = b"\x00\x00\x00\x10\x00\x00\x00\x00\x05\xc2H\xeb}\x98\xc8\xff";
     const EVENT: &[u8] = b"\x00\x00\x00~\x00\x00\x00O\xc5\xa3\xdd\xc6\r:message-type\x07\x00\x05event\
         \x0b:event-type\x07\x00\x10initial-response\r:content-type\x07\x00\ttext/json\
@@ -201,7 +201,7 @@ mod tests {
         whole
     }
 
-    /// The events of a stream, in whatever parts it arrives.
+    /// The events of a stream that arrives in these parts.
     fn events(parts: &[&[u8]]) -> Result<Vec<(String, String)>, FramingError> {
         let mut parser = Parser::default();
         let mut found = Vec::new();
