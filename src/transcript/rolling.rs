@@ -15,15 +15,17 @@ const MAX_WORDS: usize = 64;
 pub(super) fn repeated(cues: &[Vec<&str>]) -> Vec<usize> {
     let mut repeated = Vec::with_capacity(cues.len());
     let (mut repeats, mut pairs) = (0, 0);
-    let mut before: Vec<&str> = Vec::new();
+    let mut before: Option<Ends<'_>> = None;
     for lines in cues {
-        let count = overlap(&before, lines);
-        if lines.iter().any(|line| !line.trim().is_empty()) {
-            pairs += usize::from(!before.is_empty());
-            repeats += usize::from(count > 0);
-            before.clone_from(lines);
-            before.retain(|line| !line.trim().is_empty());
-        }
+        // A cue that shows nothing leaves the cue before it as the one to compare with.
+        let Some(ends) = Ends::of(lines) else {
+            repeated.push(0);
+            continue;
+        };
+        let count = before.as_ref().map_or(0, |before| overlap(before, &ends));
+        pairs += usize::from(before.is_some());
+        repeats += usize::from(count > 0);
+        before = Some(ends);
         repeated.push(count);
     }
     if repeats < MIN_REPEATS || repeats * 2 < pairs {
@@ -32,20 +34,39 @@ pub(super) fn repeated(cues: &[Vec<&str>]) -> Vec<usize> {
     repeated
 }
 
+/// The words at both ends of a cue, of which each end has at most [`MAX_WORDS`]. They are found once for each cue: a cue
+/// can be as long as the file.
+struct Ends<'a> {
+    first: Vec<&'a str>,
+    last: Vec<&'a str>,
+    /// Number of words in the first line that has any, and in the last one.
+    first_line: usize,
+    last_line: usize,
+}
+
+impl<'a> Ends<'a> {
+    /// `None` if the cue has no words.
+    fn of(lines: &[&'a str]) -> Option<Self> {
+        let count = |line: &&str| line.split_whitespace().count();
+        let first_line = lines.iter().map(count).find(|words| *words > 0)?;
+        let last_line = lines.iter().rev().map(count).find(|words| *words > 0)?;
+        let first = lines.iter().flat_map(|line| line.split_whitespace()).take(MAX_WORDS).collect();
+        let words = lines.iter().rev().flat_map(|line| line.split_whitespace().rev());
+        let mut last: Vec<&str> = words.take(MAX_WORDS).collect();
+        last.reverse();
+        Some(Self { first, last, first_line, last_line })
+    }
+}
+
 /// The longest run of words that ends `before` and begins `after`, if it is too long for a coincidence.
-fn overlap(before: &[&str], after: &[&str]) -> usize {
-    let count = |line: &&str| line.split_whitespace().count();
-    let shown: Vec<&str> = before.iter().flat_map(|line| line.split_whitespace()).collect();
-    let shown = shown.get(shown.len().saturating_sub(MAX_WORDS)..).unwrap_or_default();
-    let words: Vec<&str> = after.iter().flat_map(|line| line.split_whitespace()).take(MAX_WORDS).collect();
-    let last_line = before.last().map_or(0, count);
-    let first_line = after.iter().map(count).find(|words| *words > 0).unwrap_or(0);
-    let longest = shown.len().min(words.len());
+fn overlap(before: &Ends<'_>, after: &Ends<'_>) -> usize {
+    let longest = before.last.len().min(after.first.len());
     let found = (1..=longest).rev().find(|length| {
-        shown.get(shown.len() - length..).is_some_and(|end| words.get(..*length).is_some_and(|start| start == end))
+        let end = before.last.get(before.last.len() - length..);
+        end.is_some_and(|end| after.first.get(..*length).is_some_and(|start| start == end))
     });
     let length = found.unwrap_or(0);
-    let is_line = length > 0 && (length == last_line || length == first_line);
+    let is_line = length > 0 && (length == before.last_line || length == after.first_line);
     if length >= MIN_WORDS || is_line { length } else { 0 }
 }
 
@@ -81,5 +102,14 @@ mod tests {
             [vec!["No."], vec!["No."], vec!["No, I said", "no"], vec!["no more of it"], vec!["Well."], vec!["So."]];
         assert_eq!(repeated(&cues), [0; 6]);
         assert_eq!(repeated(&[vec!["a b c"], vec!["a b c"]]), [0, 0], "twice is no rule");
+    }
+
+    #[test]
+    fn long_cue_is_not_read_again_for_each_empty_one_after_it() {
+        let long = "word ".repeat(100_000);
+        let mut cues = vec![vec![long.as_str()]];
+        cues.resize(20_000, vec![""]);
+        cues.push(vec!["word"]);
+        assert_eq!(repeated(&cues), vec![0; 20_001]);
     }
 }
