@@ -316,7 +316,7 @@ fn a_wrong_section_says_what_is_allowed() {
     assert!(registry.get("summary").is_some() && registry.get("mine").is_none());
     let starts = [
         "analyses.summary.every_n_turns: expected an integer",
-        "analyses.summary.speed: unknown key; there are: analysis, context_turns, debounce_ms, dir,",
+        "analyses.summary.speed: unknown key; there are: analysis, bundle, context_turns, debounce_ms, dir,",
         "analyses.a b: expected characters of",
         "analyses.gone.dir: /nonexistent/nowhere: cannot be read",
         "analyses.mine.dir: expected the folder with its prompt and schema",

@@ -21,7 +21,7 @@ fn other_words_in_a_quoted_turn_make_it_due_by_its_debounce() {
     bench.revise(1, None, Some("my number is FOUR"));
     bench.pass(60_000);
     assert_eq!(bench.queued("summary"), None, "not quoted, or the same words");
-    bench.say(2, "A", "Yes.");
+    bench.say(2, "A", "The parcel left Marlowe on Tuesday.");
     bench.revise(1, None, Some("My number is five."));
     bench.pass(999);
     assert_eq!(bench.queued("summary"), None, "somebody has just spoken");
@@ -62,7 +62,7 @@ fn correction_while_it_is_asked_makes_it_due_again_after_its_result() {
 #[test]
 fn repair_that_was_due_is_due_after_a_restart() {
     let mut bench = bench();
-    bench.say(2, "A", "Yes.");
+    bench.say(2, "A", "The parcel left Marlowe on Tuesday.");
     bench.revise(1, None, Some("My number is five."));
     bench.restart(10);
     assert_eq!(bench.queued("summary"), None);

@@ -276,7 +276,7 @@ fn a_call_that_names_no_function_is_an_error() {
     assert_eq!(pieces, []);
     assert!(calls.check(1).is_ok());
     let error = calls.check(0).expect_err("nameless").to_string();
-    assert!(error.contains("tool call 0") && error.contains("no name"), "{error}");
+    assert!(error.contains("tool call 0") && error.contains("no function name"), "{error}");
 }
 
 #[test]

@@ -313,8 +313,13 @@ impl<'a> Choice<'a> {
             // Of equal gains, the earlier sentence wins.
             let Some((best, score)) = self.best(gain, |other, best| other > best) else { break };
             self.take(best);
-            self.used += self.field.sentences[best].length;
+            let sentences = &self.field.sentences;
+            self.used += sentences[best].length;
             self.chosen.push((best, score));
+            // Whoever says it again adds nothing.
+            for (open, sentence) in self.open.iter_mut().zip(sentences) {
+                *open &= sentence.words != sentences[best].words;
+            }
         }
     }
 

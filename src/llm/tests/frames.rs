@@ -228,7 +228,7 @@ fn streams_survive_a_change_of_any_field() {
                         continue;
                     }
                     // Other events are lost only if they belong to a call that now has no name.
-                    let nameless = |error: &StreamError| error.to_string().contains("no name");
+                    let nameless = |error: &StreamError| error.to_string().contains("no function name");
                     let others = refused.iter().filter(|(of, error)| *of != at && !nameless(error));
                     assert_eq!(others.count(), 0, "{what}: {refused:?}");
                     // The content of the other events is complete.

@@ -3,7 +3,7 @@
 use crate::call::tests::bench::Bench;
 
 const ANALYSES: &str =
-    "[summary]\nevery_n_turns = 2\ndebounce_ms = 100\n[sentiment]\nevery_n_turns = 2\ngate = false\n";
+    "[summary]\nevery_n_turns = 2\ndebounce_ms = 100\n[sentiment]\nevery_n_turns = 2\ngate = false\nbundle = \"\"\n";
 
 #[test]
 fn turns_that_add_nothing_make_nothing_due_after_a_restart_too() {
