@@ -191,13 +191,12 @@ async fn figures_come_without_a_model_and_whatever_becomes_of_one() {
     assert_eq!(by_hand["value"]["turns"], json!({"agent": 2}), "{by_hand}");
     producer.send(&json!({"type":"end","scope":"call"})).await;
     let completed = producer.of_type("call.completed").await;
-    assert_eq!(
-        (&completed["final"]["stats"], &completed["missing"]["summary"]),
-        (&json!(3), &json!("timeout")),
-        "{completed}"
-    );
+    assert_eq!(completed["missing"]["summary"], "timeout", "{completed}");
     let call = daemon.get_json("/v1/calls/c1").await;
     assert_eq!(call["insights"]["stats"]["status"], "final", "{call}");
+    // By the turns, by the correction, by hand (which may come before the correction's own run), and at the end.
+    let revs = completed["final"]["stats"].as_u64().expect("a revision");
+    assert!((3..=4).contains(&revs) && call["insights"]["stats"]["rev"] == revs, "{completed} {call}");
     assert!(mock.asked().iter().all(|asked| asked.schema_name() == "summary"), "nobody is asked for figures");
 }
 

@@ -188,8 +188,7 @@ async fn demo_goes_on_without_a_model_that_fails_and_says_why() {
     }
 }
 
-/// A model that sends nothing for as long as allowed, and never stops: the time for a whole answer ends before the
-/// embedded provider could answer.
+/// A model that sends nothing for as long as allowed, and never stops.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn demo_gives_up_a_model_that_never_finishes_and_has_its_last_insights() {
     let _machine = shared().await;
@@ -201,7 +200,10 @@ async fn demo_gives_up_a_model_that_never_finishes_and_has_its_last_insights() {
     .await;
     let base = format!("http://{}/v1", vendor.address);
     let (out, _) = demo(&[], &[("OPENAI_API_KEY", KEY), ("OPENAI_BASE_URL", &base)]).await;
-    assert_eq!(out.matches("from now on the embedded provider (local) does").count(), 1, "{out}");
+    // Which clock ends it depends on whether the request is streamed.
+    let said = |text: &str| out.matches(text).count();
+    let explained = said("from now on the embedded provider (local) does") + said("(local) answered instead");
+    assert_eq!(explained, 1, "{out}");
     assert!(out.contains("call completed") && !out.contains("without a final"), "{out}");
     for analysis in ["summary", "sentiment"] {
         let last = out.lines().rfind(|line| line.contains(&format!("{analysis} turns 0–36"))).expect("a last insight");

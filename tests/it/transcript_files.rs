@@ -129,7 +129,7 @@ async fn a_request_that_cannot_be_read_is_told_where() {
             json!({"text": "WEBVTT\n\n00:01.000 --> 00:99.000\nsecret", "format": "teams"}),
             "text: line 3, column 15: expected a time",
         ),
-        (json!({"text": "1\n00:01 --> 00:02\n", "format": "srt"}), "text: line 1, column 1: no speech is in it"),
+        (json!({"text": "1\n00:01 --> 00:02\n", "format": "srt"}), "text: line 1, column 1: it contains no speech"),
         (
             json!({"text": label, "format": "vtt"}),
             "text: line 3: turn.speaker: 300 bytes as JSON are over the limit of 256 (limits.label_bytes)",
@@ -301,7 +301,7 @@ async fn conversion_replaces_nothing_unasked_and_names_what_is_wrong() {
     assert!(err.contains("standard input: ") && err.contains("estimated"), "{err}");
     for (input, said) in [
         ("WEBVTT\n\nstray\n", "standard input:3:1: expected a cue"),
-        ("nothing here", "standard input:1:1: no known format of transcripts"),
+        ("nothing here", "standard input:1:1: not a known transcript format"),
         ("{\"at_ms\":0,\"message\":{\"type\":\"end\"}}\n", "standard input is a recording already"),
     ] {
         let output = run_on(&["convert", "-", "-o", "-"], input).await;

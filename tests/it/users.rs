@@ -142,7 +142,7 @@ async fn unreadable_key_file_makes_the_daemon_unready_and_names_itself() {
     let file = dir.path().join("journal/keys.json");
     let whole = std::fs::read_to_string(&file).expect("file");
     // A file as an older version left it: owned by root. And one that is not a key file.
-    for (write, owner, told) in [(&whole, 0, "root"), (&"{nonsense".to_owned(), THEIRS, "no key file")] {
+    for (write, owner, told) in [(&whole, 0, "root"), (&"{nonsense".to_owned(), THEIRS, "not a key file")] {
         std::fs::remove_file(&file).expect("removed");
         std::fs::write(&file, write).expect("written");
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("mode");

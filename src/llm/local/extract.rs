@@ -304,10 +304,10 @@ impl<'a> Choice<'a> {
         Self { field, open, covered, chosen: Vec::new(), used: 0.0 }
     }
 
-    /// Adds points until the budget is used up.
+    /// Adds points until the budget is used up, and at least one: in a short conversation, the headline may use all of it.
     fn fill(&mut self) {
         let budget = self.field.budget;
-        while self.used < budget {
+        while self.used < budget || self.chosen.is_empty() {
             let fits = |sentence: &Sentence<'_>| self.used + sentence.length <= budget * OVER || self.chosen.is_empty();
             let gain = |sentence: &Sentence<'_>| if fits(sentence) { self.gain(sentence) } else { 0.0 };
             // Of equal gains, the earlier sentence wins.

@@ -187,7 +187,8 @@ fn summary(quotes: usize) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn insight_with_more_quotes_than_are_checked_fails_by_name() {
-    let (mock, target) = mocked("[ingest]\nlinger_ms = 50\nfinal_timeout_ms = 2000\n").await;
+    let (mock, target) =
+        mocked("[ingest]\nlinger_ms = 50\nfinal_timeout_ms = 2000\n[analyses.summary]\nbundle = \"\"\n").await;
     mock.script(|_| Step::Say(summary(8_000), Duration::ZERO));
     let report = target
         .during(async {
@@ -207,7 +208,8 @@ async fn insight_with_more_quotes_than_are_checked_fails_by_name() {
 /// As many quotes as allowed, none of which is in any turn: each is searched for in all turns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn quotes_that_nobody_said_are_marked_and_hold_up_nobody() {
-    let (mock, target) = mocked("[ingest]\nlinger_ms = 50\nfinal_timeout_ms = 2000\n").await;
+    let (mock, target) =
+        mocked("[ingest]\nlinger_ms = 50\nfinal_timeout_ms = 2000\n[analyses.summary]\nbundle = \"\"\n").await;
     mock.script(|_| Step::Say(summary(200), Duration::ZERO));
     let report = target
         .during(async {
