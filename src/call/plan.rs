@@ -73,7 +73,8 @@ impl Call {
             return;
         }
         let tokens = self.log.context.tokens(turn.turn);
-        let idle = adds_nothing(turn, self.log.turns.iter().rev().filter(|earlier| earlier.turn < turn.turn));
+        let gated = self.schedule.rolling.iter().any(|slot| slot.analysis.settings.gate);
+        let idle = gated && adds_nothing(turn, self.log.turns.iter().rev().filter(|earlier| earlier.turn < turn.turn));
         for slot in &mut self.schedule.rolling {
             if idle && slot.analysis.settings.gate {
                 slot.idle_turn();

@@ -17,8 +17,9 @@ static ACTING_SET: LazyLock<Set> = LazyLock::new(|| ACTING.split_whitespace().co
 static COURTESY_WORDS: LazyLock<Vec<Vec<&'static str>>> =
     LazyLock::new(|| COURTESY.iter().map(|phrase| phrase.split(' ').collect()).collect());
 
-/// The features of a turn behind others, the newest of which comes first and is there.
-pub(super) fn of(text: &str, before: &[&str]) -> [f32; COUNT] {
+/// The features of a turn behind others, the newest of which comes first and is there. `None`: behind those that make it
+/// most likely that the turn adds nothing, because they said all of it, and asked nothing.
+pub(super) fn of(text: &str, before: Option<&[&str]>) -> [f32; COUNT] {
     let spoken: Vec<String> = words::plain(text).collect();
     let polite = courteous(&spoken);
     let is_assent = |word: &str| ASSENT_SET.contains(word);
@@ -28,8 +29,8 @@ pub(super) fn of(text: &str, before: &[&str]) -> [f32; COUNT] {
     let stems = words::content(&own.join(" "));
     let digits: Vec<&str> = own.iter().copied().filter(|word| words::is_number(word)).collect();
     // Most short turns have nothing that could have been said before.
-    let (mut said, mut repeated) = (0, 0);
-    if !stems.is_empty() || !digits.is_empty() {
+    let (mut said, mut repeated) = (stems.len(), digits.len());
+    if let Some(before) = before.filter(|_| !stems.is_empty() || !digits.is_empty()) {
         let known: HashSet<String> = before.iter().flat_map(|earlier| words::content(earlier)).collect();
         let numbers: HashSet<String> =
             before.iter().flat_map(|earlier| words::plain(earlier)).filter(|word| words::is_number(word)).collect();
@@ -47,7 +48,7 @@ pub(super) fn of(text: &str, before: &[&str]) -> [f32; COUNT] {
         capped(digits.len() - repeated, 2),
         capped(repeated, 2),
         flag(!own.is_empty() && words::is_question(text.trim())),
-        flag(before.first().is_some_and(|last| asks(last))),
+        flag(before.and_then(|before| before.first()).is_some_and(|last| asks(last))),
         short(polite.iter().filter(|polite| **polite).count()) / total,
         short(assents) / total,
         flag(any(&DENIAL_SET)),

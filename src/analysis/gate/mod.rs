@@ -23,12 +23,16 @@ pub fn adds_nothing<'a>(text: &str, before: impl IntoIterator<Item = &'a str>) -
     if text.split_whitespace().nth(MOST_WORDS).is_some() {
         return false;
     }
-    let before: Vec<&str> = before.into_iter().take(BEFORE).collect();
-    if before.is_empty() {
+    // Reading the turns before costs twelve times as much as this turn, and can only count against passing it over.
+    if sum(features::of(text, None)) <= CUT {
         return false;
     }
-    let sum: f32 = features::of(text, &before).iter().zip(WEIGHTS).map(|(feature, weight)| feature * weight).sum();
-    sum > CUT
+    let before: Vec<&str> = before.into_iter().take(BEFORE).collect();
+    !before.is_empty() && sum(features::of(text, Some(&before))) > CUT
+}
+
+fn sum(features: [f32; features::COUNT]) -> f32 {
+    features.iter().zip(WEIGHTS).map(|(feature, weight)| feature * weight).sum()
 }
 
 #[cfg(test)]

@@ -88,3 +88,15 @@ fn gate_is_on_unless_it_is_switched_off_and_never_for_computed_figures() {
     assert!(!settings.gate);
     assert_eq!(given("gate = true").misplaced(&settings).map(|(key, _)| key), Some("gate"));
 }
+
+#[test]
+fn turn_is_never_more_likely_to_add_nothing_than_without_the_turns_before() {
+    let said =
+        [NEWS, "Do you want the refund?", "Seventy nine.", "Okay, thank you.", "No, the second bill, 79.", "7 7 7 8 9"];
+    for text in said {
+        for before in said {
+            let (most, is) = (sum(features::of(text, None)), sum(features::of(text, Some(&[before]))));
+            assert!(is <= most, "{text} after {before}: {is} of {most}");
+        }
+    }
+}

@@ -53,6 +53,8 @@ const LEAST_WORDS: usize = 4;
 const LEAST_CONTENT: usize = 2;
 /// Lengths of a sentence that can be a point of a meeting: what is longer is several thoughts.
 const MEETING_WORDS: std::ops::RangeInclusive<usize> = 6..=40;
+/// A sentence of a meeting that stumbles so often is no point: nobody wants to read it.
+const STUMBLING: usize = 3;
 /// Maximum number of words in a headline, and the number from which on it is informative enough.
 pub(super) const HEADLINE_WORDS: usize = 20;
 const HEADLINE_LEAST: usize = 6;
@@ -222,10 +224,11 @@ impl<'a> Field<'a> {
     fn weigh_meeting(&mut self, servers: &[&str], topics: &[Vec<usize>]) {
         for sentence in &mut self.sentences {
             let Some(general) = sentence.general(servers) else { continue };
-            if MEETING_WORDS.contains(&words::count(&sentence.text)) {
+            let stumbles = clean::stumbles(&sentence.text);
+            if stumbles < STUMBLING && MEETING_WORDS.contains(&words::count(&sentence.text)) {
                 let has = |topic: &&Vec<usize>| topic.iter().all(|word| sentence.words.binary_search(word).is_ok());
                 let about = 1.0 + ratio(topics.iter().filter(has).count(), 1);
-                sentence.factor = general * about / (1.0 + ratio(clean::stumbles(&sentence.text), 1));
+                sentence.factor = general * about / (1.0 + ratio(stumbles, 1));
             }
         }
     }
