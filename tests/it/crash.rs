@@ -71,7 +71,7 @@ async fn strike(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_many_times_and_nothing_is_lost() {
     let _machine = shared().await;
-    let (wanted, wanted_early) = (knob("KILLS", 50), knob("EARLY_KILLS", 20));
+    let (wanted, wanted_early) = (knob("KILLS", 25), knob("EARLY_KILLS", 10));
     let mut chance = Chance(seed("killed_many_times_and_nothing_is_lost"));
     let mock = MockLlm::start().await;
     mock.keep(false);
