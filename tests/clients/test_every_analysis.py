@@ -4,7 +4,8 @@ that is true to its schema, or with a failure that says why; and nobody's text i
 
     tests/clients/run -k "every_analysis or hostile"
 
-prints a table of all of them. With CI=true, two analyses and two hostile recordings stand for the others.
+prints a table of all of them. With CI=true, one analysis, one recording and one hostile recording stand for the others: the
+model reads a hundred tokens a second.
 """
 
 import json
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(bool(MISSING) and not CI, reason=f"no small mode
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ROOT / "src" / "analysis"
-ANALYSES = ["sentiment", "next_best_action"] if CI else sorted(path.parent.name for path in FOLDERS.glob("*/schema.json"))
+ANALYSES = ["sentiment"] if CI else sorted(path.parent.name for path in FOLDERS.glob("*/schema.json"))
 PER_TURN = {"sentiment_turn", "translation"}
 NEEDS = {
     "translation": 'to = "es"\n',
@@ -44,7 +45,7 @@ def daemon_with(folder, model, analyses):
     for name in analyses:
         computed = "computed" in (FOLDERS / name / "analysis.toml").read_text()
         scope = "" if name in PER_TURN or is_end(name) else "every_n_turns = 0\non_end = true\n"
-        limits = "" if computed else 'route = "live"\n' + (LIMITS if name not in PER_TURN else "max_output_tokens = 120\n")
+        limits = "" if computed else 'route = "live"\nbundle = ""\n' + (LIMITS if name not in PER_TURN else "max_output_tokens = 120\n")
         text += f"[analyses.{name}]\n{limits}{scope}{NEEDS.get(name, '')}"
     (folder / "sidetone.toml").write_text(text)
     return Process("serve", "--config", folder / "sidetone.toml", "--listen", "127.0.0.1:0")
@@ -116,7 +117,7 @@ def test_every_analysis_over_three_recordings(model, tmp_path, capsys):  # noqa:
     sets = {}
     for path in sorted(recordings(), key=lambda path: path.stat().st_size):
         sets.setdefault(path.stem.split("-")[0], path)
-    files = sorted(sets.values(), key=lambda path: path.stat().st_size)[:3]
+    files = sorted(sets.values(), key=lambda path: path.stat().st_size)[: 1 if CI else 3]
     daemon = daemon_with(tmp_path, model, ANALYSES)
     try:
         rows, good = [], {}
@@ -140,16 +141,16 @@ def test_every_analysis_over_three_recordings(model, tmp_path, capsys):  # noqa:
     with capsys.disabled():
         print(f"\n{'recording':<22} {'analysis':<17} {'outcome':<28} {'input':>6} {'cached':>6} {'output':>6} {'s':>6}  {'':<14} value")
         print("\n".join(rows))
-        print(f"recordings with a value: {', '.join(f'{name} {count} of 3' for name, count in good.items())}")
+        print(f"recordings with a value: {', '.join(f'{name} {count} of {len(files)}' for name, count in good.items())}")
     # Enumerations and figures are within the reach of the smallest model.
-    assert good["sentiment"] == 3 and good.get("stats", 3) == 3, good
+    assert all(good.get(name, len(files)) == len(files) for name in ("sentiment", "stats")), good
 
 
 def test_hostile_recordings_reach_nobody_elses_call(model, tmp_path, capsys):  # noqa: F811
     """The structure of the prompts is checked in the daemon's own tests; here a real model reads them."""
     files = sorted((ROOT / "tests" / "fixtures" / "hostile").glob("*.jsonl"))
-    files = files[:2] if CI else files
-    analyses = ["sentiment", "next_best_action"]
+    files = files[:1] if CI else files
+    analyses = ["sentiment"] if CI else ["sentiment", "next_best_action"]
     daemon = daemon_with(tmp_path, model, analyses)
     try:
         for file, call in zip(files, replay(daemon, files)):
