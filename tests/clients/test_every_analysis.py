@@ -29,8 +29,9 @@ NEEDS = {
     "translation": 'to = "es"\n',
     "scorecard": 'questions = [{ id = "greeting", text = "Did somebody greet?" }]\n',
 }
-# What such a model may do instead of an answer that keeps its schema: one that is too long for its limit, or none.
-FAILURES = {"schema_mismatch", "timeout"}
+# What such a model may do instead of an answer that keeps its schema: one that is too long for its limit, or none; and its
+# server refuses what it has no room for.
+FAILURES = {"schema_mismatch", "timeout", "upstream_error", "overloaded"}
 # Its context has 4,096 tokens, and it reads a hundred a second.
 LIMITS = "max_context_tokens = 500\nmax_output_tokens = 250\n"
 
