@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(bool(MISSING) and not CI, reason=f"no small mode
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ROOT / "src" / "analysis"
-ANALYSES = ["sentiment"] if CI else sorted(path.parent.name for path in FOLDERS.glob("*/schema.json"))
+ANALYSES = ["next_best_action"] if CI else sorted(path.parent.name for path in FOLDERS.glob("*/schema.json"))
 PER_TURN = {"sentiment_turn", "translation"}
 NEEDS = {
     "translation": 'to = "es"\n',
