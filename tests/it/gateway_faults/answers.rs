@@ -62,7 +62,7 @@ pub(super) fn streams(dialect: Dialect) -> Vec<Fault> {
             let mut steps = vec![text(d, "dr", t)];
             let tail = d.text("ip", t) + &d.finish(t).concat();
             for part in tail.as_bytes().chunks(tail.len().div_ceil(20)) {
-                steps.extend([Step::Wait(Duration::from_millis(60)), chunk(part)]);
+                steps.extend([Step::Wait(Duration::from_millis(30)), chunk(part)]);
             }
             steps.push(end());
             steps
