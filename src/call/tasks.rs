@@ -82,7 +82,8 @@ impl Call {
                 continue;
             }
             let Some((analysis, cause, fired_ms, news_ms)) = self.begin(no, &key) else { continue };
-            let cause = if is_final { Cause::End } else { cause };
+            // Whoever asked for it waits for an insight that says so.
+            let cause = if is_final && cause != Cause::Manual { Cause::End } else { cause };
             let rev = 1 + match key.turn {
                 None => self.log.standings.get(&*key.analysis).map_or(0, |standing| standing.rev),
                 Some(_) => 0,
@@ -95,8 +96,13 @@ impl Call {
         let snapshot = self.take_snapshot(&asked, first.as_deref(), due.turn, (local, fit), is_final);
         if snapshot.is_empty() {
             self.tasks.out.remove(&no);
+            let spoken = self.log.turns.iter().any(|turn| !turn.text.is_empty());
             for member in &begun {
-                self.nothing_to_ask(&member.key);
+                if spoken && member.key.turn.is_none() {
+                    self.task_failed(&member.key, is_final, too_long());
+                } else {
+                    self.nothing_to_ask(&member.key);
+                }
             }
             return;
         }
@@ -125,7 +131,10 @@ impl Call {
     /// Begins one analysis of a task. Its trigger is used up now, whatever the result: a failed task waits before its
     /// repetition. Returns the analysis, why it runs, when it became due, and since when its insight is awaited.
     fn begin(&mut self, no: TaskNo, key: &TaskKey) -> Option<(Arc<Analysis>, Cause, u64, u64)> {
-        let (analysis, cause, fired_ms) = self.slot_facts(key)?;
+        let (analysis, mut cause, fired_ms) = self.slot_facts(key)?;
+        if self.schedule.rolling(&key.analysis).is_some_and(|slot| key.turn.is_none() && slot.manual) {
+            cause = Cause::Manual;
+        }
         // It need not wait for a permit of its own any more.
         if let Some(other) = self.unstarted(&key.analysis, key.turn).filter(|other| *other != no) {
             self.tasks.out.remove(&other);
@@ -205,5 +214,16 @@ impl Call {
                 }
             }
         }
+    }
+}
+
+/// Why nothing of a call that has text can be shown to a model.
+fn too_long() -> Failed {
+    Failed {
+        code: FailureCode::TooComplex,
+        message: "the newest turn alone has more tokens than max_context_tokens of the analysis, or than its model has room for; \
+                  raise max_context_tokens, or choose a model with more room"
+            .to_owned(),
+        temporary: false,
     }
 }

@@ -119,14 +119,19 @@ impl Context {
     }
 
     /// The first ordinal from which the turns up to `until` fit: `from` if they are within `budget`, otherwise the
-    /// first ordinal from which they are within `down_to`.
-    pub(super) fn fit(&self, mut from: TurnNo, until: TurnNo, budget: u64, down_to: u64) -> TurnNo {
+    /// first ordinal from which they are within `down_to`. The newest turn with text stays if it has at most `most`
+    /// tokens: a prompt without it would say nothing of what was just said.
+    pub(super) fn fit(&self, mut from: TurnNo, until: TurnNo, budget: u64, down_to: u64, most: u64) -> TurnNo {
         let mut total = self.total(from, until);
         if total <= budget {
             return from;
         }
         while from < until && total > down_to {
-            total -= self.tokens(from);
+            let left = self.tokens(from);
+            if total <= most && total == left {
+                break;
+            }
+            total -= left;
             from += 1;
         }
         from

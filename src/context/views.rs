@@ -24,7 +24,7 @@ impl Context {
     pub fn snapshot_to(&self, window: &mut Window, until: TurnNo) -> Snapshot {
         let until = until.min(self.len() as TurnNo);
         if until < window.until() {
-            let from = self.fit(window.from().min(until), until, window.budget(), window.budget() / 2);
+            let from = self.fit(window.from().min(until), until, window.budget(), window.budget() / 2, window.budget());
             return self.once(from, until);
         }
         let shown = window.show(self, until);
@@ -55,7 +55,7 @@ impl Context {
     /// these in that order, it is a snapshot of the window, so that the vendor's cached prefix is used once more.
     pub fn snapshot_final(&self, window: &mut Window) -> Snapshot {
         let (len, budget) = (self.len() as TurnNo, window.budget());
-        let from = self.fit(0, len, budget, budget);
+        let from = self.fit(0, len, budget, budget, budget);
         let mut turns = self.turns_of(from, len);
         turns.retain(|turn| line::has_line(turn));
         let in_order = turns.is_sorted_by_key(|turn| turn.start_ms);

@@ -99,7 +99,7 @@ impl Window {
     /// A compaction: one part of the newest turns, each in its newest version. All of them stay if they have at most
     /// `most` tokens; otherwise half of the budget is left free.
     fn start_over(&mut self, context: &Context, until: TurnNo, most: u64) {
-        self.from = context.fit(self.from, until, most, self.budget_tokens / 2);
+        self.from = context.fit(self.from, until, most, self.budget_tokens / 2, self.budget_tokens);
         self.until = until;
         self.tokens = context.total(self.from, until);
         self.parts = vec![Arc::new(Part::new(context.turns_of(self.from, until), context.heard(self.from)))];
