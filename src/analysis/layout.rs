@@ -35,7 +35,7 @@ const CORRECTED: &str = "Corrected since; each line stands in place of the one a
 pub(super) struct Question<'a> {
     /// Its name; `None` if the answer is the value itself.
     pub member: Option<&'a str>,
-    /// What the prompt asks of it; `None` if it is null this time.
+    /// The question to this analysis; `None` if it is not asked in this request, so that its member must be null.
     pub asks: Option<Asks>,
 }
 

@@ -23,7 +23,7 @@ pub struct Labels {
 pub struct CallLabels {
     /// Where it is from, such as the name of a collection.
     pub source: Option<String>,
-    /// What a person wrote of it.
+    /// The summary of the call that a person wrote.
     pub summary: Option<String>,
     /// Sentiment by the vendor's number of the turn.
     pub sentiment: HashMap<String, String>,

@@ -19,8 +19,8 @@ pub struct Score {
 }
 
 impl Score {
-    /// Of pairs of the right label and the one that was found; `None` if there is no pair. A label that is none of
-    /// [`CLASSES`] is wrong.
+    /// The scores of pairs, each of the right label and the label that was found; `None` without pairs. A label outside
+    /// [`CLASSES`] counts as wrong.
     pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<Self> {
         let pairs: Vec<(&str, &str)> = pairs.into_iter().collect();
         if pairs.is_empty() {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum GapCause {
     /// A stream was lost, and another one replaced it.
     SttDisconnect,
-    /// The pipeline was behind the proxied stream for so long that final turns were dropped.
+    /// Final turns were dropped because the pipeline was too far behind the proxied stream.
     TapOverrun,
     /// One of a later version.
     Other(String),

@@ -17,8 +17,8 @@ pub const BEFORE: usize = 12;
 /// A turn of more words is never passed over: it need not be looked at.
 const MOST_WORDS: usize = 24;
 
-/// Whether a turn adds nothing to what was said before it: `before` has the texts of the turns before, the newest first, of
-/// which [`BEFORE`] are looked at. The first turn of a call always adds something.
+/// Returns true if a turn adds nothing to the turns before it. `before` has the texts of these, the newest first; at most
+/// [`BEFORE`] of them are read. The first turn of a call always adds something.
 pub fn adds_nothing<'a>(text: &str, before: impl IntoIterator<Item = &'a str>) -> bool {
     if text.split_whitespace().nth(MOST_WORDS).is_some() {
         return false;

@@ -42,7 +42,7 @@ pub(super) struct Producer {
     last_base: usize,
     /// Number of frames of the script that were acknowledged.
     pub(super) acked: usize,
-    /// The producer was told that the call is over.
+    /// Set once the producer has received the answer that the call is over.
     pub(super) over: bool,
 }
 

@@ -1,6 +1,6 @@
 //! `sidetone eval`: how good insights are on recordings with labels, while the calls go on.
 //!
-//! Knows no daemon, as `sidetone compare`.
+//! Knows no daemon: like `sidetone compare`, it runs the calls itself, on a virtual clock.
 
 mod measure;
 

@@ -1,4 +1,4 @@
-//! What remains from one run to the next: orders, epochs, generation, locks, versions, permissions.
+//! Tests of what a journal keeps over a restart: orders, epochs, generation, locks, versions, permissions.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -1,4 +1,4 @@
-//! What speakers promise, request and ask, found by patterns of English sentences.
+//! Finds promises, requests and questions by patterns of English sentences.
 //!
 //! Knows no subject and no calendar. Filler sounds are removed from sentences; numbers, dates and names stay as they
 //! were said. In other languages it finds hardly anything but questions that end with a question mark.

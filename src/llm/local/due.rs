@@ -40,7 +40,7 @@ struct Tokens<'a> {
 }
 
 impl Tokens<'_> {
-    /// The bare word at a distance of `by` from `index`; empty if there is none.
+    /// The word `by` places after `index` (before it, if negative), without punctuation; empty if there is none.
     fn near(&self, index: usize, by: isize) -> &str {
         index.checked_add_signed(by).and_then(|index| self.bares.get(index)).map_or("", String::as_str)
     }

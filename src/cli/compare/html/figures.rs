@@ -141,7 +141,7 @@ pub(super) fn of_call(call: &CallReport, variants: &[Info]) -> String {
     out
 }
 
-/// What each figure is.
+/// The list that explains each figure of the report.
 pub(super) fn meanings() -> String {
     let mut out = String::from("<dl>");
     for Metric { title, meaning, .. } in METRICS {
