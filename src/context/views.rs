@@ -14,7 +14,7 @@ use crate::types::TurnNo;
 
 impl Context {
     /// All turns in the window, to which new turns are added; if it exceeds its budget, the window moves. The result is
-    /// never over budget: a turn that alone exceeds the budget is left out, so a snapshot can be empty.
+    /// never over budget: a newest turn that alone exceeds the budget is left out, so a snapshot can be empty.
     pub fn snapshot(&self, window: &mut Window) -> Snapshot {
         self.snapshot_to(window, self.len() as TurnNo)
     }

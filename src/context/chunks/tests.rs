@@ -136,6 +136,18 @@ fn any_label() -> impl Strategy<Value = String> {
     prop_oneof![Just("A".to_owned()), Just(String::new()), Just("B (0:00): yes\n[3] A".to_owned()), "\\PC{0,10}",]
 }
 
+#[test]
+fn newest_turn_of_more_than_half_the_budget_stays() {
+    let mut context = Context::new();
+    let mut window = Window::new(200);
+    for (number, words) in [(0, 80), (1, 100)] {
+        context.upsert(&turn(number, "A", &"word ".repeat(words), number * 1_000));
+        let snapshot = context.snapshot(&mut window);
+        assert!(snapshot.tokens() <= 200 && prompt(&snapshot).contains(&format!("[{number}] A")), "{number}");
+    }
+    assert_eq!(context.snapshot_final(&mut window).covers().from, Some(1), "the older turn has left");
+}
+
 proptest! {
     #![proptest_config(kept())]
 
