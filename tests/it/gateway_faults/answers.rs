@@ -138,7 +138,7 @@ pub(super) fn bodies(dialect: Dialect) -> Vec<Fault> {
                 format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len());
             let mut steps = vec![Step::Write(head.into_bytes())];
             for part in body.as_bytes().chunks(body.len().div_ceil(12)) {
-                steps.extend([Step::Wait(Duration::from_millis(50)), Step::Write(part.to_vec())]);
+                steps.extend([Step::Wait(Duration::from_millis(25)), Step::Write(part.to_vec())]);
             }
             steps
         }),

@@ -25,7 +25,7 @@ const QUIET: &str = "[gateway]\ndefault_route = \"quiet\"\n\
 /// No request may take longer than its deadline; delays of a busy machine are added to it.
 const DEADLINE: Duration = Duration::from_secs(5 + 5);
 /// Number of concurrent requests.
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 12;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn openai() {
